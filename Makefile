@@ -1,0 +1,94 @@
+# `make help` lists the targets. Building and the demo need Go alone; tests, lint and generated code need the Debian
+# packages of test/packages.txt, and test-kernels those of test/kernels/packages.txt; they are installed where they are
+# missing.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# The latest tag, or what CHANGELOG.md is about where there is none.
+VERSION ?= $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' | grep . || \
+	sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
+
+# The kernels of test-kernels, and of its suites those that are to be run: all, where none is named.
+KERNELS ?= 5.10 6.1 6.12 7.2
+SUITES  ?=
+
+# Tests share two cores with the traffic that they time: one package after the other.
+TESTFLAGS ?= -count=1 -p 1 -timeout 20m
+
+# Packets that the datapath and the model of it have to agree about.
+FUZZ_PACKETS ?= 1000000
+FUZZ_TIME    ?= 10m
+FUZZ_TARGET  ?= FuzzDatapath
+
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test fuzz test-race test-kernels bench-bpf generate verify-generated lint vet staticcheck gofmt install packages root help
+
+build: ## make bin/replypath, one static binary
+	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o bin/replypath ./cmd/replypath
+
+demo: build root ## show replies leaving by the wrong interface, and mended
+	bin/replypath demo
+
+test: root packages ## run all tests, in network namespaces of their own
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) ./...
+
+# Inputs are minimized ten times only: what they cover differs from run to run.
+fuzz: root ## look for packets that the datapath and the model of it decide differently about (FUZZ_TIME, FUZZ_TARGET)
+	$(GO) test ./bpf -run '^$$' -fuzz '^$(FUZZ_TARGET)$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
+
+test-race: root packages ## the same with the race detector
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
+
+test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
+	@test/install-packages.sh test/kernels/packages.txt
+	$(GO) build -o build/test-kernels ./test/kernels
+	exec build/test-kernels -suites "$(SUITES)" $(KERNELS)
+
+bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
+	@mkdir -p build/bench
+	$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(CROWD),-crowd)
+
+generate: packages ## compile the BPF programs; make the metrics reference and the man pages
+	$(GO) generate ./...
+
+verify-generated: packages ## check that the generated files are what their sources make
+	test/verify-generated.sh
+
+lint: vet staticcheck gofmt ## check the Go code
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+
+gofmt:
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	test -z "$$unformatted" || { echo "gofmt would change:" $$unformatted >&2; exit 1; }
+
+install: build ## install under DESTDIR and PREFIX, with man pages, completions, systemd unit and a sample configuration
+	install -D -m 0755 bin/replypath $(DESTDIR)$(PREFIX)/bin/replypath
+	install -d $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 0644 packaging/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 0644 packaging/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	bin/replypath completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/replypath
+	bin/replypath completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_replypath
+	bin/replypath completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/replypath.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' packaging/replypath.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/replypath.service
+	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
+		install -D -m 0644 packaging/replypath.yaml $(DESTDIR)/etc/replypath/replypath.yaml
+
+packages:
+	@test/install-packages.sh
+
+root:
+	@test "$$(id -u)" = 0 || { echo "make: this makes network namespaces: run it as root" >&2; exit 1; }
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18

@@ -1,0 +1,231 @@
+package bpf_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"replypath/bpf"
+)
+
+const flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
+
+// eachRepair runs a test for both families, with an empty table of who asked and
+// room for many flows.
+func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T, *bed, network)) {
+	t.Helper()
+	for _, n := range networks {
+		t.Run(n.name, func(t *testing.T) {
+			b := newBed(t, manySets)
+			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+			b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(repair) })
+			f(t, b, n)
+		})
+	}
+}
+
+// asked returns the digests of the flows by which peers asked last.
+func (b *bed) asked() []uint64 {
+	b.t.Helper()
+	var set bpf.DatapathAskedSet
+	b.must(b.Asked.Lookup(uint32(0), &set))
+	var flows []uint64
+	for way, asker := range set.Asker {
+		if asker != 0 {
+			flows = append(flows, set.Flow[way])
+		}
+	}
+	slices.Sort(flows)
+	return flows
+}
+
+func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
+	b.t.Helper()
+	var digests []uint64
+	for _, tuple := range want {
+		digests = append(digests, b.Seeds.Digest(tuple))
+	}
+	slices.Sort(digests)
+	if got := b.asked(); !slices.Equal(got, digests) {
+		b.t.Errorf("asked by %x, want %x", got, digests)
+	}
+}
+
+// at is the network seen from another of the host's addresses.
+func (n network) at(self netip.Addr) network {
+	n.self = self
+	return n
+}
+
+func (b *bed) question(n network, m message) {
+	b.t.Helper()
+	b.exec(ingress(b.replication, n.in(b.replication, m)))
+}
+
+// flags of the flow in the table.
+func (b *bed) flags(n network) uint16 {
+	b.t.Helper()
+	content, _ := b.snapshot()
+	flow, found := content.Connectionless[n.tuple(udp{})]
+	if !found {
+		b.t.Errorf("no flow to %s", n.self)
+	}
+	return flow.Flags
+}
+
+// TestAskedLast: a socket of the peer that asks two addresses at one port is
+// known by the one it asked last, however fast it alternates.
+func TestAskedLast(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		other := n.at(n.other)
+		b.question(n, udp{})
+		b.wantAsked(n.tuple(udp{}))
+		b.question(n, udp{})
+		if b.flags(n)&flagAlternates != 0 {
+			t.Error("one address is asked: this is no alternation")
+		}
+		for _, last := range []network{other, n, other, other, n} {
+			b.question(last, udp{})
+			b.wantAsked(last.tuple(udp{}))
+		}
+		if b.flags(n)&b.flags(other)&flagAlternates == 0 {
+			t.Errorf("flags %#x and %#x", b.flags(n), b.flags(other))
+		}
+		// Another port of the peer's, or of ours, is another conversation.
+		b.question(n, udp{ports: ports{peer: peerPort + 1}})
+		b.question(other, udp{ports: ports{self: selfPort + 1}})
+		b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}), other.tuple(udp{ports: ports{self: selfPort + 1}}))
+	})
+}
+
+// TestAskedAgain: a flow that is missing is noted again within a second, also one
+// that began while nothing was noted.
+func TestAskedAgain(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_OFF, func(t *testing.T, b *bed, n network) {
+		b.question(n, udp{})
+		b.wantAsked()
+		n = n.at(n.other)
+		b.must(b.AddFlow(b.Connectionless, b.flow(n, udp{}, b.replication, 2)))
+		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_ON) })
+		b.question(n, udp{})
+		b.wantAsked(n.tuple(udp{}))
+	})
+}
+
+// TestAskedOnlyUDP: nothing else has an unconnected socket that could be repaired.
+func TestAskedOnlyUDP(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		b.question(n, sctp{})
+		b.question(n, echo{})
+		b.question(n, syn)
+		b.wantAsked()
+	})
+}
+
+// TestAskedForwarded: with scope all flows that are not for this host are
+// recorded, but no socket of ours answers them.
+func TestAskedForwarded(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
+		b.question(n.at(n.stranger), udp{})
+		b.flags(n.at(n.stranger))
+		b.wantAsked()
+	})
+}
+
+// TestAskedFlood: questions that nobody goes on with push out one another, and
+// no conversation.
+func TestAskedFlood(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		talks := crowd(n, ways/2)
+		for _, talk := range talks {
+			flow := b.flow(talk, udp{}, b.replication, 100) // the quietest of all
+			flow.Created = b.ago(150)
+			b.must(b.AddFlow(b.Connectionless, flow))
+			b.question(talk, udp{})
+		}
+		for _, flood := range crowd(n.at(n.other), 200) {
+			b.question(flood, udp{ports: ports{peer: peerPort + 1}})
+		}
+		left := b.asked()
+		for _, talk := range talks {
+			if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
+				t.Errorf("the conversation with %s was pushed out", talk.peer)
+			}
+		}
+		if len(left) != ways {
+			t.Errorf("%d of %d ways are used", len(left), ways)
+		}
+	})
+}
+
+// TestAskedOver: what belongs to flows that are over makes room first.
+func TestAskedOver(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		old := crowd(n, ways)
+		for _, other := range old {
+			b.question(other, udp{})
+		}
+		b.forget(old[3], udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+		newcomer := n.at(n.other)
+		newcomer.peer = n.stranger
+		b.question(newcomer, udp{})
+		want := []bpf.DatapathTuple{newcomer.tuple(udp{})}
+		for i, other := range old {
+			if i != 3 {
+				want = append(want, other.tuple(udp{}))
+			}
+		}
+		b.wantAsked(want...)
+	})
+}
+
+// TestRepairWanted: the loader is told of a wildcard socket that is asked, and of
+// no other.
+func TestRepairWanted(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, func(t *testing.T, b *bed, n network) {
+		reader, err := ringbuf.NewReader(b.RepairWanted)
+		b.must(err)
+		defer reader.Close()
+		told := func() bool {
+			reader.SetDeadline(time.Now())
+			_, err := reader.Read()
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+			return err == nil
+		}
+		any := netip.IPv6Unspecified()
+		if n.family == 4 {
+			any = netip.IPv4Unspecified()
+		}
+		for i, c := range []struct {
+			what    string
+			address netip.Addr
+			wanted  bool
+		}{{"nobody", netip.Addr{}, false}, {"a socket at the address", n.self, false}, {"a wildcard socket", any, true}, {"a mapped one", netip.IPv6Unspecified(), true}} {
+			m := udp{ports: ports{self: selfPort + uint16(i)}}
+			if c.address.IsValid() {
+				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+uint16(i))))
+			}
+			for _, first := range []bool{true, false} {
+				b.question(n, m)
+				if got := told(); got != (c.wanted && first) {
+					t.Errorf("%s was asked (for the first time: %v): told %v", c.what, first, got)
+				}
+			}
+		}
+		b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 2}}), n.tuple(udp{ports: ports{self: selfPort + 3}}))
+
+		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_OFF) })
+		b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})
+		if told() {
+			t.Error("told while nobody wants to know")
+		}
+	})
+}

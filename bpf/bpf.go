@@ -1,0 +1,5 @@
+// Package bpf holds the compiled datapath: the TC programs, their maps, and the
+// types that both sides share, all generated from the C in src.
+package bpf
+
+//go:generate go tool bpf2go -go-package bpf -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -type tuple -type flow -type flow_set -type outbound_set -type asked_set -type forget_request -type interface -type gateway -type gateway_mac -type on_link_key -type exclusion -type settings -type pair -type pair_count -type handover -type fragment -type fragment_set -type address -type layout -type tick -type ways -type idle_seconds -type flow_flags -type flow_state -type next_hop_mode -type mode -type interface_flags -type own_flags -type follow -type source_repair -type outcome -type protocol_class -type event -type table -type trace_kind -type trace_form -type trace_event -type trace_request -type trace_slot Datapath src/replypath.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -fno-strict-aliasing -idirafter /usr/include/x86_64-linux-gnu

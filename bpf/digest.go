@@ -1,0 +1,57 @@
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// Seeds is the secret of the digests. Tables are only readable with the seeds
+// that they were filled with.
+type Seeds [10]uint64
+
+const digestMultiplier = 0x9e3779b97f4a7c15
+
+// NewSeeds returns random seeds, each of them odd as digest.h wants them.
+func NewSeeds() (Seeds, error) {
+	var (
+		seeds Seeds
+		bytes [8]byte
+	)
+	for i := range seeds {
+		if _, err := rand.Read(bytes[:]); err != nil {
+			return Seeds{}, fmt.Errorf("make seeds: %w", err)
+		}
+		seeds[i] = binary.NativeEndian.Uint64(bytes[:]) | 1
+	}
+	return seeds, nil
+}
+
+// Digest returns what the flow tables hold a tuple by, as digest() in
+// src/digest.h computes it.
+func (s Seeds) Digest(tuple DatapathTuple) uint64 {
+	var bytes [40]byte
+	copy(bytes[:], tuple.Peer[:])
+	copy(bytes[16:], tuple.Self[:])
+	binary.NativeEndian.PutUint16(bytes[32:], tuple.PeerPort)
+	binary.NativeEndian.PutUint16(bytes[34:], tuple.SelfPort)
+	bytes[36] = tuple.Protocol
+
+	v4 := netip.AddrFrom16(tuple.Peer).Is4In6()
+	sum := uint64(0)
+	for i, seed := range s {
+		if v4 && i < 8 && i%4 != 3 { // what all IPv4 tuples have in common
+			continue
+		}
+		sum += uint64(binary.NativeEndian.Uint32(bytes[i*4:])) * seed
+	}
+	return (sum^sum>>32)*digestMultiplier | 1
+}
+
+// Sets returns the two sets out of count in which a digest is looked for, as
+// first_set() and second_set() in src/digest.h.
+func Sets(digest uint64, count uint32) (first, second uint32) {
+	reduce := func(half uint64) uint32 { return uint32(half * uint64(count) >> 32) }
+	return reduce(digest >> 32), reduce(digest & 0xffffffff)
+}

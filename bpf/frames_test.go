@@ -1,0 +1,362 @@
+package bpf_test
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// network is one address family of the host under test: a peer behind routers,
+// and the host's addresses on its two interfaces.
+type network struct {
+	name     string
+	family   uint8
+	peer     netip.Addr
+	self     netip.Addr // on the replication interface
+	other    netip.Addr // on the production interface
+	stranger netip.Addr // neither the host's nor the peer's
+}
+
+var networks = []network{
+	{
+		name:     "ipv4",
+		family:   4,
+		peer:     netip.MustParseAddr("10.2.0.100"),
+		self:     netip.MustParseAddr("10.4.0.100"),
+		other:    netip.MustParseAddr("10.3.0.100"),
+		stranger: netip.MustParseAddr("198.51.100.7"),
+	},
+	{
+		name:     "ipv6",
+		family:   6,
+		peer:     netip.MustParseAddr("fd00:2::100"),
+		self:     netip.MustParseAddr("fd00:4::100"),
+		other:    netip.MustParseAddr("fd00:3::100"),
+		stranger: netip.MustParseAddr("2001:db8::7"),
+	},
+}
+
+// eachFamily runs a test for IPv4 and for IPv6, on empty maps.
+func eachFamily(t *testing.T, f func(*testing.T, *bed, network)) {
+	t.Helper()
+	for _, n := range networks {
+		t.Run(n.name, func(t *testing.T) { f(t, newBed(t, normal), n) })
+	}
+}
+
+// Ports of the flow that the tests are about.
+const (
+	peerPort = 40000
+	selfPort = 5432
+)
+
+type direction int
+
+const (
+	inbound  direction = iota // from the peer to the host
+	outbound                  // from the host to the peer
+)
+
+// message is what an IP packet carries.
+type message interface {
+	protocol(network) layers.IPProtocol
+	layers(direction, network, gopacket.NetworkLayer) []gopacket.SerializableLayer
+}
+
+// ports are a message's; 0 means the usual one.
+type ports struct{ peer, self uint16 }
+
+func (p ports) ends(d direction) (source, destination uint16) {
+	if p.peer == 0 {
+		p.peer = peerPort
+	}
+	if p.self == 0 {
+		p.self = selfPort
+	}
+	if d == inbound {
+		return p.peer, p.self
+	}
+	return p.self, p.peer
+}
+
+// tcp is a TCP segment; flags are letters of "FSRPA".
+type tcp struct {
+	ports
+	flags    string
+	seq, ack uint32
+	options  []layers.TCPOption
+	payload  int // bytes
+}
+
+// end is the sequence number after the segment; a FIN counts as one.
+func (m tcp) end() uint32 {
+	end := m.seq + uint32(m.payload)
+	if strings.Contains(m.flags, "F") {
+		end++
+	}
+	return end
+}
+
+func (tcp) protocol(network) layers.IPProtocol { return layers.IPProtocolTCP }
+
+func (m tcp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	source, destination := m.ends(d)
+	header := &layers.TCP{
+		SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination),
+		Seq: m.seq, Ack: m.ack, Window: 1024, Options: m.options,
+		FIN: strings.Contains(m.flags, "F"),
+		SYN: strings.Contains(m.flags, "S"),
+		RST: strings.Contains(m.flags, "R"),
+		PSH: strings.Contains(m.flags, "P"),
+		ACK: strings.Contains(m.flags, "A"),
+	}
+	check(header.SetNetworkLayerForChecksum(ip))
+	return []gopacket.SerializableLayer{header, filler(m.payload)}
+}
+
+// udp is a UDP datagram.
+type udp struct {
+	ports
+	payload int
+}
+
+func (udp) protocol(network) layers.IPProtocol { return layers.IPProtocolUDP }
+
+func (m udp) layers(d direction, _ network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	source, destination := m.ends(d)
+	header := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: layers.UDPPort(destination)}
+	check(header.SetNetworkLayerForChecksum(ip))
+	return []gopacket.SerializableLayer{header, filler(m.payload)}
+}
+
+// sctp is an SCTP packet of a common header and whatever follows.
+type sctp struct {
+	ports
+	payload int
+}
+
+func (sctp) protocol(network) layers.IPProtocol { return layers.IPProtocolSCTP }
+
+func (m sctp) layers(d direction, _ network, _ gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	source, destination := m.ends(d)
+	return []gopacket.SerializableLayer{
+		&layers.SCTP{SrcPort: layers.SCTPPort(source), DstPort: layers.SCTPPort(destination), VerificationTag: 7},
+		filler(m.payload),
+	}
+}
+
+// echo is an echo request or reply; its identifier stands in for the peer's port.
+type echo struct {
+	reply   bool
+	code    uint8
+	payload int // beside the usual 8 bytes
+}
+
+const echoIdentifier = 0x5050
+
+func (echo) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
+
+func (m echo) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	request, reply := uint8(layers.ICMPv4TypeEchoRequest), uint8(layers.ICMPv4TypeEchoReply)
+	if n.family == 6 {
+		request, reply = layers.ICMPv6TypeEchoRequest, layers.ICMPv6TypeEchoReply
+	}
+	if m.reply {
+		request = reply
+	}
+	return icmpLayers(n, ip, request, m.code, m.payload)
+}
+
+// icmp is a message of ICMP or ICMPv6.
+type icmp struct{ kind, code uint8 }
+
+func (icmp) protocol(n network) layers.IPProtocol {
+	if n.family == 6 {
+		return layers.IPProtocolICMPv6
+	}
+	return layers.IPProtocolICMPv4
+}
+
+func (m icmp) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	return icmpLayers(n, ip, m.kind, m.code, 0)
+}
+
+// icmpLayers are those of a message with an identifier and so many bytes beside
+// the usual 8.
+func icmpLayers(n network, ip gopacket.NetworkLayer, kind, code uint8, payload int) []gopacket.SerializableLayer {
+	if n.family == 4 {
+		return []gopacket.SerializableLayer{&layers.ICMPv4{
+			TypeCode: layers.CreateICMPv4TypeCode(kind, code),
+			Id:       echoIdentifier,
+			Seq:      1,
+		}, filler(8 + payload)}
+	}
+	header := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, code)}
+	check(header.SetNetworkLayerForChecksum(ip))
+	return []gopacket.SerializableLayer{
+		header,
+		&layers.ICMPv6Echo{Identifier: echoIdentifier, SeqNumber: 1},
+		filler(8 + payload),
+	}
+}
+
+// raw is a message of any protocol.
+type raw struct {
+	number layers.IPProtocol
+	bytes  []byte
+}
+
+func (m raw) protocol(network) layers.IPProtocol { return m.number }
+
+func (m raw) layers(direction, network, gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	return []gopacket.SerializableLayer{gopacket.Payload(m.bytes)}
+}
+
+func filler(size int) gopacket.Payload {
+	payload := make([]byte, size)
+	for i := range payload {
+		payload[i] = byte(i)
+	}
+	return payload
+}
+
+// headers are what an edit may change before the frame is built.
+type headers struct {
+	ethernet *layers.Ethernet
+	v4       *layers.IPv4 // nil in an IPv6 packet
+	v6       *layers.IPv6
+}
+
+type edit func(*headers)
+
+// source and destination replace an address.
+func source(address netip.Addr) edit {
+	return func(h *headers) {
+		if h.v4 != nil {
+			h.v4.SrcIP = address.AsSlice()
+		} else {
+			h.v6.SrcIP = address.AsSlice()
+		}
+	}
+}
+
+func destination(address netip.Addr) edit {
+	return func(h *headers) {
+		if h.v4 != nil {
+			h.v4.DstIP = address.AsSlice()
+		} else {
+			h.v6.DstIP = address.AsSlice()
+		}
+	}
+}
+
+func sourceMAC(mac net.HardwareAddr) edit      { return func(h *headers) { h.ethernet.SrcMAC = mac } }
+func destinationMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.DstMAC = mac } }
+
+// frame builds a frame between the host and the peer, as it passes by this
+// interface: the other end of the wire is the interface's router.
+func (n network) frame(d direction, via nic, m message, edits ...edit) []byte {
+	from, to := n.peer, n.self
+	h := &headers{ethernet: &layers.Ethernet{SrcMAC: via.router, DstMAC: via.MAC, EthernetType: layers.EthernetTypeIPv4}}
+	if d == outbound {
+		from, to = to, from
+		h.ethernet.SrcMAC, h.ethernet.DstMAC = via.MAC, via.router
+	}
+	var ip gopacket.SerializableLayer
+	var forChecksum gopacket.NetworkLayer
+	if n.family == 4 {
+		h.v4 = &layers.IPv4{Version: 4, TTL: 64, Id: 0x1234, Protocol: m.protocol(n),
+			SrcIP: from.AsSlice(), DstIP: to.AsSlice()}
+		ip, forChecksum = h.v4, h.v4
+	} else {
+		h.ethernet.EthernetType = layers.EthernetTypeIPv6
+		h.v6 = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: m.protocol(n),
+			SrcIP: from.AsSlice(), DstIP: to.AsSlice()}
+		ip, forChecksum = h.v6, h.v6
+	}
+	for _, e := range edits {
+		e(h)
+	}
+	frame, err := rig.Serialize(h.ethernet, append([]gopacket.SerializableLayer{ip}, m.layers(d, n, forChecksum)...)...)
+	check(err)
+	return frame
+}
+
+func (n network) in(via nic, m message, edits ...edit) []byte {
+	return n.frame(inbound, via, m, edits...)
+}
+
+func (n network) out(via nic, m message, edits ...edit) []byte {
+	return n.frame(outbound, via, m, edits...)
+}
+
+// tuple is the tuple of a message between the peer and the host.
+func (n network) tuple(m message) bpf.DatapathTuple {
+	var p ports
+	switch m := m.(type) {
+	case tcp:
+		p = m.ports
+	case udp:
+		p = m.ports
+	case sctp:
+		p = m.ports
+	case echo:
+		return n.address(m, echoIdentifier, 0)
+	default:
+		return n.address(m, 0, 0)
+	}
+	peer, self := p.ends(inbound)
+	return n.address(m, peer, self)
+}
+
+func (n network) address(m message, peerPort, selfPort uint16) bpf.DatapathTuple {
+	return rig.Tuple(uint8(m.protocol(n)), netip.AddrPortFrom(n.peer, peerPort), netip.AddrPortFrom(n.self, selfPort))
+}
+
+// readdressed is the frame with other MAC addresses: what a redirect does to it.
+func readdressed(frame []byte, to, from net.HardwareAddr) []byte {
+	moved := append([]byte{}, frame...)
+	copy(moved[0:], to)
+	copy(moved[6:], from)
+	return moved
+}
+
+const (
+	ethernetSize = 14
+	ipv4Size     = 20
+	ipv6Size     = 40
+)
+
+// ipSize is the size of a packet's IP header without options and extensions.
+func (n network) ipSize() int {
+	if n.family == 4 {
+		return ipv4Size
+	}
+	return ipv6Size
+}
+
+// setLength writes the length field of the IP header: of the whole packet in
+// IPv4, of what follows the header in IPv6.
+func (n network) setLength(frame []byte, length uint16) []byte {
+	offset := ethernetSize + 2
+	if n.family == 6 {
+		offset = ethernetSize + 4
+	}
+	binary.BigEndian.PutUint16(frame[offset:], length)
+	return frame
+}
+
+// check is for frames that are made of constants.
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

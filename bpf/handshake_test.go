@@ -1,0 +1,605 @@
+package bpf_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// Sequence numbers of the handshake under test.
+const (
+	peerISN = 5000
+	ourISN  = 70000
+)
+
+var (
+	syn      = tcp{flags: "S", seq: peerISN}
+	synAck   = tcp{flags: "SA", seq: ourISN, ack: peerISN + 1}
+	finalAck = tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1}
+)
+
+// answered is a half-open flow whose SYN-ACK has been sent.
+func (b *bed) answered(n network, via nic, age uint32) bpf.DatapathFlow {
+	b.t.Helper()
+	f := b.flow(n, tcp{}, via, age)
+	f.State = stateAnswered
+	f.SndUna, f.SndNxt = ourISN, ourISN+1
+	return f
+}
+
+func halfOpen(f bpf.DatapathFlow) func(tables) {
+	return func(t tables) { t.HalfOpen[f.Tuple] = f }
+}
+
+// establishes is the effect of the ACK that turns this half-open flow, with what
+// is to become of it, into a connection without a local socket.
+func establishes(f bpf.DatapathFlow, ack tcp) effect {
+	f.Seen = justNow
+	f.Flags = f.Flags&^flagActive | flagNoSocket
+	f.SndUna, f.RcvNxt = ack.ack, ack.end()
+	f.State &^= stateAnswered | stateClosing
+	return effect{
+		events: once(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED),
+		tables: func(t tables) {
+			delete(t.HalfOpen, f.Tuple)
+			t.Established[f.Tuple] = f
+		},
+	}
+}
+
+// TestHandshake is one from the first packet to the last.
+func TestHandshake(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.run(ingress(b.replication, n.in(b.replication, syn)), b.starts(n, syn, b.replication))
+
+		before, err := b.Tables()
+		b.must(err)
+		flow := before.HalfOpen[n.tuple(syn)]
+		frame := n.out(b.production, synAck)
+		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
+		want := b.moves(n, synAck, b.production, b.replication, frame)
+		want.tables = halfOpen(flow)
+		b.run(egress(b.production, frame), want)
+
+		b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(flow, finalAck))
+	})
+}
+
+func TestSYNAgain(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 3)
+		flow.Gateway, flow.Flags = 0, 0 // known by now
+		b.put(halfOpen(flow))
+		flow.Seen, flow.Gateway, flow.Flags = justNow, b.replication.gateway(n.family), flagGateway
+		b.run(ingress(b.replication, n.in(b.replication, syn)), effect{tables: halfOpen(flow)})
+	})
+}
+
+// TestSYNOtherWay: one that is sent again may take another way, but what was
+// answered stays known: a forged SYN must not spoil the handshake.
+func TestSYNOtherWay(t *testing.T) {
+	for _, follow := range []bpf.DatapathFollow{bpf.DatapathFollowFOLLOW_VALIDATED, bpf.DatapathFollowFOLLOW_LATEST} {
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(follow) })
+			flow := b.answered(n, b.replication, 3)
+			b.put(halfOpen(flow))
+			moved := b.flow(n, tcp{}, b.backup, 0)
+			moved.Created, moved.Seen = flow.Created, justNow
+			moved.State, moved.SndUna, moved.SndNxt = flow.State, flow.SndUna, flow.SndNxt
+			b.run(ingress(b.backup, n.in(b.backup, syn)), effect{tables: halfOpen(moved)})
+
+			// The genuine ACK decides.
+			genuine := b.flow(n, tcp{}, b.replication, 0)
+			genuine.Created, genuine.SndUna, genuine.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
+			b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(genuine, finalAck))
+		})
+	}
+}
+
+func TestSYNOtherWayPinned(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(bpf.DatapathFollowFOLLOW_PINNED) })
+		b.put(halfOpen(b.answered(n, b.replication, 3)))
+		b.run(ingress(b.backup, n.in(b.backup, syn)), unread(bpf.DatapathEventEVENT_REFUSED_PINNED))
+	})
+}
+
+// TestSYNExcluded: what may not start a flow does not keep one alive.
+func TestSYNExcluded(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.answered(n, b.replication, 3)))
+		b.must(b.SetExclusion(0, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
+		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+		b.run(ingress(b.backup, n.in(b.backup, syn)), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
+	})
+}
+
+func TestSYNIdleEntry(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.backup, uint32(bpf.DatapathIdleSecondsIDLE_HALF_OPEN))
+		flow.Seen--
+		flow.State |= stateAsymmetric
+		flow.Corrected = 3
+		b.put(halfOpen(flow))
+		b.run(ingress(b.replication, n.in(b.replication, syn)), b.starts(n, syn, b.replication))
+		// What was sent in the entry's old life is no proof in the new one.
+		b.run(ingress(b.replication, n.in(b.replication, finalAck)), unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE))
+	})
+}
+
+// TestSYNOfLiveConnection: a SYN for a connection that is established, forged or
+// not, changes nothing for it.
+func TestSYNOfLiveConnection(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(establishedFlow(flow))
+		b.run(ingress(b.backup, n.in(b.backup, syn)), b.starts(n, syn, b.backup))
+
+		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "PA", seq: 9, payload: 5})), nothing)
+		flow.Flags |= flagActive
+		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), effect{tables: establishedFlow(flow)})
+		frame := n.out(b.production, tcp{flags: "A"})
+		want := b.moves(n, tcp{}, b.production, b.replication, frame)
+		flow.State |= stateAsymmetric
+		want.tables = establishedFlow(flow)
+		b.run(egress(b.production, frame), want)
+	})
+}
+
+// TestSYNACKIn: it answers a SYN of the host's.
+func TestSYNACKIn(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		frame := n.in(b.backup, tcp{flags: "SA"})
+		b.run(ingress(b.backup, frame), nothing)
+		b.put(halfOpen(b.answered(n, b.replication, 3)), establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
+		b.run(ingress(b.backup, frame), nothing)
+	})
+}
+
+// TestHostOpens: the host's own SYN ends whatever came in by this tuple, and
+// nothing else; it is noted that what comes in now are answers.
+func TestHostOpens(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		other := newcomer(n)
+		b.put(
+			halfOpen(b.answered(n, b.replication, 0)),
+			establishedFlow(b.flow(n, tcp{}, b.replication, 0)),
+			halfOpen(b.answered(other, b.replication, 0)),
+			establishedFlow(b.flow(other, tcp{}, b.replication, 0)),
+			connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
+		)
+		out := egress(b.production, n.out(b.production, tcp{flags: "S"}))
+		want := b.notes(n, tcp{})
+		note := want.tables
+		want.tables = func(t tables) {
+			note(t)
+			delete(t.HalfOpen, n.tuple(tcp{}))
+			delete(t.Established, n.tuple(tcp{}))
+		}
+		b.run(out, want)
+
+		b.put(b.sent(n, tcp{}, 100))
+		b.run(out, effect{tables: note}) // sent again
+		b.run(ingress(b.production, n.in(b.production, synAck)), nothing)
+		b.run(egress(b.production, n.out(b.production, tcp{flags: "A"})), nothing)
+		b.run(ingress(b.production, n.in(b.production, tcp{flags: "A"})), nothing)
+	})
+}
+
+// TestHostOpensNotNoted: the host's notes are about its own packets.
+func TestHostOpensNotNoted(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.run(egress(b.production, n.out(b.production, syn, source(n.stranger))), nothing)
+		b.configure(func(s *bpf.DatapathSettings) { s.Protocols = rig.Listed(unix.IPPROTO_UDP) })
+		b.run(egress(b.production, n.out(b.production, syn)), nothing)
+	})
+}
+
+// TestForgedSYN: a SYN with the tuple of a connection that the host opened, or
+// that is older than its entry, must not steer what the host sends.
+func TestForgedSYN(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.run(egress(b.production, n.out(b.production, tcp{flags: "S", seq: ourISN})), b.notes(n, tcp{}))
+		b.exec(ingress(b.backup, n.in(b.backup, syn)))
+		for _, m := range []tcp{
+			{flags: "A", seq: ourISN + 1},
+			{flags: "PA", seq: ourISN + 1, payload: 100},
+			{flags: "FA", seq: ourISN + 101},
+			{flags: "RA", seq: ourISN + 101},
+			{flags: "R", seq: ourISN + 101},
+			{flags: "A", seq: 0},
+		} {
+			b.run(egress(b.production, n.out(b.production, m)), nothing)
+		}
+	})
+}
+
+// TestForgedSYNAfterAnswer: the SYN-ACK told nobody else where the sequence is.
+func TestForgedSYNAfterAnswer(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.answered(n, b.backup, 0)))
+		for _, m := range []tcp{
+			{flags: "A", seq: ourISN},
+			{flags: "A", seq: ourISN + 2},
+			{flags: "PA", seq: ourISN - 1000, payload: 2000},
+			{flags: "RA", seq: 0},
+			{flags: "FA", seq: ourISN + 1<<31},
+		} {
+			b.run(egress(b.production, n.out(b.production, m)), nothing)
+		}
+	})
+}
+
+// TestRefusedConnection: the RST of a closed port goes where the SYN came from.
+func TestRefusedConnection(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(halfOpen(flow))
+		frame := n.out(b.production, tcp{flags: "RA", seq: 0, ack: peerISN + 1})
+		b.run(egress(b.production, frame), b.moves(n, tcp{}, b.production, b.replication, frame))
+	})
+}
+
+// TestRefusedThenAccepted: a client may try again from the same port.
+func TestRefusedThenAccepted(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(halfOpen(flow))
+		b.exec(egress(b.replication, n.out(b.replication, tcp{flags: "RA", seq: 0, ack: peerISN + 1})))
+		b.exec(ingress(b.replication, n.in(b.replication, syn)))
+		b.exec(egress(b.replication, n.out(b.replication, synAck)))
+		b.exec(ingress(b.replication, n.in(b.replication, finalAck)))
+		after, _ := b.snapshot()
+		if f, ok := after.Established[n.tuple(syn)]; !ok || f.State&stateClosing != 0 {
+			t.Errorf("established flow %+v, found %v", f, ok)
+		}
+	})
+}
+
+func TestSYNACKNoted(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, test := range []struct {
+			name     string
+			state    uint8
+			isn, nxt uint32 // of the entry before
+			segment  tcp
+			wantISN  uint32
+			wantNxt  uint32
+		}{
+			{"first", 0, 0, 0, tcp{flags: "SA", seq: ourISN}, ourISN, ourISN + 1},
+			{"sequence number 0", 0, 0, 0, tcp{flags: "SA", seq: 0}, 0, 1},
+			{"about to wrap", 0, 0, 0, tcp{flags: "SA", seq: 1<<32 - 1}, 1<<32 - 1, 0},
+			{"with data", 0, 0, 0, tcp{flags: "SA", seq: ourISN, payload: 8}, ourISN, ourISN + 9},
+			{"again", stateAnswered, ourISN, ourISN + 100, tcp{flags: "SA", seq: ourISN}, ourISN, ourISN + 100},
+			{"of another handshake", stateAnswered, ourISN, ourISN + 100, tcp{flags: "SA", seq: 7}, 7, 8},
+			{"data before the ACK", stateAnswered, ourISN, ourISN + 1, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 11},
+			{"more data", stateAnswered, ourISN, ourISN + 11, tcp{flags: "PA", seq: ourISN + 11, payload: 10}, ourISN, ourISN + 21},
+			{"data again", stateAnswered, ourISN, ourISN + 21, tcp{flags: "PA", seq: ourISN + 1, payload: 10}, ourISN, ourISN + 21},
+			{"data over the wrap", stateAnswered, 1<<32 - 6, 1<<32 - 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 10}, 1<<32 - 6, 5},
+			{"data after the wrap", stateAnswered, 1<<32 - 6, 5, tcp{flags: "PA", seq: 5, payload: 10}, 1<<32 - 6, 15},
+			{"old data after the wrap", stateAnswered, 1<<32 - 6, 5, tcp{flags: "PA", seq: 1<<32 - 5, payload: 3}, 1<<32 - 6, 5},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				b := newBed(t, normal)
+				flow := b.flow(n, tcp{}, b.replication, 1)
+				flow.State, flow.SndUna, flow.SndNxt = test.state, test.isn, test.nxt
+				b.put(halfOpen(flow))
+				flow.State, flow.SndUna, flow.SndNxt = stateAnswered, test.wantISN, test.wantNxt
+				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
+			})
+		}
+	})
+}
+
+// TestSYNACKOfOldTuple: the tuple was connected before; a SYN-ACK goes where its
+// SYN came from.
+func TestSYNACKOfOldTuple(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(establishedFlow(b.flow(n, tcp{}, b.production, 0)), halfOpen(flow))
+		frame := n.out(b.production, synAck)
+		want := b.moves(n, synAck, b.production, b.replication, frame)
+		flow.State, flow.SndUna, flow.SndNxt = stateAnswered|stateAsymmetric, ourISN, ourISN+1
+		want.tables = halfOpen(flow)
+		b.run(egress(b.production, frame), want)
+	})
+}
+
+// TestFinalACK tries every bound of what answers a SYN-ACK.
+func TestFinalACK(t *testing.T) {
+	eachFamily(t, func(t *testing.T, _ *bed, n network) {
+		for _, test := range []struct {
+			name     string
+			isn, nxt uint32
+			ack      uint32
+			good     bool
+		}{
+			{"one too low", ourISN, ourISN + 1, ourISN, false},
+			{"right", ourISN, ourISN + 1, ourISN + 1, true},
+			{"one too high", ourISN, ourISN + 1, ourISN + 2, false},
+			{"zero", ourISN, ourISN + 1, 0, false},
+			{"opposite", ourISN, ourISN + 1, ourISN + 1 + 1<<31, false},
+			{"lowest with data", ourISN, ourISN + 11, ourISN + 1, true},
+			{"within the data", ourISN, ourISN + 11, ourISN + 6, true},
+			{"all data", ourISN, ourISN + 11, ourISN + 11, true},
+			{"beyond the data", ourISN, ourISN + 11, ourISN + 12, false},
+			{"wrapped", 1<<32 - 1, 0, 0, true},
+			{"one too low, wrapped", 1<<32 - 1, 0, 1<<32 - 1, false},
+			{"one too high, wrapped", 1<<32 - 1, 0, 1, false},
+			{"data over the wrap, low", 1<<32 - 3, 7, 1<<32 - 2, true},
+			{"data over the wrap, high", 1<<32 - 3, 7, 7, true},
+			{"data over the wrap, too low", 1<<32 - 3, 7, 1<<32 - 3, false},
+			{"data over the wrap, too high", 1<<32 - 3, 7, 8, false},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				b := newBed(t, normal)
+				flow := b.answered(n, b.replication, 1)
+				flow.SndUna, flow.SndNxt = test.isn, test.nxt
+				flow.State |= stateAsymmetric | stateCorrected
+				flow.Flags |= flagActive
+				flow.Corrected = 2
+				b.put(halfOpen(flow))
+				ack := tcp{flags: "A", ack: test.ack}
+				want := unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
+				if test.good {
+					want = establishes(flow, ack)
+				}
+				b.run(ingress(b.replication, n.in(b.replication, ack)), want)
+			})
+		}
+	})
+}
+
+func TestFinalACKFlags(t *testing.T) {
+	eachFamily(t, func(t *testing.T, _ *bed, n network) {
+		for flags, good := range map[string]bool{
+			"A": true, "PA": true, "FA": true, "FPA": true, "RA": false, "R": false, "P": false, "F": false, "": false,
+		} {
+			t.Run(flags, func(t *testing.T) {
+				b := newBed(t, normal)
+				flow := b.answered(n, b.replication, 1)
+				b.put(halfOpen(flow))
+				ack := tcp{flags: flags, ack: ourISN + 1}
+				want := unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
+				if good {
+					want = establishes(flow, ack)
+				}
+				b.run(ingress(b.replication, n.in(b.replication, ack)), want)
+			})
+		}
+	})
+}
+
+// TestFinalACKUnanswered: an ACK proves nothing while nothing was sent, even if
+// it guesses what the empty entry holds.
+func TestFinalACKUnanswered(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.flow(n, tcp{}, b.replication, 0)))
+		for _, ack := range []uint32{0, 1, ourISN + 1} {
+			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: ack})),
+				unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE))
+		}
+	})
+}
+
+func TestFinalACKLate(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		r := ingress(b.replication, n.in(b.replication, finalAck))
+		b.inOneTick(r, func() effect {
+			flow := b.answered(n, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_HALF_OPEN))
+			b.put(halfOpen(flow))
+			return establishes(flow, finalAck)
+		})
+		flow := b.answered(n, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_HALF_OPEN))
+		flow.Seen--
+		b.put(halfOpen(flow))
+		b.run(r, b.meetsStranger(n, b.replication))
+	})
+}
+
+// TestFinalACKOtherWay: the ACK is the proof, so its way is the connection's.
+func TestFinalACKOtherWay(t *testing.T) {
+	for _, follow := range []bpf.DatapathFollow{bpf.DatapathFollowFOLLOW_VALIDATED, bpf.DatapathFollowFOLLOW_LATEST} {
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(follow) })
+			flow := b.answered(n, b.replication, 1)
+			b.put(halfOpen(flow))
+			moved := b.flow(n, tcp{}, b.backup, 0)
+			moved.Created, moved.SndUna, moved.SndNxt = flow.Created, flow.SndUna, flow.SndNxt
+			b.run(ingress(b.backup, n.in(b.backup, finalAck)), establishes(moved, finalAck))
+		})
+	}
+}
+
+func TestFinalACKOtherWayPinned(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(bpf.DatapathFollowFOLLOW_PINNED) })
+		flow := b.answered(n, b.replication, 1)
+		b.put(halfOpen(flow))
+		want := establishes(flow, finalAck)
+		want.events[bpf.DatapathEventEVENT_REFUSED_PINNED] = 1
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), want)
+	})
+}
+
+func TestFinalACKUnmanagedInterface(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.put(halfOpen(b.answered(n, b.replication, 1)))
+		b.unmanage(b.backup)
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), unread(bpf.DatapathEventEVENT_IGNORED_INTERFACE))
+	})
+}
+
+// TestTupleReuse: a new handshake wins over the entry of an earlier connection.
+func TestTupleReuse(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		before func(*bed, network) bpf.DatapathFlow
+	}{
+		{"closing", func(b *bed, n network) bpf.DatapathFlow {
+			f := b.flow(n, tcp{}, b.replication, 0)
+			f.State = stateClosing | stateCorrected
+			return f
+		}},
+		{"reset", func(b *bed, n network) bpf.DatapathFlow {
+			f := b.flow(n, tcp{}, b.replication, 0)
+			f.Flags |= flagReset
+			return f
+		}},
+		{"closing and idle", func(b *bed, n network) bpf.DatapathFlow {
+			f := b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_CLOSING)+1)
+			f.State = stateClosing
+			return f
+		}},
+		{"idle", func(b *bed, n network) bpf.DatapathFlow {
+			return b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_ESTABLISHED)+1)
+		}},
+		{"by another way", func(b *bed, n network) bpf.DatapathFlow { return b.flow(n, tcp{}, b.backup, 0) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				flow := b.answered(n, b.replication, 0)
+				b.put(establishedFlow(test.before(b, n)), halfOpen(flow))
+				b.run(ingress(b.replication, n.in(b.replication, finalAck)), establishes(flow, finalAck))
+			})
+		})
+	}
+}
+
+// TestTupleReuseWrongACK: what does not answer the new handshake leaves both alone.
+func TestTupleReuseWrongACK(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		old := b.flow(n, tcp{}, b.backup, 0)
+		b.put(establishedFlow(old), halfOpen(b.answered(n, b.replication, 0)))
+		want := effect{events: events{
+			bpf.DatapathEventEVENT_IGNORED_HANDSHAKE: 1,
+			bpf.DatapathEventEVENT_REFUSED_CONTESTED: 1,
+		}}
+		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A", ack: 1})), want)
+	})
+}
+
+func TestEstablishedRefresh(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"A", "PA", "FA"} {
+			b.refreshes(n, tcp{}, n.in(b.replication, tcp{flags: flags}))
+		}
+	})
+}
+
+// TestClosing: FIN and RST of ours end the flow soon, and not at once, however
+// long the peer was quiet before.
+func TestClosing(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"FA", "RA", "R", "FPA"} {
+			flow := b.flow(n, tcp{}, b.replication, uint32(bpf.DatapathIdleSecondsIDLE_CLOSING)+9)
+			b.put(establishedFlow(flow))
+			end := egress(b.replication, n.out(b.replication, tcp{flags: flags}))
+			flow.State, flow.Seen = stateClosing, justNow
+			b.run(end, effect{tables: establishedFlow(flow)})
+			flow.Seen = b.ago(2)
+			b.put(establishedFlow(flow))
+			b.run(end, nothing) // only the first of them counts
+			flow.Seen = justNow
+			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), effect{tables: establishedFlow(flow)})
+		}
+	})
+}
+
+// TestEstablishedIdle: an idle entry counts as none, in both directions.
+func TestEstablishedIdle(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		limit bpf.DatapathIdleSeconds
+		flags uint16
+		state uint8
+	}{
+		{"established", bpf.DatapathIdleSecondsIDLE_ESTABLISHED, 0, 0},
+		{"closing", bpf.DatapathIdleSecondsIDLE_CLOSING, 0, stateClosing},
+		{"reset", bpf.DatapathIdleSecondsIDLE_CLOSING, flagReset, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				entry := func() bpf.DatapathFlow {
+					flow := b.flow(n, tcp{}, b.replication, uint32(test.limit))
+					flow.Flags |= test.flags
+					flow.State |= test.state
+					return flow
+				}
+				out := egress(b.production, n.out(b.production, tcp{flags: "A"}))
+				b.inOneTick(out, func() effect {
+					b.put(establishedFlow(entry()))
+					return b.moves(n, tcp{}, b.production, b.replication, out.frame)
+				})
+				idle := entry()
+				idle.Seen--
+				b.put(establishedFlow(idle))
+				b.run(out, nothing)
+				b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})), b.meetsStranger(n, b.replication))
+				b.run(ingress(b.backup, n.in(b.backup, tcp{flags: "A"})), b.meetsStranger(n, b.backup))
+			})
+		})
+	}
+}
+
+// TestReset: a RST that the peer's host sent ends the flow, one that anybody can
+// send does not.
+func TestReset(t *testing.T) {
+	state := connection{received: 1000, acked: 2000, window: 4096}
+	for _, test := range []struct {
+		name    string
+		segment tcp
+		genuine bool
+	}{
+		{"expected", tcp{flags: "RA", seq: 1000, ack: 2000}, true},
+		{"expected, without an acknowledgement", tcp{flags: "R", seq: 1000}, true},
+		{"any acknowledgement", tcp{flags: "RA", seq: 1000, ack: 7}, true}, // nobody looks at it: RFC 9293, 3.10.7.4
+		{"wrong sequence number", tcp{flags: "RA", seq: 1000 + 1<<20, ack: 2000}, false},
+		{"wrong sequence number, without an acknowledgement", tcp{flags: "R", seq: 1000 + 1<<20}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				socket := connectTCP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort), state)
+				defer closeSocket(t, socket)
+				flow := b.flow(n, tcp{}, b.replication, 300)
+				b.put(establishedFlow(flow))
+				if test.genuine {
+					flow.Flags |= flagReset
+					flow.Seen = justNow
+				}
+				b.run(ingress(b.replication, n.in(b.replication, test.segment)), effect{tables: establishedFlow(flow)})
+			})
+		})
+	}
+	t.Run("without a socket", func(t *testing.T) {
+		eachFamily(t, func(t *testing.T, b *bed, n network) {
+			b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 5)))
+			for _, flags := range []string{"R", "RA"} {
+				b.run(ingress(b.replication, n.in(b.replication, tcp{flags: flags})), nothing)
+			}
+		})
+	})
+}
+
+// TestStrangeFlags: combinations that no host sends pass like any other packet.
+func TestStrangeFlags(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, flags := range []string{"SF", "SR", "SFRP", "SFRPA", "SRA", "SFA"} {
+			b.t.Run(fmt.Sprintf("flags %s", flags), func(t *testing.T) {
+				b := newBed(t, normal)
+				verdict, _, _ := b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: flags})))
+				if verdict != pass {
+					t.Errorf("verdict %d", verdict)
+				}
+				if after, _ := b.snapshot(); len(after.Established) != 0 {
+					t.Error("established a flow")
+				}
+			})
+		}
+	})
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/bpf/internal/rig"
+)
+
+// A crowd of a million flows, half of each family, in a table that is made for as
+// many: every run of a case meets another one, so that nothing of it is in a cache.
+const (
+	crowdBits = 19
+	crowdSize = 1 << crowdBits // of each family
+	// crowdSets is what the loader makes for a million flows: half as many ways
+	// again, in sets of eight.
+	crowdSets = 2 * crowdSize * 3 / 2 / 8
+	// boundCrowd is how much more a random flow may cost than always the same one.
+	boundCrowd = 100
+	crowdPort  = 5432
+)
+
+// crowd has a datapath of its own.
+type crowd struct {
+	bench    *bench // for its frames and interfaces
+	datapath *rig.Datapath
+	wrappers []*wrapper
+}
+
+func newCrowd(b *bench) (*crowd, error) {
+	datapath, err := rig.Load(rig.Options{Sets: crowdSets})
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{bench: &bench{host: b.host, datapath: datapath, empty: b.empty}, datapath: datapath}
+	if err := errors.Join(c.bench.fill(), c.enterFlows()); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *crowd) close() error {
+	for _, w := range c.wrappers {
+		w.close()
+	}
+	return c.datapath.Close()
+}
+
+// one is the address of one of the crowd: the last 32 bits count.
+func (e endpoints) one(index uint32) netip.Addr {
+	bytes := e.peer.AsSlice()
+	last := bytes[len(bytes)-4:]
+	binary.BigEndian.PutUint32(last, crowdBase|index)
+	address, _ := netip.AddrFromSlice(bytes)
+	return address
+}
+
+// crowdBase is 10.128.0.0, and serves for the end of an IPv6 address as well.
+const crowdBase = 0x0a800000
+
+// enterFlows fills the table. For one flow in some ten thousand there is no room.
+func (c *crowd) enterFlows() error {
+	full := 0
+	for _, e := range []endpoints{v4, v6} {
+		for i := range uint32(crowdSize) {
+			one := e
+			one.peer = e.one(i)
+			err := c.bench.addFlow(one, layers.IPProtocolTCP, crowdPort)
+			switch {
+			case errors.Is(err, rig.ErrFull):
+				full++
+			case err != nil:
+				return fmt.Errorf("enter flow %d of %s: %w", i, e.family, err)
+			}
+		}
+	}
+	if full > 2*crowdSize/1000 {
+		return fmt.Errorf("no room for %d of %d flows", full, 2*crowdSize)
+	}
+	return nil
+}
+
+// cases are those of bench that have flows, for a random one of the crowd.
+func (c *crowd) cases() ([]testCase, error) {
+	var all []testCase
+	for _, e := range []endpoints{v4, v6} {
+		for _, known := range []testCase{
+			c.bench.ingressRefresh(e, layers.IPProtocolTCP),
+			c.bench.egressRight(e, layers.IPProtocolTCP),
+			c.redirect(e),
+		} {
+			random, err := c.random(known, e)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, random)
+		}
+	}
+	return all, nil
+}
+
+func (c *crowd) redirect(e endpoints) testCase {
+	known := c.bench.egressRight(e, layers.IPProtocolTCP)
+	first := c.bench.host.Devices[0]
+	known.name = "egress redirect: tcp, " + e.family
+	known.frame = outbound(e, layers.IPProtocolTCP, crowdPort, first.MAC)
+	known.ifindex, known.verdict, known.bound = first.Index, tcActRedirect, boundRedirect
+	return known
+}
+
+// random makes a case write another peer into its packet before every run, and the
+// empty program beside it too.
+func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
+	const ethernet, addresses4, addresses6 = 14, 12, 8
+	offset := ethernet + addresses4 // of the source's last 32 bits
+	if e.family == "ipv6" {
+		offset = ethernet + addresses6 + 12
+	}
+	if known.program != c.datapath.ReplypathIngress {
+		offset += len(e.peer.AsSlice()) // the destination's
+	}
+	known.name = known.name + ", one of 1,048,576"
+	known.bound += boundCrowd
+	known.prepare = nil
+	for _, program := range []**ebpf.Program{&known.program, &known.baseline} {
+		w, err := newWrapper(*program, append(unmark(), writeRandomPeer(offset)...))
+		if err != nil {
+			return testCase{}, err
+		}
+		c.wrappers = append(c.wrappers, w)
+		*program = w.program
+	}
+	return known, nil
+}
+
+// writeRandomPeer writes the address of one of the crowd into the packet.
+func writeRandomPeer(offset int) asm.Instructions {
+	return asm.Instructions{
+		asm.FnGetPrandomU32.Call(),
+		asm.And.Imm(asm.R0, crowdSize-1),
+		asm.Or.Imm(asm.R0, crowdBase),
+		asm.HostTo(asm.BE, asm.R0, asm.Word),
+		asm.StoreMem(asm.R10, -4, asm.R0, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Imm(asm.R2, int32(offset)),
+		asm.Mov.Reg(asm.R3, asm.R10),
+		asm.Add.Imm(asm.R3, -4),
+		asm.Mov.Imm(asm.R4, 4),
+		asm.Mov.Imm(asm.R5, 0),
+		asm.FnSkbStoreBytes.Call(),
+	}
+}

@@ -1,0 +1,75 @@
+// Command bench measures what the datapath costs a packet: each case is run by
+// BPF_PROG_TEST_RUN next to an empty program in the same round, and the median
+// of the differences is held against a bound. It needs root.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+
+	"replypath/bpf/internal/rig"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	repeat := flag.Uint("repeat", 1_000_000, "runs of a program in one round")
+	rounds := flag.Uint("rounds", 9, "rounds, of which the median counts")
+	cpu := flag.Int("cpu", runtime.NumCPU()-1, "the CPU to measure on")
+	only := flag.String("run", "", "only cases whose name matches this regular expression")
+	withCrowd := flag.Bool("crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
+	output := flag.String("json", "", "write the results to this file as well")
+	flag.Parse()
+
+	host, err := rig.NewHost(2)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	return host.Do(func() error {
+		if err := rig.Pin(*cpu); err != nil {
+			return err
+		}
+		bench, err := newBench(host)
+		if err != nil {
+			return err
+		}
+		defer bench.close()
+		all := bench.cases()
+		if *withCrowd {
+			crowd, err := newCrowd(bench)
+			if err != nil {
+				return err
+			}
+			defer crowd.close()
+			random, err := crowd.cases()
+			if err != nil {
+				return err
+			}
+			all = append(all, random...)
+		}
+		cases, err := matching(all, *only)
+		if err != nil {
+			return err
+		}
+		results, err := measure(cases, uint32(*repeat), int(*rounds))
+		if err != nil {
+			return err
+		}
+		report := report{Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Results: results}
+		if report.Programs, err = bench.sizes(); err != nil {
+			return err
+		}
+		if err := report.write(os.Stdout, *output); err != nil {
+			return err
+		}
+		return report.exceeded()
+	})
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf/internal/rig"
+)
+
+// testCase is one way through a program.
+type testCase struct {
+	name    string
+	bound   float64 // nanoseconds over the baseline
+	program *ebpf.Program
+	// baseline is what is taken off: an empty program, called the same way.
+	baseline *ebpf.Program
+	frame    []byte
+	ifindex  uint32
+	verdict  int32
+	// prepare fills the maps; it is called once.
+	prepare func() error
+}
+
+// result is a case's cost over its baseline, in nanoseconds a run.
+type result struct {
+	Name     string  `json:"name"`
+	Median   float64 `json:"median"`
+	Min      float64 `json:"min"`
+	Max      float64 `json:"max"`
+	Bound    float64 `json:"bound"`
+	Baseline float64 `json:"baseline"` // median of the empty program alone
+}
+
+func (r *result) exceeds() bool {
+	return r.Median > r.Bound
+}
+
+// measure runs every case and its baseline once a round, so that whatever
+// disturbs the machine for a while disturbs them alike.
+func measure(cases []testCase, repeat uint32, rounds int) ([]result, error) {
+	costs := make([][]float64, len(cases))
+	baselines := make([][]float64, len(cases))
+
+	for i := range cases {
+		if err := cases[i].check(); err != nil {
+			return nil, err
+		}
+	}
+	for range rounds {
+		for i := range cases {
+			c := &cases[i]
+			baseline, err := c.time(c.baseline, repeat)
+			if err != nil {
+				return nil, err
+			}
+			cost, err := c.time(c.program, repeat)
+			if err != nil {
+				return nil, err
+			}
+			costs[i] = append(costs[i], cost-baseline)
+			baselines[i] = append(baselines[i], baseline)
+		}
+	}
+
+	results := make([]result, len(cases))
+	for i, c := range cases {
+		results[i] = result{
+			Name:     c.name,
+			Median:   median(costs[i]),
+			Min:      slices.Min(costs[i]),
+			Max:      slices.Max(costs[i]),
+			Bound:    c.bound,
+			Baseline: median(baselines[i]),
+		}
+	}
+	return results, nil
+}
+
+// check makes sure that the case measures what its name says.
+func (c *testCase) check() error {
+	if c.prepare != nil {
+		if err := c.prepare(); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	verdict, err := c.program.Run(c.options(1))
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	if int32(verdict) != c.verdict {
+		return fmt.Errorf("%s: verdict %d, want %d", c.name, int32(verdict), c.verdict)
+	}
+	return nil
+}
+
+func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
+	return &ebpf.RunOptions{
+		Data:    c.frame,
+		Context: rig.Context{Ifindex: c.ifindex},
+		Repeat:  repeat,
+	}
+}
+
+// time is the CPU time of one run in nanoseconds. It is the thread's own, so
+// that other processes on this CPU do not count; setting up the call is shared
+// by all the runs.
+func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
+	opts := c.options(repeat)
+	start, err := threadTime()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := program.Run(opts); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.name, err)
+	}
+	end, err := threadTime()
+	if err != nil {
+		return 0, err
+	}
+	return float64(end-start) / float64(repeat), nil
+}
+
+func threadTime() (int64, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0, fmt.Errorf("read thread time: %w", err)
+	}
+	return t.Nano(), nil
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}

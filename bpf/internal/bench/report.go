@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// report is everything that one call of the program found out.
+type report struct {
+	Machine  machine       `json:"machine"`
+	Repeat   uint          `json:"repeat"`
+	Rounds   uint          `json:"rounds"`
+	Results  []result      `json:"results"`
+	Programs []programSize `json:"programs"`
+}
+
+type machine struct {
+	Kernel string `json:"kernel"`
+	CPU    string `json:"cpu"`
+	CPUs   int    `json:"cpus"`
+}
+
+// programSize is what the verifier and the JIT made of one program.
+type programSize struct {
+	Name       string `json:"name"`
+	Verified   uint32 `json:"verified_instructions"` // walked by the verifier
+	Translated int    `json:"translated_bytes"`
+	JITed      uint32 `json:"jited_bytes"`
+}
+
+func describeMachine() machine {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return machine{CPUs: runtime.NumCPU()}
+	}
+	return machine{
+		Kernel: unix.ByteSliceToString(name.Release[:]),
+		CPU:    cpuModel(),
+		CPUs:   runtime.NumCPU(),
+	}
+}
+
+// cpuModel is the CPU's name where the architecture's /proc/cpuinfo has one.
+func cpuModel() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if key, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// sizes looks up every program of the datapath.
+func (b *bench) sizes() ([]programSize, error) {
+	d := b.datapath
+	var sizes []programSize
+	for _, p := range []struct {
+		name    string
+		program *ebpf.Program
+	}{
+		{"replypath_ingress", d.ReplypathIngress},
+		{"replypath_egress", d.ReplypathEgress},
+		{"replypath_ingress_l3", d.ReplypathIngressL3},
+		{"replypath_egress_l3", d.ReplypathEgressL3},
+	} {
+		info, err := p.program.Info()
+		if err != nil {
+			return nil, fmt.Errorf("look up %s: %w", p.name, err)
+		}
+		size := programSize{Name: p.name}
+		size.Verified, _ = info.VerifiedInstructions() // 0 before 5.16
+		if size.Translated, err = info.TranslatedSize(); err != nil {
+			return nil, fmt.Errorf("look up %s: %w", p.name, err)
+		}
+		if size.JITed, err = info.JitedSize(); err != nil {
+			return nil, fmt.Errorf("look up %s: %w", p.name, err)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes, nil
+}
+
+// write prints tables, and JSON to a file if it has a name.
+func (r *report) write(w io.Writer, file string) error {
+	if err := r.print(w); err != nil {
+		return err
+	}
+	if file == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	return nil
+}
+
+func (r *report) print(w io.Writer) error {
+	fmt.Fprintf(w, "kernel %s, %s, %d runs, median of %d\n\n", r.Machine.Kernel, r.Machine.CPU, r.Repeat, r.Rounds)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "CASE\tNS OVER EMPTY\tMIN\tMAX\tBOUND\tEMPTY\t")
+	for _, result := range r.Results {
+		verdict := ""
+		if result.exceeds() {
+			verdict = "exceeded"
+		}
+		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%s\n", result.Name, result.Median,
+			result.Min, result.Max, result.Bound, result.Baseline, verdict)
+	}
+	fmt.Fprintln(table, "\nPROGRAM\tVERIFIED INSTRUCTIONS\tTRANSLATED BYTES\tJITED BYTES")
+	for _, p := range r.Programs {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\n", p.Name, p.Verified, p.Translated, p.JITed)
+	}
+	return table.Flush()
+}
+
+// exceeded is an error that names the cases beyond their bounds.
+func (r *report) exceeded() error {
+	var errs []error
+	for _, result := range r.Results {
+		if result.exceeds() {
+			errs = append(errs, fmt.Errorf("%s: %.1f ns over an empty program, bound %.0f",
+				result.Name, result.Median, result.Bound))
+		}
+	}
+	return errors.Join(errs...)
+}

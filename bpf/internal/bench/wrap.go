@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+const (
+	tcActUnspec   = -1 // TC_ACT_UNSPEC
+	tcActRedirect = 7  // TC_ACT_REDIRECT
+	arrivalMark   = 0x1234
+)
+
+// offsetTCIndex is where struct __sk_buff holds tc_index.
+const offsetTCIndex = int16(unsafe.Offsetof(rig.Context{}.TCIndex))
+
+// emptyProgram passes every packet.
+func emptyProgram() (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "empty",
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, tcActUnspec),
+			asm.Return(),
+		},
+		License: "Dual BSD/GPL",
+	})
+}
+
+// wrapper makes a program that does something to the packet and then tail calls
+// another. BPF_PROG_TEST_RUN cannot set every field of a packet, and within one
+// call all its runs share one packet: what one leaves there the next one finds.
+type wrapper struct {
+	program *ebpf.Program
+	target  *ebpf.Map
+}
+
+func newWrapper(target *ebpf.Program, before asm.Instructions) (*wrapper, error) {
+	programs, err := ebpf.NewMap(&ebpf.MapSpec{
+		Type:       ebpf.ProgramArray,
+		KeySize:    4,
+		ValueSize:  4,
+		MaxEntries: 1,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make program array: %w", err)
+	}
+	if err := programs.Put(uint32(0), target); err != nil {
+		programs.Close()
+		return nil, fmt.Errorf("enter program: %w", err)
+	}
+	instructions := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}
+	instructions = append(instructions, before...)
+	instructions = append(instructions,
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMapPtr(asm.R2, programs.FD()),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnTailCall.Call(),
+		asm.Mov.Imm(asm.R0, tcActUnspec),
+		asm.Return(),
+	)
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         "wrapper",
+		Type:         ebpf.SchedCLS,
+		Instructions: instructions,
+		License:      "Dual BSD/GPL",
+	})
+	if err != nil {
+		programs.Close()
+		return nil, fmt.Errorf("load wrapper: %w", err)
+	}
+	return &wrapper{program: program, target: programs}, nil
+}
+
+func (w *wrapper) close() {
+	w.program.Close()
+	w.target.Close()
+}
+
+// unmark makes every packet look as if it had just been sent.
+func unmark() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
+	}
+}
+
+// arrive makes every packet look as if it had just been moved to this
+// interface: what the program there takes away is set anew.
+func arrive(handovers *ebpf.Map, ifindex uint32) asm.Instructions {
+	ifindexOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
+	markOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Mark))
+
+	return asm.Instructions{
+		asm.StoreImm(asm.R10, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, handovers.FD()),
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "unknown"),
+		asm.StoreImm(asm.R0, ifindexOffset, int64(ifindex), asm.Word),
+		asm.StoreImm(asm.R0, markOffset, arrivalMark, asm.Half),
+		asm.Mov.Imm(asm.R1, arrivalMark),
+		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("unknown"),
+	}
+}

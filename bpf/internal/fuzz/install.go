@@ -1,0 +1,143 @@
+package fuzz
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/model"
+	"replypath/bpf/internal/rig"
+)
+
+// install writes into the maps what the loader would.
+func (r *Runner) install(h model.Host) error {
+	var errs []error
+	for i := range devices {
+		id := interfaceID(i)
+		record, ok := h.Interfaces[id]
+		managed := uint32(0)
+		if ok {
+			managed = uint32(id)
+		}
+		errs = append(errs,
+			r.d.Interfaces.Put(uint32(id), record),
+			r.d.Managed.Put(r.devices[i].Index, managed))
+		for g := range gatewaysPerDevice {
+			gid := gatewayID(i, g)
+			errs = append(errs, r.d.Gateways.Put(uint32(gid), h.Gateways[gid]))
+		}
+	}
+	errs = append(errs,
+		r.installGatewayMACs(h),
+		r.installOnLink(h),
+		r.installExclusions(h),
+		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
+		r.d.Grace.Put(uint32(0), h.GraceUntil),
+		r.d.SetSettings(r.settings(h)),
+	)
+	for address, flags := range h.OwnAddresses {
+		errs = append(errs, r.d.SetOwnAddress(address, flags))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Exclusions: uint32(len(h.Exclusions))}
+	if h.ScopeAll {
+		s.ScopeAll = 1
+	}
+	if h.LoopbackSymmetric {
+		s.Loopback = 1
+	}
+	var listed []uint8
+	for protocol, on := range h.Protocols {
+		if on {
+			listed = append(listed, protocol)
+		}
+	}
+	s.Protocols = rig.Listed(listed...)
+	return s
+}
+
+// installGatewayMACs replaces the map that finds gateways by their MAC.
+func (r *Runner) installGatewayMACs(h model.Host) error {
+	var errs []error
+	for key := range r.gatewayMACs {
+		errs = append(errs, r.d.GatewayMacs.Delete(key))
+	}
+	clear(r.gatewayMACs)
+	for id, g := range h.Gateways {
+		family := uint8(6)
+		if netip.AddrFrom16(g.Address).Is4In6() {
+			family = 4
+		}
+		key := bpf.DatapathGatewayMac{Ifindex: g.Ifindex, Mac: g.Mac, Family: family}
+		errs = append(errs, r.d.GatewayMacs.Put(key, uint32(id)))
+		r.gatewayMACs[key] = true
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runner) installOnLink(h model.Host) error {
+	var errs []error
+	for _, device := range r.devices {
+		for _, n := range networks {
+			length := uint32(n.onLink.Bits() + 32)
+			if n.family == 4 {
+				length += 96
+			}
+			key := bpf.DatapathOnLinkKey{PrefixLength: length, Ifindex: device.Index, Address: n.onLink.Addr().As16()}
+			if len(h.OnLink[device.Index]) > 0 {
+				errs = append(errs, r.d.OnLink.Put(key, uint32(1)))
+			} else if err := r.d.OnLink.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runner) installExclusions(h model.Host) error {
+	var errs []error
+	for i, rule := range h.Exclusions {
+		e := bpf.DatapathExclusion{Protocol: rule.Protocol}
+		if rule.SelfPort != 0 {
+			e.SelfPort = rig.Port(rule.SelfPort)
+		}
+		e.Peer, e.PeerMask = masked(rule.Peer)
+		e.Self, e.SelfMask = masked(rule.Self)
+		errs = append(errs, r.d.SetExclusion(uint32(i), e))
+	}
+	return errors.Join(errs...)
+}
+
+// masked is a prefix as the maps hold it.
+func masked(prefix netip.Prefix) (want, mask [2]uint64) {
+	if !prefix.IsValid() {
+		return want, mask
+	}
+	bits := prefix.Bits()
+	if prefix.Addr().Is4() {
+		bits += 96
+	}
+	address := prefix.Addr().As16()
+	var ones [16]byte
+	for i := range bits {
+		ones[i/8] |= 0x80 >> (i % 8)
+	}
+	for i := range ones {
+		address[i] &= ones[i]
+	}
+	for i := range want {
+		want[i] = binary.NativeEndian.Uint64(address[i*8:])
+		mask[i] = binary.NativeEndian.Uint64(ones[i*8:])
+	}
+	return want, mask
+}

@@ -1,0 +1,534 @@
+package fuzz
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/model"
+	"replypath/bpf/internal/rig"
+)
+
+// Runner runs programs through a datapath and the model of it.
+type Runner struct {
+	// Whole leaves out packets of several segments: bpf_check_mtu finds every one of
+	// them too large in a test run, where they have no transport header.
+	Whole bool
+	// Packets is how many packets were run, Events and Outcomes what was counted
+	// about them.
+	Packets  int
+	Events   map[bpf.DatapathEvent]uint64
+	Outcomes map[bpf.DatapathOutcome]uint64
+
+	h       *rig.Host
+	d       *rig.Datapath
+	sets    *rig.Sets
+	devices []rig.Device
+	sockets Sockets
+	cpu     int
+
+	gatewayMACs map[bpf.DatapathGatewayMac]bool
+	events      map[bpf.DatapathEvent]uint64 // at the beginning of the program
+	pairs       map[model.Pair]model.Count
+	lastPairs   map[model.Pair]model.Count // after the last packet that was run; nil: not known
+	buffer      []byte
+	context     rig.Context
+}
+
+// Sockets are the real ones that the programs meet.
+type Sockets struct {
+	model.Sockets
+	// Begin says where the numbers of a connection begin, for those that have a
+	// socket.
+	Begin map[model.Tuple][2]uint32
+}
+
+// Options are how the datapath has to be loaded for a runner: with what the kernel
+// has, or with what 5.10 has.
+func Options(oldKernel bool) rig.Options {
+	seeds := bpf.Seeds{3, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
+		0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3, 0x1d8e4e27c47d124f}
+	return rig.Options{OldKernel: oldKernel, Probes: true, Mapped: true, Sets: 32, Seeds: &seeds}
+}
+
+// NewRunner runs programs on a host that has three devices and a datapath that
+// was loaded with Options. It uses one CPU.
+func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
+	sets, err := d.MapSets()
+	if err != nil {
+		return nil, err
+	}
+	return &Runner{
+		h: h, d: d, sets: sets, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
+		Events:      make(map[bpf.DatapathEvent]uint64),
+		Outcomes:    make(map[bpf.DatapathOutcome]uint64),
+		gatewayMACs: make(map[bpf.DatapathGatewayMac]bool),
+		buffer:      make([]byte, 1<<16),
+	}, nil
+}
+
+// Difference is where datapath and model part.
+type Difference struct {
+	Step int // -1: before the first one
+	What string
+}
+
+// errClock says that the clock went on so far that times cannot be told.
+var errClock = errors.New("the machine is too slow to tell times")
+
+// Run runs a program from empty tables on. It returns nil if both sides agree.
+// Thorough compares everything after every packet, else most of it at the end.
+func (r *Runner) Run(data []byte, thorough bool) (difference *Difference, err error) {
+	p := Decode(data)
+	for range 50 { // times that a loaded machine gets
+		err := r.h.Do(func() error {
+			if err := rig.Pin(r.cpu); err != nil {
+				return err
+			}
+			var err error
+			difference, err = r.attempt(p, thorough)
+			return err
+		})
+		if !errors.Is(err, errClock) {
+			return difference, err
+		}
+	}
+	return nil, errClock
+}
+
+// Counted are the events since the datapath was loaded.
+func (r *Runner) Counted() (map[bpf.DatapathEvent]uint64, error) { return r.d.EventCounts() }
+
+// run is one attempt to run a program.
+type run struct {
+	*Runner
+	m        *model.Model
+	start    uint32 // ticks
+	period   uint64 // of marks
+	thorough bool
+	tuples   map[model.Tuple]bool // that were seen
+	bare     uint32               // ifindex of the device without header
+	tcIndex  uint16               // what the last packet that was moved carries
+}
+
+func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
+	x := &run{Runner: r, thorough: thorough, tuples: make(map[model.Tuple]bool)}
+	if err := x.begin(p.Setup); err != nil {
+		return nil, err
+	}
+	defer x.end()
+	for i, s := range p.Steps {
+		what, err := x.step(s)
+		if err != nil {
+			return nil, fmt.Errorf("step %d, %s: %w", i, s, err)
+		}
+		if what == "" && (thorough || i == len(p.Steps)-1) {
+			what, err = x.compareAll()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if what != "" || i == len(p.Steps)-1 {
+			if err := x.checkClock(); err != nil {
+				return nil, err
+			}
+		}
+		if what != "" {
+			return &Difference{Step: i, What: what}, nil
+		}
+	}
+	return nil, nil
+}
+
+// begin empties tables and writes the setup.
+func (x *run) begin(setup Setup) (err error) {
+	if x.start, err = x.d.Now(); err != nil {
+		return err
+	}
+	host := setup.host(x.devices)
+	if setup.bare < devices {
+		x.bare = x.devices[setup.bare].Index
+	}
+	if setup.grace {
+		host.GraceUntil = x.start + x.d.Seconds(60)
+	}
+	for _, table := range x.sets.Flows {
+		clear(table)
+	}
+	clear(x.sets.Outbound)
+	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Write(), x.install(host)); err != nil {
+		return err
+	}
+	if x.period, err = x.d.Mark(0); err != nil {
+		return err
+	}
+	if x.events, err = x.d.EventCounts(); err != nil {
+		return err
+	}
+	if x.pairs = x.lastPairs; x.pairs == nil {
+		if x.pairs, err = x.readPairs(); err != nil {
+			return err
+		}
+	}
+	x.lastPairs = nil
+	x.m = model.New(host, x.d.Seconds)
+	x.m.Now = x.start
+	x.m.Sockets = x.sockets.Sockets
+	return nil
+}
+
+// checkClock makes sure that what takes no time in the model took less than a
+// second, by far, and that marks are still valid.
+func (x *run) checkClock() error {
+	now, err := x.d.Now()
+	if err != nil {
+		return err
+	}
+	period, err := x.d.Mark(0)
+	if err != nil {
+		return err
+	}
+	if now-x.start > x.d.Seconds(1)/3 || period != x.period {
+		return errClock
+	}
+	return nil
+}
+
+// end takes note of what was seen.
+func (x *run) end() {
+	x.forgetMarks()
+	for e, count := range x.m.Events {
+		x.Events[e] += count
+	}
+	for p, count := range x.m.Pairs {
+		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets
+	}
+}
+
+func (x *run) forgetMarks() {
+	for t := range x.tuples {
+		_ = x.d.Unmark(x.d.Seeds.Digest(t)) // writes to memory
+	}
+}
+
+// step does one step on both sides.
+func (x *run) step(s Step) (string, error) {
+	switch s.Kind {
+	case inbound, outbound:
+		return x.packet(s)
+	case age:
+		return "", x.age(x.d.Seconds(ages[s.Amount%len(ages)]))
+	case switchMode:
+		mode := bpf.DatapathMode(s.Amount % 3)
+		x.m.Host.ModeByHand = mode
+		return "", x.d.ModeByHand.Put(uint32(0), uint32(mode))
+	case toggleLink:
+		id := interfaceID(s.Device)
+		record, ok := x.m.Host.Interfaces[id]
+		if !ok {
+			return "", nil
+		}
+		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+		x.m.Host.Interfaces[id] = record
+		return "", x.d.Interfaces.Put(uint32(id), record)
+	default:
+		return "", x.changeGateway(s)
+	}
+}
+
+// changeGateway makes a gateway usable or not, or gives it another MAC.
+func (x *run) changeGateway(s Step) error {
+	id := gatewayID(s.Device, s.Amount%gatewaysPerDevice)
+	g, ok := x.m.Host.Gateways[id]
+	if !ok {
+		return nil
+	}
+	if s.Kind == toggleGateway {
+		g.Usable ^= 1
+	} else {
+		g.Mac[3] ^= 0x40
+	}
+	x.m.Host.Gateways[id] = g
+	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installGatewayMACs(x.m.Host))
+}
+
+// age makes all entries older, on both sides.
+func (x *run) age(ticks uint32) error {
+	x.m.Age(ticks)
+	x.forgetMarks()
+	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
+		return err
+	}
+	for _, table := range x.sets.Flows {
+		for i := range table {
+			for way, digest := range table[i].Digest {
+				if digest == 0 {
+					continue
+				}
+				f := &table[i].Flow[way]
+				f.Seen -= ticks
+				f.Created -= ticks
+				if f.Told != 0 {
+					f.Told -= uint16(ticks)
+				}
+			}
+		}
+	}
+	for i := range x.sets.Outbound {
+		for way, digest := range x.sets.Outbound[i].Digest {
+			if digest != 0 {
+				x.sets.Outbound[i].Sent[way] -= ticks
+			}
+		}
+	}
+	return x.sets.Write()
+}
+
+// live says whether an entry of a table is not idle.
+func (x *run) live(table int, f model.Flow) bool {
+	return [...]func(model.Flow) bool{x.m.IsHalfOpen, x.m.IsEstablished, x.m.IsConnectionless}[table](f)
+}
+
+// packet runs a packet, and where it is moved, what follows at its target.
+func (x *run) packet(s Step) (string, error) {
+	if x.Whole {
+		s.Packet.segment, s.Packet.segments = 0, 0
+	}
+	frame, cut, err := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
+	if err != nil {
+		return "", err
+	}
+	x.tuples[s.Packet.tuple()] = true
+	f := model.Frame{Ifindex: x.devices[s.Device].Index, Bytes: frame, Tag: s.Packet.tag,
+		GSOSize: s.Packet.segment, GSOSegs: s.Packet.segments,
+		WireLen: s.Packet.wireLength(frame),
+		Foreign: !bytes.Equal(frame[:6], x.devices[s.Device].MAC)}
+	if f.Ifindex == x.bare {
+		if cut != 0 {
+			return "", nil
+		}
+		f.Bytes = append(frame[ethernetSize:], make([]byte, ethernetSize)...) // the test run wants so many more
+		f.NoHeader, f.Foreign = true, false
+		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
+	}
+	what, after, err := x.both(s.Kind, f, cut, 0)
+	if what != "" || err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
+		return what, err
+	}
+	if !after.Arriving {
+		what, _, err = x.both(inbound, after, 0, 0)
+		return what, err
+	}
+	mark := x.tcIndex
+	what, _, err = x.both(outbound, after, 0, mark)
+	if what != "" || err != nil || s.Packet.fate != arrivesTwice {
+		return what, err
+	}
+	what, _, err = x.both(outbound, after, 0, mark)
+	return what, err
+}
+
+// land makes of a packet that is redirected what the device's program sees: the
+// kernel takes the header off where it has none.
+func (x *run) land(f *model.Frame, wasBare bool) {
+	f.NoHeader = f.Ifindex == x.bare
+	if f.NoHeader && !wasBare {
+		f.Bytes = f.Bytes[ethernetSize:]
+		if f.WireLen != 0 {
+			f.WireLen -= ethernetSize
+		}
+	}
+	if f.NoHeader {
+		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
+	}
+}
+
+func (x *run) isns(peer, self netip.AddrPort) (uint32, uint32) {
+	if begin, ok := x.sockets.Begin[rig.Tuple(uint8(layers.IPProtocolTCP), peer, self)]; ok {
+		return begin[0], begin[1]
+	}
+	return peerISN, ourISN
+}
+
+// tuple is that of a packet, as far as it is what it says.
+func (p Packet) tuple() model.Tuple {
+	n := networks[p.family]
+	peer, self := netip.AddrPortFrom(n.peers[p.peer], peerPorts[p.peerPort]+p.crowd), netip.AddrPortFrom(n.selves[p.self], selfPorts[p.selfPort])
+	protocol := uint8(p.ipProtocol())
+	switch p.protocol {
+	case tcp, udp, sctp:
+	case echo:
+		peer, self = netip.AddrPortFrom(peer.Addr(), echoIdentifier+uint16(p.peerPort)+p.crowd), netip.AddrPortFrom(self.Addr(), 0)
+	default:
+		peer, self = netip.AddrPortFrom(peer.Addr(), 0), netip.AddrPortFrom(self.Addr(), 0)
+	}
+	return rig.Tuple(protocol, peer, self)
+}
+
+// what the tc_index of packets holds that do not come from the datapath.
+const foreignTCIndex = 0x4321
+
+// both runs one packet on both sides and compares what became of it. Where it is
+// redirected, after is how it arrives; else its interface is 0.
+func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, after model.Frame, err error) {
+	verdict, length, probed, err := x.exec(k, f, cut, mark)
+	if errors.Is(err, unix.EINVAL) {
+		return "", after, nil // the kernel does not run programs on everything
+	}
+	if err != nil {
+		return "", after, err
+	}
+	x.Packets++
+	x.lastPairs = nil
+	events, err := x.d.EventCounts()
+	if err != nil {
+		return "", after, err
+	}
+	x.m.Witness = x.witness(events)
+	if cut != 0 {
+		f.Bytes = f.Bytes[:cut]
+	}
+	var want model.Verdict
+	if k == inbound {
+		want = x.m.Ingress(f)
+	} else {
+		want = x.m.Egress(f)
+	}
+	wantBytes := f.Bytes
+	if want.Bytes != nil {
+		wantBytes = want.Bytes
+	}
+	switch got := x.buffer[:length]; {
+	case (verdict == 7) != (want.Redirect != 0) || verdict != 7 && verdict != -1:
+		what = fmt.Sprintf("verdict %d, the model redirects to %d", verdict, want.Redirect)
+	case !bytes.Equal(got, wantBytes):
+		what = fmt.Sprintf("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
+	case verdict == 7 && want.Inward:
+	case verdict == 7 && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
+		what = fmt.Sprintf("mark %#x after %#x", probed.TCIndex, x.tcIndex)
+	}
+	after = f
+	after.Bytes = bytes.Clone(wantBytes)
+	switch {
+	case want.Redirect == 0:
+		after.Ifindex = 0
+	case want.Inward:
+		after = model.Frame{Ifindex: want.Redirect, Bytes: after.Bytes}
+	default:
+		after.Ifindex, after.Arriving = want.Redirect, true
+		x.tcIndex = probed.TCIndex
+	}
+	if after.Ifindex != 0 {
+		x.land(&after, f.NoHeader)
+	}
+	x.settleMarks()
+	if what == "" {
+		what = x.compareEvents(events)
+	}
+	return what, after, nil
+}
+
+// exec runs the datapath's program.
+func (x *run) exec(k kind, f model.Frame, cut int, mark uint16) (verdict int32, length int, probed rig.Probed, err error) {
+	names := [2][2]string{
+		{bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress},
+		{bpf.DatapathProgReplypathIngressL3, bpf.DatapathProgReplypathEgressL3},
+	}
+	bare := 0
+	if f.NoHeader {
+		bare = 1
+	}
+	program := x.d.Probes[names[bare][k]]
+	if mark == 0 {
+		mark = foreignTCIndex
+	}
+	x.context = rig.Context{Ifindex: f.Ifindex, GSOSize: f.GSOSize, GSOSegs: f.GSOSegs, WireLen: f.WireLen}
+	probe := rig.Probe{TCIndex: mark, VLAN: f.Tag, Length: uint32(cut)}
+	if host := uint32(unix.PACKET_HOST); f.NoHeader {
+		probe.PktType = &host // the test run sees MAC addresses in the IP header
+	}
+	probe.Set(&x.context)
+	opts := &ebpf.RunOptions{
+		Data:       f.Bytes,
+		DataOut:    x.buffer,
+		Context:    contextBytes(&x.context),
+		ContextOut: contextBytes(&x.context),
+	}
+	result, err := program.Run(opts)
+	return int32(result), len(opts.DataOut), rig.ReadProbed(&x.context), err
+}
+
+func contextBytes(c *rig.Context) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
+}
+
+// witness lets the model look at what the datapath did.
+func (x *run) witness(events map[bpf.DatapathEvent]uint64) model.Witness {
+	return model.Witness{
+		Rose: func(e model.Event) bool { return events[e]-x.events[e] > x.m.Events[e] },
+		Counted: func(p model.Pair) bool {
+			pairs, err := x.readPairs()
+			return err == nil && pairs[p].Packets-x.pairs[p].Packets > x.m.Pairs[p].Packets
+		},
+		Marked: func(t model.Tuple) bool {
+			marked, err := x.marked(t)
+			return err == nil && marked
+		},
+		Noted: func(t model.Tuple) bool {
+			if err := x.sets.Read(); err != nil {
+				return false
+			}
+			_, ok := x.noted(t)
+			return ok
+		},
+	}
+}
+
+func (x *run) marked(t model.Tuple) (bool, error) {
+	digest := x.d.Seeds.Digest(t)
+	return x.d.Marked(digest, x.period^digest)
+}
+
+// settleMarks: of two tuples with one place, the last is remembered.
+func (x *run) settleMarks() {
+	for t := range x.m.Marks {
+		x.tuples[t] = true
+		if marked, err := x.marked(t); err == nil && !marked && x.placeTaken(t) {
+			delete(x.m.Marks, t)
+		}
+	}
+}
+
+func (x *run) placeTaken(t model.Tuple) bool {
+	place := func(t model.Tuple) uint64 {
+		return x.d.Seeds.Digest(t) >> 1 % uint64(x.d.DatapathMaps.Marks.MaxEntries())
+	}
+	for other := range maps.Keys(x.m.Marks) {
+		if other != t && place(other) == place(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *run) readPairs() (map[model.Pair]model.Count, error) {
+	counts, err := x.d.Counts()
+	if err != nil {
+		return nil, err
+	}
+	pairs := make(map[model.Pair]model.Count)
+	for p, c := range counts.Pairs {
+		pairs[p] = model.Count{Packets: c.Packets, Bytes: c.Bytes, Flows: c.Flows}
+	}
+	return pairs, nil
+}

@@ -1,0 +1,183 @@
+package fuzz
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/model"
+	"replypath/bpf/internal/rig"
+)
+
+// Setup is the configuration that a program runs under.
+type Setup struct {
+	follow            bpf.DatapathFollow
+	scopeAll          bool
+	loopbackSymmetric bool
+	grace             bool
+	withoutUDP        bool // not among the recorded protocols
+	withGRE           bool
+	mode              bpf.DatapathMode // by hand
+	exclusion         int
+	onLink            int // the device that has the network of the on-link peer; devices: none
+	unmanaged         int // a device that is not managed; devices: none
+	bare              int // a device whose frames have no Ethernet header; devices: none
+	devices           [devices]deviceSetup
+}
+
+type deviceSetup struct {
+	nextHop  bpf.DatapathNextHopMode
+	gateways uint8
+	observe  bool
+	down     bool
+	mtu      uint32
+	narrow   bool // another interface has a larger MTU
+}
+
+func decodeSetup(r record) Setup {
+	s := Setup{
+		follow:            bpf.DatapathFollow([]byte{0, 0, 0, 1, 2}[r[0]%5]),
+		scopeAll:          r[1]&3 == 3,
+		loopbackSymmetric: r[1]>>2&1 == 1,
+		grace:             r[1]>>3&7 == 7,
+		withoutUDP:        r[1]>>6 == 3,
+		withGRE:           r[2]&1 == 1,
+		mode:              bpf.DatapathMode([]byte{0, 0, 0, 0, 1, 2}[r[3]%6]),
+		exclusion:         int(r[4]) % len(exclusions),
+		onLink:            []int{devices, 1, 0, 2}[r[5]&3],
+		unmanaged:         devices,
+		bare:              devices,
+	}
+	if r[13] >= 128 {
+		s.bare = int(r[13]) % devices
+	}
+	if r[6] >= 224 {
+		s.unmanaged = int(r[6]) % devices
+	}
+	for i := range s.devices {
+		b, c := r[7+2*i], r[8+2*i]
+		s.devices[i] = deviceSetup{
+			nextHop:  bpf.DatapathNextHopMode([]byte{0, 0, 1, 2}[b&3]),
+			gateways: []uint8{1, 2, 1, 0}[b>>2&3],
+			observe:  b>>4&7 == 7,
+			down:     c&15 == 15,
+			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
+		}
+	}
+	for i := range s.devices {
+		for j, other := range s.devices {
+			s.devices[i].narrow = s.devices[i].narrow || j != s.unmanaged && other.mtu > s.devices[i].mtu
+		}
+	}
+	return s
+}
+
+// exclusions that a setup may have; the first is none.
+var exclusions = [...]model.Exclusion{
+	{SelfPort: 1},
+	{SelfPort: 1},
+	{Peer: netip.MustParsePrefix("10.2.0.101/32")},
+	{Peer: netip.MustParsePrefix("fd00:2::/64")},
+	{Self: netip.MustParsePrefix("10.3.0.0/16")},
+	{SelfPort: 5433},
+	{Protocol: 17, SelfPort: 5432},
+	{Protocol: 1},
+}
+
+func (s Setup) String() string {
+	parts := []string{fmt.Sprintf("follow %d, mode by hand %d", s.follow, s.mode)}
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{
+		{"scope all", s.scopeAll}, {"loopback symmetric", s.loopbackSymmetric}, {"grace", s.grace},
+		{"without udp", s.withoutUDP}, {"with gre", s.withGRE},
+		{fmt.Sprintf("exclusion %d", s.exclusion), s.exclusion > 1},
+		{fmt.Sprintf("on link at eth%d", s.onLink), s.onLink < devices},
+		{fmt.Sprintf("eth%d without header", s.bare), s.bare < devices},
+		{fmt.Sprintf("eth%d not managed", s.unmanaged), s.unmanaged < devices},
+	} {
+		if flag.set {
+			parts = append(parts, flag.name)
+		}
+	}
+	for i, d := range s.devices {
+		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, observe %v, down %v, mtu %d}",
+			i, d.nextHop, d.gateways, d.observe, d.down, d.mtu))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func interfaceID(device int) uint16 { return uint16(device + 1) }
+
+// gatewayID is the index of one of a device's gateways: two of IPv4, two of IPv6.
+func gatewayID(device, index int) uint16 { return uint16(device*gatewaysPerDevice + index + 1) }
+
+// host is what the loader would make of the setup.
+func (s Setup) host(real []rig.Device) model.Host {
+	h := model.Host{
+		Interfaces:        make(map[uint16]model.Interface),
+		Gateways:          make(map[uint16]model.Gateway),
+		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
+		OnLink:            make(map[uint32][]netip.Prefix),
+		Exclusions:        []model.Exclusion{exclusions[s.exclusion]},
+		Protocols:         map[uint8]bool{1: true, 6: true, 17: !s.withoutUDP, 47: s.withGRE, 58: true, 132: true},
+		Follow:            s.follow,
+		ScopeAll:          s.scopeAll,
+		LoopbackSymmetric: s.loopbackSymmetric,
+		ModeByHand:        s.mode,
+	}
+	for i, d := range s.devices {
+		if i != s.unmanaged {
+			r := d.record(real[i], i)
+			if i == s.bare {
+				r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+			}
+			h.Interfaces[interfaceID(i)] = r
+		}
+		for g := range gatewaysPerDevice {
+			if g%2 < int(d.gateways) {
+				h.Gateways[gatewayID(i, g)] = gateway(real[i], i, g)
+			}
+		}
+	}
+	for _, n := range networks {
+		for _, own := range n.selves[:ownSelves] {
+			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS
+		}
+		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
+		if s.onLink < devices {
+			ifindex := real[s.onLink].Index
+			h.OnLink[ifindex] = append(h.OnLink[ifindex], n.onLink)
+		}
+	}
+	return h
+}
+
+func (d deviceSetup) record(real rig.Device, device int) model.Interface {
+	r := rig.Record(real, 0)
+	r.NextHop, r.Gateways4, r.Gateways6, r.Mtu = uint8(d.nextHop), d.gateways, d.gateways, d.mtu
+	if d.gateways == 1 {
+		r.Gateway4, r.Gateway6 = gatewayID(device, 0), gatewayID(device, 2)
+	}
+	if d.narrow {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)
+	}
+	if d.observe {
+		r.Mode = uint8(bpf.DatapathModeMODE_OBSERVE)
+	}
+	if d.down {
+		r.Flags &^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+	}
+	return r
+}
+
+func gateway(real rig.Device, device, index int) model.Gateway {
+	g := model.Gateway{Ifindex: real.Index, Mac: rig.MAC(router.mac(device)), Usable: 1}
+	if index%2 == 1 {
+		g.Mac = rig.MAC(secondRouter.mac(device))
+	}
+	g.Address = networks[index/2].peers[5].As16() // only its family matters
+	return g
+}

@@ -1,0 +1,313 @@
+package fuzz
+
+import (
+	"fmt"
+	"strings"
+
+	"replypath/bpf/internal/model"
+)
+
+// Bytes of a step's record.
+const (
+	atKind     = 0
+	atPeers    = 1
+	atWay      = 2
+	atPorts    = 3
+	atFlags    = 4
+	atSeq      = 5
+	atAck      = 6
+	atPayload  = 7
+	atShape    = 8
+	atShapeBy  = 9
+	atTag      = 10
+	atSegments = 11
+	atDamage   = 12
+	atDamageAt = 13
+	atDamageBy = 15
+)
+
+// Step is one thing that happens.
+type Step struct {
+	Kind   kind
+	Packet Packet
+	Amount int // what else the kind needs
+	Device int
+}
+
+type kind int
+
+const (
+	inbound kind = iota
+	outbound
+	age
+	toggleLink
+	toggleGateway
+	replaceGateway
+	switchMode
+)
+
+func (k kind) String() string {
+	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode"}[k]
+}
+
+// Packet is a description of a packet by indexes into what world.go lists.
+type Packet struct {
+	family     int // of networks
+	peer, self int
+	neighbour  neighbour
+	address    address // of the frame
+	protocol   protocol
+	peerPort   int
+	crowd      uint16 // added to the peer's port
+	selfPort   int
+	flags      uint8
+	seq, ack   number
+	options    int // of a SYN
+	payload    int
+	shape      shape
+	shapeBy    int
+	tag        *uint16
+	segment    uint32 // GSO size
+	segments   uint32
+	damage     damage
+	damageAt   int
+	damageBy   byte
+	fate       fate
+}
+
+// neighbour is who is at the other end of the wire.
+type neighbour int
+
+const (
+	router neighbour = iota
+	secondRouter
+	onLinkHost
+	group
+	nobody
+)
+
+// address is to whom a frame that comes in is sent.
+type address int
+
+const (
+	toUs address = iota
+	toAnother
+	toAll
+)
+
+type protocol int
+
+const (
+	tcp protocol = iota
+	udp
+	echo
+	sctp
+	gre
+	icmpError
+	foreignICMP
+	otherProtocol
+)
+
+func (p protocol) String() string {
+	return [...]string{"tcp", "udp", "echo", "sctp", "gre", "icmp", "foreign icmp", "other"}[p]
+}
+
+// number is a sequence number: an offset from where the conversation stands, or
+// a plain number.
+type number struct {
+	offset uint32
+	plain  bool
+}
+
+// fate is what becomes of a packet that is moved.
+type fate int
+
+const (
+	arrives fate = iota
+	arrivesTwice
+	isLost
+)
+
+// decodeSteps reads a record: one step, or the three packets of a handshake.
+func decodeSteps(r record, bare bool) []Step {
+	s := Step{Device: int(r[atWay]&3) % devices, Packet: decodePacket(r), Amount: int(r[atPeers])}
+	if bare {
+		s.Packet.family += 2
+	}
+	switch k := r[atKind]; {
+	case k < 96:
+		s.Kind = inbound
+	case k < 192:
+		s.Kind = outbound
+		if s.Packet.flags&model.FlagRST != 0 {
+			s.Packet.flags &^= model.FlagSYN // no kernel sends both
+		}
+		if s.Packet.protocol == icmpError {
+			s.Packet.damage = none // what stands behind the packet is read as its quote
+		}
+	case k < 224:
+		return handshake(s, int(r[atKind]>>1)%devices)
+	case k < 234:
+		s.Kind = age
+	case k < 240:
+		s.Kind = toggleLink
+	case k < 245:
+		s.Kind = toggleGateway
+	case k < 250:
+		s.Kind = replaceGateway
+	default:
+		s.Kind = switchMode
+	}
+	return []Step{s}
+}
+
+// handshake is a whole one, whose SYN-ACK the kernel sends by the other device.
+func handshake(s Step, other int) []Step {
+	p := s.Packet
+	p.protocol, p.payload, p.segment, p.segments = tcp, 0, 0, 0
+	syn, synAck, ack := s, s, s
+	syn.Packet, synAck.Packet, ack.Packet = p, p, p
+	syn.Kind, synAck.Kind, ack.Kind = inbound, outbound, inbound
+	synAck.Device = other
+	syn.Packet.flags, syn.Packet.seq = model.FlagSYN, number{}
+	synAck.Packet.flags, synAck.Packet.seq, synAck.Packet.ack = model.FlagSYN|model.FlagACK, number{}, number{offset: 1}
+	ack.Packet.flags, ack.Packet.seq, ack.Packet.ack = model.FlagACK, number{offset: 1}, number{offset: 1}
+	return []Step{syn, synAck, ack}
+}
+
+func decodePacket(r record) Packet {
+	p := Packet{
+		family:   int(r[atPeers] & 1),
+		peer:     int(r[atPeers] >> 1 & 7),
+		self:     int(r[atPeers] >> 4 & 15),
+		protocol: protocols[r[atPorts]&15],
+		peerPort: int(r[atPorts] >> 4 & 1),
+		selfPort: int(r[atPorts] >> 5),
+		flags:    decodeFlags(r[atFlags]),
+		seq:      numbers[r[atSeq]&15],
+		ack:      numbers[r[atAck]&15],
+		options:  int(r[atAck] >> 4),
+		payload:  payloads[r[atPayload]&7],
+		shapeBy:  int(r[atShapeBy]),
+		damageAt: int(r[atDamageAt]) | int(r[atDamageAt+1])<<8,
+		damageBy: r[atDamageBy],
+	}
+	p.neighbour = neighbours[r[atWay]>>2&15]
+	p.address = map[byte]address{2: toAnother, 3: toAll}[r[atWay]>>6&3*(r[atSeq]>>7)]
+	if r[atShape] >= 128 {
+		p.shape = shape(1 + int(r[atShape])%int(shapes-1))
+	}
+	if r[atTag] >= 192 {
+		tag := []uint16{0x0001, 0x0fff, 0xe064, 0x0000, 0xe000}[r[atTag]%5]
+		p.tag = &tag
+	}
+	if r[atDamage] >= 192 {
+		p.damage = damage(1 + int(r[atDamage])%int(damages-1))
+	}
+	segment := [...]uint32{50, 500, 1380, 1460}[r[atSegments]&3]
+	if r[atSegments] >= 192 && p.mayBeSegmented() && p.payload > int(segment) {
+		p.segment = segment
+		if r[atSegments]&4 == 0 { // a virtual machine's packet does not say how many
+			p.segments = (uint32(p.payload) + segment - 1) / segment
+		}
+	}
+	p.fate = map[byte]fate{14: arrivesTwice, 15: isLost}[r[atDamageBy]&15]
+	return p
+}
+
+// mayBeSegmented says whether a kernel makes such packets larger than they leave.
+func (p Packet) mayBeSegmented() bool {
+	return (p.protocol == tcp || p.protocol == udp) && p.damage == none &&
+		(p.shape == plain || p.shape == someOptions || p.shape == manyHeaders)
+}
+
+var (
+	protocols = [16]protocol{tcp, tcp, tcp, tcp, tcp, tcp, tcp, udp, udp, udp, udp, echo, echo, sctp, gre, icmpError}
+
+	neighbours = [16]neighbour{
+		router, router, router, router, router, router, router, router, router,
+		secondRouter, secondRouter, secondRouter, onLinkHost, onLinkHost, group, nobody,
+	}
+
+	numbers = [16]number{
+		{offset: 1}, {offset: 1}, {offset: 1}, {offset: 0}, {offset: 2}, {offset: 11}, {offset: 101}, {offset: 1001},
+		{offset: 1<<32 - 1}, {offset: 60000}, {offset: 1<<32 - 60000}, {offset: 70000}, {offset: 1 << 20}, {offset: 1 << 31},
+		{plain: true}, {plain: true, offset: 1},
+	}
+
+	payloads = [8]int{0, 0, 1, 10, 100, 1000, 1400, 2900}
+)
+
+// decodeFlags gives the usual combinations most of the room.
+func decodeFlags(b byte) uint8 {
+	const fin, syn, rst, psh, ack = model.FlagFIN, model.FlagSYN, model.FlagRST, model.FlagPSH, model.FlagACK
+	usual := [...]uint8{ack, syn, syn | ack, ack, ack | psh, ack | fin, rst | ack, rst}
+	if b < 224 {
+		return usual[b%8]
+	}
+	return b & 31
+}
+
+// Ages to which things grow: sums of them stay clear of every limit, for as long
+// as a program runs.
+var ages = [...]uint32{7, 7, 35, 126, 182, 3605, 86401}
+
+func (s Step) String() string {
+	switch s.Kind {
+	case inbound, outbound:
+		return fmt.Sprintf("%-3s eth%d %s", s.Kind, s.Device, s.Packet)
+	case age:
+		return fmt.Sprintf("wait %d s", ages[s.Amount%len(ages)])
+	case switchMode:
+		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
+	case toggleLink:
+		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
+	default:
+		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)
+	}
+}
+
+func (p Packet) String() string {
+	n := networks[p.family]
+	parts := []string{fmt.Sprintf("%v: %s, peer %s:%d self %s:%d", p.neighbour, p.protocol,
+		n.peers[p.peer], peerPorts[p.peerPort], n.selves[p.self], selfPorts[p.selfPort])}
+	say := func(applies bool, format string, values ...any) {
+		if applies {
+			parts = append(parts, fmt.Sprintf(format, values...))
+		}
+	}
+	say(p.protocol == tcp, "flags %s seq %s ack %s", flagNames(p.flags), p.seq, p.ack)
+	say(p.protocol == tcp && p.flags&model.FlagSYN != 0, "options %x", tcpOptions[p.options])
+	say(p.protocol != tcp && p.flags&1 != 0, "(answer)")
+	say(p.payload != 0, "payload %d", p.payload)
+	say(p.shape != plain, "shape %d by %d", p.shape, p.shapeBy)
+	say(p.address != toUs, "frame to another (%d)", p.address)
+	say(p.segment != 0, "segments %d of %d", p.segments, p.segment)
+	say(p.damage != none, "damage %d at %d by %#x", p.damage, p.damageAt, p.damageBy)
+	say(p.fate != arrives, "fate %d", p.fate)
+	if p.tag != nil {
+		say(true, "tag %#04x", *p.tag)
+	}
+	return strings.Join(parts, " ")
+}
+
+func (n neighbour) String() string {
+	return [...]string{"router", "second router", "neighbour", "group MAC", "zero MAC"}[n]
+}
+
+func (n number) String() string {
+	if n.plain {
+		return fmt.Sprintf("=%d", n.offset)
+	}
+	return fmt.Sprintf("%+d", int32(n.offset))
+}
+
+func flagNames(flags uint8) string {
+	var names strings.Builder
+	for i, name := range "FSRPA" {
+		if flags&(1<<i) != 0 {
+			names.WriteRune(name)
+		}
+	}
+	return "[" + names.String() + "]"
+}

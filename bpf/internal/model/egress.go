@@ -1,0 +1,182 @@
+package model
+
+import "replypath/bpf"
+
+// Egress decides about a frame that the kernel sends by an interface.
+func (m *Model) Egress(f Frame) Verdict {
+	if h := m.handover; h != nil && f.Arriving && h.ifindex == f.Ifindex {
+		m.arrive(f, h)
+		return Verdict{}
+	}
+	if tagged(f) {
+		return Verdict{}
+	}
+	p, failed := read(f)
+	switch {
+	case len(failed) > 0 && p != nil && p.later:
+		return m.fragmentOut(p, f)
+	case len(failed) > 0:
+		m.oneOf(failed)
+		return Verdict{}
+	case p != nil && p.quote != nil:
+		return m.errorOut(p, f)
+	case p == nil || p.otherICMP || p.echoRequest:
+		return Verdict{}
+	case p.protocol == protoTCP:
+		return m.segmentOut(p, f)
+	default:
+		return m.datagramOut(p, f)
+	}
+}
+
+// arrive counts a packet that was moved, where it leaves.
+func (m *Model) arrive(f Frame, h *handover) {
+	m.handover = nil
+	packets, bytes := onWire(f)
+	count := Count{Packets: packets, Bytes: bytes}
+	if flow, ok := h.table[h.tuple]; ok {
+		if flow.State&stateCorrected == 0 {
+			count.Flows = 1
+		}
+		flow.State |= stateCorrected
+		flow.Corrected += packets
+		h.table[h.tuple] = flow
+	}
+	m.count(h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
+}
+
+func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
+	t := p.outbound()
+	f, ok := m.connectionless(t)
+	if ok {
+		f.State |= stateAnswered
+		m.Connectionless[t] = f
+		return m.reply(m.Connectionless, t, p, frame)
+	}
+	m.settleNote(t)
+	if !p.echoReply && !m.noteworthy(p) {
+		m.Foreign[t] = true
+	}
+	if !p.echoReply && m.noteworthy(p) && !m.maybeAnswer(t) {
+		m.note(t)
+	}
+	return Verdict{}
+}
+
+// noteworthy packets may be the host's beginning of something that would be
+// recorded if the peer had begun.
+func (m *Model) noteworthy(p *packet) bool {
+	q := *p
+	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
+	return len(m.refusals(&q, way{managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}})) == 0
+}
+
+// maybeAnswer says whether a datagram may answer a flow that is not known: just
+// after the start, or after the flow was pushed out.
+func (m *Model) maybeAnswer(t Tuple) bool {
+	_, noted := m.Outbound[t]
+	return !noted && (int32(m.Now-m.Host.GraceUntil) < 0 || m.Marks[t])
+}
+
+// settleNote: an outdated note is worth nothing, and may have made room for
+// another.
+func (m *Model) settleNote(t Tuple) {
+	if _, ok := m.Outbound[t]; !ok || m.noted(t) || m.Witness.Noted == nil {
+		return
+	}
+	if !m.Witness.Noted(t) || m.rose(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) {
+		delete(m.Outbound, t)
+	}
+}
+
+// note writes down that the host spoke first.
+func (m *Model) note(t Tuple) {
+	sent, ok := m.Outbound[t]
+	if !ok {
+		m.event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+	}
+	if !ok || m.since(sent) >= m.Ticks(1) {
+		m.Outbound[t] = m.Now
+	}
+}
+
+// segmentOut is the table "TCP, outbound" of ARCHITECTURE.md.
+func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
+	t := p.outbound()
+	if p.has(FlagSYN) && !p.has(FlagACK) { // no host sends a RST with it
+		delete(m.HalfOpen, t)
+		delete(m.Established, t)
+		if m.noteworthy(p) {
+			m.settleNote(t)
+			m.note(t)
+		}
+		return Verdict{}
+	}
+	if p.has(FlagSYN | FlagACK) {
+		return m.synAckOut(p, frame)
+	}
+	if f, ok := m.established(t); ok {
+		sent(&f, p)
+		m.closes(&f, p)
+		m.Established[t] = f
+		return m.reply(m.Established, t, p, frame)
+	}
+	f, ok := m.halfOpen(t)
+	switch {
+	case ok && f.Flags&flagStray != 0 && p.has(FlagRST): // answers a segment without a socket
+		return m.reply(m.HalfOpen, t, p, frame)
+	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
+		return Verdict{}
+	}
+	if end := p.seq + p.payload; f.State&stateAnswered != 0 && int32(end-f.SndNxt) > 0 {
+		f.SndNxt = end
+	}
+	m.HalfOpen[t] = f
+	return m.reply(m.HalfOpen, t, p, frame)
+}
+
+// synAckOut: it goes where its SYN came from.
+func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
+	t := p.outbound()
+	if f, ok := m.handshake(t); ok {
+		if f.State&stateAnswered == 0 || f.SndUna != p.seq { // not one that is sent again
+			f.SndUna, f.SndNxt = p.seq, p.seq+1+p.payload
+			f.State |= stateAnswered
+			m.HalfOpen[t] = f
+			delete(m.Outbound, t)
+			delete(m.Marks, t)
+		}
+		return m.reply(m.HalfOpen, t, p, frame)
+	}
+	if f, ok := m.established(t); ok {
+		sent(&f, p)
+		m.closes(&f, p)
+		m.Established[t] = f
+		return m.reply(m.Established, t, p, frame)
+	}
+	return Verdict{}
+}
+
+// sent notes how far the host's side of a connection without a socket is.
+func sent(f *Flow, p *packet) {
+	if end := p.end(); f.Flags&flagNoSocket != 0 && int32(end-f.SndNxt) > 0 {
+		f.SndNxt = end
+	}
+}
+
+// continues says whether a segment belongs to a handshake: it goes on from the
+// SYN-ACK (Fast Open), or it is the RST of a closed port (RFC 9293, 3.10.7.1).
+func (m *Model) continues(f Flow, p *packet) bool {
+	if f.State&stateAnswered == 0 {
+		return p.has(FlagRST) && p.seq == 0
+	}
+	return inSequence(p.seq, f.SndUna+1, f.SndNxt)
+}
+
+// closes: a connection that the host ends is idle soon.
+func (m *Model) closes(f *Flow, p *packet) {
+	if p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0 {
+		f.State |= stateClosing
+		f.Seen = m.Now
+	}
+}

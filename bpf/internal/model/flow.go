@@ -1,0 +1,116 @@
+package model
+
+import "replypath/bpf"
+
+const (
+	flagGateway    = uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
+	flagEnforceMAC = uint16(bpf.DatapathFlowFlagsFLOW_ENFORCE_MAC)
+	flagActive     = uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE)
+	flagReset      = uint16(bpf.DatapathFlowFlagsFLOW_RESET)
+	flagStray      = uint16(bpf.DatapathFlowFlagsFLOW_STRAY)
+	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+
+	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
+	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
+	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
+	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
+)
+
+// way is how a frame came in.
+type way struct {
+	ifindex uint32
+	id      uint16
+	record  Interface
+	managed bool
+	mac     MAC
+}
+
+func (m *Model) way(f Frame, p *packet) way {
+	w := way{ifindex: f.Ifindex, mac: p.source}
+	w.id, w.record, w.managed = m.managed(f.Ifindex)
+	return w
+}
+
+// of says whether a flow has this way.
+func (w way) of(f Flow) bool { return f.Ifindex == w.ifindex && f.Mac == w.mac }
+
+// The entries of each table that are not idle.
+
+func (m *Model) halfOpen(t Tuple) (Flow, bool) {
+	f, ok := m.HalfOpen[t]
+	return f, ok && m.IsHalfOpen(f)
+}
+
+// handshake is the half-open entry of a connection that begins.
+func (m *Model) handshake(t Tuple) (Flow, bool) {
+	f, ok := m.halfOpen(t)
+	return f, ok && f.Flags&flagStray == 0
+}
+
+func (m *Model) established(t Tuple) (Flow, bool) {
+	f, ok := m.Established[t]
+	return f, ok && m.IsEstablished(f)
+}
+
+func (m *Model) connectionless(t Tuple) (Flow, bool) {
+	f, ok := m.Connectionless[t]
+	return f, ok && m.IsConnectionless(f)
+}
+
+// within says whether a time is no longer ago than that.
+func (m *Model) within(ticks uint32, limit bpf.DatapathIdleSeconds) bool {
+	return m.since(ticks) <= m.Ticks(uint32(limit))
+}
+
+// closing says whether one side has ended the connection.
+func closing(f Flow) bool { return f.State&stateClosing != 0 || f.Flags&flagReset != 0 }
+
+// begin is a flow that a frame starts.
+func (m *Model) begin(t Tuple, w way) Flow {
+	f := Flow{Tuple: t, Created: m.Now}
+	m.take(&f, w)
+	return f
+}
+
+// take gives a flow the way of a frame that comes in now.
+func (m *Model) take(f *Flow, w way) {
+	f.Ifindex, f.Interface, f.Mac = w.ifindex, w.id, w.mac
+	f.Seen = m.Now
+	f.Flags &= flagReset | flagNoSocket | flagStray
+	m.chooseNextHop(f, w)
+}
+
+// refresh notes that a frame of the flow came in by the flow's own way. Its time
+// is written at most once a second; the next hop is chosen anew then.
+func (m *Model) refresh(f *Flow, w way) {
+	if m.since(f.Seen) < m.Ticks(1) {
+		f.Flags |= flagActive
+		return
+	}
+	m.take(f, w)
+}
+
+// Whether an entry, of the model's or not, would be live in a table.
+
+func (m *Model) IsHalfOpen(f Flow) bool {
+	return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_HALF_OPEN)
+}
+
+func (m *Model) IsEstablished(f Flow) bool {
+	if closing(f) {
+		return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_CLOSING)
+	}
+	return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_ESTABLISHED)
+}
+
+func (m *Model) IsConnectionless(f Flow) bool {
+	if f.Tuple.Protocol == protoICMP || f.Tuple.Protocol == protoICMPv6 {
+		return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_ECHO)
+	}
+	return m.within(f.Seen, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)
+}
+
+// IsNoted says whether a note of this time says that the host spoke first.
+func (m *Model) IsNoted(sent uint32) bool {
+	return m.within(sent, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
+}

@@ -1,0 +1,141 @@
+package model
+
+import (
+	"slices"
+
+	"replypath/bpf"
+)
+
+// Ingress decides about a frame that comes in. It always passes, and as it is but
+// for the size that a SYN announces.
+func (m *Model) Ingress(f Frame) Verdict {
+	if f.Foreign || tagged(f) {
+		return Verdict{}
+	}
+	p, failed := read(f)
+	switch {
+	case len(failed) > 0:
+		m.oneOf(failed)
+	case p == nil || p.otherICMP || p.echoReply:
+	case p.protocol == protoTCP:
+		if m.segmentIn(p, m.way(f, p)) {
+			return m.announced(f, p)
+		}
+	default:
+		m.datagramIn(p, m.way(f, p))
+	}
+	return Verdict{}
+}
+
+// tagged frames belong to their VLAN's device; a tag with VLAN 0 is a priority.
+func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
+
+// datagramIn is about everything that has no connection.
+func (m *Model) datagramIn(p *packet, w way) {
+	t := p.inbound()
+	if f, ok := m.connectionless(t); ok {
+		if w.of(f) {
+			m.refresh(&f, w)
+		} else {
+			m.follow(&f, w, m.isSilent(&f))
+		}
+		m.Connectionless[t] = f
+		return
+	}
+	reasons := m.refusals(p, w)
+	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
+	if m.noted(t) || m.Sockets.ConnectedUDP[t] && !unlisted { // the host asked
+		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
+	}
+	if m.Foreign[t] && len(reasons) > 0 && !slices.ContainsFunc(reasons, m.rose) {
+		return
+	}
+	if len(reasons) > 0 {
+		m.Foreign[t] = m.Foreign[t] || slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
+		m.oneOf(reasons)
+		if unlisted {
+			m.stray(t, w)
+		}
+		return
+	}
+	m.Connectionless[t] = m.begin(t, w)
+	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
+}
+
+// stray notes how a packet came in that is of no flow, and that the kernel itself
+// may answer: with an ICMP error, or with a RST.
+func (m *Model) stray(t Tuple, w way) {
+	f, live := m.halfOpen(t)
+	switch {
+	case live && f.Flags&flagStray == 0:
+		return
+	case live && f.Flags&flagStray != 0 && w.of(f):
+		if m.since(f.Seen) >= m.Ticks(1) {
+			f.Seen = m.Now
+		}
+	case len(unusable(w)) > 0:
+		m.oneOf(unusable(w))
+		return
+	default:
+		f = m.begin(t, w)
+		f.Flags |= flagStray
+	}
+	m.HalfOpen[t] = f
+}
+
+// noted says whether the host spoke first, within the last hour.
+func (m *Model) noted(t Tuple) bool {
+	sent, ok := m.Outbound[t]
+	return ok && m.IsNoted(sent)
+}
+
+// isSilent says whether a flow without a connection may move: its interface is
+// down, or nothing came in by its way for a second. Where that cannot be told,
+// because frames came in since the time was written, the second begins now.
+func (m *Model) isSilent(f *Flow) func() bool {
+	return func() bool {
+		record, ok := m.Host.Interfaces[f.Interface]
+		if !ok || record.Ifindex != f.Ifindex || record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) == 0 {
+			return true
+		}
+		if m.since(f.Seen) < m.Ticks(1) {
+			return false
+		}
+		if f.Flags&flagActive != 0 {
+			f.Flags &^= flagActive
+			f.Seen = m.Now
+			return false
+		}
+		return true
+	}
+}
+
+// follow moves a flow to the way of a frame, as far as the settings allow.
+func (m *Model) follow(f *Flow, w way, proof func() bool) (moved bool) {
+	reasons := unusable(w)
+	if m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
+		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)
+	}
+	if m.Host.Follow == bpf.DatapathFollowFOLLOW_VALIDATED && !proof() {
+		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_CONTESTED)
+	}
+	if len(reasons) > 0 {
+		m.oneOf(reasons)
+		return false
+	}
+	m.take(f, w)
+	f.State &^= stateAsymmetric | stateCorrected
+	m.event(bpf.DatapathEventEVENT_MOVED + Event(class(f.Tuple.Protocol)))
+	return true
+}
+
+// unusable is why no flow can have this way.
+func unusable(w way) (reasons []Event) {
+	if !w.managed {
+		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_INTERFACE)
+	}
+	if badMAC(w) {
+		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_MAC)
+	}
+	return reasons
+}

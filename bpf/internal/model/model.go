@@ -1,0 +1,199 @@
+package model
+
+import (
+	"net/netip"
+
+	"replypath/bpf"
+)
+
+// Names of what both sides hold.
+type (
+	Tuple     = bpf.DatapathTuple
+	Flow      = bpf.DatapathFlow
+	Event     = bpf.DatapathEvent
+	Pair      = bpf.DatapathPair
+	Interface = bpf.DatapathInterface
+	Gateway   = bpf.DatapathGateway
+	MAC       = [6]uint8
+)
+
+// Host is what the model knows about the host: what the loader writes into maps.
+type Host struct {
+	Interfaces   map[uint16]Interface // by id
+	Gateways     map[uint16]Gateway
+	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
+	OnLink       map[uint32][]netip.Prefix // by ifindex
+	Exclusions   []Exclusion
+
+	Protocols         map[uint8]bool
+	Follow            bpf.DatapathFollow
+	ScopeAll          bool
+	LoopbackSymmetric bool
+	ModeByHand        bpf.DatapathMode
+	GraceUntil        uint32 // ticks
+}
+
+// Exclusion matches what is never recorded; the zero value of each part matches
+// everything.
+type Exclusion struct {
+	Peer, Self netip.Prefix
+	Protocol   uint8
+	SelfPort   uint16
+}
+
+// Socket is a TCP socket of the host's.
+type Socket struct {
+	Accepted bool // the peer opened the connection
+	Received uint32
+	Acked    uint32
+	Written  uint32 // the next sequence number that the host will use
+	Window   uint32
+}
+
+// Sockets are the sockets that segments and datagrams may belong to.
+type Sockets struct {
+	Connections  map[Tuple]Socket
+	Listeners    map[netip.AddrPort]bool
+	ConnectedUDP map[Tuple]bool
+}
+
+// Count is what was counted for an interface pair.
+type Count struct{ Packets, Bytes, Flows uint64 }
+
+// Witness knows what the datapath did with the packet that the model decides
+// about, for cases in which several things are right. Functions that are nil
+// leave the choice to the model.
+type Witness struct {
+	Rose    func(Event) bool // this event was counted
+	Counted func(Pair) bool  // a packet was counted for this pair
+	Marked  func(Tuple) bool // the tuple is marked now
+	Noted   func(Tuple) bool // it is noted now that the host spoke first
+}
+
+// Model is the state of the datapath.
+type Model struct {
+	Host    Host
+	Sockets Sockets
+	Witness Witness
+
+	Now   uint32                      // ticks; stands still while packets are decided about
+	Ticks func(seconds uint32) uint32 // how many ticks these are
+
+	HalfOpen       map[Tuple]Flow
+	Established    map[Tuple]Flow
+	Connectionless map[Tuple]Flow
+	Outbound       map[Tuple]uint32 // ticks of the host's last packet
+	Marks          map[Tuple]bool
+	Fragments      map[fragmentKey]fragment
+
+	// Foreign are datagrams' tuples that proved to be none of ours: the datapath
+	// may remember that for a minute, and count no more of them.
+	Foreign map[Tuple]bool
+
+	Events map[Event]uint64
+	Pairs  map[Pair]Count
+
+	handover *handover
+}
+
+// handover is a packet on its way from one interface's egress to another's.
+type handover struct {
+	table   map[Tuple]Flow
+	tuple   Tuple
+	ifindex uint32
+	pair    Pair
+}
+
+// New returns a model without flows.
+func New(host Host, ticks func(seconds uint32) uint32) *Model {
+	return &Model{
+		Host:           host,
+		Ticks:          ticks,
+		HalfOpen:       make(map[Tuple]Flow),
+		Established:    make(map[Tuple]Flow),
+		Connectionless: make(map[Tuple]Flow),
+		Outbound:       make(map[Tuple]uint32),
+		Marks:          make(map[Tuple]bool),
+		Fragments:      make(map[fragmentKey]fragment),
+		Foreign:        make(map[Tuple]bool),
+		Events:         make(map[Event]uint64),
+		Pairs:          make(map[Pair]Count),
+	}
+}
+
+// Frame is a packet as it passes a program.
+type Frame struct {
+	Ifindex  uint32
+	Bytes    []byte
+	NoHeader bool    // Bytes begin with the IP header
+	Protocol uint16  // EtherType of a packet without header
+	Foreign  bool    // not for this host (PACKET_HOST)
+	Tag      *uint16 // of a VLAN, beside the bytes
+	GSOSize  uint32
+	GSOSegs  uint32
+	WireLen  uint32 // 0: as many as Bytes
+	Arriving bool   // carries the mark of the last hand-over
+}
+
+// Verdict is what becomes of a packet. The zero value passes it as it is.
+type Verdict struct {
+	Redirect uint32 // ifindex
+	Inward   bool   // comes in by the interface, instead of leaving
+	Bytes    []byte // what it has become; nil: nothing else
+}
+
+// Age lets everything that has a time become older, by several seconds at least.
+func (m *Model) Age(ticks uint32) {
+	for _, table := range []map[Tuple]Flow{m.HalfOpen, m.Established, m.Connectionless} {
+		for tuple, f := range table {
+			f.Seen -= ticks
+			f.Created -= ticks
+			if f.Told != 0 {
+				f.Told -= uint16(ticks)
+			}
+			table[tuple] = f
+		}
+	}
+	for tuple := range m.Outbound {
+		m.Outbound[tuple] -= ticks
+	}
+	if m.Host.GraceUntil != 0 {
+		m.Host.GraceUntil -= ticks
+	}
+	clear(m.Marks) // they last for a minute
+	clear(m.Fragments)
+	clear(m.Foreign)
+}
+
+func (m *Model) event(e Event) { m.Events[e]++ }
+
+// oneOf counts one of several events that are all right.
+func (m *Model) oneOf(events []Event) {
+	for _, e := range events {
+		if m.rose(e) {
+			m.event(e)
+			return
+		}
+	}
+	m.event(events[0])
+}
+
+func (m *Model) rose(e Event) bool { return m.Witness.Rose != nil && m.Witness.Rose(e) }
+
+// since is the age of a time in ticks.
+func (m *Model) since(ticks uint32) uint32 {
+	if age := m.Now - ticks; int32(age) > 0 {
+		return age
+	}
+	return 0
+}
+
+// managed finds the record of an interface.
+func (m *Model) managed(ifindex uint32) (id uint16, record Interface, ok bool) {
+	for id, record := range m.Host.Interfaces {
+		if record.Ifindex == ifindex && ifindex != 0 {
+			return id, record, true
+		}
+	}
+	return 0, Interface{}, false
+}

@@ -1,0 +1,192 @@
+package model
+
+import (
+	"bytes"
+	"slices"
+
+	"replypath/bpf"
+)
+
+const interfaceBare = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+
+// reply decides about a packet that belongs to a flow of a table.
+func (m *Model) reply(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Verdict {
+	f := table[t]
+	if f.Ifindex == frame.Ifindex {
+		if f.Flags&flagEnforceMAC != 0 && !frame.NoHeader { // else there is nothing to decide
+			m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
+		}
+		return m.readdress(table, t, p, frame)
+	}
+	pair := m.pair(f, p, frame)
+	m.asymmetric(table, t, pair, frame)
+	record, alive := m.Host.Interfaces[f.Interface]
+	alive = alive && record.Ifindex == f.Ifindex && record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
+	mac, found := m.nextHop(f, record)
+	found = found || record.Flags&interfaceBare != 0
+	reasons := reasons(
+		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !alive},
+		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
+		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
+	)
+	large := size(p, frame) > record.Mtu || frame.GSOSize != 0 && p.protocol == protoSCTP // whose segments have no one size
+	if large {
+		reasons = append(reasons, bpf.DatapathOutcomeOUTCOME_MTU)
+	}
+	if m.stays(pair, frame, reasons) {
+		m.decided(table, t, p, reasons[0])
+		if len(reasons) == 1 && large {
+			return m.tell(table, t, p, frame, record)
+		}
+		return Verdict{}
+	}
+	m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
+	m.handover = &handover{table: table, tuple: t, ifindex: f.Ifindex, pair: pair}
+	moved := bytes.Clone(frame.Bytes)
+	if record.Flags&interfaceBare == 0 {
+		moved = readdressed(frame, mac, record.Mac)
+	}
+	if p.has(FlagSYN | FlagACK) {
+		m.announce(moved, p, record)
+	}
+	if frame.NoHeader && record.Flags&interfaceBare == 0 {
+		kind := map[uint8][]byte{4: {0x08, 0x00}, 6: {0x86, 0xdd}}[p.family]
+		moved = slices.Concat(mac[:], record.Mac[:], kind, moved)
+	}
+	return Verdict{Redirect: f.Ifindex, Bytes: moved}
+}
+
+// readdressed is a frame with other MAC addresses.
+func readdressed(frame Frame, to, from MAC) []byte {
+	moved := bytes.Clone(frame.Bytes)
+	if frame.NoHeader {
+		return moved
+	}
+	copy(moved, to[:])
+	copy(moved[6:], from[:])
+	return moved
+}
+
+// readdress decides about a packet that leaves by its flow's interface anyway.
+func (m *Model) readdress(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Verdict {
+	f := table[t]
+	record, ok := m.Host.Interfaces[f.Interface]
+	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader || !ok || record.Ifindex != f.Ifindex {
+		return Verdict{}
+	}
+	pair := m.pair(f, p, frame)
+	packets, bytes := onWire(frame)
+	mac, found := m.nextHop(f, record)
+	if !found {
+		m.count(pair, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, Count{Packets: packets, Bytes: bytes})
+		return Verdict{}
+	}
+	if mac == p.destination {
+		return Verdict{}
+	}
+	m.asymmetric(table, t, pair, frame)
+	if m.stays(pair, frame, reasons(reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)})) {
+		return Verdict{}
+	}
+	f = table[t]
+	count := Count{Packets: packets, Bytes: bytes}
+	if f.State&stateCorrected == 0 {
+		count.Flows = 1
+	}
+	f.State |= stateCorrected
+	f.Corrected += packets
+	table[t] = f
+	m.count(pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
+	return Verdict{Bytes: readdressed(frame, mac, record.Mac)}
+}
+
+// reason is one why a packet is left alone, if it applies.
+type reason struct {
+	outcome bpf.DatapathOutcome
+	applies bool
+}
+
+// reasons are those that apply.
+func reasons(all ...reason) []bpf.DatapathOutcome {
+	var applying []bpf.DatapathOutcome
+	for _, r := range all {
+		if r.applies {
+			applying = append(applying, r.outcome)
+		}
+	}
+	return applying
+}
+
+// stays counts why a packet is left alone, if it is: the first of the reasons.
+func (m *Model) stays(pair Pair, frame Frame, reasons []bpf.DatapathOutcome) bool {
+	if len(reasons) == 0 {
+		return false
+	}
+	packets, bytes := onWire(frame)
+	m.count(pair, reasons[0], Count{Packets: packets, Bytes: bytes})
+	return true
+}
+
+func (m *Model) observes(record Interface) bool {
+	mode := bpf.DatapathMode(record.Mode)
+	if m.Host.ModeByHand != bpf.DatapathModeMODE_CONFIGURED {
+		mode = m.Host.ModeByHand
+	}
+	return mode != bpf.DatapathModeMODE_ENFORCE
+}
+
+// pair is the counter's key for a packet of the flow, without its outcome.
+func (m *Model) pair(f Flow, p *packet, frame Frame) Pair {
+	from, _, _ := m.managed(frame.Ifindex)
+	return Pair{From: from, To: f.Interface, Family: p.family, Protocol: uint8(class(p.protocol))}
+}
+
+// asymmetric counts that the kernel chose another way than the flow's.
+func (m *Model) asymmetric(table map[Tuple]Flow, t Tuple, pair Pair, frame Frame) {
+	f := table[t]
+	packets, bytes := onWire(frame)
+	count := Count{Packets: packets, Bytes: bytes}
+	if f.State&stateAsymmetric == 0 {
+		count.Flows = 1
+	}
+	f.State |= stateAsymmetric
+	table[t] = f
+	m.count(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, count)
+}
+
+func (m *Model) count(pair Pair, outcome bpf.DatapathOutcome, c Count) {
+	pair.Outcome = uint8(outcome)
+	sum := m.Pairs[pair]
+	sum.Packets += c.Packets
+	sum.Bytes += c.Bytes
+	sum.Flows += c.Flows
+	m.Pairs[pair] = sum
+}
+
+// onWire is what a packet becomes on the wire: a GSO packet its segments.
+func onWire(f Frame) (packets, bytes uint64) {
+	packets, bytes = 1, uint64(len(f.Bytes))
+	if f.WireLen != 0 {
+		bytes = uint64(f.WireLen)
+	}
+	switch p, _ := read(f); {
+	case f.GSOSegs != 0:
+		packets = uint64(f.GSOSegs)
+	case f.GSOSize != 0 && p != nil: // a virtual machine's packet does not say
+		payload := p.length - p.headers
+		packets = uint64((payload + f.GSOSize - 1) / f.GSOSize)
+	}
+	return packets, bytes
+}
+
+// size is that of the largest IP packet that a packet becomes on the wire.
+func size(p *packet, f Frame) uint32 {
+	switch {
+	case f.GSOSize != 0:
+		return p.headers + f.GSOSize
+	case f.NoHeader:
+		return uint32(len(f.Bytes))
+	default:
+		return uint32(len(f.Bytes)) - ethernetSize
+	}
+}

@@ -1,0 +1,266 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	"replypath/bpf"
+)
+
+// segmentIn is the table "TCP, inbound" of ARCHITECTURE.md. It says whether the
+// segment is a SYN whose answer goes by this interface.
+func (m *Model) segmentIn(p *packet, w way) (opens bool) {
+	switch {
+	case p.has(FlagRST):
+		m.resetIn(p, w)
+	case p.has(FlagSYN | FlagACK):
+		// The host opened.
+	case p.has(FlagSYN):
+		return m.synIn(p, w)
+	default:
+		m.connectionIn(p, w)
+	}
+	return false
+}
+
+// synIn enters or refreshes a half-open entry, or says that it did not.
+func (m *Model) synIn(p *packet, w way) bool {
+	t := p.inbound()
+	f, ok := m.handshake(t)
+	reasons := m.refusals(p, w)
+	if ok && !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
+		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)
+	}
+	switch {
+	case len(reasons) > 0:
+		m.oneOf(reasons)
+		return false
+	case ok: // what was answered stays known, as the ACK decides
+		m.take(&f, w)
+	default:
+		f = m.begin(t, w)
+		m.event(bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN)
+	}
+	m.HalfOpen[t] = f
+	return true
+}
+
+// connectionIn is about segments that begin nothing.
+func (m *Model) connectionIn(p *packet, w way) {
+	t := p.inbound()
+	f, established := m.established(t)
+	if established && w.of(f) && !closing(f) && !m.rose(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) &&
+		!m.rose(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED) {
+		// Whether the handshake of a second connection with the tuple of one that
+		// goes on is looked at makes no difference to where replies go.
+		m.continueFlow(p, w)
+		return
+	}
+	if !established && m.isNoFlow(t) {
+		return
+	}
+	_, handshake := m.handshake(t)
+	if handshake && m.completes(p, w) {
+		return
+	}
+	switch {
+	case established && w.of(f):
+		m.continueFlow(p, w)
+	case established:
+		if m.follow(&f, w, func() bool { return m.plausible(f, p) }) {
+			remember(&f, p)
+		}
+		m.Established[t] = f
+	default:
+		m.adopt(p, w, handshake)
+	}
+}
+
+// continueFlow is about the next segment of a flow by its own way.
+func (m *Model) continueFlow(p *packet, w way) {
+	t := p.inbound()
+	f := m.Established[t]
+	if m.since(f.Seen) >= m.Ticks(1) && f.Flags&flagNoSocket != 0 && m.hasSocket(t) {
+		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
+	}
+	remember(&f, p)
+	m.refresh(&f, w)
+	m.Established[t] = f
+}
+
+// hasSocket says whether a connection ends here.
+func (m *Model) hasSocket(t Tuple) bool {
+	_, ok := m.Sockets.Connections[t]
+	return ok
+}
+
+// remember keeps where a connection stands that has no socket here.
+func remember(f *Flow, p *packet) {
+	if f.Flags&flagNoSocket != 0 {
+		f.SndUna, f.RcvNxt = p.ack, p.end()
+	}
+}
+
+// isNoFlow says whether a segment without an entry is known to begin nothing: the
+// host opened its connection, or it was asked about lately. With an idle entry it
+// may be asked about again; the socket gives the same answer.
+func (m *Model) isNoFlow(t Tuple) bool {
+	_, idle := m.Established[t]
+	if idle && slices.ContainsFunc(askedAgain, m.rose) {
+		return false
+	}
+	if !m.noted(t) {
+		return m.Marks[t]
+	}
+	if m.since(m.Outbound[t]) >= m.Ticks(1) {
+		m.Outbound[t] = m.Now
+	}
+	return true
+}
+
+// askedAgain are the events that show it.
+var askedAgain = []Event{
+	bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED,
+	bpf.DatapathEventEVENT_IGNORED_EXCLUDED,
+	bpf.DatapathEventEVENT_IGNORED_HANDSHAKE,
+	bpf.DatapathEventEVENT_IGNORED_INTERFACE,
+	bpf.DatapathEventEVENT_IGNORED_MAC,
+	bpf.DatapathEventEVENT_IGNORED_NO_SOCKET,
+	bpf.DatapathEventEVENT_IGNORED_SEGMENT,
+}
+
+// completes ends a handshake if the segment acknowledges what was sent in it.
+func (m *Model) completes(p *packet, w way) bool {
+	t := p.inbound()
+	f := m.HalfOpen[t]
+	if f.State&stateAnswered == 0 || !p.has(FlagACK) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
+		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
+		return false
+	}
+	reasons := unusable(w)
+	switch {
+	case !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED:
+		m.event(bpf.DatapathEventEVENT_REFUSED_PINNED)
+		f.Seen = m.Now
+		f.Flags &^= flagActive
+	case len(reasons) > 0:
+		m.oneOf(reasons)
+		return false // as if there had been no handshake
+	default:
+		m.take(&f, w)
+	}
+	f.State &^= stateAnswered | stateClosing
+	if !m.hasSocket(t) {
+		f.Flags |= flagNoSocket
+	}
+	remember(&f, p)
+	delete(m.HalfOpen, t)
+	m.Established[t] = f
+	m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
+	return true
+}
+
+// inSequence says whether low <= number <= high in sequence space.
+func inSequence(number, low, high uint32) bool { return number-low <= high-low }
+
+// near is how far a sequence number may be from where a connection stands.
+const near = 65536
+
+// plausible says whether a segment belongs to where its connection stands, as far
+// as the socket knows, or the entry where there is no socket.
+func (m *Model) plausible(f Flow, p *packet) bool {
+	if m.hasSocket(p.inbound()) {
+		return m.fitsSocket(p)
+	}
+	sent := uint32(near)
+	if int32(f.SndNxt-(f.SndUna+near)) > 0 {
+		sent = f.SndNxt - f.SndUna
+	}
+	return f.Flags&flagNoSocket != 0 && p.has(FlagACK) && inSequence(p.ack, f.SndUna-near, f.SndUna+sent) &&
+		inSequence(p.seq, f.RcvNxt-near, f.RcvNxt+near)
+}
+
+// fitsSocket: the segment acknowledges what was sent, and continues near what the
+// socket expects.
+func (m *Model) fitsSocket(p *packet) bool {
+	s, ok := m.Sockets.Connections[p.inbound()]
+	return ok && p.has(FlagACK) && inSequence(p.ack, s.Acked, s.Written) &&
+		inSequence(p.seq, s.Received-near, s.Received+max(near, s.Window))
+}
+
+// adopt records a connection in mid-life if its socket says that the peer
+// opened it.
+func (m *Model) adopt(p *packet, w way, handshake bool) {
+	t := p.inbound()
+	if reasons := m.strange(p, w); len(reasons) > 0 {
+		m.oneOf(reasons)
+		if !handshake { // whose last ACK may still come
+			m.Marks[t] = true
+		}
+		return
+	}
+	socket, ok := m.Sockets.Connections[t]
+	switch {
+	case ok && !m.fitsSocket(p):
+		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
+	case ok && !socket.Accepted:
+		m.settleNote(t)
+		m.note(t)
+	case ok && len(unusable(w)) > 0:
+		m.oneOf(unusable(w))
+	case ok:
+		m.Established[t] = m.begin(t, w)
+		m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
+		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
+	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
+		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
+		if !handshake {
+			m.stray(t, w)
+		}
+	case !handshake:
+		m.event(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
+		m.Marks[t] = true
+		m.stray(t, w)
+	}
+}
+
+// strange are the refusals that no socket is asked about: all but those that lie
+// in the way, since only what would be recorded is refused for them.
+func (m *Model) strange(p *packet, w way) []Event {
+	return slices.DeleteFunc(m.refusals(p, w), func(e Event) bool { return slices.Contains(unusable(w), e) })
+}
+
+// resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
+// what is expected, whichever way it comes.
+func (m *Model) resetIn(p *packet, w way) {
+	t := p.inbound()
+	f, established := m.established(t)
+	if _, handshake := m.handshake(t); handshake {
+		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
+	}
+	if !established {
+		return
+	}
+	expected, known := f.RcvNxt, f.Flags&flagNoSocket != 0
+	if socket, ok := m.Sockets.Connections[t]; ok {
+		expected, known = socket.Received, true
+	}
+	switch {
+	case known && p.seq == expected:
+		if f.Flags&flagReset == 0 {
+			f.Seen = m.Now
+		}
+		f.Flags |= flagReset
+		m.Established[t] = f
+	case !w.of(f):
+		m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
+	}
+}
+
+// end is the sequence number after a segment; a FIN counts as one.
+func (p *packet) end() uint32 {
+	if p.has(FlagFIN) {
+		return p.seq + p.payload + 1
+	}
+	return p.seq + p.payload
+}

@@ -1,0 +1,288 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+)
+
+// Datapath is the loaded datapath with maps of its own.
+type Datapath struct {
+	bpf.DatapathObjects
+	Seeds bpf.Seeds
+	// Probes are the programs inside a wrapper, by name: see Probe. Nil unless
+	// asked for.
+	Probes map[string]*ebpf.Program
+
+	hertz     uint32
+	marks     *ebpf.Memory
+	fragments *ebpf.Memory
+	foreign   *ebpf.Memory
+	undo      []func() error // what Clear takes out of arrays
+}
+
+// Options say how the datapath is loaded.
+type Options struct {
+	// OldKernel makes the programs do without what 5.10 lacks.
+	OldKernel bool
+	// Probes loads the wrapped programs as well.
+	Probes bool
+	// Sets is how many sets each flow table has; 0 stands for 1, which makes
+	// the content of a table independent of the seeds.
+	Sets uint32
+	// Seeds are the digests'; nil stands for random ones.
+	Seeds *bpf.Seeds
+	// Mapped makes the flow tables readable and writable without system calls.
+	Mapped bool
+	// Change alters the maps before they are made.
+	Change func(maps map[string]*ebpf.MapSpec)
+}
+
+// Load loads the programs and empty maps.
+func Load(opts Options) (*Datapath, error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	hertz, err := kernelHertz()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.DatapathVarHertz].Set(hertz); err != nil {
+		return nil, fmt.Errorf("set hertz: %w", err)
+	}
+	present, err := bpf.ProbeFeatures()
+	if err != nil {
+		return nil, err
+	}
+	present.CheckMTU = present.CheckMTU && !opts.OldKernel
+	present.KernelSKB = present.KernelSKB && !opts.OldKernel
+	if err := bpf.SetFeatures(spec, present); err != nil {
+		return nil, fmt.Errorf("set features: %w", err)
+	}
+	seeds, err := opts.seeds()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds); err != nil {
+		return nil, fmt.Errorf("set digest_seed: %w", err)
+	}
+	if err := setSizes(spec, max(opts.Sets, 1)); err != nil {
+		return nil, err
+	}
+	spec.Maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE
+	spec.Maps[bpf.DatapathMapFragments].Flags |= unix.BPF_F_MMAPABLE
+	spec.Maps[bpf.DatapathMapForeign].Flags |= unix.BPF_F_MMAPABLE
+	if opts.Mapped {
+		for _, name := range flowTables {
+			spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
+		}
+	}
+	if opts.Change != nil {
+		opts.Change(spec.Maps)
+	}
+	d := &Datapath{Seeds: seeds, hertz: hertz}
+	return d, d.load(spec, opts.Probes)
+}
+
+func (o Options) seeds() (bpf.Seeds, error) {
+	if o.Seeds != nil {
+		return *o.Seeds, nil
+	}
+	return bpf.NewSeeds()
+}
+
+// flowTables are the maps whose elements are sets, in the order of enum table.
+var flowTables = []string{
+	bpf.DatapathMapHalfOpen,
+	bpf.DatapathMapEstablished,
+	bpf.DatapathMapConnectionless,
+	bpf.DatapathMapOutbound,
+}
+
+// setSizes gives every flow table that many sets.
+func setSizes(spec *ebpf.CollectionSpec, count uint32) error {
+	for _, name := range flowTables {
+		spec.Maps[name].MaxEntries = count
+	}
+	if err := spec.Variables[bpf.DatapathVarSets].Set([4]uint32{count, count, count, count}); err != nil {
+		return fmt.Errorf("set sizes of the flow tables: %w", err)
+	}
+	return nil
+}
+
+func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
+	if probes {
+		addProbes(spec.Programs)
+	}
+	collection, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return fmt.Errorf("load datapath: %w", err)
+	}
+	defer collection.Close()
+	if err := collection.Assign(&d.DatapathObjects); err != nil {
+		return fmt.Errorf("assign datapath: %w", err)
+	}
+	if err := d.Sender.Put(uint32(0), d.ReplypathSend); err != nil {
+		return fmt.Errorf("enter the program that sends: %w", err)
+	}
+	if d.marks, err = d.DatapathMaps.Marks.Memory(); err != nil {
+		return fmt.Errorf("map %s: %w", d.DatapathMaps.Marks, err)
+	}
+	if d.foreign, err = d.DatapathMaps.Foreign.Memory(); err != nil {
+		return fmt.Errorf("map %s: %w", d.DatapathMaps.Foreign, err)
+	}
+	if d.fragments, err = d.DatapathMaps.Fragments.Memory(); err != nil {
+		return fmt.Errorf("map %s: %w", d.DatapathMaps.Fragments, err)
+	}
+	if !probes {
+		return nil
+	}
+	d.Probes = make(map[string]*ebpf.Program)
+	for _, name := range probedPrograms {
+		d.Probes[name] = collection.DetachProgram(probeName(name))
+	}
+	return nil
+}
+
+// kernelHertz is CONFIG_HZ: the coarse clock moves once a jiffy.
+func kernelHertz() (uint32, error) {
+	var tick unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		return 0, fmt.Errorf("read the coarse clock's resolution: %w", err)
+	}
+	return uint32(time.Second.Nanoseconds() / tick.Nano()), nil
+}
+
+// Close unloads the programs and forgets the maps.
+func (d *Datapath) Close() error {
+	errs := []error{d.DatapathObjects.Close()}
+	for _, probe := range d.Probes {
+		errs = append(errs, probe.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Now is the present time in the entries' ticks.
+func (d *Datapath) Now() (uint32, error) {
+	return d.ReplypathClock.Run(&ebpf.RunOptions{Data: make([]byte, 14)})
+}
+
+// Seconds is a time span in the entries' ticks.
+func (d *Datapath) Seconds(count uint32) uint32 {
+	return count * d.hertz / 16
+}
+
+// SetSettings replaces the settings.
+func (d *Datapath) SetSettings(settings bpf.DatapathSettings) error {
+	if err := d.Configuration.Put(uint32(0), settings); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// SetInterface manages an interface under this index of the array.
+func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) error {
+	if err := d.Interfaces.Put(index, record); err != nil {
+		return fmt.Errorf("write interface %d: %w", index, err)
+	}
+	low := record.Ifindex % d.Managed.MaxEntries()
+	if err := d.Managed.Put(low, index); err != nil {
+		return fmt.Errorf("write managed interface %d: %w", record.Ifindex, err)
+	}
+	d.undo = append(d.undo, func() error {
+		return errors.Join(
+			d.Interfaces.Put(index, bpf.DatapathInterface{}),
+			d.Managed.Put(low, uint32(0)),
+		)
+	})
+	return nil
+}
+
+// SetExclusion writes one of the exclusions; how many count stands in the settings.
+func (d *Datapath) SetExclusion(index uint32, rule bpf.DatapathExclusion) error {
+	if err := d.Exclusions.Put(index, rule); err != nil {
+		return fmt.Errorf("write exclusion %d: %w", index, err)
+	}
+	return nil
+}
+
+// SetGateway enters a gateway under this index of the array, found by its MAC
+// for frames of this family.
+func (d *Datapath) SetGateway(index uint32, gateway bpf.DatapathGateway) error {
+	family := uint8(6)
+	if netip.AddrFrom16(gateway.Address).Is4In6() {
+		family = 4
+	}
+	if err := d.Gateways.Put(index, gateway); err != nil {
+		return fmt.Errorf("write gateway %d: %w", index, err)
+	}
+	d.undo = append(d.undo, func() error { return d.Gateways.Put(index, bpf.DatapathGateway{}) })
+	key := bpf.DatapathGatewayMac{Ifindex: gateway.Ifindex, Mac: gateway.Mac, Family: family}
+	if err := d.GatewayMacs.Put(key, index); err != nil {
+		return fmt.Errorf("write MAC of gateway %d: %w", index, err)
+	}
+	return nil
+}
+
+// SetOwnAddress enters an address of this host with these flags.
+func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags) error {
+	key := bpf.DatapathAddress{Bytes: address.As16()}
+	if err := d.OwnAddresses.Put(key, uint32(flags)); err != nil {
+		return fmt.Errorf("write own address %s: %w", address, err)
+	}
+	return nil
+}
+
+// SetOnLink enters a directly connected prefix of an interface.
+func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
+	length := prefix.Bits()
+	if prefix.Addr().Is4() {
+		length += 96
+	}
+	key := bpf.DatapathOnLinkKey{
+		PrefixLength: uint32(32 + length),
+		Ifindex:      ifindex,
+		Address:      prefix.Addr().As16(),
+	}
+	if err := d.OnLink.Put(key, uint32(1)); err != nil {
+		return fmt.Errorf("write on-link prefix %s: %w", prefix, err)
+	}
+	return nil
+}
+
+// Record is what the loader writes for a device that is up, at 1500 bytes, in
+// enforce mode, with one gateway of each family: the one under this index.
+func Record(device Device, gateway uint16) bpf.DatapathInterface {
+	return bpf.DatapathInterface{
+		Ifindex:   device.Index,
+		Mtu:       1500,
+		Mac:       MAC(device.MAC),
+		Flags:     uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP),
+		Mode:      uint8(bpf.DatapathModeMODE_ENFORCE),
+		Gateways4: 1,
+		Gateways6: 1,
+		Gateway4:  gateway,
+		Gateway6:  gateway,
+	}
+}
+
+// MAC is a hardware address as the maps hold it.
+func MAC(address net.HardwareAddr) [6]byte {
+	return [6]byte(address)
+}
+
+// Listed is the set of recorded protocols as the settings hold it.
+func Listed(protocols ...uint8) (set [32]uint8) {
+	for _, p := range protocols {
+		set[p/8] |= 1 << (p % 8)
+	}
+	return set
+}

@@ -1,0 +1,160 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Device is one Ethernet device of a Host.
+type Device struct {
+	Name  string
+	Index uint32
+	MAC   net.HardwareAddr
+}
+
+// Host is an anonymous network namespace with loopback up and a number of
+// Ethernet devices, which are up and have carrier.
+type Host struct {
+	Loopback Device
+	Devices  []Device
+
+	ns netns.NsHandle
+}
+
+// NewHost makes a namespace with that many devices, eth0 and up. The other end
+// of each is in the same namespace and takes no part. Needs root.
+func NewHost(devices int) (*Host, error) {
+	host := &Host{ns: netns.None()}
+	err := onOwnThread(func() error {
+		ns, err := netns.New()
+		if err != nil {
+			return fmt.Errorf("make network namespace: %w", err)
+		}
+		host.ns = ns
+		return host.addDevices(devices)
+	})
+	if err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return host, nil
+}
+
+// onOwnThread calls f on a thread that ends with it, so that whatever f does to
+// the thread's namespaces concerns nobody else.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		done <- f()
+	}()
+	return <-done
+}
+
+func (h *Host) addDevices(count int) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	h.Loopback = Device{Name: "lo", Index: uint32(lo.Attrs().Index)}
+	for i := range count {
+		device, err := addDevice(fmt.Sprintf("eth%d", i), net.HardwareAddr{2, 0, 0, 0, 0, byte(0x10 + i)})
+		if err != nil {
+			return err
+		}
+		h.Devices = append(h.Devices, device)
+	}
+	return nil
+}
+
+func addDevice(name string, mac net.HardwareAddr) (Device, error) {
+	link := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac},
+		PeerName:  name + "-peer",
+	}
+	if err := netlink.LinkAdd(link); err != nil {
+		return Device{}, fmt.Errorf("add %s: %w", name, err)
+	}
+	for _, name := range []string{name, link.PeerName} {
+		end, err := netlink.LinkByName(name)
+		if err != nil {
+			return Device{}, fmt.Errorf("find %s: %w", name, err)
+		}
+		if err := netlink.LinkSetUp(end); err != nil {
+			return Device{}, fmt.Errorf("set %s up: %w", name, err)
+		}
+	}
+	return Device{Name: name, Index: uint32(link.Index), MAC: mac}, nil
+}
+
+// Do calls f on a thread of its own that is inside the namespace. Goroutines
+// that f starts are not.
+func (h *Host) Do(f func() error) error {
+	return onOwnThread(func() error {
+		if err := netns.Set(h.ns); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// Pin keeps the calling thread on one CPU, so that per-CPU maps stay the same
+// ones.
+func Pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to cpu %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// AddAddress gives a device an address of its own.
+func (h *Host) AddAddress(device Device, address netip.Addr) error {
+	return h.Do(func() error {
+		link, err := netlink.LinkByIndex(int(device.Index))
+		if err != nil {
+			return fmt.Errorf("find %s: %w", device.Name, err)
+		}
+		entry := &netlink.Addr{
+			IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())},
+			Flags: unix.IFA_F_NODAD,
+		}
+		if err := netlink.AddrAdd(link, entry); err != nil {
+			return fmt.Errorf("add %s to %s: %w", address, device.Name, err)
+		}
+		return nil
+	})
+}
+
+// AddRoute routes an address to a device.
+func (h *Host) AddRoute(device Device, to netip.Addr) error {
+	return h.Do(func() error {
+		route := &netlink.Route{
+			LinkIndex: int(device.Index),
+			Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())},
+			Scope:     netlink.SCOPE_LINK,
+		}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("route %s to %s: %w", to, device.Name, err)
+		}
+		return nil
+	})
+}
+
+// Close removes the namespace and its devices once nothing else holds it.
+func (h *Host) Close() error {
+	if !h.ns.IsOpen() {
+		return nil
+	}
+	return h.ns.Close()
+}

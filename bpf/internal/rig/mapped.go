@@ -1,0 +1,94 @@
+package rig
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// Sets are flow tables that are mapped into memory (see Options): what they hold
+// is read and written without a system call for every set.
+type Sets struct {
+	Flows    [3][]bpf.DatapathFlowSet // in the order of enum table
+	Outbound []bpf.DatapathOutboundSet
+
+	memory [4]*ebpf.Memory
+}
+
+// MapSets maps the flow tables of a datapath that was loaded for it.
+func (d *Datapath) MapSets() (*Sets, error) {
+	s := &Sets{}
+	for i, m := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless, d.Outbound} {
+		memory, err := m.Memory()
+		if err != nil {
+			return nil, fmt.Errorf("map %s: %w", m, err)
+		}
+		s.memory[i] = memory
+		if i < len(s.Flows) {
+			s.Flows[i] = make([]bpf.DatapathFlowSet, m.MaxEntries())
+		} else {
+			s.Outbound = make([]bpf.DatapathOutboundSet, m.MaxEntries())
+		}
+	}
+	return s, nil
+}
+
+// Read copies what the tables hold now.
+func (s *Sets) Read() error {
+	for i, content := range s.bytes() {
+		if _, err := s.memory[i].ReadAt(content, 0); err != nil {
+			return fmt.Errorf("read flow table %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// Write replaces what the tables hold.
+func (s *Sets) Write() error {
+	for i, content := range s.bytes() {
+		if _, err := s.memory[i].WriteAt(content, 0); err != nil {
+			return fmt.Errorf("write flow table %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s *Sets) bytes() (views [4][]byte) {
+	for i, sets := range s.Flows {
+		views[i] = unsafe.Slice((*byte)(unsafe.Pointer(&sets[0])), len(sets)*int(unsafe.Sizeof(sets[0])))
+	}
+	views[3] = unsafe.Slice((*byte)(unsafe.Pointer(&s.Outbound[0])), len(s.Outbound)*int(unsafe.Sizeof(s.Outbound[0])))
+	return views
+}
+
+// Marked says whether a digest is marked, with the mark that Mark gave for it.
+func (d *Datapath) Marked(digest, mark uint64) (bool, error) {
+	place := digest >> 1 % uint64(d.DatapathMaps.Marks.MaxEntries())
+	var found [8]byte
+	if _, err := d.marks.ReadAt(found[:], int64(place*8)); err != nil {
+		return false, fmt.Errorf("read %s: %w", d.DatapathMaps.Marks, err)
+	}
+	return *(*uint64)(unsafe.Pointer(&found)) == mark, nil
+}
+
+// Unmark takes the mark of a digest away.
+func (d *Datapath) Unmark(digest uint64) error {
+	place := digest >> 1 % uint64(d.DatapathMaps.Marks.MaxEntries())
+	if _, err := d.marks.WriteAt(make([]byte, 8), int64(place*8)); err != nil {
+		return fmt.Errorf("write %s: %w", d.DatapathMaps.Marks, err)
+	}
+	return nil
+}
+
+// ForgetFragments empties what is known of first fragments.
+func (d *Datapath) ForgetFragments() error {
+	return wipe(d.DatapathMaps.Fragments, d.fragments)
+}
+
+// ForgetForeign empties what is known of datagrams that are none of the host's.
+func (d *Datapath) ForgetForeign() error {
+	return wipe(d.DatapathMaps.Foreign, d.foreign)
+}

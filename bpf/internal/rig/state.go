@@ -1,0 +1,302 @@
+package rig
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// Tables is what the flow tables hold.
+type Tables struct {
+	HalfOpen       map[bpf.DatapathTuple]bpf.DatapathFlow
+	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
+	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
+	Outbound       map[uint64]uint32 // by digest: ticks
+	Marks          map[uint64]bool   // by digest
+}
+
+// Counts is what the datapath has counted, on all CPUs together.
+type Counts struct {
+	Events map[bpf.DatapathEvent]uint64
+	Pairs  map[bpf.DatapathPair]bpf.DatapathPairCount
+}
+
+// Tables reads the flow tables.
+func (d *Datapath) Tables() (*Tables, error) {
+	t := &Tables{
+		HalfOpen:       make(map[bpf.DatapathTuple]bpf.DatapathFlow),
+		Established:    make(map[bpf.DatapathTuple]bpf.DatapathFlow),
+		Connectionless: make(map[bpf.DatapathTuple]bpf.DatapathFlow),
+		Outbound:       make(map[uint64]uint32),
+		Marks:          make(map[uint64]bool),
+	}
+	return t, errors.Join(
+		readFlows(d.HalfOpen, t.HalfOpen),
+		readFlows(d.Established, t.Established),
+		readFlows(d.Connectionless, t.Connectionless),
+		each(d.Outbound, func(_ uint32, set bpf.DatapathOutboundSet) {
+			for way, digest := range set.Digest {
+				if digest != 0 {
+					t.Outbound[digest] = set.Sent[way]
+				}
+			}
+		}),
+		d.readMarks(t.Marks),
+	)
+}
+
+// readMarks reads those that are valid now, through a mapping: there are too many
+// for system calls.
+func (d *Datapath) readMarks(to map[uint64]bool) error {
+	present, err := d.Mark(0)
+	if err != nil {
+		return err
+	}
+	marks := make([]byte, d.marks.Size())
+	if _, err := d.marks.ReadAt(marks, 0); err != nil {
+		return fmt.Errorf("read %s: %w", d.DatapathMaps.Marks, err)
+	}
+	for ; len(marks) > 0; marks = marks[8:] {
+		if mark := binary.NativeEndian.Uint64(marks); mark != 0 {
+			to[mark^present] = true
+		}
+	}
+	return nil
+}
+
+// Mark is how a digest is marked now (mark_of() in bpf/src/mark.h).
+func (d *Datapath) Mark(digest uint64) (uint64, error) {
+	now, err := d.Now()
+	if err != nil {
+		return 0, err
+	}
+	var settings bpf.DatapathSettings
+	if err := d.Configuration.Lookup(uint32(0), &settings); err != nil {
+		return 0, fmt.Errorf("read settings: %w", err)
+	}
+	return digest ^ uint64(now>>10)<<32 ^ uint64(settings.Generation), nil
+}
+
+// AgeFragments makes what is known of fragments older by these ticks.
+func (d *Datapath) AgeFragments(ticks uint32) error {
+	aged := make(map[uint32]bpf.DatapathFragmentSet)
+	err := each(d.DatapathMaps.Fragments, func(index uint32, set bpf.DatapathFragmentSet) {
+		for way := range set.Fragment {
+			if set.Fragment[way].Key != 0 {
+				set.Fragment[way].Seen -= ticks
+				aged[index] = set
+			}
+		}
+	})
+	for index, set := range aged {
+		err = errors.Join(err, d.DatapathMaps.Fragments.Put(index, set))
+	}
+	return err
+}
+
+// wipe writes zeros over a map that is mapped into memory.
+func wipe(m *ebpf.Map, memory *ebpf.Memory) error {
+	if _, err := memory.WriteAt(make([]byte, memory.Size()), 0); err != nil {
+		return fmt.Errorf("empty %s: %w", m, err)
+	}
+	return nil
+}
+
+func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
+	return each(m, func(_ uint32, set bpf.DatapathFlowSet) {
+		for way, digest := range set.Digest {
+			if digest != 0 {
+				flow := set.Flow[way]
+				flow.Overflowed = 0 // says something of the set
+				flows[flow.Tuple] = flow
+			}
+		}
+	})
+}
+
+// SetTables replaces the content of the flow tables, which must have one set
+// only (see Options), and forgets all marks.
+func (d *Datapath) SetTables(t *Tables) error {
+	var outbound bpf.DatapathOutboundSet
+	var way int
+	for digest, ticks := range t.Outbound {
+		outbound.Digest[way], outbound.Sent[way] = digest, ticks
+		way++
+	}
+	return errors.Join(
+		d.writeFlows(d.HalfOpen, t.HalfOpen),
+		d.writeFlows(d.Established, t.Established),
+		d.writeFlows(d.Connectionless, t.Connectionless),
+		d.Outbound.Put(uint32(0), outbound),
+		wipe(d.DatapathMaps.Marks, d.marks),
+		wipe(d.DatapathMaps.Fragments, d.fragments),
+	)
+}
+
+func (d *Datapath) writeFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
+	var set bpf.DatapathFlowSet
+	var way int
+	for tuple, flow := range flows {
+		set.Digest[way], set.Flow[way] = d.Seeds.Digest(tuple), flow
+		way++
+	}
+	return m.Put(uint32(0), set)
+}
+
+// Counts reads the counters that are not 0.
+func (d *Datapath) Counts() (Counts, error) {
+	counts := Counts{
+		Events: make(map[bpf.DatapathEvent]uint64),
+		Pairs:  make(map[bpf.DatapathPair]bpf.DatapathPairCount),
+	}
+	addPair := func(cpus []bpf.DatapathPairCount) {
+		for _, c := range cpus {
+			if c.Packets == 0 {
+				continue
+			}
+			sum := counts.Pairs[c.Pair]
+			sum.Pair = c.Pair
+			sum.Packets += c.Packets
+			sum.Bytes += c.Bytes
+			sum.Flows += c.Flows
+			counts.Pairs[c.Pair] = sum
+		}
+	}
+	return counts, errors.Join(
+		eachElement(d.Events, func(event uint32, cpus []uint64) {
+			for _, count := range cpus {
+				if count != 0 {
+					counts.Events[bpf.DatapathEvent(event)] += count
+				}
+			}
+		}),
+		eachElement(d.PairSlots, func(_ uint32, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
+		each(d.Pairs, func(_ bpf.DatapathPair, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
+	)
+}
+
+// each calls f for every entry of a map.
+func each[K, V any](m *ebpf.Map, f func(K, V)) error {
+	var key K
+	var value V
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		f(key, value)
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read %s: %w", m, err)
+	}
+	return nil
+}
+
+// eachElement calls f for every element of a per-CPU array, which is read by one
+// system call where the kernel can do that.
+func eachElement[V any](m *ebpf.Map, f func(index uint32, cpus []V)) error {
+	cpus := ebpf.MustPossibleCPU()
+	keys := make([]uint32, m.MaxEntries())
+	values := make([]V, int(m.MaxEntries())*cpus)
+	var cursor ebpf.MapBatchCursor
+	count, err := m.BatchLookup(&cursor, keys, values, nil)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return each(m, f)
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // all were read
+		return fmt.Errorf("read %s: %w", m, err)
+	}
+	for i, index := range keys[:count] {
+		f(index, values[i*cpus:(i+1)*cpus])
+	}
+	return nil
+}
+
+// Clear empties all maps.
+func (d *Datapath) Clear() error {
+	var errs []error
+	for _, undo := range d.undo {
+		errs = append(errs, undo())
+	}
+	d.undo = nil
+	return errors.Join(append(errs,
+		zeroSets[bpf.DatapathFlowSet](d.HalfOpen),
+		zeroSets[bpf.DatapathFlowSet](d.Established),
+		zeroSets[bpf.DatapathFlowSet](d.Connectionless),
+		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
+		clear[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
+		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
+		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
+		d.ModeByHand.Put(uint32(0), uint32(0)),
+		zero(d.Events, func(count uint64) bool { return count != 0 }),
+		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
+		zero(d.Handovers, func(bpf.DatapathHandover) bool { return true }),
+		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
+		d.TraceFilter.Put(uint32(0), bpf.DatapathTraceRequest{}),
+		wipe(d.DatapathMaps.Marks, d.marks),
+		wipe(d.DatapathMaps.Fragments, d.fragments),
+		wipe(d.DatapathMaps.Foreign, d.foreign),
+		d.Grace.Put(uint32(0), uint32(0)),
+	)...)
+}
+
+// clear deletes all entries.
+func clear[K, V any](m *ebpf.Map) error {
+	var keys []K
+	if err := each(m, func(key K, _ V) { keys = append(keys, key) }); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := m.Delete(key); err != nil {
+			return fmt.Errorf("empty %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// zeroSets writes zeros over every element of an array of sets.
+func zeroSets[V any](m *ebpf.Map) error {
+	var zero V
+	for index := range m.MaxEntries() {
+		if err := m.Put(index, zero); err != nil {
+			return fmt.Errorf("empty %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// zero writes zeros over the used elements of a per-CPU array.
+func zero[V any](m *ebpf.Map, used func(V) bool) error {
+	var dirty []uint32
+	err := eachElement(m, func(index uint32, cpus []V) {
+		for _, value := range cpus {
+			if used(value) {
+				dirty = append(dirty, index)
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, index := range dirty {
+		if err := m.Put(index, make([]V, ebpf.MustPossibleCPU())); err != nil {
+			return fmt.Errorf("empty %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// EventCounts reads all events, on all CPUs together.
+func (d *Datapath) EventCounts() (map[bpf.DatapathEvent]uint64, error) {
+	events := make(map[bpf.DatapathEvent]uint64)
+	return events, eachElement(d.Events, func(event uint32, cpus []uint64) {
+		for _, count := range cpus {
+			if count != 0 {
+				events[bpf.DatapathEvent(event)] += count
+			}
+		}
+	})
+}

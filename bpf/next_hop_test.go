@@ -1,0 +1,204 @@
+package bpf_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"replypath/bpf"
+)
+
+const (
+	auto        = bpf.DatapathNextHopModeNEXT_HOP_AUTO
+	gatewayOnly = bpf.DatapathNextHopModeNEXT_HOP_GATEWAY
+	lastHop     = bpf.DatapathNextHopModeNEXT_HOP_LAST
+)
+
+// A second router beside the interface's first one, and a neighbour that is none.
+var (
+	secondRouter = net.HardwareAddr{2, 0, 0, 0, 1, 0x22}
+	neighbour    = net.HardwareAddr{2, 0, 0, 0, 1, 0x99}
+)
+
+const secondGateway = 40 // index of the second router
+
+// setGateways gives the interface this many gateways of a family: none, its
+// router, or its router and a second one.
+func (b *bed) setGateways(i nic, n network, mode bpf.DatapathNextHopMode, count uint8) {
+	b.t.Helper()
+	b.manage(i, func(r *bpf.DatapathInterface) {
+		r.NextHop = uint8(mode)
+		// The other family's must not be taken for this one's.
+		r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 1, 1, 50, 50
+		only := uint16(0)
+		if count == 1 {
+			only = i.gateway(n.family)
+		}
+		if n.family == 4 {
+			r.Gateways4, r.Gateway4 = count, only
+		} else {
+			r.Gateways6, r.Gateway6 = count, only
+		}
+	})
+	key := bpf.DatapathGatewayMac{Ifindex: i.Index, Mac: [6]uint8(i.router), Family: n.family}
+	if count == 0 {
+		b.must(b.GatewayMacs.Delete(key))
+	}
+	if count == 2 {
+		b.addGateway(i, n, secondGateway, secondRouter)
+	}
+}
+
+// TestNextHopChoice: what an inbound frame says about the way back, for every
+// mode, number of known gateways, sender and kind of peer.
+func TestNextHopChoice(t *testing.T) {
+	type way struct {
+		gateway int // 0 none, 1 the interface's router, 2 the second one
+		flags   uint16
+	}
+	inboundMAC := way{}
+	for _, test := range []struct {
+		mode   bpf.DatapathNextHopMode
+		count  uint8
+		onLink bool
+		from   net.HardwareAddr // nil: the interface's router
+		want   way
+	}{
+		{auto, 0, false, nil, inboundMAC},
+		{auto, 0, true, nil, inboundMAC},
+		{auto, 1, false, nil, way{1, flagGateway}},
+		{auto, 1, false, neighbour, way{1, flagGateway}},
+		{auto, 1, true, nil, inboundMAC},
+		{auto, 1, true, neighbour, inboundMAC},
+		{auto, 2, false, nil, way{1, flagGateway | flagEnforceMAC}},
+		{auto, 2, false, secondRouter, way{2, flagGateway | flagEnforceMAC}},
+		{auto, 2, false, neighbour, inboundMAC},
+		{auto, 2, true, nil, inboundMAC},
+		{auto, 2, true, secondRouter, inboundMAC},
+		{gatewayOnly, 0, false, nil, way{0, flagGateway}},
+		{gatewayOnly, 1, false, nil, way{1, flagGateway}},
+		{gatewayOnly, 1, false, neighbour, way{1, flagGateway}},
+		{gatewayOnly, 1, true, neighbour, way{1, flagGateway}},
+		{gatewayOnly, 2, false, nil, way{1, flagGateway}},
+		{gatewayOnly, 2, false, secondRouter, way{2, flagGateway}},
+		{gatewayOnly, 2, false, neighbour, way{0, flagGateway}},
+		{lastHop, 0, false, nil, way{0, flagEnforceMAC}},
+		{lastHop, 1, false, nil, way{0, flagEnforceMAC}},
+		{lastHop, 1, true, neighbour, way{0, flagEnforceMAC}},
+		{lastHop, 2, false, secondRouter, way{0, flagEnforceMAC}},
+	} {
+		name := fmt.Sprintf("mode %d, %d gateways, on link %v, from %s", test.mode, test.count, test.onLink, test.from)
+		t.Run(name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				b.setGateways(b.replication, n, test.mode, test.count)
+				if test.onLink {
+					b.must(b.SetOnLink(b.replication.Index, netip.PrefixFrom(n.peer, n.peer.BitLen()-8).Masked()))
+				}
+				via := b.replication
+				if test.from != nil {
+					via.router = test.from
+				}
+				born := b.born(n, udp{}, via)
+				born.Gateway, born.Flags = 0, test.want.flags
+				switch test.want.gateway {
+				case 1:
+					born.Gateway = b.replication.gateway(n.family)
+				case 2:
+					born.Gateway = secondGateway
+				}
+				b.run(ingress(via, n.in(via, udp{})), effect{
+					events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
+					tables: connectionlessFlow(born),
+				})
+			})
+		})
+	}
+}
+
+// TestNextHopOnLinkElsewhere: a network on another interface says nothing, and
+// neither does one of the other family that looks alike.
+func TestNextHopOnLinkElsewhere(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.must(b.SetOnLink(b.production.Index, prefix(n.peer)))
+		b.must(b.SetOnLink(b.replication.Index, prefix(n.stranger)))
+		b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admits(n, udp{}, b.replication))
+	})
+}
+
+// TestNextHopGatewayElsewhere: a MAC is a gateway's on its own interface and for
+// its own family only.
+func TestNextHopGatewayElsewhere(t *testing.T) {
+	for i, n := range networks {
+		t.Run(n.name, func(t *testing.T) {
+			b := newBed(t, normal)
+			b.setGateways(b.replication, n, auto, 2)
+			b.addGateway(b.production, n, 41, neighbour)
+			b.addGateway(b.replication, networks[1-i], 42, neighbour)
+			via := b.replication
+			via.router = neighbour
+			born := b.born(n, udp{}, via)
+			born.Gateway, born.Flags = 0, 0
+			b.run(ingress(via, n.in(via, udp{})), effect{
+				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
+				tables: connectionlessFlow(born),
+			})
+		})
+	}
+}
+
+// TestNextHopMAC: where a reply goes that is moved, by what its flow remembers
+// and what is known of the gateway now.
+func TestNextHopMAC(t *testing.T) {
+	moved := net.HardwareAddr{2, 0, 0, 0, 1, 0x77}
+	for _, test := range []struct {
+		name    string
+		mode    bpf.DatapathNextHopMode
+		flags   uint16
+		gateway func(*bpf.DatapathGateway)
+		noIndex bool
+		want    net.HardwareAddr // nil: there is none
+	}{
+		{"inbound MAC", auto, 0, nil, false, neighbour},
+		{"gateway", auto, flagGateway, nil, false, moved},
+		{"gateway, enforced", auto, flagGateway | flagEnforceMAC, nil, false, moved},
+		{"last hop", lastHop, flagEnforceMAC, nil, false, neighbour},
+		{"gateway that is not usable", auto, flagGateway, func(g *bpf.DatapathGateway) { g.Usable = 0 }, false, neighbour},
+		{"gateway of another interface", auto, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, neighbour},
+		{"no gateway", auto, flagGateway, nil, true, neighbour},
+		{"gateway only", gatewayOnly, flagGateway, nil, false, moved},
+		{"gateway only, not usable", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Usable = 0 }, false, nil},
+		{"gateway only, of another interface", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, nil},
+		{"gateway only, none", gatewayOnly, flagGateway, nil, true, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.mode) })
+				gateway := bpf.DatapathGateway{
+					Address: n.stranger.As16(),
+					Ifindex: b.replication.Index,
+					Mac:     [6]uint8(moved), // has changed since the flow came through it
+					Usable:  1,
+				}
+				if test.gateway != nil {
+					test.gateway(&gateway)
+				}
+				b.must(b.SetGateway(uint32(b.replication.gateway(n.family)), gateway))
+				b.must(b.SetGateway(0, gateway)) // never used
+				flow := b.flow(n, udp{}, b.replication, 0)
+				flow.Mac, flow.Flags = [6]uint8(neighbour), test.flags
+				if test.noIndex {
+					flow.Gateway = 0
+				}
+				b.put(connectionlessFlow(flow))
+				frame := n.out(b.production, udp{})
+				want := b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
+				if test.want != nil {
+					want = b.moves(n, udp{}, b.production, b.replication, frame)
+					want.frame = readdressed(frame, test.want, b.replication.MAC)
+				}
+				b.run(egress(b.production, frame), want)
+			})
+		})
+	}
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What has to hold before an inbound packet starts a flow. These checks run for
+ * new flows only, never for a packet of a flow that is known.
+ */
+#pragma once
+
+#include "way.h"
+
+/* Whether the operator excluded this flow. */
+static __always_inline bool is_excluded(const struct tuple *tuple, __u32 count)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < MAX_EXCLUSIONS; i++) {
+		__u32 index = i;
+		struct exclusion *rule;
+
+		if (i >= count)
+			return false;
+		rule = bpf_map_lookup_elem(&exclusions, &index);
+		if (!rule)
+			return false;
+		if ((!rule->protocol || rule->protocol == tuple->protocol) &&
+		    (!rule->self_port || rule->self_port == tuple->self_port) &&
+		    masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
+		    masked_equal(tuple->self, rule->self, rule->self_mask))
+			return true;
+	}
+	return false;
+}
+
+/* DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
+static __always_inline bool is_dhcp(const struct tuple *tuple)
+{
+	__u16 port = bpf_ntohs(tuple->self_port);
+
+	return tuple->protocol == IPPROTO_UDP &&
+	       (port == 67 || port == 68 || port == 546 || port == 547);
+}
+
+/* The inside of an IPsec packet: its peer is reached through the tunnel. */
+static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
+{
+	struct bpf_xfrm_state state;
+
+	return !bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0);
+}
+
+/*
+ * Why packets of this tuple start no flow, whatever frame they come in; EVENT_END
+ * where they may. What is not listed is another matter.
+ */
+static __always_inline enum event refusal(const struct tuple *tuple,
+					  const struct settings *settings)
+{
+	__u32 own = own_address(tuple->self);
+
+	if (!own && !settings->scope_all)
+		return EVENT_IGNORED_NOT_OWN;
+	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
+		return EVENT_IGNORED_LOOPBACK;
+	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
+	    own_address(tuple->peer))
+		return EVENT_IGNORED_SOURCE;
+	if (is_excluded(tuple, settings->exclusions))
+		return EVENT_IGNORED_EXCLUDED;
+	return EVENT_END;
+}
+
+/* What an inbound packet may be entered as. */
+enum admission {
+	ADMIT_NOTHING,
+	ADMIT_STRAY, /* what the kernel itself answers it with may go back by the way that it came */
+	ADMIT_FLOW,
+};
+
+/* Looks at the scratch packet; returns an enum admission, and counts why it is no flow. */
+__noinline int may_start(struct __sk_buff *skb)
+{
+	struct settings *settings = get_settings();
+	struct scratch *from = get_scratch();
+	const struct packet *packet;
+	enum event reason;
+
+	if (!settings || !from)
+		return ADMIT_NOTHING;
+	packet = &from->packet;
+	reason = refusal(&packet->tuple, settings);
+	if (reason != EVENT_END) {
+		count_event(reason);
+		if (reason == EVENT_IGNORED_NOT_OWN)
+			mark_foreign(packet->digest);
+		return ADMIT_NOTHING;
+	}
+	if (came_by_ipsec(skb)) {
+		count_event(EVENT_IGNORED_IPSEC);
+		return ADMIT_NOTHING;
+	}
+	if (is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple))
+		return ADMIT_FLOW;
+	count_event(EVENT_IGNORED_PROTOCOL);
+	return is_dhcp(&packet->tuple) ? ADMIT_NOTHING : ADMIT_STRAY;
+}
+
+/* Begins the entry's life anew, with this frame's way. */
+static __always_inline bool begin(const struct __sk_buff *skb, const struct packet *packet,
+				  struct flow *flow, __u16 flags)
+{
+	flow->seen = flow->created = now();
+	flow->corrected = 0;
+	flow->snd_una = flow->snd_nxt = flow->rcv_nxt = 0;
+	flow->told = 0;
+	flow->flags = flags;
+	flow->state = 0;
+	return set_way(skb, packet, flow);
+}
+
+/*
+ * Enters the flow that the scratch packet starts, with these flags. An old entry
+ * of the same tuple is written in place.
+ */
+static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, struct flow *old,
+				  enum table table, __u16 flags)
+{
+	from->flow.tuple = from->packet.tuple;
+	if (!begin(skb, &from->packet, &from->flow, flags))
+		return false;
+	if (!old)
+		return insert(table);
+	replace(old, &from->flow);
+	if (!(flags & FLOW_STRAY))
+		count_event(EVENT_ADMITTED_HALF_OPEN + table);
+	return true;
+}
+
+static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, struct flow *idle,
+				  enum table table)
+{
+	return enter(skb, from, idle, table, 0);
+}
+
+/*
+ * Remembers by which way something came that is no flow, as nobody here or nobody
+ * whom we look after takes it: a segment without a socket, a protocol that is not
+ * listed. What the kernel answers it with, a RST or an ICMP error, goes back by
+ * it. The entry shares the table of the handshakes, none of which it pushes out.
+ */
+static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
+{
+	struct flow *old = find(&from->packet, TABLE_HALF_OPEN);
+
+	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
+		enter(skb, from, old, TABLE_HALF_OPEN, FLOW_STRAY);
+	} else if (old->flags & FLOW_STRAY) {
+		if (!came_by(old, skb, &from->packet))
+			enter(skb, from, old, TABLE_HALF_OPEN, FLOW_STRAY);
+		else if (is_due(old))
+			old->seen = now();
+	}
+}

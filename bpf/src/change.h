@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Inbound packets that change a flow table: a flow begins, is established, is
+ * refreshed, moves or ends.
+ */
+#pragma once
+
+#include "asked.h"
+#include "move.h"
+#include "mtu.h"
+#include "outbound.h"
+
+/*
+ * A SYN starts a half-open entry, in a table of its own: a flood of them can
+ * push out nothing else, and a forged one changes nothing for a connection that
+ * is established. One that is sent again may take another way; what we answered
+ * stays known, as the ACK decides.
+ */
+static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
+{
+	const struct packet *packet = &from->packet;
+	struct flow *flow = find(packet, TABLE_HALF_OPEN);
+
+	if (may_start(skb) != ADMIT_FLOW)
+		return;
+	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
+	if (host_spoke_first(packet) && is_opening(skb, packet))
+		return count_event(EVENT_IGNORED_ANSWER);
+	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
+		if (!admit(skb, from, flow, TABLE_HALF_OPEN))
+			return;
+	} else if (!came_by(flow, skb, packet) && is_pinned()) {
+		return count_event(EVENT_REFUSED_PINNED);
+	} else if (!set_way(skb, packet, flow)) {
+		return;
+	} else {
+		flow->seen = now();
+	}
+	announce_inbound(skb, packet);
+}
+
+/*
+ * Whether the segment answers what we sent. With Fast Open (RFC 7413) that may
+ * be more than the SYN-ACK.
+ */
+static __always_inline bool answers_handshake(const struct packet *packet,
+					      const struct flow *handshake)
+{
+	return (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
+	       handshake->state & FLOW_ANSWERED &&
+	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
+}
+
+/*
+ * The ACK that answers our SYN-ACK proves that the peer is where it says it is:
+ * its way becomes that of the connection. `previous` is the entry of an earlier
+ * connection with the same tuple.
+ */
+static __always_inline bool establish(struct __sk_buff *skb, struct scratch *from,
+				      struct flow *handshake, struct flow *previous)
+{
+	const struct packet *packet = &from->packet;
+	struct flow *flow = &from->flow;
+
+	if (!answers_handshake(packet, handshake)) {
+		count_event(EVENT_IGNORED_HANDSHAKE);
+		return false;
+	}
+	*flow = *handshake;
+	flow->seen = now();
+	flow->flags &= ~FLOW_ACTIVE;
+	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
+	if (!came_by(flow, skb, packet) && is_pinned())
+		count_event(EVENT_REFUSED_PINNED);
+	else if (!set_way(skb, packet, flow))
+		return false;
+	if (!has_socket(skb, packet))
+		flow->flags |= FLOW_NO_SOCKET;
+	note_received(packet, flow);
+	if (previous) {
+		replace(previous, flow);
+		count_event(EVENT_ADMITTED_ESTABLISHED);
+	} else if (!insert(TABLE_ESTABLISHED)) {
+		return false;
+	}
+	remove(packet->digest, TABLE_HALF_OPEN);
+	return true;
+}
+
+/*
+ * A segment without an entry: the connection is older than replypath here, or
+ * its entry was pushed out. Its socket knows whether the segment is genuine and
+ * who opened it. Where the host did, that is noted; where there is no socket, not
+ * even one that listens, a RST will answer, and the tuple is not asked about again
+ * for a while. Any other segment changes nothing: a forged one must not keep out the
+ * genuine, and the last ACK of a handshake comes before its socket.
+ */
+static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, struct flow *idle,
+				  bool handshake)
+{
+	const struct packet *packet = &from->packet;
+
+	if (may_start(skb) != ADMIT_FLOW) {
+		if (!handshake) /* whose last ACK may still come */
+			mark(packet->digest);
+		return;
+	}
+	switch (ask_socket(skb, packet)) {
+	case VERDICT_NO_SOCKET:
+		if (handshake) /* of a container, whose socket is elsewhere */
+			return;
+		count_event(EVENT_IGNORED_NO_SOCKET);
+		admit_stray(skb, from);
+		return mark(packet->digest);
+	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
+		if (!handshake)
+			admit_stray(skb, from);
+		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_NO_CONNECTION:
+	case VERDICT_REFUSED:
+		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_OPENED:
+		return host_connects(packet);
+	case VERDICT_ACCEPTED:
+		if (admit(skb, from, idle, TABLE_ESTABLISHED))
+			count_event(EVENT_READMITTED_ESTABLISHED);
+	}
+}
+
+/*
+ * What had no socket at the end of its handshake may have one after all: SYN
+ * cookies make it with the last ACK only.
+ */
+static __always_inline void refresh_tcp(struct __sk_buff *skb, const struct packet *packet,
+					struct flow *flow)
+{
+	if (flow->flags & FLOW_NO_SOCKET && is_due(flow) && has_socket(skb, packet))
+		flow->flags &= ~FLOW_NO_SOCKET;
+	refresh(skb, packet, flow);
+	note_received(packet, flow);
+}
+
+/* The peer ended the connection: its entry stays for a while, from now on. */
+static __always_inline void reset(struct flow *flow)
+{
+	if (flow->flags & FLOW_RESET)
+		return;
+	flow->seen = now();
+	flow->flags |= FLOW_RESET;
+}
+
+/* The end of a handshake, perhaps with the tuple of an earlier connection, or a change of one. */
+static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
+{
+	const struct packet *packet = &from->packet;
+	struct flow *handshake = find_live(packet, TABLE_HALF_OPEN);
+	struct flow *flow = find(packet, TABLE_ESTABLISHED);
+
+	if (handshake && handshake->flags & FLOW_STRAY)
+		handshake = NULL;
+	if (handshake && establish(skb, from, handshake, flow))
+		return;
+	if (!flow || is_idle(flow, TABLE_ESTABLISHED)) {
+		if (!(packet->tcp_flags & TCP_RST))
+			adopt(skb, from, flow, handshake);
+		return;
+	}
+	if (packet->tcp_flags & TCP_RST) { /* ends the flow, or nothing */
+		if (segment_is_plausible(skb, packet, flow))
+			reset(flow);
+		else if (!came_by(flow, skb, packet))
+			count_event(EVENT_REFUSED_CONTESTED);
+	} else if (came_by(flow, skb, packet)) {
+		refresh_tcp(skb, packet, flow);
+	} else {
+		follow_frame(skb, packet, flow);
+	}
+}
+
+static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
+{
+	const struct packet *packet = &from->packet;
+	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
+	enum udp_socket socket;
+
+	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
+		if (came_by(flow, skb, packet))
+			refresh(skb, packet, flow);
+		else
+			follow_frame(skb, packet, flow);
+		question_came(packet);
+		return;
+	}
+	if (!packet->echo_request && host_spoke_first(packet)) /* since the entry is idle */
+		return count_event(EVENT_IGNORED_ANSWER);
+	switch (may_start(skb)) {
+	case ADMIT_STRAY:
+		return admit_stray(skb, from);
+	case ADMIT_FLOW:
+		socket = udp_socket(skb, packet);
+		if (socket == UDP_SOCKET_CONNECTED)
+			count_event(EVENT_IGNORED_ANSWER);
+		else if (admit(skb, from, flow, TABLE_CONNECTIONLESS))
+			first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
+	}
+}
+
+/* Deals with the scratch packet. */
+__noinline int inbound_change(struct __sk_buff *skb)
+{
+	struct scratch *from = get_scratch();
+
+	if (!from)
+		return 0;
+	if (from->packet.protocol != IPPROTO_TCP)
+		inbound_datagram(skb, from);
+	else if ((from->packet.tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN)
+		inbound_syn(skb, from);
+	else
+		inbound_segment(skb, from);
+	return 0;
+}

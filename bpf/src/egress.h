@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What goes out: replies go back the way that their flow came in. */
+#pragma once
+
+#include "fragment.h"
+#include "outbound.h"
+#include "quote.h"
+#include "reply.h"
+#include "sequence.h"
+
+/* The host opens a connection: whatever came in by this tuple is over. */
+static __noinline void forget(const struct packet *packet)
+{
+	remove(packet->digest, TABLE_HALF_OPEN);
+	remove(packet->digest, TABLE_ESTABLISHED);
+}
+
+/* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
+static __always_inline void note_answer(const struct packet *packet, struct flow *flow)
+{
+	__u32 end = packet->seq + packet->payload;
+
+	if (packet->tcp_flags & TCP_SYN) {
+		if (flow->state & FLOW_ANSWERED && flow->snd_una == packet->seq)
+			return; /* sent again */
+		flow->snd_una = packet->seq;
+		flow->snd_nxt = end + 1;
+		flow->state |= FLOW_ANSWERED;
+		forget_outbound(packet->digest);
+		unmark(packet->digest);
+	} else if (flow->state & FLOW_ANSWERED && (__s32)(end - flow->snd_nxt) > 0) {
+		flow->snd_nxt = end;
+	}
+}
+
+/* We end the connection: its entry stays for a while, from now on. */
+static __always_inline void note_end(struct flow *flow)
+{
+	if (flow->state & FLOW_CLOSING)
+		return;
+	flow->seen = now();
+	flow->state |= FLOW_CLOSING;
+}
+
+/* Where no socket of ours knows what was sent. */
+static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
+{
+	__u32 end = segment_end(packet);
+
+	if (unlikely(flow->flags & FLOW_NO_SOCKET) && (__s32)(end - flow->snd_nxt) > 0)
+		flow->snd_nxt = end;
+}
+
+/*
+ * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK,
+ * what follows it without a gap (Fast Open), or the RST of a closed port
+ * (RFC 9293, 3.10.7.1: sequence number 0). Any other segment belongs to a
+ * connection that a forged SYN must not steer.
+ */
+static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
+{
+	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
+		return packet->tcp_flags & TCP_RST;
+	if (packet->tcp_flags & TCP_SYN)
+		return true;
+	if (flow->state & FLOW_ANSWERED)
+		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt);
+	return packet->tcp_flags & TCP_RST && !packet->seq;
+}
+
+static __always_inline struct flow *handshake_flow(const struct packet *packet)
+{
+	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
+
+	if (likely(!flow) || !is_of_handshake(packet, flow))
+		return NULL;
+	note_answer(packet, flow);
+	return flow;
+}
+
+/*
+ * The flow that a segment of ours belongs to. A SYN-ACK goes where its SYN came
+ * from, even if the tuple was connected before; all else asks the established
+ * table first. Each falls back on the other: the kernel sends a SYN-ACK again
+ * when it dropped the ACK for want of room (listen(2), backlog).
+ */
+static __always_inline struct flow *tcp_flow(const struct packet *packet, enum table *table)
+{
+	struct flow *flow = NULL;
+
+	if (unlikely((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		forget(packet);
+		host_connects(packet);
+		return NULL;
+	}
+	if (unlikely(packet->tcp_flags & TCP_SYN)) {
+		*table = TABLE_HALF_OPEN;
+		flow = handshake_flow(packet);
+		if (flow)
+			return flow;
+	}
+	*table = TABLE_ESTABLISHED;
+	flow = find_live(packet, TABLE_ESTABLISHED);
+	if (!flow) {
+		*table = TABLE_HALF_OPEN;
+		return handshake_flow(packet);
+	}
+	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)))
+		note_end(flow);
+	note_sent(packet, flow);
+	return flow;
+}
+
+static __always_inline struct flow *connectionless_flow(const struct packet *packet,
+							enum table *table)
+{
+	struct flow *flow;
+
+	if (packet->echo_request)
+		return NULL;
+	*table = TABLE_CONNECTIONLESS;
+	flow = find_live(packet, TABLE_CONNECTIONLESS);
+	if (flow) {
+		if (!(flow->state & FLOW_ANSWERED))
+			flow->state |= FLOW_ANSWERED;
+	} else if (!packet->echo_reply) {
+		host_speaks(packet);
+	}
+	return flow;
+}
+
+static __always_inline struct flow *find_flow(struct __sk_buff *skb, struct packet *packet,
+					      enum parsed result, enum table *table)
+{
+	switch (result) {
+	case PARSED:
+		return packet->protocol == IPPROTO_TCP ? tcp_flow(packet, table)
+						       : connectionless_flow(packet, table);
+	case PARSED_ERROR:
+		return quoted_flow(skb, packet, table);
+	case PARSED_FRAGMENT:
+		return fragment_flow(packet, table);
+	default:
+		return NULL;
+	}
+}
+
+static __always_inline int egress(struct __sk_buff *skb, __u32 header)
+{
+	struct packet packet = {};
+	enum table table = TABLE_END;
+	enum parsed result;
+	struct flow *flow;
+	int verdict;
+
+	if (skb->tc_index && arrived(skb))
+		return PASS;
+	result = parse(skb, &packet, OUTBOUND, header);
+	flow = find_flow(skb, &packet, result, &table);
+	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;
+	if (unlikely(!flow && result != PARSED))
+		count_unparsed(result);
+	if (verdict == PASS)
+		trace_outbound(skb, TRACE_PASSED, &packet, flow ? table : TABLE_END, header);
+	return verdict;
+}

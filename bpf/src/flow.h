@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Flow entries and their age. */
+#pragma once
+
+#include "parse.h"
+
+/* Now, in ticks. */
+static __always_inline __u32 now(void)
+{
+	return bpf_jiffies64() / JIFFIES_PER_TICK;
+}
+
+/*
+ * Ticks since then. Another CPU may have written a time that this one has not
+ * reached yet: that is no age, where a plain difference would be an eternity.
+ */
+static __always_inline __u32 age(__u32 then)
+{
+	__s32 ticks = now() - then;
+
+	return ticks < 0 ? 0 : ticks;
+}
+
+static __always_inline __u32 seconds(__u32 count)
+{
+	return count * hertz / JIFFIES_PER_TICK;
+}
+
+static __always_inline bool is_closing(const struct flow *flow)
+{
+	return flow->state & FLOW_CLOSING || flow->flags & FLOW_RESET;
+}
+
+static __always_inline __u32 idle_limit(const struct flow *flow, enum table table)
+{
+	__u8 protocol = flow->tuple.protocol;
+
+	if (table == TABLE_ESTABLISHED)
+		return seconds(is_closing(flow) ? IDLE_CLOSING : IDLE_ESTABLISHED);
+	if (table == TABLE_HALF_OPEN)
+		return seconds(IDLE_HALF_OPEN);
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return seconds(IDLE_ECHO);
+	return seconds(IDLE_CONNECTIONLESS);
+}
+
+/* An idle entry counts as none: its tuple may long mean something else. */
+static __always_inline bool is_idle(const struct flow *flow, enum table table)
+{
+	return age(flow->seen) > idle_limit(flow, table);
+}
+
+/*
+ * Whether nothing came in by the flow's own way for a second or more. Where
+ * that cannot be told, because frames came after the last write of `seen`, the
+ * measurement starts anew and the answer is no.
+ */
+static __always_inline bool is_silent(struct flow *flow)
+{
+	if (age(flow->seen) < seconds(1))
+		return false;
+	if (!(flow->flags & FLOW_ACTIVE))
+		return true;
+	flow->seen = now();
+	flow->flags &= ~FLOW_ACTIVE;
+	return false;
+}
+
+/* Overwrites an entry with another flow; what it says of its set stays. */
+static __always_inline void replace(struct flow *entry, const struct flow *flow)
+{
+	__u8 overflowed = entry->overflowed;
+
+	*entry = *flow;
+	entry->overflowed = overflowed;
+}
+
+static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
+{
+	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);
+}
+
+static __always_inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
+				    const struct packet *packet)
+{
+	return flow->ifindex == skb->ifindex && mac_equal(flow->mac, packet->mac);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Fragments that we send: only the first one has ports, and all have to go the
+ * same way. They leave one after the other, the first one first.
+ */
+#pragma once
+
+#include "table.h"
+
+/*
+ * Stands for the packet that a fragment is of: the digest of its addresses,
+ * protocol and identification (RFC 791, 3.2; RFC 8200, 4.5, without the protocol).
+ */
+static __always_inline __u64 fragment_key(struct packet *packet)
+{
+	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
+	__u64 *ports = (__u64 *)&packet->tuple + 4, kept = *ports, key;
+
+	*ports = words(packet->identification, bpf_htonl(protocol << 24));
+	key = digest(&packet->tuple, packet->family);
+	*ports = kept;
+	return key;
+}
+
+static __always_inline struct fragment_set *get_fragments(__u64 key)
+{
+	__u32 index = first_set(key, FRAGMENT_SETS);
+
+	return bpf_map_lookup_elem(&fragments, &index);
+}
+
+/* What is known of the packet with this key, NULL for nothing. */
+static __always_inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
+{
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < WAYS; i++)
+		if (set->fragment[i].key == key)
+			return &set->fragment[any_way(i, key)];
+	return NULL;
+}
+
+static __always_inline struct fragment *oldest_fragment(struct fragment_set *set)
+{
+	__u32 oldest = 0, quiet = 0;
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WAYS; i++) {
+		__u32 ticks = set->fragment[i].key ? age(set->fragment[i].seen) : ~0U;
+
+		if (ticks < quiet)
+			continue;
+		quiet = ticks;
+		oldest = i;
+	}
+	return &set->fragment[oldest % WAYS];
+}
+
+/*
+ * Remembers what was decided about the first fragment of the packet with this key.
+ * A global function, as is the next: the verifier looks at each only once.
+ */
+__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome)
+{
+	struct fragment_set *set = get_fragments(key);
+	struct fragment *slot;
+
+	if (!set)
+		return 0;
+	slot = find_fragment(set, key);
+	if (!slot)
+		slot = oldest_fragment(set);
+	slot->key = 0;
+	slot->digest = digest;
+	slot->seen = now();
+	slot->table = table;
+	slot->outcome = outcome;
+	slot->key = key;
+	return 0;
+}
+
+/* Copies what is known of the packet with this key into the scratch; false for nothing. */
+__noinline int look_up_fragment(__u64 key)
+{
+	struct fragment_set *set = get_fragments(key);
+	struct scratch *to = get_scratch();
+	struct fragment *slot;
+
+	if (!set || !to)
+		return false;
+	slot = find_fragment(set, key);
+	if (!slot || age(slot->seen) > seconds(IDLE_FRAGMENT))
+		return false;
+	to->fragment = *slot;
+	return true;
+}
+
+static __always_inline void note_fragment(struct packet *packet, enum table table,
+					  enum outcome outcome)
+{
+	enter_fragment(fragment_key(packet), packet->digest, table, outcome);
+}
+
+/* The flow of a later fragment, NULL where the first one was left as it was or is not known. */
+static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
+{
+	const struct scratch *from = get_scratch();
+	const struct fragment *first;
+	struct flow *flow;
+
+	if (!from || !look_up_fragment(fragment_key(packet)))
+		return NULL;
+	first = &from->fragment;
+	flow = find_digest(first->digest, first->table);
+	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer) ||
+	    !address_equal(flow->tuple.self, packet->tuple.self))
+		return NULL;
+	*table = first->table;
+	packet->digest = first->digest;
+	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */
+	if (first->outcome != OUTCOME_CORRECTED)
+		packet->settled = first->outcome;
+	return flow;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What comes in: records by which way. Never drops a packet, and changes none but
+ * a SYN that announces more than fits (mtu.h). The next frame of a known flow by
+ * its own way is all that the fast path deals with; everything else is in change.h.
+ */
+#pragma once
+
+#include "change.h"
+#include "trace.h"
+
+/* Whether the frame changes nothing: it came by the flow's own way, as others did this second. */
+static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
+					  const struct flow *flow)
+{
+	return came_by(flow, skb, packet) && !is_due(flow) && !is_closing(flow) &&
+	       !(flow->flags & FLOW_ALTERNATES);
+}
+
+static __always_inline void next_segment(const struct packet *packet, struct flow *flow)
+{
+	mark_active(flow);
+	note_received(packet, flow);
+}
+
+static __always_inline void change(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct scratch *to = get_scratch();
+
+	if (!to)
+		return;
+	to->packet = *packet;
+	if (is_traced())
+		trace_before();
+	inbound_change(skb);
+}
+
+static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow *flow;
+
+	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
+		flow = find(packet, TABLE_ESTABLISHED);
+		if (likely(flow && is_next_frame(skb, packet, flow)))
+			return next_segment(packet, flow);
+		if (!flow && likely(is_no_flow(packet)))
+			return;
+	} else if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK)) {
+		return; /* answers a SYN of ours */
+	}
+	change(skb, packet);
+}
+
+/* UDP, SCTP, echo and listed protocols. */
+static __always_inline void inbound_connectionless(struct __sk_buff *skb,
+						   const struct packet *packet)
+{
+	struct flow *flow;
+
+	if (packet->echo_reply)
+		return;
+	flow = find(packet, TABLE_CONNECTIONLESS);
+	if (likely(flow && is_next_frame(skb, packet, flow)))
+		return mark_active(flow);
+	if (!flow && is_foreign(packet->digest))
+		return;
+	if (!flow && !packet->echo_request && host_spoke_first(packet))
+		return count_event(EVENT_IGNORED_ANSWER);
+	change(skb, packet);
+}
+
+static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
+{
+	struct packet packet = {};
+	enum parsed result;
+
+	if (skb->pkt_type != PACKET_HOST) /* flooded frames for other stations are seen here too */
+		return PASS;
+	result = parse(skb, &packet, INBOUND, header);
+	if (unlikely(result != PARSED))
+		count_unparsed(result);
+	else if (packet.protocol == IPPROTO_TCP)
+		inbound_tcp(skb, &packet);
+	else
+		inbound_connectionless(skb, &packet);
+	trace_inbound(skb, header);
+	return PASS;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the programs take from the kernel: its headers, the verdicts that are
+ * newer than those headers, and the socket fields that CO-RE finds at load time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/*
+ * The verdict of everything that is not ours: the next program runs, and after
+ * the last the kernel sends the packet as it meant to. TCX_NEXT and
+ * TC_ACT_UNSPEC are the same number (include/uapi/linux/bpf.h, enum
+ * tcx_action_base), so one program serves both hooks.
+ */
+#define PASS TC_ACT_UNSPEC
+
+/* Read through bpf_skc_to_tcp_sock; CO-RE finds the fields at load time. */
+struct tcp_sock {
+	__u32 rcv_nxt;
+	__u32 rcv_wnd;
+	__u32 snd_una;
+	__u32 write_seq;
+} __attribute__((preserve_access_index));
+
+struct ipv6_pinfo {
+	int mcast_oif;
+} __attribute__((preserve_access_index));
+
+/* The first member of a tcp_sock, two levels down. */
+struct inet_sock {
+	struct ipv6_pinfo *pinet6;
+	int mc_index;
+} __attribute__((preserve_access_index));
+
+/* What __sk_buff does not show: whether another sk_buff shares the packet data. */
+struct sk_buff {
+	__u8 cloned : 1;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak; /* 6.2 */
+
+/* Set by the loader before the programs are loaded, constant from then on. */
+volatile const __u32 hertz = 250;           /* CONFIG_HZ of the running kernel */
+volatile const bool have_check_mtu = false; /* bpf_check_mtu, from 5.12 */
+volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx, from 6.2 */
+volatile const __u64 digest_seed[10] = {};  /* secret; see digest.h */
+volatile const __u32 sets[4] = {1, 1, 1, 1}; /* in each table, by enum table */
+volatile const __u32 asked_sets = 1;        /* in `asked` */
+volatile const __u64 own_namespace = 0;     /* the cookie of the network namespace; see source.h */

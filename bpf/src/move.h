@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A flow that starts to arrive by another interface or from another MAC. */
+#pragma once
+
+#include "admission.h"
+#include "segment.h"
+
+static __always_inline bool is_pinned(void)
+{
+	struct settings *settings = get_settings();
+
+	return settings && settings->follow == FOLLOW_PINNED;
+}
+
+static __always_inline bool may_move(struct __sk_buff *skb, const struct packet *packet,
+				     struct flow *flow)
+{
+	struct settings *settings = get_settings();
+	struct interface *present;
+
+	if (!settings)
+		return false;
+	if (settings->follow == FOLLOW_LATEST)
+		return true;
+	if (settings->follow == FOLLOW_PINNED) {
+		count_event(EVENT_REFUSED_PINNED);
+		return false;
+	}
+	if (packet->protocol == IPPROTO_TCP) {
+		if (segment_is_plausible(skb, packet, flow))
+			return true;
+	} else {
+		present = get_interface(flow->interface, flow->ifindex);
+		if (!present || !(present->flags & INTERFACE_UP) || is_silent(flow))
+			return true;
+	}
+	count_event(EVENT_REFUSED_CONTESTED);
+	return false;
+}
+
+/* Frames of a device that stands on this one pass here first. */
+static __always_inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct flow *flow)
+{
+	struct interface *present = get_interface(flow->interface, flow->ifindex);
+
+	return present && present->lower == skb->ifindex;
+}
+
+/* The frame came another way than the flow's: the flow follows or the frame is only counted. */
+static __always_inline void follow_frame(struct __sk_buff *skb, const struct packet *packet,
+					 struct flow *flow)
+{
+	if (is_on_its_way_up(skb, flow))
+		return;
+	if (!may_move(skb, packet, flow) || !set_way(skb, packet, flow))
+		return;
+	flow->seen = now();
+	flow->flags &= ~FLOW_ACTIVE;
+	note_received(packet, flow);
+	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);
+	count_event(EVENT_MOVED + protocol_class(packet->protocol));
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Tuples in which the host spoke first: what comes in by them is an answer, not a flow. */
+#pragma once
+
+#include "admission.h"
+
+/* The note about a tuple: in this way of this set; without a set there is none. */
+struct note {
+	struct outbound_set *set;
+	__u32 way;
+};
+
+static __always_inline struct note find_note(__u64 digest)
+{
+	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
+	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
+	int way;
+
+	if (!set)
+		return (struct note){};
+	way = find_way(set->digest, digest);
+	if (way < 0)
+		return (struct note){};
+	return (struct note){ set, way };
+}
+
+/* Written at most once a second, so that the cache line stays shared. */
+static __always_inline void refresh_note(struct note note)
+{
+	__u32 *sent = &note.set->sent[note.way];
+
+	if (age(*sent) >= seconds(1))
+		*sent = now();
+}
+
+/*
+ * Whether the host sent by this tuple lately, before anything came in. If so, this
+ * is an answer: the note is worth more than one that nobody answered.
+ */
+static __always_inline bool note_answers(struct note note)
+{
+	if (!note.set || age(note.set->sent[note.way]) > seconds(IDLE_OUTBOUND))
+		return false;
+	if (!note.set->answered[note.way])
+		note.set->answered[note.way] = 1;
+	return true;
+}
+
+static __always_inline bool host_spoke_first(const struct packet *packet)
+{
+	return note_answers(find_note(packet->digest));
+}
+
+/*
+ * Not noted is what no answer to could start a flow anyway: else who may ask an
+ * excluded port could fill the table with our answers.
+ */
+static __always_inline bool is_worth_noting(const struct packet *packet)
+{
+	struct settings *settings = get_settings();
+
+	return settings && is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) &&
+	       refusal(&packet->tuple, settings) == EVENT_END;
+}
+
+#define OUTDATED (~0U - 1)
+
+/*
+ * A free note of the set, else an outdated one, else one that nobody answered, as a
+ * scan leaves behind, else the oldest.
+ */
+static __always_inline struct vacancy outbound_vacancy(const struct outbound_set *set)
+{
+	struct vacancy oldest = {};
+	__u32 unknown = now();
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WAYS; i++) {
+		__u32 rank = age(set->sent[i]);
+
+		if (!set->answered[i])
+			rank |= DISPENSABLE;
+		if (age(set->sent[i]) > seconds(IDLE_OUTBOUND))
+			rank = OUTDATED;
+		if (!set->digest[i])
+			rank = ~0U;
+		if (rank < oldest.rank)
+			continue;
+		oldest.way = any_way(i, unknown);
+		oldest.digest = set->digest[i];
+		oldest.rank = rank;
+	}
+	return oldest;
+}
+
+static __noinline void note_outbound(const struct packet *packet)
+{
+	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
+	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
+	struct bpf_spin_lock *lock = get_lock(index);
+	struct vacancy vacancy;
+	__u32 way;
+
+	if (!set || !lock)
+		return;
+	if (!is_worth_noting(packet))
+		return mark_foreign(packet->digest);
+	vacancy = outbound_vacancy(set);
+	way = vacancy.way % WAYS;
+
+	bpf_spin_lock(lock);
+	set->sent[way] = time;
+	set->answered[way] = 0;
+	set->digest[way] = packet->digest;
+	bpf_spin_unlock(lock);
+
+	count_event(EVENT_ADMITTED_OUTBOUND);
+	if (vacancy.rank < OUTDATED)
+		count_event(EVENT_EVICTED_OUTBOUND);
+}
+
+static __always_inline bool is_grace(void)
+{
+	__u32 zero = 0, *until = bpf_map_lookup_elem(&grace, &zero);
+
+	return until && (__s32)(now() - *until) < 0;
+}
+
+/*
+ * A datagram leaves and no flow is known, so the host speaks first, unless the
+ * flow was pushed out a moment ago.
+ */
+static __always_inline void host_speaks(const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	if (likely(note.set))
+		refresh_note(note);
+	else if (!is_foreign(packet->digest) && !is_grace() && !is_marked(packet->digest))
+		note_outbound(packet);
+}
+
+/* Whether a segment without an entry belongs to no flow, as far as is known. */
+static __always_inline bool is_no_flow(const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	if (likely(note_answers(note))) {
+		refresh_note(note);
+		return true;
+	}
+	return is_marked(packet->digest);
+}
+
+/* The host opens a connection: its peer's segments are answers from the first on. */
+static __always_inline void host_connects(const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	if (note.set)
+		note.set->sent[note.way] = now();
+	else
+		note_outbound(packet);
+}
+
+/* The host accepts a connection with this tuple: what it did with it before is past. */
+static __always_inline void forget_outbound(__u64 digest)
+{
+	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
+	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
+	struct bpf_spin_lock *lock = get_lock(index);
+	int way;
+
+	if (!set || !lock)
+		return;
+	way = find_way(set->digest, digest);
+	if (way < 0)
+		return;
+	bpf_spin_lock(lock);
+	if (set->digest[way] == digest)
+		set->digest[way] = 0;
+	bpf_spin_unlock(lock);
+}

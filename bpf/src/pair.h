@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Counters of interface pairs: by which a reply was to leave, and by which its flow came. */
+#pragma once
+
+#include "parse.h"
+
+/*
+ * Segments that the packet becomes on the wire. Packets of a virtual machine may
+ * say how large they are to be, but not how many (kernel: SKB_GSO_DODGY).
+ */
+static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 segments = skb->gso_segs;
+
+	if (likely(!skb->gso_size))
+		return 1;
+	return segments ? segments : (packet->payload + skb->gso_size - 1) / skb->gso_size;
+}
+
+/*
+ * Bytes that the packet becomes on the wire, each segment with its headers:
+ * qdisc_pkt_len_init() has set it by the time that egress programs run.
+ */
+static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
+{
+	__u32 length = skb->wire_len;
+
+	return length ? length : skb->len;
+}
+
+/*
+ * A struct pair as one number, made by arithmetic: stored byte by byte, it could
+ * not be read as a whole until all of them have reached the cache.
+ */
+static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
+{
+	__u8 class = protocol_class(packet->protocol);
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return from | (__u64)to << 16 | (__u64)packet->family << 32 | (__u64)class << 40;
+#else
+	return (__u64)from << 48 | (__u64)to << 32 | (__u64)packet->family << 24 | (__u64)class << 16;
+#endif
+}
+
+static __always_inline __u64 with_outcome(__u64 pair, enum outcome outcome)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return pair | (__u64)outcome << 48;
+#else
+	return pair | (__u64)outcome << 8;
+#endif
+}
+
+static __always_inline void add(struct pair_count *count, const struct __sk_buff *skb,
+				__u32 packets, bool first_of_flow)
+{
+	count->packets += packets;
+	count->bytes += wire_bytes(skb);
+	if (first_of_flow)
+		count->flows++;
+}
+
+/* A pair whose slot belongs to another pair. */
+static __noinline void count_pair_in_hash(const struct __sk_buff *skb, __u64 pair,
+					  __u32 packets, bool first_of_flow)
+{
+	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
+
+	if (!count) {
+		struct pair_count zero = {};
+
+		__builtin_memcpy(&zero.pair, &pair, sizeof(pair));
+		/* Another CPU may be first: only the lookup tells. */
+		bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&pairs, &pair);
+		if (!count) {
+			count_event(EVENT_INSERT_FAILED_COUNTER);
+			return;
+		}
+	}
+	add(count, skb, packets, first_of_flow);
+}
+
+/* Counts the packet, so many on the wire, for this pair, which has an outcome. */
+static __always_inline void count_pair(const struct __sk_buff *skb, __u64 pair, __u32 packets,
+				       bool first_of_flow)
+{
+	__u32 index = pair * DIGEST_MULTIPLIER >> 54;
+	struct pair_count *count;
+	__u64 *owner;
+
+	_Static_assert(PAIR_SLOTS == 1 << (64 - 54), "the index has 10 bits");
+	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
+	count = bpf_map_lookup_elem(&pair_slots, &index);
+	if (!count)
+		return;
+	owner = (__u64 *)&count->pair;
+	if (unlikely(!*owner)) /* a flow's interface is never 0: nobody has the slot */
+		*owner = pair;
+	if (likely(*owner == pair))
+		add(count, skb, packets, first_of_flow);
+	else
+		count_pair_in_hash(skb, pair, packets, first_of_flow);
+}

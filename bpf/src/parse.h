@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From a frame to the tuple of its flow. Reads only: a program that writes
+ * packet data directly gets a prologue that unclones every packet and drops it
+ * on failure.
+ */
+#pragma once
+
+#include "address.h"
+#include "count.h"
+#include "digest.h"
+
+#define MAX_EXTENSION_HEADERS 8
+
+#define FRAGMENT_OFFSET 0x1fff    /* IPv4, RFC 791 */
+#define MORE_FRAGMENTS 0x2000
+#define FRAGMENT_OFFSET_V6 0xfff8 /* IPv6, RFC 8200 */
+#define MORE_FRAGMENTS_V6 1
+
+enum parsed {
+	PARSED = 0,
+	PARSED_OTHER, /* nothing that replypath looks at */
+	PARSED_ERROR, /* an ICMP error of ours: it quotes the packet that it is about */
+	PARSED_TRUNCATED,
+	PARSED_MALFORMED,
+	PARSED_EXTENSION_HEADERS, /* more than we follow */
+	PARSED_FRAGMENT,          /* a later one: no ports */
+	PARSED_SOURCE_ROUTE,      /* the address in the header is not the last one */
+};
+
+struct packet {
+	struct tuple tuple;
+	__u64 digest;   /* of the tuple */
+	__u8 mac[6];    /* the other end's: source at ingress, destination at egress */
+	__u8 family;    /* 4 or 6 */
+	__u8 protocol;  /* IPPROTO_*, as in the tuple */
+	__u8 tcp_flags; /* the 14th byte of the header */
+	__u32 seq;      /* host order */
+	__u32 ack;      /* host order */
+	__u32 payload;  /* bytes after the transport header, of TCP and UDP */
+	__u32 offset;   /* of the transport header, from the start of the frame */
+	__u32 length;   /* from there to the end of the IP packet */
+	__u32 identification; /* of a packet that comes in fragments */
+	bool echo_request;
+	bool echo_reply;
+	bool fragment; /* the first one */
+	__u8 settled;  /* enum outcome of the first fragment, if it was not moved; else 0 */
+};
+
+/* What IPv6 extension headers lead to. */
+struct extension_headers {
+	__u32 offset;         /* of the transport header */
+	__u32 identification; /* of a packet that comes in fragments */
+	__u8 protocol;
+	bool fragment; /* the first one */
+	__u8 pad[2];
+};
+
+/* Where a set would take a new entry: a free way, else the most dispensable one. */
+struct vacancy {
+	__u32 used; /* ways with live entries */
+	__u32 way;
+	__u32 rank; /* dispensable(); all ones for a free way */
+	__u32 stray; /* what stands there now is no flow */
+	__u64 digest; /* what stands there now */
+};
+
+#define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
+
+/* The options of a TCP header, and how far they were read: see mtu.h. */
+struct options {
+	__u8 bytes[64]; /* a power of two, for MAX_OPTIONS */
+	__u32 length;
+	__u32 at;  /* of the next one */
+	__u32 mss; /* where its value stands; 0: not seen */
+};
+
+/*
+ * What an ICMP error quotes: IPv4 options or some extension headers fit in, and
+ * of the transport header what the kernel leaves when it shortens a packet whose
+ * checksum is still to be filled in.
+ */
+#define QUOTE 128
+#define QUOTED_TRANSPORT 20
+
+/* An ICMP error about a packet that is too large (RFC 1191, 4; RFC 4443, 3.2). */
+struct size_error {
+	__u8 ip[40]; /* the IPv6 header; IPv4's is the last 20 bytes */
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 mtu; /* IPv4: 16 unused bits and 16 of it */
+	__u8 quote[QUOTE];
+};
+
+#define SIZE_ERROR_HEADER (offsetof(struct size_error, quote) - offsetof(struct size_error, type))
+
+/*
+ * What global functions work on: they take only numbers and the context on old
+ * kernels. In return the verifier looks at each of them once, not once for every
+ * way to get there; nor does it follow what is kept here, and nothing of it takes
+ * stack, of which old kernels have little to spare. One for each CPU, as softirqs
+ * do not nest.
+ */
+struct scratch {
+	struct packet packet;
+	struct flow flow;
+	struct vacancy vacancy[2];
+	struct extension_headers headers;
+	struct fragment fragment; /* the first one of the packet that a fragment is of */
+	__u64 header[5]; /* the longest is IPv6's */
+	struct options options;
+	struct size_error error;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *get_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+/* ICMP and ICMPv6 echo alike (RFC 792; RFC 4443, 4.1). <linux/icmp.h> drags libc in. */
+struct echo {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 identifier;
+	__be16 sequence;
+};
+
+#define ECHO_REQUEST 8
+#define ECHO_REPLY 0
+#define ECHO_REQUEST_V6 128
+#define ECHO_REPLY_V6 129
+
+/* Errors quote what they are about (RFC 792; RFC 4443, 2.1). Redirects are no errors. */
+#define UNREACHABLE 3
+#define TIME_EXCEEDED 11
+#define PARAMETER_PROBLEM 12
+#define UNREACHABLE_V6 1
+#define PACKET_TOO_BIG_V6 2
+#define TIME_EXCEEDED_V6 3
+#define PARAMETER_PROBLEM_V6 4
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+enum direction { INBOUND, OUTBOUND };
+
+/*
+ * The bytes of the frame at an offset, NULL where it ends before; valid until the
+ * next call. Drivers may leave headers in fragments, and far offsets are rare: a
+ * helper copies those into the scratch memory.
+ */
+static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct scratch *to;
+
+	if (likely(offset < 128 && data + offset + size <= end))
+		return data + offset;
+	to = get_scratch();
+	return to && !bpf_skb_load_bytes(skb, offset, to->header, size) ? to->header : NULL;
+}
+
+/*
+ * Ports and protocol, the last 8 bytes of the tuple, by one store (see
+ * address_from_v6). `ports`: as they stand in the header, source first.
+ */
+static __always_inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
+{
+	__u32 protocol = bpf_htonl((__u32)packet->protocol << 24);
+
+	if (direction == OUTBOUND)
+		ports = ports << 16 | ports >> 16;
+	((__u64 *)&packet->tuple)[4] = words(ports, protocol);
+}
+
+/* Echo has an identifier, which stands in for the peer's port. */
+static __always_inline void set_echo(struct packet *packet, __be16 identifier)
+{
+	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(identifier) << 16));
+}
+
+static __always_inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
+					     enum direction direction)
+{
+	const struct tcphdr *tcp = peek(skb, packet->offset, sizeof(*tcp));
+	__u32 header;
+
+	if (!tcp)
+		return PARSED_TRUNCATED;
+	header = ((const __u8 *)tcp)[12] / 16 * 4; /* the data offset, without a bit field: see below */
+	if (header < sizeof(*tcp) || header > packet->length)
+		return PARSED_MALFORMED;
+	set_ports(packet, direction, *(const __u32 *)tcp);
+	packet->tcp_flags = ((const __u8 *)tcp)[13];
+	packet->seq = bpf_ntohl(tcp->seq);
+	packet->ack = bpf_ntohl(tcp->ack_seq);
+	packet->payload = packet->length - header;
+	return PARSED;
+}
+
+/* UDP and SCTP (RFC 9260, 3.1) begin alike: source port, destination port, 4 bytes. */
+static __always_inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet *packet,
+					       enum direction direction)
+{
+	const struct udphdr *header;
+
+	if (packet->length < sizeof(*header))
+		return PARSED_MALFORMED;
+	header = peek(skb, packet->offset, sizeof(*header));
+	if (!header)
+		return PARSED_TRUNCATED;
+	set_ports(packet, direction, *(const __u32 *)header);
+	packet->payload = packet->length - sizeof(*header);
+	return PARSED;
+}
+
+static __always_inline bool is_error(__u8 type, __u8 family)
+{
+	if (family == 4)
+		return type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM;
+	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
+}
+
+/* Of what comes in only echo is ours. */
+static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
+					      enum direction direction, __u8 request, __u8 reply)
+{
+	const struct echo *echo;
+
+	if (packet->length < sizeof(*echo))
+		return PARSED_MALFORMED;
+	echo = peek(skb, packet->offset, sizeof(*echo));
+	if (!echo)
+		return PARSED_TRUNCATED;
+	if (direction == OUTBOUND && unlikely(is_error(echo->type, packet->family)))
+		return PARSED_ERROR;
+	packet->echo_request = echo->type == request;
+	packet->echo_reply = echo->type == reply;
+	if (echo->code || !(packet->echo_request || packet->echo_reply))
+		return PARSED_OTHER;
+	set_echo(packet, echo->identifier);
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
+						   struct packet *packet, enum direction direction)
+{
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return parse_tcp(skb, packet, direction);
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		return parse_ports(skb, packet, direction);
+	case IPPROTO_ICMP:
+		if (packet->family != 4)
+			return PARSED_OTHER;
+		return parse_icmp(skb, packet, direction, ECHO_REQUEST, ECHO_REPLY);
+	case IPPROTO_ICMPV6:
+		if (packet->family != 6)
+			return PARSED_OTHER;
+		return parse_icmp(skb, packet, direction, ECHO_REQUEST_V6, ECHO_REPLY_V6);
+	default:
+		set_ports(packet, direction, 0);
+		return PARSED;
+	}
+}
+
+/* The first four bits; bit fields are laid out by the byte order of the compiling machine. */
+static __always_inline __u32 ip_version(const void *ip)
+{
+	return *(const __u8 *)ip >> 4;
+}
+
+/* `header`: bytes before the IP header. */
+static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
+					    enum direction direction, __u32 header)
+{
+	__u32 length = skb->len - header, options, total;
+	const struct iphdr *ip = peek(skb, header, sizeof(*ip));
+
+	if (!ip)
+		return PARSED_TRUNCATED;
+	options = (*(const __u8 *)ip & 0xf) * 4; /* the header with its options */
+	/* 0 in a GSO packet of more than 64 KiB (kernel: BIG TCP). */
+	total = ip->tot_len || !skb->gso_size ? bpf_ntohs(ip->tot_len) : length;
+	if (ip_version(ip) != 4 || options < sizeof(*ip) || total < options)
+		return PARSED_MALFORMED;
+	if (total > length)
+		return PARSED_TRUNCATED;
+
+	packet->family = 4;
+	packet->protocol = ip->protocol;
+	packet->offset = header + options;
+	packet->length = total - options;
+	address_from_v4(packet->tuple.peer, direction == INBOUND ? ip->saddr : ip->daddr);
+	address_from_v4(packet->tuple.self, direction == INBOUND ? ip->daddr : ip->saddr);
+	if (unlikely(ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))) {
+		packet->identification = ip->id;
+		if (ip->frag_off & bpf_htons(FRAGMENT_OFFSET))
+			return PARSED_FRAGMENT;
+		packet->fragment = true;
+	}
+	return PARSED;
+}
+
+static __always_inline bool is_extension_header(__u32 type)
+{
+	return type == IPPROTO_HOPOPTS || type == IPPROTO_ROUTING || type == IPPROTO_FRAGMENT ||
+	       type == IPPROTO_DSTOPTS;
+}
+
+/*
+ * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves
+ * in the scratch what they lead to. Returns an enum parsed. Authentication headers
+ * are left alone: what they carry is a protocol of its own to us. A global
+ * function, which the verifier looks at once only.
+ */
+__noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 type)
+{
+	struct scratch *to = get_scratch();
+	__u8 header[8];
+
+	if (!to)
+		return PARSED_OTHER;
+	to->headers.fragment = false;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension_header(type); i++) {
+		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
+			return PARSED_TRUNCATED;
+		if (type == IPPROTO_ROUTING && header[3])
+			return PARSED_SOURCE_ROUTE;
+		if (type == IPPROTO_FRAGMENT) {
+			to->headers.identification = *(__u32 *)(header + 4);
+			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
+				return PARSED_FRAGMENT;
+			if (header[3] & MORE_FRAGMENTS_V6)
+				to->headers.fragment = true;
+			offset += 8;
+		} else {
+			offset += 8 + header[1] * 8;
+		}
+		type = header[0];
+	}
+	if (is_extension_header(type))
+		return PARSED_EXTENSION_HEADERS;
+	to->headers.offset = offset;
+	to->headers.protocol = type;
+	return PARSED;
+}
+
+static __always_inline enum parsed follow_extension_headers(struct __sk_buff *skb,
+							    struct packet *packet)
+{
+	enum parsed result = skip_extension_headers(skb, packet->offset, packet->protocol);
+	const struct scratch *from = get_scratch();
+
+	if (!from)
+		return PARSED_OTHER;
+	packet->identification = from->headers.identification;
+	if (result != PARSED)
+		return result;
+	packet->protocol = from->headers.protocol;
+	packet->offset = from->headers.offset;
+	packet->fragment = from->headers.fragment;
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
+					    enum direction direction, __u32 header)
+{
+	__u32 length = skb->len - header, end;
+	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
+	enum parsed result;
+
+	if (!ip)
+		return PARSED_TRUNCATED;
+	if (ip_version(ip) != 6)
+		return PARSED_MALFORMED;
+	/* 0 in a jumbogram, which the kernel builds for GSO packets only. */
+	end = ip->payload_len || !skb->gso_size ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : length;
+	if (end > length)
+		return PARSED_TRUNCATED;
+
+	packet->family = 6;
+	packet->protocol = ip->nexthdr;
+	packet->offset = header + sizeof(*ip);
+	address_from_v6(packet->tuple.peer, direction == INBOUND ? &ip->saddr : &ip->daddr);
+	address_from_v6(packet->tuple.self, direction == INBOUND ? &ip->daddr : &ip->saddr);
+	if (address_is_v4(packet->tuple.peer) || address_is_v4(packet->tuple.self))
+		return PARSED_MALFORMED;
+	if (unlikely(is_extension_header(ip->nexthdr))) {
+		result = follow_extension_headers(skb, packet);
+		if (result != PARSED)
+			return result;
+	}
+	if (packet->offset > header + end)
+		return PARSED_MALFORMED;
+	packet->length = header + end - packet->offset;
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet,
+					       enum direction direction, __u32 header)
+{
+	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
+					 : offsetof(struct ethhdr, h_dest);
+	const void *address;
+	enum parsed result;
+
+	if (header) {
+		address = peek(skb, mac, ETH_ALEN);
+		if (!address)
+			return PARSED_TRUNCATED;
+		copy_mac(packet->mac, address);
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		result = parse_v4(skb, packet, direction, header);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		result = parse_v6(skb, packet, direction, header);
+	else
+		return PARSED_OTHER;
+	if (result != PARSED)
+		return result;
+	return parse_transport(skb, packet, direction);
+}
+
+/* What is odd about a packet that could not be read. */
+static __always_inline void count_unparsed(enum parsed result)
+{
+	switch (result) {
+	case PARSED_TRUNCATED:
+		return count_event(EVENT_UNPARSED_TRUNCATED);
+	case PARSED_MALFORMED:
+		return count_event(EVENT_UNPARSED_MALFORMED);
+	case PARSED_EXTENSION_HEADERS:
+		return count_event(EVENT_UNPARSED_EXTENSION_HEADERS);
+	case PARSED_FRAGMENT:
+		return count_event(EVENT_UNPARSED_FRAGMENT);
+	case PARSED_SOURCE_ROUTE:
+		return count_event(EVENT_UNPARSED_SOURCE_ROUTE);
+	case PARSED:
+	case PARSED_OTHER:
+	case PARSED_ERROR:
+		return;
+	}
+}
+
+/*
+ * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN
+ * device, whose own programs see it without the tag; tag 0 is a priority only
+ * (IEEE 802.1Q, 9.6).
+ */
+static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet,
+					 enum direction direction, __u32 header)
+{
+	enum parsed result;
+
+	if (skb->vlan_present && (skb->vlan_tci & 0xfff))
+		return PARSED_OTHER;
+	result = parse_frame(skb, packet, direction, header);
+	if (likely(result == PARSED))
+		packet->digest = digest(&packet->tuple, packet->family);
+	return result;
+}

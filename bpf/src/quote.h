@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * ICMP errors that we send: they quote the inbound packet that they are about
+ * (RFC 792; RFC 4443, 3), and go back the way that it came.
+ */
+#pragma once
+
+#include "table.h"
+
+/* Fills in the addresses of the quoted packet, and where its transport header is. */
+static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 4 ||
+	    ip.frag_off & bpf_htons(FRAGMENT_OFFSET))
+		return false;
+	quote->protocol = ip.protocol;
+	quote->offset += (*(const __u8 *)&ip & 0xf) * 4;
+	address_from_v4(quote->tuple.peer, ip.saddr);
+	address_from_v4(quote->tuple.self, ip.daddr);
+	return true;
+}
+
+static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 6)
+		return false;
+	quote->protocol = ip.nexthdr;
+	quote->offset += sizeof(ip);
+	address_from_v6(quote->tuple.peer, &ip.saddr);
+	address_from_v6(quote->tuple.self, &ip.daddr);
+	return !is_extension_header(ip.nexthdr) || follow_extension_headers(skb, quote) == PARSED;
+}
+
+/* Ports or echo identifier, which stand in the eight bytes that every error quotes. */
+static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote)
+{
+	__u32 word[2];
+
+	switch (quote->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		if (bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
+			return false;
+		set_ports(quote, INBOUND, word[0]);
+		return true;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
+			return false;
+		set_echo(quote, *(__be16 *)&word[1]);
+		return true;
+	default:
+		set_ports(quote, INBOUND, 0);
+		return true;
+	}
+}
+
+/*
+ * Reads what an ICMP error quotes at this offset into the scratch packet. A
+ * global function, which the verifier looks at once only.
+ */
+__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 family)
+{
+	struct scratch *to = get_scratch();
+	struct packet *quote;
+
+	if (!to)
+		return false;
+	quote = &to->packet;
+	quote->family = family;
+	quote->offset = offset;
+	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) || !quoted_ports(skb, quote))
+		return false;
+	quote->digest = digest(&quote->tuple, family);
+	return true;
+}
+
+/*
+ * The flow that an error of ours is about, if it goes to the flow's peer. An
+ * entry that is no flow will do: whatever we answer with an error came in.
+ */
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet,
+					   enum table *table)
+{
+	const struct scratch *from = get_scratch();
+	struct flow *flow;
+
+	if (!from || !read_quote(skb, packet->offset + sizeof(struct echo), packet->family))
+		return NULL;
+	*table = from->packet.protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
+	flow = find_live(&from->packet, *table);
+	if (!flow) {
+		*table = TABLE_HALF_OPEN;
+		flow = find_live(&from->packet, TABLE_HALF_OPEN);
+	}
+	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
+		return NULL;
+	packet->digest = from->packet.digest;
+	return flow;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A reply whose flow is known: moved, re-addressed or left, and counted. */
+#pragma once
+
+#include "fragment.h"
+#include "mtu.h"
+#include "send.h"
+
+/* The kernel chose the flow's interface; its next hop there may be another. */
+static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
+				enum table table)
+{
+	struct interface *interface = get_interface(flow->interface, flow->ifindex);
+	__u64 pair = pair_of(flow->interface, flow->interface, packet);
+	__u32 packets = wire_packets(skb, packet);
+	const __u8 *mac;
+
+	if (!interface)
+		return PASS;
+	if (packet->fragment)
+		note_fragment(packet, table, OUTCOME_CORRECTED);
+	mac = next_hop_mac(flow, interface);
+	if (!mac) {
+		count_reply(skb, flow, pair, packets, OUTCOME_NO_NEXT_HOP);
+		return PASS;
+	}
+	if (mac_equal(mac, packet->mac))
+		return PASS;
+	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+	if (is_traced())
+		trace_outcome(skb, OUTCOME_CORRECTED);
+	if (!is_enforced(interface))
+		count_reply(skb, flow, pair, packets, OUTCOME_OBSERVE);
+	else if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, ETH_ALEN, 0))
+		count_reply(skb, flow, pair, packets, OUTCOME_REWRITE_FAILED);
+	else
+		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+	return PASS;
+}
+
+/*
+ * A socket that is bound to a device stays on it; one that is bound to a VRF (as
+ * those are that accept in one), on its ports.
+ */
+static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
+					       const struct interface *target)
+{
+	__u32 bound = skb->sk ? skb->sk->bound_dev_if : 0;
+
+	return bound && bound != target->ifindex && bound != target->vrf;
+}
+
+/*
+ * Everything that can go wrong is looked at before the redirect: after it there
+ * is no way back, and its result is no proof that the packet left.
+ */
+static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
+					    const struct flow *flow,
+					    const struct interface *target,
+					    struct handover *handover, __u32 header)
+{
+	const __u8 *mac;
+
+	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
+		return packet->settled;
+	if (!target || !(target->flags & INTERFACE_UP))
+		return OUTCOME_LINK_DOWN;
+	if (!is_enforced(target))
+		return OUTCOME_OBSERVE;
+	if (is_bound_elsewhere(skb, target))
+		return OUTCOME_BOUND_DEVICE;
+	handover->bare = target->flags & INTERFACE_NO_HEADER;
+	if (likely(!handover->bare)) {
+		mac = next_hop_mac(flow, target);
+		if (!mac)
+			return OUTCOME_NO_NEXT_HOP;
+		copy_mac(handover->frame, mac);
+		copy_mac(handover->frame + ETH_ALEN, target->mac);
+	}
+	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
+		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */
+	if (!is_made_to_fit(skb, target, header))
+		return OUTCOME_MTU;
+	if (unlikely(packet->tcp_flags & TCP_SYN))
+		announce_size(skb, packet, target);
+	return OUTCOME_CORRECTED;
+}
+
+/* The kernel chose another interface than the flow's. */
+static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
+				struct flow *flow, enum table table,
+				const struct interface *target, __u32 ifindex, __u32 header)
+{
+	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
+	struct handover *handover = get_handover();
+	__u32 packets = wire_packets(skb, packet);
+	enum outcome outcome;
+
+	if (!handover)
+		return PASS;
+	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+	outcome = prepare(skb, packet, flow, target, handover, header);
+	if (unlikely(packet->fragment))
+		note_fragment(packet, table, outcome);
+	if (likely(outcome == OUTCOME_CORRECTED)) {
+		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
+		hand_over(skb, packet, ifindex, pair, packets, table, handover);
+		trace_outbound(skb, TRACE_MOVED, packet, table, header);
+		if (likely(!send(skb, handover, header)))
+			return TC_ACT_REDIRECT;
+		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+	}
+	count_reply(skb, flow, pair, packets, outcome);
+	/* The kernel takes no packet without an Ethernet header for a device that has one. */
+	if (outcome == OUTCOME_MTU && (header || handover->bare) && tell_sender(skb, flow, header)) {
+		trace_returned(skb, packet, table);
+		return bpf_redirect(ifindex, BPF_F_INGRESS);
+	}
+	return PASS;
+}
+
+/*
+ * A reply of a known flow, found in this table. One whose flow's device stands on
+ * this one, as a macvlan does, passes here on its way down.
+ */
+static __always_inline int reply(struct __sk_buff *skb, struct packet *packet,
+				 struct flow *flow, enum table table, __u32 header)
+{
+	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
+	const struct interface *target;
+
+	if (likely(ifindex == skb->ifindex && !(flow->flags & FLOW_ENFORCE_MAC)))
+		return PASS;
+	if (ifindex == skb->ifindex)
+		return header ? readdress(skb, packet, flow, table) : PASS;
+	target = get_interface(flow->interface, ifindex);
+	if (unlikely(target && target->lower == skb->ifindex))
+		return PASS;
+	return move(skb, packet, flow, table, target, ifindex, header);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The programs, one for each direction and kind of device. All of them can be
+ * attached by TCX and by cls_bpf in direct-action mode.
+ */
+#include "egress.h"
+#include "ingress.h"
+#include "source.h"
+
+SEC("tc")
+int replypath_ingress(struct __sk_buff *skb)
+{
+	return ingress(skb, ETH_HLEN);
+}
+
+SEC("tc")
+int replypath_egress(struct __sk_buff *skb)
+{
+	return egress(skb, ETH_HLEN);
+}
+
+/* Devices whose frames start with the IP header. */
+SEC("tc")
+int replypath_ingress_l3(struct __sk_buff *skb)
+{
+	return ingress(skb, 0);
+}
+
+SEC("tc")
+int replypath_egress_l3(struct __sk_buff *skb)
+{
+	return egress(skb, 0);
+}
+
+/* Called by the egress programs, for packets that nobody shares. */
+SEC("tc")
+int replypath_send(struct __sk_buff *skb)
+{
+	return write_and_redirect(skb);
+}
+
+/*
+ * Attached to a cgroup, once a socket needs them: what unconnected UDP sockets
+ * send, in every network namespace.
+ */
+SEC("cgroup/sendmsg4")
+int replypath_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return send_v4(ctx);
+}
+
+SEC("cgroup/sendmsg6")
+int replypath_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return send_v6(ctx);
+}
+
+/*
+ * Tells the time of the entries, in ticks: user space cannot read jiffies. Run
+ * by BPF_PROG_TEST_RUN only.
+ */
+SEC("tc")
+int replypath_clock(struct __sk_buff *skb)
+{
+	(void)skb;
+	return now();
+}
+
+/* Takes an entry out of a table, for user space. Run by BPF_PROG_TEST_RUN only. */
+SEC("tc")
+int replypath_forget(struct __sk_buff *skb)
+{
+	struct forget_request request = {};
+
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)))
+		return 1;
+	switch (request.table) {
+	case TABLE_HALF_OPEN:
+		remove(request.digest, TABLE_HALF_OPEN);
+		return 0;
+	case TABLE_ESTABLISHED:
+		remove(request.digest, TABLE_ESTABLISHED);
+		return 0;
+	case TABLE_CONNECTIONLESS:
+		remove(request.digest, TABLE_CONNECTIONLESS);
+		return 0;
+	}
+	return 1;
+}
+
+/* Types that only appear as constants reach the Go side through these declarations. */
+#define EXPORT_ENUM(name) const enum name *unused_##name __attribute__((unused))
+EXPORT_ENUM(layout);
+EXPORT_ENUM(tick);
+EXPORT_ENUM(ways);
+EXPORT_ENUM(idle_seconds);
+EXPORT_ENUM(flow_flags);
+EXPORT_ENUM(flow_state);
+EXPORT_ENUM(next_hop_mode);
+EXPORT_ENUM(mode);
+EXPORT_ENUM(interface_flags);
+EXPORT_ENUM(own_flags);
+EXPORT_ENUM(follow);
+EXPORT_ENUM(source_repair);
+EXPORT_ENUM(outcome);
+EXPORT_ENUM(protocol_class);
+EXPORT_ENUM(event);
+EXPORT_ENUM(table);
+EXPORT_ENUM(trace_kind);
+EXPORT_ENUM(trace_form);
+const struct trace_event *unused_trace_event __attribute__((unused));
+const struct forget_request *unused_forget_request __attribute__((unused));
+
+char _license[] SEC("license") = "Dual BSD/GPL";

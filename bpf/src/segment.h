@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* TCP segments held against the local socket that they claim to be for. */
+#pragma once
+
+#include "sequence.h"
+#include "socket.h"
+
+#define SEQUENCE_SLACK 65536
+
+/* The states in which sequence numbers mean something (include/net/tcp_states.h). */
+static __always_inline bool is_synchronized(__u32 state)
+{
+	return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_FIN_WAIT1 ||
+	       state == BPF_TCP_FIN_WAIT2 || state == BPF_TCP_CLOSE_WAIT ||
+	       state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING;
+}
+
+/*
+ * Acknowledges what the socket sent and continues near what it expects. The
+ * upper bound is write_seq: on another CPU the answer to a segment can come in
+ * before its sender has raised snd_nxt.
+ */
+static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
+{
+	__u32 window = tcp->rcv_wnd > SEQUENCE_SLACK ? tcp->rcv_wnd : SEQUENCE_SLACK;
+
+	/* A reset need not acknowledge anything, but has to be exact (RFC 5961, 3.2). */
+	if (packet->tcp_flags & TCP_RST)
+		return packet->seq == tcp->rcv_nxt;
+	return packet->tcp_flags & TCP_ACK &&
+	       in_sequence(packet->ack, tcp->snd_una, tcp->write_seq) &&
+	       in_sequence(packet->seq, tcp->rcv_nxt - SEQUENCE_SLACK, tcp->rcv_nxt + window);
+}
+
+/*
+ * Whether the connection was accepted, not opened by the host: the kernel then
+ * notes the interface of the handshake's last ACK in a field that is for
+ * multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
+ * tcp_v6_syn_recv_sock), and that users cannot set on TCP sockets.
+ */
+static __always_inline bool was_accepted(const struct tcp_sock *tcp)
+{
+	const struct inet_sock *inet = (const struct inet_sock *)tcp;
+
+	return inet->mc_index || inet->pinet6->mcast_oif;
+}
+
+/* What the local socket says of a segment. */
+enum verdict {
+	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
+	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
+	VERDICT_NO_CONNECTION, /* it is at the beginning or the end of one */
+	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
+	VERDICT_ACCEPTED,    /* it is, and the peer opened the connection */
+	VERDICT_OPENED,      /* it is, and the host opened the connection */
+};
+
+static __always_inline enum verdict ask_socket(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = socket_tuple(packet, &tuple);
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	enum verdict verdict = VERDICT_NO_CONNECTION;
+	struct tcp_sock *tcp = NULL;
+
+	if (!sk)
+		return VERDICT_NO_SOCKET;
+	if (is_synchronized(sk->state))
+		tcp = bpf_skc_to_tcp_sock(sk);
+	if (sk->state == BPF_TCP_LISTEN)
+		verdict = VERDICT_LISTENS;
+	if (tcp)
+		verdict = !fits(tcp, packet) ? VERDICT_REFUSED :
+			  was_accepted(tcp)  ? VERDICT_ACCEPTED :
+					       VERDICT_OPENED;
+	bpf_sk_release(sk);
+	return verdict;
+}
+
+/*
+ * Whether a local socket has this connection, or is about to: at the end of a
+ * handshake there is only the request. With SYN cookies not even that.
+ */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = socket_tuple(packet, &tuple);
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	bool has;
+
+	if (!sk)
+		return false;
+	has = sk->state != BPF_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return has;
+}
+
+/* Whether a local socket is opening this very connection: both ends began at once. */
+static __always_inline bool is_opening(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = socket_tuple(packet, &tuple);
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	bool opening;
+
+	if (!sk)
+		return false;
+	opening = sk->state == BPF_TCP_SYN_SENT;
+	bpf_sk_release(sk);
+	return opening;
+}
+
+/* Keeps the peer's place in the connection where no socket of ours knows it. */
+static __always_inline void note_received(const struct packet *packet, struct flow *flow)
+{
+	if (likely(!(flow->flags & FLOW_NO_SOCKET)))
+		return;
+	flow->snd_una = packet->ack;
+	flow->rcv_nxt = segment_end(packet);
+}
+
+/*
+ * Continues near the last segment seen and acknowledges near the last
+ * acknowledgement, or what was sent since. A reset has to be exact.
+ */
+static __always_inline bool continues(const struct flow *flow, const struct packet *packet)
+{
+	__u32 highest = flow->snd_una + SEQUENCE_SLACK;
+
+	if (packet->tcp_flags & TCP_RST)
+		return packet->seq == flow->rcv_nxt;
+	if ((__s32)(flow->snd_nxt - highest) > 0)
+		highest = flow->snd_nxt;
+	return packet->tcp_flags & TCP_ACK &&
+	       in_sequence(packet->ack, flow->snd_una - SEQUENCE_SLACK, highest) &&
+	       in_sequence(packet->seq, flow->rcv_nxt - SEQUENCE_SLACK, flow->rcv_nxt + SEQUENCE_SLACK);
+}
+
+/*
+ * Whether the segment may steer its flow: the local socket decides. Where there is
+ * none, because the connection is a container's or forwarded, what the entry saw
+ * does. Somebody may listen on the port all the same, as container engines do.
+ */
+static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
+						 const struct packet *packet,
+						 const struct flow *flow)
+{
+	enum verdict verdict = ask_socket(skb, packet);
+
+	if (verdict >= VERDICT_ACCEPTED)
+		return true;
+	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET && continues(flow, packet);
+}

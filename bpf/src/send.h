@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The last step of a move: both MACs, the redirect, and word of it for the
+ * program at the target, which counts what leaves there.
+ */
+#pragma once
+
+#include "next_hop.h"
+#include "pair.h"
+#include "trace.h"
+
+#define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
+
+static __always_inline struct handover *get_handover(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&handovers, &zero);
+}
+
+/* Counts what happened to a reply of this flow, once more if it is the first. */
+static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow,
+					__u64 pair, __u32 packets, enum outcome outcome)
+{
+	bool first = false;
+
+	if (outcome == OUTCOME_ASYMMETRIC) {
+		first = !(flow->state & FLOW_ASYMMETRIC);
+		if (first)
+			flow->state |= FLOW_ASYMMETRIC;
+	} else if (outcome == OUTCOME_CORRECTED) {
+		first = !(flow->state & FLOW_CORRECTED);
+		if (first)
+			flow->state |= FLOW_CORRECTED;
+		__sync_fetch_and_add(&flow->corrected, packets);
+	}
+	count_pair(skb, with_outcome(pair, outcome), packets, first);
+	if (outcome > OUTCOME_CORRECTED && is_traced())
+		trace_outcome(skb, outcome);
+}
+
+/*
+ * Leaves word for the program at the target, which runs next on this CPU. The
+ * mark alone would prove nothing: a container can send one in.
+ */
+static __always_inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
+				      __u32 ifindex, __u64 pair, __u32 packets,
+				      enum table table, struct handover *handover)
+{
+	handover->ifindex = ifindex;
+	handover->digest = packet->digest;
+	handover->mark = handover->mark == 0xffff ? 1 : handover->mark + 1; /* never 0 */
+	handover->tc_index = skb->tc_index;
+	handover->pair = pair;
+	handover->packets = packets;
+	handover->table = table;
+	skb->tc_index = handover->mark;
+}
+
+/* At the target: whether this is the packet that was just moved here; if so, counts it. */
+static __always_inline bool arrived(struct __sk_buff *skb)
+{
+	struct handover *handover = get_handover();
+	struct flow *flow;
+	__u32 packets;
+	__u64 pair;
+
+	if (!handover || handover->ifindex != skb->ifindex || handover->mark != skb->tc_index)
+		return false;
+	handover->ifindex = 0;
+	skb->tc_index = handover->tc_index;
+	pair = handover->pair;
+	packets = handover->packets;
+	flow = find_digest(handover->digest, handover->table);
+	if (flow) {
+		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+	} else { /* evicted this very moment */
+		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, false);
+	}
+	if (is_traced())
+		trace_arrival(skb);
+	return true;
+}
+
+/* The frame stays here after all: nothing is on its way to the target. */
+static __always_inline void take_back(struct __sk_buff *skb, struct handover *handover)
+{
+	handover->ifindex = 0;
+	skb->tc_index = handover->tc_index;
+}
+
+/*
+ * Whether the first bytes may be written without a copy: nobody else has this
+ * data, and they are in the linear part.
+ */
+static __always_inline bool is_writable(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+
+	return data + MACS <= end && !BPF_CORE_READ_BITFIELD(kernel, cloned);
+}
+
+/*
+ * Writes both MACs; not 0 where that failed. Does not come back where it can
+ * redirect as well.
+ *
+ * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost
+ * nothing, but in a program that has them the kernel first makes the data of
+ * every packet private, and drops the packet where it has no memory for that
+ * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their
+ * own, which only packets that are private already get to; a tail call that fails
+ * comes back here.
+ */
+static __always_inline int write_macs(struct __sk_buff *skb, struct handover *handover)
+{
+	if (have_kernel_skb && likely(is_writable(skb)))
+		bpf_tail_call(skb, &sender, 0);
+	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
+}
+
+/* What the tail call leads to. */
+static __always_inline int write_and_redirect(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct handover *handover = get_handover();
+	const __u32 *macs;
+	__u32 *to = data;
+
+	if (!handover || data + MACS > end)
+		return PASS;
+	macs = (const __u32 *)handover->frame;
+	to[0] = macs[0];
+	to[1] = macs[1];
+	to[2] = macs[2];
+	return bpf_redirect(handover->ifindex, 0);
+}
+
+/* Puts an Ethernet header before a packet that has none; not 0 where that failed. */
+static __always_inline int add_header(struct __sk_buff *skb, struct handover *handover)
+{
+	*(__be16 *)(handover->frame + MACS) = skb->protocol;
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return -1;
+	/* Cannot fail: the head is private now. */
+	bpf_skb_store_bytes(skb, 0, handover->frame, ETH_HLEN, 0);
+	return 0;
+}
+
+/*
+ * Gives the frame the header of the target and redirects it; `header` is the size
+ * of the one that it has. The kernel takes one off where the target has none
+ * (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed and
+ * the packet is as it was.
+ */
+static __always_inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
+{
+	int failed = 0;
+
+	if (!handover->bare)
+		failed = header ? write_macs(skb, handover) : add_header(skb, handover);
+	if (unlikely(failed)) {
+		take_back(skb, handover);
+		return -1;
+	}
+	bpf_redirect(handover->ifindex, 0);
+	return 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The local socket that an inbound packet is for. */
+#pragma once
+
+#include "parse.h"
+
+/* Fills in the tuple as the socket lookup helpers want it; returns its size. */
+static __always_inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tuple *to)
+{
+	const struct tuple *tuple = &packet->tuple;
+
+	if (packet->family == 4) {
+		to->ipv4.saddr = ((const __u32 *)tuple->peer)[3];
+		to->ipv4.daddr = ((const __u32 *)tuple->self)[3];
+		to->ipv4.sport = tuple->peer_port;
+		to->ipv4.dport = tuple->self_port;
+		return sizeof(to->ipv4);
+	}
+	__builtin_memcpy(to->ipv6.saddr, tuple->peer, sizeof(tuple->peer));
+	__builtin_memcpy(to->ipv6.daddr, tuple->self, sizeof(tuple->self));
+	to->ipv6.sport = tuple->peer_port;
+	to->ipv6.dport = tuple->self_port;
+	return sizeof(to->ipv6);
+}
+
+enum udp_socket {
+	UDP_SOCKET_OTHER = 0, /* or none */
+	UDP_SOCKET_CONNECTED, /* it owns the tuple: the host asked, this is the answer */
+	UDP_SOCKET_WILDCARD,  /* unconnected, and bound to no address */
+};
+
+static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
+{
+	if (family == 4)
+		return !sk->src_ip4;
+	return !(sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2] | sk->src_ip6[3]);
+}
+
+/* The local socket that a datagram is for. */
+static __always_inline enum udp_socket udp_socket(struct __sk_buff *skb,
+						  const struct packet *packet)
+{
+	enum udp_socket kind = UDP_SOCKET_OTHER;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+
+	if (packet->protocol != IPPROTO_UDP)
+		return UDP_SOCKET_OTHER;
+	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(packet, &tuple), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return UDP_SOCKET_OTHER;
+	if (sk->state == BPF_TCP_ESTABLISHED)
+		kind = UDP_SOCKET_CONNECTED;
+	else if (is_wildcard(sk, packet->family))
+		kind = UDP_SOCKET_WILDCARD;
+	bpf_sk_release(sk);
+	return kind;
+}

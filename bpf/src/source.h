@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The source address of what an unconnected UDP socket sends. A socket that is
+ * bound to the wildcard address leaves it to the route, which knows nothing of
+ * the question; where a flow of the peer's is known, it becomes the address that
+ * was asked. The kernel looks for the route afterwards (net/ipv4/udp.c,
+ * udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as they
+ * should and the egress program finds the flow.
+ *
+ * These run in the context of the sending process, which softirqs interrupt: they
+ * only read, and leave the scratch memory alone.
+ */
+#pragma once
+
+#include "asked.h"
+#include "reply.h"
+
+/* What a program may do to a send: all of ours leave it alone or give it a source. */
+#define ALLOW 1
+
+/*
+ * Enters the address that this peer asked last into the tuple. An entry of a flow
+ * may be overwritten while it is read: the digest of the whole shows whether it
+ * is the flow that was looked for.
+ */
+static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
+{
+	__u64 asker = asker_digest(tuple, family), wanted;
+	struct asked_set *set;
+	struct flow *flow;
+	__u32 index;
+	int way;
+
+	set = get_asked_set(asker, &index);
+	if (!set)
+		return NULL;
+	way = find_way(set->asker, asker);
+	if (way < 0)
+		return NULL;
+	wanted = set->flow[way];
+	flow = live_flow(wanted);
+	if (!flow)
+		return NULL;
+	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
+	return digest(tuple, family) == wanted ? flow : NULL;
+}
+
+/*
+ * Whether the tuple, which holds the peer and both ports, gets an address to
+ * answer from. One that is no longer ours is left out: IPv6 would send from it,
+ * and IPv4 fail.
+ */
+static __always_inline bool find_source(struct tuple *tuple, __u8 family)
+{
+	struct flow *flow = asked_flow(tuple, family);
+	struct interface *interface;
+
+	if (!flow || !own_address(tuple->self))
+		return false;
+	interface = get_interface(flow->interface, flow->ifindex);
+	return interface && is_enforced(interface);
+}
+
+/*
+ * Whether the send is for us to look at: the source is open, and the socket lives
+ * in the namespace that we work for. Those of all namespaces come by here.
+ */
+static __always_inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
+{
+	return !source && ctx->protocol == IPPROTO_UDP &&
+	       bpf_get_netns_cookie(ctx) == own_namespace;
+}
+
+static __always_inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
+{
+	tuple->protocol = IPPROTO_UDP;
+	tuple->peer_port = ctx->user_port;
+	tuple->self_port = bpf_htons(ctx->sk->src_port);
+}
+
+/* Sends of other processes on this CPU may come between. */
+static __always_inline void count_repair(enum event event)
+{
+	__u32 index = event;
+	__u64 *count = bpf_map_lookup_elem(&events, &index);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
+static __always_inline int send_v4(struct bpf_sock_addr *ctx)
+{
+	struct tuple tuple = {};
+
+	if (!has_open_source(ctx, ctx->msg_src_ip4))
+		return ALLOW;
+	address_from_v4(tuple.peer, ctx->user_ip4);
+	set_end_points(ctx, &tuple);
+	if (!find_source(&tuple, 4))
+		return ALLOW;
+	ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
+	count_repair(EVENT_SOURCE_REPAIRED_V4);
+	return ALLOW;
+}
+
+static __always_inline int send_v6(struct bpf_sock_addr *ctx)
+{
+	struct tuple tuple = {};
+	__u32 *peer = (__u32 *)tuple.peer;
+	const __u32 *self = (const __u32 *)tuple.self;
+
+	if (!has_open_source(ctx, ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] |
+					  ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]))
+		return ALLOW;
+	peer[0] = ctx->user_ip6[0];
+	peer[1] = ctx->user_ip6[1];
+	peer[2] = ctx->user_ip6[2];
+	peer[3] = ctx->user_ip6[3];
+	set_end_points(ctx, &tuple);
+	if (!find_source(&tuple, 6))
+		return ALLOW;
+	ctx->msg_src_ip6[0] = self[0];
+	ctx->msg_src_ip6[1] = self[1];
+	ctx->msg_src_ip6[2] = self[2];
+	ctx->msg_src_ip6[3] = self[3];
+	count_repair(EVENT_SOURCE_REPAIRED_V6);
+	return ALLOW;
+}

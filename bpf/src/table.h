@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The flow tables: look up, insert, remove. */
+#pragma once
+
+#include "mark.h"
+
+/*
+ * The same number, of which the verifier only knows that it is a way: otherwise
+ * it would follow the rest of the program once for every way. What is added is
+ * 0, which it cannot tell for an unknown number.
+ */
+static __always_inline __u32 any_way(__u32 way, __u64 unknown)
+{
+	__u64 same = unknown;
+
+	asm volatile("" : "+r"(same));
+	return (way + (__u32)(same - unknown)) % WAYS;
+}
+
+/* The way of a set that holds the digest, -1 for none. */
+static __always_inline int find_way(const __u64 *digests, __u64 digest)
+{
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < WAYS; i++)
+		if (digests[i] == digest)
+			return any_way(i, digest);
+	return -1;
+}
+
+static __always_inline struct flow_set *get_set(enum table table, __u32 index)
+{
+	switch (table) {
+	case TABLE_HALF_OPEN:
+		return bpf_map_lookup_elem(&half_open, &index);
+	case TABLE_ESTABLISHED:
+		return bpf_map_lookup_elem(&established, &index);
+	default:
+		return bpf_map_lookup_elem(&connectionless, &index);
+	}
+}
+
+static __always_inline __u32 set_count(enum table table)
+{
+	switch (table) {
+	case TABLE_HALF_OPEN:
+		return sets[TABLE_HALF_OPEN];
+	case TABLE_ESTABLISHED:
+		return sets[TABLE_ESTABLISHED];
+	default:
+		return sets[TABLE_CONNECTIONLESS];
+	}
+}
+
+/* The entry with this digest, whatever its tuple. */
+static __always_inline struct flow *find_digest(__u64 digest, enum table table)
+{
+	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
+	int way;
+
+	if (!set)
+		return NULL;
+	way = find_way(set->digest, digest);
+	if (way >= 0)
+		return &set->flow[way];
+	if (likely(!set->flow[0].overflowed))
+		return NULL;
+	set = get_set(table, second_set(digest, set_count(table)));
+	if (!set)
+		return NULL;
+	way = find_way(set->digest, digest);
+	return way >= 0 ? &set->flow[way] : NULL;
+}
+
+/* The packet's flow in this table, idle or not. */
+static __always_inline struct flow *find(const struct packet *packet, enum table table)
+{
+	struct flow *flow = find_digest(packet->digest, table);
+
+	return flow && likely(tuple_equal(&flow->tuple, &packet->tuple)) ? flow : NULL;
+}
+
+/* The packet's flow in this table unless it is idle. */
+static __always_inline struct flow *find_live(const struct packet *packet, enum table table)
+{
+	struct flow *flow = find(packet, table);
+
+	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
+}
+
+static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
+{
+	__u32 index = set % SET_LOCKS;
+	struct set_lock *lock = bpf_map_lookup_elem(&set_locks, &index);
+
+	return lock ? &lock->lock : NULL;
+}
+
+/* Whether more than one question came in and was answered: what a flood does not show. */
+static __always_inline bool is_conversation(const struct flow *flow)
+{
+	return flow->state & FLOW_ANSWERED &&
+	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
+}
+
+#define DISPENSABLE (1U << 31)
+
+/*
+ * How readily a flow makes room: one that is closing, or none, before all others, then what
+ * has not become a conversation, then what was quiet longest.
+ */
+static __always_inline __u32 dispensable(const struct flow *flow, enum table table)
+{
+	__u32 rank = age(flow->seen);
+
+	if (is_closing(flow) || flow->flags & FLOW_STRAY)
+		rank |= DISPENSABLE;
+	if (table == TABLE_CONNECTIONLESS && !is_conversation(flow))
+		rank |= 1U << 30;
+	return rank;
+}
+
+static __always_inline void look_for_vacancy(const struct flow_set *set, enum table table,
+					     struct vacancy *vacancy)
+{
+	__builtin_memset(vacancy, 0, sizeof(*vacancy));
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WAYS; i++) {
+		const struct flow *flow = &set->flow[i];
+		bool free = !set->digest[i] || is_idle(flow, table);
+		__u32 rank = free ? ~0U : dispensable(flow, table);
+
+		vacancy->used += !free;
+		if (rank <= vacancy->rank)
+			continue;
+		vacancy->way = i;
+		vacancy->digest = set->digest[i];
+		vacancy->rank = rank;
+		vacancy->stray = flow->flags & FLOW_STRAY;
+	}
+}
+
+/* Writes the entry unless another CPU took the way, or entered the flow, first. */
+static __always_inline bool fill(struct flow_set *set, struct bpf_spin_lock *lock,
+				 const struct vacancy *vacancy, const struct flow *flow,
+				 __u64 digest)
+{
+	__u32 way = vacancy->way % WAYS;
+	bool done = false;
+
+	bpf_spin_lock(lock);
+	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
+		set->digest[way] = 0;
+		replace(&set->flow[way], flow);
+		set->digest[way] = digest;
+		done = true;
+	}
+	bpf_spin_unlock(lock);
+	return done;
+}
+
+/* Strays are no flows, and are not counted as such. */
+static __always_inline bool refuse(const struct flow *flow, enum table table)
+{
+	if (!(flow->flags & FLOW_STRAY))
+		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
+	return false;
+}
+
+static __always_inline bool accept(const struct flow *flow, const struct vacancy *vacancy,
+				   enum table table)
+{
+	if (flow->flags & FLOW_STRAY)
+		return true;
+	count_event(EVENT_ADMITTED_HALF_OPEN + table);
+	if (vacancy->used < WAYS || vacancy->stray)
+		return true;
+	count_event(EVENT_EVICTED_HALF_OPEN + table);
+	if (table == TABLE_CONNECTIONLESS)
+		mark(vacancy->digest);
+	return true;
+}
+
+/*
+ * Enters the scratch flow, which is not in the table, under the digest of the
+ * scratch packet. Returns whether it did: another CPU may take the way first, or
+ * another flow have the digest. Both are counted, and the flow has another chance
+ * with its next packet.
+ */
+__noinline int insert(__u32 table)
+{
+	struct scratch *from = get_scratch();
+	struct vacancy *vacancy, *alternative;
+	struct flow_set *set, *other;
+	struct bpf_spin_lock *lock;
+	__u32 index, second;
+	__u64 digest;
+
+	if (!from || table > TABLE_CONNECTIONLESS)
+		return false;
+	vacancy = &from->vacancy[0];
+	alternative = &from->vacancy[1];
+	digest = from->packet.digest;
+	index = first_set(digest, set_count(table));
+	second = second_set(digest, set_count(table));
+	set = get_set(table, index);
+	other = get_set(table, second);
+	if (!set || !other || find_digest(digest, table))
+		return refuse(&from->flow, table);
+	look_for_vacancy(set, table, vacancy);
+	if (vacancy->used >= CROWDED) {
+		look_for_vacancy(other, table, alternative);
+		if (alternative->used < vacancy->used ||
+		    (alternative->used == WAYS && alternative->rank > vacancy->rank)) {
+			set->flow[0].overflowed = 1;
+			set = other;
+			index = second;
+			*vacancy = *alternative;
+		}
+	}
+	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
+		return refuse(&from->flow, table);
+	lock = get_lock(index);
+	if (!lock || !fill(set, lock, vacancy, &from->flow, digest))
+		return refuse(&from->flow, table);
+	return accept(&from->flow, vacancy, table);
+}
+
+static __always_inline void remove_from(__u64 digest, enum table table, __u32 index)
+{
+	struct flow_set *set = get_set(table, index);
+	struct bpf_spin_lock *lock = get_lock(index);
+	int way;
+
+	if (!set || !lock)
+		return;
+	way = find_way(set->digest, digest);
+	if (way < 0)
+		return;
+	bpf_spin_lock(lock);
+	if (set->digest[way] == digest)
+		set->digest[way] = 0;
+	bpf_spin_unlock(lock);
+}
+
+static __noinline void remove(__u64 digest, enum table table)
+{
+	remove_from(digest, table, first_set(digest, set_count(table)));
+	remove_from(digest, table, second_set(digest, set_count(table)));
+}

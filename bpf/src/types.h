@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the maps hold. The Go side gets these types from bpf2go: change them
+ * here only, and raise LAYOUT_VERSION when the meaning or size of one changes.
+ */
+#pragma once
+
+#include "kernel.h"
+
+/* Kept in the journal; maps of another layout are replaced. */
+enum layout {
+	LAYOUT_VERSION = 2,
+};
+
+/*
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so that one
+ * map serves both families. Frames that carry such an address in an IPv6 header
+ * are never recorded.
+ */
+struct tuple {
+	__u8 peer[16];
+	__u8 self[16];
+	__be16 peer_port; /* echo: the identifier; 0 without ports */
+	__be16 self_port; /* 0 for echo and without ports */
+	__u8 protocol;    /* IPPROTO_* */
+	__u8 pad[3];
+} __attribute__((aligned(8)));
+
+/* Written at ingress only, so that no bit is lost to a reply on another CPU. */
+enum flow_flags {
+	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC, not to the inbound one */
+	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
+	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
+	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
+	FLOW_NO_SOCKET = 1 << 4,        /* established: the entry keeps the sequence numbers itself */
+	FLOW_ALTERNATES = 1 << 5,       /* connectionless: the same socket asks other addresses of ours; see asked.h */
+	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
+};
+
+/* Written at egress, and at ingress where a flow begins anew or moves. */
+enum flow_state {
+	FLOW_CLOSING = 1 << 0,    /* we sent FIN or RST: idle soon */
+	FLOW_ANSWERED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
+	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
+	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
+};
+
+/*
+ * Times of entries are ticks of 16 jiffies: 32 bits of them last two years at
+ * 1000 Hz, where bare jiffies would turn over within 50 days.
+ */
+enum tick {
+	JIFFIES_PER_TICK = 16,
+};
+
+/*
+ * After so many seconds without an inbound frame an entry counts as none. TCP's
+ * limit is long because a replication link may be silent for hours; the others
+ * are conntrack's (net/netfilter: udp_timeout_stream, tcp_timeout_time_wait,
+ * icmp_timeout). SYN-ACKs are sent again for 63 s (tcp_synack_retries = 5).
+ */
+enum idle_seconds {
+	IDLE_ESTABLISHED = 86400,
+	IDLE_CLOSING = 120,
+	IDLE_HALF_OPEN = 120,
+	IDLE_CONNECTIONLESS = 180,
+	IDLE_ECHO = 30,
+	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
+	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
+};
+
+/*
+ * Where a flow came in. The tables find it by the digest of its tuple. What every
+ * packet needs stands in the first 64 bytes.
+ */
+struct flow {
+	struct tuple tuple;
+	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
+	__u8 state;      /* enum flow_state */
+	__u8 overflowed; /* of a set's first entry: others of the set may be in their second one */
+	__u16 told;      /* low bits of ticks: the sender was told of a packet that is too large */
+	__u32 ifindex;
+	__u16 interface; /* index into `interfaces` */
+	__u16 gateway;   /* index into `gateways`; 0: none known */
+	__u8 mac[6];     /* source of the inbound frames */
+	__u16 flags;     /* enum flow_flags */
+	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
+	__u32 created;   /* ticks */
+	/*
+	 * Sequence numbers in host order, named as in RFC 9293, 3.3.1: of half-open
+	 * entries, and of those without a local socket.
+	 */
+	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
+	__u32 snd_nxt; /* the highest that we sent, plus one */
+	__u32 rcv_nxt; /* where the peer's last segment ended; not of half-open entries */
+};
+
+/*
+ * Entries in a set: eight digests fill a cache line. From CROWDED entries on, a
+ * new one goes to the emptier of its two sets.
+ */
+enum ways {
+	WAYS = 8,
+	CROWDED = 6,
+};
+
+/*
+ * A digest of 0 marks a free way. Twelve cache lines: the tables can be mapped into
+ * memory, for that puts them at the start of a page.
+ */
+struct flow_set {
+	__u64 digest[WAYS];
+	struct flow flow[WAYS];
+};
+
+struct outbound_set {
+	__u64 digest[WAYS];
+	__u32 sent[WAYS];     /* ticks: the last datagram of the host's */
+	__u32 answered[WAYS]; /* 1: something came back */
+};
+
+/* Which flow each peer asked by last, both by digest; see asked.h. */
+struct asked_set {
+	__u64 asker[WAYS];
+	__u64 flow[WAYS];
+};
+
+/* Serializes what is put into sets and taken out of them; lookups take no lock. */
+struct set_lock {
+	struct bpf_spin_lock lock;
+};
+
+enum next_hop_mode {
+	NEXT_HOP_AUTO = 0,
+	NEXT_HOP_GATEWAY = 1,
+	NEXT_HOP_LAST = 2,
+};
+
+enum mode {
+	MODE_CONFIGURED = 0, /* in mode_by_hand only: every interface's own */
+	MODE_ENFORCE = 1,
+	MODE_OBSERVE = 2,
+};
+
+enum interface_flags {
+	INTERFACE_UP = 1 << 0,        /* administratively up and with carrier */
+	INTERFACE_NO_HEADER = 1 << 1, /* frames start with the IP header (tun, WireGuard) */
+	INTERFACE_NARROW = 1 << 2,    /* another managed interface has a larger MTU */
+};
+
+/*
+ * One life of a managed interface. Its index in the array is never used for
+ * another interface while flows or counters may refer to it, whatever the
+ * kernel does with ifindex. Index 0 stands for "none".
+ */
+struct interface {
+	__u32 ifindex; /* 0: gone */
+	__u32 mtu;
+	__u8 mac[6];
+	__u8 flags;      /* enum interface_flags */
+	__u8 next_hop;   /* enum next_hop_mode */
+	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
+	__u8 gateways4;  /* how many gateways of this family are known */
+	__u8 gateways6;
+	__u8 pad;
+	__u16 gateway4; /* index of the only one; 0 with none or several */
+	__u16 gateway6;
+	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
+	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, VLAN); 0 for none */
+};
+
+/*
+ * Index 0 is never used. The MAC stands within one word, so that a reply never
+ * sees half of a new one.
+ */
+struct gateway {
+	__u8 address[16];
+	__u8 mac[6];
+	__u8 usable; /* the neighbour entry holds a MAC that may be used */
+	__u8 pad[5];
+	__u32 ifindex;
+} __attribute__((aligned(8)));
+
+struct gateway_mac {
+	__u32 ifindex;
+	__u8 mac[6];
+	__u8 family; /* 4 or 6 */
+	__u8 pad;
+};
+
+/* An LPM key: the interface is the first 32 bits of the prefix. */
+struct on_link_key {
+	__u32 prefix_length; /* 32 + that of the 16-byte address */
+	__u32 ifindex;
+	__u8 address[16];
+};
+
+enum own_flags {
+	OWN_ADDRESS = 1 << 0,
+	OWN_LOOPBACK_ONLY = 1 << 1, /* only lo or a dummy device has it */
+};
+
+#define MAX_EXCLUSIONS 64
+
+/* A zero mask matches every address, a zero port or protocol every one. */
+struct exclusion {
+	__u64 peer[2];
+	__u64 peer_mask[2];
+	__u64 self[2];
+	__u64 self_mask[2];
+	__be16 self_port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+enum follow {
+	FOLLOW_VALIDATED = 0,
+	FOLLOW_PINNED = 1,
+	FOLLOW_LATEST = 2,
+};
+
+/* Whether wildcard UDP sockets are made to answer from the address that was asked. */
+enum source_repair {
+	REPAIR_OFF = 0,
+	REPAIR_WATCH = 1, /* the loader wants to know when one is asked */
+	REPAIR_ON = 2,    /* the programs of source.h are attached */
+};
+
+struct settings {
+	__u32 generation;    /* of what admission asks: raised when any of it changes */
+	__u8 follow;         /* enum follow */
+	__u8 scope_all;      /* forwarded flows too */
+	__u8 loopback;       /* 1: an address on lo is treated as any own address */
+	__u8 repair;         /* enum source_repair */
+	__u32 exclusions;    /* how many entries of the map are in use */
+	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
+};
+
+/* What is counted for an interface pair. Uncorrected packets carry a reason. */
+enum outcome {
+	OUTCOME_ASYMMETRIC = 0,
+	OUTCOME_CORRECTED = 1,
+	OUTCOME_LINK_DOWN = 2,
+	OUTCOME_NO_NEXT_HOP = 3,
+	OUTCOME_MTU = 4,
+	OUTCOME_NO_HEADER_ROOM = 5,
+	OUTCOME_OBSERVE = 6,
+	OUTCOME_BOUND_DEVICE = 7,
+	OUTCOME_REWRITE_FAILED = 8,
+	OUTCOME_END,
+};
+
+/* Protocols as the metrics name them. */
+enum protocol_class {
+	CLASS_OTHER = 0,
+	CLASS_TCP = 1,
+	CLASS_UDP = 2,
+	CLASS_ICMP = 3,
+	CLASS_ICMPV6 = 4,
+	CLASS_SCTP = 5,
+	CLASS_END,
+};
+
+struct pair {
+	__u16 from; /* index into `interfaces`: the kernel's choice */
+	__u16 to;   /* the flow's */
+	__u8 family;
+	__u8 protocol; /* enum protocol_class */
+	__u8 outcome;  /* enum outcome */
+	__u8 pad;
+} __attribute__((aligned(8)));
+
+struct pair_count {
+	struct pair pair; /* where the entry is found by a hash of it */
+	__u64 packets;    /* on the wire: a GSO packet is its segments */
+	__u64 bytes;      /* on the wire, with the Ethernet header */
+	__u64 flows;
+};
+
+/* Everything that is counted without an interface pair. */
+enum event {
+	/* Packets that could not be read; they pass. */
+	EVENT_UNPARSED_TRUNCATED = 0,
+	EVENT_UNPARSED_MALFORMED = 1,
+	EVENT_UNPARSED_EXTENSION_HEADERS = 2,
+	EVENT_UNPARSED_FRAGMENT = 3,
+	EVENT_UNPARSED_SOURCE_ROUTE = 4,
+	/* Inbound packets that start no flow although they could; they pass. */
+	EVENT_IGNORED_NOT_OWN = 5,
+	EVENT_IGNORED_SOURCE = 6,
+	EVENT_IGNORED_LOOPBACK = 7,
+	EVENT_IGNORED_EXCLUDED = 8,
+	EVENT_IGNORED_PROTOCOL = 9,
+	EVENT_IGNORED_IPSEC = 10,
+	EVENT_IGNORED_INTERFACE = 11,
+	EVENT_IGNORED_MAC = 12,
+	EVENT_IGNORED_ANSWER = 13, /* the host spoke first */
+	EVENT_IGNORED_HANDSHAKE = 14, /* an ACK that answers no SYN-ACK of ours */
+	EVENT_IGNORED_SEGMENT = 15,   /* not what its socket expects */
+	/* New entries, by table. */
+	EVENT_ADMITTED_HALF_OPEN = 16,
+	EVENT_ADMITTED_ESTABLISHED = 17,
+	EVENT_ADMITTED_CONNECTIONLESS = 18,
+	EVENT_ADMITTED_OUTBOUND = 19,
+	EVENT_INSERT_FAILED_HALF_OPEN = 20,
+	EVENT_INSERT_FAILED_ESTABLISHED = 21,
+	EVENT_INSERT_FAILED_CONNECTIONLESS = 22,
+	EVENT_INSERT_FAILED_OUTBOUND = 23,
+	EVENT_INSERT_FAILED_COUNTER = 24,
+	/* Entries that were overwritten by new ones, by table. */
+	EVENT_EVICTED_HALF_OPEN = 25,
+	EVENT_EVICTED_ESTABLISHED = 26,
+	EVENT_EVICTED_CONNECTIONLESS = 27,
+	EVENT_EVICTED_OUTBOUND = 28,
+	/* Connections that were entered in mid-life, among the admitted. */
+	EVENT_READMITTED_ESTABLISHED = 29,
+	/* Refused moves. */
+	EVENT_REFUSED_PINNED = 30,
+	EVENT_REFUSED_CONTESTED = 31,
+	/* Moves, by protocol class. */
+	EVENT_MOVED = 32,
+	/* Answers of wildcard sockets that were given the address that had been asked. */
+	EVENT_SOURCE_REPAIRED_V4 = EVENT_MOVED + CLASS_END,
+	EVENT_SOURCE_REPAIRED_V6,
+	EVENT_IGNORED_NO_SOCKET, /* another that starts no flow: a segment that nobody here takes */
+	EVENT_END,
+};
+
+/* The tables, in the order of their events above. */
+enum table {
+	TABLE_HALF_OPEN = 0,
+	TABLE_ESTABLISHED = 1,
+	TABLE_CONNECTIONLESS = 2,
+	TABLE_OUTBOUND = 3,
+	TABLE_END,
+};
+
+/* What replypath_forget is run with, as the data of a packet. */
+struct forget_request {
+	__u64 digest;
+	__u32 table; /* enum table; not TABLE_OUTBOUND */
+	__u32 pad;
+};
+
+/* What was decided about the first fragment of a packet, for the later ones. */
+struct fragment {
+	__u64 key;    /* of addresses, protocol and identification; 0: nothing here */
+	__u64 digest; /* of the flow */
+	__u32 seen;   /* ticks */
+	__u8 table;   /* enum table */
+	__u8 outcome; /* enum outcome */
+	__u8 pad[2];
+};
+
+struct fragment_set {
+	struct fragment fragment[WAYS];
+};
+
+/*
+ * What the program at the target interface needs to count a packet that was
+ * just redirected to it: it runs on the same CPU, within the same call of
+ * dev_queue_xmit. skb->tc_index says which packet is meant.
+ */
+struct handover {
+	__u64 digest;
+	__u64 pair;     /* a struct pair, its outcome not set yet */
+	__u32 ifindex;  /* of the target; 0: nothing is on its way */
+	__u32 packets;  /* that it becomes on the wire */
+	__u16 mark;     /* what skb->tc_index must hold */
+	__u16 tc_index; /* what it held before */
+	__u8 frame[14]; /* the Ethernet header; its type matters only where there was none */
+	__u8 table;     /* enum table */
+	bool bare;      /* the target's frames have no Ethernet header */
+};
+
+/* What a tracer is told of. */
+enum trace_kind {
+	TRACE_INBOUND = 0, /* came in and was recorded, or not */
+	TRACE_PASSED = 1,  /* leaves by the interface that the kernel chose */
+	TRACE_MOVED = 2,   /* was redirected to its flow's interface */
+	TRACE_LEAVING = 3, /* seen at that interface: it follows what it belongs to on this CPU */
+	TRACE_RETURNED = 4, /* too large for that interface: its sender is told, nothing leaves */
+};
+
+/* What kind of packet it is. */
+enum trace_form {
+	TRACE_PACKET = 0,
+	TRACE_ECHO_REQUEST = 1,
+	TRACE_ECHO_REPLY = 2,
+	TRACE_ERROR = 3,    /* an ICMP error of ours about a packet of the flow */
+	TRACE_FRAGMENT = 4, /* a later one: it has no ports of its own */
+};
+
+/* A packet that matches the filter, at one of our programs. */
+struct trace_event {
+	__u64 time;          /* bpf_ktime_get_ns() */
+	struct tuple tuple;  /* LEAVING: zero */
+	__u64 counted;       /* INBOUND: a bit for each enum event that it raised */
+	__u32 cpu;
+	__u32 sequence;      /* of the CPU; MOVED and its LEAVING have the same one */
+	__u32 ifindex;       /* where it was seen: INBOUND in, PASSED and MOVED the kernel's choice */
+	__u32 flow_ifindex;  /* the flow's; 0: no flow */
+	__u32 length;        /* bytes, with the Ethernet header; of all its segments; RETURNED: 0 */
+	__u8 kind;           /* enum trace_kind */
+	__u8 family;
+	__u8 tcp_flags;
+	__u8 table;          /* enum table of the flow; TABLE_END: no flow */
+	__u8 outcome;        /* PASSED: enum outcome, 0 where nothing was to be done; MOVED: 0 */
+	__u8 form;           /* enum trace_form */
+	__u8 mac[6];         /* INBOUND: the source; PASSED and MOVED: the destination as it leaves */
+	__u8 kernel_mac[6];  /* PASSED and MOVED: the destination that the kernel chose */
+	__u16 packets;       /* on the wire: a GSO packet is its segments; RETURNED: 0 */
+};
+
+/* What is traced: addresses under masks, as in an exclusion. */
+struct trace_request {
+	__u64 peer[2];
+	__u64 peer_mask[2];
+	__u64 self[2];
+	__u64 self_mask[2];
+	__u32 until; /* ticks; 0: nobody traces */
+	__u32 pad;
+};
+
+/* What tracing has to remember on a CPU. */
+struct trace_slot {
+	__u64 lost;              /* events that found no room */
+	__u64 before[EVENT_END]; /* counters before an inbound packet changed something */
+	__u32 sequence;
+	__u8 kernel_mac[6];      /* where a packet was addressed before it was re-addressed */
+	__u8 outcome;            /* enum outcome of a packet that is not moved; 0: nothing was to be done */
+	__u8 changed;            /* `before` is that of the present packet */
+	__u8 moved;              /* the last packet was redirected and traced */
+	__u8 pad[3];
+};

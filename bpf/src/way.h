@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The way of a flow: interface, MAC and gateway, as its last good frame shows them. */
+#pragma once
+
+#include "next_hop.h"
+
+/*
+ * The interface fields and the MAC with the flags are written by two stores of
+ * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index.
+ */
+static __always_inline void store_way(struct flow *flow, const struct way *way)
+{
+	__u64 *to = (__u64 *)&flow->ifindex;
+	const __u64 *from = (const __u64 *)way;
+
+	_Static_assert(offsetof(struct flow, ifindex) == 48, "one word: ifindex to gateway");
+	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
+	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct way, flags), "alike");
+
+	to[0] = from[0];
+	to[1] = from[1];
+}
+
+/* An address that a reply can be sent to. */
+static __always_inline bool is_unicast(const __u8 *mac)
+{
+	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
+}
+
+/*
+ * Writes this frame's way into the entry; false where the interface is not managed
+ * or nothing can be sent back.
+ */
+static __noinline bool set_way(const struct __sk_buff *skb, const struct packet *packet,
+			       struct flow *flow)
+{
+	__u32 index = interface_index(skb->ifindex);
+	struct interface *interface = get_interface(index, skb->ifindex);
+	struct way way = { .ifindex = skb->ifindex, .interface = index, .flags = flow->flags };
+
+	if (!interface || !index) {
+		count_event(EVENT_IGNORED_INTERFACE);
+		return false;
+	}
+	if (!(interface->flags & INTERFACE_NO_HEADER) && !is_unicast(packet->mac)) {
+		count_event(EVENT_IGNORED_MAC);
+		return false;
+	}
+	copy_mac(way.mac, packet->mac);
+	choose_next_hop(skb, packet, interface, &way);
+	store_way(flow, &way);
+	return true;
+}
+
+/*
+ * An inbound frame by the flow's own way. `seen` is written at most once a
+ * second, so that the cache line stays shared; in between a flag remembers that
+ * the way is in use.
+ */
+static __always_inline bool is_due(const struct flow *flow)
+{
+	return age(flow->seen) >= seconds(1);
+}
+
+static __always_inline void mark_active(struct flow *flow)
+{
+	if (!(flow->flags & FLOW_ACTIVE))
+		flow->flags |= FLOW_ACTIVE;
+}
+
+/*
+ * Once a second the next hop is chosen anew as well: gateways may have become
+ * known, and an ifindex may belong to another interface by now.
+ */
+static __always_inline void refresh(const struct __sk_buff *skb, const struct packet *packet,
+				    struct flow *flow)
+{
+	if (!is_due(flow))
+		return mark_active(flow);
+	flow->seen = now();
+	flow->flags &= ~FLOW_ACTIVE;
+	set_way(skb, packet, flow);
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+var shells = []string{"bash", "fish", "powershell", "zsh"}
+
+func newCompletion(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion SHELL",
+		Short: "Write the completion script of a shell",
+		Long: `Write the script that completes replypath's commands, flags and their values in
+bash, fish, powershell or zsh. To load it at once:
+
+  bash:  source <(replypath completion bash)
+  fish:  replypath completion fish | source
+  zsh:   source <(replypath completion zsh)`,
+		ValidArgs: shells,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageErrorf("name one shell: %s", strings.Join(shells, ", "))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return writeCompletion(c.Root(), args[0], a.stdout)
+		},
+	}
+}
+
+func writeCompletion(root *cobra.Command, shell string, w io.Writer) error {
+	switch shell {
+	case "bash":
+		return root.GenBashCompletionV2(w, true)
+	case "fish":
+		return root.GenFishCompletion(w, true)
+	case "powershell":
+		return root.GenPowerShellCompletionWithDesc(w)
+	case "zsh":
+		return root.GenZshCompletion(w)
+	}
+	return usageErrorf("%q is not one of %s", shell, strings.Join(shells, ", "))
+}

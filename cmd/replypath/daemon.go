@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+// daemon is the process behind `replypath run`.
+type daemon struct {
+	*app
+	file      *configFile
+	overrides config.Overrides
+	mechanism string // of attachment; empty for the best there is
+
+	log      *slog.Logger
+	level    *slog.LevelVar
+	config   *config.Config // in force
+	fromFile bool           // the file was there
+	datapath datapath
+	metrics  *metricsServer
+}
+
+// run attaches and keeps watch until a signal or the end of ctx. What is
+// attached stays.
+func (d *daemon) run(ctx context.Context) error {
+	signals, stop := d.signals()
+	defer stop()
+	if err := d.attach(); err != nil {
+		return err
+	}
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watch sync.WaitGroup
+	var failure error
+	watch.Go(func() {
+		defer cancel()
+		failure = d.datapath.Run(running)
+	})
+	d.metrics = d.serveMetrics(running)
+	d.log.Info("ready", "pin_dir", d.pinDir, "version", productVersion())
+	d.tell(sdnotify.SdNotifyReady)
+
+	told := d.heed(running, signals) || ctx.Err() != nil
+	stop() // a second signal ends the process at once
+	d.tell(sdnotify.SdNotifyStopping)
+	cancel()
+	watch.Wait()
+	d.metrics.stop()
+	return d.leave(told, errors.Join(failure, d.datapath.Close()))
+}
+
+// heed obeys signals until one says that it is time to end, which it reports,
+// or ctx ends.
+func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) (told bool) {
+	for {
+		select {
+		case signal := <-signals:
+			if signal != unix.SIGHUP {
+				return true
+			}
+			d.reload(ctx)
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// leave says what is left behind. Who told the daemon to end gets no error for
+// what went wrong on the way.
+func (d *daemon) leave(told bool, err error) error {
+	if !told && err != nil {
+		return fmt.Errorf("%w: replies are still corrected, start replypath run again", err)
+	}
+	if err != nil {
+		d.log.Error("ended with an error", "error", err)
+	}
+	d.log.Info("replies are still corrected; `replypath detach` ends that", "pin_dir", d.pinDir)
+	return nil
+}
+
+// attach reads the configuration and puts the datapath in place.
+func (d *daemon) attach() error {
+	cfg, found, err := d.load()
+	if err != nil {
+		return err
+	}
+	d.config, d.fromFile = cfg, found
+	d.log, d.level = newLogger(d.stderr, cfg.Log)
+	d.warn()
+	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism)}
+	if found {
+		options.configPath = d.file.path
+	}
+	d.datapath, err = d.start(options)
+	if errors.Is(err, pins.ErrOwned) {
+		return fmt.Errorf("%w: end it first, or choose another --pin-dir", err)
+	}
+	return err
+}
+
+// load returns what the file and the flags say together.
+func (d *daemon) load() (cfg *config.Config, found bool, err error) {
+	cfg, found, err = d.file.load()
+	if err != nil {
+		return nil, false, err
+	}
+	return cfg, found, d.overrides.Apply(cfg)
+}
+
+// reload reads the configuration again. Whatever is wrong with it, the one in
+// force stays.
+func (d *daemon) reload(ctx context.Context) {
+	d.tell(reloadingState())
+	defer d.tell(sdnotify.SdNotifyReady)
+	cfg, found, err := d.load()
+	if err == nil && d.fromFile && !found {
+		err = &config.Error{File: d.file.path, Message: "the file is gone: put it back, an empty one will do"}
+	}
+	if err == nil {
+		err = d.datapath.Reload(cfg)
+	}
+	if err != nil {
+		d.log.Error("configuration refused, the one in force stays", "error", err)
+		d.datapath.ReportConfigError(err)
+		return
+	}
+	d.adopt(ctx, cfg, found)
+	d.log.Info("configuration reloaded")
+}
+
+// adopt applies what this process itself takes from a new configuration.
+func (d *daemon) adopt(ctx context.Context, cfg *config.Config, found bool) {
+	before := d.config
+	d.config, d.fromFile = cfg, found
+	if cfg.Log.Format != before.Log.Format {
+		d.log.Warn("log.format changes with the next start of the process")
+	}
+	d.level.Set(cfg.Log.Level)
+	d.warn()
+	if cfg.Metrics != before.Metrics {
+		d.metrics.stop()
+		d.metrics = d.serveMetrics(ctx)
+	}
+}
+
+// warn logs what is odd in the configuration itself; what does not fit the
+// host's interfaces is for the datapath to tell, which sees them change.
+func (d *daemon) warn() {
+	for _, warning := range d.config.Warnings() {
+		d.log.Warn(warning)
+	}
+}
+
+// tell informs the service manager. That it cannot be told is no reason to stop.
+func (d *daemon) tell(state string) {
+	if err := d.notify(state); err != nil {
+		d.log.Warn("cannot notify the service manager", "error", err)
+	}
+}
+
+// reloadingState is what sd_notify(3) wants at the begin of a reload.
+func reloadingState() string {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return sdnotify.SdNotifyReloading
+	}
+	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sdnotify.SdNotifyReloading, now.Nano()/1000)
+}

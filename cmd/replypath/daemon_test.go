@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/metrics"
+)
+
+// patience is how long a test waits for what has to come.
+const patience = 10 * time.Second
+
+// fakeDatapath notes what the daemon does with it.
+type fakeDatapath struct {
+	options startOptions
+	failure chan error // makes Run return
+	errSet  chan error // every SetError
+
+	mu       sync.Mutex
+	reloaded []*config.Config
+	refusal  error // of the next Reload
+	reported []error
+	closed   int
+}
+
+func (d *fakeDatapath) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.failure:
+		return err
+	}
+}
+
+func (d *fakeDatapath) Reload(cfg *config.Config) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reloaded = append(d.reloaded, cfg)
+	return d.refusal
+}
+
+func (d *fakeDatapath) ReportConfigError(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reported = append(d.reported, err)
+}
+
+func (d *fakeDatapath) SetError(_ string, err error) {
+	d.errSet <- err
+}
+
+func (d *fakeDatapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed++
+	return nil
+}
+
+func (d *fakeDatapath) Source() metrics.Source { return fakeSource{} }
+
+type fakeSource struct{}
+
+func (fakeSource) Snapshot() (*metrics.Snapshot, error) {
+	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
+}
+func (fakeSource) Unattached() ([]string, error) { return nil, nil }
+
+// daemonRun is a running `replypath run`.
+type daemonRun struct {
+	t       *testing.T
+	path    *fakeDatapath
+	signals chan os.Signal
+	states  chan string // sent to the service manager
+	stderr  lockedBuffer
+	code    chan int
+}
+
+// lockedBuffer is a buffer that may be read, and waited for, while it is
+// written. Its zero value is ready for use.
+type lockedBuffer struct {
+	mu      sync.Mutex
+	b       bytes.Buffer
+	waiting []chan struct{} // closed by the next Write
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.waiting {
+		close(c)
+	}
+	l.waiting = nil
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// next returns what was written, and a channel that is closed when there is
+// more.
+func (l *lockedBuffer) next() (string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	more := make(chan struct{})
+	l.waiting = append(l.waiting, more)
+	return l.b.String(), more
+}
+
+// startDaemon runs `replypath run` until it is ready.
+func startDaemon(t *testing.T, args ...string) *daemonRun {
+	t.Helper()
+	r := &daemonRun{
+		t:       t,
+		path:    &fakeDatapath{failure: make(chan error, 1), errSet: make(chan error, 100)},
+		signals: make(chan os.Signal),
+		states:  make(chan string, 100),
+		code:    make(chan int, 1),
+	}
+	host := fakeHost()
+	host.start = func(o startOptions) (datapath, error) {
+		r.path.options = o
+		return r.path, nil
+	}
+	host.signals = func() (<-chan os.Signal, func()) { return r.signals, func() {} }
+	host.notify = func(state string) error {
+		r.states <- state
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() { r.code <- run(ctx, append([]string{"run"}, args...), nil, &r.stderr, host) }()
+	r.wantState("READY=1")
+	return r
+}
+
+func (r *daemonRun) wantState(want string) {
+	r.t.Helper()
+	if got := receive(r.t, r.states); !strings.HasPrefix(got, want) {
+		r.t.Fatalf("the service manager is told %q, not %q; log:\n%s", got, want, r.stderr.String())
+	}
+}
+
+func (r *daemonRun) signal(signal os.Signal) {
+	r.t.Helper()
+	select {
+	case r.signals <- signal:
+	case <-time.After(patience):
+		r.t.Fatal("nobody takes the signal")
+	}
+}
+
+// reload sends SIGHUP and waits until it has been dealt with.
+func (r *daemonRun) reload() {
+	r.t.Helper()
+	r.signal(unix.SIGHUP)
+	r.wantState("RELOADING=1\nMONOTONIC_USEC=")
+	r.wantState("READY=1")
+}
+
+// end sends SIGTERM and checks that the datapath is left in place.
+func (r *daemonRun) end() {
+	r.t.Helper()
+	r.signal(unix.SIGTERM)
+	r.wantState("STOPPING=1")
+	if code := receive(r.t, r.code); code != exitDone {
+		r.t.Errorf("exit code %d; log:\n%s", code, r.stderr.String())
+	}
+	if r.path.closed != 1 {
+		r.t.Errorf("closed %d times", r.path.closed)
+	}
+	r.wantLog("replies are still corrected; `replypath detach` ends that")
+}
+
+// wantLog waits for a text on standard error.
+func (r *daemonRun) wantLog(want string) {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		log, more := r.stderr.next()
+		if strings.Contains(log, want) {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			r.t.Fatalf("the log does not say %q:\n%s", want, log)
+		}
+	}
+}
+
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing happened in time")
+		panic("unreachable")
+	}
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "replypath.yaml")
+	rewriteConfig(t, path, text)
+	return path
+}
+
+func rewriteConfig(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	path := writeConfig(t, "interfaces: [{name: eth1, next_hop: last-hop}]\nmetrics: {listen: \"\"}\nlog: {format: json}\n")
+	r := startDaemon(t, "--config", path, "--interface", "eth1", "--observe", "--pin-dir", "/pins")
+	r.wantLog(`"msg":"ready","pin_dir":"/pins"`)
+	r.end()
+
+	o := r.path.options
+	if o.pinDir != "/pins" || o.configPath != path {
+		t.Errorf("started with %+v", o)
+	}
+	if c := o.config; len(c.Interfaces) != 1 || c.Interfaces[0].NextHop != config.NextHopLastHop || c.Mode != config.ModeObserve {
+		t.Errorf("flags and file make %+v", c)
+	}
+}
+
+func TestRunEndsWithContext(t *testing.T) {
+	host := fakeHost()
+	path := &fakeDatapath{errSet: make(chan error, 100)}
+	host.start = func(startOptions) (datapath, error) { return path, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	host.notify = func(string) error { cancel(); return nil }
+	var stderr lockedBuffer
+	if code := run(ctx, []string{"run", "--config", writeConfig(t, ""), "--listen", ""}, nil, &stderr, host); code != exitDone {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+// Without a file the defaults hold, unless it was asked for.
+func TestRunWithoutFile(t *testing.T) {
+	named := false
+	f := &configFile{path: filepath.Join(t.TempDir(), "none.yaml"), named: func() bool { return named }}
+	cfg, found, err := f.load()
+	if err != nil || found || cfg.Mode != config.ModeEnforce {
+		t.Errorf("load: %+v, %v, %v", cfg, found, err)
+	}
+	named = true
+	if _, found, err := f.load(); !errors.Is(err, config.ErrInvalid) || found {
+		t.Errorf("load: %v, %v", found, err)
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", "")
+	r.path.failure <- errors.New("netlink is gone")
+	if code := receive(t, r.code); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	r.wantLog("replypath: netlink is gone: replies are still corrected, start replypath run again\n")
+}
+
+func TestReload(t *testing.T) {
+	path := writeConfig(t, "mode: observe\n")
+	r := startDaemon(t, "--config", path, "--listen", "")
+	rewriteConfig(t, path, "mode: enforce\nscope: all\nlog: {level: error, format: json}\n")
+	r.reload()
+	r.wantLog("log.format changes with the next start")
+	if len(r.path.reloaded) != 1 || r.path.reloaded[0].Scope != config.ScopeAll || r.path.reloaded[0].Metrics.Listen != "" {
+		t.Errorf("reloaded %+v", r.path.reloaded)
+	}
+	rewriteConfig(t, path, "mode: enforce\nlog: {level: info}\n")
+	r.reload()
+	r.end()
+}
+
+func TestReloadRefused(t *testing.T) {
+	path := writeConfig(t, "mode: observe\n")
+	r := startDaemon(t, "--config", path, "--listen", "")
+
+	rewriteConfig(t, path, "mode: 1\n")
+	r.reload()
+	want := path + ":1: mode: 1 is not one of enforce, observe"
+	r.wantLog(want)
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	r.reload()
+	r.wantLog(path + ": there is no such file")
+
+	rewriteConfig(t, path, "mode: enforce\n")
+	r.path.refusal = errors.New("no memory")
+	r.reload()
+	r.wantLog("no memory")
+
+	if len(r.path.reported) != 3 || r.path.reported[0].Error() != want {
+		t.Errorf("reported %v", r.path.reported)
+	}
+	r.end()
+}
+
+// A default file that goes away must not turn into the defaults.
+func TestReloadFileGone(t *testing.T) {
+	d := &daemon{app: &app{deps: fakeHost(), stderr: new(lockedBuffer)}, fromFile: true, config: config.Default()}
+	d.file = &configFile{path: filepath.Join(t.TempDir(), "none.yaml"), named: func() bool { return false }}
+	path := &fakeDatapath{}
+	d.datapath = path
+	d.log, d.level = newLogger(d.stderr, config.Default().Log)
+	d.reload(t.Context())
+	if len(path.reloaded) != 0 || len(path.reported) != 1 || !errors.Is(path.reported[0], config.ErrInvalid) {
+		t.Errorf("reloaded %v, reported %v", path.reloaded, path.reported)
+	}
+}
+
+// An address in use does not keep the daemon from being ready. It is told once,
+// and served as soon as it is free.
+func TestMetricsAddressInUse(t *testing.T) {
+	squatter, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := squatter.Addr().String()
+	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", address)
+	if err := receive(t, r.path.errSet); err != nil {
+		t.Errorf("an error at the start: %v", err)
+	}
+	if err := receive(t, r.path.errSet); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("told of %v", err)
+	}
+	squatter.Close()
+	if err := receive(t, r.path.errSet); err != nil {
+		t.Errorf("still failing: %v", err)
+	}
+	r.end()
+	if n := strings.Count(r.stderr.String(), "level=ERROR"); n != 1 {
+		t.Errorf("%d errors in the log:\n%s", n, r.stderr.String())
+	}
+}
+
+// A reload moves the server to another address.
+func TestMetricsMove(t *testing.T) {
+	path := writeConfig(t, "metrics: {listen: \"\"}\n")
+	r := startDaemon(t, "--config", path)
+	if log := r.stderr.String(); strings.Contains(log, "serving metrics") {
+		t.Errorf("metrics are served:\n%s", log)
+	}
+	rewriteConfig(t, path, "metrics: {listen: \"127.0.0.1:0\"}\n")
+	r.reload()
+	r.wantLog("serving metrics")
+	r.end()
+}

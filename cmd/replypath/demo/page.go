@@ -1,0 +1,100 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+)
+
+// page is what the reader sees: numbered steps, lines below them, and marks for
+// what went well or not. It keeps the first error of writing.
+type page struct {
+	w      io.Writer
+	colour bool
+	steps  int
+	err    error
+}
+
+// Select graphic rendition (ECMA-48, 8.3.117).
+const (
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	green = "32"
+)
+
+func newPage(w io.Writer) *page {
+	return &page{w: w, colour: wantsColour(w)}
+}
+
+// wantsColour is true on a terminal, unless its user objects: https://no-color.org
+func wantsColour(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// styled wraps text in an escape sequence where there is a terminal.
+func (p *page) styled(style, text string) string {
+	if !p.colour {
+		return text
+	}
+	return "\x1b[" + style + "m" + text + "\x1b[0m"
+}
+
+func (p *page) write(text string) {
+	_, err := fmt.Fprintln(p.w, strings.TrimRight(text, " "))
+	if p.err == nil {
+		p.err = err
+	}
+}
+
+func (p *page) title(text string) { p.write(p.styled(bold, text)) }
+
+// heading begins the next step.
+func (p *page) heading(format string, args ...any) {
+	p.steps++
+	p.write("")
+	p.write(p.styled(bold, fmt.Sprintf("%d. ", p.steps)+fmt.Sprintf(format, args...)))
+}
+
+func (p *page) line(format string, args ...any) { p.write("   " + fmt.Sprintf(format, args...)) }
+
+// quote is a line that somebody else has written.
+func (p *page) quote(text string) { p.write("     " + p.styled(faint, text)) }
+
+func (p *page) good(format string, args ...any) {
+	p.line("%s %s", p.mark(true), fmt.Sprintf(format, args...))
+}
+func (p *page) bad(format string, args ...any) {
+	p.line("%s %s", p.mark(false), fmt.Sprintf(format, args...))
+}
+
+func (p *page) mark(good bool) string {
+	if good {
+		return p.styled(green, "✓")
+	}
+	return p.styled(red, "✗")
+}
+
+// table quotes rows in aligned columns.
+func (p *page) table(rows [][]string) {
+	var text strings.Builder
+	t := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	if err := t.Flush(); err != nil && p.err == nil {
+		p.err = err
+	}
+	for row := range strings.Lines(text.String()) {
+		p.quote(strings.TrimSuffix(row, "\n"))
+	}
+}

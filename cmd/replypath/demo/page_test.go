@@ -1,0 +1,87 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal opens the far side of a new pseudo terminal.
+func terminal(t *testing.T) *os.File {
+	t.Helper()
+	near := must1[*os.File](t)(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0))
+	t.Cleanup(func() { near.Close() })
+	must(t, unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0))
+	number := must1[uint32](t)(unix.IoctlGetUint32(int(near.Fd()), unix.TIOCGPTN))
+	far := must1[*os.File](t)(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0))
+	t.Cleanup(func() { far.Close() })
+	return far
+}
+
+func TestColour(t *testing.T) {
+	tty := terminal(t)
+	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "xterm")
+	if !wantsColour(tty) {
+		t.Error("no colour on a terminal")
+	}
+	if wantsColour(new(strings.Builder)) {
+		t.Error("colour where there is no terminal")
+	}
+	t.Setenv("TERM", "dumb")
+	if wantsColour(tty) {
+		t.Error("colour on a dumb terminal")
+	}
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "1")
+	if wantsColour(tty) {
+		t.Error("colour in spite of NO_COLOR")
+	}
+}
+
+func TestPage(t *testing.T) {
+	var text strings.Builder
+	p := newPage(&text)
+	p.title("title")
+	p.heading("first")
+	p.good("well")
+	p.heading("second %d", 2)
+	p.bad("badly")
+	p.table([][]string{{"a", "b"}, {"long", "c"}})
+	const want = "title\n\n1. first\n   ✓ well\n\n2. second 2\n   ✗ badly\n     a     b\n     long  c\n"
+	if text.String() != want {
+		t.Errorf("got\n%s\nnot\n%s", text.String(), want)
+	}
+	p.colour = true
+	if got := p.mark(true); got != "\x1b[32m✓\x1b[0m" {
+		t.Errorf("a mark is %q", got)
+	}
+}
+
+// TestUnreadPage has a page be lost, which must not pass for a success.
+func TestUnreadPage(t *testing.T) {
+	full := must1[*os.File](t)(os.OpenFile("/dev/full", os.O_WRONLY, 0))
+	defer full.Close()
+	d := &demo{page: newPage(full)}
+	if err := d.verdict(); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got error %v", err)
+	}
+}
+
+func TestSamples(t *testing.T) {
+	const text = "# TYPE m counter\nm{a=\"x y\"} 2\nm{a=\"z\"} 3.5\nmore{a=\"z\"} 7\nm_total 1\n"
+	found := samples(text, "m")
+	if len(found) != 2 {
+		t.Fatalf("got %q", found)
+	}
+	if total := must1[float64](t)(sum(found)); total != 5.5 {
+		t.Errorf("the sum is %g", total)
+	}
+	if _, err := sum([]string{`m{a="b"} much`}); err == nil {
+		t.Error("a value that is no number was accepted")
+	}
+}

@@ -1,0 +1,128 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"replypath/test/topology"
+)
+
+// serverPort is where B answers, by TCP and by UDP.
+const serverPort = 7000
+
+// kind is a way to ask.
+type kind struct {
+	name     string
+	ask      func(context.Context, *question) error
+	reply    topology.Filter
+	protocol map[topology.Family]string // in the flow table
+}
+
+var kinds = []kind{
+	{"ping", ping, topology.EchoReply, map[topology.Family]string{topology.IPv4: "icmp", topology.IPv6: "icmpv6"}},
+	{"TCP", talk("tcp"), topology.TCP, map[topology.Family]string{topology.IPv4: "tcp", topology.IPv6: "tcp"}},
+	{"UDP", talk("udp"), topology.UDP, map[topology.Family]string{topology.IPv4: "udp", topology.IPv6: "udp"}},
+}
+
+// question is one that A asks B's eth1 address, from the address of its own
+// eth1, and what became of it.
+type question struct {
+	kind
+	family topology.Family
+	from   *topology.Server
+	asker  netip.AddrPort // A's; the port is TCP's and UDP's
+	asked  netip.Addr
+
+	took time.Duration
+	err  error     // nil: answered
+	conn io.Closer // nil for none
+}
+
+// put asks and waits for the answer until ctx ends.
+func (q *question) put(ctx context.Context) {
+	begun := time.Now()
+	q.err = q.ask(ctx, q)
+	q.took = time.Since(begun)
+}
+
+func (q *question) answered() bool { return q.err == nil }
+
+// target is what was asked, with the port where there is one.
+func (q *question) target() string {
+	if q.name == "ping" {
+		return q.asked.String()
+	}
+	return netip.AddrPortFrom(q.asked, serverPort).String()
+}
+
+// replies matches B's packets to this very question.
+func (q *question) replies() topology.Filter {
+	match := topology.All(q.reply, topology.From(q.asked), topology.To(q.asker.Addr()))
+	if q.name == "ping" {
+		return match
+	}
+	return topology.All(match, topology.ToPort(q.asker.Port()))
+}
+
+func ping(ctx context.Context, q *question) error {
+	_, err := q.from.Ping(ctx, topology.Echo{To: q.asked, Interface: q.from.Eth1.Name})
+	return err
+}
+
+// talk returns a way to send a message to the echo server and read it back. The
+// connection stays open, so that it can be seen in the flow table.
+func talk(network string) func(context.Context, *question) error {
+	return func(ctx context.Context, q *question) error {
+		conn, err := q.from.Dial(ctx, network, q.target(), topology.FromAddress(q.asker))
+		if err != nil {
+			return err
+		}
+		q.conn = conn
+		if err := endByReset(conn); err != nil {
+			return err
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		defer stop()
+		return echo(conn, "who are you?")
+	}
+}
+
+// endByReset has a TCP connection end without a farewell, also when the process
+// is killed. A socket that goes on to repeat its FIN, to a peer whose network is
+// gone, would hold its network namespace for minutes.
+func endByReset(conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	return tcp.SetLinger(0)
+}
+
+func echo(conn net.Conn, message string) error {
+	if _, err := io.WriteString(conn, message); err != nil {
+		return err
+	}
+	answer := make([]byte, len(message))
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	if string(answer) != message {
+		return fmt.Errorf("%q was answered by %q", message, answer)
+	}
+	return nil
+}
+
+func (q *question) close() error {
+	if q.conn == nil {
+		return nil
+	}
+	if err := q.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("hang up: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"replypath/test/topology"
+)
+
+const (
+	// answerTime is enough for any answer that comes at all.
+	answerTime = 5 * time.Second
+	// silence is how long an answer that went the wrong way has to arrive. It
+	// is shorter than the second after which TCP repeats itself.
+	silence = 900 * time.Millisecond
+)
+
+// round is all questions in both families, with all frames that passed the
+// cables of B meanwhile. The frames are taken at the routers' ends: what is there
+// has really left B.
+type round struct {
+	questions    []*question
+	servers      servers
+	byEth0       *topology.Capture
+	byEth1       *topology.Capture
+	drops, begun uint64 // of the production router's policy
+	wrong        int    // replies that had left by eth0 when drops was read
+	production   *topology.Router
+}
+
+// newRound starts servers and captures. A's TCP and UDP sockets have the given
+// port, which tells the packets of one round from another's.
+func (d *demo) newRound(ctx context.Context, port uint16) (r *round, err error) {
+	r = &round{production: d.s1.Production}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if r.servers, err = serve(ctx, d.s1.B, d.s1.Families()); err != nil {
+		return nil, err
+	}
+	if r.byEth0, err = d.s1.B.Eth0.Peer().Capture(topology.CaptureOptions{}); err != nil {
+		return nil, err
+	}
+	if r.byEth1, err = d.s1.B.Eth1.Peer().Capture(topology.CaptureOptions{}); err != nil {
+		return nil, err
+	}
+	for _, f := range d.s1.Families() {
+		for _, k := range kinds {
+			r.questions = append(r.questions, d.question(k, f, port))
+		}
+	}
+	r.begun, err = r.production.Drops()
+	return r, err
+}
+
+func (d *demo) question(k kind, f topology.Family, port uint16) *question {
+	return &question{
+		kind: k, family: f, from: d.s1.A,
+		asker: netip.AddrPortFrom(d.s1.A.Eth1.Address(f), port),
+		asked: d.s1.B.Eth1.Address(f),
+	}
+}
+
+// close hangs up and ends captures and servers.
+func (r *round) close() error {
+	var errs []error
+	for _, q := range r.questions {
+		errs = append(errs, q.close())
+	}
+	for _, c := range []*topology.Capture{r.byEth0, r.byEth1} {
+		if c != nil {
+			errs = append(errs, c.Stop())
+		}
+	}
+	return errors.Join(append(errs, r.servers.close())...)
+}
+
+// askInVain asks everything at once, until each reply has been seen on its wrong
+// way and had time to arrive nevertheless.
+func (r *round) askInVain(ctx context.Context) error {
+	asking, giveUp := context.WithTimeout(ctx, answerTime)
+	defer giveUp()
+	go func() {
+		for _, q := range r.questions {
+			if _, err := r.byEth0.Wait(asking, q.replies()); err != nil {
+				return // all are answered, or time is up
+			}
+		}
+		time.AfterFunc(silence, giveUp)
+	}()
+	return r.ask(ctx, asking)
+}
+
+// askAll asks everything at once and waits for the answers.
+func (r *round) askAll(ctx context.Context) error {
+	asking, giveUp := context.WithTimeout(ctx, answerTime)
+	defer giveUp()
+	return r.ask(ctx, asking)
+}
+
+// ask puts the questions until the context asking ends, and notes what the router
+// has dropped. The error is that of ctx or of counting.
+func (r *round) ask(ctx, asking context.Context) error {
+	var all sync.WaitGroup
+	for _, q := range r.questions {
+		all.Go(func() { q.put(asking) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// In this order: replies are still sent again meanwhile.
+	r.wrong = len(frames(r.byEth0, r.questions))
+	now, err := r.production.Drops()
+	r.drops = now - r.begun
+	return err
+}
+
+// of returns the questions in a family.
+func (r *round) of(f topology.Family) []*question {
+	var found []*question
+	for _, q := range r.questions {
+		if q.family == f {
+			found = append(found, q)
+		}
+	}
+	return found
+}
+
+// frames returns the replies to questions that a capture has seen, in the order
+// of the questions.
+func frames(c *topology.Capture, questions []*question) []*topology.Frame {
+	var found []*topology.Frame
+	for _, q := range questions {
+		found = append(found, c.Frames(q.replies())...)
+	}
+	return found
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"replypath/loader"
+	"replypath/loader/attach"
+	"replypath/loader/config"
+	"replypath/loader/doctor"
+	"replypath/loader/explain"
+	"replypath/loader/flows"
+	"replypath/loader/trace"
+	"replypath/metrics"
+)
+
+// deps is everything that the commands reach the host through. Tests put their
+// own in its place.
+type deps struct {
+	// start attaches a datapath; see loader.New.
+	start func(startOptions) (datapath, error)
+	// detach takes a datapath away; see loader.Detach.
+	detach func(ctx context.Context, pinDir string, stop bool, log *slog.Logger) (removed []string, err error)
+	// status, mode and setMode work on the pins, with or without a daemon.
+	status  func(pinDir string) (*loader.Status, error)
+	mode    func(pinDir string) (string, error)
+	setMode func(pinDir, mode string) error
+	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
+	examine, fix func(doctor.Options) ([]doctor.Finding, error)
+	// configInForce names the file that a datapath was started with, "" for none.
+	configInForce func(pinDir string) string
+	// flows opens the pinned flow tables.
+	flows func(pinDir string) (flowTable, error)
+	// explain tells where a packet goes and why.
+	explain func(pinDir string, q explain.Question) (*explain.Answer, error)
+	// trace tells of packets as they pass; newProbe makes one to be traced.
+	trace    func(ctx context.Context, pinDir string, filter trace.Filter, o trace.Observer) error
+	newProbe func(peer, self netip.Addr) (probe, error)
+	// warnings names what in a configuration is odd on this host, or why it is not
+	// valid there.
+	warnings func(*config.Config) ([]string, error)
+	// signals delivers what ends and reloads a daemon, until stop is called.
+	signals func() (signals <-chan os.Signal, stop func())
+	// notify tells the service manager, if there is one, how the daemon does.
+	notify func(state string) error
+}
+
+// startOptions are what a datapath is attached with.
+type startOptions struct {
+	pinDir     string
+	config     *config.Config
+	configPath string // empty for the defaults
+	log        *slog.Logger
+	mechanism  attach.Mechanism // attach.Auto but for tests and measurements
+}
+
+// datapath is what run keeps going; see loader.Loader.
+type datapath interface {
+	Run(context.Context) error
+	Reload(*config.Config) error
+	ReportConfigError(error)
+	SetError(name string, err error)
+	Close() error
+	// Source is where the metrics come from.
+	Source() metrics.Source
+}
+
+// probe is a packet that is sent to see its way; see trace.Probe.
+type probe interface {
+	Send() error
+	IsOf(*trace.Packet) bool
+	Close() error
+}
+
+// flowTable is what the flow commands read and clear; see flows.Table.
+type flowTable interface {
+	List(flows.Filter) ([]flows.Flow, error)
+	Flush(flows.Filter) (int, error)
+	Follow(ctx context.Context, filter flows.Filter, every time.Duration, each func(flows.Flow) error) error
+	Close() error
+}

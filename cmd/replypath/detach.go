@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+func newDetach(a *app) *cobra.Command {
+	var stop bool
+	c := &cobra.Command{
+		Use:   "detach",
+		Short: "Take everything away that replypath put on this host",
+		Long: `Remove the programs, the pins, the routes and the device of replypath, and restore
+what it changed where its own value still stands. It needs no daemon and may be
+repeated. Beside a running daemon it refuses, unless --stop ends that first.`,
+		Args: noArguments,
+	}
+	c.Flags().BoolVar(&stop, "stop", false, "end a running daemon first")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		log, _ := newLogger(a.stderr, config.Log{Level: slog.LevelWarn, Format: config.FormatText})
+		removed, err := a.detach(c.Context(), a.pinDir, stop, log)
+		for _, what := range removed {
+			fmt.Fprintln(a.stdout, "removed", what)
+		}
+		if errors.Is(err, pins.ErrOwned) && !stop {
+			return fmt.Errorf("%w: end it first, or use --stop", err)
+		}
+		if err == nil && len(removed) == 0 {
+			fmt.Fprintln(a.stdout, "nothing is attached")
+		}
+		return err
+	}
+	return c
+}

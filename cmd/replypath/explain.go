@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"replypath/loader/config"
+	"replypath/loader/explain"
+)
+
+func newExplain(a *app) *cobra.Command {
+	var q explain.Question
+	c := &cobra.Command{
+		Use:   "explain --peer address[:port] --self address[:port]",
+		Short: "Tell where a reply goes, and why",
+		Long: `Tell where the kernel alone would send what this host sends from self to peer,
+where replypath sends it, and by which entry, or why it leaves it alone. It reads
+the pins and asks the kernel; it sends nothing and needs no daemon. Where the tuple
+has a local socket, its device, user and mark are part of the question.
+
+Without ports every flow between the addresses is shown, the one with the latest
+inbound frame first. The port of an echo is its identifier, given with the peer.
+
+Verdicts:
+  corrected      leaves by the interface and next hop that its flow came by, which
+                 the kernel did not choose
+  already-right  the kernel chose them itself
+  fallback       goes as routed although its flow came another way; the reason is
+                 one of the metric replypath_uncorrected_packets_total, or
+                 not_managed (replypath is not attached to the kernel's choice), or
+                 no_route (the kernel builds no packet at all)
+  no-flow        goes as routed: nothing is recorded; with a reason where nothing
+                 ever is
+  local-origin   goes as routed: the host spoke first
+  excluded       goes as routed: the configuration excludes it`,
+		Example: `  replypath explain --peer 10.1.0.100 --self 10.4.0.100
+  replypath explain --peer [2001:db8::7]:40000 --self [2001:db8:4::100]:443 --protocol tcp
+  replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,
+		Args: noArguments,
+	}
+	flags := c.Flags()
+	flags.Var(newParsed(&q.Peer, "address[:port]", "", endpointOf), "peer", "the packet's destination")
+	flags.Var(newParsed(&q.Self, "address[:port]", "", endpointOf), "self", "the packet's source, an address of this host")
+	flags.Var(newParsed(&q.Protocol, "protocol", "", protocol), "protocol", "only this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
+	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "as if the sending socket were bound to this interface")
+	flags.Var(newParsed(&q.Size, "bytes", "", positive), "size", "size of the IP packet; without it one that fits everywhere")
+	complete(c, "self", ownAddresses)
+	complete(c, "interface", interfaceNames)
+	complete(c, "protocol", protocolNames)
+	o := addOutput(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		if err := checkQuestion(&q); err != nil {
+			return err
+		}
+		answer, err := a.explain(a.pinDir, q)
+		if err != nil {
+			return err
+		}
+		return o.print(a.stdout, answer, (&explainTable{answer}).write)
+	}
+	return c
+}
+
+// checkQuestion wants both ends, of one family, and what the protocol can have.
+func checkQuestion(q *explain.Question) error {
+	if err := checkEndpoints(q.Peer, q.Self); err != nil || q.Protocol == nil {
+		return err
+	}
+	name := config.ProtocolName(*q.Protocol)
+	isEcho := *q.Protocol == config.ProtocolICMP || *q.Protocol == config.ProtocolICMPv6
+	switch {
+	case isEcho && q.Peer.Addr().Is4() != (*q.Protocol == config.ProtocolICMP):
+		return usageErrorf("--protocol %s does not go with --peer %s: use icmp for IPv4, icmpv6 for IPv6", name, q.Peer.Addr())
+	case isEcho && q.Self.Port() != 0:
+		return usageErrorf("--self %s: an echo has no port there, only an identifier: give it with --peer", q.Self)
+	case !isEcho && !config.HasPorts(*q.Protocol) && q.Peer.Port()|q.Self.Port() != 0:
+		return usageErrorf("--protocol %s has no ports: give --peer and --self without, or one of tcp, udp, sctp", name)
+	}
+	return nil
+}
+
+// checkEndpoints wants both ends, of one family.
+func checkEndpoints(peer, self netip.AddrPort) error {
+	switch {
+	case !peer.IsValid():
+		return usageErrorf("--peer is missing: give the address that the packet goes to")
+	case !self.IsValid():
+		return usageErrorf("--self is missing: give the address that the packet comes from")
+	case peer.Addr().Is4() != self.Addr().Is4():
+		return usageErrorf("--peer %s and --self %s are not of one family: give two IPv4 or two IPv6 addresses", peer.Addr(), self.Addr())
+	}
+	return nil
+}
+
+// endpointOf reads an address with or without a port.
+func endpointOf(text string) (netip.AddrPort, error) {
+	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
+		return netip.AddrPortFrom(address.Unmap(), 0), nil
+	}
+	both, err := netip.ParseAddrPort(text)
+	if err != nil || both.Addr().Zone() != "" {
+		return netip.AddrPort{}, fmt.Errorf("%q is not an address with or without a port, such as 10.0.0.1:443 or [2001:db8::1]:443", text)
+	}
+	return netip.AddrPortFrom(both.Addr().Unmap(), both.Port()), nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	"replypath/loader/explain"
+	"replypath/loader/flows"
+)
+
+// explainTable writes an answer for people.
+type explainTable struct{ *explain.Answer }
+
+func (e *explainTable) write(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "packet\t%s %s > %s\n", orDash(orEmpty(e.Protocol)), endpoint(e.Self, e.SelfPort), endpoint(e.Peer, e.PeerPort))
+	fmt.Fprintf(t, "kernel\t%s\n", kernelText(&e.Kernel))
+	fmt.Fprintf(t, "replypath\t%s\n", wayText(&e.Replypath))
+	fmt.Fprintf(t, "flow\t%s\n", flowText(e.Flow))
+	fmt.Fprintf(t, "verdict\t%s\n", verdictText(&e.Explanation))
+	fmt.Fprintf(t, "\t%s\n", e.Detail)
+	if err := t.Flush(); err != nil || len(e.Others) == 0 {
+		return err
+	}
+	return e.writeOthers(w)
+}
+
+// writeOthers lists the flows that match as well.
+func (e *explainTable) writeOthers(w io.Writer) error {
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	rows := make([][]string, len(e.Others))
+	for i := range e.Others {
+		o := &e.Others[i]
+		rows[i] = []string{
+			orEmpty(o.Protocol), endpoint(o.Peer, o.PeerPort), endpoint(o.Self, o.SelfPort), orEmpty(o.Kernel.Interface),
+			orEmpty(o.Replypath.Interface), orEmpty(o.Replypath.NextHopMAC), verdictText(o), orEmpty(o.LeavesBy),
+		}
+	}
+	return writeTable(w, []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}, rows)
+}
+
+func verdictText(e *explain.Explanation) string { return verdictWith(e.Verdict, e.Reason) }
+
+// verdictWith is a verdict with its reason.
+func verdictWith(verdict string, reason *string) string {
+	if reason == nil {
+		return verdict
+	}
+	return verdict + " (" + *reason + ")"
+}
+
+func kernelText(k *explain.Kernel) string {
+	if k.Interface == nil {
+		return "no route: " + orEmpty(k.Error)
+	}
+	text := *k.Interface + nextHopText(k.Gateway, k.NextHopMAC)
+	if k.Table != nil {
+		text += ", table " + strconv.Itoa(*k.Table)
+	}
+	return text
+}
+
+func wayText(w *explain.Way) string {
+	if w.Interface == nil {
+		return "-"
+	}
+	return *w.Interface + nextHopText(w.Gateway, w.NextHopMAC)
+}
+
+func nextHopText(gateway, mac *string) string {
+	text := ""
+	if gateway != nil {
+		text = ", gateway " + *gateway
+	}
+	if mac != nil {
+		text += ", MAC " + *mac
+	}
+	return text
+}
+
+// flowText is the entry that decides.
+func flowText(f *flows.Flow) string {
+	if f == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s, age %s, idle %s, %d packets corrected",
+		f.State, duration(f.AgeSeconds), duration(f.IdleSeconds), f.CorrectedPackets)
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/doctor"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+)
+
+// Pin directories of the fake host. Any other holds nothing.
+const (
+	watchedDir = "watched" // a datapath with a daemon
+	lonelyDir  = "lonely"  // a datapath without one
+	idleDir    = "idle"    // a datapath that is attached nowhere
+	foreignDir = "foreign" // that of another network namespace
+)
+
+// dirError is what the loader says of a pin directory.
+func dirError(dir string) error {
+	switch dir {
+	case watchedDir, lonelyDir, idleDir:
+		return nil
+	case foreignDir:
+		return fmt.Errorf("%s: %w", dir, pins.ErrForeignNamespace)
+	}
+	return fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
+}
+
+// fakeHost stands for a host on which some pin directories hold something. It
+// touches nothing.
+func fakeHost() deps {
+	return deps{
+		start:         fakeStart,
+		detach:        fakeDetach,
+		status:        fakeStatus,
+		mode:          func(dir string) (string, error) { return "enforce", dirError(dir) },
+		setMode:       func(dir, _ string) error { return dirError(dir) },
+		examine:       func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		fix:           func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
+		configInForce: fakeConfigInForce,
+		flows:         func(dir string) (flowTable, error) { return &fakeFlows{}, dirError(dir) },
+		explain:       fakeExplain,
+		trace:         fakeTrace,
+		newProbe:      func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
+		warnings:      fakeWarnings,
+		signals:       func() (<-chan os.Signal, func()) { return nil, func() {} },
+		notify:        func(string) error { return nil },
+	}
+}
+
+// fakeWarnings are those of a host whose only tunnel is tun0.
+func fakeWarnings(cfg *config.Config) ([]string, error) {
+	for _, i := range cfg.Interfaces {
+		if i.Name == "tun0" && i.NextHop == config.NextHopLastHop {
+			return nil, i.Errorf("next_hop", "interface tun0 has no ethernet header")
+		}
+	}
+	return cfg.Warnings(), nil
+}
+
+// fakeStart refuses: a datapath to keep is in daemon_test.go.
+func fakeStart(o startOptions) (datapath, error) {
+	if _, err := fakeWarnings(o.config); err != nil {
+		return nil, err
+	}
+	if o.pinDir == watchedDir {
+		return nil, &pins.OwnedError{Dir: o.pinDir, PID: 4711}
+	}
+	return nil, fmt.Errorf("attach to eth0: %w", loader.ErrUnsupported)
+}
+
+func fakeDetach(_ context.Context, dir string, stop bool, _ *slog.Logger) ([]string, error) {
+	switch {
+	case dir == watchedDir && !stop:
+		return nil, &pins.OwnedError{Dir: dir, PID: 4711}
+	case dir == foreignDir:
+		return nil, dirError(dir)
+	case dirError(dir) != nil:
+		return nil, nil
+	}
+	return []string{"program replypath_ingress on eth1", "pins in " + dir}, nil
+}
+
+func fakeStatus(dir string) (*loader.Status, error) {
+	if err := dirError(dir); err != nil {
+		return nil, err
+	}
+	s := &loader.Status{Mode: "enforce", PinDir: dir, Flows: loader.FlowStatus{Count: 12, Capacity: 262144}}
+	if dir == idleDir {
+		return s, nil
+	}
+	s.Config = loader.ConfigStatus{
+		Path:     new("/etc/replypath/replypath.yaml"),
+		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
+	}
+	s.Interfaces = []loader.InterfaceStatus{
+		{
+			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", NextHop: "auto",
+			Gateways: []loader.GatewayStatus{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
+			RPFilter: new(2),
+		},
+		{
+			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", NextHop: "last-hop",
+			Gateways: []loader.GatewayStatus{{Address: "fe80::1", State: "none"}},
+		},
+	}
+	s.Unmanaged = []loader.Unmanaged{{Name: "lo", Reason: "loopback"}}
+	s.Features = []loader.Feature{{Name: "tcx", Available: true, Effect: "programs are replaced without a gap"}}
+	s.HostChanges = []loader.HostChange{{
+		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
+	}}
+	if dir == watchedDir {
+		s.Daemon = loader.DaemonStatus{Running: true, PID: new(4711), Version: new("1.2.3")}
+		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
+		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
+	}
+	return s, nil
+}
+
+// fakeFindings are those of a host that can be mended, of one that cannot
+// (watchedDir), and of one where nothing is left to be done (lonelyDir).
+func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
+	if o.PinDir == foreignDir {
+		return nil, dirError(foreignDir)
+	}
+	strict := doctor.Finding{
+		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
+		Found: "rp_filter: all 0, device 1, effective 1, strict", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
+	}
+	if fix {
+		strict = doctor.Finding{
+			Check: "rp-filter", Severity: doctor.OK, Interface: new("eth1"),
+			Found: "rp_filter: all 0, device 2, effective 2", Fixed: true,
+		}
+	}
+	gateway := doctor.Finding{Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed"}
+	mtu := doctor.Finding{Check: "mtu", Severity: doctor.OK, Found: "all managed interfaces have the same mtu"}
+	rules := doctor.Finding{
+		Check: "needless-rules", Severity: doctor.Warning, Found: "rule 100: from 10.4.0.100 lookup 100 (" + o.ConfigPath + ")",
+		Fix: new("ip rule del priority 100 from 10.4.0.100 lookup 100"),
+	}
+	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
+	switch o.PinDir {
+	case watchedDir:
+		return []doctor.Finding{gateway, strict, rules, eth0, mtu}, nil
+	case lonelyDir:
+		return []doctor.Finding{eth0, mtu}, nil
+	}
+	return []doctor.Finding{strict, rules, eth0, mtu}, nil
+}
+
+func fakeConfigInForce(dir string) string {
+	if dir == watchedDir {
+		return "in-force.yaml"
+	}
+	return ""
+}
+
+// fakeFlows is a table with one flow of each kind.
+type fakeFlows struct{}
+
+func fakeFlowList() []flows.Flow {
+	return []flows.Flow{
+		{
+			Protocol: "tcp", Family: "ipv6", Peer: "2001:db8::7", PeerPort: 40000, Self: "2001:db8:4::100", SelfPort: 443,
+			Interface: new("eth1"), State: flows.StateHalfOpen, AgeSeconds: 0.2,
+		},
+		{
+			Protocol: "tcp", Family: "ipv4", Peer: "10.1.0.100", PeerPort: 50000, Self: "10.4.0.100", SelfPort: 5432,
+			Interface: new("eth1"), NextHopMAC: new("02:00:00:00:00:04"), Gateway: new("10.4.0.1"),
+			State: flows.StateEstablished, AgeSeconds: 3723.4, IdleSeconds: 1.1, CorrectedPackets: 1234, Asymmetric: true,
+		},
+		{
+			Protocol: "icmp", Family: "ipv4", Peer: "10.1.0.100", PeerPort: 77, Self: "10.4.0.100",
+			State: flows.StateConnectionless, AgeSeconds: 10, IdleSeconds: 4,
+		},
+	}
+}
+
+func (*fakeFlows) matching(filter flows.Filter) []flows.Flow {
+	var list []flows.Flow
+	for _, flow := range fakeFlowList() {
+		named := filter.Interface == "" || flow.Interface != nil && *flow.Interface == filter.Interface
+		ofProtocol := filter.Protocol == nil || flow.Protocol == config.ProtocolName(*filter.Protocol)
+		if named && ofProtocol && (flow.Asymmetric || !filter.Asymmetric) && (filter.Limit == 0 || len(list) < filter.Limit) {
+			list = append(list, flow)
+		}
+	}
+	return list
+}
+
+func (f *fakeFlows) List(filter flows.Filter) ([]flows.Flow, error) { return f.matching(filter), nil }
+
+func (f *fakeFlows) Flush(filter flows.Filter) (int, error) { return len(f.matching(filter)), nil }
+
+// Follow reports every flow as new, and then waits.
+func (f *fakeFlows) Follow(ctx context.Context, filter flows.Filter, _ time.Duration, each func(flows.Flow) error) error {
+	for _, flow := range f.matching(filter) {
+		flow.Event = flows.EventNew
+		if err := each(flow); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (*fakeFlows) Close() error { return nil }

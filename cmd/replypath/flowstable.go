@@ -1,0 +1,58 @@
+package main
+
+import (
+	"cmp"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"replypath/loader/flows"
+)
+
+var flowHeader = []string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "AGE", "IDLE", "CORRECTED", "ASYMMETRIC"}
+
+func writeFlows(w io.Writer, list []flows.Flow) error {
+	rows := make([][]string, len(list))
+	for i := range list {
+		rows[i] = flowRow(&list[i])
+	}
+	return writeTable(w, flowHeader, rows)
+}
+
+// sortFlows brings flows into an order that stays the same from one look to the
+// next.
+func sortFlows(list []flows.Flow) {
+	slices.SortFunc(list, func(a, b flows.Flow) int {
+		return cmp.Or(
+			cmp.Compare(a.Family, b.Family),
+			cmp.Compare(a.Protocol, b.Protocol),
+			cmp.Compare(a.Peer, b.Peer),
+			cmp.Compare(a.PeerPort, b.PeerPort),
+			cmp.Compare(a.Self, b.Self),
+			cmp.Compare(a.SelfPort, b.SelfPort),
+			cmp.Compare(a.State, b.State),
+		)
+	})
+}
+
+func flowRow(f *flows.Flow) []string {
+	return []string{
+		f.Protocol, endpoint(f.Peer, f.PeerPort), endpoint(f.Self, f.SelfPort), orEmpty(f.Interface), orEmpty(f.NextHopMAC),
+		f.State, duration(f.AgeSeconds), duration(f.IdleSeconds), strconv.FormatUint(f.CorrectedPackets, 10), yesNo(f.Asymmetric),
+	}
+}
+
+// endpoint is an address with its port, or without where there is none.
+func endpoint(address string, port uint16) string {
+	if port == 0 {
+		return address
+	}
+	return net.JoinHostPort(address, strconv.Itoa(int(port)))
+}
+
+// duration is a number of seconds as people read it, "1m30s".
+func duration(seconds float64) string {
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
+}

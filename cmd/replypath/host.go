@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor"
+	"replypath/loader/explain"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+	"replypath/loader/trace"
+)
+
+// host returns what makes the commands work on this host.
+func host() deps {
+	return deps{
+		start:         startLoader,
+		detach:        detachLoader,
+		status:        loader.ReadStatus,
+		mode:          loader.Mode,
+		setMode:       loader.SetMode,
+		configInForce: configInForce,
+		examine:       doctor.Examine,
+		fix:           doctor.Fix,
+		flows:         openFlows,
+		explain:       explain.Ask,
+		trace:         trace.Follow,
+		newProbe:      func(peer, self netip.Addr) (probe, error) { return trace.NewProbe(peer, self) },
+		warnings:      hostWarnings,
+		signals:       daemonSignals,
+		notify:        notifySystemd,
+	}
+}
+
+// openFlows keeps a nil table from becoming an interface that is not nil.
+func openFlows(pinDir string) (flowTable, error) {
+	table, err := flows.Open(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	return table, nil
+}
+
+// configInForce is for defaults where the journal cannot be read: what asks it
+// then says so.
+func configInForce(pinDir string) string {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return ""
+	}
+	return journal.ConfigPath
+}
+
+func startLoader(o startOptions) (datapath, error) {
+	l, err := loader.New(loader.Options{
+		PinDir: o.pinDir, Config: o.config, ConfigPath: o.configPath, Log: o.log, Version: productVersion(),
+		Mechanism: o.mechanism,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return attached{l}, nil
+}
+
+func detachLoader(ctx context.Context, pinDir string, stop bool, log *slog.Logger) ([]string, error) {
+	return loader.Detach(ctx, loader.DetachOptions{PinDir: pinDir, Stop: stop, Log: log})
+}
+
+// hostWarnings looks at the interfaces that are there, which takes no rights. An
+// error that matches config.ErrInvalid says that they cannot follow the
+// configuration, any other that it is not known.
+func hostWarnings(cfg *config.Config) ([]string, error) {
+	warnings := cfg.Warnings()
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return warnings, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer handle.Close()
+	found, err := discover.Scan(handle, cfg)
+	return append(warnings, found.Warnings...), errors.Join(err, found.Contradiction)
+}
+
+// daemonSignals delivers SIGHUP, SIGTERM and SIGINT. It also keeps a journal
+// that goes away from ending the process by SIGPIPE.
+func daemonSignals() (<-chan os.Signal, func()) {
+	signal.Ignore(unix.SIGPIPE)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
+	return signals, func() { signal.Stop(signals) }
+}
+
+func notifySystemd(state string) error {
+	_, err := sdnotify.SdNotify(false, state)
+	return err
+}

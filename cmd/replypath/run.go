@@ -1,0 +1,47 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"replypath/loader/attach"
+	"replypath/loader/config"
+)
+
+func newRun(a *app) *cobra.Command {
+	d := &daemon{app: a}
+	var listen string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Attach, keep watch and serve metrics",
+		Long: `Attach to every managed interface, keep what the kernel needs to know current and
+serve metrics, until SIGTERM or SIGINT. What is attached stays in place when the
+process ends, for whatever reason: replies keep going the right way, and the next
+run takes over without losing a flow. replypath detach takes it away.
+
+SIGHUP reads the configuration again; a bad file is logged and the configuration
+in force stays. Flags win over the file.`,
+		Example: `  replypath run
+  replypath run --interface eth0 --interface eth1 --observe
+  replypath run --config ./replypath.yaml --listen ""`,
+		Args: noArguments,
+	}
+	d.file = addConfigFile(c)
+	flags := c.Flags()
+	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again")
+	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved")
+	flags.StringVar(&listen, "listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
+	mechanism := newParsed(&d.mechanism, "mechanism", "", oneOf(string(attach.TCX), string(attach.Clsact)))
+	flags.Var(mechanism, "mechanism", "attach by tcx or clsact only")
+	if err := flags.MarkHidden("mechanism"); err != nil { // it is for tests and measurements
+		panic(err)
+	}
+	complete(c, "interface", interfaceNames)
+	complete(c, "mechanism", func() []string { return []string{string(attach.TCX), string(attach.Clsact)} })
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if flags.Changed("listen") {
+			d.overrides.Listen = &listen
+		}
+		return d.run(c.Context())
+	}
+	return c
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"replypath/loader"
+)
+
+func newStatus(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what is attached, how, and what was changed on the host",
+		Long: `Show the managed interfaces, how they are attached, their gateways, the number of
+flows, the mode, the kernel's features and what was changed on the host. It reads
+the pins and needs no daemon. Exit code 3: nothing is attached.`,
+		Args: noArguments,
+	}
+	o := addOutput(c)
+	c.RunE = func(*cobra.Command, []string) error { return a.showStatus(o) }
+	return c
+}
+
+func (a *app) showStatus(o *output) error {
+	status, err := a.status(a.pinDir)
+	if errors.Is(err, loader.ErrNotAttached) {
+		return a.showNothing(o, status, err)
+	}
+	if err != nil {
+		return err
+	}
+	fillLists(status)
+	if err := o.print(a.stdout, status, (&statusTable{status}).write); err != nil {
+		return err
+	}
+	if !anyAttached(status) {
+		return &exitError{exitNothing, errors.New("no interface is attached: replypath check tells what the configuration lacks")}
+	}
+	return nil
+}
+
+// showNothing prints a status with hardly anything in it, for whoever parses
+// JSON: every key is there. What doctor changed is told to people as well.
+func (a *app) showNothing(o *output, status *loader.Status, reason error) error {
+	nothing := struct {
+		*loader.Status
+		Mode *string `json:"mode"` // unknown
+	}{Status: &loader.Status{PinDir: a.pinDir}}
+	if status != nil {
+		nothing.HostChanges = status.HostChanges
+	}
+	fillLists(nothing.Status)
+	if o.format == outputJSON || len(nothing.HostChanges) > 0 {
+		changes := func(w io.Writer) error {
+			header, rows := (&statusTable{nothing.Status}).hostChanges()
+			return writeTable(w, header, rows)
+		}
+		if err := o.print(a.stdout, nothing, changes); err != nil {
+			return err
+		}
+	}
+	return &exitError{exitNothing, reason}
+}
+
+// fillLists makes lists without items show as [] rather than null.
+func fillLists(s *loader.Status) {
+	orEmptyList(&s.Interfaces)
+	orEmptyList(&s.Unmanaged)
+	orEmptyList(&s.Features)
+	orEmptyList(&s.HostChanges)
+	orEmptyList(&s.Errors)
+	for i := range s.Interfaces {
+		orEmptyList(&s.Interfaces[i].Gateways)
+	}
+}
+
+func orEmptyList[T any](list *[]T) {
+	if *list == nil {
+		*list = []T{}
+	}
+}
+
+func anyAttached(s *loader.Status) bool {
+	for _, i := range s.Interfaces {
+		if i.Attached {
+			return true
+		}
+	}
+	return false
+}
+
+// statusTable writes a status for people.
+type statusTable struct{ *loader.Status }
+
+func (s *statusTable) write(w io.Writer) error {
+	sections := []func() (header []string, rows [][]string){
+		s.interfaces, s.gateways, s.unmanaged, s.features, s.hostChanges, s.errors,
+	}
+	if err := s.summary(w); err != nil {
+		return err
+	}
+	for _, section := range sections {
+		header, rows := section()
+		if len(rows) == 0 {
+			continue
+		}
+		if _, err := io.WriteString(w, "\n"); err != nil {
+			return err
+		}
+		if err := writeTable(w, header, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}

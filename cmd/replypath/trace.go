@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/trace"
+)
+
+func newTrace(a *app) *cobra.Command {
+	t := &traceCommand{app: a}
+	c := &cobra.Command{
+		Use:   "trace",
+		Short: "Show packets as they pass",
+		Long: `Show each packet that matches as it passes the programs: by which interface it
+came in, or for one that goes out its flow did, the kernel's choice, the interface
+and the MAC that it leaves by, the verdict with its reason, and whether it was seen
+to leave. The MAC of a packet that came in is its source. It reads the pins and
+needs no daemon; one trace can run at a time. Interrupting it ends it with exit
+code 0. Packets that come faster than they are shown are counted, not hidden.
+
+Beside the protocol stand the flags of TCP, or [req] and [rep] for an echo, [err] for
+an ICMP error about a packet of the flow, [frag] for a later fragment.
+
+Verdicts of packets that came in:
+  new       a flow begins, or a connection is established
+  known     of a known flow, by its own way
+  moved     the flow follows its peer to this interface or MAC
+  refused   of a known flow by another way, which it does not follow
+  ignored   of no flow: with reason answer the host asked; the other reasons are
+            those of the metric replypath_ignored_packets_total
+Of packets that go out, beside those of replypath explain:
+  returned  too large for the flow's interface: not sent, its sender is told
+  unseen    redirected to the flow's interface, and not seen to leave there
+
+--send sends an echo request from --self to --peer and shows its way and that of
+its answer. The probe is traffic that this host starts: it goes by the routing
+table and is never moved, as any other connection from --self would. Where a reply
+would go is what replypath explain tells.`,
+		Example: `  replypath trace --peer 10.1.0.0/24
+  replypath trace --self 10.4.0.100 --count 10 -o json
+  replypath trace --send --peer 10.1.0.100 --self 10.4.0.100`,
+		Args: noArguments,
+	}
+	flags := c.Flags()
+	flags.Var(newParsed(&t.filter.Peer, "cidr", "", network), "peer", "only packets to and from this network or address")
+	flags.Var(newParsed(&t.filter.Self, "address", "", plainAddress), "self", "only packets of this address of the host")
+	flags.Var(newParsed(&t.count, "number", "", positive), "count", "end after so many packets")
+	flags.BoolVar(&t.send, "send", false, "send an echo request from --self to --peer, and show its way")
+	complete(c, "self", ownAddresses)
+	t.output = addOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return t.run(c.Context()) }
+	return c
+}
+
+// traceCommand is what trace was asked for.
+type traceCommand struct {
+	*app
+	filter trace.Filter
+	count  int
+	send   bool
+	output *output
+}
+
+func (t *traceCommand) run(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	switch peer, self := t.filter.Peer, t.filter.Self; {
+	case t.send:
+		return t.probe(ctx)
+	case peer.IsValid() && self.IsValid() && peer.Addr().Is4() != self.Is4():
+		return usageErrorf("--peer %s and --self %s are not of one family: give two of IPv4 or two of IPv6", peer, self)
+	}
+	p := t.newPrinter()
+	return errors.Join(t.follow(ctx, p.header, p.print, p.lost), p.err)
+}
+
+// follow shows packets until ctx ends, or as many as were asked for have been
+// shown. begin is called once packets are seen.
+func (t *traceCommand) follow(ctx context.Context, begin func() error, show func(trace.Packet) error, lost func(uint64)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	shown, began := 0, error(nil)
+	err := t.trace(ctx, t.pinDir, t.filter, trace.Observer{
+		Ready: func() {
+			if began = begin(); began != nil {
+				cancel()
+			}
+		},
+		Packet: func(p trace.Packet) error {
+			if err := show(p); err != nil {
+				return err
+			}
+			if shown++; shown == t.count {
+				return errEnough
+			}
+			return nil
+		},
+		Lost: lost,
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return errors.Join(began, err)
+}
+
+// answerTime is how long the answer to a probe is waited for.
+const answerTime = 3 * time.Second
+
+// probe sends a probe and shows its way.
+func (t *traceCommand) probe(ctx context.Context) (err error) {
+	peer, self := t.filter.Peer, t.filter.Self
+	switch {
+	case !peer.IsValid() || !peer.IsSingleIP():
+		return usageErrorf("--send needs --peer with one address: give the address that the probe goes to")
+	case !self.IsValid():
+		return usageErrorf("--send needs --self: give the address that the probe comes from")
+	}
+	if err := checkEndpoints(netip.AddrPortFrom(peer.Addr(), 0), netip.AddrPortFrom(self, 0)); err != nil {
+		return err
+	}
+	probe, err := t.newProbe(peer.Addr(), self)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, probe.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	p, answered := t.newPrinter(), false
+	begin := func() error {
+		if err := errors.Join(t.explainProbe(peer.Addr(), self), p.header()); err != nil {
+			return err
+		}
+		return probe.Send()
+	}
+	show := func(packet trace.Packet) error {
+		if !probe.IsOf(&packet) {
+			return nil
+		}
+		if answered = packet.Direction == trace.Inbound; answered {
+			cancel()
+		}
+		return p.print(packet)
+	}
+	if err := errors.Join(t.follow(ctx, begin, show, p.lost), p.err); err != nil {
+		return err
+	}
+	if !answered && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		_, err = fmt.Fprintf(t.stderr, "replypath: no answer within %s\n", answerTime)
+	}
+	return err
+}
+
+// explainProbe says what the way of a probe means.
+func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
+	if t.output.format == outputJSON {
+		return nil
+	}
+	_, err := fmt.Fprintf(t.stdout, `An echo request from %s to %s. This host starts it, so that it goes by the routing
+table. Where a reply goes: replypath explain --peer %s --self %s
+
+`, self, peer, peer, self)
+	return err
+}
+
+// plainAddress reads an address.
+func plainAddress(text string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q is not an address such as 10.0.0.1 or 2001:db8::1", text)
+	}
+	return address.Unmap(), nil
+}

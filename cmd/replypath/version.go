@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version string
+
+// productVersion is what the linker set, else what the Go command knows of the
+// source.
+func productVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func versionText() string {
+	return fmt.Sprintf("replypath %s (%s %s/%s)", productVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func newVersion(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Show the version",
+		Args:  noArguments,
+	}
+	o := addOutput(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		document := map[string]string{
+			"version": productVersion(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
+		}
+		return o.print(a.stdout, document, func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, versionText())
+			return err
+		})
+	}
+	return c
+}

@@ -1,0 +1,119 @@
+// Package attach puts the two programs on an interface, by TCX where the kernel
+// has it and by clsact with cls_bpf where it has not, and takes them off again.
+// It never touches a filter, link or qdisc of somebody else.
+package attach
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+)
+
+// Mechanism is how programs are attached.
+type Mechanism string
+
+// Mechanisms.
+const (
+	Auto   Mechanism = ""       // TCX, else clsact
+	TCX    Mechanism = "tcx"    // BPF links, from 6.6
+	Clsact Mechanism = "clsact" // filters of a qdisc
+)
+
+// Direction is one of the two hooks of an interface.
+type Direction string
+
+// Directions.
+const (
+	Ingress Direction = "ingress"
+	Egress  Direction = "egress"
+)
+
+// Directions lists both hooks. Ingress comes first, so that a flow is known
+// before its first reply can be looked at.
+var Directions = [...]Direction{Ingress, Egress}
+
+// Programs are what is attached, one for each direction.
+type Programs struct{ Ingress, Egress *ebpf.Program }
+
+func (p Programs) of(direction Direction) *ebpf.Program {
+	if direction == Ingress {
+		return p.Ingress
+	}
+	return p.Egress
+}
+
+// Interface says where to attach.
+type Interface struct {
+	Index int
+	Name  string
+}
+
+// Result tells what Attach did.
+type Result struct {
+	Mechanism  Mechanism
+	New        bool // nothing of ours was attached to one of the hooks before
+	AddedQdisc bool // a clsact qdisc was added
+}
+
+// Attacher attaches to the interfaces of one network namespace. Links are
+// pinned as DIR/<ifindex>-<direction>.
+type Attacher struct {
+	dir   string
+	nl    *netlink.Handle
+	force Mechanism
+}
+
+// New returns an Attacher that pins its links in dir, which exists. force is
+// Auto except for tests and measurements.
+func New(dir string, nl *netlink.Handle, force Mechanism) *Attacher {
+	return &Attacher{dir: dir, nl: nl, force: force}
+}
+
+// Attach puts the programs on both hooks, or replaces earlier ones of ours
+// without a gap. The other mechanism is cleaned up after success. On error what
+// this call newly attached is taken off again.
+func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
+	if a.force != Clsact {
+		result, err := a.attachTCX(iface, programs)
+		if err == nil {
+			return result, a.detachClsact(iface)
+		}
+		if a.force == TCX || !errors.Is(err, ebpf.ErrNotSupported) {
+			return Result{}, err
+		}
+	}
+	result, err := a.attachClsact(iface, programs)
+	if err != nil {
+		return Result{}, err
+	}
+	return result, a.detachTCX(iface)
+}
+
+// Attached returns the mechanism by which our program is attached to the hook,
+// and false where it is not, whatever is pinned.
+func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bool, error) {
+	attached, err := a.tcxAttached(iface, direction)
+	if err != nil {
+		return Auto, false, err
+	}
+	if attached {
+		return TCX, true, nil
+	}
+	filter, err := a.findFilter(iface, direction)
+	if filter == nil || err != nil {
+		return Auto, false, err
+	}
+	return Clsact, true, nil
+}
+
+// Detach takes our programs off both hooks. An interface that is gone, or has
+// none, is no error.
+func (a *Attacher) Detach(iface Interface) error {
+	return errors.Join(a.detachTCX(iface), a.detachClsact(iface))
+}
+
+func wrap(err error, iface Interface, direction Direction, format string, args ...any) error {
+	return fmt.Errorf("%s on %s %s: %w", fmt.Sprintf(format, args...), iface.Name, direction, err)
+}

@@ -1,0 +1,226 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// filterHandle and the priorities below keep clear of priority 1, handle 1,
+	// where two products once deleted each other's filters, and of the numbers
+	// that the kernel hands out by itself (49152 and below).
+	filterHandle = 0x7270
+	// filterName is the prefix of our filters' names: with handle and priority
+	// it tells them from everybody else's.
+	filterName = "replypath_"
+	// attempts is how many priorities are tried where somebody has the first.
+	attempts = 16
+)
+
+// priority returns where our filter belongs: early at ingress, late at egress.
+// Later attempts move towards the middle.
+func priority(direction Direction, attempt int) uint16 {
+	if direction == Ingress {
+		return uint16(5 + attempt)
+	}
+	return uint16(65520 - attempt)
+}
+
+func isOurPriority(direction Direction, p uint16) bool {
+	first, last := priority(direction, 0), priority(direction, attempts-1)
+	return p >= min(first, last) && p <= max(first, last)
+}
+
+func parent(direction Direction) uint32 {
+	if direction == Ingress {
+		return netlink.HANDLE_MIN_INGRESS
+	}
+	return netlink.HANDLE_MIN_EGRESS
+}
+
+func (a *Attacher) attachClsact(iface Interface, programs Programs) (Result, error) {
+	result := Result{Mechanism: Clsact}
+	var err error
+	if result.AddedQdisc, err = a.addQdisc(iface); err != nil {
+		return Result{}, err
+	}
+	for _, direction := range Directions {
+		fresh, err := a.attachFilter(iface, direction, programs.of(direction))
+		if err != nil {
+			err = errors.Join(err, a.detachClsact(iface))
+			if result.AddedQdisc {
+				err = errors.Join(err, a.RemoveQdisc(iface))
+			}
+			return Result{}, err
+		}
+		result.New = result.New || fresh
+	}
+	return result, nil
+}
+
+func (a *Attacher) qdisc(iface Interface) (netlink.Qdisc, error) {
+	qdiscs, err := a.nl.QdiscList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: iface.Index}})
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs of %s: %w", iface.Name, err)
+	}
+	for _, qdisc := range qdiscs {
+		if qdisc.Attrs().LinkIndex == iface.Index && qdisc.Attrs().Parent == netlink.HANDLE_CLSACT {
+			return qdisc, nil
+		}
+	}
+	return nil, nil
+}
+
+func newClsact(iface Interface) netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: iface.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
+// addQdisc adds a clsact qdisc where there is none.
+func (a *Attacher) addQdisc(iface Interface) (added bool, err error) {
+	present, err := a.qdisc(iface)
+	if err != nil {
+		return false, err
+	}
+	if present != nil {
+		if present.Type() == "clsact" {
+			return false, nil
+		}
+		return false, fmt.Errorf("%s has a qdisc of kind %s where clsact is needed: tc qdisc del dev %s %s",
+			iface.Name, present.Type(), iface.Name, present.Type())
+	}
+	if err := a.nl.QdiscAdd(newClsact(iface)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("add clsact qdisc to %s: %w", iface.Name, err)
+	}
+	return true, nil
+}
+
+// LacksQdisc tells whether attaching by clsact has to add the qdisc.
+func (a *Attacher) LacksQdisc(iface Interface) (bool, error) {
+	present, err := a.qdisc(iface)
+	return present == nil, err
+}
+
+// RemoveQdisc deletes the clsact qdisc of an interface unless somebody has a
+// filter in it. It is meant for one that Attach added.
+func (a *Attacher) RemoveQdisc(iface Interface) error {
+	present, err := a.qdisc(iface)
+	if isGone(err) || err == nil && (present == nil || present.Type() != "clsact") {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, direction := range Directions {
+		filters, err := a.filters(iface, direction)
+		if err != nil {
+			return err
+		}
+		if len(filters) > 0 {
+			return nil
+		}
+	}
+	if err := a.nl.QdiscDel(newClsact(iface)); err != nil && !isGone(err) {
+		return fmt.Errorf("remove clsact qdisc of %s: %w", iface.Name, err)
+	}
+	return nil
+}
+
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
+}
+
+// filters lists the filters of a hook; none where there is no qdisc.
+func (a *Attacher) filters(iface Interface, direction Direction) ([]netlink.Filter, error) {
+	filters, err := a.nl.FilterList(
+		&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: iface.Index}}, parent(direction))
+	if isGone(err) || errors.Is(err, unix.EINVAL) { // EINVAL: no such qdisc
+		return nil, nil
+	}
+	if err != nil {
+		return nil, wrap(err, iface, direction, "list filters")
+	}
+	return filters, nil
+}
+
+// findFilter returns our filter, nil where there is none.
+func (a *Attacher) findFilter(iface Interface, direction Direction) (*netlink.BpfFilter, error) {
+	filters, err := a.filters(iface, direction)
+	if err != nil {
+		return nil, err
+	}
+	for _, filter := range filters {
+		bpf, ok := filter.(*netlink.BpfFilter)
+		if ok && bpf.Handle == filterHandle && isOurPriority(direction, bpf.Priority) &&
+			strings.HasPrefix(bpf.Name, filterName) {
+			return bpf, nil
+		}
+	}
+	return nil, nil
+}
+
+// freePriority returns the first of our priorities that nobody uses.
+func (a *Attacher) freePriority(iface Interface, direction Direction) (uint16, error) {
+	filters, err := a.filters(iface, direction)
+	if err != nil {
+		return 0, err
+	}
+	for attempt := range attempts {
+		p := priority(direction, attempt)
+		if !slices.ContainsFunc(filters, func(f netlink.Filter) bool { return f.Attrs().Priority == p }) {
+			return p, nil
+		}
+	}
+	return 0, wrap(errors.New("all our priorities are taken"), iface, direction, "attach filter")
+}
+
+// attachFilter adds our filter. One that is there already is replaced at the
+// same priority and handle, which cls_bpf does without a gap.
+func (a *Attacher) attachFilter(iface Interface, direction Direction, program *ebpf.Program) (fresh bool, err error) {
+	present, err := a.findFilter(iface, direction)
+	if err != nil {
+		return false, err
+	}
+	var prio uint16
+	if present != nil {
+		prio = present.Priority
+	} else if prio, err = a.freePriority(iface, direction); err != nil {
+		return false, err
+	}
+	err = a.nl.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: iface.Index, Parent: parent(direction), Priority: prio,
+			Handle: filterHandle, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program.FD(), Name: filterName + string(direction), DirectAction: true,
+	})
+	if err != nil {
+		return false, wrap(err, iface, direction, "attach filter")
+	}
+	return present == nil, nil
+}
+
+func (a *Attacher) detachClsact(iface Interface) error {
+	var errs []error
+	for _, direction := range Directions {
+		filter, err := a.findFilter(iface, direction)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if filter == nil {
+			continue
+		}
+		if err := a.nl.FilterDel(filter); err != nil && !isGone(err) {
+			errs = append(errs, wrap(err, iface, direction, "remove filter"))
+		}
+	}
+	return errors.Join(errs...)
+}

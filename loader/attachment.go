@@ -1,0 +1,133 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+)
+
+// attachAll attaches to the served interfaces that have no programs yet.
+func (l *Loader) attachAll() error {
+	var errs []error
+	for _, s := range l.inOrder() {
+		if s.mechanism == attach.Auto {
+			errs = append(errs, l.attach(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// attach puts the programs on an interface, or in the place of earlier ones.
+func (l *Loader) attach(s *served) error {
+	if err := l.expectQdisc(s.target()); err != nil {
+		return err
+	}
+	result, err := l.put(l.datapath, s)
+	if err != nil {
+		return l.explain(s, err)
+	}
+	l.undoAttach(s.target(), result)
+	// The qdisc of an earlier process that attached by clsact stays until detach:
+	// to remove one from a device that is up loses packets (qdisc_graft() in
+	// net/sched/sch_api.c deactivates the whole device).
+	s.mechanism = result.Mechanism
+	if r := l.life(s.Index); r != nil {
+		r.Attached = true
+	}
+	if result.New {
+		l.log.Info("attached", "interface", s.Name, "index", s.Index, "mechanism", result.Mechanism)
+	}
+	return nil
+}
+
+// explain tells why there are no programs on an interface. One that has just gone
+// is nobody's fault: its event is next.
+func (l *Loader) explain(s *served, err error) error {
+	if isAbsent, absentErr := l.isAbsent(s.Index); isAbsent && absentErr == nil {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("interface %s: %w", s.Name, err), l.dropUnusedQdisc(s.target()))
+}
+
+// dropUnusedQdisc is dropQdisc where no program of ours is left.
+func (l *Loader) dropUnusedQdisc(target attach.Interface) error {
+	attached, err := l.attachedAnywhere(target)
+	if attached || err != nil {
+		return err
+	}
+	return l.dropQdisc(target, false)
+}
+
+// put attaches the programs of a datapath that fit the interface.
+func (l *Loader) put(d *datapath.Datapath, s *served) (attach.Result, error) {
+	programs, err := d.Programs(s.hasHeader())
+	if err != nil {
+		return attach.Result{}, err
+	}
+	return l.attacher.Attach(s.target(), programs)
+}
+
+func (l *Loader) undoAttach(target attach.Interface, result attach.Result) {
+	if result.New {
+		l.rollback.add(func() error {
+			return errors.Join(l.attacher.Detach(target), l.dropQdisc(target, false))
+		})
+	}
+}
+
+// verify looks whether the programs are still where they were put, and puts them
+// back where they are not.
+func (l *Loader) verify() error {
+	var errs []error
+	for _, s := range l.inOrder() {
+		if s.mechanism == attach.Auto {
+			continue
+		}
+		complete, err := l.isAttached(s.target())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if complete {
+			continue
+		}
+		s.mechanism = attach.Auto
+		if err := l.attach(s); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.countRepair(repairProgram)
+		l.log.Warn("programs had been taken off, attached again", "interface", s.Name)
+	}
+	return errors.Join(errs...)
+}
+
+// isAttached tells whether both programs are attached.
+func (l *Loader) isAttached(target attach.Interface) (bool, error) {
+	for _, direction := range attach.Directions {
+		_, attached, err := l.attacher.Attached(target, direction)
+		if !attached || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// detachStrays takes the programs off interfaces that no record knows, as a
+// process leaves them that is killed in its start.
+func (l *Loader) detachStrays() error {
+	pinned, err := l.attacher.Pinned()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, index := range pinned {
+		if l.life(index) == nil {
+			target := attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}
+			errs = append(errs, l.attacher.Detach(target))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// parseAddress reads an IP address. IPv4 in IPv6 clothes is refused: no packet
+// on the wire carries it, so it would match nothing.
+func parseAddress(text string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(text)
+	switch {
+	case err != nil && strings.Contains(text, "/"):
+		return netip.Addr{}, fmt.Errorf("%s is not an ip address: write it without the prefix length", quote(text))
+	case err != nil:
+		return netip.Addr{}, fmt.Errorf("%s is not an ip address such as 10.4.0.1 or 2001:db8::1", quote(text))
+	case address.Is4In6():
+		return netip.Addr{}, fmt.Errorf("%q is an ipv4-mapped address: write %s", text, address.Unmap())
+	case address.Zone() != "":
+		return netip.Addr{}, fmt.Errorf("%s has a zone: write %s", quote(text), address.WithZone(""))
+	}
+	return address, nil
+}
+
+// parsePrefix reads a network in CIDR notation, or an address as the network
+// of its own.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if !strings.Contains(text, "/") {
+		address, err := parseAddress(text)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("%s is not a network such as 192.0.2.0/24 or 2001:db8::/32", quote(text))
+	case network.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%q is an ipv4-mapped network: write %s", text, unmap(network))
+	case network != network.Masked():
+		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its prefix length: write %s or %s",
+			text, network.Masked(), netip.PrefixFrom(network.Addr(), network.Addr().BitLen()))
+	}
+	return network, nil
+}
+
+// unmap returns the IPv4 network that an IPv4-mapped one stands for.
+func unmap(network netip.Prefix) netip.Prefix {
+	const mapped = 96 // bits before the IPv4 address (RFC 4291, 2.5.5.2)
+	return netip.PrefixFrom(network.Addr().Unmap(), max(network.Bits()-mapped, 0)).Masked()
+}
+
+// prefix sets a network from a string.
+func prefix(target *netip.Prefix) func(value) error {
+	return func(v value) error {
+		text, err := v.text("a network or an address such as 192.0.2.0/24 or 2001:db8::1")
+		if err != nil {
+			return err
+		}
+		network, err := parsePrefix(text)
+		if err != nil {
+			return v.errorf("%v", err)
+		}
+		*target = network
+		return nil
+	}
+}
+
+// parseGateway reads an address that a neighbour can have.
+func parseGateway(text string) (netip.Addr, error) {
+	address, err := parseAddress(text)
+	if err != nil {
+		return address, err
+	}
+	if kind := notUnicast(address); kind != "" {
+		return address, fmt.Errorf("%q is %s: a gateway has a unicast address such as 10.4.0.1 or fe80::1", text, kind)
+	}
+	return address, nil
+}
+
+// notUnicast says what an address is that no neighbour can have, "" for one
+// that a neighbour can have.
+func notUnicast(address netip.Addr) string {
+	switch {
+	case address.IsUnspecified():
+		return "the unspecified address"
+	case address.IsLoopback():
+		return "a loopback address"
+	case address.IsMulticast():
+		return "a multicast address"
+	case address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
+	}
+	return ""
+}

@@ -1,0 +1,176 @@
+// Package config is the configuration of replypath: its types and defaults,
+// the YAML file that sets them, and the rules that a value must keep.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+)
+
+// DefaultPath is where the configuration file is looked for. The file need not
+// exist: Default is then in force.
+const DefaultPath = "/etc/replypath/replypath.yaml"
+
+// Bounds of Config.MaxEntries. The other tables are fractions of the largest
+// one, down to a quarter: with fewer than 256 places a single busy client would
+// push others out. At the upper bound the tables take some 4 GiB, all of it at
+// the start.
+const (
+	MinEntries = 1 << 10
+	MaxEntries = 1 << 24
+)
+
+// MaxExclusions is how many entries Config.Exclude may have: the programs look at
+// one after the other.
+const MaxExclusions = 64
+
+// Config is a complete configuration: what the file leaves out has its default.
+type Config struct {
+	// Interfaces are the managed interfaces in the order of the file; nil asks
+	// for discovery, which IgnoreInterfaces limits.
+	Interfaces []Interface
+	// IgnoreInterfaces are names and globs (see Match) that discovery skips.
+	IgnoreInterfaces []string
+	// Mode is in force on every interface that sets no mode of its own.
+	Mode   Mode
+	Follow Follow
+	Scope  Scope
+	// LoopbackAddresses says what happens to replies from an address that only
+	// lo or a dummy device has.
+	LoopbackAddresses LoopbackAddresses
+	// Exclude names what is never recorded and never moved.
+	Exclude []Exclusion
+	// Protocols are the IP protocol numbers that are served, each once.
+	Protocols []uint8
+	// MaxEntries is the size of the largest flow table, between the constants
+	// MinEntries and MaxEntries.
+	MaxEntries uint32
+	// FallbackRoute keeps replies being built when the default route is gone.
+	FallbackRoute bool
+	// ManageRPFilter turns strict rp_filter into loose on managed interfaces.
+	ManageRPFilter  bool
+	RepairUDPSource RepairUDPSource
+	Metrics         Metrics
+	Log             Log
+}
+
+// Interface is the configuration of one managed interface, or of all that a
+// glob matches.
+type Interface struct {
+	// Name is a name, an alternative name or a glob; see Match.
+	Name string
+	// Mode is empty where Config.Mode is in force.
+	Mode    Mode
+	NextHop NextHop
+	// Gateways replace those of their family that the routing tables name.
+	Gateways []netip.Addr
+	// Origin is where the file says so.
+	Origin Origin
+}
+
+// Exclusion matches a flow when all that it names matches.
+type Exclusion struct {
+	Peer     netip.Prefix // not valid: any
+	Self     netip.Prefix // not valid: any
+	Protocol uint8        // 0: any
+	SelfPort uint16       // host byte order; 0: any
+}
+
+// Metrics says where Prometheus metrics are served.
+type Metrics struct {
+	// Listen is "host:port"; empty switches the server off.
+	Listen string
+	// WebConfigFile is the absolute path of a configuration file of Prometheus'
+	// exporter-toolkit (TLS, basic authentication); empty for plain HTTP.
+	WebConfigFile string
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  slog.Level
+	Format string // FormatText or FormatJSON
+}
+
+// Values of Log.Format.
+const (
+	FormatText = "text"
+	FormatJSON = "json"
+)
+
+// Mode says whether replies are moved or only counted.
+type Mode string
+
+// Modes.
+const (
+	ModeEnforce Mode = "enforce"
+	ModeObserve Mode = "observe"
+)
+
+// Follow says what happens to a flow that starts to arrive by another
+// interface or from another MAC.
+type Follow string
+
+// Follow policies.
+const (
+	FollowPinned    Follow = "pinned"    // it stays where its first packet came in
+	FollowLatest    Follow = "latest"    // it goes where its last packet came in
+	FollowValidated Follow = "validated" // it moves on proof only
+)
+
+// Scope says whose flows are served.
+type Scope string
+
+// Scopes.
+const (
+	ScopeLocal Scope = "local" // flows to addresses of this host
+	ScopeAll   Scope = "all"   // forwarded flows too
+)
+
+// LoopbackAddresses says how replies from a virtual address on lo or on a
+// dummy device are treated.
+type LoopbackAddresses string
+
+// Ways to treat virtual addresses.
+const (
+	LoopbackKernel    LoopbackAddresses = "kernel"    // as routed, as LVS direct routing needs
+	LoopbackSymmetric LoopbackAddresses = "symmetric" // as any own address, as anycast hosts want
+)
+
+// RepairUDPSource says whether wildcard UDP sockets are made to answer from the
+// address that they were asked on.
+type RepairUDPSource string
+
+// Ways to repair source addresses.
+const (
+	RepairAuto  RepairUDPSource = "auto" // once a socket that needs it is there
+	RepairTrue  RepairUDPSource = "true"
+	RepairFalse RepairUDPSource = "false"
+)
+
+// NextHop says which MAC address a moved reply gets.
+type NextHop string
+
+// Next hops.
+const (
+	NextHopAuto    NextHop = "auto"     // inbound MAC on-link, else the gateway that the flow came through
+	NextHopGateway NextHop = "gateway"  // the gateway of the interface
+	NextHopLastHop NextHop = "last-hop" // the source MAC of the flow's inbound frames
+)
+
+// Default returns the configuration of an empty file.
+func Default() *Config {
+	return &Config{
+		IgnoreInterfaces:  []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*"},
+		Mode:              ModeEnforce,
+		Follow:            FollowValidated,
+		Scope:             ScopeLocal,
+		LoopbackAddresses: LoopbackKernel,
+		Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
+		MaxEntries:        262144,
+		FallbackRoute:     true,
+		ManageRPFilter:    true,
+		RepairUDPSource:   RepairAuto,
+		Metrics:           Metrics{Listen: "127.0.0.1:9945"},
+		Log:               Log{Level: slog.LevelInfo, Format: FormatText},
+	}
+}

@@ -1,0 +1,86 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+)
+
+const wantInterfaces = "a list of interfaces such as [{name: eth1}]"
+
+func (c *Config) setInterfaces(v value) error {
+	c.Interfaces = []Interface{}
+	lines := make(map[string]int)
+	err := v.list(wantInterfaces, func(item value) error {
+		settings := Interface{NextHop: NextHopAuto}
+		if err := settings.set(item); err != nil {
+			return err
+		}
+		if settings.Name == "" {
+			return item.errorf(`has no name: add one such as "name: eth1"`)
+		}
+		if first, twice := lines[settings.Name]; twice {
+			return item.errorf("%q is configured twice, first on line %d: keep one", settings.Name, first)
+		}
+		lines[settings.Name] = item.line
+		c.Interfaces = append(c.Interfaces, settings)
+		return nil
+	})
+	if err == nil && len(c.Interfaces) == 0 {
+		return v.errorf("an empty list manages nothing: list interfaces, or leave the key out to have them found")
+	}
+	return err
+}
+
+// set reads one interface. That it has a name is for the caller to check.
+func (i *Interface) set(v value) error {
+	i.Origin = Origin{File: v.file, Key: v.key, Line: v.line, Lines: make(map[string]int)}
+	return v.object("a map", []field{
+		i.noted(field{"name", i.setName}),
+		i.noted(field{"mode", oneOf(&i.Mode, modes)}),
+		i.noted(field{"next_hop", oneOf(&i.NextHop, nextHops)}),
+		i.noted(field{"gateways", i.setGateways}),
+	})
+}
+
+func (i *Interface) setName(v value) error {
+	name, err := v.text(`an interface name, alternative name or glob such as eth1 or "eth*"; put it into quotes`)
+	if err != nil {
+		return err
+	}
+	if err := CheckInterfaceName(name); err != nil {
+		return v.errorf("%v", err)
+	}
+	i.Name = name
+	return nil
+}
+
+func (i *Interface) setGateways(v value) error {
+	i.Gateways = []netip.Addr{}
+	err := v.list("a list of addresses such as [10.4.0.1]", func(item value) error {
+		gateway, err := item.gateway()
+		if err != nil {
+			return err
+		}
+		if slices.Contains(i.Gateways, gateway) {
+			return item.errorf("%s is listed twice: keep one", item)
+		}
+		i.Gateways = append(i.Gateways, gateway)
+		return nil
+	})
+	if err == nil && len(i.Gateways) == 0 {
+		return v.errorf("an empty list names no gateway: list some, or leave the key out to have them found in the routing tables")
+	}
+	return err
+}
+
+func (v value) gateway() (netip.Addr, error) {
+	text, err := v.text("an address such as 10.4.0.1 or fe80::1")
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	gateway, err := parseGateway(text)
+	if err != nil {
+		return netip.Addr{}, v.errorf("%v", err)
+	}
+	return gateway, nil
+}

@@ -1,0 +1,50 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// checkListen says why an address is none that a TCP server can listen on. ""
+// switches the server off; a host may be an address, a name or absent; port 0
+// lets the kernel choose one.
+func checkListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return listenError(address, "is not an address and a port")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return listenError(address, "has no port from 0 to 65535")
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.Is4In6() {
+			return fmt.Errorf("%s is an ipv4-mapped address: write %s", quote(address), net.JoinHostPort(ip.Unmap().String(), port))
+		}
+		return nil
+	}
+	if !isHostName(host) {
+		return listenError(address, "has no valid host")
+	}
+	return nil
+}
+
+func listenError(address, what string) error {
+	return fmt.Errorf(`%s %s: use one such as 127.0.0.1:9945, [::1]:9945 or :9945, or "" for none`, quote(address), what)
+}
+
+// longestHostName is that of DNS (RFC 1035, 2.3.4).
+const longestHostName = 253
+
+// isHostName tells whether a resolver could know the name. The empty name, all
+// addresses, passes; what looks like a mistyped IPv4 address does not.
+func isHostName(host string) bool {
+	if consistsOf(host, digits+".") {
+		return host == ""
+	}
+	return len(host) <= longestHostName && consistsOf(host, letters+digits+".-_")
+}

@@ -1,0 +1,55 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "replypath.yaml")
+	if err := os.WriteFile(path, []byte("mode: observe\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := Load(path)
+	if err != nil || config.Mode != ModeObserve {
+		t.Errorf("Load: %+v, %v", config, err)
+	}
+}
+
+func TestLoadFailures(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large.yaml")
+	if err := os.WriteFile(large, bytes.Repeat([]byte("#"), maxFileSize+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		path, message string
+		cause         error
+	}{
+		{filepath.Join(dir, "none.yaml"), "there is no such file: create it, an empty one will do", fs.ErrNotExist},
+		{dir, "cannot be read (is a directory): name a configuration file", nil},
+		{large, "is larger than 1048576 bytes: name a configuration file", nil},
+		{large + "/x", "cannot be read (not a directory): name a configuration file", nil},
+	} {
+		_, err := Load(test.path)
+		if err == nil || err.Error() != test.path+": "+test.message {
+			t.Errorf("got %v\nwant %s: %s", err, test.path, test.message)
+			continue
+		}
+		checkError(t, err)
+		if test.cause != nil && !errors.Is(err, test.cause) {
+			t.Errorf("%v does not match %v", err, test.cause)
+		}
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	err := &fs.PathError{Op: "open", Path: "f", Err: fs.ErrPermission} // root may read everything
+	if got := reason(err); got != "may not be read: make it readable or run as root" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,101 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"unicode"
+
+	"github.com/vishvananda/netlink"
+)
+
+const (
+	// maxName is the longest interface name, IFNAMSIZ less its zero byte.
+	maxName = 15
+	// maxAltName is the longest alternative name, ALTIFNAMSIZ less its zero byte.
+	maxAltName = 127
+)
+
+// ownDevice is the device that the loader makes for the fallback route.
+const ownDevice = "replypath0"
+
+// CheckInterfaceName says why a name, alternative name or glob can stand for no
+// managed interface, nil where it can. Whether the interface exists does not
+// matter, unless the name is so long that it can only be an alternative one: then
+// a slip of the pen is likelier than an interface that is still to come. The rules are those of the kernel's dev_valid_name; an address label
+// such as "eth0:1" is refused with the name to use.
+func CheckInterfaceName(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if onlyAlternative(name) && !isAlternative(name) {
+		return fmt.Errorf("%s is not an interface name: it is longer than %d characters, and no interface has it as its alternative name",
+			quote(name), maxName)
+	}
+	switch name {
+	case "lo":
+		return fmt.Errorf("%q is the loopback interface, whose traffic is never touched: name one that leads to the network", name)
+	case ownDevice:
+		return fmt.Errorf("%q is replypath's own device: name one that leads to the network", name)
+	}
+	return nil
+}
+
+// checkName applies the rules that hold for any interface, managed or not.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf(`"" is not an interface name: it is empty`)
+	case name == "." || name == "..":
+		return fmt.Errorf("%q is not an interface name: the kernel reserves it", name)
+	case len(name) > maxAltName:
+		return fmt.Errorf("%s is not an interface name: it is longer than %d characters, or %d for an alternative name",
+			quote(name), maxName, maxAltName)
+	case strings.Contains(name, "/"):
+		return fmt.Errorf("%q is not an interface name: it contains a slash", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("%q is not an interface name: it contains a space or a control character", name)
+	}
+	if device, _, isLabel := strings.Cut(name, ":"); isLabel {
+		return labelError(name, device)
+	}
+	if _, err := path.Match(name, ""); err != nil {
+		return fmt.Errorf("%q is not a glob: a bracket or a backslash is left open", name)
+	}
+	return nil
+}
+
+// labelError tells which name to use in place of an address label: flows belong
+// to the device, whatever ifconfig called one of its addresses.
+func labelError(label, device string) error {
+	if device == "" {
+		return fmt.Errorf("%q is not an interface name: it contains a colon", label)
+	}
+	return fmt.Errorf("%q is an address label, not an interface: use %q", label, device)
+}
+
+// IsGlob tells whether a name is a pattern for Match rather than a plain name.
+func IsGlob(name string) bool { return strings.ContainsAny(name, `*?[\`) }
+
+// Match tells whether a configured name or glob stands for an interface that
+// has this name or alternative name. Globs are those of path.Match.
+func Match(pattern, name string) bool {
+	if pattern == name {
+		return true
+	}
+	matched, err := path.Match(pattern, name)
+	return err == nil && matched
+}
+
+// onlyAlternative tells a plain name that is too long for anything but an
+// alternative name.
+func onlyAlternative(name string) bool { return len(name) > maxName && !IsGlob(name) }
+
+// isAlternative asks the kernel for an interface with this alternative name. Where
+// it does not answer, the name has the benefit of the doubt.
+func isAlternative(name string) bool {
+	_, err := netlink.LinkByName(name)
+	notFound := new(netlink.LinkNotFoundError)
+	return !errors.As(err, notFound)
+}

@@ -1,0 +1,72 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCheckInterfaceName(t *testing.T) {
+	for _, name := range []string{"eth0", "eth0.100", "en*", "enp129s0f1np1v*", "wlp2s0", "br-0a1b2c", "eth[01]", "ens?", "123", "..."} {
+		if err := CheckInterfaceName(name); err != nil {
+			t.Errorf("CheckInterfaceName(%q): %v", name, err)
+		}
+	}
+	refused := map[string]string{
+		"":                       `"" is not an interface name: it is empty`,
+		".":                      `"." is not an interface name: the kernel reserves it`,
+		"..":                     `".." is not an interface name: the kernel reserves it`,
+		"eth/0":                  `"eth/0" is not an interface name: it contains a slash`,
+		"eth 0":                  `"eth 0" is not an interface name: it contains a space or a control character`,
+		"eth\x00":                `"eth\x00" is not an interface name: it contains a space or a control character`,
+		"eth0:1":                 `"eth0:1" is an address label, not an interface: use "eth0"`,
+		"bond0.7:nfs":            `"bond0.7:nfs" is an address label, not an interface: use "bond0.7"`,
+		":1":                     `":1" is not an interface name: it contains a colon`,
+		"eth[0":                  `"eth[0" is not a glob: a bracket or a backslash is left open`,
+		"lo":                     `"lo" is the loopback interface, whose traffic is never touched: name one that leads to the network`,
+		"replypath0":             `"replypath0" is replypath's own device: name one that leads to the network`,
+		"enp129s0f1np1v12":       `"enp129s0f1np1v12" is not an interface name: it is longer than 15 characters, and no interface has it as its alternative name`,
+		strings.Repeat("b", 128): `"` + strings.Repeat("b", 60) + `..." is not an interface name: it is longer than 15 characters, or 127 for an alternative name`,
+	}
+	for name, want := range refused {
+		if err := CheckInterfaceName(name); err == nil || err.Error() != want {
+			t.Errorf("CheckInterfaceName(%q)\n got %v\nwant %s", name, err, want)
+		}
+	}
+}
+
+func TestMatch(t *testing.T) {
+	for _, test := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"eth0", "eth0", true},
+		{"eth0", "eth01", false},
+		{"eth*", "eth0", true},
+		{"eth*", "veth0", false},
+		{"eth[0-3]", "eth2", true},
+		{"[", "[", true}, // no glob, yet the same name
+		{"[", "a", false},
+	} {
+		if got := Match(test.pattern, test.name); got != test.want {
+			t.Errorf("Match(%q, %q) = %v", test.pattern, test.name, got)
+		}
+	}
+}
+
+func TestProtocol(t *testing.T) {
+	for name, want := range map[string]uint8{"tcp": 6, "icmpv6": 58, "ipv6-icmp": 58, "0": 0, "17": 17, "255": 255} {
+		if got, err := Protocol(name); err != nil || got != want {
+			t.Errorf("Protocol(%q) = %d, %v", name, got, err)
+		}
+	}
+	for _, name := range []string{"", "TCP", "-1", "+6", "256", "6 ", "0x6"} {
+		if got, err := Protocol(name); err == nil {
+			t.Errorf("Protocol(%q) = %d", name, got)
+		}
+	}
+	for number, want := range map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 47: "47", 58: "icmpv6", 132: "sctp"} {
+		if got := ProtocolName(number); got != want {
+			t.Errorf("ProtocolName(%d) = %q", number, got)
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package config
+
+// Overrides are the settings of the command line, which win over the file.
+type Overrides struct {
+	Interfaces []string // manage these and no others; empty: as configured
+	Observe    bool     // observe on every interface
+	Listen     *string  // Metrics.Listen; nil: as configured
+}
+
+// Apply changes a configuration. An interface that the file configures, by its
+// name or a glob, keeps its settings. Errors name the flag, or the line of the
+// file that contradicts it, and match ErrInvalid.
+func (o Overrides) Apply(c *Config) error {
+	if err := o.applyInterfaces(c); err != nil {
+		return err
+	}
+	if o.Observe {
+		c.observe()
+	}
+	if err := c.checkOverlaps(); err != nil {
+		return err
+	}
+	if o.Listen == nil {
+		return nil
+	}
+	if err := checkListen(*o.Listen); err != nil {
+		return &Error{Key: "--listen", Message: err.Error()}
+	}
+	c.Metrics.Listen = *o.Listen
+	return nil
+}
+
+func (o Overrides) applyInterfaces(c *Config) error {
+	if len(o.Interfaces) == 0 {
+		return nil
+	}
+	chosen := make([]Interface, 0, len(o.Interfaces))
+	seen := make(map[string]bool)
+	for _, name := range o.Interfaces {
+		if err := CheckInterfaceName(name); err != nil {
+			return &Error{Key: "--interface", Message: err.Error()}
+		}
+		if !seen[name] {
+			chosen = append(chosen, c.settingsOf(name))
+		}
+		seen[name] = true
+	}
+	c.Interfaces = chosen
+	return nil
+}
+
+// settingsOf returns what the file says of an interface, or the defaults. Its
+// own name goes before a glob.
+func (c *Config) settingsOf(name string) Interface {
+	for _, settings := range c.Interfaces {
+		if settings.Name == name {
+			return settings
+		}
+	}
+	for _, settings := range c.Interfaces {
+		if Match(settings.Name, name) {
+			settings.Name = name
+			return settings
+		}
+	}
+	return Interface{Name: name, NextHop: NextHopAuto}
+}
+
+func (c *Config) observe() {
+	c.Mode = ModeObserve
+	for i := range c.Interfaces {
+		c.Interfaces[i].Mode = ""
+	}
+}

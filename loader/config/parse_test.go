@@ -1,0 +1,128 @@
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// compare returns how two configurations differ, "" where they do not.
+func compare(want, got *Config) string {
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.IgnoreTypes(Origin{}))
+}
+
+func mustParse(t *testing.T, text string) *Config {
+	t.Helper()
+	config, err := Parse("replypath.yaml", []byte(text))
+	if err != nil {
+		t.Fatalf("Parse(%q): %v", text, err)
+	}
+	return config
+}
+
+func TestParseWithoutKeysIsDefault(t *testing.T) {
+	for _, text := range []string{"", "\n", "# nothing but a comment\n", "---\n", "--- {}\n", "{}", "~", "interfaces:\nmode:\nmetrics:\nlog: {level: ~}\n"} {
+		if diff := compare(Default(), mustParse(t, text)); diff != "" {
+			t.Errorf("Parse(%q) is not the default (-default +parsed):\n%s", text, diff)
+		}
+	}
+}
+
+func TestParseEveryKey(t *testing.T) {
+	got := mustParse(t, `
+interfaces:
+  - {name: eth1, mode: observe, next_hop: gateway, gateways: [10.4.0.1, "fe80::1"]}
+  - {name: "ens*", next_hop: last-hop}
+  - name: enp129s0f1np1v1
+ignore_interfaces: []
+mode: observe
+follow: pinned
+scope: all
+loopback_addresses: symmetric
+exclude:
+  - 192.0.2.0/24
+  - 2001:db8::1
+  - {peer: 0.0.0.0/0, self: 10.0.0.1, protocol: 17, self_port: 51820}
+  - {self_port: 53}
+protocols: [tcp, gre, "112", 255]
+flow_table: {max_entries: 0x10000}
+fallback_route: false
+manage_rp_filter: false
+repair_udp_source: false
+metrics: {listen: "[::1]:1", web_config_file: /etc/replypath/web.yaml}
+log: {level: debug, format: json}
+`)
+	want := &Config{
+		Interfaces: []Interface{
+			{Name: "eth1", Mode: ModeObserve, NextHop: NextHopGateway,
+				Gateways: []netip.Addr{netip.MustParseAddr("10.4.0.1"), netip.MustParseAddr("fe80::1")}},
+			{Name: "ens*", NextHop: NextHopLastHop},
+			{Name: "enp129s0f1np1v1", NextHop: NextHopAuto},
+		},
+		IgnoreInterfaces:  []string{},
+		Mode:              ModeObserve,
+		Follow:            FollowPinned,
+		Scope:             ScopeAll,
+		LoopbackAddresses: LoopbackSymmetric,
+		Exclude: []Exclusion{
+			{Peer: netip.MustParsePrefix("192.0.2.0/24")},
+			{Peer: netip.MustParsePrefix("2001:db8::1/128")},
+			{Peer: netip.MustParsePrefix("0.0.0.0/0"), Self: netip.MustParsePrefix("10.0.0.1/32"), Protocol: 17, SelfPort: 51820},
+			{SelfPort: 53},
+		},
+		Protocols:       []uint8{6, 47, 112, 255},
+		MaxEntries:      65536,
+		RepairUDPSource: RepairFalse,
+		Metrics:         Metrics{Listen: "[::1]:1", WebConfigFile: "/etc/replypath/web.yaml"},
+		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON},
+	}
+	if diff := compare(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestParseAlias(t *testing.T) {
+	got := mustParse(t, "interfaces:\n- {name: eth0, gateways: &both [10.0.0.1]}\n- {name: eth1, gateways: *both}\n")
+	if len(got.Interfaces) != 2 || len(got.Interfaces[1].Gateways) != 1 {
+		t.Errorf("an alias is not what it names: %+v", got.Interfaces)
+	}
+}
+
+// What every error has to be, whatever its cause.
+func checkError(t *testing.T, err error) {
+	t.Helper()
+	var ours *Error
+	if !errors.Is(err, ErrInvalid) || !errors.As(err, &ours) {
+		t.Errorf("%v is no *Error that matches ErrInvalid", err)
+	}
+	if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		t.Errorf("%q is not one line", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Example)
+	for _, test := range invalid {
+		f.Add(test.text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		config, err := Parse("replypath.yaml", []byte(text))
+		if (config == nil) == (err == nil) {
+			t.Fatalf("configuration %v and error %v", config, err)
+		}
+		if err != nil {
+			checkError(t, err)
+			return
+		}
+		config.Warnings()
+		if config.MaxEntries < MinEntries || config.MaxEntries > MaxEntries || len(config.Protocols) == 0 {
+			t.Errorf("out of bounds: %+v", config)
+		}
+	})
+}

@@ -1,0 +1,104 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// value is a node of the document together with where it stands, so that every
+// complaint about it can say so.
+type value struct {
+	node *yaml.Node // never an alias
+	file string
+	line int
+	key  string // path of keys, as in "interfaces[0].next_hop"; empty at the top
+}
+
+// at returns the value of a node below v. An alias stands for what it names.
+func (v value) at(node *yaml.Node, key string) value {
+	child := value{node: node, file: v.file, line: node.Line, key: key}
+	for child.node.Kind == yaml.AliasNode {
+		child.node = child.node.Alias
+	}
+	return child
+}
+
+// errorf blames the value.
+func (v value) errorf(format string, args ...any) error {
+	return &Error{File: v.file, Line: v.line, Key: v.key, Message: fmt.Sprintf(format, args...)}
+}
+
+// null tells a key without a value, which counts as absent.
+func (v value) null() bool {
+	return v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!null"
+}
+
+// String describes the value for an error message: strings in quotes, other
+// scalars bare, so that 5 and "5" differ.
+func (v value) String() string {
+	switch {
+	case v.node.Kind == yaml.MappingNode:
+		return "a map"
+	case v.node.Kind == yaml.SequenceNode:
+		return "a list"
+	case v.null():
+		return "an empty value"
+	case v.node.ShortTag() == "!!str":
+		return quote(v.node.Value)
+	}
+	return strings.Trim(quote(v.node.Value), `"`)
+}
+
+// text returns a string; want describes what it has to be.
+func (v value) text(want string) (string, error) {
+	if v.node.Kind != yaml.ScalarNode || v.node.ShortTag() != "!!str" {
+		return "", v.errorf("%s is not %s", v, want)
+	}
+	return v.node.Value, nil
+}
+
+// word returns a scalar as it is written, for values where 6 and "6" or true
+// and "true" mean the same.
+func (v value) word() (string, bool) {
+	if v.node.Kind != yaml.ScalarNode || v.null() {
+		return "", false
+	}
+	return v.node.Value, true
+}
+
+// integer returns a whole number from low to high.
+func (v value) integer(low, high int64) (int64, error) {
+	var number int64
+	isInteger := v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!int"
+	if !isInteger || v.node.Decode(&number) != nil || number < low || number > high {
+		return 0, v.errorf("%s is not a whole number from %d to %d", v, low, high)
+	}
+	return number, nil
+}
+
+// list calls each for every item; want describes the list for whoever wrote
+// something else.
+func (v value) list(want string, each func(item value) error) error {
+	if v.node.Kind != yaml.SequenceNode {
+		return v.errorf("%s is not %s", v, want)
+	}
+	for i, node := range v.node.Content {
+		if err := each(v.at(node, fmt.Sprintf("%s[%d]", v.key, i))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quote puts foreign text into quotes, escaped to stay on one line and short
+// enough to be read.
+func quote(text string) string {
+	const longest = 60
+	if runes := []rune(text); len(runes) > longest {
+		text = string(runes[:longest]) + "..."
+	}
+	return strconv.Quote(text)
+}

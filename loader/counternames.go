@@ -1,0 +1,55 @@
+package loader
+
+import (
+	"replypath/bpf"
+	"replypath/loader/config"
+)
+
+// protocolNames are how the metrics name the classes of protocols.
+var protocolNames = map[bpf.DatapathProtocolClass]string{
+	bpf.DatapathProtocolClassCLASS_OTHER:  "other",
+	bpf.DatapathProtocolClassCLASS_TCP:    config.ProtocolName(config.ProtocolTCP),
+	bpf.DatapathProtocolClassCLASS_UDP:    config.ProtocolName(config.ProtocolUDP),
+	bpf.DatapathProtocolClassCLASS_ICMP:   config.ProtocolName(config.ProtocolICMP),
+	bpf.DatapathProtocolClassCLASS_ICMPV6: config.ProtocolName(config.ProtocolICMPv6),
+	bpf.DatapathProtocolClassCLASS_SCTP:   config.ProtocolName(config.ProtocolSCTP),
+}
+
+var unparsedReasons = map[bpf.DatapathEvent]string{
+	bpf.DatapathEventEVENT_UNPARSED_TRUNCATED:         "truncated",
+	bpf.DatapathEventEVENT_UNPARSED_MALFORMED:         "malformed",
+	bpf.DatapathEventEVENT_UNPARSED_EXTENSION_HEADERS: "extension_headers",
+	bpf.DatapathEventEVENT_UNPARSED_FRAGMENT:          "fragment",
+	bpf.DatapathEventEVENT_UNPARSED_SOURCE_ROUTE:      "source_route",
+}
+
+var ignoredReasons = map[bpf.DatapathEvent]string{
+	bpf.DatapathEventEVENT_IGNORED_NOT_OWN:   "not_own",
+	bpf.DatapathEventEVENT_IGNORED_SOURCE:    "source",
+	bpf.DatapathEventEVENT_IGNORED_LOOPBACK:  "loopback",
+	bpf.DatapathEventEVENT_IGNORED_EXCLUDED:  "excluded",
+	bpf.DatapathEventEVENT_IGNORED_PROTOCOL:  "protocol",
+	bpf.DatapathEventEVENT_IGNORED_IPSEC:     "ipsec",
+	bpf.DatapathEventEVENT_IGNORED_INTERFACE: "interface",
+	bpf.DatapathEventEVENT_IGNORED_MAC:       "mac",
+	bpf.DatapathEventEVENT_IGNORED_ANSWER:    "answer",
+	bpf.DatapathEventEVENT_IGNORED_HANDSHAKE: "handshake",
+	bpf.DatapathEventEVENT_IGNORED_SEGMENT:   "segment",
+	bpf.DatapathEventEVENT_IGNORED_NO_SOCKET: "no_socket",
+}
+
+var refusedReasons = map[bpf.DatapathEvent]string{
+	bpf.DatapathEventEVENT_REFUSED_PINNED:    "pinned",
+	bpf.DatapathEventEVENT_REFUSED_CONTESTED: "contested",
+}
+
+// uncorrectedReasons are the outcomes other than asymmetric and corrected.
+var uncorrectedReasons = map[bpf.DatapathOutcome]string{
+	bpf.DatapathOutcomeOUTCOME_LINK_DOWN:      "link_down",
+	bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP:    "no_next_hop",
+	bpf.DatapathOutcomeOUTCOME_MTU:            "mtu",
+	bpf.DatapathOutcomeOUTCOME_NO_HEADER_ROOM: "no_header_room",
+	bpf.DatapathOutcomeOUTCOME_OBSERVE:        "observe",
+	bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE:   "bound_device",
+	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
+}

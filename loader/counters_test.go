@@ -1,0 +1,171 @@
+package loader
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/loader/pins"
+	"replypath/test/topology"
+)
+
+func (r *running) counters() *Counters {
+	r.bed.Helper()
+	var c *Counters
+	r.bed.inside(func() (err error) {
+		c, err = r.Counters()
+		return err
+	})
+	return c
+}
+
+func TestCounters(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	const pings = 3
+	for range pings {
+		pingB(t, s)
+	}
+	c := r.counters()
+	for _, want := range []PairCounters{
+		{Pair: Pair{From: "eth0", To: "eth1", Family: "ipv4", Protocol: "icmp"}},
+		{Pair: Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "icmpv6"}},
+	} {
+		i := slices.IndexFunc(c.Pairs, func(p PairCounters) bool { return p.Pair == want.Pair })
+		if i < 0 {
+			t.Errorf("nothing is counted for %+v", want.Pair)
+			continue
+		}
+		got := c.Pairs[i]
+		if got.CorrectedPackets != pings || got.AsymmetricPackets != pings || got.CorrectedBytes == 0 ||
+			got.CorrectedFlows != got.AsymmetricFlows || got.CorrectedFlows == 0 {
+			t.Errorf("counted %+v", got)
+		}
+		for _, reason := range uncorrectedReasons {
+			if !slices.Contains(c.Uncorrected, UncorrectedCounter{Pair: want.Pair, Reason: reason}) {
+				t.Errorf("no zero for %s of %+v", reason, want.Pair)
+			}
+		}
+	}
+	if c.Mode != "enforce" || c.ConfigError || c.LoadedAt.IsZero() || c.RPFilterDrops == nil || len(c.Features) == 0 {
+		t.Errorf("%+v", c)
+	}
+	if len(c.Unparsed) != 5 || len(c.MovesRefused) != 2 || len(c.Moves) != 6 || c.Ignored["not_own"] != 0 {
+		t.Errorf("reasons: %v, %v, %v, %v", c.Unparsed, c.Ignored, c.Moves, c.MovesRefused)
+	}
+	for _, i := range c.Interfaces {
+		want := []Hook{{"ingress", "tcx", true}, {"egress", "tcx", true}}
+		if !i.Up || i.RPFilter == nil || !cmp.Equal(i.Hooks, want) {
+			t.Errorf("interface %+v", i)
+		}
+	}
+	if len(c.Interfaces) != 2 || len(c.Gateways) != 2 || !c.Gateways[0].Reachable || c.Gateways[0].Interface != "eth0" {
+		t.Errorf("interfaces %+v, gateways %+v", c.Interfaces, c.Gateways)
+	}
+	for _, table := range c.Tables {
+		if table.Name == "connectionless" && (table.Flows == 0 || table.Admissions != table.Flows || table.Capacity < table.Flows) {
+			t.Errorf("table %+v", table)
+		}
+	}
+
+	before := c.Pairs
+	r.stop()
+	if _, err := r.Counters(); err == nil {
+		t.Error("a closed loader has counters")
+	}
+	after := b.start(nil).counters().Pairs
+	slices.SortFunc(before, comparePairs)
+	slices.SortFunc(after, comparePairs)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("after another start (-before +after):\n%s", diff)
+	}
+}
+
+func comparePairs(a, b PairCounters) int {
+	if a.Family < b.Family {
+		return -1
+	}
+	return 1
+}
+
+// What was counted for an interface stays when it goes, under its name.
+func TestCountersOfAGoneInterface(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	pingB(t, s)
+	before := r.counters().Pairs
+	b.ip("link del eth1\n")
+	b.awaitGone("eth1")
+	after := r.counters().Pairs
+	slices.SortFunc(before, comparePairs)
+	slices.SortFunc(after, comparePairs)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+func TestRecycledIDStartsAnew(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	pingB(t, s)
+	b.ip("link del eth1\n")
+	b.awaitGone("eth1")
+	id := b.lives("eth1")[0]
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := len(r.state.Interfaces)
+	for next := uint16(known + 1); next < 4096; next++ {
+		r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: next, Index: int(next) + 1<<20})
+	}
+	recycled, err := r.freeInterfaceID()
+	if err != nil || recycled != id {
+		t.Fatalf("id %d, %v, want %d", recycled, err, id)
+	}
+	pairs, err := readPairs(&r.datapath.DatapathMaps)
+	must(t, err)
+	for pair := range maps.Keys(pairs) {
+		if concerns(pair, id) {
+			t.Errorf("left: %+v", pair)
+		}
+	}
+	r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: id, Index: 1})
+	if _, err := r.freeInterfaceID(); err == nil {
+		t.Error("there is an id where all are taken")
+	}
+	r.state.Interfaces = r.state.Interfaces[:1]
+}
+
+func TestPairsInTheHash(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	m := b.maps()
+	pair := bpf.DatapathPair{From: 1, To: 2, Family: 4, Protocol: uint8(bpf.DatapathProtocolClassCLASS_TCP), Outcome: uint8(bpf.DatapathOutcomeOUTCOME_MTU)}
+	var counts []bpf.DatapathPairCount
+	must(t, m.PairSlots.Lookup(uint32(7), &counts))
+	for cpu := range counts {
+		counts[cpu] = bpf.DatapathPairCount{Pair: pair, Packets: 1, Bytes: 10}
+	}
+	must(t, m.Pairs.Put(pair, counts))
+	counts[0].Pair.To = 9
+	must(t, m.PairSlots.Put(uint32(7), counts))
+	pairs, err := readPairs(m)
+	must(t, err)
+	cpus := uint64(len(counts))
+	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
+		t.Errorf("%+v on %d cpus", got, cpus)
+	}
+	must(t, forgetCounters(m, 9))
+	must(t, forgetCounters(m, 2))
+	pairs, err = readPairs(m)
+	if must(t, err); len(pairs) != 0 {
+		t.Errorf("left: %v", pairs)
+	}
+}

@@ -1,0 +1,42 @@
+package datapath
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// FindFlow returns the entry with this digest, idle or not, nil for none: as
+// find_digest() in bpf/src/table.h.
+func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
+	first, second := bpf.Sets(digest, table.MaxEntries())
+	for _, index := range []uint32{first, second} {
+		var set bpf.DatapathFlowSet
+		if err := table.Lookup(index, &set); err != nil {
+			return nil, fmt.Errorf("read set %d: %w", index, err)
+		}
+		if way := slices.Index(set.Digest[:], digest); way >= 0 {
+			return &set.Flow[way], nil
+		}
+	}
+	return nil, nil
+}
+
+// FindOutbound returns when the host last sent by a tuple in which it spoke
+// first, in ticks; found tells whether it is known to have: as find_note()
+// in bpf/src/outbound.h.
+func FindOutbound(table *ebpf.Map, digest uint64) (sent uint32, found bool, err error) {
+	index, _ := bpf.Sets(digest, table.MaxEntries())
+	var set bpf.DatapathOutboundSet
+	if err := table.Lookup(index, &set); err != nil {
+		return 0, false, fmt.Errorf("read set %d: %w", index, err)
+	}
+	way := slices.Index(set.Digest[:], digest)
+	if way < 0 {
+		return 0, false, nil
+	}
+	return set.Sent[way], true, nil
+}

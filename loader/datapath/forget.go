@@ -1,0 +1,46 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// Forgetter takes entries out of the flow tables. The kernel does it, as only
+// it can take the locks of the sets.
+type Forgetter struct{ program *ebpf.Program }
+
+// OpenForgetter opens the one that is pinned in the directory. The error matches
+// pins.ErrNone where there is none.
+func OpenForgetter(dir string) (*Forgetter, error) {
+	program, err := openRunnable(dir, forgetName)
+	if err != nil {
+		return nil, err
+	}
+	return &Forgetter{program}, nil
+}
+
+// Close closes the program; it stays pinned.
+func (f *Forgetter) Close() error { return f.program.Close() }
+
+// Forget takes the entry with this digest out of a flow table; without one it
+// does nothing.
+func (f *Forgetter) Forget(table bpf.DatapathTable, digest uint64) error {
+	data := make([]byte, 64) // at least an Ethernet header, as for any packet
+	if _, err := binary.Encode(data, binary.NativeEndian, &bpf.DatapathForgetRequest{
+		Digest: digest, Table: uint32(table),
+	}); err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	result, err := f.program.Run(&ebpf.RunOptions{Data: data})
+	if err != nil {
+		return fmt.Errorf("run forget: %w", err)
+	}
+	if result != 0 {
+		return fmt.Errorf("forget a flow of table %d: refused", table)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+// Package datapath loads the programs and opens their maps, pinned ones first,
+// so that a new process goes on with what an earlier one left.
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/pins"
+)
+
+// Directories and names below the pin directory.
+const (
+	MapsDir    = "maps"
+	LinksDir   = "links"
+	clockName  = "clock"
+	forgetName = "forget"
+)
+
+// PinNames returns the names of everything that is pinned in a directory beside
+// the journal.
+func PinNames() []string { return []string{MapsDir, LinksDir, clockName, forgetName} }
+
+// OpenMaps opens the pinned maps for reading, and for writing entries. The
+// error matches pins.ErrNone where there are none, but not where there are some of
+// another version.
+func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	pinned := make(map[string]*ebpf.Map)
+	defer closeAll(pinned)
+	missing := ""
+	for name, mapSpec := range spec.Maps {
+		if isInternal(name) {
+			continue
+		}
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, MapsDir, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = name
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		pinned[name] = m
+		if err := compatible(mapSpec, m); err != nil && !errors.Is(err, errSize) {
+			return nil, fmt.Errorf("pinned map %s was made by another version, restart the daemon: %w", name, err)
+		}
+		mapSpec.MaxEntries = m.MaxEntries()
+	}
+	if len(pinned) == 0 {
+		return nil, fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
+	}
+	if missing != "" {
+		return nil, fmt.Errorf("map %s is missing in %s: the others were made by another version, restart the daemon", missing, dir)
+	}
+	var maps bpf.DatapathMaps
+	if err := spec.LoadAndAssign(&maps, &ebpf.CollectionOptions{MapReplacements: pinned}); err != nil {
+		return nil, fmt.Errorf("open pinned maps: %w", err)
+	}
+	return &maps, nil
+}
+
+// isInternal tells of maps that hold constants of the programs.
+func isInternal(name string) bool { return name[0] == '.' }
+
+var errSize = errors.New("another size")
+
+// compatible returns nil when the map can serve as the specified one, errSize
+// when only its capacity differs.
+func compatible(spec *ebpf.MapSpec, m *ebpf.Map) error {
+	switch {
+	case m.Type() != spec.Type:
+		return fmt.Errorf("it is a %v, not a %v", m.Type(), spec.Type)
+	case m.KeySize() != spec.KeySize:
+		return fmt.Errorf("its keys have %d bytes, not %d", m.KeySize(), spec.KeySize)
+	case m.ValueSize() != spec.ValueSize:
+		return fmt.Errorf("its values have %d bytes, not %d", m.ValueSize(), spec.ValueSize)
+	case m.Flags() != spec.Flags:
+		return fmt.Errorf("its flags are %#x, not %#x", m.Flags(), spec.Flags)
+	case m.MaxEntries() != spec.MaxEntries:
+		return errSize
+	}
+	return nil
+}
+
+func closeAll(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		m.Close()
+	}
+}

@@ -1,0 +1,33 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Address returns an address as the programs hold it: IPv4 is ::ffff:0:0/96 there.
+func Address(bytes [16]uint8) netip.Addr { return netip.AddrFrom16(bytes).Unmap() }
+
+// Port turns a field in network byte order, as it was read into host order.
+func Port(raw uint16) uint16 {
+	return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, raw))
+}
+
+// PrefixWords returns the masked address and the mask of a prefix, as Words. One that
+// is not valid matches everything.
+func PrefixWords(p netip.Prefix) (address, mask [2]uint64) {
+	if !p.IsValid() {
+		return address, mask
+	}
+	var bits [16]byte
+	for i := range p.Bits() + 128 - p.Addr().BitLen() { // IPv4 is ::ffff:0:0/96
+		bits[i/8] |= 0x80 >> (i % 8)
+	}
+	return Words(p.Masked().Addr().As16()), Words(bits)
+}
+
+// Words returns the bytes of an address as the programs read them, two words of
+// the machine's byte order.
+func Words(bytes [16]byte) [2]uint64 {
+	return [2]uint64{binary.NativeEndian.Uint64(bytes[:]), binary.NativeEndian.Uint64(bytes[8:])}
+}

@@ -1,0 +1,164 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// The tables have half as many ways again as they are meant to hold flows: with
+// two sets to choose from, there is then a free way for all but one new flow in
+// ten thousand, even in a full table (TestCapacity).
+func setsFor(flows uint32) uint32 {
+	ways := uint64(flows) * 3 / 2
+	return max(1, uint32(ways/uint64(bpf.DatapathWaysWAYS)))
+}
+
+// Capacity returns how many flows a table is meant for.
+func Capacity(table *ebpf.Map) int {
+	ways := uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS)
+	return int(ways * 2 / 3)
+}
+
+// tableSets returns the number of sets of every flow table for the configured
+// number of flows of the largest one. The others are fixed fractions of it.
+func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
+	return [...]uint32{
+		bpf.DatapathTableTABLE_HALF_OPEN:      setsFor(largest / 4),
+		bpf.DatapathTableTABLE_ESTABLISHED:    setsFor(largest),
+		bpf.DatapathTableTABLE_CONNECTIONLESS: setsFor(largest / 2),
+		bpf.DatapathTableTABLE_OUTBOUND:       setsFor(largest / 4),
+	}
+}
+
+var tableNames = [bpf.DatapathTableTABLE_END]string{
+	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
+	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
+	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
+	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
+}
+
+// batch is how many sets are read by one system call: 200 KiB.
+const batch = 256
+
+// eachSet calls visit for every set of a table until it returns false.
+func eachSet[Set any](table *ebpf.Map, visit func(*Set) bool) error {
+	var (
+		cursor  ebpf.MapBatchCursor
+		indices = make([]uint32, batch)
+		sets    = make([]Set, batch)
+	)
+	for {
+		count, err := table.BatchLookup(&cursor, indices, sets, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return fmt.Errorf("read flow table: %w", err)
+		}
+		for i := range count {
+			if !visit(&sets[i]) {
+				return nil
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// EachFlow calls visit for every entry of a flow table, idle ones included,
+// until it returns false. Entries that change meanwhile may be seen or not.
+func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
+	return eachSet(table, func(set *bpf.DatapathFlowSet) bool {
+		for way, digest := range set.Digest {
+			if digest != 0 && !visit(digest, &set.Flow[way]) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// copyFlows enters the flows of one table in another of a different size, whose
+// sets are written whole. Flows that find no room, and those that come or change
+// meanwhile, are left out; a live one comes back with its next packet.
+func copyFlows(to, from *ebpf.Map) error {
+	sets := make([]bpf.DatapathFlowSet, to.MaxEntries())
+	err := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		enter(sets, digest, flow)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for index := range sets {
+		if err := to.Put(uint32(index), &sets[index]); err != nil {
+			return fmt.Errorf("write set %d: %w", index, err)
+		}
+	}
+	return nil
+}
+
+// enter chooses between the two sets as insert() in bpf/src/table.h does.
+func enter(sets []bpf.DatapathFlowSet, digest uint64, flow *bpf.DatapathFlow) {
+	index, other := bpf.Sets(digest, uint32(len(sets)))
+	first, second := &sets[index], &sets[other]
+	if used(first) < int(bpf.DatapathWaysCROWDED) || used(first) <= used(second) {
+		place(first, digest, flow)
+		return
+	}
+	first.Flow[0].Overflowed = 1
+	place(second, digest, flow)
+}
+
+func used(set *bpf.DatapathFlowSet) int {
+	count := 0
+	for _, digest := range set.Digest {
+		if digest != 0 {
+			count++
+		}
+	}
+	return count
+}
+
+func place(set *bpf.DatapathFlowSet, digest uint64, flow *bpf.DatapathFlow) {
+	for way, taken := range set.Digest {
+		if taken == 0 {
+			overflowed := set.Flow[way].Overflowed // says something of the set
+			set.Digest[way], set.Flow[way] = digest, *flow
+			set.Flow[way].Overflowed = overflowed
+			return
+		}
+	}
+}
+
+func copyOutbound(to, from *ebpf.Map) error {
+	return eachSet(from, func(set *bpf.DatapathOutboundSet) bool {
+		for way, digest := range set.Digest {
+			if digest == 0 {
+				continue
+			}
+			if putOutbound(to, digest, set.Sent[way], set.Answered[way]) != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func putOutbound(table *ebpf.Map, digest uint64, sent uint32, answered uint32) error {
+	index, _ := bpf.Sets(digest, table.MaxEntries())
+	var set bpf.DatapathOutboundSet
+	if err := table.Lookup(index, &set); err != nil {
+		return fmt.Errorf("read set %d: %w", index, err)
+	}
+	for way, taken := range set.Digest {
+		if taken == 0 {
+			set.Digest[way], set.Sent[way], set.Answered[way] = digest, sent, answered
+			break
+		}
+	}
+	return table.Put(index, &set)
+}

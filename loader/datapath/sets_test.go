@@ -1,0 +1,106 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// tuple is the n-th of a realistic set: few clients with many connections each,
+// which differ in single bits of port and address.
+func tuple(n int) bpf.DatapathTuple {
+	address := [4]byte{10, 16, byte(n >> 14), byte(n >> 6)}
+	var port [2]byte
+	binary.BigEndian.PutUint16(port[:], uint16(32768+n%64))
+	return bpf.DatapathTuple{
+		Peer:     netip.AddrFrom4(address).As16(),
+		Self:     netip.MustParseAddr("10.4.0.100").As16(),
+		PeerPort: binary.NativeEndian.Uint16(port[:]),
+		SelfPort: 5432,
+		Protocol: 6,
+	}
+}
+
+// A table takes as many flows as it is meant for, and all but one in ten thousand
+// find a free way. Small tables are filled many times, as one flow more or less
+// is chance.
+func TestCapacity(t *testing.T) {
+	const total = 1 << 20
+	for _, flows := range []uint32{1024, 65536, 262144, total} {
+		pushed := 0
+		for range total / flows {
+			pushed += int(flows) - fill(t, flows)
+		}
+		t.Logf("tables of %d flows: %d of %d found no free way", flows, pushed, total)
+		if pushed > total/10000 {
+			t.Errorf("tables of %d flows: %d of %d found no free way", flows, pushed, total)
+		}
+	}
+}
+
+// fill enters as many flows into a table as it is meant for and returns how many
+// it holds.
+func fill(t *testing.T, flows uint32) int {
+	seeds, err := bpf.NewSeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets := make([]bpf.DatapathFlowSet, setsFor(flows))
+	for n := range int(flows) {
+		entry := &bpf.DatapathFlow{Tuple: tuple(n)}
+		enter(sets, seeds.Digest(entry.Tuple), entry)
+	}
+	held := 0
+	for i := range sets {
+		held += used(&sets[i])
+	}
+	return held
+}
+
+// outboundTable returns a table of notes with so many sets.
+func outboundTable(t *testing.T, sets uint32) *ebpf.Map {
+	t.Helper()
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbound := spec.Maps[bpf.DatapathMapOutbound]
+	outbound.MaxEntries = sets
+	table, err := ebpf.NewMap(outbound)
+	if err != nil {
+		t.Fatalf("create a map, which needs root: %v", err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
+// A note that was answered is worth more than one that was not, in a table of
+// another size as well.
+func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
+	from, to := outboundTable(t, 4), outboundTable(t, 8)
+	const digest, other, sent = 0x1234567890abcdef, 0xfedcba0987654321, 77
+	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
+		if err := putOutbound(from, digest, sent, answered); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := copyOutbound(to, from); err != nil {
+		t.Fatal(err)
+	}
+	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
+		index, _ := bpf.Sets(digest, to.MaxEntries())
+		var set bpf.DatapathOutboundSet
+		if err := to.Lookup(index, &set); err != nil {
+			t.Fatal(err)
+		}
+		way := slices.Index(set.Digest[:], digest)
+		if way < 0 || set.Sent[way] != sent || set.Answered[way] != answered {
+			t.Errorf("note %x, answered %d, became %+v", digest, answered, set)
+		}
+	}
+}

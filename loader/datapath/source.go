@@ -1,0 +1,54 @@
+package datapath
+
+import (
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/source"
+)
+
+// LoadSource loads the programs that repair the source address of what the
+// sockets of the network namespace with this cookie send. They are the caller's, to be closed.
+func (d *Datapath) LoadSource(namespace uint64) (*source.Programs, error) {
+	programs := new(source.Programs)
+	err := d.loadPrograms(programs, func(spec *ebpf.CollectionSpec) error {
+		return spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return programs, nil
+}
+
+// askedSets returns the number of sets of the table of who asked last: for one
+// in eight of the flows without a connection. Each entry is needed for as long as
+// an answer takes, and those of conversations go last.
+func askedSets(largest uint32) uint32 { return setsFor(largest / 16) }
+
+// copyAsked enters the sets of one table in another of a different size. What
+// finds no room comes back with the next question.
+func copyAsked(to, from *ebpf.Map) error {
+	return eachSet(from, func(set *bpf.DatapathAskedSet) bool {
+		for way, asker := range set.Asker {
+			if asker != 0 && putAsked(to, asker, set.Flow[way]) != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func putAsked(table *ebpf.Map, asker, flow uint64) error {
+	index, _ := bpf.Sets(asker, table.MaxEntries())
+	var set bpf.DatapathAskedSet
+	if err := table.Lookup(index, &set); err != nil {
+		return err
+	}
+	for way, taken := range set.Asker {
+		if taken == 0 {
+			set.Asker[way], set.Flow[way] = asker, flow
+			break
+		}
+	}
+	return table.Put(index, &set)
+}

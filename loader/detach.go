@@ -1,0 +1,238 @@
+package loader
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/discover/dump"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+	"replypath/loader/source"
+)
+
+// DetachOptions say what is taken away.
+type DetachOptions struct {
+	PinDir string
+	Stop   bool // end the process that owns the directory first
+	Log    *slog.Logger
+}
+
+// Detach takes away everything that was ever put on this host by way of the pin
+// directory: programs, pins, the qdiscs that were added, and the changes of
+// sysctls that still hold, those of `replypath doctor --fix` included. It returns
+// what it did, one line each, and goes on after errors.
+//
+// It needs no complete journal and may be repeated. Where nothing is pinned, it
+// looks for filters that were left without their pins only. While a process owns the directory the error matches ErrOwned,
+// unless Stop says to end that one; pins of another network namespace are
+// refused with ErrForeignNamespace.
+func Detach(ctx context.Context, options DetachOptions) (removed []string, err error) {
+	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
+		return detachStrays(options)
+	}
+	if err := checkRights(); err != nil {
+		return nil, err
+	}
+	// Before a process of another namespace is told to end.
+	if _, err := readForDetach(options); err != nil {
+		return nil, err
+	}
+	dir, err := ownToDetach(ctx, options)
+	if errors.Is(err, pins.ErrNone) {
+		return detachStrays(options)
+	}
+	if err != nil {
+		return nil, err
+	}
+	journal, err := readForDetach(options)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	d := &detacher{dir: dir, journal: journal, log: options.Log}
+	err = d.run()
+	return d.removed, err
+}
+
+// detachStrays removes filters of ours whose pins are gone: a filter, unlike a
+// link, outlives them.
+func detachStrays(options DetachOptions) (removed []string, err error) {
+	d := &detacher{journal: new(pins.Journal), log: options.Log}
+	if err := d.open(filepath.Join(options.PinDir, datapath.LinksDir)); err != nil {
+		return nil, err
+	}
+	defer d.netlink.Close()
+	err = d.programs()
+	if len(d.removed) > 0 {
+		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
+	}
+	return d.removed, err
+}
+
+// readForDetach returns the journal if it is of this network namespace. One that
+// is not there, or that cannot be read, tells nothing and keeps nobody.
+func readForDetach(options DetachOptions) (*pins.Journal, error) {
+	if _, err := pins.ReadRepairs(options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
+		return nil, err
+	}
+	journal, err := pins.ReadJournal(options.PinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return new(pins.Journal), nil
+	}
+	if err != nil {
+		options.Log.Warn("what was changed on the host cannot be told", "error", err)
+		return new(pins.Journal), nil
+	}
+	return journal, journal.CheckNamespace(options.PinDir)
+}
+
+func ownToDetach(ctx context.Context, options DetachOptions) (*pins.Dir, error) {
+	dir, err := pins.OwnExisting(options.PinDir)
+	if err == nil || !options.Stop || !errors.Is(err, pins.ErrOwned) {
+		return dir, err
+	}
+	if err := stopOwner(ctx, options.PinDir); err != nil {
+		return nil, err
+	}
+	return pins.OwnExisting(options.PinDir)
+}
+
+// detacher takes a datapath away.
+type detacher struct {
+	dir      *pins.Dir
+	journal  *pins.Journal
+	log      *slog.Logger
+	netlink  *netlink.Handle
+	attacher *attach.Attacher
+	removed  []string
+}
+
+func (d *detacher) run() error {
+	if err := d.open(d.dir.Path(datapath.LinksDir)); err != nil {
+		return errors.Join(err, d.dir.Close())
+	}
+	defer d.netlink.Close()
+	err := errors.Join(d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
+	if err != nil {
+		// The journal is still needed for the next try.
+		return errors.Join(err, d.dir.Close())
+	}
+	if err := d.dir.Remove(datapath.PinNames()...); err != nil {
+		return err
+	}
+	d.done("pins in %s", d.dir.Path())
+	return nil
+}
+
+func (d *detacher) open(links string) (err error) {
+	d.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open a netlink socket: %w", err)
+	}
+	d.attacher = attach.New(links, d.netlink, attach.Auto)
+	return nil
+}
+
+func (d *detacher) done(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	d.removed = append(d.removed, what)
+	d.log.Info("removed " + what)
+}
+
+// programs takes ours off every interface: whether or not the journal knows it.
+func (d *detacher) programs() error {
+	links, err := dump.Links(d.netlink)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(links))
+	for _, link := range links {
+		errs = append(errs, d.program(attach.Interface{Index: link.Attrs().Index, Name: link.Attrs().Name}))
+	}
+	// What is left are pins of interfaces that are gone.
+	pinned, err := d.attacher.Pinned()
+	errs = append(errs, err)
+	for _, index := range pinned {
+		errs = append(errs, d.attacher.Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *detacher) program(target attach.Interface) error {
+	var attached []string
+	for _, direction := range attach.Directions {
+		mechanism, present, err := d.attacher.Attached(target, direction)
+		if err != nil {
+			return err
+		}
+		if present {
+			attached = append(attached, fmt.Sprintf("program on %s %s (%s)", target.Name, direction, mechanism))
+		}
+	}
+	if err := d.attacher.Detach(target); err != nil {
+		return err
+	}
+	for _, what := range attached {
+		d.done("%s", what)
+	}
+	return nil
+}
+
+func (d *detacher) sourceRepair() error {
+	removed, err := source.Detach(d.dir.Path(datapath.LinksDir))
+	if removed {
+		d.done("programs on cgroup %s (source address of udp answers)", cmp.Or(d.journal.SourceCgroup, "of this host"))
+	}
+	return err
+}
+
+func (d *detacher) qdiscs() error {
+	var errs []error
+	for _, r := range d.journal.Qdiscs {
+		errs = append(errs, d.qdisc(attach.Interface{Index: r.Interface, Name: r.Name}))
+	}
+	return errors.Join(errs...)
+}
+
+// qdisc removes a qdisc that we added, unless somebody uses it.
+func (d *detacher) qdisc(target attach.Interface) error {
+	lacked, err := d.attacher.LacksQdisc(target)
+	if err != nil || lacked {
+		return err
+	}
+	if err := d.attacher.RemoveQdisc(target); err != nil {
+		return err
+	}
+	lacks, err := d.attacher.LacksQdisc(target)
+	switch {
+	case err != nil:
+		return err
+	case lacks:
+		d.done("qdisc clsact on %s", target.Name)
+	default:
+		d.log.Info("qdisc is left, as it has filters of others", "interface", target.Name)
+	}
+	return nil
+}
+
+func (d *detacher) sysctls() error {
+	var errs []error
+	for _, r := range d.journal.Sysctls {
+		restored, err := hostsettings.Restore(changeOf(r))
+		errs = append(errs, err)
+		if restored {
+			d.done("change of sysctl %s, which is %s again", r.Key, r.Before)
+		}
+	}
+	return errors.Join(errs...)
+}

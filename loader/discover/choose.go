@@ -1,0 +1,93 @@
+package discover
+
+import (
+	"fmt"
+	"slices"
+
+	"replypath/loader/config"
+)
+
+// choose decides about one device: the reason is empty where it is managed, and
+// the settings are nil where the configuration does not name it.
+//
+// A configuration that has entries manages what they name and nothing else, and
+// overrules what discovery leaves out. Only what cannot work is refused.
+func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, string) {
+	if reason := ds.unfit(d); reason != "" {
+		return nil, reason
+	}
+	if cfg.Interfaces == nil {
+		return nil, ds.skipped(d, cfg.IgnoreInterfaces)
+	}
+	entry := d.entry(cfg.Interfaces)
+	if entry == nil {
+		return nil, "not named by the configuration"
+	}
+	return entry, d.cutOut(entry, cfg.IgnoreInterfaces)
+}
+
+// unfit says why a device can never be managed, even if it is named.
+func (ds *devices) unfit(d *device) string {
+	switch {
+	case d.isLoopback():
+		return "loopback"
+	case d.name() == OwnDevice:
+		return "replypath's own device"
+	case d.link.Type() == "vrf":
+		// Neither hook of TC sees a VRF's traffic on the VRF itself.
+		return "a VRF: its ports count"
+	case !d.hasEthernetHeader() && !d.hasNoHeader():
+		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
+	}
+	if master := ds.master(d); master != "" {
+		return "a port of " + master + ", which counts in its place"
+	}
+	return ""
+}
+
+// master names the bond, bridge, team or the like that takes a device's frames
+// from it before IP sees them. The ports of a VRF keep theirs.
+func (ds *devices) master(d *device) string {
+	index := d.link.Attrs().MasterIndex
+	if index == 0 {
+		return ""
+	}
+	master := ds.byIndex[index]
+	switch {
+	case master == nil:
+		return fmt.Sprintf("interface %d", index)
+	case master.link.Type() == "vrf":
+		return ""
+	}
+	return master.name()
+}
+
+// skipped says why discovery leaves a device out.
+func (ds *devices) skipped(d *device, ignore []string) string {
+	if pattern := d.ignoredBy(ignore); pattern != "" {
+		return fmt.Sprintf("ignore_interfaces %q", pattern)
+	}
+	switch {
+	case d.link.Type() == "dummy":
+		return "dummy device"
+	case ds.isInternalBridge(d):
+		return "bridge with no port but veth or tap"
+	case len(d.addresses) == 0 && !d.served:
+		return "no global address"
+	}
+	return ""
+}
+
+// isInternalBridge tells a bridge that connects containers or virtual machines
+// with each other and the host, but not with a network. One without ports
+// connects nothing at all, as docker0 and virbr0 before the first guest; it is
+// looked at again when a port joins.
+func (ds *devices) isInternalBridge(d *device) bool {
+	if d.link.Type() != "bridge" {
+		return false
+	}
+	return !slices.ContainsFunc(ds.list, func(port *device) bool {
+		kind := port.link.Type()
+		return port.link.Attrs().MasterIndex == d.link.Attrs().Index && kind != "veth" && kind != "tuntap"
+	})
+}

@@ -1,0 +1,125 @@
+package discover
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover/dump"
+)
+
+// device is an interface with what decides whether it is managed.
+type device struct {
+	link      netlink.Link
+	addresses []netip.Prefix // global unicast
+	served    bool           // it was managed before
+}
+
+// devices are the interfaces of a network namespace.
+type devices struct {
+	list    []*device // by index
+	byIndex map[int]*device
+}
+
+func newDevices(links []netlink.Link, addresses []netlink.Addr) *devices {
+	ds := &devices{byIndex: map[int]*device{}}
+	for _, link := range links {
+		d := &device{link: link}
+		ds.byIndex[link.Attrs().Index] = d
+		ds.list = append(ds.list, d)
+	}
+	slices.SortFunc(ds.list, func(a, b *device) int {
+		return cmp.Compare(a.link.Attrs().Index, b.link.Attrs().Index)
+	})
+	for i := range addresses {
+		address := dump.Prefix(addresses[i].IPNet)
+		if d := ds.byIndex[addresses[i].LinkIndex]; d != nil && address.Addr().IsGlobalUnicast() {
+			d.addresses = append(d.addresses, address)
+		}
+	}
+	return ds
+}
+
+func (d *device) name() string { return d.link.Attrs().Name }
+
+// managed describes a device that has been chosen.
+func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+	attrs := d.link.Attrs()
+	i := Interface{
+		Index:     attrs.Index,
+		Name:      attrs.Name,
+		AltNames:  attrs.AltNames,
+		NoARP:     attrs.RawFlags&unix.IFF_NOARP != 0 || !d.hasEthernetHeader(),
+		Addresses: d.addresses,
+		Settings:  config.Interface{Name: attrs.Name},
+		Named:     settings != nil,
+	}
+	i.Refresh(d.link)
+	if settings != nil {
+		i.Settings = *settings
+	}
+	i.Settings.Mode = cmp.Or(i.Settings.Mode, cfg.Mode)
+	i.Settings.NextHop = cmp.Or(i.Settings.NextHop, config.NextHopAuto)
+	return i
+}
+
+// Refresh brings up to date what a link says of its own accord: MAC, MTU and
+// whether it is up. link has to be the interface's.
+func (i *Interface) Refresh(link netlink.Link) {
+	attrs := link.Attrs()
+	i.MTU = attrs.MTU
+	i.VRF = attrs.MasterIndex // ports of anything else are not managed
+	i.Lower = lower(link)
+	i.Up = attrs.RawFlags&unix.IFF_UP != 0 && attrs.RawFlags&unix.IFF_LOWER_UP != 0
+	i.MAC = nil
+	if hasEthernetHeader(link) {
+		i.MAC = slices.Clone(attrs.HardwareAddr)
+	}
+}
+
+func (d *device) isLoopback() bool { return d.link.Attrs().Flags&net.FlagLoopback != 0 }
+
+// leadsNowhere tells the devices that do no more than hold addresses: lo and
+// dummies.
+func (ds *devices) leadsNowhere(index int) bool {
+	d := ds.byIndex[index]
+	return d != nil && (d.isLoopback() || d.link.Type() == "dummy")
+}
+
+// hasEthernetHeader tells whether frames on the device begin with one.
+func (d *device) hasEthernetHeader() bool { return hasEthernetHeader(d.link) }
+
+func hasEthernetHeader(link netlink.Link) bool { return link.Attrs().EncapType == "ether" }
+
+// hasNoHeader tells the devices whose frames begin with the IP header. The
+// names are those that the netlink library gives to ARPHRD_*; the ones that it
+// does not know are numbered.
+func (d *device) hasNoHeader() bool {
+	switch d.link.Attrs().EncapType {
+	case "none", // tun, WireGuard, xfrm
+		"ppp", "ipip", "tunnel6", "sit", "gre",
+		"unknown519", // ARPHRD_RAWIP, cellular modems
+		"unknown823": // ARPHRD_IP6GRE
+		return true
+	}
+	return false
+}
+
+// lower is the index of the device of this namespace that passes on the frames of
+// a link as they are; 0 for none. A VLAN's have a tag there, a tunnel's are inside
+// of others.
+func lower(link netlink.Link) int {
+	attrs := link.Attrs()
+	switch link.Type() {
+	case "macvlan", "macvtap", "ipvlan", "ipvtap":
+		if attrs.NetNsID < 0 {
+			return attrs.ParentIndex
+		}
+	}
+	return 0
+}

@@ -1,0 +1,139 @@
+// Package discover finds the interfaces that replypath manages, the networks
+// that are directly connected to them, and the host's own addresses.
+package discover
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/config"
+	"replypath/loader/discover/dump"
+)
+
+// OwnDevice is the name of the device that replypath makes for itself. It is
+// never managed.
+const OwnDevice = "replypath0"
+
+// Interface is a managed interface.
+type Interface struct {
+	Index    int
+	Name     string
+	AltNames []string
+	MAC      net.HardwareAddr // nil on devices without an Ethernet header, such as tun and WireGuard
+	MTU      int              // in bytes, without the Ethernet header
+	Up       bool             // administratively up and with a carrier
+	VRF      int              // index of the VRF device that it is a port of; 0 for none
+	Lower    int              // index of the device that its frames pass as well: a macvlan's; 0 for none
+	NoARP    bool             // the kernel resolves no neighbours here: IFF_NOARP, or no Ethernet header
+	// Addresses are the global unicast addresses with their prefix length, in
+	// the kernel's order, host bits kept.
+	Addresses []netip.Prefix
+	// Settings are those of the entry of the configuration that matched, with
+	// Mode and NextHop filled in. Without an entry, Name is the interface's.
+	Settings config.Interface
+	// Named tells that the configuration names the interface, by whatever name
+	// or glob; else it was discovered.
+	Named bool
+}
+
+// Unmanaged is an interface that is left alone.
+type Unmanaged struct {
+	Name   string
+	Reason string // a few words, as for a table
+}
+
+// OnLink is a network whose hosts are reached from a managed interface without
+// a router.
+type OnLink struct {
+	Interface int          // index
+	Prefix    netip.Prefix // masked; neither a default route nor a link-local network
+}
+
+// OwnAddress is a global unicast address of any interface of this network
+// namespace, managed or not, in whatever state duplicate address detection has
+// left it.
+type OwnAddress struct {
+	Address      netip.Addr
+	LoopbackOnly bool // only lo or dummy devices carry it
+}
+
+// OwnPrefix is a network all of whose addresses are this host's although no
+// interface has them, as `ip route add local 10.9.0.0/24 dev lo` makes it in
+// the local table. An OwnAddress inside it goes first.
+type OwnPrefix struct {
+	Prefix       netip.Prefix // masked, more than one address
+	LoopbackOnly bool         // the route leads to lo or a dummy device
+}
+
+// Result is what Scan found. Interfaces and Unmanaged are in the order of their
+// index, OnLink by index and prefix, the rest by address.
+type Result struct {
+	Interfaces  []Interface
+	Unmanaged   []Unmanaged
+	OnLink      []OnLink
+	Own         []OwnAddress
+	OwnPrefixes []OwnPrefix
+	// Warnings name what the configuration asks for and what has no effect, or
+	// none yet, one line each.
+	Warnings []string
+	// Contradiction is what the configuration asks of an interface that is there
+	// and can never do it; nil for nothing. It is for whoever puts a configuration
+	// in force to refuse: an interface that comes later is served as far as it can
+	// be, and warned of. It matches config.ErrInvalid.
+	Contradiction error
+}
+
+// Scan looks at the network namespace of nl. What changes while it looks is
+// seen by the next scan: an interface that goes away meanwhile is no error.
+func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
+	return ScanServed(nl, cfg, func(int) bool { return false })
+}
+
+// ScanServed is Scan for a host on which some interfaces, by index, are served
+// already. Such an interface stays managed without an address: network managers
+// take the last one away for a moment when they configure it anew.
+func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool) (Result, error) {
+	n := network{served: served}
+	var err error
+	if n.links, err = dump.Links(nl); err != nil {
+		return Result{}, err
+	}
+	if n.addresses, err = dump.Addresses(nl); err != nil {
+		return Result{}, err
+	}
+	if n.routed, err = dump.Routes(nl, collectRouted); err != nil {
+		return Result{}, err
+	}
+	return n.evaluate(cfg), nil
+}
+
+// network is what the kernel says of a network namespace.
+type network struct {
+	links     []netlink.Link
+	addresses []netlink.Addr
+	routed    []routed
+	served    func(index int) bool // nil: none
+}
+
+func (n *network) evaluate(cfg *config.Config) Result {
+	devices := newDevices(n.links, n.addresses)
+	var r Result
+	for _, d := range devices.list {
+		d.served = n.served != nil && n.served(d.link.Attrs().Index)
+		settings, reason := devices.choose(d, cfg)
+		if reason != "" {
+			r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
+			continue
+		}
+		r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
+	}
+	r.OnLink = n.onLink(r.Interfaces)
+	r.Own = n.ownAddresses(devices)
+	r.OwnPrefixes = n.ownPrefixes(devices)
+	r.Warnings = slices.Concat(devices.unmatched(cfg), devices.overruled(cfg), r.withoutHeader(), n.strayGateways(&r))
+	r.Contradiction = r.contradiction(cfg)
+	return r
+}

@@ -1,0 +1,63 @@
+// Package dump reads whole tables of the kernel over netlink.
+//
+// The kernel does not hold a table still while it hands it out in pieces. Where
+// it notices that the table changed meanwhile, it says so (NLM_F_DUMP_INTR):
+// entries may be missing then, or stand twice. Such a dump is thrown away and
+// asked for again, a bounded number of times.
+package dump
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// attempts bounds how often a dump is asked for. An interruption needs a change
+// within the milliseconds that a dump takes; ten in a row mean a host that
+// changes faster than it can be read, and its next event brings the next try.
+const attempts = 10
+
+// Links returns every interface of the namespace.
+func Links(nl *netlink.Handle) ([]netlink.Link, error) {
+	return retry("interfaces", nl.LinkList)
+}
+
+// Addresses returns the IPv4 and IPv6 addresses of every interface, among them
+// those that are tentative, deprecated or failed duplicate address detection.
+func Addresses(nl *netlink.Handle) ([]netlink.Addr, error) {
+	return retry("addresses", func() ([]netlink.Addr, error) {
+		return nl.AddrList(nil, netlink.FAMILY_ALL)
+	})
+}
+
+// Neighbours returns the ARP and neighbour discovery entries of every
+// interface.
+func Neighbours(nl *netlink.Handle) ([]netlink.Neigh, error) {
+	return retry("neighbours", func() ([]netlink.Neigh, error) {
+		return nl.NeighList(0, netlink.FAMILY_ALL)
+	})
+}
+
+// retry repeats an interrupted dump. The error names what was listed.
+func retry[T any](what string, list func() (T, error)) (T, error) {
+	var err error
+	for range attempts {
+		var all T
+		if all, err = list(); err == nil {
+			return all, nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	var none T
+	return none, fmt.Errorf("list %s: %w", what, err)
+}
+
+// lacksFamily tells that the kernel has no such address family, as one that was
+// started with ipv6.disable=1.
+func lacksFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}

@@ -1,0 +1,148 @@
+package dump
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+func TestRetry(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		failures []error
+		want     error
+		calls    int
+	}{
+		{name: "at once", calls: 1},
+		{name: "interrupted", failures: []error{netlink.ErrDumpInterrupted, netlink.ErrDumpInterrupted}, calls: 3},
+		{name: "interrupted without end", failures: slices.Repeat([]error{netlink.ErrDumpInterrupted}, 100),
+			want: netlink.ErrDumpInterrupted, calls: attempts},
+		{name: "another error", failures: []error{unix.EPERM}, want: unix.EPERM, calls: 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			calls := 0
+			got, err := retry("things", func() ([]int, error) {
+				calls++
+				if calls <= len(test.failures) {
+					return []int{-1}, test.failures[calls-1]
+				}
+				return []int{1, 2}, nil
+			})
+			if !errors.Is(err, test.want) || calls != test.calls {
+				t.Errorf("error %v after %d calls, want %v after %d", err, calls, test.want, test.calls)
+			}
+			switch {
+			case test.want == nil && !slices.Equal(got, []int{1, 2}):
+				t.Errorf("got %v", got)
+			case test.want != nil && got != nil:
+				t.Errorf("got %v beside an error", got)
+			case test.want != nil && !strings.Contains(err.Error(), "list things"):
+				t.Errorf("error %q does not say what was listed", err)
+			}
+		})
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := n.Host("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := h.Command(t.Context(), "ip", "-batch", "-")
+	c.Stdin = strings.NewReader(`
+link add eth0 type veth peer name eth1
+link set eth0 up
+link set eth1 up
+addr add 10.1.0.100/24 dev eth0
+addr add 2001:db8:1::100/64 dev eth0
+route add default via 10.1.0.1
+route add 10.9.0.0/16 via inet6 2001:db8:1::1 dev eth0 table 1000
+route add 10.8.0.0/16 nexthop via 10.1.0.2 nexthop dev eth1
+route add 2001:db8:8::/48 table 7 nexthop via 2001:db8:1::2 dev eth0 nexthop via 2001:db8:1::3 dev eth0
+route add unreachable 10.7.0.0/16
+route add local 10.6.0.0/16 dev lo
+route add local 2001:db8:6::/48 dev lo
+`)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v\n%s", err, out)
+	}
+
+	type seen struct {
+		family, kind, table int
+		dst                 netip.Prefix
+		hop                 Hop
+	}
+	got, err := Routes(h.Netlink(), func(r Route, add func(seen)) {
+		for _, hop := range r.Hops {
+			add(seen{r.Family, r.Type, r.Table, r.Dst, hop})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := func(name string) int {
+		link, err := h.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link.Attrs().Index
+	}
+	lo, eth0, eth1 := index("lo"), index("eth0"), index("eth1")
+	v4, v6 := unix.AF_INET, unix.AF_INET6
+	for _, want := range []seen{
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.1.0.0/24"), Hop{Interface: eth0}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{eth0, netip.MustParseAddr("10.1.0.1")}},
+		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{eth0, netip.MustParseAddr("2001:db8:1::1")}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{eth0, netip.MustParseAddr("10.1.0.2")}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{Interface: eth1}},
+		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.6.0.0/16"), Hop{Interface: lo}},
+		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.1.0.100/32"), Hop{Interface: eth0}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::2")}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::3")}},
+		{v6, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("2001:db8:6::/48"), Hop{Interface: lo}},
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("missing: %+v", want)
+		}
+	}
+	unique := map[seen]bool{}
+	for _, s := range got {
+		if unique[s] {
+			t.Errorf("twice: %+v", s)
+		}
+		unique[s] = true
+		if s.dst == netip.MustParsePrefix("10.7.0.0/16") {
+			t.Errorf("an unreachable route has a hop: %+v", s)
+		}
+	}
+}
+
+func TestConversions(t *testing.T) {
+	if got := Address(nil); got.IsValid() {
+		t.Errorf("no address became %v", got)
+	}
+	if got := Address(net.IPv4(10, 0, 0, 1)); got != netip.AddrFrom4([4]byte{10, 0, 0, 1}) {
+		t.Errorf("an IPv4 address in 16 bytes became %v", got)
+	}
+	if got := Prefix(nil); got.IsValid() {
+		t.Errorf("no prefix became %v", got)
+	}
+	mapped := &net.IPNet{IP: net.IPv4(10, 0, 0, 0).To16(), Mask: net.CIDRMask(104, 128)}
+	if got := Prefix(mapped); got.IsValid() {
+		t.Errorf("an IPv4-mapped prefix became %v", got)
+	}
+}

@@ -1,0 +1,102 @@
+package dump
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Route is what the next hops and the neighbourhood of a host depend on.
+type Route struct {
+	Family   int          // unix.AF_INET or unix.AF_INET6
+	Type     int          // unix.RTN_UNICAST, unix.RTN_LOCAL, ...
+	Table    int          // unix.RT_TABLE_MAIN, ...
+	Metric   int          // the smallest goes first
+	Protocol int          // who made it: unix.RTPROT_BOOT, ...
+	Dst      netip.Prefix // all zero for a default route
+	Hops     []Hop        // more than one for a multipath route, none for an unreachable one
+}
+
+// Hop is one way out of a route.
+type Hop struct {
+	Interface int        // index, 0 where the route names none
+	Gateway   netip.Addr // not valid: what the route leads to is on-link
+}
+
+// Routes goes through the routes of both families in all tables, those of VRFs
+// and the local table included, and returns each value that collect has added
+// once, in no particular order. Only these values are kept: a table may hold a
+// million routes, and they share a handful of gateways. collect must not use
+// the handle; it is called anew for every route when the dump is repeated.
+//
+// Routes through nexthop objects look like any other as long as the sysctl
+// net.ipv4.nexthop_compat_mode is on, as it is by default; without it, the
+// kernel leaves their next hops out.
+func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
+	found := map[T]struct{}{}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		values, err := retry("routes", func() (map[T]struct{}, error) { return routes(nl, family, collect) })
+		if err != nil && !lacksFamily(err) {
+			return nil, err
+		}
+		for v := range values {
+			found[v] = struct{}{}
+		}
+	}
+	list := make([]T, 0, len(found))
+	for v := range found {
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+func routes[T comparable](nl *netlink.Handle, family int, collect func(Route, func(T))) (map[T]struct{}, error) {
+	found := map[T]struct{}{}
+	add := func(v T) { found[v] = struct{}{} }
+	// RT_FILTER_TABLE with the table left unspecified: without it, the library
+	// returns nothing but the main table.
+	everyTable := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+	err := nl.RouteListFilteredIter(family, everyTable, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		collect(newRoute(&r), add)
+		return true
+	})
+	return found, err
+}
+
+func newRoute(r *netlink.Route) Route {
+	route := Route{Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Priority, Protocol: int(r.Protocol), Dst: Prefix(r.Dst)}
+	for _, hop := range r.MultiPath {
+		route.Hops = append(route.Hops, Hop{hop.LinkIndex, gateway(hop.Gw, hop.Via)})
+	}
+	if len(r.MultiPath) == 0 && r.LinkIndex != 0 {
+		route.Hops = append(route.Hops, Hop{r.LinkIndex, gateway(r.Gw, r.Via)})
+	}
+	return route
+}
+
+// gateway returns the address of RTA_GATEWAY or, where an IPv4 route leads
+// through an IPv6 router, of RTA_VIA.
+func gateway(gw net.IP, via netlink.Destination) netip.Addr {
+	if v, ok := via.(*netlink.Via); ok {
+		gw = v.Addr
+	}
+	return Address(gw)
+}
+
+// Address converts an address; the result is not valid where there is none.
+func Address(ip net.IP) netip.Addr {
+	address, _ := netip.AddrFromSlice(ip)
+	return address.Unmap()
+}
+
+// Prefix converts an address with its prefix length, host bits kept; the result
+// is not valid where there is none.
+func Prefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(Address(n.IP), bits)
+}

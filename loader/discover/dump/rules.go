@@ -1,0 +1,53 @@
+package dump
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Rule is a rule of policy routing, with its action (nl.FR_ACT_TO_TBL,
+// nl.FR_ACT_PROHIBIT, ...), which the library leaves out.
+type Rule struct {
+	netlink.Rule
+	Action uint8
+}
+
+// Rules returns the rules of both families in the order in which they are asked,
+// IPv4 first.
+func Rules(h *netlink.Handle) ([]Rule, error) {
+	var all []Rule
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := retry("rules", func() ([]Rule, error) { return rules(h, family) })
+		if err != nil && !lacksFamily(err) {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+// rules asks twice, once for what the library reads and once for the actions.
+// What changes in between is an interruption.
+func rules(h *netlink.Handle, family int) ([]Rule, error) {
+	list, err := h.RuleList(family)
+	if err != nil {
+		return nil, err
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP)
+	request.AddData(nl.NewIfInfomsg(family))
+	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWRULE)
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) != len(list) {
+		return nil, fmt.Errorf("%w: %d rules have become %d", netlink.ErrDumpInterrupted, len(list), len(messages))
+	}
+	all := make([]Rule, len(list))
+	for n, m := range messages {
+		all[n] = Rule{list[n], nl.DeserializeRtMsg(m).Type}
+	}
+	return all, nil
+}

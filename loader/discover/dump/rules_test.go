@@ -1,0 +1,64 @@
+package dump
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+func TestRules(t *testing.T) {
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := n.Host("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arguments := range []string{
+		"rule add from 10.4.0.100 lookup 100 priority 5",
+		"rule add to 10.9.0.0/24 prohibit priority 6",
+		"-6 rule add from 2001:db8::1 blackhole priority 7",
+		"-6 rule add from 2001:db8::2 unreachable priority 8",
+	} {
+		if out, err := h.Command(t.Context(), "ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v\n%s", arguments, err, out)
+		}
+	}
+	type rule struct {
+		family, priority, table int
+		action                  uint8
+	}
+	var got []rule
+	err = h.Do(func() error {
+		all, err := Rules(h.Netlink())
+		for _, r := range all {
+			got = append(got, rule{r.Family, r.Priority, r.Table, r.Action})
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []rule{
+		{unix.AF_INET, 0, unix.RT_TABLE_LOCAL, nl.FR_ACT_TO_TBL},
+		{unix.AF_INET, 5, 100, nl.FR_ACT_TO_TBL},
+		{unix.AF_INET, 6, 0, nl.FR_ACT_PROHIBIT},
+		{unix.AF_INET, 32766, unix.RT_TABLE_MAIN, nl.FR_ACT_TO_TBL},
+		{unix.AF_INET, 32767, unix.RT_TABLE_DEFAULT, nl.FR_ACT_TO_TBL},
+		{unix.AF_INET6, 0, unix.RT_TABLE_LOCAL, nl.FR_ACT_TO_TBL},
+		{unix.AF_INET6, 7, 0, nl.FR_ACT_BLACKHOLE},
+		{unix.AF_INET6, 8, 0, nl.FR_ACT_UNREACHABLE},
+		{unix.AF_INET6, 32766, unix.RT_TABLE_MAIN, nl.FR_ACT_TO_TBL},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,90 @@
+package discover
+
+import (
+	"fmt"
+	"slices"
+
+	"replypath/loader/config"
+)
+
+// entry returns the entry of the configuration that holds for a device: the
+// first that has its name, else the first that has an alternative name of it,
+// else the first glob that matches any of them; nil for none. Of two globs that
+// match the same name, the configuration has made sure that they say the same.
+func (d *device) entry(entries []config.Interface) *config.Interface {
+	for _, names := range []func(config.Interface) bool{
+		func(e config.Interface) bool { return e.Name == d.name() },
+		func(e config.Interface) bool { return slices.Contains(d.link.Attrs().AltNames, e.Name) },
+		func(e config.Interface) bool { return d.matches(e.Name) },
+	} {
+		if i := slices.IndexFunc(entries, names); i >= 0 {
+			return &entries[i]
+		}
+	}
+	return nil
+}
+
+// matches tells whether a name or glob stands for the device, by its name or an
+// alternative one.
+func (d *device) matches(pattern string) bool {
+	return config.Match(pattern, d.name()) ||
+		slices.ContainsFunc(d.link.Attrs().AltNames, func(name string) bool { return config.Match(pattern, name) })
+}
+
+// ignoredBy returns the first pattern of ignore_interfaces that matches.
+func (d *device) ignoredBy(patterns []string) string {
+	if i := slices.IndexFunc(patterns, d.matches); i >= 0 {
+		return patterns[i]
+	}
+	return ""
+}
+
+// cutOut says why a device is not managed although an entry matches it:
+// ignore_interfaces takes single interfaces out of a glob, "eth9" out of "eth*"
+// or "docker*" out of "*". It does not undo an entry as a whole, neither a plain
+// name nor "br-lan*", which the default pattern "br-*" would swallow.
+func (d *device) cutOut(entry *config.Interface, ignore []string) string {
+	if !config.IsGlob(entry.Name) {
+		return ""
+	}
+	pattern := d.ignoredBy(slices.DeleteFunc(slices.Clone(ignore), func(pattern string) bool {
+		return config.Match(pattern, entry.Name)
+	}))
+	if pattern == "" {
+		return ""
+	}
+	return fmt.Sprintf("ignore_interfaces %q", pattern)
+}
+
+// unmatched warns of entries of the configuration that have no effect yet, and
+// of those that name what cannot be managed.
+func (ds *devices) unmatched(cfg *config.Config) []string {
+	var warnings []string
+	for _, entry := range cfg.Interfaces {
+		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
+			warnings = append(warnings, warning)
+		}
+	}
+	return warnings
+}
+
+func (ds *devices) unmatchedEntry(name string) string {
+	refused := ""
+	for _, d := range ds.list {
+		if !d.matches(name) {
+			continue
+		}
+		reason := ds.unfit(d)
+		if reason == "" {
+			return ""
+		}
+		refused = fmt.Sprintf("interface %s is not managed: %s", name, reason)
+	}
+	switch {
+	case config.IsGlob(name):
+		return fmt.Sprintf("no interface matches %q yet: what appears is managed then", name)
+	case refused != "":
+		return refused
+	}
+	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
+}

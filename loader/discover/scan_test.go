@@ -1,0 +1,333 @@
+package discover
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+)
+
+// equal compares by value, addresses included.
+var equal = gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+var equalAddr = gocmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+func TestDiscovery(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add eth0 address 02:00:00:00:00:01 type veth peer name far0
+link add eth1 type veth peer name far1
+link add eth2 type veth peer name far2
+link add docker0 type bridge
+link add lan0 type bridge
+link add guests0 type bridge
+link add empty0 type bridge
+link add tap1 type veth peer name far3
+link add port1 type vxlan id 1 dstport 4789 local 10.1.0.100
+link add replypath0 type veth peer name far4
+tuntap add tap2 mode tap
+tuntap add tun0 mode tun
+link set tap1 master guests0
+link set tap2 master guests0
+link set port1 master lan0
+link property add dev eth0 altname enp1s0 altname production
+link set eth0 mtu 1400 up
+link set far0 up
+link set eth1 up
+link set eth2 up
+addr add 10.1.0.100/24 dev eth0
+addr add 10.1.0.101/24 dev eth0
+addr add 2001:db8:1::100/64 dev eth0
+addr add 10.2.0.100/24 dev eth1
+addr add 169.254.7.7/16 dev eth2
+addr add 172.17.0.1/16 dev docker0
+addr add 10.5.0.1/24 dev lan0
+addr add 10.6.0.1/24 dev guests0
+addr add 10.7.0.1/24 dev empty0
+addr add 10.8.0.1/24 dev tap1
+addr add 10.9.0.1/24 dev tun0
+addr add 10.10.0.1/24 dev replypath0
+`)
+	r := scan(t, h, config.Default())
+
+	if want, got := []string{"eth0", "eth1", "lan0", "tun0"}, slices.Sorted(slices.Values(names(r))); !slices.Equal(want, got) {
+		t.Errorf("managed %q, want %q", got, want)
+	}
+	want := map[string]string{
+		"lo":         "loopback",
+		"far0":       "no global address",
+		"far1":       "no global address",
+		"far2":       "no global address",
+		"far3":       "no global address",
+		"far4":       "no global address",
+		"eth2":       "no global address",
+		"docker0":    `ignore_interfaces "docker*"`,
+		"guests0":    "bridge with no port but veth or tap",
+		"empty0":     "bridge with no port but veth or tap",
+		"tap1":       "a port of guests0, which counts in its place",
+		"tap2":       "a port of guests0, which counts in its place",
+		"port1":      "a port of lan0, which counts in its place",
+		"replypath0": "replypath's own device",
+	}
+	if diff := gocmp.Diff(want, reasons(r)); diff != "" {
+		t.Errorf("unmanaged (-want +got):\n%s", diff)
+	}
+	if len(r.Warnings) != 0 {
+		t.Errorf("warnings: %q", r.Warnings)
+	}
+	if !slices.IsSortedFunc(r.Interfaces, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) }) {
+		t.Errorf("not in the order of their index: %v", r.Interfaces)
+	}
+	link, err := h.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eth0 := Interface{
+		Index:     link.Attrs().Index,
+		Name:      "eth0",
+		AltNames:  []string{"enp1s0", "production"},
+		MAC:       net.HardwareAddr{2, 0, 0, 0, 0, 1},
+		MTU:       1400,
+		Up:        true,
+		Addresses: []netip.Prefix{prefix("10.1.0.100/24"), prefix("10.1.0.101/24"), prefix("2001:db8:1::100/64")},
+		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto},
+	}
+	if diff := gocmp.Diff(eth0, find(t, r, "eth0"), equal, equalAddr); diff != "" {
+		t.Errorf("eth0 (-want +got):\n%s", diff)
+	}
+	if eth1 := find(t, r, "eth1"); eth1.Up {
+		t.Error("eth1 is up without a carrier")
+	}
+	if tun := find(t, r, "tun0"); tun.MAC != nil || !tun.NoARP {
+		t.Errorf("tun0 has MAC %v, NoARP %v", tun.MAC, tun.NoARP)
+	}
+}
+
+func find(t *testing.T, r Result, name string) Interface {
+	t.Helper()
+	i := slices.IndexFunc(r.Interfaces, func(i Interface) bool { return i.Name == name })
+	if i < 0 {
+		t.Fatalf("%s is not managed: %q", name, reasons(r))
+	}
+	return r.Interfaces[i]
+}
+
+// A bridge is looked at again when its ports change.
+func TestBridgeGetsAnUplink(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add br1 type bridge
+addr add 10.5.0.1/24 dev br1
+link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
+`)
+	if got := names(scan(t, h, config.Default())); got != nil {
+		t.Errorf("managed %q, want none", got)
+	}
+	ip(t, h, "link set uplink master br1")
+	if got, want := names(scan(t, h, config.Default())), []string{"br1"}; !slices.Equal(got, want) {
+		t.Errorf("managed %q, want %q", got, want)
+	}
+}
+
+// An address that duplicate address detection refused is the host's all the
+// same.
+func TestAddressInAnyState(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add eth0 type veth peer name far0
+link set eth0 up
+addr add 2001:db8::1/64 dev eth0 preferred_lft 0
+addr add 2001:db8::2/64 dev eth0 nodad
+`)
+	if err := h.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
+	r := scan(t, h, config.Default())
+	want := []OwnAddress{{address("2001:db8::1"), false}, {address("2001:db8::2"), false}, {address("2001:db8::3"), false}}
+	if diff := gocmp.Diff(want, r.Own, equalAddr); diff != "" {
+		t.Errorf("own addresses (-want +got):\n%s", diff)
+	}
+	if n := len(find(t, r, "eth0").Addresses); n != 3 {
+		t.Errorf("%d addresses, want 3", n)
+	}
+}
+
+func TestOwnAddresses(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add eth0 type veth peer name far0
+link set eth0 up
+link set far0 up
+addr add 10.1.0.100/24 dev eth0
+addr add 10.1.0.1 peer 10.1.0.2 dev far0
+addr add 192.0.2.1/32 dev lo
+addr add 192.0.2.2/32 dev lo
+addr add 192.0.2.2/32 dev eth0
+addr add 2001:db8::1/128 dev lo
+route add local 198.51.100.7/32 dev lo
+route add local 198.51.100.128/25 dev lo
+route add local 203.0.113.0/24 dev eth0
+route add local 2001:db8:9::/64 dev lo
+route add local default dev lo table 100
+route add local 10.8.0.0/16 dev lo table 100
+route add local 10.8.0.1/32 dev lo table 100
+route add local 2001:db8:8::/64 dev lo table 100
+`)
+	r := scan(t, h, config.Default())
+	own := []OwnAddress{
+		{address("10.1.0.1"), false},
+		{address("10.1.0.100"), false},
+		{address("192.0.2.1"), true},
+		{address("192.0.2.2"), false},
+		{address("198.51.100.7"), true},
+		{address("2001:db8::1"), true},
+	}
+	if diff := gocmp.Diff(own, r.Own, equalAddr); diff != "" {
+		t.Errorf("own addresses (-want +got):\n%s", diff)
+	}
+	prefixes := []OwnPrefix{
+		{prefix("198.51.100.128/25"), true},
+		{prefix("203.0.113.0/24"), false},
+		{prefix("2001:db8:9::/64"), true},
+	}
+	if diff := gocmp.Diff(prefixes, r.OwnPrefixes, equal); diff != "" {
+		t.Errorf("own prefixes (-want +got):\n%s", diff)
+	}
+}
+
+func TestOnLink(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add eth0 type veth peer name far0
+link add eth1 type veth peer name far1
+link set eth0 up
+link set far0 up
+link set eth1 up
+link set far1 up
+addr add 10.1.0.100/24 dev eth0
+addr add 2001:db8:1::100/64 dev eth0
+addr add 10.2.0.1 peer 10.2.0.2/32 dev eth1
+addr add 10.3.0.1/24 dev eth1 noprefixroute
+addr add 2001:db8:3::1/64 dev eth1 noprefixroute
+addr add 2001:db8:4::1 peer 2001:db8:4::2 dev eth1
+addr add 192.0.2.1/32 dev eth1
+addr add 2001:db8:5::1/128 dev eth1
+route add default via 10.1.0.1
+route add default via 10.2.0.2 table 7
+route add default dev eth1 table 8
+route add 10.9.0.0/24 via 10.1.0.1
+route add 10.10.0.0/24 dev eth1
+route add 10.11.0.0/24 dev eth1 table 100
+route add 10.12.0.0/24 nexthop dev eth0 nexthop dev eth1
+route add 10.13.0.0/24 dev far1
+route add unreachable 10.14.0.0/24
+route add 2001:db8:6::/64 dev eth0
+route add 2001:db8:7::/64 via 2001:db8:1::1
+route add 2001:db8:8::/64 dev eth1 table 100
+`)
+	r := scan(t, h, config.Default())
+	eth0, eth1 := find(t, r, "eth0").Index, find(t, r, "eth1").Index
+	want := []OnLink{
+		{eth0, prefix("10.1.0.0/24")},
+		{eth0, prefix("10.12.0.0/24")},
+		{eth0, prefix("2001:db8:1::/64")},
+		{eth0, prefix("2001:db8:6::/64")},
+		{eth1, prefix("10.2.0.2/32")},
+		{eth1, prefix("10.3.0.0/24")},
+		{eth1, prefix("10.10.0.0/24")},
+		{eth1, prefix("10.11.0.0/24")},
+		{eth1, prefix("10.12.0.0/24")},
+		{eth1, prefix("2001:db8:3::/64")},
+		{eth1, prefix("2001:db8:4::2/128")},
+		{eth1, prefix("2001:db8:8::/64")},
+	}
+	slices.SortStableFunc(want, func(a, b OnLink) int { return cmp.Compare(a.Interface, b.Interface) })
+	if diff := gocmp.Diff(want, r.OnLink, equal); diff != "" {
+		t.Errorf("on-link (-want +got):\n%s", diff)
+	}
+}
+
+func TestStrayGateways(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add eth0 type veth peer name far0
+link set eth0 up
+link set far0 up
+addr add 10.1.0.100/24 dev eth0
+addr add 192.0.2.1/32 dev eth0
+route add default via 172.31.1.1 dev eth0 onlink
+`)
+	cfg := named(config.Interface{Name: "eth0", Gateways: []netip.Addr{
+		address("10.1.0.1"), address("10.4.0.1"), address("172.31.1.1"), address("fe80::1"), address("2001:db8::1"),
+	}})
+	want := []string{
+		"gateway 10.4.0.1 is outside the present networks of interface eth0: it is used once it answers there",
+		"gateway 2001:db8::1 is outside the present networks of interface eth0: it is used once it answers there",
+	}
+	if diff := gocmp.Diff(want, scan(t, h, cfg).Warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	ip(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
+	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
+		t.Errorf("warnings with the addresses there: %q", got)
+	}
+}
+
+// Interfaces, addresses and routes come and go while the scan goes on.
+func TestScanWhileInterfacesComeAndGo(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
+	other, err := netlink.NewHandleAt(h.Namespace(), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	stop, churned := make(chan struct{}), make(chan error, 1)
+	go func() { churned <- churn(other, stop) }()
+	for range 200 {
+		r := scan(t, h, named(config.Interface{Name: "eth0"}))
+		if got := names(r); !slices.Equal(got, []string{"eth0"}) {
+			t.Errorf("managed %q", got)
+		}
+	}
+	close(stop)
+	if err := <-churned; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// churn makes interfaces with addresses and deletes them until it is stopped.
+func churn(nl *netlink.Handle, stop <-chan struct{}) error {
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = fmt.Sprintf("br%d", n%8)
+		bridge := &netlink.Bridge{LinkAttrs: attrs}
+		if err := nl.LinkAdd(bridge); err != nil {
+			return fmt.Errorf("add a bridge: %w", err)
+		}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 9, byte(n), 1), Mask: net.CIDRMask(24, 32)}}
+		if err := nl.AddrAdd(bridge, a); err != nil {
+			return fmt.Errorf("add an address: %w", err)
+		}
+		if err := nl.LinkDel(bridge); err != nil {
+			return fmt.Errorf("delete a bridge: %w", err)
+		}
+	}
+}

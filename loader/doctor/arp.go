@@ -1,0 +1,116 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"replypath/loader/discover"
+)
+
+// arpIgnore finds interfaces that answer ARP requests for addresses that other
+// interfaces have. The larger one of both values is in force.
+//
+//	1  only for addresses of the interface itself
+//	2  also only to senders in the same subnet
+//	3  not for addresses of scope host
+//	8  for none (ip-sysctl.rst)
+func arpIgnore(h *Host) []Finding {
+	return arp(h, "arp_ignore", "1", func(effective int) bool {
+		return effective == 1 || effective == 2 || effective == 8
+	}, "answers arp requests for %s")
+}
+
+// arpAnnounce finds interfaces that ask by ARP in the name of an address that
+// another interface has, which teaches the neighbours a wrong MAC.
+func arpAnnounce(h *Host) []Finding {
+	return arp(h, "arp_announce", "2", func(effective int) bool { return effective == 2 },
+		"may send arp requests from %s")
+}
+
+func arp(h *Host, leaf, wanted string, isEnough func(int) bool, effect string) []Finding {
+	var found []Finding
+	for _, i := range h.Interfaces {
+		strangers, virtual := h.strangers(i)
+		device, all, known := h.setting("ipv4", i.Name, leaf)
+		if !known || len(strangers) == 0 {
+			continue
+		}
+		effective := max(device, all)
+		text := values(leaf, all, device, effective)
+		if isEnough(effective) {
+			found = append(found, finding(OK, i.Name, text, ""))
+			continue
+		}
+		severity := Warning
+		if virtual && leaf == "arp_ignore" {
+			severity = Error // the balancer loses the address to this host
+		}
+		text += ": " + fmt.Sprintf(effect, strings.Join(strangers, ", "))
+		found = append(found, mending(severity, i.Name, text, of4(i.Name, leaf, wanted)))
+	}
+	return found
+}
+
+// strangers names the IPv4 addresses that hosts on an interface's network may ask
+// for although it does not have them: those of other interfaces in the same
+// network, and all that only lo or a dummy device has. virtual tells that one of
+// the latter is in the network itself, as with LVS direct routing.
+func (h *Host) strangers(i discover.Interface) (names []string, virtual bool) {
+	if i.NoARP {
+		return nil, false
+	}
+	for _, d := range h.Devices {
+		for _, p := range d.Addresses {
+			a := p.Addr()
+			isVirtual, isNear := h.isVirtual(a), h.isNear(i, a)
+			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isNear {
+				continue
+			}
+			names = append(names, fmt.Sprintf("%s of %s", a, d.Name))
+			virtual = virtual || isVirtual && isNear
+		}
+	}
+	return names, virtual
+}
+
+// isNear tells whether hosts on an interface's network take an address for one of
+// their network.
+func (h *Host) isNear(i discover.Interface, a netip.Addr) bool {
+	for _, p := range i.Addresses {
+		if p.Masked().Contains(a) && !p.IsSingleIP() {
+			return true
+		}
+	}
+	_, onLink := h.onLink(i.Index, a)
+	return onLink
+}
+
+// isVirtual tells whether only lo or a dummy device has an address.
+func (h *Host) isVirtual(a netip.Addr) bool {
+	for _, o := range h.Own {
+		if o.Address == a {
+			return o.LoopbackOnly
+		}
+	}
+	return false
+}
+
+// loopbackAddresses names the addresses that only lo or a dummy device has, and
+// what the configuration says of replies from them.
+func loopbackAddresses(h *Host) []Finding {
+	var found []Finding
+	for _, o := range h.Own {
+		if !o.LoopbackOnly {
+			continue
+		}
+		text := fmt.Sprintf("%s is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs"+
+			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)", o.Address)
+		if h.Config.LoopbackAddresses == "symmetric" {
+			text = fmt.Sprintf("%s is on lo or a dummy device only: its replies go back the way that they were asked"+
+				" (loopback_addresses: symmetric; lvs direct routing needs kernel)", o.Address)
+		}
+		found = append(found, finding(OK, "", text, ""))
+	}
+	return found
+}

@@ -1,0 +1,132 @@
+package doctor
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/test/topology"
+)
+
+// device adds a device that not every kernel can make.
+func device(t *testing.T, h *topology.Host, link netlink.Link) {
+	t.Helper()
+	err := h.Netlink().LinkAdd(link)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skipf("kernel %s has no %s devices", kernel(), link.Type())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kernel is the release of the running one.
+func kernel() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err.Error()
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+func named(name string) netlink.LinkAttrs {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	return attrs
+}
+
+// look examines a host.
+func look(t *testing.T, h *topology.Host, cfg *config.Config) []Finding {
+	t.Helper()
+	var found []Finding
+	err := h.Do(func() (err error) {
+		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantForm(t, found)
+	return found
+}
+
+// of wants one finding of a check that has all of the words.
+func of(t *testing.T, found []Finding, check string, severity Severity, words ...string) {
+	t.Helper()
+	count := 0
+	for _, f := range found {
+		has := f.Check == check && f.Severity == severity
+		for _, word := range words {
+			has = has && strings.Contains(f.Found, word)
+		}
+		if has {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("%d findings %s of %s with %q, not one:\n%s", count, severity, check, words, strings.Join(lines(found), "\n"))
+	}
+}
+
+// addresses gives a host the addresses of the fixture.
+func addresses(t *testing.T, h *topology.Host) {
+	t.Helper()
+	run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+}
+
+// TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a
+// dummy device.
+func TestVirtualAddressOnDummy(t *testing.T) {
+	_, h := newNetwork(t)
+	addresses(t, h)
+	device(t, h, &netlink.Dummy{LinkAttrs: named("dummy0")})
+	run(t, h, "link set dummy0 up\naddress add 10.4.0.9/32 dev dummy0\n", "ip", "-batch", "-")
+	found := look(t, h, config.Default())
+	of(t, found, "loopback-address", OK, "10.4.0.9", "loopback_addresses: kernel")
+	of(t, found, "arp-ignore", Error, "10.4.0.9 of dummy0")
+}
+
+// TestPortsOfVRF: the default route of a VRF stands in its own table.
+func TestPortsOfVRF(t *testing.T) {
+	_, h := newNetwork(t)
+	device(t, h, &netlink.Vrf{LinkAttrs: named("blue"), Table: 10})
+	run(t, h, "link set blue up\nlink set eth0 master blue\nlink set eth1 master blue\n", "ip", "-batch", "-")
+	addresses(t, h)
+	found := look(t, h, config.Default())
+	of(t, found, "managed", OK, "eth0, eth1")
+	of(t, found, "default-route", OK, "nothing to route")
+	run(t, h, "link set eth1 nomaster\naddress replace 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+	of(t, look(t, h, config.Default()), "default-route", Error, "ipv4: no default route")
+}
+
+// TestDirector has IPVS balance, and its host send redirects.
+func TestDirector(t *testing.T) {
+	_, h := newNetwork(t)
+	addresses(t, h)
+	if err := h.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
+		t.Fatal(err)
+	}
+	of(t, look(t, h, config.Default()), "send-redirects", OK, "does not balance")
+	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
+		t.Skipf("kernel %s has no ipvs", kernel())
+	}
+	run(t, h, "", "ipvsadm", "-A", "-t", "10.3.0.100:80", "-s", "rr")
+	run(t, h, "", "ipvsadm", "-a", "-t", "10.3.0.100:80", "-r", "10.4.0.7:80", "-m")
+	found := look(t, h, config.Default())
+	for _, name := range []string{"eth0", "eth1"} {
+		count := 0
+		for _, f := range found {
+			if f.Check == "send-redirects" && orEmpty(f.Interface) == name && strings.Contains(f.Found, "1 services of ipvs") {
+				count++
+			}
+		}
+		if count != 1 {
+			t.Errorf("%d findings about %s:\n%s", count, name, strings.Join(lines(found), "\n"))
+		}
+	}
+}

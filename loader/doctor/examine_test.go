@@ -1,0 +1,71 @@
+package doctor
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"replypath/loader/config"
+	"replypath/test/topology"
+)
+
+// TestHandMadeRules is what S8 leaves behind: rules that somebody typed and wrote
+// down, each in another file, and the classical mistake. doctor names the rule, the
+// file and the line.
+func TestHandMadeRules(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s, err := topology.NewS1(ctx, topology.S1Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	run(t, s.B.Host, `
+route add default via 10.4.0.1 table 100
+rule add from 10.4.0.100 lookup 100 priority 10
+rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
+-6 route add default via 2001:db8:4::1 table 100
+-6 rule add from 2001:db8:4::100 lookup 100 priority 12
+`, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
+	root := t.TempDir()
+	write(t, root, map[string]string{
+		"/etc/network/interfaces": `iface eth1 inet static
+	post-up ip rule add from 10.4.0.100 lookup 100
+	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
+`,
+		"/etc/systemd/network/eth1.network": "[RoutingPolicyRule]\nFrom=2001:db8:4::100\nTable=100\n",
+		"/etc/netplan/eth1.yaml":            "routing-policy:\n- {from: 10.4.0.100, table: 101}\n",
+	})
+	var found []Finding
+	err = s.B.Do(func() (err error) {
+		found, err = Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: config.Default(), ConfigPath: "c.yaml", Root: root})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const work = ": replypath does this work for replies without a rule, and it stands in "
+	want := map[string]bool{
+		"warning eth1: rule 10: from 10.4.0.100 lookup 100" + work + "/etc/network/interfaces:2 => ip rule del priority 10 from 10.4.0.100 lookup 100":                        true,
+		"warning eth1: rule 12: from 2001:db8:4::100 lookup 100" + work + "/etc/systemd/network/eth1.network:1 => ip -6 rule del priority 12 from 2001:db8:4::100 lookup 100": true,
+		`warning eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force: replypath does this work without it`:                            true,
+		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
+			"it stands in /etc/network/interfaces:3 => ip rule del priority 11 from 10.4.0.100 iif eth1 lookup 100": true,
+	}
+	for n, line := range lines(found) {
+		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
+			if !want[line] {
+				t.Errorf("%s: %s", check, line)
+			}
+			delete(want, line)
+		}
+	}
+	for line := range want {
+		t.Errorf("not found: %s", line)
+	}
+}

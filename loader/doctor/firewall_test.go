@@ -1,0 +1,316 @@
+package doctor
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+
+	"replypath/test/topology"
+)
+
+// chains gives the fixture a firewall.
+func chains(list ...Chain) func(*Host) { return func(h *Host) { h.Firewall.Chains = list } }
+
+func TestReversePathRules(t *testing.T) {
+	pre := func(table string, r FirewallRule) func(*Host) {
+		r.ReversePath, r.Handle = true, 4
+		return chains(Chain{Family: "inet", Table: table, Name: "pre", Hooks: []string{"prerouting"}, Rules: []FirewallRule{r}})
+	}
+	firewalld := func(value string) func(*Host) {
+		return func(h *Host) { h.Firewalld = &Firewalld{firewalldFile, value} }
+	}
+	const (
+		text    = " packets whose way back leaves by another interface than they came in by => "
+		loosen  = "sed -i /^IPv6_rpfilter=/d /etc/firewalld/firewalld.conf && echo IPv6_rpfilter=no >>/etc/firewalld/firewalld.conf && firewall-cmd --reload"
+		pending = ": firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface => "
+	)
+	runTable(t, reversePathRules, []wants{
+		{"none", nil, nil},
+		{"drops", pre("filter", FirewallRule{Refuses: true}), []string{
+			"error: inet filter pre, rule 4: drops" + text + "nft delete rule inet filter pre handle 4",
+		}},
+		{"accepts what is right", pre("filter", FirewallRule{In: []string{"eth1"}}), []string{
+			"warning eth1: inet filter pre, rule 4: tells apart" + text + "nft delete rule inet filter pre handle 4",
+		}},
+		{"of some interfaces", pre("filter", FirewallRule{Refuses: true, In: []string{"eth*"}}), []string{
+			"error: inet filter pre, rule 4: drops" + text + "nft delete rule inet filter pre handle 4",
+		}},
+		{"of others", pre("filter", FirewallRule{Refuses: true, In: []string{"wan0", "ppp*"}}), nil},
+		{"firewalld", func(h *Host) { pre("firewalld", FirewallRule{Refuses: true})(h); firewalld("strict")(h) }, []string{
+			"error: inet firewalld pre, rule 4: drops" + text + loosen,
+		}},
+		{"firewalld does not run", firewalld("yes"), []string{
+			"warning: /etc/firewalld/firewalld.conf: IPv6_rpfilter=yes" + pending + loosen,
+		}},
+		{"firewalld is loose", firewalld("loose"), nil},
+		{"firewalld is told not to", firewalld("no"), nil},
+	})
+}
+
+func TestOutgoingRules(t *testing.T) {
+	out := func(kind string, hooks []string, rules ...FirewallRule) func(*Host) {
+		return chains(Chain{Family: "ip", Table: "filter", Name: "OUT", Type: kind, Hooks: hooks, Rules: rules})
+	}
+	output := []string{"output"}
+	const text = ", they see the one that the kernel chose, not the one that the reply leaves by"
+	runTable(t, outgoingRules, []wants{
+		{"none", nil, nil},
+		{"two of three", out("filter", output,
+			FirewallRule{Handle: 3, OutNames: []string{"eth1"}}, FirewallRule{Handle: 4, OutNames: []string{"docker0"}},
+			FirewallRule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{
+			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text,
+		}},
+		{"by a set", out("filter", []string{"postrouting"}, FirewallRule{Handle: 3, OutUnknown: true}), []string{
+			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text,
+		}},
+		{"masquerading", out("nat", []string{"postrouting"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
+		{"forwarded", out("filter", []string{"forward"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
+		{"of another interface", out("filter", output, FirewallRule{Handle: 3, OutNames: []string{"lo"}}), nil},
+		{"of a chain that nothing leads to", out("", nil, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
+	})
+}
+
+func TestEgressChainsAndFlowtables(t *testing.T) {
+	runTable(t, egressChains, []wants{
+		{"none", chains(Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
+		{"one", chains(Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
+			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface",
+		}},
+	})
+	table := func(hardware bool) func(*Host) {
+		return func(h *Host) {
+			h.Firewall.Flowtables = []Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1", "eth7"}, Hardware: hardware}}
+		}
+	}
+	runTable(t, flowtables, []wants{
+		{"software", table(false), nil},
+		{"hardware", table(true), []string{
+			"warning eth1: flowtable inet t ft has flags offload: forwarded packets that the hardware passes on are not seen",
+		}},
+	})
+}
+
+func TestLegacyTables(t *testing.T) {
+	dir := t.TempDir()
+	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": ""} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runTable(t, legacyTables, []wants{
+		{"none", nil, nil},
+		{"two", func(h *Host) { h.Firewall.Legacy = legacyIn(dir) }, []string{
+			"warning: tables of iptables-legacy are in use (ip filter, ip nat), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		}},
+	})
+}
+
+// newNetwork returns a host with interfaces in a namespace of its own.
+func newNetwork(t *testing.T) (*topology.Network, *topology.Host) {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := n.Host("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := n.Host("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eth0", "eth1"} {
+		if _, _, err := n.Connect(topology.NIC{Host: h, Name: name}, topology.NIC{Host: far, Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, h
+}
+
+// run runs a program on a host.
+func run(t *testing.T, h *topology.Host, stdin, name string, args ...string) {
+	t.Helper()
+	c := h.Command(t.Context(), name, args...)
+	c.Stdin = strings.NewReader(stdin)
+	if output, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s\n%s", name, args, err, stdin, output)
+	}
+}
+
+// TestReadFirewall has nft load rules and reads them back.
+func TestReadFirewall(t *testing.T) {
+	_, host := newNetwork(t)
+	run(t, host, `
+table inet filter {
+	chain pre {
+		type filter hook prerouting priority filter
+		fib saddr . iif oif missing drop
+		iifname "eth1" fib saddr . mark . iif oif 0 reject
+		fib saddr oif missing drop
+		fib daddr . iif type local accept
+	}
+	chain output {
+		type filter hook output priority filter; policy accept
+		ip daddr 192.0.2.1 jump more
+		meta mark set ct mark
+		oifname { "eth0", "eth1" } accept
+	}
+	chain more {
+		oifname "eth0" drop
+		oif "eth1" accept
+		oifname "et*" accept
+		oifname != "eth0" accept
+		ip saddr 192.0.2.1 accept
+	}
+	chain unused { oifname "eth0" drop; }
+}
+table ip nat {
+	chain pre {
+		type nat hook prerouting priority dstnat
+		ip daddr 192.0.2.1 dnat to 10.4.0.7
+	}
+	chain post {
+		type nat hook postrouting priority srcnat
+		oifname "eth0" masquerade
+	}
+}
+table netdev t {
+	chain in { type filter hook ingress device "eth1" priority 0; }
+}
+`, "nft", "-f", "-")
+	got := readChains(t, host)
+	output := []string{"output"}
+	want := map[string]Chain{
+		"inet filter pre": {Family: "inet", Table: "filter", Name: "pre", Type: "filter", Hooks: []string{"prerouting"}, Rules: []FirewallRule{
+			{ReversePath: true, Refuses: true}, {ReversePath: true, Refuses: true, In: []string{"eth1"}},
+		}},
+		"inet filter output": {Family: "inet", Table: "filter", Name: "output", Type: "filter", Hooks: output, Rules: []FirewallRule{
+			{Jumps: []string{"more"}}, {Restores: true}, {OutUnknown: true},
+		}},
+		"inet filter more": {Family: "inet", Table: "filter", Name: "more", Type: "filter", Hooks: output, Rules: []FirewallRule{
+			{OutNames: []string{"eth0"}, Refuses: true}, {OutNames: []string{"eth1"}}, {OutNames: []string{"et*"}}, {OutNames: []string{"*"}},
+		}},
+		"inet filter unused": {Family: "inet", Table: "filter", Name: "unused", Rules: []FirewallRule{{OutNames: []string{"eth0"}, Refuses: true}}},
+		"ip nat pre": {Family: "ip", Table: "nat", Name: "pre", Type: "nat", Hooks: []string{"prerouting"}, Rules: []FirewallRule{
+			{DNAT: []netip.Addr{address("10.4.0.7")}},
+		}},
+		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Hooks: []string{"postrouting"}, Rules: []FirewallRule{{OutNames: []string{"eth0"}}}},
+		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// readChains reads a host's chains, by name, and leaves out the handles of rules,
+// which it wants to be there.
+func readChains(t *testing.T, host *topology.Host) map[string]Chain {
+	t.Helper()
+	g := &gatherer{host: &Host{}}
+	for _, name := range []string{"eth0", "eth1"} {
+		link, err := host.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.host.Devices = append(g.host.Devices, Device{Index: link.Attrs().Index, Name: name})
+	}
+	if err := host.Do(g.firewall); err != nil {
+		t.Fatal(err)
+	}
+	chains := map[string]Chain{}
+	for _, c := range g.host.Firewall.Chains {
+		for n := range c.Rules {
+			if c.Rules[n].Handle == 0 {
+				t.Errorf("%s: rule %d has no handle", c.name(), n)
+			}
+			c.Rules[n].Handle = 0
+		}
+		chains[c.name()] = c
+	}
+	return chains
+}
+
+// TestReadEgressChain: netdev has had an egress hook since 5.16.
+func TestReadEgressChain(t *testing.T) {
+	_, host := newNetwork(t)
+	c := host.Command(t.Context(), "nft", "-f", "-")
+	c.Stdin = strings.NewReader(`table netdev t { chain out { type filter hook egress devices = { "eth0", "eth1" } priority 0; }; }`)
+	output, err := c.CombinedOutput()
+	if err != nil && strings.Contains(string(output), "not supported") {
+		t.Skipf("kernel %s has no egress hook of netdev", kernel())
+	}
+	if err != nil {
+		t.Fatalf("nft: %v\n%s", err, output)
+	}
+	want := map[string]Chain{
+		"netdev t out": {Family: "netdev", Table: "t", Name: "out", Type: "filter", Hooks: []string{"egress"}, Devices: []string{"eth0", "eth1"}},
+	}
+	if diff := cmp.Diff(want, readChains(t, host)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestReadNoFirewall: nothing is read where nothing is.
+func TestReadNoFirewall(t *testing.T) {
+	_, host := newNetwork(t)
+	g := &gatherer{host: &Host{}}
+	if err := host.Do(g.firewall); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Firewall{}, g.host.Firewall); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What iptables-nft leaves to its own extensions.
+func TestReadExtensions(t *testing.T) {
+	g := &gatherer{host: newHost()}
+	eth1 := []byte("eth1\x00")
+	for _, test := range []struct {
+		name  string
+		exprs []expr.Any
+		want  FirewallRule
+	}{
+		{"-i eth1 -m rpfilter --invert -j DROP", []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: eth1},
+			&expr.Match{Name: "rpfilter"}, &expr.Verdict{Kind: expr.VerdictDrop},
+		}, FirewallRule{ReversePath: true, Refuses: true, In: []string{"eth1"}}},
+		{"-m rpfilter -j REJECT", []expr.Any{&expr.Match{Name: "rpfilter"}, &expr.Target{Name: "REJECT"}}, FirewallRule{ReversePath: true, Refuses: true}},
+		{"-j CONNMARK --restore-mark", []expr.Any{&expr.Target{Name: "CONNMARK"}}, FirewallRule{Restores: true}},
+		{"-m connmark --mark 1 -j MARK, in a dialect of its own", []expr.Any{
+			&expr.Match{Name: "connmark"}, &expr.Immediate{Register: 1, Data: []byte{1, 0, 0, 0}},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+		}, FirewallRule{Restores: true}},
+		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}, FirewallRule{}},
+		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, FirewallRule{}},
+	} {
+		if diff := cmp.Diff(test.want, g.readRule(test.exprs)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+	}
+}
+
+// Loops of jumps, which nft refuses, come to an end.
+func TestFollowJumps(t *testing.T) {
+	jump := func(to ...string) []FirewallRule { return []FirewallRule{{Jumps: to}} }
+	f := Firewall{Chains: []Chain{
+		{Table: "t", Name: "c", Rules: jump("b")},
+		{Table: "t", Name: "b", Rules: jump("c", "gone")},
+		{Table: "t", Name: "a", Type: "filter", Hooks: []string{"output"}, Rules: jump("b")},
+		{Table: "other", Name: "b"},
+	}}
+	f.followJumps()
+	for n, want := range [][]string{{"output"}, {"output"}, {"output"}, nil} {
+		if diff := cmp.Diff(want, f.Chains[n].Hooks); diff != "" {
+			t.Errorf("chain %s (-want +got):\n%s", f.Chains[n].Name, diff)
+		}
+	}
+}

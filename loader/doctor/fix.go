@@ -1,0 +1,124 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+)
+
+// Fix examines, mends what can be mended by sysctls, and examines again: what it
+// has mended is marked. It never deletes a rule, a route or a firewall of
+// somebody's: these are commands for people.
+//
+// Each change is in the journal of repairs before it is made, so that detach takes
+// it back and status shows it. That journal is not the one of the process that
+// owns the pins: Fix works beside it, and without.
+func Fix(options Options) ([]Finding, error) {
+	before, err := Examine(options)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []sysctl
+	for _, f := range before {
+		wanted = append(wanted, f.sysctls...)
+	}
+	if len(wanted) == 0 {
+		return before, nil
+	}
+	mended := apply(options.PinDir, wanted)
+	after, err := Examine(options)
+	if err != nil {
+		return nil, errors.Join(mended, err)
+	}
+	mark(before, after)
+	return after, mended
+}
+
+// mark marks what is in order after and was to be mended before.
+func mark(before, after []Finding) {
+	for n := range after {
+		f := &after[n]
+		for _, was := range before {
+			if was.Fixable() && f.Severity == OK && f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface) {
+				f.Fixed = true
+			}
+		}
+	}
+}
+
+// apply writes down and makes the changes, and goes on after errors.
+func apply(pinDir string, wanted []sysctl) (err error) {
+	journal, err := pins.OwnRepairs(pinDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	repairs, err := journal.Read()
+	if err != nil {
+		return err
+	}
+	if repairs.Namespace, err = pins.CurrentNamespace(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range wanted {
+		errs = append(errs, mend(journal, repairs, s))
+	}
+	return errors.Join(errs...)
+}
+
+// mend makes one change. A journal that cannot be written to keeps it from being
+// made, and one that cannot be made does not stay in it.
+func mend(journal *pins.RepairsJournal, repairs *pins.Repairs, s sysctl) error {
+	change, err := hostsettings.Plan(s.key, s.value)
+	if change == nil || err != nil {
+		return err
+	}
+	record, err := newRecord(change)
+	if err != nil {
+		return err
+	}
+	before := slices.Clone(repairs.Sysctls)
+	note(repairs, record)
+	err = journal.Write(repairs)
+	if err == nil {
+		err = change.Make()
+	}
+	if err != nil {
+		repairs.Sysctls = before
+		return errors.Join(err, journal.Write(repairs))
+	}
+	return nil
+}
+
+// note adds a change. Where it repeats an earlier one that somebody has taken
+// back, what was found first stays what detach restores.
+func note(repairs *pins.Repairs, record pins.RepairRecord) {
+	for n := range repairs.Sysctls {
+		r := &repairs.Sysctls[n]
+		if r.Key == record.Key && r.Interface == record.Interface {
+			r.After = record.After
+			return
+		}
+	}
+	repairs.Sysctls = append(repairs.Sysctls, record)
+}
+
+func newRecord(c *hostsettings.Change) (pins.RepairRecord, error) {
+	record := pins.RepairRecord{SysctlRecord: pins.SysctlRecord{
+		Interface: c.Interface, Key: c.Key, Before: c.Before, After: c.After,
+	}}
+	if c.Interface == 0 {
+		return record, nil
+	}
+	i, err := net.InterfaceByIndex(c.Interface)
+	if err != nil {
+		return record, fmt.Errorf("set sysctl %s: %w", c.Key, err)
+	}
+	record.Name, record.MAC = i.Name, i.HardwareAddr.String()
+	return record, nil
+}

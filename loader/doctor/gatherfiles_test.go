@@ -1,0 +1,120 @@
+package doctor
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// write makes files below a root.
+func write(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFiles reads each kind of file where its owner keeps it.
+func TestFiles(t *testing.T) {
+	const command = "ip rule add from 10.4.0.100 table 100\n"
+	root := t.TempDir()
+	write(t, root, map[string]string{
+		"/etc/network/interfaces":                                      command,
+		"/etc/network/interfaces.d/eth1":                               command,
+		"/etc/network/if-up.d/rules":                                   "#!/bin/sh\n" + command,
+		"/etc/rc.local":                                                command,
+		"/etc/NetworkManager/dispatcher.d/50-rules":                    command,
+		"/etc/networkd-dispatcher/routable.d/rules":                    command,
+		"/etc/NetworkManager/system-connections/a.nmconnection":        "[ipv4]\nrouting-rule1=from 10.4.0.100 table 100\n",
+		"/etc/systemd/network/10-eth1.network":                         "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
+		"/etc/systemd/network/10-eth1.network.d/a.conf":                "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
+		"/usr/lib/systemd/network/10-eth1.network":                     "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
+		"/etc/netplan/01-eth1.yaml":                                    "routing-policy: [{from: 10.4.0.100}]\n",
+		"/etc/sysconfig/network-scripts/rule-eth1":                     "from 10.4.0.100 table 100\n",
+		"/etc/sysconfig/network-scripts/rule6-eth1":                    "from 2001:db8:4::100 table 100\n",
+		"/etc/sysconfig/network/ifrule-eth1":                           "ipv4 from 10.4.0.100 table 100\n",
+		"/etc/systemd/network/10-eth1.link":                            "[RoutingPolicyRule]\nFrom=10.4.0.100\n", // no .network file
+		"/etc/NetworkManager/system-connections/a.nmconnection.d/else": command,                                  // in a directory
+		"/etc/firewalld/firewalld.conf":                                "# IPv6_rpfilter=no\nIPv6_rpfilter=strict\n",
+	})
+	g := &gatherer{Options: Options{Root: root}, host: &Host{}}
+	if err := g.files(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range g.host.RuleLines {
+		if !l.Src.IsValid() {
+			t.Errorf("%s: nothing was read: %+v", l.where(), l)
+		}
+		got = append(got, l.where())
+	}
+	want := []string{
+		"/etc/NetworkManager/dispatcher.d/50-rules:1",
+		"/etc/NetworkManager/system-connections/a.nmconnection:2",
+		"/etc/netplan/01-eth1.yaml:1",
+		"/etc/network/if-up.d/rules:2",
+		"/etc/network/interfaces.d/eth1:1",
+		"/etc/network/interfaces:1",
+		"/etc/networkd-dispatcher/routable.d/rules:1",
+		"/etc/rc.local:1",
+		"/etc/sysconfig/network-scripts/rule-eth1:1",
+		"/etc/sysconfig/network-scripts/rule6-eth1:1",
+		"/etc/sysconfig/network/ifrule-eth1:1",
+		"/etc/systemd/network/10-eth1.network.d/a.conf:1",
+		"/etc/systemd/network/10-eth1.network:1",
+		"/usr/lib/systemd/network/10-eth1.network:1",
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if f := g.host.Firewalld; f == nil || f.IPv6RPFilter != "strict" || !f.isStrict() {
+		t.Errorf("firewalld: %+v", f)
+	}
+}
+
+// TestNoFiles: a host that has none of them.
+func TestNoFiles(t *testing.T) {
+	g := &gatherer{Options: Options{Root: t.TempDir()}, host: &Host{}}
+	if err := g.files(); err != nil || g.host.RuleLines != nil || g.host.Firewalld != nil {
+		t.Errorf("%v, %+v", err, g.host)
+	}
+}
+
+// firewalld is strict where its file does not say otherwise.
+func TestFirewalldDefault(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, map[string]string{firewalldFile: "DefaultZone=public\n"})
+	g := &gatherer{Options: Options{Root: root}, host: &Host{}}
+	if err := g.files(); err != nil || g.host.Firewalld == nil || !g.host.Firewalld.isStrict() {
+		t.Errorf("%v, %+v", err, g.host.Firewalld)
+	}
+}
+
+// The command that loosens firewalld does what it says, whatever stands in the
+// file.
+func TestLoosenFirewalld(t *testing.T) {
+	for _, text := range []string{"DefaultZone=public\n", "IPv6_rpfilter=yes\nDefaultZone=public\n", "DefaultZone=public\nIPv6_rpfilter=strict\n"} {
+		root := t.TempDir()
+		write(t, root, map[string]string{firewalldFile: text, "bin/firewall-cmd": "#!/bin/sh\n"})
+		if err := os.Chmod(filepath.Join(root, "bin/firewall-cmd"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f := &Firewalld{File: filepath.Join(root, firewalldFile)}
+		_, host := newNetwork(t)
+		run(t, host, "PATH="+root+"/bin:$PATH\n"+f.loosen(), "sh", "-e")
+		g := &gatherer{Options: Options{Root: root}, host: &Host{}}
+		if err := g.files(); err != nil || g.host.Firewalld.isStrict() {
+			t.Errorf("%q: %v, %+v", text, err, g.host.Firewalld)
+		}
+	}
+}

@@ -1,0 +1,294 @@
+package doctor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// firewall reads nf_tables. A kernel without it has none.
+func (g *gatherer) firewall() error {
+	g.host.Firewall.Legacy = legacyIn("/proc/thread-self/net")
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := conn.ListChains()
+	if lacksNFTables(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range chains {
+		if err := g.chain(conn, c); err != nil {
+			return err
+		}
+	}
+	g.host.Firewall.followJumps()
+	return g.flowtables(conn)
+}
+
+// lacksNFTables tells the answers of a kernel that does not know the subsystem.
+func lacksNFTables(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func (g *gatherer) chain(conn *nftables.Conn, c *nftables.Chain) error {
+	chain := Chain{Family: tableFamily(c.Table.Family), Table: c.Table.Name, Name: c.Name, Type: string(c.Type)}
+	if c.Hooknum != nil {
+		chain.Hooks = []string{hookName(c.Table.Family, *c.Hooknum)}
+	}
+	if c.Table.Family == nftables.TableFamilyNetdev {
+		devices, err := chainDevices(c.Table.Name, c.Name)
+		if err != nil {
+			return fmt.Errorf("read nftables chain %s: %w", chain.name(), err)
+		}
+		chain.Devices = devices
+	}
+	rules, err := conn.GetRules(c.Table, c)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it has gone meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("list nftables rules of %s: %w", chain.name(), err)
+	}
+	for _, r := range rules {
+		if rule := g.readRule(r.Exprs); rule.matters() {
+			rule.Handle = r.Handle
+			chain.Rules = append(chain.Rules, rule)
+		}
+	}
+	g.host.Firewall.Chains = append(g.host.Firewall.Chains, chain)
+	return nil
+}
+
+func (r *FirewallRule) matters() bool {
+	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0
+}
+
+func tableFamily(f nftables.TableFamily) string {
+	names := map[nftables.TableFamily]string{
+		nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
+		nftables.TableFamilyARP: "arp", nftables.TableFamilyNetdev: "netdev", nftables.TableFamilyBridge: "bridge",
+	}
+	return names[f]
+}
+
+func hookName(f nftables.TableFamily, hook nftables.ChainHook) string {
+	names := []string{"prerouting", "input", "forward", "output", "postrouting"}
+	if f == nftables.TableFamilyNetdev {
+		names = []string{"ingress", "egress"}
+	}
+	if int(hook) < len(names) {
+		return names[hook]
+	}
+	return ""
+}
+
+// followJumps notes with each chain the hooks that lead to it by way of others.
+func (f *Firewall) followJumps() {
+	for changed := true; changed; {
+		changed = false
+		for _, from := range f.Chains {
+			for _, r := range from.Rules {
+				for _, to := range r.Jumps {
+					changed = f.addHooks(&from, to) || changed
+				}
+			}
+		}
+	}
+}
+
+func (f *Firewall) addHooks(from *Chain, to string) (added bool) {
+	for n := range f.Chains {
+		c := &f.Chains[n]
+		if c.Family != from.Family || c.Table != from.Table || c.Name != to {
+			continue
+		}
+		for _, hook := range from.Hooks {
+			if !slices.Contains(c.Hooks, hook) {
+				c.Hooks = append(c.Hooks, hook)
+				added = true
+			}
+		}
+		if c.Type == "" && from.Type != "" {
+			c.Type = from.Type
+		}
+	}
+	return added
+}
+
+// ruleReader reads the expressions of a rule, which hand values to each other in
+// registers.
+type ruleReader struct {
+	rule      FirewallRule
+	registers map[uint32]string // what is in a register: "oif", "iif", "ct mark"
+	values    map[uint32][]byte // a constant in a register
+	readsMark bool              // the connection's
+	name      func(index int) string
+}
+
+func (g *gatherer) readRule(expressions []expr.Any) FirewallRule {
+	r := &ruleReader{registers: map[uint32]string{}, values: map[uint32][]byte{}, name: g.host.deviceName}
+	for _, e := range expressions {
+		r.read(e)
+	}
+	return r.rule
+}
+
+func (r *ruleReader) read(e expr.Any) {
+	switch e := e.(type) {
+	case *expr.Meta:
+		r.meta(e)
+	case *expr.Ct:
+		if e.Key == expr.CtKeyMARK && !e.SourceRegister {
+			r.readsMark = true
+		}
+	case *expr.Fib:
+		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
+			r.rule.ReversePath = true
+		}
+	case *expr.Cmp:
+		r.compare(e)
+	case *expr.Lookup:
+		if strings.HasPrefix(r.registers[e.SourceRegister], "oif") {
+			r.rule.OutUnknown = true
+		}
+	case *expr.Immediate:
+		r.values[e.Register] = e.Data
+	case *expr.NAT:
+		if to, ok := netip.AddrFromSlice(r.values[e.RegAddrMin]); ok && e.Type == expr.NATTypeDestNAT {
+			r.rule.DNAT = append(r.rule.DNAT, to)
+		}
+	case *expr.Reject:
+		r.rule.Refuses = true
+	case *expr.Verdict:
+		r.verdict(e)
+	case *expr.Match:
+		r.match(e.Name)
+	case *expr.Target:
+		r.target(e.Name)
+	}
+}
+
+func (r *ruleReader) meta(e *expr.Meta) {
+	if e.SourceRegister {
+		r.rule.Restores = r.rule.Restores || e.Key == expr.MetaKeyMARK && r.readsMark
+		return
+	}
+	delete(r.registers, e.Register)
+	switch e.Key {
+	case expr.MetaKeyOIFNAME:
+		r.registers[e.Register] = "oifname"
+	case expr.MetaKeyOIF:
+		r.registers[e.Register] = "oif"
+	case expr.MetaKeyIIFNAME:
+		r.registers[e.Register] = "iifname"
+	case expr.MetaKeyIIF:
+		r.registers[e.Register] = "iif"
+	}
+}
+
+// compare reads a comparison with an interface. One with "not equal" concerns
+// every other interface, so that it limits nothing.
+func (r *ruleReader) compare(e *expr.Cmp) {
+	kind := r.registers[e.Register]
+	name := ""
+	switch kind {
+	case "oifname", "iifname":
+		name = interfacePattern(e.Data)
+	case "oif", "iif":
+		if len(e.Data) == 4 {
+			name = r.name(int(binary.NativeEndian.Uint32(e.Data)))
+		}
+	}
+	switch {
+	case name == "":
+	case strings.HasPrefix(kind, "oif") && e.Op == expr.CmpOpEq:
+		r.rule.OutNames = append(r.rule.OutNames, name)
+	case strings.HasPrefix(kind, "oif"):
+		r.rule.OutNames = append(r.rule.OutNames, "*")
+	case e.Op == expr.CmpOpEq:
+		r.rule.In = append(r.rule.In, name)
+	}
+}
+
+// interfacePattern reads a name, which ends with a zero, or a part of one, which
+// does not and stands for all that begin with it.
+func interfacePattern(data []byte) string {
+	if end := bytes.IndexByte(data, 0); end >= 0 {
+		return string(data[:end])
+	}
+	return string(data) + "*"
+}
+
+func (r *ruleReader) verdict(e *expr.Verdict) {
+	switch e.Kind {
+	case expr.VerdictDrop:
+		r.rule.Refuses = true
+	case expr.VerdictJump, expr.VerdictGoto:
+		r.rule.Jumps = append(r.rule.Jumps, e.Chain)
+	}
+}
+
+// match and target read what iptables-nft leaves to its own extensions.
+func (r *ruleReader) match(name string) {
+	r.rule.ReversePath = r.rule.ReversePath || name == "rpfilter"
+	r.readsMark = r.readsMark || name == "connmark"
+}
+
+func (r *ruleReader) target(name string) {
+	switch name {
+	case "CONNMARK":
+		r.rule.Restores = true
+	case "REJECT":
+		r.rule.Refuses = true
+	}
+}
+
+func (g *gatherer) flowtables(conn *nftables.Conn) error {
+	tables, err := conn.ListTables()
+	if err != nil {
+		return fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, t := range tables {
+		list, err := conn.ListFlowtables(t)
+		if err != nil {
+			return fmt.Errorf("list nftables flowtables of %s: %w", t.Name, err)
+		}
+		for _, f := range list {
+			g.host.Firewall.Flowtables = append(g.host.Firewall.Flowtables, Flowtable{
+				Family: tableFamily(t.Family), Table: t.Name, Name: f.Name, Devices: f.Devices,
+				Hardware: f.Flags&nftables.FlowtableFlagsHWOffload != 0,
+			})
+		}
+	}
+	return nil
+}
+
+// legacyIn names the tables of iptables-legacy that are in use: the kernel lists
+// them below /proc/net, for this network namespace.
+func legacyIn(dir string) []string {
+	var names []string
+	for file, family := range map[string]string{"ip_tables_names": "ip", "ip6_tables_names": "ip6"} {
+		text, err := os.ReadFile(dir + "/" + file)
+		if err != nil {
+			continue // the kernel has no such tables
+		}
+		for _, name := range strings.Fields(string(text)) {
+			names = append(names, family+" "+name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,132 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/datapath"
+)
+
+// ourPrefix begins the names of our programs and filters.
+const ourPrefix = "replypath_"
+
+// hooks lists programs and filters of the managed interfaces, in the order in
+// which they run: those of TCX before the filters of a clsact qdisc.
+func (g *gatherer) hooks() error {
+	ours, err := g.ourPrograms()
+	if err != nil {
+		return err
+	}
+	g.ours = ours
+	for _, i := range g.host.Interfaces {
+		for _, egress := range []bool{false, true} {
+			for _, list := range []func(int, bool) ([]Hook, error){g.tcxPrograms, g.filters} {
+				hooks, err := list(i.Index, egress)
+				if err != nil {
+					return fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
+				}
+				g.host.Hooks = append(g.host.Hooks, hooks...)
+			}
+		}
+	}
+	return nil
+}
+
+// tcxPrograms returns none where the kernel has no TCX (EINVAL).
+func (g *gatherer) tcxPrograms(device int, egress bool) ([]Hook, error) {
+	hook := ebpf.AttachTCXIngress
+	if egress {
+		hook = ebpf.AttachTCXEgress
+	}
+	result, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: hook})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.host.TCX = true
+	var hooks []Hook
+	for _, p := range result.Programs {
+		name := programName(p.ID)
+		hooks = append(hooks, Hook{
+			Interface: device, Egress: egress, TCX: true, Name: name,
+			Ours: slices.Contains(g.ours, p.ID) || strings.HasPrefix(name, ourPrefix),
+		})
+	}
+	return hooks, nil
+}
+
+// ourPrograms returns the programs of the pinned links. To read a program's name
+// takes CAP_SYS_ADMIN, to open a pin does not.
+func (g *gatherer) ourPrograms() ([]ebpf.ProgramID, error) {
+	pinned, err := filepath.Glob(filepath.Join(g.PinDir, datapath.LinksDir, "*"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []ebpf.ProgramID
+	for _, path := range pinned {
+		l, err := link.LoadPinnedLink(path, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has gone meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open pinned link %s: %w", path, err)
+		}
+		info, err := l.Info()
+		if err := errors.Join(err, l.Close()); err != nil {
+			return nil, fmt.Errorf("look at pinned link %s: %w", path, err)
+		}
+		ids = append(ids, info.Program)
+	}
+	return ids, nil
+}
+
+// programName returns a program's name, or its number where it cannot be read or
+// has gone meanwhile.
+func programName(id ebpf.ProgramID) string {
+	program, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return fmt.Sprint(id)
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil || info.Name == "" {
+		return fmt.Sprint(id)
+	}
+	return info.Name
+}
+
+// filters returns none where there is no clsact qdisc (EINVAL).
+func (g *gatherer) filters(device int, egress bool) ([]Hook, error) {
+	var parent uint32 = netlink.HANDLE_MIN_INGRESS
+	if egress {
+		parent = netlink.HANDLE_MIN_EGRESS
+	}
+	filters, err := g.netlink.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: device}}, parent)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var hooks []Hook
+	for _, f := range filters {
+		name := fmt.Sprintf("%s of priority %d", f.Type(), f.Attrs().Priority)
+		ours := false
+		if b, ok := f.(*netlink.BpfFilter); ok {
+			name, ours = fmt.Sprintf("%s (%s)", name, b.Name), strings.HasPrefix(b.Name, ourPrefix)
+		}
+		hooks = append(hooks, Hook{Interface: device, Egress: egress, Name: name, Ours: ours})
+	}
+	return hooks, nil
+}

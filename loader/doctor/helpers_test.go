@@ -1,0 +1,189 @@
+package doctor
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/nexthop"
+)
+
+// The indices of the fixture's interfaces.
+const (
+	lo   = 1
+	eth0 = 2
+	eth1 = 3
+)
+
+// newHost is B of scenario S1, with nothing wrong about it.
+func newHost() *Host {
+	h := &Host{
+		Config: config.Default(), ConfigPath: "/etc/replypath/replypath.yaml",
+		Devices: []Device{
+			{Index: lo, Name: "lo"},
+			{Index: eth0, Name: "eth0", Addresses: prefixes("10.3.0.100/24", "2001:db8:3::100/64")},
+			{Index: eth1, Name: "eth1", Addresses: prefixes("10.4.0.100/24", "2001:db8:4::100/64")},
+		},
+		Settings: map[string]int{},
+		TCX:      true,
+		Rules: []Rule{
+			{Family: unix.AF_INET, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+			{Family: unix.AF_INET6, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+		},
+		Routes: []Route{
+			via("10.3.0.1", eth0), via("2001:db8:3::1", eth0),
+		},
+		Gateways: []nexthop.Gateway{
+			{Interface: eth0, Address: address("10.3.0.1"), State: nexthop.StateReachable, IPv4: true},
+			{Interface: eth1, Address: address("10.4.0.1"), State: nexthop.StateReachable, IPv4: true},
+		},
+	}
+	for _, d := range h.Devices[1:] {
+		h.Interfaces = append(h.Interfaces, discover.Interface{
+			Index: d.Index, Name: d.Name, MTU: 1500, Up: true, MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(d.Index)},
+			Addresses: d.Addresses, Settings: config.Interface{Name: d.Name, NextHop: config.NextHopAuto},
+		})
+		for _, p := range d.Addresses {
+			h.OnLink = append(h.OnLink, discover.OnLink{Interface: d.Index, Prefix: p.Masked()})
+			h.Own = append(h.Own, discover.OwnAddress{Address: p.Addr()})
+		}
+		for _, leaf := range leaves["ipv4"] {
+			h.Settings["net.ipv4.conf."+d.Name+"."+leaf] = 0
+			h.Settings["net.ipv4.conf.all."+leaf] = 0
+		}
+		for _, leaf := range leaves["ipv6"] {
+			h.Settings["net.ipv6.conf."+d.Name+"."+leaf] = 0
+			h.Settings["net.ipv6.conf.all."+leaf] = 0
+		}
+	}
+	return h
+}
+
+// addVirtual puts an address on lo.
+func (h *Host) addVirtual(text string) {
+	h.Devices[0].Addresses = append(h.Devices[0].Addresses, prefix(text+"/32"))
+	h.Own = append(h.Own, discover.OwnAddress{Address: address(text), LoopbackOnly: true})
+}
+
+// via is a default route in the main table.
+func via(gateway string, device int) Route {
+	r := Route{Family: unix.AF_INET, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: prefix("0.0.0.0/0"), Device: device}
+	if gateway != "" {
+		r.Gateway = address(gateway)
+		r.Family = familyOf(single(r.Gateway))
+	}
+	if r.Family == unix.AF_INET6 {
+		r.Dst = prefix("::/0")
+	}
+	return r
+}
+
+func address(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+func prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+
+func prefixes(texts ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, text := range texts {
+		list = append(list, prefix(text))
+	}
+	return list
+}
+
+// lines writes findings as "error eth1: found => fix".
+func lines(findings []Finding) []string {
+	var list []string
+	for _, f := range findings {
+		line := string(f.Severity)
+		if f.Interface != nil {
+			line += " " + *f.Interface
+		}
+		line += ": " + f.Found
+		if f.Fix != nil {
+			line += " => " + *f.Fix
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
+// wants is a snapshot with what a check finds in it.
+type wants struct {
+	name   string
+	change func(*Host)
+	want   []string
+}
+
+func runTable(t *testing.T, check func(*Host) []Finding, table []wants) {
+	t.Helper()
+	for _, test := range table {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost()
+			if test.change != nil {
+				test.change(h)
+			}
+			found := check(h)
+			if diff := cmp.Diff(test.want, lines(found)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			wantForm(t, found)
+		})
+	}
+}
+
+// wantForm wants what every finding has to keep.
+func wantForm(t *testing.T, findings []Finding) {
+	t.Helper()
+	for _, f := range findings {
+		if f.Found == "" || strings.ContainsAny(f.Found, "\n\t") {
+			t.Errorf("not one line: %q", f.Found)
+		}
+		if f.Severity == OK && f.Fix != nil {
+			t.Errorf("in order, and yet to be mended: %+v", f)
+		}
+		if f.Fixable() && f.Fix == nil {
+			t.Errorf("mended without a command to show: %+v", f)
+		}
+	}
+}
+
+// TestNothingWrong: on the fixture itself no check has anything to say.
+func TestNothingWrong(t *testing.T) {
+	all := examine(newHost())
+	wantForm(t, all)
+	seen := map[string]bool{}
+	for _, f := range all {
+		seen[f.Check] = true
+		if f.Severity != OK {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, c := range checks {
+		if !seen[c.name] {
+			t.Errorf("check %s has said nothing", c.name)
+		}
+	}
+}
+
+func TestWorstFirst(t *testing.T) {
+	h := newHost()
+	h.Settings["net.ipv4.conf.eth1.accept_local"] = 1
+	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
+	h.Routes[0].Gateway = address("10.3.0.100")
+	var got []string
+	for _, f := range examine(h)[:4] {
+		got = append(got, string(f.Severity)+" "+f.Check)
+	}
+	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func samePrefix(a, b netip.Prefix) bool { return a == b }

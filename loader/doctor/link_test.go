@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+
+	"replypath/loader/discover"
+)
+
+func TestMTUs(t *testing.T) {
+	runTable(t, mtus, []wants{
+		{"the same", nil, nil},
+		{"a jumbo production network", func(h *Host) { h.Interfaces[0].MTU = 9000 }, []string{
+			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told",
+		}},
+	})
+}
+
+func TestOffloads(t *testing.T) {
+	features := func(on0, on1 map[string]bool) func(*Host) {
+		return func(h *Host) { h.Devices[1].Features, h.Devices[2].Features = on0, on1 }
+	}
+	all := map[string]bool{"tx-tcp-segmentation": true, "tx-tcp6-segmentation": true, "tx-generic-segmentation": true, "tx-scatter-gather": true}
+	none := map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-generic-segmentation": true, "tx-scatter-gather": true}
+	runTable(t, offloads, []wants{
+		{"not known", features(all, nil), nil},
+		{"the same", features(none, none), nil},
+		{"one lacks it", features(all, none), []string{
+			"warning eth1: tx-tcp-segmentation, tx-tcp6-segmentation off, other managed interfaces have it on: replies that are moved here are cut in software => ethtool -K eth1 tso on",
+		}},
+		{"a device without such a thing", features(all, map[string]bool{"tx-generic-segmentation": true}), nil},
+	})
+}
+
+func TestManagedInterfaces(t *testing.T) {
+	runTable(t, managedInterfaces, []wants{
+		{"two", nil, []string{"ok: eth0, eth1"}},
+		{"none", func(h *Host) {
+			h.Interfaces = nil
+			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
+		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)"}},
+	})
+}
+
+func TestMissingPrograms(t *testing.T) {
+	const text = ": a running daemon puts it back within half a minute, else start replypath run"
+	all := []Hook{{eth0, false, true, "i", true}, {eth0, true, true, "e", true}, {eth1, false, false, "i", true}, {eth1, true, false, "e", true}}
+	attached := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Attached, h.Hooks = true, hooks } }
+	runTable(t, missingPrograms, []wants{
+		{"not attached", nil, nil},
+		{"attached", attached(all...), nil},
+		{"half", attached(all[0], all[1], all[2], Hook{eth1, true, false, "theirs", false}), []string{"error eth1: no program of replypath at egress" + text}},
+	})
+}
+
+func TestOtherPrograms(t *testing.T) {
+	ours := func(egress, tcx bool) Hook { return Hook{eth1, egress, tcx, "replypath_x", true} }
+	theirs := func(egress, tcx bool) Hook { return Hook{eth1, egress, tcx, "theirs", false} }
+	hooks := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Hooks = hooks } }
+	const (
+		in, out     = false, true
+		tcx, filter = true, false
+		behind      = " at egress runs behind replypath: it does not see replies that are moved away from here"
+		before      = " at ingress runs before replypath: what it takes away or redirects is not seen"
+		sees        = " at ingress sees what replypath has seen"
+		seesFirst   = " at egress sees what the kernel sends here, before replypath"
+	)
+	runTable(t, otherPrograms, []wants{
+		{"ours", hooks(ours(in, tcx), ours(out, tcx)), nil},
+		{"in their places", hooks(ours(in, tcx), theirs(in, tcx), theirs(in, filter), theirs(out, tcx), ours(out, tcx)), []string{
+			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees, "ok eth1: tcx program theirs" + seesFirst,
+		}},
+		{"the other way round", hooks(theirs(in, tcx), ours(in, tcx), ours(out, tcx), theirs(out, tcx), theirs(out, filter)), []string{
+			"warning eth1: tcx program theirs" + before, "warning eth1: tcx program theirs" + behind, "warning eth1: filter theirs" + behind,
+		}},
+		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
+			"warning eth1: filter theirs" + before, "ok eth1: filter theirs" + seesFirst,
+		}},
+		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
+			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
+			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind,
+		}},
+		{"before the first start, without tcx", func(h *Host) { h.TCX = false; h.Hooks = []Hook{theirs(out, filter)} }, []string{
+			"ok eth1: filter theirs" + seesFirst,
+		}},
+	})
+}
+
+func TestBypasses(t *testing.T) {
+	eth1 := func(change func(*Device)) func(*Host) { return func(h *Host) { change(&h.Devices[2]) } }
+	for _, test := range []struct {
+		check func(*Host) []Finding
+		wants
+	}{
+		{xdpPrograms, wants{"xdp", eth1(func(d *Device) { d.XDP = true }), []string{
+			"warning eth1: an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen",
+		}}},
+		{virtualFunctions, wants{"sr-iov", eth1(func(d *Device) { d.VFs = 4 }), []string{
+			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by",
+		}}},
+		{hardwareTC, wants{"hw-tc-offload", eth1(func(d *Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
+			"warning eth1: hw-tc-offload is on: packets that a filter in the hardware redirects are not seen => ethtool -K eth1 hw-tc-offload off",
+		}}},
+		{offloadedIPsec, wants{"ipsec", func(h *Host) { h.Offloaded = []string{"eth1"} }, []string{
+			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
+		}}},
+	} {
+		runTable(t, test.check, []wants{test.wants, {"no " + test.name, nil, nil}})
+	}
+}
+
+func TestPacketOffload(t *testing.T) {
+	value := append(nl.Uint32Attr(7), 4, 0, 0, 0)
+	if device, ok := packetOffload(28, value); device != 7 || !ok {
+		t.Errorf("packet offload: %d, %v", device, ok)
+	}
+	value[4] = 2 // inbound, crypto only
+	if _, ok := packetOffload(28, value); ok {
+		t.Error("crypto offload is none of packets")
+	}
+	if _, ok := packetOffload(27, append(nl.Uint32Attr(7), 4)); ok {
+		t.Error("of another attribute")
+	}
+	if _, ok := packetOffload(28, []byte{1}); ok {
+		t.Error("of too short an attribute")
+	}
+}

@@ -1,0 +1,38 @@
+package doctor
+
+import (
+	"fmt"
+	"strconv"
+
+	"replypath/loader/hostsettings"
+)
+
+// rpFilter finds a strict rp_filter, which drops what comes in by another
+// interface than the routes lead back to: the very packets whose replies
+// replypath is there for. The larger one of both values is in force
+// (ip-sysctl.rst).
+func rpFilter(h *Host) []Finding {
+	const leaf = "rp_filter"
+	var found []Finding
+	for _, i := range h.Interfaces {
+		device, all, known := h.setting("ipv4", i.Name, leaf)
+		if !known {
+			continue
+		}
+		effective := max(device, all)
+		text := values(leaf, all, device, effective)
+		if effective != hostsettings.RPFilterStrict {
+			found = append(found, finding(OK, i.Name, text, ""))
+			continue
+		}
+		found = append(found, mending(Error, i.Name,
+			text+", strict: what comes in here is dropped where the route back leaves by another interface",
+			of4(i.Name, leaf, strconv.Itoa(hostsettings.RPFilterLoose))))
+	}
+	return found
+}
+
+// values shows all three values of a sysctl.
+func values(leaf string, all, device, effective int) string {
+	return fmt.Sprintf("%s: all %d, device %d, effective %d", leaf, all, device, effective)
+}

@@ -1,0 +1,115 @@
+package doctor
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseRuleLines(t *testing.T) {
+	own, own6 := prefix("10.4.0.100/32"), prefix("2001:db8:4::100/128")
+	for _, test := range []struct {
+		name  string
+		parse func(file, text string) []RuleLine
+		text  string
+		want  []RuleLine
+	}{
+		{"interfaces", parseScript, `auto eth1
+iface eth1 inet static
+	address 10.4.0.100/24
+	post-up ip rule add from 10.4.0.100 table 100 prio 5; ip -6 rule add from 2001:db8:4::100 lookup 100 || true
+	up /sbin/ip ru a from 10.4.0.100 dev eth1 lookup replication
+	pre-down ip rule del from 10.4.0.100
+	# post-up ip rule add from 192.0.2.1 table 100
+	up ip route add default via 10.4.0.1 table 100
+	up ip rule add fwmark 0x1 table 100 && ip route flush cache
+`, []RuleLine{
+			{Line: 4, Text: "ip rule add from 10.4.0.100 table 100 prio 5", Src: own, Table: "100"},
+			{Line: 4, Text: "ip -6 rule add from 2001:db8:4::100 lookup 100", Src: own6, Table: "100"},
+			{Line: 5, Text: "/sbin/ip ru a from 10.4.0.100 dev eth1 lookup replication", Src: own, IIF: "eth1", Table: "replication"},
+			{Line: 9, Text: "ip rule add fwmark 0x1 table 100", Mark: "0x1", Table: "100"},
+		}},
+		{"networkd", parseNetworkd, `[Match]
+Name=eth1
+
+[RoutingPolicyRule]
+From = 10.4.0.100
+Table=100
+# From=192.0.2.1
+[Route]
+Gateway=10.4.0.1
+[RoutingPolicyRule]
+From=10.4.0.100/32
+IncomingInterface=eth1
+FirewallMark=1/3
+`, []RuleLine{
+			{Line: 4, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
+			{Line: 10, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
+		}},
+		{"keyfile", parseKeyfile, `[connection]
+id=eth1
+[ipv4]
+routing-rule1=priority 5 from 10.4.0.100 table 100
+[ipv6]
+routing-rule1=priority 5 from 2001:db8:4::100 iif eth1 table 100
+[other]
+routing-rule1=priority 5 from 192.0.2.1 table 100
+`, []RuleLine{
+			{Line: 4, Text: "routing-rule1=priority 5 from 10.4.0.100 table 100", Src: own, Table: "100"},
+			{Line: 6, Text: "routing-rule1=priority 5 from 2001:db8:4::100 iif eth1 table 100", Src: own6, IIF: "eth1", Table: "100"},
+		}},
+		{"netplan", parseNetplan, `network:
+  version: 2
+  ethernets:
+    eth1:
+      addresses: [10.4.0.100/24]
+      routing-policy:
+        - from: 10.4.0.100
+          table: 100
+        - {mark: 1, table: 101}
+`, []RuleLine{
+			{Line: 7, Text: "{from: 10.4.0.100, table: 100}", Src: own, Table: "100"},
+			{Line: 9, Text: "{mark: 1, table: 101}", Mark: "1", Table: "101"},
+		}},
+		{"netplan that is none", parseNetplan, "network: [", nil},
+		{"rule-eth1", parseRuleFile, "# comment\nfrom 10.4.0.100 table 100\n\niif eth1 from 10.4.0.100/32 lookup 100\n", []RuleLine{
+			{Line: 2, Text: "from 10.4.0.100 table 100", Src: own, Table: "100"},
+			{Line: 4, Text: "iif eth1 from 10.4.0.100/32 lookup 100", Src: own, IIF: "eth1", Table: "100"},
+		}},
+		{"empty", parseScript, "", nil},
+		{"words at the end", parseScript, "ip\nip rule\nip rule add\nip rule add from\n", []RuleLine{
+			{Line: 3, Text: "ip rule add"}, {Line: 4, Text: "ip rule add from"},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for n := range test.want {
+				test.want[n].File = "f"
+			}
+			got := test.parse("f", test.text)
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(samePrefix)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRuleLineAdds(t *testing.T) {
+	rule := Rule{Src: prefix("10.4.0.100/32"), Table: 100}
+	for _, test := range []struct {
+		line RuleLine
+		adds bool
+	}{
+		{RuleLine{Src: rule.Src, Table: "100"}, true},
+		{RuleLine{Src: rule.Src, Table: "replication"}, true}, // a name may stand for any table
+		{RuleLine{Src: rule.Src}, true},
+		{RuleLine{Src: rule.Src, Table: "101"}, false},
+		{RuleLine{Src: prefix("10.4.0.0/24"), Table: "100"}, false},
+		{RuleLine{Src: rule.Src, IIF: "eth1", Table: "100"}, false},
+		{RuleLine{Src: rule.Src, Mark: "1", Table: "100"}, false},
+		{RuleLine{Table: "100"}, false},
+	} {
+		if got := test.line.adds(&rule); got != test.adds {
+			t.Errorf("%+v: %v", test.line, got)
+		}
+	}
+}

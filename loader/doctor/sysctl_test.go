@@ -1,0 +1,240 @@
+package doctor
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+)
+
+// set sets a sysctl of the fixture.
+func set(keysAndValues map[string]int) func(*Host) {
+	return func(h *Host) {
+		for key, value := range keysAndValues {
+			h.Settings[key] = value
+		}
+	}
+}
+
+func TestRPFilter(t *testing.T) {
+	const strict = ", strict: what comes in here is dropped where the route back leaves by another interface => sysctl -w net.ipv4.conf."
+	runTable(t, rpFilter, []wants{
+		{"device", set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+		}},
+		{"all", set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
+			"error eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
+			"ok eth1: rp_filter: all 1, device 2, effective 2",
+		}},
+		{"loose by all", set(map[string]int{"net.ipv4.conf.all.rp_filter": 2, "net.ipv4.conf.eth1.rp_filter": 1}), []string{
+			"ok eth0: rp_filter: all 2, device 0, effective 2",
+			"ok eth1: rp_filter: all 2, device 1, effective 2",
+		}},
+		{"an interface with a dot", func(h *Host) {
+			h.Interfaces = h.Interfaces[:1]
+			h.Interfaces[0].Name = "eth0.7"
+			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
+		}, []string{"error eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
+	})
+}
+
+// sameSubnet gives eth1 an address in eth0's network (S5).
+func sameSubnet(h *Host) {
+	h.Devices[2].Addresses = prefixes("10.3.0.101/24")
+	h.Interfaces[1].Addresses = h.Devices[2].Addresses
+	h.Own[2] = discover.OwnAddress{Address: address("10.3.0.101")}
+	h.OnLink[2].Prefix = prefix("10.3.0.0/24")
+}
+
+func TestARPIgnore(t *testing.T) {
+	runTable(t, arpIgnore, []wants{
+		{"separate networks", nil, nil},
+		{"two in one network", sameSubnet, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
+		{"set by all", func(h *Host) { sameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 1 }, []string{
+			"ok eth0: arp_ignore: all 1, device 0, effective 1", "ok eth1: arp_ignore: all 1, device 0, effective 1",
+		}},
+		{"scope host is not enough", func(h *Host) { sameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{
+			"warning eth0: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
+		{"without arp", func(h *Host) {
+			sameSubnet(h)
+			h.Interfaces[0].NoARP, h.Interfaces[1].NoARP = true, true
+		}, nil},
+		{"virtual, in the network", func(h *Host) {
+			h.addVirtual("10.3.0.5")
+			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
+		}, []string{
+			"error eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"ok eth1: arp_ignore: all 0, device 2, effective 2",
+		}},
+		{"virtual, from elsewhere", func(h *Host) {
+			h.addVirtual("192.0.2.5")
+			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"ok eth1: arp_ignore: all 0, device 8, effective 8",
+		}},
+	})
+}
+
+func TestARPAnnounce(t *testing.T) {
+	runTable(t, arpAnnounce, []wants{
+		{"separate networks", nil, nil},
+		{"virtual", func(h *Host) {
+			h.addVirtual("10.3.0.5")
+			h.Settings["net.ipv4.conf.eth0.arp_announce"] = 1
+			h.Settings["net.ipv4.conf.eth1.arp_announce"] = 2
+		}, []string{
+			"warning eth0: arp_announce: all 0, device 1, effective 1: may send arp requests from 10.3.0.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_announce=2",
+			"ok eth1: arp_announce: all 0, device 2, effective 2",
+		}},
+	})
+}
+
+func TestLoopbackAddresses(t *testing.T) {
+	runTable(t, loopbackAddresses, []wants{
+		{"none", nil, nil},
+		{"kernel", func(h *Host) { h.addVirtual("192.0.2.5") }, []string{
+			"ok: 192.0.2.5 is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs" +
+				" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)",
+		}},
+		{"symmetric", func(h *Host) {
+			h.addVirtual("192.0.2.5")
+			h.Config.LoopbackAddresses = config.LoopbackSymmetric
+		}, []string{
+			"ok: 192.0.2.5 is on lo or a dummy device only: its replies go back the way that they were asked" +
+				" (loopback_addresses: symmetric; lvs direct routing needs kernel)",
+		}},
+	})
+}
+
+func TestAcceptLocal(t *testing.T) {
+	const text = ": packets from this host's own addresses are taken in, which replypath records no flow for => sysctl -w "
+	table := []wants{
+		{"off", nil, nil},
+		{"device", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), []string{
+			"warning eth1: accept_local: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_local=0",
+		}},
+		{"both", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}), []string{
+			"warning eth0: accept_local: all 1, device 0, effective 1" + text + "net.ipv4.conf.all.accept_local=0",
+			"warning eth1: accept_local: all 1, device 1, effective 1" + text + "net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0",
+		}},
+	}
+	runTable(t, acceptLocal, table)
+	h := newHost()
+	table[1].change(h)
+	if f := acceptLocal(h)[0]; f.Fixable() {
+		t.Error("switched off without asking who switched it on")
+	}
+}
+
+// lastHopOnEth1 is what a configuration for S2 says.
+func lastHopOnEth1(h *Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }
+
+func TestAcceptRedirects(t *testing.T) {
+	const text = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct => sysctl -w "
+	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
+	with := func(more map[string]int) func(*Host) {
+		return func(h *Host) { lastHopOnEth1(h); set(on)(h); set(more)(h) }
+	}
+	runTable(t, acceptRedirects, []wants{
+		{"not through the last hop", set(on), nil},
+		{"a host: either", with(nil), []string{
+			"warning eth1: ipv4 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
+			"warning eth1: ipv6 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv6.conf.eth1.accept_redirects=0",
+		}},
+		{"a host: both", with(map[string]int{"net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0, "net.ipv6.conf.all.accept_redirects": 1}), []string{
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1" + text + "net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth1.accept_redirects=0",
+			"ok eth1: ipv6 accept_redirects: all 1, device 0, effective 0",
+		}},
+		{"a router", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv6.conf.eth1.forwarding": 1}), []string{
+			"ok eth1: ipv4 accept_redirects: all 0, device 1, effective 0",
+			"ok eth1: ipv6 accept_redirects: all 0, device 1, effective 0",
+		}},
+	})
+}
+
+func TestSendRedirects(t *testing.T) {
+	dnat := func(to string) func(*Host) {
+		return func(h *Host) {
+			set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
+			h.Firewall.Chains = []Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []FirewallRule{{DNAT: []netip.Addr{address(to)}}}}}
+		}
+	}
+	const text = " and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth1.send_redirects=0"
+	runTable(t, sendRedirects, []wants{
+		{"no balancer", set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1}), nil},
+		{"dnat to a neighbour", dnat("10.4.0.7"), []string{
+			"warning eth1: send_redirects: all 1, device 1, effective 1: this host balances (dnat to 10.4.0.7 in ip nat pre)" + text,
+		}},
+		{"dnat to a container", dnat("172.17.0.2"), nil},
+		{"dnat to this host", dnat("10.4.0.100"), nil},
+		{"ipvs", func(h *Host) {
+			h.IPVS = 2
+			set(map[string]int{"net.ipv4.conf.eth0.forwarding": 1, "net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
+		}, []string{
+			"ok eth0: send_redirects: all 0, device 0, effective 0",
+			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
+		}},
+		{"ipvs without forwarding", func(h *Host) { h.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
+	})
+}
+
+func TestNeighbourTable(t *testing.T) {
+	fill := func(count int, table NeighTable) func(*Host) {
+		return func(h *Host) {
+			h.NeighTables = map[int]NeighTable{unix.AF_INET: table}
+			for range count {
+				h.Neighbours = append(h.Neighbours, Neighbour{Interface: eth1, Address: address("10.4.0.2"), Counted: true})
+			}
+			h.Neighbours = append(h.Neighbours, Neighbour{Interface: eth1, Address: address("10.4.0.3")},
+				Neighbour{Interface: eth1, Address: address("2001:db8:4::2"), Counted: true})
+		}
+	}
+	const text = ": who has no entry gets no packet => sysctl -w net.ipv4.neigh.default.gc_thresh3="
+	runTable(t, neighbourTable, []wants{
+		{"not shown", nil, nil},
+		{"room", fill(512, NeighTable{512, 1024, 0}), []string{"ok: ipv4: 512 neighbours, gc_thresh2 512, gc_thresh3 1024"}},
+		{"more than thresh2", fill(513, NeighTable{512, 1024, 0}), []string{
+			"warning: ipv4: 513 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "4096 net.ipv4.neigh.default.gc_thresh2=2048",
+		}},
+		{"nearly full", fill(922, NeighTable{512, 1024, 0}), []string{
+			"error: ipv4: 922 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "4096 net.ipv4.neigh.default.gc_thresh2=2048",
+		}},
+		{"was full", fill(3, NeighTable{512, 1024, 7}), []string{
+			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "2048 net.ipv4.neigh.default.gc_thresh2=1024",
+		}},
+	})
+}
+
+func TestSumColumn(t *testing.T) {
+	const text = "entries  allocs   table_fulls\n00000002 0000000a 0000001f\n00000002 00000000 00000001\n"
+	if got := sumColumn(text, "table_fulls"); got != 32 {
+		t.Errorf("%d, want 32", got)
+	}
+	if got := sumColumn("entries allocs\n1 2\n", "table_fulls"); got != 0 {
+		t.Errorf("of an older kernel: %d", got)
+	}
+}
+
+func TestCountServices(t *testing.T) {
+	const text = `IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A000001:0050 rr
+  -> C0A801C8:0050      Masq    1      0          0
+UDP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0035 rr
+FWM  00000001 wlc
+`
+	if got := countServices(text); got != 3 {
+		t.Errorf("%d services, want 3", got)
+	}
+}

@@ -1,0 +1,119 @@
+package doctor
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"replypath/loader/config"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+)
+
+func TestSilentGateways(t *testing.T) {
+	state := func(state string) func(*Host) { return func(h *Host) { h.Gateways[1].State = state } }
+	const eth0 = "ok eth0: gateway 10.3.0.1 is reachable"
+	runTable(t, silentGateways, []wants{
+		{"all answer", nil, []string{eth0, "ok eth1: gateway 10.4.0.1 is reachable"}},
+		{"failed", state(nexthop.StateFailed), []string{eth0, "error eth1: gateway 10.4.0.1 is failed: it does not answer arp"}},
+		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 is incomplete: it does not answer arp"}},
+		{"ipv6", func(h *Host) {
+			h.Gateways = []nexthop.Gateway{{Interface: 3, Address: address("2001:db8:4::1"), State: nexthop.StateFailed, IPv6: true}}
+		}, []string{"error eth1: gateway 2001:db8:4::1 is failed: it does not answer neighbour discovery"}},
+		{"still asked", state(nexthop.StateProbe), []string{eth0, "warning eth1: gateway 10.4.0.1 is probe: it has not answered for some seconds"}},
+		{"permanent", state(nexthop.StatePermanent), []string{eth0, "ok eth1: gateway 10.4.0.1 is permanent"}},
+		{"down", func(h *Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true }, []string{
+			eth0, "warning eth1: gateway 10.4.0.1 is reachable: the interface is down => ip link set eth1 up",
+		}},
+		{"no carrier", func(h *Host) { h.Interfaces[1].Up = false }, []string{
+			eth0, "warning eth1: gateway 10.4.0.1 is reachable: the interface has no carrier",
+		}},
+	})
+}
+
+const (
+	balancerMAC = "02:00:00:00:07:01"
+	clientMAC   = "02:00:00:00:07:55"
+)
+
+// throughBalancer is S2: a flow of an on-link client that has the balancer's MAC.
+func throughBalancer(h *Host) {
+	h.Flows = []flows.Flow{
+		{Protocol: "tcp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(balancerMAC)},
+		{Protocol: "udp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(balancerMAC)},
+	}
+	h.Neighbours = []Neighbour{
+		{Interface: eth1, Address: address("10.4.0.1"), MAC: mac(balancerMAC)},
+		{Interface: eth1, Address: address("10.4.0.55"), MAC: mac(clientMAC)},
+	}
+}
+
+func mac(text string) net.HardwareAddr {
+	m, err := net.ParseMAC(text)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func TestLastHop(t *testing.T) {
+	want := []string{
+		"warning eth1: peers of this network arrive from another's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
+			" => set {name: eth1, next_hop: last-hop} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+	}
+	and := func(change func(*Host)) func(*Host) { return func(h *Host) { throughBalancer(h); change(h) } }
+	runTable(t, lastHop, []wants{
+		{"no flows", nil, nil},
+		{"through a balancer", throughBalancer, want},
+		{"through a balancer that is the gateway, the client is not known", and(func(h *Host) { h.Neighbours = h.Neighbours[:1] }), want},
+		{"another address of a neighbour", and(func(h *Host) {
+			h.Neighbours = []Neighbour{{Interface: eth1, Address: address("10.4.0.56"), MAC: mac(balancerMAC)}}
+		}), nil},
+		{"directly", and(func(h *Host) { h.Flows[0].NextHopMAC, h.Flows[1].NextHopMAC = new(clientMAC), new(clientMAC) }), nil},
+		{"proxy arp", and(func(h *Host) { h.Neighbours[1].MAC = mac(balancerMAC) }), nil},
+		{"not on-link", and(func(h *Host) { h.Flows[0].Peer, h.Flows[1].Peer = "192.0.2.1", "192.0.2.1" }), nil},
+		{"by its gateway", and(func(h *Host) { h.Flows[0].Gateway, h.Flows[1].Gateway = new("10.4.0.1"), new("10.4.0.1") }), nil},
+		{"the gateway itself", and(func(h *Host) { h.Flows[0].Peer, h.Flows[1].Peer = "10.4.0.1", "10.4.0.1" }), nil},
+		{"configured", and(func(h *Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+		{"no table", func(h *Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version"}},
+	})
+	// It is where redirects matter, before the configuration says so.
+	h := newHost()
+	throughBalancer(h)
+	h.Settings["net.ipv4.conf.eth1.accept_redirects"] = 1
+	if found := acceptRedirects(h); len(found) != 2 || found[0].Severity != Warning {
+		t.Errorf("accept-redirects: %q", lines(found))
+	}
+}
+
+func TestConnectedSockets(t *testing.T) {
+	at := netip.MustParseAddrPort
+	connected := Socket{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000"), Process: "iperf3"}
+	flow := flows.Flow{Protocol: "udp", Peer: "10.1.0.100", PeerPort: 4000, Self: "10.4.0.100", SelfPort: 5201, Interface: new("eth1")}
+	sockets := func(list ...Socket) func(*Host) { return func(h *Host) { h.Sockets = list } }
+	with := func(f flows.Flow, list ...Socket) func(*Host) {
+		return func(h *Host) { h.Sockets, h.Flows = list, []flows.Flow{f} }
+	}
+	other := connected
+	other.Process = ""
+	const suspicious = " has a connected socket 10.3.0.100:5201 to 10.1.0.100:4000 beside a wildcard one: if it was asked on another address, its answers come from a wrong one"
+	runTable(t, connectedSockets, []wants{
+		{"asked on another address", with(flow, connected), []string{
+			"error eth1: iperf3 on udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but was asked on 10.4.0.100: it connects its wildcard socket, which cannot be mended from outside => iperf3 -s -B 10.4.0.100",
+		}},
+		{"by an unknown process", with(flow, other), []string{
+			"error eth1: udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but was asked on 10.4.0.100: it connects its wildcard socket, which cannot be mended from outside",
+		}},
+		{"asked on this address", func(h *Host) { f := flow; f.Self = "10.3.0.100"; with(f, connected)(h) }, nil},
+		{"tcp", func(h *Host) { f := flow; f.Protocol = "tcp"; with(f, connected)(h) }, nil},
+		{"no flow", sockets(connected), nil},
+		{"beside a wildcard", sockets(other, Socket{Local: at("0.0.0.0:5201")}), []string{"warning: udp port 5201" + suspicious}},
+		{"beside a dual wildcard", sockets(connected, Socket{Local: at("[::]:5201")}), []string{"warning: iperf3 on udp port 5201" + suspicious}},
+		{"beside one that is bound", sockets(connected, Socket{Local: at("10.4.0.100:5201")}), nil},
+		{"one interface", func(h *Host) {
+			sockets(connected, Socket{Local: at("0.0.0.0:5201")})(h)
+			h.Interfaces = h.Interfaces[:1]
+		}, nil},
+		{"on loopback", sockets(Socket{Local: at("127.0.0.1:53"), Remote: at("127.0.0.1:4000")}, Socket{Local: at("0.0.0.0:53")}), nil},
+	})
+}

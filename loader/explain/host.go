@@ -1,0 +1,167 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+)
+
+// Host is what the programs and the kernel know.
+type Host struct {
+	dir      string
+	table    *flows.Table
+	maps     *bpf.DatapathMaps
+	netlink  *netlink.Handle
+	seeds    bpf.Seeds
+	clock    datapath.Clock
+	settings bpf.DatapathSettings
+	byHand   bpf.DatapathMode
+}
+
+// OpenHost opens what is pinned in the directory. The error matches pins.ErrNone
+// where nothing is.
+func OpenHost(pinDir string) (*Host, error) {
+	h := &Host{dir: pinDir}
+	if err := h.open(pinDir); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+func (h *Host) open(pinDir string) error {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return err
+	}
+	if err := journal.CheckNamespace(pinDir); err != nil {
+		return err
+	}
+	copy(h.seeds[:], journal.Seeds)
+	if h.maps, err = datapath.OpenMaps(pinDir); err != nil {
+		return err
+	}
+	if h.table, err = flows.Open(pinDir); err != nil {
+		return err
+	}
+	if h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return h.Refresh()
+}
+
+// Refresh reads again what the operator may have changed since the host was
+// opened, and the time.
+func (h *Host) Refresh() (err error) {
+	if h.clock, err = datapath.ReadClock(h.dir); err != nil {
+		return err
+	}
+	if err := h.maps.Configuration.Lookup(uint32(0), &h.settings); err != nil {
+		return fmt.Errorf("read the settings: %w", err)
+	}
+	if err := h.maps.ModeByHand.Lookup(uint32(0), &h.byHand); err != nil {
+		return fmt.Errorf("read the mode that was set by hand: %w", err)
+	}
+	return nil
+}
+
+// Close closes what is open; what is pinned stays.
+func (h *Host) Close() error {
+	var errs []error
+	if h.netlink != nil {
+		h.netlink.Close()
+	}
+	if h.table != nil {
+		errs = append(errs, h.table.Close())
+	}
+	if h.maps != nil {
+		errs = append(errs, h.maps.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// lookup returns the entries that a question is about, idle ones included.
+func (h *Host) lookup(q *Question) ([]flows.Entry, error) {
+	tuples := q.exact()
+	if tuples == nil {
+		return h.table.Entries(q.matches)
+	}
+	var found []flows.Entry
+	for _, t := range tuples {
+		entries, err := h.table.Lookup(t, h.seeds)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, entries...)
+	}
+	return found, nil
+}
+
+// interfaceByID returns what the programs know of an interface, nil where it is
+// gone or another: as get_interface() in bpf/src/next_hop.h.
+func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface, error) {
+	var entry bpf.DatapathInterface
+	if err := h.maps.Interfaces.Lookup(id, &entry); err != nil {
+		return nil, fmt.Errorf("read interface %d: %w", id, err)
+	}
+	if id == 0 || entry.Ifindex != ifindex {
+		return nil, nil
+	}
+	return &entry, nil
+}
+
+// interfaceByIndex returns what the programs know of a device, nil where it is
+// not managed: as interface_index() in bpf/src/next_hop.h.
+func (h *Host) interfaceByIndex(ifindex int) (*bpf.DatapathInterface, error) {
+	var id uint32
+	low := uint32(ifindex) % h.maps.Managed.MaxEntries()
+	if err := h.maps.Managed.Lookup(low, &id); err != nil {
+		return nil, fmt.Errorf("read the id of device %d: %w", ifindex, err)
+	}
+	return h.interfaceByID(id, uint32(ifindex))
+}
+
+// spokeFirst tells whether the host is known to have sent first: as
+// host_spoke_first() in bpf/src/outbound.h.
+func (h *Host) spokeFirst(q *Question) (bool, error) {
+	for _, t := range q.exact() {
+		sent, found, err := datapath.FindOutbound(h.maps.Outbound, h.seeds.Digest(t))
+		if err != nil {
+			return false, err
+		}
+		if found && h.clock.Since(sent) <= idleOutbound {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ownFlags are enum own_flags of an address, 0 where it is not this host's.
+func (h *Host) ownFlags(address [16]uint8) (flags bpf.DatapathOwnFlags, err error) {
+	err = h.maps.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address}, &flags)
+	if isMissing(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the own addresses: %w", err)
+	}
+	return flags, nil
+}
+
+// exclusions returns those that are in force.
+func (h *Host) exclusions() ([]bpf.DatapathExclusion, error) {
+	rules := make([]bpf.DatapathExclusion, h.settings.Exclusions)
+	for i := range rules {
+		if err := h.maps.Exclusions.Lookup(uint32(i), &rules[i]); err != nil {
+			return nil, fmt.Errorf("read exclusion %d: %w", i, err)
+		}
+	}
+	return slices.Clip(rules), nil
+}

@@ -1,0 +1,85 @@
+package explain
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/flows"
+)
+
+// tuple returns the tuple of a question with this protocol.
+func (q *Question) tuple(protocol uint8) bpf.DatapathTuple {
+	t := bpf.DatapathTuple{
+		Peer: q.Peer.Addr().As16(), Self: q.Self.Addr().As16(), Protocol: protocol,
+	}
+	switch {
+	case hasPorts(protocol):
+		t.PeerPort, t.SelfPort = networkOrder(q.Peer.Port()), networkOrder(q.Self.Port())
+	case isEcho(protocol):
+		t.PeerPort = networkOrder(q.Peer.Port())
+	}
+	return t
+}
+
+// matches tells whether a tuple is one of those that are asked about.
+func (q *Question) matches(t *bpf.DatapathTuple) bool {
+	port := func(want, have uint16) bool { return want == 0 || networkOrder(want) == have }
+	return t.Peer == q.Peer.Addr().As16() && t.Self == q.Self.Addr().As16() &&
+		(q.Protocol == nil || *q.Protocol == t.Protocol) &&
+		port(q.Peer.Port(), t.PeerPort) && port(q.Self.Port(), t.SelfPort)
+}
+
+// exact returns the tuples of a question that leaves nothing open but perhaps the
+// protocol; nil for any other question.
+func (q *Question) exact() []bpf.DatapathTuple {
+	protocols := []uint8{config.ProtocolTCP, config.ProtocolUDP, config.ProtocolSCTP}
+	if q.Protocol != nil {
+		protocols = []uint8{*q.Protocol}
+	}
+	var tuples []bpf.DatapathTuple
+	for _, p := range protocols {
+		if !q.isExact(p) {
+			return nil
+		}
+		tuples = append(tuples, q.tuple(p))
+	}
+	return tuples
+}
+
+func (q *Question) isExact(protocol uint8) bool {
+	switch {
+	case hasPorts(protocol):
+		return q.Peer.Port() != 0 && q.Self.Port() != 0
+	case isEcho(protocol):
+		return q.Peer.Port() != 0
+	}
+	return true
+}
+
+// of returns the question about one flow.
+func (q *Question) of(e *flows.Entry) Question {
+	peer, self := netip.AddrFrom16(e.Raw.Tuple.Peer).Unmap(), netip.AddrFrom16(e.Raw.Tuple.Self).Unmap()
+	return Question{
+		Peer: netip.AddrPortFrom(peer, e.PeerPort), Self: netip.AddrPortFrom(self, e.SelfPort),
+		Protocol: &e.Raw.Tuple.Protocol, Interface: q.Interface, Size: q.Size,
+	}
+}
+
+func hasPorts(protocol uint8) bool {
+	return protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_UDP || protocol == unix.IPPROTO_SCTP
+}
+
+func isEcho(protocol uint8) bool {
+	return protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
+}
+
+// networkOrder returns the number whose bytes in memory are in network order.
+func networkOrder(port uint16) uint16 {
+	var bytes [2]byte
+	binary.BigEndian.PutUint16(bytes[:], port)
+	return binary.NativeEndian.Uint16(bytes[:])
+}

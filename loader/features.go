@@ -1,0 +1,140 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"replypath/bpf"
+	"replypath/loader/pins"
+)
+
+// btfPath is where the kernel describes its own types, by which the programs
+// find the fields of its sockets.
+const btfPath = "/sys/kernel/btf/vmlinux"
+
+// requirement is a capability and what grants it as well.
+type requirement struct{ needed, orElse cap.Value }
+
+// requirements are what loading and attaching take. CAP_PERFMON is for reading
+// the kernel's sockets. Both of the newer capabilities are parts of
+// CAP_SYS_ADMIN (capabilities(7)).
+var requirements = []requirement{
+	{cap.BPF, cap.SYS_ADMIN},
+	{cap.NET_ADMIN, cap.NET_ADMIN},
+	{cap.PERFMON, cap.SYS_ADMIN},
+}
+
+// checkRights returns an error that matches ErrUnsupported and names the
+// capabilities that the process lacks.
+func checkRights() error {
+	process := cap.GetProc()
+	var missing []string
+	for _, r := range requirements {
+		has, err := hasEither(process, r)
+		if err != nil {
+			return fmt.Errorf("read the capabilities of this process: %w", err)
+		}
+		if !has {
+			missing = append(missing, strings.ToUpper(r.needed.String()))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: this process lacks %s: run it as root, or grant them",
+		ErrUnsupported, strings.Join(missing, ", "))
+}
+
+func hasEither(process *cap.Set, r requirement) (bool, error) {
+	has, err := process.GetFlag(cap.Effective, r.needed)
+	if has || err != nil {
+		return has, err
+	}
+	return process.GetFlag(cap.Effective, r.orElse)
+}
+
+// checkKernel returns an error that matches ErrUnsupported where the kernel
+// lacks what cannot be done without.
+func checkKernel() error {
+	if _, err := os.Stat(btfPath); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the kernel has no BTF (%s): use one that is built with CONFIG_DEBUG_INFO_BTF=y",
+			ErrUnsupported, btfPath)
+	}
+	err := features.HaveProgramType(ebpf.SchedCLS)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return fmt.Errorf("%w: the kernel has no tc programs: use one that is built with CONFIG_BPF_SYSCALL=y and CONFIG_NET_CLS_BPF",
+			ErrUnsupported)
+	}
+	return err
+}
+
+// loopbackIndex is that of lo in every network namespace.
+const loopbackIndex = 1
+
+// haveTCX tells whether the kernel has TCX links: it can be asked for them on an
+// interface that is always there. An attach type that it does not know is
+// answered with EINVAL.
+func haveTCX() (bool, error) {
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ebpf.AttachTCXIngress})
+	switch {
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("ask the kernel for tcx: %w", err)
+	}
+	return true, nil
+}
+
+// kernel is what depends on the running kernel.
+type kernel struct {
+	tcx bool
+	bpf.Features
+}
+
+func probeKernel() (kernel, error) {
+	if err := checkKernel(); err != nil {
+		return kernel{}, err
+	}
+	var (
+		k    kernel
+		errs [2]error
+	)
+	k.tcx, errs[0] = haveTCX()
+	k.Features, errs[1] = bpf.ProbeFeatures()
+	return k, errors.Join(errs[:]...)
+}
+
+// features describes the kernel and this version for the status.
+func (k kernel) features() []pins.FeatureRecord {
+	tcx := pins.FeatureRecord{Name: "tcx", Available: k.tcx,
+		Effect: "programs are replaced without a gap, beside those of others"}
+	if !k.tcx {
+		tcx.Effect = "programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"
+	}
+	checkMTU := pins.FeatureRecord{Name: "check_mtu", Available: k.CheckMTU,
+		Effect: "what is too large for a flow's interface is told segment by segment"}
+	if !k.CheckMTU {
+		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
+	}
+	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
+		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
+	if !k.KernelSKB {
+		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
+	}
+	return []pins.FeatureRecord{
+		tcx,
+		checkMTU,
+		kernelSKB,
+		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
+		{Name: "fallback_route", Effect: "not in this version: without a default route there are no replies to correct"},
+	}
+}

@@ -1,0 +1,104 @@
+// Package flows reads and clears the flow tables by way of their pins; it works
+// without the daemon.
+package flows
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+)
+
+// Flow is an inbound flow as the operator sees it. The JSON names are fixed.
+type Flow struct {
+	Event            string  `json:"event,omitempty"` // when following: new, moved, ended
+	Protocol         string  `json:"protocol"`
+	Family           string  `json:"family"`
+	Peer             string  `json:"peer"`
+	PeerPort         uint16  `json:"peer_port"` // echo: the identifier
+	Self             string  `json:"self"`
+	SelfPort         uint16  `json:"self_port"`
+	Interface        *string `json:"interface"` // nil once it is gone
+	NextHopMAC       *string `json:"next_hop_mac"`
+	Gateway          *string `json:"gateway"` // nil where replies go to the inbound MAC
+	State            string  `json:"state"`
+	AgeSeconds       float64 `json:"age_seconds"`  // since the flow began
+	IdleSeconds      float64 `json:"idle_seconds"` // since its last inbound frame, to about a second
+	CorrectedPackets uint64  `json:"corrected_packets"`
+	Asymmetric       bool    `json:"asymmetric"` // the kernel chose another way at least once
+}
+
+// States of a flow.
+const (
+	StateHalfOpen       = "half-open"
+	StateEstablished    = "established"
+	StateConnectionless = "connectionless"
+)
+
+// Events of a followed table.
+const (
+	EventNew   = "new"
+	EventMoved = "moved"
+	EventEnded = "ended"
+)
+
+func isClosing(flow *bpf.DatapathFlow) bool {
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
+		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET) != 0
+}
+
+// idleSeconds is idle_limit() of bpf/src/flow.h.
+func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
+	protocol := flow.Tuple.Protocol
+	switch {
+	case state == StateEstablished && isClosing(flow):
+		return bpf.DatapathIdleSecondsIDLE_CLOSING
+	case state == StateEstablished:
+		return bpf.DatapathIdleSecondsIDLE_ESTABLISHED
+	case state == StateHalfOpen:
+		return bpf.DatapathIdleSecondsIDLE_HALF_OPEN
+	case protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6:
+		return bpf.DatapathIdleSecondsIDLE_ECHO
+	default:
+		return bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
+	}
+}
+
+// IsIdle tells whether the datapath takes this entry for none.
+func IsIdle(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
+	return clock.Since(flow.Seen) > time.Duration(idleSeconds(flow, state))*time.Second
+}
+
+// isStray tells of an entry that is no flow: it says by which way something came
+// that nobody here takes, for the kernel's own answer.
+func isStray(flow *bpf.DatapathFlow) bool {
+	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_STRAY) != 0
+}
+
+func isNone(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
+	return isStray(flow) || IsIdle(flow, state, clock)
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+func macString(mac [6]uint8) string { return net.HardwareAddr(mac[:]).String() }
+
+// String names the tuple, for logs and errors.
+func (f *Flow) String() string {
+	return fmt.Sprintf("%s %s > %s", f.Protocol,
+		endpoint(f.Peer, f.PeerPort), endpoint(f.Self, f.SelfPort))
+}
+
+func endpoint(address string, port uint16) string {
+	return net.JoinHostPort(address, fmt.Sprint(port))
+}

@@ -1,0 +1,82 @@
+package flows
+
+import (
+	"context"
+	"time"
+
+	"replypath/bpf"
+)
+
+// identity is what makes a flow the same from one look to the next.
+type identity struct {
+	table  bpf.DatapathTable
+	digest uint64
+}
+
+// Follow calls report for every flow that begins, moves or ends, looking at the
+// tables every so often, until the context ends, which is no error. Flows that
+// are there at the start are reported as new.
+func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, report func(Flow) error) error {
+	filter.Limit = 0
+	known := make(map[identity]Flow)
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		present, err := t.snapshot(filter)
+		if err != nil {
+			return err
+		}
+		if err := changes(known, present, report); err != nil {
+			return err
+		}
+		known = present
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (t *Table) snapshot(filter Filter) (map[identity]Flow, error) {
+	present := make(map[identity]Flow)
+	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
+		present[identity{table, digest}] = flow
+	})
+	return present, err
+}
+
+func changes(before, after map[identity]Flow, report func(Flow) error) error {
+	for id, flow := range after {
+		old, known := before[id]
+		switch {
+		case !known || flow.AgeSeconds+1 < old.AgeSeconds: // a new flow with the tuple of an old one
+			flow.Event = EventNew
+		case !sameWay(&old, &flow):
+			flow.Event = EventMoved
+		default:
+			continue
+		}
+		if err := report(flow); err != nil {
+			return err
+		}
+	}
+	for id, flow := range before {
+		if _, still := after[id]; still {
+			continue
+		}
+		flow.Event = EventEnded
+		if err := report(flow); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sameWay(a, b *Flow) bool {
+	return equal(a.Interface, b.Interface) && equal(a.NextHopMAC, b.NextHopMAC)
+}
+
+func equal(a, b *string) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}

@@ -1,0 +1,265 @@
+package flows
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/pins"
+)
+
+// Filter selects flows; the zero Filter selects all.
+type Filter struct {
+	Peer       netip.Prefix // not valid: any
+	Interface  string       // "": any
+	Protocol   *uint8       // nil: any
+	Asymmetric bool         // only those that the kernel would have sent another way
+	Limit      int          // at most so many; 0: no limit
+}
+
+// Table gives access to the flow tables of a pin directory.
+type Table struct {
+	dir  string
+	maps *bpf.DatapathMaps
+}
+
+// Open opens the flow tables that are pinned in the directory; the error
+// matches pins.ErrNone where there are none.
+func Open(dir string) (*Table, error) {
+	maps, err := datapath.OpenMaps(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Table{dir: dir, maps: maps}, nil
+}
+
+// Close closes the tables.
+func (t *Table) Close() error { return t.maps.Close() }
+
+// stateTable is the table that holds the flows of one state.
+type stateTable struct {
+	state string
+	id    bpf.DatapathTable
+	table *ebpf.Map
+}
+
+func states(maps *bpf.DatapathMaps) []stateTable {
+	return []stateTable{
+		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen},
+		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established},
+		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless},
+	}
+}
+
+// view is what an entry's numbers refer to, read once for a whole listing.
+type view struct {
+	clock      datapath.Clock
+	interfaces map[uint16]string // by ID, those that are there
+	gateways   map[uint16]bpf.DatapathGateway
+	maps       *bpf.DatapathMaps
+}
+
+func (t *Table) newView() (*view, error) {
+	clock, err := datapath.ReadClock(t.dir)
+	if err != nil {
+		return nil, err
+	}
+	journal, err := pins.ReadJournal(t.dir)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{
+		clock:      clock,
+		interfaces: make(map[uint16]string),
+		gateways:   make(map[uint16]bpf.DatapathGateway),
+		maps:       t.maps,
+	}
+	for _, record := range journal.Interfaces {
+		if record.Index != 0 {
+			v.interfaces[record.ID] = record.Name
+		}
+	}
+	return v, nil
+}
+
+// gateway returns an entry of the map, which is read when it is first needed.
+func (v *view) gateway(id uint16) bpf.DatapathGateway {
+	gateway, ok := v.gateways[id]
+	if !ok {
+		// An entry that cannot be read is no gateway: the inbound MAC is shown.
+		_ = v.maps.Gateways.Lookup(uint32(id), &gateway)
+		v.gateways[id] = gateway
+	}
+	return gateway
+}
+
+func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
+	key := &entry.Tuple
+	peer, self := datapath.Address(key.Peer), datapath.Address(key.Self)
+	flow := Flow{
+		Protocol: config.ProtocolName(key.Protocol), Family: family(peer),
+		Peer: peer.String(), PeerPort: datapath.Port(key.PeerPort),
+		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
+		State:            state,
+		AgeSeconds:       v.clock.Since(entry.Created).Seconds(),
+		IdleSeconds:      v.clock.Since(entry.Seen).Seconds(),
+		CorrectedPackets: entry.Corrected,
+		Asymmetric:       entry.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0,
+	}
+	if name, ok := v.interfaces[entry.Interface]; ok {
+		flow.Interface = &name
+	}
+	v.setNextHop(&flow, entry)
+	return flow
+}
+
+// setNextHop mirrors next_hop_mac() in bpf/src/next_hop.h.
+func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
+	mac := entry.Mac
+	if entry.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) != 0 {
+		gateway := v.gateway(entry.Gateway)
+		if entry.Gateway != 0 && gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
+			mac = gateway.Mac
+			text := datapath.Address(gateway.Address).String()
+			flow.Gateway = &text
+		}
+	}
+	if mac != [6]uint8{} {
+		text := macString(mac)
+		flow.NextHopMAC = &text
+	}
+}
+
+// each visits the live entries that match, up to the limit.
+func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest uint64, flow Flow)) error {
+	v, err := t.newView()
+	if err != nil {
+		return err
+	}
+	count := 0
+	for _, s := range states(t.maps) {
+		err := datapath.EachFlow(s.table, func(digest uint64, entry *bpf.DatapathFlow) bool {
+			if filter.Limit > 0 && count >= filter.Limit {
+				return false
+			}
+			if isNone(entry, s.state, v.clock) || !filter.matchesTuple(&entry.Tuple) {
+				return true
+			}
+			if flow := v.flow(entry, s.state); filter.matches(&flow) {
+				count++
+				visit(s.id, digest, flow)
+			}
+			return true
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.state, err)
+		}
+	}
+	return nil
+}
+
+// matchesTuple looks at what costs no conversion, for large tables.
+func (f *Filter) matchesTuple(tuple *bpf.DatapathTuple) bool {
+	if f.Protocol != nil && *f.Protocol != tuple.Protocol {
+		return false
+	}
+	return !f.Peer.IsValid() || f.Peer.Contains(datapath.Address(tuple.Peer))
+}
+
+func (f *Filter) matches(flow *Flow) bool {
+	if f.Interface != "" && (flow.Interface == nil || *flow.Interface != f.Interface) {
+		return false
+	}
+	return !f.Asymmetric || flow.Asymmetric
+}
+
+// List returns the flows that match, in no particular order.
+func (t *Table) List(filter Filter) ([]Flow, error) {
+	list := []Flow{}
+	err := t.each(filter, func(_ bpf.DatapathTable, _ uint64, flow Flow) {
+		list = append(list, flow)
+	})
+	return list, err
+}
+
+// Flush forgets the flows that match and returns how many there were. For a
+// moment after that nothing that the host sends is taken for a beginning
+// (datapath.Grace).
+func (t *Table) Flush(filter Filter) (int, error) {
+	return t.flush(filter, func(*Flow) bool { return true })
+}
+
+// FlushFunc forgets the flows that are not wanted and returns how many there
+// were.
+func (t *Table) FlushFunc(unwanted func(*Flow) bool) (int, error) {
+	return t.flush(Filter{}, unwanted)
+}
+
+func (t *Table) flush(filter Filter, unwanted func(*Flow) bool) (int, error) {
+	forgetter, err := datapath.OpenForgetter(t.dir)
+	if err != nil {
+		return 0, err
+	}
+	defer forgetter.Close()
+	found, err := t.find(filter, unwanted)
+	if len(found) == 0 {
+		return 0, err
+	}
+	// The answer to a question that is on its way now must not pass for a
+	// beginning.
+	if graceErr := t.grace(); graceErr != nil {
+		return 0, errors.Join(err, graceErr)
+	}
+	flushed := 0
+	errs := []error{err}
+	for _, f := range found {
+		if err := forgetter.Forget(f.table, f.digest); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		flushed++
+	}
+	return flushed, errors.Join(errs...)
+}
+
+// place is where an entry is found.
+type place struct {
+	table  bpf.DatapathTable
+	digest uint64
+}
+
+// find returns the places of the flows that match and are not wanted.
+func (t *Table) find(filter Filter, unwanted func(*Flow) bool) ([]place, error) {
+	var found []place
+	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
+		if unwanted(&flow) {
+			found = append(found, place{table, digest})
+		}
+	})
+	return found, err
+}
+
+func (t *Table) grace() error {
+	clock, err := datapath.ReadClock(t.dir)
+	if err != nil {
+		return err
+	}
+	return datapath.Grace(t.maps, clock, datapath.GracePeriod)
+}
+
+// Count returns how many live flows a table holds.
+func Count(table *ebpf.Map, state string, clock datapath.Clock) (int, error) {
+	count := 0
+	err := datapath.EachFlow(table, func(_ uint64, flow *bpf.DatapathFlow) bool {
+		if !isNone(flow, state, clock) {
+			count++
+		}
+		return true
+	})
+	return count, err
+}

@@ -1,0 +1,219 @@
+package loader
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+const (
+	// resolveAgain is how long a gateway that does not answer is left alone.
+	resolveAgain = 5 * time.Second
+	// resolveAtMost bounds how often a gateway is asked after whatever its
+	// neighbour entry does.
+	resolveAtMost = time.Second
+	// resolveFailed is the same for one that failed: the kernel takes three seconds
+	// for that, unless it is told not to ask at all.
+	resolveFailed = 50 * time.Millisecond
+)
+
+type gatewayKey struct {
+	device  int // index
+	address netip.Addr
+}
+
+// gateway is a known gateway.
+type gateway struct {
+	nexthop.Gateway
+	id uint16 // index into the map `gateways`
+	// mac is what replies are sent to; nil where none is known. It outlives the
+	// neighbour entry, which the kernel throws away when it has not been used
+	// for long, until the gateway fails to answer.
+	mac       net.HardwareAddr
+	asked     time.Time // when the kernel was last told to resolve it
+	resolveAt time.Time // zero: nothing to be done
+}
+
+func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
+
+func compareGateways(a, b gatewayKey) int {
+	return cmp.Or(cmp.Compare(a.device, b.device), a.address.Compare(b.address))
+}
+
+// trackGateways makes what was found the known gateways.
+func (l *Loader) trackGateways(found []nexthop.Gateway) error {
+	var errs []error
+	present := make(map[gatewayKey]bool)
+	for _, seen := range found {
+		key := keyOf(&seen)
+		present[key] = true
+		if l.gateways[key] == nil {
+			id, err := l.identifyGateway(key)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			l.gateways[key] = &gateway{id: id}
+		}
+		l.observe(l.gateways[key], seen)
+	}
+	for key := range l.gateways {
+		if !present[key] {
+			delete(l.gateways, key)
+		}
+	}
+	for i := range l.state.Gateways {
+		r := &l.state.Gateways[i]
+		address, err := netip.ParseAddr(r.Address)
+		r.Gone = err != nil || !present[gatewayKey{r.Interface, address}]
+	}
+	return errors.Join(errs...)
+}
+
+// identifyGateway returns the id of a gateway, which it may have had before.
+func (l *Loader) identifyGateway(key gatewayKey) (uint16, error) {
+	address := key.address.String()
+	last := uint16(0)
+	for _, r := range l.state.Gateways {
+		if r.Interface == key.device && r.Address == address {
+			return r.ID, nil
+		}
+		last = max(last, r.ID)
+	}
+	id := last + 1
+	if uint32(id) >= l.tables.gateways.table.MaxEntries() {
+		oldest := slices.IndexFunc(l.state.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
+		if oldest < 0 {
+			return 0, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)
+		}
+		id = l.state.Gateways[oldest].ID
+		l.state.Gateways = slices.Delete(l.state.Gateways, oldest, oldest+1)
+	}
+	l.state.Gateways = append(l.state.Gateways, pins.GatewayRecord{ID: id, Interface: key.device, Address: address})
+	return id, nil
+}
+
+// observe notes what the kernel says of a gateway now.
+func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
+	before := g.Gateway
+	g.Gateway = seen
+	switch {
+	case seen.MAC != nil:
+		l.logMAC(g, seen.MAC)
+		g.mac = seen.MAC
+	case seen.State == nexthop.StateFailed:
+		if before.State != nexthop.StateFailed {
+			l.log.Warn("gateway does not answer", "interface", l.nameOf(g.Interface), "gateway", g.Address)
+		}
+		g.mac = nil
+	}
+	switch {
+	case before.State != seen.State && seen.State == nexthop.StateFailed:
+		// At once: the kernel may have asked in vain with the address of another
+		// NIC, that of the packet that waited for the answer.
+		g.resolveAt = later(time.Now(), g.asked.Add(resolveFailed))
+	case before.State != seen.State || g.resolveAt.IsZero():
+		g.schedule(time.Now())
+	}
+}
+
+func (l *Loader) logMAC(g *gateway, mac net.HardwareAddr) {
+	switch {
+	case g.mac == nil:
+		l.log.Info("gateway is resolved", "interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", mac.String())
+	case !bytes.Equal(g.mac, mac):
+		l.log.Info("gateway has another mac", "interface", l.nameOf(g.Interface), "gateway", g.Address,
+			"mac", mac.String(), "before", g.mac.String())
+	}
+}
+
+func (l *Loader) nameOf(index int) string {
+	if s := l.served[index]; s != nil {
+		return s.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// schedule decides when the kernel has to be told to look for a gateway that has
+// just got into its state. While the entry is valid and fresh the kernel does
+// nothing; on a NIC that only receives it would stay cold for ever.
+func (g *gateway) schedule(now time.Time) {
+	switch g.State {
+	case nexthop.StateStale, nexthop.StateNone:
+		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
+	case nexthop.StateFailed, nexthop.StateIncomplete:
+		g.resolveAt = later(now, g.asked.Add(resolveAgain))
+	default:
+		g.resolveAt = time.Time{}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// neighbourChanged applies a neighbour event and tells whether it is about a
+// gateway.
+func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
+	g := l.gateways[keyOf(&seen)]
+	if g == nil {
+		return false, nil
+	}
+	seen.IPv4, seen.IPv6 = g.IPv4, g.IPv6
+	l.observe(g, seen)
+	return true, l.writeGateways()
+}
+
+// resolveDue has the kernel resolve the gateways whose time has come.
+func (l *Loader) resolveDue(now time.Time) {
+	for _, g := range l.gateways {
+		if g.resolveAt.IsZero() || g.resolveAt.After(now) {
+			continue
+		}
+		g.asked, g.resolveAt = now, now.Add(resolveAgain)
+		if s := l.served[g.Interface]; s == nil || !s.Up {
+			continue
+		}
+		// What has just gone away is seen by the next reconciliation.
+		err := g.resolve(l.netlink)
+		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+			l.log.Debug("gateway cannot be resolved", "interface", l.nameOf(g.Interface), "error", err)
+		}
+	}
+}
+
+// resolve has the kernel find out the MAC. Where somebody deleted the entry, the
+// last one known is put back, to be checked when it is used: until it is there, a
+// reply would have the kernel ask with the reply's source, which is another NIC's
+// and which strict routers do not answer.
+func (g *gateway) resolve(nl *netlink.Handle) error {
+	if g.State == nexthop.StateNone && g.mac != nil {
+		return nexthop.PutBack(nl, g.Gateway, g.mac)
+	}
+	return nexthop.Resolve(nl, g.Gateway)
+}
+
+// nextResolve returns when resolveDue has something to do; zero for never.
+func (l *Loader) nextResolve() time.Time {
+	var next time.Time
+	for _, g := range l.gateways {
+		if !g.resolveAt.IsZero() && (next.IsZero() || g.resolveAt.Before(next)) {
+			next = g.resolveAt
+		}
+	}
+	return next
+}

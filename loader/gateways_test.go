@@ -1,0 +1,243 @@
+package loader
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/nexthop"
+	"replypath/test/topology"
+)
+
+// gatewayMACs returns which gateways the programs tell by MAC on an interface.
+func (b *bed) gatewayMACs(index int) map[bpf.DatapathGatewayMac]uint32 {
+	b.Helper()
+	found := make(map[bpf.DatapathGatewayMac]uint32)
+	var (
+		key bpf.DatapathGatewayMac
+		id  uint32
+	)
+	entries := b.maps().GatewayMacs.Iterate()
+	for entries.Next(&key, &id) {
+		if key.Ifindex == uint32(index) {
+			found[key] = id
+		}
+	}
+	must(b.T, entries.Err())
+	return found
+}
+
+func macKey(index int, mac net.HardwareAddr, family uint8) bpf.DatapathGatewayMac {
+	key := bpf.DatapathGatewayMac{Ifindex: uint32(index), Family: family}
+	copy(key.Mac[:], mac)
+	return key
+}
+
+func (b *bed) setNeighbour(index int, address netip.Addr, mac net.HardwareAddr, state int) {
+	b.Helper()
+	must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
+	}))
+}
+
+func TestGatewayTakesANewMAC(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	mac := net.HardwareAddr{2, 0, 0, 9, 9, 9}
+	ids := make(map[topology.Family]uint16)
+	for _, f := range s.Families() {
+		before, id := b.gatewayOf(s.B.Eth0.Gateway(f))
+		if before.Usable != 1 || !slices.Equal(before.Mac[:], s.B.Eth0.Peer().MAC) || before.Ifindex != uint32(s.B.Eth0.Index) {
+			t.Errorf("%s: gateway %+v", f, before)
+		}
+		ids[f] = id
+	}
+	must(t, s.B.Eth0.Peer().SetMAC(mac))
+	for _, f := range s.Families() {
+		gateway := s.B.Eth0.Gateway(f)
+		b.setNeighbour(s.B.Eth0.Index, gateway, mac, netlink.NUD_REACHABLE)
+		eventually(t, "the MAC is seen", func() bool {
+			entry, id := b.gatewayOf(gateway)
+			return id == ids[f] && slices.Equal(entry.Mac[:], mac) && entry.Usable == 1
+		})
+		eventually(t, "it is known by its MAC", func() bool {
+			macs := b.gatewayMACs(s.B.Eth0.Index)
+			return macs[macKey(s.B.Eth0.Index, mac, uint8(f))] == uint32(ids[f]) &&
+				macs[macKey(s.B.Eth0.Index, s.B.Eth0.Peer().MAC, uint8(f))] == 0
+		})
+	}
+	entry := b.entry(b.lives("eth0")[0])
+	if entry.Gateways4 != 1 || entry.Gateways6 != 1 || entry.Gateway4 == 0 || entry.Gateway6 == 0 {
+		t.Errorf("entry %+v", entry)
+	}
+}
+
+// A gateway that fails for the first time is asked once more at once.
+func TestGatewayThatFailsOnce(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	for i, f := range s.Families() {
+		gateway := s.B.Eth0.Gateway(f)
+		b.setNeighbour(s.B.Eth0.Index, gateway, nil, netlink.NUD_FAILED)
+		eventually(t, "the failure is seen", func() bool { return b.log.count("gateway does not answer") > i })
+		eventually(t, "it is usable again", func() bool {
+			entry, _ := b.gatewayOf(gateway)
+			return entry.Usable == 1
+		})
+	}
+}
+
+func TestGatewayThatNeverAnswers(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		must(t, b.host.SetSysctl("net/"+family+"/neigh/eth1/retrans_time_ms", "20"))
+	}
+	b.start(nil)
+	b.ip("route add 10.99.0.0/16 via 10.4.0.77\nroute add 2001:db8:99::/48 via 2001:db8:4::77\n")
+	eventually(t, "both have failed", func() bool { return b.log.count("gateway does not answer") == 2 })
+	for _, address := range []string{"10.4.0.77", "2001:db8:4::77"} {
+		if entry, _ := b.gatewayOf(netip.MustParseAddr(address)); entry.Usable != 0 || entry.Ifindex == 0 {
+			t.Errorf("%s: %+v", address, entry)
+		}
+	}
+	for _, g := range b.status().of("eth1").Gateways {
+		if g.MAC != nil {
+			t.Errorf("status %+v", g)
+		}
+	}
+	pingB(t, s)
+}
+
+// The kernel throws entries away that it has not used for long. That says
+// nothing about the gateway, and it keeps its MAC until it fails to answer.
+func TestGatewayMACOutlivesItsEntry(t *testing.T) {
+	l := &Loader{log: slog.New(slog.DiscardHandler)}
+	g := &gateway{id: 1}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	for _, step := range []struct {
+		state  string
+		mac    net.HardwareAddr
+		usable uint8
+	}{
+		{nexthop.StateIncomplete, nil, 0},
+		{nexthop.StateReachable, mac, 1},
+		{nexthop.StateStale, mac, 1},
+		{nexthop.StateNone, nil, 1},
+		{nexthop.StateIncomplete, nil, 1},
+		{nexthop.StateFailed, nil, 0},
+		{nexthop.StateIncomplete, nil, 0},
+	} {
+		l.observe(g, nexthop.Gateway{Interface: 1, State: step.state, MAC: step.mac})
+		if entry := gatewayEntry(g); entry.Usable != step.usable || (entry.Usable == 1) != slices.Equal(entry.Mac[:], mac) {
+			t.Errorf("%s: %+v", step.state, entry)
+		}
+	}
+}
+
+func TestColdGatewayIsResolved(t *testing.T) {
+	s := newS1(t, topology.S1Options{ColdGateways: true})
+	b := newBed(t, s.B.Host)
+	b.ip("route add default via 10.4.0.1 metric 500\nroute add default via 2001:db8:4::1 metric 5000\n")
+	b.start(nil)
+	eventually(t, "all gateways are reachable", func() bool {
+		reachable := 0
+		for _, i := range b.status().Interfaces {
+			for _, g := range i.Gateways {
+				if g.State == nexthop.StateReachable && g.MAC != nil {
+					reachable++
+				}
+			}
+		}
+		return reachable == 4
+	})
+}
+
+func TestGatewayComesAndGoes(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	id := b.lives("eth1")[0]
+	gateway := s.B.Eth1.Gateway(topology.IPv4)
+	for range 2 {
+		b.ip("route add 10.99.0.0/16 via 10.4.0.1\n")
+		eventually(t, "the gateway is usable", func() bool {
+			i := b.status().of("eth1")
+			if len(i.Gateways) == 0 {
+				return false
+			}
+			entry, gatewayID := b.gatewayOf(gateway)
+			return entry.Usable == 1 && b.entry(id).Gateway4 == gatewayID
+		})
+		b.ip("route del 10.99.0.0/16\n")
+		eventually(t, "the gateway is forgotten", func() bool {
+			entry, _ := b.gatewayOf(gateway)
+			return entry == (bpf.DatapathGateway{}) && len(b.status().of("eth1").Gateways) == 0 && b.entry(id).Gateways4 == 0
+		})
+	}
+	known := 0
+	for _, r := range b.journal().Gateways {
+		if r.Address == gateway.String() {
+			known++
+		}
+	}
+	if known != 1 {
+		t.Errorf("it has had %d ids", known)
+	}
+}
+
+func TestConfiguredGateway(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(func(o *Options) {
+		o.Config.Interfaces = []config.Interface{
+			{Name: "eth0"},
+			{Name: "eth1", NextHop: config.NextHopGateway, Gateways: []netip.Addr{
+				s.B.Eth1.Gateway(topology.IPv4), s.B.Eth1.Gateway(topology.IPv6),
+			}},
+		}
+	})
+	eventually(t, "both are resolved", func() bool {
+		gateways := b.status().of("eth1").Gateways
+		return len(gateways) == 2 && gateways[0].MAC != nil && gateways[1].MAC != nil
+	})
+	if entry := b.entry(b.lives("eth1")[0]); entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
+		t.Errorf("entry %+v", entry)
+	}
+	pingB(t, s)
+}
+
+func TestSchedule(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct {
+		state string
+		asked time.Time
+		want  time.Time
+	}{
+		{nexthop.StateReachable, time.Time{}, time.Time{}},
+		{nexthop.StatePermanent, time.Time{}, time.Time{}},
+		{nexthop.StateDelay, time.Time{}, time.Time{}},
+		{nexthop.StateNone, time.Time{}, now},
+		{nexthop.StateStale, time.Time{}, now},
+		{nexthop.StateStale, now.Add(-time.Hour), now},
+		{nexthop.StateStale, now, now.Add(resolveAtMost)},
+		{nexthop.StateFailed, time.Time{}, now},
+		{nexthop.StateFailed, now.Add(-time.Second), now.Add(resolveAgain - time.Second)},
+		{nexthop.StateIncomplete, now, now.Add(resolveAgain)},
+	} {
+		g := &gateway{Gateway: nexthop.Gateway{State: test.state}, asked: test.asked}
+		g.schedule(now)
+		if !g.resolveAt.Equal(test.want) {
+			t.Errorf("%s, asked %v ago: %v", test.state, now.Sub(test.asked), g.resolveAt.Sub(now))
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package hostsettings
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Change is a sysctl that was changed, or is about to be.
+type Change struct {
+	// Interface is the index of the interface that the sysctl belongs to, as
+	// names change hands. Where it is 0, the name in Key is relied on.
+	Interface int
+	// Key is the sysctl's name for sysctl(8): "net.ipv4.conf.eth1.rp_filter". A
+	// dot in the name of the interface is written as a slash.
+	Key string
+	// Before and After are its values as text.
+	Before, After string
+}
+
+// String says what was changed in one line.
+func (c Change) String() string { return fmt.Sprintf("%s: %s -> %s", c.Key, c.Before, c.After) }
+
+// Undo returns the command that puts the sysctl back by hand.
+func (c Change) Undo() string { return fmt.Sprintf("sysctl -w %s=%s", c.Key, c.Before) }
+
+// Make makes the change.
+func (c Change) Make() error { return settingOf(c.Key).write(c.After) }
+
+// Restore puts a sysctl back, also under the name that its interface has got
+// since. It tells whether it did: not when the value is no longer the one that
+// was written, as somebody else has decided then, and not when the interface
+// has gone; neither is an error.
+func Restore(c Change) (bool, error) {
+	restored, err := c.restore()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return restored, err
+}
+
+// restore returns an error that wraps fs.ErrNotExist when the interface has
+// gone.
+func (c Change) restore() (bool, error) {
+	s := settingOf(c.Key)
+	if c.Interface != 0 {
+		name, err := nameOf(c.Interface)
+		if err != nil {
+			return false, fmt.Errorf("restore sysctl %s: %w", c.Key, err)
+		}
+		s = s.ofInterface(name)
+	}
+	value, err := s.read()
+	if err != nil || value != c.After {
+		return false, err
+	}
+	if err := s.write(c.Before); err != nil {
+		return false, err
+	}
+	return true, nil
+}

@@ -1,0 +1,65 @@
+// Package hostsettings changes sysctls of managed interfaces where they would
+// undo what replypath does, and puts them back.
+//
+// All functions work in the network namespace of the calling thread, as
+// /proc/sys/net does.
+package hostsettings
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Values of rp_filter, from the kernel's ip-sysctl.rst; 0 is no check.
+const (
+	RPFilterStrict = 1 // the route back must leave by the same interface
+	RPFilterLoose  = 2 // there must be a route back
+)
+
+// RPFilter returns rp_filter of an interface, that of "all", and the one that
+// the kernel applies, which is the larger of both. There is one for IPv4 only.
+// The error wraps fs.ErrNotExist when there is no such interface.
+func RPFilter(name string) (device, all, effective int, err error) {
+	s, err := rpFilter(name)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if device, err = s.readNumber(); err != nil {
+		return 0, 0, 0, err
+	}
+	if all, err = setting("net/ipv4/conf/all/rp_filter").readNumber(); err != nil {
+		return 0, 0, 0, err
+	}
+	return device, all, max(device, all), nil
+}
+
+// PlanRPFilter returns the change that makes a strict rp_filter loose, for Make
+// once it has been noted down, and nil when there is nothing to be done. A
+// strict one drops whatever comes in by another interface than the one that the
+// routes lead back to, and so the very packets that replypath is there for. Only
+// the interface's own value is written, as the larger one wins.
+func PlanRPFilter(name string) (*Change, error) {
+	device, _, effective, err := RPFilter(name)
+	if err != nil || effective != RPFilterStrict {
+		return nil, err
+	}
+	s, err := rpFilter(name)
+	if err != nil {
+		return nil, err
+	}
+	index, err := indexOf(name)
+	if err != nil {
+		return nil, fmt.Errorf("loosen rp_filter of %s: %w", name, err)
+	}
+	return &Change{
+		Interface: index, Key: s.key(),
+		Before: strconv.Itoa(device), After: strconv.Itoa(RPFilterLoose),
+	}, nil
+}
+
+func rpFilter(name string) (setting, error) {
+	if !isInterfaceName(name) {
+		return "", fmt.Errorf("rp_filter of %q: not the name of an interface", name)
+	}
+	return setting("net/ipv4/conf/" + name + "/rp_filter"), nil
+}

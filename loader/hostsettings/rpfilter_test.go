@@ -1,0 +1,264 @@
+package hostsettings
+
+import (
+	"errors"
+	"io/fs"
+	"strconv"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/topology"
+)
+
+// host returns a host whose interfaces are lo and the named bridges.
+func host(t *testing.T, names ...string) *topology.Host {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := n.Host("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		if err := h.Netlink().LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Fatalf("add %s: %v", name, err)
+		}
+	}
+	return h
+}
+
+// inside runs fn in the host's network namespace.
+func inside(t *testing.T, h *topology.Host, fn func() error) {
+	t.Helper()
+	if err := h.Do(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// set sets rp_filter of an interface, or of "all".
+func set(t *testing.T, h *topology.Host, name string, value int) {
+	t.Helper()
+	if err := h.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get returns what the kernel holds.
+func get(t *testing.T, h *topology.Host, name string) string {
+	t.Helper()
+	value, err := h.Sysctl("net/ipv4/conf/" + name + "/rp_filter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func loosen(t *testing.T, h *topology.Host, name string) *Change {
+	t.Helper()
+	var change *Change
+	inside(t, h, func() (err error) {
+		change, err = PlanRPFilter(name)
+		if change == nil || err != nil {
+			return err
+		}
+		return change.Make()
+	})
+	return change
+}
+
+func restore(t *testing.T, h *topology.Host, c Change) bool {
+	t.Helper()
+	var restored bool
+	inside(t, h, func() (err error) {
+		restored, err = Restore(c)
+		return err
+	})
+	return restored
+}
+
+func indexIn(t *testing.T, h *topology.Host, name string) int {
+	t.Helper()
+	link, err := h.Netlink().LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Index
+}
+
+func TestPlanRPFilter(t *testing.T) {
+	for _, test := range []struct {
+		all, device, effective int
+		after                  string
+		changed                bool
+	}{
+		{all: 0, device: 0, effective: 0, after: "0"},
+		{all: 0, device: 1, effective: 1, after: "2", changed: true},
+		{all: 0, device: 2, effective: 2, after: "2"},
+		{all: 1, device: 0, effective: 1, after: "2", changed: true},
+		{all: 1, device: 1, effective: 1, after: "2", changed: true},
+		{all: 1, device: 2, effective: 2, after: "2"},
+		{all: 2, device: 0, effective: 2, after: "0"},
+		{all: 2, device: 1, effective: 2, after: "1"},
+		{all: 2, device: 2, effective: 2, after: "2"},
+	} {
+		t.Run(strconv.Itoa(test.all)+strconv.Itoa(test.device), func(t *testing.T) {
+			h := host(t, "eth1")
+			set(t, h, "all", test.all)
+			set(t, h, "eth1", test.device)
+			inside(t, h, func() error {
+				device, all, effective, err := RPFilter("eth1")
+				if device != test.device || all != test.all || effective != test.effective {
+					t.Errorf("RPFilter: device %d, all %d, effective %d, want effective %d", device, all, effective, test.effective)
+				}
+				return err
+			})
+
+			var want *Change
+			if test.changed {
+				want = &Change{
+					Interface: indexIn(t, h, "eth1"),
+					Key:       "net.ipv4.conf.eth1.rp_filter",
+					Before:    strconv.Itoa(test.device),
+					After:     "2",
+				}
+			}
+			change := loosen(t, h, "eth1")
+			if diff := cmp.Diff(want, change); diff != "" {
+				t.Errorf("change (-want +got):\n%s", diff)
+			}
+			if got := get(t, h, "eth1"); got != test.after {
+				t.Errorf("rp_filter is %s, want %s", got, test.after)
+			}
+			if got := get(t, h, "all"); got != strconv.Itoa(test.all) {
+				t.Errorf(`rp_filter of "all" has become %s`, got)
+			}
+
+			if again := loosen(t, h, "eth1"); again != nil {
+				t.Errorf("changed twice: %v", again)
+			}
+			if change == nil {
+				return
+			}
+			if !restore(t, h, *change) {
+				t.Error("not restored")
+			}
+			if got := get(t, h, "eth1"); got != strconv.Itoa(test.device) {
+				t.Errorf("rp_filter was restored to %s, want %d", got, test.device)
+			}
+		})
+	}
+}
+
+func TestRestoreLeavesAForeignValueAlone(t *testing.T) {
+	h := host(t, "eth1")
+	set(t, h, "eth1", 1)
+	change := loosen(t, h, "eth1")
+	set(t, h, "eth1", 0)
+	if restore(t, h, *change) {
+		t.Error("restored over somebody else's value")
+	}
+	if got := get(t, h, "eth1"); got != "0" {
+		t.Errorf("rp_filter is %s, want 0", got)
+	}
+}
+
+func TestRestoreOfAnInterfaceThatHasGone(t *testing.T) {
+	for _, name := range []string{"by index", "by name"} {
+		t.Run(name, func(t *testing.T) {
+			h := host(t, "eth1")
+			set(t, h, "eth1", 1)
+			change := loosen(t, h, "eth1")
+			if name == "by name" {
+				change.Interface = 0
+			}
+			link, err := h.Netlink().LinkByName("eth1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Netlink().LinkDel(link); err != nil {
+				t.Fatal(err)
+			}
+			if restore(t, h, *change) {
+				t.Error("restored on an interface that has gone")
+			}
+		})
+	}
+}
+
+// The name of the interface has gone to another device that happens to hold the
+// same value.
+func TestRestoreFollowsTheInterface(t *testing.T) {
+	h := host(t, "eth1", "eth2")
+	set(t, h, "eth1", 1)
+	set(t, h, "eth2", 2)
+	change := loosen(t, h, "eth1")
+	for _, names := range [][2]string{{"eth1", "old"}, {"eth2", "eth1"}} {
+		link, err := h.Netlink().LinkByName(names[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Netlink().LinkSetName(link, names[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !restore(t, h, *change) {
+		t.Error("not restored under the new name")
+	}
+	if got := get(t, h, "old"); got != "1" {
+		t.Errorf("rp_filter of the renamed interface is %s, want 1", got)
+	}
+	if got := get(t, h, "eth1"); got != "2" {
+		t.Errorf("rp_filter of the interface that has the name now is %s, want 2", got)
+	}
+}
+
+func TestInterfaceNameWithDots(t *testing.T) {
+	h := host(t, "eth1.100")
+	set(t, h, "eth1.100", 1)
+	change := loosen(t, h, "eth1.100")
+	if change == nil {
+		t.Fatal("nothing was changed")
+	}
+	if want := "net.ipv4.conf.eth1/100.rp_filter"; change.Key != want {
+		t.Errorf("key %s, want %s", change.Key, want)
+	}
+	if got := get(t, h, "eth1.100"); got != "2" {
+		t.Errorf("rp_filter is %s, want 2", got)
+	}
+	if want := "sysctl -w net.ipv4.conf.eth1/100.rp_filter=1"; change.Undo() != want {
+		t.Errorf("undo %q, want %q", change.Undo(), want)
+	}
+	change.Interface = 0
+	if !restore(t, h, *change) {
+		t.Error("not restored by name")
+	}
+	if got := get(t, h, "eth1.100"); got != "1" {
+		t.Errorf("rp_filter was restored to %s, want 1", got)
+	}
+}
+
+func TestNoSuchInterface(t *testing.T) {
+	h := host(t)
+	inside(t, h, func() error {
+		if _, _, _, err := RPFilter("eth7"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("RPFilter: %v, want fs.ErrNotExist", err)
+		}
+		if change, err := PlanRPFilter("eth7"); change != nil || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("PlanRPFilter: %v, %v, want fs.ErrNotExist", change, err)
+		}
+		for _, name := range []string{"", "..", "all", "default", "../../ip_forward"} {
+			if change, err := PlanRPFilter(name); change != nil || err == nil {
+				t.Errorf("PlanRPFilter(%q): %v, %v, want an error", name, change, err)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,62 @@
+package hostsettings
+
+import (
+	"errors"
+	"io/fs"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestKey(t *testing.T) {
+	for _, test := range []struct{ family, name, leaf, key, device string }{
+		{"ipv4", "eth1", "rp_filter", "net.ipv4.conf.eth1.rp_filter", "eth1"},
+		{"ipv6", "eth1.100", "accept_redirects", "net.ipv6.conf.eth1/100.accept_redirects", "eth1.100"},
+		{"ipv4", "all", "send_redirects", "net.ipv4.conf.all.send_redirects", ""},
+	} {
+		key := Key(test.family, test.name, test.leaf)
+		if key != test.key || InterfaceOf(key) != test.device {
+			t.Errorf("%s of %q, want %s of %q", key, InterfaceOf(key), test.key, test.device)
+		}
+	}
+	for _, key := range []string{"net.ipv4.neigh.default.gc_thresh3", "net.ipv4.ip_forward", "kernel.x", ""} {
+		if device := InterfaceOf(key); device != "" {
+			t.Errorf("%s of interface %q", key, device)
+		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	h := host(t, "eth1")
+	inside(t, h, func() error {
+		key := Key("ipv4", "eth1", "arp_ignore")
+		if change, err := Plan(key, "0"); change != nil || err != nil {
+			t.Errorf("it is 0 already: %v, %v", change, err)
+		}
+		change, err := Plan(key, "1")
+		if err != nil {
+			return err
+		}
+		want := &Change{Interface: indexIn(t, h, "eth1"), Key: key, Before: "0", After: "1"}
+		if diff := cmp.Diff(want, change); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if value, err := Read(key); value != "0" || err != nil {
+			t.Errorf("planning it has made it %s, %v", value, err)
+		}
+		if err := change.Make(); err != nil {
+			return err
+		}
+		if value, err := ReadNumber(key); value != 1 || err != nil {
+			t.Errorf("it is %d, %v", value, err)
+		}
+		all, err := Plan(Key("ipv4", "all", "arp_ignore"), "2")
+		if err != nil || all.Interface != 0 {
+			t.Errorf("of all: %v, %v", all, err)
+		}
+		if change, err := Plan(Key("ipv4", "eth7", "arp_ignore"), "1"); change != nil || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("of no interface: %v, %v", change, err)
+		}
+		return nil
+	})
+}

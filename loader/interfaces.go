@@ -1,0 +1,272 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/attach"
+	"replypath/loader/discover"
+	"replypath/loader/pins"
+)
+
+// served is an interface that is managed now.
+type served struct {
+	discover.Interface
+	id uint16 // index into the map `interfaces`
+	// mechanism is how the programs are attached; empty while they are not.
+	mechanism attach.Mechanism
+}
+
+func (s *served) target() attach.Interface {
+	return attach.Interface{Index: s.Index, Name: s.Name}
+}
+
+// hasHeader tells whether frames begin with an Ethernet header.
+func (s *served) hasHeader() bool { return s.MAC != nil }
+
+// withoutClashes takes out interfaces that cannot be told from another in the
+// map `managed`, which knows the low bits of an index only. Who is served
+// already goes first.
+func (l *Loader) withoutClashes(found *discover.Result) []discover.Interface {
+	slots := l.tables.managed.table.MaxEntries()
+	owner := make(map[uint32]discover.Interface)
+	for _, i := range found.Interfaces {
+		slot := uint32(i.Index) % slots
+		if _, taken := owner[slot]; !taken || l.served[i.Index] != nil {
+			owner[slot] = i
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(found.Interfaces), func(i discover.Interface) bool {
+		first := owner[uint32(i.Index)%slots]
+		if first.Index == i.Index {
+			return false
+		}
+		found.Unmanaged = append(found.Unmanaged, discover.Unmanaged{Name: i.Name, Reason: fmt.Sprintf(
+			"its index %d and that of %s, %d, are the same modulo %d", i.Index, first.Name, first.Index, slots)})
+		return true
+	})
+}
+
+// life returns the record of the interface that has this index now.
+func (l *Loader) life(index int) *pins.InterfaceRecord {
+	for i := range l.state.Interfaces {
+		if r := &l.state.Interfaces[i]; r.Index == index && index != 0 {
+			return r
+		}
+	}
+	return nil
+}
+
+// fate is what has become of an interface since it was recorded.
+type fate int
+
+const (
+	stays    fate = iota
+	absent        // it has been removed
+	replaced      // it has been removed, and another has its index
+)
+
+// release lets go of interfaces that are gone, became another, or are not
+// managed any more, and returns those that are to be served. Programs are
+// detached before the tables forget them, except in a start, which may still be
+// taken back: without entries in the tables they let everything pass.
+func (l *Loader) release(managed []discover.Interface) ([]discover.Interface, error) {
+	var errs []error
+	for i := range l.state.Interfaces {
+		r := &l.state.Interfaces[i]
+		if r.Index == 0 {
+			continue
+		}
+		isIt := func(m discover.Interface) bool { return m.Index == r.Index }
+		wanted := slices.ContainsFunc(managed, isIt)
+		what, err := l.fateOf(r)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case what == absent: // it may have gone after it was found
+			managed = slices.DeleteFunc(managed, isIt)
+			errs = append(errs, l.endLife(r, what))
+		case what == stays && !wanted && l.starting():
+			l.deferred = true
+		case what == replaced || !wanted:
+			errs = append(errs, l.endLife(r, what))
+		}
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		clear(l.removed)
+	}
+	return managed, err
+}
+
+// fateOf tells what has become of the interface of a record. Without an event
+// that says so, one that both programs vanished from is taken for another: that
+// is what a new one with an old index looks like.
+func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
+	isAbsent, err := l.isAbsent(r.Index)
+	switch {
+	case err != nil:
+		return stays, fmt.Errorf("look for interface %s: %w", r.Name, err)
+	case isAbsent:
+		return absent, nil
+	case l.removed[r.Index]:
+		return replaced, nil
+	case !l.suspicious || !r.Attached:
+		return stays, nil
+	}
+	attached, err := l.attachedAnywhere(attach.Interface{Index: r.Index, Name: r.Name})
+	if attached || err != nil {
+		return stays, err
+	}
+	return replaced, nil
+}
+
+// isAbsent tells whether there is no interface of this index now.
+func (l *Loader) isAbsent(index int) (bool, error) {
+	_, err := l.netlink.LinkByIndex(index)
+	if isNotFound(err) {
+		return true, nil
+	}
+	return false, err
+}
+
+// attachedAnywhere tells whether one of the programs is attached.
+func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
+	for _, direction := range attach.Directions {
+		_, attached, err := l.attacher.Attached(target, direction)
+		if attached || err != nil {
+			return attached, err
+		}
+	}
+	return false, nil
+}
+
+// endLife detaches from an interface and undoes what was changed for it. Its id
+// stays taken: counters and flows refer to it.
+func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
+	gone := what != stays
+	target := attach.Interface{Index: r.Index, Name: r.Name}
+	delete(l.loosened, r.Index)
+	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
+	if err := l.attacher.Detach(target); err != nil {
+		return err
+	}
+	// Who only lost its programs, and is taken for gone, gets its sysctls back.
+	replaced := gone && !l.isSame(r)
+	err := errors.Join(l.dropQdisc(target, gone), l.dropSysctls(r.Index, replaced))
+	if gone {
+		l.log.Info("interface is gone", "interface", r.Name, "index", r.Index)
+	} else {
+		l.log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
+	}
+	r.Index = 0
+	return err
+}
+
+// isSame tells whether an interface is there that has the index, name and MAC of
+// the record.
+func (l *Loader) isSame(r *pins.InterfaceRecord) bool {
+	link, err := l.netlink.LinkByIndex(r.Index)
+	return err == nil && link.Attrs().Name == r.Name && link.Attrs().HardwareAddr.String() == r.MAC
+}
+
+// adopt makes the managed interfaces the served ones and gives an id to those
+// that are new.
+func (l *Loader) adopt(managed []discover.Interface) error {
+	var errs []error
+	for _, i := range managed {
+		s := l.served[i.Index]
+		if s == nil {
+			id, err := l.identify(i)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			s = &served{id: id}
+			l.served[i.Index] = s
+		} else {
+			l.logChanges(&s.Interface, &i)
+		}
+		s.Interface = i
+		r := l.life(i.Index)
+		r.MAC = i.MAC.String()
+		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
+	}
+	return errors.Join(errs...)
+}
+
+// linkChanged brings MAC, MTU and state of a served interface up to date.
+func (l *Loader) linkChanged(index int) error {
+	s := l.served[index]
+	if s == nil {
+		return nil
+	}
+	link, err := l.netlink.LinkByIndex(index)
+	if isNotFound(err) {
+		return nil // the event that says so is next
+	}
+	if err != nil {
+		return fmt.Errorf("look at interface %s: %w", s.Name, err)
+	}
+	before := s.Interface
+	s.Refresh(link)
+	l.logChanges(&before, &s.Interface)
+	return l.writeGateways()
+}
+
+func isNotFound(err error) bool {
+	var notFound netlink.LinkNotFoundError
+	return errors.As(err, &notFound)
+}
+
+func (l *Loader) logChanges(before, after *discover.Interface) {
+	if before.Name != after.Name {
+		l.log.Info("interface has another name", "interface", after.Name, "before", before.Name)
+	}
+	if before.Up != after.Up {
+		l.log.Info("interface is "+upOrDown(after.Up), "interface", after.Name)
+	}
+}
+
+func upOrDown(up bool) string {
+	if up {
+		return "up"
+	}
+	return "down"
+}
+
+// identify returns the id of an interface, which an earlier process may have
+// given to it.
+func (l *Loader) identify(i discover.Interface) (uint16, error) {
+	if r := l.life(i.Index); r != nil {
+		return r.ID, nil
+	}
+	id, err := l.freeInterfaceID()
+	if err != nil {
+		return 0, fmt.Errorf("interface %s: %w", i.Name, err)
+	}
+	l.state.Interfaces = append(l.state.Interfaces, pins.InterfaceRecord{ID: id, Index: i.Index, Name: i.Name})
+	return id, nil
+}
+
+// freeInterfaceID returns an id that was never used, and when there are none
+// left that of the interface that was recorded first among those that are gone.
+func (l *Loader) freeInterfaceID() (uint16, error) {
+	last := uint16(0)
+	for _, r := range l.state.Interfaces {
+		last = max(last, r.ID)
+	}
+	if uint32(last)+1 < l.tables.interfaces.table.MaxEntries() {
+		return last + 1, nil
+	}
+	oldest := slices.IndexFunc(l.state.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index == 0 })
+	if oldest < 0 {
+		return 0, fmt.Errorf("%d interfaces are managed already, which is as many as can be", last)
+	}
+	id := l.state.Interfaces[oldest].ID
+	l.state.Interfaces = slices.Delete(l.state.Interfaces, oldest, oldest+1)
+	return id, forgetCounters(&l.datapath.DatapathMaps, id)
+}

@@ -1,0 +1,257 @@
+package loader
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/test/topology"
+)
+
+// addEth2 adds an interface with addresses; index 0 leaves its index to the kernel.
+func (b *bed) addEth2(index int) {
+	b.Helper()
+	which := ""
+	if index != 0 {
+		which = fmt.Sprintf("index %d", index)
+	}
+	b.ip("link add eth2 " + which + ` type veth peer name far2
+link set far2 up
+link set eth2 up
+addr add 10.77.0.1/24 dev eth2
+addr add 2001:db8:77::1/64 dev eth2 nodad
+`)
+}
+
+func (b *bed) awaitAttached(name string) *InterfaceStatus {
+	b.Helper()
+	var i *InterfaceStatus
+	eventually(b.T, name+" is attached", func() bool {
+		i = b.status().of(name)
+		return i != nil && i.Attached
+	})
+	return i
+}
+
+func (b *bed) awaitGone(name string) {
+	b.Helper()
+	eventually(b.T, name+" is gone", func() bool { return b.status().of(name) == nil })
+}
+
+func TestInterfaceComesAndGoes(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			b.start(options)
+			b.addEth2(0)
+			index := b.awaitAttached("eth2").Index
+			first := b.lives("eth2")
+			if len(first) != 1 || b.entry(first[0]).Ifindex != uint32(index) {
+				t.Errorf("ids %v of eth2, index %d", first, index)
+			}
+			own := b.own()
+			for _, address := range []string{"10.77.0.1", "2001:db8:77::1"} {
+				if own[netip.MustParseAddr(address)] == 0 {
+					t.Errorf("%s is not known", address)
+				}
+			}
+
+			b.ip("link del eth2\n")
+			b.awaitGone("eth2")
+			if entry := b.entry(first[0]); entry != (bpf.DatapathInterface{}) {
+				t.Errorf("entry of a gone interface %+v", entry)
+			}
+			if own := b.own(); own[netip.MustParseAddr("10.77.0.1")] != 0 {
+				t.Error("its address is still known")
+			}
+
+			b.addEth2(index)
+			b.awaitAttached("eth2")
+			second := b.lives("eth2")
+			if len(second) != 2 || second[0] != first[0] || second[1] == first[0] {
+				t.Fatalf("ids of two interfaces with one index: %v", second)
+			}
+			if b.entry(second[1]).Ifindex != uint32(index) || b.entry(first[0]).Ifindex != 0 {
+				t.Errorf("entries %+v and %+v", b.entry(second[0]), b.entry(second[1]))
+			}
+		})
+	}
+}
+
+// An interface that went and came while nobody watched is another one.
+func TestReusedIndexIsSeenAtStart(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			b.addEth2(0)
+			r := b.start(options)
+			index := b.status().of("eth2").Index
+			first := b.lives("eth2")
+			b.setRPFilter("eth2", 1)
+			eventually(t, "rp_filter is loose", func() bool { return b.rpFilter("eth2") == "2" })
+			r.stop()
+
+			b.ip("link del eth2\n")
+			b.addEth2(index)
+			b.setRPFilter("eth2", 2)
+			b.start(options)
+			second := b.lives("eth2")
+			if len(second) != 2 || second[1] == first[0] {
+				t.Errorf("ids %v, before %v", second, first)
+			}
+			b.awaitAttached("eth2")
+			for _, c := range b.status().HostChanges {
+				if strings.HasPrefix(c.Object, "sysctl") {
+					t.Errorf("a change of the old interface is left: %+v", c)
+				}
+			}
+		})
+	}
+}
+
+func TestRenamedInterfaceKeepsItsID(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.addEth2(0)
+	b.start(nil)
+	before := b.lives("eth2")
+	b.ip("link property add dev eth2 altname second\nlink set eth2 name eth3\n")
+	eventually(t, "the name is seen", func() bool { return len(b.lives("eth3")) > 0 })
+	if diff := cmp.Diff(before, b.lives("eth3")); diff != "" {
+		t.Errorf("ids (-before +after):\n%s", diff)
+	}
+}
+
+func TestLinkStateIsLive(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	id := b.lives("eth1")[0]
+	up := func() bool { return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 }
+	if !up() {
+		t.Fatal("not up at the start")
+	}
+	must(t, s.B.Eth1.Peer().SetDown())
+	eventually(t, "lost carrier is seen", func() bool { return !up() && !b.status().of("eth1").Up })
+	must(t, s.B.Eth1.Peer().SetUp())
+	eventually(t, "carrier is seen", up)
+
+	must(t, s.B.Eth1.SetMTU(1400))
+	mac := net.HardwareAddr{2, 0, 0, 1, 2, 3}
+	must(t, s.B.Eth1.SetMAC(mac))
+	eventually(t, "MTU and MAC are seen", func() bool {
+		entry := b.entry(id)
+		return entry.Mtu == 1400 && slices.Equal(entry.Mac[:], mac)
+	})
+}
+
+func TestNamedInterfaceThatIsNotThereYet(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(func(o *Options) {
+		o.Config.Interfaces = []config.Interface{{Name: "eth1"}, {Name: "eth2"}}
+	})
+	status := b.status()
+	if len(status.Errors) != 1 || !strings.Contains(status.Errors[0], "eth2") {
+		t.Errorf("errors %v", status.Errors)
+	}
+	if !slices.ContainsFunc(status.Unmanaged, func(u Unmanaged) bool { return u.Name == "eth0" }) {
+		t.Errorf("unmanaged %v", status.Unmanaged)
+	}
+	b.addEth2(0)
+	b.awaitAttached("eth2")
+	if status := b.status(); len(status.Errors) != 0 {
+		t.Errorf("errors %v", status.Errors)
+	}
+}
+
+// The programs find an interface by the low bits of its index.
+func TestClashingIndexIsNotServed(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	b.addEth2(s.B.Eth1.Index + 1<<16)
+	eventually(t, "eth2 is refused", func() bool {
+		return slices.ContainsFunc(b.status().Unmanaged, func(u Unmanaged) bool {
+			return u.Name == "eth2" && strings.Contains(u.Reason, "eth1")
+		})
+	})
+	pingB(t, s)
+	if !b.status().of("eth1").Attached {
+		t.Error("eth1 is not attached any more")
+	}
+}
+
+func TestDeviceWithoutHeader(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	b.ip("tuntap add dev tun1 mode tun\nlink set tun1 up\naddr add 10.88.0.1/30 dev tun1\n")
+	b.awaitAttached("tun1")
+	entry := b.entry(b.lives("tun1")[0])
+	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) == 0 || entry.Mac != [6]uint8{} {
+		t.Errorf("entry %+v", entry)
+	}
+}
+
+// own returns the addresses that the programs take for the host's, with flags.
+func (b *bed) own() map[netip.Addr]uint32 {
+	b.Helper()
+	own := make(map[netip.Addr]uint32)
+	var (
+		key   bpf.DatapathAddress
+		flags uint32
+	)
+	entries := b.maps().OwnAddresses.Iterate()
+	for entries.Next(&key, &flags) {
+		own[netip.AddrFrom16(key.Bytes).Unmap()] = flags
+	}
+	must(b.T, entries.Err())
+	return own
+}
+
+func TestOwnAddresses(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.ip(`addr add 192.0.2.1/32 dev lo
+route add local 198.51.100.4/30 dev lo
+route add local 203.0.113.0/24 dev eth0 table local
+route add local 172.16.0.0/12 dev eth0
+`)
+	b.start(nil)
+	own := b.own()
+	const loopback = uint32(bpf.DatapathOwnFlagsOWN_ADDRESS | bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY)
+	for address, want := range map[string]uint32{
+		"10.4.0.100":      uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
+		"2001:db8:4::100": uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
+		"192.0.2.1":       loopback,
+		"198.51.100.4":    loopback,
+		"198.51.100.7":    loopback,
+		"198.51.100.8":    0,
+		"203.0.113.200":   uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
+		"172.16.0.1":      0,
+		"127.0.0.1":       0,
+		"::1":             0,
+	} {
+		if got := own[netip.MustParseAddr(address)]; got != want {
+			t.Errorf("%s: flags %d, want %d", address, got, want)
+		}
+	}
+	if errs := b.status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "172.16.0.0/12") {
+		t.Errorf("errors %v", errs)
+	}
+	eth1, err := b.host.Netlink().LinkByName("eth1")
+	must(t, err)
+	must(t, b.host.Netlink().AddrAdd(eth1, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}))
+	eventually(t, "an address is seen", func() bool { return b.own()[netip.MustParseAddr("10.4.0.9")] != 0 })
+}

@@ -1,0 +1,166 @@
+// Package loader puts the datapath in place, keeps its maps current, and takes
+// it away again. What is attached and pinned outlives the process; the next one
+// goes on with it.
+package loader
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/attach"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// Options say what is put in place.
+type Options struct {
+	PinDir     string // on a bpf file system; made where it does not exist
+	Config     *config.Config
+	ConfigPath string // for the status; empty for the defaults
+	Log        *slog.Logger
+	Version    string // of the product, for the status
+	// Mechanism is attach.Auto except for tests and measurements.
+	Mechanism attach.Mechanism
+}
+
+// Loader owns a datapath. It belongs to the network namespace of the thread that
+// called New, and its methods have to be called in that namespace; apart from
+// Close, they may be called from several goroutines.
+type Loader struct {
+	options Options
+	log     *slog.Logger
+	kernel  kernel
+	dir     *pins.Dir
+	fresh   bool // nothing was pinned before
+	// foreignLayout: what is pinned means something else in this version.
+	foreignLayout bool
+	journal       *pins.JournalMap
+	netlink       *netlink.Handle
+
+	events     <-chan nexthop.Event // nil while they cannot be received
+	stopEvents func()
+	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
+	stopAsked  func()
+	wake       chan struct{} // tells Run that there may be something to do
+
+	// reading keeps the datapath open while its maps are read.
+	reading sync.RWMutex
+
+	mu       sync.Mutex // guards what follows
+	config   *config.Config
+	datapath *datapath.Datapath
+	tables   *tables
+	// generationWrites is tables.admissionWrites() at the last change of generation.
+	generationWrites int
+	attacher         *attach.Attacher
+	rollback         *rollback // nil: what is done now stays
+	deferred         bool      // something is put off until then
+	problems         problems
+	state            pins.Journal
+	served           map[int]*served // by index
+	gateways         map[gatewayKey]*gateway
+	removed          map[int]bool      // interfaces that events said have gone, by index
+	loosened         map[int]time.Time // when a rp_filter was repaired, by index
+	verifying        bool              // the next reconciliation looks at what is attached
+	suspicious       bool              // interfaces may be others than they were
+	source           sourceRepair
+	mode             string        // that was in force last
+	readingTook      time.Duration // how long the last reconciliation read the kernel's tables
+}
+
+// New loads the programs, attaches them to every managed interface and makes the
+// maps fit the host, all in the network namespace of the calling thread. Where a
+// datapath is pinned already, it is taken over without losing a flow.
+//
+// On error what this call did is undone, and an earlier datapath stays as it
+// was. The error matches config.ErrInvalid where the configuration contradicts
+// itself or the interfaces that are there, ErrUnsupported where the process lacks a capability or
+// the kernel a feature, pins.ErrNoBPFFS, ErrOwned or ErrForeignNamespace where
+// these keep it from starting. It names the remedy.
+func New(options Options) (*Loader, error) {
+	if err := checkRights(); err != nil {
+		return nil, err
+	}
+	l := newLoader(options)
+	if err := l.attempt(l.steps()); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func newLoader(options Options) *Loader {
+	return &Loader{
+		options:    options,
+		config:     options.Config,
+		log:        options.Log,
+		wake:       make(chan struct{}, 1),
+		rollback:   new(rollback),
+		problems:   problems{log: options.Log, standing: make(map[string][]string)},
+		served:     make(map[int]*served),
+		gateways:   make(map[gatewayKey]*gateway),
+		removed:    make(map[int]bool),
+		loosened:   make(map[int]time.Time),
+		suspicious: true,
+		source:     sourceRepair{due: true},
+	}
+}
+
+// Close ends the ownership and closes what is open, after Run has returned. The
+// datapath stays in place.
+func (l *Loader) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.dir == nil {
+		return nil
+	}
+	l.stopEvents()
+	l.stopAsked()
+	l.state.PID = 0
+	err := errors.Join(l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close())
+	l.netlink.Close()
+	l.dir = nil
+	return err
+}
+
+// SetError shows an error of another part of the process in the status for as
+// long as it stands; nil ends it.
+func (l *Loader) SetError(name string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		l.problems.keep(name, nil)
+	} else {
+		l.problems.keep(name, []string{name + ": " + oneLine(err)})
+	}
+	l.saveOrLog()
+}
+
+// ReportConfigError shows in the status why a later configuration was refused,
+// until one is accepted; nil takes it back.
+func (l *Loader) ReportConfigError(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.ConfigErr = ""
+	if err != nil {
+		l.state.ConfigErr = oneLine(err)
+	}
+	l.saveOrLog()
+}
+
+func (l *Loader) saveOrLog() {
+	if err := l.save(); err != nil {
+		l.log.Error("the status cannot be kept", "error", err)
+	}
+}
+
+// oneLine puts joined errors behind each other.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

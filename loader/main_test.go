@@ -1,0 +1,103 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+)
+
+// childVariable tells the test binary that it runs in a mount namespace of its
+// own, and where the bpf file system is.
+const childVariable = "REPLYPATH_TEST_BPFFS"
+
+// TestMain runs the tests in a mount namespace of their own, on a bpf file
+// system of their own: whatever they leave pinned goes with them.
+func TestMain(m *testing.M) {
+	code, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func runTests(m *testing.M) (int, error) {
+	if os.Geteuid() != 0 {
+		return 0, errors.New("the tests of the loader need root")
+	}
+	if os.Getenv(childVariable) == "" {
+		return runInNamespace()
+	}
+	if dir := os.Getenv(daemonVariable); dir != "" {
+		return 0, runDaemon(dir)
+	}
+	if err := mountBPF(os.Getenv(childVariable)); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// daemonVariable tells the test binary to serve as a daemon on this pin
+// directory.
+const daemonVariable = "REPLYPATH_TEST_DAEMON"
+
+// runDaemon puts a datapath in place until SIGTERM. It prints a line when it is
+// ready.
+func runDaemon(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	l, err := New(Options{PinDir: dir, Config: config.Default(), Log: log, Version: "daemon"})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	return errors.Join(l.Run(ctx), l.Close())
+}
+
+// runInNamespace runs this binary once more.
+func runInNamespace() (int, error) {
+	dir, err := os.MkdirTemp("", "replypath-bpffs")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(dir)
+	c := exec.Command("/proc/self/exe", os.Args[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.Env = append(os.Environ(), childVariable+"="+dir)
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	err = c.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+func mountBPF(dir string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount a bpf file system: %w", err)
+	}
+	return nil
+}
+
+// pinDir returns a pin directory of the test's own, which does not exist yet.
+func pinDir(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(os.Getenv(childVariable), strings.ReplaceAll(t.Name(), "/", "-"))
+}

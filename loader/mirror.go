@@ -1,0 +1,136 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// mirror knows what a map holds, so that only what differs is written. Nobody
+// else writes to such a map.
+//
+// In an array, a zero value stands for an entry that is not there.
+type mirror[K, V comparable] struct {
+	name   string
+	table  *ebpf.Map
+	actual map[K]V
+	writes int // that were done so far
+}
+
+// readMirror makes a mirror of the map.
+func readMirror[K, V comparable](to **mirror[K, V], name string, table *ebpf.Map) error {
+	m := &mirror[K, V]{name: name, table: table, actual: make(map[K]V)}
+	read := m.readHash
+	if m.isArray() {
+		read = m.readArray
+	}
+	if err := read(); err != nil {
+		return fmt.Errorf("read map %s: %w", name, err)
+	}
+	*to = m
+	return nil
+}
+
+func (m *mirror[K, V]) isArray() bool { return m.table.Type() == ebpf.Array }
+
+func (m *mirror[K, V]) readHash() error {
+	var (
+		key   K
+		value V
+	)
+	entries := m.table.Iterate()
+	for entries.Next(&key, &value) {
+		m.actual[key] = value
+	}
+	return entries.Err()
+}
+
+// batch is how many entries of an array are read by one system call.
+const batch = 1024
+
+func (m *mirror[K, V]) readArray() error {
+	var (
+		cursor ebpf.MapBatchCursor
+		none   V
+		keys   = make([]K, batch)
+		values = make([]V, batch)
+	)
+	for {
+		count, err := m.table.BatchLookup(&cursor, keys, values, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return err
+		}
+		for i := range count {
+			if values[i] != none {
+				m.actual[keys[i]] = values[i]
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// sync makes the map hold what is desired, no more and no less. New entries come
+// before old ones go. It goes on after errors, counts them and tells the first.
+func (m *mirror[K, V]) sync(desired map[K]V) error {
+	var failures failures
+	for key, value := range desired {
+		if old, present := m.actual[key]; !present || old != value {
+			failures.note(m.put(key, value))
+		}
+	}
+	for key := range m.actual {
+		if _, wanted := desired[key]; !wanted {
+			failures.note(m.remove(key))
+		}
+	}
+	if failures.count == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d entries of map %s (it takes %d): %w",
+		failures.count, m.name, m.table.MaxEntries(), failures.first)
+}
+
+// failures are errors of which one is enough to know.
+type failures struct {
+	first error
+	count int
+}
+
+func (f *failures) note(err error) {
+	if err == nil {
+		return
+	}
+	f.count++
+	if f.first == nil {
+		f.first = err
+	}
+}
+
+func (m *mirror[K, V]) put(key K, value V) error {
+	if err := m.table.Put(key, value); err != nil {
+		return err
+	}
+	m.actual[key] = value
+	m.writes++
+	return nil
+}
+
+func (m *mirror[K, V]) remove(key K) error {
+	var err error
+	if m.isArray() {
+		var none V
+		err = m.table.Put(key, none)
+	} else {
+		err = m.table.Delete(key)
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	delete(m.actual, key)
+	m.writes++
+	return nil
+}

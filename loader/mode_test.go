@@ -1,0 +1,89 @@
+package loader
+
+import (
+	"testing"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/test/topology"
+)
+
+func (b *bed) mode() string {
+	b.Helper()
+	mode, err := Mode(b.dir)
+	must(b.T, err)
+	return mode
+}
+
+func (b *bed) setMode(mode string) {
+	b.Helper()
+	must(b.T, SetMode(b.dir, mode))
+	if got := b.mode(); got != mode {
+		b.Errorf("mode is %s, not %s", got, mode)
+	}
+}
+
+func TestMode(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	observe := func(o *Options) { o.Config.Mode = config.ModeObserve }
+
+	r := b.start(nil)
+	if got := b.mode(); got != "enforce" {
+		t.Errorf("at first the mode is %s", got)
+	}
+	b.setMode("observe")
+	must(t, r.reload(func(*config.Config) {}))
+	if got := b.mode(); got != "observe" {
+		t.Errorf("after a reload the mode is %s", got)
+	}
+	r.stop()
+
+	r = b.start(nil)
+	if got := b.status().Mode; got != "observe" || b.log.count("level=WARN msg=\"mode observe") != 1 {
+		t.Errorf("after a start the mode is %s", got)
+	}
+	b.setMode("enforce")
+	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_CONFIGURED {
+		t.Errorf("the mode that is configured is set by hand, %d: %v", got, err)
+	}
+	r.stop()
+	b.setMode("observe")
+	b.setMode("enforce")
+	pingB(t, s)
+
+	r = b.start(observe)
+	if got := b.mode(); got != "observe" {
+		t.Errorf("with observe configured the mode is %s", got)
+	}
+	b.setMode("enforce")
+	pingB(t, s)
+	r.stop()
+	b.start(observe)
+	if got := b.mode(); got != "observe" {
+		t.Errorf("after a start with observe configured the mode is %s", got)
+	}
+	if err := SetMode(b.dir, "perhaps"); err == nil {
+		t.Error("a mode that there is not was accepted")
+	}
+}
+
+// An interface's own mode gives way to the one that is set by hand.
+func TestModeOfInterfaces(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(func(o *Options) {
+		o.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: "eth1", Mode: config.ModeObserve}}
+	})
+	if got := b.status().of("eth1").Mode; got != "observe" {
+		t.Errorf("mode of eth1 is %s", got)
+	}
+	if got := b.entry(b.lives("eth1")[0]).Mode; got != uint8(bpf.DatapathModeMODE_OBSERVE) {
+		t.Errorf("entry of eth1 has mode %d", got)
+	}
+	b.setMode("enforce")
+	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_ENFORCE {
+		t.Errorf("mode set by hand %d: %v", got, err)
+	}
+	pingB(t, s)
+}

@@ -1,0 +1,152 @@
+// Package nexthop finds the gateways of the managed interfaces, has the kernel
+// resolve their MAC addresses, and tells when anything changes that matters to
+// either.
+package nexthop
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+)
+
+// Gateway is a router next to a managed interface.
+type Gateway struct {
+	Interface int // index
+	Address   netip.Addr
+	MAC       net.HardwareAddr // nil where no usable one is known
+	State     string           // of the neighbour entry, one of the words below
+	// IPv4 and IPv6 tell whose packets it takes. An IPv4 route may lead through
+	// a router that is named by its IPv6 address.
+	IPv4, IPv6 bool
+}
+
+// Gateways returns the gateways of all managed interfaces with the state of
+// their neighbour entries, ordered by interface and address. They come from the
+// routes of all tables. Configured gateways of a family take the place of those
+// that the routes of that family on that interface name; they are listed even
+// where no network of the interface holds them at present.
+//
+// An address of this host is no gateway.
+func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
+	hops, err := dump.Routes(nl, collectHops)
+	if err != nil {
+		return nil, err
+	}
+	own, err := ownAddresses(nl)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := neighbours(nl)
+	if err != nil {
+		return nil, err
+	}
+	var gateways []Gateway
+	for _, i := range managed {
+		for _, g := range gatewaysOf(i, hops) {
+			if !own.has(i.Index, g.Address) {
+				g.resolve(i, entries)
+				gateways = append(gateways, g)
+			}
+		}
+	}
+	return gateways, nil
+}
+
+// hop is a gateway of a route.
+type hop struct {
+	device  int // index
+	gateway netip.Addr
+	family  int // of the route, unix.AF_INET or unix.AF_INET6
+}
+
+// collectHops adds the gateways of a route, all of them where it has several.
+func collectHops(r dump.Route, add func(hop)) {
+	if r.Type != unix.RTN_UNICAST {
+		return
+	}
+	for _, h := range r.Hops {
+		if h.Gateway.IsValid() {
+			add(hop{h.Interface, h.Gateway, r.Family})
+		}
+	}
+}
+
+// gatewaysOf returns the gateways of one interface, ordered by address.
+func gatewaysOf(i discover.Interface, routed []hop) []Gateway {
+	hops := configuredHops(i)
+	replaced := map[int]bool{}
+	for _, h := range hops {
+		replaced[h.family] = true
+	}
+	for _, h := range routed {
+		if h.device == i.Index && !replaced[h.family] {
+			hops = append(hops, h)
+		}
+	}
+	return merge(hops)
+}
+
+// configuredHops are the gateways that the configuration gives to an interface.
+func configuredHops(i discover.Interface) []hop {
+	var hops []hop
+	for _, address := range i.Settings.Gateways {
+		family := unix.AF_INET
+		if address.Is6() {
+			family = unix.AF_INET6
+		}
+		hops = append(hops, hop{i.Index, address, family})
+	}
+	return hops
+}
+
+// merge makes one gateway of the hops with the same address.
+func merge(hops []hop) []Gateway {
+	slices.SortFunc(hops, func(a, b hop) int { return a.gateway.Compare(b.gateway) })
+	var gateways []Gateway
+	for _, h := range hops {
+		if n := len(gateways); n == 0 || gateways[n-1].Address != h.gateway {
+			gateways = append(gateways, Gateway{Interface: h.device, Address: h.gateway})
+		}
+		g := &gateways[len(gateways)-1]
+		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
+		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
+	}
+	return gateways
+}
+
+// addressSet holds addresses of this host; link-local ones are an interface's
+// own and may be a router's elsewhere.
+type addressSet map[location]bool
+
+// location is an address on an interface, or on any where device is 0.
+type location struct {
+	device  int
+	address netip.Addr
+}
+
+func ownAddresses(nl *netlink.Handle) (addressSet, error) {
+	addresses, err := dump.Addresses(nl)
+	if err != nil {
+		return nil, err
+	}
+	own := addressSet{}
+	for i := range addresses {
+		own[place(addresses[i].LinkIndex, dump.Address(addresses[i].IP))] = true
+	}
+	return own, nil
+}
+
+func (s addressSet) has(device int, address netip.Addr) bool { return s[place(device, address)] }
+
+func place(device int, address netip.Addr) location {
+	if !address.IsLinkLocalUnicast() {
+		device = 0
+	}
+	return location{device, address}
+}

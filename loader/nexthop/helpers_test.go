@@ -1,0 +1,147 @@
+package nexthop
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/test/topology"
+)
+
+// patience is how long a test waits for what the kernel has to do.
+const patience = 10 * time.Second
+
+// pair is a server whose eth0 is connected to a router's r0, both with .1.0/24
+// and :1::/64 addresses.
+type pair struct {
+	server, router *topology.Host
+	eth0, r0       *topology.Interface
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	p := &pair{server: newHost(t, n, "server"), router: newHost(t, n, "router")}
+	var err error
+	p.eth0, p.r0, err = n.Connect(
+		topology.NIC{Host: p.server, Name: "eth0", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("10.1.0.100/24"), netip.MustParsePrefix("2001:db8:1::100/64"),
+		}},
+		topology.NIC{Host: p.router, Name: "r0", Addresses: []netip.Prefix{
+			netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("2001:db8:1::1/64"),
+		}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := n.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func newHost(t *testing.T, n *topology.Network, name string) *topology.Host {
+	t.Helper()
+	h, err := n.Host(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// ip runs commands of ip(8) on a host, one a line.
+func ip(t *testing.T, h *topology.Host, batch string) {
+	t.Helper()
+	c := h.Command(t.Context(), "ip", "-batch", "-")
+	c.Stdin = strings.NewReader(batch)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v\n%s", err, out)
+	}
+}
+
+// sysctl sets sysctls of a host, given as key=value with slashes.
+func sysctl(t *testing.T, h *topology.Host, settings ...string) {
+	t.Helper()
+	for _, s := range settings {
+		key, value, _ := strings.Cut(s, "=")
+		if err := h.SetSysctl(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// manage returns all interfaces of the server that the configuration chooses.
+func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.Interface {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Interfaces = interfaces
+	r, err := discover.Scan(p.server.Netlink(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Interfaces
+}
+
+// gateways returns the gateways of the server's interfaces.
+func (p *pair) gateways(t *testing.T, interfaces ...config.Interface) []Gateway {
+	t.Helper()
+	gateways, err := Gateways(p.server.Netlink(), p.manage(t, interfaces...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateways
+}
+
+// watch watches the server until the test ends.
+func (p *pair) watch(t *testing.T) <-chan Event {
+	t.Helper()
+	var events <-chan Event
+	err := p.server.Do(func() (err error) {
+		events, err = Watch(t.Context())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+// await returns the first event that is wanted.
+func await(t *testing.T, events <-chan Event, what string, wanted func(Event) bool) Event {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case e, open := <-events:
+			if !open {
+				t.Fatalf("the events ended before: %s", what)
+			}
+			if wanted(e) {
+				return e
+			}
+		case <-timeout:
+			t.Fatalf("no event: %s", what)
+		}
+	}
+}
+
+// awaitState returns the event that shows a neighbour in a state.
+func awaitState(t *testing.T, events <-chan Event, address netip.Addr, state string) Gateway {
+	t.Helper()
+	return await(t, events, address.String()+" "+state, func(e Event) bool {
+		return e.Kind == KindNeighbour && e.Neighbour.Address == address && e.Neighbour.State == state
+	}).Neighbour
+}
+
+func address(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -1,0 +1,100 @@
+package nexthop
+
+import (
+	"bytes"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+)
+
+// States of a gateway: the kernel's for neighbour entries (NUD_*), as ip(8)
+// shows them, in lower case.
+const (
+	StateNone       = "none" // there is no entry
+	StateIncomplete = "incomplete"
+	StateReachable  = "reachable"
+	StateStale      = "stale"
+	StateDelay      = "delay"
+	StateProbe      = "probe"
+	StateFailed     = "failed"
+	StateNoARP      = "noarp" // needs no resolution
+	StatePermanent  = "permanent"
+)
+
+// Usable tells whether the kernel sends to a neighbour in this state at once,
+// be it that it checks meanwhile whether the neighbour still answers. It is the
+// kernel's NUD_VALID.
+func Usable(state string) bool {
+	switch state {
+	case StateReachable, StateStale, StateDelay, StateProbe, StateNoARP, StatePermanent:
+		return true
+	}
+	return false
+}
+
+// stateOf returns the word for the NUD_* bit of an entry.
+func stateOf(n *netlink.Neigh) string {
+	switch n.State {
+	case netlink.NUD_INCOMPLETE:
+		return StateIncomplete
+	case netlink.NUD_REACHABLE:
+		return StateReachable
+	case netlink.NUD_STALE:
+		return StateStale
+	case netlink.NUD_DELAY:
+		return StateDelay
+	case netlink.NUD_PROBE:
+		return StateProbe
+	case netlink.NUD_FAILED:
+		return StateFailed
+	case netlink.NUD_NOARP:
+		return StateNoARP
+	case netlink.NUD_PERMANENT:
+		return StatePermanent
+	}
+	return StateNone
+}
+
+// macOf returns the Ethernet address of an entry, nil where it has none or one
+// that has stopped answering.
+func macOf(n *netlink.Neigh) net.HardwareAddr {
+	if !Usable(stateOf(n)) || len(n.HardwareAddr) != 6 {
+		return nil
+	}
+	return slices.Clone(n.HardwareAddr)
+}
+
+// neighbours returns the neighbour entries of all interfaces.
+func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
+	list, err := dump.Neighbours(nl)
+	if err != nil {
+		return nil, err
+	}
+	entries := make(map[location]*netlink.Neigh, len(list))
+	for i := range list {
+		entries[location{list[i].LinkIndex, dump.Address(list[i].IP)}] = &list[i]
+	}
+	return entries, nil
+}
+
+// resolve fills in what the kernel knows of a gateway.
+func (g *Gateway) resolve(i discover.Interface, entries map[location]*netlink.Neigh) {
+	entry := entries[location{g.Interface, g.Address}]
+	switch {
+	case entry != nil && i.MAC != nil:
+		g.State, g.MAC = stateOf(entry), macOf(entry)
+	case i.NoARP:
+		g.State = StateNoARP
+	default:
+		g.State = StateNone
+	}
+	// The kernel's own entries on an interface without ARP hold the MAC address
+	// of the interface. Others are somebody's static entries.
+	if g.State == StateNoARP && bytes.Equal(g.MAC, i.MAC) {
+		g.MAC = nil
+	}
+}

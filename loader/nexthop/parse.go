@@ -1,0 +1,111 @@
+package nexthop
+
+import (
+	"encoding/binary"
+	"fmt"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover/dump"
+)
+
+// The format of RTM_NEWNETCONF, from linux/netconf.h.
+const (
+	sizeofNetconfmsg = 4 // a single byte, padded
+	netconfIfindex   = 1 // NETCONFA_IFINDEX
+	netconfRPFilter  = 3 // NETCONFA_RP_FILTER
+)
+
+// parse turns a message into an event; false for those that nothing depends on.
+// A message that makes no sense stands for a lost one.
+func parse(m syscall.NetlinkMessage) (Event, bool) {
+	header, read := reader(m.Header.Type)
+	if read == nil {
+		return Event{}, false
+	}
+	if len(m.Data) < header {
+		return lost(m, "is too short"), true
+	}
+	return read(m)
+}
+
+// reader returns the function for a type of message, and the length of the
+// header that it relies on.
+func reader(messageType uint16) (int, func(syscall.NetlinkMessage) (Event, bool)) {
+	switch messageType {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return unix.SizeofIfInfomsg, linkEvent
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return unix.SizeofIfAddrmsg, addressEvent
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		return unix.SizeofRtMsg, routeEvent
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return 0, nexthopEvent
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return unix.SizeofNdMsg, neighbourEvent
+	case unix.RTM_NEWNETCONF:
+		return sizeofNetconfmsg, netconfEvent
+	}
+	return 0, nil
+}
+
+func lost(m syscall.NetlinkMessage, why string) Event {
+	return Event{Kind: KindLost, Err: fmt.Errorf("%w: a message of type %d %s", errLost, m.Header.Type, why)}
+}
+
+// linkEvent also reads what a bridge says of its ports, in messages of its own
+// family: RTM_DELLINK then is a port that left, not an interface that went.
+func linkEvent(m syscall.NetlinkMessage) (Event, bool) {
+	info := nl.DeserializeIfInfomsg(m.Data)
+	removed := m.Header.Type == unix.RTM_DELLINK && info.Family == unix.AF_UNSPEC
+	return Event{Kind: KindLink, Interface: int(info.Index), Removed: removed}, true
+}
+
+func addressEvent(m syscall.NetlinkMessage) (Event, bool) {
+	index := nl.DeserializeIfAddrmsg(m.Data).Index
+	return Event{Kind: KindAddress, Interface: int(index), Removed: m.Header.Type == unix.RTM_DELADDR}, true
+}
+
+// routeEvent leaves out the kernel's exceptions for single peers.
+func routeEvent(m syscall.NetlinkMessage) (Event, bool) {
+	return Event{Kind: KindRoute}, nl.DeserializeRtMsg(m.Data).Flags&unix.RTM_F_CLONED == 0
+}
+
+func nexthopEvent(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindRoute}, true }
+
+// neighbourEvent leaves out forwarding entries of bridges and VXLAN devices,
+// which come in the same group, and addresses that the host answers for as a
+// proxy.
+func neighbourEvent(m syscall.NetlinkMessage) (Event, bool) {
+	n, err := netlink.NeighDeserialize(m.Data)
+	if err != nil {
+		return lost(m, err.Error()), true
+	}
+	isNeighbour := n.Family == unix.AF_INET || n.Family == unix.AF_INET6
+	if !isNeighbour || n.Flags&netlink.NTF_PROXY != 0 {
+		return Event{}, false
+	}
+	g := Gateway{Interface: n.LinkIndex, Address: dump.Address(n.IP), State: StateNone}
+	if m.Header.Type == unix.RTM_NEWNEIGH {
+		g.State, g.MAC = stateOf(n), macOf(n)
+	}
+	return Event{Kind: KindNeighbour, Interface: n.LinkIndex, Neighbour: g}, true
+}
+
+// netconfEvent picks the messages about rp_filter. The index is negative for
+// the settings "all" and "default".
+func netconfEvent(m syscall.NetlinkMessage) (Event, bool) {
+	attrs, err := nl.ParseRouteAttrAsMap(m.Data[sizeofNetconfmsg:])
+	if err != nil {
+		return lost(m, err.Error()), true
+	}
+	e := Event{Kind: KindRPFilter}
+	if index := attrs[netconfIfindex].Value; len(index) == 4 {
+		e.Interface = max(0, int(int32(binary.NativeEndian.Uint32(index))))
+	}
+	_, about := attrs[netconfRPFilter]
+	return e, about
+}

@@ -1,0 +1,51 @@
+package nexthop
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Resolve asks the kernel to find out the gateway's MAC address, or to check
+// the one that it has, as if it had a packet to send: RTM_NEWNEIGH with NTF_USE.
+// The answer comes as an event of Watch. A missing or failed entry is asked for
+// at once; a stale one stays usable and is asked after delay_first_probe_time
+// (5 s). Where an answer is not awaited, nothing happens.
+//
+// The error is unix.ENODEV when the interface has gone.
+func Resolve(nl *netlink.Handle, g Gateway) error {
+	switch g.State {
+	case StatePermanent, StateNoARP:
+		// Nothing to find out; and NTF_USE would take a permanent entry's
+		// permanence away (since 5.16).
+		return nil
+	}
+	err := nl.NeighSet(&netlink.Neigh{
+		LinkIndex: g.Interface,
+		IP:        g.Address.AsSlice(),
+		State:     netlink.NUD_NONE,
+		Flags:     netlink.NTF_USE,
+	})
+	if err != nil {
+		return fmt.Errorf("resolve gateway %s on interface %d: %w", g.Address, g.Interface, err)
+	}
+	return nil
+}
+
+// PutBack enters the MAC address that a gateway had last, as a stale one: usable,
+// and checked by the kernel once it is used. What waited for it is sent.
+//
+// The error is unix.ENODEV when the interface has gone.
+func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
+	err := nl.NeighSet(&netlink.Neigh{
+		LinkIndex:    g.Interface,
+		IP:           g.Address.AsSlice(),
+		HardwareAddr: mac,
+		State:        netlink.NUD_STALE,
+	})
+	if err != nil {
+		return fmt.Errorf("put back mac %s of gateway %s on interface %d: %w", mac, g.Address, g.Interface, err)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package nexthop
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// families names the router's address and one that nobody has yet.
+var families = []struct{ name, router, free string }{
+	{"ipv4", "10.1.0.1", "10.1.0.9"},
+	{"ipv6", "2001:db8:1::1", "2001:db8:1::9"},
+}
+
+// hasten makes the kernel give up on a neighbour after a fraction of a second.
+func (p *pair) hasten(t *testing.T) {
+	t.Helper()
+	for _, family := range []string{"ipv4", "ipv6"} {
+		directory := "net/" + family + "/neigh/eth0/"
+		sysctl(t, p.server, directory+"retrans_time_ms=50", directory+"delay_first_probe_time=0")
+	}
+}
+
+// routeVia makes an address the server's gateway and returns it.
+func (p *pair) routeVia(t *testing.T, gateway string) Gateway {
+	t.Helper()
+	ip(t, p.server, "route add default via "+gateway)
+	return p.gateway(t)
+}
+
+// gateway returns the only gateway of the server.
+func (p *pair) gateway(t *testing.T) Gateway {
+	t.Helper()
+	gateways := p.gateways(t)
+	if len(gateways) != 1 {
+		t.Fatalf("%d gateways: %+v", len(gateways), gateways)
+	}
+	return gateways[0]
+}
+
+func (p *pair) resolve(t *testing.T, g Gateway) {
+	t.Helper()
+	if err := Resolve(p.server.Netlink(), g); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkResolved expects both the event and the table to show the gateway
+// reachable at a MAC address.
+func (p *pair) checkResolved(t *testing.T, events <-chan Event, g Gateway, mac net.HardwareAddr) {
+	t.Helper()
+	for _, now := range []Gateway{awaitState(t, events, g.Address, StateReachable), p.gateway(t)} {
+		if now.State != StateReachable || !slices.Equal(now.MAC, mac) {
+			t.Errorf("gateway is %s at %s, want reachable at %s", now.State, now.MAC, mac)
+		}
+	}
+}
+
+func TestResolveMissing(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			g := p.routeVia(t, f.router)
+			if g.State != StateNone {
+				t.Fatalf("the gateway is %s before", g.State)
+			}
+			events := p.watch(t)
+			p.resolve(t, g)
+			p.checkResolved(t, events, g, p.r0.MAC)
+		})
+	}
+}
+
+func TestResolveStale(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			p.hasten(t)
+			ip(t, p.server, "neigh add "+f.router+" dev eth0 lladdr "+p.r0.MAC.String()+" nud stale")
+			g := p.routeVia(t, f.router)
+			if g.State != StateStale {
+				t.Fatalf("the gateway is %s before", g.State)
+			}
+			events := p.watch(t)
+			p.resolve(t, g)
+			p.checkResolved(t, events, g, p.r0.MAC)
+		})
+	}
+}
+
+// The event of a gateway that goes stale is the occasion to resolve it again.
+func TestGatewayGoesStale(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			p.hasten(t)
+			sysctl(t, p.server, "net/"+f.name+"/neigh/eth0/base_reachable_time_ms=100")
+			g := p.routeVia(t, f.router)
+			events := p.watch(t)
+			p.resolve(t, g)
+			for range 2 {
+				awaitState(t, events, g.Address, StateReachable)
+				stale := awaitState(t, events, g.Address, StateStale)
+				if !slices.Equal(stale.MAC, p.r0.MAC) {
+					t.Errorf("stale at %s, want %s", stale.MAC, p.r0.MAC)
+				}
+				p.resolve(t, stale)
+			}
+		})
+	}
+}
+
+// While a stale entry is being checked, it stays usable.
+func TestResolveStaleKeepsTheMAC(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			ip(t, p.server, "neigh add "+f.free+" dev eth0 lladdr 02:00:00:00:09:09 nud stale")
+			p.resolve(t, p.routeVia(t, f.free))
+			g := p.gateway(t)
+			if g.State != StateDelay || g.MAC.String() != "02:00:00:00:09:09" {
+				t.Errorf("gateway is %s at %s, want delay at the old MAC address", g.State, g.MAC)
+			}
+		})
+	}
+}
+
+func TestResolveFailed(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			p.hasten(t)
+			g := p.routeVia(t, f.free)
+			events := p.watch(t)
+			p.resolve(t, g)
+			failed := awaitState(t, events, g.Address, StateFailed)
+			if failed.MAC != nil {
+				t.Errorf("a failed gateway has MAC address %s", failed.MAC)
+			}
+
+			bits := g.Address.BitLen()
+			if err := p.r0.AddAddress(netip.PrefixFrom(g.Address, bits)); err != nil {
+				t.Fatal(err)
+			}
+			p.resolve(t, p.gateway(t))
+			p.checkResolved(t, events, g, p.r0.MAC)
+		})
+	}
+}
+
+// A router was replaced by one with another MAC address, and nobody said so.
+func TestResolveReplacedRouter(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			p.hasten(t)
+			ip(t, p.server, "neigh add "+f.router+" dev eth0 lladdr 02:00:00:00:09:09 nud stale")
+			g := p.routeVia(t, f.router)
+			events := p.watch(t)
+			p.resolve(t, g)
+			awaitState(t, events, g.Address, StateFailed)
+			p.resolve(t, p.gateway(t))
+			p.checkResolved(t, events, g, p.r0.MAC)
+		})
+	}
+}
+
+func TestResolveLeavesPermanentEntriesAlone(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			ip(t, p.server, "neigh add "+f.router+" dev eth0 lladdr 02:00:00:00:09:09 nud permanent")
+			p.resolve(t, p.routeVia(t, f.router))
+			if g := p.gateway(t); g.State != StatePermanent {
+				t.Errorf("gateway has become %s", g.State)
+			}
+		})
+	}
+}
+
+func TestResolveOnAnInterfaceThatHasGone(t *testing.T) {
+	p := newPair(t)
+	err := Resolve(p.server.Netlink(), Gateway{Interface: 4711, Address: address("10.1.0.1"), State: StateNone})
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("error %v, want ENODEV", err)
+	}
+}
+
+// The interface will be up again, and an event says so.
+func TestResolveOnAnInterfaceThatIsDown(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			p := newPair(t)
+			g := p.routeVia(t, f.router)
+			if err := p.eth0.SetDown(); err != nil {
+				t.Fatal(err)
+			}
+			p.resolve(t, g)
+		})
+	}
+}

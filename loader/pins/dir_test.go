@@ -1,0 +1,143 @@
+package pins
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOneOwner(t *testing.T) {
+	path := filepath.Join(mountBPF(t), "a", "b")
+	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
+		t.Errorf("own what is not there: %v", err)
+	}
+	d := own(t, path)
+	if !d.Created() || d.Path("maps", "x") != filepath.Join(path, "maps", "x") {
+		t.Errorf("created %v, path %s", d.Created(), d.Path("maps", "x"))
+	}
+	if owned, err := Owned(path); err != nil || !owned {
+		t.Errorf("owned %v, %v", owned, err)
+	}
+	var refusal *OwnedError
+	if _, err := Own(path); !errors.As(err, &refusal) || refusal.PID != os.Getpid() || !errors.Is(err, ErrOwned) {
+		t.Errorf("own it twice: %v", err)
+	}
+	if _, err := OwnExisting(path); !errors.Is(err, ErrOwned) {
+		t.Errorf("own it twice: %v", err)
+	}
+	must(t, d.Close())
+	must(t, d.Close())
+	if owned, err := Owned(path); err != nil || owned {
+		t.Errorf("after the end: owned %v, %v", owned, err)
+	}
+	if again := own(t, path); again.Created() {
+		t.Error("created twice")
+	}
+}
+
+// Whoever looks whether there is an owner does not keep anybody from becoming one.
+func TestReadersDoNotOwn(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	reader, err := os.Open(path)
+	must(t, err)
+	must(t, unix.Flock(int(reader.Fd()), unix.LOCK_SH))
+	go reader.Close()
+	own(t, path)
+}
+
+func TestOnlyOnBPFFS(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	if _, err := Own(path); !errors.Is(err, ErrNoBPFFS) {
+		t.Errorf("error %v", err)
+	}
+	if exist(path) {
+		t.Error("the directory was made")
+	}
+}
+
+func TestForeignContents(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	foreign := mkdir(t, path, "maps")
+	if _, err := Own(path); !errors.Is(err, ErrForeignContents) {
+		t.Errorf("own: %v", err)
+	}
+	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
+		t.Errorf("own what exists: %v", err)
+	}
+	if owned, err := Owned(path); err != nil || owned {
+		t.Errorf("after refusals: owned %v, %v", owned, err)
+	}
+	if !exist(foreign) {
+		t.Error("something of others was removed")
+	}
+}
+
+func TestRemove(t *testing.T) {
+	path := filepath.Join(mountBPF(t), "a")
+	d := own(t, path)
+	journal := createJournal(t, d)
+	defer journal.Close()
+	mkdir(t, path, "maps", "deep")
+	must(t, d.Clear("maps", "links"))
+	if left, err := os.ReadDir(path); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	must(t, d.Remove("maps", "links"))
+	if exist(path) {
+		t.Error("the directory is left")
+	}
+
+	d = own(t, path)
+	foreign := mkdir(t, path, "foreign")
+	must(t, d.Remove("maps"))
+	if !exist(foreign) {
+		t.Error("something of others was removed")
+	}
+}
+
+// What cannot be removed is still ours, to try again.
+func TestRemoveOnceMore(t *testing.T) {
+	path := filepath.Join(mountBPF(t), "a")
+	d := own(t, path)
+	journal := createJournal(t, d)
+	defer journal.Close()
+	busy := mkdir(t, path, "maps", "busy")
+	mkdir(t, path, "links", "eth0")
+	must(t, unix.Mount("tmpfs", busy, "tmpfs", 0, ""))
+	if err := d.Remove("maps", "links"); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("remove: %v", err)
+	}
+	if exist(filepath.Join(path, "links")) {
+		t.Error("what could be removed is left")
+	}
+	must(t, unix.Unmount(busy, 0))
+	again, err := OwnExisting(path)
+	must(t, err)
+	must(t, again.Remove("maps", "links"))
+	if exist(path) {
+		t.Error("the directory is left")
+	}
+}
+
+// Who waits for a directory that is being removed gets a new one.
+func TestOwnAfterRemoval(t *testing.T) {
+	path := filepath.Join(mountBPF(t), "a")
+	d := own(t, path)
+	handle, err := os.Open(path)
+	must(t, err)
+	defer handle.Close()
+	if !isAt(handle, path) {
+		t.Error("a directory is not where it is")
+	}
+	must(t, d.Remove())
+	if isAt(handle, path) {
+		t.Error("a removed directory is still there")
+	}
+	other := own(t, path)
+	if isAt(handle, path) || !isAt(other.handle, path) {
+		t.Error("a removed directory is taken for another")
+	}
+}

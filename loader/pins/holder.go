@@ -1,0 +1,64 @@
+package pins
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Holder returns the process that holds the exclusive lock of the directory, as
+// /proc/locks shows it: 0 for none, or for one in another PID namespace.
+func Holder(path string) (int, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", path, err)
+	}
+	locks, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0, fmt.Errorf("find out who owns %s: %w", path, err)
+	}
+	defer locks.Close()
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino)
+	lines := bufio.NewScanner(locks)
+	for lines.Scan() {
+		if pid := holderIn(lines.Text(), inode); pid != 0 {
+			return pid, nil
+		}
+	}
+	return 0, lines.Err()
+}
+
+// holderIn reads a line of /proc/locks (fs/locks.c, lock_get_status):
+//
+//	3: FLOCK  ADVISORY  WRITE 4711 00:20:5 0 EOF
+//
+// Who waits for a lock has an arrow behind the number.
+func holderIn(line, inode string) int {
+	fields := strings.Fields(line)
+	if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" || fields[5] != inode {
+		return 0
+	}
+	pid, err := strconv.Atoi(fields[4])
+	if err != nil || pid < 0 {
+		return 0
+	}
+	return pid
+}
+
+// ownerPID returns the process ID of the owner as well as it can be told: what
+// it wrote down serves where its PID namespace is another.
+func ownerPID(path string) int {
+	pid, err := Holder(path)
+	if err == nil && pid != 0 {
+		return pid
+	}
+	journal, err := ReadJournal(path)
+	if err != nil {
+		return 0
+	}
+	return journal.PID
+}

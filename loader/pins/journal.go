@@ -1,0 +1,255 @@
+package pins
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// The journal is JSON in a map of one value, so that it lives and dies with the
+// pins: length and CRC-32 (both in native byte order), then the text.
+const (
+	journalName   = "journal"
+	journalSize   = 1 << 20
+	journalHeader = 8
+)
+
+// Journal is what a later process has to know: which network namespace the
+// datapath works for, who runs it, and what was changed on the host.
+type Journal struct {
+	Namespace  Namespace         `json:"namespace"`
+	Version    string            `json:"version"`
+	PID        int               `json:"pid"`
+	Layout     uint32            `json:"layout"`
+	Seeds      []uint64          `json:"seeds"` // of the digests in the flow tables (bpf.Seeds)
+	Mode       string            `json:"mode"`  // as configured
+	ConfigPath string            `json:"config_path"`
+	LoadedAt   time.Time         `json:"loaded_at"`
+	ConfigErr  string            `json:"config_error"`
+	Interfaces []InterfaceRecord `json:"interfaces"`
+	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
+	Gateways   []GatewayRecord   `json:"gateways"`
+	Features   []FeatureRecord   `json:"features"`
+	Sysctls    []SysctlRecord    `json:"sysctls"`
+	Qdiscs     []QdiscRecord     `json:"qdiscs"`
+	// SourceCgroup is the cgroup whose sockets' source addresses are repaired;
+	// empty while none are.
+	SourceCgroup string `json:"source_cgroup"`
+
+	Errors  []string          `json:"errors"`  // what could not be done and is tried again
+	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
+}
+
+// InterfaceRecord is one life of a managed interface. ID is its index in the
+// map `interfaces`; it outlives the interface, because counters refer to it.
+type InterfaceRecord struct {
+	ID    uint16 `json:"id"`
+	Index int    `json:"index"` // 0: gone or no longer managed
+	Name  string `json:"name"`
+	MAC   string `json:"mac"` // empty without an Ethernet header
+	// Attached tells that the programs were attached once: where they are not
+	// any more, the index may have passed to another interface.
+	Attached bool   `json:"attached"`
+	NextHop  string `json:"next_hop"`
+	Mode     string `json:"mode"`
+}
+
+// UnmanagedRecord is an interface that is left alone.
+type UnmanagedRecord struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// GatewayRecord is a gateway. ID is its index in the map `gateways`; it outlives
+// the gateway, because flows refer to it.
+type GatewayRecord struct {
+	ID        uint16 `json:"id"`
+	Interface int    `json:"interface"`
+	Address   string `json:"address"`
+	Gone      bool   `json:"gone"` // no route leads through it any more
+}
+
+// FeatureRecord is something that depends on the kernel or on the version.
+type FeatureRecord struct {
+	Name      string `json:"name"`
+	Available bool   `json:"available"`
+	Effect    string `json:"effect"`
+}
+
+// SysctlRecord is a sysctl that was changed, or was about to be when the process
+// ended.
+type SysctlRecord struct {
+	Interface int    `json:"interface"`
+	Key       string `json:"key"`
+	Before    string `json:"before"`
+	After     string `json:"after"`
+}
+
+// QdiscRecord is a clsact qdisc that was added, or was about to be.
+type QdiscRecord struct {
+	Interface int    `json:"interface"`
+	Name      string `json:"name"`
+}
+
+// JournalMap is the map that holds a Journal.
+type JournalMap struct{ textMap }
+
+// textMap is a map of one value that holds a JSON text.
+type textMap struct {
+	m       *ebpf.Map
+	written []byte // the text that write wrote last
+}
+
+// CreateJournal opens the journal of an owned directory and creates it where
+// there is none; fresh tells which.
+func CreateJournal(d *Dir) (journal *JournalMap, fresh bool, err error) {
+	text, fresh, err := createText(d.Path(journalName))
+	if err != nil {
+		return nil, false, err
+	}
+	return &JournalMap{*text}, fresh, nil
+}
+
+// createText opens a pinned text and creates it where there is none.
+func createText(path string) (text *textMap, fresh bool, err error) {
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if err == nil {
+		return &textMap{m: m}, false, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, fmt.Errorf("open journal: %w", err)
+	}
+	m, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "rp_journal", Type: ebpf.Array, KeySize: 4, ValueSize: journalSize, MaxEntries: 1,
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("create journal: %w", err)
+	}
+	if err := m.Pin(path); err != nil {
+		return nil, false, errors.Join(fmt.Errorf("pin journal: %w", err), m.Close())
+	}
+	return &textMap{m: m}, true, nil
+}
+
+// OpenJournal opens the journal of a directory for reading; the error matches
+// ErrNone where there is none.
+func OpenJournal(path string) (*JournalMap, error) {
+	text, err := openText(filepath.Join(path, journalName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s: start replypath run", ErrNone, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &JournalMap{*text}, nil
+}
+
+// openText opens a pinned text for reading; the error matches fs.ErrNotExist
+// where there is none.
+func openText(path string) (*textMap, error) {
+	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	return &textMap{m: m}, nil
+}
+
+// Close closes the map; the journal stays where it is pinned.
+func (j *JournalMap) Close() error {
+	if j == nil {
+		return nil
+	}
+	return j.close()
+}
+
+func (j *textMap) close() error { return j.m.Close() }
+
+// Write replaces the journal, unless it is what was written last.
+func (j *JournalMap) Write(journal *Journal) error { return j.write(journal) }
+
+func (j *textMap) write(document any) error {
+	text, err := json.Marshal(document)
+	if err != nil {
+		return fmt.Errorf("encode journal: %w", err)
+	}
+	if bytes.Equal(text, j.written) {
+		return nil
+	}
+	if len(text) > journalSize-journalHeader {
+		return fmt.Errorf("write journal: %d bytes do not fit into %d", len(text), journalSize-journalHeader)
+	}
+	value := make([]byte, journalSize)
+	binary.NativeEndian.PutUint32(value, uint32(len(text)))
+	binary.NativeEndian.PutUint32(value[4:], crc32.ChecksumIEEE(text))
+	copy(value[journalHeader:], text)
+	if err := j.m.Put(uint32(0), value); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.written = text
+	return nil
+}
+
+// readAttempts bounds how often a reader meets a writer: an array map is not
+// written in one step, the checksum tells.
+const readAttempts = 100
+
+// Read returns the journal. An empty one, of a process that ended before its
+// first write, has no namespace.
+func (j *JournalMap) Read() (*Journal, error) { return readDocument[Journal](&j.textMap) }
+
+// readDocument returns what was written, a zero T where nothing was yet.
+func readDocument[T any](j *textMap) (*T, error) {
+	var err error
+	for range readAttempts {
+		document := new(T)
+		if err = j.readOnce(document); err == nil {
+			return document, nil
+		}
+	}
+	return nil, err
+}
+
+func (j *textMap) readOnce(document any) error {
+	var value []byte
+	if err := j.m.Lookup(uint32(0), &value); err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	length := binary.NativeEndian.Uint32(value)
+	if length == 0 {
+		return nil
+	}
+	if length > journalSize-journalHeader {
+		return errors.New("read journal: its length is out of bounds")
+	}
+	text := value[journalHeader : journalHeader+length]
+	if crc32.ChecksumIEEE(text) != binary.NativeEndian.Uint32(value[4:]) {
+		return errors.New("read journal: its checksum does not match")
+	}
+	if err := json.Unmarshal(text, document); err != nil {
+		return fmt.Errorf("decode journal: %w", err)
+	}
+	return nil
+}
+
+// ReadJournal reads the journal of a directory; the error matches ErrNone where
+// there is none.
+func ReadJournal(path string) (*Journal, error) {
+	journal, err := OpenJournal(path)
+	if err != nil {
+		return nil, err
+	}
+	defer journal.Close()
+	return journal.Read()
+}
+
+// CheckNamespace returns an error that matches ErrForeignNamespace when the
+// journal is that of another network namespace.
+func (j *Journal) CheckNamespace(path string) error { return j.Namespace.check(path) }

@@ -1,0 +1,132 @@
+package pins
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// createJournal creates the journal of a new directory.
+func createJournal(t *testing.T, d *Dir) *JournalMap {
+	t.Helper()
+	j, fresh, err := CreateJournal(d)
+	must(t, err)
+	if !fresh {
+		t.Error("it is not the first")
+	}
+	return j
+}
+
+func TestJournal(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	if _, err := ReadJournal(path); !errors.Is(err, ErrNone) {
+		t.Errorf("read what is not there: %v", err)
+	}
+	d := own(t, path)
+	j := createJournal(t, d)
+	empty, err := ReadJournal(path)
+	if must(t, err); !cmp.Equal(empty, new(Journal)) {
+		t.Errorf("at first it is %+v", empty)
+	}
+	must(t, empty.CheckNamespace(path))
+
+	here, err := CurrentNamespace()
+	must(t, err)
+	want := &Journal{
+		Namespace: here, PID: 7, LoadedAt: time.Unix(1, 2).UTC(),
+		Seeds:      []uint64{1<<64 - 1, 1<<53 + 1},
+		Interfaces: []InterfaceRecord{{ID: 1, Index: 2, Name: "eth\xe9", Attached: true}},
+		Repairs:    map[string]uint64{"program": 1<<64 - 1},
+	}
+	must(t, j.Write(want))
+	must(t, j.Write(want))
+	must(t, j.Close())
+	got, err := ReadJournal(path)
+	must(t, err)
+	want.Interfaces[0].Name = "eth\ufffd" // JSON is UTF-8
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	must(t, got.CheckNamespace(path))
+	got.Namespace.Cookie++
+	got.Namespace.Inode++
+	if err := got.CheckNamespace(path); !errors.Is(err, ErrForeignNamespace) {
+		t.Errorf("another namespace: %v", err)
+	}
+
+	again, fresh, err := CreateJournal(d)
+	if must(t, err); fresh {
+		t.Error("it was made anew")
+	}
+	must(t, again.Close())
+}
+
+func TestJournalThatIsTooLarge(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	j := createJournal(t, own(t, path))
+	defer j.Close()
+	must(t, j.Write(&Journal{Version: "small"}))
+	if err := j.Write(&Journal{Version: strings.Repeat("x", journalSize)}); err == nil {
+		t.Error("it was written")
+	}
+	if got, err := ReadJournal(path); err != nil || got.Version != "small" {
+		t.Errorf("after that: %+v, %v", got, err)
+	}
+}
+
+func TestDamagedJournal(t *testing.T) {
+	path := mkdir(t, mountBPF(t), "a")
+	j := createJournal(t, own(t, path))
+	defer j.Close()
+	must(t, j.Write(&Journal{Version: "x"}))
+	var value []byte
+	must(t, j.m.Lookup(uint32(0), &value))
+	for what, damage := range map[string]func([]byte){
+		"checksum": func(v []byte) { v[journalHeader] ^= 1 },
+		"length":   func(v []byte) { v[0], v[1], v[2], v[3] = 255, 255, 255, 255 },
+	} {
+		damaged := append([]byte{}, value...)
+		damage(damaged)
+		must(t, j.m.Put(uint32(0), damaged))
+		if _, err := j.Read(); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestNamespaceIs(t *testing.T) {
+	for _, test := range []struct {
+		a, b Namespace
+		same bool
+	}{
+		{Namespace{1, 2}, Namespace{1, 2}, true},
+		{Namespace{1, 2}, Namespace{1, 3}, false}, // the inode was used again
+		{Namespace{1, 0}, Namespace{1, 3}, true},  // an older kernel has no cookie
+		{Namespace{1, 0}, Namespace{2, 0}, false},
+	} {
+		if got := test.a.Is(test.b); got != test.same {
+			t.Errorf("%v and %v: %v", test.a, test.b, got)
+		}
+	}
+}
+
+func TestHolderIn(t *testing.T) {
+	const inode = "00:20:5"
+	for line, want := range map[string]int{
+		"3: FLOCK  ADVISORY  WRITE 4711 00:20:5 0 EOF":    4711,
+		"3: -> FLOCK  ADVISORY  WRITE 4712 00:20:5 0 EOF": 0,
+		"3: FLOCK  ADVISORY  READ 4711 00:20:5 0 EOF":     0,
+		"3: POSIX  ADVISORY  WRITE 4711 00:20:5 0 EOF":    0,
+		"3: FLOCK  ADVISORY  WRITE 4711 00:20:51 0 EOF":   0,
+		"3: FLOCK  ADVISORY  WRITE 0 00:20:5 0 EOF":       0,
+		"3: FLOCK  ADVISORY  WRITE -1 00:20:5 0 EOF":      0,
+		"": 0,
+	} {
+		if got := holderIn(line, inode); got != want {
+			t.Errorf("%q: %d, want %d", line, got, want)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package loader
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// reconcile makes what is attached and what the maps hold fit the configuration
+// and the network namespace. The order matters: programs find their tables
+// complete when they are attached, and are detached before their entries go.
+//
+// What cannot be done for one interface does not keep the others from being
+// served: it becomes a problem and is tried again. An error means that the
+// namespace could not be read, and nothing was done, or that the journal could
+// not be written.
+func (l *Loader) reconcile() error {
+	begun := time.Now()
+	found, err := discover.ScanServed(l.netlink, l.config, func(index int) bool { return l.served[index] != nil })
+	if err != nil {
+		return err
+	}
+	managed := l.withoutClashes(&found)
+	gateways, err := nexthop.Gateways(l.netlink, managed)
+	if err != nil {
+		return err
+	}
+	l.readingTook = time.Since(begun)
+	own, left := ownEntries(&found)
+	l.source.several = hasSeveral(found.Own, l.config)
+	l.tendSource()
+	managed, releaseErr := l.release(managed)
+	errs := []error{
+		releaseErr,
+		l.adopt(managed),
+		l.trackGateways(gateways),
+		l.tables.onLink.sync(onLinkEntries(found.OnLink)),
+		l.tables.own.sync(own),
+		l.tables.exclusions.sync(exclusionEntries(l.config.Exclude)),
+		l.writeSettings(),
+		l.writeGateways(),
+		l.tables.managed.sync(l.managedEntries()),
+		l.verifyIfDue(),
+		l.attachAll(),
+		l.tendRPFilter(),
+	}
+	l.state.Unmanaged = unmanagedRecords(found.Unmanaged)
+	l.problems.replace(scopeHost, slog.LevelError, messages(errs))
+	l.problems.replace(scopeWarning, slog.LevelWarn, append(found.Warnings, l.unservedPrefixes(left)...))
+	return l.save()
+}
+
+// inOrder returns the served interfaces in the order of their index.
+func (l *Loader) inOrder() []*served {
+	return slices.SortedFunc(maps.Values(l.served), func(a, b *served) int { return cmp.Compare(a.Index, b.Index) })
+}
+
+// writeGateways writes the gateways, and the interfaces, which count them.
+func (l *Loader) writeGateways() error {
+	gateways := make(map[uint32]bpf.DatapathGateway)
+	for _, g := range l.gateways {
+		gateways[uint32(g.id)] = gatewayEntry(g)
+	}
+	interfaces := make(map[uint32]bpf.DatapathInterface)
+	for _, s := range l.served {
+		interfaces[uint32(s.id)] = interfaceEntry(s, l.gateways)
+	}
+	markNarrow(interfaces)
+	return errors.Join(
+		l.tables.gateways.sync(gateways),
+		l.tables.gatewayMACs.sync(gatewayMACs(l.gateways)),
+		l.tables.interfaces.sync(interfaces),
+	)
+}
+
+func (l *Loader) managedEntries() map[uint32]uint32 {
+	slots := l.tables.managed.table.MaxEntries()
+	entries := make(map[uint32]uint32)
+	for _, s := range l.served {
+		entries[uint32(s.Index)%slots] = uint32(s.id)
+	}
+	return entries
+}
+
+// verifyIfDue verifies what is attached when the slow timer or lost events ask
+// for it.
+func (l *Loader) verifyIfDue() error {
+	due := l.verifying
+	l.verifying, l.suspicious = false, false
+	if !due {
+		return nil
+	}
+	return l.verify()
+}
+
+// unservedPrefixes warns of local routes whose addresses are not taken for the
+// host's own. With lo's left to the kernel, it makes no difference for those.
+func (l *Loader) unservedPrefixes(left []discover.OwnPrefix) []string {
+	var warnings []string
+	for _, p := range left {
+		ignored := p.LoopbackOnly && l.config.LoopbackAddresses == config.LoopbackKernel
+		if l.config.Scope == config.ScopeLocal && !ignored {
+			warnings = append(warnings, fmt.Sprintf(
+				"local route %s is too large to be served: use prefixes of at most 256 addresses, or scope: all", p.Prefix))
+		}
+	}
+	return warnings
+}
+
+// mostUnmanaged bounds the journal: a container host may have thousands of
+// interfaces that are left alone.
+const mostUnmanaged = 1000
+
+func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
+	var records []pins.UnmanagedRecord
+	for _, u := range found[:min(len(found), mostUnmanaged)] {
+		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
+	}
+	return records
+}

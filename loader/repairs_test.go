@@ -1,0 +1,37 @@
+package loader
+
+import (
+	"testing"
+
+	"replypath/loader/pins"
+	"replypath/test/topology"
+)
+
+// A repair belongs to an interface that has kept its name or its MAC, not to
+// whatever has got the index since.
+func TestIsSameInterface(t *testing.T) {
+	s := newS1(t, topology.S1Options{NoIPv6: true})
+	eth1 := s.B.Eth1
+	for what, test := range map[string]struct {
+		index     int
+		name, mac string
+		same      bool
+	}{
+		"itself":           {eth1.Index, "eth1", eth1.MAC.String(), true},
+		"renamed":          {eth1.Index, "old", eth1.MAC.String(), true},
+		"with another mac": {eth1.Index, "eth1", "02:00:00:00:ff:ff", true},
+		"another":          {eth1.Index, "old", "02:00:00:00:ff:ff", false},
+		"without a mac":    {eth1.Index, "tun0", "", false},
+		"gone":             {4711, "eth1", eth1.MAC.String(), false},
+		"the host's":       {0, "", "", true},
+	} {
+		must(t, s.B.Do(func() error {
+			r := &pins.RepairRecord{SysctlRecord: pins.SysctlRecord{Interface: test.index}, Name: test.name, MAC: test.mac}
+			same, err := isSameInterface(r)
+			if same != test.same {
+				t.Errorf("%s: %v", what, same)
+			}
+			return err
+		}))
+	}
+}

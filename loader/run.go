@@ -1,0 +1,186 @@
+package loader
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"replypath/loader/nexthop"
+)
+
+const (
+	// slowInterval is how often everything is looked at without an event.
+	slowInterval = 30 * time.Second
+	// Changes come in groups: a reconciliation waits until they have been quiet
+	// for a moment, but no longer than patience.
+	quiet    = 20 * time.Millisecond
+	patience = 200 * time.Millisecond
+	// restFactor bounds the share of time that goes into reading the tables of a
+	// host where they are large and change all the time: a reconciliation comes
+	// no sooner than so many times as long as it last took to read them.
+	restFactor = 4
+)
+
+// Run keeps the maps current until ctx ends, which is no error. The datapath
+// stays in place.
+func (l *Loader) Run(ctx context.Context) error {
+	r := &runner{
+		Loader:  l,
+		slow:    time.NewTicker(slowInterval),
+		resolve: time.NewTimer(0),
+		changes: newCoalescer(),
+	}
+	defer r.slow.Stop()
+	defer r.resolve.Stop()
+	defer r.changes.timer.Stop()
+	for r.step(ctx) {
+	}
+	return nil
+}
+
+// runner is what Run waits for.
+type runner struct {
+	*Loader
+	slow    *time.Ticker
+	resolve *time.Timer
+	changes *coalescer
+}
+
+// step waits for the next thing to do and does it; false at the end.
+func (r *runner) step(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case event, open := <-r.events:
+		if !r.event(event, open) {
+			return true // the gateways are what they were
+		}
+	case <-r.changes.timer.C:
+		r.reconcileNow()
+	case <-r.slow.C:
+		r.lookAtAll()
+	case <-r.asked:
+		r.socketAsked()
+		return true
+	case <-r.resolve.C:
+	case <-r.wake:
+	}
+	r.resolveGateways()
+	return true
+}
+
+// event notes what an event is about. That of a gateway is applied at once, and
+// told by the result.
+func (r *runner) event(e nexthop.Event, open bool) (gateway bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !open:
+		// Its last event has told why. The slow timer subscribes again.
+		r.events = nil
+		return false
+	case e.Kind == nexthop.KindNeighbour:
+		return r.neighbour(e.Neighbour)
+	case e.Kind == nexthop.KindLink && e.Removed:
+		r.removed[e.Interface] = true
+	case e.Kind == nexthop.KindLink:
+		r.link(e.Interface)
+	case e.Kind == nexthop.KindLost:
+		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
+		r.verifying, r.suspicious = true, true
+	}
+	r.changes.note(time.Now())
+	return false
+}
+
+func (r *runner) neighbour(seen nexthop.Gateway) (gateway bool) {
+	gateway, err := r.neighbourChanged(seen)
+	if err != nil {
+		r.log.Error("gateway is not updated", "gateway", seen.Address, "error", err)
+		r.changes.note(time.Now())
+	}
+	return gateway
+}
+
+// link applies the state of a link at once. Whatever else has changed with it
+// can wait.
+func (r *runner) link(index int) {
+	if err := r.linkChanged(index); err != nil {
+		r.log.Error("state of an interface is not updated", "interface", r.nameOf(index), "error", err)
+	}
+}
+
+func (r *runner) reconcileNow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reconcileOrLog()
+	r.changes.done(time.Now(), r.readingTook)
+}
+
+func (l *Loader) reconcileOrLog() {
+	l.problems.replace(scopeNamespace, slog.LevelError, messages([]error{l.reconcile()}))
+}
+
+// lookAtAll is what the slow timer does.
+func (r *runner) lookAtAll() {
+	r.mu.Lock()
+	if r.events == nil {
+		r.stopEvents()
+		if err := r.watch(); err != nil {
+			r.log.Error("changes are seen late", "error", err)
+		}
+		r.suspicious = true
+	}
+	r.verifying, r.source.due = true, true
+	r.noteMode()
+	r.mu.Unlock()
+	r.reconcileNow()
+}
+
+// resolveGateways has gateways resolved whose time has come, and sets the timer
+// for the next.
+func (r *runner) resolveGateways() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.resolveDue(now)
+	if next := r.nextResolve(); next.IsZero() {
+		r.resolve.Stop()
+	} else {
+		r.resolve.Reset(next.Sub(now))
+	}
+}
+
+// coalescer turns groups of changes into one reconciliation each.
+type coalescer struct {
+	timer *time.Timer
+	first time.Time // zero: nothing has changed
+	rest  time.Time // not before
+}
+
+func newCoalescer() *coalescer {
+	c := &coalescer{timer: time.NewTimer(time.Hour)}
+	c.timer.Stop()
+	return c
+}
+
+// note sets the timer for a change and returns when it is due.
+func (c *coalescer) note(now time.Time) time.Time {
+	if c.first.IsZero() {
+		c.first = now
+	}
+	at := now.Add(quiet)
+	if last := c.first.Add(patience); at.After(last) {
+		at = last
+	}
+	at = later(at, c.rest)
+	c.timer.Reset(at.Sub(now))
+	return at
+}
+
+// done tells that everything that was noted has been looked at.
+func (c *coalescer) done(now time.Time, took time.Duration) {
+	c.first = time.Time{}
+	c.rest = now.Add(restFactor * took)
+	c.timer.Stop()
+}

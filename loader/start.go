@@ -1,0 +1,257 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// steps are what New does.
+func (l *Loader) steps() []func() error {
+	return []func() error{
+		l.openNetlink, l.checkConfig, l.probe, l.own, l.openJournal, l.load,
+		l.adoptMode, l.watch, l.watchSource, l.begin, l.pin,
+	}
+}
+
+// attempt takes all steps, or takes them back.
+func (l *Loader) attempt(steps []func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return errors.Join(err, l.rollback.run())
+		}
+	}
+	l.rollback = nil
+	l.settle()
+	return nil
+}
+
+// starting tells whether what is done now may still be taken back.
+func (l *Loader) starting() bool { return l.rollback != nil }
+
+// settle does what the start has put off until there was no way back.
+func (l *Loader) settle() {
+	if l.deferred {
+		l.deferred = false
+		l.reconcileOrLog()
+	}
+}
+
+func (l *Loader) checkConfig() error { return l.check(l.config) }
+
+// check refuses a configuration that the interfaces which are there cannot
+// follow, and what the maps cannot hold. Such errors match config.ErrInvalid.
+func (l *Loader) check(cfg *config.Config) error {
+	if len(cfg.Exclude) > config.MaxExclusions {
+		return &config.Error{Key: "exclude", Message: fmt.Sprintf(
+			"%d entries, at most %d are possible: use larger networks", len(cfg.Exclude), config.MaxExclusions)}
+	}
+	found, err := discover.Scan(l.netlink, cfg)
+	if err != nil {
+		return err
+	}
+	return found.Contradiction
+}
+
+func (l *Loader) probe() (err error) {
+	// Before 5.11 maps count as locked memory.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	l.kernel, err = probeKernel()
+	return err
+}
+
+func (l *Loader) own() (err error) {
+	l.dir, err = pins.Own(l.options.PinDir)
+	if err != nil {
+		return err
+	}
+	l.rollback.add(l.disown)
+	return nil
+}
+
+// disown takes back what own did, and whatever was pinned meanwhile if nothing
+// was before.
+func (l *Loader) disown() error {
+	switch {
+	case l.dir.Created():
+		return l.dir.Remove(datapath.PinNames()...)
+	case l.fresh:
+		return errors.Join(l.dir.Clear(datapath.PinNames()...), l.dir.Close())
+	}
+	return l.dir.Close()
+}
+
+// openJournal reads what an earlier process wrote down. From here on it is this
+// one that is named in it.
+func (l *Loader) openJournal() (err error) {
+	l.journal, l.fresh, err = pins.CreateJournal(l.dir)
+	if err != nil {
+		return err
+	}
+	l.rollback.add(l.journal.Close)
+	before, err := l.journal.Read()
+	if err != nil {
+		return err
+	}
+	if err := before.CheckNamespace(l.options.PinDir); err != nil {
+		return err
+	}
+	if _, err := pins.ReadRepairs(l.options.PinDir); err != nil {
+		return err
+	}
+	l.foreignLayout = before.Layout != 0 && before.Layout != layoutVersion
+	if !l.fresh {
+		l.rollback.add(func() error { return l.journal.Write(before) })
+	}
+	l.state = *clone(before)
+	l.state.Namespace, err = pins.CurrentNamespace()
+	if err != nil {
+		return err
+	}
+	if err := l.chooseSeeds(); err != nil {
+		return err
+	}
+	l.state.PID, l.state.Version, l.state.Layout = os.Getpid(), l.options.Version, layoutVersion
+	l.state.Features = append(l.kernel.features(), l.sourceFeature())
+	l.describeConfig()
+	return l.save()
+}
+
+// chooseSeeds keeps those that the flow tables were filled with.
+func (l *Loader) chooseSeeds() error {
+	if len(l.state.Seeds) == len(bpf.Seeds{}) {
+		return nil
+	}
+	seeds, err := bpf.NewSeeds()
+	l.state.Seeds = seeds[:]
+	return err
+}
+
+// clone makes a copy of a journal whose lists can be changed.
+func clone(j *pins.Journal) *pins.Journal {
+	c := *j
+	c.Interfaces = slices.Clone(j.Interfaces)
+	c.Gateways = slices.Clone(j.Gateways)
+	c.Sysctls = slices.Clone(j.Sysctls)
+	c.Qdiscs = slices.Clone(j.Qdiscs)
+	return &c
+}
+
+// describeConfig notes which configuration is in force.
+func (l *Loader) describeConfig() {
+	l.state.Mode = string(l.config.Mode)
+	l.state.ConfigPath = l.options.ConfigPath
+	l.state.LoadedAt = time.Now()
+	l.state.ConfigErr = ""
+}
+
+// save writes the journal.
+func (l *Loader) save() error {
+	l.state.Errors = l.problems.all()
+	return l.journal.Write(&l.state)
+}
+
+func (l *Loader) openNetlink() (err error) {
+	l.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open a netlink socket: %w", err)
+	}
+	l.rollback.add(func() error { l.netlink.Close(); return nil })
+	return nil
+}
+
+// load loads the programs and opens their maps.
+func (l *Loader) load() (err error) {
+	links := l.dir.Path(datapath.LinksDir)
+	if err := os.MkdirAll(links, 0o700); err != nil {
+		return fmt.Errorf("create directory for links: %w", err)
+	}
+	l.attacher = attach.New(links, l.netlink, l.options.Mechanism)
+	l.datapath, err = datapath.Load(l.dir, l.datapathOptions(l.config))
+	if err != nil {
+		return err
+	}
+	l.rollback.add(l.datapath.Close)
+	l.foreignLayout = false // from here on the maps are ours
+	l.tables, err = readTables(&l.datapath.DatapathMaps)
+	if err != nil {
+		return err
+	}
+	l.rollback.add(l.tables.backup())
+	before, err := l.readSettings()
+	if err != nil {
+		return err
+	}
+	l.rollback.add(func() error { return l.putSettings(before) })
+	return nil
+}
+
+func (l *Loader) datapathOptions(cfg *config.Config) datapath.Options {
+	return datapath.Options{
+		MaxEntries: cfg.MaxEntries, Seeds: bpf.Seeds(l.state.Seeds), Features: l.kernel.Features,
+		ForeignLayout: l.foreignLayout, Log: l.log,
+	}
+}
+
+// watch subscribes to events, so that nothing is missed from here on.
+func (l *Loader) watch() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	events, err := nexthop.Watch(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	l.events = events
+	l.stopEvents = func() {
+		cancel()
+		for range events { // until its socket is closed
+		}
+	}
+	l.rollback.add(func() error { l.stopEvents(); return nil })
+	return nil
+}
+
+// begin reconciles for the first time. Some interface has to be attached, if
+// there is any to be managed: a kernel that refuses all of them does not serve.
+func (l *Loader) begin() error {
+	if err := l.detachStrays(); err != nil {
+		return err
+	}
+	if err := l.firstReconcile(); err != nil {
+		return err
+	}
+	attached := func(s *served) bool { return s.mechanism != attach.Auto }
+	if len(l.served) > 0 && !slices.ContainsFunc(l.inOrder(), attached) {
+		return l.attachAll() // once more, for its error
+	}
+	l.resolveDue(time.Now())
+	return nil
+}
+
+// firstReconcile has a grace around it where the flow tables miss what is on its
+// way now; a datapath that takes them over knows who spoke first.
+func (l *Loader) firstReconcile() error {
+	if !l.datapath.HasNewTables() {
+		return l.reconcile()
+	}
+	return inGrace(l.datapath, l.reconcile)
+}
+
+func (l *Loader) pin() error { return l.datapath.Pin() }

@@ -1,0 +1,80 @@
+package loader
+
+import "time"
+
+// Status is what `replypath status` shows. The JSON names are fixed.
+type Status struct {
+	Mode        string            `json:"mode"` // "enforce" or "observe"
+	Daemon      DaemonStatus      `json:"daemon"`
+	Config      ConfigStatus      `json:"config"`
+	Interfaces  []InterfaceStatus `json:"interfaces"`
+	Unmanaged   []Unmanaged       `json:"unmanaged"`
+	Flows       FlowStatus        `json:"flows"`
+	Features    []Feature         `json:"features"`
+	HostChanges []HostChange      `json:"host_changes"`
+	Errors      []string          `json:"errors"` // what the daemon could not do yet and tries again
+	PinDir      string            `json:"pin_dir"`
+}
+
+// DaemonStatus tells of the process that owns the pins; PID and Version are
+// nil where none runs.
+type DaemonStatus struct {
+	Running bool    `json:"running"`
+	PID     *int    `json:"pid"`
+	Version *string `json:"version"`
+}
+
+// ConfigStatus tells when the configuration in force was read, and why a later
+// one was refused.
+type ConfigStatus struct {
+	Path     *string    `json:"path"`
+	LoadedAt *time.Time `json:"loaded_at"`
+	Error    *string    `json:"error"`
+}
+
+// InterfaceStatus is a managed interface.
+type InterfaceStatus struct {
+	Name      string          `json:"name"`
+	Index     int             `json:"index"`
+	Up        bool            `json:"up"`
+	Attached  bool            `json:"attached"`
+	Mechanism *string         `json:"mechanism"` // "tcx" or "clsact"
+	Mode      string          `json:"mode"`
+	NextHop   string          `json:"next_hop"`
+	Gateways  []GatewayStatus `json:"gateways"`
+	RPFilter  *int            `json:"rp_filter"` // effective value of IPv4
+}
+
+// GatewayStatus is a known gateway of a managed interface.
+type GatewayStatus struct {
+	Address string  `json:"address"`
+	MAC     *string `json:"mac"`
+	State   string  `json:"state"` // the kernel's word in lower case
+}
+
+// Unmanaged is an interface that is left alone, and why.
+type Unmanaged struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
+// FlowStatus counts the flows of all tables together.
+type FlowStatus struct {
+	Count    int `json:"count"`
+	Capacity int `json:"capacity"`
+}
+
+// Feature is something that depends on the kernel or on this version.
+type Feature struct {
+	Name      string `json:"name"`
+	Available bool   `json:"available"`
+	Effect    string `json:"effect"` // what it gives, or what its absence means
+}
+
+// HostChange is something that replypath changed outside its own objects.
+type HostChange struct {
+	Object string `json:"object"` // "sysctl net.ipv4.conf.eth1.rp_filter", "qdisc clsact on eth1"
+	Before string `json:"before"`
+	After  string `json:"after"`
+	Undo   string `json:"undo"` // the command that puts it back by hand
+}

@@ -1,0 +1,271 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+	"replypath/loader/hostsettings"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+	"replypath/loader/source"
+)
+
+// ReadStatus reads the state of a datapath from its pins and from the network
+// namespace of the calling thread, which has to be the one that the datapath
+// works for. It needs no daemon. The error matches ErrNotAttached where nothing
+// is pinned; the status that comes with it then tells what `replypath doctor
+// --fix` changed, and nothing else.
+func ReadStatus(pinDir string) (*Status, error) {
+	repairs, err := pins.ReadRepairs(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	journal, err := pins.ReadJournal(pinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return &Status{PinDir: pinDir, HostChanges: hostChanges(new(pins.Journal), repairs)}, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := journal.CheckNamespace(pinDir); err != nil {
+		return nil, err
+	}
+	maps, err := datapath.OpenMaps(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	defer maps.Close()
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer handle.Close()
+	r := &statusReader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
+	return r.read()
+}
+
+type statusReader struct {
+	pinDir  string
+	journal *pins.Journal
+	repairs *pins.Repairs
+	maps    *bpf.DatapathMaps
+	netlink *netlink.Handle
+}
+
+func (r *statusReader) read() (*Status, error) {
+	s := &Status{
+		PinDir:      r.pinDir,
+		Config:      configStatus(r.journal),
+		Interfaces:  []InterfaceStatus{},
+		Unmanaged:   []Unmanaged{},
+		Features:    []Feature{},
+		HostChanges: hostChanges(r.journal, r.repairs),
+		Errors:      append([]string{}, r.journal.Errors...),
+	}
+	s.HostChanges = append(s.HostChanges, r.sourceChange()...)
+	for _, u := range r.journal.Unmanaged {
+		s.Unmanaged = append(s.Unmanaged, Unmanaged(u))
+	}
+	for _, f := range r.journal.Features {
+		s.Features = append(s.Features, Feature(f))
+	}
+	for _, part := range []func(*Status) error{r.mode, r.daemon, r.interfaces, r.flows} {
+		if err := part(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (r *statusReader) mode(s *Status) error {
+	byHand, err := readMode(r.maps.ModeByHand)
+	s.Mode = modeInForce(byHand, r.journal.Mode)
+	return err
+}
+
+func (r *statusReader) daemon(s *Status) error {
+	owned, err := pins.Owned(r.pinDir)
+	if owned {
+		s.Daemon = DaemonStatus{Running: true, PID: &r.journal.PID, Version: &r.journal.Version}
+	}
+	return err
+}
+
+func configStatus(j *pins.Journal) ConfigStatus {
+	var c ConfigStatus
+	if j.ConfigPath != "" {
+		c.Path = &j.ConfigPath
+	}
+	if !j.LoadedAt.IsZero() {
+		c.LoadedAt = &j.LoadedAt
+	}
+	if j.ConfigErr != "" {
+		c.Error = &j.ConfigErr
+	}
+	return c
+}
+
+// hostChanges lists what detach is going to take back.
+func hostChanges(j *pins.Journal, repairs *pins.Repairs) []HostChange {
+	changes := []HostChange{}
+	for _, r := range j.Sysctls {
+		changes = append(changes, sysctlChange(r))
+	}
+	if repairs != nil {
+		for _, r := range repairs.Sysctls {
+			changes = append(changes, sysctlChange(r.SysctlRecord))
+		}
+	}
+	for _, r := range j.Qdiscs {
+		changes = append(changes, HostChange{
+			Object: "qdisc clsact on " + r.Name, Before: "none", After: "clsact",
+			Undo: "tc qdisc del dev " + r.Name + " clsact",
+		})
+	}
+	return changes
+}
+
+// sourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
+// sockets of the host pay for them.
+func (r *statusReader) sourceChange() []HostChange {
+	if r.journal.SourceCgroup == "" {
+		return nil
+	}
+	return []HostChange{{
+		Object: "udp send programs on cgroup " + r.journal.SourceCgroup, Before: "none", After: "replypath_sendmsg4 and 6",
+		Undo: "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " "),
+	}}
+}
+
+func sysctlChange(r pins.SysctlRecord) HostChange {
+	return HostChange{Object: "sysctl " + r.Key, Before: r.Before, After: r.After, Undo: changeOf(r).Undo()}
+}
+
+// interfaces describes the managed interfaces as they are now.
+func (r *statusReader) interfaces(s *Status) error {
+	found, err := r.scan()
+	if err != nil {
+		return err
+	}
+	gateways, err := nexthop.Gateways(r.netlink, found.Interfaces)
+	if err != nil {
+		return err
+	}
+	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
+	for _, record := range r.journal.Interfaces {
+		if record.Index == 0 {
+			continue
+		}
+		i := InterfaceStatus{
+			Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
+			Gateways: []GatewayStatus{},
+		}
+		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
+		if present >= 0 {
+			err = i.fill(&found.Interfaces[present], attacher)
+		}
+		if err != nil {
+			return err
+		}
+		for _, g := range gateways {
+			if g.Interface == record.Index && r.isKnown(&g) {
+				i.Gateways = append(i.Gateways, gatewayStatus(&g))
+			}
+		}
+		s.Interfaces = append(s.Interfaces, i)
+	}
+	slices.SortFunc(s.Interfaces, func(a, b InterfaceStatus) int { return a.Index - b.Index })
+	return nil
+}
+
+// scan looks at the managed interfaces, each with its known gateways, as if just
+// these were configured.
+func (r *statusReader) scan() (discover.Result, error) {
+	links, err := dump.Links(r.netlink)
+	if err != nil {
+		return discover.Result{}, err
+	}
+	cfg := config.Default()
+	cfg.Interfaces = []config.Interface{}
+	for _, link := range links {
+		index := link.Attrs().Index
+		if slices.ContainsFunc(r.journal.Interfaces, func(i pins.InterfaceRecord) bool { return i.Index == index }) {
+			cfg.Interfaces = append(cfg.Interfaces, config.Interface{
+				Name: link.Attrs().Name, Gateways: r.gatewaysOf(index),
+			})
+		}
+	}
+	return discover.Scan(r.netlink, cfg)
+}
+
+// gatewaysOf returns the known gateways of an interface.
+func (r *statusReader) gatewaysOf(device int) []netip.Addr {
+	var addresses []netip.Addr
+	for _, g := range r.journal.Gateways {
+		address, err := netip.ParseAddr(g.Address)
+		if err == nil && g.Interface == device && !g.Gone {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
+}
+
+// isKnown leaves out gateways of a family of which the daemon knew none.
+func (r *statusReader) isKnown(g *nexthop.Gateway) bool {
+	return slices.Contains(r.gatewaysOf(g.Interface), g.Address)
+}
+
+func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attacher) error {
+	i.Name, i.Up = found.Name, found.Up
+	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
+		i.RPFilter = &effective
+	}
+	hooks, err := readHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name})
+	if err != nil {
+		return err
+	}
+	i.Attached = !slices.ContainsFunc(hooks, func(h Hook) bool { return !h.Attached })
+	if i.Attached {
+		i.Mechanism = &hooks[0].Mechanism
+	}
+	return nil
+}
+
+func gatewayStatus(g *nexthop.Gateway) GatewayStatus {
+	status := GatewayStatus{Address: g.Address.String(), State: g.State}
+	if g.MAC != nil {
+		mac := g.MAC.String()
+		status.MAC = &mac
+	}
+	return status
+}
+
+// flows counts what is in the flow tables.
+func (r *statusReader) flows(s *Status) error {
+	clock, err := datapath.ReadClock(r.pinDir)
+	if err != nil {
+		return err
+	}
+	counted, err := countFlows(r.maps, clock)
+	if err != nil {
+		return err
+	}
+	for _, table := range counted {
+		s.Flows.Count += int(table.flows)
+		s.Flows.Capacity += int(table.capacity)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package trace
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+	"replypath/loader/explain"
+)
+
+// session is one trace.
+type session struct {
+	dir    string
+	lock   *os.File
+	maps   *bpf.DatapathMaps
+	events *ringbuf.Reader
+	filter bpf.DatapathTraceRequest
+	names  *names
+	host   *explain.Host
+
+	joiner  joiner
+	renewed time.Time
+	lost    uint64 // events, until now
+	told    uint64 // of them those that were reported
+}
+
+func openSession(pinDir string) (*session, error) {
+	s := &session{dir: pinDir}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *session) open() (err error) {
+	if s.host, err = explain.OpenHost(s.dir); err != nil {
+		return err
+	}
+	if s.maps, err = datapath.OpenMaps(s.dir); err != nil {
+		return err
+	}
+	if err := s.takeLock(); err != nil {
+		return err
+	}
+	if s.events, err = ringbuf.NewReader(s.maps.TraceEvents); err != nil {
+		return fmt.Errorf("open the buffer of traced packets: %w", err)
+	}
+	s.names, err = newNames()
+	return err
+}
+
+// takeLock locks the directory of the maps, on which nobody else has a lock; the
+// lock ends with the process, whatever ends it.
+func (s *session) takeLock() (err error) {
+	path := filepath.Join(s.dir, datapath.MapsDir)
+	if s.lock, err = os.Open(path); err != nil {
+		return fmt.Errorf("open the directory of the maps: %w", err)
+	}
+	err = unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%w on %s: end it first", ErrBusy, s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	return nil
+}
+
+// Close ends the trace: the programs are told that nobody asks any more.
+func (s *session) Close() error {
+	var errs []error
+	if !s.renewed.IsZero() {
+		errs = append(errs, s.putFilter(0))
+	}
+	if s.events != nil {
+		errs = append(errs, s.events.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	if s.maps != nil {
+		errs = append(errs, s.maps.Close())
+	}
+	if s.host != nil {
+		errs = append(errs, s.host.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// begin forgets what an earlier trace left in the buffer, and has the programs
+// tell.
+func (s *session) begin(filter Filter) (err error) {
+	s.filter.Peer, s.filter.PeerMask = datapath.PrefixWords(filter.Peer)
+	if filter.Self.IsValid() {
+		s.filter.Self, s.filter.SelfMask = datapath.PrefixWords(netip.PrefixFrom(filter.Self, filter.Self.BitLen()))
+	}
+	for {
+		event, err := s.read(time.Unix(0, 1))
+		if err != nil {
+			return err
+		}
+		if event == nil {
+			break
+		}
+	}
+	if s.told, err = s.countLost(); err != nil {
+		return err
+	}
+	s.lost = s.told
+	return s.renew()
+}
+
+// renew asks for some seconds more.
+func (s *session) renew() error {
+	clock, err := datapath.ReadClock(s.dir)
+	if err != nil {
+		return err
+	}
+	if s.names.offset, err = monotonicOffset(); err != nil {
+		return err
+	}
+	s.renewed = time.Now()
+	s.names.forget()
+	return errors.Join(s.host.Refresh(), s.putFilter(clock.After(holdFor)))
+}
+
+func (s *session) putFilter(until uint32) error {
+	s.filter.Until = until
+	if err := s.maps.TraceFilter.Put(uint32(0), s.filter); err != nil {
+		return fmt.Errorf("write what is traced: %w", err)
+	}
+	return nil
+}
+
+// step waits for the next event, and reports what it completes.
+func (s *session) step(ctx context.Context, report func(Packet) error) error {
+	if time.Since(s.renewed) >= renewEvery {
+		if err := s.renew(); err != nil {
+			return err
+		}
+	}
+	event, err := s.read(time.Now().Add(patience))
+	if err != nil {
+		return err
+	}
+	if event == nil && ctx.Err() != nil {
+		return nil
+	}
+	return s.report(s.joiner.add(event), report)
+}
+
+// finish ends what the programs tell, and reports what they have told until then
+// and what was lost at last.
+func (s *session) finish(o Observer) error {
+	if err := s.putFilter(0); err != nil {
+		return err
+	}
+	for {
+		event, err := s.read(time.Unix(0, 1))
+		if err != nil {
+			return err
+		}
+		if event == nil {
+			break
+		}
+		if err := s.report(s.joiner.add(event), o.Packet); err != nil {
+			return err
+		}
+	}
+	if err := s.report(s.joiner.flush(), o.Packet); err != nil {
+		return err
+	}
+	lost, err := s.countLost()
+	if lost > s.told {
+		o.Lost(lost - s.told)
+	}
+	return err
+}
+
+func (s *session) report(list []passage, report func(Packet) error) error {
+	if len(list) == 0 {
+		return nil
+	}
+	lost, err := s.countLost()
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		p, err := s.packet(&list[i], lost > s.lost)
+		if err != nil {
+			return err
+		}
+		p.Lost, s.told = lost-s.told, lost
+		if err := report(p); err != nil {
+			return err
+		}
+	}
+	s.lost = lost
+	return nil
+}
+
+// read returns the next event, nil if there is none until the deadline.
+func (s *session) read(deadline time.Time) (*bpf.DatapathTraceEvent, error) {
+	s.events.SetDeadline(deadline)
+	record, err := s.events.Read()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a traced packet: %w", err)
+	}
+	event := new(bpf.DatapathTraceEvent)
+	if _, err := binary.Decode(record.RawSample, binary.NativeEndian, event); err != nil {
+		return nil, fmt.Errorf("decode a traced packet: %w", err)
+	}
+	return event, nil
+}
+
+// countLost returns how many events found no room, since the programs were loaded.
+func (s *session) countLost() (sum uint64, err error) {
+	var slots []bpf.DatapathTraceSlot
+	if err := s.maps.TraceSlots.Lookup(uint32(0), &slots); err != nil {
+		return 0, fmt.Errorf("read how many packets were not told of: %w", err)
+	}
+	for i := range slots {
+		sum += slots[i].Lost
+	}
+	return sum, nil
+}

@@ -1,0 +1,60 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/flows"
+)
+
+// flushUnserved forgets the flows that the configuration in force would not have
+// recorded.
+func (l *Loader) flushUnserved() error {
+	table, err := flows.Open(l.options.PinDir)
+	if err != nil {
+		return err
+	}
+	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !l.serves(f) })
+	if flushed > 0 {
+		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
+	}
+	if err := errors.Join(err, table.Close()); err != nil {
+		return fmt.Errorf("forget flows that are not served: %w", err)
+	}
+	return nil
+}
+
+// serves tells whether a flow would be recorded.
+func (l *Loader) serves(f *flows.Flow) bool {
+	protocol, protocolErr := config.Protocol(f.Protocol)
+	peer, peerErr := netip.ParseAddr(f.Peer)
+	self, selfErr := netip.ParseAddr(f.Self)
+	if errors.Join(protocolErr, peerErr, selfErr) != nil {
+		return true // what cannot be told is left
+	}
+	return f.Interface != nil &&
+		slices.Contains(l.config.Protocols, protocol) &&
+		l.servesAddress(self) &&
+		!slices.ContainsFunc(l.config.Exclude, func(e config.Exclusion) bool {
+			return (e.Protocol == 0 || e.Protocol == protocol) &&
+				(e.SelfPort == 0 || e.SelfPort == f.SelfPort) &&
+				matches(e.Peer, peer) && matches(e.Self, self)
+		})
+}
+
+// servesAddress mirrors is_for_us() in bpf/src/admission.h.
+func (l *Loader) servesAddress(self netip.Addr) bool {
+	flags, own := l.tables.own.actual[bpf.DatapathAddress{Bytes: self.As16()}]
+	if !own {
+		return l.config.Scope == config.ScopeAll
+	}
+	onlyLoopback := flags&uint32(bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY) != 0
+	return !onlyLoopback || l.config.LoopbackAddresses == config.LoopbackSymmetric
+}
+
+// matches tells whether a prefix that may be left out matches.
+func matches(p netip.Prefix, a netip.Addr) bool { return !p.IsValid() || p.Contains(a) }

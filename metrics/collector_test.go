@@ -1,0 +1,146 @@
+package metrics
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestCollectorLint(t *testing.T) {
+	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
+		t.Run(name, func(t *testing.T) {
+			problems, err := testutil.CollectAndLint(NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range problems {
+				t.Errorf("%s: %s", p.Metric, p.Text)
+			}
+		})
+	}
+}
+
+func TestCollectorOutput(t *testing.T) {
+	for name, snapshot := range map[string]*Snapshot{"quiet": quiet(), "busy": busy()} {
+		t.Run(name, func(t *testing.T) {
+			want, err := os.ReadFile(filepath.Join("testdata", name+".prom"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = bytes.ReplaceAll(want, []byte("GOVERSION"), []byte(runtime.Version()))
+			c := NewCollector(&fakeSource{snapshot: snapshot}, "1.2.3")
+			if err := testutil.CollectAndCompare(c, bytes.NewReader(want)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Every metric that is described is shown by a host that has it all.
+func TestCollectorShowsAllFamilies(t *testing.T) {
+	c := NewCollector(&fakeSource{snapshot: busy()}, "1.2.3")
+	for _, d := range Descriptions() {
+		if testutil.CollectAndCount(c, d.Name) == 0 {
+			t.Errorf("%s has no series", d.Name)
+		}
+	}
+}
+
+func TestCollectorUnknownFigures(t *testing.T) {
+	s := busy()
+	s.RPFilterDrops, s.Interfaces[0].RPFilter = nil, nil
+	s.ReloadSuccess = time.Time{}
+	c := NewCollector(&fakeSource{snapshot: s}, "1.2.3")
+	for _, f := range []*family{rpFilter, rpFilterDrops, reloadSuccessTime} {
+		if n := testutil.CollectAndCount(c, f.Name); n != 0 {
+			t.Errorf("%s has %d series, want none: nobody knows the value", f.Name, n)
+		}
+	}
+}
+
+func TestCollectorErrors(t *testing.T) {
+	broken := errors.New("map is gone")
+	strange := quiet()
+	strange.Mode = "sideways"
+	twice := quiet()
+	twice.Interfaces = []Interface{{Name: "eth0"}, {Name: "eth0"}}
+	for _, tt := range []struct {
+		name   string
+		source *fakeSource
+		want   string
+	}{
+		{"source fails", &fakeSource{err: broken}, "read the datapath: map is gone"},
+		{"unknown mode", &fakeSource{snapshot: strange}, `unknown mode "sideways"`},
+		{"same interface twice", &fakeSource{snapshot: twice}, "was collected before"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			registry := prometheus.NewPedanticRegistry()
+			registry.MustRegister(NewCollector(tt.source, "1.2.3"))
+			_, err := registry.Gather()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// The names and labels that alerts and dashboards are written against.
+func TestDescriptions(t *testing.T) {
+	const pair = "from_interface,to_interface,family,protocol"
+	want := map[string]string{
+		"replypath_asymmetric_packets_total":                     pair,
+		"replypath_asymmetric_flows_total":                       pair,
+		"replypath_corrected_packets_total":                      pair,
+		"replypath_corrected_bytes_total":                        pair,
+		"replypath_corrected_flows_total":                        pair,
+		"replypath_uncorrected_packets_total":                    pair + ",reason",
+		"replypath_uncounted_packets_total":                      "",
+		"replypath_unparsed_packets_total":                       "reason",
+		"replypath_ignored_packets_total":                        "reason",
+		"replypath_flows":                                        "table",
+		"replypath_flow_table_capacity":                          "table",
+		"replypath_flow_admissions_total":                        "table",
+		"replypath_flow_readmissions_total":                      "table",
+		"replypath_flow_insert_failures_total":                   "table",
+		"replypath_flow_moves_total":                             "protocol",
+		"replypath_flow_moves_refused_total":                     "reason",
+		"replypath_source_repairs_total":                         "family",
+		"replypath_interface_up":                                 "interface",
+		"replypath_interface_attached":                           "interface,hook,mechanism",
+		"replypath_gateway_reachable":                            "interface,family,gateway",
+		"replypath_rp_filter":                                    "interface",
+		"replypath_rp_filter_drops_total":                        "",
+		"replypath_fallback_active":                              "family",
+		"replypath_fallback_dropped_packets_total":               "family",
+		"replypath_host_repairs_total":                           "object",
+		"replypath_mode":                                         "mode",
+		"replypath_config_last_reload_successful":                "",
+		"replypath_config_last_reload_success_timestamp_seconds": "",
+		"replypath_kernel_feature":                               "feature",
+		"replypath_build_info":                                   "version,goversion",
+	}
+	var got []string
+	for _, d := range Descriptions() {
+		got = append(got, d.Name)
+		labels, ok := want[d.Name]
+		if !ok {
+			t.Errorf("%s is new: add it here", d.Name)
+		} else if l := strings.Join(d.Labels, ","); l != labels {
+			t.Errorf("%s has labels %q, want %q", d.Name, l, labels)
+		}
+	}
+	for name := range want {
+		if !slices.Contains(got, name) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// family is a metric with its labels.
+type family struct {
+	Description
+	valueType prometheus.ValueType
+	desc      *prometheus.Desc
+}
+
+// Description says what a metric is. docs/METRICS.md is made from these.
+type Description struct {
+	Name   string
+	Type   string // "counter" or "gauge"
+	Labels []string
+	Help   string
+	// Reasons are the values of the label reason, where there is one.
+	Reasons []Reason
+}
+
+// Descriptions returns every metric of this package, in the order of the
+// reference.
+func Descriptions() []Description {
+	descriptions := make([]Description, len(families))
+	for i, f := range families {
+		descriptions[i] = f.Description
+	}
+	return descriptions
+}
+
+var (
+	pairLabels       = []string{"from_interface", "to_interface", "family", "protocol"}
+	pairReasonLabels = []string{"from_interface", "to_interface", "family", "protocol", "reason"}
+)
+
+var (
+	asymmetricPackets = counter("asymmetric_packets_total",
+		"Packets that the kernel would have sent another way than their flow came in. Counted in both modes.", pairLabels...)
+	asymmetricFlows = counter("asymmetric_flows_total",
+		"Flows with at least one such packet. Counted in both modes.", pairLabels...)
+	correctedPackets = counter("corrected_packets_total",
+		"Packets seen leaving by the interface of their flow after they were moved or re-addressed.", pairLabels...)
+	correctedBytes = counter("corrected_bytes_total",
+		"Bytes of the corrected packets, as on the wire.", pairLabels...)
+	correctedFlows = counter("corrected_flows_total",
+		"Flows with at least one corrected packet.", pairLabels...)
+	uncorrectedPackets = counter("uncorrected_packets_total",
+		"Asymmetric packets that went on as the kernel sent them, by the reason why.", pairReasonLabels...).because(uncorrectedReasons)
+	uncountedPackets = counter("uncounted_packets_total",
+		"Asymmetric or corrected packets that are missing above because the table of interface pairs was full.")
+	unparsedPackets = counter("unparsed_packets_total",
+		"Packets that passed untouched because they could not be read to the end.", "reason").because(unparsedReasons)
+	ignoredPackets = counter("ignored_packets_total",
+		"Inbound packets that could have started a flow and did not, by the reason why.", "reason").because(ignoredReasons)
+
+	flows = gauge("flows",
+		"Flows in the table that are not idle.", "table")
+	flowTableCapacity = gauge("flow_table_capacity",
+		"Flows that the table can hold. A full one forgets what has been quiet longest.", "table")
+	flowAdmissions = counter("flow_admissions_total",
+		"Flows that were entered into the table.", "table")
+	flowReadmissions = counter("flow_readmissions_total",
+		"Flows that were entered in mid-life: evicted before, or older than replypath on this host.", "table")
+	flowInsertFailures = counter("flow_insert_failures_total",
+		"Flows that could not be entered. Their replies go as the kernel routes them.", "table")
+	flowMoves = counter("flow_moves_total",
+		"Flows that went over to the interface or MAC by which they came in later.", "protocol")
+	flowMovesRefused = counter("flow_moves_refused_total",
+		"Packets that came in by another interface or MAC and did not move their flow, by the reason why.", "reason").because(refusedReasons)
+	sourceRepairs = counter("source_repairs_total",
+		"Answers of wildcard UDP sockets that were given the address that had been asked.", "family")
+
+	interfaceUp = gauge("interface_up",
+		"Whether the managed interface is up and has carrier.", "interface")
+	interfaceAttached = gauge("interface_attached",
+		"Whether a program is attached to the hook of the managed interface.", "interface", "hook", "mechanism")
+	gatewayReachable = gauge("gateway_reachable",
+		"Whether the gateway's last genuine answer to the neighbour protocol still counts, also while its entry is held.",
+		"interface", "family", "gateway")
+	rpFilter = gauge("rp_filter",
+		"Effective reverse path filter of IPv4 on the interface: 0 off, 1 strict, 2 loose.", "interface")
+	rpFilterDrops = counter("rp_filter_drops_total",
+		"Packets that the reverse path filter dropped in this network namespace, on any interface.")
+
+	fallbackActive = gauge("fallback_active",
+		"Whether the fallback default route stands in for a missing one.", "family")
+	fallbackDropped = counter("fallback_dropped_packets_total",
+		"Packets of the host's own that followed the fallback default route and ended there.", "family")
+	hostRepairs = counter("host_repairs_total",
+		"Times that something on the host was put back after others had removed or changed it.", "object")
+
+	mode = gauge("mode",
+		"1 for the mode in force.", "mode")
+	reloadSuccessful = gauge("config_last_reload_successful",
+		"Whether the latest attempt to read the configuration succeeded.")
+	reloadSuccessTime = gauge("config_last_reload_success_timestamp_seconds",
+		"When the configuration in force was read.")
+	kernelFeature = gauge("kernel_feature",
+		"Whether the kernel has the feature. What its absence means stands in replypath status.", "feature")
+	buildInfo = gauge("build_info",
+		"1, with the version of replypath and of Go as labels.", "version", "goversion")
+)
+
+// families holds every metric, in the order of the reference.
+var families = []*family{
+	asymmetricPackets, asymmetricFlows, correctedPackets, correctedBytes, correctedFlows, uncorrectedPackets, uncountedPackets,
+	unparsedPackets, ignoredPackets,
+	flows, flowTableCapacity, flowAdmissions, flowReadmissions, flowInsertFailures,
+	flowMoves, flowMovesRefused, sourceRepairs,
+	interfaceUp, interfaceAttached, gatewayReachable, rpFilter, rpFilterDrops,
+	fallbackActive, fallbackDropped, hostRepairs,
+	mode, reloadSuccessful, reloadSuccessTime, kernelFeature, buildInfo,
+}
+
+func counter(name, help string, labels ...string) *family {
+	return newFamily(prometheus.CounterValue, "counter", name, help, labels)
+}
+
+func gauge(name, help string, labels ...string) *family {
+	return newFamily(prometheus.GaugeValue, "gauge", name, help, labels)
+}
+
+func newFamily(valueType prometheus.ValueType, typeName, name, help string, labels []string) *family {
+	name = "replypath_" + name
+	return &family{
+		Description: Description{Name: name, Type: typeName, Labels: labels, Help: help},
+		valueType:   valueType,
+		desc:        prometheus.NewDesc(name, help, labels, nil),
+	}
+}
+
+func (f *family) because(reasons []Reason) *family {
+	f.Reasons = reasons
+	return f
+}

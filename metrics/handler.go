@@ -1,0 +1,111 @@
+package metrics
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// maxScrapes bounds how many scrapes walk the flow tables at the same time; what
+// comes on top gets 503.
+const maxScrapes = 8
+
+// NewHandler returns the handler of /metrics, /healthz and the landing page.
+// Errors of the source are written to log when they begin and when they end.
+func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, error) {
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		NewCollector(source, version),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	landing, err := web.NewLandingPage(web.LandingConfig{
+		Name:        "replypath",
+		Description: "Answers leave by the interface that was asked",
+		Version:     version,
+		Profiling:   "false",
+		Links: []web.LandingLinks{
+			{Address: "/metrics", Text: "Metrics", Description: "for Prometheus"},
+			{Address: "/healthz", Text: "Health", Description: "whether every managed interface is attached"},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the landing page: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(
+		&gatherer{Gatherer: registry, log: transitions{log: log, subject: "scrape"}},
+		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes},
+	))
+	mux.Handle("GET /healthz", &health{source: source, log: transitions{log: log, subject: "health check"}})
+	mux.Handle("GET /", landing)
+	return mux, nil
+}
+
+// gatherer logs when gathering begins to fail and when it works again.
+type gatherer struct {
+	prometheus.Gatherer
+	log transitions
+}
+
+func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
+	families, err := g.Gatherer.Gather()
+	g.log.note(err)
+	return families, err
+}
+
+// health answers 200 while every managed interface that exists is attached.
+type health struct {
+	source Source
+	log    transitions
+}
+
+func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	unattached, err := h.source.Unattached()
+	h.log.note(err)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	switch {
+	case err != nil:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "cannot tell: %v\n", err)
+	case len(unattached) > 0:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
+	default:
+		io.WriteString(w, "ok\n")
+	}
+}
+
+// transitions logs the first error of a row of errors and the end of the row:
+// a scrape every few seconds must not become a line every few seconds.
+type transitions struct {
+	log     *slog.Logger
+	subject string
+	failing atomic.Bool
+}
+
+func (t *transitions) note(err error) {
+	failing := err != nil
+	if t.failing.Swap(failing) == failing {
+		return
+	}
+	if failing {
+		t.log.Error(t.subject+" failed", "error", err)
+	} else {
+		t.log.Info(t.subject + " works again")
+	}
+}

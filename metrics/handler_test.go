@@ -1,0 +1,158 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func newTestHandler(t *testing.T, source Source, log *slog.Logger) http.Handler {
+	t.Helper()
+	h, err := NewHandler(source, "1.2.3", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func get(h http.Handler, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w
+}
+
+func TestMetricsPage(t *testing.T) {
+	w := get(newTestHandler(t, &fakeSource{snapshot: busy()}, slog.New(slog.DiscardHandler)), "/metrics")
+	if w.Code != http.StatusOK {
+		t.Fatalf("got status %d: %s", w.Code, w.Body)
+	}
+	if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=0.0.4") {
+		t.Errorf("got content type %q", got)
+	}
+	for _, want := range []string{
+		"\n" + `replypath_corrected_packets_total{family="ipv4",from_interface="eth0",protocol="tcp",to_interface="eth1"} 100` + "\n",
+		"\n" + `replypath_build_info{goversion="go1.`,
+		"\ngo_goroutines ",
+		"\nprocess_resident_memory_bytes ",
+	} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+}
+
+func TestMetricsPageErrors(t *testing.T) {
+	var log strings.Builder
+	source := &fakeSource{snapshot: quiet()}
+	h := newTestHandler(t, source, slog.New(slog.NewTextHandler(&log, nil)))
+
+	source.fail(errors.New("map is gone"))
+	for range 3 {
+		w := get(h, "/metrics")
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "map is gone") {
+			t.Fatalf("got status %d: %s", w.Code, w.Body)
+		}
+		if strings.Contains(w.Body.String(), "go_goroutines") {
+			t.Error("a failed scrape shows figures")
+		}
+	}
+	if n := strings.Count(log.String(), "scrape failed"); n != 1 {
+		t.Errorf("logged %d times, want once:\n%s", n, &log)
+	}
+
+	source.fail(nil)
+	for range 3 {
+		if w := get(h, "/metrics"); w.Code != http.StatusOK {
+			t.Fatalf("got status %d: %s", w.Code, w.Body)
+		}
+	}
+	if n := strings.Count(log.String(), "scrape works again"); n != 1 {
+		t.Errorf("logged %d times, want once:\n%s", n, &log)
+	}
+}
+
+func TestHealthz(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		source *fakeSource
+		code   int
+		body   string
+	}{
+		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
+		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
+		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := get(newTestHandler(t, tt.source, slog.New(slog.DiscardHandler)), "/healthz")
+			if w.Code != tt.code || w.Body.String() != tt.body {
+				t.Errorf("got %d %q, want %d %q", w.Code, w.Body, tt.code, tt.body)
+			}
+		})
+	}
+}
+
+func TestLandingPage(t *testing.T) {
+	h := newTestHandler(t, &fakeSource{}, slog.New(slog.DiscardHandler))
+	w := get(h, "/")
+	if w.Code != http.StatusOK {
+		t.Fatalf("got status %d: %s", w.Code, w.Body)
+	}
+	for _, want := range []string{`<h1>replypath</h1>`, `Version: 1.2.3`, `<a href="/metrics">`, `<a href="/healthz">`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%q is missing:\n%s", want, w.Body)
+		}
+	}
+	if strings.Contains(w.Body.String(), "debug/pprof") {
+		t.Error("the page links to pprof, which is not served")
+	}
+}
+
+func TestOtherRequests(t *testing.T) {
+	h := newTestHandler(t, &fakeSource{snapshot: quiet()}, slog.New(slog.DiscardHandler))
+	for _, tt := range []struct {
+		method, path string
+		code         int
+	}{
+		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
+		{http.MethodGet, "/metrics/more", http.StatusNotFound},
+		{http.MethodPost, "/metrics", http.StatusMethodNotAllowed},
+		{http.MethodDelete, "/", http.StatusMethodNotAllowed},
+		{http.MethodHead, "/metrics", http.StatusOK},
+	} {
+		t.Run(fmt.Sprintf("%s %s", tt.method, tt.path), func(t *testing.T) {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
+			if w.Code != tt.code {
+				t.Errorf("got status %d, want %d", w.Code, tt.code)
+			}
+		})
+	}
+}
+
+// Meant for the race detector: scrapes and health checks while the source
+// changes its mind.
+func TestConcurrentScrapes(t *testing.T) {
+	source := &fakeSource{snapshot: busy()}
+	h := newTestHandler(t, source, slog.New(slog.DiscardHandler))
+	var scrapers sync.WaitGroup
+	for range maxScrapes {
+		scrapers.Go(func() {
+			for range 20 {
+				if w := get(h, "/metrics"); w.Code != http.StatusOK && w.Code != http.StatusInternalServerError {
+					t.Errorf("got status %d: %s", w.Code, w.Body)
+				}
+				get(h, "/healthz")
+			}
+		})
+	}
+	for range 100 {
+		source.fail(errors.New("map is gone"))
+		source.fail(nil)
+	}
+	scrapers.Wait()
+}

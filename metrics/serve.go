@@ -1,0 +1,169 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// Options tell what to serve and where.
+type Options struct {
+	// Listen is host:port. An empty host stands for every address of the host,
+	// an empty Listen for no server at all.
+	Listen string
+	// WebConfigFile is the path of an exporter-toolkit web configuration with
+	// TLS certificates and users; empty: plain HTTP for everybody. The file is
+	// read again at every connection and request.
+	WebConfigFile string
+	Source        Source
+	Version       string // the product's
+	Log           *slog.Logger
+}
+
+const (
+	shutdownTimeout = 3 * time.Second
+
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// CheckWebConfig reports what is wrong with a web configuration file. An empty
+// path is no error.
+func CheckWebConfig(path string) error {
+	err := web.Validate(path)
+	if err == nil {
+		return nil
+	}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) && pathErr.Path == path {
+		err = pathErr.Err // the path is named once
+	}
+	return fmt.Errorf("web configuration %s: %w", path, err)
+}
+
+// Serve serves until ctx ends, and then returns nil, at the latest a few seconds
+// later. It returns an error when the address cannot be had, which may be
+// different at another time, or when the web configuration is not valid: it never
+// serves without the protection that was asked for.
+//
+// It listens in the network namespace of the calling thread.
+func Serve(ctx context.Context, o Options) error {
+	if o.Listen == "" {
+		return nil
+	}
+	listener, err := listen(ctx, o)
+	if err == nil {
+		err = serve(ctx, listener, o)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// ServeUntil serves until ctx ends, whatever happens. While the address cannot
+// be had it tries again, at first after a tenth of a second, later every five
+// seconds. report, if not nil, is called with the first error of a row of
+// failures, and with nil whenever serving begins.
+func ServeUntil(ctx context.Context, o Options, report func(error)) {
+	if o.Listen == "" {
+		return
+	}
+	if report == nil {
+		report = func(error) {}
+	}
+	failing, wait := false, firstRetry
+	for ctx.Err() == nil {
+		listener, err := listen(ctx, o)
+		if err == nil {
+			report(nil)
+			// Should serving break down, it must not do so in a tight loop.
+			failing, wait = false, lastRetry
+			err = serve(ctx, listener, o)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !failing {
+			report(err)
+			failing = true
+		}
+		sleep(ctx, wait)
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+func listen(ctx context.Context, o Options) (net.Listener, error) {
+	if err := CheckWebConfig(o.WebConfigFile); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics at %s: %w", o.Listen, err)
+	}
+	return listener, nil
+}
+
+// serve answers on listener until ctx ends or serving breaks down, and closes
+// it. The error, [http.ErrServerClosed] at the end of ctx, is never nil.
+func serve(ctx context.Context, listener net.Listener, o Options) error {
+	defer listener.Close()
+	handler, err := NewHandler(o.Source, o.Version, o.Log)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		shutdown(server)
+	})
+	o.Log.Info("serving metrics", "address", listener.Addr().String(), "web_config_file", o.WebConfigFile)
+	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &o.WebConfigFile}, slog.New(warnings{o.Log.Handler()}))
+	if !stop() {
+		<-stopped
+	}
+	return fmt.Errorf("serve metrics at %s: %w", o.Listen, err)
+}
+
+// shutdown lets running scrapes end, but not for ever.
+func shutdown(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
+		server.Close()
+	}
+}
+
+// warnings keeps what exporter-toolkit tells about a good start out of the log:
+// serve says it in its own words.
+type warnings struct{ slog.Handler }
+
+func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}

@@ -1,0 +1,397 @@
+package metrics
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const deadline = 10 * time.Second
+
+func options(t *testing.T) Options {
+	return Options{
+		Listen:  "127.0.0.1:0",
+		Source:  &fakeSource{snapshot: quiet()},
+		Version: "1.2.3",
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+}
+
+// start serves o until the test ends, and returns the address.
+func start(t *testing.T, o Options) string {
+	t.Helper()
+	listener, err := listen(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { result <- serve(ctx, listener, o) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := receive(t, result); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return listener.Addr().String()
+}
+
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(deadline):
+		t.Fatal("nothing happened in time")
+		panic("unreachable")
+	}
+}
+
+// fetch returns status and body of an answer.
+func fetch(t *testing.T, client *http.Client, request *http.Request) (int, string) {
+	t.Helper()
+	defer client.CloseIdleConnections()
+	response, err := client.Do(request.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+func newRequest(t *testing.T, url string) *http.Request {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request
+}
+
+func newClient(roots *x509.CertPool) *http.Client {
+	return &http.Client{
+		Timeout:   deadline,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}},
+	}
+}
+
+func TestServe(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0", ":0"} {
+		t.Run(address, func(t *testing.T) {
+			o := options(t)
+			o.Listen = address
+			status, body := fetch(t, newClient(nil), newRequest(t, "http://"+start(t, o)+"/metrics"))
+			if status != http.StatusOK || !strings.Contains(body, `replypath_mode{mode="enforce"} 1`) {
+				t.Errorf("got %d: %s", status, body)
+			}
+		})
+	}
+}
+
+func TestServeNothing(t *testing.T) {
+	o := options(t)
+	o.Listen = ""
+	if err := Serve(t.Context(), o); err != nil {
+		t.Error(err)
+	}
+	ServeUntil(t.Context(), o, func(err error) { t.Errorf("reported %v", err) })
+}
+
+func TestServeEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- Serve(ctx, options(t)) }()
+	cancel()
+	if err := receive(t, result); err != nil {
+		t.Error(err)
+	}
+}
+
+// A scrape that runs when the end comes gets its answer.
+func TestServeEndsGracefully(t *testing.T) {
+	source := &slowSource{began: make(chan struct{}), proceed: make(chan struct{})}
+	o := options(t)
+	o.Source = source
+	listener, err := listen(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- serve(ctx, listener, o) }()
+
+	statuses := make(chan int, 1)
+	request := newRequest(t, "http://"+listener.Addr().String()+"/metrics")
+	go func() {
+		response, err := newClient(nil).Do(request)
+		if err != nil {
+			t.Error(err)
+			statuses <- 0
+			return
+		}
+		response.Body.Close()
+		statuses <- response.StatusCode
+	}()
+	receive(t, source.began)
+	cancel()
+	close(source.proceed)
+	if status := receive(t, statuses); status != http.StatusOK {
+		t.Errorf("got status %d", status)
+	}
+	if err := receive(t, result); !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
+// slowSource answers when the test says so.
+type slowSource struct {
+	fakeSource
+	began, proceed chan struct{}
+}
+
+func (s *slowSource) Snapshot() (*Snapshot, error) {
+	close(s.began)
+	<-s.proceed
+	return quiet(), nil
+}
+
+func TestServeAddressInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	o := options(t)
+	o.Listen = taken.Addr().String()
+	err = Serve(t.Context(), o)
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
+		t.Errorf("got error %v", err)
+	}
+}
+
+func TestServeUntilAddressIsFree(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	o := options(t)
+	o.Listen = taken.Addr().String()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, ended := make(chan error, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ServeUntil(ctx, o, func(err error) { reports <- err })
+	}()
+	if err := receive(t, reports); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("got report %v, want that the address is in use", err)
+	}
+	taken.Close()
+	if err := receive(t, reports); err != nil {
+		t.Fatalf("got report %v, want nil: the address is free", err)
+	}
+	if status, body := fetch(t, newClient(nil), newRequest(t, "http://"+o.Listen+"/healthz")); status != http.StatusOK {
+		t.Errorf("got %d: %s", status, body)
+	}
+	cancel()
+	receive(t, ended)
+	if len(reports) != 0 {
+		t.Errorf("got another report: %v", <-reports)
+	}
+}
+
+// The end of the context ends the wait for the next attempt, too.
+func TestServeUntilEndsWhileWaiting(t *testing.T) {
+	o := options(t)
+	o.Listen = "192.0.2.1:9945" // nobody's
+	ctx, cancel := context.WithCancel(t.Context())
+	reports, ended := make(chan error, 10), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ServeUntil(ctx, o, func(err error) { reports <- err })
+	}()
+	if err := receive(t, reports); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("got report %v, want that there is no such address", err)
+	}
+	cancel()
+	receive(t, ended)
+}
+
+func TestTLSAndBasicAuth(t *testing.T) {
+	dir := t.TempDir()
+	roots := writeCertificate(t, dir)
+	o := options(t)
+	o.WebConfigFile = writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "secret")
+	address := start(t, o)
+
+	for _, path := range []string{"/", "/metrics", "/healthz"} {
+		t.Run(path, func(t *testing.T) {
+			request := newRequest(t, "https://"+address+path)
+			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
+				t.Errorf("without a password: got status %d", status)
+			}
+			request.SetBasicAuth("prometheus", "guess")
+			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
+				t.Errorf("with a wrong password: got status %d", status)
+			}
+			request.SetBasicAuth("prometheus", "secret")
+			if status, body := fetch(t, newClient(roots), request); status != http.StatusOK {
+				t.Errorf("with the password: got status %d: %s", status, body)
+			}
+		})
+	}
+	if status, _ := fetch(t, newClient(nil), newRequest(t, "http://"+address+"/metrics")); status != http.StatusBadRequest {
+		t.Errorf("without TLS: got status %d", status)
+	}
+
+	// Users are read again at every request: no restart for a new password.
+	writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "changed")
+	request := newRequest(t, "https://"+address+"/metrics")
+	request.SetBasicAuth("prometheus", "changed")
+	if status, _ := fetch(t, newClient(roots), request); status != http.StatusOK {
+		t.Errorf("with the new password: got status %d", status)
+	}
+
+	// So are certificates.
+	request = newRequest(t, "https://"+address+"/metrics")
+	request.SetBasicAuth("prometheus", "changed")
+	if status, _ := fetch(t, newClient(writeCertificate(t, dir)), request); status != http.StatusOK {
+		t.Errorf("with the new certificate: got status %d", status)
+	}
+}
+
+func TestBasicAuthWithoutTLS(t *testing.T) {
+	o := options(t)
+	o.WebConfigFile = writeWebConfig(t, t.TempDir(), "", "secret")
+	request := newRequest(t, "http://"+start(t, o)+"/metrics")
+	if status, _ := fetch(t, newClient(nil), request); status != http.StatusUnauthorized {
+		t.Errorf("without a password: got status %d", status)
+	}
+	request.SetBasicAuth("prometheus", "secret")
+	if status, _ := fetch(t, newClient(nil), request); status != http.StatusOK {
+		t.Errorf("with the password: got status %d", status)
+	}
+}
+
+func TestCheckWebConfig(t *testing.T) {
+	dir := t.TempDir()
+	writeCertificate(t, dir)
+	for _, tt := range []struct{ name, content, want string }{
+		{"empty", "", ""},
+		{"TLS", "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", ""},
+		{"unknown key", "tls_server_konfig: {}", "tls_server_konfig"},
+		{"missing certificate", "tls_server_config: {cert_file: none.pem, key_file: key.pem}", "none.pem"},
+		{"half of a pair", "tls_server_config: {cert_file: cert.pem}", "missing one of key"},
+		{"password in clear", "basic_auth_users: {prometheus: secret}", "bcrypt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(dir, "web.yaml")
+			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			checkWebConfigError(t, path, tt.want)
+		})
+	}
+	t.Run("no file", func(t *testing.T) {
+		checkWebConfigError(t, filepath.Join(dir, "missing.yaml"), "no such file or directory")
+	})
+	if err := CheckWebConfig(""); err != nil {
+		t.Errorf("no configuration: %v", err)
+	}
+}
+
+// checkWebConfigError checks what is said about the file, and that it is never
+// served without the protection that it asks for.
+func checkWebConfigError(t *testing.T, path, want string) {
+	t.Helper()
+	err := CheckWebConfig(path)
+	if want == "" {
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got error %v, want one with %q and the path", err, want)
+	}
+	o := options(t)
+	o.WebConfigFile = path
+	if serveErr := Serve(t.Context(), o); serveErr == nil || serveErr.Error() != err.Error() {
+		t.Errorf("Serve: got error %v, want %v", serveErr, err)
+	}
+}
+
+// writeWebConfig writes a web configuration with one user, prometheus.
+func writeWebConfig(t *testing.T, dir, content, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "web.yaml")
+	content = fmt.Sprintf("%s\nbasic_auth_users: {prometheus: %s}\n", content, hash)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// writeCertificate writes cert.pem and key.pem for the loopback addresses and
+// returns the pool that trusts them.
+func writeCertificate(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, content := range map[string][]byte{
+		"cert.pem": certificate,
+		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(certificate)
+	return roots
+}

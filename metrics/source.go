@@ -1,0 +1,136 @@
+package metrics
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Source is where the figures come from. Its methods are called from several
+// goroutines at once.
+type Source interface {
+	// Snapshot reads every figure. An error fails the scrape as a whole.
+	Snapshot() (*Snapshot, error)
+	// Unattached names the managed interfaces that exist and lack a program on
+	// one of their hooks. It is asked for by /healthz, so it should cost little.
+	Unattached() ([]string, error)
+}
+
+// Snapshot is what one scrape shows. Counters start when the pins were made and
+// never go backwards while they stand.
+//
+// Maps that are keyed by a reason need not hold what is 0.
+type Snapshot struct {
+	// Pairs and Uncorrected hold what was seen so far. Entries with the same
+	// labels are added up: an interface that was removed and came back under its
+	// name continues its series.
+	Pairs       []PairCounters
+	Uncorrected []Uncorrected
+	// Uncounted counts the packets that found no room for a counter of their
+	// interface pair.
+	Uncounted uint64
+
+	Unparsed map[string]uint64 // by reason: packets that passed because they could not be read
+	Ignored  map[string]uint64 // by reason: inbound packets that could have started a flow and did not
+
+	Tables       []Table
+	Moves        map[string]uint64 // by protocol: flows that moved to another interface or MAC
+	MovesRefused map[string]uint64 // by reason
+
+	SourceRepairs PerFamily // UDP answers that were given the address that was asked
+
+	Interfaces    []Interface
+	Gateways      []Gateway
+	RPFilterDrops *uint64 // IPReversePathFilter of this network namespace; nil: the kernel does not tell
+
+	FallbackActive  Families  // the fallback default route is held
+	FallbackDropped PerFamily // packets of the host's own that ended at the fallback device
+	HostRepairs     HostRepairs
+
+	Mode          string    // ModeEnforce or ModeObserve
+	ReloadFailed  bool      // the latest attempt to read the configuration failed
+	ReloadSuccess time.Time // when the configuration in force was read; zero: not known
+	Features      []Feature
+}
+
+// Modes of [Snapshot].
+const (
+	ModeEnforce = "enforce"
+	ModeObserve = "observe"
+)
+
+// Pair is an interface pair with what else bounds its counters. An empty From is
+// shown as "none": the kernel had chosen replypath0, which is no interface to
+// leave by. Protocols other than tcp, udp, icmp, icmpv6 and sctp are added up
+// as "other".
+type Pair struct {
+	From, To string // the kernel's choice, the flow's interface
+	Family   string // "ipv4" or "ipv6"
+	Protocol string
+}
+
+// PairCounters counts what the kernel wanted to send by another interface, or to
+// another next hop, than its flow came in by. Packets and bytes are as on the
+// wire: a GSO packet counts as its segments.
+type PairCounters struct {
+	Pair
+	AsymmetricPackets uint64
+	AsymmetricFlows   uint64
+	CorrectedPackets  uint64
+	CorrectedBytes    uint64
+	CorrectedFlows    uint64
+}
+
+// Uncorrected counts packets that went on as the kernel sent them.
+type Uncorrected struct {
+	Pair
+	Reason  string
+	Packets uint64
+}
+
+// Table is a flow table.
+type Table struct {
+	Name           string
+	Flows          uint64 // that are not idle
+	Capacity       uint64
+	Admissions     uint64
+	Readmissions   uint64
+	InsertFailures uint64
+}
+
+// PerFamily is a counter for each address family.
+type PerFamily struct{ IPv4, IPv6 uint64 }
+
+// Families is a fact about each address family.
+type Families struct{ IPv4, IPv6 bool }
+
+// HostRepairs counts what was put back after somebody else had taken it away or
+// changed it.
+type HostRepairs struct{ Route, Sysctl, Program, Neighbour uint64 }
+
+// Interface is a managed interface that exists.
+type Interface struct {
+	Name     string
+	Up       bool // administratively up and with carrier
+	Hooks    []Hook
+	RPFilter *int // effective value, max(all, device); nil: the kernel does not tell
+}
+
+// Hook is a place where a program belongs.
+type Hook struct {
+	Name      string // "ingress" or "egress"
+	Mechanism string // "tcx" or "clsact"; empty, where nothing is attached, is shown as "none"
+	Attached  bool
+}
+
+// Gateway is a known gateway of a managed interface.
+type Gateway struct {
+	Interface string
+	Address   netip.Addr
+	Reachable bool // by its last genuine answer, also while its entry is held
+}
+
+// Feature is something that depends on the kernel.
+type Feature struct {
+	Name      string
+	Available bool
+}

@@ -1,0 +1,104 @@
+package metrics
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// fakeSource is a Source whose answers a test sets.
+type fakeSource struct {
+	mu         sync.Mutex
+	snapshot   *Snapshot
+	unattached []string
+	err        error
+}
+
+func (s *fakeSource) Snapshot() (*Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot, s.err
+}
+
+func (s *fakeSource) Unattached() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unattached, s.err
+}
+
+func (s *fakeSource) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+// quiet is what a host shows on which nothing has happened yet.
+func quiet() *Snapshot {
+	return &Snapshot{
+		Tables:        []Table{{Name: "established", Capacity: 262144}},
+		Mode:          ModeEnforce,
+		ReloadSuccess: time.Unix(1700000000, 0),
+	}
+}
+
+// busy is what a host shows that has every kind of figure.
+func busy() *Snapshot {
+	strict, drops := 1, uint64(17)
+	return &Snapshot{
+		Pairs: []PairCounters{
+			{
+				Pair:              Pair{"eth0", "eth1", "ipv4", "tcp"},
+				AsymmetricPackets: 100, AsymmetricFlows: 3,
+				CorrectedPackets: 90, CorrectedBytes: 9000, CorrectedFlows: 2,
+			},
+			// eth1 was removed and came back: the same series.
+			{
+				Pair:              Pair{"eth0", "eth1", "ipv4", "tcp"},
+				AsymmetricPackets: 11, AsymmetricFlows: 1,
+				CorrectedPackets: 10, CorrectedBytes: 1000, CorrectedFlows: 1,
+			},
+			// Two protocols without a label value of their own, from replypath0.
+			{Pair: Pair{"", "eth1", "ipv6", "47"}, AsymmetricPackets: 1, AsymmetricFlows: 1},
+			{Pair: Pair{"", "eth1", "ipv6", "esp"}, AsymmetricPackets: 2, AsymmetricFlows: 1},
+		},
+		Uncorrected: []Uncorrected{
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 7},
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 3},
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "mtu", 1},
+			{Pair{"", "eth1", "ipv6", "47"}, "no_next_hop", 3},
+		},
+		Uncounted:    4,
+		Unparsed:     map[string]uint64{"truncated": 5, "new_reason": 1},
+		Ignored:      map[string]uint64{"excluded": 6},
+		Moves:        map[string]uint64{"tcp": 8, "gre": 1},
+		MovesRefused: map[string]uint64{"contested": 9},
+		Tables: []Table{
+			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3},
+			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},
+		},
+		SourceRepairs: PerFamily{IPv4: 12, IPv6: 13},
+		Interfaces: []Interface{
+			{
+				Name: "eth0", Up: true, RPFilter: &strict,
+				Hooks: []Hook{{"ingress", "tcx", true}, {"egress", "tcx", true}},
+			},
+			{
+				Name:  "eth\xff", // the kernel allows it
+				Hooks: []Hook{{"ingress", "clsact", true}, {"egress", "", false}},
+			},
+		},
+		Gateways: []Gateway{
+			{"eth0", netip.MustParseAddr("10.0.0.1"), true},
+			{"eth0", netip.MustParseAddr("::ffff:10.0.0.1"), false},
+			{"eth0", netip.MustParseAddr("fe80::1%eth0"), false},
+		},
+		RPFilterDrops:   &drops,
+		FallbackActive:  Families{IPv6: true},
+		FallbackDropped: PerFamily{IPv4: 14, IPv6: 15},
+		HostRepairs:     HostRepairs{Route: 1, Sysctl: 2, Program: 3, Neighbour: 4},
+		Mode:            ModeObserve,
+		ReloadFailed:    true,
+		ReloadSuccess:   time.UnixMilli(1700000000500),
+		Features:        []Feature{{"tcx", true}, {"check_mtu", false}},
+	}
+}

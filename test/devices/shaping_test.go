@@ -1,0 +1,109 @@
+package devices
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// tc runs tc on a host and wants success.
+func tc(t *testing.T, host *topology.Host, command string) []byte {
+	t.Helper()
+	output, err := host.Command(harness.Within(t, harness.AnswerTime), "tc", strings.Fields(command)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("tc %s: %v\n%s", command, err, output)
+	}
+	return output
+}
+
+// sent returns how many packets the root qdisc of an interface has sent.
+func sent(t *testing.T, i *topology.Interface) int {
+	t.Helper()
+	var qdiscs []struct {
+		Root    bool
+		Packets int
+	}
+	harness.Must(t, json.Unmarshal(tc(t, i.Host, "-s -j qdisc show dev "+i.Name), &qdiscs))
+	for _, q := range qdiscs {
+		if q.Root {
+			return q.Packets
+		}
+	}
+	t.Fatalf("no root qdisc on %s", i.Name)
+	return 0
+}
+
+// shapings are qdiscs for the flow's interface, each with the rate in bits a
+// second that the echo server's answers get.
+var shapings = []struct {
+	name     string
+	commands []string
+	rate     float64
+}{
+	{"tbf", []string{"qdisc add dev eth1 root handle 1: tbf rate 20mbit burst 32kb latency 50ms"}, 20e6},
+	{"htb", []string{
+		"qdisc add dev eth1 root handle 1: htb default 1",
+		"class add dev eth1 parent 1: classid 1:1 htb rate 100mbit",
+		"class add dev eth1 parent 1: classid 1:2 htb rate 10mbit burst 32kb cburst 32kb",
+		"filter add dev eth1 parent 1: protocol ip u32 match ip sport 7 0xffff flowid 1:2",
+		"filter add dev eth1 parent 1: protocol ipv6 u32 match ip6 sport 7 0xffff flowid 1:2",
+	}, 10e6},
+}
+
+// TestShaping limits both interfaces: what is moved to eth1 has the rate of its
+// qdisc there, not that of eth0's, and is counted by it once.
+func TestShaping(t *testing.T) {
+	for _, shaping := range shapings {
+		t.Run(shaping.name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+			tc(t, n.Server.Host, "qdisc add dev eth0 root handle 1: tbf rate 500kbit burst 16kb latency 50ms")
+			for _, command := range shaping.commands {
+				tc(t, n.Server.Host, command)
+			}
+			p := harness.On(t, n.Server.Host)
+			p.Start()
+			for _, f := range n.Families() {
+				c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+				wantShaped(t, n.Server, c, shaping.rate)
+			}
+		})
+	}
+}
+
+// wantShaped has a server answer with a megabyte and wants it to take the time
+// that the rate of eth1 demands.
+func wantShaped(t *testing.T, server *topology.Server, c *harness.Conversation, rate float64) {
+	t.Helper()
+	// A bucket may be full at the beginning, and htb overdraws its by a frame. By
+	// eth0 it would take 16 s.
+	const (
+		size  = 1_000_000
+		burst = 32<<10 + 1514
+		most  = 12 * time.Second
+	)
+	wires := harness.Tap(t, server)
+	byEth0, byEth1 := sent(t, server.Eth0), sent(t, server.Eth1)
+	begun := time.Now()
+	harness.Must(t, c.AskFor(harness.Within(t, 2*most), size))
+	took := time.Since(begun)
+	byEth0, byEth1 = sent(t, server.Eth0)-byEth0, sent(t, server.Eth1)-byEth1
+
+	wires.WantEth1(c.String(), c.Answers())
+	least := time.Duration((size - burst) * 8 / rate * float64(time.Second))
+	if took < least || took > most {
+		t.Errorf("%d bytes took %s; at %.0f Mbit/s they take %s", size, took, rate/1e6, least)
+	}
+	_, frames := wires.Left(topology.Any)
+	// What leaves between the looks is neighbour discovery at most.
+	const others = 10
+	if byEth1 < len(frames)-others || byEth1 > len(frames)+others {
+		t.Errorf("eth1's qdisc counts %d packets, and %d frames left", byEth1, len(frames))
+	}
+	if byEth0 > others {
+		t.Errorf("eth0's qdisc counts %d packets", byEth0)
+	}
+}

@@ -1,0 +1,204 @@
+package doctor
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// fault is something that is wrong about a host.
+type fault struct {
+	name string
+	// script brings it about.
+	script string
+	// What doctor says of it: the check, severity, interface and words of one
+	// finding.
+	check, severity, device string
+	words                   []string
+	// fix is the command that it shows, to be typed as it stands, but for the
+	// handle at its end; empty where somebody has to decide.
+	fix string
+}
+
+// faults of a server with two interfaces.
+var faults = []fault{
+	{"strict rp_filter by all", "sysctl -qw net.ipv4.conf.all.rp_filter=1",
+		"rp-filter", "error", "eth1", []string{"all 1", "device 0", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
+	{"nftables looks at the way back", "nft add table inet t; nft add chain inet t pre '{ type filter hook prerouting priority 0; }'; nft add rule inet t pre fib saddr . iif oif missing drop",
+		"reverse-path-rules", "error", "", []string{"inet t pre", "drops"}, "nft delete rule inet t pre handle "},
+	{"no default route", "ip route del default",
+		"default-route", "error", "", []string{"ipv4: no default route"}, ""},
+	{"no ipv6 default route", "ip -6 route del default",
+		"default-route", "error", "", []string{"ipv6: no default route"}, ""},
+	{"unreachable default route", "ip route replace unreachable default; ip route add default via 10.1.0.1 metric 9",
+		"default-route", "error", "", []string{"ipv4: the default route is unreachable"}, "ip route del unreachable default"},
+	{"blackhole", "ip -6 route add blackhole 2001:db8:9::/64",
+		"refusing-routes", "warning", "", []string{"blackhole 2001:db8:9::/64"}, "ip -6 route del blackhole 2001:db8:9::/64 metric 1024"},
+	{"prohibit for some peers", "ip route add prohibit 10.9.0.0/24 table 7",
+		"refusing-routes", "warning", "", []string{"prohibit 10.9.0.0/24 table 7"}, "ip route del prohibit 10.9.0.0/24 table 7"},
+	{"a rule that refuses", "ip rule add to 10.9.0.0/24 unreachable priority 5",
+		"refusing-routes", "warning", "", []string{"rule 5:", "unreachable"}, "ip rule del priority 5 from all to 10.9.0.0/24 unreachable"},
+	{"a default route without a gateway", "ip route add default dev eth1 metric 5; ip route add default via 10.2.0.1 table 9",
+		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"}, "ip route replace default via 10.2.0.1 dev eth1 metric 5"},
+	// The kernel takes such a gateway only while it is nobody's.
+	{"a gateway that is this host", "ip route add 10.77.0.0/24 via 10.2.0.5 dev eth1; ip address add 10.2.0.5/24 dev eth1",
+		"own-gateway", "error", "eth1", []string{"10.77.0.0/24 via 10.2.0.5", "this host itself"}, "ip route del 10.77.0.0/24 via 10.2.0.5 dev eth1"},
+	{"a gateway that is silent", "ip route add default via 10.2.0.77 metric 9; ip -6 route add default via 2001:db8:2::77 metric 2000",
+		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, ""},
+	{"a gateway that has gone", "ip route add default via 10.2.0.77 metric 9; ip neigh replace 10.2.0.77 lladdr 02:00:00:00:77:77 nud stale dev eth1",
+		"gateway", "error", "eth1", []string{"10.2.0.77 is failed"}, ""},
+	{"two interfaces in one network: arp_ignore", "ip address add 10.1.0.7/24 dev eth1",
+		"arp-ignore", "warning", "eth0", []string{"10.1.0.7 of eth1"}, "sysctl -w net.ipv4.conf.eth0.arp_ignore=1"},
+	{"two interfaces in one network: arp_announce", "ip address add 10.1.0.7/24 dev eth1",
+		"arp-announce", "warning", "eth1", []string{"10.1.0.100 of eth0"}, "sysctl -w net.ipv4.conf.eth1.arp_announce=2"},
+	{"a virtual address", "ip address add 10.2.0.9/32 dev lo",
+		"arp-ignore", "error", "eth1", []string{"all 0", "device 0", "effective 0", "10.2.0.9 of lo"}, "sysctl -w net.ipv4.conf.eth1.arp_ignore=1"},
+	{"own addresses from outside", "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
+		"accept-local", "warning", "eth1", []string{"device 1", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.accept_local=0"},
+	{"redirects of a director", "sysctl -qw net.ipv4.ip_forward=1; nft add table ip t; nft add chain ip t pre '{ type nat hook prerouting priority -100; }'; nft add rule ip t pre ip daddr 10.1.0.100 dnat to 10.2.0.50",
+		"send-redirects", "warning", "eth1", []string{"all 1", "device 1", "effective 1", "10.2.0.50"}, "sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth1.send_redirects=0"},
+	{"a rule for an own address", "ip route add default via 10.2.0.1 table 100; ip rule add from 10.2.0.100 lookup 100 priority 5",
+		"needless-rules", "warning", "eth1", []string{"rule 5: from 10.2.0.100 lookup 100"}, "ip rule del priority 5 from 10.2.0.100 lookup 100"},
+	{"a rule for an own ipv6 network", "ip -6 route add default via 2001:db8:2::1 table 100; ip -6 rule add from 2001:db8:2::/64 lookup 100 priority 5",
+		"needless-rules", "warning", "eth1", []string{"rule 5: from 2001:db8:2::/64 lookup 100"}, "ip -6 rule del priority 5 from 2001:db8:2::/64 lookup 100"},
+	{"connmark", "ip route add default via 10.2.0.1 table 100; ip rule add fwmark 1 lookup 100 priority 5; nft add table inet t; nft add chain inet t out '{ type route hook output priority -150; }'; nft add rule inet t out ct mark 1 meta mark set ct mark",
+		"needless-marks", "warning", "eth1", []string{"rule 5: from all fwmark 0x1 lookup 100", "inet t out"}, "ip rule del priority 5 from all fwmark 0x1 lookup 100"},
+	{"dev means iif", "ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5",
+		"rule-never-matches", "warning", "eth1", []string{"rule 5: from 10.2.0.100 iif eth1 lookup 100 never matches"}, "ip rule del priority 5 from 10.2.0.100 iif eth1 lookup 100"},
+	{"a smaller mtu", "ip link set eth1 mtu 1400",
+		"mtu", "warning", "eth1", []string{"mtu 1400", "eth0 has 1500"}, ""},
+	{"a filter of others at egress", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress prio 7 protocol all u32 match u32 0 0 classid 1:1",
+		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 7 at egress"}, ""},
+	{"rules by the outgoing interface", `nft add table inet t; nft add chain inet t out '{ type filter hook output priority 0; }'; nft add rule inet t out oifname eth1 drop`,
+		"outgoing-interface-rules", "warning", "", []string{"inet t out", "eth1"}, ""},
+	{"an egress chain of netdev", `nft add table netdev t; nft add chain netdev t out '{ type filter hook egress device "eth1" priority 0; }'`,
+		"netdev-egress", "warning", "eth1", []string{"netdev t out"}, ""},
+}
+
+// TestFaults brings each fault about on a host that has none, has doctor find it,
+// types the command that stands beside it, and has doctor find it no more.
+func TestFaults(t *testing.T) {
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			if found := p.Doctor(0).Of(f.check, "").With(f.severity, f.words...); len(found) > 0 {
+				t.Fatalf("found without its cause: %+v", found)
+			}
+			harness.Shell(t, n.Server.Host, f.script)
+			fix := f.wantFound(t, p)
+			if fix == "" {
+				return
+			}
+			harness.Shell(t, n.Server.Host, fix)
+			if found := p.Examine().Of(f.check, f.device).With(f.severity, f.words...); len(found) > 0 {
+				t.Errorf("found after %s: %+v", fix, found)
+			}
+		})
+	}
+}
+
+// wantFound returns the command that mends it.
+func (f *fault) wantFound(t *testing.T, p *harness.Product) string {
+	t.Helper()
+	code := 0
+	if f.severity == "error" {
+		code = 3
+	}
+	found := onlyOne(t, p.Doctor(code), f.check, f.device, f.severity, f.words...)
+	if found.Fix == nil {
+		if f.fix != "" {
+			t.Errorf("no fix, where it is %q", f.fix)
+		}
+		return ""
+	}
+	handle := strings.TrimPrefix(*found.Fix, f.fix)
+	if _, err := strconv.Atoi(handle); f.fix == "" || handle == *found.Fix || handle != "" && err != nil {
+		t.Errorf("fix %q, not %q", *found.Fix, f.fix)
+	}
+	return *found.Fix
+}
+
+// TestFixMendsWhatItMay has several faults at once: --fix sets the sysctls, leaves
+// what is somebody's alone, and detach restores the host as it was with all its
+// faults.
+func TestFixMendsWhatItMay(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, `
+sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.all.arp_ignore=0
+ip address add 10.1.0.7/24 dev eth1
+ip address add 10.2.0.9/32 dev lo
+ip route add default via 10.2.0.1 table 100
+ip rule add from 10.2.0.100 lookup 100 priority 5
+ip route add blackhole 10.66.0.0/16
+nft add table inet t
+nft add chain inet t pre '{ type filter hook prerouting priority 0; }'
+nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
+`)
+	before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	d := p.Start()
+	// The daemon mends rp_filter by itself, and leaves the rest.
+	all := p.Doctor(3, "--fix")
+	for _, fixed := range [][2]string{{"arp-ignore", "eth0"}, {"arp-ignore", "eth1"}, {"arp-announce", "eth0"}, {"arp-announce", "eth1"}} {
+		if f := onlyOne(t, all, fixed[0], fixed[1], "ok"); !f.Fixed {
+			t.Errorf("not mended: %+v", f)
+		}
+	}
+	onlyOne(t, all, "reverse-path-rules", "eth1", "error")
+	onlyOne(t, all, "accept-local", "eth1", "warning")
+	onlyOne(t, all, "needless-rules", "eth1", "warning")
+	onlyOne(t, all, "refusing-routes", "", "warning")
+	for key, want := range map[string]string{
+		"eth0/arp_ignore": "1", "eth1/arp_ignore": "1", "eth0/arp_announce": "2", "eth1/arp_announce": "2",
+		"eth1/rp_filter": "2", "eth1/accept_local": "1", "all/arp_ignore": "0",
+	} {
+		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
+	}
+	if changes := p.Status().HostChanges; len(changes) != 5 {
+		t.Errorf("%d host changes, not one by the daemon and four by doctor: %+v", len(changes), changes)
+	}
+	d.Stop(unix.SIGTERM)
+	p.Detach()
+	if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+		t.Errorf("host after detach (-before +after):\n%s", diff)
+	}
+}
+
+// TestTable is what people see.
+func TestTable(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	result := p.Expect(3, "doctor")
+	for _, words := range []string{"SEVERITY", "error ", "rp-filter", "sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
+		if !strings.Contains(result.Stdout, words) {
+			t.Errorf("no %q: %s", words, result)
+		}
+	}
+	if lines := strings.Split(strings.TrimSpace(result.Stderr), "\n"); len(lines) != 1 || !strings.Contains(lines[0], "rp-filter") {
+		t.Errorf("not one line of error: %s", result)
+	}
+}
+
+// nobody is a user without any rights (base-passwd's number).
+const nobody = 65534
+
+// TestWithoutRights says what is missing.
+func TestWithoutRights(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	result := p.RunAs(func(c *topology.Cmd) {
+		c.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}, "doctor")
+	if result.Code != 1 || !strings.Contains(result.Stderr, "root") || strings.Count(result.Stderr, "\n") != 1 {
+		t.Errorf("as nobody: %s", result)
+	}
+}

@@ -1,0 +1,167 @@
+package doctor
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const (
+	eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
+	strictKey    = "sysctl net.ipv4.conf.eth1.rp_filter"
+)
+
+// strict makes eth1 drop the question, and has doctor say so and mend it.
+func strict(t *testing.T, n *topology.TwoNIC, p *harness.Product, args ...string) {
+	t.Helper()
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+	found := onlyOne(t, p.Doctor(3, args...), "rp-filter", "eth1", "error", "all 0", "device 1", "effective 1")
+	if found.Fix == nil || *found.Fix != "sysctl -w net.ipv4.conf.eth1.rp_filter=2" {
+		t.Errorf("fix %v", found.Fix)
+	}
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+	fixed := onlyOne(t, p.Doctor(0, append(args, "--fix")...), "rp-filter", "eth1", "ok", "device 2", "effective 2")
+	if !fixed.Fixed || fixed.Fix != nil {
+		t.Errorf("after --fix: %+v", fixed)
+	}
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
+	if again := onlyOne(t, p.Doctor(0, append(args, "--fix")...), "rp-filter", "eth1", "ok"); again.Fixed {
+		t.Error("mended twice")
+	}
+}
+
+// wantChange wants the repair in a status.
+func wantChange(t *testing.T, s *harness.Status) {
+	t.Helper()
+	want := harness.HostChange{
+		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
+	}
+	if diff := cmp.Diff([]harness.HostChange{want}, s.HostChanges); diff != "" {
+		t.Errorf("host changes (-want +got):\n%s", diff)
+	}
+}
+
+// wantGone wants the pin directory gone.
+func wantGone(t *testing.T, p *harness.Product) {
+	t.Helper()
+	if _, err := os.Stat(p.PinDir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", p.PinDir, err)
+	}
+}
+
+// TestFixBeforeTheFirstStart mends a host on which nothing is attached: status
+// shows it, the next run and detach know of it.
+func TestFixBeforeTheFirstStart(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+	strict(t, n, p)
+	wantChange(t, p.StatusOf(3))
+	d := p.Start()
+	wantChange(t, p.Status())
+	d.Kill()
+	p.Detach()
+	wantGone(t, p)
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+		t.Errorf("host after detach (-before +after):\n%s", diff)
+	}
+}
+
+// TestFixWithoutEver is undone by detach where nothing was ever attached.
+func TestFixWithoutEver(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	strict(t, n, p)
+	p.Detach()
+	wantGone(t, p)
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+	p.Detach()
+}
+
+// TestFixBesideADaemon mends what the daemon was told to leave alone, and what
+// it writes into its own journal afterwards does not make that forgotten.
+func TestFixBesideADaemon(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := filepath.Join(t.TempDir(), "replypath.yaml")
+	harness.Must(t, os.WriteFile(config, []byte("manage_rp_filter: false\n"), 0o644))
+	d := p.Start("--config", config)
+	strict(t, n, p)
+	d.Reload()
+	wantChange(t, p.Status())
+	p.Expect(0, "detach", "--stop")
+	wantGone(t, p)
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+}
+
+// TestFixWithoutTheDaemon mends what stands after the daemon was killed.
+func TestFixWithoutTheDaemon(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start().Kill()
+	strict(t, n, p)
+	wantChange(t, p.Status())
+	p.Detach()
+	wantGone(t, p)
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+}
+
+// TestDetachLeavesForeignValues takes a repair back only while it holds.
+func TestDetachLeavesForeignValues(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	strict(t, n, p)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	p.Detach()
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "0")
+}
+
+// TestFixAgain keeps the first value, also where somebody took the repair back in
+// between.
+func TestFixAgain(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	strict(t, n, p)
+	strict(t, n, p)
+	wantChange(t, p.StatusOf(3))
+	p.Detach()
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "1")
+}
+
+// TestRenamedInterface follows the interface, and not its name.
+func TestRenamedInterface(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	strict(t, n, p)
+	shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
+	p.Detach()
+	wantSysctl(t, n.Server.Host, "net/ipv4/conf/old/rp_filter", "1")
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
+}
+
+// TestForeignRepairs refuses the repairs of another network namespace.
+func TestForeignRepairs(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	strict(t, n, p)
+	foreign := p.At(n.Client)
+	pins := harness.Pins(t)
+	harness.Must(t, n.Client.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1"))
+	for _, command := range [][]string{{"detach"}, {"run"}, {"status"}, {"doctor", "--fix"}, {"doctor"}} {
+		foreign.Expect(1, command...)
+	}
+	if after := harness.Pins(t); !slices.Equal(pins, after) {
+		t.Errorf("pins changed (-before +after):\n%s", cmp.Diff(pins, after))
+	}
+	wantSysctl(t, n.Client, "net/ipv4/conf/eth0/rp_filter", "1")
+	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
+}

@@ -1,0 +1,130 @@
+package doctor
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// pass is a program of somebody else's that lets everything pass.
+func pass(t *testing.T, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "theirs", Type: kind, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
+	})
+	harness.Must(t, err)
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+const (
+	xdpPass = 2
+	tcxNext = -1
+)
+
+// attached keeps a link until the test ends.
+func attached(t *testing.T, l link.Link, err error) {
+	t.Helper()
+	harness.Must(t, err)
+	t.Cleanup(func() { l.Close() })
+}
+
+// inside does something in the server's namespace.
+func inside(t *testing.T, n *topology.TwoNIC, attach func() (link.Link, error)) {
+	t.Helper()
+	harness.Must(t, n.Server.Do(func() error {
+		l, err := attach()
+		attached(t, l, err)
+		return nil
+	}))
+}
+
+// TestXDP names a program that sees frames before replypath does.
+func TestXDP(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	onlyOne(t, p.Doctor(0), "xdp", "", "ok")
+	program := pass(t, ebpf.XDP, xdpPass)
+	inside(t, n, func() (link.Link, error) {
+		return link.AttachXDP(link.XDPOptions{Program: program, Interface: n.Server.Eth1.Index})
+	})
+	onlyOne(t, p.Doctor(0), "xdp", "eth1", "warning", "xdp program")
+}
+
+// TestProgramsTaken names the interface from which somebody took a program.
+func TestProgramsTaken(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start("--mechanism", "clsact").Kill()
+	onlyOne(t, p.Doctor(0), "attached", "", "ok")
+	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+	onlyOne(t, p.Doctor(3), "attached", "eth1", "error", "no program of replypath at egress")
+}
+
+// TestOffloads names the interface that lacks what another has.
+func TestOffloads(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	onlyOne(t, p.Doctor(0), "offloads", "", "ok")
+	harness.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
+	found := onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation")
+	if found.Fix == nil || *found.Fix != "ethtool -K eth1 tso on gso on" {
+		t.Errorf("fix %v", found.Fix)
+	}
+}
+
+// TestNothingManaged says so, and why.
+func TestNothingManaged(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, "ip address flush dev eth0; ip address flush dev eth1")
+	onlyOne(t, p.Doctor(3), "managed", "", "error", "no interface is managed", "eth1: no global address")
+}
+
+// TestOtherPrograms names the programs of others by where they run, with the
+// daemon under the fewest rights as well.
+func TestOtherPrograms(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	attach := func(at ebpf.AttachType, anchor link.Anchor) {
+		program := pass(t, ebpf.SchedCLS, tcxNext) // each can be attached once
+		inside(t, n, func() (link.Link, error) {
+			return link.AttachTCX(link.TCXOptions{Program: program, Attach: at, Interface: n.Server.Eth1.Index, Anchor: anchor})
+		})
+	}
+	attach(ebpf.AttachTCXIngress, link.Head())
+	attach(ebpf.AttachTCXEgress, link.Tail())
+	for _, f := range p.Doctor(0).Of("tc-programs", "") {
+		if f.Severity != "ok" {
+			t.Errorf("before the first start: %+v", f)
+		}
+	}
+	p.Start()
+	for _, f := range p.Doctor(0).Of("tc-programs", "") {
+		if f.Severity != "ok" {
+			t.Errorf("replypath came last, so that it is first at ingress and last at egress: %+v", f)
+		}
+	}
+	attach(ebpf.AttachTCXIngress, link.Head())
+	attach(ebpf.AttachTCXEgress, link.Tail())
+	const fewest = "-all,+net_admin,+bpf,+perfmon"
+	few := p.RunAs(func(c *topology.Cmd) {
+		c.Args = append([]string{"setpriv", "--bounding-set=" + fewest, "--inh-caps=" + fewest}, c.Args...)
+		c.Path = "/usr/bin/setpriv"
+	}, "doctor")
+	if few.Code != 0 {
+		t.Errorf("with the fewest capabilities: %s", few)
+	}
+	all := p.Doctor(0).Of("tc-programs", "eth1")
+	if len(all.With("warning")) != 2 || len(all.With("ok")) != 2 {
+		t.Errorf("two in their places, two in others' way: %+v", all)
+	}
+	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at ingress runs before")
+	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at egress runs behind")
+}

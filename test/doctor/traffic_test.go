@@ -1,0 +1,182 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestLastHop is S2 without its configuration: doctor proposes it once a client
+// was seen to come through the balancer, and no more when it is in force.
+func TestLastHop(t *testing.T) {
+	s := harness.Build(t, topology.NewS2)
+	f := topology.IPv4
+	harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+	harness.Nft(t, s.Balancer.Host, `table ip balance {
+	chain pre { type nat hook prerouting priority dstnat; ip daddr `+s.Virtual(f).String()+` dnat to `+s.ServerEth0.Address(f).String()+`; }
+}`)
+	p := harness.On(t, s.Server)
+	d := p.Start()
+	onlyOne(t, p.Doctor(0), "last-hop", "", "ok")
+	c := harness.NewConversation(t, harness.Ping, s.ClientEth0, s.Virtual(f))
+	if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+		t.Fatal("the client is answered although the server does not answer through the balancer")
+	}
+	all := p.Doctor(0)
+	proposal := onlyOne(t, all, "last-hop", "eth0", "warning", s.ClientEth0.Address(f).String(), s.BalancerEth0.MAC.String(), "next_hop last-hop")
+	if proposal.Fix == nil || !strings.Contains(*proposal.Fix, "{name: eth0, next_hop: last-hop}") {
+		t.Errorf("fix %v", proposal.Fix)
+	}
+	// The kernel's default is to learn from redirects, which matters here.
+	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv4", "effective 1")
+	onlyOne(t, all, "accept-redirects", "eth0", "warning", "ipv6", "effective 1")
+	d.Stop(unix.SIGTERM)
+
+	config := filepath.Join(t.TempDir(), "replypath.yaml")
+	harness.Must(t, os.WriteFile(config, []byte("interfaces:\n- {name: eth0, next_hop: last-hop}\n"), 0o644))
+	p.Start("--config", config)
+	again := harness.NewConversation(t, harness.Ping, s.ClientEth0, s.Virtual(f))
+	harness.Must(t, again.Ask(harness.Within(t, harness.AnswerTime)))
+	all = p.Doctor(0, "--fix")
+	onlyOne(t, all, "last-hop", "", "ok")
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if mended := onlyOne(t, all, "accept-redirects", "eth0", "ok", family, "effective 0"); !mended.Fixed {
+			t.Errorf("not mended: %+v", mended)
+		}
+	}
+	p.Expect(0, "detach", "--stop")
+	for _, key := range []string{"ipv4/conf/all", "ipv4/conf/eth0", "ipv6/conf/eth0"} {
+		wantSysctl(t, s.Server, "net/"+key+"/accept_redirects", "1")
+	}
+}
+
+// TestLVSRealServer is S3a: the virtual address is named, with the choice, and the
+// settings that direct routing needs are made and unmade.
+func TestLVSRealServer(t *testing.T) {
+	s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
+	p := harness.On(t, s.Server)
+	all := p.Doctor(0)
+	for _, f := range s.Families() {
+		onlyOne(t, all, "loopback-address", "", "ok", s.Virtual(f).String(), "loopback_addresses: kernel")
+	}
+	onlyOne(t, all, "arp-ignore", "eth0", "warning", "10.0.0.1 of lo")
+	onlyOne(t, all, "arp-announce", "eth1", "warning", "10.0.0.1 of lo")
+	if mended := onlyOne(t, p.Doctor(0, "--fix"), "arp-ignore", "eth0", "ok", "effective 1"); !mended.Fixed {
+		t.Errorf("not mended: %+v", mended)
+	}
+	wantSysctl(t, s.Server, "net/ipv4/conf/eth1/arp_announce", "2")
+	p.Detach()
+	wantSysctl(t, s.Server, "net/ipv4/conf/eth0/arp_ignore", "0")
+	wantSysctl(t, s.Server, "net/ipv4/conf/eth1/arp_announce", "0")
+}
+
+// TestARPFlux is S5: before --fix both interfaces answer for an address, after it
+// only its own.
+func TestARPFlux(t *testing.T) {
+	s := harness.Build(t, topology.NewS5)
+	p := harness.On(t, s.Server.Host)
+	asked := s.Server.Eth1.Address(topology.IPv4)
+	if got := macsOf(t, s, asked); got != 2 {
+		t.Fatalf("%d interfaces answer for %s, not both", got, asked)
+	}
+	for _, check := range []string{"arp-ignore", "arp-announce"} {
+		onlyOne(t, p.Doctor(0), check, "eth0", "warning", asked.String()+" of eth1")
+	}
+	p.Doctor(0, "--fix")
+	if got := macsOf(t, s, asked); got != 1 {
+		t.Errorf("%d interfaces answer for %s after --fix", got, asked)
+	}
+	p.Detach()
+	if got := macsOf(t, s, asked); got != 2 {
+		t.Errorf("%d interfaces answer for %s after detach, not both as before", got, asked)
+	}
+}
+
+// macsOf counts who answers the neighbour's question for an address of eth1, who
+// always does.
+func macsOf(t *testing.T, s *topology.S5, asked netip.Addr) int {
+	t.Helper()
+	at := s.NeighbourEth0
+	seen := harness.Must1[*topology.Capture](t)(at.Capture(topology.CaptureOptions{}))
+	defer func() { harness.Must(t, seen.Stop()) }()
+	answers := func(f *topology.Frame) bool {
+		arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
+		return ok && arp.Operation == layers.ARPReply
+	}
+	harness.NewInjector(t, at).Send(
+		&layers.Ethernet{SrcMAC: at.MAC, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
+		&layers.ARP{
+			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
+			Operation: layers.ARPRequest, SourceHwAddress: at.MAC, SourceProtAddress: at.Address(topology.IPv4).AsSlice(),
+			DstHwAddress: make([]byte, 6), DstProtAddress: asked.AsSlice(),
+		})
+	harness.Must1[*topology.Frame](t)(seen.Wait(harness.Within(t, harness.AnswerTime), topology.All(answers, topology.FromMAC(s.Server.Eth1.MAC))))
+	// A second answer is none but eth0's.
+	if _, err := seen.WaitCount(harness.Within(t, harness.SilenceTime), 2, answers); err != nil {
+		return 1
+	}
+	return 2
+}
+
+// TestConnectedSocket has a daemon do what iperf3 does: bind the wildcard, take the
+// first datagram, connect to its sender. Its answers come from the address of the
+// default route.
+func TestConnectedSocket(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	const port = 5201
+	var conn net.PacketConn
+	harness.Must(t, n.Server.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp4", ":5201")
+		return err
+	}))
+	defer conn.Close()
+	self := netip.AddrPortFrom(n.Server.Eth1.Address(topology.IPv4), port)
+	client := harness.Must1[net.Conn](t)(n.Client.Dial(harness.Within(t, harness.AnswerTime), "udp", self.String()))
+	defer client.Close()
+	harness.Must1[int](t)(client.Write([]byte("hello")))
+	buffer := make([]byte, 16)
+	_, from, err := conn.ReadFrom(buffer)
+	harness.Must(t, err)
+	onlyOne(t, p.Doctor(0), "udp-connect", "", "ok")
+
+	connect(t, conn.(*net.UDPConn), from.(*net.UDPAddr).AddrPort())
+	found := onlyOne(t, p.Doctor(3), "udp-connect", "eth1", "error", "udp port 5201", from.String(),
+		"from "+n.Server.Eth0.Address(topology.IPv4).String(), "asked on "+self.Addr().String())
+	if found.Fix != nil {
+		t.Errorf("fix %q for a daemon that nobody knows", *found.Fix)
+	}
+	if !strings.Contains(found.Found, processName(t)) {
+		t.Errorf("the process is not named: %s", found.Found)
+	}
+}
+
+// connect is connect(2) on a socket that is bound already.
+func connect(t *testing.T, conn *net.UDPConn, to netip.AddrPort) {
+	t.Helper()
+	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.Connect(int(fd), &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())})
+	})
+	harness.Must(t, errors.Join(err, failed))
+}
+
+func processName(t *testing.T) string {
+	t.Helper()
+	name := harness.Must1[[]byte](t)(os.ReadFile("/proc/self/comm"))
+	return strings.TrimSpace(string(name))
+}

@@ -1,0 +1,70 @@
+package harness
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+)
+
+// Age makes everything that is recorded of flows older, as if nothing had come in
+// or gone out for so long: tests cannot wait for hours. Nothing may be under way
+// meanwhile. It reads the whole tables, so that SmallTables is a good idea.
+func (p *Product) Age(by time.Duration) {
+	p.t.Helper()
+	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	hertz := Must1[uint32](p.t)(datapath.Hertz())
+	ticks := uint32(by.Seconds() * float64(hertz) / float64(bpf.DatapathTickJIFFIES_PER_TICK))
+	for _, table := range []*ebpf.Map{maps.HalfOpen, maps.Established, maps.Connectionless} {
+		rewrite(p.t, table, func(set *bpf.DatapathFlowSet) bool {
+			for way := range set.Flow {
+				set.Flow[way].Seen -= ticks
+				set.Flow[way].Created -= ticks
+			}
+			return set.Digest != [len(set.Digest)]uint64{}
+		})
+	}
+	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
+		for way := range set.Sent {
+			set.Sent[way] -= ticks
+		}
+		return set.Digest != [len(set.Digest)]uint64{}
+	})
+}
+
+// SmallTables is a configuration with which Age takes no time.
+const SmallTables = "flow_table: {max_entries: 1024}\n"
+
+// rewrite puts back the sets of a table that the change says are not empty.
+func rewrite[Set any](t testing.TB, table *ebpf.Map, change func(*Set) bool) {
+	t.Helper()
+	for index := range table.MaxEntries() {
+		var set Set
+		Must(t, table.Lookup(index, &set))
+		if change(&set) {
+			Must(t, table.Put(index, &set))
+		}
+	}
+}
+
+// WaitGrace returns when the time after the first start is over in which nothing
+// can be known of who spoke first.
+func (p *Product) WaitGrace() {
+	p.t.Helper()
+	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	var until uint32
+	Must(p.t, maps.Grace.Lookup(uint32(0), &until))
+	Eventually(p.t, "the time of grace is over", func() error {
+		clock := Must1[datapath.Clock](p.t)(datapath.ReadClock(p.PinDir))
+		if left := int32(until - clock.Now()); left > 0 {
+			return fmt.Errorf("%d ticks left", left)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,167 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Status is the JSON document of `replypath status`, as checks read it: keys
+// and types are those of the contract, not of the code that writes them.
+type Status struct {
+	Mode   string
+	Daemon struct {
+		Running bool
+		PID     *int
+		Version *string
+	}
+	Config struct {
+		LoadedAt *time.Time `json:"loaded_at"`
+		Error    *string
+	}
+	Interfaces []Interface
+	Unmanaged  []struct{ Name, Reason string }
+	Flows      struct{ Count, Capacity int }
+	Features   []struct {
+		Name      string
+		Available bool
+		Effect    string
+	}
+	HostChanges []HostChange `json:"host_changes"`
+	Errors      []string
+}
+
+// Interface is a managed interface in a status.
+type Interface struct {
+	Name         string
+	Index        int
+	Up, Attached bool
+	Mechanism    *string
+	Gateways     []struct {
+		Address string
+		MAC     *string
+		State   string
+	}
+	RPFilter *int `json:"rp_filter"`
+}
+
+// HostChange is what was changed on the host.
+type HostChange struct{ Object, Before, After, Undo string }
+
+// Flow is an entry of the JSON document of `replypath flows`.
+type Flow struct {
+	Protocol, Family string
+	Peer             string
+	PeerPort         uint16 `json:"peer_port"`
+	Self             string
+	SelfPort         uint16 `json:"self_port"`
+	Interface        *string
+	NextHopMAC       *string `json:"next_hop_mac"`
+	State            string
+	AgeSeconds       float64 `json:"age_seconds"`
+	CorrectedPackets uint64  `json:"corrected_packets"`
+}
+
+// String names the flow in a message.
+func (f Flow) String() string {
+	return fmt.Sprintf("%s %s:%d > %s:%d", f.Protocol, f.Peer, f.PeerPort, f.Self, f.SelfPort)
+}
+
+// The keys that the contract promises: always there, null where unknown.
+var (
+	statusKeys = []string{
+		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
+		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
+		"interfaces[].mechanism", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
+		"interfaces[].gateways[].state", "interfaces[].rp_filter", "unmanaged[].name", "unmanaged[].reason",
+		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
+		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
+	}
+	flowKeys = []string{
+		"[].protocol", "[].family", "[].peer", "[].peer_port", "[].self", "[].self_port", "[].interface",
+		"[].next_hop_mac", "[].state", "[].age_seconds", "[].corrected_packets",
+	}
+)
+
+// Status reads the status of something attached.
+func (p *Product) Status() *Status {
+	p.t.Helper()
+	return p.StatusOf(0)
+}
+
+// StatusOf reads a status and wants an exit code.
+func (p *Product) StatusOf(code int) *Status {
+	p.t.Helper()
+	status := new(Status)
+	decode(p.t, p.Expect(code, "status", "-o", "json"), status, statusKeys)
+	return status
+}
+
+// Interface returns a managed interface of the status by its name, or nil.
+func (s *Status) Interface(name string) *Interface {
+	for i := range s.Interfaces {
+		if s.Interfaces[i].Name == name {
+			return &s.Interfaces[i]
+		}
+	}
+	return nil
+}
+
+// Flows reads the flow table.
+func (p *Product) Flows(filter ...string) []Flow {
+	p.t.Helper()
+	var flows []Flow
+	decode(p.t, p.Expect(0, append([]string{"flows", "-o", "json"}, filter...)...), &flows, flowKeys)
+	return flows
+}
+
+// decode reads a JSON document that has every one of the keys.
+func decode(t testing.TB, r *Result, v any, keys []string) {
+	t.Helper()
+	var document any
+	if err := json.Unmarshal([]byte(r.Stdout), &document); err != nil {
+		t.Fatalf("%s: %v", r, err)
+	}
+	for _, key := range keys {
+		if err := lacks(document, strings.Split(key, ".")); err != nil {
+			t.Errorf("key %s: %v: %s", key, err, r)
+		}
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), v); err != nil {
+		t.Fatalf("%s: %v", r, err)
+	}
+}
+
+// lacks returns an error unless a path of keys leads to something, through
+// every item of the lists on its way. A list is never null.
+func lacks(value any, path []string) error {
+	if len(path) == 0 {
+		return nil
+	}
+	key, isList := strings.CutSuffix(path[0], "[]")
+	if key != "" {
+		object, isObject := value.(map[string]any)
+		if !isObject {
+			return fmt.Errorf("%v has no keys", value)
+		}
+		var exists bool
+		if value, exists = object[key]; !exists {
+			return fmt.Errorf("no %s", key)
+		}
+	}
+	if !isList {
+		return lacks(value, path[1:])
+	}
+	list, ok := value.([]any)
+	if !ok {
+		return fmt.Errorf("%s is %v, not a list", path[0], value)
+	}
+	for _, item := range list {
+		if err := lacks(item, path[1:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

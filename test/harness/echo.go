@@ -1,0 +1,57 @@
+package harness
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"replypath/test/topology"
+)
+
+// EchoPort is where Serve listens.
+const EchoPort = 7
+
+// Serve echoes TCP and UDP on a host, at one address or at the unspecified one,
+// until the test ends. The kernel itself answers pings.
+func Serve(t testing.TB, host *topology.Host, address netip.Addr) {
+	t.Helper()
+	ServeAt(t, host, netip.AddrPortFrom(address, EchoPort))
+}
+
+// ServeAt is Serve with a port, and with options of the sockets.
+func ServeAt(t testing.TB, host *topology.Host, address netip.AddrPort, options ...topology.SocketOption) {
+	t.Helper()
+	at := address.String()
+	listener := Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", at, options...))
+	t.Cleanup(func() { listener.Close() })
+	go serveStreams(listener)
+	conn := Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", at, options...))
+	t.Cleanup(func() { conn.Close() })
+	go serveDatagrams(conn)
+}
+
+func serveStreams(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			// Who asked notices what goes wrong.
+			_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
+		}()
+	}
+}
+
+func serveDatagrams(conn net.PacketConn) {
+	buffer := make([]byte, 1<<16)
+	for {
+		n, from, err := conn.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		_, _ = conn.WriteTo(buffer[:n], from)
+	}
+}

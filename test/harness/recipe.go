@@ -1,0 +1,104 @@
+package harness
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"replypath/test/topology"
+)
+
+// recipes is where the pages are, seen from a test package.
+const recipes = "../../docs/recipes"
+
+// Recipe is a page of docs/recipes. What it tells the reader to type, in fenced
+// blocks, is what tests run: "sh" blocks are commands, "nft" blocks are read by
+// nft, "yaml" blocks are configurations.
+type Recipe struct {
+	t      testing.TB
+	name   string
+	blocks []block
+}
+
+// block is a fenced block of a page.
+type block struct{ section, language, text string }
+
+// ReadRecipe reads a page by its name without ".md".
+func ReadRecipe(t testing.TB, name string) *Recipe {
+	t.Helper()
+	text := Must1[[]byte](t)(os.ReadFile(filepath.Join(recipes, name+".md")))
+	return &Recipe{t: t, name: name, blocks: fencedBlocks(string(text))}
+}
+
+func fencedBlocks(page string) []block {
+	const fence = "```"
+	var blocks []block
+	var section string
+	var open *block
+	for line := range strings.Lines(page) {
+		switch {
+		case strings.HasPrefix(line, fence) && open != nil:
+			blocks = append(blocks, *open)
+			open = nil
+		case strings.HasPrefix(line, fence):
+			open = &block{section: section, language: strings.TrimSpace(strings.TrimPrefix(line, fence))}
+		case open != nil:
+			open.text += line
+		case strings.HasPrefix(line, "#"):
+			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
+		}
+	}
+	return blocks
+}
+
+// Run runs the commands and nft rules of a section on a host, in their order.
+func (r *Recipe) Run(host *topology.Host, section string) {
+	r.t.Helper()
+	interpreters := map[string][]string{"sh": {"sh", "-ex"}, "nft": {"nft", "-f", "-"}}
+	run := 0
+	for _, b := range r.blocks {
+		interpreter := interpreters[b.language]
+		if b.section != section || interpreter == nil {
+			continue
+		}
+		run++
+		c := host.Command(Within(r.t, commandTime), interpreter[0], interpreter[1:]...)
+		c.Stdin = strings.NewReader(b.text)
+		if output, err := c.CombinedOutput(); err != nil {
+			r.t.Fatalf("%s, section %q: %v\n%s\n%s", r.name, section, err, b.text, output)
+		}
+	}
+	if run == 0 {
+		r.t.Fatalf("%s has no commands in section %q", r.name, section)
+	}
+}
+
+// Text returns what a section shows in a language, such as a file of another
+// program.
+func (r *Recipe) Text(section, language string) string {
+	r.t.Helper()
+	for _, b := range r.blocks {
+		if b.section == section && b.language == language {
+			return b.text
+		}
+	}
+	r.t.Fatalf("%s has no %s in section %q", r.name, language, section)
+	return ""
+}
+
+// Config writes the configuration that a section shows to a file, and returns
+// its path.
+func (r *Recipe) Config(section string) string {
+	r.t.Helper()
+	return WriteConfig(r.t, r.Text(section, "yaml"))
+}
+
+// WriteConfig writes a configuration file for the duration of the test and
+// returns its path.
+func WriteConfig(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "replypath.yaml")
+	Must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}

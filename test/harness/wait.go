@@ -1,0 +1,77 @@
+package harness
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// PatienceVariable holds a factor for all times that tests wait, for machines
+// that are slow by nature, such as an emulated one.
+const PatienceVariable = "REPLYPATH_TEST_PATIENCE"
+
+const poll = 2 * time.Millisecond
+
+var (
+	// AnswerTime is enough for whatever comes at all, on a busy machine.
+	AnswerTime = 10 * time.Second * patience()
+	// SilenceTime is how long what was seen on its wrong way has to arrive,
+	// which it must not.
+	SilenceTime = 50 * time.Millisecond * patience()
+)
+
+// patience is the factor, 1 where there is none.
+func patience() time.Duration {
+	factor, err := strconv.Atoi(os.Getenv(PatienceVariable))
+	if err != nil || factor < 1 {
+		return 1
+	}
+	return time.Duration(factor)
+}
+
+// Within returns a context that ends after d or with the test.
+func Within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually asks until the answer is nil, and fails the test with the last one
+// if that takes longer than AnswerTime. It is for what sends no event.
+func Eventually(t testing.TB, what string, missing func() error) {
+	t.Helper()
+	deadline := time.Now().Add(AnswerTime)
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		err := missing()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s: %v", what, AnswerTime, err)
+		}
+		<-ticker.C
+	}
+}
+
+// Must fails the test at once if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Must1 is Must for a function that returns a value as well:
+// Must1[int](t)(f()).
+func Must1[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		Must(t, err)
+		return v
+	}
+}

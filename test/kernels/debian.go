@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const (
+	keyring     = "/usr/share/keyrings/debian-archive-keyring.gpg"
+	hostSources = "/etc/apt/sources.list.d/debian.sources"
+	usualMirror = "http://deb.debian.org/debian"
+)
+
+// archive is Debian's archive as a private apt sees it: with sources, lists and
+// downloads in a directory of its own.
+type archive struct {
+	dir     string
+	updated bool
+}
+
+// open makes the directory and reads the package lists once for each process.
+func (a *archive) open(ctx context.Context) error {
+	if a.updated {
+		return nil
+	}
+	for _, dir := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(a.dir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(keyring); err != nil {
+		return fmt.Errorf("the keys of Debian: %w: install debian-archive-keyring", err)
+	}
+	mirror, err := findMirror()
+	if err != nil {
+		return err
+	}
+	var sources strings.Builder
+	for _, suite := range archiveSuites() {
+		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
+	}
+	if err := os.WriteFile(a.path("sources.list"), []byte(sources.String()), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(a.path("apt.conf"), []byte(a.config()), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("reading Debian's package lists from %s\n", mirror)
+	if _, err := a.run(ctx, "apt-get", "-q", "update"); err != nil {
+		return err
+	}
+	a.updated = true
+	return nil
+}
+
+func (a *archive) path(name string) string { return filepath.Join(a.dir, name) }
+
+func (a *archive) config() string {
+	return fmt.Sprintf(`Dir::Etc::sourcelist "%[1]s/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "%[1]s/lists";
+Dir::Cache "%[1]s/cache";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+`, a.dir)
+}
+
+// run runs a program of apt on the private archive.
+func (a *archive) run(ctx context.Context, name string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Env = append(os.Environ(), "APT_CONFIG="+a.path("apt.conf"), "LC_ALL=C")
+	c.Dir = a.path("cache/archives")
+	return output(c)
+}
+
+// findMirror returns the one that the machine's own sources name first.
+func findMirror() (string, error) {
+	text, err := os.ReadFile(hostSources)
+	if errors.Is(err, os.ErrNotExist) {
+		return usualMirror, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if uris, ok := strings.CutPrefix(strings.TrimSpace(line), "URIs:"); ok && strings.TrimSpace(uris) != "" {
+			return strings.Fields(uris)[0], nil
+		}
+	}
+	return usualMirror, nil
+}
+
+// deb is one version of a package.
+type deb struct {
+	name, version string
+	depends       []string // names
+}
+
+// find returns a package of a suite, by its own list: apt-cache mixes the suites.
+func (a *archive) find(ctx context.Context, suite, name string) (*deb, error) {
+	lists, err := a.run(ctx, "apt-get", "indextargets", "--format", "$(FILENAME)",
+		"Created-By: Packages", "Release: "+suite)
+	if err != nil {
+		return nil, err
+	}
+	list := strings.TrimSpace(lists)
+	if list == "" {
+		return nil, fmt.Errorf("apt has no package list of %s", suite)
+	}
+	text, err := a.run(ctx, "/usr/lib/apt/apt-helper", "cat-file", list)
+	if err != nil {
+		return nil, err
+	}
+	for stanza := range strings.SplitSeq(text, "\n\n") {
+		if strings.HasPrefix(stanza, "Package: "+name+"\n") {
+			return parseStanza(stanza), nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no package %s", suite, name)
+}
+
+func parseStanza(stanza string) *deb {
+	d := new(deb)
+	for lines := bufio.NewScanner(strings.NewReader(stanza)); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ": ")
+		switch key {
+		case "Package":
+			d.name = value
+		case "Version":
+			d.version = value
+		case "Depends", "Pre-Depends":
+			for dependency := range strings.SplitSeq(value, ", ") {
+				d.depends = append(d.depends, strings.Fields(dependency)[0])
+			}
+		}
+	}
+	return d
+}
+
+// dependency returns the name of the first package that one depends on and that
+// begins with a prefix, or "".
+func (d *deb) dependency(prefix string) string {
+	i := slices.IndexFunc(d.depends, func(name string) bool { return strings.HasPrefix(name, prefix) })
+	if i < 0 {
+		return ""
+	}
+	return d.depends[i]
+}
+
+// unpack fetches a package of a suite and unpacks it into a directory. apt has
+// verified it before it is looked at.
+func (a *archive) unpack(ctx context.Context, suite, name, dir string) (*deb, error) {
+	d, err := a.find(ctx, suite, name)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("fetching %s %s of Debian %s\n", d.name, d.version, suite)
+	if err := os.MkdirAll(a.path("cache/archives"), 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := a.run(ctx, "apt-get", "-q", "download", d.name+"="+d.version); err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(a.path("cache/archives/" + d.name + "_*.deb"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) != 1 {
+		return nil, fmt.Errorf("apt-get download %s left %d files", d.name, len(files))
+	}
+	defer os.Remove(files[0])
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	_, err = output(exec.CommandContext(ctx, "dpkg-deb", "--extract", files[0], dir))
+	return d, err
+}
+
+// output runs a program and returns what it wrote, or an error that says so.
+func output(c *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, bytes.TrimSpace(append(stdout.Bytes(), stderr.Bytes()...)))
+	}
+	return stdout.String(), nil
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// machine is a virtual machine that boots, runs its tests and powers off.
+type machine struct {
+	qemu    string // directory
+	kernel  *kernel
+	initrd  string
+	results string // directory
+	verbose bool
+	timeout time.Duration
+}
+
+// consoleLog is the kernel's console among the results.
+const consoleLog = "console.log"
+
+// run returns how the virtual machine ended, "" if all was run. It is gone when
+// run returns, and also when this process is killed.
+func (m *machine) run(ctx context.Context) (end string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
+	console, err := os.Create(filepath.Join(m.results, consoleLog))
+	if err != nil {
+		return "", err
+	}
+	defer console.Close()
+	from, to, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer from.Close()
+	c := exec.CommandContext(ctx, filepath.Join(m.qemu, "usr/bin/qemu-system-x86_64"), m.arguments()...)
+	c.Stdout, c.Stderr, c.ExtraFiles = console, console, []*os.File{to}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	// The kernel takes the end of the thread that forked for that of the parent.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := errors.Join(c.Start(), to.Close()); err != nil {
+		return "", err
+	}
+	results := results{dir: m.results, show: m.show, began: time.Now()}
+	readErr := results.read(from)
+	err = c.Wait()
+	switch {
+	case readErr != nil:
+		return "", readErr
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		return fmt.Sprintf("it did not end within %s", m.timeout), nil
+	case ctx.Err() != nil:
+		return "it was given up", nil
+	case err != nil:
+		return fmt.Sprintf("QEMU: %v", err), nil
+	case !results.done:
+		return "it died", nil
+	}
+	return "", nil
+}
+
+// show writes what the tests say, if that is wanted.
+func (m *machine) show(line string) {
+	if m.verbose {
+		fmt.Print(line)
+	}
+}
+
+// arguments are those of QEMU. Nothing of this machine is seen in the virtual
+// one but what the initial file system brings.
+func (m *machine) arguments() []string {
+	return []string{
+		"-L", filepath.Join(m.qemu, "usr/share/qemu"), "-L", filepath.Join(m.qemu, "usr/share/seabios"),
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
+		"-machine", "q35,hpet=off,usb=off,sata=off,smbus=off",
+		"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "3072",
+		"-no-reboot", "-kernel", m.kernel.image(), "-initrd", m.initrd,
+		"-serial", "file:/dev/fd/1", "-serial", "file:/dev/fd/3",
+		"-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on " +
+			"bonding.max_bonds=0 dummy.numdummies=0",
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed tools.txt
+var toolList string
+
+// buildPayload builds what is the same on every kernel and returns the archive's
+// path: the product, the tests with their source tree, the tools of this machine.
+func buildPayload(ctx context.Context, work string, suites []suite) (string, error) {
+	if err := compile(ctx, work, suites); err != nil {
+		return "", err
+	}
+	file := filepath.Join(work, "payload.cpio")
+	a, err := createArchive(file)
+	if err != nil {
+		return "", err
+	}
+	a.text("init", initScript, 0o755)
+	a.text("run.list", runList(suites), 0o644)
+	a.tree("tests", filepath.Join(work, "tests"), nil)
+	a.tree("src", ".", isSource)
+	a.file("src/bin/replypath", filepath.Join(work, "replypath"), 0o755)
+	err = addTools(ctx, a)
+	if closeErr := a.Close(); err == nil {
+		err = closeErr
+	}
+	return file, err
+}
+
+func runList(suites []suite) string {
+	var text strings.Builder
+	for _, s := range suites {
+		text.WriteString(s.line())
+	}
+	return text.String()
+}
+
+// compile builds the product and the test binaries, which need no library.
+func compile(ctx context.Context, work string, suites []suite) error {
+	builds := [][]string{{"build", "-o", filepath.Join(work, "replypath"),
+		"-ldflags", "-s -w -X main.version=" + productVersion, "./cmd/replypath"}}
+	seen := make(map[string]bool)
+	for _, s := range suites {
+		if s.pkg == "" || seen[s.pkg] {
+			continue
+		}
+		seen[s.pkg] = true
+		builds = append(builds, []string{"test", "-c", "-ldflags", "-s -w",
+			"-o", filepath.Join(work, s.binary()), "./" + s.pkg})
+	}
+	for _, args := range builds {
+		c := exec.CommandContext(ctx, "go", append([]string{args[0], "-trimpath", "-buildvcs=false"}, args[1:]...)...)
+		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if _, err := output(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// productVersion is what the tests expect of a binary that was built for them.
+const productVersion = "0.0.0-test"
+
+// isSource leaves out what is not the project's.
+func isSource(path string, _ fs.DirEntry) bool {
+	switch path {
+	case ".git", "bin", "build":
+		return false
+	}
+	return true
+}
+
+// addTools adds programs of this machine, with the libraries that they need.
+func addTools(ctx context.Context, a *fileArchive) error {
+	for _, name := range listed(toolList) {
+		program, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("%w: install the packages of test/packages.txt and test/kernels/packages.txt", err)
+		}
+		addAt(a, program)
+		libraries, err := libraries(ctx, program)
+		if err != nil {
+			return err
+		}
+		for _, library := range libraries {
+			addAt(a, library)
+		}
+	}
+	return a.err
+}
+
+// addAt adds a file at its own place. Directories such as /bin, which are links
+// into /usr, are left to the archive.
+func addAt(a *fileArchive, file string) {
+	name := strings.TrimPrefix(file, "/")
+	if !strings.HasPrefix(name, "usr/") {
+		name = "usr/" + name
+	}
+	a.file(name, file, 0o755)
+}
+
+// libraries returns the paths of a program's shared libraries and of its
+// dynamic linker.
+func libraries(ctx context.Context, program string) ([]string, error) {
+	text, err := output(exec.CommandContext(ctx, "ldd", program))
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for line := range strings.Lines(text) {
+		for _, field := range strings.Fields(line) {
+			if strings.HasPrefix(field, "/") {
+				paths = append(paths, field)
+			}
+		}
+	}
+	return paths, nil
+}

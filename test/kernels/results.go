@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// results takes apart what a virtual machine says of its suites: lines between
+// "@start NAME" and "@end NAME CODE SECONDS" are the log of one, "@done" is last.
+type results struct {
+	dir   string
+	show  func(line string)
+	began time.Time
+	done  bool
+
+	log *os.File // of the suite that runs
+}
+
+// read reads until the virtual machine is gone. The logs are complete as far as
+// it came.
+func (r *results) read(from io.Reader) error {
+	for lines := bufio.NewReader(from); ; {
+		line, err := lines.ReadString('\n')
+		if lineErr := r.line(line); lineErr != nil {
+			return lineErr
+		}
+		if errors.Is(err, io.EOF) {
+			return r.endLog()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *results) line(line string) (err error) {
+	fields := strings.Fields(line)
+	switch {
+	case line == "@done\n":
+		r.done = true
+	case len(fields) == 2 && fields[0] == "@start":
+		r.log, err = os.Create(filepath.Join(r.dir, fields[1]+logSuffix))
+	case len(fields) == 4 && fields[0] == "@end":
+		fmt.Printf("%6.1f s  %s: exit %s\n", time.Since(r.began).Seconds(), fields[1], fields[2])
+		result := fields[2] + " " + fields[3] + "\n"
+		err = errors.Join(r.endLog(), os.WriteFile(filepath.Join(r.dir, fields[1]+resultSuffix), []byte(result), 0o644))
+	default:
+		r.show(line)
+		if r.log != nil {
+			_, err = r.log.WriteString(line)
+		}
+	}
+	return err
+}
+
+func (r *results) endLog() error {
+	if r.log == nil {
+		return nil
+	}
+	err := r.log.Close()
+	r.log = nil
+	return err
+}
+
+// Endings of a suite's files among the results.
+const (
+	logSuffix    = ".log"
+	resultSuffix = ".result"
+)

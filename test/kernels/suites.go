@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// suite is something that is run in the virtual machines: the tests of a
+// package, or a command.
+type suite struct {
+	name    string
+	pkg     string // import path below the module
+	run     string // regular expression of tests
+	command string // in the place of a package
+	timeout time.Duration
+}
+
+// suites are all of them, in the order in which they are run.
+var suites = []suite{
+	{name: "verifier", pkg: "bpf/internal/verify", timeout: 10 * time.Minute},
+	{name: "bpf", pkg: "bpf", timeout: 30 * time.Minute},
+	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
+	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
+	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
+	{name: "loader", pkg: "loader", timeout: 10 * time.Minute},
+	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
+}
+
+// startTime is how long a virtual machine may take beside its tests.
+const startTime = 2 * time.Minute
+
+func suiteNames() []string {
+	var names []string
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// chooseSuites returns the named suites, all if none is named, with other tests
+// than usual if run is not empty.
+func chooseSuites(names, run string) ([]suite, error) {
+	chosen := suites
+	if names != "" {
+		chosen = nil
+		for _, name := range strings.Fields(names) {
+			i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("there is no suite %q: choose of %s", name, strings.Join(suiteNames(), ", "))
+			}
+			chosen = append(chosen, suites[i])
+		}
+	}
+	chosen = slices.Clone(chosen)
+	if run != "" {
+		for i := range chosen {
+			chosen[i].run = run
+		}
+	}
+	return chosen, nil
+}
+
+func totalTime(suites []suite) time.Duration {
+	total := startTime
+	for _, s := range suites {
+		total += s.timeout + 20*time.Second
+	}
+	return total
+}
+
+// directory is where a suite runs, below the source tree.
+func (s *suite) directory() string {
+	if s.pkg == "" {
+		return "/src"
+	}
+	return "/src/" + s.pkg
+}
+
+// binary is the name of the test binary in the virtual machine.
+func (s *suite) binary() string {
+	return "/tests/" + strings.ReplaceAll(s.pkg, "/", "-") + ".test"
+}
+
+// line tells the init script how to run the suite.
+func (s *suite) line() string {
+	command := s.command
+	if s.pkg != "" {
+		command = s.binary() + " -test.v -test.timeout " + s.timeout.String()
+		if s.run != "" {
+			command += " -test.run '" + s.run + "'"
+		}
+	}
+	// Go's own time-out, which shows where the test hangs, comes first.
+	seconds := int((s.timeout + 10*time.Second).Seconds())
+	return fmt.Sprintf("%s\t%s\t%d\t%s\n", s.name, s.directory(), seconds, command)
+}

@@ -1,0 +1,110 @@
+package lifecycle
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestFlowFilters lists and forgets flows by each of the filters, without a
+// daemon.
+func TestFlowFilters(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start().Kill()
+	harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			ask(t, conversation(t, n, kind, f))
+		}
+	}
+	ask(t, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
+	filters := []struct {
+		args  []string
+		flows int
+	}{
+		{nil, 7},
+		{[]string{"--peer", "10.9.0.0/24"}, 4},
+		{[]string{"--peer", "2001:db8:9::100"}, 3},
+		{[]string{"--interface", "eth0"}, 1},
+		{[]string{"--interface", "eth1", "--protocol", "udp"}, 2},
+		{[]string{"--protocol", "icmpv6"}, 1},
+		{[]string{"--asymmetric"}, 6},
+		{[]string{"--limit", "5"}, 5},
+	}
+	for _, filter := range filters {
+		if flows := p.Flows(filter.args...); len(flows) != filter.flows {
+			t.Errorf("flows %v: %d, not %d: %v", filter.args, len(flows), filter.flows, flows)
+		}
+	}
+	p.Expect(0, "flows", "flush", "--protocol", "icmpv6")
+	p.Expect(0, "flows", "flush", "--interface", "eth0")
+	if flows := p.Flows(); len(flows) != 5 {
+		t.Errorf("after a flush %d flows, not 5: %v", len(flows), flows)
+	}
+	p.Expect(0, "flows", "flush")
+	if r := p.Expect(0, "flows", "-o", "json"); r.Stdout != "[]\n" {
+		t.Errorf("after a flush: %s", r)
+	}
+}
+
+// TestFlushUnderTraffic forgets flows that are in use: each is known again with
+// its next question, and stays where it belongs.
+func TestFlushUnderTraffic(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			c := conversation(t, n, kind, f)
+			ask(t, c)
+			talk := c.Keep(t)
+			for range 5 {
+				p.Expect(0, "flows", "flush", "--protocol", c.Protocol())
+			}
+			harness.Eventually(t, c.String()+" is known again", func() error {
+				for _, flow := range p.Flows("--protocol", c.Protocol()) {
+					if flow.PeerPort == c.Peer.Port() {
+						return nil
+					}
+				}
+				return fmt.Errorf("flows %v", p.Flows())
+			})
+			talk.Stop()
+			wantBy(t, n, c, true)
+		}
+	}
+}
+
+// TestFollow tells which flows begin and end.
+func TestFollow(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	follow := p.Command(harness.Within(t, harness.AnswerTime), "flows", "--follow", "--limit", "2", "-o", "json")
+	stdout := harness.Must1[io.ReadCloser](t)(follow.StdoutPipe())
+	harness.Must(t, follow.Start())
+	c := conversation(t, n, harness.UDP, topology.IPv4)
+	ask(t, c)
+	events := bufio.NewScanner(stdout)
+	for _, want := range []string{"new", "ended"} {
+		var event struct {
+			Event    string
+			PeerPort uint16 `json:"peer_port"`
+		}
+		if !events.Scan() {
+			t.Fatalf("no event %s: %v", want, events.Err())
+		}
+		harness.Must(t, json.Unmarshal(events.Bytes(), &event))
+		if event.Event != want || event.PeerPort != c.Peer.Port() {
+			t.Errorf("got %s, want %s of %s", events.Text(), want, c)
+		}
+		p.Expect(0, "flows", "flush")
+	}
+	harness.Must(t, follow.Wait())
+}

@@ -1,0 +1,59 @@
+// Package lifecycle tests how the daemon comes and goes, what it tells, and what
+// it leaves alone.
+package lifecycle
+
+import (
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// wireExact turns off what makes a captured frame stand for several on the
+// wire, so that frames and counters can be compared exactly.
+var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
+
+// newServer builds the network of a server with two interfaces, where every
+// router takes any source: answers arrive whichever way they go.
+func newServer(t *testing.T) *topology.TwoNIC {
+	t.Helper()
+	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
+}
+
+// ask wants an answer.
+func ask(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+}
+
+// conversation prepares one between the client and the server's eth1.
+func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
+	t.Helper()
+	return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+}
+
+// wantBy asks once more and wants every answer to it by eth1, or by eth0.
+func wantBy(t *testing.T, n *topology.TwoNIC, c *harness.Conversation, eth1 bool) {
+	t.Helper()
+	wires := harness.Tap(t, n.Server)
+	ask(t, c)
+	if eth1 {
+		wires.WantEth1(c.String(), c.Answers())
+	} else {
+		wires.WantEth0(c.String(), c.Answers())
+	}
+}
+
+// mechanisms are the two ways to attach.
+var mechanisms = []string{"tcx", "clsact"}
+
+// start starts the daemon so that it attaches by a mechanism. Where there is a
+// choice the product takes tcx.
+func start(p *harness.Product, mechanism string, args ...string) *harness.Daemon {
+	if mechanism != "tcx" {
+		args = append(args, "--mechanism", mechanism)
+	}
+	return p.Start(args...)
+}

@@ -1,0 +1,325 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const (
+	// startTime is what the start may take, to READY=1 and to the first corrected
+	// reply.
+	startTime = time.Second
+	// startAttempts is how often the time is measured: on a machine with other
+	// things to do, only the shortest tells something about the product.
+	startAttempts = 3
+)
+
+// wantFast measures a start, again where it took too long, and fails if all did.
+func wantFast(t *testing.T, what string, start func() time.Duration) {
+	t.Helper()
+	for range startAttempts {
+		took := start()
+		t.Logf("%s after %s", what, took)
+		if took <= startTime {
+			return
+		}
+	}
+	t.Errorf("%s: not within %s in any of %d attempts", what, startTime, startAttempts)
+}
+
+// TestEmptyConfiguration starts on a server with two interfaces without saying
+// anything about it, and holds everything that is told against the capture.
+func TestEmptyConfiguration(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) { testEmptyConfiguration(t, mechanism) })
+	}
+}
+
+func testEmptyConfiguration(t *testing.T, mechanism string) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+	p := harness.On(t, n.Server.Host)
+	var d *harness.Daemon
+	wantFast(t, "ready", func() time.Duration {
+		p.Expect(0, "detach", "--stop")
+		d = start(p, mechanism)
+		return d.ReadyAfter
+	})
+	checkStatus(t, n, p, d, mechanism)
+	for _, f := range n.Families() {
+		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		for _, kind := range harness.Kinds {
+			t.Run(f.String()+"/"+string(kind), func(t *testing.T) { testAgreement(t, n, p.In(t), f, kind) })
+		}
+	}
+	harness.Must1[string](t)(p.Get("/healthz"))
+}
+
+// checkStatus looks at the parts of the status that do not depend on traffic.
+func checkStatus(t *testing.T, n *topology.TwoNIC, p *harness.Product, d *harness.Daemon, mechanism string) {
+	t.Helper()
+	s := p.Status()
+	if s.Mode != "enforce" || !s.Daemon.Running || s.Daemon.PID == nil || *s.Daemon.PID != d.PID() {
+		t.Errorf("mode %q, daemon %+v: want enforce, running with pid %d", s.Mode, s.Daemon, d.PID())
+	}
+	if s.Config.LoadedAt == nil || s.Config.Error != nil || len(s.Errors) > 0 {
+		t.Errorf("configuration %+v, errors %q", s.Config, s.Errors)
+	}
+	if len(s.Interfaces) != 2 || s.Flows.Count != 0 || s.Flows.Capacity == 0 {
+		t.Errorf("%d interfaces, flows %+v", len(s.Interfaces), s.Flows)
+	}
+	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		i := s.Interface(nic.Name)
+		if i == nil || i.Index != nic.Index || !i.Up || !i.Attached || i.Mechanism == nil || *i.Mechanism != mechanism {
+			t.Errorf("%s in the status: %+v", nic.Name, i)
+		}
+	}
+	checkGateways(t, n, s)
+}
+
+// checkGateways wants eth0's gateways of both families with their MAC: eth1 has
+// none in any routing table.
+func checkGateways(t *testing.T, n *topology.TwoNIC, s *harness.Status) {
+	t.Helper()
+	macs := make(map[string]string)
+	for _, g := range s.Interface("eth0").Gateways {
+		if g.MAC != nil {
+			macs[g.Address] = *g.MAC
+		}
+	}
+	want := make(map[string]string)
+	for _, f := range n.Families() {
+		want[n.Server.Eth0.Gateway(f).String()] = n.Server.Eth0.Peer().MAC.String()
+	}
+	if diff := cmp.Diff(want, macs); diff != "" {
+		t.Errorf("gateways of eth0 (-want +got):\n%s", diff)
+	}
+	if gateways := s.Interface("eth1").Gateways; len(gateways) > 0 {
+		t.Errorf("eth1 has gateways: %+v", gateways)
+	}
+}
+
+// testAgreement has one conversation with eth1 and one with eth0, and wants the
+// metrics, the status and the flow table to say what was captured.
+func testAgreement(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family, kind harness.Kind) {
+	wires, before := harness.Tap(t, n.Server), p.Metrics()
+	flowsBefore := p.Status().Flows.Count
+	c := conversation(t, n, kind, f)
+	for range 10 {
+		ask(t, c)
+	}
+	if kind == harness.TCP {
+		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
+	}
+	direct := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f))
+	ask(t, direct)
+
+	answers := wires.WantEth1("asking eth1", c.Answers())
+	wires.WantEth0("asking eth0", direct.Answers())
+	after := p.Metrics()
+	checkMetrics(t, before, after, c, answers)
+	checkTotals(t, before, after, answers)
+	checkFlows(t, p, n.Server.Eth1, c, answers)
+	if count := p.Status().Flows.Count - flowsBefore; count != 2 {
+		t.Errorf("%d flows more in the status, not 2", count)
+	}
+}
+
+// counted are the counters that grow with corrected answers, and by how much.
+func counted(answers []*topology.Frame) map[string]int {
+	return map[string]int{
+		"replypath_asymmetric_packets_total": len(answers),
+		"replypath_asymmetric_flows_total":   1,
+		"replypath_corrected_packets_total":  len(answers),
+		"replypath_corrected_bytes_total":    int(harness.Bytes(answers)),
+		"replypath_corrected_flows_total":    1,
+	}
+}
+
+// checkMetrics compares the counters of the conversation's labels with frames.
+func checkMetrics(t *testing.T, before, after harness.Metrics, c *harness.Conversation, answers []*topology.Frame) {
+	t.Helper()
+	labels := []string{
+		"from_interface=eth0", "to_interface=eth1", "protocol=" + c.Protocol(),
+		"family=" + topology.FamilyOf(c.Self.Addr()).String(),
+	}
+	for name, want := range counted(answers) {
+		if got := after.Sum(name, labels...) - before.Sum(name, labels...); got != float64(want) {
+			t.Errorf("%s: %v more with the labels of %s, want %d", name, got, c, want)
+		}
+	}
+	for _, name := range []string{"replypath_uncorrected_packets_total", "replypath_uncounted_packets_total"} {
+		if got := after.Sum(name); got != 0 {
+			t.Errorf("%s is %v", name, got)
+		}
+	}
+}
+
+// checkTotals wants nothing to be counted beside these answers, with any labels.
+func checkTotals(t *testing.T, before, after harness.Metrics, answers []*topology.Frame) {
+	t.Helper()
+	for name, want := range counted(answers) {
+		if got := after.Sum(name) - before.Sum(name); got != float64(want) {
+			t.Errorf("%s: %v more with any labels, want %d", name, got, want)
+		}
+	}
+}
+
+// checkFlows compares the conversation's entry in the flow table with frames.
+func checkFlows(t *testing.T, p *harness.Product, by *topology.Interface, c *harness.Conversation, answers []*topology.Frame) {
+	t.Helper()
+	flow := findFlow(t, p, c)
+	mac := by.Peer().MAC.String()
+	state := "connectionless"
+	if c.Kind == harness.TCP {
+		state = "established"
+	}
+	want := harness.Flow{
+		Protocol: c.Protocol(), Family: topology.FamilyOf(c.Self.Addr()).String(),
+		Peer: c.Peer.Addr().String(), PeerPort: c.Peer.Port(),
+		Self: c.Self.Addr().String(), SelfPort: c.Self.Port(),
+		Interface: &by.Name, NextHopMAC: &mac, State: state,
+		AgeSeconds: flow.AgeSeconds, CorrectedPackets: uint64(len(answers)),
+	}
+	if diff := cmp.Diff(want, *flow); diff != "" {
+		t.Errorf("flow (-want +got):\n%s", diff)
+	}
+	if flow.AgeSeconds < 0 || flow.AgeSeconds > harness.AnswerTime.Seconds() {
+		t.Errorf("the flow is %v seconds old", flow.AgeSeconds)
+	}
+}
+
+// findFlow returns the conversation's entry in the flow table.
+func findFlow(t *testing.T, p *harness.Product, c *harness.Conversation) *harness.Flow {
+	t.Helper()
+	flows := p.Flows("--protocol", c.Protocol(), "--peer", c.Peer.Addr().String())
+	for i, flow := range flows {
+		if flow.PeerPort == c.Peer.Port() && flow.Self == c.Self.Addr().String() {
+			return &flows[i]
+		}
+	}
+	t.Fatalf("no flow of %s among %v", c, flows)
+	return nil
+}
+
+// TestFirstCorrection has a flow go on while the daemon starts, which is older
+// than it, and measures from the start of the process until the first reply
+// leaves by eth1. From its first such reply on, the flow stays there.
+func TestFirstCorrection(t *testing.T) {
+	for _, kind := range harness.Kinds {
+		t.Run(string(kind), func(t *testing.T) { testFirstCorrection(t, kind) })
+	}
+}
+
+func testFirstCorrection(t *testing.T, kind harness.Kind) {
+	n := newServer(t)
+	var conversations []*harness.Conversation
+	for _, f := range n.Families() {
+		c := conversation(t, n, kind, f)
+		ask(t, c)
+		conversations = append(conversations, c)
+		talk := c.Keep(t)
+		t.Cleanup(func() { talk.Stop() })
+	}
+	p := harness.On(t, n.Server.Host)
+	wantFast(t, "first correction", func() time.Duration {
+		p.Expect(0, "detach", "--stop")
+		wires := harness.Tap(t, n.Server)
+		d := p.Start()
+		var last time.Time
+		for _, c := range conversations {
+			if first := firstCorrection(t, p, wires, c); first.After(last) {
+				last = first
+			}
+		}
+		return last.Sub(d.Started)
+	})
+}
+
+// firstCorrection returns when the first answer left by eth1, and wants all later
+// ones there.
+func firstCorrection(t *testing.T, p *harness.Product, wires *harness.Wires, c *harness.Conversation) time.Time {
+	t.Helper()
+	first, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), c.Answers())
+	if err != nil {
+		t.Fatalf("%s, begun before the start: no answer by eth1: %v; flows: %v; inbound packets taken for answers: %v",
+			c, err, p.Flows(), p.Metrics().Sum("replypath_ignored_packets_total", "reason=answer"))
+	}
+	// One more round shows what the table has been told since.
+	seen := wires.Eth1.Count(c.Answers())
+	if _, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), seen+live, c.Answers()); err != nil {
+		t.Errorf("%s does not go on by eth1: %v", c, err)
+	}
+	eth0, _ := wires.Left(topology.All(c.Answers(), func(f *topology.Frame) bool { return f.Time.After(first.Time) }))
+	if len(eth0) > 0 {
+		t.Errorf("%s: after the first reply by eth1, by eth0 left %s", c, harness.Describe(eth0))
+	}
+	return first.Time
+}
+
+// TestTwoNamespaces has the product run on two hosts at once, neither of which
+// sees the other.
+func TestTwoNamespaces(t *testing.T) {
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
+	harness.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
+	a, b := harness.On(t, s.A.Host), harness.On(t, s.B.Host)
+	a.Start()
+	b.Start()
+	for _, server := range []struct {
+		*harness.Product
+		*topology.Server
+		client *topology.Interface
+	}{{a, s.A, s.B.Eth0}, {b, s.B, s.A.Eth0}} {
+		// Only the question that came by eth1 is answered by it: sent there from
+		// its router's address.
+		c := harness.NewConversation(t, harness.TCP, server.client, server.Eth1.Address(topology.IPv4))
+		wires := harness.Tap(t, server.Server)
+		ask(t, c)
+		wires.WantEth1(c.String(), c.Answers())
+		if flows := server.Flows(); len(flows) != 1 || flows[0].PeerPort != c.Peer.Port() {
+			t.Errorf("host %s has flows %v", server.Name, flows)
+		}
+	}
+	a.Expect(0, "detach", "--stop")
+	if s := b.Status(); !s.Daemon.Running {
+		t.Error("detach on one host has ended the other's daemon")
+	}
+}
+
+// TestDefaults runs without a single flag: the pins are at their usual place.
+func TestDefaults(t *testing.T) {
+	const pins = "/sys/fs/bpf/replypath"
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host).WithPinDir("")
+	d := p.Start()
+	d.WaitLog(1, "msg=ready", pins)
+	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	d.Stop(unix.SIGTERM)
+	p.Detach()
+	if found := harness.Pins(t); slices.Contains(found, pins) {
+		t.Errorf("pins are left: %q", found)
+	}
+}
+
+// TestJSONLog has every line of the log be a JSON object.
+func TestJSONLog(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.Start("--config", newConfig(t, "log: {format: json, level: debug}\n").path)
+	ask(t, conversation(t, n, harness.TCP, topology.IPv4))
+	d.Stop(unix.SIGTERM)
+	for line := range strings.Lines(d.Log.String()) {
+		var record struct{ Time, Level, Msg string }
+		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Msg == "" {
+			t.Errorf("%v: %s", err, line)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package managers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// ifupdown configures eth1 by /etc/network/interfaces.
+type ifupdown struct {
+	*machine
+	n *topology.TwoNIC
+}
+
+// interfacesFile is eth1's part of it, without any rule or route.
+func interfacesFile(n *topology.TwoNIC) (text string) {
+	for f, family := range map[topology.Family]string{topology.IPv4: "inet", topology.IPv6: "inet6"} {
+		for _, a := range n.Server.Eth1.Addresses {
+			if topology.FamilyOf(a.Addr()) == f {
+				text += fmt.Sprintf("iface eth1 %s static\n\taddress %s\n", family, a)
+			}
+		}
+	}
+	return text
+}
+
+// newIfupdown writes the file and has eth1 brought up by it.
+func newIfupdown(t *testing.T, n *topology.TwoNIC, interfaces string) *ifupdown {
+	t.Helper()
+	u := &ifupdown{machine: newMachine(t, n.Server.Host), n: n}
+	// Without duplicate address detection, which the real one would wait for.
+	u.write("/etc/network/interfaces", strings.ReplaceAll(interfaces, "inet6 static\n", "inet6 static\n\tdad-attempts 0\n"))
+	for _, a := range n.Server.Eth1.Addresses {
+		harness.Must(t, n.Server.Eth1.RemoveAddress(a))
+	}
+	u.run("ifup", "eth1")
+	u.waitReady()
+	return u
+}
+
+func (u *ifupdown) waitReady() {
+	u.t.Helper()
+	harness.Must(u.t, u.n.Server.Eth1.WaitReady(harness.Within(u.t, harness.AnswerTime)))
+}
+
+// restart is `ifdown eth1; ifup eth1`.
+func (u *ifupdown) restart() {
+	u.t.Helper()
+	u.run("ifdown", "eth1")
+	u.run("ifup", "eth1")
+	u.waitReady()
+}
+
+// TestIfupdownLosesRoutes sets up rules and routes by hand: the routes go with the
+// interface.
+func TestIfupdownLosesRoutes(t *testing.T) {
+	n, recipe := newServer(t)
+	u := newIfupdown(t, n, interfacesFile(n))
+	recipe.Run(n.Server.Host, "By hand")
+	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+	u.restart()
+	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantLost(t, n, c) })
+}
+
+// TestIfupdown takes eth1 down and up under replypath: once it is up again,
+// nothing has changed, for what is new and for a connection that stayed open.
+func TestIfupdown(t *testing.T) {
+	n, _ := newServer(t)
+	u := newIfupdown(t, n, interfacesFile(n))
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	wires := harness.Tap(t, n.Server)
+	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	harness.Must(t, long.Ask(harness.Within(t, harness.AnswerTime)))
+	for range 2 {
+		u.restart()
+		harness.Eventually(t, "eth1 is managed again", func() error {
+			if i := p.Status().Interface("eth1"); i == nil || !i.Attached || !i.Up {
+				return fmt.Errorf("status of eth1: %+v", i)
+			}
+			return nil
+		})
+		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		harness.Must(t, long.Ask(harness.Within(t, harness.AnswerTime)))
+	}
+	wires.WantEth1("a connection that stayed open", long.Answers())
+	wantManaged(t, p)
+}
+
+// TestIfupdownRules is what the recipe shows for ifupdown alone.
+func TestIfupdownRules(t *testing.T) {
+	n, recipe := newServer(t)
+	u := newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces"))
+	u.restart()
+	eachKind(t, n, "rules in the file", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+}

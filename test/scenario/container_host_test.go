@@ -1,0 +1,74 @@
+package scenario
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestContainerHost wants discovery to manage the NICs of a host full of what
+// container engines make, and nothing else, and to say why.
+func TestContainerHost(t *testing.T) {
+	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	address := netip.MustParsePrefix
+	for name, prefix := range map[string]netip.Prefix{
+		"web0":        address("10.18.0.1/24"), // another engine's, by no known name
+		"br-01234567": address("10.19.0.1/24"),
+		"cni0":        address("10.20.0.1/24"),
+	} {
+		bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge(name, prefix))
+		guest := harness.Must1[*topology.Host](t)(s.Host("guest of " + name))
+		harness.Must1[*topology.Interface](t)(bridge.Connect(topology.NIC{Host: guest, Name: "eth0"}))
+	}
+	harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("empty0", address("10.21.0.1/24")))
+	for _, v := range []topology.VXLAN{
+		{Name: "flannel.1", ID: 1, Addresses: []netip.Prefix{address("10.244.0.0/32")}},
+		{Name: "overlay1", ID: 2},
+		{Name: "overlay2", ID: 3, Addresses: []netip.Prefix{address("10.245.0.1/24")}},
+	} {
+		v.Local, v.Remote = s.Server.Eth1.Address(topology.IPv4), s.Server.Eth1.Gateway(topology.IPv4)
+		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v))
+	}
+
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	status := p.Status()
+	var managed []string
+	for _, i := range status.Interfaces {
+		managed = append(managed, i.Name)
+		if !i.Attached {
+			t.Errorf("%s is not attached", i.Name)
+		}
+	}
+	// The second overlay has an address: somebody may be asked by it.
+	if diff := cmp.Diff([]string{"eth0", "eth1", "overlay2"}, managed); diff != "" {
+		t.Errorf("managed (-want +got):\n%s", diff)
+	}
+	unmanaged := make(map[string]string)
+	for _, i := range status.Unmanaged {
+		unmanaged[i.Name] = i.Reason
+	}
+	if diff := cmp.Diff(map[string]string{
+		"lo":            "loopback",
+		"docker0":       `ignore_interfaces "docker*"`,
+		"docker0p1":     "a port of docker0, which counts in its place",
+		"br-01234567":   `ignore_interfaces "br-*"`,
+		"br-01234567p1": "a port of br-01234567, which counts in its place",
+		"cni0":          `ignore_interfaces "cni*"`,
+		"cni0p1":        "a port of cni0, which counts in its place",
+		"web0":          "bridge with no port but veth or tap",
+		"web0p1":        "a port of web0, which counts in its place",
+		"empty0":        "bridge with no port but veth or tap",
+		"flannel.1":     `ignore_interfaces "flannel*"`,
+		"overlay1":      "no global address",
+	}, unmanaged); diff != "" {
+		t.Errorf("unmanaged, and why (-want +got):\n%s", diff)
+	}
+	for _, f := range s.Families() {
+		wantAnswers(t, s.Server, harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Server.Eth1.Address(f)), true)
+	}
+}

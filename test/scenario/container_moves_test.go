@@ -1,0 +1,161 @@
+package scenario
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// detour takes the client's way to eth1's addresses through the production
+// router, so that it comes in by eth0, or takes it back.
+func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
+	t.Helper()
+	server := netip.PrefixFrom(n.Server.Eth1.Address(f), n.Server.Eth1.Address(f).BitLen())
+	core, err := n.Production.Interface("core")
+	harness.Must(t, err)
+	routes := map[*topology.Host]topology.Route{
+		n.Core.Host:       {Destination: server, Via: core.Address(f)},
+		n.Production.Host: {Destination: server, Via: n.Server.Eth0.Address(f)},
+	}
+	for host, route := range routes {
+		if on {
+			harness.Must(t, host.AddRoute(route))
+		} else {
+			harness.Must(t, host.RemoveRoute(route))
+		}
+	}
+}
+
+// TestContainerMoves changes the way that a client's segments come in: a
+// container's TCP flow follows at once, one without connections after the second
+// in which nothing came by its old way.
+func TestContainerMoves(t *testing.T) {
+	s, _ := newS7(t, topology.AnySource)
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	eachKind(t, s.Network, "moves", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := published(t, s, kind, s.Server.Eth1, f)
+		askPublished(t, s, c, true)
+		for _, on := range []bool{true, false} {
+			detour(t, s.TwoNIC, f, on)
+			wires := harness.Tap(t, s.Server)
+			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			if kind != harness.TCP {
+				// The present way is up and was in use a moment ago.
+				harness.Eventually(t, "the flow moves", func() error { return movedTo(t, s, c, !on) })
+				continue
+			}
+			if on {
+				wires.WantEth0("after the detour", c.Answers())
+			} else {
+				wires.WantEth1("after the way back", c.Answers())
+			}
+		}
+	})
+	if moves := p.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp"); moves != 4 {
+		t.Errorf("%v moves of TCP flows were counted, not 4", moves)
+	}
+}
+
+// movedTo asks once more and says whether the answer left by eth1, or eth0.
+func movedTo(t *testing.T, s *topology.S7, c *harness.Conversation, eth1 bool) error {
+	t.Helper()
+	wires := harness.Tap(t, s.Server)
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	if byEth0, byEth1 := wires.Left(c.Answers()); (len(byEth1) > 0) != eth1 {
+		time.Sleep(100 * time.Millisecond) // asking at this pace is the conversation itself
+		return fmt.Errorf("%d answers left by eth0, %d by eth1", len(byEth0), len(byEth1))
+	}
+	return nil
+}
+
+// forgery is a segment that somebody else sends in a conversation, relative to
+// what the client sent last.
+type forgery struct {
+	name     string
+	seq, ack uint32
+	moves    bool
+}
+
+// forgeries are on both sides of the bounds: 64 KiB from the last sequence and
+// acknowledgement seen.
+var forgeries = []forgery{
+	{"both far", 1 << 30, 1 << 30, false},
+	{"sequence far", 70_000, 0, false},
+	{"sequence far behind", ^uint32(70_000), 0, false},
+	{"acknowledgement far", 0, 70_000, false},
+	{"acknowledgement far behind", 0, ^uint32(70_000), false},
+	{"both as expected", 0, 0, true},
+}
+
+// TestContainerForgedMove sends segments of a container's TCP flow by the other
+// interface. Without a socket of the host they are held against what was seen
+// last.
+func TestContainerForgedMove(t *testing.T) {
+	s, _ := newS7(t, topology.AnySource)
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	injector := harness.NewInjector(t, s.Server.Eth0.Peer())
+	for _, f := range s.Families() {
+		for _, forged := range forgeries {
+			t.Run(f.String()+"/"+forged.name, func(t *testing.T) {
+				wires := harness.Tap(t, s.Server)
+				c := published(t, s, harness.TCP, s.Server.Eth1, f)
+				askPublished(t, s, c, true)
+				refused := contested(p)
+				injector.Send(forged.segment(t, s, wires, c)...)
+				settleEth0(t, s.TwoNIC)
+				// The client's own questions come by eth1 and would move it back.
+				flow := p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String())
+				moved := false
+				for _, flow := range flow {
+					if flow.PeerPort == c.Peer.Port() && flow.Interface != nil {
+						moved = *flow.Interface == "eth0"
+					}
+				}
+				if moved != forged.moves {
+					t.Errorf("moved: %t, not %t", moved, forged.moves)
+				}
+				if n := contested(p) - refused; !forged.moves && n != 1 {
+					t.Errorf("%v moves counted as contested, not 1", n)
+				}
+				askPublished(t, s, c, true)
+			})
+		}
+	}
+}
+
+func contested(p *harness.Product) float64 {
+	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
+}
+
+// settleEth0 returns when the server has dealt with what was sent to eth0 so far.
+func settleEth0(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	_, err := n.Production.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: n.Server.Eth0.Address(topology.IPv4)})
+	harness.Must(t, err)
+}
+
+// segment makes the forged ACK out of the client's last segment, as the
+// production router would hand it over.
+func (f forgery) segment(t *testing.T, s *topology.S7, wires *harness.Wires, c *harness.Conversation) []gopacket.SerializableLayer {
+	t.Helper()
+	frames := wires.Eth1.Frames(c.Questions())
+	last, ok := frames[len(frames)-1].Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+	if !ok {
+		t.Fatalf("no segment: %s", frames[len(frames)-1])
+	}
+	tcp := &layers.TCP{
+		SrcPort: last.SrcPort, DstPort: last.DstPort, Window: last.Window, ACK: true,
+		Seq: last.Seq + uint32(len(last.Payload)) + f.seq, Ack: last.Ack + f.ack,
+	}
+	nic := s.Server.Eth0
+	return segmentFrame(nic.Peer().MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), tcp)
+}

@@ -1,0 +1,140 @@
+package scenario
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// corners is a server with replypath, of which everything that leaves by the wrong
+// NIC is lost.
+type corners struct {
+	*topology.TwoNIC
+	p    *harness.Product
+	eth1 exit
+}
+
+func newCorners(t *testing.T) corners {
+	t.Helper()
+	// With checksums, so that captured frames can be sent again.
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+		Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
+	})
+	nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
+	c := corners{n, harness.On(t, n.Server.Host), exit{nics, nics[1], nics[1].Peer().MAC}}
+	c.p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
+	return c
+}
+
+// setting changes a socket before it is bound or connected; nil changes nothing.
+type setting func(fd int) error
+
+func (s setting) control(_, _ string, c syscall.RawConn) (err error) {
+	if s == nil {
+		return nil
+	}
+	controlErr := c.Control(func(fd uintptr) { err = s(int(fd)) })
+	return errors.Join(controlErr, err)
+}
+
+// dialect is how TCP is spoken.
+type dialect struct {
+	multipath      bool
+	wildcard       bool // the server listens at all of its addresses
+	client, server setting
+}
+
+// pair is a TCP connection from the client to the server's eth1.
+type pair struct {
+	client, server *net.TCPConn
+	// segments are those that the server sends.
+	segments topology.Filter
+}
+
+// listen listens at the address of the server's eth1.
+func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener {
+	t.Helper()
+	config := net.ListenConfig{Control: d.server.control}
+	config.SetMultipathTCP(d.multipath)
+	at := c.Server.Eth1.Address(f).String()
+	if d.wildcard {
+		at = "::"
+	}
+	var l net.Listener
+	harness.Must(t, c.Server.Do(func() (err error) {
+		l, err = config.Listen(t.Context(), "tcp", net.JoinHostPort(at, "0"))
+		return err
+	}))
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// dial opens a connection to a listener.
+func (c corners) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *pair {
+	t.Helper()
+	at := netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
+	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
+	dialer := net.Dialer{Control: d.client.control}
+	dialer.SetMultipathTCP(d.multipath)
+	ctx := harness.Within(t, harness.AnswerTime)
+	harness.Must(t, c.Client.Do(func() error {
+		conn, err := dialer.DialContext(ctx, "tcp", at.String())
+		if err == nil {
+			p.client = conn.(*net.TCPConn)
+		}
+		return err
+	}))
+	t.Cleanup(func() { p.client.Close() })
+	return p
+}
+
+// accept takes the server's end of the connection.
+func (p *pair) accept(t *testing.T, l net.Listener) {
+	t.Helper()
+	harness.Must(t, l.(*net.TCPListener).SetDeadline(time.Now().Add(harness.AnswerTime)))
+	p.server = harness.Must1[net.Conn](t)(l.Accept()).(*net.TCPConn)
+	t.Cleanup(func() { p.server.Close() })
+}
+
+// connect opens a connection and takes both of its ends.
+func (c corners) connect(t *testing.T, f topology.Family, d dialect) *pair {
+	t.Helper()
+	l := c.listen(t, f, d)
+	p := c.dial(t, f, l, d)
+	p.accept(t, l)
+	return p
+}
+
+// wantEth1 runs what makes the server send, and wants that by eth1.
+func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
+	t.Helper()
+	exits := harness.TapAll(t, c.eth1.nics...)
+	run()
+	c.eth1.want(exits, what, p.segments)
+}
+
+// eachCorner runs a subtest for each family.
+func (c corners) eachCorner(t *testing.T, run func(*testing.T, topology.Family)) {
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) { run(t, f) })
+	}
+}
+
+// wait returns when a capture has the frame.
+func wait(t *testing.T, at *topology.Capture, frame topology.Filter) *topology.Frame {
+	t.Helper()
+	return harness.Must1[*topology.Frame](t)(at.Wait(harness.Within(t, harness.AnswerTime), frame))
+}
+
+// goOn has both ends speak in turns.
+func (p *pair) goOn(t *testing.T) {
+	t.Helper()
+	talk(t, p.client, p.server)
+	talk(t, p.server, p.client)
+}

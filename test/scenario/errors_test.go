@@ -1,0 +1,389 @@
+package scenario
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// kind is type and code of an ICMP message.
+type kind struct{ kind, code uint8 }
+
+// provocation is a packet that its receiver answers with an ICMP error.
+type provocation struct {
+	name string
+	// error is what it is answered with.
+	error map[topology.Family]kind
+	// packet is its IP header, with what has to be changed in it, and what follows.
+	// The mark stands in it where every error quotes it.
+	packet func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer
+}
+
+// kinds are those of both families.
+func kinds(v4, v6 kind) map[topology.Family]kind {
+	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
+}
+
+// Numbers that no header of the libraries in use has.
+const (
+	experimental  = 253  // a protocol (RFC 3692, 2.1)
+	unknownOption = 0x9e // of IPv6: to be answered with an error (RFC 8200, 4.2; RFC 4727, 3.2)
+)
+
+// answeredWithErrors are packets to a host that it answers with errors: port and
+// protocol unreachable, reassembly time exceeded, parameter problem.
+var answeredWithErrors = []provocation{
+	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
+	}},
+	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{withProtocol(ip, experimental), mark}
+	}},
+	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, harness.EchoPort), mark)
+	}},
+	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
+	}},
+	{"reassembly of a handshake", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), toEight, mark)
+	}},
+	{"reassembly of an echo", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		protocol, echo := echoOf(ip)
+		return firstFragment(ip, protocol, echo, mark)
+	}},
+	{"reassembly of an unknown protocol", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return firstFragment(ip, experimental, mark)
+	}},
+	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
+	}},
+	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
+	}},
+	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		protocol, echo := echoOf(ip)
+		return badOption(ip, protocol, echo, mark)
+	}},
+	// To IPv4 these are protocols that it does not know.
+	{"option for every hop", kinds(kind{3, 2}, kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		option := gopacket.Payload{byte(layers.IPProtocolUDP), 0, unknownOption, 4, 0, 0, 0, 0}
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
+	}},
+	{"fragment of a length that none has", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
+	}},
+	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
+	}},
+}
+
+var (
+	reassembly = kinds(kind{11, 1}, kind{3, 1})
+	parameter  = kinds(kind{12, 0}, kind{4, 2})
+)
+
+// toEight makes the 20 bytes of a TCP header divisible by 8.
+var toEight = gopacket.Payload(make([]byte, 4))
+
+// withProtocol says what follows an IP header.
+func withProtocol(ip gopacket.NetworkLayer, protocol layers.IPProtocol) gopacket.SerializableLayer {
+	switch header := ip.(type) {
+	case *layers.IPv4:
+		header.Protocol = protocol
+		return header
+	case *layers.IPv6:
+		header.NextHeader = protocol
+		return header
+	}
+	panic("no IP header")
+}
+
+// udpTo is the header of a datagram.
+func udpTo(ip gopacket.NetworkLayer, port uint16) *layers.UDP {
+	udp := &layers.UDP{SrcPort: 4000, DstPort: layers.UDPPort(port)}
+	_ = udp.SetNetworkLayerForChecksum(ip)
+	return udp
+}
+
+// tcpTo is the header of a segment to a port that nobody listens at.
+func tcpTo(ip gopacket.NetworkLayer, tcp layers.TCP) *layers.TCP {
+	tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = 4000, closedPort, 1000, 2000, 1000
+	_ = tcp.SetNetworkLayerForChecksum(ip)
+	return &tcp
+}
+
+// echoOf is a request, whose ICMPv6 header comes with an identifier behind it.
+func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket.SerializableLayer) {
+	if _, ok := ip.(*layers.IPv4); ok {
+		return layers.IPProtocolICMPv4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: 77, Seq: 1}
+	}
+	// No checksum: nobody gets as far as that.
+	return layers.IPProtocolICMPv6, gopacket.Payload{layers.ICMPv6TypeEchoRequest, 0, 0, 0, 0, 77, 0, 1}
+}
+
+// firstFragment is the beginning of a packet whose rest never comes. What ends it
+// tells it from the others.
+func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+	mark := rest[len(rest)-1].(gopacket.Payload)
+	return fragmentOf(ip, protocol, uint16(crc32.ChecksumIEEE(mark)), 0, true, rest...)
+}
+
+// fragmentOf is a fragment at an offset in bytes, whose rest has so many that the
+// next one's is divisible by 8.
+func fragmentOf(ip gopacket.NetworkLayer, protocol layers.IPProtocol, id uint16, offset int, more bool, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+	if header, ok := ip.(*layers.IPv4); ok {
+		header.Protocol, header.Id, header.FragOffset = protocol, id, uint16(offset/8)
+		if more {
+			header.Flags = layers.IPv4MoreFragments
+		}
+		return append([]gopacket.SerializableLayer{header}, rest...)
+	}
+	fragment := gopacket.Payload{byte(protocol), 0, byte(offset >> 8), byte(offset), 0, 0, byte(id >> 8), byte(id)}
+	if more {
+		fragment[3] |= 1
+	}
+	return append([]gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
+}
+
+// badOption has an IPv4 option (record route) that is shorter than it can be, or an
+// IPv6 destination option that nobody knows.
+func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+	if header, ok := ip.(*layers.IPv4); ok {
+		header.Protocol = protocol
+		header.Options = []layers.IPv4Option{{OptionType: 7, OptionLength: 2}}
+		return append([]gopacket.SerializableLayer{header}, rest...)
+	}
+	option := gopacket.Payload{byte(protocol), 0, unknownOption, 4, 0, 0, 0, 0}
+	return append([]gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Destination), option}, rest...)
+}
+
+// mark is what a provocation is known by, wherever it is quoted.
+func (p provocation) mark(f topology.Family) gopacket.Payload {
+	mark := make(gopacket.Payload, 40) // divisible by 8, as first fragments have to be
+	copy(mark, fmt.Sprintf("%s/%s", f, p.name))
+	return mark
+}
+
+// frame puts the provocation into a frame.
+func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) []gopacket.SerializableLayer {
+	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, 0)
+	return append([]gopacket.SerializableLayer{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
+}
+
+// answer matches the error that it is answered with.
+func (p provocation) answer(f topology.Family) topology.Filter {
+	return topology.All(icmpOf(f, p.error[f]), quoting(p.mark(f)))
+}
+
+// icmpOf matches an ICMP message.
+func icmpOf(f topology.Family, k kind) topology.Filter {
+	protocol := map[topology.Family]layers.IPProtocol{topology.IPv4: layers.IPProtocolICMPv4, topology.IPv6: layers.IPProtocolICMPv6}[f]
+	return topology.All(topology.Protocol(protocol), func(frame *topology.Frame) bool {
+		return frame.ICMPType == k.kind && frame.ICMPCode == k.code
+	})
+}
+
+// quoting matches frames that have these bytes anywhere.
+func quoting(mark []byte) topology.Filter {
+	return func(frame *topology.Frame) bool { return bytes.Contains(frame.Data, mark) }
+}
+
+// promptErrors has a host send every error, and those about fragments within a
+// second.
+func promptErrors(t *testing.T, host *topology.Host) {
+	t.Helper()
+	for key, value := range map[string]string{
+		// A limit of 0 would leave nothing for other limits of the same peer.
+		"net/ipv4/icmp_ratemask": "0", "net/ipv6/icmp/ratemask": "255",
+		"net/ipv4/ipfrag_time": "1", "net/ipv6/ip6frag_time": "1",
+	} {
+		harness.Must(t, host.SetSysctl(key, value))
+	}
+}
+
+// provoke has what is behind a server's eth1 send packets there, and returns when
+// each of them has been answered with its error, wherever that left.
+func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family]netip.Addr, provocations []provocation) *harness.Wires {
+	t.Helper()
+	wires := harness.Tap(t, server)
+	at := server.Eth1.Peer()
+	injector := harness.NewInjector(t, at)
+	for _, f := range both {
+		for _, p := range provocations {
+			injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
+		}
+	}
+	harness.Eventually(t, "every packet is answered with its error", func() error {
+		for _, f := range both {
+			for _, p := range provocations {
+				if eth0, eth1 := wires.Left(p.answer(f)); len(eth0)+len(eth1) == 0 {
+					return fmt.Errorf("%s, %s: no answer; by eth0 %s", f, p.name, harness.Describe(wires.Eth0.Frames(topology.Any)))
+				}
+			}
+		}
+		return nil
+	})
+	return wires
+}
+
+// addressesOf are those of an interface.
+func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
+	return map[topology.Family]netip.Addr{topology.IPv4: i.Address(topology.IPv4), topology.IPv6: i.Address(topology.IPv6)}
+}
+
+// errorsBy wants the error about each of the packets by one of the server's NICs,
+// and returns all of them.
+func errorsBy(wires *harness.Wires, eth1 bool, provocations []provocation) (frames []*topology.Frame) {
+	for _, f := range both {
+		for _, p := range provocations {
+			want := wires.WantEth0
+			if eth1 {
+				want = wires.WantEth1
+			}
+			frames = append(frames, want(fmt.Sprintf("the error about %s, %s", p.name, f), p.answer(f))...)
+		}
+	}
+	return frames
+}
+
+// counted is what the metrics say about packets from eth0 to eth1.
+type counted struct{ asymmetric, corrected, bytes, observed, uncorrected float64 }
+
+func countedBy(p *harness.Product) counted {
+	m := p.Metrics()
+	sum := func(name string, labels ...string) float64 {
+		return m.Sum("replypath_"+name+"_total", append(labels, "from_interface=eth0", "to_interface=eth1")...)
+	}
+	return counted{
+		sum("asymmetric_packets"), sum("corrected_packets"), sum("corrected_bytes"),
+		sum("uncorrected_packets", "reason=observe"), sum("uncorrected_packets"),
+	}
+}
+
+// wantCounted wants the metrics to have grown by these frames.
+func wantCounted(t *testing.T, p *harness.Product, before counted, frames []*topology.Frame, moved bool) {
+	t.Helper()
+	n, size := float64(len(frames)), float64(harness.Bytes(frames))
+	want := counted{before.asymmetric + n, before.corrected, before.bytes, before.observed + n, before.uncorrected + n}
+	if moved {
+		want = counted{before.asymmetric + n, before.corrected + n, before.bytes + size, before.observed, before.uncorrected}
+	}
+	if got := countedBy(p); got != want {
+		t.Errorf("counted %+v, not %+v", got, want)
+	}
+}
+
+// TestErrors has a server answer with ICMP errors of every kind: each leaves by the
+// NIC of the packet that it is about, and is counted; without replypath, and in mode
+// observe, by the routed one.
+func TestErrors(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	promptErrors(t, n.Server.Host)
+	ask := func() *harness.Wires {
+		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), answeredWithErrors)
+	}
+	errorsBy(ask(), false, answeredWithErrors)
+
+	p := harness.On(t, n.Server.Host)
+	p.Start("--observe")
+	before := countedBy(p)
+	wantCounted(t, p, before, errorsBy(ask(), false, answeredWithErrors), false)
+
+	p.Expect(0, "mode", "enforce")
+	before = countedBy(p)
+	wantCounted(t, p, before, errorsBy(ask(), true, answeredWithErrors), true)
+}
+
+// TestRefusedDatagram has a client ask a port that nobody listens at, with datagrams
+// that come in one piece and in fragments: its connected socket learns that.
+func TestRefusedDatagram(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	promptErrors(t, n.Server.Host)
+	ask := func(t *testing.T, f topology.Family, size int, patience time.Duration) (*harness.Wires, topology.Filter, error) {
+		wires := harness.Tap(t, n.Server)
+		ctx := harness.Within(t, harness.AnswerTime)
+		conn := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", netip.AddrPortFrom(n.Server.Eth1.Address(f), closedPort).String()))
+		defer conn.Close()
+		harness.Must1[int](t)(conn.Write(make([]byte, size)))
+		answer := topology.All(icmpOf(f, answeredWithErrors[0].error[f]), topology.To(n.ClientEth0.Address(f)))
+		harness.Eventually(t, "the error leaves", func() error {
+			if eth0, eth1 := wires.Left(answer); len(eth0)+len(eth1) == 0 {
+				return errors.New("not seen")
+			}
+			return nil
+		})
+		return wires, answer, read(t, conn, patience)
+	}
+	each := func(run func(f topology.Family, size int)) {
+		for _, f := range both {
+			for _, size := range []int{10, largeDatagram} {
+				run(f, size)
+			}
+		}
+	}
+	each(func(f topology.Family, size int) {
+		wires, answer, err := ask(t, f, size, harness.SilenceTime)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s, %d bytes, without replypath: %v", f, size, err)
+		}
+		wires.WantEth0("without replypath", answer)
+	})
+	harness.On(t, n.Server.Host).Start()
+	each(func(f topology.Family, size int) {
+		wires, answer, err := ask(t, f, size, harness.AnswerTime)
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("%s, %d bytes: %v", f, size, err)
+		}
+		wires.WantEth1("the error", answer)
+	})
+}
+
+// TestErrorsOfSeveralRouters has several routers of one NIC bring packets that are
+// answered with errors: each error goes back through its own.
+func TestErrorsOfSeveralRouters(t *testing.T) {
+	for _, nextHop := range []string{"auto", "last-hop"} {
+		for _, routed := range []string{"eth0", "eth1"} {
+			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { testErrorsOfSeveralRouters(t, nextHop, routed) })
+		}
+	}
+}
+
+func testErrorsOfSeveralRouters(t *testing.T, nextHop, routed string) {
+	r, alone := newSeveralRouters(t, routed)
+	promptErrors(t, r.Server.Host)
+	provocations := answeredWithErrors[:2] // without a second for the others
+	ask := func(want func(router int) exit) {
+		for i, router := range r.Inside {
+			injector := harness.NewInjector(t, router)
+			for _, f := range both {
+				for _, p := range provocations {
+					exits := harness.TapAll(t, r.nics...)
+					// Every router brings somebody else's.
+					from := addresses(fmt.Sprintf("10.9.0.%d", 101+i), fmt.Sprintf("2001:db8:9::%d", 101+i))[f]
+					injector.Send(p.frame(router.MAC, r.Server.Eth1.MAC, from, r.Server.Eth1.Address(f))...)
+					answer := topology.All(p.answer(f), topology.To(from))
+					wait(t, exits.At(want(i).by), topology.All(answer, topology.Going(topology.Received)))
+					want(i).want(exits, p.name, answer)
+				}
+			}
+		}
+	}
+	ask(func(int) exit { return alone })
+	r.start(t, nextHop)
+	ask(func(router int) exit { return r.to(r.Inside[router].MAC) })
+}

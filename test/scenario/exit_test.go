@@ -1,0 +1,139 @@
+package scenario
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// exit is how answers leave a server: by one of its NICs, to a MAC.
+type exit struct {
+	nics []*topology.Interface // all of the server's that answers could leave by
+	by   *topology.Interface
+	to   net.HardwareAddr
+}
+
+// wantAnswers asks a few questions and wants all of the answers, and every one of
+// them by this exit. Answers are seen as they leave the server, which may be behind
+// a translation.
+func (e exit) wantAnswers(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	askAll(t, c)
+	if c.Kind == harness.TCP {
+		harness.Must(t, c.Close())
+		fin := topology.All(answers, topology.Flags(topology.FIN, topology.FIN), topology.Going(topology.Received))
+		if _, err := exits.At(e.by).Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
+			t.Errorf("the server's end of the connection: %v", err)
+		}
+	}
+	exits.Want(c.String(), answers, e.by, e.to)
+}
+
+// wantQuestions has the server ask somebody, and wants all of its questions by this exit.
+func (e exit) wantQuestions(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	askAll(t, c)
+	exits.Want("what the server opened: "+c.String(), c.Questions(), e.by, e.to)
+}
+
+// want wants frames, and every one of them by this exit.
+func (e exit) want(seen *harness.Exits, what string, frames topology.Filter) {
+	seen.Want(what, frames, e.by, e.to)
+}
+
+// askDatagram asks an echo server by a connected UDP socket.
+func askDatagram(t *testing.T, conn net.Conn) {
+	t.Helper()
+	harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	_, err := conn.Write([]byte("question"))
+	harness.Must(t, err)
+	_, err = conn.Read(make([]byte, 100))
+	harness.Must(t, err)
+}
+
+// wantLost asks in vain: the answers leave by this exit, but never come to who
+// asked.
+func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	if err := askUntilLost(t, c, exits.At(e.by), answers); err == nil {
+		t.Errorf("%s was answered, although its answer left the wrong way", c)
+	}
+	exits.Want(c.String(), answers, e.by, e.to)
+}
+
+// wantNoAnswer asks in vain: the question comes in by one of the server's NICs, the
+// first, and is dropped there, so that no answer leaves by any.
+func wantNoAnswer(t *testing.T, c *harness.Conversation, nics ...*topology.Interface) {
+	t.Helper()
+	exits := harness.TapAll(t, nics...)
+	if err := askUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
+		t.Errorf("%s was answered", c)
+	}
+	for _, nic := range nics {
+		if left := exits.Left(nic, c.Answers()); len(left) > 0 {
+			t.Errorf("%s: by %s left %s", c, nic.Name, harness.Describe(left))
+		}
+	}
+}
+
+// askAll asks questions of several sizes and wants the answers.
+func askAll(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	for _, size := range []int{1, 1000, 60_000} {
+		if c.Kind != harness.TCP && size > 1000 {
+			continue // would be fragmented
+		}
+		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// askInVain asks until an answer has passed a capture and has had the time to
+// arrive, and returns what became of the question.
+func askInVain(t *testing.T, c *harness.Conversation, passes *topology.Capture) error {
+	t.Helper()
+	return askUntilLost(t, c, passes, c.Answers())
+}
+
+// askUntilLost asks until a frame, of an answer as a rule, has passed a capture and
+// has had the time to arrive, and returns what became of the question.
+func askUntilLost(t *testing.T, c *harness.Conversation, passes *topology.Capture, frame topology.Filter) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	asked := make(chan error, 1)
+	go func() { asked <- c.Ask(ctx) }()
+	if _, err := passes.Wait(ctx, frame); err != nil {
+		t.Errorf("%s: not seen: %v", c, err)
+	}
+	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	defer silence.Stop()
+	return <-asked
+}
+
+// The families of a network, as many tests use them.
+var (
+	both = []topology.Family{topology.IPv4, topology.IPv6}
+	ipv4 = both[:1]
+)
+
+// eachQuestion runs a subtest for each family and kind of question.
+func eachQuestion(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
+	eachQuestionOf(t, both, name, run)
+}
+
+// eachQuestionOf is eachQuestion for some families.
+func eachQuestionOf(t *testing.T, families []topology.Family, name string, run func(*testing.T, topology.Family, harness.Kind)) {
+	for _, f := range families {
+		for _, kind := range harness.Kinds {
+			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
+		}
+	}
+}

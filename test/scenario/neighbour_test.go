@@ -1,0 +1,115 @@
+package scenario
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestColdNeighbour has the server lose the MAC of one of its gateways, or of both,
+// and a client ask eth1 that very moment. The answer leaves by eth1, and it costs a
+// retransmission at most, also where routers check sources: they do not answer an
+// ARP request that has the address of the other NIC for its source, which is what
+// the kernel sends for the first answer.
+func TestColdNeighbour(t *testing.T) {
+	for _, policy := range []topology.Policy{topology.AnySource, topology.StrictSource} {
+		t.Run(policy.String(), func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy, Eth1Metric: 5000})
+			harness.On(t, n.Server.Host).Start()
+			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
+			for name, loss := range losses {
+				for _, f := range both {
+					loseAndAsk(t, n, f, name, loss, eth0)
+					loseAndAsk(t, n, f, name, loss, eth1)
+					loseAndAsk(t, n, f, name, loss, eth0, eth1)
+				}
+			}
+		})
+	}
+}
+
+// losses are how the kernel comes to know a MAC no more, as commands.
+var losses = map[string]string{
+	"cold":   "ip neighbour del %s dev %s",
+	"failed": "ip neighbour change %s dev %s nud failed",
+	"stale":  "ip neighbour change %s dev %s nud stale",
+}
+
+// loseAndAsk has the gateways of some NICs lost, one of the losses, and asks eth1.
+func loseAndAsk(t *testing.T, n *topology.TwoNIC, f topology.Family, name, loss string, nics ...*topology.Interface) {
+	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		harness.Must(t, nic.Resolve(harness.Within(t, harness.AnswerTime), nic.Gateway(f)))
+	}
+	var script, names []string
+	for _, nic := range nics {
+		script = append(script, fmt.Sprintf(loss, nic.Gateway(f), nic.Name))
+		names = append(names, nic.Name)
+	}
+	t.Run(fmt.Sprintf("%s %s/%s", name, strings.Join(names, " and "), f), func(t *testing.T) {
+		harness.Shell(t, n.Server.Host, strings.Join(script, "\n"))
+		askOnceMore(t, n, f)
+	})
+}
+
+// askOnceMore has the client open a connection to eth1 and wants it answered by
+// eth1 after two attempts at most.
+func askOnceMore(t *testing.T, n *topology.TwoNIC, f topology.Family) {
+	t.Helper()
+	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	exits.Want(c.String(), c.Answers(), n.Server.Eth1, n.Server.Eth1.Peer().MAC)
+	syn := topology.All(c.Questions(), topology.Flags(topology.SYN, topology.SYN))
+	if sent := exits.Came(n.Server.Eth1, syn); len(sent) > 2 {
+		t.Errorf("the client needed %s", harness.Describe(sent))
+	}
+}
+
+// TestDeafGateway has eth1's gateway answer no request for its MAC any more, so
+// that the kernel's entry is incomplete and then failed. Answers go on to where the
+// questions come from, at once.
+func TestDeafGateway(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, family := range []string{"ipv4", "ipv6"} { // fails soon
+		harness.Must(t, n.Server.SetSysctl("net/"+family+"/neigh/eth1/retrans_time_ms", "100"))
+	}
+	for _, f := range both {
+		askOnceMore(t, n, f)
+	}
+	// Entries that the router has do not have to be resolved again meanwhile.
+	for _, f := range both {
+		harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
+	}
+	harness.Nft(t, n.Replication.Host, `
+		table arp deaf {
+			chain input { type filter hook input priority filter; policy drop; }
+		}
+		table ip6 deaf {
+			chain input { type filter hook input priority filter
+				icmpv6 type nd-neighbor-solicit drop
+			}
+		}`)
+	for _, f := range both {
+		harness.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
+		for _, state := range []string{"incomplete", "failed"} {
+			harness.Eventually(t, "the gateway is "+state, func() error {
+				for _, g := range p.Status().Interface("eth1").Gateways {
+					if g.Address == n.Server.Eth1.Gateway(f).String() && g.State != state {
+						return fmt.Errorf("%s is %s", g.Address, g.State)
+					}
+				}
+				return nil
+			})
+			for _, kind := range harness.Kinds {
+				c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+				nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
+				exit{nics, n.Server.Eth1, n.Server.Eth1.Peer().MAC}.wantAnswers(t, c, c.Answers())
+			}
+		}
+	}
+}

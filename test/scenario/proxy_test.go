@@ -1,0 +1,229 @@
+package scenario
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// proxyPort is where local proxies listen; nobody asks for it.
+const proxyPort = 8081
+
+// TestRedirect has the host redirect a port to a server of its own.
+func TestRedirect(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	loadRules(t, n.Server.Host, `
+		table inet proxy {
+			chain prerouting {
+				type nat hook prerouting priority dstnat
+				meta l4proto { tcp, udp } th dport 80 redirect to :8081
+			}
+		}`)
+	ask := func(kind harness.Kind, f topology.Family) *harness.Conversation {
+		c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+		if kind != harness.Ping {
+			c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
+		}
+		return c
+	}
+	for _, f := range n.Families() {
+		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), proxyPort))
+	}
+	eachKind(t, n.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantLost(t, n.Server, ask(kind, f), n.ClientEth0)
+	})
+	harness.On(t, n.Server.Host).Start()
+	eachKind(t, n.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, n.Server, ask(kind, f), true)
+	})
+}
+
+// TestTransparentProxy has a proxy on the host answer for others (nftables'
+// tproxy): for the host's own address, and for one behind it, which is a
+// forwarded flow as far as addresses tell.
+func TestTransparentProxy(t *testing.T) {
+	n := newProxied(t)
+	eachProxied(t, n, "without replypath", func(t *testing.T, c *harness.Conversation, _ bool) {
+		wantLost(t, n.Server, c, n.ClientEth0)
+	})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachProxied(t, n, "local", func(t *testing.T, c *harness.Conversation, own bool) {
+		if own {
+			wantAnswers(t, n.Server, c, true)
+		} else {
+			wantLost(t, n.Server, c, n.ClientEth0)
+		}
+	})
+	p.Expect(0, "detach", "--stop")
+	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
+	eachProxied(t, n, "all", func(t *testing.T, c *harness.Conversation, _ bool) {
+		wantAnswers(t, n.Server, c, true)
+	})
+}
+
+// behind are addresses that are reached through the server, for which its proxy
+// answers.
+var behind = addresses("10.50.0.1", "2001:db8:50::1")
+
+// newProxied builds the network with the proxy on the server.
+func newProxied(t *testing.T) *topology.TwoNIC {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	for _, f := range n.Families() {
+		core, err := n.Replication.Interface("core")
+		harness.Must(t, err)
+		to := netip.PrefixFrom(behind[f], behind[f].BitLen())
+		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
+		harness.Must(t, n.Replication.AddRoute(topology.Route{Destination: to, Via: n.Server.Eth1.Address(f)}))
+	}
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/ip_forward", "1"))
+	harness.Must(t, n.Server.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
+	loadRules(t, n.Server.Host, `
+		table inet proxy {
+			chain prerouting {
+				type filter hook prerouting priority mangle
+				meta l4proto { tcp, udp } th dport 80 tproxy to :8081 meta mark set 1 accept
+			}
+		}`)
+	for _, ip := range []string{"ip -4", "ip -6"} {
+		run(t, n.Server.Host, ip+" rule add fwmark 1 lookup 100")
+		run(t, n.Server.Host, ip+" route add local default dev lo table 100")
+	}
+	serveTransparently(t, n.Server.Host)
+	return n
+}
+
+// eachProxied runs a subtest for TCP and UDP to the server's own address and to
+// one behind it.
+func eachProxied(t *testing.T, n *topology.TwoNIC, name string, run func(t *testing.T, c *harness.Conversation, own bool)) {
+	for _, f := range n.Families() {
+		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+			for what, to := range map[string]netip.Addr{"own address": n.Server.Eth1.Address(f), "address behind": behind[f]} {
+				t.Run(name+"/"+what+"/"+f.String()+"/"+string(kind), func(t *testing.T) {
+					c := harness.NewConversation(t, kind, n.ClientEth0, to)
+					c.Self = netip.AddrPortFrom(to, publishedPort)
+					run(t, c, to != behind[f])
+				})
+			}
+		}
+	}
+}
+
+// transparent has a socket take what is for other addresses, and answer from
+// these.
+func transparent(_, _ string, c syscall.RawConn) error {
+	var err error
+	controlErr := c.Control(func(fd uintptr) {
+		for _, option := range []struct{ level, name int }{
+			{unix.SOL_SOCKET, unix.SO_REUSEADDR},
+			{unix.SOL_IPV6, unix.IPV6_TRANSPARENT},
+			{unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR},
+			{unix.SOL_IP, unix.IP_TRANSPARENT},
+			{unix.SOL_IP, unix.IP_RECVORIGDSTADDR},
+		} {
+			// An IPv4 socket has none of IPv6's options.
+			if e := unix.SetsockoptInt(int(fd), option.level, option.name, 1); e != nil && option.level != unix.SOL_IPV6 {
+				err = errors.Join(err, e)
+			}
+		}
+	})
+	return errors.Join(controlErr, err)
+}
+
+// serveTransparently echoes TCP and UDP as a transparent proxy does.
+func serveTransparently(t *testing.T, host *topology.Host) {
+	t.Helper()
+	config := net.ListenConfig{Control: transparent}
+	config.SetMultipathTCP(false)
+	for _, at := range []string{"0.0.0.0:8081", "[::]:8081"} {
+		version := "4"
+		if at[0] == '[' {
+			version = "6"
+		}
+		harness.Must(t, host.Do(func() error {
+			l, err := config.Listen(t.Context(), "tcp"+version, at)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			go echoConnections(l)
+			conn, err := config.ListenPacket(t.Context(), "udp"+version, at)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { conn.Close() })
+			go echoTransparently(host, config, conn.(*net.UDPConn))
+			return nil
+		}))
+	}
+}
+
+func echoConnections(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
+		}()
+	}
+}
+
+// echoTransparently answers each datagram from the address that it was for.
+func echoTransparently(host *topology.Host, config net.ListenConfig, conn *net.UDPConn) {
+	buffer, control := make([]byte, 1<<16), make([]byte, 256)
+	for {
+		n, c, _, from, err := conn.ReadMsgUDPAddrPort(buffer, control)
+		if err != nil {
+			return
+		}
+		asked, err := originalDestination(control[:c])
+		if err != nil {
+			continue // the asker notices
+		}
+		_ = host.Do(func() error {
+			answer, err := config.ListenPacket(context.Background(), "udp", asked.String())
+			if err != nil {
+				return err
+			}
+			defer answer.Close()
+			_, err = answer.WriteTo(buffer[:n], net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr().Unmap(), from.Port())))
+			return err
+		})
+	}
+}
+
+// originalDestination reads the socket address that IP_RECVORIGDSTADDR brings:
+// family, port and address (struct sockaddr_in and sockaddr_in6).
+func originalDestination(control []byte) (netip.AddrPort, error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, m := range messages {
+		var address netip.Addr
+		switch {
+		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= 8:
+			address = netip.AddrFrom4([4]byte(m.Data[4:8]))
+		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= 24:
+			address = netip.AddrFrom16([16]byte(m.Data[8:24]))
+		default:
+			continue
+		}
+		return netip.AddrPortFrom(address, binary.BigEndian.Uint16(m.Data[2:4])), nil
+	}
+	return netip.AddrPort{}, errors.New("no original destination")
+}

@@ -1,0 +1,125 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const s3bPage = "s3b-lvs-nat-redirects"
+
+// newS3b builds S2 with a director that translates as IPVS does, without the
+// connection tracking of netfilter, and so sends ICMP redirects to the real
+// server for what it sends back by the interface that it came in by: netfilter
+// drops redirects of connections that it translates itself (nf_nat_proto.c,
+// nf_nat_icmp_reply_translation). The source is put back after the director has
+// forwarded, as IPVS does, because the redirect goes to the source.
+func newS3b(t *testing.T) *topology.S2 {
+	t.Helper()
+	s := harness.Build(t, topology.NewS2)
+	harness.Nft(t, s.Balancer.Host, `table inet director {
+		chain prerouting { type filter hook prerouting priority raw;
+			ip daddr 10.0.0.1 ip daddr set 192.168.1.200 notrack
+			ip6 daddr 2001:db8::1 ip6 daddr set 2001:db8:1::200 notrack
+		}
+		chain forward { type filter hook forward priority filter;
+			ip saddr 192.168.1.200 ip saddr set 10.0.0.1
+			ip6 saddr 2001:db8:1::200 ip6 saddr set 2001:db8::1
+		}
+	}`)
+	// A host takes an IPv6 redirect from the link-local address of its gateway only.
+	harness.Shell(t, s.Balancer.Host, `
+		ip -6 address flush dev eth0 scope link
+		ip -6 address add fe80::1/64 dev eth0 nodad`)
+	for _, f := range s.Families() {
+		harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+	}
+	return s
+}
+
+// redirect matches an ICMP redirect (RFC 792) or an IPv6 one (RFC 4861, 4.5).
+func redirect(f *topology.Frame) bool {
+	return f.Source.IsValid() && (f.Source.Is4() && f.Protocol == 1 && f.ICMPType == 5 ||
+		f.Source.Is6() && f.Protocol == 58 && f.ICMPType == 137)
+}
+
+// TestS3b has the director teach the real server a short cut to a client in its
+// own network. The routes that send answers by the director serve until then;
+// with next_hop last-hop it changes nothing, with those routes and without.
+func TestS3b(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) { testS3b(t, f) })
+	}
+}
+
+func testS3b(t *testing.T, f topology.Family) {
+	s := newS3b(t)
+	harness.ReadRecipe(t, s3bPage).Run(s.Server, "The routes")
+	toClient := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.ClientEth0.MAC}
+	toDirector := exit{toClient.nics, s.ServerEth0, s.BalancerEth0.MAC}
+	each := func(name string, run func(*testing.T, *harness.Conversation, topology.Filter)) {
+		for _, kind := range harness.Kinds {
+			t.Run(name+"/"+string(kind), func(t *testing.T) {
+				c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+				run(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
+			})
+		}
+	}
+
+	teach(t, s, f)
+	each("without replypath", toClient.wantLost)
+	p := harness.On(t, s.Server)
+	p.Start("--config", harness.ReadRecipe(t, s3bPage).Config("With replypath"))
+	each("with the short cut", toDirector.wantAnswers)
+	direct := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.ServerEth0.Address(f))
+	toClient.wantAnswers(t, direct, direct.Answers())
+	harness.ReadRecipe(t, s3bPage).Run(s.Server, "With replypath")
+	each("without the routes", toDirector.wantAnswers)
+}
+
+// teach has the client ask by pings until the director's redirects have taught
+// the real server to answer past it. The first answers, by the director, arrive.
+func teach(t *testing.T, s *topology.S2, f topology.Family) {
+	t.Helper()
+	taught := harness.Capture(t, s.ServerEth0)
+	ctx := harness.Within(t, harness.AnswerTime)
+	p := harness.Must1[*topology.Pinger](t)(s.Client.NewPinger(ctx, topology.Echo{To: s.Virtual(f)}))
+	defer p.Close()
+	_, err := p.Ping(ctx)
+	harness.Must(t, err)
+	_, err = taught.Wait(ctx, redirect)
+	harness.Must(t, err)
+	harness.Eventually(t, "the server answers past the director", func() error {
+		ctx, cancel := context.WithTimeout(ctx, harness.SilenceTime)
+		defer cancel()
+		// The last of them is not answered, and that is the point.
+		_, _ = p.Ping(ctx)
+		if taught.Count(topology.All(topology.EchoReply, topology.ToMAC(s.ClientEth0.MAC))) == 0 {
+			return fmt.Errorf("%d redirects reached the server, to no avail", taught.Count(redirect))
+		}
+		return nil
+	})
+}
+
+// TestS3bDeaf runs the set-up that replypath replaces: the routes, and redirects
+// that the server does not listen to.
+func TestS3bDeaf(t *testing.T) {
+	s := newS3b(t)
+	for _, heading := range []string{"The routes", "With routes and without redirects"} {
+		harness.ReadRecipe(t, s3bPage).Run(s.Server, heading)
+	}
+	toDirector := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC}
+	taught := harness.Capture(t, s.ServerEth0)
+	for _, round := range []string{"first", "again"} {
+		eachQuestion(t, round, func(t *testing.T, f topology.Family, kind harness.Kind) {
+			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+			toDirector.wantAnswers(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
+		})
+	}
+	if taught.Count(redirect) == 0 {
+		t.Error("no redirect reached the server")
+	}
+}

@@ -1,0 +1,137 @@
+package scenario
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const s3cPage = "s3c-one-server-two-directors"
+
+// s3c is the network with directors that translate, and the ways to them.
+type s3c struct {
+	*topology.S3c
+	to [2]exit
+}
+
+func newS3c(t *testing.T) s3c {
+	t.Helper()
+	s := s3c{S3c: harness.Build(t, topology.NewS3c)}
+	for i, director := range s.Directors {
+		for _, f := range s.Families() {
+			harness.Serve(t, s.Server, s.Real(i, f))
+			destinationNAT(t, director.Host, [2]netip.Addr{s.Virtual(i, f), s.Real(i, f)})
+		}
+		nic := s.ServerEth0
+		s.to[i] = exit{[]*topology.Interface{nic}, nic, s.DirectorEth0[i].MAC}
+	}
+	return s
+}
+
+// by has the client ask by a director, and holds the answers as the server sends
+// them against a want.
+func (s s3c) by(director int, want func(*testing.T, *harness.Conversation, topology.Filter)) func(*testing.T, topology.Family, harness.Kind) {
+	return func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
+		want(t, c, c.Behind(s.Real(director, f)).Answers())
+	}
+}
+
+// TestS3c has a client ask by both directors. Without replypath all answers go to
+// director 1, which has the default route, and those to the clients of director 2
+// arrive as a stranger's; with it each goes back to the director that it came
+// from. Director 2 is in no route of the server, so the configuration names it.
+func TestS3c(t *testing.T) {
+	s := newS3c(t)
+	eachQuestion(t, "director 1 without replypath", s.by(0, s.to[0].wantAnswers))
+	eachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	p := harness.On(t, s.Server)
+	p.Start("--config", harness.ReadRecipe(t, s3cPage).Config("With replypath"))
+	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+	for i := range s.Directors {
+		t.Run(fmt.Sprintf("director %d changes its mac", i+1), func(t *testing.T) { s.changeMAC(t, p, i) })
+		eachQuestion(t, "director 1 then", s.by(0, s.to[0].wantAnswers))
+		eachQuestion(t, "director 2 then", s.by(1, s.to[1].wantAnswers))
+	}
+	p.Expect(0, "detach", "--stop")
+	eachQuestion(t, "director 2 after detach", s.by(1, s.to[0].wantLost))
+}
+
+// TestS3cSecondRoute needs no configuration, because director 2 stands in a route
+// that is never used.
+func TestS3cSecondRoute(t *testing.T) {
+	s := newS3c(t)
+	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With replypath")
+	eachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	harness.On(t, s.Server).Start()
+	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+}
+
+// TestS3cRules runs the set-up that replypath replaces.
+func TestS3cRules(t *testing.T) {
+	s := newS3c(t)
+	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With ip rule")
+	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+}
+
+// changeMAC gives a director another MAC, which says so as directors do. All flows
+// by it follow: a connection in which only the server speaks, and what the client
+// goes on to ask.
+func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
+	t.Helper()
+	var talks []*harness.Conversation
+	var pushes []*push
+	for _, f := range s.Families() {
+		pushes = append(pushes, s.push(t, director, f))
+		for _, kind := range harness.Kinds {
+			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
+			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			talks = append(talks, c)
+		}
+	}
+	nic := s.DirectorEth0[director]
+	for _, key := range []string{"net/ipv4/conf/eth0/arp_notify", "net/ipv6/conf/eth0/ndisc_notify"} {
+		harness.Must(t, nic.Host.SetSysctl(key, "1"))
+	}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0xfe, byte(director)}
+	harness.Must(t, nic.SetMAC(mac))
+	s.to[director].to = mac
+	for _, f := range s.Families() {
+		waitGatewayMAC(t, p, "eth0", nic.Address(f), mac)
+	}
+	for _, c := range pushes {
+		exits := harness.TapAll(t, s.ServerEth0)
+		c.push()
+		exits.Want("what the server pushes", c.segments, s.ServerEth0, mac)
+	}
+	for _, c := range talks {
+		s.to[director].wantAnswers(t, c, c.Behind(s.Real(director, topology.FamilyOf(c.Self.Addr()))).Answers())
+	}
+}
+
+// push connects the client with the server by a director.
+func (s *s3c) push(t *testing.T, director int, f topology.Family) *push {
+	t.Helper()
+	return newPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f))
+}
+
+// waitGatewayMAC returns when the status shows an interface's gateway with a MAC.
+func waitGatewayMAC(t *testing.T, p *harness.Product, nic string, address netip.Addr, mac net.HardwareAddr) {
+	t.Helper()
+	harness.Eventually(t, "the gateway has its new mac", func() error {
+		gateways := p.Status().Interface(nic).Gateways
+		for _, g := range gateways {
+			if g.Address == address.String() && g.MAC != nil && *g.MAC == mac.String() {
+				return nil
+			}
+		}
+		return fmt.Errorf("gateways %+v", gateways)
+	})
+}

@@ -1,0 +1,142 @@
+package scenario
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// newS4 builds the box, with the translation that its recipe shows.
+func newS4(t *testing.T) (*topology.S4, *harness.Recipe) {
+	t.Helper()
+	s, recipe := harness.NewS4(t), harness.ReadRecipe(t, "s4-nat-box")
+	recipe.Run(s.Box, "The box")
+	return s, recipe
+}
+
+// managed returns the box as a server with its default route by bond1 that is
+// asked by eth0.
+func managed(s *topology.S4) *topology.Server {
+	return &topology.Server{Host: s.Box, Eth0: s.Bond1, Eth1: s.Eth0}
+}
+
+// turned returns the box as its owner wanted it: with its default route by eth0,
+// asked by bond1.
+func turned(s *topology.S4) *topology.Server {
+	return &topology.Server{Host: s.Box, Eth0: s.Eth0, Eth1: s.Bond1}
+}
+
+// TestS4 manages the box by eth0 while its default route is by bond1.
+func TestS4(t *testing.T) {
+	s, _ := newS4(t)
+	manage := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+		return harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
+	}
+	eachKind(t, s.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
+	})
+	harness.On(t, s.Box).Start()
+	eachKind(t, s.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, managed(s), manage(f, kind), true)
+		// Who asks from the outside is answered there.
+		outside := harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
+		wantAnswers(t, managed(s), outside, false)
+	})
+	wantSyslog(t, s, managed(s))
+}
+
+// TestS4Turned has the default route by eth0 and a rule by incoming interface for
+// what is forwarded, as the recipe shows: now it is the outside address that is
+// answered by the wrong side.
+func TestS4Turned(t *testing.T) {
+	s, recipe := newS4(t)
+	recipe.Run(s.Box, "The other way round")
+	for _, f := range s.Families() {
+		harness.Must(t, s.Eth0.Resolve(harness.Within(t, harness.AnswerTime), s.Eth0.Gateway(f)))
+	}
+	ask := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+		return harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
+	}
+	eachKind(t, s.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantLost(t, turned(s), ask(f, kind), s.InternetEth0)
+	})
+	harness.On(t, s.Box).Start()
+	eachKind(t, s.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, turned(s), ask(f, kind), true)
+		wantAnswers(t, turned(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
+		askAsClient(t, s, f, kind)
+	})
+	wantSyslog(t, s, turned(s))
+}
+
+// TestS4IPRule sets up what the recipe shows beside replypath.
+func TestS4IPRule(t *testing.T) {
+	s, recipe := newS4(t)
+	recipe.Run(s.Box, "With ip rule")
+	eachKind(t, s.Network, "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		wantAnswers(t, managed(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), true)
+	})
+}
+
+// askAsClient asks the internet from a client's address, and wants the question
+// to leave by bond1.
+func askAsClient(t *testing.T, s *topology.S4, f topology.Family, kind harness.Kind) {
+	t.Helper()
+	wires := harness.Tap(t, managed(s))
+	client := *s.Bond0.Peer()
+	client.Addresses = []netip.Prefix{netip.PrefixFrom(s.Client(f, 7), s.Client(f, 7).BitLen())}
+	c := harness.NewConversation(t, kind, &client, s.InternetEth0.Address(f))
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	wires.WantEth0("a client's question", topology.To(c.Self.Addr()))
+}
+
+// syslogPort is the collector's.
+const syslogPort = 514
+
+// wantSyslog has the box send to a collector on the monitor, and wants it to go
+// as routed, although the monitor asks the box by the other interface, and its
+// answers come in by it.
+func wantSyslog(t *testing.T, s *topology.S4, server *topology.Server) {
+	t.Helper()
+	for _, f := range s.Families() {
+		collector := netip.AddrPortFrom(s.MonitorEth0.Address(f), syslogPort)
+		harness.ServeAt(t, s.Monitor, collector)
+		for _, network := range []string{"udp", "tcp"} {
+			wires := harness.Tap(t, server)
+			conn := harness.Must1[net.Conn](t)(s.Box.Dial(harness.Within(t, harness.AnswerTime), network, collector.String()))
+			stop := context.AfterFunc(harness.Within(t, harness.AnswerTime), func() { conn.Close() })
+			for range 3 {
+				_, err := conn.Write([]byte("<13>message"))
+				harness.Must(t, err)
+				_, err = conn.Read(make([]byte, 100))
+				harness.Must(t, err)
+			}
+			stop()
+			harness.Must(t, conn.Close())
+			wires.WantEth0("syslog by "+network, topology.All(topology.To(collector.Addr()), topology.ToPort(syslogPort)))
+		}
+	}
+}
+
+// neighbours returns how many neighbour entries a host has, without those for
+// multicast and the like.
+func neighbours(t *testing.T, host *topology.Host) int {
+	t.Helper()
+	count := 0
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		entries, err := host.Netlink().NeighList(0, family)
+		harness.Must(t, err)
+		for _, entry := range entries {
+			if entry.State&netlink.NUD_NOARP == 0 {
+				count++
+			}
+		}
+	}
+	return count
+}

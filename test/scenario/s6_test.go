@@ -1,0 +1,346 @@
+package scenario
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const s6Page = "s6-two-uplinks"
+
+// s6 is the network with echo servers at both uplink addresses, at the client and
+// in the network behind the host.
+type s6 struct {
+	*topology.S6
+	nics []*topology.Interface
+}
+
+func newS6(t *testing.T) s6 {
+	t.Helper()
+	s := s6{S6: harness.Build(t, topology.NewS6)}
+	s.nics = []*topology.Interface{s.Server.Eth0, s.Server.Eth1}
+	for _, f := range s.Families() {
+		for _, nic := range s.nics {
+			harness.Serve(t, s.Server.Host, nic.Address(f))
+		}
+		for _, address := range s.ClientAddresses(f) {
+			harness.Serve(t, s.Client, address)
+		}
+	}
+	return s
+}
+
+// client is the client with its nth address of a family.
+func (s s6) client(f topology.Family, n int) *topology.Interface {
+	nic := *s.ClientEth0
+	address := s.ClientAddresses(f)[n]
+	nic.Addresses = []netip.Prefix{netip.PrefixFrom(address, address.BitLen())}
+	return &nic
+}
+
+// by is the exit by an uplink.
+func (s s6) by(uplink *topology.Interface) exit {
+	return exit{s.nics, uplink, uplink.Peer().MAC}
+}
+
+// asked has the client ask an uplink's address.
+func (s s6) asked(uplink *topology.Interface, want func(*testing.T, *harness.Conversation, topology.Filter)) func(*testing.T, topology.Family, harness.Kind) {
+	return func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := harness.NewConversation(t, kind, s.ClientEth0, uplink.Address(f))
+		want(t, c, c.Answers())
+	}
+}
+
+// TestS6 asks both addresses of a host with two uplinks. Without replypath all
+// answers leave by the uplink of the default route, where the provider drops
+// those with the other's address.
+func TestS6(t *testing.T) {
+	s := newS6(t)
+	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
+	eachQuestion(t, "eth0 without replypath", s.asked(eth0, s.by(eth1).wantLost))
+	eachQuestion(t, "eth1 without replypath", s.asked(eth1, s.by(eth1).wantAnswers))
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	eachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
+	eachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	s.eachStarted(t, "the host asks", eth1)
+	p.Expect(0, "detach", "--stop")
+	eachQuestion(t, "eth0 after detach", s.asked(eth0, s.by(eth1).wantLost))
+}
+
+// eachStarted has the host ask the client, from the address that the route gives
+// it, and wants that by an uplink.
+func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
+	eachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := harness.NewConversation(t, kind, uplink, s.ClientEth0.Address(f))
+		s.by(uplink).wantQuestions(t, c)
+	})
+}
+
+// TestS6StrictFilter has the host itself drop what comes by eth0, since the way
+// back is eth1: the same symptom, and the same mend.
+func TestS6StrictFilter(t *testing.T) {
+	s := newS6(t)
+	harness.Must(t, s.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "1"))
+	for _, kind := range harness.Kinds {
+		c := harness.NewConversation(t, kind, s.ClientEth0, s.Server.Eth0.Address(topology.IPv4))
+		wantNoAnswer(t, c, s.nics...)
+	}
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	eachQuestion(t, "eth0", s.asked(s.Server.Eth0, s.by(s.Server.Eth0).wantAnswers))
+	eachQuestion(t, "eth1", s.asked(s.Server.Eth1, s.by(s.Server.Eth1).wantAnswers))
+	p.Expect(0, "detach", "--stop")
+	if got := harness.Must1[string](t)(s.Server.Sysctl("net/ipv4/conf/all/rp_filter")); got != "1" {
+		t.Errorf("after detach rp_filter is %s", got)
+	}
+}
+
+// multipath gives the host one default route by both uplinks, which chooses by
+// addresses, and another address that the provider sends by eth0. It
+// returns that address: for an answer from a NIC's first IPv4 address, the kernel
+// prefers that NIC (since 6.16, fib_select_multipath), so that only others show
+// what all show on older kernels.
+func (s s6) multipath(t *testing.T) map[topology.Family]netip.Addr {
+	t.Helper()
+	// IPv6's choice looks at the flow label as well, which is a hash of ports.
+	for _, h := range []*topology.Host{s.Server.Host, s.Inside} {
+		harness.Must(t, h.SetSysctl("net/ipv6/auto_flowlabels", "0"))
+	}
+	harness.Shell(t, s.Server.Host, `
+		ip -4 route replace default nexthop via 203.0.113.65 nexthop via 203.0.113.233
+		ip -6 route del default
+		ip -6 route add default nexthop via 2001:db8:65::1 nexthop via 2001:db8:233::1
+		ip -4 address add 198.51.100.1/32 dev eth0
+		ip -6 address add 2001:db8:100::1/128 dev eth0 nodad`)
+	harness.Shell(t, s.Provider.Host, `
+		ip -4 route add 198.51.100.1 via 203.0.113.66
+		ip -6 route add 2001:db8:100::1 via 2001:db8:65::2`)
+	return addresses("198.51.100.1", "2001:db8:100::1")
+}
+
+// TestS6Multipath has one default route by both uplinks, which sends answers from
+// one address by either. What the host starts goes on to be spread.
+func TestS6Multipath(t *testing.T) {
+	s := newS6(t)
+	other := s.multipath(t)
+	for _, f := range s.Families() {
+		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantSpread(t, other[f]) })
+		harness.Serve(t, s.Server.Host, other[f])
+	}
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
+	eachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
+	eachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	eachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		exits := harness.TapAll(t, s.nics...)
+		for n := range s.ClientAddresses(f) {
+			c := harness.NewConversation(t, kind, s.client(f, n), other[f])
+			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			s.by(eth0).want(exits, c.String(), c.Answers())
+		}
+	})
+	for _, f := range s.Families() {
+		t.Run("the host asks/"+f.String(), func(t *testing.T) { s.wantStartedAsRouted(t, f) })
+	}
+}
+
+// wantSpread has all of the client's addresses ask an address that the provider
+// sends by eth0. Some of the answers leave by eth1, and those are lost.
+func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
+	exits := harness.TapAll(t, s.nics...)
+	lost := 0
+	for _, from := range s.ClientAddresses(topology.FamilyOf(asked)) {
+		_, err := s.Client.Ping(harness.Within(t, 4*harness.SilenceTime), topology.Echo{To: asked, From: from})
+		answer := topology.All(topology.EchoReply, topology.From(asked), topology.To(from))
+		wrong := len(exits.Left(s.Server.Eth1, answer))
+		if (err != nil) != (wrong > 0) {
+			t.Errorf("asked from %s: %d answers left by eth1, but: %v", from, wrong, err)
+		}
+		lost += wrong
+	}
+	if lost == 0 {
+		t.Error("no answer left by eth1")
+	}
+}
+
+// wantStartedAsRouted has the host ask all of the client's addresses from none of
+// its own, and wants each question by the uplink that the routing table names,
+// from its address.
+func (s s6) wantStartedAsRouted(t *testing.T, f topology.Family) {
+	exits := harness.TapAll(t, s.nics...)
+	used := make(map[*topology.Interface]bool)
+	for _, address := range s.ClientAddresses(f) {
+		uplink := s.routed(t, address.String()+" ipproto udp")
+		used[uplink] = true
+		conn, err := s.Server.Dial(t.Context(), "udp", netip.AddrPortFrom(address, harness.EchoPort).String())
+		harness.Must(t, err)
+		defer conn.Close()
+		for range 3 {
+			askDatagram(t, conn)
+		}
+		s.by(uplink).want(exits, "what the host started", topology.All(
+			topology.UDP, topology.To(address), topology.From(uplink.Address(f))))
+	}
+	if len(used) != 2 {
+		t.Error("the routing table spreads nothing")
+	}
+}
+
+// routed asks the host's routing table.
+func (s s6) routed(t *testing.T, query string) *topology.Interface {
+	t.Helper()
+	answer := harness.Shell(t, s.Server.Host, "ip -o route get "+query)
+	for _, nic := range s.nics {
+		if strings.Contains(answer, " dev "+nic.Name+" ") {
+			return nic
+		}
+	}
+	t.Fatalf("ip route get %s: %s", query, answer)
+	return nil
+}
+
+// translate has the host forward what comes from inside, by the address of
+// whichever uplink it leaves by.
+func (s s6) translate(t *testing.T) {
+	t.Helper()
+	harness.Shell(t, s.Server.Host, `
+		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`)
+	harness.Nft(t, s.Server.Host, `table inet translation {
+		chain postrouting { type nat hook postrouting priority srcnat;
+			oifname { eth0, eth1 } masquerade
+		}
+	}`)
+}
+
+// session is one that comes from inside and is translated.
+type session struct {
+	*harness.Conversation
+	// left matches its frames as they leave by either uplink.
+	left topology.Filter
+	by   *topology.Interface // as the routing table says
+}
+
+// newSession prepares a session from inside with the client's nth address.
+func (s s6) newSession(t *testing.T, f topology.Family, kind harness.Kind, n int) session {
+	t.Helper()
+	c := harness.NewConversation(t, kind, s.InsideEth0, s.ClientAddresses(f)[n])
+	left := topology.OneOf(
+		c.Masked(s.Server.Eth0.Address(f)).Questions(), c.Masked(s.Server.Eth1.Address(f)).Questions())
+	by := s.routed(t, fmt.Sprintf("%s from %s iif eth2 ipproto %s", c.Self.Addr(), c.Peer.Addr(), kind))
+	return session{c, left, by}
+}
+
+// newSessions prepares sessions with all of the client's addresses, which a route
+// over both uplinks has to spread.
+func (s s6) newSessions(t *testing.T, spread bool) (sessions []session) {
+	t.Helper()
+	used := make(map[*topology.Interface]bool)
+	for n := range s.ClientAddresses(topology.IPv4) {
+		kind := []harness.Kind{harness.TCP, harness.UDP}[n%2]
+		for _, f := range s.Families() {
+			x := s.newSession(t, f, kind, n)
+			sessions, used[x.by] = append(sessions, x), true
+		}
+	}
+	if spread != (len(used) == 2) {
+		t.Errorf("the routing table uses %d uplinks", len(used))
+	}
+	return sessions
+}
+
+// goOn goes on with sessions and wants their frames by the uplinks that the
+// routing table says.
+func (s s6) goOn(t *testing.T, sessions ...session) {
+	t.Helper()
+	exits := harness.TapAll(t, s.nics...)
+	for _, x := range sessions {
+		harness.Must(t, x.Ask(harness.Within(t, harness.AnswerTime)))
+		s.by(x.by).want(exits, "translated "+x.String(), x.left)
+	}
+}
+
+// TestS6Translated has long sessions come from inside, which the host translates
+// to the address of the uplink that they leave by. They go where the routing
+// table says, by one default route and by one over both uplinks, when replypath
+// starts and afterwards, also while the client asks the host itself by the other
+// uplink.
+func TestS6Translated(t *testing.T) {
+	for _, spread := range []bool{false, true} {
+		t.Run(fmt.Sprintf("multipath %t", spread), func(t *testing.T) { testS6Translated(t, spread) })
+	}
+}
+
+func testS6Translated(t *testing.T, spread bool) {
+	s := newS6(t)
+	s.translate(t)
+	if spread {
+		s.multipath(t)
+	}
+	before := s.newSessions(t, spread)
+	s.goOn(t, before...)
+	p := harness.On(t, s.Server.Host)
+	p.Start()
+	s.goOn(t, before...)
+	s.goOn(t, s.newSessions(t, spread)...)
+	for _, uplink := range s.nics {
+		eachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
+	}
+	s.goOn(t, before...)
+	if !spread { // the host itself forwards now, and is asked by eth0
+		s.eachStarted(t, "the host asks", s.Server.Eth1)
+	}
+}
+
+// TestS6RouteChanges moves the default route to the other uplink under a translated
+// session. It dies with the address that it loses, with replypath as without:
+// what goes on goes where the routing table says. The recipe's mark keeps it.
+func TestS6RouteChanges(t *testing.T) {
+	for _, set := range []string{"nothing", "replypath", "the recipe's mark"} {
+		t.Run(set, func(t *testing.T) { testS6RouteChanges(t, set) })
+	}
+}
+
+func testS6RouteChanges(t *testing.T, set string) {
+	s := newS6(t)
+	s.translate(t)
+	switch set {
+	case "replypath":
+		harness.On(t, s.Server.Host).Start()
+	case "the recipe's mark":
+		harness.ReadRecipe(t, s6Page).Run(s.Server.Host, "With ip rule")
+	}
+	var open []session
+	for _, f := range s.Families() {
+		open = append(open, s.newSession(t, f, harness.TCP, 0))
+	}
+	s.goOn(t, open...)
+	harness.Shell(t, s.Server.Host, `
+		ip -4 route replace default via 203.0.113.65
+		ip -6 route replace default via 2001:db8:65::1`)
+	if set == "the recipe's mark" {
+		s.goOn(t, open...)
+		return
+	}
+	exits := harness.TapAll(t, s.nics...)
+	for _, x := range open {
+		if err := x.Ask(harness.Within(t, harness.AnswerTime)); err == nil {
+			t.Errorf("%s goes on", x)
+		}
+		s.by(s.Server.Eth0).want(exits, x.String(), x.left)
+	}
+}
+
+// TestS6Rules runs the set-up that replypath replaces.
+func TestS6Rules(t *testing.T) {
+	s := newS6(t)
+	harness.ReadRecipe(t, s6Page).Run(s.Server.Host, "With ip rule")
+	for _, uplink := range s.nics {
+		eachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
+	}
+}

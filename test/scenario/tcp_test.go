@@ -1,0 +1,299 @@
+package scenario
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// fastOpen asks for TCP Fast Open (RFC 7413) at both ends.
+var fastOpen = dialect{
+	client: func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1) },
+	server: func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) },
+}
+
+// allowFastOpen lets both hosts use it.
+func (c corners) allowFastOpen(t *testing.T) {
+	t.Helper()
+	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
+		harness.Must(t, h.SetSysctl("net/ipv4/tcp_fastopen", "3"))
+	}
+}
+
+// TestFastOpen has the client ask in its SYN, and the server answer before the
+// handshake is over: the client's acknowledgements are held up until its answer
+// has left.
+func TestFastOpen(t *testing.T) {
+	c := newCorners(t)
+	c.allowFastOpen(t)
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		l := c.listen(t, f, fastOpen)
+		first := c.dial(t, f, l, fastOpen) // for the cookie
+		first.accept(t, l)
+		first.goOn(t)
+
+		exits := harness.TapAll(t, c.eth1.nics...)
+		harness.Nft(t, c.Core.Host, fmt.Sprintf(`table inet delay {
+			chain forward { type filter hook forward priority filter
+				tcp dport %d tcp flags & (syn | ack) == ack drop
+			}
+		}`, l.Addr().(*net.TCPAddr).Port))
+		p := c.dial(t, f, l, fastOpen)
+		question := []byte("a question in the SYN")
+		harness.Must1[int](t)(p.client.Write(question))
+		p.accept(t, l)
+		talked := make([]byte, len(question))
+		harness.Must1[int](t)(io.ReadFull(p.server, talked))
+		talk(t, p.server, p.client)
+		syn := topology.All(topology.TCP, topology.Flags(topology.SYN, topology.SYN), func(frame *topology.Frame) bool {
+			tcp, ok := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+			return ok && len(tcp.Payload) > 0
+		})
+		if came := exits.Came(c.Server.Eth1, syn); len(came) != 1 {
+			t.Errorf("of SYNs with data came %s", harness.Describe(came))
+		}
+		port := uint16(p.client.LocalAddr().(*net.TCPAddr).Port)
+		acknowledged := topology.All(topology.FromPort(port), topology.Flags(topology.SYN|topology.ACK, topology.ACK))
+		if came := exits.Came(c.Server.Eth1, acknowledged); len(came) > 0 {
+			t.Errorf("the handshake was over already: %s", harness.Describe(came))
+		}
+		harness.Shell(t, c.Core.Host, "nft delete table inet delay")
+		p.goOn(t)
+		c.eth1.want(exits, "fast open", p.segments)
+	})
+}
+
+// TestMultipathTCP has the client open a connection to eth1 and, as the server names
+// its other address, a second subflow to eth0: each is answered by the NIC that it
+// came in by.
+func TestMultipathTCP(t *testing.T) {
+	c := newCorners(t)
+	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
+		harness.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
+	}
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		other := c.Server.Eth0.Address(f)
+		harness.Shell(t, c.Server.Host, fmt.Sprintf("ip mptcp endpoint flush; ip mptcp endpoint add %s dev eth0 signal", other))
+		exits := harness.TapAll(t, c.eth1.nics...)
+		p := c.connect(t, f, dialect{multipath: true, wildcard: true})
+		p.goOn(t)
+		for _, end := range []*net.TCPConn{p.client, p.server} {
+			if used, err := end.MultipathTCP(); err != nil || !used {
+				t.Errorf("multipath tcp is used: %t, %v", used, err)
+			}
+		}
+		joined := topology.All(topology.TCP, topology.From(other), topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK))
+		harness.Eventually(t, "the second subflow is there", func() error {
+			p.goOn(t)
+			if len(exits.Left(c.Server.Eth0, joined))+len(exits.Left(c.Server.Eth1, joined)) == 0 {
+				return fmt.Errorf("no subflow was answered:\n%s", exits)
+			}
+			return nil
+		})
+		for range 10 {
+			p.goOn(t)
+		}
+		c.eth1.want(exits, "the first subflow", p.segments)
+		exits.Want("the second subflow", topology.All(topology.TCP, topology.From(other)), c.Server.Eth0, c.Server.Eth0.Peer().MAC)
+	})
+}
+
+// TestOpenBefore takes over connections that are older than the start, however
+// they were opened: the first answer leaves by eth1.
+func TestOpenBefore(t *testing.T) {
+	c := newCorners(t)
+	c.allowFastOpen(t)
+	open := make(map[string]*pair)
+	for name, d := range map[string]dialect{
+		"plain": {}, "wildcard": {wildcard: true}, "fast open": fastOpen, "multipath": {multipath: true}, "syn cookies": {},
+	} {
+		cookies := "1"
+		if name == "syn cookies" {
+			cookies = "2"
+		}
+		harness.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", cookies))
+		for _, f := range both {
+			l := c.listen(t, f, d)
+			for range 2 { // the first asks for the cookie of Fast Open
+				p := c.dial(t, f, l, d)
+				harness.Must1[int](t)(p.client.Write([]byte("x")))
+				p.accept(t, l)
+				harness.Must1[int](t)(p.server.Read(make([]byte, 1)))
+				open[name+"/"+f.String()] = p
+			}
+		}
+	}
+	c.p.Expect(0, "detach", "--stop")
+	c.p.Start()
+	for name, p := range open {
+		t.Run(name, func(t *testing.T) {
+			c.wantEth1(t, "the next answer", p, func() { p.goOn(t) })
+		})
+	}
+}
+
+// TestHalfClosed closes one direction of a connection and goes on in the other, at
+// once and after an hour.
+func TestHalfClosed(t *testing.T) {
+	c := newCorners(t)
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		const size = 200_000
+		push := func(from, to *net.TCPConn) {
+			harness.Must(t, to.SetDeadline(time.Now().Add(harness.AnswerTime)))
+			go func() { _, _ = from.Write(make([]byte, size)) }()
+			harness.Must1[int64](t)(io.CopyN(io.Discard, to, size))
+		}
+		for name, closed := range map[string]func(*pair) (quiet, speaks *net.TCPConn){
+			"the client": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.client, p.server },
+			"the server": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.server, p.client },
+		} {
+			p := c.connect(t, f, dialect{})
+			p.goOn(t)
+			quiet, speaks := closed(p)
+			harness.Must(t, quiet.CloseWrite())
+			waitEnd(t, speaks)
+			c.wantEth1(t, name+" has closed", p, func() { push(speaks, quiet) })
+			c.p.In(t).Age(time.Hour)
+			c.wantEth1(t, name+" has closed long ago", p, func() { push(speaks, quiet) })
+			c.wantEth1(t, "the end after "+name, p, func() {
+				harness.Must(t, speaks.Close())
+				waitEnd(t, quiet)
+				harness.Must(t, quiet.Close())
+				waitQuiet(t, p.port(), c.Client, c.Server.Host)
+			})
+		}
+	})
+}
+
+// TestClosedAfterSilence has the server close a connection that has been quiet for
+// hours: all of the end leaves by eth1.
+func TestClosedAfterSilence(t *testing.T) {
+	c := newCorners(t)
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		p := c.connect(t, f, dialect{})
+		p.goOn(t)
+		c.p.In(t).Age(3 * time.Hour)
+		c.wantEth1(t, "the end", p, func() {
+			harness.Must(t, p.server.Close())
+			waitEnd(t, p.client)
+			harness.Must(t, p.client.Close())
+			waitQuiet(t, p.port(), c.Client, c.Server.Host)
+		})
+	})
+}
+
+// port returns the server's port.
+func (p *pair) port() uint16 { return netip.MustParseAddrPort(p.client.RemoteAddr().String()).Port() }
+
+// TestTimeWait has the server close a connection first, and repeats to it what the
+// client sent at the end, as if its acknowledgement had been lost: what is left of
+// the connection answers by eth1.
+func TestTimeWait(t *testing.T) {
+	c := newCorners(t)
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		exits := harness.TapAll(t, c.eth1.nics...)
+		p := c.connect(t, f, dialect{})
+		p.goOn(t)
+		harness.Must(t, p.server.Close())
+		waitEnd(t, p.client)
+		harness.Must(t, p.client.Close())
+		waitQuiet(t, p.port(), c.Client, c.Server.Host)
+		if left := harness.Shell(t, c.Server.Host, "ss -Htan state time-wait"); left == "" {
+			t.Fatal("nothing is left of the connection")
+		}
+		fins := exits.Came(c.Server.Eth1, topology.All(topology.ToPort(p.port()), topology.Flags(topology.FIN, topology.FIN)))
+		if len(fins) == 0 {
+			t.Fatal("the client has sent no FIN")
+		}
+		c.p.In(t).Age(30 * time.Second)
+		again := harness.TapAll(t, c.eth1.nics...)
+		harness.NewInjector(t, c.Server.Eth1.Peer()).SendAgain(fins[0])
+		wait(t, again.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
+		c.eth1.want(again, "the answer of TIME_WAIT", p.segments)
+	})
+}
+
+// TestKeepAlive has a connection be quiet for hours, until one of its ends asks
+// whether the other is there.
+func TestKeepAlive(t *testing.T) {
+	c := newCorners(t)
+	c.eachCorner(t, func(t *testing.T, f topology.Family) {
+		for name, quiet := range map[string]time.Duration{"the server": 3 * time.Hour, "the client": 30 * time.Hour} {
+			p := c.connect(t, f, dialect{})
+			p.goOn(t)
+			asks := p.server
+			if name == "the client" {
+				asks = p.client
+			}
+			c.p.In(t).Age(quiet)
+			exits := harness.TapAll(t, c.eth1.nics...)
+			harness.Must(t, asks.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}))
+			wait(t, exits.At(c.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
+			p.goOn(t)
+			c.eth1.want(exits, name+" asks", p.segments)
+			// Otherwise it asks on, during the next one.
+			harness.Must(t, asks.SetKeepAlive(false))
+		}
+	})
+}
+
+// TestSimultaneousOpen has both ends open the connection. The client's SYN comes to
+// a server that has sent one itself: the host opened it, so that it goes as routed.
+func TestSimultaneousOpen(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	harness.On(t, n.Server.Host).Start()
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) { testSimultaneousOpen(t, n, f) })
+	}
+}
+
+func testSimultaneousOpen(t *testing.T, n *topology.TwoNIC, f topology.Family) {
+	server := netip.AddrPortFrom(n.Server.Eth1.Address(f), 9001)
+	client := netip.AddrPortFrom(n.ClientEth0.Address(f), 9002)
+	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	// The server's SYN is lost.
+	harness.Nft(t, n.Core.Host, `table inet delay {
+		chain forward { type filter hook forward priority filter
+			tcp sport 9001 tcp flags & (syn | ack) == syn drop
+		}
+	}`)
+	defer harness.Shell(t, n.Core.Host, "nft delete table inet delay")
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	opened := make(chan result, 1)
+	ctx := harness.Within(t, harness.AnswerTime)
+	go func() {
+		conn, err := n.Server.Dial(ctx, "tcp", client.String(), topology.FromAddress(server))
+		opened <- result{conn, err}
+	}()
+	syn := topology.All(topology.FromPort(server.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN))
+	wait(t, exits.At(n.Server.Eth0), syn)
+	b := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "tcp", server.String(), topology.FromAddress(client)))
+	defer b.Close()
+	r := <-opened
+	harness.Must(t, r.err)
+	defer r.conn.Close()
+
+	after := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	for range 10 {
+		talk(t, r.conn, b)
+		talk(t, b, r.conn)
+	}
+	segments := topology.All(topology.TCP, topology.FromPort(server.Port()))
+	after.Want("a connection that both opened", segments, n.Server.Eth0, n.Server.Eth0.Peer().MAC)
+	answer := topology.All(segments, topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK))
+	if len(exits.Left(n.Server.Eth0, answer))+len(exits.Left(n.Server.Eth1, answer)) == 0 {
+		t.Error("the server has sent no SYN-ACK: only it has opened the connection")
+	}
+}

@@ -1,0 +1,138 @@
+package software
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// The only name that the DNS servers know.
+const (
+	knownName    = "replica.example."
+	knownAddress = "192.0.2.7"
+)
+
+// lookUp asks a DNS server by UDP from A's eth1, with a socket that is connected
+// to it as resolvers' are.
+func lookUp(ctx context.Context, s *topology.S1, server netip.Addr) error {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		from := topology.FromAddress(netip.AddrPortFrom(s.A.Eth1.Address(topology.FamilyOf(server)), 0))
+		return s.A.Dial(ctx, "udp", netip.AddrPortFrom(server, 53).String(), from)
+	}}
+	found, err := resolver.LookupHost(ctx, knownName)
+	if err == nil && !slices.Equal(found, []string{knownAddress}) {
+		err = fmt.Errorf("%s has the addresses %q", knownName, found)
+	}
+	return err
+}
+
+// dnsAnswers matches what the server sends from an address.
+func dnsAnswers(from netip.Addr) topology.Filter {
+	return topology.All(topology.UDP, topology.From(from), topology.FromPort(53))
+}
+
+// awaitDNS waits until a server on B answers B itself.
+func awaitDNS(t *testing.T, s *topology.S1) {
+	t.Helper()
+	harness.Eventually(t, "the DNS server answers", func() error {
+		resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return s.B.Dial(ctx, "udp", "127.0.0.1:53")
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := resolver.LookupHost(ctx, knownName)
+		return err
+	})
+}
+
+// TestUnbound asks a DNS server that listens on the wildcard address and leaves
+// its source address to the kernel: the answer comes from the address of eth0,
+// and the resolver discards it.
+func TestUnbound(t *testing.T) {
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
+	dir := publicDir(t)
+	path := filepath.Join(dir, "unbound.conf")
+	harness.Must(t, os.WriteFile(path, fmt.Appendf(nil, `
+server:
+  interface: 0.0.0.0
+  interface: ::0
+  access-control: 0.0.0.0/0 allow
+  access-control: ::/0 allow
+  do-daemonize: no
+  use-syslog: no
+  chroot: ""
+  username: ""
+  directory: %[1]q
+  pidfile: ""
+  module-config: iterator
+  local-zone: "example." static
+  local-data: "%[2]s A %[3]s"
+remote-control:
+  control-enable: no
+`, dir, knownName, knownAddress), 0o644))
+	unbound := s.B.Command(context.Background(), need(t, "unbound"), "-d", "-c", path)
+	harness.StartProgram(t, unbound, unix.SIGTERM)
+	awaitDNS(t, s)
+	for _, f := range s.Families() {
+		wires := harness.Tap(t, s.B)
+		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if err := lookUp(short, s, s.B.Eth1.Address(f)); err == nil {
+			t.Errorf("%s: answered without replypath", f)
+		}
+		cancel()
+		wires.WantEth0("unbound without replypath", dnsAnswers(s.B.Eth0.Address(f)))
+	}
+	p := harness.On(t, s.B.Host)
+	p.Start()
+	for _, f := range s.Families() {
+		wires := harness.Tap(t, s.B)
+		harness.Must(t, lookUp(harness.Within(t, harness.AnswerTime), s, s.B.Eth1.Address(f)))
+		wires.WantEth1("unbound", dnsAnswers(s.B.Eth1.Address(f)))
+		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); got == 0 {
+			t.Errorf("%s: no repair is counted", f)
+		}
+	}
+}
+
+// TestDnsmasq asks a DNS server that listens on the wildcard address and chooses
+// its source by IP_PKTINFO: that is right by itself, only by the wrong NIC, and
+// stays what it is with the source repair beside it.
+func TestDnsmasq(t *testing.T) {
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.Stateful})
+	dnsmasq := s.B.Command(context.Background(), need(t, "dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null",
+		"--no-resolv", "--no-hosts", "--user=root", "--pid-file=", "--log-facility=-",
+		"--host-record="+strings.TrimSuffix(knownName, ".")+","+knownAddress)
+	harness.StartProgram(t, dnsmasq, unix.SIGTERM)
+	awaitDNS(t, s)
+	for _, f := range s.Families() {
+		wires := harness.Tap(t, s.B)
+		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if err := lookUp(short, s, s.B.Eth1.Address(f)); err == nil {
+			t.Errorf("%s: answered without replypath", f)
+		}
+		cancel()
+		wires.WantEth0("dnsmasq without replypath", dnsAnswers(s.B.Eth1.Address(f)))
+	}
+	p := harness.On(t, s.B.Host)
+	p.Start()
+	for _, f := range s.Families() {
+		wires := harness.Tap(t, s.B)
+		harness.Must(t, lookUp(harness.Within(t, harness.AnswerTime), s, s.B.Eth1.Address(f)))
+		wires.WantEth1("dnsmasq", dnsAnswers(s.B.Eth1.Address(f)))
+		if got := p.Metrics().Sum("replypath_source_repairs_total", "family="+f.String()); got != 0 {
+			t.Errorf("%s: %v repairs of a server that needs none", f, got)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// currentNamespace identifies the namespace of the calling thread.
+func currentNamespace() (string, error) {
+	return os.Readlink("/proc/thread-self/ns/net")
+}
+
+// namespaceOf identifies a host's namespace.
+func namespaceOf(t *testing.T, h *Host) string {
+	t.Helper()
+	var id string
+	must(t, h.Do(func() error {
+		var err error
+		id, err = currentNamespace()
+		return err
+	}))
+	return id
+}
+
+func TestDoReturns(t *testing.T) {
+	n := newNetwork(t)
+	a := must1[*Host](t)(n.Host("a"))
+	b := must1[*Host](t)(n.Host("b"))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	outside := must1[string](t)(currentNamespace())
+	stillOutside := func(after string) {
+		t.Helper()
+		if now := must1[string](t)(currentNamespace()); now != outside {
+			t.Fatalf("after %s the thread is in %s, not in %s", after, now, outside)
+		}
+	}
+
+	failure := errors.New("failure")
+	if err := a.Do(func() error { return failure }); !errors.Is(err, failure) {
+		t.Errorf("got error %v", err)
+	}
+	stillOutside("an error")
+
+	func() {
+		defer func() { _ = recover() }()
+		_ = a.Do(func() error { panic("test") })
+	}()
+	stillOutside("a panic")
+
+	must(t, a.Do(func() error {
+		inA := must1[string](t)(currentNamespace())
+		inB := namespaceOf(t, b)
+		if inA == outside || inB == outside || inA == inB {
+			t.Errorf("namespaces %s, %s and %s are not distinct", outside, inA, inB)
+		}
+		if now := must1[string](t)(currentNamespace()); now != inA {
+			t.Errorf("after a nested call the thread is in %s, not in %s", now, inA)
+		}
+		return nil
+	}))
+	stillOutside("a nested call")
+}
+
+func TestHostDefaults(t *testing.T) {
+	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	lo, err := h.Netlink().LinkByName("lo")
+	must(t, err)
+	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
+		t.Error("lo is down")
+	}
+	for key, want := range map[string]string{
+		"net/ipv4/ip_forward":              "0",
+		"net/ipv4/conf/all/rp_filter":      "0",
+		"net/ipv6/conf/all/forwarding":     "0",
+		"net/ipv6/conf/default/accept_dad": "0",
+	} {
+		if got := must1[string](t)(h.Sysctl(key)); got != want {
+			t.Errorf("%s is %s, not %s", key, got, want)
+		}
+	}
+	must(t, h.SetSysctl("net/ipv4/conf/lo/rp_filter", "2"))
+	if got := must1[string](t)(h.Sysctl("net/ipv4/conf/lo/rp_filter")); got != "2" {
+		t.Errorf("rp_filter of lo is %s", got)
+	}
+	if err := h.SetSysctl("net/no/such", "1"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a sysctl that there is not: %v", err)
+	}
+}
+
+func TestCommand(t *testing.T) {
+	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	output, err := h.Command(t.Context(), "readlink", "/proc/self/ns/net").Output()
+	must(t, err)
+	if got, want := strings.TrimSpace(string(output)), namespaceOf(t, h); got != want {
+		t.Errorf("the program ran in %s, not in %s", got, want)
+	}
+	output, err = h.Command(t.Context(), "sh", "-c", "echo out; echo err >&2; exit 3").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 3 || string(output) != "out\nerr\n" {
+		t.Errorf("got %q, error %v", output, err)
+	}
+	if err := h.Command(t.Context(), "/no/such/program").Run(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a program that there is not: %v", err)
+	}
+	if err := h.Command(t.Context(), "true").Wait(); err == nil {
+		t.Error("waited for a program that was not started")
+	}
+}
+
+// TestCommandOutlivesItsThread shows that the kernel does not take the end of
+// the thread that called Start for the end of the process.
+func TestCommandOutlivesItsThread(t *testing.T) {
+	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	c := h.Command(t.Context(), "cat")
+	stdin := must1[io.WriteCloser](t)(c.StdinPipe())
+	stdout := must1[io.ReadCloser](t)(c.StdoutPipe())
+	started := make(chan error)
+	thread := make(chan int, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends
+		thread <- unix.Gettid()
+		started <- c.Start()
+	}()
+	must(t, <-started)
+	awaitThreadEnd(t, <-thread)
+	_, err := io.WriteString(stdin, "alive")
+	must(t, err)
+	must(t, stdin.Close())
+	echoed, err := io.ReadAll(stdout)
+	must(t, err)
+	must(t, c.Wait())
+	if string(echoed) != "alive" {
+		t.Errorf("the program echoed %q", echoed)
+	}
+}
+
+// awaitThreadEnd waits until a thread of this process is gone. The main thread
+// never goes.
+func awaitThreadEnd(t *testing.T, tid int) {
+	t.Helper()
+	ctx := within(t, answerTime)
+	for tid != os.Getpid() && unix.Tgkill(os.Getpid(), tid, 0) == nil {
+		if ctx.Err() != nil {
+			t.Fatal("the thread still exists")
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestCommandEndsWithContext(t *testing.T) {
+	h := must1[*Host](t)(newNetwork(t).Host("a"))
+	ctx, cancel := context.WithCancel(t.Context())
+	// The child of the shell holds the pipe: only its end lets Wait return.
+	c := h.Command(ctx, "sh", "-c", "sleep 1000 & echo started; wait")
+	c.WaitDelay = 0
+	stdout := must1[io.ReadCloser](t)(c.StdoutPipe())
+	must(t, c.Start())
+	_, err := io.ReadFull(stdout, make([]byte, len("started")))
+	must(t, err)
+	cancel()
+	_, err = io.ReadAll(stdout)
+	must(t, err)
+	if err := c.Wait(); err == nil {
+		t.Error("the program ended well")
+	}
+}
+
+func TestSockets(t *testing.T) {
+	_, a, b := newPair(t)
+	for _, f := range []Family{IPv4, IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			serveAll(t, b.Host, b.Address(f))
+			server := netip.AddrPortFrom(b.Address(f), echoPort).String()
+			for _, network := range []string{"tcp", "udp"} {
+				source := netip.AddrPortFrom(a.Address(f), 4000)
+				conn, err := a.Host.Dial(within(t, answerTime), network, server, FromAddress(source), BindToDevice("eth0"))
+				must(t, err)
+				if got := conn.LocalAddr().String(); got != source.String() {
+					t.Errorf("%s from %s, not from %s", network, got, source)
+				}
+				must(t, conn.Close())
+				if _, err := a.Host.Dial(within(t, answerTime), network, server, BindToDevice("no-such")); err == nil {
+					t.Errorf("%s by an interface that there is not", network)
+				}
+			}
+		})
+	}
+}
+
+func TestPing(t *testing.T) {
+	_, a, b := newPair(t)
+	for _, f := range []Family{IPv4, IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			c := capture(t, b)
+			p, err := a.Host.NewPinger(t.Context(), Echo{To: b.Address(f), From: a.Address(f), Interface: "eth0", Size: 1000})
+			must(t, err)
+			for range 3 {
+				rtt, err := p.Ping(within(t, answerTime))
+				must(t, err)
+				if rtt <= 0 {
+					t.Errorf("a round trip took %s", rtt)
+				}
+			}
+			must(t, p.Close())
+			for _, match := range []Filter{EchoRequest, EchoReply} {
+				frames := c.Frames(match)
+				if len(frames) != 3 {
+					t.Errorf("%d frames, not 3", len(frames))
+				}
+				for _, frame := range frames {
+					if frame.ICMPID != p.ID() || frame.Length < 1000 {
+						t.Errorf("identifier %d, not %d: %s", frame.ICMPID, p.ID(), frame)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestPingUnanswered(t *testing.T) {
+	_, a, b := newPair(t)
+	nobody := b.Addresses[0].Addr().Next()
+	_, err := a.Host.Ping(within(t, silenceTime), Echo{To: nobody})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	timer := time.AfterFunc(silenceTime, cancel)
+	defer timer.Stop()
+	if _, err := a.Host.Ping(ctx, Echo{To: nobody}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v", err)
+	}
+}

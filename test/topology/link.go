@@ -1,0 +1,112 @@
+package topology
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// NIC describes an interface to be made.
+type NIC struct {
+	Host *Host
+	Name string
+	// MAC is made from the order of hosts and interfaces when it is nil.
+	MAC net.HardwareAddr
+	// MTU in bytes; 0 is the kernel's default, 1500.
+	MTU int
+	// Addresses with the length of their network's prefix.
+	Addresses []netip.Prefix
+	Offloads  Offloads
+}
+
+// Connect joins two interfaces by a cable and sets both up.
+func (n *Network) Connect(a, b NIC) (*Interface, *Interface, error) {
+	ia, ib, err := n.connect(a, b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect %s with %s: %w", a, b, err)
+	}
+	return ia, ib, nil
+}
+
+// String names the interface and its host.
+func (c NIC) String() string {
+	if c.Host == nil {
+		return c.Name
+	}
+	return c.Host.Name + ":" + c.Name
+}
+
+func (n *Network) connect(a, b NIC) (*Interface, *Interface, error) {
+	if a.Host == nil || b.Host == nil || a.Name == "" || b.Name == "" {
+		return nil, nil, errNoHost
+	}
+	a.chooseMAC()
+	b.chooseMAC()
+	if err := createPair(a, b); err != nil {
+		return nil, nil, err
+	}
+	ia, err := a.configure()
+	if err != nil {
+		return nil, nil, err
+	}
+	ib, err := b.configure()
+	if err != nil {
+		return nil, nil, err
+	}
+	ia.peer, ib.peer = ib, ia
+	n.mu.Lock()
+	n.interfaces = append(n.interfaces, ia, ib)
+	n.mu.Unlock()
+	return ia, ib, nil
+}
+
+// chooseMAC counts the interface and names it by a readable address.
+func (c *NIC) chooseMAC() {
+	n := c.Host.network
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.MAC == nil {
+		c.MAC = mac(c.Host.number, c.Host.nics)
+	}
+	c.Host.nics++
+}
+
+// createPair makes both ends where they belong in one request, so that no
+// name is ever taken in another namespace.
+func createPair(a, b NIC) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = a.Name, a.MAC, a.MTU
+	pair := netlink.NewVeth(attrs)
+	pair.PeerName, pair.PeerHardwareAddr, pair.PeerMTU = b.Name, b.MAC, uint32(b.MTU)
+	pair.PeerNamespace = netlink.NsFd(b.Host.ns)
+	if err := a.Host.handle.LinkAdd(pair); err != nil {
+		return fmt.Errorf("add a veth pair: %w", err)
+	}
+	return nil
+}
+
+// configure sets a new interface up and gives it its addresses.
+func (c NIC) configure() (*Interface, error) {
+	link, err := c.Host.handle.LinkByName(c.Name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", c, err)
+	}
+	i := &Interface{
+		Host: c.Host, Name: c.Name, Index: link.Attrs().Index,
+		MAC: c.MAC, Addresses: c.Addresses,
+	}
+	if err := i.SetOffloads(c.Offloads); err != nil {
+		return nil, err
+	}
+	if err := i.SetUp(); err != nil {
+		return nil, err
+	}
+	for _, address := range c.Addresses {
+		if err := i.AddAddress(address); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}

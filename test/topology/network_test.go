@@ -1,0 +1,211 @@
+package topology
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// observerLink is the end of a veth pair that tells whether the namespace with
+// its other end still exists.
+const observerLink = "observed"
+
+// observe ties a host to the observer by a veth pair.
+func observe(h *Host, observer netns.NsHandle) error {
+	pair := netlink.NewVeth(netlink.LinkAttrs{Name: "observer", TxQLen: -1})
+	pair.PeerName, pair.PeerNamespace = observerLink, netlink.NsFd(observer)
+	return h.Netlink().LinkAdd(pair)
+}
+
+// awaitNoLink waits until the kernel has taken the observed namespace apart.
+func awaitNoLink(t *testing.T, observer *Host) {
+	t.Helper()
+	ctx := within(t, answerTime)
+	for {
+		_, err := observer.Netlink().LinkByName(observerLink)
+		var notFound netlink.LinkNotFoundError
+		switch {
+		case errors.As(err, &notFound):
+			return
+		case err != nil:
+			t.Fatal(err)
+		case ctx.Err() != nil:
+			t.Fatal("the namespace still exists")
+		}
+		runtime.Gosched()
+	}
+}
+
+func openFiles(t *testing.T) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	files := make(map[string]string)
+	for _, e := range entries {
+		// The directory itself is gone again.
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			files[e.Name()] = target
+		}
+	}
+	return files
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	observer := must1[*Host](t)(newNetwork(t).Host("observer"))
+	// The first use of a file opens the runtime's own poller.
+	must(t, useEverything(t, observer))
+	awaitNoLink(t, observer)
+
+	before, goroutines := openFiles(t), runtime.NumGoroutine()
+	must(t, useEverything(t, observer))
+	awaitNoLink(t, observer)
+	for fd, target := range openFiles(t) {
+		if before[fd] != target {
+			t.Errorf("descriptor %s was left open: %s", fd, target)
+		}
+	}
+	ctx := within(t, answerTime)
+	for runtime.NumGoroutine() > goroutines && ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines, %d before", n, goroutines)
+	}
+}
+
+// useEverything builds a network with all there is in use, and closes it.
+func useEverything(t *testing.T, observer *Host) error {
+	s, err := NewS1(within(t, setUpTime), S1Options{Policy: Stateful})
+	if err != nil {
+		return err
+	}
+	lan := must1[*Switch](t)(s.Switch("lan"))
+	must1[*Interface](t)(lan.Connect(NIC{Host: s.A.Host, Name: "eth2"}))
+	must(t, observe(s.B.Host, observer.Namespace()))
+	must(t, askPing(within(t, answerTime), s.A.Host, s.B.Eth0.Address(IPv6)))
+	running := s.B.Command(t.Context(), "sleep", "1000")
+	must(t, running.Start())
+	must(t, s.A.Command(t.Context(), "true").Run())
+	must(t, capture(t, s.A.Eth0).Stop())
+	capture(t, s.B.Eth0)
+	err = s.Close()
+	if running.ProcessState == nil {
+		t.Error("a process was not waited for")
+	}
+	return err
+}
+
+func TestCloseTwice(t *testing.T) {
+	n := newNetwork(t)
+	h := must1[*Host](t)(n.Host("a"))
+	must(t, n.Close())
+	must(t, n.Close())
+	if _, err := n.Host("b"); !errors.Is(err, ErrClosed) {
+		t.Errorf("a host in a closed network: %v", err)
+	}
+	if err := h.Command(t.Context(), "true").Run(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a process in a closed network: %v", err)
+	}
+}
+
+func TestCloseGoesOn(t *testing.T) {
+	n := New(Options{})
+	var order []int
+	first, second := errors.New("first"), errors.New("second")
+	must(t, n.onClose(func() error { order = append(order, 1); return first }))
+	must(t, n.onClose(func() error { order = append(order, 2); return second }))
+	if err := n.Close(); !errors.Is(err, first) || !errors.Is(err, second) {
+		t.Errorf("got error %v", err)
+	}
+	if len(order) != 2 || order[0] != 2 {
+		t.Errorf("closed in the order %v", order)
+	}
+}
+
+func TestFailedConstructionLeavesNothing(t *testing.T) {
+	needRoot(t)
+	before := openFiles(t)
+	if _, err := NewS1(t.Context(), S1Options{ReplicationMTU: 1 << 20}); err == nil {
+		t.Fatal("an MTU of 1 MiB was accepted")
+	}
+	for fd, target := range openFiles(t) {
+		if before[fd] != target {
+			t.Errorf("descriptor %s was left open: %s", fd, target)
+		}
+	}
+}
+
+const (
+	childVariable = "TOPOLOGY_TEST_CHILD"
+	// observerFD is where the child finds the observer's namespace.
+	observerFD = 3
+)
+
+// runChild is the process that TestKilledProcessLeavesNothing kills. It prints
+// the number of a process that it started, and waits.
+func runChild() error {
+	n := New(Options{})
+	h, err := n.Host("child")
+	if err != nil {
+		return err
+	}
+	if err := observe(h, observerFD); err != nil {
+		return err
+	}
+	c := h.Command(context.Background(), "sleep", "1000")
+	if err := c.Start(); err != nil {
+		return err
+	}
+	fmt.Println(c.Process.Pid)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func TestKilledProcessLeavesNothing(t *testing.T) {
+	observer := must1[*Host](t)(newNetwork(t).Host("observer"))
+	child := exec.CommandContext(t.Context(), "/proc/self/exe")
+	child.Env = append(os.Environ(), childVariable+"=1")
+	child.Stderr = os.Stderr
+	namespace := os.NewFile(uintptr(must1[int](t)(unix.Dup(int(observer.Namespace())))), "observer")
+	child.ExtraFiles = []*os.File{namespace}
+	_ = must1[io.WriteCloser](t)(child.StdinPipe())
+	stdout := must1[io.ReadCloser](t)(child.StdoutPipe())
+	must(t, child.Start())
+	must(t, namespace.Close())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	must(t, err)
+	pid := must1[int](t)(strconv.Atoi(strings.TrimSpace(line)))
+	pidfd := must1[int](t)(unix.PidfdOpen(pid, 0))
+	defer unix.Close(pidfd)
+	if _, err := observer.Netlink().LinkByName(observerLink); err != nil {
+		t.Fatalf("before the kill: %v", err)
+	}
+
+	must(t, child.Process.Kill())
+	_ = child.Wait()
+	awaitEnd(t, pidfd)
+	awaitNoLink(t, observer)
+}
+
+// awaitEnd waits until a process has ended.
+func awaitEnd(t *testing.T, pidfd int) {
+	t.Helper()
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(answerTime/time.Millisecond))
+	must(t, err)
+	if n == 0 {
+		t.Error("the process still runs")
+	}
+}

@@ -1,0 +1,79 @@
+package topology
+
+import (
+	"errors"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Offloads says which of the kernel's offloads an interface goes without. The
+// zero value leaves all of them as veth has them: on.
+type Offloads struct {
+	// NoSegmentation turns TSO and GSO off, so that every frame that leaves
+	// the interface fits its MTU. Otherwise veth hands frames of up to 64 KiB
+	// to the other end, past any MTU on the way.
+	NoSegmentation bool
+	// NoChecksum has checksums filled in before the frame leaves.
+	NoChecksum bool
+	// NoReceive turns GRO off.
+	NoReceive bool
+}
+
+// SetOffloads turns off what o names and leaves the rest alone.
+func (i *Interface) SetOffloads(o Offloads) error {
+	var commands []uint32
+	if o.NoSegmentation {
+		commands = append(commands, unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO)
+	}
+	if o.NoChecksum {
+		// Segmentation depends on it and goes as well.
+		commands = append(commands, unix.ETHTOOL_STXCSUM)
+	}
+	if o.NoReceive {
+		commands = append(commands, unix.ETHTOOL_SGRO)
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	err := i.Host.Do(func() error { return ethtoolDisable(i.Name, commands) })
+	if err != nil {
+		return i.errorf("turn offloads off: %w", err)
+	}
+	return nil
+}
+
+// ethtoolValue is struct ethtool_value of linux/ethtool.h.
+type ethtoolValue struct {
+	command uint32
+	data    uint32
+}
+
+// ethtoolRequest is struct ifreq of linux/if.h with its ifr_data.
+type ethtoolRequest struct {
+	name [unix.IFNAMSIZ]byte
+	data unsafe.Pointer
+	_    [24 - unsafe.Sizeof(uintptr(0))]byte
+}
+
+// ethtoolDisable runs ethtool commands with the value 0 on an interface of the
+// calling thread's namespace.
+func ethtoolDisable(name string, commands []uint32) (err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	for _, command := range commands {
+		value := ethtoolValue{command: command}
+		request := ethtoolRequest{data: unsafe.Pointer(&value)}
+		copy(request.name[:unix.IFNAMSIZ-1], name)
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+		runtime.KeepAlive(&value)
+		if errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}

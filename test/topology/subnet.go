@@ -1,0 +1,143 @@
+package topology
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// Host numbers in the ready-made networks.
+const (
+	gatewayNumber = 1
+	serverNumber  = 100
+)
+
+// subnet is the number of a network of the ready-made topologies: K stands for
+// 10.K.0.0/24 and 2001:db8:K::/64.
+type subnet int
+
+// prefix returns the network's prefix.
+func (s subnet) prefix(f Family) netip.Prefix {
+	return s.host(f, 0).Masked()
+}
+
+// host returns the address of a host, with the length of the prefix. The
+// digits of the number are the same in both families.
+func (s subnet) host(f Family, number int) netip.Prefix {
+	if f == IPv4 {
+		return netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", s, number))
+	}
+	return netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", s, number))
+}
+
+// hostAddresses returns the addresses of a host in a subnet, one per family.
+func (n *Network) hostAddresses(s subnet, number int) []netip.Prefix {
+	var addresses []netip.Prefix
+	for _, f := range n.Families() {
+		addresses = append(addresses, s.host(f, number))
+	}
+	return addresses
+}
+
+// cable describes a link of a ready-made topology.
+type cable struct {
+	subnet
+	host       *Host
+	name       string
+	number     int // of the host in the subnet
+	router     *Router
+	routerName string
+	mtu        int
+	offloads   Offloads
+	device     Device // what the host's interface is
+}
+
+// lay connects a host with a router, which is the subnet's gateway, and
+// permits new connections from the subnet.
+func (n *Network) lay(c cable) (*Interface, error) {
+	host := NIC{
+		Host: c.host, Name: c.name, MTU: c.mtu, Offloads: c.offloads,
+		Addresses: n.hostAddresses(c.subnet, c.number),
+	}
+	router := NIC{
+		Host: c.router.Host, Name: c.routerName, MTU: c.mtu, Offloads: c.offloads,
+		Addresses: n.hostAddresses(c.subnet, gatewayNumber),
+	}
+	if c.device != Cable {
+		host.Name, host.Addresses = c.name+"nic", nil
+	}
+	i, _, err := n.Connect(host, router)
+	if err == nil && c.device != Cable {
+		i, err = c.device.above(i, c.name, n.hostAddresses(c.subnet, c.number))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return i, n.permitSubnets(c.router, c.routerName, c.subnet)
+}
+
+// permitSubnets permits new connections from subnets behind an interface.
+func (n *Network) permitSubnets(r *Router, name string, subnets ...subnet) error {
+	for _, s := range subnets {
+		for _, f := range n.Families() {
+			if err := r.Permit(name, s.prefix(f)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// routeVia gives a host a route to each subnet by another's address.
+func (n *Network) routeVia(h *Host, via subnet, number int, subnets ...subnet) error {
+	for _, s := range subnets {
+		for _, f := range n.Families() {
+			err := h.AddRoute(Route{Destination: s.prefix(f), Via: via.host(f, number).Addr()})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// defaultVia gives a host a default route by a host of a subnet.
+func (n *Network) defaultVia(h *Host, via subnet, number, metric int) error {
+	for _, f := range n.Families() {
+		err := h.AddRoute(Route{Via: via.host(f, number).Addr(), Metric: metric})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Server is a host with a production and a replication interface.
+type Server struct {
+	*Host
+	Eth0, Eth1 *Interface
+}
+
+// Gateway returns the router's address on an interface's network, or the zero
+// Addr.
+func (i *Interface) Gateway(f Family) netip.Addr {
+	if i.peer == nil {
+		return netip.Addr{}
+	}
+	return i.peer.Address(f)
+}
+
+// warm has interfaces resolve their gateways, if that is wanted.
+func (n *Network) warm(ctx context.Context, wanted bool, interfaces ...*Interface) error {
+	if !wanted {
+		return nil
+	}
+	for _, i := range interfaces {
+		for _, f := range n.Families() {
+			if err := i.Resolve(ctx, i.Gateway(f)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
