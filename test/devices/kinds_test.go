@@ -18,7 +18,7 @@ func TestKinds(t *testing.T) {
 				return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 			}
 			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantLost(t, n.Server, conversation(f, kind))
+				harness.WantLost(t, n.Server, conversation(f, kind))
 			})
 			p := harness.On(t, n.Server.Host)
 			// A bridge whose ports are all veth is a container engine's, unless it is named.
@@ -76,7 +76,7 @@ func TestTunnel(t *testing.T) {
 				return harness.NewConversation(t, kind, n.ClientEth0, tunnel.Eth1.Address(f))
 			}
 			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantLost(t, tunnel, conversation(f, kind))
+				harness.WantLost(t, tunnel, conversation(f, kind))
 			})
 			harness.On(t, n.Server.Host).Start()
 			wires := harness.Tap(t, n.Server)
@@ -117,7 +117,7 @@ func TestMacvlanBesideParent(t *testing.T) {
 		return harness.NewConversation(t, kind, n.ClientEth0, above.Address(f))
 	}
 	eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantLost(t, macvlan, conversation(f, kind))
+		harness.WantLost(t, macvlan, conversation(f, kind))
 	})
 	p := harness.On(t, n.Server.Host)
 	p.Start()

@@ -99,7 +99,7 @@ func TestL3(t *testing.T) {
 				return harness.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
 			}
 			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantLost(t, l.server, asked(f, kind))
+				harness.WantLost(t, l.server, asked(f, kind))
 			})
 			p := harness.On(t, n.Server.Host)
 			p.Start()
@@ -129,7 +129,7 @@ func TestL3(t *testing.T) {
 			})
 			p.Expect(0, "mode", "observe")
 			eachKind(t, "in mode observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantLost(t, l.server, asked(f, kind))
+				harness.WantLost(t, l.server, asked(f, kind))
 			})
 		})
 	}

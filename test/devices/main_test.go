@@ -3,9 +3,7 @@
 package devices
 
 import (
-	"context"
 	"testing"
-	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -45,21 +43,4 @@ func wantByEth1(t *testing.T, server *topology.Server, c *harness.Conversation) 
 	wires := harness.Tap(t, server)
 	ask(t, c)
 	wires.WantEth1(c.String(), c.Answers())
-}
-
-// wantLost asks, and wants the answer to leave by eth0 and not to arrive.
-func wantLost(t *testing.T, server *topology.Server, c *harness.Conversation) {
-	t.Helper()
-	wires := harness.Tap(t, server)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
-	asked := make(chan error, 1)
-	go func() { asked <- c.Ask(ctx) }()
-	if _, err := wires.Eth0.Wait(ctx, c.Answers()); err != nil {
-		t.Errorf("no answer left by eth0: %v", err)
-	}
-	time.AfterFunc(harness.SilenceTime, cancel)
-	if err := <-asked; err == nil {
-		t.Errorf("%s was answered, although its answer came from the wrong side", c)
-	}
-	wires.WantEth0(c.String(), c.Answers())
 }

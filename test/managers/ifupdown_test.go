@@ -62,7 +62,7 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 	recipe.Run(n.Server.Host, "By hand")
 	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	u.restart()
-	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantLost(t, n, c) })
+	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 }
 
 // TestIfupdown takes eth1 down and up under replypath: once it is up again,

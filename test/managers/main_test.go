@@ -4,9 +4,7 @@
 package managers
 
 import (
-	"context"
 	"testing"
-	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -41,21 +39,4 @@ func wantByEth1(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) {
 		t.Error(err)
 	}
 	wires.WantEth1(c.String(), c.Answers())
-}
-
-// wantLost asks, and wants the answer to leave by eth0 and not to arrive.
-func wantLost(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) {
-	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
-	asked := make(chan error, 1)
-	go func() { asked <- c.Ask(ctx) }()
-	if _, err := wires.Eth0.Wait(ctx, c.Answers()); err != nil {
-		t.Errorf("no answer left by eth0: %v", err)
-	}
-	time.AfterFunc(harness.SilenceTime, cancel)
-	if err := <-asked; err == nil {
-		t.Errorf("%s was answered, although its answer came from the wrong side", c)
-	}
-	wires.WantEth0(c.String(), c.Answers())
 }

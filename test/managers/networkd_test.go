@@ -108,7 +108,7 @@ func TestNetworkdDeletesRules(t *testing.T) {
 		recipe.Run(n.Server.Host, "By hand")
 		eachKind(t, n, "before "+name, func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 		change()
-		eachKind(t, n, "after "+name, func(t *testing.T, c *harness.Conversation) { wantLost(t, n, c) })
+		eachKind(t, n, "after "+name, func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 	}
 }
 

@@ -1,8 +1,8 @@
 package managers
 
 import (
+	"net/netip"
 	"testing"
-	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -10,14 +10,16 @@ import (
 
 // reactivate does over netlink what NetworkManager does at `nmcli connection up
 // eth1`: it takes the interface's addresses away, with which its routes go, and
-// sets it up anew. DHCP clients do the same when they get another lease.
-func reactivate(t *testing.T, i *topology.Interface) {
+// sets it up anew. DHCP clients do the same when they get another lease. In between
+// it waits for whoever has to see the interface without them.
+func reactivate(t *testing.T, i *topology.Interface, between func(netip.Addr)) {
 	t.Helper()
 	for _, a := range i.Addresses {
 		harness.Must(t, i.RemoveAddress(a))
 	}
-	// Longer than the daemon gathers what happens: it sees the interface without.
-	time.Sleep(200 * time.Millisecond)
+	for _, a := range i.Addresses {
+		between(a.Addr())
+	}
 	for _, a := range i.Addresses {
 		harness.Must(t, i.AddAddress(a))
 	}
@@ -33,8 +35,8 @@ func TestNetworkManagerLosesRoutes(t *testing.T) {
 	// The kernel keeps routes of other tables; NetworkManager does not.
 	runOn(t, n.Server.Host, "ip", "route", "flush", "dev", "eth1", "table", "102")
 	runOn(t, n.Server.Host, "ip", "-6", "route", "flush", "dev", "eth1", "table", "102")
-	reactivate(t, n.Server.Eth1)
-	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantLost(t, n, c) })
+	reactivate(t, n.Server.Eth1, func(netip.Addr) {})
+	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 }
 
 // TestNetworkManager activates eth1 anew under replypath: once it is up again,
@@ -44,7 +46,7 @@ func TestNetworkManager(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	for range 2 {
-		reactivate(t, n.Server.Eth1)
+		reactivate(t, n.Server.Eth1, p.WaitNotOwn)
 		waitManaged(t, p)
 		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	}

@@ -42,7 +42,7 @@ func wantAnswers(t *testing.T, server *topology.Server, c *harness.Conversation,
 func wantLost(t *testing.T, server *topology.Server, c *harness.Conversation, client *topology.Interface) {
 	t.Helper()
 	wires, arrived := harness.Tap(t, server), harness.Capture(t, client)
-	if err := askInVain(t, c, wires.Eth0); err == nil {
+	if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
 		t.Error("the question was answered, although its answer came from the wrong side")
 	}
 	wires.WantEth0("an answer that gets lost", c.Answers())

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -49,7 +48,7 @@ func TestContainerMoves(t *testing.T) {
 			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
 			if kind != harness.TCP {
 				// The present way is up and was in use a moment ago.
-				harness.Eventually(t, "the flow moves", func() error { return movedTo(t, s, c, !on) })
+				harness.Eventually(t, "the flow moves", func() error { return movedTo(t, wires, c, !on) })
 				continue
 			}
 			if on {
@@ -65,12 +64,13 @@ func TestContainerMoves(t *testing.T) {
 }
 
 // movedTo asks once more and says whether the answer left by eth1, or eth0.
-func movedTo(t *testing.T, s *topology.S7, c *harness.Conversation, eth1 bool) error {
+func movedTo(t *testing.T, wires *harness.Wires, c *harness.Conversation, eth1 bool) error {
 	t.Helper()
-	wires := harness.Tap(t, s.Server)
+	eth0Before, eth1Before := wires.Left(c.Answers())
 	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
-	if byEth0, byEth1 := wires.Left(c.Answers()); (len(byEth1) > 0) != eth1 {
-		time.Sleep(100 * time.Millisecond) // asking at this pace is the conversation itself
+	byEth0, byEth1 := wires.Left(c.Answers())
+	byEth0, byEth1 = byEth0[len(eth0Before):], byEth1[len(eth1Before):]
+	if (len(byEth1) > 0) != eth1 {
 		return fmt.Errorf("%d answers left by eth0, %d by eth1", len(byEth0), len(byEth1))
 	}
 	return nil

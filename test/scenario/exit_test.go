@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"context"
 	"net"
 	"testing"
 	"time"
@@ -62,7 +61,7 @@ func askDatagram(t *testing.T, conn net.Conn) {
 func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
 	t.Helper()
 	exits := harness.TapAll(t, e.nics...)
-	if err := askUntilLost(t, c, exits.At(e.by), answers); err == nil {
+	if err := harness.AskUntilLost(t, c, exits.At(e.by), answers); err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
 	}
 	exits.Want(c.String(), answers, e.by, e.to)
@@ -73,7 +72,7 @@ func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.F
 func wantNoAnswer(t *testing.T, c *harness.Conversation, nics ...*topology.Interface) {
 	t.Helper()
 	exits := harness.TapAll(t, nics...)
-	if err := askUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
+	if err := harness.AskUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
 		t.Errorf("%s was answered", c)
 	}
 	for _, nic := range nics {
@@ -94,28 +93,6 @@ func askAll(t *testing.T, c *harness.Conversation) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
-}
-
-// askInVain asks until an answer has passed a capture and has had the time to
-// arrive, and returns what became of the question.
-func askInVain(t *testing.T, c *harness.Conversation, passes *topology.Capture) error {
-	t.Helper()
-	return askUntilLost(t, c, passes, c.Answers())
-}
-
-// askUntilLost asks until a frame, of an answer as a rule, has passed a capture and
-// has had the time to arrive, and returns what became of the question.
-func askUntilLost(t *testing.T, c *harness.Conversation, passes *topology.Capture, frame topology.Filter) error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
-	asked := make(chan error, 1)
-	go func() { asked <- c.Ask(ctx) }()
-	if _, err := passes.Wait(ctx, frame); err != nil {
-		t.Errorf("%s: not seen: %v", c, err)
-	}
-	silence := time.AfterFunc(harness.SilenceTime, cancel)
-	defer silence.Stop()
-	return <-asked
 }
 
 // The families of a network, as many tests use them.

@@ -197,7 +197,7 @@ func TestSizeOfNewConnections(t *testing.T) {
 		for _, f := range n.Families() {
 			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 			wires := harness.Tap(t, n.Server)
-			if err := askInVain(t, c, wires.Eth0); err == nil {
+			if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
 				t.Errorf("%s: an answer without replypath", f)
 			}
 			wires.WantEth0("without replypath", c.Answers())

@@ -147,7 +147,7 @@ func (s *steps) wantBroken(t *testing.T) {
 		harness.Serve(t, s.server.Host, s.server.Eth1.Address(f))
 		c := harness.NewConversation(t, harness.TCP, s.client, s.server.Eth1.Address(f))
 		wires := harness.Tap(t, s.server)
-		if err := askInVain(t, c, wires.Eth0); err == nil {
+		if err := harness.AskInVain(t, c, wires.Eth0); err == nil {
 			t.Errorf("%s: an answer without replypath", f)
 		}
 		wires.WantEth0("without replypath", c.Answers())

@@ -43,7 +43,7 @@ func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harne
 func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 	wires, arrived := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1)
 	before := drops(t, s)
-	err := askInVain(t, c, wires.Eth0)
+	err := harness.AskInVain(t, c, wires.Eth0)
 	wrong := wires.WantEth0("without replypath", c.Answers())
 	if wires.Eth1.Count(c.Questions()) == 0 {
 		t.Error("no question reached B by eth1")

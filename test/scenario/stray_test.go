@@ -122,7 +122,7 @@ func TestStraySegments(t *testing.T) {
 	send(4000).WantEth0("without replypath", resets)
 
 	p := harness.On(t, n.Server.Host)
-	p.Start("--observe")
+	p.Start("--observe", "--config", harness.WriteConfig(t, harness.SmallTables))
 	before := countedBy(p)
 	wantCounted(t, p, before, send(5000).WantEth0("in mode observe", resets), false)
 
@@ -131,7 +131,7 @@ func TestStraySegments(t *testing.T) {
 	var frames []*topology.Frame
 	for i := range 3 {
 		if i > 0 {
-			time.Sleep(1500 * time.Millisecond) // what is known of a segment could be forgotten
+			p.Age(1500 * time.Millisecond) // what is known of a segment could be forgotten
 		}
 		frames = append(frames, send(6000).WantEth1("the resets", resets)...)
 	}
