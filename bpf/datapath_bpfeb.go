@@ -151,6 +151,8 @@ type DatapathFragment struct {
 type DatapathFragmentSet struct {
 	_        structs.HostLayout
 	Fragment [8]DatapathFragment
+	Next     uint32
+	Pad      uint32
 }
 
 type DatapathGateway struct {
@@ -224,7 +226,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 2
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 3
 )
 
 type DatapathMode uint32

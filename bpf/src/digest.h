@@ -46,6 +46,12 @@ static __always_inline __u32 second_set(__u64 digest, __u32 count)
 	return (digest & 0xffffffff) * count >> 32;
 }
 
+/* From bits that hardly matter to the choice of the sets; the lowest is always set. */
+static __always_inline __u32 preferred_way(__u64 digest)
+{
+	return (digest >> 1) % WAYS;
+}
+
 static __always_inline bool tuple_equal(const struct tuple *a, const struct tuple *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;

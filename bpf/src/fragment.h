@@ -39,20 +39,13 @@ static __always_inline struct fragment *find_fragment(struct fragment_set *set, 
 	return NULL;
 }
 
-static __always_inline struct fragment *oldest_fragment(struct fragment_set *set)
+/*
+ * The ways are taken in turn, so that the packet whose first fragment is longest past
+ * makes room: a time of 64 ms a tick does not tell which of those sent at once that is.
+ */
+static __always_inline struct fragment *next_fragment(struct fragment_set *set)
 {
-	__u32 oldest = 0, quiet = 0;
-
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < WAYS; i++) {
-		__u32 ticks = set->fragment[i].key ? age(set->fragment[i].seen) : ~0U;
-
-		if (ticks < quiet)
-			continue;
-		quiet = ticks;
-		oldest = i;
-	}
-	return &set->fragment[oldest % WAYS];
+	return &set->fragment[set->next++ % WAYS];
 }
 
 /*
@@ -67,8 +60,9 @@ __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcom
 	if (!set)
 		return 0;
 	slot = find_fragment(set, key);
-	if (!slot)
-		slot = oldest_fragment(set);
+	if (slot)
+		slot->key = 0;
+	slot = next_fragment(set);
 	slot->key = 0;
 	slot->digest = digest;
 	slot->seen = now();

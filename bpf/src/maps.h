@@ -222,7 +222,7 @@ struct {
 	__type(value, struct handover);
 } handovers SEC(".maps");
 
-/* Packets of which more fragments are to come. Of a full set the oldest makes room. */
+/* Packets of which more fragments are to come. Of a full set the first that was noted makes room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, FRAGMENT_SETS);

@@ -27,6 +27,22 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 	return -1;
 }
 
+/*
+ * The flow of a set that has the digest. Most stand in the way that their digest
+ * prefers: the processor, which is told to expect that, asks memory for the entry
+ * without waiting for the digests, and of many flows neither is in a cache.
+ */
+static __always_inline struct flow *find_in_set(struct flow_set *set, __u64 digest)
+{
+	__u32 preferred = preferred_way(digest);
+	int way;
+
+	if (likely(set->digest[preferred] == digest))
+		return &set->flow[preferred];
+	way = find_way(set->digest, digest);
+	return way >= 0 ? &set->flow[way] : NULL;
+}
+
 static __always_inline struct flow_set *get_set(enum table table, __u32 index)
 {
 	switch (table) {
@@ -55,20 +71,15 @@ static __always_inline __u32 set_count(enum table table)
 static __always_inline struct flow *find_digest(__u64 digest, enum table table)
 {
 	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
-	int way;
+	struct flow *flow;
 
 	if (!set)
 		return NULL;
-	way = find_way(set->digest, digest);
-	if (way >= 0)
-		return &set->flow[way];
-	if (likely(!set->flow[0].overflowed))
-		return NULL;
+	flow = find_in_set(set, digest);
+	if (likely(flow || !set->flow[0].overflowed))
+		return flow;
 	set = get_set(table, second_set(digest, set_count(table)));
-	if (!set)
-		return NULL;
-	way = find_way(set->digest, digest);
-	return way >= 0 ? &set->flow[way] : NULL;
+	return set ? find_in_set(set, digest) : NULL;
 }
 
 /* The packet's flow in this table, idle or not. */
@@ -119,21 +130,23 @@ static __always_inline __u32 dispensable(const struct flow *flow, enum table tab
 	return rank;
 }
 
+/* Of ways that are as good as each other the one that the digest prefers, or is next to that. */
 static __always_inline void look_for_vacancy(const struct flow_set *set, enum table table,
-					     struct vacancy *vacancy)
+					     __u32 preferred, struct vacancy *vacancy)
 {
 	__builtin_memset(vacancy, 0, sizeof(*vacancy));
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
-		const struct flow *flow = &set->flow[i];
-		bool free = !set->digest[i] || is_idle(flow, table);
+		__u32 way = (preferred + i) % WAYS;
+		const struct flow *flow = &set->flow[way];
+		bool free = !set->digest[way] || is_idle(flow, table);
 		__u32 rank = free ? ~0U : dispensable(flow, table);
 
 		vacancy->used += !free;
 		if (rank <= vacancy->rank)
 			continue;
-		vacancy->way = i;
-		vacancy->digest = set->digest[i];
+		vacancy->way = way;
+		vacancy->digest = set->digest[way];
 		vacancy->rank = rank;
 		vacancy->stray = flow->flags & FLOW_STRAY;
 	}
@@ -206,9 +219,9 @@ __noinline int insert(__u32 table)
 	other = get_set(table, second);
 	if (!set || !other || find_digest(digest, table))
 		return refuse(&from->flow, table);
-	look_for_vacancy(set, table, vacancy);
+	look_for_vacancy(set, table, preferred_way(digest), vacancy);
 	if (vacancy->used >= CROWDED) {
-		look_for_vacancy(other, table, alternative);
+		look_for_vacancy(other, table, preferred_way(digest), alternative);
 		if (alternative->used < vacancy->used ||
 		    (alternative->used == WAYS && alternative->rank > vacancy->rank)) {
 			set->flow[0].overflowed = 1;

@@ -9,7 +9,7 @@
 
 /* Kept in the journal; maps of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 2,
+	LAYOUT_VERSION = 3,
 };
 
 /*
@@ -354,6 +354,8 @@ struct fragment {
 
 struct fragment_set {
 	struct fragment fragment[WAYS];
+	__u32 next; /* the way that is taken next, modulo WAYS */
+	__u32 pad;
 };
 
 /*

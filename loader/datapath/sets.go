@@ -124,14 +124,13 @@ func used(set *bpf.DatapathFlowSet) int {
 }
 
 func place(set *bpf.DatapathFlowSet, digest uint64, flow *bpf.DatapathFlow) {
-	for way, taken := range set.Digest {
-		if taken == 0 {
-			overflowed := set.Flow[way].Overflowed // says something of the set
-			set.Digest[way], set.Flow[way] = digest, *flow
-			set.Flow[way].Overflowed = overflowed
-			return
-		}
+	way, free := bpf.FreeWay(set.Digest, digest)
+	if !free {
+		return
 	}
+	overflowed := set.Flow[way].Overflowed // says something of the set
+	set.Digest[way], set.Flow[way] = digest, *flow
+	set.Flow[way].Overflowed = overflowed
 }
 
 func copyOutbound(to, from *ebpf.Map) error {

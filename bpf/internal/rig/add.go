@@ -3,7 +3,6 @@ package rig
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -35,8 +34,8 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 			index, set = other, second
 		}
 	}
-	way := slices.Index(set.Digest[:], 0)
-	if way < 0 {
+	way, free := bpf.FreeWay(set.Digest, digest)
+	if !free {
 		return ErrFull
 	}
 	flow.Overflowed = set.Flow[way].Overflowed // says something of the set
