@@ -118,9 +118,9 @@ func (c *crowd) redirect(e endpoints) testCase {
 // empty program beside it too.
 func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
 	const ethernet, addresses4, addresses6 = 14, 12, 8
-	offset := ethernet + addresses4 // of the source's last 32 bits
+	offset := ethernet + addresses4 // of the source
 	if e.family == "ipv6" {
-		offset = ethernet + addresses6 + 12
+		offset = ethernet + addresses6
 	}
 	if known.program != c.datapath.ReplypathIngress {
 		offset += len(e.peer.AsSlice()) // the destination's
@@ -129,7 +129,7 @@ func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
 	known.bound += boundCrowd
 	known.prepare = nil
 	for _, program := range []**ebpf.Program{&known.program, &known.baseline} {
-		w, err := newWrapper(*program, append(unmark(), writeRandomPeer(offset)...))
+		w, err := newWrapper(*program, append(unmark(), writeRandomPeer(e, offset)...))
 		if err != nil {
 			return testCase{}, err
 		}
@@ -139,20 +139,26 @@ func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
 	return known, nil
 }
 
-// writeRandomPeer writes the address of one of the crowd into the packet.
-func writeRandomPeer(offset int) asm.Instructions {
+// writeRandomPeer writes the address of one of the crowd into the packet, in as large
+// pieces as the programs read: a number that was written in parts, or by
+// bpf_skb_store_bytes, cannot be read before all that the processor had begun until
+// then is done, the last run's wait for memory included.
+func writeRandomPeer(e endpoints, offset int) asm.Instructions {
+	size, end := asm.Word, offset+4
+	if e.family == "ipv6" { // its last 8 bytes, of which the first 4 are 0
+		size, end = asm.DWord, offset+16
+	}
 	return asm.Instructions{
 		asm.FnGetPrandomU32.Call(),
 		asm.And.Imm(asm.R0, crowdSize-1),
 		asm.Or.Imm(asm.R0, crowdBase),
-		asm.HostTo(asm.BE, asm.R0, asm.Word),
-		asm.StoreMem(asm.R10, -4, asm.R0, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, int32(offset)),
-		asm.Mov.Reg(asm.R3, asm.R10),
-		asm.Add.Imm(asm.R3, -4),
-		asm.Mov.Imm(asm.R4, 4),
-		asm.Mov.Imm(asm.R5, 0),
-		asm.FnSkbStoreBytes.Call(),
+		asm.HostTo(asm.BE, asm.R0, size),
+		asm.LoadMem(asm.R1, asm.R6, offsetData, asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, offsetDataEnd, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R1),
+		asm.Add.Imm(asm.R3, int32(end)),
+		asm.JGT.Reg(asm.R3, asm.R2, "done"),
+		asm.StoreMem(asm.R1, int16(end-size.Sizeof()), asm.R0, size),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("done"),
 	}
 }

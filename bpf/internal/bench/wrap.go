@@ -17,8 +17,12 @@ const (
 	arrivalMark   = 0x1234
 )
 
-// offsetTCIndex is where struct __sk_buff holds tc_index.
-const offsetTCIndex = int16(unsafe.Offsetof(rig.Context{}.TCIndex))
+// Where struct __sk_buff holds tc_index, and where the packet begins and ends.
+const (
+	offsetTCIndex = int16(unsafe.Offsetof(rig.Context{}.TCIndex))
+	offsetData    = int16(unsafe.Offsetof(rig.Context{}.Data))
+	offsetDataEnd = int16(unsafe.Offsetof(rig.Context{}.DataEnd))
+)
 
 // emptyProgram passes every packet.
 func emptyProgram() (*ebpf.Program, error) {
