@@ -149,18 +149,28 @@ static __always_inline void reset(struct flow *flow)
 	flow->flags |= FLOW_RESET;
 }
 
-/* The end of a handshake, perhaps with the tuple of an earlier connection, or a change of one. */
+/*
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier
+ * connection. Where that one goes on and this is its way, no handshake is looked for:
+ * whether there is one makes no difference to where replies go, and of many flows each
+ * look takes as long as memory takes.
+ */
 static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
-	struct flow *handshake = find_live(packet, TABLE_HALF_OPEN);
 	struct flow *flow = find(packet, TABLE_ESTABLISHED);
+	bool live = flow && !is_idle(flow, TABLE_ESTABLISHED);
+	struct flow *handshake;
 
+	if (live && came_by(flow, skb, packet) && !is_closing(flow) &&
+	    !(packet->tcp_flags & TCP_RST))
+		return refresh_tcp(skb, packet, flow);
+	handshake = find_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
 	if (handshake && establish(skb, from, handshake, flow))
 		return;
-	if (!flow || is_idle(flow, TABLE_ESTABLISHED)) {
+	if (!live) {
 		if (!(packet->tcp_flags & TCP_RST))
 			adopt(skb, from, flow, handshake);
 		return;
