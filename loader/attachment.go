@@ -28,7 +28,7 @@ func (l *Loader) attach(s *served) error {
 	if err != nil {
 		return l.explain(s, err)
 	}
-	l.undoAttach(s.target(), result)
+	l.undoAttach(s, result)
 	// The qdisc of an earlier process that attached by clsact stays until detach:
 	// to remove one from a device that is up loses packets (qdisc_graft() in
 	// net/sched/sch_api.c deactivates the whole device).
@@ -69,10 +69,20 @@ func (l *Loader) put(d *datapath.Datapath, s *served) (attach.Result, error) {
 	return l.attacher.Attach(s.target(), programs)
 }
 
-func (l *Loader) undoAttach(target attach.Interface, result attach.Result) {
+// undoAttach notes how to take it back. Programs of an earlier process, which work
+// on its maps, come back; where it did not pin them, ours stay.
+func (l *Loader) undoAttach(s *served, result attach.Result) {
+	target := s.target()
 	if result.New {
 		l.rollback.add(func() error {
 			return errors.Join(l.attacher.Detach(target), l.dropQdisc(target, false))
+		})
+		return
+	}
+	if earlier, known := l.datapath.Earlier().Programs(s.hasHeader()); known {
+		l.rollback.add(func() error {
+			_, err := l.attacher.Attach(target, earlier)
+			return err
 		})
 	}
 }

@@ -206,6 +206,3 @@ func settingsEntry(cfg *config.Config) bpf.DatapathSettings {
 	}
 	return entry
 }
-
-// layoutVersion tells maps of other versions from ours.
-const layoutVersion = uint32(bpf.DatapathLayoutLAYOUT_VERSION)

@@ -83,6 +83,9 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 	files, err := filepath.Glob(filepath.Join(b.dir, "maps", "*"))
 	must(b.T, err)
 	for _, file := range files {
+		if name := filepath.Base(file); name == "programs" || name == "layout" { // pinned anew by every start
+			continue
+		}
 		m, err := ebpf.LoadPinnedMap(file, nil)
 		must(b.T, err)
 		info, err := m.Info()

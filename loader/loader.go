@@ -26,6 +26,9 @@ type Options struct {
 	ConfigPath string // for the status; empty for the defaults
 	Log        *slog.Logger
 	Version    string // of the product, for the status
+	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
+	// there before stays aside until Keep; TakeBack puts it back.
+	Trial time.Duration
 	// Mechanism is attach.Auto except for tests and measurements.
 	Mechanism attach.Mechanism
 }
@@ -39,10 +42,8 @@ type Loader struct {
 	kernel  kernel
 	dir     *pins.Dir
 	fresh   bool // nothing was pinned before
-	// foreignLayout: what is pinned means something else in this version.
-	foreignLayout bool
-	journal       *pins.JournalMap
-	netlink       *netlink.Handle
+	journal *pins.JournalMap
+	netlink *netlink.Handle
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()

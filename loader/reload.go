@@ -16,6 +16,9 @@ import (
 func (l *Loader) Reload(cfg *config.Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.state.Trial != nil {
+		return errors.New("the datapath is on trial: confirm it first")
+	}
 	if err := l.check(cfg); err != nil {
 		return err
 	}
@@ -58,7 +61,10 @@ func (l *Loader) resize(cfg *config.Config) error {
 		err = resized.Pin()
 	}
 	if err != nil {
-		return errors.Join(err, l.switchTo(l.datapath), l.datapath.Restore(), resized.Close())
+		return errors.Join(err, l.switchBack(), resized.Unpin(), resized.Close())
+	}
+	if err := resized.Commit(); err != nil {
+		l.log.Error("pins of the tables of another size are left", "error", err)
 	}
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -74,7 +80,17 @@ const switchPatience = 30 * time.Second
 
 // switchTo attaches the programs of a datapath with other flow tables.
 func (l *Loader) switchTo(to *datapath.Datapath) error {
-	return inGrace(to, func() error { return l.replacePrograms(to) })
+	return inGrace(to, func() error {
+		if err := to.Fill(); err != nil {
+			return err
+		}
+		return l.replacePrograms(to)
+	})
+}
+
+// switchBack attaches the programs of the datapath in force once more.
+func (l *Loader) switchBack() error {
+	return inGrace(l.datapath, func() error { return l.replacePrograms(l.datapath) })
 }
 
 // inGrace attaches the programs of a datapath with other flow tables. What was asked

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
@@ -128,12 +130,14 @@ func TestReloadKeepsFlowsInTablesOfAnotherSize(t *testing.T) {
 	}
 }
 
-// obstruct keeps the clock from being pinned, which is done after the maps.
+// obstruct keeps another datapath from being pinned: nothing can be removed where
+// a file system is mounted.
 func (b *bed) obstruct() {
 	b.Helper()
-	clock := filepath.Join(b.dir, "clock")
-	must(b.T, os.Remove(clock))
-	must(b.T, os.MkdirAll(filepath.Join(clock, "obstacle"), 0o700))
+	obstacle := filepath.Join(b.dir, "maps-new-gone", "obstacle")
+	must(b.T, os.MkdirAll(obstacle, 0o700))
+	must(b.T, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
+	b.Cleanup(func() { must(b.T, unix.Unmount(obstacle, 0)) })
 }
 
 func TestFailedReloadKeepsTheConfiguration(t *testing.T) {

@@ -125,11 +125,10 @@ func (l *Loader) putSource(d *datapath.Datapath) (cgroup string, fresh bool, err
 	if err := l.identifyNamespace(cgroup); err != nil {
 		return "", false, err
 	}
-	programs, err := d.LoadSource(l.source.namespace)
+	programs, err := d.Source(l.source.namespace)
 	if err != nil {
 		return "", false, err
 	}
-	defer programs.Close()
 	fresh, err = source.Attach(l.linksDir(), cgroup, programs)
 	return cgroup, fresh, err
 }

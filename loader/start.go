@@ -46,9 +46,19 @@ func (l *Loader) starting() bool { return l.rollback != nil }
 
 // settle does what the start has put off until there was no way back.
 func (l *Loader) settle() {
+	if l.state.Trial == nil {
+		l.commit()
+	}
 	if l.deferred {
 		l.deferred = false
 		l.reconcileOrLog()
+	}
+}
+
+// commit forgets the earlier datapath that is pinned aside.
+func (l *Loader) commit() {
+	if err := l.datapath.Commit(); err != nil {
+		l.log.Error("pins of an earlier datapath are left", "error", err)
 	}
 }
 
@@ -113,10 +123,15 @@ func (l *Loader) openJournal() (err error) {
 	if err := before.CheckNamespace(l.options.PinDir); err != nil {
 		return err
 	}
+	if before, err = l.endTrial(before); err != nil {
+		return err
+	}
+	if err := datapath.Settle(l.dir); err != nil {
+		return err
+	}
 	if _, err := pins.ReadRepairs(l.options.PinDir); err != nil {
 		return err
 	}
-	l.foreignLayout = before.Layout != 0 && before.Layout != layoutVersion
 	if !l.fresh {
 		l.rollback.add(func() error { return l.journal.Write(before) })
 	}
@@ -128,9 +143,10 @@ func (l *Loader) openJournal() (err error) {
 	if err := l.chooseSeeds(); err != nil {
 		return err
 	}
-	l.state.PID, l.state.Version, l.state.Layout = os.Getpid(), l.options.Version, layoutVersion
+	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
 	l.state.Features = append(l.kernel.features(), l.sourceFeature())
 	l.describeConfig()
+	l.beginTrial(before)
 	return l.save()
 }
 
@@ -189,7 +205,9 @@ func (l *Loader) load() (err error) {
 		return err
 	}
 	l.rollback.add(l.datapath.Close)
-	l.foreignLayout = false // from here on the maps are ours
+	if err := l.checkTrial(); err != nil {
+		return err
+	}
 	l.tables, err = readTables(&l.datapath.DatapathMaps)
 	if err != nil {
 		return err
@@ -206,7 +224,7 @@ func (l *Loader) load() (err error) {
 func (l *Loader) datapathOptions(cfg *config.Config) datapath.Options {
 	return datapath.Options{
 		MaxEntries: cfg.MaxEntries, Seeds: bpf.Seeds(l.state.Seeds), Features: l.kernel.Features,
-		ForeignLayout: l.foreignLayout, Log: l.log,
+		Apart: l.state.Trial != nil, Log: l.log,
 	}
 }
 
@@ -248,10 +266,16 @@ func (l *Loader) begin() error {
 // firstReconcile has a grace around it where the flow tables miss what is on its
 // way now; a datapath that takes them over knows who spoke first.
 func (l *Loader) firstReconcile() error {
+	if err := l.datapath.Fill(); err != nil {
+		return err
+	}
 	if !l.datapath.HasNewTables() {
 		return l.reconcile()
 	}
 	return inGrace(l.datapath, l.reconcile)
 }
 
-func (l *Loader) pin() error { return l.datapath.Pin() }
+func (l *Loader) pin() error {
+	l.rollback.add(l.datapath.Unpin)
+	return l.datapath.Pin()
+}

@@ -6,6 +6,7 @@ import "time"
 type Status struct {
 	Mode        string            `json:"mode"` // "enforce" or "observe"
 	Daemon      DaemonStatus      `json:"daemon"`
+	TrialUntil  *time.Time        `json:"trial_until"` // nil: it is there for good
 	Config      ConfigStatus      `json:"config"`
 	Interfaces  []InterfaceStatus `json:"interfaces"`
 	Unmanaged   []Unmanaged       `json:"unmanaged"`

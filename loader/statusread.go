@@ -75,6 +75,9 @@ func (r *statusReader) read() (*Status, error) {
 		HostChanges: hostChanges(r.journal, r.repairs),
 		Errors:      append([]string{}, r.journal.Errors...),
 	}
+	if trial := r.journal.Trial; trial != nil {
+		s.TrialUntil = &trial.Until
+	}
 	s.HostChanges = append(s.HostChanges, r.sourceChange()...)
 	for _, u := range r.journal.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, Unmanaged(u))

@@ -7,7 +7,7 @@
 
 #include "kernel.h"
 
-/* Kept in the journal; maps of another layout are replaced. */
+/* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
 	LAYOUT_VERSION = 3,
 };
@@ -277,7 +277,7 @@ struct pair_count {
 	__u64 flows;
 };
 
-/* Everything that is counted without an interface pair. */
+/* Everything that is counted without an interface pair. A number never becomes another event's: maps outlive versions. */
 enum event {
 	/* Packets that could not be read; they pass. */
 	EVENT_UNPARSED_TRUNCATED = 0,

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
@@ -21,7 +22,8 @@ type daemon struct {
 	*app
 	file      *configFile
 	overrides config.Overrides
-	mechanism string // of attachment; empty for the best there is
+	mechanism string        // of attachment; empty for the best there is
+	trial     time.Duration // until it has to be confirmed; 0: for good
 
 	log      *slog.Logger
 	level    *slog.LevelVar
@@ -98,7 +100,7 @@ func (d *daemon) attach() error {
 	d.config, d.fromFile = cfg, found
 	d.log, d.level = newLogger(d.stderr, cfg.Log)
 	d.warn()
-	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism)}
+	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism), trial: d.trial}
 	if found {
 		options.configPath = d.file.path
 	}

@@ -31,6 +31,7 @@ type fakeDatapath struct {
 	reloaded []*config.Config
 	refusal  error // of the next Reload
 	reported []error
+	kept     int
 	closed   int
 }
 
@@ -58,6 +59,13 @@ func (d *fakeDatapath) ReportConfigError(err error) {
 
 func (d *fakeDatapath) SetError(_ string, err error) {
 	d.errSet <- err
+}
+
+func (d *fakeDatapath) Keep() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.kept++
+	return nil
 }
 
 func (d *fakeDatapath) Close() error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -24,6 +25,12 @@ type deps struct {
 	start func(startOptions) (datapath, error)
 	// detach takes a datapath away; see loader.Detach.
 	detach func(ctx context.Context, pinDir string, stop bool, log *slog.Logger) (removed []string, err error)
+	// guard starts a process that takes a trial back when this one cannot; see
+	// startGuardian. takeBack does it here; see loader.TakeBack. confirm has the
+	// process do that has one going on.
+	guard    func(pinDir string, timeout time.Duration) (lost <-chan struct{}, err error)
+	takeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
+	confirm  func(ctx context.Context, pinDir string) error
 	// status, mode and setMode work on the pins, with or without a daemon.
 	status  func(pinDir string) (*loader.Status, error)
 	mode    func(pinDir string) (string, error)
@@ -44,6 +51,9 @@ type deps struct {
 	warnings func(*config.Config) ([]string, error)
 	// signals delivers what ends and reloads a daemon, until stop is called.
 	signals func() (signals <-chan os.Signal, stop func())
+	// trialSignals is the same for what ends a trial; Enter at stdin confirms it.
+	trialSignals func() (signals <-chan os.Signal, stop func())
+	stdin        io.Reader
 	// notify tells the service manager, if there is one, how the daemon does.
 	notify func(state string) error
 }
@@ -55,6 +65,7 @@ type startOptions struct {
 	configPath string // empty for the defaults
 	log        *slog.Logger
 	mechanism  attach.Mechanism // attach.Auto but for tests and measurements
+	trial      time.Duration    // 0: for good
 }
 
 // datapath is what run keeps going; see loader.Loader.
@@ -63,6 +74,8 @@ type datapath interface {
 	Reload(*config.Config) error
 	ReportConfigError(error)
 	SetError(name string, err error)
+	// Keep confirms a trial.
+	Keep() error
 	Close() error
 	// Source is where the metrics come from.
 	Source() metrics.Source

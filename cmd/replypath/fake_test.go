@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"replypath/loader"
@@ -40,6 +41,9 @@ func fakeHost() deps {
 	return deps{
 		start:         fakeStart,
 		detach:        fakeDetach,
+		guard:         func(string, time.Duration) (<-chan struct{}, error) { return nil, nil },
+		takeBack:      func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, dirError(dir) },
+		confirm:       fakeConfirm,
 		status:        fakeStatus,
 		mode:          func(dir string) (string, error) { return "enforce", dirError(dir) },
 		setMode:       func(dir, _ string) error { return dirError(dir) },
@@ -52,6 +56,8 @@ func fakeHost() deps {
 		newProbe:      func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
 		warnings:      fakeWarnings,
 		signals:       func() (<-chan os.Signal, func()) { return nil, func() {} },
+		trialSignals:  func() (<-chan os.Signal, func()) { return nil, func() {} },
+		stdin:         strings.NewReader(""),
 		notify:        func(string) error { return nil },
 	}
 }
@@ -87,6 +93,13 @@ func fakeDetach(_ context.Context, dir string, stop bool, _ *slog.Logger) ([]str
 		return nil, nil
 	}
 	return []string{"program replypath_ingress on eth1", "pins in " + dir}, nil
+}
+
+func fakeConfirm(_ context.Context, dir string) error {
+	if dir == watchedDir {
+		return nil
+	}
+	return fmt.Errorf("nothing is on trial in %s: start replypath try", dir)
 }
 
 func fakeStatus(dir string) (*loader.Status, error) {

@@ -28,6 +28,9 @@ func host() deps {
 	return deps{
 		start:         startLoader,
 		detach:        detachLoader,
+		guard:         startGuardian,
+		takeBack:      loader.TakeBack,
+		confirm:       confirmTrial,
 		status:        loader.ReadStatus,
 		mode:          loader.Mode,
 		setMode:       loader.SetMode,
@@ -40,6 +43,8 @@ func host() deps {
 		newProbe:      func(peer, self netip.Addr) (probe, error) { return trace.NewProbe(peer, self) },
 		warnings:      hostWarnings,
 		signals:       daemonSignals,
+		trialSignals:  trialSignals,
+		stdin:         os.Stdin,
 		notify:        notifySystemd,
 	}
 }
@@ -66,7 +71,7 @@ func configInForce(pinDir string) string {
 func startLoader(o startOptions) (datapath, error) {
 	l, err := loader.New(loader.Options{
 		PinDir: o.pinDir, Config: o.config, ConfigPath: o.configPath, Log: o.log, Version: productVersion(),
-		Mechanism: o.mechanism,
+		Mechanism: o.mechanism, Trial: o.trial,
 	})
 	if err != nil {
 		return nil, err
@@ -98,6 +103,16 @@ func daemonSignals() (<-chan os.Signal, func()) {
 	signal.Ignore(unix.SIGPIPE)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// trialSignals delivers what confirms a trial (SIGUSR1) and what ends it, SIGHUP of a
+// terminal that is gone included. Who reads from the terminal in the background gets
+// an error rather than being stopped.
+func trialSignals() (<-chan os.Signal, func()) {
+	signal.Ignore(unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGUSR1, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
 	return signals, func() { signal.Stop(signals) }
 }
 

@@ -17,6 +17,7 @@ type app struct {
 	deps
 	stdout, stderr io.Writer
 	pinDir         string
+	givenPinDir    string // as other processes name it
 }
 
 // commands makes every command. A new one is one more line here.
@@ -28,12 +29,14 @@ var commands = []func(*app) *cobra.Command{
 	newFlows,
 	newExplain,
 	newTrace,
+	newTry,
 	newMode,
 	newDoctor,
 	newDemo,
 	newVersion,
 	newCompletion,
 	newMan,
+	newGuard,
 }
 
 // run executes a command line and returns the exit code. It ends early when ctx
@@ -57,6 +60,7 @@ interface that the question came in on. replypath sends every reply back the way
 its flow came, in the kernel, without rules, marks or addresses to set up.
 
   replypath run      attach and keep watch; what is attached stays when it ends
+  replypath try      the same, taken back unless it is confirmed in time
   replypath detach   take everything away again
 
 Exit code 0: done. 1: failed. 2: wrong usage or configuration. 3: status found
@@ -103,7 +107,7 @@ func (a *app) checkPinDir() error {
 	if a.pinDir == "" {
 		return usageErrorf("--pin-dir is empty: name a directory such as %s", pins.DefaultDir)
 	}
-	a.pinDir = pins.Visible(a.pinDir)
+	a.givenPinDir, a.pinDir = a.pinDir, pins.Visible(a.pinDir)
 	return nil
 }
 

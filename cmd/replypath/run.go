@@ -9,7 +9,6 @@ import (
 
 func newRun(a *app) *cobra.Command {
 	d := &daemon{app: a}
-	var listen string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Attach, keep watch and serve metrics",
@@ -25,11 +24,18 @@ in force stays. Flags win over the file.`,
   replypath run --config ./replypath.yaml --listen ""`,
 		Args: noArguments,
 	}
+	d.addFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return d.run(c.Context()) }
+	return c
+}
+
+// addFlags gives a command the flags that say what is attached.
+func (d *daemon) addFlags(c *cobra.Command) {
 	d.file = addConfigFile(c)
 	flags := c.Flags()
 	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again")
 	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved")
-	flags.StringVar(&listen, "listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
+	listen := flags.String("listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
 	mechanism := newParsed(&d.mechanism, "mechanism", "", oneOf(string(attach.TCX), string(attach.Clsact)))
 	flags.Var(mechanism, "mechanism", "attach by tcx or clsact only")
 	if err := flags.MarkHidden("mechanism"); err != nil { // it is for tests and measurements
@@ -37,11 +43,9 @@ in force stays. Flags win over the file.`,
 	}
 	complete(c, "interface", interfaceNames)
 	complete(c, "mechanism", func() []string { return []string{string(attach.TCX), string(attach.Clsact)} })
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	c.PreRun = func(*cobra.Command, []string) {
 		if flags.Changed("listen") {
-			d.overrides.Listen = &listen
+			d.overrides.Listen = listen
 		}
-		return d.run(c.Context())
 	}
-	return c
 }

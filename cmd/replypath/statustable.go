@@ -13,6 +13,9 @@ func (s *statusTable) summary(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "mode\t%s\n", orDash(s.Mode))
 	fmt.Fprintf(t, "daemon\t%s\n", s.daemon())
+	if s.TrialUntil != nil {
+		fmt.Fprintf(t, "trial\tunless it is confirmed, everything is taken back at %s\n", s.TrialUntil.Local().Format(time.RFC3339))
+	}
 	fmt.Fprintf(t, "configuration\t%s\n", s.configuration())
 	fmt.Fprintf(t, "flows\t%d of %d\n", s.Flows.Count, s.Flows.Capacity)
 	fmt.Fprintf(t, "pins\t%s\n", orDash(s.PinDir))

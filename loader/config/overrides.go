@@ -4,6 +4,7 @@ package config
 type Overrides struct {
 	Interfaces []string // manage these and no others; empty: as configured
 	Observe    bool     // observe on every interface
+	Enforce    bool     // enforce where Observe and an interface's own settings say nothing else
 	Listen     *string  // Metrics.Listen; nil: as configured
 }
 
@@ -13,6 +14,9 @@ type Overrides struct {
 func (o Overrides) Apply(c *Config) error {
 	if err := o.applyInterfaces(c); err != nil {
 		return err
+	}
+	if o.Enforce {
+		c.Mode = ModeEnforce
 	}
 	if o.Observe {
 		c.observe()

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +31,24 @@ func (d *Datapath) Grace(period time.Duration) error {
 		return err
 	}
 	return Grace(&d.DatapathMaps, clock, period)
+}
+
+// GraceAt is that of the maps that are pinned in a directory; those of another
+// version have none.
+func GraceAt(path string, programs *Attached) error {
+	maps, err := openMaps(path)
+	if errors.Is(err, errLayout) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer maps.Close()
+	clock, err := runClock(programs.program(clockName))
+	if err != nil {
+		return err
+	}
+	return Grace(maps, clock, GracePeriod)
 }
 
 // After returns the tick that comes so much later than the reading.

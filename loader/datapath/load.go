@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/pins"
+	"replypath/loader/source"
 )
 
 // Options say how the datapath is loaded.
@@ -19,10 +19,10 @@ type Options struct {
 	MaxEntries uint32       // of the largest flow table
 	Seeds      bpf.Seeds    // those that the pinned tables were filled with, or new ones
 	Features   bpf.Features // what the kernel has
-	// ForeignLayout: the pinned maps were made by a version that puts another
-	// meaning into them, whatever their sizes. They are replaced.
-	ForeignLayout bool
-	Log           *slog.Logger
+	// Apart: the maps of an earlier datapath stay as they are; only the counters are
+	// shared with it.
+	Apart bool
+	Log   *slog.Logger
 }
 
 // programs are loaded for every host.
@@ -46,17 +46,25 @@ type Datapath struct {
 	bpf.DatapathMaps
 	programs programs
 	noHeader *noHeaderPrograms
+	source   *source.Programs
 	opts     Options
 	dir      *pins.Dir
 	all      map[string]*ebpf.Map // by name
-	fresh    map[string]bool      // maps that are not pinned yet, by name
+	fresh    map[string]bool      // maps that an earlier datapath does not share, by name
+	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied, by name
+	earlier  *Attached
+	pinned   bool
+	foreign  error // why the earlier maps mean something else in this version
 }
 
-// Load loads the programs with the pinned maps of the directory. A flow table
-// of another capacity is copied; a map of another layout is replaced, which is
-// logged. Nothing that is pinned changes before Pin.
+// Load loads the programs with the pinned maps of the directory. A map of another
+// size or layout is going to be replaced, which is logged. Nothing that is pinned
+// changes before Pin.
 func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
-	d := &Datapath{dir: dir, opts: opts, all: make(map[string]*ebpf.Map), fresh: make(map[string]bool)}
+	d := &Datapath{
+		dir: dir, opts: opts,
+		all: make(map[string]*ebpf.Map), fresh: make(map[string]bool), replaced: make(map[string]*ebpf.Map),
+	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -64,6 +72,9 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 }
 
 func (d *Datapath) load() error {
+	if err := d.lookAtEarlier(); err != nil {
+		return err
+	}
 	spec, err := d.spec()
 	if err != nil {
 		return err
@@ -83,7 +94,29 @@ func (d *Datapath) load() error {
 	if err := spec.LoadAndAssign(&d.DatapathMaps, options); err != nil {
 		return fmt.Errorf("open maps: %w", err)
 	}
-	return d.loadPrograms(&d.programs)
+	if err := d.loadPrograms(&d.programs); err != nil {
+		return err
+	}
+	if d.fresh[bpf.DatapathMapSender] {
+		return d.enterSender(d.programs.Send)
+	}
+	return nil
+}
+
+// lookAtEarlier looks at what is pinned already.
+func (d *Datapath) lookAtEarlier() (err error) {
+	if d.earlier, err = openAttached(d.dir.Path(MapsDir, programsDir)); err != nil {
+		return err
+	}
+	if !d.dir.Has(MapsDir) {
+		return nil
+	}
+	err = checkLayout(d.dir.Path(MapsDir))
+	if errors.Is(err, errLayout) {
+		d.foreign = err
+		return nil
+	}
+	return err
 }
 
 // separateSender replaces the map of the program that ends a move where the map is
@@ -146,26 +179,57 @@ func (d *Datapath) loadPrograms(to any, set ...func(*ebpf.CollectionSpec) error)
 
 // openMap opens the pinned map of this name, or makes one that takes its place.
 func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
-	pinned, err := ebpf.LoadPinnedMap(d.mapPath(name), nil)
+	pinned, err := ebpf.LoadPinnedMap(d.dir.Path(MapsDir, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.newMap(name, spec)
 	}
 	if err != nil {
 		return fmt.Errorf("open pinned map %s: %w", name, err)
 	}
-	reason := compatible(spec, pinned)
-	if d.opts.ForeignLayout {
-		reason = errLayout
-	}
+	reason := d.reasonToReplace(name, spec, pinned)
 	if reason == nil {
 		d.all[name] = pinned
 		return nil
 	}
-	defer pinned.Close()
-	return d.replaceMap(name, spec, pinned, reason)
+	d.logReplaced(name, pinned, reason)
+	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
+		d.replaced[name] = pinned
+	} else if err := pinned.Close(); err != nil {
+		return fmt.Errorf("close map %s: %w", name, err)
+	}
+	return d.newMap(name, spec)
 }
 
-var errLayout = errors.New("it was made by another version")
+var errApart = errors.New("it stays as it is")
+
+// reasonToReplace returns nil for a map that is shared with an earlier datapath.
+// Counters have a meaning that no version changes.
+func (d *Datapath) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
+	if err := compatible(spec, pinned); err != nil && !errors.Is(err, errSize) {
+		return err
+	}
+	switch {
+	case isCounter(name):
+	case d.foreign != nil:
+		return d.foreign
+	case d.opts.Apart:
+		return errApart
+	}
+	return compatible(spec, pinned)
+}
+
+func (d *Datapath) logReplaced(name string, pinned *ebpf.Map, reason error) {
+	switch {
+	case errors.Is(reason, errApart):
+	case errors.Is(reason, errSize) && isFlowTable(name):
+		d.opts.Log.Info("a flow table changes its size", "table", name,
+			"from", Capacity(pinned), "to", capacityFor(name, d.opts.MaxEntries))
+	case errors.Is(reason, errSize) && isCopied(name):
+		d.opts.Log.Info("a map changes its size", "map", name)
+	default:
+		d.opts.Log.Warn("a map of another version is replaced, its entries are lost", "map", name, "reason", reason)
+	}
+}
 
 func (d *Datapath) newMap(name string, spec *ebpf.MapSpec) error {
 	m, err := ebpf.NewMap(spec)
@@ -177,33 +241,8 @@ func (d *Datapath) newMap(name string, spec *ebpf.MapSpec) error {
 	return nil
 }
 
-func (d *Datapath) replaceMap(name string, spec *ebpf.MapSpec, old *ebpf.Map, reason error) error {
-	if err := d.newMap(name, spec); err != nil {
-		return err
-	}
-	var err error
-	switch {
-	case !errors.Is(reason, errSize):
-		d.opts.Log.Warn("a map of another version is replaced, its entries are lost", "map", name, "reason", reason)
-	case name == bpf.DatapathMapOutbound:
-		err = copyOutbound(d.all[name], old)
-	case name == bpf.DatapathMapAsked:
-		err = copyAsked(d.all[name], old)
-	case isFlowTable(name):
-		d.opts.Log.Info("a flow table changes its size", "table", name,
-			"from", Capacity(old), "to", Capacity(d.all[name]))
-		err = copyFlows(d.all[name], old)
-	default:
-		d.opts.Log.Warn("a map of another size is replaced, its entries are lost", "map", name)
-	}
-	if err != nil {
-		return fmt.Errorf("resize %s: %w", name, err)
-	}
-	return nil
-}
-
-// HasNewTables tells whether a flow table is not pinned yet: it is empty, or the copy
-// of one that the programs which are attached go on writing to.
+// HasNewTables tells whether a flow table is another one than the earlier
+// datapath's, whose attached programs do not write to it.
 func (d *Datapath) HasNewTables() bool {
 	for name := range d.fresh {
 		if isFlowTable(name) {
@@ -213,66 +252,8 @@ func (d *Datapath) HasNewTables() bool {
 	return false
 }
 
-func isFlowTable(name string) bool {
-	for _, table := range tableNames {
-		if table == name {
-			return true
-		}
-	}
-	return false
-}
-
-func (d *Datapath) mapPath(name string) string { return d.dir.Path(MapsDir, name) }
-
-// Pin puts the maps and what reading commands run in the place of earlier ones.
-func (d *Datapath) Pin() error {
-	if err := os.MkdirAll(d.dir.Path(MapsDir), 0o700); err != nil {
-		return fmt.Errorf("create directory for maps: %w", err)
-	}
-	for name := range d.fresh {
-		if err := repin(d.all[name], d.mapPath(name)); err != nil {
-			return fmt.Errorf("pin map %s: %w", name, err)
-		}
-		delete(d.fresh, name)
-	}
-	// The map forgets the program when nobody has it open and nothing is pinned.
-	if err := d.Sender.Put(uint32(0), d.programs.Send); err != nil {
-		return fmt.Errorf("enter the program that sends: %w", err)
-	}
-	if err := repin(d.programs.Clock, d.dir.Path(clockName)); err != nil {
-		return fmt.Errorf("pin clock: %w", err)
-	}
-	if err := repin(d.programs.Forget, d.dir.Path(forgetName)); err != nil {
-		return fmt.Errorf("pin forget: %w", err)
-	}
-	return nil
-}
-
-// Restore pins this datapath once more, after another could not take its place.
-func (d *Datapath) Restore() error {
-	for name := range d.all {
-		d.fresh[name] = true
-	}
-	return d.Pin()
-}
-
-type pinner interface {
-	Pin(path string) error
-	Unpin() error
-}
-
-// repin pins at a path that may be taken. A rename would leave no gap, but
-// bpffs does not rename over another object.
-func repin(object pinner, path string) error {
-	// It may take itself for pinned there, where another is by now.
-	if err := object.Unpin(); err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return object.Pin(path)
-}
+// Earlier returns the programs that were attached when this datapath was loaded.
+func (d *Datapath) Earlier() *Attached { return d.earlier }
 
 // Programs returns what is attached to an interface with or without an
 // Ethernet header.
@@ -286,6 +267,10 @@ func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
 			return attach.Programs{}, err
 		}
 		d.noHeader = loaded
+		err := errors.Join(d.keep(ingress3Name, loaded.Ingress), d.keep(egress3Name, loaded.Egress))
+		if err != nil {
+			return attach.Programs{}, err
+		}
 	}
 	return attach.Programs{Ingress: d.noHeader.Ingress, Egress: d.noHeader.Egress}, nil
 }
@@ -296,7 +281,9 @@ func (d *Datapath) Close() error {
 		return nil
 	}
 	closeAll(d.all)
+	closeAll(d.replaced)
 	errs := []error{
+		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
 		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
 		d.DatapathMaps.Close(),

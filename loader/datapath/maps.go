@@ -11,40 +11,39 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
-	"replypath/loader/pins"
 )
 
-// Directories and names below the pin directory.
-const (
-	MapsDir    = "maps"
-	LinksDir   = "links"
-	clockName  = "clock"
-	forgetName = "forget"
-)
-
-// PinNames returns the names of everything that is pinned in a directory beside
-// the journal.
-func PinNames() []string { return []string{MapsDir, LinksDir, clockName, forgetName} }
-
-// OpenMaps opens the pinned maps for reading, and for writing entries. The
-// error matches pins.ErrNone where there are none, but not where there are some of
-// another version.
+// OpenMaps opens the pinned maps for reading, and for writing entries. They are
+// all of one datapath, also while another takes its place. The error matches
+// pins.ErrNone where there are none, but not where there are some of another
+// version.
 func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
+	var maps *bpf.DatapathMaps
+	err := withPinned(dir, func(path string) (err error) {
+		maps, err = openMaps(path)
+		return err
+	})
+	return maps, err
+}
+
+// openMaps opens the maps that are pinned in a directory.
+func openMaps(path string) (*bpf.DatapathMaps, error) {
+	if err := checkLayout(path); err != nil {
+		return nil, fmt.Errorf("the pinned maps were made by another version, restart the daemon: %w", err)
+	}
 	spec, err := bpf.LoadDatapath()
 	if err != nil {
 		return nil, err
 	}
 	pinned := make(map[string]*ebpf.Map)
 	defer closeAll(pinned)
-	missing := ""
 	for name, mapSpec := range spec.Maps {
 		if isInternal(name) {
 			continue
 		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, MapsDir, name), nil)
+		m, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
-			missing = name
-			continue
+			return nil, fmt.Errorf("map %s is missing: the others were made by another version, restart the daemon", name)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
@@ -54,12 +53,6 @@ func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
 			return nil, fmt.Errorf("pinned map %s was made by another version, restart the daemon: %w", name, err)
 		}
 		mapSpec.MaxEntries = m.MaxEntries()
-	}
-	if len(pinned) == 0 {
-		return nil, fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
-	}
-	if missing != "" {
-		return nil, fmt.Errorf("map %s is missing in %s: the others were made by another version, restart the daemon", missing, dir)
 	}
 	var maps bpf.DatapathMaps
 	if err := spec.LoadAndAssign(&maps, &ebpf.CollectionOptions{MapReplacements: pinned}); err != nil {

@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -19,9 +18,13 @@ import (
 // can run any. Before 5.11 that counts as locked memory of the user, of which
 // the tables have taken more than the usual limit by then.
 func openRunnable(dir, name string) (*ebpf.Program, error) {
-	program, err := ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
+	var program *ebpf.Program
+	err := withPinned(dir, func(path string) (err error) {
+		program, err = ebpf.LoadPinnedProgram(filepath.Join(path, programsDir, name), nil)
+		return err
+	})
+	if errors.Is(err, pins.ErrNone) {
+		return nil, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -18,8 +19,10 @@ func setsFor(flows uint32) uint32 {
 }
 
 // Capacity returns how many flows a table is meant for.
-func Capacity(table *ebpf.Map) int {
-	ways := uint64(table.MaxEntries()) * uint64(bpf.DatapathWaysWAYS)
+func Capacity(table *ebpf.Map) int { return capacity(table.MaxEntries()) }
+
+func capacity(sets uint32) int {
+	ways := uint64(sets) * uint64(bpf.DatapathWaysWAYS)
 	return int(ways * 2 / 3)
 }
 
@@ -39,6 +42,16 @@ var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
 	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
 	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
+}
+
+// isFlowTable tells of the tables that are sized after the configured number of
+// flows.
+func isFlowTable(name string) bool { return slices.Contains(tableNames[:], name) }
+
+// capacityFor returns that of one of them for the configured number of flows of the
+// largest one.
+func capacityFor(name string, largest uint32) int {
+	return capacity(tableSets(largest)[slices.Index(tableNames[:], name)])
 }
 
 // batch is how many sets are read by one system call: 200 KiB.
@@ -81,8 +94,8 @@ func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow)
 	})
 }
 
-// copyFlows enters the flows of one table in another of a different size, whose
-// sets are written whole. Flows that find no room, and those that come or change
+// copyFlows enters the flows of one table in another, which is empty and which no
+// program uses yet. Flows that find no room, and those that come or change
 // meanwhile, are left out; a live one comes back with its next packet.
 func copyFlows(to, from *ebpf.Map) error {
 	sets := make([]bpf.DatapathFlowSet, to.MaxEntries())
@@ -94,6 +107,9 @@ func copyFlows(to, from *ebpf.Map) error {
 		return err
 	}
 	for index := range sets {
+		if used(&sets[index]) == 0 {
+			continue
+		}
 		if err := to.Put(uint32(index), &sets[index]); err != nil {
 			return fmt.Errorf("write set %d: %w", index, err)
 		}

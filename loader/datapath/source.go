@@ -1,15 +1,21 @@
 package datapath
 
 import (
+	"errors"
+
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 	"replypath/loader/source"
 )
 
-// LoadSource loads the programs that repair the source address of what the
-// sockets of the network namespace with this cookie send. They are the caller's, to be closed.
-func (d *Datapath) LoadSource(namespace uint64) (*source.Programs, error) {
+// Source returns the programs that repair the source address of what the sockets
+// of the network namespace with this cookie send. They are loaded when they are
+// first asked for, and closed with the datapath.
+func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
+	if d.source != nil {
+		return d.source, nil
+	}
 	programs := new(source.Programs)
 	err := d.loadPrograms(programs, func(spec *ebpf.CollectionSpec) error {
 		return spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace)
@@ -17,7 +23,8 @@ func (d *Datapath) LoadSource(namespace uint64) (*source.Programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return programs, nil
+	d.source = programs
+	return programs, errors.Join(d.keep(send4Name, programs.Send4), d.keep(send6Name, programs.Send6))
 }
 
 // askedSets returns the number of sets of the table of who asked last: for one

@@ -154,7 +154,7 @@ func lock(path string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	if !isAt(handle, path) {
+	if !IsAt(handle, path) {
 		handle.Close()
 		return nil, errRemoved
 	}
@@ -173,8 +173,8 @@ func lockHandle(handle *os.File) error {
 	}
 }
 
-// isAt tells whether an open directory is still what its path leads to.
-func isAt(handle *os.File, path string) bool {
+// IsAt tells whether an open directory is still what its path leads to.
+func IsAt(handle *os.File, path string) bool {
 	locked, err := handle.Stat()
 	if err != nil {
 		return false
@@ -225,7 +225,7 @@ func (d *Dir) Close() error {
 func (d *Dir) Clear(names ...string) error {
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, removeTree(d.Path(name)))
+		errs = append(errs, d.RemoveAtOnce(name))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -244,6 +244,51 @@ func (d *Dir) Remove(names ...string) error {
 		err = nil
 	}
 	return errors.Join(err, d.Close())
+}
+
+// goneSuffix marks what is being removed. A BPF file system takes no dots in names.
+const goneSuffix = "-gone"
+
+// RemoveAtOnce unpins what has the name, with everything below. Readers see all of
+// it vanish in one step. What is not there is no error.
+func (d *Dir) RemoveAtOnce(name string) error {
+	path := d.Path(name)
+	gone := path + goneSuffix
+	// An earlier process may have been killed in the middle of it.
+	if err := removeTree(gone); err != nil {
+		return err
+	}
+	if err := os.Rename(path, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unpin: %w", err)
+	}
+	return removeTree(gone)
+}
+
+// Supplant puts what has the first name in the place of what has the second, if
+// anything, which gets the third name. For a moment nothing has the second name; a
+// process that is killed in it leaves it so.
+func (d *Dir) Supplant(by, name, old string) error {
+	if err := d.RemoveAtOnce(old); err != nil {
+		return err
+	}
+	if err := d.Rename(name, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.Rename(by, name)
+}
+
+// Rename gives what has a name another one, which nothing has.
+func (d *Dir) Rename(from, to string) error {
+	if err := os.Rename(d.Path(from), d.Path(to)); err != nil {
+		return fmt.Errorf("rename pins: %w", err)
+	}
+	return nil
+}
+
+// Has tells whether something of this name is pinned in the directory.
+func (d *Dir) Has(name string) bool {
+	_, err := os.Lstat(d.Path(name))
+	return err == nil
 }
 
 // removeTree is os.RemoveAll for bpffs, where a directory that is being read

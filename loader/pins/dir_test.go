@@ -113,7 +113,7 @@ func TestRemoveOnceMore(t *testing.T) {
 	if exist(filepath.Join(path, "links")) {
 		t.Error("what could be removed is left")
 	}
-	must(t, unix.Unmount(busy, 0))
+	must(t, unix.Unmount(filepath.Join(path, "maps-gone", "busy"), 0))
 	again, err := OwnExisting(path)
 	must(t, err)
 	must(t, again.Remove("maps", "links"))
@@ -129,15 +129,15 @@ func TestOwnAfterRemoval(t *testing.T) {
 	handle, err := os.Open(path)
 	must(t, err)
 	defer handle.Close()
-	if !isAt(handle, path) {
+	if !IsAt(handle, path) {
 		t.Error("a directory is not where it is")
 	}
 	must(t, d.Remove())
-	if isAt(handle, path) {
+	if IsAt(handle, path) {
 		t.Error("a removed directory is still there")
 	}
 	other := own(t, path)
-	if isAt(handle, path) || !isAt(other.handle, path) {
+	if IsAt(handle, path) || !IsAt(other.handle, path) {
 		t.Error("a removed directory is taken for another")
 	}
 }

@@ -28,7 +28,6 @@ type Journal struct {
 	Namespace  Namespace         `json:"namespace"`
 	Version    string            `json:"version"`
 	PID        int               `json:"pid"`
-	Layout     uint32            `json:"layout"`
 	Seeds      []uint64          `json:"seeds"` // of the digests in the flow tables (bpf.Seeds)
 	Mode       string            `json:"mode"`  // as configured
 	ConfigPath string            `json:"config_path"`
@@ -44,8 +43,20 @@ type Journal struct {
 	// empty while none are.
 	SourceCgroup string `json:"source_cgroup"`
 
+	// Trial is what the datapath is on until somebody confirms it; nil: for good.
+	Trial *TrialRecord `json:"trial,omitempty"`
+
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
+}
+
+// TrialRecord is what takes a datapath on trial back.
+type TrialRecord struct {
+	PID   int       `json:"pid"` // of the process that began it
+	Until time.Time `json:"until"`
+	// Before is the journal of the datapath that was there, whose maps are pinned
+	// aside; nil: there was none.
+	Before *Journal `json:"before,omitempty"`
 }
 
 // InterfaceRecord is one life of a managed interface. ID is its index in the

@@ -133,7 +133,7 @@ func lockRepairs(path string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	if !isAt(handle, path) {
+	if !IsAt(handle, path) {
 		handle.Close()
 		return nil, errRemoved
 	}

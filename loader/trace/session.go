@@ -59,12 +59,12 @@ func (s *session) open() (err error) {
 	return err
 }
 
-// takeLock locks the directory of the maps, on which nobody else has a lock; the
+// takeLock locks the directory of the links, on which nobody else has a lock; the
 // lock ends with the process, whatever ends it.
 func (s *session) takeLock() (err error) {
-	path := filepath.Join(s.dir, datapath.MapsDir)
+	path := filepath.Join(s.dir, datapath.LinksDir)
 	if s.lock, err = os.Open(path); err != nil {
-		return fmt.Errorf("open the directory of the maps: %w", err)
+		return fmt.Errorf("open the directory of the links: %w", err)
 	}
 	err = unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {

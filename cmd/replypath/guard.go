@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"log/syslog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+const (
+	// guardianReady is what the guardian writes once nothing of the terminal's can
+	// end it any more.
+	guardianReady = "ready\n"
+	// guardianSlack is how much longer than the trial the guardian waits for the end
+	// of the process that has it: for its start, and for what it does by itself.
+	guardianSlack = 10 * time.Second
+)
+
+// newGuard makes the command that startGuardian runs.
+func newGuard(a *app) *cobra.Command {
+	timeout := defaultTrial
+	c := &cobra.Command{
+		Use:    "guard",
+		Short:  "Take the parent's trial back when it has ended or hangs",
+		Hidden: true,
+		Args:   noArguments,
+		RunE:   func(*cobra.Command, []string) error { return a.guardParent(timeout) },
+	}
+	c.Flags().Var(newParsed(&timeout, "time", timeout.String(), trialTime), "timeout", "how long the trial may take")
+	return c
+}
+
+// startGuardian starts a process, in a session of its own, that takes back what is on
+// trial in the pin directory once this process has ended without a verdict, or hangs.
+// It returns when the guardian is on duty; lost is closed should it end before.
+func startGuardian(pinDir string, timeout time.Duration) (lost <-chan struct{}, err error) {
+	c := exec.Command("/proc/self/exe", "guard", "--pin-dir", pinDir, "--timeout", timeout.String())
+	c.Args[0] = os.Args[0]
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("watch over the trial: %w", err)
+	}
+	if err := c.Start(); err != nil {
+		return nil, fmt.Errorf("start a process that watches over the trial: %w", err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return nil, fmt.Errorf("the process that watches over the trial: %w", errors.Join(err, c.Wait()))
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Wait() // that it has ended is enough
+	}()
+	return ended, nil
+}
+
+// guardParent waits for the end of the parent, or ends it when its time is over, and
+// takes back what it left on trial.
+func (a *app) guardParent(timeout time.Duration) error {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
+	log := guardianLog()
+	pid := os.Getppid()
+	parent, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	defer unix.Close(parent)
+	if os.Getppid() != pid {
+		return errors.New("the parent has ended")
+	}
+	if _, err := fmt.Fprint(a.stdout, guardianReady); err != nil {
+		return err
+	}
+	ended, err := awaitProcess(parent, timeout+guardianSlack)
+	if err == nil && !ended {
+		log.Warn("replypath try hangs, it is ended", "pid", pid)
+		_ = unix.PidfdSendSignal(parent, unix.SIGKILL, nil, 0) // it may have ended
+		_, err = awaitProcess(parent, guardianSlack)
+	}
+	done, takeErr := a.takeBack(a.pinDir, pid, log)
+	err = errors.Join(err, takeErr)
+	if done {
+		log.Warn("replypath try ended without a verdict, everything was taken back", "pid", pid)
+	}
+	if err != nil {
+		log.Error("a trial was not taken back, use replypath detach", "error", err)
+	}
+	return err
+}
+
+// guardianLog writes to syslog: there may be no terminal any more. Without one it
+// writes nothing.
+func guardianLog() *slog.Logger {
+	writer, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_WARNING, "replypath")
+	if err != nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	log, _ := newLogger(writer, config.Log{Level: slog.LevelInfo, Format: config.FormatText})
+	return log
+}
+
+// awaitProcess waits until the process behind a descriptor has ended, and tells
+// whether it did in time.
+func awaitProcess(process int, timeout time.Duration) (ended bool, err error) {
+	deadline := time.Now().Add(timeout)
+	fds := []unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}
+	for {
+		left := max(0, time.Until(deadline))
+		n, err := unix.Poll(fds, int(left.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("wait for a process: %w", err)
+		}
+		return n > 0, nil
+	}
+}
+
+// confirmTime is how long a process has to end after it was told to keep what is on
+// trial.
+const confirmTime = 15 * time.Second
+
+// confirmTrial tells the process that has a trial going on to keep it, and waits
+// until it has.
+func confirmTrial(_ context.Context, pinDir string) error {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return err
+	}
+	if err := journal.CheckNamespace(pinDir); err != nil {
+		return err
+	}
+	holder, err := pins.Holder(pinDir)
+	if err != nil {
+		return err
+	}
+	if journal.Trial == nil || holder == 0 {
+		return fmt.Errorf("nothing is on trial in %s: start replypath try", pinDir)
+	}
+	process, err := unix.PidfdOpen(holder, 0)
+	if err != nil {
+		return fmt.Errorf("find process %d, which has the trial: %w", holder, err)
+	}
+	defer unix.Close(process)
+	if again, err := pins.Holder(pinDir); err != nil || again != holder {
+		return errors.Join(err, fmt.Errorf("the trial in %s has just ended", pinDir))
+	}
+	if err := unix.PidfdSendSignal(process, unix.SIGUSR1, nil, 0); err != nil {
+		return fmt.Errorf("tell process %d to keep what is on trial: %w", holder, err)
+	}
+	if ended, err := awaitProcess(process, confirmTime); err != nil || !ended {
+		return errors.Join(err, fmt.Errorf("process %d does not end", holder))
+	}
+	return checkKept(pinDir, journal.LoadedAt)
+}
+
+// checkKept returns an error unless the datapath whose configuration was loaded at
+// some time is in place for good.
+func checkKept(pinDir string, loaded time.Time) error {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil && !errors.Is(err, loader.ErrNotAttached) {
+		return err
+	}
+	if err != nil || journal.Trial != nil || !journal.LoadedAt.Equal(loaded) {
+		return errors.New("it came too late: everything was taken back")
+	}
+	return nil
+}

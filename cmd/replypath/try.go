@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	defaultTrial = 120 * time.Second
+	longestTrial = 24 * time.Hour
+)
+
+func newTry(a *app) *cobra.Command {
+	t := &trial{daemon: &daemon{app: a, trial: defaultTrial}}
+	c := &cobra.Command{
+		Use:   "try",
+		Short: "Enforce, and take it all back unless it is confirmed in time",
+		Long: `Attach to every managed interface and send replies back the way their flow came,
+as run does, but only for a while: unless that is confirmed in time, everything is
+taken back, and what was attached before, such as a datapath in mode observe, is in
+place again. It is taken back as well when the terminal goes away, when the process
+is interrupted or killed, and when it hangs: a second process watches over it. So
+it can be tried over the very connection that it changes.
+
+Enter at the terminal confirms, as do replypath try confirm and the signal SIGUSR1.
+The process then ends, and what is attached stays: replypath run takes it over and
+keeps watch. Beside a running daemon it refuses. Interfaces are enforced whatever
+mode the file has, but for those with a mode of their own.
+
+Exit code 0: confirmed. 1: taken back, or failed.`,
+		Example: `  replypath try
+  replypath try --timeout 30s --interface eth0 --interface eth1`,
+		Args: noArguments,
+	}
+	t.addFlags(c)
+	c.Flags().Var(newParsed(&t.trial, "time", "120s", trialTime), "timeout", "how long there is to confirm")
+	complete(c, "timeout", func() []string { return nil })
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		t.overrides.Enforce = true
+		return t.run(c.Context())
+	}
+	c.AddCommand(newConfirm(a))
+	return c
+}
+
+func newConfirm(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm",
+		Short: "Confirm what is on trial",
+		Long: `Confirm the replypath try that is going on with this pin directory, from a script
+or from another terminal. Exit code 0: what is attached stays. 1: nothing is on
+trial, or it was being taken back.`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.confirm(c.Context(), a.pinDir); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.stdout, "confirmed")
+			return nil
+		},
+	}
+}
+
+// trialTime reads how long a trial may take.
+func trialTime(text string) (time.Duration, error) {
+	duration, err := time.ParseDuration(text)
+	if err != nil || duration < time.Second || duration > longestTrial {
+		return 0, fmt.Errorf("%q is not a time from 1s to 24h such as 120s or 5m", text)
+	}
+	return duration, nil
+}
+
+// trial is the process behind `replypath try`.
+type trial struct{ *daemon }
+
+// run attaches until it is confirmed or taken back.
+func (t *trial) run(ctx context.Context) error {
+	signals, stop := t.trialSignals()
+	defer stop()
+	lost, err := t.guard(t.givenPinDir, t.trial)
+	if err != nil {
+		return err
+	}
+	if err := t.attach(); err != nil {
+		return err
+	}
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watch sync.WaitGroup
+	failed := make(chan error, 1)
+	watch.Go(func() {
+		if err := t.datapath.Run(running); err != nil {
+			failed <- err
+		}
+	})
+	t.metrics = t.serveMetrics(running)
+	fmt.Fprintf(t.stdout, "attached on trial: press Enter within %s to keep it, or run replypath try confirm\n", t.trial)
+
+	reason := t.await(ctx, signals, lost, failed)
+	cancel()
+	watch.Wait()
+	t.metrics.stop()
+	if reason == nil {
+		reason = t.datapath.Keep()
+	}
+	if reason == nil {
+		fmt.Fprintln(t.stdout, "kept: it works without a process; replypath run takes it over and keeps watch")
+		return t.datapath.Close()
+	}
+	return t.giveUp(reason)
+}
+
+// await returns nil once the trial is confirmed, else why it is over.
+func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan struct{}, failed <-chan error) error {
+	timer := time.NewTimer(t.trial)
+	defer timer.Stop()
+	select {
+	case <-t.enter():
+		return nil
+	case signal := <-signals:
+		if signal == unix.SIGUSR1 {
+			return nil
+		}
+		return fmt.Errorf("ended by a signal (%s)", signal)
+	case <-timer.C:
+		return fmt.Errorf("not confirmed within %s", t.trial)
+	case <-lost:
+		return errors.New("the process that watched over it has ended")
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// enter tells when a line was read from standard input. The end of the input is no
+// line.
+func (t *trial) enter() <-chan struct{} {
+	pressed := make(chan struct{})
+	go func() {
+		if _, err := bufio.NewReader(t.stdin).ReadString('\n'); err == nil {
+			close(pressed)
+		}
+	}()
+	return pressed
+}
+
+// giveUp takes everything back. Should it fail, the guardian tries once more.
+func (t *trial) giveUp(reason error) error {
+	closeErr := t.datapath.Close()
+	done, err := t.takeBack(t.pinDir, os.Getpid(), t.log)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: taking it back failed, use replypath detach: %w", reason, errors.Join(err, closeErr))
+	case !done:
+		return fmt.Errorf("%w: somebody else has taken it back", reason)
+	}
+	return fmt.Errorf("%w: everything is as it was before", reason)
+}

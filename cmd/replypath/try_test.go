@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+)
+
+// trialRun is a running `replypath try`.
+type trialRun struct {
+	t       *testing.T
+	path    *fakeDatapath
+	signals chan os.Signal
+	lost    chan struct{}
+	keys    *io.PipeWriter
+	cancel  context.CancelFunc
+	taken   int   // times that it was taken back
+	failure error // of taking it back
+	stdout  lockedBuffer
+	stderr  lockedBuffer
+	code    chan int
+}
+
+// startTrial runs `replypath try` until it can be confirmed.
+func startTrial(t *testing.T, args ...string) *trialRun {
+	t.Helper()
+	keyboard, keys := io.Pipe()
+	r := &trialRun{
+		t:       t,
+		path:    &fakeDatapath{failure: make(chan error, 1), errSet: make(chan error, 100)},
+		signals: make(chan os.Signal),
+		lost:    make(chan struct{}),
+		keys:    keys,
+		code:    make(chan int, 1),
+	}
+	host := fakeHost()
+	host.stdin = keyboard
+	host.guard = func(string, time.Duration) (<-chan struct{}, error) { return r.lost, nil }
+	host.start = func(o startOptions) (datapath, error) {
+		r.path.options = o
+		return r.path, nil
+	}
+	host.takeBack = func(string, int, *slog.Logger) (bool, error) {
+		r.taken++
+		return r.failure == nil, r.failure
+	}
+	host.trialSignals = func() (<-chan os.Signal, func()) { return r.signals, func() {} }
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	r.cancel = cancel
+	go func() {
+		r.code <- run(ctx, append([]string{"try", "--listen", ""}, args...), &r.stdout, &r.stderr, host)
+	}()
+	for !strings.Contains(r.stdout.String(), "on trial") {
+		text, more := r.stdout.next()
+		if strings.Contains(text, "on trial") {
+			break
+		}
+		receive(t, more)
+	}
+	return r
+}
+
+// end waits for the end and compares what became of the trial.
+func (r *trialRun) end(code, kept, taken int, says string) {
+	r.t.Helper()
+	if got := receive(r.t, r.code); got != code {
+		r.t.Errorf("exit code %d, not %d", got, code)
+	}
+	if r.path.kept != kept || r.taken != taken || r.path.closed != 1 {
+		r.t.Errorf("kept %d, taken back %d, closed %d times", r.path.kept, r.taken, r.path.closed)
+	}
+	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
+		r.t.Errorf("it does not say %q:\n%s", says, text)
+	}
+}
+
+func TestTryConfirmed(t *testing.T) {
+	for name, confirm := range map[string]func(*trialRun){
+		"enter":   func(r *trialRun) { _, _ = r.keys.Write([]byte("\n")) },
+		"SIGUSR1": func(r *trialRun) { r.signals <- unix.SIGUSR1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startTrial(t, "--config", writeConfig(t, "mode: observe\n"), "--timeout", "1h")
+			confirm(r)
+			r.end(exitDone, 1, 0, "kept: it works without a process")
+			if o := r.path.options; o.trial != time.Hour || o.config.Mode != config.ModeEnforce {
+				t.Errorf("started with trial %s, mode %s", o.trial, o.config.Mode)
+			}
+		})
+	}
+}
+
+func TestTryTakenBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		happens func(*trialRun)
+		says    string
+	}{
+		"SIGINT":           {func(r *trialRun) { r.signals <- unix.SIGINT }, "ended by a signal (interrupt): everything is as it was"},
+		"terminal gone":    {func(r *trialRun) { r.signals <- unix.SIGHUP }, "ended by a signal (hangup)"},
+		"time":             {func(*trialRun) {}, "not confirmed within 1s: everything is as it was before"},
+		"guardian":         {func(r *trialRun) { close(r.lost) }, "watched over it has ended"},
+		"failure":          {func(r *trialRun) { r.path.failure <- errors.New("netlink is gone") }, "netlink is gone"},
+		"context":          {func(r *trialRun) { r.cancel() }, "canceled"},
+		"end of the input": {func(r *trialRun) { r.keys.Close() }, "not confirmed within 1s"},
+		"half a line":      {func(r *trialRun) { _, _ = r.keys.Write([]byte("y")); r.keys.Close() }, "not confirmed within 1s"},
+		"cannot be undone": {func(r *trialRun) { r.failure = errors.New("no memory"); r.signals <- unix.SIGTERM }, "failed, use replypath detach: no memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := startTrial(t, "--config", writeConfig(t, ""), "--timeout", "1s")
+			test.happens(r)
+			r.end(exitFailed, 0, 1, test.says)
+		})
+	}
+}
+
+// --observe wins over what try is for; an interface's own mode over both defaults.
+func TestTryModes(t *testing.T) {
+	path := writeConfig(t, "mode: observe\ninterfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")
+	r := startTrial(t, "--config", path)
+	r.signals <- unix.SIGUSR1
+	r.end(exitDone, 1, 0, "kept")
+	if c := r.path.options.config; c.Mode != config.ModeEnforce || c.Interfaces[0].Mode != config.ModeObserve || c.Interfaces[1].Mode != "" {
+		t.Errorf("configuration %+v", c)
+	}
+	r = startTrial(t, "--config", path, "--observe")
+	r.signals <- unix.SIGUSR1
+	r.end(exitDone, 1, 0, "kept")
+	if c := r.path.options.config; c.Mode != config.ModeObserve {
+		t.Errorf("configuration %+v", c)
+	}
+}

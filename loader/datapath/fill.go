@@ -1,0 +1,58 @@
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// copies are what enters the entries of a map in one that takes its place.
+var copies = map[string]func(to, from *ebpf.Map) error{
+	bpf.DatapathMapHalfOpen:       copyFlows,
+	bpf.DatapathMapEstablished:    copyFlows,
+	bpf.DatapathMapConnectionless: copyFlows,
+	bpf.DatapathMapOutbound:       copyOutbound,
+	bpf.DatapathMapAsked:          copyAsked,
+	bpf.DatapathMapEvents:         copyEvents,
+}
+
+func isCopied(name string) bool { return copies[name] != nil }
+
+// isCounter tells of maps that are shared by all versions: the number of an event
+// and the fields of a pair never get another meaning.
+func isCounter(name string) bool {
+	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapPairSlots
+}
+
+// Fill copies what the maps hold that are to be replaced. The programs that are
+// attached go on writing to those, so that it is called right before others are put
+// in their place; what they write in between is missed.
+func (d *Datapath) Fill() error {
+	for name, from := range d.replaced {
+		if err := copies[name](d.all[name], from); err != nil {
+			return fmt.Errorf("copy %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// copyEvents gives the counts of all CPUs to the first one of a table that nobody
+// counts in yet.
+func copyEvents(to, from *ebpf.Map) error {
+	var counts []uint64
+	for event := range min(to.MaxEntries(), from.MaxEntries()) {
+		if err := from.Lookup(event, &counts); err != nil {
+			return fmt.Errorf("read counter %d: %w", event, err)
+		}
+		for _, count := range counts[1:] {
+			counts[0] += count
+		}
+		clear(counts[1:])
+		if err := to.Put(event, counts); err != nil {
+			return fmt.Errorf("write counter %d: %w", event, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/pins"
+)
+
+// Directories below the pin directory. What belongs to one datapath is pinned
+// below MapsDir, and is put in place all at once.
+const (
+	MapsDir     = "maps"
+	LinksDir    = "links"
+	newMapsDir  = "maps-new" // is about to take the place of MapsDir
+	oldMapsDir  = "maps-old" // whose place it took
+	programsDir = "programs" // below MapsDir
+)
+
+// PinNames returns the names of everything that is pinned in a directory beside
+// the journal.
+func PinNames() []string { return []string{MapsDir, newMapsDir, oldMapsDir, LinksDir} }
+
+const (
+	swapPatience = time.Second // two renames
+	swapPoll     = time.Millisecond
+)
+
+// errSwapped says that what was opened was being replaced.
+var errSwapped = errors.New("the pinned maps are being replaced")
+
+// withPinned calls open with a path to the directory of the maps. What it opens
+// there is of one datapath: it is called again where another took its place
+// meanwhile. The error matches pins.ErrNone where nothing is pinned.
+func withPinned(dir string, open func(path string) error) error {
+	deadline := time.Now().Add(swapPatience)
+	for {
+		err := openOnce(dir, open)
+		if !errors.Is(err, errSwapped) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(swapPoll)
+	}
+}
+
+func openOnce(dir string, open func(path string) error) error {
+	path := filepath.Join(dir, MapsDir)
+	handle, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, oldMapsDir)); err == nil {
+			return errSwapped
+		}
+		return fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("open the directory of the maps: %w", err)
+	}
+	defer handle.Close()
+	// By its descriptor, which leads to the same directory under whatever name.
+	err = open(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()))
+	if err != nil && !pins.IsAt(handle, path) {
+		return errors.Join(errSwapped, err)
+	}
+	return err
+}
+
+// Settle finishes what a process left that was killed while it put a datapath
+// in place: the earlier one counts.
+func Settle(dir *pins.Dir) error {
+	if !dir.Has(MapsDir) && dir.Has(oldMapsDir) {
+		if err := dir.Rename(oldMapsDir, MapsDir); err != nil {
+			return err
+		}
+	}
+	return errors.Join(dir.RemoveAtOnce(newMapsDir), dir.RemoveAtOnce(oldMapsDir))
+}
+
+// Pin puts the maps and programs in the place of earlier ones. These stay pinned
+// aside until Commit.
+func (d *Datapath) Pin() error {
+	if err := d.prepare(); err != nil {
+		return errors.Join(err, d.dir.RemoveAtOnce(newMapsDir))
+	}
+	if err := d.dir.Supplant(newMapsDir, MapsDir, oldMapsDir); err != nil {
+		return errors.Join(err, Settle(d.dir))
+	}
+	d.pinned = true
+	return d.enterSender(d.programs.Send)
+}
+
+// prepare pins everything aside.
+func (d *Datapath) prepare() error {
+	if err := d.dir.RemoveAtOnce(newMapsDir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.dir.Path(newMapsDir, programsDir), 0o700); err != nil {
+		return fmt.Errorf("create directory for maps: %w", err)
+	}
+	layout, err := newLayout()
+	if err != nil {
+		return err
+	}
+	defer layout.Close()
+	if err := layout.Pin(d.dir.Path(newMapsDir, layoutName)); err != nil {
+		return fmt.Errorf("pin the layout: %w", err)
+	}
+	for name, m := range d.all {
+		if err := pinMap(m, d.dir.Path(newMapsDir, name)); err != nil {
+			return err
+		}
+	}
+	for name, program := range d.named() {
+		if err := pinProgram(program, d.dir.Path(newMapsDir, programsDir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinMap pins a map at one more path.
+func pinMap(m *ebpf.Map, path string) error {
+	clone, err := m.Clone() // which is pinned nowhere, so that Pin does not move it
+	if err != nil {
+		return fmt.Errorf("pin map %s: %w", filepath.Base(path), err)
+	}
+	defer clone.Close()
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("pin map %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// pinProgram pins a program at one more path.
+func pinProgram(program *ebpf.Program, path string) error {
+	clone, err := program.Clone()
+	if err != nil {
+		return fmt.Errorf("pin program %s: %w", filepath.Base(path), err)
+	}
+	defer clone.Close()
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("pin program %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// Commit forgets what Pin took the place of.
+func (d *Datapath) Commit() error { return d.dir.RemoveAtOnce(oldMapsDir) }
+
+// Unpin takes back what Pin did, if it did anything.
+func (d *Datapath) Unpin() error {
+	if !d.pinned {
+		return nil
+	}
+	d.pinned = false
+	if !d.dir.Has(oldMapsDir) {
+		return d.dir.RemoveAtOnce(MapsDir)
+	}
+	var errs []error
+	if send := d.earlier.program(sendName); send != nil && !d.fresh[bpf.DatapathMapSender] {
+		errs = append(errs, d.enterSender(send))
+	}
+	return errors.Join(append(errs, PutBack(d.dir))...)
+}
+
+// PutBack puts the maps and programs that Pin has left aside, if there are any, in
+// the place of those that took theirs.
+func PutBack(dir *pins.Dir) error {
+	if dir.Has(oldMapsDir) {
+		if err := dir.Supplant(oldMapsDir, MapsDir, newMapsDir); err != nil {
+			return err
+		}
+	}
+	return dir.RemoveAtOnce(newMapsDir)
+}
+
+// Aside opens the programs that PutBack puts back, and tells where their maps are.
+func Aside(dir *pins.Dir) (programs *Attached, maps string, err error) {
+	maps = dir.Path(MapsDir)
+	if dir.Has(oldMapsDir) {
+		maps = dir.Path(oldMapsDir)
+	}
+	programs, err = openAttached(filepath.Join(maps, programsDir))
+	return programs, maps, err
+}
+
+// enterSender has the egress programs that use our map call this program to end a
+// move.
+func (d *Datapath) enterSender(send *ebpf.Program) error {
+	if err := d.Sender.Put(uint32(0), send); err != nil {
+		return fmt.Errorf("enter the program that sends: %w", err)
+	}
+	return nil
+}
+
+// keep pins a program that is loaded later than the others.
+func (d *Datapath) keep(name string, program *ebpf.Program) error {
+	if !d.pinned {
+		return nil // Pin does
+	}
+	path := d.dir.Path(MapsDir, programsDir, name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unpin program %s: %w", name, err)
+	}
+	return pinProgram(program, path)
+}

@@ -1,0 +1,129 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"replypath/loader/datapath"
+	"replypath/loader/pins"
+)
+
+// beginTrial writes down, where this is one, what takes it back. From the next save
+// on it is taken back by whoever owns the pins next, unless it was confirmed.
+func (l *Loader) beginTrial(before *pins.Journal) {
+	if l.options.Trial == 0 {
+		return
+	}
+	l.state.Trial = &pins.TrialRecord{PID: os.Getpid(), Until: time.Now().Add(l.options.Trial)}
+	if !l.fresh {
+		l.state.Trial.Before = before
+	}
+}
+
+// checkTrial refuses a trial in the place of a datapath whose programs could not be
+// put back.
+func (l *Loader) checkTrial() error {
+	if l.state.Trial == nil || l.state.Trial.Before == nil {
+		return nil
+	}
+	for _, r := range l.state.Trial.Before.Interfaces {
+		if _, known := l.datapath.Earlier().Programs(r.MAC != ""); r.Index != 0 && r.Attached && !known {
+			return errors.New("another version has attached what is there, and it could not be put back: " +
+				"end that first by replypath detach")
+		}
+	}
+	return nil
+}
+
+// Keep confirms a trial: the datapath stays, and the one before it is gone.
+func (l *Loader) Keep() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Trial = nil
+	if err := l.save(); err != nil {
+		return err
+	}
+	l.commit()
+	return nil
+}
+
+// endTrial takes back what was not confirmed by a process that is gone, and returns
+// the journal as it is then.
+func (l *Loader) endTrial(left *pins.Journal) (*pins.Journal, error) {
+	if left.Trial == nil {
+		return left, nil
+	}
+	l.log.Warn("a trial was not confirmed, it is taken back")
+	if err := takeBack(l.dir, left, l.log); err != nil {
+		return nil, fmt.Errorf("take back a trial: %w", err)
+	}
+	before := left.Trial.Before
+	if before == nil {
+		l.fresh, before = true, new(pins.Journal)
+	}
+	return before, l.journal.Write(before)
+}
+
+// TakeBack ends the trial that a process has begun in a pin directory, and puts back
+// what was there before. It tells whether it did: not where the trial was confirmed
+// or taken back already, and not while another process owns the directory, which
+// has ended the trial then.
+func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
+	dir, err := pins.OwnExisting(pinDir)
+	if errors.Is(err, pins.ErrNone) || errors.Is(err, pins.ErrOwned) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil || journal.Trial == nil || journal.Trial.PID != pid {
+		return false, errors.Join(err, dir.Close())
+	}
+	if err := takeBack(dir, journal, log); err != nil {
+		return false, errors.Join(err, dir.Close())
+	}
+	if journal.Trial.Before == nil {
+		return true, dir.Remove(datapath.PinNames()...)
+	}
+	return true, errors.Join(writeBefore(dir, journal.Trial.Before), dir.Close())
+}
+
+// writeBefore is what ends a trial for good.
+func writeBefore(dir *pins.Dir, before *pins.Journal) error {
+	journal, _, err := pins.CreateJournal(dir)
+	if err != nil {
+		return err
+	}
+	before.PID = 0
+	return errors.Join(journal.Write(before), journal.Close())
+}
+
+// takeBack puts the host back as it was before a trial. It may be repeated, until
+// the journal is that of before.
+func takeBack(dir *pins.Dir, journal *pins.Journal, log *slog.Logger) error {
+	d := &detacher{dir: dir, journal: journal, log: log}
+	if err := d.open(dir.Path(datapath.LinksDir)); err != nil {
+		return err
+	}
+	defer d.netlink.Close()
+	before := journal.Trial.Before
+	if before == nil {
+		err := errors.Join(d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls())
+		return errors.Join(err, dir.RemoveAtOnce(datapath.MapsDir))
+	}
+	earlier, maps, err := datapath.Aside(dir)
+	if err != nil {
+		return err
+	}
+	defer earlier.Close()
+	r := &restorer{detacher: d, before: before, earlier: earlier}
+	// What is asked now is recorded by the programs that go.
+	if err := errors.Join(datapath.GraceAt(maps, earlier), r.run()); err != nil {
+		return err
+	}
+	return datapath.PutBack(dir)
+}
