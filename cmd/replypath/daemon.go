@@ -98,6 +98,9 @@ func (d *daemon) attach() error {
 		return err
 	}
 	d.config, d.fromFile = cfg, found
+	if d.trial != 0 && cfg.Log.Level == slog.LevelInfo {
+		cfg.Log.Level = slog.LevelWarn // what goes well is in the way of who has to confirm
+	}
 	d.log, d.level = newLogger(d.stderr, cfg.Log)
 	d.warn()
 	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism), trial: d.trial}
