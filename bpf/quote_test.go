@@ -77,19 +77,22 @@ func TestErrorGoesBack(t *testing.T) {
 	})
 }
 
-// TestErrorQuotesLittle: eight bytes of what the IP header carries are enough.
+// TestErrorQuotesLittle: eight bytes of what the IP header carries are enough, and the
+// padding of a short frame is none of them.
 func TestErrorQuotesLittle(t *testing.T) {
 	eachQuoted(t, func(t *testing.T, b *bed, n network, m message, put func(bpf.DatapathFlow)) {
 		for _, size := range []int{8, 7, 0} {
 			e := b.about(n, m)
 			e.quote = e.quote[:n.ipSize()+size]
-			put(b.flow(n, m, b.replication, 0))
-			frame := n.out(b.production, e)
-			want := nothing
-			if size == 8 {
-				want = b.errorMoves(n, e, m, frame)
+			for _, padding := range []int{0, 18} {
+				frame := append(n.out(b.production, e), make([]byte, padding)...)
+				put(b.flow(n, m, b.replication, 0))
+				want := nothing
+				if size == 8 {
+					want = b.errorMoves(n, e, m, frame)
+				}
+				b.run(egress(b.production, frame), want)
 			}
-			b.run(egress(b.production, frame), want)
 		}
 	})
 }

@@ -35,8 +35,12 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 	return !is_extension_header(ip.nexthdr) || follow_extension_headers(skb, quote) == PARSED;
 }
 
-/* Ports or echo identifier, which stand in the eight bytes that every error quotes. */
-static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote)
+/*
+ * Ports or echo identifier, which stand in the eight bytes that every error quotes. What
+ * comes after the end of the error is none of it: the padding of a short frame.
+ */
+static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote,
+					 __u32 end)
 {
 	__u32 word[2];
 
@@ -44,15 +48,15 @@ static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct pac
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		if (bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
-			return false;
-		set_ports(quote, INBOUND, word[0]);
-		return true;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
+		if (quote->offset + sizeof(word) > end ||
+		    bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
 			return false;
-		set_echo(quote, *(__be16 *)&word[1]);
+		if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6)
+			set_echo(quote, *(__be16 *)&word[1]);
+		else
+			set_ports(quote, INBOUND, word[0]);
 		return true;
 	default:
 		set_ports(quote, INBOUND, 0);
@@ -61,10 +65,10 @@ static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct pac
 }
 
 /*
- * Reads what an ICMP error quotes at this offset into the scratch packet. A
- * global function, which the verifier looks at once only.
+ * Reads what an ICMP error quotes, from this offset to the end of the error, into the
+ * scratch packet. A global function, which the verifier looks at once only.
  */
-__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 family)
+__noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 family)
 {
 	struct scratch *to = get_scratch();
 	struct packet *quote;
@@ -74,7 +78,8 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 family)
 	quote = &to->packet;
 	quote->family = family;
 	quote->offset = offset;
-	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) || !quoted_ports(skb, quote))
+	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) ||
+	    !quoted_ports(skb, quote, end))
 		return false;
 	quote->digest = digest(&quote->tuple, family);
 	return true;
@@ -90,7 +95,8 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	const struct scratch *from = get_scratch();
 	struct flow *flow;
 
-	if (!from || !read_quote(skb, packet->offset + sizeof(struct echo), packet->family))
+	if (!from || !read_quote(skb, packet->offset + sizeof(struct echo),
+				 packet->offset + packet->length, packet->family))
 		return NULL;
 	*table = from->packet.protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 	flow = find_live(&from->packet, *table);
