@@ -117,7 +117,8 @@ func TestErrorOthers(t *testing.T) {
 // TestErrorQuotesNonsense: what an error quotes may be forged or damaged.
 func TestErrorQuotesNonsense(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)),
+			connectionlessFlow(b.flow(n, echo{}, b.replication, 0)))
 		other := n
 		other.peer = n.stranger
 		wrongVersion := b.about(n, udp{})
@@ -135,6 +136,8 @@ func TestErrorQuotesNonsense(t *testing.T) {
 			"another port":              b.about(n, udp{ports: ports{peer: 7}}),
 			"another version":           wrongVersion,
 			"a later fragment":          fragment,
+			"an echo reply":             b.about(n, echo{reply: true}),
+			"an echo of another code":   b.about(n, echo{code: 1}),
 			"nothing":                   {kind4: 3, kind6: 1},
 			"a byte":                    {kind4: 3, kind6: 1, quote: []byte{0x45}},
 		} {

@@ -42,6 +42,7 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote,
 					 __u32 end)
 {
+	__u8 request = quote->family == 4 ? ECHO_REQUEST : ECHO_REQUEST_V6;
 	__u32 word[2];
 
 	switch (quote->protocol) {
@@ -53,10 +54,12 @@ static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct pac
 		if (quote->offset + sizeof(word) > end ||
 		    bpf_skb_load_bytes(skb, quote->offset, word, sizeof(word)))
 			return false;
-		if (quote->protocol == IPPROTO_ICMP || quote->protocol == IPPROTO_ICMPV6)
+		if (quote->protocol != IPPROTO_ICMP && quote->protocol != IPPROTO_ICMPV6)
+			set_ports(quote, INBOUND, word[0]);
+		else if (*(__be16 *)word == bpf_htons(request << 8)) /* with code 0 */
 			set_echo(quote, *(__be16 *)&word[1]);
 		else
-			set_ports(quote, INBOUND, word[0]);
+			return false;
 		return true;
 	default:
 		set_ports(quote, INBOUND, 0);
