@@ -1,0 +1,207 @@
+package bpf_test
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// effect is everything that a run is expected to change. The zero value is a
+// packet that passes as it is and leaves no trace.
+type effect struct {
+	redirect bool
+	frame    []byte // nil: as it was
+	events   events
+	pairs    pairs
+	tables   func(tables) // nil: nothing
+	probed   *rig.Probed  // nil: not asked
+}
+
+type (
+	events map[bpf.DatapathEvent]uint64
+	pairs  map[bpf.DatapathPair]count
+)
+
+type count struct{ Packets, Bytes, Flows uint64 }
+
+// outcome is everything that can be seen of a run.
+type outcome struct {
+	verdict          int32
+	frame            []byte
+	context          rig.Context
+	before, after    tables
+	counted          rig.Counts // before
+	counts           rig.Counts // after
+	earliest, latest uint32     // ticks
+}
+
+func (b *bed) compare(r run, want effect, got outcome) {
+	b.t.Helper()
+	defer func(failed bool) {
+		if b.t.Failed() && !failed {
+			b.t.Logf("the first to fail: %s on %s, probe %+v, packet\n%x", r.program, r.via.Name, r.probe, r.frame)
+		}
+	}(b.t.Failed())
+	wantVerdict := int32(pass)
+	if want.redirect {
+		wantVerdict = redirect
+	}
+	if got.verdict != wantVerdict {
+		b.t.Errorf("verdict %d, want %d", got.verdict, wantVerdict)
+	}
+	wantFrame := want.frame
+	if wantFrame == nil {
+		wantFrame = r.frame
+	}
+	if !bytes.Equal(got.frame, wantFrame) {
+		b.t.Errorf("packet afterwards (-want +got):\n%s", cmp.Diff(wantFrame, got.frame))
+	}
+	wantTables := got.before
+	if want.tables != nil {
+		want.tables(wantTables)
+	}
+	settle(got.after, wantTables, got.earliest, got.latest)
+	if diff := cmp.Diff(wantTables, got.after); diff != "" {
+		b.t.Errorf("tables afterwards (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(eventSet.text(want.events), eventSet.text(eventDelta(got.counted, got.counts))); diff != "" {
+		b.t.Errorf("events (-want +got):\n%s", diff)
+	}
+	wantPairs := want.pairs
+	if wantPairs == nil {
+		wantPairs = pairs{}
+	}
+	if diff := cmp.Diff(wantPairs, pairDelta(got.counted, got.counts)); diff != "" {
+		b.t.Errorf("pairs (-want +got):\n%s", diff)
+	}
+	b.compareContext(r, want, got.context)
+}
+
+// compareContext makes sure that nothing of the packet's metadata was touched.
+func (b *bed) compareContext(r run, want effect, got rig.Context) {
+	b.t.Helper()
+	if got.Mark != 0xabcd || got.Priority != 3 || got.Ifindex != r.via.Index {
+		b.t.Errorf("context afterwards: mark %#x, priority %d, ifindex %d", got.Mark, got.Priority, got.Ifindex)
+	}
+	if r.probe == (rig.Probe{}) {
+		if got.CB != [5]uint32{} {
+			b.t.Errorf("control block afterwards: %x", got.CB)
+		}
+		return
+	}
+	if want.probed != nil {
+		if diff := cmp.Diff(*want.probed, rig.ReadProbed(&got)); diff != "" {
+			b.t.Errorf("probed (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// toldNow is justNow for when a sender was told of its size: an entry has the low
+// bits of that time only.
+const toldNow = math.MaxUint16
+
+// settle writes justNow for every time that was expected to be it and lies
+// within the run.
+func settle(got, want tables, earliest, latest uint32) {
+	within := func(time *uint32, expected uint32) {
+		if expected == justNow && *time-earliest <= latest-earliest {
+			*time = justNow
+		}
+	}
+	told := func(time *uint16, expected uint16) {
+		if expected == toldNow && *time-uint16(earliest) <= uint16(latest-earliest) {
+			*time = toldNow
+		}
+	}
+	settleFlows(got.HalfOpen, want.HalfOpen, within, told)
+	settleFlows(got.Established, want.Established, within, told)
+	settleFlows(got.Connectionless, want.Connectionless, within, told)
+	for digest, sent := range got.Outbound {
+		within(&sent, want.Outbound[digest])
+		got.Outbound[digest] = sent
+	}
+}
+
+func settleFlows(got, want map[bpf.DatapathTuple]bpf.DatapathFlow, within func(*uint32, uint32), told func(*uint16, uint16)) {
+	for tuple, f := range got {
+		within(&f.Seen, want[tuple].Seen)
+		within(&f.Created, want[tuple].Created)
+		told(&f.Told, want[tuple].Told)
+		got[tuple] = f
+	}
+}
+
+func eventDelta(before, after rig.Counts) events {
+	delta := events{}
+	for event, n := range after.Events {
+		if n -= before.Events[event]; n != 0 {
+			delta[event] = n
+		}
+	}
+	return delta
+}
+
+func pairDelta(before, after rig.Counts) pairs {
+	delta := pairs{}
+	for pair, n := range after.Pairs {
+		old := before.Pairs[pair]
+		d := count{n.Packets - old.Packets, n.Bytes - old.Bytes, n.Flows - old.Flows}
+		if d != (count{}) {
+			delta[pair] = d
+		}
+	}
+	return delta
+}
+
+// eventNames are the names of enum event.
+type eventNames map[bpf.DatapathEvent]string
+
+func readEventNames() (eventNames, error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName("event", &enum); err != nil {
+		return nil, fmt.Errorf("read event names: %w", err)
+	}
+	names := make(eventNames)
+	for _, v := range enum.Values {
+		names[bpf.DatapathEvent(v.Value)] = v.Name
+	}
+	return names, nil
+}
+
+func (n eventNames) text(e events) map[string]uint64 {
+	text := make(map[string]uint64)
+	for event, count := range e {
+		name, ok := n[event]
+		if !ok {
+			name = fmt.Sprintf("%s + %d", n[bpf.DatapathEventEVENT_MOVED], event-bpf.DatapathEventEVENT_MOVED)
+		}
+		text[name] = count
+	}
+	return text
+}
+
+// once is one event.
+func once(event bpf.DatapathEvent) events {
+	return events{event: 1}
+}
+
+// pair is a counter's key.
+func pair(from, to nic, n network, m message, outcome bpf.DatapathOutcome) bpf.DatapathPair {
+	return bpf.DatapathPair{
+		From:     from.interfaceIndex,
+		To:       to.interfaceIndex,
+		Family:   n.family,
+		Protocol: uint8(class(m.protocol(n))),
+		Outcome:  uint8(outcome),
+	}
+}

@@ -1,0 +1,122 @@
+package bpf_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// tracer reads what the programs tell.
+type tracer struct {
+	*bed
+	events *ringbuf.Reader
+}
+
+// trace asks to be told of these addresses, not valid ones standing for all, for a
+// minute.
+func (b *bed) trace(peer, self netip.Prefix) *tracer {
+	b.t.Helper()
+	events, err := ringbuf.NewReader(b.TraceEvents)
+	b.must(err)
+	b.t.Cleanup(func() { events.Close() })
+	t := &tracer{b, events}
+	t.read() // of earlier tests
+	t.ask(peer, self, b.Seconds(60))
+	return t
+}
+
+func (b *bed) traceAll() *tracer { return b.trace(netip.Prefix{}, netip.Prefix{}) }
+
+// ask writes the filter; ticks is how long it holds.
+func (t *tracer) ask(peer, self netip.Prefix, ticks uint32) {
+	t.t.Helper()
+	request := bpf.DatapathTraceRequest{Until: t.ago(0) + ticks}
+	request.Peer, request.PeerMask = masked(peer)
+	request.Self, request.SelfMask = masked(self)
+	t.must(t.TraceFilter.Put(uint32(0), request))
+}
+
+// read returns the events that are there, without their times.
+func (t *tracer) read() []bpf.DatapathTraceEvent {
+	t.t.Helper()
+	var events []bpf.DatapathTraceEvent
+	t.events.SetDeadline(time.Unix(0, 1))
+	for {
+		record, err := t.events.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return events
+		}
+		t.must(err)
+		var event bpf.DatapathTraceEvent
+		_, err = binary.Decode(record.RawSample, binary.NativeEndian, &event)
+		t.must(err)
+		if event.Time == 0 {
+			t.t.Error("an event has no time")
+		}
+		event.Time = 0
+		events = append(events, event)
+	}
+}
+
+// want holds the events that came since the last look against these.
+func (t *tracer) want(events ...bpf.DatapathTraceEvent) {
+	t.t.Helper()
+	if diff := cmp.Diff(events, t.read()); diff != "" {
+		t.t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// lost is how many events found no room.
+func (t *tracer) lost() (sum uint64) {
+	t.t.Helper()
+	var slots []bpf.DatapathTraceSlot
+	t.must(t.TraceSlots.Lookup(uint32(0), &slots))
+	for _, slot := range slots {
+		sum += slot.Lost
+	}
+	return sum
+}
+
+// event is one of a message that nothing is known of.
+func (n network) event(kind uint8, m message, via nic, frame []byte) bpf.DatapathTraceEvent {
+	e := bpf.DatapathTraceEvent{
+		Tuple: n.tuple(m), Ifindex: via.Index, Length: uint32(len(frame)), Packets: 1,
+		Kind: kind, Family: n.family, Table: noTable,
+	}
+	switch m := m.(type) {
+	case tcp:
+		e.TcpFlags = frame[ethernetSize+n.ipSize()+13]
+	case echo:
+		e.Form = uint8(bpf.DatapathTraceFormTRACE_ECHO_REQUEST)
+		if m.reply {
+			e.Form = uint8(bpf.DatapathTraceFormTRACE_ECHO_REPLY)
+		}
+	}
+	return e
+}
+
+// outgoing is an event of a frame that is addressed to a MAC by the kernel and
+// leaves for another, with a sequence number; of a flow in a table.
+func (n network) outgoing(kind uint8, m message, via nic, frame []byte, kernel, leaves net.HardwareAddr, sequence uint32) bpf.DatapathTraceEvent {
+	e := n.event(kind, m, via, frame)
+	e.KernelMac, e.Mac, e.Sequence = rig.MAC(kernel), rig.MAC(leaves), sequence
+	return e
+}
+
+// of adds the flow.
+func of(e bpf.DatapathTraceEvent, m message, via nic) bpf.DatapathTraceEvent {
+	e.FlowIfindex, e.Table = via.Index, uint8(bpf.DatapathTableTABLE_CONNECTIONLESS)
+	if _, connection := m.(tcp); connection {
+		e.Table = uint8(bpf.DatapathTableTABLE_ESTABLISHED)
+	}
+	return e
+}
