@@ -3,6 +3,9 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
@@ -36,7 +39,12 @@ func (l *Loader) attach(s *served) error {
 	if r := l.life(s.Index); r != nil {
 		r.Attached = true
 	}
-	if result.New {
+	switch {
+	case s.lost:
+		s.lost = false
+		l.countRepair(repairProgram)
+		l.log.Warn("programs had been taken off, attached again", "interface", s.Name, "mechanism", result.Mechanism)
+	case result.New:
 		l.log.Info("attached", "interface", s.Name, "index", s.Index, "mechanism", result.Mechanism)
 	}
 	return nil
@@ -87,8 +95,31 @@ func (l *Loader) undoAttach(s *served, result attach.Result) {
 	}
 }
 
-// verify looks whether the programs are still where they were put, and puts them
-// back where they are not.
+// newAllowance bounds how often what somebody takes away is put back at once. Two
+// who answer each other would never come to an end, and a clsact qdisc that is
+// added costs packets each time: after a few in a row it has to wait for the slow
+// timer.
+func newAllowance() *rate.Limiter { return rate.NewLimiter(rate.Every(slowInterval/2), 5) }
+
+// tendLosses looks for programs that somebody has taken off, and tries again to
+// put back those that could not be. It tells whether that is worth a
+// reconciliation. What cannot be looked at is left to the slow timer, which tells
+// why.
+func (l *Loader) tendLosses(now time.Time) (due bool) {
+	for _, s := range l.inOrder() {
+		switch {
+		case s.lost:
+			due = l.attach(s) == nil || due
+		case s.mechanism != attach.Auto:
+			complete, err := l.isAttached(s.target())
+			due = err == nil && !complete && s.repairs.AllowN(now, 1) || due
+		}
+	}
+	return due
+}
+
+// verify looks whether the programs are still where they were put; attachAll
+// puts them back where they are not.
 func (l *Loader) verify() error {
 	var errs []error
 	for _, s := range l.inOrder() {
@@ -103,13 +134,7 @@ func (l *Loader) verify() error {
 		if complete {
 			continue
 		}
-		s.mechanism = attach.Auto
-		if err := l.attach(s); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		l.countRepair(repairProgram)
-		l.log.Warn("programs had been taken off, attached again", "interface", s.Name)
+		s.mechanism, s.lost = attach.Auto, true
 	}
 	return errors.Join(errs...)
 }

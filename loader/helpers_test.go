@@ -371,12 +371,11 @@ func (b *bed) tc(batch string) {
 	}
 }
 
-// takeOff takes the programs off an interface behind the loader's back.
+// takeOff takes the programs off an interface behind the back of the loader, whose
+// lock the caller holds.
 func (b *bed) takeOff(r *running, name string) {
 	b.Helper()
 	b.inside(func() error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
 		for _, s := range r.served {
 			if s.Name == name {
 				return r.attacher.Detach(s.target())
@@ -395,14 +394,6 @@ func (r *running) verifyNow() {
 		r.verifying, r.source.due = true, true
 		return r.reconcile()
 	})
-}
-
-func (r *running) unattached() (names []string, err error) {
-	r.bed.inside(func() error {
-		names, err = r.Unattached()
-		return nil
-	})
-	return names, err
 }
 
 // run runs a program on the host.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/hostsettings"
@@ -83,14 +82,12 @@ func (l *Loader) loosenRPFilter(s *served) error {
 	return nil
 }
 
-// loosenAgain repairs what somebody else has set back. What we found first stays
-// what detach restores. It does so once between two looks of the slow timer, as
-// two who answer each other at once would never come to an end.
+// loosenAgain repairs what somebody else has set back, as often as the allowance
+// lets it. What we found first stays what detach restores.
 func (l *Loader) loosenAgain(s *served, change hostsettings.Change) error {
-	if time.Since(l.loosened[s.Index]) < slowInterval/2 {
+	if !s.loosening.Allow() {
 		return nil
 	}
-	l.loosened[s.Index] = time.Now()
 	if err := change.Make(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
@@ -18,6 +19,9 @@ type served struct {
 	id uint16 // index into the map `interfaces`
 	// mechanism is how the programs are attached; empty while they are not.
 	mechanism attach.Mechanism
+	lost      bool // they were, and somebody took them off
+	// What others take away may be put back at once so often.
+	repairs, loosening *rate.Limiter
 }
 
 func (s *served) target() attach.Interface {
@@ -149,7 +153,6 @@ func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
 func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	gone := what != stays
 	target := attach.Interface{Index: r.Index, Name: r.Name}
-	delete(l.loosened, r.Index)
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	if err := l.attacher.Detach(target); err != nil {
 		return err
@@ -185,7 +188,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 				errs = append(errs, err)
 				continue
 			}
-			s = &served{id: id}
+			s = &served{id: id, repairs: newAllowance(), loosening: newAllowance()}
 			l.served[i.Index] = s
 		} else {
 			l.logChanges(&s.Interface, &i)

@@ -67,10 +67,9 @@ type Loader struct {
 	state            pins.Journal
 	served           map[int]*served // by index
 	gateways         map[gatewayKey]*gateway
-	removed          map[int]bool      // interfaces that events said have gone, by index
-	loosened         map[int]time.Time // when a rp_filter was repaired, by index
-	verifying        bool              // the next reconciliation looks at what is attached
-	suspicious       bool              // interfaces may be others than they were
+	removed          map[int]bool // interfaces that events said have gone, by index
+	verifying        bool         // the next reconciliation looks at what is attached
+	suspicious       bool         // interfaces may be others than they were
 	source           sourceRepair
 	mode             string        // that was in force last
 	readingTook      time.Duration // how long the last reconciliation read the kernel's tables
@@ -107,7 +106,6 @@ func newLoader(options Options) *Loader {
 		served:     make(map[int]*served),
 		gateways:   make(map[gatewayKey]*gateway),
 		removed:    make(map[int]bool),
-		loosened:   make(map[int]time.Time),
 		suspicious: true,
 		source:     sourceRepair{due: true},
 	}

@@ -19,6 +19,12 @@ const (
 	// host where they are large and change all the time: a reconciliation comes
 	// no sooner than so many times as long as it last took to read them.
 	restFactor = 4
+	// lossInterval is how often the hooks are looked at: nothing tells of a TCX
+	// link that somebody detaches.
+	lossInterval = 500 * time.Millisecond
+	// lossRest bounds the share of time that this takes where there are many
+	// interfaces.
+	lossRest = 100
 )
 
 // Run keeps the maps current until ctx ends, which is no error. The datapath
@@ -28,10 +34,12 @@ func (l *Loader) Run(ctx context.Context) error {
 		Loader:  l,
 		slow:    time.NewTicker(slowInterval),
 		resolve: time.NewTimer(0),
+		losses:  time.NewTimer(lossInterval),
 		changes: newCoalescer(),
 	}
 	defer r.slow.Stop()
 	defer r.resolve.Stop()
+	defer r.losses.Stop()
 	defer r.changes.timer.Stop()
 	for r.step(ctx) {
 	}
@@ -43,6 +51,7 @@ type runner struct {
 	*Loader
 	slow    *time.Ticker
 	resolve *time.Timer
+	losses  *time.Timer
 	changes *coalescer
 }
 
@@ -59,6 +68,9 @@ func (r *runner) step(ctx context.Context) bool {
 		r.reconcileNow()
 	case <-r.slow.C:
 		r.lookAtAll()
+	case <-r.losses.C:
+		r.lookForLosses()
+		return true
 	case <-r.asked:
 		r.socketAsked()
 		return true
@@ -135,6 +147,19 @@ func (r *runner) lookAtAll() {
 	r.noteMode()
 	r.mu.Unlock()
 	r.reconcileNow()
+}
+
+// lookForLosses has a reconciliation put programs back that somebody has taken
+// off. Until then the event is there that tells whether the interface went.
+func (r *runner) lookForLosses() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	begun := time.Now()
+	if r.tendLosses(begun) {
+		r.verifying = true
+		r.changes.note(begun)
+	}
+	r.losses.Reset(max(lossInterval, lossRest*time.Since(begun)))
 }
 
 // resolveGateways has gateways resolved whose time has come, and sets the timer

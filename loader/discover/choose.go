@@ -39,6 +39,9 @@ func (ds *devices) unfit(d *device) string {
 	case !d.hasEthernetHeader() && !d.hasNoHeader():
 		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
 	}
+	if reason := openTunnel(d.link); reason != "" {
+		return reason
+	}
 	if master := ds.master(d); master != "" {
 		return "a port of " + master + ", which counts in its place"
 	}

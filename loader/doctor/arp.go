@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"replypath/loader/discover"
@@ -16,7 +18,7 @@ import (
 //	3  not for addresses of scope host
 //	8  for none (ip-sysctl.rst)
 func arpIgnore(h *Host) []Finding {
-	return arp(h, "arp_ignore", "1", func(effective int) bool {
+	return arp(h, append(h.carriers(), h.Interfaces...), "arp_ignore", "1", func(effective int) bool {
 		return effective == 1 || effective == 2 || effective == 8
 	}, "answers arp requests for %s")
 }
@@ -24,13 +26,13 @@ func arpIgnore(h *Host) []Finding {
 // arpAnnounce finds interfaces that ask by ARP in the name of an address that
 // another interface has, which teaches the neighbours a wrong MAC.
 func arpAnnounce(h *Host) []Finding {
-	return arp(h, "arp_announce", "2", func(effective int) bool { return effective == 2 },
+	return arp(h, h.Interfaces, "arp_announce", "2", func(effective int) bool { return effective == 2 },
 		"may send arp requests from %s")
 }
 
-func arp(h *Host, leaf, wanted string, isEnough func(int) bool, effect string) []Finding {
+func arp(h *Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string) []Finding {
 	var found []Finding
-	for _, i := range h.Interfaces {
+	for _, i := range interfaces {
 		strangers, virtual := h.strangers(i)
 		device, all, known := h.setting("ipv4", i.Name, leaf)
 		if !known || len(strangers) == 0 {
@@ -54,8 +56,9 @@ func arp(h *Host, leaf, wanted string, isEnough func(int) bool, effect string) [
 
 // strangers names the IPv4 addresses that hosts on an interface's network may ask
 // for although it does not have them: those of other interfaces in the same
-// network, and all that only lo or a dummy device has. virtual tells that one of
-// the latter is in the network itself, as with LVS direct routing.
+// network or of a macvlan above it, and all that only lo or a dummy device has.
+// virtual tells that one of the latter is in the network itself, as with LVS direct
+// routing.
 func (h *Host) strangers(i discover.Interface) (names []string, virtual bool) {
 	if i.NoARP {
 		return nil, false
@@ -63,7 +66,7 @@ func (h *Host) strangers(i discover.Interface) (names []string, virtual bool) {
 	for _, d := range h.Devices {
 		for _, p := range d.Addresses {
 			a := p.Addr()
-			isVirtual, isNear := h.isVirtual(a), h.isNear(i, a)
+			isVirtual, isNear := h.isVirtual(a), h.isNear(i, a) || h.carries(i.Index, d.Index)
 			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isNear {
 				continue
 			}
@@ -72,6 +75,26 @@ func (h *Host) strangers(i discover.Interface) (names []string, virtual bool) {
 		}
 	}
 	return names, virtual
+}
+
+// carriers are the devices below managed macvlans that are not managed themselves:
+// a question for the macvlan's address that they answer for comes in by them.
+func (h *Host) carriers() []discover.Interface {
+	var found []discover.Interface
+	for _, d := range h.Devices {
+		above := func(i discover.Interface) bool { return h.carries(d.Index, i.Index) }
+		if h.managed(d.Index) == nil && slices.ContainsFunc(h.Interfaces, above) {
+			found = append(found, discover.Interface{Index: d.Index, Name: d.Name, Addresses: d.Addresses})
+		}
+	}
+	return found
+}
+
+// carries tells whether a managed device stands on another and has a MAC of its
+// own, as a macvlan has and an ipvlan has not.
+func (h *Host) carries(lower, upper int) bool {
+	i, d := h.managed(upper), h.device(lower)
+	return i != nil && d != nil && i.Lower == lower && !bytes.Equal(i.MAC, d.MAC)
 }
 
 // isNear tells whether hosts on an interface's network take an address for one of

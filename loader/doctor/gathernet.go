@@ -34,7 +34,7 @@ func (g *gatherer) devices() error {
 	for _, link := range g.links {
 		attrs := link.Attrs()
 		d := Device{
-			Index: attrs.Index, Name: attrs.Name, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
+			Index: attrs.Index, Name: attrs.Name, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
 			XDP: attrs.Xdp != nil && attrs.Xdp.Attached, Down: attrs.RawFlags&unix.IFF_UP == 0,
 		}
 		for _, a := range addresses {
@@ -232,7 +232,7 @@ var leaves = map[string][]string{
 func (g *gatherer) settings() error {
 	g.host.Settings = make(map[string]int)
 	names := []string{"all"}
-	for _, i := range g.host.Interfaces {
+	for _, i := range append(g.host.carriers(), g.host.Interfaces...) {
 		names = append(names, i.Name)
 	}
 	for family, leaves := range leaves {

@@ -48,6 +48,7 @@ type Host struct {
 type Device struct {
 	Index     int
 	Name      string
+	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
 	VRF       bool           // a port of one
 	Down      bool           // administratively

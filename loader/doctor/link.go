@@ -92,7 +92,7 @@ func missingPrograms(h *Host) []Finding {
 		for _, direction := range attach.Directions {
 			if !h.hasOurs(i.Index, direction == attach.Egress) {
 				found = append(found, finding(Error, i.Name, fmt.Sprintf(
-					"no program of replypath at %s: a running daemon puts it back within half a minute, else start replypath run", direction), ""))
+					"no program of replypath at %s: a running daemon puts it back within a second, else start replypath run", direction), ""))
 			}
 		}
 	}

@@ -44,7 +44,7 @@ func TestManagedInterfaces(t *testing.T) {
 }
 
 func TestMissingPrograms(t *testing.T) {
-	const text = ": a running daemon puts it back within half a minute, else start replypath run"
+	const text = ": a running daemon puts it back within a second, else start replypath run"
 	all := []Hook{{eth0, false, true, "i", true}, {eth0, true, true, "e", true}, {eth1, false, false, "i", true}, {eth1, true, false, "e", true}}
 	attached := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Attached, h.Hooks = true, hooks } }
 	runTable(t, missingPrograms, []wants{

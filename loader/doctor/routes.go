@@ -41,6 +41,38 @@ func defaultRoute(h *Host, family int) Finding {
 	return finding(OK, "", name+": "+h.show(best), "")
 }
 
+// routedInterfaces finds an interface that replies are routed to, and that is not
+// managed: nothing moves them away from there, and of what comes in by it nothing
+// is recorded.
+func routedInterfaces(h *Host) []Finding {
+	var found []Finding
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		best := h.bestDefault(family)
+		if best == nil || best.Device == 0 || !h.hasFamily(family == unix.AF_INET) || h.managed(best.Device) != nil {
+			continue
+		}
+		name := h.deviceName(best.Device)
+		if name == discover.OwnDevice {
+			continue
+		}
+		found = append(found, finding(Warning, name, fmt.Sprintf(
+			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there, and no flow that comes in by it is recorded",
+			familyName(family), name, h.reasonOf(name)),
+			fmt.Sprintf("add {name: %s} under interfaces in %s, then systemctl reload replypath", name, h.ConfigPath)))
+	}
+	return found
+}
+
+// reasonOf says why an interface is not managed.
+func (h *Host) reasonOf(name string) string {
+	for _, u := range h.Unmanaged {
+		if u.Name == name {
+			return u.Reason
+		}
+	}
+	return "it has just come"
+}
+
 // noDefault says that there is none, or none that everybody uses.
 func noDefault(h *Host, name string, family int) string {
 	text := name + ": no default route: no reply to peers beyond the networks of this host is built"

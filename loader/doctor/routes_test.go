@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
 )
 
 // route adds a route to the fixture.
@@ -20,6 +22,29 @@ func refusing(kind int, dst string) Route {
 func inTable(r Route, table int) Route {
 	r.Table = table
 	return r
+}
+
+func TestRoutedInterfaces(t *testing.T) {
+	const (
+		text = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that comes in by it is recorded"
+		fix  = " => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"
+	)
+	onlyEth1 := func(h *Host) {
+		h.Interfaces = h.Interfaces[1:]
+		h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: "not named by the configuration"}}
+	}
+	runTable(t, routedInterfaces, []wants{
+		{"managed", nil, nil},
+		{"not named", onlyEth1, []string{
+			"warning eth0: ipv4: the default route leads by eth0" + text + fix, "warning eth0: ipv6: the default route leads by eth0" + text + fix,
+		}},
+		{"a better one by what is named", func(h *Host) {
+			onlyEth1(h)
+			h.Routes[0].Metric, h.Routes[1].Metric = 100, 100
+			h.Routes = append(h.Routes, via("10.4.0.1", eth1), via("2001:db8:4::1", eth1))
+		}, nil},
+		{"no default route", func(h *Host) { onlyEth1(h); h.Routes = nil }, nil},
+	})
 }
 
 func TestDefaultRoutes(t *testing.T) {

@@ -50,6 +50,11 @@ func sameSubnet(h *Host) {
 	h.OnLink[2].Prefix = prefix("10.3.0.0/24")
 }
 
+// macvlan has one device stand on another.
+func macvlan(upper, lower int) func(*Host) {
+	return func(h *Host) { h.managed(upper).Lower = lower }
+}
+
 func TestARPIgnore(t *testing.T) {
 	runTable(t, arpIgnore, []wants{
 		{"separate networks", nil, nil},
@@ -64,6 +69,20 @@ func TestARPIgnore(t *testing.T) {
 			"warning eth0: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 			"warning eth1: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
 		}},
+		{"a macvlan above it", macvlan(eth1, eth0), []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+		}},
+		{"a macvlan above what has no address", func(h *Host) {
+			macvlan(eth1, eth0)(h)
+			h.Interfaces = h.Interfaces[1:]
+			h.Devices[1].Addresses = nil
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+		}},
+		{"an ipvlan above it", func(h *Host) {
+			macvlan(eth1, eth0)(h)
+			h.Devices[1].MAC = h.Interfaces[1].MAC
+		}, nil},
 		{"without arp", func(h *Host) {
 			sameSubnet(h)
 			h.Interfaces[0].NoARP, h.Interfaces[1].NoARP = true, true

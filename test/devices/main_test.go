@@ -44,3 +44,12 @@ func wantByEth1(t *testing.T, server *topology.Server, c *harness.Conversation) 
 	ask(t, c)
 	wires.WantEth1(c.String(), c.Answers())
 }
+
+// awaitMore returns when a conversation that goes on has had some more answers.
+func awaitMore(t *testing.T, wires *harness.Wires, c *harness.Conversation) {
+	t.Helper()
+	const more = 20
+	seen := wires.Eth1.Count(c.Answers())
+	_, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), seen+more, c.Answers())
+	harness.Must(t, err)
+}

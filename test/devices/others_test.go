@@ -1,9 +1,8 @@
 package devices
 
 import (
-	"fmt"
-	"maps"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -15,53 +14,87 @@ import (
 	"replypath/test/topology"
 )
 
-// watchers are two of somebody else's programs on every hook of a server, the
-// first and the last of it: "eth1 egress first", and so on.
-type watchers map[string]*watcher
-
-// hooks of an interface, as TCX and as cls_bpf know them.
-var hooks = []struct {
+// hook is one of the two of an interface, as TCX and as cls_bpf know it.
+type hook struct {
 	name   string
 	tcx    ebpf.AttachType
 	parent uint32
-}{
+}
+
+var hooks = []hook{
 	{"ingress", ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 	{"egress", ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 }
 
-// Priorities of the first and of the last filter: the first is what everybody
-// takes.
-const (
-	firstPriority = 1
-	lastPriority  = 65530
-)
+// place is where somebody else's program is put in a hook.
+type place struct {
+	name   string
+	attach func(*watcher, *topology.Interface, hook)
+}
 
-// addWatchers attaches watchers by TCX, or by filters.
-func addWatchers(t *testing.T, server *topology.Server, byTCX bool) watchers {
-	t.Helper()
-	all := make(watchers)
-	for _, i := range []*topology.Interface{server.Eth0, server.Eth1} {
-		if !byTCX {
-			addClsact(t, i)
-		}
-		for _, hook := range hooks {
-			name := i.Name + " " + hook.name + " "
-			first, last := newWatcher(t), newWatcher(t)
-			all[name+"first"], all[name+"last"] = first, last
-			if byTCX {
-				first.byTCX(i, hook.tcx, link.Head())
-				last.byTCX(i, hook.tcx, link.Tail())
-			} else {
-				first.byFilter(i, hook.parent, firstPriority)
-				last.byFilter(i, hook.parent, lastPriority)
-			}
-		}
+// around are the places in a hook of TCX that has one program, ours.
+func around(t *testing.T) []place {
+	at := func(name string, anchor func(ours ebpf.ProgramID) link.Anchor) place {
+		return place{name, func(w *watcher, i *topology.Interface, h hook) {
+			w.byTCX(i, h.tcx, anchor(ourProgram(t, i, h)))
+		}}
+	}
+	return []place{
+		at("head", func(ebpf.ProgramID) link.Anchor { return link.Head() }),
+		at("tail", func(ebpf.ProgramID) link.Anchor { return link.Tail() }),
+		at("before ours", link.BeforeProgramByID),
+		at("behind ours", link.AfterProgramByID),
+	}
+}
+
+// ends are the places in a hook of TCX that ours is not in.
+var ends = []place{
+	{"head", func(w *watcher, i *topology.Interface, h hook) { w.byTCX(i, h.tcx, link.Head()) }},
+	{"tail", func(w *watcher, i *topology.Interface, h hook) { w.byTCX(i, h.tcx, link.Tail()) }},
+}
+
+// atPriorities are places among the filters of a clsact qdisc: what everybody
+// takes, what the kernel hands out, next to ours, at ours, and the last one.
+var atPriorities = func() []place {
+	var all []place
+	for _, priority := range []uint16{1, 5, 6, 49152, 65519, 65520, 65535} {
+		all = append(all, place{strconv.Itoa(int(priority)), func(w *watcher, i *topology.Interface, h hook) {
+			addClsact(w.t, i)
+			w.byFilter(i, h.parent, priority)
+		}})
 	}
 	return all
+}()
+
+// ourProgram returns the program of ours in a hook.
+func ourProgram(t *testing.T, i *topology.Interface, h hook) ebpf.ProgramID {
+	t.Helper()
+	var found ebpf.ProgramID
+	harness.Must(t, i.Host.Do(func() error {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
+		if err != nil {
+			return err
+		}
+		for _, p := range result.Programs {
+			program, err := ebpf.NewProgramFromID(p.ID)
+			if err != nil {
+				return err
+			}
+			if isOurs(t, program) {
+				found = p.ID
+			}
+			harness.Must(t, program.Close())
+		}
+		return nil
+	}))
+	if found == 0 {
+		t.Fatalf("no program of ours at %s of %s", h.name, i.Name)
+	}
+	return found
 }
 
 // addClsact adds a clsact qdisc unless there is one.
-func addClsact(t *testing.T, i *topology.Interface) {
+func addClsact(t testing.TB, i *topology.Interface) {
 	t.Helper()
 	qdiscs, err := i.Host.Netlink().QdiscList(harness.Must1[netlink.Link](t)(i.Link()))
 	harness.Must(t, err)
@@ -73,6 +106,25 @@ func addClsact(t *testing.T, i *topology.Interface) {
 	}}))
 }
 
+// watchers are somebody else's programs at some places of every hook of a server:
+// "eth1 egress head", and so on.
+type watchers map[string]*watcher
+
+func addWatchers(t *testing.T, server *topology.Server, places []place) watchers {
+	t.Helper()
+	all := make(watchers)
+	for _, i := range []*topology.Interface{server.Eth0, server.Eth1} {
+		for _, h := range hooks {
+			for _, p := range places {
+				w := newWatcher(t)
+				p.attach(w, i, h)
+				all[i.Name+" "+h.name+" "+p.name] = w
+			}
+		}
+	}
+	return all
+}
+
 // seen returns how many frames each of them saw since the last call.
 func (all watchers) seen() map[string]int {
 	seen := make(map[string]int)
@@ -82,6 +134,13 @@ func (all watchers) seen() map[string]int {
 		}
 	}
 	return seen
+}
+
+// remove takes all of them away, and nothing else.
+func (all watchers) remove() {
+	for _, w := range all {
+		w.remove()
+	}
 }
 
 // questions is how many are asked for the watchers to see.
@@ -98,76 +157,107 @@ func askWatched(t *testing.T, n *topology.TwoNIC, at *topology.Interface) {
 	}
 }
 
-// TestOthers has other programs and filters on the same hooks, before ours and
-// after, in every combination of mechanisms. Each sees every frame of its
-// interface once; what is moved away from eth0 is seen there only by who comes
-// before us, as by nobody after a redirect.
+// beside is a way in which others share the hooks with us.
+type beside struct {
+	name, mechanism string
+	oursFirst       bool
+	places          func(*testing.T) []place
+	// before are the places that run before our egress program. TCX programs run
+	// before all filters, a filter that was added later before others of its
+	// priority.
+	before []string
+}
+
+func these(places []place) func(*testing.T) []place {
+	return func(*testing.T) []place { return places }
+}
+
+var besides = []beside{
+	{"tcx beside tcx, ours first", "tcx", true, around, []string{"head", "before ours"}},
+	{"tcx beside tcx, theirs first", "tcx", false, these(ends), []string{"head", "tail"}},
+	{"tcx beside filters, ours first", "tcx", true, these(atPriorities), nil},
+	{"tcx beside filters, theirs first", "tcx", false, these(atPriorities), nil},
+	{"clsact beside tcx, ours first", "clsact", true, these(ends), []string{"head", "tail"}},
+	{"clsact beside tcx, theirs first", "clsact", false, these(ends), []string{"head", "tail"}},
+	{"clsact beside filters, ours first", "clsact", true, these(atPriorities), []string{"1", "5", "6", "49152", "65519", "65520"}},
+	{"clsact beside filters, theirs first", "clsact", false, these(atPriorities), []string{"1", "5", "6", "49152"}},
+}
+
+// TestOthers has other programs and filters on the same hooks, before ours,
+// behind and at our priorities, in every combination of mechanisms. Each sees
+// every frame of its interface once; what is moved away from eth0 is seen there
+// only by who comes before us, as by nobody after a redirect.
 func TestOthers(t *testing.T) {
-	for _, mechanism := range []string{"tcx", "clsact"} {
-		for _, byTCX := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, others by tcx: %t", mechanism, byTCX), func(t *testing.T) {
-				testOthers(t, mechanism, byTCX)
-			})
-		}
+	for _, b := range besides {
+		t.Run(b.name, func(t *testing.T) { testOthers(t, b) })
 	}
 }
 
-func testOthers(t *testing.T, mechanism string, byTCX bool) {
+// together starts the product and puts the others in place, in the right order.
+func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) watchers {
+	t.Helper()
+	if !b.oursFirst {
+		all := addWatchers(t, n.Server, b.places(t))
+		p.Start("--mechanism", b.mechanism)
+		return all
+	}
+	p.Start("--mechanism", b.mechanism)
+	return addWatchers(t, n.Server, b.places(t))
+}
+
+func testOthers(t *testing.T, b beside) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
 	}
 	p := harness.On(t, n.Server.Host)
-	var all watchers
-	if mechanism == "tcx" {
-		p.Start()
-		all = addWatchers(t, n.Server, byTCX)
-	} else {
-		// Ours joins a qdisc that is there.
-		all = addWatchers(t, n.Server, byTCX)
-		p.Start("--mechanism", mechanism)
-	}
+	all := b.together(t, n, p)
 	frames := questions * len(n.Families())
-	moved := map[string]int{
-		"eth1 ingress first": frames, "eth1 ingress last": frames,
-		"eth1 egress first": frames, "eth1 egress last": frames,
+	everywhere := func(hooks ...string) map[string]int {
+		seen := make(map[string]int)
+		for _, hook := range hooks {
+			for _, place := range b.places(t) {
+				seen[hook+" "+place.name] = frames
+			}
+		}
+		return seen
 	}
-	for _, where := range beforeOurs(mechanism, byTCX) {
-		moved["eth0 egress "+where] = frames
+	want := func(what string, at *topology.Interface, want map[string]int) {
+		t.Helper()
+		askWatched(t, n, at)
+		if diff := cmp.Diff(want, all.seen()); diff != "" {
+			t.Errorf("seen %s (-want +got):\n%s", what, diff)
+		}
 	}
-	askWatched(t, n, n.Server.Eth1)
-	if diff := cmp.Diff(moved, all.seen()); diff != "" {
-		t.Errorf("seen of answers that were moved (-want +got):\n%s", diff)
+	moved := everywhere("eth1 ingress", "eth1 egress")
+	for _, place := range b.before {
+		moved["eth0 egress "+place] = frames
 	}
-	askWatched(t, n, n.Server.Eth0)
-	right := map[string]int{
-		"eth0 ingress first": frames, "eth0 ingress last": frames,
-		"eth0 egress first": frames, "eth0 egress last": frames,
-	}
-	if diff := cmp.Diff(right, all.seen()); diff != "" {
-		t.Errorf("seen of answers that were right (-want +got):\n%s", diff)
-	}
+	want("of answers that were moved", n.Server.Eth1, moved)
+	want("of answers that were right", n.Server.Eth0, everywhere("eth0 ingress", "eth0 egress"))
 	p.Expect(0, "detach", "--stop")
-	askWatched(t, n, n.Server.Eth1)
-	asRouted := maps.Clone(right)
-	for _, where := range []string{"first", "last"} {
-		delete(asRouted, "eth0 ingress "+where)
-		asRouted["eth1 ingress "+where] = frames
-	}
-	if diff := cmp.Diff(asRouted, all.seen()); diff != "" {
-		t.Errorf("seen after detach (-want +got):\n%s", diff)
-	}
+	want("after detach", n.Server.Eth1, everywhere("eth1 ingress", "eth0 egress"))
 }
 
-// beforeOurs returns which of the others run before our egress program. TCX
-// programs run before all filters.
-func beforeOurs(mechanism string, byTCX bool) []string {
-	switch {
-	case mechanism == "tcx" && !byTCX:
-		return nil
-	case mechanism == "clsact" && byTCX:
-		return []string{"first", "last"}
-	default:
-		return []string{"first"}
+// TestOthersLeave has the others take away what is theirs, and only that, from
+// among ours: a conversation does not notice.
+func TestOthersLeave(t *testing.T) {
+	for _, b := range besides {
+		t.Run(b.name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+			p := harness.On(t, n.Server.Host)
+			all := b.together(t, n, p)
+			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+			wires := harness.Tap(t, n.Server)
+			talk := c.Keep(t)
+			awaitMore(t, wires, c)
+			all.remove()
+			awaitMore(t, wires, c)
+			talk.Stop()
+			wires.WantEth1(c.String(), c.Answers())
+			if repairs := p.Metrics().Sum("replypath_host_repairs_total"); repairs != 0 {
+				t.Errorf("%v repairs: they took more than what is theirs", repairs)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -19,6 +20,7 @@ type watcher struct {
 	t       testing.TB
 	program *ebpf.Program
 	counter *ebpf.Map
+	remove  func() // takes it away
 }
 
 // Lengths of the frames that a conversation about watchedSize bytes has.
@@ -74,15 +76,26 @@ func (w *watcher) byTCX(i *topology.Interface, hook ebpf.AttachType, at link.Anc
 		return err
 	}))
 	w.t.Cleanup(func() { l.Close() })
+	w.remove = func() { harness.Must(w.t, l.Close()) }
 }
 
 // byFilter adds the watcher as a filter, whose qdisc there has to be.
 func (w *watcher) byFilter(i *topology.Interface, parent uint32, priority uint16) {
 	w.t.Helper()
-	harness.Must(w.t, i.Host.Netlink().FilterAdd(&netlink.BpfFilter{
+	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: i.Index, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: priority,
 		},
 		Fd: w.program.FD(), Name: "watcher", DirectAction: true,
-	}))
+	}
+	harness.Must(w.t, i.Host.Netlink().FilterAdd(filter))
+	w.remove = func() { harness.Must(w.t, i.Host.Netlink().FilterDel(filter)) }
+}
+
+// isOurs tells the product's programs by their names.
+func isOurs(t testing.TB, program *ebpf.Program) bool {
+	t.Helper()
+	info, err := program.Info()
+	harness.Must(t, err)
+	return strings.HasPrefix(info.Name, "replypath_")
 }

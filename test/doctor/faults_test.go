@@ -57,6 +57,8 @@ var faults = []fault{
 		"arp-ignore", "warning", "eth0", []string{"10.1.0.7 of eth1"}, "sysctl -w net.ipv4.conf.eth0.arp_ignore=1"},
 	{"two interfaces in one network: arp_announce", "ip address add 10.1.0.7/24 dev eth1",
 		"arp-announce", "warning", "eth1", []string{"10.1.0.100 of eth0"}, "sysctl -w net.ipv4.conf.eth1.arp_announce=2"},
+	{"a macvlan on a nic without an address", "ip link add nic type veth peer name far; ip link set nic up; ip link add mv0 link nic type macvlan mode bridge; ip link set mv0 up; ip address add 10.7.0.7/24 dev mv0",
+		"arp-ignore", "warning", "nic", []string{"10.7.0.7 of mv0"}, "sysctl -w net.ipv4.conf.nic.arp_ignore=1"},
 	{"a virtual address", "ip address add 10.2.0.9/32 dev lo",
 		"arp-ignore", "error", "eth1", []string{"all 0", "device 0", "effective 0", "10.2.0.9 of lo"}, "sysctl -w net.ipv4.conf.eth1.arp_ignore=1"},
 	{"own addresses from outside", "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
@@ -102,6 +104,25 @@ func TestFaults(t *testing.T) {
 				t.Errorf("found after %s: %+v", fix, found)
 			}
 		})
+	}
+}
+
+// TestRoutedInterface names the NIC of the default route where the configuration
+// names others only.
+func TestRoutedInterface(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	for text, want := range map[string]int{"interfaces: [{name: eth1}]\n": 2, "interfaces: [{name: eth0}, {name: eth1}]\n": 0} {
+		path := harness.WriteConfig(t, text)
+		found := p.Doctor(0, "--config", path).Of("routed-interface", "eth0").With("warning", "not named by the configuration")
+		if len(found) != want {
+			t.Errorf("%s: found %+v, not %d", text, found, want)
+		}
+		for _, f := range found {
+			if !strings.Contains(harness.OrEmpty(f.Fix), "add {name: eth0} under interfaces in "+path) {
+				t.Errorf("fix %q", harness.OrEmpty(f.Fix))
+			}
+		}
 	}
 }
 

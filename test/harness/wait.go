@@ -22,6 +22,9 @@ var (
 	SilenceTime = 50 * time.Millisecond * patience()
 )
 
+// Patient is a time that a test demands, on a machine that may be slow by nature.
+func Patient(d time.Duration) time.Duration { return d * patience() }
+
 // patience is the factor, 1 where there is none.
 func patience() time.Duration {
 	factor, err := strconv.Atoi(os.Getenv(PatienceVariable))

@@ -1,0 +1,77 @@
+package discover
+
+import (
+	"net"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/config"
+)
+
+// Tunnels whose far end depends on the packet are never managed, not even by name.
+func TestOpenTunnels(t *testing.T) {
+	var l lan
+	far, nowhere := net.IPv4(192, 0, 2, 1), net.IPv4zero
+	header, none := netlink.LinkAttrs{}, netlink.LinkAttrs{EncapType: "none"}
+	add := func(name string, attrs netlink.LinkAttrs, link netlink.Link) {
+		attrs.Name = name
+		l.add(link, attrs)
+	}
+	add("vxlan0", header, &netlink.Vxlan{})
+	add("vxlan_sys", header, &netlink.Vxlan{FlowBased: true})
+	add("geneve0", header, &netlink.Geneve{Remote: far})
+	add("genev_sys", header, &netlink.Geneve{FlowBased: true})
+	add("bareudp0", none, &netlink.BareUDP{})
+	add("gre1", none, &netlink.Gretun{Remote: far})
+	add("mgre0", none, &netlink.Gretun{Remote: nowhere})
+	add("gre_sys", none, &netlink.Gretun{FlowBased: true})
+	add("ip6gre0", none, &netlink.Gretun{Remote: net.IPv6unspecified})
+	add("gretap1", header, &netlink.Gretap{Remote: far})
+	add("gretap0", header, &netlink.Gretap{})
+	add("ipip1", none, &netlink.Iptun{Remote: far})
+	add("tunl0", none, &netlink.Iptun{Remote: nowhere})
+	add("ip6tnl1", none, &netlink.Ip6tnl{Remote: net.ParseIP("2001:db8::1")})
+	add("ip6tnl0", none, &netlink.Ip6tnl{Remote: net.IPv6unspecified})
+	add("sit1", none, &netlink.Sittun{Remote: far})
+	add("sit0", none, &netlink.Sittun{})
+
+	for _, cfg := range []*config.Config{config.Default(), named(config.Interface{Name: "*"})} {
+		r := l.evaluate(cfg)
+		managed := []string{"vxlan0", "geneve0", "gre1", "gretap1", "ipip1", "ip6tnl1", "sit1"}
+		if got := names(r); !slices.Equal(got, managed) {
+			t.Errorf("managed %q, want %q", got, managed)
+		}
+		const (
+			external = "a tunnel in external mode: each packet has to say where it leads"
+			noRemote = "a tunnel without a remote address: the route says where a packet leads"
+		)
+		want := map[string]string{
+			"vxlan_sys": external, "genev_sys": external, "bareudp0": external, "gre_sys": external,
+			"mgre0": noRemote, "ip6gre0": noRemote, "gretap0": noRemote, "tunl0": noRemote, "ip6tnl0": noRemote, "sit0": noRemote,
+		}
+		if diff := gocmp.Diff(want, reasons(r)); diff != "" {
+			t.Errorf("unmanaged (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// What the kernel itself tells of such a device.
+func TestOpenTunnelOfTheKernel(t *testing.T) {
+	h := newHost(t)
+	ip(t, h, `
+link add vxlan7 type vxlan id 7 dstport 4789 local 10.1.0.100
+link add vxlan_sys type vxlan external dstport 4790
+addr add 10.7.0.1/24 dev vxlan7
+addr add 10.8.0.1/24 dev vxlan_sys
+`)
+	r := scan(t, h, config.Default())
+	if got := names(r); !slices.Equal(got, []string{"vxlan7"}) {
+		t.Errorf("managed %q", got)
+	}
+	if reason := reasons(r)["vxlan_sys"]; reason != "a tunnel in external mode: each packet has to say where it leads" {
+		t.Errorf("vxlan_sys: %q", reason)
+	}
+}

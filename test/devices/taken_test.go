@@ -1,0 +1,245 @@
+package devices
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// backWithin is how soon what others take away is back.
+const backWithin = time.Second
+
+// takenOff is what the daemon logs then.
+const takenOff = "programs had been taken off, attached again"
+
+// theft is a way in which others remove from eth1 what they think is theirs.
+type theft struct {
+	name, mechanism string
+	steal           func(*testing.T, *harness.Product, *topology.Interface) error
+}
+
+// byTC is a theft by tc(8).
+func byTC(name string, commands ...string) theft {
+	return theft{name, "clsact", func(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+		for _, command := range commands {
+			tc(t, i.Host, command)
+		}
+		return nil
+	}}
+}
+
+var thefts = []theft{
+	{"every link is detached", "tcx", detachLinks},
+	{"the pins of its links are deleted", "tcx", func(_ *testing.T, p *harness.Product, i *topology.Interface) error {
+		pin := filepath.Join(p.PinDir, "links", strconv.Itoa(i.Index))
+		return errors.Join(os.Remove(pin+"-ingress"), os.Remove(pin+"-egress"))
+	}},
+	byTC("the qdisc is deleted", "qdisc del dev eth1 clsact"),
+	byTC("all filters are flushed", "filter del dev eth1 ingress", "filter del dev eth1 egress"),
+	byTC("the filters of our priority are flushed", "filter del dev eth1 ingress prio 5"),
+}
+
+// detachLinks detaches every TCX link of an interface, whoever made it.
+func detachLinks(_ *testing.T, _ *harness.Product, i *topology.Interface) error {
+	return i.Host.Do(func() error {
+		for _, h := range hooks {
+			result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
+			if err != nil {
+				return err
+			}
+			for _, p := range result.Programs {
+				if err := detachLink(p); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func detachLink(p link.AttachedProgram) error {
+	id, ok := p.LinkID()
+	if !ok {
+		return errors.New("a program without a link")
+	}
+	l, err := link.NewFromID(id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Detach(), l.Close())
+}
+
+// TestTaken has others remove our programs under a conversation, three times:
+// they are back within a second, which is logged and counted, and from then on
+// answers leave by eth1 again.
+func TestTaken(t *testing.T) {
+	for _, theft := range thefts {
+		t.Run(theft.name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := harness.On(t, n.Server.Host)
+			d := p.Start("--mechanism", theft.mechanism)
+			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+			talk := c.Keep(t)
+			awaitMore(t, harness.Tap(t, n.Server), c)
+			const times = 3
+			var took []time.Duration
+			for i := range times {
+				began := time.Now()
+				harness.Must(t, theft.steal(t, p, n.Server.Eth1))
+				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
+				took = append(took, time.Since(began).Round(time.Millisecond))
+				wires := harness.Tap(t, n.Server)
+				awaitMore(t, wires, c)
+				wires.WantEth1(c.String(), c.Answers())
+			}
+			talk.Stop()
+			t.Logf("%s, %d times: back after %v", theft.name, times, took)
+			for _, one := range took {
+				if one > harness.Patient(backWithin) {
+					t.Errorf("back after %s", one)
+				}
+			}
+			if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != times {
+				t.Errorf("%v repairs are counted", repairs)
+			}
+		})
+	}
+}
+
+// TestTakenAgainAndAgain has somebody who does not give in: after a few times in
+// a row he is left alone for a while.
+func TestTakenAgainAndAgain(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := harness.On(t, n.Server.Host)
+	d := p.Start()
+	const inARow = 5
+	for i := range inARow {
+		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+		d.WaitLog(i+1, takenOff)
+	}
+	harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+	time.Sleep(3 * backWithin)
+	if lines := d.Log.Lines(takenOff); len(lines) != inARow {
+		t.Errorf("put back %d times, not %d", len(lines), inARow)
+	}
+	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
+		t.Errorf("/healthz: %v", err)
+	}
+}
+
+// obstacle keeps our programs from being put back on eth1.
+type obstacle struct {
+	name, mechanism string
+	// place removes ours and takes their room; it fails where they came back in
+	// between.
+	place   func(*testing.T, *harness.Product, *topology.Interface) error
+	remove  func(*testing.T, *topology.Interface)
+	message string
+}
+
+var obstacles = []obstacle{
+	{
+		"an ingress qdisc", "clsact",
+		func(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+			c := i.Host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
+			c.Stdin = strings.NewReader("qdisc del dev eth1 clsact\nqdisc add dev eth1 ingress\n")
+			output, err := c.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, output)
+			}
+			return err
+		},
+		func(t *testing.T, i *topology.Interface) { tc(t, i.Host, "qdisc del dev eth1 ingress") },
+		"tc qdisc del dev eth1 ingress",
+	},
+	{
+		"as many tcx programs as there can be", "tcx", fill,
+		func(t *testing.T, i *topology.Interface) { harness.Must(t, detachLinks(t, nil, i)) },
+		"attach on eth1 ingress",
+	},
+}
+
+// fill takes ours off ingress and puts programs of somebody else in every place.
+func fill(t *testing.T, p *harness.Product, i *topology.Interface) error {
+	const most = 64 // BPF_MPROG_MAX
+	if err := detachLinks(t, p, i); err != nil {
+		return err
+	}
+	for range most {
+		w := newWatcher(t)
+		var l link.Link
+		err := i.Host.Do(func() (err error) {
+			l, err = link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: ebpf.AttachTCXIngress})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	return nil
+}
+
+// TestTakenAndKept has others take the room of our programs: the metrics, the
+// status, /healthz and the log show it for as long as it lasts, and when they
+// leave ours are back within a second.
+func TestTakenAndKept(t *testing.T) {
+	for _, o := range obstacles {
+		t.Run(o.name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+			p := harness.On(t, n.Server.Host)
+			d := p.Start("--mechanism", o.mechanism)
+			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+			wantByEth1(t, n.Server, c)
+			wantAttached(t, p, "eth1", true)
+			harness.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
+			d.WaitLog(1, "level=ERROR", o.message)
+			wantAttached(t, p, "eth1", false)
+			wantAttached(t, p, "eth0", true)
+			if i := p.Status().Interface("eth1"); i == nil || i.Attached {
+				t.Errorf("status of eth1: %+v", i)
+			}
+			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], o.message) {
+				t.Errorf("errors of the status: %q", s.Errors)
+			}
+			began := time.Now()
+			o.remove(t, n.Server.Eth1)
+			d.WaitLog(1, "level=WARN", takenOff, "interface=eth1")
+			took := time.Since(began)
+			t.Logf("%s: back %s after it has gone", o.name, took.Round(time.Millisecond))
+			if took > harness.Patient(backWithin) {
+				t.Error("that is too late")
+			}
+			wantAttached(t, p, "eth1", true)
+			wantByEth1(t, n.Server, c)
+		})
+	}
+}
+
+// wantAttached wants the metrics and /healthz to tell whether an interface has
+// both programs.
+func wantAttached(t *testing.T, p *harness.Product, name string, attached bool) {
+	t.Helper()
+	want := 0.0
+	if attached {
+		want = float64(len(hooks))
+	}
+	if got := p.Metrics().Sum("replypath_interface_attached", "interface="+name); got != want {
+		t.Errorf("replypath_interface_attached of %s adds up to %v, not to %v", name, got, want)
+	}
+	_, err := p.Get("/healthz")
+	if unhealthy := err != nil && strings.Contains(err.Error(), name); unhealthy == attached {
+		t.Errorf("/healthz: %v", err)
+	}
+}
