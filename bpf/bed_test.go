@@ -96,7 +96,12 @@ func (b *bed) manage(i nic, change func(*bpf.DatapathInterface)) {
 	if change != nil {
 		change(&record)
 	}
-	b.must(b.SetInterface(uint32(i.interfaceIndex), record))
+	b.setInterface(i, record)
+}
+
+func (b *bed) setInterface(i nic, record bpf.DatapathInterface) {
+	b.t.Helper()
+	b.must(host.Do(func() error { return b.SetInterface(uint32(i.interfaceIndex), record) }))
 }
 
 // addGateway enters a usable gateway under this index.

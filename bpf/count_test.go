@@ -116,7 +116,7 @@ func (b *bed) sharers(n network, m message, count int) []nic {
 // countTo runs a packet whose flow belongs to this record of the replication interface.
 func (b *bed) countTo(n network, m message, to nic, want func(effect) effect) {
 	b.t.Helper()
-	b.must(b.SetInterface(uint32(to.interfaceIndex), rig.Record(to.Device, 0)))
+	b.setInterface(to, rig.Record(to.Device, 0))
 	flow := b.flow(n, m, to, 0)
 	flow.Gateway = b.replication.gateway(n.family)
 	b.put(flowOf(m, flow))

@@ -502,6 +502,7 @@ const (
 	DatapathMapAsked                = "asked"
 	DatapathMapConfiguration        = "configuration"
 	DatapathMapConnectionless       = "connectionless"
+	DatapathMapDevices              = "devices"
 	DatapathMapEstablished          = "established"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
@@ -626,6 +627,7 @@ type DatapathMapSpecs struct {
 	Asked          *ebpf.MapSpec `ebpf:"asked"`
 	Configuration  *ebpf.MapSpec `ebpf:"configuration"`
 	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
+	Devices        *ebpf.MapSpec `ebpf:"devices"`
 	Established    *ebpf.MapSpec `ebpf:"established"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	Exclusions     *ebpf.MapSpec `ebpf:"exclusions"`
@@ -710,6 +712,7 @@ type DatapathMaps struct {
 	Asked          *ebpf.Map `ebpf:"asked"`
 	Configuration  *ebpf.Map `ebpf:"configuration"`
 	Connectionless *ebpf.Map `ebpf:"connectionless"`
+	Devices        *ebpf.Map `ebpf:"devices"`
 	Established    *ebpf.Map `ebpf:"established"`
 	Events         *ebpf.Map `ebpf:"events"`
 	Exclusions     *ebpf.Map `ebpf:"exclusions"`
@@ -743,6 +746,7 @@ func (m *DatapathMaps) Close() error {
 		m.Asked,
 		m.Configuration,
 		m.Connectionless,
+		m.Devices,
 		m.Established,
 		m.Events,
 		m.Exclusions,

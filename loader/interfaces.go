@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
@@ -154,6 +156,9 @@ func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	gone := what != stays
 	target := attach.Interface{Index: r.Index, Name: r.Name}
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
+	if err := l.forgetDevice(r.ID); err != nil {
+		return err
+	}
 	if err := l.attacher.Detach(target); err != nil {
 		return err
 	}
@@ -190,6 +195,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 			}
 			s = &served{id: id, repairs: newAllowance(), loosening: newAllowance()}
 			l.served[i.Index] = s
+			errs = append(errs, l.enterDevice(s, i))
 		} else {
 			l.logChanges(&s.Interface, &i)
 		}
@@ -239,6 +245,27 @@ func upOrDown(up bool) string {
 		return "up"
 	}
 	return "down"
+}
+
+// enterDevice has the kernel watch over the device behind an id: from here on the
+// programs know that it is gone as soon as it is.
+func (l *Loader) enterDevice(s *served, i discover.Interface) error {
+	err := l.datapath.Devices.Put(uint32(s.id), uint32(i.Index))
+	if errors.Is(err, unix.EINVAL) {
+		return nil // it has just gone
+	}
+	if err != nil {
+		return fmt.Errorf("interface %s: enter its device: %w", i.Name, err)
+	}
+	return nil
+}
+
+// forgetDevice ends that. Of a device that is gone there is nothing left.
+func (l *Loader) forgetDevice(id uint16) error {
+	if err := l.datapath.Devices.Delete(uint32(id)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget device: %w", err)
+	}
+	return nil
 }
 
 // identify returns the id of an interface, which an earlier process may have

@@ -48,11 +48,13 @@ struct tcp_sock {
 
 struct ipv6_pinfo {
 	int mcast_oif;
+	__u8 pmtudisc : 3; /* before 6.8; a byte since */
 } __attribute__((preserve_access_index));
 
 /* The first member of a tcp_sock, two levels down. */
 struct inet_sock {
 	struct ipv6_pinfo *pinet6;
+	__u8 pmtudisc;
 	int mc_index;
 } __attribute__((preserve_access_index));
 
@@ -61,12 +63,13 @@ struct sk_buff {
 	__u8 cloned : 1;
 } __attribute__((preserve_access_index));
 
-extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak; /* 6.2 */
+extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak; /* 6.2, as the next one */
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
 
 /* Set by the loader before the programs are loaded, constant from then on. */
 volatile const __u32 hertz = 250;           /* CONFIG_HZ of the running kernel */
 volatile const bool have_check_mtu = false; /* bpf_check_mtu, from 5.12 */
-volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx, from 6.2 */
+volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx and bpf_rdonly_cast, from 6.2 */
 volatile const __u64 digest_seed[10] = {};  /* secret; see digest.h */
 volatile const __u32 sets[4] = {1, 1, 1, 1}; /* in each table, by enum table */
 volatile const __u32 asked_sets = 1;        /* in `asked` */

@@ -140,6 +140,19 @@ struct {
 	__type(value, struct interface);
 } interfaces SEC(".maps");
 
+/*
+ * The ifindex behind an index into `interfaces`, for as long as that very device is
+ * in this network namespace: the kernel takes an entry out when its device is
+ * deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c, NETDEV_UNREGISTER),
+ * whether or not the loader lives to see it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, MAX_INTERFACES);
+	__type(key, __u32);
+	__type(value, __u32);
+} devices SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_GATEWAYS);

@@ -51,6 +51,21 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 }
 
 /*
+ * Whether the flow's interface is still the device that it was. What came in by it
+ * a moment ago is proof enough; else the kernel is asked, as nobody may have been
+ * there to see it go, and its ifindex may be another's by now.
+ */
+static __always_inline bool is_same_device(const struct flow *flow, const struct interface *target)
+{
+	__u32 index = flow->interface, *ifindex;
+
+	if (likely(age(flow->seen) < seconds(2)))
+		return true;
+	ifindex = bpf_map_lookup_elem(&devices, &index);
+	return ifindex && *ifindex == target->ifindex;
+}
+
+/*
  * Everything that can go wrong is looked at before the redirect: after it there
  * is no way back, and its result is no proof that the packet left.
  */
@@ -63,7 +78,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !(target->flags & INTERFACE_UP))
+	if (!target || !(target->flags & INTERFACE_UP) || !is_same_device(flow, target))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 )
@@ -76,12 +77,21 @@ func compatible(spec *ebpf.MapSpec, m *ebpf.Map) error {
 		return fmt.Errorf("its keys have %d bytes, not %d", m.KeySize(), spec.KeySize)
 	case m.ValueSize() != spec.ValueSize:
 		return fmt.Errorf("its values have %d bytes, not %d", m.ValueSize(), spec.ValueSize)
-	case m.Flags() != spec.Flags:
-		return fmt.Errorf("its flags are %#x, not %#x", m.Flags(), spec.Flags)
+	case m.Flags() != flagsOf(spec):
+		return fmt.Errorf("its flags are %#x, not %#x", m.Flags(), flagsOf(spec))
 	case m.MaxEntries() != spec.MaxEntries:
 		return errSize
 	}
 	return nil
+}
+
+// flagsOf returns the flags that the kernel shows of such a map. It gives a device
+// map one of its own (kernel/bpf/devmap.c, dev_map_init_map).
+func flagsOf(spec *ebpf.MapSpec) uint32 {
+	if spec.Type == ebpf.DevMap {
+		return spec.Flags | unix.BPF_F_RDONLY_PROG
+	}
+	return spec.Flags
 }
 
 func closeAll(maps map[string]*ebpf.Map) {

@@ -172,23 +172,24 @@ var obstacles = []obstacle{
 
 // fill takes ours off ingress and puts programs of somebody else in every place.
 func fill(t *testing.T, p *harness.Product, i *topology.Interface) error {
-	const most = 64 // BPF_MPROG_MAX
+	const most = 63 // BPF_MPROG_MAX and an empty one behind them
+	var programs []*watcher
+	for range most {
+		programs = append(programs, newWatcher(t))
+	}
 	if err := detachLinks(t, p, i); err != nil {
 		return err
 	}
-	for range most {
-		w := newWatcher(t)
-		var l link.Link
-		err := i.Host.Do(func() (err error) {
-			l, err = link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: ebpf.AttachTCXIngress})
-			return err
-		})
-		if err != nil {
-			return err
+	return i.Host.Do(func() error {
+		for _, w := range programs {
+			l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: ebpf.AttachTCXIngress})
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
 		}
-		t.Cleanup(func() { l.Close() })
-	}
-	return nil
+		return nil
+	})
 }
 
 // TestTakenAndKept has others take the room of our programs: the metrics, the

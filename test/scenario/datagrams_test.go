@@ -72,17 +72,17 @@ func (d *datagrams) wantArrival(t *testing.T, size int) {
 	}
 }
 
-// probe has the server's socket send datagrams of any size as they are, whatever
-// it learns about the path.
-func (d *datagrams) probe(t *testing.T, f topology.Family) {
+// discover has the server's socket deal with path MTUs in a way of IP_PMTUDISC_*,
+// whose numbers IPv6 shares.
+func (d *datagrams) discover(t *testing.T, f topology.Family, way int) {
 	t.Helper()
 	raw := harness.Must1[syscall.RawConn](t)(d.server.(*net.UDPConn).SyscallConn())
 	var err error
 	harness.Must(t, raw.Control(func(fd uintptr) {
 		if f == topology.IPv4 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, way)
 		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, way)
 		}
 	}))
 	harness.Must(t, err)

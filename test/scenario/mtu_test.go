@@ -311,7 +311,7 @@ func TestSizeOfDeafSender(t *testing.T) {
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			asked := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
-			asked.probe(t, f)
+			asked.discover(t, f, unix.IP_PMTUDISC_PROBE)
 			before := tooLarge(p)
 			wires, errors := harness.Tap(t, n.Server), harness.Capture(t, n.Server.Eth1)
 			began := time.Now()
@@ -329,6 +329,40 @@ func TestSizeOfDeafSender(t *testing.T) {
 				t.Errorf("%v packets were counted as too large", counted)
 			}
 		})
+	}
+}
+
+// TestSizeOfSenderThatHeedsNone has a server answer many clients by sockets that
+// heed no path MTU, as name servers do. Telling them would lose the first answer to
+// each client: all go as routed, and are counted.
+func TestSizeOfSenderThatHeedsNone(t *testing.T) {
+	const clients = 10
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, ReplicationMTU: narrowMTU})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, f := range n.Families() {
+		for name, way := range map[string]int{"omit": unix.IP_PMTUDISC_OMIT, "interface": unix.IP_PMTUDISC_INTERFACE} {
+			t.Run(f.String()+"/"+name, func(t *testing.T) {
+				before := tooLarge(p)
+				wires := harness.Tap(t, n.Server)
+				for range clients {
+					asked := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+					asked.discover(t, f, way)
+					for _, size := range []int{1500, narrowMTU} {
+						asked.send(t, size)
+						asked.wantArrival(t, size)
+					}
+				}
+				eth0, eth1 := wires.Left(topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
+				if len(eth0) != clients || len(eth1) != clients {
+					t.Errorf("of %d answers too large %d left by eth0, of as many that fit %d by eth1", clients, len(eth0), len(eth1))
+				}
+				if counted := tooLarge(p) - before; counted != clients {
+					t.Errorf("%v packets were counted as too large", counted)
+				}
+				t.Logf("%d clients, %d answers lost", clients, clients-len(eth0))
+			})
+		}
 	}
 }
 
@@ -443,7 +477,7 @@ func TestSizeOfTunnel(t *testing.T) {
 						t.Errorf("%d packets were counted as too large, %d left by eth0", counted, sent)
 					}
 					asked := askDatagrams(t, n.ClientEth0, tunnel, f)
-					asked.probe(t, f) // the connection may have learned it for all
+					asked.discover(t, f, unix.IP_PMTUDISC_PROBE) // the connection may have learned it for all
 					asked.send(t, 1500)
 					asked.wantTooLarge(t)
 					asked.send(t, tunnelMTU)

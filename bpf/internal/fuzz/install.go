@@ -25,7 +25,8 @@ func (r *Runner) install(h model.Host) error {
 		}
 		errs = append(errs,
 			r.d.Interfaces.Put(uint32(id), record),
-			r.d.Managed.Put(r.devices[i].Index, managed))
+			r.d.Managed.Put(r.devices[i].Index, managed),
+			r.setDevice(i, ok))
 		for g := range gatewaysPerDevice {
 			gid := gatewayID(i, g)
 			errs = append(errs, r.d.Gateways.Put(uint32(gid), h.Gateways[gid]))
@@ -46,6 +47,14 @@ func (r *Runner) install(h model.Host) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
+}
+
+// setDevice says whether the kernel knows the device behind an interface.
+func (r *Runner) setDevice(device int, there bool) error {
+	if there {
+		return r.d.Devices.Put(uint32(interfaceID(device)), r.devices[device].Index)
+	}
+	return r.d.Devices.Delete(uint32(interfaceID(device)))
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {

@@ -241,6 +241,13 @@ func (x *run) step(s Step) (string, error) {
 		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 		x.m.Host.Interfaces[id] = record
 		return "", x.d.Interfaces.Put(uint32(id), record)
+	case toggleDevice:
+		id := interfaceID(s.Device)
+		if _, ok := x.m.Host.Interfaces[id]; !ok {
+			return "", nil
+		}
+		x.m.Host.Gone[id] = !x.m.Host.Gone[id]
+		return "", x.setDevice(s.Device, !x.m.Host.Gone[id])
 	default:
 		return "", x.changeGateway(s)
 	}

@@ -118,6 +118,7 @@ func gatewayID(device, index int) uint16 { return uint16(device*gatewaysPerDevic
 func (s Setup) host(real []rig.Device) model.Host {
 	h := model.Host{
 		Interfaces:        make(map[uint16]model.Interface),
+		Gone:              make(map[uint16]bool),
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
 		OnLink:            make(map[uint32][]netip.Prefix),

@@ -44,10 +44,11 @@ const (
 	toggleGateway
 	replaceGateway
 	switchMode
+	toggleDevice
 )
 
 func (k kind) String() string {
-	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode"}[k]
+	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device"}[k]
 }
 
 // Packet is a description of a packet by indexes into what world.go lists.
@@ -149,8 +150,10 @@ func decodeSteps(r record, bare bool) []Step {
 		return handshake(s, int(r[atKind]>>1)%devices)
 	case k < 234:
 		s.Kind = age
-	case k < 240:
+	case k < 238:
 		s.Kind = toggleLink
+	case k < 240:
+		s.Kind = toggleDevice
 	case k < 245:
 		s.Kind = toggleGateway
 	case k < 250:
@@ -260,7 +263,7 @@ func (s Step) String() string {
 		return fmt.Sprintf("wait %d s", ages[s.Amount%len(ages)])
 	case switchMode:
 		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
-	case toggleLink:
+	case toggleLink, toggleDevice:
 		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
 	default:
 		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)

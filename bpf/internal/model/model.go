@@ -20,6 +20,7 @@ type (
 // Host is what the model knows about the host: what the loader writes into maps.
 type Host struct {
 	Interfaces   map[uint16]Interface // by id
+	Gone         map[uint16]bool      // their devices, unseen by the loader
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
 	OnLink       map[uint32][]netip.Prefix // by ifindex

@@ -188,7 +188,8 @@ func (d *Datapath) SetSettings(settings bpf.DatapathSettings) error {
 	return nil
 }
 
-// SetInterface manages an interface under this index of the array.
+// SetInterface manages an interface under this index of the array, on a thread
+// inside the namespace of its device.
 func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) error {
 	if err := d.Interfaces.Put(index, record); err != nil {
 		return fmt.Errorf("write interface %d: %w", index, err)
@@ -197,10 +198,14 @@ func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) erro
 	if err := d.Managed.Put(low, index); err != nil {
 		return fmt.Errorf("write managed interface %d: %w", record.Ifindex, err)
 	}
+	if err := d.Devices.Put(index, record.Ifindex); err != nil {
+		return fmt.Errorf("write device %d: %w", record.Ifindex, err)
+	}
 	d.undo = append(d.undo, func() error {
 		return errors.Join(
 			d.Interfaces.Put(index, bpf.DatapathInterface{}),
 			d.Managed.Put(low, uint32(0)),
+			d.Devices.Delete(index),
 		)
 	})
 	return nil

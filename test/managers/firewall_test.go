@@ -1,0 +1,102 @@
+package managers
+
+import (
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// firewall is one that lets the tests' questions in, and answers out, and its
+// program.
+type firewall struct {
+	name      string
+	load      func(*testing.T, *topology.Host)
+	conntrack bool
+}
+
+// Rulesets for nft, as `systemctl reload nftables` loads them.
+const (
+	stateless = `flush ruleset
+table inet filter {
+	chain input {
+		type filter hook input priority 0; policy drop
+		iif lo accept
+		meta l4proto { icmp, icmpv6 } accept
+		meta l4proto { tcp, udp } th dport { 7, 9945 } accept
+	}
+}
+`
+	stateful = `flush ruleset
+table inet filter {
+	chain input {
+		type filter hook input priority 0; policy drop
+		ct state established,related accept
+		ct state invalid drop
+		iif lo accept
+		meta l4proto { icmp, icmpv6 } accept
+		meta l4proto { tcp, udp } th dport { 7, 9945 } ct state new accept
+	}
+	chain output {
+		type filter hook output priority 0; policy accept
+		ct state invalid drop
+	}
+}
+`
+)
+
+// restored is what netfilter-persistent hands to iptables-restore and
+// ip6tables-restore, with the name of ICMP for the family.
+const restored = `*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p ICMP -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 7 -j ACCEPT
+-A INPUT -p udp -m udp --dport 7 -j ACCEPT
+-A OUTPUT -m conntrack --ctstate INVALID -j DROP
+COMMIT
+`
+
+func nft(ruleset string) func(*testing.T, *topology.Host) {
+	return func(t *testing.T, host *topology.Host) {
+		t.Helper()
+		harness.Nft(t, host, ruleset)
+	}
+}
+
+// restore does what a restart of netfilter-persistent does.
+func restore(t *testing.T, host *topology.Host) {
+	t.Helper()
+	for program, icmp := range map[string]string{"iptables-restore": "icmp", "ip6tables-restore": "ipv6-icmp"} {
+		c := host.Command(harness.Within(t, harness.AnswerTime), program)
+		c.Stdin = strings.NewReader(strings.ReplaceAll(restored, "ICMP", icmp))
+		if output, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", program, err, output)
+		}
+	}
+}
+
+// TestFirewallReloads loads firewalls anew under replypath, with connection
+// tracking and without: nothing changes.
+func TestFirewallReloads(t *testing.T) {
+	for _, f := range []firewall{
+		{"nftables without conntrack", nft(stateless), false},
+		{"nftables with conntrack", nft(stateful), true},
+		{"iptables", restore, true},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			n, _ := newServer(t)
+			f.load(t, n.Server.Host)
+			wantUnchanged(t, n, func() { f.load(t, n.Server.Host) })
+			tracked := harness.Must1[string](t)(n.Server.Sysctl("net/netfilter/nf_conntrack_count"))
+			if isTracked := tracked != "0"; isTracked != f.conntrack {
+				t.Errorf("%s connections are tracked", tracked)
+			}
+		})
+	}
+}

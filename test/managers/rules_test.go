@@ -1,0 +1,68 @@
+package managers
+
+import (
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// ruleSets are set-ups of rules that stay in place beside replypath, as commands.
+var ruleSets = map[string]string{
+	"by source, for one family": `
+ip route add default via 10.2.0.1 dev eth1 table 102
+ip rule add from 10.2.0.100 lookup 102
+`,
+	"connmark": `
+ip route add default via 10.2.0.1 dev eth1 table 102
+ip -6 route add default via 2001:db8:2::1 dev eth1 table 102
+ip rule add fwmark 0x66 lookup 102
+ip -6 rule add fwmark 0x66 lookup 102
+nft add table inet mark
+nft add chain inet mark in '{ type filter hook prerouting priority -150; }'
+nft add chain inet mark out '{ type route hook output priority -150; }'
+nft add rule inet mark in iifname eth1 ct mark set 0x66
+nft add rule inet mark out ct mark 0x66 meta mark set ct mark
+`,
+	"a tunnel for everything, as wg-quick makes it": `
+ip tuntap add dev wg0 mode tun
+ip link set wg0 up
+ip address add 10.66.0.1/32 dev wg0
+ip route add 0.0.0.0/0 dev wg0 table 51820
+ip rule add not fwmark 0xca6c table 51820
+ip rule add table main suppress_prefixlength 0
+`,
+}
+
+// TestRulesStay runs replypath beside rules that are there already: answers go by
+// eth1, whatever the rules say of them, what the host starts goes by the rules, and
+// of these nothing is changed.
+func TestRulesStay(t *testing.T) {
+	for name, script := range ruleSets {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newServer(t)
+			harness.Shell(t, n.Server.Host, script)
+			started := routesOfOwn(t, n)
+			before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
+			p := harness.On(t, n.Server.Host)
+			p.Start()
+			eachKind(t, n, "with replypath", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+			if now := routesOfOwn(t, n); now != started {
+				t.Errorf("what the host starts goes\n%snot\n%s", now, started)
+			}
+			p.Expect(0, "detach", "--stop")
+			if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
+				t.Errorf("host after detach (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// routesOfOwn tells where the host sends what it starts from either address.
+func routesOfOwn(t *testing.T, n *topology.TwoNIC) string {
+	t.Helper()
+	return harness.Shell(t, n.Server.Host, `
+for from in 10.1.0.100 10.2.0.100; do ip route get 10.9.0.100 from $from; done
+for from in 2001:db8:1::100 2001:db8:2::100; do ip -6 route get 2001:db8:9::100 from $from; done
+`)
+}
