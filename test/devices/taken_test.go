@@ -52,16 +52,23 @@ var thefts = []theft{
 
 // detachLinks detaches every TCX link of an interface, whoever made it.
 func detachLinks(_ *testing.T, _ *harness.Product, i *topology.Interface) error {
+	for _, h := range hooks {
+		if err := h.detachLinks(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h hook) detachLinks(i *topology.Interface) error {
 	return i.Host.Do(func() error {
-		for _, h := range hooks {
-			result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
-			if err != nil {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
+		if err != nil {
+			return err
+		}
+		for _, p := range result.Programs {
+			if err := detachLink(p); err != nil {
 				return err
-			}
-			for _, p := range result.Programs {
-				if err := detachLink(p); err != nil {
-					return err
-				}
 			}
 		}
 		return nil
@@ -165,7 +172,7 @@ var obstacles = []obstacle{
 	},
 	{
 		"as many tcx programs as there can be", "tcx", fill,
-		func(t *testing.T, i *topology.Interface) { harness.Must(t, detachLinks(t, nil, i)) },
+		func(t *testing.T, i *topology.Interface) { harness.Must(t, hooks[0].detachLinks(i)) },
 		"attach on eth1 ingress",
 	},
 }
@@ -214,8 +221,8 @@ func TestTakenAndKept(t *testing.T) {
 			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], o.message) {
 				t.Errorf("errors of the status: %q", s.Errors)
 			}
-			began := time.Now()
 			o.remove(t, n.Server.Eth1)
+			began := time.Now()
 			d.WaitLog(1, "level=WARN", takenOff, "interface=eth1")
 			took := time.Since(began)
 			t.Logf("%s: back %s after it has gone", o.name, took.Round(time.Millisecond))

@@ -18,11 +18,11 @@ ip route add default via 10.2.0.1 dev eth1 table 102
 ip -6 route add default via 2001:db8:2::1 dev eth1 table 102
 ip rule add fwmark 0x66 lookup 102
 ip -6 rule add fwmark 0x66 lookup 102
-nft add table inet mark
-nft add chain inet mark in '{ type filter hook prerouting priority -150; }'
-nft add chain inet mark out '{ type route hook output priority -150; }'
-nft add rule inet mark in iifname eth1 ct mark set 0x66
-nft add rule inet mark out ct mark 0x66 meta mark set ct mark
+nft add table inet marks
+nft add chain inet marks in '{ type filter hook prerouting priority -150; }'
+nft add chain inet marks out '{ type route hook output priority -150; }'
+nft add rule inet marks in iifname eth1 ct mark set 0x66
+nft add rule inet marks out ct mark 0x66 meta mark set ct mark
 `,
 	"a tunnel for everything, as wg-quick makes it": `
 ip tuntap add dev wg0 mode tun

@@ -366,7 +366,7 @@ func (b *bench) addFlow(e endpoints, protocol layers.IPProtocol, port uint16) er
 	tuple := rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port))
 	return b.datapath.AddFlow(table, bpf.DatapathFlow{
 		Tuple:     tuple,
-		Seen:      now,
+		Seen:      now + b.datapath.Seconds(600), // its peer goes on asking while this is measured
 		Created:   now,
 		Ifindex:   b.host.Devices[1].Index,
 		Interface: replication,

@@ -198,7 +198,7 @@ func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) erro
 	if err := d.Managed.Put(low, index); err != nil {
 		return fmt.Errorf("write managed interface %d: %w", record.Ifindex, err)
 	}
-	if err := d.Devices.Put(index, record.Ifindex); err != nil {
+	if err := d.Devices.Put(index, record.Ifindex); err != nil && !errors.Is(err, unix.EINVAL) { // there is none
 		return fmt.Errorf("write device %d: %w", record.Ifindex, err)
 	}
 	d.undo = append(d.undo, func() error {
