@@ -5,10 +5,15 @@
 GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
+BINARY  ?= bin/replypath
 
 # The latest tag, or what CHANGELOG.md is about where there is none.
-VERSION ?= $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' | grep . || \
-	sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
+CHANGELOG_VERSION = $(shell sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
+VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//'),$(CHANGELOG_VERSION))
+
+# Where packages are made, and by what.
+PACKAGES ?= build/packages
+NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
 
 # The kernels of test-kernels, and of its suites those that are to be run: all, where none is named.
 KERNELS ?= 5.10 6.1 6.12 7.2
@@ -25,13 +30,13 @@ FUZZ_TARGET  ?= FuzzDatapath
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz test-race test-kernels bench-bpf generate verify-generated lint vet staticcheck gofmt install packages root help
+.PHONY: build demo test fuzz test-race test-kernels bench-bpf generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
-	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o bin/replypath ./cmd/replypath
+	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
 
 demo: build root ## show replies leaving by the wrong interface, and mended
-	bin/replypath demo
+	$(BINARY) demo
 
 test: root packages ## run all tests, in network namespaces of their own
 	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) ./...
@@ -71,18 +76,29 @@ gofmt:
 	test -z "$$unformatted" || { echo "gofmt would change:" $$unformatted >&2; exit 1; }
 
 install: build ## install under DESTDIR and PREFIX, with man pages, completions, systemd unit and a sample configuration
-	install -D -m 0755 bin/replypath $(DESTDIR)$(PREFIX)/bin/replypath
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/replypath
 	install -d $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 0644 packaging/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 0644 packaging/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
-	bin/replypath completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/replypath
-	bin/replypath completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_replypath
-	bin/replypath completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/replypath.fish
+	$(BINARY) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/replypath
+	$(BINARY) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_replypath
+	$(BINARY) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/replypath.fish
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' packaging/replypath.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/replypath.service
 	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
 		install -D -m 0644 packaging/replypath.yaml $(DESTDIR)/etc/replypath/replypath.yaml
+
+# A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit: made twice,
+# it is the same.
+deb rpm: VERSION = $(CHANGELOG_VERSION)
+deb rpm: ## make a Debian or an RPM package in build/packages; PACKAGES=elsewhere, VERSION=another
+	rm -rf $(PACKAGES)/$@
+	$(MAKE) --no-print-directory install VERSION=$(VERSION) DESTDIR=$(PACKAGES)/$@ PREFIX=/usr BINARY=$(BINARY)
+	gzip -9n $(PACKAGES)/$@/usr/share/man/man*/*
+	VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) PACKAGE_ROOT=$(PACKAGES)/$@ \
+		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
+		$(NFPM) package --config packaging/nfpm.yaml --packager $@ --target $(PACKAGES)
 
 packages:
 	@test/install-packages.sh

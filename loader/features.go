@@ -21,20 +21,22 @@ import (
 // find the fields of its sockets.
 const btfPath = "/sys/kernel/btf/vmlinux"
 
-// requirement is a capability and what grants it as well.
-type requirement struct{ needed, orElse cap.Value }
+// requirement is a capability, what grants it as well, and what it is for.
+type requirement struct {
+	needed, orElse cap.Value
+	purpose        string
+}
 
-// requirements are what loading and attaching take. CAP_PERFMON is for reading
-// the kernel's sockets. Both of the newer capabilities are parts of
-// CAP_SYS_ADMIN (capabilities(7)).
+// requirements are what loading and attaching take. Both of the newer capabilities
+// are parts of CAP_SYS_ADMIN (capabilities(7)).
 var requirements = []requirement{
-	{cap.BPF, cap.SYS_ADMIN},
-	{cap.NET_ADMIN, cap.NET_ADMIN},
-	{cap.PERFMON, cap.SYS_ADMIN},
+	{cap.BPF, cap.SYS_ADMIN, "to load programs and make maps"},
+	{cap.NET_ADMIN, cap.NET_ADMIN, "to attach programs to interfaces, and to set neighbours and sysctls"},
+	{cap.PERFMON, cap.SYS_ADMIN, "to let programs read the kernel's sockets"},
 }
 
 // checkRights returns an error that matches ErrUnsupported and names the
-// capabilities that the process lacks.
+// capabilities that the process lacks, and what for.
 func checkRights() error {
 	process := cap.GetProc()
 	var missing []string
@@ -44,14 +46,14 @@ func checkRights() error {
 			return fmt.Errorf("read the capabilities of this process: %w", err)
 		}
 		if !has {
-			missing = append(missing, strings.ToUpper(r.needed.String()))
+			missing = append(missing, strings.ToUpper(r.needed.String())+" "+r.purpose)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: this process lacks %s: run it as root, or grant them",
-		ErrUnsupported, strings.Join(missing, ", "))
+		ErrUnsupported, strings.Join(missing, "; "))
 }
 
 func hasEither(process *cap.Set, r requirement) (bool, error) {

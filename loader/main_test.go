@@ -43,6 +43,9 @@ func runTests(m *testing.M) (int, error) {
 	if dir := os.Getenv(daemonVariable); dir != "" {
 		return 0, runDaemon(dir)
 	}
+	if dir := os.Getenv(withoutVariable); dir != "" {
+		return 0, startWithout(dir, os.Getenv(lackingVariable))
+	}
 	if err := mountBPF(os.Getenv(childVariable)); err != nil {
 		return 0, err
 	}

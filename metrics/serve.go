@@ -34,8 +34,8 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-// CheckWebConfig reports what is wrong with a web configuration file. An empty
-// path is no error.
+// CheckWebConfig reports what is wrong with a web configuration file, without
+// showing what is in it. An empty path is no error.
 func CheckWebConfig(path string) error {
 	err := web.Validate(path)
 	if err == nil {
@@ -45,7 +45,7 @@ func CheckWebConfig(path string) error {
 	if errors.As(err, &pathErr) && pathErr.Path == path {
 		err = pathErr.Err // the path is named once
 	}
-	return fmt.Errorf("web configuration %s: %w", path, err)
+	return fmt.Errorf("web configuration %s: %w", path, discreet{err})
 }
 
 // Serve serves until ctx ends, and then returns nil, at the latest a few seconds
@@ -136,7 +136,7 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(webLog{o.Log.Handler()}, slog.LevelWarn),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -144,11 +144,11 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		shutdown(server)
 	})
 	o.Log.Info("serving metrics", "address", listener.Addr().String(), "web_config_file", o.WebConfigFile)
-	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &o.WebConfigFile}, slog.New(warnings{o.Log.Handler()}))
+	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &o.WebConfigFile}, slog.New(webLog{o.Log.Handler()}))
 	if !stop() {
 		<-stopped
 	}
-	return fmt.Errorf("serve metrics at %s: %w", o.Listen, err)
+	return fmt.Errorf("serve metrics at %s: %w", o.Listen, discreet{err})
 }
 
 // shutdown lets running scrapes end, but not for ever.
@@ -158,12 +158,4 @@ func shutdown(server *http.Server) {
 	if err := server.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
 		server.Close()
 	}
-}
-
-// warnings keeps what exporter-toolkit tells about a good start out of the log:
-// serve says it in its own words.
-type warnings struct{ slog.Handler }
-
-func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }

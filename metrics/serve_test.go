@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -346,6 +348,73 @@ func checkWebConfigError(t *testing.T, path, want string) {
 }
 
 // writeWebConfig writes a web configuration with one user, prometheus.
+// What stands in the wrong place of a web configuration is never shown: neither when
+// the file is checked, nor when it went bad while it is in use.
+func TestSecretsAreNotShown(t *testing.T) {
+	const secret = "s3cr3t!"
+	for name, content := range map[string]string{
+		"short password for the users": "basic_auth_users: " + secret,
+		"long password for the users":  "basic_auth_users: " + secret + secret + secret,
+		"hash for the users":           "basic_auth_users: $2y$10$" + secret + secret,
+		"several lines":                "basic_auth_users: |\n  s3c\n  `" + secret + "`\n  s3c\n",
+		"several keys":                 "tls_server_config: " + secret + "\nbasic_auth_users: " + secret,
+		"alias":                        "basic_auth_users: {prometheus: *s3cr3t}",
+		"clear text":                   "basic_auth_users: {prometheus: " + secret + "}",
+		"bad hash":                     "basic_auth_users: {prometheus: $2y$99$" + secret + "}",
+		"open quote":                   "basic_auth_users: {prometheus: \"" + secret + "}",
+		"twice":                        "basic_auth_users: {prometheus: " + secret + ", prometheus: " + secret + "}",
+		"key in the file":              "tls_server_config: {cert: x, key: " + secret + "}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			said := new(lockedBuffer)
+			t.Cleanup(func() { // after the server has ended
+				if strings.Contains(said.String(), "s3c") || strings.Contains(said.String(), "cr3t") {
+					t.Errorf("it says %s", said)
+				}
+			})
+			dir := t.TempDir()
+			roots := writeCertificate(t, dir)
+			o := options(t)
+			o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			o.WebConfigFile = writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "right")
+			request := newRequest(t, "https://"+start(t, o)+"/metrics")
+			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
+				t.Errorf("without a password: got status %d", status)
+			}
+			if err := os.WriteFile(o.WebConfigFile, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := CheckWebConfig(o.WebConfigFile)
+			if err == nil {
+				t.Fatal("it is valid")
+			}
+			fmt.Fprintln(said, err)
+			if response, err := newClient(roots).Do(request); err == nil {
+				response.Body.Close()
+			}
+			t.Log(said)
+		})
+	}
+}
+
+// lockedBuffer may be written and read at the same time.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
 func writeWebConfig(t *testing.T, dir, content, password string) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)

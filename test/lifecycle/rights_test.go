@@ -15,23 +15,37 @@ import (
 // nobody is a user without any rights (base-passwd's number).
 const nobody = 65534
 
-// TestMissingCapability names what the process lacks, and attaches nothing.
+// needed are the capabilities, what has to be taken away besides to be without
+// them, and words of what the error says that they are for.
+var needed = []struct{ name, taken, purpose string }{
+	{"CAP_NET_ADMIN", "-net_admin", "attach programs"},
+	{"CAP_BPF", "-bpf,-sys_admin", "load programs"},
+	{"CAP_PERFMON", "-perfmon,-sys_admin", "sockets"},
+}
+
+// TestMissingCapability names what the process lacks and what for, and attaches
+// nothing.
 func TestMissingCapability(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	before := snapshot(t, n)
-	asNobody := p.RunAs(func(c *topology.Cmd) {
-		c.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	}, "run")
-	wantRefusal(t, asNobody, "CAP_NET_ADMIN", "CAP_BPF")
-	for _, missing := range []struct{ drop, name string }{
-		{"-net_admin", "CAP_NET_ADMIN"},
-		{"-bpf,-sys_admin", "CAP_BPF"},
-		{"-perfmon,-sys_admin", "CAP_PERFMON"},
-	} {
-		wantRefusal(t, p.RunAs(wrap("setpriv", "--bounding-set="+missing.drop, "--inh-caps="+missing.drop), "run"), missing.name)
+	unprivileged := p.RunAs(asNobody, "run")
+	for _, c := range needed {
+		wantRefusal(t, unprivileged, c.name, c.purpose)
+		r := p.RunAs(wrap("setpriv", "--bounding-set="+c.taken, "--inh-caps="+c.taken), "run")
+		wantRefusal(t, r, c.name, c.purpose)
+		for _, other := range needed {
+			if other.name != c.name && strings.Contains(r.Stderr, other.name) {
+				t.Errorf("only %s is missing: %s", c.name, r)
+			}
+		}
 	}
 	wantUntouched(t, n, p, before)
+}
+
+// asNobody has a program run as a user without any rights.
+func asNobody(c *topology.Cmd) {
+	c.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 }
 
 // TestFewestCapabilities runs with nothing but what it says that it needs.

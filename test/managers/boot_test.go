@@ -1,16 +1,12 @@
 package managers
 
 import (
-	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -19,165 +15,122 @@ import (
 // unitFile is what is installed.
 const unitFile = "../../packaging/replypath.service"
 
-// packagedUnit returns the unit with the binary under test, which is to lie where
-// the unit's sandbox shows it.
-func packagedUnit(t *testing.T, binary string) string {
-	t.Helper()
-	text := string(harness.Must1[[]byte](t)(os.ReadFile(unitFile)))
-	const installed = "/usr/local/bin/replypath"
-	if !strings.Contains(text, installed) {
-		t.Fatalf("the unit does not start %s", installed)
-	}
-	return strings.ReplaceAll(text, installed, binary)
-}
+// cloudInit orders itself as the one of Ubuntu does, which needs the network before
+// sysinit.target: whoever is before network-pre.target must not be after that.
+const cloudInit = `[Unit]
+DefaultDependencies=no
+Wants=networking.service
+After=networking.service systemd-networkd.service
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=true
+`
 
-// TestUnit has systemd check the packaged unit, together with networkd's.
+// TestUnit has systemd check the packaged unit, together with those that bring the
+// network up.
 func TestUnit(t *testing.T) {
-	unit := filepath.Join(t.TempDir(), "replypath.service")
-	harness.Must(t, os.WriteFile(unit, []byte(packagedUnit(t, harness.Binary())), 0o644))
+	text := string(harness.Must1[[]byte](t)(os.ReadFile(unitFile)))
+	dir := t.TempDir()
+	unit, first := filepath.Join(dir, "replypath.service"), filepath.Join(dir, "cloud-init.service")
+	harness.Must(t, os.WriteFile(unit, []byte(strings.ReplaceAll(text, "/usr/local/bin/replypath", harness.Binary())), 0o644))
+	harness.Must(t, os.WriteFile(first, []byte(cloudInit), 0o644))
 	n := topology.New(topology.Options{})
 	t.Cleanup(func() { n.Close() })
 	host := harness.Must1[*topology.Host](t)(n.Host("host"))
-	c := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", "verify", "--man=no", unit, "systemd-networkd.service")
+	c := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", "verify", "--man=no",
+		unit, first, "systemd-networkd.service", "networking.service", "multi-user.target")
 	if output, err := c.CombinedOutput(); err != nil || len(output) > 0 {
 		t.Errorf("%v\n%s", err, output)
 	}
 }
 
-// boot prepares a machine as the kernel leaves it, with systemd as its first
-// process, which is shown a few units and no others: those of a whole machine
-// would set up, and clean up, the real one. To be sure of that, every file system
-// of the real machine is read-only here, its /tmp is out of sight, and of the
-// kernel's settings only those of the network namespace can be written.
-//
-// The arguments are the directory of the test's files and the binary.
-const boot = `
-mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/test /run/bpf /run/units /run/systemd/network /run/udev/data
-mount --bind $1 /run/test
-mount --bind /sys/fs/bpf /run/bpf
-cp $2 /run/replypath
-for device in /proc/sys/net/ipv4/conf/eth*; do
-	echo I:1 >/run/udev/data/n$(ip -o link show ${device##*/} | cut -d: -f1)
-done
-cp /run/test/*.network /run/systemd/network
-cp /run/test/*.service /run/test/*.target /run/units
-for unit in systemd-networkd.service network.target network-pre.target; do
-	cp /lib/systemd/system/$unit /run/units
-done
-mount -t tmpfs tmpfs /tmp
-mount -t tmpfs tmpfs /var
-mount -t proc proc /proc
-mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys
-mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,rw /proc/sys/net
-mount -t sysfs sysfs /sys
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount --move /run/bpf /sys/fs/bpf
-touch /run/test/console && mount --bind /run/test/console /dev/console
-for place in / /dev; do mount -o remount,bind,ro $place; done
-if touch /etc/replypath-test 2>/dev/null; then echo the root file system can be written; exit 1; fi
-export container=test SYSTEMD_UNIT_PATH=/run/units SYSTEMD_GENERATOR_PATH=/nowhere
-exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=console --show-status=no
-`
-
-// units beside the packaged one. The targets replace those that would start all
-// that a whole machine has.
-func units(t *testing.T) map[string]string {
-	t.Helper()
-	target := func(text string) string { return "[Unit]\nDefaultDependencies=no\n" + text }
-	return map[string]string{
-		"replypath.service": packagedUnit(t, "/run/replypath"),
-		"sysinit.target":    target(""),
-		"basic.target":      target("Requires=sysinit.target\nAfter=sysinit.target\n"),
-		"shutdown.target":   target(""),
-		"multi-user.target": target("Requires=basic.target\nAfter=basic.target\n" +
-			"Wants=replypath.service systemd-networkd.service asked.service\n"),
-		"asked.service": `[Unit]
+// askedUnit asks for the status as soon as the network may be used.
+const askedUnit = `[Unit]
 After=network.target
 [Service]
 Type=oneshot
-ExecStart=sh -c '/run/replypath status -o json >/run/test/asked.part; mv /run/test/asked.part /run/test/asked'
-`,
-	}
+ExecStart=sh -c '/usr/local/bin/replypath status -o json >/run/test/asked.part; mv /run/test/asked.part /run/test/asked'
+`
+
+// newBootable prepares a machine with the packaged service and networkd.
+func newBootable(t *testing.T, n *topology.TwoNIC) *harness.Machine {
+	t.Helper()
+	m := harness.NewMachine(t, n.Server.Host)
+	m.Install()
+	m.Write("/etc/systemd/network/10-eth0.network", eth0File(n))
+	m.Write("/etc/systemd/network/10-eth1.network", eth1File(n))
+	m.Write("/etc/systemd/system/asked.service", askedUnit)
+	m.Enable("systemd-networkd.service", "/usr/lib/systemd/system/systemd-networkd.service")
+	m.Enable("asked.service", "/etc/systemd/system/asked.service")
+	return m
 }
 
-// TestBootBySystemd boots the packaged service: whoever waits for the network
-// finds it ready, and questions are answered right as soon as there are addresses.
+// waitAsked returns the status at the time when the network could be used.
+func waitAsked(t *testing.T, m *harness.Machine) (status string) {
+	t.Helper()
+	harness.Eventually(t, "the network may be used", func() error {
+		text, err := os.ReadFile(m.Shared("asked"))
+		status = string(text)
+		return err
+	})
+	harness.Must(t, os.Remove(m.Shared("asked")))
+	return status
+}
+
+// microseconds reads a time of a unit's, counted from the start of the machine.
+func microseconds(t *testing.T, m *harness.Machine, unit, property string) uint64 {
+	t.Helper()
+	return harness.Must1[uint64](t)(strconv.ParseUint(m.Property(unit, property), 10, 64))
+}
+
+// TestBootBySystemd boots the packaged service, and boots it again (scenario S8):
+// it is there before networkd touches an interface, and questions are answered
+// right as soon as there are addresses.
 func TestBootBySystemd(t *testing.T) {
 	n, _ := newServer(t)
-	dir := t.TempDir()
-	files := units(t)
-	files["10-eth0.network"], files["10-eth1.network"] = eth0File(n), eth1File(n)
-	for name, text := range files {
-		harness.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
-	}
-	forgetAddresses(t, n)
 	p := harness.On(t, n.Server.Host).WithPinDir("") // as the unit has it
-	startMachine(t, n.Server.Host, dir)
-	t.Cleanup(func() {
-		if console, err := os.ReadFile(filepath.Join(dir, "console")); t.Failed() {
-			t.Logf("console: %s %v", console, err)
+	m := newBootable(t, n)
+	for _, name := range []string{"after boot", "after another one"} {
+		forgetAddresses(t, n)
+		m.Boot()
+		if status := waitAsked(t, m); !strings.Contains(status, `"running": true`) {
+			t.Errorf("%s: replypath is not there when the network may be used: %s", name, status)
 		}
-	})
-
-	harness.Eventually(t, "the network may be used", func() error {
-		_, err := os.Stat(filepath.Join(dir, "asked"))
-		return err
-	})
-	found := string(harness.Must1[[]byte](t)(os.ReadFile(filepath.Join(dir, "asked"))))
-	if !strings.Contains(found, `"running": true`) {
-		t.Errorf("replypath is not there when the network may be used: %s", found)
+		waitManaged(t, p)
+		eachKind(t, n, name, func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		wantManaged(t, p)
+		ready := microseconds(t, m, "replypath.service", "ActiveEnterTimestampMonotonic")
+		configures := microseconds(t, m, "systemd-networkd.service", "ExecMainStartTimestampMonotonic")
+		t.Logf("%s: ready %d ms before networkd is started", name, (int64(configures)-int64(ready))/1000)
+		if ready == 0 || ready > configures {
+			t.Errorf("%s: ready at %d us, networkd is started at %d us", name, ready, configures)
+		}
+		m.PowerOff()
 	}
+}
+
+// TestBootWithBadConfiguration comes up with the network but without replypath,
+// which is there by itself once its file has been mended.
+func TestBootWithBadConfiguration(t *testing.T) {
+	n, _ := newServer(t)
+	p := harness.On(t, n.Server.Host).WithPinDir("")
+	m := newBootable(t, n)
+	const file = "/etc/replypath/replypath.yaml"
+	m.Write(file, "mode: sideways\n")
+	forgetAddresses(t, n)
+	m.Boot()
+	waitAsked(t, m)
+	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+	}
+	harness.Eventually(t, "the reason is told again and again", func() error {
+		if told := strings.Count(m.Log(), "sideways"); told < 2 {
+			return errors.New(m.Log())
+		}
+		return nil
+	})
+	m.Write(file, "mode: enforce\n")
 	waitManaged(t, p)
-	eachKind(t, n, "after boot", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
-	wantManaged(t, p)
 	p.Expect(0, "detach", "--stop")
-}
-
-// startMachine starts the first process of a machine in namespaces of its own, but
-// for the network's.
-func startMachine(t *testing.T, host *topology.Host, dir string) {
-	t.Helper()
-	c := host.Command(context.Background(), "unshare", "--pid", "--fork", "--kill-child", "--mount", "--propagation", "private",
-		"--cgroup", "--uts", "--ipc", "sh", "-ec", boot, "boot", dir, harness.Binary())
-	group := newCgroup(t)
-	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(group.Fd())
-	harness.StartProgram(t, c, unix.SIGKILL)
-}
-
-// newCgroup makes a control group, which is removed with those below it at the end
-// of the test.
-func newCgroup(t *testing.T) *os.File {
-	t.Helper()
-	mounts := string(harness.Must1[[]byte](t)(os.ReadFile("/proc/self/mounts")))
-	for line := range strings.Lines(mounts) {
-		fields := strings.Fields(line)
-		if fields[2] != "cgroup2" {
-			continue
-		}
-		path := harness.Must1[string](t)(os.MkdirTemp(fields[1], "replypath-test-"))
-		group := harness.Must1[*os.File](t)(os.Open(path))
-		t.Cleanup(func() {
-			group.Close()
-			harness.Eventually(t, "the control groups are empty", func() error { return removeCgroup(path) })
-		})
-		return group
-	}
-	t.Fatal("no cgroup2 file system is mounted")
-	return nil
-}
-
-// removeCgroup removes a control group and those below it.
-func removeCgroup(path string) error {
-	var groups []string
-	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			groups = append(groups, path)
-		}
-		return err
-	})
-	for _, group := range slices.Backward(groups) {
-		err = errors.Join(err, unix.Rmdir(group))
-	}
-	return err
 }

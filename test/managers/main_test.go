@@ -1,4 +1,4 @@
-// Package managers runs what configures networks on real hosts beside replypath:
+// Package managers runs what configures networks, and what starts services, on real hosts beside replypath:
 // systemd-networkd, ifupdown, systemd itself, and what NetworkManager does (scenario
 // S8).
 package managers

@@ -1,0 +1,303 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+// Machine is a host that systemd boots, as the first process of namespaces of its
+// own. Its root file system is that of the real machine with all changes kept
+// apart (overlayfs): they last until the end of the test, reboots included. It has
+// few units: those of a whole machine would set up, and clean up, the real one.
+type Machine struct {
+	t     testing.TB
+	host  *topology.Host
+	disk  string
+	first *Program // nil while it is switched off
+}
+
+// packagedUnit is what is installed.
+const packagedUnit = "../../packaging/replypath.service"
+
+// unitDir is where packages have their units.
+const unitDir = "/usr/lib/systemd/system"
+
+// keptUnits are all that a machine has of the real one's.
+var keptUnits = []string{"systemd-networkd.service", "network.target", "network-pre.target"}
+
+// targets replace those that would start all that a whole machine has.
+var targets = map[string]string{
+	"sysinit.target":    "",
+	"basic.target":      "Requires=sysinit.target\nAfter=sysinit.target\n",
+	"shutdown.target":   "",
+	"multi-user.target": "Requires=basic.target\nAfter=basic.target\n",
+}
+
+// NewMachine prepares a machine in the host's network. It is switched off.
+func NewMachine(t testing.TB, host *topology.Host) *Machine {
+	t.Helper()
+	m := &Machine{t: t, host: host, disk: t.TempDir()}
+	// Where the upper layer is may not be an overlay itself, as in a container.
+	Must(t, unix.Mount("machine", m.disk, "tmpfs", 0, "mode=755"))
+	t.Cleanup(func() {
+		m.forgetPins()
+		Must(t, unix.Unmount(m.disk, unix.MNT_DETACH))
+	})
+	for _, dir := range []string{"upper", "work", "root", "shared"} {
+		Must(t, os.Mkdir(filepath.Join(m.disk, dir), 0o755))
+	}
+	for _, dir := range []string{unitDir, "/etc/systemd", "/etc/network", "/usr/local"} {
+		m.hide(dir)
+	}
+	if _, err := os.Stat(configDir); err == nil {
+		m.hide(configDir)
+	}
+	for _, unit := range keptUnits {
+		m.Write(unitDir+"/"+unit, string(Must1[[]byte](t)(os.ReadFile(filepath.Join(unitDir, unit)))))
+	}
+	for target, text := range targets {
+		m.Write(unitDir+"/"+target, "[Unit]\nDefaultDependencies=no\n"+text)
+	}
+	m.Write("/etc/systemd/system/service.d/log.conf",
+		"[Service]\nStandardOutput=append:/run/test/log\nStandardError=append:/run/test/log\n")
+	Must(t, os.WriteFile(m.Shared("log"), nil, 0o644))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the services:\n%s", m.Log())
+		}
+	})
+	return m
+}
+
+// hide empties a directory of the machine, also where the real one has none.
+func (m *Machine) hide(dir string) {
+	m.t.Helper()
+	upper := filepath.Join(m.disk, "upper", dir)
+	Must(m.t, os.MkdirAll(upper, 0o755))
+	Must(m.t, unix.Setxattr(upper, "trusted.overlay.opaque", []byte("y"), 0))
+}
+
+// Shared returns where a file in the machine's /run/test is found from outside.
+func (m *Machine) Shared(name string) string { return filepath.Join(m.disk, "shared", name) }
+
+// Changes lists what was written to the machine's file system, but for the
+// databases and caches of /var that are not named after the product.
+func (m *Machine) Changes() []string {
+	m.t.Helper()
+	upper := filepath.Join(m.disk, "upper")
+	var found []string
+	Must(m.t, filepath.WalkDir(upper, func(path string, _ fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, upper)
+		if !strings.HasPrefix(name, "/var/") || strings.Contains(name, "replypath") {
+			found = append(found, name)
+		}
+		return err
+	}))
+	return found
+}
+
+// Log returns what the services have written so far.
+func (m *Machine) Log() string {
+	m.t.Helper()
+	return string(Must1[[]byte](m.t)(os.ReadFile(m.Shared("log"))))
+}
+
+// Write writes a file of the machine.
+func (m *Machine) Write(path, text string) {
+	m.t.Helper()
+	if m.first == nil {
+		file := filepath.Join(m.disk, "upper", path)
+		Must(m.t, os.MkdirAll(filepath.Dir(file), 0o755))
+		Must(m.t, os.WriteFile(file, []byte(text), 0o644))
+		return
+	}
+	c := m.Command(m.t.Context(), "sh", "-ec", `mkdir -p "${0%/*}" && cat >"$0"`, path)
+	c.Stdin = strings.NewReader(text)
+	if output, err := c.CombinedOutput(); err != nil {
+		m.t.Fatalf("write %s: %v\n%s", path, err, output)
+	}
+}
+
+// Install puts the binary under test and its unit where `make install` does, and
+// enables the unit.
+func (m *Machine) Install() {
+	m.t.Helper()
+	const binary = "/usr/local/bin/replypath"
+	m.Write(binary, string(Must1[[]byte](m.t)(os.ReadFile(Binary()))))
+	Must(m.t, os.Chmod(filepath.Join(m.disk, "upper", binary), 0o755))
+	const unit = "/usr/local/lib/systemd/system/replypath.service"
+	m.Write(unit, string(Must1[[]byte](m.t)(os.ReadFile(packagedUnit))))
+	m.Enable("replypath.service", unit)
+}
+
+// Enable has a unit started at the next boot.
+func (m *Machine) Enable(unit, path string) {
+	m.t.Helper()
+	wants := filepath.Join(m.disk, "upper/etc/systemd/system/multi-user.target.wants")
+	Must(m.t, os.MkdirAll(wants, 0o755))
+	Must(m.t, os.Symlink(path, filepath.Join(wants, unit)))
+}
+
+// boot assembles the file systems below the directory $1 and starts systemd. Of
+// the kernel's settings only those of the network namespace can be written, and the
+// root of the real machine is out of reach. Nobody runs udev, but its database says
+// of every interface that it is done with it.
+const boot = `
+mount -t overlay -o lowerdir=/,upperdir=$1/upper,workdir=$1/work machine $1/root
+cd $1/root
+mount -t tmpfs -o mode=755 tmpfs run
+mkdir -p run/test run/udev/data
+mount --bind $1/shared run/test
+for device in /proc/sys/net/ipv4/conf/eth*; do
+	echo I:1 >run/udev/data/n$(ip -o link show ${device##*/} | cut -d: -f1)
+done
+mount -t tmpfs tmpfs tmp
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount --bind proc/sys/net proc/sys/net
+mount -o remount,bind,rw proc/sys/net
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount --bind /sys/fs/bpf sys/fs/bpf
+mount --bind /dev dev
+touch run/test/console
+mount --bind run/test/console dev/console
+mount -o remount,bind,ro dev
+pivot_root . mnt
+cd /
+umount -l /mnt
+export container=test SYSTEMD_GENERATOR_PATH=/nowhere
+exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=console --show-status=no
+`
+
+// Boot switches the machine on. It does not wait.
+func (m *Machine) Boot() {
+	m.t.Helper()
+	// Not the test's context: it may be needed until the end.
+	c := m.host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup", "sh", "-ec", boot, "boot", m.disk)
+	c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	group := newCgroup(m.t)
+	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(group.Fd())
+	m.first = StartProgram(m.t, c, unix.SIGKILL)
+	m.t.Cleanup(func() {
+		if console, err := os.ReadFile(m.Shared("console")); m.t.Failed() {
+			m.t.Logf("console: %s %v", console, err)
+		}
+	})
+}
+
+// WaitBooted returns when all jobs of the boot are done.
+func (m *Machine) WaitBooted() {
+	m.t.Helper()
+	Eventually(m.t, "the machine has booted", func() error {
+		output, err := m.Command(m.t.Context(), "systemctl", "is-system-running").CombinedOutput()
+		// Degraded is one with units that failed.
+		if state := strings.TrimSpace(string(output)); state != "running" && state != "degraded" {
+			return fmt.Errorf("%s: %w", state, err)
+		}
+		return nil
+	})
+}
+
+// PowerOff ends the machine as a power cut does: nothing is told, and what was
+// pinned is gone.
+func (m *Machine) PowerOff() {
+	m.t.Helper()
+	m.first.Signal(unix.SIGKILL)
+	m.first.WaitEnd()
+	m.first = nil
+	m.forgetPins()
+}
+
+// forgetPins removes whatever the machine has pinned. The kernel's own files stay.
+func (m *Machine) forgetPins() {
+	m.t.Helper()
+	for _, entry := range Must1[[]os.DirEntry](m.t)(os.ReadDir(bpfDir)) {
+		if entry.IsDir() {
+			Must(m.t, os.RemoveAll(filepath.Join(bpfDir, entry.Name())))
+		}
+	}
+}
+
+// Command returns a program to be run on the machine, which is on.
+func (m *Machine) Command(ctx context.Context, args ...string) *topology.Cmd {
+	target := "--target=" + strconv.Itoa(m.first.PID())
+	return m.host.Command(ctx, "nsenter", append([]string{target, "--all", "--"}, args...)...)
+}
+
+// Run runs a command of the machine, wants success and returns what it wrote.
+func (m *Machine) Run(args ...string) string {
+	m.t.Helper()
+	output, err := m.Command(m.t.Context(), args...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output)
+}
+
+// Refuse runs a command of the machine, wants it to fail and returns what it wrote.
+func (m *Machine) Refuse(args ...string) string {
+	m.t.Helper()
+	output, err := m.Command(m.t.Context(), args...).CombinedOutput()
+	if err == nil {
+		m.t.Errorf("%s succeeds: %s", strings.Join(args, " "), output)
+	}
+	return string(output)
+}
+
+// Property returns a property of a unit.
+func (m *Machine) Property(unit, name string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.Run("systemctl", "show", "--property="+name, "--value", unit))
+}
+
+// newCgroup makes a control group, which is removed with those below it at the end
+// of the test.
+func newCgroup(t testing.TB) *os.File {
+	t.Helper()
+	mounts := string(Must1[[]byte](t)(os.ReadFile("/proc/self/mounts")))
+	for line := range strings.Lines(mounts) {
+		fields := strings.Fields(line)
+		if fields[2] != "cgroup2" {
+			continue
+		}
+		path := Must1[string](t)(os.MkdirTemp(fields[1], "replypath-test-"))
+		group := Must1[*os.File](t)(os.Open(path))
+		t.Cleanup(func() {
+			group.Close()
+			Eventually(t, "the control groups are empty", func() error { return removeCgroup(path) })
+		})
+		return group
+	}
+	t.Fatal("no cgroup2 file system is mounted")
+	return nil
+}
+
+// removeCgroup removes a control group and those below it.
+func removeCgroup(path string) error {
+	var groups []string
+	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			groups = append(groups, path)
+		}
+		return err
+	})
+	for _, group := range slices.Backward(groups) {
+		err = errors.Join(err, syscall.Rmdir(group))
+	}
+	return err
+}

@@ -1,0 +1,147 @@
+package lifecycle
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// asRootOfNothing has a program run as a user without rights who has made himself
+// root of a user namespace.
+func asRootOfNothing(c *topology.Cmd) {
+	asNobody(c)
+	wrap("unshare", "--user", "--map-root-user", "--mount")(c)
+}
+
+// unprivileged are the ways to have no rights.
+var unprivileged = map[string]func(*topology.Cmd){"nobody": asNobody, "root of a user namespace": asRootOfNothing}
+
+// TestUnprivilegedUser tries to read and to alter what is pinned, by the product's
+// own commands, by bpftool and by the file system: nothing is told, and nothing
+// changes.
+func TestUnprivilegedUser(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start("--listen", "")
+	c := conversation(t, n, harness.TCP, topology.IPv4)
+	wantBy(t, n, c, true)
+	wantPrivate(t, p.PinDir)
+	before := harness.Pins(t)
+	flows := len(p.Flows())
+	for name, as := range unprivileged {
+		tried := attempts(t, p)
+		for _, attempt := range tried {
+			as(attempt)
+			output, err := attempt.CombinedOutput()
+			if err == nil || bytes.Contains(output, []byte(c.Peer.Addr().String())) {
+				t.Errorf("as %s: %v: %v\n%s", name, attempt.Args, err, output)
+			}
+		}
+		t.Logf("as %s: %d attempts refused", name, len(tried))
+	}
+	if diff := cmp.Diff(before, harness.Pins(t)); diff != "" {
+		t.Errorf("pins (-before +after):\n%s", diff)
+	}
+	if status := p.Status(); status.Mode != "enforce" || !status.Daemon.Running || len(p.Flows()) != flows {
+		t.Errorf("status %+v, %d flows", status, len(p.Flows()))
+	}
+	wantBy(t, n, c, true)
+}
+
+// productCommands read or alter what is pinned.
+var productCommands = []string{
+	"status", "flows", "flows flush", "explain --peer 192.0.2.1 --self 192.0.2.2", "trace --count 1",
+	"mode", "mode observe", "detach", "detach --stop", "run",
+}
+
+// foreignCommands try the same without the product.
+var foreignCommands = []string{
+	"ls PINS", "cat PINS/*", "rm -rf PINS/maps", "mv PINS PINS.old", "chmod 755 PINS", "touch PINS/x",
+	"bpftool map dump pinned PINS/maps/established", "bpftool map dump name established",
+	"bpftool map update pinned PINS/maps/established key 0 0 0 0 value 0 0 0 0",
+	"bpftool map show", "bpftool prog show", "bpftool link show",
+	"mount -t bpf bpf /mnt && ls /mnt/replypath",
+	"tc filter add dev eth1 ingress matchall action drop",
+}
+
+// attempts are all of these.
+func attempts(t *testing.T, p *harness.Product) (commands []*topology.Cmd) {
+	t.Helper()
+	ctx := harness.Within(t, 6*harness.AnswerTime)
+	for _, command := range productCommands {
+		commands = append(commands, p.Command(ctx, strings.Fields(command)...))
+	}
+	for _, command := range foreignCommands {
+		commands = append(commands, p.Host.Command(ctx, "sh", "-c", strings.ReplaceAll(command, "PINS", p.PinDir)))
+	}
+	return commands
+}
+
+// wantPrivate wants everything below a directory to be root's alone.
+func wantPrivate(t *testing.T, dir string) {
+	t.Helper()
+	harness.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if owner := info.Sys().(*syscall.Stat_t); info.Mode().Perm()&0o077 != 0 || owner.Uid != 0 || owner.Gid != 0 {
+			t.Errorf("%s: %s of %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
+		}
+		return nil
+	}))
+}
+
+// TestMetricsOnLoopback wants the default listener to be out of the network's
+// reach.
+func TestMetricsOnLoopback(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	harness.Must1[string](t)(p.Get("/healthz"))
+	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, f := range n.Families() {
+			address := "[" + i.Address(f).String() + "]:9945"
+			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			if err == nil {
+				conn.Close()
+				t.Errorf("the metrics can be reached at %s", address)
+			}
+		}
+	}
+}
+
+// TestNoProfiling wants the metrics listener not to let anybody profile, or stop,
+// the process.
+func TestNoProfiling(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, path := range []string{
+		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/goroutine",
+		"/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace", "/debug/vars", "/debug/requests",
+		"/-/reload", "/-/quit",
+	} {
+		if body, err := p.Get(path); err == nil || !strings.Contains(err.Error(), "404") {
+			t.Errorf("%s: %v %s", path, err, body)
+		}
+	}
+	if page := harness.Must1[string](t)(p.Get("/")); strings.Contains(page, "/debug") {
+		t.Errorf("the landing page leads to profiles: %s", page)
+	}
+	if program := harness.Must1[[]byte](t)(os.ReadFile(harness.Binary())); bytes.Contains(program, []byte("net/http/pprof.")) {
+		t.Error("the binary has net/http/pprof")
+	}
+}

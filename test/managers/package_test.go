@@ -1,0 +1,260 @@
+package managers
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// manager is what installs packages.
+type manager struct {
+	kind string // target of make, and suffix of its files
+	// Of a package file: what it holds, and which of that is configuration.
+	list, configs []string
+	// install serves upgrades as well. purge is nil where a removal is all there is.
+	install, remove, purge []string
+	query                  []string // succeeds while the package is there
+}
+
+// managers are those of the packages. RPM's database is apart: Debian's has no
+// package in it.
+var managers = []manager{
+	{
+		kind:    "deb",
+		list:    []string{"dpkg-deb", "--contents"},
+		configs: []string{"sh", "-c", `dpkg-deb --ctrl-tarfile "$0" | tar -xO ./conffiles`},
+		install: []string{"dpkg", "--install"},
+		remove:  []string{"dpkg", "--remove", "replypath"},
+		purge:   []string{"dpkg", "--purge", "replypath"},
+		query:   []string{"dpkg-query", "--status", "replypath"},
+	},
+	{
+		kind:    "rpm",
+		list:    []string{"rpm", "--query", "--list", "--verbose", "--package"},
+		configs: []string{"rpm", "--query", "--configfiles", "--package"},
+		install: []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--nodeps", "--upgrade"},
+		remove:  []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--erase", "replypath"},
+		query:   []string{"rpm", "--dbpath=/var/lib/rpm-test", "--query", "replypath"},
+	},
+}
+
+// makePackages makes the packages of a version and returns their paths by kind.
+func makePackages(t *testing.T, version string) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	c := exec.CommandContext(t.Context(), "make", "--silent", "-C", "../..", "deb", "rpm",
+		"VERSION="+version, "PACKAGES="+dir, "BINARY="+filepath.Join(dir, "replypath"))
+	if output, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("make packages: %v\n%s", err, output)
+	}
+	packages := make(map[string]string)
+	for _, kind := range []string{"deb", "rpm"} {
+		found := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(dir, "*"+version+"*."+kind)))
+		if len(found) != 1 {
+			t.Fatalf("%s packages of %s: %v", kind, version, found)
+		}
+		packages[kind] = found[0]
+	}
+	return packages
+}
+
+// The versions that are installed and upgraded to.
+const (
+	oldVersion = "1.0.0"
+	newVersion = "1.1.0"
+)
+
+// TestPackage installs, upgrades, removes and purges the packages with the real
+// dpkg and rpm, on a machine of their own, under traffic.
+func TestPackage(t *testing.T) {
+	packages := map[string]map[string]string{oldVersion: makePackages(t, oldVersion), newVersion: makePackages(t, newVersion)}
+	for _, manager := range managers {
+		t.Run(manager.kind, func(t *testing.T) {
+			n, _ := newServer(t)
+			p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
+			p.p = harness.On(t, n.Server.Host).WithPinDir("")
+			for version, made := range packages {
+				text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
+				harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
+			}
+			p.m.Boot()
+			p.m.WaitBooted()
+			host, files := p.look(), p.m.Changes()
+			p.installs()
+			p.serves()
+			p.upgrades()
+			p.reboots()
+			p.removes(host)
+			p.purges(files)
+		})
+	}
+}
+
+// packaged is a machine that a package is installed on.
+type packaged struct {
+	*testing.T
+	manager
+	n *topology.TwoNIC
+	m *harness.Machine
+	p *harness.Product
+}
+
+func (p *packaged) look() harness.Snapshot {
+	p.Helper()
+	return harness.TakeSnapshot(p.T, p.n.Server.Host, "eth0", "eth1")
+}
+
+// put installs a version, or upgrades to it.
+func (p *packaged) put(version string) {
+	p.Helper()
+	p.m.Run(append(slices.Clone(p.install), "/run/test/"+version+"."+p.kind)...)
+	if got := p.m.Run("replypath", "version"); !strings.Contains(got, version) {
+		p.Errorf("version %s is installed, not %s", got, version)
+	}
+}
+
+// installs wants nothing to be enabled, started or attached by a first
+// installation.
+func (p *packaged) installs() {
+	p.Helper()
+	p.put(oldVersion)
+	p.m.Run(p.query...)
+	for _, state := range []string{"is-enabled", "is-active", "is-failed"} {
+		p.m.Refuse("systemctl", "--quiet", state, service)
+	}
+	if pinned := harness.Pins(p.T); len(pinned) > 0 {
+		p.Errorf("pinned: %v", pinned)
+	}
+	p.m.Run("replypath", "check")
+}
+
+// packagedConfig is what an operator makes of the configuration.
+const packagedConfig = "# Mine.\nmode: enforce\n"
+
+// serves enables and starts the service as the README tells, with a configuration
+// of the operator's.
+func (p *packaged) serves() {
+	p.Helper()
+	p.m.Write("/etc/replypath/replypath.yaml", packagedConfig)
+	p.m.Run("systemctl", "enable", "--now", service)
+	waitManaged(p.T, p.p)
+	p.wantVersion(oldVersion)
+}
+
+// wantVersion wants a version to run, with the operator's configuration.
+func (p *packaged) wantVersion(version string) {
+	p.Helper()
+	harness.Eventually(p.T, version+" runs", func() error {
+		if s := p.p.Status(); !s.Daemon.Running || *s.Daemon.Version != version {
+			return fmt.Errorf("%+v", s.Daemon)
+		}
+		return nil
+	})
+	if got := p.m.Run("cat", "/etc/replypath/replypath.yaml"); got != packagedConfig {
+		p.Errorf("the configuration is now %q", got)
+	}
+	wantManaged(p.T, p.p)
+}
+
+// upgrades wants every question during an upgrade to be answered by eth1, and
+// during the way back.
+func (p *packaged) upgrades() {
+	p.Helper()
+	load := startLoad(p.T, p.n)
+	p.put(newVersion)
+	p.wantVersion(newVersion)
+	p.Logf("upgrade by %s: %s", p.kind, load.stop())
+}
+
+// reboots wants the service to come back by itself.
+func (p *packaged) reboots() {
+	p.Helper()
+	p.m.PowerOff()
+	p.m.Boot()
+	p.m.WaitBooted()
+	waitManaged(p.T, p.p)
+	p.wantVersion(newVersion)
+}
+
+// removes wants a removal to leave the host as it was, but for the configuration.
+func (p *packaged) removes(before harness.Snapshot) {
+	p.Helper()
+	p.m.Run(p.remove...)
+	if diff := before.Diff(p.look()); diff != "" {
+		p.Errorf("the host has changed (-before +after):\n%s", diff)
+	}
+	if pinned := harness.Pins(p.T); len(pinned) > 0 {
+		p.Errorf("pinned: %v", pinned)
+	}
+	p.m.Refuse("systemctl", "--quiet", "is-active", service)
+	p.m.Refuse("sh", "-c", "command -v replypath")
+	if kept := p.m.Run("sh", "-c", "cat /etc/replypath/*"); kept != packagedConfig {
+		p.Errorf("kept of the configuration: %q", kept)
+	}
+}
+
+// purges wants nothing to be left.
+func (p *packaged) purges(before []string) {
+	p.Helper()
+	if p.purge != nil {
+		p.m.Run(p.purge...)
+	} else {
+		p.m.Run("rm", "-r", "/etc/replypath") // which RPM leaves to the operator
+	}
+	p.m.Refuse(p.query...)
+	if diff := cmp.Diff(before, p.m.Changes()); diff != "" {
+		p.Errorf("files (-before +after):\n%s", diff)
+	}
+}
+
+// packagedFiles are in every package.
+var packagedFiles = []string{
+	"/usr/bin/replypath",
+	"/usr/lib/systemd/system/replypath.service",
+	"/usr/share/man/man5/replypath.yaml.5.gz",
+	"/usr/share/man/man8/replypath.8.gz",
+	"/usr/share/man/man8/replypath-run.8.gz",
+	"/usr/share/bash-completion/completions/replypath",
+	"/usr/share/fish/vendor_completions.d/replypath.fish",
+	"/_replypath",
+	"/etc/replypath/replypath.yaml",
+	"/usr/share/doc/replypath/copyright",
+}
+
+// TestPackageContents lists what the packages hold.
+func TestPackageContents(t *testing.T) {
+	packages := makePackages(t, oldVersion)
+	for _, manager := range managers {
+		show := func(args []string) string {
+			output, err := exec.CommandContext(t.Context(), args[0], append(slices.Clone(args[1:]), packages[manager.kind])...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %v\n%s", args, err, output)
+			}
+			return string(output)
+		}
+		list := show(manager.list)
+		for _, file := range packagedFiles {
+			if !strings.Contains(list, file+"\n") {
+				t.Errorf("%s has no %s:\n%s", manager.kind, file, list)
+			}
+		}
+		for line := range strings.Lines(list) {
+			if !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") || line[5] == 'w' || line[8] == 'w' {
+				t.Errorf("%s: %s", manager.kind, line)
+			}
+		}
+		if configs := strings.TrimSpace(show(manager.configs)); configs != "/etc/replypath/replypath.yaml" {
+			t.Errorf("configuration files of the %s: %q", manager.kind, configs)
+		}
+		t.Logf("%s: %d files", manager.kind, strings.Count(list, "\n"))
+	}
+}

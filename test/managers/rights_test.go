@@ -1,0 +1,196 @@
+package managers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"replypath/test/harness"
+)
+
+const service = "replypath.service"
+
+// capabilities are what the unit grants, with words of what the program says that
+// each is for.
+var capabilities = map[string]string{
+	"CAP_BPF":       "to load programs",
+	"CAP_NET_ADMIN": "to attach programs",
+	"CAP_PERFMON":   "to let programs read the kernel's sockets",
+}
+
+// running prepares a machine on which the packaged service runs, and the network is
+// that of the test.
+func running(t *testing.T) (*harness.Machine, *harness.Product) {
+	t.Helper()
+	n, _ := newServer(t)
+	p := harness.On(t, n.Server.Host).WithPinDir("")
+	m := harness.NewMachine(t, n.Server.Host)
+	m.Install()
+	m.Boot()
+	m.WaitBooted()
+	waitManaged(t, p)
+	return m, p
+}
+
+// dropIn changes the service for its next start; empty takes that back.
+func dropIn(m *harness.Machine, lines string) {
+	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Service]\n"+lines)
+	m.Run("systemctl", "daemon-reload")
+}
+
+// refusal restarts the service with a change that does not let it start, and
+// returns what it says.
+func refusal(t *testing.T, m *harness.Machine, lines string) string {
+	t.Helper()
+	dropIn(m, "Restart=no\n"+lines)
+	before := len(m.Log())
+	m.Refuse("systemctl", "restart", service)
+	return m.Log()[before:]
+}
+
+// TestUnitCapabilities takes each of the unit's capabilities away in turn: the
+// service does not start, and says which it lacks and what for.
+func TestUnitCapabilities(t *testing.T) {
+	m, p := running(t)
+	granted := strings.Fields(strings.ToUpper(m.Property(service, "CapabilityBoundingSet")))
+	if len(granted) != len(capabilities) {
+		t.Errorf("the unit grants %v", granted)
+	}
+	for _, name := range granted {
+		said := refusal(t, m, "CapabilityBoundingSet=~"+name+"\n")
+		if purpose := name + " " + capabilities[name]; capabilities[name] == "" || !strings.Contains(said, purpose) {
+			t.Errorf("without %s it says %q, not %q", name, said, purpose)
+		}
+		t.Logf("without %s: %s", name, strings.TrimSpace(said))
+	}
+	dropIn(m, "")
+	m.Run("systemctl", "restart", service)
+	wantManaged(t, p)
+	pid := m.Property(service, "MainPID")
+	status := m.Run("cat", "/proc/"+pid+"/status")
+	for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t" + mask(t, granted), "CapBnd:\t" + mask(t, granted)} {
+		if !strings.Contains(status, line+"\n") {
+			t.Errorf("not %q: %s", line, status)
+		}
+	}
+}
+
+// mask is how /proc shows a set of capabilities.
+func mask(t *testing.T, names []string) string {
+	t.Helper()
+	var bits uint64
+	for _, name := range names {
+		bits |= 1 << harness.Must1[cap.Value](t)(cap.FromName(strings.ToLower(name)))
+	}
+	return fmt.Sprintf("%016x", bits)
+}
+
+// TestUnitSystemCalls takes bpf(2), which no group of system calls has, from the
+// filter: the service does not start, and says what the kernel refused.
+func TestUnitSystemCalls(t *testing.T) {
+	m, p := running(t)
+	said := refusal(t, m, "SystemCallFilter=~bpf\n")
+	if !strings.Contains(said, "operation not permitted") || !strings.Contains(said, "bpf") {
+		t.Errorf("it says %q", said)
+	}
+	t.Logf("without bpf(2): %s", strings.TrimSpace(said))
+	dropIn(m, "")
+	m.Run("systemctl", "restart", service)
+	wantManaged(t, p)
+}
+
+// TestUnitFileSystem writes where the service runs: only pins and sysctls of the
+// network can be written. The machine itself can write to all of these places.
+func TestUnitFileSystem(t *testing.T) {
+	m, _ := running(t)
+	inside := []string{"nsenter", "--mount", "--target", m.Property(service, "MainPID"), "sh", "-c"}
+	for _, path := range []string{"/usr/bin/x", "/etc/replypath/x", "/var/lib/x", "/opt/x", "/run/x"} {
+		write := "echo 1 >" + path
+		m.Run("sh", "-c", write)
+		if said := m.Refuse(append(inside, write)...); !strings.Contains(said, "Read-only file system") {
+			t.Errorf("%s: %s", write, said)
+		}
+	}
+	m.Refuse(append(inside, "cat /proc/sys/kernel/panic >/proc/sys/kernel/panic")...)
+	m.Refuse(append(inside, "mkdir /sys/fs/cgroup/x")...)
+	m.Refuse(append(inside, "test -e /dev/net/tun -o -e /dev/mem")...)
+	m.Run(append(inside, "mkdir /sys/fs/bpf/x && rmdir /sys/fs/bpf/x")...)
+	m.Run(append(inside, "cat /proc/sys/net/ipv4/conf/eth1/rp_filter >/proc/sys/net/ipv4/conf/eth1/rp_filter")...)
+}
+
+// TestReloadOnlyAfterCheck reloads by systemctl: a file that is not valid never
+// reaches the process.
+func TestReloadOnlyAfterCheck(t *testing.T) {
+	m, p := running(t)
+	const file = "/etc/replypath/replypath.yaml"
+	reloads := func() int { return strings.Count(m.Log(), "configuration re") } // reloaded, refused
+	m.Write(file, "mode: sideways\n")
+	before := len(m.Log())
+	m.Refuse("systemctl", "reload", service)
+	if said := m.Log()[before:]; !strings.Contains(said, "sideways") || !strings.Contains(said, file) {
+		t.Errorf("the reload says %q", said)
+	}
+	m.Write(file, "mode: observe\n")
+	m.Run("systemctl", "reload", service)
+	harness.Eventually(t, "the mode is the new one", func() error {
+		if mode := p.Status().Mode; mode != "observe" {
+			return errors.New(mode)
+		}
+		return nil
+	})
+	if got := reloads(); got != 1 {
+		t.Errorf("the process was asked to reload %d times, not once:\n%s", got, m.Log())
+	}
+}
+
+// TestRestartsWithoutLimit kills the service more often than systemd would start
+// it again by default (5 times in 10 seconds). Replies stay right all the time.
+func TestRestartsWithoutLimit(t *testing.T) {
+	n, _ := newServer(t)
+	p := harness.On(t, n.Server.Host).WithPinDir("")
+	m := harness.NewMachine(t, n.Server.Host)
+	m.Install()
+	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Service]\nRestartSec=1ms\n")
+	m.Boot()
+	m.WaitBooted()
+	waitManaged(t, p)
+	load := startLoad(t, n)
+	const kills = 12
+	for range kills {
+		pid := m.Property(service, "MainPID")
+		m.Run("systemctl", "kill", "--signal=KILL", service)
+		harness.Eventually(t, "it is there again", func() error {
+			if now := m.Property(service, "MainPID"); now == pid || m.Property(service, "ActiveState") != "active" {
+				return errors.New(now)
+			}
+			return nil
+		})
+	}
+	t.Logf("%d kills, %s restarts, %s", kills, m.Property(service, "NRestarts"), load.stop())
+	wantManaged(t, p)
+}
+
+// reliability is where the figure is told.
+const reliability = "../../docs/RELIABILITY.md"
+
+// TestSecurityFigure compares the figure in the documentation with what
+// systemd-analyze says of the unit. It depends on systemd's version.
+func TestSecurityFigure(t *testing.T) {
+	output, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=true", "--no-pager", unitFile).CombinedOutput()
+	figure := regexp.MustCompile(`Overall exposure level for replypath.service: ([0-9.]+)`).FindSubmatch(output)
+	if err != nil || figure == nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	version := strings.Fields(string(harness.Must1[[]byte](t)(exec.CommandContext(t.Context(), "systemd-analyze", "--version").Output())))[1]
+	want := fmt.Sprintf("systemd %s: exposure level %s", version, figure[1])
+	t.Log(want)
+	if text := string(harness.Must1[[]byte](t)(os.ReadFile(reliability))); !strings.Contains(text, want) {
+		t.Errorf("%s does not say %q", reliability, want)
+	}
+}
