@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
 
@@ -62,6 +63,16 @@ func hasEither(process *cap.Set, r requirement) (bool, error) {
 		return has, err
 	}
 	return process.GetFlag(cap.Effective, r.orElse)
+}
+
+// checkCall returns an error that matches ErrUnsupported where bpf(2) itself is
+// refused, which capabilities do not tell. No kernel has the command that it gives.
+func checkCall() error {
+	if _, _, err := unix.Syscall(unix.SYS_BPF, math.MaxInt32, 0, 0); err == unix.EPERM || err == unix.ENOSYS {
+		return fmt.Errorf("%w: bpf(2) is refused, by a filter of system calls or a security module: allow it: %w",
+			ErrUnsupported, err)
+	}
+	return nil
 }
 
 // checkKernel returns an error that matches ErrUnsupported where the kernel

@@ -79,6 +79,9 @@ func (l *Loader) check(cfg *config.Config) error {
 }
 
 func (l *Loader) probe() (err error) {
+	if err := checkCall(); err != nil {
+		return err
+	}
 	// Before 5.11 maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)

@@ -65,6 +65,7 @@ func NewMachine(t testing.TB, host *topology.Host) *Machine {
 	if _, err := os.Stat(configDir); err == nil {
 		m.hide(configDir)
 	}
+	m.remove("/usr/sbin/policy-rc.d") // which in containers forbids packages to start services
 	for _, unit := range keptUnits {
 		m.Write(unitDir+"/"+unit, string(Must1[[]byte](t)(os.ReadFile(filepath.Join(unitDir, unit)))))
 	}
@@ -90,21 +91,34 @@ func (m *Machine) hide(dir string) {
 	Must(m.t, unix.Setxattr(upper, "trusted.overlay.opaque", []byte("y"), 0))
 }
 
+// remove has a file of the real machine not be on this one.
+func (m *Machine) remove(path string) {
+	m.t.Helper()
+	whiteout := filepath.Join(m.disk, "upper", path)
+	Must(m.t, os.MkdirAll(filepath.Dir(whiteout), 0o755))
+	Must(m.t, unix.Mknod(whiteout, unix.S_IFCHR, 0))
+}
+
 // Shared returns where a file in the machine's /run/test is found from outside.
 func (m *Machine) Shared(name string) string { return filepath.Join(m.disk, "shared", name) }
 
-// Changes lists what was written to the machine's file system, but for the
-// databases and caches of /var that are not named after the product.
+// Changes lists what the machine has and the real one has not, or has otherwise, but
+// for the databases and caches of /var that are not named after the product.
 func (m *Machine) Changes() []string {
 	m.t.Helper()
 	upper := filepath.Join(m.disk, "upper")
 	var found []string
-	Must(m.t, filepath.WalkDir(upper, func(path string, _ fs.DirEntry, err error) error {
+	Must(m.t, filepath.WalkDir(upper, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		name := strings.TrimPrefix(path, upper)
-		if !strings.HasPrefix(name, "/var/") || strings.Contains(name, "replypath") {
+		_, missing := os.Stat("/" + name)
+		merged := entry.IsDir() && missing == nil
+		if !merged && (!strings.HasPrefix(name, "/var/") || strings.Contains(name, "replypath")) {
 			found = append(found, name)
 		}
-		return err
+		return nil
 	}))
 	return found
 }

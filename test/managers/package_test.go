@@ -86,6 +86,7 @@ func TestPackage(t *testing.T) {
 				text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
 				harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
 			}
+			p.holds(packages[oldVersion][manager.kind])
 			p.m.Boot()
 			p.m.WaitBooted()
 			host, files := p.look(), p.m.Changes()
@@ -131,10 +132,15 @@ func (p *packaged) installs() {
 	for _, state := range []string{"is-enabled", "is-active", "is-failed"} {
 		p.m.Refuse("systemctl", "--quiet", state, service)
 	}
-	if pinned := harness.Pins(p.T); len(pinned) > 0 {
-		p.Errorf("pinned: %v", pinned)
-	}
+	p.wantNothingPinned()
 	p.m.Run("replypath", "check")
+}
+
+func (p *packaged) wantNothingPinned() {
+	p.Helper()
+	if _, err := os.Stat("/sys/fs/bpf/replypath"); !os.IsNotExist(err) {
+		p.Errorf("the pin directory: %v", err)
+	}
 }
 
 // packagedConfig is what an operator makes of the configuration.
@@ -192,9 +198,7 @@ func (p *packaged) removes(before harness.Snapshot) {
 	if diff := before.Diff(p.look()); diff != "" {
 		p.Errorf("the host has changed (-before +after):\n%s", diff)
 	}
-	if pinned := harness.Pins(p.T); len(pinned) > 0 {
-		p.Errorf("pinned: %v", pinned)
-	}
+	p.wantNothingPinned()
 	p.m.Refuse("systemctl", "--quiet", "is-active", service)
 	p.m.Refuse("sh", "-c", "command -v replypath")
 	if kept := p.m.Run("sh", "-c", "cat /etc/replypath/*"); kept != packagedConfig {
@@ -230,31 +234,30 @@ var packagedFiles = []string{
 	"/usr/share/doc/replypath/copyright",
 }
 
-// TestPackageContents lists what the packages hold.
-func TestPackageContents(t *testing.T) {
-	packages := makePackages(t, oldVersion)
-	for _, manager := range managers {
-		show := func(args []string) string {
-			output, err := exec.CommandContext(t.Context(), args[0], append(slices.Clone(args[1:]), packages[manager.kind])...).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v: %v\n%s", args, err, output)
-			}
-			return string(output)
+// holds wants files in a package, all of them root's, and one of them to be
+// configuration.
+func (p *packaged) holds(file string) {
+	p.Helper()
+	show := func(args []string) string {
+		output, err := exec.CommandContext(p.Context(), args[0], append(slices.Clone(args[1:]), file)...).CombinedOutput()
+		if err != nil {
+			p.Fatalf("%v: %v\n%s", args, err, output)
 		}
-		list := show(manager.list)
-		for _, file := range packagedFiles {
-			if !strings.Contains(list, file+"\n") {
-				t.Errorf("%s has no %s:\n%s", manager.kind, file, list)
-			}
+		return string(output)
+	}
+	list := show(p.list)
+	for _, file := range packagedFiles {
+		if !strings.Contains(list, file+"\n") {
+			p.Errorf("no %s:\n%s", file, list)
 		}
-		for line := range strings.Lines(list) {
-			if !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") || line[5] == 'w' || line[8] == 'w' {
-				t.Errorf("%s: %s", manager.kind, line)
-			}
+	}
+	for line := range strings.Lines(list) {
+		const groupWrites, othersWrite = 5, 8 // as in -rw-rw-rw-
+		if !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") || line[groupWrites] == 'w' || line[othersWrite] == 'w' {
+			p.Errorf("in the package: %s", line)
 		}
-		if configs := strings.TrimSpace(show(manager.configs)); configs != "/etc/replypath/replypath.yaml" {
-			t.Errorf("configuration files of the %s: %q", manager.kind, configs)
-		}
-		t.Logf("%s: %d files", manager.kind, strings.Count(list, "\n"))
+	}
+	if configs := strings.TrimSpace(show(p.configs)); configs != "/etc/replypath/replypath.yaml" {
+		p.Errorf("configuration files: %q", configs)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -96,7 +97,7 @@ func mask(t *testing.T, names []string) string {
 func TestUnitSystemCalls(t *testing.T) {
 	m, p := running(t)
 	said := refusal(t, m, "SystemCallFilter=~bpf\n")
-	if !strings.Contains(said, "operation not permitted") || !strings.Contains(said, "bpf") {
+	if !strings.Contains(said, "not supported here: bpf(2) is refused") {
 		t.Errorf("it says %q", said)
 	}
 	t.Logf("without bpf(2): %s", strings.TrimSpace(said))
@@ -110,7 +111,7 @@ func TestUnitSystemCalls(t *testing.T) {
 func TestUnitFileSystem(t *testing.T) {
 	m, _ := running(t)
 	inside := []string{"nsenter", "--mount", "--target", m.Property(service, "MainPID"), "sh", "-c"}
-	for _, path := range []string{"/usr/bin/x", "/etc/replypath/x", "/var/lib/x", "/opt/x", "/run/x"} {
+	for _, path := range []string{"/usr/bin/x", "/etc/x", "/var/lib/x", "/opt/x", "/run/x"} {
 		write := "echo 1 >" + path
 		m.Run("sh", "-c", write)
 		if said := m.Refuse(append(inside, write)...); !strings.Contains(said, "Read-only file system") {
@@ -149,29 +150,35 @@ func TestReloadOnlyAfterCheck(t *testing.T) {
 	}
 }
 
-// TestRestartsWithoutLimit kills the service more often than systemd would start
-// it again by default (5 times in 10 seconds). Replies stay right all the time.
+// killAgain kills the service $0 times, each time as soon as it is there.
+const killAgain = `
+while [ $0 -gt $(systemctl show --property=NRestarts --value replypath) ]; do
+	if [ $(systemctl show --property=ActiveState --value replypath) = failed ]; then exit 1; fi
+	pid=$(systemctl show --property=MainPID --value replypath)
+	if [ $pid != 0 ] && [ $(systemctl show --property=ActiveState --value replypath) = active ]; then kill -KILL $pid; fi
+done
+`
+
+// TestRestartsWithoutLimit kills the service again and again, where one restart
+// would be too many if there was a limit. Replies stay right all the time.
 func TestRestartsWithoutLimit(t *testing.T) {
 	n, _ := newServer(t)
 	p := harness.On(t, n.Server.Host).WithPinDir("")
 	m := harness.NewMachine(t, n.Server.Host)
 	m.Install()
-	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Service]\nRestartSec=1ms\n")
+	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Unit]\nStartLimitBurst=1\n[Service]\nRestartSec=1ms\n")
 	m.Boot()
 	m.WaitBooted()
 	waitManaged(t, p)
 	load := startLoad(t, n)
 	const kills = 12
-	for range kills {
-		pid := m.Property(service, "MainPID")
-		m.Run("systemctl", "kill", "--signal=KILL", service)
-		harness.Eventually(t, "it is there again", func() error {
-			if now := m.Property(service, "MainPID"); now == pid || m.Property(service, "ActiveState") != "active" {
-				return errors.New(now)
-			}
-			return nil
-		})
-	}
+	m.Run("sh", "-ec", killAgain, strconv.Itoa(kills))
+	harness.Eventually(t, "it is there again", func() error {
+		if state := m.Property(service, "ActiveState"); state != "active" {
+			return errors.New(state)
+		}
+		return nil
+	})
 	t.Logf("%d kills, %s restarts, %s", kills, m.Property(service, "NRestarts"), load.stop())
 	wantManaged(t, p)
 }
