@@ -171,7 +171,7 @@ func TestRestartsWithoutLimit(t *testing.T) {
 	m.WaitBooted()
 	waitManaged(t, p)
 	load := startLoad(t, n)
-	const kills = 12
+	const kills = 6
 	m.Run("sh", "-ec", killAgain, strconv.Itoa(kills))
 	harness.Eventually(t, "it is there again", func() error {
 		if state := m.Property(service, "ActiveState"); state != "active" {
