@@ -89,8 +89,7 @@ install: build ## install under DESTDIR and PREFIX, with man pages, completions,
 	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
 		install -D -m 0644 packaging/replypath.yaml $(DESTDIR)/etc/replypath/replypath.yaml
 
-# A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit: made twice,
-# it is the same.
+# A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 deb rpm: VERSION = $(CHANGELOG_VERSION)
 deb rpm: ## make a Debian or an RPM package in build/packages; PACKAGES=elsewhere, VERSION=another
 	rm -rf $(PACKAGES)/$@

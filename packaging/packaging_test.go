@@ -3,7 +3,9 @@ package packaging
 
 import (
 	"os"
+	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,5 +45,31 @@ func TestSampleConfigurationShowsDefaults(t *testing.T) {
 	got.Interfaces, got.Exclude = nil, nil
 	if diff := cmp.Diff(config.Default(), got, equalPrefixes); diff != "" {
 		t.Errorf("the sample names other defaults than the program's (-default +sample):\n%s", diff)
+	}
+}
+
+// TestPackageVersion wants packages to be of the version that the changelog begins
+// with, whatever git says.
+func TestPackageVersion(t *testing.T) {
+	text, err := os.ReadFile("../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`(?m)^## ([0-9][0-9.]*)`).FindSubmatch(text)
+	if version == nil {
+		t.Fatal("the changelog names no version")
+	}
+	for _, kind := range []string{"deb", "rpm"} {
+		c := exec.CommandContext(t.Context(), "make", "--dry-run", "-C", "..", kind)
+		c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
+		output, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make %s: %v\n%s", kind, err, output)
+		}
+		for _, part := range []string{"main.version=" + string(version[1]) + "'", "VERSION=" + string(version[1]) + " GOARCH="} {
+			if !strings.Contains(string(output), part) {
+				t.Errorf("make %s does not say %q:\n%s", kind, part, output)
+			}
+		}
 	}
 }

@@ -2,6 +2,7 @@ package managers
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ type manager struct {
 	kind string // target of make, and suffix of its files
 	// Of a package file: what it holds, and which of that is configuration.
 	list, configs []string
+	zsh           string // where completions are looked for
 	// install serves upgrades as well. purge is nil where a removal is all there is.
 	install, remove, purge []string
 	query                  []string // succeeds while the package is there
@@ -31,6 +33,7 @@ var managers = []manager{
 	{
 		kind:    "deb",
 		list:    []string{"dpkg-deb", "--contents"},
+		zsh:     "/usr/share/zsh/vendor-completions/_replypath",
 		configs: []string{"sh", "-c", `dpkg-deb --ctrl-tarfile "$0" | tar -xO ./conffiles`},
 		install: []string{"dpkg", "--install"},
 		remove:  []string{"dpkg", "--remove", "replypath"},
@@ -40,6 +43,7 @@ var managers = []manager{
 	{
 		kind:    "rpm",
 		list:    []string{"rpm", "--query", "--list", "--verbose", "--package"},
+		zsh:     "/usr/share/zsh/site-functions/_replypath",
 		configs: []string{"rpm", "--query", "--configfiles", "--package"},
 		install: []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--nodeps", "--upgrade"},
 		remove:  []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--erase", "replypath"},
@@ -53,6 +57,7 @@ func makePackages(t *testing.T, version string) map[string]string {
 	dir := t.TempDir()
 	c := exec.CommandContext(t.Context(), "make", "--silent", "-C", "../..", "deb", "rpm",
 		"VERSION="+version, "PACKAGES="+dir, "BINARY="+filepath.Join(dir, "replypath"))
+	c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
 	if output, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("make packages: %v\n%s", err, output)
 	}
@@ -94,6 +99,7 @@ func TestPackage(t *testing.T) {
 			p.serves()
 			p.upgrades()
 			p.reboots()
+			p.stays()
 			p.removes(host)
 			p.purges(files)
 		})
@@ -191,6 +197,19 @@ func (p *packaged) reboots() {
 	p.wantVersion(newVersion)
 }
 
+// stays wants the package to stay where it cannot take everything off the host:
+// here a pin is in the way of the removal, as something is mounted over it.
+func (p *packaged) stays() {
+	p.Helper()
+	p.m.Run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/bpf/replypath/links")
+	if said := p.m.Refuse(p.remove...); !strings.Contains(said, "replypath: ") {
+		p.Errorf("the removal says %q", said)
+	}
+	p.m.Run(p.query...)
+	p.m.Run("replypath", "version")
+	p.m.Run("umount", "/sys/fs/bpf/replypath/links")
+}
+
 // removes wants a removal to leave the host as it was, but for the configuration.
 func (p *packaged) removes(before harness.Snapshot) {
 	p.Helper()
@@ -220,22 +239,8 @@ func (p *packaged) purges(before []string) {
 	}
 }
 
-// packagedFiles are in every package.
-var packagedFiles = []string{
-	"/usr/bin/replypath",
-	"/usr/lib/systemd/system/replypath.service",
-	"/usr/share/man/man5/replypath.yaml.5.gz",
-	"/usr/share/man/man8/replypath.8.gz",
-	"/usr/share/man/man8/replypath-run.8.gz",
-	"/usr/share/bash-completion/completions/replypath",
-	"/usr/share/fish/vendor_completions.d/replypath.fish",
-	"/_replypath",
-	"/etc/replypath/replypath.yaml",
-	"/usr/share/doc/replypath/copyright",
-}
-
-// holds wants files in a package, all of them root's, and one of them to be
-// configuration.
+// holds wants a package to hold what `make install` installs, all of it root's, and
+// one file to be configuration.
 func (p *packaged) holds(file string) {
 	p.Helper()
 	show := func(args []string) string {
@@ -246,11 +251,17 @@ func (p *packaged) holds(file string) {
 		return string(output)
 	}
 	list := show(p.list)
-	for _, file := range packagedFiles {
-		if !strings.Contains(list, file+"\n") {
-			p.Errorf("no %s:\n%s", file, list)
+	root := filepath.Join(filepath.Dir(file), p.kind)
+	harness.Must(p.T, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, root)
+		if filepath.Base(name) == "_replypath" {
+			name = p.zsh
 		}
-	}
+		if err == nil && !entry.IsDir() && !strings.Contains(list, name+"\n") {
+			p.Errorf("no %s:\n%s", name, list)
+		}
+		return err
+	}))
 	for line := range strings.Lines(list) {
 		const groupWrites, othersWrite = 5, 8 // as in -rw-rw-rw-
 		if !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") || line[groupWrites] == 'w' || line[othersWrite] == 'w' {
