@@ -92,6 +92,48 @@ func mask(t *testing.T, names []string) string {
 	return fmt.Sprintf("%016x", bits)
 }
 
+// TestUnitForbidsNothingNeeded has the service do all that it does on a host, also
+// after a reload: nothing of it is refused.
+func TestUnitForbidsNothingNeeded(t *testing.T) {
+	n, _ := newServer(t)
+	harness.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
+	p := harness.On(t, n.Server.Host).WithPinDir("")
+	m := harness.NewMachine(t, n.Server.Host)
+	m.Install()
+	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\n") // to be attached to the cgroup
+	m.Boot()
+	m.WaitBooted()
+	waitManaged(t, p)
+	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\nflow_table: {max_entries: 4096}\n")
+	before := p.Status().Flows.Capacity
+	m.Run("systemctl", "reload", service)
+	harness.Eventually(t, "the tables have another size", func() error {
+		if got := p.Status().Flows.Capacity; got == before {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
+	harness.Must1[string](t)(p.Get("/metrics"))
+	status := p.Status()
+	if len(status.Errors) > 0 {
+		t.Errorf("errors: %q", status.Errors)
+	}
+	if i := status.Interface("eth1"); *i.RPFilter != 2 {
+		t.Errorf("rp_filter of eth1 is %d", *i.RPFilter)
+	}
+	for _, f := range status.Features {
+		if f.Name == "repair_udp_source" && !f.Available {
+			t.Errorf("%s: %s", f.Name, f.Effect)
+		}
+	}
+	for _, sign := range []string{"level=WARN", "level=ERROR", "permitted", "denied", "read-only"} {
+		if strings.Contains(m.Log(), sign) {
+			t.Errorf("%q is in the log", sign)
+		}
+	}
+	wantManaged(t, p)
+}
+
 // TestUnitSystemCalls takes bpf(2), which no group of system calls has, from the
 // filter: the service does not start, and says what the kernel refused.
 func TestUnitSystemCalls(t *testing.T) {
