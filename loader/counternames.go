@@ -1,6 +1,9 @@
 package loader
 
 import (
+	"maps"
+	"slices"
+
 	"replypath/bpf"
 	"replypath/loader/config"
 )
@@ -53,3 +56,6 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE:   "bound_device",
 	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
 }
+
+// UncorrectedReasons are those for which a packet may go on as the kernel sent it.
+func UncorrectedReasons() []string { return slices.Sorted(maps.Values(uncorrectedReasons)) }

@@ -5,6 +5,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/loader/flows"
 )
 
 // read fills in what the programs have counted.
@@ -23,7 +24,7 @@ func (c *Counters) read(d *datapath.Datapath, names map[uint16]string) error {
 	if err != nil {
 		return err
 	}
-	tables, err := countFlows(&d.DatapathMaps, clock)
+	tables, err := flows.Usage(&d.DatapathMaps, clock)
 	if err != nil {
 		return err
 	}
@@ -32,11 +33,11 @@ func (c *Counters) read(d *datapath.Datapath, names map[uint16]string) error {
 	}
 	for _, t := range tables {
 		c.Tables = append(c.Tables, TableCounters{
-			Name: t.name, Flows: t.flows, Capacity: t.capacity,
-			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.id)],
-			Readmissions:   readmissions[t.id],
-			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.id)],
-			Evictions:      events[bpf.DatapathEventEVENT_EVICTED_HALF_OPEN+bpf.DatapathEvent(t.id)],
+			Name: t.Name, Flows: t.Flows, Capacity: t.Capacity,
+			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
+			Readmissions:   readmissions[t.ID],
+			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
+			Evictions:      events[bpf.DatapathEventEVENT_EVICTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
 		})
 	}
 	return nil

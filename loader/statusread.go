@@ -17,6 +17,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -172,10 +173,7 @@ func (r *statusReader) interfaces(s *Status) error {
 		if record.Index == 0 {
 			continue
 		}
-		i := InterfaceStatus{
-			Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
-			Gateways: []GatewayStatus{},
-		}
+		i := newInterfaceStatus(&record)
 		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
 			err = i.fill(&found.Interfaces[present], attacher)
@@ -190,8 +188,12 @@ func (r *statusReader) interfaces(s *Status) error {
 		}
 		s.Interfaces = append(s.Interfaces, i)
 	}
-	slices.SortFunc(s.Interfaces, func(a, b InterfaceStatus) int { return a.Index - b.Index })
+	sortInterfaces(s.Interfaces)
 	return nil
+}
+
+func sortInterfaces(list []InterfaceStatus) {
+	slices.SortFunc(list, func(a, b InterfaceStatus) int { return a.Index - b.Index })
 }
 
 // scan looks at the managed interfaces, each with its known gateways, as if just
@@ -231,6 +233,14 @@ func (r *statusReader) isKnown(g *nexthop.Gateway) bool {
 	return slices.Contains(r.gatewaysOf(g.Interface), g.Address)
 }
 
+// newInterfaceStatus says what is known of an interface that is not there.
+func newInterfaceStatus(record *pins.InterfaceRecord) InterfaceStatus {
+	return InterfaceStatus{
+		Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
+		Gateways: []GatewayStatus{},
+	}
+}
+
 func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attacher) error {
 	i.Name, i.Up = found.Name, found.Up
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
@@ -262,13 +272,13 @@ func (r *statusReader) flows(s *Status) error {
 	if err != nil {
 		return err
 	}
-	counted, err := countFlows(r.maps, clock)
+	tables, err := flows.Usage(r.maps, clock)
 	if err != nil {
 		return err
 	}
-	for _, table := range counted {
-		s.Flows.Count += int(table.flows)
-		s.Flows.Capacity += int(table.capacity)
+	for _, table := range tables {
+		s.Flows.Count += int(table.Flows)
+		s.Flows.Capacity += int(table.Capacity)
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
 }
 
+// TableName returns the name of a table, as the metrics have it.
+func TableName(table bpf.DatapathTable) string { return tableNames[table] }
+
 // isFlowTable tells of the tables that are sized after the configured number of
 // flows.
 func isFlowTable(name string) bool { return slices.Contains(tableNames[:], name) }

@@ -252,14 +252,39 @@ func (t *Table) grace() error {
 	return datapath.Grace(t.maps, clock, datapath.GracePeriod)
 }
 
-// Count returns how many live flows a table holds.
-func Count(table *ebpf.Map, state string, clock datapath.Clock) (int, error) {
-	count := 0
-	err := datapath.EachFlow(table, func(_ uint64, flow *bpf.DatapathFlow) bool {
-		if !isNone(flow, state, clock) {
-			count++
+// TableUsage is how full a table is.
+type TableUsage struct {
+	ID       bpf.DatapathTable
+	Name     string // as the metrics name it
+	Flows    uint64 // that are not idle
+	Capacity uint64
+}
+
+// Usage counts the live flows of every table.
+func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
+	var tables []TableUsage
+	for _, s := range states(maps) {
+		usage, err := s.visit(clock, func(uint64, *bpf.DatapathFlow) {})
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, usage)
+	}
+	return tables, nil
+}
+
+// visit calls each for every live flow of a table, and counts them.
+func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
+	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
+	err := datapath.EachFlow(s.table, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		if !isNone(flow, s.state, clock) {
+			usage.Flows++
+			each(digest, flow)
 		}
 		return true
 	})
-	return count, err
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.state, err)
+	}
+	return usage, err
 }

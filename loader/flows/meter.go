@@ -1,0 +1,139 @@
+package flows
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"replypath/bpf"
+)
+
+// Order is what the busiest flows are chosen by, and put in order.
+type Order string
+
+// Orders.
+const (
+	ByRate      Order = "rate"      // most packets corrected since the last look
+	ByCorrected Order = "corrected" // most packets corrected in all
+	ByAge       Order = "age"       // the youngest
+)
+
+// Orders lists them all.
+var Orders = []Order{ByRate, ByCorrected, ByAge}
+
+// Busy is a flow with how many of its packets were corrected since the last look.
+type Busy struct {
+	Flow
+	Corrected uint64
+}
+
+// Measure is what a Meter reads.
+type Measure struct {
+	Tables  []TableUsage
+	Busiest map[Order][]Busy // corrected flows, of each order so many as were asked for
+}
+
+// Meter tells which flows are busy by comparing one look at the tables with the
+// next. The zero Meter is ready for use.
+type Meter struct {
+	corrected map[life]uint64 // of corrected flows, at the last look
+}
+
+// life is one flow of a tuple, which an established connection shares with its
+// handshake.
+type life struct {
+	digest  uint64
+	created uint32
+}
+
+// Read looks at the tables, which are pinned in the directory. Of the first look
+// nothing is known to be since the last.
+func (m *Meter) Read(dir string, maps *bpf.DatapathMaps, limit int) (*Measure, error) {
+	v, err := (&Table{dir: dir, maps: maps}).newView()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		measure  = &Measure{Busiest: make(map[Order][]Busy)}
+		rankings = newRankings(limit)
+		present  = make(map[life]uint64, len(m.corrected))
+	)
+	for _, s := range states(maps) {
+		usage, err := s.visit(v.clock, func(digest uint64, flow *bpf.DatapathFlow) {
+			if flow.Corrected == 0 {
+				return
+			}
+			id := life{digest, flow.Created}
+			present[id] = flow.Corrected
+			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
+			for _, r := range rankings {
+				r.offer(c)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		measure.Tables = append(measure.Tables, usage)
+	}
+	m.corrected = present
+	for order, r := range rankings {
+		for _, c := range r.best {
+			measure.Busiest[order] = append(measure.Busiest[order], Busy{v.flow(c.flow, c.state), c.since})
+		}
+	}
+	return measure, nil
+}
+
+// since returns how many packets were corrected since the last look. Flows that
+// were not there then, or had none corrected, began at 0.
+func (m *Meter) since(id life, flow *bpf.DatapathFlow) uint64 {
+	before := m.corrected[id]
+	if m.corrected == nil || flow.Corrected < before {
+		return 0
+	}
+	return flow.Corrected - before
+}
+
+// candidate is a flow that may be one of the busiest.
+type candidate struct {
+	id    life
+	state string
+	flow  *bpf.DatapathFlow
+	age   time.Duration
+	since uint64
+}
+
+// ranking keeps the first of those that are offered to it.
+type ranking struct {
+	limit   int
+	compare func(a, b candidate) int
+	best    []candidate
+}
+
+// newRankings returns one for every order. Flows that are equal by it keep their
+// places from one look to the next.
+func newRankings(limit int) map[Order]*ranking {
+	rankings := make(map[Order]*ranking)
+	for order, compare := range map[Order]func(a, b candidate) int{
+		ByRate:      func(a, b candidate) int { return cmp.Compare(b.since, a.since) },
+		ByCorrected: func(a, b candidate) int { return cmp.Compare(b.flow.Corrected, a.flow.Corrected) },
+		ByAge:       func(a, b candidate) int { return cmp.Compare(a.age, b.age) },
+	} {
+		rankings[order] = &ranking{limit: limit, compare: func(a, b candidate) int {
+			return cmp.Or(compare(a, b), cmp.Compare(a.id.digest, b.id.digest), cmp.Compare(a.state, b.state))
+		}}
+	}
+	return rankings
+}
+
+// offer takes a flow that is only valid during the call.
+func (r *ranking) offer(c candidate) {
+	place, _ := slices.BinarySearchFunc(r.best, c, r.compare)
+	if place == r.limit {
+		return
+	}
+	flow := *c.flow
+	c.flow = &flow
+	r.best = slices.Insert(r.best, place, c)
+	r.best = r.best[:min(len(r.best), r.limit)]
+}

@@ -1,0 +1,110 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/pins"
+)
+
+// Traffic is what a datapath has counted up to a moment, and for which
+// interfaces.
+type Traffic struct {
+	Mode        string
+	Daemon      DaemonStatus
+	Interfaces  []InterfaceStatus // those that are managed, by index; their gateways are left out
+	Pairs       []PairCounters
+	Uncorrected []UncorrectedCounter // for every pair, every reason
+}
+
+// ReadTraffic is ReadStatus for what may be asked every second: it looks at
+// neither flows nor routes. The maps are those that are pinned in the directory.
+func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := journal.CheckNamespace(pinDir); err != nil {
+		return nil, err
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer handle.Close()
+	r := &statusReader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
+	return r.traffic()
+}
+
+func (r *statusReader) traffic() (*Traffic, error) {
+	var s Status
+	for _, part := range []func(*Status) error{r.mode, r.daemon, r.attachments} {
+		if err := part(&s); err != nil {
+			return nil, err
+		}
+	}
+	pairs, err := readPairs(r.maps)
+	if err != nil {
+		return nil, err
+	}
+	var c Counters
+	c.setPairs(pairs, r.names(s.Interfaces))
+	return &Traffic{
+		Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, Pairs: c.Pairs, Uncorrected: c.Uncorrected,
+	}, nil
+}
+
+// attachments describes the managed interfaces as far as that is quickly done.
+func (r *statusReader) attachments(s *Status) error {
+	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
+	for _, record := range r.journal.Interfaces {
+		if record.Index == 0 {
+			continue
+		}
+		i := newInterfaceStatus(&record)
+		if err := r.fillByIndex(&i, attacher); err != nil {
+			return fmt.Errorf("interface %s: %w", record.Name, err)
+		}
+		s.Interfaces = append(s.Interfaces, i)
+	}
+	sortInterfaces(s.Interfaces)
+	return nil
+}
+
+// fillByIndex leaves an interface as it is that has gone without the daemon's
+// notice.
+func (r *statusReader) fillByIndex(i *InterfaceStatus, attacher *attach.Attacher) error {
+	link, err := r.netlink.LinkByIndex(i.Index)
+	var notFound netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	found := discover.Interface{Index: i.Index, Name: link.Attrs().Name}
+	found.Refresh(link)
+	return i.fill(&found, attacher)
+}
+
+// names are those of all interfaces that ever were; who was renamed has the name
+// that is shown.
+func (r *statusReader) names(present []InterfaceStatus) map[uint16]string {
+	names := namesByID(r.journal.Interfaces)
+	for _, record := range r.journal.Interfaces {
+		for _, i := range present {
+			if record.Index == i.Index {
+				names[record.ID] = i.Name
+			}
+		}
+	}
+	return names
+}
