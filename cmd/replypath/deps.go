@@ -14,6 +14,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/top"
 	"replypath/loader/trace"
 	"replypath/metrics"
 )
@@ -46,6 +47,8 @@ type deps struct {
 	// trace tells of packets as they pass; newProbe makes one to be traced.
 	trace    func(ctx context.Context, pinDir string, filter trace.Filter, o trace.Observer) error
 	newProbe func(peer, self netip.Addr) (probe, error)
+	// top looks at a datapath again and again.
+	top func(pinDir string, flows int) (monitor, error)
 	// warnings names what in a configuration is odd on this host, or why it is not
 	// valid there.
 	warnings func(*config.Config) ([]string, error)
@@ -85,6 +88,12 @@ type datapath interface {
 type probe interface {
 	Send() error
 	IsOf(*trace.Packet) bool
+	Close() error
+}
+
+// monitor tells what happened since the look before; see top.Monitor.
+type monitor interface {
+	Look() (*top.Look, error)
 	Close() error
 }
 

@@ -54,6 +54,7 @@ func fakeHost() deps {
 		explain:       fakeExplain,
 		trace:         fakeTrace,
 		newProbe:      func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
+		top:           fakeTop,
 		warnings:      fakeWarnings,
 		signals:       func() (<-chan os.Signal, func()) { return nil, func() {} },
 		trialSignals:  func() (<-chan os.Signal, func()) { return nil, func() {} },

@@ -20,6 +20,7 @@ import (
 	"replypath/loader/explain"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/top"
 	"replypath/loader/trace"
 )
 
@@ -41,6 +42,7 @@ func host() deps {
 		explain:       explain.Ask,
 		trace:         trace.Follow,
 		newProbe:      func(peer, self netip.Addr) (probe, error) { return trace.NewProbe(peer, self) },
+		top:           openTop,
 		warnings:      hostWarnings,
 		signals:       daemonSignals,
 		trialSignals:  trialSignals,
@@ -56,6 +58,15 @@ func openFlows(pinDir string) (flowTable, error) {
 		return nil, err
 	}
 	return table, nil
+}
+
+// openTop keeps a nil monitor from becoming an interface that is not nil.
+func openTop(pinDir string, limit int) (monitor, error) {
+	opened, err := top.Open(pinDir, limit)
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
 }
 
 // configInForce is for defaults where the journal cannot be read: what asks it

@@ -29,6 +29,7 @@ var commands = []func(*app) *cobra.Command{
 	newFlows,
 	newExplain,
 	newTrace,
+	newTop,
 	newTry,
 	newMode,
 	newDoctor,

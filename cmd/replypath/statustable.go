@@ -6,13 +6,15 @@ import (
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"replypath/loader"
 )
 
 // summary is what there is one of.
 func (s *statusTable) summary(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "mode\t%s\n", orDash(s.Mode))
-	fmt.Fprintf(t, "daemon\t%s\n", s.daemon())
+	fmt.Fprintf(t, "daemon\t%s\n", daemonText(s.Daemon))
 	if s.TrialUntil != nil {
 		fmt.Fprintf(t, "trial\tunless it is confirmed, everything is taken back at %s\n", s.TrialUntil.Local().Format(time.RFC3339))
 	}
@@ -22,16 +24,16 @@ func (s *statusTable) summary(w io.Writer) error {
 	return t.Flush()
 }
 
-func (s *statusTable) daemon() string {
-	if !s.Daemon.Running {
+func daemonText(d loader.DaemonStatus) string {
+	if !d.Running {
 		return "not running, replies are corrected all the same"
 	}
 	text := "running"
-	if s.Daemon.PID != nil {
-		text += ", pid " + strconv.Itoa(*s.Daemon.PID)
+	if d.PID != nil {
+		text += ", pid " + strconv.Itoa(*d.PID)
 	}
-	if s.Daemon.Version != nil {
-		text += ", version " + *s.Daemon.Version
+	if d.Version != nil {
+		text += ", version " + *d.Version
 	}
 	return text
 }

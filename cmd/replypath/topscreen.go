@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"time"
+
+	"github.com/gdamore/tcell/v2"
+	"github.com/gdamore/tcell/v2/terminfo"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/flows"
+)
+
+// terminal returns what is known of the terminal that is written to, nil where it
+// is none, or one that only takes lines.
+func (t *topCommand) terminal() *terminfo.Terminfo {
+	if t.output.format != outputTable || !isTerminal(t.stdout) {
+		return nil
+	}
+	known, err := terminfo.LookupTerminfo(os.Getenv("TERM"))
+	if err != nil {
+		return nil
+	}
+	return known
+}
+
+// newScreen takes the terminal over. Fini gives it back.
+func newScreen(terminal *terminfo.Terminfo) (tcell.Screen, error) {
+	tcell.SetEncodingFallback(tcell.EncodingFallbackASCII) // nothing else is shown
+	screen, err := tcell.NewTerminfoScreenFromTtyTerminfo(nil, terminal)
+	if err == nil {
+		err = screen.Init()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the terminal, without which -o json and a pipe work: %w", err)
+	}
+	return screen, nil
+}
+
+// topScreen shows looks on a terminal.
+type topScreen struct {
+	*topCommand
+	screen  tcell.Screen
+	monitor monitor
+	table   topTable
+	looks   int // beside the first
+	paused  bool
+}
+
+// errEnded ends a topScreen by a key.
+var errEnded = errors.New("ended")
+
+// watch shows looks until ctx ends, the terminal goes away or a key is pressed.
+// It gives the terminal back, whatever happens.
+func (t *topCommand) watch(ctx context.Context, screen tcell.Screen, monitor monitor) error {
+	defer screen.Fini()
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGHUP, unix.SIGQUIT)
+	defer stop()
+	s := &topScreen{topCommand: t, screen: screen, monitor: monitor, table: topTable{order: t.order}}
+	err := s.run(ctx)
+	if errors.Is(err, errEnded) || errors.Is(err, errEnough) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// run does everything in one goroutine, so that a panic finds the way out through
+// watch.
+func (s *topScreen) run(ctx context.Context) error {
+	events := make(chan tcell.Event)
+	go s.screen.ChannelEvents(events, nil) // until Fini
+	stops := make(chan os.Signal, 1)
+	signal.Notify(stops, unix.SIGTSTP)
+	defer signal.Stop(stops)
+	ticker := time.NewTicker(s.interval)
+	defer ticker.Stop()
+	err := s.look()
+	for err == nil {
+		s.draw()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-stops:
+			err = s.suspend()
+		case event := <-events:
+			err = s.handle(event)
+		case <-ticker.C:
+			err = s.tick()
+		}
+	}
+	return err
+}
+
+// tick looks again unless that was paused, or has been done as often as was asked
+// for.
+func (s *topScreen) tick() error {
+	if s.paused {
+		return nil
+	}
+	if s.looks++; s.count > 0 && s.looks > s.count {
+		return errEnough
+	}
+	return s.look()
+}
+
+func (s *topScreen) look() (err error) {
+	s.table.Look, err = s.monitor.Look()
+	return err
+}
+
+func (s *topScreen) handle(event tcell.Event) error {
+	switch event := event.(type) {
+	case *tcell.EventError:
+		return fmt.Errorf("read from the terminal: %w", event)
+	case *tcell.EventResize:
+		s.screen.Sync()
+	case *tcell.EventKey:
+		return s.press(event)
+	}
+	return nil
+}
+
+func (s *topScreen) press(key *tcell.EventKey) error {
+	switch {
+	case key.Key() == tcell.KeyCtrlC:
+		return errEnded
+	case key.Key() == tcell.KeyCtrlZ:
+		return s.suspend()
+	case key.Key() != tcell.KeyRune:
+		return nil
+	}
+	switch key.Rune() {
+	case 'q':
+		return errEnded
+	case 'p':
+		s.paused = !s.paused
+	case 's':
+		next := slices.Index(flows.Orders, s.table.order) + 1
+		s.table.order = flows.Orders[next%len(flows.Orders)]
+	}
+	return nil
+}
+
+// suspend gives the terminal back until the shell lets this process go on.
+func (s *topScreen) suspend() error {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, unix.SIGCONT)
+	defer signal.Stop(continued)
+	if err := s.screen.Suspend(); err != nil {
+		return fmt.Errorf("give the terminal back: %w", err)
+	}
+	if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	<-continued
+	if err := s.screen.Resume(); err != nil {
+		return fmt.Errorf("take the terminal again: %w", err)
+	}
+	return nil
+}
+
+// draw shows as much as there is room for, and in the last line the keys.
+func (s *topScreen) draw() {
+	s.screen.Clear()
+	_, height := s.screen.Size()
+	for y, line := range s.table.lines() {
+		if y >= height-1 {
+			break
+		}
+		s.screen.PutStrStyled(0, y, line.text, s.style(line.style))
+	}
+	keys := fmt.Sprintf("q quit  s sort (%s)  p pause", s.table.order)
+	if s.paused {
+		keys = fmt.Sprintf("q quit  s sort (%s)  p go on  PAUSED", s.table.order)
+	}
+	s.screen.PutStrStyled(0, height-1, keys, tcell.StyleDefault.Reverse(true))
+	s.screen.Show()
+}
+
+// style has colours where the terminal has, and they are wanted.
+func (s *topScreen) style(style topStyle) tcell.Style {
+	plain := tcell.StyleDefault
+	switch {
+	case style == topPlain:
+		return plain
+	case style == topHeader || s.screen.Colors() == 0:
+		return plain.Bold(true)
+	case style == topWarning:
+		return plain.Foreground(tcell.ColorOlive)
+	}
+	return plain.Foreground(tcell.ColorMaroon)
+}
