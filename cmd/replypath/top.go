@@ -40,23 +40,26 @@ looks is counted there, and not shown.
 
 Keys on a terminal:
   q, Ctrl-C   end
-  s           sort flows by another column: packets corrected a second (rate), packets
-              corrected in all (corrected), or the youngest first (age)
+  s           sort flows by another column: packets corrected a
+              second (rate), packets corrected in all (corrected),
+              or the youngest first (age)
   p           pause, and go on
 
 Where the output is not a terminal it is printed as text, one block an interval;
 with -o json as one object a line:
-  time, seconds           of the look, and since the one before, which rates are over
-  mode, daemon            as of replypath status
-  interfaces[]            name, index, up, attached, mechanism, mode;
-                          corrected_to and corrected_from, each with
-                          packets_per_second and bytes_per_second;
-                          asymmetric_packets_per_second;
-                          uncorrected_packets_per_second by reason
-  total                   corrected, asymmetric_packets_per_second,
-                          uncorrected_packets_per_second
-  flow_tables[]           table, flows, capacity
-  flows[]                 as of replypath flows, with corrected_packets_per_second`,
+  time           of the look
+  seconds        since the one before, which rates are over
+  mode, daemon   as replypath status has them
+  interfaces[]   name, index, up, attached, mechanism, mode;
+                 corrected_to and corrected_from, each with
+                 packets_per_second and bytes_per_second;
+                 asymmetric_packets_per_second;
+                 uncorrected_packets_per_second by reason
+  total          corrected, asymmetric_packets_per_second,
+                 uncorrected_packets_per_second
+  flow_tables[]  table, flows, capacity
+  flows[]        as replypath flows has them, with
+                 corrected_packets_per_second`,
 		Example: `  replypath top
   replypath top --interval 5s --sort corrected
   replypath top --count 1 -o json`,

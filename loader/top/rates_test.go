@@ -1,0 +1,80 @@
+package top
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/loader"
+	"replypath/loader/flows"
+)
+
+func pair(from, to string, asymmetric, packets, bytes uint64) loader.PairCounters {
+	return loader.PairCounters{
+		Pair:              loader.Pair{From: from, To: to, Family: "ipv4", Protocol: "tcp"},
+		AsymmetricPackets: asymmetric, CorrectedPackets: packets, CorrectedBytes: bytes,
+	}
+}
+
+// looked is a look at two interfaces, seconds after the one that counted before.
+func looked(seconds float64, before, now *loader.Traffic) *Look {
+	now.Interfaces = []loader.InterfaceStatus{{Name: "eth0", Index: 2, Up: true, Attached: true}, {Name: "eth1", Index: 3}}
+	l := &Look{Seconds: seconds}
+	l.setTraffic(now)
+	l.setRates(newCounts(now).since(newCounts(before)))
+	return l
+}
+
+func wantRates(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// asymmetry has the reasons that there are, of which mtu is one.
+func asymmetry(packets, mtu float64) Asymmetry {
+	a := newAsymmetry()
+	a.Packets, a.Uncorrected["mtu"] = packets, mtu
+	return a
+}
+
+func TestRates(t *testing.T) {
+	before := &loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50)}}
+	mtu := loader.UncorrectedCounter{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
+	before.Uncorrected = []loader.UncorrectedCounter{mtu}
+	mtu.Packets = 14
+	now := &loader.Traffic{
+		Pairs: []loader.PairCounters{
+			pair("eth0", "eth1", 124, 110, 11000),
+			pair("eth1", "eth1", 7, 7, 70), // to another next hop of its own
+			pair("", "eth0", 2, 2, 200),    // replypath0; new
+			pair("eth0", "gone", 6, 6, 60),
+		},
+		Uncorrected: []loader.UncorrectedCounter{mtu},
+	}
+	l := looked(2, before, now)
+	wantRates(t, "to eth0", l.Interfaces[0].To, Volume{1, 100})
+	wantRates(t, "from eth0", l.Interfaces[0].From, Volume{13, 1030})
+	wantRates(t, "of eth0", l.Interfaces[0].Asymmetry, asymmetry(1, 0))
+	wantRates(t, "to eth1", l.Interfaces[1].To, Volume{11, 1010})
+	wantRates(t, "from eth1", l.Interfaces[1].From, Volume{1, 10})
+	wantRates(t, "of eth1", l.Interfaces[1].Asymmetry, asymmetry(13, 2))
+	wantRates(t, "in all", l.Total, Total{Volume{15, 1140}, asymmetry(17, 2)})
+}
+
+// Nothing is known of counters that began anew, nor of what was before the first
+// look.
+func TestNoRates(t *testing.T) {
+	many, few := &loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
+		&loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
+	for what, l := range map[string]*Look{
+		"anew": looked(1, many, few), "unchanged": looked(1, many, many), "first": looked(0, new(loader.Traffic), many),
+	} {
+		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
+	}
+	l := new(Look)
+	l.setFlows(&flows.Measure{Busiest: map[flows.Order][]flows.Busy{flows.ByRate: {{Corrected: 3}}}})
+	wantRates(t, "the flow", l.Busiest[flows.ByRate], []Flow{{Rate: 0}})
+	wantRates(t, "no flow", l.Busiest[flows.ByAge], []Flow{})
+}
