@@ -3,6 +3,7 @@ package bpf_test
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -177,6 +178,34 @@ func TestTableEvictionConversation(t *testing.T) {
 			b.run(table.entry(b, next), b.enters(table, next, &crowd[single]))
 		})
 	}
+}
+
+// TestTableEvictionSameMoment: a flood fills a set in less than a tick. A new flow takes the
+// place of one of the others all the same.
+func TestTableEvictionSameMoment(t *testing.T) {
+	eachTable(t, func(t *testing.T, b *bed, n network, table fullTable) {
+		crowd, next := crowd(n, ways), newcomer(n)
+		b.fill(table, crowd, func(_ int, f *bpf.DatapathFlow) {
+			f.Seen = b.ago(0) + b.Seconds(10) // what is still to come has no age
+			f.Created = f.Seen
+			f.Flags |= flagActive // a conversation
+		})
+		gone := b.preferred(table, crowd, next)
+		b.run(table.entry(b, next), b.enters(table, next, &gone))
+	})
+}
+
+// preferred is the network whose flow has the place that another's would prefer.
+func (b *bed) preferred(table fullTable, crowd []network, next network) network {
+	b.t.Helper()
+	maps := map[string]*ebpf.Map{"half-open": b.HalfOpen, "established": b.Established, "connectionless": b.Connectionless}
+	var set bpf.DatapathFlowSet
+	if err := maps[table.name].Lookup(uint32(0), &set); err != nil {
+		b.t.Fatal(err)
+	}
+	way, _ := bpf.FreeWay([ways]uint64{}, b.Seeds.Digest(next.tuple(table.message)))
+	i := slices.IndexFunc(crowd, func(n network) bool { return n.tuple(table.message) == set.Flow[way].Tuple })
+	return crowd[i]
 }
 
 // TestTableEvictionIdle: an idle entry counts as none, so nothing is lost with it,

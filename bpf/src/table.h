@@ -143,7 +143,7 @@ static __always_inline void look_for_vacancy(const struct flow_set *set, enum ta
 		__u32 rank = free ? ~0U : dispensable(flow, table);
 
 		vacancy->used += !free;
-		if (rank <= vacancy->rank)
+		if (i && rank <= vacancy->rank) /* a flow of this very tick has rank 0 */
 			continue;
 		vacancy->way = way;
 		vacancy->digest = set->digest[way];
