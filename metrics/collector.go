@@ -134,6 +134,7 @@ func (out sink) flowTables(s *Snapshot) {
 		out.send(flowAdmissions, float64(t.Admissions), t.Name)
 		out.send(flowReadmissions, float64(t.Readmissions), t.Name)
 		out.send(flowInsertFailures, float64(t.InsertFailures), t.Name)
+		out.send(flowEvictions, float64(t.Evictions), t.Name)
 	}
 	out.sendProtocols(flowMoves, s.Moves)
 	out.sendReasons(flowMovesRefused, s.MovesRefused)

@@ -64,6 +64,8 @@ var (
 		"Flows that were entered in mid-life: evicted before, or older than replypath on this host.", "table")
 	flowInsertFailures = counter("flow_insert_failures_total",
 		"Flows that could not be entered. Their replies go as the kernel routes them.", "table")
+	flowEvictions = counter("flow_evictions_total",
+		"Flows that a new one took the place of, as the table was full.", "table")
 	flowMoves = counter("flow_moves_total",
 		"Flows that went over to the interface or MAC by which they came in later.", "protocol")
 	flowMovesRefused = counter("flow_moves_refused_total",
@@ -106,7 +108,7 @@ var (
 var families = []*family{
 	asymmetricPackets, asymmetricFlows, correctedPackets, correctedBytes, correctedFlows, uncorrectedPackets, uncountedPackets,
 	unparsedPackets, ignoredPackets,
-	flows, flowTableCapacity, flowAdmissions, flowReadmissions, flowInsertFailures,
+	flows, flowTableCapacity, flowAdmissions, flowReadmissions, flowInsertFailures, flowEvictions,
 	flowMoves, flowMovesRefused, sourceRepairs,
 	interfaceUp, interfaceAttached, gatewayReachable, rpFilter, rpFilterDrops,
 	fallbackActive, fallbackDropped, hostRepairs,

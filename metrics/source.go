@@ -95,6 +95,7 @@ type Table struct {
 	Admissions     uint64
 	Readmissions   uint64
 	InsertFailures uint64
+	Evictions      uint64
 }
 
 // PerFamily is a counter for each address family.

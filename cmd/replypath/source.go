@@ -74,6 +74,7 @@ func table(t loader.TableCounters) metrics.Table {
 		Admissions:     t.Admissions,
 		Readmissions:   t.Readmissions,
 		InsertFailures: t.InsertFailures,
+		Evictions:      t.Evictions,
 	}
 }
 
