@@ -416,7 +416,11 @@ func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destin
 }
 
 func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {
-	frame := outbound(e, layers.IPProtocolTCP, port, from)
+	return asSYN(outbound(e, layers.IPProtocolTCP, port, from))
+}
+
+// asSYN makes a segment the first one of a connection.
+func asSYN(frame []byte) []byte {
 	flags := len(frame) - payloadSize - 20 + 13 // in the TCP header, which is the last
 	frame[flags] = 0x02
 	return frame

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf/internal/rig"
@@ -33,7 +31,7 @@ type crowd struct {
 	wrappers []*wrapper
 }
 
-func newCrowd(b *bench) (*crowd, error) {
+func newCrowd(b *bench) (group, error) {
 	datapath, err := rig.Load(rig.Options{Sets: crowdSets})
 	if err != nil {
 		return nil, err
@@ -114,51 +112,16 @@ func (c *crowd) redirect(e endpoints) testCase {
 	return known
 }
 
-// random makes a case write another peer into its packet before every run, and the
-// empty program beside it too.
+// random makes a case meet another flow in every run.
 func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
-	const ethernet, addresses4, addresses6 = 14, 12, 8
-	offset := ethernet + addresses4 // of the source
-	if e.family == "ipv6" {
-		offset = ethernet + addresses6
-	}
+	offset := sourceOffset(e)
 	if known.program != c.datapath.ReplypathIngress {
 		offset += len(e.peer.AsSlice()) // the destination's
 	}
 	known.name = known.name + ", one of 1,048,576"
 	known.bound += boundCrowd
 	known.prepare = nil
-	for _, program := range []**ebpf.Program{&known.program, &known.baseline} {
-		w, err := newWrapper(*program, append(unmark(), writeRandomPeer(e, offset)...))
-		if err != nil {
-			return testCase{}, err
-		}
-		c.wrappers = append(c.wrappers, w)
-		*program = w.program
-	}
-	return known, nil
-}
-
-// writeRandomPeer writes the address of one of the crowd into the packet, in as large
-// pieces as the programs read: a number that was written in parts, or by
-// bpf_skb_store_bytes, cannot be read before all that the processor had begun until
-// then is done, the last run's wait for memory included.
-func writeRandomPeer(e endpoints, offset int) asm.Instructions {
-	size, end := asm.Word, offset+4
-	if e.family == "ipv6" { // its last 8 bytes, of which the first 4 are 0
-		size, end = asm.DWord, offset+16
-	}
-	return asm.Instructions{
-		asm.FnGetPrandomU32.Call(),
-		asm.And.Imm(asm.R0, crowdSize-1),
-		asm.Or.Imm(asm.R0, crowdBase),
-		asm.HostTo(asm.BE, asm.R0, size),
-		asm.LoadMem(asm.R1, asm.R6, offsetData, asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, offsetDataEnd, asm.Word),
-		asm.Mov.Reg(asm.R3, asm.R1),
-		asm.Add.Imm(asm.R3, int32(end)),
-		asm.JGT.Reg(asm.R3, asm.R2, "done"),
-		asm.StoreMem(asm.R1, int16(end-size.Sizeof()), asm.R0, size),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("done"),
-	}
+	wrappers, err := known.writePeers(e, offset, crowdSize-1, crowdBase)
+	c.wrappers = append(c.wrappers, wrappers...)
+	return known, err
 }

@@ -12,6 +12,12 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
+// group holds cases that need datapaths of their own.
+type group interface {
+	cases() ([]testCase, error)
+	close() error
+}
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -28,6 +34,10 @@ func run() error {
 	output := flag.String("json", "", "write the results to this file as well")
 	flag.Parse()
 
+	makers := []func(*bench) (group, error){newFlood}
+	if *withCrowd {
+		makers = append(makers, newCrowd)
+	}
 	host, err := rig.NewHost(2)
 	if err != nil {
 		return err
@@ -42,18 +52,10 @@ func run() error {
 			return err
 		}
 		defer bench.close()
-		all := bench.cases()
-		if *withCrowd {
-			crowd, err := newCrowd(bench)
-			if err != nil {
-				return err
-			}
-			defer crowd.close()
-			random, err := crowd.cases()
-			if err != nil {
-				return err
-			}
-			all = append(all, random...)
+		all, closeGroups, err := bench.allCases(makers)
+		defer closeGroups()
+		if err != nil {
+			return err
 		}
 		cases, err := matching(all, *only)
 		if err != nil {
@@ -72,4 +74,28 @@ func run() error {
 		}
 		return report.exceeded()
 	})
+}
+
+// allCases are those of the bench and of further groups, which close gives up.
+func (b *bench) allCases(makers []func(*bench) (group, error)) (all []testCase, close func(), err error) {
+	var groups []group
+	close = func() {
+		for _, g := range groups {
+			g.close()
+		}
+	}
+	all = b.cases()
+	for _, maker := range makers {
+		g, err := maker(b)
+		if err != nil {
+			return nil, close, err
+		}
+		groups = append(groups, g)
+		more, err := g.cases()
+		if err != nil {
+			return nil, close, err
+		}
+		all = append(all, more...)
+	}
+	return all, close, nil
 }
