@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +29,11 @@ type CaptureOptions struct {
 	// Promiscuous asks the interface for frames to other MACs. A veth
 	// receives them anyway; a macvlan does not.
 	Promiscuous bool
+	// Only, where it is set, keeps what is no packet from or to this address out of
+	// the capture: a flood would fill it otherwise.
+	Only netip.Addr
+	// ReceivedOnly leaves out what is sent here.
+	ReceivedOnly bool
 }
 
 const (
@@ -156,6 +163,17 @@ func (c *Capture) Frames(match Filter) []*Frame {
 			found = append(found, f)
 		}
 	}
+	return found
+}
+
+// Take is Frames that forgets all frames until now, also those that do not match,
+// for captures that go on for long. It is not for use beside Wait and WaitCount.
+func (c *Capture) Take(match Filter) []*Frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	found := slices.DeleteFunc(c.frames, func(f *Frame) bool { return !match(f) })
+	c.frames = nil
 	return found
 }
 

@@ -71,6 +71,16 @@ func (r *ring) open(index int, options CaptureOptions) error {
 			return fmt.Errorf("make the interface promiscuous: %w", err)
 		}
 	}
+	if options.ReceivedOnly {
+		if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return fmt.Errorf("leave out what is sent: %w", err)
+		}
+	}
+	if options.Only.IsValid() {
+		if err := attachFilter(r.fd, aboutAddress(options.Only)); err != nil {
+			return fmt.Errorf("filter what is captured: %w", err)
+		}
+	}
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	err := unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
 	return os.NewSyscallError("bind", err)
