@@ -27,10 +27,13 @@ FUZZ_PACKETS ?= 1000000
 FUZZ_TIME    ?= 10m
 FUZZ_TARGET  ?= FuzzDatapath
 
+# How long the daemon runs under load and changes.
+SOAK_TIME ?= 30m
+
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz test-race test-kernels bench-bpf generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
+.PHONY: build demo test fuzz test-race test-kernels bench-bpf soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -56,6 +59,11 @@ test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in vi
 bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
 	@mkdir -p build/bench
 	$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(CROWD),-crowd)
+
+soak: root packages ## run under load while everything changes, with the race detector, for SOAK_TIME (build/soak.json)
+	CGO_ENABLED=1 $(GO) build -race -trimpath -buildvcs=false -o build/replypath-race ./cmd/replypath
+	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
+		$(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
 generate: packages ## compile the BPF programs; make the metrics reference and the man pages
 	$(GO) generate ./...

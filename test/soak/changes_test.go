@@ -1,0 +1,249 @@
+package soak
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// wildcardPort is where the server is asked at addresses that come and go.
+const wildcardPort = 8
+
+// knownWithin is how long the daemon may take to know a new address or interface:
+// until then, what is asked by it is answered as routed.
+const knownWithin = time.Second
+
+// second are addresses beside those of the network: of eth1, and of the routers as
+// another gateway.
+var (
+	secondOwn = []netip.Prefix{netip.MustParsePrefix("10.2.0.50/24"), netip.MustParsePrefix("2001:db8:2::50/64")}
+	second    = map[string][]netip.Prefix{
+		"production":  {netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("2001:db8:1::2/64")},
+		"replication": {netip.MustParsePrefix("10.2.0.2/24"), netip.MustParsePrefix("2001:db8:2::2/64")},
+	}
+	first = map[string][]netip.Prefix{
+		"production":  {netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("2001:db8:1::1/64")},
+		"replication": {netip.MustParsePrefix("10.2.0.1/24"), netip.MustParsePrefix("2001:db8:2::1/64")},
+	}
+	// lateNetworks are those of an interface that comes and goes.
+	lateOwn    = []netip.Prefix{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParsePrefix("2001:db8:5::2/64")}
+	lateRouter = []netip.Prefix{netip.MustParsePrefix("10.5.0.1/24"), netip.MustParsePrefix("2001:db8:5::1/64")}
+)
+
+// changes are what can happen, by name.
+var changes = []struct {
+	name  string
+	apply func(*soak)
+}{
+	{"reload", (*soak).reload},
+	{"address", (*soak).changeAddress},
+	{"interface", (*soak).changeInterface},
+	{"gateway mac", (*soak).changeGatewayMAC},
+	{"default gateway", (*soak).changeDefault},
+	{"route", (*soak).changeRoute},
+	{"reading commands", (*soak).read},
+}
+
+// change makes one of the changes, each of them before any comes again, and asks at the
+// addresses that come and go.
+func (s *soak) change() {
+	s.t.Helper()
+	if len(s.order) == 0 {
+		s.order = s.rng.Perm(len(changes))
+	}
+	c := changes[s.order[0]]
+	s.order = s.order[1:]
+	begun := time.Now()
+	c.apply(s)
+	s.report.Events[c.name]++
+	s.report.Slowest[c.name] = max(s.report.Slowest[c.name], time.Since(begun).Seconds())
+	for _, address := range s.present {
+		to := netip.AddrPortFrom(address, wildcardPort).String()
+		if err := s.load.visitOnce(s.n.Client, to); err != nil {
+			s.report.fail(fmt.Sprintf("visit to %s after event %q: %v", to, c.name, err))
+		}
+	}
+}
+
+// prepareChanges sets up what changes refer to.
+func (s *soak) prepareChanges() {
+	s.t.Helper()
+	harness.ServeAt(s.t, s.n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), wildcardPort))
+	for _, router := range []*topology.Interface{s.n.Server.Eth0.Peer(), s.n.Server.Eth1.Peer()} {
+		for _, address := range second[router.Host.Name] {
+			harness.Must(s.t, router.AddAddress(address))
+		}
+		// A gateway with another MAC says so, as routers do.
+		for _, key := range []string{"net/ipv4/conf/%s/arp_notify", "net/ipv6/conf/%s/ndisc_notify"} {
+			harness.Must(s.t, router.Host.SetSysctl(fmt.Sprintf(key, router.Name), "1"))
+		}
+	}
+	core := harness.Must1[*topology.Interface](s.t)(s.n.Replication.Interface("core"))
+	for _, own := range lateOwn {
+		via := core.Address(topology.FamilyOf(own.Addr()))
+		harness.Must(s.t, s.n.Core.AddRoute(topology.Route{Destination: own.Masked(), Via: via}))
+	}
+}
+
+// configurations are in force in turn. One of them is refused.
+var configurations = []string{
+	"",
+	"follow: latest\n",
+	"exclude: [192.0.2.0/24]\n",
+	"mode: enforcing\n",
+	"follow: pinned\n",
+	"flow_table: {max_entries: 65536}\n",
+	"interfaces: [{name: 'eth*'}]\nlog: {format: json}\n",
+}
+
+func (s *soak) configure(text string) {
+	s.t.Helper()
+	harness.Must(s.t, os.WriteFile(s.config, []byte(text), 0o644))
+}
+
+// reload puts the next configuration in force. Flows that begin while the tables are
+// copied to others of another size come back with their next packet.
+func (s *soak) reload() {
+	s.t.Helper()
+	before, after := s.configuration, (s.configuration+1)%len(configurations)
+	s.configuration = after
+	if strings.Contains(configurations[before]+configurations[after], "flow_table") {
+		s.judge.excuse("other tables", 0, netip.Addr{})
+	}
+	s.configure(configurations[after])
+	s.d.Reload()
+	s.judge.endExcuses("other tables")
+}
+
+// changeAddress gives eth1 a second address of each family, or takes them away.
+func (s *soak) changeAddress() {
+	s.t.Helper()
+	eth1 := s.n.Server.Eth1
+	if s.hasSecond = !s.hasSecond; !s.hasSecond {
+		for _, own := range secondOwn {
+			s.leave(own.Addr())
+			harness.Must(s.t, eth1.RemoveAddress(own))
+		}
+		return
+	}
+	for _, own := range secondOwn {
+		s.judge.home[own.Addr()] = eth1.Name
+		s.judge.excuse("a new address", knownWithin, own.Addr())
+		harness.Must(s.t, eth1.AddAddress(own))
+		s.present = append(s.present, own.Addr())
+	}
+	harness.Must(s.t, eth1.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+}
+
+// leave takes an address out of those that are asked.
+func (s *soak) leave(address netip.Addr) {
+	for i, present := range s.present {
+		if present == address {
+			s.present = append(s.present[:i:i], s.present[i+1:]...)
+			return
+		}
+	}
+}
+
+// changeInterface plugs an interface in, renames it, or deletes it.
+func (s *soak) changeInterface() {
+	s.t.Helper()
+	if s.late == nil {
+		s.plugIn()
+		return
+	}
+	link := harness.Must1[netlink.Link](s.t)(s.n.Server.Netlink().LinkByIndex(s.late.Index))
+	if link.Attrs().Name == lateName {
+		harness.Must(s.t, s.n.Server.Netlink().LinkSetName(link, lateName+"x"))
+		return
+	}
+	for _, own := range lateOwn {
+		s.leave(own.Addr())
+		s.judge.excuse("no interface", 0, own.Addr())
+	}
+	harness.Must(s.t, s.n.Server.Netlink().LinkDel(link))
+	s.late = nil
+}
+
+const lateName = "eth7"
+
+func (s *soak) plugIn() {
+	s.t.Helper()
+	s.judge.endExcuses("no interface")
+	for _, own := range lateOwn {
+		s.judge.home[own.Addr()] = lateName
+		s.judge.excuse("a new interface", knownWithin, own.Addr())
+		s.present = append(s.present, own.Addr())
+	}
+	var err error
+	s.late, _, err = s.n.Connect(
+		topology.NIC{Host: s.n.Server.Host, Name: lateName, Addresses: lateOwn, MAC: net.HardwareAddr{2, 0, 0, 1, 0, 1}},
+		topology.NIC{Host: s.n.Replication.Host, Name: "late", Addresses: lateRouter, MAC: net.HardwareAddr{2, 0, 0, 1, 0, 2}})
+	harness.Must(s.t, err)
+	harness.Must(s.t, s.late.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+}
+
+// changeGatewayMAC replaces a router by another machine with the same addresses.
+func (s *soak) changeGatewayMAC() {
+	s.t.Helper()
+	router := []*topology.Interface{s.n.Server.Eth0.Peer(), s.n.Server.Eth1.Peer()}[s.rng.IntN(2)]
+	s.macs++
+	harness.Must(s.t, router.SetMAC(net.HardwareAddr{2, 0, 0, 2, byte(s.macs >> 8), byte(s.macs)}))
+}
+
+// changeDefault has the default routes lead by eth0's other gateway.
+func (s *soak) changeDefault() {
+	s.t.Helper()
+	gateways := [][]netip.Prefix{first["production"], second["production"]}
+	s.otherDefault = !s.otherDefault
+	for i := range gateways[0] {
+		via := gateways[0][i]
+		if s.otherDefault {
+			via = gateways[1][i]
+		}
+		harness.Shell(s.t, s.n.Server.Host, fmt.Sprintf("ip route replace default via %s dev eth0", via.Addr()))
+	}
+}
+
+// changeRoute gives eth1 a second gateway, or takes it away.
+func (s *soak) changeRoute() {
+	s.t.Helper()
+	s.hasRoute = !s.hasRoute
+	for i, destination := range []string{"10.200.0.0/16", "2001:db8:200::/48"} {
+		r := topology.Route{Destination: netip.MustParsePrefix(destination), Via: second["replication"][i].Addr()}
+		if s.hasRoute {
+			harness.Must(s.t, s.n.Server.AddRoute(r))
+		} else {
+			harness.Must(s.t, s.n.Server.RemoveRoute(r))
+		}
+	}
+}
+
+// read runs the commands that only look.
+func (s *soak) read() {
+	s.t.Helper()
+	status := s.p.Status()
+	if len(status.Errors) > 0 {
+		s.report.fail(fmt.Sprintf("errors in the status: %q", status.Errors))
+	}
+	if len(s.p.Flows("--limit", "100")) == 0 {
+		s.report.fail("there are no flows")
+	}
+	s.p.Explain("--peer", s.n.ClientEth0.Address(topology.IPv4).String(), "--self", s.n.Server.Eth1.Address(topology.IPv4).String())
+}
+
+// descriptors counts what the daemon has open.
+func (s *soak) descriptors() int {
+	s.t.Helper()
+	dir := filepath.Join("/proc", fmt.Sprint(s.d.PID()), "fd")
+	return len(harness.Must1[[]os.DirEntry](s.t)(os.ReadDir(dir)))
+}

@@ -1,0 +1,114 @@
+package soak
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// judge looks at every packet that leaves the server by eth0 or eth1. Who has what
+// address tells which way it belongs: all that the server sends from an address of
+// eth1 are answers to what came in by eth1.
+type judge struct {
+	captures map[string]*topology.Capture // by the server's interface
+	home     map[netip.Addr]string        // which interface has an address, or had it last
+	excuses  []excuse
+
+	right     int
+	explained map[string]int // by the event
+	wrong     []string
+}
+
+// excuse is an event that makes packets from an address go by another interface for a
+// moment.
+type excuse struct {
+	event    string
+	address  netip.Addr // the zero Addr is any
+	from, to time.Time
+}
+
+// forever ends an excuse that nothing ends yet.
+var forever = time.Unix(1<<40, 0)
+
+// backlog is what fits between two looks at the captures.
+const backlog = 1 << 16
+
+func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
+	t.Helper()
+	j := &judge{captures: make(map[string]*topology.Capture), home: make(map[netip.Addr]string), explained: make(map[string]int)}
+	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
+		t.Cleanup(func() {
+			if err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		j.captures[nic.Name] = c
+		for _, address := range nic.Addresses {
+			j.home[address.Addr()] = nic.Name
+		}
+	}
+	return j
+}
+
+// excuse lets packets from some addresses go by another interface than their own
+// from now on, for so long. The event must not have begun yet.
+func (j *judge) excuse(event string, d time.Duration, addresses ...netip.Addr) {
+	now := time.Now()
+	to := now.Add(d)
+	if d == 0 {
+		to = forever
+	}
+	for _, address := range addresses {
+		j.excuses = append(j.excuses, excuse{event, address, now, to})
+	}
+}
+
+// endExcuses ends what excuses an event now, but for packets that are on their way.
+func (j *judge) endExcuses(event string) {
+	for i := range j.excuses {
+		if e := &j.excuses[i]; e.event == event && e.to == forever {
+			e.to = time.Now().Add(harness.SilenceTime)
+		}
+	}
+}
+
+// look judges what was captured until now.
+func (j *judge) look() {
+	for name, capture := range j.captures {
+		for _, frame := range capture.Take(topology.All(topology.Going(topology.Received), concerns)) {
+			j.judge(name, frame)
+		}
+	}
+	j.excuses = slices.DeleteFunc(j.excuses, func(e excuse) bool { return e.to.Before(time.Now()) })
+}
+
+func (j *judge) judge(name string, frame *topology.Frame) {
+	home, known := j.home[frame.Source]
+	if !known || home == name {
+		j.right++
+	} else if i := slices.IndexFunc(j.excuses, func(e excuse) bool { return e.covers(frame) }); i >= 0 {
+		j.explained[j.excuses[i].event]++
+	} else {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s: %s", frame.Time.Format(time.StampMicro), name, frame))
+	}
+}
+
+func (e *excuse) covers(frame *topology.Frame) bool {
+	return (!e.address.IsValid() || e.address == frame.Source) && !frame.Time.Before(e.from) && frame.Time.Before(e.to)
+}
+
+// concerns matches what replypath may move: IP but for neighbour discovery and what
+// is for this link alone.
+func concerns(f *topology.Frame) bool {
+	const routerSolicitation, redirect = layers.ICMPv6TypeRouterSolicitation, layers.ICMPv6TypeRedirect
+	isDiscovery := f.Protocol == layers.IPProtocolICMPv6 && f.ICMPType >= routerSolicitation && f.ICMPType <= redirect
+	return f.Source.IsValid() && !isDiscovery && !f.Destination.IsMulticast() && !f.Source.IsLinkLocalUnicast()
+}

@@ -1,0 +1,181 @@
+package soak
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+)
+
+// sample is what the daemon took at a moment. Sizes are in bytes.
+type sample struct {
+	Seconds     float64 `json:"seconds"` // since the beginning
+	Resident    uint64  `json:"resident"`
+	Heap        uint64  `json:"heap"`
+	Goroutines  int     `json:"goroutines"`
+	Descriptors int     `json:"descriptors"`
+	Flows       int     `json:"flows"`
+}
+
+// trend compares the second quarter of the run with the last one, by their medians:
+// in the first one, caches and tables fill.
+type trend struct {
+	Early uint64 `json:"early"`
+	Late  uint64 `json:"late"`
+}
+
+// frames counts packets that left the server.
+type frames struct {
+	Right       int            `json:"right"`
+	Explained   map[string]int `json:"explained"` // by the event
+	Unexplained int            `json:"unexplained"`
+}
+
+// report is the result of a run.
+type report struct {
+	Kernel       string         `json:"kernel"`
+	CPUs         int            `json:"cpus"`
+	RaceDetector bool           `json:"race_detector"`
+	Began        time.Time      `json:"began"`
+	Seconds      float64        `json:"seconds"`
+	Connections  int64          `json:"connections"`
+	Questions    int64          `json:"questions"`
+	Repeated     int64          `json:"repeated"`
+	Events       map[string]int `json:"events"`
+	// Slowest is how long the longest of each kind took, in seconds.
+	Slowest     map[string]float64 `json:"slowest"`
+	Frames      frames             `json:"frames"`
+	Resident    trend              `json:"resident"`
+	Descriptors trend              `json:"descriptors"`
+	Goroutines  trend              `json:"goroutines"`
+	Failures    []string           `json:"failures"`
+	Samples     []sample           `json:"samples"`
+}
+
+func newReport(t *testing.T) report {
+	t.Helper()
+	var name unix.Utsname
+	harness.Must(t, unix.Uname(&name))
+	r := report{
+		Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
+		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
+	}
+	info, err := buildinfo.ReadFile(harness.Binary())
+	harness.Must(t, err)
+	for _, setting := range info.Settings {
+		r.RaceDetector = r.RaceDetector || setting.Key == "-race" && setting.Value == "true"
+	}
+	return r
+}
+
+func (r *report) fail(failures ...string) { r.Failures = append(r.Failures, failures...) }
+
+// What is flat: the race detector's shadow memory follows every page that the heap
+// ever touched, and each interface that comes adds a record.
+const (
+	mostGrowth      = 1.15
+	mostDescriptors = 2
+	mostGoroutines  = 4
+	// telling is the shortest run in which growth is looked for.
+	telling = 10 * time.Minute
+)
+
+// conclude sums up and judges.
+func (r *report) conclude(l *load, j *judge) {
+	r.Seconds = time.Since(r.Began).Seconds()
+	r.Connections, r.Questions, r.Repeated = l.connections.Load(), l.questions.Load(), l.repeated.Load()
+	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong)}
+	r.Resident = r.trend(func(s sample) uint64 { return s.Resident })
+	r.Descriptors = r.trend(func(s sample) uint64 { return uint64(s.Descriptors) })
+	r.Goroutines = r.trend(func(s sample) uint64 { return uint64(s.Goroutines) })
+	for _, frame := range j.wrong[:min(len(j.wrong), 20)] {
+		r.fail("unexplained: " + frame)
+	}
+	if r.Frames.Right == 0 || r.Connections == 0 {
+		r.fail("there was no load")
+	}
+	if r.Seconds < telling.Seconds() {
+		return
+	}
+	if float64(r.Resident.Late) > float64(r.Resident.Early)*mostGrowth {
+		r.fail(fmt.Sprintf("memory grew from %d to %d bytes", r.Resident.Early, r.Resident.Late))
+	}
+	if r.Descriptors.Late > r.Descriptors.Early+mostDescriptors {
+		r.fail(fmt.Sprintf("open files grew from %d to %d", r.Descriptors.Early, r.Descriptors.Late))
+	}
+	if r.Goroutines.Late > r.Goroutines.Early+mostGoroutines {
+		r.fail(fmt.Sprintf("goroutines grew from %d to %d", r.Goroutines.Early, r.Goroutines.Late))
+	}
+}
+
+func (r *report) trend(of func(sample) uint64) trend {
+	quarter := len(r.Samples) / 4
+	return trend{Early: median(r.Samples[quarter:2*quarter], of), Late: median(r.Samples[3*quarter:], of)}
+}
+
+func median(samples []sample, of func(sample) uint64) uint64 {
+	var values []uint64
+	for _, s := range samples {
+		values = append(values, of(s))
+	}
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// progress is a line for who watches.
+func (r *report) progress(l *load) string {
+	last := r.Samples[len(r.Samples)-1]
+	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; daemon: %d MiB, %d open files, %d goroutines; %d flows",
+		time.Since(r.Began).Round(time.Second), l.connections.Load(), l.questions.Load(), l.repeated.Load(), r.events(),
+		last.Resident>>20, last.Descriptors, last.Goroutines, last.Flows)
+}
+
+func (r *report) events() int {
+	sum := 0
+	for _, count := range r.Events {
+		sum += count
+	}
+	return sum
+}
+
+// String sums the run up for who watches.
+func (r *report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s on kernel %s, %d CPUs, race detector %t\n",
+		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector)
+	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated\n", r.Connections, r.Questions, r.Repeated)
+	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)
+	fmt.Fprintf(&b, "%d packets by the right interface, %v explained by events, %d unexplained\n",
+		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
+	fmt.Fprintf(&b, "memory %.1f, then %.1f MiB; open files %d, then %d; goroutines %d, then %d (medians of the second and the last quarter)\n",
+		float64(r.Resident.Early)/(1<<20), float64(r.Resident.Late)/(1<<20), r.Descriptors.Early, r.Descriptors.Late,
+		r.Goroutines.Early, r.Goroutines.Late)
+	fmt.Fprintf(&b, "%d failures", len(r.Failures))
+	return b.String()
+}
+
+// write writes the report to the file that the environment names.
+func (r *report) write(t *testing.T) {
+	t.Helper()
+	path := os.Getenv(reportVariable)
+	if path == "" {
+		return
+	}
+	data := harness.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
+	harness.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	harness.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
+}

@@ -1,0 +1,148 @@
+// Package soak runs the product for long under load while everything around it
+// changes: connections, interfaces, addresses, gateways and the configuration. What
+// leaves by the wrong NIC without an event that explains it is a failure, and so is
+// a daemon that grows. `make soak` runs it for half an hour, with the race detector
+// in the daemon; without [timeVariable] it is short, to see that it works.
+package soak
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+const (
+	// timeVariable holds how long the test runs, as time.ParseDuration reads it.
+	timeVariable = "REPLYPATH_SOAK_TIME"
+	// reportVariable names a file for the result.
+	reportVariable = "REPLYPATH_SOAK_REPORT"
+
+	shortTime = 15 * time.Second
+	// eventEvery is how often something changes, sampleEvery how often the daemon is
+	// looked at, progressEvery how often that is told.
+	eventEvery    = 2 * time.Second
+	sampleEvery   = 5 * time.Second
+	progressEvery = time.Minute
+)
+
+// soak is one run.
+type soak struct {
+	t      *testing.T
+	n      *topology.TwoNIC
+	p      *harness.Product
+	d      *harness.Daemon
+	config string // the file's path
+	rng    *rand.Rand
+	load   *load
+	state
+	judge  *judge
+	report report
+}
+
+// state is what changes have made so far.
+type state struct {
+	order         []int               // the next changes
+	configuration int                 // index into configurations
+	present       []netip.Addr        // addresses that came and have not gone
+	late          *topology.Interface // nil while there is none
+	hasSecond     bool                // eth1 has a second address
+	hasRoute      bool                // eth1 has a second gateway
+	otherDefault  bool                // the default routes lead by eth0's other gateway
+	macs          int                 // that gateways had
+}
+
+// TestSoak is the whole of it.
+func TestSoak(t *testing.T) {
+	s := begin(t)
+	end := s.report.Began.Add(duration(t))
+	events, samples, progress := time.NewTicker(eventEvery), time.NewTicker(sampleEvery), time.NewTicker(progressEvery)
+	for _, ticker := range []*time.Ticker{events, samples, progress} {
+		defer ticker.Stop()
+	}
+	for time.Now().Before(end) {
+		select {
+		case <-events.C:
+			s.change()
+		case <-samples.C:
+			s.sample()
+		case <-progress.C:
+			t.Log(s.report.progress(s.load))
+		}
+		s.judge.look()
+	}
+	s.finish()
+}
+
+func duration(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv(timeVariable)
+	if text == "" {
+		return shortTime
+	}
+	return harness.Must1[time.Duration](t)(time.ParseDuration(text))
+}
+
+// begin starts the daemon and the load.
+func begin(t *testing.T) *soak {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
+	s := &soak{
+		t: t, n: n, p: harness.On(t, n.Server.Host), config: filepath.Join(t.TempDir(), "replypath.yaml"),
+		rng: rand.New(rand.NewPCG(1, 0)),
+	}
+	s.prepareChanges()
+	s.configure("")
+	s.d = s.p.Start("--config", s.config)
+	s.p.WaitGrace()
+	s.judge = newJudge(t, n)
+	s.load = newLoad(t, n)
+	s.report = newReport(t)
+	return s
+}
+
+// finish ends the load and the daemon, and judges.
+func (s *soak) finish() {
+	s.t.Helper()
+	s.report.fail(s.load.stop()...)
+	s.sample()
+	s.judge.look()
+	s.report.conclude(s.load, s.judge)
+	s.d.Signal(unix.SIGTERM)
+	// 66 after a data race, which the log describes.
+	if code := s.d.WaitEnd(); code != 0 {
+		s.report.fail(fmt.Sprintf("the daemon ended with %d:\n%s", code, s.d.Log))
+	}
+	s.report.write(s.t)
+	s.t.Log(s.report.String())
+	for _, failure := range s.report.Failures {
+		s.t.Error(failure)
+	}
+}
+
+// sample looks at the daemon.
+func (s *soak) sample() {
+	s.t.Helper()
+	if len(s.d.Log.Lines("DATA RACE")) > 0 {
+		s.t.Fatalf("a data race:\n%s", s.d.Log)
+	}
+	metrics := s.p.Metrics()
+	s.report.Samples = append(s.report.Samples, sample{
+		Seconds:     time.Since(s.report.Began).Seconds(),
+		Resident:    s.d.Memory("VmRSS"),
+		Heap:        uint64(metrics.Sum("go_memstats_heap_inuse_bytes")),
+		Goroutines:  int(metrics.Sum("go_goroutines")),
+		Descriptors: s.descriptors(),
+		Flows:       int(metrics.Sum("replypath_flows")),
+	})
+}
