@@ -24,6 +24,8 @@ var suites = []suite{
 	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
+	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
+		run: "^(TestStrictRPFilter|TestRPFilterLeftAlone|TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "loader", pkg: "loader", timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 }

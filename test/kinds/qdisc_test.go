@@ -31,38 +31,106 @@ func qdisc(t *testing.T, host *topology.Host, device string, what ...string) {
 	}
 }
 
-// TestNetem delays what leaves by either interface. A moved answer is delayed by
-// the interface that it leaves by, once, and not by the one that the kernel chose.
+// TestNetem delays what leaves by either interface. Without replypath an answer is
+// held by production and gets lost; a moved one is held by the interface that it
+// leaves by, once, and not by the one that the kernel chose.
 func TestNetem(t *testing.T) {
-	const production, replication = 8 * time.Second, 500 * time.Millisecond
+	const production, replication = 2 * time.Second, 500 * time.Millisecond
 	s := newSite(t, ethernet, ethernet)
-	qdisc(t, s.Server, "eth0", "netem", "delay", "8s")
-	qdisc(t, s.Server, "eth1", "netem", "delay", "500ms")
-	// What resolves the gateway's MAC is delayed as well.
+	// What resolves MACs is delayed as well.
 	for _, f := range families {
-		harness.Must(t, s.Replication.Resolve(harness.Within(t, harness.AnswerTime), s.Replication.Gateway(f)))
-		harness.Must(t, s.Replication.Peer().Resolve(harness.Within(t, harness.AnswerTime), s.Replication.Address(f)))
+		ctx := harness.Within(t, harness.AnswerTime)
+		harness.Must(t, s.Replication.Resolve(ctx, s.Replication.Gateway(f)))
+		harness.Must(t, s.Replication.Peer().Resolve(ctx, s.Replication.Address(f)))
 	}
+	qdisc(t, s.Server, "eth0", "netem", "delay", "2s")
+	qdisc(t, s.Server, "eth1", "netem", "delay", "500ms")
+	eachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := s.ask(t, kind, s.Replication.Address(f))
+		exits := harness.TapAll(t, s.nics()...)
+		s.wantConversationLost(t, c)
+		wantHeld(t, exits, c, s.Replication, s.Production, production)
+	})
 	harness.On(t, s.Server).Start()
 	eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := s.ask(t, kind, s.Replication.Address(f))
-		ctx := harness.Within(t, harness.AnswerTime)
-		harness.Must(t, c.Connect(ctx))
 		exits := harness.TapAll(t, s.nics()...)
-		began := time.Now()
-		harness.Must(t, c.Ask(ctx))
-		if took := time.Since(began); took < replication || took > 2*replication {
-			t.Errorf("%s: answered after %s, not after once %s", c, took, replication)
-		}
+		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		wantHeld(t, exits, c, s.Replication, s.Replication, replication)
 		exits.Want(c.String(), c.Answers(), s.Replication, s.Replication.Peer().MAC)
 	})
+}
+
+// wantHeld wants the first answer to leave by an interface so long after its
+// question came in, and not twice as long.
+func wantHeld(t *testing.T, exits *harness.Exits, c *harness.Conversation, in, out *topology.Interface, delay time.Duration) {
+	t.Helper()
+	questions, answers := exits.Came(in, c.Questions()), exits.Left(out, c.Answers())
+	if len(questions) == 0 || len(answers) == 0 {
+		t.Errorf("%s: %d questions by %s, %d answers by %s", c, len(questions), in.Name, len(answers), out.Name)
+		return
+	}
+	held := answers[0].Time.Sub(questions[0].Time)
+	t.Logf("%s: answered by %s after %s", c, out.Name, held.Round(time.Millisecond))
+	if held < delay || held >= 2*delay {
+		t.Errorf("%s: answered after %s, not after once %s", c, held, delay)
+	}
+}
+
+// lossy is how many segments replication has to lose until a test is through.
+const lossy = 10
+
+// TestNetemLoss has replication lose one packet in ten. What TCP repeats goes the
+// way of what it repeats, and all answers are complete.
+func TestNetemLoss(t *testing.T) {
+	s := newSite(t, ethernet, ethernet)
+	qdisc(t, s.Server, "eth1", "netem", "loss", "10%")
+	for _, f := range families {
+		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.TCP) })
+	}
+	harness.On(t, s.Server).Start()
+	for _, f := range families {
+		t.Run("with replypath/"+f.String(), func(t *testing.T) {
+			c := s.ask(t, harness.TCP, s.Replication.Address(f))
+			exits := harness.TapAll(t, s.nics()...)
+			ctx := harness.Within(t, 3*harness.AnswerTime)
+			asked, before := 0, s.repeated(t)
+			for s.repeated(t)-before < lossy {
+				harness.Must(t, c.AskFor(ctx, 10_000))
+				asked++
+			}
+			frames := exits.Want(c.String(), c.Answers(), s.Replication, s.Replication.Peer().MAC)
+			t.Logf("%d answers of 10000 bytes in %d frames by %s, 0 by %s; %d segments were sent again",
+				asked, len(frames), s.Replication.Name, s.Production.Name, s.repeated(t)-before)
+		})
+	}
+}
+
+var retransmitted = regexp.MustCompile(`TcpRetransSegs\s+(\d+)`)
+
+// repeated is how many TCP segments the server has sent again.
+func (s *site) repeated(t *testing.T) int {
+	t.Helper()
+	return number(t, retransmitted, harness.Shell(t, s.Server, "nstat -asz TcpRetransSegs"))
+}
+
+// number returns what the first group of an expression matches, 0 where nothing
+// does.
+func number(t *testing.T, expression *regexp.Regexp, text string) int {
+	t.Helper()
+	match := expression.FindStringSubmatch(text)
+	if match == nil {
+		return 0
+	}
+	return harness.Must1[int](t)(strconv.Atoi(match[1]))
 }
 
 // paced is how many bytes a second a server sends where it has set a limit.
 const paced = 1_000_000
 
 // TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
-// which fq at the interfaces carries out: what is moved keeps its pace.
+// which fq at the interfaces carries out: what is moved keeps the pace of what the
+// kernel sends by replication itself.
 func TestPacing(t *testing.T) {
 	for name, devices := range map[string][]string{
 		"fq at both": {"eth0", "eth1"}, "fq at replication": {"eth1"}, "fq at production": {"eth0"},
@@ -72,16 +140,44 @@ func TestPacing(t *testing.T) {
 			for _, device := range devices {
 				qdisc(t, s.Server, device, "fq")
 			}
+			byFQ := devices[len(devices)-1] == "eth1"
+			uncorrected := make(map[topology.Family]float64)
+			for _, f := range families {
+				t.Run("without replypath/"+f.String(), func(t *testing.T) {
+					s.wantLost(t, f, harness.TCP)
+					uncorrected[f] = s.routedRate(t, f, byFQ)
+				})
+			}
 			harness.On(t, s.Server).Start()
 			for _, f := range families {
-				t.Run(f.String(), func(t *testing.T) { s.wantPaced(t, f, devices[len(devices)-1] == "eth1") })
+				t.Run("with replypath/"+f.String(), func(t *testing.T) {
+					corrected := s.pacedRate(t, f, byFQ)
+					ratio := corrected / uncorrected[f]
+					t.Logf("corrected %.0f bytes a second, uncorrected %.0f, ratio %.3f", corrected, uncorrected[f], ratio)
+					if ratio < 0.9 || ratio > 1.1 {
+						t.Errorf("the corrected flow has %.3f of the pace of the uncorrected one", ratio)
+					}
+				})
 			}
 		})
 	}
 }
 
-// wantPaced has the server send three seconds' worth.
-func (s *site) wantPaced(t *testing.T, f topology.Family, byFQ bool) {
+// routedRate is pacedRate where a route leads the answers to replication.
+func (s *site) routedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
+	t.Helper()
+	route := topology.Route{
+		Destination: address(f, clientNet, 0), Via: address(f, replicationNet, routerNumber).Addr(), Interface: s.Replication.Name,
+	}
+	harness.Must(t, s.Server.AddRoute(route))
+	defer func() { harness.Must(t, s.Server.RemoveRoute(route)) }()
+	return s.pacedRate(t, f, byFQ)
+}
+
+// pacedRate has the server send three seconds' worth by replication, and returns
+// how many bytes a second arrived.
+func (s *site) pacedRate(t *testing.T, f topology.Family, byFQ bool) float64 {
+	t.Helper()
 	const size = 3 * paced
 	ctx := harness.Within(t, 3*harness.AnswerTime)
 	l := harness.Must1[net.Listener](t)(s.listenPaced(ctx, s.Replication.Address(f)))
@@ -95,19 +191,20 @@ func (s *site) wantPaced(t *testing.T, f topology.Family, byFQ bool) {
 	defer conn.Close()
 	began := time.Now()
 	got, err := io.Copy(io.Discard, conn)
-	took := time.Since(began)
+	rate := size / time.Since(began).Seconds()
 	harness.Must(t, err)
 	harness.Must(t, <-sent)
 	if got != size {
 		t.Errorf("%d bytes arrived of %d", got, size)
 	}
-	if rate := float64(size) / took.Seconds(); rate > 1.2*paced {
+	if rate > 1.2*paced {
 		t.Errorf("%.0f bytes a second, not %d", rate, paced)
 	}
 	if byFQ && s.throttled(t) == before {
 		t.Error("fq at replication has held nothing back")
 	}
 	exits.Want("what is paced", topology.All(topology.TCP, topology.FromPort(port.Port())), s.Replication, s.Replication.Peer().MAC)
+	return rate
 }
 
 // listenPaced listens with a limit that the accepted connections inherit.
@@ -149,9 +246,5 @@ var throttledFlows = regexp.MustCompile(`gc \d+.* throttled (\d+)`)
 // throttled is how many packets fq at replication has held back.
 func (s *site) throttled(t *testing.T) int {
 	t.Helper()
-	match := throttledFlows.FindStringSubmatch(harness.Shell(t, s.Server, "tc -s qdisc show dev eth1"))
-	if match == nil {
-		return 0
-	}
-	return harness.Must1[int](t)(strconv.Atoi(match[1]))
+	return number(t, throttledFlows, harness.Shell(t, s.Server, "tc -s qdisc show dev eth1"))
 }

@@ -65,15 +65,21 @@ func TestVLANTags(t *testing.T) {
 
 // TestVLANTagInFrame has a VLAN device that leaves the tag in the frames that it
 // shows (reorder_hdr off). Such frames are nobody's: they pass as the kernel sends
-// them, and what comes by the other VLAN is right.
+// them, and what comes by the other VLAN is right. So is all once the tags are
+// taken out again.
 func TestVLANTagInFrame(t *testing.T) {
 	s, _ := newTrunk(t)
-	harness.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr off")
-	harness.On(t, s.Server).Start()
-	eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	reorder := func(how string) { harness.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
+	asRouted := func(t *testing.T, f topology.Family, kind harness.Kind) {
 		s.wantLost(t, f, kind)
 		s.wantAnswers(t, s.ask(t, kind, s.Production.Address(f)), s.Production)
-	})
+	}
+	reorder("off")
+	eachQuestion(t, "without replypath", asRouted)
+	harness.On(t, s.Server).Start()
+	eachQuestion(t, "with replypath", asRouted)
+	reorder("on")
+	eachQuestion(t, "with the tags taken out", s.wantRight)
 }
 
 // wantTags wants the answers of each address with the tag of its VLAN.
