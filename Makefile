@@ -15,9 +15,12 @@ VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/nul
 PACKAGES ?= build/packages
 NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
 
-# The kernels of test-kernels, and of its suites those that are to be run: all, where none is named.
+# The kernels of test-kernels, and of its suites those that are to be run: all, where none is named. SHORT=1 leaves out
+# what differs little from the rest, PARALLEL=2 runs two virtual machines at once.
 KERNELS ?= 5.10 6.1 6.12 7.2
 SUITES  ?=
+SHORT   ?=
+PARALLEL ?= 1
 
 # Tests share two cores with the traffic that they time: one package after the other.
 TESTFLAGS ?= -count=1 -p 1 -timeout 20m
@@ -54,7 +57,7 @@ test-race: root packages ## the same with the race detector
 test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
 	@test/install-packages.sh test/kernels/packages.txt
 	$(GO) build -o build/test-kernels ./test/kernels
-	exec build/test-kernels -suites "$(SUITES)" $(KERNELS)
+	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
 
 bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
 	@mkdir -p build/bench

@@ -14,21 +14,38 @@ import (
 
 // machine is a virtual machine that boots, runs its tests and powers off.
 type machine struct {
+	version string // of its kernel
 	qemu    string // directory
 	kernel  *kernel
 	initrd  string
 	results string // directory
 	verbose bool
-	timeout time.Duration
 }
 
 // consoleLog is the kernel's console among the results.
 const consoleLog = "console.log"
 
+// test runs suites, which its initial file system lists, and returns what became
+// of them.
+func (m *machine) test(ctx context.Context, suites []suite) (*outcome, error) {
+	fmt.Printf("== Linux %s (%s)\n", m.version, m.kernel.release)
+	if err := os.RemoveAll(m.results); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(m.results, 0o755); err != nil {
+		return nil, err
+	}
+	end, err := m.run(ctx, totalTime(suites))
+	if err != nil {
+		return nil, err
+	}
+	return readOutcome(m.version, m.kernel.release, m.results, suites, end)
+}
+
 // run returns how the virtual machine ended, "" if all was run. It is gone when
 // run returns, and also when this process is killed.
-func (m *machine) run(ctx context.Context) (end string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+func (m *machine) run(ctx context.Context, timeout time.Duration) (end string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	console, err := os.Create(filepath.Join(m.results, consoleLog))
 	if err != nil {
@@ -49,14 +66,14 @@ func (m *machine) run(ctx context.Context) (end string, err error) {
 	if err := errors.Join(c.Start(), to.Close()); err != nil {
 		return "", err
 	}
-	results := results{dir: m.results, show: m.show, began: time.Now()}
+	results := results{version: m.version, dir: m.results, show: m.show, began: time.Now()}
 	readErr := results.read(from)
 	err = c.Wait()
 	switch {
 	case readErr != nil:
 		return "", readErr
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return fmt.Sprintf("it did not end within %s", m.timeout), nil
+		return fmt.Sprintf("it did not end within %s", timeout), nil
 	case ctx.Err() != nil:
 		return "it was given up", nil
 	case err != nil:

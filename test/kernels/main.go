@@ -16,19 +16,23 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
 // options are those of the command line.
 type options struct {
-	cache   string
-	results string
-	suites  string
-	run     string
-	update  bool
-	verbose bool
+	cache    string
+	results  string
+	suites   string
+	run      string
+	update   bool
+	short    bool
+	parallel int
+	verbose  bool
 }
 
 func main() {
@@ -40,6 +44,8 @@ func main() {
 	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them (default all)")
 	flag.StringVar(&o.run, "run", "", "regular expression of tests, in the place of a suite's own")
 	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
+	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")
+	flag.IntVar(&o.parallel, "parallel", 1, "how many virtual machines run at once")
 	flag.BoolVar(&o.verbose, "v", false, "show what the tests say")
 	flag.Usage = usage
 	flag.Parse()
@@ -61,8 +67,7 @@ func usage() {
 	flag.PrintDefaults()
 }
 
-// main runs the suites on every kernel, one after the other, and tells whether
-// all passed.
+// main runs the suites on every kernel and tells whether all passed.
 func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 	if len(kernels) == 0 {
 		return false, errors.New("name kernels, such as " + strings.Join(versions(), " "))
@@ -80,50 +85,62 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(work)
-	payload, err := buildPayload(ctx, work, suites)
+	payload, err := buildPayload(ctx, work, suites, o.short)
 	if err != nil {
 		return false, err
 	}
-	r := newReport(suites)
-	for _, version := range kernels {
-		outcome, err := o.runOn(ctx, c, version, payload, suites, work)
-		if err != nil {
-			return false, fmt.Errorf("linux %s: %w", version, err)
-		}
-		r.add(outcome)
-		if ctx.Err() != nil {
-			break
-		}
+	machines, err := o.prepare(ctx, c, kernels, payload, work)
+	if err != nil {
+		return false, err
 	}
+	outcomes, err := o.runAll(ctx, machines, suites)
+	if err != nil {
+		return false, err
+	}
+	r := report{suites: suites, outcomes: outcomes}
 	return r.print(os.Stdout, o.results), nil
 }
 
-// runOn runs the suites on one kernel.
-func (o *options) runOn(ctx context.Context, c *cache, version, payload string, suites []suite, work string) (*outcome, error) {
-	k, err := c.kernel(ctx, version)
-	if err != nil {
-		return nil, err
-	}
+// prepare fetches what is not there yet, and makes a virtual machine of every
+// kernel.
+func (o *options) prepare(ctx context.Context, c *cache, kernels []string, payload, work string) ([]*machine, error) {
 	qemu, err := c.emulator(ctx)
 	if err != nil {
 		return nil, err
 	}
-	initrd := filepath.Join(work, "initrd")
-	if err := concatenate(initrd, k.base(), payload); err != nil {
-		return nil, err
+	var machines []*machine
+	for _, version := range kernels {
+		k, err := c.kernel(ctx, version)
+		if err != nil {
+			return nil, fmt.Errorf("linux %s: %w", version, err)
+		}
+		initrd := filepath.Join(work, "initrd-"+version)
+		if err := concatenate(initrd, k.base(), payload); err != nil {
+			return nil, err
+		}
+		machines = append(machines, &machine{version: version, qemu: qemu, kernel: k, initrd: initrd,
+			results: filepath.Join(o.results, version), verbose: o.verbose})
 	}
-	fmt.Printf("== Linux %s (%s)\n", version, k.release)
-	dir := filepath.Join(o.results, version)
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
+	return machines, nil
+}
+
+// runAll runs the suites on every kernel, so many of them at once as is wanted.
+// Once it is given up it begins no other.
+func (o *options) runAll(ctx context.Context, machines []*machine, suites []suite) ([]*outcome, error) {
+	outcomes := make([]*outcome, len(machines))
+	var group errgroup.Group
+	group.SetLimit(max(o.parallel, 1))
+	for i, m := range machines {
+		group.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if outcomes[i], err = m.test(ctx, suites); err != nil {
+				return fmt.Errorf("linux %s: %w", m.version, err)
+			}
+			return nil
+		})
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	m := machine{qemu: qemu, kernel: k, initrd: initrd, results: dir, verbose: o.verbose, timeout: totalTime(suites)}
-	end, err := m.run(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return readOutcome(version, k.release, dir, suites, end)
+	err := group.Wait()
+	return slices.DeleteFunc(outcomes, func(o *outcome) bool { return o == nil }), err
 }

@@ -16,7 +16,7 @@ var toolList string
 
 // buildPayload builds what is the same on every kernel and returns the archive's
 // path: the product, the tests with their source tree, the tools of this machine.
-func buildPayload(ctx context.Context, work string, suites []suite) (string, error) {
+func buildPayload(ctx context.Context, work string, suites []suite, short bool) (string, error) {
 	if err := compile(ctx, work, suites); err != nil {
 		return "", err
 	}
@@ -26,7 +26,7 @@ func buildPayload(ctx context.Context, work string, suites []suite) (string, err
 		return "", err
 	}
 	a.text("init", initScript, 0o755)
-	a.text("run.list", runList(suites), 0o644)
+	a.text("run.list", runList(suites, short), 0o644)
 	a.tree("tests", filepath.Join(work, "tests"), nil)
 	a.tree("src", ".", isSource)
 	a.file("src/bin/replypath", filepath.Join(work, "replypath"), 0o755)
@@ -37,10 +37,10 @@ func buildPayload(ctx context.Context, work string, suites []suite) (string, err
 	return file, err
 }
 
-func runList(suites []suite) string {
+func runList(suites []suite, short bool) string {
 	var text strings.Builder
 	for _, s := range suites {
-		text.WriteString(s.line())
+		text.WriteString(s.line(short))
 	}
 	return text.String()
 }

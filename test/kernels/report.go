@@ -113,10 +113,6 @@ type report struct {
 	outcomes []*outcome
 }
 
-func newReport(suites []suite) *report { return &report{suites: suites} }
-
-func (r *report) add(o *outcome) { r.outcomes = append(r.outcomes, o) }
-
 // print writes a table, what was skipped and what failed, and tells whether all
 // passed.
 func (r *report) print(w io.Writer, dir string) bool {

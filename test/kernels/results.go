@@ -14,10 +14,11 @@ import (
 // results takes apart what a virtual machine says of its suites: lines between
 // "@start NAME" and "@end NAME CODE SECONDS" are the log of one, "@done" is last.
 type results struct {
-	dir   string
-	show  func(line string)
-	began time.Time
-	done  bool
+	version string // of the kernel
+	dir     string
+	show    func(line string)
+	began   time.Time
+	done    bool
 
 	log *os.File // of the suite that runs
 }
@@ -47,7 +48,7 @@ func (r *results) line(line string) (err error) {
 	case len(fields) == 2 && fields[0] == "@start":
 		r.log, err = os.Create(filepath.Join(r.dir, fields[1]+logSuffix))
 	case len(fields) == 4 && fields[0] == "@end":
-		fmt.Printf("%6.1f s  %s: exit %s\n", time.Since(r.began).Seconds(), fields[1], fields[2])
+		fmt.Printf("%6.1f s  Linux %s, %s: exit %s\n", time.Since(r.began).Seconds(), r.version, fields[1], fields[2])
 		result := fields[2] + " " + fields[3] + "\n"
 		err = errors.Join(r.endLog(), os.WriteFile(filepath.Join(r.dir, fields[1]+resultSuffix), []byte(result), 0o644))
 	default:

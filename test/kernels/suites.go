@@ -85,11 +85,12 @@ func (s *suite) binary() string {
 	return "/tests/" + strings.ReplaceAll(s.pkg, "/", "-") + ".test"
 }
 
-// line tells the init script how to run the suite.
-func (s *suite) line() string {
+// line tells the init script how to run the suite. A short one leaves out what
+// differs little from the rest.
+func (s *suite) line(short bool) string {
 	command := s.command
 	if s.pkg != "" {
-		command = s.binary() + " -test.v -test.timeout " + s.timeout.String()
+		command = fmt.Sprintf("%s -test.v -test.short=%t -test.timeout %s", s.binary(), short, s.timeout)
 		if s.run != "" {
 			command += " -test.run '" + s.run + "'"
 		}

@@ -12,6 +12,7 @@ import (
 // services' addresses, an overlay and a bridge of containers. None of them is
 // managed, and answers are right.
 func TestDiscovery(t *testing.T) {
+	longOnly(t)
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("kube-ipvs0", netip.MustParsePrefix("10.96.0.10/32")))
 	harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(topology.VXLAN{
@@ -41,6 +42,7 @@ func virtual(f topology.Family) netip.Prefix {
 // TestDummyAddress asks addresses that only a dummy has. Their answers follow the
 // routing table unless they are to be symmetric.
 func TestDummyAddress(t *testing.T) {
+	longOnly(t)
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("dummy0", virtual(topology.IPv4), virtual(topology.IPv6)))
 	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))

@@ -82,6 +82,9 @@ func unanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, 
 func TestLVSDirectRouting(t *testing.T) {
 	for name, apart := range map[string]bool{"one NIC": false, "two NICs": true} {
 		t.Run(name, func(t *testing.T) {
+			if !apart {
+				longOnly(t)
+			}
 			s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
 			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
 			if apart {
@@ -151,6 +154,7 @@ func TestLVSTranslation(t *testing.T) {
 		eachBalanced(t, "with replypath", right(s))
 	})
 	t.Run("the director's redirects", func(t *testing.T) {
+		longOnly(t)
 		s := newSite(t)
 		// A host takes an IPv6 redirect from the link-local address of its gateway only.
 		harness.Shell(t, s.Balancer.Host, `

@@ -136,6 +136,9 @@ func TestPacing(t *testing.T) {
 		"fq at both": {"eth0", "eth1"}, "fq at replication": {"eth1"}, "fq at production": {"eth0"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if len(devices) < 2 {
+				longOnly(t)
+			}
 			s := newSite(t, ethernet, ethernet)
 			for _, device := range devices {
 				qdisc(t, s.Server, device, "fq")

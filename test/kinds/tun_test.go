@@ -9,6 +9,11 @@ func TestTun(t *testing.T) {
 		"production by tun":  {tun, ethernet},
 		"both by tun":        {tun, tun},
 	} {
-		t.Run(name, func(t *testing.T) { newSite(t, ways[0], ways[1]).wantMended(t) })
+		t.Run(name, func(t *testing.T) {
+			if name != "replication by tun" {
+				longOnly(t)
+			}
+			newSite(t, ways[0], ways[1]).wantMended(t)
+		})
 	}
 }

@@ -19,9 +19,15 @@ func TestVLAN(t *testing.T) {
 		"two cables":            {vlan(5), vlan(6)},
 		"a vlan and its parent": {ethernet, onEth0},
 	} {
-		t.Run(name, func(t *testing.T) { newSite(t, ways[0], ways[1]).wantMended(t) })
+		t.Run(name, func(t *testing.T) {
+			if name != "a vlan and its parent" {
+				longOnly(t)
+			}
+			newSite(t, ways[0], ways[1]).wantMended(t)
+		})
 	}
 	t.Run("the parent and its vlan", func(t *testing.T) {
+		longOnly(t)
 		// The VLAN device is made after its parent, and has the default route.
 		s := bareSite(t)
 		s.Replication = ethernet(s, "eth1", replicationNet)
@@ -52,6 +58,9 @@ func TestVLANTags(t *testing.T) {
 		"offload": "", "no offload": "ethtool -K trunk txvlan off rxvlan off",
 	} {
 		t.Run(name, func(t *testing.T) {
+			if change != "" {
+				longOnly(t)
+			}
 			s, cable := newTrunk(t)
 			harness.Shell(t, s.Server, change)
 			eachQuestion(t, "without replypath", s.wantLost)

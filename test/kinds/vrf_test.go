@@ -57,6 +57,7 @@ func TestVRF(t *testing.T) {
 // TestVRFAccept has TCP servers that know nothing of the VRF and serve it all the
 // same (net.ipv4.tcp_l3mdev_accept). What they accept is bound to the VRF.
 func TestVRFAccept(t *testing.T) {
+	longOnly(t)
 	s := newVRF(t)
 	harness.Must(t, s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"))
 	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort))

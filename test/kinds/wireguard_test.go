@@ -56,7 +56,10 @@ func wireGuard(s *site, name string, network int) *topology.Interface {
 // Ethernet header.
 func TestWireGuard(t *testing.T) {
 	t.Run("replication by wireguard", func(t *testing.T) { newSite(t, ethernet, wireGuard).wantMended(t) })
-	t.Run("production by wireguard", func(t *testing.T) { newSite(t, wireGuard, ethernet).wantMended(t) })
+	t.Run("production by wireguard", func(t *testing.T) {
+		longOnly(t)
+		newSite(t, wireGuard, ethernet).wantMended(t)
+	})
 }
 
 // innerNet is the network inside the tunnel between the client and the server.
@@ -112,6 +115,7 @@ func TestTunnelOverReplication(t *testing.T) {
 // interface than the question came by (drivers/net/wireguard/socket.c, send4), and
 // answers from production's address. The client follows.
 func TestTunnelRoams(t *testing.T) {
+	longOnly(t)
 	s, server := newTunnel(t, topology.IPv4)
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)

@@ -13,7 +13,12 @@ import (
 // leave by eth1.
 func TestS1(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.Stateful, topology.AnySource} {
-		t.Run(policy.String(), func(t *testing.T) { testS1(t, policy) })
+		t.Run(policy.String(), func(t *testing.T) {
+			if testing.Short() && policy != topology.StrictSource {
+				t.Skip("left out by -short")
+			}
+			testS1(t, policy)
+		})
 	}
 }
 
