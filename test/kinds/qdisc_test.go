@@ -127,7 +127,7 @@ func number(t *testing.T, expression *regexp.Regexp, text string) int {
 
 // paced is how many bytes a second a server sends where it has set a limit: far
 // less than what an emulated machine can do that has other work.
-const paced = 250_000
+const paced = 100_000
 
 // TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
 // which fq at the interfaces carries out: what is moved keeps the pace of what the
