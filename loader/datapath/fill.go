@@ -8,17 +8,10 @@ import (
 	"replypath/bpf"
 )
 
-// copies are what enters the entries of a map in one that takes its place.
-var copies = map[string]func(to, from *ebpf.Map) error{
-	bpf.DatapathMapHalfOpen:       copyFlows,
-	bpf.DatapathMapEstablished:    copyFlows,
-	bpf.DatapathMapConnectionless: copyFlows,
-	bpf.DatapathMapOutbound:       copyOutbound,
-	bpf.DatapathMapAsked:          copyAsked,
-	bpf.DatapathMapEvents:         copyEvents,
+// isCopied tells of maps whose entries are copied to one that takes their place.
+func isCopied(name string) bool {
+	return isFlowTable(name) || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
 }
-
-func isCopied(name string) bool { return copies[name] != nil }
 
 // isCounter tells of maps that are shared by all versions: the number of an event
 // and the fields of a pair never get another meaning.
@@ -30,8 +23,23 @@ func isCounter(name string) bool {
 // attached go on writing to those, so that it is called right before others are put
 // in their place; what they write in between is missed.
 func (d *Datapath) Fill() error {
+	clock, err := d.Clock()
+	if err != nil {
+		return err
+	}
 	for name, from := range d.replaced {
-		if err := copies[name](d.all[name], from); err != nil {
+		to := d.all[name]
+		switch name {
+		case bpf.DatapathMapOutbound:
+			err = copyOutbound(to, from)
+		case bpf.DatapathMapAsked:
+			err = copyAsked(to, from)
+		case bpf.DatapathMapEvents:
+			err = copyEvents(to, from)
+		default:
+			err = copyFlows(to, from, name, clock)
+		}
+		if err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)
 		}
 	}

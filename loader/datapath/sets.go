@@ -97,61 +97,6 @@ func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow)
 	})
 }
 
-// copyFlows enters the flows of one table in another, which is empty and which no
-// program uses yet. Flows that find no room, and those that come or change
-// meanwhile, are left out; a live one comes back with its next packet.
-func copyFlows(to, from *ebpf.Map) error {
-	sets := make([]bpf.DatapathFlowSet, to.MaxEntries())
-	err := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
-		enter(sets, digest, flow)
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	for index := range sets {
-		if used(&sets[index]) == 0 {
-			continue
-		}
-		if err := to.Put(uint32(index), &sets[index]); err != nil {
-			return fmt.Errorf("write set %d: %w", index, err)
-		}
-	}
-	return nil
-}
-
-// enter chooses between the two sets as insert() in bpf/src/table.h does.
-func enter(sets []bpf.DatapathFlowSet, digest uint64, flow *bpf.DatapathFlow) {
-	index, other := bpf.Sets(digest, uint32(len(sets)))
-	first, second := &sets[index], &sets[other]
-	if used(first) < int(bpf.DatapathWaysCROWDED) || used(first) <= used(second) {
-		place(first, digest, flow)
-		return
-	}
-	first.Flow[0].Overflowed = 1
-	place(second, digest, flow)
-}
-
-func used(set *bpf.DatapathFlowSet) int {
-	count := 0
-	for _, digest := range set.Digest {
-		if digest != 0 {
-			count++
-		}
-	}
-	return count
-}
-
-func place(set *bpf.DatapathFlowSet, digest uint64, flow *bpf.DatapathFlow) {
-	way, free := bpf.FreeWay(set.Digest, digest)
-	if !free {
-		return
-	}
-	overflowed := set.Flow[way].Overflowed // says something of the set
-	set.Digest[way], set.Flow[way] = digest, *flow
-	set.Flow[way].Overflowed = overflowed
-}
-
 func copyOutbound(to, from *ebpf.Map) error {
 	return eachSet(from, func(set *bpf.DatapathOutboundSet) bool {
 		for way, digest := range set.Digest {

@@ -50,16 +50,61 @@ func fill(t *testing.T, flows uint32) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sets := make([]bpf.DatapathFlowSet, setsFor(flows))
+	c := newCopier(setsFor(flows), 0)
 	for n := range int(flows) {
 		entry := &bpf.DatapathFlow{Tuple: tuple(n)}
-		enter(sets, seeds.Digest(entry.Tuple), entry)
+		c.enter(seeds.Digest(entry.Tuple), entry)
 	}
-	held := 0
-	for i := range sets {
-		held += used(&sets[i])
+	return len(c.held())
+}
+
+// held returns the flows that found room.
+func (c *copier) held() []bpf.DatapathFlow {
+	var flows []bpf.DatapathFlow
+	for _, set := range c.sets {
+		for way, digest := range set.Digest {
+			if digest != 0 {
+				flows = append(flows, set.Flow[way])
+			}
+		}
 	}
-	return held
+	return flows
+}
+
+// A table that is too small for all keeps the flows that are in use, whatever comes
+// first, and of those the ones that were quiet for the shortest time.
+func TestCopyToASmallTable(t *testing.T) {
+	const live, now = 1000, 1 << 20
+	seeds, err := bpf.NewSeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCopier(setsFor(2*live), now)
+	for n := range 50 * live {
+		entry := &bpf.DatapathFlow{Tuple: tuple(n), Seen: now, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+		if n%50 == 7 {
+			entry.State, entry.Seen = 0, now-uint32(n)
+		}
+		c.enter(seeds.Digest(entry.Tuple), entry)
+	}
+	kept := 0
+	for _, flow := range c.held() {
+		if flow.State == 0 {
+			kept++
+		}
+	}
+	if kept != live {
+		t.Errorf("of %d flows in use %d were kept beside closed ones", live, kept)
+	}
+	c = newCopier(1, now)
+	for n := range 100 {
+		c.enter(uint64(n)<<32|uint64(n)+1, &bpf.DatapathFlow{Seen: now - 100 + uint32(n*37%100)})
+	}
+	for _, flow := range c.held() {
+		if now-flow.Seen > 8 {
+			t.Errorf("a flow that was quiet for %d ticks was kept, others were not", now-flow.Seen)
+		}
+	}
 }
 
 // outboundTable returns a table of notes with so many sets.

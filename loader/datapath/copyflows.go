@@ -1,0 +1,116 @@
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// copyFlows enters the flows of one table in another, which is empty and which no
+// program uses yet. Where there is no room for all, those stay that the programs
+// would keep; those that come or change meanwhile are left out. A live one comes back
+// with its next packet.
+func copyFlows(to, from *ebpf.Map, name string, clock Clock) error {
+	c := newCopier(to.MaxEntries(), clock.Now())
+	c.connectionless = name == bpf.DatapathMapConnectionless
+	err := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		c.enter(digest, flow)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for index, set := range c.sets {
+		if err := to.Put(index, set); err != nil {
+			return fmt.Errorf("write set %d: %w", index, err)
+		}
+	}
+	return nil
+}
+
+// copier fills a table in memory. It holds the sets that something is in: the table
+// may be much larger.
+type copier struct {
+	sets           map[uint32]*bpf.DatapathFlowSet
+	count          uint32 // of all sets
+	now            uint32 // in ticks
+	connectionless bool
+}
+
+func newCopier(count, now uint32) *copier {
+	return &copier{sets: make(map[uint32]*bpf.DatapathFlowSet), count: count, now: now}
+}
+
+func (c *copier) set(index uint32) *bpf.DatapathFlowSet {
+	set := c.sets[index]
+	if set == nil {
+		set = new(bpf.DatapathFlowSet)
+		c.sets[index] = set
+	}
+	return set
+}
+
+// enter chooses between the two sets as insert() in bpf/src/table.h does.
+func (c *copier) enter(digest uint64, flow *bpf.DatapathFlow) {
+	index, other := bpf.Sets(digest, c.count)
+	set := c.set(index)
+	way, rank := c.vacancy(set)
+	if used(set) >= int(bpf.DatapathWaysCROWDED) {
+		second := c.set(other)
+		secondWay, secondRank := c.vacancy(second)
+		if used(second) < used(set) || used(second) == len(second.Digest) && secondRank > rank {
+			set.Flow[0].Overflowed = 1
+			set, way, rank = second, secondWay, secondRank
+		}
+	}
+	if set.Digest[way] != 0 && rank <= c.dispensable(flow) {
+		return
+	}
+	overflowed := set.Flow[way].Overflowed // says something of the set
+	set.Digest[way], set.Flow[way] = digest, *flow
+	set.Flow[way].Overflowed = overflowed
+}
+
+// vacancy returns a free way, or the one whose flow makes room most readily.
+func (c *copier) vacancy(set *bpf.DatapathFlowSet) (way int, rank uint32) {
+	for i, digest := range set.Digest {
+		if digest == 0 {
+			return i, 0
+		}
+		if r := c.dispensable(&set.Flow[i]); r > rank {
+			way, rank = i, r
+		}
+	}
+	return way, rank
+}
+
+// dispensable is how readily a flow makes room, as dispensable() in bpf/src/table.h.
+func (c *copier) dispensable(flow *bpf.DatapathFlow) uint32 {
+	rank := uint32(max(0, int32(c.now-flow.Seen)))
+	if flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
+		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET|bpf.DatapathFlowFlagsFLOW_STRAY) != 0 {
+		rank |= 1 << 31
+	}
+	if c.connectionless && !isConversation(flow) {
+		rank |= 1 << 30
+	}
+	return rank
+}
+
+// isConversation mirrors is_conversation() in bpf/src/table.h.
+func isConversation(flow *bpf.DatapathFlow) bool {
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0 &&
+		(flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) != 0 || flow.Seen != flow.Created)
+}
+
+func used(set *bpf.DatapathFlowSet) int {
+	count := 0
+	for _, digest := range set.Digest {
+		if digest != 0 {
+			count++
+		}
+	}
+	return count
+}

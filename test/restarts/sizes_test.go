@@ -1,0 +1,138 @@
+package restarts
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/loader/flows"
+	"replypath/test/harness"
+)
+
+// sizes are odd, huge, and as small as can be.
+var sizes = []int{1025, 3_000_017, 1024, 65_537, 262_143}
+
+// TestReloadSizes reloads with another size of the tables every time. All flows are
+// kept, and nothing of the tables before stays in memory.
+func TestReloadSizes(t *testing.T) {
+	t.Parallel()
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := harness.WriteConfig(t, harness.SmallTables)
+	d := p.Start("--config", config)
+	l := startLoad(t, n)
+	l.allGoOn()
+	count := times(t)
+	use := watchUse(t, p, d)
+	for i := range count {
+		before := p.Metrics()
+		text := fmt.Sprintf("flow_table: {max_entries: %d}\n", sizes[i%len(sizes)])
+		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		d.Reload()
+		if went := before.Backwards(p.Metrics()); len(went) > 0 {
+			t.Errorf("after reload %d, counters went backwards: %q", i, went)
+		}
+		wantFlows(t, p, l, i)
+		l.goesOn()
+		use.wantTablesGone()
+		if (i+1)%len(sizes) == 0 {
+			use.wantFlat()
+		}
+	}
+	l.report(0, "%d reloads with tables of other sizes (%s)", count, use)
+}
+
+// wantFlows wants a flow of every connection that is open all the time.
+func wantFlows(t *testing.T, p *harness.Product, l *load, reload int) {
+	t.Helper()
+	table := harness.Must1[*flows.Table](t)(flows.Open(p.PinDir))
+	defer table.Close()
+	known := make(map[string]bool)
+	for _, f := range harness.Must1[[]flows.Flow](t)(table.List(flows.Filter{})) {
+		if f.State == flows.StateEstablished {
+			known[net.JoinHostPort(f.Peer, fmt.Sprint(f.PeerPort))] = true
+		}
+	}
+	lost := 0
+	for _, conn := range l.conns {
+		if !known[conn.LocalAddr().String()] {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("after reload %d, %d of %d flows are not in the table", reload, lost, len(l.conns))
+	}
+}
+
+// use is what a daemon takes of the host.
+type use struct {
+	t             *testing.T
+	p             *harness.Product
+	d             *harness.Daemon
+	tables        ebpf.MapID
+	memory, first uint64 // bytes
+	files         int
+}
+
+func watchUse(t *testing.T, p *harness.Product, d *harness.Daemon) *use {
+	t.Helper()
+	u := &use{t: t, p: p, d: d}
+	u.tables = u.tableID()
+	return u
+}
+
+func (u *use) String() string {
+	return fmt.Sprintf("%d MiB, at first %d, %d open files", u.memory>>20, u.first>>20, u.files)
+}
+
+// tableID returns the kernel's number of the largest table.
+func (u *use) tableID() ebpf.MapID {
+	u.t.Helper()
+	path := filepath.Join(u.p.PinDir, "maps", "established")
+	m := harness.Must1[*ebpf.Map](u.t)(ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true}))
+	defer m.Close()
+	id, known := harness.Must1[*ebpf.MapInfo](u.t)(m.Info()).ID()
+	if !known {
+		u.t.Fatal("the kernel gives maps no numbers")
+	}
+	return id
+}
+
+// wantTablesGone wants the kernel to have freed the table of before.
+func (u *use) wantTablesGone() {
+	u.t.Helper()
+	now := u.tableID()
+	if now == u.tables {
+		u.t.Error("the table is the one of before")
+	}
+	harness.Eventually(u.t, "the table of before is freed", func() error {
+		m, err := ebpf.NewMapFromID(u.tables)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return errors.Join(fmt.Errorf("map %d is still there", u.tables), err, m.Close())
+	})
+	u.tables = now
+}
+
+// wantFlat compares what the daemon takes with what it took when it was called
+// first, at the same size of the tables.
+func (u *use) wantFlat() {
+	u.t.Helper()
+	files := len(harness.Must1[[]os.DirEntry](u.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", u.d.PID()))))
+	u.memory = u.d.Memory("VmRSS")
+	if u.first == 0 {
+		u.first, u.files = u.memory, files
+	}
+	if files > u.files {
+		u.t.Errorf("%d files are open, at first %d", files, u.files)
+	}
+	if u.memory > u.first*3/2 {
+		u.t.Errorf("the daemon takes %d bytes, at first %d", u.memory, u.first)
+	}
+}
