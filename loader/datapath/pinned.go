@@ -150,8 +150,14 @@ func pinProgram(program *ebpf.Program, path string) error {
 	return nil
 }
 
-// Commit forgets what Pin took the place of.
-func (d *Datapath) Commit() error { return d.dir.RemoveAtOnce(oldMapsDir) }
+// Commit forgets what Pin took the place of, so that the kernel can free it.
+func (d *Datapath) Commit() error {
+	errs := []error{d.dir.RemoveAtOnce(oldMapsDir), d.earlier.Close()}
+	closeAll(d.replaced)
+	d.earlier = nil
+	clear(d.replaced)
+	return errors.Join(errs...)
+}
 
 // Unpin takes back what Pin did, if it did anything.
 func (d *Datapath) Unpin() error {

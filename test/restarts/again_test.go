@@ -1,6 +1,7 @@
 package restarts
 
 import (
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +42,33 @@ func testAgain(t *testing.T, what string, end func(*harness.Daemon)) {
 		l.goesOn()
 	}
 	wantVersion(t, p, count)
-	l.report(strays, "%d %s, %d upgrades, %d roll-backs", count, what, (count+1)/2, count/2)
+	wantNone(t, l.report(strays, "%d %s, %d upgrades, %d roll-backs", count, what, (count+1)/2, count/2))
+}
+
+// TestReload reads a changed configuration again and again.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := harness.WriteConfig(t, "")
+	d := p.Start("--config", config)
+	l := startLoad(t, n)
+	l.allGoOn()
+	count := times(t)
+	for i := range count {
+		before := p.Metrics()
+		text := []string{
+			"follow: latest\n", "exclude: [192.0.2.0/24]\n", "mode: nonsense\n",
+			"interfaces: [{name: 'eth*'}]\nprotocols: [tcp]\n", "next_hop: auto\n", "",
+		}[i%6]
+		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		d.Reload()
+		if went := before.Backwards(p.Metrics()); len(went) > 0 {
+			t.Errorf("after reload %d, counters went backwards: %q", i, went)
+		}
+		l.goesOn()
+	}
+	wantNone(t, l.report(0, "%d reloads", count))
 }
 
 // wantVersion wants the daemon to be of the build that was started last.

@@ -174,22 +174,24 @@ func (l *load) wantAstray() {
 	})
 }
 
-// report ends the load and wants it whole: "100 kills, 0 connections broken, 0 stray
-// frames".
-func (l *load) report(strays int, what string, args ...any) {
+// report ends the load and wants it whole, and returns the frames that went astray
+// beside so many that had before: "100 kills, 0 broken, 0 stray frames".
+func (l *load) report(before int, what string, args ...any) (strays []*topology.Frame) {
 	l.t.Helper()
 	l.end()
-	err := l.errors()
-	l.mu.Lock()
-	broken := len(l.broken)
-	l.mu.Unlock()
-	stray := l.strays()[strays:]
+	strays = l.strays()[before:]
 	l.t.Logf("%s under %d connections and %d new ones, %d answers: %d broken, %d stray frames",
-		fmt.Sprintf(what, args...), busy, l.begun.Load(), l.answers.Load(), broken, len(stray))
-	if err != nil {
+		fmt.Sprintf(what, args...), busy, l.begun.Load(), l.answers.Load(), len(l.broken), len(strays))
+	for _, err := range l.broken {
 		l.t.Error(err)
 	}
-	if len(stray) > 0 {
-		l.t.Errorf("by eth0 left %s", harness.Describe(stray))
+	return strays
+}
+
+// wantNone wants that nothing went astray.
+func wantNone(t *testing.T, strays []*topology.Frame) {
+	t.Helper()
+	if len(strays) > 0 {
+		t.Errorf("by eth0 left %s", harness.Describe(strays))
 	}
 }
