@@ -352,46 +352,6 @@ func TestFailedStartRemovesItsDirectory(t *testing.T) {
 	}
 }
 
-func TestFailedTakeoverLeavesTheDatapath(t *testing.T) {
-	for mechanism, options := range mechanisms {
-		t.Run(string(mechanism), func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			b.setRPFilter("eth1", 1)
-			b.start(options).stop()
-			pingB(t, s)
-			before, journal, entry, settings, ids := b.trace(), b.journal(), b.entry(2), b.settings(), b.mapIDs()
-			change := func(o *Options) {
-				if options != nil {
-					options(o)
-				}
-				o.Config.Interfaces = lastHop("eth1")
-				o.Config.Protocols = nil
-				o.Config.ManageRPFilter = false
-			}
-			for taken, steps := 1, 1; taken <= steps; taken++ {
-				steps = b.failAfter(taken, change)
-				for what, diff := range map[string]string{
-					"host":     cmp.Diff(before, b.trace()),
-					"journal":  cmp.Diff(journal, b.journal()),
-					"eth1":     cmp.Diff(entry, b.entry(2)),
-					"settings": cmp.Diff(settings, b.settings()),
-					"maps":     cmp.Diff(ids, b.mapIDs()),
-				} {
-					if diff != "" {
-						t.Errorf("a failure after step %d: %s (-want +got):\n%s", taken, what, diff)
-					}
-				}
-			}
-			pingB(t, s)
-			b.start(change)
-			if got := b.rpFilter("eth1"); got != "1" {
-				t.Errorf("rp_filter of eth1 is %s", got)
-			}
-		})
-	}
-}
-
 func TestDirectoryOfOthersIsRefused(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,12 +63,33 @@ func runDaemon(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	l, err := New(Options{PinDir: dir, Config: config.Default(), Log: log, Version: "daemon"})
+	options := Options{PinDir: dir, Config: config.Default(), Log: log, Version: "daemon"}
+	if steps := os.Getenv(dieVariable); steps != "" {
+		return dieInStart(options, steps)
+	}
+	l, err := New(options)
 	if err != nil {
 		return err
 	}
 	fmt.Println("ready")
 	return errors.Join(l.Run(ctx), l.Close())
+}
+
+// dieVariable tells a daemon after how many steps of its start it is killed.
+const dieVariable = "REPLYPATH_TEST_DIE_AFTER"
+
+// dieInStart returns nil where there are fewer steps.
+func dieInStart(options Options, after string) error {
+	count, err := strconv.Atoi(after)
+	if err != nil {
+		return err
+	}
+	l := newLoader(options)
+	steps := l.steps()
+	if count > len(steps) {
+		return nil
+	}
+	return l.attempt(append(steps[:count:count], func() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }))
 }
 
 // runInNamespace runs this binary once more.

@@ -1,0 +1,242 @@
+package loader
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/topology"
+)
+
+// upgrades are what a start finds that is not of its own making.
+var upgrades = map[string]struct {
+	prepare func(*bed)
+	options func(*Options)
+	says    string // in the log
+}{
+	"the same maps":        {options: func(*Options) {}},
+	"maps of another size": {options: func(o *Options) { o.Config.MaxEntries *= 4 }, says: "a flow table changes its size"},
+	"another layout": {
+		prepare: (*bed).setForeignLayout, options: func(*Options) {},
+		says: "it has another layout, 4294967295 rather than",
+	},
+}
+
+// setForeignLayout makes the pinned maps those of a version that never was.
+func (b *bed) setForeignLayout() {
+	b.Helper()
+	layout, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "maps", "layout"), nil)
+	must(b.T, err)
+	defer layout.Close()
+	must(b.T, layout.Put(onlyKey, ^uint32(0)))
+}
+
+// programIDs tells the attached programs apart, in the order in which they run.
+func (b *bed) programIDs() []string {
+	b.Helper()
+	var ids []string
+	b.inside(func() error {
+		links, err := b.host.Netlink().LinkList()
+		if err != nil {
+			return err
+		}
+		for _, device := range links {
+			of, err := b.programIDsOf(device)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, of...)
+		}
+		return nil
+	})
+	return ids
+}
+
+func (b *bed) programIDsOf(device netlink.Link) (ids []string, err error) {
+	name := device.Attrs().Name
+	for parent, hook := range map[uint32]ebpf.AttachType{
+		netlink.HANDLE_MIN_INGRESS: ebpf.AttachTCXIngress, netlink.HANDLE_MIN_EGRESS: ebpf.AttachTCXEgress,
+	} {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: hook})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range result.Programs {
+			ids = append(ids, fmt.Sprintf("%s %s %d", name, hook, p.ID))
+		}
+		filters, err := b.host.Netlink().FilterList(device, parent)
+		if err != nil {
+			continue // there is no clsact qdisc
+		}
+		for _, f := range filters {
+			if f, ok := f.(*netlink.BpfFilter); ok {
+				ids = append(ids, fmt.Sprintf("%s filter %x %d", name, parent, f.Id))
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// A start that fails after any of its steps leaves the datapath that was there as it
+// was, programs included, whatever had to be replaced.
+func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
+	for what, upgrade := range upgrades {
+		for mechanism, options := range mechanisms {
+			t.Run(what+"/"+string(mechanism), func(t *testing.T) {
+				s := newS1(t, topology.S1Options{})
+				b := newBed(t, s.B.Host)
+				b.setRPFilter("eth1", 1)
+				b.start(options).stop()
+				pingB(t, s)
+				before, journal, entry, settings, ids := b.trace(), b.journal(), b.entry(2), b.settings(), b.mapIDs()
+				programs := b.programIDs()
+				if upgrade.prepare != nil {
+					upgrade.prepare(b)
+				}
+				change := func(o *Options) {
+					if options != nil {
+						options(o)
+					}
+					upgrade.options(o)
+					o.Config.Interfaces = lastHop("eth1")
+					o.Config.Protocols = nil
+					o.Config.ManageRPFilter = false
+				}
+				failures := 0
+				for taken, steps := 1, 1; taken <= steps; taken++ {
+					steps = b.failAfter(taken, change)
+					failures++
+					for what, diff := range map[string]string{
+						"host":     cmp.Diff(before, b.trace()),
+						"programs": cmp.Diff(programs, b.programIDs()),
+						"journal":  cmp.Diff(journal, b.journal()),
+						"eth1":     cmp.Diff(entry, b.entry(2)),
+						"settings": cmp.Diff(settings, b.settings()),
+						"maps":     cmp.Diff(ids, b.mapIDs()),
+					} {
+						if diff != "" {
+							t.Errorf("a failure after step %d: %s (-want +got):\n%s", taken, what, diff)
+						}
+					}
+					pingB(t, s)
+				}
+				b.start(change)
+				if got := b.rpFilter("eth1"); got != "1" {
+					t.Errorf("rp_filter of eth1 is %s", got)
+				}
+				if b.log.count(upgrade.says) == 0 {
+					t.Errorf("the log does not say %q", upgrade.says)
+				}
+				t.Logf("%d failures, 0 differences", failures)
+			})
+		}
+	}
+}
+
+// Counters are of all versions: they go on where the maps of flows are replaced.
+func TestCountersOutliveALayout(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	pingB(t, s)
+	before := admissions(r)
+	r.stop()
+	b.setForeignLayout()
+	b.opened = nil
+	r = b.start(nil)
+	if after := admissions(r); after < before || before == 0 {
+		t.Errorf("%d admissions, before %d", after, before)
+	}
+	pingB(t, s)
+}
+
+// admissions returns how many flows were recorded.
+func admissions(r *running) (sum uint64) {
+	for _, table := range r.counters().Tables {
+		sum += table.Admissions
+	}
+	return sum
+}
+
+// killedAfter lets a process be killed after so many steps of its start, and tells
+// whether it got that far.
+func (b *bed) killedAfter(steps int) bool {
+	b.Helper()
+	c := b.host.Command(b.Context(), "/proc/self/exe")
+	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, fmt.Sprintf("%s=%d", dieVariable, steps))
+	c.Stdout, c.Stderr = b.log, b.log
+	err := c.Run()
+	if err == nil {
+		return false
+	}
+	if c.ProcessState.Exited() {
+		b.Fatalf("it was not killed after %d steps: %v", steps, err)
+	}
+	return true
+}
+
+// A process that is killed after any step of its start leaves nothing that detach does
+// not take away: on a host without anything, in the place of an earlier datapath with
+// tables of another size, and of one with another layout.
+func TestKilledStartIsDetached(t *testing.T) {
+	for what, prepare := range map[string]func(*bed){
+		"nothing there":   func(*bed) {},
+		"another size":    func(b *bed) { b.start(nil).stop() },
+		"another layout":  func(b *bed) { b.start(nil).stop(); b.setForeignLayout() },
+		"another's trial": func(b *bed) { b.start(nil).stop(); b.start(onTrial).stop() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			b.setRPFilter("eth1", 1)
+			before := b.trace()
+			kills := 0
+			for ; ; kills++ {
+				prepare(b)
+				if !b.killedAfter(kills) {
+					break
+				}
+				b.detach()
+				if diff := cmp.Diff(before, b.trace()); diff != "" {
+					t.Errorf("killed after step %d, then detached (-want +got):\n%s", kills, diff)
+				}
+				if _, err := os.Stat(b.dir); err == nil {
+					t.Errorf("killed after step %d, then detached: the pin directory is left", kills)
+				}
+			}
+			t.Logf("%d kills, 0 differences", kills)
+		})
+	}
+}
+
+func onTrial(o *Options) { o.Trial = time.Hour }
+
+// Whoever starts after a process that was killed in the middle of an upgrade finds all
+// maps of one layout.
+func TestStartAfterAKilledUpgrade(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	for kills := 0; ; kills++ {
+		b.start(nil).stop()
+		pingB(t, s)
+		b.setForeignLayout()
+		if !b.killedAfter(kills) {
+			t.Logf("%d kills", kills)
+			return
+		}
+		b.start(nil).stop()
+		pingB(t, s)
+		if left, err := filepath.Glob(filepath.Join(b.dir, "maps-*")); err != nil || len(left) > 0 {
+			t.Errorf("left after kill %d: %v, %v", kills, left, err)
+		}
+	}
+}
