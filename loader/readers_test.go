@@ -90,7 +90,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 func TestWritersExcludeEachOther(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
-	const rounds, writers = 100, 8
+	const rounds, writers = 20, 8
 	for range rounds {
 		var owners, refused atomic.Int64
 		var all sync.WaitGroup
