@@ -226,6 +226,7 @@ func egress(via nic, frame []byte) run {
 // Verdicts of <linux/pkt_cls.h>.
 const (
 	pass     = -1
+	shot     = 2
 	redirect = 7
 )
 
@@ -309,6 +310,10 @@ func (b *bed) program(name string) *ebpf.Program {
 		return b.ReplypathEgress
 	case bpf.DatapathProgReplypathIngressL3:
 		return b.ReplypathIngressL3
+	case bpf.DatapathProgReplypathFallback:
+		return b.ReplypathFallback
+	case bpf.DatapathProgReplypathHeld:
+		return b.ReplypathHeld
 	default:
 		return b.ReplypathEgressL3
 	}

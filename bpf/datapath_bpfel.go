@@ -63,7 +63,9 @@ const (
 	DatapathEventEVENT_SOURCE_REPAIRED_V4           DatapathEvent = 38
 	DatapathEventEVENT_SOURCE_REPAIRED_V6           DatapathEvent = 39
 	DatapathEventEVENT_IGNORED_NO_SOCKET            DatapathEvent = 40
-	DatapathEventEVENT_END                          DatapathEvent = 41
+	DatapathEventEVENT_FALLBACK_DROPPED_V4          DatapathEvent = 41
+	DatapathEventEVENT_FALLBACK_DROPPED_V6          DatapathEvent = 42
+	DatapathEventEVENT_END                          DatapathEvent = 43
 )
 
 type DatapathExclusion struct {
@@ -469,7 +471,7 @@ type DatapathTraceRequest struct {
 type DatapathTraceSlot struct {
 	_         structs.HostLayout
 	Lost      uint64
-	Before    [41]uint64
+	Before    [43]uint64
 	Sequence  uint32
 	KernelMac [6]uint8
 	Outcome   uint8
@@ -513,6 +515,7 @@ const (
 	DatapathMapGrace                = "grace"
 	DatapathMapHalfOpen             = "half_open"
 	DatapathMapHandovers            = "handovers"
+	DatapathMapHeldGateways         = "held_gateways"
 	DatapathMapInterfaces           = "interfaces"
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
@@ -532,7 +535,9 @@ const (
 	DatapathProgReplypathClock      = "replypath_clock"
 	DatapathProgReplypathEgress     = "replypath_egress"
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
+	DatapathProgReplypathFallback   = "replypath_fallback"
 	DatapathProgReplypathForget     = "replypath_forget"
+	DatapathProgReplypathHeld       = "replypath_held"
 	DatapathProgReplypathIngress    = "replypath_ingress"
 	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
 	DatapathProgReplypathSend       = "replypath_send"
@@ -612,7 +617,9 @@ type DatapathProgramSpecs struct {
 	ReplypathClock     *ebpf.ProgramSpec `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.ProgramSpec `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
+	ReplypathFallback  *ebpf.ProgramSpec `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.ProgramSpec `ebpf:"replypath_forget"`
+	ReplypathHeld      *ebpf.ProgramSpec `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.ProgramSpec `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.ProgramSpec `ebpf:"replypath_ingress_l3"`
 	ReplypathSend      *ebpf.ProgramSpec `ebpf:"replypath_send"`
@@ -638,6 +645,7 @@ type DatapathMapSpecs struct {
 	Grace          *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
 	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
+	HeldGateways   *ebpf.MapSpec `ebpf:"held_gateways"`
 	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
 	Managed        *ebpf.MapSpec `ebpf:"managed"`
 	Marks          *ebpf.MapSpec `ebpf:"marks"`
@@ -723,6 +731,7 @@ type DatapathMaps struct {
 	Grace          *ebpf.Map `ebpf:"grace"`
 	HalfOpen       *ebpf.Map `ebpf:"half_open"`
 	Handovers      *ebpf.Map `ebpf:"handovers"`
+	HeldGateways   *ebpf.Map `ebpf:"held_gateways"`
 	Interfaces     *ebpf.Map `ebpf:"interfaces"`
 	Managed        *ebpf.Map `ebpf:"managed"`
 	Marks          *ebpf.Map `ebpf:"marks"`
@@ -757,6 +766,7 @@ func (m *DatapathMaps) Close() error {
 		m.Grace,
 		m.HalfOpen,
 		m.Handovers,
+		m.HeldGateways,
 		m.Interfaces,
 		m.Managed,
 		m.Marks,
@@ -816,7 +826,9 @@ type DatapathPrograms struct {
 	ReplypathClock     *ebpf.Program `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.Program `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
+	ReplypathFallback  *ebpf.Program `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.Program `ebpf:"replypath_forget"`
+	ReplypathHeld      *ebpf.Program `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.Program `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.Program `ebpf:"replypath_ingress_l3"`
 	ReplypathSend      *ebpf.Program `ebpf:"replypath_send"`
@@ -829,7 +841,9 @@ func (p *DatapathPrograms) Close() error {
 		p.ReplypathClock,
 		p.ReplypathEgress,
 		p.ReplypathEgressL3,
+		p.ReplypathFallback,
 		p.ReplypathForget,
+		p.ReplypathHeld,
 		p.ReplypathIngress,
 		p.ReplypathIngressL3,
 		p.ReplypathSend,

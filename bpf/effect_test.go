@@ -16,6 +16,7 @@ import (
 // packet that passes as it is and leaves no trace.
 type effect struct {
 	redirect bool
+	drop     bool
 	frame    []byte // nil: as it was
 	events   events
 	pairs    pairs
@@ -49,8 +50,11 @@ func (b *bed) compare(r run, want effect, got outcome) {
 		}
 	}(b.t.Failed())
 	wantVerdict := int32(pass)
-	if want.redirect {
+	switch {
+	case want.redirect:
 		wantVerdict = redirect
+	case want.drop:
+		wantVerdict = shot
 	}
 	if got.verdict != wantVerdict {
 		b.t.Errorf("verdict %d, want %d", got.verdict, wantVerdict)

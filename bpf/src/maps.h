@@ -167,6 +167,18 @@ struct {
 	__type(value, __u32); /* index into `gateways` */
 } gateway_macs SEC(".maps");
 
+/*
+ * Silent gateways whose neighbour entries are held, to the tick until which that
+ * is believed: see unreachable.h.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_GATEWAYS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct gateway_mac);
+	__type(value, __u32);
+} held_gateways SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, MAX_OWN_ADDRESSES);

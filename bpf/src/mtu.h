@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include "compose.h"
 #include "deaf.h"
 #include "headers.h"
 #include "next_hop.h"
@@ -241,24 +242,7 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 #define ICMP_FRAGMENTATION_NEEDED 4
 #define ICMPV6_TOO_BIG 2 /* RFC 4443, 3.2 */
 
-#define DONT_FRAGMENT 0x4000
 #define HOP_LIMIT 64
-#define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
-
-/* The sum of 16-bit words, folded (RFC 1071). */
-static __always_inline __be16 fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
-
-static __always_inline __u64 sum(void *bytes, __u32 size, __u64 seed)
-{
-	return bpf_csum_diff(NULL, 0, bytes, size, seed);
-}
 
 /*
  * Whose address the error comes from: the flow's gateway, which is the router that
@@ -282,21 +266,13 @@ static __always_inline void write_v4(struct size_error *error, __u32 gateway,
 	const struct gateway *source = error_source(gateway, target->ifindex, true);
 	const struct iphdr *quoted = (const struct iphdr *)error->quote;
 
-	*(__u8 *)ip = 0x45; /* see ip_version() */
-	ip->tos = CONTROL_TRAFFIC;
-	ip->tot_len = bpf_htons(sizeof(*ip) + sizeof(*error) - sizeof(error->ip));
-	ip->id = 0;
-	ip->frag_off = bpf_htons(DONT_FRAGMENT);
-	ip->ttl = HOP_LIMIT;
-	ip->protocol = IPPROTO_ICMP;
-	ip->check = 0;
-	ip->saddr = source ? ((const __be32 *)source->address)[3] : quoted->daddr;
-	ip->daddr = quoted->saddr;
-	ip->check = fold(sum(ip, sizeof(*ip), 0));
+	__u32 length = sizeof(*error) - sizeof(error->ip);
 
+	compose_v4(ip, source ? ((const __be32 *)source->address)[3] : quoted->daddr, quoted->saddr,
+		   IPPROTO_ICMP, length, HOP_LIMIT);
 	error->type = ICMP_UNREACHABLE;
 	error->code = ICMP_FRAGMENTATION_NEEDED;
-	error->checksum = fold(sum(&error->type, sizeof(*error) - sizeof(error->ip), 0));
+	error->checksum = fold(sum(&error->type, length, 0));
 }
 
 static __always_inline void write_v6(struct size_error *error, __u32 gateway,
@@ -307,20 +283,11 @@ static __always_inline void write_v6(struct size_error *error, __u32 gateway,
 	struct ipv6hdr *ip = (struct ipv6hdr *)error->ip;
 	__u32 length = sizeof(*error) - sizeof(error->ip);
 
-	*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
-	ip->payload_len = bpf_htons(length);
-	ip->nexthdr = IPPROTO_ICMPV6;
-	ip->hop_limit = HOP_LIMIT;
-	__builtin_memcpy(&ip->saddr, source ? (const void *)source->address : &quoted->daddr,
-			 sizeof(ip->saddr));
-	ip->daddr = quoted->saddr;
-
+	compose_v6(ip, source ? (const void *)source->address : &quoted->daddr, &quoted->saddr,
+		   IPPROTO_ICMPV6, length, HOP_LIMIT);
 	error->type = ICMPV6_TOO_BIG;
 	error->code = 0;
-	/* With the pseudo-header of RFC 8200, 8.1. */
-	error->checksum = fold(sum(&error->type, length,
-				   sum(&ip->saddr, 2 * sizeof(ip->saddr),
-				       bpf_htonl(length) + (__u64)bpf_htonl(IPPROTO_ICMPV6))));
+	error->checksum = fold(sum(&error->type, length, pseudo_header_v6(ip, IPPROTO_ICMPV6, length)));
 }
 
 /*

@@ -6,6 +6,7 @@
 #include "egress.h"
 #include "ingress.h"
 #include "source.h"
+#include "unreachable.h"
 
 SEC("tc")
 int replypath_ingress(struct __sk_buff *skb)
@@ -37,6 +38,23 @@ SEC("tc")
 int replypath_send(struct __sk_buff *skb)
 {
 	return write_and_redirect(skb);
+}
+
+/*
+ * After replypath_egress at the device of the fallback route, which leads
+ * nowhere: what was not moved to its flow's interface ends here.
+ */
+SEC("tc")
+int replypath_fallback(struct __sk_buff *skb)
+{
+	return end_of_fallback(skb);
+}
+
+/* After replypath_egress, where the neighbour entry of a silent gateway is held. */
+SEC("tc")
+int replypath_held(struct __sk_buff *skb)
+{
+	return refuse_behind_held(skb);
 }
 
 /*

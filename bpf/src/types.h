@@ -323,6 +323,9 @@ enum event {
 	EVENT_SOURCE_REPAIRED_V4 = EVENT_MOVED + CLASS_END,
 	EVENT_SOURCE_REPAIRED_V6,
 	EVENT_IGNORED_NO_SOCKET, /* another that starts no flow: a segment that nobody here takes */
+	/* What ended at the device of the fallback route. */
+	EVENT_FALLBACK_DROPPED_V4,
+	EVENT_FALLBACK_DROPPED_V6,
 	EVENT_END,
 };
 
