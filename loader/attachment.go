@@ -115,7 +115,7 @@ func (l *Loader) tendLosses(now time.Time) (due bool) {
 			due = err == nil && !complete && s.repairs.AllowN(now, 1) || due
 		}
 	}
-	return due
+	return l.hasLostFallback(now) || due
 }
 
 // verify looks whether the programs are still where they were put; attachAll
@@ -159,10 +159,16 @@ func (l *Loader) detachStrays() error {
 	}
 	var errs []error
 	for _, index := range pinned {
-		if l.life(index) == nil {
+		if l.life(index) == nil && !l.isFallback(index) {
 			target := attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}
 			errs = append(errs, l.attacher.Detach(target))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isFallback tells whether an earlier process knew the device of the fallback routes
+// by this index.
+func (l *Loader) isFallback(index int) bool {
+	return l.state.Fallback != nil && l.state.Fallback.Index == index
 }

@@ -56,6 +56,8 @@ func (c *Counters) setEvents(events []uint64) {
 	c.Uncounted = events[bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER]
 	c.SourceRepairs4 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4]
 	c.SourceRepairs6 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6]
+	c.FallbackDropped4 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4]
+	c.FallbackDropped6 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6]
 	c.Moves = make(map[string]uint64, len(protocolNames))
 	for class, name := range protocolNames {
 		c.Moves[name] = events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -29,6 +31,11 @@ type Counters struct {
 	// SourceRepairs4 and 6 count the UDP answers that were given the address that
 	// had been asked.
 	SourceRepairs4, SourceRepairs6 uint64
+
+	// FallbackActive4 and 6 tell that a family has no usable default route but the
+	// fallback route; FallbackDropped4 and 6 count what ended there.
+	FallbackActive4, FallbackActive6   bool
+	FallbackDropped4, FallbackDropped6 uint64
 
 	Interfaces    []InterfaceState // those that are managed now, by index
 	Gateways      []GatewayState   // by interface and address
@@ -123,6 +130,9 @@ func (l *Loader) describe() (*Counters, error) {
 		Gateways:      l.gatewayStates(),
 		RPFilterDrops: rpFilterDrops(),
 		Repairs:       maps.Clone(l.state.Repairs),
+
+		FallbackActive4: l.isFallbackActive(unix.AF_INET),
+		FallbackActive6: l.isFallbackActive(unix.AF_INET6),
 	}
 	for _, f := range l.state.Features {
 		c.Features = append(c.Features, Feature(f))
@@ -152,7 +162,7 @@ func (l *Loader) gatewayStates() []GatewayState {
 	for _, key := range slices.SortedFunc(maps.Keys(l.gateways), compareGateways) {
 		states = append(states, GatewayState{
 			Interface: l.nameOf(key.device), Address: key.address,
-			Reachable: nexthop.Usable(l.gateways[key].State),
+			Reachable: nexthop.Usable(l.gateways[key].State) && !l.gateways[key].held,
 		})
 	}
 	return states

@@ -29,9 +29,10 @@ type DetachOptions struct {
 }
 
 // Detach takes away everything that was ever put on this host by way of the pin
-// directory: programs, pins, the qdiscs that were added, and the changes of
-// sysctls that still hold, those of `replypath doctor --fix` included. It returns
-// what it did, one line each, and goes on after errors.
+// directory: programs, pins, the device of the fallback routes, the qdiscs that
+// were added, and the changes of sysctls that still hold, those of `replypath
+// doctor --fix` included. It returns what it did, one line each, and goes on after
+// errors.
 //
 // It needs no complete journal and may be repeated. Where nothing is pinned, it
 // looks for filters that were left without their pins only. While a process owns the directory the error matches ErrOwned,
@@ -72,7 +73,7 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 		return nil, err
 	}
 	defer d.netlink.Close()
-	err = d.programs()
+	err = errors.Join(d.fallbackDevice(), d.programs())
 	if len(d.removed) > 0 {
 		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
 	}
@@ -122,7 +123,7 @@ func (d *detacher) run() error {
 		return errors.Join(err, d.dir.Close())
 	}
 	defer d.netlink.Close()
-	err := errors.Join(d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
+	err := errors.Join(d.fallbackDevice(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())
@@ -170,7 +171,7 @@ func (d *detacher) programs() error {
 
 func (d *detacher) program(target attach.Interface) error {
 	var attached []string
-	for _, direction := range attach.Directions {
+	for _, direction := range attach.Places {
 		mechanism, present, err := d.attacher.Attached(target, direction)
 		if err != nil {
 			return err

@@ -148,6 +148,5 @@ func (k kernel) features() []pins.FeatureRecord {
 		checkMTU,
 		kernelSKB,
 		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
-		{Name: "fallback_route", Effect: "not in this version: without a default route there are no replies to correct"},
 	}
 }

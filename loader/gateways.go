@@ -41,8 +41,11 @@ type gateway struct {
 	// neighbour entry, which the kernel throws away when it has not been used
 	// for long, until the gateway fails to answer.
 	mac       net.HardwareAddr
-	asked     time.Time // when the kernel was last told to resolve it
-	resolveAt time.Time // zero: nothing to be done
+	last      net.HardwareAddr // that it had last, whether or not it has failed since
+	only      bool             // it is the only next hop of a family's default routes
+	held      bool             // it is silent, and its neighbour entry kept usable: see hold.go
+	asked     time.Time        // when the kernel was last told to resolve it
+	resolveAt time.Time        // zero: nothing to be done
 }
 
 func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
@@ -52,42 +55,55 @@ func compareGateways(a, b gatewayKey) int {
 }
 
 // trackGateways makes what was found the known gateways.
-func (l *Loader) trackGateways(found []nexthop.Gateway) error {
+func (l *Loader) trackGateways(found *nexthop.Routers) error {
 	var errs []error
 	present := make(map[gatewayKey]bool)
-	for _, seen := range found {
+	only := onlyGateways(found.Defaults)
+	for _, seen := range found.Gateways {
 		key := keyOf(&seen)
 		present[key] = true
 		if l.gateways[key] == nil {
-			id, err := l.identifyGateway(key)
+			record, err := l.identifyGateway(key)
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
-			l.gateways[key] = &gateway{id: id}
+			l.gateways[key] = &gateway{id: record.ID}
+			l.gateways[key].recall(record)
 		}
+		l.gateways[key].only = only[key]
 		l.observe(l.gateways[key], seen)
 	}
-	for key := range l.gateways {
+	for key, g := range l.gateways {
 		if !present[key] {
+			l.letGo(g)
 			delete(l.gateways, key)
 		}
 	}
-	for i := range l.state.Gateways {
-		r := &l.state.Gateways[i]
-		address, err := netip.ParseAddr(r.Address)
-		r.Gone = err != nil || !present[gatewayKey{r.Interface, address}]
-	}
+	l.recordGateways()
 	return errors.Join(errs...)
 }
 
-// identifyGateway returns the id of a gateway, which it may have had before.
-func (l *Loader) identifyGateway(key gatewayKey) (uint16, error) {
+// recordGateways writes down what a later process, and the status, want to know.
+func (l *Loader) recordGateways() {
+	for i := range l.state.Gateways {
+		r := &l.state.Gateways[i]
+		address, err := netip.ParseAddr(r.Address)
+		g := l.gateways[gatewayKey{r.Interface, address}]
+		r.Gone = err != nil || g == nil
+		if !r.Gone {
+			r.Held, r.MAC = g.held, g.last.String()
+		}
+	}
+}
+
+// identifyGateway returns the record of a gateway, whose id it may have had before.
+func (l *Loader) identifyGateway(key gatewayKey) (*pins.GatewayRecord, error) {
 	address := key.address.String()
 	last := uint16(0)
-	for _, r := range l.state.Gateways {
+	for i, r := range l.state.Gateways {
 		if r.Interface == key.device && r.Address == address {
-			return r.ID, nil
+			return &l.state.Gateways[i], nil
 		}
 		last = max(last, r.ID)
 	}
@@ -95,31 +111,33 @@ func (l *Loader) identifyGateway(key gatewayKey) (uint16, error) {
 	if uint32(id) >= l.tables.gateways.table.MaxEntries() {
 		oldest := slices.IndexFunc(l.state.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
 		if oldest < 0 {
-			return 0, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)
+			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)
 		}
 		id = l.state.Gateways[oldest].ID
 		l.state.Gateways = slices.Delete(l.state.Gateways, oldest, oldest+1)
 	}
 	l.state.Gateways = append(l.state.Gateways, pins.GatewayRecord{ID: id, Interface: key.device, Address: address})
-	return id, nil
+	return &l.state.Gateways[len(l.state.Gateways)-1], nil
 }
 
 // observe notes what the kernel says of a gateway now.
 func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	before := g.Gateway
 	g.Gateway = seen
-	switch {
-	case seen.MAC != nil:
+	if seen.MAC != nil {
 		l.logMAC(g, seen.MAC)
-		g.mac = seen.MAC
-	case seen.State == nexthop.StateFailed:
+		g.mac, g.last = seen.MAC, seen.MAC
+	}
+	l.tendHold(g)
+	hasFailed := seen.State == nexthop.StateFailed && !g.held
+	if hasFailed {
 		if before.State != nexthop.StateFailed {
 			l.log.Warn("gateway does not answer", "interface", l.nameOf(g.Interface), "gateway", g.Address)
 		}
 		g.mac = nil
 	}
 	switch {
-	case before.State != seen.State && seen.State == nexthop.StateFailed:
+	case hasFailed && before.State != seen.State:
 		// At once: the kernel may have asked in vain with the address of another
 		// NIC, that of the packet that waited for the answer.
 		g.resolveAt = later(time.Now(), g.asked.Add(resolveFailed))
@@ -149,11 +167,15 @@ func (l *Loader) nameOf(index int) string {
 // just got into its state. While the entry is valid and fresh the kernel does
 // nothing; on a NIC that only receives it would stay cold for ever.
 func (g *gateway) schedule(now time.Time) {
-	switch g.State {
-	case nexthop.StateStale, nexthop.StateNone:
+	switch {
+	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
-	case nexthop.StateFailed, nexthop.StateIncomplete:
+	case g.held: // the kernel asks already
+		g.resolveAt = now.Add(tellEvery)
+	case g.State == nexthop.StateFailed, g.State == nexthop.StateIncomplete:
 		g.resolveAt = later(now, g.asked.Add(resolveAgain))
+	case g.State == nexthop.StateReachable && g.only:
+		g.resolveAt = now.Add(probeEvery)
 	default:
 		g.resolveAt = time.Time{}
 	}
@@ -174,7 +196,12 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 		return false, nil
 	}
 	seen.IPv4, seen.IPv6 = g.IPv4, g.IPv6
+	held := g.held
 	l.observe(g, seen)
+	if held != g.held {
+		l.recordGateways()
+		return true, errors.Join(l.writeGateways(), l.save())
+	}
 	return true, l.writeGateways()
 }
 
@@ -184,25 +211,37 @@ func (l *Loader) resolveDue(now time.Time) {
 		if g.resolveAt.IsZero() || g.resolveAt.After(now) {
 			continue
 		}
-		g.asked, g.resolveAt = now, now.Add(resolveAgain)
-		if s := l.served[g.Interface]; s == nil || !s.Up {
-			continue
-		}
 		// What has just gone away is seen by the next reconciliation.
-		err := g.resolve(l.netlink)
+		err := l.resolve(g, now)
 		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 			l.log.Debug("gateway cannot be resolved", "interface", l.nameOf(g.Interface), "error", err)
 		}
 	}
 }
 
+func (l *Loader) resolve(g *gateway, now time.Time) error {
+	if g.held {
+		g.resolveAt = now.Add(tellEvery)
+		return l.tellHeld(g)
+	}
+	g.asked, g.resolveAt = now, now.Add(resolveAgain)
+	if s := l.served[g.Interface]; s == nil || !s.Up {
+		return nil
+	}
+	return g.resolve(l.netlink)
+}
+
 // resolve has the kernel find out the MAC. Where somebody deleted the entry, the
 // last one known is put back, to be checked when it is used: until it is there, a
 // reply would have the kernel ask with the reply's source, which is another NIC's
-// and which strict routers do not answer.
+// and which strict routers do not answer. One that the kernel believes in is asked
+// all the same.
 func (g *gateway) resolve(nl *netlink.Handle) error {
-	if g.State == nexthop.StateNone && g.mac != nil {
+	switch {
+	case g.State == nexthop.StateNone && g.mac != nil:
 		return nexthop.PutBack(nl, g.Gateway, g.mac)
+	case g.State == nexthop.StateReachable && g.mac != nil:
+		return nexthop.Probe(nl, g.Gateway, g.mac)
 	}
 	return nexthop.Resolve(nl, g.Gateway)
 }

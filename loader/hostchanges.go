@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"replypath/loader/attach"
 	"replypath/loader/hostsettings"
@@ -14,6 +15,7 @@ import (
 // Objects of host repairs, as the metrics name them.
 const (
 	repairProgram = "program"
+	repairRoute   = "route"
 	repairSysctl  = "sysctl"
 )
 
@@ -32,96 +34,109 @@ func changeOf(r pins.SysctlRecord) hostsettings.Change {
 // it back where that is not wanted any more.
 func (l *Loader) tendRPFilter() error {
 	if !l.config.ManageRPFilter {
-		return l.restoreRPFilter()
+		return l.restoreSysctls(func(r pins.SysctlRecord) bool { return settingOf(r).leaf == "rp_filter" })
 	}
 	var errs []error
 	for _, s := range l.inOrder() {
-		errs = append(errs, l.loosenRPFilter(s))
+		change, err := hostsettings.PlanRPFilter(s.Name)
+		made, err := l.keepSysctl(change, err)
+		errs = append(errs, err)
+		if made {
+			l.log.Info("strict rp_filter made loose", "interface", s.Name, "before", change.Before, "undo", change.Undo())
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// restoreRPFilter puts back what an earlier configuration asked for.
-func (l *Loader) restoreRPFilter() error {
-	if l.starting() {
-		l.deferred = l.deferred || len(l.state.Sysctls) > 0
-		return nil
-	}
-	var errs []error
-	for _, r := range slices.Clone(l.state.Sysctls) {
-		errs = append(errs, l.dropSysctls(r.Interface, false))
-	}
-	return errors.Join(errs...)
-}
-
-// loosenRPFilter writes down what it is about to do: should the process end in
-// between, detach still knows the value from before.
-func (l *Loader) loosenRPFilter(s *served) error {
-	change, err := hostsettings.PlanRPFilter(s.Name)
+// keepSysctl makes a planned change; true the first time. It writes down what it is
+// about to do: should the process end in between, detach still knows the value from
+// before. An interface that has just gone, or without the family, is no error.
+func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, _ error) {
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it has just gone, or IPv4 is off
+		return false, nil
 	}
 	if change == nil || err != nil {
-		return err
+		return false, err
 	}
-	if l.sysctl(change.Interface) != nil {
-		return l.loosenAgain(s, *change)
-	}
-	l.state.Sysctls = append(l.state.Sysctls, pins.SysctlRecord{
+	record := pins.SysctlRecord{
 		Interface: change.Interface, Key: change.Key, Before: change.Before, After: change.After,
-	})
+	}
+	what := settingOf(record)
+	isIt := func(r pins.SysctlRecord) bool { return settingOf(r) == what }
+	if slices.ContainsFunc(l.state.Sysctls, isIt) {
+		return false, l.repairSysctl(what, change)
+	}
+	l.state.Sysctls = append(l.state.Sysctls, record)
 	if err := l.save(); err != nil {
-		return err
+		return false, err
 	}
-	l.rollback.add(func() error { return l.dropSysctls(change.Interface, false) })
-	if err := change.Make(); err != nil {
-		return err
-	}
-	l.log.Info("strict rp_filter made loose", "interface", s.Name, "before", change.Before,
-		"undo", change.Undo())
-	return nil
+	l.rollback.add(func() error { return l.dropSysctls(isIt, false) })
+	return true, change.Make()
 }
 
-// loosenAgain repairs what somebody else has set back, as often as the allowance
+// repairSysctl repairs what somebody else has set back, as often as the allowance
 // lets it. What we found first stays what detach restores.
-func (l *Loader) loosenAgain(s *served, change hostsettings.Change) error {
-	if !s.loosening.Allow() {
+func (l *Loader) repairSysctl(what sysctl, change *hostsettings.Change) error {
+	if l.allowed[what] == nil {
+		l.allowed[what] = newAllowance()
+	}
+	if !l.allowed[what].Allow() {
 		return nil
 	}
 	if err := change.Make(); err != nil {
 		return err
 	}
 	l.countRepair(repairSysctl)
-	l.log.Warn("rp_filter had been made strict again, made loose", "interface", s.Name)
+	l.log.Warn("a sysctl had been set back, changed again", "sysctl", change.Key, "value", change.After)
 	return nil
 }
 
-func (l *Loader) sysctl(device int) *pins.SysctlRecord {
-	i := slices.IndexFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool { return r.Interface == device })
-	if i < 0 {
-		return nil
-	}
-	return &l.state.Sysctls[i]
+// sysctl is a setting of an interface, whatever its name is now; of index 0, of
+// none.
+type sysctl struct {
+	device       int
+	family, leaf string
 }
 
-// dropSysctls puts back what was changed for an interface, and forgets it. Those
-// of a gone interface went with it: its index may be another's by now.
-func (l *Loader) dropSysctls(device int, gone bool) error {
-	r := l.sysctl(device)
-	if r == nil {
+func settingOf(r pins.SysctlRecord) sysctl {
+	elements := strings.Split(r.Key, ".") // net, ipv4, conf, eth1, rp_filter: a name has no dots here
+	return sysctl{r.Interface, elements[1], elements[len(elements)-1]}
+}
+
+// restoreSysctls puts back what an earlier configuration, or state of the host,
+// asked for. A start that may still fail leaves that for later.
+func (l *Loader) restoreSysctls(which func(pins.SysctlRecord) bool) error {
+	if l.starting() {
+		l.deferred = l.deferred || slices.ContainsFunc(l.state.Sysctls, which)
 		return nil
 	}
-	if !gone {
-		restored, err := hostsettings.Restore(changeOf(*r))
-		if err != nil {
-			return err
+	return l.dropSysctls(which, false)
+}
+
+// dropSysctls puts changed sysctls back, and forgets them. Those of a gone
+// interface went with it: its index may be another's by now.
+func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool, gone bool) error {
+	var errs []error
+	l.state.Sysctls = slices.DeleteFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool {
+		if !which(r) {
+			return false
 		}
+		if gone {
+			return true
+		}
+		restored, err := hostsettings.Restore(changeOf(r))
 		if restored {
 			l.log.Info("sysctl restored", "sysctl", r.Key, "value", r.Before)
 		}
-	}
-	l.state.Sysctls = slices.DeleteFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool { return r.Interface == device })
-	return nil
+		errs = append(errs, err)
+		return err == nil
+	})
+	return errors.Join(errs...)
+}
+
+// ofInterface picks the records of one interface.
+func ofInterface(device int) func(pins.SysctlRecord) bool {
+	return func(r pins.SysctlRecord) bool { return r.Interface == device }
 }
 
 // expectQdisc writes down that attaching by clsact is about to add the qdisc.

@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -23,7 +24,7 @@ type served struct {
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
 	// What others take away may be put back at once so often.
-	repairs, loosening *rate.Limiter
+	repairs *rate.Limiter
 }
 
 func (s *served) target() attach.Interface {
@@ -155,6 +156,7 @@ func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
 func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	gone := what != stays
 	target := attach.Interface{Index: r.Index, Name: r.Name}
+	maps.DeleteFunc(l.allowed, func(s sysctl, _ *rate.Limiter) bool { return s.device == r.Index })
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	if err := l.forgetDevice(r.ID); err != nil {
 		return err
@@ -164,7 +166,7 @@ func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	}
 	// Who only lost its programs, and is taken for gone, gets its sysctls back.
 	replaced := gone && !l.isSame(r)
-	err := errors.Join(l.dropQdisc(target, gone), l.dropSysctls(r.Index, replaced))
+	err := errors.Join(l.dropQdisc(target, gone), l.dropSysctls(ofInterface(r.Index), replaced))
 	if gone {
 		l.log.Info("interface is gone", "interface", r.Name, "index", r.Index)
 	} else {
@@ -193,7 +195,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 				errs = append(errs, err)
 				continue
 			}
-			s = &served{id: id, repairs: newAllowance(), loosening: newAllowance()}
+			s = &served{id: id, repairs: newAllowance()}
 			l.served[i.Index] = s
 			errs = append(errs, l.enterDevice(s, i))
 		} else {

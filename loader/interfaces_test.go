@@ -110,7 +110,7 @@ func TestReusedIndexIsSeenAtStart(t *testing.T) {
 				t.Errorf("ids %v, before %v", second, first)
 			}
 			b.awaitAttached("eth2")
-			for _, c := range b.status().HostChanges {
+			for _, c := range otherChanges(b.status()) {
 				if strings.HasPrefix(c.Object, "sysctl") {
 					t.Errorf("a change of the old interface is left: %+v", c)
 				}

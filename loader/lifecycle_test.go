@@ -207,12 +207,12 @@ func TestMechanismChangesAtRestart(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	before := b.trace()
 	b.start(byClsact).stop()
-	if changes := b.status().HostChanges; len(changes) != 2 || changes[0].Undo != "tc qdisc del dev eth0 clsact" {
+	if changes := otherChanges(b.status()); len(changes) != 2 || changes[0].Undo != "tc qdisc del dev eth0 clsact" {
 		t.Errorf("host changes %+v", changes)
 	}
 	b.start(nil).stop()
 	// To remove the qdisc would lose packets: it stays until detach.
-	if changes := b.status().HostChanges; len(changes) != 2 {
+	if changes := otherChanges(b.status()); len(changes) != 2 {
 		t.Errorf("host changes after the change to tcx: %+v", changes)
 	}
 	pingB(t, s)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -67,10 +68,13 @@ type Loader struct {
 	state            pins.Journal
 	served           map[int]*served // by index
 	gateways         map[gatewayKey]*gateway
-	removed          map[int]bool // interfaces that events said have gone, by index
-	verifying        bool         // the next reconciliation looks at what is attached
-	suspicious       bool         // interfaces may be others than they were
+	removed          map[int]bool             // interfaces that events said have gone, by index
+	verifying        bool                     // the next reconciliation looks at what is attached
+	allowed          map[sysctl]*rate.Limiter // how often it may be changed again
+	suspicious       bool                     // interfaces may be others than they were
 	source           sourceRepair
+	fallback         fallbackRoute
+	fallbackRepairs  *rate.Limiter
 	mode             string        // that was in force last
 	readingTook      time.Duration // how long the last reconciliation read the kernel's tables
 }
@@ -106,8 +110,11 @@ func newLoader(options Options) *Loader {
 		served:     make(map[int]*served),
 		gateways:   make(map[gatewayKey]*gateway),
 		removed:    make(map[int]bool),
+		allowed:    make(map[sysctl]*rate.Limiter),
 		suspicious: true,
 		source:     sourceRepair{due: true},
+
+		fallbackRepairs: newAllowance(),
 	}
 }
 

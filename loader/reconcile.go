@@ -31,7 +31,7 @@ func (l *Loader) reconcile() error {
 		return err
 	}
 	managed := l.withoutClashes(&found)
-	gateways, err := nexthop.Gateways(l.netlink, managed)
+	routers, err := nexthop.Find(l.netlink, managed)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (l *Loader) reconcile() error {
 	errs := []error{
 		releaseErr,
 		l.adopt(managed),
-		l.trackGateways(gateways),
+		l.trackGateways(&routers),
 		l.tables.onLink.sync(onLinkEntries(found.OnLink)),
 		l.tables.own.sync(own),
 		l.tables.exclusions.sync(exclusionEntries(l.config.Exclude)),
@@ -54,6 +54,8 @@ func (l *Loader) reconcile() error {
 		l.attachAll(),
 		l.tendRPFilter(),
 	}
+	l.tendFallback(&routers)
+	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
 	l.state.Unmanaged = unmanagedRecords(found.Unmanaged)
 	l.problems.replace(scopeHost, slog.LevelError, messages(errs))
 	l.problems.replace(scopeWarning, slog.LevelWarn, append(found.Warnings, l.unservedPrefixes(left)...))

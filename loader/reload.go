@@ -116,6 +116,6 @@ func (l *Loader) replacePrograms(by *datapath.Datapath) error {
 			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
 		}
 	}
-	errs = append(errs, l.replaceSource(by))
+	errs = append(errs, l.replaceSource(by), l.replaceFallback(by))
 	return errors.Join(errs...)
 }

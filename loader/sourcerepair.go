@@ -51,7 +51,7 @@ func (l *Loader) tendSource() {
 	}
 	r.due = false
 	l.problems.replace(scopeSource, slog.LevelWarn, messages([]error{r.err}))
-	l.state.Features = append(l.kernel.features(), l.sourceFeature())
+	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
 }
 
 func (l *Loader) linksDir() string { return l.dir.Path(datapath.LinksDir) }

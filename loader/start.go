@@ -147,7 +147,7 @@ func (l *Loader) openJournal() (err error) {
 		return err
 	}
 	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
-	l.state.Features = append(l.kernel.features(), l.sourceFeature())
+	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
 	l.describeConfig()
 	l.beginTrial(before)
 	return l.save()

@@ -50,8 +50,11 @@ type InterfaceStatus struct {
 type GatewayStatus struct {
 	Address string  `json:"address"`
 	MAC     *string `json:"mac"`
-	State   string  `json:"state"` // the kernel's word in lower case
+	State   string  `json:"state"` // the kernel's word in lower case, or StateHeld
 }
+
+// StateHeld is the state of a silent gateway whose neighbour entry is kept usable.
+const StateHeld = "held"
 
 // Unmanaged is an interface that is left alone, and why.
 type Unmanaged struct {

@@ -80,6 +80,7 @@ func (r *statusReader) read() (*Status, error) {
 		s.TrialUntil = &trial.Until
 	}
 	s.HostChanges = append(s.HostChanges, r.sourceChange()...)
+	s.HostChanges = append(s.HostChanges, fallbackChanges(r.journal)...)
 	for _, u := range r.journal.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, Unmanaged(u))
 	}
@@ -183,7 +184,7 @@ func (r *statusReader) interfaces(s *Status) error {
 		}
 		for _, g := range gateways {
 			if g.Interface == record.Index && r.isKnown(&g) {
-				i.Gateways = append(i.Gateways, gatewayStatus(&g))
+				i.Gateways = append(i.Gateways, r.gatewayStatus(&g, s.Daemon.Running))
 			}
 		}
 		s.Interfaces = append(s.Interfaces, i)
@@ -257,8 +258,15 @@ func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attac
 	return nil
 }
 
-func gatewayStatus(g *nexthop.Gateway) GatewayStatus {
+// gatewayStatus tells the kernel's word, but for a gateway that the daemon holds: the
+// kernel then says that it is about to be asked.
+func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewayStatus {
 	status := GatewayStatus{Address: g.Address.String(), State: g.State}
+	for _, record := range r.journal.Gateways {
+		if running && record.Held && record.Interface == g.Interface && record.Address == status.Address {
+			status.State = StateHeld
+		}
+	}
 	if g.MAC != nil {
 		mac := g.MAC.String()
 		status.MAC = &mac

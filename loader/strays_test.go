@@ -18,7 +18,7 @@ func TestDetachWithoutPins(t *testing.T) {
 	b.start(byClsact).stop()
 	must(t, os.RemoveAll(b.dir))
 	removed := b.detach()
-	if len(removed) != 4 || !slices.Contains(removed, "program on eth1 egress (clsact)") {
+	if len(removed) != 5 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
 		t.Errorf("removed %q", removed)
 	}
 	if b.log.count("level=WARN msg=\"nothing was pinned") != 1 {

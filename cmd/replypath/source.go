@@ -36,6 +36,10 @@ func snapshot(c *loader.Counters) *metrics.Snapshot {
 		RPFilterDrops: c.RPFilterDrops,
 		SourceRepairs: metrics.PerFamily{IPv4: c.SourceRepairs4, IPv6: c.SourceRepairs6},
 		HostRepairs:   hostRepairs(c.Repairs),
+
+		FallbackActive:  metrics.Families{IPv4: c.FallbackActive4, IPv6: c.FallbackActive6},
+		FallbackDropped: metrics.PerFamily{IPv4: c.FallbackDropped4, IPv6: c.FallbackDropped6},
+
 		Mode:          c.Mode,
 		ReloadFailed:  c.ConfigError,
 		ReloadSuccess: c.LoadedAt,

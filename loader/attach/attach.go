@@ -1,4 +1,4 @@
-// Package attach puts the two programs on an interface, by TCX where the kernel
+// Package attach puts the programs on an interface, by TCX where the kernel
 // has it and by clsact with cls_bpf where it has not, and takes them off again.
 // It never touches a filter, link or qdisc of somebody else.
 package attach
@@ -6,6 +6,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -28,20 +29,35 @@ type Direction string
 const (
 	Ingress Direction = "ingress"
 	Egress  Direction = "egress"
+	// Last is the egress hook once more: a program that sees what the one of
+	// Egress has let pass.
+	Last Direction = "last"
 )
 
 // Directions lists both hooks. Ingress comes first, so that a flow is known
 // before its first reply can be looked at.
 var Directions = [...]Direction{Ingress, Egress}
 
-// Programs are what is attached, one for each direction.
-type Programs struct{ Ingress, Egress *ebpf.Program }
+// Places are all that programs of ours may stand in, in the order in which they
+// are attached: the one of Last gets behind that of Egress.
+var Places = [...]Direction{Ingress, Egress, Last}
+
+// Programs are what is attached; where one is nil, nothing changes.
+type Programs struct{ Ingress, Egress, Last *ebpf.Program }
 
 func (p Programs) of(direction Direction) *ebpf.Program {
-	if direction == Ingress {
+	switch direction {
+	case Ingress:
 		return p.Ingress
+	case Egress:
+		return p.Egress
 	}
-	return p.Egress
+	return p.Last
+}
+
+// each returns the places that there are programs for.
+func (p Programs) each() []Direction {
+	return slices.DeleteFunc(slices.Clone(Places[:]), func(d Direction) bool { return p.of(d) == nil })
 }
 
 // Interface says where to attach.
@@ -53,7 +69,7 @@ type Interface struct {
 // Result tells what Attach did.
 type Result struct {
 	Mechanism  Mechanism
-	New        bool // nothing of ours was attached to one of the hooks before
+	New        bool // nothing of ours was attached to one of the places before
 	AddedQdisc bool // a clsact qdisc was added
 }
 
@@ -71,7 +87,7 @@ func New(dir string, nl *netlink.Handle, force Mechanism) *Attacher {
 	return &Attacher{dir: dir, nl: nl, force: force}
 }
 
-// Attach puts the programs on both hooks, or replaces earlier ones of ours
+// Attach puts the programs on their hooks, or replaces earlier ones of ours
 // without a gap. The other mechanism is cleaned up after success. On error what
 // this call newly attached is taken off again.
 func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
@@ -108,10 +124,15 @@ func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bo
 	return Clsact, true, nil
 }
 
-// Detach takes our programs off both hooks. An interface that is gone, or has
+// Detach takes our programs off all places. An interface that is gone, or has
 // none, is no error.
 func (a *Attacher) Detach(iface Interface) error {
 	return errors.Join(a.detachTCX(iface), a.detachClsact(iface))
+}
+
+// DetachFrom takes our program off one place.
+func (a *Attacher) DetachFrom(iface Interface, direction Direction) error {
+	return errors.Join(a.removeLink(iface, direction), a.removeFilter(iface, direction))
 }
 
 func wrap(err error, iface Interface, direction Direction, format string, args ...any) error {

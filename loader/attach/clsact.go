@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	// filterHandle and the priorities below keep clear of priority 1, handle 1,
+	// The handles and the priorities below keep clear of priority 1, handle 1,
 	// where two products once deleted each other's filters, and of the numbers
 	// that the kernel hands out by itself (49152 and below).
 	filterHandle = 0x7270
+	lastHandle   = 0x7271 // of the second filter at egress
 	// filterName is the prefix of our filters' names: with handle and priority
 	// it tells them from everybody else's.
 	filterName = "replypath_"
@@ -23,13 +24,23 @@ const (
 	attempts = 16
 )
 
-// priority returns where our filter belongs: early at ingress, late at egress.
-// Later attempts move towards the middle.
+// priority returns where our filter belongs: early at ingress, late at egress, and
+// later still the second one there. Later attempts move towards the middle.
 func priority(direction Direction, attempt int) uint16 {
-	if direction == Ingress {
+	switch direction {
+	case Ingress:
 		return uint16(5 + attempt)
+	case Egress:
+		return uint16(65520 - attempt)
 	}
-	return uint16(65520 - attempt)
+	return uint16(65535 - attempt)
+}
+
+func handle(direction Direction) uint32 {
+	if direction == Last {
+		return lastHandle
+	}
+	return filterHandle
 }
 
 func isOurPriority(direction Direction, p uint16) bool {
@@ -50,17 +61,23 @@ func (a *Attacher) attachClsact(iface Interface, programs Programs) (Result, err
 	if result.AddedQdisc, err = a.addQdisc(iface); err != nil {
 		return Result{}, err
 	}
-	for _, direction := range Directions {
+	var added []Direction
+	for _, direction := range programs.each() {
 		fresh, err := a.attachFilter(iface, direction, programs.of(direction))
 		if err != nil {
-			err = errors.Join(err, a.detachClsact(iface))
+			for _, direction := range added {
+				err = errors.Join(err, a.removeFilter(iface, direction))
+			}
 			if result.AddedQdisc {
 				err = errors.Join(err, a.RemoveQdisc(iface))
 			}
 			return Result{}, err
 		}
-		result.New = result.New || fresh
+		if fresh {
+			added = append(added, direction)
+		}
 	}
+	result.New = len(added) > 0
 	return result, nil
 }
 
@@ -158,7 +175,7 @@ func (a *Attacher) findFilter(iface Interface, direction Direction) (*netlink.Bp
 	}
 	for _, filter := range filters {
 		bpf, ok := filter.(*netlink.BpfFilter)
-		if ok && bpf.Handle == filterHandle && isOurPriority(direction, bpf.Priority) &&
+		if ok && bpf.Handle == handle(direction) && isOurPriority(direction, bpf.Priority) &&
 			strings.HasPrefix(bpf.Name, filterName) {
 			return bpf, nil
 		}
@@ -197,7 +214,7 @@ func (a *Attacher) attachFilter(iface Interface, direction Direction, program *e
 	err = a.nl.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: iface.Index, Parent: parent(direction), Priority: prio,
-			Handle: filterHandle, Protocol: unix.ETH_P_ALL,
+			Handle: handle(direction), Protocol: unix.ETH_P_ALL,
 		},
 		Fd: program.FD(), Name: filterName + string(direction), DirectAction: true,
 	})
@@ -209,18 +226,19 @@ func (a *Attacher) attachFilter(iface Interface, direction Direction, program *e
 
 func (a *Attacher) detachClsact(iface Interface) error {
 	var errs []error
-	for _, direction := range Directions {
-		filter, err := a.findFilter(iface, direction)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if filter == nil {
-			continue
-		}
-		if err := a.nl.FilterDel(filter); err != nil && !isGone(err) {
-			errs = append(errs, wrap(err, iface, direction, "remove filter"))
-		}
+	for _, direction := range Places {
+		errs = append(errs, a.removeFilter(iface, direction))
 	}
 	return errors.Join(errs...)
+}
+
+func (a *Attacher) removeFilter(iface Interface, direction Direction) error {
+	filter, err := a.findFilter(iface, direction)
+	if filter == nil || err != nil {
+		return err
+	}
+	if err := a.nl.FilterDel(filter); err != nil && !isGone(err) {
+		return wrap(err, iface, direction, "remove filter")
+	}
+	return nil
 }

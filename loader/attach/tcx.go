@@ -38,7 +38,7 @@ func anchor(direction Direction) link.Anchor {
 func (a *Attacher) attachTCX(iface Interface, programs Programs) (Result, error) {
 	result := Result{Mechanism: TCX}
 	var added []Direction
-	for _, direction := range Directions {
+	for _, direction := range programs.each() {
 		fresh, err := a.attachLink(iface, direction, programs.of(direction))
 		if err != nil {
 			for _, direction := range added {
@@ -134,7 +134,7 @@ func (a *Attacher) tcxAttached(iface Interface, direction Direction) (bool, erro
 
 func (a *Attacher) detachTCX(iface Interface) error {
 	var errs []error
-	for _, direction := range Directions {
+	for _, direction := range Places {
 		errs = append(errs, a.removeLink(iface, direction))
 	}
 	return errors.Join(errs...)

@@ -22,6 +22,8 @@ const (
 	egressName   = "egress"
 	ingress3Name = "ingress_l3" // of devices without an Ethernet header
 	egress3Name  = "egress_l3"
+	fallbackName = "fallback"
+	heldName     = "held"
 	send4Name    = "sendmsg4"
 	send6Name    = "sendmsg6"
 )
@@ -32,6 +34,7 @@ func (d *Datapath) named() map[string]*ebpf.Program {
 	named := map[string]*ebpf.Program{
 		clockName: d.programs.Clock, forgetName: d.programs.Forget, sendName: d.programs.Send,
 		ingressName: d.programs.Ingress, egressName: d.programs.Egress,
+		fallbackName: d.programs.Fallback, heldName: d.programs.Held,
 	}
 	if d.noHeader != nil {
 		named[ingress3Name], named[egress3Name] = d.noHeader.Ingress, d.noHeader.Egress
@@ -84,6 +87,13 @@ func (a *Attached) Programs(hasHeader bool) (attach.Programs, bool) {
 	}
 	programs := attach.Programs{Ingress: a.program(ingress), Egress: a.program(egress)}
 	return programs, programs.Ingress != nil && programs.Egress != nil
+}
+
+// FallbackPrograms returns what was attached to the device of the fallback route;
+// false where that is not known.
+func (a *Attached) FallbackPrograms() (attach.Programs, bool) {
+	programs := attach.Programs{Egress: a.program(egressName), Last: a.program(fallbackName)}
+	return programs, programs.Egress != nil && programs.Last != nil
 }
 
 // Source returns what was attached to the cgroup; false where that is not known.

@@ -32,6 +32,10 @@ type programs struct {
 	Send    *ebpf.Program `ebpf:"replypath_send"`
 	Clock   *ebpf.Program `ebpf:"replypath_clock"`
 	Forget  *ebpf.Program `ebpf:"replypath_forget"`
+	// Behind Egress: at the device of the fallback route, and where a silent
+	// gateway is held.
+	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
+	Held     *ebpf.Program `ebpf:"replypath_held"`
 }
 
 // noHeaderPrograms are loaded once there is a device without Ethernet header:
@@ -275,6 +279,14 @@ func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
 	return attach.Programs{Ingress: d.noHeader.Ingress, Egress: d.noHeader.Egress}, nil
 }
 
+// FallbackPrograms are attached to the device of the fallback route.
+func (d *Datapath) FallbackPrograms() attach.Programs {
+	return attach.Programs{Egress: d.programs.Egress, Last: d.programs.Fallback}
+}
+
+// HeldPrograms are attached beside the others where a silent gateway is held.
+func (d *Datapath) HeldPrograms() attach.Programs { return attach.Programs{Last: d.programs.Held} }
+
 // Close closes what is open; what is pinned and attached stays.
 func (d *Datapath) Close() error {
 	if d == nil {
@@ -286,6 +298,7 @@ func (d *Datapath) Close() error {
 		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
 		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
+		d.programs.Fallback.Close(), d.programs.Held.Close(),
 		d.DatapathMaps.Close(),
 	}
 	if d.noHeader != nil {

@@ -17,6 +17,10 @@ import (
 // never managed.
 const OwnDevice = "replypath0"
 
+// OwnProtocol marks the routes that replypath makes (rtm_protocol): a number that
+// neither the kernel nor iproute2's rt_protos has.
+const OwnProtocol = 114
+
 // Interface is a managed interface.
 type Interface struct {
 	Index    int

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/flows"
 )
 
@@ -51,7 +52,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	if err != nil {
 		return e, err
 	}
-	r.kernel, r.next = way.device, way.mac
+	r.kernel, r.next, r.last = way.device, way.mac, h.isFallback(way.device)
 	r.viaOurs = r.usesGateway() && way.nextHop == netip.AddrFrom16(r.gateway.Address).Unmap()
 	if r.from, err = h.interfaceByIndex(way.device); err != nil {
 		return e, err
@@ -188,9 +189,13 @@ func (e *Explanation) conclude(verdict, reason string) {
 	if reason != "" {
 		e.Reason = &reason
 	}
-	e.LeavesBy = e.Kernel.Interface
-	if verdict == Corrected {
-		e.LeavesBy = e.Replypath.Interface
-	}
 	e.Detail = e.detail(verdict, reason)
+	switch {
+	case verdict == Corrected:
+		e.LeavesBy = e.Replypath.Interface
+	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
+		e.Detail += "; without a default route that is " + discover.OwnDevice + ", where it ends"
+	default:
+		e.LeavesBy = e.Kernel.Interface
+	}
 }

@@ -28,6 +28,7 @@ type reply struct {
 	byHand  bpf.DatapathMode
 	from    *bpf.DatapathInterface // the kernel's choice; nil where it is not managed
 	kernel  int                    // its index; 0 without a route
+	last    bool                   // it is the device of the fallback route
 	next    *[6]uint8              // the kernel's next hop there; nil where it is not resolved
 	viaOurs bool                   // the kernel's next hop is the flow's gateway, whatever its MAC
 	bound   int                    // the device that the socket is bound to; 0 for none
@@ -39,7 +40,7 @@ func (r *reply) decide() (verdict, reason string) {
 	switch {
 	case r.kernel == 0:
 		return Fallback, reasonNoRoute
-	case r.from == nil:
+	case r.from == nil && !r.last:
 		return Fallback, reasonNotManaged
 	case int(r.flow.Ifindex) != r.kernel:
 		return r.move()

@@ -44,7 +44,7 @@ type Explanation struct {
 	Kernel    Kernel `json:"kernel"`
 	Replypath Way    `json:"replypath"`
 	// LeavesBy is the interface that the packet leaves by at last; nil where the
-	// kernel builds none.
+	// kernel builds none, or where it ends at the device of the fallback route.
 	LeavesBy *string     `json:"leaves_by"`
 	Verdict  string      `json:"verdict"`
 	Reason   *string     `json:"reason"` // as the metrics name it

@@ -24,6 +24,7 @@ type Host struct {
 	clock    datapath.Clock
 	settings bpf.DatapathSettings
 	byHand   bpf.DatapathMode
+	fallback int // index of the device of the fallback route; 0 without one
 }
 
 // OpenHost opens what is pinned in the directory. The error matches pins.ErrNone
@@ -45,6 +46,9 @@ func (h *Host) open(pinDir string) error {
 		return err
 	}
 	copy(h.seeds[:], journal.Seeds)
+	if journal.Fallback != nil {
+		h.fallback = journal.Fallback.Index
+	}
 	if h.maps, err = datapath.OpenMaps(pinDir); err != nil {
 		return err
 	}
@@ -154,6 +158,9 @@ func (h *Host) ownFlags(address [16]uint8) (flags bpf.DatapathOwnFlags, err erro
 	}
 	return flags, nil
 }
+
+// isFallback tells whether a device is that of the fallback route.
+func (h *Host) isFallback(device int) bool { return device != 0 && device == h.fallback }
 
 // exclusions returns those that are in force.
 func (h *Host) exclusions() ([]bpf.DatapathExclusion, error) {

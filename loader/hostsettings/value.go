@@ -12,6 +12,12 @@ func Key(family, name, leaf string) string {
 	return setting("net/" + family + "/conf/" + name + "/" + leaf).key()
 }
 
+// NeighbourKey is Key for the settings of an interface's neighbour table:
+// "net.ipv4.neigh.eth0.mcast_resolicit".
+func NeighbourKey(family, name, leaf string) string {
+	return setting("net/" + family + "/neigh/" + name + "/" + leaf).key()
+}
+
 // Read returns the value of a sysctl. The error wraps fs.ErrNotExist where this
 // kernel or this network namespace has none of that key.
 func Read(key string) (string, error) { return settingOf(key).read() }

@@ -26,18 +26,53 @@ type Gateway struct {
 	IPv4, IPv6 bool
 }
 
+// Default is a next hop of a default route of the main table.
+type Default struct {
+	Interface int        // index, managed or not
+	Gateway   netip.Addr // not valid: everything is on-link
+	Family    int        // unix.AF_INET or unix.AF_INET6
+}
+
+// Routers are the gateways of the managed interfaces, and the default routes.
+type Routers struct {
+	Gateways []Gateway // ordered by interface and address
+	Defaults []Default // of any interface, in no particular order
+	Fallback []Default // those of replypath's own routes
+}
+
 // Gateways returns the gateways of all managed interfaces with the state of
 // their neighbour entries, ordered by interface and address. They come from the
-// routes of all tables. Configured gateways of a family take the place of those
-// that the routes of that family on that interface name; they are listed even
-// where no network of the interface holds them at present.
+// routes of all tables, those of replypath's own excepted. Configured gateways of a
+// family take the place of those that the routes of that family on that interface
+// name; they are listed even where no network of the interface holds them at
+// present.
 //
 // An address of this host is no gateway.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
+	found, err := Find(nl, managed)
+	return found.Gateways, err
+}
+
+// Find is Gateways with the default routes, which are in the same tables.
+func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	hops, err := dump.Routes(nl, collectHops)
 	if err != nil {
-		return nil, err
+		return Routers{}, err
 	}
+	var found Routers
+	for _, h := range hops {
+		switch h.kind {
+		case byDefault:
+			found.Defaults = append(found.Defaults, Default{h.device, h.gateway, h.family})
+		case byFallback:
+			found.Fallback = append(found.Fallback, Default{h.device, h.gateway, h.family})
+		}
+	}
+	found.Gateways, err = resolveAll(nl, managed, hops)
+	return found, err
+}
+
+func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([]Gateway, error) {
 	own, err := ownAddresses(nl)
 	if err != nil {
 		return nil, err
@@ -58,24 +93,43 @@ func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, erro
 	return gateways, nil
 }
 
-// hop is a gateway of a route.
+// hop is a gateway of a route, or any next hop of a default route.
 type hop struct {
-	device  int // index
-	gateway netip.Addr
-	family  int // of the route, unix.AF_INET or unix.AF_INET6
+	device  int        // index
+	gateway netip.Addr // not valid: none
+	family  int        // of the route, unix.AF_INET or unix.AF_INET6
+	kind    hopKind
 }
 
-// collectHops adds the gateways of a route, all of them where it has several.
+type hopKind int
+
+const (
+	byRoute    hopKind = iota // of a route, or configured
+	byDefault                 // of a default route of the main table
+	byFallback                // of a route of replypath's own, which makes no gateway
+)
+
+// collectHops adds the next hops of a route, all of them where it has several.
 func collectHops(r dump.Route, add func(hop)) {
 	if r.Type != unix.RTN_UNICAST {
 		return
 	}
+	kind := byRoute
+	switch {
+	case r.Protocol == discover.OwnProtocol:
+		kind = byFallback
+	case r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0:
+		kind = byDefault
+	}
 	for _, h := range r.Hops {
-		if h.Gateway.IsValid() {
-			add(hop{h.Interface, h.Gateway, r.Family})
+		if h.Gateway.IsValid() || kind != byRoute {
+			add(hop{h.Interface, h.Gateway, r.Family, kind})
 		}
 	}
 }
+
+// isGateway tells what makes a router a gateway of its interface.
+func (h *hop) isGateway() bool { return h.gateway.IsValid() && h.kind != byFallback }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
 func gatewaysOf(i discover.Interface, routed []hop) []Gateway {
@@ -85,7 +139,7 @@ func gatewaysOf(i discover.Interface, routed []hop) []Gateway {
 		replaced[h.family] = true
 	}
 	for _, h := range routed {
-		if h.device == i.Index && !replaced[h.family] {
+		if h.device == i.Index && h.isGateway() && !replaced[h.family] {
 			hops = append(hops, h)
 		}
 	}
@@ -100,7 +154,7 @@ func configuredHops(i discover.Interface) []hop {
 		if address.Is6() {
 			family = unix.AF_INET6
 		}
-		hops = append(hops, hop{i.Index, address, family})
+		hops = append(hops, hop{device: i.Index, gateway: address, family: family})
 	}
 	return hops
 }

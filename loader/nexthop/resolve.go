@@ -49,3 +49,22 @@ func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 	}
 	return nil
 }
+
+// Probe enters a MAC address as one that the kernel is about to check: it is usable
+// meanwhile, and asked at once whether it still answers, as many times as the
+// sysctls ucast_solicit and mcast_resolicit say, a second apart. The answer comes
+// as an event of Watch, StateReachable or StateFailed.
+//
+// The error is unix.ENODEV when the interface has gone.
+func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
+	err := nl.NeighSet(&netlink.Neigh{
+		LinkIndex:    g.Interface,
+		IP:           g.Address.AsSlice(),
+		HardwareAddr: mac,
+		State:        netlink.NUD_PROBE,
+	})
+	if err != nil {
+		return fmt.Errorf("probe gateway %s with mac %s on interface %d: %w", g.Address, mac, g.Interface, err)
+	}
+	return nil
+}

@@ -42,6 +42,8 @@ type Journal struct {
 	// SourceCgroup is the cgroup whose sockets' source addresses are repaired;
 	// empty while none are.
 	SourceCgroup string `json:"source_cgroup"`
+	// Fallback is the device of the fallback routes; nil while none is made.
+	Fallback *FallbackRecord `json:"fallback,omitempty"`
 
 	// Trial is what the datapath is on until somebody confirms it; nil: for good.
 	Trial *TrialRecord `json:"trial,omitempty"`
@@ -85,7 +87,16 @@ type GatewayRecord struct {
 	ID        uint16 `json:"id"`
 	Interface int    `json:"interface"`
 	Address   string `json:"address"`
-	Gone      bool   `json:"gone"` // no route leads through it any more
+	Gone      bool   `json:"gone"`           // no route leads through it any more
+	MAC       string `json:"mac,omitempty"`  // that it had last
+	Held      bool   `json:"held,omitempty"` // it is silent, and its neighbour entry kept usable
+}
+
+// FallbackRecord is the device of the fallback routes, or one that was about to be
+// made when the process ended: Index is 0 then.
+type FallbackRecord struct {
+	Index int    `json:"index"`
+	Kind  string `json:"kind"` // as for `ip link add type`
 }
 
 // FeatureRecord is something that depends on the kernel or on the version.

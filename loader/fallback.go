@@ -1,0 +1,131 @@
+package loader
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/fallback"
+	"replypath/loader/nexthop"
+)
+
+// fallbackRoute is what the loader knows of the fallback routes.
+type fallbackRoute struct {
+	err      error
+	device   *fallback.Device   // nil while there is none
+	served   *datapath.Datapath // whose programs are attached to it
+	families []int              // that have the route
+	defaults []nexthop.Default  // the other default routes
+}
+
+// scopeFallback is of problems with the fallback routes.
+const scopeFallback = "fallback"
+
+// tendFallback makes the fallback routes and their device, or takes them away. What
+// cannot be done becomes a problem and is tried again: everything else works without.
+func (l *Loader) tendFallback(routers *nexthop.Routers) {
+	r := &l.fallback
+	r.defaults = routers.Defaults
+	if l.wantsFallback() {
+		r.err = l.arrangeFallback(routers)
+	} else {
+		r.err = l.dropFallback()
+	}
+	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err}))
+}
+
+// wantsFallback tells whether there is a use for it: in mode observe nothing is
+// moved off its device.
+func (l *Loader) wantsFallback() bool {
+	enforced := func(s *served) bool { return s.Settings.Mode == config.ModeEnforce }
+	return l.config.FallbackRoute && slices.ContainsFunc(l.inOrder(), enforced)
+}
+
+func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
+	r := &l.fallback
+	if err := l.findFallbackDevice(); err != nil {
+		return err
+	}
+	if err := errors.Join(l.attachFallback(), fallback.SetMTU(l.netlink, r.device, l.smallestMTU())); err != nil {
+		return err
+	}
+	if err := fallback.SetUp(l.netlink, r.device); err != nil {
+		return err
+	}
+	return errors.Join(l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay())
+}
+
+// smallestMTU is that of the managed interfaces: replies that are built for the
+// device then fit wherever they are moved to.
+func (l *Loader) smallestMTU() int {
+	mtus := []int{}
+	for _, s := range l.inOrder() {
+		mtus = append(mtus, s.MTU)
+	}
+	return slices.Min(mtus) // at least one is served in mode enforce
+}
+
+// syncFallbackRoutes has the route for every family of which a managed interface
+// has an address: without one the host could not be asked, and what it starts would
+// have no source to be answered at.
+func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
+	r := &l.fallback
+	var present, wanted []int
+	for _, route := range routers.Fallback {
+		if route.Interface == r.device.Index {
+			present = append(present, route.Family)
+		}
+	}
+	for _, s := range l.inOrder() {
+		for _, address := range s.Addresses {
+			wanted = append(wanted, familyOf(address.Addr()))
+		}
+	}
+	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
+	added, err := fallback.SyncRoutes(l.netlink, r.device, present, wanted)
+	for _, family := range added {
+		if slices.Contains(r.families, family) {
+			l.countRepair(repairRoute)
+			l.log.Warn("a fallback route had been deleted, added again", "family", fallback.Name(family))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r.families = wanted
+	return nil
+}
+
+// dropFallback takes everything away. A start that may still fail, and a trial,
+// leave that for later.
+func (l *Loader) dropFallback() error {
+	device, err := fallback.Find(l.netlink, l.state.Fallback != nil)
+	if err != nil && !errors.Is(err, fallback.ErrForeign) {
+		return err
+	}
+	errs := []error{l.restoreSysctls(isGivingWay)}
+	switch {
+	case device == nil:
+		l.fallback = fallbackRoute{defaults: l.fallback.defaults}
+		l.state.Fallback = nil
+	case l.starting() || l.state.Trial != nil:
+		l.deferred = true
+	default:
+		errs = append(errs, l.removeFallbackDevice())
+		l.log.Info("replies end with the default route from now on", "removed", discover.OwnDevice)
+	}
+	return errors.Join(errs...)
+}
+
+func familyOf(a interface{ Is4() bool }) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}

@@ -1,0 +1,75 @@
+package fallback
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+)
+
+// Metric is that of the routes: behind every other, the kernel's largest excepted.
+const Metric uint32 = 1<<32 - 2
+
+// The routes lead through gateways that nobody has, so that all peers share one
+// neighbour entry: without them each would take one of its own, of which there are
+// 1024 for a start (net.ipv4.neigh.default.gc_thresh3).
+var (
+	gateway4 = net.IPv4(192, 0, 0, 8).To4() // the dummy address of RFC 7600, 4.8
+	gateway6 = net.ParseIP("fe80::1")
+)
+
+// Families are unix.AF_INET and unix.AF_INET6.
+var Families = []int{unix.AF_INET, unix.AF_INET6}
+
+func routeOf(family, device int) *netlink.Route {
+	r := &netlink.Route{
+		LinkIndex: device,
+		Table:     unix.RT_TABLE_MAIN,
+		Protocol:  discover.OwnProtocol,
+		Priority:  int(Metric),
+		Flags:     int(netlink.FLAG_ONLINK),
+		Dst:       &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
+		Gw:        gateway4,
+	}
+	if family == unix.AF_INET6 {
+		r.Dst, r.Gw = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}, gateway6
+	}
+	return r
+}
+
+// SyncRoutes makes the families that have a route to the device the wanted ones,
+// where `present` have one now. It returns those that were added.
+func SyncRoutes(nl *netlink.Handle, d *Device, present, wanted []int) (added []int, err error) {
+	var errs []error
+	for _, family := range Families {
+		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
+		switch {
+		case want && !is:
+			err := nl.RouteAdd(routeOf(family, d.Index))
+			if err != nil && !errors.Is(err, unix.EEXIST) {
+				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(family), err))
+				continue
+			}
+			added = append(added, family)
+		case is && !want:
+			err := nl.RouteDel(routeOf(family, d.Index))
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("delete the %s fallback route: %w", Name(family), err))
+			}
+		}
+	}
+	return added, errors.Join(errs...)
+}
+
+// Name is how the metrics call a family.
+func Name(family int) string {
+	if family == unix.AF_INET {
+		return "ipv4"
+	}
+	return "ipv6"
+}

@@ -1,0 +1,135 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/fallback"
+	"replypath/loader/pins"
+)
+
+// findFallbackDevice finds the device or makes it.
+func (l *Loader) findFallbackDevice() (err error) {
+	r := &l.fallback
+	before := r.device
+	if r.device, err = fallback.Find(l.netlink, l.state.Fallback != nil); err != nil {
+		return err
+	}
+	if r.device == nil {
+		if err := l.makeFallbackDevice(); err != nil {
+			return err
+		}
+		if before != nil {
+			l.countRepair(repairRoute)
+			l.log.Warn("the device of the fallback route had been deleted, made again", "interface", discover.OwnDevice)
+		}
+	}
+	if before == nil || before.Index != r.device.Index {
+		r.served = nil
+	}
+	l.state.Fallback = &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind}
+	return nil
+}
+
+// makeFallbackDevice writes down what it is about to do: detach then knows whose
+// the device is.
+func (l *Loader) makeFallbackDevice() (err error) {
+	l.state.Fallback = &pins.FallbackRecord{}
+	if err := l.save(); err != nil {
+		return err
+	}
+	l.rollback.add(l.removeFallbackDevice)
+	l.fallback.device, err = fallback.Create(l.netlink)
+	if err != nil {
+		return errors.Join(err, l.removeFallbackDevice())
+	}
+	l.log.Info("made the device of the fallback route", "interface", discover.OwnDevice,
+		"kind", l.fallback.device.Kind, "index", l.fallback.device.Index)
+	return nil
+}
+
+// removeFallbackDevice deletes the device, whoever made it: its record says that it
+// was one of us.
+func (l *Loader) removeFallbackDevice() error {
+	device, err := fallback.Find(l.netlink, l.state.Fallback != nil)
+	if err != nil {
+		return err
+	}
+	if device != nil {
+		if err := fallback.Remove(l.netlink, device); err != nil {
+			return err
+		}
+		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
+	}
+	l.fallback = fallbackRoute{defaults: l.fallback.defaults}
+	l.state.Fallback = nil
+	return err
+}
+
+func fallbackTarget(index int) attach.Interface {
+	return attach.Interface{Index: index, Name: discover.OwnDevice}
+}
+
+// attachFallback attaches the program that moves replies off the device and behind
+// it the one where everything else ends, unless they are there. The first must not
+// get behind the second: where one is missing, both are attached anew.
+func (l *Loader) attachFallback() error {
+	r := &l.fallback
+	complete, err := l.isFallbackAttached()
+	if err != nil || complete && r.served == l.datapath {
+		return err
+	}
+	if r.served == l.datapath {
+		l.countRepair(repairProgram)
+		l.log.Warn("programs had been taken off, attached again", "interface", discover.OwnDevice)
+	}
+	if !complete {
+		if err := l.attacher.DetachFrom(fallbackTarget(r.device.Index), attach.Last); err != nil {
+			return err
+		}
+	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
+		l.rollback.add(func() error {
+			_, err := l.attacher.Attach(fallbackTarget(r.device.Index), earlier)
+			return err
+		})
+	}
+	return l.replaceFallback(l.datapath)
+}
+
+// isFallbackAttached tells whether both programs are attached to the device.
+func (l *Loader) isFallbackAttached() (bool, error) {
+	for _, direction := range []attach.Direction{attach.Egress, attach.Last} {
+		_, attached, err := l.attacher.Attached(fallbackTarget(l.fallback.device.Index), direction)
+		if !attached || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// hasLostFallback tells whether somebody has taken one of them off.
+func (l *Loader) hasLostFallback(now time.Time) bool {
+	if l.fallback.device == nil {
+		return false
+	}
+	complete, err := l.isFallbackAttached()
+	return err == nil && !complete && l.fallbackRepairs.AllowN(now, 1)
+}
+
+// replaceFallback puts the programs of a datapath on the device, in the place of
+// earlier ones if there are any.
+func (l *Loader) replaceFallback(by *datapath.Datapath) error {
+	r := &l.fallback
+	if r.device == nil {
+		return nil
+	}
+	if _, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms()); err != nil {
+		return fmt.Errorf("interface %s: %w", discover.OwnDevice, err)
+	}
+	r.served = by
+	return nil
+}

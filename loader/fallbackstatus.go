@@ -1,0 +1,52 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"replypath/loader/discover"
+	"replypath/loader/fallback"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// isFallbackActive tells whether the fallback route of a family is all that the
+// kernel has to go by.
+func (l *Loader) isFallbackActive(family int) bool {
+	r := &l.fallback
+	return slices.Contains(r.families, family) && !slices.ContainsFunc(r.defaults, func(d nexthop.Default) bool {
+		s := l.served[d.Interface]
+		return d.Family == family && (s == nil || s.Up)
+	})
+}
+
+// fallbackFeature describes the fallback routes for the status.
+func (l *Loader) fallbackFeature() pins.FeatureRecord {
+	f := pins.FeatureRecord{Name: "fallback_route", Available: !errors.Is(l.fallback.err, fallback.ErrNoKind)}
+	r := &l.fallback
+	switch {
+	case !l.config.FallbackRoute:
+		f.Effect = "off: replies end with the default route"
+	case r.err != nil:
+		f.Effect = "replies end with the default route: " + oneLine(r.err)
+	case r.device == nil:
+		f.Effect = "off: nothing is enforced"
+	default:
+		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
+			discover.OwnDevice, r.device.Kind)
+	}
+	return f
+}
+
+// fallbackChanges tells of the device and its routes.
+func fallbackChanges(j *pins.Journal) []HostChange {
+	if j.Fallback == nil || j.Fallback.Index == 0 {
+		return nil
+	}
+	return []HostChange{{
+		Object: "device " + discover.OwnDevice, Before: "none",
+		After: fmt.Sprintf("%s with default routes of metric %d, protocol %d", j.Fallback.Kind, fallback.Metric, discover.OwnProtocol),
+		Undo:  "ip link del " + discover.OwnDevice,
+	}}
+}

@@ -1,0 +1,44 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"replypath/loader/discover"
+	"replypath/loader/fallback"
+)
+
+// fallbackDevice removes the device with its routes, if its record or its alias
+// says that it is ours.
+func (d *detacher) fallbackDevice() error {
+	device, err := fallback.Find(d.netlink, d.journal.Fallback != nil)
+	if errors.Is(err, fallback.ErrForeign) {
+		return nil
+	}
+	if device == nil || err != nil {
+		return err
+	}
+	if err := fallback.Remove(d.netlink, device); err != nil {
+		return err
+	}
+	d.done("device %s with the fallback default routes", discover.OwnDevice)
+	return nil
+}
+
+// fallback puts the earlier programs on the device, or takes it away where there was
+// none.
+func (r *restorer) fallback() error {
+	if r.before.Fallback == nil {
+		return r.fallbackDevice()
+	}
+	device, err := fallback.Find(r.netlink, true)
+	if device == nil || err != nil {
+		return err
+	}
+	programs, known := r.earlier.FallbackPrograms()
+	if !known {
+		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", discover.OwnDevice)
+	}
+	_, err = r.attacher.Attach(fallbackTarget(device.Index), programs)
+	return err
+}

@@ -1,0 +1,198 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/hostsettings"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// A gateway that has stopped answering takes the replies of every interface with
+// it: the route by it stands, and the kernel hands no packet to a device for which
+// it has no neighbour. So its entry is kept usable, with the MAC address that it had
+// last, as one that the kernel is checking. It goes on asking; when it gives up, it
+// is told to ask again. Nobody is kept from anything: once we end, the kernel gives
+// up for good.
+//
+// That is done only to the one gateway of a family's default routes. Where there are
+// others, the kernel may choose among them by the state of their entries
+// (rt6_check_neigh() in net/ipv6/route.c, fib_detect_death() in
+// net/ipv4/fib_semantics.c).
+
+const (
+	// probeEvery is how often the one gateway is asked whether it is there. The
+	// kernel is content with a TCP connection that makes progress, which one may
+	// whose replies go elsewhere.
+	probeEvery = 10 * time.Second
+	// heldFor is how long the programs believe that an entry is held, and tellEvery
+	// how often they are told: a process that is killed in between must not keep the
+	// host from a gateway that has come back.
+	heldFor   = 3 * time.Second
+	tellEvery = time.Second
+	// resolicitLeaf makes the kernel ask everybody for the address after it has
+	// asked the last MAC in vain: who replaces a gateway has another.
+	resolicitLeaf  = "mcast_resolicit"
+	resolicitTimes = "3"
+)
+
+// onlyGateways returns those that are the only next hop of a family's default
+// routes.
+func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
+	byFamily := make(map[int]map[gatewayKey]bool)
+	for _, d := range defaults {
+		if byFamily[d.Family] == nil {
+			byFamily[d.Family] = make(map[gatewayKey]bool)
+		}
+		byFamily[d.Family][gatewayKey{d.Interface, d.Gateway}] = true
+	}
+	only := make(map[gatewayKey]bool)
+	for _, gateways := range byFamily {
+		for key := range gateways {
+			if len(gateways) == 1 && key.address.IsValid() {
+				only[key] = true
+			}
+		}
+	}
+	return only
+}
+
+// mayHold tells whether a gateway is one whose silence is bridged.
+func (l *Loader) mayHold(g *gateway) bool {
+	s := l.served[g.Interface]
+	return g.only && l.wantsFallback() && s != nil && s.Up && len(g.last) > 0
+}
+
+// tendHold holds a gateway that has just failed, and lets go of one that has
+// answered.
+func (l *Loader) tendHold(g *gateway) {
+	switch {
+	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
+		if l.mayHold(g) {
+			l.hold(g)
+		} else {
+			l.letGo(g)
+		}
+	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
+		// It is asked, or somebody deleted the entry: both tell nothing.
+	default:
+		l.letGo(g)
+	}
+}
+
+func (l *Loader) hold(g *gateway) {
+	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
+	if !g.held {
+		g.held = true
+		l.log.Warn("gateway does not answer: its neighbour entry is kept usable, so that replies by other interfaces are built",
+			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
+		change, err := hostsettings.Plan(l.resolicitKey(g), resolicitTimes)
+		_, err = l.keepSysctl(change, err)
+		errs = append(errs, err, l.attachHeld(g.Interface))
+	}
+	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+		l.log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
+	}
+}
+
+func (l *Loader) letGo(g *gateway) {
+	if !g.held {
+		return
+	}
+	g.held = false
+	l.log.Info("neighbour entry of the gateway is the kernel's again",
+		"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
+	if err := l.releaseHeld(g); err != nil {
+		l.log.Error("what was done for a silent gateway is not taken back", "gateway", g.Address, "error", err)
+	}
+}
+
+func (l *Loader) releaseHeld(g *gateway) error {
+	errs := []error{l.forgetHeld(g), l.restoreSysctls(func(r pins.SysctlRecord) bool {
+		return settingOf(r) == sysctl{g.Interface, addressFamily(g), resolicitLeaf}
+	})}
+	for _, other := range l.gateways {
+		if other.held && other.Interface == g.Interface {
+			return errors.Join(errs...)
+		}
+	}
+	target := attach.Interface{Index: g.Interface, Name: l.nameOf(g.Interface)}
+	return errors.Join(append(errs, l.attacher.DetachFrom(target, attach.Last))...)
+}
+
+// addressFamily is the family by which a gateway is resolved.
+func addressFamily(g *gateway) string {
+	if g.Address.Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+func (l *Loader) resolicitKey(g *gateway) string {
+	return hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), resolicitLeaf)
+}
+
+// attachHeld attaches the program that answers what the host starts by a gateway
+// that is held: without the entry, it would get an error.
+func (l *Loader) attachHeld(device int) error {
+	s := l.served[device]
+	if s == nil || s.mechanism == attach.Auto || !s.hasHeader() {
+		return nil
+	}
+	if _, err := l.attacher.Attach(s.target(), l.datapath.HeldPrograms()); err != nil {
+		return fmt.Errorf("interface %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// heldKeys are the keys of a gateway in the map `held_gateways`.
+func heldKeys(g *gateway) []bpf.DatapathGatewayMac {
+	var keys []bpf.DatapathGatewayMac
+	for family, takes := range map[uint8]bool{4: g.IPv4, 6: g.IPv6} {
+		if takes {
+			key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
+			copy(key.Mac[:], g.last)
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// tellHeld tells the programs that an entry is held, for a while.
+func (l *Loader) tellHeld(g *gateway) error {
+	clock, err := l.datapath.Clock()
+	if err != nil {
+		return err
+	}
+	for _, key := range heldKeys(g) {
+		if err := l.datapath.HeldGateways.Put(key, clock.After(heldFor)); err != nil {
+			return fmt.Errorf("write held gateway %s: %w", g.Address, err)
+		}
+	}
+	return nil
+}
+
+func (l *Loader) forgetHeld(g *gateway) error {
+	for _, key := range heldKeys(g) {
+		if err := l.datapath.HeldGateways.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget held gateway %s: %w", g.Address, err)
+		}
+	}
+	return nil
+}
+
+// recall fills in what an earlier process wrote down of a gateway.
+func (g *gateway) recall(r *pins.GatewayRecord) {
+	g.held = r.Held
+	if mac, err := net.ParseMAC(r.MAC); err == nil {
+		g.last = mac
+	}
+}
