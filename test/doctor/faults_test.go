@@ -183,7 +183,7 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	} {
 		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
 	}
-	if changes := p.Status().HostChanges; len(changes) != 5 {
+	if changes := p.Status().OtherChanges(); len(changes) != 5 {
 		t.Errorf("%d host changes, not one by the daemon and four by doctor: %+v", len(changes), changes)
 	}
 	d.Stop(unix.SIGTERM)

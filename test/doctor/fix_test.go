@@ -42,7 +42,7 @@ func wantChange(t *testing.T, s *harness.Status) {
 	want := harness.HostChange{
 		Object: strictKey, Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
 	}
-	if diff := cmp.Diff([]harness.HostChange{want}, s.HostChanges); diff != "" {
+	if diff := cmp.Diff([]harness.HostChange{want}, s.OtherChanges()); diff != "" {
 		t.Errorf("host changes (-want +got):\n%s", diff)
 	}
 }

@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,15 @@ type Interface struct {
 
 // HostChange is what was changed on the host.
 type HostChange struct{ Object, Before, After, Undo string }
+
+// OtherChanges are the changes of the host but for those of the fallback route, which
+// every host with a default route has.
+func (s *Status) OtherChanges() []HostChange {
+	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
+		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
+			strings.Contains(c.Object, "router_probe_interval")
+	})
+}
 
 // Flow is an entry of the JSON document of `replypath flows`.
 type Flow struct {

@@ -17,6 +17,7 @@ type Talk struct {
 	stop    context.CancelFunc
 	ended   chan struct{}
 	answers int
+	pause   time.Duration
 	err     error
 }
 
@@ -44,7 +45,9 @@ func (k *Talk) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			asked := time.Now()
 			k.err = k.askOnce()
+			k.pause = max(k.pause, time.Since(asked))
 			k.answers++
 		}
 	}
@@ -69,3 +72,7 @@ func (k *Talk) Stop() int {
 	}
 	return k.answers
 }
+
+// Pause returns the longest time that an answer took. The conversation has to be
+// stopped.
+func (k *Talk) Pause() time.Duration { return k.pause }

@@ -34,10 +34,10 @@ func TestStrictRPFilter(t *testing.T) {
 		t.Errorf("the status has rp_filter %v on eth1", got)
 	}
 	want := harness.HostChange{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}
-	if len(s.HostChanges) != 1 {
+	if len(s.OtherChanges()) != 1 {
 		t.Fatalf("host changes %+v, want %+v", s.HostChanges, want)
 	}
-	got := s.HostChanges[0]
+	got := s.OtherChanges()[0]
 	want.Undo = got.Undo
 	if got != want || got.Undo == "" {
 		t.Errorf("host change %+v, want %+v", got, want)
@@ -58,7 +58,7 @@ func TestRPFilterLeftAlone(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start("--config", newConfig(t, "manage_rp_filter: false\n").path)
 	wantRPFilter(t, n, "1")
-	if s := p.Status(); len(s.HostChanges) > 0 || *s.Interface("eth1").RPFilter != 1 {
+	if s := p.Status(); len(s.OtherChanges()) > 0 || *s.Interface("eth1").RPFilter != 1 {
 		t.Errorf("host changes %+v, rp_filter %d", s.HostChanges, *s.Interface("eth1").RPFilter)
 	}
 }

@@ -26,7 +26,7 @@ func wantWaiting(t *testing.T, p *harness.Product) {
 	if _, effect := sourceFeature(t, p); !strings.HasPrefix(effect, "waits for") || pinned(t, p) {
 		t.Errorf("effect %q, pinned %v", effect, pinned(t, p))
 	}
-	for _, change := range p.Status().HostChanges {
+	for _, change := range p.Status().OtherChanges() {
 		t.Errorf("changed: %+v", change)
 	}
 }
@@ -53,7 +53,7 @@ func TestAutoWaits(t *testing.T) {
 		if available, effect := sourceFeature(t, p); !available || !strings.HasPrefix(effect, "on:") || !pinned(t, p) {
 			t.Errorf("available %v, effect %q, pinned %v", available, effect, pinned(t, p))
 		}
-		if changes := p.Status().HostChanges; len(changes) != 1 || !strings.Contains(changes[0].Object, "cgroup") {
+		if changes := p.Status().OtherChanges(); len(changes) != 1 || !strings.Contains(changes[0].Object, "cgroup") {
 			t.Errorf("host changes %+v", changes)
 		}
 		// It goes on without the daemon, and the next one takes it over.

@@ -1,0 +1,243 @@
+package faults
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// fault is a way in which the production NIC, or what is behind it, goes.
+type fault struct {
+	name string
+	// begin makes it happen and returns when the host has noticed.
+	begin func(*bed)
+	// end mends it, as whoever did it would.
+	end func(*bed)
+	// holds: the gateway's neighbour entry is held, no route has gone. Only a daemon
+	// can do that.
+	holds bool
+}
+
+var faults = []fault{
+	{name: "carrier lost", begin: (*bed).cutCable, end: (*bed).plugCable},
+	{name: "link down", begin: (*bed).setDown, end: (*bed).setUp},
+	{name: "eth0 deleted", begin: (*bed).deleteEth0, end: (*bed).replaceEth0},
+	{name: "gateway silent", begin: (*bed).silenceGateway, end: (*bed).wakeGateway, holds: true},
+	{name: "default route removed", begin: (*bed).removeDefault, end: (*bed).addDefault},
+}
+
+// bed is a two-NIC server with a client, in one family.
+type bed struct {
+	testing.TB
+	net    *topology.TwoNIC
+	family topology.Family
+	// product is replypath on the server, nil where it does not run.
+	product *harness.Product
+	// routes are the server's before any fault.
+	routes string
+}
+
+func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
+	t.Helper()
+	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
+	b.quicken("neigh/eth0")
+	b.routes = b.showRoutes()
+	harness.Serve(t, b.net.Client, b.clientAddress())
+	return b
+}
+
+// quicken has the kernel notice a silent neighbour within a second instead of a
+// minute. What it does is the same.
+func (b *bed) quicken(table string) {
+	b.Helper()
+	for leaf, value := range map[string]string{
+		"base_reachable_time_ms": "300", "delay_first_probe_time": "0", "retrans_time_ms": "100",
+	} {
+		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, value))
+	}
+}
+
+func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.family) }
+
+func (b *bed) conversation(kind harness.Kind) *harness.Conversation {
+	b.Helper()
+	return harness.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
+}
+
+// ip runs iproute2 on the server for this family.
+func (b *bed) ip(args ...string) string {
+	b.Helper()
+	family := map[topology.Family]string{topology.IPv4: "-4", topology.IPv6: "-6"}[b.family]
+	return harness.Shell(b, b.net.Server.Host, strings.Join(append([]string{"ip", family}, args...), " "))
+}
+
+// showRoutes are the server's routes but for the product's, in any order.
+func (b *bed) showRoutes() string {
+	b.Helper()
+	var kept []string
+	for line := range strings.Lines(b.ip("route")) {
+		if !strings.Contains(line, "proto 114") {
+			kept = append(kept, line)
+		}
+	}
+	slices.Sort(kept)
+	return strings.Join(kept, "")
+}
+
+// awaitCarrier returns when the server knows about the state of eth0.
+func (b *bed) awaitCarrier(want bool) {
+	b.Helper()
+	harness.Eventually(b, fmt.Sprintf("eth0 has carrier: %t", want), func() error {
+		link, err := b.net.Server.Eth0.Link()
+		if err == nil && (link.Attrs().OperState == netlink.OperUp) != want {
+			err = fmt.Errorf("its state is %s", link.Attrs().OperState)
+		}
+		return err
+	})
+}
+
+func (b *bed) cutCable() {
+	b.Helper()
+	harness.Must(b, b.net.Server.Eth0.Peer().SetDown())
+	b.awaitCarrier(false)
+}
+
+func (b *bed) plugCable() {
+	b.Helper()
+	router := b.net.Server.Eth0.Peer()
+	harness.Must(b, router.SetUp())
+	b.giveBack(router) // IPv6 takes the addresses off what is down
+	b.awaitCarrier(true)
+}
+
+func (b *bed) setDown() {
+	b.Helper()
+	harness.Must(b, b.net.Server.Eth0.SetDown())
+}
+
+func (b *bed) setUp() {
+	b.Helper()
+	harness.Must(b, b.net.Server.Eth0.SetUp())
+	b.giveBack(b.net.Server.Eth0)
+	b.addDefaultOnceReady()
+}
+
+// giveBack adds the addresses that an interface has lost, as a network manager
+// does.
+func (b *bed) giveBack(i *topology.Interface) {
+	b.Helper()
+	present := harness.Must1[*topology.Interface](b)(i.Host.Interface(i.Name))
+	for _, address := range i.Addresses {
+		if !strings.Contains(fmt.Sprint(present.Addresses), address.String()) {
+			harness.Must(b, i.AddAddress(address))
+		}
+	}
+}
+
+func (b *bed) deleteEth0() {
+	b.Helper()
+	harness.Must(b, b.net.Server.Netlink().LinkDel(harness.Must1[netlink.Link](b)(b.net.Server.Eth0.Link())))
+}
+
+// replaceEth0 makes an interface of the same name, as a driver does that is loaded
+// again.
+func (b *bed) replaceEth0() {
+	b.Helper()
+	old := b.net.Server.Eth0
+	router := old.Peer()
+	eth0, _, err := b.net.Connect(
+		topology.NIC{Host: b.net.Server.Host, Name: old.Name, MAC: old.MAC, Addresses: old.Addresses},
+		topology.NIC{Host: router.Host, Name: router.Name, MAC: router.MAC, Addresses: router.Addresses})
+	harness.Must(b, err)
+	b.net.Server.Eth0 = eth0
+	b.addDefaultOnceReady()
+}
+
+func (b *bed) defaultRoute() topology.Route {
+	return topology.Route{Via: b.net.Server.Eth0.Peer().Address(b.family)}
+}
+
+func (b *bed) removeDefault() {
+	b.Helper()
+	harness.Must(b, b.net.Server.RemoveRoute(b.defaultRoute()))
+}
+
+// addDefaultOnceReady adds the route when there is carrier, as network managers do,
+// and a router that answers.
+func (b *bed) addDefaultOnceReady() {
+	b.Helper()
+	b.awaitCarrier(true)
+	for _, i := range []*topology.Interface{b.net.Server.Eth0, b.net.Server.Eth0.Peer()} {
+		harness.Must(b, i.WaitReady(harness.Within(b, harness.AnswerTime)))
+	}
+	b.addDefault()
+}
+
+func (b *bed) addDefault() {
+	b.Helper()
+	harness.Must(b, b.net.Server.AddRoute(b.defaultRoute()))
+}
+
+// silence drops ARP and neighbour discovery that comes in at the router.
+const silence = `
+add table arp silence
+add chain arp silence input { type filter hook input priority 0; }
+add rule arp silence input iifname "server" drop
+add table ip6 silence
+add chain ip6 silence input { type filter hook input priority 0; }
+add rule ip6 silence input iifname "server" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+`
+
+// silenceGateway has the gateway answer no question for its MAC address, and the
+// kernel ask for it. It returns when the kernel has given up, or holds it for us.
+func (b *bed) silenceGateway() {
+	b.Helper()
+	gateway := b.net.Server.Eth0.Peer()
+	harness.Nft(b, b.net.Production.Host, silence)
+	b.ip("neighbour", "change", gateway.Address(b.family).String(), "lladdr", gateway.MAC.String(), "dev", "eth0", "nud", "probe")
+	harness.Eventually(b, "the silence is noticed", func() error {
+		state := b.neighbour()
+		if strings.Contains(state, "FAILED") || b.isHeld() {
+			return nil
+		}
+		return fmt.Errorf("%s", state)
+	})
+}
+
+// neighbour is the kernel's entry of eth0's gateway.
+func (b *bed) neighbour() string {
+	b.Helper()
+	return b.ip("neighbour", "show", b.net.Server.Eth0.Peer().Address(b.family).String(), "dev", "eth0")
+}
+
+// isHeld tells whether the product says that it holds the gateway.
+func (b *bed) isHeld() bool {
+	b.Helper()
+	return b.product != nil && b.gatewayState() == "held"
+}
+
+// gatewayState is eth0's gateway's in the status.
+func (b *bed) gatewayState() string {
+	b.Helper()
+	gateway := b.net.Server.Eth0.Peer().Address(b.family)
+	for _, i := range b.product.Status().Interfaces { // eth0 may be gone
+		for _, g := range i.Gateways {
+			if g.Address == gateway.String() {
+				return g.State
+			}
+		}
+	}
+	return ""
+}
+
+func (b *bed) wakeGateway() {
+	b.Helper()
+	harness.Nft(b, b.net.Production.Host, "delete table arp silence\ndelete table ip6 silence\n")
+}

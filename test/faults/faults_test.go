@@ -1,0 +1,249 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+var (
+	// oneRetransmission is more than the first retransmission of a segment takes
+	// (RFC 6298 with Linux's 200 ms, and the round trip), less than the second.
+	oneRetransmission = 500 * time.Millisecond
+	// promptly is how soon what the host starts has to fail, on a busy machine. A
+	// SYN is sent again after a second.
+	promptly = 500 * time.Millisecond
+	// inVain is how long nothing must come.
+	inVain = 300 * time.Millisecond
+)
+
+// each runs a subtest for each of the faults and family.
+func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Family)) {
+	for _, fault := range faults {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(fault.name+"/"+f.String(), func(t *testing.T) { run(t, fault, f) })
+		}
+	}
+}
+
+// TestWithout shows what each fault does without the fallback route: nobody gets
+// an answer by eth1 any more, until it ends. The daemon is gone, as it puts back
+// neighbour entries that the kernel drops with the carrier, for a few seconds.
+func TestWithout(t *testing.T) {
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		b.start("--config", harness.WriteConfig(t, "fallback_route: false\n")).Kill()
+		open := b.conversation(harness.TCP)
+		b.ask(open)
+		fault.begin(b)
+		for _, kind := range harness.Kinds {
+			if c := b.conversation(kind); c.Ask(harness.Within(t, inVain)) == nil {
+				t.Errorf("%s was answered", c)
+			}
+		}
+		fault.end(b)
+		for _, kind := range harness.Kinds {
+			b.eventually(b.conversation(kind))
+		}
+	})
+}
+
+// TestFaults has each of them happen under open connections.
+func TestFaults(t *testing.T) {
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		b.start()
+		b.bridge(fault, func() { b.wantShown(fault, true) }, func() { b.wantShown(fault, false) })
+	})
+}
+
+// TestFaultsWithoutDaemon has those happen that the kernel bridges alone, after
+// the daemon was killed.
+func TestFaultsWithoutDaemon(t *testing.T) {
+	bridged := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
+	each(t, bridged, func(t *testing.T, fault fault, f topology.Family) {
+		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		b.start().Kill()
+		b.bridge(fault, func() {}, func() {})
+	})
+}
+
+// TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel
+// gives it up then, as it would without replypath: no reply is built for IPv4, while
+// IPv6 passes over the dead router by itself. When it answers again, nothing of the
+// daemon's is in the way.
+func TestSilentGatewayWithoutDaemon(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			d := b.start()
+			b.silenceGateway()
+			b.ask(b.conversation(harness.TCP))
+			d.Kill()
+			b.Eventually("the kernel gives up", func() error {
+				if state := b.neighbour(); !strings.Contains(state, "FAILED") {
+					return errors.New(state)
+				}
+				return nil
+			})
+			if state := b.gatewayState(); state == "held" {
+				t.Error("the status says that the gateway is held by nobody")
+			}
+			if f == topology.IPv6 {
+				b.eventually(b.conversation(harness.TCP))
+			}
+			b.wakeGateway()
+			b.eventually(b.conversation(harness.TCP))
+			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+		})
+	}
+}
+
+// bridge has a fault begin and end, and wants that nobody notices on eth1, and that
+// nothing is there that was not before. It looks on during and after the fault.
+func (b *bed) bridge(fault fault, during, after func()) {
+	b.Helper()
+	var talks []*harness.Talk
+	for _, kind := range []harness.Kind{harness.TCP, harness.TCP, harness.UDP} {
+		c := b.conversation(kind)
+		b.ask(c)
+		if len(talks) > 0 { // the first one is silent until the fault has been noticed
+			talks = append(talks, c.Keep(b))
+		} else {
+			defer func() { b.ask(c) }()
+			talks = append(talks, nil)
+		}
+	}
+	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
+	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	fault.begin(b)
+	for _, kind := range harness.Kinds {
+		c := b.conversation(kind)
+		asked := time.Now()
+		b.ask(c)
+		b.Logf("%s: new %s answered after %s", fault.name, kind, time.Since(asked).Round(time.Microsecond))
+	}
+	during()
+	b.wantHostReaches(false, harness.TCP)
+	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
+		b.wantHostReaches(false, harness.UDP)
+	}
+	b.Logf("%s: %d frames that the host started by eth1", fault.name, b.leaked(wire))
+	fault.end(b)
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	after()
+	for _, talk := range talks[1:] {
+		answers := talk.Stop()
+		b.Logf("%s: %d answers, the longest pause %s", fault.name, answers, talk.Pause().Round(time.Microsecond))
+		if talk.Pause() >= oneRetransmission {
+			b.Errorf("an open connection paused for %s", talk.Pause())
+		}
+	}
+	if n := b.leaked(wire); n > 0 {
+		b.Errorf("%d frames that the host started left by eth1", n)
+	}
+	if routes := b.showRoutes(); routes != b.routes {
+		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
+	}
+}
+
+// leaked counts what the host started and sent by eth1: to the client's server.
+func (b *bed) leaked(wire *topology.Capture) int {
+	b.Helper()
+	return wire.Count(topology.All(topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort)))
+}
+
+// reach has the host ask the client's server, by a connected socket.
+func (b *bed) reach(kind harness.Kind) error {
+	ctx := harness.Within(b, harness.AnswerTime)
+	conn, err := b.net.Server.Dial(ctx, string(kind), netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return exchange(conn)
+}
+
+func exchange(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(harness.AnswerTime)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("question")); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, 8))
+	return err
+}
+
+// wantHostReaches wants that what the host starts works, or fails promptly.
+func (b *bed) wantHostReaches(want bool, kinds ...harness.Kind) {
+	b.Helper()
+	for _, kind := range kinds {
+		began := time.Now()
+		err := b.reach(kind)
+		took := time.Since(began)
+		switch {
+		case want && err != nil:
+			b.Errorf("the host cannot reach the client by %s: %v", kind, err)
+		case !want && err == nil:
+			b.Errorf("the host reached the client by %s", kind)
+		case !want && took >= promptly:
+			b.Errorf("%s failed after %s: %v", kind, took, err)
+		case !want:
+			b.Logf("what the host starts by %s fails after %s: %v", kind, took.Round(time.Microsecond), err)
+		}
+	}
+}
+
+// wantShown wants the fault in status and metrics, or that it is past.
+func (b *bed) wantShown(fault fault, present bool) {
+	b.Helper()
+	gateway := b.net.Server.Eth0.Peer().Address(b.family).String()
+	b.Eventually(fmt.Sprintf("status and metrics show the fault: %t", present), func() error {
+		m := b.product.Metrics()
+		active := m.Sum("replypath_fallback_active", "family="+b.family.String()) == 1
+		reachable := m.Sum("replypath_gateway_reachable", "gateway="+gateway) == 1
+		state := b.gatewayState()
+		shown := active
+		if fault.holds {
+			shown = state == "held" && !reachable && !active
+		}
+		if shown == present && (present || reachable && state != "held") {
+			return nil
+		}
+		return fmt.Errorf("fallback active: %t, gateway reachable: %t, its state: %s", active, reachable, state)
+	})
+}
+
+// Eventually is harness.Eventually.
+func (b *bed) Eventually(what string, missing func() error) {
+	b.Helper()
+	harness.Eventually(b, what, missing)
+}
+
+func (b *bed) start(args ...string) *harness.Daemon {
+	b.Helper()
+	b.product = harness.On(b, b.net.Server.Host)
+	return b.product.Start(args...)
+}
+
+func (b *bed) ask(c *harness.Conversation) {
+	b.Helper()
+	harness.Must(b, c.Ask(harness.Within(b, harness.AnswerTime)))
+}
+
+// eventually asks until there is an answer.
+func (b *bed) eventually(c *harness.Conversation) {
+	b.Helper()
+	b.Eventually(c.String()+" is answered", func() error {
+		return b.conversation(c.Kind).Ask(harness.Within(b, inVain))
+	})
+}

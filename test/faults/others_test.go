@@ -1,0 +1,267 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// secondDefault gives eth1 a default route behind eth0's.
+var secondDefault = topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000}
+
+// TestSecondDefault compares the kernel's choice for what the host starts, before,
+// during and after each fault, with and without replypath: a second default route
+// keeps its meaning, and nothing is done that gives it another.
+func TestSecondDefault(t *testing.T) {
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		alone := newBed(t, f, secondDefault)
+		beside := newBed(t, f, secondDefault)
+		beside.start()
+		wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
+		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
+			step(alone)
+			step(beside)
+			beside.Eventually("the kernel chooses as without replypath", func() error {
+				want, got := alone.choice(), beside.choice()
+				if want != got {
+					return fmt.Errorf("it chooses %q, not %q", got, want)
+				}
+				return nil
+			})
+			t.Logf("%s: what the host starts goes by %q", fault.name, beside.choice())
+		}
+		for _, change := range beside.product.Status().HostChanges {
+			if strings.HasPrefix(change.Object, "sysctl") {
+				t.Errorf("changed in spite of a second default route: %+v", change)
+			}
+		}
+		t.Logf("%d frames that the host started by eth1", beside.leaked(wire))
+	})
+}
+
+// choice is the interface that the kernel chooses for what the host starts, "" for
+// none.
+func (b *bed) choice() string {
+	b.Helper()
+	out, _ := b.net.Server.Command(b.Context(), "ip", "route", "get", b.clientAddress().String()).CombinedOutput()
+	fields := strings.Fields(string(out))
+	for i, field := range fields[:max(0, len(fields)-1)] {
+		if field == "dev" {
+			return fields[i+1]
+		}
+	}
+	return ""
+}
+
+// TestOwnNICDies cuts the cable of the NIC that a flow came by. What the server sends
+// takes the kernel's way, and is counted; the peer's next segment by the other NIC
+// takes the flow along.
+func TestOwnNICDies(t *testing.T) {
+	for _, follow := range []string{"validated", "latest"} {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(follow+"/"+f.String(), func(t *testing.T) { testOwnNICDies(t, follow, f) })
+		}
+	}
+}
+
+func testOwnNICDies(t *testing.T, follow string, f topology.Family) {
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.start("--config", harness.WriteConfig(t, "follow: "+follow+"\n"))
+	client, server := b.connect()
+	b.say(server, client)
+	b.wantFlow("eth1")
+
+	harness.Must(t, b.net.Server.Eth1.Peer().SetDown())
+	b.Eventually("the status shows eth1 down", func() error {
+		if b.product.Status().Interface("eth1").Up {
+			return errors.New("it is up")
+		}
+		return nil
+	})
+	wires := harness.Tap(t, b.net.Server)
+	b.say(server, client) // nobody can answer yet
+	labels := []string{"from_interface=eth0", "to_interface=eth1", "reason=link_down"}
+	down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", labels...)
+	if down == 0 {
+		t.Error("nothing was counted as link_down")
+	}
+	b.bringByEth0()
+	b.say(client, server)
+	b.say(server, client)
+	b.wantFlow("eth0")
+	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp"); moves != 1 {
+		t.Errorf("%v moves", moves)
+	}
+	if _, eth1 := wires.Left(topology.From(b.net.Server.Eth1.Address(f))); len(eth1) > 0 {
+		t.Errorf("by the dead NIC left %s", harness.Describe(eth1))
+	}
+	t.Logf("%v packets counted as link_down, then moved to eth0", down)
+}
+
+// connect opens a connection from the client to the server's eth1, where each side may
+// speak.
+func (b *bed) connect() (client, server net.Conn) {
+	b.Helper()
+	ctx := harness.Within(b, harness.AnswerTime)
+	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(b.family), 0).String()
+	l := harness.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
+	defer l.Close()
+	client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
+	server = harness.Must1[net.Conn](b)(l.Accept())
+	b.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+// say sends a message and returns when it has arrived.
+func (b *bed) say(from, to net.Conn) {
+	b.Helper()
+	_, err := from.Write([]byte("message"))
+	harness.Must(b, err)
+	_, err = to.Read(make([]byte, 7))
+	harness.Must(b, err)
+}
+
+// wantFlow wants the only TCP flow to be that of an interface.
+func (b *bed) wantFlow(name string) {
+	b.Helper()
+	flows := b.product.Flows("--protocol", "tcp")
+	if len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != name {
+		b.Errorf("flows %v, not one by %s", flows, name)
+	}
+}
+
+// bringByEth0 has the routers bring what is for the server's eth1 by its eth0, as
+// routing protocols do when its network is gone.
+func (b *bed) bringByEth0() {
+	b.Helper()
+	asked := b.net.Server.Eth1.Address(b.family)
+	via := map[topology.Family]string{topology.IPv4: "10.11.0.2", topology.IPv6: "2001:db8:11::2"}[b.family]
+	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	harness.Shell(b, b.net.Production.Host, fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth0.Address(b.family)))
+}
+
+// TestFallbackIsPutBack has somebody delete the fallback route and its device.
+func TestFallbackIsPutBack(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.start()
+	for i, command := range []string{
+		"ip -4 route del default dev replypath0", "ip -6 route del default dev replypath0",
+		"ip link set replypath0 down", "ip link del replypath0",
+	} {
+		harness.Shell(t, b.net.Server.Host, command)
+		b.Eventually("it is put back after "+command, func() error {
+			routes := harness.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+			if strings.Count(routes, "replypath0") != 2 {
+				return errors.New(routes)
+			}
+			return nil
+		})
+		b.Eventually("the repair is counted", func() error {
+			if n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=route"); n < float64(i+1) {
+				return fmt.Errorf("%v repairs", n)
+			}
+			return nil
+		})
+	}
+	b.removeDefault()
+	b.ask(b.conversation(harness.TCP))
+}
+
+// TestFallbackReload switches it off and on again: nothing of it is left in between.
+func TestFallbackReload(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	before := harness.TakeSnapshot(t, b.net.Server.Host)
+	config := harness.WriteConfig(t, "")
+	d := b.start("--config", config)
+	for _, text := range []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"} {
+		harness.Must(t, os.WriteFile(config, []byte(text), 0o644))
+		d.Reload()
+		links := harness.Shell(t, b.net.Server.Host, "ip -o link")
+		on := text == "fallback_route: true\n"
+		if strings.Contains(links, "replypath0") != on {
+			t.Errorf("%s: links\n%s", text, links)
+		}
+		if diff := withoutPrograms(before).Diff(withoutPrograms(harness.TakeSnapshot(t, b.net.Server.Host))); !on && diff != "" {
+			t.Errorf("%s: the host is not what it was:\n%s", text, diff)
+		}
+	}
+}
+
+// withoutPrograms leaves out what the programs on the NICs change in a snapshot.
+func withoutPrograms(s harness.Snapshot) harness.Snapshot {
+	delete(s, "bpftool net show")
+	return s
+}
+
+// TestKilledWhileStarting kills the daemon at every step that makes something of the
+// fallback route, and takes everything away: the host is what it was.
+func TestKilledWhileStarting(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.product = harness.On(t, b.net.Server.Host)
+	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+	for _, moment := range []string{
+		"interface=eth1 index", "made the device", "ipv4.conf.eth0.ignore", "ipv6.conf.eth0.ignore", "router_probe_interval", "msg=ready",
+	} {
+		d := b.product.Launch()
+		d.WaitLog(1, moment)
+		d.Kill()
+		b.product.Detach()
+		if diff := before.Diff(harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")); diff != "" {
+			t.Errorf("killed after %q, the host is not what it was:\n%s", moment, diff)
+		}
+	}
+}
+
+// TestForeignDevice has a device of somebody else's with the name of ours: everything
+// else works, the status tells, and detach leaves it alone.
+func TestForeignDevice(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	harness.Shell(t, b.net.Server.Host, "ip link add replypath0 type veth peer name far")
+	b.start()
+	b.ask(b.conversation(harness.TCP))
+	if s := b.product.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "somebody else") {
+		t.Errorf("errors in the status: %q", s.Errors)
+	}
+	b.product.Expect(0, "detach", "--stop")
+	harness.Shell(t, b.net.Server.Host, "ip link show replypath0")
+}
+
+// TestExplainFallbackDevice asks where replies go while there is no default route.
+func TestExplainFallbackDevice(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.start()
+			b.removeDefault()
+			c := b.conversation(harness.TCP)
+			b.ask(c)
+			e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
+			if e.Verdict != "corrected" || harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
+				t.Errorf("a reply: %s", e)
+			}
+			e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
+			if e.Verdict != "no-flow" || e.LeavesBy != nil {
+				t.Errorf("what the host starts: %s", e)
+			}
+			labels := []string{"from_interface=none", "to_interface=eth1", "family=" + f.String()}
+			if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
+				t.Error("nothing was counted as corrected from none")
+			}
+			if err := b.reach(harness.TCP); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("what the host starts: %v", err)
+			}
+			if n := b.product.Metrics().Sum("replypath_fallback_dropped_packets_total", "family="+f.String()); n != 1 {
+				t.Errorf("%v packets counted as dropped", n)
+			}
+		})
+	}
+}
