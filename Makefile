@@ -22,6 +22,10 @@ SUITES  ?=
 SHORT   ?=
 PARALLEL ?= 1
 
+# Of bench, those that are to be measured: all, where none is named.
+WORKLOADS  ?=
+CONTENDERS ?=
+
 # Tests share two cores with the traffic that they time: one package after the other.
 TESTFLAGS ?= -count=1 -p 1 -timeout 20m
 
@@ -36,7 +40,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz test-race test-kernels bench-bpf soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
+.PHONY: build demo test fuzz test-race test-kernels bench bench-bpf bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -58,6 +62,17 @@ test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in vi
 	@test/install-packages.sh test/kernels/packages.txt
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
+
+# QUICK=1 is done in less than five minutes, a full run in an hour and a half. WORKLOADS and CONTENDERS name some of them.
+bench: build root packages ## measure replypath beside a static route, ip rule and connection marks (build/bench), QUICK=1 in short
+	@test/install-packages.sh test/bench/packages.txt
+	@mkdir -p build/bench
+	-$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(QUICK),-rounds 3 -repeat 100000)
+	$(GO) build -o build/benchmark ./test/bench
+	REPLYPATH_BINARY=bin/replypath exec build/benchmark $(if $(QUICK),-quick) -workloads "$(WORKLOADS)" -contenders "$(CONTENDERS)"
+
+bench-page: ## make docs/BENCHMARKS.md from what bench has measured
+	$(GO) run ./test/bench -page docs/BENCHMARKS.md
 
 bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
 	@mkdir -p build/bench

@@ -31,12 +31,17 @@ const (
 
 // Main runs the tests of a package in the sandbox and does not return. It has
 // to be the only thing that TestMain does.
-func Main(m *testing.M) {
+func Main(m *testing.M) { Sandboxed(m.Run) }
+
+// Sandboxed runs what a program does in the sandbox, ends the program with the
+// exit code that it returns, and does not return itself. Whatever the program
+// does before, it does twice.
+func Sandboxed(run func() int) {
 	code, err := 0, error(nil)
 	if os.Getenv(insideVariable) == "" {
 		code, err = runInSandbox()
 	} else if err = furnish(); err == nil {
-		code = m.Run()
+		code = run()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "test harness:", err)
@@ -45,7 +50,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// runInSandbox runs this test binary once more, in a mount namespace of its own.
+// runInSandbox runs this program once more, in a mount namespace of its own.
 func runInSandbox() (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("network namespaces and bpf programs need root: run the tests as root")

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"replypath/test/bench/contender"
+	"replypath/test/bench/load"
+	"replypath/test/bench/report"
+)
+
+// Files in the directory of results.
+const (
+	resultsFile  = "results.json"
+	programsFile = "bpf.json" // of make bench-bpf
+)
+
+// bench measures everything, prints tables and writes results.json and plots. A
+// measurement that came to nothing is an error, after all that.
+func bench(ctx context.Context, o options) error {
+	results, err := measure(ctx, o)
+	if err != nil {
+		return err
+	}
+	if len(results.Workloads) == 0 {
+		return errors.Join(errors.New("interrupted before anything was measured"), results.Failed())
+	}
+	if err := results.Write(filepath.Join(o.output, resultsFile)); err != nil {
+		return err
+	}
+	if err := results.Plots(o.output); err != nil {
+		return err
+	}
+	if err := results.Print(os.Stdout); err != nil {
+		return err
+	}
+	fmt.Printf("\n%s has the raw data, and beside it is a plot of each workload\n", filepath.Join(o.output, resultsFile))
+	return results.Failed()
+}
+
+// measure carries out a run.
+func measure(ctx context.Context, o options) (*report.Results, error) {
+	contenders, err := o.chosenContenders()
+	if err != nil {
+		return nil, err
+	}
+	workloads, absent, err := o.chosenWorkloads()
+	if err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	results := &report.Results{Machine: report.DescribeMachine(), Figures: []report.Figure{}}
+	if results.Programs, err = readPrograms(o.output); err != nil {
+		return nil, err
+	}
+	p := newPlan(workloads, contenders, o.rounds, o.budget)
+	bar := newProgress(os.Stderr, p)
+	r := newRunner(p, o, bar)
+	err = r.run(ctx)
+	bar.done()
+	if err != nil {
+		return nil, err
+	}
+	results.Workloads = r.summaries(workloads, contenders)
+	results.Judge()
+	results.Failures = r.failures
+	results.Absent = absentees(absent, p.absent, contender.Absent())
+	if ctx.Err() == nil && !o.noFigures {
+		var failures []report.Failure
+		results.Figures, failures = measureFigures(ctx, o)
+		results.Failures = append(results.Failures, failures...)
+	}
+	results.Method = report.Method{
+		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
+		Rounds: r.rounds, Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Complete: ctx.Err() == nil,
+	}
+	return results, nil
+}
+
+// summaries puts together what was measured of each workload.
+func (r *runner) summaries(workloads []*load.Workload, contenders []*contender.Contender) []report.Workload {
+	var order []string
+	for _, c := range contenders {
+		order = append(order, c.Name)
+	}
+	all := []report.Workload{}
+	for _, w := range workloads {
+		if len(r.values[w.Name]) == 0 {
+			continue
+		}
+		summary := report.Workload{Name: w.Name, Unit: w.Unit, About: w.About, LowerIsBetter: w.LowerIsBetter}
+		summary.Summarize(order, r.values[w.Name])
+		all = append(all, summary)
+	}
+	return all
+}
+
+// absentees lists what was not measured, by name.
+func absentees(lists ...map[string]string) []report.Absent {
+	all := []report.Absent{}
+	for _, list := range lists {
+		for name, reason := range list {
+			all = append(all, report.Absent{Name: name, Reason: reason})
+		}
+	}
+	slices.SortFunc(all, func(a, b report.Absent) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// readPrograms returns what make bench-bpf has left, or nil.
+func readPrograms(dir string) (json.RawMessage, error) {
+	data, err := os.ReadFile(filepath.Join(dir, programsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the results of make bench-bpf: %w", err)
+	}
+	return data, nil
+}
+
+// writePage makes the page of documentation from the results of an earlier run.
+func writePage(o options) error {
+	results, err := report.Read(filepath.Join(o.output, resultsFile))
+	if err != nil {
+		return err
+	}
+	var about []report.About
+	for _, c := range contender.All() {
+		about = append(about, report.About{Name: c.Name, About: c.About})
+	}
+	plots := strings.ToLower(strings.TrimSuffix(filepath.Base(o.page), filepath.Ext(o.page)))
+	var text bytes.Buffer
+	if err := results.Page(&text, about, plots); err != nil {
+		return err
+	}
+	if err := os.WriteFile(o.page, text.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	return results.Plots(filepath.Join(filepath.Dir(o.page), plots))
+}

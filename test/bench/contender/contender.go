@@ -1,0 +1,127 @@
+package contender
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Names that others refer to.
+const (
+	Static    = "static"
+	Rules2    = "iprule-2"
+	Connmark  = "connmark"
+	Replypath = "replypath"
+)
+
+// Way is the interface that a contender's answers leave by.
+type Way int
+
+// The ways.
+const (
+	ByEth1 Way = iota // that of the question
+	ByEth0            // that of the default route
+)
+
+// Contender is a way to have the server answer.
+type Contender struct {
+	Name  string
+	About string
+	Way   Way
+
+	// conntrack limits how many flows there can be.
+	conntrack bool
+	setUp     func(context.Context, *Site, Options) (Running, error)
+}
+
+// Options say how contenders are set up.
+type Options struct {
+	// Flows is how many flows the tables have to hold; 0 is the default.
+	Flows int
+}
+
+// Running is a contender at work.
+type Running interface {
+	// Stop takes away what outlives the network.
+	Stop() error
+}
+
+// SetUp sets the contender up on a fresh site.
+func (c *Contender) SetUp(ctx context.Context, s *Site, options Options) (Running, error) {
+	running, err := c.setUp(ctx, s, options)
+	if err != nil {
+		return nil, fmt.Errorf("set up %s: %w", c.Name, err)
+	}
+	return running, nil
+}
+
+// CheckWay returns an error unless the server's answers between two readings left
+// as they do with this contender: else its figure would be that of something else.
+func (c *Contender) CheckWay(before, after Sent) error {
+	right, wrong := after.Eth1-before.Eth1, after.Eth0-before.Eth0
+	if c.Way == ByEth0 {
+		right, wrong = wrong, right
+	}
+	// ARP, and the few flows that find no room in a full table.
+	if right == 0 || wrong > right/100+10 {
+		return fmt.Errorf("%s: %d answers left as they should, %d by the other interface", c.Name, right, wrong)
+	}
+	return nil
+}
+
+// All returns the contenders in the order in which they take turns.
+func All() []*Contender {
+	all := []*Contender{
+		{Name: Static, About: "a route to the peers by eth1: the limit", setUp: setUpStatic},
+		{Name: "none", About: "answers by the default route, accepted there", Way: ByEth0, setUp: setUpNothing},
+	}
+	for _, count := range []int{2, 10, 100, 1000} {
+		all = append(all, rules(count))
+	}
+	return append(all,
+		connmark(Connmark, "nftables connection marks, a rule for each interface", linearTable),
+		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
+		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
+		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
+		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"))
+}
+
+// Lacks says what keeps the contender from as many flows, or "".
+func (c *Contender) Lacks(flows int) string {
+	if !c.conntrack {
+		return ""
+	}
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max") // of the machine: namespaces cannot set it
+	if err != nil {
+		return "" // conntrack has not been used yet: setting it up tells
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err == nil && most < flows {
+		return fmt.Sprintf("nf_conntrack_max is %d on this machine", most)
+	}
+	return ""
+}
+
+// Absent are contenders that cannot be measured here, with the reason.
+func Absent() map[string]string {
+	return map[string]string{
+		"vrf": "only with a kernel that has VRF: in a virtual machine, whose figures cannot be compared with these",
+	}
+}
+
+// Named returns contenders by their names, in the order of All.
+func Named(names ...string) ([]*Contender, error) {
+	var found []*Contender
+	for _, c := range All() {
+		if slices.Contains(names, c.Name) {
+			found = append(found, c)
+		}
+	}
+	if len(found) != len(names) {
+		return nil, fmt.Errorf("of the contenders %q only %d are known", names, len(found))
+	}
+	return found, nil
+}

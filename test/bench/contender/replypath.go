@@ -1,0 +1,187 @@
+package contender
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const (
+	// pinDir is on the bpf file system of the sandbox. There is one contender at a time.
+	pinDir      = "/sys/fs/bpf/replypath-bench"
+	readySocket = "@replypath-bench" // abstract names are the network namespace's own
+	commandTime = 30 * time.Second
+)
+
+func replypath(name, about string, way Way, args ...string) *Contender {
+	return &Contender{
+		Name: name, About: about, Way: way,
+		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
+			return StartDaemon(ctx, s.Server, options, args...)
+		},
+	}
+}
+
+// Daemon is `replypath run` on a host.
+type Daemon struct {
+	// ReadyAfter is the time from its start to READY=1.
+	ReadyAfter time.Duration
+
+	host    *topology.Host
+	dir     string // of the configuration
+	command *topology.Cmd
+	log     bytes.Buffer // to be read when ended is closed
+	ended   chan struct{}
+}
+
+// StartDaemon starts the daemon and waits until it is ready. It belongs to the
+// network of the host; Stop also takes away what it has pinned.
+func StartDaemon(ctx context.Context, host *topology.Host, options Options, args ...string) (*Daemon, error) {
+	dir, err := os.MkdirTemp("", "daemon-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{host: host, dir: dir, ended: make(chan struct{})}
+	config := filepath.Join(dir, "replypath.yaml")
+	if err := os.WriteFile(config, []byte(configuration(options)), 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	args = append([]string{"--pin-dir", pinDir, "run", "--config", config}, args...)
+	d.command = host.Command(context.Background(), harness.Binary(), args...) // until Stop
+	if err := d.start(ctx); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return d, nil
+}
+
+// configuration makes room for flows in the table of connections and in that of
+// datagrams, which has half as much.
+func configuration(options Options) string {
+	if options.Flows == 0 {
+		return ""
+	}
+	return fmt.Sprintf("flow_table: {max_entries: %d}\n", 2*options.Flows)
+}
+
+func (d *Daemon) start(ctx context.Context) error {
+	socket, err := d.host.ListenPacket(ctx, "unixgram", readySocket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	d.command.Env = append(os.Environ(), "NOTIFY_SOCKET="+readySocket)
+	d.command.Stdout, d.command.Stderr = &d.log, &d.log
+	begun := time.Now()
+	if err := d.command.Start(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(d.ended)
+		_ = d.command.Wait() // it is told to end, or its log says why it did
+		_ = socket.Close()   // nobody is going to write to it
+	}()
+	if err := awaitReady(ctx, socket); err != nil {
+		return errors.Join(err, d.Stop(), fmt.Errorf("replypath run logged %q", d.tail()))
+	}
+	d.ReadyAfter = time.Since(begun)
+	return nil
+}
+
+// awaitReady reads what the daemon tells its manager until it is ready.
+func awaitReady(ctx context.Context, socket net.PacketConn) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+	message := make([]byte, 4096)
+	for {
+		n, _, err := socket.ReadFrom(message)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("wait for replypath run: %w", context.Cause(ctx))
+		case err != nil:
+			return errors.New("replypath run ended before it was ready")
+		case strings.Contains("\n"+string(message[:n])+"\n", "\nREADY=1\n"):
+			return nil
+		}
+	}
+}
+
+// tail returns the end of the log of a daemon that has ended.
+func (d *Daemon) tail() string {
+	const most = 2000
+	text := d.log.String()
+	return text[max(0, len(text)-most):]
+}
+
+// PID returns the process's number.
+func (d *Daemon) PID() int { return d.command.Process.Pid }
+
+// Command returns another command of replypath, for the same pins.
+func (d *Daemon) Command(ctx context.Context, args ...string) *topology.Cmd {
+	return d.host.Command(ctx, harness.Binary(), append([]string{"--pin-dir", pinDir}, args...)...)
+}
+
+// Stop ends the daemon and detaches.
+func (d *Daemon) Stop() error {
+	err := d.command.Process.Signal(unix.SIGTERM)
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	select {
+	case <-d.ended:
+	case <-time.After(commandTime):
+		err = errors.Join(err, errors.New("replypath run does not end by SIGTERM"), d.command.Process.Kill())
+		<-d.ended
+	}
+	return errors.Join(err, d.detach(), os.RemoveAll(d.dir))
+}
+
+func (d *Daemon) detach() error {
+	if _, err := os.Stat(pinDir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	if output, err := d.Command(ctx, "detach").CombinedOutput(); err != nil {
+		return fmt.Errorf("replypath detach: %w: %s", err, output)
+	}
+	return nil
+}
+
+// BytesPerFlow returns the kernel's memory of the table of connections, divided by
+// the flows that it is meant for. A daemon is at work.
+func BytesPerFlow() (float64, error) {
+	path, err := filepath.Glob(filepath.Join(pinDir, "*", bpf.DatapathMapEstablished))
+	if err != nil || len(path) != 1 {
+		return 0, fmt.Errorf("find the table's pin: %q, %w", path, err)
+	}
+	table, err := ebpf.LoadPinnedMap(path[0], &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", path[0], err)
+	}
+	defer table.Close()
+	info, err := table.Info()
+	if err != nil {
+		return 0, fmt.Errorf("look up %s: %w", path[0], err)
+	}
+	memory, known := info.Memlock()
+	if !known {
+		return 0, fmt.Errorf("the kernel does not tell the memory of %s", path[0])
+	}
+	return float64(memory) / float64(datapath.Capacity(table)), nil
+}

@@ -1,0 +1,191 @@
+// Package contender has the network that the benchmark runs in, and the ways in
+// which its host can be made to answer by the interface that it was asked on.
+package contender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+// Site is one network: as few hops as there can be, so that what a contender costs
+// is not hidden behind what routers cost.
+//
+//	                      ┌─ eth0 10.1.0.1 ── eth0 10.1.0.100 ┐
+//	client 10.128.0.0/10 ─┤                                   server ─ eth2 ─ inner 10.8.0.100
+//	                      └─ eth1 10.2.0.1 ── eth1 10.2.0.100 ┘
+//
+// The server's default route is by eth0; the client asks 10.2.0.100. It has every
+// address of 10.128.0.0/10 and takes answers by either interface.
+type Site struct {
+	*topology.Network
+	Client, Server *topology.Host
+	// Eth0 and Eth1 are the server's.
+	Eth0, Eth1 *topology.Interface
+	// Inner is a host behind the server, which forwards to it; nil without Forward.
+	Inner *topology.Host
+}
+
+// SiteOptions are the variants of a site.
+type SiteOptions struct {
+	Forward bool // the server is a router too
+}
+
+// CongestionControl is that of TCP in every run: the one that every kernel has, and
+// lets every namespace choose.
+const CongestionControl = "reno"
+
+var (
+	// Self is the address that is asked.
+	Self = netip.MustParseAddr("10.2.0.100")
+	// Production is the server's address on the interface of its default route.
+	Production = netip.MustParseAddr("10.1.0.100")
+	// Client is where questions come from, unless a load has many clients.
+	Client = netip.MustParseAddr("10.128.0.1")
+	// InnerHost is the address of the host behind the server.
+	InnerHost = netip.MustParseAddr("10.8.0.100")
+	// Neighbour is the client's address on the network of the server's eth0.
+	Neighbour = netip.MustParseAddr("10.1.0.1")
+
+	gateway = netip.MustParseAddr("10.2.0.1")
+	// peers are all who ask. The client has the first half of these addresses and
+	// drops what is sent to the second.
+	peers   = netip.MustParsePrefix("10.128.0.0/9")
+	clients = netip.MustParsePrefix("10.128.0.0/10")
+	strays  = netip.MustParsePrefix("10.192.0.0/10")
+)
+
+// ClientAt returns one of the client's four million addresses.
+func ClientAt(index uint32) netip.Addr { return at(clients, index) }
+
+// StrayAt returns an address that a question can come from, and that nobody has.
+func StrayAt(index uint32) netip.Addr { return at(strays, index) }
+
+func at(prefix netip.Prefix, index uint32) netip.Addr {
+	base := prefix.Addr().As4()
+	low := index & (1<<(32-prefix.Bits()) - 1)
+	return netip.AddrFrom4([4]byte{base[0], base[1] | byte(low>>16), byte(low >> 8), byte(low)})
+}
+
+// NewSite builds a network and waits until it is ready. Close takes it down.
+func NewSite(ctx context.Context, options SiteOptions) (*Site, error) {
+	s := &Site{Network: topology.New(topology.Options{NoIPv6: true})}
+	for _, step := range []func() error{
+		s.addHosts,
+		s.layCables,
+		s.addRoutes,
+		func() error { return s.addInner(options.Forward) },
+		func() error { return s.WaitReady(ctx) },
+		func() error { return s.resolve(ctx) },
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(fmt.Errorf("build the benchmark's network: %w", err), s.Close())
+		}
+	}
+	return s, nil
+}
+
+func (s *Site) addHosts() (err error) {
+	if s.Client, err = s.Host("client"); err != nil {
+		return err
+	}
+	if s.Server, err = s.Host("server"); err != nil {
+		return err
+	}
+	// Not what the machine around has chosen: some pace what they send.
+	for _, host := range []*topology.Host{s.Client, s.Server} {
+		if err := host.SetSysctl("net/ipv4/tcp_congestion_control", CongestionControl); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Site) layCables() (err error) {
+	if s.Eth0, err = s.lay("eth0", "10.1.0.100/24", "10.1.0.1/24"); err != nil {
+		return err
+	}
+	s.Eth1, err = s.lay("eth1", "10.2.0.100/24", "10.2.0.1/24")
+	return err
+}
+
+func (s *Site) lay(name, server, client string) (*topology.Interface, error) {
+	i, _, err := s.Connect(
+		topology.NIC{Host: s.Server, Name: name, Addresses: []netip.Prefix{netip.MustParsePrefix(server)}},
+		topology.NIC{Host: s.Client, Name: name, Addresses: []netip.Prefix{netip.MustParsePrefix(client)}})
+	return i, err
+}
+
+func (s *Site) addRoutes() error {
+	local := netlink.Route{
+		Dst:  &net.IPNet{IP: clients.Addr().AsSlice(), Mask: net.CIDRMask(clients.Bits(), 32)},
+		Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, LinkIndex: 1, // lo
+	}
+	if err := s.Client.Netlink().RouteAdd(&local); err != nil {
+		return fmt.Errorf("give the client its addresses: %w", err)
+	}
+	toSelf := topology.Route{Destination: netip.PrefixFrom(Self, 32), Interface: "eth1", Source: Client}
+	if err := s.Client.AddRoute(toSelf); err != nil {
+		return err
+	}
+	return s.Server.AddDefault(Neighbour)
+}
+
+// addInner makes the server a router with a host behind it. The client asks that
+// host by the server's eth0, which answers go by in any case.
+func (s *Site) addInner(wanted bool) (err error) {
+	if !wanted {
+		return nil
+	}
+	if s.Inner, err = s.Host("inner"); err != nil {
+		return err
+	}
+	_, _, err = s.Connect(
+		topology.NIC{Host: s.Server, Name: "eth2", Addresses: []netip.Prefix{netip.MustParsePrefix("10.8.0.1/24")}},
+		topology.NIC{Host: s.Inner, Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(InnerHost, 24)}})
+	if err != nil {
+		return err
+	}
+	if err := s.Server.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	if err := s.Inner.AddDefault(netip.MustParseAddr("10.8.0.1")); err != nil {
+		return err
+	}
+	return s.Client.AddRoute(topology.Route{Destination: netip.PrefixFrom(InnerHost, 32), Via: Production})
+}
+
+// resolve has the first packets meet no unresolved neighbour, in either direction.
+func (s *Site) resolve(ctx context.Context) error {
+	for _, i := range []*topology.Interface{s.Eth0, s.Eth1} {
+		if err := i.Resolve(ctx, i.Gateway(topology.IPv4)); err != nil {
+			return err
+		}
+		if err := i.Peer().Resolve(ctx, i.Address(topology.IPv4)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sent counts the packets that the server has sent by each interface so far.
+type Sent struct{ Eth0, Eth1 uint64 }
+
+// Sent reads the counters.
+func (s *Site) Sent() (sent Sent, err error) {
+	for i, count := range map[*topology.Interface]*uint64{s.Eth0: &sent.Eth0, s.Eth1: &sent.Eth1} {
+		link, err := i.Link()
+		if err != nil {
+			return Sent{}, err
+		}
+		*count = link.Attrs().Statistics.TxPackets
+	}
+	return sent, nil
+}

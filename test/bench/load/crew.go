@@ -1,0 +1,130 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+// ErrIdle says that nothing was done.
+var ErrIdle = errors.New("nothing was done")
+
+// socketPatience is how long a system call on a socket may block, so that a loop
+// finds out that it is to end, or a client that a datagram is lost.
+const socketPatience = 100 * time.Millisecond
+
+// crew is loops on threads of their own, in the namespaces of hosts, pinned to CPUs.
+type crew struct {
+	done    atomic.Uint64 // what the clients have done
+	stopped atomic.Bool
+	loops   sync.WaitGroup
+	failure chan error // the first one
+	sockets []int
+}
+
+func newCrew() *crew { return &crew{failure: make(chan error, 1)} }
+
+// keep has a socket closed with the crew.
+func (c *crew) keep(fd int) int {
+	c.sockets = append(c.sockets, fd)
+	return fd
+}
+
+// loop calls turn again and again on a CPU until the crew is closed or turn fails.
+// turn blocks no longer than socketPatience.
+func (c *crew) loop(host *topology.Host, cpu int, turn func() error) {
+	c.loops.Go(func() {
+		// Never unlocked: the thread is of no use to anybody else any more.
+		runtime.LockOSThread()
+		err := pin(cpu)
+		if err == nil {
+			err = host.Do(func() error { return c.repeat(turn) })
+		}
+		if err != nil {
+			select {
+			case c.failure <- err:
+			default:
+			}
+		}
+	})
+}
+
+func (c *crew) repeat(turn func() error) error {
+	for !c.stopped.Load() {
+		if err := turn(); err != nil && !again(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// again tells errors of a system call that has only taken long, or was interrupted.
+func again(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.EINPROGRESS)
+}
+
+// pin binds the calling thread to a CPU.
+func pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// Run lets the clients work and returns how much a second they have done.
+func (c *crew) Run(ctx context.Context, d time.Duration) (float64, error) {
+	return c.rate(ctx, d, func() (uint64, error) { return c.done.Load(), nil })
+}
+
+// rate returns how fast a count rises.
+func (c *crew) rate(ctx context.Context, d time.Duration, count func() (uint64, error)) (float64, error) {
+	before, err := count()
+	if err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	select {
+	case <-time.After(d):
+	case err := <-c.failure:
+		return 0, err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	after, err := count()
+	if err != nil {
+		return 0, err
+	}
+	if after == before {
+		return 0, fmt.Errorf("%w in %s", ErrIdle, d)
+	}
+	return float64(after-before) / time.Since(begun).Seconds(), nil
+}
+
+// Close ends the loops and closes the sockets.
+func (c *crew) Close() error {
+	c.stopped.Store(true)
+	c.loops.Wait()
+	var errs []error
+	for _, fd := range c.sockets {
+		errs = append(errs, unix.Close(fd))
+	}
+	select {
+	case err := <-c.failure:
+		errs = append(errs, err)
+	default:
+	}
+	return errors.Join(errs...)
+}
+
+// closeAfter adds the error of closing to the one that the start failed with.
+func (c *crew) closeAfter(err error) error { return errors.Join(err, c.Close()) }

@@ -1,0 +1,137 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/bench/contender"
+	"replypath/test/topology"
+)
+
+// udpCrowd sends each datagram from another one of so many addresses, all of which
+// the server has heard before.
+func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, error) {
+	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
+		c := newCrew()
+		if err := c.serveUDP(s.Server, contender.Self, firstPort, measured()); err != nil {
+			return nil, c.closeAfter(err)
+		}
+		if err := Introduce(ctx, s.Client, 0, size); err != nil {
+			return nil, c.closeAfter(err)
+		}
+		if err := c.askFromMany(s.Client, size); err != nil {
+			return nil, c.closeAfter(err)
+		}
+		return c, nil
+	}
+}
+
+// askFromMany starts a client of many addresses.
+func (c *crew) askFromMany(host *topology.Host, size int) error {
+	fd, err := socketOn(host, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	c.keep(fd)
+	if err := unix.Bind(fd, socketAddress(netip.IPv4Unspecified(), crowdPort)); err != nil {
+		return fmt.Errorf("bind to port %d: %w", crowdPort, err)
+	}
+	m := newMessage(contender.Self, firstPort)
+	answer := make([]byte, 64)
+	random := rand.New(rand.NewPCG(1, 1))
+	c.loop(host, measured(), func() error {
+		m.from(contender.ClientAt(random.Uint32N(uint32(size))))
+		if err := m.send(fd); err != nil {
+			return err
+		}
+		if _, err := unix.Read(fd, answer); err != nil {
+			return err
+		}
+		c.done.Add(1)
+		return nil
+	})
+	return nil
+}
+
+const (
+	// crowdPort is the one that all of a crowd ask from.
+	crowdPort = 6000
+	// introductionBatch is how many ask at once: what they ask and what comes back
+	// has to fit the sockets' buffers.
+	introductionBatch = 64
+)
+
+// ServeEcho starts the UDP server alone.
+func ServeEcho(s *contender.Site) (io.Closer, error) {
+	c := newCrew()
+	if err := c.serveUDP(s.Server, contender.Self, firstPort, measured()); err != nil {
+		return nil, c.closeAfter(err)
+	}
+	return c, nil
+}
+
+// Introduce has so many of the client's addresses ask the UDP server once.
+func Introduce(ctx context.Context, client *topology.Host, first, count int) error {
+	conn, err := client.ListenPacket(ctx, "udp4", netip.AddrPortFrom(netip.IPv4Unspecified(), crowdPort).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	batch := ipv4.NewPacketConn(conn)
+	questions, answers := make([]ipv4.Message, introductionBatch), make([]ipv4.Message, introductionBatch)
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(contender.Self, firstPort))
+	for i := range questions {
+		questions[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 64)}, Addr: to}
+		answers[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 64)}}
+	}
+	for done := 0; done < count; done += introductionBatch {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		part := questions[:min(introductionBatch, count-done)]
+		for i := range part {
+			source := contender.ClientAt(uint32(first + done + i))
+			part[i].OOB = (&ipv4.ControlMessage{Src: source.AsSlice()}).Marshal()
+		}
+		if err := exchange(batch, part, answers); err != nil {
+			return fmt.Errorf("introduce %d clients: %w", count, err)
+		}
+	}
+	return nil
+}
+
+// exchange sends questions and takes as many answers, or as many as come: one that
+// is lost has done its work.
+func exchange(conn *ipv4.PacketConn, questions, answers []ipv4.Message) error {
+	for sent := 0; sent < len(questions); {
+		n, err := conn.WriteBatch(questions[sent:], 0)
+		if err != nil {
+			return err
+		}
+		sent += n
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(socketPatience)); err != nil {
+		return err
+	}
+	for got := 0; got < len(questions); {
+		n, err := conn.ReadBatch(answers, 0)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		got += n
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"replypath/test/bench/contender"
+)
+
+// nginxConfig has no access log and no file to send.
+const nginxConfig = `
+worker_processes 1;
+daemon off;
+pid %[1]s/pid;
+error_log stderr notice;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path %[1]s/body;
+  proxy_temp_path %[1]s/proxy;
+  fastcgi_temp_path %[1]s/fastcgi;
+  uwsgi_temp_path %[1]s/uwsgi;
+  scgi_temp_path %[1]s/scgi;
+  server {
+    listen %[2]s:80 backlog=4096;
+    location / { return 200 "%[3]s"; }
+  }
+}
+`
+
+// nginx serves pages of 1 KiB on connections that are kept or not.
+func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, error) {
+	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
+		dir, err := os.MkdirTemp("", "nginx-")
+		if err != nil {
+			return nil, err
+		}
+		config := filepath.Join(dir, "nginx.conf")
+		text := fmt.Sprintf(nginxConfig, dir, contender.Self, strings.Repeat("x", 1024))
+		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		program := onCPU(context.Background(), s.Server, measured(), "nginx", "-e", "stderr", "-p", dir, "-c", config)
+		server, err := startServer(ctx, program, "start worker process ")
+		if err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		return &site{server: server, site: s, dir: dir, keep: keep}, nil
+	}
+}
+
+// site is nginx at work, asked by wrk.
+type site struct {
+	*server
+	site *contender.Site
+	dir  string
+	keep bool
+}
+
+var requestsPerSecond = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+
+// Run returns the requests that were answered in a second.
+func (s *site) Run(ctx context.Context, d time.Duration) (float64, error) {
+	args := []string{"--threads", "1", "--connections", "64", "--duration", wholeSeconds(d)}
+	if !s.keep {
+		args = append(args, "--header", "Connection: close")
+	}
+	program := onCPU(ctx, s.site.Client, measured(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
+	text, err := outputOf(program)
+	if err != nil {
+		return 0, err
+	}
+	// What wrk counts as errors of reading are the ends of connections that were not kept.
+	if s.keep && strings.Contains(text, "Socket errors") || strings.Contains(text, "Non-2xx") {
+		return 0, fmt.Errorf("wrk met errors: %s", text)
+	}
+	match := requestsPerSecond.FindStringSubmatch(text)
+	if match == nil {
+		return 0, fmt.Errorf("wrk printed no rate: %s", text)
+	}
+	return strconv.ParseFloat(match[1], 64)
+}
+
+// Close ends nginx.
+func (s *site) Close() error { return errors.Join(s.server.Close(), os.RemoveAll(s.dir)) }

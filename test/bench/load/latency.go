@@ -1,0 +1,65 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"replypath/test/bench/contender"
+)
+
+// latencies are the half and the 99 of a hundred round trips that took no longer,
+// at half the load that one core takes by the static route.
+func latencies() []*Workload {
+	const about = "the time of a round trip that %s stay below (sockperf), at half of the load that udp-echo-64 reached"
+	return []*Workload{
+		{Name: "latency-p50", Unit: "µs", LowerIsBetter: true, SelfTimed: true, CPUs: 2, start: latency("50.000"),
+			About: fmt.Sprintf(about, "half of all")},
+		{Name: "latency-p99", Unit: "µs", LowerIsBetter: true, SelfTimed: true, CPUs: 2, start: latency("99.000"),
+			About: fmt.Sprintf(about, "99 of a hundred")},
+	}
+}
+
+func latency(percentile string) func(context.Context, *contender.Site, *Shared) (Work, error) {
+	found := regexp.MustCompile(`percentile ` + regexp.QuoteMeta(percentile) + `\s*=\s*([0-9.]+)`)
+	return func(ctx context.Context, s *contender.Site, shared *Shared) (Work, error) {
+		load, err := shared.HalfLoad(ctx)
+		if err != nil {
+			return nil, err
+		}
+		program := onCPU(context.Background(), s.Server, measured(), "sockperf", "server",
+			"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort))
+		server, err := startServer(ctx, program, "to block on socket(s)")
+		if err != nil {
+			return nil, err
+		}
+		return &underLoad{server: server, site: s, perSecond: load, percentile: found}, nil
+	}
+}
+
+// underLoad is sockperf at work: the server on the measured core, the client, which
+// waits busily for its next datagram, on another one.
+type underLoad struct {
+	*server
+	site       *contender.Site
+	perSecond  int
+	percentile *regexp.Regexp
+}
+
+// Run returns a percentile of the round-trip times in microseconds.
+func (u *underLoad) Run(ctx context.Context, d time.Duration) (float64, error) {
+	program := onCPU(ctx, u.site.Client, measured()-1, "sockperf", "under-load",
+		"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort), "--client_ip", contender.Client.String(),
+		"-m", "64", "-t", wholeSeconds(d), "--mps", strconv.Itoa(u.perSecond), "--reply-every", "1", "--full-rtt")
+	text, err := outputOf(program)
+	if err != nil {
+		return 0, err
+	}
+	match := u.percentile.FindStringSubmatch(text)
+	if match == nil {
+		return 0, fmt.Errorf("sockperf printed no percentile: %s", text)
+	}
+	return strconv.ParseFloat(match[1], 64)
+}

@@ -1,0 +1,129 @@
+// Package load has the work that the benchmark's contenders are measured with.
+package load
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"replypath/test/bench/contender"
+)
+
+// Workload is a kind of work.
+type Workload struct {
+	Name, Unit string
+	About      string
+	// LowerIsBetter is true for times, false for rates.
+	LowerIsBetter bool
+	// Quick workloads are those of a short run.
+	Quick bool
+	// SelfTimed ones are done by a program that counts whole seconds, at least one,
+	// and warms up by itself.
+	SelfTimed bool
+	// Only names contenders, if the work is not for all.
+	Only []string
+	// Flows is how many flows there are; 0 is a handful.
+	Flows int
+	// Forward has the server forward the packets of others, which no contender has
+	// a say in.
+	Forward bool
+	// CPUs is how many the work needs.
+	CPUs int
+
+	start func(context.Context, *contender.Site, *Shared) (Work, error)
+}
+
+// Work is a workload on a site, where the contender has been set up.
+type Work interface {
+	// Run works for a time, or as long as it takes where the amount of work is
+	// given, and returns the figure.
+	Run(context.Context, time.Duration) (float64, error)
+	// Close ends servers and clients. What runs in processes ends with the site.
+	Close() error
+}
+
+// Start starts servers and clients.
+func (w *Workload) Start(ctx context.Context, s *contender.Site, shared *Shared) (Work, error) {
+	work, err := w.start(ctx, s, shared)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", w.Name, err)
+	}
+	return work, nil
+}
+
+// manyFlows compares what keeps something for each flow with what does not.
+var manyFlows = []string{
+	contender.Static, contender.Rules2, contender.Connmark, contender.Replypath, "replypath-clsact",
+}
+
+// All returns the workloads. The first four are named so in the project's contract.
+func All() []*Workload {
+	const perSecond = "1/s"
+	all := []*Workload{
+		{Name: "udp-echo-64", Unit: perSecond, Quick: true, start: udpEcho(64, 1),
+			About: "datagrams of 64 bytes sent back by a socket that is not connected, one at a time, on one core"},
+		{Name: "tcp-rr", Unit: perSecond, Quick: true, start: tcpRequests(1),
+			About: "requests of 64 bytes answered on one connection, one at a time, on one core"},
+		{Name: "tcp-crr", Unit: perSecond, Quick: true, start: tcpConnections,
+			About: "connect, request, answer, close, one at a time, each time from another address, on one core"},
+		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, SelfTimed: true, start: bulk(true),
+			About: "the server sends (iperf3), GSO and GRO as veth has them, on one core"},
+		{Name: "tcp-bulk-in", Unit: "Mbit/s", SelfTimed: true, start: bulk(false),
+			About: "the client sends (iperf3), the server's answers are acknowledgements, on one core"},
+		{Name: "udp-echo-1400", Unit: perSecond, start: udpEcho(1400, 1),
+			About: "as udp-echo-64, with 1400 bytes"},
+		{Name: "udp-echo-64-two-cores", Unit: perSecond, CPUs: 2, start: udpEcho(64, 2),
+			About: "two of udp-echo-64 side by side, each on a core of its own"},
+		{Name: "udp-echo-64-flows-10000", Unit: perSecond, Flows: 10_000, Only: manyFlows, start: udpCrowd(10_000),
+			About: "as udp-echo-64, each datagram from another one of 10,000 peers"},
+		{Name: "udp-echo-64-flows-1000000", Unit: perSecond, Flows: 1_000_000, Only: manyFlows, start: udpCrowd(1_000_000),
+			About: "as udp-echo-64, each datagram from another one of 1,000,000 peers"},
+		{Name: "tcp-rr-1000", Unit: perSecond, start: tcpRequests(1000),
+			About: "as tcp-rr, on 1,000 connections that all have a request on its way"},
+		{Name: "nginx", Unit: perSecond, SelfTimed: true, start: nginx(true),
+			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
+		{Name: "nginx-connect", Unit: perSecond, SelfTimed: true, start: nginx(false),
+			About: "nginx and wrk: a connection for each request"},
+		{Name: "postgresql", Unit: "MiB/s", SelfTimed: true, start: replication,
+			About: "PostgreSQL's WAL sent to pg_receivewal"},
+		{Name: "forward", Unit: perSecond, Forward: true, start: forward,
+			About: "udp-echo-64 between two other hosts, forwarded by the server"},
+		{Name: "syn-flood", Unit: perSecond, start: synFlood,
+			About: "SYN-ACKs that leave the server under a flood of SYNs from random addresses, on one core"},
+	}
+	return append(all, latencies()...)
+}
+
+// Fit returns those of the workloads that the machine has enough CPUs for, and why
+// the others are left out.
+func Fit(workloads []*Workload) (fit []*Workload, absent map[string]string) {
+	absent = make(map[string]string)
+	for _, w := range workloads {
+		if w.CPUs > runtime.NumCPU() {
+			absent[w.Name] = fmt.Sprintf("needs %d CPUs", w.CPUs)
+			continue
+		}
+		fit = append(fit, w)
+	}
+	return fit, absent
+}
+
+// Named returns workloads by their names.
+func Named(names ...string) ([]*Workload, error) {
+	var found []*Workload
+	for _, w := range All() {
+		if slices.Contains(names, w.Name) {
+			found = append(found, w)
+		}
+	}
+	if len(found) != len(names) {
+		return nil, fmt.Errorf("of the workloads %q only %d are known", names, len(found))
+	}
+	return found, nil
+}
+
+// measured is the CPU that work on one core is done on: the last one, as
+// interrupts and whatever else the machine does prefer the first.
+func measured() int { return runtime.NumCPU() - 1 }

@@ -1,0 +1,141 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/bench/contender"
+	"replypath/test/topology"
+)
+
+const requestSize = 64
+
+// tcpRequests sends requests on so many connections. Server and client do the same:
+// they wait for what can be read, and send it back.
+func tcpRequests(connections int) func(context.Context, *contender.Site, *Shared) (Work, error) {
+	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
+		c := newCrew()
+		if err := c.askOnConnections(ctx, s, connections); err != nil {
+			return nil, c.closeAfter(err)
+		}
+		return c, nil
+	}
+}
+
+func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connections int) error {
+	listener, err := listenOn(s.Server, contender.Self, firstPort, connections)
+	if err != nil {
+		return err
+	}
+	c.keep(listener)
+	var clients, servers []int
+	for range connections {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		client, err := connect(s.Client, contender.Client, 0)
+		if err != nil {
+			return err
+		}
+		clients = append(clients, c.keep(client))
+		server, err := accept(listener)
+		if err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		servers = append(servers, c.keep(server))
+	}
+	if err := c.sendBack(s.Server, servers, func() {}); err != nil {
+		return err
+	}
+	if err := c.sendBack(s.Client, clients, func() { c.done.Add(1) }); err != nil {
+		return err
+	}
+	request := make([]byte, requestSize)
+	for _, fd := range clients {
+		if _, err := unix.Write(fd, request); err != nil {
+			return fmt.Errorf("send the first request: %w", err)
+		}
+	}
+	return nil
+}
+
+// connect opens a connection from an address of a host.
+func connect(host *topology.Host, from netip.Addr, port int) (fd int, err error) {
+	err = host.Do(func() error {
+		fd, err = connectHere(socketAddress(from, port), socketAddress(contender.Self, firstPort))
+		return err
+	})
+	return fd, err
+}
+
+// connectHere opens a connection from the namespace of the calling thread.
+func connectHere(from, to *unix.SockaddrInet4) (int, error) {
+	fd, err := newSocket(unix.SOCK_STREAM, 0)
+	if err != nil {
+		return -1, err
+	}
+	// Else the port has to be free for every address that it might go to.
+	err = setOn(fd, [2]int{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}, [2]int{unix.IPPROTO_TCP, unix.TCP_NODELAY})
+	if err == nil {
+		err = unix.Bind(fd, from)
+	}
+	if err == nil {
+		err = unix.Connect(fd, to)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("connect: %w", err)
+	}
+	return fd, nil
+}
+
+// sendBack starts a loop that sends back what can be read.
+func (c *crew) sendBack(host *topology.Host, connections []int, count func()) error {
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	c.keep(poll)
+	for _, fd := range connections {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+			return fmt.Errorf("epoll: %w", err)
+		}
+	}
+	events, buffer := make([]unix.EpollEvent, 64), make([]byte, requestSize)
+	c.loop(host, measured(), func() error {
+		ready, err := unix.EpollWait(poll, events, int(socketPatience.Milliseconds()))
+		if err != nil {
+			return err
+		}
+		for _, event := range events[:ready] {
+			if err := turnBack(int(event.Fd), buffer); err != nil {
+				return err
+			}
+			count()
+		}
+		return nil
+	})
+	return nil
+}
+
+var errEnded = errors.New("the connection has ended")
+
+// turnBack sends back what has come in.
+func turnBack(fd int, buffer []byte) error {
+	n, err := unix.Read(fd, buffer)
+	if err != nil {
+		return fmt.Errorf("read a request: %w", err)
+	}
+	if n == 0 {
+		return errEnded
+	}
+	if _, err := unix.Write(fd, buffer[:n]); err != nil {
+		return fmt.Errorf("answer a request: %w", err)
+	}
+	return nil
+}

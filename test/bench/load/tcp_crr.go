@@ -1,0 +1,73 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/bench/contender"
+)
+
+// sources is how many addresses connections come from by turns: else ports would be
+// used again while the server still remembers their last connection.
+const sources = 256
+
+// tcpConnections opens a connection for each request. The server closes first.
+func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
+	c := newCrew()
+	listener, err := listenOn(s.Server, contender.Self, firstPort, 16)
+	if err != nil {
+		return nil, c.closeAfter(err)
+	}
+	c.keep(listener)
+	request, buffer := make([]byte, requestSize), make([]byte, requestSize)
+	c.loop(s.Server, measured(), func() error {
+		fd, err := accept(listener)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		err = turnBack(fd, buffer)
+		if errors.Is(err, errEnded) || errors.Is(err, unix.ECONNRESET) {
+			return nil // the client did not want to wait: it asks again
+		}
+		return err
+	})
+	var turn uint32
+	answer := make([]byte, requestSize)
+	to := socketAddress(contender.Self, firstPort)
+	from := socketAddress(contender.Client, 0)
+	c.loop(s.Client, measured(), func() error {
+		turn++
+		from.Addr = contender.ClientAt(turn % sources).As4()
+		if err := askOnce(from, to, request, answer); err != nil {
+			return err
+		}
+		c.done.Add(1)
+		return nil
+	})
+	return c, nil
+}
+
+// askOnce connects, asks, reads the answer and the end of the connection.
+func askOnce(from, to *unix.SockaddrInet4, request, answer []byte) error {
+	fd, err := connectHere(from, to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, request); err != nil {
+		return fmt.Errorf("send a request: %w", err)
+	}
+	for {
+		n, err := unix.Read(fd, answer)
+		if err != nil {
+			return fmt.Errorf("read an answer: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/bench/contender"
+	"replypath/test/topology"
+)
+
+// firstPort is that of the first server; each further one has the next.
+const firstPort = 7000
+
+// udpEcho sends a datagram of a size to and fro, on so many cores at a time.
+func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (Work, error) {
+	return func(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
+		c := newCrew()
+		for i := range cores {
+			route := udpRoute{s.Client, contender.Client, s.Server, contender.Self, firstPort + i}
+			if err := c.echoUDP(route, measured()-i, size); err != nil {
+				return nil, c.closeAfter(err)
+			}
+		}
+		return c, nil
+	}
+}
+
+// forward sends a datagram to and fro between two hosts on either side of the server.
+func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
+	c := newCrew()
+	route := udpRoute{s.Client, contender.Neighbour, s.Inner, contender.InnerHost, firstPort}
+	if err := c.echoUDP(route, measured(), 64); err != nil {
+		return nil, c.closeAfter(err)
+	}
+	return c, nil
+}
+
+// udpRoute says who asks whom.
+type udpRoute struct {
+	client *topology.Host
+	from   netip.Addr
+	server *topology.Host
+	to     netip.Addr
+	port   int
+}
+
+// echoUDP starts a server and a client on a CPU.
+func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
+	if err := c.serveUDP(r.server, r.to, r.port, cpu); err != nil {
+		return err
+	}
+	fd, err := socketOn(r.client, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	c.keep(fd)
+	if err := unix.Bind(fd, socketAddress(r.from, 0)); err != nil {
+		return fmt.Errorf("bind to %s: %w", r.from, err)
+	}
+	if err := unix.Connect(fd, socketAddress(r.to, r.port)); err != nil {
+		return fmt.Errorf("connect to %s: %w", r.to, err)
+	}
+	question, answer := make([]byte, size), make([]byte, size)
+	c.loop(r.client, cpu, func() error {
+		if _, err := unix.Write(fd, question); err != nil {
+			return err
+		}
+		if _, err := unix.Read(fd, answer); err != nil {
+			return err // EAGAIN: lost; the next turn asks again
+		}
+		c.done.Add(1)
+		return nil
+	})
+	return nil
+}
+
+// serveUDP starts a server whose socket is bound to the address and not connected.
+func (c *crew) serveUDP(host *topology.Host, address netip.Addr, port, cpu int) error {
+	fd, err := socketOn(host, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	c.keep(fd)
+	if err := unix.Bind(fd, socketAddress(address, port)); err != nil {
+		return fmt.Errorf("bind to %s:%d: %w", address, port, err)
+	}
+	buffer := make([]byte, 2048)
+	from := new(unix.RawSockaddrInet4)
+	c.loop(host, cpu, func() error {
+		n, err := receiveFrom(fd, buffer, from)
+		if err != nil {
+			return err
+		}
+		return sendTo(fd, buffer[:n], from)
+	})
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"replypath/test/bench/contender"
+	"replypath/test/bench/load"
+)
+
+const (
+	longTime  = 1500 * time.Millisecond
+	shortTime = 300 * time.Millisecond
+	// shortBudget leaves room in five minutes for compiling and for what is measured
+	// beside the rounds.
+	shortBudget = 200 * time.Second
+	// warmUpShare is how much of the time of a measurement goes before it.
+	warmUpShare = 5
+)
+
+// options are those of the command line.
+type options struct {
+	quick                 bool
+	rounds                int
+	duration, budget      time.Duration
+	contenders, workloads string
+	noFigures             bool
+	output, page          string
+}
+
+// shorten makes the run a quick one.
+func (o *options) shorten() {
+	o.quick, o.duration, o.budget = true, shortTime, shortBudget
+}
+
+func (o *options) warmUp() time.Duration { return o.duration / warmUpShare }
+
+// chosenContenders are those that were named, or all.
+func (o *options) chosenContenders() ([]*contender.Contender, error) {
+	if o.contenders == "" {
+		return contender.All(), nil
+	}
+	return contender.Named(strings.Fields(o.contenders)...)
+}
+
+// chosenWorkloads are those that were named, or all, or all quick ones; and those
+// of them that the machine cannot do, with the reason.
+func (o *options) chosenWorkloads() (fit []*load.Workload, absent map[string]string, err error) {
+	chosen := load.All()
+	if o.workloads != "" {
+		if chosen, err = load.Named(strings.Fields(o.workloads)...); err != nil {
+			return nil, nil, err
+		}
+	} else if o.quick {
+		chosen = quickOnes(chosen)
+	}
+	fit, absent = load.Fit(chosen)
+	if len(fit) == 0 {
+		return nil, nil, fmt.Errorf("no workload is left: %v", absent)
+	}
+	return fit, absent, nil
+}
+
+func quickOnes(all []*load.Workload) []*load.Workload {
+	var quick []*load.Workload
+	for _, w := range all {
+		if w.Quick {
+			quick = append(quick, w)
+		}
+	}
+	return quick
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"replypath/test/bench/contender"
+	"replypath/test/bench/load"
+	"replypath/test/bench/report"
+)
+
+func namesOf(p *plan) []string {
+	var names []string
+	for _, s := range p.slots {
+		names = append(names, s.workload.Name+" "+s.name)
+	}
+	return names
+}
+
+// TestPlanOrder has every contender take its turn before the first comes again.
+func TestPlanOrder(t *testing.T) {
+	contenders, err := contender.Named("static", "iprule-2", "replypath-observe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"static", "iprule-2"}}}, contenders, 3, 0)
+	want := []string{
+		"one static", "one iprule-2", "one replypath-observe", "one " + report.Again,
+		"two static", "two iprule-2", "two " + report.Again,
+	}
+	if got := namesOf(p); !slices.Equal(got, want) {
+		t.Errorf("a round has %q, want %q", got, want)
+	}
+	if again := p.slots[3]; again.contender.Name != "static" {
+		t.Errorf("%s measures %s", again.name, again.contender.Name)
+	}
+}
+
+func TestPlanWithoutBase(t *testing.T) {
+	contenders, err := contender.Named("iprule-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPlan([]*load.Workload{{Name: "one"}}, contenders, 1, 0)
+	if got := namesOf(p); !slices.Equal(got, []string{"one iprule-2"}) {
+		t.Errorf("a round has %q", got)
+	}
+}
+
+func TestPlanBudget(t *testing.T) {
+	const second = time.Second
+	for _, c := range []struct {
+		name       string
+		rounds     int
+		budget     time.Duration
+		done       int
+		took, last time.Duration
+		want       bool
+	}{
+		{"first", 3, second, 0, 0, 0, true},
+		{"no budget", 3, 0, 2, 100 * second, 50 * second, true},
+		{"all rounds", 3, 0, 3, second, second, false},
+		{"fits", 3, 10 * second, 1, 5 * second, 5 * second, true},
+		{"does not fit", 3, 10 * second, 2, 6 * second, 5 * second, false},
+	} {
+		p := &plan{rounds: c.rounds, budget: c.budget}
+		if got := p.another(c.done, c.took, c.last); got != c.want {
+			t.Errorf("%s: another round: %t, want %t", c.name, got, c.want)
+		}
+	}
+}
+
+// TestQuick has the workloads that the contract names first in a quick run.
+func TestQuick(t *testing.T) {
+	o := options{}
+	o.shorten()
+	workloads, _, err := o.chosenWorkloads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, w := range workloads {
+		names = append(names, w.Name)
+	}
+	if want := []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk"}; !slices.Equal(names, want) {
+		t.Errorf("a quick run has %q, want %q", names, want)
+	}
+}
+
+// TestContractNames has the contenders that the contract names, measured or not.
+func TestContractNames(t *testing.T) {
+	var names []string
+	for _, c := range contender.All() {
+		names = append(names, c.Name)
+	}
+	for name := range contender.Absent() {
+		names = append(names, name)
+	}
+	for _, name := range []string{
+		"static", "none", "iprule-2", "iprule-10", "iprule-100", "iprule-1000", "connmark", "connmark-vmap", "vrf",
+		"replypath", "replypath-clsact", "replypath-observe",
+	} {
+		if !slices.Contains(names, name) {
+			t.Errorf("no contender %s", name)
+		}
+	}
+}
+
+func TestUnknownNames(t *testing.T) {
+	o := options{workloads: "udp-echo-64 nonsense", contenders: "static nonsense"}
+	if _, _, err := o.chosenWorkloads(); err == nil {
+		t.Error("an unknown workload is no error")
+	}
+	if _, err := o.chosenContenders(); err == nil {
+		t.Error("an unknown contender is no error")
+	}
+}
+
+func TestProgressLine(t *testing.T) {
+	begun := time.Now()
+	s := slot{workload: &load.Workload{Name: "udp-echo-64"}, name: "static"}
+	p := &plan{slots: make([]slot, 10), rounds: 2}
+	bar := &progress{plan: p, begun: begun, now: func() time.Time { return begun.Add(30 * time.Second) }}
+	const want = "[##########..........]  50 %  30s left  round 2  udp-echo-64  static"
+	if got := bar.line(1, 0, s); got != want {
+		t.Errorf("half of it:\n%s\n%s", got, want)
+	}
+	if got := bar.line(0, 0, s); got != "[....................]   0 %  ? left  round 1  udp-echo-64  static" {
+		t.Errorf("the beginning: %s", got)
+	}
+	p.budget = 40 * time.Second
+	const bounded = "[###############.....]  75 %  10s left  round 2  udp-echo-64  static"
+	if got := bar.line(1, 0, s); got != bounded {
+		t.Errorf("with a budget:\n%s\n%s", got, bounded)
+	}
+}

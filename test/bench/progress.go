@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// progress is a bar with the time left, on a terminal only.
+type progress struct {
+	file     *os.File // nil for none
+	plan     *plan
+	begun    time.Time
+	now      func() time.Time
+	finished bool
+}
+
+// newProgress shows progress on a file if it is a terminal.
+func newProgress(file *os.File, p *plan) *progress {
+	bar := &progress{plan: p, begun: time.Now(), now: time.Now}
+	if _, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS); err == nil {
+		bar.file = file
+	}
+	return bar
+}
+
+// show says what is going to be measured.
+func (p *progress) show(round, index int, s slot) {
+	if p.file != nil {
+		fmt.Fprintf(p.file, "\r\x1b[K%s", p.line(round, index, s))
+	}
+}
+
+// done removes the bar.
+func (p *progress) done() {
+	if p.file != nil && !p.finished {
+		p.finished = true
+		fmt.Fprint(p.file, "\r\x1b[K")
+	}
+}
+
+const barWidth = 20
+
+// line is the text of the bar. A round takes as long as the others, and within a
+// round a slot as the others: that is right once a round is done.
+func (p *progress) line(round, index int, s slot) string {
+	done := round*len(p.plan.slots) + index
+	all := p.plan.rounds * len(p.plan.slots)
+	elapsed := p.now().Sub(p.begun)
+	left := "?"
+	share := float64(done) / float64(all)
+	if done > 0 {
+		total := time.Duration(float64(elapsed) / share)
+		if p.plan.budget > 0 && total > p.plan.budget {
+			total = max(p.plan.budget, elapsed)
+			share = float64(elapsed) / float64(total)
+		}
+		left = (total - elapsed).Round(time.Second).String()
+	}
+	filled := int(share * barWidth)
+	bar := strings.Repeat("#", filled) + strings.Repeat(".", barWidth-filled)
+	return fmt.Sprintf("[%s] %3.0f %%  %s left  round %d  %s  %s", bar, 100*share, left, round+1, s.workload.Name, s.name)
+}

@@ -1,0 +1,98 @@
+package report
+
+// bound is a ratio that the project promises.
+type bound struct {
+	workload, contender, to string
+	atLeast                 float64
+}
+
+// BoundResult is what became of a bound.
+type BoundResult struct {
+	Name    string  `json:"name"`
+	AtLeast float64 `json:"at_least"`
+	Ratio   float64 `json:"ratio"`
+	Noise   float64 `json:"noise"`
+	// Verdict is met, missed, or noise where the ratio misses by no more than that.
+	Verdict string `json:"verdict"`
+}
+
+// bounds are those of the enforcing contender.
+var bounds = []bound{
+	{"udp-echo-64", ours, base, 0.98},
+	{"udp-echo-64", ours, rules, 1.00},
+	{"udp-echo-64", ours, "iprule-100", 1.15},
+	{"udp-echo-64", ours, "iprule-1000", 2.5},
+	{"udp-echo-64", ours, "connmark", 1.15},
+	{"tcp-rr", ours, base, 0.98},
+	{"tcp-rr", ours, "connmark", 1.05},
+	{"tcp-crr", ours, base, 0.97},
+	{"tcp-crr", ours, rules, 1.00},
+	{"tcp-crr", ours, "connmark", 1.10},
+	{"tcp-bulk", ours, base, 0.99},
+	{"tcp-bulk-in", ours, base, 0.99},
+	{"nginx", ours, rules, 1.00},
+	{"nginx-connect", ours, rules, 1.00},
+	{"postgresql", ours, rules, 1.00},
+	{"forward", ours, base, 0.99},
+}
+
+const (
+	ours = "replypath"
+	// gainBound is the least of what a second core gives the static route that it
+	// gives the contender.
+	gainBound = 0.95
+	oneCore   = "udp-echo-64"
+	twoCores  = "udp-echo-64-two-cores"
+)
+
+// Judge holds the results against the bounds. What was not measured is left out.
+func (r *Results) Judge() {
+	r.Bounds = []BoundResult{}
+	for _, b := range bounds {
+		w := r.Workload(b.workload)
+		if w == nil {
+			continue
+		}
+		ratio, known := w.ratio(b.contender, b.to)
+		if known {
+			name := b.workload + ": " + b.contender + " / " + b.to
+			r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, w.Noise))
+		}
+	}
+	r.judgeGain()
+}
+
+// ratio is the median of the rounds' ratios of one contender to another.
+func (w *Workload) ratio(name, to string) (float64, bool) {
+	a, b := w.Contender(name), w.Contender(to)
+	if a == nil || b == nil {
+		return 0, false
+	}
+	ratios := Ratios(a.Values, b.Values)
+	return Median(ratios), len(ratios) > 0
+}
+
+// judgeGain compares what a second core gives.
+func (r *Results) judgeGain() {
+	one, two := r.Workload(oneCore), r.Workload(twoCores)
+	if one == nil || two == nil {
+		return
+	}
+	onOne, known := one.ratio(ours, base)
+	onTwo, knownToo := two.ratio(ours, base)
+	if known && knownToo && onOne > 0 {
+		name := "gain by the second core: " + ours + " / " + base
+		r.Bounds = append(r.Bounds, judge(name, gainBound, onTwo/onOne, max(one.Noise, two.Noise)))
+	}
+}
+
+func judge(name string, atLeast, ratio, noise float64) BoundResult {
+	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: ratio, Noise: noise, Verdict: "missed"}
+	switch {
+	case ratio >= atLeast:
+		result.Verdict = "met"
+	case ratio >= atLeast-noise:
+		result.Verdict = "noise"
+	}
+	return result
+}

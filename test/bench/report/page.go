@@ -1,0 +1,72 @@
+package report
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+//go:embed page.md.tmpl
+var pageText string
+
+var page = template.Must(template.New("page").Funcs(template.FuncMap{
+	"number": number, "ratio": ratio, "percent": percent, "orDash": orDash, "method": (*Method).describe,
+	"bound": func(v *float64) string {
+		if v == nil {
+			return "-"
+		}
+		return number(*v)
+	},
+	"oneDigit": func(v float64) string { return fmt.Sprintf("%.1f", v) },
+}).Parse(pageText))
+
+// programs is the part of make bench-bpf's JSON that the page shows.
+type programs struct {
+	Repeat  uint
+	Rounds  uint
+	Results []struct {
+		Name                    string
+		Median, Min, Max, Bound float64
+		Baseline                float64
+	}
+}
+
+// About describes contenders on the page.
+type About struct{ Name, About string }
+
+// Page writes a page in Markdown whose plots are in a directory beside it.
+func (r *Results) Page(w io.Writer, contenders []About, plots string) error {
+	data := struct {
+		*Results
+		About    []About
+		Plots    string
+		Cases    *programs
+		Affected []string
+	}{Results: r, About: contenders, Plots: plots, Affected: r.Machine.mitigated()}
+	if len(r.Programs) > 0 && string(r.Programs) != "null" {
+		data.Cases = new(programs)
+		if err := json.Unmarshal(r.Programs, data.Cases); err != nil {
+			return fmt.Errorf("read the results of make bench-bpf: %w", err)
+		}
+	}
+	if err := page.Execute(w, data); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	return nil
+}
+
+// mitigated lists the vulnerabilities that the CPU has.
+func (m *Machine) mitigated() []string {
+	var list []string
+	for name, state := range m.Mitigations {
+		if !strings.HasPrefix(state, "Not affected") {
+			list = append(list, name+": "+state)
+		}
+	}
+	slices.Sort(list)
+	return list
+}

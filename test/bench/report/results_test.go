@@ -1,0 +1,213 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rounds makes values of successive rounds.
+func rounds(values ...float64) []Value {
+	var all []Value
+	for i, v := range values {
+		all = append(all, Value{Round: i, Value: v})
+	}
+	return all
+}
+
+// sample is a workload in which everything is known: the ratios of replypath are
+// 0.98, 0.96 and 0.97, the noise is 2 %.
+func sample() *Workload {
+	w := &Workload{Name: "udp-echo-64", Unit: "1/s", About: "echoes"}
+	w.Summarize([]string{base, rules, ours, "connmark"}, map[string][]Value{
+		base:  rounds(100, 200, 100),
+		Again: rounds(102, 196, 98),
+		rules: rounds(95, 190, 95),
+		ours:  rounds(98, 192, 97),
+	})
+	return w
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
+
+func TestSummarize(t *testing.T) {
+	w := sample()
+	if len(w.Contenders) != 3 || w.Contenders[0].Name != base || w.Contender("connmark") != nil ||
+		w.Contender(Again) != nil {
+		t.Fatalf("contenders: %+v", w.Contenders)
+	}
+	if !near(w.Noise, 0.02) {
+		t.Errorf("noise %v, want 0.02", w.Noise)
+	}
+	c := w.Contender(ours)
+	if c.Median != 98 || c.Min != 97 || c.Max != 192 || len(c.Values) != 3 {
+		t.Errorf("values: %+v", c)
+	}
+	if !near(c.Ratio, 0.97) || !near(c.RatioMin, 0.96) || !near(c.RatioMax, 0.98) {
+		t.Errorf("ratios: %+v", c)
+	}
+	if c.RulesRatio == nil || !near(*c.RulesRatio, 97.0/95) {
+		t.Errorf("ratio to two rules: %v", c.RulesRatio)
+	}
+	if static := w.Contender(base); static.Ratio != 1 || static.Difference != "none" {
+		t.Errorf("the base itself: %+v", static)
+	}
+}
+
+func TestDifference(t *testing.T) {
+	for _, c := range []struct {
+		lower bool
+		ratio float64
+		want  string
+	}{
+		{false, 1.019, "none"}, {false, 0.981, "none"}, {false, 1.03, "better"}, {false, 0.97, "worse"},
+		{true, 1.03, "worse"}, {true, 0.97, "better"}, {true, 1.01, "none"},
+	} {
+		w := Workload{Noise: 0.02, LowerIsBetter: c.lower}
+		if got := w.difference(c.ratio); got != c.want {
+			t.Errorf("%v, lower is better %t: %s, want %s", c.ratio, c.lower, got, c.want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	two := &Workload{Name: twoCores}
+	two.Summarize([]string{base, ours}, map[string][]Value{base: rounds(200, 200), ours: rounds(180, 180)})
+	r := &Results{Workloads: []Workload{*sample(), *two}}
+	r.Judge()
+	want := map[string]string{
+		"udp-echo-64: replypath / static":             "noise", // 0.97 of 0.98, noise 0.02
+		"udp-echo-64: replypath / iprule-2":           "met",
+		"gain by the second core: replypath / static": "missed", // 0.9 / 0.97
+	}
+	if len(r.Bounds) != len(want) {
+		t.Errorf("%d bounds, want %d: %+v", len(r.Bounds), len(want), r.Bounds)
+	}
+	for _, b := range r.Bounds {
+		if b.Verdict != want[b.Name] {
+			t.Errorf("%s: %s at %v, want %q", b.Name, b.Verdict, b.Ratio, want[b.Name])
+		}
+	}
+	if got := judge("", 0.98, 0.9, 0.02); got.Verdict != "missed" {
+		t.Errorf("0.9 of 0.98: %s", got.Verdict)
+	}
+}
+
+// sampleResults has everything that can be in a report.
+func sampleResults() *Results {
+	mitigations := map[string]string{"meltdown": "Not affected", "mds": "Vulnerable"}
+	const programs = `{"repeat": 5, "rounds": 3, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30}]}`
+	r := &Results{
+		Machine:   Machine{Kernel: "6.18", CPU: "a CPU", CPUs: 2, Mitigations: mitigations},
+		Method:    Method{Begun: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Rounds: 3, Seconds: 1.5, Complete: true},
+		Workloads: []Workload{*sample()},
+		Figures:   []Figure{NewFigure("resident memory", "MiB", 31, 30, 35).Within(40), NewFigure("a time", "s", 2)},
+		Programs:  json.RawMessage(programs),
+		Absent:    []Absent{{"vrf", "no kernel for it"}},
+		Failures:  []Failure{{1, "tcp-rr", "connmark", "broken"}},
+	}
+	r.Judge()
+	return r
+}
+
+func TestWriteAndRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "new", "results.json")
+	r := sampleResults()
+	if err := r.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Workload("udp-echo-64").Contender(ours).Ratio != r.Workload("udp-echo-64").Contender(ours).Ratio {
+		t.Errorf("read %+v", got.Workloads)
+	}
+	if _, err := Read(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a file that is not there is no error")
+	}
+}
+
+func TestPrint(t *testing.T) {
+	var text bytes.Buffer
+	if err := sampleResults().Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  98.0    97.0  192  0.970",
+		"0.960-0.980", "resident memory  31.0   30.0  35.0  40.0", "vrf: no kernel for it",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	var text bytes.Buffer
+	if err := sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
+		"- `static`: the limit\n- `vrf` was not measured",
+		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse |",
+		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 |",
+		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB |", "- tcp-rr, connmark: broken",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+}
+
+func TestPlots(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "plots")
+	r := sampleResults()
+	r.Workloads = append(r.Workloads, Workload{Name: "nobody"})
+	if err := r.Plots(dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "udp-echo-64.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<svg", "udp-echo-64, ratio to the static route", "replypath", "more is better"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in the plot", want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "nobody.svg")); err == nil {
+		t.Error("a workload without contenders has a plot")
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 123456.7: "123457", 98: "98.0", 3.14159: "3.14", 0.01234: "0.0123"} {
+		if got := number(v); got != want {
+			t.Errorf("%v is shown as %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestFailed(t *testing.T) {
+	if err := (&Results{}).Failed(); err != nil {
+		t.Error(err)
+	}
+	err := sampleResults().Failed()
+	if err == nil || err.Error() != "round 2, tcp-rr, connmark: broken" {
+		t.Error(err)
+	}
+}
+
+func TestDescribeMachine(t *testing.T) {
+	m := DescribeMachine()
+	if m.Kernel == "" || m.CPUs < 1 || m.Memory == 0 || m.Counters == "" {
+		t.Errorf("%+v", m)
+	}
+}

@@ -1,0 +1,80 @@
+// Package report turns what the benchmark has measured into medians, ratios, tables,
+// plots and a page.
+package report
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// Value is what was measured in one round.
+type Value struct {
+	Round int     `json:"round"`
+	Value float64 `json:"value"`
+}
+
+// Median returns the middle value, the mean of the two in the middle of an even
+// number, and 0 for none.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// Ratios divides the values by those of the same round. Rounds that lack either are
+// left out.
+func Ratios(values, base []Value) []float64 {
+	byRound := make(map[int]float64)
+	for _, b := range base {
+		byRound[b.Round] = b.Value
+	}
+	var ratios []float64
+	for _, v := range values {
+		if b := byRound[v.Round]; b != 0 {
+			ratios = append(ratios, v.Value/b)
+		}
+	}
+	return ratios
+}
+
+const (
+	resamples = 2000
+	// certainty is that of the noise.
+	certainty = 0.95
+)
+
+// Noise returns how far from 1 the median of so many ratios comes to lie by chance:
+// the ratios are those of one contender to itself (an A/A run). Medians of random
+// choices of them (a bootstrap) are closer to 1 in 95 of 100 cases. The same ratios
+// give the same noise.
+func Noise(same []float64) float64 {
+	if len(same) == 0 {
+		return 0
+	}
+	random := rand.New(rand.NewPCG(1, 1))
+	distances := make([]float64, resamples)
+	choice := make([]float64, len(same))
+	for i := range distances {
+		for j := range choice {
+			choice[j] = same[random.IntN(len(same))]
+		}
+		distances[i] = math.Abs(Median(choice) - 1)
+	}
+	slices.Sort(distances)
+	return distances[int(math.Ceil(certainty*resamples))-1]
+}
+
+func plain(values []Value) []float64 {
+	var all []float64
+	for _, v := range values {
+		all = append(all, v.Value)
+	}
+	return all
+}

@@ -1,0 +1,61 @@
+package report
+
+import (
+	"math"
+	"slices"
+	"testing"
+)
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{
+		{nil, 0},
+		{[]float64{3}, 3},
+		{[]float64{3, 1}, 2},
+		{[]float64{9, 1, 2}, 2},
+		{[]float64{4, 1, 2, 100}, 3},
+	} {
+		before := slices.Clone(c.values)
+		if got := Median(c.values); got != c.want {
+			t.Errorf("median of %v: %v, want %v", c.values, got, c.want)
+		}
+		if !slices.Equal(c.values, before) {
+			t.Errorf("%v was reordered to %v", before, c.values)
+		}
+	}
+}
+
+// TestRatios divides by the value of the same round, and leaves out what has none.
+func TestRatios(t *testing.T) {
+	values := []Value{{0, 10}, {1, 30}, {3, 5}, {4, 7}}
+	base := []Value{{1, 60}, {0, 10}, {2, 5}, {4, 0}}
+	if got := Ratios(values, base); !slices.Equal(got, []float64{1, 0.5}) {
+		t.Errorf("ratios %v, want 1 and 0.5", got)
+	}
+}
+
+func TestNoise(t *testing.T) {
+	if got := Noise(nil); got != 0 {
+		t.Errorf("of nothing: %v", got)
+	}
+	if got := Noise([]float64{0.97}); math.Abs(got-0.03) > 1e-9 {
+		t.Errorf("of one ratio: %v, want its distance", got)
+	}
+	if got := Noise([]float64{1, 1, 1}); got != 0 {
+		t.Errorf("of equal values: %v", got)
+	}
+	narrow := Noise([]float64{0.99, 1.01, 1, 0.995, 1.005})
+	wide := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05})
+	if narrow <= 0 || narrow > 0.0101 || wide <= narrow || wide > 0.101 {
+		t.Errorf("a narrow spread has %v, a wide one %v", narrow, wide)
+	}
+	if again := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}); again != wide {
+		t.Errorf("the same ratios have %v and %v", wide, again)
+	}
+	// One bad round of many moves a median little.
+	if got := Noise([]float64{1.001, 0.999, 1, 1.001, 0.999, 1, 1.001, 0.999, 0.5}); got > 0.01 {
+		t.Errorf("with an outlier: %v", got)
+	}
+}
