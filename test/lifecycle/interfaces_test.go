@@ -39,8 +39,15 @@ func newLate(t *testing.T, n *topology.TwoNIC, name string) *late {
 	return &late{t: t, n: n, name: name}
 }
 
-// appear plugs the interface in.
+// appear plugs the interface in and waits until it can be used.
 func (l *late) appear() {
+	l.t.Helper()
+	l.plug()
+	harness.Must(l.t, l.WaitReady(harness.Within(l.t, harness.AnswerTime)))
+}
+
+// plug plugs the interface in.
+func (l *late) plug() {
 	l.t.Helper()
 	server := topology.NIC{Host: l.n.Server.Host, Name: l.name}
 	router := topology.NIC{Host: l.n.Replication.Host, Name: "late"}
@@ -51,7 +58,6 @@ func (l *late) appear() {
 	}
 	i, _, err := l.n.Connect(server, router)
 	harness.Must(l.t, err)
-	harness.Must(l.t, i.WaitReady(harness.Within(l.t, harness.AnswerTime)))
 	l.Interface = i
 }
 

@@ -3,8 +3,6 @@ package scenario
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -168,8 +166,6 @@ func (r routers) wantPush(t *testing.T, p *push, mac net.HardwareAddr) {
 // keepAlive runs keepalived on a router.
 func keepAlive(t *testing.T, host *topology.Host, priority int, virtualMAC bool) *harness.Program {
 	t.Helper()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "keepalived.conf")
 	extra := ""
 	if virtualMAC {
 		extra = "use_vmac vrrp%d\nvmac_xmit_base"
@@ -193,8 +189,5 @@ vrrp_instance gateway%d {
 }
 `, f, priority, more, addresses)
 	}
-	harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
-	c := host.Command(t.Context(), "keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp",
-		"--use-file", config, "--pid", filepath.Join(dir, "pid"), "--vrrp_pid", filepath.Join(dir, "vrrp.pid"))
-	return harness.StartProgram(t, c, unix.SIGTERM)
+	return harness.StartKeepalived(t, host, text)
 }

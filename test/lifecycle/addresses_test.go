@@ -1,0 +1,156 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// followedWithin is how soon an address that comes or goes is known.
+const followedWithin = time.Second
+
+// wantSoon wants times within that, and prints them.
+func wantSoon(t *testing.T, what string, took ...time.Duration) {
+	t.Helper()
+	for i := range took {
+		if took[i] > harness.Patient(followedWithin) {
+			t.Errorf("%s took %s", what, took[i])
+		}
+		took[i] = took[i].Round(time.Millisecond)
+	}
+	t.Logf("%s: known after %v", what, took)
+}
+
+// virtual is a virtual address of the server's eth1.
+var virtual = map[topology.Family]netip.Prefix{
+	topology.IPv4: netip.MustParsePrefix("10.2.0.200/24"),
+	topology.IPv6: netip.MustParsePrefix("2001:db8:2::200/64"),
+}
+
+// virtualConfig has keepalived hold it as soon as it hears no other.
+func virtualConfig() string {
+	text := "global_defs {\n vrrp_version 3\n}\n"
+	for f, first := range map[topology.Family]string{topology.IPv4: "", topology.IPv6: "fe80::200/64"} {
+		text += fmt.Sprintf(`
+vrrp_instance service%d {
+	interface eth1
+	virtual_router_id 52
+	priority 200
+	advert_int 0.1
+	virtual_ipaddress {
+		%s
+		%s
+	}
+}
+`, int(f), first, virtual[f])
+	}
+	return text
+}
+
+// TestVirtualAddress has keepalived take over a virtual address and give it up
+// again: it is known within a second, and what it is asked is answered by eth1.
+func TestVirtualAddress(t *testing.T) {
+	const times = 3
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	var came, went []time.Duration
+	for i := range times {
+		keepalived := harness.StartKeepalived(t, n.Server.Host, virtualConfig())
+		for f, address := range virtual {
+			there := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), true)
+			came = append(came, p.AwaitOwn(address.Addr(), true, there))
+			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+			if i == 0 { // the sockets outlive it
+				harness.Serve(t, n.Server.Host, address.Addr())
+			}
+			for _, kind := range harness.Kinds {
+				wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
+			}
+			if len(p.Flows("--peer", n.ClientEth0.Address(f).String())) == 0 {
+				t.Errorf("no flow to %s", address)
+			}
+		}
+		keepalived.Signal(unix.SIGTERM)
+		for _, address := range virtual {
+			gone := harness.AwaitAddress(t, n.Server.Eth1, address.Addr(), false)
+			went = append(went, p.AwaitOwn(address.Addr(), false, gone))
+		}
+		keepalived.WaitEnd()
+	}
+	wantSoon(t, "a virtual address that comes", came...)
+	wantSoon(t, "a virtual address that goes", went...)
+}
+
+// TestHotPlug plugs in an interface with addresses, as a cloud does, and takes it
+// out again: within a second it is attached and its addresses are known.
+func TestHotPlug(t *testing.T) {
+	const times = 3
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	l := newLate(t, n, "wan7")
+	var took []time.Duration
+	for range times {
+		l.plug()
+		began := time.Now()
+		waitAttached(t, p, l.name, l.Index)
+		took = append(took, time.Since(began))
+		for _, f := range n.Families() {
+			took = append(took, p.AwaitOwn(l.Address(f), true, began))
+		}
+		harness.Must(t, l.WaitReady(harness.Within(t, harness.AnswerTime)))
+		l.answers(p)
+		own := l.Address(topology.IPv4)
+		l.disappear()
+		took = append(took, p.AwaitOwn(own, false, time.Now()))
+		harness.Eventually(t, "it is not managed any more", func() error {
+			if p.Status().Interface(l.name) != nil {
+				return errors.New("it is")
+			}
+			return nil
+		})
+	}
+	wantSoon(t, "an interface that is plugged in and out", took...)
+}
+
+// TestAddressOfADeadDaemon gives eth1 an address that nobody is there to learn of:
+// what it is asked takes the kernel's way, counted, and the next daemon knows it.
+func TestAddressOfADeadDaemon(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.Start()
+	notOwn := func() float64 { return p.Metrics().Sum("replypath_ignored_packets_total", "reason=not_own") }
+	before := notOwn()
+	d.Kill()
+	asked := 0
+	for _, f := range n.Families() {
+		address := n.Server.Eth1.Address(f).Next()
+		harness.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
+		harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+		harness.Serve(t, n.Server.Host, address)
+		for _, kind := range harness.Kinds {
+			wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, address), false)
+			wantBy(t, n, conversation(t, n, kind, f), true) // which is known
+			asked++
+		}
+	}
+	p.Start()
+	counted := notOwn() - before
+	if counted < float64(asked) {
+		t.Errorf("%v packets are counted, and %d questions were asked", counted, asked)
+	}
+	t.Logf("%d questions answered by the kernel's way, %v packets counted as not_own", asked, counted)
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f).Next()), true)
+		}
+	}
+}
