@@ -3,10 +3,12 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/loader/pins"
 )
 
 // readEvents adds up the counters of all CPUs, by event.
@@ -24,27 +26,27 @@ func readEvents(table *ebpf.Map) ([]uint64, error) {
 	return sums, nil
 }
 
+// pairCounts are counters by interface pair.
+type pairCounts map[bpf.DatapathPair]bpf.DatapathPairCount
+
+func (c pairCounts) add(pair bpf.DatapathPair, count bpf.DatapathPairCount) {
+	sum := c[pair]
+	sum.Packets += count.Packets
+	sum.Bytes += count.Bytes
+	sum.Flows += count.Flows
+	c[pair] = sum
+}
+
 // readPairs adds up the counters of interface pairs of all CPUs, of which each
-// has slots of its own, with those that found their slot taken.
-func readPairs(maps *bpf.DatapathMaps) (map[bpf.DatapathPair]bpf.DatapathPairCount, error) {
-	sums := make(map[bpf.DatapathPair]bpf.DatapathPairCount)
-	add := func(pair bpf.DatapathPair, count bpf.DatapathPairCount) {
-		sum := sums[pair]
-		sum.Packets += count.Packets
-		sum.Bytes += count.Bytes
-		sum.Flows += count.Flows
-		sums[pair] = sum
-	}
-	err := eachSlot(maps.PairSlots, func(_ uint32, counts []bpf.DatapathPairCount) error {
-		for _, count := range counts {
-			if isTaken(count) {
-				add(count.Pair, count)
-			}
-		}
-		return nil
-	})
+// has slots of its own, with those that found their slot taken. What was counted
+// for interfaces whose ids are others' by now is taken off.
+func readPairs(maps *bpf.DatapathMaps, forgotten []pins.PairRecord) (pairCounts, error) {
+	sums, err := readSlots(maps)
 	if err != nil {
 		return nil, err
+	}
+	for _, r := range forgotten {
+		sums.forget(r)
 	}
 	var (
 		pair   bpf.DatapathPair
@@ -53,7 +55,7 @@ func readPairs(maps *bpf.DatapathMaps) (map[bpf.DatapathPair]bpf.DatapathPairCou
 	entries := maps.Pairs.Iterate()
 	for entries.Next(&pair, &counts) {
 		for _, count := range counts {
-			add(pair, count)
+			sums.add(pair, count)
 		}
 	}
 	if err := entries.Err(); err != nil {
@@ -62,54 +64,82 @@ func readPairs(maps *bpf.DatapathMaps) (map[bpf.DatapathPair]bpf.DatapathPairCou
 	return sums, nil
 }
 
+// readSlots adds up the counters in the slots.
+func readSlots(maps *bpf.DatapathMaps) (pairCounts, error) {
+	sums := make(pairCounts)
+	var counts []bpf.DatapathPairCount
+	for slot := range maps.PairSlots.MaxEntries() {
+		if err := maps.PairSlots.Lookup(slot, &counts); err != nil {
+			return nil, fmt.Errorf("read the counters of interface pairs: %w", err)
+		}
+		for _, count := range counts {
+			if isTaken(count) {
+				sums.add(count.Pair, count)
+			}
+		}
+	}
+	return sums, nil
+}
+
+// forget takes off what was counted before; a pair that has counted nothing since
+// is none.
+func (c pairCounts) forget(r pins.PairRecord) {
+	pair := pairOf(r)
+	sum := c[pair]
+	sum.Packets -= r.Packets
+	sum.Bytes -= r.Bytes
+	sum.Flows -= r.Flows
+	c[pair] = sum
+	if sum.Packets == 0 {
+		delete(c, pair)
+	}
+}
+
+func pairOf(r pins.PairRecord) bpf.DatapathPair {
+	return bpf.DatapathPair{From: r.From, To: r.To, Family: r.Family, Protocol: r.Protocol, Outcome: r.Outcome}
+}
+
 // isTaken tells whether a pair owns the slot on this CPU. The flow's interface
 // always has an id.
 func isTaken(count bpf.DatapathPairCount) bool { return count.Pair.To != 0 }
 
-func eachSlot(table *ebpf.Map, visit func(slot uint32, counts []bpf.DatapathPairCount) error) error {
-	var counts []bpf.DatapathPairCount
-	for slot := range table.MaxEntries() {
-		if err := table.Lookup(slot, &counts); err != nil {
-			return fmt.Errorf("read the counters of interface pairs: %w", err)
-		}
-		if err := visit(slot, counts); err != nil {
-			return err
+// forgetCounters notes what was counted for pairs with an interface whose id is
+// about to become another's. The slots stay as they are: the kernel takes their
+// values of all CPUs at once, and what one counted between the reading and the
+// writing, for any pair, would be lost.
+func forgetCounters(maps *bpf.DatapathMaps, id uint16, before []pins.PairRecord) ([]pins.PairRecord, error) {
+	slots, err := readSlots(maps)
+	if err != nil {
+		return before, err
+	}
+	forgotten := slices.DeleteFunc(slices.Clone(before), func(r pins.PairRecord) bool { return concerns(pairOf(r), id) })
+	for pair, sum := range slots {
+		if concerns(pair, id) {
+			forgotten = append(forgotten, pins.PairRecord{
+				From: pair.From, To: pair.To, Family: pair.Family, Protocol: pair.Protocol, Outcome: pair.Outcome,
+				Packets: sum.Packets, Bytes: sum.Bytes, Flows: sum.Flows,
+			})
 		}
 	}
-	return nil
+	return forgotten, deletePairs(maps.Pairs, id)
 }
 
-// forgetCounters clears the counters of pairs with an interface whose id is about
-// to become another's. The kernel takes the values of all CPUs at once: what one with
-// another pair in the slot counts between the reading and the writing is lost.
-func forgetCounters(maps *bpf.DatapathMaps, id uint16) error {
-	err := eachSlot(maps.PairSlots, func(slot uint32, counts []bpf.DatapathPairCount) error {
-		changed := false
-		for cpu := range counts {
-			if isTaken(counts[cpu]) && concerns(counts[cpu].Pair, id) {
-				counts[cpu] = bpf.DatapathPairCount{}
-				changed = true
-			}
-		}
-		if !changed {
-			return nil
-		}
-		return maps.PairSlots.Put(slot, counts)
-	})
+// deletePairs deletes the counters of pairs that found their slot taken.
+func deletePairs(table *ebpf.Map, id uint16) error {
 	var (
 		pair   bpf.DatapathPair
 		counts []bpf.DatapathPairCount
 		found  []bpf.DatapathPair
 	)
-	entries := maps.Pairs.Iterate()
+	entries := table.Iterate()
 	for entries.Next(&pair, &counts) {
 		if concerns(pair, id) {
 			found = append(found, pair)
 		}
 	}
-	errs := []error{err, entries.Err()}
+	errs := []error{entries.Err()}
 	for _, pair := range found {
-		errs = append(errs, maps.Pairs.Delete(pair))
+		errs = append(errs, table.Delete(pair))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clear the counters of an interface: %w", err)

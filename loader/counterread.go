@@ -6,16 +6,17 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
+	"replypath/loader/pins"
 )
 
 // read fills in what the programs have counted.
-func (c *Counters) read(d *datapath.Datapath, names map[uint16]string) error {
+func (c *Counters) read(d *datapath.Datapath, names map[uint16]string, forgotten []pins.PairRecord) error {
 	events, err := readEvents(d.Events)
 	if err != nil {
 		return err
 	}
 	c.setEvents(events)
-	pairs, err := readPairs(&d.DatapathMaps)
+	pairs, err := readPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (c *Counters) setEvents(events []uint64) {
 }
 
 // setPairs adds up what was counted for interfaces of the same names.
-func (c *Counters) setPairs(pairs map[bpf.DatapathPair]bpf.DatapathPairCount, names map[uint16]string) {
+func (c *Counters) setPairs(pairs pairCounts, names map[uint16]string) {
 	sums := make(map[Pair]*PairCounters)
 	uncorrected := make(map[UncorrectedCounter]uint64)
 	for pair, count := range pairs {

@@ -100,7 +100,7 @@ type GatewayState struct {
 func (l *Loader) Counters() (*Counters, error) {
 	l.mu.Lock()
 	c, err := l.describe()
-	names := namesByID(l.state.Interfaces)
+	names, forgotten := namesByID(l.state.Interfaces), l.state.Forgotten
 	d := l.datapath
 	l.reading.RLock() // before mu is given up: Reload and Close take both
 	l.mu.Unlock()
@@ -108,7 +108,7 @@ func (l *Loader) Counters() (*Counters, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.read(d, names)
+	return c, c.read(d, names, forgotten)
 }
 
 // errClosed says that a Loader is of no more use.

@@ -128,7 +128,7 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 	if err != nil || recycled != id {
 		t.Fatalf("id %d, %v, want %d", recycled, err, id)
 	}
-	pairs, err := readPairs(&r.datapath.DatapathMaps)
+	pairs, err := readPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
 	must(t, err)
 	for pair := range maps.Keys(pairs) {
 		if concerns(pair, id) {
@@ -156,16 +156,35 @@ func TestPairsInTheHash(t *testing.T) {
 	must(t, m.Pairs.Put(pair, counts))
 	counts[0].Pair.To = 9
 	must(t, m.PairSlots.Put(uint32(7), counts))
-	pairs, err := readPairs(m)
+	pairs, err := readPairs(m, nil)
 	must(t, err)
 	cpus := uint64(len(counts))
 	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
 		t.Errorf("%+v on %d cpus", got, cpus)
 	}
-	must(t, forgetCounters(m, 9))
-	must(t, forgetCounters(m, 2))
-	pairs, err = readPairs(m)
+	forgotten, err := forgetCounters(m, 9, nil)
+	must(t, err)
+	forgotten, err = forgetCounters(m, 2, forgotten)
+	must(t, err)
+	pairs, err = readPairs(m, forgotten)
 	if must(t, err); len(pairs) != 0 {
 		t.Errorf("left: %v", pairs)
+	}
+
+	// Meanwhile the programs count on.
+	last := len(counts) - 1
+	counts[last].Packets += 3
+	counts[last].Bytes += 30
+	must(t, m.PairSlots.Put(uint32(7), counts))
+	forgotten, err = forgetCounters(m, 9, forgotten)
+	must(t, err)
+	pairs, err = readPairs(m, forgotten)
+	must(t, err)
+	want := pairCounts{pair: {Packets: 3, Bytes: 30}}
+	if last == 0 { // the only CPU's slot is the other pair's
+		want = pairCounts{}
+	}
+	if diff := cmp.Diff(want, pairs); diff != "" {
+		t.Errorf("counted since (-want +got):\n%s", diff)
 	}
 }

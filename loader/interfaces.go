@@ -300,5 +300,7 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	}
 	id := l.state.Interfaces[oldest].ID
 	l.state.Interfaces = slices.Delete(l.state.Interfaces, oldest, oldest+1)
-	return id, forgetCounters(&l.datapath.DatapathMaps, id)
+	var err error
+	l.state.Forgotten, err = forgetCounters(&l.datapath.DatapathMaps, id, l.state.Forgotten)
+	return id, err
 }

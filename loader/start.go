@@ -208,6 +208,9 @@ func (l *Loader) load() (err error) {
 		return err
 	}
 	l.rollback.add(l.datapath.Close)
+	if l.datapath.HasNewCounters() {
+		l.state.Forgotten = nil
+	}
 	if err := l.checkTrial(); err != nil {
 		return err
 	}

@@ -256,6 +256,9 @@ func (d *Datapath) HasNewTables() bool {
 	return false
 }
 
+// HasNewCounters tells whether the counters of interface pairs begin at 0.
+func (d *Datapath) HasNewCounters() bool { return d.fresh[bpf.DatapathMapPairSlots] }
+
 // Earlier returns the programs that were attached when this datapath was loaded.
 func (d *Datapath) Earlier() *Attached { return d.earlier }
 

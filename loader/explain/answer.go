@@ -42,7 +42,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	if !isEcho(raw.Tuple.Protocol) { // the kernel's own socket answers, which is bound to nothing
 		r.bound = asker.device
 	}
-	if r.target, err = h.interfaceByID(uint32(raw.Interface), raw.Ifindex); err != nil {
+	if r.target, err = h.targetOf(raw); err != nil {
 		return e, err
 	}
 	if err := h.maps.Gateways.Lookup(uint32(raw.Gateway), &r.gateway); err != nil {

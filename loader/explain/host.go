@@ -121,6 +121,24 @@ func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface,
 	return &entry, nil
 }
 
+// targetOf returns what the programs know of a flow's interface, nil where its
+// device is gone: as is_same_device() in bpf/src/reply.h.
+func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
+	target, err := h.interfaceByID(uint32(f.Interface), f.Ifindex)
+	if target == nil || err != nil || h.clock.Since(f.Seen) < deviceProven {
+		return target, err
+	}
+	var ifindex uint32
+	err = h.maps.Devices.Lookup(uint32(f.Interface), &ifindex)
+	if isMissing(err) || err == nil && ifindex != f.Ifindex {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read device %d: %w", f.Ifindex, err)
+	}
+	return target, nil
+}
+
 // interfaceByIndex returns what the programs know of a device, nil where it is
 // not managed: as interface_index() in bpf/src/next_hop.h.
 func (h *Host) interfaceByIndex(ifindex int) (*bpf.DatapathInterface, error) {

@@ -48,6 +48,9 @@ type Journal struct {
 	// Trial is what the datapath is on until somebody confirms it; nil: for good.
 	Trial *TrialRecord `json:"trial,omitempty"`
 
+	// Forgotten is what was counted for interfaces whose ids are others' by now.
+	Forgotten []PairRecord `json:"forgotten,omitempty"`
+
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
 }
@@ -119,6 +122,18 @@ type SysctlRecord struct {
 type QdiscRecord struct {
 	Interface int    `json:"interface"`
 	Name      string `json:"name"`
+}
+
+// PairRecord is what was counted for a pair of interface ids (bpf.DatapathPair).
+type PairRecord struct {
+	From     uint16 `json:"from"`
+	To       uint16 `json:"to"`
+	Family   uint8  `json:"family"`
+	Protocol uint8  `json:"protocol"`
+	Outcome  uint8  `json:"outcome"`
+	Packets  uint64 `json:"packets"`
+	Bytes    uint64 `json:"bytes"`
+	Flows    uint64 `json:"flows"`
 }
 
 // JournalMap is the map that holds a Journal.

@@ -158,6 +158,10 @@ func testIdentity(t *testing.T, depart func(*late) *topology.Interface, dead boo
 	}
 	wires := harness.Tap(t, n.Server)
 	for f, o := range orphans {
+		explained := p.Explain("--protocol", "udp", "--peer", o.client.LocalAddr().String(), "--self", o.own.String())
+		if reason := harness.OrEmpty(explained.Reason); explained.Verdict != "fallback" || reason != "link_down" {
+			t.Errorf("%s", explained)
+		}
 		o.push()
 		_, _, err := o.client.ReadFrom(make([]byte, 100))
 		harness.Must(t, err)
