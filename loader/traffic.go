@@ -51,7 +51,7 @@ func (r *statusReader) traffic() (*Traffic, error) {
 			return nil, err
 		}
 	}
-	pairs, err := readPairs(r.maps)
+	pairs, err := readPairs(r.maps, r.journal.Forgotten)
 	if err != nil {
 		return nil, err
 	}
