@@ -2,15 +2,12 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -277,41 +274,4 @@ func (m *Machine) Refuse(args ...string) string {
 func (m *Machine) Property(unit, name string) string {
 	m.t.Helper()
 	return strings.TrimSpace(m.Run("systemctl", "show", "--property="+name, "--value", unit))
-}
-
-// newCgroup makes a control group, which is removed with those below it at the end
-// of the test.
-func newCgroup(t testing.TB) *os.File {
-	t.Helper()
-	mounts := string(Must1[[]byte](t)(os.ReadFile("/proc/self/mounts")))
-	for line := range strings.Lines(mounts) {
-		fields := strings.Fields(line)
-		if fields[2] != "cgroup2" {
-			continue
-		}
-		path := Must1[string](t)(os.MkdirTemp(fields[1], "replypath-test-"))
-		group := Must1[*os.File](t)(os.Open(path))
-		t.Cleanup(func() {
-			group.Close()
-			Eventually(t, "the control groups are empty", func() error { return removeCgroup(path) })
-		})
-		return group
-	}
-	t.Fatal("no cgroup2 file system is mounted")
-	return nil
-}
-
-// removeCgroup removes a control group and those below it.
-func removeCgroup(path string) error {
-	var groups []string
-	err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			groups = append(groups, path)
-		}
-		return err
-	})
-	for _, group := range slices.Backward(groups) {
-		err = errors.Join(err, syscall.Rmdir(group))
-	}
-	return err
 }

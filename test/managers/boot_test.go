@@ -110,27 +110,45 @@ func TestBootBySystemd(t *testing.T) {
 	}
 }
 
-// TestBootWithBadConfiguration comes up with the network but without replypath,
-// which is there by itself once its file has been mended.
-func TestBootWithBadConfiguration(t *testing.T) {
-	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir("")
-	m := newBootable(t, n)
-	const file = "/etc/replypath/replypath.yaml"
-	m.Write(file, "mode: sideways\n")
-	forgetAddresses(t, n)
-	m.Boot()
-	waitAsked(t, m)
-	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+// hanging is a start that hangs for as long as a file says so.
+const hanging = `[Service]
+TimeoutStartSec=3
+ExecStart=
+ExecStart=sh -c 'if grep yes /etc/hang; then echo it hangs; sleep infinity; fi; exec /usr/local/bin/replypath run'
+`
+
+// obstacles keep the service from starting: a change of the unit, a file before and
+// after, and what is said of it.
+var obstacles = map[string]struct{ unit, file, bad, good, said string }{
+	"bad configuration":  {"", "/etc/replypath/replypath.yaml", "mode: sideways\n", "mode: enforce\n", "sideways"},
+	"a start that hangs": {hanging, "/etc/hang", "yes\n", "no\n", "it hangs"},
+}
+
+// TestBootWithout comes up with the network but without replypath, which is there
+// by itself once the obstacle has gone.
+func TestBootWithout(t *testing.T) {
+	for name, obstacle := range obstacles {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newServer(t)
+			p := harness.On(t, n.Server.Host).WithPinDir("")
+			m := newBootable(t, n)
+			m.Write("/etc/systemd/system/"+service+".d/test.conf", obstacle.unit)
+			m.Write(obstacle.file, obstacle.bad)
+			forgetAddresses(t, n)
+			m.Boot()
+			waitAsked(t, m)
+			for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+				harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+			}
+			harness.Eventually(t, "it is tried again", func() error {
+				if strings.Count(m.Log(), obstacle.said) < 2 {
+					return errors.New(m.Log())
+				}
+				return nil
+			})
+			m.Write(obstacle.file, obstacle.good)
+			waitManaged(t, p)
+			p.Expect(0, "detach", "--stop")
+		})
 	}
-	harness.Eventually(t, "the reason is told again and again", func() error {
-		if told := strings.Count(m.Log(), "sideways"); told < 2 {
-			return errors.New(m.Log())
-		}
-		return nil
-	})
-	m.Write(file, "mode: enforce\n")
-	waitManaged(t, p)
-	p.Expect(0, "detach", "--stop")
 }

@@ -194,10 +194,13 @@ func TestReloadOnlyAfterCheck(t *testing.T) {
 
 // killAgain kills the service $0 times, each time as soon as it is there.
 const killAgain = `
-while [ $0 -gt $(systemctl show --property=NRestarts --value replypath) ]; do
-	if [ $(systemctl show --property=ActiveState --value replypath) = failed ]; then exit 1; fi
-	pid=$(systemctl show --property=MainPID --value replypath)
-	if [ $pid != 0 ] && [ $(systemctl show --property=ActiveState --value replypath) = active ]; then kill -KILL $pid; fi
+show() { systemctl show --property=$1 --value replypath; }
+while [ $(show NRestarts) -lt $0 ]; do
+	case $(show ActiveState) in
+		active) kill -KILL $(show MainPID) || true ;; # it may be gone already
+		failed) exit 1 ;;
+	esac
+	sleep 0.1
 done
 `
 
