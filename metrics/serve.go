@@ -144,7 +144,8 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		shutdown(server)
 	})
 	o.Log.Info("serving metrics", "address", listener.Addr().String(), "web_config_file", o.WebConfigFile)
-	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &o.WebConfigFile}, slog.New(webLog{o.Log.Handler()}))
+	flags := &web.FlagConfig{WebConfigFile: &o.WebConfigFile}
+	err = web.Serve(listener, server, flags, slog.New(webLog{o.Log.Handler()}))
 	if !stop() {
 		<-stopped
 	}

@@ -376,7 +376,8 @@ func TestSecretsAreNotShown(t *testing.T) {
 			roots := writeCertificate(t, dir)
 			o := options(t)
 			o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
-			o.WebConfigFile = writeWebConfig(t, dir, "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "right")
+			const server = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}"
+			o.WebConfigFile = writeWebConfig(t, dir, server, "right")
 			request := newRequest(t, "https://"+start(t, o)+"/metrics")
 			if status, _ := fetch(t, newClient(roots), request); status != http.StatusUnauthorized {
 				t.Errorf("without a password: got status %d", status)

@@ -55,10 +55,11 @@ func TestPackageVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := regexp.MustCompile(`(?m)^## ([0-9][0-9.]*)`).FindSubmatch(text)
-	if version == nil {
+	found := regexp.MustCompile(`(?m)^## ([0-9][0-9.]*)`).FindStringSubmatch(string(text))
+	if found == nil {
 		t.Fatal("the changelog names no version")
 	}
+	version := found[1]
 	for _, kind := range []string{"deb", "rpm"} {
 		c := exec.CommandContext(t.Context(), "make", "--dry-run", "-C", "..", kind)
 		c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
@@ -66,7 +67,7 @@ func TestPackageVersion(t *testing.T) {
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", kind, err, output)
 		}
-		for _, part := range []string{"main.version=" + string(version[1]) + "'", "VERSION=" + string(version[1]) + " GOARCH="} {
+		for _, part := range []string{"main.version=" + version + "'", "VERSION=" + version + " GOARCH="} {
 			if !strings.Contains(string(output), part) {
 				t.Errorf("make %s does not say %q:\n%s", kind, part, output)
 			}

@@ -199,7 +199,8 @@ exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=console
 func (m *Machine) Boot() {
 	m.t.Helper()
 	// Not the test's context: it may be needed until the end.
-	c := m.host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup", "sh", "-ec", boot, "boot", m.disk)
+	c := m.host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup",
+		"sh", "-ec", boot, "boot", m.disk)
 	c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 	group := newCgroup(m.t)
 	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(group.Fd())

@@ -34,8 +34,8 @@ func TestNoSecretsInLogs(t *testing.T) {
 		t.Errorf("with the password: %d", got)
 	}
 	var shown strings.Builder
-	for _, text := range []string{"basic_auth_users: " + password, "basic_auth_users: " + hash, "basic_auth_users: {prometheus: " + password + "}"} {
-		write(text)
+	for _, users := range []string{password, hash, "{prometheus: " + password + "}"} {
+		write("basic_auth_users: " + users)
 		scrapeAs(t, p, password)
 		d.Reload()
 		shown.WriteString(p.Expect(2, "check", "--config", file).String())
@@ -53,8 +53,8 @@ func TestNoSecretsInLogs(t *testing.T) {
 // scrapeAs asks for the metrics with a password and returns the status.
 func scrapeAs(t *testing.T, p *harness.Product, password string) int {
 	t.Helper()
-	c := p.Host.Command(harness.Within(t, harness.AnswerTime), "curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}",
-		"--user", "prometheus:"+password, "http://"+harness.MetricsAddress+"/metrics")
+	c := p.Host.Command(harness.Within(t, harness.AnswerTime), "curl", "--silent", "--output", "/dev/null",
+		"--write-out", "%{http_code}", "--user", "prometheus:"+password, "http://"+harness.MetricsAddress+"/metrics")
 	output, err := c.Output()
 	harness.Must(t, err)
 	code := 0

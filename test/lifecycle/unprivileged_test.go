@@ -130,9 +130,9 @@ func TestNoProfiling(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	for _, path := range []string{
-		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/goroutine",
-		"/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace", "/debug/vars", "/debug/requests",
-		"/-/reload", "/-/quit",
+		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap",
+		"/debug/pprof/goroutine", "/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace",
+		"/debug/vars", "/debug/requests", "/-/reload", "/-/quit",
 	} {
 		if body, err := p.Get(path); err == nil || !strings.Contains(err.Error(), "404") {
 			t.Errorf("%s: %v %s", path, err, body)
@@ -141,7 +141,8 @@ func TestNoProfiling(t *testing.T) {
 	if page := harness.Must1[string](t)(p.Get("/")); strings.Contains(page, "/debug") {
 		t.Errorf("the landing page leads to profiles: %s", page)
 	}
-	if program := harness.Must1[[]byte](t)(os.ReadFile(harness.Binary())); bytes.Contains(program, []byte("net/http/pprof.")) {
+	program := harness.Must1[[]byte](t)(os.ReadFile(harness.Binary()))
+	if bytes.Contains(program, []byte("net/http/pprof.")) {
 		t.Error("the binary has net/http/pprof")
 	}
 }

@@ -81,5 +81,6 @@ func (l *load) stop() string {
 			l.t.Errorf("by the wrong NIC: %s", harness.Describe(eth0))
 		}
 	}
-	return fmt.Sprintf("%d answers, %d new connections, %d frames by eth1, %d by the wrong NIC", answers, l.opened, frames, strays)
+	return fmt.Sprintf("%d answers, %d new connections, %d frames by eth1, %d by the wrong NIC",
+		answers, l.opened, frames, strays)
 }

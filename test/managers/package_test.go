@@ -27,8 +27,13 @@ type manager struct {
 	query                  []string // succeeds while the package is there
 }
 
-// managers are those of the packages. RPM's database is apart: Debian's has no
-// package in it.
+// rpm is a command on a database of its own: to that of Debian's rpm, which is made
+// for looking at packages, dpkg's would be missing.
+func rpm(args ...string) []string {
+	return append([]string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test"}, args...)
+}
+
+// managers are those of the packages.
 var managers = []manager{
 	{
 		kind:    "deb",
@@ -45,11 +50,17 @@ var managers = []manager{
 		list:    []string{"rpm", "--query", "--list", "--verbose", "--package"},
 		zsh:     "/usr/share/zsh/site-functions/_replypath",
 		configs: []string{"rpm", "--query", "--configfiles", "--package"},
-		install: []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--nodeps", "--upgrade"},
-		remove:  []string{"rpm", "--force-debian", "--dbpath=/var/lib/rpm-test", "--erase", "replypath"},
-		query:   []string{"rpm", "--dbpath=/var/lib/rpm-test", "--query", "replypath"},
+		install: rpm("--nodeps", "--oldpackage", "--upgrade"),
+		remove:  rpm("--erase", "replypath"),
+		query:   rpm("--query", "replypath"),
 	},
 }
+
+// What is installed, and upgraded to.
+const (
+	oldVersion = "1.0.0"
+	newVersion = "1.1.0"
+)
 
 // makePackages makes the packages of a version and returns their paths by kind.
 func makePackages(t *testing.T, version string) map[string]string {
@@ -72,16 +83,13 @@ func makePackages(t *testing.T, version string) map[string]string {
 	return packages
 }
 
-// The versions that are installed and upgraded to.
-const (
-	oldVersion = "1.0.0"
-	newVersion = "1.1.0"
-)
-
 // TestPackage installs, upgrades, removes and purges the packages with the real
 // dpkg and rpm, on a machine of their own, under traffic.
 func TestPackage(t *testing.T) {
-	packages := map[string]map[string]string{oldVersion: makePackages(t, oldVersion), newVersion: makePackages(t, newVersion)}
+	packages := make(map[string]map[string]string)
+	for _, version := range []string{oldVersion, newVersion} {
+		packages[version] = makePackages(t, version)
+	}
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {
 			n, _ := newServer(t)
@@ -97,7 +105,8 @@ func TestPackage(t *testing.T) {
 			host, files := p.look(), p.m.Changes()
 			p.installs()
 			p.serves()
-			p.upgrades()
+			p.replaces(newVersion)
+			p.replaces(oldVersion)
 			p.reboots()
 			p.stays()
 			p.removes(host)
@@ -177,14 +186,14 @@ func (p *packaged) wantVersion(version string) {
 	wantManaged(p.T, p.p)
 }
 
-// upgrades wants every question during an upgrade to be answered by eth1, and
-// during the way back.
-func (p *packaged) upgrades() {
+// replaces upgrades to another version, or goes back to one, and wants every
+// question meanwhile to be answered by eth1.
+func (p *packaged) replaces(version string) {
 	p.Helper()
 	load := startLoad(p.T, p.n)
-	p.put(newVersion)
-	p.wantVersion(newVersion)
-	p.Logf("upgrade by %s: %s", p.kind, load.stop())
+	p.put(version)
+	p.wantVersion(version)
+	p.Logf("%s, to %s: %s", p.kind, version, load.stop())
 }
 
 // reboots wants the service to come back by itself.
@@ -194,7 +203,7 @@ func (p *packaged) reboots() {
 	p.m.Boot()
 	p.m.WaitBooted()
 	waitManaged(p.T, p.p)
-	p.wantVersion(newVersion)
+	p.wantVersion(oldVersion)
 }
 
 // stays wants the package to stay where it cannot take everything off the host:
@@ -244,7 +253,8 @@ func (p *packaged) purges(before []string) {
 func (p *packaged) holds(file string) {
 	p.Helper()
 	show := func(args []string) string {
-		output, err := exec.CommandContext(p.Context(), args[0], append(slices.Clone(args[1:]), file)...).CombinedOutput()
+		args = append(slices.Clone(args), file)
+		output, err := exec.CommandContext(p.Context(), args[0], args[1:]...).CombinedOutput()
 		if err != nil {
 			p.Fatalf("%v: %v\n%s", args, err, output)
 		}
@@ -264,7 +274,8 @@ func (p *packaged) holds(file string) {
 	}))
 	for line := range strings.Lines(list) {
 		const groupWrites, othersWrite = 5, 8 // as in -rw-rw-rw-
-		if !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") || line[groupWrites] == 'w' || line[othersWrite] == 'w' {
+		private := line[groupWrites] != 'w' && line[othersWrite] != 'w'
+		if !private || !strings.Contains(line, "root") || strings.Contains(line, "/usr/local") {
 			p.Errorf("in the package: %s", line)
 		}
 	}
