@@ -25,7 +25,8 @@ const (
 )
 
 // bench measures everything, prints tables and writes results.json and plots. A
-// measurement that came to nothing is an error, after all that.
+// measurement that came to nothing is an error, after all that, and so is a run that
+// was interrupted.
 func bench(ctx context.Context, o options) error {
 	results, err := measure(ctx, o)
 	if err != nil {
@@ -44,7 +45,10 @@ func bench(ctx context.Context, o options) error {
 		return err
 	}
 	fmt.Printf("\n%s has the raw data, and beside it is a plot of each workload\n", filepath.Join(o.output, resultsFile))
-	return results.Failed()
+	if err := results.Failed(); err != nil || results.Method.Complete {
+		return err
+	}
+	return errors.New("interrupted: what was measured until then is there")
 }
 
 // measure carries out a run.
@@ -65,6 +69,12 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	p := newPlan(workloads, contenders, o.rounds, o.budget)
 	bar := newProgress(os.Stderr, p)
 	r := newRunner(p, o, bar)
+	if r.counters, err = openCounters(load.CPU(), hardware); err == nil {
+		results.Machine.Counters = "available"
+		defer r.counters.close()
+	} else {
+		results.Machine.Counters = "none: " + err.Error()
+	}
 	err = r.run(ctx)
 	bar.done()
 	if err != nil {

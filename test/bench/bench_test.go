@@ -125,8 +125,8 @@ func TestFailures(t *testing.T) {
 	contenders := harness.Must1[[]*contender.Contender](t)(contender.Named("static"))
 	p := newPlan(workloads, contenders, 1, 0)
 	r := newRunner(p, options{}, newProgress(os.Stderr, p))
-	r.note(p.slots[0], 0, errors.New("broken"))
-	r.note(p.slots[1], 5, nil)
+	r.note(p.slots[0], report.Value{}, errors.New("broken"))
+	r.note(p.slots[1], report.Value{Value: 5}, nil)
 	if len(r.failures) != 1 || r.failures[0].Contender != "static" {
 		t.Errorf("failures: %+v", r.failures)
 	}

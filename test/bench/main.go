@@ -23,7 +23,7 @@ func main() {
 	}
 	harness.Sandboxed(func() int {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-		context.AfterFunc(ctx, stop) // a second signal ends the process at once
+		defer stop()
 		return code(bench(ctx, o))
 	})
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	longTime  = 1500 * time.Millisecond
+	longTime  = time.Second
 	shortTime = 300 * time.Millisecond
 	// shortBudget leaves room in five minutes for compiling and for what is measured
 	// beside the rounds.

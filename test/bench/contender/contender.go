@@ -41,6 +41,8 @@ type Contender struct {
 type Options struct {
 	// Flows is how many flows the tables have to hold; 0 is the default.
 	Flows int
+	// CPUs are those that a daemon may run on, as taskset(1) takes them; "" is all.
+	CPUs string
 }
 
 // Running is a contender at work.

@@ -60,8 +60,11 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	if err := os.WriteFile(config, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	args = append([]string{"--pin-dir", pinDir, "run", "--config", config}, args...)
-	d.command = host.Command(context.Background(), harness.Binary(), args...) // until Stop
+	args = append([]string{harness.Binary(), "--pin-dir", pinDir, "run", "--config", config}, args...)
+	if options.CPUs != "" {
+		args = append([]string{"taskset", "-c", options.CPUs}, args...)
+	}
+	d.command = host.Command(context.Background(), args[0], args[1:]...) // until Stop
 	if err := d.start(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

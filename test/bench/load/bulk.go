@@ -13,7 +13,7 @@ import (
 // bulk sends as much as one connection takes, from the server or to it.
 func bulk(fromServer bool) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
-		program := onCPU(context.Background(), s.Server, measured(), "iperf3", "--server", "--forceflush",
+		program := onCPU(context.Background(), s.Server, CPU(), "iperf3", "--server", "--forceflush",
 			"--bind", contender.Self.String(), "--port", strconv.Itoa(firstPort))
 		server, err := startServer(ctx, program, "Server listening on")
 		if err != nil {
@@ -39,7 +39,7 @@ func (t *transfer) Run(ctx context.Context, d time.Duration) (float64, error) {
 	if t.fromServer {
 		args = append(args, "--reverse")
 	}
-	text, err := outputOf(onCPU(ctx, t.site.Client, measured(), "iperf3", args...))
+	text, err := outputOf(onCPU(ctx, t.site.Client, CPU(), "iperf3", args...))
 	if err != nil {
 		return 0, err
 	}

@@ -23,7 +23,7 @@ import (
 func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
-		if err := c.serveUDP(s.Server, contender.Self, firstPort, measured()); err != nil {
+		if err := c.serveUDP(s.Server, contender.Self, firstPort, CPU()); err != nil {
 			return nil, c.closeAfter(err)
 		}
 		if err := Introduce(ctx, s.Client, 0, size); err != nil {
@@ -49,7 +49,7 @@ func (c *crew) askFromMany(host *topology.Host, size int) error {
 	m := newMessage(contender.Self, firstPort)
 	answer := make([]byte, 64)
 	random := rand.New(rand.NewPCG(1, 1))
-	c.loop(host, measured(), func() error {
+	c.loop(host, CPU(), func() error {
 		m.from(contender.ClientAt(random.Uint32N(uint32(size))))
 		if err := m.send(fd); err != nil {
 			return err
@@ -74,7 +74,7 @@ const (
 // ServeEcho starts the UDP server alone.
 func ServeEcho(s *contender.Site) (io.Closer, error) {
 	c := newCrew()
-	if err := c.serveUDP(s.Server, contender.Self, firstPort, measured()); err != nil {
+	if err := c.serveUDP(s.Server, contender.Self, firstPort, CPU()); err != nil {
 		return nil, c.closeAfter(err)
 	}
 	return c, nil

@@ -113,7 +113,7 @@ func (d *database) fill(ctx context.Context, host *topology.Host) (err error) {
 
 // command returns one of PostgreSQL's programs.
 func (d *database) command(ctx context.Context, host *topology.Host, program string, args ...string) *topology.Cmd {
-	c := onCPU(ctx, host, measured(), filepath.Join(postgresPrograms, program), args...)
+	c := onCPU(ctx, host, CPU(), filepath.Join(postgresPrograms, program), args...)
 	c.SysProcAttr.Credential = d.credential
 	c.Dir = d.dir
 	c.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "PGCONNECT_TIMEOUT=5"}

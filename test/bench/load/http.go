@@ -48,7 +48,7 @@ func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, err
 		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		program := onCPU(context.Background(), s.Server, measured(), "nginx", "-e", "stderr", "-p", dir, "-c", config)
+		program := onCPU(context.Background(), s.Server, CPU(), "nginx", "-e", "stderr", "-p", dir, "-c", config)
 		server, err := startServer(ctx, program, "start worker process ")
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
@@ -73,7 +73,7 @@ func (s *site) Run(ctx context.Context, d time.Duration) (float64, error) {
 	if !s.keep {
 		args = append(args, "--header", "Connection: close")
 	}
-	program := onCPU(ctx, s.site.Client, measured(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
+	program := onCPU(ctx, s.site.Client, CPU(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
 	text, err := outputOf(program)
 	if err != nil {
 		return 0, err

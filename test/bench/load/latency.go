@@ -29,7 +29,7 @@ func latency(percentile string) func(context.Context, *contender.Site, *Shared) 
 		if err != nil {
 			return nil, err
 		}
-		program := onCPU(context.Background(), s.Server, measured(), "sockperf", "server",
+		program := onCPU(context.Background(), s.Server, CPU(), "sockperf", "server",
 			"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort))
 		server, err := startServer(ctx, program, "to block on socket(s)")
 		if err != nil {
@@ -50,7 +50,7 @@ type underLoad struct {
 
 // Run returns a percentile of the round-trip times in microseconds.
 func (u *underLoad) Run(ctx context.Context, d time.Duration) (float64, error) {
-	program := onCPU(ctx, u.site.Client, measured()-1, "sockperf", "under-load",
+	program := onCPU(ctx, u.site.Client, CPU()-1, "sockperf", "under-load",
 		"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort), "--client_ip", contender.Client.String(),
 		"-m", "64", "-t", wholeSeconds(d), "--mps", strconv.Itoa(u.perSecond), "--reply-every", "1", "--full-rtt")
 	text, err := outputOf(program)

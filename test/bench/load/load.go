@@ -96,6 +96,10 @@ func All() []*Workload {
 	return append(all, latencies()...)
 }
 
+// OneCore tells whether the work is done on CPU alone, and its figure is how often a
+// second: what the CPU has done meanwhile can be divided by that.
+func (w *Workload) OneCore() bool { return !w.SelfTimed && w.CPUs < 2 }
+
 // Fit returns those of the workloads that the machine has enough CPUs for, and why
 // the others are left out.
 func Fit(workloads []*Workload) (fit []*Workload, absent map[string]string) {
@@ -124,6 +128,15 @@ func Named(names ...string) ([]*Workload, error) {
 	return found, nil
 }
 
-// measured is the CPU that work on one core is done on: the last one, as
-// interrupts and whatever else the machine does prefer the first.
-func measured() int { return runtime.NumCPU() - 1 }
+// CPU is the one that work on one core is done on: the last one, as interrupts and
+// whatever else the machine does prefer the first.
+func CPU() int { return runtime.NumCPU() - 1 }
+
+// OtherCPUs are for what is not to be measured, as taskset(1) takes them; "" where
+// there are none.
+func OtherCPUs() string {
+	if CPU() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("0-%d", CPU()-1)
+}

@@ -107,7 +107,7 @@ func (c *crew) sendBack(host *topology.Host, connections []int, count func()) er
 		}
 	}
 	events, buffer := make([]unix.EpollEvent, 64), make([]byte, requestSize)
-	c.loop(host, measured(), func() error {
+	c.loop(host, CPU(), func() error {
 		ready, err := unix.EpollWait(poll, events, int(socketPatience.Milliseconds()))
 		if err != nil {
 			return err

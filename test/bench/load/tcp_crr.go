@@ -23,7 +23,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 	}
 	c.keep(listener)
 	request, buffer := make([]byte, requestSize), make([]byte, requestSize)
-	c.loop(s.Server, measured(), func() error {
+	c.loop(s.Server, CPU(), func() error {
 		fd, err := accept(listener)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 	answer := make([]byte, requestSize)
 	to := socketAddress(contender.Self, firstPort)
 	from := socketAddress(contender.Client, 0)
-	c.loop(s.Client, measured(), func() error {
+	c.loop(s.Client, CPU(), func() error {
 		turn++
 		from.Addr = contender.ClientAt(turn % sources).As4()
 		if err := askOnce(from, to, request, answer); err != nil {

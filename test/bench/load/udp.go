@@ -20,7 +20,7 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 		c := newCrew()
 		for i := range cores {
 			route := udpRoute{s.Client, contender.Client, s.Server, contender.Self, firstPort + i}
-			if err := c.echoUDP(route, measured()-i, size); err != nil {
+			if err := c.echoUDP(route, CPU()-i, size); err != nil {
 				return nil, c.closeAfter(err)
 			}
 		}
@@ -32,7 +32,7 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
 	route := udpRoute{s.Client, contender.Neighbour, s.Inner, contender.InnerHost, firstPort}
-	if err := c.echoUDP(route, measured(), 64); err != nil {
+	if err := c.echoUDP(route, CPU(), 64); err != nil {
 		return nil, c.closeAfter(err)
 	}
 	return c, nil

@@ -53,8 +53,7 @@ func (r *Results) Judge() {
 		if w == nil {
 			continue
 		}
-		ratio, known := w.ratio(b.contender, b.to)
-		if known {
+		if ratio, measured := w.ratio(b.contender, b.to); measured {
 			name := b.workload + ": " + b.contender + " / " + b.to
 			r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, w.Noise))
 		}
@@ -78,9 +77,9 @@ func (r *Results) judgeGain() {
 	if one == nil || two == nil {
 		return
 	}
-	onOne, known := one.ratio(ours, base)
-	onTwo, knownToo := two.ratio(ours, base)
-	if known && knownToo && onOne > 0 {
+	onOne, measured := one.ratio(ours, base)
+	onTwo, measuredToo := two.ratio(ours, base)
+	if measured && measuredToo && onOne > 0 {
 		name := "gain by the second core: " + ours + " / " + base
 		r.Bounds = append(r.Bounds, judge(name, gainBound, onTwo/onOne, max(one.Noise, two.Noise)))
 	}

@@ -14,14 +14,10 @@ import (
 var pageText string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number, "ratio": ratio, "percent": percent, "orDash": orDash, "method": (*Method).describe,
-	"bound": func(v *float64) string {
-		if v == nil {
-			return "-"
-		}
-		return number(*v)
-	},
-	"oneDigit": func(v float64) string { return fmt.Sprintf("%.1f", v) },
+	"number": number, "ratio": ratio, "percent": percent, "method": (*Method).describe,
+	"ratioOrDash":  func(v *float64) string { return orDash(ratio, v) },
+	"numberOrDash": func(v *float64) string { return orDash(number, v) },
+	"oneDigit":     func(v float64) string { return fmt.Sprintf("%.1f", v) },
 }).Parse(pageText))
 
 // programs is the part of make bench-bpf's JSON that the page shows.

@@ -68,6 +68,10 @@ type Contender struct {
 	RatioMax float64 `json:"ratio_max"`
 	// RulesRatio is that to two rules, null where these were not measured.
 	RulesRatio *float64 `json:"ratio_to_iprule_2"`
+	// Cycles and Misses are the medians for one unit of the work, null where the
+	// machine does not show them.
+	Cycles *float64 `json:"cycles"`
+	Misses *float64 `json:"cache_misses"`
 	// Difference from the static route: none, better or worse.
 	Difference string  `json:"difference"`
 	Values     []Value `json:"values"`
@@ -112,6 +116,18 @@ func (f Figure) Within(bound float64) Figure {
 	return f
 }
 
+// Verdict is met or exceeded, "" without a bound.
+func (f Figure) Verdict() string {
+	switch {
+	case f.Bound == nil:
+		return ""
+	case f.Value > *f.Bound:
+		return "exceeded"
+	default:
+		return "met"
+	}
+}
+
 // Summarize fills in a workload from the values of each contender, in this order.
 // Those without a value are left out.
 func (w *Workload) Summarize(order []string, values map[string][]Value) {
@@ -133,11 +149,19 @@ func (w *Workload) summary(name string, all map[string][]Value) Contender {
 		c.Ratio, c.RatioMin, c.RatioMax = Median(ratios), slices.Min(ratios), slices.Max(ratios)
 		c.Difference = w.difference(c.Ratio)
 	}
-	if ratios := Ratios(all[name], all[rules]); len(ratios) > 0 {
-		ratio := Median(ratios)
-		c.RulesRatio = &ratio
-	}
+	c.RulesRatio = known(Ratios(all[name], all[rules]))
+	c.Cycles = known(each(all[name], func(v Value) float64 { return v.Cycles }))
+	c.Misses = known(each(all[name], func(v Value) float64 { return v.Misses }))
 	return c
+}
+
+// known returns the median of values, nil where there are none.
+func known(values []float64) *float64 {
+	if len(values) == 0 {
+		return nil
+	}
+	median := Median(values)
+	return &median
 }
 
 // difference says what a ratio means.

@@ -156,9 +156,9 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
-		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse |",
+		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse | - | - |",
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 |",
-		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB |", "- tcp-rr, connmark: broken",
+		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
@@ -207,7 +207,7 @@ func TestFailed(t *testing.T) {
 
 func TestDescribeMachine(t *testing.T) {
 	m := DescribeMachine()
-	if m.Kernel == "" || m.CPUs < 1 || m.Memory == 0 || m.Counters == "" {
+	if m.Kernel == "" || m.CPUs < 1 || m.Memory == 0 {
 		t.Errorf("%+v", m)
 	}
 }

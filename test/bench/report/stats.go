@@ -12,6 +12,10 @@ import (
 type Value struct {
 	Round int     `json:"round"`
 	Value float64 `json:"value"`
+	// Cycles and Misses of the cache are those of one unit of the work, 0 where the
+	// machine does not show them.
+	Cycles float64 `json:"cycles,omitempty"`
+	Misses float64 `json:"cache_misses,omitempty"`
 }
 
 // Median returns the middle value, the mean of the two in the middle of an even
@@ -71,10 +75,18 @@ func Noise(same []float64) float64 {
 	return distances[int(math.Ceil(certainty*resamples))-1]
 }
 
+// plain returns the figures alone.
 func plain(values []Value) []float64 {
+	return each(values, func(v Value) float64 { return v.Value })
+}
+
+// each returns one property of the values, where it is not 0.
+func each(values []Value, property func(Value) float64) []float64 {
 	var all []float64
 	for _, v := range values {
-		all = append(all, v.Value)
+		if p := property(v); p != 0 {
+			all = append(all, p)
+		}
 	}
 	return all
 }

@@ -29,8 +29,8 @@ func TestMedian(t *testing.T) {
 
 // TestRatios divides by the value of the same round, and leaves out what has none.
 func TestRatios(t *testing.T) {
-	values := []Value{{0, 10}, {1, 30}, {3, 5}, {4, 7}}
-	base := []Value{{1, 60}, {0, 10}, {2, 5}, {4, 0}}
+	values := []Value{{Round: 0, Value: 10}, {Round: 1, Value: 30}, {Round: 3, Value: 5}, {Round: 4, Value: 7}}
+	base := []Value{{Round: 1, Value: 60}, {Round: 0, Value: 10}, {Round: 2, Value: 5}, {Round: 4, Value: 0}}
 	if got := Ratios(values, base); !slices.Equal(got, []float64{1, 0.5}) {
 		t.Errorf("ratios %v, want 1 and 0.5", got)
 	}

@@ -44,10 +44,11 @@ func (p *printer) row(cells ...string) { p.line("%s", strings.Join(cells, "\t"))
 func (p *printer) workload(w *Workload) {
 	p.line("")
 	p.line("%s (%s): %s; noise %s", w.Name, w.Unit, w.About, percent(w.Noise))
-	p.row("  CONTENDER", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "TO 2 RULES", "DIFFERENCE")
+	p.row("  CONTENDER", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "TO 2 RULES", "DIFFERENCE", "CYCLES", "CACHE MISSES")
 	for _, c := range w.Contenders {
 		p.row("  "+c.Name, number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
-			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), orDash(c.RulesRatio), c.Difference)
+			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), orDash(ratio, c.RulesRatio), c.Difference,
+			orDash(number, c.Cycles), orDash(number, c.Misses))
 	}
 }
 
@@ -67,13 +68,9 @@ func (p *printer) figures(figures []Figure) {
 		return
 	}
 	p.line("")
-	p.row("FIGURE", "VALUE", "MIN", "MAX", "BOUND", "UNIT")
+	p.row("FIGURE", "VALUE", "MIN", "MAX", "BOUND", "UNIT", "")
 	for _, f := range figures {
-		bound := "-"
-		if f.Bound != nil {
-			bound = number(*f.Bound)
-		}
-		p.row(f.Name, number(f.Value), number(f.Min), number(f.Max), bound, f.Unit)
+		p.row(f.Name, number(f.Value), number(f.Min), number(f.Max), orDash(number, f.Bound), f.Unit, f.Verdict())
 	}
 }
 
@@ -105,9 +102,9 @@ func ratio(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
 
 func percent(v float64) string { return strconv.FormatFloat(100*v, 'f', 1, 64) + " %" }
 
-func orDash(v *float64) string {
+func orDash(format func(float64) string, v *float64) string {
 	if v == nil {
 		return "-"
 	}
-	return ratio(*v)
+	return format(*v)
 }

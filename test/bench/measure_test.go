@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"replypath/test/bench/contender"
+	"replypath/test/bench/load"
+	"replypath/test/harness"
+)
+
+// shortly measures every slot of a plan once.
+func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.Contender) {
+	t.Helper()
+	p := newPlan(workloads, contenders, 1, 0)
+	r := newRunner(p, options{duration: 50 * time.Millisecond}, newProgress(os.Stderr, p))
+	r.warmUp = r.duration // for a flow to be known everywhere
+	for _, s := range p.slots {
+		t.Run(s.workload.Name+"/"+s.name, func(t *testing.T) {
+			value, err := r.measure(t.Context(), s)
+			harness.Must(t, err)
+			t.Logf("%.0f %s", value.Value, s.workload.Unit)
+		})
+	}
+}
+
+// TestContenders has each contender's answers leave as it has them leave, which every
+// measurement checks.
+func TestContenders(t *testing.T) {
+	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
+	shortly(t, workloads, contender.All())
+}
+
+// TestWorkloads does the work that needs no other programs.
+func TestWorkloads(t *testing.T) {
+	fit, _ := load.Fit(load.All())
+	var own []*load.Workload
+	for _, w := range fit {
+		if !w.SelfTimed && w.Flows < million {
+			own = append(own, w)
+		}
+	}
+	shortly(t, own, harness.Must1[[]*contender.Contender](t)(contender.Named(contender.Static)))
+}
