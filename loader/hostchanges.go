@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 
 	"replypath/loader/attach"
@@ -86,9 +87,28 @@ func (l *Loader) repairSysctl(what sysctl, change *hostsettings.Change) error {
 	if err := change.Make(); err != nil {
 		return err
 	}
+	delete(l.values, change.Key)
 	l.countRepair(repairSysctl)
 	l.log.Warn("a sysctl had been set back, changed again", "sysctl", change.Key, "value", change.After)
 	return nil
+}
+
+// settingsChanged tells whether somebody has changed one of our sysctls since it was
+// looked at last: of most the kernel tells nobody.
+func (l *Loader) settingsChanged() bool {
+	changed := false
+	values := make(map[string]int)
+	for _, r := range l.state.Sysctls {
+		value, err := hostsettings.ReadNumber(r.Key)
+		if err != nil {
+			continue // the interface went, or has another name: there are events of that
+		}
+		values[r.Key] = value
+		before, known := l.values[r.Key]
+		changed = changed || strconv.Itoa(value) != r.After && (!known || value != before)
+	}
+	l.values = values
+	return changed
 }
 
 // sysctl is a setting of an interface, whatever its name is now; of index 0, of

@@ -71,6 +71,7 @@ type Loader struct {
 	removed          map[int]bool             // interfaces that events said have gone, by index
 	verifying        bool                     // the next reconciliation looks at what is attached
 	allowed          map[sysctl]*rate.Limiter // how often it may be changed again
+	values           map[string]int           // of sysctls when they were looked at last, by key
 	suspicious       bool                     // interfaces may be others than they were
 	source           sourceRepair
 	fallback         fallbackRoute

@@ -149,14 +149,18 @@ func (r *runner) lookAtAll() {
 	r.reconcileNow()
 }
 
-// lookForLosses has a reconciliation put programs back that somebody has taken
-// off. Until then the event is there that tells whether the interface went.
+// lookForLosses has a reconciliation put back programs that somebody has taken
+// off, and sysctls. Until then the event is there that tells whether the interface
+// went.
 func (r *runner) lookForLosses() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	begun := time.Now()
 	if r.tendLosses(begun) {
 		r.verifying = true
+		r.changes.note(begun)
+	}
+	if r.settingsChanged() {
 		r.changes.note(begun)
 	}
 	r.losses.Reset(max(lossInterval, lossRest*time.Since(begun)))

@@ -1,6 +1,7 @@
 package managers
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -10,38 +11,49 @@ import (
 // backWithin is how soon what others take away is back.
 const backWithin = time.Second
 
-// TestSettingsTaken sets a strict rp_filter again and again, as `sysctl --system`
-// does when a package is installed: it is loose again within a second, which is
-// logged and counted, and questions to eth1 go on being answered.
+// TestSettingsTaken sets every sysctl back that replypath has changed, as `sysctl
+// --system` does when a package is installed: it is changed again within a second,
+// which is logged and counted, and questions to eth1 go on being answered.
 func TestSettingsTaken(t *testing.T) {
-	const times = 3
 	n, _ := newServer(t)
-	const key = "net/ipv4/conf/eth1/rp_filter"
-	harness.Must(t, n.Server.SetSysctl(key, "1"))
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
-	var took []time.Duration
-	for i := range times {
-		harness.Must(t, n.Server.SetSysctl(key, "1"))
-		began := time.Now()
-		d.WaitLog(i+1, "level=WARN", "rp_filter had been made strict again", "interface=eth1")
-		took = append(took, time.Since(began).Round(time.Millisecond))
-		if got := harness.Must1[string](t)(n.Server.Sysctl(key)); got != "2" {
-			t.Errorf("rp_filter is %s", got)
+	repairs := func() float64 { return p.Metrics().Sum("replypath_host_repairs_total", "object=sysctl") }
+	seen := 0
+	for _, change := range p.Status().HostChanges {
+		key, isSysctl := strings.CutPrefix(change.Object, "sysctl ")
+		if !isSysctl {
+			continue
 		}
-		eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
-	}
-	t.Logf("strict rp_filter set %d times: loose again after %v", times, took)
-	for _, one := range took {
-		if one > harness.Patient(backWithin) {
-			t.Errorf("loose again after %s", one)
+		seen++
+		var took []time.Duration
+		for range 2 {
+			before, lines := repairs(), len(d.Log.Lines("level=WARN", "a sysctl had been set back"))
+			harness.Shell(t, n.Server.Host, change.Undo)
+			began := time.Now()
+			d.WaitLog(lines+1, "level=WARN", "a sysctl had been set back")
+			took = append(took, time.Since(began).Round(time.Millisecond))
+			if got := strings.TrimSpace(harness.Shell(t, n.Server.Host, "sysctl -n "+key)); got != change.After {
+				t.Errorf("%s is %s, not %s", key, got, change.After)
+			}
+			if got := repairs() - before; got != 1 {
+				t.Errorf("%s: %v repairs are counted", key, got)
+			}
+		}
+		t.Logf("%s, twice: back after %v", change.Undo, took)
+		for _, one := range took {
+			if one > harness.Patient(backWithin) {
+				t.Errorf("%s is back after %s", key, one)
+			}
 		}
 	}
-	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=sysctl"); repairs != times {
-		t.Errorf("%v repairs are counted", repairs)
+	if seen < 4 {
+		t.Errorf("only %d sysctls are changed", seen)
 	}
+	eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	p.Expect(0, "detach", "--stop")
-	if got := harness.Must1[string](t)(n.Server.Sysctl(key)); got != "1" {
+	if got := harness.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")); got != "1" {
 		t.Errorf("rp_filter is %s after detach", got)
 	}
 }

@@ -1,0 +1,58 @@
+package managers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+)
+
+// TestFallbackTaken has networkd restarted and eth0 configured anew, which delete
+// routes that networkd did not make, and somebody flush the routes and delete the
+// device: what was taken is back within a second, logged and counted, and the host
+// answers without its default route then.
+func TestFallbackTaken(t *testing.T) {
+	n, _ := newServer(t)
+	networkd := startNetworkd(t, n, eth1File(n))
+	p := harness.On(t, n.Server.Host)
+	d := p.Start()
+	shell := func(commands string) func() {
+		return func() { harness.Shell(t, n.Server.Host, commands) }
+	}
+	for _, theft := range []struct {
+		name  string
+		steal func()
+		taken bool // for sure
+	}{
+		{"networkd is restarted", networkd.restart, false},
+		{"networkd configures eth0 anew", func() { networkd.run("networkctl", "reconfigure", "eth0"); networkd.waitConfigured() }, false},
+		{"the routes are flushed", shell("ip route flush proto 114; ip -6 route flush proto 114"), true},
+		{"the device is deleted", shell("ip link del replypath0"), true},
+	} {
+		lines := len(d.Log.Lines("level=WARN", "had been deleted"))
+		repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=route")
+		theft.steal()
+		began := time.Now()
+		harness.Eventually(t, "both routes are there after "+theft.name, func() error {
+			routes := harness.Shell(t, n.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+			if strings.Count(routes, "default") != 2 {
+				return fmt.Errorf("routes %q", routes)
+			}
+			return nil
+		})
+		took := time.Since(began)
+		lines = len(d.Log.Lines("level=WARN", "had been deleted")) - lines
+		repairs = p.Metrics().Sum("replypath_host_repairs_total", "object=route") - repairs
+		t.Logf("%s: there after %s, %v repairs", theft.name, took.Round(time.Millisecond), repairs)
+		if took > harness.Patient(backWithin) {
+			t.Error("that is too late")
+		}
+		if float64(lines) != repairs || theft.taken && lines == 0 {
+			t.Errorf("%d repairs are logged, %v counted", lines, repairs)
+		}
+	}
+	harness.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
+	eachKind(t, n, "without a default route", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+}
