@@ -1,0 +1,168 @@
+// Package floods floods a server that has live connections: none of them may lose its
+// interface, move or be reset, and the counters have to show what came.
+package floods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+const (
+	// tableSize is flow_table.max_entries, and config has it.
+	tableSize = 16_384
+	config    = "flow_table: {max_entries: 16384}\n"
+
+	connections   = 1000
+	conversations = 100
+	// floodPort has an echo server for datagrams of its own: else it would be the
+	// socket's buffer that the conversations lose to the flood. Nobody is at closedPort.
+	floodPort, closedPort = 9, 10
+)
+
+// sizes are how many times tableSize each flood has.
+var sizes = []int{1, 10, 50}
+
+// both are the families.
+var both = []topology.Family{topology.IPv4, topology.IPv6}
+
+// flood is one kind.
+type flood struct {
+	name     string
+	protocol string // that the counters have it under; empty for that of the connections
+	frames   func(*victim) frames
+	nic      func(*topology.Server) *topology.Interface
+	// counted are what rises by one with every frame, all added up.
+	counted []counter
+}
+
+// counter is a metric with a label.
+type counter struct{ metric, label string }
+
+func (c counter) String() string { return c.metric + "{" + c.label + "}" }
+
+func eth0(s *topology.Server) *topology.Interface { return s.Eth0 }
+func eth1(s *topology.Server) *topology.Interface { return s.Eth1 }
+
+var (
+	halfOpen       = counter{"replypath_flow_admissions_total", "table=half_open"}
+	connectionless = counter{"replypath_flow_admissions_total", "table=connectionless"}
+	noSocket       = counter{"replypath_ignored_packets_total", "reason=no_socket"}
+	unexpected     = counter{"replypath_ignored_packets_total", "reason=segment"}
+	contested      = counter{"replypath_flow_moves_refused_total", "reason=contested"}
+)
+
+// otherMAC is that of somebody else in eth1's network.
+var otherMAC = net.HardwareAddr{2, 0xbb, 0, 0, 0, 1}
+
+// kinds are all floods. Those from strangers come by eth1, as the connections do.
+var kinds = []flood{
+	{"SYNs", "tcp", func(v *victim) frames {
+		return segments(v, []uint16{v.port}, layers.TCP{SYN: true})
+	}, eth1, []counter{halfOpen}},
+	{"ACKs", "tcp", func(v *victim) frames {
+		return segments(v, []uint16{v.port, closedPort}, layers.TCP{ACK: true, Ack: 1})
+	}, eth1, []counter{noSocket, unexpected}},
+	{"datagrams", "udp", func(v *victim) frames { return datagrams(v, floodPort) }, eth1, []counter{connectionless}},
+	{"echo requests", "icmp", pings, eth1, []counter{connectionless}},
+	{"spoofed FINs and RSTs by eth0", "", func(v *victim) frames {
+		return spoofs(v, v.n.Server.Eth0, v.n.Server.Eth0.Peer().MAC)
+	}, eth0, []counter{contested}},
+	{"spoofed FINs and RSTs from another MAC", "", func(v *victim) frames {
+		return spoofs(v, v.n.Server.Eth1, otherMAC)
+	}, eth1, []counter{contested}},
+}
+
+// TestFloods has 1,000 connections and 100 conversations live through every flood, in
+// use while it goes on.
+func TestFloods(t *testing.T) {
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) {
+			v := newVictim(t, f, config, connections, conversations)
+			harness.ServeAt(t, v.n.Server.Host, netip.AddrPortFrom(v.asked, floodPort))
+			sent := 0 // strangers are others every time
+			for _, kind := range kinds {
+				for _, times := range sizes {
+					t.Run(fmt.Sprintf("%s/%d", kind.name, times), func(t *testing.T) {
+						v.withstand(t, kind, sent, times*tableSize)
+					})
+					sent += times * tableSize
+				}
+			}
+		})
+	}
+}
+
+// withstand floods the victim, and wants that nothing comes of it but counts.
+func (v *victim) withstand(t *testing.T, kind flood, from, count int) {
+	before, droppedBefore := v.p.Metrics(), dropped(t, kind.nic(v.n.Server).Peer())
+	d := v.flood(t, kind, from, count)
+	if complaints := d.String(); complaints != "" {
+		t.Error(complaints)
+	}
+	after, lost := v.p.Metrics(), dropped(t, kind.nic(v.n.Server).Peer())-droppedBefore
+	rose := 0.0
+	for _, c := range kind.counted {
+		rose += after.Sum(c.metric, c.label) - before.Sum(c.metric, c.label)
+	}
+	t.Logf("%s: %d connections, %d conversations, %d new connections, %d x %d %s in %.1f s: "+
+		"%v moved, %d reset, %d of %d packets by eth0; "+
+		"counted %v of %d (%d lost before) in %s, %v evicted",
+		v.family, len(v.connections), len(v.conversations), d.newcomers, count/tableSize, tableSize, kind.name, d.took.Seconds(),
+		d.moved, len(d.resets), len(d.strayed), len(d.strayed)+d.answers,
+		rose, count, lost, kind.counted, evictions(after)-evictions(before))
+	// A new connection may count as well.
+	if rose > float64(count+d.newcomers) || rose < float64(count-lost) {
+		t.Errorf("%v were counted, not %d, of which %d were lost before", rose, count, lost)
+	}
+}
+
+// dropped is how many frames the other end of an interface's cable had no room for: the
+// kernel drops what the processor that receives does not keep up with.
+func dropped(t *testing.T, nic *topology.Interface) int {
+	t.Helper()
+	link := harness.Must1[netlink.Link](t)(nic.Link())
+	return int(link.Attrs().Statistics.TxDropped)
+}
+
+func evictions(m harness.Metrics) float64 { return m.Sum("replypath_flow_evictions_total") }
+
+// flood sends frames while everything live is in use, and judges.
+func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {
+	t.Helper()
+	w, before := v.tap(t), v.p.Metrics()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	broken, opened := make(chan error, 1), make(chan error, 1)
+	newcomers := 0
+	go func() { broken <- v.keepUsing(ctx) }()
+	go func() {
+		var err error
+		newcomers, err = v.keepOpening(ctx)
+		opened <- err
+	}()
+	nic, frames, begun := kind.nic(v.n.Server), kind.frames(v), time.Now()
+	harness.NewInjector(t, nic.Peer()).Flood(count, func(number int) []gopacket.SerializableLayer { return frames(from + number) })
+	took := time.Since(begun)
+	cancel()
+	err := errors.Join(<-broken, <-opened)
+	if err == nil {
+		err = v.useAll(t.Context())
+	}
+	d := v.judge(w, before, v.p.Metrics(), kind.protocol, err)
+	d.took, d.newcomers = took, newcomers
+	return d
+}

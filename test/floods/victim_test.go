@@ -1,0 +1,274 @@
+package floods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const (
+	// messageSize is what a connection asks, is answered and is told, in bytes.
+	messageSize = 16
+	// askers is how many ask at a time while a flood goes on.
+	askers = 4
+	// pace is how often everything is used while a flood goes on, openingPace how often
+	// a connection is opened.
+	pace        = time.Second
+	openingPace = 50 * time.Millisecond
+)
+
+// connection is a live TCP connection. The test has both of its ends.
+type connection struct {
+	peer           netip.AddrPort
+	client, server net.Conn
+	// peerStart and ownStart are the first sequence numbers of the data.
+	peerStart, ownStart uint32
+}
+
+// victim is a server with live connections and conversations by its eth1.
+type victim struct {
+	t      *testing.T
+	n      *topology.TwoNIC
+	p      *harness.Product
+	family topology.Family
+	asked  netip.Addr // the server's address on eth1
+	peer   netip.Addr // the client's
+
+	listener      net.Listener
+	port          uint16 // that the connections are with
+	connections   []*connection
+	conversations []net.Conn // UDP
+	questions     uint64     // of the conversations
+}
+
+// newVictim builds the network, starts replypath with a configuration and opens the
+// connections.
+func newVictim(t *testing.T, f topology.Family, config string, connections, conversations int) *victim {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+	})
+	for _, router := range []*topology.Router{n.Production, n.Replication} {
+		swallow(t, router)
+	}
+	// Else the strangers of a flood are answered for a minute more.
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/tcp_synack_retries", "0"))
+	v := &victim{
+		t: t, n: n, p: harness.On(t, n.Server.Host), family: f,
+		asked: n.Server.Eth1.Address(f), peer: n.ClientEth0.Address(f),
+	}
+	v.p.Start("--config", harness.WriteConfig(t, config))
+	v.p.WaitGrace()
+	v.connect(connections)
+	v.converse(conversations)
+	return v
+}
+
+// swallow has a router drop the answers to strangers, before anything is done about
+// them.
+func swallow(t *testing.T, router *topology.Router) {
+	t.Helper()
+	harness.Nft(t, router.Host, fmt.Sprintf(`table inet swallow { chain prerouting {
+		type filter hook prerouting priority raw;
+		ip daddr %s drop
+		ip6 daddr %s drop
+	}
+	}`, strangers[topology.IPv4], strangers[topology.IPv6]))
+}
+
+// connect opens TCP connections from the client to the server.
+func (v *victim) connect(count int) {
+	v.t.Helper()
+	ctx := harness.Within(v.t, 3*harness.AnswerTime)
+	l := harness.Must1[net.Listener](v.t)(v.n.Server.Listen(ctx, "tcp", netip.AddrPortFrom(v.asked, 0).String()))
+	v.t.Cleanup(func() { l.Close() })
+	v.listener, v.port = l, netip.MustParseAddrPort(l.Addr().String()).Port()
+	wires := v.tap(v.t)
+	for range count {
+		v.connections = append(v.connections, harness.Must1[*connection](v.t)(v.open(ctx)))
+	}
+	starts := make(map[uint16]*layers.TCP)
+	for _, frame := range wires.left(topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK)) {
+		tcp := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+		starts[uint16(tcp.DstPort)] = tcp
+	}
+	for _, c := range v.connections {
+		answer := starts[c.peer.Port()]
+		if answer == nil {
+			v.t.Fatalf("no SYN-ACK to %s was captured", c.peer)
+		}
+		c.peerStart, c.ownStart = answer.Ack, answer.Seq+1
+	}
+}
+
+// open opens a connection, which the test closes at its end.
+func (v *victim) open(ctx context.Context) (*connection, error) {
+	client, err := v.n.Client.Dial(ctx, "tcp", v.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	v.t.Cleanup(func() { client.Close() })
+	server, err := v.listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	v.t.Cleanup(func() { server.Close() })
+	for _, end := range []net.Conn{client, server} {
+		// Else packets leave at any moment, also while counters are read.
+		if err := end.(*net.TCPConn).SetKeepAlive(false); err != nil {
+			return nil, err
+		}
+	}
+	return &connection{peer: netip.MustParseAddrPort(client.LocalAddr().String()), client: client, server: server}, nil
+}
+
+// converse begins conversations by UDP, each with more than one question.
+func (v *victim) converse(count int) {
+	v.t.Helper()
+	to := netip.AddrPortFrom(v.asked, harness.EchoPort).String()
+	for range count {
+		conn := harness.Must1[net.Conn](v.t)(v.n.Client.Dial(v.t.Context(), "udp", to))
+		v.t.Cleanup(func() { conn.Close() })
+		v.conversations = append(v.conversations, conn)
+	}
+	for range 3 {
+		harness.Must(v.t, v.askConversations(v.t.Context()))
+	}
+}
+
+// use asks by a connection, is answered, and has the server say something of its own.
+func (c *connection) use() error {
+	if err := c.ask(); err != nil {
+		return err
+	}
+	return c.pass(c.server, c.client)
+}
+
+// ask asks and is answered.
+func (c *connection) ask() error {
+	if err := c.pass(c.client, c.server); err != nil {
+		return err
+	}
+	return c.pass(c.server, c.client)
+}
+
+// pass sends a message and returns when the other end has it.
+func (c *connection) pass(from, to net.Conn) error {
+	message, deadline := make([]byte, messageSize), time.Now().Add(harness.AnswerTime)
+	if err := errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)); err != nil {
+		return err
+	}
+	_, err := from.Write(message)
+	if err == nil {
+		_, err = io.ReadFull(to, message)
+	}
+	if err != nil {
+		return fmt.Errorf("connection of %s: %w", c.peer, err)
+	}
+	return nil
+}
+
+// useAll uses every connection and conversation once.
+func (v *victim) useAll(ctx context.Context) error {
+	var wg sync.WaitGroup
+	errs := make([]error, askers+1)
+	for asker := range askers {
+		wg.Go(func() {
+			for i := asker; i < len(v.connections) && ctx.Err() == nil; i += askers {
+				errs[asker] = errors.Join(errs[asker], v.connections[i].use())
+			}
+		})
+	}
+	wg.Go(func() { errs[askers] = v.askConversations(ctx) })
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// keepOpening opens connections, each of which asks once, until ctx ends. It returns how
+// many.
+func (v *victim) keepOpening(ctx context.Context) (count int, err error) {
+	tick := time.NewTicker(openingPace)
+	defer tick.Stop()
+	for {
+		within, cancel := context.WithTimeout(context.Background(), harness.AnswerTime)
+		c, err := v.open(within)
+		cancel()
+		if err == nil {
+			err = c.ask()
+		}
+		if err != nil {
+			return count, fmt.Errorf("new connection %d: %w", count+1, err)
+		}
+		count++
+		select {
+		case <-ctx.Done():
+			return count, nil
+		case <-tick.C:
+		}
+	}
+}
+
+// keepUsing uses everything again and again, and leaves some time to the flood.
+func (v *victim) keepUsing(ctx context.Context) error {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for {
+		if err := v.useAll(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (v *victim) askConversations(ctx context.Context) error {
+	var errs []error
+	for _, conn := range v.conversations {
+		if ctx.Err() != nil {
+			break
+		}
+		v.questions++
+		if _, err := harness.AskDatagram(conn, v.questions); err != nil {
+			errs = append(errs, fmt.Errorf("conversation of %s: %w", conn.LocalAddr(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// wires are captures of what leaves the server for the client.
+type wires struct{ eth0, eth1 *topology.Capture }
+
+func (v *victim) tap(t *testing.T) *wires {
+	t.Helper()
+	capture := func(nic *topology.Interface) *topology.Capture {
+		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{
+			Only: v.peer, ReceivedOnly: true, Backlog: 1 << 16,
+		}))
+		t.Cleanup(func() {
+			if err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		return c
+	}
+	return &wires{eth0: capture(v.n.Server.Eth0), eth1: capture(v.n.Server.Eth1)}
+}
+
+// left returns what left the server by either way.
+func (w *wires) left(match topology.Filter) []*topology.Frame {
+	return append(w.eth0.Frames(match), w.eth1.Frames(match)...)
+}
