@@ -40,7 +40,8 @@ func testEvicted(t *testing.T, f topology.Family) {
 	byEth0, byEth1 := w.eth0.Frames(topology.From(v.asked)), w.eth1.Count(topology.From(v.asked))
 	t.Logf("%s: %d connections and %d conversations in tables of 1024 and 512: %d and %d had been pushed out, "+
 		"%v readmitted and %v admitted again, %d of %d packets by eth0",
-		f, tooMany, tooMany/2, gone["established"], gone["connectionless"], readmitted, admitted, len(byEth0), len(byEth0)+byEth1)
+		f, tooMany, tooMany/2, gone["established"], gone["connectionless"], readmitted, admitted,
+		len(byEth0), len(byEth0)+byEth1)
 	if len(byEth0) > 0 {
 		t.Errorf("by eth0 left %s", harness.Describe(byEth0))
 	}

@@ -121,7 +121,8 @@ func (v *victim) withstand(t *testing.T, kind flood, from, count int) {
 	t.Logf("%s: %d connections, %d conversations, %d new connections, %d x %d %s in %.1f s: "+
 		"%v moved, %d reset, %d of %d packets by eth0; "+
 		"counted %v of %d (%d lost before) in %s, %v evicted",
-		v.family, len(v.connections), len(v.conversations), d.newcomers, count/tableSize, tableSize, kind.name, d.took.Seconds(),
+		v.family, len(v.connections), len(v.conversations), d.newcomers,
+		count/tableSize, tableSize, kind.name, d.took.Seconds(),
 		d.moved, len(d.resets), len(d.strayed), len(d.strayed)+d.answers,
 		rose, count, lost, kind.counted, evictions(after)-evictions(before))
 	// A new connection may count as well.
@@ -155,7 +156,9 @@ func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {
 		opened <- err
 	}()
 	nic, frames, begun := kind.nic(v.n.Server), kind.frames(v), time.Now()
-	harness.NewInjector(t, nic.Peer()).Flood(count, func(number int) []gopacket.SerializableLayer { return frames(from + number) })
+	harness.NewInjector(t, nic.Peer()).Flood(count, func(number int) []gopacket.SerializableLayer {
+		return frames(from + number)
+	})
 	took := time.Since(begun)
 	cancel()
 	err := errors.Join(<-broken, <-opened)

@@ -57,7 +57,9 @@ func newHeaders(f topology.Family, from, to net.HardwareAddr, protocol layers.IP
 
 // above are a transport header and a payload with the headers for a packet between
 // two addresses.
-func (h *headers) above(from, to netip.Addr, transport gopacket.SerializableLayer, payload int) []gopacket.SerializableLayer {
+func (h *headers) above(
+	from, to netip.Addr, transport gopacket.SerializableLayer, payload int,
+) []gopacket.SerializableLayer {
 	var ip interface {
 		gopacket.SerializableLayer
 		gopacket.NetworkLayer

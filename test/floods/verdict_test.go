@@ -89,11 +89,12 @@ func (v *victim) judge(w *wires, before, after harness.Metrics, flooded string, 
 func (d *verdict) check(v *victim, flows map[string]harness.Flow, state string, peer netip.AddrPort) {
 	eth1 := v.n.Server.Eth1
 	flow, known := flows[state+" "+peer.String()]
+	by, to := harness.OrEmpty(flow.Interface), harness.OrEmpty(flow.NextHopMAC)
 	switch {
 	case !known:
 		d.misplaced = append(d.misplaced, fmt.Sprintf("%s of %s: not there", state, peer))
-	case harness.OrEmpty(flow.Interface) != eth1.Name || harness.OrEmpty(flow.NextHopMAC) != eth1.Peer().MAC.String():
-		d.misplaced = append(d.misplaced, fmt.Sprintf("%s by %s, %s", flow, harness.OrEmpty(flow.Interface), harness.OrEmpty(flow.NextHopMAC)))
+	case by != eth1.Name || to != eth1.Peer().MAC.String():
+		d.misplaced = append(d.misplaced, fmt.Sprintf("%s by %s, %s", flow, by, to))
 	}
 }
 

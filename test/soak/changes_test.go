@@ -185,9 +185,10 @@ func (s *soak) plugIn() {
 		s.present = append(s.present, own.Addr())
 	}
 	var err error
+	server, router := net.HardwareAddr{2, 0, 0, 1, 0, 1}, net.HardwareAddr{2, 0, 0, 1, 0, 2}
 	s.late, _, err = s.n.Connect(
-		topology.NIC{Host: s.n.Server.Host, Name: lateName, Addresses: lateOwn, MAC: net.HardwareAddr{2, 0, 0, 1, 0, 1}},
-		topology.NIC{Host: s.n.Replication.Host, Name: "late", Addresses: lateRouter, MAC: net.HardwareAddr{2, 0, 0, 1, 0, 2}})
+		topology.NIC{Host: s.n.Server.Host, Name: lateName, Addresses: lateOwn, MAC: server},
+		topology.NIC{Host: s.n.Replication.Host, Name: "late", Addresses: lateRouter, MAC: router})
 	harness.Must(s.t, err)
 	harness.Must(s.t, s.late.WaitReady(harness.Within(s.t, harness.AnswerTime)))
 }
@@ -238,7 +239,8 @@ func (s *soak) read() {
 	if len(s.p.Flows("--limit", "100")) == 0 {
 		s.report.fail("there are no flows")
 	}
-	s.p.Explain("--peer", s.n.ClientEth0.Address(topology.IPv4).String(), "--self", s.n.Server.Eth1.Address(topology.IPv4).String())
+	peer, self := s.n.ClientEth0.Address(topology.IPv4), s.n.Server.Eth1.Address(topology.IPv4)
+	s.p.Explain("--peer", peer.String(), "--self", self.String())
 }
 
 // descriptors counts what the daemon has open.

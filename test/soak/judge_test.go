@@ -42,7 +42,9 @@ const backlog = 1 << 16
 
 func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
 	t.Helper()
-	j := &judge{captures: make(map[string]*topology.Capture), home: make(map[netip.Addr]string), explained: make(map[string]int)}
+	j := &judge{
+		captures: make(map[string]*topology.Capture), home: make(map[netip.Addr]string), explained: make(map[string]int),
+	}
 	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
 		t.Cleanup(func() {

@@ -139,7 +139,8 @@ func median(samples []sample, of func(sample) uint64) uint64 {
 // progress is a line for who watches.
 func (r *report) progress(l *load) string {
 	last := r.Samples[len(r.Samples)-1]
-	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; daemon: %d MiB, %d open files, %d goroutines; %d flows",
+	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; "+
+		"daemon: %d MiB, %d open files, %d goroutines; %d flows",
 		time.Since(r.Began).Round(time.Second), l.connections.Load(), l.questions.Load(), l.repeated.Load(), r.events(),
 		last.Resident>>20, last.Descriptors, last.Goroutines, last.Flows)
 }
@@ -161,7 +162,8 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)
 	fmt.Fprintf(&b, "%d packets by the right interface, %v explained by events, %d unexplained\n",
 		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
-	fmt.Fprintf(&b, "memory %.1f, then %.1f MiB; open files %d, then %d; goroutines %d, then %d (medians of the second and the last quarter)\n",
+	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
+		"memory %.1f and %.1f MiB, open files %d and %d, goroutines %d and %d\n",
 		float64(r.Resident.Early)/(1<<20), float64(r.Resident.Late)/(1<<20), r.Descriptors.Early, r.Descriptors.Late,
 		r.Goroutines.Early, r.Goroutines.Late)
 	fmt.Fprintf(&b, "%d failures", len(r.Failures))
