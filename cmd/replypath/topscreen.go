@@ -46,6 +46,8 @@ func newScreen(terminal *terminfo.Terminfo) (tcell.Screen, error) {
 type topScreen struct {
 	*topCommand
 	screen  tcell.Screen
+	events  chan tcell.Event
+	hungUp  bool // nothing is read from the terminal any more
 	monitor monitor
 	table   topTable
 	looks   int // beside the first
@@ -59,9 +61,13 @@ var errEnded = errors.New("ended")
 // It gives the terminal back, whatever happens.
 func (t *topCommand) watch(ctx context.Context, screen tcell.Screen, monitor monitor) error {
 	defer screen.Fini()
+	s := &topScreen{
+		topCommand: t, screen: screen, events: make(chan tcell.Event), monitor: monitor, table: topTable{order: t.order},
+	}
+	go screen.ChannelEvents(s.events, nil) // until Fini
+	defer s.release()
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
-	s := &topScreen{topCommand: t, screen: screen, monitor: monitor, table: topTable{order: t.order}}
 	err := s.run(ctx)
 	if errors.Is(err, errEnded) || errors.Is(err, errEnough) || ctx.Err() != nil {
 		return nil
@@ -72,8 +78,6 @@ func (t *topCommand) watch(ctx context.Context, screen tcell.Screen, monitor mon
 // run does everything in one goroutine, so that a panic finds the way out through
 // watch.
 func (s *topScreen) run(ctx context.Context) error {
-	events := make(chan tcell.Event)
-	go s.screen.ChannelEvents(events, nil) // until Fini
 	stops := make(chan os.Signal, 1)
 	signal.Notify(stops, unix.SIGTSTP)
 	defer signal.Stop(stops)
@@ -87,7 +91,7 @@ func (s *topScreen) run(ctx context.Context) error {
 			return nil
 		case <-stops:
 			err = s.suspend()
-		case event := <-events:
+		case event := <-s.events:
 			err = s.handle(event)
 		case <-ticker.C:
 			err = s.tick()
@@ -116,6 +120,7 @@ func (s *topScreen) look() (err error) {
 func (s *topScreen) handle(event tcell.Event) error {
 	switch event := event.(type) {
 	case *tcell.EventError:
+		s.hungUp = true
 		return fmt.Errorf("read from the terminal: %w", event)
 	case *tcell.EventResize:
 		s.screen.Sync()
@@ -146,14 +151,44 @@ func (s *topScreen) press(key *tcell.EventKey) error {
 	return nil
 }
 
+// releaseTime bounds the wait for a terminal that cannot be told to end reading.
+const releaseTime = time.Second
+
+// release gives the terminal back. To do so tcell waits for its goroutines, and these
+// for somebody who takes the keys that were read, many where a text was pasted: so
+// reading ends first, and keys are taken until the terminal is given back.
+func (s *topScreen) release() {
+	if tty, is := s.screen.Tty(); is && !s.hungUp && tty.Drain() == nil {
+		for late := time.After(releaseTime); !s.hungUp; {
+			select {
+			case event := <-s.events:
+				_, s.hungUp = event.(*tcell.EventError)
+			case <-late:
+				s.hungUp = true
+			}
+		}
+	}
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		_ = s.screen.Suspend() // which has no errors
+	}()
+	for {
+		select {
+		case <-s.events:
+		case <-released:
+			s.hungUp = false
+			return
+		}
+	}
+}
+
 // suspend gives the terminal back until the shell lets this process go on.
 func (s *topScreen) suspend() error {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, unix.SIGCONT)
 	defer signal.Stop(continued)
-	if err := s.screen.Suspend(); err != nil {
-		return fmt.Errorf("give the terminal back: %w", err)
-	}
+	s.release()
 	if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}

@@ -145,8 +145,9 @@ func (t *terminal) awaitText(text string, times int) {
 	t.await(fmt.Sprintf("%q, %d times", text, times), func() bool { return strings.Count(t.text(), text) >= times })
 }
 
-// awaitShown waits until the screen was taken over for the n-th time.
-func (t *terminal) awaitShown(n int) {
+// awaitKeys waits until the screen was taken over for the n-th time, by a command
+// that does not end by itself.
+func (t *terminal) awaitKeys(n int) {
 	t.Helper()
 	t.awaitText(enterScreen, n)
 	t.awaitText("q quit", n)
@@ -188,7 +189,6 @@ func (t *terminal) checkRestored(n int) {
 func TestTopEnds(t *testing.T) {
 	send := func(s syscall.Signal) func(*terminal) { return func(t *terminal) { t.signal(s) } }
 	press := func(keys string) func(*terminal) { return func(t *terminal) { t.press(keys) } }
-	nothing := func(*terminal) {}
 	for name, test := range map[string]struct {
 		args string
 		end  func(*terminal)
@@ -197,24 +197,24 @@ func TestTopEnds(t *testing.T) {
 	}{
 		"q":       {"watched", press("q"), exitDone, ""},
 		"Ctrl-C":  {"watched", press("\x03"), exitDone, ""},
+		"paste":   {"watched", press("q" + strings.Repeat("x", 3000)), exitDone, ""},
 		"SIGINT":  {"watched", send(unix.SIGINT), exitDone, ""},
 		"SIGTERM": {"watched", send(unix.SIGTERM), exitDone, ""},
 		"SIGHUP":  {"watched", send(unix.SIGHUP), exitDone, ""},
 		"SIGQUIT": {"watched", send(unix.SIGQUIT), exitDone, ""},
-		"count":   {"watched --count 2 --interval 100ms", nothing, exitDone, ""},
-		"detach":  {detachedDir + " --interval 300ms", nothing, exitFailed, "replypath: no datapath is pinned in detached"},
-		"panic":   {panicDir + " --interval 300ms", nothing, 2, "panic: a look at the fake host"},
+		"count":   {"watched --count 2 --interval 100ms", nil, exitDone, ""},
+		"detach":  {detachedDir + " --interval 300ms", nil, exitFailed, "replypath: no datapath is pinned in detached"},
+		"panic":   {panicDir + " --interval 300ms", nil, 2, "panic: a look at the fake host"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			term := inTerminal(t, nil, append([]string{"top", "--pin-dir"}, strings.Fields(test.args)...)...)
-			term.awaitShown(1)
-			test.end(term)
-			term.awaitEnd(test.code)
-			_, after, _ := strings.Cut(term.text(), leaveScreen)
-			if test.says != "" {
-				term.awaitText(test.says, 1)
-				_, after, _ = strings.Cut(term.text(), leaveScreen)
+			if test.end != nil {
+				term.awaitKeys(1)
+				test.end(term)
 			}
+			term.awaitEnd(test.code)
+			term.awaitText(test.says, 1)
+			_, after, _ := strings.Cut(term.text(), leaveScreen)
 			if !strings.Contains(after, test.says) || test.says == "" && strings.Contains(after, "replypath") {
 				t.Errorf("says %q, not %q", after, test.says)
 			}
@@ -226,11 +226,12 @@ func TestTopEnds(t *testing.T) {
 func TestTopStops(t *testing.T) {
 	for name, stop := range map[string]func(*terminal){
 		"Ctrl-Z":  func(t *terminal) { t.press("\x1a") },
+		"paste":   func(t *terminal) { t.press("\x1a" + strings.Repeat("x", 3000)) },
 		"SIGTSTP": func(t *terminal) { t.signal(unix.SIGTSTP) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
-			term.awaitShown(1)
+			term.awaitKeys(1)
 			stop(term)
 			term.await("it is stopped", func() bool {
 				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", term.command.Process.Pid))
@@ -238,7 +239,7 @@ func TestTopStops(t *testing.T) {
 			})
 			term.checkRestored(1)
 			term.signal(unix.SIGCONT)
-			term.awaitShown(2)
+			term.awaitKeys(2)
 			term.press("q")
 			term.awaitEnd(exitDone)
 			term.checkRestored(2)
@@ -248,7 +249,7 @@ func TestTopStops(t *testing.T) {
 
 func TestTopResizes(t *testing.T) {
 	term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
-	term.awaitShown(1)
+	term.awaitKeys(1)
 	for i, rows := range []uint16{40, 12, 50} {
 		term.resize(80, rows)
 		term.awaitText(fmt.Sprintf("\x1b[%d;1H", rows), 1) // the last line
@@ -275,7 +276,6 @@ func TestTopCodes(t *testing.T) {
 			term := inTerminal(t, []string{test.environment},
 				"top", "--pin-dir", "watched", "--interval", "100ms", "--count", "2", "-o", test.format)
 			if test.screen {
-				term.awaitShown(1)
 				term.awaitEnd(exitDone)
 			} else {
 				term.awaitText("12:30:03", 1)

@@ -1,0 +1,61 @@
+package loader
+
+import (
+	"slices"
+	"testing"
+
+	"replypath/test/topology"
+)
+
+func (b *bed) traffic() *Traffic {
+	b.Helper()
+	var traffic *Traffic
+	b.inside(func() (err error) {
+		traffic, err = ReadTraffic(b.dir, b.maps())
+		return err
+	})
+	return traffic
+}
+
+func (t *Traffic) of(name string) *InterfaceStatus { return (&Status{Interfaces: t.Interfaces}).of(name) }
+
+// What is read from the pins is what the daemon knows, and goes on without it:
+// interfaces are renamed, go down and vanish then without anybody's notice.
+func TestTraffic(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	pingB(t, s)
+	pairs := r.counters().Pairs
+	traffic := b.traffic()
+	if !traffic.Daemon.Running || traffic.Mode != "enforce" || len(traffic.Interfaces) != 2 {
+		t.Errorf("%+v", traffic)
+	}
+	if len(pairs) == 0 || len(traffic.Uncorrected) != len(pairs)*len(UncorrectedReasons()) {
+		t.Errorf("%d pairs, %d reasons for packets that were not corrected", len(pairs), len(traffic.Uncorrected))
+	}
+	for _, p := range pairs {
+		if !slices.Contains(traffic.Pairs, p) {
+			t.Errorf("no %+v among %+v", p, traffic.Pairs)
+		}
+	}
+	r.stop()
+	if i := b.traffic().of("eth1"); i == nil || !i.Up || !i.Attached || *i.Mechanism != "tcx" {
+		t.Errorf("without a daemon: %+v", i)
+	}
+	b.ip("link set eth1 down\nlink set eth1 name eth9\n")
+	traffic = b.traffic()
+	if i := traffic.of("eth9"); i == nil || i.Up || !i.Attached || traffic.Daemon.Running {
+		t.Errorf("renamed: %+v of %+v", i, traffic)
+	}
+	for _, p := range pairs {
+		p.To = "eth9"
+		if !slices.Contains(traffic.Pairs, p) {
+			t.Errorf("renamed: no %+v among %+v", p, traffic.Pairs)
+		}
+	}
+	b.ip("link del eth9\n")
+	if i := b.traffic().of("eth1"); i == nil || i.Up || i.Attached || i.Mechanism != nil {
+		t.Errorf("gone: %+v", i)
+	}
+}
