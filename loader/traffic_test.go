@@ -17,7 +17,9 @@ func (b *bed) traffic() *Traffic {
 	return traffic
 }
 
-func (t *Traffic) of(name string) *InterfaceStatus { return (&Status{Interfaces: t.Interfaces}).of(name) }
+func (t *Traffic) of(name string) *InterfaceStatus {
+	return (&Status{Interfaces: t.Interfaces}).of(name)
+}
 
 // What is read from the pins is what the daemon knows, and goes on without it:
 // interfaces are renamed, go down and vanish then without anybody's notice.
