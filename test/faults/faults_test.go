@@ -14,15 +14,16 @@ import (
 	"replypath/test/topology"
 )
 
+// Times grow with the patience that slow machines need.
 var (
-	// oneRetransmission is more than the first retransmission of a segment takes
-	// (RFC 6298 with Linux's 200 ms, and the round trip), less than the second.
-	oneRetransmission = 500 * time.Millisecond
-	// promptly is how soon what the host starts has to fail, on a busy machine. A
-	// SYN is sent again after a second.
-	promptly = 500 * time.Millisecond
-	// inVain is how long nothing must come.
-	inVain = 300 * time.Millisecond
+	// oneRetransmission is 500 ms: more than the first retransmission of a segment
+	// takes (RFC 6298 with Linux's 200 ms, and the round trip), less than the second.
+	oneRetransmission = harness.AnswerTime / 20
+	// promptly, 500 ms, is how soon what the host starts has to fail, on a busy
+	// machine. A SYN is sent again after a second.
+	promptly = harness.AnswerTime / 20
+	// inVain, 300 ms, is how long nothing must come.
+	inVain = harness.AnswerTime * 3 / 100
 )
 
 // each runs a subtest for each of the faults and family.
@@ -63,6 +64,43 @@ func TestFaults(t *testing.T) {
 		b.start()
 		b.bridge(fault, func() { b.wantShown(fault, true) }, func() { b.wantShown(fault, false) })
 	})
+}
+
+// TestFaultsByClsact has them happen where the kernel has no TCX, or as if.
+func TestFaultsByClsact(t *testing.T) {
+	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !f.holds && f.name != "link down" })
+	each(t, chosen, func(t *testing.T, fault fault, f topology.Family) {
+		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		b.start("--mechanism", "clsact")
+		b.bridge(fault, func() { b.wantShown(fault, true) }, func() { b.wantShown(fault, false) })
+		b.product.Expect(0, "detach", "--stop")
+		if fault.holds { // else eth0 has lost and got back what is its own
+			b.wantSnapshot(before)
+		}
+	})
+}
+
+// TestDetachWhileHeld takes everything away while a gateway is held.
+func TestDetachWhileHeld(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			b.start()
+			b.silenceGateway()
+			b.product.Expect(0, "detach", "--stop")
+			b.wantSnapshot(before)
+		})
+	}
+}
+
+// wantSnapshot wants the server as it was.
+func (b *bed) wantSnapshot(before harness.Snapshot) {
+	b.Helper()
+	if diff := before.Diff(harness.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1")); diff != "" {
+		b.Errorf("the host is not what it was:\n%s", diff)
+	}
 }
 
 // TestFaultsWithoutDaemon has those happen that the kernel bridges alone, after

@@ -215,9 +215,8 @@ func TestKilledWhileStarting(t *testing.T) {
 		d.WaitLog(1, moment)
 		d.Kill()
 		b.product.Detach()
-		if diff := before.Diff(harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")); diff != "" {
-			t.Errorf("killed after %q, the host is not what it was:\n%s", moment, diff)
-		}
+		t.Logf("killed after %q", moment)
+		b.wantSnapshot(before)
 	}
 }
 

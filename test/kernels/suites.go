@@ -26,6 +26,7 @@ var suites = []suite{
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestStrictRPFilter|TestRPFilterLeftAlone|TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
+	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
 	{name: "loader", pkg: "loader", timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 }
