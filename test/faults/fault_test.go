@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -57,10 +59,11 @@ func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *be
 // minute. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
-	for leaf, value := range map[string]string{
-		"base_reachable_time_ms": "300", "delay_first_probe_time": "0", "retrans_time_ms": "100",
+	patience := int(harness.AnswerTime / (10 * time.Second)) // 1, but on slow machines
+	for leaf, value := range map[string]int{
+		"base_reachable_time_ms": 300 * patience, "delay_first_probe_time": 0, "retrans_time_ms": 100 * patience,
 	} {
-		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, value))
+		harness.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
 	}
 }
 

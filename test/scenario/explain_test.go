@@ -95,7 +95,7 @@ func TestExplainFallback(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, ReplicationMTU: 1400})
 	server := n.Server
 	p := harness.On(t, server.Host)
-	p.Start()
+	p.Start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, server.Eth1.Address(f))
