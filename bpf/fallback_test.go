@@ -158,7 +158,8 @@ func TestFallbackDrops(t *testing.T) {
 				h.v4.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
 			})
 		} else {
-			frames["extension header"] = out(raw{layers.IPProtocolIPv6Destination, append([]byte{17, 0, 1, 4, 0, 0, 0, 0}, filler(8)...)})
+			options := []byte{byte(layers.IPProtocolUDP), 0, 1, 4, 0, 0, 0, 0}
+			frames["extension header"] = out(raw{layers.IPProtocolIPv6Destination, append(options, filler(8)...)})
 		}
 		for name, frame := range frames {
 			t.Run(name, func(t *testing.T) {

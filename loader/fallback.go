@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,7 @@ type fallbackRoute struct {
 	served   *datapath.Datapath // whose programs are attached to it
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
+	tried    time.Time          // when the device was last made, or could not be
 }
 
 // scopeFallback is of problems with the fallback routes.
@@ -48,6 +50,9 @@ func (l *Loader) wantsFallback() bool {
 
 func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	r := &l.fallback
+	if errors.Is(r.err, fallback.ErrNoKind) && time.Since(r.tried) < slowInterval/2 {
+		return r.err // each try has the kernel look for modules
+	}
 	if err := l.findFallbackDevice(); err != nil {
 		return err
 	}

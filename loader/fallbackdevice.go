@@ -38,6 +38,7 @@ func (l *Loader) findFallbackDevice() (err error) {
 // makeFallbackDevice writes down what it is about to do: detach then knows whose
 // the device is.
 func (l *Loader) makeFallbackDevice() (err error) {
+	l.fallback.tried = time.Now()
 	l.state.Fallback = &pins.FallbackRecord{}
 	if err := l.save(); err != nil {
 		return err
@@ -65,7 +66,7 @@ func (l *Loader) removeFallbackDevice() error {
 		}
 		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
 	}
-	l.fallback = fallbackRoute{defaults: l.fallback.defaults}
+	l.fallback = fallbackRoute{defaults: l.fallback.defaults, tried: l.fallback.tried}
 	l.state.Fallback = nil
 	return err
 }

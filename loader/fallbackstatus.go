@@ -46,7 +46,8 @@ func fallbackChanges(j *pins.Journal) []HostChange {
 	}
 	return []HostChange{{
 		Object: "device " + discover.OwnDevice, Before: "none",
-		After: fmt.Sprintf("%s with default routes of metric %d, protocol %d", j.Fallback.Kind, fallback.Metric, discover.OwnProtocol),
-		Undo:  "ip link del " + discover.OwnDevice,
+		After: fmt.Sprintf("%s with default routes of metric %d, protocol %d",
+			j.Fallback.Kind, fallback.Metric, discover.OwnProtocol),
+		Undo: "ip link del " + discover.OwnDevice,
 	}}
 }

@@ -92,7 +92,7 @@ func (l *Loader) hold(g *gateway) {
 	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
 	if !g.held {
 		g.held = true
-		l.log.Warn("gateway does not answer: its neighbour entry is kept usable, so that replies by other interfaces are built",
+		l.log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
 		change, err := hostsettings.Plan(l.resolicitKey(g), resolicitTimes)
 		_, err = l.keepSysctl(change, err)

@@ -45,6 +45,10 @@ func TestDecide(t *testing.T) {
 		{"link down", []func(*reply){func(r *reply) { r.target.Flags, r.target.Mode = 0, observe }}, Fallback, "link_down"},
 		{"gone", []func(*reply){func(r *reply) { r.target = nil }}, Fallback, "link_down"},
 		{"not managed", []func(*reply){func(r *reply) { r.from = nil }}, Fallback, "not_managed"},
+		{"no default route", []func(*reply){func(r *reply) { r.from, r.last = nil, true }}, Corrected, ""},
+		{"no default route, link down", []func(*reply){func(r *reply) {
+			r.from, r.last, r.target.Flags = nil, true, 0
+		}}, Fallback, "link_down"},
 		{"no route", []func(*reply){func(r *reply) { r.kernel, r.from = 0, nil }}, Fallback, "no_route"},
 
 		{"own interface", []func(*reply){onOwn}, AlreadyRight, ""},

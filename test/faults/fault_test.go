@@ -204,7 +204,8 @@ func (b *bed) silenceGateway() {
 	b.Helper()
 	gateway := b.net.Server.Eth0.Peer()
 	harness.Nft(b, b.net.Production.Host, silence)
-	b.ip("neighbour", "change", gateway.Address(b.family).String(), "lladdr", gateway.MAC.String(), "dev", "eth0", "nud", "probe")
+	b.ip("neighbour", "change", gateway.Address(b.family).String(),
+		"lladdr", gateway.MAC.String(), "dev", "eth0", "nud", "probe")
 	harness.Eventually(b, "the silence is noticed", func() error {
 		state := b.neighbour()
 		if strings.Contains(state, "FAILED") || b.isHeld() {

@@ -196,7 +196,8 @@ func (b *bed) bridge(fault fault, during, after func()) {
 // leaked counts what the host started and sent by eth1: to the client's server.
 func (b *bed) leaked(wire *topology.Capture) int {
 	b.Helper()
-	return wire.Count(topology.All(topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort)))
+	return wire.Count(topology.All(
+		topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort)))
 }
 
 // reach has the host ask the client's server, by a connected socket.

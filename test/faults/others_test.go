@@ -146,7 +146,8 @@ func (b *bed) bringByEth0() {
 	asked := b.net.Server.Eth1.Address(b.family)
 	via := map[topology.Family]string{topology.IPv4: "10.11.0.2", topology.IPv6: "2001:db8:11::2"}[b.family]
 	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
-	harness.Shell(b, b.net.Production.Host, fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth0.Address(b.family)))
+	harness.Shell(b, b.net.Production.Host,
+		fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth0.Address(b.family)))
 }
 
 // TestFallbackIsPutBack has somebody delete the fallback route and its device.
@@ -190,7 +191,8 @@ func TestFallbackReload(t *testing.T) {
 		if strings.Contains(links, "replypath0") != on {
 			t.Errorf("%s: links\n%s", text, links)
 		}
-		if diff := withoutPrograms(before).Diff(withoutPrograms(harness.TakeSnapshot(t, b.net.Server.Host))); !on && diff != "" {
+		now := withoutPrograms(harness.TakeSnapshot(t, b.net.Server.Host))
+		if diff := withoutPrograms(before).Diff(now); !on && diff != "" {
 			t.Errorf("%s: the host is not what it was:\n%s", text, diff)
 		}
 	}
@@ -209,7 +211,8 @@ func TestKilledWhileStarting(t *testing.T) {
 	b.product = harness.On(t, b.net.Server.Host)
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 	for _, moment := range []string{
-		"interface=eth1 index", "made the device", "ipv4.conf.eth0.ignore", "ipv6.conf.eth0.ignore", "router_probe_interval", "msg=ready",
+		"interface=eth1 index", "made the device", "ipv4.conf.eth0.ignore", "ipv6.conf.eth0.ignore",
+		"router_probe_interval", "msg=ready",
 	} {
 		d := b.product.Launch()
 		d.WaitLog(1, moment)
@@ -244,7 +247,8 @@ func TestExplainFallbackDevice(t *testing.T) {
 			c := b.conversation(harness.TCP)
 			b.ask(c)
 			e := b.product.Explain("--peer", c.Peer.String(), "--self", c.Self.String())
-			if e.Verdict != "corrected" || harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
+			if e.Verdict != "corrected" ||
+				harness.OrEmpty(e.Kernel.Interface) != "replypath0" || harness.OrEmpty(e.LeavesBy) != "eth1" {
 				t.Errorf("a reply: %s", e)
 			}
 			e = b.product.Explain("--peer", b.clientAddress().String(), "--self", c.Self.Addr().String(), "--protocol", "udp")
