@@ -58,7 +58,7 @@ func TestCounters(t *testing.T) {
 		t.Errorf("reasons: %v, %v, %v, %v", c.Unparsed, c.Ignored, c.Moves, c.MovesRefused)
 	}
 	for _, i := range c.Interfaces {
-		want := []Hook{{"ingress", "tcx", true}, {"egress", "tcx", true}}
+		want := []Hook{{"ingress", byDefault(), true}, {"egress", byDefault(), true}}
 		if !i.Up || i.RPFilter == nil || !cmp.Equal(i.Hooks, want) {
 			t.Errorf("interface %+v", i)
 		}

@@ -411,8 +411,19 @@ func lastHop(name string) []config.Interface {
 
 func byClsact(o *Options) { o.Mechanism = attach.Clsact }
 
+// byDefault is the mechanism of those who ask for none.
+func byDefault() string {
+	if _, has := mechanisms[attach.TCX]; has {
+		return string(attach.TCX)
+	}
+	return string(attach.Clsact)
+}
+
 // attachedPrograms counts the TCX programs of an interface, whoever's they are.
 func attachedPrograms(index int) (int, error) {
+	if _, has := mechanisms[attach.TCX]; !has {
+		return 0, nil
+	}
 	count := 0
 	for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: hook})

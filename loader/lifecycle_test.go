@@ -18,6 +18,7 @@ import (
 )
 
 // mechanisms are the ways to attach, with what a test needs to ask for them.
+// TestMain takes out what the kernel does not have.
 var mechanisms = map[attach.Mechanism]func(*Options){
 	attach.TCX:    nil,
 	attach.Clsact: byClsact,
@@ -203,6 +204,9 @@ func (b *bed) repinLarger(name string) {
 }
 
 func TestMechanismChangesAtRestart(t *testing.T) {
+	if _, has := mechanisms[attach.TCX]; !has {
+		t.Skip("the kernel has no tcx (Linux 6.6)")
+	}
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	before := b.trace()

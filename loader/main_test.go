@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/config"
 )
 
@@ -49,6 +50,14 @@ func runTests(m *testing.M) (int, error) {
 	}
 	if err := mountBPF(os.Getenv(childVariable)); err != nil {
 		return 0, err
+	}
+	tcx, err := haveTCX()
+	if err != nil {
+		return 0, err
+	}
+	if !tcx {
+		fmt.Println("the kernel has no tcx (Linux 6.6): tests attach by clsact only")
+		delete(mechanisms, attach.TCX)
 	}
 	return m.Run(), nil
 }

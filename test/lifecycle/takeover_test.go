@@ -76,6 +76,9 @@ func TestKill(t *testing.T) {
 			n := newServer(t)
 			p := harness.On(t, n.Server.Host)
 			d := start(p, mechanism)
+			if mechanism != mechanisms[1] {
+				needTCX(t, p)
+			}
 			all := keepAskingAll(t, n)
 			killAndStart(t, p, d, all, mechanism, mechanism)
 			for _, r := range all {
@@ -97,6 +100,7 @@ func TestChangeOfMechanism(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := start(p, mechanisms[1])
+	needTCX(t, p)
 	all := []*running{
 		keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.TCP, topology.IPv6),
 	}
