@@ -12,7 +12,6 @@ import (
 // services' addresses, an overlay and a bridge of containers. None of them is
 // managed, and answers are right.
 func TestDiscovery(t *testing.T) {
-	longOnly(t)
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("kube-ipvs0", netip.MustParsePrefix("10.96.0.10/32")))
 	harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(topology.VXLAN{
