@@ -237,6 +237,17 @@ func TestForeignDevice(t *testing.T) {
 	harness.Shell(t, b.net.Server.Host, "ip link show replypath0")
 }
 
+// wantOneNeighbour wants one entry for all peers: each its own would fill the kernel's
+// table.
+func (b *bed) wantOneNeighbour() {
+	b.Helper()
+	other := harness.NewConversation(b, harness.UDP, b.net.ClientEth0.Peer(), b.net.Server.Eth1.Address(b.family))
+	b.ask(other)
+	if entries := b.ip("neighbour", "show", "dev", "replypath0", "nud", "all"); strings.Count(entries, "\n") != 1 {
+		b.Errorf("neighbours:\n%s", entries)
+	}
+}
+
 // TestExplainFallbackDevice asks where replies go while there is no default route.
 func TestExplainFallbackDevice(t *testing.T) {
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
@@ -255,6 +266,7 @@ func TestExplainFallbackDevice(t *testing.T) {
 			if e.Verdict != "no-flow" || e.LeavesBy != nil {
 				t.Errorf("what the host starts: %s", e)
 			}
+			b.wantOneNeighbour()
 			labels := []string{"from_interface=none", "to_interface=eth1", "family=" + f.String()}
 			if n := b.product.Metrics().Sum("replypath_corrected_packets_total", labels...); n == 0 {
 				t.Error("nothing was counted as corrected from none")
