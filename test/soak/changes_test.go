@@ -240,7 +240,8 @@ func (s *soak) read() {
 		s.report.fail("there are no flows")
 	}
 	peer, self := s.n.ClientEth0.Address(topology.IPv4), s.n.Server.Eth1.Address(topology.IPv4)
-	s.p.Explain("--peer", peer.String(), "--self", self.String())
+	// Of one flow: without a protocol it would be thousands.
+	s.p.Explain("--peer", peer.String(), "--self", self.String(), "--protocol", "icmp")
 }
 
 // descriptors counts what the daemon has open.
