@@ -225,13 +225,17 @@ func (m *Machine) WaitBooted() {
 	})
 }
 
-// PowerOff ends the machine as a power cut does: nothing is told, and what was
-// pinned is gone.
+// PowerOff ends the machine as a power cut does: nothing is told. What a new kernel
+// would not have, it has no more: pins, devices, routes and settings.
 func (m *Machine) PowerOff() {
 	m.t.Helper()
 	m.first.Signal(unix.SIGKILL)
 	m.first.WaitEnd()
 	m.first = nil
+	c := m.host.Command(Within(m.t, commandTime), Binary(), "detach")
+	if output, err := c.CombinedOutput(); err != nil {
+		m.t.Fatalf("detach: %v\n%s", err, output)
+	}
 	m.forgetPins()
 }
 

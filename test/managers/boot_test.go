@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"replypath/loader/pins"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -90,7 +91,7 @@ func microseconds(t *testing.T, m *harness.Machine, unit, property string) uint6
 // right as soon as there are addresses.
 func TestBootBySystemd(t *testing.T) {
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir("") // as the unit has it
+	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := newBootable(t, n)
 	for _, name := range []string{"after boot", "after another one"} {
 		forgetAddresses(t, n)
@@ -99,6 +100,7 @@ func TestBootBySystemd(t *testing.T) {
 			t.Errorf("%s: replypath is not there when the network may be used: %s", name, status)
 		}
 		waitManaged(t, p)
+		awaitOwn(t, n, p)
 		eachKind(t, n, name, func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 		wantManaged(t, p)
 		ready := microseconds(t, m, "replypath.service", "ActiveEnterTimestampMonotonic")
@@ -113,7 +115,7 @@ func TestBootBySystemd(t *testing.T) {
 
 // hanging is a start that hangs for as long as a file says so.
 const hanging = `[Service]
-TimeoutStartSec=3
+TimeoutStartSec=5
 ExecStart=
 ExecStart=sh -c 'if grep yes /etc/hang; then echo it hangs; sleep infinity; fi; exec /usr/local/bin/replypath run'
 `
@@ -131,7 +133,7 @@ func TestBootWithout(t *testing.T) {
 	for name, obstacle := range obstacles {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newServer(t)
-			p := harness.On(t, n.Server.Host).WithPinDir("")
+			p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 			m := newBootable(t, n)
 			m.Write("/etc/systemd/system/"+service+".d/test.conf", obstacle.unit)
 			m.Write(obstacle.file, obstacle.bad)
@@ -148,6 +150,13 @@ func TestBootWithout(t *testing.T) {
 				return nil
 			})
 			m.Write(obstacle.file, obstacle.good)
+			// A start that hangs has to end first.
+			harness.Eventually(t, "the service is there", func() error {
+				if state := m.Property(service, "ActiveState"); state != "active" {
+					return errors.New(state)
+				}
+				return nil
+			})
 			waitManaged(t, p)
 			p.Expect(0, "detach", "--stop")
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,11 +132,21 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, change func()) {
 	talk := long.Keep(t)
 	for range 3 {
 		change()
+		awaitOwn(t, n, p)
 		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	}
 	talk.Stop()
 	wires.WantEth1("a connection that stays open", long.Answers())
 	wantManaged(t, p)
+}
+
+// awaitOwn returns when the programs know the addresses that are asked, which may
+// have been away for a moment.
+func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+	t.Helper()
+	for _, f := range n.Families() {
+		p.AwaitOwn(n.Server.Eth1.Address(f), true, time.Now())
+	}
 }
 
 // wantManaged wants both interfaces to be managed, attached, and with what was

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"replypath/loader/pins"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -94,7 +95,7 @@ func TestPackage(t *testing.T) {
 		t.Run(manager.kind, func(t *testing.T) {
 			n, _ := newServer(t)
 			p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
-			p.p = harness.On(t, n.Server.Host).WithPinDir("")
+			p.p = harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 			for version, made := range packages {
 				text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
 				harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
@@ -153,7 +154,7 @@ func (p *packaged) installs() {
 
 func (p *packaged) wantNothingPinned() {
 	p.Helper()
-	if _, err := os.Stat("/sys/fs/bpf/replypath"); !os.IsNotExist(err) {
+	if _, err := os.Stat(pins.DefaultDir); !os.IsNotExist(err) {
 		p.Errorf("the pin directory: %v", err)
 	}
 }
@@ -210,13 +211,13 @@ func (p *packaged) reboots() {
 // here a pin is in the way of the removal, as something is mounted over it.
 func (p *packaged) stays() {
 	p.Helper()
-	p.m.Run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/bpf/replypath/links")
+	p.m.Run("mount", "-t", "tmpfs", "tmpfs", pins.DefaultDir+"/links")
 	if said := p.m.Refuse(p.remove...); !strings.Contains(said, "replypath: ") {
 		p.Errorf("the removal says %q", said)
 	}
 	p.m.Run(p.query...)
 	p.m.Run("replypath", "version")
-	p.m.Run("umount", "/sys/fs/bpf/replypath/links")
+	p.m.Run("umount", pins.DefaultDir+"/links")
 }
 
 // removes wants a removal to leave the host as it was, but for the configuration.

@@ -12,6 +12,7 @@ import (
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"replypath/loader/pins"
 	"replypath/test/harness"
 )
 
@@ -30,7 +31,7 @@ var capabilities = map[string]string{
 func running(t *testing.T) (*harness.Machine, *harness.Product) {
 	t.Helper()
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir("")
+	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := harness.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Boot()
@@ -98,7 +99,7 @@ func mask(t *testing.T, names []string) string {
 func TestUnitForbidsNothingNeeded(t *testing.T) {
 	n, _ := newServer(t)
 	harness.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
-	p := harness.On(t, n.Server.Host).WithPinDir("")
+	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := harness.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\n") // to be attached to the cgroup
@@ -209,7 +210,7 @@ done
 // would be too many if there was a limit. Replies stay right all the time.
 func TestRestartsWithoutLimit(t *testing.T) {
 	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host).WithPinDir("")
+	p := harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := harness.NewMachine(t, n.Server.Host)
 	m.Install()
 	m.Write("/etc/systemd/system/"+service+".d/test.conf", "[Unit]\nStartLimitBurst=1\n[Service]\nRestartSec=1ms\n")
