@@ -66,6 +66,9 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	if results.Programs, err = readPrograms(o.output); err != nil {
 		return nil, err
 	}
+	if m := results.Machine; m.Load > float64(m.CPUs) {
+		fmt.Fprintf(os.Stderr, "bench: the machine has other work (load %.1f): figures are worth little\n", m.Load)
+	}
 	p := newPlan(workloads, contenders, o.rounds, o.budget)
 	bar := newProgress(os.Stderr, p)
 	r := newRunner(p, o, bar)

@@ -62,8 +62,8 @@ func startServer(ctx context.Context, c *topology.Cmd, ready string) (*server, e
 
 // Close ends the program.
 func (s *server) Close() error {
-	// SIGQUIT is an immediate shutdown to PostgreSQL and a graceful one to nginx.
-	_ = s.command.Process.Signal(unix.SIGQUIT)
+	// To PostgreSQL it is a fast shutdown, after which nothing has to be recovered.
+	_ = s.command.Process.Signal(unix.SIGINT)
 	select {
 	case <-s.ended:
 		return nil
