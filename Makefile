@@ -132,4 +132,4 @@ root:
 	@test "$$(id -u)" = 0 || { echo "make: this makes network namespaces: run it as root" >&2; exit 1; }
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z -]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18

@@ -32,7 +32,7 @@ type requirement struct {
 // are parts of CAP_SYS_ADMIN (capabilities(7)).
 var requirements = []requirement{
 	{cap.BPF, cap.SYS_ADMIN, "to load programs and make maps"},
-	{cap.NET_ADMIN, cap.NET_ADMIN, "to attach programs to interfaces, and to set neighbours and sysctls"},
+	{cap.NET_ADMIN, cap.NET_ADMIN, "to attach programs to interfaces, and to set routes, neighbours and sysctls"},
 	{cap.PERFMON, cap.SYS_ADMIN, "to let programs read the kernel's sockets"},
 }
 

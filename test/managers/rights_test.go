@@ -94,8 +94,8 @@ func mask(t *testing.T, names []string) string {
 	return fmt.Sprintf("%016x", bits)
 }
 
-// TestUnitForbidsNothingNeeded has the service do all that it does on a host, also
-// after a reload: nothing of it is refused.
+// TestUnitForbidsNothingNeeded has the service do all that it does on a host:
+// nothing of it is refused.
 func TestUnitForbidsNothingNeeded(t *testing.T) {
 	n, _ := newServer(t)
 	harness.Must(t, n.Server.Host.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1")) // to be loosened
@@ -128,12 +128,29 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 			t.Errorf("%s: %s", f.Name, f.Effect)
 		}
 	}
-	for _, sign := range []string{"level=WARN", "level=ERROR", "permitted", "denied", "read-only"} {
+	wantNotInLog(t, m, "level=WARN", "level=ERROR")
+	wantManaged(t, p)
+	// Routes and neighbours are set where the way out is gone.
+	harness.Must(t, n.Server.Eth0.SetDown())
+	harness.Eventually(t, "the fallback route is in use", func() error {
+		if active := p.Metrics().Sum("replypath_fallback_active"); active != 2 {
+			return fmt.Errorf("by %v families", active)
+		}
+		return nil
+	})
+	for _, f := range n.Families() {
+		wantByEth1(t, n, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+	}
+	wantNotInLog(t, m, "permitted", "denied", "read-only")
+}
+
+func wantNotInLog(t *testing.T, m *harness.Machine, signs ...string) {
+	t.Helper()
+	for _, sign := range signs {
 		if strings.Contains(m.Log(), sign) {
 			t.Errorf("%q is in the log", sign)
 		}
 	}
-	wantManaged(t, p)
 }
 
 // TestUnitSystemCalls takes bpf(2), which no group of system calls has, from the
