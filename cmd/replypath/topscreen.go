@@ -85,7 +85,9 @@ func (s *topScreen) run(ctx context.Context) error {
 	defer ticker.Stop()
 	err := s.look()
 	for err == nil {
-		s.draw()
+		if !s.screen.HasPendingEvent() { // a pasted text is many
+			s.draw()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
