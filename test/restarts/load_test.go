@@ -34,6 +34,7 @@ type load struct {
 
 	answers, begun atomic.Int64
 	conns          []net.Conn
+	forgotten      int // frames that are not looked at any more
 
 	mu     sync.Mutex
 	broken []error // one for each connection
@@ -158,8 +159,11 @@ func (l *load) strays() []*topology.Frame {
 		}
 		return false
 	}
-	return l.eth0.Frames(topology.All(topology.TCP, fromEth1, topology.Going(topology.Received)))
+	return l.eth0.Frames(topology.All(topology.TCP, fromEth1, topology.Going(topology.Received)))[l.forgotten:]
 }
+
+// forget has strays leave out what went astray so far.
+func (l *load) forget() { l.forgotten += len(l.strays()) }
 
 // wantAstray shows that what is tested makes a difference: without it replies leave
 // by eth0.
@@ -174,12 +178,12 @@ func (l *load) wantAstray() {
 	})
 }
 
-// report ends the load and wants it whole, and returns the frames that went astray
-// beside so many that had before: "100 kills, 0 broken, 0 stray frames".
-func (l *load) report(before int, what string, args ...any) (strays []*topology.Frame) {
+// report ends the load and wants it whole, and returns the frames that went astray:
+// "100 kills, 0 broken, 0 stray frames".
+func (l *load) report(what string, args ...any) (strays []*topology.Frame) {
 	l.t.Helper()
 	l.end()
-	strays = l.strays()[before:]
+	strays = l.strays()
 	l.t.Logf("%s under %d connections and %d new ones, %d answers: %d broken, %d stray frames",
 		fmt.Sprintf(what, args...), busy, l.begun.Load(), l.answers.Load(), len(l.broken), len(strays))
 	for _, err := range l.broken {

@@ -46,7 +46,7 @@ func TestReloadSizes(t *testing.T) {
 			use.wantFlat()
 		}
 	}
-	l.report(0, "%d reloads with tables of other sizes (%s)", count, use)
+	l.report("%d reloads with tables of other sizes (%s)", count, use)
 }
 
 // wantFlows wants a flow of every connection that is open all the time.
