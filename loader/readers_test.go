@@ -82,6 +82,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 		b.setMode([]string{"observe", "enforce"}[writes%2])
 		r.stop()
 	}
+	b.setMode("enforce")
 	pingB(t, s)
 	t.Logf("%d reads beside %d starts and as many reloads: %d errors", count, writes, failed.Load())
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -19,12 +21,12 @@ import (
 // pins.ErrNone where there are none, but not where there are some of another
 // version.
 func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
-	var maps *bpf.DatapathMaps
+	var opened *bpf.DatapathMaps
 	err := withPinned(dir, func(path string) (err error) {
-		maps, err = openMaps(path)
+		opened, err = openMaps(path)
 		return err
 	})
-	return maps, err
+	return opened, err
 }
 
 // openMaps opens the maps that are pinned in a directory.
@@ -32,16 +34,17 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 	if err := checkLayout(path); err != nil {
 		return nil, fmt.Errorf("the pinned maps were made by another version, restart the daemon: %w", err)
 	}
-	spec, err := bpf.LoadDatapath()
+	specs, err := mapSpecs()
 	if err != nil {
 		return nil, err
+	}
+	spec := &ebpf.CollectionSpec{Maps: make(map[string]*ebpf.MapSpec)}
+	for name, of := range specs {
+		spec.Maps[name] = of.Copy()
 	}
 	pinned := make(map[string]*ebpf.Map)
 	defer closeAll(pinned)
 	for name, mapSpec := range spec.Maps {
-		if isInternal(name) {
-			continue
-		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("map %s is missing: the others were made by another version, restart the daemon", name)
@@ -55,12 +58,23 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 		}
 		mapSpec.MaxEntries = m.MaxEntries()
 	}
-	var maps bpf.DatapathMaps
-	if err := spec.LoadAndAssign(&maps, &ebpf.CollectionOptions{MapReplacements: pinned}); err != nil {
+	var opened bpf.DatapathMaps
+	if err := spec.LoadAndAssign(&opened, &ebpf.CollectionOptions{MapReplacements: pinned}); err != nil {
 		return nil, fmt.Errorf("open pinned maps: %w", err)
 	}
-	return &maps, nil
+	return &opened, nil
 }
+
+// mapSpecs reads what the maps look like, once: the programs beside them take
+// milliseconds to parse.
+var mapSpecs = sync.OnceValues(func() (map[string]*ebpf.MapSpec, error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return isInternal(name) })
+	return spec.Maps, nil
+})
 
 // isInternal tells of maps that hold constants of the programs.
 func isInternal(name string) bool { return name[0] == '.' }
