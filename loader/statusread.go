@@ -104,7 +104,8 @@ func (r *statusReader) mode(s *Status) error {
 func (r *statusReader) daemon(s *Status) error {
 	owned, err := pins.Owned(r.pinDir)
 	if owned {
-		s.Daemon = DaemonStatus{Running: true, PID: &r.journal.PID, Version: &r.journal.Version}
+		pid := pins.OwnerPID(r.pinDir) // the journal's is that of an earlier one until this one has written it
+		s.Daemon = DaemonStatus{Running: true, PID: &pid, Version: &r.journal.Version}
 	}
 	return err
 }

@@ -150,7 +150,7 @@ func lock(path string) (*os.File, error) {
 	if err := lockHandle(handle); err != nil {
 		handle.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &OwnedError{Dir: path, PID: ownerPID(path)}
+			return nil, &OwnedError{Dir: path, PID: OwnerPID(path)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

@@ -49,9 +49,9 @@ func holderIn(line, inode string) int {
 	return pid
 }
 
-// ownerPID returns the process ID of the owner as well as it can be told: what
+// OwnerPID returns the process ID of the owner as well as it can be told: what
 // it wrote down serves where its PID namespace is another.
-func ownerPID(path string) int {
+func OwnerPID(path string) int {
 	pid, err := Holder(path)
 	if err == nil && pid != 0 {
 		return pid

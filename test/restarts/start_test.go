@@ -30,7 +30,7 @@ func TestLayout(t *testing.T) {
 		l.goesOn()
 		wantNone(t, l.strays()) // until it is replaced
 		d = startBuild(p, builds[(i+1)%2])
-		d.WaitLog(1, "level=WARN", "map=established", "it has another layout")
+		d.WaitLog(1, "level=WARN", "is replaced", "map=established", "reason=")
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
