@@ -118,6 +118,7 @@ func (d *Datapath) lookAtEarlier() (err error) {
 	err = checkLayout(d.dir.Path(MapsDir))
 	if errors.Is(err, errLayout) {
 		d.foreign = err
+		d.opts.Log.Warn("the maps of another version are replaced, but for the counters: flows are recorded anew", "reason", err)
 		return nil
 	}
 	return err
@@ -209,22 +210,19 @@ var errApart = errors.New("it stays as it is")
 // reasonToReplace returns nil for a map that is shared with an earlier datapath.
 // Counters have a meaning that no version changes.
 func (d *Datapath) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
-	if err := compatible(spec, pinned); err != nil && !errors.Is(err, errSize) {
-		return err
-	}
-	switch {
-	case isCounter(name):
-	case d.foreign != nil:
+	if d.foreign != nil && !isCounter(name) {
 		return d.foreign
-	case d.opts.Apart:
+	}
+	err := compatible(spec, pinned)
+	if d.opts.Apart && !isCounter(name) && (err == nil || errors.Is(err, errSize)) {
 		return errApart
 	}
-	return compatible(spec, pinned)
+	return err
 }
 
 func (d *Datapath) logReplaced(name string, pinned *ebpf.Map, reason error) {
 	switch {
-	case errors.Is(reason, errApart):
+	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
 	case errors.Is(reason, errSize) && isFlowTable(name):
 		d.opts.Log.Info("a flow table changes its size", "table", name,
 			"from", Capacity(pinned), "to", capacityFor(name, d.opts.MaxEntries))

@@ -30,7 +30,7 @@ func TestLayout(t *testing.T) {
 		l.goesOn()
 		wantNone(t, l.strays()) // until it is replaced
 		d = startBuild(p, builds[(i+1)%2])
-		d.WaitLog(1, "level=WARN", "is replaced", "map=established", "reason=")
+		d.WaitLog(1, "level=WARN", "flows are recorded anew", "it has another layout")
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
