@@ -24,7 +24,7 @@ const (
 	lossInterval = 500 * time.Millisecond
 	// lossRest bounds the share of time that this takes where there are many
 	// interfaces.
-	lossRest = 100
+	lossRest = 20
 )
 
 // Run keeps the maps current until ctx ends, which is no error. The datapath
