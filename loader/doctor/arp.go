@@ -30,7 +30,9 @@ func arpAnnounce(h *Host) []Finding {
 		"may send arp requests from %s")
 }
 
-func arp(h *Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string) []Finding {
+func arp(
+	h *Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string,
+) []Finding {
 	var found []Finding
 	for _, i := range interfaces {
 		strangers, virtual := h.strangers(i)

@@ -56,7 +56,8 @@ func routedInterfaces(h *Host) []Finding {
 			continue
 		}
 		found = append(found, finding(Warning, name, fmt.Sprintf(
-			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there, and no flow that comes in by it is recorded",
+			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there,"+
+				" and no flow that comes in by it is recorded",
 			familyName(family), name, h.reasonOf(name)),
 			fmt.Sprintf("add {name: %s} under interfaces in %s, then systemctl reload replypath", name, h.ConfigPath)))
 	}

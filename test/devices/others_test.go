@@ -179,7 +179,8 @@ var besides = []beside{
 	{"tcx beside filters, theirs first", "tcx", false, these(atPriorities), nil},
 	{"clsact beside tcx, ours first", "clsact", true, these(ends), []string{"head", "tail"}},
 	{"clsact beside tcx, theirs first", "clsact", false, these(ends), []string{"head", "tail"}},
-	{"clsact beside filters, ours first", "clsact", true, these(atPriorities), []string{"1", "5", "6", "49152", "65519", "65520"}},
+	{"clsact beside filters, ours first", "clsact", true, these(atPriorities),
+		[]string{"1", "5", "6", "49152", "65519", "65520"}},
 	{"clsact beside filters, theirs first", "clsact", false, these(atPriorities), []string{"1", "5", "6", "49152"}},
 }
 

@@ -98,10 +98,14 @@ var departures = map[string]func(*late) *topology.Interface{
 	"its index and name are another's": func(l *late) *topology.Interface {
 		return l.decoy(l.name, fmt.Sprint("index ", l.Index))
 	},
-	"its index is another's":               func(l *late) *topology.Interface { return l.decoy("other", fmt.Sprint("index ", l.Index)) },
-	"its name is another's":                func(l *late) *topology.Interface { return l.decoy(l.name, "") },
+	"its index is another's": func(l *late) *topology.Interface {
+		return l.decoy("other", fmt.Sprint("index ", l.Index))
+	},
+	"its name is another's": func(l *late) *topology.Interface {
+		return l.decoy(l.name, "")
+	},
 	"it is moved to another namespace":     (*late).leave,
-	"it is moved, and its index another's": func(l *late) *topology.Interface { return l.leaveAndFollow() },
+	"it is moved, and its index another's": (*late).leaveAndFollow,
 }
 
 // leaveAndFollow moves the interface away, and has another come that brings its
@@ -115,7 +119,8 @@ func (l *late) leaveAndFollow() *topology.Interface {
 		link := harness.Must1[netlink.Link](l.t)(elsewhere.Netlink().LinkByName(name))
 		harness.Must(l.t, elsewhere.Netlink().LinkSetNsFd(link, int(l.n.Server.Namespace())))
 	}
-	ipBatch(l.t, l.n.Server.Host, fmt.Sprintf("link set far up\nlink set %[1]s up\naddress add 10.77.0.1/24 dev %[1]s\n", l.name))
+	ipBatch(l.t, l.n.Server.Host,
+		fmt.Sprintf("link set far up\nlink set %[1]s up\naddress add 10.77.0.1/24 dev %[1]s\n", l.name))
 	follower := harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface(l.name))
 	if follower.Index != l.Index {
 		l.t.Fatalf("%s has index %d, not %d", l.name, follower.Index, l.Index)

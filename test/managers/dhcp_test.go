@@ -34,10 +34,12 @@ UseHostname=no
 // lease runs a DHCP server on eth1's router, which has one address to give.
 func lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *harness.Program {
 	t.Helper()
-	c := n.Replication.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
-		"--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping", "--dhcp-authoritative",
-		"--interface="+n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
-		"--dhcp-range=10.2.0.0,static,255.255.255.0,2m", "--dhcp-host="+n.Server.Eth1.MAC.String()+","+address.String())
+	leases := filepath.Join(t.TempDir(), "leases")
+	c := n.Replication.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
+		"--interface="+n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile="+leases,
+		"--dhcp-range=10.2.0.0,static,255.255.255.0,2m",
+		"--dhcp-host="+n.Server.Eth1.MAC.String()+","+address.String())
 	server := harness.StartProgram(t, c, unix.SIGTERM)
 	server.WaitLog(1, "DHCP, static leases only")
 	return server
@@ -75,7 +77,8 @@ func TestDHCP(t *testing.T) {
 	d.run("networkctl", "reconfigure", "eth1")
 	took := p.AwaitOwn(leased[1], true, harness.AwaitAddress(t, n.Server.Eth1, leased[1], true))
 	gone := p.AwaitOwn(leased[0], false, harness.AwaitAddress(t, n.Server.Eth1, leased[0], false))
-	t.Logf("another address: known after %s, the old one forgotten after %s", took.Round(time.Millisecond), gone.Round(time.Millisecond))
+	t.Logf("another address: known after %s, the old one forgotten after %s",
+		took.Round(time.Millisecond), gone.Round(time.Millisecond))
 	if took > harness.Patient(backWithin) || gone > harness.Patient(backWithin) {
 		t.Error("that is too late")
 	}

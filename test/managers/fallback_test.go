@@ -18,6 +18,10 @@ func TestFallbackTaken(t *testing.T) {
 	networkd := startNetworkd(t, n, eth1File(n))
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
+	reconfigure := func() {
+		networkd.run("networkctl", "reconfigure", "eth0")
+		networkd.waitConfigured()
+	}
 	shell := func(commands string) func() {
 		return func() { harness.Shell(t, n.Server.Host, commands) }
 	}
@@ -27,7 +31,7 @@ func TestFallbackTaken(t *testing.T) {
 		taken bool // for sure
 	}{
 		{"networkd is restarted", networkd.restart, false},
-		{"networkd configures eth0 anew", func() { networkd.run("networkctl", "reconfigure", "eth0"); networkd.waitConfigured() }, false},
+		{"networkd configures eth0 anew", reconfigure, false},
 		{"the routes are flushed", shell("ip route flush proto 114; ip -6 route flush proto 114"), true},
 		{"the device is deleted", shell("ip link del replypath0"), true},
 	} {

@@ -355,7 +355,8 @@ func TestSizeOfSenderThatHeedsNone(t *testing.T) {
 				}
 				eth0, eth1 := wires.Left(topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
 				if len(eth0) != clients || len(eth1) != clients {
-					t.Errorf("of %d answers too large %d left by eth0, of as many that fit %d by eth1", clients, len(eth0), len(eth1))
+					t.Errorf("of %d answers too large %d left by eth0, of as many that fit %d by eth1",
+						clients, len(eth0), len(eth1))
 				}
 				if counted := tooLarge(p) - before; counted != clients {
 					t.Errorf("%v packets were counted as too large", counted)
