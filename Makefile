@@ -1,6 +1,6 @@
 # `make help` lists the targets. Building and the demo need Go alone; tests, lint and generated code need the Debian
-# packages of test/packages.txt, and test-kernels those of test/kernels/packages.txt; they are installed where they are
-# missing.
+# packages of test/packages.txt, test-kernels and bench also those of packages.txt in test/kernels and test/bench; they
+# are installed where they are missing.
 
 GO      ?= go
 PREFIX  ?= /usr/local

@@ -29,9 +29,15 @@ func newProgress(file *os.File, p *plan) *progress {
 
 // show says what is going to be measured.
 func (p *progress) show(round, index int, s slot) {
-	if p.file != nil {
-		fmt.Fprintf(p.file, "\r\x1b[K%s", p.line(round, index, s))
+	if p.file == nil {
+		return
 	}
+	text := p.line(round, index, s)
+	// A line that wraps cannot be taken back.
+	if size, err := unix.IoctlGetWinsize(int(p.file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		text = text[:min(len(text), int(size.Col)-1)]
+	}
+	fmt.Fprintf(p.file, "\r\x1b[K%s", text)
 }
 
 // done removes the bar.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -56,11 +57,11 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 		return nil, err
 	}
 	d := &Daemon{host: host, dir: dir, ended: make(chan struct{})}
-	config := filepath.Join(dir, "replypath.yaml")
-	if err := os.WriteFile(config, []byte(configuration(options)), 0o600); err != nil {
+	file := filepath.Join(dir, "replypath.yaml")
+	if err := os.WriteFile(file, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	args = append([]string{harness.Binary(), "--pin-dir", pinDir, "run", "--config", config}, args...)
+	args = append([]string{harness.Binary(), "--pin-dir", pinDir, "run", "--config", file}, args...)
 	if options.CPUs != "" {
 		args = append([]string{"taskset", "-c", options.CPUs}, args...)
 	}
@@ -71,13 +72,14 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	return d, nil
 }
 
-// configuration makes room for flows in the table of connections and in that of
-// datagrams, which has half as much.
+// configuration makes room for flows where the defaults have none. The table of
+// datagrams is half as large as that of connections.
 func configuration(options Options) string {
-	if options.Flows == 0 {
+	entries := 2 * options.Flows
+	if entries <= int(config.Default().MaxEntries) {
 		return ""
 	}
-	return fmt.Sprintf("flow_table: {max_entries: %d}\n", 2*options.Flows)
+	return fmt.Sprintf("flow_table: {max_entries: %d}\n", entries)
 }
 
 func (d *Daemon) start(ctx context.Context) error {

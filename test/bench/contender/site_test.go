@@ -42,8 +42,11 @@ func TestConfiguration(t *testing.T) {
 	if text := configuration(Options{}); text != "" {
 		t.Errorf("the defaults are %q", text)
 	}
-	if text := configuration(Options{Flows: 1000}); !strings.Contains(text, "max_entries: 2000") {
-		t.Errorf("for 1000 datagrams: %q", text)
+	if text := configuration(Options{Flows: 10_000}); text != "" {
+		t.Errorf("for 10,000 flows, which the defaults have room for: %q", text)
+	}
+	if text := configuration(Options{Flows: 1_000_000}); !strings.Contains(text, "max_entries: 2000000") {
+		t.Errorf("for 1,000,000 flows: %q", text)
 	}
 }
 

@@ -53,12 +53,12 @@ func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, err
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		return &site{server: server, site: s, dir: dir, keep: keep}, nil
+		return &pages{server: server, site: s, dir: dir, keep: keep}, nil
 	}
 }
 
-// site is nginx at work, asked by wrk.
-type site struct {
+// pages is nginx at work, asked by wrk.
+type pages struct {
 	*server
 	site *contender.Site
 	dir  string
@@ -68,18 +68,18 @@ type site struct {
 var requestsPerSecond = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
 
 // Run returns the requests that were answered in a second.
-func (s *site) Run(ctx context.Context, d time.Duration) (float64, error) {
+func (p *pages) Run(ctx context.Context, d time.Duration) (float64, error) {
 	args := []string{"--threads", "1", "--connections", "64", "--duration", wholeSeconds(d)}
-	if !s.keep {
+	if !p.keep {
 		args = append(args, "--header", "Connection: close")
 	}
-	program := onCPU(ctx, s.site.Client, CPU(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
+	program := onCPU(ctx, p.site.Client, CPU(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
 	text, err := outputOf(program)
 	if err != nil {
 		return 0, err
 	}
 	// What wrk counts as errors of reading are the ends of connections that were not kept.
-	if s.keep && strings.Contains(text, "Socket errors") || strings.Contains(text, "Non-2xx") {
+	if p.keep && strings.Contains(text, "Socket errors") || strings.Contains(text, "Non-2xx") {
 		return 0, fmt.Errorf("wrk met errors: %s", text)
 	}
 	match := requestsPerSecond.FindStringSubmatch(text)
@@ -90,4 +90,4 @@ func (s *site) Run(ctx context.Context, d time.Duration) (float64, error) {
 }
 
 // Close ends nginx.
-func (s *site) Close() error { return errors.Join(s.server.Close(), os.RemoveAll(s.dir)) }
+func (p *pages) Close() error { return errors.Join(p.server.Close(), os.RemoveAll(p.dir)) }

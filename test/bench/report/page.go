@@ -17,6 +17,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number": number, "ratio": ratio, "percent": percent, "method": (*Method).describe,
 	"ratioOrDash":  func(v *float64) string { return orDash(ratio, v) },
 	"numberOrDash": func(v *float64) string { return orDash(number, v) },
+	"capital":      func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	"oneDigit":     func(v float64) string { return fmt.Sprintf("%.1f", v) },
 }).Parse(pageText))
 
