@@ -71,6 +71,7 @@ func (d *Daemon) await(state string) {
 		case <-d.ended:
 			d.t.Fatalf("replypath run ended before %s: %v\n%s", state, d.err, d.Log)
 		case <-ctx.Done():
+			d.end(unix.SIGQUIT) // which has it tell where it hangs
 			d.t.Fatalf("no %s within %s:\n%s", state, AnswerTime, d.Log)
 		}
 	}
