@@ -33,7 +33,7 @@ stty -F /dev/ttyS1 raw -echo
 exec 3>/dev/ttyS1
 
 mkdir -p /run/netns
-export REPLYPATH_BINARY=/src/bin/replypath REPLYPATH_TEST_ALL_DEVICES=1 REPLYPATH_TEST_PATIENCE=6
+export REPLYPATH_BINARY=/src/bin/replypath REPLYPATH_TEST_ALL_DEVICES=1 REPLYPATH_TEST_PATIENCE=10
 export REPLYPATH_FUZZ_PACKETS=20000
 while IFS='	' read -r name directory seconds command; do
   echo "@start $name" >&3
