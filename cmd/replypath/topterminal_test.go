@@ -42,6 +42,10 @@ func inTerminal(t *testing.T, environment []string, args ...string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What package pty did made it block, and reading then outlives Close.
+	if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
+		t.Fatal(err)
+	}
 	executable, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +112,7 @@ func (t *terminal) settings() unix.Termios {
 
 func (t *terminal) resize(columns, rows uint16) {
 	t.Helper()
-	if err := pty.Setsize(t.master, &pty.Winsize{Cols: columns, Rows: rows}); err != nil {
+	if err := pty.Setsize(t.slave, &pty.Winsize{Cols: columns, Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -130,7 +134,7 @@ func (t *terminal) signal(s syscall.Signal) {
 // await waits until something holds.
 func (t *terminal) await(what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain: %s", what)
@@ -156,19 +160,22 @@ func (t *terminal) awaitKeys(n int) {
 	}
 }
 
+// awaitExit waits for the end and returns the exit code.
+func (t *terminal) awaitExit() int {
+	t.Helper()
+	select {
+	case <-t.ended:
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+	return t.command.ProcessState.ExitCode()
+}
+
 // awaitEnd waits for the end with an exit code, after which the terminal has to
 // be as before.
 func (t *terminal) awaitEnd(code int) {
 	t.Helper()
-	t.await("the end", func() bool {
-		select {
-		case <-t.ended:
-			return true
-		default:
-			return false
-		}
-	})
-	if got := t.command.ProcessState.ExitCode(); got != code {
+	if got := t.awaitExit(); got != code {
 		t.Errorf("exit code %d, not %d", got, code)
 	}
 	t.checkRestored(1)
@@ -247,6 +254,18 @@ func TestTopStops(t *testing.T) {
 	}
 }
 
+// Of a terminal that goes away either SIGHUP or the error is seen first.
+func TestTopHangsUp(t *testing.T) {
+	term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
+	term.awaitKeys(1)
+	if err := term.master.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code := term.awaitExit(); code != exitDone && code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestTopResizes(t *testing.T) {
 	term := inTerminal(t, nil, "top", "--pin-dir", "watched", "--interval", "1h")
 	term.awaitKeys(1)
@@ -279,7 +298,7 @@ func TestTopCodes(t *testing.T) {
 				term.awaitEnd(exitDone)
 			} else {
 				term.awaitText("12:30:03", 1)
-				<-term.ended
+				term.awaitExit()
 			}
 			text := term.text()
 			if got := strings.Contains(text, "\x1b"); got != test.screen {
