@@ -1,0 +1,109 @@
+package fuzz
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/model"
+	"replypath/bpf/internal/rig"
+)
+
+const foreignTCIndex = 0x4321
+
+func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, after model.Frame, err error) {
+	verdict, length, probed, err := x.exec(k, f, cut, mark)
+	if errors.Is(err, unix.EINVAL) {
+		return "", after, nil // the kernel does not run programs on everything
+	}
+	if err != nil {
+		return "", after, err
+	}
+	x.Packets++
+	x.lastPairs = nil
+	events, err := x.d.EventCounts()
+	if err != nil {
+		return "", after, err
+	}
+	x.m.Witness = x.witness(events)
+	if cut != 0 {
+		f.Bytes = f.Bytes[:cut]
+	}
+	var want model.Verdict
+	if k == inbound {
+		want = x.m.Ingress(f)
+	} else {
+		want = x.m.Egress(f)
+	}
+	wantBytes := f.Bytes
+	if want.Bytes != nil {
+		wantBytes = want.Bytes
+	}
+	switch got := x.buffer[:length]; {
+	case (verdict == 7) != (want.Redirect != 0) || verdict != 7 && verdict != -1:
+		what = fmt.Sprintf("verdict %d, the model redirects to %d", verdict, want.Redirect)
+	case !bytes.Equal(got, wantBytes):
+		what = fmt.Sprintf("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
+	case verdict == 7 && want.Inward:
+	case verdict == 7 && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
+		what = fmt.Sprintf("mark %#x after %#x", probed.TCIndex, x.tcIndex)
+	}
+	after = f
+	after.Bytes = bytes.Clone(wantBytes)
+	switch {
+	case want.Redirect == 0:
+		after.Ifindex = 0
+	case want.Inward:
+		after = model.Frame{Ifindex: want.Redirect, Bytes: after.Bytes}
+	default:
+		after.Ifindex, after.Arriving = want.Redirect, true
+		x.tcIndex = probed.TCIndex
+	}
+	if after.Ifindex != 0 {
+		x.land(&after, f.NoHeader)
+	}
+	x.settleMarks()
+	if what == "" {
+		what = x.compareEvents(events)
+	}
+	return what, after, nil
+}
+
+func (x *run) exec(k kind, f model.Frame, cut int, mark uint16) (verdict int32, length int, probed rig.Probed, err error) {
+	names := [2][2]string{
+		{bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress},
+		{bpf.DatapathProgReplypathIngressL3, bpf.DatapathProgReplypathEgressL3},
+	}
+	bare := 0
+	if f.NoHeader {
+		bare = 1
+	}
+	program := x.d.Probes[names[bare][k]]
+	if mark == 0 {
+		mark = foreignTCIndex
+	}
+	x.context = rig.Context{Ifindex: f.Ifindex, GSOSize: f.GSOSize, GSOSegs: f.GSOSegs, WireLen: f.WireLen}
+	probe := rig.Probe{TCIndex: mark, VLAN: f.Tag, Length: uint32(cut)}
+	if host := uint32(unix.PACKET_HOST); f.NoHeader {
+		probe.PktType = &host // the test run sees MAC addresses in the IP header
+	}
+	probe.Set(&x.context)
+	opts := &ebpf.RunOptions{
+		Data:       f.Bytes,
+		DataOut:    x.buffer,
+		Context:    contextBytes(&x.context),
+		ContextOut: contextBytes(&x.context),
+	}
+	result, err := program.Run(opts)
+	return int32(result), len(opts.DataOut), rig.ReadProbed(&x.context), err
+}
+
+func contextBytes(c *rig.Context) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
+}
