@@ -89,10 +89,12 @@ func (t *topCommand) addFlags(c *cobra.Command) {
 		return flows.Order(word), err
 	}
 	flags := c.Flags()
-	flags.Var(newParsed(&t.interval, "time", t.interval.String(), topInterval), "interval", "time from one look to the next")
+	flags.Var(newParsed(&t.interval, "time", t.interval.String(), topInterval), "interval",
+		"time from one look to the next")
 	flags.Var(newParsed(&t.count, "number", "", positive), "count", "end after so many looks")
 	flags.Var(newParsed(&t.limit, "number", fmt.Sprint(t.limit), positive), "limit", "no more flows than so many")
-	flags.Var(newParsed(&t.order, "column", string(t.order), order), "sort", "what flows are chosen and sorted by: rate, corrected or age")
+	flags.Var(newParsed(&t.order, "column", string(t.order), order), "sort",
+		"what flows are chosen and sorted by: rate, corrected or age")
 	complete(c, "sort", func() []string { return orders })
 	t.output = addOutput(c)
 }

@@ -63,8 +63,10 @@ func fakeLook() *top.Look {
 		Time: time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC), Seconds: 1, Mode: "enforce",
 		Daemon: loader.DaemonStatus{Running: true, PID: new(4711), Version: new("1.2.3")},
 		Interfaces: []top.Interface{
-			{Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", From: corrected, Asymmetry: none},
-			{Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", To: corrected, Asymmetry: some},
+			{Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce",
+				From: corrected, Asymmetry: none},
+			{Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce",
+				To: corrected, Asymmetry: some},
 			{Name: "eth2", Index: 4, Mode: "observe", Asymmetry: none},
 		},
 		Total: top.Total{Corrected: corrected, Asymmetry: some},

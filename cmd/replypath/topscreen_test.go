@@ -75,7 +75,8 @@ func (s *shownTop) do(err error) {
 // What is shown before there is anything to compare with has no rates.
 func TestTopFirstLook(t *testing.T) {
 	s := showTop(t, 140, 30)
-	s.want("eth1       yes  tcx                -           -", "established              1      262144", "q quit  s sort (rate)  p pause")
+	s.want("eth1       yes  tcx                -           -", "established              1      262144",
+		"q quit  s sort (rate)  p pause")
 	for _, line := range s.lines() {
 		if strings.Contains(line, "rates over") || strings.Contains(line, "1234.5") {
 			t.Errorf("a rate since never: %s", line)
@@ -166,7 +167,8 @@ func TestTopColour(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for number, want := range map[float64]string{
-		0: "0.0", 0.04: "0.0", 99999.94: "99999.9", 99999.96: "100.0k", 99999960: "100.0M", 12e12: "12000.0G", 1e18: "1000000.0T",
+		0: "0.0", 0.04: "0.0", 99999.94: "99999.9", 99999.96: "100.0k", 99999960: "100.0M",
+		12e12: "12000.0G", 1e18: "1000000.0T",
 	} {
 		if got := short(number); got != want {
 			t.Errorf("%v is shown as %s, not %s", number, got, want)

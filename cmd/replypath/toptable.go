@@ -81,8 +81,8 @@ func (t *topTable) interfaces() []topLine {
 	}
 	rows = append(rows, slices.Concat([]string{"total", "", ""},
 		t.volume(&t.Total.Corrected), []string{wide(""), wide("")}, t.asymmetry(&t.Total.Asymmetry)))
-	return topLines([]string{"INTERFACE", "UP", "ATTACHED", wide("TO PKT/S"), wide("BYTE/S"), wide("FROM PKT/S"), wide("BYTE/S"),
-		wide("ASYM PKT/S"), "UNCORRECTED PKT/S"}, rows, styles)
+	return topLines([]string{"INTERFACE", "UP", "ATTACHED", wide("TO PKT/S"), wide("BYTE/S"),
+		wide("FROM PKT/S"), wide("BYTE/S"), wide("ASYM PKT/S"), "UNCORRECTED PKT/S"}, rows, styles)
 }
 
 func topStyleOf(i *top.Interface) topStyle {

@@ -14,7 +14,7 @@ import (
 // they leave.
 type Look struct {
 	Time       time.Time           `json:"time"`
-	Seconds    float64             `json:"seconds"` // since the look before, which rates are over; 0: there was none, and rates are 0
+	Seconds    float64             `json:"seconds"` // since the look before; 0: there was none, and rates are 0
 	Mode       string              `json:"mode"`    // "enforce" or "observe"
 	Daemon     loader.DaemonStatus `json:"daemon"`
 	Interfaces []Interface         `json:"interfaces"` // those that are managed, by index
@@ -56,8 +56,9 @@ type Volume struct {
 // Asymmetry is what the kernel would have sent another way than its flow came, by
 // the flow's interface. All reasons that there are have an entry.
 type Asymmetry struct {
-	Packets     float64            `json:"asymmetric_packets_per_second"`
-	Uncorrected map[string]float64 `json:"uncorrected_packets_per_second"` // packets that went as routed all the same, by reason
+	Packets float64 `json:"asymmetric_packets_per_second"`
+	// Uncorrected are those that went as routed all the same, by reason.
+	Uncorrected map[string]float64 `json:"uncorrected_packets_per_second"`
 }
 
 // Table is how full a flow table is.

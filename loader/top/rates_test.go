@@ -40,7 +40,9 @@ func asymmetry(packets, mtu float64) Asymmetry {
 }
 
 func TestRates(t *testing.T) {
-	before := &loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50)}}
+	before := &loader.Traffic{Pairs: []loader.PairCounters{
+		pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50),
+	}}
 	mtu := loader.UncorrectedCounter{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
 	before.Uncorrected = []loader.UncorrectedCounter{mtu}
 	mtu.Packets = 14

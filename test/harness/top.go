@@ -17,14 +17,8 @@ type Look struct {
 	Seconds    float64
 	Mode       string
 	Daemon     struct{ Running bool }
-	Interfaces []struct {
-		Name         string
-		Up, Attached bool
-		To           Volume `json:"corrected_to"`
-		From         Volume `json:"corrected_from"`
-		Asymmetry
-	}
-	Total struct {
+	Interfaces []LookedAt
+	Total      struct {
 		Corrected Volume
 		Asymmetry
 	}
@@ -36,6 +30,15 @@ type Look struct {
 		Flow
 		Rate float64 `json:"corrected_packets_per_second"`
 	}
+}
+
+// LookedAt is an interface in a look.
+type LookedAt struct {
+	Name         string
+	Up, Attached bool
+	To           Volume `json:"corrected_to"`
+	From         Volume `json:"corrected_from"`
+	Asymmetry
 }
 
 // Volume is what passes in a second.

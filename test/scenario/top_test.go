@@ -64,16 +64,23 @@ type figure struct {
 }
 
 // of returns the rate of an interface.
-func of(name string, rate func(to, from harness.Volume, a harness.Asymmetry) float64) func(*harness.Look) float64 {
+func of(name string, rate func(*harness.LookedAt) float64) func(*harness.Look) float64 {
 	return func(l *harness.Look) float64 {
-		for _, i := range l.Interfaces {
-			if i.Name == name {
-				return rate(i.To, i.From, i.Asymmetry)
+		for i := range l.Interfaces {
+			if l.Interfaces[i].Name == name {
+				return rate(&l.Interfaces[i])
 			}
 		}
 		return math.NaN()
 	}
 }
+
+func toPackets(i *harness.LookedAt) float64   { return i.To.Packets }
+func toBytes(i *harness.LookedAt) float64     { return i.To.Bytes }
+func fromPackets(i *harness.LookedAt) float64 { return i.From.Packets }
+func fromBytes(i *harness.LookedAt) float64   { return i.From.Bytes }
+func asymmetric(i *harness.LookedAt) float64  { return i.Packets }
+func observed(i *harness.LookedAt) float64    { return i.Uncorrected["observe"] }
 
 // wantFigures waits until the rates of all looks come to what was captured, and
 // wants them to stay there.
@@ -125,14 +132,14 @@ func TestTop(t *testing.T) {
 func ratesOf(eth0, eth1 []*topology.Frame) []figure {
 	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), harness.Bytes(eth1)
 	return []figure{
-		{"packets to eth1", of("eth1", func(to, _ harness.Volume, _ harness.Asymmetry) float64 { return to.Packets }), moved},
-		{"bytes to eth1", of("eth1", func(to, _ harness.Volume, _ harness.Asymmetry) float64 { return to.Bytes }), bytes},
-		{"packets from eth0", of("eth0", func(_, from harness.Volume, _ harness.Asymmetry) float64 { return from.Packets }), moved},
-		{"bytes from eth0", of("eth0", func(_, from harness.Volume, _ harness.Asymmetry) float64 { return from.Bytes }), bytes},
-		{"packets to eth0", of("eth0", func(to, _ harness.Volume, _ harness.Asymmetry) float64 { return to.Packets }), 0},
-		{"packets from eth1", of("eth1", func(_, from harness.Volume, _ harness.Asymmetry) float64 { return from.Packets }), 0},
-		{"asymmetric packets of eth1", of("eth1", func(_, _ harness.Volume, a harness.Asymmetry) float64 { return a.Packets }), left + moved},
-		{"uncorrected packets of eth1", of("eth1", func(_, _ harness.Volume, a harness.Asymmetry) float64 { return a.Uncorrected["observe"] }), left},
+		{"packets to eth1", of("eth1", toPackets), moved},
+		{"bytes to eth1", of("eth1", toBytes), bytes},
+		{"packets from eth0", of("eth0", fromPackets), moved},
+		{"bytes from eth0", of("eth0", fromBytes), bytes},
+		{"packets to eth0", of("eth0", toPackets), 0},
+		{"packets from eth1", of("eth1", fromPackets), 0},
+		{"asymmetric packets of eth1", of("eth1", asymmetric), left + moved},
+		{"uncorrected packets of eth1", of("eth1", observed), left},
 		{"packets in all", func(l *harness.Look) float64 { return l.Total.Corrected.Packets }, moved},
 		{"bytes in all", func(l *harness.Look) float64 { return l.Total.Corrected.Bytes }, bytes},
 		{"asymmetric packets in all", func(l *harness.Look) float64 { return l.Total.Packets }, left + moved},
@@ -144,7 +151,8 @@ func checkLooks(t *testing.T, looks []harness.Look, mode string) {
 	t.Helper()
 	for i := range looks {
 		l := &looks[i]
-		if l.Mode != mode || l.Daemon.Running || len(l.Interfaces) != 2 || !l.Interfaces[0].Attached || !l.Interfaces[1].Attached {
+		if l.Mode != mode || l.Daemon.Running || len(l.Interfaces) != 2 ||
+			!l.Interfaces[0].Attached || !l.Interfaces[1].Attached {
 			t.Errorf("a look: %+v", l)
 		}
 		if i == 0 {
