@@ -15,8 +15,11 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
+// what the tc_index of packets holds that do not come from the datapath.
 const foreignTCIndex = 0x4321
 
+// both runs one packet on both sides and compares what became of it. Where it is
+// redirected, after is how it arrives; else its interface is 0.
 func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, after model.Frame, err error) {
 	verdict, length, probed, err := x.exec(k, f, cut, mark)
 	if errors.Is(err, unix.EINVAL) {
@@ -75,6 +78,7 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, af
 	return what, after, nil
 }
 
+// exec runs the datapath's program.
 func (x *run) exec(k kind, f model.Frame, cut int, mark uint16) (verdict int32, length int, probed rig.Probed, err error) {
 	names := [2][2]string{
 		{bpf.DatapathProgReplypathIngress, bpf.DatapathProgReplypathEgress},

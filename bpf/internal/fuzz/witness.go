@@ -7,6 +7,7 @@ import (
 	"replypath/bpf/internal/model"
 )
 
+// witness lets the model look at what the datapath did.
 func (x *run) witness(events map[bpf.DatapathEvent]uint64) model.Witness {
 	return model.Witness{
 		Rose: func(e model.Event) bool { return events[e]-x.events[e] > x.m.Events[e] },
@@ -33,6 +34,7 @@ func (x *run) marked(t model.Tuple) (bool, error) {
 	return x.d.Marked(digest, x.period^digest)
 }
 
+// settleMarks: of two tuples with one place, the last is remembered.
 func (x *run) settleMarks() {
 	for t := range x.m.Marks {
 		x.tuples[t] = true
