@@ -2,10 +2,11 @@ package harness
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -212,17 +213,28 @@ func (m *Machine) Boot() {
 	})
 }
 
+// bootTime is enough for a boot, on a busy machine.
+var bootTime = 4 * AnswerTime
+
 // WaitBooted returns when all jobs of the boot are done.
 func (m *Machine) WaitBooted() {
 	m.t.Helper()
-	Eventually(m.t, "the machine has booted", func() error {
-		output, err := m.Command(m.t.Context(), "systemctl", "is-system-running").CombinedOutput()
-		// Degraded is one with units that failed.
-		if state := strings.TrimSpace(string(output)); state != "running" && state != "degraded" {
-			return fmt.Errorf("%s: %w", state, err)
+	state := func(args ...string) string {
+		args = append([]string{"systemctl", "is-system-running"}, args...)
+		// Its exit code tells no more than what it says.
+		output, _ := m.Command(Within(m.t, bootTime), args...).CombinedOutput()
+		return strings.TrimSpace(string(output))
+	}
+	Eventually(m.t, "systemd answers", func() error {
+		if got := state(); !slices.Contains([]string{"initializing", "starting", "running", "degraded"}, got) {
+			return errors.New(got)
 		}
 		return nil
 	})
+	// Degraded is one with units that failed.
+	if got := state("--wait"); got != "running" && got != "degraded" {
+		m.t.Fatalf("the machine has not booted: %s\n%s", got, m.Run("systemctl", "list-jobs"))
+	}
 }
 
 // PowerOff ends the machine as a power cut does: nothing is told. What a new kernel
