@@ -32,7 +32,7 @@ const (
 	// probeEvery is how often the one gateway is asked whether it is there. The
 	// kernel is content with a TCP connection that makes progress, which one may
 	// whose replies go elsewhere.
-	probeEvery = 10 * time.Second
+	probeEvery = 5 * time.Second
 	// heldFor is how long the programs believe that an entry is held, and tellEvery
 	// how often they are told: a process that is killed in between must not keep the
 	// host from a gateway that has come back.

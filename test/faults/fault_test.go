@@ -56,7 +56,8 @@ func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *be
 }
 
 // quicken has the kernel notice a silent neighbour within a second instead of a
-// minute. What it does is the same.
+// minute, and ask again sooner where a question was lost: a router whose end of the
+// cable comes up answers a little later. What it does is the same.
 func (b *bed) quicken(table string) {
 	b.Helper()
 	patience := int(harness.AnswerTime / (10 * time.Second)) // 1, but on slow machines

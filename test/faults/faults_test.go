@@ -114,6 +114,33 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 	})
 }
 
+// TestSilenceUnderTraffic has the gateway fall silent while a connection on eth1 goes on,
+// whose progress makes the kernel believe in the gateway: it is found out all the same.
+func TestSilenceUnderTraffic(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.start()
+			c := b.conversation(harness.TCP)
+			b.ask(c)
+			talk := c.Keep(t)
+			began := time.Now()
+			harness.Nft(t, b.net.Production.Host, silence)
+			b.Eventually("the gateway is held", func() error {
+				if state := b.gatewayState(); state != "held" {
+					return errors.New(state)
+				}
+				return nil
+			})
+			t.Logf("held after %s, %d answers, the longest pause %s",
+				time.Since(began).Round(time.Millisecond), talk.Stop(), talk.Pause())
+			if talk.Pause() >= oneRetransmission {
+				t.Errorf("an open connection paused for %s", talk.Pause())
+			}
+		})
+	}
+}
+
 // TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel
 // gives it up then, as it would without replypath: no reply is built for IPv4, while
 // IPv6 passes over the dead router by itself. When it answers again, nothing of the
