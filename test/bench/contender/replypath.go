@@ -25,7 +25,7 @@ const (
 	// pinDir is on the bpf file system of the sandbox. There is one contender at a time.
 	pinDir      = "/sys/fs/bpf/replypath-bench"
 	readySocket = "@replypath-bench" // abstract names are the network namespace's own
-	commandTime = 30 * time.Second
+	commandTime = time.Minute
 )
 
 func replypath(name, about string, way Way, args ...string) *Contender {
