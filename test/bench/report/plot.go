@@ -18,7 +18,10 @@ const (
 	barWidth  = 12 // points
 	rowHeight = 20
 	labelSize = 9
-	margins   = 90 // title and axis
+	// fontReserve keeps labels off the bars where the font that they were laid out
+	// for is missing, and the reader's is wider.
+	fontReserve = "        "
+	margins     = 90 // title and axis
 )
 
 var (
@@ -62,13 +65,13 @@ func (w *Workload) plot(file string) error {
 	names := make([]string, len(w.Contenders))
 	for i, c := range w.Contenders {
 		row := len(w.Contenders) - 1 - i
-		names[row] = c.Name
+		names[row] = c.Name + fontReserve
 		if err := addBar(p, c, float64(row)); err != nil {
 			return err
 		}
 	}
 	p.NominalY(names...)
-	p.Y.Tick.Label.Font.Size, p.Y.Padding = vg.Points(labelSize), vg.Points(labelSize)
+	p.Y.Tick.Label.Font.Size = vg.Points(labelSize)
 	p.X.Max = max(1.02*p.X.Max, 1.05) // room for the caps of the spread
 	return p.Save(plotWidth, vg.Points(margins+rowHeight*float64(len(names))), file)
 }
