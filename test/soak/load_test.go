@@ -146,7 +146,20 @@ func (l *load) visitOnce(from *topology.Host, to string) error {
 			return err
 		}
 	}
-	return nil
+	return end(conn)
+}
+
+// end closes the client's direction and returns when the server has closed its own:
+// what it had still to send would have no way once the interface is gone.
+func end(conn net.Conn) error {
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	rest, err := io.ReadAll(conn)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes more than were asked for", len(rest))
+	}
+	return err
 }
 
 // dial opens a socket. What is under way when the load ends, ends by itself.
