@@ -119,7 +119,8 @@ func TestModelWithSockets(t *testing.T) {
 	}
 }
 
-// unseen are events that need sockets, full tables or IPsec.
+// unseen are events that need sockets, full tables, IPsec or the device of the fallback
+// route.
 var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_IGNORED_IPSEC,
 	bpf.DatapathEventEVENT_IGNORED_SEGMENT,
@@ -135,6 +136,8 @@ var unseen = []bpf.DatapathEvent{
 	bpf.DatapathEventEVENT_READMITTED_ESTABLISHED,
 	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4,
 	bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
+	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4,
+	bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
 	bpf.DatapathEventEVENT_END,
 }
 
