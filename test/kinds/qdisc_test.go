@@ -129,14 +129,14 @@ func number(t *testing.T, expression *regexp.Regexp, text string) int {
 
 // paced is how many bytes a second a server sends where it has set a limit: far
 // less than what an emulated machine can do that has other work.
-const paced = 100_000
+const paced = 50_000
 
 // leastPace is the part of the uncorrected pace that a corrected flow has to keep.
 // Kernels before 5.18 forget at a redirect when TCP wanted a packet to leave. fq then
 // counts itself, and counts headers that TCP does not: 0.956 with two segments of
 // 1448 bytes in a packet. What is late by more than half of the pause to the next
 // packet is not made up for, as happens on an emulated machine that has to wait.
-const leastPace = 0.85
+const leastPace = 0.9
 
 // TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
 // which fq at the interfaces carries out: what is moved keeps the pace of what the
