@@ -26,7 +26,7 @@ func (s *statusTable) summary(w io.Writer) error {
 
 func daemonText(d loader.DaemonStatus) string {
 	if !d.Running {
-		return "not running, replies are corrected all the same"
+		return "not running, what is attached goes on"
 	}
 	text := "running"
 	if d.PID != nil {

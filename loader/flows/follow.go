@@ -15,13 +15,18 @@ type identity struct {
 
 // Follow calls report for every flow that begins, moves or ends, looking at the
 // tables every so often, until the context ends, which is no error. Flows that
-// are there at the start are reported as new.
+// are there at the start are reported as new. Where another datapath takes the place
+// of the present one, its tables are followed; the error matches pins.ErrNone once
+// there is none.
 func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, report func(Flow) error) error {
 	filter.Limit = 0
 	known := make(map[identity]Flow)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
+		if err := t.renew(); err != nil {
+			return err
+		}
 		present, err := t.snapshot(filter)
 		if err != nil {
 			return err

@@ -24,22 +24,33 @@ type Filter struct {
 
 // Table gives access to the flow tables of a pin directory.
 type Table struct {
-	dir  string
-	maps *bpf.DatapathMaps
+	dir     string
+	current *datapath.Current
+	maps    *bpf.DatapathMaps // the current ones
 }
 
 // Open opens the flow tables that are pinned in the directory; the error
 // matches pins.ErrNone where there are none.
 func Open(dir string) (*Table, error) {
-	maps, err := datapath.OpenMaps(dir)
+	current, err := datapath.OpenCurrent(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Table{dir: dir, maps: maps}, nil
+	t := &Table{dir: dir, current: current}
+	if err := t.renew(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// renew goes on with the tables of the datapath that is in place now.
+func (t *Table) renew() (err error) {
+	t.maps, err = t.current.Maps()
+	return err
 }
 
 // Close closes the tables.
-func (t *Table) Close() error { return t.maps.Close() }
+func (t *Table) Close() error { return t.current.Close() }
 
 // stateTable is the table that holds the flows of one state.
 type stateTable struct {

@@ -187,16 +187,28 @@ func fill(t *testing.T, p *harness.Product, i *topology.Interface) error {
 	if err := detachLinks(t, p, i); err != nil {
 		return err
 	}
-	return i.Host.Do(func() error {
+	var links []link.Link
+	leave := func() {
+		for _, l := range links {
+			l.Close()
+		}
+	}
+	err := i.Host.Do(func() error {
 		for _, w := range programs {
 			l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: w.program, Attach: ebpf.AttachTCXIngress})
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { l.Close() })
+			links = append(links, l)
 		}
 		return nil
 	})
+	if err != nil {
+		leave()
+		return err
+	}
+	t.Cleanup(leave)
+	return nil
 }
 
 // TestTakenAndKept has others take the room of our programs: the metrics, the

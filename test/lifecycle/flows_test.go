@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"testing"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestFlowFilters lists and forgets flows by each of the filters, without a
@@ -81,30 +84,63 @@ func TestFlushUnderTraffic(t *testing.T) {
 	}
 }
 
+// followed reads the events of `flows --follow`, until there were so many.
+type followed struct {
+	*topology.Cmd
+	events *bufio.Scanner
+}
+
+func follow(t *testing.T, p *harness.Product, limit int) *followed {
+	t.Helper()
+	c := p.Command(harness.Within(t, harness.AnswerTime), "flows", "--follow", "--limit", strconv.Itoa(limit), "-o", "json")
+	stdout := harness.Must1[io.ReadCloser](t)(c.StdoutPipe())
+	harness.Must(t, c.Start())
+	return &followed{c, bufio.NewScanner(stdout)}
+}
+
+// want awaits the next event, which has to be this one of the conversation.
+func (f *followed) want(t *testing.T, want string, c *harness.Conversation) {
+	t.Helper()
+	var event struct {
+		Event    string
+		PeerPort uint16 `json:"peer_port"`
+	}
+	if !f.events.Scan() {
+		t.Fatalf("no event %s: %v", want, f.events.Err())
+	}
+	harness.Must(t, json.Unmarshal(f.events.Bytes(), &event))
+	if event.Event != want || event.PeerPort != c.Peer.Port() {
+		t.Errorf("got %s, want %s of %s", f.events.Text(), want, c)
+	}
+}
+
 // TestFollow tells which flows begin and end.
 func TestFollow(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	follow := p.Command(harness.Within(t, harness.AnswerTime), "flows", "--follow", "--limit", "2", "-o", "json")
-	stdout := harness.Must1[io.ReadCloser](t)(follow.StdoutPipe())
-	harness.Must(t, follow.Start())
+	f := follow(t, p, 2)
 	c := conversation(t, n, harness.UDP, topology.IPv4)
 	ask(t, c)
-	events := bufio.NewScanner(stdout)
-	for _, want := range []string{"new", "ended"} {
-		var event struct {
-			Event    string
-			PeerPort uint16 `json:"peer_port"`
-		}
-		if !events.Scan() {
-			t.Fatalf("no event %s: %v", want, events.Err())
-		}
-		harness.Must(t, json.Unmarshal(events.Bytes(), &event))
-		if event.Event != want || event.PeerPort != c.Peer.Port() {
-			t.Errorf("got %s, want %s of %s", events.Text(), want, c)
-		}
-		p.Expect(0, "flows", "flush")
-	}
-	harness.Must(t, follow.Wait())
+	f.want(t, "new", c)
+	p.Expect(0, "flows", "flush")
+	f.want(t, "ended", c)
+	harness.Must(t, f.Wait())
+}
+
+// TestFollowGoesOn starts the daemon anew with tables of another size.
+func TestFollowGoesOn(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.Start()
+	f := follow(t, p, 2)
+	before, after := conversation(t, n, harness.UDP, topology.IPv4), conversation(t, n, harness.UDP, topology.IPv4)
+	ask(t, before)
+	f.want(t, "new", before)
+	d.Signal(unix.SIGTERM)
+	d.WaitEnd()
+	p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
+	ask(t, after)
+	f.want(t, "new", after)
+	harness.Must(t, f.Wait())
 }
