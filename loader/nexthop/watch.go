@@ -90,12 +90,19 @@ func watch(ctx context.Context, receiveBuffer int) (<-chan Event, error) {
 		return nil, err
 	}
 	w := &watcher{socket: s, events: make(chan Event, 64)}
-	stop := context.AfterFunc(ctx, s.close)
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		s.close()
+	})
 	go func() {
-		defer close(w.events)
-		defer s.close()
-		defer stop()
+		defer close(w.events) // nothing is open any more
 		w.run(ctx)
+		if stop() {
+			s.close()
+		} else {
+			<-closed
+		}
 	}()
 	return w.events, nil
 }
