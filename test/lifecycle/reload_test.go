@@ -131,6 +131,7 @@ func TestReloadInterfaces(t *testing.T) {
 			conversations = append(conversations, c)
 		}
 	}
+	const all = 4 // lo, eth0, eth1 and replypath0
 	for _, step := range []struct {
 		text    string
 		managed int
@@ -145,7 +146,7 @@ func TestReloadInterfaces(t *testing.T) {
 		config.write(step.text)
 		d.Reload()
 		s := p.Status()
-		if len(s.Interfaces) != step.managed || len(s.Interfaces)+len(s.Unmanaged) != 3 {
+		if len(s.Interfaces) != step.managed || len(s.Interfaces)+len(s.Unmanaged) != all {
 			t.Errorf("after %q: interfaces %+v, unmanaged %+v", step.text, s.Interfaces, s.Unmanaged)
 		}
 		for _, c := range conversations {
