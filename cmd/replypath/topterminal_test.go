@@ -134,12 +134,14 @@ func (t *terminal) signal(s syscall.Signal) {
 // await waits until something holds.
 func (t *terminal) await(what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline, ticker := time.After(patience), time.NewTicker(5*time.Millisecond)
+	defer ticker.Stop()
 	for !holds() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline:
 			t.Fatalf("in vain: %s", what)
+		case <-ticker.C:
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 // steady is work that is done a hundred times a second.
 type steady struct{}
 
-func (steady) Run(_ context.Context, d time.Duration) (float64, error) {
-	time.Sleep(d)
+func (steady) Run(ctx context.Context, d time.Duration) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-ctx.Done()
 	return 100, nil
 }
 
