@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -160,11 +161,22 @@ func (d *detacher) programs() error {
 	for _, link := range links {
 		errs = append(errs, d.program(attach.Interface{Index: link.Attrs().Index, Name: link.Attrs().Name}))
 	}
-	// What is left are pins of interfaces that are gone.
+	return errors.Join(append(errs, d.leftovers())...)
+}
+
+// leftovers removes the pins of interfaces that are gone.
+func (d *detacher) leftovers() error {
+	links, err := dump.Links(d.netlink)
+	if err != nil {
+		return err
+	}
 	pinned, err := d.attacher.Pinned()
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, index := range pinned {
-		errs = append(errs, d.attacher.Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
+		isIt := func(link netlink.Link) bool { return link.Attrs().Index == index }
+		if !slices.ContainsFunc(links, isIt) {
+			errs = append(errs, d.attacher.Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
+		}
 	}
 	return errors.Join(errs...)
 }

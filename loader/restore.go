@@ -29,7 +29,7 @@ func (r *restorer) run() error {
 	for _, record := range r.journal.Interfaces {
 		errs = append(errs, r.detach(record))
 	}
-	return errors.Join(append(errs, r.fallback(), r.source(), r.qdiscs(), r.sysctls())...)
+	return errors.Join(append(errs, r.fallback(), r.leftovers(), r.source(), r.qdiscs(), r.sysctls())...)
 }
 
 // attach puts the earlier programs on an interface, in the place of others where

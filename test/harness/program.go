@@ -75,10 +75,16 @@ func (p *Program) Signal(s syscall.Signal) {
 // a signal.
 func (p *Program) WaitEnd() int {
 	p.t.Helper()
+	return p.WaitEndWithin(AnswerTime)
+}
+
+// WaitEndWithin is WaitEnd for what takes longer by design.
+func (p *Program) WaitEndWithin(d time.Duration) int {
+	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-Within(p.t, AnswerTime).Done():
-		p.t.Fatalf("%s has not ended within %s:\n%s", p.name, AnswerTime, p.Log)
+	case <-Within(p.t, d).Done():
+		p.t.Fatalf("%s has not ended within %s:\n%s", p.name, d, p.Log)
 	}
 	if exit := new(exec.ExitError); p.err != nil && !errors.As(p.err, &exit) {
 		p.t.Fatalf("wait for %s: %v", p.name, p.err)

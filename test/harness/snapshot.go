@@ -113,11 +113,15 @@ func (s Snapshot) addSysctls(root string) error {
 	})
 }
 
-// Pins lists what there is on the bpf file system of the tests.
+// Pins lists what there is on the bpf file system of the tests, of which others may
+// remove something meanwhile.
 func Pins(t testing.TB) []string {
 	t.Helper()
 	var found []string
 	err := filepath.WalkDir(bpfDir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != bpfDir {
+			return nil
+		}
 		if err == nil && path != bpfDir {
 			found = append(found, path)
 		}
