@@ -136,9 +136,8 @@ func TestTakenAgainAndAgain(t *testing.T) {
 		d.WaitLog(i+1, takenOff)
 	}
 	harness.Must(t, detachLinks(t, p, n.Server.Eth1))
-	time.Sleep(3 * backWithin)
-	if lines := d.Log.Lines(takenOff); len(lines) != inARow {
-		t.Errorf("put back %d times, not %d", len(lines), inARow)
+	if d.Log.Wait(harness.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
+		t.Errorf("put back more than %d times in a row", inARow)
 	}
 	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
 		t.Errorf("/healthz: %v", err)
