@@ -122,6 +122,28 @@ func TestForeignDatagram(t *testing.T) {
 	})
 }
 
+// TestForeignAddress: of an address that is not ours one packet is looked at, whatever
+// it is about; ::a.b.c.d says nothing of a.b.c.d.
+func TestForeignAddress(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		forwarded := n
+		forwarded.self = n.stranger
+		b.keepPeriod()
+		b.run(ingress(b.replication, forwarded.in(b.replication, syn)), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+		for _, m := range []message{tcp{flags: "A"}, udp{}, udp{ports: ports{self: 53}}, echo{}} {
+			b.run(ingress(b.replication, forwarded.in(b.replication, m)), nothing)
+		}
+	})
+	t.Run("compatible", func(t *testing.T) {
+		b, v4, v6 := newBed(t, normal), networks[0], networks[1]
+		bytes := [16]byte(make([]byte, 16))
+		copy(bytes[12:], v4.self.AsSlice())
+		v6.self = netip.AddrFrom16(bytes)
+		b.run(ingress(b.replication, v6.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+		b.run(ingress(b.replication, v4.in(b.replication, udp{})), b.admits(v4, udp{}, b.replication))
+	})
+}
+
 func TestAdmitScope(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		frame := n.in(b.replication, m, destination(n.stranger))

@@ -80,22 +80,22 @@ type DatapathExclusion struct {
 }
 
 type DatapathFlow struct {
-	_          structs.HostLayout
-	Tuple      DatapathTuple
-	Seen       uint32
-	State      uint8
-	Overflowed uint8
-	Told       uint16
-	Ifindex    uint32
-	Interface  uint16
-	Gateway    uint16
-	Mac        [6]uint8
-	Flags      uint16
-	Corrected  uint64
-	Created    uint32
-	SndUna     uint32
-	SndNxt     uint32
-	RcvNxt     uint32
+	_         structs.HostLayout
+	Tuple     DatapathTuple
+	Seen      uint32
+	State     uint8
+	Pad       uint8
+	Told      uint16
+	Ifindex   uint32
+	Interface uint16
+	Gateway   uint16
+	Mac       [6]uint8
+	Flags     uint16
+	Corrected uint64
+	Created   uint32
+	SndUna    uint32
+	SndNxt    uint32
+	RcvNxt    uint32
 }
 
 type DatapathFlowFlags uint32
@@ -132,6 +132,11 @@ const (
 	DatapathFollowFOLLOW_PINNED    DatapathFollow = 1
 	DatapathFollowFOLLOW_LATEST    DatapathFollow = 2
 )
+
+type DatapathForeignSet struct {
+	_    structs.HostLayout
+	Mark [4]uint64
+}
 
 type DatapathForgetRequest struct {
 	_      structs.HostLayout
@@ -228,7 +233,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 3
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 4
 )
 
 type DatapathMode uint32
@@ -504,8 +509,10 @@ const (
 	DatapathMapAsked                = "asked"
 	DatapathMapConfiguration        = "configuration"
 	DatapathMapConnectionless       = "connectionless"
+	DatapathMapConnectionlessTags   = "connectionless_tags"
 	DatapathMapDevices              = "devices"
 	DatapathMapEstablished          = "established"
+	DatapathMapEstablishedTags      = "established_tags"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
 	DatapathMapForeign              = "foreign"
@@ -514,6 +521,7 @@ const (
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
 	DatapathMapHalfOpen             = "half_open"
+	DatapathMapHalfOpenTags         = "half_open_tags"
 	DatapathMapHandovers            = "handovers"
 	DatapathMapHeldGateways         = "held_gateways"
 	DatapathMapInterfaces           = "interfaces"
@@ -631,37 +639,40 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Asked          *ebpf.MapSpec `ebpf:"asked"`
-	Configuration  *ebpf.MapSpec `ebpf:"configuration"`
-	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
-	Devices        *ebpf.MapSpec `ebpf:"devices"`
-	Established    *ebpf.MapSpec `ebpf:"established"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	Exclusions     *ebpf.MapSpec `ebpf:"exclusions"`
-	Foreign        *ebpf.MapSpec `ebpf:"foreign"`
-	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
-	GatewayMacs    *ebpf.MapSpec `ebpf:"gateway_macs"`
-	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
-	Grace          *ebpf.MapSpec `ebpf:"grace"`
-	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
-	Handovers      *ebpf.MapSpec `ebpf:"handovers"`
-	HeldGateways   *ebpf.MapSpec `ebpf:"held_gateways"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Managed        *ebpf.MapSpec `ebpf:"managed"`
-	Marks          *ebpf.MapSpec `ebpf:"marks"`
-	ModeByHand     *ebpf.MapSpec `ebpf:"mode_by_hand"`
-	OnLink         *ebpf.MapSpec `ebpf:"on_link"`
-	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
-	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
-	PairSlots      *ebpf.MapSpec `ebpf:"pair_slots"`
-	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
-	RepairWanted   *ebpf.MapSpec `ebpf:"repair_wanted"`
-	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
-	Sender         *ebpf.MapSpec `ebpf:"sender"`
-	SetLocks       *ebpf.MapSpec `ebpf:"set_locks"`
-	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
-	TraceFilter    *ebpf.MapSpec `ebpf:"trace_filter"`
-	TraceSlots     *ebpf.MapSpec `ebpf:"trace_slots"`
+	Asked              *ebpf.MapSpec `ebpf:"asked"`
+	Configuration      *ebpf.MapSpec `ebpf:"configuration"`
+	Connectionless     *ebpf.MapSpec `ebpf:"connectionless"`
+	ConnectionlessTags *ebpf.MapSpec `ebpf:"connectionless_tags"`
+	Devices            *ebpf.MapSpec `ebpf:"devices"`
+	Established        *ebpf.MapSpec `ebpf:"established"`
+	EstablishedTags    *ebpf.MapSpec `ebpf:"established_tags"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
+	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
+	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
+	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
+	Gateways           *ebpf.MapSpec `ebpf:"gateways"`
+	Grace              *ebpf.MapSpec `ebpf:"grace"`
+	HalfOpen           *ebpf.MapSpec `ebpf:"half_open"`
+	HalfOpenTags       *ebpf.MapSpec `ebpf:"half_open_tags"`
+	Handovers          *ebpf.MapSpec `ebpf:"handovers"`
+	HeldGateways       *ebpf.MapSpec `ebpf:"held_gateways"`
+	Interfaces         *ebpf.MapSpec `ebpf:"interfaces"`
+	Managed            *ebpf.MapSpec `ebpf:"managed"`
+	Marks              *ebpf.MapSpec `ebpf:"marks"`
+	ModeByHand         *ebpf.MapSpec `ebpf:"mode_by_hand"`
+	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
+	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
+	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
+	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
+	Pairs              *ebpf.MapSpec `ebpf:"pairs"`
+	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
+	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
+	Sender             *ebpf.MapSpec `ebpf:"sender"`
+	SetLocks           *ebpf.MapSpec `ebpf:"set_locks"`
+	TraceEvents        *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceFilter        *ebpf.MapSpec `ebpf:"trace_filter"`
+	TraceSlots         *ebpf.MapSpec `ebpf:"trace_slots"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -717,37 +728,40 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Asked          *ebpf.Map `ebpf:"asked"`
-	Configuration  *ebpf.Map `ebpf:"configuration"`
-	Connectionless *ebpf.Map `ebpf:"connectionless"`
-	Devices        *ebpf.Map `ebpf:"devices"`
-	Established    *ebpf.Map `ebpf:"established"`
-	Events         *ebpf.Map `ebpf:"events"`
-	Exclusions     *ebpf.Map `ebpf:"exclusions"`
-	Foreign        *ebpf.Map `ebpf:"foreign"`
-	Fragments      *ebpf.Map `ebpf:"fragments"`
-	GatewayMacs    *ebpf.Map `ebpf:"gateway_macs"`
-	Gateways       *ebpf.Map `ebpf:"gateways"`
-	Grace          *ebpf.Map `ebpf:"grace"`
-	HalfOpen       *ebpf.Map `ebpf:"half_open"`
-	Handovers      *ebpf.Map `ebpf:"handovers"`
-	HeldGateways   *ebpf.Map `ebpf:"held_gateways"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Managed        *ebpf.Map `ebpf:"managed"`
-	Marks          *ebpf.Map `ebpf:"marks"`
-	ModeByHand     *ebpf.Map `ebpf:"mode_by_hand"`
-	OnLink         *ebpf.Map `ebpf:"on_link"`
-	Outbound       *ebpf.Map `ebpf:"outbound"`
-	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
-	PairSlots      *ebpf.Map `ebpf:"pair_slots"`
-	Pairs          *ebpf.Map `ebpf:"pairs"`
-	RepairWanted   *ebpf.Map `ebpf:"repair_wanted"`
-	Scratch        *ebpf.Map `ebpf:"scratch"`
-	Sender         *ebpf.Map `ebpf:"sender"`
-	SetLocks       *ebpf.Map `ebpf:"set_locks"`
-	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
-	TraceFilter    *ebpf.Map `ebpf:"trace_filter"`
-	TraceSlots     *ebpf.Map `ebpf:"trace_slots"`
+	Asked              *ebpf.Map `ebpf:"asked"`
+	Configuration      *ebpf.Map `ebpf:"configuration"`
+	Connectionless     *ebpf.Map `ebpf:"connectionless"`
+	ConnectionlessTags *ebpf.Map `ebpf:"connectionless_tags"`
+	Devices            *ebpf.Map `ebpf:"devices"`
+	Established        *ebpf.Map `ebpf:"established"`
+	EstablishedTags    *ebpf.Map `ebpf:"established_tags"`
+	Events             *ebpf.Map `ebpf:"events"`
+	Exclusions         *ebpf.Map `ebpf:"exclusions"`
+	Foreign            *ebpf.Map `ebpf:"foreign"`
+	Fragments          *ebpf.Map `ebpf:"fragments"`
+	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
+	Gateways           *ebpf.Map `ebpf:"gateways"`
+	Grace              *ebpf.Map `ebpf:"grace"`
+	HalfOpen           *ebpf.Map `ebpf:"half_open"`
+	HalfOpenTags       *ebpf.Map `ebpf:"half_open_tags"`
+	Handovers          *ebpf.Map `ebpf:"handovers"`
+	HeldGateways       *ebpf.Map `ebpf:"held_gateways"`
+	Interfaces         *ebpf.Map `ebpf:"interfaces"`
+	Managed            *ebpf.Map `ebpf:"managed"`
+	Marks              *ebpf.Map `ebpf:"marks"`
+	ModeByHand         *ebpf.Map `ebpf:"mode_by_hand"`
+	OnLink             *ebpf.Map `ebpf:"on_link"`
+	Outbound           *ebpf.Map `ebpf:"outbound"`
+	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
+	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
+	Pairs              *ebpf.Map `ebpf:"pairs"`
+	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
+	Scratch            *ebpf.Map `ebpf:"scratch"`
+	Sender             *ebpf.Map `ebpf:"sender"`
+	SetLocks           *ebpf.Map `ebpf:"set_locks"`
+	TraceEvents        *ebpf.Map `ebpf:"trace_events"`
+	TraceFilter        *ebpf.Map `ebpf:"trace_filter"`
+	TraceSlots         *ebpf.Map `ebpf:"trace_slots"`
 }
 
 func (m *DatapathMaps) Close() error {
@@ -755,8 +769,10 @@ func (m *DatapathMaps) Close() error {
 		m.Asked,
 		m.Configuration,
 		m.Connectionless,
+		m.ConnectionlessTags,
 		m.Devices,
 		m.Established,
+		m.EstablishedTags,
 		m.Events,
 		m.Exclusions,
 		m.Foreign,
@@ -765,6 +781,7 @@ func (m *DatapathMaps) Close() error {
 		m.Gateways,
 		m.Grace,
 		m.HalfOpen,
+		m.HalfOpenTags,
 		m.Handovers,
 		m.HeldGateways,
 		m.Interfaces,

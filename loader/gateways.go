@@ -228,7 +228,19 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 	if s := l.served[g.Interface]; s == nil || !s.Up {
 		return nil
 	}
+	if g.isDeleted() {
+		l.neighbourDeleted(g)
+	}
 	return g.resolve(l.netlink)
+}
+
+// isDeleted tells whether somebody deleted the entry of a gateway whose MAC is known.
+func (g *gateway) isDeleted() bool { return g.State == nexthop.StateNone && g.mac != nil }
+
+// neighbourDeleted notes that the entry of a gateway is about to be put back.
+func (l *Loader) neighbourDeleted(g *gateway) {
+	l.countRepair(repairNeighbour)
+	l.log.Info("the gateway's neighbour entry was deleted, put back", "interface", l.nameOf(g.Interface), "gateway", g.Address)
 }
 
 // resolve has the kernel find out the MAC. Where somebody deleted the entry, the
@@ -238,7 +250,7 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 // all the same.
 func (g *gateway) resolve(nl *netlink.Handle) error {
 	switch {
-	case g.State == nexthop.StateNone && g.mac != nil:
+	case g.isDeleted():
 		return nexthop.PutBack(nl, g.Gateway, g.mac)
 	case g.State == nexthop.StateReachable && g.mac != nil:
 		return nexthop.Probe(nl, g.Gateway, g.mac)

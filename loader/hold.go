@@ -81,6 +81,9 @@ func (l *Loader) tendHold(g *gateway) {
 		} else {
 			l.letGo(g)
 		}
+	case g.State == nexthop.StateNone && g.held:
+		l.neighbourDeleted(g)
+		l.hold(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
 		// It is asked, or somebody deleted the entry: both tell nothing.
 	default:

@@ -15,9 +15,10 @@ import (
 
 // Objects of host repairs, as the metrics name them.
 const (
-	repairProgram = "program"
-	repairRoute   = "route"
-	repairSysctl  = "sysctl"
+	repairNeighbour = "neighbour"
+	repairProgram   = "program"
+	repairRoute     = "route"
+	repairSysctl    = "sysctl"
 )
 
 func (l *Loader) countRepair(object string) {

@@ -102,18 +102,20 @@ func New(options Options) (*Loader, error) {
 
 func newLoader(options Options) *Loader {
 	return &Loader{
-		options:    options,
-		config:     options.Config,
-		log:        options.Log,
-		wake:       make(chan struct{}, 1),
-		rollback:   new(rollback),
-		problems:   problems{log: options.Log, standing: make(map[string][]string)},
-		served:     make(map[int]*served),
-		gateways:   make(map[gatewayKey]*gateway),
-		removed:    make(map[int]bool),
-		allowed:    make(map[sysctl]*rate.Limiter),
-		suspicious: true,
-		source:     sourceRepair{due: true},
+		options: options,
+		config:  options.Config,
+		// An earlier process may have ended between a change and its generation.
+		generationWrites: -1,
+		log:              options.Log,
+		wake:             make(chan struct{}, 1),
+		rollback:         new(rollback),
+		problems:         problems{log: options.Log, standing: make(map[string][]string)},
+		served:           make(map[int]*served),
+		gateways:         make(map[gatewayKey]*gateway),
+		removed:          make(map[int]bool),
+		allowed:          make(map[sysctl]*rate.Limiter),
+		suspicious:       true,
+		source:           sourceRepair{due: true},
 
 		fallbackRepairs: newAllowance(),
 	}

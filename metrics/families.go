@@ -57,7 +57,7 @@ var (
 	flows = gauge("flows",
 		"Flows in the table that are not idle.", "table")
 	flowTableCapacity = gauge("flow_table_capacity",
-		"Flows that the table can hold. A full one forgets what has been quiet longest.", "table")
+		"Flows that the table can hold. A full one forgets first what is over or never became a conversation, then what was quiet longest.", "table")
 	flowAdmissions = counter("flow_admissions_total",
 		"Flows that were entered into the table.", "table")
 	flowReadmissions = counter("flow_readmissions_total",
@@ -88,7 +88,7 @@ var (
 	fallbackActive = gauge("fallback_active",
 		"Whether the fallback default route stands in for a missing one.", "family")
 	fallbackDropped = counter("fallback_dropped_packets_total",
-		"Packets of the host's own that followed the fallback default route and ended there.", "family")
+		"Packets that followed the fallback default route and ended there, the host's own and forwarded ones.", "family")
 	hostRepairs = counter("host_repairs_total",
 		"Times that something on the host was put back after others had removed or changed it.", "object")
 

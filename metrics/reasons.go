@@ -10,7 +10,7 @@ var uncorrectedReasons = []Reason{
 	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
 	{"no_next_hop", "no MAC is known to send to"},
 	{"mtu", "the packet is larger than the interface of the flow takes and cannot be cut: the sender is told, once a second, and the rest goes as routed"},
-	{"no_header_room", "one of the two interfaces has frames without an Ethernet header"},
+	{"no_header_room", "no memory for the Ethernet header that the flow's interface needs, before a packet of one without"},
 	{"observe", "the interface of the flow is only observed"},
 	{"bound_device", "the socket is bound to a device, and is not moved off it"},
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
@@ -25,7 +25,7 @@ var unparsedReasons = []Reason{
 }
 
 var ignoredReasons = []Reason{
-	{"not_own", "not addressed to this host"},
+	{"not_own", "not addressed to this host; of an address one packet in a minute or so is counted, and every SYN"},
 	{"source", "the source is no address that could be answered"},
 	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
 	{"excluded", "excluded by the configuration"},
@@ -36,7 +36,7 @@ var ignoredReasons = []Reason{
 	{"answer", "an answer to what this host had sent first"},
 	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
 	{"segment", "a TCP segment without an entry that no connected socket expects"},
-	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted about once a minute for each pair of addresses and ports"},
+	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or so for each pair of addresses and ports"},
 }
 
 var refusedReasons = []Reason{

@@ -81,15 +81,17 @@ __noinline int may_start(struct __sk_buff *skb)
 	struct scratch *from = get_scratch();
 	const struct packet *packet;
 	enum event reason;
+	__u32 generation;
 
 	if (!settings || !from)
 		return ADMIT_NOTHING;
 	packet = &from->packet;
+	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(&packet->tuple, settings);
 	if (reason != EVENT_END) {
 		count_event(reason);
 		if (reason == EVENT_IGNORED_NOT_OWN)
-			mark_foreign(packet->digest);
+			mark_foreign(self_digest(&packet->tuple), generation);
 		return ADMIT_NOTHING;
 	}
 	if (came_by_ipsec(skb)) {
@@ -127,7 +129,7 @@ static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, s
 		return false;
 	if (!old)
 		return insert(table);
-	replace(old, &from->flow);
+	*old = from->flow;
 	if (!(flags & FLOW_STRAY))
 		count_event(EVENT_ADMITTED_HALF_OPEN + table);
 	return true;

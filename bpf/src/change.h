@@ -78,7 +78,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 		flow->flags |= FLOW_NO_SOCKET;
 	note_received(packet, flow);
 	if (previous) {
-		replace(previous, flow);
+		*previous = *flow;
 		count_event(EVENT_ADMITTED_ESTABLISHED);
 	} else if (!insert(TABLE_ESTABLISHED)) {
 		return false;

@@ -35,6 +35,15 @@ static __always_inline __u64 digest(const struct tuple *tuple, __u8 family)
 	return finish_digest(sum);
 }
 
+/* Of its own address alone, in which ::a.b.c.d is not a.b.c.d. */
+static __always_inline __u64 self_digest(const struct tuple *tuple)
+{
+	const __u32 *word = (const __u32 *)tuple->self;
+
+	return finish_digest(word[0] * digest_seed[4] + word[1] * digest_seed[5] +
+			     word[2] * digest_seed[6] + word[3] * digest_seed[7]);
+}
+
 /* Numbers below `count`, from the two halves of the digest. */
 static __always_inline __u32 first_set(__u64 digest, __u32 count)
 {

@@ -66,15 +66,6 @@ static __always_inline bool is_silent(struct flow *flow)
 	return false;
 }
 
-/* Overwrites an entry with another flow; what it says of its set stays. */
-static __always_inline void replace(struct flow *entry, const struct flow *flow)
-{
-	__u8 overflowed = entry->overflowed;
-
-	*entry = *flow;
-	entry->overflowed = overflowed;
-}
-
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {
 	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);

@@ -43,7 +43,7 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && is_next_frame(skb, packet, flow)))
 			return next_segment(packet, flow);
-		if (!flow && likely(is_no_flow(packet)))
+		if (!flow && (is_foreign_address(packet) || likely(is_no_flow(packet))))
 			return;
 	} else if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK)) {
 		return; /* answers a SYN of ours */
@@ -62,10 +62,12 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)))
 		return mark_active(flow);
-	if (!flow && is_foreign(packet->digest))
+	if (!flow && is_foreign_address(packet))
 		return;
 	if (!flow && !packet->echo_request && host_spoke_first(packet))
 		return count_event(EVENT_IGNORED_ANSWER);
+	if (!flow && is_foreign(packet->digest))
+		return;
 	change(skb, packet);
 }
 

@@ -20,7 +20,8 @@
 #define MAX_OWN_ADDRESSES 16384
 #define MAX_PAIRS 16384
 #define MARKS 16384 /* a power of two */
-#define FOREIGN 65536 /* a power of two */
+#define FOREIGN_SETS 32768 /* a power of two */
+#define FOREIGN_WAYS 4
 #define REPAIR_WANTED_BYTES 65536 /* whole pages everywhere */
 #define FRAGMENT_SETS 1024  /* a power of two */
 #define SET_LOCKS 1024  /* a power of two */
@@ -50,6 +51,28 @@ struct {
 	__type(key, __u32);
 	__type(value, struct flow_set);
 } connectionless SEC(".maps");
+
+/* For each set of those tables: see tags.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} half_open_tags SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} established_tags SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} connectionless_tags SEC(".maps");
 
 /* Tuples in which the host spoke first. */
 struct {
@@ -93,14 +116,20 @@ struct {
 } marks SEC(".maps");
 
 /*
- * Tuples of datagrams that are none of ours for a minute (mark.h): what a router
- * forwards. Apart from the marks, which it would overwrite.
+ * What is none of ours for a minute (mark.h): by the digest of an address that a
+ * router forwards to or from, or of a tuple of the host's that starts nothing. Apart
+ * from the marks, which it would overwrite, and with room for tens of thousands.
+ * What was marked last comes first in its set.
  */
+struct foreign_set {
+	__u64 mark[FOREIGN_WAYS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FOREIGN);
+	__uint(max_entries, FOREIGN_SETS);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct foreign_set);
 } foreign SEC(".maps");
 
 /*

@@ -3,10 +3,10 @@
  * Marks of tuples. A TCP tuple is marked when it proved to be no flow (forwarded,
  * or without a socket), so that its segments cost little. Any other is marked
  * when its flow was pushed out of a full table, so that the answer to the last
- * question does not pass for a beginning. Datagrams that are not for us, nor from us,
- * are remembered in a place of their own. A mark lasts for the rest of its period
- * and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz), unless
- * what admission asks changes.
+ * question does not pass for a beginning. Addresses that are not ours, and tuples
+ * by which the host sends what starts nothing, are remembered in a place of their
+ * own. A mark lasts for the rest of its period and the next one, of 1024 ticks each
+ * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes.
  */
 #pragma once
 
@@ -38,12 +38,12 @@ static __always_inline __u64 mark_of(__u64 digest)
 	return digest ^ (__u64)period() << 32 ^ generation();
 }
 
-/* Whether a slot marks the digest, in this period or since the one before. */
-static __always_inline bool is_mark_of(const __u64 *slot, __u64 digest)
+/* Whether it is a mark of the digest, made in this period or the one before. */
+static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation)
 {
-	__u64 when = slot ? *slot ^ digest : 0;
+	__u64 when = mark ^ digest;
 
-	return slot && (__u32)when == generation() && period() - (__u32)(when >> 32) <= 1;
+	return (__u32)when == generation && period() - (__u32)(when >> 32) <= 1;
 }
 
 static __always_inline void mark(__u64 digest)
@@ -58,31 +58,59 @@ static __always_inline void unmark(__u64 digest)
 {
 	__u64 *slot = mark_slot(digest);
 
-	if (is_mark_of(slot, digest))
+	if (slot && is_mark_of(*slot, digest, generation()))
 		*slot = 0;
 }
 
 static __always_inline bool is_marked(__u64 digest)
 {
-	return is_mark_of(mark_slot(digest), digest);
+	const __u64 *slot = mark_slot(digest);
+
+	return slot && is_mark_of(*slot, digest, generation());
 }
 
-static __always_inline __u64 *foreign_slot(__u64 digest)
+static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
 {
-	__u32 index = (digest >> 1) % FOREIGN;
+	__u32 index = (digest >> 1) % FOREIGN_SETS;
 
 	return bpf_map_lookup_elem(&foreign, &index);
 }
 
-static __always_inline void mark_foreign(__u64 digest)
+static __always_inline bool is_foreign_in(const struct foreign_set *set, __u64 digest,
+					  __u32 generation)
 {
-	__u64 *slot = foreign_slot(digest);
-
-	if (slot)
-		*slot = mark_of(digest);
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
+		if (is_mark_of(set->mark[i], digest, generation))
+			return true;
+	return false;
 }
 
 static __always_inline bool is_foreign(__u64 digest)
 {
-	return is_mark_of(foreign_slot(digest), digest);
+	const struct foreign_set *set = get_foreign_set(digest);
+
+	return set && is_foreign_in(set, digest, generation());
+}
+
+/* Whether nothing that is addressed to it, or comes from it, is ours. */
+static __always_inline bool is_foreign_address(const struct packet *packet)
+{
+	return is_foreign(self_digest(&packet->tuple));
+}
+
+/*
+ * The generation is that of before it was found out: what changed meanwhile makes
+ * the mark void. What is marked already is left alone: others read it at this moment.
+ */
+static __always_inline void mark_foreign(__u64 digest, __u32 generation)
+{
+	struct foreign_set *set = get_foreign_set(digest);
+
+	if (!set || is_foreign_in(set, digest, generation))
+		return;
+#pragma clang loop unroll(full)
+	for (__u32 i = FOREIGN_WAYS - 1; i > 0; i--)
+		set->mark[i] = set->mark[i - 1];
+	set->mark[0] = digest ^ (__u64)period() << 32 ^ generation;
 }

@@ -52,15 +52,19 @@ static __always_inline bool host_spoke_first(const struct packet *packet)
 }
 
 /*
- * Not noted is what no answer to could start a flow anyway: else who may ask an
- * excluded port could fill the table with our answers.
+ * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a
+ * flow anyway. Else who may ask an excluded port could fill the table with our answers.
  */
-static __always_inline bool is_worth_noting(const struct packet *packet)
+static __always_inline enum event reason_against(const struct packet *packet,
+						 const struct settings *settings)
 {
-	struct settings *settings = get_settings();
+	enum event reason = refusal(&packet->tuple, settings);
 
-	return settings && is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) &&
-	       refusal(&packet->tuple, settings) == EVENT_END;
+	if (reason != EVENT_END)
+		return reason;
+	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple)
+		       ? EVENT_END
+		       : EVENT_IGNORED_PROTOCOL;
 }
 
 #define OUTDATED (~0U - 1)
@@ -98,13 +102,19 @@ static __noinline void note_outbound(const struct packet *packet)
 	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
 	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
 	struct bpf_spin_lock *lock = get_lock(index);
+	struct settings *settings = get_settings();
 	struct vacancy vacancy;
-	__u32 way;
+	__u32 generation, way;
+	enum event reason;
 
-	if (!set || !lock)
+	if (!set || !lock || !settings)
 		return;
-	if (!is_worth_noting(packet))
-		return mark_foreign(packet->digest);
+	generation = *(volatile __u32 *)&settings->generation;
+	reason = reason_against(packet, settings);
+	if (reason == EVENT_IGNORED_NOT_OWN)
+		return mark_foreign(self_digest(&packet->tuple), generation);
+	if (reason != EVENT_END)
+		return mark_foreign(packet->digest, generation);
 	vacancy = outbound_vacancy(set);
 	way = vacancy.way % WAYS;
 
@@ -136,7 +146,8 @@ static __always_inline void host_speaks(const struct packet *packet)
 
 	if (likely(note.set))
 		refresh_note(note);
-	else if (!is_foreign(packet->digest) && !is_grace() && !is_marked(packet->digest))
+	else if (!is_foreign_address(packet) && !is_foreign(packet->digest) && !is_grace() &&
+		 !is_marked(packet->digest))
 		note_outbound(packet);
 }
 

@@ -89,8 +89,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 		mac = next_hop_mac(flow, target);
 		if (!mac)
 			return OUTCOME_NO_NEXT_HOP;
-		copy_mac(handover->frame, mac);
-		copy_mac(handover->frame + ETH_ALEN, target->mac);
+		compose_macs(handover->frame, mac, target->mac);
 	}
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */

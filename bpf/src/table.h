@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mark.h"
+#include "tags.h"
 
 /*
  * The same number, of which the verifier only knows that it is a way: otherwise
@@ -27,22 +28,6 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 	return -1;
 }
 
-/*
- * The flow of a set that has the digest. Most stand in the way that their digest
- * prefers: the processor, which is told to expect that, asks memory for the entry
- * without waiting for the digests, and of many flows neither is in a cache.
- */
-static __always_inline struct flow *find_in_set(struct flow_set *set, __u64 digest)
-{
-	__u32 preferred = preferred_way(digest);
-	int way;
-
-	if (likely(set->digest[preferred] == digest))
-		return &set->flow[preferred];
-	way = find_way(set->digest, digest);
-	return way >= 0 ? &set->flow[way] : NULL;
-}
-
 static __always_inline struct flow_set *get_set(enum table table, __u32 index)
 {
 	switch (table) {
@@ -52,6 +37,18 @@ static __always_inline struct flow_set *get_set(enum table table, __u32 index)
 		return bpf_map_lookup_elem(&established, &index);
 	default:
 		return bpf_map_lookup_elem(&connectionless, &index);
+	}
+}
+
+static __always_inline __u64 *get_tags(enum table table, __u32 index)
+{
+	switch (table) {
+	case TABLE_HALF_OPEN:
+		return bpf_map_lookup_elem(&half_open_tags, &index);
+	case TABLE_ESTABLISHED:
+		return bpf_map_lookup_elem(&established_tags, &index);
+	default:
+		return bpf_map_lookup_elem(&connectionless_tags, &index);
 	}
 }
 
@@ -67,27 +64,81 @@ static __always_inline __u32 set_count(enum table table)
 	}
 }
 
-/* The entry with this digest, whatever its tuple. */
-static __always_inline struct flow *find_digest(__u64 digest, enum table table)
+/*
+ * The flow with this tuple in one set. Nearly always it is in the first way that has
+ * its tag, if it is there at all.
+ */
+static __always_inline struct flow *find_in_set(enum table table, __u32 index, __u64 tags,
+						const struct packet *packet)
 {
-	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
+	__u64 matches = tag_matches(tags, packet->digest);
+	struct flow_set *set;
 	struct flow *flow;
+	int way;
 
+	if (!matches)
+		return NULL;
+	set = get_set(table, index);
 	if (!set)
 		return NULL;
-	flow = find_in_set(set, digest);
-	if (likely(flow || !set->flow[0].overflowed))
+	flow = &set->flow[first_match(matches)];
+	if (likely(tuple_equal(&flow->tuple, &packet->tuple)))
 		return flow;
-	set = get_set(table, second_set(digest, set_count(table)));
-	return set ? find_in_set(set, digest) : NULL;
+	way = find_way(set->digest, packet->digest);
+	if (way < 0)
+		return NULL;
+	flow = &set->flow[way];
+	return tuple_equal(&flow->tuple, &packet->tuple) ? flow : NULL;
 }
 
 /* The packet's flow in this table, idle or not. */
 static __always_inline struct flow *find(const struct packet *packet, enum table table)
 {
-	struct flow *flow = find_digest(packet->digest, table);
+	__u32 index = first_set(packet->digest, set_count(table));
+	__u64 *tags = get_tags(table, index);
+	struct flow *flow;
 
-	return flow && likely(tuple_equal(&flow->tuple, &packet->tuple)) ? flow : NULL;
+	if (!tags)
+		return NULL;
+	flow = find_in_set(table, index, *tags, packet);
+	if (likely(flow || !(*tags & OVERFLOWED)))
+		return flow;
+	index = second_set(packet->digest, set_count(table));
+	tags = get_tags(table, index);
+	return tags ? find_in_set(table, index, *tags, packet) : NULL;
+}
+
+static __always_inline struct flow *find_digest_in_set(enum table table, __u32 index, __u64 digest)
+{
+	struct flow_set *set = get_set(table, index);
+	__u32 preferred = preferred_way(digest);
+	int way;
+
+	if (!set)
+		return NULL;
+	if (likely(set->digest[preferred] == digest))
+		return &set->flow[preferred];
+	way = find_way(set->digest, digest);
+	return way >= 0 ? &set->flow[way] : NULL;
+}
+
+/*
+ * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment
+ * ago, so that it is in a cache: to look where it most likely is is faster then than to
+ * work out from the tags where it is.
+ */
+static __always_inline struct flow *find_digest(__u64 digest, enum table table)
+{
+	__u32 index = first_set(digest, set_count(table));
+	struct flow *flow = find_digest_in_set(table, index, digest);
+	__u64 *tags;
+
+	if (likely(flow))
+		return flow;
+	tags = get_tags(table, index);
+	if (!tags || !(*tags & OVERFLOWED))
+		return NULL;
+	return find_digest_in_set(table, second_set(digest, set_count(table)), digest);
 }
 
 /* The packet's flow in this table unless it is idle. */
@@ -153,7 +204,7 @@ static __always_inline void look_for_vacancy(const struct flow_set *set, enum ta
 }
 
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
-static __always_inline bool fill(struct flow_set *set, struct bpf_spin_lock *lock,
+static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
 				 const struct vacancy *vacancy, const struct flow *flow,
 				 __u64 digest)
 {
@@ -162,13 +213,25 @@ static __always_inline bool fill(struct flow_set *set, struct bpf_spin_lock *loc
 
 	bpf_spin_lock(lock);
 	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
+		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
-		replace(&set->flow[way], flow);
+		set->flow[way] = *flow;
 		set->digest[way] = digest;
+		*tags = with_tag(*tags, way, tag_of(digest));
 		done = true;
 	}
 	bpf_spin_unlock(lock);
 	return done;
+}
+
+/* Lookups in this set go on to the second one from now on. */
+static __always_inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
+{
+	if (*tags & OVERFLOWED)
+		return;
+	bpf_spin_lock(lock);
+	*tags |= OVERFLOWED;
+	bpf_spin_unlock(lock);
 }
 
 /* Strays are no flows, and are not counted as such. */
@@ -205,8 +268,8 @@ __noinline int insert(__u32 table)
 	struct vacancy *vacancy, *alternative;
 	struct flow_set *set, *other;
 	struct bpf_spin_lock *lock;
+	__u64 digest, *tags;
 	__u32 index, second;
-	__u64 digest;
 
 	if (!from || table > TABLE_CONNECTIONLESS)
 		return false;
@@ -216,24 +279,26 @@ __noinline int insert(__u32 table)
 	index = first_set(digest, set_count(table));
 	second = second_set(digest, set_count(table));
 	set = get_set(table, index);
+	tags = get_tags(table, index);
+	lock = get_lock(index);
 	other = get_set(table, second);
-	if (!set || !other || find_digest(digest, table))
+	if (!set || !tags || !lock || !other || find_digest(digest, table))
 		return refuse(&from->flow, table);
 	look_for_vacancy(set, table, preferred_way(digest), vacancy);
 	if (vacancy->used >= CROWDED) {
 		look_for_vacancy(other, table, preferred_way(digest), alternative);
 		if (alternative->used < vacancy->used ||
 		    (alternative->used == WAYS && alternative->rank > vacancy->rank)) {
-			set->flow[0].overflowed = 1;
+			mark_overflowed(tags, lock);
 			set = other;
-			index = second;
+			tags = get_tags(table, second);
+			lock = get_lock(second);
 			*vacancy = *alternative;
 		}
 	}
 	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
 		return refuse(&from->flow, table);
-	lock = get_lock(index);
-	if (!lock || !fill(set, lock, vacancy, &from->flow, digest))
+	if (!tags || !lock || !fill(set, tags, lock, vacancy, &from->flow, digest))
 		return refuse(&from->flow, table);
 	return accept(&from->flow, vacancy, table);
 }
@@ -242,16 +307,19 @@ static __always_inline void remove_from(__u64 digest, enum table table, __u32 in
 {
 	struct flow_set *set = get_set(table, index);
 	struct bpf_spin_lock *lock = get_lock(index);
+	__u64 *tags = get_tags(table, index);
 	int way;
 
-	if (!set || !lock)
+	if (!set || !tags || !lock || !tag_matches(*tags, digest))
 		return;
 	way = find_way(set->digest, digest);
 	if (way < 0)
 		return;
 	bpf_spin_lock(lock);
-	if (set->digest[way] == digest)
+	if (set->digest[way] == digest) {
+		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
+	}
 	bpf_spin_unlock(lock);
 }
 

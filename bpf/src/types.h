@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 3,
+	LAYOUT_VERSION = 4,
 };
 
 /*
@@ -77,7 +77,7 @@ struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
 	__u8 state;      /* enum flow_state */
-	__u8 overflowed; /* of a set's first entry: others of the set may be in their second one */
+	__u8 pad;
 	__u16 told;      /* low bits of ticks: the sender was told of a packet that is too large */
 	__u32 ifindex;
 	__u16 interface; /* index into `interfaces` */

@@ -10,8 +10,10 @@ import (
 	"replypath/loader/explain"
 )
 
+const defaultExplained = 20
+
 func newExplain(a *app) *cobra.Command {
-	var q explain.Question
+	q := explain.Question{Limit: defaultExplained}
 	c := &cobra.Command{
 		Use:   "explain --peer address[:port] --self address[:port]",
 		Short: "Tell where a reply goes, and why",
@@ -20,8 +22,8 @@ where replypath sends it, and by which entry, or why it leaves it alone. It read
 the pins and asks the kernel; it sends nothing and needs no daemon. Where the tuple
 has a local socket, its device, user and mark are part of the question.
 
-Without ports every flow between the addresses is shown, the one with the latest
-inbound frame first. The port of an echo is its identifier, given with the peer.
+Without ports the flows between the addresses are shown, the one with the latest
+inbound frame first, and no more than --limit. The port of an echo is its identifier, given with the peer.
 
 Verdicts:
   corrected      leaves by the interface and next hop that its flow came by, which
@@ -46,6 +48,7 @@ Verdicts:
 	flags.Var(newParsed(&q.Protocol, "protocol", "", protocol), "protocol", "only this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
 	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "as if the sending socket were bound to this interface")
 	flags.Var(newParsed(&q.Size, "bytes", "", positive), "size", "size of the IP packet; without it one that fits everywhere")
+	flags.Var(newParsed(&q.Limit, "number", fmt.Sprint(q.Limit), positive), "limit", "explain no more flows than so many")
 	complete(c, "self", ownAddresses)
 	complete(c, "interface", interfaceNames)
 	complete(c, "protocol", protocolNames)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"replypath/loader/explain"
@@ -37,8 +38,10 @@ func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
 	answer.Detail = "the reply leaves by eth1, where its flow came in"
 	other := answer.Explanation
 	other.PeerPort, other.Verdict, other.Reason, other.LeavesBy = 50001, explain.Fallback, new("bound_device"), new("eth0")
+	answer.Matches = 1
 	if q.Peer.Port() == 0 {
-		answer.Others = append(answer.Others, other)
+		answer.Matches = 3
+		answer.Others = slices.Repeat([]explain.Explanation{other}, min(q.Limit, answer.Matches)-1)
 	}
 	return answer, nil
 }

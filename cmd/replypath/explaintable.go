@@ -21,7 +21,7 @@ func (e *explainTable) write(w io.Writer) error {
 	fmt.Fprintf(t, "flow\t%s\n", flowText(e.Flow))
 	fmt.Fprintf(t, "verdict\t%s\n", verdictText(&e.Explanation))
 	fmt.Fprintf(t, "\t%s\n", e.Detail)
-	if err := t.Flush(); err != nil || len(e.Others) == 0 {
+	if err := t.Flush(); err != nil || e.Matches <= 1 {
 		return err
 	}
 	return e.writeOthers(w)
@@ -40,7 +40,16 @@ func (e *explainTable) writeOthers(w io.Writer) error {
 			orEmpty(o.Replypath.Interface), orEmpty(o.Replypath.NextHopMAC), verdictText(o), orEmpty(o.LeavesBy),
 		}
 	}
-	return writeTable(w, []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}, rows)
+	if len(rows) > 0 {
+		if err := writeTable(w, []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}, rows); err != nil {
+			return err
+		}
+	}
+	if more := e.Matches - 1 - len(e.Others); more > 0 {
+		_, err := fmt.Fprintf(w, "and %d more: give a port, or a larger --limit\n", more)
+		return err
+	}
+	return nil
 }
 
 func verdictText(e *explain.Explanation) string { return verdictWith(e.Verdict, e.Reason) }

@@ -77,7 +77,7 @@ func hostKeys() []Key {
 	return []Key{
 		{"flow_table", "map", "", "The size of the tables in the kernel."},
 		{"flow_table.max_entries", fmt.Sprintf("%d to %d", MinEntries, MaxEntries), "262144",
-			"Entries of the largest table; the others are fixed fractions of it. A full table forgets what has been quiet longest. " +
+			"Entries of the largest table; the others are fixed fractions of it. A full table forgets first what is over or never became a conversation, then what was quiet longest. " +
 				"The memory, some 250 bytes an entry, is taken at the start."},
 		{"fallback_route", list(booleans), "true", "Replies are still built when the default route is gone."},
 		{"manage_rp_filter", list(booleans), "true",

@@ -8,11 +8,11 @@ import (
 	"replypath/bpf"
 )
 
-// copyFlows enters the flows of one table in another, which is empty and which no
-// program uses yet. Where there is no room for all, those stay that the programs
-// would keep; those that come or change meanwhile are left out. A live one comes back
-// with its next packet.
-func copyFlows(to, from *ebpf.Map, name string, clock Clock) error {
+// copyFlows enters the flows of one table in another and its tags, which are empty
+// and which no program uses yet. Where there is no room for all, those stay that the
+// programs would keep; those that come or change meanwhile are left out. A live one
+// comes back with its next packet.
+func copyFlows(to, tags, from *ebpf.Map, name string, clock Clock) error {
 	c := newCopier(to.MaxEntries(), clock.Now())
 	c.connectionless = name == bpf.DatapathMapConnectionless
 	err := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
@@ -23,30 +23,47 @@ func copyFlows(to, from *ebpf.Map, name string, clock Clock) error {
 		return err
 	}
 	for index, set := range c.sets {
-		if err := to.Put(index, set); err != nil {
+		if err := to.Put(index, &set.DatapathFlowSet); err != nil {
 			return fmt.Errorf("write set %d: %w", index, err)
+		}
+		if err := tags.Put(index, set.tags()); err != nil {
+			return fmt.Errorf("write tags of set %d: %w", index, err)
 		}
 	}
 	return nil
 }
 
+// flowSet is a set in the making.
+type flowSet struct {
+	bpf.DatapathFlowSet
+	overflowed bool
+}
+
+func (s *flowSet) tags() uint64 {
+	tags := bpf.Tags(s.Digest)
+	if s.overflowed {
+		tags |= bpf.Overflowed
+	}
+	return tags
+}
+
 // copier fills a table in memory. It holds the sets that something is in: the table
 // may be much larger.
 type copier struct {
-	sets           map[uint32]*bpf.DatapathFlowSet
+	sets           map[uint32]*flowSet
 	count          uint32 // of all sets
 	now            uint32 // in ticks
 	connectionless bool
 }
 
 func newCopier(count, now uint32) *copier {
-	return &copier{sets: make(map[uint32]*bpf.DatapathFlowSet), count: count, now: now}
+	return &copier{sets: make(map[uint32]*flowSet), count: count, now: now}
 }
 
-func (c *copier) set(index uint32) *bpf.DatapathFlowSet {
+func (c *copier) set(index uint32) *flowSet {
 	set := c.sets[index]
 	if set == nil {
-		set = new(bpf.DatapathFlowSet)
+		set = new(flowSet)
 		c.sets[index] = set
 	}
 	return set
@@ -61,20 +78,18 @@ func (c *copier) enter(digest uint64, flow *bpf.DatapathFlow) {
 		second := c.set(other)
 		secondWay, secondRank := c.vacancy(second)
 		if used(second) < used(set) || used(second) == len(second.Digest) && secondRank > rank {
-			set.Flow[0].Overflowed = 1
+			set.overflowed = true
 			set, way, rank = second, secondWay, secondRank
 		}
 	}
 	if set.Digest[way] != 0 && rank <= c.dispensable(flow) {
 		return
 	}
-	overflowed := set.Flow[way].Overflowed // says something of the set
 	set.Digest[way], set.Flow[way] = digest, *flow
-	set.Flow[way].Overflowed = overflowed
 }
 
 // vacancy returns a free way, or the one whose flow makes room most readily.
-func (c *copier) vacancy(set *bpf.DatapathFlowSet) (way int, rank uint32) {
+func (c *copier) vacancy(set *flowSet) (way int, rank uint32) {
 	for i, digest := range set.Digest {
 		if digest == 0 {
 			return i, 0
@@ -105,7 +120,7 @@ func isConversation(flow *bpf.DatapathFlow) bool {
 		(flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ACTIVE) != 0 || flow.Seen != flow.Created)
 }
 
-func used(set *bpf.DatapathFlowSet) int {
+func used(set *flowSet) int {
 	count := 0
 	for _, digest := range set.Digest {
 		if digest != 0 {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
@@ -25,10 +26,19 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-// programs are loaded for every host.
+// programs are loaded for every host. The verifier takes half of the time from start to
+// ready for Ingress and half for Egress: it looks at both at once.
 type programs struct {
+	egressProgram
+	otherPrograms
+}
+
+type egressProgram struct {
+	Egress *ebpf.Program `ebpf:"replypath_egress"`
+}
+
+type otherPrograms struct {
 	Ingress *ebpf.Program `ebpf:"replypath_ingress"`
-	Egress  *ebpf.Program `ebpf:"replypath_egress"`
 	Send    *ebpf.Program `ebpf:"replypath_send"`
 	Clock   *ebpf.Program `ebpf:"replypath_clock"`
 	Forget  *ebpf.Program `ebpf:"replypath_forget"`
@@ -98,7 +108,10 @@ func (d *Datapath) load() error {
 	if err := spec.LoadAndAssign(&d.DatapathMaps, options); err != nil {
 		return fmt.Errorf("open maps: %w", err)
 	}
-	if err := d.loadPrograms(&d.programs); err != nil {
+	var both errgroup.Group
+	both.Go(func() error { return d.loadPrograms(&d.programs.egressProgram) })
+	both.Go(func() error { return d.loadPrograms(&d.programs.otherPrograms) })
+	if err := both.Wait(); err != nil {
 		return err
 	}
 	if d.fresh[bpf.DatapathMapSender] {
@@ -152,6 +165,9 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 	sets := tableSets(d.opts.MaxEntries)
 	for table, name := range tableNames {
 		spec.Maps[name].MaxEntries = sets[table]
+		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil { // of those that hold flows
+			tags.MaxEntries = sets[table]
+		}
 	}
 	asked := askedSets(d.opts.MaxEntries)
 	spec.Maps[bpf.DatapathMapAsked].MaxEntries = asked
@@ -223,6 +239,7 @@ func (d *Datapath) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf
 func (d *Datapath) logReplaced(name string, pinned *ebpf.Map, reason error) {
 	switch {
 	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
+	case errors.Is(reason, errSize) && isTags(name): // said for its table
 	case errors.Is(reason, errSize) && isFlowTable(name):
 		d.opts.Log.Info("a flow table changes its size", "table", name,
 			"from", Capacity(pinned), "to", capacityFor(name, d.opts.MaxEntries))

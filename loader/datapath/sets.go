@@ -51,6 +51,11 @@ func TableName(table bpf.DatapathTable) string { return tableNames[table] }
 // flows.
 func isFlowTable(name string) bool { return slices.Contains(tableNames[:], name) }
 
+// isTags tells of the maps that hold the tags of a flow table.
+func isTags(name string) bool {
+	return slices.ContainsFunc(tableNames[:], func(table string) bool { return name == bpf.TagsMap(table) })
+}
+
 // capacityFor returns that of one of them for the configured number of flows of the
 // largest one.
 func capacityFor(name string, largest uint32) int {

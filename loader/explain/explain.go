@@ -20,6 +20,7 @@ type Question struct {
 	Protocol   *uint8         // nil: any
 	Interface  string         // the device that the sending socket is bound to; "": as it is
 	Size       int            // bytes of the IP packet; 0: one that fits
+	Limit      int            // no more flows than so many are explained; 0: all
 }
 
 // Verdicts.
@@ -73,7 +74,8 @@ type Way struct {
 // the one with the latest inbound frame.
 type Answer struct {
 	Explanation
-	Others []Explanation `json:"others"` // the other flows, latest first
+	Others  []Explanation `json:"others"`  // the other flows, latest first
+	Matches int           `json:"matches"` // how many flows match, of which there may be more than are explained
 }
 
 // Ask answers a question about the datapath that is pinned in the directory,
@@ -93,7 +95,10 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 		e, err := h.explainWithout(&q)
 		return &Answer{Explanation: e, Others: []Explanation{}}, err
 	}
-	answer := &Answer{Others: []Explanation{}}
+	answer := &Answer{Others: []Explanation{}, Matches: len(entries)}
+	if q.Limit > 0 && len(entries) > q.Limit {
+		entries = entries[:q.Limit]
+	}
 	for i := range entries {
 		e, err := h.explainFlow(&q, &entries[i])
 		if err != nil {

@@ -141,6 +141,36 @@ func TestSilenceUnderTraffic(t *testing.T) {
 	}
 }
 
+// TestNeighbourIsPutBack deletes the entry of the gateway, once while it answers and
+// once while it is held: replies on eth1 go on, and both are counted.
+func TestNeighbourIsPutBack(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.start()
+			gateway := b.net.Server.Eth0.Peer()
+			deleted := func(times float64) {
+				b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
+				b.Eventually("the entry is put back", func() error {
+					n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=neighbour")
+					if state := b.neighbour(); n != times || !strings.Contains(state, gateway.MAC.String()) {
+						return fmt.Errorf("%v repairs, %q", n, state)
+					}
+					return nil
+				})
+				b.ask(b.conversation(harness.TCP))
+			}
+			b.ask(b.conversation(harness.TCP))
+			deleted(1)
+			b.silenceGateway()
+			deleted(2)
+			if state := b.gatewayState(); state != "held" {
+				t.Errorf("the gateway is %s", state)
+			}
+		})
+	}
+}
+
 // TestSilentGatewayWithoutDaemon kills the daemon while it holds a gateway. The kernel
 // gives it up then, as it would without replypath: no reply is built for IPv4, while
 // IPv6 passes over the dead router by itself. When it answers again, nothing of the

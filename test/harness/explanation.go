@@ -18,6 +18,7 @@ type Explanation struct {
 	Reason   *string
 	LeavesBy *string `json:"leaves_by"`
 	Others   []Explanation
+	Matches  int
 
 	result *Result
 }

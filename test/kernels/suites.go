@@ -25,7 +25,7 @@ var suites = []suite{
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
-	{name: "faults", pkg: "test/faults", timeout: 5 * time.Minute, run: "^TestFallbackIsPutBack$"},
+	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^TestFallbackIsPutBack$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestStrictRPFilter|TestRPFilterLeftAlone|TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},

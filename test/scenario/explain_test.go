@@ -273,6 +273,10 @@ func TestExplainSeveral(t *testing.T) {
 	for _, explanation := range append(e.Others, *e) {
 		wantVerdict(t, &explanation, "corrected", "")
 	}
+	e = p.Explain("--peer", last.Peer.Addr().String(), "--self", last.Self.Addr().String(), "--limit", "2")
+	if len(e.Others) != 1 || e.Matches != 3 {
+		t.Errorf("with --limit 2: %s", e)
+	}
 	e = p.Explain("--peer", last.Peer.Addr().String(), "--self", last.Self.Addr().String(), "--protocol", "tcp")
 	if len(e.Others) != 0 || harness.OrEmpty(e.Protocol) != "tcp" {
 		t.Errorf("the only TCP connection: %s", e)

@@ -62,6 +62,9 @@ func (x *run) flows(table int) (flows map[model.Tuple]model.Flow, problem string
 	flows = make(map[model.Tuple]model.Flow)
 	for i := range x.sets.Flows[table] {
 		set := &x.sets.Flows[table][i]
+		if tags := x.sets.Tags[table][i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
+			problem += fmt.Sprintf("table %d: set %d has the tags %#x: %#x\n", table, i, tags, set.Digest)
+		}
 		for way, digest := range set.Digest {
 			if digest == 0 {
 				continue

@@ -157,8 +157,9 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	for _, table := range x.sets.Flows {
-		clear(table)
+	for i := range x.sets.Flows {
+		clear(x.sets.Flows[i])
+		clear(x.sets.Tags[i])
 	}
 	clear(x.sets.Outbound)
 	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Write(), x.install(host)); err != nil {

@@ -1,6 +1,10 @@
 package model
 
-import "replypath/bpf"
+import (
+	"slices"
+
+	"replypath/bpf"
+)
 
 // Egress decides about a frame that the kernel sends by an interface.
 func (m *Model) Egress(f Frame) Verdict {
@@ -54,9 +58,6 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		return m.reply(m.Connectionless, t, p, frame)
 	}
 	m.settleNote(t)
-	if !p.echoReply && !m.noteworthy(p) {
-		m.Foreign[t] = true
-	}
 	if !p.echoReply && m.noteworthy(p) && !m.maybeAnswer(t) {
 		m.note(t)
 	}
@@ -68,7 +69,13 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 func (m *Model) noteworthy(p *packet) bool {
 	q := *p
 	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
-	return len(m.refusals(&q, way{managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}})) == 0
+	reasons := m.refusals(&q, way{managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}})
+	if slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+		m.Foreign[p.from] = true
+	} else if len(reasons) > 0 {
+		m.Refused[p.outbound()] = true
+	}
+	return len(reasons) == 0
 }
 
 // maybeAnswer says whether a datagram may answer a flow that is not known: just

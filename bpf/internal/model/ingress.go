@@ -1,8 +1,6 @@
 package model
 
 import (
-	"slices"
-
 	"replypath/bpf"
 )
 
@@ -47,13 +45,8 @@ func (m *Model) datagramIn(p *packet, w way) {
 	if m.noted(t) || m.Sockets.ConnectedUDP[t] && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
-	if m.Foreign[t] && len(reasons) > 0 && !slices.ContainsFunc(reasons, m.rose) {
-		return
-	}
 	if len(reasons) > 0 {
-		m.Foreign[t] = m.Foreign[t] || slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN)
-		m.oneOf(reasons)
-		if unlisted {
+		if m.refused(p, reasons) && unlisted {
 			m.stray(t, w)
 		}
 		return

@@ -2,6 +2,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 
 	"replypath/bpf"
 )
@@ -87,9 +88,12 @@ type Model struct {
 	Marks          map[Tuple]bool
 	Fragments      map[fragmentKey]fragment
 
-	// Foreign are datagrams' tuples that proved to be none of ours: the datapath
-	// may remember that for a minute, and count no more of them.
-	Foreign map[Tuple]bool
+	// Foreign are addresses that proved to be none of ours: the datapath may remember
+	// that for a minute, and count no more of what concerns them.
+	Foreign map[netip.Addr]bool
+	// Refused are tuples by which the host sent what no answer to starts a flow: the
+	// datapath may remember that for as long.
+	Refused map[Tuple]bool
 
 	Events map[Event]uint64
 	Pairs  map[Pair]Count
@@ -116,7 +120,8 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]uint32),
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[fragmentKey]fragment),
-		Foreign:        make(map[Tuple]bool),
+		Foreign:        make(map[netip.Addr]bool),
+		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
 		Pairs:          make(map[Pair]Count),
 	}
@@ -164,6 +169,7 @@ func (m *Model) Age(ticks uint32) {
 	clear(m.Marks) // they last for a minute
 	clear(m.Fragments)
 	clear(m.Foreign)
+	clear(m.Refused)
 }
 
 func (m *Model) event(e Event) { m.Events[e]++ }
@@ -177,6 +183,19 @@ func (m *Model) oneOf(events []Event) {
 		}
 	}
 	m.event(events[0])
+}
+
+// refused counts why a packet starts nothing; false where it need not, as that is
+// known of its address or tuple.
+func (m *Model) refused(p *packet, reasons []Event) bool {
+	if (m.Foreign[p.to] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
+		return false
+	}
+	if slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+		m.Foreign[p.to] = true
+	}
+	m.oneOf(reasons)
+	return true
 }
 
 func (m *Model) rose(e Event) bool { return m.Witness.Rose != nil && m.Witness.Rose(e) }

@@ -33,7 +33,7 @@ func (m *Model) synIn(p *packet, w way) bool {
 	}
 	switch {
 	case len(reasons) > 0:
-		m.oneOf(reasons)
+		m.refused(p, reasons)
 		return false
 	case ok: // what was answered stays known, as the ACK decides
 		m.take(&f, w)
@@ -193,8 +193,7 @@ func (m *Model) fitsSocket(p *packet) bool {
 func (m *Model) adopt(p *packet, w way, handshake bool) {
 	t := p.inbound()
 	if reasons := m.strange(p, w); len(reasons) > 0 {
-		m.oneOf(reasons)
-		if !handshake { // whose last ACK may still come
+		if m.refused(p, reasons) && !handshake { // whose last ACK may still come
 			m.Marks[t] = true
 		}
 		return

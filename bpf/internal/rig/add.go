@@ -27,9 +27,8 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 			return err
 		}
 		if used(second) < used(set) {
-			set.Flow[0].Overflowed = 1 // lookups go on to the second set
-			if err := table.Put(index, set); err != nil {
-				return fmt.Errorf("write set %d: %w", index, err)
+			if err := d.putTags(table, index, bpf.Tags(set.Digest)|bpf.Overflowed); err != nil {
+				return err
 			}
 			index, set = other, second
 		}
@@ -38,12 +37,35 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 	if !free {
 		return ErrFull
 	}
-	flow.Overflowed = set.Flow[way].Overflowed // says something of the set
 	set.Digest[way], set.Flow[way] = digest, flow
+	return d.putSet(table, index, set)
+}
+
+// putSet writes a set and its tags, of which it leaves the mark of overflow.
+func (d *Datapath) putSet(table *ebpf.Map, index uint32, set *bpf.DatapathFlowSet) error {
+	var tags uint64
+	if err := d.tagsOf(table).Lookup(index, &tags); err != nil {
+		return fmt.Errorf("read tags of set %d: %w", index, err)
+	}
 	if err := table.Put(index, set); err != nil {
 		return fmt.Errorf("write set %d: %w", index, err)
 	}
+	return d.putTags(table, index, bpf.Tags(set.Digest)|tags&bpf.Overflowed)
+}
+
+func (d *Datapath) putTags(table *ebpf.Map, index uint32, tags uint64) error {
+	if err := d.tagsOf(table).Put(index, tags); err != nil {
+		return fmt.Errorf("write tags of set %d: %w", index, err)
+	}
 	return nil
+}
+
+func (d *Datapath) tagsOf(table *ebpf.Map) *ebpf.Map {
+	return map[*ebpf.Map]*ebpf.Map{
+		d.HalfOpen:       d.HalfOpenTags,
+		d.Established:    d.EstablishedTags,
+		d.Connectionless: d.ConnectionlessTags,
+	}[table]
 }
 
 func readSet(table *ebpf.Map, index uint32) (*bpf.DatapathFlowSet, error) {

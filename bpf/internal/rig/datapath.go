@@ -83,6 +83,9 @@ func Load(opts Options) (*Datapath, error) {
 	if opts.Mapped {
 		for _, name := range flowTables {
 			spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
+			if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil {
+				tags.Flags |= unix.BPF_F_MMAPABLE
+			}
 		}
 	}
 	if opts.Change != nil {
@@ -111,6 +114,9 @@ var flowTables = []string{
 func setSizes(spec *ebpf.CollectionSpec, count uint32) error {
 	for _, name := range flowTables {
 		spec.Maps[name].MaxEntries = count
+		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil { // `outbound` has none
+			tags.MaxEntries = count
+		}
 	}
 	if err := spec.Variables[bpf.DatapathVarSets].Set([4]uint32{count, count, count, count}); err != nil {
 		return fmt.Errorf("set sizes of the flow tables: %w", err)

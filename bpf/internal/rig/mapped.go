@@ -13,26 +13,31 @@ import (
 // is read and written without a system call for every set.
 type Sets struct {
 	Flows    [3][]bpf.DatapathFlowSet // in the order of enum table
+	Tags     [3][]uint64              // of each set of these
 	Outbound []bpf.DatapathOutboundSet
 
-	memory [4]*ebpf.Memory
+	memory [7]*ebpf.Memory // as bytes has them
 }
 
 // MapSets maps the flow tables of a datapath that was loaded for it.
 func (d *Datapath) MapSets() (*Sets, error) {
 	s := &Sets{}
-	for i, m := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless, d.Outbound} {
+	for i, m := range []*ebpf.Map{
+		d.HalfOpen, d.Established, d.Connectionless,
+		d.HalfOpenTags, d.EstablishedTags, d.ConnectionlessTags,
+		d.Outbound,
+	} {
 		memory, err := m.Memory()
 		if err != nil {
 			return nil, fmt.Errorf("map %s: %w", m, err)
 		}
 		s.memory[i] = memory
-		if i < len(s.Flows) {
-			s.Flows[i] = make([]bpf.DatapathFlowSet, m.MaxEntries())
-		} else {
-			s.Outbound = make([]bpf.DatapathOutboundSet, m.MaxEntries())
-		}
 	}
+	for i := range s.Flows {
+		s.Flows[i] = make([]bpf.DatapathFlowSet, d.HalfOpen.MaxEntries())
+		s.Tags[i] = make([]uint64, d.HalfOpen.MaxEntries())
+	}
+	s.Outbound = make([]bpf.DatapathOutboundSet, d.Outbound.MaxEntries())
 	return s, nil
 }
 
@@ -56,12 +61,17 @@ func (s *Sets) Write() error {
 	return nil
 }
 
-func (s *Sets) bytes() (views [4][]byte) {
-	for i, sets := range s.Flows {
-		views[i] = unsafe.Slice((*byte)(unsafe.Pointer(&sets[0])), len(sets)*int(unsafe.Sizeof(sets[0])))
+func (s *Sets) bytes() (views [7][]byte) {
+	for i := range s.Flows {
+		views[i] = bytesOf(s.Flows[i])
+		views[len(s.Flows)+i] = bytesOf(s.Tags[i])
 	}
-	views[3] = unsafe.Slice((*byte)(unsafe.Pointer(&s.Outbound[0])), len(s.Outbound)*int(unsafe.Sizeof(s.Outbound[0])))
+	views[6] = bytesOf(s.Outbound)
 	return views
+}
+
+func bytesOf[E any](elements []E) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&elements[0])), len(elements)*int(unsafe.Sizeof(elements[0])))
 }
 
 // Marked says whether a digest is marked, with the mark that Mark gave for it.
@@ -88,7 +98,7 @@ func (d *Datapath) ForgetFragments() error {
 	return wipe(d.DatapathMaps.Fragments, d.fragments)
 }
 
-// ForgetForeign empties what is known of datagrams that are none of the host's.
+// ForgetForeign empties what is known of addresses and tuples that are none of ours.
 func (d *Datapath) ForgetForeign() error {
 	return wipe(d.DatapathMaps.Foreign, d.foreign)
 }

@@ -110,9 +110,7 @@ func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error 
 	return each(m, func(_ uint32, set bpf.DatapathFlowSet) {
 		for way, digest := range set.Digest {
 			if digest != 0 {
-				flow := set.Flow[way]
-				flow.Overflowed = 0 // says something of the set
-				flows[flow.Tuple] = flow
+				flows[set.Flow[way].Tuple] = set.Flow[way]
 			}
 		}
 	})
@@ -144,7 +142,10 @@ func (d *Datapath) writeFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.Datap
 		set.Digest[way], set.Flow[way] = d.Seeds.Digest(tuple), flow
 		way++
 	}
-	return m.Put(uint32(0), set)
+	return errors.Join(
+		m.Put(uint32(0), set),
+		d.putTags(m, 0, bpf.Tags(set.Digest)),
+	)
 }
 
 // Counts reads the counters that are not 0.
@@ -224,6 +225,9 @@ func (d *Datapath) Clear() error {
 		zeroSets[bpf.DatapathFlowSet](d.HalfOpen),
 		zeroSets[bpf.DatapathFlowSet](d.Established),
 		zeroSets[bpf.DatapathFlowSet](d.Connectionless),
+		zeroSets[uint64](d.HalfOpenTags),
+		zeroSets[uint64](d.EstablishedTags),
+		zeroSets[uint64](d.ConnectionlessTags),
 		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
 		clear[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
