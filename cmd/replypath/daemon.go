@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context) error {
 	signals, stop := d.signals()
 	defer stop()
+	saveMemory()
 	if err := d.attach(); err != nil {
 		return err
 	}
@@ -60,6 +62,16 @@ func (d *daemon) run(ctx context.Context) error {
 	watch.Wait()
 	d.metrics.stop()
 	return d.leave(told, errors.Join(failure, d.datapath.Close()))
+}
+
+// saveMemory collects garbage twice as often: a daemon that mostly waits has time for
+// that, and what is read to load the programs is several times what it needs later.
+// An operator's GOGC says better.
+func saveMemory() {
+	const percent = 50
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // heed obeys signals until one says that it is time to end, which it reports,

@@ -108,16 +108,23 @@ func (d *Datapath) load() error {
 	if err := spec.LoadAndAssign(&d.DatapathMaps, options); err != nil {
 		return fmt.Errorf("open maps: %w", err)
 	}
-	var both errgroup.Group
-	both.Go(func() error { return d.loadPrograms(&d.programs.egressProgram) })
-	both.Go(func() error { return d.loadPrograms(&d.programs.otherPrograms) })
-	if err := both.Wait(); err != nil {
+	if err := d.loadBoth(spec); err != nil {
 		return err
 	}
 	if d.fresh[bpf.DatapathMapSender] {
 		return d.enterSender(d.programs.Send)
 	}
 	return nil
+}
+
+// loadBoth has the verifier look at both halves of the programs at once. To read the
+// object a second time would take more memory than all that the daemon does later.
+func (d *Datapath) loadBoth(spec *ebpf.CollectionSpec) error {
+	var both errgroup.Group
+	another := spec.Copy()
+	both.Go(func() error { return d.loadPrograms(&d.programs.egressProgram, another) })
+	both.Go(func() error { return d.loadPrograms(&d.programs.otherPrograms, spec) })
+	return both.Wait()
 }
 
 // lookAtEarlier looks at what is pinned already.
@@ -180,18 +187,8 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 	)
 }
 
-// loadPrograms fills in a struct of programs, which share the maps. set fills in
-// the constants that only these need.
-func (d *Datapath) loadPrograms(to any, set ...func(*ebpf.CollectionSpec) error) error {
-	spec, err := d.spec()
-	if err != nil {
-		return err
-	}
-	for _, set := range set {
-		if err := set(spec); err != nil {
-			return err
-		}
-	}
+// loadPrograms fills in a struct of programs, which share the maps.
+func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
 	if err := spec.LoadAndAssign(to, &ebpf.CollectionOptions{MapReplacements: d.all}); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
@@ -284,12 +281,16 @@ func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
 		return attach.Programs{Ingress: d.programs.Ingress, Egress: d.programs.Egress}, nil
 	}
 	if d.noHeader == nil {
+		spec, err := d.spec()
+		if err != nil {
+			return attach.Programs{}, err
+		}
 		loaded := new(noHeaderPrograms)
-		if err := d.loadPrograms(loaded); err != nil {
+		if err := d.loadPrograms(loaded, spec); err != nil {
 			return attach.Programs{}, err
 		}
 		d.noHeader = loaded
-		err := errors.Join(d.keep(ingress3Name, loaded.Ingress), d.keep(egress3Name, loaded.Egress))
+		err = errors.Join(d.keep(ingress3Name, loaded.Ingress), d.keep(egress3Name, loaded.Egress))
 		if err != nil {
 			return attach.Programs{}, err
 		}

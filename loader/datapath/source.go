@@ -16,11 +16,15 @@ func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
 	if d.source != nil {
 		return d.source, nil
 	}
-	programs := new(source.Programs)
-	err := d.loadPrograms(programs, func(spec *ebpf.CollectionSpec) error {
-		return spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace)
-	})
+	spec, err := d.spec()
 	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace); err != nil {
+		return nil, err
+	}
+	programs := new(source.Programs)
+	if err := d.loadPrograms(programs, spec); err != nil {
 		return nil, err
 	}
 	d.source = programs
