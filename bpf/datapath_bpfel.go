@@ -162,6 +162,14 @@ type DatapathFragmentSet struct {
 	Pad      uint32
 }
 
+type DatapathFrameKind uint32
+
+const (
+	DatapathFrameKindFRAME_BARE     DatapathFrameKind = 0
+	DatapathFrameKindFRAME_ETHERNET DatapathFrameKind = 1
+	DatapathFrameKindFRAME_KINDS    DatapathFrameKind = 2
+)
+
 type DatapathGateway struct {
 	_       structs.HostLayout
 	Address [16]uint8
@@ -533,6 +541,7 @@ const (
 	DatapathMapOwnAddresses         = "own_addresses"
 	DatapathMapPairSlots            = "pair_slots"
 	DatapathMapPairs                = "pairs"
+	DatapathMapPredecessor          = "predecessor"
 	DatapathMapRepairWanted         = "repair_wanted"
 	DatapathMapScratch              = "scratch"
 	DatapathMapSender               = "sender"
@@ -563,6 +572,7 @@ const (
 	DatapathVarUnusedFlowState      = "unused_flow_state"
 	DatapathVarUnusedFollow         = "unused_follow"
 	DatapathVarUnusedForgetRequest  = "unused_forget_request"
+	DatapathVarUnusedFrameKind      = "unused_frame_kind"
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
@@ -666,6 +676,7 @@ type DatapathMapSpecs struct {
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
 	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
 	Pairs              *ebpf.MapSpec `ebpf:"pairs"`
+	Predecessor        *ebpf.MapSpec `ebpf:"predecessor"`
 	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	Sender             *ebpf.MapSpec `ebpf:"sender"`
@@ -691,6 +702,7 @@ type DatapathVariableSpecs struct {
 	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
 	UnusedForgetRequest  *ebpf.VariableSpec `ebpf:"unused_forget_request"`
+	UnusedFrameKind      *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
@@ -755,6 +767,7 @@ type DatapathMaps struct {
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
 	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
 	Pairs              *ebpf.Map `ebpf:"pairs"`
+	Predecessor        *ebpf.Map `ebpf:"predecessor"`
 	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch            *ebpf.Map `ebpf:"scratch"`
 	Sender             *ebpf.Map `ebpf:"sender"`
@@ -793,6 +806,7 @@ func (m *DatapathMaps) Close() error {
 		m.OwnAddresses,
 		m.PairSlots,
 		m.Pairs,
+		m.Predecessor,
 		m.RepairWanted,
 		m.Scratch,
 		m.Sender,
@@ -819,6 +833,7 @@ type DatapathVariables struct {
 	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
 	UnusedForgetRequest  *ebpf.Variable `ebpf:"unused_forget_request"`
+	UnusedFrameKind      *ebpf.Variable `ebpf:"unused_frame_kind"`
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`

@@ -14,6 +14,9 @@ import (
 // attachAll attaches to the served interfaces that have no programs yet.
 func (l *Loader) attachAll() error {
 	var errs []error
+	if l.starting() {
+		errs = append(errs, l.replaceEgress(l.datapath))
+	}
 	for _, s := range l.inOrder() {
 		if s.mechanism == attach.Auto {
 			errs = append(errs, l.attach(s))

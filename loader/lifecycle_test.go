@@ -84,7 +84,8 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 	files, err := filepath.Glob(filepath.Join(b.dir, "maps", "*"))
 	must(b.T, err)
 	for _, file := range files {
-		if name := filepath.Base(file); name == "programs" || name == "layout" { // pinned anew by every start
+		switch filepath.Base(file) {
+		case "programs", "layout", "predecessor": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)

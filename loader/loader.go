@@ -59,6 +59,8 @@ type Loader struct {
 	config   *config.Config
 	datapath *datapath.Datapath
 	tables   *tables
+	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
+	askEarlierUntil time.Time
 	// generationWrites is tables.admissionWrites() at the last change of generation.
 	generationWrites int
 	attacher         *attach.Attacher

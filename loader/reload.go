@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
@@ -73,41 +72,10 @@ func (l *Loader) resize(cfg *config.Config) error {
 	return old.Close()
 }
 
-// switchPatience is how long the programs of all interfaces may take to be replaced.
-// Those for devices without an Ethernet header, and those of the source repair,
-// are only loaded then.
-const switchPatience = 30 * time.Second
-
-// switchTo attaches the programs of a datapath with other flow tables.
-func (l *Loader) switchTo(to *datapath.Datapath) error {
-	return inGrace(to, func() error {
-		if err := to.Fill(); err != nil {
-			return err
-		}
-		return l.replacePrograms(to)
-	})
-}
-
-// switchBack attaches the programs of the datapath in force once more.
-func (l *Loader) switchBack() error {
-	return inGrace(l.datapath, func() error { return l.replacePrograms(l.datapath) })
-}
-
-// inGrace attaches the programs of a datapath with other flow tables. What was asked
-// after the flows were copied, or by an interface whose turn has not come yet, is
-// in tables that the programs which see the answer do not look at: the answer must
-// not pass for a beginning.
-func inGrace(to *datapath.Datapath, attach func() error) error {
-	if err := to.Grace(switchPatience); err != nil {
-		return err
-	}
-	return errors.Join(attach(), to.Grace(datapath.GracePeriod))
-}
-
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	var errs []error
+	errs := []error{l.replaceEgress(by), l.replaceFallback(by)}
 	for _, s := range l.inOrder() {
 		if s.mechanism == attach.Auto {
 			continue
@@ -116,6 +84,5 @@ func (l *Loader) replacePrograms(by *datapath.Datapath) error {
 			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
 		}
 	}
-	errs = append(errs, l.replaceSource(by), l.replaceFallback(by))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.replaceSource(by))...)
 }

@@ -156,6 +156,7 @@ func (r *runner) lookForLosses() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	begun := time.Now()
+	r.endSuccession(begun)
 	if r.tendLosses(begun) {
 		r.verifying = true
 		r.changes.note(begun)

@@ -272,13 +272,13 @@ func (l *Loader) begin() error {
 // firstReconcile has a grace around it where the flow tables miss what is on its
 // way now; a datapath that takes them over knows who spoke first.
 func (l *Loader) firstReconcile() error {
+	if l.datapath.HasNewTables() {
+		return l.succeed(l.datapath, l.reconcile)
+	}
 	if err := l.datapath.Fill(); err != nil {
 		return err
 	}
-	if !l.datapath.HasNewTables() {
-		return l.reconcile()
-	}
-	return inGrace(l.datapath, l.reconcile)
+	return l.reconcile()
 }
 
 func (l *Loader) pin() error {

@@ -338,6 +338,13 @@ enum table {
 	TABLE_END,
 };
 
+/* What an egress program sees, which tells it from its fellow. */
+enum frame_kind {
+	FRAME_BARE = 0, /* without an Ethernet header */
+	FRAME_ETHERNET = 1,
+	FRAME_KINDS,
+};
+
 /* What replypath_forget is run with, as the data of a packet. */
 struct forget_request {
 	__u64 digest;

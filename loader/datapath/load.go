@@ -68,6 +68,7 @@ type Datapath struct {
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied, by name
 	earlier  *Attached
 	pinned   bool
+	asking   bool  // the earlier programs, about what these know no flow of
 	foreign  error // why the earlier maps mean something else in this version
 }
 
@@ -197,6 +198,9 @@ func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
 
 // openMap opens the pinned map of this name, or makes one that takes its place.
 func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
+	if name == bpf.DatapathMapPredecessor {
+		return d.newMap(name, spec) // whose programs would ask themselves
+	}
 	pinned, err := ebpf.LoadPinnedMap(d.dir.Path(MapsDir, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.newMap(name, spec)
@@ -311,15 +315,16 @@ func (d *Datapath) Close() error {
 	if d == nil {
 		return nil
 	}
+	errs := []error{d.StopAsking()} // a pinned table would keep the programs
 	closeAll(d.all)
 	closeAll(d.replaced)
-	errs := []error{
+	errs = append(errs,
 		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
 		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
 		d.programs.Fallback.Close(), d.programs.Held.Close(),
 		d.DatapathMaps.Close(),
-	}
+	)
 	if d.noHeader != nil {
 		errs = append(errs, d.noHeader.Ingress.Close(), d.noHeader.Egress.Close())
 	}
