@@ -564,6 +564,7 @@ const (
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
+	DatapathVarHaveTailCalls        = "have_tail_calls"
 	DatapathVarHertz                = "hertz"
 	DatapathVarOwnNamespace         = "own_namespace"
 	DatapathVarSets                 = "sets"
@@ -694,6 +695,7 @@ type DatapathVariableSpecs struct {
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
+	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
 	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
 	Sets                 *ebpf.VariableSpec `ebpf:"sets"`
@@ -825,6 +827,7 @@ type DatapathVariables struct {
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
+	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.Variable `ebpf:"hertz"`
 	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
 	Sets                 *ebpf.Variable `ebpf:"sets"`

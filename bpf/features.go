@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 )
 
 // Features are what the programs use where the kernel has it and do without
@@ -15,16 +16,18 @@ import (
 type Features struct {
 	CheckMTU  bool // bpf_check_mtu, from 5.12
 	KernelSKB bool // bpf_cast_to_kern_ctx, from 6.2
+	TailCalls bool // in programs with functions: where the JIT can mix them, arm64's from 6.0
 }
 
 // ProbeFeatures asks the running kernel.
 func ProbeFeatures() (Features, error) {
 	var (
 		f    Features
-		errs [2]error
+		errs [3]error
 	)
 	f.CheckMTU, errs[0] = haveCheckMTU()
 	f.KernelSKB, errs[1] = haveKernelSKB()
+	f.TailCalls, errs[2] = haveTailCalls()
 	return f, errors.Join(errs[:]...)
 }
 
@@ -57,10 +60,43 @@ func haveKernelSKB() (bool, error) {
 	return true, nil
 }
 
+// haveTailCalls loads a program that has a tail call and a function, which the kernel
+// refuses where its JIT cannot tell whose stack it is (kernel/bpf/verifier.c,
+// check_map_func_compatibility).
+func haveTailCalls() (bool, error) {
+	table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return false, fmt.Errorf("make a table for tail calls: %w", err)
+	}
+	defer table.Close()
+	const function = "function"
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R2, table.FD()),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.FnTailCall.Call(),
+			asm.Call.Label(function),
+			asm.Return(),
+			asm.Mov.Imm(asm.R0, 0).WithSymbol(function),
+			asm.Return(),
+		},
+		License: "GPL",
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask the kernel for tail calls: %w", err)
+	}
+	return true, program.Close()
+}
+
 // SetFeatures writes them into the constants of the programs.
 func SetFeatures(spec *ebpf.CollectionSpec, f Features) error {
 	return errors.Join(
 		spec.Variables[DatapathVarHaveCheckMtu].Set(f.CheckMTU),
 		spec.Variables[DatapathVarHaveKernelSkb].Set(f.KernelSKB),
+		spec.Variables[DatapathVarHaveTailCalls].Set(f.TailCalls),
 	)
 }

@@ -11,7 +11,7 @@ import (
 	"replypath/loader/datapath"
 )
 
-// attachAll attaches to the served interfaces that have no programs yet.
+// attachAll attaches to the served interfaces that have no programs of this process yet.
 func (l *Loader) attachAll() error {
 	var errs []error
 	if l.starting() {

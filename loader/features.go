@@ -143,10 +143,16 @@ func (k kernel) features() []pins.FeatureRecord {
 	if !k.KernelSKB {
 		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
 	}
+	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,
+		Effect: "flows that begin while the flow tables are replaced are known at once"}
+	if !k.TailCalls {
+		tailCalls.Effect = "flows that begin while the flow tables are replaced are known with their next packet"
+	}
 	return []pins.FeatureRecord{
 		tcx,
 		checkMTU,
 		kernelSKB,
+		tailCalls,
 		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
 	}
 }

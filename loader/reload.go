@@ -48,6 +48,10 @@ func (l *Loader) poke() {
 
 // resize replaces the datapath by one with flow tables of another size.
 func (l *Loader) resize(cfg *config.Config) error {
+	// Else there would be three sets of tables at once.
+	if err := l.datapath.StopAsking(); err != nil {
+		return err
+	}
 	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
 		return err
@@ -75,7 +79,7 @@ func (l *Loader) resize(cfg *config.Config) error {
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	errs := []error{l.replaceEgress(by), l.replaceFallback(by)}
+	errs := []error{l.replaceFallback(by)}
 	for _, s := range l.inOrder() {
 		if s.mechanism == attach.Auto {
 			continue

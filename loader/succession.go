@@ -19,18 +19,22 @@ const switchPatience = 30 * time.Second
 // not come yet, is in the tables of that one, which is asked for a while.
 func (l *Loader) succeed(to *datapath.Datapath, attach func() error) error {
 	return inGrace(to, func() error {
-		if err := errors.Join(to.Fill(), to.AskEarlier()); err != nil {
+		if err := to.Fill(); err != nil {
 			return err
 		}
+		if err := to.AskEarlier(); err != nil {
+			l.log.Warn("flows that begin while the flow tables are replaced are known with their next packet", "error", err)
+		}
 		err := attach()
-		l.askEarlierUntil = time.Now().Add(datapath.GracePeriod)
+		// The grace ends after that: who is asked no more may take an answer for a beginning.
+		l.askEarlierUntil = time.Now().Add(datapath.GracePeriod - lossInterval)
 		return err
 	})
 }
 
 // switchTo attaches the programs of a datapath with other flow tables.
 func (l *Loader) switchTo(to *datapath.Datapath) error {
-	return l.succeed(to, func() error { return l.replacePrograms(to) })
+	return l.succeed(to, func() error { return errors.Join(l.replaceEgress(to), l.replacePrograms(to)) })
 }
 
 // switchBack attaches the programs of the datapath in force once more.
@@ -54,27 +58,36 @@ func (l *Loader) replaceEgress(by *datapath.Datapath) error {
 	if !by.AsksEarlier() {
 		return nil
 	}
+	// The verifier takes its time for those that are not loaded yet.
+	programs := make(map[bool]attach.Programs)
+	for _, s := range l.inOrder() {
+		var err error
+		if programs[s.hasHeader()], err = by.Programs(s.hasHeader()); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	for _, s := range l.inOrder() {
-		if err := l.replaceEgressOf(s, by); err != nil {
-			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
-		}
+		earlier, _ := by.Earlier().Programs(s.hasHeader())
+		errs = append(errs, l.replaceEgressOf(s.target(), programs[s.hasHeader()], earlier))
+	}
+	if f := l.state.Fallback; f != nil && f.Index != 0 {
+		earlier, _ := by.Earlier().FallbackPrograms()
+		errs = append(errs, l.replaceEgressOf(fallbackTarget(f.Index), by.FallbackPrograms(), earlier))
 	}
 	return errors.Join(errs...)
 }
 
-func (l *Loader) replaceEgressOf(s *served, by *datapath.Datapath) error {
-	programs, err := by.Programs(s.hasHeader())
+// replaceEgressOf does so on one interface, if there is a program. A start that fails
+// takes it back.
+func (l *Loader) replaceEgressOf(target attach.Interface, by, earlier attach.Programs) error {
+	replaced, err := l.attacher.Replace(target, attach.Egress, by.Egress)
 	if err != nil {
-		return err
+		return fmt.Errorf("interface %s: %w", target.Name, err)
 	}
-	replaced, err := l.attacher.Replace(s.target(), attach.Egress, programs.Egress)
-	if !replaced || !l.starting() {
-		return err
-	}
-	if earlier, known := by.Earlier().Programs(s.hasHeader()); known {
+	if replaced && l.starting() && earlier.Egress != nil {
 		l.rollback.add(func() error {
-			_, err := l.attacher.Replace(s.target(), attach.Egress, earlier.Egress)
+			_, err := l.attacher.Replace(target, attach.Egress, earlier.Egress)
 			return err
 		})
 	}

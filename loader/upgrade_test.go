@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/test/topology"
 )
 
@@ -221,17 +223,25 @@ func TestKilledStartIsDetached(t *testing.T) {
 func onTrial(o *Options) { o.Trial = time.Hour }
 
 // Whoever starts after a process that was killed in the middle of an upgrade finds all
-// maps of one layout.
+// maps of one layout. Until then the programs that were put in place ask those of before.
 func TestStartAfterAKilledUpgrade(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
+	asking := 0
 	for kills := 0; ; kills++ {
 		b.start(nil).stop()
 		pingB(t, s)
 		b.setForeignLayout()
 		if !b.killedAfter(kills) {
-			t.Logf("%d kills", kills)
+			t.Logf("%d kills, after %d of them the programs of before are asked", kills, asking)
+			if asking == 0 {
+				t.Error("the programs of before are never asked")
+			}
 			return
+		}
+		pingB(t, s)
+		if b.asksEarlier("maps-new") || b.asksEarlier("maps") {
+			asking++
 		}
 		b.start(nil).stop()
 		pingB(t, s)
@@ -239,4 +249,23 @@ func TestStartAfterAKilledUpgrade(t *testing.T) {
 			t.Errorf("left after kill %d: %v, %v", kills, left, err)
 		}
 	}
+}
+
+// asksEarlier tells whether the datapath that is pinned below the directory leaves what
+// it does not know to another one.
+func (b *bed) asksEarlier(dir string) bool {
+	b.Helper()
+	asked, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, dir, "predecessor"), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	must(b.T, err)
+	defer asked.Close()
+	var program ebpf.ProgramID
+	err = asked.Lookup(uint32(bpf.DatapathFrameKindFRAME_ETHERNET), &program)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false
+	}
+	must(b.T, err)
+	return program != 0
 }

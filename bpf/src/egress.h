@@ -148,13 +148,14 @@ static __always_inline struct flow *find_flow(struct __sk_buff *skb, struct pack
 /*
  * While the tables are being replaced, a flow that came in by a hook whose turn has
  * not come yet, or after the others were copied, is in those of before. The program that
- * looks at them decides in the place of this one. Comes back at all other times, when
- * the JIT has made a no-op of the call (arch/x86/net/bpf_jit_comp.c,
+ * looks at them decides in the place of this one. Comes back at all other times; on
+ * x86 the call is a no-op then (arch/x86/net/bpf_jit_comp.c,
  * emit_bpf_tail_call_direct).
  */
 static __always_inline void ask_predecessor(struct __sk_buff *skb, __u32 header)
 {
-	bpf_tail_call(skb, &predecessor, header ? FRAME_ETHERNET : FRAME_BARE);
+	if (have_tail_calls)
+		bpf_tail_call(skb, &predecessor, header ? FRAME_ETHERNET : FRAME_BARE);
 }
 
 static __always_inline int egress(struct __sk_buff *skb, __u32 header)

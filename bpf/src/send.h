@@ -140,7 +140,7 @@ static __always_inline bool is_writable(struct __sk_buff *skb)
  */
 static __always_inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
-	if (have_kernel_skb && likely(is_writable(skb)))
+	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)))
 		bpf_tail_call(skb, &sender, 0);
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }

@@ -21,19 +21,28 @@ func writeFlows(w io.Writer, list []flows.Flow) error {
 	return writeTable(w, flowHeader, rows)
 }
 
+// flowOrder is what flows are sorted by. Of most that are compared the peer differs:
+// what comes after it is only looked at where it has to be.
+var flowOrder = []func(a, b *flows.Flow) int{
+	func(a, b *flows.Flow) int { return cmp.Compare(a.Family, b.Family) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.Protocol, b.Protocol) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.Peer, b.Peer) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.PeerPort, b.PeerPort) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.Self, b.Self) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.SelfPort, b.SelfPort) },
+	func(a, b *flows.Flow) int { return cmp.Compare(a.State, b.State) },
+}
+
 // sortFlows brings flows into an order that stays the same from one look to the
 // next.
 func sortFlows(list []flows.Flow) {
 	slices.SortFunc(list, func(a, b flows.Flow) int {
-		return cmp.Or(
-			cmp.Compare(a.Family, b.Family),
-			cmp.Compare(a.Protocol, b.Protocol),
-			cmp.Compare(a.Peer, b.Peer),
-			cmp.Compare(a.PeerPort, b.PeerPort),
-			cmp.Compare(a.Self, b.Self),
-			cmp.Compare(a.SelfPort, b.SelfPort),
-			cmp.Compare(a.State, b.State),
-		)
+		for _, compare := range flowOrder {
+			if order := compare(&a, &b); order != 0 {
+				return order
+			}
+		}
+		return 0
 	})
 }
 

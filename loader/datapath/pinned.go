@@ -72,14 +72,15 @@ func openOnce(dir string, open func(path string) error) error {
 }
 
 // Settle finishes what a process left that was killed while it put a datapath
-// in place: the earlier one counts.
+// in place: the earlier one counts. What that process has pinned aside stays until this
+// one does: its programs may be attached, and ask those of before.
 func Settle(dir *pins.Dir) error {
 	if !dir.Has(MapsDir) && dir.Has(oldMapsDir) {
 		if err := dir.Rename(oldMapsDir, MapsDir); err != nil {
 			return err
 		}
 	}
-	return errors.Join(dir.RemoveAtOnce(newMapsDir), dir.RemoveAtOnce(oldMapsDir))
+	return dir.RemoveAtOnce(oldMapsDir)
 }
 
 // Pin puts the maps and programs in the place of earlier ones. These stay pinned
@@ -89,19 +90,27 @@ func (d *Datapath) Pin() error {
 		return errors.Join(err, d.dir.RemoveAtOnce(newMapsDir))
 	}
 	if err := d.dir.Supplant(newMapsDir, MapsDir, oldMapsDir); err != nil {
-		return errors.Join(err, Settle(d.dir))
+		return errors.Join(err, Settle(d.dir), d.dir.RemoveAtOnce(newMapsDir))
 	}
 	d.pinned = true
 	return d.enterSender(d.programs.Send)
 }
 
-// prepare pins everything aside.
-func (d *Datapath) prepare() error {
+// makeNewMapsDir makes the directory anew that everything is pinned in aside.
+func (d *Datapath) makeNewMapsDir() error {
 	if err := d.dir.RemoveAtOnce(newMapsDir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.dir.Path(newMapsDir, programsDir), 0o700); err != nil {
 		return fmt.Errorf("create directory for maps: %w", err)
+	}
+	return nil
+}
+
+// prepare pins everything aside.
+func (d *Datapath) prepare() error {
+	if err := d.makeNewMapsDir(); err != nil {
+		return err
 	}
 	layout, err := newLayout()
 	if err != nil {

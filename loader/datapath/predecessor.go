@@ -10,23 +10,40 @@ import (
 )
 
 // AskEarlier has the egress programs leave what they know no flow of to those of the
-// earlier datapath, if there is one: what comes in until all hooks have been replaced,
-// and has not been copied, is in the tables of those.
+// earlier datapath, if there is one and the kernel can: what comes in until all hooks
+// have been replaced, and has not been copied, is in the tables of those. On error
+// nobody is asked.
 func (d *Datapath) AskEarlier() error {
-	kinds := map[bpf.DatapathFrameKind]string{
-		bpf.DatapathFrameKindFRAME_ETHERNET: egressName, bpf.DatapathFrameKindFRAME_BARE: egress3Name,
+	kinds := map[bpf.DatapathFrameKind]*ebpf.Program{
+		bpf.DatapathFrameKindFRAME_ETHERNET: d.earlier.program(egressName),
+		bpf.DatapathFrameKindFRAME_BARE:     d.earlier.program(egress3Name),
 	}
-	for kind, name := range kinds {
-		program := d.earlier.program(name)
-		if program == nil {
+	for kind, program := range kinds {
+		if program == nil || !d.opts.Features.TailCalls {
 			continue
 		}
-		if err := d.Predecessor.Put(uint32(kind), program); err != nil {
-			return fmt.Errorf("enter the earlier program %s: %w", name, err)
-		}
 		d.asking = true
+		if err := d.Predecessor.Put(uint32(kind), program); err != nil {
+			return errors.Join(fmt.Errorf("enter the earlier egress program: %w", err), d.StopAsking())
+		}
+	}
+	if !d.asking {
+		return nil
+	}
+	if err := d.keepPredecessor(); err != nil {
+		return errors.Join(err, d.StopAsking())
 	}
 	return nil
+}
+
+// keepPredecessor pins what is asked until Pin does: the kernel empties such a table
+// with its last descriptor and pin, and a process may be killed before it has pinned
+// all, when others of its programs are in place already.
+func (d *Datapath) keepPredecessor() error {
+	if err := d.makeNewMapsDir(); err != nil {
+		return err
+	}
+	return pinMap(d.Predecessor, d.dir.Path(newMapsDir, bpf.DatapathMapPredecessor))
 }
 
 // AsksEarlier tells whether AskEarlier has found a program, and StopAsking was not called.
@@ -37,11 +54,15 @@ func (d *Datapath) StopAsking() error {
 	if !d.asking {
 		return nil
 	}
+	d.asking = false
+	var errs []error
 	for kind := range bpf.DatapathFrameKindFRAME_KINDS {
 		if err := d.Predecessor.Delete(uint32(kind)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("take an earlier program out: %w", err)
+			errs = append(errs, fmt.Errorf("take an earlier program out: %w", err))
 		}
 	}
-	d.asking = false
-	return nil
+	if !d.pinned {
+		errs = append(errs, d.dir.RemoveAtOnce(newMapsDir))
+	}
+	return errors.Join(errs...)
 }

@@ -35,6 +35,7 @@ func running(t *testing.T) version {
 var since = map[string]version{
 	"check_mtu":  {5, 12},
 	"kernel_skb": {6, 2},
+	"tail_calls": {5, 10}, // of amd64's JIT
 	"tcx":        {6, 6},
 }
 

@@ -49,9 +49,9 @@ func (d *deferred) answer() {
 
 // TestEarlierIsAsked replaces the tables by others of another layout, which hold
 // nothing, between questions and their answers: these go the way of the questions. They
-// go as routed once nobody asks the tables of before, which are freed.
+// go as routed once nobody asks the tables of before, which are freed. The others' load
+// could delay the answers for that long.
 func TestEarlierIsAsked(t *testing.T) {
-	t.Parallel()
 	other := otherLayout.binary(t)
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

@@ -64,6 +64,7 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	present.CheckMTU = present.CheckMTU && !opts.OldKernel
 	present.KernelSKB = present.KernelSKB && !opts.OldKernel
+	present.TailCalls = present.TailCalls && !opts.OldKernel
 	if err := bpf.SetFeatures(spec, present); err != nil {
 		return nil, fmt.Errorf("set features: %w", err)
 	}
