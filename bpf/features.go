@@ -16,7 +16,7 @@ import (
 type Features struct {
 	CheckMTU  bool // bpf_check_mtu, from 5.12
 	KernelSKB bool // bpf_cast_to_kern_ctx, from 6.2
-	TailCalls bool // in programs with functions: where the JIT can mix them, arm64's from 6.0
+	TailCalls bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
 }
 
 // ProbeFeatures asks the running kernel.

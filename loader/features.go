@@ -140,7 +140,7 @@ func (k kernel) features() []pins.FeatureRecord {
 	}
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
-	if !k.KernelSKB {
+	if !k.KernelSKB || !k.TailCalls {
 		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
 	}
 	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,

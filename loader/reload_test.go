@@ -239,7 +239,7 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 	if b.graceEnds() == 0 {
 		t.Error("no grace after a reload with tables of another size")
 	}
-	if left := r.graceLeft(t, b); left > datapath.GracePeriod {
+	if left := r.graceLeft(t, b); left > askPeriod+datapath.GracePeriod {
 		t.Errorf("the grace lasts for %v after the reload", left)
 	}
 	r.stop()

@@ -14,6 +14,9 @@ import (
 // are only loaded then.
 const switchPatience = 30 * time.Second
 
+// askPeriod is how long the earlier datapath is asked once all programs are replaced.
+const askPeriod = 2 * time.Second
+
 // succeed attaches the programs of a datapath with other flow tables than the earlier
 // one's. What came in after the flows were copied, or by an interface whose turn has
 // not come yet, is in the tables of that one, which is asked for a while.
@@ -26,8 +29,7 @@ func (l *Loader) succeed(to *datapath.Datapath, attach func() error) error {
 			l.log.Warn("flows that begin while the flow tables are replaced are known with their next packet", "error", err)
 		}
 		err := attach()
-		// The grace ends after that: who is asked no more may take an answer for a beginning.
-		l.askEarlierUntil = time.Now().Add(datapath.GracePeriod - lossInterval)
+		l.askEarlierUntil = time.Now().Add(askPeriod)
 		return err
 	})
 }
@@ -48,7 +50,12 @@ func inGrace(to *datapath.Datapath, attach func() error) error {
 	if err := to.Grace(switchPatience); err != nil {
 		return err
 	}
-	return errors.Join(attach(), to.Grace(datapath.GracePeriod))
+	err := attach()
+	period := datapath.GracePeriod
+	if to.AsksEarlier() {
+		period += askPeriod // who is asked no more may take the answer for a beginning
+	}
+	return errors.Join(err, to.Grace(period))
 }
 
 // replaceEgress puts the egress programs of a datapath that asks the earlier one in the
@@ -97,7 +104,7 @@ func (l *Loader) replaceEgressOf(target attach.Interface, by, earlier attach.Pro
 // endSuccession stops asking the earlier datapath once nobody waits for an answer to
 // what only that one has seen.
 func (l *Loader) endSuccession(now time.Time) {
-	if now.Before(l.askEarlierUntil) {
+	if !l.datapath.AsksEarlier() || now.Before(l.askEarlierUntil) {
 		return
 	}
 	if err := l.datapath.StopAsking(); err != nil {

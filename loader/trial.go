@@ -81,9 +81,9 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 	}
 	journal, err := pins.ReadJournal(pinDir)
 	if errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}) {
-		// It was killed before it had written anything: there is the directory, and
-		// maybe a journal without a word.
-		return true, dir.Remove(datapath.PinNames()...)
+		// It was killed before it had begun: there is an empty directory, or a journal
+		// without a word.
+		return err == nil, dir.Remove(datapath.PinNames()...)
 	}
 	if err != nil || journal.Trial == nil || journal.Trial.PID != pid {
 		return false, errors.Join(err, dir.Close())

@@ -73,7 +73,7 @@ func openOnce(dir string, open func(path string) error) error {
 
 // Settle finishes what a process left that was killed while it put a datapath
 // in place: the earlier one counts. What that process has pinned aside stays until this
-// one does: its programs may be attached, and ask those of before.
+// one pins: its programs may be attached, and ask those of before.
 func Settle(dir *pins.Dir) error {
 	if !dir.Has(MapsDir) && dir.Has(oldMapsDir) {
 		if err := dir.Rename(oldMapsDir, MapsDir); err != nil {
@@ -96,21 +96,13 @@ func (d *Datapath) Pin() error {
 	return d.enterSender(d.programs.Send)
 }
 
-// makeNewMapsDir makes the directory anew that everything is pinned in aside.
-func (d *Datapath) makeNewMapsDir() error {
+// prepare pins everything aside.
+func (d *Datapath) prepare() error {
 	if err := d.dir.RemoveAtOnce(newMapsDir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.dir.Path(newMapsDir, programsDir), 0o700); err != nil {
 		return fmt.Errorf("create directory for maps: %w", err)
-	}
-	return nil
-}
-
-// prepare pins everything aside.
-func (d *Datapath) prepare() error {
-	if err := d.makeNewMapsDir(); err != nil {
-		return err
 	}
 	layout, err := newLayout()
 	if err != nil {

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 
@@ -38,12 +39,14 @@ func (d *Datapath) AskEarlier() error {
 
 // keepPredecessor pins what is asked until Pin does: the kernel empties such a table
 // with its last descriptor and pin, and a process may be killed before it has pinned
-// all, when others of its programs are in place already.
+// all, when others of its programs are in place already. What such a process has left
+// there is still needed: its programs are attached.
 func (d *Datapath) keepPredecessor() error {
-	if err := d.makeNewMapsDir(); err != nil {
-		return err
+	if err := os.MkdirAll(d.dir.Path(newMapsDir), 0o700); err != nil {
+		return fmt.Errorf("create directory for maps: %w", err)
 	}
-	return pinMap(d.Predecessor, d.dir.Path(newMapsDir, bpf.DatapathMapPredecessor))
+	name := fmt.Sprintf("%s-%d", bpf.DatapathMapPredecessor, os.Getpid())
+	return pinMap(d.Predecessor, d.dir.Path(newMapsDir, name))
 }
 
 // AsksEarlier tells whether AskEarlier has found a program, and StopAsking was not called.
@@ -54,15 +57,14 @@ func (d *Datapath) StopAsking() error {
 	if !d.asking {
 		return nil
 	}
-	d.asking = false
-	var errs []error
 	for kind := range bpf.DatapathFrameKindFRAME_KINDS {
 		if err := d.Predecessor.Delete(uint32(kind)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("take an earlier program out: %w", err))
+			return fmt.Errorf("take an earlier program out: %w", err)
 		}
 	}
-	if !d.pinned {
-		errs = append(errs, d.dir.RemoveAtOnce(newMapsDir))
+	d.asking = false
+	if d.pinned {
+		return nil
 	}
-	return errors.Join(errs...)
+	return d.dir.RemoveAtOnce(newMapsDir)
 }

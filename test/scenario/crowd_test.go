@@ -313,7 +313,7 @@ func threadTime(t *testing.T) time.Duration {
 }
 
 // rounds is how often the box is measured with and without replypath.
-const rounds = 5
+const rounds = 7
 
 // inTurns measures something with replypath on the box and without, and once more
 // without: what these two differ by is noise. Which comes first changes, as does what
@@ -386,14 +386,19 @@ func TestS4Throughput(t *testing.T) {
 			crowd.round(s)
 			times[name] = append(times[name], sendBulk(t, streams))
 		})
-		ratios, noise := times.ratios("with", "without"), times.ratios("again", "without")
-		middle, loudest := ratios[rounds/2], max(noise[rounds-1], 1/noise[0], leastNoise)
-		t.Logf("%s: %d MB in %v, without replypath %v: %.2f times as long (%.2f to %.2f), noise %.2f",
-			f, len(streams)*bulkSize>>20, times["with"], times["without"], middle, ratios[0], ratios[rounds-1], loudest)
-		if middle > loudest {
-			t.Errorf("%s: forwarding takes %.2f times as long with replypath, more than the noise of %.2f", f, middle, loudest)
+		ratio, noise := times.ofFastest("with", "without"), times.ofFastest("again", "without")
+		t.Logf("%s: %d MB in %v, without replypath %v: the fastest round takes %.2f times as long, noise %.2f",
+			f, len(streams)*bulkSize>>20, times["with"], times["without"], ratio, noise)
+		if bound := max(noise, 1/noise, leastNoise); ratio > bound {
+			t.Errorf("%s: forwarding takes %.2f times as long with replypath, more than the noise of %.2f", f, ratio, bound)
 		}
 	}
+}
+
+// ofFastest compares the fastest rounds of two: what else the machine is about makes a
+// round slower, never faster, and at times doubles one.
+func (m measured) ofFastest(one, other string) float64 {
+	return float64(slices.Min(m[one])) / float64(slices.Min(m[other]))
 }
 
 // leastNoise is what two measurements of one thing differ by on the quietest of shared
