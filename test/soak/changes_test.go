@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -110,18 +109,12 @@ func (s *soak) configure(text string) {
 	harness.Must(s.t, os.WriteFile(s.config, []byte(text), 0o644))
 }
 
-// reload puts the next configuration in force. Flows that begin while the tables are
-// copied to others of another size come back with their next packet.
+// reload puts the next configuration in force.
 func (s *soak) reload() {
 	s.t.Helper()
-	before, after := s.configuration, (s.configuration+1)%len(configurations)
-	s.configuration = after
-	if strings.Contains(configurations[before]+configurations[after], "flow_table") {
-		s.judge.excuse("other tables", 0, netip.Addr{})
-	}
-	s.configure(configurations[after])
+	s.configuration = (s.configuration + 1) % len(configurations)
+	s.configure(configurations[s.configuration])
 	s.d.Reload()
-	s.judge.endExcuses("other tables")
 }
 
 // changeAddress gives eth1 a second address of each family, or takes them away.

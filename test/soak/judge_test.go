@@ -30,7 +30,7 @@ type judge struct {
 // moment.
 type excuse struct {
 	event    string
-	address  netip.Addr // the zero Addr is any
+	address  netip.Addr
 	from, to time.Time
 }
 
@@ -104,7 +104,7 @@ func (j *judge) judge(name string, frame *topology.Frame) {
 }
 
 func (e *excuse) covers(frame *topology.Frame) bool {
-	return (!e.address.IsValid() || e.address == frame.Source) && !frame.Time.Before(e.from) && frame.Time.Before(e.to)
+	return e.address == frame.Source && !frame.Time.Before(e.from) && frame.Time.Before(e.to)
 }
 
 // concerns matches what replypath may move: IP but for neighbour discovery and what
