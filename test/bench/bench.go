@@ -53,11 +53,11 @@ func bench(ctx context.Context, o options) error {
 
 // measure carries out a run.
 func measure(ctx context.Context, o options) (*report.Results, error) {
-	contenders, err := o.chosenContenders()
+	contenders, absentContenders, err := o.chosenContenders()
 	if err != nil {
 		return nil, err
 	}
-	workloads, absent, err := o.chosenWorkloads()
+	workloads, absentWorkloads, err := o.chosenWorkloads()
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	results.Workloads = r.summaries(workloads, contenders)
 	results.Judge()
 	results.Failures = r.failures
-	results.Absent = absentees(absent, p.absent, contender.Absent())
+	results.Absent = absentees(absentContenders, absentWorkloads, p.absent)
 	if ctx.Err() == nil && !o.noFigures {
 		var failures []report.Failure
 		results.Figures, failures = measureFigures(ctx, o)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -19,6 +20,10 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 	for _, s := range p.slots {
 		t.Run(s.workload.Name+"/"+s.name, func(t *testing.T) {
 			value, err := r.measure(t.Context(), s)
+			// So short a time may pass with other work of the machine.
+			for begun := time.Now(); errors.Is(err, load.ErrIdle) && time.Since(begun) < harness.AnswerTime; {
+				value, err = r.measure(t.Context(), s)
+			}
 			harness.Must(t, err)
 			t.Logf("%.0f %s", value.Value, s.workload.Unit)
 		})
@@ -28,8 +33,11 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 // TestContenders has each contender's answers leave as it has them leave, which every
 // measurement checks.
 func TestContenders(t *testing.T) {
-	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
-	shortly(t, workloads, contender.All())
+	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "udp-echo-64-ipv6"))
+	fit, absent, err := contender.Fit(contender.All())
+	harness.Must(t, err)
+	t.Logf("not here: %v", absent)
+	shortly(t, workloads, fit)
 }
 
 // TestWorkloads does the work that needs no other programs.

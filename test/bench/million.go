@@ -47,7 +47,7 @@ func crowdFigures(ctx context.Context) (figures []report.Figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, echo.Close()) }()
-	if err := load.Introduce(ctx, site.Client, 0, million); err != nil {
+	if err := load.Introduce(ctx, site, 0, million); err != nil {
 		return nil, err
 	}
 	c := &crowded{site, daemon}
@@ -105,7 +105,7 @@ func (o *objects) Write(p []byte) (int, error) {
 func (c *crowded) scraping(ctx context.Context) (figures []report.Figure, err error) {
 	churning, stop := context.WithCancel(ctx)
 	churn := make(chan error, 1)
-	go func() { churn <- load.Introduce(churning, c.site.Client, million, million) }()
+	go func() { churn <- load.Introduce(churning, c.site, million, million) }()
 	defer func() {
 		stop()
 		err = errors.Join(err, ignoreCancel(<-churn))

@@ -36,12 +36,16 @@ func (o *options) shorten() {
 
 func (o *options) warmUp() time.Duration { return o.duration / warmUpShare }
 
-// chosenContenders are those that were named, or all.
-func (o *options) chosenContenders() ([]*contender.Contender, error) {
-	if o.contenders == "" {
-		return contender.All(), nil
+// chosenContenders are those that were named, or all; and those of them that the
+// kernel cannot do, with the reason.
+func (o *options) chosenContenders() (fit []*contender.Contender, absent map[string]string, err error) {
+	chosen := contender.All()
+	if o.contenders != "" {
+		if chosen, err = contender.Named(strings.Fields(o.contenders)...); err != nil {
+			return nil, nil, err
+		}
 	}
-	return contender.Named(strings.Fields(o.contenders)...)
+	return contender.Fit(chosen)
 }
 
 // chosenWorkloads are those that were named, or all, or all quick ones; and those

@@ -86,7 +86,7 @@ func (r *runner) measure(ctx context.Context, s slot) (value report.Value, err e
 	patience := slotTime + 4*r.duration
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done in %s", patience))
 	defer cancel()
-	site, err := contender.NewSite(ctx, contender.SiteOptions{Forward: s.workload.Forward})
+	site, err := contender.NewSite(ctx, contender.SiteOptions{IPv6: s.workload.IPv6, Forward: s.workload.Forward})
 	if err != nil {
 		return report.Value{}, err
 	}

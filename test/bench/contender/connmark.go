@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"replypath/test/topology"
 )
 
 // mark is that of connections which came in by eth1.
@@ -61,7 +63,10 @@ func addMarks(ctx context.Context, s *Site, nft string) error {
 		return err
 	}
 	rule := netlink.NewRule()
-	rule.Mark, rule.Table = mark, table
+	rule.Mark, rule.Table, rule.Family = mark, table, netlink.FAMILY_V4
+	if s.Family == topology.IPv6 {
+		rule.Family = netlink.FAMILY_V6
+	}
 	if err := s.Server.Netlink().RuleAdd(rule); err != nil {
 		return fmt.Errorf("add the rule by mark: %w", err)
 	}

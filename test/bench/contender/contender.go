@@ -14,6 +14,7 @@ const (
 	Static    = "static"
 	Rules2    = "iprule-2"
 	Connmark  = "connmark"
+	VRF       = "vrf"
 	Replypath = "replypath"
 )
 
@@ -34,6 +35,8 @@ type Contender struct {
 
 	// conntrack limits how many flows there can be.
 	conntrack bool
+	// ownDevice is true where the server's sockets have to be bound to Site.Device.
+	ownDevice bool
 	setUp     func(context.Context, *Site, Options) (Running, error)
 }
 
@@ -86,13 +89,24 @@ func All() []*Contender {
 	return append(all,
 		connmark(Connmark, "nftables connection marks, a rule for each interface", linearTable),
 		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
+		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
 		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"))
 }
 
-// Lacks says what keeps the contender from as many flows, or "".
-func (c *Contender) Lacks(flows int) string {
+// Work is what a contender may be unable to do.
+type Work struct {
+	Flows int
+	// Unbound is true where the server's sockets cannot be bound to a device.
+	Unbound bool
+}
+
+// Lacks says what keeps the contender from such work, or "".
+func (c *Contender) Lacks(work Work) string {
+	if c.ownDevice && work.Unbound {
+		return "the server cannot bind its socket to the device"
+	}
 	if !c.conntrack {
 		return ""
 	}
@@ -101,17 +115,31 @@ func (c *Contender) Lacks(flows int) string {
 		return "" // conntrack has not been used yet: setting it up tells
 	}
 	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err == nil && most < flows {
+	if err == nil && most < work.Flows {
 		return fmt.Sprintf("nf_conntrack_max is %d on this machine", most)
 	}
 	return ""
 }
 
-// Absent are contenders that cannot be measured here, with the reason.
-func Absent() map[string]string {
-	return map[string]string{
-		"vrf": "only with a kernel that has VRF: in a virtual machine, whose figures cannot be compared with these",
+// Fit returns those of the contenders that the kernel has what they need for, and
+// why the others are left out.
+func Fit(contenders []*Contender) (fit []*Contender, absent map[string]string, err error) {
+	absent = make(map[string]string)
+	for _, c := range contenders {
+		reason := ""
+		if c.Name == VRF {
+			reason, err = vrfMissing()
+		}
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case reason != "":
+			absent[c.Name] = reason
+		default:
+			fit = append(fit, c)
+		}
 	}
+	return fit, absent, nil
 }
 
 // Named returns contenders by their names, in the order of All.

@@ -3,7 +3,6 @@ package contender
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"github.com/vishvananda/netlink"
 
@@ -22,7 +21,7 @@ func (nothing) Stop() error { return nil }
 func setUpNothing(context.Context, *Site, Options) (Running, error) { return nothing{}, nil }
 
 func setUpStatic(_ context.Context, s *Site, _ Options) (Running, error) {
-	return nothing{}, s.Server.AddRoute(topology.Route{Destination: peers, Via: gateway})
+	return nothing{}, s.Server.AddRoute(topology.Route{Destination: s.peers, Via: s.gateway})
 }
 
 // rules is a contender with so many rules "from ADDRESS lookup TABLE". The last one
@@ -43,9 +42,9 @@ func addRules(s *Site, count int) error {
 	}
 	const firstPriority = 1000
 	for i := range count {
-		from := Self
+		from := s.Self
 		if i < count-1 {
-			from = netip.AddrFrom4([4]byte{10, 3, byte(i >> 8), byte(i)})
+			from = at(s.rules, uint32(i))
 		}
 		rule := netlink.NewRule()
 		rule.Priority, rule.Table = firstPriority+i, table
@@ -58,5 +57,5 @@ func addRules(s *Site, count int) error {
 }
 
 func addTable(s *Site) error {
-	return s.Server.AddRoute(topology.Route{Via: gateway, Interface: s.Eth1.Name, Table: table})
+	return s.Server.AddRoute(topology.Route{Via: s.gateway, Interface: s.Eth1.Name, Table: table})
 }

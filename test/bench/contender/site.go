@@ -23,60 +23,39 @@ import (
 //	                      └─ eth1 10.2.0.1 ── eth1 10.2.0.100 ┘
 //
 // The server's default route is by eth0; the client asks 10.2.0.100. It has every
-// address of 10.128.0.0/10 and takes answers by either interface.
+// address of 10.128.0.0/10 and takes answers by either interface. With IPv6 there are
+// other addresses in the same places.
 type Site struct {
 	*topology.Network
+	Addresses
 	Client, Server *topology.Host
 	// Eth0 and Eth1 are the server's.
 	Eth0, Eth1 *topology.Interface
+	// Device is what the server's sockets have to be bound to; "" is none.
+	Device string
 	// Inner is a host behind the server, which forwards to it; nil without Forward.
 	Inner *topology.Host
 }
 
 // SiteOptions are the variants of a site.
 type SiteOptions struct {
-	Forward bool // the server is a router too
+	IPv6    bool // in the place of IPv4
+	Forward bool // the server is a router too, for IPv4
 }
 
 // CongestionControl is that of TCP in every run: the one that every kernel has, and
 // lets every namespace choose.
 const CongestionControl = "reno"
 
-var (
-	// Self is the address that is asked.
-	Self = netip.MustParseAddr("10.2.0.100")
-	// Production is the server's address on the interface of its default route.
-	Production = netip.MustParseAddr("10.1.0.100")
-	// Client is where questions come from, unless a load has many clients.
-	Client = netip.MustParseAddr("10.128.0.1")
-	// InnerHost is the address of the host behind the server.
-	InnerHost = netip.MustParseAddr("10.8.0.100")
-	// Neighbour is the client's address on the network of the server's eth0.
-	Neighbour = netip.MustParseAddr("10.1.0.1")
-
-	gateway = netip.MustParseAddr("10.2.0.1")
-	// peers are all who ask. The client has the first half of these addresses and
-	// drops what is sent to the second.
-	peers   = netip.MustParsePrefix("10.128.0.0/9")
-	clients = netip.MustParsePrefix("10.128.0.0/10")
-	strays  = netip.MustParsePrefix("10.192.0.0/10")
-)
-
-// ClientAt returns one of the client's four million addresses.
-func ClientAt(index uint32) netip.Addr { return at(clients, index) }
-
-// StrayAt returns an address that a question can come from, and that nobody has.
-func StrayAt(index uint32) netip.Addr { return at(strays, index) }
-
-func at(prefix netip.Prefix, index uint32) netip.Addr {
-	base := prefix.Addr().As4()
-	low := index & (1<<(32-prefix.Bits()) - 1)
-	return netip.AddrFrom4([4]byte{base[0], base[1] | byte(low>>16), byte(low >> 8), byte(low)})
-}
+// InnerHost is the address of the host behind the server.
+var InnerHost = netip.MustParseAddr("10.8.0.100")
 
 // NewSite builds a network and waits until it is ready. Close takes it down.
 func NewSite(ctx context.Context, options SiteOptions) (*Site, error) {
-	s := &Site{Network: topology.New(topology.Options{NoIPv6: true})}
+	s := &Site{Network: topology.New(topology.Options{NoIPv6: !options.IPv6}), Addresses: IPv4}
+	if options.IPv6 {
+		s.Addresses = IPv6
+	}
 	for _, step := range []func() error{
 		s.addHosts,
 		s.layCables,
@@ -109,33 +88,38 @@ func (s *Site) addHosts() (err error) {
 }
 
 func (s *Site) layCables() (err error) {
-	if s.Eth0, err = s.lay("eth0", "10.1.0.100/24", "10.1.0.1/24"); err != nil {
+	if s.Eth0, err = s.lay("eth0", s.production, s.Neighbour); err != nil {
 		return err
 	}
-	s.Eth1, err = s.lay("eth1", "10.2.0.100/24", "10.2.0.1/24")
+	s.Eth1, err = s.lay("eth1", s.Self, s.gateway)
 	return err
 }
 
-func (s *Site) lay(name, server, client string) (*topology.Interface, error) {
+func (s *Site) lay(name string, server, client netip.Addr) (*topology.Interface, error) {
 	i, _, err := s.Connect(
-		topology.NIC{Host: s.Server, Name: name, Addresses: []netip.Prefix{netip.MustParsePrefix(server)}},
-		topology.NIC{Host: s.Client, Name: name, Addresses: []netip.Prefix{netip.MustParsePrefix(client)}})
+		topology.NIC{Host: s.Server, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(server, s.network)}},
+		topology.NIC{Host: s.Client, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(client, s.network)}})
 	return i, err
 }
 
 func (s *Site) addRoutes() error {
 	local := netlink.Route{
-		Dst:  &net.IPNet{IP: clients.Addr().AsSlice(), Mask: net.CIDRMask(clients.Bits(), 32)},
+		Dst:  &net.IPNet{IP: s.clients.Addr().AsSlice(), Mask: net.CIDRMask(s.clients.Bits(), s.clients.Addr().BitLen())},
 		Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST, LinkIndex: 1, // lo
 	}
 	if err := s.Client.Netlink().RouteAdd(&local); err != nil {
 		return fmt.Errorf("give the client its addresses: %w", err)
 	}
-	toSelf := topology.Route{Destination: netip.PrefixFrom(Self, 32), Interface: "eth1", Source: Client}
+	toSelf := topology.Route{Destination: netip.PrefixFrom(s.Self, s.Self.BitLen()), Interface: "eth1"}
+	if s.Family == topology.IPv4 {
+		toSelf.Source = s.Peer
+	} else if err := s.Client.SetSysctl("net/ipv6/ip_nonlocal_bind", "1"); err != nil { // a local route is not enough
+		return err
+	}
 	if err := s.Client.AddRoute(toSelf); err != nil {
 		return err
 	}
-	return s.Server.AddDefault(Neighbour)
+	return s.Server.AddDefault(s.Neighbour)
 }
 
 // addInner makes the server a router with a host behind it. The client asks that
@@ -159,16 +143,16 @@ func (s *Site) addInner(wanted bool) (err error) {
 	if err := s.Inner.AddDefault(netip.MustParseAddr("10.8.0.1")); err != nil {
 		return err
 	}
-	return s.Client.AddRoute(topology.Route{Destination: netip.PrefixFrom(InnerHost, 32), Via: Production})
+	return s.Client.AddRoute(topology.Route{Destination: netip.PrefixFrom(InnerHost, 32), Via: s.production})
 }
 
 // resolve has the first packets meet no unresolved neighbour, in either direction.
 func (s *Site) resolve(ctx context.Context) error {
 	for _, i := range []*topology.Interface{s.Eth0, s.Eth1} {
-		if err := i.Resolve(ctx, i.Gateway(topology.IPv4)); err != nil {
+		if err := i.Resolve(ctx, i.Gateway(s.Family)); err != nil {
 			return err
 		}
-		if err := i.Peer().Resolve(ctx, i.Address(topology.IPv4)); err != nil {
+		if err := i.Peer().Resolve(ctx, i.Address(s.Family)); err != nil {
 			return err
 		}
 	}

@@ -9,15 +9,20 @@ func TestAddresses(t *testing.T) {
 	for index, want := range map[uint32]string{
 		0: "10.128.0.0", 1: "10.128.0.1", 1 << 16: "10.129.0.0", 1<<22 - 1: "10.191.255.255", 1 << 22: "10.128.0.0",
 	} {
-		if got := ClientAt(index); got.String() != want || !peers.Contains(got) {
+		if got := IPv4.ClientAt(index); got.String() != want || !IPv4.peers.Contains(got) {
 			t.Errorf("client %d is %s, want %s", index, got, want)
 		}
 	}
-	if got := StrayAt(1<<32 - 1); got.String() != "10.255.255.255" || !peers.Contains(got) || clients.Contains(got) {
+	if got := StrayAt(1<<32 - 1); got.String() != "10.255.255.255" || !IPv4.peers.Contains(got) || IPv4.clients.Contains(got) {
 		t.Errorf("the last stray is %s", got)
 	}
-	if ClientAt(1) != Client {
-		t.Errorf("%s is not the client", Client)
+	for _, a := range []Addresses{IPv4, IPv6} {
+		if a.ClientAt(1) != a.Peer {
+			t.Errorf("%s is not the client", a.Peer)
+		}
+		if got := a.ClientAt(1<<32 - 1); !a.clients.Contains(got) || a.clients.Contains(got.Next()) || !a.peers.Contains(got) {
+			t.Errorf("the last client is %s", got)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func bulk(fromServer bool) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		program := onCPU(context.Background(), s.Server, CPU(), "iperf3", "--server", "--forceflush",
-			"--bind", contender.Self.String(), "--port", strconv.Itoa(firstPort))
+			"--bind", contender.IPv4.Self.String(), "--port", strconv.Itoa(firstPort))
 		server, err := startServer(ctx, program, "Server listening on")
 		if err != nil {
 			return nil, err
@@ -33,7 +33,7 @@ type transfer struct {
 // Run returns the megabits that arrived in a second.
 func (t *transfer) Run(ctx context.Context, d time.Duration) (float64, error) {
 	args := []string{
-		"--client", contender.Self.String(), "--bind", contender.Client.String(), "--port", strconv.Itoa(firstPort),
+		"--client", contender.IPv4.Self.String(), "--bind", contender.IPv4.Peer.String(), "--port", strconv.Itoa(firstPort),
 		"--time", wholeSeconds(d), "--json", "--connect-timeout", "2000",
 	}
 	if t.fromServer {

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/bench/contender"
-	"replypath/test/topology"
 )
 
 // udpCrowd sends each datagram from another one of so many addresses, all of which
@@ -23,13 +22,13 @@ import (
 func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
-		if err := c.serveUDP(s.Server, contender.Self, firstPort, CPU()); err != nil {
+		if err := c.serveUDP(s.Server, s.Device, s.Self, firstPort, CPU()); err != nil {
 			return nil, c.closeAfter(err)
 		}
-		if err := Introduce(ctx, s.Client, 0, size); err != nil {
+		if err := Introduce(ctx, s, 0, size); err != nil {
 			return nil, c.closeAfter(err)
 		}
-		if err := c.askFromMany(s.Client, size); err != nil {
+		if err := c.askFromMany(s, size); err != nil {
 			return nil, c.closeAfter(err)
 		}
 		return c, nil
@@ -37,20 +36,17 @@ func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, e
 }
 
 // askFromMany starts a client of many addresses.
-func (c *crew) askFromMany(host *topology.Host, size int) error {
-	fd, err := socketOn(host, unix.SOCK_DGRAM, 0)
+func (c *crew) askFromMany(s *contender.Site, size int) error {
+	fd, err := boundSocket(s.Client, "", unix.SOCK_DGRAM, netip.IPv4Unspecified(), crowdPort)
 	if err != nil {
 		return err
 	}
 	c.keep(fd)
-	if err := unix.Bind(fd, socketAddress(netip.IPv4Unspecified(), crowdPort)); err != nil {
-		return fmt.Errorf("bind to port %d: %w", crowdPort, err)
-	}
-	m := newMessage(contender.Self, firstPort)
+	m := newMessage(s.Self, firstPort)
 	answer := make([]byte, 64)
 	random := rand.New(rand.NewPCG(1, 1))
-	c.loop(host, CPU(), func() error {
-		m.from(contender.ClientAt(random.Uint32N(uint32(size))))
+	c.loop(s.Client, CPU(), func() error {
+		m.from(s.ClientAt(random.Uint32N(uint32(size))))
 		if err := m.send(fd); err != nil {
 			return err
 		}
@@ -74,22 +70,22 @@ const (
 // ServeEcho starts the UDP server alone.
 func ServeEcho(s *contender.Site) (io.Closer, error) {
 	c := newCrew()
-	if err := c.serveUDP(s.Server, contender.Self, firstPort, CPU()); err != nil {
+	if err := c.serveUDP(s.Server, s.Device, s.Self, firstPort, CPU()); err != nil {
 		return nil, c.closeAfter(err)
 	}
 	return c, nil
 }
 
 // Introduce has so many of the client's addresses ask the UDP server once.
-func Introduce(ctx context.Context, client *topology.Host, first, count int) error {
-	conn, err := client.ListenPacket(ctx, "udp4", netip.AddrPortFrom(netip.IPv4Unspecified(), crowdPort).String())
+func Introduce(ctx context.Context, s *contender.Site, first, count int) error {
+	conn, err := s.Client.ListenPacket(ctx, "udp4", netip.AddrPortFrom(netip.IPv4Unspecified(), crowdPort).String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	batch := ipv4.NewPacketConn(conn)
 	questions, answers := make([]ipv4.Message, introductionBatch), make([]ipv4.Message, introductionBatch)
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(contender.Self, firstPort))
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.Self, firstPort))
 	for i := range questions {
 		questions[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 64)}, Addr: to}
 		answers[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 64)}}
@@ -100,7 +96,7 @@ func Introduce(ctx context.Context, client *topology.Host, first, count int) err
 		}
 		part := questions[:min(introductionBatch, count-done)]
 		for i := range part {
-			source := contender.ClientAt(uint32(first + done + i))
+			source := s.ClientAt(uint32(first + done + i))
 			part[i].OOB = (&ipv4.ControlMessage{Src: source.AsSlice()}).Marshal()
 		}
 		if err := exchange(batch, part, answers); err != nil {

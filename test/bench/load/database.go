@@ -88,7 +88,7 @@ func (d *database) fill(ctx context.Context, host *topology.Host) (err error) {
 	if err != nil {
 		return err
 	}
-	access := fmt.Sprintf("local all all trust\nhost replication all %s trust\n", netip.PrefixFrom(contender.Client, 32))
+	access := fmt.Sprintf("local all all trust\nhost replication all %s trust\n", netip.PrefixFrom(contender.IPv4.Peer, 32))
 	if err := os.WriteFile(filepath.Join(d.data(), "pg_hba.conf"), []byte(access), 0o644); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d *database) command(ctx context.Context, host *topology.Host, program str
 // start runs the server.
 func (d *database) start(ctx context.Context, host *topology.Host) (*server, error) {
 	settings := map[string]string{
-		"listen_addresses": contender.Self.String(), "port": strconv.Itoa(firstPort), "unix_socket_directories": d.dir,
+		"listen_addresses": contender.IPv4.Self.String(), "port": strconv.Itoa(firstPort), "unix_socket_directories": d.dir,
 		// Data that does not outlive the benchmark needs no disk.
 		"fsync": "off", "full_page_writes": "off", "dynamic_shared_memory_type": "mmap",
 		"shared_buffers": "16MB", "max_wal_size": "4GB", "wal_level": "replica", "max_wal_senders": "4",
@@ -184,6 +184,6 @@ func (s *sender) Run(ctx context.Context, _ time.Duration) (rate float64, err er
 	}
 	begun := time.Now()
 	_, err = outputOf(d.command(ctx, s.site.Client, "pg_receivewal", "-D", received, "-S", "copy", "--no-sync",
-		"--no-loop", "-E", d.end, "-h", contender.Self.String(), "-p", strconv.Itoa(firstPort), "-U", "postgres"))
+		"--no-loop", "-E", d.end, "-h", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort), "-U", "postgres"))
 	return walMiB / time.Since(begun).Seconds(), err
 }

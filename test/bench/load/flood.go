@@ -16,17 +16,17 @@ import (
 // sender's CPU do the receiver's work. Nobody has the addresses that they come from.
 func synFlood(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	f := &flood{crew: newCrew(), site: s}
-	listener, err := listenOn(s.Server, contender.Self, firstPort, 1024)
+	listener, err := listenOn(s, 1024)
 	if err != nil {
 		return nil, f.closeAfter(err)
 	}
 	f.keep(listener)
-	fd, err := socketOn(s.Client, unix.SOCK_RAW, unix.IPPROTO_RAW) // implies IP_HDRINCL
+	fd, err := socketOn(s.Client, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW) // implies IP_HDRINCL
 	if err != nil {
 		return nil, f.closeAfter(err)
 	}
 	f.keep(fd)
-	if err := unix.Connect(fd, socketAddress(contender.Self, 0)); err != nil {
+	if err := unix.Connect(fd, socketAddress(s.Self, 0)); err != nil {
 		return nil, f.closeAfter(fmt.Errorf("connect a raw socket: %w", err))
 	}
 	packet, random := newSYN(), rand.New(rand.NewPCG(1, 1))
@@ -63,7 +63,7 @@ func newSYN() *syn {
 		32: 5 << 4,           // words of the header
 		33: 0x02,             // SYN
 	}
-	to := contender.Self.As4()
+	to := contender.IPv4.Self.As4()
 	copy(p[16:], to[:])
 	binary.BigEndian.PutUint16(p[22:], firstPort)
 	binary.BigEndian.PutUint16(p[34:], 0xffff) // window

@@ -22,7 +22,7 @@ func TestSYN(t *testing.T) {
 		if ip == nil || tcp == nil {
 			t.Fatalf("no SYN: %s", decoded)
 		}
-		if !tcp.SYN || tcp.ACK || int(tcp.DstPort) != firstPort || !ip.DstIP.Equal(contender.Self.AsSlice()) {
+		if !tcp.SYN || tcp.ACK || int(tcp.DstPort) != firstPort || !ip.DstIP.Equal(contender.IPv4.Self.AsSlice()) {
 			t.Fatalf("not a SYN to the server: %s", decoded)
 		}
 		if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {

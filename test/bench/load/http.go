@@ -44,7 +44,7 @@ func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, err
 			return nil, err
 		}
 		config := filepath.Join(dir, "nginx.conf")
-		text := fmt.Sprintf(nginxConfig, dir, contender.Self, strings.Repeat("x", 1024))
+		text := fmt.Sprintf(nginxConfig, dir, contender.IPv4.Self, strings.Repeat("x", 1024))
 		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -73,7 +73,7 @@ func (p *pages) Run(ctx context.Context, d time.Duration) (float64, error) {
 	if !p.keep {
 		args = append(args, "--header", "Connection: close")
 	}
-	program := onCPU(ctx, p.site.Client, CPU(), "wrk", append(args, "http://"+contender.Self.String()+"/")...)
+	program := onCPU(ctx, p.site.Client, CPU(), "wrk", append(args, "http://"+contender.IPv4.Self.String()+"/")...)
 	text, err := outputOf(program)
 	if err != nil {
 		return 0, err

@@ -15,9 +15,9 @@ import (
 func latencies() []*Workload {
 	const about = "the time of a round trip that %s stay below (sockperf), at half of the load that udp-echo-64 reached"
 	return []*Workload{
-		{Name: "latency-p50", Unit: "µs", LowerIsBetter: true, SelfTimed: true, CPUs: 2, start: latency("50.000"),
+		{Name: "latency-p50", Unit: "µs", LowerIsBetter: true, SelfTimed: true, Unbound: true, CPUs: 2, start: latency("50.000"),
 			About: fmt.Sprintf(about, "half of all")},
-		{Name: "latency-p99", Unit: "µs", LowerIsBetter: true, SelfTimed: true, CPUs: 2, start: latency("99.000"),
+		{Name: "latency-p99", Unit: "µs", LowerIsBetter: true, SelfTimed: true, Unbound: true, CPUs: 2, start: latency("99.000"),
 			About: fmt.Sprintf(about, "99 of a hundred")},
 	}
 }
@@ -30,7 +30,7 @@ func latency(percentile string) func(context.Context, *contender.Site, *Shared) 
 			return nil, err
 		}
 		program := onCPU(context.Background(), s.Server, CPU(), "sockperf", "server",
-			"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort))
+			"-i", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort))
 		server, err := startServer(ctx, program, "to block on socket(s)")
 		if err != nil {
 			return nil, err
@@ -51,7 +51,7 @@ type underLoad struct {
 // Run returns a percentile of the round-trip times in microseconds.
 func (u *underLoad) Run(ctx context.Context, d time.Duration) (float64, error) {
 	program := onCPU(ctx, u.site.Client, CPU()-1, "sockperf", "under-load",
-		"-i", contender.Self.String(), "-p", strconv.Itoa(firstPort), "--client_ip", contender.Client.String(),
+		"-i", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort), "--client_ip", contender.IPv4.Peer.String(),
 		"-m", "64", "-t", wholeSeconds(d), "--mps", strconv.Itoa(u.perSecond), "--reply-every", "1", "--full-rtt")
 	text, err := outputOf(program)
 	if err != nil {

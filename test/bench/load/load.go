@@ -29,6 +29,11 @@ type Workload struct {
 	// Forward has the server forward the packets of others, which no contender has
 	// a say in.
 	Forward bool
+	// Unbound is true where the server's sockets cannot be bound to a device: those of
+	// programs, but for connections.
+	Unbound bool
+	// IPv6 has everything by IPv6.
+	IPv6 bool
 	// CPUs is how many the work needs.
 	CPUs int
 
@@ -76,6 +81,9 @@ func All() []*Workload {
 			About: "as udp-echo-64, with 1400 bytes"},
 		{Name: "udp-echo-64-two-cores", Unit: perSecond, CPUs: 2, start: udpEcho(64, 2),
 			About: "two of udp-echo-64 side by side, each on a core of its own"},
+		{Name: "udp-echo-64-ipv6", Unit: perSecond, IPv6: true, start: udpEcho(64, 1), About: "udp-echo-64 by IPv6"},
+		{Name: "tcp-rr-ipv6", Unit: perSecond, IPv6: true, start: tcpRequests(1), About: "tcp-rr by IPv6"},
+		{Name: "tcp-crr-ipv6", Unit: perSecond, IPv6: true, start: tcpConnections, About: "tcp-crr by IPv6"},
 		{Name: "udp-echo-64-flows-10000", Unit: perSecond, Flows: 10_000, Only: manyFlows, start: udpCrowd(10_000),
 			About: "as udp-echo-64, each datagram from another one of 10,000 peers"},
 		{Name: "udp-echo-64-flows-1000000", Unit: perSecond, Flows: 1_000_000, Only: manyFlows, start: udpCrowd(1_000_000),

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/bench/contender"
 	"replypath/test/topology"
 )
 
@@ -14,17 +15,17 @@ import (
 // allocation: its share of a round trip would be larger than what is measured.
 
 // socketOn opens a socket in a host's namespace.
-func socketOn(host *topology.Host, kind, protocol int) (fd int, err error) {
+func socketOn(host *topology.Host, domain, kind, protocol int) (fd int, err error) {
 	err = host.Do(func() error {
-		fd, err = newSocket(kind, protocol)
+		fd, err = newSocket(domain, kind, protocol)
 		return err
 	})
 	return fd, err
 }
 
 // newSocket opens a socket in the namespace of the calling thread.
-func newSocket(kind, protocol int) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, protocol)
+func newSocket(domain, kind, protocol int) (int, error) {
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return -1, fmt.Errorf("open a socket: %w", err)
 	}
@@ -48,26 +49,54 @@ func setOn(fd int, options ...[2]int) error {
 	return nil
 }
 
-func socketAddress(a netip.Addr, port int) *unix.SockaddrInet4 {
-	return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+func domainOf(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
-// listenOn opens a TCP listener.
-func listenOn(host *topology.Host, address netip.Addr, port, backlog int) (int, error) {
-	fd, err := socketOn(host, unix.SOCK_STREAM, 0)
+func socketAddress(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+}
+
+// boundSocket opens a socket of a host that is bound to an address and, unless that
+// is "", to a device.
+func boundSocket(host *topology.Host, device string, kind int, address netip.Addr, port int) (int, error) {
+	fd, err := socketOn(host, domainOf(address), kind, 0)
 	if err != nil {
 		return -1, err
 	}
-	err = setOn(fd, [2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}, [2]int{unix.IPPROTO_TCP, unix.TCP_NODELAY})
+	err = setOn(fd, [2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR})
+	if err == nil && device != "" {
+		err = unix.BindToDevice(fd, device)
+	}
 	if err == nil {
 		err = unix.Bind(fd, socketAddress(address, port))
 	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("bind to %s port %d: %w", address, port, err)
+	}
+	return fd, nil
+}
+
+// listenOn opens a TCP listener of the site's server.
+func listenOn(s *contender.Site, backlog int) (int, error) {
+	fd, err := boundSocket(s.Server, s.Device, unix.SOCK_STREAM, s.Self, firstPort)
+	if err != nil {
+		return -1, err
+	}
+	err = setOn(fd, [2]int{unix.IPPROTO_TCP, unix.TCP_NODELAY})
 	if err == nil {
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, fmt.Errorf("listen at %s:%d: %w", address, port, err)
+		return -1, fmt.Errorf("listen: %w", err)
 	}
 	return fd, nil
 }
@@ -75,19 +104,30 @@ func listenOn(host *topology.Host, address netip.Addr, port, backlog int) (int, 
 // accept takes the next connection of a listener. Options of the listener are its
 // own as well, the bounds of time included.
 func accept(listener int) (int, error) {
-	fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, errno
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR: // not restarted where a time-out is set (signal(7))
+		default:
+			return -1, errno
+		}
 	}
-	return int(fd), nil
+}
+
+// asker is who has sent a datagram: an address of either family.
+type asker struct {
+	address unix.RawSockaddrInet6 // or one of IPv4, which is shorter
+	length  uint32
 }
 
 // receiveFrom reads a datagram and who sent it.
-func receiveFrom(fd int, buffer []byte, from *unix.RawSockaddrInet4) (int, error) {
-	length := uint32(unix.SizeofSockaddrInet4)
+func receiveFrom(fd int, buffer []byte, from *asker) (int, error) {
+	from.length = unix.SizeofSockaddrInet6
 	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(&buffer[0])), uintptr(len(buffer)), 0,
-		uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&length)))
+		uintptr(unsafe.Pointer(&from.address)), uintptr(unsafe.Pointer(&from.length)))
 	if errno != 0 {
 		return 0, errno
 	}
@@ -95,10 +135,10 @@ func receiveFrom(fd int, buffer []byte, from *unix.RawSockaddrInet4) (int, error
 }
 
 // sendTo sends a datagram to whom receiveFrom has named.
-func sendTo(fd int, data []byte, to *unix.RawSockaddrInet4) error {
+func sendTo(fd int, data []byte, to *asker) error {
 	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), 0,
-		uintptr(unsafe.Pointer(to)), unix.SizeofSockaddrInet4)
+		uintptr(unsafe.Pointer(&to.address)), uintptr(to.length))
 	if errno != 0 {
 		return errno
 	}

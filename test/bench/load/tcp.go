@@ -27,7 +27,7 @@ func tcpRequests(connections int) func(context.Context, *contender.Site, *Shared
 }
 
 func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connections int) error {
-	listener, err := listenOn(s.Server, contender.Self, firstPort, connections)
+	listener, err := listenOn(s, connections)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		client, err := connect(s.Client, contender.Client, 0)
+		client, err := connect(s)
 		if err != nil {
 			return err
 		}
@@ -63,34 +63,56 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 	return nil
 }
 
-// connect opens a connection from an address of a host.
-func connect(host *topology.Host, from netip.Addr, port int) (fd int, err error) {
-	err = host.Do(func() error {
-		fd, err = connectHere(socketAddress(from, port), socketAddress(contender.Self, firstPort))
+// connect opens a connection from the peer's address.
+func connect(s *contender.Site) (fd int, err error) {
+	err = s.Client.Do(func() error {
+		fd, err = connectHere(s.Peer, s.Self)
 		return err
 	})
 	return fd, err
 }
 
 // connectHere opens a connection from the namespace of the calling thread.
-func connectHere(from, to *unix.SockaddrInet4) (int, error) {
-	fd, err := newSocket(unix.SOCK_STREAM, 0)
+func connectHere(from, to netip.Addr) (int, error) {
+	fd, err := newSocket(domainOf(from), unix.SOCK_STREAM, 0)
 	if err != nil {
 		return -1, err
 	}
 	// Else the port has to be free for every address that it might go to.
 	err = setOn(fd, [2]int{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT}, [2]int{unix.IPPROTO_TCP, unix.TCP_NODELAY})
 	if err == nil {
-		err = unix.Bind(fd, from)
+		err = unix.Bind(fd, socketAddress(from, 0))
 	}
 	if err == nil {
-		err = unix.Connect(fd, to)
+		err = connectSocket(fd, socketAddress(to, firstPort))
 	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
 	}
 	return fd, nil
+}
+
+// connectSocket connects. A signal, with which Go's scheduler interrupts threads, does
+// not end the attempt, but the waiting for it (connect(2), EINTR).
+func connectSocket(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	for errors.Is(err, unix.EINTR) {
+		var ready int
+		ready, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(socketPatience.Milliseconds()))
+		if err != nil {
+			continue
+		}
+		if ready == 0 {
+			return unix.ETIMEDOUT
+		}
+		result, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil || result == 0 {
+			return err
+		}
+		return unix.Errno(result)
+	}
+	return err
 }
 
 // sendBack starts a loop that sends back what can be read.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,7 @@ const sources = 256
 // tcpConnections opens a connection for each request. The server closes first.
 func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
-	listener, err := listenOn(s.Server, contender.Self, firstPort, 16)
+	listener, err := listenOn(s, 16)
 	if err != nil {
 		return nil, c.closeAfter(err)
 	}
@@ -37,12 +38,9 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 	})
 	var turn uint32
 	answer := make([]byte, requestSize)
-	to := socketAddress(contender.Self, firstPort)
-	from := socketAddress(contender.Client, 0)
 	c.loop(s.Client, CPU(), func() error {
 		turn++
-		from.Addr = contender.ClientAt(turn % sources).As4()
-		if err := askOnce(from, to, request, answer); err != nil {
+		if err := askOnce(s.ClientAt(turn%sources), s.Self, request, answer); err != nil {
 			return err
 		}
 		c.done.Add(1)
@@ -52,7 +50,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 }
 
 // askOnce connects, asks, reads the answer and the end of the connection.
-func askOnce(from, to *unix.SockaddrInet4, request, answer []byte) error {
+func askOnce(from, to netip.Addr, request, answer []byte) error {
 	fd, err := connectHere(from, to)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 	return func(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
 		for i := range cores {
-			route := udpRoute{s.Client, contender.Client, s.Server, contender.Self, firstPort + i}
+			route := udpRoute{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort + i}
 			if err := c.echoUDP(route, CPU()-i, size); err != nil {
 				return nil, c.closeAfter(err)
 			}
@@ -31,7 +31,7 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 // forward sends a datagram to and fro between two hosts on either side of the server.
 func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
-	route := udpRoute{s.Client, contender.Neighbour, s.Inner, contender.InnerHost, firstPort}
+	route := udpRoute{s.Client, s.Neighbour, s.Inner, "", contender.InnerHost, firstPort}
 	if err := c.echoUDP(route, CPU(), 64); err != nil {
 		return nil, c.closeAfter(err)
 	}
@@ -43,23 +43,21 @@ type udpRoute struct {
 	client *topology.Host
 	from   netip.Addr
 	server *topology.Host
+	device string // of the server's socket, or ""
 	to     netip.Addr
 	port   int
 }
 
 // echoUDP starts a server and a client on a CPU.
 func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
-	if err := c.serveUDP(r.server, r.to, r.port, cpu); err != nil {
+	if err := c.serveUDP(r.server, r.device, r.to, r.port, cpu); err != nil {
 		return err
 	}
-	fd, err := socketOn(r.client, unix.SOCK_DGRAM, 0)
+	fd, err := boundSocket(r.client, "", unix.SOCK_DGRAM, r.from, 0)
 	if err != nil {
 		return err
 	}
 	c.keep(fd)
-	if err := unix.Bind(fd, socketAddress(r.from, 0)); err != nil {
-		return fmt.Errorf("bind to %s: %w", r.from, err)
-	}
 	if err := unix.Connect(fd, socketAddress(r.to, r.port)); err != nil {
 		return fmt.Errorf("connect to %s: %w", r.to, err)
 	}
@@ -78,17 +76,14 @@ func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
 }
 
 // serveUDP starts a server whose socket is bound to the address and not connected.
-func (c *crew) serveUDP(host *topology.Host, address netip.Addr, port, cpu int) error {
-	fd, err := socketOn(host, unix.SOCK_DGRAM, 0)
+func (c *crew) serveUDP(host *topology.Host, device string, address netip.Addr, port, cpu int) error {
+	fd, err := boundSocket(host, device, unix.SOCK_DGRAM, address, port)
 	if err != nil {
 		return err
 	}
 	c.keep(fd)
-	if err := unix.Bind(fd, socketAddress(address, port)); err != nil {
-		return fmt.Errorf("bind to %s:%d: %w", address, port, err)
-	}
 	buffer := make([]byte, 2048)
-	from := new(unix.RawSockaddrInet4)
+	from := new(asker)
 	c.loop(host, cpu, func() error {
 		n, err := receiveFrom(fd, buffer, from)
 		if err != nil {
