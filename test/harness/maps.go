@@ -1,10 +1,7 @@
 package harness
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -69,20 +66,5 @@ func (p *Product) WaitGrace() {
 			return fmt.Errorf("%d ticks left", left)
 		}
 		return nil
-	})
-}
-
-// WaitNotOwn returns when an address counts as the host's no more.
-func (p *Product) WaitNotOwn(address netip.Addr) {
-	p.t.Helper()
-	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
-	defer maps.Close()
-	Eventually(p.t, address.String()+" is no own address", func() error {
-		var flags uint32
-		err := maps.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address.As16()}, &flags)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
-		}
-		return cmp.Or(err, errors.New("it still is"))
 	})
 }

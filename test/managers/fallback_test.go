@@ -7,21 +7,26 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/topology"
 )
 
-// TestFallbackTaken has networkd restarted and eth0 configured anew, which delete
-// routes that networkd did not make, and somebody flush the routes and delete the
-// device: what was taken is back within a second, logged and counted, and the host
-// answers without its default route then.
+// TestFallbackTaken has each network daemon restarted and eth0 configured anew, which
+// deletes routes that the daemon did not make, and somebody flush the routes and
+// delete the device: what was taken is back within a second, logged and counted, and
+// the host answers without its default route then.
 func TestFallbackTaken(t *testing.T) {
-	n, _ := newServer(t)
-	networkd := startNetworkd(t, n, eth1File(n))
+	for name, start := range networkDaemons {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newServer(t)
+			testFallbackTaken(t, n, start(t, n))
+		})
+	}
+}
+
+func testFallbackTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
+	t.Helper()
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
-	reconfigure := func() {
-		networkd.run("networkctl", "reconfigure", "eth0")
-		networkd.waitConfigured()
-	}
 	shell := func(commands string) func() {
 		return func() { harness.Shell(t, n.Server.Host, commands) }
 	}
@@ -30,8 +35,8 @@ func TestFallbackTaken(t *testing.T) {
 		steal func()
 		taken bool // for sure
 	}{
-		{"networkd is restarted", networkd.restart, false},
-		{"networkd configures eth0 anew", reconfigure, false},
+		{"it is restarted", daemon.restart, false},
+		{"it configures eth0 anew", func() { daemon.reconfigure("eth0") }, false},
 		{"the routes are flushed", shell("ip route flush proto 114; ip -6 route flush proto 114"), true},
 		{"the device is deleted", shell("ip link del replypath0"), true},
 	} {

@@ -28,9 +28,9 @@ type machine struct {
 const furnish = `
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/systemd/network /run/udev/data /run/dbus /run/lock /run/network
+mkdir -p /run/systemd/network /run/udev/data /run/NetworkManager /run/dbus /run/lock /run/network
 for device in /sys/class/net/*; do echo I:1 >/run/udev/data/n$(cat $device/ifindex); done
-for dir in /etc/systemd/network /etc/systemd/networkd.conf.d /etc/network /etc/NetworkManager; do
+for dir in /etc/systemd/network /etc/systemd/networkd.conf.d /etc/network /etc/NetworkManager /var/lib/NetworkManager; do
 	if [ -d $dir ]; then mount -t tmpfs -o mode=755 tmpfs $dir; fi
 done
 mkdir -p /etc/network/if-pre-up.d /etc/network/if-up.d /etc/network/if-down.d /etc/network/if-post-down.d

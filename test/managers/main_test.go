@@ -1,6 +1,6 @@
-// Package managers runs what configures networks, and what starts services, on real hosts beside replypath:
-// systemd-networkd, ifupdown, systemd itself, and what NetworkManager does (scenario
-// S8).
+// Package managers runs what configures networks, and what starts services, on real
+// hosts beside replypath: systemd-networkd, NetworkManager, ifupdown and systemd
+// itself (scenario S8).
 package managers
 
 import (

@@ -1,63 +1,131 @@
 package managers
 
 import (
-	"net/netip"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-// reactivate does over netlink what NetworkManager does at `nmcli connection up
-// eth1`: it takes the interface's addresses away, with which its routes go, and
-// sets it up anew. DHCP clients do the same when they get another lease. In between
-// it waits for whoever has to see the interface without them.
-func reactivate(t *testing.T, i *topology.Interface, between func(netip.Addr)) {
-	t.Helper()
-	for _, a := range i.Addresses {
-		harness.Must(t, i.RemoveAddress(a))
-	}
-	for _, a := range i.Addresses {
-		between(a.Addr())
-	}
-	for _, a := range i.Addresses {
-		harness.Must(t, i.AddAddress(a))
-	}
-	harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+const networkManagerBinary = "/usr/sbin/NetworkManager"
+
+// networkManager is a NetworkManager that configures a server.
+type networkManager struct {
+	*machine
+	n       *topology.TwoNIC
+	program *harness.Program
 }
 
-// TestNetworkManagerLosesRoutes sets up rules and routes by hand: the routes go
-// with the addresses.
-func TestNetworkManagerLosesRoutes(t *testing.T) {
+// networkManagerConf keeps NetworkManager to the interfaces: it may neither name
+// the machine nor write its resolv.conf, nor ask the internet whether it is there.
+const networkManagerConf = `[main]
+plugins=keyfile
+dns=none
+rc-manager=unmanaged
+hostname-mode=none
+[connectivity]
+enabled=false
+`
+
+// keyfile is NetworkManager's for an interface, without any rule or route but, for
+// eth0, the default one.
+func keyfile(n *topology.TwoNIC, i *topology.Interface) string {
+	text := fmt.Sprintf("[connection]\nid=%[1]s\ntype=ethernet\ninterface-name=%[1]s\n", i.Name)
+	for _, f := range n.Families() {
+		text += fmt.Sprintf("[%s]\nmethod=manual\n", f)
+		for k, a := range i.Addresses {
+			if topology.FamilyOf(a.Addr()) == f {
+				text += fmt.Sprintf("address%d=%s\n", k+1, a)
+			}
+		}
+		if i == n.Server.Eth0 {
+			text += fmt.Sprintf("gateway=%s\n", i.Gateway(f))
+		}
+	}
+	return text
+}
+
+// startNetworkManager writes its files, starts it and waits until it has
+// configured both interfaces.
+func startNetworkManager(t *testing.T, n *topology.TwoNIC, eth1 string) *networkManager {
+	t.Helper()
+	d := &networkManager{machine: newMachine(t, n.Server.Host), n: n}
+	const connections = "/etc/NetworkManager/system-connections"
+	d.run("mkdir", "-p", connections)
+	d.write("/etc/NetworkManager/NetworkManager.conf", networkManagerConf)
+	for name, text := range map[string]string{"eth0": keyfile(n, n.Server.Eth0), "eth1": eth1} {
+		path := connections + "/" + name + ".nmconnection"
+		d.write(path, text)
+		d.run("chmod", "600", path) // others' files are ignored
+	}
+	// Else it would take what is there for somebody else's, and leave it.
+	forgetAddresses(t, n)
+	d.startBus()
+	d.start()
+	return d
+}
+
+func (d *networkManager) start() {
+	d.t.Helper()
+	d.program = d.machine.start(networkManagerBinary, "--no-daemon")
+	d.waitConfigured()
+}
+
+// waitConfigured waits until NetworkManager is done with both interfaces.
+func (d *networkManager) waitConfigured() {
+	d.t.Helper()
+	harness.Eventually(d.t, "NetworkManager has configured both interfaces", func() error {
+		output, err := d.command("nmcli", "--terse", "--fields", "DEVICE,STATE", "device").CombinedOutput()
+		devices := strings.Split(string(output), "\n")
+		if err == nil && !(slices.Contains(devices, "eth0:connected") && slices.Contains(devices, "eth1:connected")) {
+			err = errors.New("not yet")
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, output)
+		}
+		return err
+	})
+	waitConfigured(d.t, d.n)
+}
+
+// restart is `systemctl restart NetworkManager`.
+func (d *networkManager) restart() {
+	d.t.Helper()
+	d.program.Signal(unix.SIGTERM)
+	d.program.WaitEnd()
+	d.start()
+}
+
+// reconfigure is `nmcli connection up`.
+func (d *networkManager) reconfigure(device string) {
+	d.t.Helper()
+	d.run("nmcli", "connection", "up", device)
+	d.waitConfigured()
+}
+
+// TestNetworkManagerDeletesRoutes sets up rules and routes by hand, as the recipe
+// shows. They work until NetworkManager is told to configure eth1 anew.
+func TestNetworkManagerDeletesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
+	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
 	recipe.Run(n.Server.Host, "By hand")
 	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
-	// The kernel keeps routes of other tables; NetworkManager does not.
-	runOn(t, n.Server.Host, "ip", "route", "flush", "dev", "eth1", "table", "102")
-	runOn(t, n.Server.Host, "ip", "-6", "route", "flush", "dev", "eth1", "table", "102")
-	reactivate(t, n.Server.Eth1, func(netip.Addr) {})
+	d.reconfigure("eth1")
 	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 }
 
-// TestNetworkManager activates eth1 anew under replypath: once it is up again,
-// nothing has changed.
-func TestNetworkManager(t *testing.T) {
-	n, _ := newServer(t)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	for range 2 {
-		reactivate(t, n.Server.Eth1, p.WaitNotOwn)
-		waitManaged(t, p)
-		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
-	}
-	wantManaged(t, p)
-}
-
-// runOn runs a command on a host and wants success.
-func runOn(t *testing.T, host *topology.Host, command ...string) {
-	t.Helper()
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), command[0], command[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %v\n%s", command, err, output)
+// TestNetworkManagerRules is what the recipe shows for NetworkManager alone.
+func TestNetworkManagerRules(t *testing.T) {
+	n, recipe := newServer(t)
+	d := startNetworkManager(t, n, recipe.Text("With NetworkManager", "ini"))
+	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
+		change()
+		eachKind(t, n, "rules in a file, "+name, func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	}
 }

@@ -1,0 +1,143 @@
+package managers
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// networkDaemon is what configures a server's interfaces.
+type networkDaemon interface {
+	restart()
+	// reconfigure has it set up an interface anew.
+	reconfigure(device string)
+}
+
+// networkDaemons start each of them on a server whose eth1 has neither rules nor
+// routes.
+var networkDaemons = map[string]func(*testing.T, *topology.TwoNIC) networkDaemon{
+	"networkd": func(t *testing.T, n *topology.TwoNIC) networkDaemon { return startNetworkd(t, n, eth1File(n)) },
+	"NetworkManager": func(t *testing.T, n *topology.TwoNIC) networkDaemon {
+		return startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
+	},
+}
+
+// waitConfigured returns when both interfaces have their addresses, and know the
+// MACs of eth0's gateways.
+func waitConfigured(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+	}
+	for _, f := range n.Families() {
+		i := n.Server.Eth0
+		harness.Must(t, i.Resolve(harness.Within(t, harness.AnswerTime), i.Gateway(f)))
+	}
+}
+
+// TestNetworkDaemons restarts each of them under replypath, and has it
+// configure eth1 anew: nothing changes.
+func TestNetworkDaemons(t *testing.T) {
+	for name, start := range networkDaemons {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newServer(t)
+			d := start(t, n)
+			wantUnchanged(t, n, d.restart, func() { d.reconfigure("eth1") })
+		})
+	}
+}
+
+// wantUnchanged runs replypath and wants changes by a network daemon to send no
+// reply the wrong way: neither of a connection that stays open, nor afterwards.
+func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
+	t.Helper()
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+	wires := harness.Tap(t, n.Server)
+	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	talk := long.Keep(t)
+	for range 3 {
+		for _, change := range changes {
+			change()
+			awaitOwn(t, n, p)
+			eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		}
+	}
+	t.Logf("%d changes, %d answers of an open connection, all by eth1", 3*len(changes), talk.Stop())
+	wires.WantEth1("a connection that stays open", long.Answers())
+	wantManaged(t, p)
+}
+
+// awaitOwn returns when the programs know the addresses that are asked, which may
+// have been away for a moment.
+func awaitOwn(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+	t.Helper()
+	for _, f := range n.Families() {
+		p.AwaitOwn(n.Server.Eth1.Address(f), true, time.Now())
+	}
+}
+
+// wantManaged wants both interfaces to be managed, attached, and with what was
+// learned of eth0's gateways.
+func wantManaged(t *testing.T, p *harness.Product) {
+	t.Helper()
+	status := p.Status()
+	for _, name := range []string{"eth0", "eth1"} {
+		if i := status.Interface(name); i == nil || !i.Attached || !i.Up {
+			t.Errorf("status of %s: %+v", name, i)
+		}
+	}
+	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != 2 {
+		t.Errorf("gateways of eth0: %+v", i.Gateways)
+	}
+}
+
+// TestBoot starts replypath on a host whose interfaces have neither addresses nor
+// a carrier, as at boot, and has each daemon configure them then.
+func TestBoot(t *testing.T) {
+	for name, start := range networkDaemons {
+		t.Run(name, func(t *testing.T) {
+			n, _ := newServer(t)
+			forgetAddresses(t, n)
+			p := harness.On(t, n.Server.Host)
+			p.Start()
+			p.Expect(3, "status") // nothing is attached
+			start(t, n)
+			waitManaged(t, p)
+			eachKind(t, n, "after boot", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+			wantManaged(t, p)
+		})
+	}
+}
+
+// forgetAddresses leaves the server's interfaces as they are after a reboot.
+func forgetAddresses(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, a := range i.Addresses {
+			if err := i.RemoveAddress(a); !errors.Is(err, unix.EADDRNOTAVAIL) { // they may be gone already
+				harness.Must(t, err)
+			}
+		}
+		harness.Must(t, i.SetDown())
+	}
+}
+
+// waitManaged returns when both interfaces are attached.
+func waitManaged(t *testing.T, p *harness.Product) {
+	t.Helper()
+	harness.Eventually(t, "both interfaces are managed", func() error {
+		result := p.Run("status")
+		if result.Code != 0 || !strings.Contains(result.Stdout, "eth0") || !strings.Contains(result.Stdout, "eth1") {
+			return errors.New(result.String())
+		}
+		return nil
+	})
+}
