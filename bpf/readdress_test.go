@@ -94,7 +94,10 @@ func TestReaddressObserved(t *testing.T) {
 func TestReaddressInterfaceGone(t *testing.T) {
 	eachEnforced(t, func(t *testing.T, b *bed, n network, m message) {
 		b.unmanage(b.replication)
-		b.run(egress(b.replication, n.out(b.replication, m, destinationMAC(neighbour))), nothing)
+		frame := n.out(b.replication, m, destinationMAC(neighbour))
+		b.run(egress(b.replication, frame), effect{pairs: pairs{
+			pair(b.replication, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_LINK_DOWN): {Packets: 1, Bytes: uint64(len(frame))},
+		}})
 	})
 }
 

@@ -10,7 +10,7 @@ var uncorrectedReasons = []Reason{
 	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
 	{"no_next_hop", "no MAC is known to send to"},
 	{"mtu", "the packet is larger than the interface of the flow takes and cannot be cut: the sender is told, once a second, and the rest goes as routed"},
-	{"no_header_room", "no memory for the Ethernet header that the flow's interface needs, before a packet of one without"},
+	{"no_header_room", "the Ethernet header that the flow's interface needs cannot be put before a packet of one without: no memory, or more than 16 KiB in one packet"},
 	{"observe", "the interface of the flow is only observed"},
 	{"bound_device", "the socket is bound to a device, and is not moved off it"},
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},

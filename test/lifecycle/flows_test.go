@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"testing"
 
@@ -125,6 +126,22 @@ func TestFollow(t *testing.T) {
 	f.want(t, "new", c)
 	p.Expect(0, "flows", "flush")
 	f.want(t, "ended", c)
+	harness.Must(t, f.Wait())
+}
+
+// TestFollowMoved changes the MAC that a peer's packets come from, as a router does that
+// takes another's place.
+func TestFollowMoved(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start("--config", harness.WriteConfig(t, "next_hop: last-hop\nfollow: latest\n"))
+	f := follow(t, p, 2)
+	c := conversation(t, n, harness.UDP, topology.IPv4)
+	ask(t, c)
+	f.want(t, "new", c)
+	harness.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
+	ask(t, c)
+	f.want(t, "moved", c)
 	harness.Must(t, f.Wait())
 }
 

@@ -77,6 +77,13 @@ func (b *bench) sizes() ([]programSize, error) {
 		{"replypath_egress", d.ReplypathEgress},
 		{"replypath_ingress_l3", d.ReplypathIngressL3},
 		{"replypath_egress_l3", d.ReplypathEgressL3},
+		{"replypath_send", d.ReplypathSend},
+		{"replypath_fallback", d.ReplypathFallback},
+		{"replypath_held", d.ReplypathHeld},
+		{"replypath_sendmsg4", d.ReplypathSendmsg4},
+		{"replypath_sendmsg6", d.ReplypathSendmsg6},
+		{"replypath_forget", d.ReplypathForget},
+		{"replypath_clock", d.ReplypathClock},
 	} {
 		info, err := p.program.Info()
 		if err != nil {

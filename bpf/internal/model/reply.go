@@ -74,11 +74,15 @@ func readdressed(frame Frame, to, from MAC) []byte {
 func (m *Model) readdress(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Verdict {
 	f := table[t]
 	record, ok := m.Host.Interfaces[f.Interface]
-	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader || !ok || record.Ifindex != f.Ifindex {
+	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader {
 		return Verdict{}
 	}
 	pair := m.pair(f, p, frame)
 	packets, bytes := onWire(frame)
+	if !ok || record.Ifindex != f.Ifindex {
+		m.count(pair, bpf.DatapathOutcomeOUTCOME_LINK_DOWN, Count{Packets: packets, Bytes: bytes})
+		return Verdict{}
+	}
 	mac, found := m.nextHop(f, record)
 	if !found {
 		m.count(pair, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, Count{Packets: packets, Bytes: bytes})
