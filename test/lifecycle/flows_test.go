@@ -134,7 +134,7 @@ func TestFollow(t *testing.T) {
 func TestFollowMoved(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
-	p.Start("--config", harness.WriteConfig(t, "next_hop: last-hop\nfollow: latest\n"))
+	p.Start("--config", harness.WriteConfig(t, "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"))
 	f := follow(t, p, 2)
 	c := conversation(t, n, harness.UDP, topology.IPv4)
 	ask(t, c)
