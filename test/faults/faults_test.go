@@ -19,8 +19,8 @@ var (
 	// oneRetransmission is 500 ms: more than the first retransmission of a segment
 	// takes (RFC 6298 with Linux's 200 ms, and the round trip), less than the second.
 	oneRetransmission = harness.AnswerTime / 20
-	// promptly, 500 ms, is how soon what the host starts has to fail, on a busy
-	// machine. A SYN is sent again after a second.
+	// promptly, 500 ms, is how soon what is new has to be answered, and what the host
+	// starts has to fail, on a busy machine. A SYN is sent again after a second.
 	promptly = harness.AnswerTime / 20
 	// inVain, 300 ms, is how long nothing must come.
 	inVain = harness.AnswerTime * 3 / 100
@@ -224,7 +224,11 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		c := b.conversation(kind)
 		asked := time.Now()
 		b.ask(c)
-		b.Logf("%s: new %s answered after %s", fault.name, kind, time.Since(asked).Round(time.Microsecond))
+		took := time.Since(asked)
+		b.Logf("%s: new %s answered after %s", fault.name, kind, took.Round(time.Microsecond))
+		if took >= promptly {
+			b.Errorf("a new %s was answered after %s", kind, took)
+		}
 	}
 	during()
 	b.wantHostReaches(false, harness.TCP)

@@ -1,0 +1,88 @@
+package faults
+
+import (
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// backups are a second router's addresses on eth0's network.
+var backups = map[topology.Family]netip.Prefix{
+	topology.IPv4: netip.MustParsePrefix("10.1.0.2/24"),
+	topology.IPv6: netip.MustParsePrefix("2001:db8:1::2/64"),
+}
+
+// openings is how many connections the host opens. Half of them go by each of two
+// next hops.
+const openings = 20
+
+// TestRouterFailover silences one of two routers on eth0. The kernel goes over to the
+// other one for what the host starts, with replypath as without: the neighbour entry
+// of the silent one is not held.
+func TestRouterFailover(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		for _, name := range []string{"without replypath", "with replypath"} {
+			t.Run(f.String()+"/"+name, func(t *testing.T) {
+				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				backup := b.addBackup()
+				if name == "with replypath" {
+					b.start()
+				}
+				toFirst, _ := b.openAll(backup)
+				if toFirst == 0 {
+					t.Error("nothing goes by the router that is to be silenced")
+				}
+				b.silenceGateway()
+				toFirst, toBackup := b.openAll(backup)
+				t.Logf("%d connections, %d frames to the backup, %d to the silent router", openings, toBackup, toFirst)
+				if toFirst > 0 {
+					t.Errorf("%d frames went to the silent router", toFirst)
+				}
+				if b.product != nil {
+					b.ask(b.conversation(harness.TCP))
+				}
+			})
+		}
+	}
+}
+
+// addBackup makes the second router, which is the first one's machine by another MAC,
+// and the default route by both: one with two next hops, or for IPv6, whose next hops
+// the kernel does not look at the neighbours of, a second one behind the first.
+func (b *bed) addBackup() *topology.Interface {
+	b.Helper()
+	first := b.net.Server.Eth0.Peer()
+	backup := harness.Must1[*topology.Interface](b)(first.AddMacvlan("backup", backups[b.family]))
+	// Each of them answers for its own addresses, and knows the host while it is silent.
+	for _, i := range []*topology.Interface{first, backup} {
+		harness.Must(b, i.Host.SetSysctl("net/ipv4/conf/"+i.Name+"/arp_ignore", "1"))
+	}
+	harness.Must(b, first.AddNeighbour(b.net.Server.Eth0.Address(b.family), b.net.Server.Eth0.MAC))
+	via := backups[b.family].Addr().String()
+	if b.family == topology.IPv6 {
+		b.ip("route add default via " + via + " dev eth0 metric 2048")
+		return backup
+	}
+	// By port, and by who of them is there.
+	for _, leaf := range []string{"fib_multipath_hash_policy", "fib_multipath_use_neigh"} {
+		harness.Must(b, b.net.Server.SetSysctl("net/ipv4/"+leaf, "1"))
+	}
+	b.ip("route replace default nexthop via " + b.defaultRoute().Via.String() + " dev eth0 nexthop via " + via + " dev eth0")
+	return backup
+}
+
+// openAll has the host open connections, all of which have to work, and returns how
+// many frames of them went to either router.
+func (b *bed) openAll(backup *topology.Interface) (toFirst, toBackup int) {
+	b.Helper()
+	wire := harness.Capture(b, b.net.Server.Eth0.Peer())
+	for range openings {
+		harness.Must(b, b.reach(harness.TCP))
+	}
+	questions := topology.All(
+		topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort))
+	toBackup = wire.Count(topology.All(questions, topology.ToMAC(backup.MAC)))
+	return wire.Count(questions) - toBackup, toBackup
+}
