@@ -9,8 +9,8 @@ import (
 	"replypath/test/harness"
 )
 
-// TestKillAndUpgrade ends the daemon by SIGKILL, again and again, and starts in turn a
-// build with other programs and the usual one.
+// TestKillAndUpgrade ends the daemon by SIGKILL, again and again, and starts in turn
+// the same build, one with other programs, that one again, and the first.
 func TestKillAndUpgrade(t *testing.T) {
 	testAgain(t, "kills", func(d *harness.Daemon) { d.Kill() })
 }
@@ -20,30 +20,32 @@ func TestStopAndUpgrade(t *testing.T) {
 	testAgain(t, "stops", func(d *harness.Daemon) { d.Stop(unix.SIGTERM) })
 }
 
-// testAgain ends the daemon in some way, and starts the other build, under load. No
-// connection may break, no reply may leave by eth0, no counter may go backwards.
+// testAgain ends the daemon in some way, and starts it again, every other time as
+// another build, under load. No connection may break, no reply may leave by eth0, no
+// counter may go backwards.
 func testAgain(t *testing.T, what string, end func(*harness.Daemon)) {
 	t.Parallel()
-	builds := []string{harness.Binary(), otherPrograms.binary(t)}
+	usual, other := harness.Binary(), otherPrograms.binary(t)
+	builds := []string{usual, other, other, usual} // of the starts after the first
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	l := startLoad(t, n)
 	l.wantAstray()
-	d := startBuild(p, builds[0])
+	d := startBuild(p, usual)
 	l.allGoOn()
 	l.forget()
 	count := times(t)
-	for i := range count {
+	for i := range 2 * count {
 		before := p.Metrics()
 		end(d)
-		d = startBuild(p, builds[(i+1)%2])
+		d = startBuild(p, builds[i%len(builds)])
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
 	}
 	wantVersion(t, p, count)
-	wantNone(t, l.report("%d %s, %d upgrades, %d roll-backs", count, what, (count+1)/2, count/2))
+	wantNone(t, l.report("%d %s, %d restarts of the same build, %d upgrades, %d roll-backs", 2*count, what, count, (count+1)/2, count/2))
 }
 
 // TestReload reads a changed configuration again and again.
@@ -72,11 +74,12 @@ func TestReload(t *testing.T) {
 	wantNone(t, l.report("%d reloads", count))
 }
 
-// wantVersion wants the daemon to be of the build that was started last.
-func wantVersion(t *testing.T, p *harness.Product, starts int) {
+// wantVersion wants the daemon to be of the build that was started last, after so many
+// changes of the build.
+func wantVersion(t *testing.T, p *harness.Product, changes int) {
 	t.Helper()
 	want := harness.Version
-	if starts%2 == 1 {
+	if changes%2 == 1 {
 		want += "-" + otherPrograms.name
 	}
 	if got := p.Status().Daemon.Version; got == nil || *got != want {
