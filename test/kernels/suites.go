@@ -26,8 +26,9 @@ var suites = []suite{
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
 	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^TestFallbackIsPutBack$"},
+	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^(TestStrictRPFilter|TestRPFilterLeftAlone)$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
-		run: "^(TestStrictRPFilter|TestRPFilterLeftAlone|TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
+		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
 	{name: "loader", pkg: "loader", timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
