@@ -1,8 +1,7 @@
 package loader
 
 import (
-	"errors"
-
+	"replypath/loader/attach"
 	"replypath/loader/pins"
 )
 
@@ -17,5 +16,5 @@ var (
 	ErrForeignNamespace = pins.ErrForeignNamespace
 	// ErrUnsupported says that the kernel lacks a needed feature, or the
 	// process a needed capability. The message names the remedy.
-	ErrUnsupported = errors.New("not supported here")
+	ErrUnsupported = attach.ErrUnsupported
 )

@@ -76,18 +76,27 @@ func checkCall() error {
 }
 
 // checkKernel returns an error that matches ErrUnsupported where the kernel
-// lacks what cannot be done without.
+// lacks what cannot be done without. What it takes besides to make maps and to attach
+// is told when it comes to that.
 func checkKernel() error {
 	if _, err := os.Stat(btfPath); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the kernel has no BTF (%s): use one that is built with CONFIG_DEBUG_INFO_BTF=y",
 			ErrUnsupported, btfPath)
 	}
-	err := features.HaveProgramType(ebpf.SchedCLS)
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return fmt.Errorf("%w: the kernel has no tc programs: use one that is built with CONFIG_BPF_SYSCALL=y and CONFIG_NET_CLS_BPF",
-			ErrUnsupported)
+	return checkPrograms(features.HaveProgramType(ebpf.SchedCLS))
+}
+
+// checkPrograms takes what the kernel says of programs for tc. That it loads them does
+// not prove that it can attach them by clsact.
+func checkPrograms(err error) error {
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: the kernel has no bpf programs for tc: use kernel 5.10 or later, built with CONFIG_BPF_SYSCALL=y and CONFIG_NET=y: %w",
+			ErrUnsupported, err)
+	case err != nil:
+		return fmt.Errorf("ask the kernel for bpf programs for tc: %w", err)
 	}
-	return err
+	return nil
 }
 
 // loopbackIndex is that of lo in every network namespace.

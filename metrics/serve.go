@@ -34,6 +34,9 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
+// ErrWebConfig is what an error of the web configuration file matches.
+var ErrWebConfig = errors.New("web configuration")
+
 // CheckWebConfig reports what is wrong with a web configuration file, without
 // showing what is in it. An empty path is no error.
 func CheckWebConfig(path string) error {
@@ -45,7 +48,7 @@ func CheckWebConfig(path string) error {
 	if errors.As(err, &pathErr) && pathErr.Path == path {
 		err = pathErr.Err // the path is named once
 	}
-	return fmt.Errorf("web configuration %s: %w", path, discreet{err})
+	return fmt.Errorf("%w %s: %w", ErrWebConfig, path, discreet{err})
 }
 
 // Serve serves until ctx ends, and then returns nil, at the latest a few seconds

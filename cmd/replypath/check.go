@@ -80,13 +80,11 @@ func (r *checkResult) compare(warnings []string, err error) error {
 // hold secrets, so that not being allowed to is no error.
 func (r *checkResult) checkWebConfig(cfg *config.Config) error {
 	err := metrics.CheckWebConfig(cfg.Metrics.WebConfigFile)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
+	if errors.Is(err, fs.ErrPermission) {
 		r.warn(fmt.Sprintf("metrics.web_config_file: not checked: %v", err))
-	case err != nil:
-		return &config.Error{File: r.File, Key: "metrics.web_config_file", Message: err.Error(), Err: err}
+		return nil
 	}
-	return nil
+	return blameWebConfig(&cfg.Metrics, err)
 }
 
 func (r *checkResult) warn(warnings ...string) { r.Warnings = append(r.Warnings, warnings...) }

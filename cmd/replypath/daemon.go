@@ -145,6 +145,9 @@ func (d *daemon) reload(ctx context.Context) {
 		err = &config.Error{File: d.file.path, Message: "the file is gone: put it back, an empty one will do"}
 	}
 	if err == nil {
+		err = checkMetrics(&cfg.Metrics)
+	}
+	if err == nil {
 		err = d.datapath.Reload(cfg)
 	}
 	if err != nil {
@@ -165,7 +168,7 @@ func (d *daemon) adopt(ctx context.Context, cfg *config.Config, found bool) {
 	}
 	d.level.Set(cfg.Log.Level)
 	d.warn()
-	if cfg.Metrics != before.Metrics {
+	if !cfg.Metrics.Same(&before.Metrics) {
 		d.metrics.stop()
 		d.metrics = d.serveMetrics(ctx)
 	}

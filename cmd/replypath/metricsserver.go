@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"replypath/loader/config"
 	"replypath/metrics"
 )
 
@@ -19,15 +21,17 @@ type metricsServer struct {
 	done   sync.WaitGroup
 }
 
-// serveMetrics begins to serve as configured. It does not fail: while the
-// address cannot be had the error stands in the status, and it is tried again.
+// serveMetrics begins to serve as configured. It does not fail: while the address
+// cannot be had, or the web configuration is bad, the error stands in the status, and
+// it is tried again. Neither is worth the reply path.
 func (d *daemon) serveMetrics(ctx context.Context) *metricsServer {
 	ctx, cancel := context.WithCancel(ctx)
 	server := &metricsServer{cancel: cancel}
 	settled, settle := context.WithTimeout(ctx, firstListen)
+	settings := d.config.Metrics // those in force may be others by the next failure
 	options := metrics.Options{
-		Listen:        d.config.Metrics.Listen,
-		WebConfigFile: d.config.Metrics.WebConfigFile,
+		Listen:        settings.Listen,
+		WebConfigFile: settings.WebConfigFile,
 		Source:        d.datapath.Source(),
 		Version:       productVersion(),
 		Log:           d.log,
@@ -36,7 +40,7 @@ func (d *daemon) serveMetrics(ctx context.Context) *metricsServer {
 	server.done.Go(func() {
 		defer settle()
 		metrics.ServeUntil(ctx, options, func(err error) {
-			d.reportMetrics(err)
+			d.reportMetrics(blameWebConfig(&settings, err))
 			settle()
 		})
 	})
@@ -50,6 +54,24 @@ func (d *daemon) reportMetrics(err error) {
 	if err != nil {
 		d.log.Error("metrics are not served, trying again", "error", err)
 	}
+}
+
+// blameWebConfig names the line of the configuration behind an error of the web
+// configuration. Other errors stay as they are.
+func blameWebConfig(settings *config.Metrics, err error) error {
+	if errors.Is(err, metrics.ErrWebConfig) {
+		return settings.BlameWebConfig(err)
+	}
+	return err
+}
+
+// checkMetrics returns an error where the metrics could not be served for the sake of
+// the web configuration: then those that are served now must not be given up.
+func checkMetrics(settings *config.Metrics) error {
+	if settings.Listen == "" {
+		return nil
+	}
+	return blameWebConfig(settings, metrics.CheckWebConfig(settings.WebConfigFile))
 }
 
 func (s *metricsServer) stop() {

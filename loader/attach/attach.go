@@ -78,8 +78,18 @@ type Result struct {
 // pinned as DIR/<ifindex>-<direction>.
 type Attacher struct {
 	dir   string
-	nl    *netlink.Handle
+	nl    tc
 	force Mechanism
+}
+
+// tc is what is asked of a netlink.Handle.
+type tc interface {
+	QdiscList(netlink.Link) ([]netlink.Qdisc, error)
+	QdiscAdd(netlink.Qdisc) error
+	QdiscDel(netlink.Qdisc) error
+	FilterList(netlink.Link, uint32) ([]netlink.Filter, error)
+	FilterReplace(netlink.Filter) error
+	FilterDel(netlink.Filter) error
 }
 
 // New returns an Attacher that pins its links in dir, which exists. force is

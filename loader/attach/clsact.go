@@ -84,7 +84,7 @@ func (a *Attacher) attachClsact(iface Interface, programs Programs) (Result, err
 func (a *Attacher) qdisc(iface Interface) (netlink.Qdisc, error) {
 	qdiscs, err := a.nl.QdiscList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: iface.Index}})
 	if err != nil {
-		return nil, fmt.Errorf("list qdiscs of %s: %w", iface.Name, err)
+		return nil, fmt.Errorf("list qdiscs of %s: %w", iface.Name, blameKernel(err, clsactQdisc))
 	}
 	for _, qdisc := range qdiscs {
 		if qdisc.Attrs().LinkIndex == iface.Index && qdisc.Attrs().Parent == netlink.HANDLE_CLSACT {
@@ -114,7 +114,7 @@ func (a *Attacher) addQdisc(iface Interface) (added bool, err error) {
 			iface.Name, present.Type(), iface.Name, present.Type())
 	}
 	if err := a.nl.QdiscAdd(newClsact(iface)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return false, fmt.Errorf("add clsact qdisc to %s: %w", iface.Name, err)
+		return false, fmt.Errorf("add clsact qdisc to %s: %w", iface.Name, blameKernel(err, clsactQdisc))
 	}
 	return true, nil
 }
@@ -154,11 +154,12 @@ func isGone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
 }
 
-// filters lists the filters of a hook; none where there is no qdisc.
+// filters lists the filters of a hook; none where there is no qdisc, nor where the
+// kernel has no filters at all, which TCX does not take.
 func (a *Attacher) filters(iface Interface, direction Direction) ([]netlink.Filter, error) {
 	filters, err := a.nl.FilterList(
 		&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: iface.Index}}, parent(direction))
-	if isGone(err) || errors.Is(err, unix.EINVAL) { // EINVAL: no such qdisc
+	if isGone(err) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // EINVAL: no such qdisc
 		return nil, nil
 	}
 	if err != nil {
@@ -219,7 +220,7 @@ func (a *Attacher) attachFilter(iface Interface, direction Direction, program *e
 		Fd: program.FD(), Name: filterName + string(direction), DirectAction: true,
 	})
 	if err != nil {
-		return false, wrap(err, iface, direction, "attach filter")
+		return false, wrap(blameKernel(err, bpfFilter), iface, direction, "attach filter")
 	}
 	return present == nil, nil
 }

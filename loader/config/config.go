@@ -83,6 +83,8 @@ type Metrics struct {
 	// WebConfigFile is the absolute path of a configuration file of Prometheus'
 	// exporter-toolkit (TLS, basic authentication); empty for plain HTTP.
 	WebConfigFile string
+	// Origin is where the file says so.
+	Origin Origin
 }
 
 // Log says what is logged and how.

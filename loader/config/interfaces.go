@@ -33,13 +33,13 @@ func (c *Config) setInterfaces(v value) error {
 
 // set reads one interface. That it has a name is for the caller to check.
 func (i *Interface) set(v value) error {
-	i.Origin = Origin{File: v.file, Key: v.key, Line: v.line, Lines: make(map[string]int)}
-	return v.object("a map", []field{
-		i.noted(field{"name", i.setName}),
-		i.noted(field{"mode", oneOf(&i.Mode, modes)}),
-		i.noted(field{"next_hop", oneOf(&i.NextHop, nextHops)}),
-		i.noted(field{"gateways", i.setGateways}),
-	})
+	i.Origin = v.origin()
+	return v.object("a map", i.Origin.noted([]field{
+		{"name", i.setName},
+		{"mode", oneOf(&i.Mode, modes)},
+		{"next_hop", oneOf(&i.NextHop, nextHops)},
+		{"gateways", i.setGateways},
+	}))
 }
 
 func (i *Interface) setName(v value) error {

@@ -132,7 +132,8 @@ func (c *Config) setFlowTable(v value) error {
 }
 
 func (m *Metrics) set(v value) error {
-	return v.object("a map", []field{
+	m.Origin = v.origin()
+	return v.object("a map", m.Origin.noted([]field{
 		{"listen", func(v value) error {
 			address, err := v.text(`an address such as "127.0.0.1:9945"`)
 			if err != nil {
@@ -152,7 +153,7 @@ func (m *Metrics) set(v value) error {
 			m.WebConfigFile = path
 			return err
 		}},
-	})
+	}))
 }
 
 func (l *Log) set(v value) error {

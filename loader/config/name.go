@@ -46,16 +46,16 @@ func CheckInterfaceName(name string) error {
 func checkName(name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf(`"" is not an interface name: it is empty`)
+		return nameError(name, "it is empty")
 	case name == "." || name == "..":
-		return fmt.Errorf("%q is not an interface name: the kernel reserves it", name)
+		return nameError(name, "the kernel reserves it")
 	case len(name) > maxAltName:
 		return fmt.Errorf("%s is not an interface name: it is longer than %d characters, or %d for an alternative name",
 			quote(name), maxName, maxAltName)
 	case strings.Contains(name, "/"):
-		return fmt.Errorf("%q is not an interface name: it contains a slash", name)
+		return nameError(name, "it contains a slash")
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return fmt.Errorf("%q is not an interface name: it contains a space or a control character", name)
+		return nameError(name, "it contains a space or a control character")
 	}
 	if device, _, isLabel := strings.Cut(name, ":"); isLabel {
 		return labelError(name, device)
@@ -66,11 +66,16 @@ func checkName(name string) error {
 	return nil
 }
 
+func nameError(name, reason string) error {
+	return fmt.Errorf(`%s is not an interface name: %s: use a name, alternative name or glob such as eth1 or "eth*", without a slash, colon, space or control character`,
+		quote(name), reason)
+}
+
 // labelError tells which name to use in place of an address label: flows belong
 // to the device, whatever ifconfig called one of its addresses.
 func labelError(label, device string) error {
 	if device == "" {
-		return fmt.Errorf("%q is not an interface name: it contains a colon", label)
+		return nameError(label, "it contains a colon")
 	}
 	return fmt.Errorf("%q is an address label, not an interface: use %q", label, device)
 }

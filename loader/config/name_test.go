@@ -11,16 +11,17 @@ func TestCheckInterfaceName(t *testing.T) {
 			t.Errorf("CheckInterfaceName(%q): %v", name, err)
 		}
 	}
+	const allowed = `: use a name, alternative name or glob such as eth1 or "eth*", without a slash, colon, space or control character`
 	refused := map[string]string{
-		"":                       `"" is not an interface name: it is empty`,
-		".":                      `"." is not an interface name: the kernel reserves it`,
-		"..":                     `".." is not an interface name: the kernel reserves it`,
-		"eth/0":                  `"eth/0" is not an interface name: it contains a slash`,
-		"eth 0":                  `"eth 0" is not an interface name: it contains a space or a control character`,
-		"eth\x00":                `"eth\x00" is not an interface name: it contains a space or a control character`,
+		"":                       `"" is not an interface name: it is empty` + allowed,
+		".":                      `"." is not an interface name: the kernel reserves it` + allowed,
+		"..":                     `".." is not an interface name: the kernel reserves it` + allowed,
+		"eth/0":                  `"eth/0" is not an interface name: it contains a slash` + allowed,
+		"eth 0":                  `"eth 0" is not an interface name: it contains a space or a control character` + allowed,
+		"eth\x00":                `"eth\x00" is not an interface name: it contains a space or a control character` + allowed,
 		"eth0:1":                 `"eth0:1" is an address label, not an interface: use "eth0"`,
 		"bond0.7:nfs":            `"bond0.7:nfs" is an address label, not an interface: use "bond0.7"`,
-		":1":                     `":1" is not an interface name: it contains a colon`,
+		":1":                     `":1" is not an interface name: it contains a colon` + allowed,
 		"eth[0":                  `"eth[0" is not a glob: a bracket or a backslash is left open`,
 		"lo":                     `"lo" is the loopback interface, whose traffic is never touched: name one that leads to the network`,
 		"replypath0":             `"replypath0" is replypath's own device: name one that leads to the network`,

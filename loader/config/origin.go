@@ -2,29 +2,49 @@ package config
 
 import "fmt"
 
-// Origin is where the file configures an interface, so that what turns out to be
-// wrong with it later, on the host, is blamed on its line too. The zero Origin is
-// that of an interface which no file configures.
+// Origin is where the file has a map of keys, so that what turns out to be wrong
+// with one of them later, on the host, is blamed on its line too. The zero Origin is
+// that of settings which no file makes.
 type Origin struct {
 	File  string
 	Key   string         // "interfaces[0]"
-	Line  int            // where the interface begins
+	Line  int            // where the map begins
 	Lines map[string]int // of its keys
 }
 
-// Errorf blames a key of the interface, "next_hop" for instance, that need not be
-// set there. The error matches ErrInvalid.
-func (i *Interface) Errorf(key, format string, args ...any) error {
-	e := &Error{Message: fmt.Sprintf(format, args...)}
-	if i.Origin.Key == "" {
-		e.Key = "--interface"
-		return e
-	}
-	e.File, e.Key, e.Line = i.Origin.File, i.Origin.Key+"."+key, i.Origin.Line
-	if line, set := i.Origin.Lines[key]; set {
+func (v value) origin() Origin {
+	return Origin{File: v.file, Key: v.key, Line: v.line, Lines: make(map[string]int)}
+}
+
+// blame returns an error about a key, "next_hop" for instance, that need not be set
+// there.
+func (o *Origin) blame(key, message string) *Error {
+	e := &Error{File: o.File, Key: o.Key + "." + key, Line: o.Line, Message: message}
+	if line, set := o.Lines[key]; set {
 		e.Line = line
 	}
 	return e
+}
+
+// noted makes the fields leave their lines in the origin.
+func (o *Origin) noted(fields []field) []field {
+	all := make([]field, len(fields))
+	for i, f := range fields {
+		all[i] = field{f.name, func(v value) error {
+			o.Lines[f.name] = v.line
+			return f.set(v)
+		}}
+	}
+	return all
+}
+
+// Errorf blames a key of the interface. The error matches ErrInvalid.
+func (i *Interface) Errorf(key, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if i.Origin.Key == "" {
+		return &Error{Key: "--interface", Message: message}
+	}
+	return i.Origin.blame(key, message)
 }
 
 // place names the interface in a message about another one: by its line, where
@@ -36,10 +56,15 @@ func (i *Interface) place() string {
 	return fmt.Sprintf("%q on line %d", i.Name, i.Origin.Line)
 }
 
-// noted is a field that leaves its line in the origin of the interface.
-func (i *Interface) noted(f field) field {
-	return field{f.name, func(v value) error {
-		i.Origin.Lines[f.name] = v.line
-		return f.set(v)
-	}}
+// BlameWebConfig blames WebConfigFile for what is wrong with the file that it
+// names. The error matches ErrInvalid, and the cause.
+func (m *Metrics) BlameWebConfig(cause error) error {
+	e := m.Origin.blame("web_config_file", cause.Error()+`: name a valid web configuration, or "" for none`)
+	e.Err = cause
+	return e
+}
+
+// Same tells whether both ask for the same, on whatever line.
+func (m *Metrics) Same(other *Metrics) bool {
+	return m.Listen == other.Listen && m.WebConfigFile == other.WebConfigFile
 }

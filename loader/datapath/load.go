@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sync/errgroup"
 
 	"replypath/bpf"
@@ -191,7 +192,7 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 // loadPrograms fills in a struct of programs, which share the maps.
 func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
 	if err := spec.LoadAndAssign(to, &ebpf.CollectionOptions{MapReplacements: d.all}); err != nil {
-		return fmt.Errorf("load programs: %w", err)
+		return fmt.Errorf("load programs: %w", blameKernel(err))
 	}
 	return nil
 }
@@ -254,11 +255,30 @@ func (d *Datapath) logReplaced(name string, pinned *ebpf.Map, reason error) {
 func (d *Datapath) newMap(name string, spec *ebpf.MapSpec) error {
 	m, err := ebpf.NewMap(spec)
 	if err != nil {
-		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, err)
+		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, explainMap(err, features.HaveMapType(spec.Type)))
 	}
 	d.all[name] = m
 	d.fresh[name] = true
 	return nil
+}
+
+// explainMap explains why a map could not be made. To a type that it does not know the
+// kernel says no more than that the argument is invalid, so that what it said when it
+// was asked for the type goes before.
+func explainMap(err, probed error) error {
+	if errors.Is(probed, ebpf.ErrNotSupported) {
+		err = probed
+	}
+	return blameKernel(err)
+}
+
+// blameKernel explains an error that says that the kernel lacks something, which it
+// names. Others stay as they are.
+func blameKernel(err error) error {
+	if !errors.Is(err, ebpf.ErrNotSupported) {
+		return err
+	}
+	return fmt.Errorf("%w: %w: use kernel 5.10 or later", attach.ErrUnsupported, err)
 }
 
 // HasNewTables tells whether a flow table is another one than the earlier

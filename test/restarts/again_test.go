@@ -17,13 +17,13 @@ func TestKillAndUpgrade(t *testing.T) {
 
 // TestStopAndUpgrade is the same with SIGTERM, as a service manager restarts it.
 func TestStopAndUpgrade(t *testing.T) {
-	testAgain(t, "stops", func(d *harness.Daemon) { d.Stop(unix.SIGTERM) })
+	testAgain(t, "stops", func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }, "--mechanism", "clsact")
 }
 
 // testAgain ends the daemon in some way, and starts it again, every other time as
 // another build, under load. No connection may break, no reply may leave by eth0, no
 // counter may go backwards.
-func testAgain(t *testing.T, what string, end func(*harness.Daemon)) {
+func testAgain(t *testing.T, what string, end func(*harness.Daemon), args ...string) {
 	t.Parallel()
 	usual, other := harness.Binary(), otherPrograms.binary(t)
 	builds := []string{usual, other, other, usual} // of the starts after the first
@@ -31,14 +31,14 @@ func testAgain(t *testing.T, what string, end func(*harness.Daemon)) {
 	p := harness.On(t, n.Server.Host)
 	l := startLoad(t, n)
 	l.wantAstray()
-	d := startBuild(p, usual)
+	d := startBuild(p, usual, args...)
 	l.allGoOn()
 	l.forget()
 	count := times(t)
 	for i := range 2 * count {
 		before := p.Metrics()
 		end(d)
-		d = startBuild(p, builds[i%len(builds)])
+		d = startBuild(p, builds[i%len(builds)], args...)
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}

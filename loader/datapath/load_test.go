@@ -1,0 +1,77 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+)
+
+// What the kernel lacks is told by name and with the remedy; what it refuses for
+// another reason stays as it is.
+func TestExplainMap(t *testing.T) {
+	create := fmt.Errorf("map create: %w", unix.EINVAL)
+	lacking := fmt.Errorf("RingBuf: %w", ebpf.ErrNotSupported)
+	for name, test := range map[string]struct {
+		err, probed error
+		want        string
+		unsupported bool
+	}{
+		"no such type": {create, lacking,
+			"not supported here: RingBuf: not supported: use kernel 5.10 or later", true},
+		"no such flag": {lacking, nil,
+			"not supported here: RingBuf: not supported: use kernel 5.10 or later", true},
+		"a wrong argument":   {create, nil, "map create: invalid argument", false},
+		"no memory":          {unix.ENOMEM, nil, "cannot allocate memory", false},
+		"type without probe": {create, errors.New("no feature probe"), "map create: invalid argument", false},
+		"not allowed to ask": {unix.EPERM, unix.EPERM, "operation not permitted", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := explainMap(test.err, test.probed)
+			if err.Error() != test.want || errors.Is(err, attach.ErrUnsupported) != test.unsupported {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+			if !test.unsupported && !errors.Is(err, test.err) {
+				t.Errorf("%v does not match its cause", err)
+			}
+		})
+	}
+}
+
+// So is what it lacks of the programs.
+func TestLoadProgramsFails(t *testing.T) {
+	spec := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{
+		"odd": {Name: "odd", Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Return()}}, // of nothing
+	}}
+	to := new(struct {
+		Odd *ebpf.Program `ebpf:"odd"`
+	})
+	err := new(Datapath).loadPrograms(to, spec)
+	if !errors.Is(err, unix.EACCES) || errors.Is(err, attach.ErrUnsupported) || !strings.HasPrefix(err.Error(), "load programs: ") {
+		t.Errorf("refused by the verifier: %v", err)
+	}
+	err = blameKernel(fmt.Errorf("program replypath_egress: %w", ebpf.ErrNotSupported))
+	const want = "not supported here: program replypath_egress: not supported: use kernel 5.10 or later"
+	if err.Error() != want || !errors.Is(err, attach.ErrUnsupported) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// A map that the kernel refuses is refused with its name, and is none of the
+// datapath's.
+func TestNewMapFails(t *testing.T) {
+	d := &Datapath{all: make(map[string]*ebpf.Map), fresh: make(map[string]bool)}
+	err := d.newMap("odd", &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 3})
+	if !errors.Is(err, unix.EINVAL) || errors.Is(err, attach.ErrUnsupported) || !strings.HasPrefix(err.Error(), "create map odd of 3 entries: ") {
+		t.Errorf("error %v", err)
+	}
+	if len(d.all) != 0 || len(d.fresh) != 0 {
+		t.Errorf("it has %v", d.all)
+	}
+}
