@@ -4,9 +4,9 @@ package bpf_test
 //
 //	src              branch                                         why                                             looked at by
 //	---------------  ---------------------------------------------  ----------------------------------------------  ---------------------------
-//	admission.h      came_by_ipsec: a packet with a secpath         test packets have none, no helper makes one     VM with ESP, IPv4 and IPv6
-//	reply.h          prepare: OUTCOME_BOUND_DEVICE                  the test packet's socket is a bare one that     topology: SO_BINDTODEVICE,
-//	                                                                nobody can bind                                 SYN-ACK of a bound listener
+//	admission.h      came_by_ipsec: a packet with a secpath         test packets have none, no helper makes one     VM: TestIPsec
+//	reply.h          prepare: OUTCOME_BOUND_DEVICE                  the test packet's socket is a bare one that     topology: TestBoundDevice
+//	                                                                nobody can bind
 //	reply.h          move, readdress: OUTCOME_REWRITE_FAILED        bpf_skb_store_bytes fails only without memory   nobody
 //	deaf.h           is_deaf: a socket of IPv4 or IPv6              the same                                        topology: IP_PMTUDISC_OMIT
 //	send.h           is_writable: a packet that is shared           test packets are not                            topology: TCP data, of which the
