@@ -15,12 +15,12 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	__u32 packets = wire_packets(skb, packet);
 	const __u8 *mac;
 
+	if (packet->fragment)
+		note_fragment(packet, table, OUTCOME_CORRECTED);
 	if (!interface) {
 		count_reply(skb, flow, pair, packets, OUTCOME_LINK_DOWN);
 		return PASS;
 	}
-	if (packet->fragment)
-		note_fragment(packet, table, OUTCOME_CORRECTED);
 	mac = next_hop_mac(flow, interface);
 	if (!mac) {
 		count_reply(skb, flow, pair, packets, OUTCOME_NO_NEXT_HOP);

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/loader/config"
-	"replypath/metrics"
 )
 
 // checkResult is what `replypath check` found.
@@ -79,12 +78,12 @@ func (r *checkResult) compare(warnings []string, err error) error {
 // checkWebConfig looks into the file that metrics.web_config_file names. It may
 // hold secrets, so that not being allowed to is no error.
 func (r *checkResult) checkWebConfig(cfg *config.Config) error {
-	err := metrics.CheckWebConfig(cfg.Metrics.WebConfigFile)
+	err := checkMetrics(&cfg.Metrics)
 	if errors.Is(err, fs.ErrPermission) {
 		r.warn(fmt.Sprintf("metrics.web_config_file: not checked: %v", err))
 		return nil
 	}
-	return blameWebConfig(&cfg.Metrics, err)
+	return err
 }
 
 func (r *checkResult) warn(warnings ...string) { r.Warnings = append(r.Warnings, warnings...) }

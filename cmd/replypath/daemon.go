@@ -144,7 +144,7 @@ func (d *daemon) reload(ctx context.Context) {
 	if err == nil && d.fromFile && !found {
 		err = &config.Error{File: d.file.path, Message: "the file is gone: put it back, an empty one will do"}
 	}
-	if err == nil {
+	if err == nil && !cfg.Metrics.Same(&d.config.Metrics) {
 		err = checkMetrics(&cfg.Metrics)
 	}
 	if err == nil {

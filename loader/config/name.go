@@ -67,7 +67,7 @@ func checkName(name string) error {
 }
 
 func nameError(name, reason string) error {
-	return fmt.Errorf(`%s is not an interface name: %s: use a name, alternative name or glob such as eth1 or "eth*", without a slash, colon, space or control character`,
+	return fmt.Errorf(`%s is not an interface name: %s: use one such as eth1, without a slash, colon, space or control character`,
 		quote(name), reason)
 }
 

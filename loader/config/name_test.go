@@ -11,7 +11,7 @@ func TestCheckInterfaceName(t *testing.T) {
 			t.Errorf("CheckInterfaceName(%q): %v", name, err)
 		}
 	}
-	const allowed = `: use a name, alternative name or glob such as eth1 or "eth*", without a slash, colon, space or control character`
+	const allowed = `: use one such as eth1, without a slash, colon, space or control character`
 	refused := map[string]string{
 		"":                       `"" is not an interface name: it is empty` + allowed,
 		".":                      `"." is not an interface name: the kernel reserves it` + allowed,

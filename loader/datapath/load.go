@@ -278,7 +278,7 @@ func blameKernel(err error) error {
 	if !errors.Is(err, ebpf.ErrNotSupported) {
 		return err
 	}
-	return fmt.Errorf("%w: %w: use kernel 5.10 or later", attach.ErrUnsupported, err)
+	return fmt.Errorf("%w: %w: use a kernel of 5.10 or later that is built as distributions do", attach.ErrUnsupported, err)
 }
 
 // HasNewTables tells whether a flow table is another one than the earlier

@@ -24,9 +24,9 @@ func TestExplainMap(t *testing.T) {
 		unsupported bool
 	}{
 		"no such type": {create, lacking,
-			"not supported here: RingBuf: not supported: use kernel 5.10 or later", true},
+			"not supported here: RingBuf: not supported: use a kernel of 5.10 or later that is built as distributions do", true},
 		"no such flag": {lacking, nil,
-			"not supported here: RingBuf: not supported: use kernel 5.10 or later", true},
+			"not supported here: RingBuf: not supported: use a kernel of 5.10 or later that is built as distributions do", true},
 		"a wrong argument":   {create, nil, "map create: invalid argument", false},
 		"no memory":          {unix.ENOMEM, nil, "cannot allocate memory", false},
 		"type without probe": {create, errors.New("no feature probe"), "map create: invalid argument", false},
@@ -57,7 +57,7 @@ func TestLoadProgramsFails(t *testing.T) {
 		t.Errorf("refused by the verifier: %v", err)
 	}
 	err = blameKernel(fmt.Errorf("program replypath_egress: %w", ebpf.ErrNotSupported))
-	const want = "not supported here: program replypath_egress: not supported: use kernel 5.10 or later"
+	const want = "not supported here: program replypath_egress: not supported: use a kernel of 5.10 or later that is built as distributions do"
 	if err.Error() != want || !errors.Is(err, attach.ErrUnsupported) {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -24,6 +24,9 @@ const (
 	programsFile = "bpf.json" // of make bench-bpf
 )
 
+// rawData is what follows the name of resultsFile in the last line of a run.
+const rawData = " has the raw data, and beside it is a plot of each workload"
+
 // bench measures everything, prints tables and writes results.json and plots. A
 // measurement that came to nothing is an error, after all that, and so is a run that
 // was interrupted.
@@ -44,7 +47,7 @@ func bench(ctx context.Context, o options) error {
 	if err := results.Print(os.Stdout); err != nil {
 		return err
 	}
-	fmt.Printf("\n%s has the raw data, and beside it is a plot of each workload\n", filepath.Join(o.output, resultsFile))
+	fmt.Printf("\n%s%s\n", filepath.Join(o.output, resultsFile), rawData)
 	if err := results.Failed(); err != nil || results.Method.Complete {
 		return err
 	}
@@ -141,6 +144,25 @@ func readPrograms(dir string) (json.RawMessage, error) {
 	return data, nil
 }
 
+// readEmulated returns what a run in a virtual machine has printed, from the line on
+// that describes the machine, or "" where there was none.
+func readEmulated(path string) (string, error) {
+	log, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the results of a virtual machine: %w", err)
+	}
+	_, printed, begun := strings.Cut("\n"+string(log), "\nLinux ")
+	tables, _, ended := strings.Cut(printed, resultsFile+rawData)
+	if !begun || !ended {
+		return "", fmt.Errorf("%s has no results", path)
+	}
+	tables = tables[:strings.LastIndex(tables, "\n")] // of the last line there is only the directory left
+	return "Linux " + strings.TrimSpace(tables), nil
+}
+
 // writePage makes the page of documentation from the results of an earlier run.
 func writePage(o options) error {
 	results, err := report.Read(filepath.Join(o.output, resultsFile))
@@ -151,9 +173,13 @@ func writePage(o options) error {
 	for _, c := range contender.All() {
 		about = append(about, report.About{Name: c.Name, About: c.About})
 	}
+	emulated, err := readEmulated(o.emulated)
+	if err != nil {
+		return err
+	}
 	plots := strings.ToLower(strings.TrimSuffix(filepath.Base(o.page), filepath.Ext(o.page)))
 	var text bytes.Buffer
-	if err := results.Page(&text, about, plots); err != nil {
+	if err := results.Page(&text, about, plots, emulated); err != nil {
 		return err
 	}
 	if err := os.WriteFile(o.page, text.Bytes(), 0o644); err != nil {

@@ -27,6 +27,7 @@ type options struct {
 	contenders, workloads string
 	noFigures             bool
 	output, page          string
+	emulated              string
 }
 
 // shorten makes the run a quick one.

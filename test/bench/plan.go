@@ -34,7 +34,7 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, roun
 			if w.Only != nil && !slices.Contains(w.Only, c.Name) {
 				continue
 			}
-			if reason := c.Lacks(contender.Work{Flows: w.Flows, Unbound: w.Unbound}); reason != "" {
+			if reason := c.Lacks(contender.Work{Flows: w.Flows, Program: w.SelfTimed}); reason != "" {
 				p.absent[w.Name+": "+c.Name] = reason
 				continue
 			}

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -35,13 +36,24 @@ func TestRouterFailover(t *testing.T) {
 					t.Error("nothing goes by the router that is to be silenced")
 				}
 				b.silenceGateway()
+				if b.product != nil {
+					b.Eventually("replypath knows of the silence", func() error {
+						if state := b.gatewayState(); state != "failed" {
+							return errors.New(state)
+						}
+						return nil
+					})
+				}
 				toFirst, toBackup := b.openAll(backup)
-				t.Logf("%d connections, %d frames to the backup, %d to the silent router", openings, toBackup, toFirst)
+				t.Logf("%d connections, %d to the backup, %d to the silent router", openings, toBackup, toFirst)
 				if toFirst > 0 {
-					t.Errorf("%d frames went to the silent router", toFirst)
+					t.Errorf("%d connections went to the silent router", toFirst)
 				}
 				if b.product != nil {
 					b.ask(b.conversation(harness.TCP))
+					if b.isHeld() {
+						t.Error("the silent router is held")
+					}
 				}
 			})
 		}
@@ -74,15 +86,14 @@ func (b *bed) addBackup() *topology.Interface {
 }
 
 // openAll has the host open connections, all of which have to work, and returns how
-// many frames of them went to either router.
+// many of them went to either router.
 func (b *bed) openAll(backup *topology.Interface) (toFirst, toBackup int) {
 	b.Helper()
 	wire := harness.Capture(b, b.net.Server.Eth0.Peer())
 	for range openings {
 		harness.Must(b, b.reach(harness.TCP))
 	}
-	questions := topology.All(
-		topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort))
-	toBackup = wire.Count(topology.All(questions, topology.ToMAC(backup.MAC)))
-	return wire.Count(questions) - toBackup, toBackup
+	opened := topology.All(topology.Going(topology.Received), topology.To(b.clientAddress()), topology.Flags(topology.SYN, topology.SYN))
+	toBackup = wire.Count(topology.All(opened, topology.ToMAC(backup.MAC)))
+	return wire.Count(opened) - toBackup, toBackup
 }

@@ -51,6 +51,9 @@ func compile(ctx context.Context, work string, suites []suite) error {
 		"-ldflags", "-s -w -X main.version=" + productVersion, "./cmd/replypath"}}
 	seen := make(map[string]bool)
 	for _, s := range suites {
+		if s.program != "" {
+			builds = append(builds, []string{"build", "-ldflags", "-s -w", "-o", filepath.Join(work, "tests", s.name), "./" + s.program})
+		}
 		if s.pkg == "" || seen[s.pkg] {
 			continue
 		}

@@ -71,13 +71,15 @@ func (r *running) end() []*topology.Frame {
 // TCP may send the last one again.
 func (r *running) settled(p *harness.Product) ([]*topology.Frame, harness.Metrics) {
 	r.t.Helper()
-	for {
+	for ctx := harness.Within(r.t, harness.AnswerTime); ctx.Err() == nil; {
 		answers := r.wires.WantEth1(r.c.String(), r.c.Answers())
 		metrics := p.Metrics()
-		if r.wires.Eth1.Count(r.c.Answers()) == len(answers) {
+		if _, eth1 := r.wires.Left(r.c.Answers()); len(eth1) == len(answers) {
 			return answers, metrics
 		}
 	}
+	r.t.Fatalf("%s does not come to an end", r.c)
+	return nil, nil
 }
 
 // TestKill kills the daemon again and again under running conversations of every

@@ -11,7 +11,7 @@ import (
 )
 
 // TestFallbackTaken has each network daemon restarted and eth0 configured anew, which
-// deletes routes that the daemon did not make, and somebody flush the routes and
+// may delete routes that it did not make, and somebody flush the routes and
 // delete the device: what was taken is back within a second, logged and counted, and
 // the host answers without its default route then.
 func TestFallbackTaken(t *testing.T) {

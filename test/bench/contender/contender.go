@@ -98,14 +98,15 @@ func All() []*Contender {
 // Work is what a contender may be unable to do.
 type Work struct {
 	Flows int
-	// Unbound is true where the server's sockets cannot be bound to a device.
-	Unbound bool
+	// Program is true where the server is a program, whose sockets nobody binds to a
+	// device.
+	Program bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
 func (c *Contender) Lacks(work Work) string {
-	if c.ownDevice && work.Unbound {
-		return "the server cannot bind its socket to the device"
+	if c.ownDevice && work.Program {
+		return "the server does not bind its socket to the device"
 	}
 	if !c.conntrack {
 		return ""

@@ -3,9 +3,7 @@ package contender
 import (
 	"context"
 	"errors"
-	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/topology"
@@ -23,40 +21,21 @@ func vrf() *Contender {
 }
 
 func setUpVRF(ctx context.Context, s *Site) error {
-	if err := addVRF(s.Server); err != nil {
-		return err
-	}
-	device, err := s.Server.Netlink().LinkByName(vrfDevice)
+	device, err := s.Server.AddVRF(vrfDevice, table)
 	if err != nil {
 		return err
 	}
-	if err := s.Server.Netlink().LinkSetUp(device); err != nil {
-		return fmt.Errorf("set %s up: %w", vrfDevice, err)
-	}
-	port, err := s.Eth1.Link()
-	if err != nil {
+	if err := device.SetUp(); err != nil {
 		return err
 	}
-	if err := s.Server.Netlink().LinkSetMaster(port, device); err != nil {
-		return fmt.Errorf("make eth1 a port of %s: %w", vrfDevice, err)
+	if err := s.Eth1.Enslave(device); err != nil {
+		return err
 	}
 	if err := s.Eth1.WaitReady(ctx); err != nil {
 		return err
 	}
 	s.Device = vrfDevice
-	// TCP servers that are not bound get connections that are.
-	if err := s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"); err != nil {
-		return err
-	}
 	return addTable(s)
-}
-
-func addVRF(host *topology.Host) error {
-	device := &netlink.Vrf{LinkAttrs: netlink.LinkAttrs{Name: vrfDevice}, Table: table}
-	if err := host.Netlink().LinkAdd(device); err != nil {
-		return fmt.Errorf("make a VRF: %w", err)
-	}
-	return nil
 }
 
 // vrfMissing says why there can be no VRF here, or "".
@@ -67,7 +46,7 @@ func vrfMissing() (reason string, err error) {
 	if err != nil {
 		return "", err
 	}
-	err = addVRF(host)
+	_, err = host.AddVRF(vrfDevice, table)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return "this kernel has no VRF: make test-kernels SUITES=bench measures it in a virtual machine", nil
 	}

@@ -29,9 +29,6 @@ type Workload struct {
 	// Forward has the server forward the packets of others, which no contender has
 	// a say in.
 	Forward bool
-	// Unbound is true where the server's sockets cannot be bound to a device: those of
-	// programs, but for connections.
-	Unbound bool
 	// IPv6 has everything by IPv6.
 	IPv6 bool
 	// CPUs is how many the work needs.

@@ -101,6 +101,17 @@ func listenOn(s *contender.Site, backlog int) (int, error) {
 	return fd, nil
 }
 
+// read reads what comes next. Where a time-out is set a signal ends a system call,
+// which is not restarted (signal(7)).
+func read(fd int, buffer []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, buffer)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 // accept takes the next connection of a listener. Options of the listener are its
 // own as well, the bounds of time included.
 func accept(listener int) (int, error) {
@@ -109,7 +120,7 @@ func accept(listener int) (int, error) {
 		switch errno {
 		case 0:
 			return int(fd), nil
-		case unix.EINTR: // not restarted where a time-out is set (signal(7))
+		case unix.EINTR: // as for read
 		default:
 			return -1, errno
 		}

@@ -104,7 +104,7 @@ func connectSocket(fd int, to unix.Sockaddr) error {
 			continue
 		}
 		if ready == 0 {
-			return unix.ETIMEDOUT
+			return unix.EINPROGRESS // as where nothing interrupts it
 		}
 		result, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err != nil || result == 0 {
@@ -149,7 +149,7 @@ var errEnded = errors.New("the connection has ended")
 
 // turnBack sends back what has come in.
 func turnBack(fd int, buffer []byte) error {
-	n, err := unix.Read(fd, buffer)
+	n, err := read(fd, buffer)
 	if err != nil {
 		return fmt.Errorf("read a request: %w", err)
 	}

@@ -35,15 +35,17 @@ type programs struct {
 // About describes contenders on the page.
 type About struct{ Name, About string }
 
-// Page writes a page in Markdown whose plots are in a directory beside it.
-func (r *Results) Page(w io.Writer, contenders []About, plots string) error {
+// Page writes a page in Markdown whose plots are in a directory beside it. emulated is
+// what Print has written in a virtual machine, or "".
+func (r *Results) Page(w io.Writer, contenders []About, plots, emulated string) error {
 	data := struct {
 		*Results
+		Emulated string
 		About    []About
 		Plots    string
 		Cases    *programs
 		Affected []string
-	}{Results: r, About: contenders, Plots: plots, Affected: r.Machine.mitigated()}
+	}{Results: r, Emulated: emulated, About: contenders, Plots: plots, Affected: r.Machine.mitigated()}
 	if len(r.Programs) > 0 && string(r.Programs) != "null" {
 		data.Cases = new(programs)
 		if err := json.Unmarshal(r.Programs, data.Cases); err != nil {

@@ -150,7 +150,7 @@ func TestPrint(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	var text bytes.Buffer
-	if err := sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots"); err != nil {
+	if err := sampleResults().Page(&text, []About{{"static", "the limit"}}, "plots", "Linux of a virtual machine"); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -159,6 +159,7 @@ func TestPage(t *testing.T) {
 		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse | - | - |",
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 |",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
+		"```\nLinux of a virtual machine\n```\n",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
