@@ -150,13 +150,20 @@ func TestSYNOfLiveConnection(t *testing.T) {
 	})
 }
 
-// TestSYNACKIn: it answers a SYN of the host's.
+// TestSYNACKIn: one that answers a SYN of the host's changes nothing, nor does one that
+// is forged for a flow. One that answers nothing is answered by a RST, as any segment is
+// that nobody takes.
 func TestSYNACKIn(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		frame := n.in(b.backup, tcp{flags: "SA"})
-		b.run(ingress(b.backup, frame), nothing)
-		b.put(halfOpen(b.answered(n, b.replication, 3)), establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
-		b.run(ingress(b.backup, frame), nothing)
+		in := ingress(b.backup, n.in(b.backup, tcp{flags: "SA"}))
+		b.put(halfOpen(b.answered(n, b.replication, 3)))
+		b.run(in, nothing)
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
+		b.run(in, nothing)
+		b.put()
+		b.run(in, b.meetsStranger(n, b.backup))
+		b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))
+		b.run(in, nothing)
 	})
 }
 

@@ -83,6 +83,34 @@ func TestStrayAgain(t *testing.T) {
 	})
 }
 
+// TestStraySegmentAgain: while its tuple is marked, a segment without a socket is asked
+// about only when it comes another way, which its RST then takes, or a second later.
+func TestStraySegmentAgain(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		in := func(via nic) run { return ingress(via, n.in(via, tcp{flags: "A"})) }
+		b.run(in(b.replication), b.meetsStranger(n, b.replication))
+		b.run(in(b.backup), b.meetsStranger(n, b.backup))
+		b.inOneTick(in(b.backup), func() effect {
+			b.put(marked(b, n, tcp{}), halfOpen(b.stray(n, tcp{}, b.backup, 0)))
+			return nothing
+		})
+		b.put(marked(b, n, tcp{}), halfOpen(b.stray(n, tcp{}, b.backup, 2)))
+		refreshed := b.stray(n, tcp{}, b.backup, 2)
+		refreshed.Seen = justNow
+		b.run(in(b.backup), effect{
+			events: once(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET),
+			tables: halfOpen(refreshed),
+		})
+		b.put(marked(b, n, tcp{})) // the stray made room for a handshake
+		b.run(in(b.backup), nothing)
+	})
+}
+
+// marked enters that the message's tuple was asked about.
+func marked(b *bed, n network, m message) func(tables) {
+	return func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(m))] = true }
+}
+
 // TestStrayLeavesHandshake: a segment that is forged for the tuple of a handshake
 // does not spoil it.
 func TestStrayLeavesHandshake(t *testing.T) {

@@ -183,7 +183,7 @@ func TestTraceInbound(t *testing.T) {
 
 		b.put()
 		see(echo{reply: true}, b.replication, func(*bpf.DatapathTraceEvent) {})
-		see(tcp{flags: "SA"}, b.replication, func(*bpf.DatapathTraceEvent) {})
+		see(tcp{flags: "SA"}, b.replication, inTable(half, b.replication, bpf.DatapathEventEVENT_IGNORED_NO_SOCKET))
 		see(udp{}, b.replication, func(e *bpf.DatapathTraceEvent) {
 			e.Counted, e.Tuple.Self = bit(bpf.DatapathEventEVENT_IGNORED_NOT_OWN), n.stranger.As16()
 		}, destination(n.stranger))

@@ -160,3 +160,11 @@ static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *f
 			old->seen = now();
 	}
 }
+
+/* Whether a frame that is of no flow shows its stray another way, or is the first this second. */
+static __always_inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
+
+	return stray && stray->flags & FLOW_STRAY && (!came_by(stray, skb, packet) || is_due(stray));
+}

@@ -118,6 +118,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, s
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
+	case VERDICT_ENDED:
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENED:
 		return host_connects(packet);
@@ -125,6 +126,20 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, s
 		if (admit(skb, from, idle, TABLE_ESTABLISHED))
 			count_event(EVENT_READMITTED_ESTABLISHED);
 	}
+}
+
+/*
+ * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of
+ * a SYN: it begins no flow, but is answered with a RST.
+ */
+static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
+{
+	const struct flow *handshake = find_live(&from->packet, TABLE_HALF_OPEN);
+
+	if (find_live(&from->packet, TABLE_ESTABLISHED))
+		return;
+	if (!handshake || handshake->flags & FLOW_STRAY)
+		adopt(skb, from, NULL, false);
 }
 
 /*
@@ -224,9 +239,11 @@ __noinline int inbound_change(struct __sk_buff *skb)
 		return 0;
 	if (from->packet.protocol != IPPROTO_TCP)
 		inbound_datagram(skb, from);
-	else if ((from->packet.tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN)
-		inbound_syn(skb, from);
-	else
+	else if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)
 		inbound_segment(skb, from);
+	else if (from->packet.tcp_flags & TCP_ACK)
+		inbound_syn_ack(skb, from);
+	else
+		inbound_syn(skb, from);
 	return 0;
 }

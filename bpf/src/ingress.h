@@ -35,19 +35,34 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 	inbound_change(skb);
 }
 
+/* A SYN, which starts an entry, or a RST, which ends one. */
+static __always_inline bool begins_or_ends(const struct packet *packet)
+{
+	return packet->tcp_flags & TCP_RST || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/*
+ * Whether a segment without an entry changes nothing: it is not for this host, the host
+ * opened its connection, or it was asked about lately.
+ */
+static __always_inline bool is_settled(const struct __sk_buff *skb, const struct packet *packet)
+{
+	if (is_foreign_address(packet) || likely(is_answer(packet)))
+		return true;
+	return is_marked(packet->digest) && !changes_stray(skb, packet);
+}
+
 static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct flow *flow;
+	struct flow *flow = NULL;
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && is_next_frame(skb, packet, flow)))
 			return next_segment(packet, flow);
-		if (!flow && (is_foreign_address(packet) || likely(is_no_flow(packet))))
-			return;
-	} else if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_ACK)) {
-		return; /* answers a SYN of ours */
 	}
+	if (!flow && !begins_or_ends(packet) && is_settled(skb, packet))
+		return;
 	change(skb, packet);
 }
 

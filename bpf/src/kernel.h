@@ -46,6 +46,12 @@ struct tcp_sock {
 	__u32 write_seq;
 } __attribute__((preserve_access_index));
 
+/* The first member, two levels down, of a tcp_timewait_sock: bpf_skc_to_tcp_timewait_sock. */
+struct sock_common {
+	__u32 skc_tw_rcv_nxt;
+	__u32 skc_tw_snd_nxt;
+} __attribute__((preserve_access_index));
+
 struct ipv6_pinfo {
 	int mcast_oif;
 	__u8 pmtudisc : 3; /* before 6.8; a byte since */

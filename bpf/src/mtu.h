@@ -291,6 +291,41 @@ static __always_inline void write_v6(struct size_error *error, __u32 gateway,
 }
 
 /*
+ * Makes room for the headers of the error before the packet, of which its beginning is kept.
+ * `spare` bytes more can be put before it afterwards without memory being asked for. False
+ * where it could not be done: the packet is then what it was.
+ */
+static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
+{
+	if (!unshare(skb) ||
+	    bpf_skb_adjust_room(skb, room + spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return false;
+	if (spare) /* cannot fail: it was added just now */
+		bpf_skb_adjust_room(skb, -(int)spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+	if (!bpf_skb_change_tail(skb, length, 0))
+		return true;
+	bpf_skb_adjust_room(skb, -(int)room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+	return false;
+}
+
+/*
+ * Writes the Ethernet header of a packet from this interface to itself, which it may not
+ * have yet. Cannot fail: make_room() has seen to it.
+ */
+static __always_inline void write_own_header(struct __sk_buff *skb, bool has_header,
+					     const struct interface *interface)
+{
+	__be16 protocol = skb->protocol;
+
+	if (!has_header && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return;
+	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), interface->mac, ETH_ALEN, 0);
+	bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), interface->mac, ETH_ALEN, 0);
+	if (!has_header)
+		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0);
+}
+
+/*
  * Turns the packet into the ICMP error about it that a router would send, as it
  * comes in by the flow's interface. False where that cannot be done: the packet
  * is then what it was.
@@ -300,9 +335,9 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 {
 	struct interface *target = get_interface(interface, ifindex);
 	struct scratch *scratch = get_scratch();
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
 	struct size_error *error;
-	__u32 room;
+	__u32 unused, length;
 
 	if (!scratch || !find_transport(skb, header, &scratch->headers) ||
 	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || is_deaf(skb))
@@ -318,24 +353,19 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 		write_v4(error, gateway, target);
 	else
 		write_v6(error, gateway, target);
-	room = offsetof(struct size_error, quote) - (v4 ? sizeof(error->ip) - sizeof(struct iphdr) : 0);
-
-	if (!unshare(skb) || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+	unused = v4 ? sizeof(error->ip) - sizeof(struct iphdr) : 0;
+	length = offsetof(struct size_error, quote) - unused;
+	adds_header = !header && !(target->flags & INTERFACE_NO_HEADER);
+	if (!make_room(skb, length, adds_header ? ETH_HLEN : 0, header + length + sizeof(error->quote)))
 		return false;
-	if (bpf_skb_change_tail(skb, header + room + sizeof(error->quote), 0)) {
-		bpf_skb_adjust_room(skb, -room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
-		return false;
-	}
 	/* The packet is linear and not shared now: what is written to it is written. */
 	if (v4)
 		bpf_skb_store_bytes(skb, header, error->ip + sizeof(error->ip) - sizeof(struct iphdr),
 				    sizeof(struct iphdr) + SIZE_ERROR_HEADER, 0);
 	else
 		bpf_skb_store_bytes(skb, header, error->ip, sizeof(error->ip) + SIZE_ERROR_HEADER, 0);
-	if (header) { /* from ourselves to ourselves */
-		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), target->mac, ETH_ALEN, 0);
-		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), target->mac, ETH_ALEN, 0);
-	}
+	if (header || adds_header)
+		write_own_header(skb, header, target);
 	return true;
 }
 

@@ -151,16 +151,15 @@ static __always_inline void host_speaks(const struct packet *packet)
 		note_outbound(packet);
 }
 
-/* Whether a segment without an entry belongs to no flow, as far as is known. */
-static __always_inline bool is_no_flow(const struct packet *packet)
+/* Whether a segment without an entry is of a connection that the host opened. */
+static __always_inline bool is_answer(const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	if (likely(note_answers(note))) {
-		refresh_note(note);
-		return true;
-	}
-	return is_marked(packet->digest);
+	if (unlikely(!note_answers(note)))
+		return false;
+	refresh_note(note);
+	return true;
 }
 
 /* The host opens a connection: its peer's segments are answers from the first on. */

@@ -127,8 +127,7 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 	}
 	count_reply(skb, flow, pair, packets, outcome);
-	/* The kernel takes no packet without an Ethernet header for a device that has one. */
-	if (outcome == OUTCOME_MTU && (header || handover->bare) && tell_sender(skb, flow, header)) {
+	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
 		trace_returned(skb, packet, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}

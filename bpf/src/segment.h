@@ -27,7 +27,7 @@ static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet
 	/* A reset need not acknowledge anything, but has to be exact (RFC 5961, 3.2). */
 	if (packet->tcp_flags & TCP_RST)
 		return packet->seq == tcp->rcv_nxt;
-	return packet->tcp_flags & TCP_ACK &&
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK &&
 	       in_sequence(packet->ack, tcp->snd_una, tcp->write_seq) &&
 	       in_sequence(packet->seq, tcp->rcv_nxt - SEQUENCE_SLACK, tcp->rcv_nxt + window);
 }
@@ -45,12 +45,29 @@ static __always_inline bool was_accepted(const struct tcp_sock *tcp)
 	return inet->mc_index || inet->pinet6->mcast_oif;
 }
 
+/*
+ * Whether the segment continues a connection that is over, as a FIN does that is sent again:
+ * everything that was sent is acknowledged.
+ */
+static __always_inline bool fits_time_wait(const struct sock_common *ended,
+					   const struct packet *packet)
+{
+	__u32 expected = ended->skc_tw_rcv_nxt;
+
+	if (packet->tcp_flags & TCP_RST)
+		return packet->seq == expected;
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK &&
+	       packet->ack == ended->skc_tw_snd_nxt &&
+	       in_sequence(packet->seq, expected - SEQUENCE_SLACK, expected + SEQUENCE_SLACK);
+}
+
 /* What the local socket says of a segment. */
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
 	VERDICT_NO_CONNECTION, /* it is at the beginning or the end of one */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
+	VERDICT_ENDED,	   /* it is of the connection, which is over: who opened it is not known */
 	VERDICT_ACCEPTED,    /* it is, and the peer opened the connection */
 	VERDICT_OPENED,      /* it is, and the host opened the connection */
 };
@@ -61,14 +78,19 @@ static __always_inline enum verdict ask_socket(struct __sk_buff *skb, const stru
 	__u32 size = socket_tuple(packet, &tuple);
 	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	enum verdict verdict = VERDICT_NO_CONNECTION;
+	const struct sock_common *ended = NULL;
 	struct tcp_sock *tcp = NULL;
 
 	if (!sk)
 		return VERDICT_NO_SOCKET;
 	if (is_synchronized(sk->state))
 		tcp = bpf_skc_to_tcp_sock(sk);
+	if (sk->state == BPF_TCP_TIME_WAIT)
+		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
 		verdict = VERDICT_LISTENS;
+	if (ended)
+		verdict = fits_time_wait(ended, packet) ? VERDICT_ENDED : VERDICT_REFUSED;
 	if (tcp)
 		verdict = !fits(tcp, packet) ? VERDICT_REFUSED :
 			  was_accepted(tcp)  ? VERDICT_ACCEPTED :
@@ -147,7 +169,7 @@ static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
 {
 	enum verdict verdict = ask_socket(skb, packet);
 
-	if (verdict >= VERDICT_ACCEPTED)
+	if (verdict >= VERDICT_ENDED)
 		return true;
 	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET && continues(flow, packet);
 }

@@ -100,7 +100,7 @@ func (m *Model) tell(table map[Tuple]Flow, t Tuple, p *packet, frame Frame, reco
 		smallest = smallestV6
 	}
 	f := table[t]
-	if frame.GSOSize != 0 || frame.NoHeader || p.later || record.Mtu < smallest || p.offset+20 > quoted ||
+	if frame.GSOSize != 0 || p.later || record.Mtu < smallest || p.offset+20 > quoted ||
 		f.Told != 0 && uint32(uint16(m.Now)-f.Told) < m.Ticks(1) { // 0: never
 		return Verdict{}
 	}
@@ -118,6 +118,9 @@ func (m *Model) tell(table map[Tuple]Flow, t Tuple, p *packet, frame Frame, reco
 		message = append(message, tooBigV4(from, p.from, record.Mtu, quote)...)
 	} else {
 		message = append(message, tooBigV6(from, p.from, record.Mtu, quote)...)
+	}
+	if frame.NoHeader && record.Flags&interfaceBare != 0 {
+		message = message[ethernetSize:]
 	}
 	return Verdict{Redirect: f.Ifindex, Inward: true, Bytes: message}
 }

@@ -14,7 +14,7 @@ func (m *Model) segmentIn(p *packet, w way) (opens bool) {
 	case p.has(FlagRST):
 		m.resetIn(p, w)
 	case p.has(FlagSYN | FlagACK):
-		// The host opened.
+		m.synAckIn(p, w)
 	case p.has(FlagSYN):
 		return m.synIn(p, w)
 	default:
@@ -45,6 +45,19 @@ func (m *Model) synIn(p *packet, w way) bool {
 	return true
 }
 
+// synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
+func (m *Model) synAckIn(p *packet, w way) {
+	t := p.inbound()
+	if m.isNoFlow(t, w) {
+		return
+	}
+	_, established := m.established(t)
+	_, handshake := m.handshake(t)
+	if !established && !handshake {
+		m.adopt(p, w, false)
+	}
+}
+
 // connectionIn is about segments that begin nothing.
 func (m *Model) connectionIn(p *packet, w way) {
 	t := p.inbound()
@@ -56,7 +69,7 @@ func (m *Model) connectionIn(p *packet, w way) {
 		m.continueFlow(p, w)
 		return
 	}
-	if !established && m.isNoFlow(t) {
+	if !established && !m.isAskedAgain(t) && m.isNoFlow(t, w) {
 		return
 	}
 	_, handshake := m.handshake(t)
@@ -101,21 +114,33 @@ func remember(f *Flow, p *packet) {
 	}
 }
 
-// isNoFlow says whether a segment without an entry is known to begin nothing: the
-// host opened its connection, or it was asked about lately. With an idle entry it
-// may be asked about again; the socket gives the same answer.
-func (m *Model) isNoFlow(t Tuple) bool {
+// isAskedAgain says whether the socket of a tuple with an idle entry was asked about
+// anew, as it may be; it gives the same answer.
+func (m *Model) isAskedAgain(t Tuple) bool {
 	_, idle := m.Established[t]
-	if idle && slices.ContainsFunc(askedAgain, m.rose) {
-		return false
+	return idle && slices.ContainsFunc(askedAgain, m.rose)
+}
+
+// isNoFlow says whether a segment without an entry is known to begin nothing: the
+// host opened its connection, or it was asked about lately. The latter is asked about
+// again when it comes another way, and once a second, for the RST that follows.
+func (m *Model) isNoFlow(t Tuple, w way) bool {
+	if m.noted(t) {
+		if m.since(m.Outbound[t]) >= m.Ticks(1) {
+			m.Outbound[t] = m.Now
+		}
+		return true
 	}
-	if !m.noted(t) {
-		return m.Marks[t]
+	return m.Marks[t] && !m.changesStray(t, w)
+}
+
+// changesStray says whether a segment shows its stray another way, or is the first
+// this second. An idle one may have made room for another entry.
+func (m *Model) changesStray(t Tuple, w way) bool {
+	if f, live := m.halfOpen(t); live {
+		return f.Flags&flagStray != 0 && (!w.of(f) || m.since(f.Seen) >= m.Ticks(1))
 	}
-	if m.since(m.Outbound[t]) >= m.Ticks(1) {
-		m.Outbound[t] = m.Now
-	}
-	return true
+	return slices.ContainsFunc(askedAgain, m.rose)
 }
 
 // askedAgain are the events that show it.
@@ -184,7 +209,7 @@ func (m *Model) plausible(f Flow, p *packet) bool {
 // socket expects.
 func (m *Model) fitsSocket(p *packet) bool {
 	s, ok := m.Sockets.Connections[p.inbound()]
-	return ok && p.has(FlagACK) && inSequence(p.ack, s.Acked, s.Written) &&
+	return ok && p.has(FlagACK) && !p.has(FlagSYN) && inSequence(p.ack, s.Acked, s.Written) &&
 		inSequence(p.seq, s.Received-near, s.Received+max(near, s.Window))
 }
 

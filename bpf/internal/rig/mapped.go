@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"encoding/binary"
 	"fmt"
 	"unsafe"
 
@@ -84,10 +85,21 @@ func (d *Datapath) Marked(digest, mark uint64) (bool, error) {
 	return *(*uint64)(unsafe.Pointer(&found)) == mark, nil
 }
 
+// SetMark marks a digest as the programs do now.
+func (d *Datapath) SetMark(digest uint64) error {
+	mark, err := d.Mark(digest)
+	if err != nil {
+		return err
+	}
+	return d.writeMark(digest, mark)
+}
+
 // Unmark takes the mark of a digest away.
-func (d *Datapath) Unmark(digest uint64) error {
+func (d *Datapath) Unmark(digest uint64) error { return d.writeMark(digest, 0) }
+
+func (d *Datapath) writeMark(digest, mark uint64) error {
 	place := digest >> 1 % uint64(d.DatapathMaps.Marks.MaxEntries())
-	if _, err := d.marks.WriteAt(make([]byte, 8), int64(place*8)); err != nil {
+	if _, err := d.marks.WriteAt(binary.NativeEndian.AppendUint64(nil, mark), int64(place*8)); err != nil {
 		return fmt.Errorf("write %s: %w", d.DatapathMaps.Marks, err)
 	}
 	return nil

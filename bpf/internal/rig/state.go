@@ -117,7 +117,7 @@ func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error 
 }
 
 // SetTables replaces the content of the flow tables, which must have one set
-// only (see Options), and forgets all marks.
+// only (see Options), and the marks.
 func (d *Datapath) SetTables(t *Tables) error {
 	var outbound bpf.DatapathOutboundSet
 	var way int
@@ -125,7 +125,7 @@ func (d *Datapath) SetTables(t *Tables) error {
 		outbound.Digest[way], outbound.Sent[way] = digest, ticks
 		way++
 	}
-	return errors.Join(
+	err := errors.Join(
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
@@ -133,6 +133,10 @@ func (d *Datapath) SetTables(t *Tables) error {
 		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
 	)
+	for digest := range t.Marks {
+		err = errors.Join(err, d.SetMark(digest))
+	}
+	return err
 }
 
 func (d *Datapath) writeFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
