@@ -157,6 +157,55 @@ func TestFollowValidated(t *testing.T) {
 	}
 }
 
+var timeWaitPort uint16 = 20_000
+
+// TestFollowTimeWait holds segments against what is left of a connection that the host has
+// ended: what its peer sends again by another way moves the flow, a RST that is exact ends
+// it, and nothing is taken up as a flow of its own, as nobody knows any more who opened it.
+func TestFollowTimeWait(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		n = newcomer(n)
+		timeWaitPort++ // which the last one still holds
+		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
+		c := timeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
+		for _, test := range []struct {
+			flags    string
+			seq, ack uint32
+			good     bool
+		}{
+			{"FA", c.received - 1, c.acked, true},
+			{"A", c.received - 65536, c.acked, true},
+			{"A", c.received + 65536, c.acked, true},
+			{"A", c.received + 65537, c.acked, false},
+			{"A", c.received, c.acked - 1, false},
+			{"A", c.received, c.acked + 1, false},
+			{"F", c.received, c.acked, false},
+		} {
+			m.flags, m.seq, m.ack = test.flags, test.seq, test.ack
+			flow := b.flow(n, m, b.replication, 0)
+			flow.State |= stateClosing
+			b.put(establishedFlow(flow))
+			want := unread(contested)
+			if test.good {
+				want = b.follows(n, m, flow, b.backup)
+			}
+			frame := n.in(b.backup, m)
+			b.run(ingress(b.backup, frame), want)
+			b.put()
+			b.run(ingress(b.backup, frame), unread(bpf.DatapathEventEVENT_IGNORED_SEGMENT))
+		}
+		m.flags, m.seq, m.ack = "R", c.received, 0
+		flow := b.flow(n, m, b.replication, 0)
+		b.put(establishedFlow(flow))
+		flow.Flags |= flagReset
+		flow.Seen = justNow
+		b.run(ingress(b.backup, n.in(b.backup, m)), effect{tables: establishedFlow(flow)})
+		m.flags, m.seq = "SA", c.received
+		b.put()
+		b.run(ingress(b.backup, n.in(b.backup, m)), unread(bpf.DatapathEventEVENT_IGNORED_SEGMENT))
+	})
+}
+
 // TestFollowValidatedListener: a listening socket answers for the port, not for
 // a connection.
 func TestFollowValidatedListener(t *testing.T) {

@@ -175,11 +175,36 @@ func setWindow(fd int, c connection) error {
 // stands, which is closed at the end of the test.
 func accept(t testing.TB, n network) connection {
 	t.Helper()
-	family, remote := sockaddr(netip.AddrPortFrom(n.self, selfPort))
-	_, local := sockaddr(netip.AddrPortFrom(n.peer, peerPort))
-	listener := listenTCP(t, netip.AddrPortFrom(n.self, selfPort))
+	client, accepted := connectPair(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort))
+	t.Cleanup(func() {
+		abort(t, client)
+		abort(t, accepted)
+	})
+	return standing(t, accepted)
+}
+
+// timeWait makes such a connection and has the host end it first. It says what the
+// socket that is left of it expects next, in TIME_WAIT, where it keeps its port.
+func timeWait(t testing.TB, self, peer netip.AddrPort) connection {
+	t.Helper()
+	client, accepted := connectPair(t, self, peer)
+	c := standing(t, accepted)
+	closeSocket(t, accepted)
+	if n, err := unix.Read(client, make([]byte, 1)); n != 0 || err != nil {
+		t.Fatalf("read %d bytes: %v", n, err)
+	}
+	closeSocket(t, client)
+	return connection{received: c.received + 1, acked: c.acked + 1} // each FIN counts as one
+}
+
+// connectPair connects two sockets over loopback.
+func connectPair(t testing.TB, self, peer netip.AddrPort) (client, accepted int) {
+	t.Helper()
+	family, remote := sockaddr(self)
+	_, local := sockaddr(peer)
+	listener := listenTCP(t, self)
 	defer closeSocket(t, listener)
-	client := openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
+	client = openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
 		if err := bind(fd, local); err != nil {
 			return err
 		}
@@ -189,11 +214,7 @@ func accept(t testing.TB, n network) connection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		abort(t, client)
-		abort(t, accepted)
-	})
-	return standing(t, accepted)
+	return client, accepted
 }
 
 // abort closes a TCP socket without leaving a TIME_WAIT behind.

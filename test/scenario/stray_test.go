@@ -103,9 +103,10 @@ func TestStraySegments(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	strays := map[string]layers.TCP{
 		"ack": {ACK: true}, "data": {ACK: true, PSH: true}, "end": {FIN: true, ACK: true},
-		"end without ack": {FIN: true}, "nothing": {},
+		"end without ack": {FIN: true}, "nothing": {}, "answer to nothing": {SYN: true, ACK: true},
 	}
-	at, injector := n.Server.Eth1.Peer(), harness.NewInjector(t, n.Server.Eth1.Peer())
+	eth0, eth1 := harness.NewInjector(t, n.Server.Eth0.Peer()), harness.NewInjector(t, n.Server.Eth1.Peer())
+	by, injector := n.Server.Eth1, eth1
 	resets := topology.Flags(topology.RST, topology.RST)
 	send := func(port layers.TCPPort) (wires *harness.Wires) {
 		t.Helper()
@@ -114,7 +115,7 @@ func TestStraySegments(t *testing.T) {
 			for _, tcp := range strays {
 				tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = port, closedPort, 1000, 2000, 1000
 				port++
-				injector.Send(segmentFrame(at.MAC, n.Server.Eth1.MAC, n.ClientEth0.Address(f), n.Server.Eth1.Address(f), &tcp)...)
+				injector.Send(segmentFrame(by.Peer().MAC, by.MAC, n.ClientEth0.Address(f), n.Server.Eth1.Address(f), &tcp)...)
 			}
 		}
 		harness.Eventually(t, "every segment is answered", func() error {
@@ -142,6 +143,11 @@ func TestStraySegments(t *testing.T) {
 		frames = append(frames, send(6000).WantEth1("the resets", resets)...)
 	}
 	wantCounted(t, p, before, frames, true)
+
+	by, injector = n.Server.Eth0, eth0
+	send(6000).WantEth0("the resets of the same tuples, now by eth0", resets)
+	by, injector = n.Server.Eth1, eth1
+	send(6000).WantEth1("and by eth1 again", resets)
 	wantNoFlows(t, p)
 }
 
