@@ -198,7 +198,7 @@ type DatapathHandover struct {
 	Frame   [14]uint8
 	Table   uint8
 	Bare    bool
-	_       [4]byte
+	Proved  uint32
 }
 
 type DatapathIdleSeconds uint32

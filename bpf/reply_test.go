@@ -152,24 +152,27 @@ func TestReplyInterfaceGone(t *testing.T) {
 }
 
 // TestReplyDeviceGone: the device was deleted, or its ifindex is another's by now,
-// and the loader has not seen it. It shows once nothing has come by it for two
-// seconds.
+// and the loader has not seen it. The kernel is asked for every interface, and again in
+// the next jiffy.
 func TestReplyDeviceGone(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
 		id, frame := uint32(b.replication.interfaceIndex), n.out(b.production, m)
 		stays := b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
 		moves := b.moves(n, m, b.production, b.replication, frame)
-		run := func(age uint32, want effect) {
+		run := func(want effect) {
 			t.Helper()
-			b.put(flowOf(m, b.flow(n, m, b.replication, age)))
+			b.put(flowOf(m, b.flow(n, m, b.replication, 0)))
 			b.run(egress(b.production, frame), want)
 		}
-		run(3, moves)
-		b.must(host.Do(func() error { return b.Devices.Put(id, b.production.Index) }))
-		run(3, stays)
-		b.must(b.Devices.Delete(id))
-		run(3, stays)
-		run(0, moves)
+		run(moves)
+		b.must(host.Do(func() error { return b.SetDevice(id, b.production.Index) }))
+		run(stays)
+		b.must(b.SetDevice(id, 0))
+		run(stays)
+
+		b.put(flowOf(m, b.flow(n, m, b.backup, 0))) // which is proven, and no other is by that
+		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.backup, frame))
+		run(stays)
 	})
 }
 

@@ -43,6 +43,15 @@ static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *
 #endif
 }
 
+static __always_inline __u16 target_of(__u64 pair)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return pair >> 16;
+#else
+	return pair >> 32;
+#endif
+}
+
 static __always_inline __u64 with_outcome(__u64 pair, enum outcome outcome)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

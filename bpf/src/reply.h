@@ -53,15 +53,16 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 }
 
 /*
- * Whether the flow's interface is still the device that it was. What came in by it
- * a moment ago is proof enough; else the kernel is asked, as nobody may have been
- * there to see it go, and its ifindex may be another's by now.
+ * Whether the flow's interface is still the device that it was. The kernel is asked, as
+ * nobody may have been there to see it go, and its ifindex may be another's by now; where
+ * packets follow each other once in a jiffy, as no device goes and comes again in less.
  */
-static __always_inline bool is_same_device(const struct flow *flow, const struct interface *target)
+static __always_inline bool is_same_device(const struct flow *flow, const struct interface *target,
+					   const struct handover *handover)
 {
 	__u32 index = flow->interface, *ifindex;
 
-	if (likely(age(flow->seen) < seconds(2)))
+	if (likely(handover->proved == (__u32)bpf_jiffies64() && target_of(handover->pair) == index))
 		return true;
 	ifindex = bpf_map_lookup_elem(&devices, &index);
 	return ifindex && *ifindex == target->ifindex;
@@ -80,7 +81,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !(target->flags & INTERFACE_UP) || !is_same_device(flow, target))
+	if (!target || !(target->flags & INTERFACE_UP) || !is_same_device(flow, target, handover))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;

@@ -20,10 +20,6 @@ const (
 	reasonProtocol = "protocol"
 )
 
-// deviceProven is for how long what came in by an interface proves that its device
-// is there.
-const deviceProven = 2 * time.Second
-
 // idleOutbound is how long it is known that the host spoke first.
 const idleOutbound = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 

@@ -125,7 +125,7 @@ func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface,
 // device is gone: as is_same_device() in bpf/src/reply.h.
 func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	target, err := h.interfaceByID(uint32(f.Interface), f.Ifindex)
-	if target == nil || err != nil || h.clock.Since(f.Seen) < deviceProven {
+	if target == nil || err != nil {
 		return target, err
 	}
 	var ifindex uint32

@@ -51,10 +51,11 @@ func (r *Runner) install(h model.Host) error {
 
 // setDevice says whether the kernel knows the device behind an interface.
 func (r *Runner) setDevice(device int, there bool) error {
+	var ifindex uint32
 	if there {
-		return r.d.Devices.Put(uint32(interfaceID(device)), r.devices[device].Index)
+		ifindex = r.devices[device].Index
 	}
-	return r.d.Devices.Delete(uint32(interfaceID(device)))
+	return r.d.SetDevice(uint32(interfaceID(device)), ifindex)
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {

@@ -21,10 +21,8 @@ func (m *Model) reply(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Ver
 	pair := m.pair(f, p, frame)
 	m.asymmetric(table, t, pair, frame)
 	record, alive := m.Host.Interfaces[f.Interface]
-	alive = alive && record.Ifindex == f.Ifindex && record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
-	if m.Host.Gone[f.Interface] { // which shows once nothing has come by it for two seconds
-		alive = alive && m.since(f.Seen) < m.Ticks(2)
-	}
+	alive = alive && record.Ifindex == f.Ifindex && record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 &&
+		!m.Host.Gone[f.Interface]
 	mac, found := m.nextHop(f, record)
 	found = found || record.Flags&interfaceBare != 0
 	reasons := reasons(

@@ -218,6 +218,31 @@ func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) erro
 	return nil
 }
 
+// SetDevice says which device is behind an interface, 0 for none. The programs see it
+// as late as in the next jiffy; here they see it at once.
+func (d *Datapath) SetDevice(index, ifindex uint32) error {
+	var err error
+	if ifindex == 0 {
+		err = d.Devices.Delete(index)
+	} else {
+		err = d.Devices.Put(index, ifindex)
+	}
+	if err != nil {
+		return fmt.Errorf("write device %d: %w", index, err)
+	}
+	var handovers []bpf.DatapathHandover // of each CPU
+	if err := d.Handovers.Lookup(uint32(0), &handovers); err != nil {
+		return fmt.Errorf("read the last hand-overs: %w", err)
+	}
+	for cpu := range handovers {
+		handovers[cpu].Proved = 0
+	}
+	if err := d.Handovers.Put(uint32(0), handovers); err != nil {
+		return fmt.Errorf("write the last hand-overs: %w", err)
+	}
+	return nil
+}
+
 // SetExclusion writes one of the exclusions; how many count stands in the settings.
 func (d *Datapath) SetExclusion(index uint32, rule bpf.DatapathExclusion) error {
 	if err := d.Exclusions.Put(index, rule); err != nil {
