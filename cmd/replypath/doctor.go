@@ -18,12 +18,14 @@ func newDoctor(a *app) *cobra.Command {
 		Short: "Find what on this host breaks or weakens the reply path",
 		Long: `Look for settings of this host that break or weaken the reply path: sysctls, routes,
 rules, firewalls, other programs, gateways that do not answer. Every finding comes
-with the command that mends it, unless somebody has to decide. It works with and
+with what mends it: a command for the shell, made for this host, or the line of the
+configuration to be set. What stands behind # is for you to read. It works with and
 without a daemon, and before the first start.
 
---fix sets the sysctls that can be set without asking anybody. They stand in status
-from then on, and detach takes them back; rules, routes and firewalls of others are
-left to be changed by hand.
+--fix sets the sysctls among them ("automatic" in the JSON). They stand in status
+from then on, and detach takes them back. Rules, routes, firewalls, programs, MTUs,
+offloads and the configuration belong to others: their commands are left to you, and
+--fix names them.
 
 Exit code 3: an error remains.`,
 		Example: `  replypath doctor
@@ -33,7 +35,7 @@ Exit code 3: an error remains.`,
 	}
 	file := addConfigFile(c)
 	o := addOutput(c)
-	c.Flags().BoolVar(&fix, "fix", false, "set the sysctls that mend a finding")
+	c.Flags().BoolVar(&fix, "fix", false, "set the sysctls that mend a finding; name what is left to you")
 	c.RunE = func(*cobra.Command, []string) error { return a.runDoctor(file, o, fix) }
 	return c
 }
@@ -54,7 +56,7 @@ func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
 	if findings == nil && err != nil {
 		return err
 	}
-	if err := o.print(a.stdout, findings, func(w io.Writer) error { return writeFindings(w, findings) }); err != nil {
+	if err := o.print(a.stdout, findings, func(w io.Writer) error { return writeFindings(w, findings, fix) }); err != nil {
 		return err
 	}
 	if err != nil {
@@ -74,19 +76,22 @@ func remaining(findings []doctor.Finding) error {
 	if len(checks) == 0 {
 		return nil
 	}
-	return &exitError{exitNothing, fmt.Errorf("errors remain in %s: the column FIX tells what mends them, --fix sets sysctls", strings.Join(checks, ", "))}
+	return &exitError{exitNothing, fmt.Errorf("errors remain in %s: the column FIX tells what mends them, --fix sets the sysctls among it", strings.Join(checks, ", "))}
 }
 
 // writeFindings shows what is to be done, or was done, and names the rest.
-func writeFindings(w io.Writer, findings []doctor.Finding) error {
+func writeFindings(w io.Writer, findings []doctor.Finding, afterFix bool) error {
 	var rows [][]string
-	var fine []string
+	var fine, left []string
 	for _, f := range findings {
 		switch {
 		case f.Fixed:
 			rows = append(rows, []string{"fixed", f.Check, orEmpty(f.Interface), f.Found, ""})
 		case f.Severity != doctor.OK:
 			rows = append(rows, []string{string(f.Severity), f.Check, orEmpty(f.Interface), f.Found, orEmpty(f.Fix)})
+			if !f.Automatic && !slices.Contains(left, f.Check) {
+				left = append(left, f.Check)
+			}
 		case !slices.Contains(fine, f.Check):
 			fine = append(fine, f.Check)
 		}
@@ -96,6 +101,11 @@ func writeFindings(w io.Writer, findings []doctor.Finding) error {
 			return err
 		}
 		if _, err := io.WriteString(w, "\n"); err != nil {
+			return err
+		}
+	}
+	if afterFix && len(left) > 0 {
+		if _, err := fmt.Fprintf(w, "left to you, as --fix sets sysctls only (read the column FIX, then type it): %s\n", strings.Join(left, ", ")); err != nil {
 			return err
 		}
 	}

@@ -148,6 +148,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
 		Found: "rp_filter: all 0, device 1, effective 1, strict", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
+		Automatic: true,
 	}
 	if fix {
 		strict = doctor.Finding{
@@ -155,7 +156,10 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 			Found: "rp_filter: all 0, device 2, effective 2", Fixed: true,
 		}
 	}
-	gateway := doctor.Finding{Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed"}
+	gateway := doctor.Finding{
+		Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed",
+		Fix: new("ip route del default via 10.3.0.1 dev eth0"),
+	}
 	mtu := doctor.Finding{Check: "mtu", Severity: doctor.OK, Found: "all managed interfaces have the same mtu"}
 	rules := doctor.Finding{
 		Check: "needless-rules", Severity: doctor.Warning, Found: "rule 100: from 10.4.0.100 lookup 100 (" + o.ConfigPath + ")",

@@ -43,7 +43,7 @@ func arp(
 		effective := max(device, all)
 		text := values(leaf, all, device, effective)
 		if isEnough(effective) {
-			found = append(found, finding(OK, i.Name, text, ""))
+			found = append(found, fine(i.Name, text))
 			continue
 		}
 		severity := Warning
@@ -135,7 +135,7 @@ func loopbackAddresses(h *Host) []Finding {
 			text = fmt.Sprintf("%s is on lo or a dummy device only: its replies go back the way that they were asked"+
 				" (loopback_addresses: symmetric; lvs direct routing needs kernel)", o.Address)
 		}
-		found = append(found, finding(OK, "", text, ""))
+		found = append(found, fine("", text))
 	}
 	return found
 }

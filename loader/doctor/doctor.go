@@ -8,10 +8,8 @@ package doctor
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"replypath/loader/config"
-	"replypath/loader/hostsettings"
 )
 
 // Severity says how much a finding matters.
@@ -37,18 +35,13 @@ type Finding struct {
 	Severity  Severity `json:"severity"`
 	Interface *string  `json:"interface"` // nil: the host as a whole
 	Found     string   `json:"found"`     // one line
-	Fix       *string  `json:"fix"`       // the command that mends it; nil: somebody has to decide
+	Fix       *string  `json:"fix"`       // what mends it; nil where it is OK, and only there
+	Automatic bool     `json:"automatic"` // Fix does it; else it is for a person to do
 	Fixed     bool     `json:"fixed"`     // by this call of Fix
 
-	// sysctls are what Fix may set.
+	// sysctls are what Fix sets.
 	sysctls []sysctl
 }
-
-// sysctl is a setting with the value that it should have.
-type sysctl struct{ key, value string }
-
-// Fixable tells whether Fix mends the finding by itself.
-func (f *Finding) Fixable() bool { return len(f.sysctls) > 0 }
 
 // Options say what is examined.
 type Options struct {
@@ -80,7 +73,7 @@ func examine(h *Host) []Finding {
 	for _, c := range checks {
 		found := c.examine(h)
 		if len(found) == 0 {
-			found = []Finding{finding(OK, "", c.fine, "")}
+			found = []Finding{fine("", c.fine)}
 		}
 		for i := range found {
 			found[i].Check = c.name
@@ -93,35 +86,9 @@ func examine(h *Host) []Finding {
 	return all
 }
 
-// finding makes a finding. Without an interface it is about the host, without a
-// fix somebody has to decide.
-func finding(severity Severity, device, found, fix string) Finding {
-	return Finding{Severity: severity, Interface: orNil(device), Found: found, Fix: orNil(fix)}
-}
-
-// mending makes a finding that is mended by sysctls.
-func mending(severity Severity, device, found string, sysctls ...sysctl) Finding {
-	words := []string{"sysctl", "-w"}
-	for _, s := range sysctls {
-		words = append(words, s.key+"="+s.value)
-	}
-	f := finding(severity, device, found, strings.Join(words, " "))
-	f.sysctls = sysctls
-	return f
-}
-
 func orNil(text string) *string {
 	if text == "" {
 		return nil
 	}
 	return &text
-}
-
-// of4 and of6 name a setting of an interface, or of "all".
-func of4(name, leaf, value string) sysctl {
-	return sysctl{hostsettings.Key("ipv4", name, leaf), value}
-}
-
-func of6(name, leaf, value string) sysctl {
-	return sysctl{hostsettings.Key("ipv6", name, leaf), value}
 }

@@ -42,6 +42,7 @@ type FirewallRule struct {
 	Restores   bool         // it sets the packet's mark from that of the connection
 	DNAT       []netip.Addr // constant destinations
 	Jumps      []string     // chains
+	Offloads   []string     // flow tables that it puts flows into
 }
 
 // Flowtable is a flow table of nf_tables.
@@ -77,7 +78,7 @@ func reversePathRules(h *Host) []Finding {
 		}
 	}
 	if h.Firewalld != nil && h.Firewalld.isStrict() && !seenFirewalld {
-		found = append(found, finding(Warning, "", fmt.Sprintf(
+		found = append(found, problem(Warning, "", fmt.Sprintf(
 			"%s: IPv6_rpfilter=%s: firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface",
 			h.Firewalld.File, h.Firewalld.IPv6RPFilter), h.Firewalld.loosen()))
 	}
@@ -93,7 +94,7 @@ func reversePathRule(c *Chain, r *FirewallRule) Finding {
 	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
 		device = r.In[0]
 	}
-	return finding(severity, device, fmt.Sprintf(
+	return problem(severity, device, fmt.Sprintf(
 		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by", c.name(), r.Handle, effect), c.deleteRule(r))
 }
 
@@ -141,11 +142,13 @@ func outgoingRules(h *Host) []Finding {
 		if c.Type == "nat" || !c.isHookedAt("output") && !c.isHookedAt("postrouting") {
 			continue
 		}
-		var handles, names []string
-		for _, r := range c.Rules {
+		var handles, names, deletions []string
+		for k := range c.Rules {
+			r := &c.Rules[k]
 			concerned := len(r.OutNames) > 0 && h.concerns(r.OutNames)
 			if concerned || r.OutUnknown {
 				handles = append(handles, fmt.Sprint(r.Handle))
+				deletions = append(deletions, c.deleteRule(r))
 				names = append(names, r.OutNames...)
 			}
 			if r.OutUnknown {
@@ -156,9 +159,10 @@ func outgoingRules(h *Host) []Finding {
 			continue
 		}
 		slices.Sort(names)
-		found = append(found, finding(Warning, "", fmt.Sprintf(
+		found = append(found, problem(Warning, "", fmt.Sprintf(
 			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
-			c.name(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), ""))
+			c.name(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
+			explained(strings.Join(deletions, " && "), "somebody made them: write them by address (saddr) first, if they have to bind replies")))
 	}
 	return found
 }
@@ -176,8 +180,9 @@ func egressChains(h *Host) []Finding {
 		}
 		for _, device := range c.Devices {
 			if h.managedName(device) {
-				found = append(found, finding(Warning, device,
-					c.name()+": an egress chain of netdev does not see replies that are moved to this interface", ""))
+				found = append(found, problem(Warning, device,
+					c.name()+": an egress chain of netdev does not see replies that are moved to this interface",
+					explained("nft delete chain "+c.name(), "somebody made it: what has to bind replies belongs into an output chain")))
 			}
 		}
 	}
@@ -191,9 +196,9 @@ func flowtables(h *Host) []Finding {
 	for _, f := range h.Firewall.Flowtables {
 		for _, device := range f.Devices {
 			if f.Hardware && h.managedName(device) {
-				found = append(found, finding(Warning, device, fmt.Sprintf(
+				found = append(found, problem(Warning, device, fmt.Sprintf(
 					"flowtable %s %s %s has flags offload: forwarded packets that the hardware passes on are not seen",
-					f.Family, f.Table, f.Name), ""))
+					f.Family, f.Table, f.Name), h.Firewall.deleteFlowtable(&f)))
 			}
 		}
 	}
@@ -205,9 +210,36 @@ func legacyTables(h *Host) []Finding {
 	if len(h.Firewall.Legacy) == 0 {
 		return nil
 	}
-	return []Finding{finding(Warning, "", fmt.Sprintf(
+	return []Finding{problem(Warning, "", fmt.Sprintf(
 		"tables of iptables-legacy are in use (%s), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
-		strings.Join(h.Firewall.Legacy, ", ")), "")}
+		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
+}
+
+// showLegacy is the command that shows what nobody else can: what to do about it
+// depends on the rules.
+func showLegacy(names []string) string {
+	var commands []string
+	for _, name := range names {
+		family, table, _ := strings.Cut(name, " ")
+		commands = append(commands, family+"tables-legacy-save -t "+table)
+	}
+	return explained(strings.Join(commands, "; "), "move what it shows to nftables, where doctor can look at it")
+}
+
+// deleteFlowtable is the command that deletes a flow table, after the rules that
+// use it.
+func (f *Firewall) deleteFlowtable(table *Flowtable) string {
+	var commands []string
+	for n := range f.Chains {
+		c := &f.Chains[n]
+		for k := range c.Rules {
+			if c.Family == table.Family && c.Table == table.Table && slices.Contains(c.Rules[k].Offloads, table.Name) {
+				commands = append(commands, c.deleteRule(&c.Rules[k]))
+			}
+		}
+	}
+	commands = append(commands, fmt.Sprintf("nft delete flowtable %s %s %s", table.Family, table.Table, table.Name))
+	return strings.Join(commands, " && ")
 }
 
 // restoringMarks names the chains that bring a mark back from the connection.

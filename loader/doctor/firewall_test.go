@@ -57,16 +57,20 @@ func TestOutgoingRules(t *testing.T) {
 		return chains(Chain{Family: "ip", Table: "filter", Name: "OUT", Type: kind, Hooks: hooks, Rules: rules})
 	}
 	output := []string{"output"}
-	const text = ", they see the one that the kernel chose, not the one that the reply leaves by"
+	const (
+		text  = ", they see the one that the kernel chose, not the one that the reply leaves by"
+		first = "  # somebody made them: write them by address (saddr) first, if they have to bind replies"
+	)
 	runTable(t, outgoingRules, []wants{
 		{"none", nil, nil},
 		{"two of three", out("filter", output,
 			FirewallRule{Handle: 3, OutNames: []string{"eth1"}}, FirewallRule{Handle: 4, OutNames: []string{"docker0"}},
 			FirewallRule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{
-			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text,
+			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text +
+				" => nft delete rule ip filter OUT handle 3 && nft delete rule ip filter OUT handle 5" + first,
 		}},
 		{"by a set", out("filter", []string{"postrouting"}, FirewallRule{Handle: 3, OutUnknown: true}), []string{
-			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text,
+			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + " => nft delete rule ip filter OUT handle 3" + first,
 		}},
 		{"masquerading", out("nat", []string{"postrouting"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
 		{"forwarded", out("filter", []string{"forward"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
@@ -79,33 +83,38 @@ func TestEgressChainsAndFlowtables(t *testing.T) {
 	runTable(t, egressChains, []wants{
 		{"none", chains(Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
 		{"one", chains(Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
-			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface",
+			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
+				" => nft delete chain netdev t out  # somebody made it: what has to bind replies belongs into an output chain",
 		}},
 	})
 	table := func(hardware bool) func(*Host) {
 		return func(h *Host) {
+			rules := []FirewallRule{{Handle: 4, Offloads: []string{"ft"}}, {Handle: 5, Offloads: []string{"other"}}}
+			h.Firewall.Chains = []Chain{{Family: "inet", Table: "t", Name: "fwd", Rules: rules}, {Family: "ip", Table: "t", Name: "fwd", Rules: rules}}
 			h.Firewall.Flowtables = []Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1", "eth7"}, Hardware: hardware}}
 		}
 	}
 	runTable(t, flowtables, []wants{
 		{"software", table(false), nil},
 		{"hardware", table(true), []string{
-			"warning eth1: flowtable inet t ft has flags offload: forwarded packets that the hardware passes on are not seen",
+			"warning eth1: flowtable inet t ft has flags offload: forwarded packets that the hardware passes on are not seen" +
+				" => nft delete rule inet t fwd handle 4 && nft delete flowtable inet t ft",
 		}},
 	})
 }
 
 func TestLegacyTables(t *testing.T) {
 	dir := t.TempDir()
-	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": ""} {
+	for file, text := range map[string]string{"ip_tables_names": "nat\nfilter\n", "ip6_tables_names": "raw\n"} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	runTable(t, legacyTables, []wants{
 		{"none", nil, nil},
-		{"two", func(h *Host) { h.Firewall.Legacy = legacyIn(dir) }, []string{
-			"warning: tables of iptables-legacy are in use (ip filter, ip nat), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		{"of both families", func(h *Host) { h.Firewall.Legacy = legacyIn(dir) }, []string{
+			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save" +
+				" => iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # move what it shows to nftables, where doctor can look at it",
 		}},
 	})
 }
@@ -290,6 +299,7 @@ func TestReadExtensions(t *testing.T) {
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
 		}, FirewallRule{Restores: true}},
 		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}, FirewallRule{}},
+		{"flow add @ft", []expr.Any{&expr.FlowOffload{Name: "ft"}}, FirewallRule{Offloads: []string{"ft"}}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, FirewallRule{}},
 	} {
 		if diff := cmp.Diff(test.want, g.readRule(test.exprs)); diff != "" {
@@ -312,5 +322,37 @@ func TestFollowJumps(t *testing.T) {
 		if diff := cmp.Diff(want, f.Chains[n].Hooks); diff != "" {
 			t.Errorf("chain %s (-want +got):\n%s", f.Chains[n].Name, diff)
 		}
+	}
+}
+
+// TestDeleteFlowtable: a flow table goes once no rule uses it.
+func TestDeleteFlowtable(t *testing.T) {
+	_, host := newNetwork(t)
+	c := host.Command(t.Context(), "nft", "-f", "-")
+	c.Stdin = strings.NewReader(`table inet t {
+	flowtable ft { hook ingress priority 0; devices = { "eth0", "eth1" }; }
+	chain forward { type filter hook forward priority 0; ip daddr 192.0.2.1 accept; ip protocol tcp flow add @ft; }
+}
+`)
+	output, err := c.CombinedOutput()
+	// Without the module the kernel knows no such object (ENOENT).
+	if err != nil && strings.Contains(string(output), "flowtable ft") && strings.Contains(string(output), "No such file") {
+		t.Skipf("kernel %s has no flow tables", kernel())
+	}
+	if err != nil {
+		t.Fatalf("nft: %v\n%s", err, output)
+	}
+	g := &gatherer{host: &Host{}}
+	if err := host.Do(g.firewall); err != nil {
+		t.Fatal(err)
+	}
+	f := &g.host.Firewall
+	if len(f.Flowtables) != 1 {
+		t.Fatalf("%+v", f.Flowtables)
+	}
+	run(t, host, f.deleteFlowtable(&f.Flowtables[0]), "sh", "-e")
+	after := &gatherer{host: &Host{}}
+	if err := host.Do(after.firewall); err != nil || len(after.host.Firewall.Flowtables) > 0 || len(after.host.Firewall.Chains) != 1 {
+		t.Errorf("%v, %+v", err, after.host.Firewall)
 	}
 }

@@ -11,8 +11,9 @@ import (
 )
 
 // Fix examines, mends what can be mended by sysctls, and examines again: what it
-// has mended is marked. It never deletes a rule, a route or a firewall of
-// somebody's: these are commands for people.
+// has mended is marked. It does nothing that detach could not take back exactly, and
+// nothing to what somebody else made: rules, routes, firewalls, programs, MTUs,
+// offloads and the configuration are for people, who have the command.
 //
 // Each change is in the journal of repairs before it is made, so that detach takes
 // it back and status shows it. That journal is not the one of the process that
@@ -24,7 +25,9 @@ func Fix(options Options) ([]Finding, error) {
 	}
 	var wanted []sysctl
 	for _, f := range before {
-		wanted = append(wanted, f.sysctls...)
+		if f.Automatic {
+			wanted = append(wanted, f.sysctls...)
+		}
 	}
 	if len(wanted) == 0 {
 		return before, nil
@@ -43,7 +46,7 @@ func mark(before, after []Finding) {
 	for n := range after {
 		f := &after[n]
 		for _, was := range before {
-			if was.Fixable() && f.Severity == OK && f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface) {
+			if was.Automatic && f.Severity == OK && f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface) {
 				f.Fixed = true
 			}
 		}

@@ -34,7 +34,7 @@ func gather(options Options) (*Host, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
-	g := &gatherer{Options: options, netlink: handle, host: &Host{Config: options.Config, ConfigPath: options.ConfigPath}}
+	g := &gatherer{Options: options, netlink: handle, host: &Host{Config: options.Config, ConfigPath: options.ConfigPath, PinDir: options.PinDir}}
 	for _, part := range []func() error{
 		g.interfaces, g.devices, g.routes, g.rules, g.gateways, g.neighbours, g.settings,
 		g.firewall, g.hooks, g.flows, g.sockets, g.files, g.balancer, g.offloads,

@@ -9,26 +9,28 @@ import (
 	"strings"
 )
 
-// ruleFiles are where rules are written for the next start of the network, and
-// how they are read. A file that a pattern matches is read once, by the first.
+// ruleFiles are where rules are written for the next start of the network, how they
+// are read, and by which command a rule is taken out. A file that a pattern matches
+// is read once, by the first.
 var ruleFiles = []struct {
 	pattern string
 	parse   func(file, text string) []RuleLine
+	remove  func(*RuleLine) string
 }{
-	{"/etc/network/interfaces", parseScript},
-	{"/etc/network/interfaces.d/*", parseScript},
-	{"/etc/network/if-*.d/*", parseScript},
-	{"/etc/rc.local", parseScript},
-	{"/etc/NetworkManager/dispatcher.d/*", parseScript},
-	{"/etc/networkd-dispatcher/*/*", parseScript},
-	{"/etc/NetworkManager/system-connections/*", parseKeyfile},
-	{"/etc/systemd/network/*.network", parseNetworkd},
-	{"/etc/systemd/network/*.network.d/*.conf", parseNetworkd},
-	{"/usr/lib/systemd/network/*.network", parseNetworkd},
-	{"/etc/netplan/*.yaml", parseNetplan},
-	{"/etc/sysconfig/network-scripts/rule-*", parseRuleFile},
-	{"/etc/sysconfig/network-scripts/rule6-*", parseRuleFile},
-	{"/etc/sysconfig/network/ifrule-*", parseRuleFile},
+	{"/etc/network/interfaces", parseScript, removeCommand},
+	{"/etc/network/interfaces.d/*", parseScript, removeCommand},
+	{"/etc/network/if-*.d/*", parseScript, removeCommand},
+	{"/etc/rc.local", parseScript, removeCommand},
+	{"/etc/NetworkManager/dispatcher.d/*", parseScript, removeCommand},
+	{"/etc/networkd-dispatcher/*/*", parseScript, removeCommand},
+	{"/etc/NetworkManager/system-connections/*", parseKeyfile, removeKey},
+	{"/etc/systemd/network/*.network", parseNetworkd, removeSection},
+	{"/etc/systemd/network/*.network.d/*.conf", parseNetworkd, removeSection},
+	{"/usr/lib/systemd/network/*.network", parseNetworkd, removeSection},
+	{"/etc/netplan/*.yaml", parseNetplan, removeEntry},
+	{"/etc/sysconfig/network-scripts/rule-*", parseRuleFile, removeLine},
+	{"/etc/sysconfig/network-scripts/rule6-*", parseRuleFile, removeLine},
+	{"/etc/sysconfig/network/ifrule-*", parseRuleFile, removeLine},
 }
 
 // files reads what the host is going to be set up with.

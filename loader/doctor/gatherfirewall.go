@@ -73,7 +73,7 @@ func (g *gatherer) chain(conn *nftables.Conn, c *nftables.Chain) error {
 }
 
 func (r *FirewallRule) matters() bool {
-	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0
+	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Offloads) > 0
 }
 
 func tableFamily(f nftables.TableFamily) string {
@@ -174,6 +174,8 @@ func (r *ruleReader) read(e expr.Any) {
 		r.rule.Refuses = true
 	case *expr.Verdict:
 		r.verdict(e)
+	case *expr.FlowOffload:
+		r.rule.Offloads = append(r.rule.Offloads, e.Name)
 	case *expr.Match:
 		r.match(e.Name)
 	case *expr.Target:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -35,7 +36,13 @@ func (g *gatherer) devices() error {
 		attrs := link.Attrs()
 		d := Device{
 			Index: attrs.Index, Name: attrs.Name, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
-			XDP: attrs.Xdp != nil && attrs.Xdp.Attached, Down: attrs.RawFlags&unix.IFF_UP == 0,
+			Down: attrs.RawFlags&unix.IFF_UP == 0,
+		}
+		if attrs.Xdp != nil {
+			d.XDP, d.XDPMode = attrs.Xdp.Attached, attrs.Xdp.AttachMode
+		}
+		if d.XDP {
+			d.XDPLink = xdpLink(d.Index, attrs.Xdp.ProgId)
 		}
 		for _, a := range addresses {
 			if a.LinkIndex == attrs.Index {
@@ -64,8 +71,8 @@ func (g *gatherer) routes() error {
 		if len(r.Hops) == 0 {
 			r.Hops = []dump.Hop{{}}
 		}
-		for _, hop := range r.Hops {
-			route := newRoute(r, hop)
+		for n := range r.Hops {
+			route := g.newRoute(r, n)
 			if g.isOfInterest(&route) {
 				add(route)
 			}
@@ -77,6 +84,23 @@ func (g *gatherer) routes() error {
 	})
 	g.host.Routes = found
 	return err
+}
+
+// newRoute is a route by one of its hops.
+func (g *gatherer) newRoute(r dump.Route, n int) Route {
+	hop := r.Hops[n]
+	route := Route{
+		Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
+		Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway,
+	}
+	var others []string
+	for k, other := range r.Hops {
+		if k != n {
+			others = append(others, g.host.showHop(other, r.Family))
+		}
+	}
+	route.Others = strings.Join(others, " ")
+	return route
 }
 
 // isOfInterest leaves out the entry that the kernel itself holds for a family
@@ -131,6 +155,7 @@ func (g *gatherer) neighbours() error {
 			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
 			// neigh_alloc() of net/core/neighbour.c exempts these.
 			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
+			Router:  n.Flags&netlink.NTF_ROUTER != 0,
 		})
 	}
 	g.host.NeighTables = make(map[int]NeighTable)

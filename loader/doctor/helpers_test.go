@@ -147,8 +147,14 @@ func wantForm(t *testing.T, findings []Finding) {
 		if f.Severity == OK && f.Fix != nil {
 			t.Errorf("in order, and yet to be mended: %+v", f)
 		}
-		if f.Fixable() && f.Fix == nil {
-			t.Errorf("mended without a command to show: %+v", f)
+		if f.Severity != OK && f.Fix == nil {
+			t.Errorf("to be mended, and nothing says how: %+v", f)
+		}
+		if f.Fix != nil && (*f.Fix != strings.TrimSpace(*f.Fix) || strings.ContainsAny(*f.Fix, "\n\t")) {
+			t.Errorf("not one line: %q", *f.Fix)
+		}
+		if f.Automatic && len(f.sysctls) == 0 {
+			t.Errorf("mended by itself, and there is nothing to set: %+v", f)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
@@ -19,6 +18,7 @@ import (
 type Host struct {
 	Config     *config.Config
 	ConfigPath string
+	PinDir     string
 	Attached   bool // a datapath is pinned
 	// Interfaces are those that are managed, or would be.
 	Interfaces  []discover.Interface
@@ -53,6 +53,8 @@ type Device struct {
 	VRF       bool           // a port of one
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
+	XDPMode   uint32         // how it is attached: XDP_ATTACHED_* of linux/if_link.h
+	XDPLink   uint32         // the bpf link that holds it, 0 where none does or it cannot be told
 	VFs       int
 	Features  map[string]bool // of ethtool; nil where they cannot be read
 }
@@ -63,9 +65,11 @@ type Device struct {
 type Route struct {
 	Family, Type, Table, Metric, Protocol int
 	Dst                                   netip.Prefix
-	Device                                int  // index, 0 where there is none
-	Several                               bool // it is one of several hops
+	Device                                int // index, 0 where there is none
 	Gateway                               netip.Addr
+	// Others are the other hops of a route that has several, as ip(8) takes them;
+	// empty where this is the only one.
+	Others string
 }
 
 // Neighbour is an entry of the kernel's neighbour tables.
@@ -74,6 +78,7 @@ type Neighbour struct {
 	Address   netip.Addr
 	MAC       net.HardwareAddr
 	Counted   bool // against gc_thresh
+	Router    bool // it says so (IPv6)
 }
 
 // NeighTable is what the kernel tells of the size of a neighbour table, which all
@@ -90,6 +95,8 @@ type Hook struct {
 	TCX       bool // else a filter of a clsact qdisc, which runs after those
 	Name      string
 	Ours      bool
+	Priority  uint16 // of a filter
+	Chain     uint32 // of a filter
 }
 
 // Socket is a UDP socket.
@@ -155,15 +162,20 @@ func (h *Host) onLink(index int, a netip.Addr) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// gatewayOf returns a gateway of an interface for a family, not valid where none
-// is known.
+// gatewayOf returns a gateway of an interface for a family, one that answers where
+// there is one; not valid where none is known.
 func (h *Host) gatewayOf(index int, v4 bool) netip.Addr {
+	var known netip.Addr
 	for _, g := range h.Gateways {
-		if g.Interface == index && (v4 && g.IPv4 || !v4 && g.IPv6) {
+		if g.Interface != index || v4 && !g.IPv4 || !v4 && !g.IPv6 {
+			continue
+		}
+		if nexthop.Usable(g.State) {
 			return g.Address
 		}
+		known = g.Address
 	}
-	return netip.Addr{}
+	return known
 }
 
 // hasFamily tells whether the managed interfaces have addresses of a family.
@@ -181,13 +193,6 @@ func (h *Host) isPrivate(family int) bool {
 
 func hasFamily(i discover.Interface, v4 bool) bool {
 	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == v4 })
-}
-
-func newRoute(r dump.Route, hop dump.Hop) Route {
-	return Route{
-		Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
-		Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway, Several: len(r.Hops) > 1,
-	}
 }
 
 // has tells whether an interface has an address.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/attach"
 	"replypath/loader/discover"
 )
 
@@ -16,12 +15,33 @@ func mtus(h *Host) []Finding {
 	for _, i := range h.Interfaces {
 		largest := slices.MaxFunc(h.Interfaces, func(a, b discover.Interface) int { return a.MTU - b.MTU })
 		if i.MTU < largest.MTU {
-			found = append(found, finding(Warning, i.Name, fmt.Sprintf(
-				"mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told", i.MTU, largest.Name, largest.MTU, largest.Name), ""))
+			found = append(found, problem(Warning, i.Name, fmt.Sprintf(
+				"mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told", i.MTU, largest.Name, largest.MTU, largest.Name),
+				sameMTU(i, largest)))
 		}
 	}
 	return found
 }
+
+// usualMTU is what every Ethernet carries.
+const usualMTU = 1500
+
+// sameMTU is the command that gives two interfaces the same MTU. The smaller one is
+// raised as far as any network goes along; beyond it, and where it is a tunnel's, the
+// larger one is lowered.
+func sameMTU(smaller, larger discover.Interface) string {
+	isTunnel := smaller.NoARP || len(smaller.MAC) == 0
+	switch {
+	case isTunnel:
+		return setMTU(larger.Name, smaller.MTU)
+	case larger.MTU > usualMTU:
+		return explained(setMTU(larger.Name, smaller.MTU),
+			fmt.Sprintf("or, if all of its network carries %d: %s", larger.MTU, setMTU(smaller.Name, larger.MTU)))
+	}
+	return setMTU(smaller.Name, larger.MTU)
+}
+
+func setMTU(name string, mtu int) string { return fmt.Sprintf("ip link set dev %s mtu %d", name, mtu) }
 
 // segmentation are the features whose absence costs when a packet that was built
 // for another interface leaves here: the kernel then does in software what it had
@@ -49,7 +69,7 @@ func offloads(h *Host) []Finding {
 			}
 		}
 		if len(missing) > 0 {
-			found = append(found, finding(Warning, i.Name,
+			found = append(found, problem(Warning, i.Name,
 				fmt.Sprintf("%s off, other managed interfaces have it on: replies that are moved here are cut in software", strings.Join(missing, ", ")),
 				"ethtool -K "+i.Name+" "+strings.Join(slices.Compact(names), " ")))
 		}
@@ -76,141 +96,20 @@ func managedInterfaces(h *Host) []Finding {
 		for _, u := range h.Unmanaged {
 			reasons = append(reasons, u.Name+": "+u.Reason)
 		}
-		return []Finding{finding(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", "")}
+		return []Finding{problem(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", h.manageOne())}
 	}
-	return []Finding{finding(OK, "", strings.Join(names, ", "), "")}
+	return []Finding{fine("", strings.Join(names, ", "))}
 }
 
-// missingPrograms finds managed interfaces from which somebody has taken our
-// programs.
-func missingPrograms(h *Host) []Finding {
-	if !h.Attached {
-		return nil
-	}
-	var found []Finding
-	for _, i := range h.Interfaces {
-		for _, direction := range attach.Directions {
-			if !h.hasOurs(i.Index, direction == attach.Egress) {
-				found = append(found, finding(Error, i.Name, fmt.Sprintf(
-					"no program of replypath at %s: a running daemon puts it back within a second, else start replypath run", direction), ""))
+// manageOne is what has one of the interfaces be managed that discovery left out. A
+// configuration that names an interface overrules it.
+func (h *Host) manageOne() string {
+	for _, reason := range []string{"not named by the configuration", "no global address", "ignore_interfaces", "bridge"} {
+		for _, u := range h.Unmanaged {
+			if strings.HasPrefix(u.Reason, reason) {
+				return h.configureInterface("add", "name: "+u.Name)
 			}
 		}
 	}
-	return found
-}
-
-func (h *Host) hasOurs(device int, egress bool) bool {
-	return slices.ContainsFunc(h.Hooks, func(hook Hook) bool {
-		return hook.Interface == device && hook.Egress == egress && hook.Ours
-	})
-}
-
-// otherPrograms finds programs and filters of others in the TC hooks of managed
-// interfaces that replies may pass by: those at egress that run behind ours, and
-// those at ingress that run before it and may take packets away.
-func otherPrograms(h *Host) []Finding {
-	var found []Finding
-	for _, i := range h.Interfaces {
-		for _, egress := range []bool{false, true} {
-			found = append(found, h.otherPrograms(i, egress)...)
-		}
-	}
-	return found
-}
-
-func (h *Host) otherPrograms(i discover.Interface, egress bool) []Finding {
-	var hooks []Hook // in the order in which they run
-	for _, hook := range h.Hooks {
-		if hook.Interface == i.Index && hook.Egress == egress {
-			hooks = append(hooks, hook)
-		}
-	}
-	ours := slices.IndexFunc(hooks, func(h Hook) bool { return h.Ours })
-	var found []Finding
-	for n, hook := range hooks {
-		isBehind := n > ours
-		if ours < 0 {
-			isBehind = !egress || h.TCX && !hook.TCX // where ours is going to be
-		}
-		switch {
-		case hook.Ours:
-		case egress && isBehind:
-			found = append(found, finding(Warning, i.Name,
-				hook.String()+" at egress runs behind replypath: it does not see replies that are moved away from here", ""))
-		case !egress && !isBehind:
-			found = append(found, finding(Warning, i.Name,
-				hook.String()+" at ingress runs before replypath: what it takes away or redirects is not seen", ""))
-		default:
-			found = append(found, finding(OK, i.Name, hook.String()+where(egress), ""))
-		}
-	}
-	return found
-}
-
-func where(egress bool) string {
-	if egress {
-		return " at egress sees what the kernel sends here, before replypath"
-	}
-	return " at ingress sees what replypath has seen"
-}
-
-// String names a program or filter.
-func (h *Hook) String() string {
-	if h.TCX {
-		return fmt.Sprintf("tcx program %s", h.Name)
-	}
-	return fmt.Sprintf("filter %s", h.Name)
-}
-
-// xdpPrograms finds programs that see frames before TC does.
-func xdpPrograms(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
-		if !d.XDP {
-			return "", ""
-		}
-		return "an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen", ""
-	})
-}
-
-// virtualFunctions finds interfaces parts of which belong to others.
-func virtualFunctions(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
-		if d.VFs == 0 {
-			return "", ""
-		}
-		return fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send passes this host's tc by", d.VFs), ""
-	})
-}
-
-// hardwareTC finds interfaces whose hardware may work off filters.
-func hardwareTC(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
-		if !d.Features["hw-tc-offload"] {
-			return "", ""
-		}
-		return "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -K " + d.Name + " hw-tc-offload off"
-	})
-}
-
-// offloadedIPsec finds interfaces whose hardware encrypts whole packets.
-func offloadedIPsec(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
-		if !slices.Contains(h.Offloaded, d.Name) {
-			return "", ""
-		}
-		return "ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is", ""
-	})
-}
-
-// ofDevices asks for each managed interface what there is to warn of.
-func (h *Host) ofDevices(look func(*Device) (found, fix string)) []Finding {
-	var all []Finding
-	for _, i := range h.Interfaces {
-		if d := h.device(i.Index); d != nil {
-			if found, fix := look(d); found != "" {
-				all = append(all, finding(Warning, i.Name, found, fix))
-			}
-		}
-	}
-	return all
+	return explained("ip -brief address show", "no interface here can be managed: give the host one with a global address")
 }

@@ -12,7 +12,14 @@ func TestMTUs(t *testing.T) {
 	runTable(t, mtus, []wants{
 		{"the same", nil, nil},
 		{"a jumbo production network", func(h *Host) { h.Interfaces[0].MTU = 9000 }, []string{
-			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told",
+			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told" +
+				" => ip link set dev eth0 mtu 1500  # or, if all of its network carries 9000: ip link set dev eth1 mtu 9000",
+		}},
+		{"a smaller one than usual", func(h *Host) { h.Interfaces[1].MTU = 1400 }, []string{
+			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told => ip link set dev eth1 mtu 1500",
+		}},
+		{"a tunnel", func(h *Host) { h.Interfaces[1].MTU, h.Interfaces[1].MAC = 1420, nil }, []string{
+			"warning eth1: mtu 1420, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told => ip link set dev eth0 mtu 1420",
 		}},
 	})
 }
@@ -39,24 +46,47 @@ func TestManagedInterfaces(t *testing.T) {
 		{"none", func(h *Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
-		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)"}},
+		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)" +
+			" => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+		{"nothing there", func(h *Host) {
+			h.Interfaces = nil
+			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}}
+		}, []string{"error: no interface is managed (lo: loopback)" +
+			" => ip -brief address show  # no interface here can be managed: give the host one with a global address"}},
 	})
 }
 
 func TestMissingPrograms(t *testing.T) {
 	const text = ": a running daemon puts it back within a second, else start replypath run"
-	all := []Hook{{eth0, false, true, "i", true}, {eth0, true, true, "e", true}, {eth1, false, false, "i", true}, {eth1, true, false, "e", true}}
+	all := []Hook{hook(eth0, false, true, "i", true), hook(eth0, true, true, "e", true), hook(eth1, false, false, "i", true), hook(eth1, true, false, "e", true)}
 	attached := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Attached, h.Hooks = true, hooks } }
 	runTable(t, missingPrograms, []wants{
 		{"not attached", nil, nil},
 		{"attached", attached(all...), nil},
-		{"half", attached(all[0], all[1], all[2], Hook{eth1, true, false, "theirs", false}), []string{"error eth1: no program of replypath at egress" + text}},
+		{"half", attached(all[0], all[1], all[2], hook(eth1, true, false, "theirs", false)), []string{
+			"error eth1: no program of replypath at egress" + text + " => systemctl restart replypath",
+		}},
+		{"in another pin directory", func(h *Host) {
+			attached(all[:3]...)(h)
+			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
+		}, []string{
+			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
+		}},
 	})
 }
 
+// hook is a program or a filter, the latter of priority 7.
+func hook(device int, egress, tcx bool, name string, ours bool) Hook {
+	h := Hook{Interface: device, Egress: egress, TCX: tcx, Name: name, Ours: ours}
+	if !tcx {
+		h.Priority = 7
+	}
+	return h
+}
+
 func TestOtherPrograms(t *testing.T) {
-	ours := func(egress, tcx bool) Hook { return Hook{eth1, egress, tcx, "replypath_x", true} }
-	theirs := func(egress, tcx bool) Hook { return Hook{eth1, egress, tcx, "theirs", false} }
+	ours := func(egress, tcx bool) Hook { return hook(eth1, egress, tcx, "replypath_x", true) }
+	theirs := func(egress, tcx bool) Hook { return hook(eth1, egress, tcx, "theirs", false) }
 	hooks := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Hooks = hooks } }
 	const (
 		in, out     = false, true
@@ -65,6 +95,9 @@ func TestOtherPrograms(t *testing.T) {
 		before      = " at ingress runs before replypath: what it takes away or redirects is not seen"
 		sees        = " at ingress sees what replypath has seen"
 		seesFirst   = " at egress sees what the kernel sends here, before replypath"
+		again       = " => replypath detach --stop && systemctl start replypath"
+		without     = " => tc filter del dev eth1 "
+		look        = "  # somebody made it: look at it first, tc filter show dev eth1 "
 	)
 	runTable(t, otherPrograms, []wants{
 		{"ours", hooks(ours(in, tcx), ours(out, tcx)), nil},
@@ -72,15 +105,21 @@ func TestOtherPrograms(t *testing.T) {
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees, "ok eth1: tcx program theirs" + seesFirst,
 		}},
 		{"the other way round", hooks(theirs(in, tcx), ours(in, tcx), ours(out, tcx), theirs(out, tcx), theirs(out, filter)), []string{
-			"warning eth1: tcx program theirs" + before, "warning eth1: tcx program theirs" + behind, "warning eth1: filter theirs" + behind,
+			"warning eth1: tcx program theirs" + before + again, "warning eth1: tcx program theirs" + behind + again,
+			"warning eth1: filter theirs" + behind + without + "egress pref 7" + look + "egress",
 		}},
 		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
-			"warning eth1: filter theirs" + before, "ok eth1: filter theirs" + seesFirst,
+			"warning eth1: filter theirs" + before + without + "ingress pref 7" + look + "ingress", "ok eth1: filter theirs" + seesFirst,
 		}},
 		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
-			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind,
+			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind + without + "egress pref 7" + look + "egress",
 		}},
+		{"in another chain", func(h *Host) {
+			there := theirs(out, filter)
+			there.Chain = 3
+			h.Hooks = []Hook{there}
+		}, []string{"warning eth1: filter theirs" + behind + without + "egress pref 7 chain 3" + look + "egress"}},
 		{"before the first start, without tcx", func(h *Host) { h.TCX = false; h.Hooks = []Hook{theirs(out, filter)} }, []string{
 			"ok eth1: filter theirs" + seesFirst,
 		}},
@@ -88,22 +127,34 @@ func TestOtherPrograms(t *testing.T) {
 }
 
 func TestBypasses(t *testing.T) {
+	const (
+		xdp    = "an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen => "
+		theirs = "  # somebody attached it: stop who did, or this ends what it does"
+	)
 	eth1 := func(change func(*Device)) func(*Host) { return func(h *Host) { change(&h.Devices[2]) } }
 	for _, test := range []struct {
 		check func(*Host) []Finding
 		wants
 	}{
 		{xdpPrograms, wants{"xdp", eth1(func(d *Device) { d.XDP = true }), []string{
-			"warning eth1: an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen",
+			"warning eth1: " + xdp + "ip link set dev eth1 xdp off" + theirs,
+		}}},
+		{xdpPrograms, wants{"generic xdp", eth1(func(d *Device) { d.XDP, d.XDPMode = true, nl.XDP_ATTACHED_SKB }), []string{
+			"warning eth1: " + xdp + "ip link set dev eth1 xdpgeneric off" + theirs,
+		}}},
+		{xdpPrograms, wants{"xdp by a link", eth1(func(d *Device) { d.XDP, d.XDPMode, d.XDPLink = true, nl.XDP_ATTACHED_DRV, 7 }), []string{
+			"warning eth1: " + xdp + "bpftool link detach id 7" + theirs,
 		}}},
 		{virtualFunctions, wants{"sr-iov", eth1(func(d *Device) { d.VFs = 4 }), []string{
-			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by",
+			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by" +
+				" => echo 0 >/sys/class/net/eth1/device/sriov_numvfs  # takes them from who has them; else run replypath where they are used",
 		}}},
 		{hardwareTC, wants{"hw-tc-offload", eth1(func(d *Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
 			"warning eth1: hw-tc-offload is on: packets that a filter in the hardware redirects are not seen => ethtool -K eth1 hw-tc-offload off",
 		}}},
 		{offloadedIPsec, wants{"ipsec", func(h *Host) { h.Offloaded = []string{"eth1"} }, []string{
-			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
+			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is => ethtool -K eth1 esp-hw-offload off" +
+				"  # and hw_offload=no (strongswan) or nic-offload=no (libreswan); tunnels that are up keep it until they are made anew",
 		}}},
 	} {
 		runTable(t, test.check, []wants{test.wants, {"no " + test.name, nil, nil}})

@@ -27,23 +27,33 @@ func neighbourTable(h *Host) []Finding {
 		switch {
 		case count*10 >= t.Thresh3*9:
 			severity = Error
-		case count > t.Thresh2 || t.Fulls > 0:
+		case count > t.Thresh2 || t.Fulls > 0 && !t.isEnlarged(count):
 			severity = Warning
 		}
 		if severity == OK {
-			found = append(found, finding(OK, "", text, ""))
+			found = append(found, fine("", text))
 			continue
 		}
-		found = append(found, mending(severity, "", text+": who has no entry gets no packet", largerTable(family, count, t)...))
+		thresh3, thresh2 := largerTable(family, count, t)
+		found = append(found, mending(severity, "", text+": who has no entry gets no packet", thresh3, thresh2))
 	}
 	return found
 }
 
 // largerTable has room for four times as many neighbours, and twice what it had.
-func largerTable(family, count int, t NeighTable) []sysctl {
+func largerTable(family, count int, t NeighTable) (thresh3, thresh2 sysctl) {
 	size := max(2*t.Thresh3, 1<<bits.Len(uint(4*count)))
 	key := "net." + familyName(family) + ".neigh.default.gc_thresh"
-	return []sysctl{{key + "3", strconv.Itoa(size)}, {key + "2", strconv.Itoa(size / 2)}}
+	return sysctl{key + "3", strconv.Itoa(size)}, sysctl{key + "2", strconv.Itoa(size / 2)}
+}
+
+// usualThresh3 is the kernel's default.
+const usualThresh3 = 1024
+
+// isEnlarged tells a table that somebody has made larger than the kernel does, and
+// that has room: the counter of how often it was full does not begin anew.
+func (t *NeighTable) isEnlarged(count int) bool {
+	return t.Thresh3 > usualThresh3 && 4*count <= t.Thresh3
 }
 
 func (h *Host) countNeighbours(family int) int {

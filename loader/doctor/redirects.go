@@ -2,6 +2,9 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
@@ -37,9 +40,9 @@ func acceptRedirects4(h *Host, i discover.Interface) []Finding {
 	}
 	text := "ipv4 " + values(leaf, all, device, effective)
 	if effective == 0 {
-		return []Finding{finding(OK, i.Name, text, "")}
+		return []Finding{fine(i.Name, text)}
 	}
-	return []Finding{mending(Warning, i.Name, text+redirected, off(i.Name, leaf, all, device)...)}
+	return []Finding{switchedOff(i.Name, text+redirected, leaf, all, device)}
 }
 
 const redirected = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
@@ -56,7 +59,7 @@ func acceptRedirects6(h *Host, i discover.Interface) []Finding {
 	effective := boolean(device != 0 && forwarding == 0)
 	text := "ipv6 " + values(leaf, all, device, effective)
 	if effective == 0 {
-		return []Finding{finding(OK, i.Name, text, "")}
+		return []Finding{fine(i.Name, text)}
 	}
 	return []Finding{mending(Warning, i.Name, text+redirected, of6(i.Name, leaf, "0"))}
 }
@@ -77,12 +80,11 @@ func sendRedirects(h *Host) []Finding {
 		effective := boolean(device != 0 || all != 0)
 		text := values(leaf, all, device, effective)
 		if effective == 0 {
-			found = append(found, finding(OK, i.Name, text, ""))
+			found = append(found, fine(i.Name, text))
 			continue
 		}
-		found = append(found, mending(Warning, i.Name,
-			text+": this host balances ("+why+") and tells real servers to answer clients past it",
-			off(i.Name, leaf, all, device)...))
+		found = append(found, switchedOff(i.Name,
+			text+": this host balances ("+why+") and tells real servers to answer clients past it", leaf, all, device))
 	}
 	return found
 }
@@ -105,16 +107,16 @@ func (h *Host) balances(i discover.Interface) string {
 	return ""
 }
 
-// off switches a setting off that either value switches on.
-func off(name, leaf string, all, device int) []sysctl {
-	var settings []sysctl
-	if all != 0 {
-		settings = append(settings, of4("all", leaf, "0"))
+// switchedOff is mending for a setting that either value switches on.
+func switchedOff(name, found, leaf string, all, device int) Finding {
+	ofAll, ofDevice := of4("all", leaf, "0"), of4(name, leaf, "0")
+	switch {
+	case all == 0:
+		return mending(Warning, name, found, ofDevice)
+	case device == 0:
+		return mending(Warning, name, found, ofAll)
 	}
-	if device != 0 {
-		settings = append(settings, of4(name, leaf, "0"))
-	}
-	return settings
+	return mending(Warning, name, found, ofAll, ofDevice)
 }
 
 func boolean(b bool) int {
@@ -131,14 +133,27 @@ func acceptLocal(h *Host) []Finding {
 	var found []Finding
 	for _, i := range h.Interfaces {
 		device, all, known := h.setting("ipv4", i.Name, leaf)
-		if !known || device == 0 && all == 0 {
+		if !known {
+			continue
+		}
+		if device == 0 && all == 0 {
+			found = append(found, fine(i.Name, values(leaf, all, device, 0)))
 			continue
 		}
 		text := values(leaf, all, device, 1) +
 			": packets from this host's own addresses are taken in, which replypath records no flow for"
-		f := mending(Warning, i.Name, text, off(i.Name, leaf, all, device)...)
-		f.sysctls = nil // it is off by default: who switched it on has to decide
+		f := switchedOff(i.Name, text, leaf, all, device)
+		f.Automatic = !h.talksToItself()
 		found = append(found, f)
 	}
 	return found
+}
+
+// talksToItself tells a host whose own addresses are looked up by interface, which
+// takes the rule for the local table away from its place: it sends packets to itself
+// by the wire, and needs accept_local for them.
+func (h *Host) talksToItself() bool {
+	return slices.ContainsFunc(h.Rules, func(r Rule) bool {
+		return r.Family == unix.AF_INET && r.Table == unix.RT_TABLE_LOCAL && r.Priority != 0
+	})
 }

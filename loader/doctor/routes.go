@@ -29,16 +29,16 @@ func defaultRoute(h *Host, family int) Finding {
 	best := h.bestDefault(family)
 	switch {
 	case best == nil && h.isPrivate(family):
-		return finding(Warning, "", noDefault(h, name, family), h.newDefault(family))
+		return problem(Warning, "", noDefault(h, name, family), h.newDefault(family))
 	case best == nil:
-		return finding(Error, "", noDefault(h, name, family), h.newDefault(family))
+		return problem(Error, "", noDefault(h, name, family), h.newDefault(family))
 	case best.refuses():
-		return finding(Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, h.show(best)),
+		return problem(Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, h.show(best)),
 			"ip "+familyFlag(family)+"route del "+h.show(best))
 	case h.deviceName(best.Device) == discover.OwnDevice:
-		return finding(Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails", h.newDefault(family))
+		return problem(Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails", h.newDefault(family))
 	}
-	return finding(OK, "", name+": "+h.show(best), "")
+	return fine("", name+": "+h.show(best))
 }
 
 // routedInterfaces finds an interface that replies are routed to, and that is not
@@ -55,11 +55,11 @@ func routedInterfaces(h *Host) []Finding {
 		if name == discover.OwnDevice {
 			continue
 		}
-		found = append(found, finding(Warning, name, fmt.Sprintf(
+		found = append(found, problem(Warning, name, fmt.Sprintf(
 			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there,"+
 				" and no flow that comes in by it is recorded",
 			familyName(family), name, h.reasonOf(name)),
-			fmt.Sprintf("add {name: %s} under interfaces in %s, then systemctl reload replypath", name, h.ConfigPath)))
+			h.configureInterface("add", "name: "+name)))
 	}
 	return found
 }
@@ -83,16 +83,6 @@ func noDefault(h *Host, name string, family int) string {
 		}
 	}
 	return text
-}
-
-// newDefault is the command that adds a default route where a gateway is known.
-func (h *Host) newDefault(family int) string {
-	for _, i := range h.Interfaces {
-		if gateway := h.gatewayOf(i.Index, family == unix.AF_INET); gateway.IsValid() {
-			return fmt.Sprintf("ip %sroute add default via %s dev %s", familyFlag(family), gateway, i.Name)
-		}
-	}
-	return ""
 }
 
 // bestDefault returns the default route that a packet without a source takes: by
@@ -143,17 +133,18 @@ func refusingRoutes(h *Host) []Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.refuses() && !isDefault(r.Dst) && !isDaemons(r.Protocol) && h.hasFamily(r.Family == unix.AF_INET) {
-			found = append(found, finding(Warning, "", h.show(r)+": no reply to peers there is built",
+			found = append(found, problem(Warning, "", h.show(r)+": no reply to peers there is built",
 				"ip "+familyFlag(r.Family)+"route del "+h.show(r)))
 		}
 	}
 	for _, r := range h.Rules {
 		if r.Refuses != "" && h.hasFamily(r.Family == unix.AF_INET) {
-			found = append(found, finding(Warning, "", r.String()+": no reply that it matches is built", r.delete()))
+			found = append(found, problem(Warning, "", r.String()+": no reply that it matches is built", r.delete()))
 		}
 	}
 	if more := len(found) - mostRoutes; more > 0 {
-		found = append(found[:mostRoutes], finding(Warning, "", fmt.Sprintf("%d more routes or rules refuse", more), ""))
+		found = append(found[:mostRoutes], problem(Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
+			explained("replypath doctor", "again, once these are gone; or all of them: ip route show table all, ip rule show")))
 	}
 	return found
 }
@@ -175,14 +166,9 @@ func routesWithoutGateway(h *Host) []Finding {
 		if i == nil || i.NoARP || !r.isUnicast() || r.Gateway.IsValid() || !leadsFar(r.Dst) {
 			continue
 		}
-		fix := ""
-		if gateway := h.gatewayOf(i.Index, r.Family == unix.AF_INET); gateway.IsValid() && !r.Several {
-			via := *r
-			via.Gateway = gateway
-			fix = "ip " + familyFlag(r.Family) + "route replace " + h.show(&via)
-		}
-		found = append(found, finding(Warning, i.Name,
-			fmt.Sprintf("%s: without a gateway every peer is asked for by %s and gets a neighbour entry", h.show(r), resolution(r.Family)), fix))
+		found = append(found, problem(Warning, i.Name,
+			fmt.Sprintf("%s: without a gateway every peer is asked for by %s and gets a neighbour entry", h.show(r), resolution(r.Family)),
+			h.withGateway(i, r)))
 	}
 	return found
 }
@@ -210,18 +196,14 @@ func ownGateways(h *Host) []Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.isUnicast() && r.Gateway.IsValid() && h.isOwn(r.Gateway) {
-			fix := "ip " + familyFlag(r.Family) + "route del " + h.show(r)
-			if r.Several {
-				fix = "" // the other hops are to stay
-			}
-			found = append(found, finding(Error, h.deviceName(r.Device), h.show(r)+": the gateway is this host itself", fix))
+			found = append(found, problem(Error, h.deviceName(r.Device), h.show(r)+": the gateway is this host itself", h.without(r)))
 		}
 	}
 	for _, i := range h.Interfaces {
 		for _, g := range i.Settings.Gateways {
 			if h.isOwn(g) {
-				found = append(found, finding(Error, i.Name,
-					fmt.Sprintf("gateway %s of the configuration is this host itself", g), ""))
+				found = append(found, problem(Error, i.Name,
+					fmt.Sprintf("gateway %s of the configuration is this host itself", g), h.unconfigureGateway(i, g)))
 			}
 		}
 	}
@@ -237,34 +219,6 @@ var refusals = map[int]string{
 
 // refuses leaves out throw, which goes on with the next rule.
 func (r *Route) refuses() bool { return refusals[r.Type] != "" && r.Type != unix.RTN_THROW }
-
-// show names a route as ip(8) wants it.
-func (h *Host) show(r *Route) string {
-	text := "default"
-	if !isDefault(r.Dst) {
-		text = r.Dst.String()
-	}
-	if word := refusals[r.Type]; word != "" {
-		text = word + " " + text
-	}
-	if r.Gateway.IsValid() {
-		text += " via "
-		if r.Gateway.Is6() && r.Family == unix.AF_INET {
-			text += "inet6 "
-		}
-		text += r.Gateway.String()
-	}
-	if name := h.deviceName(r.Device); name != "" && !r.refuses() {
-		text += " dev " + name
-	}
-	if r.Table != unix.RT_TABLE_MAIN {
-		text += " table " + tableName(r.Table)
-	}
-	if r.Metric != 0 {
-		text += fmt.Sprintf(" metric %d", r.Metric)
-	}
-	return text
-}
 
 func isDefault(p netip.Prefix) bool { return p.IsValid() && p.Bits() == 0 }
 

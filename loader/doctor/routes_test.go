@@ -2,11 +2,13 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
+	"replypath/loader/nexthop"
 )
 
 // route adds a route to the fixture.
@@ -49,26 +51,43 @@ func TestRoutedInterfaces(t *testing.T) {
 
 func TestDefaultRoutes(t *testing.T) {
 	const (
-		ipv4 = "ok: ipv4: default via 10.3.0.1 dev eth0"
-		ipv6 = "ok: ipv6: default via 2001:db8:3::1 dev eth0"
-		none = ": no default route: no reply to peers beyond the networks of this host is built"
+		ipv4  = "ok: ipv4: default via 10.3.0.1 dev eth0"
+		ipv6  = "ok: ipv6: default via 2001:db8:3::1 dev eth0"
+		none  = ": no default route: no reply to peers beyond the networks of this host is built"
+		alone = "  # no router is known here; what this host starts needs a default route, too"
+		start = " => systemctl start replypath" + alone
 	)
 	runTable(t, defaultRoutes, []wants{
 		{"both", nil, []string{ipv4, ipv6}},
 		{"none, a gateway is known", func(h *Host) { h.Routes = h.Routes[1:] }, []string{
 			"error: ipv4" + none + " => ip route add default via 10.3.0.1 dev eth0", ipv6,
 		}},
-		{"none", func(h *Host) { h.Routes = h.Routes[:1] }, []string{ipv4, "error: ipv6" + none}},
+		{"none", func(h *Host) { h.Routes = h.Routes[:1] }, []string{ipv4, "error: ipv6" + none + start}},
+		{"none, a neighbour is a router", func(h *Host) {
+			h.Routes = h.Routes[:1]
+			h.Neighbours = []Neighbour{{Interface: eth1, Address: address("fe80::1"), Router: true}, {Interface: eth1, Address: address("10.4.0.1"), Router: true}}
+		}, []string{ipv4, "error: ipv6" + none + " => ip -6 route add default via fe80::1 dev eth1"}},
+		{"none, packets come from afar", func(h *Host) {
+			h.Routes, h.Gateways = h.Routes[1:], nil
+			throughBalancer(h)
+			h.Flows[1].Peer = "192.0.2.1"
+		}, []string{"error: ipv4" + none + " => ip route add default via 10.4.0.1 dev eth1", ipv6}},
+		{"none, no fallback", func(h *Host) { h.Routes = h.Routes[:1]; h.Config.FallbackRoute = false }, []string{
+			ipv4, "error: ipv6" + none + " => set fallback_route: true in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"none, attached", func(h *Host) { h.Routes = h.Routes[:1]; h.Attached = true }, []string{
+			ipv4, "error: ipv6" + none + " => ip -6 route add default via ROUTER dev eth0" + alone,
+		}},
 		{"none, addresses that lead nowhere", func(h *Host) {
 			h.Routes = h.Routes[:1]
 			for n := range h.Interfaces {
 				h.Interfaces[n].Addresses = prefixes("10.3.0.100/24", "fd00:7::1/64")
 			}
-		}, []string{ipv4, "warning: ipv6" + none}},
+		}, []string{ipv4, "warning: ipv6" + none + start}},
 		{"by a rule only", func(h *Host) {
 			h.Routes[1] = inTable(h.Routes[1], 100)
 			h.Rules = append(h.Rules, Rule{Family: unix.AF_INET6, Priority: 5, Src: prefix("2001:db8:3::100/128"), Table: 100})
-		}, []string{ipv4, "error: ipv6" + none + ", except by the rules that lead to table 100"}},
+		}, []string{ipv4, "error: ipv6" + none + ", except by the rules that lead to table 100" + start}},
 		{"by a rule for everything", func(h *Host) {
 			h.Routes[0] = inTable(h.Routes[0], 100)
 			h.Rules = append(h.Rules, Rule{Family: unix.AF_INET, Priority: 5, Table: 100})
@@ -144,25 +163,41 @@ func TestRefusingRoutes(t *testing.T) {
 }
 
 func TestRoutesWithoutGateway(t *testing.T) {
-	const text = ": without a gateway every peer is asked for by arp and gets a neighbour entry"
+	const (
+		text    = ": without a gateway every peer is asked for by arp and gets a neighbour entry"
+		replies = "  # no router is known here; replies need none with replypath, what this host starts does"
+	)
 	runTable(t, routesWithoutGateway, []wants{
 		{"none", nil, nil},
 		{"a gateway is known", func(h *Host) { h.Routes[0].Gateway = address("10.3.0.1"); route(via("", eth1))(h) }, []string{
 			"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.1 dev eth1",
 		}},
+		{"several gateways are known", func(h *Host) {
+			h.Gateways[1].State = nexthop.StateFailed
+			h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: eth1, Address: address("10.4.0.2"), State: nexthop.StateStale, IPv4: true})
+			route(via("", eth1))(h)
+		}, []string{"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.2 dev eth1"}},
 		{"no gateway is known", func(h *Host) {
 			h.Gateways = nil
 			route(inTable(via("", eth1), 7))(h)
-		}, []string{"warning eth1: default dev eth1 table 7" + text}},
-		{"one of several hops", func(h *Host) { r := via("", eth1); r.Several = true; route(r)(h) }, []string{
-			"warning eth1: default dev eth1" + text,
+		}, []string{"warning eth1: default dev eth1 table 7" + text + " => ip route del default dev eth1 table 7" + replies}},
+		{"one of several hops", func(h *Host) { r := via("", eth1); r.Others = "nexthop via 10.3.0.1 dev eth0 weight 2"; route(r)(h) }, []string{
+			"warning eth1: default dev eth1" + text + " => ip route replace default nexthop via 10.3.0.1 dev eth0 weight 2 nexthop via 10.4.0.1 dev eth1",
+		}},
+		{"one of several hops, no gateway is known", func(h *Host) {
+			h.Gateways = nil
+			r := via("", eth1)
+			r.Others, r.Metric = "nexthop dev eth0 nexthop via 10.3.0.1 dev eth0", 9
+			route(r)(h)
+		}, []string{
+			"warning eth1: default dev eth1 metric 9" + text + " => ip route replace default metric 9 nexthop dev eth0 nexthop via 10.3.0.1 dev eth0" + replies,
 		}},
 		{"half of everything", func(h *Host) { r := via("", eth1); r.Dst = prefix("128.0.0.0/1"); h.Gateways = nil; route(r)(h) }, []string{
-			"warning eth1: 128.0.0.0/1 dev eth1" + text,
+			"warning eth1: 128.0.0.0/1 dev eth1" + text + " => ip route del 128.0.0.0/1 dev eth1" + replies,
 		}},
 		{"ipv6", func(h *Host) {
 			route(Route{Family: unix.AF_INET6, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: prefix("2000::/3"), Device: eth1})(h)
-		}, []string{"warning eth1: 2000::/3 dev eth1: without a gateway every peer is asked for by neighbour discovery and gets a neighbour entry"}},
+		}, []string{"warning eth1: 2000::/3 dev eth1: without a gateway every peer is asked for by neighbour discovery and gets a neighbour entry => ip -6 route del 2000::/3 dev eth1" + replies}},
 		{"a network", func(h *Host) { r := via("", eth1); r.Dst = prefix("10.0.0.0/8"); route(r)(h) }, nil},
 		{"without arp", func(h *Host) { h.Interfaces[1].NoARP = true; route(via("", eth1))(h) }, nil},
 		{"not managed", func(h *Host) {
@@ -173,18 +208,28 @@ func TestRoutesWithoutGateway(t *testing.T) {
 }
 
 func TestOwnGateways(t *testing.T) {
+	const reload = " in /etc/replypath/replypath.yaml, then systemctl reload replypath"
 	runTable(t, ownGateways, []wants{
 		{"none", nil, nil},
 		{"of a route", func(h *Host) { r := inTable(via("10.4.0.100", eth1), 100); r.Metric = 5; route(r)(h) }, []string{
 			"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5: the gateway is this host itself => ip route del default via 10.4.0.100 dev eth1 table 100 metric 5",
 		}},
-		{"one of several hops", func(h *Host) { r := via("2001:db8:4::100", eth1); r.Several = true; route(r)(h) }, []string{
-			"error eth1: default via 2001:db8:4::100 dev eth1: the gateway is this host itself",
+		{"one of several hops", func(h *Host) {
+			r := via("2001:db8:4::100", eth1)
+			r.Others = "nexthop via 2001:db8:3::1 dev eth0"
+			route(r)(h)
+		}, []string{
+			"error eth1: default via 2001:db8:4::100 dev eth1: the gateway is this host itself => ip -6 route replace default nexthop via 2001:db8:3::1 dev eth0",
 		}},
 		{"of the configuration", func(h *Host) {
 			h.Interfaces[1].Settings.Gateways = append(h.Interfaces[1].Settings.Gateways, address("10.3.0.100"))
 		}, []string{
-			"error eth1: gateway 10.3.0.100 of the configuration is this host itself",
+			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => remove gateways: [10.3.0.100] of eth1" + reload,
+		}},
+		{"one of the configuration", func(h *Host) {
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{address("10.4.0.1"), address("10.3.0.100"), address("10.4.0.2")}
+		}, []string{
+			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => set gateways: [10.4.0.1, 10.4.0.2] of eth1" + reload,
 		}},
 	})
 }

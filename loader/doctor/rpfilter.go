@@ -22,7 +22,7 @@ func rpFilter(h *Host) []Finding {
 		effective := max(device, all)
 		text := values(leaf, all, device, effective)
 		if effective != hostsettings.RPFilterStrict {
-			found = append(found, finding(OK, i.Name, text, ""))
+			found = append(found, fine(i.Name, text))
 			continue
 		}
 		found = append(found, mending(Error, i.Name,

@@ -12,6 +12,7 @@ import (
 type RuleLine struct {
 	File  string
 	Line  int
+	Last  int          // where it ends, 0 where it is one line
 	Text  string       // one line
 	Src   netip.Prefix // not valid where it has none, or one that cannot be read
 	IIF   string
@@ -168,6 +169,7 @@ func parseNetworkd(file, text string) []RuleLine {
 			return
 		}
 		l := &found[len(found)-1]
+		l.Last = line
 		l.Text += " " + key + "=" + value
 		switch key {
 		case "From":

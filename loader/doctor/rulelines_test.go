@@ -43,8 +43,8 @@ From=10.4.0.100/32
 IncomingInterface=eth1
 FirewallMark=1/3
 `, []RuleLine{
-			{Line: 4, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
-			{Line: 10, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
+			{Line: 4, Last: 6, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
+			{Line: 10, Last: 13, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
 		}},
 		{"keyfile", parseKeyfile, `[connection]
 id=eth1

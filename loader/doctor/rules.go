@@ -89,14 +89,14 @@ func needlessRules(h *Host) []Finding {
 		if i == nil {
 			continue
 		}
-		found = append(found, finding(Warning, i.Name,
+		found = append(found, problem(Warning, i.Name,
 			r.String()+": replypath does this work for replies without a rule, and "+h.whereWritten(r, written), r.delete()))
 	}
 	for n := range h.RuleLines {
 		line := &h.RuleLines[n]
 		if i := h.holderOf(line.Src); i != nil && !written[line] && line.IIF == "" && line.Mark == "" {
-			found = append(found, finding(Warning, i.Name,
-				fmt.Sprintf("%s adds %q, which is not in force: replypath does this work without it", line.where(), line.Text), ""))
+			found = append(found, problem(Warning, i.Name,
+				fmt.Sprintf("%s adds %q, which is not in force: replypath does this work without it", line.where(), line.Text), line.remove()))
 		}
 	}
 	return found
@@ -174,7 +174,7 @@ func needlessMarks(h *Host) []Finding {
 		for _, i := range h.Interfaces {
 			if h.leavesBy(r.Family, r.Table, i.Index) {
 				written := h.whereWritten(r, map[*RuleLine]bool{})
-				found = append(found, finding(Warning, i.Name, fmt.Sprintf(
+				found = append(found, problem(Warning, i.Name, fmt.Sprintf(
 					"%s, with the connection mark of %s: replypath does this work for replies without a mark, and %s",
 					r, strings.Join(restoring, ", "), written), r.delete()))
 			}
@@ -194,7 +194,7 @@ func rulesThatNeverMatch(h *Host) []Finding {
 			continue
 		}
 		written := h.whereWritten(r, map[*RuleLine]bool{})
-		found = append(found, finding(Warning, r.IIF, fmt.Sprintf(
+		found = append(found, problem(Warning, r.IIF, fmt.Sprintf(
 			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written), r.delete()))
 	}
 	for _, line := range h.RuleLines {
@@ -204,8 +204,8 @@ func rulesThatNeverMatch(h *Host) []Finding {
 		if h.isInForce(&line) {
 			continue
 		}
-		found = append(found, finding(Warning, line.IIF, fmt.Sprintf(
-			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.where(), line.Text), ""))
+		found = append(found, problem(Warning, line.IIF, fmt.Sprintf(
+			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.where(), line.Text), line.remove()))
 	}
 	return found
 }

@@ -138,8 +138,11 @@ func TestLoopbackAddresses(t *testing.T) {
 func TestAcceptLocal(t *testing.T) {
 	const text = ": packets from this host's own addresses are taken in, which replypath records no flow for => sysctl -w "
 	table := []wants{
-		{"off", nil, nil},
+		{"off", nil, []string{
+			"ok eth0: accept_local: all 0, device 0, effective 0", "ok eth1: accept_local: all 0, device 0, effective 0",
+		}},
 		{"device", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), []string{
+			"ok eth0: accept_local: all 0, device 0, effective 0",
 			"warning eth1: accept_local: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_local=0",
 		}},
 		{"both", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}), []string{
@@ -150,8 +153,14 @@ func TestAcceptLocal(t *testing.T) {
 	runTable(t, acceptLocal, table)
 	h := newHost()
 	table[1].change(h)
-	if f := acceptLocal(h)[0]; f.Fixable() {
-		t.Error("switched off without asking who switched it on")
+	h.Rules = append(h.Rules, Rule{Family: unix.AF_INET, Table: unix.RT_TABLE_LOCAL})
+	if f := acceptLocal(h)[1]; !f.Automatic {
+		t.Error("left to a person")
+	}
+	// ip rule add iif eth1 lookup local priority 10; ip rule del priority 0
+	h.Rules = append(h.Rules, Rule{Family: unix.AF_INET, Priority: 10, IIF: "eth1", Table: unix.RT_TABLE_LOCAL})
+	if f := acceptLocal(h)[1]; f.Automatic || f.Fix == nil {
+		t.Error("switched off although the host talks to itself by the wire")
 	}
 }
 
@@ -230,6 +239,9 @@ func TestNeighbourTable(t *testing.T) {
 		}},
 		{"was full", fill(3, NeighTable{512, 1024, 7}), []string{
 			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "2048 net.ipv4.neigh.default.gc_thresh2=1024",
+		}},
+		{"was full, and was enlarged", fill(3, NeighTable{1024, 2048, 7}), []string{
+			"ok: ipv4: 3 neighbours, gc_thresh2 1024, gc_thresh3 2048, 7 times full since the host started",
 		}},
 	})
 }

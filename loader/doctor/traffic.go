@@ -24,15 +24,16 @@ func silentGateways(h *Host) []Finding {
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
 		case h.isDown(i.Index):
-			found = append(found, finding(Warning, i.Name, text+": the interface is down", "ip link set "+i.Name+" up"))
+			found = append(found, problem(Warning, i.Name, text+": the interface is down", "ip link set "+i.Name+" up"))
 		case !i.Up:
-			found = append(found, finding(Warning, i.Name, text+": the interface has no carrier", ""))
+			found = append(found, problem(Warning, i.Name, text+": the interface has no carrier", h.carrier(i)))
 		case !nexthop.Usable(g.State):
-			found = append(found, finding(Error, i.Name, text+": it does not answer "+resolution(familyOf(single(g.Address))), ""))
+			found = append(found, problem(Error, i.Name, text+": it does not answer "+resolution(familyOf(single(g.Address))), h.withoutGateway(i, &g)))
 		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:
-			found = append(found, finding(Warning, i.Name, text+": it has not answered for some seconds", ""))
+			found = append(found, problem(Warning, i.Name, text+": it has not answered for some seconds",
+				explained(fmt.Sprintf("ping -c 3 -I %s %s", i.Name, g.Address), "asks it again: it answers, or is failed")))
 		default:
-			found = append(found, finding(OK, i.Name, text, ""))
+			found = append(found, fine(i.Name, text))
 		}
 	}
 	return found
@@ -51,7 +52,7 @@ func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) 
 func lastHop(h *Host) []Finding {
 	var found []Finding
 	if h.FlowError != "" {
-		found = append(found, finding(Warning, "", "not looked at: "+h.FlowError, ""))
+		found = append(found, problem(Warning, "", "not looked at: "+h.FlowError, h.start()))
 	}
 	for _, i := range h.Interfaces {
 		peers := h.lastHopPeers(i)
@@ -63,9 +64,9 @@ func lastHop(h *Host) []Finding {
 			more = fmt.Sprintf(" and %d more", len(peers)-3)
 			peers = peers[:3]
 		}
-		found = append(found, finding(Warning, i.Name,
+		found = append(found, problem(Warning, i.Name,
 			fmt.Sprintf("peers of this network arrive from another's mac: %s%s: next_hop last-hop answers them through it", strings.Join(peers, ", "), more),
-			fmt.Sprintf("set {name: %s, next_hop: last-hop} under interfaces in %s, then systemctl reload replypath", i.Name, h.ConfigPath)))
+			h.configureInterface("set", fmt.Sprintf("name: %s, next_hop: last-hop", i.Name))))
 	}
 	return found
 }
@@ -130,13 +131,13 @@ func connectedSockets(h *Host) []Finding {
 	for n := range h.Sockets {
 		s := &h.Sockets[n]
 		if f := asked.elsewhere(s); f != nil {
-			found = append(found, finding(Error, orEmpty(f.Interface), fmt.Sprintf(
+			found = append(found, problem(Error, orEmpty(f.Interface), fmt.Sprintf(
 				"%s answers %s from %s, but was asked on %s: it connects its wildcard socket, which cannot be mended from outside",
-				s.owner(), s.Remote, s.Local.Addr(), f.Self), bindTo(s.Process, f.Self)))
+				s.owner(), s.Remote, s.Local.Addr(), f.Self), s.bindTo(f.Self)))
 		} else if asked.isSuspicious(s) {
-			found = append(found, finding(Warning, "", fmt.Sprintf(
+			found = append(found, problem(Warning, "", fmt.Sprintf(
 				"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
-				s.owner(), s.Local, s.Remote), ""))
+				s.owner(), s.Local, s.Remote), s.show("have it bind to the address that it is asked on")))
 		}
 	}
 	return found
@@ -194,12 +195,18 @@ func (s *Socket) owner() string {
 	return fmt.Sprintf("udp port %d", s.Local.Port())
 }
 
-// bindTo is the command for daemons that are known to do this.
-func bindTo(process, address string) string {
-	if process == "iperf3" {
+// bindTo is the command that starts a daemon that is known to do this on an
+// address, and else the one that shows whom to configure so.
+func (s *Socket) bindTo(address string) string {
+	if s.Process == "iperf3" {
 		return "iperf3 -s -B " + address
 	}
-	return ""
+	return s.show("have it bind to " + address)
+}
+
+// show is the command that names the process.
+func (s *Socket) show(what string) string {
+	return explained(fmt.Sprintf("ss -uanp 'sport = :%d'", s.Local.Port()), "who has the socket: "+what)
 }
 
 func orEmpty(text *string) string {

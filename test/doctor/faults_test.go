@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,8 +20,8 @@ type fault struct {
 	// finding.
 	check, severity, device string
 	words                   []string
-	// fix is the command that it shows, to be typed as it stands, but for the
-	// handle at its end; empty where somebody has to decide.
+	// fix is the command that it shows, to be typed as it stands, but for handles
+	// and what follows them.
 	fix string
 }
 
@@ -32,10 +31,10 @@ var faults = []fault{
 		"rp-filter", "error", "eth1", []string{"all 1", "device 0", "effective 1"}, "sysctl -w net.ipv4.conf.eth1.rp_filter=2"},
 	{"nftables looks at the way back", "nft add table inet t; nft add chain inet t pre '{ type filter hook prerouting priority 0; }'; nft add rule inet t pre fib saddr . iif oif missing drop",
 		"reverse-path-rules", "error", "", []string{"inet t pre", "drops"}, "nft delete rule inet t pre handle "},
-	{"no default route", "ip route del default",
-		"default-route", "error", "", []string{"ipv4: no default route"}, ""},
-	{"no ipv6 default route", "ip -6 route del default",
-		"default-route", "error", "", []string{"ipv6: no default route"}, ""},
+	{"no default route, the gateway is in another table", "ip route del default; ip route add default via 10.1.0.1 table 100",
+		"default-route", "error", "", []string{"ipv4: no default route"}, "ip route add default via 10.1.0.1 dev eth0"},
+	{"no ipv6 default route", "ip -6 route del default; ping -q -c 1 2001:db8:1::1",
+		"default-route", "error", "", []string{"ipv6: no default route"}, "ip -6 route add default via 2001:db8:1::1 dev eth0"},
 	{"unreachable default route", "ip route replace unreachable default; ip route add default via 10.1.0.1 metric 9",
 		"default-route", "error", "", []string{"ipv4: the default route is unreachable"}, "ip route del unreachable default"},
 	{"blackhole", "ip -6 route add blackhole 2001:db8:9::/64",
@@ -46,13 +45,26 @@ var faults = []fault{
 		"refusing-routes", "warning", "", []string{"rule 5:", "unreachable"}, "ip rule del priority 5 from all to 10.9.0.0/24 unreachable"},
 	{"a default route without a gateway", "ip route add default dev eth1 metric 5; ip route add default via 10.2.0.1 table 9",
 		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"}, "ip route replace default via 10.2.0.1 dev eth1 metric 5"},
+	{"one hop without a gateway", "ip route del default; ip route add default metric 5 nexthop dev eth1 weight 2 nexthop via 10.1.0.1 dev eth0; ip route add default via 10.2.0.1 table 9",
+		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"},
+		"ip route replace default metric 5 nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev eth1"},
+	{"a default route without a gateway, and none known", "ip route add default dev eth1 metric 5",
+		"route-without-gateway", "warning", "eth1", []string{"default dev eth1", "arp"}, "ip route del default dev eth1 metric 5"},
+	{"one hop is this host", "ip route add 10.77.0.0/24 nexthop via 10.2.0.5 dev eth1 nexthop via 10.1.0.1 dev eth0 weight 3; ip address add 10.2.0.5/24 dev eth1",
+		"own-gateway", "error", "eth1", []string{"10.77.0.0/24 via 10.2.0.5", "this host itself"}, "ip route replace 10.77.0.0/24 nexthop via 10.1.0.1 dev eth0 weight 3"},
+	{"one ipv6 hop is this host", "ip -6 route add 2001:db8:77::/64 nexthop via 2001:db8:2::5 dev eth1 nexthop via 2001:db8:1::1 dev eth0; ip address add 2001:db8:2::5/64 dev eth1 nodad",
+		"own-gateway", "error", "eth1", []string{"2001:db8:77::/64 via 2001:db8:2::5", "this host itself"}, "ip -6 route replace 2001:db8:77::/64 metric 1024 nexthop via 2001:db8:1::1 dev eth0"},
 	// The kernel takes such a gateway only while it is nobody's.
 	{"a gateway that is this host", "ip route add 10.77.0.0/24 via 10.2.0.5 dev eth1; ip address add 10.2.0.5/24 dev eth1",
 		"own-gateway", "error", "eth1", []string{"10.77.0.0/24 via 10.2.0.5", "this host itself"}, "ip route del 10.77.0.0/24 via 10.2.0.5 dev eth1"},
 	{"a gateway that is silent", "ip route add default via 10.2.0.77 metric 9; ip -6 route add default via 2001:db8:2::77 metric 2000",
-		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, ""},
+		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip route del default via 10.2.0.77 dev eth1 metric 9"},
+	{"an ipv6 gateway that is silent", "ip -6 route add default via 2001:db8:2::77 metric 2000; ip -6 route add default via 2001:db8:2::1 table 9",
+		"gateway", "error", "eth1", []string{"2001:db8:2::77 is failed", "neighbour discovery"}, "ip -6 route replace default via 2001:db8:2::1 dev eth1 metric 2000"},
+	{"a gateway of some peers that is silent", "ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
+		"gateway", "error", "eth1", []string{"10.2.0.77 is failed", "arp"}, "ip route flush table all via 10.2.0.77 dev eth1"},
 	{"a gateway that has gone", "ip route add default via 10.2.0.77 metric 9; ip neigh replace 10.2.0.77 lladdr 02:00:00:00:77:77 nud stale dev eth1",
-		"gateway", "error", "eth1", []string{"10.2.0.77 is failed"}, ""},
+		"gateway", "error", "eth1", []string{"10.2.0.77 is failed"}, "ip route del default via 10.2.0.77 dev eth1 metric 9"},
 	{"two interfaces in one network: arp_ignore", "ip address add 10.1.0.7/24 dev eth1",
 		"arp-ignore", "warning", "eth0", []string{"10.1.0.7 of eth1"}, "sysctl -w net.ipv4.conf.eth0.arp_ignore=1"},
 	{"two interfaces in one network: arp_announce", "ip address add 10.1.0.7/24 dev eth1",
@@ -74,13 +86,19 @@ var faults = []fault{
 	{"dev means iif", "ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5",
 		"rule-never-matches", "warning", "eth1", []string{"rule 5: from 10.2.0.100 iif eth1 lookup 100 never matches"}, "ip rule del priority 5 from 10.2.0.100 iif eth1 lookup 100"},
 	{"a smaller mtu", "ip link set eth1 mtu 1400",
-		"mtu", "warning", "eth1", []string{"mtu 1400", "eth0 has 1500"}, ""},
+		"mtu", "warning", "eth1", []string{"mtu 1400", "eth0 has 1500"}, "ip link set dev eth1 mtu 1500"},
+	{"a larger mtu", "ip link set eth0 mtu 9000",
+		"mtu", "warning", "eth1", []string{"mtu 1500", "eth0 has 9000"}, "ip link set dev eth0 mtu 1500"},
 	{"a filter of others at egress", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress prio 7 protocol all u32 match u32 0 0 classid 1:1",
-		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 7 at egress"}, ""},
+		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 7 at egress"}, "tc filter del dev eth1 egress pref 7"},
+	{"a filter of others in a chain of its own", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress chain 3 prio 8 protocol all u32 match u32 0 0 classid 1:1",
+		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 8 at egress"}, "tc filter del dev eth1 egress pref 8 chain 3"},
 	{"rules by the outgoing interface", `nft add table inet t; nft add chain inet t out '{ type filter hook output priority 0; }'; nft add rule inet t out oifname eth1 drop`,
-		"outgoing-interface-rules", "warning", "", []string{"inet t out", "eth1"}, ""},
+		"outgoing-interface-rules", "warning", "", []string{"inet t out", "eth1"}, "nft delete rule inet t out handle "},
+	{"more rules by the outgoing interface", `iptables -A OUTPUT -o eth1 -j DROP; iptables -A OUTPUT -o lo -j ACCEPT; iptables -A OUTPUT -o eth+ -p tcp -j DROP`,
+		"outgoing-interface-rules", "warning", "", []string{"ip filter OUTPUT", "eth*", "eth1"}, "nft delete rule ip filter OUTPUT handle "},
 	{"an egress chain of netdev", `nft add table netdev t; nft add chain netdev t out '{ type filter hook egress device "eth1" priority 0; }'`,
-		"netdev-egress", "warning", "eth1", []string{"netdev t out"}, ""},
+		"netdev-egress", "warning", "eth1", []string{"netdev t out"}, "nft delete chain netdev t out"},
 }
 
 // TestFaults brings each fault about on a host that has none, has doctor find it,
@@ -96,9 +114,6 @@ func TestFaults(t *testing.T) {
 			}
 			harness.Shell(t, n.Server.Host, f.script)
 			fix := f.wantFound(t, p)
-			if fix == "" {
-				return
-			}
 			harness.Shell(t, n.Server.Host, fix)
 			if found := p.Examine().Of(f.check, f.device).With(f.severity, f.words...); len(found) > 0 {
 				t.Errorf("found after %s: %+v", fix, found)
@@ -126,6 +141,27 @@ func TestRoutedInterface(t *testing.T) {
 	}
 }
 
+// TestConfiguredGateway has the configuration name a gateway that does not answer,
+// and an interface that is down.
+func TestConfiguredGateway(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	path := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.77, 10.2.0.1]}]\n")
+	fix := harness.OrEmpty(onlyOne(t, p.Doctor(3, "--config", path), "gateway", "eth1", "error", "10.2.0.77 is failed").Fix)
+	if want := "set gateways: [10.2.0.1] of eth1 in " + path; !strings.HasPrefix(fix, want) {
+		t.Errorf("fix %q, not %q", fix, want)
+	}
+	path = harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, gateways: [10.2.0.1]}]\n")
+	onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "ok", "10.2.0.1")
+	harness.Shell(t, n.Server.Host, "ip link set eth1 down")
+	fix = harness.OrEmpty(onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "warning", "10.2.0.1", "the interface is down").Fix)
+	if fix != "ip link set eth1 up" {
+		t.Errorf("fix %q", fix)
+	}
+	harness.Shell(t, n.Server.Host, fix)
+	onlyOne(t, p.Doctor(0, "--config", path), "gateway", "eth1", "ok", "10.2.0.1")
+}
+
 // wantFound returns the command that mends it.
 func (f *fault) wantFound(t *testing.T, p *harness.Product) string {
 	t.Helper()
@@ -135,14 +171,14 @@ func (f *fault) wantFound(t *testing.T, p *harness.Product) string {
 	}
 	found := onlyOne(t, p.Doctor(code), f.check, f.device, f.severity, f.words...)
 	if found.Fix == nil {
-		if f.fix != "" {
-			t.Errorf("no fix, where it is %q", f.fix)
-		}
-		return ""
+		t.Fatalf("no fix, where it is %q", f.fix)
 	}
-	handle := strings.TrimPrefix(*found.Fix, f.fix)
-	if _, err := strconv.Atoi(handle); f.fix == "" || handle == *found.Fix || handle != "" && err != nil {
+	command, _, _ := strings.Cut(*found.Fix, "  # ")
+	if rest, ok := strings.CutPrefix(command, f.fix); !ok || rest != "" && !strings.HasSuffix(f.fix, " handle ") {
 		t.Errorf("fix %q, not %q", *found.Fix, f.fix)
+	}
+	if isSysctl := strings.HasPrefix(command, "sysctl -w "); found.Automatic != isSysctl {
+		t.Errorf("done by --fix: %v: %s", found.Automatic, *found.Fix)
 	}
 	return *found.Fix
 }
@@ -174,17 +210,19 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 		}
 	}
 	onlyOne(t, all, "reverse-path-rules", "eth1", "error")
-	onlyOne(t, all, "accept-local", "eth1", "warning")
+	if f := onlyOne(t, all, "accept-local", "eth1", "ok", "device 0", "effective 0"); !f.Fixed {
+		t.Errorf("not mended: %+v", f)
+	}
 	onlyOne(t, all, "needless-rules", "eth1", "warning")
 	onlyOne(t, all, "refusing-routes", "", "warning")
 	for key, want := range map[string]string{
 		"eth0/arp_ignore": "1", "eth1/arp_ignore": "1", "eth0/arp_announce": "2", "eth1/arp_announce": "2",
-		"eth1/rp_filter": "2", "eth1/accept_local": "1", "all/arp_ignore": "0",
+		"eth1/rp_filter": "2", "eth1/accept_local": "0", "all/arp_ignore": "0",
 	} {
 		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
 	}
-	if changes := p.Status().OtherChanges(); len(changes) != 5 {
-		t.Errorf("%d host changes, not one by the daemon and four by doctor: %+v", len(changes), changes)
+	if changes := p.Status().OtherChanges(); len(changes) != 6 {
+		t.Errorf("%d host changes, not one by the daemon and five by doctor: %+v", len(changes), changes)
 	}
 	d.Stop(unix.SIGTERM)
 	p.Detach()

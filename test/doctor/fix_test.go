@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +54,33 @@ func wantGone(t *testing.T, p *harness.Product) {
 	if _, err := os.Stat(p.PinDir); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", p.PinDir, err)
 	}
+}
+
+// TestFixNamesWhatIsLeft: --fix says what it leaves to the operator, and does not
+// touch a host that needs accept_local.
+func TestFixNamesWhatIsLeft(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, `
+sysctl -qw net.ipv4.conf.eth1.accept_local=1 net.ipv4.conf.eth0.rp_filter=1
+ip link set eth1 mtu 1400
+ip rule add iif eth1 lookup local priority 10
+ip rule add lookup local priority 20
+ip rule del priority 0
+`)
+	result := p.Expect(0, "doctor", "--fix")
+	for _, words := range []string{
+		"fixed ", "left to you, as --fix sets sysctls only (read the column FIX, then type it): accept-local, mtu\n",
+		"sysctl -w net.ipv4.conf.eth1.accept_local=0", "ip link set dev eth1 mtu 1500",
+	} {
+		if !strings.Contains(result.Stdout, words) {
+			t.Errorf("no %q: %s", words, result)
+		}
+	}
+	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth1/accept_local", "1")
+	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "2")
+	p.Detach()
+	wantSysctl(t, n.Server.Host, "net/ipv4/conf/eth0/rp_filter", "1")
 }
 
 // TestFixBeforeTheFirstStart mends a host on which nothing is attached: status

@@ -45,5 +45,8 @@ func onlyOne(t *testing.T, all harness.Findings, check, device, severity string,
 	if strings.ContainsAny(f.Found, "\n") || f.Found == "" || strings.ToLower(f.Found[:1]) != f.Found[:1] {
 		t.Errorf("not one line in lower case: %q", f.Found)
 	}
+	if isFine := f.Severity == "ok"; isFine != (f.Fix == nil) || f.Fix != nil && *f.Fix == "" {
+		t.Errorf("what mends it is %v: %+v", f.Fix, f)
+	}
 	return f
 }

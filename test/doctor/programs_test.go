@@ -1,11 +1,14 @@
 package doctor
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -54,7 +57,30 @@ func TestXDP(t *testing.T) {
 	inside(t, n, func() (link.Link, error) {
 		return link.AttachXDP(link.XDPOptions{Program: program, Interface: n.Server.Eth1.Index})
 	})
-	onlyOne(t, p.Doctor(0), "xdp", "eth1", "warning", "xdp program")
+	wantMends(t, n, p, "xdp", "eth1", "bpftool link detach id ")
+	harness.Must(t, netlinkXDP(n, program))
+	wantMends(t, n, p, "xdp", "eth1", "ip link set dev eth1 xdpgeneric off")
+}
+
+// netlinkXDP attaches a program as iproute2 does, in the generic mode.
+func netlinkXDP(n *topology.TwoNIC, program *ebpf.Program) error {
+	l, err := n.Server.Netlink().LinkByName("eth1")
+	if err != nil {
+		return err
+	}
+	return n.Server.Do(func() error { return netlink.LinkSetXdpFdWithFlags(l, program.FD(), nl.XDP_FLAGS_SKB_MODE) })
+}
+
+// wantMends types the command of the only warning of a check, which is to be gone
+// then.
+func wantMends(t *testing.T, n *topology.TwoNIC, p *harness.Product, check, device, fix string) {
+	t.Helper()
+	got := harness.OrEmpty(onlyOne(t, p.Doctor(0), check, device, "warning").Fix)
+	if !strings.HasPrefix(got, fix) {
+		t.Errorf("fix %q, not %q", got, fix)
+	}
+	harness.Shell(t, n.Server.Host, got)
+	onlyOne(t, p.Doctor(0), check, "", "ok")
 }
 
 // TestProgramsTaken names the interface from which somebody took a program.
@@ -64,7 +90,12 @@ func TestProgramsTaken(t *testing.T) {
 	p.Start("--mechanism", "clsact").Kill()
 	onlyOne(t, p.Doctor(0), "attached", "", "ok")
 	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
-	onlyOne(t, p.Doctor(3), "attached", "eth1", "error", "no program of replypath at egress")
+	found := onlyOne(t, p.Doctor(3), "attached", "eth1", "error", "no program of replypath at egress")
+	if want := "replypath run --pin-dir " + p.PinDir; harness.OrEmpty(found.Fix) != want {
+		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
+	}
+	p.Start("--mechanism", "clsact")
+	onlyOne(t, p.Doctor(0), "attached", "", "ok")
 }
 
 // TestOffloads names the interface that lacks what another has.
@@ -73,10 +104,39 @@ func TestOffloads(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	onlyOne(t, p.Doctor(0), "offloads", "", "ok")
 	harness.Must(t, n.Server.Eth1.SetOffloads(topology.Offloads{NoSegmentation: true}))
-	found := onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation")
-	if found.Fix == nil || *found.Fix != "ethtool -K eth1 tso on gso on" {
-		t.Errorf("fix %v", found.Fix)
+	onlyOne(t, p.Doctor(0), "offloads", "eth1", "warning", "tx-tcp-segmentation", "tx-generic-segmentation")
+	wantMends(t, n, p, "offloads", "eth1", "ethtool -K eth1 tso on gso on")
+}
+
+// TestNoDefaultRoute: where no router is known, replypath itself is the remedy, and
+// then the routers that packets come from are known.
+func TestNoDefaultRoute(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, "ip route del default")
+	found := onlyOne(t, p.Doctor(3), "default-route", "", "error", "ipv4: no default route")
+	if want := "replypath run --pin-dir " + p.PinDir + "  # "; !strings.HasPrefix(harness.OrEmpty(found.Fix), want) {
+		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
 	}
+	p.Start()
+	own := onlyOne(t, p.Doctor(0), "default-route", "", "warning", "no default route but that of replypath0")
+	if !strings.HasPrefix(harness.OrEmpty(own.Fix), "ip route add default via ") {
+		t.Errorf("fix %q", harness.OrEmpty(own.Fix))
+	}
+	c := harness.NewConversation(t, harness.Ping, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	wantMends4(t, n, p)
+}
+
+// wantMends4 adds the default route by the router that was seen.
+func wantMends4(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+	t.Helper()
+	fix := harness.OrEmpty(onlyOne(t, p.Doctor(0), "default-route", "", "warning", "ipv4").Fix)
+	if fix != "ip route add default via 10.2.0.1 dev eth1" {
+		t.Errorf("fix %q", fix)
+	}
+	harness.Shell(t, n.Server.Host, fix)
+	onlyOne(t, p.Doctor(0), "default-route", "", "ok", "ipv4: default via 10.2.0.1 dev eth1")
 }
 
 // TestNothingManaged says so, and why.
@@ -84,7 +144,12 @@ func TestNothingManaged(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	harness.Shell(t, n.Server.Host, "ip address flush dev eth0; ip address flush dev eth1")
-	onlyOne(t, p.Doctor(3), "managed", "", "error", "no interface is managed", "eth1: no global address")
+	found := onlyOne(t, p.Doctor(3), "managed", "", "error", "no interface is managed", "eth1: no global address")
+	if !strings.HasPrefix(harness.OrEmpty(found.Fix), "add {name: eth0} under interfaces in ") {
+		t.Errorf("fix %q", harness.OrEmpty(found.Fix))
+	}
+	config := harness.WriteConfig(t, "interfaces: [{name: eth0}]\n")
+	onlyOne(t, p.Doctor(0, "--config", config), "managed", "", "ok", "eth0")
 }
 
 // TestOtherPrograms names the programs of others by where they run, with the
@@ -126,5 +191,13 @@ func TestOtherPrograms(t *testing.T) {
 		t.Errorf("two in their places, two in others' way: %+v", all)
 	}
 	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at ingress runs before")
-	onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at egress runs behind")
+	behind := onlyOne(t, all, "tc-programs", "eth1", "warning", "tcx program theirs at egress runs behind")
+	if want := "replypath detach --stop --pin-dir " + p.PinDir + " && replypath run --pin-dir " + p.PinDir; harness.OrEmpty(behind.Fix) != want {
+		t.Errorf("fix %q, not %q", harness.OrEmpty(behind.Fix), want)
+	}
+	p.Expect(0, "detach", "--stop")
+	p.Start()
+	if all := p.Doctor(0).Of("tc-programs", "eth1"); len(all.With("ok")) != 4 {
+		t.Errorf("attached again, first at ingress and last at egress: %+v", all)
+	}
 }

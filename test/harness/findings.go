@@ -11,6 +11,7 @@ type Finding struct {
 	Interface       *string
 	Found           string
 	Fix             *string
+	Automatic       bool
 	Fixed           bool
 }
 

@@ -105,14 +105,14 @@ route add local 2001:db8:6::/48 dev lo
 	v4, v6 := unix.AF_INET, unix.AF_INET6
 	for _, want := range []seen{
 		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.1.0.0/24"), Hop{Interface: eth0}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{eth0, netip.MustParseAddr("10.1.0.1")}},
-		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{eth0, netip.MustParseAddr("2001:db8:1::1")}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{eth0, netip.MustParseAddr("10.1.0.2")}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{Interface: eth1}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("10.1.0.1")}},
+		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("2001:db8:1::1")}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{eth0, netip.MustParseAddr("10.1.0.2"), 1}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{Interface: eth1, Weight: 1}},
 		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.6.0.0/16"), Hop{Interface: lo}},
 		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.1.0.100/32"), Hop{Interface: eth0}},
-		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::2")}},
-		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::3")}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::2"), 1}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::3"), 1}},
 		{v6, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("2001:db8:6::/48"), Hop{Interface: lo}},
 	} {
 		if !slices.Contains(got, want) {

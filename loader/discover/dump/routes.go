@@ -23,6 +23,7 @@ type Route struct {
 type Hop struct {
 	Interface int        // index, 0 where the route names none
 	Gateway   netip.Addr // not valid: what the route leads to is on-link
+	Weight    int        // among several, from 1; 0 where it is the only one
 }
 
 // Routes goes through the routes of both families in all tables, those of VRFs
@@ -68,10 +69,10 @@ func routes[T comparable](nl *netlink.Handle, family int, collect func(Route, fu
 func newRoute(r *netlink.Route) Route {
 	route := Route{Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Priority, Protocol: int(r.Protocol), Dst: Prefix(r.Dst)}
 	for _, hop := range r.MultiPath {
-		route.Hops = append(route.Hops, Hop{hop.LinkIndex, gateway(hop.Gw, hop.Via)})
+		route.Hops = append(route.Hops, Hop{hop.LinkIndex, gateway(hop.Gw, hop.Via), hop.Hops + 1})
 	}
 	if len(r.MultiPath) == 0 && r.LinkIndex != 0 {
-		route.Hops = append(route.Hops, Hop{r.LinkIndex, gateway(r.Gw, r.Via)})
+		route.Hops = append(route.Hops, Hop{Interface: r.LinkIndex, Gateway: gateway(r.Gw, r.Via)})
 	}
 	return route
 }

@@ -1,0 +1,111 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+
+	"replypath/loader/attach"
+	"replypath/loader/discover"
+)
+
+// missingPrograms finds managed interfaces from which somebody has taken our
+// programs.
+func missingPrograms(h *Host) []Finding {
+	if !h.Attached {
+		return nil
+	}
+	var found []Finding
+	for _, i := range h.Interfaces {
+		for _, direction := range attach.Directions {
+			if !h.hasOurs(i.Index, direction == attach.Egress) {
+				found = append(found, problem(Error, i.Name, fmt.Sprintf(
+					"no program of replypath at %s: a running daemon puts it back within a second, else start replypath run", direction), h.start()))
+			}
+		}
+	}
+	return found
+}
+
+func (h *Host) hasOurs(device int, egress bool) bool {
+	return slices.ContainsFunc(h.Hooks, func(hook Hook) bool {
+		return hook.Interface == device && hook.Egress == egress && hook.Ours
+	})
+}
+
+// otherPrograms finds programs and filters of others in the TC hooks of managed
+// interfaces that replies may pass by: those at egress that run behind ours, and
+// those at ingress that run before it and may take packets away.
+func otherPrograms(h *Host) []Finding {
+	var found []Finding
+	for _, i := range h.Interfaces {
+		for _, egress := range []bool{false, true} {
+			found = append(found, h.otherPrograms(i, egress)...)
+		}
+	}
+	return found
+}
+
+func (h *Host) otherPrograms(i discover.Interface, egress bool) []Finding {
+	var hooks []Hook // in the order in which they run
+	for _, hook := range h.Hooks {
+		if hook.Interface == i.Index && hook.Egress == egress {
+			hooks = append(hooks, hook)
+		}
+	}
+	ours := slices.IndexFunc(hooks, func(h Hook) bool { return h.Ours })
+	var found []Finding
+	for n, hook := range hooks {
+		isBehind := n > ours
+		if ours < 0 {
+			isBehind = !egress || h.TCX && !hook.TCX // where ours is going to be
+		}
+		switch {
+		case hook.Ours:
+		case egress && isBehind:
+			found = append(found, problem(Warning, i.Name,
+				hook.String()+" at egress runs behind replypath: it does not see replies that are moved away from here",
+				h.outOfTheWay(i, &hook)))
+		case !egress && !isBehind:
+			found = append(found, problem(Warning, i.Name,
+				hook.String()+" at ingress runs before replypath: what it takes away or redirects is not seen",
+				h.outOfTheWay(i, &hook)))
+		default:
+			found = append(found, fine(i.Name, hook.String()+where(egress)))
+		}
+	}
+	return found
+}
+
+func where(egress bool) string {
+	if egress {
+		return " at egress sees what the kernel sends here, before replypath"
+	}
+	return " at ingress sees what replypath has seen"
+}
+
+// String names a program or filter.
+func (h *Hook) String() string {
+	if h.TCX {
+		return fmt.Sprintf("tcx program %s", h.Name)
+	}
+	return fmt.Sprintf("filter %s", h.Name)
+}
+
+// outOfTheWay is the command that brings a program or filter of somebody else's and
+// ours into an order in which both see everything. Programs of TCX run in the order
+// in which they came, so that ours only has to come again. A filter of clsact at
+// egress cannot be put before TCX: there the only way is without it.
+func (h *Host) outOfTheWay(i discover.Interface, hook *Hook) string {
+	if hook.TCX {
+		return h.reattach()
+	}
+	at := "ingress"
+	if hook.Egress {
+		at = "egress"
+	}
+	filter := fmt.Sprintf("dev %s %s pref %d", i.Name, at, hook.Priority)
+	if hook.Chain != 0 {
+		filter += fmt.Sprintf(" chain %d", hook.Chain)
+	}
+	return explained("tc filter del "+filter, fmt.Sprintf("somebody made it: look at it first, tc filter show dev %s %s", i.Name, at))
+}

@@ -1,0 +1,104 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"replypath/loader/config"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+)
+
+// sysctl is a setting with the value that it should have.
+type sysctl struct{ key, value string }
+
+// fine makes a finding that all is in order. Without an interface it is about the
+// host.
+func fine(device, found string) Finding {
+	return Finding{Severity: OK, Interface: orNil(device), Found: found}
+}
+
+// problem makes a finding that a person has to mend. fix says how, and is never
+// empty: a command for the shell, made of what was found on this host, or the line
+// of the configuration to be set.
+func problem(severity Severity, device, found, fix string) Finding {
+	return Finding{Severity: severity, Interface: orNil(device), Found: found, Fix: orNil(fix)}
+}
+
+// mending makes a finding that is mended by sysctls, of which there is at least
+// one. Fix sets them.
+func mending(severity Severity, device, found string, first sysctl, more ...sysctl) Finding {
+	sysctls := append([]sysctl{first}, more...)
+	words := []string{"sysctl", "-w"}
+	for _, s := range sysctls {
+		words = append(words, s.key+"="+s.value)
+	}
+	f := problem(severity, device, found, strings.Join(words, " "))
+	f.sysctls, f.Automatic = sysctls, true
+	return f
+}
+
+// of4 and of6 name a setting of an interface, or of "all".
+func of4(name, leaf, value string) sysctl {
+	return sysctl{hostsettings.Key("ipv4", name, leaf), value}
+}
+
+func of6(name, leaf, value string) sysctl {
+	return sysctl{hostsettings.Key("ipv6", name, leaf), value}
+}
+
+// explained is a command with what there is to know before it is typed, as a
+// comment of the shell.
+func explained(command, why string) string { return command + "  # " + why }
+
+// configure is what mends a finding by a change of the configuration.
+func (h *Host) configure(change string) string {
+	return fmt.Sprintf("%s in %s, then systemctl reload replypath", change, h.ConfigPath)
+}
+
+// configureInterface is configure for an entry of interfaces.
+func (h *Host) configureInterface(verb, entry string) string {
+	return h.configure(fmt.Sprintf("%s {%s} under interfaces", verb, entry))
+}
+
+// start is the command that starts replypath, or starts it anew: by its unit, which
+// uses the usual pin directory.
+func (h *Host) start() string {
+	if h.isByUnit() && h.Attached {
+		return "systemctl restart replypath"
+	}
+	return h.startAgain()
+}
+
+func (h *Host) startAgain() string {
+	if h.isByUnit() {
+		return "systemctl start replypath"
+	}
+	command := "replypath run --pin-dir " + quote(h.PinDir)
+	if h.ConfigPath != "" && h.ConfigPath != config.DefaultPath {
+		command += " --config " + quote(h.ConfigPath)
+	}
+	return command
+}
+
+// reattach is the command that attaches replypath anew, and so at its place among
+// the programs of others that have come since.
+func (h *Host) reattach() string {
+	if h.isByUnit() {
+		return "replypath detach --stop && " + h.startAgain()
+	}
+	return "replypath detach --stop --pin-dir " + quote(h.PinDir) + " && " + h.startAgain()
+}
+
+func (h *Host) isByUnit() bool { return h.PinDir == "" || h.PinDir == pins.DefaultDir }
+
+// quote writes a word as the shell reads it.
+func quote(word string) string {
+	isPlain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !isPlain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

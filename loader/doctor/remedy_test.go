@@ -1,0 +1,278 @@
+package doctor
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+)
+
+// problems are hosts that each check has to warn of: one for each way in which it
+// does.
+var problems = map[string][]func(*Host){
+	"managed": {func(h *Host) { h.Interfaces = nil }, func(h *Host) {
+		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}
+	}},
+	"attached":  {func(h *Host) { h.Attached = true }},
+	"rp-filter": {set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
+	"reverse-path-rules": {
+		inChain("prerouting", FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", FirewallRule{ReversePath: true}),
+		func(h *Host) { h.Firewalld = &Firewalld{firewalldFile, "yes"} },
+	},
+	"default-route": {
+		withoutRoutes, func(h *Host) { withoutRoutes(h); h.Gateways = nil },
+		func(h *Host) { withoutRoutes(h); h.Gateways, h.Attached = nil, true },
+		func(h *Host) { withoutRoutes(h); h.Gateways, h.Config.FallbackRoute = nil, false },
+		func(h *Host) { h.Routes[0] = refusing(unix.RTN_BLACKHOLE, "0.0.0.0/0") },
+		func(h *Host) {
+			h.Devices = append(h.Devices, Device{Index: 9, Name: discover.OwnDevice})
+			h.Routes, h.Gateways = []Route{via("", 9)}, nil
+		},
+	},
+	"routed-interface": {func(h *Host) { h.Interfaces = h.Interfaces[1:] }},
+	"refusing-routes": {
+		route(refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), rule(Rule{Priority: 7, Dst: prefix("10.9.0.0/24"), Refuses: "prohibit"}),
+		func(h *Host) {
+			for range mostRoutes + 1 {
+				route(refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
+			}
+		},
+	},
+	"route-without-gateway": {
+		route(via("", eth1)), func(h *Host) { h.Gateways = nil; route(via("", eth1))(h) },
+		func(h *Host) { r := via("", eth1); r.Others = "nexthop via 10.3.0.1 dev eth0"; route(r)(h) },
+	},
+	"own-gateway": {
+		route(via("10.4.0.100", eth1)),
+		func(h *Host) { h.Interfaces[1].Settings.Gateways = []netip.Addr{address("10.4.0.100")} },
+	},
+	"gateway": {
+		func(h *Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *Host) { h.Gateways[0].State = nexthop.StateFailed },
+		func(h *Host) { h.Gateways[1].State = nexthop.StateProbe }, func(h *Host) { h.Interfaces[1].Up = false },
+		func(h *Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true },
+	},
+	"arp-ignore":   {sameSubnet, func(h *Host) { h.addVirtual("10.3.0.5") }},
+	"arp-announce": {sameSubnet},
+	"accept-local": {
+		set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),
+		set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}),
+	},
+	"neighbour-table": {
+		func(h *Host) { h.NeighTables = map[int]NeighTable{unix.AF_INET: {512, 1024, 7}} },
+		func(h *Host) { h.NeighTables = map[int]NeighTable{unix.AF_INET6: {0, 0, 0}} },
+	},
+	"accept-redirects": {func(h *Host) {
+		lastHopOnEth1(h)
+		set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
+	}},
+	"send-redirects": {func(h *Host) {
+		h.IPVS = 1
+		set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
+	}},
+	"last-hop":       {throughBalancer, func(h *Host) { h.FlowError = "made by another version" }},
+	"needless-rules": {rule(Rule{Priority: 5, Src: prefix("10.4.0.100/32"), Table: 100}), written("/etc/rc.local", ""), written("/etc/netplan/a.yaml", "")},
+	"needless-marks": {func(h *Host) {
+		rule(Rule{Priority: 9, Mark: 1, Table: 100})(h)
+		inChain("output", FirewallRule{Restores: true})(h)
+	}},
+	"rule-never-matches": {
+		rule(Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
+	},
+	"udp-connect": {connectedTo("iperf3", false), connectedTo("", false), connectedTo("iperf3", true), connectedTo("", true)},
+	"mtu":         {func(h *Host) { h.Interfaces[0].MTU = 9000 }, func(h *Host) { h.Interfaces[1].MTU = 1400 }},
+	"offloads": {func(h *Host) {
+		h.Devices[1].Features, h.Devices[2].Features = map[string]bool{"tx-scatter-gather": true}, map[string]bool{"tx-scatter-gather": false}
+	}},
+	"tc-programs": {
+		func(h *Host) {
+			h.Hooks = []Hook{hook(eth1, false, true, "theirs", false), hook(eth1, false, true, "replypath_x", true)}
+		},
+		func(h *Host) { h.Hooks = []Hook{hook(eth1, true, false, "theirs", false)} },
+	},
+	"outgoing-interface-rules": {inChain("output", FirewallRule{OutNames: []string{"eth1"}}), inChain("output", FirewallRule{OutUnknown: true})},
+	"netdev-egress":            {chains(Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
+	"legacy-iptables":          {func(h *Host) { h.Firewall.Legacy = []string{"ip filter"} }},
+	"hw-tc-offload":            {func(h *Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
+	"flowtable-offload": {func(h *Host) {
+		h.Firewall.Flowtables = []Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
+	}},
+	"ipsec-offload": {func(h *Host) { h.Offloaded = []string{"eth1"} }},
+	"sr-iov":        {func(h *Host) { h.Devices[2].VFs = 4 }},
+	"xdp":           {func(h *Host) { h.Devices[2].XDP = true }, func(h *Host) { h.Devices[2].XDP, h.Devices[2].XDPLink = true, 7 }},
+}
+
+func withoutRoutes(h *Host) { h.Routes = nil }
+
+func inChain(at string, r FirewallRule) func(*Host) {
+	r.Handle = 4
+	return chains(Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []FirewallRule{r}})
+}
+
+// written has a rule stand in a file, and not be in force.
+func written(file, iif string) func(*Host) {
+	return func(h *Host) {
+		h.RuleLines = []RuleLine{{File: file, Line: 4, Src: prefix("10.4.0.100/32"), IIF: iif, Text: "ip rule add from 10.4.0.100"}}
+	}
+}
+
+// connectedTo has a UDP socket that answers from the wrong address, or might.
+func connectedTo(process string, isSuspicious bool) func(*Host) {
+	at := netip.MustParseAddrPort
+	return func(h *Host) {
+		h.Sockets = []Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000"), Process: process}, {Local: at("0.0.0.0:5201")}}
+		if !isSuspicious {
+			h.Flows = []flows.Flow{{Protocol: "udp", Peer: "10.1.0.100", PeerPort: 4000, Self: "10.4.0.100", SelfPort: 5201}}
+		}
+	}
+}
+
+// TestEveryProblemHasAFix: whatever a check warns of, it says what mends it; and
+// what --fix sets does.
+func TestEveryProblemHasAFix(t *testing.T) {
+	for _, c := range checks {
+		if c.name == "loopback-address" {
+			continue // a choice to be named, not a problem
+		}
+		if len(problems[c.name]) == 0 {
+			t.Errorf("no host has a problem that %s finds", c.name)
+		}
+		for n, change := range problems[c.name] {
+			h := newHost()
+			change(h)
+			all := examine(h)
+			wantForm(t, all)
+			found := remainingOf(all, c.name)
+			if len(found) == 0 {
+				t.Errorf("%s has nothing to warn of on host %d", c.name, n)
+			}
+			for _, f := range found {
+				wantShell(t, f)
+			}
+			wantMended(t, h, c.name)
+		}
+	}
+}
+
+// remainingOf returns what is wrong by a check.
+func remainingOf(all []Finding, check string) []Finding {
+	var found []Finding
+	for _, f := range all {
+		if f.Check == check && f.Severity != OK {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// wantShell wants a command that the shell can read, or a change of the
+// configuration.
+func wantShell(t *testing.T, f Finding) {
+	t.Helper()
+	if f.Fix == nil || strings.Contains(*f.Fix, " in /etc/replypath/replypath.yaml, then systemctl reload replypath") {
+		return
+	}
+	if output, err := exec.Command("sh", "-nc", *f.Fix).CombinedOutput(); err != nil {
+		t.Errorf("%s: %q: %v\n%s", f.Check, *f.Fix, err, output)
+	}
+}
+
+// wantMended does what --fix does to a snapshot, and wants these findings gone.
+func wantMended(t *testing.T, h *Host, check string) {
+	t.Helper()
+	for _, f := range remainingOf(examine(h), check) {
+		if !f.Automatic {
+			return
+		}
+		for _, s := range f.sysctls {
+			h.setSysctl(t, s)
+		}
+	}
+	if found := remainingOf(examine(h), check); len(found) > 0 {
+		t.Errorf("still there after --fix: %q", lines(found))
+	}
+}
+
+func (h *Host) setSysctl(t *testing.T, s sysctl) {
+	t.Helper()
+	value := number(t, s.value)
+	for family := range h.NeighTables {
+		table := h.NeighTables[family]
+		switch s.key {
+		case "net." + familyName(family) + ".neigh.default.gc_thresh3":
+			table.Thresh3 = value
+		case "net." + familyName(family) + ".neigh.default.gc_thresh2":
+			table.Thresh2 = value
+		}
+		h.NeighTables[family] = table
+	}
+	h.Settings[s.key] = value
+}
+
+// TestConstructors: a finding is made by the constructors alone, and none that is a
+// problem with nothing to say of how it is mended.
+func TestConstructors(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, calls := token.NewFileSet(), 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(files, name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CompositeLit:
+				if isNamed(n.Type, "Finding") && len(n.Elts) > 0 && name != "remedy.go" {
+					t.Errorf("%s: a finding that no constructor has made", files.Position(n.Pos()))
+				}
+			case *ast.CallExpr:
+				if !isNamed(n.Fun, "problem") {
+					break
+				}
+				calls++
+				if fix, ok := n.Args[len(n.Args)-1].(*ast.BasicLit); ok && fix.Value == `""` {
+					t.Errorf("%s: a problem without a fix", files.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if calls == 0 {
+		t.Error("no call was looked at")
+	}
+}
+
+func isNamed(e ast.Expr, name string) bool {
+	identifier, ok := e.(*ast.Ident)
+	return ok && identifier.Name == name
+}
+
+func TestQuote(t *testing.T) {
+	for word, want := range map[string]string{
+		"/etc/replypath.yaml": "/etc/replypath.yaml", "eth0.7": "eth0.7", "": "''",
+		"/etc/a b": "'/etc/a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'",
+	} {
+		if got := quote(word); got != want {
+			t.Errorf("%q: %s, not %s", word, got, want)
+		}
+		output, err := exec.Command("sh", "-c", "printf %s "+quote(word)).Output()
+		if string(output) != word || err != nil {
+			t.Errorf("%q: the shell reads %q, %v", word, output, err)
+		}
+	}
+}
