@@ -57,7 +57,6 @@ func newLate(t *testing.T) lateNetwork {
 func (n lateNetwork) test(t *testing.T, f topology.Family, end func(*testing.T, net.Conn, net.Conn), over bool) {
 	server := netip.AddrPortFrom(n.Server.Eth1.Address(f), 9001)
 	client := netip.AddrPortFrom(n.ClientEth0.Address(f), 9002)
-	segments := topology.All(topology.TCP, topology.FromPort(server.Port()), topology.ToPort(client.Port()))
 	first := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	a, b := open(t, n.Server.Host, n.Client, server, client)
 	talk(t, b, a)
@@ -67,25 +66,13 @@ func (n lateNetwork) test(t *testing.T, f topology.Family, end func(*testing.T, 
 		waitQuiet(t, server.Port(), n.Client, n.Server.Host)
 	}
 	came := topology.All(topology.TCP, topology.FromPort(client.Port()), topology.ToPort(server.Port()))
-	last := newest(t, first.Came(n.Server.Eth1, came))
-
-	answers := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
-	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		for _, segment := range lateSegments(last, over) {
-			n.p.In(t).ForgetBeginnings()
-			n.comesLate(t, nic, client.Addr(), server.Addr(), segment)
-		}
-	}
-	n.wantNoFlow(t)
-	// A RST goes back by the way of what it answers.
-	answered := topology.All(segments, topology.Flags(topology.RST, 0))
-	if left := answers.Left(n.Server.Eth1, answered); len(left) > 0 {
-		t.Errorf("by eth1 left %s", harness.Describe(left))
-	}
-
+	segments := lateSegments(newest(t, first.Came(n.Server.Eth1, came)), over)
+	fromServer := topology.All(topology.TCP, topology.FromPort(server.Port()), topology.ToPort(client.Port()))
+	n.comeLate(t, client.Addr(), server.Addr(), segments, fromServer)
 	if !over {
 		endings["reset"](t, a, b)
 	}
+
 	n.p.In(t).ForgetBeginnings()
 	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
 	c, d := open(t, n.Server.Host, n.Client, server, client)
@@ -93,9 +80,28 @@ func (n lateNetwork) test(t *testing.T, f topology.Family, end func(*testing.T, 
 		talk(t, d, c)
 		talk(t, c, d)
 	}
-	exits.Want("the next connection", segments, n.Server.Eth0, n.Server.Eth0.Peer().MAC)
+	exits.Want("the next connection", fromServer, n.Server.Eth0, n.Server.Eth0.Peer().MAC)
 	n.wantNoFlow(t)
 	endings["reset"](t, c, d)
+}
+
+// comeLate has segments come by either NIC, each when nothing is known of the connection
+// any more. None of them moves what answers it.
+func (n lateNetwork) comeLate(t *testing.T, from, to netip.Addr, segments []*layers.TCP, fromServer topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, n.Server.Eth0, n.Server.Eth1)
+	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		for _, segment := range segments {
+			n.p.In(t).ForgetBeginnings()
+			n.comesLate(t, nic, from, to, segment)
+		}
+	}
+	n.wantNoFlow(t)
+	// A RST goes back by the way of what it answers.
+	answers := topology.All(fromServer, topology.Flags(topology.RST, 0))
+	if left := exits.Left(n.Server.Eth1, answers); len(left) > 0 {
+		t.Errorf("by eth1 left %s", harness.Describe(left))
+	}
 }
 
 // numbers are those of a TCP segment.
