@@ -31,11 +31,28 @@ type loading struct {
 type variant int
 
 const (
-	normal    variant = iota // every flow table is one set
-	oldKernel                // without what 5.10 lacks
-	manySets                 // flow tables of several sets
-	onePair                  // room for one interface pair in the hash
+	normal     variant = iota // every flow table is one set
+	oldKernel                 // without what 5.10 lacks
+	manySets                  // flow tables of several sets
+	onePair                   // room for one interface pair in the hash
+	smallRings                // as little room as there can be for what user space is told
+
+	// Of these maps only the first element is there, so that lookups of others fail.
+	withoutTables
+	withoutTags
+	withoutLocks
+	withoutPlaces // where nothing depends on what is found
+	withoutEvents
 )
+
+// lacking are those maps.
+var lacking = map[variant][]string{
+	withoutTables: {bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound},
+	withoutTags:   {bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags, bpf.DatapathMapConnectionlessTags},
+	withoutLocks:  {bpf.DatapathMapSetLocks},
+	withoutPlaces: {bpf.DatapathMapMarks, bpf.DatapathMapForeign, bpf.DatapathMapFragments, bpf.DatapathMapPairSlots},
+	withoutEvents: {bpf.DatapathMapEvents},
+}
 
 func TestMain(m *testing.M) {
 	code, err := runTests(m)
@@ -86,6 +103,22 @@ func load(v variant) (*rig.Datapath, error) {
 			opts.Sets = 100
 		case onePair:
 			opts.Change = func(maps map[string]*ebpf.MapSpec) { maps[bpf.DatapathMapPairs].MaxEntries = 1 }
+		case smallRings:
+			opts.Change = func(maps map[string]*ebpf.MapSpec) {
+				for _, name := range []string{bpf.DatapathMapRepairWanted, bpf.DatapathMapTraceEvents} {
+					maps[name].MaxEntries = uint32(os.Getpagesize())
+				}
+			}
+		default:
+			if names := lacking[v]; names != nil {
+				// The same every time, so that no flow's place is the first by chance.
+				opts.Sets, opts.Seeds = 100, &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}
+				opts.Change = func(maps map[string]*ebpf.MapSpec) {
+					for _, name := range names {
+						maps[name].MaxEntries = 1
+					}
+				}
+			}
 		}
 		l = &loading{}
 		l.datapath, l.err = rig.Load(opts)

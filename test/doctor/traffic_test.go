@@ -21,11 +21,17 @@ import (
 // TestLastHop is S2 without its configuration: doctor proposes it once a client
 // was seen to come through the balancer, and no more when it is in force.
 func TestLastHop(t *testing.T) {
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) { testLastHop(t, f) })
+	}
+}
+
+func testLastHop(t *testing.T, f topology.Family) {
 	s := harness.Build(t, topology.NewS2)
-	f := topology.IPv4
 	harness.Serve(t, s.Server, s.ServerEth0.Address(f))
-	harness.Nft(t, s.Balancer.Host, `table ip balance {
-	chain pre { type nat hook prerouting priority dstnat; ip daddr `+s.Virtual(f).String()+` dnat to `+s.ServerEth0.Address(f).String()+`; }
+	ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
+	harness.Nft(t, s.Balancer.Host, `table `+ip+` balance {
+	chain pre { type nat hook prerouting priority dstnat; `+ip+` daddr `+s.Virtual(f).String()+` dnat to `+s.ServerEth0.Address(f).String()+`; }
 }`)
 	p := harness.On(t, s.Server)
 	d := p.Start()
@@ -134,28 +140,39 @@ func macsOf(t *testing.T, s *topology.S5, asked netip.Addr) int {
 // first datagram, connect to its sender. Its answers come from the address of the
 // default route.
 func TestConnectedSocket(t *testing.T) {
+	for _, daemon := range []struct {
+		name, network string
+		asked         topology.Family
+	}{{"ipv4", "udp4", topology.IPv4}, {"ipv6", "udp6", topology.IPv6}, {"mapped", "udp", topology.IPv4}} {
+		t.Run(daemon.name, func(t *testing.T) { testConnectedSocket(t, daemon.network, daemon.asked) })
+	}
+}
+
+func testConnectedSocket(t *testing.T, network string, f topology.Family) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	const port = 5201
 	var conn net.PacketConn
 	harness.Must(t, n.Server.Do(func() (err error) {
-		conn, err = net.ListenPacket("udp4", ":5201")
+		conn, err = net.ListenPacket(network, ":5201")
 		return err
 	}))
 	defer conn.Close()
-	self := netip.AddrPortFrom(n.Server.Eth1.Address(topology.IPv4), port)
+	self := netip.AddrPortFrom(n.Server.Eth1.Address(f), port)
 	client := harness.Must1[net.Conn](t)(n.Client.Dial(harness.Within(t, harness.AnswerTime), "udp", self.String()))
 	defer client.Close()
 	harness.Must1[int](t)(client.Write([]byte("hello")))
 	buffer := make([]byte, 16)
-	_, from, err := conn.ReadFrom(buffer)
+	_, sender, err := conn.ReadFrom(buffer)
 	harness.Must(t, err)
+	from := sender.(*net.UDPAddr).AddrPort()
 	onlyOne(t, p.Doctor(0), "udp-connect", "", "ok")
 
-	connect(t, conn.(*net.UDPConn), from.(*net.UDPAddr).AddrPort())
-	found := onlyOne(t, p.Doctor(3), "udp-connect", "eth1", "error", "udp port 5201", from.String(),
-		"from "+n.Server.Eth0.Address(topology.IPv4).String(), "asked on "+self.Addr().String())
+	connect(t, conn.(*net.UDPConn), network, from)
+	found := onlyOne(t, p.Doctor(3), "udp-connect", "eth1", "error", "udp port 5201",
+		netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
+		"from "+n.Server.Eth0.Address(f).String(), "asked on "+self.Addr().String())
 	// Of a daemon that nobody knows, it can only be shown who it is.
 	show, what, _ := strings.Cut(harness.OrEmpty(found.Fix), "  # ")
 	if what != "who has the socket: have it bind to "+self.Addr().String() {
@@ -170,14 +187,16 @@ func TestConnectedSocket(t *testing.T) {
 	}
 }
 
-// connect is connect(2) on a socket that is bound already.
-func connect(t *testing.T, conn *net.UDPConn, to netip.AddrPort) {
+// connect is connect(2) on a socket of a network that is bound already.
+func connect(t *testing.T, conn *net.UDPConn, network string, to netip.AddrPort) {
 	t.Helper()
+	address := unix.Sockaddr(&unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())})
+	if network == "udp4" {
+		address = &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())}
+	}
 	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
 	var failed error
-	err := raw.Control(func(fd uintptr) {
-		failed = unix.Connect(int(fd), &unix.SockaddrInet4{Addr: to.Addr().Unmap().As4(), Port: int(to.Port())})
-	})
+	err := raw.Control(func(fd uintptr) { failed = unix.Connect(int(fd), address) })
 	harness.Must(t, errors.Join(err, failed))
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 
 	"replypath/test/topology"
@@ -65,6 +66,15 @@ func (e *Exits) Want(what string, match topology.Filter, by *topology.Interface,
 		e.t.Errorf("%s: not from %s (%s) to %s: %s", what, by.Name, by.MAC, to, Describe(misaddressed))
 	}
 	return right
+}
+
+// All returns what passed any of the cables, in the order in which it did.
+func (e *Exits) All(match topology.Filter) (frames []*topology.Frame) {
+	for _, nic := range e.nics {
+		frames = append(frames, e.at[nic].Frames(match)...)
+	}
+	slices.SortStableFunc(frames, func(a, b *topology.Frame) int { return a.Time.Compare(b.Time) })
+	return frames
 }
 
 // String lists what was captured, for a message.

@@ -37,6 +37,38 @@ func (p *Product) Age(by time.Duration) {
 	})
 }
 
+// ForgetBeginnings empties what is known of tuples that are no flows: those in which
+// the host spoke first, and those that were asked about in vain. So do many others, and
+// time.
+func (p *Product) ForgetBeginnings() {
+	p.t.Helper()
+	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	rewrite(p.t, maps.Outbound, func(set *bpf.DatapathOutboundSet) bool {
+		known := *set != bpf.DatapathOutboundSet{}
+		*set = bpf.DatapathOutboundSet{}
+		return known
+	})
+	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
+		known := *mark != 0
+		*mark = 0
+		return known
+	})
+}
+
+// Event returns how often something was counted, of what no metric shows.
+func (p *Product) Event(event bpf.DatapathEvent) (sum uint64) {
+	p.t.Helper()
+	maps := Must1[*bpf.DatapathMaps](p.t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	var cpus []uint64
+	Must(p.t, maps.Events.Lookup(uint32(event), &cpus))
+	for _, count := range cpus {
+		sum += count
+	}
+	return sum
+}
+
 // SmallTables is a configuration with which Age takes no time.
 const SmallTables = "flow_table: {max_entries: 1024}\n"
 

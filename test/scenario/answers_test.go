@@ -2,9 +2,11 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +53,33 @@ func TestReset(t *testing.T) {
 func TestSYNCookies(t *testing.T) {
 	eachFamily(t, func(t *testing.T, s *topology.S1, f topology.Family) {
 		harness.Must(t, s.B.SetSysctl("net/ipv4/tcp_syncookies", "2"))
+		before := cookiesOf(t, s.B.Host)
 		wantEth1(t, s, harness.NewConversation(t, harness.TCP, s.A.Eth1, s.B.Eth1.Address(f)))
+		before.wantMore(t, s.B.Host, 1)
 	})
+}
+
+// cookies count the SYN cookies of a host, whatever the family.
+type cookies struct{ sent, accepted int }
+
+func cookiesOf(t *testing.T, host *topology.Host) (c cookies) {
+	t.Helper()
+	for line := range strings.Lines(harness.Shell(t, host, "nstat -asz TcpExtSyncookiesSent TcpExtSyncookiesRecv")) {
+		// What does not fit the one fits the other, or is a heading.
+		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesSent %d", &c.sent)
+		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesRecv %d", &c.accepted)
+	}
+	return c
+}
+
+// wantMore wants so many connections to have been opened since then, by a cookie each. One
+// may have been sent twice.
+func (c cookies) wantMore(t *testing.T, host *topology.Host, connections int) {
+	t.Helper()
+	now := cookiesOf(t, host)
+	if sent, accepted := now.sent-c.sent, now.accepted-c.accepted; sent < connections || accepted != connections {
+		t.Errorf("of %d connections, %d cookies were sent and %d came back", connections, sent, accepted)
+	}
 }
 
 // TestServerEnds has B end the connection first, so that what is left of it is

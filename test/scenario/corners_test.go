@@ -18,18 +18,30 @@ type corners struct {
 	*topology.TwoNIC
 	p    *harness.Product
 	eth1 exit
+
+	t *testing.T
 }
 
 func newCorners(t *testing.T) corners {
+	t.Helper()
+	c := newCornersWithout(t)
+	c.start()
+	return c
+}
+
+// newCornersWithout is newCorners before replypath is started.
+func newCornersWithout(t *testing.T) corners {
 	t.Helper()
 	// With checksums, so that captured frames can be sent again.
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
 	})
 	nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
-	c := corners{n, harness.On(t, n.Server.Host), exit{nics, nics[1], nics[1].Peer().MAC}}
-	c.p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
-	return c
+	return corners{n, harness.On(t, n.Server.Host), exit{nics, nics[1], nics[1].Peer().MAC}, t}
+}
+
+func (c corners) start() {
+	c.p.Start("--config", harness.WriteConfig(c.t, harness.SmallTables))
 }
 
 // setting changes a socket before it is bound or connected; nil changes nothing.
@@ -78,7 +90,12 @@ func (c corners) listen(t *testing.T, f topology.Family, d dialect) net.Listener
 // dial opens a connection to a listener.
 func (c corners) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *pair {
 	t.Helper()
-	at := netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
+	return c.dialAt(t, netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port()), d)
+}
+
+// dialAt opens a connection to any of the server's addresses.
+func (c corners) dialAt(t *testing.T, at netip.AddrPort, d dialect) *pair {
+	t.Helper()
 	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
 	dialer := net.Dialer{Control: d.client.control}
 	dialer.SetMultipathTCP(d.multipath)

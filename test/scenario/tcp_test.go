@@ -72,41 +72,6 @@ func TestFastOpen(t *testing.T) {
 	})
 }
 
-// TestMultipathTCP has the client open a connection to eth1 and, as the server names
-// its other address, a second subflow to eth0: each is answered by the NIC that it
-// came in by.
-func TestMultipathTCP(t *testing.T) {
-	c := newCorners(t)
-	for _, h := range []*topology.Host{c.Client, c.Server.Host} {
-		harness.Shell(t, h, "ip mptcp limits set subflow 4 add_addr_accepted 4")
-	}
-	c.eachCorner(t, func(t *testing.T, f topology.Family) {
-		other := c.Server.Eth0.Address(f)
-		harness.Shell(t, c.Server.Host, fmt.Sprintf("ip mptcp endpoint flush; ip mptcp endpoint add %s dev eth0 signal", other))
-		exits := harness.TapAll(t, c.eth1.nics...)
-		p := c.connect(t, f, dialect{multipath: true, wildcard: true})
-		p.goOn(t)
-		for _, end := range []*net.TCPConn{p.client, p.server} {
-			if used, err := end.MultipathTCP(); err != nil || !used {
-				t.Errorf("multipath tcp is used: %t, %v", used, err)
-			}
-		}
-		joined := topology.All(topology.TCP, topology.From(other), topology.Flags(topology.SYN|topology.ACK, topology.SYN|topology.ACK))
-		harness.Eventually(t, "the second subflow is there", func() error {
-			p.goOn(t)
-			if len(exits.Left(c.Server.Eth0, joined))+len(exits.Left(c.Server.Eth1, joined)) == 0 {
-				return fmt.Errorf("no subflow was answered:\n%s", exits)
-			}
-			return nil
-		})
-		for range 10 {
-			p.goOn(t)
-		}
-		c.eth1.want(exits, "the first subflow", p.segments)
-		exits.Want("the second subflow", topology.All(topology.TCP, topology.From(other)), c.Server.Eth0, c.Server.Eth0.Peer().MAC)
-	})
-}
-
 // TestOpenBefore takes over connections that are older than the start, however
 // they were opened: the first answer leaves by eth1.
 func TestOpenBefore(t *testing.T) {
@@ -116,11 +81,11 @@ func TestOpenBefore(t *testing.T) {
 	for name, d := range map[string]dialect{
 		"plain": {}, "wildcard": {wildcard: true}, "fast open": fastOpen, "multipath": {multipath: true}, "syn cookies": {},
 	} {
-		cookies := "1"
+		use, before := "1", cookiesOf(t, c.Server.Host)
 		if name == "syn cookies" {
-			cookies = "2"
+			use = "2"
 		}
-		harness.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", cookies))
+		harness.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", use))
 		for _, f := range both {
 			l := c.listen(t, f, d)
 			for range 2 { // the first asks for the cookie of Fast Open
@@ -130,6 +95,9 @@ func TestOpenBefore(t *testing.T) {
 				harness.Must1[int](t)(p.server.Read(make([]byte, 1)))
 				open[name+"/"+f.String()] = p
 			}
+		}
+		if name == "syn cookies" {
+			before.wantMore(t, c.Server.Host, 2*len(both))
 		}
 	}
 	c.p.Expect(0, "detach", "--stop")
