@@ -95,6 +95,40 @@ func TestDetachWhileHeld(t *testing.T) {
 	}
 }
 
+// TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything
+// away before the kernel has given the gateway up: the entry ends as it does on a host
+// without replypath, and the host is what it was.
+func TestKilledWhileHeld(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.silenceGateway()
+			failed := b.neighbour()
+			b.wakeGateway()
+			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			d := b.start()
+			b.silenceGateway()
+			if !b.isHeld() {
+				t.Fatalf("the gateway is %s", b.gatewayState())
+			}
+			d.Kill()
+			b.product.Detach()
+			b.wantSnapshot(before)
+			// Whoever asks has the kernel try once more.
+			b.Eventually("the kernel gives up as without replypath", func() error {
+				if state := b.neighbour(); state != failed {
+					return fmt.Errorf("%q, without it %q", state, failed)
+				}
+				return nil
+			})
+			t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
+			b.wakeGateway()
+			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+		})
+	}
+}
+
 // wantSnapshot wants the server as it was.
 func (b *bed) wantSnapshot(before harness.Snapshot) {
 	b.Helper()
