@@ -269,7 +269,8 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
 		b.wantHostReaches(false, harness.UDP)
 	}
-	b.Logf("%s: %d frames that the host started by eth1", fault.name, b.leaked(wire))
+	b.sendDatagrams()
+	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
 	after()
@@ -280,19 +281,10 @@ func (b *bed) bridge(fault fault, during, after func()) {
 			b.Errorf("an open connection paused for %s", talk.Pause())
 		}
 	}
-	if n := b.leaked(wire); n > 0 {
-		b.Errorf("%d frames that the host started left by eth1", n)
-	}
+	b.wantNoLeak("after "+fault.name, wire)
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
 	}
-}
-
-// leaked counts what the host started and sent by eth1: to the client's server.
-func (b *bed) leaked(wire *topology.Capture) int {
-	b.Helper()
-	return wire.Count(topology.All(
-		topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort)))
 }
 
 // reach has the host ask the client's server, by a connected socket.
