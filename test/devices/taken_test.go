@@ -96,9 +96,8 @@ func TestTaken(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
-			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-			talk := c.Keep(t)
-			awaitMore(t, harness.Tap(t, n.Server), c)
+			talks := talkAll(t, n)
+			talks.awaitMore(harness.Tap(t, n.Server))
 			const times = 3
 			var took []time.Duration
 			for i := range times {
@@ -107,11 +106,10 @@ func TestTaken(t *testing.T) {
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				wires := harness.Tap(t, n.Server)
-				awaitMore(t, wires, c)
-				wires.WantEth1(c.String(), c.Answers())
+				talks.awaitMore(wires)
+				talks.wantEth1(wires)
 			}
-			talk.Stop()
-			t.Logf("%s, %d times: back after %v", theft.name, times, took)
+			t.Logf("%s, %d times: back after %v, %d answers of both families", theft.name, times, took, talks.stop())
 			for _, one := range took {
 				if one > harness.Patient(backWithin) {
 					t.Errorf("back after %s", one)
@@ -229,8 +227,13 @@ func TestTakenAndKept(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", o.mechanism)
-			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-			wantByEth1(t, n.Server, c)
+			both := func() {
+				t.Helper()
+				for _, f := range n.Families() {
+					wantByEth1(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
+				}
+			}
+			both()
 			wantAttached(t, p, "eth1", true)
 			harness.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
 			d.WaitLog(1, "level=ERROR", o.message)
@@ -252,7 +255,7 @@ func TestTakenAndKept(t *testing.T) {
 				t.Error("that is too late")
 			}
 			wantAttached(t, p, "eth1", true)
-			wantByEth1(t, n.Server, c)
+			both()
 		})
 	}
 }
