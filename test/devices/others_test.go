@@ -238,6 +238,7 @@ func testOthers(t *testing.T, b beside) {
 	want("of answers that were right", n.Server.Eth0, everywhere("eth0 ingress", "eth0 egress"))
 	p.Expect(0, "detach", "--stop")
 	want("after detach", n.Server.Eth1, everywhere("eth1 ingress", "eth0 egress"))
+	t.Logf("%d programs and filters of others, each saw each of %d frames of its interface once", len(all), 3*frames)
 }
 
 // TestOthersLeave has the others take away what is theirs, and only that, from

@@ -137,6 +137,7 @@ func TestTakenAgainAndAgain(t *testing.T) {
 	if d.Log.Wait(harness.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
 		t.Errorf("put back more than %d times in a row", inARow)
 	}
+	t.Logf("put back %d times in a row, then left alone for %s and more", inARow, harness.Patient(3*backWithin))
 	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
 		t.Errorf("/healthz: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,6 +94,7 @@ func TestFallbackIsPutBack(t *testing.T) {
 		"ip link set replypath0 down", "ip link del replypath0",
 	} {
 		harness.Shell(t, b.net.Server.Host, command)
+		began := time.Now()
 		b.Eventually("it is put back after "+command, func() error {
 			routes := harness.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
 			if strings.Count(routes, "replypath0") != 2 {
@@ -100,6 +102,7 @@ func TestFallbackIsPutBack(t *testing.T) {
 			}
 			return nil
 		})
+		t.Logf("%s: back after %s", command, time.Since(began).Round(time.Millisecond))
 		b.Eventually("the repair is counted", func() error {
 			if n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=route"); n < float64(i+1) {
 				return fmt.Errorf("%v repairs", n)
