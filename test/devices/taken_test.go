@@ -122,25 +122,38 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-// TestTakenAgainAndAgain has somebody who does not give in: after a few times in
-// a row he is left alone for a while.
+// setBack is what the daemon logs when somebody has changed a sysctl.
+const setBack = "a sysctl had been set back"
+
+// TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
+// after a few times in a row he is left alone for a while.
 func TestTakenAgainAndAgain(t *testing.T) {
+	const key = "net/ipv4/conf/eth1/rp_filter"
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	harness.Must(t, n.Server.SetSysctl(key, "1"))
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
+	take := func() {
+		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+		harness.Must(t, n.Server.SetSysctl(key, "1"))
+	}
 	const inARow = 5
 	for i := range inARow {
-		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+		take()
 		d.WaitLog(i+1, takenOff)
+		d.WaitLog(i+1, setBack)
 	}
-	harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+	take()
 	if d.Log.Wait(harness.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
 		t.Errorf("put back more than %d times in a row", inARow)
 	}
-	t.Logf("put back %d times in a row, then left alone for %s and more", inARow, harness.Patient(3*backWithin))
+	if lines := d.Log.Lines(setBack); len(lines) > inARow {
+		t.Errorf("a sysctl is changed again more than %d times in a row: %q", inARow, lines)
+	}
 	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
 		t.Errorf("/healthz: %v", err)
 	}
+	t.Logf("programs and a sysctl put back %d times in a row, then left alone for %s and more", inARow, 3*backWithin)
 }
 
 // obstacle keeps our programs from being put back on eth1.
