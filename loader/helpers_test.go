@@ -22,6 +22,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -287,6 +288,13 @@ func (b *bed) gatewayOf(address netip.Addr) (entry bpf.DatapathGateway, id uint1
 	}
 	b.Fatalf("gateway %s is not known", address)
 	return entry, 0
+}
+
+// snapshot is everything on the host that anything of a datapath could change, as an
+// operator's tools show it.
+func (b *bed) snapshot() harness.Snapshot {
+	b.Helper()
+	return harness.TakeSnapshot(b.T, b.host, "eth0", "eth1")
 }
 
 // trace is what is visible of a datapath on a host: everything that detach has

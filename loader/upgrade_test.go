@@ -200,7 +200,7 @@ func TestKilledStartIsDetached(t *testing.T) {
 			s := newS1(t, topology.S1Options{})
 			b := newBed(t, s.B.Host)
 			b.setRPFilter("eth1", 1)
-			before := b.trace()
+			before := b.snapshot()
 			kills := 0
 			for ; ; kills++ {
 				prepare(b)
@@ -208,7 +208,7 @@ func TestKilledStartIsDetached(t *testing.T) {
 					break
 				}
 				b.detach()
-				if diff := cmp.Diff(before, b.trace()); diff != "" {
+				if diff := before.Diff(b.snapshot()); diff != "" {
 					t.Errorf("killed after step %d, then detached (-want +got):\n%s", kills, diff)
 				}
 				if _, err := os.Stat(b.dir); err == nil {

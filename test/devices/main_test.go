@@ -45,11 +45,47 @@ func wantByEth1(t *testing.T, server *topology.Server, c *harness.Conversation) 
 	wires.WantEth1(c.String(), c.Answers())
 }
 
-// awaitMore returns when a conversation that goes on has had some more answers.
-func awaitMore(t *testing.T, wires *harness.Wires, c *harness.Conversation) {
+// talks are conversations with the server's eth1 that go on, one of each family.
+type talks struct {
+	t    *testing.T
+	all  []*harness.Conversation
+	kept []*harness.Talk
+}
+
+func talkAll(t *testing.T, n *topology.TwoNIC) *talks {
 	t.Helper()
+	a := &talks{t: t}
+	for _, f := range n.Families() {
+		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+		a.all, a.kept = append(a.all, c), append(a.kept, c.Keep(t))
+	}
+	return a
+}
+
+// awaitMore returns when each of them has had some more answers.
+func (a *talks) awaitMore(wires *harness.Wires) {
+	a.t.Helper()
 	const more = 20
-	seen := wires.Eth1.Count(c.Answers())
-	_, err := wires.Eth1.WaitCount(harness.Within(t, harness.AnswerTime), seen+more, c.Answers())
-	harness.Must(t, err)
+	for _, c := range a.all {
+		seen := wires.Eth1.Count(c.Answers())
+		_, err := wires.Eth1.WaitCount(harness.Within(a.t, harness.AnswerTime), seen+more, c.Answers())
+		harness.Must(a.t, err)
+	}
+}
+
+// wantEth1 wants all answers by eth1.
+func (a *talks) wantEth1(wires *harness.Wires) {
+	a.t.Helper()
+	for _, c := range a.all {
+		wires.WantEth1(c.String(), c.Answers())
+	}
+}
+
+// stop ends them, and returns how many answers there were.
+func (a *talks) stop() (answers int) {
+	a.t.Helper()
+	for _, k := range a.kept {
+		answers += k.Stop()
+	}
+	return answers
 }

@@ -238,6 +238,7 @@ func testOthers(t *testing.T, b beside) {
 	want("of answers that were right", n.Server.Eth0, everywhere("eth0 ingress", "eth0 egress"))
 	p.Expect(0, "detach", "--stop")
 	want("after detach", n.Server.Eth1, everywhere("eth1 ingress", "eth0 egress"))
+	t.Logf("%d programs and filters of others, each saw each of %d frames of its interface once", len(all), 3*frames)
 }
 
 // TestOthersLeave has the others take away what is theirs, and only that, from
@@ -248,14 +249,13 @@ func TestOthersLeave(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
 			p := harness.On(t, n.Server.Host)
 			all := b.together(t, n, p)
-			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
 			wires := harness.Tap(t, n.Server)
-			talk := c.Keep(t)
-			awaitMore(t, wires, c)
+			talks := talkAll(t, n)
+			talks.awaitMore(wires)
 			all.remove()
-			awaitMore(t, wires, c)
-			talk.Stop()
-			wires.WantEth1(c.String(), c.Answers())
+			talks.awaitMore(wires)
+			t.Logf("%d programs and filters taken away, %d answers of both families, all by eth1", len(all), talks.stop())
+			talks.wantEth1(wires)
 			if repairs := p.Metrics().Sum("replypath_host_repairs_total"); repairs != 0 {
 				t.Errorf("%v repairs: they took more than what is theirs", repairs)
 			}

@@ -96,9 +96,8 @@ func TestTaken(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
-			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-			talk := c.Keep(t)
-			awaitMore(t, harness.Tap(t, n.Server), c)
+			talks := talkAll(t, n)
+			talks.awaitMore(harness.Tap(t, n.Server))
 			const times = 3
 			var took []time.Duration
 			for i := range times {
@@ -107,11 +106,10 @@ func TestTaken(t *testing.T) {
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
 				wires := harness.Tap(t, n.Server)
-				awaitMore(t, wires, c)
-				wires.WantEth1(c.String(), c.Answers())
+				talks.awaitMore(wires)
+				talks.wantEth1(wires)
 			}
-			talk.Stop()
-			t.Logf("%s, %d times: back after %v", theft.name, times, took)
+			t.Logf("%s, %d times: back after %v, %d answers of both families", theft.name, times, took, talks.stop())
 			for _, one := range took {
 				if one > harness.Patient(backWithin) {
 					t.Errorf("back after %s", one)
@@ -124,24 +122,38 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-// TestTakenAgainAndAgain has somebody who does not give in: after a few times in
-// a row he is left alone for a while.
+// setBack is what the daemon logs when somebody has changed a sysctl.
+const setBack = "a sysctl had been set back"
+
+// TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
+// after a few times in a row he is left alone for a while.
 func TestTakenAgainAndAgain(t *testing.T) {
+	const key = "net/ipv4/conf/eth1/rp_filter"
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	harness.Must(t, n.Server.SetSysctl(key, "1"))
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
+	take := func() {
+		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+		harness.Must(t, n.Server.SetSysctl(key, "1"))
+	}
 	const inARow = 5
 	for i := range inARow {
-		harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+		take()
 		d.WaitLog(i+1, takenOff)
+		d.WaitLog(i+1, setBack)
 	}
-	harness.Must(t, detachLinks(t, p, n.Server.Eth1))
+	take()
 	if d.Log.Wait(harness.Within(t, 3*backWithin), inARow+1, takenOff) == nil {
 		t.Errorf("put back more than %d times in a row", inARow)
+	}
+	if lines := d.Log.Lines(setBack); len(lines) > inARow {
+		t.Errorf("a sysctl is changed again more than %d times in a row: %q", inARow, lines)
 	}
 	if _, err := p.Get("/healthz"); err == nil || !strings.Contains(err.Error(), "eth1") {
 		t.Errorf("/healthz: %v", err)
 	}
+	t.Logf("programs and a sysctl put back %d times in a row, then left alone for %s and more", inARow, 3*backWithin)
 }
 
 // obstacle keeps our programs from being put back on eth1.
@@ -229,8 +241,13 @@ func TestTakenAndKept(t *testing.T) {
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", o.mechanism)
-			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-			wantByEth1(t, n.Server, c)
+			both := func() {
+				t.Helper()
+				for _, f := range n.Families() {
+					wantByEth1(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
+				}
+			}
+			both()
 			wantAttached(t, p, "eth1", true)
 			harness.Eventually(t, o.name, func() error { return o.place(t, p, n.Server.Eth1) })
 			d.WaitLog(1, "level=ERROR", o.message)
@@ -252,7 +269,7 @@ func TestTakenAndKept(t *testing.T) {
 				t.Error("that is too late")
 			}
 			wantAttached(t, p, "eth1", true)
-			wantByEth1(t, n.Server, c)
+			both()
 		})
 	}
 }

@@ -44,6 +44,8 @@ type bed struct {
 	product *harness.Product
 	// routes are the server's before any fault.
 	routes string
+	// asked are the conversations that clients have, or may have, begun.
+	asked []*harness.Conversation
 }
 
 func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
@@ -72,7 +74,9 @@ func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.fam
 
 func (b *bed) conversation(kind harness.Kind) *harness.Conversation {
 	b.Helper()
-	return harness.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
+	c := harness.NewConversation(b, kind, b.net.ClientEth0, b.net.Server.Eth1.Address(b.family))
+	b.asked = append(b.asked, c)
+	return c
 }
 
 // ip runs iproute2 on the server for this family.

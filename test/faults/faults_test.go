@@ -91,6 +91,41 @@ func TestDetachWhileHeld(t *testing.T) {
 			b.silenceGateway()
 			b.product.Expect(0, "detach", "--stop")
 			b.wantSnapshot(before)
+			t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
+		})
+	}
+}
+
+// TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything
+// away before the kernel has given the gateway up: the entry ends as it does on a host
+// without replypath, and the host is what it was.
+func TestKilledWhileHeld(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.silenceGateway()
+			failed := b.neighbour()
+			b.wakeGateway()
+			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			d := b.start()
+			b.silenceGateway()
+			if !b.isHeld() {
+				t.Fatalf("the gateway is %s", b.gatewayState())
+			}
+			d.Kill()
+			b.product.Detach()
+			b.wantSnapshot(before)
+			// Whoever asks has the kernel try once more.
+			b.Eventually("the kernel gives up as without replypath", func() error {
+				if state := b.neighbour(); state != failed {
+					return fmt.Errorf("%q, without it %q", state, failed)
+				}
+				return nil
+			})
+			t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
+			b.wakeGateway()
+			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
 		})
 	}
 }
@@ -235,7 +270,8 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
 		b.wantHostReaches(false, harness.UDP)
 	}
-	b.Logf("%s: %d frames that the host started by eth1", fault.name, b.leaked(wire))
+	b.sendDatagrams()
+	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
 	after()
@@ -246,19 +282,10 @@ func (b *bed) bridge(fault fault, during, after func()) {
 			b.Errorf("an open connection paused for %s", talk.Pause())
 		}
 	}
-	if n := b.leaked(wire); n > 0 {
-		b.Errorf("%d frames that the host started left by eth1", n)
-	}
+	b.wantNoLeak("after "+fault.name, wire)
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
 	}
-}
-
-// leaked counts what the host started and sent by eth1: to the client's server.
-func (b *bed) leaked(wire *topology.Capture) int {
-	b.Helper()
-	return wire.Count(topology.All(
-		topology.Going(topology.Received), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort)))
 }
 
 // reach has the host ask the client's server, by a connected socket.

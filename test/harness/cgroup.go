@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// cgroupPrefix begins the names of control groups that tests make.
+const cgroupPrefix = "replypath-test-"
+
 // newCgroup makes a control group, which is removed with those below it at the end
 // of the test.
 func newCgroup(t testing.TB) *os.File {
@@ -22,7 +25,7 @@ func newCgroup(t testing.TB) *os.File {
 		if fields[2] != "cgroup2" {
 			continue
 		}
-		path := Must1[string](t)(os.MkdirTemp(fields[1], "replypath-test-"))
+		path := Must1[string](t)(os.MkdirTemp(fields[1], cgroupPrefix))
 		group := Must1[*os.File](t)(os.Open(path))
 		t.Cleanup(func() {
 			group.Close()

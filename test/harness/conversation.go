@@ -36,9 +36,10 @@ type Conversation struct {
 	// the server's, as the flow table shows it.
 	Peer, Self netip.AddrPort
 
-	client *topology.Interface
-	conn   net.Conn
-	pinger *topology.Pinger
+	client  *topology.Interface
+	conn    net.Conn
+	pinger  *topology.Pinger
+	figures *figures
 }
 
 // ports are below those that the kernel chooses from.
@@ -50,7 +51,7 @@ const firstPort = 20000
 // interface and the server's address. Nothing is sent before the first question.
 func NewConversation(t testing.TB, kind Kind, client *topology.Interface, server netip.Addr) *Conversation {
 	t.Helper()
-	c := &Conversation{Kind: kind, client: client}
+	c := &Conversation{Kind: kind, client: client, figures: figuresOf(t)}
 	from := client.Address(topology.FamilyOf(server))
 	if kind == Ping {
 		p, err := client.Host.NewPinger(t.Context(), topology.Echo{To: server, From: from})
@@ -91,6 +92,15 @@ func (c *Conversation) Ask(ctx context.Context) error {
 
 // AskFor asks for so many bytes, which for UDP and pings have to fit a datagram.
 func (c *Conversation) AskFor(ctx context.Context, size int) error {
+	err := c.askFor(ctx, size)
+	c.figures.asked.Add(1)
+	if err == nil {
+		c.figures.answered.Add(1)
+	}
+	return err
+}
+
+func (c *Conversation) askFor(ctx context.Context, size int) error {
 	if c.Kind == Ping {
 		_, err := c.pinger.PingFor(ctx, size)
 		return err

@@ -34,15 +34,14 @@ var snapshotCommands = []string{
 	"ip -6 rule show",
 	"ip -details link show",
 	"ip address show",
-	"ip neighbour show nud permanent",
 	"ip neighbour show proxy",
 	"ip nexthop show",
 	"nft list ruleset",
 }
 
-// TakeSnapshot looks at a host with iproute2, bpftool and nft, and reads every
-// sysctl of its network namespace. Devices have to be named for tc to show
-// their filters.
+// TakeSnapshot looks at a host with iproute2, bpftool and nft, reads every sysctl of its
+// network namespace, and asks the kernel for the programs that act on it and for the
+// neighbours that somebody has set. Devices have to be named for tc to show their filters.
 func TakeSnapshot(t testing.TB, host *topology.Host, devices ...string) Snapshot {
 	t.Helper()
 	s := make(Snapshot)
@@ -62,6 +61,8 @@ func TakeSnapshot(t testing.TB, host *topology.Host, devices ...string) Snapshot
 	}
 	Must(t, host.Do(func() error { return s.addSysctls("/proc/sys/net") }))
 	Must(t, host.Do(func() error { return s.addTCX(devices) }))
+	Must(t, host.Do(s.addCgroups))
+	s.addNeighbours(t, host)
 	return s
 }
 

@@ -69,6 +69,9 @@ func (w *Wires) WantEth0(what string, match topology.Filter) []*topology.Frame {
 
 func (w *Wires) wantOnly(what string, nic *topology.Interface, right, wrong []*topology.Frame) {
 	w.t.Helper()
+	f := figuresOf(w.t)
+	f.right.Add(int64(len(right)))
+	f.wrong.Add(int64(len(wrong)))
 	if len(right) == 0 {
 		w.t.Errorf("%s: no frame left by %s", what, nic.Name)
 	}

@@ -2,15 +2,20 @@ package lifecycle
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
+	"replypath/bpf"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -42,7 +47,7 @@ func TestUnprivilegedUser(t *testing.T) {
 		for _, attempt := range tried {
 			as(attempt)
 			output, err := attempt.CombinedOutput()
-			if err == nil || bytes.Contains(output, []byte(c.Peer.Addr().String())) {
+			if err == nil || !isDenied(string(output)) || bytes.Contains(output, []byte(c.Peer.Addr().String())) {
 				t.Errorf("as %s: %v: %v\n%s", name, attempt.Args, err, output)
 			}
 		}
@@ -57,20 +62,79 @@ func TestUnprivilegedUser(t *testing.T) {
 	wantBy(t, n, c, true)
 }
 
+// TestPrivilegedUser shows that what TestUnprivilegedUser tries is well-formed: on a host
+// of his own root succeeds with all of it, and the mode is altered behind the product's
+// back.
+func TestPrivilegedUser(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := newConfig(t, harness.SmallTables).path // the whole of a table is shown
+	p.Start("--config", config).Kill()
+	done := 0
+	for _, command := range productCommands {
+		if !endless[command] {
+			p.Expect(0, strings.Fields(command)...)
+			done++
+		}
+	}
+	p.Start("--config", config).Kill()
+	if mode := p.Status().Mode; mode != "enforce" {
+		t.Fatalf("mode %s", mode)
+	}
+	var foreign []string // before the first of them takes away what they name
+	for _, command := range foreignCommands {
+		foreign = append(foreign, onPins(t, p, command))
+	}
+	for _, command := range foreign {
+		harness.Shell(t, n.Server.Host, command)
+		done++
+		if strings.Contains(command, "map update") {
+			if mode := p.Status().Mode; mode != "observe" {
+				t.Errorf("after %s the mode is %s", command, mode)
+			}
+			p.Expect(0, "mode", "enforce")
+		}
+	}
+	t.Logf("as root: %d attempts succeed", done)
+}
+
 // productCommands read or alter what is pinned.
 var productCommands = []string{
 	"status", "flows", "flows flush", "explain --peer 192.0.2.1 --self 192.0.2.2", "trace --count 1",
 	"mode", "mode observe", "detach", "detach --stop", "run",
 }
 
-// foreignCommands try the same without the product.
+// endless commands do not end where they succeed.
+var endless = map[string]bool{"trace --count 1": true, "run": true}
+
+// foreignCommands try the same without the product, with MODE for the map that holds the
+// mode, by path and by ID. The last ones destroy what others need.
 var foreignCommands = []string{
-	"ls PINS", "cat PINS/*", "rm -rf PINS/maps", "mv PINS PINS.old", "chmod 755 PINS", "touch PINS/x",
-	"bpftool map dump pinned PINS/maps/established", "bpftool map dump name established",
-	"bpftool map update pinned PINS/maps/established key 0 0 0 0 value 0 0 0 0",
+	"ls PINS", "cat PINS/maps/configuration", "bpftool map dump pinned PINS/maps/established", "bpftool map dump id MODE",
+	"bpftool map update pinned PINS/maps/mode_by_hand key 0 0 0 0 value OBSERVE",
+	"bpftool map update id MODE key 0 0 0 0 value OBSERVE",
 	"bpftool map show", "bpftool prog show", "bpftool link show",
-	"mount -t bpf bpf /mnt && ls /mnt/replypath",
-	"tc filter add dev eth1 ingress matchall action drop",
+	"unshare --mount mount -t bpf bpf /mnt", "mkdir PINS/x", "chmod 755 PINS",
+	"tc qdisc replace dev eth1 root pfifo", "ip link set eth1 down", "rm -rf PINS/maps", "mv PINS PINS-old",
+}
+
+// onPins fills in what belongs to a host.
+func onPins(t *testing.T, p *harness.Product, command string) string {
+	t.Helper()
+	m := harness.Must1[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(p.PinDir, "maps", bpf.DatapathMapModeByHand), nil))
+	defer m.Close()
+	id, _ := harness.Must1[*ebpf.MapInfo](t)(m.Info()).ID()
+	observe := make([]byte, m.ValueSize())
+	binary.NativeEndian.PutUint32(observe, uint32(bpf.DatapathModeMODE_OBSERVE))
+	return strings.NewReplacer("PINS", p.PinDir, "MODE", fmt.Sprint(id), "OBSERVE", strings.Trim(fmt.Sprint(observe), "[]")).Replace(command)
+}
+
+// isDenied tells whether a message is about rights. bpftool takes a directory that it
+// must not look into for one elsewhere.
+func isDenied(message string) bool {
+	return slices.ContainsFunc([]string{
+		"ermission denied", "peration not permitted", "must be superuser", "this process lacks CAP_", "directory not in bpf file system",
+	}, func(words string) bool { return strings.Contains(message, words) })
 }
 
 // attempts are all of these.
@@ -81,7 +145,7 @@ func attempts(t *testing.T, p *harness.Product) (commands []*topology.Cmd) {
 		commands = append(commands, p.Command(ctx, strings.Fields(command)...))
 	}
 	for _, command := range foreignCommands {
-		commands = append(commands, p.Host.Command(ctx, "sh", "-c", strings.ReplaceAll(command, "PINS", p.PinDir)))
+		commands = append(commands, p.Host.Command(ctx, "sh", "-c", onPins(t, p, command)))
 	}
 	return commands
 }
@@ -111,16 +175,19 @@ func TestMetricsOnLoopback(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	harness.Must1[string](t)(p.Get("/healthz"))
+	tried := 0
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		for _, f := range n.Families() {
 			address := "[" + i.Address(f).String() + "]:9945"
 			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			tried++
 			if err == nil {
 				conn.Close()
 				t.Errorf("the metrics can be reached at %s", address)
 			}
 		}
 	}
+	t.Logf("the metrics cannot be reached at any of %d addresses", tried)
 }
 
 // TestNoProfiling wants the metrics listener not to let anybody profile, or stop,
@@ -129,11 +196,12 @@ func TestNoProfiling(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	for _, path := range []string{
+	paths := []string{
 		"/debug", "/debug/", "/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap",
 		"/debug/pprof/goroutine", "/debug/pprof/profile?seconds=1", "/debug/pprof/symbol", "/debug/pprof/trace",
 		"/debug/vars", "/debug/requests", "/-/reload", "/-/quit",
-	} {
+	}
+	for _, path := range paths {
 		if body, err := p.Get(path); err == nil || !strings.Contains(err.Error(), "404") {
 			t.Errorf("%s: %v %s", path, err, body)
 		}
@@ -145,4 +213,5 @@ func TestNoProfiling(t *testing.T) {
 	if bytes.Contains(program, []byte("net/http/pprof.")) {
 		t.Error("the binary has net/http/pprof")
 	}
+	t.Logf("%d paths of profiles and commands, none of which is there", len(paths))
 }

@@ -1,0 +1,104 @@
+package faults
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// discardPort is where nobody listens.
+const discardPort = 9
+
+// elsewhere are addresses that only a default route leads to, beside the client's.
+var elsewhere = map[topology.Family]netip.Addr{
+	topology.IPv4: netip.MustParseAddr("198.51.100.1"), topology.IPv6: netip.MustParseAddr("2001:db8:ffff::1"),
+}
+
+// sendDatagrams has the host send what nobody asked for: to the client and elsewhere,
+// from the address that the kernel picks and from eth1's. It may be refused.
+func (b *bed) sendDatagrams() {
+	b.Helper()
+	unspecified := map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}
+	for _, from := range []netip.Addr{unspecified[b.family], b.net.Server.Eth1.Address(b.family)} {
+		ctx := harness.Within(b, harness.AnswerTime)
+		conn := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
+		for _, to := range []netip.Addr{b.clientAddress(), elsewhere[b.family]} {
+			_, _ = conn.WriteTo([]byte("unasked"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discardPort)))
+		}
+		harness.Must(b, conn.Close())
+	}
+}
+
+// kernels are what the kernel itself sends by any device that is up, each to the
+// device's own network: no route leads it there.
+var kernels = []struct {
+	name  string
+	match topology.Filter
+}{
+	{"arp", isARP},
+	{"neighbour solicitation", isICMPv6(layers.ICMPv6TypeNeighborSolicitation)},
+	{"neighbour advertisement", isICMPv6(layers.ICMPv6TypeNeighborAdvertisement)},
+	{"router solicitation", isICMPv6(layers.ICMPv6TypeRouterSolicitation)},
+	{"multicast listener report", isICMPv6(layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2)},
+}
+
+func isARP(f *topology.Frame) bool {
+	return len(f.Data) >= 14 && f.Data[12] == 0x08 && f.Data[13] == 0x06
+}
+
+func isICMPv6(kind uint8) topology.Filter {
+	return topology.All(topology.Protocol(layers.IPProtocolICMPv6), func(f *topology.Frame) bool { return f.ICMPType == kind })
+}
+
+// leaks are the frames that left the server by eth1 and belong neither to a conversation
+// that a client began by eth1 nor to the kernel itself: what the host started. The
+// others are counted by kind.
+func (b *bed) leaks(wire *topology.Capture) (leaked []*topology.Frame, others map[string]int) {
+	b.Helper()
+	others = make(map[string]int)
+	for _, frame := range wire.Frames(topology.Going(topology.Received)) {
+		if kind := b.kindOf(frame); kind != "" {
+			others[kind]++
+		} else {
+			leaked = append(leaked, frame)
+		}
+	}
+	return leaked, others
+}
+
+// kindOf is "" for what the host started.
+func (b *bed) kindOf(frame *topology.Frame) string {
+	for _, c := range b.asked {
+		if c.Answers()(frame) {
+			return "answers"
+		}
+	}
+	for _, k := range kernels {
+		if k.match(frame) {
+			return k.name
+		}
+	}
+	return ""
+}
+
+// wantNoLeak wants nothing of what the host started to have left by eth1.
+func (b *bed) wantNoLeak(what string, wire *topology.Capture) {
+	b.Helper()
+	leaked, others := b.leaks(wire)
+	if len(leaked) > 0 {
+		b.Errorf("%s: of what the host started, by eth1 left %s", what, harness.Describe(leaked))
+	}
+	var seen []string
+	for _, kind := range slices.Sorted(maps.Keys(others)) {
+		seen = append(seen, fmt.Sprintf("%d %s", others[kind], kind))
+	}
+	b.Logf("%s: %d frames that the host started by eth1, beside %s", what, len(leaked), strings.Join(seen, ", "))
+}

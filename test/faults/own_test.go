@@ -1,0 +1,134 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// ownFault is a way in which the NIC goes that a flow came by.
+type ownFault struct {
+	name  string
+	begin func(*bed)
+}
+
+var ownFaults = []ownFault{
+	{"carrier lost", func(b *bed) { harness.Must(b, b.net.Server.Eth1.Peer().SetDown()) }},
+	{"link down", func(b *bed) {
+		b.keepAddress()
+		harness.Must(b, b.net.Server.Eth1.SetDown())
+	}},
+	{"eth1 deleted", func(b *bed) {
+		b.keepAddress()
+		harness.Must(b, b.net.Server.Netlink().LinkDel(harness.Must1[netlink.Link](b)(b.net.Server.Eth1.Link())))
+	}},
+}
+
+// keepAddress has the server keep eth1's address, which goes with the link: as a host
+// does that has it on another interface as well.
+func (b *bed) keepAddress() {
+	b.Helper()
+	own := b.net.Server.Eth1.Address(b.family)
+	harness.Must(b, b.net.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
+}
+
+// TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the
+// kernel's way, and is counted; the peer's next segment by the other NIC takes the flow
+// along.
+func TestOwnNICDies(t *testing.T) {
+	for _, fault := range ownFaults {
+		for _, follow := range []string{"validated", "latest"} {
+			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+				t.Run(fault.name+"/"+follow+"/"+f.String(), func(t *testing.T) { testOwnNICDies(t, fault, follow, f) })
+			}
+		}
+	}
+}
+
+func testOwnNICDies(t *testing.T, fault ownFault, follow string, f topology.Family) {
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.start("--config", harness.WriteConfig(t, "follow: "+follow+"\n"))
+	client, server := b.connect()
+	wires := harness.Tap(t, b.net.Server)
+	sent := topology.All(topology.TCP, topology.From(b.net.Server.Eth1.Address(f)))
+	b.say(server, client)
+	b.wantFlow("eth1")
+	wires.WantEth1("what is sent before", sent)
+
+	fault.begin(b)
+	b.Eventually("the status shows eth1 down, or not at all", func() error {
+		if i := b.product.Status().Interface("eth1"); i != nil && i.Up {
+			return errors.New("it is up")
+		}
+		return nil
+	})
+	before := wires.Eth1.Count(topology.All(sent, topology.Going(topology.Received)))
+	b.say(server, client) // nobody can answer yet
+	labels := []string{"from_interface=eth0", "to_interface=eth1", "reason=link_down"}
+	down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", labels...)
+	eth0, _ := wires.Left(sent)
+	if down == 0 || len(eth0) == 0 {
+		t.Errorf("%d packets went the kernel's way, %v were counted as link_down", len(eth0), down)
+	}
+	b.bringByEth0()
+	b.say(client, server)
+	b.say(server, client)
+	b.wantFlow("eth0")
+	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp"); moves != 1 {
+		t.Errorf("%v moves", moves)
+	}
+	if _, eth1 := wires.Left(sent); len(eth1) > before {
+		t.Errorf("by the dead NIC left %s", harness.Describe(eth1[before:]))
+	}
+	t.Logf("%v packets counted as link_down, then moved to eth0, 0 by the dead NIC", down)
+}
+
+// connect opens a connection from the client to the server's eth1, where each side may
+// speak.
+func (b *bed) connect() (client, server net.Conn) {
+	b.Helper()
+	ctx := harness.Within(b, harness.AnswerTime)
+	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(b.family), 0).String()
+	l := harness.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
+	defer l.Close()
+	client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
+	server = harness.Must1[net.Conn](b)(l.Accept())
+	b.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+// say sends a message and returns when it has arrived.
+func (b *bed) say(from, to net.Conn) {
+	b.Helper()
+	_, err := from.Write([]byte("message"))
+	harness.Must(b, err)
+	_, err = to.Read(make([]byte, 7))
+	harness.Must(b, err)
+}
+
+// wantFlow wants the only TCP flow to be that of an interface.
+func (b *bed) wantFlow(name string) {
+	b.Helper()
+	flows := b.product.Flows("--protocol", "tcp")
+	if len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != name {
+		b.Errorf("flows %v, not one by %s", flows, name)
+	}
+}
+
+// bringByEth0 has the routers bring what is for the server's eth1 by its eth0, as
+// routing protocols do when its network is gone.
+func (b *bed) bringByEth0() {
+	b.Helper()
+	asked := b.net.Server.Eth1.Address(b.family)
+	via := map[topology.Family]string{topology.IPv4: "10.11.0.2", topology.IPv6: "2001:db8:11::2"}[b.family]
+	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	harness.Shell(b, b.net.Production.Host,
+		fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth0.Address(b.family)))
+}

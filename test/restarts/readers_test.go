@@ -1,0 +1,117 @@
+package restarts
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// readFor is how long processes read beside each kind of writer.
+const readFor = 9 * time.Second
+
+// reader is a reading command, and what it has to say of a flow.
+type reader struct {
+	args []string
+	says string
+	// none is its exit code where nothing is attached.
+	none int
+}
+
+func readersOf(c *harness.Conversation) []reader {
+	port := fmt.Sprint(c.Peer.Port())
+	return []reader{
+		{[]string{"status", "-o", "json"}, `"capacity"`, 3},
+		{[]string{"flows", "-o", "json"}, `"peer_port": ` + port, 1},
+		{[]string{"explain", "-o", "json", "--protocol", "tcp", "--peer", c.Peer.String(), "--self", c.Self.String()}, `"corrected"`, 1},
+	}
+}
+
+// wrong returns why an answer is not one of a whole datapath, or, where there may be
+// none, of a host without one.
+func (r reader) wrong(result *harness.Result, dir string, mayBeNone bool) error {
+	if mayBeNone && result.Code == r.none && strings.Contains(result.Stderr, "no datapath is pinned in "+dir) {
+		return nil
+	}
+	// While a start is under way there are pins already.
+	if mayBeNone && result.Code == 3 && strings.Contains(result.Stderr, "no interface is attached") && json.Valid([]byte(result.Stdout)) {
+		return nil
+	}
+	switch {
+	case result.Code != 0 || result.Stderr != "":
+		return fmt.Errorf("%s", result)
+	case !json.Valid([]byte(result.Stdout)):
+		return fmt.Errorf("no whole document: %s", result)
+	case !mayBeNone && !strings.Contains(result.Stdout, r.says):
+		return fmt.Errorf("it does not say %s: %s", r.says, result)
+	}
+	return nil
+}
+
+// TestReadingCommandsBesideWriters runs the reading commands, one process after the
+// other, while the daemon is killed and started and reads configurations with tables of
+// other sizes, which every one of them has to see whole, with a flow; and while everything
+// is detached and started anew.
+func TestReadingCommandsBesideWriters(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := harness.WriteConfig(t, harness.SmallTables)
+	start := func() *harness.Daemon { return p.Start("--config", config, "--listen", "") }
+	d := start()
+	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	readBeside(t, p, c, "restarts and reloads", false, func(i int) {
+		if i%2 == 0 {
+			d.Kill()
+			d = start()
+			return
+		}
+		harness.Must(t, os.WriteFile(config, fmt.Appendf(nil, "flow_table: {max_entries: %d}\n", 1024<<(i%5)), 0o600))
+		d.Reload()
+	})
+	readBeside(t, p, c, "detachments and starts", true, func(int) {
+		d.Stop(unix.SIGTERM)
+		p.Detach()
+		d = start()
+	})
+}
+
+// readBeside reads for as long as it says, and writes meanwhile, and wants no error.
+func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, mayBeNone bool, write func(int)) {
+	t.Helper()
+	var reads, failed, none atomic.Int64
+	var reading sync.WaitGroup
+	end := time.Now().Add(readFor)
+	for _, r := range readersOf(c) {
+		reading.Go(func() {
+			for time.Now().Before(end) {
+				result := p.Run(r.args...)
+				reads.Add(1)
+				if result.Code != 0 {
+					none.Add(1)
+				}
+				if err := r.wrong(result, p.PinDir, mayBeNone); err != nil && failed.Add(1) <= 3 {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writes := 0
+	for ; time.Now().Before(end); writes++ {
+		write(writes)
+	}
+	reading.Wait()
+	t.Logf("%d processes read beside %d %s: %d found nothing attached, %d errors", reads.Load(), writes, what, none.Load(), failed.Load())
+	if mayBeNone && none.Load() == reads.Load() {
+		t.Error("none found anything attached")
+	}
+}
