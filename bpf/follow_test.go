@@ -167,7 +167,7 @@ func TestFollowTimeWait(t *testing.T) {
 		n = newcomer(n)
 		timeWaitPort++ // which the last one still holds
 		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
-		c := timeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
+		c := acceptedTimeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
 		for _, test := range []struct {
 			flags    string
 			seq, ack uint32

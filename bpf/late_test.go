@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/bpf"
 )
 
@@ -130,7 +128,7 @@ func TestLateClosed(t *testing.T) {
 // of it.
 func TestLateTimeWait(t *testing.T) {
 	eachLate(t, 41000, func(t *testing.T, _ *bed, l late) effect {
-		timeWait(t, l.n, l.peer)
+		openedTimeWait(t, l.n, l.peer)
 		if l.unread {
 			return nothing
 		}
@@ -138,25 +136,11 @@ func TestLateTimeWait(t *testing.T) {
 	})
 }
 
-// timeWait has the host open a connection to a port and close it first. Its tuple is
-// in TIME_WAIT from then on, also during the next tests.
-func timeWait(t *testing.T, n network, port uint16) {
+// openedTimeWait has the host open a connection to a port and close it first. Its tuple
+// is in TIME_WAIT from then on, also during the next tests.
+func openedTimeWait(t *testing.T, n network, port uint16) {
 	t.Helper()
-	self, peer := netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, port)
-	family, remote := sockaddr(peer)
-	_, local := sockaddr(self)
-	listener := listenTCP(t, peer)
-	defer closeSocket(t, listener)
-	opener := openSocket(t, family, unix.SOCK_STREAM, func(fd int) error {
-		if err := bind(fd, local); err != nil {
-			return err
-		}
-		return connect(fd, remote)
-	})
-	accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
+	opener, accepted := connectPair(t, netip.AddrPortFrom(n.peer, port), netip.AddrPortFrom(n.self, selfPort))
 	closeSocket(t, opener)
 	closeSocket(t, accepted)
 }

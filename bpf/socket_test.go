@@ -183,9 +183,9 @@ func accept(t testing.TB, n network) connection {
 	return standing(t, accepted)
 }
 
-// timeWait makes such a connection and has the host end it first. It says what the
+// acceptedTimeWait makes such a connection and has the host end it first. It says what the
 // socket that is left of it expects next, in TIME_WAIT, where it keeps its port.
-func timeWait(t testing.TB, self, peer netip.AddrPort) connection {
+func acceptedTimeWait(t testing.TB, self, peer netip.AddrPort) connection {
 	t.Helper()
 	client, accepted := connectPair(t, self, peer)
 	c := standing(t, accepted)

@@ -216,7 +216,8 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		question_came(packet);
 		return;
 	}
-	if (!packet->echo_request && host_spoke_first(packet)) /* since the entry is idle */
+	if (!packet->echo_request && /* an idle entry comes before a note */
+	    (host_spoke_first(packet) || host_had_spoken_first(packet)))
 		return count_event(EVENT_IGNORED_ANSWER);
 	switch (may_start(skb)) {
 	case ADMIT_STRAY:

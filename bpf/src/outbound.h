@@ -97,6 +97,12 @@ static __always_inline struct vacancy outbound_vacancy(const struct outbound_set
 	return oldest;
 }
 
+/* By what it is marked that the note about a tuple was pushed out. */
+static __always_inline __u64 lost_note(__u64 digest)
+{
+	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
+}
+
 static __noinline void note_outbound(const struct packet *packet)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
@@ -127,6 +133,20 @@ static __noinline void note_outbound(const struct packet *packet)
 	count_event(EVENT_ADMITTED_OUTBOUND);
 	if (vacancy.rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
+	if (vacancy.rank < DISPENSABLE) /* it had answers: the next one is no beginning */
+		mark(lost_note(vacancy.digest));
+}
+
+/*
+ * Whether the host spoke first by this tuple, and the note about that was pushed out
+ * lately. It is made anew then.
+ */
+static __always_inline bool host_had_spoken_first(const struct packet *packet)
+{
+	if (likely(!is_marked(lost_note(packet->digest))))
+		return false;
+	note_outbound(packet);
+	return true;
 }
 
 static __always_inline bool is_grace(void)

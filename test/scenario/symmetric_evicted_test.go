@@ -100,22 +100,24 @@ func TestSymmetricScan(t *testing.T) {
 }
 
 // TestSymmetricBegunEvicted has the server speak first and be answered, and then
-// speak to so many who all answer that it is not known any more who began. Who
-// speaks next does so for the first time, as far as anybody knows.
+// speak to so many who all answer that there is no room for the note about it.
+// Whoever speaks next: that the server began is noted anew.
 func TestSymmetricBegunEvicted(t *testing.T) {
 	eachEvicting(t, func(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
 		pairs := begin(t, n, f)
 		for port := range uint16(others) {
 			pairs.byServer.exchangeWith(netip.AddrPortFrom(pairs.byServer.clientAt.Addr(), 40_000+port))
 		}
-		noted := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
-		pairs.byServer.serverSpeaks()
-		if more := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) - noted; more != 1 {
-			t.Errorf("%d more notes, not one", more)
+		for pair, speak := range map[*equals]func(){
+			pairs.byServer: pairs.byServer.serverSpeaks, pairs.byClient: pairs.byClient.clientSpeaks,
+		} {
+			noted := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+			speak()
+			if more := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) - noted; more != 1 {
+				t.Errorf("%d more notes, not one", more)
+			}
+			pair.want(false)
 		}
-		pairs.byServer.want(false)
-		pairs.byClient.clientSpeaks()
-		pairs.byClient.want(true)
 	})
 }
 
