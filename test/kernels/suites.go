@@ -32,9 +32,9 @@ var suites = []suite{
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
 		run:   "^(TestS2|TestS3aOneNIC|TestS3aTwoNICs|TestS3b|TestS3c|TestS4|TestS5|TestS6|TestS7)$",
-		brief: &brief{run: "^(TestS2|TestS5|TestS7)$", skip: "/^strict_uRPF$"}},
+		brief: &brief{run: "^(TestS2|TestS7)$", skip: "/^strict_uRPF$"}},
 	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestSilentEvicted)$",
-		brief: &brief{run: "^TestFloods$//^(SYNs|spoofed_FINs_and_RSTs_by_eth0)$"}},
+		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestFallbackTaken|TestBoot" +
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
