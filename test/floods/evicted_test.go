@@ -32,7 +32,7 @@ func testEvicted(t *testing.T, f topology.Family) {
 	for _, c := range v.connections {
 		harness.Must(t, c.ask())
 	}
-	harness.Must(t, v.askConversations(t.Context()))
+	harness.Must(t, v.askConversations(t.Context(), v.conversations))
 	after := v.p.Metrics()
 	rose := func(metric, label string) float64 { return after.Sum(metric, label) - before.Sum(metric, label) }
 	readmitted := rose("replypath_flow_readmissions_total", "table=established")

@@ -19,12 +19,19 @@ type verdict struct {
 	strayed   []*topology.Frame
 	misplaced []string
 	answers   int
+	// misdirected are packets by eth1 that went to another MAC than its router's.
+	misdirected []*topology.Frame
+	// evicted are how many connections had to be recorded anew.
+	evicted float64
+	silent  []string // what is wrong with those who said nothing meanwhile
 	// uncounted are protocols whose counter of corrected packets differs from what was
 	// captured.
 	uncounted []string
 	broken    error
 	took      time.Duration // for the flood alone
 	newcomers int           // connections that were opened meanwhile
+	// sent are the frames of the flood, of which lost did not reach the server.
+	sent, lost int
 }
 
 // String lists the complaints; it is empty where there are none.
@@ -40,6 +47,9 @@ func (d *verdict) String() string {
 	complain(len(d.strayed) > 0, "by eth0: %s", harness.Describe(d.strayed))
 	complain(len(d.misplaced) > 0, "%d flows are not where they belong, such as %s", len(d.misplaced), first(d.misplaced))
 	complain(d.answers == 0, "nothing was captured")
+	complain(len(d.misdirected) > 0, "to another MAC: %s", harness.Describe(d.misdirected))
+	complain(d.evicted != 0, "%v connections were recorded anew", d.evicted)
+	complain(len(d.silent) > 0, "%d complaints about those who were silent, such as %s", len(d.silent), first(d.silent))
 	complain(len(d.uncounted) > 0, "counters and captures differ: %s", d.uncounted)
 	complain(d.broken != nil, "%v", d.broken)
 	return b.String()
@@ -52,7 +62,10 @@ func first(list []string) string {
 	return list[0]
 }
 
-const movesTotal = "replypath_flow_moves_total"
+const (
+	movesTotal        = "replypath_flow_moves_total"
+	readmissionsTotal = "replypath_flow_readmissions_total"
+)
 
 // judge compares captures, counters and the flow table. Of the protocol of a flood,
 // the counters tell nothing about those who are alive.
@@ -60,11 +73,13 @@ func (v *victim) judge(w *wires, before, after harness.Metrics, flooded string, 
 	v.t.Helper()
 	from := topology.From(v.asked)
 	d := &verdict{
-		moved:   after.Sum(movesTotal) - before.Sum(movesTotal),
-		strayed: w.eth0.Frames(from),
-		resets:  w.eth1.Frames(topology.Flags(topology.RST, topology.RST)),
-		answers: w.eth1.Count(from),
-		broken:  broken,
+		moved:       after.Sum(movesTotal) - before.Sum(movesTotal),
+		evicted:     after.Sum(readmissionsTotal) - before.Sum(readmissionsTotal),
+		strayed:     w.eth0.Frames(from),
+		resets:      w.left(topology.Flags(topology.RST, topology.RST)),
+		answers:     w.eth1.Count(from),
+		misdirected: w.eth1.Frames(topology.All(from, topology.Not(v.toRouter()))),
+		broken:      broken,
 	}
 	for protocol, match := range map[string]topology.Filter{"tcp": topology.TCP, "udp": topology.UDP} {
 		const corrected = "replypath_corrected_packets_total"

@@ -36,6 +36,12 @@ type connection struct {
 	peerStart, ownStart uint32
 }
 
+// live are those who have something to lose.
+type live struct {
+	connections   []*connection
+	conversations []net.Conn // UDP
+}
+
 // victim is a server with live connections and conversations by its eth1.
 type victim struct {
 	t      *testing.T
@@ -45,11 +51,10 @@ type victim struct {
 	asked  netip.Addr // the server's address on eth1
 	peer   netip.Addr // the client's
 
-	listener      net.Listener
-	port          uint16 // that the connections are with
-	connections   []*connection
-	conversations []net.Conn // UDP
-	questions     uint64     // of the conversations
+	listener net.Listener
+	port     uint16 // that the connections are with
+	live
+	questions uint64 // of the conversations
 }
 
 // newVictim builds the network, starts replypath with a configuration and opens the
@@ -143,7 +148,7 @@ func (v *victim) converse(count int) {
 		v.conversations = append(v.conversations, conn)
 	}
 	for range 3 {
-		harness.Must(v.t, v.askConversations(v.t.Context()))
+		harness.Must(v.t, v.askConversations(v.t.Context(), v.conversations))
 	}
 }
 
@@ -179,18 +184,18 @@ func (c *connection) pass(from, to net.Conn) error {
 	return nil
 }
 
-// useAll uses every connection and conversation once.
-func (v *victim) useAll(ctx context.Context) error {
+// useAll uses each of them once.
+func (v *victim) useAll(ctx context.Context, all live) error {
 	var wg sync.WaitGroup
 	errs := make([]error, askers+1)
 	for asker := range askers {
 		wg.Go(func() {
-			for i := asker; i < len(v.connections) && ctx.Err() == nil; i += askers {
-				errs[asker] = errors.Join(errs[asker], v.connections[i].use())
+			for i := asker; i < len(all.connections) && ctx.Err() == nil; i += askers {
+				errs[asker] = errors.Join(errs[asker], all.connections[i].use())
 			}
 		})
 	}
-	wg.Go(func() { errs[askers] = v.askConversations(ctx) })
+	wg.Go(func() { errs[askers] = v.askConversations(ctx, all.conversations) })
 	wg.Wait()
 	return errors.Join(errs...)
 }
@@ -219,12 +224,12 @@ func (v *victim) keepOpening(ctx context.Context) (count int, err error) {
 	}
 }
 
-// keepUsing uses everything again and again, and leaves some time to the flood.
+// keepUsing uses all who are busy again and again, and leaves some time to the flood.
 func (v *victim) keepUsing(ctx context.Context) error {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
-		if err := v.useAll(ctx); err != nil {
+		if err := v.useAll(ctx, v.busy()); err != nil {
 			return err
 		}
 		select {
@@ -235,9 +240,9 @@ func (v *victim) keepUsing(ctx context.Context) error {
 	}
 }
 
-func (v *victim) askConversations(ctx context.Context) error {
+func (v *victim) askConversations(ctx context.Context, conversations []net.Conn) error {
 	var errs []error
-	for _, conn := range v.conversations {
+	for _, conn := range conversations {
 		if ctx.Err() != nil {
 			break
 		}

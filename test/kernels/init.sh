@@ -32,6 +32,9 @@ modprobe -a tun ip_vs ip_vs_rr 2>/dev/null
 stty -F /dev/ttyS1 raw -echo
 exec 3>/dev/ttyS1
 
+# Tests hold both ends of thousands of connections; the kernel's own limit is 4,096 files.
+ulimit -n 65536
+
 mkdir -p /run/netns
 export REPLYPATH_BINARY=/src/bin/replypath REPLYPATH_TEST_ALL_DEVICES=1 REPLYPATH_TEST_PATIENCE=10
 export REPLYPATH_FUZZ_PACKETS=20000

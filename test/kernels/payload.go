@@ -14,6 +14,9 @@ import (
 //go:embed tools.txt
 var toolList string
 
+//go:embed data.txt
+var dataList string
+
 // buildPayload builds what is the same on every kernel and returns the archive's
 // path: the product, the tests with their source tree, the tools of this machine.
 func buildPayload(ctx context.Context, work string, suites []suite, short bool) (string, error) {
@@ -30,6 +33,10 @@ func buildPayload(ctx context.Context, work string, suites []suite, short bool) 
 	a.tree("tests", filepath.Join(work, "tests"), nil)
 	a.tree("src", ".", isSource)
 	a.file("src/bin/replypath", filepath.Join(work, "replypath"), 0o755)
+	for _, name := range listed(dataList) {
+		a.tree(strings.TrimPrefix(name, "/"), name, nil)
+	}
+	a.text("etc/machine-id", machineID, 0o444)
 	err = addTools(ctx, a)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr
@@ -70,6 +77,9 @@ func compile(ctx context.Context, work string, suites []suite) error {
 	}
 	return nil
 }
+
+// machineID is what systemd's programs identify the virtual machine by.
+const machineID = "00000000000000000000000000000001\n"
 
 // productVersion is what the tests expect of a binary that was built for them.
 const productVersion = "0.0.0-test"

@@ -13,11 +13,16 @@ type suite struct {
 	name    string
 	pkg     string // import path below the module
 	run     string // regular expression of tests
+	skip    string // of those among them that are left out
+	brief   *brief // which of them are run with -short, where not all are
 	command string // in the place of a package
 	program string // import path of what the command runs, built as /tests/<name>
 	extra   bool   // is run only where it is named
 	timeout time.Duration
 }
+
+// brief is a choice of tests, as run and skip are.
+type brief struct{ run, skip string }
 
 // suites are all of them, in the order in which they are run.
 var suites = []suite{
@@ -25,6 +30,14 @@ var suites = []suite{
 	{name: "bpf", pkg: "bpf", timeout: 30 * time.Minute},
 	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
+	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
+		run:   "^(TestS2|TestS3aOneNIC|TestS3aTwoNICs|TestS3b|TestS3c|TestS4|TestS5|TestS6|TestS7)$",
+		brief: &brief{run: "^(TestS2|TestS7)$", skip: "/^strict_uRPF$"}},
+	{name: "floods", pkg: "test/floods", timeout: 30 * time.Minute, run: "^(TestFloods|TestSilentEvicted)$",
+		brief: &brief{run: "^TestFloods$/^ipv4$/^SYNs$|^TestFloods$/^ipv6$/^spoofed_FINs_and_RSTs_by_eth0$"}},
+	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
+	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestFallbackTaken|TestBoot" +
+		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
 	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^TestFallbackIsPutBack$"},
@@ -66,7 +79,7 @@ func chooseSuites(names, run string) ([]suite, error) {
 	}
 	if run != "" {
 		for i := range chosen {
-			chosen[i].run = run
+			chosen[i].run, chosen[i].skip, chosen[i].brief = run, "", nil
 		}
 	}
 	return chosen, nil
@@ -99,8 +112,15 @@ func (s *suite) line(short bool) string {
 	command := s.command
 	if s.pkg != "" {
 		command = fmt.Sprintf("%s -test.v -test.short=%t -test.timeout %s", s.binary(), short, s.timeout)
-		if s.run != "" {
-			command += " -test.run '" + s.run + "'"
+		run, skip := s.run, s.skip
+		if short && s.brief != nil {
+			run, skip = s.brief.run, s.brief.skip
+		}
+		if run != "" {
+			command += " -test.run '" + run + "'"
+		}
+		if skip != "" {
+			command += " -test.skip '" + skip + "'"
 		}
 	}
 	// Go's own time-out, which shows where the test hangs, comes first.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"replypath/loader/pins"
 	"replypath/test/harness"
@@ -40,9 +41,10 @@ func TestUnit(t *testing.T) {
 	n := topology.New(topology.Options{})
 	t.Cleanup(func() { n.Close() })
 	host := harness.Must1[*topology.Host](t)(n.Host("host"))
-	c := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", "verify", "--man=no",
-		unit, first, "systemd-networkd.service", "networking.service", "multi-user.target")
-	if output, err := c.CombinedOutput(); err != nil || len(output) > 0 {
+	verify := []string{"verify", "--man=no", unit, first, "systemd-networkd.service", "networking.service", "multi-user.target"}
+	output, err := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", verify...).CombinedOutput()
+	t.Logf("systemd-analyze %s: %d bytes of complaints", strings.Join(verify[2:], " "), len(output))
+	if err != nil || len(output) > 0 {
 		t.Errorf("%v\n%s", err, output)
 	}
 }
@@ -158,7 +160,12 @@ func TestBootWithout(t *testing.T) {
 				}
 				return nil
 			})
+			began := time.Now()
 			waitManaged(t, p)
+			t.Logf("%s: the network is up without it, %s tries before the obstacle went; managed %s after the next one began",
+				name, tries, time.Since(began).Round(time.Millisecond))
+			awaitOwn(t, n, p)
+			eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 			p.Expect(0, "detach", "--stop")
 		})
 	}

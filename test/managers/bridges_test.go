@@ -25,6 +25,8 @@ link set c%[2]s up
 `, bridge, cable, project)
 	rules = fmt.Sprintf(`add rule ip nat post ip saddr 172.20.%[2]d.0/24 oifname != "%[1]s" masquerade
 add rule ip nat pre iifname != "%[1]s" tcp dport %[3]d dnat to 172.20.%[2]d.2:80
+add rule ip6 nat post ip6 saddr fd00:20:%[2]x::/64 oifname != "%[1]s" masquerade
+add rule ip6 nat pre iifname != "%[1]s" tcp dport %[3]d dnat to [fd00:20:%[2]x::2]:80
 `, bridge, project, 8000+project)
 	return links, rules
 }
@@ -39,15 +41,20 @@ const dockerTables = `table ip nat {
 	chain post { type nat hook postrouting priority 100; }
 }
 flush table ip nat
+table ip6 nat {
+	chain pre { type nat hook prerouting priority -100; }
+	chain post { type nat hook postrouting priority 100; }
+}
+flush table ip6 nat
 `
 
 // TestContainerNetworks makes and deletes container networks under conversations:
 // none of them notices, no such bridge is managed, and nothing is left of them.
 func TestContainerNetworks(t *testing.T) {
-	const (
-		rounds   = 5
-		projects = 20
-	)
+	rounds, projects := 5, 20
+	if testing.Short() {
+		rounds, projects = 2, 5
+	}
 	n, _ := newServer(t)
 	harness.Nft(t, n.Server.Host, dockerTables)
 	p := harness.On(t, n.Server.Host)

@@ -13,12 +13,25 @@ import (
 	"replypath/test/topology"
 )
 
-// leased are the addresses that eth1 gets, one after the other.
-var leased = []netip.Addr{netip.MustParseAddr("10.2.0.150"), netip.MustParseAddr("10.2.0.151")}
+// dhcp is that of one family.
+type dhcp struct {
+	family topology.Family
+	leased []netip.Addr // that eth1 gets, one after the other
+	file   string       // networkd's for eth1
+	// offer are dnsmasq's arguments for an address, ready is what it says then.
+	offer func(eth1 *topology.Interface, address netip.Addr) []string
+	ready string
+	given string // is logged with every lease
+	// renew is what networkd can be asked for: for IPv6 that is a lease anew.
+	renew string
+}
 
-// leasedFile is networkd's for an eth1 that has its IPv4 address by DHCP, and with
-// it no route but that of its network.
-const leasedFile = `[Match]
+// dhcps are both. With its address eth1 gets no route but that of its network.
+var dhcps = []dhcp{
+	{
+		family: topology.IPv4,
+		leased: []netip.Addr{netip.MustParseAddr("10.2.0.150"), netip.MustParseAddr("10.2.0.151")},
+		file: `[Match]
 Name=eth1
 [Network]
 DHCP=ipv4
@@ -29,61 +42,109 @@ ClientIdentifier=mac
 UseGateway=no
 UseDNS=no
 UseHostname=no
-`
+`,
+		offer: func(eth1 *topology.Interface, address netip.Addr) []string {
+			return []string{"--dhcp-range=10.2.0.0,static,255.255.255.0,2m", "--dhcp-host=" + eth1.MAC.String() + "," + address.String()}
+		},
+		ready: "DHCP, static leases only", given: "DHCPACK", renew: "renew",
+	},
+	{
+		family: topology.IPv6,
+		leased: []netip.Addr{netip.MustParseAddr("2001:db8:2::150"), netip.MustParseAddr("2001:db8:2::151")},
+		// Its network is told by routers, of which there is none here.
+		file: `[Match]
+Name=eth1
+[Network]
+DHCP=ipv6
+IPv6AcceptRA=no
+Address=10.2.0.100/24
+Address=2001:db8:2::100/64
+[DHCPv6]
+WithoutRA=solicit
+UseDNS=no
+UseHostname=no
+`,
+		offer: func(_ *topology.Interface, address netip.Addr) []string {
+			return []string{"--dhcp-range=" + address.String() + "," + address.String() + ",64,2m"}
+		},
+		ready: "DHCPv6, IP range", given: "DHCPREPLY", renew: "reconfigure",
+	},
+}
 
 // lease runs a DHCP server on eth1's router, which has one address to give.
-func lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *harness.Program {
+func (d *dhcp) lease(t *testing.T, n *topology.TwoNIC, address netip.Addr) *harness.Program {
 	t.Helper()
 	leases := filepath.Join(t.TempDir(), "leases")
-	c := n.Replication.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+	args := []string{"--keep-in-foreground", "--conf-file=/dev/null",
 		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
-		"--interface="+n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile="+leases,
-		"--dhcp-range=10.2.0.0,static,255.255.255.0,2m",
-		"--dhcp-host="+n.Server.Eth1.MAC.String()+","+address.String())
+		"--interface=" + n.Server.Eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--dhcp-leasefile=" + leases}
+	c := n.Replication.Command(context.Background(), "dnsmasq", append(args, d.offer(n.Server.Eth1, address)...)...)
 	server := harness.StartProgram(t, c, unix.SIGTERM)
-	server.WaitLog(1, "DHCP, static leases only")
+	server.WaitLog(1, d.ready)
 	return server
 }
 
 // TestDHCP has eth1's address by DHCP: its renewal changes nothing for an open
 // connection, and another address is known within a second.
 func TestDHCP(t *testing.T) {
+	for _, d := range dhcps {
+		t.Run(d.family.String(), func(t *testing.T) {
+			n, _ := newServer(t)
+			server := d.lease(t, n, d.leased[0])
+			network := startNetworkd(t, n, d.file)
+			p := harness.On(t, n.Server.Host)
+			p.Start()
+			harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
+			p.AwaitOwn(d.leased[0], true, time.Now())
+			harness.Serve(t, n.Server.Host, d.leased[0])
+			server.WaitLog(1, d.given, d.leased[0].String())
+			d.renews(t, n, p, network, server)
+			server.Signal(unix.SIGTERM)
+			server.WaitEnd()
+			d.changes(t, n, p, network)
+		})
+	}
+}
+
+// renews has the lease renewed under an open connection.
+func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *harness.Product, network *networkd, server *harness.Program) {
+	t.Helper()
 	const renewals = 3
-	n, _ := newServer(t)
-	server := lease(t, n, leased[0])
-	d := startNetworkd(t, n, leasedFile)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	harness.AwaitAddress(t, n.Server.Eth1, leased[0], true)
-	p.AwaitOwn(leased[0], true, time.Now())
-	harness.Serve(t, n.Server.Host, leased[0])
-	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, leased[0])
+	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, d.leased[0])
 	wires := harness.Tap(t, n.Server)
 	talk := long.Keep(t)
-	server.WaitLog(1, "DHCPACK", leased[0].String())
-	for i := range renewals {
-		d.run("networkctl", "renew", "eth1")
-		server.WaitLog(2+i, "DHCPACK", leased[0].String())
-		for _, kind := range harness.Kinds {
-			wantByEth1(t, n, harness.NewConversation(t, kind, n.ClientEth0, leased[0]))
-		}
+	for range renewals {
+		given := len(server.Log.Lines(d.given, d.leased[0].String()))
+		network.run("networkctl", d.renew, "eth1")
+		server.WaitLog(given+1, d.given, d.leased[0].String())
+		harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], true)
+		p.AwaitOwn(d.leased[0], true, time.Now())
+		d.asked(t, n, d.leased[0])
 	}
-	t.Logf("%d renewals, %d answers of an open connection, all by eth1", renewals, talk.Stop())
+	t.Logf("%s, %d leases given again: %d answers of an open connection, all by eth1", d.family, renewals, talk.Stop())
 	wires.WantEth1("a connection that stays open", long.Answers())
+}
 
-	server.Signal(unix.SIGTERM)
-	server.WaitEnd()
-	lease(t, n, leased[1])
-	d.run("networkctl", "reconfigure", "eth1")
-	took := p.AwaitOwn(leased[1], true, harness.AwaitAddress(t, n.Server.Eth1, leased[1], true))
-	gone := p.AwaitOwn(leased[0], false, harness.AwaitAddress(t, n.Server.Eth1, leased[0], false))
-	t.Logf("another address: known after %s, the old one forgotten after %s",
-		took.Round(time.Millisecond), gone.Round(time.Millisecond))
+// asked asks at an address, and wants answers by eth1 only.
+func (d *dhcp) asked(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
+	t.Helper()
+	for _, kind := range harness.Kinds {
+		wantByEth1(t, n, harness.NewConversation(t, kind, n.ClientEth0, address))
+	}
+}
+
+// changes has eth1 get another address.
+func (d *dhcp) changes(t *testing.T, n *topology.TwoNIC, p *harness.Product, network *networkd) {
+	t.Helper()
+	d.lease(t, n, d.leased[1])
+	network.run("networkctl", "reconfigure", "eth1")
+	took := p.AwaitOwn(d.leased[1], true, harness.AwaitAddress(t, n.Server.Eth1, d.leased[1], true))
+	gone := p.AwaitOwn(d.leased[0], false, harness.AwaitAddress(t, n.Server.Eth1, d.leased[0], false))
+	t.Logf("%s, another address: known after %s, the old one forgotten after %s",
+		d.family, took.Round(time.Millisecond), gone.Round(time.Millisecond))
 	if took > harness.Patient(backWithin) || gone > harness.Patient(backWithin) {
 		t.Error("that is too late")
 	}
-	harness.Serve(t, n.Server.Host, leased[1])
-	for _, kind := range harness.Kinds {
-		wantByEth1(t, n, harness.NewConversation(t, kind, n.ClientEth0, leased[1]))
-	}
+	harness.Serve(t, n.Server.Host, d.leased[1])
+	d.asked(t, n, d.leased[1])
 }

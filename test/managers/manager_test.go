@@ -60,9 +60,7 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
-	wires := harness.Tap(t, n.Server)
-	long := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-	talk := long.Keep(t)
+	wires, talks := harness.Tap(t, n.Server), keepAll(t, n)
 	for range 3 {
 		for _, change := range changes {
 			change()
@@ -70,8 +68,11 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 			eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 		}
 	}
-	t.Logf("%d changes, %d answers of an open connection, all by eth1", 3*len(changes), talk.Stop())
-	wires.WantEth1("a connection that stays open", long.Answers())
+	for long, talk := range talks {
+		t.Logf("%s, open all the time: %d changes, %d answers", long, 3*len(changes), talk.Stop())
+		wires.WantEth1("a connection that stays open", long.Answers())
+	}
+	t.Logf("in all %s", ways(n, wires))
 	wantManaged(t, p)
 }
 
@@ -110,7 +111,9 @@ func TestBoot(t *testing.T) {
 			p.Start()
 			p.Expect(3, "status") // nothing is attached
 			start(t, n)
+			began := time.Now()
 			waitManaged(t, p)
+			t.Logf("both interfaces are managed %s after %s is done", time.Since(began).Round(time.Millisecond), name)
 			eachKind(t, n, "after boot", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 			wantManaged(t, p)
 		})

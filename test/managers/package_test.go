@@ -224,7 +224,9 @@ func (p *packaged) stays() {
 func (p *packaged) removes(before harness.Snapshot) {
 	p.Helper()
 	p.m.Run(p.remove...)
-	if diff := before.Diff(p.look()); diff != "" {
+	diff := before.Diff(p.look())
+	p.Logf("%s, removed: %d bytes of differences on the host", p.kind, len(diff))
+	if diff != "" {
 		p.Errorf("the host has changed (-before +after):\n%s", diff)
 	}
 	p.wantNothingPinned()
@@ -244,7 +246,9 @@ func (p *packaged) purges(before []string) {
 		p.m.Run("rm", "-r", "/etc/replypath") // which RPM leaves to the operator
 	}
 	p.m.Refuse(p.query...)
-	if diff := cmp.Diff(before, p.m.Changes()); diff != "" {
+	diff := cmp.Diff(before, p.m.Changes())
+	p.Logf("%s, purged: %d bytes of differences in the list of files", p.kind, len(diff))
+	if diff != "" {
 		p.Errorf("files (-before +after):\n%s", diff)
 	}
 }

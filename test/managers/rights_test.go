@@ -138,10 +138,10 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 		}
 		return nil
 	})
-	for _, f := range n.Families() {
-		wantByEth1(t, n, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
-	}
+	eachKind(t, n, "without eth0", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 	wantNotInLog(t, m, "permitted", "denied", "read-only")
+	t.Logf("%d changes of the host, %d features looked for, 2 fallback routes in use, tables of %d and then %d flows: nothing is refused",
+		len(status.HostChanges), len(status.Features), before, status.Flows.Capacity)
 }
 
 func wantNotInLog(t *testing.T, m *harness.Machine, signs ...string) {
@@ -172,7 +172,8 @@ func TestUnitSystemCalls(t *testing.T) {
 func TestUnitFileSystem(t *testing.T) {
 	m, _ := running(t)
 	inside := []string{"nsenter", "--mount", "--target", m.Property(service, "MainPID"), "sh", "-c"}
-	for _, path := range []string{"/usr/bin/x", "/etc/x", "/var/lib/x", "/opt/x", "/run/x"} {
+	closed := []string{"/usr/bin/x", "/etc/x", "/var/lib/x", "/opt/x", "/run/x"}
+	for _, path := range closed {
 		write := "echo 1 >" + path
 		m.Run("sh", "-c", write)
 		if said := m.Refuse(append(inside, write)...); !strings.Contains(said, "Read-only file system") {
@@ -183,7 +184,11 @@ func TestUnitFileSystem(t *testing.T) {
 	m.Refuse(append(inside, "mkdir /sys/fs/cgroup/x")...)
 	m.Refuse(append(inside, "test -e /dev/net/tun -o -e /dev/mem")...)
 	m.Run(append(inside, "mkdir /sys/fs/bpf/x && rmdir /sys/fs/bpf/x")...)
-	m.Run(append(inside, "cat /proc/sys/net/ipv4/conf/eth1/rp_filter >/proc/sys/net/ipv4/conf/eth1/rp_filter")...)
+	settings := []string{"ipv4/conf/eth1/rp_filter", "ipv6/conf/eth1/ignore_routes_with_linkdown"}
+	for _, setting := range settings {
+		m.Run(append(inside, "cat /proc/sys/net/"+setting+" >/proc/sys/net/"+setting)...)
+	}
+	t.Logf("%q, kernel.panic, cgroups and devices are refused; pins and %q are not", closed, settings)
 }
 
 // TestReloadOnlyAfterCheck reloads by systemctl: a file that is not valid never
@@ -206,6 +211,7 @@ func TestReloadOnlyAfterCheck(t *testing.T) {
 		}
 		return nil
 	})
+	t.Logf("1 reload refused, 1 done: the process was asked %d times", reloads())
 	if got := reloads(); got != 1 {
 		t.Errorf("the process was asked to reload %d times, not once:\n%s", got, m.Log())
 	}

@@ -9,9 +9,13 @@ import (
 
 // ruleSets are set-ups of rules that stay in place beside replypath, as commands.
 var ruleSets = map[string]string{
-	"by source, for one family": `
+	"by source, for IPv4 alone": `
 ip route add default via 10.2.0.1 dev eth1 table 102
 ip rule add from 10.2.0.100 lookup 102
+`,
+	"by source, for IPv6 alone": `
+ip -6 route add default via 2001:db8:2::1 dev eth1 table 102
+ip -6 rule add from 2001:db8:2::100 lookup 102
 `,
 	"connmark": `
 ip route add default via 10.2.0.1 dev eth1 table 102
@@ -28,9 +32,12 @@ nft add rule inet marks out ct mark 0x66 meta mark set ct mark
 ip tuntap add dev wg0 mode tun
 ip link set wg0 up
 ip address add 10.66.0.1/32 dev wg0
-ip route add 0.0.0.0/0 dev wg0 table 51820
-ip rule add not fwmark 0xca6c table 51820
-ip rule add table main suppress_prefixlength 0
+ip address add fd66::1/128 dev wg0
+for family in -4 -6; do
+	ip $family route add default dev wg0 table 51820
+	ip $family rule add not fwmark 0xca6c table 51820
+	ip $family rule add table main suppress_prefixlength 0
+done
 `,
 }
 
@@ -51,6 +58,7 @@ func TestRulesStay(t *testing.T) {
 				t.Errorf("what the host starts goes\n%snot\n%s", now, started)
 			}
 			p.Expect(0, "detach", "--stop")
+			t.Logf("what the host starts, before and with replypath:\n%s", started)
 			if diff := before.Diff(harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
 				t.Errorf("host after detach (-before +after):\n%s", diff)
 			}

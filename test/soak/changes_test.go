@@ -17,8 +17,8 @@ import (
 // wildcardPort is where the server is asked at addresses that come and go.
 const wildcardPort = 8
 
-// knownWithin is how long the daemon may take to know a new address or interface:
-// until then, what is asked by it is answered as routed.
+// knownWithin is how long the daemon may take to know a new address or interface, or
+// another MAC of a gateway: until then, what is asked is answered as before.
 const knownWithin = time.Second
 
 // second are addresses beside those of the network: of eth1, and of the routers as
@@ -189,9 +189,11 @@ func (s *soak) plugIn() {
 // changeGatewayMAC replaces a router by another machine with the same addresses.
 func (s *soak) changeGatewayMAC() {
 	s.t.Helper()
-	router := []*topology.Interface{s.n.Server.Eth0.Peer(), s.n.Server.Eth1.Peer()}[s.rng.IntN(2)]
+	nic := []*topology.Interface{s.n.Server.Eth0, s.n.Server.Eth1}[s.rng.IntN(2)]
 	s.macs++
-	harness.Must(s.t, router.SetMAC(net.HardwareAddr{2, 0, 0, 2, byte(s.macs >> 8), byte(s.macs)}))
+	mac := net.HardwareAddr{2, 0, 0, 2, byte(s.macs >> 8), byte(s.macs)}
+	harness.Must(s.t, nic.Peer().SetMAC(mac))
+	s.judge.routerChanged(nic.Name, mac)
 }
 
 // changeDefault has the default routes lead by eth0's other gateway.

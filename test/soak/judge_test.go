@@ -15,13 +15,16 @@ import (
 
 // judge looks at every packet that leaves the server by eth0 or eth1. Who has what
 // address tells which way it belongs: all that the server sends from an address of
-// eth1 are answers to what came in by eth1.
+// eth1 are answers to what came in by eth1. And whatever leaves by an interface is for
+// the router behind it, by that one's MAC.
 type judge struct {
 	captures map[string]*topology.Capture // by the server's interface
 	home     map[netip.Addr]string        // which interface has an address, or had it last
+	routers  map[string][]routerMAC       // by the server's interface, the present one last
 	excuses  []excuse
 
 	right     int
+	latestMAC time.Duration  // how long after a change a packet went to the MAC of before
 	explained map[string]int // by the event
 	wrong     []string
 }
@@ -43,7 +46,8 @@ const backlog = 1 << 16
 func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
 	t.Helper()
 	j := &judge{
-		captures: make(map[string]*topology.Capture), home: make(map[netip.Addr]string), explained: make(map[string]int),
+		captures: make(map[string]*topology.Capture), home: make(map[netip.Addr]string),
+		routers: make(map[string][]routerMAC), explained: make(map[string]int),
 	}
 	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
@@ -53,6 +57,7 @@ func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
 			}
 		})
 		j.captures[nic.Name] = c
+		j.routers[nic.Name] = []routerMAC{{nic.Peer().MAC, forever}}
 		for _, address := range nic.Addresses {
 			j.home[address.Addr()] = nic.Name
 		}
@@ -94,7 +99,12 @@ func (j *judge) look() {
 
 func (j *judge) judge(name string, frame *topology.Frame) {
 	home, known := j.home[frame.Source]
-	if !known || home == name {
+	if event, right := j.judgeMAC(name, frame); !right {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s to a MAC that nobody has there: %s",
+			frame.Time.Format(time.StampMicro), name, frame))
+	} else if event != "" {
+		j.explained[event]++
+	} else if !known || home == name {
 		j.right++
 	} else if i := slices.IndexFunc(j.excuses, func(e excuse) bool { return e.covers(frame) }); i >= 0 {
 		j.explained[j.excuses[i].event]++

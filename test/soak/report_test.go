@@ -40,6 +40,9 @@ type frames struct {
 	Right       int            `json:"right"`
 	Explained   map[string]int `json:"explained"` // by the event
 	Unexplained int            `json:"unexplained"`
+	// LatestMAC is how many seconds after a gateway's MAC had changed a packet went to
+	// the one of before.
+	LatestMAC float64 `json:"latest_mac"`
 }
 
 // report is the result of a run.
@@ -95,7 +98,7 @@ const (
 func (r *report) conclude(l *load, j *judge) {
 	r.Seconds = time.Since(r.Began).Seconds()
 	r.Connections, r.Questions, r.Repeated = l.connections.Load(), l.questions.Load(), l.repeated.Load()
-	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong)}
+	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong), LatestMAC: j.latestMAC.Seconds()}
 	r.Resident = r.trend(func(s sample) uint64 { return s.Resident })
 	r.Descriptors = r.trend(func(s sample) uint64 { return uint64(s.Descriptors) })
 	r.Goroutines = r.trend(func(s sample) uint64 { return uint64(s.Goroutines) })
@@ -160,8 +163,9 @@ func (r *report) String() string {
 		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector)
 	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated\n", r.Connections, r.Questions, r.Repeated)
 	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)
-	fmt.Fprintf(&b, "%d packets by the right interface, %v explained by events, %d unexplained\n",
+	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
 		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
+	fmt.Fprintf(&b, "%.0f ms after a gateway's MAC had changed a packet last went to the one of before\n", r.Frames.LatestMAC*1000)
 	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
 		"memory %.1f and %.1f MiB, open files %d and %d, goroutines %d and %d\n",
 		float64(r.Resident.Early)/(1<<20), float64(r.Resident.Late)/(1<<20), r.Descriptors.Early, r.Descriptors.Late,

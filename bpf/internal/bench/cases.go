@@ -420,17 +420,26 @@ func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {
 }
 
 // asSYN makes a segment the first one of a connection.
-func asSYN(frame []byte) []byte {
-	flags := len(frame) - payloadSize - 20 + 13 // in the TCP header, which is the last
-	frame[flags] = 0x02
+func asSYN(frame []byte) []byte { return withFlags(frame, 0x02) }
+
+// withFlags gives a segment other control bits.
+func withFlags(frame []byte, flags byte) []byte {
+	frame[len(frame)-payloadSize-20+13] = flags // in the TCP header, which is the last
 	return frame
 }
 
 func transport(protocol layers.IPProtocol, network gopacket.NetworkLayer, source, destination uint16) gopacket.SerializableLayer {
-	if protocol == layers.IPProtocolUDP {
+	switch protocol {
+	case layers.IPProtocolUDP:
 		udp := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: layers.UDPPort(destination)}
 		udp.SetNetworkLayerForChecksum(network)
 		return udp
+	case layers.IPProtocolICMPv4:
+		return &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: source}
+	case layers.IPProtocolICMPv6:
+		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
+		icmp.SetNetworkLayerForChecksum(network)
+		return icmp // its identifier is the beginning of the payload
 	}
 	tcp := &layers.TCP{SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination), ACK: true, Window: 1024}
 	tcp.SetNetworkLayerForChecksum(network)

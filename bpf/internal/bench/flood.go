@@ -12,6 +12,14 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
+// What each packet of a flood counts as.
+const (
+	admittedHalfOpen       = bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN
+	admittedConnectionless = bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS
+	noSocket               = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
+	contested              = bpf.DatapathEventEVENT_REFUSED_CONTESTED
+)
+
 // A flood: every packet comes from a peer that never was, and finds the table full.
 const (
 	floodPort = 5432
@@ -69,18 +77,20 @@ func (f *flood) cases() ([]testCase, error) {
 			of    string
 			bench *bench
 			table *ebpf.Map
+			event bpf.DatapathEvent
 			frame []byte
 		}{
-			{"syn", f.handshakes, f.handshakes.datapath.HalfOpen, f.syn(e)},
-			{"stray ack", f.strays, f.strays.datapath.HalfOpen, f.frame(e, layers.IPProtocolTCP)},
-			{"new udp", f.handshakes, f.handshakes.datapath.Connectionless, f.frame(e, layers.IPProtocolUDP)},
+			{"syn", f.handshakes, f.handshakes.datapath.HalfOpen, admittedHalfOpen, f.syn(e)},
+			{"stray ack", f.strays, f.strays.datapath.HalfOpen, noSocket, f.frame(e, layers.IPProtocolTCP)},
+			{"new udp", f.handshakes, f.handshakes.datapath.Connectionless, admittedConnectionless, f.frame(e, layers.IPProtocolUDP)},
+			{"new echo request", f.handshakes, f.handshakes.datapath.Connectionless, admittedConnectionless, f.frame(e, echoProtocol(e))},
 		} {
 			strangers, err := f.fromStrangers(c.bench, e, c.frame)
 			if err != nil {
 				return nil, err
 			}
 			strangers.name = fmt.Sprintf("ingress flood: %s, full table, %s", c.of, e.family)
-			strangers.prepare = func() error { return fillUp(&strangers, c.table) }
+			strangers.prepare = func() error { return c.bench.fillUp(&strangers, c.table, c.event) }
 			all = append(all, strangers)
 		}
 	}
@@ -89,6 +99,13 @@ func (f *flood) cases() ([]testCase, error) {
 
 func (f *flood) frame(e endpoints, protocol layers.IPProtocol) []byte {
 	return inbound(e, protocol, floodPort, f.handshakes.host.Devices[1].MAC)
+}
+
+func echoProtocol(e endpoints) layers.IPProtocol {
+	if e.family == "ipv6" {
+		return layers.IPProtocolICMPv6
+	}
+	return layers.IPProtocolICMPv4
 }
 
 func (f *flood) syn(e endpoints) []byte { return asSYN(f.frame(e, layers.IPProtocolTCP)) }
@@ -108,10 +125,10 @@ func (f *flood) fromStrangers(b *bench, e endpoints, frame []byte) (testCase, er
 	return c, err
 }
 
-// fillUp runs the case until its table is full.
-func fillUp(c *testCase, table *ebpf.Map) error {
+// fillUp runs the case until its table is full of such packets.
+func (b *bench) fillUp(c *testCase, table *ebpf.Map, event bpf.DatapathEvent) error {
 	ways := table.MaxEntries() * uint32(bpf.DatapathWaysWAYS)
-	if _, err := c.program.Run(c.options(floodFill * ways)); err != nil {
+	if err := b.wantCounted(c, event, floodFill*ways); err != nil {
 		return fmt.Errorf("fill the table: %w", err)
 	}
 	var index uint32

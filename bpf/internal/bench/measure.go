@@ -7,6 +7,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
 
@@ -92,6 +93,26 @@ func (c *testCase) check() error {
 	}
 	if int32(verdict) != c.verdict {
 		return fmt.Errorf("%s: verdict %d, want %d", c.name, int32(verdict), c.verdict)
+	}
+	return nil
+}
+
+// wantCounted runs a case so often, and wants each run to count as an event that no other
+// way through the program counts: but for one in a hundred, as a random peer may come again.
+func (b *bench) wantCounted(c *testCase, event bpf.DatapathEvent, runs uint32) error {
+	before, err := b.datapath.EventCounts()
+	if err != nil {
+		return err
+	}
+	if _, err := c.program.Run(c.options(runs)); err != nil {
+		return err
+	}
+	after, err := b.datapath.EventCounts()
+	if err != nil {
+		return err
+	}
+	if counted := after[event] - before[event]; counted < uint64(runs-runs/100) {
+		return fmt.Errorf("only %d of %d runs count as event %d", counted, runs, event)
 	}
 	return nil
 }
