@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -108,20 +109,40 @@ func (r *ring) allocate(snap, backlog int) error {
 	return os.NewSyscallError("mmap", err)
 }
 
-// drain hands every finished slot to take and releases it.
+// drain hands every finished slot to take and releases it. Each CPU finishes its own, so
+// that one may be finished while another CPU still writes the one before: that is waited
+// for, as it passed earlier.
 func (r *ring) drain(take func(slot)) {
 	for {
-		memory := r.memory[r.next*r.slotSize:][:r.slotSize]
-		header := (*unix.Tpacket2Hdr)(unsafe.Pointer(&memory[0]))
+		memory, header := r.slot(r.next)
 		// The load and the store order the accesses to the rest of the slot.
 		status := atomic.LoadUint32(&header.Status)
-		if status&unix.TP_STATUS_USER == 0 {
+		switch {
+		case status&unix.TP_STATUS_USER != 0:
+			take(readSlot(header, status, memory))
+			atomic.StoreUint32(&header.Status, unix.TP_STATUS_KERNEL)
+			r.next = (r.next + 1) % r.slots
+		case r.isLaterFinished():
+			runtime.Gosched()
+		default:
 			return
 		}
-		take(readSlot(header, status, memory))
-		atomic.StoreUint32(&header.Status, unix.TP_STATUS_KERNEL)
-		r.next = (r.next + 1) % r.slots
 	}
+}
+
+// isLaterFinished says whether a slot is finished that comes after the next one.
+func (r *ring) isLaterFinished() bool {
+	for later := 1; later <= runtime.NumCPU() && later < r.slots; later++ {
+		if _, header := r.slot((r.next + later) % r.slots); atomic.LoadUint32(&header.Status)&unix.TP_STATUS_USER != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *ring) slot(number int) ([]byte, *unix.Tpacket2Hdr) {
+	memory := r.memory[number*r.slotSize:][:r.slotSize]
+	return memory, (*unix.Tpacket2Hdr)(unsafe.Pointer(&memory[0]))
 }
 
 func readSlot(header *unix.Tpacket2Hdr, status uint32, memory []byte) slot {
