@@ -280,6 +280,17 @@ func TestFollowLinkDown(t *testing.T) {
 	})
 }
 
+// TestFollowDeviceGone: nor where its device has gone, and nobody lived to tell.
+func TestFollowDeviceGone(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		b.must(b.SetDevice(uint32(b.replication.interfaceIndex), 0))
+		flow := b.flow(n, m, b.replication, 0)
+		flow.Flags |= flagActive
+		b.put(flowOf(m, flow))
+		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
+	})
+}
+
 func TestFollowInterfaceGone(t *testing.T) {
 	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
 		if other.Index != b.backup.Index {

@@ -25,6 +25,17 @@ static __always_inline struct interface *get_interface(__u32 index, __u32 ifinde
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
+/*
+ * Whether the flow's interface is still the device that it was, says the kernel: nobody
+ * may have been there to see it go, and its ifindex may be another's by now.
+ */
+static __always_inline bool is_same_device(const struct flow *flow)
+{
+	__u32 index = flow->interface, *ifindex = bpf_map_lookup_elem(&devices, &index);
+
+	return ifindex && *ifindex == flow->ifindex;
+}
+
 /* Index into `interfaces` of a managed interface, 0 for one that is not. */
 static __always_inline __u32 interface_index(__u32 ifindex)
 {

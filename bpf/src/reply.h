@@ -53,19 +53,15 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 }
 
 /*
- * Whether the flow's interface is still the device that it was. The kernel is asked, as
- * nobody may have been there to see it go, and its ifindex may be another's by now; where
- * packets follow each other once in a jiffy, as no device goes and comes again in less.
+ * Whether the flow's interface is still the device that it was. Where packets follow each
+ * other the kernel is asked once in a jiffy, as no device goes and comes again in less.
  */
-static __always_inline bool is_same_device(const struct flow *flow, const struct interface *target,
-					   const struct handover *handover)
+static __always_inline bool is_proven(const struct flow *flow, const struct handover *handover)
 {
-	__u32 index = flow->interface, *ifindex;
-
-	if (likely(handover->proved == (__u32)bpf_jiffies64() && target_of(handover->pair) == index))
+	if (likely(handover->proved == (__u32)bpf_jiffies64() &&
+		   target_of(handover->pair) == flow->interface))
 		return true;
-	ifindex = bpf_map_lookup_elem(&devices, &index);
-	return ifindex && *ifindex == target->ifindex;
+	return is_same_device(flow);
 }
 
 /*
@@ -81,7 +77,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !(target->flags & INTERFACE_UP) || !is_same_device(flow, target, handover))
+	if (!target || !(target->flags & INTERFACE_UP) || !is_proven(flow, handover))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;

@@ -122,7 +122,7 @@ func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface,
 }
 
 // targetOf returns what the programs know of a flow's interface, nil where its
-// device is gone: as is_same_device() in bpf/src/reply.h.
+// device is gone: as is_same_device() in bpf/src/next_hop.h.
 func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	target, err := h.interfaceByID(uint32(f.Interface), f.Ifindex)
 	if target == nil || err != nil {

@@ -84,7 +84,8 @@ func (c *crowd) enterFlows() error {
 	return nil
 }
 
-// cases are those of bench that have flows, for a random one of the crowd.
+// cases are those of bench that have flows, for a random one of the crowd, each with the
+// least that it can cost.
 func (c *crowd) cases() ([]testCase, error) {
 	var all []testCase
 	for _, e := range []endpoints{v4, v6} {
@@ -97,7 +98,11 @@ func (c *crowd) cases() ([]testCase, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, random)
+			floor, err := c.floor(known)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, random, floor)
 		}
 	}
 	return all, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -125,12 +126,15 @@ func (r *report) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CASE\tNS OVER EMPTY\tMIN\tMAX\tBOUND\tEMPTY\t")
 	for _, result := range r.Results {
-		verdict := ""
+		bound, verdict := "-", ""
+		if result.Bound != 0 {
+			bound = strconv.FormatFloat(result.Bound, 'f', 0, 64)
+		}
 		if result.exceeds() {
 			verdict = "exceeded"
 		}
-		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%s\n", result.Name, result.Median,
-			result.Min, result.Max, result.Bound, result.Baseline, verdict)
+		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%s\t%.1f\t%s\n", result.Name, result.Median,
+			result.Min, result.Max, bound, result.Baseline, verdict)
 	}
 	fmt.Fprintln(table, "\nPROGRAM\tVERIFIED INSTRUCTIONS\tTRANSLATED BYTES\tJITED BYTES")
 	for _, p := range r.Programs {

@@ -88,7 +88,7 @@ func (m *Model) noted(t Tuple) bool {
 func (m *Model) isSilent(f *Flow) func() bool {
 	return func() bool {
 		record, ok := m.Host.Interfaces[f.Interface]
-		if !ok || record.Ifindex != f.Ifindex || record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) == 0 {
+		if !ok || m.Host.Gone[f.Interface] || record.Ifindex != f.Ifindex || record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) == 0 {
 			return true
 		}
 		if m.since(f.Seen) < m.Ticks(1) {
