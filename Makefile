@@ -40,7 +40,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz test-race test-kernels bench bench-bpf bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
+.PHONY: build demo test fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -73,6 +73,9 @@ bench: build root packages ## measure replypath beside a static route, ip rule a
 
 bench-page: ## make docs/BENCHMARKS.md from what bench has measured
 	$(GO) run ./test/bench -page docs/BENCHMARKS.md
+
+bench-check: root ## hold the programs' instructions and nanoseconds against recorded bounds, on machines that are slower as well
+	$(GO) run ./bpf/internal/bench -scaled -rounds 7 -repeat 200000
 
 bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
 	@mkdir -p build/bench

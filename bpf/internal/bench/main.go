@@ -31,6 +31,7 @@ func run() error {
 	cpu := flag.Int("cpu", runtime.NumCPU()-1, "the CPU to measure on")
 	only := flag.String("run", "", "only cases whose name matches this regular expression")
 	withCrowd := flag.Bool("crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
+	scaled := flag.Bool("scaled", false, "raise the bounds by as much as this machine is slower than the one that they are from")
 	output := flag.String("json", "", "write the results to this file as well")
 	flag.Parse()
 
@@ -61,11 +62,20 @@ func run() error {
 		if err != nil {
 			return err
 		}
+		reference, closeReference, err := bench.reference()
+		if err != nil {
+			return err
+		}
+		defer closeReference()
+		cases = append([]testCase{reference}, cases...)
 		results, err := measure(cases, uint32(*repeat), int(*rounds))
 		if err != nil {
 			return err
 		}
 		report := report{Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Results: results}
+		if *scaled {
+			report.scale()
+		}
 		if report.Programs, err = bench.sizes(); err != nil {
 			return err
 		}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+const (
+	// referenceName begins the report: how fast the machine is.
+	referenceName = "reference: eight lookups in a hash map"
+	// referenceCost is what that costs over an empty program where the bounds are from: an
+	// AMD EPYC with Linux 6.18, Retpolines and Safe RET.
+	referenceCost = 138.0
+
+	referenceLookups = 8
+)
+
+// reference has nothing of ours: what it costs says how fast this machine is at present.
+func (b *bench) reference() (c testCase, close func(), err error) {
+	entries, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1024})
+	if err != nil {
+		return c, nil, fmt.Errorf("make the reference's map: %w", err)
+	}
+	var instructions asm.Instructions
+	for range referenceLookups {
+		instructions = append(instructions,
+			asm.Mov.Imm(asm.R1, 0),
+			asm.StoreMem(asm.R10, -8, asm.R1, asm.DWord),
+			asm.LoadMapPtr(asm.R1, entries.FD()),
+			asm.Mov.Reg(asm.R2, asm.R10),
+			asm.Add.Imm(asm.R2, -8),
+			asm.FnMapLookupElem.Call(),
+		)
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "reference", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: append(instructions, asm.Mov.Imm(asm.R0, tcActUnspec), asm.Return()),
+	})
+	if err != nil {
+		entries.Close()
+		return c, nil, fmt.Errorf("load the reference: %w", err)
+	}
+	c = b.ingressARP()
+	c.name, c.bound, c.program = referenceName, 0, program
+	return c, func() { program.Close(); entries.Close() }, entries.Put(uint64(0), uint64(0))
+}
+
+// scale raises the bounds by as much as the machine is slower than the one that they
+// are from, as the reference shows.
+func (r *report) scale() {
+	for _, reference := range r.Results {
+		if reference.Name != referenceName || reference.Median <= referenceCost {
+			continue
+		}
+		r.Slower = reference.Median / referenceCost
+		for i := range r.Results {
+			r.Results[i].Bound *= r.Slower
+		}
+	}
+}
