@@ -21,7 +21,7 @@ type lateSegment struct {
 }
 
 var lateSegments = []lateSegment{
-	{"SYN-ACK", tcp{flags: "SA", seq: peerISN, ack: ourISN + 1}, true, false},
+	{"SYN-ACK", tcp{flags: "SA", seq: peerISN, ack: ourISN + 1}, false, false},
 	{"ACK", tcp{flags: "A", seq: opened.received, ack: opened.acked}, false, true},
 	{"data", tcp{flags: "PA", seq: opened.received, ack: opened.acked, payload: 7}, false, true},
 	{"FIN", tcp{flags: "FA", seq: opened.received, ack: opened.acked}, false, true},

@@ -3,7 +3,8 @@
  * Marks of tuples. A TCP tuple is marked when it proved to be no flow (forwarded,
  * or without a socket), so that its segments cost little. Any other is marked
  * when its flow was pushed out of a full table, so that the answer to the last
- * question does not pass for a beginning. Addresses that are not ours, and tuples
+ * question does not pass for a beginning, and by another number when the note was pushed
+ * out that the host spoke first (outbound.h). Addresses that are not ours, and tuples
  * by which the host sends what starts nothing, are remembered in a place of their
  * own. A mark lasts for the rest of its period and the next one, of 1024 ticks each
  * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes.

@@ -103,7 +103,8 @@ static __always_inline __u64 lost_note(__u64 digest)
 	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
 }
 
-static __noinline void note_outbound(const struct packet *packet)
+/* Notes that the host spoke first by this tuple, and whether it has been answered. */
+static __noinline void note_outbound(const struct packet *packet, bool answered)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
 	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
@@ -126,7 +127,7 @@ static __noinline void note_outbound(const struct packet *packet)
 
 	bpf_spin_lock(lock);
 	set->sent[way] = time;
-	set->answered[way] = 0;
+	set->answered[way] = answered;
 	set->digest[way] = packet->digest;
 	bpf_spin_unlock(lock);
 
@@ -134,7 +135,7 @@ static __noinline void note_outbound(const struct packet *packet)
 	if (vacancy.rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
 	if (vacancy.rank < DISPENSABLE) /* it had answers: the next one is no beginning */
-		mark(lost_note(vacancy.digest));
+		mark(lost_note(vacancy.digest)); /* TCP asks its sockets instead, but a digest does not tell */
 }
 
 /*
@@ -145,7 +146,7 @@ static __always_inline bool host_had_spoken_first(const struct packet *packet)
 {
 	if (likely(!is_marked(lost_note(packet->digest))))
 		return false;
-	note_outbound(packet);
+	note_outbound(packet, true);
 	return true;
 }
 
@@ -168,7 +169,7 @@ static __always_inline void host_speaks(const struct packet *packet)
 		refresh_note(note);
 	else if (!is_foreign_address(packet) && !is_foreign(packet->digest) && !is_grace() &&
 		 !is_marked(packet->digest))
-		note_outbound(packet);
+		note_outbound(packet, false);
 }
 
 /* Whether a segment without an entry is of a connection that the host opened. */
@@ -190,7 +191,7 @@ static __always_inline void host_connects(const struct packet *packet)
 	if (note.set)
 		note.set->sent[note.way] = now();
 	else
-		note_outbound(packet);
+		note_outbound(packet, false);
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */

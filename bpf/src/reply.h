@@ -54,14 +54,19 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 
 /*
  * Whether the flow's interface is still the device that it was. Where packets follow each
- * other the kernel is asked once in a jiffy, as no device goes and comes again in less.
+ * other to it the kernel is asked once in a jiffy.
  */
-static __always_inline bool is_proven(const struct flow *flow, const struct handover *handover)
+static __always_inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
-	if (likely(handover->proved == (__u32)bpf_jiffies64() &&
-		   target_of(handover->pair) == flow->interface))
+	__u32 jiffy = bpf_jiffies64();
+
+	if (likely(handover->proved == jiffy && target_of(handover->pair) == target_of(pair)))
 		return true;
-	return is_same_device(flow);
+	if (!is_same_device(flow))
+		return false;
+	handover->pair = pair;
+	handover->proved = jiffy;
+	return true;
 }
 
 /*
@@ -71,13 +76,13 @@ static __always_inline bool is_proven(const struct flow *flow, const struct hand
 static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
 					    const struct flow *flow,
 					    const struct interface *target,
-					    struct handover *handover, __u32 header)
+					    struct handover *handover, __u64 pair, __u32 header)
 {
 	const __u8 *mac;
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !(target->flags & INTERFACE_UP) || !is_proven(flow, handover))
+	if (!target || !(target->flags & INTERFACE_UP) || !is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;
@@ -112,7 +117,7 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
 	if (!handover)
 		return PASS;
 	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-	outcome = prepare(skb, packet, flow, target, handover, header);
+	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		note_fragment(packet, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {

@@ -80,7 +80,6 @@ static __always_inline void hand_over(struct __sk_buff *skb, const struct packet
 	handover->pair = pair;
 	handover->packets = packets;
 	handover->table = table;
-	handover->proved = bpf_jiffies64();
 	skb->tc_index = handover->mark;
 }
 

@@ -383,7 +383,7 @@ struct handover {
 	__u8 frame[14]; /* the Ethernet header; its type matters only where there was none */
 	__u8 table;     /* enum table */
 	bool bare;      /* the target's frames have no Ethernet header */
-	__u32 proved;   /* jiffy in which the target of `pair` was known to be there */
+	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
 };
 
 /* What a tracer is told of. */

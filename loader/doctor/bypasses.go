@@ -26,7 +26,7 @@ func virtualFunctions(h *Host) []Finding {
 		}
 		return fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send passes this host's tc by", d.VFs),
 			explained("echo 0 >"+quote("/sys/class/net/"+d.Name+"/device/sriov_numvfs"),
-				"takes them from who has them; else run replypath where they are used")
+				"takes them from who has them, else run replypath where they are used")
 	})
 }
 
@@ -36,7 +36,7 @@ func hardwareTC(h *Host) []Finding {
 		if !d.Features["hw-tc-offload"] {
 			return "", ""
 		}
-		return "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -K " + d.Name + " hw-tc-offload off"
+		return "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -K " + quote(d.Name) + " hw-tc-offload off"
 	})
 }
 
@@ -47,8 +47,8 @@ func offloadedIPsec(h *Host) []Finding {
 			return "", ""
 		}
 		return "ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
-			explained("ethtool -K "+d.Name+" esp-hw-offload off",
-				"and hw_offload=no (strongswan) or nic-offload=no (libreswan); tunnels that are up keep it until they are made anew")
+			explained("ethtool -K "+quote(d.Name)+" esp-hw-offload off",
+				"set hw_offload=no for strongswan or nic-offload=no for libreswan, too: tunnels that are up keep it until they are made anew")
 	})
 }
 
@@ -73,5 +73,5 @@ func (d *Device) withoutXDP() string {
 		return explained(fmt.Sprintf("bpftool link detach id %d", d.XDPLink), theirs)
 	}
 	modes := map[uint32]string{nl.XDP_ATTACHED_DRV: "xdpdrv", nl.XDP_ATTACHED_SKB: "xdpgeneric", nl.XDP_ATTACHED_HW: "xdpoffload"}
-	return explained(fmt.Sprintf("ip link set dev %s %s off", d.Name, cmp.Or(modes[d.XDPMode], "xdp")), theirs)
+	return explained(fmt.Sprintf("ip link set dev %s %s off", quote(d.Name), cmp.Or(modes[d.XDPMode], "xdp")), theirs)
 }

@@ -51,9 +51,9 @@ rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
 	}
 	const work = ": replypath does this work for replies without a rule, and it stands in "
 	want := map[string]bool{
-		"warning eth1: rule 10: from 10.4.0.100 lookup 100" + work + "/etc/network/interfaces:2 => ip rule del priority 10 from 10.4.0.100 lookup 100":                                                                                 true,
-		"warning eth1: rule 12: from 2001:db8:4::100 lookup 100" + work + "/etc/systemd/network/eth1.network:1 => ip -6 rule del priority 12 from 2001:db8:4::100 lookup 100":                                                          true,
-		`warning eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force: replypath does this work without it => "${EDITOR:-vi}" +2 /etc/netplan/eth1.yaml && netplan apply  # take the entry out`: true,
+		"warning eth1: rule 10: from 10.4.0.100 lookup 100" + work + "/etc/network/interfaces:2 => ip rule del priority 10 from 10.4.0.100 lookup 100":                                                                                                            true,
+		"warning eth1: rule 12: from 2001:db8:4::100 lookup 100" + work + "/etc/systemd/network/eth1.network:1 => ip -6 rule del priority 12 from 2001:db8:4::100 lookup 100":                                                                                     true,
+		`warning eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force: replypath does this work without it => "${EDITOR:-vi}" +2 /etc/netplan/eth1.yaml && netplan apply  # take the entry out, and leave its lines empty`: true,
 		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
 			"it stands in /etc/network/interfaces:3 => ip rule del priority 11 from 10.4.0.100 iif eth1 lookup 100": true,
 	}

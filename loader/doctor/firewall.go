@@ -27,6 +27,9 @@ type Chain struct {
 
 func (c *Chain) name() string { return c.Family + " " + c.Table + " " + c.Name }
 
+// words is the name as the shell reads it.
+func (c *Chain) words() string { return c.Family + " " + quote(c.Table) + " " + quote(c.Name) }
+
 // FirewallRule is what a rule looks at and does.
 type FirewallRule struct {
 	Handle uint64
@@ -54,7 +57,7 @@ type Flowtable struct {
 
 // deleteRule is the command that deletes a rule.
 func (c *Chain) deleteRule(r *FirewallRule) string {
-	return fmt.Sprintf("nft delete rule %s handle %d", c.name(), r.Handle)
+	return fmt.Sprintf("nft delete rule %s handle %d", c.words(), r.Handle)
 }
 
 // reversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
@@ -129,7 +132,7 @@ func (f *Firewalld) isStrict() bool {
 
 // loosen is understood by every version: "loose" came with 2.1.
 func (f *Firewalld) loosen() string {
-	return fmt.Sprintf("sed -i /^IPv6_rpfilter=/d %s && echo IPv6_rpfilter=no >>%s && firewall-cmd --reload", f.File, f.File)
+	return sed("/^IPv6_rpfilter=/d", f.File) + " && echo IPv6_rpfilter=no >>" + quote(f.File) + " && firewall-cmd --reload"
 }
 
 // outgoingRules finds rules by the outgoing interface: they have seen the one
@@ -162,7 +165,7 @@ func outgoingRules(h *Host) []Finding {
 		found = append(found, problem(Warning, "", fmt.Sprintf(
 			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
 			c.name(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
-			explained(strings.Join(deletions, " && "), "somebody made them: write them by address (saddr) first, if they have to bind replies")))
+			explained(strings.Join(deletions, " && "), "somebody made them: write them by saddr first, if they have to bind replies")))
 	}
 	return found
 }
@@ -182,7 +185,7 @@ func egressChains(h *Host) []Finding {
 			if h.managedName(device) {
 				found = append(found, problem(Warning, device,
 					c.name()+": an egress chain of netdev does not see replies that are moved to this interface",
-					explained("nft delete chain "+c.name(), "somebody made it: what has to bind replies belongs into an output chain")))
+					explained("nft delete chain "+c.words(), "somebody made it: what has to bind replies belongs into an output chain")))
 			}
 		}
 	}
@@ -221,7 +224,7 @@ func showLegacy(names []string) string {
 	var commands []string
 	for _, name := range names {
 		family, table, _ := strings.Cut(name, " ")
-		commands = append(commands, family+"tables-legacy-save -t "+table)
+		commands = append(commands, family+"tables-legacy-save -t "+quote(table))
 	}
 	return explained(strings.Join(commands, "; "), "move what it shows to nftables, where doctor can look at it")
 }
@@ -238,7 +241,7 @@ func (f *Firewall) deleteFlowtable(table *Flowtable) string {
 			}
 		}
 	}
-	commands = append(commands, fmt.Sprintf("nft delete flowtable %s %s %s", table.Family, table.Table, table.Name))
+	commands = append(commands, fmt.Sprintf("nft delete flowtable %s %s %s", table.Family, quote(table.Table), quote(table.Name)))
 	return strings.Join(commands, " && ")
 }
 

@@ -26,7 +26,7 @@ func TestReversePathRules(t *testing.T) {
 	}
 	const (
 		text    = " packets whose way back leaves by another interface than they came in by => "
-		loosen  = "sed -i /^IPv6_rpfilter=/d /etc/firewalld/firewalld.conf && echo IPv6_rpfilter=no >>/etc/firewalld/firewalld.conf && firewall-cmd --reload"
+		loosen  = "sed -i --follow-symlinks '/^IPv6_rpfilter=/d' /etc/firewalld/firewalld.conf && echo IPv6_rpfilter=no >>/etc/firewalld/firewalld.conf && firewall-cmd --reload"
 		pending = ": firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface => "
 	)
 	runTable(t, reversePathRules, []wants{
@@ -59,7 +59,7 @@ func TestOutgoingRules(t *testing.T) {
 	output := []string{"output"}
 	const (
 		text  = ", they see the one that the kernel chose, not the one that the reply leaves by"
-		first = "  # somebody made them: write them by address (saddr) first, if they have to bind replies"
+		first = "  # somebody made them: write them by saddr first, if they have to bind replies"
 	)
 	runTable(t, outgoingRules, []wants{
 		{"none", nil, nil},
@@ -354,5 +354,21 @@ func TestDeleteFlowtable(t *testing.T) {
 	after := &gatherer{host: &Host{}}
 	if err := host.Do(after.firewall); err != nil || len(after.host.Firewall.Flowtables) > 0 || len(after.host.Firewall.Chains) != 1 {
 		t.Errorf("%v, %+v", err, after.host.Firewall)
+	}
+}
+
+// TestQuotedNames has commands with names that the shell would read as more.
+func TestQuotedNames(t *testing.T) {
+	c := Chain{Family: "inet", Table: "a;b", Name: "c&d"}
+	f := Firewall{}
+	for got, want := range map[string]string{
+		c.deleteRule(&FirewallRule{Handle: 4}):                                 "nft delete rule inet 'a;b' 'c&d' handle 4",
+		f.deleteFlowtable(&Flowtable{Family: "inet", Table: "a;b", Name: "f"}): "nft delete flowtable inet 'a;b' f",
+		(&Firewalld{File: "/etc/a b"}).loosen():                                "sed -i --follow-symlinks '/^IPv6_rpfilter=/d' '/etc/a b' && echo IPv6_rpfilter=no >>'/etc/a b' && firewall-cmd --reload",
+		(&Device{Name: "wan&1"}).withoutXDP():                                  "ip link set dev 'wan&1' xdp off  # somebody attached it: stop who did, or this ends what it does",
+	} {
+		if got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
 }

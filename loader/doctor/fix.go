@@ -41,15 +41,19 @@ func Fix(options Options) ([]Finding, error) {
 	return after, mended
 }
 
-// mark marks what is in order after and was to be mended before.
+// mark marks what is in order after, was to be mended before, and was not as it is now:
+// an interface may have a finding for each family.
 func mark(before, after []Finding) {
 	for n := range after {
 		f := &after[n]
-		for _, was := range before {
-			if was.Automatic && f.Severity == OK && f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface) {
-				f.Fixed = true
-			}
+		same := func(was Finding) bool {
+			return f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface)
 		}
+		mended := slices.ContainsFunc(before, func(was Finding) bool { return was.Automatic && same(was) })
+		already := slices.ContainsFunc(before, func(was Finding) bool {
+			return was.Severity == OK && was.Found == f.Found && same(was)
+		})
+		f.Fixed = mended && !already && f.Severity == OK
 	}
 }
 

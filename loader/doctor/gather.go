@@ -69,6 +69,9 @@ func (g *gatherer) interfaces() error {
 			return err
 		}
 		g.host.Attached = true
+		if g.host.Daemon, err = daemonOf(g.PinDir); err != nil {
+			return err
+		}
 		cfg = g.inForce(journal)
 	}
 	found, err := discover.Scan(g.netlink, cfg)

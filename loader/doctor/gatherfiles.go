@@ -41,6 +41,9 @@ func (g *gatherer) files() error {
 			return err
 		}
 		for _, name := range names {
+			if g.isOverridden(name) {
+				continue
+			}
 			text, err := readText(name)
 			if err != nil {
 				return err
@@ -49,6 +52,17 @@ func (g *gatherer) files() error {
 		}
 	}
 	return g.firewalld()
+}
+
+// isOverridden tells a file of a package that is not read, as there is one in its
+// place, which may be a link to /dev/null.
+func (g *gatherer) isOverridden(name string) bool {
+	override, ok := overrideOf(g.shown(name))
+	if !ok {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(g.root(), override))
+	return err == nil
 }
 
 func (g *gatherer) root() string {

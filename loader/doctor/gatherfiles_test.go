@@ -37,7 +37,8 @@ func TestFiles(t *testing.T) {
 		"/etc/NetworkManager/system-connections/a.nmconnection":        "[ipv4]\nrouting-rule1=from 10.4.0.100 table 100\n",
 		"/etc/systemd/network/10-eth1.network":                         "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
 		"/etc/systemd/network/10-eth1.network.d/a.conf":                "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
-		"/usr/lib/systemd/network/10-eth1.network":                     "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
+		"/usr/lib/systemd/network/10-eth1.network":                     "[RoutingPolicyRule]\nFrom=10.4.0.100\n", // that of /etc is read
+		"/usr/lib/systemd/network/20-eth2.network":                     "[RoutingPolicyRule]\nFrom=10.4.0.100\n",
 		"/etc/netplan/01-eth1.yaml":                                    "routing-policy: [{from: 10.4.0.100}]\n",
 		"/etc/sysconfig/network-scripts/rule-eth1":                     "from 10.4.0.100 table 100\n",
 		"/etc/sysconfig/network-scripts/rule6-eth1":                    "from 2001:db8:4::100 table 100\n",
@@ -71,7 +72,7 @@ func TestFiles(t *testing.T) {
 		"/etc/sysconfig/network/ifrule-eth1:1",
 		"/etc/systemd/network/10-eth1.network.d/a.conf:1",
 		"/etc/systemd/network/10-eth1.network:1",
-		"/usr/lib/systemd/network/10-eth1.network:1",
+		"/usr/lib/systemd/network/20-eth2.network:1",
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {

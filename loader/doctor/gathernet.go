@@ -21,6 +21,13 @@ import (
 	"replypath/loader/nexthop"
 )
 
+// tunnels are the types of devices whose MTU follows from the path that their
+// packets take, whether frames on them begin with an Ethernet header or not.
+var tunnels = []string{
+	"wireguard", "tuntap", "vxlan", "geneve", "bareudp", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan",
+	"ipip", "ip6tnl", "sit", "vti", "vti6", "xfrm", "gtp", "ppp", "l2tp", "ovpn",
+}
+
 // devices looks at every interface.
 func (g *gatherer) devices() error {
 	addresses, err := dump.Addresses(g.netlink)
@@ -36,7 +43,7 @@ func (g *gatherer) devices() error {
 		attrs := link.Attrs()
 		d := Device{
 			Index: attrs.Index, Name: attrs.Name, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
-			Down: attrs.RawFlags&unix.IFF_UP == 0,
+			Down: attrs.RawFlags&unix.IFF_UP == 0, Tunnel: slices.Contains(tunnels, link.Type()),
 		}
 		if attrs.Xdp != nil {
 			d.XDP, d.XDPMode = attrs.Xdp.Attached, attrs.Xdp.AttachMode

@@ -19,7 +19,8 @@ type Host struct {
 	Config     *config.Config
 	ConfigPath string
 	PinDir     string
-	Attached   bool // a datapath is pinned
+	Attached   bool    // a datapath is pinned
+	Daemon     *Daemon // who holds the pin directory, nil for nobody
 	// Interfaces are those that are managed, or would be.
 	Interfaces  []discover.Interface
 	Unmanaged   []discover.Unmanaged
@@ -44,6 +45,12 @@ type Host struct {
 	Offloaded   []string   // devices that IPsec packets are offloaded to, once each
 }
 
+// Daemon is a running replypath.
+type Daemon struct {
+	PID  int  // 0 where it cannot be told, or is of another PID namespace
+	Unit bool // it was started by the unit
+}
+
 // Device is an interface with what may matter for the datapath.
 type Device struct {
 	Index     int
@@ -51,6 +58,7 @@ type Device struct {
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
 	VRF       bool           // a port of one
+	Tunnel    bool           // what it sends goes inside of other packets
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
 	XDPMode   uint32         // how it is attached: XDP_ATTACHED_* of linux/if_link.h

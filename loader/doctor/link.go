@@ -17,28 +17,27 @@ func mtus(h *Host) []Finding {
 		if i.MTU < largest.MTU {
 			found = append(found, problem(Warning, i.Name, fmt.Sprintf(
 				"mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told", i.MTU, largest.Name, largest.MTU, largest.Name),
-				sameMTU(i, largest)))
+				h.sameMTU(i, largest)))
 		}
 	}
 	return found
 }
 
-// usualMTU is what every Ethernet carries.
-const usualMTU = 1500
-
-// sameMTU is the command that gives two interfaces the same MTU. The smaller one is
-// raised as far as any network goes along; beyond it, and where it is a tunnel's, the
-// larger one is lowered.
-func sameMTU(smaller, larger discover.Interface) string {
-	isTunnel := smaller.NoARP || len(smaller.MAC) == 0
-	switch {
-	case isTunnel:
-		return setMTU(larger.Name, smaller.MTU)
-	case larger.MTU > usualMTU:
-		return explained(setMTU(larger.Name, smaller.MTU),
-			fmt.Sprintf("or, if all of its network carries %d: %s", larger.MTU, setMTU(smaller.Name, larger.MTU)))
+// sameMTU shows the smaller MTU. No command is safe to be typed unseen: a larger
+// one needs a network that carries it, a smaller one on the other interface has
+// frames of its network dropped there, and below 1280 takes IPv6 away. A tunnel's
+// follows from the path that it takes, and is no measure for the others.
+func (h *Host) sameMTU(smaller, larger discover.Interface) string {
+	why := "nothing has to be done: replies are cut, or their sender told"
+	if !h.isTunnel(smaller) && !h.isTunnel(larger) {
+		why += fmt.Sprintf("; only if all of the network of %s carries %d: %s", smaller.Name, larger.MTU, setMTU(smaller.Name, larger.MTU))
 	}
-	return setMTU(smaller.Name, larger.MTU)
+	return explained("ip link show dev "+smaller.Name, why)
+}
+
+func (h *Host) isTunnel(i discover.Interface) bool {
+	d := h.device(i.Index)
+	return len(i.MAC) == 0 || d != nil && d.Tunnel
 }
 
 func setMTU(name string, mtu int) string { return fmt.Sprintf("ip link set dev %s mtu %d", name, mtu) }
@@ -101,13 +100,28 @@ func managedInterfaces(h *Host) []Finding {
 	return []Finding{fine("", strings.Join(names, ", "))}
 }
 
+// leftOut are the beginnings of the reasons that the configuration overrules, those
+// first that are most likely meant (loader/discover/choose.go).
+var leftOut = []string{"not named by the configuration", "no global address", "ignore_interfaces", "bridge with no port"}
+
+// manage is what has an interface be managed that routes lead by. What can never be
+// is refused by replypath, named or not.
+func (h *Host) manage(name string) string {
+	reason := h.reasonOf(name)
+	overruled := append([]string{justCome, "dummy device"}, leftOut...)
+	if slices.ContainsFunc(overruled, func(words string) bool { return strings.HasPrefix(reason, words) }) {
+		return h.configureInterface(name, "")
+	}
+	return explained("ip -details link show dev "+name, "it can never be managed: "+reason)
+}
+
 // manageOne is what has one of the interfaces be managed that discovery left out. A
 // configuration that names an interface overrules it.
 func (h *Host) manageOne() string {
-	for _, reason := range []string{"not named by the configuration", "no global address", "ignore_interfaces", "bridge"} {
+	for _, reason := range leftOut {
 		for _, u := range h.Unmanaged {
 			if strings.HasPrefix(u.Reason, reason) {
-				return h.configureInterface("add", "name: "+u.Name)
+				return h.configureInterface(u.Name, "")
 			}
 		}
 	}

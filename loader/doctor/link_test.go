@@ -9,17 +9,25 @@ import (
 )
 
 func TestMTUs(t *testing.T) {
+	const nothing = " => ip link show dev eth1  # nothing has to be done: replies are cut, or their sender told"
 	runTable(t, mtus, []wants{
 		{"the same", nil, nil},
 		{"a jumbo production network", func(h *Host) { h.Interfaces[0].MTU = 9000 }, []string{
 			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told" +
-				" => ip link set dev eth0 mtu 1500  # or, if all of its network carries 9000: ip link set dev eth1 mtu 9000",
+				nothing + "; only if all of the network of eth1 carries 9000: ip link set dev eth1 mtu 9000",
 		}},
 		{"a smaller one than usual", func(h *Host) { h.Interfaces[1].MTU = 1400 }, []string{
-			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told => ip link set dev eth1 mtu 1500",
+			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told" +
+				nothing + "; only if all of the network of eth1 carries 1500: ip link set dev eth1 mtu 1500",
 		}},
 		{"a tunnel", func(h *Host) { h.Interfaces[1].MTU, h.Interfaces[1].MAC = 1420, nil }, []string{
-			"warning eth1: mtu 1420, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told => ip link set dev eth0 mtu 1420",
+			"warning eth1: mtu 1420, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+		}},
+		{"a tunnel with ethernet headers", func(h *Host) { h.Interfaces[1].MTU, h.Devices[2].Tunnel = 1450, true }, []string{
+			"warning eth1: mtu 1450, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+		}},
+		{"a tunnel that takes more", func(h *Host) { h.Interfaces[0].MTU, h.Devices[1].Tunnel = 65535, true }, []string{
+			"warning eth1: mtu 1500, eth0 has 65535: replies that are built for eth0 have to be cut, or their sender told" + nothing,
 		}},
 	})
 }
@@ -47,7 +55,7 @@ func TestManagedInterfaces(t *testing.T) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
 		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)" +
-			" => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+			" => set interfaces: [{name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
 		{"nothing there", func(h *Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}}
@@ -147,14 +155,14 @@ func TestBypasses(t *testing.T) {
 		}}},
 		{virtualFunctions, wants{"sr-iov", eth1(func(d *Device) { d.VFs = 4 }), []string{
 			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by" +
-				" => echo 0 >/sys/class/net/eth1/device/sriov_numvfs  # takes them from who has them; else run replypath where they are used",
+				" => echo 0 >/sys/class/net/eth1/device/sriov_numvfs  # takes them from who has them, else run replypath where they are used",
 		}}},
 		{hardwareTC, wants{"hw-tc-offload", eth1(func(d *Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
 			"warning eth1: hw-tc-offload is on: packets that a filter in the hardware redirects are not seen => ethtool -K eth1 hw-tc-offload off",
 		}}},
 		{offloadedIPsec, wants{"ipsec", func(h *Host) { h.Offloaded = []string{"eth1"} }, []string{
 			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is => ethtool -K eth1 esp-hw-offload off" +
-				"  # and hw_offload=no (strongswan) or nic-offload=no (libreswan); tunnels that are up keep it until they are made anew",
+				"  # set hw_offload=no for strongswan or nic-offload=no for libreswan, too: tunnels that are up keep it until they are made anew",
 		}}},
 	} {
 		runTable(t, test.check, []wants{test.wants, {"no " + test.name, nil, nil}})

@@ -14,7 +14,8 @@ import (
 )
 
 // newDefault is what mends a missing default route: the route, where a router is
-// known; else replypath, which has replies be built without one.
+// known; else replypath, which has replies be built without one. Where that does so
+// already, the router is for a person to tell.
 func (h *Host) newDefault(family int) string {
 	v4 := family == unix.AF_INET
 	for _, known := range []func(discover.Interface, bool) netip.Addr{
@@ -22,7 +23,7 @@ func (h *Host) newDefault(family int) string {
 	} {
 		for _, i := range h.Interfaces {
 			if router := known(i, v4); router.IsValid() {
-				return fmt.Sprintf("ip %sroute add default via %s dev %s", familyFlag(family), router, i.Name)
+				return h.defaultBy(i, router, family)
 			}
 		}
 	}
@@ -33,7 +34,23 @@ func (h *Host) newDefault(family int) string {
 	case !h.Attached:
 		return explained(h.start(), alone)
 	}
-	return explained(fmt.Sprintf("ip %sroute add default via ROUTER dev %s", familyFlag(family), h.firstWith(v4)), alone)
+	version := map[bool]string{true: "-4", false: "-6"}[v4]
+	device := h.firstWith(v4)
+	return explained(fmt.Sprintf("ip %s neigh show dev %s", version, device), alone+": which router "+device+" has is for you to say")
+}
+
+// defaultBy is the command that adds a default route. Nothing tells which interface
+// the one that is gone led by: where there are several to choose from, what this one
+// means has to be known.
+func (h *Host) defaultBy(i discover.Interface, router netip.Addr, family int) string {
+	command := fmt.Sprintf("ip %sroute add default via %s dev %s", familyFlag(family), router, i.Name)
+	several := slices.ContainsFunc(h.Interfaces, func(other discover.Interface) bool {
+		return other.Index != i.Index && hasFamily(other, family == unix.AF_INET)
+	})
+	if !several {
+		return command
+	}
+	return explained(command, fmt.Sprintf("what this host starts goes by %s from then on, unless another route says otherwise", i.Name))
 }
 
 // firstWith names the first managed interface with an address of a family.
@@ -84,11 +101,14 @@ func (h *Host) withGateway(i *discover.Interface, r *Route) string {
 	via := *r
 	via.Gateway = gateway
 	if r.Others == "" {
-		return "ip " + familyFlag(r.Family) + "route replace " + h.show(&via)
+		return explained("ip "+familyFlag(r.Family)+"route replace "+h.show(&via), attributes)
 	}
 	hop := h.showHop(dump.Hop{Interface: via.Device, Gateway: via.Gateway}, r.Family)
-	return h.replaceHops(r, r.Others+" "+hop)
+	return explained(h.replaceHops(r, r.Others+" "+hop), attributes)
 }
+
+// attributes is what a command that replaces a route leaves to who types it.
+const attributes = "with src, mtu, onlink and the like if ip route shows that it has them"
 
 // without is the command that takes a route away, and of one with several hops this
 // hop only.
@@ -118,7 +138,7 @@ func (h *Host) withoutGateway(i *discover.Interface, g *nexthop.Gateway) string 
 		if other := h.answering(g); other.IsValid() && r.Others == "" {
 			via := *r
 			via.Gateway = other
-			return explained("ip "+familyFlag(r.Family)+"route replace "+h.show(&via), unless)
+			return explained("ip "+familyFlag(r.Family)+"route replace "+h.show(&via), unless+", "+attributes)
 		}
 		return explained(h.without(r), unless)
 	}

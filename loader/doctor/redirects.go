@@ -143,7 +143,7 @@ func acceptLocal(h *Host) []Finding {
 		text := values(leaf, all, device, 1) +
 			": packets from this host's own addresses are taken in, which replypath records no flow for"
 		f := switchedOff(i.Name, text, leaf, all, device)
-		f.Automatic = !h.talksToItself()
+		f.Automatic = all == 0 && !h.talksToItself() // else it is for interfaces that are not managed, too
 		found = append(found, f)
 	}
 	return found

@@ -53,12 +53,20 @@ func explained(command, why string) string { return command + "  # " + why }
 
 // configure is what mends a finding by a change of the configuration.
 func (h *Host) configure(change string) string {
-	return fmt.Sprintf("%s in %s, then systemctl reload replypath", change, h.ConfigPath)
+	return fmt.Sprintf("%s in %s, then %s", change, quote(h.ConfigPath), h.reload())
 }
 
-// configureInterface is configure for an entry of interfaces.
-func (h *Host) configureInterface(verb, entry string) string {
-	return h.configure(fmt.Sprintf("%s {%s} under interfaces", verb, entry))
+// reload is the command that puts a changed configuration in force. The unit's
+// reloads no daemon but its own, which uses the usual pin directory.
+func (h *Host) reload() string {
+	d := h.Daemon
+	switch {
+	case d != nil && d.PID != 0 && (!d.Unit || !h.isByUnit()):
+		return fmt.Sprintf("kill -HUP %d", d.PID)
+	case h.isByUnit():
+		return "systemctl reload replypath"
+	}
+	return h.startAgain()
 }
 
 // start is the command that starts replypath, or starts it anew: by its unit, which

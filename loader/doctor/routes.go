@@ -59,7 +59,7 @@ func routedInterfaces(h *Host) []Finding {
 			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there,"+
 				" and no flow that comes in by it is recorded",
 			familyName(family), name, h.reasonOf(name)),
-			h.configureInterface("add", "name: "+name)))
+			h.manage(name)))
 	}
 	return found
 }
@@ -71,8 +71,11 @@ func (h *Host) reasonOf(name string) string {
 			return u.Reason
 		}
 	}
-	return "it has just come"
+	return justCome
 }
+
+// justCome is the reason where discovery has not seen an interface yet.
+const justCome = "it has just come"
 
 // noDefault says that there is none, or none that everybody uses.
 func noDefault(h *Host, name string, family int) string {

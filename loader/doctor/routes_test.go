@@ -3,10 +3,12 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
 )
@@ -32,6 +34,7 @@ func TestRoutedInterfaces(t *testing.T) {
 		fix  = " => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"
 	)
 	onlyEth1 := func(h *Host) {
+		h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
 		h.Interfaces = h.Interfaces[1:]
 		h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: "not named by the configuration"}}
 	}
@@ -46,6 +49,20 @@ func TestRoutedInterfaces(t *testing.T) {
 			h.Routes = append(h.Routes, via("10.4.0.1", eth1), via("2001:db8:4::1", eth1))
 		}, nil},
 		{"no default route", func(h *Host) { onlyEth1(h); h.Routes = nil }, nil},
+		{"discovered", func(h *Host) {
+			h.Interfaces, h.Routes = h.Interfaces[1:], h.Routes[:1]
+			h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: `ignore_interfaces "eth0"`}}
+		}, []string{
+			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", `ignore_interfaces "eth0"`, 1) +
+				" => set interfaces: [{name: eth1}, {name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"never to be managed", func(h *Host) {
+			h.Interfaces, h.Routes = h.Interfaces[1:], h.Routes[:1]
+			h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: "a VRF: its ports count"}}
+		}, []string{
+			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", "a VRF: its ports count", 1) +
+				" => ip -details link show dev eth0  # it can never be managed: a VRF: its ports count",
+		}},
 	})
 }
 
@@ -56,27 +73,33 @@ func TestDefaultRoutes(t *testing.T) {
 		none  = ": no default route: no reply to peers beyond the networks of this host is built"
 		alone = "  # no router is known here; what this host starts needs a default route, too"
 		start = " => systemctl start replypath" + alone
+		goes0 = "  # what this host starts goes by eth0 from then on, unless another route says otherwise"
+		goes1 = "  # what this host starts goes by eth1 from then on, unless another route says otherwise"
 	)
 	runTable(t, defaultRoutes, []wants{
 		{"both", nil, []string{ipv4, ipv6}},
 		{"none, a gateway is known", func(h *Host) { h.Routes = h.Routes[1:] }, []string{
-			"error: ipv4" + none + " => ip route add default via 10.3.0.1 dev eth0", ipv6,
+			"error: ipv4" + none + " => ip route add default via 10.3.0.1 dev eth0" + goes0, ipv6,
 		}},
+		{"none, and one interface of the family", func(h *Host) {
+			h.Routes = h.Routes[1:]
+			h.Interfaces[1].Addresses = h.Interfaces[1].Addresses[1:]
+		}, []string{"error: ipv4" + none + " => ip route add default via 10.3.0.1 dev eth0", ipv6}},
 		{"none", func(h *Host) { h.Routes = h.Routes[:1] }, []string{ipv4, "error: ipv6" + none + start}},
 		{"none, a neighbour is a router", func(h *Host) {
 			h.Routes = h.Routes[:1]
 			h.Neighbours = []Neighbour{{Interface: eth1, Address: address("fe80::1"), Router: true}, {Interface: eth1, Address: address("10.4.0.1"), Router: true}}
-		}, []string{ipv4, "error: ipv6" + none + " => ip -6 route add default via fe80::1 dev eth1"}},
+		}, []string{ipv4, "error: ipv6" + none + " => ip -6 route add default via fe80::1 dev eth1" + goes1}},
 		{"none, packets come from afar", func(h *Host) {
 			h.Routes, h.Gateways = h.Routes[1:], nil
 			throughBalancer(h)
 			h.Flows[1].Peer = "192.0.2.1"
-		}, []string{"error: ipv4" + none + " => ip route add default via 10.4.0.1 dev eth1", ipv6}},
+		}, []string{"error: ipv4" + none + " => ip route add default via 10.4.0.1 dev eth1" + goes1, ipv6}},
 		{"none, no fallback", func(h *Host) { h.Routes = h.Routes[:1]; h.Config.FallbackRoute = false }, []string{
 			ipv4, "error: ipv6" + none + " => set fallback_route: true in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 		}},
 		{"none, attached", func(h *Host) { h.Routes = h.Routes[:1]; h.Attached = true }, []string{
-			ipv4, "error: ipv6" + none + " => ip -6 route add default via ROUTER dev eth0" + alone,
+			ipv4, "error: ipv6" + none + " => ip -6 neigh show dev eth0" + alone + ": which router eth0 has is for you to say",
 		}},
 		{"none, addresses that lead nowhere", func(h *Host) {
 			h.Routes = h.Routes[:1]
@@ -110,7 +133,7 @@ func TestDefaultRoutes(t *testing.T) {
 			h.Devices = append(h.Devices, Device{Index: 9, Name: "replypath0"})
 			h.Routes[0] = via("", 9)
 		}, []string{
-			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails => ip route add default via 10.3.0.1 dev eth0", ipv6,
+			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails => ip route add default via 10.3.0.1 dev eth0" + goes0, ipv6,
 		}},
 		{"vrfs only", func(h *Host) {
 			h.Devices[1].VRF, h.Devices[2].VRF = true, true
@@ -170,19 +193,19 @@ func TestRoutesWithoutGateway(t *testing.T) {
 	runTable(t, routesWithoutGateway, []wants{
 		{"none", nil, nil},
 		{"a gateway is known", func(h *Host) { h.Routes[0].Gateway = address("10.3.0.1"); route(via("", eth1))(h) }, []string{
-			"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.1 dev eth1",
+			"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.1 dev eth1  # " + attributes,
 		}},
 		{"several gateways are known", func(h *Host) {
 			h.Gateways[1].State = nexthop.StateFailed
 			h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: eth1, Address: address("10.4.0.2"), State: nexthop.StateStale, IPv4: true})
 			route(via("", eth1))(h)
-		}, []string{"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.2 dev eth1"}},
+		}, []string{"warning eth1: default dev eth1" + text + " => ip route replace default via 10.4.0.2 dev eth1  # " + attributes}},
 		{"no gateway is known", func(h *Host) {
 			h.Gateways = nil
 			route(inTable(via("", eth1), 7))(h)
 		}, []string{"warning eth1: default dev eth1 table 7" + text + " => ip route del default dev eth1 table 7" + replies}},
 		{"one of several hops", func(h *Host) { r := via("", eth1); r.Others = "nexthop via 10.3.0.1 dev eth0 weight 2"; route(r)(h) }, []string{
-			"warning eth1: default dev eth1" + text + " => ip route replace default nexthop via 10.3.0.1 dev eth0 weight 2 nexthop via 10.4.0.1 dev eth1",
+			"warning eth1: default dev eth1" + text + " => ip route replace default nexthop via 10.3.0.1 dev eth0 weight 2 nexthop via 10.4.0.1 dev eth1  # " + attributes,
 		}},
 		{"one of several hops, no gateway is known", func(h *Host) {
 			h.Gateways = nil

@@ -82,20 +82,40 @@ func parseSource(text string) netip.Prefix {
 // whose up, post-up and pre-up lines are commands.
 func parseScript(file, text string) []RuleLine {
 	var found []RuleLine
-	for n, line := range strings.Split(text, "\n") {
-		words := strings.Fields(line)
-		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
-			continue
-		}
+	joinLines(text, func(first, last int, words []string) {
 		for _, command := range splitCommands(words) {
 			if arguments, ok := ruleAdd(command); ok {
-				l := RuleLine{File: file, Line: n + 1, Text: strings.Join(command, " ")}
+				l := RuleLine{File: file, Line: first, Text: strings.Join(command, " ")}
+				if last != first {
+					l.Last = last
+				}
 				l.parseSelectors(arguments)
 				found = append(found, l)
 			}
 		}
-	}
+	})
 	return found
+}
+
+// joinLines visits the lines of a script without their comments. A backslash at the
+// end joins a line to the next one; a comment ends with its line all the same.
+func joinLines(text string, visit func(first, last int, words []string)) {
+	lines := strings.Split(text, "\n")
+	var words []string
+	first := 1
+	for n, line := range lines {
+		line, goesOn := strings.CutSuffix(line, `\`)
+		more := strings.Fields(strings.ReplaceAll(line, ";", " ; ")) // which needs no blanks
+		isComment := func(word string) bool { return strings.HasPrefix(word, "#") }
+		if begin := slices.IndexFunc(more, isComment); begin >= 0 {
+			more, goesOn = more[:begin], false
+		}
+		words = append(words, more...)
+		if !goesOn || n == len(lines)-1 {
+			visit(first, n+1, words)
+			words, first = nil, n+2
+		}
+	}
 }
 
 // splitCommands cuts a line where the shell ends a command, and before "ip".
@@ -104,17 +124,13 @@ func splitCommands(words []string) [][]string {
 	begin := -1
 	for n, word := range words {
 		isIP := word == "ip" || strings.HasSuffix(word, "/ip")
-		ends := slices.Contains([]string{"&&", "||", ";", "|", "#"}, word)
+		ends := slices.Contains([]string{"&&", "||", ";", "|", "&"}, word)
 		if begin >= 0 && (ends || isIP) {
 			commands = append(commands, words[begin:n])
 			begin = -1
 		}
 		if isIP {
 			begin = n
-		}
-		if last, ok := strings.CutSuffix(word, ";"); ok && begin >= 0 && last != "" {
-			commands = append(commands, append(slices.Clone(words[begin:n]), last))
-			begin = -1
 		}
 	}
 	if begin >= 0 {

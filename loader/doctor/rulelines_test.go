@@ -76,6 +76,12 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 			{Line: 2, Text: "from 10.4.0.100 table 100", Src: own, Table: "100"},
 			{Line: 4, Text: "iif eth1 from 10.4.0.100/32 lookup 100", Src: own, IIF: "eth1", Table: "100"},
 		}},
+		{"joined lines", parseScript, "# no \\\nip rule add \\\n  from 10.4.0.100 \\\n  table 100;;\nip rule add table 5 # or \\\nip rule add table 6 ;; esac\nip rule add table 7 \\", []RuleLine{
+			{Line: 2, Last: 4, Text: "ip rule add from 10.4.0.100 table 100", Src: own, Table: "100"},
+			{Line: 5, Text: "ip rule add table 5", Table: "5"},
+			{Line: 6, Text: "ip rule add table 6", Table: "6"},
+			{Line: 7, Text: "ip rule add table 7", Table: "7"},
+		}},
 		{"empty", parseScript, "", nil},
 		{"words at the end", parseScript, "ip\nip rule\nip rule add\nip rule add from\n", []RuleLine{
 			{Line: 3, Text: "ip rule add"}, {Line: 4, Text: "ip rule add from"},

@@ -41,7 +41,7 @@ func TestNeedlessRules(t *testing.T) {
 		}, []string{
 			"warning eth1: rule 32765: from 10.4.0.100 lookup 100" + text + "it stands in /etc/network/interfaces:12, /etc/rc.local:3 => ip rule del priority 32765 from 10.4.0.100 lookup 100",
 			`warning eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force: replypath does this work without it` +
-				` => sed -i '4s|ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*table[[:space:]]*101|true|' /etc/rc.local`,
+				` => sed -i --follow-symlinks '4s,ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*table[[:space:]]*101\([[:space:];]\|$\),true\1,' /etc/rc.local`,
 		}},
 		{"by another interface", rule(Rule{Priority: 1, Src: prefix("10.3.0.100/32"), Table: 100}), nil},
 		{"somebody else's address", rule(Rule{Priority: 1, Src: prefix("192.0.2.1/32"), Table: 100}), nil},
@@ -93,7 +93,7 @@ func TestRulesThatNeverMatch(t *testing.T) {
 			h.RuleLines = []RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Text: "ip rule add from 10.4.0.100 dev eth1"}}
 		}, []string{
 			`warning eth1: /etc/network/interfaces:4 adds "ip rule add from 10.4.0.100 dev eth1", which ` + text +
-				` => sed -i '4s|ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*dev[[:space:]]*eth1|true|' /etc/network/interfaces`,
+				` => sed -i --follow-symlinks '4s,ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*dev[[:space:]]*eth1\([[:space:];]\|$\),true\1,' /etc/network/interfaces`,
 		}},
 		{"forwarded", rule(Rule{Priority: 8, Src: prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", rule(Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},

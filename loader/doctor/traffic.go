@@ -66,7 +66,7 @@ func lastHop(h *Host) []Finding {
 		}
 		found = append(found, problem(Warning, i.Name,
 			fmt.Sprintf("peers of this network arrive from another's mac: %s%s: next_hop last-hop answers them through it", strings.Join(peers, ", "), more),
-			h.configureInterface("set", fmt.Sprintf("name: %s, next_hop: last-hop", i.Name))))
+			h.configureInterface(i.Name, "next_hop: last-hop")))
 	}
 	return found
 }

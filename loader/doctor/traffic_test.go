@@ -29,7 +29,7 @@ func TestSilentGateways(t *testing.T) {
 			h.Gateways[0].State = nexthop.StateFailed
 			h.Gateways = append(h.Gateways[:1], nexthop.Gateway{Interface: 2, Address: address("10.3.0.2"), State: nexthop.StateStale, IPv4: true})
 		}, []string{
-			"error eth0: gateway 10.3.0.1 is failed: it does not answer arp => ip route replace default via 10.3.0.2 dev eth0" + unless,
+			"error eth0: gateway 10.3.0.1 is failed: it does not answer arp => ip route replace default via 10.3.0.2 dev eth0" + unless + ", " + attributes,
 			"ok eth0: gateway 10.3.0.2 is stale",
 		}},
 		{"failed, of the configuration", func(h *Host) {
@@ -86,7 +86,7 @@ func mac(text string) net.HardwareAddr {
 func TestLastHop(t *testing.T) {
 	want := []string{
 		"warning eth1: peers of this network arrive from another's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
-			" => set {name: eth1, next_hop: last-hop} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 	}
 	and := func(change func(*Host)) func(*Host) { return func(h *Host) { throughBalancer(h); change(h) } }
 	runTable(t, lastHop, []wants{

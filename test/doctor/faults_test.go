@@ -85,10 +85,6 @@ var faults = []fault{
 		"needless-marks", "warning", "eth1", []string{"rule 5: from all fwmark 0x1 lookup 100", "inet t out"}, "ip rule del priority 5 from all fwmark 0x1 lookup 100"},
 	{"dev means iif", "ip rule add from 10.2.0.100 dev eth1 lookup 100 priority 5",
 		"rule-never-matches", "warning", "eth1", []string{"rule 5: from 10.2.0.100 iif eth1 lookup 100 never matches"}, "ip rule del priority 5 from 10.2.0.100 iif eth1 lookup 100"},
-	{"a smaller mtu", "ip link set eth1 mtu 1400",
-		"mtu", "warning", "eth1", []string{"mtu 1400", "eth0 has 1500"}, "ip link set dev eth1 mtu 1500"},
-	{"a larger mtu", "ip link set eth0 mtu 9000",
-		"mtu", "warning", "eth1", []string{"mtu 1500", "eth0 has 9000"}, "ip link set dev eth0 mtu 1500"},
 	{"a filter of others at egress", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress prio 7 protocol all u32 match u32 0 0 classid 1:1",
 		"tc-programs", "warning", "eth1", []string{"filter u32 of priority 7 at egress"}, "tc filter del dev eth1 egress pref 7"},
 	{"a filter of others in a chain of its own", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 egress chain 3 prio 8 protocol all u32 match u32 0 0 classid 1:1",
@@ -119,6 +115,38 @@ func TestFaults(t *testing.T) {
 				t.Errorf("found after %s: %+v", fix, found)
 			}
 		})
+	}
+}
+
+// TestMTU shows where MTUs differ, and changes nothing about them: what a network
+// carries is for a person to say.
+func TestMTU(t *testing.T) {
+	for script, larger := range map[string]string{"ip link set eth1 mtu 1400": "1500", "ip link set eth0 mtu 9000": "9000"} {
+		n := newServer(t)
+		p := harness.On(t, n.Server.Host)
+		onlyOne(t, p.Doctor(0), "mtu", "", "ok")
+		harness.Shell(t, n.Server.Host, script)
+		fix := harness.OrEmpty(onlyOne(t, p.Doctor(0), "mtu", "eth1", "warning", "eth0 has "+larger).Fix)
+		show, why, _ := strings.Cut(fix, "  # ")
+		raise := "ip link set dev eth1 mtu " + larger
+		if show != "ip link show dev eth1" || !strings.HasSuffix(why, "only if all of the network of eth1 carries "+larger+": "+raise) {
+			t.Errorf("fix %q", fix)
+		}
+		harness.Shell(t, n.Server.Host, fix)
+		onlyOne(t, p.Doctor(0), "mtu", "eth1", "warning", "eth0 has "+larger)
+		harness.Shell(t, n.Server.Host, raise)
+		onlyOne(t, p.Doctor(0), "mtu", "", "ok")
+	}
+}
+
+// TestMTUOfTunnel leaves others alone where a tunnel's MTU is smaller.
+func TestMTUOfTunnel(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, "ip link add vx0 type vxlan id 7 remote 10.2.0.1 dstport 4789 dev eth1; ip link set vx0 up; ip address add 10.9.0.1/24 dev vx0")
+	fix := harness.OrEmpty(onlyOne(t, p.Doctor(0), "mtu", "vx0", "warning", "mtu 1450").Fix)
+	if strings.Contains(fix, " mtu ") || !strings.HasPrefix(fix, "ip link show dev vx0  # nothing has to be done") {
+		t.Errorf("fix %q", fix)
 	}
 }
 

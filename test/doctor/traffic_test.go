@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -42,7 +43,7 @@ func testLastHop(t *testing.T, f topology.Family) {
 	}
 	all := p.Doctor(0)
 	proposal := onlyOne(t, all, "last-hop", "eth0", "warning", s.ClientEth0.Address(f).String(), s.BalancerEth0.MAC.String(), "next_hop last-hop")
-	if proposal.Fix == nil || !strings.Contains(*proposal.Fix, "{name: eth0, next_hop: last-hop}") {
+	if proposal.Fix == nil || !strings.Contains(*proposal.Fix, "{name: eth0, next_hop: last-hop}]") || !strings.Contains(*proposal.Fix, fmt.Sprintf(", then kill -HUP %d", d.PID())) {
 		t.Errorf("fix %v", proposal.Fix)
 	}
 	// The kernel's default is to learn from redirects, which matters here.

@@ -12,8 +12,8 @@ const (
 	nextHopLast    = uint8(bpf.DatapathNextHopModeNEXT_HOP_LAST)
 )
 
-// chooseNextHop says where replies go, by the frame that came in (contract.md,
-// next_hop).
+// chooseNextHop says where replies go, by the frame that came in (next_hop in
+// replypath.yaml(5)).
 func (m *Model) chooseNextHop(f *Flow, w way) {
 	peer := netip.AddrFrom16(f.Tuple.Peer).Unmap()
 	gateway, several := m.gatewayOf(peer, w)

@@ -1,0 +1,120 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"replypath/loader/config"
+)
+
+// configureInterface is configure for an interface: to be managed, and with a key
+// of its own where one is given. A configuration that names interfaces manages
+// these and no others, so that the first entry has to bring those along that were
+// found without one.
+func (h *Host) configureInterface(name, key string) string {
+	if h.Config.Interfaces == nil {
+		return h.configure("set interfaces: [" + strings.Join(h.entriesWith(name, key), ", ") + "]")
+	}
+	there := h.entryOf(name)
+	switch {
+	case there == nil:
+		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, key)))
+	case config.IsGlob(there.Name):
+		// An entry of its own goes before the glob, and has to say what that does.
+		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, append([]string{key}, keys(there)...)...)))
+	case key == "":
+		return explained("ip -details link show dev "+name, "the configuration names it, and yet it is not managed: "+h.reasonOf(name))
+	}
+	return h.configure(fmt.Sprintf("set %s for name: %s under interfaces", key, yamlWord(there.Name)))
+}
+
+// entriesWith are the entries of all managed interfaces, one of them with a key,
+// which is the last one where it is not managed yet.
+func (h *Host) entriesWith(name, key string) []string {
+	var entries []string
+	for _, i := range h.Interfaces {
+		if i.Name == name {
+			entries = append(entries, entry(name, key))
+		} else {
+			entries = append(entries, entry(i.Name))
+		}
+	}
+	if !h.managedName(name) {
+		entries = append(entries, entry(name, key))
+	}
+	return entries
+}
+
+// entryOf returns the entry of the configuration that holds for an interface, in
+// the order in which discovery looks for it; nil for none.
+func (h *Host) entryOf(name string) *config.Interface {
+	names := []string{name}
+	for _, i := range h.Interfaces {
+		if i.Name == name {
+			names = append(names, i.AltNames...)
+		}
+	}
+	entries := h.Config.Interfaces
+	for _, name := range names {
+		if n := slices.IndexFunc(entries, func(e config.Interface) bool { return e.Name == name }); n >= 0 {
+			return &entries[n]
+		}
+	}
+	matches := func(e config.Interface) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return config.Match(e.Name, name) })
+	}
+	if n := slices.IndexFunc(entries, matches); n >= 0 {
+		return &entries[n]
+	}
+	return nil
+}
+
+// keys are what an entry says beside the name and the next hop, as YAML.
+func keys(e *config.Interface) []string {
+	var list []string
+	if e.Mode != "" {
+		list = append(list, "mode: "+string(e.Mode))
+	}
+	if len(e.Gateways) > 0 {
+		list = append(list, "gateways: "+yamlList(e.Gateways))
+	}
+	return list
+}
+
+// entry writes an entry of interfaces as YAML; empty keys are left out.
+func entry(name string, keys ...string) string {
+	text := "name: " + yamlWord(name)
+	for _, key := range keys {
+		if key != "" {
+			text += ", " + key
+		}
+	}
+	return "{" + text + "}"
+}
+
+// yamlList writes addresses, none of which needs quotes.
+func yamlList(list []netip.Addr) string {
+	var words []string
+	for _, a := range list {
+		words = append(words, a.String())
+	}
+	return "[" + strings.Join(words, ", ") + "]"
+}
+
+// plainYAML is what YAML takes for text, but for the words that it has for others.
+var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
+
+func yamlWord(word string) string {
+	switch strings.ToLower(word) {
+	case "true", "false", "yes", "no", "on", "off", "y", "n", "null":
+		return strconv.Quote(word)
+	}
+	if plainYAML.MatchString(word) {
+		return word
+	}
+	return strconv.Quote(word)
+}
