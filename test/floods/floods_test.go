@@ -149,7 +149,7 @@ func dropped(t *testing.T, nic *topology.Interface) int {
 	return int(link.Attrs().Statistics.TxDropped)
 }
 
-func evictions(m harness.Metrics) float64 { return m.Sum("replypath_flow_evictions_total") }
+func evictions(m harness.Metrics) float64 { return m.Sum(evictionsTotal) }
 
 // flood sends frames while everything live is in use, and judges.
 func (v *victim) flood(t *testing.T, kind flood, from, count int) *verdict {

@@ -70,7 +70,7 @@ func TestSilentEvicted(t *testing.T) {
 			v := newVictim(t, f, smallConfig, tooMany, conversations)
 			kind := kinds[0]
 			d := v.flood(t, kind, 0, tableSize)
-			t.Logf("%s: %d connections in a table of 1024, %d %s: %d complaints about the %d silent ones, %v recorded anew",
+			t.Logf("%s: %d connections in a table of 1024, %d %s: %d complaints about the %d silent ones, %v pushed out",
 				f, tooMany, tableSize, kind.name, len(d.silent), len(v.silent().connections), d.evicted)
 			if len(d.silent) == 0 || d.evicted == 0 {
 				t.Errorf("nobody was pushed out, says the verdict: %q", d)
