@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -294,8 +295,7 @@ func TestExclusions(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				for i, m := range starters {
 					b := newBed(t, normal)
-					b.must(b.SetExclusion(0, test.rule))
-					b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+					b.must(b.SetExclusions(test.rule))
 					want := b.starts(n, m.message, b.replication)
 					if test.excluded[i] {
 						want = unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED)
@@ -311,14 +311,12 @@ func TestExclusions(t *testing.T) {
 func TestExclusionsAllRules(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		const last = 63
-		for i := range uint32(last) {
-			b.must(b.SetExclusion(i, exclusion(prefix(n.stranger), netip.Prefix{}, 0, 0)))
-		}
-		b.must(b.SetExclusion(last, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
+		rules := slices.Repeat([]bpf.DatapathExclusion{exclusion(prefix(n.stranger), netip.Prefix{}, 0, 0)}, last)
+		rules = append(rules, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0))
+		b.must(b.SetExclusions(rules...))
 		frame := n.in(b.replication, udp{})
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = last + 1 })
 		b.run(ingress(b.replication, frame), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = last })
+		b.must(b.SetExclusions(rules[:last]...))
 		b.run(ingress(b.replication, frame), b.starts(n, udp{}, b.replication))
 	})
 }
@@ -326,8 +324,7 @@ func TestExclusionsAllRules(t *testing.T) {
 // TestExclusionsOtherFamily: 0.0.0.0/0 means every IPv4 peer and no other.
 func TestExclusionsOtherFamily(t *testing.T) {
 	b := newBed(t, normal)
-	b.must(b.SetExclusion(0, exclusion(netip.MustParsePrefix("0.0.0.0/0"), netip.Prefix{}, 0, 0)))
-	b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+	b.must(b.SetExclusions(exclusion(netip.MustParsePrefix("0.0.0.0/0"), netip.Prefix{}, 0, 0)))
 	v4, v6 := networks[0], networks[1]
 	b.run(ingress(b.replication, v4.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
 	b.run(ingress(b.replication, v6.in(b.replication, udp{})), b.starts(v6, udp{}, b.replication))

@@ -137,8 +137,7 @@ func TestConnectionlessIdleOtherWay(t *testing.T) {
 func TestConnectionlessIdleIgnored(t *testing.T) {
 	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
 		b.put(connectionlessFlow(b.flow(n, m, b.replication, idle+1)))
-		b.must(b.SetExclusion(0, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
 		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
 	})
 }
@@ -148,8 +147,7 @@ func TestConnectionlessKnownIsNotChecked(t *testing.T) {
 	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, _ uint32) {
 		flow := b.flow(n, m, b.replication, 0)
 		b.put(connectionlessFlow(flow))
-		b.must(b.SetExclusion(0, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
 		flow.Flags |= flagActive
 		b.run(ingress(b.replication, n.in(b.replication, m)), effect{tables: connectionlessFlow(flow)})
 	})

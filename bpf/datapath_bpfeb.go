@@ -79,6 +79,13 @@ type DatapathExclusion struct {
 	Pad      [5]uint8
 }
 
+type DatapathExclusionSet struct {
+	_     structs.HostLayout
+	Count uint32
+	Pad   uint32
+	Rule  [64]DatapathExclusion
+}
+
 type DatapathFlow struct {
 	_         structs.HostLayout
 	Tuple     DatapathTuple
@@ -241,7 +248,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 4
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 5
 )
 
 type DatapathMode uint32

@@ -246,14 +246,21 @@ func TestFullOwnAddresses(t *testing.T) {
 }
 
 // TestFullExclusions: more rules are said to be there than there is room for, and
-// none of those that are there is about the packet.
+// none of those that are there is about the packet. Nor is one of a set that is not in
+// force, or of one that does not exist.
 func TestFullExclusions(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		fillArray(b, b.Exclusions, func(uint32) bpf.DatapathExclusion {
-			return bpf.DatapathExclusion{Protocol: 200}
-		})
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = b.Exclusions.MaxEntries() + 1000 })
+		set := bpf.DatapathExclusionSet{Count: 1000}
+		for i := range set.Rule {
+			set.Rule[i].Protocol = 200
+		}
+		b.must(b.Exclusions.Put(uint32(0), set))
 		b.wantAsEver(n)
+		b.must(b.SetExclusions(bpf.DatapathExclusion{}))
+		for _, other := range []uint32{1, 1000} {
+			b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = other })
+			b.wantAsEver(n)
+		}
 	})
 }
 

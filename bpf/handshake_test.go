@@ -112,8 +112,7 @@ func TestSYNOtherWayPinned(t *testing.T) {
 func TestSYNExcluded(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.put(halfOpen(b.answered(n, b.replication, 3)))
-		b.must(b.SetExclusion(0, exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+		b.must(b.SetExclusions(exclusion(prefix(n.peer), netip.Prefix{}, 0, 0)))
 		b.run(ingress(b.backup, n.in(b.backup, syn)), unread(bpf.DatapathEventEVENT_IGNORED_EXCLUDED))
 	})
 }

@@ -30,10 +30,9 @@ func TestStackedDevice(t *testing.T) {
 // our answers.
 func TestExcludedIsNotNoted(t *testing.T) {
 	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
-		b.must(b.SetExclusion(0, exclusion(prefix(n.peer), prefix(n.self), 0, 0)))
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions = 1 })
+		b.must(b.SetExclusions(exclusion(prefix(n.peer), prefix(n.self), 0, 0)))
 		b.run(egress(b.production, n.out(b.production, m)), nothing)
-		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 0, s.Generation+1 })
+		b.configure(func(s *bpf.DatapathSettings) { s.Exclusions, s.Generation = 1, s.Generation+1 })
 		b.must(b.SetOwnAddress(n.self, bpf.DatapathOwnFlagsOWN_ADDRESS|bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY))
 		b.run(egress(b.production, n.out(b.production, m)), nothing)
 	})

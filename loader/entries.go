@@ -170,15 +170,17 @@ func ownFlags(loopbackOnly bool) uint32 {
 	return flags
 }
 
-func exclusionEntries(exclusions []config.Exclusion) map[uint32]bpf.DatapathExclusion {
-	entries := make(map[uint32]bpf.DatapathExclusion)
+// exclusionSet are the exclusions as the programs read them, at most
+// config.MaxExclusions.
+func exclusionSet(exclusions []config.Exclusion) bpf.DatapathExclusionSet {
+	set := bpf.DatapathExclusionSet{Count: uint32(len(exclusions))}
 	for i, e := range exclusions {
-		entry := bpf.DatapathExclusion{Protocol: e.Protocol, SelfPort: networkOrder(e.SelfPort)}
-		entry.Peer, entry.PeerMask = datapath.PrefixWords(e.Peer)
-		entry.Self, entry.SelfMask = datapath.PrefixWords(e.Self)
-		entries[uint32(i)] = entry
+		rule := bpf.DatapathExclusion{Protocol: e.Protocol, SelfPort: networkOrder(e.SelfPort)}
+		rule.Peer, rule.PeerMask = datapath.PrefixWords(e.Peer)
+		rule.Self, rule.SelfMask = datapath.PrefixWords(e.Self)
+		set.Rule[i] = rule
 	}
-	return entries
+	return set
 }
 
 // networkOrder returns the number whose bytes in memory are in network order.
@@ -188,12 +190,11 @@ func networkOrder(port uint16) uint16 {
 	return binary.NativeEndian.Uint16(bytes[:])
 }
 
-// settingsEntry is the configuration as the programs read it, without a mode
-// that was set by hand.
+// settingsEntry is the configuration as the programs read it, without the exclusions,
+// and a mode that was set by hand.
 func settingsEntry(cfg *config.Config) bpf.DatapathSettings {
 	entry := bpf.DatapathSettings{
-		Follow:     uint8(followPolicies[cfg.Follow]),
-		Exclusions: uint32(len(cfg.Exclude)),
+		Follow: uint8(followPolicies[cfg.Follow]),
 	}
 	if cfg.Scope == config.ScopeAll {
 		entry.ScopeAll = 1

@@ -45,15 +45,15 @@ func TestPrefixWords(t *testing.T) {
 	}
 }
 
-func TestExclusionEntries(t *testing.T) {
-	entries := exclusionEntries([]config.Exclusion{
+func TestExclusionSet(t *testing.T) {
+	set := exclusionSet([]config.Exclusion{
 		{Peer: netip.MustParsePrefix("192.0.2.0/24")},
 		{Self: netip.MustParsePrefix("2001:db8::/32"), Protocol: 17, SelfPort: 0x1234},
 	})
-	if len(entries) != 2 || entries[0].Self != [2]uint64{} || entries[0].PeerMask == [2]uint64{} {
-		t.Errorf("entries %+v", entries)
+	if set.Count != 2 || set.Rule[0].Self != [2]uint64{} || set.Rule[0].PeerMask == [2]uint64{} {
+		t.Errorf("set %+v", set)
 	}
-	second := entries[1]
+	second := set.Rule[1]
 	var port [2]byte
 	binary.NativeEndian.PutUint16(port[:], second.SelfPort)
 	if second.Protocol != 17 || port != [2]byte{0x12, 0x34} || second.PeerMask != [2]uint64{} {
@@ -160,9 +160,8 @@ func TestGatewayMACs(t *testing.T) {
 func TestSettingsEntry(t *testing.T) {
 	cfg := config.Default()
 	cfg.Scope, cfg.Follow = config.ScopeAll, config.FollowLatest
-	cfg.Exclude = make([]config.Exclusion, 3)
 	entry := settingsEntry(cfg)
-	if entry.ScopeAll != 1 || entry.Loopback != 0 || entry.Exclusions != 3 ||
+	if entry.ScopeAll != 1 || entry.Loopback != 0 ||
 		entry.Follow != uint8(bpf.DatapathFollowFOLLOW_LATEST) {
 		t.Errorf("entry %+v", entry)
 	}

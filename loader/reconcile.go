@@ -46,7 +46,6 @@ func (l *Loader) reconcile() error {
 		l.trackGateways(&routers),
 		l.tables.onLink.sync(onLinkEntries(found.OnLink)),
 		l.tables.own.sync(own),
-		l.tables.exclusions.sync(exclusionEntries(l.config.Exclude)),
 		l.writeSettings(),
 		l.writeGateways(),
 		l.tables.managed.sync(l.managedEntries()),

@@ -32,6 +32,9 @@ func (l *Loader) writeSettings() error {
 	desired := settingsEntry(l.config)
 	desired.Repair = uint8(l.source.state)
 	desired.Generation = actual.Generation
+	if desired.Exclusions, err = l.writeExclusions(actual.Exclusions); err != nil {
+		return err
+	}
 	writes := l.tables.admissionWrites()
 	if desired == actual && writes == l.generationWrites {
 		return nil
@@ -42,4 +45,19 @@ func (l *Loader) writeSettings() error {
 	}
 	l.generationWrites = writes
 	return nil
+}
+
+// writeExclusions returns the index of the set that holds those of the configuration. Where
+// the one in force does not, they are written to the other, so that no packet meets half of
+// them; they are in force when the settings name it.
+func (l *Loader) writeExclusions(inForce uint32) (set uint32, err error) {
+	desired := exclusionSet(l.config.Exclude)
+	if l.tables.exclusions.actual[inForce] == desired {
+		return inForce, nil
+	}
+	set = (inForce + 1) % l.tables.exclusions.table.MaxEntries()
+	if err := l.tables.exclusions.put(set, desired); err != nil {
+		return 0, fmt.Errorf("write the exclusions: %w", err)
+	}
+	return set, nil
 }

@@ -15,7 +15,7 @@ type tables struct {
 	gatewayMACs *mirror[bpf.DatapathGatewayMac, uint32]
 	onLink      *mirror[bpf.DatapathOnLinkKey, uint32]
 	own         *mirror[bpf.DatapathAddress, uint32]
-	exclusions  *mirror[uint32, bpf.DatapathExclusion]
+	exclusions  *mirror[uint32, bpf.DatapathExclusionSet]
 }
 
 // readTables reads what an earlier process left in the maps.

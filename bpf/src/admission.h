@@ -8,17 +8,17 @@
 #include "way.h"
 
 /* Whether the operator excluded this flow. */
-static __always_inline bool is_excluded(const struct tuple *tuple, __u32 count)
+static __always_inline bool is_excluded(const struct tuple *tuple, __u32 in_force)
 {
+	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
+
+	if (!set)
+		return false;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < MAX_EXCLUSIONS; i++) {
-		__u32 index = i;
-		struct exclusion *rule;
+		const struct exclusion *rule = &set->rule[i];
 
-		if (i >= count)
-			return false;
-		rule = bpf_map_lookup_elem(&exclusions, &index);
-		if (!rule)
+		if (i >= set->count)
 			return false;
 		if ((!rule->protocol || rule->protocol == tuple->protocol) &&
 		    (!rule->self_port || rule->self_port == tuple->self_port) &&

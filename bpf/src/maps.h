@@ -230,9 +230,9 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_EXCLUSIONS);
+	__uint(max_entries, EXCLUSION_SETS);
 	__type(key, __u32);
-	__type(value, struct exclusion);
+	__type(value, struct exclusion_set);
 } exclusions SEC(".maps");
 
 struct {

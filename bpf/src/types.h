@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 4,
+	LAYOUT_VERSION = 5,
 };
 
 /*
@@ -201,6 +201,7 @@ enum own_flags {
 };
 
 #define MAX_EXCLUSIONS 64
+#define EXCLUSION_SETS 2
 
 /* A zero mask matches every address, a zero port or protocol every one. */
 struct exclusion {
@@ -211,6 +212,16 @@ struct exclusion {
 	__be16 self_port;
 	__u8 protocol;
 	__u8 pad[5];
+};
+
+/*
+ * All exclusions. One of two sets is in force; a new one is written to the other, for a
+ * rule that is half written may match everything.
+ */
+struct exclusion_set {
+	__u32 count;
+	__u32 pad;
+	struct exclusion rule[MAX_EXCLUSIONS];
 };
 
 enum follow {
@@ -232,7 +243,7 @@ struct settings {
 	__u8 scope_all;      /* forwarded flows too */
 	__u8 loopback;       /* 1: an address on lo is treated as any own address */
 	__u8 repair;         /* enum source_repair */
-	__u32 exclusions;    /* how many entries of the map are in use */
+	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
 };
 

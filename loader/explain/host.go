@@ -3,7 +3,6 @@ package explain
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -182,11 +181,9 @@ func (h *Host) isFallback(device int) bool { return device != 0 && device == h.f
 
 // exclusions returns those that are in force.
 func (h *Host) exclusions() ([]bpf.DatapathExclusion, error) {
-	rules := make([]bpf.DatapathExclusion, h.settings.Exclusions)
-	for i := range rules {
-		if err := h.maps.Exclusions.Lookup(uint32(i), &rules[i]); err != nil {
-			return nil, fmt.Errorf("read exclusion %d: %w", i, err)
-		}
+	var set bpf.DatapathExclusionSet
+	if err := h.maps.Exclusions.Lookup(h.settings.Exclusions, &set); err != nil {
+		return nil, fmt.Errorf("read the exclusions: %w", err)
 	}
-	return slices.Clip(rules), nil
+	return set.Rule[:min(int(set.Count), len(set.Rule))], nil
 }

@@ -59,7 +59,7 @@ func (r *Runner) setDevice(device int, there bool) error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Exclusions: uint32(len(h.Exclusions))}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow)}
 	if h.ScopeAll {
 		s.ScopeAll = 1
 	}
@@ -115,17 +115,17 @@ func (r *Runner) installOnLink(h model.Host) error {
 }
 
 func (r *Runner) installExclusions(h model.Host) error {
-	var errs []error
-	for i, rule := range h.Exclusions {
+	var rules []bpf.DatapathExclusion
+	for _, rule := range h.Exclusions {
 		e := bpf.DatapathExclusion{Protocol: rule.Protocol}
 		if rule.SelfPort != 0 {
 			e.SelfPort = rig.Port(rule.SelfPort)
 		}
 		e.Peer, e.PeerMask = masked(rule.Peer)
 		e.Self, e.SelfMask = masked(rule.Self)
-		errs = append(errs, r.d.SetExclusion(uint32(i), e))
+		rules = append(rules, e)
 	}
-	return errors.Join(errs...)
+	return r.d.SetExclusions(rules...)
 }
 
 // masked is a prefix as the maps hold it.

@@ -243,10 +243,12 @@ func (d *Datapath) SetDevice(index, ifindex uint32) error {
 	return nil
 }
 
-// SetExclusion writes one of the exclusions; how many count stands in the settings.
-func (d *Datapath) SetExclusion(index uint32, rule bpf.DatapathExclusion) error {
-	if err := d.Exclusions.Put(index, rule); err != nil {
-		return fmt.Errorf("write exclusion %d: %w", index, err)
+// SetExclusions writes all exclusions, to the set that settings name unless told otherwise.
+func (d *Datapath) SetExclusions(rules ...bpf.DatapathExclusion) error {
+	set := bpf.DatapathExclusionSet{Count: uint32(len(rules))}
+	copy(set.Rule[:], rules)
+	if err := d.Exclusions.Put(uint32(0), set); err != nil {
+		return fmt.Errorf("write the exclusions: %w", err)
 	}
 	return nil
 }

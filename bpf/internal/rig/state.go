@@ -237,6 +237,7 @@ func (d *Datapath) Clear() error {
 		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
+		d.SetExclusions(),
 		d.ModeByHand.Put(uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
