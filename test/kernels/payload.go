@@ -54,6 +54,9 @@ func runList(suites []suite, short bool) string {
 
 // compile builds the product and the test binaries, which need no library.
 func compile(ctx context.Context, work string, suites []suite) error {
+	if err := os.Mkdir(filepath.Join(work, "tests"), 0o755); err != nil { // which may stay empty
+		return err
+	}
 	builds := [][]string{{"build", "-o", filepath.Join(work, "replypath"),
 		"-ldflags", "-s -w -X main.version=" + productVersion, "./cmd/replypath"}}
 	seen := make(map[string]bool)

@@ -21,8 +21,9 @@ import (
 	"replypath/test/topology"
 )
 
-// patience bounds the whole demo, which takes a few seconds.
-const patience = 50 * time.Second
+// patience bounds the whole demo, which takes a few seconds, half a minute on an
+// emulated machine.
+const patience = 2 * time.Minute
 
 // ErrNotShown says that the demo did not see both the wrong and the right
 // replies.
