@@ -67,6 +67,7 @@ test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in vi
 bench: build root packages ## measure replypath beside a static route, ip rule and connection marks (build/bench), QUICK=1 in short
 	@test/install-packages.sh test/bench/packages.txt
 	@mkdir -p build/bench
+	@rm -f build/bench/bpf.json
 	-$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(QUICK),-rounds 3 -repeat 100000,-crowd)
 	$(GO) build -o build/benchmark ./test/bench
 	REPLYPATH_BINARY=bin/replypath exec build/benchmark $(if $(QUICK),-quick) -workloads "$(WORKLOADS)" -contenders "$(CONTENDERS)"

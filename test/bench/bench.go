@@ -170,7 +170,7 @@ func writePage(o options) error {
 		return err
 	}
 	var about []report.About
-	for _, c := range contender.All() {
+	for _, c := range contender.Usual() {
 		about = append(about, report.About{Name: c.Name, About: c.About})
 	}
 	emulated, err := readEmulated(o.emulated)

@@ -17,7 +17,7 @@ type slot struct {
 	name string
 }
 
-// plan is the slots of a round, the same in each.
+// plan is the slots of a round.
 type plan struct {
 	slots  []slot
 	rounds int
@@ -26,7 +26,7 @@ type plan struct {
 }
 
 // newPlan has every contender take its turn in each workload, and the first of them,
-// the base, once more at the end.
+// the base, once more.
 func newPlan(workloads []*load.Workload, contenders []*contender.Contender, rounds int, budget time.Duration) *plan {
 	p := &plan{rounds: rounds, budget: budget, absent: make(map[string]string)}
 	for _, w := range workloads {
@@ -34,7 +34,7 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, roun
 			if w.Only != nil && !slices.Contains(w.Only, c.Name) {
 				continue
 			}
-			if reason := c.Lacks(contender.Work{Flows: w.Flows, Program: w.SelfTimed}); reason != "" {
+			if reason := c.Lacks(contender.Work{Flows: w.Flows, Program: w.SelfTimed, Forward: w.Forward}); reason != "" {
 				p.absent[w.Name+": "+c.Name] = reason
 				continue
 			}
@@ -54,4 +54,20 @@ func (p *plan) another(done int, took, last time.Duration) bool {
 		return false
 	}
 	return done == 0 || p.budget == 0 || took+last <= p.budget
+}
+
+// of returns the slots of a round, counted from 0: in each workload another contender is the
+// first, as what one leaves to be cleared away is in the way of the next.
+func (p *plan) of(round int) []slot {
+	var slots []slot
+	for rest := p.slots; len(rest) > 0; {
+		end := slices.IndexFunc(rest, func(s slot) bool { return s.workload != rest[0].workload })
+		if end < 0 {
+			end = len(rest)
+		}
+		first := round % end
+		slots = append(append(slots, rest[first:end]...), rest[:first]...)
+		rest = rest[end:]
+	}
+	return slots
 }

@@ -37,6 +37,24 @@ func TestPlanOrder(t *testing.T) {
 	}
 }
 
+// TestPlanRotates has another contender begin each round, and all take their turns.
+func TestPlanRotates(t *testing.T) {
+	contenders, err := contender.Named("static", "iprule-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, 3, 0)
+	for round, want := range [][]string{
+		{"one static", "one iprule-2", "one " + report.Again, "two iprule-2", "two " + report.Again},
+		{"one iprule-2", "one " + report.Again, "one static", "two " + report.Again, "two iprule-2"},
+		{"one " + report.Again, "one static", "one iprule-2", "two iprule-2", "two " + report.Again},
+	} {
+		if got := namesOf(&plan{slots: p.of(round)}); !slices.Equal(got, want) {
+			t.Errorf("round %d has %q, want %q", round, got, want)
+		}
+	}
+}
+
 func TestPlanWithoutBase(t *testing.T) {
 	contenders, err := contender.Named("iprule-2")
 	if err != nil {

@@ -53,7 +53,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 
 // round measures every slot; false where ctx has ended before.
 func (r *runner) round(ctx context.Context) bool {
-	for i, s := range r.plan.slots {
+	for i, s := range r.plan.of(r.rounds) {
 		r.progress.show(r.rounds, i, s)
 		value, err := r.measure(ctx, s)
 		if ctx.Err() != nil {

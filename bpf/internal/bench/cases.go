@@ -22,6 +22,8 @@ const (
 	boundPass     = 30
 	boundRedirect = 45
 	boundRefresh  = 40
+	// belowBound is how far below each of them the project wants to come.
+	belowBound = 10
 )
 
 // sets is how many each flow table has: 262,144 entries, the default of

@@ -32,6 +32,7 @@ type result struct {
 	Min      float64 `json:"min"`
 	Max      float64 `json:"max"`
 	Bound    float64 `json:"bound"`
+	Aim      float64 `json:"aim"`      // what the project wants to reach; 0: none
 	Baseline float64 `json:"baseline"` // median of the empty program alone
 }
 
@@ -74,10 +75,19 @@ func measure(cases []testCase, repeat uint32, rounds int) ([]result, error) {
 			Min:      slices.Min(costs[i]),
 			Max:      slices.Max(costs[i]),
 			Bound:    c.bound,
+			Aim:      c.aim(),
 			Baseline: median(baselines[i]),
 		}
 	}
 	return results, nil
+}
+
+// aim is what the project wants to reach, 0 for none.
+func (c *testCase) aim() float64 {
+	if c.bound == 0 || c.bound > boundRedirect+boundCrowd {
+		return 0
+	}
+	return c.bound - belowBound
 }
 
 // check makes sure that the case measures what its name says.

@@ -37,7 +37,11 @@ type Contender struct {
 	conntrack bool
 	// ownDevice is true where the server's sockets have to be bound to Site.Device.
 	ownDevice bool
-	setUp     func(context.Context, *Site, Options) (Running, error)
+	// everything is true where it moves what the server forwards as well.
+	everything bool
+	// extra ones take part only where they are named.
+	extra bool
+	setUp func(context.Context, *Site, Options) (Running, error)
 }
 
 // Options say how contenders are set up.
@@ -77,6 +81,11 @@ func (c *Contender) CheckWay(before, after Sent) error {
 	return nil
 }
 
+// Usual returns the contenders that take part where none is named.
+func Usual() []*Contender {
+	return slices.DeleteFunc(All(), func(c *Contender) bool { return c.extra })
+}
+
 // All returns the contenders in the order in which they take turns.
 func All() []*Contender {
 	all := []*Contender{
@@ -87,12 +96,16 @@ func All() []*Contender {
 		all = append(all, rules(count))
 	}
 	return append(all,
+		constants(),
+		emptyTCX(),
+		emptyXDP(),
 		connmark(Connmark, "nftables connection marks, a rule for each interface", linearTable),
 		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
 		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
-		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"))
+		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"),
+		replypath("replypath-observe-clsact", "observing, attached by clsact", ByEth0, "--mechanism", "clsact", "--observe"))
 }
 
 // Work is what a contender may be unable to do.
@@ -101,12 +114,17 @@ type Work struct {
 	// Program is true where the server is a program, whose sockets nobody binds to a
 	// device.
 	Program bool
+	// Forward is true where the server forwards the packets of others.
+	Forward bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
 func (c *Contender) Lacks(work Work) string {
 	if c.ownDevice && work.Program {
 		return "the server does not bind its socket to the device"
+	}
+	if c.everything && work.Forward {
+		return "it moves the packets of others as well"
 	}
 	if !c.conntrack {
 		return ""

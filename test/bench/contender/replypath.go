@@ -168,25 +168,52 @@ func (d *Daemon) detach() error {
 	return nil
 }
 
-// BytesPerFlow returns the kernel's memory of the table of connections, divided by
-// the flows that it is meant for. A daemon is at work.
+// BytesPerFlow returns the kernel's memory of the maps that grow with the flow tables,
+// divided by the flows that these are meant for. A daemon is at work.
 func BytesPerFlow() (float64, error) {
-	path, err := filepath.Glob(filepath.Join(pinDir, "*", bpf.DatapathMapEstablished))
+	var memory uint64
+	var flows int
+	for name, holds := range growing {
+		bytes, capacity, err := sizeOf(name)
+		if err != nil {
+			return 0, err
+		}
+		memory += bytes
+		if holds {
+			flows += capacity
+		}
+	}
+	return float64(memory) / float64(flows), nil
+}
+
+// growing are the maps whose size follows the flow tables', and whether they hold flows.
+var growing = map[string]bool{
+	bpf.DatapathMapEstablished: true, bpf.DatapathMapConnectionless: true, bpf.DatapathMapHalfOpen: true,
+	bpf.DatapathMapEstablishedTags: false, bpf.DatapathMapConnectionlessTags: false, bpf.DatapathMapHalfOpenTags: false,
+	bpf.DatapathMapOutbound: false, bpf.DatapathMapAsked: false,
+}
+
+// sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
+func sizeOf(name string) (memory uint64, capacity int, err error) {
+	path, err := filepath.Glob(filepath.Join(pinDir, "*", name))
 	if err != nil || len(path) != 1 {
-		return 0, fmt.Errorf("find the table's pin: %q, %w", path, err)
+		return 0, 0, fmt.Errorf("find the pin of %s: %q, %w", name, path, err)
 	}
 	table, err := ebpf.LoadPinnedMap(path[0], &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", path[0], err)
+		return 0, 0, fmt.Errorf("open %s: %w", path[0], err)
 	}
 	defer table.Close()
 	info, err := table.Info()
 	if err != nil {
-		return 0, fmt.Errorf("look up %s: %w", path[0], err)
+		return 0, 0, fmt.Errorf("look up %s: %w", path[0], err)
 	}
 	memory, known := info.Memlock()
 	if !known {
-		return 0, fmt.Errorf("the kernel does not tell the memory of %s", path[0])
+		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s", path[0])
 	}
-	return float64(memory) / float64(datapath.Capacity(table)), nil
+	if growing[name] {
+		capacity = datapath.Capacity(table)
+	}
+	return memory, capacity, nil
 }

@@ -34,7 +34,7 @@ type transfer struct {
 func (t *transfer) Run(ctx context.Context, d time.Duration) (float64, error) {
 	args := []string{
 		"--client", contender.IPv4.Self.String(), "--bind", contender.IPv4.Peer.String(), "--port", strconv.Itoa(firstPort),
-		"--time", wholeSeconds(d), "--json", "--connect-timeout", "2000",
+		"--omit", "1", "--time", wholeSeconds(d), "--json", "--connect-timeout", "2000",
 	}
 	if t.fromServer {
 		args = append(args, "--reverse")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,8 +79,7 @@ func (p *pages) Run(ctx context.Context, d time.Duration) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	// What wrk counts as errors of reading are the ends of connections that were not kept.
-	if p.keep && strings.Contains(text, "Socket errors") || strings.Contains(text, "Non-2xx") {
+	if p.failed(text) {
 		return 0, fmt.Errorf("wrk met errors: %s", text)
 	}
 	match := requestsPerSecond.FindStringSubmatch(text)
@@ -87,6 +87,18 @@ func (p *pages) Run(ctx context.Context, d time.Duration) (float64, error) {
 		return 0, fmt.Errorf("wrk printed no rate: %s", text)
 	}
 	return strconv.ParseFloat(match[1], 64)
+}
+
+var socketErrors = regexp.MustCompile(`Socket errors: connect (\d+), read \d+, write (\d+), timeout (\d+)`)
+
+// failed tells whether wrk met errors. What it counts as those of reading are the ends of
+// connections that were not kept.
+func (p *pages) failed(text string) bool {
+	if strings.Contains(text, "Non-2xx") || p.keep && strings.Contains(text, "Socket errors") {
+		return true
+	}
+	counts := socketErrors.FindStringSubmatch(text)
+	return counts != nil && slices.ContainsFunc(counts[1:], func(count string) bool { return count != "0" })
 }
 
 // Close ends nginx.

@@ -19,8 +19,8 @@ type Workload struct {
 	LowerIsBetter bool
 	// Quick workloads are those of a short run.
 	Quick bool
-	// SelfTimed ones are done by a program that counts whole seconds, at least one,
-	// and warms up by itself.
+	// SelfTimed ones are done by a program that counts whole seconds, at least one. Some
+	// of these warm up by themselves.
 	SelfTimed bool
 	// Only names contenders, if the work is not for all.
 	Only []string

@@ -12,7 +12,8 @@ type BoundResult struct {
 	AtLeast float64 `json:"at_least"`
 	Ratio   float64 `json:"ratio"`
 	Noise   float64 `json:"noise"`
-	// Verdict is met, missed, or noise where the ratio misses by no more than that.
+	// Verdict is met or missed; noise where the ratio is no further from the bound than that;
+	// or not measured.
 	Verdict string `json:"verdict"`
 }
 
@@ -45,20 +46,28 @@ const (
 	twoCores  = "udp-echo-64-two-cores"
 )
 
-// Judge holds the results against the bounds. What was not measured is left out.
+// Judge holds the results against the bounds.
 func (r *Results) Judge() {
 	r.Bounds = []BoundResult{}
 	for _, b := range bounds {
+		name := b.workload + ": " + b.contender + " / " + b.to
 		w := r.Workload(b.workload)
 		if w == nil {
+			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
 			continue
 		}
-		if ratio, measured := w.ratio(b.contender, b.to); measured {
-			name := b.workload + ": " + b.contender + " / " + b.to
-			r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, w.Noise))
+		ratio, measured := w.ratio(b.contender, b.to)
+		if !measured {
+			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
+			continue
 		}
+		r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, w.Noise))
 	}
-	r.judgeGain()
+	r.Bounds = append(r.Bounds, r.judgeGain())
+}
+
+func notMeasured(name string, atLeast float64) BoundResult {
+	return BoundResult{Name: name, AtLeast: atLeast, Verdict: "not measured"}
 }
 
 // ratio is the median of the rounds' ratios of one contender to another.
@@ -72,26 +81,27 @@ func (w *Workload) ratio(name, to string) (float64, bool) {
 }
 
 // judgeGain compares what a second core gives.
-func (r *Results) judgeGain() {
+func (r *Results) judgeGain() BoundResult {
+	const name = "gain by the second core: " + ours + " / " + base
 	one, two := r.Workload(oneCore), r.Workload(twoCores)
 	if one == nil || two == nil {
-		return
+		return notMeasured(name, gainBound)
 	}
 	onOne, measured := one.ratio(ours, base)
 	onTwo, measuredToo := two.ratio(ours, base)
-	if measured && measuredToo && onOne > 0 {
-		name := "gain by the second core: " + ours + " / " + base
-		r.Bounds = append(r.Bounds, judge(name, gainBound, onTwo/onOne, max(one.Noise, two.Noise)))
+	if !measured || !measuredToo || onOne == 0 {
+		return notMeasured(name, gainBound)
 	}
+	return judge(name, gainBound, onTwo/onOne, one.Noise+two.Noise)
 }
 
 func judge(name string, atLeast, ratio, noise float64) BoundResult {
-	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: ratio, Noise: noise, Verdict: "missed"}
+	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: ratio, Noise: noise, Verdict: "noise"}
 	switch {
-	case ratio >= atLeast:
+	case ratio > atLeast+noise || ratio >= atLeast && noise == 0:
 		result.Verdict = "met"
-	case ratio >= atLeast-noise:
-		result.Verdict = "noise"
+	case ratio < atLeast-noise:
+		result.Verdict = "missed"
 	}
 	return result
 }

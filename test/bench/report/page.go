@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 )
@@ -19,17 +20,41 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"numberOrDash": func(v *float64) string { return orDash(number, v) },
 	"capital":      func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	"oneDigit":     func(v float64) string { return fmt.Sprintf("%.1f", v) },
+	"whole":        whole,
 }).Parse(pageText))
 
 // programs is the part of make bench-bpf's JSON that the page shows.
 type programs struct {
 	Repeat  uint
 	Rounds  uint
-	Results []struct {
-		Name                    string
-		Median, Min, Max, Bound float64
-		Baseline                float64
+	Results []programCase
+}
+
+// programCase is a way through a program. A bound or aim of 0 is none.
+type programCase struct {
+	Name                         string
+	Median, Min, Max, Bound, Aim float64
+	Baseline                     float64
+}
+
+// Verdict is met or missed, "" without an aim.
+func (c programCase) Verdict() string {
+	switch {
+	case c.Aim == 0:
+		return ""
+	case c.Median > c.Aim:
+		return "missed"
+	default:
+		return "met"
 	}
+}
+
+// whole is a number without digits after the point, "-" for none.
+func whole(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
 // About describes contenders on the page.

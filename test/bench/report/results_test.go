@@ -82,16 +82,23 @@ func TestJudge(t *testing.T) {
 	r.Judge()
 	want := map[string]string{
 		"udp-echo-64: replypath / static":             "noise", // 0.97 of 0.98, noise 0.02
-		"udp-echo-64: replypath / iprule-2":           "met",
-		"gain by the second core: replypath / static": "missed", // 0.9 / 0.97
+		"udp-echo-64: replypath / iprule-2":           "met",   // 1.021, noise 0.02
+		"gain by the second core: replypath / static": "noise", // 0.9 / 0.97 of 0.95, noise 0.02
 	}
-	if len(r.Bounds) != len(want) {
-		t.Errorf("%d bounds, want %d: %+v", len(r.Bounds), len(want), r.Bounds)
+	if len(r.Bounds) != len(bounds)+1 {
+		t.Errorf("%d bounds, want %d: %+v", len(r.Bounds), len(bounds)+1, r.Bounds)
 	}
 	for _, b := range r.Bounds {
-		if b.Verdict != want[b.Name] {
-			t.Errorf("%s: %s at %v, want %q", b.Name, b.Verdict, b.Ratio, want[b.Name])
+		verdict, measured := want[b.Name]
+		if !measured {
+			verdict = "not measured"
 		}
+		if b.Verdict != verdict {
+			t.Errorf("%s: %s at %v, want %q", b.Name, b.Verdict, b.Ratio, verdict)
+		}
+	}
+	if got := judge("", 0.98, 0.99, 0.02); got.Verdict != "noise" {
+		t.Errorf("0.99 of 0.98, with a noise of 0.02: %s", got.Verdict)
 	}
 	if got := judge("", 0.98, 0.9, 0.02); got.Verdict != "missed" {
 		t.Errorf("0.9 of 0.98: %s", got.Verdict)

@@ -44,9 +44,9 @@ func (p *printer) row(cells ...string) { p.line("%s", strings.Join(cells, "\t"))
 func (p *printer) workload(w *Workload) {
 	p.line("")
 	p.line("%s (%s): %s; noise %s", w.Name, w.Unit, w.About, percent(w.Noise))
-	p.row("  CONTENDER", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "TO 2 RULES", "DIFFERENCE", "CYCLES", "CACHE MISSES")
+	p.row("  CONTENDER", "ROUNDS", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "TO 2 RULES", "DIFFERENCE", "CYCLES", "CACHE MISSES")
 	for _, c := range w.Contenders {
-		p.row("  "+c.Name, number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
+		p.row("  "+c.Name, strconv.Itoa(len(c.Values)), number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
 			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), orDash(ratio, c.RulesRatio), c.Difference,
 			orDash(number, c.Cycles), orDash(number, c.Misses))
 	}
@@ -57,9 +57,9 @@ func (p *printer) bounds(bounds []BoundResult) {
 		return
 	}
 	p.line("")
-	p.row("BOUND", "AT LEAST", "RATIO", "VERDICT")
+	p.row("BOUND", "AT LEAST", "RATIO", "NOISE", "VERDICT")
 	for _, b := range bounds {
-		p.row(b.Name, ratio(b.AtLeast), ratio(b.Ratio), b.Verdict)
+		p.row(b.Name, ratio(b.AtLeast), ratio(b.Ratio), percent(b.Noise), b.Verdict)
 	}
 }
 
