@@ -249,6 +249,29 @@ func TestOutboundGrace(t *testing.T) {
 	})
 }
 
+// TestOutboundHearsay: what the host sent while an interface was not watched may have
+// answered what came in by that one, unless something came in by another.
+func TestOutboundHearsay(t *testing.T) {
+	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
+		since := b.ago(3)
+		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
+		question := ingress(b.replication, n.in(b.replication, m))
+		for _, age := range []uint32{2, 3} {
+			b.put(b.sent(n, m, age))
+			b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		}
+		b.put(b.sent(n, m, 5))
+		b.run(ingress(b.production, n.in(b.production, m)), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER)) // it has been answered
+	})
+	eachNoted(t, func(t *testing.T, b *bed, n network, m message) {
+		since := b.ago(3)
+		b.manage(b.replication, func(i *bpf.DatapathInterface) { i.Since = since })
+		b.put(b.sent(n, m, 5))
+		b.run(ingress(b.replication, n.in(b.replication, m)), b.admits(n, m, b.replication))
+	})
+}
+
 // TestOutboundKnownFlow: with a flow the host answers, it does not speak first,
 // and an old note does not undo it.
 func TestOutboundKnownFlow(t *testing.T) {

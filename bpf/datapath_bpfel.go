@@ -235,6 +235,8 @@ type DatapathInterface struct {
 	Gateway6  uint16
 	Vrf       uint32
 	Lower     uint32
+	Since     uint32
+	Pad2      uint32
 }
 
 type DatapathInterfaceFlags uint32

@@ -184,7 +184,9 @@ func TestGatewayOutOfRange(t *testing.T) {
 		},
 	} {
 		eachFamily(t, func(t *testing.T, b *bed, n network) {
-			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(mode) })
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.NextHop, r.Gateway4, r.Gateway6 = uint8(mode), 0, 0
+			})
 			flow := b.flow(n, udp{}, b.replication, 0)
 			flow.Gateway, flow.Mac = uint16(b.Gateways.MaxEntries()), [6]uint8(neighbour)
 			b.put(connectionlessFlow(flow))

@@ -169,7 +169,7 @@ func TestNextHopMAC(t *testing.T) {
 		{"gateway only", gatewayOnly, flagGateway, nil, false, moved},
 		{"gateway only, not usable", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Usable = 0 }, false, nil},
 		{"gateway only, of another interface", gatewayOnly, flagGateway, func(g *bpf.DatapathGateway) { g.Ifindex++ }, false, nil},
-		{"gateway only, none", gatewayOnly, flagGateway, nil, true, nil},
+		{"gateway only, none but the only one", gatewayOnly, flagGateway, nil, true, moved},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -201,4 +201,31 @@ func TestNextHopMAC(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the
+// only one that there is takes its place; where there are several, or none is usable, no
+// other does.
+func TestNextHopGatewayReplaced(t *testing.T) {
+	const gone = 60
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		only := b.replication.gateway(n.family)
+		flow := b.flow(n, udp{}, b.replication, 0)
+		flow.Mac, flow.Flags, flow.Gateway = [6]uint8(neighbour), flagGateway, gone
+		frame := n.out(b.production, udp{})
+		mode := func(r *bpf.DatapathInterface) { r.NextHop = uint8(gatewayOnly) }
+		b.manage(b.replication, mode)
+		b.put(connectionlessFlow(flow))
+		b.run(egress(b.production, frame), b.moves(n, udp{}, b.production, b.replication, frame))
+		b.manage(b.replication, func(r *bpf.DatapathInterface) {
+			mode(r)
+			r.Gateway4, r.Gateway6 = 0, 0
+		})
+		b.put(connectionlessFlow(flow))
+		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
+		b.manage(b.replication, mode)
+		b.must(b.SetGateway(uint32(only), bpf.DatapathGateway{Ifindex: b.replication.Index}))
+		b.put(connectionlessFlow(flow))
+		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
+	})
 }

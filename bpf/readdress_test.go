@@ -104,7 +104,9 @@ func TestReaddressInterfaceGone(t *testing.T) {
 // TestReaddressNoNextHop: the operator wants a gateway by now, and there is none.
 func TestReaddressNoNextHop(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(gatewayOnly) })
+		b.manage(b.replication, func(r *bpf.DatapathInterface) {
+			r.NextHop, r.Gateway4, r.Gateway6 = uint8(gatewayOnly), 0, 0
+		})
 		flow := b.flow(n, m, b.replication, 0)
 		flow.Flags, flow.Gateway = flagEnforceMAC|flagGateway, 0
 		b.put(flowOf(m, flow))

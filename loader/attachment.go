@@ -30,6 +30,11 @@ func (l *Loader) attach(s *served) error {
 	if err := l.expectQdisc(s.target()); err != nil {
 		return err
 	}
+	if !l.starting() {
+		if err := l.watchFromNow(s); err != nil {
+			return err
+		}
+	}
 	result, err := l.put(l.datapath, s)
 	if err != nil {
 		return l.explain(s, err)

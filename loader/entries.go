@@ -17,6 +17,7 @@ func interfaceEntry(s *served, gateways map[gatewayKey]*gateway) bpf.DatapathInt
 		Mtu:     uint32(s.MTU),
 		Vrf:     uint32(s.VRF),
 		Lower:   uint32(s.Lower),
+		Since:   s.watched.since,
 		NextHop: uint8(nextHopModes[s.Settings.NextHop]),
 		Mode:    uint8(modes[s.Settings.Mode]),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/datapath"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -41,11 +42,12 @@ type gateway struct {
 	// neighbour entry, which the kernel throws away when it has not been used
 	// for long, until the gateway fails to answer.
 	mac       net.HardwareAddr
-	last      net.HardwareAddr // that it had last, whether or not it has failed since
-	only      bool             // it is the only next hop of a family's default routes
-	held      bool             // it is silent, and its neighbour entry kept usable: see hold.go
-	asked     time.Time        // when the kernel was last told to resolve it
-	resolveAt time.Time        // zero: nothing to be done
+	last      net.HardwareAddr   // that it had last, whether or not it has failed since
+	only      bool               // it is the only next hop of a family's default routes
+	held      bool               // it is silent, and its neighbour entry kept usable: see hold.go
+	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
+	asked     time.Time          // when the kernel was last told to resolve it
+	resolveAt time.Time          // zero: nothing to be done
 }
 
 func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
@@ -91,8 +93,9 @@ func (l *Loader) recordGateways() {
 		address, err := netip.ParseAddr(r.Address)
 		g := l.gateways[gatewayKey{r.Interface, address}]
 		r.Gone = err != nil || g == nil
+		r.Held = !r.Gone && g.held
 		if !r.Gone {
-			r.Held, r.MAC = g.held, g.last.String()
+			r.MAC = g.last.String()
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (l *Loader) hold(g *gateway) {
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
 		change, err := hostsettings.Plan(l.resolicitKey(g), resolicitTimes)
 		_, err = l.keepSysctl(change, err)
-		errs = append(errs, err, l.attachHeld(g.Interface))
+		errs = append(errs, err, l.attachHeld(g))
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 		l.log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
@@ -110,7 +110,7 @@ func (l *Loader) letGo(g *gateway) {
 	if !g.held {
 		return
 	}
-	g.held = false
+	g.held, g.heldBy = false, nil
 	l.log.Info("neighbour entry of the gateway is the kernel's again",
 		"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
 	if err := l.releaseHeld(g); err != nil {
@@ -144,16 +144,30 @@ func (l *Loader) resolicitKey(g *gateway) string {
 }
 
 // attachHeld attaches the program that answers what the host starts by a gateway
-// that is held: without the entry, it would get an error.
-func (l *Loader) attachHeld(device int) error {
-	s := l.served[device]
-	if s == nil || s.mechanism == attach.Auto || !s.hasHeader() {
+// that is held: without the entry, it would get an error. Where the interface has no
+// programs yet, attachAllHeld does.
+func (l *Loader) attachHeld(g *gateway) error {
+	s := l.served[g.Interface]
+	if s == nil || s.mechanism == attach.Auto || !s.hasHeader() || g.heldBy == l.datapath {
 		return nil
 	}
 	if _, err := l.attacher.Attach(s.target(), l.datapath.HeldPrograms()); err != nil {
 		return fmt.Errorf("interface %s: %w", s.Name, err)
 	}
+	g.heldBy = l.datapath
 	return nil
+}
+
+// attachAllHeld does so for the gateways that are held since before their interfaces had
+// programs, or since before there were others.
+func (l *Loader) attachAllHeld() error {
+	var errs []error
+	for _, g := range l.gateways {
+		if g.held {
+			errs = append(errs, l.attachHeld(g))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // heldKeys are the keys of a gateway in the map `held_gateways`.

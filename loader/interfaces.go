@@ -23,6 +23,7 @@ type served struct {
 	// mechanism is how the programs are attached; empty while they are not.
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
+	watched   watched
 	// What others take away may be put back at once so often.
 	repairs *rate.Limiter
 }
@@ -195,7 +196,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 				errs = append(errs, err)
 				continue
 			}
-			s = &served{id: id, repairs: newAllowance()}
+			s = &served{id: id, repairs: newAllowance(), watched: watchedSince(l.tables.interfaces.actual[uint32(id)].Since)}
 			l.served[i.Index] = s
 			errs = append(errs, l.enterDevice(s, i))
 		} else {

@@ -107,7 +107,7 @@ func newLoader(options Options) *Loader {
 		options: options,
 		config:  options.Config,
 		// An earlier process may have ended between a change and its generation.
-		generationWrites: -1,
+		generationWrites: unknownWrites,
 		log:              options.Log,
 		wake:             make(chan struct{}, 1),
 		rollback:         new(rollback),

@@ -74,19 +74,34 @@ func (m *mirror[K, V]) readArray() error {
 }
 
 // sync makes the map hold what is desired, no more and no less. New entries come
-// before old ones go. It goes on after errors, counts them and tells the first.
+// before old ones go. It goes on after errors, counts them and tells the first of each kind.
 func (m *mirror[K, V]) sync(desired map[K]V) error {
+	return errors.Join(m.enter(desired), m.drop(desired))
+}
+
+// enter is the first half of sync: what is desired is there, beside what was.
+func (m *mirror[K, V]) enter(desired map[K]V) error {
 	var failures failures
 	for key, value := range desired {
 		if old, present := m.actual[key]; !present || old != value {
 			failures.note(m.put(key, value))
 		}
 	}
+	return m.explain(failures)
+}
+
+// drop is the other half: nothing else is there.
+func (m *mirror[K, V]) drop(desired map[K]V) error {
+	var failures failures
 	for key := range m.actual {
 		if _, wanted := desired[key]; !wanted {
 			failures.note(m.remove(key))
 		}
 	}
+	return m.explain(failures)
+}
+
+func (m *mirror[K, V]) explain(failures failures) error {
 	if failures.count == 0 {
 		return nil
 	}

@@ -33,17 +33,18 @@ func putMode(table *ebpf.Map, mode bpf.DatapathMode) error {
 
 // adoptMode decides about a mode that was set by hand before this start. Who
 // switched to observe had a reason that a restart does not change; to enforce
-// what the configuration only wants observed, it has to be said again.
+// what the configuration only wants observed, it has to be said again. The interfaces
+// have their modes already: nothing is left as routed in between.
 func (l *Loader) adoptMode() error {
 	mode, err := readMode(l.datapath.ModeByHand)
 	if err != nil {
 		return err
 	}
-	l.rollback.add(func() error { return putMode(l.datapath.ModeByHand, mode) })
 	switch mode {
 	case bpf.DatapathModeMODE_OBSERVE:
 		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
 	case bpf.DatapathModeMODE_ENFORCE:
+		l.rollback.add(func() error { return putMode(l.datapath.ModeByHand, mode) })
 		return putMode(l.datapath.ModeByHand, bpf.DatapathModeMODE_CONFIGURED)
 	}
 	return nil

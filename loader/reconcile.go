@@ -40,6 +40,9 @@ func (l *Loader) reconcile() error {
 	l.source.several = hasSeveral(found.Own, l.config)
 	l.tendSource()
 	managed, releaseErr := l.release(managed)
+	for _, s := range l.served {
+		s.forgetWatched(begun)
+	}
 	errs := []error{
 		releaseErr,
 		l.adopt(managed),
@@ -51,6 +54,7 @@ func (l *Loader) reconcile() error {
 		l.tables.managed.sync(l.managedEntries()),
 		l.verifyIfDue(),
 		l.attachAll(),
+		l.attachAllHeld(),
 		l.tendRPFilter(),
 	}
 	l.tendFallback(&routers)
@@ -66,7 +70,8 @@ func (l *Loader) inOrder() []*served {
 	return slices.SortedFunc(maps.Values(l.served), func(a, b *served) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// writeGateways writes the gateways, and the interfaces, which count them.
+// writeGateways writes the gateways, and the interfaces, which count them and name the only
+// one: there are as many as they say, and more, at any moment.
 func (l *Loader) writeGateways() error {
 	gateways := make(map[uint32]bpf.DatapathGateway)
 	for _, g := range l.gateways {
@@ -77,10 +82,13 @@ func (l *Loader) writeGateways() error {
 		interfaces[uint32(s.id)] = interfaceEntry(s, l.gateways)
 	}
 	markNarrow(interfaces)
+	macs := gatewayMACs(l.gateways)
 	return errors.Join(
-		l.tables.gateways.sync(gateways),
-		l.tables.gatewayMACs.sync(gatewayMACs(l.gateways)),
+		l.tables.gateways.enter(gateways),
+		l.tables.gatewayMACs.enter(macs),
 		l.tables.interfaces.sync(interfaces),
+		l.tables.gatewayMACs.drop(macs),
+		l.tables.gateways.drop(gateways),
 	)
 }
 

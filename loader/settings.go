@@ -6,6 +6,9 @@ import (
 	"replypath/bpf"
 )
 
+// unknownWrites are those of tables whose settings nobody has written yet.
+const unknownWrites = -1
+
 func (l *Loader) readSettings() (bpf.DatapathSettings, error) {
 	var settings bpf.DatapathSettings
 	if err := l.datapath.Configuration.Lookup(onlyKey, &settings); err != nil {
@@ -38,6 +41,11 @@ func (l *Loader) writeSettings() error {
 	writes := l.tables.admissionWrites()
 	if desired == actual && writes == l.generationWrites {
 		return nil
+	}
+	// The rest first, so that nobody remembers under the new generation what was refused
+	// by the old list: the kernel copies a value in no order that could be relied on.
+	if err := l.putSettings(desired); err != nil {
+		return err
 	}
 	desired.Generation++
 	if err := l.putSettings(desired); err != nil {

@@ -25,7 +25,7 @@ import (
 func (l *Loader) steps() []func() error {
 	return []func() error{
 		l.openNetlink, l.checkConfig, l.probe, l.own, l.openJournal, l.load,
-		l.adoptMode, l.watch, l.watchSource, l.begin, l.pin,
+		l.watch, l.watchSource, l.begin, l.adoptMode, l.pin,
 	}
 }
 
@@ -52,6 +52,12 @@ func (l *Loader) settle() {
 	if l.deferred {
 		l.deferred = false
 		l.reconcileOrLog()
+	}
+	if l.fresh || l.state.Trial != nil {
+		return
+	}
+	if err := l.flushUnserved(); err != nil { // what the configuration of before served
+		l.log.Error("flows that are not served any more are kept", "error", err)
 	}
 }
 

@@ -217,7 +217,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		return;
 	}
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
-	    (host_spoke_first(packet) || host_had_spoken_first(packet)))
+	    (host_asked_first(skb, packet) || host_had_spoken_first(packet)))
 		return count_event(EVENT_IGNORED_ANSWER);
 	switch (may_start(skb)) {
 	case ADMIT_STRAY:

@@ -79,7 +79,7 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 		return mark_active(flow);
 	if (!flow && is_foreign_address(packet))
 		return;
-	if (!flow && !packet->echo_request && host_spoke_first(packet))
+	if (!flow && !packet->echo_request && host_asked_first(skb, packet))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow && is_foreign(packet->digest))
 		return;

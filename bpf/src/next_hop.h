@@ -17,6 +17,13 @@ struct way {
 	__u16 flags;
 } __attribute__((aligned(8)));
 
+/* As struct gateway has them. */
+struct usable_mac {
+	__u8 mac[6];
+	__u8 usable;
+	__u8 pad;
+};
+
 /* The managed interface at this array index, NULL once it is gone or another. */
 static __always_inline struct interface *get_interface(__u32 index, __u32 ifindex)
 {
@@ -93,18 +100,47 @@ static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 	way->flags = (way->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC)) | flags;
 }
 
-/* Where the reply goes; NULL where only a gateway will do and none is usable. */
-static __always_inline const __u8 *next_hop_mac(const struct flow *flow,
-						const struct interface *interface)
-{
-	if (flow->flags & FLOW_NEXT_HOP_GATEWAY) {
-		__u32 index = flow->gateway;
-		struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
+/* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
+typedef __u64 mac_word;
 
-		if (gateway && index && gateway->usable && gateway->ifindex == flow->ifindex)
-			return gateway->mac;
+/*
+ * Read at once: another CPU may be writing it. What is stored beside the MAC is of the same
+ * moment.
+ */
+static __always_inline mac_word read_mac(const __u8 *mac)
+{
+	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
+	_Static_assert(offsetof(struct flow, mac) % sizeof(mac_word) == 0, "read as one number");
+	_Static_assert(offsetof(struct interface, mac) % sizeof(mac_word) == 0, "read as one number");
+	return *(const volatile mac_word *)mac;
+}
+
+/* The MAC of a gateway of this interface; false where it is not known, or cannot be used. */
+static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
+{
+	const struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
+
+	if (!gateway || !index || gateway->ifindex != ifindex)
+		return false;
+	*mac = read_mac(gateway->mac);
+	return ((const struct usable_mac *)mac)->usable;
+}
+
+/*
+ * Where the reply goes; false where only a gateway will do and none is usable. Where the
+ * flow's was replaced by another, that one takes its place until the flow chooses anew.
+ */
+static __always_inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
+					 const struct interface *interface, mac_word *mac)
+{
+	__u32 only = packet->family == 4 ? interface->gateway4 : interface->gateway6;
+
+	if (flow->flags & FLOW_NEXT_HOP_GATEWAY) {
+		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
+			return true;
 		if (interface->next_hop == NEXT_HOP_GATEWAY)
-			return NULL;
+			return gateway_mac(only, flow->ifindex, mac);
 	}
-	return flow->mac;
+	*mac = read_mac(flow->mac);
+	return true;
 }

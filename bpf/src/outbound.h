@@ -52,6 +52,30 @@ static __always_inline bool host_spoke_first(const struct packet *packet)
 }
 
 /*
+ * Whether the note is from before all that came in by this interface was seen, and nothing
+ * was, by any other: who spoke first it does not tell.
+ */
+static __always_inline bool is_hearsay(const struct __sk_buff *skb, struct note note)
+{
+	const struct interface *interface;
+
+	if (!note.set || note.set->answered[note.way])
+		return false;
+	interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	return interface && interface->since &&
+	       (__s32)(note.set->sent[note.way] - interface->since) < 0;
+}
+
+/* host_spoke_first() of a datagram, which no socket can be asked about. */
+static __always_inline bool host_asked_first(const struct __sk_buff *skb,
+					     const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	return !is_hearsay(skb, note) && note_answers(note);
+}
+
+/*
  * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a
  * flow anyway. Else who may ask an excluded port could fill the table with our answers.
  */

@@ -13,7 +13,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	__u64 pair = pair_of(flow->interface, flow->interface, packet);
 	__u32 packets = wire_packets(skb, packet);
-	const __u8 *mac;
+	mac_word mac;
 
 	if (packet->fragment)
 		note_fragment(packet, table, OUTCOME_CORRECTED);
@@ -21,19 +21,18 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		count_reply(skb, flow, pair, packets, OUTCOME_LINK_DOWN);
 		return PASS;
 	}
-	mac = next_hop_mac(flow, interface);
-	if (!mac) {
+	if (!next_hop_mac(flow, packet, interface, &mac)) {
 		count_reply(skb, flow, pair, packets, OUTCOME_NO_NEXT_HOP);
 		return PASS;
 	}
-	if (mac_equal(mac, packet->mac))
+	if (mac_equal((const __u8 *)&mac, packet->mac))
 		return PASS;
 	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	if (is_traced())
 		trace_outcome(skb, OUTCOME_CORRECTED);
 	if (!is_enforced(interface))
 		count_reply(skb, flow, pair, packets, OUTCOME_OBSERVE);
-	else if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, ETH_ALEN, 0))
+	else if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0))
 		count_reply(skb, flow, pair, packets, OUTCOME_REWRITE_FAILED);
 	else
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
@@ -78,7 +77,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 					    const struct interface *target,
 					    struct handover *handover, __u64 pair, __u32 header)
 {
-	const __u8 *mac;
+	mac_word mac;
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
@@ -90,10 +89,9 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 		return OUTCOME_BOUND_DEVICE;
 	handover->bare = target->flags & INTERFACE_NO_HEADER;
 	if (likely(!handover->bare)) {
-		mac = next_hop_mac(flow, target);
-		if (!mac)
+		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;
-		compose_macs(handover->frame, mac, target->mac);
+		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */

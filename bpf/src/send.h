@@ -12,20 +12,15 @@
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
 /*
- * Both MACs as the three words that they are sent by: what was stored in other
+ * Both MACs, destination and source, as the three words that they are sent by: what was stored in other
  * pieces than it is loaded in has to reach the cache first, and with it everything
  * that the processor began before.
  */
-static __always_inline void compose_macs(__u8 *frame, const __u8 *destination, const __u8 *source)
+static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 {
-	/* Each is read at once: another CPU may be writing it. Two more bytes follow it. */
-	__u64 d = *(const volatile __u64 *)destination, s = *(const volatile __u64 *)source;
 	__u32 *to = (__u32 *)frame;
 
 	_Static_assert(offsetof(struct handover, frame) % sizeof(*to) == 0, "made of words");
-	_Static_assert(offsetof(struct gateway, mac) % sizeof(d) == 0, "read as one number");
-	_Static_assert(offsetof(struct flow, mac) % sizeof(d) == 0, "read as one number");
-	_Static_assert(offsetof(struct interface, mac) % sizeof(s) == 0, "read as one number");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 	to[0] = d;
 	to[1] = (d >> 32 & 0xffff) | s << 16;

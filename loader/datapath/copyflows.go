@@ -12,11 +12,16 @@ import (
 // and which no program uses yet. Where there is no room for all, those stay that the
 // programs would keep; those that come or change meanwhile are left out. A live one
 // comes back with its next packet.
-func copyFlows(to, tags, from *ebpf.Map, name string, clock Clock) error {
+//
+// A way that is written while it is read may show the digest of one flow and the tuple of
+// another: in a table that nobody mends it would keep the first one out.
+func copyFlows(to, tags, from *ebpf.Map, name string, clock Clock, seeds bpf.Seeds) error {
 	c := newCopier(to.MaxEntries(), clock.Now())
 	c.connectionless = name == bpf.DatapathMapConnectionless
 	err := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
-		c.enter(digest, flow)
+		if seeds.Digest(flow.Tuple) == digest {
+			c.enter(digest, flow)
+		}
 		return true
 	})
 	if err != nil {

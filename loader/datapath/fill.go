@@ -37,7 +37,7 @@ func (d *Datapath) Fill() error {
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
 		default:
-			err = copyFlows(to, d.all[bpf.TagsMap(name)], from, name, clock)
+			err = copyFlows(to, d.all[bpf.TagsMap(name)], from, name, clock, d.opts.Seeds)
 		}
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)

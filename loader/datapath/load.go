@@ -226,9 +226,10 @@ func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
 var errApart = errors.New("it stays as it is")
 
 // reasonToReplace returns nil for a map that is shared with an earlier datapath.
-// Counters have a meaning that no version changes.
+// Counters have a meaning that no version changes, and so has the mode that was set by
+// hand.
 func (d *Datapath) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
-	if d.foreign != nil && !isCounter(name) {
+	if d.foreign != nil && !isCounter(name) && name != bpf.DatapathMapModeByHand {
 		return d.foreign
 	}
 	err := compatible(spec, pinned)

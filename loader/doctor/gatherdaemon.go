@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -15,6 +16,9 @@ const unitCGroup = "/replypath.service"
 // of the kernel alone: what it wrote down may be the number of another one here.
 func daemonOf(pinDir string) (*Daemon, error) {
 	owned, err := pins.Owned(pinDir)
+	if errors.Is(err, pins.ErrNone) { // it was removed a moment ago
+		return nil, nil
+	}
 	if err != nil || !owned {
 		return nil, err
 	}

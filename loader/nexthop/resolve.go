@@ -34,11 +34,13 @@ func Resolve(nl *netlink.Handle, g Gateway) error {
 }
 
 // PutBack enters the MAC address that a gateway had last, as a stale one: usable,
-// and checked by the kernel once it is used. What waited for it is sent.
+// and checked by the kernel once it is used. What waited for it is sent. Where the
+// kernel has learnt another one meanwhile, that one stays: an entry that is valid is
+// not overridden without NLM_F_REPLACE (neigh_add() in net/core/neighbour.c).
 //
 // The error is unix.ENODEV when the interface has gone.
 func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
-	err := nl.NeighSet(&netlink.Neigh{
+	err := nl.NeighAppend(&netlink.Neigh{
 		LinkIndex:    g.Interface,
 		IP:           g.Address.AsSlice(),
 		HardwareAddr: mac,
@@ -53,11 +55,12 @@ func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 // Probe enters a MAC address as one that the kernel is about to check: it is usable
 // meanwhile, and asked at once whether it still answers, as many times as the
 // sysctls ucast_solicit and mcast_resolicit say, a second apart. The answer comes
-// as an event of Watch, StateReachable or StateFailed.
+// as an event of Watch, StateReachable or StateFailed. As with PutBack, another one
+// that the kernel has learnt stays.
 //
 // The error is unix.ENODEV when the interface has gone.
 func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
-	err := nl.NeighSet(&netlink.Neigh{
+	err := nl.NeighAppend(&netlink.Neigh{
 		LinkIndex:    g.Interface,
 		IP:           g.Address.AsSlice(),
 		HardwareAddr: mac,

@@ -127,7 +127,7 @@ func exists(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w in %s: start replypath run", ErrNone, path)
+		return noneIn(path)
 	case err != nil:
 		return fmt.Errorf("open pin directory: %w", err)
 	case !info.IsDir():
@@ -135,6 +135,8 @@ func exists(path string) error {
 	}
 	return nil
 }
+
+func noneIn(path string) error { return fmt.Errorf("%w in %s: start replypath run", ErrNone, path) }
 
 // errRemoved says that the directory was removed while its lock was waited for.
 var errRemoved = errors.New("it has just been removed")
@@ -183,9 +185,13 @@ func IsAt(handle *os.File, path string) bool {
 	return err == nil && os.SameFile(locked, present)
 }
 
-// Owned tells whether a live process owns the directory. It never waits.
+// Owned tells whether a live process owns the directory. It never waits. The error
+// matches ErrNone where there is none, as when it has just been removed.
 func Owned(path string) (bool, error) {
 	handle, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, noneIn(path)
+	}
 	if err != nil {
 		return false, fmt.Errorf("open pin directory: %w", err)
 	}

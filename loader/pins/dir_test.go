@@ -14,6 +14,9 @@ func TestOneOwner(t *testing.T) {
 	if _, err := OwnExisting(path); !errors.Is(err, ErrNone) {
 		t.Errorf("own what is not there: %v", err)
 	}
+	if _, err := Owned(path); !errors.Is(err, ErrNone) {
+		t.Errorf("whether somebody owns what is not there: %v", err)
+	}
 	d := own(t, path)
 	if !d.Created() || d.Path("maps", "x") != filepath.Join(path, "maps", "x") {
 		t.Errorf("created %v, path %s", d.Created(), d.Path("maps", "x"))

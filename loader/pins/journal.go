@@ -181,7 +181,7 @@ func createText(path string) (text *textMap, fresh bool, err error) {
 func OpenJournal(path string) (*JournalMap, error) {
 	text, err := openText(filepath.Join(path, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s: start replypath run", ErrNone, path)
+		return nil, noneIn(path)
 	}
 	if err != nil {
 		return nil, err

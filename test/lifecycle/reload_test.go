@@ -115,6 +115,36 @@ func TestReloadExclude(t *testing.T) {
 	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
+// TestReloadRunningDatagrams has configurations put in force that record what has been going
+// on for long, and by which the host does not speak first: of an interface that was not
+// managed, of a peer that was excluded, of a protocol that was not listed.
+func TestReloadRunningDatagrams(t *testing.T) {
+	for name, before := range map[string]string{
+		"interface": "interfaces: [{name: eth0}]\n",
+		"exclusion": "exclude: [{protocol: udp}]\n",
+		"protocol":  "protocols: [tcp]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			config := newConfig(t, before)
+			d := p.Start("--config", config.path)
+			p.WaitGrace()
+			var running []*harness.Conversation
+			for _, f := range n.Families() {
+				c := conversation(t, n, harness.UDP, f)
+				wantBy(t, n, c, false)
+				running = append(running, c)
+			}
+			config.write("")
+			d.Reload()
+			for _, c := range running {
+				wantBy(t, n, c, true)
+			}
+		})
+	}
+}
+
 // TestReloadInterfaces takes an interface out of the configuration and back into
 // it, and has it observed alone.
 func TestReloadInterfaces(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +120,7 @@ func TestHalfClosed(t *testing.T) {
 			harness.Must(t, to.SetDeadline(time.Now().Add(harness.AnswerTime)))
 			go func() { _, _ = from.Write(make([]byte, size)) }()
 			harness.Must1[int64](t)(io.CopyN(io.Discard, to, size))
+			waitAcknowledged(t, from)
 		}
 		for name, closed := range map[string]func(*pair) (quiet, speaks *net.TCPConn){
 			"the client": func(p *pair) (*net.TCPConn, *net.TCPConn) { return p.client, p.server },
@@ -139,6 +141,24 @@ func TestHalfClosed(t *testing.T) {
 				waitQuiet(t, p.port(), c.Client, c.Server.Host)
 			})
 		}
+	})
+}
+
+// waitAcknowledged waits until the peer has acknowledged all that was sent: what comes after
+// that is not of what was sent.
+func waitAcknowledged(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw := harness.Must1[syscall.RawConn](t)(conn.SyscallConn())
+	harness.Eventually(t, "everything is acknowledged", func() error {
+		var left int
+		var err error
+		if controlErr := raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); controlErr != nil {
+			return controlErr
+		}
+		if err == nil && left > 0 {
+			err = fmt.Errorf("%d bytes are not", left)
+		}
+		return err
 	})
 }
 

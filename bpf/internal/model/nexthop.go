@@ -68,9 +68,25 @@ func (m *Model) nextHop(f Flow, record Interface) (MAC, bool) {
 	if f.Flags&flagGateway == 0 {
 		return f.Mac, true
 	}
-	if g, ok := m.Host.Gateways[f.Gateway]; ok && f.Gateway != 0 && g.Usable != 0 && g.Ifindex == f.Ifindex {
-		return g.Mac, true
+	if mac, usable := m.usable(f.Gateway, f.Ifindex); usable {
+		return mac, true
 	}
-	// In auto the inbound MAC stands in.
-	return f.Mac, record.NextHop != nextHopGateway
+	if record.NextHop != nextHopGateway {
+		return f.Mac, true // in auto the inbound MAC stands in
+	}
+	// Another may have taken the place of the flow's gateway.
+	only := record.Gateway4
+	if netip.AddrFrom16(f.Tuple.Peer).Unmap().Is6() {
+		only = record.Gateway6
+	}
+	return m.usable(only, f.Ifindex)
+}
+
+// usable is the MAC of a gateway of an interface, if it can be used.
+func (m *Model) usable(gateway uint16, ifindex uint32) (MAC, bool) {
+	g, known := m.Host.Gateways[gateway]
+	if !known || gateway == 0 || g.Usable == 0 || g.Ifindex != ifindex {
+		return MAC{}, false
+	}
+	return g.Mac, true
 }
