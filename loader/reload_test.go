@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -103,6 +104,26 @@ func TestReloadOfInterfaces(t *testing.T) {
 	}
 	must(t, r.reload(func(*config.Config) {}))
 	pingB(t, s)
+}
+
+// TestRestartForgetsWhatIsNotServed: as a reload does, whatever the size of the tables.
+func TestRestartForgetsWhatIsNotServed(t *testing.T) {
+	for _, entries := range []uint32{1 << 12, 1 << 14} {
+		t.Run(fmt.Sprint(entries), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			r := b.start(nil)
+			pingB(t, s)
+			r.stop()
+			b.opened = nil
+			b.start(func(o *Options) {
+				o.Config.MaxEntries, o.Config.Protocols = entries, []uint8{config.ProtocolICMPv6}
+			})
+			if list := b.flows(); len(list) != 1 || list[0].Family != "ipv6" {
+				t.Errorf("flows %v", list)
+			}
+		})
+	}
 }
 
 func TestReloadKeepsFlowsInTablesOfAnotherSize(t *testing.T) {

@@ -161,6 +161,28 @@ func TestCountersOutliveALayout(t *testing.T) {
 	pingB(t, s)
 }
 
+// TestModeByHandStays: who switched to observe had a reason that another layout of the maps
+// does not change.
+func TestModeByHandStays(t *testing.T) {
+	for name, upgrade := range upgrades {
+		t.Run(name, func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			r := b.start(nil)
+			b.setMode("observe")
+			r.stop()
+			if upgrade.prepare != nil {
+				upgrade.prepare(b)
+			}
+			b.opened = nil
+			b.start(upgrade.options)
+			if got := b.mode(); got != "observe" {
+				t.Errorf("after the start the mode is %s", got)
+			}
+		})
+	}
+}
+
 // admissions returns how many flows were recorded.
 func admissions(r *running) (sum uint64) {
 	for _, table := range r.counters().Tables {

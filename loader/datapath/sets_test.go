@@ -110,13 +110,19 @@ func TestCopyToASmallTable(t *testing.T) {
 // outboundTable returns a table of notes with so many sets.
 func outboundTable(t *testing.T, sets uint32) *ebpf.Map {
 	t.Helper()
+	return newArray(t, bpf.DatapathMapOutbound, sets)
+}
+
+// newArray returns a map of the datapath with so many entries.
+func newArray(t *testing.T, name string, entries uint32) *ebpf.Map {
+	t.Helper()
 	spec, err := bpf.LoadDatapath()
 	if err != nil {
 		t.Fatal(err)
 	}
-	outbound := spec.Maps[bpf.DatapathMapOutbound]
-	outbound.MaxEntries = sets
-	table, err := ebpf.NewMap(outbound)
+	of := spec.Maps[name]
+	of.MaxEntries = entries
+	table, err := ebpf.NewMap(of)
 	if err != nil {
 		t.Fatalf("create a map, which needs root: %v", err)
 	}
@@ -147,5 +153,30 @@ func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 		if way < 0 || set.Sent[way] != sent || set.Answered[way] != answered {
 			t.Errorf("note %x, answered %d, became %+v", digest, answered, set)
 		}
+	}
+}
+
+// A way that was written while it was read, so that it has the digest of one flow and the
+// tuple of another, is left out.
+func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
+	seeds, err := bpf.NewSeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to, tags := newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablished, 1), newArray(t, bpf.DatapathMapEstablishedTags, 1)
+	var set, copied bpf.DatapathFlowSet
+	set.Digest[0], set.Flow[0].Tuple = seeds.Digest(tuple(1)), tuple(2)
+	set.Digest[1], set.Flow[1].Tuple = seeds.Digest(tuple(3)), tuple(3)
+	if err := from.Put(uint32(0), set); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyFlows(to, tags, from, bpf.DatapathMapEstablished, Clock{now: 1}, seeds); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Lookup(uint32(0), &copied); err != nil {
+		t.Fatal(err)
+	}
+	if copied.Digest != [8]uint64{set.Digest[1]} || copied.Flow[0].Tuple != tuple(3) {
+		t.Errorf("copied digests %x", copied.Digest)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -201,5 +202,36 @@ func TestResolveOnAnInterfaceThatIsDown(t *testing.T) {
 			}
 			p.resolve(t, g)
 		})
+	}
+}
+
+// TestNewerMACStays: what the kernel has learnt meanwhile is not overridden with what was
+// known before; where it knows nothing, it is.
+func TestNewerMACStays(t *testing.T) {
+	older, newer := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	for name, enter := range map[string]func(*netlink.Handle, Gateway, net.HardwareAddr) error{
+		"probe": Probe, "put back": PutBack,
+	} {
+		for _, f := range families {
+			t.Run(name+"/"+f.name, func(t *testing.T) {
+				p := newPair(t)
+				g := p.routeVia(t, f.free)
+				for _, step := range []struct {
+					prepare string
+					want    net.HardwareAddr
+				}{
+					{"neigh flush dev eth0", older},
+					{"neigh replace " + f.free + " dev eth0 nud reachable lladdr " + newer.String(), newer},
+				} {
+					ip(t, p.server, step.prepare)
+					if err := enter(p.server.Netlink(), g, older); err != nil {
+						t.Fatal(err)
+					}
+					if now := p.gateway(t); !slices.Equal(now.MAC, step.want) {
+						t.Errorf("after %s it is at %s, want %s", step.prepare, now.MAC, step.want)
+					}
+				}
+			})
+		}
 	}
 }

@@ -74,6 +74,33 @@ func TestReload(t *testing.T) {
 	wantNone(t, l.report("%d reloads", count))
 }
 
+// TestRestartByHand restarts what was switched to enforce by hand with a configuration that
+// enforces: it does so all the time.
+func TestRestartByHand(t *testing.T) {
+	t.Parallel()
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := harness.WriteConfig(t, "mode: observe\n")
+	d := p.Start("--config", config)
+	l := startLoad(t, n)
+	l.wantAstray()
+	const restarts = 10
+	for range restarts {
+		p.Expect(0, "mode", "enforce")
+		l.allGoOn()
+		l.forget()
+		harness.Must(t, os.WriteFile(config, []byte("mode: enforce\n"), 0o600))
+		d.Stop(unix.SIGTERM)
+		d = p.Start("--config", config)
+		l.allGoOn()
+		wantNone(t, l.strays())
+		harness.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
+		d.Reload()
+	}
+	l.forget()
+	wantNone(t, l.report("%d restarts out of enforce by hand", restarts))
+}
+
 // wantVersion wants the daemon to be of the build that was started last, after so many
 // changes of the build.
 func wantVersion(t *testing.T, p *harness.Product, changes int) {
