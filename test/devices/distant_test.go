@@ -92,7 +92,8 @@ func (d *distant) wantCarriersLost(t *testing.T, f topology.Family, kind harness
 
 // TestDistantTunnel has the server asked through a tunnel that begins behind eth1's router:
 // answers go into the tunnel, where their questions came from, and what carries them by
-// eth1 to the router. Either is lost without replypath.
+// eth1 to the router. Either is lost without replypath. What the server itself asks the
+// client goes neither way.
 func TestDistantTunnel(t *testing.T) {
 	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run("over "+outer.String(), func(t *testing.T) {
@@ -128,8 +129,24 @@ func TestDistantTunnel(t *testing.T) {
 			if movedTo(p, "vxlan7") == 0 {
 				t.Error("none was moved into the tunnel")
 			}
+			d.wantOwnQuestions(t, p)
 		})
 	}
+}
+
+// wantOwnQuestions wants what the server itself asks the client, beside the tunnel, to go as
+// routed.
+func (d *distant) wantOwnQuestions(t *testing.T, p *harness.Product) {
+	p.WaitGrace()
+	for _, f := range d.Families() {
+		harness.Serve(t, d.Client, d.ClientEth0.Address(f))
+	}
+	eachKind(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := harness.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
+		wires := harness.Tap(t, d.Server)
+		ask(t, c)
+		wires.WantEth0(c.String(), c.Questions())
+	})
 }
 
 // movedTo counts the packets that were moved from eth0 to another device.
