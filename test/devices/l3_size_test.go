@@ -2,10 +2,14 @@ package devices
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -47,4 +51,121 @@ func TestL3Size(t *testing.T) {
 func isTooBig(f *topology.Frame) bool {
 	return f.ICMPType == layers.ICMPv4TypeDestinationUnreachable && f.ICMPCode == layers.ICMPv4CodeFragmentationNeeded && topology.Protocol(layers.IPProtocolICMPv4)(f) ||
 		f.ICMPType == layers.ICMPv6TypePacketTooBig && topology.Protocol(layers.IPProtocolICMPv6)(f)
+}
+
+// Sizes of TestL3Transfer.
+const (
+	l3Narrow       = 1400 // the MTU of the flow's device; the other one's is 1500
+	l3TransferSize = 10_000_000
+)
+
+// TestL3Transfer has 10 MB cross in either direction where the flow's device takes less
+// than the one that the kernel builds answers for, and at least one of them has no Ethernet
+// header: by connections that begin with replypath in place, which are told what fits,
+// and by such as were open when the MTU shrank, whose segments are cut.
+func TestL3Transfer(t *testing.T) {
+	for name, build := range l3Networks {
+		t.Run(name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+				// Else an Ethernet device hands on what is to be segmented, of any size.
+				Policy: topology.StrictSource, Offloads: topology.Offloads{NoSegmentation: true},
+			})
+			l := build(t, n)
+			for _, f := range n.Families() {
+				harness.WantLost(t, l.server, harness.NewConversation(t, harness.TCP, n.ClientEth0, l.server.Eth1.Address(f)))
+			}
+			p := harness.On(t, n.Server.Host)
+			daemon := p.Start()
+			open := make(map[topology.Family]net.Conn)
+			for _, f := range n.Families() {
+				open[f] = harness.DialQuiet(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+				defer open[f].Close()
+				harness.TransferBothWays(t, open[f], 1)
+			}
+			daemon.Stop(unix.SIGTERM)
+			harness.Must(t, l.server.Eth1.SetMTU(l3Narrow))
+			harness.Must(t, l.server.Eth1.Peer().SetMTU(l3Narrow))
+			p.Start()
+			for _, f := range n.Families() {
+				t.Run("new/"+f.String(), func(t *testing.T) {
+					conn := harness.DialQuiet(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+					defer conn.Close()
+					if told := l.wantTransfers(t, p.In(t), f, conn); told > 0 {
+						t.Errorf("%d packets were too large, although the handshake said what fits", told)
+					}
+				})
+				t.Run("open/"+f.String(), func(t *testing.T) { l.wantTransfers(t, p.In(t), f, open[f]) })
+			}
+		})
+	}
+}
+
+// wantTransfers has 10 MB cross in either direction, and wants everything by the flow's
+// device in packets that fit it. Of what cannot be cut the first becomes word of its size,
+// and others may be under way by then, as routed. It returns how many packets those were.
+func (l l3) wantTransfers(t *testing.T, p *harness.Product, f topology.Family, conn net.Conn) (told int) {
+	t.Helper()
+	before, dropped := l.counted(t, p, f), l.dropped(t)
+	wires, began := harness.Tap(t, l.server), time.Now()
+	harness.TransferBothWays(t, conn, l3TransferSize)
+	took := time.Since(began).Round(time.Millisecond)
+
+	segments := topology.All(topology.TCP, topology.FromPort(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Port()))
+	var left, routed []*topology.Frame
+	var after l3Counted
+	var lost int
+	harness.Eventually(t, "what was counted is what left", func() error {
+		routed, left = wires.Left(segments)
+		after, lost = l.counted(t, p, f), l.dropped(t)-dropped
+		if moved := after.moved - before.moved; moved != len(left)+lost {
+			return fmt.Errorf("%d packets were counted as corrected; %d left by %s, %d found its queue full", moved, len(left), l.server.Eth1.Name, lost)
+		}
+		return nil
+	})
+	told = after.told - before.told
+	if len(routed) == 0 {
+		wires.WantEth1("the transfers", segments)
+	} else if len(routed) >= told {
+		t.Errorf("%d packets were counted as too large, by %s left %s", told, l.server.Eth0.Name, harness.Describe(routed))
+	}
+	largest := largestPacket(l.server.Eth1, left)
+	if largest > l3Narrow {
+		t.Errorf("a packet of %d bytes left by %s", largest, l.server.Eth1.Name)
+	}
+	t.Logf("%d bytes either way in %s: of %d packets counted as corrected %d left by %s, of %d bytes at most, and %d found its queue full; %d were too large, %d left by %s",
+		l3TransferSize, took, after.moved-before.moved, len(left), l.server.Eth1.Name, largest, lost, told, len(routed), l.server.Eth0.Name)
+	return told
+}
+
+// l3Counted is what the metrics say about packets of a family for the flow's device.
+type l3Counted struct{ moved, told int }
+
+func (l l3) counted(t *testing.T, p *harness.Product, f topology.Family) l3Counted {
+	t.Helper()
+	metrics := p.Metrics()
+	pair := []string{"family=" + f.String(), "protocol=tcp", "from_interface=" + l.server.Eth0.Name, "to_interface=" + l.server.Eth1.Name}
+	return l3Counted{
+		moved: int(metrics.Sum("replypath_corrected_packets_total", pair...)),
+		told:  int(metrics.Sum("replypath_uncorrected_packets_total", append(pair, "reason=mtu")...)),
+	}
+}
+
+// dropped returns how many packets the flow's device has not taken: a tun's queue is only
+// read as fast as its process does.
+func (l l3) dropped(t *testing.T) int {
+	t.Helper()
+	return int(harness.Must1[netlink.Link](t)(l.server.Eth1.Link()).Attrs().Statistics.TxDropped)
+}
+
+// largestPacket returns the length of the largest packet that a device has sent, without
+// its Ethernet header where it has one.
+func largestPacket(by *topology.Interface, frames []*topology.Frame) (largest int) {
+	header := 0
+	if by.MAC != nil {
+		header = 14
+	}
+	for _, frame := range frames {
+		largest = max(largest, frame.Length-header)
+	}
+	return largest
 }

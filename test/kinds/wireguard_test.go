@@ -126,6 +126,23 @@ func TestTunnelRoams(t *testing.T) {
 	}
 }
 
+// TestTunnelKept is the remedy: where a rule by source address leads to the interface that
+// the question came by, WireGuard keeps the address that it was asked on.
+func TestTunnelKept(t *testing.T) {
+	longOnly(t)
+	s, server := newTunnel(t, topology.IPv4)
+	asked := s.Replication.Address(topology.IPv4)
+	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
+		asked, address(topology.IPv4, replicationNet, routerNumber).Addr(), s.Replication.Name))
+	harness.On(t, s.Server).Start()
+	seen := harness.TapAll(t, s.nics()...)
+	s.wantInside(t, server)
+	seen.Want("the tunnel", datagrams(asked), s.Replication, s.Replication.Peer().MAC)
+	if n := len(seen.Left(s.Production, datagrams(s.Production.Address(topology.IPv4)))); n > 0 {
+		t.Errorf("%d datagrams from production's address left", n)
+	}
+}
+
 // wantInside asks through the tunnel, from the client's address outside of it, and
 // wants every answer by the tunnel.
 func (s *site) wantInside(t *testing.T, server peer) {

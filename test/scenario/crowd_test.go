@@ -417,6 +417,7 @@ const leastNoise = 1.05
 const (
 	bulkClients = 32
 	bulkSize    = 16 << 20 // bytes of each in a round
+	bulkTime    = 60 * time.Second
 )
 
 // bulkStreams connects some of the clients to a server in the internet that takes
@@ -464,7 +465,7 @@ func sendBulk(t *testing.T, streams []net.Conn) time.Duration {
 	var all errgroup.Group
 	for _, conn := range streams {
 		all.Go(func() error {
-			if err := conn.SetDeadline(begin.Add(transferTime)); err != nil {
+			if err := conn.SetDeadline(begin.Add(bulkTime)); err != nil {
 				return err
 			}
 			if _, err := conn.Write(data); err != nil {

@@ -1,13 +1,8 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -23,124 +18,7 @@ import (
 const (
 	narrowMTU    = 1400 // of the flow's interface
 	transferSize = 10_000_000
-	transferTime = 60 * time.Second
 )
-
-// What a client asks a transfer server for, in its first byte.
-const (
-	download byte = 'd' // so many bytes, in the next 8
-	upload   byte = 'u' // the digest of so many bytes that follow
-)
-
-// content is what is transferred, a stream that repeats nothing.
-func content() io.Reader { return rand.NewChaCha8([32]byte{1}) }
-
-func contentDigest(size int64) []byte {
-	h := sha256.New()
-	_, _ = io.CopyN(h, content(), size) // neither can fail
-	return h.Sum(nil)
-}
-
-// transferServer serves downloads and uploads at the server's eth1.
-func transferServer(t *testing.T, host *topology.Host, address netip.Addr) net.Listener {
-	t.Helper()
-	l := harness.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(address, 0).String()))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serveTransfers(conn)
-		}
-	}()
-	return l
-}
-
-// serveTransfers serves one connection; who asked notices what goes wrong.
-func serveTransfers(conn net.Conn) {
-	defer conn.Close()
-	if err := conn.(*net.TCPConn).SetKeepAlive(false); err != nil {
-		return
-	}
-	for {
-		var request transferRequest
-		if err := request.read(conn); err != nil {
-			return
-		}
-		switch request.what {
-		case download:
-			_, _ = io.CopyN(conn, content(), request.size)
-		case upload:
-			h := sha256.New()
-			_, _ = io.CopyN(h, conn, request.size)
-			_, _ = conn.Write(h.Sum(nil))
-		}
-	}
-}
-
-type transferRequest struct {
-	what byte
-	size int64
-}
-
-func (r *transferRequest) read(from io.Reader) error {
-	_, err := fmt.Fscanf(from, "%c %d\n", &r.what, &r.size)
-	return err
-}
-
-func (r transferRequest) write(to io.Writer) error {
-	_, err := fmt.Fprintf(to, "%c %d\n", r.what, r.size)
-	return err
-}
-
-// dialQuiet connects to a transfer server. Neither end sends keep-alives, so that
-// every packet is counted where it is expected.
-func dialQuiet(t *testing.T, client *topology.Host, to net.Listener) net.Conn {
-	t.Helper()
-	conn := harness.Must1[net.Conn](t)(client.Dial(harness.Within(t, harness.AnswerTime), "tcp", to.Addr().String()))
-	harness.Must(t, conn.(*net.TCPConn).SetKeepAlive(false))
-	return conn
-}
-
-// transfer asks for so many bytes and holds them against what they have to be.
-func transfer(ctx context.Context, conn net.Conn, what byte, size int64) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })
-	defer stop()
-	if err := (transferRequest{what, size}).write(conn); err != nil {
-		return err
-	}
-	digest := make([]byte, sha256.Size)
-	if what == download {
-		h := sha256.New()
-		if n, err := io.CopyN(h, conn, size); err != nil {
-			return fmt.Errorf("after %d bytes of a download: %w", n, err)
-		}
-		digest = h.Sum(digest[:0])
-	} else {
-		if n, err := io.CopyN(conn, content(), size); err != nil {
-			return fmt.Errorf("after %d bytes of an upload: %w", n, err)
-		}
-		if _, err := io.ReadFull(conn, digest); err != nil {
-			return fmt.Errorf("the digest of an upload: %w", err)
-		}
-	}
-	if !bytes.Equal(digest, contentDigest(size)) {
-		return errors.New("the bytes were altered")
-	}
-	return nil
-}
-
-// bothWays downloads and uploads.
-func bothWays(t *testing.T, conn net.Conn, size int64) {
-	t.Helper()
-	for _, what := range []byte{download, upload} {
-		if err := transfer(harness.Within(t, transferTime), conn, what, size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-	}
-}
 
 // narrowNetworks are those whose flows come in by an interface of narrowMTU,
 // while the kernel builds replies for another one.
@@ -205,11 +83,11 @@ func TestSizeOfNewConnections(t *testing.T) {
 		p.Start()
 		for _, f := range n.Families() {
 			t.Run(f.String(), func(t *testing.T) {
-				l := transferServer(t, n.Server.Host, n.Server.Eth1.Address(f))
+				l := harness.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f))
 				wires := harness.Tap(t, n.Server)
-				conn := dialQuiet(t, n.Client, l)
+				conn := harness.DialQuiet(t, n.Client, l)
 				defer conn.Close()
-				bothWays(t, conn, transferSize)
+				harness.TransferBothWays(t, conn, transferSize)
 				port := topology.FromPort(uint16(l.Addr().(*net.TCPAddr).Port))
 				wantFitting(t, options, wires.WantEth1("the transfers", topology.All(topology.TCP, port)))
 			})
@@ -231,10 +109,10 @@ func TestSizeOfLiveConnections(t *testing.T) {
 		daemon := p.Start()
 		conns := make(map[topology.Family]net.Conn)
 		for _, f := range n.Families() {
-			l := transferServer(t, n.Server.Host, n.Server.Eth1.Address(f))
-			conns[f] = dialQuiet(t, n.Client, l)
+			l := harness.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f))
+			conns[f] = harness.DialQuiet(t, n.Client, l)
 			defer conns[f].Close()
-			bothWays(t, conns[f], 1)
+			harness.TransferBothWays(t, conns[f], 1)
 		}
 		daemon.Stop(unix.SIGTERM)
 		harness.Must(t, n.Server.Eth1.SetMTU(narrowMTU))
@@ -244,7 +122,7 @@ func TestSizeOfLiveConnections(t *testing.T) {
 			t.Run(f.String(), func(t *testing.T) {
 				already, correctedBefore := tooLarge(p), corrected(p, f)
 				wires := harness.Tap(t, n.Server)
-				bothWays(t, conns[f], transferSize)
+				harness.TransferBothWays(t, conns[f], transferSize)
 				port := topology.FromPort(netip.MustParseAddrPort(conns[f].RemoteAddr().String()).Port())
 				eth0, eth1 := wires.Left(topology.All(topology.TCP, port))
 				wantFitting(t, options, eth1)
@@ -457,10 +335,10 @@ func TestSizeOfTunnel(t *testing.T) {
 			daemon := p.Start()
 			conns := make(map[topology.Family]net.Conn)
 			for _, f := range n.Families() {
-				l := transferServer(t, n.Server.Host, tunnel.Address(f))
-				conns[f] = dialQuiet(t, n.Client, l)
+				l := harness.ServeTransfers(t, n.Server.Host, tunnel.Address(f))
+				conns[f] = harness.DialQuiet(t, n.Client, l)
 				defer conns[f].Close()
-				bothWays(t, conns[f], 1)
+				harness.TransferBothWays(t, conns[f], 1)
 			}
 			if mtu != tunnelMTU {
 				daemon.Stop(unix.SIGTERM)
@@ -471,7 +349,7 @@ func TestSizeOfTunnel(t *testing.T) {
 			for _, f := range n.Families() {
 				t.Run(f.String(), func(t *testing.T) {
 					eth0 := harness.Capture(t, n.Server.Eth0.Peer())
-					bothWays(t, conns[f], transferSize/10)
+					harness.TransferBothWays(t, conns[f], transferSize/10)
 					sent := eth0.Count(topology.All(topology.TCP, topology.From(tunnel.Address(f))))
 					counted := int(p.Metrics().Sum("replypath_uncorrected_packets_total", "reason=mtu", "family="+f.String()))
 					if sent > max(counted-1, 0) || mtu == tunnelMTU && counted > 0 {

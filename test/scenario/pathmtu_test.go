@@ -155,11 +155,11 @@ func (s *steps) wantBroken(t *testing.T) {
 }
 
 func (s *steps) testStream(t *testing.T, f topology.Family) {
-	l := transferServer(t, s.server.Host, s.server.Eth1.Address(f))
+	l := harness.ServeTransfers(t, s.server.Host, s.server.Eth1.Address(f))
 	wires, errors := harness.Tap(t, s.server), harness.Capture(t, s.server.Eth1)
 	conn := harness.Must1[net.Conn](t)(s.client.Host.Dial(harness.Within(t, harness.AnswerTime), "tcp", l.Addr().String()))
 	defer conn.Close()
-	bothWays(t, conn, 200_000)
+	harness.TransferBothWays(t, conn, 200_000)
 	port := topology.FromPort(uint16(l.Addr().(*net.TCPAddr).Port))
 	wires.WantEth1("the transfers", topology.All(topology.TCP, port))
 	s.wantSteps(t, f, errors)
