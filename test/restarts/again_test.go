@@ -86,6 +86,8 @@ func TestRestartByHand(t *testing.T) {
 	l.wantAstray()
 	const restarts = 10
 	for range restarts {
+		harness.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
+		d.Reload()
 		p.Expect(0, "mode", "enforce")
 		l.allGoOn()
 		l.forget()
@@ -94,10 +96,7 @@ func TestRestartByHand(t *testing.T) {
 		d = p.Start("--config", config)
 		l.allGoOn()
 		wantNone(t, l.strays())
-		harness.Must(t, os.WriteFile(config, []byte("mode: observe\n"), 0o600))
-		d.Reload()
 	}
-	l.forget()
 	wantNone(t, l.report("%d restarts out of enforce by hand", restarts))
 }
 
