@@ -15,6 +15,9 @@ VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/nul
 PACKAGES ?= build/packages
 NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
 
+# What is installed where there is no configuration.
+SAMPLE_CONFIG ?= packaging/replypath.yaml
+
 # The kernels of test-kernels, and of its suites those that are to be run: all, where none is named. SHORT=1 leaves out
 # what differs little from the rest, PARALLEL=2 runs two virtual machines at once.
 KERNELS ?= 5.10 6.1 6.12 7.2
@@ -117,7 +120,7 @@ install: build ## install under DESTDIR and PREFIX, with man pages, completions,
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' packaging/replypath.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/replypath.service
 	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
-		install -D -m 0644 packaging/replypath.yaml $(DESTDIR)/etc/replypath/replypath.yaml
+		install -D -m 0644 $(SAMPLE_CONFIG) $(DESTDIR)/etc/replypath/replypath.yaml
 
 # A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 deb rpm: VERSION = $(CHANGELOG_VERSION)

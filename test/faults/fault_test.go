@@ -48,10 +48,18 @@ type bed struct {
 	asked []*harness.Conversation
 }
 
+// newBed builds one whose kernel soon notices a silent neighbour of eth0.
 func newBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
 	t.Helper()
-	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
+	b := newPatientBed(t, f, options)
 	b.quicken("neigh/eth0")
+	return b
+}
+
+// newPatientBed builds one with the kernel's own neighbour timers.
+func newPatientBed(t testing.TB, f topology.Family, options topology.TwoNICOptions) *bed {
+	t.Helper()
+	b := &bed{TB: t, family: f, net: harness.NewTwoNIC(t, options)}
 	b.routes = b.showRoutes()
 	harness.Serve(t, b.net.Client, b.clientAddress())
 	return b

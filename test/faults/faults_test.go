@@ -289,18 +289,20 @@ func (b *bed) bridge(fault fault, during, after func()) {
 }
 
 // reach has the host ask the client's server, by a connected socket.
-func (b *bed) reach(kind harness.Kind) error {
-	ctx := harness.Within(b, harness.AnswerTime)
+func (b *bed) reach(kind harness.Kind) error { return b.reachWithin(harness.AnswerTime, kind) }
+
+func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
+	ctx := harness.Within(b, d)
 	conn, err := b.net.Server.Dial(ctx, string(kind), netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	return exchange(conn)
+	return exchange(conn, d)
 }
 
-func exchange(conn net.Conn) error {
-	if err := conn.SetDeadline(time.Now().Add(harness.AnswerTime)); err != nil {
+func exchange(conn net.Conn, within time.Duration) error {
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
 	if _, err := conn.Write([]byte("question")); err != nil {

@@ -22,11 +22,13 @@ var elsewhere = map[topology.Family]netip.Addr{
 	topology.IPv4: netip.MustParseAddr("198.51.100.1"), topology.IPv6: netip.MustParseAddr("2001:db8:ffff::1"),
 }
 
+// unspecified are the addresses of sockets that leave theirs to the kernel.
+var unspecified = map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}
+
 // sendDatagrams has the host send what nobody asked for: to the client and elsewhere,
 // from the address that the kernel picks and from eth1's. It may be refused.
 func (b *bed) sendDatagrams() {
 	b.Helper()
-	unspecified := map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}
 	for _, from := range []netip.Addr{unspecified[b.family], b.net.Server.Eth1.Address(b.family)} {
 		ctx := harness.Within(b, harness.AnswerTime)
 		conn := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))

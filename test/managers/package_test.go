@@ -23,9 +23,11 @@ type manager struct {
 	// Of a package file: what it holds, and which of that is configuration.
 	list, configs []string
 	zsh           string // where completions are looked for
-	// install serves upgrades as well. purge is nil where a removal is all there is.
-	install, remove, purge []string
-	query                  []string // succeeds while the package is there
+	// install serves upgrades as well, keep those to a package with another default, which
+	// goes beside the operator's configuration. purge is nil where a removal is all there is.
+	install, keep, remove, purge []string
+	beside                       string   // suffix of that default
+	query                        []string // succeeds while the package is there
 }
 
 // rpm is a command on a database of its own: to that of Debian's rpm, which is made
@@ -42,6 +44,8 @@ var managers = []manager{
 		zsh:     "/usr/share/zsh/vendor-completions/_replypath",
 		configs: []string{"sh", "-c", `dpkg-deb --ctrl-tarfile "$0" | tar -xO ./conffiles`},
 		install: []string{"dpkg", "--install"},
+		keep:    []string{"dpkg", "--force-confold", "--install"},
+		beside:  ".dpkg-dist",
 		remove:  []string{"dpkg", "--remove", "replypath"},
 		purge:   []string{"dpkg", "--purge", "replypath"},
 		query:   []string{"dpkg-query", "--status", "replypath"},
@@ -52,6 +56,8 @@ var managers = []manager{
 		zsh:     "/usr/share/zsh/site-functions/_replypath",
 		configs: []string{"rpm", "--query", "--configfiles", "--package"},
 		install: rpm("--nodeps", "--oldpackage", "--upgrade"),
+		keep:    rpm("--nodeps", "--upgrade"),
+		beside:  ".rpmnew",
 		remove:  rpm("--erase", "replypath"),
 		query:   rpm("--query", "replypath"),
 	},
@@ -63,12 +69,21 @@ const (
 	newVersion = "1.1.0"
 )
 
-// makePackages makes the packages of a version and returns their paths by kind.
-func makePackages(t *testing.T, version string) map[string]string {
+// madePackages are those of makePackages, which are made once. They last as long as the
+// sandbox.
+var madePackages = make(map[string]map[string]string)
+
+// makePackages makes the packages of a version and returns their paths by kind. More
+// variables of make may be set.
+func makePackages(t *testing.T, version string, more ...string) map[string]string {
 	t.Helper()
-	dir := t.TempDir()
-	c := exec.CommandContext(t.Context(), "make", "--silent", "-C", "../..", "deb", "rpm",
-		"VERSION="+version, "PACKAGES="+dir, "BINARY="+filepath.Join(dir, "replypath"))
+	key := version + strings.Join(more, " ")
+	if made := madePackages[key]; made != nil {
+		return made
+	}
+	dir := harness.Must1[string](t)(os.MkdirTemp("", "packages-"))
+	c := exec.CommandContext(t.Context(), "make", append([]string{"--silent", "-C", "../..", "deb", "rpm",
+		"VERSION=" + version, "PACKAGES=" + dir, "BINARY=" + filepath.Join(dir, "replypath")}, more...)...)
 	c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
 	if output, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("make packages: %v\n%s", err, output)
@@ -81,6 +96,7 @@ func makePackages(t *testing.T, version string) map[string]string {
 		}
 		packages[kind] = found[0]
 	}
+	madePackages[key] = packages
 	return packages
 }
 
@@ -93,16 +109,8 @@ func TestPackage(t *testing.T) {
 	}
 	for _, manager := range managers {
 		t.Run(manager.kind, func(t *testing.T) {
-			n, _ := newServer(t)
-			p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
-			p.p = harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
-			for version, made := range packages {
-				text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
-				harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
-			}
+			p := newPackaged(t, manager, packages)
 			p.holds(packages[oldVersion][manager.kind])
-			p.m.Boot()
-			p.m.WaitBooted()
 			host, files := p.look(), p.m.Changes()
 			p.installs()
 			p.serves()
@@ -125,15 +133,33 @@ type packaged struct {
 	p *harness.Product
 }
 
+// newPackaged boots a machine that has the packages, by version and kind, at hand.
+func newPackaged(t *testing.T, manager manager, packages map[string]map[string]string) *packaged {
+	t.Helper()
+	n, _ := newServer(t)
+	p := &packaged{T: t, manager: manager, n: n, m: harness.NewMachine(t, n.Server.Host)}
+	p.p = harness.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
+	for version, made := range packages {
+		text := harness.Must1[[]byte](t)(os.ReadFile(made[manager.kind]))
+		harness.Must(t, os.WriteFile(p.m.Shared(version+"."+manager.kind), text, 0o644))
+	}
+	p.m.Boot()
+	p.m.WaitBooted()
+	return p
+}
+
 func (p *packaged) look() harness.Snapshot {
 	p.Helper()
 	return harness.TakeSnapshot(p.T, p.n.Server.Host, "eth0", "eth1")
 }
 
+// file is where the machine has a package.
+func (p *packaged) file(version string) string { return "/run/test/" + version + "." + p.kind }
+
 // put installs a version, or upgrades to it.
 func (p *packaged) put(version string) {
 	p.Helper()
-	p.m.Run(append(slices.Clone(p.install), "/run/test/"+version+"."+p.kind)...)
+	p.m.Run(append(slices.Clone(p.install), p.file(version))...)
 	if got := p.m.Run("replypath", "version"); !strings.Contains(got, version) {
 		p.Errorf("version %s is installed, not %s", got, version)
 	}
@@ -160,13 +186,16 @@ func (p *packaged) wantNothingPinned() {
 }
 
 // packagedConfig is what an operator makes of the configuration.
-const packagedConfig = "# Mine.\nmode: enforce\n"
+const (
+	packagedConfigFile = "/etc/replypath/replypath.yaml"
+	packagedConfig     = "# Mine.\nmode: enforce\n"
+)
 
 // serves enables and starts the service as the README tells, with a configuration
 // of the operator's.
 func (p *packaged) serves() {
 	p.Helper()
-	p.m.Write("/etc/replypath/replypath.yaml", packagedConfig)
+	p.m.Write(packagedConfigFile, packagedConfig)
 	p.m.Run("systemctl", "enable", "--now", service)
 	waitManaged(p.T, p.p)
 	p.wantVersion(oldVersion)
@@ -181,7 +210,7 @@ func (p *packaged) wantVersion(version string) {
 		}
 		return nil
 	})
-	if got := p.m.Run("cat", "/etc/replypath/replypath.yaml"); got != packagedConfig {
+	if got := p.m.Run("cat", packagedConfigFile); got != packagedConfig {
 		p.Errorf("the configuration is now %q", got)
 	}
 	wantManaged(p.T, p.p)
@@ -284,7 +313,7 @@ func (p *packaged) holds(file string) {
 			p.Errorf("in the package: %s", line)
 		}
 	}
-	if configs := strings.TrimSpace(show(p.configs)); configs != "/etc/replypath/replypath.yaml" {
+	if configs := strings.TrimSpace(show(p.configs)); configs != packagedConfigFile {
 		p.Errorf("configuration files: %q", configs)
 	}
 }

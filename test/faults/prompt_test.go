@@ -1,0 +1,160 @@
+package faults
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// attempts is how often each thing is started. The fastest are compared, as any of them
+// may have waited for a processor; none may hang.
+const attempts = 5
+
+// asPromptly is how much longer, 20 ms, a failure may take with replypath than without. It
+// takes less than one; a SYN that nobody answers is sent again after a second.
+var asPromptly = harness.Patient(20 * time.Millisecond)
+
+// patience is how long something may hang: longer than the three seconds for which the
+// kernel asks for a gateway's MAC.
+var patience = harness.Patient(4 * time.Second)
+
+// starts are what a host starts, each of which hears of an error where there is no
+// way out.
+var starts = []struct {
+	name string
+	try  func(*bed) error
+}{
+	{"connect", func(b *bed) error { return b.reachWithin(patience, harness.TCP) }},
+	{"a datagram by a connected socket", func(b *bed) error { return b.reachWithin(patience, harness.UDP) }},
+	{"ping", (*bed).ping},
+}
+
+// TestFailsAsPromptly has two hosts lose their way out, one of them with replypath. What
+// they start fails as soon on this one as on the other. Where the carrier is lost the
+// kernel alone waits for the gateway, by the timers that it has for that.
+func TestFailsAsPromptly(t *testing.T) {
+	gone := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
+	each(t, gone, func(t *testing.T, fault fault, f topology.Family) {
+		alone := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		beside := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		beside.start()
+		for _, b := range []*bed{alone, beside} {
+			b.wantHostReaches(true, harness.TCP, harness.UDP)
+			fault.begin(b)
+		}
+		for _, start := range starts {
+			with, without := beside.failures(start.try), alone.failures(start.try)
+			t.Logf("%s, %s: %s; without replypath %s", fault.name, start.name, with, without)
+			if late := with.fastest().took - without.fastest().took; late >= asPromptly || with.slowest().took >= promptly {
+				t.Errorf("%s fails %s later than without replypath, or after %s", start.name, late, with.slowest().took)
+			}
+		}
+		// Who has no connected socket is told of no ICMP error.
+		t.Logf("%s, a datagram by a socket that is not connected: %s; without replypath %s", fault.name,
+			beside.failure((*bed).sendUnconnected), alone.failure((*bed).sendUnconnected))
+	})
+}
+
+// failure is how something ended that the host started in vain.
+type failure struct {
+	took time.Duration
+	err  error
+}
+
+// String names the error as the kernel does.
+func (f failure) String() string {
+	name := f.err.Error()
+	var number syscall.Errno
+	var timeout net.Error
+	switch {
+	case errors.As(f.err, &number):
+		name = unix.ErrnoName(number)
+	case errors.As(f.err, &timeout) && timeout.Timeout():
+		name = "no error"
+	}
+	return fmt.Sprintf("%s after %s", name, f.took.Round(10*time.Microsecond))
+}
+
+// failures are those of one thing, the fastest first.
+type failures []failure
+
+func (f failures) fastest() failure { return f[0] }
+func (f failures) slowest() failure { return f[len(f)-1] }
+
+func (f failures) String() string {
+	if len(f) == 1 {
+		return f.fastest().String()
+	}
+	return fmt.Sprintf("%s (%d of them, the slowest %s)", f.fastest(), len(f), f.slowest().took.Round(10*time.Microsecond))
+}
+
+// failures starts something again and again, or once where it has to wait for its
+// failure.
+func (b *bed) failures(try func(*bed) error) failures {
+	b.Helper()
+	var all failures
+	for range attempts {
+		f := b.failure(try)
+		all = append(all, f)
+		if f.took >= promptly {
+			break
+		}
+	}
+	slices.SortFunc(all, func(x, y failure) int { return cmp.Compare(x.took, y.took) })
+	return all
+}
+
+func (b *bed) failure(try func(*bed) error) failure {
+	b.Helper()
+	began := time.Now()
+	err := try(b)
+	if err == nil {
+		b.Fatal("the host reached the client")
+	}
+	return failure{time.Since(began), err}
+}
+
+// pingError is what ping prints of an error.
+var pingError = regexp.MustCompile(`Network is unreachable|Destination [A-Za-z: ]+`)
+
+// ping runs the program ping, which asks once.
+func (b *bed) ping() error {
+	ctx := harness.Within(b, 2*harness.AnswerTime)
+	output, err := b.net.Server.Command(ctx, "ping", "-n", "-c1", "-W10", b.clientAddress().String()).CombinedOutput()
+	if said := pingError.FindString(string(output)); err != nil && said != "" {
+		return fmt.Errorf("%q", said)
+	}
+	return err
+}
+
+// sendUnconnected sends a datagram by a socket that is not connected, and waits a
+// moment for an error.
+func (b *bed) sendUnconnected() error {
+	ctx := harness.Within(b, harness.AnswerTime)
+	conn, err := b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(unspecified[b.family], 0).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.clientAddress(), harness.EchoPort))
+	if _, err := conn.WriteTo([]byte("question"), to); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(inVain)); err != nil {
+		return err
+	}
+	_, _, err = conn.ReadFrom(make([]byte, 8))
+	return err
+}

@@ -1,0 +1,81 @@
+package managers
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+)
+
+// newDefault is a configuration under which replies would leave by the wrong NIC.
+const newDefault = "# Theirs.\nmode: observe\n"
+
+// TestPackageNewDefault upgrades, under traffic, to a package that brings another
+// default than the one that the operator has made his configuration of. What the
+// operator wrote stays and is what the new program runs by; the default goes beside it.
+func TestPackageNewDefault(t *testing.T) {
+	sample := filepath.Join(t.TempDir(), "replypath.yaml")
+	harness.Must(t, os.WriteFile(sample, []byte(newDefault), 0o644))
+	packages := map[string]map[string]string{
+		oldVersion: makePackages(t, oldVersion),
+		newVersion: makePackages(t, newVersion, "SAMPLE_CONFIG="+sample),
+	}
+	for _, manager := range managers {
+		t.Run(manager.kind, func(t *testing.T) {
+			p := newPackaged(t, manager, packages)
+			files := p.m.Changes()
+			p.installs()
+			p.serves()
+			p.install = p.keep
+			p.replaces(newVersion)
+			p.wantBeside()
+			p.m.Run(p.remove...)
+			p.purges(files)
+		})
+	}
+	t.Run("deb/nobody answers", func(t *testing.T) {
+		p := newPackaged(t, managers[0], packages)
+		p.installs()
+		p.serves()
+		p.asksInVain()
+		p.wantBeside()
+	})
+}
+
+// wantBeside wants the operator's configuration in force, the default beside it, and
+// nothing else.
+func (p *packaged) wantBeside() {
+	p.Helper()
+	if mode := p.p.Status().Mode; mode != "enforce" {
+		p.Errorf("the mode is %s", mode)
+	}
+	if got := p.m.Run("cat", packagedConfigFile+p.beside); got != newDefault {
+		p.Errorf("beside the configuration is %q", got)
+	}
+	list := strings.Fields(p.m.Run("ls", "-A", filepath.Dir(packagedConfigFile)))
+	if len(list) != 2 {
+		p.Errorf("files of the configuration: %q", list)
+	}
+	p.Logf("%s: the operator's configuration is in force, of %q", p.kind, list)
+}
+
+// asksInVain has dpkg ask which of the two configurations it shall be, where nobody is
+// there to answer: it gives up. Process, datapath and configuration are as before until
+// it is told.
+func (p *packaged) asksInVain() {
+	p.Helper()
+	load := startLoad(p.T, p.n)
+	process := p.m.Property(service, "MainPID")
+	if said := p.m.Refuse("dpkg", "--install", p.file(newVersion)); !strings.Contains(said, "conffile prompt") {
+		p.Errorf("dpkg says %q", said)
+	}
+	p.wantVersion(oldVersion)
+	if now := p.m.Property(service, "MainPID"); now != process {
+		p.Errorf("process %s has become %s", process, now)
+	}
+	p.m.Run("dpkg", "--force-confold", "--configure", "replypath")
+	p.wantVersion(newVersion)
+	p.Logf("%s, asked in vain, then told: %s", p.kind, load.stop())
+}
