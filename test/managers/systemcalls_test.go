@@ -32,6 +32,8 @@ var forbidden = []systemCall{
 	{"finit_module", unix.SYS_FINIT_MODULE, []int{-1, nowhere, 0}},
 	{"delete_module", unix.SYS_DELETE_MODULE, []int{nowhere, 0}},
 	{"ptrace", unix.SYS_PTRACE, []int{-1, -1, 0, 0}},
+	{"process_vm_readv", unix.SYS_PROCESS_VM_READV, []int{-1, 0, 0, 0, 0, 0}},
+	{"process_vm_writev", unix.SYS_PROCESS_VM_WRITEV, []int{-1, 0, 0, 0, 0, 0}},
 	{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, []int{nowhere, -1, -1, -1, 0}},
 	{"mount", unix.SYS_MOUNT, []int{nowhere, nowhere, nowhere, 0, 0}},
 	{"umount2", unix.SYS_UMOUNT2, []int{nowhere, 0}},
