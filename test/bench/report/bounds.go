@@ -66,6 +66,19 @@ func (r *Results) Judge() {
 	r.Bounds = append(r.Bounds, r.judgeGain())
 }
 
+// ShownRatio is the ratio for a table, "-" where it was not measured.
+func (b BoundResult) ShownRatio() string { return b.shown(ratio, b.Ratio) }
+
+// ShownNoise is the noise for a table.
+func (b BoundResult) ShownNoise() string { return b.shown(percent, b.Noise) }
+
+func (b BoundResult) shown(format func(float64) string, v float64) string {
+	if b.Ratio == 0 {
+		return "-"
+	}
+	return format(v)
+}
+
 func notMeasured(name string, atLeast float64) BoundResult {
 	return BoundResult{Name: name, AtLeast: atLeast, Verdict: "not measured"}
 }

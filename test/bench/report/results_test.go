@@ -81,9 +81,9 @@ func TestJudge(t *testing.T) {
 	r := &Results{Workloads: []Workload{*sample(), *two}}
 	r.Judge()
 	want := map[string]string{
-		"udp-echo-64: replypath / static":             "noise", // 0.97 of 0.98, noise 0.02
-		"udp-echo-64: replypath / iprule-2":           "met",   // 1.021, noise 0.02
-		"gain by the second core: replypath / static": "noise", // 0.9 / 0.97 of 0.95, noise 0.02
+		"udp-echo-64: replypath / static":             "noise",  // 0.97 of 0.98, noise 0.02
+		"udp-echo-64: replypath / iprule-2":           "met",    // 1.021, noise 0.02
+		"gain by the second core: replypath / static": "missed", // 0.9 / 0.97
 	}
 	if len(r.Bounds) != len(bounds)+1 {
 		t.Errorf("%d bounds, want %d: %+v", len(r.Bounds), len(bounds)+1, r.Bounds)
@@ -108,7 +108,7 @@ func TestJudge(t *testing.T) {
 // sampleResults has everything that can be in a report.
 func sampleResults() *Results {
 	mitigations := map[string]string{"meltdown": "Not affected", "mds": "Vulnerable"}
-	const programs = `{"repeat": 5, "rounds": 3, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30}]}`
+	const programs = `{"repeat": 5, "rounds": 3, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30, "aim": 10}]}`
 	r := &Results{
 		Machine:   Machine{Kernel: "6.18", CPU: "a CPU", CPUs: 2, Mitigations: mitigations},
 		Method:    Method{Begun: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Rounds: 3, Seconds: 1.5, Complete: true},
@@ -146,7 +146,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  98.0    97.0  192  0.970",
+		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  3       98.0    97.0  192  0.970",
 		"0.960-0.980", "resident memory  31.0   30.0  35.0  40.0", "vrf: no kernel for it",
 	} {
 		if !strings.Contains(text.String(), want) {
@@ -163,8 +163,8 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
-		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse | - | - |",
-		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 |",
+		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 3 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse | - | - |",
+		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | missed | 30 | 0.0 |",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
 		"```\nLinux of a virtual machine\n```\n",
 	} {

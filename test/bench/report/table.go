@@ -59,7 +59,7 @@ func (p *printer) bounds(bounds []BoundResult) {
 	p.line("")
 	p.row("BOUND", "AT LEAST", "RATIO", "NOISE", "VERDICT")
 	for _, b := range bounds {
-		p.row(b.Name, ratio(b.AtLeast), ratio(b.Ratio), percent(b.Noise), b.Verdict)
+		p.row(b.Name, ratio(b.AtLeast), b.ShownRatio(), b.ShownNoise(), b.Verdict)
 	}
 }
 
