@@ -35,11 +35,18 @@ func (l *Loader) attach(s *served) error {
 			return err
 		}
 	}
+	replaces, err := l.undoReplacement(s)
+	if err != nil {
+		return err
+	}
 	result, err := l.put(l.datapath, s)
 	if err != nil {
 		return l.explain(s, err)
 	}
-	l.undoAttach(s, result)
+	if result.New && !replaces {
+		target := s.target()
+		l.rollback.add(func() error { return l.attacher.Detach(target) })
+	}
 	// The qdisc of an earlier process that attached by clsact stays until detach:
 	// to remove one from a device that is up loses packets (qdisc_graft() in
 	// net/sched/sch_api.c deactivates the whole device).
@@ -85,22 +92,32 @@ func (l *Loader) put(d *datapath.Datapath, s *served) (attach.Result, error) {
 	return l.attacher.Attach(s.target(), programs)
 }
 
-// undoAttach notes how to take it back. Programs of an earlier process, which work
-// on its maps, come back; where it did not pin them, ours stay.
-func (l *Loader) undoAttach(s *served, result attach.Result) {
+// undoReplacement tells whether there are programs of an earlier process. It notes how
+// a start that fails puts them back, by the mechanism that they are attached by, before
+// any of them is replaced: the kernel may take one of ours and refuse the other. Theirs
+// work on its maps; where it did not pin them, ours stay.
+func (l *Loader) undoReplacement(s *served) (bool, error) {
+	if !l.starting() {
+		return false, nil
+	}
 	target := s.target()
-	if result.New {
-		l.rollback.add(func() error {
-			return errors.Join(l.attacher.Detach(target), l.dropQdisc(target, false))
-		})
-		return
+	mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
+	if err != nil || mechanism == attach.Auto {
+		return false, err
 	}
 	if earlier, known := l.datapath.Earlier().Programs(s.hasHeader()); known {
-		l.rollback.add(func() error {
-			_, err := l.attacher.Attach(target, earlier)
-			return err
-		})
+		l.undoByAttaching(target, mechanism, earlier)
 	}
+	return true, nil
+}
+
+// undoByAttaching notes that a start that fails attaches programs again as they were.
+func (l *Loader) undoByAttaching(target attach.Interface, by attach.Mechanism, earlier attach.Programs) {
+	before := attach.New(l.linksDir(), l.netlink, by)
+	l.rollback.add(func() error {
+		_, err := before.Attach(target, earlier)
+		return err
+	})
 }
 
 // newAllowance bounds how often what somebody takes away is put back at once. Two
@@ -149,13 +166,21 @@ func (l *Loader) verify() error {
 
 // isAttached tells whether both programs are attached.
 func (l *Loader) isAttached(target attach.Interface) (bool, error) {
-	for _, direction := range attach.Directions {
-		_, attached, err := l.attacher.Attached(target, direction)
+	mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
+	return mechanism != attach.Auto, err
+}
+
+// mechanismOf returns how programs are attached in all these places, attach.Auto where
+// one is missing.
+func (l *Loader) mechanismOf(target attach.Interface, places ...attach.Direction) (mechanism attach.Mechanism, err error) {
+	for _, place := range places {
+		var attached bool
+		mechanism, attached, err = l.attacher.Attached(target, place)
 		if !attached || err != nil {
-			return false, err
+			return attach.Auto, err
 		}
 	}
-	return true, nil
+	return mechanism, nil
 }
 
 // detachStrays takes the programs off interfaces that no record knows, as a

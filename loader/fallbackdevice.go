@@ -80,7 +80,9 @@ func fallbackTarget(index int) attach.Interface {
 // get behind the second: where one is missing, both are attached anew.
 func (l *Loader) attachFallback() error {
 	r := &l.fallback
-	complete, err := l.isFallbackAttached()
+	target := fallbackTarget(r.device.Index)
+	mechanism, err := l.mechanismOfFallback()
+	complete := mechanism != attach.Auto
 	if err != nil || complete && r.served == l.datapath {
 		return err
 	}
@@ -89,27 +91,20 @@ func (l *Loader) attachFallback() error {
 		l.log.Warn("programs had been taken off, attached again", "interface", discover.OwnDevice)
 	}
 	if !complete {
-		if err := l.attacher.DetachFrom(fallbackTarget(r.device.Index), attach.Last); err != nil {
+		if err := l.attacher.DetachFrom(target, attach.Last); err != nil {
 			return err
 		}
 	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
-		l.rollback.add(func() error {
-			_, err := l.attacher.Attach(fallbackTarget(r.device.Index), earlier)
-			return err
-		})
+		l.rollback.add(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
+		l.undoByAttaching(target, mechanism, earlier)
 	}
 	return l.replaceFallback(l.datapath)
 }
 
-// isFallbackAttached tells whether both programs are attached to the device.
-func (l *Loader) isFallbackAttached() (bool, error) {
-	for _, direction := range []attach.Direction{attach.Egress, attach.Last} {
-		_, attached, err := l.attacher.Attached(fallbackTarget(l.fallback.device.Index), direction)
-		if !attached || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+// mechanismOfFallback returns how both programs are attached to the device, attach.Auto
+// where one is missing.
+func (l *Loader) mechanismOfFallback() (attach.Mechanism, error) {
+	return l.mechanismOf(fallbackTarget(l.fallback.device.Index), attach.Egress, attach.Last)
 }
 
 // hasLostFallback tells whether somebody has taken one of them off.
@@ -117,8 +112,8 @@ func (l *Loader) hasLostFallback(now time.Time) bool {
 	if l.fallback.device == nil {
 		return false
 	}
-	complete, err := l.isFallbackAttached()
-	return err == nil && !complete && l.fallbackRepairs.AllowN(now, 1)
+	mechanism, err := l.mechanismOfFallback()
+	return err == nil && mechanism == attach.Auto && l.fallbackRepairs.AllowN(now, 1)
 }
 
 // replaceFallback puts the programs of a datapath on the device, in the place of

@@ -162,14 +162,17 @@ func (b *bed) start(change func(*Options)) *running {
 	return r
 }
 
-func (b *bed) tryStart(change func(*Options)) (*running, error) {
+func (b *bed) tryStart(change func(*Options)) (*running, error) { return b.tryStartBy(New, change) }
+
+// tryStartBy is tryStart with something else than New.
+func (b *bed) tryStartBy(start func(Options) (*Loader, error), change func(*Options)) (*running, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{bed: b, leave: cancel, ended: make(chan error, 1)}
 	started := make(chan error)
 	go func() {
 		r.ended <- b.host.Do(func() error {
 			var err error
-			r.Loader, err = New(b.options(change))
+			r.Loader, err = start(b.options(change))
 			started <- err
 			if err != nil {
 				return nil

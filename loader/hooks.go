@@ -1,6 +1,22 @@
 package loader
 
-import "replypath/loader/attach"
+import (
+	"github.com/cilium/ebpf"
+
+	"replypath/loader/attach"
+)
+
+// attacher is what is asked of an attach.Attacher. In tests it may refuse.
+type attacher interface {
+	Attach(attach.Interface, attach.Programs) (attach.Result, error)
+	Replace(attach.Interface, attach.Direction, *ebpf.Program) (bool, error)
+	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
+	Detach(attach.Interface) error
+	DetachFrom(attach.Interface, attach.Direction) error
+	Pinned() ([]int, error)
+	LacksQdisc(attach.Interface) (bool, error)
+	RemoveQdisc(attach.Interface) error
+}
 
 // Hook is a place where a program belongs.
 type Hook struct {
@@ -10,7 +26,7 @@ type Hook struct {
 }
 
 // readHooks looks at what is attached to an interface, ingress first.
-func readHooks(attacher *attach.Attacher, target attach.Interface) ([]Hook, error) {
+func readHooks(attacher attacher, target attach.Interface) ([]Hook, error) {
 	var hooks []Hook
 	for _, direction := range attach.Directions {
 		mechanism, attached, err := attacher.Attached(target, direction)

@@ -160,7 +160,8 @@ func ofInterface(device int) func(pins.SysctlRecord) bool {
 	return func(r pins.SysctlRecord) bool { return r.Interface == device }
 }
 
-// expectQdisc writes down that attaching by clsact is about to add the qdisc.
+// expectQdisc writes down that attaching by clsact is about to add the qdisc, which a
+// start that fails takes away again.
 func (l *Loader) expectQdisc(target attach.Interface) error {
 	if l.mechanism() != attach.Clsact {
 		return nil
@@ -171,6 +172,7 @@ func (l *Loader) expectQdisc(target attach.Interface) error {
 	}
 	l.forgetQdisc(target.Index)
 	l.state.Qdiscs = append(l.state.Qdiscs, pins.QdiscRecord{Interface: target.Index, Name: target.Name})
+	l.rollback.add(func() error { return l.dropQdisc(target, false) })
 	return l.save()
 }
 

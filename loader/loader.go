@@ -63,7 +63,7 @@ type Loader struct {
 	askEarlierUntil time.Time
 	// generationWrites is tables.admissionWrites() at the last change of generation.
 	generationWrites int
-	attacher         *attach.Attacher
+	attacher         attacher
 	rollback         *rollback // nil: what is done now stays
 	deferred         bool      // something is put off until then
 	problems         problems

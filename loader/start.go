@@ -267,11 +267,37 @@ func (l *Loader) begin() error {
 	if err := l.firstReconcile(); err != nil {
 		return err
 	}
+	if err := l.replaceRest(); err != nil {
+		return err
+	}
 	attached := func(s *served) bool { return s.mechanism != attach.Auto }
 	if len(l.served) > 0 && !slices.ContainsFunc(l.inOrder(), attached) {
 		return l.attachAll() // once more, for its error
 	}
 	l.resolveDue(time.Now())
+	return nil
+}
+
+// replaceRest tries once more where programs of an earlier datapath are left whose flow
+// tables are others. The start ends where one stays: what that records nobody looks at
+// once the earlier datapath is asked no more, while that one as a whole works on. Old and
+// new programs that share their tables may go together until the next try.
+func (l *Loader) replaceRest() error {
+	if !l.datapath.HasNewTables() {
+		return nil
+	}
+	for _, s := range l.inOrder() {
+		if s.mechanism != attach.Auto {
+			continue
+		}
+		left, err := l.attachedAnywhere(s.target())
+		if err == nil && left {
+			err = l.attach(s)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

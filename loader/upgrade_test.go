@@ -18,12 +18,14 @@ import (
 	"replypath/test/topology"
 )
 
-// upgrades are what a start finds that is not of its own making.
-var upgrades = map[string]struct {
+// upgrade is what a start finds that is not of its own making.
+type upgrade struct {
 	prepare func(*bed)
 	options func(*Options)
 	says    string // in the log
-}{
+}
+
+var upgrades = map[string]upgrade{
 	"the same maps":        {options: func(*Options) {}},
 	"maps of another size": {options: func(o *Options) { o.Config.MaxEntries *= 4 }, says: "a flow table changes its size"},
 	"another layout": {

@@ -120,7 +120,8 @@ func TestFallbackReload(t *testing.T) {
 	before := harness.TakeSnapshot(t, b.net.Server.Host)
 	config := harness.WriteConfig(t, "")
 	d := b.start("--config", config)
-	for _, text := range []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"} {
+	reloads := []string{"fallback_route: false\n", "fallback_route: true\n", "mode: observe\n"}
+	for _, text := range reloads {
 		harness.Must(t, os.WriteFile(config, []byte(text), 0o644))
 		d.Reload()
 		links := harness.Shell(t, b.net.Server.Host, "ip -o link")
@@ -133,6 +134,7 @@ func TestFallbackReload(t *testing.T) {
 			t.Errorf("%s: the host is not what it was:\n%s", text, diff)
 		}
 	}
+	t.Logf("%d reloads: the device is there once, without it 0 differences to the host of before", len(reloads))
 }
 
 // withoutPrograms leaves out what the programs on the NICs change in a snapshot.

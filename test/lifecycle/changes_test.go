@@ -11,24 +11,24 @@ import (
 	"replypath/test/topology"
 )
 
-// TestRename renames a managed interface under a running conversation.
+// TestRename renames a managed interface under running conversations of every kind.
 func TestRename(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	r := keepAsking(t, n, harness.TCP, topology.IPv4)
+	all := keepAskingAll(t, n)
 	link := harness.Must1[netlink.Link](t)(n.Server.Eth1.Link())
 	harness.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
 	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
-	r.goesOn()
-	r.end()
+	goOn(all)
+	right, wrong := endAll(all)
 	if i := p.Status().Interface("eth1"); i != nil {
 		t.Errorf("the old name is still there: %+v", *i)
 	}
-	if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != "lan1" {
-		t.Errorf("the flow has interface %v", deref(flow.Interface))
-	}
+	wantInterface(t, p, "lan1", all)
 	harness.Must1[string](t)(p.Get("/healthz"))
+	t.Logf("%d conversations by ping, TCP and UDP, IPv4 and IPv6, go on under a rename: %d answers by the interface, %d by eth0",
+		len(all), right, wrong)
 }
 
 // TestRouteMoves moves the default route to eth1 and back under conversations

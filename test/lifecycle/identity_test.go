@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -157,7 +158,7 @@ func ipBatch(t *testing.T, host *topology.Host, batch string) {
 }
 
 // TestNamesAreSwapped gives two managed interfaces each other's name under
-// conversations with both: each stays on its device.
+// conversations of every kind with both: each stays on its device.
 func TestNamesAreSwapped(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
@@ -165,18 +166,30 @@ func TestNamesAreSwapped(t *testing.T) {
 	l.appear()
 	p.Start()
 	l.answers(p)
-	byEth1 := keepAsking(t, n, harness.TCP, topology.IPv4)
-	swapped := &topology.TwoNIC{Network: n.Network, Client: n.Client, ClientEth0: n.ClientEth0,
+	asLate := &topology.TwoNIC{Network: n.Network, Client: n.Client, ClientEth0: n.ClientEth0,
 		Server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: l.Interface}}
-	byLate := keepAsking(t, swapped, harness.TCP, topology.IPv4)
+	byEth1, byLate := keepAskingAll(t, n), keepAskingAll(t, asLate)
+	all := slices.Concat(byEth1, byLate)
 	ipBatch(t, n.Server.Host, "link set eth1 name tmp\nlink set wan7 name eth1\nlink set tmp name wan7\n")
 	waitAttached(t, p, "wan7", n.Server.Eth1.Index)
 	waitAttached(t, p, "eth1", l.Index)
-	for name, r := range map[string]*running{"wan7": byEth1, "eth1": byLate} {
-		r.goesOn()
-		r.end()
-		if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
-			t.Errorf("the flow has interface %v, not %s", deref(flow.Interface), name)
-		}
+	goOn(all)
+	right, wrong := endAll(all)
+	crossed := answersAt(byLate[0].wires, byEth1) + answersAt(byEth1[0].wires, byLate)
+	if crossed > 0 {
+		t.Errorf("%d answers left by the other device", crossed)
 	}
+	wantInterface(t, p, "wan7", byEth1)
+	wantInterface(t, p, "eth1", byLate)
+	t.Logf("%d conversations by ping, TCP and UDP, IPv4 and IPv6, go on while names are swapped: %d answers by their device, %d by the other, %d by eth0",
+		len(all), right, crossed, wrong)
+}
+
+// answersAt counts answers of conversations with one device that left by another.
+func answersAt(other *harness.Wires, all []*running) (count int) {
+	for _, r := range all {
+		_, left := other.Left(r.c.Answers())
+		count += len(left)
+	}
+	return count
 }

@@ -19,6 +19,7 @@ type late struct {
 	name string
 	*topology.Interface
 	served bool // the sockets outlive the interface
+	asked  int  // questions that were answered by it
 }
 
 // latePrefixes are those of its network; the router behind it has number 1.
@@ -81,6 +82,7 @@ func (l *late) answers(p *harness.Product) {
 			wires := harness.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
 			ask(l.t, c)
 			wires.WantEth1(c.String(), c.Answers())
+			l.asked++
 		}
 	}
 	l.served = true
@@ -163,13 +165,15 @@ func TestRecreatedInterface(t *testing.T) {
 		}
 	}
 	l.answers(p)
-	r.end()
+	answers := len(r.end())
 	// It also comes while nobody watches.
 	d.Kill()
 	l.disappear()
 	l.appear()
 	p.Start()
 	l.answers(p)
+	t.Logf("made anew 3 times, once without a daemon: %d questions answered by it; %d answers of another interface's connection by that one",
+		l.asked, answers)
 }
 
 // TestAddressAppears gives a managed interface one more address, which replies

@@ -34,7 +34,8 @@ func TestNoSecretsInLogs(t *testing.T) {
 		t.Errorf("with the password: %d", got)
 	}
 	var shown strings.Builder
-	for _, users := range []string{password, hash, "{prometheus: " + password + "}"} {
+	wrong := []string{password, hash, "{prometheus: " + password + "}"}
+	for _, users := range wrong {
 		write("basic_auth_users: " + users)
 		scrapeAs(t, p, password)
 		d.Reload()
@@ -43,11 +44,14 @@ func TestNoSecretsInLogs(t *testing.T) {
 		shown.WriteString(p.Expect(0, "status").String() + p.Expect(0, "status", "-o", "json").String())
 	}
 	shown.WriteString(d.Log.String())
+	found := 0
 	for _, secret := range []string{password, password[:7], hash, hash[7:]} {
 		if strings.Contains(shown.String(), secret) {
 			t.Errorf("%q is shown:\n%s", secret, shown.String())
+			found++
 		}
 	}
+	t.Logf("%d bytes of log, status and messages, %d wrong files: %d secrets", shown.Len(), len(wrong), found)
 }
 
 // scrapeAs asks for the metrics with a password and returns the status.

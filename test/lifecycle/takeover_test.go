@@ -67,6 +67,28 @@ func (r *running) end() []*topology.Frame {
 	return r.wires.WantEth1(r.c.String(), r.c.Answers())
 }
 
+// endAll ends conversations, and counts their answers by the interface that was asked
+// and by eth0.
+func endAll(all []*running) (right, wrong int) {
+	for _, r := range all {
+		r.t.Helper()
+		right += len(r.end())
+		eth0, _ := r.wires.Left(r.c.Answers())
+		wrong += len(eth0)
+	}
+	return right, wrong
+}
+
+// wantInterface wants the flows of conversations to be listed with an interface.
+func wantInterface(t *testing.T, p *harness.Product, name string, all []*running) {
+	t.Helper()
+	for _, r := range all {
+		if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
+			t.Errorf("the flow of %s has interface %v, not %s", r.c, deref(flow.Interface), name)
+		}
+	}
+}
+
 // settled returns all answers, and metrics that were read when there were no others:
 // TCP may send the last one again.
 func (r *running) settled(p *harness.Product) ([]*topology.Frame, harness.Metrics) {

@@ -72,18 +72,22 @@ func (r *tried) wantBy(eth1 bool) {
 	}
 }
 
-// wantBack wants the server to be as it was before, or to get so by itself.
-func (r *tried) wantBack() {
+// wantBack wants the server to be as it was before, or to get so by itself, and returns
+// how long that took at most.
+func (r *tried) wantBack() time.Duration {
 	r.t.Helper()
+	begun := time.Now()
 	harness.Eventually(r.t, "everything is taken back", func() error {
 		if diff := cmp.Diff(r.pins, pinsOf(r.t, r.p)); diff != "" {
 			return fmt.Errorf("pins (-before +after):\n%s", diff)
 		}
 		return nil
 	})
+	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
 	if diff := r.before.Diff(harness.TakeSnapshot(r.t, r.n.Server.Host, "eth0", "eth1")); diff != "" {
 		r.t.Errorf("host after the trial (-before +after):\n%s", diff)
 	}
+	return took
 }
 
 // TestTryConfirmed keeps what is on trial: by Enter, by the command for scripts, and
@@ -112,6 +116,7 @@ func TestTryConfirmed(t *testing.T) {
 			r.wantBy(true)
 			p.Detach()
 			r.wantBack()
+			t.Logf("confirmed by %s: kept after its end and by the next daemon; 0 differences after detach", name)
 		})
 	}
 }
@@ -163,7 +168,7 @@ func TestTryTakenBack(t *testing.T) {
 			if code := try.WaitEndWithin(2 * harness.AnswerTime); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
-			r.wantBack()
+			t.Logf("%s: host and pins are as before within %s of the end of the process, 0 differences", name, r.wantBack())
 		})
 	}
 }
@@ -192,15 +197,19 @@ func TestTryRestores(t *testing.T) {
 			if code := try.WaitEnd(); code == 0 {
 				t.Errorf("exit code 0:\n%s", try.Log)
 			}
-			r.wantBack()
-			if s := p.Status(); s.Mode != "observe" || s.Flows.Count < flows {
+			took := r.wantBack()
+			s := p.Status()
+			if s.Mode != "observe" || s.Flows.Count < flows || flows == 0 {
 				t.Errorf("mode %s, %d flows, before %d", s.Mode, s.Flows.Count, flows)
 			}
 			r.wantBy(false)
 			p.Start("--observe")
-			if went := before.Backwards(p.Metrics()); len(went) > 0 {
+			went := before.Backwards(p.Metrics())
+			if len(went) > 0 {
 				t.Errorf("counters went backwards: %q", went)
 			}
+			t.Logf("%s: mode %s is back within %s of the end of the process, %d flows, before %d, 0 differences, %d counters went backwards",
+				name, s.Mode, took, s.Flows.Count, flows, len(went))
 		})
 	}
 }
@@ -228,7 +237,7 @@ func TestTryKilledAnyTime(t *testing.T) {
 		r.wantBack()
 	}
 	r.wantBy(false)
-	t.Logf("%d kills within %s, %d times everything taken back", count, whole, count)
+	t.Logf("%d kills within %s, %d times everything taken back", count, whole.Round(time.Millisecond), count)
 }
 
 // TestTryBesideRun is refused, and changes nothing.
@@ -247,7 +256,8 @@ func TestTryBesideRun(t *testing.T) {
 	d.Kill()
 	try := r.try(nil)
 	try.WaitLog(1, onTrial)
-	for _, command := range []string{"run", "try", "detach"} {
+	refused := []string{"run", "try", "detach"}
+	for _, command := range refused {
 		if result := p.Expect(1, command); !strings.Contains(result.Stderr, fmt.Sprint(try.PID())) {
 			t.Errorf("%s beside a trial does not name it: %s", command, result)
 		}
@@ -257,6 +267,7 @@ func TestTryBesideRun(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, try.Log)
 	}
 	p.Expect(3, "status")
+	t.Logf("try beside a daemon, and %q beside a trial: %d refused, each names the other, 0 differences", refused, 1+len(refused))
 }
 
 // TestTryWithoutGuard starts a daemon where a trial ended without anybody to take it
@@ -288,4 +299,5 @@ func TestTryWithoutGuard(t *testing.T) {
 	if _, err := os.Stat(p.PinDir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the pin directory: %v", err)
 	}
+	t.Log("process and guardian killed: taken back by the next daemon, 0 differences after detach")
 }
