@@ -28,12 +28,12 @@ func refuse(halfway bool) func(*bed) (func(Options) (*Loader, error), func()) {
 	}
 }
 
-// start is New with a step that has eth1 refuse, before the two last ones, which attach
-// and pin.
+// start is New with a step that has eth1 refuse, before the three last ones, which attach,
+// adopt the mode and pin.
 func (r *refusing) start(o Options) (*Loader, error) {
 	l := newLoader(o)
 	steps := l.steps()
-	steps = slices.Insert(steps, len(steps)-2, func() error {
+	steps = slices.Insert(steps, len(steps)-3, func() error {
 		r.attacher, l.attacher = l.attacher, r
 		return nil
 	})
