@@ -30,16 +30,11 @@ func (l *Loader) attach(s *served) error {
 	if err := l.expectQdisc(s.target()); err != nil {
 		return err
 	}
-	if !l.starting() {
-		if err := l.watchFromNow(s); err != nil {
-			return err
-		}
-	}
 	replaces, err := l.undoReplacement(s)
 	if err != nil {
 		return err
 	}
-	result, err := l.put(l.datapath, s)
+	result, err := l.putWatched(s)
 	if err != nil {
 		return l.explain(s, err)
 	}
@@ -51,6 +46,9 @@ func (l *Loader) attach(s *served) error {
 	// to remove one from a device that is up loses packets (qdisc_graft() in
 	// net/sched/sch_api.c deactivates the whole device).
 	s.mechanism = result.Mechanism
+	if result.New {
+		l.forgetHeldPrograms(s.Index)
+	}
 	if r := l.life(s.Index); r != nil {
 		r.Attached = true
 	}
@@ -63,6 +61,23 @@ func (l *Loader) attach(s *served) error {
 		l.log.Info("attached", "interface", s.Name, "index", s.Index, "mechanism", result.Mechanism)
 	}
 	return nil
+}
+
+// putWatched attaches our programs. What comes in may be seen from then on only.
+func (l *Loader) putWatched(s *served) (result attach.Result, err error) {
+	isWatched, err := l.isWatched(s)
+	if err != nil {
+		return result, err
+	}
+	put := func() (err error) {
+		result, err = l.put(l.datapath, s)
+		return err
+	}
+	if isWatched || l.starting() && l.fresh {
+		return result, put()
+	}
+	err = l.thenWatched(put, s)
+	return result, err
 }
 
 // explain tells why there are no programs on an interface. One that has just gone

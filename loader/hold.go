@@ -158,9 +158,22 @@ func (l *Loader) attachHeld(g *gateway) error {
 	return nil
 }
 
+// forgetHeldPrograms has attachAllHeld attach them again on an interface whose programs
+// were all taken off.
+func (l *Loader) forgetHeldPrograms(device int) {
+	for _, g := range l.gateways {
+		if g.Interface == device {
+			g.heldBy = nil
+		}
+	}
+}
+
 // attachAllHeld does so for the gateways that are held since before their interfaces had
 // programs, or since before there were others.
 func (l *Loader) attachAllHeld() error {
+	if l.starting() {
+		return nil
+	}
 	var errs []error
 	for _, g := range l.gateways {
 		if g.held {

@@ -54,7 +54,7 @@ func (l *Loader) reconcile() error {
 		l.tables.managed.sync(l.managedEntries()),
 		l.verifyIfDue(),
 		l.attachAll(),
-		l.attachAllHeld(),
+		l.attachAllHeld(), // but in a start, which may be taken back
 		l.tendRPFilter(),
 	}
 	l.tendFallback(&routers)

@@ -29,12 +29,6 @@ func (l *Loader) Reload(cfg *config.Config) error {
 	}
 	l.config = cfg
 	l.source.due = true
-	if recordsOthers(cfg, before) { // which may have been going on for long
-		if err := l.watchFromNow(l.inOrder()...); err != nil {
-			l.config = before
-			return err
-		}
-	}
 	if err := l.reconcile(); err != nil {
 		l.config = before
 		return errors.Join(err, l.reconcile())
@@ -42,14 +36,6 @@ func (l *Loader) Reload(cfg *config.Config) error {
 	l.describeConfig()
 	l.poke()
 	return errors.Join(l.flushUnserved(), l.save())
-}
-
-// recordsOthers tells whether flows of other tuples are recorded by one configuration than
-// by another, of whatever interfaces.
-func recordsOthers(a, b *config.Config) bool {
-	x, y := settingsEntry(a), settingsEntry(b)
-	x.Follow, y.Follow = 0, 0
-	return x != y || exclusionSet(a.Exclude) != exclusionSet(b.Exclude)
 }
 
 // poke has Run look whether there is something to do.

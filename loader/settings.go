@@ -42,17 +42,38 @@ func (l *Loader) writeSettings() error {
 	if desired == actual && writes == l.generationWrites {
 		return nil
 	}
-	// The rest first, so that nobody remembers under the new generation what was refused
-	// by the old list: the kernel copies a value in no order that could be relied on.
-	if err := l.putSettings(desired); err != nil {
-		return err
+	put := func() error { return l.putInOrder(desired) }
+	if l.widens(&actual, &desired) {
+		err = l.thenWatched(put, l.inOrder()...)
+	} else {
+		err = put()
 	}
-	desired.Generation++
-	if err := l.putSettings(desired); err != nil {
+	if err != nil {
 		return err
 	}
 	l.generationWrites = writes
 	return nil
+}
+
+// widens tells whether more is going to be recorded than by whoever wrote the settings.
+func (l *Loader) widens(actual, desired *bpf.DatapathSettings) bool {
+	if actual.Generation == 0 { // nobody has
+		return false
+	}
+	before, after := l.tables.exclusions.actual[actual.Exclusions], l.tables.exclusions.actual[desired.Exclusions]
+	return recordsMore(actual, desired, &before, &after)
+}
+
+// putInOrder writes the settings, and then that they are others: the kernel copies a value
+// in no order that could be relied on, and nobody must remember under the new generation
+// what was refused by the old list.
+func (l *Loader) putInOrder(settings bpf.DatapathSettings) error {
+	l.generationWrites = unknownWrites // until all is written
+	if err := l.putSettings(settings); err != nil {
+		return err
+	}
+	settings.Generation++
+	return l.putSettings(settings)
 }
 
 // writeExclusions returns the index of the set that holds those of the configuration. Where

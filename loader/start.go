@@ -53,10 +53,17 @@ func (l *Loader) settle() {
 		l.deferred = false
 		l.reconcileOrLog()
 	}
+	if err := l.attachAllHeld(); err != nil {
+		l.log.Error("what the host starts by a silent gateway waits", "error", err)
+	}
 	if l.fresh || l.state.Trial != nil {
 		return
 	}
-	if err := l.flushUnserved(); err != nil { // what the configuration of before served
+	l.flushUnservedOrLog() // what the configuration of before served
+}
+
+func (l *Loader) flushUnservedOrLog() {
+	if err := l.flushUnserved(); err != nil {
 		l.log.Error("flows that are not served any more are kept", "error", err)
 	}
 }

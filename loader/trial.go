@@ -47,6 +47,7 @@ func (l *Loader) Keep() error {
 		return err
 	}
 	l.commit()
+	l.flushUnservedOrLog()
 	return nil
 }
 

@@ -112,6 +112,8 @@ static __always_inline mac_word read_mac(const __u8 *mac)
 	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct flow, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct interface, mac) % sizeof(mac_word) == 0, "read as one number");
+	_Static_assert(offsetof(struct gateway, usable) - offsetof(struct gateway, mac) ==
+			       offsetof(struct usable_mac, usable), "alike");
 	return *(const volatile mac_word *)mac;
 }
 

@@ -45,8 +45,8 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	if r.target, err = h.targetOf(raw); err != nil {
 		return e, err
 	}
-	if err := h.maps.Gateways.Lookup(uint32(raw.Gateway), &r.gateway); err != nil {
-		return e, fmt.Errorf("read gateway %d: %w", raw.Gateway, err)
+	if r.gateway, err = h.gatewayOf(raw, r.target); err != nil {
+		return e, err
 	}
 	way, err := h.kernelWay(&q, asker, &e.Kernel)
 	if err != nil {

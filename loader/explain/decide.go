@@ -24,7 +24,7 @@ const (
 type reply struct {
 	flow    *bpf.DatapathFlow
 	target  *bpf.DatapathInterface // the flow's; nil once it is gone
-	gateway bpf.DatapathGateway    // the flow's; zero for none
+	gateway bpf.DatapathGateway    // the flow's, or the one that stands in for it; zero for none
 	byHand  bpf.DatapathMode
 	from    *bpf.DatapathInterface // the kernel's choice; nil where it is not managed
 	kernel  int                    // its index; 0 without a route
@@ -107,7 +107,7 @@ func (r *reply) nextHopMAC() *[6]uint8 {
 
 // usesGateway tells whether the reply goes to a known gateway.
 func (r *reply) usesGateway() bool {
-	return r.has(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) && r.flow.Gateway != 0 &&
+	return r.has(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) &&
 		r.gateway.Usable != 0 && r.gateway.Ifindex == r.flow.Ifindex
 }
 

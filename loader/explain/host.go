@@ -149,8 +149,23 @@ func (h *Host) interfaceByIndex(ifindex int) (*bpf.DatapathInterface, error) {
 	return h.interfaceByID(id, uint32(ifindex))
 }
 
+// gatewayOf returns the gateway by which replies of a flow go, or would if it were usable:
+// as next_hop_mac() in bpf/src/next_hop.h.
+func (h *Host) gatewayOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) (gateway bpf.DatapathGateway, err error) {
+	for _, id := range datapath.GatewaysOf(f, target) {
+		if err := h.maps.Gateways.Lookup(uint32(id), &gateway); err != nil {
+			return gateway, fmt.Errorf("read gateway %d: %w", id, err)
+		}
+		if gateway.Usable != 0 && gateway.Ifindex == f.Ifindex {
+			break
+		}
+	}
+	return gateway, nil
+}
+
 // spokeFirst tells whether the host is known to have sent first: as
-// host_spoke_first() in bpf/src/outbound.h.
+// host_spoke_first() in bpf/src/outbound.h. Whether that is hearsay to the interface by
+// which the next question comes is not known.
 func (h *Host) spokeFirst(q *Question) (bool, error) {
 	for _, t := range q.exact() {
 		sent, found, err := datapath.FindOutbound(h.maps.Outbound, h.seeds.Digest(t))

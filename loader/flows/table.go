@@ -69,10 +69,11 @@ func states(maps *bpf.DatapathMaps) []stateTable {
 
 // view is what an entry's numbers refer to, read once for a whole listing.
 type view struct {
-	clock      datapath.Clock
-	interfaces map[uint16]string // by ID, those that are there
-	gateways   map[uint16]bpf.DatapathGateway
-	maps       *bpf.DatapathMaps
+	clock          datapath.Clock
+	interfaces     map[uint16]string // by ID, those that are there
+	gateways       map[uint16]bpf.DatapathGateway
+	managedEntries map[uint16]bpf.DatapathInterface
+	maps           *bpf.DatapathMaps
 }
 
 func (t *Table) newView() (*view, error) {
@@ -85,10 +86,11 @@ func (t *Table) newView() (*view, error) {
 		return nil, err
 	}
 	v := &view{
-		clock:      clock,
-		interfaces: make(map[uint16]string),
-		gateways:   make(map[uint16]bpf.DatapathGateway),
-		maps:       t.maps,
+		clock:          clock,
+		interfaces:     make(map[uint16]string),
+		gateways:       make(map[uint16]bpf.DatapathGateway),
+		managedEntries: make(map[uint16]bpf.DatapathInterface),
+		maps:           t.maps,
 	}
 	for _, record := range journal.Interfaces {
 		if record.Index != 0 {
@@ -96,6 +98,17 @@ func (t *Table) newView() (*view, error) {
 		}
 	}
 	return v, nil
+}
+
+// managed returns what the programs know of an interface, read when it is first needed.
+func (v *view) managed(id uint16) *bpf.DatapathInterface {
+	entry, ok := v.managedEntries[id]
+	if !ok {
+		// One that cannot be read is gone.
+		_ = v.maps.Interfaces.Lookup(uint32(id), &entry)
+		v.managedEntries[id] = entry
+	}
+	return &entry
 }
 
 // gateway returns an entry of the map, which is read when it is first needed.
@@ -132,12 +145,12 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 // setNextHop mirrors next_hop_mac() in bpf/src/next_hop.h.
 func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	mac := entry.Mac
-	if entry.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) != 0 {
-		gateway := v.gateway(entry.Gateway)
-		if entry.Gateway != 0 && gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
+	for _, id := range datapath.GatewaysOf(entry, v.managed(entry.Interface)) {
+		if gateway := v.gateway(id); gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
 			mac = gateway.Mac
 			text := datapath.Address(gateway.Address).String()
 			flow.Gateway = &text
+			break
 		}
 	}
 	if mac != [6]uint8{} {

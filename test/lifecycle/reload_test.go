@@ -124,24 +124,36 @@ func TestReloadRunningDatagrams(t *testing.T) {
 		"exclusion": "exclude: [{protocol: udp}]\n",
 		"protocol":  "protocols: [tcp]\n",
 	} {
-		t.Run(name, func(t *testing.T) {
-			n := newServer(t)
-			p := harness.On(t, n.Server.Host)
-			config := newConfig(t, before)
-			d := p.Start("--config", config.path)
-			p.WaitGrace()
-			var running []*harness.Conversation
-			for _, f := range n.Families() {
-				c := conversation(t, n, harness.UDP, f)
-				wantBy(t, n, c, false)
-				running = append(running, c)
-			}
-			config.write("")
-			d.Reload()
-			for _, c := range running {
-				wantBy(t, n, c, true)
-			}
-		})
+		for _, byReload := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/by reload %t", name, byReload), func(t *testing.T) { recordMore(t, before, byReload) })
+		}
+	}
+}
+
+// recordMore has everything recorded after a configuration that did not, by a reload or by
+// a restart.
+func recordMore(t *testing.T, before string, byReload bool) {
+	t.Helper()
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := newConfig(t, before)
+	d := p.Start("--config", config.path)
+	p.WaitGrace()
+	var running []*harness.Conversation
+	for _, f := range n.Families() {
+		c := conversation(t, n, harness.UDP, f)
+		wantBy(t, n, c, false)
+		running = append(running, c)
+	}
+	config.write("")
+	if byReload {
+		d.Reload()
+	} else {
+		d.Stop(unix.SIGTERM)
+		p.Start("--config", config.path)
+	}
+	for _, c := range running {
+		wantBy(t, n, c, true)
 	}
 }
 
