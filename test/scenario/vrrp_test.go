@@ -135,6 +135,7 @@ interfaces:
 	for _, push := range shared.pushes {
 		talk(t, push.client, push.server)
 	}
+	p.In(t).Age(2 * time.Second) // what has no socket to ask moves after a second of silence
 	bySecond := shared.want(t, own[1])
 	byThird += third.want(t, own[2])
 	t.Logf("the gateway is the other router's %s after the first one has died; %d frames by the first, %d by the second, %d by the third",
