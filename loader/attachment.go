@@ -74,9 +74,10 @@ func (l *Loader) putWatched(s *served) (result attach.Result, err error) {
 		return err
 	}
 	if isWatched || l.starting() && l.fresh {
-		return result, put()
+		err = put()
+	} else {
+		err = l.thenWatched(put, s)
 	}
-	err = l.thenWatched(put, s)
 	return result, err
 }
 
