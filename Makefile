@@ -79,7 +79,7 @@ bench-page: ## make docs/BENCHMARKS.md from what bench has measured
 	$(GO) run ./test/bench -page docs/BENCHMARKS.md
 
 bench-check: root ## hold the programs' instructions and nanoseconds against recorded bounds, on machines that are slower as well
-	$(GO) run ./bpf/internal/bench -scaled -rounds 7 -repeat 200000
+	$(GO) run ./bpf/internal/bench -scaled -rounds 28 -repeat 50000
 
 bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.json), CROWD=1 also with a million flows; fails where a bound is exceeded
 	@mkdir -p build/bench
