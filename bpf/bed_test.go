@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -128,9 +129,12 @@ func (b *bed) ago(seconds uint32) uint32 {
 func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 	b.t.Helper()
 	seen := b.ago(age)
-	state := stateAnswered
-	if _, connection := m.(tcp); connection {
+	state, rcvNxt := stateAnswered, uint32(0)
+	if segment, connection := m.(tcp); connection {
 		state = 0
+		if strings.Contains(segment.flags, "S") && !strings.Contains(segment.flags, "A") {
+			rcvNxt = segment.end() + 1
+		}
 	}
 	return bpf.DatapathFlow{
 		Tuple:     n.tuple(m),
@@ -142,6 +146,7 @@ func (b *bed) flow(n network, m message, via nic, age uint32) bpf.DatapathFlow {
 		Mac:       rig.MAC(via.router),
 		Flags:     flagGateway,
 		State:     state,
+		RcvNxt:    rcvNxt,
 	}
 }
 

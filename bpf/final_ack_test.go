@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"strings"
 	"testing"
 
 	"replypath/bpf"
@@ -64,10 +65,42 @@ func TestFinalACKFlags(t *testing.T) {
 				want := unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
 				if good {
 					want = establishes(flow, ack)
+				} else if strings.Contains(flags, "R") { // which ends no handshake
+					want = nothing
 				}
 				b.run(ingress(b.replication, n.in(b.replication, ack)), want)
 			})
 		}
+	})
+}
+
+// TestFinalACKNextHop: it is chosen anew where the SYN is not of this very second.
+func TestFinalACKNextHop(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for age, known := range map[uint32]bool{0: false, 1: true} {
+			r := ingress(b.replication, n.in(b.replication, finalAck))
+			b.inOneTick(r, func() effect {
+				flow := b.answered(n, b.replication, age)
+				flow.Gateway, flow.Flags = 0, 0
+				b.put(halfOpen(flow))
+				if known {
+					flow.Gateway, flow.Flags = b.replication.gateway(n.family), flagGateway
+				}
+				return establishes(flow, finalAck)
+			})
+		}
+	})
+}
+
+// TestFinalACKOfFIN: with Fast Open the host may have said all before it.
+func TestFinalACKOfFIN(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 0)
+		b.put(halfOpen(flow))
+		b.exec(egress(b.replication, n.out(b.replication, tcp{flags: "FPA", seq: ourISN + 1, payload: 100})))
+		flow.SndNxt += 101
+		ack := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 102}
+		b.run(ingress(b.replication, n.in(b.replication, ack)), establishes(flow, ack))
 	})
 }
 

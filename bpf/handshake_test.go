@@ -25,7 +25,7 @@ var (
 // answered is a half-open flow whose SYN-ACK has been sent.
 func (b *bed) answered(n network, via nic, age uint32) bpf.DatapathFlow {
 	b.t.Helper()
-	f := b.flow(n, tcp{}, via, age)
+	f := b.flow(n, syn, via, age)
 	f.State = stateAnswered
 	f.SndUna, f.SndNxt = ourISN, ourISN+1
 	return f
@@ -87,7 +87,7 @@ func TestSYNOtherWay(t *testing.T) {
 			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(follow) })
 			flow := b.answered(n, b.replication, 3)
 			b.put(halfOpen(flow))
-			moved := b.flow(n, tcp{}, b.backup, 0)
+			moved := b.flow(n, syn, b.backup, 0)
 			moved.Created, moved.Seen = flow.Created, justNow
 			moved.State, moved.SndUna, moved.SndNxt = flow.State, flow.SndUna, flow.SndNxt
 			b.run(ingress(b.backup, n.in(b.backup, syn)), effect{tables: halfOpen(moved)})
@@ -247,6 +247,30 @@ func TestRefusedConnection(t *testing.T) {
 		b.put(halfOpen(flow))
 		frame := n.out(b.production, tcp{flags: "RA", seq: 0, ack: peerISN + 1})
 		b.run(egress(b.production, frame), b.moves(n, tcp{}, b.production, b.replication, frame))
+	})
+}
+
+// TestRefusedConnectionAgain: the tuple had a connection by another interface, or a
+// handshake, and the port was closed since. What the RST acknowledges tells them apart.
+func TestRefusedConnectionAgain(t *testing.T) {
+	refusal := tcp{flags: "RA", seq: 0, ack: peerISN + 1}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, begun := range []bpf.DatapathFlow{b.flow(n, syn, b.replication, 0), b.answered(n, b.replication, 0)} {
+			old := b.flow(n, tcp{}, b.backup, 0)
+			old.State = stateClosing
+			b.put(halfOpen(begun), establishedFlow(old))
+			frame := n.out(b.production, refusal)
+			want := b.moves(n, tcp{}, b.production, b.replication, frame)
+			begun.State |= stateAsymmetric
+			want.tables = halfOpen(begun)
+			b.run(egress(b.production, frame), want)
+
+			frame = n.out(b.production, tcp{flags: "RA", seq: 0, ack: peerISN + 2})
+			want = b.moves(n, tcp{}, b.production, b.backup, frame)
+			old.State |= stateAsymmetric
+			want.tables = establishedFlow(old)
+			b.run(egress(b.production, frame), want)
+		}
 	})
 }
 

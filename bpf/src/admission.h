@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "sequence.h"
 #include "way.h"
 
 /* Whether the operator excluded this flow. */
@@ -110,35 +111,25 @@ static __always_inline bool begin(const struct __sk_buff *skb, const struct pack
 {
 	flow->seen = flow->created = now();
 	flow->corrected = 0;
-	flow->snd_una = flow->snd_nxt = flow->rcv_nxt = 0;
+	flow->snd_una = flow->snd_nxt = 0;
+	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
 	flow->told = 0;
 	flow->flags = flags;
 	flow->state = 0;
 	return set_way(skb, packet, flow);
 }
 
-/*
- * Enters the flow that the scratch packet starts, with these flags. An old entry
- * of the same tuple is written in place.
- */
-static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, struct flow *old,
-				  enum table table, __u16 flags)
+/* Enters the flow that the scratch packet starts, with these flags. */
+static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
+				  __u16 flags)
 {
 	from->flow.tuple = from->packet.tuple;
-	if (!begin(skb, &from->packet, &from->flow, flags))
-		return false;
-	if (!old)
-		return insert(table);
-	*old = from->flow;
-	if (!(flags & FLOW_STRAY))
-		count_event(EVENT_ADMITTED_HALF_OPEN + table);
-	return true;
+	return begin(skb, &from->packet, &from->flow, flags) && insert(table);
 }
 
-static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, struct flow *idle,
-				  enum table table)
+static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, enum table table)
 {
-	return enter(skb, from, idle, table, 0);
+	return enter(skb, from, table, 0);
 }
 
 /*
@@ -152,10 +143,10 @@ static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *f
 	struct flow *old = find(&from->packet, TABLE_HALF_OPEN);
 
 	if (!old || is_idle(old, TABLE_HALF_OPEN)) {
-		enter(skb, from, old, TABLE_HALF_OPEN, FLOW_STRAY);
+		enter(skb, from, TABLE_HALF_OPEN, FLOW_STRAY);
 	} else if (old->flags & FLOW_STRAY) {
 		if (!came_by(old, skb, &from->packet))
-			enter(skb, from, old, TABLE_HALF_OPEN, FLOW_STRAY);
+			enter(skb, from, TABLE_HALF_OPEN, FLOW_STRAY);
 		else if (is_due(old))
 			old->seen = now();
 	}

@@ -27,7 +27,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	if (host_spoke_first(packet) && is_opening(skb, packet))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
-		if (!admit(skb, from, flow, TABLE_HALF_OPEN))
+		if (!admit(skb, from, TABLE_HALF_OPEN))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
@@ -35,6 +35,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 		return;
 	} else {
 		flow->seen = now();
+		flow->rcv_nxt = segment_end(packet) + 1;
 	}
 	announce_inbound(skb, packet);
 }
@@ -46,18 +47,16 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 static __always_inline bool answers_handshake(const struct packet *packet,
 					      const struct flow *handshake)
 {
-	return (packet->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
-	       handshake->state & FLOW_ANSWERED &&
+	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_ANSWERED &&
 	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
 }
 
 /*
  * The ACK that answers our SYN-ACK proves that the peer is where it says it is:
- * its way becomes that of the connection. `previous` is the entry of an earlier
- * connection with the same tuple.
+ * its way becomes that of the connection.
  */
 static __always_inline bool establish(struct __sk_buff *skb, struct scratch *from,
-				      struct flow *handshake, struct flow *previous)
+				      struct flow *handshake)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -72,17 +71,13 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!set_way(skb, packet, flow))
+	else if (!is_next_frame(skb, packet, handshake) && !set_way(skb, packet, flow))
 		return false;
 	if (!has_socket(skb, packet))
 		flow->flags |= FLOW_NO_SOCKET;
 	note_received(packet, flow);
-	if (previous) {
-		*previous = *flow;
-		count_event(EVENT_ADMITTED_ESTABLISHED);
-	} else if (!insert(TABLE_ESTABLISHED)) {
+	if (!insert(TABLE_ESTABLISHED))
 		return false;
-	}
 	remove(packet->digest, TABLE_HALF_OPEN);
 	return true;
 }
@@ -95,8 +90,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
  * for a while. Any other segment changes nothing: a forged one must not keep out the
  * genuine, and the last ACK of a handshake comes before its socket.
  */
-static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, struct flow *idle,
-				  bool handshake)
+static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
 	const struct packet *packet = &from->packet;
 
@@ -123,7 +117,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, s
 	case VERDICT_OPENED:
 		return host_connects(packet);
 	case VERDICT_ACCEPTED:
-		if (admit(skb, from, idle, TABLE_ESTABLISHED))
+		if (admit(skb, from, TABLE_ESTABLISHED))
 			count_event(EVENT_READMITTED_ESTABLISHED);
 	}
 }
@@ -139,7 +133,7 @@ static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratc
 	if (find_live(&from->packet, TABLE_ESTABLISHED))
 		return;
 	if (!handshake || handshake->flags & FLOW_STRAY)
-		adopt(skb, from, NULL, false);
+		adopt(skb, from, false);
 }
 
 /*
@@ -183,11 +177,11 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	handshake = find_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
-	if (handshake && establish(skb, from, handshake, flow))
+	if (handshake && !(packet->tcp_flags & TCP_RST) && establish(skb, from, handshake))
 		return;
 	if (!live) {
 		if (!(packet->tcp_flags & TCP_RST))
-			adopt(skb, from, flow, handshake);
+			adopt(skb, from, handshake);
 		return;
 	}
 	if (packet->tcp_flags & TCP_RST) { /* ends the flow, or nothing */
@@ -226,7 +220,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		socket = udp_socket(skb, packet);
 		if (socket == UDP_SOCKET_CONNECTED)
 			count_event(EVENT_IGNORED_ANSWER);
-		else if (admit(skb, from, flow, TABLE_CONNECTIONLESS))
+		else if (admit(skb, from, TABLE_CONNECTIONLESS))
 			first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
 	}
 }

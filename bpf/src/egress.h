@@ -18,7 +18,7 @@ static __noinline void forget(const struct packet *packet)
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
 static __always_inline void note_answer(const struct packet *packet, struct flow *flow)
 {
-	__u32 end = packet->seq + packet->payload;
+	__u32 end = segment_end(packet);
 
 	if (packet->tcp_flags & TCP_SYN) {
 		if (flow->state & FLOW_ANSWERED && flow->snd_una == packet->seq)
@@ -28,7 +28,8 @@ static __always_inline void note_answer(const struct packet *packet, struct flow
 		flow->state |= FLOW_ANSWERED;
 		forget_outbound(packet->digest);
 		unmark(packet->digest);
-	} else if (flow->state & FLOW_ANSWERED && (__s32)(end - flow->snd_nxt) > 0) {
+	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
+		   (__s32)(end - flow->snd_nxt) > 0) {
 		flow->snd_nxt = end;
 	}
 }
@@ -52,9 +53,17 @@ static __always_inline void note_sent(const struct packet *packet, struct flow *
 }
 
 /*
+ * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293,
+ * 3.10.7.1): its sequence number is 0, and it acknowledges that SYN.
+ */
+static __always_inline bool refuses(const struct packet *packet, const struct flow *flow)
+{
+	return packet->tcp_flags & TCP_RST && !packet->seq && packet->ack == flow->rcv_nxt;
+}
+
+/*
  * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK,
- * what follows it without a gap (Fast Open), or the RST of a closed port
- * (RFC 9293, 3.10.7.1: sequence number 0). Any other segment belongs to a
+ * what follows it without a gap (Fast Open), or the RST of a closed port. Any other segment belongs to a
  * connection that a forged SYN must not steer.
  */
 static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
@@ -64,7 +73,8 @@ static __always_inline bool is_of_handshake(const struct packet *packet, const s
 	if (packet->tcp_flags & TCP_SYN)
 		return true;
 	if (flow->state & FLOW_ANSWERED)
-		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt);
+		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt) ||
+		       refuses(packet, flow);
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
@@ -78,24 +88,32 @@ static __always_inline struct flow *handshake_flow(const struct packet *packet)
 	return flow;
 }
 
+/* The handshake whose SYN nobody listens for (any more). */
+static __always_inline struct flow *refused_flow(const struct packet *packet)
+{
+	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
+
+	return flow && !(flow->flags & FLOW_STRAY) && refuses(packet, flow) ? flow : NULL;
+}
+
 /*
- * The flow that a segment of ours belongs to. A SYN-ACK goes where its SYN came
- * from, even if the tuple was connected before; all else asks the established
- * table first. Each falls back on the other: the kernel sends a SYN-ACK again
+ * The flow that a segment of ours belongs to. A SYN-ACK, and the RST of a closed port, go
+ * where their SYN came from, even if the tuple was connected before; all else asks the
+ * established table first. Each falls back on the other: the kernel sends a SYN-ACK again
  * when it dropped the ACK for want of room (listen(2), backlog).
  */
 static __always_inline struct flow *tcp_flow(const struct packet *packet, enum table *table)
 {
 	struct flow *flow = NULL;
 
-	if (unlikely((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+	if (unlikely(is_syn(packet))) {
 		forget(packet);
 		host_connects(packet);
 		return NULL;
 	}
-	if (unlikely(packet->tcp_flags & TCP_SYN)) {
+	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
 		*table = TABLE_HALF_OPEN;
-		flow = handshake_flow(packet);
+		flow = packet->tcp_flags & TCP_SYN ? handshake_flow(packet) : refused_flow(packet);
 		if (flow)
 			return flow;
 	}

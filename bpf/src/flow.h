@@ -14,11 +14,16 @@ static __always_inline __u32 now(void)
  * Ticks since then. Another CPU may have written a time that this one has not
  * reached yet: that is no age, where a plain difference would be an eternity.
  */
-static __always_inline __u32 age(__u32 then)
+static __always_inline __u32 age_at(__u32 then, __u32 time)
 {
-	__s32 ticks = now() - then;
+	__s32 ticks = time - then;
 
 	return ticks < 0 ? 0 : ticks;
+}
+
+static __always_inline __u32 age(__u32 then)
+{
+	return age_at(then, now());
 }
 
 static __always_inline __u32 seconds(__u32 count)

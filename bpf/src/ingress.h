@@ -9,12 +9,19 @@
 #include "change.h"
 #include "trace.h"
 
-/* Whether the frame changes nothing: it came by the flow's own way, as others did this second. */
-static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
-					  const struct flow *flow)
+/*
+ * Whether the segment may end the handshake of the next connection with the tuple of one
+ * that is closing.
+ */
+static __always_inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
-	return came_by(flow, skb, packet) && !is_due(flow) && !is_closing(flow) &&
-	       !(flow->flags & FLOW_ALTERNATES);
+	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
+	__u64 *tags;
+
+	if (!is_closing(flow))
+		return false;
+	tags = get_tags(TABLE_HALF_OPEN, index);
+	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }
 
 static __always_inline void next_segment(const struct packet *packet, struct flow *flow)
@@ -38,7 +45,7 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 /* A SYN, which starts an entry, or a RST, which ends one. */
 static __always_inline bool begins_or_ends(const struct packet *packet)
 {
-	return packet->tcp_flags & TCP_RST || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return packet->tcp_flags & TCP_RST || is_syn(packet);
 }
 
 /*
@@ -58,7 +65,8 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
-		if (likely(flow && is_next_frame(skb, packet, flow)))
+		if (likely(flow && is_next_frame(skb, packet, flow)) &&
+		    likely(!may_end_handshake(packet, flow)))
 			return next_segment(packet, flow);
 	}
 	if (!flow && !begins_or_ends(packet) && is_settled(skb, packet))

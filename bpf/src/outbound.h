@@ -97,24 +97,23 @@ static __always_inline enum event reason_against(const struct packet *packet,
  * A free note of the set, else an outdated one, else one that nobody answered, as a
  * scan leaves behind, else the oldest.
  */
-static __always_inline struct vacancy outbound_vacancy(const struct outbound_set *set)
+static __always_inline struct vacancy outbound_vacancy(const struct outbound_set *set, __u32 time)
 {
 	struct vacancy oldest = {};
-	__u32 unknown = now();
 
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
-		__u32 rank = age(set->sent[i]);
+		__u32 sent = age_at(set->sent[i], time), rank = sent;
 
 		if (!set->answered[i])
 			rank |= DISPENSABLE;
-		if (age(set->sent[i]) > seconds(IDLE_OUTBOUND))
+		if (sent > seconds(IDLE_OUTBOUND))
 			rank = OUTDATED;
 		if (!set->digest[i])
 			rank = ~0U;
 		if (rank < oldest.rank)
 			continue;
-		oldest.way = any_way(i, unknown);
+		oldest.way = any_way(i, time);
 		oldest.digest = set->digest[i];
 		oldest.rank = rank;
 	}
@@ -127,7 +126,11 @@ static __always_inline __u64 lost_note(__u64 digest)
 	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
 }
 
-/* Notes that the host spoke first by this tuple, and whether it has been answered. */
+/*
+ * Notes that the host spoke first by this tuple, and whether it has been answered. The note
+ * that makes room is chosen under the lock: of two CPUs with new tuples of one set each
+ * would else overwrite what the other has just written.
+ */
 static __noinline void note_outbound(const struct packet *packet, bool answered)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
@@ -146,10 +149,10 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
 		return mark_foreign(self_digest(&packet->tuple), generation);
 	if (reason != EVENT_END)
 		return mark_foreign(packet->digest, generation);
-	vacancy = outbound_vacancy(set);
-	way = vacancy.way % WAYS;
 
 	bpf_spin_lock(lock);
+	vacancy = outbound_vacancy(set, time);
+	way = vacancy.way % WAYS;
 	set->sent[way] = time;
 	set->answered[way] = answered;
 	set->digest[way] = packet->digest;

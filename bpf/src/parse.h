@@ -344,6 +344,7 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 			return PARSED_SOURCE_ROUTE;
 		if (type == IPPROTO_FRAGMENT) {
 			to->headers.identification = *(__u32 *)(header + 4);
+			to->headers.offset = offset + sizeof(header);
 			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
 				return PARSED_FRAGMENT;
 			if (header[3] & MORE_FRAGMENTS_V6)
@@ -369,11 +370,13 @@ static __always_inline enum parsed follow_extension_headers(struct __sk_buff *sk
 
 	if (!from)
 		return PARSED_OTHER;
+	if (result != PARSED && result != PARSED_FRAGMENT)
+		return result;
 	packet->identification = from->headers.identification;
-	if (result != PARSED)
+	packet->offset = from->headers.offset;
+	if (result == PARSED_FRAGMENT)
 		return result;
 	packet->protocol = from->headers.protocol;
-	packet->offset = from->headers.offset;
 	packet->fragment = from->headers.fragment;
 	return PARSED;
 }
@@ -383,7 +386,7 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 {
 	__u32 length = skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
-	enum parsed result;
+	enum parsed result = PARSED;
 
 	if (!ip)
 		return PARSED_TRUNCATED;
@@ -403,13 +406,13 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 		return PARSED_MALFORMED;
 	if (unlikely(is_extension_header(ip->nexthdr))) {
 		result = follow_extension_headers(skb, packet);
-		if (result != PARSED)
+		if (result != PARSED && result != PARSED_FRAGMENT)
 			return result;
 	}
 	if (packet->offset > header + end)
 		return PARSED_MALFORMED;
 	packet->length = header + end - packet->offset;
-	return PARSED;
+	return result;
 }
 
 static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet,

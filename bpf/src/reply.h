@@ -5,6 +5,7 @@
 #include "fragment.h"
 #include "mtu.h"
 #include "send.h"
+#include "sender.h"
 
 /* The kernel chose the flow's interface; its next hop there may be another. */
 static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
@@ -41,14 +42,17 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 
 /*
  * A socket that is bound to a device stays on it; one that is bound to a VRF (as
- * those are that accept in one), on its ports.
+ * those are that accept in one), on its ports. What a tunnel carries is of a socket too,
+ * whose bond is to the tunnel, and says nothing of what carries it.
  */
 static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
+					       const struct packet *packet,
 					       const struct interface *target)
 {
 	__u32 bound = skb->sk ? skb->sk->bound_dev_if : 0;
 
-	return bound && bound != target->ifindex && bound != target->vrf;
+	return unlikely(bound) && bound != target->ifindex && bound != target->vrf &&
+	       sent_it(skb->sk, packet);
 }
 
 /*
@@ -85,7 +89,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;
-	if (is_bound_elsewhere(skb, target))
+	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
 	handover->bare = target->flags & INTERFACE_NO_HEADER;
 	if (likely(!handover->bare)) {

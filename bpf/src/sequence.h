@@ -4,6 +4,12 @@
 
 #include "parse.h"
 
+/* The first segment of a connection. */
+static __always_inline bool is_syn(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 /* The number after the segment's last byte; a FIN counts as one (RFC 9293, 3.4). */
 static __always_inline __u32 segment_end(const struct packet *packet)
 {

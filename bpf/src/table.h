@@ -181,6 +181,24 @@ static __always_inline __u32 dispensable(const struct flow *flow, enum table tab
 	return rank;
 }
 
+/*
+ * A way that is free, if the set has enough of them: that the tags tell, so that no entry
+ * is read, of which each may be a cache line that memory has to be asked for.
+ */
+static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
+{
+	__u64 free = free_ways(tags);
+
+	vacancy->used = WAYS - count_ways(free);
+	if (vacancy->used >= CROWDED)
+		return false;
+	vacancy->way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
+	vacancy->digest = 0;
+	vacancy->rank = ~0U;
+	vacancy->stray = 0;
+	return true;
+}
+
 /* Of ways that are as good as each other the one that the digest prefers, or is next to that. */
 static __always_inline void look_for_vacancy(const struct flow_set *set, enum table table,
 					     __u32 preferred, struct vacancy *vacancy)
@@ -224,6 +242,26 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
 	return done;
 }
 
+/*
+ * Writes over the entry of the flow's own tuple. It was found a while ago: another flow may
+ * have its way by now, or have had the digest all along.
+ */
+static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
+				       const struct flow *flow, __u64 digest)
+{
+	bool done = false;
+	int way;
+
+	bpf_spin_lock(lock);
+	way = find_way(set->digest, digest);
+	if (way >= 0 && tuple_equal(&set->flow[way].tuple, &flow->tuple)) {
+		set->flow[way] = *flow;
+		done = true;
+	}
+	bpf_spin_unlock(lock);
+	return done;
+}
+
 /* Lookups in this set go on to the second one from now on. */
 static __always_inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
 {
@@ -242,13 +280,14 @@ static __always_inline bool refuse(const struct flow *flow, enum table table)
 	return false;
 }
 
+/* Without a vacancy the flow's own entry was written over. */
 static __always_inline bool accept(const struct flow *flow, const struct vacancy *vacancy,
 				   enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
 		return true;
 	count_event(EVENT_ADMITTED_HALF_OPEN + table);
-	if (vacancy->used < WAYS || vacancy->stray)
+	if (!vacancy || vacancy->used < WAYS || vacancy->stray)
 		return true;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
@@ -256,9 +295,17 @@ static __always_inline bool accept(const struct flow *flow, const struct vacancy
 	return true;
 }
 
+static __always_inline bool replace(struct flow_set *set, struct bpf_spin_lock *lock,
+				    const struct scratch *from, enum table table)
+{
+	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest))
+		return refuse(&from->flow, table);
+	return accept(&from->flow, NULL, table);
+}
+
 /*
- * Enters the scratch flow, which is not in the table, under the digest of the
- * scratch packet. Returns whether it did: another CPU may take the way first, or
+ * Enters the scratch flow under the digest of the scratch packet, in the place of an entry
+ * that its tuple has, as an idle one. Returns whether it did: another CPU may take the way first, or
  * another flow have the digest. Both are counted, and the flow has another chance
  * with its next packet.
  */
@@ -282,9 +329,14 @@ __noinline int insert(__u32 table)
 	tags = get_tags(table, index);
 	lock = get_lock(index);
 	other = get_set(table, second);
-	if (!set || !tags || !lock || !other || find_digest(digest, table))
+	if (!set || !tags || !lock || !other)
 		return refuse(&from->flow, table);
-	look_for_vacancy(set, table, preferred_way(digest), vacancy);
+	if (find_way(set->digest, digest) >= 0)
+		return replace(set, lock, from, table);
+	if (*tags & OVERFLOWED && find_way(other->digest, digest) >= 0)
+		return replace(other, get_lock(second), from, table);
+	if (!has_room(*tags, preferred_way(digest), vacancy))
+		look_for_vacancy(set, table, preferred_way(digest), vacancy);
 	if (vacancy->used >= CROWDED) {
 		look_for_vacancy(other, table, preferred_way(digest), alternative);
 		if (alternative->used < vacancy->used ||
@@ -325,6 +377,10 @@ static __always_inline void remove_from(__u64 digest, enum table table, __u32 in
 
 static __noinline void remove(__u64 digest, enum table table)
 {
-	remove_from(digest, table, first_set(digest, set_count(table)));
-	remove_from(digest, table, second_set(digest, set_count(table)));
+	__u32 first = first_set(digest, set_count(table));
+	__u64 *tags = get_tags(table, first);
+
+	remove_from(digest, table, first);
+	if (tags && *tags & OVERFLOWED)
+		remove_from(digest, table, second_set(digest, set_count(table)));
 }

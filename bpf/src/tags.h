@@ -33,6 +33,26 @@ static __always_inline __u64 tag_matches(__u64 tags, __u64 digest)
 	return ~(difference + TAG_BITS) & ~TAG_BITS;
 }
 
+/* The free ways: the top bits of their bytes. */
+static __always_inline __u64 free_ways(__u64 tags)
+{
+	return ~((tags & TAG_BITS) + TAG_BITS) & ~TAG_BITS;
+}
+
+/* How many ways these are. */
+static __always_inline __u32 count_ways(__u64 ways)
+{
+	return (ways >> 7) * EACH_BYTE >> 56;
+}
+
+/* The same ways, counted from this one on. */
+static __always_inline __u64 ways_from(__u64 ways, __u32 way)
+{
+	__u32 shift = 8 * (way % WAYS);
+
+	return shift ? ways >> shift | ways << (64 - shift) : ways;
+}
+
 /*
  * The lowest way of some matches. The only bit of `lowest` stands at 8 times the way, and
  * shifts that way to the top of the number.

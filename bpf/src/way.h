@@ -48,6 +48,8 @@ static __noinline bool set_way(const struct __sk_buff *skb, const struct packet 
 	}
 	copy_mac(way.mac, packet->mac);
 	choose_next_hop(skb, packet, interface, &way);
+	if (!tuple_equal(&flow->tuple, &packet->tuple))
+		return false; /* the entry has been another flow's since it was found */
 	store_way(flow, &way);
 	return true;
 }
@@ -66,6 +68,16 @@ static __always_inline void mark_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))
 		flow->flags |= FLOW_ACTIVE;
+}
+
+/*
+ * Whether the frame changes nothing of the flow's way: it came by that, as others did this
+ * second.
+ */
+static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
+					  const struct flow *flow)
+{
+	return came_by(flow, skb, packet) && !is_due(flow) && !(flow->flags & FLOW_ALTERNATES);
 }
 
 /*

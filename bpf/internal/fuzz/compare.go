@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
 )
@@ -93,7 +95,6 @@ func same(got, want model.Flow, late uint32) bool {
 	switch {
 	case want.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0:
 	case want.Tuple.Protocol == 6 && want.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) != 0:
-		got.RcvNxt = want.RcvNxt
 	default:
 		got.SndUna, got.SndNxt, got.RcvNxt = want.SndUna, want.SndNxt, want.RcvNxt
 	}
@@ -105,8 +106,12 @@ func (x *run) compareNotes(what *strings.Builder, late uint32) {
 	notes := make(map[uint64]model.Tuple)
 	for t, want := range x.m.Outbound {
 		notes[x.d.Seeds.Digest(t)] = t
-		if got, ok := x.noted(t); x.m.IsNoted(want) && (!ok || got-want > late) {
-			fmt.Fprintf(what, "outbound: %s at %d, found %v; in the model %d\n", tupleText(t), got, ok, want)
+		got, ok := x.noted(t)
+		if t.Protocol == unix.IPPROTO_TCP {
+			got.Answered = want.Answered
+		}
+		if x.m.IsNoted(want.Sent) && (!ok || got.Sent-want.Sent > late || got.Answered != want.Answered) {
+			fmt.Fprintf(what, "outbound: %s %+v, found %v; in the model %+v\n", tupleText(t), got, ok, want)
 		}
 	}
 	for i := range x.sets.Outbound {
@@ -123,17 +128,18 @@ func (x *run) compareNotes(what *strings.Builder, late uint32) {
 	}
 }
 
-func (x *run) noted(t model.Tuple) (uint32, bool) {
+func (x *run) noted(t model.Tuple) (model.Note, bool) {
 	digest := x.d.Seeds.Digest(t)
 	first, second := bpf.Sets(digest, uint32(len(x.sets.Outbound)))
 	for _, index := range []uint32{first, second} {
 		for way, found := range x.sets.Outbound[index].Digest {
 			if found == digest {
-				return x.sets.Outbound[index].Sent[way], true
+				set := &x.sets.Outbound[index]
+				return model.Note{Sent: set.Sent[way], Answered: set.Answered[way] != 0}, true
 			}
 		}
 	}
-	return 0, false
+	return model.Note{}, false
 }
 
 func (x *run) compareCounters(what *strings.Builder) error {

@@ -237,6 +237,15 @@ func (x *run) step(s Step) (string, error) {
 		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 		x.m.Host.Interfaces[id] = record
 		return "", x.d.Interfaces.Put(uint32(id), record)
+	case watch: // from now on all is seen that comes in
+		id := interfaceID(s.Device)
+		record, ok := x.m.Host.Interfaces[id]
+		if !ok {
+			return "", nil
+		}
+		record.Since = x.start
+		x.m.Host.Interfaces[id] = record
+		return "", x.d.Interfaces.Put(uint32(id), record)
 	case toggleDevice:
 		id := interfaceID(s.Device)
 		if _, ok := x.m.Host.Interfaces[id]; !ok {
@@ -269,6 +278,11 @@ func (x *run) changeGateway(s Step) error {
 func (x *run) age(ticks uint32) error {
 	x.m.Age(ticks)
 	x.forgetMarks()
+	for id, record := range x.m.Host.Interfaces {
+		if err := x.d.Interfaces.Put(uint32(id), record); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}

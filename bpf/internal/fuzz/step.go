@@ -45,10 +45,11 @@ const (
 	replaceGateway
 	switchMode
 	toggleDevice
+	watch
 )
 
 func (k kind) String() string {
-	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device"}[k]
+	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device", "watch"}[k]
 }
 
 // Packet is a description of a packet by indexes into what world.go lists.
@@ -129,7 +130,7 @@ const (
 	isLost
 )
 
-// decodeSteps reads a record: one step, or the three packets of a handshake.
+// decodeSteps reads a record: one step, or a few that hang together.
 func decodeSteps(r record, bare bool) []Step {
 	s := Step{Device: int(r[atWay]&3) % devices, Packet: decodePacket(r), Amount: int(r[atPeers])}
 	if bare {
@@ -158,10 +159,26 @@ func decodeSteps(r record, bare bool) []Step {
 		s.Kind = toggleGateway
 	case k < 250:
 		s.Kind = replaceGateway
-	default:
+	case k < 253:
 		s.Kind = switchMode
+	default:
+		return hearsay(s, int(r[atKind])%devices)
 	}
 	return []Step{s}
+}
+
+// hearsay is what is seen of a conversation of datagrams that is older than the programs of
+// its device: the host's next one by another device, then the peer's.
+func hearsay(s Step, other int) []Step {
+	if s.Packet.protocol == tcp {
+		s.Packet.protocol = udp
+	}
+	sent, later, question := s, s, s
+	sent.Kind, sent.Device = outbound, other
+	later.Kind, later.Amount = age, 0
+	s.Kind = watch
+	question.Kind = inbound
+	return []Step{sent, later, s, question}
 }
 
 // handshake is a whole one, whose SYN-ACK the kernel sends by the other device.
@@ -263,7 +280,7 @@ func (s Step) String() string {
 		return fmt.Sprintf("wait %d s", ages[s.Amount%len(ages)])
 	case switchMode:
 		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
-	case toggleLink, toggleDevice:
+	case toggleLink, toggleDevice, watch:
 		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
 	default:
 		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)

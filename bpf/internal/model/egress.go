@@ -98,12 +98,13 @@ func (m *Model) settleNote(t Tuple) {
 
 // note writes down that the host spoke first.
 func (m *Model) note(t Tuple) {
-	sent, ok := m.Outbound[t]
+	note, ok := m.Outbound[t]
 	if !ok {
 		m.event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
 	}
-	if !ok || m.since(sent) >= m.Ticks(1) {
-		m.Outbound[t] = m.Now
+	if !ok || m.since(note.Sent) >= m.Ticks(1) {
+		note.Sent = m.Now
+		m.Outbound[t] = note
 	}
 }
 
@@ -122,6 +123,9 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	if p.has(FlagSYN | FlagACK) {
 		return m.synAckOut(p, frame)
 	}
+	if f, ok := m.handshake(t); ok && refuses(f, p) {
+		return m.reply(m.HalfOpen, t, p, frame)
+	}
 	if f, ok := m.established(t); ok {
 		sent(&f, p)
 		m.closes(&f, p)
@@ -135,8 +139,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
 		return Verdict{}
 	}
-	if end := p.seq + p.payload; f.State&stateAnswered != 0 && int32(end-f.SndNxt) > 0 {
-		f.SndNxt = end
+	if f.State&stateAnswered != 0 && !p.has(FlagRST) && int32(p.end()-f.SndNxt) > 0 {
+		f.SndNxt = p.end()
 	}
 	m.HalfOpen[t] = f
 	return m.reply(m.HalfOpen, t, p, frame)
@@ -147,7 +151,7 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	if f, ok := m.handshake(t); ok {
 		if f.State&stateAnswered == 0 || f.SndUna != p.seq { // not one that is sent again
-			f.SndUna, f.SndNxt = p.seq, p.seq+1+p.payload
+			f.SndUna, f.SndNxt = p.seq, p.end()+1
 			f.State |= stateAnswered
 			m.HalfOpen[t] = f
 			delete(m.Outbound, t)
@@ -171,8 +175,14 @@ func sent(f *Flow, p *packet) {
 	}
 }
 
+// refuses says whether a segment is the RST of a closed port that answers the entry's SYN
+// (RFC 9293, 3.10.7.1).
+func refuses(f Flow, p *packet) bool {
+	return p.has(FlagRST) && p.seq == 0 && p.ack == f.RcvNxt
+}
+
 // continues says whether a segment belongs to a handshake: it goes on from the
-// SYN-ACK (Fast Open), or it is the RST of a closed port (RFC 9293, 3.10.7.1).
+// SYN-ACK (Fast Open), or it is the RST of a closed port.
 func (m *Model) continues(f Flow, p *packet) bool {
 	if f.State&stateAnswered == 0 {
 		return p.has(FlagRST) && p.seq == 0

@@ -42,7 +42,7 @@ func (m *Model) datagramIn(p *packet, w way) {
 	}
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
-	if m.noted(t) || m.Sockets.ConnectedUDP[t] && !unlisted { // the host asked
+	if m.answersHost(t, w) || m.Sockets.ConnectedUDP[t] && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
 	if len(reasons) > 0 {
@@ -78,8 +78,22 @@ func (m *Model) stray(t Tuple, w way) {
 
 // noted says whether the host spoke first, within the last hour.
 func (m *Model) noted(t Tuple) bool {
-	sent, ok := m.Outbound[t]
-	return ok && m.IsNoted(sent)
+	note, ok := m.Outbound[t]
+	return ok && m.IsNoted(note.Sent)
+}
+
+// answersHost says whether a datagram answers one of the host's. Where nothing has come in
+// by the tuple, and the host sent before all that comes in by this interface was seen, it
+// may have answered what nobody saw.
+func (m *Model) answersHost(t Tuple, w way) bool {
+	note := m.Outbound[t]
+	hearsay := w.managed && w.record.Since != 0 && int32(note.Sent-w.record.Since) < 0
+	if !m.noted(t) || hearsay && !note.Answered {
+		return false
+	}
+	note.Answered = true
+	m.Outbound[t] = note
+	return true
 }
 
 // isSilent says whether a flow without a connection may move: its interface is

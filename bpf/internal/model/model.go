@@ -62,6 +62,12 @@ type Sockets struct {
 // Count is what was counted for an interface pair.
 type Count struct{ Packets, Bytes, Flows uint64 }
 
+// Note is that the host sent by a tuple before anything came in by it.
+type Note struct {
+	Sent     uint32 // ticks of its last packet
+	Answered bool   // a datagram came in by it since; of TCP that is not known here
+}
+
 // Witness knows what the datapath did with the packet that the model decides
 // about, for cases in which several things are right. Functions that are nil
 // leave the choice to the model.
@@ -84,7 +90,7 @@ type Model struct {
 	HalfOpen       map[Tuple]Flow
 	Established    map[Tuple]Flow
 	Connectionless map[Tuple]Flow
-	Outbound       map[Tuple]uint32 // ticks of the host's last packet
+	Outbound       map[Tuple]Note
 	Marks          map[Tuple]bool
 	Fragments      map[fragmentKey]fragment
 
@@ -117,7 +123,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		HalfOpen:       make(map[Tuple]Flow),
 		Established:    make(map[Tuple]Flow),
 		Connectionless: make(map[Tuple]Flow),
-		Outbound:       make(map[Tuple]uint32),
+		Outbound:       make(map[Tuple]Note),
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[fragmentKey]fragment),
 		Foreign:        make(map[netip.Addr]bool),
@@ -160,8 +166,15 @@ func (m *Model) Age(ticks uint32) {
 			table[tuple] = f
 		}
 	}
-	for tuple := range m.Outbound {
-		m.Outbound[tuple] -= ticks
+	for tuple, note := range m.Outbound {
+		note.Sent -= ticks
+		m.Outbound[tuple] = note
+	}
+	for id, record := range m.Host.Interfaces {
+		if record.Since != 0 {
+			record.Since -= ticks
+			m.Host.Interfaces[id] = record
+		}
 	}
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks

@@ -37,8 +37,10 @@ func (m *Model) synIn(p *packet, w way) bool {
 		return false
 	case ok: // what was answered stays known, as the ACK decides
 		m.take(&f, w)
+		f.RcvNxt = p.end() + 1
 	default:
 		f = m.begin(t, w)
+		f.RcvNxt = p.end() + 1
 		m.event(bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN)
 	}
 	m.HalfOpen[t] = f
@@ -126,9 +128,7 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 // again when it comes another way, and once a second, for the RST that follows.
 func (m *Model) isNoFlow(t Tuple, w way) bool {
 	if m.noted(t) {
-		if m.since(m.Outbound[t]) >= m.Ticks(1) {
-			m.Outbound[t] = m.Now
-		}
+		m.note(t)
 		return true
 	}
 	return m.Marks[t] && !m.changesStray(t, w)
@@ -164,6 +164,9 @@ func (m *Model) completes(p *packet, w way) bool {
 	}
 	reasons := unusable(w)
 	switch {
+	case w.of(f) && m.since(f.Seen) < m.Ticks(1): // the next hop was chosen a moment ago
+		f.Seen = m.Now
+		f.Flags &^= flagActive
 	case !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED:
 		m.event(bpf.DatapathEventEVENT_REFUSED_PINNED)
 		f.Seen = m.Now
@@ -259,9 +262,6 @@ func (m *Model) strange(p *packet, w way) []Event {
 func (m *Model) resetIn(p *packet, w way) {
 	t := p.inbound()
 	f, established := m.established(t)
-	if _, handshake := m.handshake(t); handshake {
-		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
-	}
 	if !established {
 		return
 	}
