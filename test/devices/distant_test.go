@@ -2,7 +2,11 @@ package devices
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -165,5 +169,85 @@ func TestDistantTunnelOfManyPorts(t *testing.T) {
 			harness.On(t, d.Server.Host).Start()
 			eachKind(t, "with replypath", d.wantCarriersLost)
 		})
+	}
+}
+
+// TestDistantTunnelOfBoundSocket has the answers come from sockets that are bound to the
+// tunnel's device: that holds them there, and not what carries them.
+func TestDistantTunnelOfBoundSocket(t *testing.T) {
+	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run("over "+outer.String(), func(t *testing.T) {
+			d := newDistant(t, outer, true)
+			d.introduce(t)
+			p := harness.On(t, d.Server.Host)
+			p.Start()
+			for _, f := range d.Families() {
+				for _, network := range []string{"udp", "tcp"} {
+					t.Run(f.String()+"/"+network, func(t *testing.T) {
+						client := d.serveBound(t, f, network)
+						wires, buffer := harness.Tap(t, d.Server), make([]byte, 100)
+						for range 3 {
+							harness.Must1[int](t)(client.Write([]byte("question")))
+							harness.Must1[int](t)(client.Read(buffer))
+						}
+						wires.WantEth1("what carries the answers", d.carriers())
+					})
+				}
+			}
+			if bound := p.Metrics().Sum("replypath_uncorrected_packets_total", "reason=bound_device"); bound != 0 {
+				t.Errorf("%.0f packets were left alone because of the inner socket's device", bound)
+			}
+		})
+	}
+}
+
+// serveBound returns a client's connection with a socket that is bound to the tunnel and
+// sends back what it gets.
+func (d *distant) serveBound(t *testing.T, f topology.Family, network string) net.Conn {
+	t.Helper()
+	ctx := harness.Within(t, harness.AnswerTime)
+	at, bind := netip.AddrPortFrom(d.end.Address(f), 0).String(), topology.BindToDevice(d.end.Name)
+	var address net.Addr
+	if network == "udp" {
+		conn := harness.Must1[net.PacketConn](t)(d.Server.ListenPacket(ctx, network, at, bind))
+		t.Cleanup(func() { conn.Close() })
+		address = conn.LocalAddr()
+		go echoDatagrams(conn)
+	} else {
+		listener := harness.Must1[net.Listener](t)(d.Server.Listen(ctx, network, at, bind))
+		t.Cleanup(func() { listener.Close() })
+		address = listener.Addr()
+		go echoConnections(listener)
+	}
+	client := harness.Must1[net.Conn](t)(d.Client.Dial(ctx, network, address.String()))
+	t.Cleanup(func() { client.Close() })
+	harness.Must(t, client.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	return client
+}
+
+// echoDatagrams sends back what comes until the socket is closed. What is lost the client
+// misses.
+func echoDatagrams(conn net.PacketConn) {
+	buffer := make([]byte, 100)
+	for {
+		n, peer, err := conn.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		_, _ = conn.WriteTo(buffer[:n], peer)
+	}
+}
+
+// echoConnections does the same of each connection, until its client ends it.
+func echoConnections(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = io.Copy(conn, conn)
+		}()
 	}
 }
