@@ -165,6 +165,10 @@ const (
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
 )
 
+// yearsAgo is further back than half of all ticks, so that a signed difference would have it
+// in the future.
+const yearsAgo = 1<<31 + 100_000
+
 // justNow stands for the time of the run in expected entries.
 const justNow = math.MaxUint32
 

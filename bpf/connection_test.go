@@ -110,6 +110,10 @@ func TestEstablishedIdle(t *testing.T) {
 					return b.moves(n, tcp{}, b.production, b.replication, out.frame)
 				})
 				idle := entry()
+				idle.Seen -= yearsAgo
+				b.put(establishedFlow(idle))
+				b.run(out, nothing)
+				idle = entry()
 				idle.Seen--
 				b.put(establishedFlow(idle))
 				b.run(out, nothing)

@@ -244,8 +244,11 @@ func TestOutboundGrace(t *testing.T) {
 		r := egress(b.production, n.out(b.production, m))
 		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
 		b.run(r, nothing)
-		b.must(b.Grace.Put(uint32(0), b.ago(0)))
-		b.run(r, b.notes(n, m))
+		for _, over := range []uint32{b.ago(0), b.ago(0) - yearsAgo, 0} {
+			b.must(b.Grace.Put(uint32(0), over))
+			b.put()
+			b.run(r, b.notes(n, m))
+		}
 	})
 }
 

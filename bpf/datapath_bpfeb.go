@@ -437,6 +437,7 @@ type DatapathTick uint32
 
 const (
 	DatapathTickJIFFIES_PER_TICK DatapathTick = 16
+	DatapathTickTICKS_AHEAD      DatapathTick = 65536
 )
 
 type DatapathTraceEvent struct {

@@ -12,18 +12,28 @@ static __always_inline __u32 now(void)
 
 /*
  * Ticks since then. Another CPU may have written a time that this one has not
- * reached yet: that is no age, where a plain difference would be an eternity.
+ * reached yet: that is no age, where a plain difference would be an eternity. All other
+ * times are past, those of a year ago included: nobody removes an entry before its way is
+ * wanted.
  */
 static __always_inline __u32 age_at(__u32 then, __u32 time)
 {
-	__s32 ticks = time - then;
+	__u32 ticks = time - then;
 
-	return ticks < 0 ? 0 : ticks;
+	return ticks > -(__u32)TICKS_AHEAD ? 0 : ticks;
 }
 
 static __always_inline __u32 age(__u32 then)
 {
 	return age_at(then, now());
+}
+
+/* Whether a time that was set as the end of something is yet to come. */
+static __always_inline bool is_ahead(__u32 end)
+{
+	__u32 ticks = end - now();
+
+	return ticks && ticks < TICKS_AHEAD;
 }
 
 static __always_inline __u32 seconds(__u32 count)

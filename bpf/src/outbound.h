@@ -181,7 +181,7 @@ static __always_inline bool is_grace(void)
 {
 	__u32 zero = 0, *until = bpf_map_lookup_elem(&grace, &zero);
 
-	return until && (__s32)(now() - *until) < 0;
+	return until && is_ahead(*until);
 }
 
 /*

@@ -29,7 +29,7 @@ static __always_inline bool is_asked_for(const struct tuple *tuple)
 
 	if (!filter || !filter->until)
 		return false;
-	if ((__s32)(now() - filter->until) >= 0) {
+	if (!is_ahead(filter->until)) {
 		filter->until = 0;
 		return false;
 	}

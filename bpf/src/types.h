@@ -51,6 +51,7 @@ enum flow_state {
  */
 enum tick {
 	JIFFIES_PER_TICK = 16,
+	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
 };
 
 /*

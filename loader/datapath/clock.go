@@ -54,13 +54,10 @@ func runClock(program *ebpf.Program) (Clock, error) {
 	return Clock{now: now, hertz: hertz}, nil
 }
 
-// justAfter is how far an entry may be ahead of a clock that was read before it.
-const justAfter = 1 << 16
-
 // Since returns the time since a tick; 0 for one that came after the reading.
 func (c Clock) Since(tick uint32) time.Duration {
 	ticks := c.now - tick
-	if ticks > math.MaxUint32-justAfter {
+	if ticks > math.MaxUint32-uint32(bpf.DatapathTickTICKS_AHEAD) {
 		return 0
 	}
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * (time.Second / time.Duration(c.hertz))

@@ -82,7 +82,8 @@ func (m *Model) noteworthy(p *packet) bool {
 // after the start, or after the flow was pushed out.
 func (m *Model) maybeAnswer(t Tuple) bool {
 	_, noted := m.Outbound[t]
-	return !noted && (int32(m.Now-m.Host.GraceUntil) < 0 || m.Marks[t])
+	left := m.Host.GraceUntil - m.Now
+	return !noted && (left-1 < uint32(bpf.DatapathTickTICKS_AHEAD)-1 || m.Marks[t])
 }
 
 // settleNote: an outdated note is worth nothing, and may have made room for

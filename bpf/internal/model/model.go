@@ -1,6 +1,7 @@
 package model
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 
@@ -215,10 +216,10 @@ func (m *Model) rose(e Event) bool { return m.Witness.Rose != nil && m.Witness.R
 
 // since is the age of a time in ticks.
 func (m *Model) since(ticks uint32) uint32 {
-	if age := m.Now - ticks; int32(age) > 0 {
+	if age := m.Now - ticks; age <= math.MaxUint32-uint32(bpf.DatapathTickTICKS_AHEAD) {
 		return age
 	}
-	return 0
+	return 0 // for one that is not reached yet
 }
 
 // managed finds the record of an interface.
