@@ -208,8 +208,10 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 	return true, l.writeGateways()
 }
 
-// resolveDue has the kernel resolve the gateways whose time has come.
-func (l *Loader) resolveDue(now time.Time) {
+// resolveDue has the kernel resolve the gateways whose time has come. It tells whether
+// something was counted that is to be kept.
+func (l *Loader) resolveDue(now time.Time) (counted bool) {
+	before := l.state.Repairs[repairNeighbour]
 	for _, g := range l.gateways {
 		if g.resolveAt.IsZero() || g.resolveAt.After(now) {
 			continue
@@ -220,6 +222,7 @@ func (l *Loader) resolveDue(now time.Time) {
 			l.log.Debug("gateway cannot be resolved", "interface", l.nameOf(g.Interface), "error", err)
 		}
 	}
+	return l.state.Repairs[repairNeighbour] != before
 }
 
 func (l *Loader) resolve(g *gateway, now time.Time) error {

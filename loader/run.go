@@ -173,7 +173,9 @@ func (r *runner) resolveGateways() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.resolveDue(now)
+	if r.resolveDue(now) {
+		r.saveOrLog()
+	}
 	if next := r.nextResolve(); next.IsZero() {
 		r.resolve.Stop()
 	} else {

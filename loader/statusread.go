@@ -259,10 +259,13 @@ func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attac
 	return nil
 }
 
-// gatewayStatus tells the kernel's word, but for a gateway that the daemon holds: the
-// kernel then says that it is about to be asked.
+// gatewayStatus tells the kernel's word for the last answer, which that it is asked again
+// does not change, but for a gateway that the daemon holds.
 func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewayStatus {
 	status := GatewayStatus{Address: g.Address.String(), State: g.State}
+	if g.State == nexthop.StateDelay || g.State == nexthop.StateProbe {
+		status.State = nexthop.StateStale
+	}
 	for _, record := range r.journal.Gateways {
 		if running && record.Held && record.Interface == g.Interface && record.Address == status.Address {
 			status.State = StateHeld

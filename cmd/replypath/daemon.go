@@ -27,7 +27,7 @@ type daemon struct {
 	trial     time.Duration // until it has to be confirmed; 0: for good
 
 	log      *slog.Logger
-	level    *slog.LevelVar
+	logging  *logControl
 	config   *config.Config // in force
 	fromFile bool           // the file was there
 	datapath datapath
@@ -39,8 +39,10 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context) error {
 	signals, stop := d.signals()
 	defer stop()
-	saveMemory()
-	if err := d.attach(); err != nil {
+	loaded := saveMemory()
+	err := d.attach()
+	loaded()
+	if err != nil {
 		return err
 	}
 	running, cancel := context.WithCancel(ctx)
@@ -65,13 +67,19 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 // saveMemory collects garbage twice as often: a daemon that mostly waits has time for
-// that, and what is read to load the programs is several times what it needs later.
-// An operator's GOGC says better.
-func saveMemory() {
-	const percent = 50
+// that. What is read to load the programs is several times what it needs later; until
+// loaded is called, garbage is collected as often as it takes to stay within a limit, or
+// nearly so. An operator's GOGC and GOMEMLIMIT say better.
+func saveMemory() (loaded func()) {
+	const percent, limit = 50, 18 << 20
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(percent)
 	}
+	if _, set := os.LookupEnv("GOMEMLIMIT"); set {
+		return func() {}
+	}
+	before := debug.SetMemoryLimit(limit)
+	return func() { debug.SetMemoryLimit(before) }
 }
 
 // heed obeys signals until one says that it is time to end, which it reports,
@@ -113,7 +121,7 @@ func (d *daemon) attach() error {
 	if d.trial != 0 && cfg.Log.Level == slog.LevelInfo {
 		cfg.Log.Level = slog.LevelWarn // what goes well is in the way of who has to confirm
 	}
-	d.log, d.level = newLogger(d.stderr, cfg.Log)
+	d.log, d.logging = newLogger(d.stderr, cfg.Log)
 	d.warn()
 	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism), trial: d.trial}
 	if found {
@@ -163,10 +171,7 @@ func (d *daemon) reload(ctx context.Context) {
 func (d *daemon) adopt(ctx context.Context, cfg *config.Config, found bool) {
 	before := d.config
 	d.config, d.fromFile = cfg, found
-	if cfg.Log.Format != before.Log.Format {
-		d.log.Warn("log.format changes with the next start of the process")
-	}
-	d.level.Set(cfg.Log.Level)
+	d.logging.set(cfg.Log)
 	d.warn()
 	if !cfg.Metrics.Same(&before.Metrics) {
 		d.metrics.stop()

@@ -290,9 +290,9 @@ func TestRunFails(t *testing.T) {
 func TestReload(t *testing.T) {
 	path := writeConfig(t, "mode: observe\n")
 	r := startDaemon(t, "--config", path, "--listen", "")
-	rewriteConfig(t, path, "mode: enforce\nscope: all\nlog: {level: error, format: json}\n")
+	rewriteConfig(t, path, "mode: enforce\nscope: all\nlog: {format: json}\n")
 	r.reload()
-	r.wantLog("log.format changes with the next start")
+	r.wantLog(`"msg":"configuration reloaded"`)
 	if len(r.path.reloaded) != 1 || r.path.reloaded[0].Scope != config.ScopeAll || r.path.reloaded[0].Metrics.Listen != "" {
 		t.Errorf("reloaded %+v", r.path.reloaded)
 	}
@@ -333,7 +333,7 @@ func TestReloadFileGone(t *testing.T) {
 	d.file = &configFile{path: filepath.Join(t.TempDir(), "none.yaml"), named: func() bool { return false }}
 	path := &fakeDatapath{}
 	d.datapath = path
-	d.log, d.level = newLogger(d.stderr, config.Default().Log)
+	d.log, d.logging = newLogger(d.stderr, config.Default().Log)
 	d.reload(t.Context())
 	if len(path.reloaded) != 0 || len(path.reported) != 1 || !errors.Is(path.reported[0], config.ErrInvalid) {
 		t.Errorf("reloaded %v, reported %v", path.reloaded, path.reported)

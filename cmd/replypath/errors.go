@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"replypath/loader/config"
@@ -46,5 +48,9 @@ func exitCode(err error) int {
 
 // report writes an error on one line: joined ones are told apart by semicolons.
 func report(w io.Writer, err error) {
-	fmt.Fprintf(w, "replypath: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(text, "root") {
+		text += ": run it as root"
+	}
+	fmt.Fprintf(w, "replypath: %s\n", text)
 }

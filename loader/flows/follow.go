@@ -7,12 +7,6 @@ import (
 	"replypath/bpf"
 )
 
-// identity is what makes a flow the same from one look to the next.
-type identity struct {
-	table  bpf.DatapathTable
-	digest uint64
-}
-
 // Follow calls report for every flow that begins, moves or ends, looking at the
 // tables every so often, until the context ends, which is no error. Flows that
 // are there at the start are reported as new. Where another datapath takes the place
@@ -20,7 +14,7 @@ type identity struct {
 // there is none.
 func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, report func(Flow) error) error {
 	filter.Limit = 0
-	known := make(map[identity]Flow)
+	known := make(map[uint64]Flow)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -43,15 +37,19 @@ func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, 
 	}
 }
 
-func (t *Table) snapshot(filter Filter) (map[identity]Flow, error) {
-	present := make(map[identity]Flow)
+// snapshot returns the flows by their digests. A connection is the same before and after its
+// handshake; where another one has begun with its tuple, the one that is established counts.
+func (t *Table) snapshot(filter Filter) (map[uint64]Flow, error) {
+	present := make(map[uint64]Flow)
 	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
-		present[identity{table, digest}] = flow
+		if _, known := present[digest]; !known || table != bpf.DatapathTableTABLE_HALF_OPEN {
+			present[digest] = flow
+		}
 	})
 	return present, err
 }
 
-func changes(before, after map[identity]Flow, report func(Flow) error) error {
+func changes(before, after map[uint64]Flow, report func(Flow) error) error {
 	for id, flow := range after {
 		old, known := before[id]
 		switch {
