@@ -14,7 +14,7 @@ import (
 // there is none.
 func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, report func(Flow) error) error {
 	filter.Limit = 0
-	known := make(map[uint64]Flow)
+	known := make(snapshot)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -37,19 +37,22 @@ func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, 
 	}
 }
 
-// snapshot returns the flows by their digests. A connection is the same before and after its
-// handshake; where another one has begun with its tuple, the one that is established counts.
-func (t *Table) snapshot(filter Filter) (map[uint64]Flow, error) {
-	present := make(map[uint64]Flow)
-	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
-		if _, known := present[digest]; !known || table != bpf.DatapathTableTABLE_HALF_OPEN {
-			present[digest] = flow
-		}
-	})
-	return present, err
+func (t *Table) snapshot(filter Filter) (snapshot, error) {
+	present := make(snapshot)
+	return present, t.each(filter, present.add)
 }
 
-func changes(before, after map[uint64]Flow, report func(Flow) error) error {
+// snapshot holds flows by their digests. A connection is the same before and after its
+// handshake; where another one has begun with its tuple, the one that is established counts.
+type snapshot map[uint64]Flow
+
+func (s snapshot) add(table bpf.DatapathTable, digest uint64, flow Flow) {
+	if _, known := s[digest]; !known || table != bpf.DatapathTableTABLE_HALF_OPEN {
+		s[digest] = flow
+	}
+}
+
+func changes(before, after snapshot, report func(Flow) error) error {
 	for id, flow := range after {
 		old, known := before[id]
 		switch {
