@@ -27,7 +27,7 @@ static __always_inline bool find_transport(struct __sk_buff *skb, __u32 header,
 	if (bpf_skb_load_bytes(skb, header + offsetof(struct ipv6hdr, nexthdr), &protocol,
 			       sizeof(protocol)))
 		return false;
-	return skip_extension_headers(skb, header + sizeof(struct ipv6hdr), protocol) == PARSED;
+	return skip_extension_headers(skb, header + sizeof(struct ipv6hdr), skb->len, protocol) == PARSED;
 }
 
 /* What every segment has before its payload, from the IP header on; 0 where that is unknown. */

@@ -324,11 +324,12 @@ static __always_inline bool is_extension_header(__u32 type)
 
 /*
  * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves
- * in the scratch what they lead to. Returns an enum parsed. Authentication headers
+ * in the scratch what they lead to. A fragment's has to stand before the packet's `end`;
+ * that of others shows where they lead to. Returns an enum parsed. Authentication headers
  * are left alone: what they carry is a protocol of its own to us. A global
  * function, which the verifier looks at once only.
  */
-__noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 type)
+__noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
 	struct scratch *to = get_scratch();
 	__u8 header[8];
@@ -344,9 +345,8 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 			return PARSED_SOURCE_ROUTE;
 		if (type == IPPROTO_FRAGMENT) {
 			to->headers.identification = *(__u32 *)(header + 4);
-			to->headers.offset = offset + sizeof(header);
 			if (*(__be16 *)(header + 2) & bpf_htons(FRAGMENT_OFFSET_V6))
-				return PARSED_FRAGMENT;
+				return offset + sizeof(header) > end ? PARSED_MALFORMED : PARSED_FRAGMENT;
 			if (header[3] & MORE_FRAGMENTS_V6)
 				to->headers.fragment = true;
 			offset += 8;
@@ -363,20 +363,18 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 }
 
 static __always_inline enum parsed follow_extension_headers(struct __sk_buff *skb,
-							    struct packet *packet)
+							    struct packet *packet, __u32 end)
 {
-	enum parsed result = skip_extension_headers(skb, packet->offset, packet->protocol);
+	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
 	const struct scratch *from = get_scratch();
 
 	if (!from)
 		return PARSED_OTHER;
-	if (result != PARSED && result != PARSED_FRAGMENT)
-		return result;
 	packet->identification = from->headers.identification;
-	packet->offset = from->headers.offset;
-	if (result == PARSED_FRAGMENT)
+	if (result != PARSED)
 		return result;
 	packet->protocol = from->headers.protocol;
+	packet->offset = from->headers.offset;
 	packet->fragment = from->headers.fragment;
 	return PARSED;
 }
@@ -386,7 +384,7 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 {
 	__u32 length = skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
-	enum parsed result = PARSED;
+	enum parsed result;
 
 	if (!ip)
 		return PARSED_TRUNCATED;
@@ -405,14 +403,14 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 	if (address_is_v4(packet->tuple.peer) || address_is_v4(packet->tuple.self))
 		return PARSED_MALFORMED;
 	if (unlikely(is_extension_header(ip->nexthdr))) {
-		result = follow_extension_headers(skb, packet);
-		if (result != PARSED && result != PARSED_FRAGMENT)
+		result = follow_extension_headers(skb, packet, header + end);
+		if (result != PARSED)
 			return result;
 	}
 	if (packet->offset > header + end)
 		return PARSED_MALFORMED;
 	packet->length = header + end - packet->offset;
-	return result;
+	return PARSED;
 }
 
 static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet,

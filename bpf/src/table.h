@@ -199,10 +199,26 @@ static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy
 	return true;
 }
 
-/* Of ways that are as good as each other the one that the digest prefers, or is next to that. */
-static __always_inline void look_for_vacancy(const struct flow_set *set, enum table table,
-					     __u32 preferred, struct vacancy *vacancy)
+/*
+ * The way of a set that is given up most readily for the scratch packet's flow; of ways that
+ * are as good as each other the one that its digest prefers, or is next to that. The answer
+ * is in the scratch, as its first vacancy or as the other one. A global function, which the
+ * verifier looks at once only.
+ */
+__noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 {
+	struct scratch *from = get_scratch();
+	struct vacancy *vacancy;
+	struct flow_set *set;
+	__u32 preferred;
+
+	if (!from || table > TABLE_CONNECTIONLESS)
+		return false;
+	set = get_set(table, index);
+	if (!set)
+		return false;
+	vacancy = other ? &from->vacancy[1] : &from->vacancy[0];
+	preferred = preferred_way(from->packet.digest);
 	__builtin_memset(vacancy, 0, sizeof(*vacancy));
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
@@ -219,6 +235,7 @@ static __always_inline void look_for_vacancy(const struct flow_set *set, enum ta
 		vacancy->rank = rank;
 		vacancy->stray = flow->flags & FLOW_STRAY;
 	}
+	return true;
 }
 
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
@@ -336,9 +353,9 @@ __noinline int insert(__u32 table)
 	if (*tags & OVERFLOWED && find_way(other->digest, digest) >= 0)
 		return replace(other, get_lock(second), from, table);
 	if (!has_room(*tags, preferred_way(digest), vacancy))
-		look_for_vacancy(set, table, preferred_way(digest), vacancy);
+		look_for_vacancy(table, index, 0);
 	if (vacancy->used >= CROWDED) {
-		look_for_vacancy(other, table, preferred_way(digest), alternative);
+		look_for_vacancy(table, second, 1);
 		if (alternative->used < vacancy->used ||
 		    (alternative->used == WAYS && alternative->rank > vacancy->rank)) {
 			mark_overflowed(tags, lock);
