@@ -216,7 +216,7 @@ func (l *Loader) load() (err error) {
 		return fmt.Errorf("create directory for links: %w", err)
 	}
 	l.attacher = attach.New(links, l.netlink, l.options.Mechanism)
-	l.datapath, err = datapath.Load(l.dir, l.datapathOptions(l.config))
+	l.datapath, err = loadWithin(l.dir, l.datapathOptions(l.config))
 	if err != nil {
 		return err
 	}

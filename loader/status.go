@@ -50,7 +50,7 @@ type InterfaceStatus struct {
 type GatewayStatus struct {
 	Address string  `json:"address"`
 	MAC     *string `json:"mac"`
-	State   string  `json:"state"` // the kernel's word in lower case, or StateHeld
+	State   string  `json:"state"` // the kernel's word for the last answer in lower case, or StateHeld
 }
 
 // StateHeld is the state of a silent gateway whose neighbour entry is kept usable.

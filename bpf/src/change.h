@@ -66,6 +66,10 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 		return false;
 	}
 	*flow = *handshake;
+	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave its way to another */
+		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
+		return false;
+	}
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);

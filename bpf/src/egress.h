@@ -58,7 +58,8 @@ static __always_inline void note_sent(const struct packet *packet, struct flow *
  */
 static __always_inline bool refuses(const struct packet *packet, const struct flow *flow)
 {
-	return packet->tcp_flags & TCP_RST && !packet->seq && packet->ack == flow->rcv_nxt;
+	return (packet->tcp_flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->seq &&
+	       packet->ack == flow->rcv_nxt;
 }
 
 /*
@@ -73,8 +74,7 @@ static __always_inline bool is_of_handshake(const struct packet *packet, const s
 	if (packet->tcp_flags & TCP_SYN)
 		return true;
 	if (flow->state & FLOW_ANSWERED)
-		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt) ||
-		       refuses(packet, flow);
+		return in_sequence(packet->seq, flow->snd_una + 1, flow->snd_nxt);
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 

@@ -20,7 +20,7 @@ static __always_inline __u32 age_at(__u32 then, __u32 time)
 {
 	__u32 ticks = time - then;
 
-	return ticks > -(__u32)TICKS_AHEAD ? 0 : ticks;
+	return ticks >= -(__u32)TICKS_AHEAD ? 0 : ticks;
 }
 
 static __always_inline __u32 age(__u32 then)

@@ -63,7 +63,8 @@ static __always_inline bool is_hearsay(const struct __sk_buff *skb, struct note 
 		return false;
 	interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
 	return interface && interface->since &&
-	       (__s32)(note.set->sent[note.way] - interface->since) < 0;
+	       (is_ahead(interface->since) ||
+		age(note.set->sent[note.way]) > age(interface->since));
 }
 
 /* host_spoke_first() of a datagram, which no socket can be asked about. */
@@ -127,9 +128,9 @@ static __always_inline __u64 lost_note(__u64 digest)
 }
 
 /*
- * Notes that the host spoke first by this tuple, and whether it has been answered. The note
- * that makes room is chosen under the lock: of two CPUs with new tuples of one set each
- * would else overwrite what the other has just written.
+ * Notes that the host spoke first by this tuple, and whether it has been answered. What makes
+ * room is chosen under the lock: of two CPUs with new tuples of one set, or with the same
+ * tuple, each would else overwrite or double what the other has just written.
  */
 static __noinline void note_outbound(const struct packet *packet, bool answered)
 {
@@ -137,9 +138,11 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
 	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
 	struct bpf_spin_lock *lock = get_lock(index);
 	struct settings *settings = get_settings();
+	__u64 digest = packet->digest;
 	struct vacancy vacancy;
-	__u32 generation, way;
 	enum event reason;
+	__u32 generation;
+	int way;
 
 	if (!set || !lock || !settings)
 		return;
@@ -151,11 +154,16 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
 		return mark_foreign(packet->digest, generation);
 
 	bpf_spin_lock(lock);
+	way = find_way(set->digest, digest);
+	if (way >= 0) {
+		bpf_spin_unlock(lock);
+		return;
+	}
 	vacancy = outbound_vacancy(set, time);
 	way = vacancy.way % WAYS;
 	set->sent[way] = time;
 	set->answered[way] = answered;
-	set->digest[way] = packet->digest;
+	set->digest[way] = digest;
 	bpf_spin_unlock(lock);
 
 	count_event(EVENT_ADMITTED_OUTBOUND);

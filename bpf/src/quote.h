@@ -22,7 +22,7 @@ static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet
 	return true;
 }
 
-static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote, __u32 end)
+static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
 {
 	struct ipv6hdr ip;
 
@@ -32,7 +32,7 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 	quote->offset += sizeof(ip);
 	address_from_v6(quote->tuple.peer, &ip.saddr);
 	address_from_v6(quote->tuple.self, &ip.daddr);
-	return !is_extension_header(ip.nexthdr) || follow_extension_headers(skb, quote, end) == PARSED;
+	return !is_extension_header(ip.nexthdr) || follow_extension_headers(skb, quote, skb->len) == PARSED;
 }
 
 /*
@@ -81,7 +81,7 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
 	quote = &to->packet;
 	quote->family = family;
 	quote->offset = offset;
-	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote, end)) ||
+	if (!(family == 4 ? quoted_v4(skb, quote) : quoted_v6(skb, quote)) ||
 	    !quoted_ports(skb, quote, end))
 		return false;
 	quote->digest = digest(&quote->tuple, family);

@@ -49,10 +49,11 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 					       const struct packet *packet,
 					       const struct interface *target)
 {
-	__u32 bound = skb->sk ? skb->sk->bound_dev_if : 0;
+	struct bpf_sock *sk = skb->sk;
+	__u32 bound = sk ? sk->bound_dev_if : 0;
 
 	return unlikely(bound) && bound != target->ifindex && bound != target->vrf &&
-	       sent_it(skb->sk, packet);
+	       sent_it(sk, packet);
 }
 
 /*

@@ -8,8 +8,9 @@
 
 /*
  * Whether the socket sent this packet itself, and not one that a tunnel has wrapped:
- * tunnels leave the socket where it was (skb_scrub_packet() in net/core/skbuff.c). What
- * is no full socket is the request for a connection, or what remains of one.
+ * tunnels leave the socket where it was (skb_scrub_packet() in net/core/skbuff.c). Only
+ * datagrams are carried in datagrams; those of a socket whose port was translated pass for
+ * such. What is no full socket is the request for a connection, or what remains of one.
  */
 static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 {
@@ -18,8 +19,8 @@ static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *pa
 
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return protocol == IPPROTO_TCP && same_port;
+		return protocol == IPPROTO_TCP;
 	if (sk->type == SOCK_RAW) /* the kernel's own, for RSTs, as well */
 		return sk->protocol == protocol || sk->protocol == IPPROTO_RAW;
-	return sk->protocol == protocol && same_port;
+	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);
 }

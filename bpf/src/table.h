@@ -260,18 +260,30 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
 }
 
 /*
+ * Whether an entry makes way for a new one of its tuple: a connection for the next one, a
+ * stray for what is a flow, and what is idle. Any other was made by another CPU just now.
+ */
+static __always_inline bool is_replaceable(const struct flow *old, const struct flow *flow,
+					   enum table table)
+{
+	return table == TABLE_ESTABLISHED || old->flags & FLOW_STRAY ||
+	       age_at(old->seen, flow->seen) > idle_limit(old, table);
+}
+
+/*
  * Writes over the entry of the flow's own tuple. It was found a while ago: another flow may
  * have its way by now, or have had the digest all along.
  */
 static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
-				       const struct flow *flow, __u64 digest)
+				       const struct flow *flow, __u64 digest, enum table table)
 {
 	bool done = false;
 	int way;
 
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
-	if (way >= 0 && tuple_equal(&set->flow[way].tuple, &flow->tuple)) {
+	if (way >= 0 && tuple_equal(&set->flow[way].tuple, &flow->tuple) &&
+	    is_replaceable(&set->flow[way], flow, table)) {
 		set->flow[way] = *flow;
 		done = true;
 	}
@@ -315,7 +327,7 @@ static __always_inline bool accept(const struct flow *flow, const struct vacancy
 static __always_inline bool replace(struct flow_set *set, struct bpf_spin_lock *lock,
 				    const struct scratch *from, enum table table)
 {
-	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest))
+	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest, table))
 		return refuse(&from->flow, table);
 	return accept(&from->flow, NULL, table);
 }

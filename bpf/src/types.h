@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 5,
+	LAYOUT_VERSION = 6,
 };
 
 /*
@@ -93,7 +93,7 @@ struct flow {
 	 */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
-	__u32 rcv_nxt; /* where the peer's last segment ended; not of half-open entries */
+	__u32 rcv_nxt; /* what acknowledges the peer's SYN; else where its last segment ended */
 };
 
 /*

@@ -48,8 +48,11 @@ static __noinline bool set_way(const struct __sk_buff *skb, const struct packet 
 	}
 	copy_mac(way.mac, packet->mac);
 	choose_next_hop(skb, packet, interface, &way);
-	if (!tuple_equal(&flow->tuple, &packet->tuple))
-		return false; /* the entry has been another flow's since it was found */
+	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave the entry to another */
+		count_event(packet->protocol == IPPROTO_TCP ? EVENT_INSERT_FAILED_ESTABLISHED
+							    : EVENT_INSERT_FAILED_CONNECTIONLESS);
+		return false;
+	}
 	store_way(flow, &way);
 	return true;
 }

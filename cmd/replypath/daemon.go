@@ -39,10 +39,8 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context) error {
 	signals, stop := d.signals()
 	defer stop()
-	loaded := saveMemory()
-	err := d.attach()
-	loaded()
-	if err != nil {
+	saveMemory()
+	if err := d.attach(); err != nil {
 		return err
 	}
 	running, cancel := context.WithCancel(ctx)
@@ -67,19 +65,12 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 // saveMemory collects garbage twice as often: a daemon that mostly waits has time for
-// that. What is read to load the programs is several times what it needs later; until
-// loaded is called, garbage is collected as often as it takes to stay within a limit, or
-// nearly so. An operator's GOGC and GOMEMLIMIT say better.
-func saveMemory() (loaded func()) {
-	const percent, limit = 50, 18 << 20
+// that. An operator's GOGC says better.
+func saveMemory() {
+	const percent = 50
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(percent)
 	}
-	if _, set := os.LookupEnv("GOMEMLIMIT"); set {
-		return func() {}
-	}
-	before := debug.SetMemoryLimit(limit)
-	return func() { debug.SetMemoryLimit(before) }
 }
 
 // heed obeys signals until one says that it is time to end, which it reports,

@@ -56,11 +56,16 @@ func runClock(program *ebpf.Program) (Clock, error) {
 
 // Since returns the time since a tick; 0 for one that came after the reading.
 func (c Clock) Since(tick uint32) time.Duration {
-	ticks := c.now - tick
+	return time.Duration(age(c.now, tick)) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * (time.Second / time.Duration(c.hertz))
+}
+
+// age is age_at() in bpf/src/flow.h.
+func age(now, tick uint32) uint32 {
+	ticks := now - tick
 	if ticks > math.MaxUint32-uint32(bpf.DatapathTickTICKS_AHEAD) {
 		return 0
 	}
-	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * (time.Second / time.Duration(c.hertz))
+	return ticks
 }
 
 // Now returns the tick at which the clock was read.

@@ -108,7 +108,7 @@ func (c *copier) vacancy(set *flowSet) (way int, rank uint32) {
 
 // dispensable is how readily a flow makes room, as dispensable() in bpf/src/table.h.
 func (c *copier) dispensable(flow *bpf.DatapathFlow) uint32 {
-	rank := uint32(max(0, int32(c.now-flow.Seen)))
+	rank := age(c.now, flow.Seen)
 	if flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
 		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET|bpf.DatapathFlowFlagsFLOW_STRAY) != 0 {
 		rank |= 1 << 31

@@ -124,7 +124,7 @@ func (h *Host) asker(q *Question, received int) (asker, error) {
 	if q.Interface != "" {
 		link, err := h.netlink.LinkByName(q.Interface)
 		if err != nil {
-			return a, fmt.Errorf("no interface %s in this network namespace, `ip link` shows which there are: %w", q.Interface, err)
+			return a, fmt.Errorf("find interface %s (`ip link` shows which there are): %w", q.Interface, err)
 		}
 		a.device = link.Attrs().Index
 	}

@@ -80,7 +80,7 @@ func (r *reply) move() (verdict, reason string) {
 	return Corrected, ""
 }
 
-// isBoundElsewhere is is_bound_elsewhere() in bpf/src/reply.h.
+// isBoundElsewhere is is_bound_elsewhere() in bpf/src/reply.h, for a packet of the socket's own.
 func (r *reply) isBoundElsewhere() bool {
 	return r.bound != 0 && r.bound != int(r.target.Ifindex) && r.bound != int(r.target.Vrf)
 }

@@ -82,8 +82,7 @@ func (m *Model) noteworthy(p *packet) bool {
 // after the start, or after the flow was pushed out.
 func (m *Model) maybeAnswer(t Tuple) bool {
 	_, noted := m.Outbound[t]
-	left := m.Host.GraceUntil - m.Now
-	return !noted && (left-1 < uint32(bpf.DatapathTickTICKS_AHEAD)-1 || m.Marks[t])
+	return !noted && (m.isAhead(m.Host.GraceUntil) || m.Marks[t])
 }
 
 // settleNote: an outdated note is worth nothing, and may have made room for
@@ -179,7 +178,7 @@ func sent(f *Flow, p *packet) {
 // refuses says whether a segment is the RST of a closed port that answers the entry's SYN
 // (RFC 9293, 3.10.7.1).
 func refuses(f Flow, p *packet) bool {
-	return p.has(FlagRST) && p.seq == 0 && p.ack == f.RcvNxt
+	return p.has(FlagRST|FlagACK) && p.seq == 0 && p.ack == f.RcvNxt
 }
 
 // continues says whether a segment belongs to a handshake: it goes on from the

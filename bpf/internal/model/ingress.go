@@ -87,7 +87,8 @@ func (m *Model) noted(t Tuple) bool {
 // may have answered what nobody saw.
 func (m *Model) answersHost(t Tuple, w way) bool {
 	note := m.Outbound[t]
-	hearsay := w.managed && w.record.Since != 0 && int32(note.Sent-w.record.Since) < 0
+	hearsay := w.managed && w.record.Since != 0 &&
+		(m.isAhead(w.record.Since) || m.since(note.Sent) > m.since(w.record.Since))
 	if !m.noted(t) || hearsay && !note.Answered {
 		return false
 	}

@@ -222,6 +222,12 @@ func (m *Model) since(ticks uint32) uint32 {
 	return 0 // for one that is not reached yet
 }
 
+// isAhead says whether the end of something is yet to come.
+func (m *Model) isAhead(end uint32) bool {
+	left := end - m.Now
+	return left > 0 && left < uint32(bpf.DatapathTickTICKS_AHEAD)
+}
+
 // managed finds the record of an interface.
 func (m *Model) managed(ifindex uint32) (id uint16, record Interface, ok bool) {
 	for id, record := range m.Host.Interfaces {
