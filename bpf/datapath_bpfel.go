@@ -250,7 +250,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 6
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 5
 )
 
 type DatapathMode uint32

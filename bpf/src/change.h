@@ -60,6 +60,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
+	bool is_next;
 
 	if (!answers_handshake(packet, handshake)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
@@ -70,17 +71,18 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
+	is_next = is_next_frame(skb, packet, flow);
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!is_next_frame(skb, packet, handshake) && !set_way(skb, packet, flow))
+	else if (!is_next && !set_way(skb, packet, flow))
 		return false;
 	if (!has_socket(skb, packet))
 		flow->flags |= FLOW_NO_SOCKET;
 	note_received(packet, flow);
-	if (!insert(TABLE_ESTABLISHED))
+	if (!insert(TABLE_ESTABLISHED, true))
 		return false;
 	remove(packet->digest, TABLE_HALF_OPEN);
 	return true;

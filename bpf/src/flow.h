@@ -29,9 +29,9 @@ static __always_inline __u32 age(__u32 then)
 }
 
 /* Whether a time that was set as the end of something is yet to come. */
-static __always_inline bool is_ahead(__u32 end)
+static __always_inline bool is_ahead(__u32 end, __u32 time)
 {
-	__u32 ticks = end - now();
+	__u32 ticks = end - time;
 
 	return ticks && ticks < TICKS_AHEAD;
 }

@@ -58,13 +58,14 @@ static __always_inline bool host_spoke_first(const struct packet *packet)
 static __always_inline bool is_hearsay(const struct __sk_buff *skb, struct note note)
 {
 	const struct interface *interface;
+	__u32 time = now();
 
 	if (!note.set || note.set->answered[note.way])
 		return false;
 	interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
 	return interface && interface->since &&
-	       (is_ahead(interface->since) ||
-		age(note.set->sent[note.way]) > age(interface->since));
+	       (is_ahead(interface->since, time) ||
+		age_at(note.set->sent[note.way], time) > age_at(interface->since, time));
 }
 
 /* host_spoke_first() of a datagram, which no socket can be asked about. */
@@ -156,6 +157,7 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
 	if (way >= 0) {
+		set->answered[way] |= answered;
 		bpf_spin_unlock(lock);
 		return;
 	}
@@ -189,7 +191,7 @@ static __always_inline bool is_grace(void)
 {
 	__u32 zero = 0, *until = bpf_map_lookup_elem(&grace, &zero);
 
-	return until && is_ahead(*until);
+	return until && is_ahead(*until, now());
 }
 
 /*

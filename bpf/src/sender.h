@@ -5,6 +5,7 @@
 #include "parse.h"
 
 #define SOCK_RAW 3
+#define FAMILY_PACKET 17 /* AF_PACKET: whole frames, for which no tunnel is asked */
 
 /*
  * Whether the socket sent this packet itself, and not one that a tunnel has wrapped:
@@ -20,6 +21,8 @@ static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *pa
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return protocol == IPPROTO_TCP;
+	if (sk->family == FAMILY_PACKET)
+		return true;
 	if (sk->type == SOCK_RAW) /* the kernel's own, for RSTs, as well */
 		return sk->protocol == protocol || sk->protocol == IPPROTO_RAW;
 	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);

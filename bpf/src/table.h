@@ -260,22 +260,23 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
 }
 
 /*
- * Whether an entry makes way for a new one of its tuple: a connection for the next one, a
- * stray for what is a flow, and what is idle. Any other was made by another CPU just now.
+ * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any
+ * other was made by another CPU just now.
  */
 static __always_inline bool is_replaceable(const struct flow *old, const struct flow *flow,
 					   enum table table)
 {
-	return table == TABLE_ESTABLISHED || old->flags & FLOW_STRAY ||
+	return old->flags & FLOW_STRAY ||
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
 }
 
 /*
- * Writes over the entry of the flow's own tuple. It was found a while ago: another flow may
+ * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while ago: another flow may
  * have its way by now, or have had the digest all along.
  */
 static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
-				       const struct flow *flow, __u64 digest, enum table table)
+				       const struct flow *flow, __u64 digest, enum table table,
+				       bool over_live)
 {
 	bool done = false;
 	int way;
@@ -283,7 +284,7 @@ static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_loc
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
 	if (way >= 0 && tuple_equal(&set->flow[way].tuple, &flow->tuple) &&
-	    is_replaceable(&set->flow[way], flow, table)) {
+	    (over_live || is_replaceable(&set->flow[way], flow, table))) {
 		set->flow[way] = *flow;
 		done = true;
 	}
@@ -325,20 +326,20 @@ static __always_inline bool accept(const struct flow *flow, const struct vacancy
 }
 
 static __always_inline bool replace(struct flow_set *set, struct bpf_spin_lock *lock,
-				    const struct scratch *from, enum table table)
+				    const struct scratch *from, enum table table, bool over_live)
 {
-	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest, table))
+	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest, table, over_live))
 		return refuse(&from->flow, table);
 	return accept(&from->flow, NULL, table);
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of an entry
- * that its tuple has, as an idle one. Returns whether it did: another CPU may take the way first, or
+ * Enters the scratch flow under the digest of the scratch packet, in the place of an idle
+ * entry that its tuple has, or of any: a connection takes the place of the one before. Returns whether it did: another CPU may take the way first, or
  * another flow have the digest. Both are counted, and the flow has another chance
  * with its next packet.
  */
-__noinline int insert(__u32 table)
+__noinline int insert(__u32 table, __u32 over_live)
 {
 	struct scratch *from = get_scratch();
 	struct vacancy *vacancy, *alternative;
@@ -361,9 +362,9 @@ __noinline int insert(__u32 table)
 	if (!set || !tags || !lock || !other)
 		return refuse(&from->flow, table);
 	if (find_way(set->digest, digest) >= 0)
-		return replace(set, lock, from, table);
+		return replace(set, lock, from, table, over_live);
 	if (*tags & OVERFLOWED && find_way(other->digest, digest) >= 0)
-		return replace(other, get_lock(second), from, table);
+		return replace(other, get_lock(second), from, table, over_live);
 	if (!has_room(*tags, preferred_way(digest), vacancy))
 		look_for_vacancy(table, index, 0);
 	if (vacancy->used >= CROWDED) {

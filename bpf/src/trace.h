@@ -29,7 +29,7 @@ static __always_inline bool is_asked_for(const struct tuple *tuple)
 
 	if (!filter || !filter->until)
 		return false;
-	if (!is_ahead(filter->until)) {
+	if (!is_ahead(filter->until, now())) {
 		filter->until = 0;
 		return false;
 	}

@@ -228,7 +228,7 @@ static __always_inline bool is_held(const struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), key.mac, sizeof(key.mac)))
 		return false;
 	until = bpf_map_lookup_elem(&held_gateways, &key);
-	return until && is_ahead(*until);
+	return until && is_ahead(*until, now());
 }
 
 /*
