@@ -44,8 +44,18 @@ func (l *Loader) noteWatched(later time.Duration, interfaces []*served) {
 		l.log.Error("since when an interface is watched is not noted", "error", err)
 		return
 	}
+	since := max(1, clock.After(later))
+	// No note is made before the end of the grace: what is noted later is no hearsay.
+	end, err := l.datapath.GraceEnd(clock)
+	if err != nil {
+		l.log.Error("since when an interface is watched is not noted", "error", err)
+		return
+	}
+	if end != 0 && int32(end-since) < 0 {
+		since = end
+	}
 	for _, s := range interfaces {
-		s.watched = watchedSince(max(1, clock.After(later)))
+		s.watched = watchedSince(since)
 		entry, known := l.tables.interfaces.actual[uint32(s.id)]
 		if !known {
 			continue

@@ -33,6 +33,18 @@ func (d *Datapath) Grace(period time.Duration) error {
 	return Grace(&d.DatapathMaps, clock, period)
 }
 
+// GraceEnd returns the tick at which the grace that is running ends; 0 where none is.
+func (d *Datapath) GraceEnd(clock Clock) (uint32, error) {
+	var end uint32
+	if err := d.DatapathMaps.Grace.Lookup(uint32(0), &end); err != nil {
+		return 0, fmt.Errorf("read the end of the grace period: %w", err)
+	}
+	if left := end - clock.now; left == 0 || left >= uint32(bpf.DatapathTickTICKS_AHEAD) {
+		return 0, nil
+	}
+	return end, nil
+}
+
 // GraceAt is that of the maps that are pinned in a directory; those of another
 // version have none.
 func GraceAt(path string, programs *Attached) error {
