@@ -40,7 +40,7 @@ var (
 	// otherLayout has larger flows.
 	otherLayout = build{"other-layout", "REPLYPATH_TEST_OTHER_LAYOUT", []change{
 		{"types.h", "	LAYOUT_VERSION = ", "	LAYOUT_VERSION = 100 + "},
-		{"types.h", "	__u32 rcv_nxt; /* where", "	__u64 of_another_build;\n	__u32 rcv_nxt; /* where"},
+		{"types.h", "	__u32 rcv_nxt;", "	__u64 of_another_build;\n	__u32 rcv_nxt;"},
 	}}
 )
 
