@@ -2,7 +2,6 @@ package devices
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -182,9 +181,10 @@ func TestDistantTunnelOfBoundSocket(t *testing.T) {
 			p := harness.On(t, d.Server.Host)
 			p.Start()
 			for _, f := range d.Families() {
+				harness.ServeAt(t, d.Server.Host, d.bound(f), topology.BindToDevice(d.end.Name))
 				for _, network := range []string{"udp", "tcp"} {
 					t.Run(f.String()+"/"+network, func(t *testing.T) {
-						client := d.serveBound(t, f, network)
+						client := d.dialBound(t, f, network)
 						wires, buffer := harness.Tap(t, d.Server), make([]byte, 100)
 						for range 3 {
 							harness.Must1[int](t)(client.Write([]byte("question")))
@@ -201,53 +201,18 @@ func TestDistantTunnelOfBoundSocket(t *testing.T) {
 	}
 }
 
-// serveBound returns a client's connection with a socket that is bound to the tunnel and
-// sends back what it gets.
-func (d *distant) serveBound(t *testing.T, f topology.Family, network string) net.Conn {
+// dialBound returns the client's connection to a socket of the server's that is bound to the
+// tunnel and sends back what it gets.
+func (d *distant) dialBound(t *testing.T, f topology.Family, network string) net.Conn {
 	t.Helper()
-	ctx := harness.Within(t, harness.AnswerTime)
-	at, bind := netip.AddrPortFrom(d.end.Address(f), 0).String(), topology.BindToDevice(d.end.Name)
-	var address net.Addr
-	if network == "udp" {
-		conn := harness.Must1[net.PacketConn](t)(d.Server.ListenPacket(ctx, network, at, bind))
-		t.Cleanup(func() { conn.Close() })
-		address = conn.LocalAddr()
-		go echoDatagrams(conn)
-	} else {
-		listener := harness.Must1[net.Listener](t)(d.Server.Listen(ctx, network, at, bind))
-		t.Cleanup(func() { listener.Close() })
-		address = listener.Addr()
-		go echoConnections(listener)
-	}
-	client := harness.Must1[net.Conn](t)(d.Client.Dial(ctx, network, address.String()))
+	client := harness.Must1[net.Conn](t)(d.Client.Dial(harness.Within(t, harness.AnswerTime), network, d.bound(f).String()))
 	t.Cleanup(func() { client.Close() })
 	harness.Must(t, client.SetDeadline(time.Now().Add(harness.AnswerTime)))
 	return client
 }
 
-// echoDatagrams sends back what comes until the socket is closed. What is lost the client
-// misses.
-func echoDatagrams(conn net.PacketConn) {
-	buffer := make([]byte, 100)
-	for {
-		n, peer, err := conn.ReadFrom(buffer)
-		if err != nil {
-			return
-		}
-		_, _ = conn.WriteTo(buffer[:n], peer)
-	}
-}
-
-// echoConnections does the same of each connection, until its client ends it.
-func echoConnections(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			_, _ = io.Copy(conn, conn)
-		}()
-	}
+// bound is where that socket is.
+func (d *distant) bound(f topology.Family) netip.AddrPort {
+	const port = harness.EchoPort + 1
+	return netip.AddrPortFrom(d.end.Address(f), port)
 }

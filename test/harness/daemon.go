@@ -61,7 +61,7 @@ func (d *Daemon) WaitReady() {
 // await returns when the daemon has told the service manager a state.
 func (d *Daemon) await(state string) {
 	d.t.Helper()
-	ctx := Within(d.t, AnswerTime)
+	ctx := Within(d.t, StartTime)
 	for {
 		select {
 		case got := <-d.notices.states:
@@ -72,7 +72,7 @@ func (d *Daemon) await(state string) {
 			d.t.Fatalf("replypath run ended before %s: %v\n%s", state, d.err, d.Log)
 		case <-ctx.Done():
 			d.end(unix.SIGQUIT) // which has it tell where it hangs
-			d.t.Fatalf("no %s within %s:\n%s", state, AnswerTime, d.Log)
+			d.t.Fatalf("no %s within %s:\n%s", state, StartTime, d.Log)
 		}
 	}
 }

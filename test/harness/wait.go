@@ -17,6 +17,10 @@ const poll = 2 * time.Millisecond
 var (
 	// AnswerTime is enough for whatever comes at all, on a busy machine.
 	AnswerTime = 10 * time.Second * patience()
+	// StartTime is enough for the daemon to get ready, or ready again with maps of another
+	// size: the verifier alone takes most of a second of processor time, and two tests,
+	// their load and the machine's neighbours share two processors.
+	StartTime = 6 * AnswerTime
 	// SilenceTime is how long what was seen on its wrong way has to arrive,
 	// which it must not.
 	SilenceTime = 50 * time.Millisecond * patience()

@@ -3,6 +3,7 @@ package restarts
 import (
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,17 +36,20 @@ func testAgain(t *testing.T, what string, end func(*harness.Daemon), args ...str
 	l.allGoOn()
 	l.forget()
 	count := times(t)
+	var slowest time.Duration
 	for i := range 2 * count {
 		before := p.Metrics()
 		end(d)
 		d = startBuild(p, builds[i%len(builds)], args...)
+		slowest = max(slowest, d.ReadyAfter)
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
 	}
 	wantVersion(t, p, count)
-	wantNone(t, l.report("%d %s, %d restarts of the same build, %d upgrades, %d roll-backs", 2*count, what, count, (count+1)/2, count/2))
+	wantNone(t, l.report("%d %s, %d restarts of the same build, %d upgrades, %d roll-backs, ready within %s",
+		2*count, what, count, (count+1)/2, count/2, slowest))
 }
 
 // TestReload reads a changed configuration again and again.
