@@ -116,10 +116,11 @@ struct {
 } marks SEC(".maps");
 
 /*
- * What is none of ours for a minute (mark.h): by the digest of an address that a
- * router forwards to or from, or of a tuple of the host's that starts nothing. Apart
- * from the marks, which it would overwrite, and with room for tens of thousands.
- * What was marked last comes first in its set.
+ * What begins no flow for a minute (mark.h): by the digest of an address that a
+ * router forwards to or from, or of a tuple of the host's that starts nothing, or about
+ * which the note that the host spoke first was pushed out. Apart from the marks, which it
+ * would overwrite, and with room for tens of thousands. What was marked last comes first
+ * in its set.
  */
 struct foreign_set {
 	__u64 mark[FOREIGN_WAYS];

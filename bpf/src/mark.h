@@ -3,9 +3,9 @@
  * Marks of tuples. A TCP tuple is marked when it proved to be no flow (forwarded,
  * or without a socket), so that its segments cost little. Any other is marked
  * when its flow was pushed out of a full table, so that the answer to the last
- * question does not pass for a beginning, and by another number when the note was pushed
- * out that the host spoke first (outbound.h). Addresses that are not ours, and tuples
- * by which the host sends what starts nothing, are remembered in a place of their
+ * question does not pass for a beginning. Addresses that are not ours, tuples
+ * by which the host sends what starts nothing, and, by another number, those of pushed out
+ * notes that the host spoke first (outbound.h) are remembered in a place of their
  * own. A mark lasts for the rest of its period and the next one, of 1024 ticks each
  * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes.
  */
@@ -102,16 +102,21 @@ static __always_inline bool is_foreign_address(const struct packet *packet)
 
 /*
  * The generation is that of before it was found out: what changed meanwhile makes
- * the mark void. What is marked already is left alone: others read it at this moment.
+ * the mark void. What this period has marked is left alone: others read it at this moment.
  */
 static __always_inline void mark_foreign(__u64 digest, __u32 generation)
 {
 	struct foreign_set *set = get_foreign_set(digest);
+	__u64 mark = digest ^ (__u64)period() << 32 ^ generation;
 
-	if (!set || is_foreign_in(set, digest, generation))
+	if (!set)
 		return;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
+		if (set->mark[i] == mark)
+			return;
 #pragma clang loop unroll(full)
 	for (__u32 i = FOREIGN_WAYS - 1; i > 0; i--)
 		set->mark[i] = set->mark[i - 1];
-	set->mark[0] = digest ^ (__u64)period() << 32 ^ generation;
+	set->mark[0] = mark;
 }

@@ -171,8 +171,9 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
 	count_event(EVENT_ADMITTED_OUTBOUND);
 	if (vacancy.rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
-	if (vacancy.rank < DISPENSABLE) /* it had answers: the next one is no beginning */
-		mark(lost_note(vacancy.digest)); /* TCP asks its sockets instead, but a digest does not tell */
+	/* The next answer is no beginning, nor is the first to what was asked just now. */
+	if (vacancy.rank < (DISPENSABLE | seconds(1)))
+		mark_foreign(lost_note(vacancy.digest), generation); /* TCP asks its sockets, but a digest does not tell */
 }
 
 /*
@@ -181,7 +182,7 @@ static __noinline void note_outbound(const struct packet *packet, bool answered)
  */
 static __always_inline bool host_had_spoken_first(const struct packet *packet)
 {
-	if (likely(!is_marked(lost_note(packet->digest))))
+	if (likely(!is_foreign(lost_note(packet->digest))))
 		return false;
 	note_outbound(packet, true);
 	return true;

@@ -20,8 +20,8 @@ const (
 	// busy is how many connections are open all the time, half of each family.
 	busy = 100
 	// busyPace is how often each of them asks, newPace how often a new one begins.
-	busyPace = 100 * time.Millisecond
-	newPace  = 20 * time.Millisecond
+	busyPace = 200 * time.Millisecond
+	newPace  = 40 * time.Millisecond
 )
 
 // load is what the client asks of the server's eth1, without end.
