@@ -124,7 +124,7 @@ static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, e
 				  __u16 flags)
 {
 	from->flow.tuple = from->packet.tuple;
-	return begin(skb, &from->packet, &from->flow, flags) && insert(table, false);
+	return begin(skb, &from->packet, &from->flow, flags) && enter_flow(table, false);
 }
 
 static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, enum table table)

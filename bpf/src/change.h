@@ -82,7 +82,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 	if (!has_socket(skb, packet))
 		flow->flags |= FLOW_NO_SOCKET;
 	note_received(packet, flow);
-	if (!insert(TABLE_ESTABLISHED, true))
+	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
 	remove(packet->digest, TABLE_HALF_OPEN);
 	return true;

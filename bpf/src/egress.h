@@ -64,8 +64,8 @@ static __always_inline bool refuses(const struct packet *packet, const struct fl
 
 /*
  * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK,
- * what follows it without a gap (Fast Open), or the RST of a closed port. Any other segment belongs to a
- * connection that a forged SYN must not steer.
+ * what follows it without a gap (Fast Open), or the RST of a closed port. Any other
+ * segment belongs to a connection that a forged SYN must not steer.
  */
 static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
 {

@@ -271,8 +271,8 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
 }
 
 /*
- * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while ago: another flow may
- * have its way by now, or have had the digest all along.
+ * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while
+ * ago: another flow may have its way by now, or have had the digest all along.
  */
 static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
 				       const struct flow *flow, __u64 digest, enum table table,
@@ -302,31 +302,38 @@ static __always_inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *l
 	bpf_spin_unlock(lock);
 }
 
+enum placed {
+	REFUSED,
+	PLACED,
+	WAY_TAKEN, /* by another CPU */
+};
+
 /* Strays are no flows, and are not counted as such. */
-static __always_inline bool refuse(const struct flow *flow, enum table table)
+static __always_inline enum placed refuse(const struct flow *flow, enum table table)
 {
 	if (!(flow->flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
-	return false;
+	return REFUSED;
 }
 
 /* Without a vacancy the flow's own entry was written over. */
-static __always_inline bool accept(const struct flow *flow, const struct vacancy *vacancy,
-				   enum table table)
+static __always_inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy,
+					  enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
-		return true;
+		return PLACED;
 	count_event(EVENT_ADMITTED_HALF_OPEN + table);
 	if (!vacancy || vacancy->used < WAYS || vacancy->stray)
-		return true;
+		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
 		mark(vacancy->digest);
-	return true;
+	return PLACED;
 }
 
-static __always_inline bool replace(struct flow_set *set, struct bpf_spin_lock *lock,
-				    const struct scratch *from, enum table table, bool over_live)
+static __always_inline enum placed replace(struct flow_set *set, struct bpf_spin_lock *lock,
+					   const struct scratch *from, enum table table,
+					   bool over_live)
 {
 	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest, table, over_live))
 		return refuse(&from->flow, table);
@@ -334,12 +341,10 @@ static __always_inline bool replace(struct flow_set *set, struct bpf_spin_lock *
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of an idle
- * entry that its tuple has, or of any: a connection takes the place of the one before. Returns whether it did: another CPU may take the way first, or
- * another flow have the digest. Both are counted, and the flow has another chance
- * with its next packet.
+ * enter_flow(), once. A global function, which the verifier looks at once only. That the way was
+ * taken meanwhile is counted the last time.
  */
-__noinline int insert(__u32 table, __u32 over_live)
+__noinline int insert(__u32 table, __u32 over_live, __u32 last)
 {
 	struct scratch *from = get_scratch();
 	struct vacancy *vacancy, *alternative;
@@ -349,7 +354,7 @@ __noinline int insert(__u32 table, __u32 over_live)
 	__u32 index, second;
 
 	if (!from || table > TABLE_CONNECTIONLESS)
-		return false;
+		return REFUSED;
 	vacancy = &from->vacancy[0];
 	alternative = &from->vacancy[1];
 	digest = from->packet.digest;
@@ -380,9 +385,28 @@ __noinline int insert(__u32 table, __u32 over_live)
 	}
 	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
 		return refuse(&from->flow, table);
-	if (!tags || !lock || !fill(set, tags, lock, vacancy, &from->flow, digest))
+	if (!tags || !lock)
 		return refuse(&from->flow, table);
+	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
+		return last ? refuse(&from->flow, table) : WAY_TAKEN;
 	return accept(&from->flow, vacancy, table);
+}
+
+/*
+ * Enters the scratch flow under the digest of the scratch packet, in the place of an idle
+ * entry that its tuple has, or of any: a connection takes the place of the one before.
+ * Returns whether it did. Where another CPU takes the way first, as happens in a flood, it
+ * looks for another one: the next packet may be a SYN-ACK that has to find the entry. That
+ * this happens twice, or that another flow has the digest, is counted; the flow has another
+ * chance with its next packet.
+ */
+static __always_inline bool enter_flow(enum table table, bool over_live)
+{
+	int placed = insert(table, over_live, false);
+
+	if (unlikely(placed == WAY_TAKEN))
+		placed = insert(table, over_live, true);
+	return placed == PLACED;
 }
 
 static __always_inline void remove_from(__u64 digest, enum table table, __u32 index)
