@@ -42,9 +42,9 @@ func TestStrayReset(t *testing.T) {
 // TestStrayIsNoHandshake: whatever a SYN-ACK or an ACK says.
 func TestStrayIsNoHandshake(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.keepPeriod() // which may wait until the stray were due for a new look
 		b.put(halfOpen(b.stray(n, tcp{}, b.replication, 0)))
 		b.run(egress(b.production, n.out(b.production, synAck)), nothing)
-		b.keepPeriod()
 		b.run(ingress(b.replication, n.in(b.replication, finalAck)), effect{
 			events: once(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET),
 			tables: func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(tcp{}))] = true },
