@@ -62,8 +62,14 @@ func (e endpoints) one(index uint32) netip.Addr {
 // crowdBase is 10.128.0.0, and serves for the end of an IPv6 address as well.
 const crowdBase = 0x0a800000
 
-// enterFlows fills the table. For one flow in some ten thousand there is no room.
+// enterFlows fills the table. For one flow in some ten thousand there is no room: those of
+// the floors go in while it is empty.
 func (c *crowd) enterFlows() error {
+	for _, e := range []endpoints{v4, v6} {
+		if err := c.bench.addFlow(e, layers.IPProtocolTCP, crowdPort); err != nil {
+			return fmt.Errorf("enter the flow of %s: %w", e.family, err)
+		}
+	}
 	full := 0
 	for _, e := range []endpoints{v4, v6} {
 		for i := range uint32(crowdSize) {
