@@ -45,6 +45,7 @@ type gateway struct {
 	last      net.HardwareAddr   // that it had last, whether or not it has failed since
 	only      bool               // it is the only next hop of a family's default routes
 	held      bool               // it is silent, and its neighbour entry kept usable: see hold.go
+	silent    bool               // it was said that it does not answer
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
 	asked     time.Time          // when the kernel was last told to resolve it
 	resolveAt time.Time          // zero: nothing to be done
@@ -129,15 +130,15 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	g.Gateway = seen
 	if seen.MAC != nil {
 		l.logMAC(g, seen.MAC)
-		g.mac, g.last = seen.MAC, seen.MAC
+		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
 	l.tendHold(g)
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
 	if hasFailed {
-		if before.State != nexthop.StateFailed {
+		if !g.silent {
 			l.log.Warn("gateway does not answer", "interface", l.nameOf(g.Interface), "gateway", g.Address)
 		}
-		g.mac = nil
+		g.mac, g.silent = nil, true
 	}
 	switch {
 	case hasFailed && before.State != seen.State:

@@ -23,6 +23,7 @@ type served struct {
 	// mechanism is how the programs are attached; empty while they are not.
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
+	entered   bool // in the map `devices`
 	watched   watched
 	// What others take away may be put back at once so often.
 	repairs *rate.Limiter
@@ -198,11 +199,13 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 			}
 			s = &served{id: id, repairs: newAllowance(), watched: watchedSince(l.tables.interfaces.actual[uint32(id)].Since)}
 			l.served[i.Index] = s
-			errs = append(errs, l.enterDevice(s, i))
 		} else {
 			l.logChanges(&s.Interface, &i)
 		}
 		s.Interface = i
+		if !s.entered {
+			errs = append(errs, l.enterDevice(s))
+		}
 		r := l.life(i.Index)
 		r.MAC = i.MAC.String()
 		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
@@ -252,14 +255,15 @@ func upOrDown(up bool) string {
 
 // enterDevice has the kernel watch over the device behind an id: from here on the
 // programs know that it is gone as soon as it is.
-func (l *Loader) enterDevice(s *served, i discover.Interface) error {
-	err := l.datapath.Devices.Put(uint32(s.id), uint32(i.Index))
+func (l *Loader) enterDevice(s *served) error {
+	err := l.datapath.Devices.Put(uint32(s.id), uint32(s.Index))
 	if errors.Is(err, unix.EINVAL) {
 		return nil // it has just gone
 	}
 	if err != nil {
-		return fmt.Errorf("interface %s: enter its device: %w", i.Name, err)
+		return fmt.Errorf("interface %s: enter its device: %w", s.Name, err)
 	}
+	s.entered = true
 	return nil
 }
 

@@ -35,7 +35,9 @@ func (l *Loader) Reload(cfg *config.Config) error {
 	}
 	l.describeConfig()
 	l.poke()
-	return errors.Join(l.flushUnserved(), l.save())
+	l.flushUnservedOrLog() // the configuration is in force, whatever becomes of what it no longer serves
+	l.saveOrLog()
+	return nil
 }
 
 // poke has Run look whether there is something to do.

@@ -33,9 +33,9 @@ func (r *restorer) run() error {
 }
 
 // attach puts the earlier programs on an interface, in the place of others where
-// there are any.
+// there are any. One that they could not be attached to is left without.
 func (r *restorer) attach(record pins.InterfaceRecord) error {
-	if !r.isThere(record) {
+	if !record.Attached || !r.isThere(record) {
 		return nil
 	}
 	programs, known := r.earlier.Programs(record.MAC != "")
@@ -57,7 +57,7 @@ func (r *restorer) isThere(record pins.InterfaceRecord) bool {
 
 // detach takes programs off an interface that the earlier datapath did not serve.
 func (r *restorer) detach(record pins.InterfaceRecord) error {
-	same := func(b pins.InterfaceRecord) bool { return b.Index == record.Index }
+	same := func(b pins.InterfaceRecord) bool { return b.Index == record.Index && b.Attached }
 	if record.Index == 0 || slices.ContainsFunc(r.before.Interfaces, same) {
 		return nil
 	}

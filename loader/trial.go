@@ -42,8 +42,10 @@ func (l *Loader) checkTrial() error {
 func (l *Loader) Keep() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	trial := l.state.Trial
 	l.state.Trial = nil
 	if err := l.save(); err != nil {
+		l.state.Trial = trial
 		return err
 	}
 	l.commit()

@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
@@ -41,4 +43,36 @@ func TestTakeBackOfNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTrialBesideRefusedInterface: eth1 took no programs of the earlier datapath, because of
+// another qdisc, and takes none of the trial. That is no reason not to take the trial back, nor
+// for the next start to fail over it.
+func TestTrialBesideRefusedInterface(t *testing.T) {
+	b := newBed(t, newS1Alone(t, topology.S1Options{}).B.Host)
+	_, lift := takeQdisc(b)
+	b.start(byClsact).stop()
+	before, maps := b.journal(), b.mapIDs()
+	b.start(func(o *Options) { byClsact(o); onTrial(o) }).stop()
+	b.inside(func() error {
+		done, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		if !done {
+			t.Error("not taken back")
+		}
+		return err
+	})
+	if diff := cmp.Diff(before, b.journal()); diff != "" {
+		t.Errorf("journal after the trial (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(maps, b.mapIDs()); diff != "" {
+		t.Errorf("maps after the trial (-before +after):\n%s", diff)
+	}
+	b.start(func(o *Options) { byClsact(o); onTrial(o) }).stop() // whose process is gone: the next start takes it back
+	r := b.start(byClsact)
+	lift()
+	r.verifyNow()
+	if !b.status().of("eth1").Attached {
+		t.Error("eth1 is not attached, though nothing is in the way")
+	}
+	r.stop()
 }

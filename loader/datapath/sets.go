@@ -102,18 +102,19 @@ func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow)
 	})
 }
 
-func copyOutbound(to, from *ebpf.Map) error {
-	return eachSet(from, func(set *bpf.DatapathOutboundSet) bool {
+func copyOutbound(to, from *ebpf.Map) (err error) {
+	read := eachSet(from, func(set *bpf.DatapathOutboundSet) bool {
 		for way, digest := range set.Digest {
 			if digest == 0 {
 				continue
 			}
-			if putOutbound(to, digest, set.Sent[way], set.Answered[way]) != nil {
+			if err = putOutbound(to, digest, set.Sent[way], set.Answered[way]); err != nil {
 				return false
 			}
 		}
 		return true
 	})
+	return errors.Join(read, err)
 }
 
 func putOutbound(table *ebpf.Map, digest uint64, sent uint32, answered uint32) error {

@@ -38,15 +38,19 @@ func askedSets(largest uint32) uint32 { return setsFor(largest / 16) }
 
 // copyAsked enters the sets of one table in another of a different size. What
 // finds no room comes back with the next question.
-func copyAsked(to, from *ebpf.Map) error {
-	return eachSet(from, func(set *bpf.DatapathAskedSet) bool {
+func copyAsked(to, from *ebpf.Map) (err error) {
+	read := eachSet(from, func(set *bpf.DatapathAskedSet) bool {
 		for way, asker := range set.Asker {
-			if asker != 0 && putAsked(to, asker, set.Flow[way]) != nil {
+			if asker == 0 {
+				continue
+			}
+			if err = putAsked(to, asker, set.Flow[way]); err != nil {
 				return false
 			}
 		}
 		return true
 	})
+	return errors.Join(read, err)
 }
 
 func putAsked(table *ebpf.Map, asker, flow uint64) error {
