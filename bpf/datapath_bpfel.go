@@ -357,7 +357,15 @@ type DatapathScratch struct {
 		Fragment       bool
 		Settled        uint8
 	}
-	Flow    DatapathFlow
+	Flow DatapathFlow
+	Way  struct {
+		_         structs.HostLayout
+		Ifindex   uint32
+		Interface uint16
+		Gateway   uint16
+		Mac       [6]uint8
+		Flags     uint16
+	}
 	Vacancy [2]struct {
 		_      structs.HostLayout
 		Used   uint32
@@ -393,7 +401,8 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
-	_ [4]byte
+	_      [4]byte
+	Raised uint64
 }
 
 type DatapathSetLock struct {

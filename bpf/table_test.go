@@ -260,14 +260,36 @@ func TestTableCollision(t *testing.T) {
 		b.must(b.SetTables(content))
 
 		failed := table.admitted - bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN + bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN
-		b.run(table.entry(b, next), unread(failed))
+		want := unread(failed)
+		if table.message == (udp{}) { // whose answer is no beginning
+			b.keepPeriod()
+			want.tables = func(t tables) { t.Marks[b.Seeds.Digest(next.tuple(udp{}))] = true }
+		}
+		b.run(table.entry(b, next), want)
 		for _, m := range []message{tcp{flags: "A"}, udp{}} {
 			if m.protocol(n) == table.message.protocol(n) {
 				verdict, _, _ := b.exec(egress(b.production, next.out(b.production, m)))
 				if verdict != pass {
 					t.Errorf("verdict %d for the other flow's reply", verdict)
 				}
+				if content, _ := b.snapshot(); len(content.Outbound) > 0 {
+					t.Error("the answer was noted as a beginning")
+				}
 			}
+		}
+	})
+}
+
+// TestTableForgetsEveryCopy: two CPUs may enter a flow at once, each in another place. Where the
+// host opens the connection anew, none of them is left.
+func TestTableForgetsEveryCopy(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for range 2 {
+			b.must(b.AddFlow(b.Established, b.flow(n, tcp{}, b.replication, 0)))
+		}
+		b.exec(egress(b.production, n.out(b.production, syn)))
+		if content, _ := b.snapshot(); len(content.Established) > 0 {
+			t.Errorf("still in the table: %v", content.Established)
 		}
 	})
 }

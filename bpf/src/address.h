@@ -38,18 +38,19 @@ static __always_inline void address_from_v6(__u8 *address, const struct in6_addr
 	half[1] = words(word[2], word[3]);
 }
 
+/* By one comparison: after each of several the verifier would go on with what it learned. */
 static __always_inline bool address_is_v4(const __u8 *address)
 {
 	const __u32 *word = (const __u32 *)address;
 
-	return !word[0] && !word[1] && word[2] == MAPPED_PREFIX;
+	return !(word[0] | word[1] | (word[2] ^ MAPPED_PREFIX));
 }
 
 static __always_inline bool address_equal(const __u8 *a, const __u8 *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
-	return x[0] == y[0] && x[1] == y[1];
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
 }
 
 /* "This network", loopback, link-local, multicast, reserved and broadcast: RFC 6890. */
@@ -85,7 +86,7 @@ static __always_inline bool masked_equal(const __u8 *address, const __u64 *want,
 {
 	const __u64 *word = (const __u64 *)address;
 
-	return (word[0] & mask[0]) == want[0] && (word[1] & mask[1]) == want[1];
+	return !(((word[0] & mask[0]) ^ want[0]) | ((word[1] & mask[1]) ^ want[1]));
 }
 
 /* MAC addresses stand at even offsets everywhere; a memcpy would not rely on that. */

@@ -8,25 +8,38 @@
 #include "sequence.h"
 #include "way.h"
 
+/*
+ * Whether this rule of a list excludes the scratch packet's tuple. A global function, which the
+ * verifier looks at once, not once for every rule.
+ */
+__noinline int excludes(__u32 list, __u32 number)
+{
+	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &list);
+	struct scratch *from = get_scratch();
+	const struct exclusion *rule;
+	const struct tuple *tuple;
+
+	if (!set || !from)
+		return false;
+	rule = &set->rule[number % MAX_EXCLUSIONS];
+	tuple = &from->packet.tuple;
+	return (!rule->protocol || rule->protocol == tuple->protocol) &&
+	       (!rule->self_port || rule->self_port == tuple->self_port) &&
+	       masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
+	       masked_equal(tuple->self, rule->self, rule->self_mask);
+}
+
 /* Whether the operator excluded this flow. */
-static __always_inline bool is_excluded(const struct tuple *tuple, __u32 in_force)
+static __always_inline bool is_excluded(__u32 in_force)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
 
 	if (!set)
 		return false;
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MAX_EXCLUSIONS; i++) {
-		const struct exclusion *rule = &set->rule[i];
-
-		if (i >= set->count)
-			return false;
-		if ((!rule->protocol || rule->protocol == tuple->protocol) &&
-		    (!rule->self_port || rule->self_port == tuple->self_port) &&
-		    masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
-		    masked_equal(tuple->self, rule->self, rule->self_mask))
+	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < set->count; i++)
+		if (excludes(in_force, i))
 			return true;
-	}
 	return false;
 }
 
@@ -48,14 +61,21 @@ static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
 }
 
 /*
- * Why packets of this tuple start no flow, whatever frame they come in; EVENT_END
- * where they may. What is not listed is another matter.
+ * Why packets of the scratch packet's tuple start no flow, whatever frame they come in;
+ * EVENT_END where they may. What is not listed is another matter. A global function, which
+ * the verifier looks at once only.
  */
-static __always_inline enum event refusal(const struct tuple *tuple,
-					  const struct settings *settings)
+__noinline int refusal(void)
 {
-	__u32 own = own_address(tuple->self);
+	struct settings *settings = get_settings();
+	struct scratch *from = get_scratch();
+	const struct tuple *tuple;
+	__u32 own;
 
+	if (!settings || !from)
+		return EVENT_IGNORED_NOT_OWN;
+	tuple = &from->packet.tuple;
+	own = own_address(tuple->self);
 	if (!own && !settings->scope_all)
 		return EVENT_IGNORED_NOT_OWN;
 	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
@@ -63,7 +83,7 @@ static __always_inline enum event refusal(const struct tuple *tuple,
 	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
 	    own_address(tuple->peer))
 		return EVENT_IGNORED_SOURCE;
-	if (is_excluded(tuple, settings->exclusions))
+	if (is_excluded(settings->exclusions))
 		return EVENT_IGNORED_EXCLUDED;
 	return EVENT_END;
 }
@@ -88,7 +108,7 @@ __noinline int may_start(struct __sk_buff *skb)
 		return ADMIT_NOTHING;
 	packet = &from->packet;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = refusal(&packet->tuple, settings);
+	reason = refusal();
 	if (reason != EVENT_END) {
 		count_event(reason);
 		if (reason == EVENT_IGNORED_NOT_OWN)
@@ -105,10 +125,13 @@ __noinline int may_start(struct __sk_buff *skb)
 	return is_dhcp(&packet->tuple) ? ADMIT_NOTHING : ADMIT_STRAY;
 }
 
-/* Begins the entry's life anew, with this frame's way. */
-static __always_inline bool begin(const struct __sk_buff *skb, const struct packet *packet,
-				  struct flow *flow, __u16 flags)
+/* Makes of the scratch flow the entry of the scratch packet at the beginning of its life, with this frame's way. */
+static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, __u16 flags)
 {
+	const struct packet *packet = &from->packet;
+	struct flow *flow = &from->flow;
+
+	flow->tuple = packet->tuple;
 	flow->seen = flow->created = now();
 	flow->corrected = 0;
 	flow->snd_una = flow->snd_nxt = 0;
@@ -116,15 +139,14 @@ static __always_inline bool begin(const struct __sk_buff *skb, const struct pack
 	flow->told = 0;
 	flow->flags = flags;
 	flow->state = 0;
-	return set_way(skb, packet, flow);
+	return set_way(skb, from, flow);
 }
 
 /* Enters the flow that the scratch packet starts, with these flags. */
 static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
 				  __u16 flags)
 {
-	from->flow.tuple = from->packet.tuple;
-	return begin(skb, &from->packet, &from->flow, flags) && enter_flow(table, false);
+	return begin(skb, from, flags) && enter_flow(table, false);
 }
 
 static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, enum table table)

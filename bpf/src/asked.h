@@ -43,18 +43,26 @@ static __always_inline struct flow *live_flow(__u64 digest)
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
 }
 
+/* dispensable() of the flow with this digest. A global function, which the verifier looks at once only. */
+__noinline int rank_of_digest(__u64 digest)
+{
+	const struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
+
+	return flow ? dispensable(flow, TABLE_CONNECTIONLESS, now()) : OVER;
+}
+
 /*
  * Where a new entry goes: a free way or one whose flow is over, else that of the
  * flow that would have to go first from the flow table. A flood of questions thus
  * pushes out its own kind before any conversation.
  */
-static __always_inline void look_for_asker(const struct asked_set *set, struct vacancy *vacancy)
+static __always_inline void look_for_asker(const struct asked_set *set,
+					   volatile struct vacancy *vacancy)
 {
-	__builtin_memset(vacancy, 0, sizeof(*vacancy));
+	vacancy->rank = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
-		struct flow *flow = set->asker[i] ? live_flow(set->flow[i]) : NULL;
-		__u32 rank = flow ? dispensable(flow, TABLE_CONNECTIONLESS) : ~0U;
+		__u32 rank = set->asker[i] ? rank_of_digest(set->flow[i]) : OVER;
 
 		if (rank < vacancy->rank)
 			continue;

@@ -24,14 +24,14 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	if (may_start(skb) != ADMIT_FLOW)
 		return;
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (host_spoke_first(packet) && is_opening(skb, packet))
+	if (host_spoke_first(packet) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!admit(skb, from, TABLE_HALF_OPEN))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
-	} else if (!set_way(skb, packet, flow)) {
+	} else if (!set_way(skb, from, flow)) {
 		return;
 	} else {
 		flow->seen = now();
@@ -77,9 +77,9 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!is_next && !set_way(skb, packet, flow))
+	else if (!is_next && !set_way(skb, from, flow))
 		return false;
-	if (!has_socket(skb, packet))
+	if (!has_socket(skb))
 		flow->flags |= FLOW_NO_SOCKET;
 	note_received(packet, flow);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
@@ -105,7 +105,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 			mark(packet->digest);
 		return;
 	}
-	switch (ask_socket(skb, packet)) {
+	switch (ask_socket(skb)) {
 	case VERDICT_NO_SOCKET:
 		if (handshake) /* of a container, whose socket is elsewhere */
 			return;
@@ -146,12 +146,14 @@ static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratc
  * What had no socket at the end of its handshake may have one after all: SYN
  * cookies make it with the last ACK only.
  */
-static __always_inline void refresh_tcp(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from,
 					struct flow *flow)
 {
-	if (flow->flags & FLOW_NO_SOCKET && is_due(flow) && has_socket(skb, packet))
+	const struct packet *packet = &from->packet;
+
+	if (flow->flags & FLOW_NO_SOCKET && is_due(flow) && has_socket(skb))
 		flow->flags &= ~FLOW_NO_SOCKET;
-	refresh(skb, packet, flow);
+	refresh(skb, from, flow);
 	note_received(packet, flow);
 }
 
@@ -179,7 +181,7 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 
 	if (live && came_by(flow, skb, packet) && !is_closing(flow) &&
 	    !(packet->tcp_flags & TCP_RST))
-		return refresh_tcp(skb, packet, flow);
+		return refresh_tcp(skb, from, flow);
 	handshake = find_live(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
@@ -196,9 +198,9 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 		else if (!came_by(flow, skb, packet))
 			count_event(EVENT_REFUSED_CONTESTED);
 	} else if (came_by(flow, skb, packet)) {
-		refresh_tcp(skb, packet, flow);
+		refresh_tcp(skb, from, flow);
 	} else {
-		follow_frame(skb, packet, flow);
+		follow_frame(skb, from, flow);
 	}
 }
 
@@ -210,9 +212,9 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
 		if (came_by(flow, skb, packet))
-			refresh(skb, packet, flow);
+			refresh(skb, from, flow);
 		else
-			follow_frame(skb, packet, flow);
+			follow_frame(skb, from, flow);
 		question_came(packet);
 		return;
 	}
@@ -223,7 +225,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 	case ADMIT_STRAY:
 		return admit_stray(skb, from);
 	case ADMIT_FLOW:
-		socket = udp_socket(skb, packet);
+		socket = udp_socket(skb);
 		if (socket == UDP_SOCKET_CONNECTED)
 			count_event(EVENT_IGNORED_ANSWER);
 		else if (admit(skb, from, TABLE_CONNECTIONLESS))

@@ -43,7 +43,7 @@ static __always_inline __u32 seconds(__u32 count)
 
 static __always_inline bool is_closing(const struct flow *flow)
 {
-	return flow->state & FLOW_CLOSING || flow->flags & FLOW_RESET;
+	return (flow->state & FLOW_CLOSING) | (flow->flags & FLOW_RESET);
 }
 
 static __always_inline __u32 idle_limit(const struct flow *flow, enum table table)

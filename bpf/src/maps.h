@@ -105,8 +105,8 @@ struct {
 } mode_by_hand SEC(".maps");
 
 /*
- * Tuples about which something is known for a minute (mark.h). Nothing depends on
- * it, and whoever comes later overwrites.
+ * Tuples about which something is known for a minute (mark.h). Whoever comes later
+ * overwrites: what was known is then found out again, but for datagrams (see mark.h).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

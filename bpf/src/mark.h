@@ -77,21 +77,19 @@ static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
 	return bpf_map_lookup_elem(&foreign, &index);
 }
 
-static __always_inline bool is_foreign_in(const struct foreign_set *set, __u64 digest,
-					  __u32 generation)
-{
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
-		if (is_mark_of(set->mark[i], digest, generation))
-			return true;
-	return false;
-}
-
+/* Whether it is known to begin no flow. */
 static __always_inline bool is_foreign(__u64 digest)
 {
 	const struct foreign_set *set = get_foreign_set(digest);
+	__u32 now_in_force = generation();
 
-	return set && is_foreign_in(set, digest, generation());
+	if (!set)
+		return false;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
+		if (is_mark_of(set->mark[i], digest, now_in_force))
+			return true;
+	return false;
 }
 
 /* Whether nothing that is addressed to it, or comes from it, is ours. */

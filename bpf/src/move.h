@@ -48,12 +48,14 @@ static __always_inline bool is_on_its_way_up(const struct __sk_buff *skb, const 
 }
 
 /* The frame came another way than the flow's: the flow follows or the frame is only counted. */
-static __always_inline void follow_frame(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline void follow_frame(struct __sk_buff *skb, struct scratch *from,
 					 struct flow *flow)
 {
+	const struct packet *packet = &from->packet;
+
 	if (is_on_its_way_up(skb, flow))
 		return;
-	if (!may_move(skb, packet, flow) || !set_way(skb, packet, flow))
+	if (!may_move(skb, packet, flow) || !set_way(skb, from, flow))
 		return;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;

@@ -8,15 +8,6 @@
 
 #include "table.h"
 
-/* The two words of a flow that say by which way it came. */
-struct way {
-	__u32 ifindex;
-	__u16 interface;
-	__u16 gateway;
-	__u8 mac[6];
-	__u16 flags;
-} __attribute__((aligned(8)));
-
 /* As struct gateway has them. */
 struct usable_mac {
 	__u8 mac[6];
@@ -97,7 +88,7 @@ static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 			flags |= FLOW_ENFORCE_MAC;
 	}
 	way->gateway = gateway;
-	way->flags = (way->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC)) | flags;
+	way->flags = flags;
 }
 
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */

@@ -10,10 +10,16 @@ struct note {
 	__u32 way;
 };
 
-static __always_inline struct note find_note(__u64 digest)
+static __always_inline struct outbound_set *get_notes(__u64 digest)
 {
 	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
-	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
+
+	return bpf_map_lookup_elem(&outbound, &index);
+}
+
+static __always_inline struct note find_note(__u64 digest)
+{
+	struct outbound_set *set = get_notes(digest);
 	int way;
 
 	if (!set)
@@ -84,7 +90,7 @@ static __always_inline bool host_asked_first(const struct __sk_buff *skb,
 static __always_inline enum event reason_against(const struct packet *packet,
 						 const struct settings *settings)
 {
-	enum event reason = refusal(&packet->tuple, settings);
+	enum event reason = refusal();
 
 	if (reason != EVENT_END)
 		return reason;
@@ -93,16 +99,17 @@ static __always_inline enum event reason_against(const struct packet *packet,
 		       : EVENT_IGNORED_PROTOCOL;
 }
 
-#define OUTDATED (~0U - 1)
+#define OUTDATED (OVER - 1)
 
 /*
  * A free note of the set, else an outdated one, else one that nobody answered, as a
- * scan leaves behind, else the oldest.
+ * scan leaves behind, else the oldest. In memory that the verifier does not follow: see
+ * find_mss().
  */
-static __always_inline struct vacancy outbound_vacancy(const struct outbound_set *set, __u32 time)
+static __always_inline void look_for_note(const struct outbound_set *set, __u32 time,
+					  volatile struct vacancy *oldest)
 {
-	struct vacancy oldest = {};
-
+	oldest->rank = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
 		__u32 sent = age_at(set->sent[i], time), rank = sent;
@@ -112,14 +119,13 @@ static __always_inline struct vacancy outbound_vacancy(const struct outbound_set
 		if (sent > seconds(IDLE_OUTBOUND))
 			rank = OUTDATED;
 		if (!set->digest[i])
-			rank = ~0U;
-		if (rank < oldest.rank)
+			rank = OVER;
+		if (rank < oldest->rank)
 			continue;
-		oldest.way = any_way(i, time);
-		oldest.digest = set->digest[i];
-		oldest.rank = rank;
+		oldest->way = i;
+		oldest->digest = set->digest[i];
+		oldest->rank = rank;
 	}
-	return oldest;
 }
 
 /* By what it is marked that the note about a tuple was pushed out. */
@@ -129,62 +135,84 @@ static __always_inline __u64 lost_note(__u64 digest)
 }
 
 /*
- * Notes that the host spoke first by this tuple, and whether it has been answered. What makes
- * room is chosen under the lock: of two CPUs with new tuples of one set, or with the same
- * tuple, each would else overwrite or double what the other has just written.
+ * Notes that the host spoke first by the scratch packet's tuple, and whether it has been answered.
+ * What makes room is chosen under the lock: of two CPUs with new tuples of one set, or with the
+ * same tuple, each would else overwrite or double what the other has just written. Returns 0.
+ * A global function, which the verifier looks at once only.
  */
-static __noinline void note_outbound(const struct packet *packet, bool answered)
+__noinline int note_outbound(__u32 answered)
 {
-	__u32 index = first_set(packet->digest, sets[TABLE_OUTBOUND]), time = now();
-	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
-	struct bpf_spin_lock *lock = get_lock(index);
 	struct settings *settings = get_settings();
-	__u64 digest = packet->digest;
-	struct vacancy vacancy;
+	struct scratch *from = get_scratch();
+	const struct packet *packet;
+	struct bpf_spin_lock *lock;
+	struct outbound_set *set;
+	struct vacancy *vacancy;
+	__u32 time = now(), generation;
 	enum event reason;
-	__u32 generation;
+	__u64 digest;
 	int way;
 
-	if (!set || !lock || !settings)
-		return;
+	if (!settings || !from)
+		return 0;
+	packet = &from->packet;
+	vacancy = &from->vacancy[0];
+	digest = packet->digest;
+	set = get_notes(digest);
+	lock = get_lock(first_set(digest, sets[TABLE_OUTBOUND]));
+	if (!set || !lock)
+		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = reason_against(packet, settings);
-	if (reason == EVENT_IGNORED_NOT_OWN)
-		return mark_foreign(self_digest(&packet->tuple), generation);
-	if (reason != EVENT_END)
-		return mark_foreign(packet->digest, generation);
+	if (reason != EVENT_END) {
+		mark_foreign(reason == EVENT_IGNORED_NOT_OWN ? self_digest(&packet->tuple) : digest,
+			     generation);
+		return 0;
+	}
 
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
 	if (way >= 0) {
 		set->answered[way] |= answered;
 		bpf_spin_unlock(lock);
-		return;
+		return 0;
 	}
-	vacancy = outbound_vacancy(set, time);
-	way = vacancy.way % WAYS;
+	look_for_note(set, time, vacancy);
+	way = vacancy->way % WAYS;
 	set->sent[way] = time;
 	set->answered[way] = answered;
 	set->digest[way] = digest;
 	bpf_spin_unlock(lock);
 
 	count_event(EVENT_ADMITTED_OUTBOUND);
-	if (vacancy.rank < OUTDATED)
+	if (vacancy->rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
 	/* The next answer is no beginning, nor is the first to what was asked just now. */
-	if (vacancy.rank < (DISPENSABLE | seconds(1)))
-		mark_foreign(lost_note(vacancy.digest), generation); /* TCP asks its sockets, but a digest does not tell */
+	if (vacancy->rank < (DISPENSABLE | seconds(1)))
+		mark_foreign(lost_note(vacancy->digest), generation); /* TCP asks its sockets, but a digest does not tell */
+	return 0;
+}
+
+/* The same of a packet that leaves, and is not the scratch packet yet. */
+static __always_inline void note_that_host_speaks(const struct packet *packet)
+{
+	struct scratch *to = get_scratch();
+
+	if (!to)
+		return;
+	to->packet = *packet;
+	note_outbound(false);
 }
 
 /*
- * Whether the host spoke first by this tuple, and the note about that was pushed out
- * lately. It is made anew then.
+ * Whether the host spoke first by the tuple of the scratch packet, and the note about that was
+ * pushed out lately. It is made anew then.
  */
 static __always_inline bool host_had_spoken_first(const struct packet *packet)
 {
 	if (likely(!is_foreign(lost_note(packet->digest))))
 		return false;
-	note_outbound(packet, true);
+	note_outbound(true);
 	return true;
 }
 
@@ -207,7 +235,7 @@ static __always_inline void host_speaks(const struct packet *packet)
 		refresh_note(note);
 	else if (!is_foreign_address(packet) && !is_foreign(packet->digest) && !is_grace() &&
 		 !is_marked(packet->digest))
-		note_outbound(packet, false);
+		note_that_host_speaks(packet);
 }
 
 /* Whether a segment without an entry is of a connection that the host opened. */
@@ -229,7 +257,7 @@ static __always_inline void host_connects(const struct packet *packet)
 	if (note.set)
 		note.set->sent[note.way] = now();
 	else
-		note_outbound(packet, false);
+		note_that_host_speaks(packet);
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */

@@ -70,9 +70,12 @@ static __always_inline void add(struct pair_count *count, const struct __sk_buff
 		count->flows++;
 }
 
-/* A pair whose slot belongs to another pair. */
-static __noinline void count_pair_in_hash(const struct __sk_buff *skb, __u64 pair,
-					  __u32 packets, bool first_of_flow)
+/*
+ * A pair whose slot belongs to another pair. Returns 0. A global function, which the verifier
+ * looks at once only.
+ */
+__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets,
+				  __u32 first_of_flow)
 {
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
@@ -85,14 +88,15 @@ static __noinline void count_pair_in_hash(const struct __sk_buff *skb, __u64 pai
 		count = bpf_map_lookup_elem(&pairs, &pair);
 		if (!count) {
 			count_event(EVENT_INSERT_FAILED_COUNTER);
-			return;
+			return 0;
 		}
 	}
 	add(count, skb, packets, first_of_flow);
+	return 0;
 }
 
 /* Counts the packet, so many on the wire, for this pair, which has an outcome. */
-static __always_inline void count_pair(const struct __sk_buff *skb, __u64 pair, __u32 packets,
+static __always_inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets,
 				       bool first_of_flow)
 {
 	__u32 index = pair * DIGEST_MULTIPLIER >> 54;

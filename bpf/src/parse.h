@@ -65,6 +65,15 @@ struct vacancy {
 	__u64 digest; /* what stands there now */
 };
 
+/* The two words of a flow that say by which way it came. */
+struct way {
+	__u32 ifindex;
+	__u16 interface;
+	__u16 gateway;
+	__u8 mac[6];
+	__u16 flags;
+} __attribute__((aligned(8)));
+
 #define MAX_OPTIONS 40 /* bytes; a TCP header has 60 at most */
 
 /* The options of a TCP header, and how far they were read: see mtu.h. */
@@ -105,12 +114,14 @@ struct size_error {
 struct scratch {
 	struct packet packet;
 	struct flow flow;
+	struct way way;
 	struct vacancy vacancy[2];
 	struct extension_headers headers;
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
 	struct size_error error;
+	__u64 raised; /* bits of enum event, for trace.h */
 };
 
 struct {
@@ -316,10 +327,14 @@ static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct 
 	return PARSED;
 }
 
+/* Those that are stepped over, all below 64, as bits: the verifier learns less from one comparison. */
+#define EXTENSION_HEADERS                                                                          \
+	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT |            \
+	 1ULL << IPPROTO_DSTOPTS)
+
 static __always_inline bool is_extension_header(__u32 type)
 {
-	return type == IPPROTO_HOPOPTS || type == IPPROTO_ROUTING || type == IPPROTO_FRAGMENT ||
-	       type == IPPROTO_DSTOPTS;
+	return type < 64 && 1ULL << type & EXTENSION_HEADERS;
 }
 
 /*

@@ -7,6 +7,17 @@
 #include "send.h"
 #include "sender.h"
 
+/* Gives a frame on its flow's own interface the next hop that it is to have. */
+static __always_inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface,
+					    mac_word mac)
+{
+	if (!is_enforced(interface))
+		return OUTCOME_OBSERVE;
+	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0))
+		return OUTCOME_REWRITE_FAILED;
+	return OUTCOME_CORRECTED;
+}
+
 /* The kernel chose the flow's interface; its next hop there may be another. */
 static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
 				enum table table)
@@ -14,29 +25,24 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	__u64 pair = pair_of(flow->interface, flow->interface, packet);
 	__u32 packets = wire_packets(skb, packet);
+	enum outcome outcome;
 	mac_word mac;
 
 	if (packet->fragment)
 		note_fragment(packet, table, OUTCOME_CORRECTED);
 	if (!interface) {
-		count_reply(skb, flow, pair, packets, OUTCOME_LINK_DOWN);
+		outcome = OUTCOME_LINK_DOWN;
+	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
+		outcome = OUTCOME_NO_NEXT_HOP;
+	} else if (mac_equal((const __u8 *)&mac, packet->mac)) {
 		return PASS;
+	} else {
+		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+		if (is_traced())
+			trace_outcome(skb, OUTCOME_CORRECTED);
+		outcome = rewrite(skb, interface, mac);
 	}
-	if (!next_hop_mac(flow, packet, interface, &mac)) {
-		count_reply(skb, flow, pair, packets, OUTCOME_NO_NEXT_HOP);
-		return PASS;
-	}
-	if (mac_equal((const __u8 *)&mac, packet->mac))
-		return PASS;
-	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-	if (is_traced())
-		trace_outcome(skb, OUTCOME_CORRECTED);
-	if (!is_enforced(interface))
-		count_reply(skb, flow, pair, packets, OUTCOME_OBSERVE);
-	else if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0))
-		count_reply(skb, flow, pair, packets, OUTCOME_REWRITE_FAILED);
-	else
-		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
 }
 
@@ -130,6 +136,8 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
 		if (likely(!send(skb, handover, header)))
 			return TC_ACT_REDIRECT;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
+		if (unlikely(packet->fragment))
+			note_fragment(packet, table, outcome);
 	}
 	count_reply(skb, flow, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {

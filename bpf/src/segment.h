@@ -72,15 +72,21 @@ enum verdict {
 	VERDICT_OPENED,      /* it is, and the host opened the connection */
 };
 
-static __always_inline enum verdict ask_socket(struct __sk_buff *skb, const struct packet *packet)
+/* Returns an enum verdict. */
+__noinline int ask_socket(struct __sk_buff *skb)
 {
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = socket_tuple(packet, &tuple);
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	enum verdict verdict = VERDICT_NO_CONNECTION;
+	const struct scratch *from = get_scratch();
 	const struct sock_common *ended = NULL;
+	struct bpf_sock_tuple tuple = {};
 	struct tcp_sock *tcp = NULL;
+	struct bpf_sock *sk;
+	__u32 size;
 
+	if (!from)
+		return VERDICT_NO_CONNECTION;
+	size = socket_tuple(&from->packet, &tuple);
+	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
 	if (is_synchronized(sk->state))
@@ -90,46 +96,49 @@ static __always_inline enum verdict ask_socket(struct __sk_buff *skb, const stru
 	if (sk->state == BPF_TCP_LISTEN)
 		verdict = VERDICT_LISTENS;
 	if (ended)
-		verdict = fits_time_wait(ended, packet) ? VERDICT_ENDED : VERDICT_REFUSED;
+		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
 	if (tcp)
-		verdict = !fits(tcp, packet) ? VERDICT_REFUSED :
-			  was_accepted(tcp)  ? VERDICT_ACCEPTED :
-					       VERDICT_OPENED;
+		verdict = !fits(tcp, &from->packet) ? VERDICT_REFUSED :
+			  was_accepted(tcp)	    ? VERDICT_ACCEPTED :
+						      VERDICT_OPENED;
 	bpf_sk_release(sk);
 	return verdict;
+}
+
+/* The state of the socket with this tuple, or that listens for it (BPF_TCP_*); 0 for none. */
+__noinline int tcp_state(struct __sk_buff *skb)
+{
+	const struct scratch *from = get_scratch();
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	__u32 size, state;
+
+	if (!from)
+		return 0;
+	size = socket_tuple(&from->packet, &tuple);
+	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	state = sk->state;
+	bpf_sk_release(sk);
+	return state;
 }
 
 /*
  * Whether a local socket has this connection, or is about to: at the end of a
  * handshake there is only the request. With SYN cookies not even that.
  */
-static __always_inline bool has_socket(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool has_socket(struct __sk_buff *skb)
 {
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = socket_tuple(packet, &tuple);
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	bool has;
+	int state = tcp_state(skb);
 
-	if (!sk)
-		return false;
-	has = sk->state != BPF_TCP_LISTEN;
-	bpf_sk_release(sk);
-	return has;
+	return state && state != BPF_TCP_LISTEN;
 }
 
 /* Whether a local socket is opening this very connection: both ends began at once. */
-static __always_inline bool is_opening(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool is_opening(struct __sk_buff *skb)
 {
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = socket_tuple(packet, &tuple);
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	bool opening;
-
-	if (!sk)
-		return false;
-	opening = sk->state == BPF_TCP_SYN_SENT;
-	bpf_sk_release(sk);
-	return opening;
+	return tcp_state(skb) == BPF_TCP_SYN_SENT;
 }
 
 /* Keeps the peer's place in the connection where no socket of ours knows it. */
@@ -167,7 +176,7 @@ static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
 						 const struct packet *packet,
 						 const struct flow *flow)
 {
-	enum verdict verdict = ask_socket(skb, packet);
+	enum verdict verdict = ask_socket(skb);
 
 	if (verdict >= VERDICT_ENDED)
 		return true;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The local socket that an inbound packet is for. */
+/*
+ * The local socket that the scratch packet, which came in, is for. What asks is in global
+ * functions, which the verifier looks at once only.
+ */
 #pragma once
 
 #include "parse.h"
@@ -36,22 +39,22 @@ static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 	return !(sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2] | sk->src_ip6[3]);
 }
 
-/* The local socket that a datagram is for. */
-static __always_inline enum udp_socket udp_socket(struct __sk_buff *skb,
-						  const struct packet *packet)
+/* Returns an enum udp_socket. */
+__noinline int udp_socket(struct __sk_buff *skb)
 {
+	const struct scratch *from = get_scratch();
 	enum udp_socket kind = UDP_SOCKET_OTHER;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 
-	if (packet->protocol != IPPROTO_UDP)
+	if (!from || from->packet.protocol != IPPROTO_UDP)
 		return UDP_SOCKET_OTHER;
-	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(packet, &tuple), BPF_F_CURRENT_NETNS, 0);
+	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(&from->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return UDP_SOCKET_OTHER;
 	if (sk->state == BPF_TCP_ESTABLISHED)
 		kind = UDP_SOCKET_CONNECTED;
-	else if (is_wildcard(sk, packet->family))
+	else if (is_wildcard(sk, from->packet.family))
 		kind = UDP_SOCKET_WILDCARD;
 	bpf_sk_release(sk);
 	return kind;

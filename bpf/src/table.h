@@ -65,61 +65,87 @@ static __always_inline __u32 set_count(enum table table)
 }
 
 /*
- * The flow with this tuple in one set. Nearly always it is in the first way that has
- * its tag, if it is there at all.
+ * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that
+ * has its tag, if there is one at all.
  */
-static __always_inline struct flow *find_in_set(enum table table, __u32 index, __u64 tags,
-						const struct packet *packet)
+static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
 {
-	__u64 matches = tag_matches(tags, packet->digest);
-	struct flow_set *set;
-	struct flow *flow;
-	int way;
+	__u32 likely_way = first_match(tag_matches(tags, digest));
 
-	if (!matches)
-		return NULL;
-	set = get_set(table, index);
-	if (!set)
-		return NULL;
-	flow = &set->flow[first_match(matches)];
-	if (likely(tuple_equal(&flow->tuple, &packet->tuple)))
-		return flow;
-	way = find_way(set->digest, packet->digest);
-	if (way < 0)
-		return NULL;
-	flow = &set->flow[way];
-	return tuple_equal(&flow->tuple, &packet->tuple) ? flow : NULL;
+	return likely(set->digest[likely_way] == digest) ? (int)likely_way : find_way(set->digest, digest);
 }
 
-/* The packet's flow in this table, idle or not. */
+#define NOWHERE (-1)
+
+/*
+ * Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way.
+ * A global function, which the verifier looks at once only: what is found where it is
+ * expected need not call it.
+ */
+__noinline int place_of(__u32 table, __u64 digest)
+{
+	__u32 index = first_set(digest, set_count(table));
+	struct flow_set *set;
+	__u64 *tags;
+	int way;
+
+	if (table > TABLE_CONNECTIONLESS)
+		return NOWHERE;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2; i++) {
+		tags = get_tags(table, index);
+		if (!tags)
+			return NOWHERE;
+		set = tag_matches(*tags, digest) ? get_set(table, index) : NULL;
+		way = set ? find_by_tags(set, *tags, digest) : -1;
+		if (way >= 0)
+			return index * WAYS + way;
+		if (!(*tags & OVERFLOWED))
+			return NOWHERE;
+		index = second_set(digest, set_count(table));
+	}
+	return NOWHERE;
+}
+
+/* The flow at such a place. */
+static __always_inline struct flow *flow_at(enum table table, int place)
+{
+	struct flow_set *set;
+
+	if (place == NOWHERE)
+		return NULL;
+	set = get_set(table, (__u32)place / WAYS);
+	if (!set)
+		return NULL;
+	return &set->flow[(__u32)place % WAYS];
+}
+
+/*
+ * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the
+ * first way that has its tag, if it is there at all.
+ */
 static __always_inline struct flow *find(const struct packet *packet, enum table table)
 {
 	__u32 index = first_set(packet->digest, set_count(table));
-	__u64 *tags = get_tags(table, index);
+	__u64 *tags = get_tags(table, index), matches;
+	struct flow_set *set;
 	struct flow *flow;
 
 	if (!tags)
 		return NULL;
-	flow = find_in_set(table, index, *tags, packet);
-	if (likely(flow || !(*tags & OVERFLOWED)))
-		return flow;
-	index = second_set(packet->digest, set_count(table));
-	tags = get_tags(table, index);
-	return tags ? find_in_set(table, index, *tags, packet) : NULL;
-}
-
-static __always_inline struct flow *find_digest_in_set(enum table table, __u32 index, __u64 digest)
-{
-	struct flow_set *set = get_set(table, index);
-	__u32 preferred = preferred_way(digest);
-	int way;
-
-	if (!set)
+	matches = tag_matches(*tags, packet->digest);
+	if (matches) {
+		set = get_set(table, index);
+		if (!set)
+			return NULL;
+		flow = &set->flow[first_match(matches)];
+		if (likely(tuple_equal(&flow->tuple, &packet->tuple)))
+			return flow;
+	} else if (likely(!(*tags & OVERFLOWED))) {
 		return NULL;
-	if (likely(set->digest[preferred] == digest))
-		return &set->flow[preferred];
-	way = find_way(set->digest, digest);
-	return way >= 0 ? &set->flow[way] : NULL;
+	}
+	flow = flow_at(table, place_of(table, packet->digest));
+	return flow && tuple_equal(&flow->tuple, &packet->tuple) ? flow : NULL;
 }
 
 /*
@@ -129,16 +155,12 @@ static __always_inline struct flow *find_digest_in_set(enum table table, __u32 i
  */
 static __always_inline struct flow *find_digest(__u64 digest, enum table table)
 {
-	__u32 index = first_set(digest, set_count(table));
-	struct flow *flow = find_digest_in_set(table, index, digest);
-	__u64 *tags;
+	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
+	__u32 preferred = preferred_way(digest);
 
-	if (likely(flow))
-		return flow;
-	tags = get_tags(table, index);
-	if (!tags || !(*tags & OVERFLOWED))
-		return NULL;
-	return find_digest_in_set(table, second_set(digest, set_count(table)), digest);
+	if (likely(set && set->digest[preferred] == digest))
+		return &set->flow[preferred];
+	return flow_at(table, place_of(table, digest));
 }
 
 /* The packet's flow in this table unless it is idle. */
@@ -165,15 +187,18 @@ static __always_inline bool is_conversation(const struct flow *flow)
 }
 
 #define DISPENSABLE (1U << 31)
+#define OVER (~0U)
 
 /*
- * How readily a flow makes room: one that is closing, or none, before all others, then what
- * has not become a conversation, then what was quiet longest.
+ * How readily a flow makes room: one that is over (OVER), then one that is closing, or none,
+ * then what has not become a conversation, then what was quiet longest.
  */
-static __always_inline __u32 dispensable(const struct flow *flow, enum table table)
+static __always_inline __u32 dispensable(const struct flow *flow, enum table table, __u32 time)
 {
-	__u32 rank = age(flow->seen);
+	__u32 rank = age_at(flow->seen, time);
 
+	if (rank > idle_limit(flow, table))
+		return OVER;
 	if (is_closing(flow) || flow->flags & FLOW_STRAY)
 		rank |= DISPENSABLE;
 	if (table == TABLE_CONNECTIONLESS && !is_conversation(flow))
@@ -194,7 +219,7 @@ static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy
 		return false;
 	vacancy->way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
 	vacancy->digest = 0;
-	vacancy->rank = ~0U;
+	vacancy->rank = OVER;
 	vacancy->stray = 0;
 	return true;
 }
@@ -208,9 +233,9 @@ static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy
 __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 {
 	struct scratch *from = get_scratch();
-	struct vacancy *vacancy;
+	__u32 preferred, time = now();
+	volatile struct vacancy *vacancy; /* not in registers: see find_mss() */
 	struct flow_set *set;
-	__u32 preferred;
 
 	if (!from || table > TABLE_CONNECTIONLESS)
 		return false;
@@ -219,15 +244,17 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 		return false;
 	vacancy = other ? &from->vacancy[1] : &from->vacancy[0];
 	preferred = preferred_way(from->packet.digest);
-	__builtin_memset(vacancy, 0, sizeof(*vacancy));
+	vacancy->used = 0;
+	vacancy->rank = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
 		__u32 way = (preferred + i) % WAYS;
 		const struct flow *flow = &set->flow[way];
-		bool free = !set->digest[way] || is_idle(flow, table);
-		__u32 rank = free ? ~0U : dispensable(flow, table);
+		__u32 rank = OVER;
 
-		vacancy->used += !free;
+		if (set->digest[way])
+			rank = dispensable(flow, table, time);
+		vacancy->used += rank != OVER;
 		if (i && rank <= vacancy->rank) /* a flow of this very tick has rank 0 */
 			continue;
 		vacancy->way = way;
@@ -308,11 +335,16 @@ enum placed {
 	WAY_TAKEN, /* by another CPU */
 };
 
-/* Strays are no flows, and are not counted as such. */
-static __always_inline enum placed refuse(const struct flow *flow, enum table table)
+/*
+ * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is
+ * no beginning, whether or not that found room.
+ */
+static __always_inline enum placed refuse(const struct scratch *from, enum table table)
 {
-	if (!(flow->flags & FLOW_STRAY))
+	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
+	if (table == TABLE_CONNECTIONLESS)
+		mark(from->packet.digest);
 	return REFUSED;
 }
 
@@ -331,13 +363,42 @@ static __always_inline enum placed accept(const struct flow *flow, const struct 
 	return PLACED;
 }
 
-static __always_inline enum placed replace(struct flow_set *set, struct bpf_spin_lock *lock,
-					   const struct scratch *from, enum table table,
+static __always_inline enum placed replace(const struct scratch *from, enum table table, int place,
 					   bool over_live)
 {
-	if (!lock || !write_over(set, lock, &from->flow, from->packet.digest, table, over_live))
-		return refuse(&from->flow, table);
+	__u32 index = (__u32)place / WAYS;
+	struct flow_set *set = get_set(table, index);
+	struct bpf_spin_lock *lock = get_lock(index);
+
+	if (!set || !lock ||
+	    !write_over(set, lock, &from->flow, from->packet.digest, table, over_live))
+		return refuse(from, table);
 	return accept(&from->flow, NULL, table);
+}
+
+/*
+ * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch.
+ * Returns the set that it is in.
+ */
+static __always_inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
+					    struct bpf_spin_lock *lock)
+{
+	__u64 digest = from->packet.digest;
+	__u32 index = first_set(digest, set_count(table));
+	__u32 second = second_set(digest, set_count(table));
+	struct vacancy *vacancy = &from->vacancy[0], *alternative = &from->vacancy[1];
+
+	if (!has_room(*tags, preferred_way(digest), vacancy))
+		look_for_vacancy(table, index, 0);
+	if (vacancy->used < CROWDED)
+		return index;
+	look_for_vacancy(table, second, 1);
+	if (alternative->used >= vacancy->used &&
+	    (alternative->used < WAYS || alternative->rank <= vacancy->rank))
+		return index;
+	mark_overflowed(tags, lock);
+	*vacancy = *alternative;
+	return second;
 }
 
 /*
@@ -347,48 +408,35 @@ static __always_inline enum placed replace(struct flow_set *set, struct bpf_spin
 __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 {
 	struct scratch *from = get_scratch();
-	struct vacancy *vacancy, *alternative;
-	struct flow_set *set, *other;
 	struct bpf_spin_lock *lock;
+	struct vacancy *vacancy;
+	struct flow_set *set;
 	__u64 digest, *tags;
-	__u32 index, second;
+	__u32 index;
+	int place;
 
 	if (!from || table > TABLE_CONNECTIONLESS)
 		return REFUSED;
-	vacancy = &from->vacancy[0];
-	alternative = &from->vacancy[1];
 	digest = from->packet.digest;
+	place = place_of(table, digest);
+	if (place != NOWHERE)
+		return replace(from, table, place, over_live);
 	index = first_set(digest, set_count(table));
-	second = second_set(digest, set_count(table));
+	tags = get_tags(table, index);
+	lock = get_lock(index);
+	if (!tags || !lock)
+		return refuse(from, table);
+	vacancy = &from->vacancy[0];
+	index = choose_vacancy(from, table, tags, lock);
+	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
+		return refuse(from, table);
 	set = get_set(table, index);
 	tags = get_tags(table, index);
 	lock = get_lock(index);
-	other = get_set(table, second);
-	if (!set || !tags || !lock || !other)
-		return refuse(&from->flow, table);
-	if (find_way(set->digest, digest) >= 0)
-		return replace(set, lock, from, table, over_live);
-	if (*tags & OVERFLOWED && find_way(other->digest, digest) >= 0)
-		return replace(other, get_lock(second), from, table, over_live);
-	if (!has_room(*tags, preferred_way(digest), vacancy))
-		look_for_vacancy(table, index, 0);
-	if (vacancy->used >= CROWDED) {
-		look_for_vacancy(table, second, 1);
-		if (alternative->used < vacancy->used ||
-		    (alternative->used == WAYS && alternative->rank > vacancy->rank)) {
-			mark_overflowed(tags, lock);
-			set = other;
-			tags = get_tags(table, second);
-			lock = get_lock(second);
-			*vacancy = *alternative;
-		}
-	}
-	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
-		return refuse(&from->flow, table);
-	if (!tags || !lock)
-		return refuse(&from->flow, table);
+	if (!set || !tags || !lock)
+		return refuse(from, table);
 	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
-		return last ? refuse(&from->flow, table) : WAY_TAKEN;
+		return last ? refuse(from, table) : WAY_TAKEN;
 	return accept(&from->flow, vacancy, table);
 }
 
@@ -397,8 +445,8 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
  * entry that its tuple has, or of any: a connection takes the place of the one before.
  * Returns whether it did. Where another CPU takes the way first, as happens in a flood, it
  * looks for another one: the next packet may be a SYN-ACK that has to find the entry. That
- * this happens twice, or that another flow has the digest, is counted; the flow has another
- * chance with its next packet.
+ * this happens twice, or that another flow has the digest, is counted; a connection has another
+ * chance with its next segment.
  */
 static __always_inline bool enter_flow(enum table table, bool over_live)
 {
@@ -409,17 +457,15 @@ static __always_inline bool enter_flow(enum table table, bool over_live)
 	return placed == PLACED;
 }
 
-static __always_inline void remove_from(__u64 digest, enum table table, __u32 index)
+/* Takes the entry at this place out, if it still has the digest. */
+static __always_inline void remove_at(enum table table, int place, __u64 digest)
 {
+	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
 	struct flow_set *set = get_set(table, index);
 	struct bpf_spin_lock *lock = get_lock(index);
 	__u64 *tags = get_tags(table, index);
-	int way;
 
-	if (!set || !tags || !lock || !tag_matches(*tags, digest))
-		return;
-	way = find_way(set->digest, digest);
-	if (way < 0)
+	if (!set || !lock || !tags)
 		return;
 	bpf_spin_lock(lock);
 	if (set->digest[way] == digest) {
@@ -429,12 +475,20 @@ static __always_inline void remove_from(__u64 digest, enum table table, __u32 in
 	bpf_spin_unlock(lock);
 }
 
-static __noinline void remove(__u64 digest, enum table table)
+/*
+ * Takes what has this digest out of the table: of two CPUs that enter a flow at once, each may
+ * have chosen another one of its sets. Returns 0. A global function, which the verifier looks at
+ * once only.
+ */
+__noinline int remove(__u64 digest, __u32 table)
 {
-	__u32 first = first_set(digest, set_count(table));
-	__u64 *tags = get_tags(table, first);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 2; i++) {
+		int place = place_of(table, digest);
 
-	remove_from(digest, table, first);
-	if (tags && *tags & OVERFLOWED)
-		remove_from(digest, table, second_set(digest, set_count(table)));
+		if (place == NOWHERE)
+			return 0;
+		remove_at(table, place, digest);
+	}
+	return 0;
 }

@@ -83,11 +83,12 @@ __noinline int trace_before(void)
 	return 0;
 }
 
-/* A bit for every event that the present packet raised. */
-static __always_inline __u64 counted_since(const struct trace_slot *slot)
+/*
+ * Sets a bit for every event that the present packet raised. In memory, which the verifier does
+ * not follow: old ones would go on with each of 2^64 numbers.
+ */
+static __always_inline void find_raised(const struct trace_slot *slot, volatile __u64 *raised)
 {
-	__u64 raised = 0;
-
 	_Static_assert(EVENT_END <= 64, "a bit for each event");
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < EVENT_END; i++) {
@@ -95,9 +96,8 @@ static __always_inline __u64 counted_since(const struct trace_slot *slot)
 		__u64 *count = bpf_map_lookup_elem(&events, &index);
 
 		if (count && *count != slot->before[i])
-			raised |= 1ULL << i;
+			*raised |= 1ULL << i;
 	}
-	return raised;
 }
 
 /* Room for an event with what all of them have; counts it as lost where there is none. */
@@ -173,11 +173,12 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
 	struct trace_event *event;
-	__u64 counted;
 
 	if (!slot || !from)
 		return 0;
-	counted = slot->changed ? counted_since(slot) : 0;
+	from->raised = 0;
+	if (slot->changed)
+		find_raised(slot, &from->raised);
 	slot->changed = false;
 	if (parse_again(skb, &from->packet, INBOUND, header) != PARSED ||
 	    !is_asked_for(&from->packet.tuple))
@@ -185,7 +186,7 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 	event = new_event(skb, slot, TRACE_INBOUND);
 	if (!event)
 		return 0;
-	event->counted = counted;
+	event->counted = from->raised;
 	copy_mac(event->mac, from->packet.mac);
 	describe(skb, event, &from->packet, PARSED);
 	add_flow(event, from->packet.digest, table_of(&from->packet));

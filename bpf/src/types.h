@@ -167,7 +167,7 @@ struct interface {
 	__u16 gateway4; /* index of the only one; 0 with none or several */
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
-	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, VLAN); 0 for none */
+	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
 	/*
 	 * Ticks: before that, nobody saw all that came in by it; 0: that is long ago. What the
 	 * host sent until then may have answered a question.

@@ -6,19 +6,22 @@
 
 /*
  * The interface fields and the MAC with the flags are written by two stores of
- * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index.
+ * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index. While the
+ * flow moves to another interface it has none, and such a reply goes as routed.
  */
 static __always_inline void store_way(struct flow *flow, const struct way *way)
 {
-	__u64 *to = (__u64 *)&flow->ifindex;
+	volatile __u64 *to = (volatile __u64 *)&flow->ifindex;
 	const __u64 *from = (const __u64 *)way;
 
 	_Static_assert(offsetof(struct flow, ifindex) == 48, "one word: ifindex to gateway");
 	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
 	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct way, flags), "alike");
 
-	to[0] = from[0];
+	if (flow->ifindex != way->ifindex)
+		to[0] = 0;
 	to[1] = from[1];
+	to[0] = from[0];
 }
 
 /* An address that a reply can be sent to. */
@@ -28,32 +31,47 @@ static __always_inline bool is_unicast(const __u8 *mac)
 }
 
 /*
- * Writes this frame's way into the entry; false where the interface is not managed
- * or nothing can be sent back.
+ * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false where
+ * the interface is not managed or nothing can be sent back. A global function, which the verifier
+ * looks at once only.
  */
-static __noinline bool set_way(const struct __sk_buff *skb, const struct packet *packet,
-			       struct flow *flow)
+__noinline int find_way_back(struct __sk_buff *skb)
 {
 	__u32 index = interface_index(skb->ifindex);
 	struct interface *interface = get_interface(index, skb->ifindex);
-	struct way way = { .ifindex = skb->ifindex, .interface = index, .flags = flow->flags };
+	struct way way = { .ifindex = skb->ifindex, .interface = index };
+	struct scratch *to = get_scratch();
 
+	if (!to)
+		return false;
 	if (!interface || !index) {
 		count_event(EVENT_IGNORED_INTERFACE);
 		return false;
 	}
-	if (!(interface->flags & INTERFACE_NO_HEADER) && !is_unicast(packet->mac)) {
+	if (!(interface->flags & INTERFACE_NO_HEADER) && !is_unicast(to->packet.mac)) {
 		count_event(EVENT_IGNORED_MAC);
 		return false;
 	}
-	copy_mac(way.mac, packet->mac);
-	choose_next_hop(skb, packet, interface, &way);
+	copy_mac(way.mac, to->packet.mac);
+	choose_next_hop(skb, &to->packet, interface, &way);
+	to->way = way;
+	return true;
+}
+
+/* Writes the way that the scratch packet came into the entry; false where it cannot go back by that. */
+static __always_inline bool set_way(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+{
+	const struct packet *packet = &from->packet;
+
+	if (!find_way_back(skb))
+		return false;
+	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave the entry to another */
 		count_event(packet->protocol == IPPROTO_TCP ? EVENT_INSERT_FAILED_ESTABLISHED
 							    : EVENT_INSERT_FAILED_CONNECTIONLESS);
 		return false;
 	}
-	store_way(flow, &way);
+	store_way(flow, &from->way);
 	return true;
 }
 
@@ -87,12 +105,11 @@ static __always_inline bool is_next_frame(const struct __sk_buff *skb, const str
  * Once a second the next hop is chosen anew as well: gateways may have become
  * known, and an ifindex may belong to another interface by now.
  */
-static __always_inline void refresh(const struct __sk_buff *skb, const struct packet *packet,
-				    struct flow *flow)
+static __always_inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	if (!is_due(flow))
 		return mark_active(flow);
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
-	set_way(skb, packet, flow);
+	set_way(skb, from, flow);
 }

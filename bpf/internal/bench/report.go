@@ -77,15 +77,15 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // a quarter more than on Linux 6.18
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 235_000},
-		{"replypath_egress", d.ReplypathEgress, 290_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 235_000},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 220_000},
+		{"replypath_ingress", d.ReplypathIngress, 75_000},
+		{"replypath_egress", d.ReplypathEgress, 72_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 76_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 58_000},
 		{"replypath_send", d.ReplypathSend, 40},
 		{"replypath_fallback", d.ReplypathFallback, 1_200},
 		{"replypath_held", d.ReplypathHeld, 640},
-		{"replypath_sendmsg4", d.ReplypathSendmsg4, 740},
-		{"replypath_sendmsg6", d.ReplypathSendmsg6, 840},
+		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_950},
+		{"replypath_sendmsg6", d.ReplypathSendmsg6, 2_050},
 		{"replypath_forget", d.ReplypathForget, 1_820},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
