@@ -16,7 +16,7 @@ import (
 )
 
 // TestTinyRun measures two contenders with two workloads, and reads what that leaves
-// as somebody does who only knows the contract.
+// as somebody does who only knows their documented fields.
 func TestTinyRun(t *testing.T) {
 	dir := t.TempDir()
 	o := options{

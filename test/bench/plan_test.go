@@ -89,7 +89,7 @@ func TestPlanBudget(t *testing.T) {
 	}
 }
 
-// TestQuick has the workloads that the contract names first in a quick run.
+// TestQuick has the workloads that scripts know by name in a quick run.
 func TestQuick(t *testing.T) {
 	o := options{}
 	o.shorten()
@@ -106,8 +106,8 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-// TestContractNames has the contenders that the contract names, measured or not.
-func TestContractNames(t *testing.T) {
+// TestContenderNames has the contenders that scripts know by name, measured or not.
+func TestContenderNames(t *testing.T) {
 	var names []string
 	for _, c := range contender.All() {
 		names = append(names, c.Name)

@@ -10,7 +10,7 @@ import (
 )
 
 // Status is the JSON document of `replypath status`, as checks read it: keys
-// and types are those of the contract, not of the code that writes them.
+// and types are those that scripts rely on, not of the code that writes them.
 type Status struct {
 	Mode   string
 	Daemon struct {
@@ -79,7 +79,7 @@ func (f Flow) String() string {
 	return fmt.Sprintf("%s %s:%d > %s:%d", f.Protocol, f.Peer, f.PeerPort, f.Self, f.SelfPort)
 }
 
-// The keys that the contract promises: always there, null where unknown.
+// The keys that scripts rely on: always there, null where unknown.
 var (
 	statusKeys = []string{
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",

@@ -60,7 +60,7 @@ var manyFlows = []string{
 	contender.Static, contender.Rules2, contender.Connmark, contender.Replypath, "replypath-clsact",
 }
 
-// All returns the workloads. The first four are named so in the project's contract.
+// All returns the workloads. Scripts know the first four by their names.
 func All() []*Workload {
 	const perSecond = "1/s"
 	all := []*Workload{
