@@ -27,7 +27,7 @@ func newCheck(a *app) *cobra.Command {
 		Long: `Tell whether the configuration is valid, exit code 0, or what is wrong with it,
 exit code 2, and warn of what has no effect on this host. What the interfaces that
 are there can never do, such as next_hop: last-hop on a tunnel without an Ethernet
-header, is not valid either. It needs no rights.`,
+header, is not valid either. It needs no rights. See replypath.yaml(5).`,
 		Args: noArguments,
 	}
 	file := addConfigFile(c)

@@ -27,7 +27,13 @@ from then on, and detach takes them back. Rules, routes, firewalls, programs, MT
 offloads and the configuration belong to others: their commands are left to you, and
 --fix names them.
 
-Exit code 3: an error remains.`,
+Exit code 3: an error remains.
+
+With -o json it is an array; each has
+  check, severity   what was looked at; error, warning or ok
+  interface         null: the host as a whole
+  found, fix        one line; what mends it, null where it is ok
+  automatic, fixed  whether --fix does it; whether this call has`,
 		Example: `  replypath doctor
   replypath doctor --fix
   replypath doctor -o json | jq '.[] | select(.severity == "error")'`,

@@ -36,7 +36,17 @@ Verdicts:
   no-flow        goes as routed: nothing is recorded; with a reason where nothing
                  ever is
   local-origin   goes as routed: the host spoke first
-  excluded       goes as routed: the configuration excludes it`,
+  excluded       goes as routed: the configuration excludes it
+
+With -o json it is one object; what does not apply is null:
+  protocol, family, peer, peer_port, self, self_port
+  kernel     interface, gateway, next_hop_mac, table; error: it builds no packet
+  replypath  interface, next_hop_mac, gateway
+  leaves_by  the interface
+  verdict, reason, detail
+  flow       the entry that decides, as replypath flows has it
+  others[]   the other flows between the addresses, explained alike
+  matches    how many there are`,
 		Example: `  replypath explain --peer 10.1.0.100 --self 10.4.0.100
   replypath explain --peer [2001:db8::7]:40000 --self [2001:db8:4::100]:443 --protocol tcp
   replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,

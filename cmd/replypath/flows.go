@@ -20,7 +20,20 @@ func newFlows(a *app) *cobra.Command {
 daemon. A peer is shown with its port, or for an echo with its identifier.
 
 --follow goes on to tell which flows begin, move and end, looking once a second;
---limit then ends it after so many lines.`,
+--limit then ends it after so many lines.
+
+With -o json it is an array, or one object a line with --follow; each has
+  event               with --follow: new, moved, ended
+  protocol, family    tcp, udp, icmp, icmpv6, sctp or a number; ipv4, ipv6
+  peer, peer_port     of an echo the identifier
+  self, self_port
+  interface           by which the flow came; null once it is gone
+  next_hop_mac        to which replies go
+  gateway             whose it is; null where it is that of the inbound frames
+  state               half-open, established, connectionless
+  age_seconds, idle_seconds
+  corrected_packets
+  asymmetric          whether the kernel chose another way at least once`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
   replypath flows --follow --interface eth1`,

@@ -64,6 +64,9 @@ its flow came, in the kernel, without rules, marks or addresses to set up.
   replypath try      the same, taken back unless it is confirmed in time
   replypath detach   take everything away again
 
+It needs no configuration; replypath.yaml(5) describes the one that it may have.
+replypath --version shows the version.
+
 Exit code 0: done. 1: failed. 2: wrong usage or configuration. 3: status found
 nothing attached, or doctor an error.`,
 		Version:           versionText(),

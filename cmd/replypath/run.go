@@ -17,8 +17,8 @@ serve metrics, until SIGTERM or SIGINT. What is attached stays in place when the
 process ends, for whatever reason: replies keep going the right way, and the next
 run takes over without losing a flow. replypath detach takes it away.
 
-SIGHUP reads the configuration again; a bad file is logged and the configuration
-in force stays. Flags win over the file.`,
+SIGHUP reads the configuration again (see replypath.yaml(5)); a bad file is logged
+and the configuration in force stays. Flags win over the file.`,
 		Example: `  replypath run
   replypath run --interface eth0 --interface eth1 --observe
   replypath run --config ./replypath.yaml --listen ""`,

@@ -15,7 +15,22 @@ func newStatus(a *app) *cobra.Command {
 		Short: "Show what is attached, how, and what was changed on the host",
 		Long: `Show the managed interfaces, how they are attached, their gateways, the number of
 flows, the mode, the kernel's features and what was changed on the host. It reads
-the pins and needs no daemon. Exit code 3: nothing is attached.`,
+the pins and needs no daemon. Exit code 3: nothing is attached.
+
+With -o json it is one object; what is not known is null:
+  mode            enforce or observe
+  daemon          running, pid, version
+  trial_until     when replypath try takes it back
+  config          path, loaded_at, error: why a later one was refused
+  interfaces[]    name, index, up, attached, mechanism (tcx, clsact), mode, next_hop,
+                  rp_filter; gateways[] with address, mac, state: reachable, stale or
+                  failed by their last answer, or held while they are silent
+  unmanaged[]     name, reason
+  flows           count, capacity
+  features[]      name, available, effect
+  host_changes[]  object, before, after, undo
+  errors[]        what the daemon tries again
+  pin_dir`,
 		Args: noArguments,
 	}
 	o := addOutput(c)
