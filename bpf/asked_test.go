@@ -21,6 +21,9 @@ func eachRepair(t *testing.T, repair bpf.DatapathSourceRepair, f func(*testing.T
 	t.Helper()
 	for _, n := range networks {
 		t.Run(n.name, func(t *testing.T) {
+			for port := range uint16(2) { // servers at what is asked
+				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+port)))
+			}
 			b := newBed(t, manySets)
 			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
 			b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(repair) })
@@ -209,9 +212,9 @@ func TestRepairWanted(t *testing.T) {
 			address netip.Addr
 			wanted  bool
 		}{{"nobody", netip.Addr{}, false}, {"a socket at the address", n.self, false}, {"a wildcard socket", any, true}, {"a mapped one", netip.IPv6Unspecified(), true}} {
-			m := udp{ports: ports{self: selfPort + uint16(i)}}
+			m := udp{ports: ports{self: selfPort + 2 + uint16(i)}}
 			if c.address.IsValid() {
-				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+uint16(i))))
+				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(c.address, selfPort+2+uint16(i))))
 			}
 			for _, first := range []bool{true, false} {
 				b.question(n, m)
@@ -220,7 +223,7 @@ func TestRepairWanted(t *testing.T) {
 				}
 			}
 		}
-		b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 2}}), n.tuple(udp{ports: ports{self: selfPort + 3}}))
+		b.wantAsked(n.tuple(udp{ports: ports{self: selfPort + 4}}), n.tuple(udp{ports: ports{self: selfPort + 5}}))
 
 		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_OFF) })
 		b.question(n, udp{ports: ports{peer: peerPort + 1, self: selfPort + 2}})

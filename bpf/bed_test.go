@@ -172,12 +172,25 @@ const yearsAgo = 1<<31 + 100_000
 // justNow stands for the time of the run in expected entries.
 const justNow = math.MaxUint32
 
-// born is an entry that the run is expected to make.
+// born is an entry that the run is expected to make; no UDP socket takes the packet.
 func (b *bed) born(n network, m message, via nic) bpf.DatapathFlow {
 	b.t.Helper()
 	f := b.flow(n, m, via, 0)
 	f.Seen, f.Created, f.State = justNow, justNow, 0
+	if _, datagram := m.(udp); datagram && b.isOwn(n.self) {
+		f.Flags |= flagNoSocket
+	}
 	return f
+}
+
+func (b *bed) isOwn(address netip.Addr) bool {
+	b.t.Helper()
+	var flags uint32
+	err := b.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address.As16()}, &flags)
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		b.must(err)
+	}
+	return flags != 0
 }
 
 // Names of what Tables holds.

@@ -315,7 +315,7 @@ func TestConnectedSocket(t *testing.T) {
 		frame := n.in(b.replication, udp{})
 
 		server := listenUDP(t, netip.AddrPortFrom(n.self, selfPort))
-		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
+		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
 		closeSocket(t, server)
 		b.must(b.SetTables(newTables()))
 
@@ -329,5 +329,48 @@ func TestConnectedSocket(t *testing.T) {
 		sctp := sctp{}
 		b.run(ingress(b.replication, n.in(b.replication, sctp)), b.admits(n, sctp, b.replication))
 		closeSocket(t, client)
+	})
+}
+
+// TestDatagramNobodyTakes: a flow to a port on which no socket is remembers that, until one
+// takes a datagram of it that is not the host's own; each datagram is looked at.
+func TestDatagramNobodyTakes(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		frame := n.in(b.replication, udp{})
+		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
+		flow := b.flow(n, udp{}, b.replication, 0)
+		flow.Flags |= flagNoSocket | flagActive
+		b.put(connectionlessFlow(flow))
+		b.run(ingress(b.replication, frame), nothing)
+
+		client := connectUDP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort))
+		b.run(ingress(b.replication, frame), nothing)
+		closeSocket(t, client)
+
+		for _, address := range []netip.Addr{n.self, netip.IPv6Unspecified()} {
+			b.put(connectionlessFlow(flow))
+			server := listenUDP(t, netip.AddrPortFrom(address, selfPort))
+			served := flow
+			served.Flags &^= flagNoSocket
+			b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
+			closeSocket(t, server)
+			b.run(ingress(b.replication, frame), nothing) // it was somebody's
+		}
+	})
+}
+
+// TestDatagramNobodyTakesMoves: such a flow follows its peer as any other does.
+func TestDatagramNobodyTakesMoves(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, udp{}, b.replication, 2)
+		flow.Flags |= flagNoSocket
+		b.put(connectionlessFlow(flow))
+		moved := b.flow(n, udp{}, b.backup, 0)
+		moved.Created, moved.Seen = flow.Created, justNow
+		moved.Flags |= flagNoSocket
+		b.run(ingress(b.backup, n.in(b.backup, udp{})), effect{
+			events: once(bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_UDP)),
+			tables: connectionlessFlow(moved),
+		})
 	})
 }

@@ -182,7 +182,7 @@ func TestFullGateways(t *testing.T) {
 			via := b.replication
 			via.router = test.mac
 			born := b.born(n, udp{}, via)
-			born.Gateway, born.Flags = test.gateway, test.flags
+			born.Gateway, born.Flags = test.gateway, test.flags|flagNoSocket
 			b.run(ingress(via, n.in(via, udp{})), effect{
 				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
 			})
@@ -223,7 +223,7 @@ func TestFullOnLink(t *testing.T) {
 		b.wantAsEver(n)
 		neighbour := newcomer(n)
 		born := b.born(neighbour, udp{}, b.replication)
-		born.Gateway, born.Flags = 0, 0
+		born.Gateway, born.Flags = 0, flagNoSocket
 		b.run(ingress(b.replication, neighbour.in(b.replication, udp{})), effect{
 			events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
 		})
@@ -276,7 +276,7 @@ func TestFullAsked(t *testing.T) {
 		}
 		b.must(b.Asked.Put(uint32(0), b.askedBy(talks)))
 		next := newcomer(n)
-		b.run(ingress(b.replication, next.in(b.replication, udp{})), b.admits(next, udp{}, b.replication))
+		b.run(ingress(b.replication, next.in(b.replication, udp{})), b.admitsServed(next, b.replication))
 		want := []bpf.DatapathTuple{next.tuple(udp{})}
 		for _, talk := range talks[1:] {
 			want = append(want, talk.tuple(udp{}))
@@ -313,7 +313,7 @@ func TestFullRepairWanted(t *testing.T) {
 			ask := func(number uint32) message { return udp{ports: ports{peer: uint16(1000 + number)}} }
 			b.fillRing(b.RepairWanted, func(number uint32) { b.question(n, ask(number)) })
 			b.must(b.SetTables(newTables()))
-			b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admits(n, udp{}, b.replication))
+			b.run(ingress(b.replication, n.in(b.replication, udp{})), b.admitsServed(n, b.replication))
 		})
 	}
 }

@@ -100,7 +100,7 @@ func TestNextHopChoice(t *testing.T) {
 					via.router = test.from
 				}
 				born := b.born(n, udp{}, via)
-				born.Gateway, born.Flags = 0, test.want.flags
+				born.Gateway, born.Flags = 0, test.want.flags|flagNoSocket
 				switch test.want.gateway {
 				case 1:
 					born.Gateway = b.replication.gateway(n.family)
@@ -138,7 +138,7 @@ func TestNextHopGatewayElsewhere(t *testing.T) {
 			via := b.replication
 			via.router = neighbour
 			born := b.born(n, udp{}, via)
-			born.Gateway, born.Flags = 0, 0
+			born.Gateway, born.Flags = 0, flagNoSocket
 			b.run(ingress(via, n.in(via, udp{})), effect{
 				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
 				tables: connectionlessFlow(born),

@@ -52,8 +52,10 @@ func TestNoSocketFollows(t *testing.T) {
 					moved := b.flow(n, tcp{}, b.backup, 0)
 					moved.Created, moved.Seen = flow.Created, justNow
 					moved.Flags |= flagNoSocket
-					moved.SndUna, moved.SndNxt = test.segment.ack, test.sent
-					moved.RcvNxt = test.segment.end()
+					moved.SndUna, moved.SndNxt, moved.RcvNxt = flow.SndUna, test.sent, flow.RcvNxt
+					if test.segment.ack >= flow.SndUna && test.segment.ack <= test.sent {
+						moved.SndUna = test.segment.ack
+					}
 					want = effect{
 						events: once(bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP)),
 						tables: establishedFlow(moved),
@@ -65,51 +67,75 @@ func TestNoSocketFollows(t *testing.T) {
 	}
 }
 
-// TestNoSocketReset: a reset ends the flow only at the very byte that is expected,
-// whichever way it comes.
+// TestNoSocketReset: by another way a reset ends the flow only at the very byte that is
+// expected; by its own, also after what our side has not acknowledged yet.
 func TestNoSocketReset(t *testing.T) {
+	const slack = 65536
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		for _, via := range []nic{b.replication, b.backup} {
-			flow := b.remote(n, 0)
+		flow := b.remote(n, 0)
+		ended := flow
+		ended.Flags |= flagReset
+		ended.Seen = justNow
+		for _, reset := range []struct {
+			via  nic
+			seq  uint32
+			ends bool
+		}{
+			{b.replication, 4999, false}, {b.replication, 5000, true}, {b.replication, 5001, true},
+			{b.replication, 5000 + slack, true}, {b.replication, 5001 + slack, false},
+			{b.backup, 4999, false}, {b.backup, 5000, true}, {b.backup, 5001, false},
+		} {
 			b.put(establishedFlow(flow))
 			want := nothing
-			if via.Index == b.backup.Index {
+			if reset.ends {
+				want = effect{tables: establishedFlow(ended)}
+			} else if reset.via.Index == b.backup.Index {
 				want = unread(contested)
 			}
-			for _, seq := range []uint32{4999, 5001} {
-				b.run(ingress(via, n.in(via, tcp{flags: "R", seq: seq})), want)
-			}
-			flow.Flags |= flagReset
-			flow.Seen = justNow
-			b.run(ingress(via, n.in(via, tcp{flags: "R", seq: 5000})), effect{tables: establishedFlow(flow)})
+			b.run(ingress(reset.via, n.in(reset.via, tcp{flags: "R", seq: reset.seq})), want)
 		}
 	})
 }
 
-// TestNoSocketKeepsNumbers: every segment of the flow is remembered, in both
-// directions; of what was sent, the highest.
+// TestNoSocketKeepsNumbers: the flow's numbers are what our side sent, the highest, and
+// acknowledged; of the peer only what it acknowledges of that.
 func TestNoSocketKeepsNumbers(t *testing.T) {
+	const slack = 65536
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		flow := b.remote(n, 0)
 		flow.Flags |= flagActive
 		b.put(establishedFlow(flow))
-		for _, payload := range []int{0, 100} {
-			flow.SndUna, flow.RcvNxt = 1500, 5000+uint32(payload)
-			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "PA", seq: 5000, ack: 1500, payload: payload})),
+		receive := func(ack uint32, known uint32) {
+			flow.SndUna = known
+			b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "PA", seq: 5000, ack: ack, payload: 100})),
 				effect{tables: establishedFlow(flow)})
 		}
-		send := func(seq uint32, payload int, highest uint32) {
-			flow.SndNxt = highest
-			b.run(egress(b.replication, n.out(b.replication, tcp{flags: "PA", seq: seq, payload: payload})),
-				effect{tables: establishedFlow(flow)})
-		}
-		send(2000, 100, 2100)
-		send(1900, 100, 2100)      // sent again
-		send(1<<31+2090, 20, 2100) // nonsense: half the space away
+		receive(1500, 1500)
+		receive(1400, 1500) // late, or forged
+		receive(2000, 2000)
+		receive(2001, 2000) // nothing of ours
 
-		flow.SndNxt = 1<<32 - 10
+		send := func(segment tcp, sent, acknowledged uint32) {
+			flow.SndNxt, flow.RcvNxt = sent, acknowledged
+			b.run(egress(b.replication, n.out(b.replication, segment)), effect{tables: establishedFlow(flow)})
+		}
+		send(tcp{flags: "PA", seq: 2000, ack: 5100, payload: 100}, 2100, 5100)
+		send(tcp{flags: "PA", seq: 1900, ack: 5100, payload: 100}, 2100, 5100) // sent again
+		send(tcp{flags: "P", seq: 2100, ack: 7, payload: 10}, 2110, 5100)      // acknowledges nothing
+		send(tcp{flags: "PA", seq: 1<<32 + 2000 - slack, ack: 5200}, 2110, 5200)
+
+		flow.SndUna = 1<<32 + 1999 - slack // what is not near is another connection
+		send(tcp{flags: "PA", seq: flow.SndUna, ack: 9000, payload: 20}, flow.SndUna+20, 9000)
+		flow.SndUna = 1 << 30
+		send(tcp{flags: "A", seq: 1 << 30, ack: 9000}, 1<<30, 9000)
+
+		flow.SndUna, flow.SndNxt = 1<<32-20, 1<<32-10
 		b.put(establishedFlow(flow))
-		send(1<<32-10, 30, 20) // around the wrap
+		send(tcp{flags: "A", seq: 1<<32 - 10, ack: 9000, payload: 30}, 20, 9000) // around the wrap
+
+		send(tcp{flags: "RA", seq: 21, ack: 0}, 20, 9000) // the host's, not the connection's
+		flow.Seen, flow.State = justNow, stateClosing
+		send(tcp{flags: "RA", seq: 20, ack: 0}, 20, 9000)
 	})
 }
 

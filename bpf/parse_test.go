@@ -24,6 +24,17 @@ func (b *bed) admits(n network, m message, via nic) effect {
 	}
 }
 
+// admitsServed is admits of a datagram that a UDP socket takes.
+func (b *bed) admitsServed(n network, via nic) effect {
+	b.t.Helper()
+	f := b.born(n, udp{}, via)
+	f.Flags &^= flagNoSocket
+	return effect{
+		events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
+		tables: connectionlessFlow(f),
+	}
+}
+
 // unread is the effect of a packet that cannot be read.
 func unread(event bpf.DatapathEvent) effect {
 	return effect{events: once(event)}

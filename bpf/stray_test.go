@@ -11,7 +11,7 @@ import (
 func (b *bed) strays(n network, m message, via nic) effect {
 	b.t.Helper()
 	stray := b.born(n, m, via)
-	stray.Flags |= flagStray
+	stray.Flags = stray.Flags&^flagNoSocket | flagStray
 	return effect{events: events{}, tables: halfOpen(stray)}
 }
 

@@ -79,9 +79,11 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 		count_event(EVENT_REFUSED_PINNED);
 	else if (!is_next && !set_way(skb, from, flow))
 		return false;
-	if (!has_socket(skb))
+	if (!has_socket(skb)) {
 		flow->flags |= FLOW_NO_SOCKET;
-	note_received(packet, flow);
+		flow->snd_una = packet->ack;
+		flow->rcv_nxt = segment_end(packet);
+	}
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
 	remove(packet->digest, TABLE_HALF_OPEN);
@@ -204,6 +206,24 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	}
 }
 
+/*
+ * Whether somebody takes a flow's datagrams who may answer them: a socket, perhaps only by now, or
+ * whoever is behind an address that is translated. A socket that is connected takes those of the
+ * host's own conversation.
+ */
+static __always_inline bool is_taken(struct __sk_buff *skb, struct flow *flow)
+{
+	enum udp_socket socket;
+
+	if (!(flow->flags & FLOW_NO_SOCKET))
+		return true;
+	socket = udp_socket(skb);
+	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
+		return false;
+	flow->flags &= ~FLOW_NO_SOCKET;
+	return true;
+}
+
 static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
@@ -215,7 +235,8 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 			refresh(skb, from, flow);
 		else
 			follow_frame(skb, from, flow);
-		question_came(packet);
+		if (is_taken(skb, flow))
+			question_came(packet);
 		return;
 	}
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
@@ -228,6 +249,8 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		socket = udp_socket(skb);
 		if (socket == UDP_SOCKET_CONNECTED)
 			count_event(EVENT_IGNORED_ANSWER);
+		else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
+			enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
 		else if (admit(skb, from, TABLE_CONNECTIONLESS))
 			first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
 	}

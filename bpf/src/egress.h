@@ -6,7 +6,7 @@
 #include "outbound.h"
 #include "quote.h"
 #include "reply.h"
-#include "sequence.h"
+#include "segment.h"
 
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
@@ -41,15 +41,6 @@ static __always_inline void note_end(struct flow *flow)
 		return;
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
-}
-
-/* Where no socket of ours knows what was sent. */
-static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
-{
-	__u32 end = segment_end(packet);
-
-	if (unlikely(flow->flags & FLOW_NO_SOCKET) && (__s32)(end - flow->snd_nxt) > 0)
-		flow->snd_nxt = end;
 }
 
 /*
@@ -123,13 +114,24 @@ static __always_inline struct flow *tcp_flow(const struct packet *packet, enum t
 		*table = TABLE_HALF_OPEN;
 		return handshake_flow(packet);
 	}
-	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)))
+	if (ends(packet, flow))
 		note_end(flow);
 	note_sent(packet, flow);
 	return flow;
 }
 
-static __always_inline struct flow *connectionless_flow(const struct packet *packet,
+/*
+ * Whether the host begins by the tuple of a flow whose datagrams no socket took: that flow was
+ * for nobody, or its sender is forged. Else somebody to whom the datagrams were translated answers.
+ */
+static __always_inline bool begins_anew(const struct __sk_buff *skb, const struct packet *packet,
+					const struct flow *flow)
+{
+	return unlikely(flow->flags & FLOW_NO_SOCKET) && speaks_for_itself(skb, packet);
+}
+
+static __always_inline struct flow *connectionless_flow(const struct __sk_buff *skb,
+							const struct packet *packet,
 							enum table *table)
 {
 	struct flow *flow;
@@ -138,6 +140,10 @@ static __always_inline struct flow *connectionless_flow(const struct packet *pac
 		return NULL;
 	*table = TABLE_CONNECTIONLESS;
 	flow = find_live(packet, TABLE_CONNECTIONLESS);
+	if (flow && begins_anew(skb, packet, flow)) {
+		remove(packet->digest, TABLE_CONNECTIONLESS);
+		flow = NULL;
+	}
 	if (flow) {
 		if (!(flow->state & FLOW_ANSWERED))
 			flow->state |= FLOW_ANSWERED;
@@ -153,7 +159,7 @@ static __always_inline struct flow *find_flow(struct __sk_buff *skb, struct pack
 	switch (result) {
 	case PARSED:
 		return packet->protocol == IPPROTO_TCP ? tcp_flow(packet, table)
-						       : connectionless_flow(packet, table);
+						       : connectionless_flow(skb, packet, table);
 	case PARSED_ERROR:
 		return quoted_flow(skb, packet, table);
 	case PARSED_FRAGMENT:

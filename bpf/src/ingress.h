@@ -83,7 +83,8 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 	if (packet->echo_reply)
 		return;
 	flow = find(packet, TABLE_CONNECTIONLESS);
-	if (likely(flow && is_next_frame(skb, packet, flow)))
+	if (likely(flow && is_next_frame(skb, packet, flow)) &&
+	    likely(!(flow->flags & (FLOW_ALTERNATES | FLOW_NO_SOCKET))))
 		return mark_active(flow);
 	if (!flow && is_foreign_address(packet))
 		return;

@@ -59,7 +59,8 @@ static __always_inline void follow_frame(struct __sk_buff *skb, struct scratch *
 		return;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
-	note_received(packet, flow);
+	if (packet->protocol == IPPROTO_TCP)
+		note_received(packet, flow);
 	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);
 	count_event(EVENT_MOVED + protocol_class(packet->protocol));
 }

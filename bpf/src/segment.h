@@ -141,25 +141,64 @@ static __always_inline bool is_opening(struct __sk_buff *skb)
 	return tcp_state(skb) == BPF_TCP_SYN_SENT;
 }
 
-/* Keeps the peer's place in the connection where no socket of ours knows it. */
+/*
+ * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for
+ * all else the segment may claim. What it brings counts when our side acknowledges it.
+ */
 static __always_inline void note_received(const struct packet *packet, struct flow *flow)
 {
-	if (likely(!(flow->flags & FLOW_NO_SOCKET)))
-		return;
-	flow->snd_una = packet->ack;
-	flow->rcv_nxt = segment_end(packet);
+	if (unlikely(flow->flags & FLOW_NO_SOCKET) &&
+	    in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
+		flow->snd_una = packet->ack;
+}
+
+static __always_inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
+{
+	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK, flow->snd_nxt);
 }
 
 /*
- * Continues near the last segment seen and acknowledges near the last
- * acknowledgement, or what was sent since. A reset has to be exact.
+ * Whether our side ends the connection by this segment. A RST may be the host's own, which
+ * answers a forged segment that conntrack did not take for the container's: its number is
+ * what that segment acknowledged.
  */
-static __always_inline bool continues(const struct flow *flow, const struct packet *packet)
+static __always_inline bool ends(const struct packet *packet, const struct flow *flow)
 {
-	__u32 highest = flow->snd_una + SEQUENCE_SLACK;
+	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
+		return false;
+	return !(packet->tcp_flags & TCP_RST) || !(flow->flags & FLOW_NO_SOCKET) ||
+	       is_near_sent(packet, flow);
+}
+
+/* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
+static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
+{
+	__u32 end = segment_end(packet);
+
+	if (likely(!(flow->flags & FLOW_NO_SOCKET)) || packet->tcp_flags & TCP_RST)
+		return;
+	if (!is_near_sent(packet, flow)) {
+		flow->snd_una = packet->seq; /* the next connection, whose handshake was not looked for */
+		flow->snd_nxt = end;
+	} else if ((__s32)(end - flow->snd_nxt) > 0) {
+		flow->snd_nxt = end;
+	}
+	if (packet->tcp_flags & TCP_ACK)
+		flow->rcv_nxt = packet->ack;
+}
+
+/*
+ * Continues near what our side acknowledged last, and acknowledges near the last
+ * acknowledgement, or what was sent since. A reset has to be exact; by the way of the flow
+ * it may come before our side has acknowledged what it follows.
+ */
+static __always_inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
+				      const struct packet *packet)
+{
+	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
 	if (packet->tcp_flags & TCP_RST)
-		return packet->seq == flow->rcv_nxt;
+		return !ahead || (ahead <= SEQUENCE_SLACK && came_by(flow, skb, packet));
 	if ((__s32)(flow->snd_nxt - highest) > 0)
 		highest = flow->snd_nxt;
 	return packet->tcp_flags & TCP_ACK &&
@@ -180,5 +219,6 @@ static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
 
 	if (verdict >= VERDICT_ENDED)
 		return true;
-	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET && continues(flow, packet);
+	return verdict != VERDICT_REFUSED && flow->flags & FLOW_NO_SOCKET &&
+	       continues(flow, skb, packet);
 }

@@ -2,7 +2,7 @@
 /* The socket that an outbound packet is of. */
 #pragma once
 
-#include "parse.h"
+#include "socket.h"
 
 #define SOCK_RAW 3
 #define FAMILY_PACKET 17 /* AF_PACKET: whole frames, for which no tunnel is asked */
@@ -26,4 +26,33 @@ static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *pa
 	if (sk->type == SOCK_RAW) /* the kernel's own, for RSTs, as well */
 		return sk->protocol == protocol || sk->protocol == IPPROTO_RAW;
 	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);
+}
+
+/* Whether the socket is bound to the packet's own address. */
+static __always_inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
+{
+	const __u32 *self = (const __u32 *)packet->tuple.self;
+
+	if (packet->family == 4)
+		return sk->src_ip4 == self[3];
+	return !((sk->src_ip6[0] ^ self[0]) | (sk->src_ip6[1] ^ self[1]) |
+		 (sk->src_ip6[2] ^ self[2]) | (sk->src_ip6[3] ^ self[3]));
+}
+
+/*
+ * Whether a UDP socket sends this that nothing translates: by its own port, and connected from
+ * this address or bound to none. One that is bound to the address and not connected may be a
+ * transparent proxy's, which answers so.
+ */
+static __always_inline bool speaks_for_itself(const struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock *sk = skb->sk;
+	__u32 port = bpf_ntohs(packet->tuple.self_port);
+
+	if (packet->protocol != IPPROTO_UDP || !sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	return sk && sk->protocol == IPPROTO_UDP && sk->src_port == port &&
+	       (is_wildcard(sk, packet->family) ||
+		(sk->state == BPF_TCP_ESTABLISHED && has_address(sk, packet)));
 }

@@ -27,9 +27,10 @@ static __always_inline __u32 socket_tuple(const struct packet *packet, struct bp
 }
 
 enum udp_socket {
-	UDP_SOCKET_OTHER = 0, /* or none */
+	UDP_SOCKET_NONE = 0,
 	UDP_SOCKET_CONNECTED, /* it owns the tuple: the host asked, this is the answer */
 	UDP_SOCKET_WILDCARD,  /* unconnected, and bound to no address */
+	UDP_SOCKET_OTHER,     /* or not of UDP */
 };
 
 static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
@@ -43,7 +44,7 @@ static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 __noinline int udp_socket(struct __sk_buff *skb)
 {
 	const struct scratch *from = get_scratch();
-	enum udp_socket kind = UDP_SOCKET_OTHER;
+	enum udp_socket kind = UDP_SOCKET_NONE;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 
@@ -51,11 +52,10 @@ __noinline int udp_socket(struct __sk_buff *skb)
 		return UDP_SOCKET_OTHER;
 	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(&from->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return UDP_SOCKET_OTHER;
-	if (sk->state == BPF_TCP_ESTABLISHED)
-		kind = UDP_SOCKET_CONNECTED;
-	else if (is_wildcard(sk, from->packet.family))
-		kind = UDP_SOCKET_WILDCARD;
+		return UDP_SOCKET_NONE;
+	kind = sk->state == BPF_TCP_ESTABLISHED	       ? UDP_SOCKET_CONNECTED :
+	       is_wildcard(sk, from->packet.family) ? UDP_SOCKET_WILDCARD :
+							UDP_SOCKET_OTHER;
 	bpf_sk_release(sk);
 	return kind;
 }

@@ -32,7 +32,12 @@ enum flow_flags {
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
 	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
-	FLOW_NO_SOCKET = 1 << 4,        /* established: the entry keeps the sequence numbers itself */
+	/*
+	 * Established: the entry keeps the sequence numbers itself. Connectionless: to an own
+	 * address, to which no UDP socket is bound; until one takes a datagram, the flow is
+	 * nobody's that speaks for himself by that address and port.
+	 */
+	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: the same socket asks other addresses of ours; see asked.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
 };
@@ -93,7 +98,7 @@ struct flow {
 	 */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
-	__u32 rcv_nxt; /* what acknowledges the peer's SYN; else where its last segment ended */
+	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last */
 };
 
 /*

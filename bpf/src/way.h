@@ -98,7 +98,7 @@ static __always_inline void mark_active(struct flow *flow)
 static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
 					  const struct flow *flow)
 {
-	return came_by(flow, skb, packet) && !is_due(flow) && !(flow->flags & FLOW_ALTERNATES);
+	return came_by(flow, skb, packet) && !is_due(flow);
 }
 
 /*

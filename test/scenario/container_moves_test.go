@@ -81,18 +81,22 @@ func movedTo(t *testing.T, wires *harness.Wires, c *harness.Conversation, eth1 b
 type forgery struct {
 	name     string
 	seq, ack uint32
+	planted  bool // comes by the flow's own interface first, as if the connection were there
 	moves    bool
 }
 
-// forgeries are on both sides of the bounds: 64 KiB from the last sequence and
-// acknowledgement seen.
+// forgeries are on both sides of the bounds: 64 KiB from what the container acknowledged
+// last, and from what was acknowledged of what it sent.
 var forgeries = []forgery{
-	{"both far", 1 << 30, 1 << 30, false},
-	{"sequence far", 70_000, 0, false},
-	{"sequence far behind", ^uint32(70_000), 0, false},
-	{"acknowledgement far", 0, 70_000, false},
-	{"acknowledgement far behind", 0, ^uint32(70_000), false},
-	{"both as expected", 0, 0, true},
+	{"both far", 1 << 30, 1 << 30, false, false},
+	{"sequence far", 70_000, 0, false, false},
+	{"sequence far behind", ^uint32(70_000), 0, false, false},
+	{"acknowledgement far", 0, 70_000, false, false},
+	{"acknowledgement far behind", 0, ^uint32(70_000), false, false},
+	{"both far, twice", 1 << 30, 1 << 30, true, false},
+	{"sequence far, twice", 70_000, 0, true, false},
+	{"acknowledgement far, twice", 0, 70_000, true, false},
+	{"both as expected", 0, 0, false, true},
 }
 
 // TestContainerForgedMove sends segments of a container's TCP flow by the other
@@ -103,6 +107,7 @@ func TestContainerForgedMove(t *testing.T) {
 	p := harness.On(t, s.Server.Host)
 	p.Start()
 	injector := harness.NewInjector(t, s.Server.Eth0.Peer())
+	own := harness.NewInjector(t, s.Server.Eth1.Peer())
 	for _, f := range s.Families() {
 		for _, forged := range forgeries {
 			t.Run(f.String()+"/"+forged.name, func(t *testing.T) {
@@ -110,8 +115,13 @@ func TestContainerForgedMove(t *testing.T) {
 				c := published(t, s, harness.TCP, s.Server.Eth1, f)
 				askPublished(t, s, c, true)
 				refused := contested(p)
-				injector.Send(forged.segment(t, s, wires, c)...)
-				settleEth0(t, s.TwoNIC)
+				segment := forged.segment(t, wires, c)
+				if forged.planted {
+					own.Send(segment(s.Server.Eth1)...)
+					settle(t, s.Replication, s.Server.Eth1)
+				}
+				injector.Send(segment(s.Server.Eth0)...)
+				settle(t, s.Production, s.Server.Eth0)
 				// The client's own questions come by eth1 and would move it back.
 				flow := p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String())
 				moved := false
@@ -136,16 +146,16 @@ func contested(p *harness.Product) float64 {
 	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
 }
 
-// settleEth0 returns when the server has dealt with what was sent to eth0 so far.
-func settleEth0(t *testing.T, n *topology.TwoNIC) {
+// settle returns when the server has dealt with what was sent to its interface so far.
+func settle(t *testing.T, router *topology.Router, to *topology.Interface) {
 	t.Helper()
-	_, err := n.Production.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: n.Server.Eth0.Address(topology.IPv4)})
+	_, err := router.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: to.Address(topology.IPv4)})
 	harness.Must(t, err)
 }
 
 // segment makes the forged ACK out of the client's last segment, as the
-// production router would hand it over.
-func (f forgery) segment(t *testing.T, s *topology.S7, wires *harness.Wires, c *harness.Conversation) []gopacket.SerializableLayer {
+// router of an interface would hand it over.
+func (f forgery) segment(t *testing.T, wires *harness.Wires, c *harness.Conversation) func(*topology.Interface) []gopacket.SerializableLayer {
 	t.Helper()
 	frames := wires.Eth1.Frames(c.Questions())
 	last, ok := frames[len(frames)-1].Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
@@ -156,6 +166,7 @@ func (f forgery) segment(t *testing.T, s *topology.S7, wires *harness.Wires, c *
 		SrcPort: last.SrcPort, DstPort: last.DstPort, Window: last.Window, ACK: true,
 		Seq: last.Seq + uint32(len(last.Payload)) + f.seq, Ack: last.Ack + f.ack,
 	}
-	nic := s.Server.Eth0
-	return segmentFrame(nic.Peer().MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), tcp)
+	return func(nic *topology.Interface) []gopacket.SerializableLayer {
+		return segmentFrame(nic.Peer().MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), tcp)
+	}
 }

@@ -168,10 +168,20 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 	return Verdict{}
 }
 
-// sent notes how far the host's side of a connection without a socket is.
+// sent notes how far the host's side of a connection without a socket is. What is not near
+// is the next connection with this tuple.
 func sent(f *Flow, p *packet) {
-	if end := p.end(); f.Flags&flagNoSocket != 0 && int32(end-f.SndNxt) > 0 {
+	end := p.end()
+	switch {
+	case f.Flags&flagNoSocket == 0 || p.has(FlagRST):
+		return
+	case !inSequence(p.seq, f.SndUna-near, f.SndNxt):
+		f.SndUna, f.SndNxt = p.seq, end
+	case int32(end-f.SndNxt) > 0:
 		f.SndNxt = end
+	}
+	if p.has(FlagACK) {
+		f.RcvNxt = p.ack
 	}
 }
 
@@ -190,8 +200,12 @@ func (m *Model) continues(f Flow, p *packet) bool {
 	return inSequence(p.seq, f.SndUna+1, f.SndNxt)
 }
 
-// closes: a connection that the host ends is idle soon.
+// closes: a connection that the host ends is idle soon. A RST that is not near what a
+// connection without a socket here has sent is the host's answer to something else.
 func (m *Model) closes(f *Flow, p *packet) {
+	if p.has(FlagRST) && f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt) {
+		return
+	}
 	if p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0 {
 		f.State |= stateClosing
 		f.Seen = m.Now

@@ -51,7 +51,11 @@ func (m *Model) datagramIn(p *packet, w way) {
 		}
 		return
 	}
-	m.Connectionless[t] = m.begin(t, w)
+	f := m.begin(t, w)
+	if _, own := m.Host.OwnAddresses[p.to]; own && p.protocol == protoUDP { // the model has no sockets that are not connected
+		f.Flags |= flagNoSocket
+	}
+	m.Connectionless[t] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
 }
 

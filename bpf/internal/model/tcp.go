@@ -109,10 +109,10 @@ func (m *Model) hasSocket(t Tuple) bool {
 	return ok
 }
 
-// remember keeps where a connection stands that has no socket here.
+// remember keeps what the peer of a connection without a socket here acknowledged.
 func remember(f *Flow, p *packet) {
-	if f.Flags&flagNoSocket != 0 {
-		f.SndUna, f.RcvNxt = p.ack, p.end()
+	if f.Flags&flagNoSocket != 0 && inSequence(p.ack, f.SndUna, f.SndNxt) {
+		f.SndUna = p.ack
 	}
 }
 
@@ -180,8 +180,8 @@ func (m *Model) completes(p *packet, w way) bool {
 	f.State &^= stateAnswered | stateClosing
 	if !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
+		f.SndUna, f.RcvNxt = p.ack, p.end()
 	}
-	remember(&f, p)
 	delete(m.HalfOpen, t)
 	m.Established[t] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
@@ -258,19 +258,23 @@ func (m *Model) strange(p *packet, w way) []Event {
 }
 
 // resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
-// what is expected, whichever way it comes.
+// what is expected, whichever way it comes. Where no socket says what is, it may be ahead
+// of what the host has acknowledged, if it comes by the way of the flow.
 func (m *Model) resetIn(p *packet, w way) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if !established {
 		return
 	}
-	expected, known := f.RcvNxt, f.Flags&flagNoSocket != 0
+	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0
+	if w.of(f) {
+		last += near
+	}
 	if socket, ok := m.Sockets.Connections[t]; ok {
-		expected, known = socket.Received, true
+		first, last, known = socket.Received, socket.Received, true
 	}
 	switch {
-	case known && p.seq == expected:
+	case known && inSequence(p.seq, first, last):
 		if f.Flags&flagReset == 0 {
 			f.Seen = m.Now
 		}
