@@ -62,6 +62,7 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 	var errs []error
 	present := make(map[gatewayKey]bool)
 	only := onlyGateways(found.Defaults)
+	l.recallHeld()
 	for _, seen := range found.Gateways {
 		key := keyOf(&seen)
 		present[key] = true
@@ -78,13 +79,32 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 		l.observe(l.gateways[key], seen)
 	}
 	for key, g := range l.gateways {
-		if !present[key] {
-			l.letGo(g)
+		if present[key] {
+			continue
+		}
+		if l.letGo(g); !g.held {
 			delete(l.gateways, key)
 		}
 	}
 	l.recordGateways()
 	return errors.Join(errs...)
+}
+
+// recallHeld makes the gateways known that an earlier process held: they may have left the
+// routes since, and are let go then.
+func (l *Loader) recallHeld() {
+	for i := range l.state.Gateways {
+		r := &l.state.Gateways[i]
+		address, err := netip.ParseAddr(r.Address)
+		key := gatewayKey{r.Interface, address}
+		if !r.Held || err != nil || l.gateways[key] != nil {
+			continue
+		}
+		seen := nexthop.Gateway{Interface: r.Interface, Address: address, IPv4: true, IPv6: true}
+		g := &gateway{Gateway: seen, id: r.ID}
+		g.recall(r)
+		l.gateways[key] = g
+	}
 }
 
 // recordGateways writes down what a later process, and the status, want to know.

@@ -82,6 +82,10 @@ func (l *Loader) tendHold(g *gateway) {
 			l.letGo(g)
 		}
 	case g.State == nexthop.StateNone && g.held:
+		if !l.mayHold(g) { // the entry went with the interface's carrier
+			l.letGo(g)
+			return
+		}
 		l.neighbourDeleted(g)
 		l.hold(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
@@ -106,8 +110,13 @@ func (l *Loader) hold(g *gateway) {
 	}
 }
 
+// letGo takes back what hold did. A start that may still fail leaves that for later.
 func (l *Loader) letGo(g *gateway) {
 	if !g.held {
+		return
+	}
+	if l.starting() {
+		l.deferred = true
 		return
 	}
 	g.held, g.heldBy = false, nil

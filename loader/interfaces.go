@@ -112,8 +112,8 @@ func (l *Loader) release(managed []discover.Interface) ([]discover.Interface, er
 }
 
 // fateOf tells what has become of the interface of a record. Without an event
-// that says so, one that both programs vanished from is taken for another: that
-// is what a new one with an old index looks like.
+// that says so, and without the kernel's word for it, one that both programs vanished
+// from is taken for another: that is what a new one with an old index looks like.
 func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 	isAbsent, err := l.isAbsent(r.Index)
 	switch {
@@ -123,7 +123,7 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 		return absent, nil
 	case l.removed[r.Index]:
 		return replaced, nil
-	case !l.suspicious || !r.Attached:
+	case !l.suspicious || !r.Attached || l.isEntered(r):
 		return stays, nil
 	}
 	attached, err := l.attachedAnywhere(attach.Interface{Index: r.Index, Name: r.Name})
@@ -131,6 +131,15 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 		return stays, err
 	}
 	return replaced, nil
+}
+
+// isEntered tells whether the kernel has watched over the device since it was entered in
+// the map `devices`, from which it takes one that goes (kernel/bpf/devmap.c,
+// dev_map_notification).
+func (l *Loader) isEntered(r *pins.InterfaceRecord) bool {
+	var index uint32
+	err := l.datapath.Devices.Lookup(uint32(r.ID), &index)
+	return err == nil && int(index) == r.Index
 }
 
 // isAbsent tells whether there is no interface of this index now.

@@ -2,8 +2,10 @@ package loader
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +14,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
+	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/test/topology"
 )
 
@@ -115,6 +119,31 @@ func TestReusedIndexIsSeenAtStart(t *testing.T) {
 					t.Errorf("a change of the old interface is left: %+v", c)
 				}
 			}
+		})
+	}
+}
+
+// An interface whose programs were taken off while nobody watched is the same one: the kernel
+// has watched over the device.
+func TestInterfaceWithoutProgramsStays(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+			b.start(options).stop()
+			before := b.lives("eth1")
+			b.inside(func() error {
+				d := &detacher{log: slog.Default()}
+				must(t, d.open(filepath.Join(b.dir, datapath.LinksDir)))
+				defer d.netlink.Close()
+				link, err := d.netlink.LinkByName("eth1")
+				must(t, err)
+				return d.program(attach.Interface{Index: link.Attrs().Index, Name: "eth1"})
+			})
+			b.start(options)
+			if diff := cmp.Diff(before, b.lives("eth1")); diff != "" {
+				t.Errorf("ids (-before +after):\n%s", diff)
+			}
+			b.awaitAttached("eth1")
 		})
 	}
 }

@@ -42,8 +42,10 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", record.Name)
 	}
-	_, err := r.attacher.Attach(attach.Interface{Index: record.Index, Name: record.Name}, programs)
-	return err
+	target := attach.Interface{Index: record.Index, Name: record.Name}
+	_, err := r.attacher.Attach(target, programs)
+	// Who goes on attaches it again where a gateway is held.
+	return errors.Join(err, r.attacher.DetachFrom(target, attach.Last))
 }
 
 // isThere tells whether the interface of a record is still the one that was served.

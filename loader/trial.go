@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"replypath/loader/datapath"
@@ -63,7 +64,7 @@ func (l *Loader) endTrial(left *pins.Journal) (*pins.Journal, error) {
 	if err := takeBack(l.dir, left, l.log); err != nil {
 		return nil, fmt.Errorf("take back a trial: %w", err)
 	}
-	before := left.Trial.Before
+	before := beforeTrial(left)
 	if before == nil {
 		l.fresh, before = true, new(pins.Journal)
 	}
@@ -97,7 +98,29 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 	if journal.Trial.Before == nil {
 		return true, dir.Remove(datapath.PinNames()...)
 	}
-	return true, errors.Join(writeBefore(dir, journal.Trial.Before), dir.Close())
+	return true, errors.Join(writeBefore(dir, beforeTrial(journal)), dir.Close())
+}
+
+// beforeTrial returns the journal of before a trial, nil for none, with the ids that the trial
+// has given: flows and counters that it left refer to them.
+func beforeTrial(left *pins.Journal) *pins.Journal {
+	before := left.Trial.Before
+	if before == nil {
+		return nil
+	}
+	for _, r := range left.Interfaces {
+		if !slices.ContainsFunc(before.Interfaces, func(b pins.InterfaceRecord) bool { return b.ID == r.ID }) {
+			r.Index = 0
+			before.Interfaces = append(before.Interfaces, r)
+		}
+	}
+	for _, r := range left.Gateways {
+		if !slices.ContainsFunc(before.Gateways, func(b pins.GatewayRecord) bool { return b.ID == r.ID }) {
+			r.Gone = true
+			before.Gateways = append(before.Gateways, r)
+		}
+	}
+	return before
 }
 
 // writeBefore is what ends a trial for good.

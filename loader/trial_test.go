@@ -45,6 +45,27 @@ func TestTakeBackOfNothing(t *testing.T) {
 	}
 }
 
+// TestTrialUsesUpIDs: flows and counters that a trial leaves refer to its ids, so that the
+// interface that comes next gets another.
+func TestTrialUsesUpIDs(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil).stop()
+	r := b.start(onTrial)
+	b.addEth2(0)
+	b.awaitAttached("eth2")
+	tried := b.lives("eth2")
+	r.stop()
+	b.inside(func() error {
+		_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		return err
+	})
+	b.start(nil)
+	b.awaitAttached("eth2")
+	if lives := b.lives("eth2"); len(lives) != 2 || lives[0] != tried[0] {
+		t.Errorf("ids of eth2: %v, on trial %v", lives, tried)
+	}
+}
+
 // TestTrialBesideRefusedInterface: eth1 took no programs of the earlier datapath, because of
 // another qdisc, and takes none of the trial. That is no reason not to take the trial back, nor
 // for the next start to fail over it.

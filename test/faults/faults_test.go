@@ -130,6 +130,35 @@ func TestKilledWhileHeld(t *testing.T) {
 	}
 }
 
+// TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next
+// one lets go of it.
+func TestHeldGatewayLeaves(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			asksAgain := func() string {
+				key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
+				return harness.Must1[string](b)(b.net.Server.Sysctl(key))
+			}
+			before := asksAgain()
+			d := b.start()
+			b.silenceGateway()
+			if !b.isHeld() || asksAgain() == before {
+				t.Fatalf("the gateway is %s, mcast_resolicit %s", b.gatewayState(), asksAgain())
+			}
+			d.Kill()
+			b.removeDefault()
+			b.product.Start()
+			b.Eventually("the gateway is let go of", func() error {
+				if now := asksAgain(); now != before {
+					return fmt.Errorf("mcast_resolicit is %s, was %s", now, before)
+				}
+				return nil
+			})
+		})
+	}
+}
+
 // wantSnapshot wants the server as it was.
 func (b *bed) wantSnapshot(before harness.Snapshot) {
 	b.Helper()
