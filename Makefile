@@ -29,8 +29,13 @@ PARALLEL ?= 1
 WORKLOADS  ?=
 CONTENDERS ?=
 
-# Tests share two cores with the traffic that they time: one package after the other.
-TESTFLAGS ?= -count=1 -p 1 -timeout 20m
+# Most tests wait more than they work: two packages at a time, the longest first. Those that load or
+# time the processors have the machine to themselves.
+TESTFLAGS ?= -count=1 -timeout 20m
+ALONE     := $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
+LONGEST   := replypath/test/scenario replypath/loader
+TIMED     := ^TestS4(SmallPackets|Throughput)$$
+OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
 FUZZ_PACKETS ?= 1000000
@@ -52,14 +57,16 @@ demo: build root ## show replies leaving by the wrong interface, and mended
 	$(BINARY) demo
 
 test: root packages ## run all tests, in network namespaces of their own
-	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) ./...
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -p 2 -skip '$(TIMED)' $(LONGEST) $(OTHERS)
+	$(GO) test $(TESTFLAGS) -p 1 $(ALONE)
+	$(GO) test $(TESTFLAGS) -run '$(TIMED)' replypath/test/scenario
 
 # Inputs are minimized ten times only: what they cover differs from run to run.
 fuzz: root ## look for packets that the datapath and the model of it decide differently about (FUZZ_TIME, FUZZ_TARGET)
 	$(GO) test ./bpf -run '^$$' -fuzz '^$(FUZZ_TARGET)$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 
 test-race: root packages ## the same with the race detector
-	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 $(TESTFLAGS) ./...
 
 test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
 	@test/install-packages.sh test/kernels/packages.txt

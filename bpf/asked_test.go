@@ -188,21 +188,45 @@ func TestAskedOver(t *testing.T) {
 	})
 }
 
+// TestRepairWantedLater: it is told of one that is opened after the first question as well.
+func TestRepairWantedLater(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, func(t *testing.T, b *bed, n network) {
+		told := b.wantsRepair()
+		m := udp{ports: ports{self: selfPort + 2}}
+		b.question(n, m)
+		if told() {
+			t.Error("told although nobody is asked")
+		}
+		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2)))
+		b.question(n, m)
+		if !told() {
+			t.Error("not told")
+		}
+		b.wantAsked(n.tuple(m))
+	})
+}
+
+// wantsRepair returns what tells whether the loader was told since it was called last.
+func (b *bed) wantsRepair() (told func() bool) {
+	b.t.Helper()
+	reader, err := ringbuf.NewReader(b.RepairWanted)
+	b.must(err)
+	b.t.Cleanup(func() { reader.Close() })
+	return func() bool {
+		reader.SetDeadline(time.Now())
+		_, err := reader.Read()
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			b.t.Fatal(err)
+		}
+		return err == nil
+	}
+}
+
 // TestRepairWanted: the loader is told of a wildcard socket that is asked, and of
 // no other.
 func TestRepairWanted(t *testing.T) {
 	eachRepair(t, bpf.DatapathSourceRepairREPAIR_WATCH, func(t *testing.T, b *bed, n network) {
-		reader, err := ringbuf.NewReader(b.RepairWanted)
-		b.must(err)
-		defer reader.Close()
-		told := func() bool {
-			reader.SetDeadline(time.Now())
-			_, err := reader.Read()
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatal(err)
-			}
-			return err == nil
-		}
+		told := b.wantsRepair()
 		any := netip.IPv6Unspecified()
 		if n.family == 4 {
 			any = netip.IPv4Unspecified()

@@ -333,13 +333,15 @@ func TestConnectedSocket(t *testing.T) {
 }
 
 // TestDatagramNobodyTakes: a flow to a port on which no socket is remembers that, until one
-// takes a datagram of it that is not the host's own; each datagram is looked at.
+// takes a datagram of it that is not the host's own; each datagram is looked at, unless
+// somebody has answered.
 func TestDatagramNobodyTakes(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		frame := n.in(b.replication, udp{})
 		b.run(ingress(b.replication, frame), b.admits(n, udp{}, b.replication))
 		flow := b.flow(n, udp{}, b.replication, 0)
 		flow.Flags |= flagNoSocket | flagActive
+		flow.State = 0
 		b.put(connectionlessFlow(flow))
 		b.run(ingress(b.replication, frame), nothing)
 
@@ -353,7 +355,12 @@ func TestDatagramNobodyTakes(t *testing.T) {
 			served := flow
 			served.Flags &^= flagNoSocket
 			b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
+			answered := flow
+			answered.State = stateAnswered
+			b.put(connectionlessFlow(answered))
+			b.run(ingress(b.replication, frame), nothing)
 			closeSocket(t, server)
+			b.put(connectionlessFlow(served))
 			b.run(ingress(b.replication, frame), nothing) // it was somebody's
 		}
 	})

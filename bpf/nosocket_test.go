@@ -70,7 +70,7 @@ func TestNoSocketFollows(t *testing.T) {
 // TestNoSocketReset: by another way a reset ends the flow only at the very byte that is
 // expected; by its own, also after what our side has not acknowledged yet.
 func TestNoSocketReset(t *testing.T) {
-	const slack = 65536
+	const ahead = 8 << 20
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		flow := b.remote(n, 0)
 		ended := flow
@@ -82,7 +82,7 @@ func TestNoSocketReset(t *testing.T) {
 			ends bool
 		}{
 			{b.replication, 4999, false}, {b.replication, 5000, true}, {b.replication, 5001, true},
-			{b.replication, 5000 + slack, true}, {b.replication, 5001 + slack, false},
+			{b.replication, 5000 + ahead, true}, {b.replication, 5001 + ahead, false},
 			{b.backup, 4999, false}, {b.backup, 5000, true}, {b.backup, 5001, false},
 		} {
 			b.put(establishedFlow(flow))
@@ -123,8 +123,12 @@ func TestNoSocketKeepsNumbers(t *testing.T) {
 		send(tcp{flags: "PA", seq: 1900, ack: 5100, payload: 100}, 2100, 5100) // sent again
 		send(tcp{flags: "P", seq: 2100, ack: 7, payload: 10}, 2110, 5100)      // acknowledges nothing
 		send(tcp{flags: "PA", seq: 1<<32 + 2000 - slack, ack: 5200}, 2110, 5200)
+		send(tcp{flags: "PA", seq: 2310, ack: 5200, payload: 100}, 2410, 5200) // another CPU's comes later
+		send(tcp{flags: "PA", seq: 2410 + slack, ack: 5200}, 2410+slack, 5200)
 
-		flow.SndUna = 1<<32 + 1999 - slack // what is not near is another connection
+		flow.SndUna = 2411 + 2*slack // what is not near is another connection
+		send(tcp{flags: "PA", seq: flow.SndUna, ack: 9000, payload: 20}, flow.SndUna+20, 9000)
+		flow.SndUna += 1<<32 - 1 - slack
 		send(tcp{flags: "PA", seq: flow.SndUna, ack: 9000, payload: 20}, flow.SndUna+20, 9000)
 		flow.SndUna = 1 << 30
 		send(tcp{flags: "A", seq: 1 << 30, ack: 9000}, 1<<30, 9000)
@@ -133,7 +137,7 @@ func TestNoSocketKeepsNumbers(t *testing.T) {
 		b.put(establishedFlow(flow))
 		send(tcp{flags: "A", seq: 1<<32 - 10, ack: 9000, payload: 30}, 20, 9000) // around the wrap
 
-		send(tcp{flags: "RA", seq: 21, ack: 0}, 20, 9000) // the host's, not the connection's
+		send(tcp{flags: "RA", seq: 21 + slack, ack: 0}, 20, 9000) // the host's, not the connection's
 		flow.Seen, flow.State = justNow, stateClosing
 		send(tcp{flags: "RA", seq: 20, ack: 0}, 20, 9000)
 	})

@@ -91,16 +91,16 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 }
 
 // recallHeld makes the gateways known that an earlier process held: they may have left the
-// routes since, and are let go then.
+// routes since, and are let go then. Until they are seen in a route they are nobody's next hop.
 func (l *Loader) recallHeld() {
 	for i := range l.state.Gateways {
 		r := &l.state.Gateways[i]
 		address, err := netip.ParseAddr(r.Address)
 		key := gatewayKey{r.Interface, address}
-		if !r.Held || err != nil || l.gateways[key] != nil {
+		if !r.Held || r.Gone || err != nil || l.gateways[key] != nil {
 			continue
 		}
-		seen := nexthop.Gateway{Interface: r.Interface, Address: address, IPv4: true, IPv6: true}
+		seen := nexthop.Gateway{Interface: r.Interface, Address: address}
 		g := &gateway{Gateway: seen, id: r.ID}
 		g.recall(r)
 		l.gateways[key] = g

@@ -51,12 +51,18 @@ func awaitEnd(ctx context.Context, process, pid int) error {
 	if err != nil {
 		return fmt.Errorf("wait for process %d: %w", pid, err)
 	}
-	defer unix.Close(wake)
+	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
 		// Eight bytes other than zero make it readable (eventfd(2)).
 		_, _ = unix.Write(wake, []byte{1, 1, 1, 1, 0, 0, 0, 0})
 	})
-	defer stop()
+	defer func() {
+		if !stop() {
+			<-woken // the descriptor may be another's once it is closed
+		}
+		unix.Close(wake)
+	}()
 	fds := []unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)

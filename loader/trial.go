@@ -116,7 +116,7 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 	}
 	for _, r := range left.Gateways {
 		if !slices.ContainsFunc(before.Gateways, func(b pins.GatewayRecord) bool { return b.ID == r.ID }) {
-			r.Gone = true
+			r.Gone, r.Held = true, false
 			before.Gateways = append(before.Gateways, r)
 		}
 	}

@@ -207,21 +207,18 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 }
 
 /*
- * Whether somebody takes a flow's datagrams who may answer them: a socket, perhaps only by now, or
- * whoever is behind an address that is translated. A socket that is connected takes those of the
- * host's own conversation.
+ * Nobody took the datagrams of the flow; a server may have been started since. A socket that is
+ * connected takes those of the host's own conversation, or is a transparent proxy's.
  */
-static __always_inline bool is_taken(struct __sk_buff *skb, struct flow *flow)
+static __always_inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet,
+					    struct flow *flow)
 {
-	enum udp_socket socket;
+	enum udp_socket socket = udp_socket(skb);
 
-	if (!(flow->flags & FLOW_NO_SOCKET))
-		return true;
-	socket = udp_socket(skb);
 	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
-		return false;
+		return;
 	flow->flags &= ~FLOW_NO_SOCKET;
-	return true;
+	first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
 }
 
 static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
@@ -235,8 +232,10 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 			refresh(skb, from, flow);
 		else
 			follow_frame(skb, from, flow);
-		if (is_taken(skb, flow))
+		if (!(flow->flags & FLOW_NO_SOCKET))
 			question_came(packet);
+		else
+			look_for_socket(skb, packet, flow);
 		return;
 	}
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */

@@ -121,16 +121,16 @@ static __always_inline struct flow *tcp_flow(const struct packet *packet, enum t
 }
 
 /*
- * Whether the host begins by the tuple of a flow whose datagrams no socket took: that flow was
- * for nobody, or its sender is forged. Else somebody to whom the datagrams were translated answers.
+ * Whether the host begins by the tuple of a flow whose datagrams nobody took: that flow was
+ * for nobody, or its sender is forged.
  */
-static __always_inline bool begins_anew(const struct __sk_buff *skb, const struct packet *packet,
+static __always_inline bool begins_anew(struct __sk_buff *skb, const struct packet *packet,
 					const struct flow *flow)
 {
-	return unlikely(flow->flags & FLOW_NO_SOCKET) && speaks_for_itself(skb, packet);
+	return unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet);
 }
 
-static __always_inline struct flow *connectionless_flow(const struct __sk_buff *skb,
+static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
 							const struct packet *packet,
 							enum table *table)
 {

@@ -46,6 +46,15 @@ static __always_inline bool is_closing(const struct flow *flow)
 	return (flow->state & FLOW_CLOSING) | (flow->flags & FLOW_RESET);
 }
 
+/*
+ * Whether nobody took the datagrams of a connectionless flow so far: no socket, nor anybody to
+ * whom they are translated, who would have answered.
+ */
+static __always_inline bool is_untaken(const struct flow *flow)
+{
+	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);
+}
+
 static __always_inline __u32 idle_limit(const struct flow *flow, enum table table)
 {
 	__u8 protocol = flow->tuple.protocol;

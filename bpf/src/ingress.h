@@ -84,7 +84,7 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 		return;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
-	    likely(!(flow->flags & (FLOW_ALTERNATES | FLOW_NO_SOCKET))))
+	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
 		return mark_active(flow);
 	if (!flow && is_foreign_address(packet))
 		return;

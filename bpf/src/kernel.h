@@ -62,6 +62,8 @@ struct inet_sock {
 	struct ipv6_pinfo *pinet6;
 	__u8 pmtudisc;
 	int mc_index;
+	unsigned long inet_flags; /* from 6.6 */
+	__u8 transparent : 1;     /* before */
 } __attribute__((preserve_access_index));
 
 /* What __sk_buff does not show: whether another sk_buff shares the packet data. */

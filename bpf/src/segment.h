@@ -6,6 +6,7 @@
 #include "socket.h"
 
 #define SEQUENCE_SLACK 65536
+#define MOST_AHEAD (8 << 20) /* what may be under way to us: more than the largest receive buffer (tcp_rmem) */
 
 /* The states in which sequence numbers mean something (include/net/tcp_states.h). */
 static __always_inline bool is_synchronized(__u32 state)
@@ -152,9 +153,11 @@ static __always_inline void note_received(const struct packet *packet, struct fl
 		flow->snd_una = packet->ack;
 }
 
+/* The kernel begins the next connection with a tuple farther away (tcp_twsk_unique()). */
 static __always_inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
 {
-	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK, flow->snd_nxt);
+	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK,
+			   flow->snd_nxt + SEQUENCE_SLACK);
 }
 
 /*
@@ -198,7 +201,7 @@ static __always_inline bool continues(const struct flow *flow, const struct __sk
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
 	if (packet->tcp_flags & TCP_RST)
-		return !ahead || (ahead <= SEQUENCE_SLACK && came_by(flow, skb, packet));
+		return !ahead || (ahead <= MOST_AHEAD && came_by(flow, skb, packet));
 	if ((__s32)(flow->snd_nxt - highest) > 0)
 		highest = flow->snd_nxt;
 	return packet->tcp_flags & TCP_ACK &&

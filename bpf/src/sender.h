@@ -39,20 +39,49 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
 		 (sk->src_ip6[2] ^ self[2]) | (sk->src_ip6[3] ^ self[3]));
 }
 
-/*
- * Whether a UDP socket sends this that nothing translates: by its own port, and connected from
- * this address or bound to none. One that is bound to the address and not connected may be a
- * transparent proxy's, which answers so.
- */
-static __always_inline bool speaks_for_itself(const struct __sk_buff *skb, const struct packet *packet)
-{
-	struct bpf_sock *sk = skb->sk;
-	__u32 port = bpf_ntohs(packet->tuple.self_port);
+#define INET_FLAGS_TRANSPARENT 15 /* include/net/inet_sock.h, in an enum without a name */
 
-	if (packet->protocol != IPPROTO_UDP || !sk)
+/* Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies do. */
+static __always_inline bool is_transparent(const struct bpf_sock *sk)
+{
+	struct inet_sock *inet;
+
+	if (!have_kernel_skb)
+		return false;
+	inet = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct inet_sock));
+	if (bpf_core_field_exists(inet->inet_flags))
+		return inet->inet_flags >> INET_FLAGS_TRANSPARENT & 1;
+	return BPF_CORE_READ_BITFIELD(inet, transparent);
+}
+
+/*
+ * Whether the socket is bound to the packet's address and port, or to the port alone. One that
+ * is bound to the address and not connected may be a transparent proxy's where that cannot be
+ * told.
+ */
+static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
+{
+	if (sk->protocol != IPPROTO_UDP || sk->src_port != bpf_ntohs(packet->tuple.self_port))
+		return false;
+	if (is_wildcard(sk, packet->family))
+		return true;
+	return has_address(sk, packet) && (have_kernel_skb || sk->state == BPF_TCP_ESTABLISHED);
+}
+
+/*
+ * Whether a UDP socket of this host sends this, which nothing translates. The socket of a
+ * container may look the same; but not to who looks for one here.
+ */
+static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct scratch *to = get_scratch();
+	struct bpf_sock *sk = skb->sk;
+
+	if (packet->protocol != IPPROTO_UDP || !sk || !to)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	return sk && sk->protocol == IPPROTO_UDP && sk->src_port == port &&
-	       (is_wildcard(sk, packet->family) ||
-		(sk->state == BPF_TCP_ESTABLISHED && has_address(sk, packet)));
+	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk))
+		return false;
+	to->packet = *packet;
+	return udp_socket(skb) != UDP_SOCKET_NONE;
 }

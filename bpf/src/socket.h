@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The local socket that the scratch packet, which came in, is for. What asks is in global
+ * The local socket that the scratch packet is for, or of. What asks is in global
  * functions, which the verifier looks at once only.
  */
 #pragma once

@@ -33,9 +33,9 @@ enum flow_flags {
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
 	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
 	/*
-	 * Established: the entry keeps the sequence numbers itself. Connectionless: to an own
-	 * address, to which no UDP socket is bound; until one takes a datagram, the flow is
-	 * nobody's that speaks for himself by that address and port.
+	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket
+	 * is bound to the own address and port. Until somebody answers, or such a socket takes a
+	 * datagram, a socket that sends by them begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: the same socket asks other addresses of ours; see asked.h */
@@ -98,7 +98,7 @@ struct flow {
 	 */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
-	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last */
+	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last, at first where that ACK ended */
 };
 
 /*

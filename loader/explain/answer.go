@@ -6,7 +6,9 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/flows"
@@ -58,8 +60,24 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 		return e, err
 	}
 	e.Replypath = r.way(&entry.Flow)
+	if ends, err := endsFlow(raw, &q); ends || err != nil {
+		e.conclude(LocalOrigin, "")
+		return e, err
+	}
 	e.conclude(r.decide())
 	return e, nil
+}
+
+// endsFlow tells whether the flow is one whose datagrams nobody took, and what is sent by its
+// tuple a conversation of the host's own: begins_anew() in bpf/src/egress.h. Other sockets take
+// the flow's next datagram.
+func endsFlow(flow *bpf.DatapathFlow, q *Question) (bool, error) {
+	untaken := flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0 &&
+		flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) == 0
+	if flow.Tuple.Protocol != unix.IPPROTO_UDP || !untaken {
+		return false, nil
+	}
+	return asksBySocket(q)
 }
 
 // way is where the programs take the flow to belong.

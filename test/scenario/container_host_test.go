@@ -1,7 +1,9 @@
 package scenario
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,6 +39,12 @@ func TestContainerHost(t *testing.T) {
 	p := harness.On(t, s.Server.Host)
 	p.Start()
 	status := p.Status()
+	harness.Eventually(t, "our own device is seen", func() error {
+		if status = p.Status(); !slices.ContainsFunc(status.Unmanaged, func(u struct{ Name, Reason string }) bool { return u.Name == "replypath0" }) {
+			return fmt.Errorf("%+v", status.Unmanaged)
+		}
+		return nil
+	})
 	var managed []string
 	for _, i := range status.Interfaces {
 		managed = append(managed, i.Name)
@@ -65,6 +73,7 @@ func TestContainerHost(t *testing.T) {
 		"empty0":        "bridge with no port but veth or tap",
 		"flannel.1":     `ignore_interfaces "flannel*"`,
 		"overlay1":      "no global address",
+		"replypath0":    "replypath's own device",
 	}, unmanaged); diff != "" {
 		t.Errorf("unmanaged, and why (-want +got):\n%s", diff)
 	}

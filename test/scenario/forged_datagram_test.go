@@ -31,6 +31,9 @@ func TestForgedDatagram(t *testing.T) {
 				q := newQuery(t, n, f, port)
 				q.forge(p)
 				q.open(connected)
+				if connected {
+					q.wantExplained(p)
+				}
 				wires := harness.Tap(t, n.Server)
 				for range 2 {
 					q.ask()
@@ -118,6 +121,15 @@ func (q *query) ask() {
 	_, err = q.resolver.WriteTo([]byte("answer"), net.UDPAddrFromAddrPort(q.self))
 	harness.Must(q.t, err)
 	q.receive(q.server, "answer")
+}
+
+// wantExplained wants to be told that what the server sends is no reply.
+func (q *query) wantExplained(p *harness.Product) {
+	q.t.Helper()
+	e := p.Explain("--peer", q.resolves.String(), "--self", q.self.String(), "--protocol", "udp")
+	if e.Verdict != "local-origin" {
+		q.t.Errorf("explained as %s", e)
+	}
 }
 
 // receive waits for a text; what was forged comes in between.

@@ -175,7 +175,7 @@ func sent(f *Flow, p *packet) {
 	switch {
 	case f.Flags&flagNoSocket == 0 || p.has(FlagRST):
 		return
-	case !inSequence(p.seq, f.SndUna-near, f.SndNxt):
+	case !inSequence(p.seq, f.SndUna-near, f.SndNxt+near):
 		f.SndUna, f.SndNxt = p.seq, end
 	case int32(end-f.SndNxt) > 0:
 		f.SndNxt = end
@@ -203,7 +203,7 @@ func (m *Model) continues(f Flow, p *packet) bool {
 // closes: a connection that the host ends is idle soon. A RST that is not near what a
 // connection without a socket here has sent is the host's answer to something else.
 func (m *Model) closes(f *Flow, p *packet) {
-	if p.has(FlagRST) && f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt) {
+	if p.has(FlagRST) && f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt+near) {
 		return
 	}
 	if p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0 {

@@ -194,6 +194,9 @@ func inSequence(number, low, high uint32) bool { return number-low <= high-low }
 // near is how far a sequence number may be from where a connection stands.
 const near = 65536
 
+// mostAhead is how much may be under way to a connection that has not acknowledged it.
+const mostAhead = 8 << 20
+
 // plausible says whether a segment belongs to where its connection stands, as far
 // as the socket knows, or the entry where there is no socket.
 func (m *Model) plausible(f Flow, p *packet) bool {
@@ -268,7 +271,7 @@ func (m *Model) resetIn(p *packet, w way) {
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0
 	if w.of(f) {
-		last += near
+		last += mostAhead
 	}
 	if socket, ok := m.Sockets.Connections[t]; ok {
 		first, last, known = socket.Received, socket.Received, true

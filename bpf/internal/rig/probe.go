@@ -75,18 +75,9 @@ func addProbes(programs map[string]*ebpf.ProgramSpec) {
 	for _, name := range probedPrograms {
 		probe := programs[name].Copy()
 		probe.Name = "probe"
-		probe.Instructions = append(wrap(name, probe.Instructions), withoutLines(probe.Instructions)...)
+		probe.Instructions = append(wrap(name, probe.Instructions), probe.Instructions...)
 		programs[probeName(name)] = probe
 	}
-}
-
-// withoutLines drops the source lines: the verifier wants them for every
-// function or for none, and the wrapper has none.
-func withoutLines(instructions asm.Instructions) asm.Instructions {
-	for i := range instructions {
-		instructions[i] = instructions[i].WithSource(nil)
-	}
-	return instructions
 }
 
 var probedPrograms = []string{
@@ -154,9 +145,9 @@ func wrap(name string, program asm.Instructions) asm.Instructions {
 	}
 	wrapper = append(wrapper, asm.Mov.Reg(asm.R0, asm.R7), asm.Return())
 
-	// The verifier wants the type of every function as soon as it has one.
+	// The verifier wants the type and a source line of every function as soon as it has one.
 	function := &btf.Func{Name: "probe", Type: btf.FuncMetadata(&program[0]).Type, Linkage: btf.GlobalFunc}
-	wrapper[0] = btf.WithFuncMetadata(wrapper[0].WithSymbol("probe"), function)
+	wrapper[0] = btf.WithFuncMetadata(wrapper[0].WithSymbol("probe").WithSource(asm.Comment("the wrapper of a probe")), function)
 	return wrapper
 }
 
