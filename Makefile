@@ -32,8 +32,8 @@ CONTENDERS ?=
 # Most tests wait more than they work: two packages at a time, the longest first. Those that load or
 # time the processors have the machine to themselves.
 TESTFLAGS ?= -count=1 -timeout 20m
-ALONE     := $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
-LONGEST   := replypath/test/scenario replypath/loader
+ALONE     := replypath/loader $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
+LONGEST   := replypath/test/scenario
 TIMED     := ^TestS4(SmallPackets|Throughput)$$
 OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 

@@ -57,6 +57,9 @@ func isTooBig(f *topology.Frame) bool {
 const (
 	l3Narrow       = 1400 // the MTU of the flow's device; the other one's is 1500
 	l3TransferSize = 10_000_000
+	// ownLost is how many router solicitations and MLD reports of the server's own may find the
+	// queue full as well; a device of IPv6's sends them in its first seconds.
+	ownLost = 4
 )
 
 // TestL3Transfer has 10 MB cross in either direction where the flow's device takes less
@@ -117,7 +120,7 @@ func (l l3) wantTransfers(t *testing.T, p *harness.Product, f topology.Family, c
 	harness.Eventually(t, "what was counted is what left", func() error {
 		routed, left = wires.Left(segments)
 		after, lost = l.counted(t, p, f), l.dropped(t)-dropped
-		if moved := after.moved - before.moved; moved != len(left)+lost {
+		if moved := after.moved - before.moved; moved > len(left)+lost || moved < len(left)+lost-ownLost {
 			return fmt.Errorf("%d packets were counted as corrected; %d left by %s, %d found its queue full", moved, len(left), l.server.Eth1.Name, lost)
 		}
 		return nil
