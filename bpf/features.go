@@ -89,7 +89,7 @@ func haveTailCalls() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("ask the kernel for tail calls: %w", err)
 	}
-	return true, program.Close()
+	return true, Close(program)
 }
 
 // SetFeatures writes them into the constants of the programs.

@@ -70,7 +70,7 @@ func TestNoSocketFollows(t *testing.T) {
 // TestNoSocketReset: by another way a reset ends the flow only at the very byte that is
 // expected; by its own, also after what our side has not acknowledged yet.
 func TestNoSocketReset(t *testing.T) {
-	const ahead = 8 << 20
+	const ahead = 256 << 10
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		flow := b.remote(n, 0)
 		ended := flow

@@ -192,17 +192,11 @@ func (l *Loader) attachAllHeld() error {
 	return errors.Join(errs...)
 }
 
-// heldKeys are the keys of a gateway in the map `held_gateways`.
-func heldKeys(g *gateway) []bpf.DatapathGatewayMac {
-	var keys []bpf.DatapathGatewayMac
-	for family, takes := range map[uint8]bool{4: g.IPv4, 6: g.IPv6} {
-		if takes {
-			key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
-			copy(key.Mac[:], g.last)
-			keys = append(keys, key)
-		}
-	}
-	return keys
+// heldKey is the key of a gateway in the map `held_gateways`, for packets of a family.
+func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
+	key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
+	copy(key.Mac[:], g.last)
+	return key
 }
 
 // tellHeld tells the programs that an entry is held, for a while.
@@ -211,8 +205,11 @@ func (l *Loader) tellHeld(g *gateway) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range heldKeys(g) {
-		if err := l.datapath.HeldGateways.Put(key, clock.After(heldFor)); err != nil {
+	for family, takes := range map[uint8]bool{4: g.IPv4, 6: g.IPv6} {
+		if !takes {
+			continue
+		}
+		if err := l.datapath.HeldGateways.Put(heldKey(g, family), clock.After(heldFor)); err != nil {
 			return fmt.Errorf("write held gateway %s: %w", g.Address, err)
 		}
 	}
@@ -220,8 +217,8 @@ func (l *Loader) tellHeld(g *gateway) error {
 }
 
 func (l *Loader) forgetHeld(g *gateway) error {
-	for _, key := range heldKeys(g) {
-		if err := l.datapath.HeldGateways.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for _, family := range []uint8{4, 6} {
+		if err := l.datapath.HeldGateways.Delete(heldKey(g, family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forget held gateway %s: %w", g.Address, err)
 		}
 	}

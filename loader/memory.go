@@ -3,6 +3,7 @@ package loader
 import (
 	"os"
 	"runtime/debug"
+	"sync"
 
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
@@ -17,8 +18,30 @@ func loadWithin(dir *pins.Dir, options datapath.Options) (*datapath.Datapath, er
 	_, percent := os.LookupEnv("GOGC")
 	_, limited := os.LookupEnv("GOMEMLIMIT")
 	if !percent && !limited {
-		before := debug.SetMemoryLimit(limit)
-		defer debug.SetMemoryLimit(before)
+		defer limitMemory(limit)()
 	}
 	return datapath.Load(dir, options)
+}
+
+// loads counts those that go on at once, as in tests: the limit is the process's.
+var loads struct {
+	sync.Mutex
+	count  int
+	before int64 // the limit where nobody loads
+}
+
+// limitMemory sets the limit until the last of those who load calls what it returns.
+func limitMemory(limit int64) (lift func()) {
+	loads.Lock()
+	defer loads.Unlock()
+	if loads.count++; loads.count == 1 {
+		loads.before = debug.SetMemoryLimit(limit)
+	}
+	return func() {
+		loads.Lock()
+		defer loads.Unlock()
+		if loads.count--; loads.count == 0 {
+			debug.SetMemoryLimit(loads.before)
+		}
+	}
 }

@@ -6,7 +6,7 @@
 #include "socket.h"
 
 #define SEQUENCE_SLACK 65536
-#define MOST_AHEAD (8 << 20) /* what may be under way to us: more than the largest receive buffer (tcp_rmem) */
+#define MOST_AHEAD (256 << 10) /* what a RST may follow that was not acknowledged yet */
 
 /* The states in which sequence numbers mean something (include/net/tcp_states.h). */
 static __always_inline bool is_synchronized(__u32 state)

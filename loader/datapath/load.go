@@ -217,7 +217,7 @@ func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
 	d.logReplaced(name, pinned, reason)
 	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
 		d.replaced[name] = pinned
-	} else if err := pinned.Close(); err != nil {
+	} else if err := bpf.Close(pinned); err != nil {
 		return fmt.Errorf("close map %s: %w", name, err)
 	}
 	return d.newMap(name, spec)

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 )
 
 // Programs are what is attached to a cgroup. They see the sockets of every
@@ -124,7 +126,7 @@ func Attached(dir string) (bool, error) {
 			return false, fmt.Errorf("open pinned %s: %w", h.name, err)
 		}
 		info, err := l.Info()
-		l.Close()
+		err = errors.Join(err, bpf.Close(l))
 		if err != nil {
 			return false, fmt.Errorf("look at %s: %w", h.name, err)
 		}

@@ -194,8 +194,8 @@ func inSequence(number, low, high uint32) bool { return number-low <= high-low }
 // near is how far a sequence number may be from where a connection stands.
 const near = 65536
 
-// mostAhead is how much may be under way to a connection that has not acknowledged it.
-const mostAhead = 8 << 20
+// mostAhead is how much a RST may follow that a connection has not acknowledged.
+const mostAhead = 256 << 10
 
 // plausible says whether a segment belongs to where its connection stands, as far
 // as the socket knows, or the entry where there is no socket.
