@@ -68,13 +68,18 @@ func run() error {
 		}
 		defer closeReference()
 		cases = append([]testCase{reference}, cases...)
-		results, err := measure(cases, uint32(*repeat), int(*rounds))
+		measurements, err := begin(cases)
 		if err != nil {
 			return err
 		}
-		report := report{Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Results: results}
+		if err := measure(measurements, uint32(*repeat), int(*rounds)); err != nil {
+			return err
+		}
+		report := report{Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Results: results(measurements)}
 		if *scaled {
-			report.scale()
+			if err := report.scaleAgain(measurements); err != nil {
+				return err
+			}
 		}
 		if report.Programs, err = bench.sizes(); err != nil {
 			return err

@@ -51,49 +51,64 @@ func (r *result) held(disturbed bool) float64 {
 	return r.Median
 }
 
-// measure runs every case and its baseline once a round, so that whatever
-// disturbs the machine for a while disturbs them alike.
-func measure(cases []testCase, repeat uint32, rounds int) ([]result, error) {
-	costs := make([][]float64, len(cases))
-	totals := make([][]float64, len(cases))
-	baselines := make([][]float64, len(cases))
+// measurement is a case and what its rounds took, in nanoseconds a run.
+type measurement struct {
+	testCase
+	costs, totals, baselines []float64 // a round each
+}
 
+// begin checks every case before any is measured.
+func begin(cases []testCase) ([]*measurement, error) {
+	measurements := make([]*measurement, len(cases))
 	for i := range cases {
 		if err := cases[i].check(); err != nil {
 			return nil, err
 		}
+		measurements[i] = &measurement{testCase: cases[i]}
 	}
-	for range rounds {
-		for i := range cases {
-			c := &cases[i]
-			baseline, err := c.time(c.baseline, repeat)
-			if err != nil {
-				return nil, err
-			}
-			total, err := c.time(c.program, repeat)
-			if err != nil {
-				return nil, err
-			}
-			costs[i] = append(costs[i], total-baseline)
-			totals[i] = append(totals[i], total)
-			baselines[i] = append(baselines[i], baseline)
-		}
-	}
+	return measurements, nil
+}
 
-	results := make([]result, len(cases))
-	for i, c := range cases {
-		results[i] = result{
-			Name:     c.name,
-			Median:   median(costs[i]),
-			Min:      slices.Min(costs[i]),
-			Max:      slices.Max(costs[i]),
-			Quiet:    slices.Min(totals[i]) - slices.Min(baselines[i]),
-			Bound:    c.bound,
-			Aim:      c.aim(),
-			Baseline: median(baselines[i]),
+// measure runs every case and its baseline once a round, so that whatever
+// disturbs the machine for a while disturbs them alike.
+func measure(measurements []*measurement, repeat uint32, rounds int) error {
+	for range rounds {
+		for _, m := range measurements {
+			baseline, err := m.time(m.baseline, repeat)
+			if err != nil {
+				return err
+			}
+			total, err := m.time(m.program, repeat)
+			if err != nil {
+				return err
+			}
+			m.costs = append(m.costs, total-baseline)
+			m.totals = append(m.totals, total)
+			m.baselines = append(m.baselines, baseline)
 		}
 	}
-	return results, nil
+	return nil
+}
+
+func (m *measurement) result() result {
+	return result{
+		Name:     m.name,
+		Median:   median(m.costs),
+		Min:      slices.Min(m.costs),
+		Max:      slices.Max(m.costs),
+		Quiet:    slices.Min(m.totals) - slices.Min(m.baselines),
+		Bound:    m.bound,
+		Aim:      m.aim(),
+		Baseline: median(m.baselines),
+	}
+}
+
+func results(measurements []*measurement) []result {
+	results := make([]result, len(measurements))
+	for i, m := range measurements {
+		results[i] = m.result()
+	}
+	return results
 }
 
 // aim is what the project wants to reach, 0 for none.
