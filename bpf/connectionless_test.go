@@ -381,3 +381,20 @@ func TestDatagramNobodyTakesMoves(t *testing.T) {
 		})
 	})
 }
+
+// TestDatagramToVRF: where the interface is a port of a VRF, no socket found is no proof that
+// there is none.
+func TestDatagramToVRF(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Vrf = 77 })
+		frame := n.in(b.replication, udp{})
+		b.run(ingress(b.replication, frame), b.admitsServed(n, b.replication))
+		flow := b.flow(n, udp{}, b.replication, 0)
+		flow.Flags |= flagNoSocket
+		flow.State = 0
+		b.put(connectionlessFlow(flow)) // it came before the interface was the VRF's
+		served := flow
+		served.Flags = flow.Flags&^flagNoSocket | flagActive
+		b.run(ingress(b.replication, frame), effect{tables: connectionlessFlow(served)})
+	})
+}

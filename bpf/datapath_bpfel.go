@@ -402,6 +402,7 @@ type DatapathScratch struct {
 		Quote    [128]uint8
 	}
 	_      [4]byte
+	Socket uint64
 	Raised uint64
 }
 

@@ -125,7 +125,10 @@ __noinline int may_start(struct __sk_buff *skb)
 	return is_dhcp(&packet->tuple) ? ADMIT_NOTHING : ADMIT_STRAY;
 }
 
-/* Makes of the scratch flow the entry of the scratch packet at the beginning of its life, with this frame's way. */
+/*
+ * Makes of the scratch flow the entry of the scratch packet at the beginning of its life, with this
+ * frame's way.
+ */
 static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, __u16 flags)
 {
 	const struct packet *packet = &from->packet;

@@ -43,7 +43,10 @@ static __always_inline struct flow *live_flow(__u64 digest)
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
 }
 
-/* dispensable() of the flow with this digest. A global function, which the verifier looks at once only. */
+/*
+ * dispensable() of the flow with this digest. A global function, which the verifier looks at
+ * once only.
+ */
 __noinline int rank_of_digest(__u64 digest)
 {
 	const struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);

@@ -207,13 +207,25 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 }
 
 /*
+ * udp_socket(), but for the ports of a VRF: not every kernel's lookup finds what is bound to
+ * the VRF, so that none found proves nothing there.
+ */
+static __always_inline enum udp_socket taker(struct __sk_buff *skb)
+{
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+	enum udp_socket socket = udp_socket(skb);
+
+	return socket == UDP_SOCKET_NONE && interface && interface->vrf ? UDP_SOCKET_OTHER : socket;
+}
+
+/*
  * Nobody took the datagrams of the flow; a server may have been started since. A socket that is
  * connected takes those of the host's own conversation, or is a transparent proxy's.
  */
 static __always_inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet,
 					    struct flow *flow)
 {
-	enum udp_socket socket = udp_socket(skb);
+	enum udp_socket socket = taker(skb);
 
 	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
 		return;
@@ -245,7 +257,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 	case ADMIT_STRAY:
 		return admit_stray(skb, from);
 	case ADMIT_FLOW:
-		socket = udp_socket(skb);
+		socket = taker(skb);
 		if (socket == UDP_SOCKET_CONNECTED)
 			count_event(EVENT_IGNORED_ANSWER);
 		else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))

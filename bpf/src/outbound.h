@@ -187,9 +187,12 @@ __noinline int note_outbound(__u32 answered)
 	count_event(EVENT_ADMITTED_OUTBOUND);
 	if (vacancy->rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
-	/* The next answer is no beginning, nor is the first to what was asked just now. */
+	/*
+	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its
+	 * sockets, but a digest does not tell which it is.
+	 */
 	if (vacancy->rank < (DISPENSABLE | seconds(1)))
-		mark_foreign(lost_note(vacancy->digest), generation); /* TCP asks its sockets, but a digest does not tell */
+		mark_foreign(lost_note(vacancy->digest), generation);
 	return 0;
 }
 

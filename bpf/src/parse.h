@@ -121,6 +121,7 @@ struct scratch {
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
 	struct size_error error;
+	__u64 socket; /* an address in the kernel */
 	__u64 raised; /* bits of enum event, for trace.h */
 };
 

@@ -41,31 +41,27 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
 
 #define INET_FLAGS_TRANSPARENT 15 /* include/net/inet_sock.h, in an enum without a name */
 
-/* Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies do. */
-static __always_inline bool is_transparent(const struct bpf_sock *sk)
+/*
+ * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies
+ * do. The verifier lets nobody count from a pointer to a socket to what it does not show;
+ * as a number, it passes through a map.
+ */
+static __always_inline bool is_transparent(const struct bpf_sock *sk, struct scratch *through)
 {
-	struct inet_sock *inet;
+	const struct inet_sock *inet;
 
-	if (!have_kernel_skb)
-		return false;
-	inet = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct inet_sock));
+	through->socket = (__u64)sk;
+	inet = (const struct inet_sock *)*(volatile __u64 *)&through->socket;
 	if (bpf_core_field_exists(inet->inet_flags))
-		return inet->inet_flags >> INET_FLAGS_TRANSPARENT & 1;
-	return BPF_CORE_READ_BITFIELD(inet, transparent);
+		return BPF_CORE_READ(inet, inet_flags) >> INET_FLAGS_TRANSPARENT & 1;
+	return BPF_CORE_READ_BITFIELD_PROBED(inet, transparent);
 }
 
-/*
- * Whether the socket is bound to the packet's address and port, or to the port alone. One that
- * is bound to the address and not connected may be a transparent proxy's where that cannot be
- * told.
- */
+/* Whether the socket is bound to the packet's address and port, or to the port alone. */
 static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
 {
-	if (sk->protocol != IPPROTO_UDP || sk->src_port != bpf_ntohs(packet->tuple.self_port))
-		return false;
-	if (is_wildcard(sk, packet->family))
-		return true;
-	return has_address(sk, packet) && (have_kernel_skb || sk->state == BPF_TCP_ESTABLISHED);
+	return sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
+	       (is_wildcard(sk, packet->family) || has_address(sk, packet));
 }
 
 /*
@@ -80,7 +76,7 @@ static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struc
 	if (packet->protocol != IPPROTO_UDP || !sk || !to)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk))
+	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk, to))
 		return false;
 	to->packet = *packet;
 	return udp_socket(skb) != UDP_SOCKET_NONE;

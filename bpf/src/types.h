@@ -38,7 +38,7 @@ enum flow_flags {
 	 * datagram, a socket that sends by them begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
-	FLOW_ALTERNATES = 1 << 5,       /* connectionless: the same socket asks other addresses of ours; see asked.h */
+	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see asked.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
 };
 
@@ -98,7 +98,8 @@ struct flow {
 	 */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
-	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last, at first where that ACK ended */
+	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
+			* at first where the last ACK of the handshake ended */
 };
 
 /*
@@ -300,7 +301,10 @@ struct pair_count {
 	__u64 flows;
 };
 
-/* Everything that is counted without an interface pair. A number never becomes another event's: maps outlive versions. */
+/*
+ * Everything that is counted without an interface pair. A number never becomes another event's:
+ * maps outlive versions.
+ */
 enum event {
 	/* Packets that could not be read; they pass. */
 	EVENT_UNPARSED_TRUNCATED = 0,

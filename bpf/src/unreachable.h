@@ -156,7 +156,8 @@ static __always_inline bool tell_v6(struct __sk_buff *skb, const struct ipv6hdr 
 	compose_v6(&answer.ip, &from->daddr, &from->saddr, IPPROTO_ICMPV6, length, LOCAL_HOPS);
 	answer.error.type = UNREACHABLE_V6;
 	answer.error.code = PORT_UNREACHABLE_V6;
-	answer.error.checksum = fold(sum(&answer.error, length, pseudo_header_v6(&answer.ip, IPPROTO_ICMPV6, length)));
+	answer.error.checksum = fold(sum(&answer.error, length,
+					 pseudo_header_v6(&answer.ip, IPPROTO_ICMPV6, length)));
 	return become(skb, &answer, sizeof(answer));
 }
 

@@ -31,9 +31,9 @@ static __always_inline bool is_unicast(const __u8 *mac)
 }
 
 /*
- * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false where
- * the interface is not managed or nothing can be sent back. A global function, which the verifier
- * looks at once only.
+ * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false
+ * where the interface is not managed or nothing can be sent back. A global function, which the
+ * verifier looks at once only.
  */
 __noinline int find_way_back(struct __sk_buff *skb)
 {

@@ -54,6 +54,22 @@ func TestVRF(t *testing.T) {
 	eachQuestion(t, "after detach", s.wantLost)
 }
 
+// TestVRFWildcard has a UDP server in a VRF that is bound to no address, and so leaves it to the VRF's
+// route from which it answers.
+func TestVRFWildcard(t *testing.T) {
+	longOnly(t)
+	s := newVRF(t)
+	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort), topology.BindToDevice("blue"))
+	p := harness.On(t, s.Server)
+	for _, f := range families {
+		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.UDP) })
+	}
+	p.Start("--config", harness.WriteConfig(t, "repair_udp_source: true\n"))
+	for _, f := range families {
+		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, harness.UDP) })
+	}
+}
+
 // TestVRFAccept has TCP servers that know nothing of the VRF and serve it all the
 // same (net.ipv4.tcp_l3mdev_accept). What they accept is bound to the VRF.
 func TestVRFAccept(t *testing.T) {

@@ -25,13 +25,13 @@ func TestForgedDatagram(t *testing.T) {
 	waitForBeginnings(t, n)
 	port := uint16(20_000)
 	for _, f := range n.Families() {
-		for _, connected := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/connected %t", f, connected), func(t *testing.T) {
+		for _, s := range []querySocket{{}, {connected: true}, {bound: true}, {connected: true, bound: true}} {
+			t.Run(fmt.Sprintf("%s/connected %t/bound %t", f, s.connected, s.bound), func(t *testing.T) {
 				port++
 				q := newQuery(t, n, f, port)
 				q.forge(p)
-				q.open(connected)
-				if connected {
+				q.open(s)
+				if s.connected {
 					q.wantExplained(p)
 				}
 				wires := harness.Tap(t, n.Server)
@@ -47,6 +47,10 @@ func TestForgedDatagram(t *testing.T) {
 		}
 	}
 }
+
+// querySocket says whether the server's socket is connected to the resolver, and bound to
+// the address that it asks from, and not to the port alone.
+type querySocket struct{ connected, bound bool }
 
 // query is a conversation of the server with a resolver beside the client.
 type query struct {
@@ -91,14 +95,16 @@ func (q *query) forge(p *harness.Product) {
 	})
 }
 
-// open opens the server's socket, which leaves its address to the kernel.
-func (q *query) open(connected bool) {
+// open opens the server's socket.
+func (q *query) open(s querySocket) {
 	q.t.Helper()
-	local := netip.AddrPortFrom(netip.IPv4Unspecified(), q.self.Port())
-	if q.self.Addr().Is6() {
+	local := q.self
+	if !s.bound && q.self.Addr().Is4() {
+		local = netip.AddrPortFrom(netip.IPv4Unspecified(), q.self.Port())
+	} else if !s.bound {
 		local = netip.AddrPortFrom(netip.IPv6Unspecified(), q.self.Port())
 	}
-	if q.connected = connected; connected {
+	if q.connected = s.connected; s.connected {
 		conn := harness.Must1[net.Conn](q.t)(q.n.Server.Dial(q.t.Context(), "udp", q.resolves.String(), topology.FromAddress(local)))
 		q.server = conn.(*net.UDPConn)
 	} else {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -76,10 +77,16 @@ func TestTransparentProxy(t *testing.T) {
 // answers.
 var behind = addresses("10.50.0.1", "2001:db8:50::1")
 
-// newProxied builds the network with the proxy on the server.
-func newProxied(t *testing.T) *topology.TwoNIC {
+// proxied is the network with a proxy on the server.
+type proxied struct {
+	*topology.TwoNIC
+	t        *testing.T
+	connects atomic.Bool // the proxy answers datagrams by sockets that it connects to who asked
+}
+
+func newProxied(t *testing.T) *proxied {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := &proxied{t: t, TwoNIC: harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})}
 	for _, f := range n.Families() {
 		core, err := n.Replication.Interface("core")
 		harness.Must(t, err)
@@ -100,22 +107,27 @@ func newProxied(t *testing.T) *topology.TwoNIC {
 		run(t, n.Server.Host, ip+" rule add fwmark 1 lookup 100")
 		run(t, n.Server.Host, ip+" route add local default dev lo table 100")
 	}
-	serveTransparently(t, n.Server.Host)
+	n.serveTransparently(t)
 	return n
 }
 
-// eachProxied runs a subtest for TCP and UDP to the server's own address and to
-// one behind it.
-func eachProxied(t *testing.T, n *topology.TwoNIC, name string, run func(t *testing.T, c *harness.Conversation, own bool)) {
+// eachProxied runs a subtest for TCP, UDP, and UDP that is answered by connected sockets, to the
+// server's own address and to one behind it.
+func eachProxied(t *testing.T, n *proxied, name string, run func(t *testing.T, c *harness.Conversation, own bool)) {
 	for _, f := range n.Families() {
-		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
-			for what, to := range map[string]netip.Addr{"own address": n.Server.Eth1.Address(f), "address behind": behind[f]} {
-				t.Run(name+"/"+what+"/"+f.String()+"/"+string(kind), func(t *testing.T) {
+		for what, to := range map[string]netip.Addr{"own address": n.Server.Eth1.Address(f), "address behind": behind[f]} {
+			conversation := func(how string, kind harness.Kind) {
+				t.Run(name+"/"+what+"/"+f.String()+"/"+how, func(t *testing.T) {
 					c := harness.NewConversation(t, kind, n.ClientEth0, to)
 					c.Self = netip.AddrPortFrom(to, publishedPort)
 					run(t, c, to != behind[f])
 				})
 			}
+			conversation("tcp", harness.TCP)
+			n.connects.Store(false)
+			conversation("udp", harness.UDP)
+			n.connects.Store(true)
+			conversation("udp, connected", harness.UDP)
 		}
 	}
 }
@@ -142,7 +154,7 @@ func transparent(_, _ string, c syscall.RawConn) error {
 }
 
 // serveTransparently echoes TCP and UDP as a transparent proxy does.
-func serveTransparently(t *testing.T, host *topology.Host) {
+func (n *proxied) serveTransparently(t *testing.T) {
 	t.Helper()
 	config := net.ListenConfig{Control: transparent}
 	config.SetMultipathTCP(false)
@@ -151,7 +163,7 @@ func serveTransparently(t *testing.T, host *topology.Host) {
 		if at[0] == '[' {
 			version = "6"
 		}
-		harness.Must(t, host.Do(func() error {
+		harness.Must(t, n.Server.Do(func() error {
 			l, err := config.Listen(t.Context(), "tcp"+version, at)
 			if err != nil {
 				return err
@@ -163,7 +175,7 @@ func serveTransparently(t *testing.T, host *topology.Host) {
 				return err
 			}
 			t.Cleanup(func() { conn.Close() })
-			go echoTransparently(host, config, conn.(*net.UDPConn))
+			go n.echoTransparently(config, conn.(*net.UDPConn))
 			return nil
 		}))
 	}
@@ -183,10 +195,10 @@ func echoConnections(l net.Listener) {
 }
 
 // echoTransparently answers each datagram from the address that it was for.
-func echoTransparently(host *topology.Host, config net.ListenConfig, conn *net.UDPConn) {
+func (n *proxied) echoTransparently(config net.ListenConfig, conn *net.UDPConn) {
 	buffer, control := make([]byte, 1<<16), make([]byte, 256)
 	for {
-		n, c, _, from, err := conn.ReadMsgUDPAddrPort(buffer, control)
+		size, c, _, from, err := conn.ReadMsgUDPAddrPort(buffer, control)
 		if err != nil {
 			return
 		}
@@ -194,16 +206,38 @@ func echoTransparently(host *topology.Host, config net.ListenConfig, conn *net.U
 		if err != nil {
 			continue // the asker notices
 		}
-		_ = host.Do(func() error {
-			answer, err := config.ListenPacket(context.Background(), "udp", asked.String())
-			if err != nil {
-				return err
-			}
-			defer answer.Close()
-			_, err = answer.WriteTo(buffer[:n], net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr().Unmap(), from.Port())))
-			return err
+		_ = n.Server.Do(func() error {
+			return n.answer(config, asked, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), buffer[:size])
 		})
 	}
+}
+
+func (n *proxied) answer(config net.ListenConfig, from, to netip.AddrPort, data []byte) error {
+	if n.connects.Load() {
+		return n.converse(from, to, data)
+	}
+	conn, err := config.ListenPacket(context.Background(), "udp", from.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.WriteTo(data, net.UDPAddrFromAddrPort(to))
+	return err
+}
+
+// converse answers by a connected socket, which takes and answers what the client asks next.
+func (n *proxied) converse(from, to netip.AddrPort, data []byte) error {
+	dialer := net.Dialer{Control: transparent, LocalAddr: net.UDPAddrFromAddrPort(from)}
+	conn, err := dialer.Dial("udp", to.String())
+	if err != nil {
+		return err
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	if _, err := conn.Write(data); err != nil {
+		return err
+	}
+	go func() { _, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}) }()
+	return nil
 }
 
 // originalDestination reads the socket address that IP_RECVORIGDSTADDR brings:

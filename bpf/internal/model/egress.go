@@ -169,12 +169,14 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 }
 
 // sent notes how far the host's side of a connection without a socket is. What is not near
-// is the next connection with this tuple.
+// is the next connection with this tuple. It goes on, so that no RST has ended it.
 func sent(f *Flow, p *packet) {
 	end := p.end()
-	switch {
-	case f.Flags&flagNoSocket == 0 || p.has(FlagRST):
+	if f.Flags&flagNoSocket == 0 || p.has(FlagRST) {
 		return
+	}
+	f.Flags &^= flagReset
+	switch {
 	case !inSequence(p.seq, f.SndUna-near, f.SndNxt+near):
 		f.SndUna, f.SndNxt = p.seq, end
 	case int32(end-f.SndNxt) > 0:
