@@ -22,6 +22,7 @@ const (
 	boundPass     = 30
 	boundRedirect = 45
 	boundRefresh  = 40
+	boundUntaken  = 150
 	// belowBound is how far below each of them the project wants to come.
 	belowBound = 10
 )
@@ -152,6 +153,7 @@ func (b *bench) cases() []testCase {
 			b.ingressStranger(e),
 			b.ingressRefresh(e, layers.IPProtocolTCP),
 			b.ingressRefresh(e, layers.IPProtocolUDP),
+			b.ingressUntaken(e),
 			b.egressHostOpened(e),
 			b.egressHostSpokeFirst(e),
 			b.egressRight(e, layers.IPProtocolTCP),
@@ -249,6 +251,21 @@ func (b *bench) ingressRefresh(e endpoints, protocol layers.IPProtocol) testCase
 		ifindex:  second.Index,
 		verdict:  tcActUnspec,
 		prepare:  func() error { return b.addFlow(e, protocol, port) },
+	}
+}
+
+// ingressUntaken is a datagram that no socket of the host takes and nobody has answered so
+// far, as a container's statistics are: each asks whether a socket is there by now.
+func (b *bench) ingressUntaken(e endpoints) testCase {
+	second := b.host.Devices[1]
+	return testCase{
+		name:     "ingress: udp, nobody takes it, " + e.family,
+		bound:    boundUntaken,
+		program:  b.datapath.ReplypathIngress,
+		baseline: b.empty,
+		frame:    inbound(e, layers.IPProtocolUDP, 8125, second.MAC),
+		ifindex:  second.Index,
+		verdict:  tcActUnspec,
 	}
 }
 
