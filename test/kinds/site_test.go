@@ -233,11 +233,17 @@ func (s *site) wantLost(t *testing.T, f topology.Family, kind harness.Kind) {
 // wantConversationLost asks in vain: the answers leave by production.
 func (s *site) wantConversationLost(t *testing.T, c *harness.Conversation) {
 	t.Helper()
+	s.wantAnswersLost(t, c, c.Answers())
+}
+
+// wantAnswersLost asks in vain, where the answers may be of another address than was asked.
+func (s *site) wantAnswersLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
 	exits := harness.TapAll(t, s.nics()...)
 	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
 	asked := make(chan error, 1)
 	go func() { asked <- c.Ask(ctx) }()
-	left := topology.All(untagged(c.Answers()), topology.Going(topology.Received))
+	left := topology.All(untagged(answers), topology.Going(topology.Received))
 	if _, err := exits.At(s.Production).Wait(ctx, left); err != nil {
 		t.Errorf("no answer left by %s: %v\n%s", s.Production.Name, err, exits)
 	}
@@ -246,5 +252,5 @@ func (s *site) wantConversationLost(t *testing.T, c *harness.Conversation) {
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
 	}
-	exits.Want("an answer that gets lost: "+c.String(), untagged(c.Answers()), s.Production, s.Production.Peer().MAC)
+	exits.Want("an answer that gets lost: "+c.String(), untagged(answers), s.Production, s.Production.Peer().MAC)
 }
