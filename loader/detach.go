@@ -17,7 +17,6 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
-	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
@@ -73,7 +72,7 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 	if err := d.open(filepath.Join(options.PinDir, datapath.LinksDir)); err != nil {
 		return nil, err
 	}
-	defer d.netlink.Close()
+	defer d.close()
 	err = errors.Join(d.fallbackDevice(), d.programs())
 	if len(d.removed) > 0 {
 		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
@@ -116,6 +115,7 @@ type detacher struct {
 	log      *slog.Logger
 	netlink  *netlink.Handle
 	attacher *attach.Attacher
+	devices  *datapath.Devices // nil where there is no datapath
 	removed  []string
 }
 
@@ -123,7 +123,7 @@ func (d *detacher) run() error {
 	if err := d.open(d.dir.Path(datapath.LinksDir)); err != nil {
 		return errors.Join(err, d.dir.Close())
 	}
-	defer d.netlink.Close()
+	defer d.close()
 	err := errors.Join(d.fallbackDevice(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
 	if err != nil {
 		// The journal is still needed for the next try.
@@ -142,7 +142,22 @@ func (d *detacher) open(links string) (err error) {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
 	d.attacher = attach.New(links, d.netlink, attach.Auto)
+	if d.dir != nil {
+		d.devices = datapath.OpenDevices(d.dir.Path())
+	}
 	return nil
+}
+
+func (d *detacher) close() {
+	d.netlink.Close()
+	if d.devices != nil {
+		d.devices.Close()
+	}
+}
+
+// lives tells the interfaces of a journal from others.
+func (d *detacher) lives(of *pins.Journal) *lives {
+	return &lives{records: of.Interfaces, devices: d.devices, netlink: d.netlink}
 }
 
 func (d *detacher) done(format string, args ...any) {
@@ -212,13 +227,18 @@ func (d *detacher) sourceRepair() error {
 func (d *detacher) qdiscs() error {
 	var errs []error
 	for _, r := range d.journal.Qdiscs {
-		errs = append(errs, d.qdisc(attach.Interface{Index: r.Interface, Name: r.Name}))
+		errs = append(errs, d.qdisc(r))
 	}
 	return errors.Join(errs...)
 }
 
 // qdisc removes a qdisc that we added, unless somebody uses it.
-func (d *detacher) qdisc(target attach.Interface) error {
+func (d *detacher) qdisc(r pins.QdiscRecord) error {
+	name, err := d.lives(d.journal).nameOf(r.Interface, r.Name)
+	if name == "" || err != nil {
+		return err
+	}
+	target := attach.Interface{Index: r.Interface, Name: name}
 	lacked, err := d.attacher.LacksQdisc(target)
 	if err != nil || lacked {
 		return err
@@ -241,10 +261,10 @@ func (d *detacher) qdisc(target attach.Interface) error {
 func (d *detacher) sysctls() error {
 	var errs []error
 	for _, r := range d.journal.Sysctls {
-		restored, err := hostsettings.Restore(changeOf(r))
+		restored, err := d.lives(d.journal).restore(r)
 		errs = append(errs, err)
-		if restored {
-			d.done("change of sysctl %s, which is %s again", r.Key, r.Before)
+		if restored != nil {
+			d.done("change of sysctl %s, which is %s again", restored.Key, restored.Before)
 		}
 	}
 	return errors.Join(errs...)

@@ -72,7 +72,7 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 	if err := l.save(); err != nil {
 		return false, err
 	}
-	l.rollback.add(func() error { return l.dropSysctls(isIt, false) })
+	l.rollback.add(func() error { return l.dropSysctls(isIt) })
 	return true, change.Make()
 }
 
@@ -131,23 +131,21 @@ func (l *Loader) restoreSysctls(which func(pins.SysctlRecord) bool) error {
 		l.deferred = l.deferred || slices.ContainsFunc(l.state.Sysctls, which)
 		return nil
 	}
-	return l.dropSysctls(which, false)
+	return l.dropSysctls(which)
 }
 
-// dropSysctls puts changed sysctls back, and forgets them. Those of a gone
-// interface went with it: its index may be another's by now.
-func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool, gone bool) error {
+// dropSysctls puts changed sysctls back, and forgets them. Those of an interface that has
+// gone went with it.
+func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool) error {
 	var errs []error
+	lives := l.lives()
 	l.state.Sysctls = slices.DeleteFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool {
 		if !which(r) {
 			return false
 		}
-		if gone {
-			return true
-		}
-		restored, err := hostsettings.Restore(changeOf(r))
-		if restored {
-			l.log.Info("sysctl restored", "sysctl", r.Key, "value", r.Before)
+		restored, err := lives.restore(r)
+		if restored != nil {
+			l.log.Info("sysctl restored", "sysctl", restored.Key, "value", restored.Before)
 		}
 		errs = append(errs, err)
 		return err == nil

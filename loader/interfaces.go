@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
+	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/pins"
 )
@@ -61,12 +62,12 @@ func (l *Loader) withoutClashes(found *discover.Result) []discover.Interface {
 
 // life returns the record of the interface that has this index now.
 func (l *Loader) life(index int) *pins.InterfaceRecord {
-	for i := range l.state.Interfaces {
-		if r := &l.state.Interfaces[i]; r.Index == index && index != 0 {
-			return r
-		}
-	}
-	return nil
+	return lifeIn(l.state.Interfaces, index)
+}
+
+// lives tells the recorded interfaces from others.
+func (l *Loader) lives() *lives {
+	return &lives{records: l.state.Interfaces, devices: datapath.DevicesIn(l.datapath.Devices), netlink: l.netlink}
 }
 
 // fate is what has become of an interface since it was recorded.
@@ -123,8 +124,14 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 		return absent, nil
 	case l.removed[r.Index]:
 		return replaced, nil
-	case !l.suspicious || !r.Attached || l.isEntered(r):
+	case !l.suspicious || l.isEntered(r):
 		return stays, nil
+	case !r.Attached:
+		name, err := l.lives().nameOf(r.Index, r.Name)
+		if name != "" || err != nil {
+			return stays, err
+		}
+		return replaced, nil
 	}
 	attached, err := l.attachedAnywhere(attach.Interface{Index: r.Index, Name: r.Name})
 	if attached || err != nil {
@@ -137,9 +144,7 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 // the map `devices`, from which it takes one that goes (kernel/bpf/devmap.c,
 // dev_map_notification).
 func (l *Loader) isEntered(r *pins.InterfaceRecord) bool {
-	var index uint32
-	err := l.datapath.Devices.Lookup(uint32(r.ID), &index)
-	return err == nil && int(index) == r.Index
+	return datapath.DevicesIn(l.datapath.Devices).Have(r.ID, r.Index)
 }
 
 // isAbsent tells whether there is no interface of this index now.
@@ -165,33 +170,23 @@ func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
 // endLife detaches from an interface and undoes what was changed for it. Its id
 // stays taken: counters and flows refer to it.
 func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
-	gone := what != stays
 	target := attach.Interface{Index: r.Index, Name: r.Name}
+	// While it can still be told whether an interface that is there is this one.
+	name, err := l.lives().nameOf(r.Index, r.Name)
+	errs := []error{err, l.dropSysctls(ofInterface(r.Index))}
 	maps.DeleteFunc(l.allowed, func(s sysctl, _ *rate.Limiter) bool { return s.device == r.Index })
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
-	if err := l.forgetDevice(r.ID); err != nil {
-		return err
+	if err := errors.Join(l.forgetDevice(r.ID), l.attacher.Detach(target)); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	if err := l.attacher.Detach(target); err != nil {
-		return err
-	}
-	// Who only lost its programs, and is taken for gone, gets its sysctls back.
-	replaced := gone && !l.isSame(r)
-	err := errors.Join(l.dropQdisc(target, gone), l.dropSysctls(ofInterface(r.Index), replaced))
-	if gone {
+	errs = append(errs, l.dropQdisc(target, name == "" && err == nil))
+	if what != stays {
 		l.log.Info("interface is gone", "interface", r.Name, "index", r.Index)
 	} else {
 		l.log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
 	}
 	r.Index = 0
-	return err
-}
-
-// isSame tells whether an interface is there that has the index, name and MAC of
-// the record.
-func (l *Loader) isSame(r *pins.InterfaceRecord) bool {
-	link, err := l.netlink.LinkByIndex(r.Index)
-	return err == nil && link.Attrs().Name == r.Name && link.Attrs().HardwareAddr.String() == r.MAC
+	return errors.Join(errs...)
 }
 
 // adopt makes the managed interfaces the served ones and gives an id to those

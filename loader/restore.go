@@ -7,7 +7,6 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
-	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
@@ -35,26 +34,21 @@ func (r *restorer) run() error {
 // attach puts the earlier programs on an interface, in the place of others where
 // there are any. One that they could not be attached to is left without.
 func (r *restorer) attach(record pins.InterfaceRecord) error {
-	if !record.Attached || !r.isThere(record) {
+	if !record.Attached || record.Index == 0 {
 		return nil
+	}
+	name, err := r.lives(r.before).nameOf(record.Index, record.Name)
+	if name == "" || err != nil {
+		return err
 	}
 	programs, known := r.earlier.Programs(record.MAC != "")
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", record.Name)
 	}
-	target := attach.Interface{Index: record.Index, Name: record.Name}
-	_, err := r.attacher.Attach(target, programs)
+	target := attach.Interface{Index: record.Index, Name: name}
+	_, err = r.attacher.Attach(target, programs)
 	// Who goes on attaches it again where a gateway is held.
 	return errors.Join(err, r.attacher.DetachFrom(target, attach.Last))
-}
-
-// isThere tells whether the interface of a record is still the one that was served.
-func (r *restorer) isThere(record pins.InterfaceRecord) bool {
-	if record.Index == 0 {
-		return false
-	}
-	link, err := r.netlink.LinkByIndex(record.Index)
-	return err == nil && (link.Attrs().Name == record.Name || link.Attrs().HardwareAddr.String() == record.MAC)
 }
 
 // detach takes programs off an interface that the earlier datapath did not serve.
@@ -80,8 +74,8 @@ func (r *restorer) source() error {
 func (r *restorer) qdiscs() error {
 	var errs []error
 	for _, q := range r.journal.Qdiscs {
-		if !slices.Contains(r.before.Qdiscs, q) {
-			errs = append(errs, r.qdisc(attach.Interface{Index: q.Interface, Name: q.Name}))
+		if !slices.ContainsFunc(r.before.Qdiscs, func(b pins.QdiscRecord) bool { return b.Interface == q.Interface }) {
+			errs = append(errs, r.qdisc(q))
 		}
 	}
 	return errors.Join(errs...)
@@ -91,21 +85,27 @@ func (r *restorer) qdiscs() error {
 // again those of its changes that are no more.
 func (r *restorer) sysctls() error {
 	var errs []error
-	restore := func(c hostsettings.Change) {
-		_, err := hostsettings.Restore(c)
+	restore := func(of *pins.Journal, s pins.SysctlRecord) {
+		_, err := r.lives(of).restore(s)
 		errs = append(errs, err)
 	}
 	for _, s := range r.journal.Sysctls {
-		if !slices.Contains(r.before.Sysctls, s) {
-			restore(changeOf(s))
+		if !hasChange(r.before, s) {
+			restore(r.journal, s)
 		}
 	}
 	for _, s := range r.before.Sysctls {
-		if !slices.Contains(r.journal.Sysctls, s) {
-			change := changeOf(s)
-			change.Before, change.After = change.After, change.Before
-			restore(change)
+		if !hasChange(r.journal, s) {
+			s.Before, s.After = s.After, s.Before
+			restore(r.before, s)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// hasChange tells whether a journal has a change, whatever the interface's name was then.
+func hasChange(j *pins.Journal, s pins.SysctlRecord) bool {
+	return slices.ContainsFunc(j.Sysctls, func(r pins.SysctlRecord) bool {
+		return settingOf(r) == settingOf(s) && r.Before == s.Before && r.After == s.After
+	})
 }

@@ -140,7 +140,7 @@ func takeBack(dir *pins.Dir, journal *pins.Journal, log *slog.Logger) error {
 	if err := d.open(dir.Path(datapath.LinksDir)); err != nil {
 		return err
 	}
-	defer d.netlink.Close()
+	defer d.close()
 	before := journal.Trial.Before
 	if before == nil {
 		err := errors.Join(d.fallbackDevice(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls())

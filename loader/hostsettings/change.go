@@ -21,6 +21,12 @@ type Change struct {
 // String says what was changed in one line.
 func (c Change) String() string { return fmt.Sprintf("%s: %s -> %s", c.Key, c.Before, c.After) }
 
+// On returns the same change of another interface, or by the name that it has got.
+func (c Change) On(name string) Change {
+	c.Key = settingOf(c.Key).ofInterface(name).key()
+	return c
+}
+
 // Undo returns the command that puts the sysctl back by hand.
 func (c Change) Undo() string { return fmt.Sprintf("sysctl -w %s=%s", c.Key, c.Before) }
 

@@ -1,0 +1,57 @@
+package datapath
+
+import (
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+)
+
+// devicesName is the map from which the kernel takes a device that goes.
+const devicesName = "devices"
+
+// Devices tell which interfaces have been there all the time, also while no process
+// looked. Those of a datapath that is pinned aside know the same by the same ids.
+type Devices struct{ maps []*ebpf.Map }
+
+// OpenDevices opens what is pinned. What is missing, or of another version, tells
+// nothing.
+func OpenDevices(dir string) *Devices {
+	d := new(Devices)
+	for _, of := range []string{MapsDir, oldMapsDir, newMapsDir} {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, of, devicesName), nil)
+		if err != nil {
+			continue
+		}
+		if m.Type() != ebpf.DevMap || m.KeySize() != 4 || m.ValueSize() != 4 {
+			m.Close()
+			continue
+		}
+		d.maps = append(d.maps, m)
+	}
+	return d
+}
+
+// DevicesIn tells the same by a map that somebody else closes.
+func DevicesIn(m *ebpf.Map) *Devices { return &Devices{[]*ebpf.Map{m}} }
+
+// Have tells whether the device behind an interface id has had this index ever since it
+// was entered. It was not where that is false, or has gone since.
+func (d *Devices) Have(id uint16, index int) bool {
+	if d == nil {
+		return false
+	}
+	for _, m := range d.maps {
+		var entered uint32
+		if m.Lookup(uint32(id), &entered) == nil && int(entered) == index {
+			return true
+		}
+	}
+	return false
+}
+
+// Close closes what OpenDevices opened.
+func (d *Devices) Close() {
+	for _, m := range d.maps {
+		m.Close()
+	}
+}

@@ -1,0 +1,177 @@
+package loader
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/topology"
+)
+
+// heirs are interfaces that have got the index of eth2, which we had changed, while
+// nobody watched.
+var heirs = map[string]func(b *bed, index int) (name string){
+	"another name": func(b *bed, index int) string {
+		b.ip("link del eth2\n")
+		b.addVeth("eth3", index)
+		return "eth3"
+	},
+	"another mac": func(b *bed, index int) string {
+		b.ip("link del eth2\n")
+		b.addVeth("eth2", index)
+		return "eth2"
+	},
+	"another's mac": func(b *bed, index int) string {
+		mac := b.linkOf("eth2").Attrs().HardwareAddr
+		b.ip("link del eth2\n")
+		b.addVeth("eth3", index)
+		must(b.T, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), mac))
+		return "eth3"
+	},
+	"eth2 in another namespace": func(b *bed, index int) string {
+		other := elsewhere(b.T)
+		must(b.T, b.host.Netlink().LinkSetNsPid(b.linkOf("eth2"), other))
+		b.addVeth("eth3", index)
+		return "eth3"
+	},
+}
+
+// elsewhere returns a process in another network namespace.
+func elsewhere(t *testing.T) (pid int) {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	t.Cleanup(func() { must(t, n.Close()) })
+	h, err := n.Host("elsewhere")
+	must(t, err)
+	c := h.Command(t.Context(), "cat")
+	input, err := c.StdinPipe()
+	must(t, err)
+	must(t, c.Start())
+	t.Cleanup(func() {
+		input.Close()
+		_ = c.Wait() // killed with the test's context
+	})
+	return c.Process.Pid
+}
+
+// addVeth adds an interface that nobody manages, as it has no address.
+func (b *bed) addVeth(name string, index int) {
+	b.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index = name, index
+	must(b.T, b.host.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far3"}))
+}
+
+func (b *bed) linkOf(name string) netlink.Link {
+	b.Helper()
+	link, err := b.host.Netlink().LinkByName(name)
+	must(b.T, err)
+	return link
+}
+
+// changed starts and ends a daemon that has made eth2's rp_filter loose, and added the
+// clsact qdisc, and returns the index of eth2.
+func (b *bed) changed(change func(*Options)) (index int) {
+	b.Helper()
+	b.addEth2(0)
+	b.setRPFilter("eth2", 1)
+	b.start(func(o *Options) {
+		byClsact(o)
+		if change != nil {
+			change(o)
+		}
+	}).stop()
+	if got := b.rpFilter("eth2"); got != "2" {
+		b.Fatalf("rp_filter of eth2 is %s", got)
+	}
+	return b.linkOf("eth2").Attrs().Index
+}
+
+// takeAway are the ways to take everything away.
+var takeAway = map[string]struct {
+	change func(*Options)
+	do     func(*bed)
+}{
+	"detach": {do: func(b *bed) { b.detach() }},
+	"the end of a trial": {change: onTrial, do: func(b *bed) {
+		b.inside(func() error {
+			_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+			return err
+		})
+	}},
+}
+
+// TestHeirIsLeftAlone: an index that has become another interface's is no reason to touch
+// that one's sysctl, nor its qdisc, though they are what ours were.
+func TestHeirIsLeftAlone(t *testing.T) {
+	for what, inherit := range heirs {
+		for how, away := range takeAway {
+			t.Run(what+"/"+how, func(t *testing.T) {
+				b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+				heir := inherit(b, b.changed(away.change))
+				b.setRPFilter(heir, 2)
+				b.tc("qdisc add dev " + heir + " clsact\n")
+				away.do(b)
+				if got := b.rpFilter(heir); got != "2" {
+					t.Errorf("rp_filter of %s has become %s", heir, got)
+				}
+				if !slices.Contains(b.trace(), heir+" qdisc clsact") {
+					t.Errorf("%s has lost its clsact qdisc", heir)
+				}
+			})
+		}
+	}
+}
+
+// TestRenamedIsRestored: what was changed is put back under the name that the interface
+// has got, also with another MAC, and its old name is another's.
+func TestRenamedIsRestored(t *testing.T) {
+	for how, away := range takeAway {
+		t.Run(how, func(t *testing.T) {
+			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+			b.changed(away.change)
+			b.ip("link property add dev eth2 altname second\nlink set eth2 down\nlink set eth2 name eth3\n")
+			must(t, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), net.HardwareAddr{2, 0, 0, 7, 7, 7}))
+			b.addVeth("eth2", 0)
+			b.setRPFilter("eth2", 2)
+			away.do(b)
+			for name, want := range map[string]string{"eth3": "1", "eth2": "2"} {
+				if got := b.rpFilter(name); got != want {
+					t.Errorf("rp_filter of %s is %s, want %s", name, got, want)
+				}
+			}
+			if slices.Contains(b.trace(), "eth3 qdisc clsact") {
+				t.Error("the clsact qdisc of eth3 is left")
+			}
+		})
+	}
+}
+
+// TestHeirOfARefusedInterface: an interface that took no programs leaves no trace by which
+// the next daemon could tell that it went, but for the kernel's word.
+func TestHeirOfARefusedInterface(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.addEth2(0)
+	b.setRPFilter("eth2", 1)
+	b.tc("qdisc add dev eth2 ingress\n") // in the place of clsact
+	b.start(byClsact).stop()
+	if i := b.status().of("eth2"); i == nil || i.Attached || b.rpFilter("eth2") != "2" {
+		t.Fatalf("eth2: %+v, rp_filter %s", i, b.rpFilter("eth2"))
+	}
+	index, before := b.linkOf("eth2").Attrs().Index, b.lives("eth2")
+	b.ip("link del eth2\n")
+	b.addEth2(index)
+	b.setRPFilter("eth2", 2)
+	b.start(byClsact).stop()
+	if after := b.lives("eth2"); len(after) != len(before)+1 {
+		t.Errorf("ids of eth2: %v, before %v", after, before)
+	}
+	b.detach()
+	if got := b.rpFilter("eth2"); got != "2" {
+		t.Errorf("rp_filter of another eth2 has become %s", got)
+	}
+}
