@@ -112,6 +112,21 @@ func (l *Loader) settingsChanged() bool {
 	return changed
 }
 
+// renameChanges notes by which name an interface is found from now on, for whoever looks
+// whether what was changed still holds.
+func (l *Loader) renameChanges(device int, name string) {
+	for i := range l.state.Sysctls {
+		if r := &l.state.Sysctls[i]; r.Interface == device {
+			r.Key = changeOf(*r).On(name).Key
+		}
+	}
+	for i := range l.state.Qdiscs {
+		if r := &l.state.Qdiscs[i]; r.Interface == device {
+			r.Name = name
+		}
+	}
+}
+
 // sysctl is a setting of an interface, whatever its name is now; of index 0, of
 // none.
 type sysctl struct {

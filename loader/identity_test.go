@@ -1,14 +1,20 @@
 package loader
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
@@ -115,6 +121,11 @@ func TestHeirIsLeftAlone(t *testing.T) {
 				heir := inherit(b, b.changed(away.change))
 				b.setRPFilter(heir, 2)
 				b.tc("qdisc add dev " + heir + " clsact\n")
+				for _, c := range b.status().HostChanges {
+					if strings.Contains(c.Object, "eth2") || strings.Contains(c.Undo, heir) {
+						t.Errorf("status has what is not going to be undone: %+v", c)
+					}
+				}
 				away.do(b)
 				if got := b.rpFilter(heir); got != "2" {
 					t.Errorf("rp_filter of %s has become %s", heir, got)
@@ -174,4 +185,86 @@ func TestHeirOfARefusedInterface(t *testing.T) {
 	if got := b.rpFilter("eth2"); got != "2" {
 		t.Errorf("rp_filter of another eth2 has become %s", got)
 	}
+}
+
+// TestStatusNamesTheRenamed: what detach is going to undo stands in the status by the name
+// that the interface has now, whether or not a daemon has seen that.
+func TestStatusNamesTheRenamed(t *testing.T) {
+	for _, daemon := range []bool{true, false} {
+		t.Run(fmt.Sprintf("daemon: %t", daemon), func(t *testing.T) {
+			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+			b.addEth2(0)
+			b.setRPFilter("eth2", 1)
+			r := b.start(byClsact)
+			b.repairByDoctor("net.ipv4.conf.eth2.arp_ignore", "1")
+			if !daemon {
+				r.stop()
+			}
+			before := b.status().HostChanges
+			b.ip("link property add dev eth2 altname second\nlink set eth2 name eth3\n")
+			want := make([]HostChange, len(before))
+			for i, c := range before {
+				c.Object, c.Undo = strings.ReplaceAll(c.Object, "eth2", "eth3"), strings.ReplaceAll(c.Undo, "eth2", "eth3")
+				want[i] = c
+			}
+			if diff := cmp.Diff(want, b.status().HostChanges); diff != "" {
+				t.Errorf("changes (-want +got):\n%s", diff)
+			}
+			if cmp.Equal(want, before) {
+				t.Errorf("nothing of eth2 among %+v", before)
+			}
+			if daemon {
+				eventually(t, "the journal has the name", func() bool { return len(b.lives("eth3")) > 0 })
+				r.stop()
+			}
+			for _, c := range want {
+				if command, is := strings.CutPrefix(c.Undo, "sysctl -w "); is {
+					b.run("sysctl", "-qw", command)
+				}
+			}
+			if b.rpFilter("eth3") != "1" {
+				t.Errorf("rp_filter of eth3 is %s after %q", b.rpFilter("eth3"), want)
+			}
+		})
+	}
+}
+
+// repairByDoctor makes a change that `replypath doctor --fix` could have made.
+func (b *bed) repairByDoctor(key, value string) {
+	b.Helper()
+	b.inside(func() error {
+		change, err := hostsettings.Plan(key, value)
+		if err != nil {
+			return err
+		}
+		journal, err := pins.OwnRepairs(b.dir)
+		if err != nil {
+			return err
+		}
+		link := b.linkOf(hostsettings.InterfaceOf(key)).Attrs()
+		record := pins.RepairRecord{Name: link.Name, MAC: link.HardwareAddr.String(), SysctlRecord: pins.SysctlRecord{
+			Interface: change.Interface, Key: key, Before: change.Before, After: change.After,
+		}}
+		namespace, err := pins.CurrentNamespace()
+		must(b.T, err)
+		repairs := &pins.Repairs{Namespace: namespace, Sysctls: []pins.RepairRecord{record}}
+		return errors.Join(journal.Write(repairs), change.Make(), journal.Close())
+	})
+}
+
+// TestRenamedIsWatched: a sysctl that somebody sets back on an interface that has another
+// name by then is changed again, as soon as on any other.
+func TestRenamedIsWatched(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil)
+	b.ip("link property add dev eth0 altname first\nlink set eth0 name nic0\n")
+	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
+	const file = "net/ipv6/conf/nic0/router_probe_interval" // of which the kernel tells nobody
+	must(t, b.host.SetSysctl(file, "60"))
+	eventually(t, "it is changed again", func() bool {
+		value, err := b.host.Sysctl(file)
+		must(t, err)
+		return value == "1"
+	})
+	eventually(t, "the repair is written down", func() bool { return b.repairs(repairSysctl) == 1 })
 }

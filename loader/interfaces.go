@@ -211,6 +211,9 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 			errs = append(errs, l.enterDevice(s))
 		}
 		r := l.life(i.Index)
+		if r.Name != i.Name {
+			l.renameChanges(i.Index, i.Name)
+		}
 		r.MAC = i.MAC.String()
 		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
 	}

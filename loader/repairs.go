@@ -25,16 +25,16 @@ func (d *detacher) takeBack(journal *pins.RepairsJournal) error {
 		return err
 	}
 	var errs []error
-	for _, r := range repairs.Sysctls {
-		same, err := isSameInterface(&r)
-		if err != nil || !same {
+	for i := range repairs.Sysctls {
+		change, err := presentRepair(&repairs.Sysctls[i])
+		if change == nil || err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		restored, err := hostsettings.Restore(changeOf(r.SysctlRecord))
+		restored, err := hostsettings.Restore(*change)
 		errs = append(errs, err)
 		if restored {
-			d.done("repair of sysctl %s, which is %s again", r.Key, r.Before)
+			d.done("repair of sysctl %s, which is %s again", change.Key, change.Before)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -43,20 +43,32 @@ func (d *detacher) takeBack(journal *pins.RepairsJournal) error {
 	return journal.Remove()
 }
 
-// isSameInterface tells whether the index in a record is still that of the
-// interface that was meant: under its name, or with its MAC under another.
-func isSameInterface(r *pins.RepairRecord) (bool, error) {
+// presentRepair returns what was changed by the name that the sysctl has now, nil where it
+// went with its interface.
+func presentRepair(r *pins.RepairRecord) (*hostsettings.Change, error) {
+	change := changeOf(r.SysctlRecord)
 	if r.Interface == 0 {
-		return true, nil
+		return &change, nil
 	}
+	name, err := nameOfRepaired(r)
+	if name == "" || err != nil {
+		return nil, err
+	}
+	change = change.On(name)
+	return &change, nil
+}
+
+// nameOfRepaired returns the present name of the interface of a record, "" where the index
+// is no longer its own: it is where the interface has its name, or its MAC under another.
+func nameOfRepaired(r *pins.RepairRecord) (string, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return false, fmt.Errorf("restore sysctl %s: %w", r.Key, err)
+		return "", fmt.Errorf("look for the interface of sysctl %s: %w", r.Key, err)
 	}
 	for _, i := range interfaces {
-		if i.Index == r.Interface {
-			return i.Name == r.Name || r.MAC != "" && i.HardwareAddr.String() == r.MAC, nil
+		if i.Index == r.Interface && (i.Name == r.Name || r.MAC != "" && i.HardwareAddr.String() == r.MAC) {
+			return i.Name, nil
 		}
 	}
-	return false, nil
+	return "", nil
 }

@@ -1,15 +1,17 @@
 package loader
 
 import (
+	"cmp"
 	"testing"
 
+	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
 // A repair belongs to an interface that has kept its name or its MAC, not to
 // whatever has got the index since.
-func TestIsSameInterface(t *testing.T) {
+func TestPresentRepair(t *testing.T) {
 	s := newS1(t, topology.S1Options{NoIPv6: true})
 	eth1 := s.B.Eth1
 	for what, test := range map[string]struct {
@@ -26,10 +28,13 @@ func TestIsSameInterface(t *testing.T) {
 		"the host's":       {0, "", "", true},
 	} {
 		must(t, s.B.Do(func() error {
-			r := &pins.RepairRecord{SysctlRecord: pins.SysctlRecord{Interface: test.index}, Name: test.name, MAC: test.mac}
-			same, err := isSameInterface(r)
-			if same != test.same {
+			record := pins.SysctlRecord{Interface: test.index, Key: hostsettings.Key("ipv4", cmp.Or(test.name, "all"), "arp_ignore")}
+			change, err := presentRepair(&pins.RepairRecord{SysctlRecord: record, Name: test.name, MAC: test.mac})
+			if same := change != nil; same != test.same {
 				t.Errorf("%s: %v", what, same)
+			}
+			if change != nil && test.index != 0 && change.Key != "net.ipv4.conf.eth1.arp_ignore" {
+				t.Errorf("%s: %v", what, change)
 			}
 			return err
 		}))

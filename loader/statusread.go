@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,7 +20,6 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/loader/source"
 )
 
 // ReadStatus reads the state of a datapath from its pins and from the network
@@ -36,7 +34,11 @@ func ReadStatus(pinDir string) (*Status, error) {
 	}
 	journal, err := pins.ReadJournal(pinDir)
 	if errors.Is(err, pins.ErrNone) {
-		return &Status{PinDir: pinDir, HostChanges: hostChanges(new(pins.Journal), repairs)}, err
+		changes, unread := repairChanges(repairs)
+		if unread != nil {
+			return nil, unread
+		}
+		return &Status{PinDir: pinDir, HostChanges: changes}, err
 	}
 	if err != nil {
 		return nil, err
@@ -68,26 +70,23 @@ type statusReader struct {
 
 func (r *statusReader) read() (*Status, error) {
 	s := &Status{
-		PinDir:      r.pinDir,
-		Config:      configStatus(r.journal),
-		Interfaces:  []InterfaceStatus{},
-		Unmanaged:   []Unmanaged{},
-		Features:    []Feature{},
-		HostChanges: hostChanges(r.journal, r.repairs),
-		Errors:      append([]string{}, r.journal.Errors...),
+		PinDir:     r.pinDir,
+		Config:     configStatus(r.journal),
+		Interfaces: []InterfaceStatus{},
+		Unmanaged:  []Unmanaged{},
+		Features:   []Feature{},
+		Errors:     append([]string{}, r.journal.Errors...),
 	}
 	if trial := r.journal.Trial; trial != nil {
 		s.TrialUntil = &trial.Until
 	}
-	s.HostChanges = append(s.HostChanges, r.sourceChange()...)
-	s.HostChanges = append(s.HostChanges, fallbackChanges(r.journal)...)
 	for _, u := range r.journal.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, Unmanaged(u))
 	}
 	for _, f := range r.journal.Features {
 		s.Features = append(s.Features, Feature(f))
 	}
-	for _, part := range []func(*Status) error{r.mode, r.daemon, r.interfaces, r.flows} {
+	for _, part := range []func(*Status) error{r.mode, r.daemon, r.changes, r.interfaces, r.flows} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -110,6 +109,11 @@ func (r *statusReader) daemon(s *Status) error {
 	return err
 }
 
+func (r *statusReader) changes(s *Status) (err error) {
+	s.HostChanges, err = r.hostChanges()
+	return err
+}
+
 func configStatus(j *pins.Journal) ConfigStatus {
 	var c ConfigStatus
 	if j.ConfigPath != "" {
@@ -122,42 +126,6 @@ func configStatus(j *pins.Journal) ConfigStatus {
 		c.Error = &j.ConfigErr
 	}
 	return c
-}
-
-// hostChanges lists what detach is going to take back.
-func hostChanges(j *pins.Journal, repairs *pins.Repairs) []HostChange {
-	changes := []HostChange{}
-	for _, r := range j.Sysctls {
-		changes = append(changes, sysctlChange(r))
-	}
-	if repairs != nil {
-		for _, r := range repairs.Sysctls {
-			changes = append(changes, sysctlChange(r.SysctlRecord))
-		}
-	}
-	for _, r := range j.Qdiscs {
-		changes = append(changes, HostChange{
-			Object: "qdisc clsact on " + r.Name, Before: "none", After: "clsact",
-			Undo: "tc qdisc del dev " + r.Name + " clsact",
-		})
-	}
-	return changes
-}
-
-// sourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
-// sockets of the host pay for them.
-func (r *statusReader) sourceChange() []HostChange {
-	if r.journal.SourceCgroup == "" {
-		return nil
-	}
-	return []HostChange{{
-		Object: "udp send programs on cgroup " + r.journal.SourceCgroup, Before: "none", After: "replypath_sendmsg4 and 6",
-		Undo: "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " "),
-	}}
-}
-
-func sysctlChange(r pins.SysctlRecord) HostChange {
-	return HostChange{Object: "sysctl " + r.Key, Before: r.Before, After: r.After, Undo: changeOf(r).Undo()}
 }
 
 // interfaces describes the managed interfaces as they are now.

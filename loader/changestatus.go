@@ -1,0 +1,86 @@
+package loader
+
+import (
+	"path/filepath"
+	"strings"
+
+	"replypath/loader/datapath"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+	"replypath/loader/source"
+)
+
+// hostChanges lists what detach is going to take back, by the names that interfaces
+// have now. What went with its interface is not among it.
+func (r *statusReader) hostChanges() ([]HostChange, error) {
+	lives := &lives{
+		records: r.journal.Interfaces, devices: datapath.DevicesIn(r.maps.Devices), netlink: r.netlink,
+	}
+	changes := []HostChange{}
+	for _, s := range r.journal.Sysctls {
+		change, err := lives.present(s)
+		if err != nil {
+			return nil, err
+		}
+		if change != nil {
+			changes = append(changes, sysctlChange(change))
+		}
+	}
+	repairs, err := repairChanges(r.repairs)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, repairs...)
+	for _, q := range r.journal.Qdiscs {
+		name, err := lives.nameOf(q.Interface, q.Name)
+		if err != nil {
+			return nil, err
+		}
+		if name != "" {
+			changes = append(changes, qdiscChange(name))
+		}
+	}
+	changes = append(changes, r.sourceChange()...)
+	return append(changes, fallbackChanges(r.journal)...), nil
+}
+
+// repairChanges lists those that `replypath doctor --fix` made.
+func repairChanges(repairs *pins.Repairs) ([]HostChange, error) {
+	changes := []HostChange{}
+	if repairs == nil {
+		return changes, nil
+	}
+	for i := range repairs.Sysctls {
+		change, err := presentRepair(&repairs.Sysctls[i])
+		if err != nil {
+			return nil, err
+		}
+		if change != nil {
+			changes = append(changes, sysctlChange(change))
+		}
+	}
+	return changes, nil
+}
+
+func sysctlChange(c *hostsettings.Change) HostChange {
+	return HostChange{Object: "sysctl " + c.Key, Before: c.Before, After: c.After, Undo: c.Undo()}
+}
+
+func qdiscChange(name string) HostChange {
+	return HostChange{
+		Object: "qdisc clsact on " + name, Before: "none", After: "clsact",
+		Undo: "tc qdisc del dev " + name + " clsact",
+	}
+}
+
+// sourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
+// sockets of the host pay for them.
+func (r *statusReader) sourceChange() []HostChange {
+	if r.journal.SourceCgroup == "" {
+		return nil
+	}
+	return []HostChange{{
+		Object: "udp send programs on cgroup " + r.journal.SourceCgroup, Before: "none", After: "replypath_sendmsg4 and 6",
+		Undo: "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " "),
+	}}
+}
