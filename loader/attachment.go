@@ -50,7 +50,7 @@ func (l *Loader) attach(s *served) error {
 		l.forgetHeldPrograms(s.Index)
 	}
 	if r := l.life(s.Index); r != nil {
-		r.Attached = true
+		r.Attached, r.Mechanism = true, string(result.Mechanism)
 	}
 	switch {
 	case s.lost:

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
@@ -20,6 +21,7 @@ type fallbackRoute struct {
 	err      error
 	device   *fallback.Device   // nil while there is none
 	served   *datapath.Datapath // whose programs are attached to it
+	how      attach.Mechanism   // by which they are
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
 	tried    time.Time          // when the device was last made, or could not be

@@ -29,10 +29,16 @@ func (l *Loader) findFallbackDevice() (err error) {
 		}
 	}
 	if before == nil || before.Index != r.device.Index {
-		r.served = nil
+		r.served, r.how = nil, attach.Auto
 	}
-	l.state.Fallback = &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind}
+	l.recordFallback()
 	return nil
+}
+
+// recordFallback notes how the device is found and was served last.
+func (l *Loader) recordFallback() {
+	r := &l.fallback
+	l.state.Fallback = &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind, Mechanism: string(r.how)}
 }
 
 // makeFallbackDevice writes down what it is about to do: detach then knows whose
@@ -123,9 +129,11 @@ func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	if r.device == nil {
 		return nil
 	}
-	if _, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms()); err != nil {
+	result, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms())
+	if err != nil {
 		return fmt.Errorf("interface %s: %w", discover.OwnDevice, err)
 	}
-	r.served = by
+	r.served, r.how = by, result.Mechanism
+	l.recordFallback()
 	return nil
 }

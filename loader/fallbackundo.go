@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"replypath/loader/attach"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 )
@@ -39,6 +40,10 @@ func (r *restorer) fallback() error {
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", discover.OwnDevice)
 	}
-	_, err = r.attacher.Attach(fallbackTarget(device.Index), programs)
-	return err
+	target := fallbackTarget(device.Index)
+	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
+	if err != nil || result.Mechanism == attach.Clsact {
+		return err
+	}
+	return r.attacher.RemoveQdisc(target) // that a trial by clsact has added
 }

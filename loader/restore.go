@@ -46,9 +46,15 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", record.Name)
 	}
 	target := attach.Interface{Index: record.Index, Name: name}
-	_, err = r.attacher.Attach(target, programs)
+	_, err = r.by(record.Mechanism).Attach(target, programs)
 	// Who goes on attaches it again where a gateway is held.
 	return errors.Join(err, r.attacher.DetachFrom(target, attach.Last))
+}
+
+// by attaches by the mechanism of before, which the trial may have replaced by another;
+// where none is noted, by the one that the kernel has.
+func (r *restorer) by(mechanism string) *attach.Attacher {
+	return attach.New(r.dir.Path(datapath.LinksDir), r.netlink, attach.Mechanism(mechanism))
 }
 
 // detach takes programs off an interface that the earlier datapath did not serve.

@@ -97,3 +97,33 @@ func TestTrialBesideRefusedInterface(t *testing.T) {
 	}
 	r.stop()
 }
+
+// TestTakeBackKeepsTheMechanism: what a trial has replaced is attached again the way that it
+// was, on the device of the fallback route too, however the trial attaches.
+func TestTakeBackKeepsTheMechanism(t *testing.T) {
+	for before, asBefore := range mechanisms {
+		for tried, asTried := range mechanisms {
+			t.Run(string(before)+", tried by "+string(tried), func(t *testing.T) {
+				b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+				b.start(asBefore).stop()
+				trace, journal := b.trace(), b.journal()
+				b.start(func(o *Options) {
+					onTrial(o)
+					if asTried != nil {
+						asTried(o)
+					}
+				}).stop()
+				b.inside(func() error {
+					_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+					return err
+				})
+				if diff := cmp.Diff(trace, b.trace()); diff != "" {
+					t.Errorf("host after the trial (-before +after):\n%s", diff)
+				}
+				if diff := cmp.Diff(journal, b.journal()); diff != "" {
+					t.Errorf("journal after the trial (-before +after):\n%s", diff)
+				}
+			})
+		}
+	}
+}

@@ -73,9 +73,10 @@ type InterfaceRecord struct {
 	MAC   string `json:"mac"` // empty without an Ethernet header
 	// Attached tells that the programs were attached once: where they are not
 	// any more, the index may have passed to another interface.
-	Attached bool   `json:"attached"`
-	NextHop  string `json:"next_hop"`
-	Mode     string `json:"mode"`
+	Attached  bool   `json:"attached"`
+	Mechanism string `json:"mechanism,omitempty"` // by which they were; empty in journals of earlier versions
+	NextHop   string `json:"next_hop"`
+	Mode      string `json:"mode"`
 }
 
 // UnmanagedRecord is an interface that is left alone.
@@ -100,6 +101,8 @@ type GatewayRecord struct {
 type FallbackRecord struct {
 	Index int    `json:"index"`
 	Kind  string `json:"kind"` // as for `ip link add type`
+	// Mechanism is by which the programs were attached to it last.
+	Mechanism string `json:"mechanism,omitempty"`
 }
 
 // FeatureRecord is something that depends on the kernel or on the version.
