@@ -44,6 +44,7 @@ type gateway struct {
 	mac       net.HardwareAddr
 	last      net.HardwareAddr   // that it had last, whether or not it has failed since
 	only      bool               // it is the only next hop of a family's default routes
+	deleting  bool               // somebody has its entry deleted
 	held      bool               // it is silent, and its neighbour entry kept usable: see hold.go
 	silent    bool               // it was said that it does not answer
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
@@ -154,7 +155,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	}
 	l.tendHold(g)
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
-	if hasFailed {
+	if hasFailed && !g.deleting {
 		if !g.silent {
 			l.log.Warn("gateway does not answer", "interface", l.nameOf(g.Interface), "gateway", g.Address)
 		}
@@ -168,6 +169,25 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	case before.State != seen.State || g.resolveAt.IsZero():
 		g.schedule(time.Now())
 	}
+}
+
+// noteDeletion counts an entry that somebody deletes and that is put back. The kernel has it
+// fail first, without a question; one that goes for other reasons, with the carrier, a MAC
+// of the interface's own or for want of use, goes as it is.
+// Events tell that in order; what is read in between may be of a moment after the next.
+func (l *Loader) noteDeletion(g *gateway, seen nexthop.Gateway) {
+	switch seen.State {
+	case nexthop.StateFailed:
+		unasked := g.State == nexthop.StateReachable || g.State == nexthop.StateStale
+		g.deleting = g.deleting || seen.Requested || unasked
+		return
+	case nexthop.StateNone:
+		if s := l.served[g.Interface]; g.deleting && s != nil && s.Up {
+			l.countRepair(repairNeighbour)
+			l.log.Info("the gateway's neighbour entry was deleted, put back", "interface", s.Name, "gateway", g.Address)
+		}
+	}
+	g.deleting = false
 }
 
 func (l *Loader) logMAC(g *gateway, mac net.HardwareAddr) {
@@ -220,19 +240,18 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 		return false, nil
 	}
 	seen.IPv4, seen.IPv6 = g.IPv4, g.IPv6
-	held := g.held
+	held, repairs := g.held, l.state.Repairs[repairNeighbour]
+	l.noteDeletion(g, seen)
 	l.observe(g, seen)
-	if held != g.held {
+	if held != g.held || repairs != l.state.Repairs[repairNeighbour] {
 		l.recordGateways()
 		return true, errors.Join(l.writeGateways(), l.save())
 	}
 	return true, l.writeGateways()
 }
 
-// resolveDue has the kernel resolve the gateways whose time has come. It tells whether
-// something was counted that is to be kept.
-func (l *Loader) resolveDue(now time.Time) (counted bool) {
-	before := l.state.Repairs[repairNeighbour]
+// resolveDue has the kernel resolve the gateways whose time has come.
+func (l *Loader) resolveDue(now time.Time) {
 	for _, g := range l.gateways {
 		if g.resolveAt.IsZero() || g.resolveAt.After(now) {
 			continue
@@ -243,7 +262,6 @@ func (l *Loader) resolveDue(now time.Time) (counted bool) {
 			l.log.Debug("gateway cannot be resolved", "interface", l.nameOf(g.Interface), "error", err)
 		}
 	}
-	return l.state.Repairs[repairNeighbour] != before
 }
 
 func (l *Loader) resolve(g *gateway, now time.Time) error {
@@ -255,29 +273,17 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 	if s := l.served[g.Interface]; s == nil || !s.Up {
 		return nil
 	}
-	if g.isDeleted() {
-		l.neighbourDeleted(g)
-	}
 	return g.resolve(l.netlink)
 }
 
-// isDeleted tells whether somebody deleted the entry of a gateway whose MAC is known.
-func (g *gateway) isDeleted() bool { return g.State == nexthop.StateNone && g.mac != nil }
-
-// neighbourDeleted notes that the entry of a gateway is about to be put back.
-func (l *Loader) neighbourDeleted(g *gateway) {
-	l.countRepair(repairNeighbour)
-	l.log.Info("the gateway's neighbour entry was deleted, put back", "interface", l.nameOf(g.Interface), "gateway", g.Address)
-}
-
-// resolve has the kernel find out the MAC. Where somebody deleted the entry, the
-// last one known is put back, to be checked when it is used: until it is there, a
+// resolve has the kernel find out the MAC. Where the entry is gone, or was made a failed
+// one by somebody, the last one known is put back, to be checked when it is used: until it is there, a
 // reply would have the kernel ask with the reply's source, which is another NIC's
 // and which strict routers do not answer. One that the kernel believes in is asked
 // all the same.
 func (g *gateway) resolve(nl *netlink.Handle) error {
 	switch {
-	case g.isDeleted():
+	case (g.State == nexthop.StateNone || g.State == nexthop.StateFailed) && g.mac != nil:
 		return nexthop.PutBack(nl, g.Gateway, g.mac)
 	case g.State == nexthop.StateReachable && g.mac != nil:
 		return nexthop.Probe(nl, g.Gateway, g.mac)

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -238,6 +239,92 @@ func TestSchedule(t *testing.T) {
 		g.schedule(now)
 		if !g.resolveAt.Equal(test.want) {
 			t.Errorf("%s, asked %v ago: %v", test.state, now.Sub(test.asked), g.resolveAt.Sub(now))
+		}
+	}
+}
+
+// flaps are ways in which the kernel throws the neighbours of an interface away.
+var flaps = map[string]func(*bed, *topology.Interface){
+	"carrier": func(b *bed, i *topology.Interface) {
+		must(b.T, i.Peer().SetDown())
+		b.awaitUp(i.Name, false)
+		must(b.T, i.Peer().SetUp())
+	},
+	"set down": func(b *bed, i *topology.Interface) {
+		must(b.T, i.SetDown())
+		b.awaitUp(i.Name, false)
+		must(b.T, i.SetUp())
+	},
+	"its own mac": func(b *bed, i *topology.Interface) {
+		mac := slices.Clone(b.linkOf(i.Name).Attrs().HardwareAddr)
+		mac[5]++
+		must(b.T, i.SetMAC(mac))
+	},
+}
+
+func (b *bed) awaitUp(name string, want bool) {
+	b.Helper()
+	id := b.lives(name)[0]
+	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool {
+		return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 == want
+	})
+}
+
+// awaitKnown waits until the kernel has a MAC for a gateway.
+func (b *bed) awaitKnown(i *topology.Interface, gateway netip.Addr) {
+	b.Helper()
+	eventually(b.T, gateway.String()+" is known", func() bool {
+		of := b.status().of(i.Name)
+		return slices.ContainsFunc(of.Gateways, func(g GatewayStatus) bool {
+			return g.Address == gateway.String() && g.MAC != nil
+		})
+	})
+}
+
+// TestFlapIsNoRepair: what goes with the carrier, or with the interface's MAC, was taken by
+// nobody. What somebody deletes is counted, before and after, be it the only gateway of
+// the default routes or not.
+func TestFlapIsNoRepair(t *testing.T) {
+	for name, flap := range flaps {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(fmt.Sprintf("%s/%s", name, f), func(t *testing.T) {
+				s := newS1(t, topology.S1Options{})
+				b := newBed(t, s.B.Host)
+				eth0, eth1 := s.B.Eth0, s.B.Eth1
+				gateways := map[*topology.Interface]netip.Addr{eth0: eth0.Gateway(f), eth1: eth1.Gateway(f)}
+				routes := map[topology.Family]string{
+					topology.IPv4: "route replace default via %s dev eth0\nroute replace 10.99.0.0/16 via %s dev eth1\n",
+					topology.IPv6: "route replace default via %s dev eth0\nroute replace 2001:db8:99::/48 via %s dev eth1\n",
+				}
+				route := func() { b.ip(fmt.Sprintf(routes[f], gateways[eth0], gateways[eth1])) }
+				route()
+				for i := range gateways {
+					for _, end := range []*topology.Interface{i, i.Peer()} {
+						must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
+					}
+				}
+				r := b.start(nil)
+				want := uint64(0)
+				for range 2 {
+					for i, gateway := range gateways {
+						b.awaitKnown(i, gateway)
+						flap(b, i)
+						b.awaitUp(i.Name, true)
+						route() // which the kernel takes away from a link that is set down
+						b.awaitKnown(i, gateway)
+						if got := b.repairs(repairNeighbour); got != want {
+							t.Fatalf("%d repairs after a flap of %s, want %d", got, i.Name, want)
+						}
+						b.ip(fmt.Sprintf("neighbour delete %s dev %s\n", gateway, i.Name))
+						want++
+						eventually(t, "the deletion is counted", func() bool { return b.repairs(repairNeighbour) == want })
+					}
+				}
+				r.stop()
+				if got := b.repairs(repairNeighbour); got != want {
+					t.Errorf("%d repairs in the end, want %d", got, want)
+				}
+			})
 		}
 	}
 }

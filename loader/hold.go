@@ -86,7 +86,6 @@ func (l *Loader) tendHold(g *gateway) {
 			l.letGo(g)
 			return
 		}
-		l.neighbourDeleted(g)
 		l.hold(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
 		// It is asked, or somebody deleted the entry: both tell nothing.

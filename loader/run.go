@@ -173,9 +173,7 @@ func (r *runner) resolveGateways() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if r.resolveDue(now) {
-		r.saveOrLog()
-	}
+	r.resolveDue(now)
 	if next := r.nextResolve(); next.IsZero() {
 		r.resolve.Stop()
 	} else {

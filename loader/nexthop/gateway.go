@@ -21,6 +21,9 @@ type Gateway struct {
 	Address   netip.Addr
 	MAC       net.HardwareAddr // nil where no usable one is known
 	State     string           // of the neighbour entry, one of the words below
+	// Requested tells of a failure that somebody asked the kernel for: what has an entry
+	// deleted begins with that. Only an event has it.
+	Requested bool
 	// IPv4 and IPv6 tell whose packets it takes. An IPv4 route may lead through
 	// a router that is named by its IPv6 address.
 	IPv4, IPv6 bool
