@@ -2,6 +2,7 @@ package loader
 
 import (
 	"fmt"
+	"slices"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -10,17 +11,17 @@ import (
 )
 
 // read fills in what the programs have counted.
-func (c *Counters) read(d *datapath.Datapath, names map[uint16]string, forgotten []pins.PairRecord) error {
+func (c *Counters) read(d *datapath.Datapath, history history) error {
 	events, err := readEvents(d.Events)
 	if err != nil {
 		return err
 	}
 	c.setEvents(events)
-	pairs, err := readPairs(&d.DatapathMaps, forgotten)
+	pairs, err := readPairs(&d.DatapathMaps, history.forgotten)
 	if err != nil {
 		return err
 	}
-	c.setPairs(pairs, names)
+	c.setPairs(pairs, history)
 	clock, err := d.Clock()
 	if err != nil {
 		return err
@@ -66,18 +67,18 @@ func (c *Counters) setEvents(events []uint64) {
 }
 
 // setPairs adds up what was counted for interfaces of the same names.
-func (c *Counters) setPairs(pairs pairCounts, names map[uint16]string) {
+func (c *Counters) setPairs(pairs pairCounts, history history) {
 	sums := make(map[Pair]*PairCounters)
 	uncorrected := make(map[UncorrectedCounter]uint64)
-	for pair, count := range pairs {
-		key := namedPair(pair, names)
+	for _, r := range allPast(pairs, history) {
+		key := namedPair(r)
 		if sums[key] == nil {
 			sums[key] = &PairCounters{Pair: key}
 		}
-		outcome := bpf.DatapathOutcome(pair.Outcome)
-		sums[key].add(outcome, count)
+		outcome := bpf.DatapathOutcome(r.Outcome)
+		sums[key].add(outcome, r)
 		if reason, is := uncorrectedReasons[outcome]; is {
-			uncorrected[UncorrectedCounter{Pair: key, Reason: reason}] += count.Packets
+			uncorrected[UncorrectedCounter{Pair: key, Reason: reason}] += r.Packets
 		}
 	}
 	for key, sum := range sums {
@@ -90,7 +91,16 @@ func (c *Counters) setPairs(pairs pairCounts, names map[uint16]string) {
 	}
 }
 
-func (c *PairCounters) add(outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
+// allPast returns what the maps have by names, with what is past.
+func allPast(pairs pairCounts, history history) []pins.PastRecord {
+	all := slices.Clone(history.past)
+	for pair, count := range pairs {
+		all = append(all, pastOf(pair, count, history.names))
+	}
+	return all
+}
+
+func (c *PairCounters) add(outcome bpf.DatapathOutcome, count pins.PastRecord) {
 	switch outcome {
 	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC:
 		c.AsymmetricPackets += count.Packets
@@ -102,10 +112,10 @@ func (c *PairCounters) add(outcome bpf.DatapathOutcome, count bpf.DatapathPairCo
 	}
 }
 
-func namedPair(pair bpf.DatapathPair, names map[uint16]string) Pair {
+func namedPair(r pins.PastRecord) Pair {
 	return Pair{
-		From: names[pair.From], To: names[pair.To],
-		Family:   fmt.Sprintf("ipv%d", pair.Family),
-		Protocol: protocolNames[bpf.DatapathProtocolClass(pair.Protocol)],
+		From: r.From, To: r.To,
+		Family:   fmt.Sprintf("ipv%d", r.Family),
+		Protocol: protocolNames[bpf.DatapathProtocolClass(r.Protocol)],
 	}
 }

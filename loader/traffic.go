@@ -56,7 +56,9 @@ func (r *statusReader) traffic() (*Traffic, error) {
 		return nil, err
 	}
 	var c Counters
-	c.setPairs(pairs, r.names(s.Interfaces))
+	history := historyOf(r.journal)
+	history.names = r.names(s.Interfaces)
+	c.setPairs(pairs, history)
 	return &Traffic{
 		Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, Pairs: c.Pairs, Uncorrected: c.Uncorrected,
 	}, nil

@@ -102,17 +102,22 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 }
 
 // beforeTrial returns the journal of before a trial, nil for none, with the ids that the trial
-// has given: flows and counters that it left refer to them.
+// has given, as flows and counters that it left refer to them, and with what it has counted.
 func beforeTrial(left *pins.Journal) *pins.Journal {
 	before := left.Trial.Before
 	if before == nil {
 		return nil
 	}
+	before.Forgotten, before.Past = left.Forgotten, left.Past
+	before.Repairs = left.Repairs
 	for _, r := range left.Interfaces {
-		if !slices.ContainsFunc(before.Interfaces, func(b pins.InterfaceRecord) bool { return b.ID == r.ID }) {
-			r.Index = 0
-			before.Interfaces = append(before.Interfaces, r)
+		same := func(b pins.InterfaceRecord) bool { return b.ID == r.ID }
+		if i := slices.IndexFunc(before.Interfaces, same); i >= 0 {
+			before.Interfaces[i].Name, before.Interfaces[i].MAC = r.Name, r.MAC // whose it is by now
+			continue
 		}
+		r.Index = 0
+		before.Interfaces = append(before.Interfaces, r)
 	}
 	for _, r := range left.Gateways {
 		if !slices.ContainsFunc(before.Gateways, func(b pins.GatewayRecord) bool { return b.ID == r.ID }) {
