@@ -51,7 +51,7 @@ type standing struct {
 
 func (b *bed) standing() standing {
 	b.Helper()
-	return standing{b.trace(), b.programIDs(), b.journal(), b.settings(), b.mapIDs()}
+	return standing{b.trace(), b.programIDs(), b.journal(), b.rules(), b.mapIDs()}
 }
 
 // TestUpgradeRefusedByOneInterface has eth0 take the programs of an upgrade and eth1

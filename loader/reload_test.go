@@ -74,6 +74,14 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// rules are the settings but for their generation, which only rises.
+func (b *bed) rules() bpf.DatapathSettings {
+	b.Helper()
+	rules := b.settings()
+	rules.Generation = 0
+	return rules
+}
+
 func (b *bed) settings() bpf.DatapathSettings {
 	b.Helper()
 	var settings bpf.DatapathSettings

@@ -24,6 +24,27 @@ func (l *Loader) putSettings(settings bpf.DatapathSettings) error {
 	return nil
 }
 
+// putSettingsBack puts settings of before in force. The generation stays: by one that was
+// before, what has been refused meanwhile would be remembered when it comes again.
+func (l *Loader) putSettingsBack(before bpf.DatapathSettings) error {
+	actual, err := l.readSettings()
+	if err != nil {
+		return err
+	}
+	before.Generation = actual.Generation
+	return l.putSettings(before)
+}
+
+// outdate makes void what has been refused since a generation, if there is a later one.
+func (l *Loader) outdate(since uint32) error {
+	settings, err := l.readSettings()
+	if err != nil || settings.Generation == since {
+		return err
+	}
+	settings.Generation++
+	return l.putSettings(settings)
+}
+
 // writeSettings writes the configuration to where the programs read it. When it
 // changes, or anything else that decides whether a flow is recorded, so does the
 // generation: what the programs remember of refused tuples is then void.

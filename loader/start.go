@@ -231,12 +231,13 @@ func (l *Loader) load() (err error) {
 	if err != nil {
 		return err
 	}
-	l.rollback.add(l.tables.backup())
 	before, err := l.readSettings()
 	if err != nil {
 		return err
 	}
-	l.rollback.add(func() error { return l.putSettings(before) })
+	l.rollback.add(func() error { return l.outdate(before.Generation) }) // once all else is as it was
+	l.rollback.add(l.tables.backup())
+	l.rollback.add(func() error { return l.putSettingsBack(before) })
 	return nil
 }
 

@@ -101,7 +101,7 @@ func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 				b.setRPFilter("eth1", 1)
 				b.start(options).stop()
 				pingB(t, s)
-				before, journal, entry, settings, ids := b.trace(), b.journal(), b.entry(2), b.settings(), b.mapIDs()
+				before, journal, entry, settings, ids := b.trace(), b.journal(), b.entry(2), b.rules(), b.mapIDs()
 				programs := b.programIDs()
 				if upgrade.prepare != nil {
 					upgrade.prepare(b)
@@ -124,7 +124,7 @@ func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 						"programs": cmp.Diff(programs, b.programIDs()),
 						"journal":  cmp.Diff(journal, b.journal()),
 						"eth1":     cmp.Diff(entry, b.entry(2)),
-						"settings": cmp.Diff(settings, b.settings()),
+						"settings": cmp.Diff(settings, b.rules()),
 						"maps":     cmp.Diff(ids, b.mapIDs()),
 					} {
 						if diff != "" {
@@ -144,6 +144,42 @@ func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs
+// may remember what its configuration refused. No later configuration has the same.
+func TestFailedStartOutdatesItsRefusals(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil).stop()
+	change := func(o *Options) { o.Config.Protocols = nil }
+	used := []uint32{b.settings().Generation}
+	for taken, steps := 1, 1; taken <= steps; taken++ {
+		var tried uint32
+		b.inside(func() error {
+			l := newLoader(b.options(change))
+			all := l.steps()
+			steps = len(all)
+			err := l.attempt(append(all[:taken:taken], func() error {
+				tried = b.settings().Generation
+				return errInjected
+			}))
+			if !errors.Is(err, errInjected) {
+				t.Errorf("after step %d: %v", taken, err)
+			}
+			return nil
+		})
+		last := used[len(used)-1]
+		after := b.settings().Generation
+		if tried != last && after <= tried || tried == last && after != last {
+			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
+		}
+		used = append(used, after)
+	}
+	b.start(change).stop()
+	if after := b.settings().Generation; slices.Contains(used, after) {
+		t.Errorf("generation %d once more, after %v", after, used)
+	}
+	t.Logf("generations %v", used)
 }
 
 // Counters are of all versions: they go on where the maps of flows are replaced.
