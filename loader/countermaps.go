@@ -105,9 +105,9 @@ func pairOf(r pins.PairRecord) bpf.DatapathPair {
 func isTaken(count bpf.DatapathPairCount) bool { return count.Pair.To != 0 }
 
 // forgetCounters returns what was counted for pairs with an interface whose id, or name, is
-// about to become another's, and notes that it is to be taken off. The slots stay as they are: the kernel takes their
-// values of all CPUs at once, and what one counted between the reading and the
-// writing, for any pair, would be lost.
+// about to become another's, and notes that it is to be taken off. The slots stay as
+// they are: the kernel takes their values of all CPUs at once, and what one counted
+// between the reading and the writing, for any pair, would be lost.
 func forgetCounters(from *bpf.DatapathMaps, id uint16, before []pins.PairRecord) (counted pairCounts, forgotten []pins.PairRecord, err error) {
 	slots, err := readSlots(from)
 	if err != nil {

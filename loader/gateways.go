@@ -173,8 +173,8 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 
 // noteDeletion counts an entry that somebody deletes and that is put back. The kernel has it
 // fail first, without a question; one that goes for other reasons, with the carrier, a MAC
-// of the interface's own or for want of use, goes as it is.
-// Events tell that in order; what is read in between may be of a moment after the next.
+// of the interface's own or for want of use, goes as it is. Events tell that in order;
+// what is read in between may be of a moment after the next.
 func (l *Loader) noteDeletion(g *gateway, seen nexthop.Gateway) {
 	switch seen.State {
 	case nexthop.StateFailed:
@@ -277,9 +277,9 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 }
 
 // resolve has the kernel find out the MAC. Where the entry is gone, or was made a failed
-// one by somebody, the last one known is put back, to be checked when it is used: until it is there, a
-// reply would have the kernel ask with the reply's source, which is another NIC's
-// and which strict routers do not answer. One that the kernel believes in is asked
+// one by somebody, the last one known is put back, to be checked when it is used: until
+// it is there, a reply would have the kernel ask with the reply's source, which is another
+// NIC's and which strict routers do not answer. One that the kernel believes in is asked
 // all the same.
 func (g *gateway) resolve(nl *netlink.Handle) error {
 	switch {

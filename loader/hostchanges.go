@@ -114,14 +114,14 @@ func (l *Loader) settingsChanged() bool {
 
 // renameChanges notes by which name an interface is found from now on, for whoever looks
 // whether what was changed still holds.
-func (l *Loader) renameChanges(device int, name string) {
-	for i := range l.state.Sysctls {
-		if r := &l.state.Sysctls[i]; r.Interface == device {
+func renameChanges(j *pins.Journal, device int, name string) {
+	for i := range j.Sysctls {
+		if r := &j.Sysctls[i]; r.Interface == device && device != 0 {
 			r.Key = changeOf(*r).On(name).Key
 		}
 	}
-	for i := range l.state.Qdiscs {
-		if r := &l.state.Qdiscs[i]; r.Interface == device {
+	for i := range j.Qdiscs {
+		if r := &j.Qdiscs[i]; r.Interface == device && device != 0 {
 			r.Name = name
 		}
 	}

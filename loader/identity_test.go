@@ -268,3 +268,27 @@ func TestRenamedIsWatched(t *testing.T) {
 	})
 	eventually(t, "the repair is written down", func() bool { return b.repairs(repairSysctl) == 1 })
 }
+
+// TestRenamedOnTrial: the datapath of before finds what it has changed by the name that an
+// interface has got meanwhile.
+func TestRenamedOnTrial(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil).stop()
+	r := b.start(onTrial)
+	b.ip("link property add dev eth0 altname first\nlink set eth0 name nic0\n")
+	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
+	r.stop()
+	takeAway["the end of a trial"].do(b)
+	found := 0
+	for _, s := range b.journal().Sysctls {
+		switch hostsettings.InterfaceOf(s.Key) {
+		case "eth0":
+			t.Errorf("%s stands in the journal", s.Key)
+		case "nic0":
+			found++
+		}
+	}
+	if found == 0 {
+		t.Errorf("nothing of nic0 in %+v", b.journal().Sysctls)
+	}
+}

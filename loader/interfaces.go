@@ -185,7 +185,7 @@ func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	} else {
 		l.log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
 	}
-	r.Index = 0
+	r.Index, r.Mechanism = 0, ""
 	return errors.Join(errs...)
 }
 
@@ -212,7 +212,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 		}
 		r := l.life(i.Index)
 		if r.Name != i.Name {
-			l.renameChanges(i.Index, i.Name)
+			renameChanges(&l.state, i.Index, i.Name)
 			errs = append(errs, l.retire(r.ID))
 		}
 		r.MAC = i.MAC.String()

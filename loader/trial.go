@@ -113,7 +113,9 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 	for _, r := range left.Interfaces {
 		same := func(b pins.InterfaceRecord) bool { return b.ID == r.ID }
 		if i := slices.IndexFunc(before.Interfaces, same); i >= 0 {
-			before.Interfaces[i].Name, before.Interfaces[i].MAC = r.Name, r.MAC // whose it is by now
+			b := &before.Interfaces[i]
+			b.Name, b.MAC = r.Name, r.MAC // of now, or of who has got the id
+			renameChanges(before, b.Index, r.Name)
 			continue
 		}
 		r.Index = 0
