@@ -65,6 +65,7 @@ type Datapath struct {
 	opts     Options
 	dir      *pins.Dir
 	all      map[string]*ebpf.Map // by name
+	ids      identities           // of all
 	fresh    map[string]bool      // maps that an earlier datapath does not share, by name
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied, by name
 	earlier  *Attached
@@ -80,6 +81,7 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 	d := &Datapath{
 		dir: dir, opts: opts,
 		all: make(map[string]*ebpf.Map), fresh: make(map[string]bool), replaced: make(map[string]*ebpf.Map),
+		ids: make(identities),
 	}
 	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -112,6 +114,9 @@ func (d *Datapath) load() error {
 	}
 	if err := d.loadBoth(spec); err != nil {
 		return err
+	}
+	if err := d.checkMaps(); err != nil {
+		return fmt.Errorf("after the programs were loaded: %w", err)
 	}
 	if d.fresh[bpf.DatapathMapSender] {
 		return d.enterSender(d.programs.Send)
@@ -212,7 +217,7 @@ func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
 	reason := d.reasonToReplace(name, spec, pinned)
 	if reason == nil {
 		d.all[name] = pinned
-		return nil
+		return d.ids.note(name, pinned)
 	}
 	d.logReplaced(name, pinned, reason)
 	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
@@ -260,7 +265,7 @@ func (d *Datapath) newMap(name string, spec *ebpf.MapSpec) error {
 	}
 	d.all[name] = m
 	d.fresh[name] = true
-	return nil
+	return d.ids.note(name, m)
 }
 
 // explainMap explains why a map could not be made. To a type that it does not know the

@@ -113,7 +113,7 @@ func (d *Datapath) prepare() error {
 		return fmt.Errorf("pin the layout: %w", err)
 	}
 	for name, m := range d.all {
-		if err := pinMap(m, d.dir.Path(newMapsDir, name)); err != nil {
+		if err := d.pinMap(name, m, d.dir.Path(newMapsDir, name)); err != nil {
 			return err
 		}
 	}
@@ -125,17 +125,18 @@ func (d *Datapath) prepare() error {
 	return nil
 }
 
-// pinMap pins a map at one more path.
-func pinMap(m *ebpf.Map, path string) error {
+// pinMap pins a map at one more path. What was pinned is looked at: nobody else would before it
+// takes the place of what was pinned earlier.
+func (d *Datapath) pinMap(name string, m *ebpf.Map, path string) error {
 	clone, err := m.Clone() // which is pinned nowhere, so that Pin does not move it
 	if err != nil {
-		return fmt.Errorf("pin map %s: %w", filepath.Base(path), err)
+		return fmt.Errorf("pin map %s: %w", name, err)
 	}
 	defer clone.Close()
 	if err := clone.Pin(path); err != nil {
-		return fmt.Errorf("pin map %s: %w", filepath.Base(path), err)
+		return fmt.Errorf("pin map %s: %w", name, err)
 	}
-	return nil
+	return d.ids.checkPinned(name, path)
 }
 
 // pinProgram pins a program at one more path.

@@ -1,0 +1,138 @@
+package datapath
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/pins"
+)
+
+// mountBPF returns a directory on a bpf file system that only the test's own thread
+// sees, and that goes with it.
+func mountBPF(t *testing.T) string {
+	t.Helper()
+	runtime.LockOSThread() // for good: the thread ends with the test
+	dir := t.TempDir()
+	err := errors.Join(
+		unix.Unshare(unix.CLONE_NEWNS),
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("bpf", dir, "bpf", 0, ""),
+	)
+	if err != nil {
+		t.Fatalf("mount a bpf file system, which needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// load loads a datapath of small tables whose pin directory is empty.
+func load(t *testing.T) *Datapath {
+	t.Helper()
+	dir, err := pins.Own(filepath.Join(mountBPF(t), "pins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	features, err := bpf.ProbeFeatures()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeds, err := bpf.NewSeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := Load(dir, Options{MaxEntries: 1 << 10, Seeds: seeds, Features: features, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// divert has the descriptor of one map lead to another, as one does that was closed behind its
+// owner's back and whose number was used again.
+func divert(t *testing.T, m, to *ebpf.Map) {
+	t.Helper()
+	if err := unix.Dup3(to.FD(), m.FD(), unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A map is pinned under its own name only: nothing takes the place of what was pinned earlier.
+func TestPinRefusesAnotherMap(t *testing.T) {
+	d := load(t)
+	divert(t, d.all[bpf.DatapathMapGateways], d.all[bpf.DatapathMapAsked])
+	if err := d.Pin(); !errors.Is(err, errAstray) {
+		t.Errorf("pinned another map: %v", err)
+	}
+	if d.pinned || d.dir.Has(MapsDir) || d.dir.Has(newMapsDir) {
+		t.Error("pins are left")
+	}
+}
+
+// So it is where the descriptor leads elsewhere only when it is pinned by.
+func TestPinMapRefusesAnotherMap(t *testing.T) {
+	d := load(t)
+	path := d.dir.Path("gateways")
+	if err := d.pinMap(bpf.DatapathMapGateways, d.Asked, path); !errors.Is(err, errAstray) {
+		t.Errorf("pinned another map: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Error(err)
+	}
+	if err := d.pinMap(bpf.DatapathMapGateways, d.Gateways, path); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is read and written, and what is going to be pinned, is looked at before it is.
+func TestCheckMapsFindsAnotherMap(t *testing.T) {
+	d := load(t)
+	if err := d.checkMaps(); err != nil {
+		t.Errorf("maps that are what they were: %v", err)
+	}
+	spare := newArray(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
+	for what, m := range map[string]*ebpf.Map{"read": d.Gateways, "pinned": d.all[bpf.DatapathMapGateways]} {
+		own, err := m.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		divert(t, m, spare)
+		if err := d.checkMaps(); !errors.Is(err, errAstray) {
+			t.Errorf("another map is %s: %v", what, err)
+		}
+		divert(t, m, own)
+		if err := errors.Join(d.checkMaps(), own.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What is another map already when it is to be noted has other sizes.
+func TestNoteRefusesAnotherMap(t *testing.T) {
+	gateways, asked := newArray(t, bpf.DatapathMapGateways, 16), newArray(t, bpf.DatapathMapAsked, 16)
+	ids := make(identities)
+	if err := ids.note(bpf.DatapathMapGateways, gateways); err != nil || len(ids) != 1 {
+		t.Errorf("a map that is what it was: %v, noted %v", err, ids)
+	}
+	divert(t, gateways, asked)
+	if err := make(identities).note(bpf.DatapathMapGateways, gateways); !errors.Is(err, errAstray) {
+		t.Errorf("noted another map: %v", err)
+	}
+}
