@@ -42,6 +42,11 @@ type bed struct {
 // Protocols of an empty configuration.
 var defaultProtocols = rig.Listed(1, 6, 17, 58, 132)
 
+// routerOf is the MAC of the router behind this device of the host.
+func routerOf(device int) net.HardwareAddr {
+	return net.HardwareAddr{2, 0, 0, 0, 1, byte(device + 1)}
+}
+
 func newBed(t *testing.T, v variant) *bed {
 	t.Helper()
 	d, err := load(v)
@@ -53,7 +58,7 @@ func newBed(t *testing.T, v variant) *bed {
 		*to = nic{
 			Device:         host.Devices[i],
 			interfaceIndex: uint16(i + 1),
-			router:         net.HardwareAddr{2, 0, 0, 0, 1, byte(i + 1)},
+			router:         routerOf(i),
 		}
 		b.manage(*to, nil)
 		b.addGateway(*to, networks[0], uint32(to.gateway(4)), to.router)

@@ -66,6 +66,13 @@ func (b *bed) compare(r run, want effect, got outcome) {
 	if !bytes.Equal(got.frame, wantFrame) {
 		b.t.Errorf("packet afterwards (-want +got):\n%s", cmp.Diff(wantFrame, got.frame))
 	}
+	b.compareTraces(want, got)
+	b.compareContext(r, want, got.context)
+}
+
+// compareTraces holds what was left in tables and counters against what was expected.
+func (b *bed) compareTraces(want effect, got outcome) {
+	b.t.Helper()
 	wantTables := got.before
 	if want.tables != nil {
 		want.tables(wantTables)
@@ -84,7 +91,6 @@ func (b *bed) compare(r run, want effect, got outcome) {
 	if diff := cmp.Diff(wantPairs, pairDelta(got.counted, got.counts)); diff != "" {
 		b.t.Errorf("pairs (-want +got):\n%s", diff)
 	}
-	b.compareContext(r, want, got.context)
 }
 
 // compareContext makes sure that nothing of the packet's metadata was touched.

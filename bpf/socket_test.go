@@ -12,13 +12,14 @@ import (
 
 // setUpAddresses lets sockets in the namespace be bound to the host's own
 // address and connected to the peer. The stranger lives there as well, so that it
-// can open connections.
+// can open connections. What sockets send to the peer leaves by the replication interface.
 func setUpAddresses() error {
 	var errs []error
 	for _, n := range networks {
 		errs = append(errs,
 			host.AddAddress(host.Devices[1], n.self),
 			host.AddRoute(host.Devices[1], n.peer),
+			host.AddNeighbour(host.Devices[1], n.peer, routerOf(1)),
 			host.AddAddress(host.Loopback, n.stranger),
 		)
 	}
@@ -35,9 +36,15 @@ func sockaddr(a netip.AddrPort) (int, unix.Sockaddr) {
 // openSocket makes a socket in the namespace and hands it to f there.
 func openSocket(t testing.TB, family, kind int, f func(fd int) error) int {
 	t.Helper()
+	return openSocketOf(t, family, kind, 0, f)
+}
+
+// openSocketOf is openSocket for a protocol that the kind does not tell.
+func openSocketOf(t testing.TB, family, kind, protocol int, f func(fd int) error) int {
+	t.Helper()
 	fd := -1
 	err := host.Do(func() (err error) {
-		if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0); err != nil {
+		if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol); err != nil {
 			return fmt.Errorf("make socket: %w", err)
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {

@@ -17,6 +17,8 @@ import (
 type Datapath struct {
 	bpf.DatapathObjects
 	Seeds bpf.Seeds
+	// Features are what the programs make use of.
+	Features bpf.Features
 	// Probes are the programs inside a wrapper, by name: see Probe. Nil unless
 	// asked for.
 	Probes map[string]*ebpf.Program
@@ -92,7 +94,7 @@ func Load(opts Options) (*Datapath, error) {
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
 	}
-	d := &Datapath{Seeds: seeds, hertz: hertz}
+	d := &Datapath{Seeds: seeds, Features: present, hertz: hertz}
 	return d, d.load(spec, opts.Probes)
 }
 

@@ -17,6 +17,8 @@ type Device struct {
 	Name  string
 	Index uint32
 	MAC   net.HardwareAddr
+
+	OtherEnd uint32 // ifindex of what it is connected with
 }
 
 // Host is an anonymous network namespace with loopback up and a number of
@@ -84,7 +86,8 @@ func addDevice(name string, mac net.HardwareAddr) (Device, error) {
 	if err := netlink.LinkAdd(link); err != nil {
 		return Device{}, fmt.Errorf("add %s: %w", name, err)
 	}
-	for _, name := range []string{name, link.PeerName} {
+	device := Device{Name: name, MAC: mac}
+	for name, index := range map[string]*uint32{name: &device.Index, link.PeerName: &device.OtherEnd} {
 		end, err := netlink.LinkByName(name)
 		if err != nil {
 			return Device{}, fmt.Errorf("find %s: %w", name, err)
@@ -92,8 +95,9 @@ func addDevice(name string, mac net.HardwareAddr) (Device, error) {
 		if err := netlink.LinkSetUp(end); err != nil {
 			return Device{}, fmt.Errorf("set %s up: %w", name, err)
 		}
+		*index = uint32(end.Attrs().Index)
 	}
-	return Device{Name: name, Index: uint32(link.Index), MAC: mac}, nil
+	return device, nil
 }
 
 // Do calls f on a thread of its own that is inside the namespace. Goroutines
