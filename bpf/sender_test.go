@@ -61,14 +61,24 @@ func TestUntakenBegins(t *testing.T) {
 	}
 }
 
-// TestUntakenRaw: what writes the UDP header itself may answer for others.
+// TestUntakenRaw: what writes the UDP header itself may answer for others, though a socket of the
+// host's would take the next datagram. The kernel shows the protocol of a raw socket as its port.
 func TestUntakenRaw(t *testing.T) {
-	eachSender(t, func(t *testing.T, b *bed, n network) {
-		m := udp{payload: 100}
-		fd := openWith(t, n.inet(), unix.SOCK_RAW, unix.IPPROTO_RAW)
-		b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
-		b.sendRaw(n, fd, m, true, b.sentBy(n, m, b.backup))
-	})
+	for name, raw := range map[string]struct {
+		protocol   int
+		port       uint16
+		withHeader bool
+	}{"any protocol": {unix.IPPROTO_RAW, unix.IPPROTO_RAW, true}, "UDP": {unix.IPPROTO_UDP, selfPort, false}} {
+		t.Run(name, func(t *testing.T) {
+			eachSender(t, func(t *testing.T, b *bed, n network) {
+				defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.wildcard(), raw.port)))
+				m := udp{ports: ports{self: raw.port}, payload: 100}
+				b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
+				fd := openWith(t, n.inet(), unix.SOCK_RAW, raw.protocol)
+				b.sendRaw(n, fd, m, raw.withHeader, b.sentBy(n, m, b.backup))
+			})
+		})
+	}
 }
 
 // TestUntakenTransparent: what a transparent proxy sends is somebody else's answer. Where that
