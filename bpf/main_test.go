@@ -97,7 +97,7 @@ func runTests(m *testing.M) (code int, err error) {
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
-		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal}
+		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal, Namespace: host.Cookie}
 		switch v {
 		case manySets:
 			opts.Sets = 100

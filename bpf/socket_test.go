@@ -11,12 +11,13 @@ import (
 )
 
 // setUpAddresses lets sockets in the namespace be bound to the host's own
-// address and connected to the peer. The stranger lives there as well, so that it
+// addresses and connected to the peer. The stranger lives there as well, so that it
 // can open connections. What sockets send to the peer leaves by the replication interface.
 func setUpAddresses() error {
 	var errs []error
 	for _, n := range networks {
 		errs = append(errs,
+			host.AddAddress(host.Devices[0], n.other),
 			host.AddAddress(host.Devices[1], n.self),
 			host.AddRoute(host.Devices[1], n.peer),
 			host.AddNeighbour(host.Devices[1], n.peer, routerOf(1)),

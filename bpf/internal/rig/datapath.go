@@ -41,6 +41,8 @@ type Options struct {
 	Sets uint32
 	// Seeds are the digests'; nil stands for random ones.
 	Seeds *bpf.Seeds
+	// Namespace is the cookie of the network namespace whose sockets get a source; 0: of none.
+	Namespace uint64
 	// Mapped makes the flow tables readable and writable without system calls.
 	Mapped bool
 	// Change alters the maps before they are made.
@@ -76,6 +78,9 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	if err := spec.Variables[bpf.DatapathVarDigestSeed].Set(seeds); err != nil {
 		return nil, fmt.Errorf("set digest_seed: %w", err)
+	}
+	if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(opts.Namespace); err != nil {
+		return nil, fmt.Errorf("set own_namespace: %w", err)
 	}
 	if err := setSizes(spec, max(opts.Sets, 1)); err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type Device struct {
 type Host struct {
 	Loopback Device
 	Devices  []Device
+	Cookie   uint64 // by which programs know the namespace; 0 where the kernel does not show it (Linux 5.14)
 
 	ns netns.NsHandle
 }
@@ -40,12 +41,32 @@ func NewHost(devices int) (*Host, error) {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
 		host.ns = ns
+		if host.Cookie, err = namespaceCookie(); err != nil {
+			return err
+		}
 		return host.addDevices(devices)
 	})
 	if err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
 	return host, nil
+}
+
+// namespaceCookie is that of the calling thread's network namespace.
+func namespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("make socket: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the cookie of the network namespace: %w", err)
+	}
+	return cookie, nil
 }
 
 // onOwnThread calls f on a thread that ends with it, so that whatever f does to
