@@ -110,3 +110,43 @@ func TestAskedBeforeIdle(t *testing.T) {
 		})
 	}
 }
+
+// TestFragmentMeanwhile: what is known of a fragment's packet may be of the next one already,
+// which has another peer, or asked another address.
+func TestFragmentMeanwhile(t *testing.T) {
+	m := udp{}
+	for name, other := range map[string]func(network) network{
+		"another peer":    newcomer,
+		"another address": func(n network) network { return n.at(n.other) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				frames, next := n.inPieces(b.production, 1), other(n)
+				b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)), connectionlessFlow(b.flow(next, m, b.backup, 0)))
+				b.exec(egress(b.production, frames.first))
+				b.rewriteFragments(b.Seeds.Digest(next.tuple(m)))
+				b.run(egress(b.production, frames.later), unread(notFirst))
+			})
+		})
+	}
+}
+
+// rewriteFragments has all that is known of fragments be about this flow.
+func (b *bed) rewriteFragments(digest uint64) {
+	b.t.Helper()
+	var key uint32
+	var set bpf.DatapathFragmentSet
+	changed := 0
+	for entries := b.Fragments.Iterate(); entries.Next(&key, &set); {
+		for way := range set.Fragment {
+			if set.Fragment[way].Key != 0 {
+				set.Fragment[way].Digest = digest
+				b.must(b.Fragments.Put(key, set))
+				changed++
+			}
+		}
+	}
+	if changed != 1 {
+		b.t.Fatalf("%d packets come in fragments, want 1", changed)
+	}
+}

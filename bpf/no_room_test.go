@@ -1,0 +1,146 @@
+package bpf_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// tunIndex stands for the tun device in the array of interfaces.
+const tunIndex = 20
+
+// openTun makes a device without an Ethernet header that takes packets of this size, attaches
+// the program for such, and returns it and what reads that which leaves by it.
+func (b *bed) openTun(mtu int) (nic, *os.File) {
+	b.t.Helper()
+	link := &netlink.Tuntap{
+		LinkAttrs:  netlink.LinkAttrs{Name: "tun0"},
+		Mode:       netlink.TUNTAP_MODE_TUN,
+		Flags:      netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE,
+		Queues:     1,
+		NonPersist: true,
+	}
+	b.must(host.Do(func() error {
+		return errors.Join(netlink.LinkAdd(link), netlink.LinkSetMTU(link, mtu), netlink.LinkSetUp(link))
+	}))
+	b.t.Cleanup(func() { b.must(link.Fds[0].Close()) })
+	tun := nic{interfaceIndex: tunIndex}
+	tun.Name, tun.Index, tun.MAC, tun.router = link.Name, uint32(link.Index), make(net.HardwareAddr, 6), make(net.HardwareAddr, 6)
+	b.manage(tun, func(r *bpf.DatapathInterface) {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+		r.Mac = [6]uint8{}
+		r.Gateways4, r.Gateways6, r.Gateway4, r.Gateway6 = 0, 0, 0, 0
+	})
+	detach, err := host.AttachEgress(b.ReplypathEgressL3, tun.Device)
+	b.must(err)
+	b.t.Cleanup(func() { b.must(detach()) })
+	return tun, link.Fds[0]
+}
+
+// emitBare has a packet socket send a packet by a device without an Ethernet header.
+func (b *bed) emitBare(n network, tun nic, packet []byte, want effect) {
+	b.t.Helper()
+	kind := uint16(unix.ETH_P_IP)
+	if n.family == 6 {
+		kind = unix.ETH_P_IPV6
+	}
+	fd := openWith(b.t, unix.AF_PACKET, unix.SOCK_RAW, 0)
+	b.emit(func() error {
+		to := &unix.SockaddrLinklayer{Protocol: rig.Port(kind), Ifindex: int(tun.Index)}
+		if err := unix.Sendto(fd, packet, 0, to); err != nil {
+			return fmt.Errorf("send %d bytes by %s: %w", len(packet), tun.Name, err)
+		}
+		return nil
+	}, want)
+}
+
+// wantLeaving holds what the tun device sends between the host and the peer against a packet.
+func (b *bed) wantLeaving(n network, device *os.File, want []byte) {
+	b.t.Helper()
+	b.must(device.SetReadDeadline(time.Now().Add(10 * time.Second)))
+	for buffer := make([]byte, 1<<16); ; {
+		length, err := device.Read(buffer)
+		b.must(err)
+		if bytes.Contains(buffer[:length], n.peer.AsSlice()) {
+			b.wantFrame(buffer[:length], want)
+			return
+		}
+	}
+}
+
+// wantNothingHandedOver makes sure that no CPU waits for a packet at its target.
+func (b *bed) wantNothingHandedOver() {
+	b.t.Helper()
+	var words []bpf.DatapathHandover
+	b.must(b.Handovers.Lookup(uint32(0), &words))
+	for cpu, word := range words {
+		if word.Ifindex != 0 {
+			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, word.Ifindex)
+		}
+	}
+}
+
+// largest is the size of the packets of these tests: the MTU of their device, and more than the
+// kernel puts an Ethernet header before.
+const largest = 20_000
+
+// eachNoRoom runs a test for a flow of an interface with a header, whose replies the kernel sends
+// by one without.
+func eachNoRoom(t *testing.T, f func(t *testing.T, b *bed, n network, tun nic, device *os.File)) {
+	eachSender(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.backup, func(r *bpf.DatapathInterface) { r.Mtu = 1 << 16 })
+		tun, device := b.openTun(largest)
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.backup, 0)))
+		f(t, b, n, tun, device)
+	})
+}
+
+// TestNoHeaderRoom: a packet that no header can be put before goes as routed, as it was.
+func TestNoHeaderRoom(t *testing.T) {
+	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
+		m := udp{payload: largest - n.ipSize() - 8}
+		packet := n.out(tun, m)[ethernetSize:]
+		b.emitBare(n, tun, packet, b.stays(n, m, tun, b.backup, packet, noRoom))
+		b.wantLeaving(n, device, packet)
+		b.wantNothingHandedOver()
+	})
+}
+
+// TestNoHeaderRoomFragments: the other fragments of such a packet follow the first one.
+func TestNoHeaderRoomFragments(t *testing.T) {
+	eachNoRoom(t, func(t *testing.T, b *bed, n network, tun nic, device *os.File) {
+		m := udp{payload: largest - n.ipSize() - 8}
+		frame := n.out(tun, m, func(h *headers) {
+			if h.v4 != nil {
+				h.v4.Flags = layers.IPv4MoreFragments
+			}
+		})
+		later := n.inPieces(tun, 0x1234).later[ethernetSize:]
+		if n.family == 6 {
+			m.payload -= 8
+			frame = extend(n.out(tun, m), first)
+			later = extend(n.out(tun, udp{payload: 16}), last)[ethernetSize:]
+		}
+		b.emitBare(n, tun, frame[ethernetSize:], b.stays(n, m, tun, b.backup, frame[ethernetSize:], noRoom))
+		b.wantLeaving(n, device, frame[ethernetSize:])
+
+		want := b.stays(n, m, tun, b.backup, later, noRoom)
+		want.pairs[pair(tun, b.backup, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] = count{Packets: 1, Bytes: uint64(len(later))}
+		want.tables = nil
+		b.emitBare(n, tun, later, want)
+		b.wantLeaving(n, device, later)
+	})
+}
+
+const noRoom = bpf.DatapathOutcomeOUTCOME_NO_HEADER_ROOM
