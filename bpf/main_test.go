@@ -31,11 +31,12 @@ type loading struct {
 type variant int
 
 const (
-	normal     variant = iota // every flow table is one set
-	oldKernel                 // without what 5.10 lacks
-	manySets                  // flow tables of several sets
-	onePair                   // room for one interface pair in the hash
-	smallRings                // as little room as there can be for what user space is told
+	normal      variant = iota // every flow table is one set
+	oldKernel                  // without what 5.10 lacks
+	manySets                   // flow tables of several sets
+	onePair                    // room for one interface pair in the hash
+	interrupted                // another CPU writes meanwhile
+	smallRings                 // as little room as there can be for what user space is told
 
 	// Of these maps only the first element is there, so that lookups of others fail.
 	withoutTables
@@ -97,7 +98,8 @@ func runTests(m *testing.M) (code int, err error) {
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
-		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal, Namespace: host.Cookie}
+		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal, Namespace: host.Cookie,
+			Meanwhile: v == interrupted}
 		switch v {
 		case manySets:
 			opts.Sets = 100

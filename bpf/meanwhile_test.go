@@ -150,3 +150,38 @@ func (b *bed) rewriteFragments(digest uint64) {
 		b.t.Fatalf("%d packets come in fragments, want 1", changed)
 	}
 }
+
+// TestEnteredMeanwhile: two CPUs may find no flow for the same tuple. The one that comes second
+// leaves the first one's entry alone, unless that is over.
+func TestEnteredMeanwhile(t *testing.T) {
+	m := udp{}
+	for name, c := range map[string]struct {
+		age      uint32
+		replaced bool
+	}{
+		"live": {0, false},
+		"idle": {uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) + 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, n := range networks {
+				t.Run(n.name, func(t *testing.T) {
+					b := newBed(t, interrupted)
+					first := b.flow(n, m, b.backup, c.age)
+					var set bpf.DatapathFlowSet
+					set.Digest[5], set.Flow[5] = b.Seeds.Digest(first.Tuple), first
+					b.must(b.Meanwhile(set))
+					b.keepPeriod()
+					want := b.admits(n, m, b.replication)
+					if !c.replaced {
+						want = unread(bpf.DatapathEventEVENT_INSERT_FAILED_CONNECTIONLESS)
+						want.tables = func(t tables) {
+							marked(b, n, m)(t)
+							t.Connectionless[first.Tuple] = first
+						}
+					}
+					b.run(ingress(b.replication, n.in(b.replication, m)), want)
+				})
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ type Datapath struct {
 	Probes map[string]*ebpf.Program
 
 	hertz     uint32
+	meanwhile *ebpf.Map // nil unless asked for
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
@@ -43,6 +44,8 @@ type Options struct {
 	Seeds *bpf.Seeds
 	// Namespace is the cookie of the network namespace whose sockets get a source; 0: of none.
 	Namespace uint64
+	// Meanwhile lets another CPU write while the ingress program runs: see there.
+	Meanwhile bool
 	// Mapped makes the flow tables readable and writable without system calls.
 	Mapped bool
 	// Change alters the maps before they are made.
@@ -99,6 +102,11 @@ func Load(opts Options) (*Datapath, error) {
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
 	}
+	if opts.Meanwhile {
+		if err := addMeanwhile(spec); err != nil {
+			return nil, err
+		}
+	}
 	d := &Datapath{Seeds: seeds, Features: present, hertz: hertz}
 	return d, d.load(spec, opts.Probes)
 }
@@ -144,6 +152,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
+	d.meanwhile = collection.DetachMap(meanwhileMap)
 	if err := d.Sender.Put(uint32(0), d.ReplypathSend); err != nil {
 		return fmt.Errorf("enter the program that sends: %w", err)
 	}
@@ -180,6 +189,9 @@ func (d *Datapath) Close() error {
 	errs := []error{d.DatapathObjects.Close()}
 	for _, probe := range d.Probes {
 		errs = append(errs, probe.Close())
+	}
+	if d.meanwhile != nil {
+		errs = append(errs, d.meanwhile.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,93 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"replypath/bpf"
+)
+
+// meanwhileMap holds what another CPU writes, and meanwhileFunction is what writes it.
+const (
+	meanwhileMap      = "meanwhile"
+	meanwhileFunction = "rig_meanwhile"
+)
+
+// writes is the element of that map: the first set of the connectionless table and its tags.
+type writes struct {
+	Set  bpf.DatapathFlowSet
+	Tags uint64
+}
+
+// Meanwhile has another CPU write this set, the first of the connectionless table, between the
+// search of an inbound datagram for its flow and the entry of a new one. Only where the datapath was
+// loaded with that option.
+func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
+	if err := d.meanwhile.Put(uint32(0), writes{set, bpf.Tags(set.Digest)}); err != nil {
+		return fmt.Errorf("write what another CPU does: %w", err)
+	}
+	return nil
+}
+
+// addMeanwhile puts the writer in the place of the question whether a packet came by IPsec, which is
+// asked between the two, and to which its answer is no.
+func addMeanwhile(spec *ebpf.CollectionSpec) error {
+	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
+		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
+		ValueSize: uint32(unsafe.Sizeof(writes{})), MaxEntries: 1,
+	}
+	program := spec.Programs[bpf.DatapathProgReplypathIngress]
+	replaced := 0
+	for i := range program.Instructions {
+		ins := &program.Instructions[i]
+		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnSkbGetXfrmState {
+			call := asm.Call.Label(meanwhileFunction)
+			ins.OpCode, ins.Dst, ins.Src, ins.Constant = call.OpCode, call.Dst, call.Src, call.Constant
+			*ins = ins.WithReference(meanwhileFunction)
+			replaced++
+		}
+	}
+	if replaced != 1 {
+		return errors.New("the ingress program does not ask once whether a packet came by IPsec")
+	}
+	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type)...)
+	return nil
+}
+
+// writer copies the element of the map into the table.
+func writer(signature btf.Type) asm.Instructions {
+	const key = -4
+	find := func(m string) asm.Instructions {
+		return asm.Instructions{
+			asm.StoreImm(asm.RFP, key, 0, asm.Word),
+			asm.LoadMapPtr(asm.R1, 0).WithReference(m),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, key),
+			asm.FnMapLookupElem.Call(),
+			asm.JEq.Imm(asm.R0, 0, "meanwhile_end"),
+		}
+	}
+	duplicate := func(to, from, size int16) (copied asm.Instructions) {
+		for at := int16(0); at < size; at += 8 {
+			copied = append(copied,
+				asm.LoadMem(asm.R1, asm.R6, from+at, asm.DWord),
+				asm.StoreMem(asm.R0, to+at, asm.R1, asm.DWord))
+		}
+		return copied
+	}
+	var w writes
+	function := find(meanwhileMap)
+	function[0] = btf.WithFuncMetadata(function[0].WithSymbol(meanwhileFunction).WithSource(asm.Comment("another CPU")),
+		&btf.Func{Name: meanwhileFunction, Type: signature, Linkage: btf.StaticFunc})
+	function = append(function, asm.Mov.Reg(asm.R6, asm.R0))
+	function = append(function, find(bpf.DatapathMapConnectionless)...)
+	function = append(function, duplicate(0, 0, int16(unsafe.Sizeof(w.Set)))...)
+	function = append(function, find(bpf.DatapathMapConnectionlessTags)...)
+	function = append(function, duplicate(0, int16(unsafe.Offsetof(w.Tags)), 8)...)
+	return append(function, asm.Mov.Imm(asm.R0, -1).WithSymbol("meanwhile_end"), asm.Return())
+}
