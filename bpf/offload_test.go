@@ -57,13 +57,11 @@ const tcpSize = 20
 func (b *bed) leaves(n network, wire int) (o offload, frame []byte) {
 	b.t.Helper()
 	for buffer := make([]byte, 1<<17); ; {
-		length, err := unix.Read(wire, buffer)
-		b.must(err)
-		frame = buffer[offloadSize:length]
+		frame = buffer[offloadSize:b.read(wire, buffer)]
 		if !bytes.Contains(frame, n.peer.AsSlice()) { // neighbour discovery, multicast listeners
 			continue
 		}
-		_, err = binary.Decode(buffer, binary.NativeEndian, &o)
+		_, err := binary.Decode(buffer, binary.NativeEndian, &o)
 		b.must(err)
 		return o, frame
 	}

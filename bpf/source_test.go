@@ -13,8 +13,8 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// eachAsked runs a test for both families on a host whose peer asked it at the address which no route would have it answer from;
-// the programs that mend that are attached.
+// eachAsked runs a test for both families on a host that was asked at the address from which no
+// route would have it answer; the programs that mend that are attached.
 func eachAsked(t *testing.T, f func(*testing.T, *bed, network)) {
 	t.Helper()
 	if host.Cookie == 0 {
@@ -69,17 +69,26 @@ func (b *bed) listen(via nic) int {
 	})
 }
 
+// read waits for a frame. With a limit to that the kernel does not go on after a signal.
+func (b *bed) read(wire int, buffer []byte) (length int) {
+	b.t.Helper()
+	length, err := unix.Read(wire, buffer)
+	for errors.Is(err, unix.EINTR) {
+		length, err = unix.Read(wire, buffer)
+	}
+	b.must(err)
+	return length
+}
+
 // sourceOfAnswer waits for the datagram to the peer and says where it comes from.
 func (b *bed) sourceOfAnswer(n network, wire int) netip.Addr {
 	b.t.Helper()
 	size := n.peer.BitLen() / 8
 	addresses := ethernetSize + n.ipSize() - 2*size // the last two fields of either header
 	for buffer := make([]byte, 2048); ; {
-		length, err := unix.Read(wire, buffer)
-		b.must(err)
-		frame := buffer[:length]
+		frame := buffer[:b.read(wire, buffer)]
 		transport := ethernetSize + n.ipSize()
-		if length < transport+4 || binary.BigEndian.Uint16(frame[transport+2:]) != peerPort {
+		if len(frame) < transport+4 || binary.BigEndian.Uint16(frame[transport+2:]) != peerPort {
 			continue
 		}
 		source, _ := netip.AddrFromSlice(frame[addresses : addresses+size])
