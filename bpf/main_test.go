@@ -35,8 +35,9 @@ const (
 	oldKernel                  // without what 5.10 lacks
 	manySets                   // flow tables of several sets
 	onePair                    // room for one interface pair in the hash
-	interrupted                // another CPU writes meanwhile
-	smallRings                 // as little room as there can be for what user space is told
+	interrupted                // another CPU writes a table meanwhile
+	interruptedHandshake
+	smallRings // as little room as there can be for what user space is told
 
 	// Of these maps only the first element is there, so that lookups of others fail.
 	withoutTables
@@ -94,12 +95,18 @@ func runTests(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// interruptions are the tables that another CPU writes.
+var interruptions = map[variant]string{
+	interrupted:          bpf.DatapathMapConnectionless,
+	interruptedHandshake: bpf.DatapathMapHalfOpen,
+}
+
 // load returns the datapath of a variant with empty maps.
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
 		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal, Namespace: host.Cookie,
-			Meanwhile: v == interrupted}
+			Meanwhile: interruptions[v]}
 		switch v {
 		case manySets:
 			opts.Sets = 100

@@ -185,3 +185,30 @@ func TestEnteredMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// TestReplacedMeanwhile: the place of a handshake may be another one's by the time that its SYN,
+// which is sent again, comes to be noted there. That one keeps its way, and the other is counted
+// with the connections that found no place.
+func TestReplacedMeanwhile(t *testing.T) {
+	for _, n := range networks {
+		t.Run(n.name, func(t *testing.T) {
+			b := newBed(t, interruptedHandshake)
+			b.put(halfOpen(b.flow(n, syn, b.replication, 0)))
+			other := b.flow(newcomer(n), syn, b.backup, 0)
+			var found, set bpf.DatapathFlowSet
+			b.must(b.HalfOpen.Lookup(uint32(0), &found))
+			for way, digest := range found.Digest {
+				if digest != 0 {
+					set.Digest[way], set.Flow[way] = b.Seeds.Digest(other.Tuple), other
+				}
+			}
+			b.must(b.Meanwhile(set))
+			want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_ESTABLISHED)
+			want.tables = func(t tables) {
+				clear(t.HalfOpen)
+				t.HalfOpen[other.Tuple] = other
+			}
+			b.run(ingress(b.replication, n.in(b.replication, syn)), want)
+		})
+	}
+}

@@ -44,8 +44,9 @@ type Options struct {
 	Seeds *bpf.Seeds
 	// Namespace is the cookie of the network namespace whose sockets get a source; 0: of none.
 	Namespace uint64
-	// Meanwhile lets another CPU write while the ingress program runs: see there.
-	Meanwhile bool
+	// Meanwhile names the flow table that another CPU writes while the ingress program runs: see
+	// the function of that name.
+	Meanwhile string
 	// Mapped makes the flow tables readable and writable without system calls.
 	Mapped bool
 	// Change alters the maps before they are made.
@@ -102,8 +103,8 @@ func Load(opts Options) (*Datapath, error) {
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
 	}
-	if opts.Meanwhile {
-		if err := addMeanwhile(spec); err != nil {
+	if opts.Meanwhile != "" {
+		if err := addMeanwhile(spec, opts.Meanwhile); err != nil {
 			return nil, err
 		}
 	}

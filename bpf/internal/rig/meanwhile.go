@@ -18,15 +18,14 @@ const (
 	meanwhileFunction = "rig_meanwhile"
 )
 
-// writes is the element of that map: the first set of the connectionless table and its tags.
+// writes is the element of that map: the first set of a flow table and its tags.
 type writes struct {
 	Set  bpf.DatapathFlowSet
 	Tags uint64
 }
 
-// Meanwhile has another CPU write this set, the first of the connectionless table, between the
-// search of an inbound datagram for its flow and the entry of a new one. Only where the datapath was
-// loaded with that option.
+// Meanwhile has another CPU write this set, the first of the table that Options name, between the
+// search of an inbound packet for its flow and what it changes.
 func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
 	if err := d.meanwhile.Put(uint32(0), writes{set, bpf.Tags(set.Digest)}); err != nil {
 		return fmt.Errorf("write what another CPU does: %w", err)
@@ -36,7 +35,7 @@ func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
 
 // addMeanwhile puts the writer in the place of the question whether a packet came by IPsec, which is
 // asked between the two, and to which its answer is no.
-func addMeanwhile(spec *ebpf.CollectionSpec) error {
+func addMeanwhile(spec *ebpf.CollectionSpec, table string) error {
 	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
 		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
 		ValueSize: uint32(unsafe.Sizeof(writes{})), MaxEntries: 1,
@@ -55,12 +54,12 @@ func addMeanwhile(spec *ebpf.CollectionSpec) error {
 	if replaced != 1 {
 		return errors.New("the ingress program does not ask once whether a packet came by IPsec")
 	}
-	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type)...)
+	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type, table)...)
 	return nil
 }
 
 // writer copies the element of the map into the table.
-func writer(signature btf.Type) asm.Instructions {
+func writer(signature btf.Type, table string) asm.Instructions {
 	const key = -4
 	find := func(m string) asm.Instructions {
 		return asm.Instructions{
@@ -85,9 +84,9 @@ func writer(signature btf.Type) asm.Instructions {
 	function[0] = btf.WithFuncMetadata(function[0].WithSymbol(meanwhileFunction).WithSource(asm.Comment("another CPU")),
 		&btf.Func{Name: meanwhileFunction, Type: signature, Linkage: btf.StaticFunc})
 	function = append(function, asm.Mov.Reg(asm.R6, asm.R0))
-	function = append(function, find(bpf.DatapathMapConnectionless)...)
+	function = append(function, find(table)...)
 	function = append(function, duplicate(0, 0, int16(unsafe.Sizeof(w.Set)))...)
-	function = append(function, find(bpf.DatapathMapConnectionlessTags)...)
+	function = append(function, find(bpf.TagsMap(table))...)
 	function = append(function, duplicate(0, int16(unsafe.Offsetof(w.Tags)), 8)...)
 	return append(function, asm.Mov.Imm(asm.R0, -1).WithSymbol("meanwhile_end"), asm.Return())
 }
