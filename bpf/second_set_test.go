@@ -33,7 +33,6 @@ func eachManySets(t *testing.T, m message, f func(*testing.T, *bed, network)) {
 func (b *bed) neighbours(n network, m message, set uint32, count int, but ...network) []network {
 	b.t.Helper()
 	var found []network
-	n.other, n.stranger = n.self, n.peer
 	for _, other := range crowd(n, 60_000) {
 		taken := false
 		for _, n := range but {
