@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -94,7 +95,7 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 		must(b.T, err)
 		id, _ := info.ID()
 		ids[filepath.Base(file)] = id
-		must(b.T, m.Close())
+		must(b.T, bpf.Close(m))
 	}
 	return ids
 }

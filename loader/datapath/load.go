@@ -183,6 +183,7 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 			tags.MaxEntries = sets[table]
 		}
 	}
+	forgetTypes(spec)
 	asked := askedSets(d.opts.MaxEntries)
 	spec.Maps[bpf.DatapathMapAsked].MaxEntries = asked
 	return spec, errors.Join(
@@ -192,6 +193,18 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 		spec.Variables[bpf.DatapathVarSets].Set(sets),
 		spec.Variables[bpf.DatapathVarAskedSets].Set(asked),
 	)
+}
+
+// forgetTypes takes the types of keys and values from the maps but where the kernel wants them.
+// To make a map with types, cilium/ebpf 0.22 loads these into the kernel and closes their
+// descriptor again, which is closed twice where a collection of garbage comes just then: the
+// second time, it may be that of another map. bpf.Close cannot be put there.
+func forgetTypes(spec *ebpf.CollectionSpec) {
+	for name, m := range spec.Maps {
+		if name != bpf.DatapathMapSetLocks { // the kernel finds the spin lock by them
+			m.Key, m.Value = nil, nil
+		}
+	}
 }
 
 // loadPrograms fills in a struct of programs, which share the maps.

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 )
 
@@ -73,5 +74,18 @@ func TestNewMapFails(t *testing.T) {
 	}
 	if len(d.all) != 0 || len(d.fresh) != 0 {
 		t.Errorf("it has %v", d.all)
+	}
+}
+
+// Of the maps only those with a spin lock are made with their types.
+func TestTypesAreForgotten(t *testing.T) {
+	spec, err := (&Datapath{opts: Options{MaxEntries: 1 << 10}}).spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range spec.Maps {
+		if typed := m.Key != nil || m.Value != nil; typed != (name == bpf.DatapathMapSetLocks) {
+			t.Errorf("map %s has types: %v", name, typed)
+		}
 	}
 }
