@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/datapath"
 )
 
@@ -83,7 +84,7 @@ func (g *gatherer) ourPrograms() ([]ebpf.ProgramID, error) {
 			return nil, fmt.Errorf("open pinned link %s: %w", path, err)
 		}
 		info, err := l.Info()
-		if err := errors.Join(err, l.Close()); err != nil {
+		if err := errors.Join(err, bpf.Close(l)); err != nil {
 			return nil, fmt.Errorf("look at pinned link %s: %w", path, err)
 		}
 		ids = append(ids, info.Program)

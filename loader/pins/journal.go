@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
 )
 
 // The journal is JSON in a map of one value, so that it lives and dies with the
@@ -224,7 +226,7 @@ func (j *JournalMap) Close() error {
 	return j.close()
 }
 
-func (j *textMap) close() error { return j.m.Close() }
+func (j *textMap) close() error { return bpf.Close(j.m) }
 
 // Write replaces the journal, unless it is what was written last.
 func (j *JournalMap) Write(journal *Journal) error { return j.write(journal) }
