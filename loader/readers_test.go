@@ -54,7 +54,6 @@ func TestReadersBesideAWriter(t *testing.T) {
 		count, err = strconv.Atoi(text)
 		must(t, err)
 	}
-	t.Setenv("GOMEMLIMIT", "off") // else every start limits the readers' memory as well, which share the process here
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(nil).stop()
