@@ -235,6 +235,7 @@ neigh change fe80::9 dev eth0 lladdr 02:00:00:00:09:09 nud `+test.state)
 
 			for _, want := range []Gateway{v4, v6} {
 				want.IPv4, want.IPv6 = false, false
+				want.Requested = test.state == StateFailed // by ip(8)
 				event := awaitState(t, events, want.Address, test.state)
 				if diff := cmp.Diff(want, event, equalAddr); diff != "" {
 					t.Errorf("event (-want +got):\n%s", diff)

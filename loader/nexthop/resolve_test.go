@@ -139,6 +139,9 @@ func TestResolveFailed(t *testing.T) {
 			events := p.watch(t)
 			p.resolve(t, g)
 			failed := awaitState(t, events, g.Address, StateFailed)
+			if failed.Requested {
+				t.Errorf("%s: nobody has asked for the failure", g.Address)
+			}
 			if failed.MAC != nil {
 				t.Errorf("a failed gateway has MAC address %s", failed.MAC)
 			}
