@@ -101,10 +101,11 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
 	const struct packet *packet = &from->packet;
+	__u32 in_force = generation();
 
 	if (may_start(skb) != ADMIT_FLOW) {
 		if (!handshake) /* whose last ACK may still come */
-			mark(packet->digest);
+			mark(packet->digest, in_force);
 		return;
 	}
 	switch (ask_socket(skb)) {
@@ -113,7 +114,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 			return;
 		count_event(EVENT_IGNORED_NO_SOCKET);
 		admit_stray(skb, from);
-		return mark(packet->digest);
+		return mark(packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		if (!handshake)
 			admit_stray(skb, from);

@@ -34,9 +34,9 @@ static __always_inline __u32 generation(void)
 }
 
 /* The digest as it is marked now. */
-static __always_inline __u64 mark_of(__u64 digest)
+static __always_inline __u64 mark_of(__u64 digest, __u32 generation)
 {
-	return digest ^ (__u64)period() << 32 ^ generation();
+	return digest ^ (__u64)period() << 32 ^ generation;
 }
 
 /* Whether it is a mark of the digest, made in this period or the one before. */
@@ -47,12 +47,16 @@ static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generatio
 	return (__u32)when == generation && period() - (__u32)(when >> 32) <= 1;
 }
 
-static __always_inline void mark(__u64 digest)
+/*
+ * The generation is that of before what is marked was found out: what changed meanwhile
+ * makes the mark void.
+ */
+static __always_inline void mark(__u64 digest, __u32 generation)
 {
 	__u64 *slot = mark_slot(digest);
 
 	if (slot)
-		*slot = mark_of(digest);
+		*slot = mark_of(digest, generation);
 }
 
 static __always_inline void unmark(__u64 digest)
@@ -98,14 +102,11 @@ static __always_inline bool is_foreign_address(const struct packet *packet)
 	return is_foreign(self_digest(&packet->tuple));
 }
 
-/*
- * The generation is that of before it was found out: what changed meanwhile makes
- * the mark void. What this period has marked is left alone: others read it at this moment.
- */
+/* As mark(). What this period has marked is left alone: others read it at this moment. */
 static __always_inline void mark_foreign(__u64 digest, __u32 generation)
 {
 	struct foreign_set *set = get_foreign_set(digest);
-	__u64 mark = digest ^ (__u64)period() << 32 ^ generation;
+	__u64 mark = mark_of(digest, generation);
 
 	if (!set)
 		return;

@@ -344,7 +344,7 @@ static __always_inline enum placed refuse(const struct scratch *from, enum table
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(from->packet.digest);
+		mark(from->packet.digest, generation());
 	return REFUSED;
 }
 
@@ -359,7 +359,7 @@ static __always_inline enum placed accept(const struct flow *flow, const struct 
 		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
 	if (table == TABLE_CONNECTIONLESS)
-		mark(vacancy->digest);
+		mark(vacancy->digest, generation());
 	return PLACED;
 }
 
