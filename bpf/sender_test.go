@@ -181,10 +181,12 @@ func TestBoundDeviceSynAck(t *testing.T) {
 	eachSender(t, func(t *testing.T, b *bed, n network) {
 		openWith(t, n.inet(), unix.SOCK_STREAM, 0, bindToDevice(b.replication),
 			bindTo(netip.AddrPortFrom(n.self, selfPort)), func(fd int) error { return unix.Listen(fd, 1) })
-		b.put(halfOpen(b.flow(n, syn, b.backup, 0)))
+		question := syn // the request outlives its listener for a second: by a port that no other test has
+		question.ports = ports{peer: peerPort + 5000}
+		b.put(halfOpen(b.flow(n, question, b.backup, 0)))
 		wire := openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0)
 		_, before := b.snapshot()
-		b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, syn)))
+		b.must(sendFrame(wire, b.replication.OtherEnd, n.in(b.replication, question)))
 
 		reasons := make(map[bpf.DatapathOutcome]uint64)
 		for deadline := time.Now().Add(10 * time.Second); len(reasons) < 2 && time.Now().Before(deadline); {
