@@ -20,24 +20,28 @@ func eachSender(t *testing.T, f func(*testing.T, *bed, network)) {
 	})
 }
 
-// untakenSenders are who may send a datagram by the tuple of a flow that nobody took.
-var untakenSenders = []struct {
+// untakenSender is a UDP socket that sends by the tuple of a flow that nobody took.
+type untakenSender struct {
 	name   string
 	self   func(network) netip.Addr // what it is bound to
 	peer   uint16                   // port of the peer's that it is connected to; 0: to none
-	begins func(*bed) bool          // whether it is the host's own beginning
-}{
-	{"bound to the port", network.wildcard, 0, always},
-	{"bound to the address", network.own, 0, showsSocket}, // else it may be a transparent proxy's
-	{"connected", network.own, peerPort, always},
-	{"connected to another", network.own, peerPort + 1, never}, // the peer's answer would not be its
+	begins bool                     // it is the host's own beginning
 }
 
-func always(*bed) bool { return true }
-func never(*bed) bool  { return false }
+func (s *untakenSender) steps(n network) []step {
+	steps := []step{bindTo(netip.AddrPortFrom(s.self(n), selfPort))}
+	if s.peer != 0 {
+		steps = append(steps, connectTo(netip.AddrPortFrom(n.peer, s.peer)))
+	}
+	return steps
+}
 
-// showsSocket: whether the programs can tell what the kernel knows of a socket.
-func showsSocket(b *bed) bool { return b.Features.KernelSKB }
+var untakenSenders = []untakenSender{
+	{"bound to the port", network.wildcard, 0, true},
+	{"bound to the address", network.own, 0, true},
+	{"connected", network.own, peerPort, true},
+	{"connected to another", network.own, peerPort + 1, false}, // the peer's answer would not be its
+}
 
 // TestUntakenBegins: a flow whose datagrams nobody took is over when a socket of the host's
 // sends by its tuple. What is another's answer goes back by it.
@@ -46,16 +50,12 @@ func TestUntakenBegins(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			eachSender(t, func(t *testing.T, b *bed, n network) {
 				m := udp{payload: 100}
-				steps := []step{bindTo(netip.AddrPortFrom(s.self(n), selfPort))}
-				if s.peer != 0 {
-					steps = append(steps, connectTo(netip.AddrPortFrom(n.peer, s.peer)))
-				}
 				want := b.sentBy(n, m, b.backup)
-				if s.begins(b) {
+				if s.begins {
 					want = b.beginsAnew(n, m)
 				}
 				b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
-				b.send(n, openWith(t, n.inet(), unix.SOCK_DGRAM, 0, steps...), m, want)
+				b.send(n, openWith(t, n.inet(), unix.SOCK_DGRAM, 0, s.steps(n)...), m, want)
 			})
 		})
 	}
@@ -81,20 +81,23 @@ func TestUntakenRaw(t *testing.T) {
 	}
 }
 
-// TestUntakenTransparent: what a transparent proxy sends is somebody else's answer. Where that
-// cannot be told, one that is bound to the address and not connected passes for it.
+// TestUntakenTransparent: what a transparent proxy sends is somebody else's answer, by whatever
+// socket.
 func TestUntakenTransparent(t *testing.T) {
-	eachSender(t, func(t *testing.T, b *bed, n network) {
-		m := udp{payload: 100}
-		level, name := unix.SOL_IP, unix.IP_TRANSPARENT
-		if n.family == 6 {
-			level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
-		}
-		fd := openWith(t, n.inet(), unix.SOCK_DGRAM, 0, setOption(level, name, 1),
-			bindTo(netip.AddrPortFrom(n.self, selfPort)))
-		b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
-		b.send(n, fd, m, b.sentBy(n, m, b.backup))
-	})
+	for _, s := range untakenSenders {
+		t.Run(s.name, func(t *testing.T) {
+			eachSender(t, func(t *testing.T, b *bed, n network) {
+				m := udp{payload: 100}
+				level, name := unix.SOL_IP, unix.IP_TRANSPARENT
+				if n.family == 6 {
+					level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+				}
+				steps := append([]step{setOption(level, name, 1)}, s.steps(n)...)
+				b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
+				b.send(n, openWith(t, n.inet(), unix.SOCK_DGRAM, 0, steps...), m, b.sentBy(n, m, b.backup))
+			})
+		})
+	}
 }
 
 // untaken is a flow whose datagrams no socket took.
