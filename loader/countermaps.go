@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -104,31 +103,15 @@ func pairOf(r pins.PairRecord) bpf.DatapathPair {
 // always has an id.
 func isTaken(count bpf.DatapathPairCount) bool { return count.Pair.To != 0 }
 
-// forgetCounters returns what was counted for pairs with an interface whose id, or name, is
-// about to become another's, and notes that it is to be taken off. The slots stay as
-// they are: the kernel takes their values of all CPUs at once, and what one counted
-// between the reading and the writing, for any pair, would be lost.
-func forgetCounters(from *bpf.DatapathMaps, id uint16, before []pins.PairRecord) (counted pairCounts, forgotten []pins.PairRecord, err error) {
-	slots, err := readSlots(from)
+// forgetCounters notes what was counted for pairs with an interface whose id is
+// about to become another's. The slots stay as they are: the kernel takes their
+// values of all CPUs at once, and what one counted between the reading and the
+// writing, for any pair, would be lost.
+func forgetCounters(maps *bpf.DatapathMaps, id uint16, before []pins.PairRecord) ([]pins.PairRecord, error) {
+	slots, err := readSlots(maps)
 	if err != nil {
-		return nil, before, err
+		return before, err
 	}
-	counted, forgotten = countedSince(slots, id, before), recordsOf(slots, id, before)
-	return counted, forgotten, takePairs(from.Pairs, id, counted)
-}
-
-// countedSince returns what the slots have for an interface beyond what is forgotten already.
-func countedSince(slots pairCounts, id uint16, before []pins.PairRecord) pairCounts {
-	counted := maps.Clone(slots)
-	for _, r := range before {
-		counted.forget(r)
-	}
-	maps.DeleteFunc(counted, func(pair bpf.DatapathPair, _ bpf.DatapathPairCount) bool { return !concerns(pair, id) })
-	return counted
-}
-
-// recordsOf replaces the records of an interface by what its slots have now.
-func recordsOf(slots pairCounts, id uint16, before []pins.PairRecord) []pins.PairRecord {
 	forgotten := slices.DeleteFunc(slices.Clone(before), func(r pins.PairRecord) bool { return concerns(pairOf(r), id) })
 	for pair, sum := range slots {
 		if concerns(pair, id) {
@@ -138,11 +121,11 @@ func recordsOf(slots pairCounts, id uint16, before []pins.PairRecord) []pins.Pai
 			})
 		}
 	}
-	return forgotten
+	return forgotten, deletePairs(maps.Pairs, id)
 }
 
-// takePairs adds the counters of pairs that found their slot taken, and deletes them.
-func takePairs(table *ebpf.Map, id uint16, counted pairCounts) error {
+// deletePairs deletes the counters of pairs that found their slot taken.
+func deletePairs(table *ebpf.Map, id uint16) error {
 	var (
 		pair   bpf.DatapathPair
 		counts []bpf.DatapathPairCount
@@ -150,12 +133,8 @@ func takePairs(table *ebpf.Map, id uint16, counted pairCounts) error {
 	)
 	entries := table.Iterate()
 	for entries.Next(&pair, &counts) {
-		if !concerns(pair, id) {
-			continue
-		}
-		found = append(found, pair)
-		for _, count := range counts {
-			counted.add(pair, count)
+		if concerns(pair, id) {
+			found = append(found, pair)
 		}
 	}
 	errs := []error{entries.Err()}

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"fmt"
-	"slices"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -11,17 +10,17 @@ import (
 )
 
 // read fills in what the programs have counted.
-func (c *Counters) read(d *datapath.Datapath, history history) error {
+func (c *Counters) read(d *datapath.Datapath, names map[uint16]string, forgotten []pins.PairRecord) error {
 	events, err := readEvents(d.Events)
 	if err != nil {
 		return err
 	}
 	c.setEvents(events)
-	pairs, err := readPairs(&d.DatapathMaps, history.forgotten)
+	pairs, err := readPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
 	}
-	c.setPairs(pairs, history)
+	c.setPairs(pairs, names)
 	clock, err := d.Clock()
 	if err != nil {
 		return err
@@ -67,18 +66,18 @@ func (c *Counters) setEvents(events []uint64) {
 }
 
 // setPairs adds up what was counted for interfaces of the same names.
-func (c *Counters) setPairs(pairs pairCounts, history history) {
+func (c *Counters) setPairs(pairs pairCounts, names map[uint16]string) {
 	sums := make(map[Pair]*PairCounters)
 	uncorrected := make(map[UncorrectedCounter]uint64)
-	for _, r := range allPast(pairs, history) {
-		key := namedPair(r)
+	for pair, count := range pairs {
+		key := namedPair(pair, names)
 		if sums[key] == nil {
 			sums[key] = &PairCounters{Pair: key}
 		}
-		outcome := bpf.DatapathOutcome(r.Outcome)
-		sums[key].add(outcome, r)
+		outcome := bpf.DatapathOutcome(pair.Outcome)
+		sums[key].add(outcome, count)
 		if reason, is := uncorrectedReasons[outcome]; is {
-			uncorrected[UncorrectedCounter{Pair: key, Reason: reason}] += r.Packets
+			uncorrected[UncorrectedCounter{Pair: key, Reason: reason}] += count.Packets
 		}
 	}
 	for key, sum := range sums {
@@ -91,16 +90,7 @@ func (c *Counters) setPairs(pairs pairCounts, history history) {
 	}
 }
 
-// allPast returns what the maps have by names, with what is past.
-func allPast(pairs pairCounts, history history) []pins.PastRecord {
-	all := slices.Clone(history.past)
-	for pair, count := range pairs {
-		all = append(all, pastOf(pair, count, history.names))
-	}
-	return all
-}
-
-func (c *PairCounters) add(outcome bpf.DatapathOutcome, count pins.PastRecord) {
+func (c *PairCounters) add(outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
 	switch outcome {
 	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC:
 		c.AsymmetricPackets += count.Packets
@@ -112,10 +102,10 @@ func (c *PairCounters) add(outcome bpf.DatapathOutcome, count pins.PastRecord) {
 	}
 }
 
-func namedPair(r pins.PastRecord) Pair {
+func namedPair(pair bpf.DatapathPair, names map[uint16]string) Pair {
 	return Pair{
-		From: r.From, To: r.To,
-		Family:   fmt.Sprintf("ipv%d", r.Family),
-		Protocol: protocolNames[bpf.DatapathProtocolClass(r.Protocol)],
+		From: names[pair.From], To: names[pair.To],
+		Family:   fmt.Sprintf("ipv%d", pair.Family),
+		Protocol: protocolNames[bpf.DatapathProtocolClass(pair.Protocol)],
 	}
 }

@@ -100,7 +100,7 @@ type GatewayState struct {
 func (l *Loader) Counters() (*Counters, error) {
 	l.mu.Lock()
 	c, err := l.describe()
-	history := historyOf(&l.state)
+	names, forgotten := namesByID(l.state.Interfaces), l.state.Forgotten
 	d := l.datapath
 	l.reading.RLock() // before mu is given up: Reload and Close take both
 	l.mu.Unlock()
@@ -108,7 +108,7 @@ func (l *Loader) Counters() (*Counters, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.read(d, history)
+	return c, c.read(d, names, forgotten)
 }
 
 // errClosed says that a Loader is of no more use.
@@ -186,17 +186,6 @@ func (l *Loader) Unattached() ([]string, error) {
 		}
 	}
 	return names, nil
-}
-
-// history is what has to be known of interfaces that were, to read what was counted.
-type history struct {
-	names     map[uint16]string // by id
-	forgotten []pins.PairRecord
-	past      []pins.PastRecord
-}
-
-func historyOf(j *pins.Journal) history {
-	return history{namesByID(j.Interfaces), j.Forgotten, j.Past}
 }
 
 // namesByID returns the name of every interface that ever was.

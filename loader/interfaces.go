@@ -213,7 +213,6 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 		r := l.life(i.Index)
 		if r.Name != i.Name {
 			renameChanges(&l.state, i.Index, i.Name)
-			errs = append(errs, l.retire(r.ID))
 		}
 		r.MAC = i.MAC.String()
 		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
@@ -312,9 +311,8 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 		return 0, fmt.Errorf("%d interfaces are managed already, which is as many as can be", last)
 	}
 	id := l.state.Interfaces[oldest].ID
-	if err := l.retire(id); err != nil {
-		return 0, err
-	}
 	l.state.Interfaces = slices.Delete(l.state.Interfaces, oldest, oldest+1)
-	return id, nil
+	var err error
+	l.state.Forgotten, err = forgetCounters(&l.datapath.DatapathMaps, id, l.state.Forgotten)
+	return id, err
 }

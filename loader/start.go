@@ -222,7 +222,7 @@ func (l *Loader) load() (err error) {
 	}
 	l.rollback.add(l.datapath.Close)
 	if l.datapath.HasNewCounters() {
-		l.state.Forgotten, l.state.Past = nil, nil
+		l.state.Forgotten = nil
 	}
 	if err := l.checkTrial(); err != nil {
 		return err

@@ -56,9 +56,7 @@ func (r *statusReader) traffic() (*Traffic, error) {
 		return nil, err
 	}
 	var c Counters
-	history := historyOf(r.journal)
-	history.names = r.names(s.Interfaces)
-	c.setPairs(pairs, history)
+	c.setPairs(pairs, r.names(s.Interfaces))
 	return &Traffic{
 		Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, Pairs: c.Pairs, Uncorrected: c.Uncorrected,
 	}, nil

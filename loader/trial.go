@@ -102,13 +102,13 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 }
 
 // beforeTrial returns the journal of before a trial, nil for none, with the ids that the trial
-// has given, as flows and counters that it left refer to them, and with what it has counted.
+// has given, as flows and counters that it left refer to them, and with the repairs that it has
+// counted.
 func beforeTrial(left *pins.Journal) *pins.Journal {
 	before := left.Trial.Before
 	if before == nil {
 		return nil
 	}
-	before.Forgotten, before.Past = left.Forgotten, left.Past
 	before.Repairs = left.Repairs
 	for _, r := range left.Interfaces {
 		same := func(b pins.InterfaceRecord) bool { return b.ID == r.ID }

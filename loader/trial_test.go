@@ -127,3 +127,22 @@ func TestTakeBackKeepsTheMechanism(t *testing.T) {
 		}
 	}
 }
+
+// TestRepairsOutliveATrial: what was repaired on trial was repaired.
+func TestRepairsOutliveATrial(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil).stop()
+	r := b.start(onTrial)
+	r.mu.Lock()
+	b.takeOff(r, "eth1")
+	r.mu.Unlock()
+	eventually(t, "the repair is written down", func() bool { return b.repairs(repairProgram) == 1 })
+	r.stop()
+	b.inside(func() error {
+		_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		return err
+	})
+	if got := b.repairs(repairProgram); got != 1 {
+		t.Errorf("%d repairs after the trial, on it 1", got)
+	}
+}

@@ -52,8 +52,6 @@ type Journal struct {
 
 	// Forgotten is what was counted for interfaces whose ids are others' by now.
 	Forgotten []PairRecord `json:"forgotten,omitempty"`
-	// Past is the same by the names that these interfaces had.
-	Past []PastRecord `json:"past,omitempty"`
 
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
@@ -135,18 +133,6 @@ type QdiscRecord struct {
 type PairRecord struct {
 	From     uint16 `json:"from"`
 	To       uint16 `json:"to"`
-	Family   uint8  `json:"family"`
-	Protocol uint8  `json:"protocol"`
-	Outcome  uint8  `json:"outcome"`
-	Packets  uint64 `json:"packets"`
-	Bytes    uint64 `json:"bytes"`
-	Flows    uint64 `json:"flows"`
-}
-
-// PastRecord is what was counted for a pair of names, beside what the maps have.
-type PastRecord struct {
-	From     string `json:"from"` // empty: our own device
-	To       string `json:"to"`
 	Family   uint8  `json:"family"`
 	Protocol uint8  `json:"protocol"`
 	Outcome  uint8  `json:"outcome"`
