@@ -584,6 +584,7 @@ const (
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
+	DatapathVarHaveProbeRead        = "have_probe_read"
 	DatapathVarHaveTailCalls        = "have_tail_calls"
 	DatapathVarHertz                = "hertz"
 	DatapathVarOwnNamespace         = "own_namespace"
@@ -715,6 +716,7 @@ type DatapathVariableSpecs struct {
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
+	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
 	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
@@ -847,6 +849,7 @@ type DatapathVariables struct {
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
+	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz                *ebpf.Variable `ebpf:"hertz"`
 	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`

@@ -15,6 +15,7 @@ import (
 // where it has not.
 type Features struct {
 	CheckMTU  bool // bpf_check_mtu, from 5.12
+	ProbeRead bool // bpf_probe_read_kernel, unless the kernel is locked down for confidentiality
 	KernelSKB bool // bpf_cast_to_kern_ctx, from 6.2
 	TailCalls bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
 }
@@ -23,21 +24,22 @@ type Features struct {
 func ProbeFeatures() (Features, error) {
 	var (
 		f    Features
-		errs [3]error
+		errs [4]error
 	)
-	f.CheckMTU, errs[0] = haveCheckMTU()
-	f.KernelSKB, errs[1] = haveKernelSKB()
-	f.TailCalls, errs[2] = haveTailCalls()
+	f.CheckMTU, errs[0] = haveHelper(asm.FnCheckMtu)
+	f.ProbeRead, errs[1] = haveHelper(asm.FnProbeReadKernel)
+	f.KernelSKB, errs[2] = haveKernelSKB()
+	f.TailCalls, errs[3] = haveTailCalls()
 	return f, errors.Join(errs[:]...)
 }
 
-func haveCheckMTU() (bool, error) {
-	err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnCheckMtu)
+func haveHelper(helper asm.BuiltinFunc) (bool, error) {
+	err := features.HaveProgramHelper(ebpf.SchedCLS, helper)
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("ask the kernel for bpf_check_mtu: %w", err)
+		return false, fmt.Errorf("ask the kernel for %v: %w", helper, err)
 	}
 	return true, nil
 }
@@ -96,6 +98,7 @@ func haveTailCalls() (bool, error) {
 func SetFeatures(spec *ebpf.CollectionSpec, f Features) error {
 	return errors.Join(
 		spec.Variables[DatapathVarHaveCheckMtu].Set(f.CheckMTU),
+		spec.Variables[DatapathVarHaveProbeRead].Set(f.ProbeRead),
 		spec.Variables[DatapathVarHaveKernelSkb].Set(f.KernelSKB),
 		spec.Variables[DatapathVarHaveTailCalls].Set(f.TailCalls),
 	)

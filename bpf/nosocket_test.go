@@ -143,26 +143,6 @@ func TestNoSocketKeepsNumbers(t *testing.T) {
 	})
 }
 
-// TestNoSocketResetNotTaken: our side goes on after a reset, so that it took it for somebody
-// else's, and the flow goes on too. What refuses another's segment, or sends its own reset, does
-// not go on.
-func TestNoSocketResetNotTaken(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		ended := b.remote(n, 0)
-		ended.Flags |= flagReset
-		b.put(establishedFlow(ended))
-		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "R", seq: 200_000})), effect{tables: establishedFlow(ended)})
-		goesOn := ended
-		goesOn.Flags &^= flagReset
-		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "A", seq: 2000, ack: 5000})), effect{tables: establishedFlow(goesOn)})
-
-		ours := b.flow(n, tcp{}, b.replication, 0) // its socket has taken the reset
-		ours.Flags |= flagReset
-		b.put(establishedFlow(ours))
-		b.run(egress(b.replication, n.out(b.replication, tcp{flags: "A", seq: 2000, ack: 5000})), effect{tables: establishedFlow(ours)})
-	})
-}
-
 // TestNoSocketAfterAll: a connection with a socket, accepted by SYN cookies, is
 // recognized with the next refresh. Somebody may listen on a container's port.
 func TestNoSocketAfterAll(t *testing.T) {

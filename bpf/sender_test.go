@@ -25,8 +25,14 @@ type untakenSender struct {
 	name   string
 	self   func(network) netip.Addr // what it is bound to
 	peer   uint16                   // port of the peer's that it is connected to; 0: to none
-	begins bool                     // it is the host's own beginning
+	begins func(*bed) bool          // whether it is the host's own beginning
 }
+
+func always(*bed) bool { return true }
+func never(*bed) bool  { return false }
+
+// tellsProxies: whether the programs can tell a transparent proxy's socket from others.
+func tellsProxies(b *bed) bool { return b.Features.ProbeRead }
 
 func (s *untakenSender) steps(n network) []step {
 	steps := []step{bindTo(netip.AddrPortFrom(s.self(n), selfPort))}
@@ -37,10 +43,10 @@ func (s *untakenSender) steps(n network) []step {
 }
 
 var untakenSenders = []untakenSender{
-	{"bound to the port", network.wildcard, 0, true},
-	{"bound to the address", network.own, 0, true},
-	{"connected", network.own, peerPort, true},
-	{"connected to another", network.own, peerPort + 1, false}, // the peer's answer would not be its
+	{"bound to the port", network.wildcard, 0, always},
+	{"bound to the address", network.own, 0, tellsProxies},
+	{"connected", network.own, peerPort, always},
+	{"connected to another", network.own, peerPort + 1, never}, // the peer's answer would not be its
 }
 
 // TestUntakenBegins: a flow whose datagrams nobody took is over when a socket of the host's
@@ -51,7 +57,7 @@ func TestUntakenBegins(t *testing.T) {
 			eachSender(t, func(t *testing.T, b *bed, n network) {
 				m := udp{payload: 100}
 				want := b.sentBy(n, m, b.backup)
-				if s.begins {
+				if s.begins(b) {
 					want = b.beginsAnew(n, m)
 				}
 				b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
@@ -82,7 +88,7 @@ func TestUntakenRaw(t *testing.T) {
 }
 
 // TestUntakenTransparent: what a transparent proxy sends is somebody else's answer, by whatever
-// socket.
+// socket, where that can be told.
 func TestUntakenTransparent(t *testing.T) {
 	for _, s := range untakenSenders {
 		t.Run(s.name, func(t *testing.T) {
@@ -93,8 +99,12 @@ func TestUntakenTransparent(t *testing.T) {
 					level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 				}
 				steps := append([]step{setOption(level, name, 1)}, s.steps(n)...)
+				want := b.sentBy(n, m, b.backup)
+				if !tellsProxies(b) && s.begins(b) { // it is as if it were not transparent
+					want = b.beginsAnew(n, m)
+				}
 				b.put(connectionlessFlow(b.untaken(n, m, b.backup)))
-				b.send(n, openWith(t, n.inet(), unix.SOCK_DGRAM, 0, steps...), m, b.sentBy(n, m, b.backup))
+				b.send(n, openWith(t, n.inet(), unix.SOCK_DGRAM, 0, steps...), m, want)
 			})
 		})
 	}

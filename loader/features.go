@@ -147,6 +147,12 @@ func (k kernel) features() []pins.FeatureRecord {
 	if !k.CheckMTU {
 		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
 	}
+	probeRead := pins.FeatureRecord{Name: "probe_read", Available: k.ProbeRead,
+		Effect: "transparent proxies are told from what the host itself sends"}
+	if !k.ProbeRead {
+		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
+			"and not connected passes for a transparent proxy's"
+	}
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
 	if !k.KernelSKB || !k.TailCalls {
@@ -160,6 +166,7 @@ func (k kernel) features() []pins.FeatureRecord {
 	return []pins.FeatureRecord{
 		tcx,
 		checkMTU,
+		probeRead,
 		kernelSKB,
 		tailCalls,
 		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},

@@ -35,10 +35,7 @@ func ReadStatus(pinDir string) (*Status, error) {
 	journal, err := pins.ReadJournal(pinDir)
 	if errors.Is(err, pins.ErrNone) {
 		changes, unread := repairChanges(repairs)
-		if unread != nil {
-			return nil, unread
-		}
-		return &Status{PinDir: pinDir, HostChanges: changes}, err
+		return &Status{PinDir: pinDir, HostChanges: changes}, errors.Join(err, unread)
 	}
 	if err != nil {
 		return nil, err

@@ -207,16 +207,12 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	}
 }
 
-/*
- * udp_socket(), but for the ports of a VRF: not every kernel's lookup finds what is bound to
- * the VRF, so that none found proves nothing there.
- */
+/* The socket that takes the datagram. */
 static __always_inline enum udp_socket taker(struct __sk_buff *skb)
 {
 	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
-	enum udp_socket socket = udp_socket(skb);
 
-	return socket == UDP_SOCKET_NONE && interface && interface->vrf ? UDP_SOCKET_OTHER : socket;
+	return udp_socket(skb, interface ? interface->vrf : 0);
 }
 
 /*

@@ -173,17 +173,13 @@ static __always_inline bool ends(const struct packet *packet, const struct flow 
 	       is_near_sent(packet, flow);
 }
 
-/*
- * Keeps what our side sent and acknowledged, where no socket of ours knows it. Who goes on after
- * a RST did not take it for its peer's.
- */
+/* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
 static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
 	if (likely(!(flow->flags & FLOW_NO_SOCKET)) || packet->tcp_flags & TCP_RST)
 		return;
-	flow->flags &= ~FLOW_RESET;
 	if (!is_near_sent(packet, flow)) {
 		flow->snd_una = packet->seq; /* the next connection, whose handshake was not looked for */
 		flow->snd_nxt = end;

@@ -44,12 +44,16 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
 /*
  * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies
  * do. The verifier lets nobody count from a pointer to a socket to what it does not show;
- * as a number, it passes through a map.
+ * as a number, it passes through a map. Where the kernel's memory cannot be read, any that is
+ * bound to the address and not connected may be a proxy's.
  */
-static __always_inline bool is_transparent(const struct bpf_sock *sk, struct scratch *through)
+static __always_inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
+					   struct scratch *through)
 {
 	const struct inet_sock *inet;
 
+	if (!have_probe_read)
+		return !is_wildcard(sk, packet->family) && sk->state != BPF_TCP_ESTABLISHED;
 	through->socket = (__u64)sk;
 	inet = (const struct inet_sock *)*(volatile __u64 *)&through->socket;
 	if (bpf_core_field_exists(inet->inet_flags))
@@ -76,8 +80,8 @@ static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struc
 	if (packet->protocol != IPPROTO_UDP || !sk || !to)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk, to))
+	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk, packet, to))
 		return false;
 	to->packet = *packet;
-	return udp_socket(skb) != UDP_SOCKET_NONE;
+	return udp_socket(skb, 0) != UDP_SOCKET_NONE;
 }

@@ -40,8 +40,12 @@ static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 	return !(sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2] | sk->src_ip6[3]);
 }
 
-/* Returns an enum udp_socket. */
-__noinline int udp_socket(struct __sk_buff *skb)
+/*
+ * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds
+ * the sockets of none, and not those that are bound to it. Only those that are count there
+ * for what they are, and to find none proves nothing.
+ */
+__noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 {
 	const struct scratch *from = get_scratch();
 	enum udp_socket kind = UDP_SOCKET_NONE;
@@ -52,8 +56,9 @@ __noinline int udp_socket(struct __sk_buff *skb)
 		return UDP_SOCKET_OTHER;
 	sk = bpf_sk_lookup_udp(skb, &tuple, socket_tuple(&from->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return UDP_SOCKET_NONE;
-	kind = sk->state == BPF_TCP_ESTABLISHED	       ? UDP_SOCKET_CONNECTED :
+		return vrf ? UDP_SOCKET_OTHER : UDP_SOCKET_NONE;
+	kind = vrf && sk->bound_dev_if != vrf && sk->bound_dev_if != skb->ifindex ? UDP_SOCKET_OTHER :
+	       sk->state == BPF_TCP_ESTABLISHED	       ? UDP_SOCKET_CONNECTED :
 	       is_wildcard(sk, from->packet.family) ? UDP_SOCKET_WILDCARD :
 							UDP_SOCKET_OTHER;
 	bpf_sk_release(sk);

@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 )
 
 func (a *Attacher) pinPath(iface Interface, direction Direction) string {
@@ -67,7 +69,7 @@ func (a *Attacher) attachLink(iface Interface, direction Direction, program *ebp
 	if err != nil {
 		return false, wrap(err, iface, direction, "attach")
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	if err := l.Pin(a.pinPath(iface, direction)); err != nil {
 		return false, wrap(err, iface, direction, "pin link")
 	}
@@ -82,7 +84,7 @@ func (a *Attacher) updateLink(iface Interface, direction Direction, program *ebp
 	if err != nil {
 		return wrap(err, iface, direction, "open pinned link")
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	index, err := linkInterface(l)
 	if err != nil {
 		return wrap(err, iface, direction, "look at the pinned link")
@@ -124,7 +126,7 @@ func (a *Attacher) tcxAttached(iface Interface, direction Direction) (bool, erro
 	if err != nil {
 		return false, wrap(err, iface, direction, "open pinned link")
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	index, err := linkInterface(l)
 	if err != nil {
 		return false, wrap(err, iface, direction, "look at the pinned link")
@@ -151,7 +153,7 @@ func (a *Attacher) removeLink(iface Interface, direction Direction) error {
 	if err != nil {
 		return wrap(err, iface, direction, "open pinned link")
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	// A link whose interface is gone is detached already.
 	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.ENODEV) {
 		return wrap(err, iface, direction, "detach")

@@ -35,7 +35,7 @@ func ReadClock(dir string) (Clock, error) {
 	if err != nil {
 		return Clock{}, err
 	}
-	defer program.Close()
+	defer bpf.Close(program)
 	return runClock(program)
 }
 

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
 )
 
 // devicesName is the map from which the kernel takes a device that goes.
@@ -23,7 +25,7 @@ func OpenDevices(dir string) *Devices {
 			continue
 		}
 		if m.Type() != ebpf.DevMap || m.KeySize() != 4 || m.ValueSize() != 4 {
-			m.Close()
+			bpf.Close(m)
 			continue
 		}
 		d.maps = append(d.maps, m)
@@ -52,6 +54,6 @@ func (d *Devices) Have(id uint16, index int) bool {
 // Close closes what OpenDevices opened.
 func (d *Devices) Close() {
 	for _, m := range d.maps {
-		m.Close()
+		bpf.Close(m)
 	}
 }

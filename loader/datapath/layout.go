@@ -27,7 +27,7 @@ func checkLayout(path string) error {
 	if err != nil {
 		return fmt.Errorf("open the layout of the pinned maps: %w", err)
 	}
-	defer m.Close()
+	defer bpf.Close(m)
 	var layout bpf.DatapathLayout
 	if err := m.Lookup(uint32(0), &layout); err != nil {
 		return fmt.Errorf("read the layout of the pinned maps: %w", err)

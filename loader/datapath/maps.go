@@ -110,6 +110,6 @@ func flagsOf(spec *ebpf.MapSpec) uint32 {
 
 func closeAll(maps map[string]*ebpf.Map) {
 	for _, m := range maps {
-		m.Close()
+		bpf.Close(m)
 	}
 }

@@ -132,7 +132,7 @@ func (d *Datapath) pinMap(name string, m *ebpf.Map, path string) error {
 	if err != nil {
 		return fmt.Errorf("pin map %s: %w", name, err)
 	}
-	defer clone.Close()
+	defer bpf.Close(clone)
 	if err := clone.Pin(path); err != nil {
 		return fmt.Errorf("pin map %s: %w", name, err)
 	}
@@ -145,7 +145,7 @@ func pinProgram(program *ebpf.Program, path string) error {
 	if err != nil {
 		return fmt.Errorf("pin program %s: %w", filepath.Base(path), err)
 	}
-	defer clone.Close()
+	defer bpf.Close(clone)
 	if err := clone.Pin(path); err != nil {
 		return fmt.Errorf("pin program %s: %w", filepath.Base(path), err)
 	}

@@ -99,7 +99,7 @@ func programName(id ebpf.ProgramID) string {
 	if err != nil {
 		return fmt.Sprint(id)
 	}
-	defer program.Close()
+	defer bpf.Close(program)
 	info, err := program.Info()
 	if err != nil || info.Name == "" {
 		return fmt.Sprint(id)

@@ -88,7 +88,7 @@ func attach(dir, cgroup string, h hook, program *ebpf.Program) (fresh bool, err 
 	if err != nil {
 		return false, fmt.Errorf("attach %s to cgroup %s: %w", h.name, cgroup, err)
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	if err := l.Pin(filepath.Join(dir, h.name)); err != nil {
 		return false, fmt.Errorf("pin %s: %w", h.name, err)
 	}
@@ -103,7 +103,7 @@ func update(dir string, h hook, program *ebpf.Program) error {
 	if err != nil {
 		return fmt.Errorf("open pinned %s: %w", h.name, err)
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	err = l.Update(program)
 	if errors.Is(err, unix.ENOLINK) {
 		return errors.Join(fs.ErrNotExist, os.Remove(path))
@@ -160,7 +160,7 @@ func remove(dir string, h hook) (removed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("open pinned %s: %w", h.name, err)
 	}
-	defer l.Close()
+	defer bpf.Close(l)
 	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
 		return false, fmt.Errorf("detach %s: %w", h.name, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 )
 
 // AskNamespace returns the cookie of the calling thread's network namespace
@@ -53,7 +55,7 @@ func send(cgroup string, fd int, answer *ebpf.Map, socket uint64) (err error) {
 	if err != nil {
 		return fmt.Errorf("load the program that tells the network namespace: %w", err)
 	}
-	defer program.Close()
+	defer bpf.Close(program)
 	l, err := link.AttachCgroup(link.CgroupOptions{
 		Path: cgroup, Attach: ebpf.AttachCGroupUDP4Sendmsg, Program: program,
 	})

@@ -35,6 +35,7 @@ func running(t *testing.T) version {
 var since = map[string]version{
 	"check_mtu":  {5, 12},
 	"kernel_skb": {6, 2},
+	"probe_read": {5, 10}, // unless it is locked down
 	"tail_calls": {5, 10}, // of amd64's JIT
 	"tcx":        {6, 6},
 }

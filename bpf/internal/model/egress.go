@@ -169,13 +169,12 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 }
 
 // sent notes how far the host's side of a connection without a socket is. What is not near
-// is the next connection with this tuple. It goes on, so that no RST has ended it.
+// is the next connection with this tuple.
 func sent(f *Flow, p *packet) {
 	end := p.end()
 	if f.Flags&flagNoSocket == 0 || p.has(FlagRST) {
 		return
 	}
-	f.Flags &^= flagReset
 	switch {
 	case !inSequence(p.seq, f.SndUna-near, f.SndNxt+near):
 		f.SndUna, f.SndNxt = p.seq, end

@@ -71,6 +71,7 @@ func Load(opts Options) (*Datapath, error) {
 		return nil, err
 	}
 	present.CheckMTU = present.CheckMTU && !opts.OldKernel
+	present.ProbeRead = present.ProbeRead && !opts.OldKernel
 	present.KernelSKB = present.KernelSKB && !opts.OldKernel
 	present.TailCalls = present.TailCalls && !opts.OldKernel
 	if err := bpf.SetFeatures(spec, present); err != nil {
