@@ -36,7 +36,7 @@ func ProbeFeatures() (Features, error) {
 func haveHelper(helper asm.BuiltinFunc) (bool, error) {
 	err := features.HaveProgramHelper(ebpf.SchedCLS, helper)
 	switch {
-	case errors.Is(err, ebpf.ErrNotSupported):
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL): // the library does not know what newer kernels say
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("ask the kernel for %v: %w", helper, err)
