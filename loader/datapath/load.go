@@ -97,13 +97,8 @@ func (d *Datapath) load() error {
 	if err != nil {
 		return err
 	}
-	for name, mapSpec := range spec.Maps {
-		if isInternal(name) {
-			continue
-		}
-		if err := d.openMap(name, mapSpec); err != nil {
-			return err
-		}
+	if err := uncollected(func() error { return d.openAll(spec.Maps) }); err != nil {
+		return err
 	}
 	if err := d.separateSender(spec); err != nil {
 		return err
@@ -195,13 +190,11 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 	)
 }
 
-// forgetTypes takes the types of keys and values from the maps but where the kernel wants them.
-// To make a map with types, cilium/ebpf 0.22 loads these into the kernel and closes their
-// descriptor again, which is closed twice where a collection of garbage comes just then: the
-// second time, it may be that of another map. bpf.Close cannot be put there.
+// forgetTypes takes the types from the maps that are made while programs are loaded, and that
+// nobody sees: uncollected() says what they could do.
 func forgetTypes(spec *ebpf.CollectionSpec) {
 	for name, m := range spec.Maps {
-		if name != bpf.DatapathMapSetLocks { // the kernel finds the spin lock by them
+		if isInternal(name) {
 			m.Key, m.Value = nil, nil
 		}
 	}
@@ -211,6 +204,19 @@ func forgetTypes(spec *ebpf.CollectionSpec) {
 func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
 	if err := spec.LoadAndAssign(to, &ebpf.CollectionOptions{MapReplacements: d.all}); err != nil {
 		return fmt.Errorf("load programs: %w", blameKernel(err))
+	}
+	return nil
+}
+
+// openAll opens or makes the maps that are pinned.
+func (d *Datapath) openAll(maps map[string]*ebpf.MapSpec) error {
+	for name, spec := range maps {
+		if isInternal(name) {
+			continue
+		}
+		if err := d.openMap(name, spec); err != nil {
+			return err
+		}
 	}
 	return nil
 }
