@@ -35,7 +35,8 @@ func (l *Loader) findFallbackDevice() (err error) {
 	return nil
 }
 
-// recordFallback notes how the device is found and was served last.
+// recordFallback notes how the device is found, and by what its programs are attached where this
+// process has attached them.
 func (l *Loader) recordFallback() {
 	r := &l.fallback
 	l.state.Fallback = &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind, Mechanism: string(r.how)}
