@@ -19,8 +19,12 @@
 static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
-	struct flow *flow = find(packet, TABLE_HALF_OPEN);
+	struct flow *flow;
 
+	fetch_vacancy(packet->digest, TABLE_HALF_OPEN);
+	fetch(get_notes(packet->digest));
+	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
+	flow = find(packet, TABLE_HALF_OPEN);
 	if (may_start(skb) != ADMIT_FLOW)
 		return;
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
@@ -66,6 +70,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
 	}
+	fetch_vacancy(packet->digest, TABLE_ESTABLISHED);
 	*flow = *handshake;
 	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave its way to another */
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
