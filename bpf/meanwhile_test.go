@@ -188,7 +188,7 @@ func TestEnteredMeanwhile(t *testing.T) {
 
 // TestReplacedMeanwhile: the place of a handshake may be another one's by the time that its SYN,
 // which is sent again, comes to be noted there. That one keeps its way, and the other is counted
-// with the connections that found no place.
+// with the handshakes that found no place.
 func TestReplacedMeanwhile(t *testing.T) {
 	for _, n := range networks {
 		t.Run(n.name, func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 				}
 			}
 			b.must(b.Meanwhile(set))
-			want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_ESTABLISHED)
+			want := unread(bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN)
 			want.tables = func(t tables) {
 				clear(t.HalfOpen)
 				t.HalfOpen[other.Tuple] = other

@@ -121,8 +121,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 		admit_stray(skb, from);
 		return mark(packet->digest, in_force);
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
-		if (!handshake)
-			admit_stray(skb, from);
+		admit_stray(skb, from);
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "next_hop.h"
+#include "sequence.h"
 
 /*
  * The interface fields and the MAC with the flags are written by two stores of
@@ -58,6 +59,14 @@ __noinline int find_way_back(struct __sk_buff *skb)
 	return true;
 }
 
+/* That the packet has lost its place in a table. */
+static __always_inline enum event insert_failed(const struct packet *packet)
+{
+	if (packet->protocol != IPPROTO_TCP)
+		return EVENT_INSERT_FAILED_CONNECTIONLESS;
+	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
+}
+
 /* Writes the way that the scratch packet came into the entry; false where it cannot go back by that. */
 static __always_inline bool set_way(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
@@ -67,8 +76,7 @@ static __always_inline bool set_way(struct __sk_buff *skb, struct scratch *from,
 		return false;
 	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave the entry to another */
-		count_event(packet->protocol == IPPROTO_TCP ? EVENT_INSERT_FAILED_ESTABLISHED
-							    : EVENT_INSERT_FAILED_CONNECTIONLESS);
+		count_event(insert_failed(packet));
 		return false;
 	}
 	store_way(flow, &from->way);

@@ -61,7 +61,8 @@ func (r *report) scale() {
 		}
 		r.Slower = max(1, reference.Quiet/referenceCost)
 		for i := range r.Results {
-			r.Results[i].Bound *= r.Slower
+			result := &r.Results[i]
+			result.Bound = max(result.Bound, result.recorded) * r.Slower
 		}
 	}
 }
