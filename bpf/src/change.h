@@ -21,12 +21,12 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
+	if (may_start(skb) != ADMIT_FLOW)
+		return;
 	fetch_vacancy(packet->digest, TABLE_HALF_OPEN);
 	fetch(get_notes(packet->digest));
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
 	flow = find(packet, TABLE_HALF_OPEN);
-	if (may_start(skb) != ADMIT_FLOW)
-		return;
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (host_spoke_first(packet) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);

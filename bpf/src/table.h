@@ -193,7 +193,7 @@ static __always_inline void fetch(const void *address)
 		(void)*(const volatile __u64 *)address;
 }
 
-/* Where an entry of this digest would go if its set has room. */
+/* Where an entry of this digest would go if its preferred way is free: two cache lines or three. */
 static __always_inline void fetch_vacancy(__u64 digest, enum table table)
 {
 	const struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
@@ -204,7 +204,8 @@ static __always_inline void fetch_vacancy(__u64 digest, enum table table)
 	flow = &set->flow[preferred_way(digest)];
 	fetch(set->digest);
 	fetch(&flow->tuple);
-	fetch(&flow->ifindex); /* in the next cache line, mostly */
+	fetch(&flow->ifindex);
+	fetch(&flow->snd_nxt);
 }
 
 static __always_inline struct bpf_spin_lock *get_lock(__u32 set)

@@ -15,7 +15,7 @@ import (
 type testCase struct {
 	name     string
 	bound    float64 // nanoseconds over the baseline; 0: none
-	recorded float64 // what -scaled holds it against where that is more than the bound
+	recorded float64 // the least that -scaled holds it against; 0: the bound
 	program  *ebpf.Program
 	// baseline is what is taken off: an empty program, called the same way.
 	baseline *ebpf.Program

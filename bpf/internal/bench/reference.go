@@ -62,7 +62,7 @@ func (r *report) scale() {
 		r.Slower = max(1, reference.Quiet/referenceCost)
 		for i := range r.Results {
 			result := &r.Results[i]
-			result.Bound = max(result.Bound, result.recorded) * r.Slower
+			result.Bound = max(result.Bound*r.Slower, result.recorded)
 		}
 	}
 }

@@ -244,9 +244,7 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
 	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
-		if !handshake {
-			m.stray(t, w)
-		}
+		m.stray(t, w)
 	case !handshake:
 		m.event(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
 		m.Marks[t] = true
