@@ -33,18 +33,21 @@ func (d *Datapath) Meanwhile(set bpf.DatapathFlowSet) error {
 	return nil
 }
 
-// addMeanwhile puts the writer in the place of the question whether a packet came by IPsec, which is
-// asked between the two, and to which its answer is no.
+// addMeanwhile puts the writer in the place of the question whether a peer is on-link, which is
+// asked between the two where an interface has gateways, and to which its answer is no.
 func addMeanwhile(spec *ebpf.CollectionSpec, table string) error {
 	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
 		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
 		ValueSize: uint32(unsafe.Sizeof(writes{})), MaxEntries: 1,
 	}
 	program := spec.Programs[bpf.DatapathProgReplypathIngress]
-	replaced := 0
+	replaced, asked := 0, ""
 	for i := range program.Instructions {
 		ins := &program.Instructions[i]
-		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnSkbGetXfrmState {
+		if ins.IsLoadFromMap() {
+			asked = ins.Reference()
+		}
+		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnMapLookupElem && asked == bpf.DatapathMapOnLink {
 			call := asm.Call.Label(meanwhileFunction)
 			ins.OpCode, ins.Dst, ins.Src, ins.Constant = call.OpCode, call.Dst, call.Src, call.Constant
 			*ins = ins.WithReference(meanwhileFunction)
@@ -52,7 +55,7 @@ func addMeanwhile(spec *ebpf.CollectionSpec, table string) error {
 		}
 	}
 	if replaced != 1 {
-		return errors.New("the ingress program does not ask once whether a packet came by IPsec")
+		return errors.New("the ingress program does not ask once whether a peer is on-link")
 	}
 	program.Instructions = append(program.Instructions, writer(btf.FuncMetadata(&program.Instructions[0]).Type, table)...)
 	return nil
@@ -88,5 +91,5 @@ func writer(signature btf.Type, table string) asm.Instructions {
 	function = append(function, duplicate(0, 0, int16(unsafe.Sizeof(w.Set)))...)
 	function = append(function, find(bpf.TagsMap(table))...)
 	function = append(function, duplicate(0, int16(unsafe.Offsetof(w.Tags)), 8)...)
-	return append(function, asm.Mov.Imm(asm.R0, -1).WithSymbol("meanwhile_end"), asm.Return())
+	return append(function, asm.Mov.Imm(asm.R0, 0).WithSymbol("meanwhile_end"), asm.Return())
 }
