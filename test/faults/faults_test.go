@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -62,23 +63,82 @@ func TestFaults(t *testing.T) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		b.start()
-		b.bridge(fault, func() { b.wantShown(fault, true) }, func() { b.wantShown(fault, false) })
+		b.bridgeShown(fault)
 	})
 }
 
-// TestFaultsByClsact has them happen where the kernel has no TCX, or as if.
+// TestFaultsByClsact has them happen where the kernel has no TCX, or as if. When another eth0 has been made the
+// kernel drops what is sent by it in the moment that it gets its clsact qdisc (net/sched/sch_api.c,
+// qdisc_graft(): it deactivates the device), which is no matter of the fault.
 func TestFaultsByClsact(t *testing.T) {
-	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !f.holds && f.name != "link down" })
+	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.name == "eth0 deleted" })
 	each(t, chosen, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		b.start("--mechanism", "clsact")
-		b.bridge(fault, func() { b.wantShown(fault, true) }, func() { b.wantShown(fault, false) })
+		b.bridgeShown(fault)
 		b.product.Expect(0, "detach", "--stop")
 		if fault.holds { // else eth0 has lost and got back what is its own
 			b.wantSnapshot(before)
 		}
 	})
+}
+
+// TestFallbackFalseHoldsNothing has the gateway fall silent while a daemon runs that is to leave it alone: it
+// is given up, as it is without replypath.
+func TestFallbackFalseHoldsNothing(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+			b.ask(b.conversation(harness.TCP))
+			b.silenceGateway()
+			b.wantGivenUp()
+			if changes := b.product.Status().HostChanges; len(changes) > 0 {
+				t.Errorf("the host was changed: %+v", changes)
+			}
+		})
+	}
+}
+
+// TestFallbackFalseLetsGo switches the fallback route off while a gateway is held: it is let go of, and
+// given up.
+func TestFallbackFalseLetsGo(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			config := harness.WriteConfig(t, "")
+			d := b.start("--config", config)
+			b.silenceGateway()
+			if !b.isHeld() {
+				t.Fatalf("the gateway is %s", b.gatewayState())
+			}
+			b.ask(b.conversation(harness.TCP))
+			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
+			d.Reload()
+			b.wantGivenUp()
+			if changes := b.product.Status().HostChanges; len(changes) > 0 {
+				t.Errorf("changes are left: %+v", changes)
+			}
+			b.product.Expect(0, "detach", "--stop")
+			b.wantSnapshot(before)
+		})
+	}
+}
+
+// wantGivenUp wants that the kernel has given the gateway up, and that nothing keeps it.
+func (b *bed) wantGivenUp() {
+	b.Helper()
+	b.Eventually("the kernel gives up", func() error {
+		if state := b.neighbour(); !strings.Contains(state, "FAILED") {
+			return errors.New(state)
+		}
+		return nil
+	})
+	if state := b.gatewayState(); state == "held" {
+		b.Error("the status says that the gateway is held")
+	}
 }
 
 // TestDetachWhileHeld takes everything away while a gateway is held.
@@ -171,11 +231,15 @@ func (b *bed) wantSnapshot(before harness.Snapshot) {
 // the daemon was killed.
 func TestFaultsWithoutDaemon(t *testing.T) {
 	bridged := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
-	each(t, bridged, func(t *testing.T, fault fault, f topology.Family) {
-		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-		b.start().Kill()
-		b.bridge(fault, func() {}, func() {})
-	})
+	for mechanism, args := range map[string][]string{"usual": nil, "clsact": {"--mechanism", "clsact"}} {
+		t.Run(mechanism, func(t *testing.T) {
+			each(t, bridged, func(t *testing.T, fault fault, f topology.Family) {
+				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				b.start(args...).Kill()
+				b.bridge(fault, func() {}, func() {})
+			})
+		})
+	}
 }
 
 // TestSilenceUnderTraffic has the gateway fall silent while a connection on eth1 goes on,
@@ -304,6 +368,9 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
 	after()
+	for _, kind := range harness.Kinds {
+		b.ask(b.conversation(kind))
+	}
 	for _, talk := range talks[1:] {
 		answers := talk.Stop()
 		b.Logf("%s: %d answers, the longest pause %s", fault.name, answers, talk.Pause().Round(time.Microsecond))
@@ -315,6 +382,34 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
 	}
+}
+
+// bridgeShown is bridge with a daemon, which shows the fault while it lasts, and has changed of the host
+// afterwards what it had before.
+func (b *bed) bridgeShown(fault fault) {
+	b.Helper()
+	before := b.hostChanges()
+	b.bridge(fault, func() { b.wantShown(fault, true) }, func() {
+		b.wantShown(fault, false)
+		b.Eventually("the changes of the host are those of before", func() error {
+			if now := b.hostChanges(); !slices.Equal(now, before) {
+				return fmt.Errorf("%+v, before %+v", now, before)
+			}
+			return nil
+		})
+	})
+}
+
+// hostChanges are those of the host but for the other family's, whose default route nobody gives back to an
+// interface that was deleted.
+func (b *bed) hostChanges() []harness.HostChange {
+	b.Helper()
+	other := map[topology.Family]string{topology.IPv4: "net.ipv6.", topology.IPv6: "net.ipv4."}[b.family]
+	changes := slices.DeleteFunc(b.product.Status().HostChanges, func(c harness.HostChange) bool {
+		return strings.Contains(c.Object, other)
+	})
+	slices.SortFunc(changes, func(x, y harness.HostChange) int { return strings.Compare(x.Object, y.Object) })
+	return changes
 }
 
 // reach has the host ask the client's server, by a connected socket.

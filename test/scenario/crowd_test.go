@@ -209,14 +209,23 @@ func TestS4Crowd(t *testing.T) {
 	p.Start()
 	early := waitForGrace(t, s, p)
 	wires := harness.Tap(t, managed(s))
-	management := harness.NewConversation(t, harness.TCP, s.MonitorEth0, s.Eth0.Address(topology.IPv4))
-	talk := management.Keep(t)
+	var management []topology.Filter // its answers
+	var talks []*harness.Talk
+	for _, f := range s.Families() {
+		c := harness.NewConversation(t, harness.TCP, s.MonitorEth0, s.Eth0.Address(f))
+		management = append(management, c.Answers())
+		talks = append(talks, c.Keep(t))
+	}
 	for _, f := range s.Families() {
 		udpCrowd(t, s, f).askAll()
 		askAsClients(t, s, f)
 	}
-	talk.Stop()
-	wires.WantEth1("management", management.Answers())
+	for _, talk := range talks {
+		talk.Stop()
+	}
+	for _, answers := range management {
+		wires.WantEth1("management", answers)
+	}
 
 	if n := neighbours(t, s.Box); n > before+2 || n > 12 {
 		t.Errorf("%d neighbour entries, %d before", n, before)
@@ -225,7 +234,9 @@ func TestS4Crowd(t *testing.T) {
 		t.Errorf("flows of clients were recorded: %v", recorded)
 	}
 	metrics := p.Metrics()
-	_, answers := wires.Left(management.Answers())
+	_, answers := wires.Left(func(f *topology.Frame) bool {
+		return slices.ContainsFunc(management, func(of topology.Filter) bool { return of(f) })
+	})
 	if n := metrics.Sum("replypath_corrected_packets_total"); n != float64(len(answers)) {
 		t.Errorf("%v packets corrected, but %d frames of the management", n, len(answers))
 	}
@@ -234,7 +245,7 @@ func TestS4Crowd(t *testing.T) {
 // clientFlows are the recorded flows that are not of the management.
 func clientFlows(s *topology.S4, p *harness.Product) []harness.Flow {
 	return slices.DeleteFunc(p.Flows(), func(f harness.Flow) bool {
-		return f.Self == s.Eth0.Address(topology.IPv4).String()
+		return slices.ContainsFunc(s.Families(), func(of topology.Family) bool { return f.Self == s.Eth0.Address(of).String() })
 	})
 }
 

@@ -356,11 +356,7 @@ func TestRefusedDatagram(t *testing.T) {
 // TestErrorsOfSeveralRouters has several routers of one NIC bring packets that are
 // answered with errors: each error goes back through its own.
 func TestErrorsOfSeveralRouters(t *testing.T) {
-	for _, nextHop := range []string{"auto", "last-hop"} {
-		for _, routed := range []string{"eth0", "eth1"} {
-			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { testErrorsOfSeveralRouters(t, nextHop, routed) })
-		}
-	}
+	eachNextHop(t, testErrorsOfSeveralRouters)
 }
 
 func testErrorsOfSeveralRouters(t *testing.T, nextHop, routed string) {

@@ -45,7 +45,8 @@ func askRouted(t *testing.T, s *topology.S7, kind harness.Kind, f topology.Famil
 
 // TestScopeAll has the server route to a container that answers from its own
 // address. Only with `scope: all` its answers leave by the interface that the
-// question came in by; what it begins itself goes as routed in any case.
+// question came in by, those in fragments as well; what it begins itself goes as routed in any
+// case.
 func TestScopeAll(t *testing.T) {
 	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
@@ -58,7 +59,16 @@ func TestScopeAll(t *testing.T) {
 	p.Expect(0, "detach", "--stop")
 	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
 	eachKind(t, s.Network, "all", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, s.Server, askRouted(t, s, kind, f), true)
+		c := askRouted(t, s, kind, f)
+		wantAnswers(t, s.Server, c, true)
+		if kind == harness.TCP {
+			return
+		}
+		wires := harness.Tap(t, s.Server)
+		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+		if frames := wires.WantEth1(c.String(), answersOf(c)); len(frames) != largeFragments {
+			t.Errorf("%d bytes: %s", largeDatagram, harness.Describe(frames))
+		}
 	})
 }
 

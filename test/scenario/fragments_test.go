@@ -132,9 +132,17 @@ func TestFragmentsOfTheHost(t *testing.T) {
 // fragments: each answer goes back through its own, in one piece, where the kernel
 // alone would send it by eth0, or by eth1 to the first of them.
 func TestFragmentsOfSeveralRouters(t *testing.T) {
-	for _, nextHop := range []string{"auto", "last-hop"} {
-		for _, routed := range []string{"eth0", "eth1"} {
-			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { testFragmentsOfSeveralRouters(t, nextHop, routed) })
+	eachNextHop(t, testFragmentsOfSeveralRouters)
+}
+
+// eachNextHop runs a test of several routers for each way to choose among them, and with the default route by
+// each NIC. Where the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
+func eachNextHop(t *testing.T, test func(t *testing.T, nextHop, routed string)) {
+	for nextHop, routes := range map[string][]string{
+		"auto": {"eth0", "eth1"}, "gateway": {"eth0"}, "last-hop": {"eth0", "eth1"},
+	} {
+		for _, routed := range routes {
+			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { test(t, nextHop, routed) })
 		}
 	}
 }

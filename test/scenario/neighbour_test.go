@@ -33,6 +33,26 @@ func TestColdNeighbour(t *testing.T) {
 	}
 }
 
+// TestColdGateway has the server lose the only next hop that it may use, that of eth1: what it sends until
+// it is known again goes as routed, which costs a retransmission at most.
+func TestColdGateway(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
+	harness.On(t, n.Server.Host).Start("--config", harness.WriteConfig(t, "interfaces: [{name: 'eth*', next_hop: gateway}]\n"))
+	for name, loss := range losses {
+		for _, f := range both {
+			t.Run(name+"/"+f.String(), func(t *testing.T) {
+				eth1 := n.Server.Eth1
+				harness.Must(t, eth1.Resolve(harness.Within(t, harness.AnswerTime), eth1.Gateway(f)))
+				harness.Shell(t, n.Server.Host, fmt.Sprintf(loss, eth1.Gateway(f), eth1.Name))
+				exits := harness.TapAll(t, n.Server.Eth0, eth1)
+				c := harness.NewConversation(t, harness.TCP, n.ClientEth0, eth1.Address(f))
+				harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+				wantRepeated(t, exits, c, 1)
+			})
+		}
+	}
+}
+
 // losses are how the kernel comes to know a MAC no more, as commands.
 var losses = map[string]string{
 	"cold":   "ip neighbour del %s dev %s",
