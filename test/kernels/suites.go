@@ -27,7 +27,8 @@ type brief struct{ run, skip string }
 // suites are all of them, in the order in which they are run.
 var suites = []suite{
 	{name: "verifier", pkg: "bpf/internal/verify", timeout: 10 * time.Minute},
-	{name: "bpf", pkg: "bpf", timeout: 30 * time.Minute},
+	// The verifier is slow under emulation: this one, and loader, were never seen to end there.
+	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
 	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	{name: "scenarios", pkg: "test/scenario", timeout: 30 * time.Minute,
@@ -45,7 +46,7 @@ var suites = []suite{
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
-	{name: "loader", pkg: "loader", timeout: 10 * time.Minute},
+	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
 	{name: "bench", program: "test/bench", extra: true, timeout: 20 * time.Minute, command: "/tests/bench -rounds 5 -no-figures -output /tmp " +

@@ -163,6 +163,7 @@ func (s *soak) changeInterface() {
 		s.leave(own.Addr())
 		s.judge.excuse("no interface", 0, own.Addr())
 	}
+	s.judge.unwatch(s.t, lateName)
 	harness.Must(s.t, s.n.Server.Netlink().LinkDel(link))
 	s.late = nil
 }
@@ -183,6 +184,7 @@ func (s *soak) plugIn() {
 		topology.NIC{Host: s.n.Server.Host, Name: lateName, Addresses: lateOwn, MAC: server},
 		topology.NIC{Host: s.n.Replication.Host, Name: "late", Addresses: lateRouter, MAC: router})
 	harness.Must(s.t, err)
+	s.judge.watch(s.t, s.late)
 	harness.Must(s.t, s.late.WaitReady(harness.Within(s.t, harness.AnswerTime)))
 }
 

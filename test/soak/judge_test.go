@@ -13,7 +13,7 @@ import (
 	"replypath/test/topology"
 )
 
-// judge looks at every packet that leaves the server by eth0 or eth1. Who has what
+// judge looks at every packet that leaves the server by an interface. Who has what
 // address tells which way it belongs: all that the server sends from an address of
 // eth1 are answers to what came in by eth1. And whatever leaves by an interface is for
 // the router behind it, by that one's MAC.
@@ -50,19 +50,34 @@ func newJudge(t *testing.T, n *topology.TwoNIC) *judge {
 		routers: make(map[string][]routerMAC), explained: make(map[string]int),
 	}
 	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
-		c := harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
-		t.Cleanup(func() {
-			if err := c.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
-		j.captures[nic.Name] = c
-		j.routers[nic.Name] = []routerMAC{{nic.Peer().MAC, forever}}
+		j.watch(t, nic)
 		for _, address := range nic.Addresses {
 			j.home[address.Addr()] = nic.Name
 		}
 	}
+	t.Cleanup(func() {
+		for name := range j.captures {
+			j.unwatch(t, name)
+		}
+	})
 	return j
+}
+
+// watch judges what leaves by an interface from now on.
+func (j *judge) watch(t *testing.T, nic *topology.Interface) {
+	t.Helper()
+	j.captures[nic.Name] = harness.Must1[*topology.Capture](t)(nic.Peer().Capture(topology.CaptureOptions{Backlog: backlog}))
+	j.routers[nic.Name] = []routerMAC{{nic.Peer().MAC, forever}}
+}
+
+// unwatch judges what has left by an interface, which is about to go.
+func (j *judge) unwatch(t *testing.T, name string) {
+	t.Helper()
+	j.look()
+	if err := j.captures[name].Stop(); err != nil {
+		t.Error(err)
+	}
+	delete(j.captures, name)
 }
 
 // excuse lets packets from some addresses go by another interface than their own
