@@ -6,6 +6,7 @@
 #pragma once
 
 #include "asked.h"
+#include "fetch.h"
 #include "move.h"
 #include "mtu.h"
 #include "outbound.h"

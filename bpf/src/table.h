@@ -183,31 +183,6 @@ static __always_inline struct flow *find_live(const struct packet *packet, enum 
 	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
 }
 
-/*
- * Has memory bring what will be read or written soon: the processor goes on without it, so that
- * several of these take as long as one.
- */
-static __always_inline void fetch(const void *address)
-{
-	if (address)
-		(void)*(const volatile __u64 *)address;
-}
-
-/* Where an entry of this digest would go if its preferred way is free: two cache lines or three. */
-static __always_inline void fetch_vacancy(__u64 digest, enum table table)
-{
-	const struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
-	const struct flow *flow;
-
-	if (!set)
-		return;
-	flow = &set->flow[preferred_way(digest)];
-	fetch(set->digest);
-	fetch(&flow->tuple);
-	fetch(&flow->ifindex);
-	fetch(&flow->snd_nxt);
-}
-
 static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
 {
 	__u32 index = set % SET_LOCKS;

@@ -1,0 +1,139 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestFallbackFalseHoldsNothing has the gateway fall silent while a daemon runs that is to leave it alone: it
+// is given up, as it is without replypath.
+func TestFallbackFalseHoldsNothing(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+			b.ask(b.conversation(harness.TCP))
+			b.silenceGateway()
+			b.wantGivenUp()
+		})
+	}
+}
+
+// TestFallbackFalseLetsGo switches the fallback route off while a gateway is held: it is let go of, and
+// given up.
+func TestFallbackFalseLetsGo(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			config := harness.WriteConfig(t, "")
+			d := b.start("--config", config)
+			b.silenceGateway()
+			if !b.isHeld() {
+				t.Fatalf("the gateway is %s", b.gatewayState())
+			}
+			b.ask(b.conversation(harness.TCP))
+			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
+			d.Reload()
+			b.wantGivenUp()
+			b.product.Expect(0, "detach", "--stop")
+			b.wantSnapshot(before)
+		})
+	}
+}
+
+// wantGivenUp wants that the kernel gives the gateway up, which nothing keeps, and that nothing of the host is
+// changed for it.
+func (b *bed) wantGivenUp() {
+	b.Helper()
+	b.Eventually("the kernel gives up", func() error {
+		state, changes := b.neighbour(), b.product.Status().HostChanges
+		if strings.Contains(state, "FAILED") && !b.isHeld() && len(changes) == 0 {
+			return nil
+		}
+		return fmt.Errorf("%s, in the status %s, changes %+v", state, b.gatewayState(), changes)
+	})
+}
+
+// TestDetachWhileHeld takes everything away while a gateway is held.
+func TestDetachWhileHeld(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			b.start()
+			b.silenceGateway()
+			b.product.Expect(0, "detach", "--stop")
+			b.wantSnapshot(before)
+			t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
+		})
+	}
+}
+
+// TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything
+// away before the kernel has given the gateway up: the entry ends as it does on a host
+// without replypath, and the host is what it was.
+func TestKilledWhileHeld(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.silenceGateway()
+			failed := b.neighbour()
+			b.wakeGateway()
+			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			d := b.start()
+			b.silenceGateway()
+			if !b.isHeld() {
+				t.Fatalf("the gateway is %s", b.gatewayState())
+			}
+			d.Kill()
+			b.product.Detach()
+			b.wantSnapshot(before)
+			// Whoever asks has the kernel try once more.
+			b.Eventually("the kernel gives up as without replypath", func() error {
+				if state := b.neighbour(); state != failed {
+					return fmt.Errorf("%q, without it %q", state, failed)
+				}
+				return nil
+			})
+			t.Logf("killed while it held the gateway, then detach: 0 differences, the entry is %q", failed)
+			b.wakeGateway()
+			b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+		})
+	}
+}
+
+// TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next
+// one lets go of it.
+func TestHeldGatewayLeaves(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			asksAgain := func() string {
+				key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)
+				return harness.Must1[string](b)(b.net.Server.Sysctl(key))
+			}
+			before := asksAgain()
+			d := b.start()
+			b.silenceGateway()
+			if !b.isHeld() || asksAgain() == before {
+				t.Fatalf("the gateway is %s, mcast_resolicit %s", b.gatewayState(), asksAgain())
+			}
+			d.Kill()
+			b.removeDefault()
+			b.product.Start()
+			b.Eventually("the gateway is let go of", func() error {
+				if now := asksAgain(); now != before {
+					return fmt.Errorf("mcast_resolicit is %s, was %s", now, before)
+				}
+				return nil
+			})
+		})
+	}
+}
