@@ -72,7 +72,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	if m := results.Machine; m.Load > float64(m.CPUs) {
 		fmt.Fprintf(os.Stderr, "bench: the machine has other work (load %.1f): figures are worth little\n", m.Load)
 	}
-	p := newPlan(workloads, contenders, o.rounds, o.budget)
+	p := newPlan(workloads, contenders, o)
 	bar := newProgress(os.Stderr, p)
 	r := newRunner(p, o, bar)
 	if r.counters, err = openCounters(load.CPU(), hardware); err == nil {
@@ -97,7 +97,8 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	}
 	results.Method = report.Method{
 		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
-		Rounds: r.rounds, Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Complete: ctx.Err() == nil,
+		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0),
+		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Complete: ctx.Err() == nil,
 	}
 	return results, nil
 }

@@ -107,7 +107,7 @@ func TestWrongWay(t *testing.T) {
 	o := options{rounds: 1, duration: 100 * time.Millisecond, workloads: "udp-echo-64"}
 	workloads, _, err := o.chosenWorkloads()
 	harness.Must(t, err)
-	p := newPlan(workloads, []*contender.Contender{nothing, &enforcing}, 1, 0)
+	p := newPlan(workloads, []*contender.Contender{nothing, &enforcing}, o)
 	r := newRunner(p, o, newProgress(os.Stderr, p))
 	if _, err := r.measure(t.Context(), p.slots[0]); err != nil {
 		t.Errorf("answers by eth0, expected there: %v", err)
@@ -123,7 +123,7 @@ func TestFailures(t *testing.T) {
 	workloads, _, err := (&options{workloads: "udp-echo-64"}).chosenWorkloads()
 	harness.Must(t, err)
 	contenders := harness.Must1[[]*contender.Contender](t)(contender.Named("static"))
-	p := newPlan(workloads, contenders, 1, 0)
+	p := newPlan(workloads, contenders, options{rounds: 1})
 	r := newRunner(p, options{}, newProgress(os.Stderr, p))
 	r.note(p.slots[0], report.Value{}, errors.New("broken"))
 	r.note(p.slots[1], report.Value{Value: 5}, nil)

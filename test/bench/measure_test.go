@@ -14,8 +14,9 @@ import (
 // shortly measures every slot of a plan once.
 func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.Contender) {
 	t.Helper()
-	p := newPlan(workloads, contenders, 1, 0)
-	r := newRunner(p, options{duration: 50 * time.Millisecond}, newProgress(os.Stderr, p))
+	o := options{rounds: 1, duration: 50 * time.Millisecond}
+	p := newPlan(workloads, contenders, o)
+	r := newRunner(p, o, newProgress(os.Stderr, p))
 	r.warmUp = r.duration // for a flow to be known everywhere
 	for _, s := range p.slots {
 		t.Run(s.workload.Name+"/"+s.name, func(t *testing.T) {

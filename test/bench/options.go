@@ -22,7 +22,7 @@ const (
 // options are those of the command line.
 type options struct {
 	quick                 bool
-	rounds                int
+	rounds, further       int
 	duration, budget      time.Duration
 	contenders, workloads string
 	noFigures             bool

@@ -17,19 +17,23 @@ type slot struct {
 	name string
 }
 
-// plan is the slots of a round.
+// plan is the slots of a round, and how many rounds there are.
 type plan struct {
 	slots  []slot
 	rounds int
-	budget time.Duration     // 0 is no bound
-	absent map[string]string // "workload: contender" to the reason why there is no such slot
+	// further rounds have only the slots that bounds compare, decisive.
+	further  int
+	decisive []slot
+	budget   time.Duration     // 0 is no bound
+	absent   map[string]string // "workload: contender" to the reason why there is no such slot
 }
 
 // newPlan has every contender take its turn in each workload, and the first of them,
 // the base, once more.
-func newPlan(workloads []*load.Workload, contenders []*contender.Contender, rounds int, budget time.Duration) *plan {
-	p := &plan{rounds: rounds, budget: budget, absent: make(map[string]string)}
+func newPlan(workloads []*load.Workload, contenders []*contender.Contender, o options) *plan {
+	p := &plan{rounds: o.rounds, further: o.further, budget: o.budget, absent: make(map[string]string)}
 	for _, w := range workloads {
+		begin := len(p.slots)
 		for _, c := range contenders {
 			if w.Only != nil && !slices.Contains(w.Only, c.Name) {
 				continue
@@ -43,24 +47,58 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, roun
 		if base := contenders[0]; base.Name == contender.Static {
 			p.slots = append(p.slots, slot{w, base, report.Again})
 		}
+		p.decisive = append(p.decisive, decisive(w, p.slots[begin:])...)
+	}
+	if len(p.decisive) == 0 {
+		p.further = 0
 	}
 	return p
 }
 
-// another tells whether one more round begins, after so many that took so long, the
-// last of them as given.
-func (p *plan) another(done int, took, last time.Duration) bool {
-	if done >= p.rounds {
-		return false
+// decisive returns those slots of a workload that a bound compares.
+func decisive(w *load.Workload, all []slot) []slot {
+	var names []string
+	for _, s := range all {
+		names = append(names, s.name)
 	}
-	return done == 0 || p.budget == 0 || took+last <= p.budget
+	compared := report.Compared(w.Name, names)
+	var chosen []slot
+	for _, s := range all {
+		if slices.Contains(compared, s.name) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
 }
 
-// of returns the slots of a round, counted from 0: in each workload another contender is the
+// another tells whether one more round begins, after so many that took so long, each
+// slot of the last one as given.
+func (p *plan) another(done int, took, perSlot time.Duration) bool {
+	if done >= p.rounds+p.further {
+		return false
+	}
+	return done == 0 || p.budget == 0 || took+perSlot*time.Duration(len(p.inRound(done))) <= p.budget
+}
+
+// inRound returns the slots of a round, counted from 0, in the order of the plan.
+func (p *plan) inRound(round int) []slot {
+	if round < p.rounds {
+		return p.slots
+	}
+	return p.decisive
+}
+
+// before is how many slots there are before a round.
+func (p *plan) before(round int) int {
+	whole := min(round, p.rounds)
+	return whole*len(p.slots) + (round-whole)*len(p.decisive)
+}
+
+// of returns the slots of a round: in each workload another contender is the
 // first, as what one leaves to be cleared away is in the way of the next.
 func (p *plan) of(round int) []slot {
 	var slots []slot
-	for rest := p.slots; len(rest) > 0; {
+	for rest := p.inRound(round); len(rest) > 0; {
 		end := slices.IndexFunc(rest, func(s slot) bool { return s.workload != rest[0].workload })
 		if end < 0 {
 			end = len(rest)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestPlanOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"static", "iprule-2"}}}, contenders, 3, 0)
+	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"static", "iprule-2"}}}, contenders, options{rounds: 3})
 	want := []string{
 		"one static", "one iprule-2", "one replypath-observe", "one " + report.Again,
 		"two static", "two iprule-2", "two " + report.Again,
@@ -43,7 +44,7 @@ func TestPlanRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, 3, 0)
+	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, options{rounds: 3})
 	for round, want := range [][]string{
 		{"one static", "one iprule-2", "one " + report.Again, "two iprule-2", "two " + report.Again},
 		{"one iprule-2", "one " + report.Again, "one static", "two " + report.Again, "two iprule-2"},
@@ -60,9 +61,29 @@ func TestPlanWithoutBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlan([]*load.Workload{{Name: "one"}}, contenders, 1, 0)
+	p := newPlan([]*load.Workload{{Name: "one"}}, contenders, options{rounds: 1})
 	if got := namesOf(p); !slices.Equal(got, []string{"one iprule-2"}) {
 		t.Errorf("a round has %q", got)
+	}
+}
+
+// TestPlanFurther has only those measured again that a bound compares, and the noise.
+func TestPlanFurther(t *testing.T) {
+	contenders, err := contender.Named("static", "none", "iprule-2", "replypath")
+	if err != nil {
+		t.Fatal(err)
+	}
+	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
+	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
+	want := []string{"tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr " + report.Again, "tcp-crr static"}
+	if got := namesOf(&plan{slots: p.of(5)}); !slices.Equal(got, want) {
+		t.Errorf("a further round has %q, want %q", got, want)
+	}
+	if got, want := p.before(4), 2*len(p.slots)+2*len(want); got != want {
+		t.Errorf("%d slots before the third further round, want %d", got, want)
+	}
+	if p = newPlan(workloads[2:], contenders, options{rounds: 2, further: 3}); p.another(2, 0, 0) {
+		t.Error("where there is no bound, there are further rounds")
 	}
 }
 
@@ -73,17 +94,22 @@ func TestPlanBudget(t *testing.T) {
 		rounds     int
 		budget     time.Duration
 		done       int
-		took, last time.Duration
+		took, slot time.Duration
 		want       bool
 	}{
 		{"first", 3, second, 0, 0, 0, true},
 		{"no budget", 3, 0, 2, 100 * second, 50 * second, true},
 		{"all rounds", 3, 0, 3, second, second, false},
-		{"fits", 3, 10 * second, 1, 5 * second, 5 * second, true},
-		{"does not fit", 3, 10 * second, 2, 6 * second, 5 * second, false},
+		{"fits", 3, 10 * second, 1, 5 * second, second, true},
+		{"does not fit", 3, 10 * second, 2, 6 * second, second, false},
+		{"a further one fits", 2, 10 * second, 2, 6 * second, second, true},
+		{"all further ones", 2, 0, 4, second, second, false},
 	} {
-		p := &plan{rounds: c.rounds, budget: c.budget}
-		if got := p.another(c.done, c.took, c.last); got != c.want {
+		p := &plan{slots: make([]slot, 5), rounds: c.rounds, budget: c.budget}
+		if strings.Contains(c.name, "further") {
+			p.decisive, p.further = make([]slot, 4), 2
+		}
+		if got := p.another(c.done, c.took, c.slot); got != c.want {
 			t.Errorf("%s: another round: %t, want %t", c.name, got, c.want)
 		}
 	}

@@ -53,8 +53,8 @@ const barWidth = 20
 // line is the text of the bar. A round takes as long as the others, and within a
 // round a slot as the others: that is right once a round is done.
 func (p *progress) line(round, index int, s slot) string {
-	done := round*len(p.plan.slots) + index
-	all := p.plan.rounds * len(p.plan.slots)
+	done := p.plan.before(round) + index
+	all := p.plan.before(p.plan.rounds + p.plan.further)
 	elapsed := p.now().Sub(p.begun)
 	left := "?"
 	share := float64(done) / float64(all)

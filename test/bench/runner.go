@@ -23,7 +23,7 @@ type runner struct {
 	counters *counters // nil where the machine has none
 	shared   *load.Shared
 
-	rounds   int // that have been completed
+	rounds   int // that have been completed, further ones among them
 	values   map[string]map[string][]report.Value
 	failures []report.Failure
 }
@@ -39,13 +39,13 @@ func newRunner(p *plan, o options, progress *progress) *runner {
 // measured until then counts.
 func (r *runner) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.shared.Close()) }()
-	begun, last := time.Now(), time.Duration(0)
-	for r.plan.another(r.rounds, time.Since(begun), last) {
+	begun, perSlot := time.Now(), time.Duration(0)
+	for r.plan.another(r.rounds, time.Since(begun), perSlot) {
 		round := time.Now()
 		if !r.round(ctx) {
 			return nil
 		}
-		last = time.Since(round)
+		perSlot = time.Since(round) / time.Duration(len(r.plan.inRound(r.rounds)))
 		r.rounds++
 	}
 	return nil

@@ -1,5 +1,7 @@
 package report
 
+import "slices"
+
 // bound is a ratio that the project promises.
 type bound struct {
 	workload, contender, to string
@@ -35,6 +37,19 @@ var bounds = []bound{
 	{"nginx-connect", ours, rules, 1.00},
 	{"postgresql", ours, rules, 1.00},
 	{"forward", ours, base, 0.99},
+}
+
+// Compared names those of the contenders that are measured with a workload which a
+// bound compares there, and what shows the noise; none where no bound can be judged.
+func Compared(workload string, measured []string) []string {
+	var names []string
+	for _, b := range append(slices.Clone(bounds), bound{twoCores, ours, base, gainBound}) {
+		if b.workload == workload && slices.Contains(measured, b.contender) && slices.Contains(measured, b.to) {
+			names = append(names, b.contender, b.to, base, Again)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 const (

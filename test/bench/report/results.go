@@ -33,12 +33,14 @@ type Results struct {
 
 // Method is how it was measured.
 type Method struct {
-	Begun   time.Time `json:"begun"`
-	Took    float64   `json:"took_seconds"`
-	Quick   bool      `json:"quick"`
-	Rounds  int       `json:"rounds"`
-	Seconds float64   `json:"seconds"` // of each measurement
-	WarmUp  float64   `json:"warm_up_seconds"`
+	Begun  time.Time `json:"begun"`
+	Took   float64   `json:"took_seconds"`
+	Quick  bool      `json:"quick"`
+	Rounds int       `json:"rounds"`
+	// Further rounds are those of what bounds compare only.
+	Further int     `json:"further_rounds"`
+	Seconds float64 `json:"seconds"` // of each measurement
+	WarmUp  float64 `json:"warm_up_seconds"`
 	// Complete is false where the run was interrupted.
 	Complete bool `json:"complete"`
 }
@@ -49,7 +51,7 @@ type Workload struct {
 	Unit          string `json:"unit"`
 	About         string `json:"about"`
 	LowerIsBetter bool   `json:"lower_is_better"`
-	// Noise is the difference of a ratio from 1 that means nothing.
+	// Noise is the difference of a ratio from 1 that means nothing, where all rounds were measured.
 	Noise      float64     `json:"noise"`
 	Contenders []Contender `json:"contenders"`
 	// Again has the base's values at the end of each round.
@@ -132,7 +134,7 @@ func (f Figure) Verdict() string {
 // Those without a value are left out.
 func (w *Workload) Summarize(order []string, values map[string][]Value) {
 	w.Again, w.Contenders = values[Again], []Contender{}
-	w.Noise = Noise(Ratios(values[Again], values[base]))
+	w.Noise = Noise(Ratios(values[Again], values[base]), len(values[base]))
 	for _, name := range order {
 		if len(values[name]) > 0 && name != Again {
 			w.Contenders = append(w.Contenders, w.summary(name, values))
@@ -147,7 +149,7 @@ func (w *Workload) summary(name string, all map[string][]Value) Contender {
 	}
 	if ratios := Ratios(all[name], all[base]); len(ratios) > 0 {
 		c.Ratio, c.RatioMin, c.RatioMax = Median(ratios), slices.Min(ratios), slices.Max(ratios)
-		c.Difference = w.difference(c.Ratio)
+		c.Difference = w.difference(c.Ratio, Noise(Ratios(all[Again], all[base]), len(ratios)))
 	}
 	c.RulesRatio = known(Ratios(all[name], all[rules]))
 	c.Cycles = known(each(all[name], func(v Value) float64 { return v.Cycles }))
@@ -164,10 +166,10 @@ func known(values []float64) *float64 {
 	return &median
 }
 
-// difference says what a ratio means.
-func (w *Workload) difference(ratio float64) string {
+// difference says what a ratio means that may be off by so much.
+func (w *Workload) difference(ratio, noise float64) string {
 	switch {
-	case math.Abs(ratio-1) <= w.Noise:
+	case math.Abs(ratio-1) <= noise:
 		return "none"
 	case (ratio < 1) == w.LowerIsBetter:
 		return "better"

@@ -68,8 +68,8 @@ func TestDifference(t *testing.T) {
 		{false, 1.019, "none"}, {false, 0.981, "none"}, {false, 1.03, "better"}, {false, 0.97, "worse"},
 		{true, 1.03, "worse"}, {true, 0.97, "better"}, {true, 1.01, "none"},
 	} {
-		w := Workload{Noise: 0.02, LowerIsBetter: c.lower}
-		if got := w.difference(c.ratio); got != c.want {
+		w := Workload{LowerIsBetter: c.lower}
+		if got := w.difference(c.ratio, 0.02); got != c.want {
 			t.Errorf("%v, lower is better %t: %s, want %s", c.ratio, c.lower, got, c.want)
 		}
 	}

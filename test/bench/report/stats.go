@@ -54,17 +54,17 @@ const (
 	certainty = 0.95
 )
 
-// Noise returns how far from 1 the median of so many ratios comes to lie by chance:
-// the ratios are those of one contender to itself (an A/A run). Medians of random
+// Noise returns how far from 1 the median of so many rounds' ratios comes to lie by
+// chance: these ratios are those of one contender to itself (an A/A run). Medians of random
 // choices of them (a bootstrap) are closer to 1 in 95 of 100 cases. The same ratios
 // give the same noise.
-func Noise(same []float64) float64 {
-	if len(same) == 0 {
+func Noise(same []float64, rounds int) float64 {
+	if len(same) == 0 || rounds == 0 {
 		return 0
 	}
 	random := rand.New(rand.NewPCG(1, 1))
 	distances := make([]float64, resamples)
-	choice := make([]float64, len(same))
+	choice := make([]float64, rounds)
 	for i := range distances {
 		for j := range choice {
 			choice[j] = same[random.IntN(len(same))]

@@ -37,25 +37,29 @@ func TestRatios(t *testing.T) {
 }
 
 func TestNoise(t *testing.T) {
-	if got := Noise(nil); got != 0 {
+	if got := Noise(nil, 3); got != 0 {
 		t.Errorf("of nothing: %v", got)
 	}
-	if got := Noise([]float64{0.97}); math.Abs(got-0.03) > 1e-9 {
+	if got := Noise([]float64{0.97}, 1); math.Abs(got-0.03) > 1e-9 {
 		t.Errorf("of one ratio: %v, want its distance", got)
 	}
-	if got := Noise([]float64{1, 1, 1}); got != 0 {
+	if got := Noise([]float64{1, 1, 1}, 3); got != 0 {
 		t.Errorf("of equal values: %v", got)
 	}
-	narrow := Noise([]float64{0.99, 1.01, 1, 0.995, 1.005})
-	wide := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05})
+	narrow := Noise([]float64{0.99, 1.01, 1, 0.995, 1.005}, 5)
+	wide := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 5)
 	if narrow <= 0 || narrow > 0.0101 || wide <= narrow || wide > 0.101 {
 		t.Errorf("a narrow spread has %v, a wide one %v", narrow, wide)
 	}
-	if again := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}); again != wide {
+	if again := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 5); again != wide {
 		t.Errorf("the same ratios have %v and %v", wide, again)
 	}
+	// More rounds of the same kind are worth more.
+	if more := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 50); more >= wide {
+		t.Errorf("fifty rounds have %v, five %v", more, wide)
+	}
 	// One bad round of many moves a median little.
-	if got := Noise([]float64{1.001, 0.999, 1, 1.001, 0.999, 1, 1.001, 0.999, 0.5}); got > 0.01 {
+	if got := Noise([]float64{1.001, 0.999, 1, 1.001, 0.999, 1, 1.001, 0.999, 0.5}, 9); got > 0.01 {
 		t.Errorf("with an outlier: %v", got)
 	}
 }

@@ -75,8 +75,11 @@ func (p *printer) figures(figures []Figure) {
 }
 
 func (m *Method) describe() string {
-	text := fmt.Sprintf("%d rounds of %g s each after %g s of warm-up, %.0f s in all",
-		m.Rounds, m.Seconds, m.WarmUp, m.Took)
+	text := fmt.Sprintf("%d rounds of %g s each after %g s of warm-up", m.Rounds, m.Seconds, m.WarmUp)
+	if m.Further > 0 {
+		text += fmt.Sprintf(" and %d further ones of what bounds compare", m.Further)
+	}
+	text += fmt.Sprintf(", %.0f s in all", m.Took)
 	if m.Quick {
 		text += ", a quick run"
 	}
