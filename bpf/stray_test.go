@@ -94,12 +94,12 @@ func TestStraySegmentAgain(t *testing.T) {
 			b.put(marked(b, n, tcp{}), halfOpen(b.stray(n, tcp{}, b.backup, 0)))
 			return nothing
 		})
-		b.put(marked(b, n, tcp{}), halfOpen(b.stray(n, tcp{}, b.backup, 2)))
-		refreshed := b.stray(n, tcp{}, b.backup, 2)
-		refreshed.Seen = justNow
+		flow := b.stray(n, tcp{}, b.backup, 2)
+		b.put(marked(b, n, tcp{}), halfOpen(flow))
+		flow.Seen = justNow
 		b.run(in(b.backup), effect{
 			events: once(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET),
-			tables: halfOpen(refreshed),
+			tables: halfOpen(flow),
 		})
 		b.put(marked(b, n, tcp{})) // the stray made room for a handshake
 		b.run(in(b.backup), nothing)
