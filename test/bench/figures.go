@@ -27,6 +27,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"start", true, startFigures},
+		{"programs", true, programFigures},
 		{"interfaces", true, interfaceFigures},
 		{"a million flows", false, crowdFigures},
 	}

@@ -2,9 +2,14 @@ package main
 
 import (
 	"errors"
+	"io"
+	"math"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/bench/contender"
 	"replypath/test/bench/load"
@@ -51,4 +56,20 @@ func TestWorkloads(t *testing.T) {
 		}
 	}
 	shortly(t, own, harness.Must1[[]*contender.Contender](t)(contender.Named(contender.Static)))
+}
+
+// TestProfile has an answer that is moved pass the programs three times: its question as it comes
+// in, and itself at the hook of the route's interface and at that of its flow's.
+func TestProfile(t *testing.T) {
+	stats := harness.Must1[io.Closer](t)(ebpf.EnableStats(unix.BPF_STATS_RUN_TIME))
+	defer stats.Close()
+	echo := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
+	p := harness.Must1[profile](t)(profileOf(t.Context(), echo[0]))
+	t.Logf("%+v", p)
+	if math.Abs(p.runs-3) > 0.1 {
+		t.Errorf("%.2f runs of programs for an echo, want 3", p.runs)
+	}
+	if p.nanoseconds <= 0 || p.share <= 0 || p.share >= 1 {
+		t.Errorf("the programs take %+v", p)
+	}
 }

@@ -195,22 +195,19 @@ var growing = map[string]bool{
 
 // sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
 func sizeOf(name string) (memory uint64, capacity int, err error) {
-	path, err := filepath.Glob(filepath.Join(pinDir, "*", name))
-	if err != nil || len(path) != 1 {
-		return 0, 0, fmt.Errorf("find the pin of %s: %q, %w", name, path, err)
-	}
-	table, err := ebpf.LoadPinnedMap(path[0], &ebpf.LoadPinOptions{ReadOnly: true})
+	path := filepath.Join(pinDir, datapath.MapsDir, name)
+	table, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
-		return 0, 0, fmt.Errorf("open %s: %w", path[0], err)
+		return 0, 0, fmt.Errorf("open %s: %w", path, err)
 	}
 	defer table.Close()
 	info, err := table.Info()
 	if err != nil {
-		return 0, 0, fmt.Errorf("look up %s: %w", path[0], err)
+		return 0, 0, fmt.Errorf("look up %s: %w", path, err)
 	}
 	memory, known := info.Memlock()
 	if !known {
-		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s", path[0])
+		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s", path)
 	}
 	if growing[name] {
 		capacity = datapath.Capacity(table)

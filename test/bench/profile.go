@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/bench/contender"
+	"replypath/test/bench/load"
+	"replypath/test/bench/report"
+)
+
+// profiled are the workloads of whose time the programs' part is measured.
+var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr"}
+
+// profile is what the programs take of a unit of work.
+type profile struct {
+	runs, nanoseconds float64
+	share             float64 // of all the time, which is that of one core
+}
+
+// programFigures measures the programs' part by the kernel's statistics, which are on for that
+// long and take part of the time themselves. Other than a ratio of two rates, the part is
+// hardly moved by whoever else uses the machine.
+func programFigures(ctx context.Context) (figures []report.Figure, err error) {
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return nil, fmt.Errorf("have the kernel time the programs: %w", err)
+	}
+	defer func() { err = errors.Join(err, stats.Close()) }()
+	workloads, err := load.Named(profiled...)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workloads {
+		var runs, nanoseconds, shares []float64
+		for range repeats {
+			p, err := profileOf(ctx, w)
+			if err != nil {
+				return figures, fmt.Errorf("%s: %w", w.Name, err)
+			}
+			runs, nanoseconds, shares = append(runs, p.runs), append(nanoseconds, p.nanoseconds), append(shares, 100*p.share)
+		}
+		figures = append(figures,
+			report.NewFigure(w.Name+": runs of programs for one", "runs", runs...),
+			report.NewFigure(w.Name+": time in the programs for one", "ns", nanoseconds...),
+			report.NewFigure(w.Name+": the same of all the time that one takes", "%", shares...))
+	}
+	return figures, nil
+}
+
+// profileOf has a workload done on a site of its own.
+func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
+	site, err := contender.NewSite(ctx, contender.SiteOptions{})
+	if err != nil {
+		return profile{}, err
+	}
+	defer func() { err = errors.Join(err, site.Close()) }()
+	daemon, err := contender.StartDaemon(ctx, site.Server, contender.Options{CPUs: load.OtherCPUs()})
+	if err != nil {
+		return profile{}, err
+	}
+	defer func() { err = errors.Join(err, daemon.Stop()) }()
+	work, err := w.Start(ctx, site, nil)
+	if err != nil {
+		return profile{}, err
+	}
+	defer func() { err = errors.Join(err, work.Close()) }()
+	if _, err := work.Run(ctx, shortTime); err != nil {
+		return profile{}, fmt.Errorf("warm up: %w", err)
+	}
+	return timePrograms(ctx, work)
+}
+
+// timePrograms compares the programs' clocks before and after work that is warm.
+func timePrograms(ctx context.Context, work load.Work) (profile, error) {
+	before, err := contender.ReadProgramTime()
+	if err != nil {
+		return profile{}, err
+	}
+	begun := time.Now()
+	rate, err := work.Run(ctx, shortTime)
+	if err != nil {
+		return profile{}, err
+	}
+	units := rate * time.Since(begun).Seconds()
+	after, err := contender.ReadProgramTime()
+	if err != nil {
+		return profile{}, err
+	}
+	nanoseconds := float64((after.Time - before.Time).Nanoseconds()) / units
+	return profile{
+		runs:        float64(after.Runs-before.Runs) / units,
+		nanoseconds: nanoseconds,
+		share:       nanoseconds * rate / float64(time.Second),
+	}, nil
+}
