@@ -37,6 +37,7 @@ type bed struct {
 
 	production, replication, backup nic
 	settings                        bpf.DatapathSettings
+	kept                            uint32 // when keepPeriod last looked, in ticks
 }
 
 // Protocols of an empty configuration.
