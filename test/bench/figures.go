@@ -27,7 +27,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"start", true, startFigures},
-		{"programs", true, programFigures},
+		{"programs", false, programFigures},
 		{"interfaces", true, interfaceFigures},
 		{"a million flows", false, crowdFigures},
 	}
