@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"log/slog"
 	"path/filepath"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 func (r *statusReader) hostChanges() ([]HostChange, error) {
 	lives := &lives{
 		records: r.journal.Interfaces, devices: datapath.DevicesIn(r.maps.Devices), netlink: r.netlink,
+		log: slog.New(slog.DiscardHandler), // whoever leaves something as it is says so
 	}
 	changes := []HostChange{}
 	for _, s := range r.journal.Sysctls {

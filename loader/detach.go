@@ -157,7 +157,7 @@ func (d *detacher) close() {
 
 // lives tells the interfaces of a journal from others.
 func (d *detacher) lives(of *pins.Journal) *lives {
-	return &lives{records: of.Interfaces, devices: d.devices, netlink: d.netlink}
+	return &lives{records: of.Interfaces, devices: d.devices, netlink: d.netlink, log: d.log}
 }
 
 func (d *detacher) done(format string, args ...any) {

@@ -67,7 +67,7 @@ func (l *Loader) life(index int) *pins.InterfaceRecord {
 
 // lives tells the recorded interfaces from others.
 func (l *Loader) lives() *lives {
-	return &lives{records: l.state.Interfaces, devices: datapath.DevicesIn(l.datapath.Devices), netlink: l.netlink}
+	return &lives{records: l.state.Interfaces, devices: datapath.DevicesIn(l.datapath.Devices), netlink: l.netlink, log: l.log}
 }
 
 // fate is what has become of an interface since it was recorded.
@@ -144,7 +144,8 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 // the map `devices`, from which it takes one that goes (kernel/bpf/devmap.c,
 // dev_map_notification).
 func (l *Loader) isEntered(r *pins.InterfaceRecord) bool {
-	return datapath.DevicesIn(l.datapath.Devices).Have(r.ID, r.Index)
+	have, _ := datapath.DevicesIn(l.datapath.Devices).Have(r.ID, r.Index)
+	return have
 }
 
 // isAbsent tells whether there is no interface of this index now.

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/vishvananda/netlink"
 
@@ -16,12 +17,14 @@ type lives struct {
 	records []pins.InterfaceRecord
 	devices *datapath.Devices // nil where there are none
 	netlink *netlink.Handle
+	log     *slog.Logger
 }
 
 // nameOf returns the present name of the interface that was known by an index, "" where it
 // has gone: whatever has the index now is none of ours. The kernel's word counts, which
 // has watched over the device; where there is none, the same name and MAC have to do. An
-// interface that is not recorded any more is told by the name that it had.
+// interface that is not recorded any more is told by the name that it had. One that nobody
+// can tell counts as gone, with a warning: it may be ours by another name.
 func (l *lives) nameOf(index int, before string) (string, error) {
 	link, err := l.netlink.LinkByIndex(index)
 	if isNotFound(err) {
@@ -31,15 +34,26 @@ func (l *lives) nameOf(index int, before string) (string, error) {
 		return "", fmt.Errorf("look for interface %s: %w", before, err)
 	}
 	name := link.Attrs().Name
-	r := lifeIn(l.records, index)
-	switch {
-	case r == nil && name == before:
-	case r != nil && l.devices.Have(r.ID, index):
-	case r != nil && name == r.Name && link.Attrs().HardwareAddr.String() == r.MAC:
-	default:
-		return "", nil
+	same, known := l.isSame(link.Attrs(), before)
+	if same {
+		return name, nil
 	}
-	return name, nil
+	if !known {
+		l.log.Warn("an interface cannot be told to be one that had its index, and is left as it is",
+			"interface", name, "index", index, "before", before)
+	}
+	return "", nil
+}
+
+// isSame tells whether an interface is the one that had its index; known, whether what is not
+// the same is known to be another.
+func (l *lives) isSame(now *netlink.LinkAttrs, before string) (same, known bool) {
+	r := lifeIn(l.records, now.Index)
+	if r == nil {
+		return now.Name == before, false
+	}
+	have, known := l.devices.Have(r.ID, now.Index)
+	return have || now.Name == r.Name && now.HardwareAddr.String() == r.MAC, known
 }
 
 // present returns what was changed by the name that the sysctl has now, nil where it went

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -37,18 +38,21 @@ func OpenDevices(dir string) *Devices {
 func DevicesIn(m *ebpf.Map) *Devices { return &Devices{[]*ebpf.Map{m}} }
 
 // Have tells whether the device behind an interface id has had this index ever since it
-// was entered. It was not where that is false, or has gone since.
-func (d *Devices) Have(id uint16, index int) bool {
+// was entered. Where that is false it was not, or has gone since; known is false where no
+// map can tell.
+func (d *Devices) Have(id uint16, index int) (have, known bool) {
 	if d == nil {
-		return false
+		return false, false
 	}
 	for _, m := range d.maps {
 		var entered uint32
-		if m.Lookup(uint32(id), &entered) == nil && int(entered) == index {
-			return true
+		err := m.Lookup(uint32(id), &entered)
+		if err == nil && int(entered) == index {
+			return true, true
 		}
+		known = known || err == nil || errors.Is(err, ebpf.ErrKeyNotExist)
 	}
-	return false
+	return false, known
 }
 
 // Close closes what OpenDevices opened.

@@ -9,7 +9,7 @@ import (
 // Change is a sysctl that was changed, or is about to be.
 type Change struct {
 	// Interface is the index of the interface that the sysctl belongs to, as
-	// names change hands. Where it is 0, the name in Key is relied on.
+	// names change hands; 0 where it belongs to none.
 	Interface int
 	// Key is the sysctl's name for sysctl(8): "net.ipv4.conf.eth1.rp_filter". A
 	// dot in the name of the interface is written as a slash.
@@ -33,10 +33,10 @@ func (c Change) Undo() string { return fmt.Sprintf("sysctl -w %s=%s", c.Key, c.B
 // Make makes the change.
 func (c Change) Make() error { return settingOf(c.Key).write(c.After) }
 
-// Restore puts a sysctl back, also under the name that its interface has got
-// since. It tells whether it did: not when the value is no longer the one that
-// was written, as somebody else has decided then, and not when the interface
-// has gone; neither is an error.
+// Restore puts a sysctl back by the name in Key: who knows that its interface has
+// got another says so by On. It tells whether it did: not when the value is no
+// longer the one that was written, as somebody else has decided then, and not when
+// the interface has gone; neither is an error.
 func Restore(c Change) (bool, error) {
 	restored, err := c.restore()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,13 +49,6 @@ func Restore(c Change) (bool, error) {
 // gone.
 func (c Change) restore() (bool, error) {
 	s := settingOf(c.Key)
-	if c.Interface != 0 {
-		name, err := nameOf(c.Interface)
-		if err != nil {
-			return false, fmt.Errorf("restore sysctl %s: %w", c.Key, err)
-		}
-		s = s.ofInterface(name)
-	}
 	value, err := s.read()
 	if err != nil || value != c.After {
 		return false, err

@@ -3,7 +3,6 @@ package hostsettings
 import (
 	"io/fs"
 	"net"
-	"slices"
 	"strings"
 )
 
@@ -21,24 +20,14 @@ func isInterfaceName(name string) bool {
 // indexOf returns the index of an interface. The error wraps fs.ErrNotExist
 // when there is none of that name.
 func indexOf(name string) (int, error) {
-	i, err := find(func(i net.Interface) bool { return i.Name == name })
-	return i.Index, err
-}
-
-// nameOf returns the present name of an interface. The error wraps
-// fs.ErrNotExist when it has gone.
-func nameOf(index int) (string, error) {
-	i, err := find(func(i net.Interface) bool { return i.Index == index })
-	return i.Name, err
-}
-
-func find(wanted func(net.Interface) bool) (net.Interface, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return net.Interface{}, err
+		return 0, err
 	}
-	if i := slices.IndexFunc(interfaces, wanted); i >= 0 {
-		return interfaces[i], nil
+	for _, i := range interfaces {
+		if i.Name == name {
+			return i.Index, nil
+		}
 	}
-	return net.Interface{}, fs.ErrNotExist
+	return 0, fs.ErrNotExist
 }
