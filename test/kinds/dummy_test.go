@@ -9,16 +9,20 @@ import (
 )
 
 // TestDiscovery has a server with what Kubernetes makes of it: a dummy with the
-// services' addresses, an overlay and a bridge of containers. None of them is
-// managed, and answers are right.
+// services' addresses, an overlay of each family and a bridge of containers. None of
+// them is managed, and answers are right.
 func TestDiscovery(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
-	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("kube-ipvs0", netip.MustParsePrefix("10.96.0.10/32")))
-	harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(topology.VXLAN{
-		Name: "flannel.1", ID: 1, Local: s.Production.Address(topology.IPv4), Remote: s.Production.Peer().Address(topology.IPv4),
-		Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/32")},
-	}))
-	bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("cni0", netip.MustParsePrefix("10.244.0.1/24")))
+	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("kube-ipvs0", virtual(topology.IPv4), virtual(topology.IPv6)))
+	for f, v := range map[topology.Family]topology.VXLAN{
+		topology.IPv4: {Name: "flannel.1", ID: 1, Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/32")}},
+		topology.IPv6: {Name: "flannel-v6.1", ID: 1, Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:244::/128")}},
+	} {
+		v.Local, v.Remote = s.Production.Address(f), s.Production.Peer().Address(f)
+		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v))
+	}
+	bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("cni0",
+		netip.MustParsePrefix("10.244.0.1/24"), netip.MustParsePrefix("2001:db8:244::1/64")))
 	pod := harness.Must1[*topology.Host](t)(s.Host("pod"))
 	_, err := bridge.Connect(topology.NIC{Host: pod, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.2/24")}})
 	harness.Must(t, err)

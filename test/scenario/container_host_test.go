@@ -17,23 +17,30 @@ import (
 func TestContainerHost(t *testing.T) {
 	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	address := netip.MustParsePrefix
-	for name, prefix := range map[string]netip.Prefix{
-		"web0":        address("10.18.0.1/24"), // another engine's, by no known name
-		"br-01234567": address("10.19.0.1/24"),
-		"cni0":        address("10.20.0.1/24"),
+	for name, prefixes := range map[string][]netip.Prefix{
+		"web0":        {address("10.18.0.1/24")}, // another engine's, by no known name
+		"web6":        {address("2001:db8:18::1/64")},
+		"br-01234567": {address("10.19.0.1/24")},
+		"cni0":        {address("10.20.0.1/24"), address("2001:db8:20::1/64")},
 	} {
-		bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge(name, prefix))
+		bridge := harness.Must1[*topology.Bridge](t)(s.Server.AddBridge(name, prefixes...))
 		guest := harness.Must1[*topology.Host](t)(s.Host("guest of " + name))
 		harness.Must1[*topology.Interface](t)(bridge.Connect(topology.NIC{Host: guest, Name: "eth0"}))
 	}
 	harness.Must1[*topology.Bridge](t)(s.Server.AddBridge("empty0", address("10.21.0.1/24")))
-	for _, v := range []topology.VXLAN{
-		{Name: "flannel.1", ID: 1, Addresses: []netip.Prefix{address("10.244.0.0/32")}},
-		{Name: "overlay1", ID: 2},
-		{Name: "overlay2", ID: 3, Addresses: []netip.Prefix{address("10.245.0.1/24")}},
+	for _, v := range []struct {
+		topology.VXLAN
+		outer topology.Family
+	}{
+		{topology.VXLAN{Name: "flannel.1", ID: 1, Addresses: []netip.Prefix{address("10.244.0.0/32")}}, topology.IPv4},
+		{topology.VXLAN{Name: "flannel-v6.1", ID: 1, Addresses: []netip.Prefix{address("2001:db8:244::/128")}}, topology.IPv6},
+		{topology.VXLAN{Name: "overlay1", ID: 2}, topology.IPv4},
+		{topology.VXLAN{Name: "overlay1v6", ID: 2, Addresses: []netip.Prefix{address("fe80::1/64")}}, topology.IPv6},
+		{topology.VXLAN{Name: "overlay2", ID: 3, Addresses: []netip.Prefix{address("10.245.0.1/24")}}, topology.IPv4},
+		{topology.VXLAN{Name: "overlay2v6", ID: 3, Addresses: []netip.Prefix{address("2001:db8:245::1/64")}}, topology.IPv6},
 	} {
-		v.Local, v.Remote = s.Server.Eth1.Address(topology.IPv4), s.Server.Eth1.Gateway(topology.IPv4)
-		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v))
+		v.Local, v.Remote = s.Server.Eth1.Address(v.outer), s.Server.Eth1.Gateway(v.outer)
+		harness.Must1[*topology.Interface](t)(s.Server.AddVXLAN(v.VXLAN))
 	}
 
 	p := harness.On(t, s.Server.Host)
@@ -52,8 +59,8 @@ func TestContainerHost(t *testing.T) {
 			t.Errorf("%s is not attached", i.Name)
 		}
 	}
-	// The second overlay has an address: somebody may be asked by it.
-	if diff := cmp.Diff([]string{"eth0", "eth1", "overlay2"}, managed); diff != "" {
+	// The second overlays have an address: somebody may be asked by it.
+	if diff := cmp.Diff([]string{"eth0", "eth1", "overlay2", "overlay2v6"}, managed); diff != "" {
 		t.Errorf("managed (-want +got):\n%s", diff)
 	}
 	unmanaged := make(map[string]string)
@@ -70,9 +77,13 @@ func TestContainerHost(t *testing.T) {
 		"cni0p1":        "a port of cni0, which counts in its place",
 		"web0":          "bridge with no port but veth or tap",
 		"web0p1":        "a port of web0, which counts in its place",
+		"web6":          "bridge with no port but veth or tap",
+		"web6p1":        "a port of web6, which counts in its place",
 		"empty0":        "bridge with no port but veth or tap",
 		"flannel.1":     `ignore_interfaces "flannel*"`,
+		"flannel-v6.1":  `ignore_interfaces "flannel*"`,
 		"overlay1":      "no global address",
+		"overlay1v6":    "no global address",
 		"replypath0":    "replypath's own device",
 	}, unmanaged); diff != "" {
 		t.Errorf("unmanaged, and why (-want +got):\n%s", diff)
