@@ -162,6 +162,13 @@ func TestAcceptLocal(t *testing.T) {
 	if f := acceptLocal(h)[1]; f.Automatic || f.Fix == nil {
 		t.Error("switched off although the host talks to itself by the wire")
 	}
+	h = newHost()
+	table[2].change(h)
+	for _, f := range acceptLocal(h) {
+		if f.Automatic {
+			t.Errorf("all of the host's interfaces are changed by --fix: %+v", f)
+		}
+	}
 }
 
 // lastHopOnEth1 is what a configuration for S2 says.
