@@ -31,12 +31,15 @@ rule add from 10.4.0.100 lookup 100 priority 10
 rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
 -6 route add default via 2001:db8:4::1 table 100
 -6 rule add from 2001:db8:4::100 lookup 100 priority 12
+-6 rule add from 2001:db8:4::100 dev eth1 lookup 100 priority 13
 `, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
 	root := t.TempDir()
 	write(t, root, map[string]string{
 		"/etc/network/interfaces": `iface eth1 inet static
 	post-up ip rule add from 10.4.0.100 lookup 100
 	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
+iface eth1 inet6 static
+	post-up ip -6 rule add from 2001:db8:4::100 dev eth1 lookup 100
 `,
 		"/etc/systemd/network/eth1.network": "[RoutingPolicyRule]\nFrom=2001:db8:4::100\nTable=100\n",
 		"/etc/netplan/eth1.yaml":            "routing-policy:\n- {from: 10.4.0.100, table: 101}\n",
@@ -56,6 +59,8 @@ rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
 		`warning eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force: replypath does this work without it => "${EDITOR:-vi}" +2 /etc/netplan/eth1.yaml && netplan apply  # take the entry out, and leave its lines empty`: true,
 		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
 			"it stands in /etc/network/interfaces:3 => ip rule del priority 11 from 10.4.0.100 iif eth1 lookup 100": true,
+		"warning eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
+			"it stands in /etc/network/interfaces:5 => ip -6 rule del priority 13 from 2001:db8:4::100 iif eth1 lookup 100": true,
 	}
 	for n, line := range lines(found) {
 		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {

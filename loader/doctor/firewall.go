@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Firewall is what nf_tables holds, as far as checks ask for it.
@@ -245,12 +247,17 @@ func (f *Firewall) deleteFlowtable(table *Flowtable) string {
 	return strings.Join(commands, " && ")
 }
 
-// restoringMarks names the chains that bring a mark back from the connection.
-func (f *Firewall) restoringMarks() []string {
+// restoringMarks names the chains that bring a mark back from the connection to packets
+// of a family.
+func (f *Firewall) restoringMarks(family int) []string {
+	others := "ip6"
+	if family == unix.AF_INET6 {
+		others = "ip"
+	}
 	var names []string
 	for n := range f.Chains {
 		c := &f.Chains[n]
-		if slices.ContainsFunc(c.Rules, func(r FirewallRule) bool { return r.Restores }) {
+		if c.Family != others && slices.ContainsFunc(c.Rules, func(r FirewallRule) bool { return r.Restores }) {
 			names = append(names, c.name())
 		}
 	}

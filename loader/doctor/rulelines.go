@@ -3,21 +3,27 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // RuleLine is a line of a file that adds a rule when the network is set up.
 type RuleLine struct {
-	File  string
-	Line  int
-	Last  int          // where it ends, 0 where it is one line
-	Text  string       // one line
-	Src   netip.Prefix // not valid where it has none, or one that cannot be read
-	IIF   string
-	Mark  string // as written
-	Table string // as written
+	File string
+	Line int
+	Last int          // where it ends, 0 where it is one line
+	Text string       // one line
+	Src  netip.Prefix // not valid where it has none, or one that cannot be read
+	// Family is that of a line without a source, by which it could be told: 0 where
+	// it does not say, or means both.
+	Family int
+	IIF    string
+	Mark   string // as written
+	Table  string // as written
 }
 
 func (l *RuleLine) where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
@@ -28,7 +34,7 @@ func (l *RuleLine) adds(r *Rule) bool {
 	if l.Src.IsValid() != r.Src.IsValid() || l.Src.IsValid() && l.Src.Masked() != r.Src.Masked() {
 		return false
 	}
-	if l.IIF != r.IIF || l.markDiffers(r) {
+	if l.Family != 0 && l.Family != r.Family || l.IIF != r.IIF || l.markDiffers(r) {
 		return false
 	}
 	if !l.Src.IsValid() && l.Mark == "" {
@@ -67,6 +73,13 @@ func (l *RuleLine) parseSelectors(words []string) {
 	}
 }
 
+// isOf notes the family of a line that has no source.
+func (l *RuleLine) isOf(family int) {
+	if !l.Src.IsValid() {
+		l.Family = family
+	}
+}
+
 // parseSource reads a prefix or an address; others are not valid, as "all".
 func parseSource(text string) netip.Prefix {
 	if p, err := netip.ParsePrefix(text); err == nil {
@@ -90,6 +103,7 @@ func parseScript(file, text string) []RuleLine {
 					l.Last = last
 				}
 				l.parseSelectors(arguments)
+				l.isOf(familyOption(command))
 				found = append(found, l)
 			}
 		}
@@ -152,6 +166,14 @@ func ruleAdd(command []string) (arguments []string, ok bool) {
 	return command[n+2:], true
 }
 
+// familyOption is the family of a command of ip(8) that names no address.
+func familyOption(command []string) int {
+	if slices.Contains(command, "-6") {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
 func isShort(word, full string, least int) bool {
 	return len(word) >= least && strings.HasPrefix(full, word)
 }
@@ -167,9 +189,23 @@ func parseRuleFile(file, text string) []RuleLine {
 		}
 		l := RuleLine{File: file, Line: n + 1, Text: strings.Join(words, " ")}
 		l.parseSelectors(words)
+		l.isOf(ruleFileFamily(file, words[0]))
 		found = append(found, l)
 	}
 	return found
+}
+
+// ruleFileFamily is that of a line without a source: RHEL has a file for each, SUSE's
+// lines may begin with it.
+func ruleFileFamily(file, first string) int {
+	name := filepath.Base(file)
+	switch {
+	case first == "ipv6", strings.HasPrefix(name, "rule6-"):
+		return unix.AF_INET6
+	case first == "ipv4", strings.HasPrefix(name, "rule-"):
+		return unix.AF_INET
+	}
+	return 0
 }
 
 // parseNetworkd reads the sections [RoutingPolicyRule] of a .network file
@@ -181,15 +217,19 @@ func parseNetworkd(file, text string) []RuleLine {
 			return
 		}
 		if key == "" {
-			found = append(found, RuleLine{File: file, Line: line, Text: "[RoutingPolicyRule]"})
+			found = append(found, RuleLine{File: file, Line: line, Text: "[RoutingPolicyRule]", Family: unix.AF_INET})
 			return
 		}
 		l := &found[len(found)-1]
 		l.Last = line
 		l.Text += " " + key + "=" + value
 		switch key {
+		case "Family": // IPv4 without it, unless there is an address
+			l.Family = map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value]
+		case "To":
+			l.Family = 0
 		case "From":
-			l.Src = parseSource(value)
+			l.Src, l.Family = parseSource(value), 0
 		case "IncomingInterface":
 			l.IIF = value
 		case "FirewallMark":
@@ -211,6 +251,7 @@ func parseKeyfile(file, text string) []RuleLine {
 		}
 		l := RuleLine{File: file, Line: line, Text: key + "=" + value}
 		l.parseSelectors(strings.Fields(value))
+		l.isOf(map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[section])
 		found = append(found, l)
 	})
 	return found

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseRuleLines(t *testing.T) {
@@ -23,11 +24,13 @@ iface eth1 inet static
 	# post-up ip rule add from 192.0.2.1 table 100
 	up ip route add default via 10.4.0.1 table 100
 	up ip rule add fwmark 0x1 table 100 && ip route flush cache
+	up ip -6 rule add fwmark 0x1 table 100
 `, []RuleLine{
 			{Line: 4, Text: "ip rule add from 10.4.0.100 table 100 prio 5", Src: own, Table: "100"},
 			{Line: 4, Text: "ip -6 rule add from 2001:db8:4::100 lookup 100", Src: own6, Table: "100"},
 			{Line: 5, Text: "/sbin/ip ru a from 10.4.0.100 dev eth1 lookup replication", Src: own, IIF: "eth1", Table: "replication"},
-			{Line: 9, Text: "ip rule add fwmark 0x1 table 100", Mark: "0x1", Table: "100"},
+			{Line: 9, Text: "ip rule add fwmark 0x1 table 100", Mark: "0x1", Table: "100", Family: unix.AF_INET},
+			{Line: 10, Text: "ip -6 rule add fwmark 0x1 table 100", Mark: "0x1", Table: "100", Family: unix.AF_INET6},
 		}},
 		{"networkd", parseNetworkd, `[Match]
 Name=eth1
@@ -42,9 +45,23 @@ Gateway=10.4.0.1
 From=10.4.0.100/32
 IncomingInterface=eth1
 FirewallMark=1/3
+[RoutingPolicyRule]
+FirewallMark=1
+[RoutingPolicyRule]
+FirewallMark=2
+Family=ipv6
+[RoutingPolicyRule]
+Family=both
+FirewallMark=3
+[RoutingPolicyRule]
+From=2001:db8:4::100
 `, []RuleLine{
 			{Line: 4, Last: 6, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
 			{Line: 10, Last: 13, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
+			{Line: 14, Last: 15, Text: "[RoutingPolicyRule] FirewallMark=1", Mark: "1", Family: unix.AF_INET},
+			{Line: 16, Last: 18, Text: "[RoutingPolicyRule] FirewallMark=2 Family=ipv6", Mark: "2", Family: unix.AF_INET6},
+			{Line: 19, Last: 21, Text: "[RoutingPolicyRule] Family=both FirewallMark=3", Mark: "3"},
+			{Line: 22, Last: 23, Text: "[RoutingPolicyRule] From=2001:db8:4::100", Src: own6},
 		}},
 		{"keyfile", parseKeyfile, `[connection]
 id=eth1
@@ -52,11 +69,13 @@ id=eth1
 routing-rule1=priority 5 from 10.4.0.100 table 100
 [ipv6]
 routing-rule1=priority 5 from 2001:db8:4::100 iif eth1 table 100
+routing-rule2=priority 5 fwmark 1 table 100
 [other]
 routing-rule1=priority 5 from 192.0.2.1 table 100
 `, []RuleLine{
 			{Line: 4, Text: "routing-rule1=priority 5 from 10.4.0.100 table 100", Src: own, Table: "100"},
 			{Line: 6, Text: "routing-rule1=priority 5 from 2001:db8:4::100 iif eth1 table 100", Src: own6, IIF: "eth1", Table: "100"},
+			{Line: 7, Text: "routing-rule2=priority 5 fwmark 1 table 100", Mark: "1", Table: "100", Family: unix.AF_INET6},
 		}},
 		{"netplan", parseNetplan, `network:
   version: 2
@@ -78,13 +97,13 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 		}},
 		{"joined lines", parseScript, "# no \\\nip rule add \\\n  from 10.4.0.100 \\\n  table 100;;\nip rule add table 5 # or \\\nip rule add table 6 ;; esac\nip rule add table 7 \\", []RuleLine{
 			{Line: 2, Last: 4, Text: "ip rule add from 10.4.0.100 table 100", Src: own, Table: "100"},
-			{Line: 5, Text: "ip rule add table 5", Table: "5"},
-			{Line: 6, Text: "ip rule add table 6", Table: "6"},
-			{Line: 7, Text: "ip rule add table 7", Table: "7"},
+			{Line: 5, Text: "ip rule add table 5", Table: "5", Family: unix.AF_INET},
+			{Line: 6, Text: "ip rule add table 6", Table: "6", Family: unix.AF_INET},
+			{Line: 7, Text: "ip rule add table 7", Table: "7", Family: unix.AF_INET},
 		}},
 		{"empty", parseScript, "", nil},
 		{"words at the end", parseScript, "ip\nip rule\nip rule add\nip rule add from\n", []RuleLine{
-			{Line: 3, Text: "ip rule add"}, {Line: 4, Text: "ip rule add from"},
+			{Line: 3, Text: "ip rule add", Family: unix.AF_INET}, {Line: 4, Text: "ip rule add from", Family: unix.AF_INET},
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -100,7 +119,7 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 }
 
 func TestRuleLineAdds(t *testing.T) {
-	rule := Rule{Src: prefix("10.4.0.100/32"), Table: 100}
+	rule := Rule{Family: unix.AF_INET, Src: prefix("10.4.0.100/32"), Table: 100}
 	for _, test := range []struct {
 		line RuleLine
 		adds bool
@@ -116,6 +135,37 @@ func TestRuleLineAdds(t *testing.T) {
 	} {
 		if got := test.line.adds(&rule); got != test.adds {
 			t.Errorf("%+v: %v", test.line, got)
+		}
+	}
+}
+
+// A mark is the same in both families.
+func TestMarkLineAdds(t *testing.T) {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rule := Rule{Family: family, Mark: 1, Table: 100}
+		for said, adds := range map[int]bool{0: true, unix.AF_INET: family == unix.AF_INET, unix.AF_INET6: family == unix.AF_INET6} {
+			line := RuleLine{Mark: "1", Table: "100", Family: said}
+			if got := line.adds(&rule); got != adds {
+				t.Errorf("%+v adds %+v: %v", line, rule, got)
+			}
+		}
+	}
+}
+
+func TestRuleFileFamily(t *testing.T) {
+	for _, test := range []struct {
+		file, text string
+		family     int
+	}{
+		{"/etc/sysconfig/network-scripts/rule-eth1", "fwmark 1 table 100", unix.AF_INET},
+		{"/etc/sysconfig/network-scripts/rule6-eth1", "fwmark 1 table 100", unix.AF_INET6},
+		{"/etc/sysconfig/network/ifrule-eth1", "ipv4 fwmark 1 table 100", unix.AF_INET},
+		{"/etc/sysconfig/network/ifrule-eth1", "ipv6 fwmark 1 table 100", unix.AF_INET6},
+		{"/etc/sysconfig/network/ifrule-eth1", "fwmark 1 table 100", 0},
+	} {
+		found := parseRuleFile(test.file, test.text)
+		if len(found) != 1 || found[0].Family != test.family || found[0].Mark != "1" {
+			t.Errorf("%s: %s: %+v", test.file, test.text, found)
 		}
 	}
 }

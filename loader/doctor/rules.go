@@ -161,14 +161,11 @@ func (h *Host) leavesBy(family, table, device int) bool {
 // a mark whose table leaves by a managed interface, and firewall rules that bring
 // the mark back from the connection.
 func needlessMarks(h *Host) []Finding {
-	restoring := h.Firewall.restoringMarks()
-	if len(restoring) == 0 {
-		return nil
-	}
 	var found []Finding
 	for n := range h.Rules {
 		r := &h.Rules[n]
-		if r.Mark == 0 || r.Invert || r.Table == 0 || r.Src.IsValid() || r.Dst.IsValid() {
+		restoring := h.Firewall.restoringMarks(r.Family)
+		if len(restoring) == 0 || r.Mark == 0 || r.Invert || r.Table == 0 || r.Src.IsValid() || r.Dst.IsValid() {
 			continue
 		}
 		for _, i := range h.Interfaces {

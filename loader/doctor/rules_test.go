@@ -31,6 +31,13 @@ func TestNeedlessRules(t *testing.T) {
 		{"ipv6, the network", rule(Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::/64"), Table: 100}), []string{
 			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100" + text + nobody + " => ip -6 rule del priority 7 from 2001:db8:4::/64 lookup 100",
 		}},
+		{"ipv6, the address, in a file", func(h *Host) {
+			r := Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::100/128"), Table: 100}
+			rule(r)(h)
+			h.RuleLines = []RuleLine{{File: "/etc/sysconfig/network-scripts/rule6-eth1", Line: 1, Src: r.Src, Table: "100"}}
+		}, []string{
+			"warning eth1: rule 7: from 2001:db8:4::100 lookup 100" + text + "it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 => ip -6 rule del priority 7 from 2001:db8:4::100 lookup 100",
+		}},
 		{"in two files", func(h *Host) {
 			rule(fromEth1)(h)
 			h.RuleLines = []RuleLine{
@@ -54,6 +61,11 @@ func TestNeedlessRules(t *testing.T) {
 func TestNeedlessMarks(t *testing.T) {
 	restoring := []Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []FirewallRule{{Restores: true}}}}
 	marked := Rule{Priority: 9, Mark: 1, Mask: 0xffffffff, Table: 100}
+	marked6 := marked
+	marked6.Family = unix.AF_INET6
+	restores := func(family string) Chain {
+		return Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []FirewallRule{{Restores: true}}}
+	}
 	with := func(r Rule, chains []Chain) func(*Host) {
 		return func(h *Host) { rule(r)(h); h.Firewall.Chains = chains }
 	}
@@ -69,6 +81,22 @@ func TestNeedlessMarks(t *testing.T) {
 			"warning eth1: rule 9: from all fwmark 0x100/0xf00 lookup 100, with the connection mark of inet lasthop output: replypath does this work for replies without a mark, and it stands in /etc/rc.local:3" +
 				" => ip rule del priority 9 from all fwmark 0x100/0xf00 lookup 100",
 		}},
+		{"ipv6, in a file that has the other family's as well", func(h *Host) {
+			with(marked6, restoring)(h)
+			h.RuleLines = []RuleLine{
+				{File: "/etc/rc.local", Line: 3, Mark: "1", Table: "100", Family: unix.AF_INET},
+				{File: "/etc/rc.local", Line: 4, Mark: "1", Table: "100", Family: unix.AF_INET6},
+			}
+		}, []string{
+			"warning eth1: rule 9: from all fwmark 0x1 lookup 100, with the connection mark of inet lasthop output: replypath does this work for replies without a mark, and it stands in /etc/rc.local:4" +
+				" => ip -6 rule del priority 9 from all fwmark 0x1 lookup 100",
+		}},
+		{"ipv6, by a chain of its own", with(marked6, []Chain{restores("ip"), restores("ip6")}), []string{
+			"warning eth1: rule 9: from all fwmark 0x1 lookup 100, with the connection mark of ip6 mangle OUTPUT: replypath does this work for replies without a mark, and no file that was looked at brings it back" +
+				" => ip -6 rule del priority 9 from all fwmark 0x1 lookup 100",
+		}},
+		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []Chain{restores("ip")}), nil},
+		{"and connections bring it back for ipv6 only", with(marked, []Chain{restores("ip6")}), nil},
 		{"a mark that no connection brings back", with(marked, nil), nil},
 		{"all but a mark, as wg-quick has it", with(Rule{Priority: 9, Mark: 1, Mask: 0xffffffff, Invert: true, Table: 100}, restoring), nil},
 		{"a table without a managed interface", with(Rule{Priority: 9, Mark: 1, Table: 101}, restoring), nil},
@@ -78,11 +106,24 @@ func TestNeedlessMarks(t *testing.T) {
 func TestRulesThatNeverMatch(t *testing.T) {
 	const text = "never matches: dev means iif, and what this host sends comes in by lo"
 	never := Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}
+	never6 := Rule{Family: unix.AF_INET6, Priority: 8, Src: prefix("2001:db8:4::100/128"), IIF: "eth1", Table: 100}
 	runTable(t, rulesThatNeverMatch, []wants{
 		{"none", nil, nil},
 		{"in force", rule(never), []string{
 			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no file that was looked at brings it back => ip rule del priority 8 from 10.4.0.100 iif eth1 lookup 100",
 		}},
+		{"ipv6, in force and in a file", func(h *Host) {
+			rule(never6)(h)
+			h.RuleLines = []RuleLine{
+				{File: "/etc/sysconfig/network-scripts/rule-eth1", Line: 1, Src: never.Src, IIF: "eth0", Table: "100", Text: "from 10.4.0.100 iif eth0 table 100"},
+				{File: "/etc/sysconfig/network-scripts/rule6-eth1", Line: 1, Src: never6.Src, IIF: "eth1", Table: "100"},
+			}
+		}, []string{
+			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 => ip -6 rule del priority 8 from 2001:db8:4::100 iif eth1 lookup 100",
+			`warning eth0: /etc/sysconfig/network-scripts/rule-eth1:1 adds "from 10.4.0.100 iif eth0 table 100", which ` + text +
+				` => sed -i --follow-symlinks '1s/.*//' /etc/sysconfig/network-scripts/rule-eth1`,
+		}},
+		{"ipv6, forwarded", rule(Rule{Family: unix.AF_INET6, Priority: 8, Src: prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *Host) {
 			rule(never)(h)
 			h.RuleLines = []RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Table: "100"}}
