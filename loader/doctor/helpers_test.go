@@ -84,6 +84,13 @@ func via(gateway string, device int) Route {
 	return r
 }
 
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func address(text string) netip.Addr { return netip.MustParseAddr(text) }
 
 func prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
