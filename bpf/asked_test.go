@@ -141,6 +141,20 @@ func TestAskedForwarded(t *testing.T) {
 	})
 }
 
+// TestAskedForwardedToo: a socket of the peer that asks this host and one behind it is known
+// by what it asked this host.
+func TestAskedForwardedToo(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
+		b.question(n, udp{})
+		b.question(n.at(n.stranger), udp{})
+		b.wantAsked(n.tuple(udp{}))
+		if flags := b.flags(n) | b.flags(n.at(n.stranger)); flags&flagAlternates != 0 {
+			t.Error("one address of ours is asked: this is no alternation")
+		}
+	})
+}
+
 // TestAskedFlood: questions that nobody goes on with push out one another, and
 // no conversation.
 func TestAskedFlood(t *testing.T) {

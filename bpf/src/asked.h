@@ -112,14 +112,14 @@ __noinline int note_question(void)
 	if (!set || !lock)
 		return 0;
 	way = find_way(set->asker, asker);
+	if (way >= 0 && set->flow[way] == digest)
+		return 0;
+	if (!own_address(from->packet.tuple.self)) /* a flow that we forward asks nobody here */
+		return 0;
 	if (way >= 0) {
-		if (set->flow[way] == digest)
-			return 0;
 		mark_alternating(&from->packet, set->flow[way]);
 		place = way;
 	} else {
-		if (!own_address(from->packet.tuple.self)) /* a flow that we forward */
-			return 0;
 		look_for_asker(set, &from->vacancy[0]);
 		place = from->vacancy[0].way;
 	}
