@@ -74,6 +74,7 @@ func TestModel(t *testing.T) {
 		r := newFuzzer(t, fuzz.Options(true), fuzz.Sockets{})
 		compareRandomly(t, r, packetsToRun(t)/2)
 		checkSeen(t, r)
+		checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign)
 	})
 	t.Run("this kernel", func(t *testing.T) {
 		r := newFuzzer(t, fuzz.Options(false), fuzz.Sockets{})
@@ -105,6 +106,16 @@ func checkSeen(t *testing.T, r *fuzz.Runner) {
 	}
 }
 
+// checkRemembered makes sure that there was something to compare in these maps.
+func checkRemembered(t *testing.T, r *fuzz.Runner, maps ...string) {
+	t.Helper()
+	for _, name := range maps {
+		if r.Remembered[name] == 0 {
+			t.Errorf("nothing was ever in %s", name)
+		}
+	}
+}
+
 // TestModelWithSockets does it where some of the connections have sockets.
 func TestModelWithSockets(t *testing.T) {
 	r := newFuzzer(t, fuzz.Options(true), realSockets(t))
@@ -117,6 +128,7 @@ func TestModelWithSockets(t *testing.T) {
 			t.Errorf("no packet raised %s", eventSet[event])
 		}
 	}
+	checkRemembered(t, r, bpf.DatapathMapAsked)
 }
 
 // unseen are events that need sockets, full tables, IPsec or the device of the fallback
@@ -154,7 +166,8 @@ func compareRandomly(t *testing.T, r *fuzz.Runner, packets int) {
 }
 
 // realSockets are a connection that a peer opened, one that the host opened, and
-// a listener, in each family; and connected UDP sockets.
+// a listener, in each family; and UDP sockets: connected ones, ones bound to an address, and one
+// for everything at the port after theirs.
 func realSockets(t testing.TB) fuzz.Sockets {
 	t.Helper()
 	s := fuzz.Sockets{
@@ -162,6 +175,7 @@ func realSockets(t testing.TB) fuzz.Sockets {
 			Connections:  make(map[model.Tuple]model.Socket),
 			Listeners:    make(map[netip.AddrPort]bool),
 			ConnectedUDP: make(map[model.Tuple]bool),
+			OpenUDP:      make(map[netip.AddrPort]bool),
 		},
 		Begin: make(map[model.Tuple][2]uint32),
 	}
@@ -171,8 +185,15 @@ func realSockets(t testing.TB) fuzz.Sockets {
 		}
 		s.Begin[n.tuple(tcp{})] = [2]uint32{c.received - 1, c.acked - 1}
 	}
+	listen := func(at netip.AddrPort) {
+		fd := listenUDP(t, at)
+		s.OpenUDP[at] = true
+		t.Cleanup(func() { closeSocket(t, fd) })
+	}
+	listen(netip.AddrPortFrom(netip.IPv6Unspecified(), selfPort+2))
 	for _, n := range networks {
 		peer, self := netip.AddrPortFrom(n.peer, peerPort), netip.AddrPortFrom(n.self, selfPort)
+		listen(netip.AddrPortFrom(n.self, selfPort+1))
 		add(newcomer(n), accept(t, newcomer(n)), true)
 		opened := connection{received: 1 << 20, acked: 1<<32 - 500, unacked: 1000, window: 100_000}
 		fds := []int{connectTCP(t, self, peer, opened)}

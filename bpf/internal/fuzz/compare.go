@@ -56,7 +56,11 @@ func (x *run) compareAll() (string, error) {
 		}
 	}
 	x.compareNotes(&what, now-x.start)
-	return what.String(), x.compareCounters(&what)
+	if err := x.comparePlaces(&what, now-x.start); err != nil {
+		return "", err
+	}
+	err = x.compareCounters(&what)
+	return what.String(), err
 }
 
 // flows is what one table holds.

@@ -59,7 +59,7 @@ func (r *Runner) setDevice(device int, there bool) error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow)}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair)}
 	if h.ScopeAll {
 		s.ScopeAll = 1
 	}

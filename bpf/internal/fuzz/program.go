@@ -43,6 +43,10 @@ func Random(rng *rand.Rand, records int) []byte {
 			conversations[i][0] = byte(rng.IntN(2) | rng.IntN(6)<<1 | rng.IntN(4)<<4)
 		}
 	}
+	if rng.IntN(4) == 0 { // the last but one once more, with any address of the host's side
+		conversations[2] = conversations[1]
+		conversations[2][0] = conversations[1][0]&0x0f | byte(rng.IntN(16))<<4
+	}
 	for range records {
 		r := make([]byte, recordSize)
 		for i := range r {

@@ -24,10 +24,13 @@ type Runner struct {
 	Packets  int
 	Events   map[bpf.DatapathEvent]uint64
 	Outcomes map[bpf.DatapathOutcome]uint64
+	// Remembered is how much there was to compare at the ends of programs, by map.
+	Remembered map[string]int
 
 	h       *rig.Host
 	d       *rig.Datapath
 	sets    *rig.Sets
+	places  *rig.Places
 	devices []rig.Device
 	sockets Sockets
 	cpu     int
@@ -63,10 +66,15 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 	if err != nil {
 		return nil, err
 	}
+	places, err := d.MapPlaces()
+	if err != nil {
+		return nil, err
+	}
 	return &Runner{
-		h: h, d: d, sets: sets, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
+		h: h, d: d, sets: sets, places: places, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
 		Events:      make(map[bpf.DatapathEvent]uint64),
 		Outcomes:    make(map[bpf.DatapathOutcome]uint64),
+		Remembered:  make(map[string]int),
 		gatewayMACs: make(map[bpf.DatapathGatewayMac]bool),
 		buffer:      make([]byte, 1<<16),
 	}, nil
@@ -162,7 +170,10 @@ func (x *run) begin(setup Setup) (err error) {
 		clear(x.sets.Tags[i])
 	}
 	clear(x.sets.Outbound)
-	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Write(), x.install(host)); err != nil {
+	clear(x.places.Fragments.Elements)
+	clear(x.places.Asked.Elements)
+	if err := errors.Join(x.d.ForgetForeign(), x.places.Fragments.Write(), x.places.Asked.Write(),
+		x.sets.Write(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -209,6 +220,9 @@ func (x *run) end() {
 	for p, count := range x.m.Pairs {
 		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets
 	}
+	x.Remembered[bpf.DatapathMapFragments] += len(x.m.Fragments)
+	x.Remembered[bpf.DatapathMapForeign] += len(x.m.Foreign) + len(x.m.Refused)
+	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
 }
 
 func (x *run) forgetMarks() {
@@ -283,7 +297,7 @@ func (x *run) age(ticks uint32) error {
 			return err
 		}
 	}
-	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetFragments(), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
+	if err := errors.Join(x.d.ForgetForeign(), x.ageFragments(ticks), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}
 	for _, table := range x.sets.Flows {
@@ -309,6 +323,22 @@ func (x *run) age(ticks uint32) error {
 		}
 	}
 	return x.sets.Write()
+}
+
+// ageFragments makes what is known of first fragments older.
+func (x *run) ageFragments(ticks uint32) error {
+	fragments := &x.places.Fragments
+	if err := fragments.Read(); err != nil {
+		return err
+	}
+	for i := range fragments.Elements {
+		for way := range fragments.Elements[i].Fragment {
+			if f := &fragments.Elements[i].Fragment[way]; f.Key != 0 {
+				f.Seen -= ticks
+			}
+		}
+	}
+	return fragments.Write()
 }
 
 // live says whether an entry of a table is not idle.

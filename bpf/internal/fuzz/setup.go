@@ -19,6 +19,7 @@ type Setup struct {
 	withoutUDP        bool // not among the recorded protocols
 	withGRE           bool
 	mode              bpf.DatapathMode // by hand
+	repair            bpf.DatapathSourceRepair
 	exclusion         int
 	onLink            int // the device that has the network of the on-link peer; devices: none
 	unmanaged         int // a device that is not managed; devices: none
@@ -44,6 +45,7 @@ func decodeSetup(r record) Setup {
 		withoutUDP:        r[1]>>6 == 3,
 		withGRE:           r[2]&1 == 1,
 		mode:              bpf.DatapathMode([]byte{0, 0, 0, 0, 1, 2}[r[3]%6]),
+		repair:            bpf.DatapathSourceRepair([]byte{2, 2, 1, 0}[r[14]&3]),
 		exclusion:         int(r[4]) % len(exclusions),
 		onLink:            []int{devices, 1, 0, 2}[r[5]&3],
 		unmanaged:         devices,
@@ -86,7 +88,7 @@ var exclusions = [...]model.Exclusion{
 }
 
 func (s Setup) String() string {
-	parts := []string{fmt.Sprintf("follow %d, mode by hand %d", s.follow, s.mode)}
+	parts := []string{fmt.Sprintf("follow %d, mode by hand %d, source repair %d", s.follow, s.mode, s.repair)}
 	for _, flag := range []struct {
 		name string
 		set  bool
@@ -128,6 +130,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 		ScopeAll:          s.scopeAll,
 		LoopbackSymmetric: s.loopbackSymmetric,
 		ModeByHand:        s.mode,
+		Repair:            s.repair,
 	}
 	for i, d := range s.devices {
 		if i != s.unmanaged {

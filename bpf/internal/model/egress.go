@@ -38,13 +38,13 @@ func (m *Model) arrive(f Frame, h *handover) {
 	m.handover = nil
 	packets, bytes := onWire(f)
 	count := Count{Packets: packets, Bytes: bytes}
-	if flow, ok := h.table[h.tuple]; ok {
+	if flow, ok := m.table(h.table)[h.tuple]; ok {
 		if flow.State&stateCorrected == 0 {
 			count.Flows = 1
 		}
 		flow.State |= stateCorrected
 		flow.Corrected += packets
-		h.table[h.tuple] = flow
+		m.table(h.table)[h.tuple] = flow
 	}
 	m.count(h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
 }
@@ -55,10 +55,10 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	if ok {
 		f.State |= stateAnswered
 		m.Connectionless[t] = f
-		return m.reply(m.Connectionless, t, p, frame)
+		return m.reply(tableConnectionless, t, p, frame)
 	}
 	m.settleNote(t)
-	if !p.echoReply && m.noteworthy(p) && !m.maybeAnswer(t) {
+	if !p.echoReply && !m.maybeAnswer(t) && m.noteworthy(p) {
 		m.note(t)
 	}
 	return Verdict{}
@@ -124,18 +124,18 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 		return m.synAckOut(p, frame)
 	}
 	if f, ok := m.handshake(t); ok && refuses(f, p) {
-		return m.reply(m.HalfOpen, t, p, frame)
+		return m.reply(tableHalfOpen, t, p, frame)
 	}
 	if f, ok := m.established(t); ok {
 		sent(&f, p)
 		m.closes(&f, p)
 		m.Established[t] = f
-		return m.reply(m.Established, t, p, frame)
+		return m.reply(tableEstablished, t, p, frame)
 	}
 	f, ok := m.halfOpen(t)
 	switch {
 	case ok && f.Flags&flagStray != 0 && p.has(FlagRST): // answers a segment without a socket
-		return m.reply(m.HalfOpen, t, p, frame)
+		return m.reply(tableHalfOpen, t, p, frame)
 	case !ok || f.Flags&flagStray != 0 || !m.continues(f, p):
 		return Verdict{}
 	}
@@ -143,7 +143,7 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 		f.SndNxt = p.end()
 	}
 	m.HalfOpen[t] = f
-	return m.reply(m.HalfOpen, t, p, frame)
+	return m.reply(tableHalfOpen, t, p, frame)
 }
 
 // synAckOut: it goes where its SYN came from.
@@ -157,13 +157,13 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 			delete(m.Outbound, t)
 			delete(m.Marks, t)
 		}
-		return m.reply(m.HalfOpen, t, p, frame)
+		return m.reply(tableHalfOpen, t, p, frame)
 	}
 	if f, ok := m.established(t); ok {
 		sent(&f, p)
 		m.closes(&f, p)
 		m.Established[t] = f
-		return m.reply(m.Established, t, p, frame)
+		return m.reply(tableEstablished, t, p, frame)
 	}
 	return Verdict{}
 }

@@ -9,12 +9,33 @@ const (
 	flagReset      = uint16(bpf.DatapathFlowFlagsFLOW_RESET)
 	flagStray      = uint16(bpf.DatapathFlowFlagsFLOW_STRAY)
 	flagNoSocket   = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
+	flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
 )
+
+// Table names one of the flow tables.
+type Table = bpf.DatapathTable
+
+const (
+	tableHalfOpen       = bpf.DatapathTableTABLE_HALF_OPEN
+	tableEstablished    = bpf.DatapathTableTABLE_ESTABLISHED
+	tableConnectionless = bpf.DatapathTableTABLE_CONNECTIONLESS
+)
+
+func (m *Model) table(table Table) map[Tuple]Flow {
+	switch table {
+	case tableHalfOpen:
+		return m.HalfOpen
+	case tableEstablished:
+		return m.Established
+	default:
+		return m.Connectionless
+	}
+}
 
 // way is how a frame came in.
 type way struct {
@@ -76,7 +97,7 @@ func (m *Model) begin(t Tuple, w way) Flow {
 func (m *Model) take(f *Flow, w way) {
 	f.Ifindex, f.Interface, f.Mac = w.ifindex, w.id, w.mac
 	f.Seen = m.Now
-	f.Flags &= flagReset | flagNoSocket | flagStray
+	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates
 	m.chooseNextHop(f, w)
 }
 

@@ -6,35 +6,35 @@ import (
 	"replypath/bpf"
 )
 
-// fragmentKey is what the fragments of a packet have in common.
-type fragmentKey struct {
-	from, to netip.Addr
-	protocol uint8
-	id       uint32
+// FragmentKey is what the fragments of a packet have in common.
+type FragmentKey struct {
+	From, To netip.Addr
+	Protocol uint8 // of IPv4; in IPv6 the first one alone tells
+	ID       uint32
 }
 
-// fragment is what was decided about the first one.
-type fragment struct {
-	table   map[Tuple]Flow
-	tuple   Tuple
-	outcome bpf.DatapathOutcome // a reason to stay; else OUTCOME_CORRECTED
-	seen    uint32
+// Fragment is what was decided about the first one.
+type Fragment struct {
+	Table   Table
+	Tuple   Tuple
+	Outcome bpf.DatapathOutcome // a reason to stay; else OUTCOME_CORRECTED
+	Seen    uint32              // ticks
 }
 
-func (p *packet) key() fragmentKey { return fragmentKey{p.from, p.to, p.inside, p.id} }
+func (p *packet) key() FragmentKey { return FragmentKey{p.from, p.to, p.inside, p.id} }
 
 // decided remembers what became of a first fragment.
-func (m *Model) decided(table map[Tuple]Flow, t Tuple, p *packet, outcome bpf.DatapathOutcome) {
+func (m *Model) decided(table Table, t Tuple, p *packet, outcome bpf.DatapathOutcome) {
 	if p.first {
-		m.Fragments[p.key()] = fragment{table, t, outcome, m.Now}
+		m.Fragments[p.key()] = Fragment{table, t, outcome, m.Now}
 	}
 }
 
 // fragmentOut is about a later fragment that leaves: it follows the first.
 func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	first, ok := m.Fragments[p.key()]
-	ok = ok && m.within(first.seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
-	f, there := first.table[first.tuple]
+	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
+	f, there := m.table(first.Table)[first.Tuple]
 	if ok && there && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
 		delete(m.Fragments, p.key())
 		ok = false
@@ -43,13 +43,13 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		m.event(laterPart)
 		return Verdict{}
 	}
-	p.protocol = first.tuple.Protocol
-	if f.Ifindex == frame.Ifindex || first.outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
-		return m.reply(first.table, first.tuple, p, frame)
+	p.protocol = first.Tuple.Protocol
+	if f.Ifindex == frame.Ifindex || first.Outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		return m.reply(first.Table, first.Tuple, p, frame)
 	}
 	pair := m.pair(f, p, frame)
-	m.asymmetric(first.table, first.tuple, pair, frame)
+	m.asymmetric(first.Table, first.Tuple, pair, frame)
 	packets, bytes := onWire(frame)
-	m.count(pair, first.outcome, Count{Packets: packets, Bytes: bytes})
+	m.count(pair, first.Outcome, Count{Packets: packets, Bytes: bytes})
 	return Verdict{}
 }

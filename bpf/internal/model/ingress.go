@@ -1,6 +1,8 @@
 package model
 
 import (
+	"net/netip"
+
 	"replypath/bpf"
 )
 
@@ -32,12 +34,16 @@ func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
 func (m *Model) datagramIn(p *packet, w way) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
+		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
 		if w.of(f) {
 			m.refresh(&f, w)
 		} else {
 			m.follow(&f, w, m.isSilent(&f))
 		}
 		m.Connectionless[t] = f
+		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
+			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
+		}
 		return
 	}
 	reasons := m.refusals(p, w)
@@ -51,12 +57,25 @@ func (m *Model) datagramIn(p *packet, w way) {
 		}
 		return
 	}
-	f := m.begin(t, w)
-	if _, own := m.Host.OwnAddresses[p.to]; own && p.protocol == protoUDP { // the model has no sockets that are not connected
+	m.datagramBegins(p, m.begin(t, w))
+}
+
+// datagramBegins records a flow, for whoever takes its datagrams.
+func (m *Model) datagramBegins(p *packet, f Flow) {
+	wildcard := netip.AddrPortFrom(netip.IPv6Unspecified(), p.toPort)
+	bound, open := m.Sockets.OpenUDP[netip.AddrPortFrom(p.to, p.toPort)], m.Sockets.OpenUDP[wildcard]
+	_, own := m.Host.OwnAddresses[p.to]
+	if own && p.protocol == protoUDP && !bound && !open {
 		f.Flags |= flagNoSocket
 	}
-	m.Connectionless[t] = f
+	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
+	switch {
+	case !bound && open:
+		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
+	case bound:
+		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON)
+	}
 }
 
 // stray notes how a packet came in that is of no flow, and that the kernel itself

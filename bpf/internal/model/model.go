@@ -33,6 +33,7 @@ type Host struct {
 	ScopeAll          bool
 	LoopbackSymmetric bool
 	ModeByHand        bpf.DatapathMode
+	Repair            bpf.DatapathSourceRepair
 	GraceUntil        uint32 // ticks
 }
 
@@ -58,6 +59,9 @@ type Sockets struct {
 	Connections  map[Tuple]Socket
 	Listeners    map[netip.AddrPort]bool
 	ConnectedUDP map[Tuple]bool
+	// OpenUDP are not connected. Those of the unspecified address take what is sent to any
+	// address, of IPv4 as well.
+	OpenUDP map[netip.AddrPort]bool
 }
 
 // Count is what was counted for an interface pair.
@@ -93,13 +97,15 @@ type Model struct {
 	Connectionless map[Tuple]Flow
 	Outbound       map[Tuple]Note
 	Marks          map[Tuple]bool
-	Fragments      map[fragmentKey]fragment
+	Fragments      map[FragmentKey]Fragment
+	// Asked has the flow by which each asker asked last.
+	Asked map[Asker]Tuple
 
-	// Foreign are addresses that proved to be none of ours: the datapath may remember
-	// that for a minute, and count no more of what concerns them.
+	// Foreign are addresses that proved to be none of ours: the datapath remembers
+	// that for a minute, and need not count more of what concerns them.
 	Foreign map[netip.Addr]bool
 	// Refused are tuples by which the host sent what no answer to starts a flow: the
-	// datapath may remember that for as long.
+	// datapath remembers that for as long.
 	Refused map[Tuple]bool
 
 	Events map[Event]uint64
@@ -110,7 +116,7 @@ type Model struct {
 
 // handover is a packet on its way from one interface's egress to another's.
 type handover struct {
-	table   map[Tuple]Flow
+	table   Table
 	tuple   Tuple
 	ifindex uint32
 	pair    Pair
@@ -126,7 +132,8 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Connectionless: make(map[Tuple]Flow),
 		Outbound:       make(map[Tuple]Note),
 		Marks:          make(map[Tuple]bool),
-		Fragments:      make(map[fragmentKey]fragment),
+		Fragments:      make(map[FragmentKey]Fragment),
+		Asked:          make(map[Asker]Tuple),
 		Foreign:        make(map[netip.Addr]bool),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
@@ -180,23 +187,22 @@ func (m *Model) Age(ticks uint32) {
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
 	}
+	for key, first := range m.Fragments {
+		first.Seen -= ticks
+		m.Fragments[key] = first
+	}
 	clear(m.Marks) // they last for a minute
-	clear(m.Fragments)
 	clear(m.Foreign)
 	clear(m.Refused)
 }
 
 func (m *Model) event(e Event) { m.Events[e]++ }
 
-// oneOf counts one of several events that are all right.
-func (m *Model) oneOf(events []Event) {
-	for _, e := range events {
-		if m.rose(e) {
-			m.event(e)
-			return
-		}
-	}
-	m.event(events[0])
+// oneOf counts one of several events that are all right, and says which.
+func (m *Model) oneOf(events []Event) Event {
+	counted := events[max(slices.IndexFunc(events, m.rose), 0)]
+	m.event(counted)
+	return counted
 }
 
 // refused counts why a packet starts nothing; false where it need not, as that is
@@ -205,10 +211,9 @@ func (m *Model) refused(p *packet, reasons []Event) bool {
 	if (m.Foreign[p.to] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
-	if slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_NOT_OWN {
 		m.Foreign[p.to] = true
 	}
-	m.oneOf(reasons)
 	return true
 }
 

@@ -15,13 +15,13 @@ func (m *Model) errorOut(p *packet, frame Frame) Verdict {
 	t := quoted.inbound()
 	if t.Protocol == protoTCP {
 		if _, ok := m.established(t); ok {
-			return m.reply(m.Established, t, p, frame)
+			return m.reply(tableEstablished, t, p, frame)
 		}
 	} else if _, ok := m.connectionless(t); ok {
-		return m.reply(m.Connectionless, t, p, frame)
+		return m.reply(tableConnectionless, t, p, frame)
 	}
 	if _, ok := m.halfOpen(t); ok { // also what nobody here knows
-		return m.reply(m.HalfOpen, t, p, frame)
+		return m.reply(tableHalfOpen, t, p, frame)
 	}
 	return Verdict{}
 }

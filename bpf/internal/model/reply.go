@@ -10,8 +10,8 @@ import (
 const interfaceBare = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 
 // reply decides about a packet that belongs to a flow of a table.
-func (m *Model) reply(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Verdict {
-	f := table[t]
+func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
+	f := m.table(table)[t]
 	if f.Ifindex == frame.Ifindex {
 		if f.Flags&flagEnforceMAC != 0 && !frame.NoHeader { // else there is nothing to decide
 			m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
@@ -69,8 +69,8 @@ func readdressed(frame Frame, to, from MAC) []byte {
 }
 
 // readdress decides about a packet that leaves by its flow's interface anyway.
-func (m *Model) readdress(table map[Tuple]Flow, t Tuple, p *packet, frame Frame) Verdict {
-	f := table[t]
+func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict {
+	f := m.table(table)[t]
 	record, ok := m.Host.Interfaces[f.Interface]
 	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader {
 		return Verdict{}
@@ -93,14 +93,14 @@ func (m *Model) readdress(table map[Tuple]Flow, t Tuple, p *packet, frame Frame)
 	if m.stays(pair, frame, reasons(reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)})) {
 		return Verdict{}
 	}
-	f = table[t]
+	f = m.table(table)[t]
 	count := Count{Packets: packets, Bytes: bytes}
 	if f.State&stateCorrected == 0 {
 		count.Flows = 1
 	}
 	f.State |= stateCorrected
 	f.Corrected += packets
-	table[t] = f
+	m.table(table)[t] = f
 	m.count(pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
 	return Verdict{Bytes: readdressed(frame, mac, record.Mac)}
 }
@@ -147,15 +147,15 @@ func (m *Model) pair(f Flow, p *packet, frame Frame) Pair {
 }
 
 // asymmetric counts that the kernel chose another way than the flow's.
-func (m *Model) asymmetric(table map[Tuple]Flow, t Tuple, pair Pair, frame Frame) {
-	f := table[t]
+func (m *Model) asymmetric(table Table, t Tuple, pair Pair, frame Frame) {
+	f := m.table(table)[t]
 	packets, bytes := onWire(frame)
 	count := Count{Packets: packets, Bytes: bytes}
 	if f.State&stateAsymmetric == 0 {
 		count.Flows = 1
 	}
 	f.State |= stateAsymmetric
-	table[t] = f
+	m.table(table)[t] = f
 	m.count(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, count)
 }
 

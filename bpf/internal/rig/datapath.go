@@ -47,7 +47,8 @@ type Options struct {
 	// Meanwhile names the flow table that another CPU writes while the ingress program runs: see
 	// the function of that name.
 	Meanwhile string
-	// Mapped makes the flow tables readable and writable without system calls.
+	// Mapped makes the flow tables readable and writable without system calls, and what is
+	// known of who asked, which gets as many sets.
 	Mapped bool
 	// Change alters the maps before they are made.
 	Change func(maps map[string]*ebpf.MapSpec)
@@ -94,6 +95,9 @@ func Load(opts Options) (*Datapath, error) {
 	spec.Maps[bpf.DatapathMapFragments].Flags |= unix.BPF_F_MMAPABLE
 	spec.Maps[bpf.DatapathMapForeign].Flags |= unix.BPF_F_MMAPABLE
 	if opts.Mapped {
+		if err := mapAsked(spec, max(opts.Sets, 1)); err != nil {
+			return nil, err
+		}
 		for _, name := range flowTables {
 			spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 			if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil {
@@ -138,6 +142,17 @@ func setSizes(spec *ebpf.CollectionSpec, count uint32) error {
 	}
 	if err := spec.Variables[bpf.DatapathVarSets].Set([4]uint32{count, count, count, count}); err != nil {
 		return fmt.Errorf("set sizes of the flow tables: %w", err)
+	}
+	return nil
+}
+
+// mapAsked gives what is known of who asked that many sets, to be mapped into memory.
+func mapAsked(spec *ebpf.CollectionSpec, count uint32) error {
+	asked := spec.Maps[bpf.DatapathMapAsked]
+	asked.MaxEntries = count
+	asked.Flags |= unix.BPF_F_MMAPABLE
+	if err := spec.Variables[bpf.DatapathVarAskedSets].Set(count); err != nil {
+		return fmt.Errorf("set the size of %s: %w", asked.Name, err)
 	}
 	return nil
 }

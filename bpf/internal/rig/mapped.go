@@ -75,6 +75,54 @@ func bytesOf[E any](elements []E) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&elements[0])), len(elements)*int(unsafe.Sizeof(elements[0])))
 }
 
+// Places are what the programs remember in arrays beside the flow tables, mapped into memory as
+// those are.
+type Places struct {
+	Fragments View[bpf.DatapathFragmentSet]
+	Foreign   View[bpf.DatapathForeignSet]
+	Asked     View[bpf.DatapathAskedSet]
+}
+
+// View is a copy of an array that is mapped into memory.
+type View[E any] struct {
+	Elements []E
+	m        *ebpf.Map
+	memory   *ebpf.Memory
+}
+
+// Read copies what the array holds now.
+func (v *View[E]) Read() error {
+	if _, err := v.memory.ReadAt(bytesOf(v.Elements), 0); err != nil {
+		return fmt.Errorf("read %s: %w", v.m, err)
+	}
+	return nil
+}
+
+// Write replaces what the array holds.
+func (v *View[E]) Write() error {
+	if _, err := v.memory.WriteAt(bytesOf(v.Elements), 0); err != nil {
+		return fmt.Errorf("write %s: %w", v.m, err)
+	}
+	return nil
+}
+
+func newView[E any](m *ebpf.Map, memory *ebpf.Memory) View[E] {
+	return View[E]{Elements: make([]E, m.MaxEntries()), m: m, memory: memory}
+}
+
+// MapPlaces maps these arrays of a datapath that was loaded for it.
+func (d *Datapath) MapPlaces() (*Places, error) {
+	asked, err := d.Asked.Memory()
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", d.Asked, err)
+	}
+	return &Places{
+		Fragments: newView[bpf.DatapathFragmentSet](d.DatapathMaps.Fragments, d.fragments),
+		Foreign:   newView[bpf.DatapathForeignSet](d.DatapathMaps.Foreign, d.foreign),
+		Asked:     newView[bpf.DatapathAskedSet](d.Asked, asked),
+	}, nil
+}
+
 // Marked says whether a digest is marked, with the mark that Mark gave for it.
 func (d *Datapath) Marked(digest, mark uint64) (bool, error) {
 	place := digest >> 1 % uint64(d.DatapathMaps.Marks.MaxEntries())
@@ -103,11 +151,6 @@ func (d *Datapath) writeMark(digest, mark uint64) error {
 		return fmt.Errorf("write %s: %w", d.DatapathMaps.Marks, err)
 	}
 	return nil
-}
-
-// ForgetFragments empties what is known of first fragments.
-func (d *Datapath) ForgetFragments() error {
-	return wipe(d.DatapathMaps.Fragments, d.fragments)
 }
 
 // ForgetForeign empties what is known of addresses and tuples that are none of ours.
