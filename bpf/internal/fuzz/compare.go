@@ -59,7 +59,7 @@ func (x *run) compareAll() (string, error) {
 	if err := x.comparePlaces(&what, now-x.start); err != nil {
 		return "", err
 	}
-	err = x.compareCounters(&what)
+	err = x.compareCounters(&what) // before what was found is read
 	return what.String(), err
 }
 
