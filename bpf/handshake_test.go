@@ -158,7 +158,9 @@ func TestSYNACKIn(t *testing.T) {
 		b.put(halfOpen(b.answered(n, b.replication, 3)))
 		b.run(in, nothing)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 3)))
-		b.run(in, nothing)
+		b.run(in, unread(contested))
+		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"})), nothing) // by its own way
+		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"}, sourceMAC(b.backup.router))), unread(contested))
 		b.put()
 		b.run(in, b.meetsStranger(n, b.backup))
 		b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))

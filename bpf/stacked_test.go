@@ -26,6 +26,18 @@ func TestStackedDevice(t *testing.T) {
 	})
 }
 
+// TestStackedSegments: those that never move a flow are not counted on their way up either.
+func TestStackedSegments(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
+		for _, flags := range []string{"R", "SA"} {
+			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), nothing)
+			b.run(ingress(b.production, n.in(b.production, tcp{flags: flags})), unread(contested))
+		}
+	})
+}
+
 // TestExcludedIsNotNoted: who may ask an excluded port cannot fill the notes with
 // our answers.
 func TestExcludedIsNotNoted(t *testing.T) {

@@ -138,14 +138,15 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 
 /*
  * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of
- * a SYN: it begins no flow, but is answered with a RST.
+ * a SYN: it begins no flow, but is answered with a RST. For a connection that goes on it is forged.
  */
 static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct flow *handshake = find_live(&from->packet, TABLE_HALF_OPEN);
+	const struct flow *flow = find_live(&from->packet, TABLE_ESTABLISHED);
 
-	if (find_live(&from->packet, TABLE_ESTABLISHED))
-		return;
+	if (flow)
+		return count_contested(skb, &from->packet, flow);
 	if (!handshake || handshake->flags & FLOW_STRAY)
 		adopt(skb, from, false);
 }
@@ -203,8 +204,8 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	if (packet->tcp_flags & TCP_RST) { /* ends the flow, or nothing */
 		if (segment_is_plausible(skb, packet, flow))
 			reset(flow);
-		else if (!came_by(flow, skb, packet))
-			count_event(EVENT_REFUSED_CONTESTED);
+		else
+			count_contested(skb, packet, flow);
 	} else if (came_by(flow, skb, packet)) {
 		refresh_tcp(skb, from, flow);
 	} else {

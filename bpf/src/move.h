@@ -47,6 +47,14 @@ static __always_inline bool is_on_its_way_up(const struct __sk_buff *skb, const 
 	return present && present->lower == skb->ifindex;
 }
 
+/* That a segment which never moves its flow came another way than that. */
+static __always_inline void count_contested(const struct __sk_buff *skb,
+					    const struct packet *packet, const struct flow *flow)
+{
+	if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
+		count_event(EVENT_REFUSED_CONTESTED);
+}
+
 /* The frame came another way than the flow's: the flow follows or the frame is only counted. */
 static __always_inline void follow_frame(struct __sk_buff *skb, struct scratch *from,
 					 struct flow *flow)

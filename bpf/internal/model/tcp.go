@@ -53,9 +53,12 @@ func (m *Model) synAckIn(p *packet, w way) {
 	if m.isNoFlow(t, w) {
 		return
 	}
-	_, established := m.established(t)
+	f, established := m.established(t)
 	_, handshake := m.handshake(t)
-	if !established && !handshake {
+	switch {
+	case established && !w.of(f): // of a connection that goes on, whose peer sends none
+		m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
+	case !established && !handshake:
 		m.adopt(p, w, false)
 	}
 }
