@@ -81,8 +81,14 @@ func TestParseExtensionHeaders(t *testing.T) {
 			if !test.readable {
 				want = unread(test.event)
 			}
+			if test.event == bpf.DatapathEventEVENT_UNPARSED_SOURCE_ROUTE {
+				want = b.routedOn(n, b.replication)
+			}
 			b.run(ingress(b.replication, extend(n.in(b.replication, m), test.extensions...)), want)
 
+			if !test.readable {
+				want = unread(test.event)
+			}
 			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
 			frame := extend(n.out(b.production, m), test.extensions...)
 			if test.readable {

@@ -270,6 +270,28 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 	}
 }
 
+/*
+ * The scratch packet has a routing header that is not used up. A host that does not know its kind,
+ * or heeds none, says so (RFC 8200, 4.4; net/ipv6/exthdrs.c, ipv6_rthdr_rcv()), and that goes back
+ * by the way that the packet came. It is counted as one that could not be read, so that why it is
+ * no flow is not. Returns 0. A global function, which the verifier looks at once only.
+ */
+__noinline int inbound_source_route(struct __sk_buff *skb)
+{
+	struct scratch *from = get_scratch();
+	struct packet *packet;
+
+	if (!from)
+		return 0;
+	packet = &from->packet;
+	packet->protocol = IPPROTO_ROUTING; /* what is behind it nobody here gets to see */
+	set_ports(packet, INBOUND, 0);
+	packet->digest = digest(&packet->tuple, 6);
+	if (refusal() == EVENT_END && !came_by_ipsec(skb))
+		admit_stray(skb, from);
+	return 0;
+}
+
 /* Deals with the scratch packet. */
 __noinline int inbound_change(struct __sk_buff *skb)
 {

@@ -24,6 +24,7 @@ static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet
 
 static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
 {
+	enum parsed result = PARSED;
 	struct ipv6hdr ip;
 
 	if (bpf_skb_load_bytes(skb, quote->offset, &ip, sizeof(ip)) || ip_version(&ip) != 6)
@@ -32,7 +33,13 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 	quote->offset += sizeof(ip);
 	address_from_v6(quote->tuple.peer, &ip.saddr);
 	address_from_v6(quote->tuple.self, &ip.daddr);
-	return !is_extension_header(ip.nexthdr) || follow_extension_headers(skb, quote, skb->len) == PARSED;
+	if (is_extension_header(ip.nexthdr))
+		result = follow_extension_headers(skb, quote, skb->len);
+	if (result == PARSED_SOURCE_ROUTE) { /* what inbound_source_route() made of it */
+		quote->protocol = IPPROTO_ROUTING;
+		return true;
+	}
+	return result == PARSED;
 }
 
 /*

@@ -87,6 +87,13 @@ var answeredWithErrors = []provocation{
 		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
 	}},
+	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
+	}},
+	{"routing header behind options", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		options := gopacket.Payload{byte(layers.IPProtocolIPv6Routing), 0, 1, 4, 0, 0, 0, 0}
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Destination), options, unknownRoute, udpTo(ip, closedPort), mark}
+	}},
 	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
 	}},
@@ -96,6 +103,10 @@ var (
 	reassembly = kinds(kind{11, 1}, kind{3, 1})
 	parameter  = kinds(kind{12, 0}, kind{4, 2})
 )
+
+// unknownRoute is a routing header of a kind that nobody knows (RFC 4727, 3.3), which names
+// another destination.
+var unknownRoute = gopacket.Payload{byte(layers.IPProtocolUDP), 0, 253, 1, 0, 0, 0, 0}
 
 // toEight makes the 20 bytes of a TCP header divisible by 8.
 var toEight = gopacket.Payload(make([]byte, 4))

@@ -181,6 +181,9 @@ func (p Packet) quote(begin isns) []byte {
 		return []byte{0x45}
 	}
 	p.damage, p.tag = none, nil
+	if p.options >= 8 && p.options < 12 {
+		p.shape = sourceRoute
+	}
 	frame, _, err := p.frame(inbound, rig.Device{MAC: strangerMAC}, 0, begin)
 	if err != nil {
 		return nil

@@ -2,6 +2,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 
 	"replypath/bpf"
 )
@@ -15,7 +16,9 @@ func (m *Model) Ingress(f Frame) Verdict {
 	p, failed := read(f)
 	switch {
 	case len(failed) > 0:
-		m.oneOf(failed)
+		if m.oneOf(failed) == sourceRouted {
+			m.sourceRoutedIn(p, m.way(f, p))
+		}
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
 		if m.segmentIn(p, m.way(f, p)) {
@@ -75,6 +78,16 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 	case bound:
 		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON)
+	}
+}
+
+// sourceRoutedIn is about a packet whose routing header names further destinations, which a
+// host does not follow: it says so.
+func (m *Model) sourceRoutedIn(p *packet, w way) {
+	p.protocol = protoRouting
+	reasons := slices.DeleteFunc(m.strange(p, w), func(e Event) bool { return e == bpf.DatapathEventEVENT_IGNORED_PROTOCOL })
+	if len(reasons) == 0 {
+		m.stray(p.inbound(), w)
 	}
 }
 

@@ -149,15 +149,12 @@ func (p *packet) readIPv6(ip []byte, f Frame) (*packet, unreadable) {
 	beyond := *p
 	offset, failed := p.skipExtensions(ip[:total])
 	if len(failed) > 0 {
-		if p.later {
-			return p, failed
+		if failed[0] == truncated {
+			// What follows the packet in the frame may say more before its length does.
+			_, more := beyond.skipExtensions(ip)
+			failed = append(more, damaged...)
 		}
-		if failed[0] != truncated {
-			return nil, failed
-		}
-		// What follows the packet in the frame may say more before its length does.
-		_, more := beyond.skipExtensions(ip)
-		return nil, append(more, damaged...)
+		return p, failed
 	}
 	return p.readTransport(ip[offset:total], uint32(offset))
 }

@@ -47,7 +47,14 @@ func readQuote(ip []byte, family uint8) *packet {
 		p.protocol = ip[6]
 		p.from, _ = netip.AddrFromSlice(ip[8:24])
 		p.to, _ = netip.AddrFromSlice(ip[24:40])
-		if offset, failed = p.skipExtensions(ip); len(failed) > 0 || p.from.Is4In6() || p.to.Is4In6() {
+		offset, failed = p.skipExtensions(ip)
+		switch {
+		case p.from.Is4In6() || p.to.Is4In6():
+			return nil
+		case len(failed) == 1 && failed[0] == sourceRouted: // as far as a host looks
+			p.protocol = protoRouting
+			return p
+		case len(failed) > 0:
 			return nil
 		}
 	}
