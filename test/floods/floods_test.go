@@ -103,17 +103,35 @@ var kinds = []flood{
 func TestFloods(t *testing.T) {
 	for _, f := range both {
 		t.Run(f.String(), func(t *testing.T) {
-			v := newVictim(t, f, config, connections, conversations)
-			harness.ServeAt(t, v.n.Server.Host, netip.AddrPortFrom(v.asked, floodPort))
-			sent := 0 // strangers are others every time
-			for _, kind := range kinds {
-				for _, times := range chosenSizes() {
-					t.Run(fmt.Sprintf("%s/%d", kind.name, times), func(t *testing.T) {
-						sent += v.withstand(t, kind, sent, times*tableSize)
-					})
-				}
-			}
+			newVictim(t, f, config, connections, conversations).withstandAll(t, chosenSizes())
 		})
+	}
+}
+
+// TestFloodsByClsact is the same with the smallest floods, where the programs are attached
+// the other way: what they return means something else there, and what they pass on
+// is for filters that come after them.
+func TestFloodsByClsact(t *testing.T) {
+	const mechanism = "clsact"
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) {
+			v := newVictim(t, f, config, connections, conversations, "--mechanism", mechanism)
+			v.wantAttachedBy(t, mechanism)
+			v.withstandAll(t, sizes[:1])
+		})
+	}
+}
+
+// withstandAll floods the victim in every way, with so many times tableSize each.
+func (v *victim) withstandAll(t *testing.T, sizes []int) {
+	harness.ServeAt(t, v.n.Server.Host, netip.AddrPortFrom(v.asked, floodPort))
+	sent := 0 // strangers are others every time
+	for _, kind := range kinds {
+		for _, times := range sizes {
+			t.Run(fmt.Sprintf("%s/%d", kind.name, times), func(t *testing.T) {
+				sent += v.withstand(t, kind, sent, times*tableSize)
+			})
+		}
 	}
 }
 

@@ -57,9 +57,11 @@ type victim struct {
 	questions uint64 // of the conversations
 }
 
-// newVictim builds the network, starts replypath with a configuration and opens the
-// connections.
-func newVictim(t *testing.T, f topology.Family, config string, connections, conversations int) *victim {
+// newVictim builds the network, starts replypath with a configuration, and flags if there
+// are any, and opens the connections.
+func newVictim(
+	t *testing.T, f topology.Family, config string, connections, conversations int, flags ...string,
+) *victim {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
 		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
@@ -73,11 +75,23 @@ func newVictim(t *testing.T, f topology.Family, config string, connections, conv
 		t: t, n: n, p: harness.On(t, n.Server.Host), family: f,
 		asked: n.Server.Eth1.Address(f), peer: n.ClientEth0.Address(f),
 	}
-	v.p.Start("--config", harness.WriteConfig(t, config))
+	v.p.Start(append([]string{"--config", harness.WriteConfig(t, config)}, flags...)...)
 	v.p.WaitGrace()
 	v.connect(connections)
 	v.converse(conversations)
 	return v
+}
+
+// wantAttachedBy wants both interfaces to have the programs by a mechanism.
+func (v *victim) wantAttachedBy(t *testing.T, mechanism string) {
+	t.Helper()
+	status := v.p.Status()
+	for _, nic := range []*topology.Interface{v.n.Server.Eth0, v.n.Server.Eth1} {
+		i := status.Interface(nic.Name)
+		if i == nil || harness.OrEmpty(i.Mechanism) != mechanism {
+			t.Fatalf("%s is not attached by %s: %+v", nic.Name, mechanism, i)
+		}
+	}
 }
 
 // swallow has a router drop the answers to strangers, before anything is done about
