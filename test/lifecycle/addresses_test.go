@@ -103,14 +103,17 @@ func TestHotPlug(t *testing.T) {
 		began := time.Now()
 		waitAttached(t, p, l.name, l.Index)
 		took = append(took, time.Since(began))
-		for _, f := range n.Families() {
-			took = append(took, p.AwaitOwn(l.Address(f), true, began))
+		for _, address := range l.addresses() {
+			took = append(took, p.AwaitOwn(address, true, began))
 		}
 		harness.Must(t, l.WaitReady(harness.Within(t, harness.AnswerTime)))
 		l.answers(p)
-		own := l.Address(topology.IPv4)
+		own := l.addresses()
 		l.disappear()
-		took = append(took, p.AwaitOwn(own, false, time.Now()))
+		gone := time.Now()
+		for _, address := range own {
+			took = append(took, p.AwaitOwn(address, false, gone))
+		}
 		harness.Eventually(t, "it is not managed any more", func() error {
 			if p.Status().Interface(l.name) != nil {
 				return errors.New("it is")
