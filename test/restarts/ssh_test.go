@@ -124,15 +124,27 @@ func TestTryLocksOut(t *testing.T) {
 	harness.Nft(t, n.Replication.Host, `table inet cut { chain forward {
 		type filter hook forward priority 0; meta l4proto tcp tcp sport 22 drop; }; }`)
 	r := newTried(t, n, p)
+	for _, f := range n.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			cut := tryUnderCut(t, ssh, p, f)
+			r.wantBack()
+			t.Logf("a trial of 5s: the session is cut for %s, then back with what was typed, and the host as before, 0 differences", cut)
+		})
+	}
+}
+
+// tryUnderCut tries in a session that the trial cuts, and returns for how long it was.
+func tryUnderCut(t *testing.T, ssh *sshServer, p *harness.Product, f topology.Family) time.Duration {
+	t.Helper()
 	keyboard, keys := newKeyboard(t)
-	session := ssh.session(p, topology.IPv4, keyboard, "try", "--timeout", "5s")
+	session := ssh.session(p, f, keyboard, "try", "--timeout", "5s")
 	session.WaitLog(1, onTrial)
-	wires := harness.Tap(t, n.Server)
+	wires := harness.Tap(t, ssh.n.Server)
 	const typed = "hello?"
 	_, err := keys.WriteString(typed)
 	harness.Must(t, err)
 	// The terminal's echo.
-	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.answers(topology.IPv4))
+	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.answers(f))
 	harness.Must(t, err)
 	cut := time.Now()
 	if text := session.Log.String(); strings.Contains(text, typed) {
@@ -146,7 +158,5 @@ func TestTryLocksOut(t *testing.T) {
 	if text := session.Log.String(); !strings.Contains(text, typed) {
 		t.Errorf("the echo is lost:\n%s", text)
 	}
-	r.wantBack()
-	t.Logf("a trial of 5s: the session is cut for %s, then back with what was typed, and the host as before, 0 differences",
-		back.Sub(cut).Round(time.Millisecond))
+	return back.Sub(cut).Round(time.Millisecond)
 }
