@@ -3,7 +3,6 @@ package loader
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"os"
 	"strconv"
 	"sync"
@@ -11,80 +10,118 @@ import (
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/loader/explain"
-	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
-// reads is how many readers there are beside a writer, one after the other;
-// readsVariable cuts it down, for virtual machines only.
+// reads is how many readers there are beside a writer, one after the other, and
+// leastRounds how often it writes meanwhile at least; readsVariable cuts the reads down,
+// for virtual machines only.
 const (
 	reads         = 10_000
 	readsVariable = "REPLYPATH_TEST_READS"
+	leastRounds   = 5
 )
 
-// readers are what the reading commands do.
-func (b *bed) readers(s *topology.S1) []func() error {
-	question := explain.Question{
-		Peer: netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), 0),
-		Self: netip.AddrPortFrom(s.B.Eth1.Address(topology.IPv4), 0),
+func readCount(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv(readsVariable)
+	if text == "" {
+		return reads
 	}
-	return []func() error{
-		func() error { _, err := ReadStatus(b.dir); return err },
-		func() error { _, err := Mode(b.dir); return err },
-		func() error { _, err := explain.Ask(b.dir, question); return err },
-		func() error {
-			table, err := flows.Open(b.dir)
-			if err != nil {
-				return err
-			}
-			_, err = table.List(flows.Filter{})
-			return errors.Join(err, table.Close())
-		},
+	count, err := strconv.Atoi(text)
+	must(t, err)
+	return count
+}
+
+// besides counts what was done side by side.
+type besides struct {
+	*bed
+	looks  []atomic.Int64 // of each reader
+	failed atomic.Int64
+	rounds int // of writing
+}
+
+func (d *besides) reads() (sum int64) {
+	for i := range d.looks {
+		sum += d.looks[i].Load()
+	}
+	return sum
+}
+
+// awaitLooks returns when every reader has looked at what is there now.
+func (d *besides) awaitLooks() {
+	d.Helper()
+	for i := range d.looks {
+		enough := d.looks[i].Load() + 2 // one may be under way
+		eventually(d.T, "a reader looks", func() bool { return d.looks[i].Load() >= enough })
 	}
 }
 
-// TestReadersBesideAWriter reads while datapaths are started, resized, switched and
-// ended, at any moment of that: no reader may see anything but a whole one.
-func TestReadersBesideAWriter(t *testing.T) {
-	count := reads
-	if text := os.Getenv(readsVariable); text != "" {
-		var err error
-		count, err = strconv.Atoi(text)
-		must(t, err)
-	}
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil).stop()
-	pingB(t, s)
-
-	var done, failed atomic.Int64
-	ctx, cancel := context.WithCancel(t.Context())
+// readBeside has the readers read until they have done so often, all together, and writes
+// meanwhile.
+func (b *bed) readBeside(count int, readers []reader, write func(done *besides)) *besides {
+	b.Helper()
 	var reading sync.WaitGroup
-	for _, read := range b.readers(s) {
+	done := &besides{bed: b, looks: make([]atomic.Int64, len(readers))}
+	ctx, cancel := context.WithCancel(b.Context())
+	defer reading.Wait()
+	defer cancel()
+	for i, read := range readers {
 		reading.Go(func() {
-			for done.Add(1) <= int64(count) {
-				if err := b.host.Do(read); err != nil && failed.Add(1) <= 5 {
-					t.Error(err)
+			for ; ctx.Err() == nil; done.looks[i].Add(1) {
+				if err := b.host.Do(read); err != nil && done.failed.Add(1) <= 5 {
+					b.Error(err)
 				}
 			}
 		})
 	}
-	go func() {
-		defer cancel()
-		reading.Wait()
-	}()
-	writes := 0
-	for ; ctx.Err() == nil; writes++ {
-		r := b.start(func(o *Options) { o.Config.MaxEntries <<= writes % 2 })
-		must(t, r.reload(func(c *config.Config) { c.MaxEntries <<= 2 + writes%3 }))
-		b.setMode([]string{"observe", "enforce"}[writes%2])
-		r.stop()
+	for ; done.rounds < leastRounds || done.reads() < int64(count); done.rounds++ {
+		write(done)
 	}
-	b.setMode("enforce")
-	pingB(t, s)
-	t.Logf("%d reads beside %d starts and as many reloads: %d errors", count, writes, failed.Load())
+	return done
+}
+
+// TestReadersBesideAWriter reads while datapaths are started, resized, switched and
+// ended, at any moment of that: no reader may see anything but a whole one, with all
+// flows, and with counters that go on.
+func TestReadersBesideAWriter(t *testing.T) {
+	s := newS1(t, topology.S1Options{Policy: topology.AnySource})
+	b := newBed(t, s.B.Host)
+	sizes := []uint32{1, 2, 4, 8, 16}
+	w := newWhole(b, s, sizes)
+	done := b.readBeside(readCount(t), w.readers(), func(done *besides) {
+		r := b.start(func(o *Options) { o.Config.MaxEntries *= sizes[done.rounds%2] })
+		done.awaitLooks() // before the flows are asked, which brings back what is lost
+		w.ask()
+		must(t, r.reload(func(c *config.Config) { c.MaxEntries *= sizes[2+done.rounds%3] }))
+		done.awaitLooks()
+		w.ask()
+		w.switchMode()
+		r.stop()
+		w.ask()
+	})
+	t.Logf("%d reads beside %d starts, as many reloads, switches of the mode and ends: %d errors",
+		done.reads(), done.rounds, done.failed.Load())
+}
+
+// TestReadersBesideDetach reads while everything is taken away and put in place anew: every
+// reader sees a datapath, or that there is none.
+func TestReadersBesideDetach(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	n := newNoneOrOne(b, s)
+	// Who finds nothing is soon done: it is the rounds that count.
+	done := b.readBeside(0, n.readers(), func(done *besides) {
+		var r *running
+		n.change(func() { r = b.start(nil) })
+		done.awaitLooks()
+		r.stop()
+		n.change(func() { b.detach() })
+		done.awaitLooks()
+	})
+	t.Logf("%d reads beside %d starts and as many detachments: %d saw a datapath, %d none, %d errors",
+		done.reads(), done.rounds, n.one.Load(), n.none.Load(), done.failed.Load())
 }
 
 // Of many that want to write at once one does, and is known to the others.
