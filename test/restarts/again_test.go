@@ -13,18 +13,20 @@ import (
 // TestKillAndUpgrade ends the daemon by SIGKILL, again and again, and starts in turn
 // the same build, one with other programs, that one again, and the first.
 func TestKillAndUpgrade(t *testing.T) {
-	testAgain(t, "kills", func(d *harness.Daemon) { d.Kill() })
+	testAgain(t, "kills", times(t), func(d *harness.Daemon) { d.Kill() })
 }
 
-// TestStopAndUpgrade is the same with SIGTERM, as a service manager restarts it.
+// TestStopAndUpgrade is the same with SIGTERM, as a service manager restarts it, half as
+// often, where the programs are attached the other way.
 func TestStopAndUpgrade(t *testing.T) {
-	testAgain(t, "stops", func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }, "--mechanism", "clsact")
+	stop := func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }
+	testAgain(t, "stops", max(1, times(t)/2), stop, "--mechanism", "clsact")
 }
 
 // testAgain ends the daemon in some way, and starts the same build again, then another one,
-// then the first, under load. No connection may break, no reply may leave by eth0, no
-// counter may go backwards.
-func testAgain(t *testing.T, what string, end func(*harness.Daemon), args ...string) {
+// then the first, under load, so many times each. No connection may break, no reply may
+// leave by eth0, no counter may go backwards.
+func testAgain(t *testing.T, what string, count int, end func(*harness.Daemon), args ...string) {
 	t.Parallel()
 	usual, other := harness.Binary(), otherPrograms.binary(t)
 	starts := []struct{ binary, version string }{
@@ -39,7 +41,6 @@ func testAgain(t *testing.T, what string, end func(*harness.Daemon), args ...str
 	d := startBuild(p, usual, args...)
 	l.allGoOn()
 	l.forget()
-	count := max(1, times(t)/2) // two tests of this kind make up what is wanted of each
 	var slowest time.Duration
 	for i := range count * len(starts) {
 		before, start := p.Metrics(), starts[i%len(starts)]
@@ -59,7 +60,17 @@ func testAgain(t *testing.T, what string, end func(*harness.Daemon), args ...str
 		count*len(starts), what, count, slowest))
 }
 
-// TestReload reads a changed configuration again and again.
+// nonsense is refused.
+const nonsense = "mode: nonsense\n"
+
+// configurations are read in turn.
+var configurations = []string{
+	"follow: latest\n", "exclude: [192.0.2.0/24]\n", nonsense,
+	"interfaces: [{name: 'eth*'}]\nprotocols: [tcp]\n", "interfaces: [{name: 'eth*', next_hop: auto}]\n", "",
+}
+
+// TestReload reads a changed configuration again and again. Those that are refused are
+// none of the reloads that are wanted.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	n := newServer(t)
@@ -68,22 +79,27 @@ func TestReload(t *testing.T) {
 	d := p.Start("--config", config)
 	l := startLoad(t, n)
 	l.allGoOn()
-	const configurations = 6
-	count := times(t) * configurations / (configurations - 1) // one of them is refused
-	for i := range count {
-		before := p.Metrics()
-		text := []string{
-			"follow: latest\n", "exclude: [192.0.2.0/24]\n", "mode: nonsense\n",
-			"interfaces: [{name: 'eth*'}]\nprotocols: [tcp]\n", "next_hop: auto\n", "",
-		}[i%configurations]
+	wanted, done, refused := times(t), 0, 0
+	for i := 0; done < wanted; i++ {
+		before, text, taken := p.Metrics(), configurations[i%len(configurations)], 1.0
+		if text == nonsense {
+			taken = 0
+			refused++
+		} else {
+			done++
+		}
 		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
 		d.Reload()
-		if went := before.Backwards(p.Metrics()); len(went) > 0 {
+		after := p.Metrics()
+		if got := after.Sum("replypath_config_last_reload_successful"); got != taken {
+			t.Errorf("reload %d of %q: success %v, not %v", i, text, got, taken)
+		}
+		if went := before.Backwards(after); len(went) > 0 {
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
 	}
-	wantNone(t, l.report("%d reloads, of which %d were refused", count, count/configurations))
+	wantNone(t, l.report("%d reloads, and %d that were refused,", done, refused))
 }
 
 // TestRestartByHand restarts what was switched to enforce by hand with a configuration that

@@ -37,9 +37,9 @@ func TestReloadSizes(t *testing.T) {
 		use.look()
 		wantFlows(t, p, l, i)
 		l.goesOn()
-		if (i+1)%len(sizes) == 0 { // the size is the same each time
+		if (i+1)%len(sizes) == 0 || i+1 == count {
 			use.wantTablesGone()
-			use.wantSettled()
+			use.wantSettled(sizes[i%len(sizes)])
 		}
 	}
 	use.wantFlat()

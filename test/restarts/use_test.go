@@ -28,26 +28,33 @@ type use struct {
 	// for once, at the end.
 	ever, calls map[ebpf.MapID]bool
 
-	rss     []uint64 // bytes, at each look
-	files   []uint64 // that are open
-	pinned  uint64   // bytes of all maps that are pinned, at the last look
-	most    uint64   // bytes of all maps that are there, at any look
-	settled uint64   // the same once those of before are freed
+	rss    []uint64 // bytes, at each look
+	files  []uint64 // that are open
+	pinned uint64   // bytes of all maps that are pinned, at the last look
+	most   uint64   // bytes of all maps that are there, at any look
+	// settled are the same once those of before are freed, the first time with tables of
+	// a size, and last the last time.
+	settled map[int]uint64
+	last    uint64
 }
 
 func watchUse(t *testing.T, p *harness.Product, d *harness.Daemon) *use {
 	t.Helper()
-	u := &use{t: t, p: p, d: d, ever: make(map[ebpf.MapID]bool), calls: make(map[ebpf.MapID]bool)}
+	u := &use{
+		t: t, p: p, d: d, ever: make(map[ebpf.MapID]bool), calls: make(map[ebpf.MapID]bool),
+		settled: make(map[int]uint64),
+	}
 	u.tables = u.tableID()
 	u.pinned = u.addPinned()
 	return u
 }
 
 func (u *use) String() string {
-	early, late := middles(u.rss)
+	early, late := halves(u.rss)
 	earlyFiles, lateFiles := halves(u.files)
-	return fmt.Sprintf("looked %d times: the daemon takes %d MiB (the median), at first %d, at most %d, and %d open files, at first %d; its maps %d MiB at most, %d bytes after every %dth",
-		len(u.rss), late>>20, early>>20, slices.Max(u.rss)>>20, lateFiles, earlyFiles, u.most>>20, u.settled, len(sizes))
+	return fmt.Sprintf("looked %d times: the daemon takes %d MiB (the median), at first %d, at most %d, and %d open files, at first %d; its maps %d MiB at most, %d bytes at the end",
+		len(u.rss), median(late)>>20, median(early)>>20, slices.Max(u.rss)>>20, median(lateFiles), median(earlyFiles),
+		u.most>>20, u.last)
 }
 
 // tableID returns the kernel's number of the largest table.
@@ -140,8 +147,7 @@ const unpinned = 64 << 10
 // one of before is asked for two seconds.
 func (u *use) look() {
 	u.t.Helper()
-	files := harness.Must1[[]os.DirEntry](u.t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", u.d.PID())))
-	u.files = append(u.files, uint64(len(files)))
+	u.files = append(u.files, u.openFiles())
 	u.rss = append(u.rss, u.d.Memory("VmRSS"))
 	before := u.pinned
 	u.pinned = u.addPinned()
@@ -151,6 +157,21 @@ func (u *use) look() {
 	if total > before+u.pinned+unpinned {
 		u.t.Errorf("look %d: %d bytes of maps, of which %d are pinned, before %d", len(u.rss), total, u.pinned, before)
 	}
+}
+
+// openFiles counts what the daemon has open. The connection of the last scrape may be about
+// to be closed.
+func (u *use) openFiles() (count uint64) {
+	u.t.Helper()
+	for _, path := range harness.Must1[[]string](u.t)(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", u.d.PID()))) {
+		_, err := os.Readlink(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // closed meanwhile
+		}
+		harness.Must(u.t, err)
+		count++
+	}
+	return count
 }
 
 // wantTablesGone wants the kernel to have freed the table of before.
@@ -170,9 +191,9 @@ func (u *use) wantTablesGone() {
 	u.tables = now
 }
 
-// wantSettled wants all maps together to take what they took the first time, and no
-// more: the kernel frees those of before one after the other.
-func (u *use) wantSettled() {
+// wantSettled wants all maps together to take what they took the first time with tables
+// of this size, and no more: the kernel frees those of before one after the other.
+func (u *use) wantSettled(size int) {
 	u.t.Helper()
 	harness.Eventually(u.t, "the maps of before are freed", func() error {
 		if total := u.total(); total > u.pinned+unpinned {
@@ -180,28 +201,26 @@ func (u *use) wantSettled() {
 		}
 		return nil
 	})
-	total := u.total()
-	if u.settled == 0 {
-		u.settled = total
-	}
-	if total != u.settled {
-		u.t.Errorf("%d bytes of maps, at first %d", total, u.settled)
+	u.last = u.total()
+	first, known := u.settled[size]
+	if !known {
+		u.settled[size] = u.last
+	} else if u.last != first {
+		u.t.Errorf("%d bytes of maps with tables of %d, at first %d", u.last, size, first)
 	}
 }
 
-// middles returns the median of either half of the looks.
-func middles(looks []uint64) (early, late uint64) {
-	half := (len(looks) + 1) / 2
-	median := func(of []uint64) uint64 { return slices.Sorted(slices.Values(of))[len(of)/2] }
-	return median(looks[:half]), median(looks[len(looks)-half:])
+// halves returns the looks of either half, each of which has all sizes equally often:
+// else it is them that are compared. Fewer than two rounds have no halves.
+func halves(looks []uint64) (early, late []uint64) {
+	half := len(looks) / 2 / len(sizes) * len(sizes)
+	if half == 0 {
+		return looks, looks
+	}
+	return looks[:half], looks[len(looks)-half:]
 }
 
-// halves returns the most that was seen in either half of the looks: for two seconds after a
-// reload the daemon asks the maps of before.
-func halves(looks []uint64) (early, late uint64) {
-	half := (len(looks) + 1) / 2
-	return slices.Max(looks[:half]), slices.Max(looks[len(looks)-half:])
-}
+func median(of []uint64) uint64 { return slices.Sorted(slices.Values(of))[len(of)/2] }
 
 // wantFlat compares the halves, and wants only those program arrays to be left that are
 // pinned.
@@ -217,10 +236,11 @@ func (u *use) wantFlat() {
 		}
 	}
 	// What it takes at most is a matter of when garbage is collected: 36 to 43 MiB in five runs alike.
-	if early, late := middles(u.rss); late > early*6/5 {
-		u.t.Errorf("the daemon takes %d bytes in the middle of the looks, at first %d", late, early)
+	if early, late := halves(u.rss); median(late) > median(early)*6/5 {
+		u.t.Errorf("the daemon takes %d bytes in the middle of the looks, at first %d", median(late), median(early))
 	}
-	if early, late := halves(u.files); late > early {
-		u.t.Errorf("%d files are open, at first %d", late, early)
+	// Those of the maps of before among them, which the daemon asks for two seconds.
+	if early, late := halves(u.files); median(late) > median(early) {
+		u.t.Errorf("%d files are open, at first %d", median(late), median(early))
 	}
 }
