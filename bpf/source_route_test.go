@@ -66,10 +66,10 @@ func TestSourceRouteAgain(t *testing.T) {
 		b.put(halfOpen(b.stray(n, sourceRoute, b.backup, 0)))
 		return unreadSourceRoute
 	})
-	b.put(halfOpen(b.stray(n, sourceRoute, b.backup, 2)))
-	refreshed := b.stray(n, sourceRoute, b.backup, 2)
-	refreshed.Seen = justNow
-	b.run(in(b.backup), effect{events: unreadSourceRoute.events, tables: halfOpen(refreshed)})
+	flow := b.stray(n, sourceRoute, b.backup, 2)
+	b.put(halfOpen(flow))
+	flow.Seen = justNow
+	b.run(in(b.backup), effect{events: unreadSourceRoute.events, tables: halfOpen(flow)})
 }
 
 // TestSourceRouteRefused: where nothing begins, no way is remembered, and why is not counted
