@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -67,6 +68,18 @@ func (s *sshServer) session(p *harness.Product, f topology.Family, keyboard *os.
 // answers matches what sshd sends.
 func (s *sshServer) answers(f topology.Family) topology.Filter {
 	return topology.All(topology.TCP, topology.From(s.n.Server.Eth1.Address(f)), topology.FromPort(sshPort))
+}
+
+// repeated matches what sshd sends once more, as nobody has acknowledged it.
+func (s *sshServer) repeated(f topology.Family) topology.Filter {
+	sent := make(map[uint32]bool)
+	isAgain := func(frame *topology.Frame) bool {
+		sequence := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP).Seq
+		again := sent[sequence]
+		sent[sequence] = true
+		return again
+	}
+	return topology.All(s.answers(f), topology.Flags(topology.PSH, topology.PSH), isAgain)
 }
 
 // TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to
@@ -143,10 +156,10 @@ func tryUnderCut(t *testing.T, ssh *sshServer, p *harness.Product, f topology.Fa
 	const typed = "hello?"
 	_, err := keys.WriteString(typed)
 	harness.Must(t, err)
-	// The terminal's echo.
-	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.answers(f))
-	harness.Must(t, err)
 	cut := time.Now()
+	// The terminal's echo. Once it is sent again, the first one has had its time to arrive.
+	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), ssh.repeated(f))
+	harness.Must(t, err)
 	if text := session.Log.String(); strings.Contains(text, typed) {
 		t.Errorf("the session is not cut:\n%s", text)
 	}
