@@ -210,13 +210,18 @@ func (u *use) wantSettled(size int) {
 	}
 }
 
+// leastRounds is how many times a half has every size at least: the daemon's memory grows
+// in the first of them.
+const leastRounds = 4
+
 // halves returns the looks of either half, each of which has all sizes equally often:
-// else it is them that are compared. Fewer than two rounds have no halves.
+// else it is them that are compared. Too few looks have no halves.
 func halves(looks []uint64) (early, late []uint64) {
-	half := len(looks) / 2 / len(sizes) * len(sizes)
-	if half == 0 {
+	rounds := len(looks) / 2 / len(sizes)
+	if rounds < leastRounds {
 		return looks, looks
 	}
+	half := rounds * len(sizes)
 	return looks[:half], looks[len(looks)-half:]
 }
 
