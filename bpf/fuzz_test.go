@@ -120,10 +120,11 @@ func checkRemembered(t *testing.T, r *fuzz.Runner, maps ...string) {
 func TestModelWithSockets(t *testing.T) {
 	r := newFuzzer(t, fuzz.Options(true), realSockets(t))
 	compareRandomly(t, r, packetsToRun(t)/4)
-	for _, event := range []bpf.DatapathEvent{
-		bpf.DatapathEventEVENT_READMITTED_ESTABLISHED,
-		bpf.DatapathEventEVENT_IGNORED_SEGMENT,
-	} {
+	events := []bpf.DatapathEvent{bpf.DatapathEventEVENT_IGNORED_SEGMENT}
+	if packetsToRun(t) >= enough { // there is one among tens of thousands of packets
+		events = append(events, bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
+	}
+	for _, event := range events {
 		if r.Events[event] == 0 {
 			t.Errorf("no packet raised %s", eventSet[event])
 		}

@@ -175,13 +175,14 @@ var icmpTypes = [2][4]byte{{3, 11, 12, 5}, {1, 4, 3, 137}}
 // quote is the packet that an ICMP error is about: the same one on its way in,
 // but for the protocol, and perhaps cut.
 func (p Packet) quote(begin isns) []byte {
+	route := p.quotesRoute()
 	p.protocol = [...]protocol{tcp, udp, udp, echo, sctp, gre, otherProtocol, icmpError}[p.flags&7]
 	p.flags = 0
 	if p.protocol == icmpError {
 		return []byte{0x45}
 	}
 	p.damage, p.tag = none, nil
-	if p.options >= 8 && p.options < 12 {
+	if route {
 		p.shape = sourceRoute
 	}
 	frame, _, err := p.frame(inbound, rig.Device{MAC: strangerMAC}, 0, begin)
@@ -196,6 +197,11 @@ func (p Packet) quote(begin isns) []byte {
 		return packet[:len(packet)*p.options/16]
 	}
 	return packet
+}
+
+// quotesRoute says whether an error is about a routing header.
+func (p Packet) quotesRoute() bool {
+	return p.protocol == icmpError && p.options >= 8 && p.options < 12
 }
 
 // tcpOptions are what a SYN carries: mostly a segment size.

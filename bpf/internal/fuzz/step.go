@@ -139,6 +139,9 @@ func decodeSteps(r record, bare bool) []Step {
 	switch k := r[atKind]; {
 	case k < 96:
 		s.Kind = inbound
+		if s.Packet.quotesRoute() {
+			s.Packet.shape = sourceRoute // what the error is about: errors that come in are nothing
+		}
 	case k < 192:
 		s.Kind = outbound
 		if s.Packet.flags&model.FlagRST != 0 {
