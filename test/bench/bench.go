@@ -170,6 +170,7 @@ func writePage(o options) error {
 	if err != nil {
 		return err
 	}
+	results.Renew()
 	var about []report.About
 	for _, c := range contender.Usual() {
 		about = append(about, report.About{Name: c.Name, About: c.About})

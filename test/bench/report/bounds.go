@@ -71,12 +71,12 @@ func (r *Results) Judge() {
 			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
 			continue
 		}
-		ratio, measured := w.ratio(b.contender, b.to)
+		ratio, noise, measured := w.ratio(b.contender, b.to)
 		if !measured {
 			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
 			continue
 		}
-		r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, w.Noise))
+		r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, noise))
 	}
 	r.Bounds = append(r.Bounds, r.judgeGain())
 }
@@ -98,14 +98,15 @@ func notMeasured(name string, atLeast float64) BoundResult {
 	return BoundResult{Name: name, AtLeast: atLeast, Verdict: "not measured"}
 }
 
-// ratio is the median of the rounds' ratios of one contender to another.
-func (w *Workload) ratio(name, to string) (float64, bool) {
+// ratio is the median of the rounds' ratios of one contender to another, and how far off
+// that may be.
+func (w *Workload) ratio(name, to string) (ratio, noise float64, measured bool) {
 	a, b := w.Contender(name), w.Contender(to)
 	if a == nil || b == nil {
-		return 0, false
+		return 0, 0, false
 	}
 	ratios := Ratios(a.Values, b.Values)
-	return Median(ratios), len(ratios) > 0
+	return Median(ratios), max(w.Noise, Uncertainty(ratios)), len(ratios) > 0
 }
 
 // judgeGain compares what a second core gives.
@@ -115,12 +116,12 @@ func (r *Results) judgeGain() BoundResult {
 	if one == nil || two == nil {
 		return notMeasured(name, gainBound)
 	}
-	onOne, measured := one.ratio(ours, base)
-	onTwo, measuredToo := two.ratio(ours, base)
+	onOne, noise, measured := one.ratio(ours, base)
+	onTwo, noiseToo, measuredToo := two.ratio(ours, base)
 	if !measured || !measuredToo || onOne == 0 {
 		return notMeasured(name, gainBound)
 	}
-	return judge(name, gainBound, onTwo/onOne, one.Noise+two.Noise)
+	return judge(name, gainBound, onTwo/onOne, noise+noiseToo)
 }
 
 func judge(name string, atLeast, ratio, noise float64) BoundResult {

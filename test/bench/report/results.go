@@ -68,6 +68,8 @@ type Contender struct {
 	Ratio    float64 `json:"ratio"`
 	RatioMin float64 `json:"ratio_min"`
 	RatioMax float64 `json:"ratio_max"`
+	// Noise is how far off the ratio may be, by the workload's noise in as many rounds and by its own scatter.
+	Noise float64 `json:"noise"`
 	// RulesRatio is that to two rules, null where these were not measured.
 	RulesRatio *float64 `json:"ratio_to_iprule_2"`
 	// Cycles and Misses are the medians for one unit of the work, null where the
@@ -142,6 +144,22 @@ func (w *Workload) Summarize(order []string, values map[string][]Value) {
 	}
 }
 
+// Renew derives everything from the raw values once more: it may have been an earlier version of
+// this program that did so first.
+func (r *Results) Renew() {
+	for i := range r.Workloads {
+		w := &r.Workloads[i]
+		values := map[string][]Value{Again: w.Again}
+		var order []string
+		for _, c := range w.Contenders {
+			order = append(order, c.Name)
+			values[c.Name] = c.Values
+		}
+		w.Summarize(order, values)
+	}
+	r.Judge()
+}
+
 func (w *Workload) summary(name string, all map[string][]Value) Contender {
 	values := plain(all[name])
 	c := Contender{
@@ -149,7 +167,8 @@ func (w *Workload) summary(name string, all map[string][]Value) Contender {
 	}
 	if ratios := Ratios(all[name], all[base]); len(ratios) > 0 {
 		c.Ratio, c.RatioMin, c.RatioMax = Median(ratios), slices.Min(ratios), slices.Max(ratios)
-		c.Difference = w.difference(c.Ratio, Noise(Ratios(all[Again], all[base]), len(ratios)))
+		c.Noise = max(Noise(Ratios(all[Again], all[base]), len(ratios)), Uncertainty(ratios))
+		c.Difference = w.difference(c.Ratio, c.Noise)
 	}
 	c.RulesRatio = known(Ratios(all[name], all[rules]))
 	c.Cycles = known(each(all[name], func(v Value) float64 { return v.Cycles }))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // rounds makes values of successive rounds.
@@ -56,6 +58,16 @@ func TestSummarize(t *testing.T) {
 	}
 	if static := w.Contender(base); static.Ratio != 1 || static.Difference != "none" {
 		t.Errorf("the base itself: %+v", static)
+	}
+}
+
+// TestRenew derives the same once more, whatever stood there.
+func TestRenew(t *testing.T) {
+	r, want := sampleResults(), sampleResults()
+	r.Workloads[0].Noise, r.Workloads[0].Contenders[0].Ratio, r.Bounds = 7, 7, nil
+	r.Renew()
+	if diff := cmp.Diff(want, r); diff != "" {
+		t.Errorf("renewed (-want +got):\n%s", diff)
 	}
 }
 

@@ -55,21 +55,26 @@ const (
 )
 
 // Noise returns how far from 1 the median of so many rounds' ratios comes to lie by
-// chance: these ratios are those of one contender to itself (an A/A run). Medians of random
-// choices of them (a bootstrap) are closer to 1 in 95 of 100 cases. The same ratios
-// give the same noise.
-func Noise(same []float64, rounds int) float64 {
-	if len(same) == 0 || rounds == 0 {
+// chance: these ratios are those of one contender to itself (an A/A run).
+func Noise(same []float64, rounds int) float64 { return spread(same, 1, rounds) }
+
+// Uncertainty returns how far off the median of ratios may be by their own scatter.
+func Uncertainty(ratios []float64) float64 { return spread(ratios, Median(ratios), len(ratios)) }
+
+// spread returns how close to a center medians of random choices of values are, of so
+// many each, in 95 of 100 cases (a bootstrap). The same values give the same spread.
+func spread(values []float64, center float64, many int) float64 {
+	if len(values) == 0 || many == 0 {
 		return 0
 	}
 	random := rand.New(rand.NewPCG(1, 1))
 	distances := make([]float64, resamples)
-	choice := make([]float64, rounds)
+	choice := make([]float64, many)
 	for i := range distances {
 		for j := range choice {
-			choice[j] = same[random.IntN(len(same))]
+			choice[j] = values[random.IntN(len(values))]
 		}
-		distances[i] = math.Abs(Median(choice) - 1)
+		distances[i] = math.Abs(Median(choice) - center)
 	}
 	slices.Sort(distances)
 	return distances[int(math.Ceil(certainty*resamples))-1]

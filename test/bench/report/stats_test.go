@@ -63,3 +63,20 @@ func TestNoise(t *testing.T) {
 		t.Errorf("with an outlier: %v", got)
 	}
 }
+
+// TestUncertainty is about the median, wherever it is.
+func TestUncertainty(t *testing.T) {
+	for _, c := range []struct {
+		ratios []float64
+		want   float64
+	}{
+		{nil, 0},
+		{[]float64{0.5}, 0},
+		{[]float64{0.5, 0.5, 0.5}, 0},
+		{[]float64{0.4, 0.6}, 0.1},
+	} {
+		if got := Uncertainty(c.ratios); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("of %v: %v, want %v", c.ratios, got, c.want)
+		}
+	}
+}
