@@ -95,7 +95,8 @@ func (p *plan) before(round int) int {
 }
 
 // of returns the slots of a round: in each workload another contender is the
-// first, as what one leaves to be cleared away is in the way of the next.
+// first, and every other round goes backwards, as what one leaves to be cleared away is in the way
+// of the next.
 func (p *plan) of(round int) []slot {
 	var slots []slot
 	for rest := p.inRound(round); len(rest) > 0; {
@@ -103,8 +104,12 @@ func (p *plan) of(round int) []slot {
 		if end < 0 {
 			end = len(rest)
 		}
-		first := round % end
+		backwards := round % 2
+		first, turn := (round+backwards)%end, len(slots)
 		slots = append(append(slots, rest[first:end]...), rest[:first]...)
+		if backwards == 1 {
+			slices.Reverse(slots[turn:])
+		}
 		rest = rest[end:]
 	}
 	return slots
