@@ -161,6 +161,10 @@ func TestSYNACKIn(t *testing.T) {
 		b.run(in, unread(contested))
 		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"})), nothing) // by its own way
 		b.run(ingress(b.replication, n.in(b.replication, tcp{flags: "SA"}, sourceMAC(b.backup.router))), unread(contested))
+		ending := b.flow(n, tcp{}, b.replication, 3) // whose tuple the host may use again
+		ending.State |= stateClosing
+		b.put(establishedFlow(ending))
+		b.run(in, nothing)
 		b.put()
 		b.run(in, b.meetsStranger(n, b.backup))
 		b.exec(egress(b.production, n.out(b.production, tcp{flags: "S"})))

@@ -78,8 +78,12 @@ func TestSourceRouteRefused(t *testing.T) {
 	n := networks[1]
 	for name, refuse := range map[string]func(*bed, *network){
 		"another's address": func(_ *bed, n *network) { n.self = n.stranger },
-		"an own source":     func(b *bed, n *network) { b.must(b.SetOwnAddress(n.peer, bpf.DatapathOwnFlagsOWN_ADDRESS)) },
-		"excluded":          func(b *bed, n *network) { b.must(b.SetExclusions(exclusion(prefix(n.peer), prefix(n.self), 0, 0))) },
+		"another's, which is forwarded": func(b *bed, n *network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.ScopeAll = 1 })
+			n.self = n.stranger
+		},
+		"an own source": func(b *bed, n *network) { b.must(b.SetOwnAddress(n.peer, bpf.DatapathOwnFlagsOWN_ADDRESS)) },
+		"excluded":      func(b *bed, n *network) { b.must(b.SetExclusions(exclusion(prefix(n.peer), prefix(n.self), 0, 0))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, n := newBed(t, normal), n

@@ -138,15 +138,20 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 
 /*
  * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of
- * a SYN: it begins no flow, but is answered with a RST. For a connection that goes on it is forged.
+ * a SYN: it begins no flow, but is answered with a RST. The peer of a connection that goes on
+ * sends none.
  */
 static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
-	const struct flow *handshake = find_live(&from->packet, TABLE_HALF_OPEN);
 	const struct flow *flow = find_live(&from->packet, TABLE_ESTABLISHED);
+	const struct flow *handshake;
 
-	if (flow)
-		return count_contested(skb, &from->packet, flow);
+	if (flow) {
+		if (!is_closing(flow))
+			count_contested(skb, &from->packet, flow);
+		return;
+	}
+	handshake = find_live(&from->packet, TABLE_HALF_OPEN);
 	if (!handshake || handshake->flags & FLOW_STRAY)
 		adopt(skb, from, false);
 }
@@ -271,10 +276,12 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 }
 
 /*
- * The scratch packet has a routing header that is not used up. A host that does not know its kind,
- * or heeds none, says so (RFC 8200, 4.4; net/ipv6/exthdrs.c, ipv6_rthdr_rcv()), and that goes back
- * by the way that the packet came. It is counted as one that could not be read, so that why it is
- * no flow is not. Returns 0. A global function, which the verifier looks at once only.
+ * The scratch packet has a routing header that is not used up. Where the host it is addressed to
+ * does not know the header's kind, it says so (RFC 8200, 4.4; net/ipv6/exthdrs.c,
+ * ipv6_rthdr_rcv()), and that goes back by the way that the packet came; of a kind that it knows
+ * nothing comes back that would ask for the entry. The packet is counted as one that could not be
+ * read, so that what refuses a flow is not counted as well. Returns 0. A global function, which the
+ * verifier looks at once only.
  */
 __noinline int inbound_source_route(struct __sk_buff *skb)
 {
@@ -284,6 +291,8 @@ __noinline int inbound_source_route(struct __sk_buff *skb)
 	if (!from)
 		return 0;
 	packet = &from->packet;
+	if (!own_address(packet->tuple.self)) /* who passes it on does not look at the header */
+		return 0;
 	packet->protocol = IPPROTO_ROUTING; /* what is behind it nobody here gets to see */
 	set_ports(packet, INBOUND, 0);
 	packet->digest = digest(&packet->tuple, 6);

@@ -81,9 +81,12 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	}
 }
 
-// sourceRoutedIn is about a packet whose routing header names further destinations, which a
-// host does not follow: it says so.
+// sourceRoutedIn is about a packet whose routing header names further destinations, which the
+// host that it is addressed to does not follow: it says so.
 func (m *Model) sourceRoutedIn(p *packet, w way) {
+	if _, own := m.Host.OwnAddresses[p.to]; !own {
+		return
+	}
 	p.protocol = protoRouting
 	reasons := slices.DeleteFunc(m.strange(p, w), func(e Event) bool { return e == bpf.DatapathEventEVENT_IGNORED_PROTOCOL })
 	if len(reasons) == 0 {

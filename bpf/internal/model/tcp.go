@@ -56,7 +56,7 @@ func (m *Model) synAckIn(p *packet, w way) {
 	f, established := m.established(t)
 	_, handshake := m.handshake(t)
 	switch {
-	case established && !w.of(f): // of a connection that goes on, whose peer sends none
+	case established && !closing(f) && !w.of(f): // of a connection that goes on, whose peer sends none
 		m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
 	case !established && !handshake:
 		m.adopt(p, w, false)
