@@ -73,6 +73,9 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 		fmt.Fprintf(os.Stderr, "bench: the machine has other work (load %.1f): figures are worth little\n", m.Load)
 	}
 	p := newPlan(workloads, contenders, o)
+	if len(p.slots) == 0 {
+		return nil, fmt.Errorf("none of these contenders can do the work: %v", p.absent)
+	}
 	bar := newProgress(os.Stderr, p)
 	r := newRunner(p, o, bar)
 	if r.counters, err = openCounters(load.CPU(), hardware); err == nil {
@@ -97,7 +100,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	}
 	results.Method = report.Method{
 		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
-		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0),
+		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0), Alternating: true,
 		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Complete: ctx.Err() == nil,
 	}
 	return results, nil

@@ -72,6 +72,14 @@ func wantNothingLeft(t *testing.T) {
 	}
 }
 
+// TestNothingToMeasure names what cannot do which work, where that leaves nothing.
+func TestNothingToMeasure(t *testing.T) {
+	o := options{rounds: 1, duration: time.Second, output: t.TempDir(), contenders: "constants", workloads: "forward"}
+	if err := bench(t.Context(), o); err == nil || !strings.Contains(err.Error(), "forward: constants") {
+		t.Errorf("constants are to forward: %v", err)
+	}
+}
+
 // TestInterruption ends a run in its first round: there is nothing to report then,
 // and nothing is left.
 func TestInterruption(t *testing.T) {

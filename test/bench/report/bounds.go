@@ -99,14 +99,18 @@ func notMeasured(name string, atLeast float64) BoundResult {
 }
 
 // ratio is the median of the rounds' ratios of one contender to another, and how far off
-// that may be.
+// that may be, as a part of it.
 func (w *Workload) ratio(name, to string) (ratio, noise float64, measured bool) {
 	a, b := w.Contender(name), w.Contender(to)
 	if a == nil || b == nil {
 		return 0, 0, false
 	}
 	ratios := Ratios(a.Values, b.Values)
-	return Median(ratios), max(w.Noise, Uncertainty(ratios)), len(ratios) > 0
+	var same []float64
+	if static := w.Contender(base); static != nil {
+		same = Ratios(w.Again, static.Values)
+	}
+	return Median(ratios), noiseOf(ratios, same), len(ratios) > 0
 }
 
 // judgeGain compares what a second core gives.
@@ -127,9 +131,9 @@ func (r *Results) judgeGain() BoundResult {
 func judge(name string, atLeast, ratio, noise float64) BoundResult {
 	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: ratio, Noise: noise, Verdict: "noise"}
 	switch {
-	case ratio > atLeast+noise || ratio >= atLeast && noise == 0:
+	case ratio*(1-noise) > atLeast || ratio >= atLeast && noise == 0:
 		result.Verdict = "met"
-	case ratio < atLeast-noise:
+	case ratio*(1+noise) < atLeast:
 		result.Verdict = "missed"
 	}
 	return result

@@ -15,7 +15,7 @@ import (
 const (
 	base  = "static"
 	rules = "iprule-2"
-	// Again is the base once more, at the end of each round: it shows the noise.
+	// Again is the base once more in each round: it shows the noise.
 	Again = "static-again"
 )
 
@@ -31,6 +31,9 @@ type Results struct {
 	Failures  []Failure       `json:"failures"`
 }
 
+// leastRounds is how many rounds it takes for their scatter to say anything.
+const leastRounds = 5
+
 // Method is how it was measured.
 type Method struct {
 	Begun  time.Time `json:"begun"`
@@ -38,9 +41,11 @@ type Method struct {
 	Quick  bool      `json:"quick"`
 	Rounds int       `json:"rounds"`
 	// Further rounds are those of what bounds compare only.
-	Further int     `json:"further_rounds"`
-	Seconds float64 `json:"seconds"` // of each measurement
-	WarmUp  float64 `json:"warm_up_seconds"`
+	Further int `json:"further_rounds"`
+	// Alternating is true where every other round went backwards.
+	Alternating bool    `json:"alternating"`
+	Seconds     float64 `json:"seconds"` // of each measurement
+	WarmUp      float64 `json:"warm_up_seconds"`
 	// Complete is false where the run was interrupted.
 	Complete bool `json:"complete"`
 }
@@ -54,7 +59,7 @@ type Workload struct {
 	// Noise is the difference of a ratio from 1 that means nothing, where all rounds were measured.
 	Noise      float64     `json:"noise"`
 	Contenders []Contender `json:"contenders"`
-	// Again has the base's values at the end of each round.
+	// Again has the base's second values.
 	Again []Value `json:"again"`
 }
 
@@ -68,7 +73,7 @@ type Contender struct {
 	Ratio    float64 `json:"ratio"`
 	RatioMin float64 `json:"ratio_min"`
 	RatioMax float64 `json:"ratio_max"`
-	// Noise is how far off the ratio may be, by the workload's noise in as many rounds and by its own scatter.
+	// Noise is how far off the ratio may be, as a part of it.
 	Noise float64 `json:"noise"`
 	// RulesRatio is that to two rules, null where these were not measured.
 	RulesRatio *float64 `json:"ratio_to_iprule_2"`
@@ -76,7 +81,7 @@ type Contender struct {
 	// machine does not show them.
 	Cycles *float64 `json:"cycles"`
 	Misses *float64 `json:"cache_misses"`
-	// Difference from the static route: none, better or worse.
+	// Difference from the static route: none, better or worse; few rounds where these do not say.
 	Difference string  `json:"difference"`
 	Values     []Value `json:"values"`
 }
@@ -167,8 +172,8 @@ func (w *Workload) summary(name string, all map[string][]Value) Contender {
 	}
 	if ratios := Ratios(all[name], all[base]); len(ratios) > 0 {
 		c.Ratio, c.RatioMin, c.RatioMax = Median(ratios), slices.Min(ratios), slices.Max(ratios)
-		c.Noise = max(Noise(Ratios(all[Again], all[base]), len(ratios)), Uncertainty(ratios))
-		c.Difference = w.difference(c.Ratio, c.Noise)
+		c.Noise = noiseOf(ratios, Ratios(all[Again], all[base]))
+		c.Difference = w.difference(c.Ratio, c.Noise, len(ratios))
 	}
 	c.RulesRatio = known(Ratios(all[name], all[rules]))
 	c.Cycles = known(each(all[name], func(v Value) float64 { return v.Cycles }))
@@ -185,9 +190,11 @@ func known(values []float64) *float64 {
 	return &median
 }
 
-// difference says what a ratio means that may be off by so much.
-func (w *Workload) difference(ratio, noise float64) string {
+// difference says what a ratio of so many rounds means that may be off by so much of it.
+func (w *Workload) difference(ratio, noise float64, rounds int) string {
 	switch {
+	case rounds < leastRounds:
+		return "few rounds"
 	case math.Abs(ratio-1) <= noise:
 		return "none"
 	case (ratio < 1) == w.LowerIsBetter:

@@ -27,10 +27,10 @@ func rounds(values ...float64) []Value {
 func sample() *Workload {
 	w := &Workload{Name: "udp-echo-64", Unit: "1/s", About: "echoes"}
 	w.Summarize([]string{base, rules, ours, "connmark"}, map[string][]Value{
-		base:  rounds(100, 200, 100),
-		Again: rounds(102, 196, 98),
-		rules: rounds(95, 190, 95),
-		ours:  rounds(98, 192, 97),
+		base:  rounds(100, 200, 100, 100, 200, 100),
+		Again: rounds(102, 196, 98, 102, 196, 98),
+		rules: rounds(95, 190, 95, 95, 190, 95),
+		ours:  rounds(98, 192, 97, 98, 192, 97),
 	})
 	return w
 }
@@ -47,7 +47,7 @@ func TestSummarize(t *testing.T) {
 		t.Errorf("noise %v, want 0.02", w.Noise)
 	}
 	c := w.Contender(ours)
-	if c.Median != 98 || c.Min != 97 || c.Max != 192 || len(c.Values) != 3 {
+	if c.Median != 98 || c.Min != 97 || c.Max != 192 || len(c.Values) != 6 {
 		t.Errorf("values: %+v", c)
 	}
 	if !near(c.Ratio, 0.97) || !near(c.RatioMin, 0.96) || !near(c.RatioMax, 0.98) {
@@ -81,8 +81,11 @@ func TestDifference(t *testing.T) {
 		{true, 1.03, "worse"}, {true, 0.97, "better"}, {true, 1.01, "none"},
 	} {
 		w := Workload{LowerIsBetter: c.lower}
-		if got := w.difference(c.ratio, 0.02); got != c.want {
+		if got := w.difference(c.ratio, 0.02, leastRounds); got != c.want {
 			t.Errorf("%v, lower is better %t: %s, want %s", c.ratio, c.lower, got, c.want)
+		}
+		if got := w.difference(c.ratio, 0.02, leastRounds-1); got != "few rounds" {
+			t.Errorf("%v of %d rounds: %s", c.ratio, leastRounds-1, got)
 		}
 	}
 }
@@ -123,7 +126,7 @@ func sampleResults() *Results {
 	const programs = `{"repeat": 5, "rounds": 3, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30, "aim": 10}]}`
 	r := &Results{
 		Machine:   Machine{Kernel: "6.18", CPU: "a CPU", CPUs: 2, Mitigations: mitigations},
-		Method:    Method{Begun: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Rounds: 3, Seconds: 1.5, Complete: true},
+		Method:    Method{Begun: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Rounds: 6, Seconds: 1.5, Complete: true},
 		Workloads: []Workload{*sample()},
 		Figures:   []Figure{NewFigure("resident memory", "MiB", 31, 30, 35).Within(40), NewFigure("a time", "s", 2)},
 		Programs:  json.RawMessage(programs),
@@ -158,7 +161,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  3       98.0    97.0  192  0.970",
+		"Linux 6.18, a CPU, 2 CPUs", "udp-echo-64 (1/s): echoes; noise 2.0 %", "replypath  6       98.0    97.0  192  0.970",
 		"0.960-0.980", "resident memory  31.0   30.0  35.0  40.0", "vrf: no kernel for it",
 	} {
 		if !strings.Contains(text.String(), want) {
@@ -175,7 +178,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
-		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 3 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 1.021 | worse | - | - |",
+		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 6 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 2.0 % | 1.021 | worse | - | - |",
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | missed | 30 | 0.0 |",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
 		"```\nLinux of a virtual machine\n```\n",

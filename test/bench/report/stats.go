@@ -58,11 +58,19 @@ const (
 // chance: these ratios are those of one contender to itself (an A/A run).
 func Noise(same []float64, rounds int) float64 { return spread(same, 1, rounds) }
 
-// Uncertainty returns how far off the median of ratios may be by their own scatter.
+// Uncertainty returns how far off the median of ratios may be by their own scatter, as a
+// part of it.
 func Uncertainty(ratios []float64) float64 { return spread(ratios, Median(ratios), len(ratios)) }
 
+// noiseOf returns how far off the median of ratios may be, as a part of it: by the noise of
+// so many rounds, or by their own scatter.
+func noiseOf(ratios, same []float64) float64 {
+	return max(Noise(same, len(ratios)), Uncertainty(ratios))
+}
+
 // spread returns how close to a center medians of random choices of values are, of so
-// many each, in 95 of 100 cases (a bootstrap). The same values give the same spread.
+// many each, in 95 of 100 cases (a bootstrap), as a part of it. The same values give the same
+// spread.
 func spread(values []float64, center float64, many int) float64 {
 	if len(values) == 0 || many == 0 {
 		return 0
@@ -74,7 +82,7 @@ func spread(values []float64, center float64, many int) float64 {
 		for j := range choice {
 			choice[j] = values[random.IntN(len(values))]
 		}
-		distances[i] = math.Abs(Median(choice) - center)
+		distances[i] = math.Abs(Median(choice)/center - 1)
 	}
 	slices.Sort(distances)
 	return distances[int(math.Ceil(certainty*resamples))-1]

@@ -73,7 +73,7 @@ func TestUncertainty(t *testing.T) {
 		{nil, 0},
 		{[]float64{0.5}, 0},
 		{[]float64{0.5, 0.5, 0.5}, 0},
-		{[]float64{0.4, 0.6}, 0.1},
+		{[]float64{0.4, 0.6}, 0.2},
 	} {
 		if got := Uncertainty(c.ratios); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("of %v: %v, want %v", c.ratios, got, c.want)
