@@ -21,10 +21,10 @@ type lives struct {
 }
 
 // nameOf returns the present name of the interface that was known by an index, "" where it
-// has gone: whatever has the index now is none of ours. The kernel's word counts, which
-// has watched over the device; where there is none, the same name and MAC have to do. An
-// interface that is not recorded any more is told by the name that it had. One that nobody
-// can tell counts as gone, with a warning: it may be ours by another name.
+// has gone: whatever has the index now is none of ours. It is the same by the kernel's word,
+// which has watched over the device, or by the same name and MAC; one that is not recorded any
+// more, by the name that it had. One that nobody can tell counts as gone, with a warning: it may
+// be ours by another name.
 func (l *lives) nameOf(index int, before string) (string, error) {
 	link, err := l.netlink.LinkByIndex(index)
 	if isNotFound(err) {

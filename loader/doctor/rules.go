@@ -164,8 +164,11 @@ func needlessMarks(h *Host) []Finding {
 	var found []Finding
 	for n := range h.Rules {
 		r := &h.Rules[n]
+		if r.Mark == 0 || r.Invert || r.Table == 0 || r.Src.IsValid() || r.Dst.IsValid() {
+			continue
+		}
 		restoring := h.Firewall.restoringMarks(r.Family)
-		if len(restoring) == 0 || r.Mark == 0 || r.Invert || r.Table == 0 || r.Src.IsValid() || r.Dst.IsValid() {
+		if len(restoring) == 0 {
 			continue
 		}
 		for _, i := range h.Interfaces {
