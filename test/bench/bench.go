@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -148,6 +149,10 @@ func readPrograms(dir string) (json.RawMessage, error) {
 	return data, nil
 }
 
+// barOnLine is the progress on the same line, which there is where the console of the virtual
+// machine is a terminal.
+var barOnLine = regexp.MustCompile(`(?m)^.*` + regexp.QuoteMeta(eraseLine))
+
 // readEmulated returns what a run in a virtual machine has printed, from the line on
 // that describes the machine, or "" where there was none.
 func readEmulated(path string) (string, error) {
@@ -158,6 +163,7 @@ func readEmulated(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the results of a virtual machine: %w", err)
 	}
+	log = barOnLine.ReplaceAll(log, nil)
 	_, printed, begun := strings.Cut("\n"+string(log), "\nLinux ")
 	tables, _, ended := strings.Cut(printed, resultsFile+rawData)
 	if !begun || !ended {

@@ -80,6 +80,28 @@ func TestNothingToMeasure(t *testing.T) {
 	}
 }
 
+// TestEmulated reads what a virtual machine's console has shown, progress on its lines too.
+func TestEmulated(t *testing.T) {
+	const tables = "Linux 6.12, a CPU\n5 rounds\n\ntcp-rr (1/s)\n  static  5"
+	for name, before := range map[string]string{
+		"alone": "", "behind others": "booted\n", "behind a bar": "booted\n\r\x1b[K[##..] round 1\r\x1b[K",
+	} {
+		log := filepath.Join(t.TempDir(), "bench.log")
+		harness.Must(t, os.WriteFile(log, []byte(before+tables+"\n\n/tmp/"+resultsFile+rawData+"\npoweroff\n"), 0o600))
+		if got := harness.Must1[string](t)(readEmulated(log)); got != tables {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	log := filepath.Join(t.TempDir(), "bench.log")
+	if got, err := readEmulated(log); got != "" || err != nil {
+		t.Errorf("without a log: %q, %v", got, err)
+	}
+	harness.Must(t, os.WriteFile(log, []byte("booted\n"), 0o600))
+	if _, err := readEmulated(log); err == nil {
+		t.Error("a log without results is no error")
+	}
+}
+
 // TestInterruption ends a run in its first round: there is nothing to report then,
 // and nothing is left.
 func TestInterruption(t *testing.T) {

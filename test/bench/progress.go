@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// eraseLine has a terminal erase what is right of the cursor (ECMA-48, EL).
+const eraseLine = "\x1b[K"
+
 // progress is a bar with the time left, on a terminal only.
 type progress struct {
 	file     *os.File // nil for none
@@ -37,14 +40,14 @@ func (p *progress) show(round, index int, s slot) {
 	if size, err := unix.IoctlGetWinsize(int(p.file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 		text = text[:min(len(text), int(size.Col)-1)]
 	}
-	fmt.Fprintf(p.file, "\r\x1b[K%s", text)
+	fmt.Fprintf(p.file, "\r"+eraseLine+"%s", text)
 }
 
 // done removes the bar.
 func (p *progress) done() {
 	if p.file != nil && !p.finished {
 		p.finished = true
-		fmt.Fprint(p.file, "\r\x1b[K")
+		fmt.Fprint(p.file, "\r"+eraseLine)
 	}
 }
 
