@@ -76,9 +76,15 @@ func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
 	return timePrograms(ctx, work)
 }
 
-// timePrograms compares the programs' clocks before and after work that is warm.
-func timePrograms(ctx context.Context, work load.Work) (profile, error) {
-	before, err := contender.ReadProgramTime()
+// timePrograms compares the programs' clocks before and after work that is warm, and goes on
+// meanwhile.
+func timePrograms(ctx context.Context, work load.Work) (p profile, err error) {
+	programs, err := contender.OpenPrograms()
+	if err != nil {
+		return profile{}, err
+	}
+	defer func() { err = errors.Join(err, programs.Close()) }()
+	before, err := programs.Time()
 	if err != nil {
 		return profile{}, err
 	}
@@ -87,11 +93,11 @@ func timePrograms(ctx context.Context, work load.Work) (profile, error) {
 	if err != nil {
 		return profile{}, err
 	}
-	units := rate * time.Since(begun).Seconds()
-	after, err := contender.ReadProgramTime()
+	after, err := programs.Time()
 	if err != nil {
 		return profile{}, err
 	}
+	units := rate * time.Since(begun).Seconds()
 	nanoseconds := float64((after.Time - before.Time).Nanoseconds()) / units
 	return profile{
 		runs:        float64(after.Runs-before.Runs) / units,

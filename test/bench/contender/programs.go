@@ -1,6 +1,7 @@
 package contender
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -17,30 +18,42 @@ type ProgramTime struct {
 	Time time.Duration
 }
 
-// ReadProgramTime adds up the programs of a daemon that is at work.
-func ReadProgramTime() (ProgramTime, error) {
-	var all ProgramTime
+// Programs are those of a daemon that is at work, opened, so that asking takes no time of its own.
+type Programs []*ebpf.Program
+
+// OpenPrograms opens them by their pins.
+func OpenPrograms() (Programs, error) {
+	var all Programs
 	for _, name := range []string{"ingress", "egress"} {
-		one, err := programTime(name)
+		path := filepath.Join(pinDir, datapath.MapsDir, "programs", name)
+		program, err := ebpf.LoadPinnedProgram(path, nil)
 		if err != nil {
-			return ProgramTime{}, err
+			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), all.Close())
 		}
-		all.Runs += one.Runs
-		all.Time += one.Time
+		all = append(all, program)
 	}
 	return all, nil
 }
 
-func programTime(name string) (ProgramTime, error) {
-	path := filepath.Join(pinDir, datapath.MapsDir, "programs", name)
-	program, err := ebpf.LoadPinnedProgram(path, nil)
-	if err != nil {
-		return ProgramTime{}, fmt.Errorf("open %s: %w", path, err)
+// Time adds up what they have taken.
+func (p Programs) Time() (ProgramTime, error) {
+	var all ProgramTime
+	for _, program := range p {
+		stats, err := program.Stats()
+		if err != nil {
+			return ProgramTime{}, fmt.Errorf("read the statistics of %s: %w", program, err)
+		}
+		all.Runs += stats.RunCount
+		all.Time += stats.Runtime
 	}
-	defer program.Close()
-	stats, err := program.Stats()
-	if err != nil {
-		return ProgramTime{}, fmt.Errorf("read the statistics of %s: %w", path, err)
+	return all, nil
+}
+
+// Close closes them.
+func (p Programs) Close() error {
+	var errs []error
+	for _, program := range p {
+		errs = append(errs, program.Close())
 	}
-	return ProgramTime{Runs: stats.RunCount, Time: stats.Runtime}, nil
+	return errors.Join(errs...)
 }
