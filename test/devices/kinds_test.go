@@ -98,7 +98,8 @@ func TestTunnel(t *testing.T) {
 func TestMacvlanBesideParent(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	parent := n.Server.Eth1
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/arp_ignore", "1"))
+	// Each answers for its own address only: what comes by the other's MAC is answered by it.
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
 	var addresses []netip.Prefix
 	for _, f := range n.Families() {
 		length := 24
