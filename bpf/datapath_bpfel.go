@@ -195,17 +195,18 @@ type DatapathGatewayMac struct {
 }
 
 type DatapathHandover struct {
-	_       structs.HostLayout
-	Digest  uint64
-	Pair    uint64
-	Ifindex uint32
-	Packets uint32
-	Mark    uint16
-	TcIndex uint16
-	Frame   [14]uint8
-	Table   uint8
-	Bare    bool
-	Proved  uint32
+	_        structs.HostLayout
+	Digest   uint64
+	Pair     uint64
+	Ifindex  uint32
+	Packets  uint32
+	Mark     uint16
+	TcIndex  uint16
+	Frame    [14]uint8
+	Table    uint8
+	Bare     bool
+	Proved   uint32
+	Delivery uint64
 }
 
 type DatapathIdleSeconds uint32
@@ -583,6 +584,7 @@ const (
 	DatapathVarAskedSets            = "asked_sets"
 	DatapathVarDigestSeed           = "digest_seed"
 	DatapathVarHaveCheckMtu         = "have_check_mtu"
+	DatapathVarHaveDeliveryTime     = "have_delivery_time"
 	DatapathVarHaveKernelSkb        = "have_kernel_skb"
 	DatapathVarHaveProbeRead        = "have_probe_read"
 	DatapathVarHaveTailCalls        = "have_tail_calls"
@@ -715,6 +717,7 @@ type DatapathVariableSpecs struct {
 	AskedSets            *ebpf.VariableSpec `ebpf:"asked_sets"`
 	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
+	HaveDeliveryTime     *ebpf.VariableSpec `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
@@ -848,6 +851,7 @@ type DatapathVariables struct {
 	AskedSets            *ebpf.Variable `ebpf:"asked_sets"`
 	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
 	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
+	HaveDeliveryTime     *ebpf.Variable `ebpf:"have_delivery_time"`
 	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
 	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`

@@ -22,6 +22,7 @@ type effect struct {
 	pairs    pairs
 	tables   func(tables) // nil: nothing
 	probed   *rig.Probed  // nil: not asked
+	tstamp   uint64       // 0: as it was
 }
 
 type (
@@ -98,6 +99,13 @@ func (b *bed) compareContext(r run, want effect, got rig.Context) {
 	b.t.Helper()
 	if got.Mark != 0xabcd || got.Priority != 3 || got.Ifindex != r.via.Index {
 		b.t.Errorf("context afterwards: mark %#x, priority %d, ifindex %d", got.Mark, got.Priority, got.Ifindex)
+	}
+	wantTstamp := want.tstamp
+	if wantTstamp == 0 {
+		wantTstamp = r.tstamp
+	}
+	if got.Tstamp != wantTstamp {
+		b.t.Errorf("tstamp afterwards: %d, want %d", got.Tstamp, wantTstamp)
 	}
 	if r.probe == (rig.Probe{}) {
 		if got.CB != [5]uint32{} {

@@ -105,7 +105,7 @@ var interruptions = map[variant]string{
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
-		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal, Namespace: host.Cookie,
+		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel, Namespace: host.Cookie,
 			Meanwhile: interruptions[v]}
 		switch v {
 		case manySets:

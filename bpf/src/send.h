@@ -75,6 +75,8 @@ static __always_inline void hand_over(struct __sk_buff *skb, const struct packet
 	handover->pair = pair;
 	handover->packets = packets;
 	handover->table = table;
+	if (!have_delivery_time)
+		handover->delivery = skb->tstamp;
 	skb->tc_index = handover->mark;
 }
 
@@ -90,6 +92,9 @@ static __always_inline bool arrived(struct __sk_buff *skb)
 		return false;
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
+	/* The redirect has forgotten it (net/core/filter.c before 5.18, __bpf_tx_skb): fq would pace anew. */
+	if (!have_delivery_time && !skb->tstamp)
+		skb->tstamp = handover->delivery;
 	pair = handover->pair;
 	packets = handover->packets;
 	flow = find_digest(handover->digest, handover->table);

@@ -411,6 +411,7 @@ struct handover {
 	__u8 table;     /* enum table */
 	bool bare;      /* the target's frames have no Ethernet header */
 	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
+	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
 };
 
 /* What a tracer is told of. */

@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math"
 	"net"
@@ -15,10 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -137,19 +132,7 @@ func number(t *testing.T, expression *regexp.Regexp, text string) int {
 const paced = 50_000
 
 // leastPace is the part of the uncorrected pace that a corrected flow has to keep.
-// Kernels before 5.18 forget at a redirect when TCP wanted a packet to leave
-// (__bpf_tx_skb in net/core/filter.c). fq then counts itself, and counts headers that
-// TCP does not: 0.956 and, with IPv6, 0.943. The helper came with the same change.
-func leastPace(t *testing.T) float64 {
-	t.Helper()
-	harness.Must(t, rlimit.RemoveMemlock())
-	err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbSetTstamp)
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return 0.93
-	}
-	harness.Must(t, err)
-	return 0.97
-}
+const leastPace = 0.97
 
 // TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
 // which fq at the interfaces carries out: what is moved keeps the pace of what the
@@ -180,7 +163,7 @@ func TestPacing(t *testing.T) {
 					corrected := s.pacedRate(t, f, byFQ)
 					ratio := corrected / uncorrected[f]
 					t.Logf("corrected %.0f bytes a second, uncorrected %.0f, ratio %.3f", corrected, uncorrected[f], ratio)
-					if least := leastPace(t); ratio < least || ratio > 1/least {
+					if ratio < leastPace || ratio > 1/leastPace {
 						t.Errorf("the corrected flow has %.3f of the pace of the uncorrected one", ratio)
 					}
 				})

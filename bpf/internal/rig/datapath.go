@@ -74,6 +74,7 @@ func Load(opts Options) (*Datapath, error) {
 	present.CheckMTU = present.CheckMTU && !opts.OldKernel
 	present.ProbeRead = present.ProbeRead && !opts.OldKernel
 	present.KernelSKB = present.KernelSKB && !opts.OldKernel
+	present.DeliveryTime = present.DeliveryTime && !opts.OldKernel
 	present.TailCalls = present.TailCalls && !opts.OldKernel
 	if err := bpf.SetFeatures(spec, present); err != nil {
 		return nil, fmt.Errorf("set features: %w", err)
