@@ -22,7 +22,7 @@ func parseNetplan(file, text string) []RuleLine {
 			words = append(words, key+": "+value)
 			switch key {
 			case "from":
-				l.Src = parseSource(value)
+				l.Src = parsePrefix(value)
 			case "mark":
 				l.Mark = value
 			case "table":

@@ -59,7 +59,7 @@ func (l *RuleLine) parseSelectors(words []string) {
 		value := words[n+1]
 		switch words[n] {
 		case "from":
-			l.Src = parseSource(value)
+			l.Src = parsePrefix(value)
 		case "iif", "dev":
 			l.IIF = value
 		case "fwmark":
@@ -80,8 +80,8 @@ func (l *RuleLine) isOf(family int) {
 	}
 }
 
-// parseSource reads a prefix or an address; others are not valid, as "all".
-func parseSource(text string) netip.Prefix {
+// parsePrefix reads a prefix or an address; others are not valid, as "all".
+func parsePrefix(text string) netip.Prefix {
 	if p, err := netip.ParsePrefix(text); err == nil {
 		return p
 	}
@@ -225,11 +225,15 @@ func parseNetworkd(file, text string) []RuleLine {
 		l.Text += " " + key + "=" + value
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address
-			l.Family = map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value]
+			l.isOf(map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value])
 		case "To":
-			l.Family = 0
+			if to := parsePrefix(value); to.IsValid() {
+				l.isOf(familyOf(to))
+			}
 		case "From":
-			l.Src, l.Family = parseSource(value), 0
+			if l.Src = parsePrefix(value); l.Src.IsValid() {
+				l.Family = 0
+			}
 		case "IncomingInterface":
 			l.IIF = value
 		case "FirewallMark":

@@ -55,13 +55,28 @@ Family=both
 FirewallMark=3
 [RoutingPolicyRule]
 From=2001:db8:4::100
+Family=ipv6
+[RoutingPolicyRule]
+FirewallMark=4
+To=2001:db8:9::/64
+[RoutingPolicyRule]
+Family=both
+FirewallMark=5
+To=10.9.0.0/24
+[RoutingPolicyRule]
+From=
+To=
+FirewallMark=6
 `, []RuleLine{
 			{Line: 4, Last: 6, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
 			{Line: 10, Last: 13, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
 			{Line: 14, Last: 15, Text: "[RoutingPolicyRule] FirewallMark=1", Mark: "1", Family: unix.AF_INET},
 			{Line: 16, Last: 18, Text: "[RoutingPolicyRule] FirewallMark=2 Family=ipv6", Mark: "2", Family: unix.AF_INET6},
 			{Line: 19, Last: 21, Text: "[RoutingPolicyRule] Family=both FirewallMark=3", Mark: "3"},
-			{Line: 22, Last: 23, Text: "[RoutingPolicyRule] From=2001:db8:4::100", Src: own6},
+			{Line: 22, Last: 24, Text: "[RoutingPolicyRule] From=2001:db8:4::100 Family=ipv6", Src: own6},
+			{Line: 25, Last: 27, Text: "[RoutingPolicyRule] FirewallMark=4 To=2001:db8:9::/64", Mark: "4", Family: unix.AF_INET6},
+			{Line: 28, Last: 31, Text: "[RoutingPolicyRule] Family=both FirewallMark=5 To=10.9.0.0/24", Mark: "5", Family: unix.AF_INET},
+			{Line: 32, Last: 35, Text: "[RoutingPolicyRule] From= To= FirewallMark=6", Mark: "6", Family: unix.AF_INET},
 		}},
 		{"keyfile", parseKeyfile, `[connection]
 id=eth1
