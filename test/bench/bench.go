@@ -85,9 +85,8 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	} else {
 		results.Machine.Counters = "none: " + err.Error()
 	}
-	err = r.run(ctx)
-	bar.done()
-	if err != nil {
+	defer bar.done()
+	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
 	results.Workloads = r.summaries(workloads, contenders)
@@ -96,7 +95,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	results.Absent = absentees(absentContenders, absentWorkloads, p.absent)
 	if ctx.Err() == nil && !o.noFigures {
 		var failures []report.Failure
-		results.Figures, failures = measureFigures(ctx, o)
+		results.Figures, failures = measureFigures(ctx, o, bar)
 		results.Failures = append(results.Failures, failures...)
 	}
 	results.Method = report.Method{
@@ -187,6 +186,9 @@ func writePage(o options) error {
 	emulated, err := readEmulated(o.emulated)
 	if err != nil {
 		return err
+	}
+	if emulated == "" {
+		fmt.Fprintf(os.Stderr, "bench: no run in a virtual machine has left %s: the page is without one\n", o.emulated)
 	}
 	plots := strings.ToLower(strings.TrimSuffix(filepath.Base(o.page), filepath.Ext(o.page)))
 	var text bytes.Buffer

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"replypath/test/bench/contender"
@@ -34,13 +35,12 @@ func groups() []group {
 }
 
 // measureFigures measures all groups, or the quick ones. A group that fails is noted.
-func measureFigures(ctx context.Context, o options) ([]report.Figure, []report.Failure) {
+func measureFigures(ctx context.Context, o options, bar *progress) ([]report.Figure, []report.Failure) {
 	figures := []report.Figure{}
 	var failures []report.Failure
-	for _, g := range groups() {
-		if o.quick && !g.quick {
-			continue
-		}
+	chosen := slices.DeleteFunc(groups(), func(g group) bool { return o.quick && !g.quick })
+	for i, g := range chosen {
+		bar.showFigures(i, len(chosen), g.name)
 		found, err := g.run(ctx)
 		figures = append(figures, found...)
 		if err != nil {

@@ -33,6 +33,7 @@ type options struct {
 // shorten makes the run a quick one.
 func (o *options) shorten() {
 	o.quick, o.duration, o.budget = true, shortTime, shortBudget
+	o.rounds = 1 // what bounds compare gets the others
 }
 
 func (o *options) warmUp() time.Duration { return o.duration / warmUpShare }

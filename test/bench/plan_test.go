@@ -131,6 +131,9 @@ func TestQuick(t *testing.T) {
 	if want := []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk"}; !slices.Equal(names, want) {
 		t.Errorf("a quick run has %q, want %q", names, want)
 	}
+	if o.rounds != 1 {
+		t.Errorf("%d rounds of everything: what bounds compare gets few", o.rounds)
+	}
 }
 
 // TestContenderNames has the contenders that scripts know by name, measured or not.

@@ -15,7 +15,7 @@ import (
 )
 
 // profiled are the workloads of whose time the programs' part is measured.
-var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr"}
+var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk"}
 
 // profile is what the programs take of a unit of work.
 type profile struct {

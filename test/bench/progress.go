@@ -35,7 +35,19 @@ func (p *progress) show(round, index int, s slot) {
 	if p.file == nil {
 		return
 	}
-	text := p.line(round, index, s)
+	p.write(p.line(round, index, s))
+}
+
+// showFigures says which of so many groups of figures is going to be measured, after the rounds.
+func (p *progress) showFigures(index, all int, name string) {
+	if p.file == nil {
+		return
+	}
+	p.write(fmt.Sprintf("%s  figures %d of %d  %s", barOf(float64(index)/float64(all)), index+1, all, name))
+}
+
+// write replaces the line.
+func (p *progress) write(text string) {
 	// A line that wraps cannot be taken back.
 	if size, err := unix.IoctlGetWinsize(int(p.file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 		text = text[:min(len(text), int(size.Col)-1)]
@@ -69,7 +81,10 @@ func (p *progress) line(round, index int, s slot) string {
 		}
 		left = (total - elapsed).Round(time.Second).String()
 	}
+	return fmt.Sprintf("%s  %s left  round %d  %s  %s", barOf(share), left, round+1, s.workload.Name, s.name)
+}
+
+func barOf(share float64) string {
 	filled := int(share * barWidth)
-	bar := strings.Repeat("#", filled) + strings.Repeat(".", barWidth-filled)
-	return fmt.Sprintf("[%s] %3.0f %%  %s left  round %d  %s  %s", bar, 100*share, left, round+1, s.workload.Name, s.name)
+	return fmt.Sprintf("[%s%s] %3.0f %%", strings.Repeat("#", filled), strings.Repeat(".", barWidth-filled), 100*share)
 }

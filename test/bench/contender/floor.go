@@ -22,11 +22,11 @@ const (
 // protocolOffset is where struct __sk_buff has the EtherType.
 const protocolOffset = 16
 
-// constants is the least that a program can do to correct answers: it looks nothing up, and
+// constants is about the least that a program can do to correct answers: it looks nothing up, and
 // sends whatever is IP to eth1. All that replypath costs beside it is its own.
 func constants() *Contender {
 	return &Contender{
-		Name: "constants", About: "a program that sends everything to eth1 and looks nothing up: the least that any can do",
+		Name: "constants", About: "a program that looks nothing up: everything to eth1, the MACs by bpf_skb_store_bytes",
 		everything: true,
 		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
 			return attachProgram(s, ebpf.SchedCLS, toConstants(s.Eth1.Index, s.Eth1.Peer().MAC, s.Eth1.MAC), func(p *ebpf.Program) (link.Link, error) {

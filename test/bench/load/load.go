@@ -57,7 +57,8 @@ func (w *Workload) Start(ctx context.Context, s *contender.Site, shared *Shared)
 
 // manyFlows compares what keeps something for each flow with what does not.
 var manyFlows = []string{
-	contender.Static, contender.Rules2, contender.Connmark, contender.Replypath, "replypath-clsact",
+	contender.Static, contender.Rules2, contender.Connmark,
+	contender.Replypath, "replypath-clsact", "replypath-observe", "replypath-observe-clsact",
 }
 
 // All returns the workloads. Scripts know the first four by their names.

@@ -14,8 +14,8 @@ type BoundResult struct {
 	AtLeast float64 `json:"at_least"`
 	Ratio   float64 `json:"ratio"`
 	Noise   float64 `json:"noise"`
-	// Verdict is met or missed; noise where the ratio is no further from the bound than that;
-	// or not measured.
+	// Verdict is met or missed; noise where the ratio is no further from the bound than that; few
+	// rounds where their scatter says nothing yet; or not measured.
 	Verdict string `json:"verdict"`
 }
 
@@ -71,12 +71,7 @@ func (r *Results) Judge() {
 			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
 			continue
 		}
-		ratio, noise, measured := w.ratio(b.contender, b.to)
-		if !measured {
-			r.Bounds = append(r.Bounds, notMeasured(name, b.atLeast))
-			continue
-		}
-		r.Bounds = append(r.Bounds, judge(name, b.atLeast, ratio, noise))
+		r.Bounds = append(r.Bounds, w.compare(b.contender, b.to).judge(name, b.atLeast))
 	}
 	r.Bounds = append(r.Bounds, r.judgeGain())
 }
@@ -98,19 +93,24 @@ func notMeasured(name string, atLeast float64) BoundResult {
 	return BoundResult{Name: name, AtLeast: atLeast, Verdict: "not measured"}
 }
 
-// ratio is the median of the rounds' ratios of one contender to another, and how far off
-// that may be, as a part of it.
-func (w *Workload) ratio(name, to string) (ratio, noise float64, measured bool) {
+// comparison is the median of so many rounds' ratios of one contender to another, and how
+// far off that may be, as a part of it.
+type comparison struct {
+	ratio, noise float64
+	rounds       int
+}
+
+func (w *Workload) compare(name, to string) comparison {
 	a, b := w.Contender(name), w.Contender(to)
 	if a == nil || b == nil {
-		return 0, 0, false
+		return comparison{}
 	}
 	ratios := Ratios(a.Values, b.Values)
 	var same []float64
 	if static := w.Contender(base); static != nil {
 		same = Ratios(w.Again, static.Values)
 	}
-	return Median(ratios), noiseOf(ratios, same), len(ratios) > 0
+	return comparison{Median(ratios), noiseOf(ratios, same), len(ratios)}
 }
 
 // judgeGain compares what a second core gives.
@@ -120,20 +120,25 @@ func (r *Results) judgeGain() BoundResult {
 	if one == nil || two == nil {
 		return notMeasured(name, gainBound)
 	}
-	onOne, noise, measured := one.ratio(ours, base)
-	onTwo, noiseToo, measuredToo := two.ratio(ours, base)
-	if !measured || !measuredToo || onOne == 0 {
+	onOne, onTwo := one.compare(ours, base), two.compare(ours, base)
+	if onOne.ratio == 0 {
 		return notMeasured(name, gainBound)
 	}
-	return judge(name, gainBound, onTwo/onOne, noise+noiseToo)
+	gain := comparison{onTwo.ratio / onOne.ratio, onOne.noise + onTwo.noise, min(onOne.rounds, onTwo.rounds)}
+	return gain.judge(name, gainBound)
 }
 
-func judge(name string, atLeast, ratio, noise float64) BoundResult {
-	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: ratio, Noise: noise, Verdict: "noise"}
+// judge holds a comparison against a bound.
+func (c comparison) judge(name string, atLeast float64) BoundResult {
+	result := BoundResult{Name: name, AtLeast: atLeast, Ratio: c.ratio, Noise: c.noise, Verdict: "noise"}
 	switch {
-	case ratio*(1-noise) > atLeast || ratio >= atLeast && noise == 0:
+	case c.rounds == 0:
+		return notMeasured(name, atLeast)
+	case c.rounds < leastRounds:
+		result.Verdict = "few rounds"
+	case c.ratio*(1-c.noise) > atLeast || c.ratio >= atLeast && c.noise == 0:
 		result.Verdict = "met"
-	case ratio*(1+noise) < atLeast:
+	case c.ratio*(1+c.noise) < atLeast:
 		result.Verdict = "missed"
 	}
 	return result

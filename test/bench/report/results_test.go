@@ -92,7 +92,9 @@ func TestDifference(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	two := &Workload{Name: twoCores}
-	two.Summarize([]string{base, ours}, map[string][]Value{base: rounds(200, 200), ours: rounds(180, 180)})
+	two.Summarize([]string{base, ours}, map[string][]Value{
+		base: rounds(200, 200, 200, 200, 200), ours: rounds(180, 180, 180, 180, 180),
+	})
 	r := &Results{Workloads: []Workload{*sample(), *two}}
 	r.Judge()
 	want := map[string]string{
@@ -112,11 +114,19 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %s at %v, want %q", b.Name, b.Verdict, b.Ratio, verdict)
 		}
 	}
-	if got := judge("", 0.98, 0.99, 0.02); got.Verdict != "noise" {
-		t.Errorf("0.99 of 0.98, with a noise of 0.02: %s", got.Verdict)
-	}
-	if got := judge("", 0.98, 0.9, 0.02); got.Verdict != "missed" {
-		t.Errorf("0.9 of 0.98: %s", got.Verdict)
+	for _, c := range []struct {
+		comparison
+		want string
+	}{
+		{comparison{0.99, 0.02, leastRounds}, "noise"},
+		{comparison{0.9, 0.02, leastRounds}, "missed"},
+		{comparison{1.1, 0.02, leastRounds}, "met"},
+		{comparison{1.1, 0.02, leastRounds - 1}, "few rounds"},
+		{comparison{}, "not measured"},
+	} {
+		if got := c.judge("", 0.98); got.Verdict != c.want {
+			t.Errorf("%+v of 0.98: %s, want %s", c.comparison, got.Verdict, c.want)
+		}
 	}
 }
 
