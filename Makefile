@@ -35,8 +35,9 @@ TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := replypath/loader $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
 LONGEST   := replypath/test/scenario
 TIMED     := ^TestS4(SmallPackets|Throughput)$$
-# What these have measured is shown: what they log, without the names of what has passed.
-FIGURES   := | grep --line-buffered -vE '^(=== |PASS$$| *--- PASS)'
+# What tests have measured is shown: what they log, without the names of what has passed, and without how much
+# was asked and answered in each.
+FIGURES   := | grep --line-buffered -vE '^(=== |PASS$$| *--- PASS)|^ *figures\.go:'
 OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
@@ -62,7 +63,7 @@ test: SHELL := /bin/bash -o pipefail
 test: root packages ## run all tests, in network namespaces of their own
 	$(GO) list ./... >/dev/null # or OTHERS is empty
 	failed=; \
-	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -p 2 -skip '$(TIMED)' $(LONGEST) $(OTHERS) || failed=1; \
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 $(ALONE) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -run '$(TIMED)' $(LONGEST) $(FIGURES) || failed=1; \
 	test -z "$$failed"

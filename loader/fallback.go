@@ -109,6 +109,17 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	return nil
 }
 
+// haveSocketsLookAgain has sockets ask for a route anew where the carrier of the default
+// route's interface comes or goes. By IPv6 they keep the one that they have: the kernel marks
+// routes without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
+func (l *Loader) haveSocketsLookAgain(s *served) error {
+	v6 := fallback.Name(unix.AF_INET6)
+	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
+		return nil
+	}
+	return fallback.Renew(l.netlink, l.fallback.device, unix.AF_INET6)
+}
+
 // dropFallback takes everything away. A start that may still fail, and a trial,
 // leave that for later.
 func (l *Loader) dropFallback() error {

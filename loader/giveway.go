@@ -12,12 +12,18 @@ import (
 // giveWay are the settings that have the kernel pass over a default route that leads
 // nowhere, in favour of the fallback route, and come back to it.
 var giveWay = []giveWaySetting{
-	{"ipv4", "ignore_routes_with_linkdown", "1"},
-	{"ipv6", "ignore_routes_with_linkdown", "1"},
+	{"ipv4", ignoreLinkDown, "1"},
+	{"ipv6", ignoreLinkDown, "1"},
+	// Sockets keep their IPv6 route by an interface without a carrier until somebody has them
+	// look anew. So long its gateway's entry serves them, if it stays; from 5.16.
+	{"ipv6", "ndisc_evict_nocarrier", "0"},
 	// Seconds. A dead router that has been passed over is asked as often whether it
 	// is back; without the fallback route every packet would ask.
 	{"ipv6", "router_probe_interval", "1"},
 }
+
+// ignoreLinkDown has the kernel pass over routes by an interface without a carrier.
+const ignoreLinkDown = "ignore_routes_with_linkdown"
 
 type giveWaySetting struct{ family, leaf, value string }
 

@@ -237,7 +237,11 @@ func (l *Loader) linkChanged(index int) error {
 	before := s.Interface
 	s.Refresh(link)
 	l.logChanges(&before, &s.Interface)
-	return l.writeGateways()
+	var errs []error
+	if !s.Up || !before.Up {
+		errs = append(errs, l.haveSocketsLookAgain(s))
+	}
+	return errors.Join(append(errs, l.writeGateways())...)
 }
 
 func isNotFound(err error) bool {

@@ -66,6 +66,15 @@ func SyncRoutes(nl *netlink.Handle, d *Device, present, wanted []int) (added []i
 	return added, errors.Join(errs...)
 }
 
+// Renew replaces the route of a family by its like: whoever remembers a route of the same
+// family looks for one anew.
+func Renew(nl *netlink.Handle, d *Device, family int) error {
+	if err := nl.RouteReplace(routeOf(family, d.Index)); err != nil {
+		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
+	}
+	return nil
+}
+
 // Name is how the metrics call a family.
 func Name(family int) string {
 	if family == unix.AF_INET {

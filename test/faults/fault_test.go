@@ -42,6 +42,8 @@ type bed struct {
 	family topology.Family
 	// product is replypath on the server, nil where it does not run.
 	product *harness.Product
+	// unattended is true where its daemon has been killed.
+	unattended bool
 	// routes are the server's before any fault.
 	routes string
 	// asked are the conversations that clients have, or may have, begun.
