@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"replypath/loader/nexthop"
@@ -22,7 +23,7 @@ const (
 	// lossInterval is how often the hooks are looked at: nothing tells of a TCX
 	// link that somebody detaches.
 	lossInterval = 500 * time.Millisecond
-	// lossRest bounds the share of time that this takes where there are many
+	// lossRest bounds the share of a processor that this takes where there are many
 	// interfaces.
 	lossRest = 20
 )
@@ -155,7 +156,9 @@ func (r *runner) lookAtAll() {
 func (r *runner) lookForLosses() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	begun := time.Now()
+	runtime.LockOSThread() // whose time is measured
+	defer runtime.UnlockOSThread()
+	begun, before := time.Now(), threadTime()
 	r.endSuccession(begun)
 	if r.tendLosses(begun) {
 		r.verifying = true
@@ -164,7 +167,7 @@ func (r *runner) lookForLosses() {
 	if r.settingsChanged() {
 		r.changes.note(begun)
 	}
-	r.losses.Reset(max(lossInterval, lossRest*time.Since(begun)))
+	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before)))
 }
 
 // resolveGateways has gateways resolved whose time has come, and sets the timer
