@@ -156,7 +156,7 @@ func (l *Loader) tendLosses(now time.Time) (due bool) {
 			due = err == nil && !complete && s.repairs.AllowN(now, 1) || due
 		}
 	}
-	return l.hasLostFallback(now) || due
+	return l.hasLostFallback(now) || l.hasLostSource(now) || due
 }
 
 // verify looks whether the programs are still where they were put; attachAll

@@ -117,7 +117,7 @@ func newLoader(options Options) *Loader {
 		removed:          make(map[int]bool),
 		allowed:          make(map[sysctl]*rate.Limiter),
 		suspicious:       true,
-		source:           sourceRepair{due: true},
+		source:           sourceRepair{due: true, repairs: newAllowance()},
 
 		fallbackRepairs: newAllowance(),
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -32,6 +33,7 @@ type sourceRepair struct {
 	// process's, or none.
 	served    *datapath.Datapath
 	namespace uint64 // cookie of the network namespace; 0: not known yet
+	repairs   *rate.Limiter
 }
 
 // scopeSource is of problems with the source repair.
@@ -106,10 +108,13 @@ func (l *Loader) attachSource(attached bool) error {
 	if fresh {
 		l.rollback.add(func() error { _, err := source.Detach(l.linksDir()); return err })
 		l.state.SourceCgroup = cgroup
-		l.log.Info("attached to repair the source address of udp answers", "cgroup", cgroup)
 	}
-	if r.served != nil && fresh {
+	switch {
+	case fresh && r.served != nil:
 		l.countRepair(repairProgram)
+		l.log.Warn("programs had been taken off, attached again", "cgroup", cgroup)
+	case fresh:
+		l.log.Info("attached to repair the source address of udp answers", "cgroup", cgroup)
 	}
 	r.served, r.state = l.datapath, bpf.DatapathSourceRepairREPAIR_ON
 	return nil
@@ -131,6 +136,15 @@ func (l *Loader) putSource(d *datapath.Datapath) (cgroup string, fresh bool, err
 	}
 	fresh, err = source.Attach(l.linksDir(), cgroup, programs)
 	return cgroup, fresh, err
+}
+
+// hasLostSource tells whether somebody has taken one of them off.
+func (l *Loader) hasLostSource(now time.Time) bool {
+	if l.source.served == nil {
+		return false
+	}
+	attached, err := source.Attached(l.linksDir())
+	return err == nil && !attached && l.source.repairs.AllowN(now, 1)
 }
 
 func (l *Loader) identifyNamespace(cgroup string) (err error) {
