@@ -93,10 +93,6 @@ func (l *Loader) attachFallback() error {
 	if err != nil || complete && r.served == l.datapath {
 		return err
 	}
-	if r.served == l.datapath {
-		l.countRepair(repairProgram)
-		l.log.Warn("programs had been taken off, attached again", "interface", discover.OwnDevice)
-	}
 	if !complete {
 		if err := l.attacher.DetachFrom(target, attach.Last); err != nil {
 			return err
@@ -105,7 +101,15 @@ func (l *Loader) attachFallback() error {
 		l.rollback.add(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
 		l.undoByAttaching(target, mechanism, earlier)
 	}
-	return l.replaceFallback(l.datapath)
+	lost := r.served == l.datapath
+	if err := l.replaceFallback(l.datapath); err != nil {
+		return err
+	}
+	if lost {
+		l.countRepair(repairProgram)
+		l.log.Warn("programs had been taken off, attached again", "interface", discover.OwnDevice)
+	}
+	return nil
 }
 
 // mechanismOfFallback returns how both programs are attached to the device, attach.Auto
