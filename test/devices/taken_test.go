@@ -23,7 +23,7 @@ const backWithin = time.Second
 // takenOff is what the daemon logs then.
 const takenOff = "programs had been taken off, attached again"
 
-// theft is a way in which others remove from eth1 what they think is theirs.
+// theft is a way in which others remove from an interface what they think is theirs.
 type theft struct {
 	name, mechanism string
 	steal           func(*testing.T, *harness.Product, *topology.Interface) error
@@ -41,13 +41,22 @@ func byTC(name string, commands ...string) theft {
 
 var thefts = []theft{
 	{"every link is detached", "tcx", detachLinks},
-	{"the pins of its links are deleted", "tcx", func(_ *testing.T, p *harness.Product, i *topology.Interface) error {
-		pin := filepath.Join(p.PinDir, "links", strconv.Itoa(i.Index))
-		return errors.Join(os.Remove(pin+"-ingress"), os.Remove(pin+"-egress"))
-	}},
+	{"the pins of its links are deleted", "tcx", deletePins("ingress", "egress")},
 	byTC("the qdisc is deleted", "qdisc del dev eth1 clsact"),
 	byTC("all filters are flushed", "filter del dev eth1 ingress", "filter del dev eth1 egress"),
 	byTC("the filters of our priority are flushed", "filter del dev eth1 ingress prio 5"),
+}
+
+// deletePins deletes the pins of links of an interface, each of which goes with its pin.
+func deletePins(places ...string) func(*testing.T, *harness.Product, *topology.Interface) error {
+	return func(_ *testing.T, p *harness.Product, i *topology.Interface) error {
+		var errs []error
+		for _, place := range places {
+			pin := strconv.Itoa(i.Index) + "-" + place
+			errs = append(errs, os.Remove(filepath.Join(p.PinDir, "links", pin)))
+		}
+		return errors.Join(errs...)
+	}
 }
 
 // detachLinks detaches every TCX link of an interface, whoever made it.
@@ -88,8 +97,8 @@ func detachLink(p link.AttachedProgram) error {
 }
 
 // TestTaken has others remove our programs under a conversation, three times:
-// they are back within a second, which is logged and counted, and from then on
-// answers leave by eth1 again.
+// they are back within a second, which is logged and counted, the metrics show that they
+// are gone and that they are back, and from then on answers leave by eth1 again.
 func TestTaken(t *testing.T) {
 	for _, theft := range thefts {
 		t.Run(theft.name, func(t *testing.T) {
@@ -100,16 +109,26 @@ func TestTaken(t *testing.T) {
 			talks.awaitMore(harness.Tap(t, n.Server))
 			const times = 3
 			var took []time.Duration
+			shown := 0
 			for i := range times {
 				began := time.Now()
 				harness.Must(t, theft.steal(t, p, n.Server.Eth1))
+				if attachedHooks(p, "eth1") < len(hooks) {
+					shown++
+				}
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
 				took = append(took, time.Since(began).Round(time.Millisecond))
+				wantAttached(t, p, "eth1", true)
 				wires := harness.Tap(t, n.Server)
 				talks.awaitMore(wires)
 				talks.wantEth1(wires)
 			}
-			t.Logf("%s, %d times: back after %v, %d answers of both families", theft.name, times, took, talks.stop())
+			t.Logf("%s, %d times: back after %v, shown %d times, %d answers of both families",
+				theft.name, times, took, shown, talks.stop())
+			// They may be back before the scrape comes to them, but hardly each time.
+			if shown == 0 {
+				t.Error("replypath_interface_attached never showed that they were gone")
+			}
 			for _, one := range took {
 				if one > harness.Patient(backWithin) {
 					t.Errorf("back after %s", one)
@@ -168,16 +187,7 @@ type obstacle struct {
 
 var obstacles = []obstacle{
 	{
-		"an ingress qdisc", "clsact",
-		func(t *testing.T, _ *harness.Product, i *topology.Interface) error {
-			c := i.Host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
-			c.Stdin = strings.NewReader("qdisc del dev eth1 clsact\nqdisc add dev eth1 ingress\n")
-			output, err := c.CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, output)
-			}
-			return err
-		},
+		"an ingress qdisc", "clsact", placeIngress,
 		func(t *testing.T, i *topology.Interface) { tc(t, i.Host, "qdisc del dev eth1 ingress") },
 		"tc qdisc del dev eth1 ingress",
 	},
@@ -186,6 +196,17 @@ var obstacles = []obstacle{
 		func(t *testing.T, i *topology.Interface) { harness.Must(t, hooks[0].detachLinks(i)) },
 		"attach on eth1 ingress",
 	},
+}
+
+// placeIngress puts an ingress qdisc in the place of ours, at once.
+func placeIngress(t *testing.T, _ *harness.Product, i *topology.Interface) error {
+	c := i.Host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
+	c.Stdin = strings.NewReader(fmt.Sprintf("qdisc del dev %s clsact\nqdisc add dev %s ingress\n", i.Name, i.Name))
+	output, err := c.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, output)
+	}
+	return err
 }
 
 // fill takes ours off and puts programs of somebody else in every place on ingress:
@@ -278,15 +299,20 @@ func TestTakenAndKept(t *testing.T) {
 // both programs.
 func wantAttached(t *testing.T, p *harness.Product, name string, attached bool) {
 	t.Helper()
-	want := 0.0
+	want := 0
 	if attached {
-		want = float64(len(hooks))
+		want = len(hooks)
 	}
-	if got := p.Metrics().Sum("replypath_interface_attached", "interface="+name); got != want {
-		t.Errorf("replypath_interface_attached of %s adds up to %v, not to %v", name, got, want)
+	if got := attachedHooks(p, name); got != want {
+		t.Errorf("replypath_interface_attached of %s adds up to %d, not to %d", name, got, want)
 	}
 	_, err := p.Get("/healthz")
 	if unhealthy := err != nil && strings.Contains(err.Error(), name); unhealthy == attached {
 		t.Errorf("/healthz: %v", err)
 	}
+}
+
+// attachedHooks returns on how many hooks of an interface the metrics show a program.
+func attachedHooks(p *harness.Product, name string) int {
+	return int(p.Metrics().Sum("replypath_interface_attached", "interface="+name))
 }

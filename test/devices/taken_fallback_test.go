@@ -1,0 +1,157 @@
+package devices
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// fallbackThefts are ways in which others remove what is on the device of the fallback
+// route: the program that moves replies off it, the one that ends what the host starts, or
+// both.
+var fallbackThefts = []theft{
+	{"every link is detached", "tcx", detachLinks},
+	{"the pins of its links are deleted", "tcx", deletePins("egress", "last")},
+	{"the pin of the first link is deleted", "tcx", deletePins("egress")},
+	{"the pin of the last link is deleted", "tcx", deletePins("last")},
+	byTC("the qdisc is deleted", "qdisc del dev replypath0 clsact"),
+	byTC("all filters are flushed", "filter del dev replypath0 egress"),
+	byTC("the filters of our first priority are flushed", "filter del dev replypath0 egress prio 65520"),
+	byTC("the filters of our last priority are flushed", "filter del dev replypath0 egress prio 65535"),
+}
+
+// TestTakenFallback has others remove our programs from the device of the fallback route,
+// three times, while there is no other default route: within a second answers leave by eth1
+// again, and what the host starts fails at once instead of hanging. It is logged and counted.
+func TestTakenFallback(t *testing.T) {
+	for _, theft := range fallbackThefts {
+		t.Run(theft.name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := harness.On(t, n.Server.Host)
+			d := p.Start("--mechanism", theft.mechanism)
+			useFallback(t, n, p)
+			talks, wires := talkAll(t, n), harness.Tap(t, n.Server)
+			talks.awaitMore(wires)
+			device := harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))
+			const times = 3
+			var took []time.Duration
+			failed := 0
+			for i := range times {
+				began := time.Now()
+				harness.Must(t, theft.steal(t, p, device))
+				harness.Eventually(t, "the repair is logged", func() error {
+					if fallbackWorks(t, n) != nil {
+						failed++
+					}
+					return lacksLines(d, i+1, "level=WARN", takenOff, "interface=replypath0")
+				})
+				harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
+				took = append(took, time.Since(began).Round(time.Millisecond))
+				talks.awaitMore(wires)
+			}
+			talks.wantEth1(wires)
+			t.Logf("%s, %d times: failed %d times, all as before after %v, %d answers of both families",
+				theft.name, times, failed, took, talks.stop())
+			if failed == 0 {
+				t.Error("nobody would have noticed that they were gone")
+			}
+			for _, one := range took {
+				if one > harness.Patient(backWithin) {
+					t.Errorf("back after %s", one)
+				}
+			}
+			if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != times {
+				t.Errorf("%v repairs are counted", repairs)
+			}
+		})
+	}
+}
+
+// TestTakenFallbackAndKept has others take the room of our programs on the device of the
+// fallback route: the status says so, and nobody claims that they are back. When the others
+// leave they are.
+func TestTakenFallbackAndKept(t *testing.T) {
+	const remedy = "tc qdisc del dev replypath0 ingress"
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := harness.On(t, n.Server.Host)
+	d := p.Start("--mechanism", "clsact")
+	useFallback(t, n, p)
+	harness.Must(t, placeIngress(t, p, harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0"))))
+	d.WaitLog(1, "level=WARN", remedy)
+	harness.Must(t, lacksLines(d, 0, takenOff, "interface=replypath0"))
+	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != 0 {
+		t.Errorf("%v repairs are counted", repairs)
+	}
+	if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], remedy) {
+		t.Errorf("errors of the status: %q", s.Errors)
+	}
+	if fallbackWorks(t, n) == nil {
+		t.Error("nobody would have noticed that they were gone")
+	}
+	harness.Shell(t, n.Server.Host, remedy)
+	began := time.Now()
+	d.WaitLog(1, "level=WARN", takenOff, "interface=replypath0")
+	took := time.Since(began)
+	t.Logf("back %s after the others have gone", took.Round(time.Millisecond))
+	if took > harness.Patient(backWithin) {
+		t.Error("that is too late")
+	}
+	harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
+	if s := p.Status(); len(s.Errors) != 0 {
+		t.Errorf("errors of the status: %q", s.Errors)
+	}
+}
+
+// lacksLines tells that there are not so many lines with all the words.
+func lacksLines(d *harness.Daemon, want int, words ...string) error {
+	if lines := d.Log.Lines(words...); len(lines) != want {
+		return fmt.Errorf("%d lines, not %d: %q", len(lines), want, lines)
+	}
+	return nil
+}
+
+// useFallback removes the default routes, and returns when the fallback routes are all that
+// the server has.
+func useFallback(t *testing.T, n *topology.TwoNIC, p *harness.Product) {
+	t.Helper()
+	harness.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
+	harness.Eventually(t, "the fallback routes are in use", func() error {
+		if active := p.Metrics().Sum("replypath_fallback_active"); active != float64(len(n.Families())) {
+			return fmt.Errorf("of %v families", active)
+		}
+		return fallbackWorks(t, n)
+	})
+}
+
+// atOnce, 50 ms, is how soon an answer comes, and what the host starts fails, where nothing
+// is missing. A datagram that is lost is not asked again, and a SYN after a second.
+var atOnce = harness.AnswerTime / 200
+
+// fallbackWorks tells what of either family does not: that a new question by UDP to eth1 is
+// answered, and that a connection that the host opens is refused.
+func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
+	t.Helper()
+	for _, f := range n.Families() {
+		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+		if err := c.Ask(harness.Within(t, atOnce)); err != nil {
+			return err
+		}
+		client := netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort).String()
+		conn, err := n.Server.Dial(harness.Within(t, atOnce), "tcp", client)
+		if err == nil {
+			conn.Close()
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("the host's connection to %s: %v", client, err)
+		}
+	}
+	return nil
+}
