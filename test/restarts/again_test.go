@@ -1,32 +1,46 @@
 package restarts
 
 import (
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
+	"replypath/test/topology"
 )
+
+// clsact attaches the way that kernels without TCX need.
+var clsact = []string{"--mechanism", "clsact"}
 
 // TestKillAndUpgrade ends the daemon by SIGKILL, again and again, and starts in turn
 // the same build, one with other programs, that one again, and the first.
 func TestKillAndUpgrade(t *testing.T) {
-	testAgain(t, "kills", times(t), func(d *harness.Daemon) { d.Kill() })
+	testAgain(t, times(t), []ending{{"kills", (*harness.Daemon).Kill}})
 }
 
-// TestStopAndUpgrade is the same with SIGTERM, as a service manager restarts it, half as
-// often, where the programs are attached the other way.
+// TestStopAndUpgrade is the same by SIGTERM, as a service manager restarts it, and SIGKILL
+// in turn, half as often, where the programs are attached the other way. Either comes
+// before every kind of start, as those are three.
 func TestStopAndUpgrade(t *testing.T) {
 	stop := func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }
-	testAgain(t, "stops", max(1, times(t)/2), stop, "--mechanism", "clsact")
+	testAgain(t, max(1, times(t)/2), []ending{{"stops", stop}, {"kills", (*harness.Daemon).Kill}}, clsact...)
 }
 
-// testAgain ends the daemon in some way, and starts the same build again, then another one,
-// then the first, under load, so many times each. No connection may break, no reply may
-// leave by eth0, no counter may go backwards.
-func testAgain(t *testing.T, what string, count int, end func(*harness.Daemon), args ...string) {
+// ending is a way in which a daemon ends, and what that is called.
+type ending struct {
+	what string
+	end  func(*harness.Daemon)
+}
+
+// testAgain ends the daemon in some ways in turn, and starts the same build again, then
+// another one, then the first, under load, so many times each. No connection may break, no
+// datagram may be lost, no reply may leave by eth0, no counter may go backwards.
+func testAgain(t *testing.T, count int, endings []ending, args ...string) {
 	t.Parallel()
 	usual, other := harness.Binary(), otherPrograms.binary(t)
 	starts := []struct{ binary, version string }{
@@ -38,13 +52,13 @@ func testAgain(t *testing.T, what string, count int, end func(*harness.Daemon), 
 	p := harness.On(t, n.Server.Host)
 	l := startLoad(t, n)
 	l.wantAstray()
-	d := startBuild(p, usual, args...)
+	d := startFirst(l, p, args)
 	l.allGoOn()
-	l.forget()
+	l.forget(topology.Any)
 	var slowest time.Duration
 	for i := range count * len(starts) {
 		before, start := p.Metrics(), starts[i%len(starts)]
-		end(d)
+		endings[i%len(endings)].end(d)
 		d = startBuild(p, start.binary, args...)
 		slowest = max(slowest, d.ReadyAfter)
 		after := p.Metrics()
@@ -56,31 +70,70 @@ func testAgain(t *testing.T, what string, count int, end func(*harness.Daemon), 
 		}
 		l.goesOn()
 	}
-	wantNone(t, l.report("%d %s, %d restarts of the same build, %[3]d upgrades, %[3]d roll-backs, ready within %[4]s",
-		count*len(starts), what, count, slowest))
+	wantMechanism(t, p, args)
+	var ended strings.Builder
+	for i, e := range endings {
+		fmt.Fprintf(&ended, "%d %s, ", (count*len(starts)-i+len(endings)-1)/len(endings), e.what)
+	}
+	wantNone(t, l.report("%s%d restarts of the same build, %[2]d upgrades, %[2]d roll-backs, ready within %[3]s",
+		ended.String(), count, slowest))
 }
 
-// nonsense is refused.
-const nonsense = "mode: nonsense\n"
+// startFirst starts the daemon where nothing is attached. By clsact that costs what is sent
+// in the moment that an interface gets its qdisc, which a conversation would not survive.
+func startFirst(l *load, p *harness.Product, args []string) (d *harness.Daemon) {
+	if !slices.Equal(args, clsact) {
+		return startBuild(p, harness.Binary(), args...)
+	}
+	l.withoutDatagrams(func() { d = startBuild(p, harness.Binary(), args...) })
+	return d
+}
 
-// configurations are read in turn.
+// wantMechanism wants the programs to be attached by clsact where that was asked for.
+func wantMechanism(t *testing.T, p *harness.Product, args []string) {
+	t.Helper()
+	if !slices.Equal(args, clsact) {
+		return
+	}
+	for _, i := range p.Status().Interfaces {
+		if i.Mechanism == nil || *i.Mechanism != "clsact" {
+			t.Errorf("%s: the mechanism is not clsact", i.Name)
+		}
+	}
+}
+
+const (
+	// nonsense is refused.
+	nonsense = "mode: nonsense\n"
+	// onlyTCP leaves datagrams to the kernel.
+	onlyTCP = "interfaces: [{name: 'eth*'}]\nprotocols: [tcp]\n"
+)
+
+// configurations are read in turn. The last one serves everything.
 var configurations = []string{
 	"follow: latest\n", "exclude: [192.0.2.0/24]\n", nonsense,
-	"interfaces: [{name: 'eth*'}]\nprotocols: [tcp]\n", "interfaces: [{name: 'eth*', next_hop: auto}]\n", "",
+	onlyTCP, "interfaces: [{name: 'eth*', next_hop: auto}]\n", "",
 }
 
 // TestReload reads a changed configuration again and again. Those that are refused are
 // none of the reloads that are wanted.
-func TestReload(t *testing.T) {
+func TestReload(t *testing.T) { testReload(t, times(t)) }
+
+// TestReloadByClsact is the same, less often, where the programs are attached the other way.
+func TestReloadByClsact(t *testing.T) { testReload(t, max(1, times(t)*3/10), clsact...) }
+
+// testReload reloads so many times at least, to the end of the configurations.
+func testReload(t *testing.T, wanted int, args ...string) {
 	t.Parallel()
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	config := harness.WriteConfig(t, "")
-	d := p.Start("--config", config)
+	d := p.Start(append(args, "--config", config)...)
+	wantMechanism(t, p, args)
 	l := startLoad(t, n)
 	l.allGoOn()
-	wanted, done, refused := times(t), 0, 0
-	for i := 0; done < wanted; i++ {
+	done, refused, last := 0, 0, ""
+	for i := 0; done < wanted || i%len(configurations) > 0; i++ {
 		before, text, taken := p.Metrics(), configurations[i%len(configurations)], 1.0
 		if text == nonsense {
 			taken = 0
@@ -88,6 +141,7 @@ func TestReload(t *testing.T) {
 		} else {
 			done++
 		}
+		l.judgeBefore(text)
 		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
 		d.Reload()
 		after := p.Metrics()
@@ -98,8 +152,31 @@ func TestReload(t *testing.T) {
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
+		l.judgeAfter(text, last)
+		last = text
 	}
 	wantNone(t, l.report("%d reloads, and %d that were refused,", done, refused))
+}
+
+// judgeBefore wants nothing astray before datagrams are left to the kernel: what went
+// astray by then is not told from those afterwards.
+func (l *load) judgeBefore(text string) {
+	l.t.Helper()
+	if text == onlyTCP {
+		wantNone(l.t, l.strays())
+	}
+}
+
+// judgeAfter wants the datagrams that are left to the kernel to go astray, which shows that
+// it would be seen, and forgets them once they are served again.
+func (l *load) judgeAfter(text, last string) {
+	l.t.Helper()
+	if text == onlyTCP {
+		l.wantDatagramsAstray()
+	}
+	if last == onlyTCP {
+		l.forget(topology.Not(topology.TCP))
+	}
 }
 
 // TestRestartByHand restarts what was switched to enforce by hand with a configuration that
@@ -118,7 +195,7 @@ func TestRestartByHand(t *testing.T) {
 		d.Reload()
 		p.Expect(0, "mode", "enforce")
 		l.allGoOn()
-		l.forget()
+		l.forget(topology.Any)
 		harness.Must(t, os.WriteFile(config, []byte("mode: enforce\n"), 0o600))
 		d.Stop(unix.SIGTERM)
 		d = p.Start("--config", config)

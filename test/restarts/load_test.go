@@ -22,6 +22,8 @@ const (
 	// busyPace is how often each of them asks, newPace how often a new one begins.
 	busyPace = 200 * time.Millisecond
 	newPace  = 40 * time.Millisecond
+	// datagramPace is how often each conversation without a connection asks.
+	datagramPace = 10 * time.Millisecond
 )
 
 // load is what the client asks of the server's eth1, without end.
@@ -34,18 +36,30 @@ type load struct {
 
 	answers, begun atomic.Int64
 	conns          []net.Conn
-	forgotten      int // frames that are not looked at any more
+	conversations  []*conversation
+	// underway is held by every question that is a datagram until its answer comes.
+	underway  sync.RWMutex
+	forgotten map[*topology.Frame]bool // those that are not looked at any more
 
 	mu     sync.Mutex
-	broken []error // one for each connection
+	broken []error // one for each connection, and for each conversation
 }
 
-// startLoad opens the connections and lets them and new ones ask until the test
-// ends. It captures what leaves the server by eth0.
+// conversation is one without a connection: nothing of it is sent again, so that
+// whatever is lost shows.
+type conversation struct {
+	*harness.Conversation
+	answers atomic.Int64
+}
+
+// startLoad opens the connections and lets them, new ones, and a conversation by UDP and
+// one by ping of each family ask until the test ends. It captures what leaves the server
+// by eth0.
 func startLoad(t *testing.T, n *topology.TwoNIC) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	l := &load{t: t, n: n, stop: stop, eth0: harness.Capture(t, n.Server.Eth0.Peer())}
+	l := &load{t: t, n: n, stop: stop, eth0: harness.Capture(t, n.Server.Eth0.Peer()), forgotten: make(map[*topology.Frame]bool)}
+	l.prepareConversations()
 	t.Cleanup(l.end)
 	for i := range busy {
 		conn := harness.Must1[net.Conn](t)(l.dial(ctx, n.Families()[i%len(n.Families())]))
@@ -58,7 +72,22 @@ func startLoad(t *testing.T, n *topology.TwoNIC) *load {
 	for _, f := range n.Families() {
 		l.running.Go(func() { l.every(ctx, newPace, func() error { return l.askOnce(f) }) })
 	}
+	for _, c := range l.conversations {
+		l.running.Go(func() { l.every(ctx, datagramPace, func() error { return l.askDatagram(c) }) })
+	}
 	return l
+}
+
+// prepareConversations makes those without a connection, which are closed after the load
+// has ended.
+func (l *load) prepareConversations() {
+	l.t.Helper()
+	for _, f := range l.n.Families() {
+		for _, kind := range []harness.Kind{harness.UDP, harness.Ping} {
+			c := harness.NewConversation(l.t, kind, l.n.ClientEth0, l.n.Server.Eth1.Address(f))
+			l.conversations = append(l.conversations, &conversation{Conversation: c})
+		}
+	}
 }
 
 // end lets every question have its answer.
@@ -119,6 +148,27 @@ func (l *load) askOnce(f topology.Family) error {
 	return l.ask(conn)
 }
 
+// askDatagram asks once: a datagram that is lost breaks its conversation.
+func (l *load) askDatagram(c *conversation) error {
+	l.underway.RLock()
+	defer l.underway.RUnlock()
+	ctx, cancel := context.WithTimeout(context.Background(), harness.AnswerTime)
+	defer cancel()
+	if err := c.Ask(ctx); err != nil {
+		return fmt.Errorf("after %d answers: %w", c.answers.Load(), err)
+	}
+	c.answers.Add(1)
+	return nil
+}
+
+// withoutDatagrams does what may cost a datagram while none is under way. The connections
+// go on.
+func (l *load) withoutDatagrams(do func()) {
+	l.underway.Lock()
+	defer l.underway.Unlock()
+	do()
+}
+
 // errors returns why connections are broken, nil if none is.
 func (l *load) errors() error {
 	l.mu.Lock()
@@ -126,16 +176,26 @@ func (l *load) errors() error {
 	return errors.Join(l.broken...)
 }
 
-// goesOn wants answers and new connections from now on.
+// goesOn wants answers and new connections from now on, and of every conversation the
+// answer to a question that is asked from now on.
 func (l *load) goesOn() {
 	l.t.Helper()
 	answers, begun := l.answers.Load(), l.begun.Load()
+	wanted := make(map[*conversation]int64)
+	for _, c := range l.conversations {
+		wanted[c] = c.answers.Load() + 2 // the first may be to a question of before
+	}
 	harness.Eventually(l.t, "the connections go on", func() error {
 		if err := l.errors(); err != nil {
 			l.t.Fatal(err)
 		}
 		if l.answers.Load() < answers+busy || l.begun.Load() == begun {
 			return fmt.Errorf("%d answers, %d new connections", l.answers.Load()-answers, l.begun.Load()-begun)
+		}
+		for c, n := range wanted {
+			if c.answers.Load() < n {
+				return fmt.Errorf("%s: %d answers, not %d", c, c.answers.Load(), n)
+			}
 		}
 		return nil
 	})
@@ -149,7 +209,8 @@ func (l *load) allGoOn() {
 	}
 }
 
-// strays returns the frames of the connections that have left by eth0 so far.
+// strays returns the answers that have left by eth0 so far: TCP segments, datagrams and
+// answers to pings from an address of eth1.
 func (l *load) strays() []*topology.Frame {
 	fromEth1 := func(f *topology.Frame) bool {
 		for _, family := range l.n.Families() {
@@ -159,19 +220,53 @@ func (l *load) strays() []*topology.Frame {
 		}
 		return false
 	}
-	return l.eth0.Frames(topology.All(topology.TCP, fromEth1, topology.Going(topology.Received)))[l.forgotten:]
+	answers := topology.OneOf(topology.TCP, topology.UDP, topology.EchoReply)
+	known := func(f *topology.Frame) bool { return l.forgotten[f] }
+	return l.eth0.Frames(topology.All(answers, fromEth1, topology.Going(topology.Received), topology.Not(known)))
 }
 
-// forget has strays leave out what went astray so far.
-func (l *load) forget() { l.forgotten += len(l.strays()) }
+// forget has strays leave out what went astray so far and matches.
+func (l *load) forget(match topology.Filter) {
+	for _, f := range l.strays() {
+		if match(f) {
+			l.forgotten[f] = true
+		}
+	}
+}
 
 // wantAstray shows that what is tested makes a difference: without it replies leave
-// by eth0.
+// by eth0, those of the connections and those of every conversation.
 func (l *load) wantAstray() {
 	l.t.Helper()
-	before := len(l.strays())
-	harness.Eventually(l.t, "replies leave by eth0", func() error {
-		if len(l.strays()) == before {
+	l.wantStray("tcp", topology.TCP)
+	l.wantDatagramsAstray()
+}
+
+// wantDatagramsAstray is wantAstray for the conversations alone.
+func (l *load) wantDatagramsAstray() {
+	l.t.Helper()
+	for _, c := range l.conversations {
+		l.wantStray(c.String(), c.Answers())
+	}
+}
+
+// wantStray wants one more reply that matches to leave by eth0.
+func (l *load) wantStray(what string, match topology.Filter) {
+	l.t.Helper()
+	count := func() (n int) {
+		for _, f := range l.strays() {
+			if match(f) {
+				n++
+			}
+		}
+		return n
+	}
+	before := count()
+	harness.Eventually(l.t, what+": replies leave by eth0", func() error {
+		if err := l.errors(); err != nil {
+			l.t.Fatal(err)
+		}
+		if count() == before {
 			return errors.New("none does")
 		}
 		return nil
@@ -184,8 +279,12 @@ func (l *load) report(what string, args ...any) (strays []*topology.Frame) {
 	l.t.Helper()
 	l.end()
 	strays = l.strays()
-	l.t.Logf("%s under %d connections and %d new ones, %d answers: %d broken, %d stray frames",
-		fmt.Sprintf(what, args...), busy, l.begun.Load(), l.answers.Load(), len(l.broken), len(strays))
+	var datagrams int64
+	for _, c := range l.conversations {
+		datagrams += c.answers.Load()
+	}
+	l.t.Logf("%s under %d connections and %d new ones, %d answers, and %d conversations by UDP and ping, %d answers: %d broken, %d stray frames",
+		fmt.Sprintf(what, args...), busy, l.begun.Load(), l.answers.Load(), len(l.conversations), datagrams, len(l.broken), len(strays))
 	for _, err := range l.broken {
 		l.t.Error(err)
 	}
