@@ -226,9 +226,13 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		b.wantHostReaches(false, harness.UDP)
 	}
 	b.sendDatagrams()
+	connected := b.connectUDP()
 	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	if !b.unattended || b.family == topology.IPv4 { // else the kernel tells a socket nothing of the carrier
+		b.Eventually("so does a socket that was connected meanwhile", func() error { return exchange(connected, promptly) })
+	}
 	after()
 	for _, kind := range harness.Kinds {
 		b.ask(b.conversation(kind))
@@ -306,6 +310,15 @@ func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
 	}
 	defer conn.Close()
 	return exchange(conn, d)
+}
+
+// connectUDP connects a socket of the host's to the client's server.
+func (b *bed) connectUDP() net.Conn {
+	b.Helper()
+	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)
+	conn := harness.Must1[net.Conn](b)(b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "udp", client.String()))
+	b.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 func exchange(conn net.Conn, within time.Duration) error {
