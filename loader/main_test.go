@@ -77,7 +77,10 @@ func runDaemon(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	options := Options{PinDir: dir, Config: config.Default(), Log: log, Version: "daemon"}
+	options := Options{
+		PinDir: dir, Config: config.Default(), Log: log, Version: "daemon",
+		Mechanism: attach.Mechanism(os.Getenv(mechanismVariable)),
+	}
 	if steps := os.Getenv(dieVariable); steps != "" {
 		return dieInStart(options, steps)
 	}
@@ -88,6 +91,9 @@ func runDaemon(dir string) error {
 	fmt.Println("ready")
 	return errors.Join(l.Run(ctx), l.Close())
 }
+
+// mechanismVariable tells a daemon how to attach; what the kernel has is chosen where it is empty.
+const mechanismVariable = "REPLYPATH_TEST_MECHANISM"
 
 // dieVariable tells a daemon after how many steps of its start it is killed.
 const dieVariable = "REPLYPATH_TEST_DIE_AFTER"

@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -229,12 +231,12 @@ func admissions(r *running) (sum uint64) {
 	return sum
 }
 
-// killedAfter lets a process be killed after so many steps of its start, and tells
-// whether it got that far.
-func (b *bed) killedAfter(steps int) bool {
+// killedAfter lets a process that attaches by a mechanism be killed after so many steps
+// of its start, and tells whether it got that far.
+func (b *bed) killedAfter(steps int, by attach.Mechanism) bool {
 	b.Helper()
 	c := b.host.Command(b.Context(), "/proc/self/exe")
-	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, fmt.Sprintf("%s=%d", dieVariable, steps))
+	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, mechanismVariable+"="+string(by), fmt.Sprintf("%s=%d", dieVariable, steps))
 	c.Stdout, c.Stderr = b.log, b.log
 	err := c.Run()
 	if err == nil {
@@ -246,68 +248,116 @@ func (b *bed) killedAfter(steps int) bool {
 	return true
 }
 
+// found are what a process may find that is killed in its start. It is told how to
+// attach what was there before.
+var found = map[string]func(*bed, func(*Options)){
+	"nothing there":   func(*bed, func(*Options)) {},
+	"another size":    func(b *bed, by func(*Options)) { b.start(by).stop() },
+	"another layout":  func(b *bed, by func(*Options)) { b.start(by).stop(); b.setForeignLayout() },
+	"another's trial": func(b *bed, by func(*Options)) { b.start(by).stop(); b.start(alsoOnTrial(by)).stop() },
+}
+
 // A process that is killed after any step of its start leaves nothing that detach does
 // not take away: on a host without anything, in the place of an earlier datapath with
 // tables of another size, and of one with another layout.
 func TestKilledStartIsDetached(t *testing.T) {
-	for what, prepare := range map[string]func(*bed){
-		"nothing there":   func(*bed) {},
-		"another size":    func(b *bed) { b.start(nil).stop() },
-		"another layout":  func(b *bed) { b.start(nil).stop(); b.setForeignLayout() },
-		"another's trial": func(b *bed) { b.start(nil).stop(); b.start(onTrial).stop() },
-	} {
-		t.Run(what, func(t *testing.T) {
-			s := newS1(t, topology.S1Options{})
-			b := newBed(t, s.B.Host)
-			b.setRPFilter("eth1", 1)
-			before := b.snapshot()
-			kills := 0
-			for ; ; kills++ {
-				prepare(b)
-				if !b.killedAfter(kills) {
-					break
+	for what, prepare := range found {
+		for mechanism, options := range mechanisms {
+			t.Run(what+"/"+string(mechanism), func(t *testing.T) {
+				s := newS1(t, topology.S1Options{})
+				b := newBed(t, s.B.Host)
+				b.setRPFilter("eth1", 1)
+				before := b.snapshot()
+				kills, attached := 0, 0
+				for ; ; kills++ {
+					prepare(b, options)
+					if !b.killedAfter(kills, mechanism) {
+						break
+					}
+					if b.hasAttached(mechanism) {
+						attached++
+					}
+					b.detach()
+					b.wantNothingLeft(before, fmt.Sprintf("killed after step %d", kills))
 				}
-				b.detach()
-				if diff := before.Diff(b.snapshot()); diff != "" {
-					t.Errorf("killed after step %d, then detached (-want +got):\n%s", kills, diff)
+				if attached == 0 {
+					t.Errorf("nothing is ever attached by %s", mechanism)
 				}
-				if _, err := os.Stat(b.dir); err == nil {
-					t.Errorf("killed after step %d, then detached: the pin directory is left", kills)
-				}
-			}
-			t.Logf("%d kills, 0 differences", kills)
-		})
+				t.Logf("%s: %d kills, %d of them with programs attached by %s, 0 differences", what, kills, attached, mechanism)
+			})
+		}
+	}
+}
+
+// hasAttached tells whether eth1 has what a mechanism puts there: the qdisc is looked at
+// rather than its filters.
+func (b *bed) hasAttached(by attach.Mechanism) bool {
+	b.Helper()
+	trace := b.trace()
+	if by == attach.Clsact {
+		return slices.Contains(trace, "eth1 qdisc clsact")
+	}
+	return slices.Contains(trace, "eth1 tcx programs 2")
+}
+
+// wantNothingLeft wants the host as it was, and no pins.
+func (b *bed) wantNothingLeft(before harness.Snapshot, after string) {
+	b.Helper()
+	if diff := before.Diff(b.snapshot()); diff != "" {
+		b.Errorf("%s, then detached (-want +got):\n%s", after, diff)
+	}
+	if _, err := os.Stat(b.dir); !errors.Is(err, os.ErrNotExist) {
+		b.Errorf("%s, then detached: the pin directory: %v", after, err)
 	}
 }
 
 func onTrial(o *Options) { o.Trial = time.Hour }
 
+// alsoOnTrial is onTrial beside another change, which may be nil.
+func alsoOnTrial(change func(*Options)) func(*Options) {
+	return func(o *Options) {
+		if change != nil {
+			change(o)
+		}
+		onTrial(o)
+	}
+}
+
 // Whoever starts after a process that was killed in the middle of an upgrade finds all
 // maps of one layout. Until then the programs that were put in place ask those of before.
 func TestStartAfterAKilledUpgrade(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	asking := 0
-	for kills := 0; ; kills++ {
-		b.start(nil).stop()
-		pingB(t, s)
-		b.setForeignLayout()
-		if !b.killedAfter(kills) {
-			t.Logf("%d kills, after %d of them the programs of before are asked", kills, asking)
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			before := b.trace()
+			kills, asking := 0, 0
+			for ; ; kills++ {
+				b.start(options).stop()
+				pingB(t, s)
+				b.setForeignLayout()
+				if !b.killedAfter(kills, mechanism) {
+					break
+				}
+				pingB(t, s)
+				if b.asksEarlier() {
+					asking++
+				}
+				b.start(options).stop()
+				pingB(t, s)
+				if left, err := filepath.Glob(filepath.Join(b.dir, "maps-*")); err != nil || len(left) > 0 {
+					t.Errorf("left after kill %d: %v, %v", kills, left, err)
+				}
+			}
+			t.Logf("%d kills by %s, after %d of them the programs of before are asked", kills, mechanism, asking)
 			if asking == 0 {
 				t.Error("the programs of before are never asked")
 			}
-			return
-		}
-		pingB(t, s)
-		if b.asksEarlier() {
-			asking++
-		}
-		b.start(nil).stop()
-		pingB(t, s)
-		if left, err := filepath.Glob(filepath.Join(b.dir, "maps-*")); err != nil || len(left) > 0 {
-			t.Errorf("left after kill %d: %v, %v", kills, left, err)
-		}
+			b.detach()
+			if diff := cmp.Diff(before, b.trace()); diff != "" {
+				t.Errorf("after detach (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -143,22 +143,51 @@ func withoutPrograms(s harness.Snapshot) harness.Snapshot {
 	return s
 }
 
+// mechanisms are the arguments by which the programs are attached: as usual, which is by
+// TCX where the kernel has it, and by clsact.
+var mechanisms = map[string][]string{"usual": nil, "clsact": {"--mechanism", "clsact"}}
+
 // TestKilledWhileStarting kills the daemon at every step that makes something of the
 // fallback route, and takes everything away: the host is what it was.
 func TestKilledWhileStarting(t *testing.T) {
+	for mechanism, args := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) { testKilledWhileStarting(t, mechanism, args) })
+	}
+}
+
+func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
 	b.product = harness.On(t, b.net.Server.Host)
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-	for _, moment := range []string{
+	moments := []string{
 		"interface=eth1 index", "made the device", "ipv4.conf.eth0.ignore", "ipv6.conf.eth0.ignore",
 		"router_probe_interval", "msg=ready",
-	} {
-		d := b.product.Launch()
+	}
+	for _, moment := range moments {
+		d := b.product.Launch(args...)
 		d.WaitLog(1, moment)
 		d.Kill()
+		if mechanism == "clsact" {
+			b.wantQdiscs(moment)
+		}
 		b.product.Detach()
 		t.Logf("killed after %q", moment)
 		b.wantSnapshot(before)
+		if _, err := os.Stat(b.product.PinDir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("killed after %q, then detached: the pin directory: %v", moment, err)
+		}
+	}
+	t.Logf("%d kills (%s), 0 differences", len(moments), mechanism)
+}
+
+// wantQdiscs wants the qdiscs that the filters are in, which detach has to find.
+func (b *bed) wantQdiscs(moment string) {
+	b.Helper()
+	qdiscs := harness.Shell(b, b.net.Server.Host, "tc qdisc show")
+	for _, nic := range []string{"eth0", "eth1"} {
+		if !strings.Contains(qdiscs, "qdisc clsact ffff: dev "+nic+" ") {
+			b.Errorf("killed after %q: no clsact qdisc on %s:\n%s", moment, nic, qdiscs)
+		}
 	}
 }
 
