@@ -84,6 +84,9 @@ func runDaemon(dir string) error {
 	if steps := os.Getenv(dieVariable); steps != "" {
 		return dieInStart(options, steps)
 	}
+	if moment := os.Getenv(dieAttachingVariable); moment != "" {
+		return dieAttaching(options, moment)
+	}
 	l, err := New(options)
 	if err != nil {
 		return err
@@ -95,8 +98,12 @@ func runDaemon(dir string) error {
 // mechanismVariable tells a daemon how to attach; what the kernel has is chosen where it is empty.
 const mechanismVariable = "REPLYPATH_TEST_MECHANISM"
 
-// dieVariable tells a daemon after how many steps of its start it is killed.
-const dieVariable = "REPLYPATH_TEST_DIE_AFTER"
+// dieVariable tells a daemon after how many steps of its start it is killed,
+// dieAttachingVariable in which moment of its attaching.
+const (
+	dieVariable          = "REPLYPATH_TEST_DIE_AFTER"
+	dieAttachingVariable = "REPLYPATH_TEST_DIE_ATTACHING"
+)
 
 // dieInStart returns nil where there are fewer steps.
 func dieInStart(options Options, after string) error {
@@ -109,7 +116,22 @@ func dieInStart(options Options, after string) error {
 	if count > len(steps) {
 		return nil
 	}
-	return l.attempt(append(steps[:count:count], func() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }))
+	return l.attempt(append(steps[:count:count], die))
+}
+
+func die() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }
+
+// dieAttaching returns nil where there are fewer moments.
+func dieAttaching(options Options, in string) error {
+	moment, err := strconv.Atoi(in)
+	if err != nil {
+		return err
+	}
+	l, err := (&dying{moments: moment}).start(options)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // runInNamespace runs this binary once more.

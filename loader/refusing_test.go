@@ -28,16 +28,44 @@ func refuse(halfway bool) func(*bed) (func(Options) (*Loader, error), func()) {
 	}
 }
 
-// start is New with a step that has eth1 refuse, before the three last ones, which attach,
-// adopt the mode and pin.
 func (r *refusing) start(o Options) (*Loader, error) {
+	return startBy(o, func(a attacher) attacher { r.attacher = a; return r })
+}
+
+// startBy is New with a step that puts another attacher before its own, before the three
+// last ones, which attach, adopt the mode and pin.
+func startBy(o Options, wrap func(attacher) attacher) (*Loader, error) {
 	l := newLoader(o)
 	steps := l.steps()
 	steps = slices.Insert(steps, len(steps)-3, func() error {
-		r.attacher, l.attacher = l.attacher, r
+		l.attacher = wrap(l.attacher)
 		return nil
 	})
 	return l, l.attempt(steps)
+}
+
+// dying attaches until one of the moments in which only a part of what belongs to an
+// interface is there: the qdisc where the mechanism has one, the first program, all of
+// them but nothing after that. The process is killed in that.
+type dying struct {
+	attacher
+	moments int // before that
+}
+
+func (d *dying) start(o Options) (*Loader, error) {
+	return startBy(o, func(a attacher) attacher { d.attacher = a; return d })
+}
+
+func (d *dying) Attach(i attach.Interface, programs attach.Programs) (attach.Result, error) {
+	for _, part := range []attach.Programs{{}, {Ingress: programs.Ingress}, programs} {
+		if d.moments > 0 {
+			d.moments--
+			continue
+		}
+		_, err := d.attacher.Attach(i, part)
+		return attach.Result{}, errors.Join(err, die())
+	}
+	return d.attacher.Attach(i, programs)
 }
 
 func (r *refusing) Attach(i attach.Interface, programs attach.Programs) (attach.Result, error) {

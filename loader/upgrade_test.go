@@ -231,19 +231,19 @@ func admissions(r *running) (sum uint64) {
 	return sum
 }
 
-// killedAfter lets a process that attaches by a mechanism be killed after so many steps
-// of its start, and tells whether it got that far.
-func (b *bed) killedAfter(steps int, by attach.Mechanism) bool {
+// killed lets a process that attaches by a mechanism be killed in its start, where a
+// variable says so, and tells whether it got that far.
+func (b *bed) killed(by attach.Mechanism, variable string, value int) bool {
 	b.Helper()
 	c := b.host.Command(b.Context(), "/proc/self/exe")
-	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, mechanismVariable+"="+string(by), fmt.Sprintf("%s=%d", dieVariable, steps))
+	c.Env = append(os.Environ(), daemonVariable+"="+b.dir, mechanismVariable+"="+string(by), fmt.Sprintf("%s=%d", variable, value))
 	c.Stdout, c.Stderr = b.log, b.log
 	err := c.Run()
 	if err == nil {
 		return false
 	}
 	if c.ProcessState.Exited() {
-		b.Fatalf("it was not killed after %d steps: %v", steps, err)
+		b.Fatalf("it was not killed with %s=%d: %v", variable, value, err)
 	}
 	return true
 }
@@ -271,7 +271,7 @@ func TestKilledStartIsDetached(t *testing.T) {
 				kills, attached := 0, 0
 				for ; ; kills++ {
 					prepare(b, options)
-					if !b.killedAfter(kills, mechanism) {
+					if !b.killed(mechanism, dieVariable, kills) {
 						break
 					}
 					if b.hasAttached(mechanism) {
@@ -286,6 +286,31 @@ func TestKilledStartIsDetached(t *testing.T) {
 				t.Logf("%s: %d kills, %d of them with programs attached by %s, 0 differences", what, kills, attached, mechanism)
 			})
 		}
+	}
+}
+
+// TestKilledAttachingIsDetached has a process killed while it attaches: what it was about
+// to put on the host was written down before.
+func TestKilledAttachingIsDetached(t *testing.T) {
+	for mechanism := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			b.setRPFilter("eth1", 1)
+			before, clean := b.snapshot(), b.trace()
+			kills, partly := 0, 0
+			for ; b.killed(mechanism, dieAttachingVariable, kills); kills++ {
+				if !slices.Equal(clean, b.trace()) && !b.hasAttached(mechanism) {
+					partly++
+				}
+				b.detach()
+				b.wantNothingLeft(before, fmt.Sprintf("killed in moment %d", kills))
+			}
+			if partly == 0 {
+				t.Error("no process was killed in between")
+			}
+			t.Logf("%d kills by %s, %d of them before all was attached, 0 differences", kills, mechanism, partly)
+		})
 	}
 }
 
@@ -336,7 +361,7 @@ func TestStartAfterAKilledUpgrade(t *testing.T) {
 				b.start(options).stop()
 				pingB(t, s)
 				b.setForeignLayout()
-				if !b.killedAfter(kills, mechanism) {
+				if !b.killed(mechanism, dieVariable, kills) {
 					break
 				}
 				pingB(t, s)

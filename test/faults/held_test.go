@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,6 +74,59 @@ func TestDetachWhileHeld(t *testing.T) {
 			t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
 		})
 	}
+}
+
+// departures are how a daemon goes before detach has taken everything away, and how it
+// has attached.
+var departures = map[string]struct {
+	args  []string
+	leave func(*bed, *harness.Daemon)
+}{
+	"stopped":           {mechanisms["usual"], func(b *bed, _ *harness.Daemon) { b.product.Expect(0, "detach", "--stop") }},
+	"killed, by clsact": {mechanisms["clsact"], func(b *bed, d *harness.Daemon) { d.Kill(); b.product.Detach() }},
+}
+
+// TestDetachWhileBridged takes everything away while the fallback route carries replies:
+// the host is what the fault makes of one without replypath, and once it is over what it
+// was before.
+func TestDetachWhileBridged(t *testing.T) {
+	without := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
+		return f.holds || f.name == "eth0 deleted" // in which case there is another eth0 afterwards
+	})
+	for name, departure := range departures {
+		t.Run(name, func(t *testing.T) {
+			each(t, without, func(t *testing.T, fault fault, f topology.Family) {
+				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				b.detachDuring(fault, departure.args, departure.leave)
+			})
+		})
+	}
+}
+
+func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *harness.Daemon)) {
+	b.Helper()
+	look := func() harness.Snapshot { return harness.TakeSnapshot(b, b.net.Server.Host, "eth0", "eth1") }
+	fault.begin(b)
+	during := look()
+	failed := b.reach(harness.TCP)
+	fault.end(b)
+	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+	after := look() // eth0 may have lost and got back what is its own
+
+	d := b.start(args...)
+	fault.begin(b)
+	b.ask(b.conversation(harness.TCP))
+	b.wantShown(fault, true)
+	leave(b, d)
+	b.wantSnapshot(during)
+	if err := b.reach(harness.TCP); fmt.Sprint(err) != fmt.Sprint(failed) {
+		b.Errorf("what the host starts: %v, without replypath %v", err, failed)
+	}
+	fault.end(b)
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.wantSnapshot(after)
+	b.Logf("%s: %d outputs and sysctls compared during it, %d after it, what the host starts: %v",
+		fault.name, len(during), len(after), failed)
 }
 
 // TestKilledWhileHeld kills the daemon while it holds a gateway, and takes everything

@@ -39,27 +39,42 @@ func (b *bed) keepAddress() {
 	harness.Must(b, b.net.Server.Eth0.AddAddress(netip.PrefixFrom(own, own.BitLen())))
 }
 
+// ownWay is how a flow is served whose NIC goes.
+type ownWay struct {
+	name, follow string
+	kind         harness.Kind
+	args         []string
+}
+
+var ownWays = []ownWay{
+	{name: "validated", follow: "validated", kind: harness.TCP},
+	{name: "latest", follow: "latest", kind: harness.TCP},
+	{name: "validated, by clsact", follow: "validated", kind: harness.TCP, args: mechanisms["clsact"]},
+	{name: "udp", follow: "validated", kind: harness.UDP},
+}
+
 // TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the
-// kernel's way, and is counted; the peer's next segment by the other NIC takes the flow
+// kernel's way, and is counted; the peer's next packet by the other NIC takes the flow
 // along.
 func TestOwnNICDies(t *testing.T) {
 	for _, fault := range ownFaults {
-		for _, follow := range []string{"validated", "latest"} {
+		for _, way := range ownWays {
 			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-				t.Run(fault.name+"/"+follow+"/"+f.String(), func(t *testing.T) { testOwnNICDies(t, fault, follow, f) })
+				t.Run(fault.name+"/"+way.name+"/"+f.String(), func(t *testing.T) { testOwnNICDies(t, fault, way, f) })
 			}
 		}
 	}
 }
 
-func testOwnNICDies(t *testing.T, fault ownFault, follow string, f topology.Family) {
+func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family) {
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-	b.start("--config", harness.WriteConfig(t, "follow: "+follow+"\n"))
-	client, server := b.connect()
+	b.start(append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)...)
+	client, server := b.connect(way.kind)
 	wires := harness.Tap(t, b.net.Server)
-	sent := topology.All(topology.TCP, topology.From(b.net.Server.Eth1.Address(f)))
+	sent := topology.All(protocols[way.kind], topology.From(b.net.Server.Eth1.Address(f)))
+	b.say(client, server) // in UDP it is who asks that makes the flow
 	b.say(server, client)
-	b.wantFlow("eth1")
+	b.wantFlow(way.kind, "eth1")
 	wires.WantEth1("what is sent before", sent)
 
 	fault.begin(b)
@@ -80,8 +95,8 @@ func testOwnNICDies(t *testing.T, fault ownFault, follow string, f topology.Fami
 	b.bringByEth0()
 	b.say(client, server)
 	b.say(server, client)
-	b.wantFlow("eth0")
-	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp"); moves != 1 {
+	b.wantFlow(way.kind, "eth0")
+	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol="+string(way.kind)); moves != 1 {
 		t.Errorf("%v moves", moves)
 	}
 	if _, eth1 := wires.Left(sent); len(eth1) > before {
@@ -90,19 +105,35 @@ func testOwnNICDies(t *testing.T, fault ownFault, follow string, f topology.Fami
 	t.Logf("%v packets counted as link_down, then moved to eth0, 0 by the dead NIC", down)
 }
 
+var protocols = map[harness.Kind]topology.Filter{harness.TCP: topology.TCP, harness.UDP: topology.UDP}
+
 // connect opens a connection from the client to the server's eth1, where each side may
-// speak.
-func (b *bed) connect() (client, server net.Conn) {
+// speak once the client has.
+func (b *bed) connect(kind harness.Kind) (client, server net.Conn) {
 	b.Helper()
 	ctx := harness.Within(b, harness.AnswerTime)
 	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(b.family), 0).String()
-	l := harness.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
-	defer l.Close()
-	client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
-	server = harness.Must1[net.Conn](b)(l.Accept())
+	if kind == harness.UDP {
+		bound := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", at)).(*net.UDPConn)
+		client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "udp", bound.LocalAddr().String()))
+		server = answering{bound, client.LocalAddr()}
+	} else {
+		l := harness.Must1[net.Listener](b)(b.net.Server.Listen(ctx, "tcp", at))
+		defer l.Close()
+		client = harness.Must1[net.Conn](b)(b.net.Client.Dial(ctx, "tcp", l.Addr().String()))
+		server = harness.Must1[net.Conn](b)(l.Accept())
+	}
 	b.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
 }
+
+// answering is the socket of a UDP server, which is not connected, and whom it answers.
+type answering struct {
+	*net.UDPConn
+	peer net.Addr
+}
+
+func (a answering) Write(message []byte) (int, error) { return a.WriteTo(message, a.peer) }
 
 // say sends a message and returns when it has arrived.
 func (b *bed) say(from, to net.Conn) {
@@ -113,10 +144,10 @@ func (b *bed) say(from, to net.Conn) {
 	harness.Must(b, err)
 }
 
-// wantFlow wants the only TCP flow to be that of an interface.
-func (b *bed) wantFlow(name string) {
+// wantFlow wants the only flow of a kind to be that of an interface.
+func (b *bed) wantFlow(kind harness.Kind, name string) {
 	b.Helper()
-	flows := b.product.Flows("--protocol", "tcp")
+	flows := b.product.Flows("--protocol", string(kind))
 	if len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != name {
 		b.Errorf("flows %v, not one by %s", flows, name)
 	}
