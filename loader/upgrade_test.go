@@ -283,7 +283,9 @@ func TestKilledStartIsDetached(t *testing.T) {
 				if attached == 0 {
 					t.Errorf("nothing is ever attached by %s", mechanism)
 				}
-				t.Logf("%s: %d kills, %d of them with programs attached by %s, 0 differences", what, kills, attached, mechanism)
+				if !t.Failed() {
+					t.Logf("%s: %d kills, %d of them with programs attached by %s, 0 differences", what, kills, attached, mechanism)
+				}
 			})
 		}
 	}
@@ -309,7 +311,9 @@ func TestKilledAttachingIsDetached(t *testing.T) {
 			if partly == 0 {
 				t.Error("no process was killed in between")
 			}
-			t.Logf("%d kills by %s, %d of them before all was attached, 0 differences", kills, mechanism, partly)
+			if !t.Failed() {
+				t.Logf("%d kills by %s, %d of them before all was attached, 0 differences", kills, mechanism, partly)
+			}
 		})
 	}
 }

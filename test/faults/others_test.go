@@ -177,7 +177,9 @@ func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 			t.Errorf("killed after %q, then detached: the pin directory: %v", moment, err)
 		}
 	}
-	t.Logf("%d kills (%s), 0 differences", len(moments), mechanism)
+	if !t.Failed() {
+		t.Logf("%d kills (%s), 0 differences", len(moments), mechanism)
+	}
 }
 
 // wantQdiscs wants the qdiscs that the filters are in, which detach has to find.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -140,6 +141,7 @@ func (b *bed) say(from, to net.Conn) {
 	b.Helper()
 	_, err := from.Write([]byte("message"))
 	harness.Must(b, err)
+	harness.Must(b, to.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
 	_, err = to.Read(make([]byte, 7))
 	harness.Must(b, err)
 }
