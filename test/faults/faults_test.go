@@ -219,7 +219,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	if b.keepsDeadRoute(fault) {
 		b.Logf("%s: a connection that was silent is not asked", fault.name)
 	} else {
-		b.askPromptly(fault.name+": a connection that was silent", silent)
+		b.askForSomeTime(fault.name+": a connection that was silent", silent)
 	}
 	b.wantHostReaches(false, harness.TCP)
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
@@ -248,6 +248,26 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	b.wantNoLeak("after "+fault.name, wire)
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
+	}
+}
+
+// askForSomeTime asks for a second, in which the kernel forgets what it knew before a fault,
+// and wants each answer at once.
+func (b *bed) askForSomeTime(what string, c *harness.Conversation) {
+	b.Helper()
+	const pace, questions = 10 * time.Millisecond, 100
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	var slowest time.Duration
+	for range questions {
+		<-tick.C
+		asked := time.Now()
+		b.ask(c)
+		slowest = max(slowest, time.Since(asked))
+	}
+	b.Logf("%s: answered %d times, within %s", what, questions, slowest.Round(time.Microsecond))
+	if slowest >= promptly {
+		b.Errorf("%s: answered after %s", what, slowest)
 	}
 }
 
