@@ -203,6 +203,10 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	b.Helper()
 	var talks []*harness.Talk
 	for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+		if kind == harness.UDP && b.dropsNeighbour(fault) {
+			b.Logf("%s: no conversation by %s goes on meanwhile", fault.name, kind)
+			continue
+		}
 		c := b.conversation(kind)
 		b.ask(c)
 		talks = append(talks, c.Keep(b))
@@ -216,7 +220,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		b.askPromptly(fmt.Sprintf("%s: new %s", fault.name, kind), b.conversation(kind))
 	}
 	during()
-	if b.keepsDeadRoute(fault) {
+	if b.unattended && b.dropsNeighbour(fault) {
 		b.Logf("%s: a connection that was silent is not asked", fault.name)
 	} else {
 		b.askForSomeTime(fault.name+": a connection that was silent", silent)
@@ -271,12 +275,13 @@ func (b *bed) askForSomeTime(what string, c *harness.Conversation) {
 	}
 }
 
-// keepsDeadRoute tells whether IPv6 sockets keep their route by an interface without a
-// carrier, to no neighbour, until they have repeated a segment three times: nobody has them
-// look anew, and the kernel has no setting to keep the neighbour, which is from 5.16.
-func (b *bed) keepsDeadRoute(fault fault) bool {
+// dropsNeighbour tells whether IPv6 sockets keep a route without a carrier to a neighbour that
+// the kernel has dropped: a daemon has them look anew, until when a datagram may be lost;
+// without one they do so when they have repeated a segment three times. From 5.16 there is
+// a setting to keep the neighbour.
+func (b *bed) dropsNeighbour(fault fault) bool {
 	_, err := os.Stat("/proc/sys/net/ipv6/conf/all/ndisc_evict_nocarrier")
-	return errors.Is(err, fs.ErrNotExist) && b.unattended && b.family == topology.IPv6 && fault.name == "carrier lost"
+	return errors.Is(err, fs.ErrNotExist) && b.family == topology.IPv6 && fault.name == "carrier lost"
 }
 
 // askPromptly asks, and wants the answers at once.
