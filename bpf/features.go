@@ -17,7 +17,7 @@ type Features struct {
 	CheckMTU     bool // bpf_check_mtu, from 5.12
 	ProbeRead    bool // bpf_probe_read_kernel, unless the kernel is locked down for confidentiality
 	KernelSKB    bool // bpf_cast_to_kern_ctx, from 6.2
-	DeliveryTime bool // when a sender wants a packet to leave outlives a redirect, from 5.18
+	DeliveryTime bool // when TCP wants a packet to leave outlives a redirect, from 5.18
 	TailCalls    bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
 }
 

@@ -64,7 +64,13 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	if err := fallback.SetUp(l.netlink, r.device); err != nil {
 		return err
 	}
-	return errors.Join(l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay())
+	errs := []error{l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
+	for _, s := range l.inOrder() {
+		if s.Up == s.toldDown { // it was down at the start, or an event was lost
+			errs = append(errs, l.haveSocketsLookAgain(s))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // smallestMTU is that of the managed interfaces: replies that are built for the
@@ -117,7 +123,11 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
-	return fallback.Renew(l.netlink, l.fallback.device, unix.AF_INET6)
+	if err := fallback.Renew(l.netlink, l.fallback.device, unix.AF_INET6); err != nil {
+		return err
+	}
+	s.toldDown = !s.Up
+	return nil
 }
 
 // dropFallback takes everything away. A start that may still fail, and a trial,

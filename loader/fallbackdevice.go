@@ -118,13 +118,20 @@ func (l *Loader) mechanismOfFallback() (attach.Mechanism, error) {
 	return l.mechanismOf(fallbackTarget(l.fallback.device.Index), attach.Egress, attach.Last)
 }
 
-// hasLostFallback tells whether somebody has taken one of them off.
+// hasLostFallback tells whether somebody has taken one of them off, or whether they are back
+// that could not be put back so far.
 func (l *Loader) hasLostFallback(now time.Time) bool {
 	if l.fallback.device == nil {
 		return false
 	}
 	mechanism, err := l.mechanismOfFallback()
-	return err == nil && mechanism == attach.Auto && l.fallbackRepairs.AllowN(now, 1)
+	switch {
+	case err != nil || mechanism != attach.Auto:
+		return false
+	case l.fallback.err != nil:
+		return l.attachFallback() == nil
+	}
+	return l.fallbackRepairs.AllowN(now, 1)
 }
 
 // replaceFallback puts the programs of a datapath on the device, in the place of

@@ -25,6 +25,7 @@ type served struct {
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
 	entered   bool // in the map `devices`
+	toldDown  bool // sockets have looked for a route since it went down
 	watched   watched
 	// What others take away may be put back at once so often.
 	repairs *rate.Limiter
@@ -238,7 +239,7 @@ func (l *Loader) linkChanged(index int) error {
 	s.Refresh(link)
 	l.logChanges(&before, &s.Interface)
 	var errs []error
-	if !s.Up || !before.Up {
+	if !s.Up || s.toldDown { // once more for each event: the first may come before the kernel has marked its routes
 		errs = append(errs, l.haveSocketsLookAgain(s))
 	}
 	return errors.Join(append(errs, l.writeGateways())...)

@@ -160,14 +160,14 @@ func (r *runner) lookForLosses() {
 	defer runtime.UnlockOSThread()
 	begun, before := time.Now(), threadTime()
 	r.endSuccession(begun)
-	if r.tendLosses(begun) {
+	if !r.verifying && r.tendLosses(begun) { // else the next reconciliation looks
 		r.verifying = true
 		r.changes.note(begun)
 	}
 	if r.settingsChanged() {
 		r.changes.note(begun)
 	}
-	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before)))
+	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before), time.Since(begun)))
 }
 
 // resolveGateways has gateways resolved whose time has come, and sets the timer

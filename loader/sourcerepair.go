@@ -117,6 +117,7 @@ func (l *Loader) attachSource(attached bool) error {
 		l.log.Info("attached to repair the source address of udp answers", "cgroup", cgroup)
 	}
 	r.served, r.state = l.datapath, bpf.DatapathSourceRepairREPAIR_ON
+	r.wanted = true // also those of an earlier process: whoever takes them off finds them back
 	return nil
 }
 
@@ -138,9 +139,10 @@ func (l *Loader) putSource(d *datapath.Datapath) (cgroup string, fresh bool, err
 	return cgroup, fresh, err
 }
 
-// hasLostSource tells whether somebody has taken one of them off.
+// hasLostSource tells whether somebody has taken one of them off, unless that they could
+// not be put back is known: the slow timer tries that again.
 func (l *Loader) hasLostSource(now time.Time) bool {
-	if l.source.served == nil {
+	if l.source.served == nil || l.source.err != nil {
 		return false
 	}
 	attached, err := source.Attached(l.linksDir())

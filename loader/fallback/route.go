@@ -66,10 +66,12 @@ func SyncRoutes(nl *netlink.Handle, d *Device, present, wanted []int) (added []i
 	return added, errors.Join(errs...)
 }
 
-// Renew replaces the route of a family by its like: whoever remembers a route of the same
-// family looks for one anew.
+// Renew replaces the route of a family, if it is there, by its like: IPv6 sockets that
+// remember a default route of table main look for one anew (net/ipv6/ip6_fib.c, fib6_add,
+// gives each route at the same place another serial number).
 func Renew(nl *netlink.Handle, d *Device, family int) error {
-	if err := nl.RouteReplace(routeOf(family, d.Index)); err != nil {
+	err := nl.RouteChange(routeOf(family, d.Index))
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
 	}
 	return nil

@@ -43,7 +43,7 @@ func parseOptions() options {
 	var o options
 	var quick bool
 	flag.BoolVar(&quick, "quick", false, "the first workloads only, in less than five minutes")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds, in each of which every contender has its turn")
+	flag.IntVar(&o.rounds, "rounds", usualRounds, "rounds, in each of which every contender has its turn")
 	flag.IntVar(&o.further, "further", 15, "rounds after these, of what bounds compare only")
 	flag.DurationVar(&o.duration, "time", longTime, "how long each measurement lasts")
 	flag.DurationVar(&o.budget, "budget", 0, "begin no round that would end later than this; 0 is no bound")

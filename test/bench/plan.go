@@ -51,6 +51,9 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, o op
 	}
 	if len(p.decisive) == 0 {
 		p.further = 0
+		if o.quick && p.rounds == 1 {
+			p.rounds = usualRounds
+		}
 	}
 	return p
 }

@@ -118,7 +118,7 @@ func TestPlanBudget(t *testing.T) {
 
 // TestQuick has the workloads that scripts know by name in a quick run.
 func TestQuick(t *testing.T) {
-	o := options{}
+	o := options{rounds: usualRounds}
 	o.shorten()
 	workloads, _, err := o.chosenWorkloads()
 	if err != nil {

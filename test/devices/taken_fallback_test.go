@@ -105,9 +105,12 @@ func TestTakenFallbackAndKept(t *testing.T) {
 		t.Error("that is too late")
 	}
 	harness.Eventually(t, "all is as before", func() error { return fallbackWorks(t, n) })
-	if s := p.Status(); len(s.Errors) != 0 {
-		t.Errorf("errors of the status: %q", s.Errors)
-	}
+	harness.Eventually(t, "the status has no errors", func() error {
+		if s := p.Status(); len(s.Errors) != 0 {
+			return fmt.Errorf("%q", s.Errors)
+		}
+		return nil
+	})
 }
 
 // lacksLines tells that there are not so many lines with all the words.

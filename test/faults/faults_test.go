@@ -234,9 +234,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)
 	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
-	if !b.unattended || b.family == topology.IPv4 { // else the kernel tells a socket nothing of the carrier
-		b.Eventually("so does a socket that was connected meanwhile", func() error { return exchange(connected, promptly) })
-	}
+	b.Eventually("so does a socket that was connected meanwhile", func() error { return exchange(connected, promptly) })
 	after()
 	for _, kind := range harness.Kinds {
 		b.ask(b.conversation(kind))

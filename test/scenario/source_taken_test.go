@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -45,32 +46,51 @@ func detachPinned(pin string) error {
 func TestSourceTaken(t *testing.T) {
 	for _, theft := range sourceThefts {
 		t.Run(theft.name, func(t *testing.T) {
-			s := harness.NewS1(t, topology.S1Options{})
-			listening{network: "udp", address: "::"}.serve(t, s.B.Host)
-			p := harness.On(t, s.B.Host)
-			d := p.Start()
-			wantRepaired(t, s)
-			const times = 3
-			var took []time.Duration
-			for i := range times {
-				began := time.Now()
-				for _, hook := range theft.hooks {
-					harness.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
-				}
-				d.WaitLog(i+1, "level=WARN", "programs had been taken off, attached again", "cgroup=")
-				took = append(took, time.Since(began).Round(time.Millisecond))
-				wantRepaired(t, s)
-			}
-			t.Logf("%s, %d times: back after %v", theft.name, times, took)
-			for _, one := range took {
-				if one > harness.Patient(backWithin) {
-					t.Errorf("back after %s", one)
-				}
-			}
-			if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != times {
-				t.Errorf("%v repairs are counted", repairs)
-			}
+			s, p := newSourceRepair(t)
+			theft.repeat(t, s, p, p.Start(), 3)
 		})
+	}
+}
+
+// TestSourceTakenAfterARestart has the programs that an earlier process attached taken from the next one.
+func TestSourceTakenAfterARestart(t *testing.T) {
+	s, p := newSourceRepair(t)
+	d := p.Start()
+	wantRepaired(t, s)
+	d.Stop(unix.SIGTERM)
+	sourceThefts[0].repeat(t, s, p, p.Start(), 2)
+}
+
+// newSourceRepair has a daemon of B bind to no address.
+func newSourceRepair(t *testing.T) (*topology.S1, *harness.Product) {
+	t.Helper()
+	s := harness.NewS1(t, topology.S1Options{})
+	listening{network: "udp", address: "::"}.serve(t, s.B.Host)
+	return s, harness.On(t, s.B.Host)
+}
+
+// repeat steals so many times, and wants everything back within a second.
+func (theft *sourceTheft) repeat(t *testing.T, s *topology.S1, p *harness.Product, d *harness.Daemon, times int) {
+	t.Helper()
+	wantRepaired(t, s)
+	var took []time.Duration
+	for i := range times {
+		began := time.Now()
+		for _, hook := range theft.hooks {
+			harness.Must(t, theft.steal(filepath.Join(p.PinDir, "links", hook)))
+		}
+		d.WaitLog(i+1, "level=WARN", "programs had been taken off, attached again", "cgroup=")
+		took = append(took, time.Since(began).Round(time.Millisecond))
+		wantRepaired(t, s)
+	}
+	t.Logf("%s, %d times: back after %v", theft.name, times, took)
+	for _, one := range took {
+		if one > harness.Patient(backWithin) {
+			t.Errorf("back after %s", one)
+		}
+	}
+	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != float64(times) {
+		t.Errorf("%v repairs are counted", repairs)
 	}
 }
 
