@@ -38,7 +38,9 @@ TIMED     := ^TestS4(SmallPackets|Throughput)$$
 # What tests have measured is shown: what they log, without the names of what has passed, and without how much
 # was asked and answered in each.
 FIGURES   := | grep --line-buffered -vE '^(=== |PASS$$| *--- PASS)|^ *figures\.go:'
-OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
+# Scripts of commands: what they log is all that the commands print.
+SCRIPTS   := replypath/cmd/replypath
+OTHERS     = $(filter-out $(LONGEST) $(ALONE) $(SCRIPTS),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
 FUZZ_PACKETS ?= 1000000
@@ -64,6 +66,7 @@ test: root packages ## run all tests, in network namespaces of their own
 	$(GO) list ./... >/dev/null # or OTHERS is empty
 	failed=; \
 	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) $(SCRIPTS) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 $(ALONE) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -run '$(TIMED)' $(LONGEST) $(FIGURES) || failed=1; \
 	test -z "$$failed"
