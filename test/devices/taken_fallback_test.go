@@ -63,14 +63,7 @@ func TestTakenFallback(t *testing.T) {
 			if failed == 0 {
 				t.Error("nobody would have noticed that they were gone")
 			}
-			for _, one := range took {
-				if one > harness.Patient(backWithin) {
-					t.Errorf("back after %s", one)
-				}
-			}
-			if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); repairs != times {
-				t.Errorf("%v repairs are counted", repairs)
-			}
+			wantRepairs(t, p, took)
 		})
 	}
 }
