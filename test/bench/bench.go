@@ -101,7 +101,8 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	results.Method = report.Method{
 		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
 		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0), Alternating: true,
-		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Complete: ctx.Err() == nil,
+		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Turn: min(turnTime, o.duration).Seconds(),
+		Complete: ctx.Err() == nil,
 	}
 	return results, nil
 }

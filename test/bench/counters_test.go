@@ -29,7 +29,7 @@ func TestCounters(t *testing.T) {
 	clock := event{unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_CPU_CLOCK}
 	c := harness.Must1[*counters](t)(openCounters(load.CPU(), []event{clock, clock}))
 	r := &runner{duration: 50 * time.Millisecond, counters: c}
-	value, err := r.count(t.Context(), slot{workload: &load.Workload{}}, steady{})
+	value, err := r.count(t.Context(), slot{workload: &load.Workload{}}, steady{}, r.duration)
 	harness.Must(t, err)
 	harness.Must(t, c.close())
 	// A hundredth of a second each, whoever has used it; the readings are not at the
@@ -37,7 +37,7 @@ func TestCounters(t *testing.T) {
 	if value.Value != 100 || value.Cycles < 5e6 || value.Cycles > 20e6 || value.Misses < 5e6 {
 		t.Errorf("a unit took %v ns and %v ns, not about 10 ms: %+v", value.Cycles, value.Misses, value)
 	}
-	value, err = r.count(t.Context(), slot{workload: &load.Workload{SelfTimed: true}}, steady{})
+	value, err = r.count(t.Context(), slot{workload: &load.Workload{Program: true}}, steady{}, r.duration)
 	if err != nil || value.Cycles != 0 || value.Misses != 0 {
 		t.Errorf("a program that uses other CPUs as well: %+v, %v", value, err)
 	}

@@ -51,7 +51,7 @@ func TestWorkloads(t *testing.T) {
 	fit, _ := load.Fit(load.All())
 	var own []*load.Workload
 	for _, w := range fit {
-		if !w.SelfTimed && w.Flows < million {
+		if !w.Program && w.Flows < million {
 			own = append(own, w)
 		}
 	}

@@ -64,8 +64,8 @@ func crowdFigures(ctx context.Context) (figures []report.Figure, err error) {
 }
 
 // size measures the kernel's memory.
-func (*crowded) size(context.Context) ([]report.Figure, error) {
-	perFlow, err := contender.BytesPerFlow()
+func (c *crowded) size(context.Context) ([]report.Figure, error) {
+	perFlow, err := c.daemon.BytesPerFlow()
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func newPlan(workloads []*load.Workload, contenders []*contender.Contender, o op
 			if w.Only != nil && !slices.Contains(w.Only, c.Name) {
 				continue
 			}
-			if reason := c.Lacks(contender.Work{Flows: w.Flows, Program: w.SelfTimed, Forward: w.Forward}); reason != "" {
+			if reason := c.Lacks(contender.Work{Flows: w.Flows, Program: w.Program, Forward: w.Forward}); reason != "" {
 				p.absent[w.Name+": "+c.Name] = reason
 				continue
 			}
@@ -97,23 +97,28 @@ func (p *plan) before(round int) int {
 	return whole*len(p.slots) + (round-whole)*len(p.decisive)
 }
 
-// of returns the slots of a round: in each workload another contender is the
-// first, and every other round goes backwards, as what one leaves to be cleared away is in the way
-// of the next.
-func (p *plan) of(round int) []slot {
-	var slots []slot
+// of returns the slots of a round, those of a workload together, in the order of their turns.
+func (p *plan) of(round int) [][]slot {
+	var workloads [][]slot
 	for rest := p.inRound(round); len(rest) > 0; {
 		end := slices.IndexFunc(rest, func(s slot) bool { return s.workload != rest[0].workload })
 		if end < 0 {
 			end = len(rest)
 		}
-		backwards := round % 2
-		first, turn := (round+backwards)%end, len(slots)
-		slots = append(append(slots, rest[first:end]...), rest[:first]...)
-		if backwards == 1 {
-			slices.Reverse(slots[turn:])
-		}
+		workloads = append(workloads, turn(rest[:end], round))
 		rest = rest[end:]
 	}
-	return slots
+	return workloads
+}
+
+// turn returns things in another order each time: another one is the first, and every other
+// time goes backwards, as what one leaves to be cleared away is in the way of the next.
+func turn[T any](things []T, time int) []T {
+	backwards := time % 2
+	first := (time + backwards) % len(things)
+	ordered := append(slices.Clone(things[first:]), things[:first]...)
+	if backwards == 1 {
+		slices.Reverse(ordered)
+	}
+	return ordered
 }

@@ -51,7 +51,7 @@ func TestPlanRotates(t *testing.T) {
 		{"one iprule-2", "one static", "one " + report.Again, "two " + report.Again, "two iprule-2"},
 		{"one " + report.Again, "one static", "one iprule-2", "two iprule-2", "two " + report.Again},
 	} {
-		if got := namesOf(&plan{slots: p.of(round)}); !slices.Equal(got, want) {
+		if got := namesOf(&plan{slots: slices.Concat(p.of(round)...)}); !slices.Equal(got, want) {
 			t.Errorf("round %d has %q, want %q", round, got, want)
 		}
 	}
@@ -77,7 +77,7 @@ func TestPlanFurther(t *testing.T) {
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
 	want := []string{"tcp-crr iprule-2", "tcp-crr static", "tcp-crr " + report.Again, "tcp-crr replypath"}
-	if got := namesOf(&plan{slots: p.of(5)}); !slices.Equal(got, want) {
+	if got := namesOf(&plan{slots: slices.Concat(p.of(5)...)}); !slices.Equal(got, want) {
 		t.Errorf("a further round has %q, want %q", got, want)
 	}
 	if got, want := p.before(4), 2*len(p.slots)+2*len(want); got != want {

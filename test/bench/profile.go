@@ -73,13 +73,13 @@ func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
 	if _, err := work.Run(ctx, shortTime); err != nil {
 		return profile{}, fmt.Errorf("warm up: %w", err)
 	}
-	return timePrograms(ctx, work)
+	return timePrograms(ctx, daemon, work)
 }
 
 // timePrograms compares the programs' clocks before and after work that is warm, and goes on
 // meanwhile.
-func timePrograms(ctx context.Context, work load.Work) (p profile, err error) {
-	programs, err := contender.OpenPrograms()
+func timePrograms(ctx context.Context, daemon *contender.Daemon, work load.Work) (p profile, err error) {
+	programs, err := daemon.OpenPrograms()
 	if err != nil {
 		return profile{}, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"replypath/test/bench/contender"
 	"replypath/test/bench/load"
 	"replypath/test/bench/report"
 )
@@ -53,15 +52,32 @@ func (r *runner) run(ctx context.Context) (err error) {
 
 // round measures every slot; false where ctx has ended before.
 func (r *runner) round(ctx context.Context) bool {
-	for i, s := range r.plan.of(r.rounds) {
-		r.progress.show(r.rounds, i, s)
+	done := 0
+	for _, slots := range r.plan.of(r.rounds) {
+		shown := func(part float64, s slot) { r.progress.show(r.rounds, done+int(part*float64(len(slots))), s) }
+		if slots[0].workload.Whole {
+			r.wholes(ctx, slots, shown)
+		} else {
+			r.takeTurns(ctx, slots, shown)
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		done += len(slots)
+	}
+	return true
+}
+
+// wholes measures slots one after the other.
+func (r *runner) wholes(ctx context.Context, slots []slot, shown func(part float64, s slot)) {
+	for i, s := range slots {
+		shown(float64(i)/float64(len(slots)), s)
 		value, err := r.measure(ctx, s)
 		if ctx.Err() != nil {
-			return false // whatever failed did so for this
+			return // whatever failed did so for this
 		}
 		r.note(s, value, err)
 	}
-	return true
 }
 
 func (r *runner) note(s slot, value report.Value, err error) {
@@ -80,57 +96,31 @@ func (r *runner) note(s slot, value report.Value, err error) {
 	byContender[s.name] = append(byContender[s.name], value)
 }
 
-// measure builds a site, has the contender set it up and the workload work on it,
-// and takes it all down again.
+// measure has a slot alone at work.
 func (r *runner) measure(ctx context.Context, s slot) (value report.Value, err error) {
 	patience := slotTime + 4*r.duration
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done in %s", patience))
 	defer cancel()
-	site, err := contender.NewSite(ctx, contender.SiteOptions{IPv6: s.workload.IPv6, Forward: s.workload.Forward})
-	if err != nil {
-		return report.Value{}, err
+	at := r.setUp(ctx, s)
+	defer func() { err = errors.Join(err, at.close()) }()
+	if at.err != nil {
+		return report.Value{}, at.err
 	}
-	defer func() { err = errors.Join(err, site.Close()) }()
-	options := contender.Options{Flows: s.workload.Flows, CPUs: load.OtherCPUs()}
-	running, err := s.contender.SetUp(ctx, site, options)
-	if err != nil {
-		return report.Value{}, err
-	}
-	defer func() { err = errors.Join(err, running.Stop()) }()
-	work, err := s.workload.Start(ctx, site, r.shared)
-	if err != nil {
-		return report.Value{}, err
-	}
-	defer func() { err = errors.Join(err, work.Close()) }()
-	return r.work(ctx, s, site, work)
-}
-
-// work warms up, measures, and checks that it was the contender that was measured.
-func (r *runner) work(ctx context.Context, s slot, site *contender.Site, work load.Work) (report.Value, error) {
-	if !s.workload.SelfTimed {
-		if _, err := work.Run(ctx, r.warmUp); err != nil && !errors.Is(err, load.ErrIdle) {
-			return report.Value{}, fmt.Errorf("warm up: %w", err)
+	if !s.workload.Whole {
+		if err := at.warmUp(ctx, r.warmUp); err != nil {
+			return report.Value{}, err
 		}
 	}
-	before, err := site.Sent()
-	if err != nil {
-		return report.Value{}, err
-	}
-	value, err := r.count(ctx, s, work)
-	if err != nil {
-		return report.Value{}, err
-	}
-	after, err := site.Sent()
-	if err != nil || s.workload.Forward {
+	if value, err = r.count(ctx, s, at.work, r.duration); err != nil {
 		return value, err
 	}
-	return value, s.contender.CheckWay(before, after)
+	return value, at.checkWay()
 }
 
 // count measures, and counts the CPU's events for each unit of the work.
-func (r *runner) count(ctx context.Context, s slot, work load.Work) (value report.Value, err error) {
+func (r *runner) count(ctx context.Context, s slot, work load.Work, d time.Duration) (value report.Value, err error) {
 	if r.counters == nil || !s.workload.OneCore() {
-		value.Value, err = work.Run(ctx, r.duration)
+		value.Value, err = work.Run(ctx, d)
 		return value, err
 	}
 	before, err := r.counters.read()
@@ -138,7 +128,7 @@ func (r *runner) count(ctx context.Context, s slot, work load.Work) (value repor
 		return report.Value{}, err
 	}
 	begun := time.Now()
-	if value.Value, err = work.Run(ctx, r.duration); err != nil {
+	if value.Value, err = work.Run(ctx, d); err != nil {
 		return report.Value{}, err
 	}
 	units := value.Value * time.Since(begun).Seconds()

@@ -64,9 +64,17 @@ func startOnce(ctx context.Context) (s start, err error) {
 	defer func() { err = errors.Join(err, work.Close()) }()
 
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	begun := time.Now()
-	moved := make(chan error, 1)
+	asked, moved := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := work.Run(ctx, figuresTime)
+		asked <- err
+	}()
+	// Before its sockets are closed.
+	defer func() {
+		cancel()
+		err = errors.Join(err, ignoreCancel(<-asked))
+	}()
 	go func() {
 		err := awaitCorrected(ctx, site)
 		s.corrected = time.Since(begun)

@@ -18,14 +18,14 @@ type ProgramTime struct {
 	Time time.Duration
 }
 
-// Programs are those of a daemon that is at work, opened, so that asking takes no time of its own.
+// Programs are those of a daemon, opened, so that asking takes no time of its own.
 type Programs []*ebpf.Program
 
 // OpenPrograms opens them by their pins.
-func OpenPrograms() (Programs, error) {
+func (d *Daemon) OpenPrograms() (Programs, error) {
 	var all Programs
 	for _, name := range []string{"ingress", "egress"} {
-		path := filepath.Join(pinDir, datapath.MapsDir, "programs", name)
+		path := filepath.Join(d.pinDir, datapath.MapsDir, "programs", name)
 		program, err := ebpf.LoadPinnedProgram(path, nil)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), all.Close())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,8 +23,8 @@ import (
 )
 
 const (
-	// pinDir is on the bpf file system of the sandbox. There is one contender at a time.
-	pinDir      = "/sys/fs/bpf/replypath-bench"
+	// pinDirs are on the bpf file system of the sandbox, numbered.
+	pinDirs     = "/sys/fs/bpf/replypath-bench-%d"
 	readySocket = "@replypath-bench" // abstract names are the network namespace's own
 	commandTime = time.Minute
 )
@@ -37,6 +38,9 @@ func replypath(name, about string, way Way, args ...string) *Contender {
 	}
 }
 
+// daemons is how many have been started.
+var daemons atomic.Uint32
+
 // Daemon is `replypath run` on a host.
 type Daemon struct {
 	// ReadyAfter is the time from its start to READY=1.
@@ -44,6 +48,7 @@ type Daemon struct {
 
 	host    *topology.Host
 	dir     string // of the configuration
+	pinDir  string
 	command *topology.Cmd
 	log     bytes.Buffer // to be read when ended is closed
 	ended   chan struct{}
@@ -56,12 +61,12 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{host: host, dir: dir, ended: make(chan struct{})}
+	d := &Daemon{host: host, dir: dir, pinDir: fmt.Sprintf(pinDirs, daemons.Add(1)), ended: make(chan struct{})}
 	file := filepath.Join(dir, "replypath.yaml")
 	if err := os.WriteFile(file, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	args = append([]string{harness.Binary(), "--pin-dir", pinDir, "run", "--config", file}, args...)
+	args = append([]string{harness.Binary(), "--pin-dir", d.pinDir, "run", "--config", file}, args...)
 	if options.CPUs != "" {
 		args = append([]string{"taskset", "-c", options.CPUs}, args...)
 	}
@@ -138,7 +143,7 @@ func (d *Daemon) PID() int { return d.command.Process.Pid }
 
 // Command returns another command of replypath, for the same pins.
 func (d *Daemon) Command(ctx context.Context, args ...string) *topology.Cmd {
-	return d.host.Command(ctx, harness.Binary(), append([]string{"--pin-dir", pinDir}, args...)...)
+	return d.host.Command(ctx, harness.Binary(), append([]string{"--pin-dir", d.pinDir}, args...)...)
 }
 
 // Stop ends the daemon and detaches.
@@ -157,7 +162,7 @@ func (d *Daemon) Stop() error {
 }
 
 func (d *Daemon) detach() error {
-	if _, err := os.Stat(pinDir); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(d.pinDir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
@@ -169,12 +174,12 @@ func (d *Daemon) detach() error {
 }
 
 // BytesPerFlow returns the kernel's memory of the maps that grow with the flow tables,
-// divided by the flows that these are meant for. A daemon is at work.
-func BytesPerFlow() (float64, error) {
+// divided by the flows that these are meant for.
+func (d *Daemon) BytesPerFlow() (float64, error) {
 	var memory uint64
 	var flows int
 	for name, holds := range growing {
-		bytes, capacity, err := sizeOf(name)
+		bytes, capacity, err := d.sizeOf(name)
 		if err != nil {
 			return 0, err
 		}
@@ -194,8 +199,8 @@ var growing = map[string]bool{
 }
 
 // sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
-func sizeOf(name string) (memory uint64, capacity int, err error) {
-	path := filepath.Join(pinDir, datapath.MapsDir, name)
+func (d *Daemon) sizeOf(name string) (memory uint64, capacity int, err error) {
+	path := filepath.Join(d.pinDir, datapath.MapsDir, name)
 	table, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
 		return 0, 0, fmt.Errorf("open %s: %w", path, err)

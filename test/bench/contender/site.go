@@ -159,6 +159,20 @@ func (s *Site) resolve(ctx context.Context) error {
 	return nil
 }
 
+// Bytes returns how many the server has sent and received by both interfaces so far, with their
+// headers.
+func (s *Site) Bytes() (sent, received uint64, err error) {
+	for _, i := range []*topology.Interface{s.Eth0, s.Eth1} {
+		link, err := i.Link()
+		if err != nil {
+			return 0, 0, err
+		}
+		sent += link.Attrs().Statistics.TxBytes
+		received += link.Attrs().Statistics.RxBytes
+	}
+	return sent, received, nil
+}
+
 // Sent counts the packets that the server has sent by each interface so far.
 type Sent struct{ Eth0, Eth1 uint64 }
 

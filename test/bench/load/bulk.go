@@ -2,8 +2,7 @@ package load
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"strconv"
 	"time"
 
@@ -19,39 +18,61 @@ func bulk(fromServer bool) func(context.Context, *contender.Site, *Shared) (Work
 		if err != nil {
 			return nil, err
 		}
-		return &transfer{server: server, site: s, fromServer: fromServer}, nil
+		t := &transfer{server: server, site: s, fromServer: fromServer}
+		if err := t.connect(ctx); err != nil {
+			return nil, errors.Join(err, server.Close())
+		}
+		return t, nil
 	}
 }
 
 // transfer is iperf3 at work.
 type transfer struct {
-	*server
-	site       *contender.Site
-	fromServer bool
+	server, client *server
+	site           *contender.Site
+	fromServer     bool
 }
 
-// Run returns the megabits that arrived in a second.
-func (t *transfer) Run(ctx context.Context, d time.Duration) (float64, error) {
+// longest is how long iperf3 and wrk would go on by themselves.
+const longest = 24 * time.Hour
+
+// connect starts the client and has it halt.
+func (t *transfer) connect(ctx context.Context) (err error) {
 	args := []string{
 		"--client", contender.IPv4.Self.String(), "--bind", contender.IPv4.Peer.String(), "--port", strconv.Itoa(firstPort),
-		"--omit", "1", "--time", wholeSeconds(d), "--json", "--connect-timeout", "2000",
+		"--time", wholeSeconds(longest), "--connect-timeout", "2000", "--forceflush",
 	}
 	if t.fromServer {
 		args = append(args, "--reverse")
 	}
-	text, err := outputOf(onCPU(ctx, t.site.Client, CPU(), "iperf3", args...))
-	if err != nil {
+	program := onCPU(context.Background(), t.site.Client, CPU(), "iperf3", args...)
+	if t.client, err = startServer(ctx, program, " connected to "); err != nil {
+		return err
+	}
+	if err := t.client.halt(); err != nil {
+		return errors.Join(err, t.client.Close())
+	}
+	return nil
+}
+
+// Run lets the client go on, and returns the megabits that pass the server's interfaces in a
+// second. A client that stands still neither sends nor takes.
+func (t *transfer) Run(ctx context.Context, d time.Duration) (rate float64, err error) {
+	if err := t.client.resume(); err != nil {
 		return 0, err
 	}
-	var result struct {
-		End struct {
-			SumReceived struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		}
-	}
-	if err := json.Unmarshal([]byte(text), &result); err != nil {
-		return 0, fmt.Errorf("read what iperf3 says: %w", err)
-	}
-	return result.End.SumReceived.BitsPerSecond / 1e6, nil
+	defer func() { err = errors.Join(err, t.client.halt()) }()
+	bytes, err := rateOf(ctx, d, nil, t.bytes)
+	return bytes * 8 / 1e6, err
 }
+
+func (t *transfer) bytes() (uint64, error) {
+	sent, received, err := t.site.Bytes()
+	if t.fromServer {
+		return sent, err
+	}
+	return received, err
+}
+
+// Close ends client and server.
+func (t *transfer) Close() error { return errors.Join(t.client.Close(), t.server.Close()) }

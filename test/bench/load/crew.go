@@ -21,16 +21,20 @@ var ErrIdle = errors.New("nothing was done")
 // finds out that it is to end, or a client that a datagram is lost.
 const socketPatience = 100 * time.Millisecond
 
-// crew is loops on threads of their own, in the namespaces of hosts, pinned to CPUs.
+// crew is loops on threads of their own, in the namespaces of hosts, pinned to CPUs. They rest
+// while Run does not let them work.
 type crew struct {
-	done    atomic.Uint64 // what the clients have done
-	stopped atomic.Bool
-	loops   sync.WaitGroup
-	failure chan error // the first one
-	sockets []int
+	done             atomic.Uint64 // what the clients have done
+	clients, servers *gate
+	stopped          atomic.Bool
+	loops            sync.WaitGroup
+	failure          chan error // the first one
+	sockets          []int
 }
 
-func newCrew() *crew { return &crew{failure: make(chan error, 1)} }
+func newCrew() *crew {
+	return &crew{clients: newGate(), servers: newGate(), failure: make(chan error, 1)}
+}
 
 // keep has a socket closed with the crew.
 func (c *crew) keep(fd int) int {
@@ -38,15 +42,26 @@ func (c *crew) keep(fd int) int {
 	return fd
 }
 
-// loop calls turn again and again on a CPU until the crew is closed or turn fails.
+// ask has a client call turn again and again on a CPU until the crew is closed or turn fails.
 // turn blocks no longer than socketPatience.
-func (c *crew) loop(host *topology.Host, cpu int, turn func() error) {
+func (c *crew) ask(host *topology.Host, cpu int, turn func() error) {
+	c.loop(c.clients, host, cpu, turn)
+}
+
+// serve is the same for a server.
+func (c *crew) serve(host *topology.Host, cpu int, turn func() error) {
+	c.loop(c.servers, host, cpu, turn)
+}
+
+func (c *crew) loop(g *gate, host *topology.Host, cpu int, turn func() error) {
+	g.enter()
 	c.loops.Go(func() {
+		defer g.leave()
 		// Never unlocked: the thread is of no use to anybody else any more.
 		runtime.LockOSThread()
 		err := pin(cpu)
 		if err == nil {
-			err = host.Do(func() error { return c.repeat(turn) })
+			err = host.Do(func() error { return c.repeat(g, turn) })
 		}
 		if err != nil {
 			select {
@@ -57,13 +72,16 @@ func (c *crew) loop(host *topology.Host, cpu int, turn func() error) {
 	})
 }
 
-func (c *crew) repeat(turn func() error) error {
-	for !c.stopped.Load() {
+func (c *crew) repeat(g *gate, turn func() error) error {
+	for {
+		g.pass()
+		if c.stopped.Load() {
+			return nil
+		}
 		if err := turn(); err != nil && !again(err) {
 			return err
 		}
 	}
-	return nil
 }
 
 // again tells errors of a system call that has only taken long, or was interrupted.
@@ -86,8 +104,23 @@ func (c *crew) Run(ctx context.Context, d time.Duration) (float64, error) {
 	return c.rate(ctx, d, func() (uint64, error) { return c.done.Load(), nil })
 }
 
-// rate returns how fast a count rises.
+// rate lets the crew work and returns how fast a count rises meanwhile.
 func (c *crew) rate(ctx context.Context, d time.Duration, count func() (uint64, error)) (float64, error) {
+	c.servers.open()
+	c.clients.open()
+	defer c.rest()
+	return rateOf(ctx, d, c.failure, count)
+}
+
+// rest returns when nothing works any more: the clients have their last answers by then.
+func (c *crew) rest() {
+	c.clients.close()
+	c.clients.awaitRest()
+	c.servers.close()
+}
+
+// rateOf returns how much a count rises in a second, unless something fails meanwhile.
+func rateOf(ctx context.Context, d time.Duration, failure <-chan error, count func() (uint64, error)) (float64, error) {
 	before, err := count()
 	if err != nil {
 		return 0, err
@@ -95,7 +128,7 @@ func (c *crew) rate(ctx context.Context, d time.Duration, count func() (uint64, 
 	begun := time.Now()
 	select {
 	case <-time.After(d):
-	case err := <-c.failure:
+	case err := <-failure:
 		return 0, err
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
@@ -113,6 +146,8 @@ func (c *crew) rate(ctx context.Context, d time.Duration, count func() (uint64, 
 // Close ends the loops and closes the sockets.
 func (c *crew) Close() error {
 	c.stopped.Store(true)
+	c.clients.open()
+	c.servers.open()
 	c.loops.Wait()
 	var errs []error
 	for _, fd := range c.sockets {

@@ -25,7 +25,10 @@ func udpCrowd(size int) func(context.Context, *contender.Site, *Shared) (Work, e
 		if err := c.serveUDP(s.Server, s.Device, s.Self, firstPort, CPU()); err != nil {
 			return nil, c.closeAfter(err)
 		}
-		if err := Introduce(ctx, s, 0, size); err != nil {
+		c.servers.open()
+		err := Introduce(ctx, s, 0, size)
+		c.servers.close()
+		if err != nil {
 			return nil, c.closeAfter(err)
 		}
 		if err := c.askFromMany(s, size); err != nil {
@@ -45,7 +48,7 @@ func (c *crew) askFromMany(s *contender.Site, size int) error {
 	m := newMessage(s.Self, firstPort)
 	answer := make([]byte, 64)
 	random := rand.New(rand.NewPCG(1, 1))
-	c.loop(s.Client, CPU(), func() error {
+	c.ask(s.Client, CPU(), func() error {
 		m.from(s.ClientAt(random.Uint32N(uint32(size))))
 		if err := m.send(fd); err != nil {
 			return err
@@ -73,6 +76,7 @@ func ServeEcho(s *contender.Site) (io.Closer, error) {
 	if err := c.serveUDP(s.Server, s.Device, s.Self, firstPort, CPU()); err != nil {
 		return nil, c.closeAfter(err)
 	}
+	c.servers.open()
 	return c, nil
 }
 

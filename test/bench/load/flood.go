@@ -30,7 +30,7 @@ func synFlood(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		return nil, f.closeAfter(fmt.Errorf("connect a raw socket: %w", err))
 	}
 	packet, random := newSYN(), rand.New(rand.NewPCG(1, 1))
-	f.loop(s.Client, CPU(), func() error {
+	f.ask(s.Client, CPU(), func() error {
 		packet.from(random)
 		_, err := unix.Write(fd, packet[:])
 		return err

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +17,9 @@ import (
 
 	"replypath/test/bench/contender"
 )
+
+// statusAddress is where nginx tells how many requests it has had.
+const statusAddress = "127.0.0.1:81"
 
 // nginxConfig has no access log and no file to send.
 const nginxConfig = `
@@ -34,6 +40,10 @@ http {
     listen %[2]s:80 backlog=4096;
     location / { return 200 "%[3]s"; }
   }
+  server {
+    listen %[4]s;
+    location / { stub_status; }
+  }
 }
 `
 
@@ -45,7 +55,7 @@ func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, err
 			return nil, err
 		}
 		config := filepath.Join(dir, "nginx.conf")
-		text := fmt.Sprintf(nginxConfig, dir, contender.IPv4.Self, strings.Repeat("x", 1024))
+		text := fmt.Sprintf(nginxConfig, dir, contender.IPv4.Self, strings.Repeat("x", 1024), statusAddress)
 		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -54,39 +64,82 @@ func nginx(keep bool) func(context.Context, *contender.Site, *Shared) (Work, err
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		return &pages{server: server, site: s, dir: dir, keep: keep}, nil
+		p := &pages{server: server, site: s, dir: dir, keep: keep, status: statusClient(s)}
+		if err := p.ask(ctx); err != nil {
+			return nil, errors.Join(err, p.closeServer())
+		}
+		return p, nil
 	}
 }
 
 // pages is nginx at work, asked by wrk.
 type pages struct {
-	*server
-	site *contender.Site
-	dir  string
-	keep bool
+	server, client *server
+	status         *http.Client
+	site           *contender.Site
+	dir            string
+	keep           bool
 }
 
-var requestsPerSecond = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+// statusClient asks on the server itself, by a connection that is kept.
+func statusClient(s *contender.Site) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.Server.Dial(ctx, network, address)
+		},
+	}}
+}
 
-// Run returns the requests that were answered in a second.
-func (p *pages) Run(ctx context.Context, d time.Duration) (float64, error) {
-	args := []string{"--threads", "1", "--connections", "64", "--duration", wholeSeconds(d)}
+// ask starts wrk and has it halt.
+func (p *pages) ask(ctx context.Context) (err error) {
+	args := []string{
+		"--threads", "1", "--connections", "64", "--duration", wholeSeconds(longest),
+		"--timeout", wholeSeconds(longest), // it is halted while others have their turns
+	}
 	if !p.keep {
 		args = append(args, "--header", "Connection: close")
 	}
-	program := onCPU(ctx, p.site.Client, CPU(), "wrk", append(args, "http://"+contender.IPv4.Self.String()+"/")...)
-	text, err := outputOf(program)
+	program := onCPU(context.Background(), p.site.Client, CPU(), "wrk", append(args, "http://"+contender.IPv4.Self.String()+"/")...)
+	if p.client, err = startServer(ctx, program, ""); err != nil {
+		return err
+	}
+	if err := p.client.halt(); err != nil {
+		return errors.Join(err, p.client.Close())
+	}
+	return nil
+}
+
+// Run lets wrk go on, and returns the requests that nginx has in a second.
+func (p *pages) Run(ctx context.Context, d time.Duration) (rate float64, err error) {
+	if err := p.client.resume(); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.client.halt()) }()
+	return rateOf(ctx, d, nil, func() (uint64, error) { return p.requests(ctx) })
+}
+
+// counted are the connections and requests that nginx's status page counts.
+var counted = regexp.MustCompile(`server accepts handled requests\s+\d+ \d+ (\d+)`)
+
+func (p *pages) requests(ctx context.Context) (uint64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+statusAddress+"/", nil)
 	if err != nil {
 		return 0, err
 	}
-	if p.failed(text) {
-		return 0, fmt.Errorf("wrk met errors: %s", text)
+	response, err := p.status.Do(request)
+	if err != nil {
+		return 0, fmt.Errorf("ask nginx for its status: %w", err)
 	}
-	match := requestsPerSecond.FindStringSubmatch(text)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, fmt.Errorf("ask nginx for its status: %w", err)
+	}
+	match := counted.FindSubmatch(text)
 	if match == nil {
-		return 0, fmt.Errorf("wrk printed no rate: %s", text)
+		return 0, fmt.Errorf("nginx counts no requests: %s", text)
 	}
-	return strconv.ParseFloat(match[1], 64)
+	return strconv.ParseUint(string(match[1]), 10, 64)
 }
 
 var socketErrors = regexp.MustCompile(`Socket errors: connect (\d+), read \d+, write (\d+), timeout (\d+)`)
@@ -101,5 +154,16 @@ func (p *pages) failed(text string) bool {
 	return counts != nil && slices.ContainsFunc(counts[1:], func(count string) bool { return count != "0" })
 }
 
-// Close ends nginx.
-func (p *pages) Close() error { return errors.Join(p.server.Close(), os.RemoveAll(p.dir)) }
+// Close ends wrk and nginx. It is an error if wrk has met any.
+func (p *pages) Close() error {
+	err := p.client.Close()
+	if text := p.client.output.String(); err == nil && (p.failed(text) || !strings.Contains(text, "Requests/sec:")) {
+		err = fmt.Errorf("wrk met errors: %s", text)
+	}
+	return errors.Join(err, p.closeServer())
+}
+
+func (p *pages) closeServer() error {
+	p.status.CloseIdleConnections()
+	return errors.Join(p.server.Close(), os.RemoveAll(p.dir))
+}

@@ -19,9 +19,11 @@ type Workload struct {
 	LowerIsBetter bool
 	// Quick workloads are those of a short run.
 	Quick bool
-	// SelfTimed ones are done by a program that counts whole seconds, at least one. Some
-	// of these warm up by themselves.
-	SelfTimed bool
+	// Program ones have a server that is a program, whose sockets nobody binds to a device.
+	Program bool
+	// Whole ones are done once, for whole seconds or as long as they take. All others can go
+	// on again and again for a short time, and rest between.
+	Whole bool
 	// Only names contenders, if the work is not for all.
 	Only []string
 	// Flows is how many flows there are; 0 is a handful.
@@ -40,7 +42,7 @@ type Workload struct {
 // Work is a workload on a site, where the contender has been set up.
 type Work interface {
 	// Run works for a time, or as long as it takes where the amount of work is
-	// given, and returns the figure.
+	// given, and returns the figure. Before and after, nothing works.
 	Run(context.Context, time.Duration) (float64, error)
 	// Close ends servers and clients. What runs in processes ends with the site.
 	Close() error
@@ -71,9 +73,9 @@ func All() []*Workload {
 			About: "requests of 64 bytes answered on one connection, one at a time, on one core"},
 		{Name: "tcp-crr", Unit: perSecond, Quick: true, start: tcpConnections,
 			About: "connect, request, answer, close, one at a time, each time from another address, on one core"},
-		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, SelfTimed: true, start: bulk(true),
+		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, Program: true, start: bulk(true),
 			About: "the server sends (iperf3), GSO and GRO as veth has them, on one core"},
-		{Name: "tcp-bulk-in", Unit: "Mbit/s", SelfTimed: true, start: bulk(false),
+		{Name: "tcp-bulk-in", Unit: "Mbit/s", Program: true, start: bulk(false),
 			About: "the client sends (iperf3), the server's answers are acknowledgements, on one core"},
 		{Name: "udp-echo-1400", Unit: perSecond, start: udpEcho(1400, 1),
 			About: "as udp-echo-64, with 1400 bytes"},
@@ -88,11 +90,11 @@ func All() []*Workload {
 			About: "as udp-echo-64, each datagram from another one of 1,000,000 peers"},
 		{Name: "tcp-rr-1000", Unit: perSecond, start: tcpRequests(1000),
 			About: "as tcp-rr, on 1,000 connections that all have a request on its way"},
-		{Name: "nginx", Unit: perSecond, SelfTimed: true, start: nginx(true),
+		{Name: "nginx", Unit: perSecond, Program: true, start: nginx(true),
 			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
-		{Name: "nginx-connect", Unit: perSecond, SelfTimed: true, start: nginx(false),
+		{Name: "nginx-connect", Unit: perSecond, Program: true, start: nginx(false),
 			About: "nginx and wrk: a connection for each request"},
-		{Name: "postgresql", Unit: "MiB/s", SelfTimed: true, start: replication,
+		{Name: "postgresql", Unit: "MiB/s", Program: true, Whole: true, start: replication,
 			About: "PostgreSQL's WAL sent to pg_receivewal"},
 		{Name: "forward", Unit: perSecond, Forward: true, start: forward,
 			About: "udp-echo-64 between two other hosts, forwarded by the server"},
@@ -104,7 +106,7 @@ func All() []*Workload {
 
 // OneCore tells whether the work is done on CPU alone, and its figure is how often a
 // second: what the CPU has done meanwhile can be divided by that.
-func (w *Workload) OneCore() bool { return !w.SelfTimed && w.CPUs < 2 }
+func (w *Workload) OneCore() bool { return !w.Program && w.CPUs < 2 }
 
 // Fit returns those of the workloads that the machine has enough CPUs for, and why
 // the others are left out.

@@ -24,7 +24,7 @@ func onCPU(ctx context.Context, host *topology.Host, cpu int, name string, args 
 	return host.Command(ctx, "taskset", append([]string{"-c", strconv.Itoa(cpu), name}, args...)...)
 }
 
-// server is a program that runs until it is told to end.
+// server is a program that runs until it is told to end, a server or a client of one.
 type server struct {
 	command *topology.Cmd
 	output  *output
@@ -60,10 +60,37 @@ func startServer(ctx context.Context, c *topology.Cmd, ready string) (*server, e
 	return nil, errors.Join(err, s.Close())
 }
 
-// Close ends the program.
+// resume has a program go on that halt has stopped.
+func (s *server) resume() error {
+	if err := s.command.Process.Signal(unix.SIGCONT); err != nil {
+		return fmt.Errorf("resume %s: %w: %q", s.command.Path, err, s.output)
+	}
+	return nil
+}
+
+// halt stops a program, and returns when it stands still.
+func (s *server) halt() error {
+	if err := s.command.Process.Signal(unix.SIGSTOP); err != nil {
+		return fmt.Errorf("halt %s: %w: %q", s.command.Path, err, s.output)
+	}
+	still := make(chan error, 1)
+	go func() { still <- unix.Waitid(unix.P_PID, s.command.Process.Pid, nil, unix.WSTOPPED, nil) }()
+	select {
+	case err := <-still:
+		if err != nil {
+			return fmt.Errorf("halt %s: %w", s.command.Path, err)
+		}
+		return nil
+	case <-s.ended:
+		return fmt.Errorf("%s has ended: %q", s.command.Path, s.output)
+	}
+}
+
+// Close ends the program, also one that stands still.
 func (s *server) Close() error {
 	// To PostgreSQL it is a fast shutdown, after which nothing has to be recovered.
 	_ = s.command.Process.Signal(unix.SIGINT)
+	_ = s.command.Process.Signal(unix.SIGCONT)
 	select {
 	case <-s.ended:
 		return nil

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/bench/contender"
-	"replypath/test/topology"
 )
 
 const requestSize = 64
@@ -48,12 +47,16 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 		}
 		servers = append(servers, c.keep(server))
 	}
-	if err := c.sendBack(s.Server, servers, func() {}); err != nil {
+	serve, err := c.sendBack(servers, func() {})
+	if err != nil {
 		return err
 	}
-	if err := c.sendBack(s.Client, clients, func() { c.done.Add(1) }); err != nil {
+	ask, err := c.sendBack(clients, func() { c.done.Add(1) })
+	if err != nil {
 		return err
 	}
+	c.serve(s.Server, CPU(), serve)
+	c.ask(s.Client, CPU(), ask)
 	request := make([]byte, requestSize)
 	for _, fd := range clients {
 		if _, err := unix.Write(fd, request); err != nil {
@@ -115,21 +118,21 @@ func connectSocket(fd int, to unix.Sockaddr) error {
 	return err
 }
 
-// sendBack starts a loop that sends back what can be read.
-func (c *crew) sendBack(host *topology.Host, connections []int, count func()) error {
+// sendBack returns a loop's turn, which sends back what can be read.
+func (c *crew) sendBack(connections []int, count func()) (turn func() error, err error) {
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("epoll: %w", err)
+		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	c.keep(poll)
 	for _, fd := range connections {
 		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 		if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-			return fmt.Errorf("epoll: %w", err)
+			return nil, fmt.Errorf("epoll: %w", err)
 		}
 	}
 	events, buffer := make([]unix.EpollEvent, 64), make([]byte, requestSize)
-	c.loop(host, CPU(), func() error {
+	return func() error {
 		ready, err := unix.EpollWait(poll, events, int(socketPatience.Milliseconds()))
 		if err != nil {
 			return err
@@ -141,8 +144,7 @@ func (c *crew) sendBack(host *topology.Host, connections []int, count func()) er
 			count()
 		}
 		return nil
-	})
-	return nil
+	}, nil
 }
 
 var errEnded = errors.New("the connection has ended")

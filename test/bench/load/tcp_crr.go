@@ -24,7 +24,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 	}
 	c.keep(listener)
 	request, buffer := make([]byte, requestSize), make([]byte, requestSize)
-	c.loop(s.Server, CPU(), func() error {
+	c.serve(s.Server, CPU(), func() error {
 		fd, err := accept(listener)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 	})
 	var turn uint32
 	answer := make([]byte, requestSize)
-	c.loop(s.Client, CPU(), func() error {
+	c.ask(s.Client, CPU(), func() error {
 		turn++
 		err := askOnce(s.ClientAt(turn%sources), s.Self, request, answer)
 		if errors.Is(err, unix.ECONNRESET) {

@@ -62,7 +62,7 @@ func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
 		return fmt.Errorf("connect to %s: %w", r.to, err)
 	}
 	question, answer := make([]byte, size), make([]byte, size)
-	c.loop(r.client, cpu, func() error {
+	c.ask(r.client, cpu, func() error {
 		if _, err := unix.Write(fd, question); err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func (c *crew) serveUDP(host *topology.Host, device string, address netip.Addr, 
 	c.keep(fd)
 	buffer := make([]byte, 2048)
 	from := new(asker)
-	c.loop(host, cpu, func() error {
+	c.serve(host, cpu, func() error {
 		n, err := receiveFrom(fd, buffer, from)
 		if err != nil {
 			return err

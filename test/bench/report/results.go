@@ -46,6 +46,8 @@ type Method struct {
 	Alternating bool    `json:"alternating"`
 	Seconds     float64 `json:"seconds"` // of each measurement
 	WarmUp      float64 `json:"warm_up_seconds"`
+	// Turn is how long each works at a time until it has worked for so many seconds.
+	Turn float64 `json:"turn_seconds"`
 	// Complete is false where the run was interrupted.
 	Complete bool `json:"complete"`
 }
@@ -85,6 +87,9 @@ type Contender struct {
 	Difference string  `json:"difference"`
 	Values     []Value `json:"values"`
 }
+
+// Rounds is how many have a value.
+func (c *Contender) Rounds() int { return len(perRound(c.Values)) }
 
 // Figure is something measured once, or a few times, beside the workloads.
 type Figure struct {
@@ -141,7 +146,7 @@ func (f Figure) Verdict() string {
 // Those without a value are left out.
 func (w *Workload) Summarize(order []string, values map[string][]Value) {
 	w.Again, w.Contenders = values[Again], []Contender{}
-	w.Noise = Noise(Ratios(values[Again], values[base]), len(values[base]))
+	w.Noise = Noise(Ratios(values[Again], values[base]), len(perRound(values[base])))
 	for _, name := range order {
 		if len(values[name]) > 0 && name != Again {
 			w.Contenders = append(w.Contenders, w.summary(name, values))
@@ -166,7 +171,7 @@ func (r *Results) Renew() {
 }
 
 func (w *Workload) summary(name string, all map[string][]Value) Contender {
-	values := plain(all[name])
+	values := perRound(all[name])
 	c := Contender{
 		Name: name, Median: Median(values), Min: slices.Min(values), Max: slices.Max(values), Values: all[name],
 	}

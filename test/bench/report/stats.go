@@ -3,14 +3,16 @@
 package report
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
 )
 
-// Value is what was measured in one round.
+// Value is what was measured in one round, or in one turn of it.
 type Value struct {
 	Round int     `json:"round"`
+	Turn  int     `json:"turn,omitempty"`
 	Value float64 `json:"value"`
 	// Cycles and Misses of the cache are those of one unit of the work, 0 where the
 	// machine does not show them.
@@ -32,20 +34,34 @@ func Median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Ratios divides the values by those of the same round. Rounds that lack either are
-// left out.
+// Ratios divides the values by those of the same turn, and returns the median of each round. Turns
+// that lack either are left out.
 func Ratios(values, base []Value) []float64 {
-	byRound := make(map[int]float64)
+	type turn struct{ round, turn int }
+	byTurn := make(map[turn]float64)
 	for _, b := range base {
-		byRound[b.Round] = b.Value
+		byTurn[turn{b.Round, b.Turn}] = b.Value
 	}
-	var ratios []float64
+	var ratios []Value
 	for _, v := range values {
-		if b := byRound[v.Round]; b != 0 {
-			ratios = append(ratios, v.Value/b)
+		if b := byTurn[turn{v.Round, v.Turn}]; b != 0 {
+			ratios = append(ratios, Value{Round: v.Round, Value: v.Value / b})
 		}
 	}
-	return ratios
+	return perRound(ratios)
+}
+
+// perRound returns the median of each round's turns, in the order of the rounds.
+func perRound(values []Value) []float64 {
+	turns := make(map[int][]float64)
+	for _, v := range values {
+		turns[v.Round] = append(turns[v.Round], v.Value)
+	}
+	var medians []float64
+	for _, round := range slices.Sorted(maps.Keys(turns)) {
+		medians = append(medians, Median(turns[round]))
+	}
+	return medians
 }
 
 const (
@@ -86,11 +102,6 @@ func spread(values []float64, center float64, many int) float64 {
 	}
 	slices.Sort(distances)
 	return distances[int(math.Ceil(certainty*resamples))-1]
-}
-
-// plain returns the figures alone.
-func plain(values []Value) []float64 {
-	return each(values, func(v Value) float64 { return v.Value })
 }
 
 // each returns one property of the values, where it is not 0.

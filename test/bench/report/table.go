@@ -46,7 +46,7 @@ func (p *printer) workload(w *Workload) {
 	p.line("%s (%s): %s; noise %s", w.Name, w.Unit, w.About, percent(w.Noise))
 	p.row("  CONTENDER", "ROUNDS", "MEDIAN", "MIN", "MAX", "TO STATIC", "SPREAD", "NOISE", "TO 2 RULES", "DIFFERENCE", "CYCLES", "CACHE MISSES")
 	for _, c := range w.Contenders {
-		p.row("  "+c.Name, strconv.Itoa(len(c.Values)), number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
+		p.row("  "+c.Name, strconv.Itoa(c.Rounds()), number(c.Median), number(c.Min), number(c.Max), ratio(c.Ratio),
 			ratio(c.RatioMin)+"-"+ratio(c.RatioMax), percent(c.Noise), orDash(ratio, c.RulesRatio), c.Difference,
 			orDash(number, c.Cycles), orDash(number, c.Misses))
 	}
@@ -75,7 +75,7 @@ func (p *printer) figures(figures []Figure) {
 }
 
 func (m *Method) describe() string {
-	text := fmt.Sprintf("%d rounds of %g s each after %g s of warm-up", m.Rounds, m.Seconds, m.WarmUp)
+	text := fmt.Sprintf("%d rounds of %g s each, in turns of %g s, after %g s of warm-up", m.Rounds, m.Seconds, m.Turn, m.WarmUp)
 	if m.Further > 0 {
 		text += fmt.Sprintf(" and %d further ones of what bounds compare", m.Further)
 	}
