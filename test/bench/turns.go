@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"replypath/test/bench/load"
 	"replypath/test/bench/report"
 )
 
@@ -33,15 +35,19 @@ func (r *runner) takeTurns(ctx context.Context, slots []slot, shown func(part fl
 	}
 }
 
-// takeTurn has a stand at work, unless it has failed before.
+// takeTurn has a stand at work, unless it has failed before. A turn in which the machine did other
+// work is left out.
 func (r *runner) takeTurn(ctx context.Context, st *stand, number int, d time.Duration) {
 	if st.err != nil {
 		return
 	}
-	var value report.Value
-	if value, st.err = r.count(ctx, st.slot, st.work, d); st.err == nil {
+	value, err := r.count(ctx, st.slot, st.work, d)
+	switch {
+	case err == nil:
 		value.Turn = number
 		st.values = append(st.values, value)
+	case !errors.Is(err, load.ErrIdle):
+		st.err = err
 	}
 }
 
@@ -61,6 +67,9 @@ func (r *runner) setUpAll(ctx context.Context, slots []slot, shown func(part flo
 
 // end takes a stand down, and returns the first thing that went wrong.
 func (r *runner) end(st *stand) error {
+	if st.err == nil && len(st.values) == 0 {
+		st.err = load.ErrIdle
+	}
 	if st.err == nil {
 		st.err = st.checkWay()
 	}

@@ -90,11 +90,15 @@ func statusClient(s *contender.Site) *http.Client {
 	}}
 }
 
+// wrkPatience is longer than it is halted while others have their turns. wrk keeps a number for each
+// millisecond of it.
+const wrkPatience = 10 * time.Minute
+
 // ask starts wrk and has it halt.
 func (p *pages) ask(ctx context.Context) (err error) {
 	args := []string{
 		"--threads", "1", "--connections", "64", "--duration", wholeSeconds(longest),
-		"--timeout", wholeSeconds(longest), // it is halted while others have their turns
+		"--timeout", wholeSeconds(wrkPatience),
 	}
 	if !p.keep {
 		args = append(args, "--header", "Connection: close")

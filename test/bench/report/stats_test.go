@@ -36,6 +36,23 @@ func TestRatios(t *testing.T) {
 	}
 }
 
+// TestRatiosOfTurns takes the median of each round's turns, however many these are.
+func TestRatiosOfTurns(t *testing.T) {
+	values := []Value{
+		{Round: 1, Turn: 0, Value: 30}, {Round: 0, Turn: 1, Value: 8}, {Round: 0, Turn: 2, Value: 90},
+		{Round: 0, Turn: 0, Value: 10}, {Round: 0, Turn: 3, Value: 7},
+	}
+	base := []Value{
+		{Round: 0, Turn: 0, Value: 10}, {Round: 0, Turn: 1, Value: 10}, {Round: 0, Turn: 2, Value: 10}, {Round: 1, Turn: 0, Value: 60},
+	}
+	if got := Ratios(values, base); !slices.Equal(got, []float64{1, 0.5}) {
+		t.Errorf("ratios %v, want 1 and 0.5", got)
+	}
+	if got := perRound(values); !slices.Equal(got, []float64{9, 30}) {
+		t.Errorf("medians %v, want 9 and 30", got)
+	}
+}
+
 func TestNoise(t *testing.T) {
 	if got := Noise(nil, 3); got != 0 {
 		t.Errorf("of nothing: %v", got)
