@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/user"
@@ -21,18 +22,19 @@ import (
 
 const (
 	postgresPrograms = "/usr/lib/postgresql/15/bin"
-	walMiB           = 512 // that one run sends
+	replicationSlot  = "bench"
+	walMiB           = 1024 // that one server can send
 )
 
 // database is a PostgreSQL cluster that keeps its WAL since it was made.
 type database struct {
 	dir        string
 	credential *syscall.Credential
-	end        string // of the WAL that is sent (an LSN)
+	last       string // segment of the WAL, which servers write to
 }
 
-// databaseOn returns the cluster, which is made the first time.
-func (s *Shared) databaseOn(ctx context.Context, host *topology.Host) (*database, error) {
+// template returns the cluster that others are copies of, which is made the first time.
+func (s *Shared) template(ctx context.Context, host *topology.Host) (*database, error) {
 	if s.database != nil {
 		return s.database, nil
 	}
@@ -49,7 +51,7 @@ func newDatabase(ctx context.Context, host *topology.Host) (d *database, err err
 	if d.credential, err = postgresUser(); err != nil {
 		return nil, err
 	}
-	if d.dir, err = os.MkdirTemp(roomInMemory(), "postgresql-"); err != nil {
+	if err := d.makeDirectory(); err != nil {
 		return nil, err
 	}
 	if err := d.fill(ctx, host); err != nil {
@@ -58,8 +60,23 @@ func newDatabase(ctx context.Context, host *topology.Host) (d *database, err err
 	return d, nil
 }
 
+func (d *database) makeDirectory() (err error) {
+	if d.dir, err = os.MkdirTemp(roomInMemory(), "postgresql-"); err != nil {
+		return err
+	}
+	if err := d.own(d.dir); err != nil {
+		return errors.Join(err, d.remove())
+	}
+	return nil
+}
+
+// own gives a file to PostgreSQL.
+func (d *database) own(path string) error {
+	return os.Chown(path, int(d.credential.Uid), int(d.credential.Gid))
+}
+
 // roomInMemory returns a directory that is not on a disk, whose speed depends on its other
-// users, "" where none has room for the WAL, its segments that are to come, and its copy.
+// users, "" where none has room for the WAL, what copies write, and what receivers have not lost yet.
 func roomInMemory() string {
 	const dir, room = "/dev/shm", 4 * walMiB << 20
 	var s unix.Statfs_t
@@ -90,12 +107,8 @@ func (d *database) remove() error { return os.RemoveAll(d.dir) }
 
 func (d *database) data() string { return filepath.Join(d.dir, "data") }
 
-// fill makes the cluster, and writes WAL after a replication slot that is never
-// moved: a copy of it begins there each time.
+// fill makes the cluster, and writes WAL after a replication slot.
 func (d *database) fill(ctx context.Context, host *topology.Host) (err error) {
-	if err := os.Chown(d.dir, int(d.credential.Uid), int(d.credential.Gid)); err != nil {
-		return err
-	}
 	_, err = outputOf(d.command(ctx, host, "initdb", "-D", d.data(), "-A", "trust", "-E", "UTF8",
 		"--no-sync", "--no-instructions"))
 	if err != nil {
@@ -111,7 +124,7 @@ func (d *database) fill(ctx context.Context, host *topology.Host) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	for _, sql := range []string{
-		"SELECT pg_create_physical_replication_slot('origin', true)",
+		"SELECT pg_create_physical_replication_slot('" + replicationSlot + "', true)",
 		"SELECT pg_logical_emit_message(false, 'bench', repeat('x', 1048576)) " +
 			fmt.Sprintf("FROM generate_series(1, %d)", walMiB),
 		"SELECT pg_switch_wal()",
@@ -120,7 +133,7 @@ func (d *database) fill(ctx context.Context, host *topology.Host) (err error) {
 			return err
 		}
 	}
-	d.end, err = d.ask(ctx, host, "SELECT pg_current_wal_flush_lsn()")
+	d.last, err = d.ask(ctx, host, "SELECT pg_walfile_name(pg_current_wal_flush_lsn())")
 	return err
 }
 
@@ -140,7 +153,8 @@ func (d *database) start(ctx context.Context, host *topology.Host) (*server, err
 		// Data that does not outlive the benchmark needs no disk.
 		"fsync": "off", "full_page_writes": "off", "dynamic_shared_memory_type": "mmap",
 		"shared_buffers": "16MB", "max_wal_size": "4GB", "wal_level": "replica", "max_wal_senders": "4",
-		"autovacuum": "off", "checkpoint_timeout": "1d", "wal_keep_size": fmt.Sprintf("%dMB", 4*walMiB),
+		"wal_sender_timeout": "0", // receivers halt while others have their turns
+		"autovacuum":         "off", "checkpoint_timeout": "1d", "wal_keep_size": fmt.Sprintf("%dMB", 4*walMiB),
 	}
 	args := []string{"-D", d.data()}
 	for key, value := range settings {
@@ -157,46 +171,121 @@ func (d *database) ask(ctx context.Context, host *topology.Host, sql string) (st
 	return strings.TrimSpace(text), err
 }
 
+// copy returns another cluster with the same WAL. Of that they share the files that nobody writes
+// to any more.
+func (d *database) copy() (*database, error) {
+	c := &database{credential: d.credential, last: d.last}
+	if err := c.makeDirectory(); err != nil {
+		return nil, err
+	}
+	err := filepath.WalkDir(d.data(), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(c.data(), strings.TrimPrefix(path, d.data()))
+		switch {
+		case entry.IsDir():
+			err = os.Mkdir(to, 0o700)
+		case filepath.Base(filepath.Dir(path)) == "pg_wal" && entry.Name() < d.last:
+			return os.Link(path, to)
+		default:
+			err = copyFile(path, to)
+		}
+		if err != nil {
+			return err
+		}
+		return c.own(to)
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("copy a PostgreSQL cluster: %w", err), c.remove())
+	}
+	return c, nil
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
 // replication sends WAL to pg_receivewal.
 func replication(ctx context.Context, s *contender.Site, shared *Shared) (Work, error) {
-	d, err := shared.databaseOn(ctx, s.Server)
+	template, err := shared.template(ctx, s.Server)
+	if err != nil {
+		return nil, err
+	}
+	d, err := template.copy()
 	if err != nil {
 		return nil, err
 	}
 	server, err := d.start(ctx, s.Server)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.remove())
 	}
-	return &sender{server: server, database: d, site: s}, nil
+	w := &sender{server: server, database: d, site: s, received: filepath.Join(d.dir, "received")}
+	if err := w.receive(ctx); err != nil {
+		return nil, errors.Join(err, w.closeServer())
+	}
+	return w, nil
 }
 
 // sender is PostgreSQL at work.
 type sender struct {
-	*server
-	database *database
-	site     *contender.Site
+	server, receiver *server
+	database         *database
+	site             *contender.Site
+	received         string // directory
 }
 
-// Run sends a given amount of WAL, whatever d is, and returns its MiB a second.
-func (s *sender) Run(ctx context.Context, _ time.Duration) (rate float64, err error) {
-	d, host := s.database, s.site.Server
-	if _, err := d.ask(ctx, host, "SELECT pg_copy_physical_replication_slot('origin', 'copy')"); err != nil {
-		return 0, err
+// receive starts pg_receivewal and has it halt.
+func (s *sender) receive(ctx context.Context) (err error) {
+	d := s.database
+	if err := os.Mkdir(s.received, 0o700); err != nil {
+		return err
 	}
-	defer func() {
-		_, dropErr := d.ask(ctx, host, "SELECT pg_drop_replication_slot('copy')")
-		err = errors.Join(err, dropErr)
-	}()
-	received, err := os.MkdirTemp(d.dir, "received-")
-	if err != nil {
-		return 0, err
+	if err := d.own(s.received); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(received)) }()
-	if err := os.Chown(received, int(d.credential.Uid), int(d.credential.Gid)); err != nil {
-		return 0, err
+	program := d.command(context.Background(), s.site.Client, "pg_receivewal", "--verbose", "-D", s.received, "-S", replicationSlot, "--no-sync",
+		"--no-loop", "-h", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort), "-U", "postgres")
+	if s.receiver, err = startServer(ctx, program, "starting log streaming"); err != nil {
+		return err
 	}
-	begun := time.Now()
-	_, err = outputOf(d.command(ctx, s.site.Client, "pg_receivewal", "-D", received, "-S", "copy", "--no-sync",
-		"--no-loop", "-E", d.end, "-h", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort), "-U", "postgres"))
-	return walMiB / time.Since(begun).Seconds(), err
+	if err := s.receiver.halt(); err != nil {
+		return errors.Join(err, s.receiver.Close())
+	}
+	return nil
 }
+
+// Run lets pg_receivewal go on, and returns the MiB that the server sends in a second.
+func (s *sender) Run(ctx context.Context, d time.Duration) (rate float64, err error) {
+	if err := s.receiver.resume(); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.receiver.halt(), s.forget()) }()
+	bytes, err := rateOf(ctx, d, nil, func() (uint64, error) {
+		sent, _, err := s.site.Bytes()
+		return sent, err
+	})
+	return bytes / (1 << 20), err
+}
+
+// forget removes what has been received, but for the segment that is about to be.
+func (s *sender) forget() error {
+	segments, err := filepath.Glob(filepath.Join(s.received, "*[0-9A-F]"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, segment := range segments {
+		errs = append(errs, os.Remove(segment))
+	}
+	return errors.Join(errs...)
+}
+
+// Close ends receiver and server.
+func (s *sender) Close() error { return errors.Join(s.receiver.Close(), s.closeServer()) }
+
+func (s *sender) closeServer() error { return errors.Join(s.server.Close(), s.database.remove()) }

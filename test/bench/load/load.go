@@ -94,7 +94,7 @@ func All() []*Workload {
 			About: "nginx and wrk: 64 connections that are kept, 1 KiB each answer, on one core"},
 		{Name: "nginx-connect", Unit: perSecond, Program: true, start: nginx(false),
 			About: "nginx and wrk: a connection for each request"},
-		{Name: "postgresql", Unit: "MiB/s", Program: true, Whole: true, start: replication,
+		{Name: "postgresql", Unit: "MiB/s", Program: true, start: replication,
 			About: "PostgreSQL's WAL sent to pg_receivewal"},
 		{Name: "forward", Unit: perSecond, Forward: true, start: forward,
 			About: "udp-echo-64 between two other hosts, forwarded by the server"},
