@@ -17,10 +17,26 @@ const (
 	manyBound = 5
 )
 
-// interfaceFigures measures how long it takes until many interfaces are attached.
+// interfaceFigures measures how long it takes until many interfaces are attached, by each mechanism.
 func interfaceFigures(ctx context.Context) (figures []report.Figure, err error) {
 	network := topology.New(topology.Options{NoIPv6: true})
 	defer func() { err = errors.Join(err, network.Close()) }()
+	server, err := manyInterfaced(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	for _, mechanism := range []string{"tcx", "clsact"} {
+		found, err := attachmentFigures(ctx, server, mechanism)
+		if err != nil {
+			return figures, fmt.Errorf("%s: %w", mechanism, err)
+		}
+		figures = append(figures, found...)
+	}
+	return figures, nil
+}
+
+// manyInterfaced returns a host with manyInterfaces.
+func manyInterfaced(ctx context.Context, network *topology.Network) (*topology.Host, error) {
 	server, err := network.Host("server")
 	if err != nil {
 		return nil, err
@@ -41,7 +57,12 @@ func interfaceFigures(ctx context.Context) (figures []report.Figure, err error) 
 			return nil, err
 		}
 	}
-	daemon, err := contender.StartDaemon(ctx, server, contender.Options{})
+	return server, nil
+}
+
+// attachmentFigures starts replypath, and ends it again.
+func attachmentFigures(ctx context.Context, server *topology.Host, mechanism string) (figures []report.Figure, err error) {
+	daemon, err := contender.StartDaemon(ctx, server, contender.Options{}, "--mechanism", mechanism)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +71,7 @@ func interfaceFigures(ctx context.Context) (figures []report.Figure, err error) 
 	if err != nil {
 		return nil, err
 	}
-	with := fmt.Sprintf(" with %d interfaces", manyInterfaces)
+	with := fmt.Sprintf(" with %d interfaces by %s", manyInterfaces, mechanism)
 	return []report.Figure{
 		report.NewFigure("start to READY"+with, "s", daemon.ReadyAfter.Seconds()).Within(manyBound),
 		report.NewFigure("resident memory"+with, "MiB", float64(resident)/mebibyte).Within(residentBound),

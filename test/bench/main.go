@@ -44,8 +44,8 @@ func parseOptions() options {
 	var quick bool
 	flag.BoolVar(&quick, "quick", false, "the first workloads only, in less than five minutes")
 	flag.IntVar(&o.rounds, "rounds", usualRounds, "rounds, in each of which every contender has its turn")
-	flag.IntVar(&o.further, "further", 15, "rounds after these, of what bounds compare only")
-	flag.DurationVar(&o.duration, "time", longTime, "how long each measurement lasts")
+	flag.IntVar(&o.further, "further", 5, "rounds after these, of what bounds compare only")
+	flag.DurationVar(&o.duration, "time", longTime, "how long each contender works in a round")
 	flag.DurationVar(&o.budget, "budget", 0, "begin no round that would end later than this; 0 is no bound")
 	flag.StringVar(&o.contenders, "contenders", "", "names of contenders, with spaces between them (default all)")
 	flag.StringVar(&o.workloads, "workloads", "", "names of workloads, with spaces between them (default all)")

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	longTime  = time.Second
+	longTime  = 500 * time.Millisecond
 	shortTime = 300 * time.Millisecond
 	// usualRounds is how often every contender has its turn.
 	usualRounds = 5
