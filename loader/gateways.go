@@ -46,6 +46,9 @@ type gateway struct {
 	only      bool               // it is the only next hop of a family's default routes
 	deleting  bool               // somebody has its entry deleted
 	held      bool               // it is silent, and its neighbour entry kept usable: see hold.go
+	bridged   bool               // it has not answered yet, and its neighbour entry is kept usable
+	anew      bool               // its interface has got its carrier back, it is to be asked
+	awaited   bool               // it was asked for, and has bridgeAfter to answer
 	silent    bool               // it was said that it does not answer
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
 	asked     time.Time          // when the kernel was last told to resolve it
@@ -88,7 +91,7 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 		}
 	}
 	l.recordGateways()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.restoreAsking())...)
 }
 
 // recallHeld makes the gateways known that an earlier process held: they may have left the
@@ -141,8 +144,21 @@ func (l *Loader) identifyGateway(key gatewayKey) (*pins.GatewayRecord, error) {
 		id = l.state.Gateways[oldest].ID
 		l.state.Gateways = slices.Delete(l.state.Gateways, oldest, oldest+1)
 	}
-	l.state.Gateways = append(l.state.Gateways, pins.GatewayRecord{ID: id, Interface: key.device, Address: address})
+	l.state.Gateways = append(l.state.Gateways, pins.GatewayRecord{
+		ID: id, Interface: key.device, Address: address, MAC: l.macBefore(address),
+	})
 	return &l.state.Gateways[len(l.state.Gateways)-1], nil
+}
+
+// macBefore is the MAC that a gateway of the same address had last on an interface that has gone:
+// one that was deleted and made anew has another index. It is "" where nobody knows one.
+func (l *Loader) macBefore(address string) string {
+	for _, r := range slices.Backward(l.state.Gateways) {
+		if r.Address == address && r.MAC != "" && l.served[r.Interface] == nil {
+			return r.MAC
+		}
+	}
+	return ""
 }
 
 // observe notes what the kernel says of a gateway now.
@@ -153,7 +169,8 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 		l.logMAC(g, seen.MAC)
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
-	l.tendHold(g)
+	g.awaited = g.awaited && g.awaitsMAC()
+	l.tendHold(g, before.State == "")
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
 	if hasFailed && !g.deleting {
 		if !g.silent {
@@ -212,6 +229,8 @@ func (l *Loader) nameOf(index int) string {
 // nothing; on a NIC that only receives it would stay cold for ever.
 func (g *gateway) schedule(now time.Time) {
 	switch {
+	case g.awaited:
+		g.resolveAt = g.asked.Add(bridgeAfter)
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
 	case g.held: // the kernel asks already
@@ -240,10 +259,10 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 		return false, nil
 	}
 	seen.IPv4, seen.IPv6 = g.IPv4, g.IPv6
-	held, repairs := g.held, l.state.Repairs[repairNeighbour]
+	held, bridged, repairs := g.held, g.bridged, l.state.Repairs[repairNeighbour]
 	l.noteDeletion(g, seen)
 	l.observe(g, seen)
-	if held != g.held || repairs != l.state.Repairs[repairNeighbour] {
+	if held != g.held || bridged != g.bridged || repairs != l.state.Repairs[repairNeighbour] {
 		l.recordGateways()
 		return true, errors.Join(l.writeGateways(), l.save())
 	}
@@ -272,6 +291,9 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 	g.asked, g.resolveAt = now, now.Add(resolveAgain)
 	if s := l.served[g.Interface]; s == nil || !s.Up {
 		return nil
+	}
+	if asked, err := l.ask(g, now); asked {
+		return err
 	}
 	return g.resolve(l.netlink)
 }

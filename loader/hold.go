@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -38,11 +39,23 @@ const (
 	// host from a gateway that has come back.
 	heldFor   = 3 * time.Second
 	tellEvery = time.Second
-	// resolicitLeaf makes the kernel ask everybody for the address after it has
-	// asked the last MAC in vain: who replaces a gateway has another.
-	resolicitLeaf  = "mcast_resolicit"
-	resolicitTimes = "3"
+	// bridgeAfter is how long a gateway that nobody has a MAC of may take to answer
+	// before replies are built with the one that it had last: a while for a router that
+	// is there, less than it takes a peer to repeat a segment.
+	bridgeAfter = 100 * time.Millisecond
 )
+
+// asking are the settings that have the kernel ask everybody for a neighbour whose MAC it
+// checks, and not only the MAC: who replaces a gateway has another. It does so as often, and
+// at the same times, as if it knew no MAC (neigh_max_probes() in net/core/neighbour.c, and
+// arp_solicit()). They are changed in this order and put back in the reverse one, as an entry
+// of which nobody may be asked fails.
+var asking = []struct{ leaf, value, family string }{
+	{"mcast_resolicit", "3", ""},
+	{"ucast_solicit", "0", ""},
+	// For so long after an entry was told a MAC, no other is heeded (arp_process()).
+	{"locktime", "0", "ipv4"},
+}
 
 // onlyGateways returns those that are the only next hop of a family's default
 // routes.
@@ -72,9 +85,10 @@ func (l *Loader) mayHold(g *gateway) bool {
 }
 
 // tendHold holds a gateway that has just failed, and lets go of one that has
-// answered.
-func (l *Loader) tendHold(g *gateway) {
+// answered. One that had failed before a route led by it is asked first.
+func (l *Loader) tendHold(g *gateway, isNew bool) {
 	switch {
+	case g.State == nexthop.StateFailed && isNew && !g.held:
 	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
 		if l.mayHold(g) {
 			l.hold(g)
@@ -87,6 +101,8 @@ func (l *Loader) tendHold(g *gateway) {
 			return
 		}
 		l.hold(g)
+	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
+		l.letGo(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
 		// It is asked, or somebody deleted the entry: both tell nothing.
 	default:
@@ -97,28 +113,118 @@ func (l *Loader) tendHold(g *gateway) {
 func (l *Loader) hold(g *gateway) {
 	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
 	if !g.held {
-		g.held = true
+		g.held, g.bridged = true, false
 		l.log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
-		change, err := hostsettings.Plan(l.resolicitKey(g), resolicitTimes)
-		_, err = l.keepSysctl(change, err)
-		errs = append(errs, err, l.attachHeld(g))
+		errs = append(errs, l.haveEverybodyAsked(g), l.attachHeld(g))
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 		l.log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
 	}
 }
 
-// letGo takes back what hold did. A start that may still fail leaves that for later.
+// awaitsMAC tells whether the kernel has no MAC of a gateway, so that packets wait for it.
+func (g *gateway) awaitsMAC() bool {
+	switch g.State {
+	case nexthop.StateNone, nexthop.StateIncomplete:
+		return true
+	case nexthop.StateFailed:
+		return g.mac == nil // else somebody is deleting it
+	}
+	return false
+}
+
+// bridge has replies built while a gateway is asked for that has not answered yet since a
+// route leads by it again, or its link is up: a router that boots is slower than its cable.
+// Its entry gets the last MAC, as one that is being checked, and the kernel asks everybody
+// meanwhile, as it would without. Nothing is said of the gateway, and nothing of what the host
+// starts is refused: once the kernel has asked in vain it is held.
+func (l *Loader) bridge(g *gateway) error {
+	g.bridged = true
+	l.log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
+		"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
+	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last))
+}
+
+// askAnew has the gateways of an interface asked whose carrier is back: who is at the other end
+// may be another, or not be there yet.
+func (l *Loader) askAnew(device int) {
+	for _, g := range l.gateways {
+		if g.Interface == device && !g.held {
+			g.anew, g.asked, g.resolveAt = true, time.Time{}, time.Now()
+		}
+	}
+}
+
+// ask has the kernel look for a gateway whose silence is bridged, and tells whether it did.
+func (l *Loader) ask(g *gateway, now time.Time) (bool, error) {
+	anew, inVain := g.anew, g.awaited
+	g.anew, g.awaited = false, false
+	switch {
+	case !l.mayHold(g) || g.bridged:
+		return false, nil
+	case g.awaitsMAC() && !inVain:
+		g.awaited = true
+		g.schedule(now)
+		return true, nexthop.Resolve(l.netlink, g.Gateway)
+	case g.awaitsMAC(), anew && g.State != nexthop.StatePermanent && g.State != nexthop.StateNoARP:
+		return true, l.bridge(g)
+	}
+	return false, nil
+}
+
+// haveEverybodyAsked changes the settings for that of a gateway's interface.
+func (l *Loader) haveEverybodyAsked(g *gateway) error {
+	for _, setting := range asking {
+		if setting.family != "" && setting.family != addressFamily(g) {
+			continue
+		}
+		key := hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), setting.leaf)
+		change, err := hostsettings.Plan(key, setting.value)
+		if _, err := l.keepSysctl(change, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreAsking puts the settings back of interfaces that have no gateway left for which they
+// were changed, by this process or an earlier one.
+func (l *Loader) restoreAsking() error {
+	needed := make(map[sysctl]bool)
+	for _, g := range l.gateways {
+		for _, setting := range asking {
+			if g.held || g.bridged {
+				needed[sysctl{g.Interface, addressFamily(g), setting.leaf}] = true
+			}
+		}
+	}
+	var errs []error
+	for _, setting := range slices.Backward(asking) {
+		errs = append(errs, l.restoreSysctls(func(r pins.SysctlRecord) bool {
+			return settingOf(r).leaf == setting.leaf && !needed[settingOf(r)]
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
 func (l *Loader) letGo(g *gateway) {
-	if !g.held {
+	if !g.held && !g.bridged {
 		return
 	}
 	if l.starting() {
 		l.deferred = true
 		return
 	}
-	g.held, g.heldBy = false, nil
+	wasHeld := g.held
+	g.held, g.bridged, g.heldBy = false, false, nil
+	if !wasHeld {
+		if err := l.restoreAsking(); err != nil {
+			l.log.Error("what was done while a gateway was asked for is not taken back", "gateway", g.Address, "error", err)
+		}
+		return
+	}
 	l.log.Info("neighbour entry of the gateway is the kernel's again",
 		"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
 	if err := l.releaseHeld(g); err != nil {
@@ -127,9 +233,7 @@ func (l *Loader) letGo(g *gateway) {
 }
 
 func (l *Loader) releaseHeld(g *gateway) error {
-	errs := []error{l.forgetHeld(g), l.restoreSysctls(func(r pins.SysctlRecord) bool {
-		return settingOf(r) == sysctl{g.Interface, addressFamily(g), resolicitLeaf}
-	})}
+	errs := []error{l.forgetHeld(g), l.restoreAsking()}
 	for _, other := range l.gateways {
 		if other.held && other.Interface == g.Interface {
 			return errors.Join(errs...)
@@ -145,10 +249,6 @@ func addressFamily(g *gateway) string {
 		return "ipv4"
 	}
 	return "ipv6"
-}
-
-func (l *Loader) resolicitKey(g *gateway) string {
-	return hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), resolicitLeaf)
 }
 
 // attachHeld attaches the program that answers what the host starts by a gateway

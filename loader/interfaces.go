@@ -22,11 +22,12 @@ type served struct {
 	discover.Interface
 	id uint16 // index into the map `interfaces`
 	// mechanism is how the programs are attached; empty while they are not.
-	mechanism attach.Mechanism
-	lost      bool // they were, and somebody took them off
-	entered   bool // in the map `devices`
-	toldDown  bool // sockets have looked for a route since it went down
-	watched   watched
+	mechanism   attach.Mechanism
+	lost        bool // they were, and somebody took them off
+	entered     bool // in the map `devices`
+	toldDown    bool // sockets have looked for a route since it went down
+	lostCarrier bool // since its gateways were asked last
+	watched     watched
 	// What others take away may be put back at once so often.
 	repairs *rate.Limiter
 }
@@ -238,6 +239,10 @@ func (l *Loader) linkChanged(index int) error {
 	before := s.Interface
 	s.Refresh(link)
 	l.logChanges(&before, &s.Interface)
+	if s.Up && (s.lostCarrier || !before.Up) {
+		s.lostCarrier = false
+		l.askAnew(index)
+	}
 	var errs []error
 	if !s.Up || s.toldDown { // once more for each event: the first may come before the kernel has marked its routes
 		errs = append(errs, l.haveSocketsLookAgain(s))

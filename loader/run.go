@@ -82,8 +82,8 @@ func (r *runner) step(ctx context.Context) bool {
 	return true
 }
 
-// event notes what an event is about. That of a gateway is applied at once, and
-// told by the result.
+// event notes what an event is about. That of a gateway, or of a link, is applied at once,
+// and told by the result.
 func (r *runner) event(e nexthop.Event, open bool) (gateway bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,13 +97,14 @@ func (r *runner) event(e nexthop.Event, open bool) (gateway bool) {
 	case e.Kind == nexthop.KindLink && e.Removed:
 		r.removed[e.Interface] = true
 	case e.Kind == nexthop.KindLink:
-		r.link(e.Interface)
+		r.link(e)
+		gateway = true // one of its own may have to be asked
 	case e.Kind == nexthop.KindLost:
 		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
 		r.verifying, r.suspicious = true, true
 	}
 	r.changes.note(time.Now())
-	return false
+	return gateway
 }
 
 func (r *runner) neighbour(seen nexthop.Gateway) (gateway bool) {
@@ -117,9 +118,12 @@ func (r *runner) neighbour(seen nexthop.Gateway) (gateway bool) {
 
 // link applies the state of a link at once. Whatever else has changed with it
 // can wait.
-func (r *runner) link(index int) {
-	if err := r.linkChanged(index); err != nil {
-		r.log.Error("state of an interface is not updated", "interface", r.nameOf(index), "error", err)
+func (r *runner) link(e nexthop.Event) {
+	if s := r.served[e.Interface]; s != nil && e.NoCarrier {
+		s.lostCarrier = true
+	}
+	if err := r.linkChanged(e.Interface); err != nil {
+		r.log.Error("state of an interface is not updated", "interface", r.nameOf(e.Interface), "error", err)
 	}
 }
 

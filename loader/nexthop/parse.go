@@ -61,7 +61,8 @@ func lost(m syscall.NetlinkMessage, why string) Event {
 func linkEvent(m syscall.NetlinkMessage) (Event, bool) {
 	info := nl.DeserializeIfInfomsg(m.Data)
 	removed := m.Header.Type == unix.RTM_DELLINK && info.Family == unix.AF_UNSPEC
-	return Event{Kind: KindLink, Interface: int(info.Index), Removed: removed}, true
+	lost := info.Flags&unix.IFF_LOWER_UP == 0
+	return Event{Kind: KindLink, Interface: int(info.Index), Removed: removed, NoCarrier: lost && !removed}, true
 }
 
 func addressEvent(m syscall.NetlinkMessage) (Event, bool) {

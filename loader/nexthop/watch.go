@@ -56,6 +56,9 @@ type Event struct {
 	// Removed tells that the interface or address has gone (KindLink and
 	// KindAddress).
 	Removed bool
+	// NoCarrier tells that the link had none when the event was made (KindLink). It may be
+	// back already.
+	NoCarrier bool
 	// Neighbour is the entry of a KindNeighbour, of a gateway or any other
 	// neighbour. IPv4 and IPv6 are not set; the state of one that was deleted is
 	// StateNone.
