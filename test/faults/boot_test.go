@@ -1,0 +1,236 @@
+package faults
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// bootsFor is how long a router takes to boot once its cable is in: not as long as the
+// kernel asks for it before it gives up, which is 3 s.
+const bootsFor = 1500 * time.Millisecond
+
+// booting has the router take nothing from the server: neither questions for its MAC address
+// nor what it is to forward.
+const booting = `
+add table arp booting
+add chain arp booting input { type filter hook input priority 0; }
+add rule arp booting input iifname "server" drop
+add table inet booting
+add chain inet booting prerouting { type filter hook prerouting priority raw; }
+add rule inet booting prerouting iifname "server" drop
+`
+
+const booted = "delete table arp booting\ndelete table inet booting\n"
+
+// ending are the faults that have an end before the gateway answers.
+func ending() []fault {
+	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
+}
+
+// TestRouterBoots ends each fault while the router still boots: the default route is back, or
+// the link up, and nobody there to answer. By the kernel's own timers.
+func TestRouterBoots(t *testing.T) {
+	t.Parallel()
+	for _, fault := range ending() {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(fault.name+"/"+f.String(), func(t *testing.T) {
+				t.Parallel()
+				b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				log := b.start().Log
+				b.bootRouter(fault)
+				if said := log.Lines("gateway does not answer"); len(said) > 0 {
+					t.Errorf("the gateway was said to be silent before the kernel gave it up: %s", said)
+				}
+			})
+		}
+	}
+}
+
+// bootRouter has a fault end before the router answers, and wants that nobody notices on eth1
+// and that nothing is told of a silent gateway yet.
+func (b *bed) bootRouter(fault fault) {
+	b.Helper()
+	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
+	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	before := b.hostChanges()
+	talks := make(map[harness.Kind]*harness.Talk)
+	for _, kind := range harness.Kinds {
+		if kind != harness.TCP && b.dropsNeighbour(fault) {
+			continue
+		}
+		c := b.conversation(kind)
+		b.ask(c)
+		talks[kind] = c.Keep(b)
+	}
+	fault.begin(b)
+	b.askPromptly(fault.name, b.conversation(harness.TCP))
+	harness.Nft(b, b.net.Production.Host, booting)
+	fault.end(b)
+	ended := time.Now()
+	connected := b.connectMeanwhile()
+	slowest := b.askWhile(ended.Add(bootsFor))
+	if state := b.gatewayState(); state == "held" || state == "failed" {
+		b.Errorf("the gateway is %s", state)
+	}
+	harness.Nft(b, b.net.Production.Host, booted)
+	if c := <-connected; c.err != nil {
+		b.Errorf("what the host began before the router answered: %v", c.err)
+	} else {
+		b.Logf("what the host began before the router answered is there after %s", c.took.Round(time.Millisecond))
+	}
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	for kind, talk := range talks {
+		answers := talk.Stop()
+		b.Logf("%s, open %s: %d answers, the longest pause %s", fault.name, kind, answers, talk.Pause().Round(time.Microsecond))
+		if talk.Pause() >= oneRetransmission {
+			b.Errorf("an open conversation by %s paused for %s", kind, talk.Pause())
+		}
+	}
+	b.Logf("new questions while the router boots: the slowest answer %s", slowest.Round(time.Microsecond))
+	if slowest >= promptly {
+		b.Errorf("a new question was answered after %s", slowest)
+	}
+	b.wantNoLeak(fault.name, wire)
+	b.wantShown(fault, false)
+	b.Eventually("the changes of the host are those of before", func() error {
+		if now := b.hostChanges(); !slices.Equal(now, before) {
+			return fmt.Errorf("%+v, before %+v", now, before)
+		}
+		return nil
+	})
+	if routes := b.showRoutes(); routes != b.routes {
+		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
+	}
+}
+
+// askWhile has new clients ask by eth1 until a moment, and returns how long the slowest answer took.
+func (b *bed) askWhile(until time.Time) (slowest time.Duration) {
+	b.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(until) {
+		for _, kind := range harness.Kinds {
+			asked := time.Now()
+			b.ask(b.conversation(kind))
+			slowest = max(slowest, time.Since(asked))
+		}
+		<-tick.C
+	}
+	return slowest
+}
+
+// attempt is what became of something that the host has started.
+type attempt struct {
+	took time.Duration
+	err  error
+}
+
+// connectMeanwhile has the host begin a connection by eth0, and tells when it is there.
+func (b *bed) connectMeanwhile() <-chan attempt {
+	b.Helper()
+	done := make(chan attempt, 1)
+	ctx := harness.Within(b, 2*harness.AnswerTime)
+	to := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
+	go func() {
+		began := time.Now()
+		conn, err := b.net.Server.Dial(ctx, "tcp", to)
+		if err == nil {
+			err = exchange(conn, harness.AnswerTime)
+			conn.Close()
+		}
+		done <- attempt{time.Since(began), err}
+	}()
+	return done
+}
+
+// anotherMAC is that of the router that takes the place of the one that was there.
+var anotherMAC = net.HardwareAddr{0x02, 0, 0, 0, 0x77, 0x01}
+
+// foundLater is how much later than on a host without replypath a router with another MAC may be
+// found. Both kernels ask once a second, though not in the same moment, and the host repeats what
+// was lost.
+var foundLater = harness.Patient(1500 * time.Millisecond)
+
+// TestRouterExchanged has a fault take away the link, and another router, with another MAC, at its
+// other end when it is back. A host with replypath finds it nearly as soon as one without.
+func TestRouterExchanged(t *testing.T) {
+	t.Parallel()
+	for _, boots := range []time.Duration{0, bootsFor, 2 * bootsFor} {
+		for _, fault := range ending()[:2] {
+			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+				t.Run(fmt.Sprintf("boots for %s/%s/%s", boots, fault.name, f), func(t *testing.T) {
+					t.Parallel()
+					alone := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					beside := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					beside.start()
+					without, with := alone.exchangeRouter(fault, boots), beside.exchangeRouter(fault, boots)
+					for what, took := range with {
+						t.Logf("%s, after the new router answers: %s, without replypath %s", what, took, without[what])
+						if took-without[what] >= foundLater {
+							t.Errorf("%s: %s later than without replypath", what, took-without[what])
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// exchangeRouter exchanges it while a fault lasts, and returns how long after it has booted the host
+// reaches the client.
+func (b *bed) exchangeRouter(fault fault, boots time.Duration) map[string]time.Duration {
+	b.Helper()
+	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	fault.begin(b)
+	if boots > 0 {
+		harness.Nft(b, b.net.Production.Host, booting)
+	}
+	router := b.net.Server.Eth0.Peer()
+	if _, err := router.Link(); err == nil {
+		harness.Must(b, router.SetMAC(anotherMAC))
+	}
+	router.MAC = anotherMAC
+	fault.end(b)
+	ended := time.Now()
+	tries := map[string]func() error{
+		"a connection of the host's": func() error { return b.reachWithin(inVain, harness.TCP) },
+		"a datagram of the host's":   func() error { return b.reachWithin(inVain/3, harness.UDP) },
+	}
+	worked := make(map[string]chan time.Time)
+	for what, try := range tries {
+		done := make(chan time.Time, 1)
+		worked[what] = done
+		until := ended.Add(2 * harness.AnswerTime)
+		go func() {
+			defer close(done)
+			for time.Now().Before(until) {
+				if try() == nil {
+					done <- time.Now()
+					return
+				}
+			}
+		}()
+	}
+	if boots > 0 {
+		<-time.After(time.Until(ended.Add(boots)))
+		harness.Nft(b, b.net.Production.Host, booted)
+	}
+	answers := time.Now()
+	took := make(map[string]time.Duration)
+	for what, done := range worked {
+		at, ok := <-done
+		if !ok {
+			b.Errorf("%s: none", what)
+			at = time.Now()
+		}
+		took[what] = max(0, at.Sub(answers)).Round(time.Millisecond)
+	}
+	return took
+}
