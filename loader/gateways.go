@@ -49,6 +49,7 @@ type gateway struct {
 	bridged   bool               // it has not answered yet, and its neighbour entry is kept usable
 	anew      bool               // its interface has got its carrier back, it is to be asked
 	awaited   bool               // it was asked for, and has bridgeAfter to answer
+	progress  progress           // of connections by it, while it is held
 	silent    bool               // it was said that it does not answer
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
 	asked     time.Time          // when the kernel was last told to resolve it
@@ -165,7 +166,7 @@ func (l *Loader) macBefore(address string) string {
 func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	before := g.Gateway
 	g.Gateway = seen
-	if seen.MAC != nil {
+	if seen.MAC != nil && !g.isOurWord(&seen) {
 		l.logMAC(g, seen.MAC)
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
@@ -186,6 +187,11 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	case before.State != seen.State || g.resolveAt.IsZero():
 		g.schedule(time.Now())
 	}
+}
+
+// isOurWord tells of a MAC that the entry has from bridge, and that nobody has answered with yet.
+func (g *gateway) isOurWord(seen *nexthop.Gateway) bool {
+	return g.bridged && seen.State == nexthop.StateProbe
 }
 
 // noteDeletion counts an entry that somebody deletes and that is put back. The kernel has it

@@ -163,7 +163,7 @@ func (l *Loader) ask(g *gateway, now time.Time) (bool, error) {
 	switch {
 	case !l.mayHold(g) || g.bridged:
 		return false, nil
-	case g.awaitsMAC() && !inVain:
+	case g.awaitsMAC() && !inVain && g.State != nexthop.StateIncomplete: // else it has been asked already
 		g.awaited = true
 		g.schedule(now)
 		return true, nexthop.Resolve(l.netlink, g.Gateway)
@@ -298,8 +298,12 @@ func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
 	return key
 }
 
-// tellHeld tells the programs that an entry is held, for a while.
+// tellHeld tells the programs that an entry is held, for a while, unless the gateway forwards all
+// the same.
 func (l *Loader) tellHeld(g *gateway) error {
+	if s := l.served[g.Interface]; s != nil && l.makesProgress(g) {
+		return l.forgetHeld(g)
+	}
 	clock, err := l.datapath.Clock()
 	if err != nil {
 		return err
