@@ -336,10 +336,12 @@ func (b *bed) reachWithin(d time.Duration, kind harness.Kind) error {
 }
 
 // connectUDP connects a socket of the host's to the client's server.
-func (b *bed) connectUDP() net.Conn {
+func (b *bed) connectUDP() net.Conn { return b.connectBy(harness.UDP) }
+
+func (b *bed) connectBy(kind harness.Kind) net.Conn {
 	b.Helper()
 	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)
-	conn := harness.Must1[net.Conn](b)(b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "udp", client.String()))
+	conn := harness.Must1[net.Conn](b)(b.net.Server.Dial(harness.Within(b, harness.AnswerTime), string(kind), client.String()))
 	b.Cleanup(func() { conn.Close() })
 	return conn
 }
