@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -37,6 +38,7 @@ type bed struct {
 
 	production, replication, backup nic
 	settings                        bpf.DatapathSettings
+	cut                             bool   // setInterface has taken a carrier away
 	kept                            uint32 // when keepPeriod last looked, in ticks
 }
 
@@ -106,9 +108,44 @@ func (b *bed) manage(i nic, change func(*bpf.DatapathInterface)) {
 	b.setInterface(i, record)
 }
 
+// setInterface writes an interface's record, and takes its carrier away while that says so.
 func (b *bed) setInterface(i nic, record bpf.DatapathInterface) {
 	b.t.Helper()
+	switch down := record.Ifindex != 0 && record.Flags&interfaceUp == 0; {
+	case down:
+		b.cutCable(i)
+		b.cut = true
+	case b.cut:
+		b.setCarrier(i, true)
+		b.cut = false
+	}
 	b.must(host.Do(func() error { return b.SetInterface(uint32(i.interfaceIndex), record) }))
+}
+
+const interfaceUp = uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+
+// cutCable takes the carrier away until the end of the test.
+func (b *bed) cutCable(i nic) {
+	b.t.Helper()
+	b.t.Cleanup(func() { b.setCarrier(i, true) })
+	b.setCarrier(i, false)
+}
+
+// setDown sets an interface down until the end of the test. It loses its routes.
+func (b *bed) setDown(i nic) {
+	b.t.Helper()
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(i.Index)}}
+	b.t.Cleanup(func() {
+		b.must(host.Do(func() error { return errors.Join(netlink.LinkSetUp(link), i.SetCarrier(true)) }))
+	})
+	b.must(host.Do(func() error { return netlink.LinkSetDown(link) }))
+	b.must(b.ForgetProof())
+}
+
+func (b *bed) setCarrier(i nic, on bool) {
+	b.t.Helper()
+	b.must(host.Do(func() error { return i.SetCarrier(on) }))
+	b.must(b.ForgetProof())
 }
 
 // addGateway enters a usable gateway under this index.

@@ -280,6 +280,20 @@ func TestFollowLinkDown(t *testing.T) {
 	})
 }
 
+// TestFollowLinkUnseen: what the kernel says of the link counts, not what the loader said last.
+func TestFollowLinkUnseen(t *testing.T) {
+	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {
+		flow := b.flow(n, m, b.replication, 0)
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
+		b.setCarrier(b.replication, true)
+		b.put(flowOf(m, flow))
+		b.run(ingress(other, n.in(other, m)), unread(contested))
+		b.manage(b.replication, nil)
+		b.cutCable(b.replication)
+		b.run(ingress(other, n.in(other, m)), b.follows(n, m, flow, other))
+	})
+}
+
 // TestFollowDeviceGone: nor where its device has gone, and nobody lived to tell.
 func TestFollowDeviceGone(t *testing.T) {
 	eachDatagramWay(t, func(t *testing.T, b *bed, n network, m message, other nic) {

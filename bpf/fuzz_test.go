@@ -33,6 +33,11 @@ func newFuzzer(t testing.TB, opts rig.Options, sockets fuzz.Sockets) *fuzz.Runne
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return r
 }
 

@@ -71,6 +71,27 @@ struct sk_buff {
 	__u8 cloned : 1;
 } __attribute__((preserve_access_index));
 
+struct net_device {
+	unsigned int flags;  /* IFF_* */
+	unsigned long state; /* a bit for each enum netdev_state_t */
+	__u8 operstate;      /* IF_OPER_*; four bytes in newer kernels */
+} __attribute__((preserve_access_index));
+
+/* An entry of a devmap: what a lookup shows is the address of its value (kernel/bpf/devmap.c). */
+struct bpf_dtab_netdev {
+	struct net_device *dev;
+	struct bpf_devmap_val val;
+} __attribute__((preserve_access_index));
+
+enum netdev_state_t {
+	__LINK_STATE_NOCARRIER,
+};
+
+/* From linux/if.h, which wants a C library. */
+#define IFF_UP 1
+#define IF_OPER_UNKNOWN 0
+#define IF_OPER_LOWERLAYERDOWN 3 /* from 1 on the states in which nothing can be sent, the last of them */
+
 extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak; /* 6.2, as the next one */
 extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
 

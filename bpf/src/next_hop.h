@@ -24,14 +24,48 @@ static __always_inline struct interface *get_interface(__u32 index, __u32 ifinde
 }
 
 /*
- * Whether the flow's interface is still the device that it was, says the kernel: nobody
- * may have been there to see it go, and its ifindex may be another's by now.
+ * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that
+ * the kernel has acted upon. That it does a moment after the carrier has come, and first thing when it does,
+ * it writes down the state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and
+ * what is sent by it is dropped.
  */
-static __always_inline bool is_same_device(const struct flow *flow)
+static __always_inline bool can_send(const __u32 *value)
 {
-	__u32 index = flow->interface, *ifindex = bpf_map_lookup_elem(&devices, &index);
+	const struct bpf_dtab_netdev *entry;
+	const struct net_device *device;
+	__u64 state;
 
-	return ifindex && *ifindex == flow->ifindex;
+	entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
+	device = BPF_CORE_READ(entry, dev);
+	if (!(BPF_CORE_READ(device, flags) & IFF_UP) ||
+	    BPF_CORE_READ(device, state) >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_NOCARRIER) & 1)
+		return false;
+	state = BPF_CORE_READ_BITFIELD_PROBED(device, operstate);
+	return state == IF_OPER_UNKNOWN || state > IF_OPER_LOWERLAYERDOWN;
+}
+
+/* Whether the kernel's memory shows it. */
+static __always_inline bool shows_link(void)
+{
+	return have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val);
+}
+
+/*
+ * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have
+ * been there to see it go, and its ifindex may be another's by now. Where its memory cannot be read,
+ * the loader's word is taken for the link. A global function, which the verifier looks at once only.
+ */
+__noinline int is_usable(__u32 index, __u32 ifindex)
+{
+	const struct interface *interface;
+	const __u32 *device = bpf_map_lookup_elem(&devices, &index);
+
+	if (!device || *device != ifindex)
+		return false;
+	if (shows_link())
+		return can_send(device);
+	interface = bpf_map_lookup_elem(&interfaces, &index);
+	return interface && interface->flags & INTERFACE_UP;
 }
 
 /* Index into `interfaces` of a managed interface, 0 for one that is not. */

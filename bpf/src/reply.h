@@ -63,8 +63,8 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 }
 
 /*
- * Whether the flow's interface is still the device that it was. Where packets follow each
- * other to it the kernel is asked once in a jiffy.
+ * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow
+ * each other to it the kernel is asked once in a jiffy.
  */
 static __always_inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
@@ -72,7 +72,7 @@ static __always_inline bool is_proven(const struct flow *flow, struct handover *
 
 	if (likely(handover->proved == jiffy && target_of(handover->pair) == target_of(pair)))
 		return true;
-	if (!is_same_device(flow))
+	if (!is_usable(flow->interface, flow->ifindex))
 		return false;
 	handover->pair = pair;
 	handover->proved = jiffy;
@@ -92,7 +92,7 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !(target->flags & INTERFACE_UP) || !is_proven(flow, handover, pair))
+	if (!target || !is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;

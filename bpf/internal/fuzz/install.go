@@ -26,7 +26,8 @@ func (r *Runner) install(h model.Host) error {
 		errs = append(errs,
 			r.d.Interfaces.Put(uint32(id), record),
 			r.d.Managed.Put(r.devices[i].Index, managed),
-			r.setDevice(i, ok))
+			r.setDevice(i, ok),
+			r.setLink(i, !h.Down[id]))
 		for g := range gatewaysPerDevice {
 			gid := gatewayID(i, g)
 			errs = append(errs, r.d.Gateways.Put(uint32(gid), h.Gateways[gid]))
@@ -56,6 +57,29 @@ func (r *Runner) setDevice(device int, there bool) error {
 		ifindex = r.devices[device].Index
 	}
 	return r.d.SetDevice(uint32(interfaceID(device)), ifindex)
+}
+
+// setLink gives a device its carrier or takes it away, and has the programs see it at once. Where they cannot
+// ask the kernel they are spared.
+func (r *Runner) setLink(device int, up bool) error {
+	if r.d.Features.ProbeRead && r.down[device] == up {
+		if err := r.devices[device].SetCarrier(up); err != nil {
+			return err
+		}
+		r.down[device] = !up
+	}
+	return r.d.ForgetProof()
+}
+
+// Close gives all devices their carrier.
+func (r *Runner) Close() error {
+	return r.h.Do(func() error {
+		var errs []error
+		for i := range r.devices {
+			errs = append(errs, r.setLink(i, true))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {

@@ -35,6 +35,7 @@ type Runner struct {
 	sockets Sockets
 	cpu     int
 
+	down        [devices]bool // who has no carrier now
 	gatewayMACs map[bpf.DatapathGatewayMac]bool
 	events      map[bpf.DatapathEvent]uint64 // at the beginning of the program
 	pairs       map[model.Pair]model.Count
@@ -188,6 +189,7 @@ func (x *run) begin(setup Setup) (err error) {
 		}
 	}
 	x.lastPairs = nil
+	host.ShowsLinks = x.d.Features.ProbeRead
 	x.m = model.New(host, x.d.Seconds)
 	x.m.Now = x.start
 	x.m.Sockets = x.sockets.Sockets
@@ -248,9 +250,14 @@ func (x *run) step(s Step) (string, error) {
 		if !ok {
 			return "", nil
 		}
-		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
-		x.m.Host.Interfaces[id] = record
-		return "", x.d.Interfaces.Put(uint32(id), record)
+		if s.toldByKernel() {
+			x.m.Host.Down[id] = !x.m.Host.Down[id]
+		}
+		if s.toldByLoader() {
+			record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+			x.m.Host.Interfaces[id] = record
+		}
+		return "", errors.Join(x.d.Interfaces.Put(uint32(id), record), x.setLink(s.Device, !x.m.Host.Down[id]))
 	case watch: // from now on all is seen that comes in
 		id := interfaceID(s.Device)
 		record, ok := x.m.Host.Interfaces[id]

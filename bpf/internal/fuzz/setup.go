@@ -121,6 +121,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 	h := model.Host{
 		Interfaces:        make(map[uint16]model.Interface),
 		Gone:              make(map[uint16]bool),
+		Down:              make(map[uint16]bool),
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
 		OnLink:            make(map[uint32][]netip.Prefix),
@@ -139,6 +140,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 				r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 			}
 			h.Interfaces[interfaceID(i)] = r
+			h.Down[interfaceID(i)] = d.down
 		}
 		for g := range gatewaysPerDevice {
 			if g%2 < int(d.gateways) {

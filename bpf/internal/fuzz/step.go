@@ -275,6 +275,11 @@ func decodeFlags(b byte) uint8 {
 // as a program runs.
 var ages = [...]uint32{7, 7, 35, 126, 182, 3605, 86401}
 
+// toldByKernel and toldByLoader tell whose word of a link changes: both, or without a loader, or a kernel that
+// changed its mind before it was asked, one.
+func (s Step) toldByKernel() bool { return s.Amount%4 != 0 }
+func (s Step) toldByLoader() bool { return s.Amount%4 != 1 }
+
 func (s Step) String() string {
 	switch s.Kind {
 	case inbound, outbound:
@@ -283,7 +288,9 @@ func (s Step) String() string {
 		return fmt.Sprintf("wait %d s", ages[s.Amount%len(ages)])
 	case switchMode:
 		return fmt.Sprintf("set mode %d by hand", s.Amount%3)
-	case toggleLink, toggleDevice, watch:
+	case toggleLink:
+		return fmt.Sprintf("%s of eth%d, says the kernel: %t, the loader: %t", s.Kind, s.Device, s.toldByKernel(), s.toldByLoader())
+	case toggleDevice, watch:
 		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
 	default:
 		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)

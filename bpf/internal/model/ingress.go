@@ -141,8 +141,7 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 // because frames came in since the time was written, the second begins now.
 func (m *Model) isSilent(f *Flow) func() bool {
 	return func() bool {
-		record, ok := m.Host.Interfaces[f.Interface]
-		if !ok || m.Host.Gone[f.Interface] || record.Ifindex != f.Ifindex || record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) == 0 {
+		if !m.isUsable(f) {
 			return true
 		}
 		if m.since(f.Seen) < m.Ticks(1) {

@@ -23,6 +23,8 @@ type (
 type Host struct {
 	Interfaces   map[uint16]Interface // by id
 	Gone         map[uint16]bool      // their devices, unseen by the loader
+	Down         map[uint16]bool      // their links, says the kernel
+	ShowsLinks   bool                 // the programs can ask the kernel; else they take the loader's word
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
 	OnLink       map[uint32][]netip.Prefix // by ifindex

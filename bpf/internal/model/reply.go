@@ -20,13 +20,11 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	}
 	pair := m.pair(f, p, frame)
 	m.asymmetric(table, t, pair, frame)
-	record, alive := m.Host.Interfaces[f.Interface]
-	alive = alive && record.Ifindex == f.Ifindex && record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 &&
-		!m.Host.Gone[f.Interface]
+	record := m.Host.Interfaces[f.Interface]
 	mac, found := m.nextHop(f, record)
 	found = found || record.Flags&interfaceBare != 0
 	reasons := reasons(
-		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !alive},
+		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 	)
@@ -55,6 +53,18 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		moved = slices.Concat(mac[:], record.Mac[:], kind, moved)
 	}
 	return Verdict{Redirect: f.Ifindex, Bytes: moved}
+}
+
+// isUsable says whether a flow's interface is still there, and its link up.
+func (m *Model) isUsable(f *Flow) bool {
+	record, ok := m.Host.Interfaces[f.Interface]
+	if !ok || record.Ifindex != f.Ifindex || m.Host.Gone[f.Interface] {
+		return false
+	}
+	if m.Host.ShowsLinks {
+		return !m.Host.Down[f.Interface]
+	}
+	return record.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0
 }
 
 // readdressed is a frame with other MAC addresses.

@@ -245,6 +245,9 @@ func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) erro
 	if err := d.Devices.Put(index, record.Ifindex); err != nil && !errors.Is(err, unix.EINVAL) { // there is none
 		return fmt.Errorf("write device %d: %w", record.Ifindex, err)
 	}
+	if err := d.ForgetProof(); err != nil {
+		return err
+	}
 	d.undo = append(d.undo, func() error {
 		return errors.Join(
 			d.Interfaces.Put(index, bpf.DatapathInterface{}),
@@ -267,6 +270,11 @@ func (d *Datapath) SetDevice(index, ifindex uint32) error {
 	if err != nil {
 		return fmt.Errorf("write device %d: %w", index, err)
 	}
+	return d.ForgetProof()
+}
+
+// ForgetProof has the programs ask the kernel at once whether an interface can be used.
+func (d *Datapath) ForgetProof() error {
 	var handovers []bpf.DatapathHandover // of each CPU
 	if err := d.Handovers.Lookup(uint32(0), &handovers); err != nil {
 		return fmt.Errorf("read the last hand-overs: %w", err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -119,6 +120,34 @@ func addDevice(name string, mac net.HardwareAddr) (Device, error) {
 		*index = uint32(end.Attrs().Index)
 	}
 	return device, nil
+}
+
+// linkTime bounds how long the kernel takes to act upon a carrier.
+const linkTime = 10 * time.Second
+
+// SetCarrier gives a device a carrier or takes it away, and returns when the kernel has acted upon it. It is
+// called inside of Do.
+func (d Device) SetCarrier(on bool) error {
+	set, want := netlink.LinkSetDown, netlink.LinkOperState(netlink.OperLowerLayerDown)
+	if on {
+		set, want = netlink.LinkSetUp, netlink.OperUp
+	}
+	if err := set(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(d.OtherEnd)}}); err != nil {
+		return fmt.Errorf("set carrier of %s to %t: %w", d.Name, on, err)
+	}
+	for deadline := time.Now().Add(linkTime); ; {
+		link, err := netlink.LinkByIndex(int(d.Index))
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", d.Name, err)
+		}
+		state := link.Attrs().OperState
+		if state == want {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is %s, not %s, after %s", d.Name, state, want, linkTime)
+		}
+	}
 }
 
 // Do calls f on a thread of its own that is inside the namespace. Goroutines
