@@ -147,11 +147,11 @@ func (k kernel) features() []pins.FeatureRecord {
 	if !k.CheckMTU {
 		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
 	}
-	probeRead := pins.FeatureRecord{Name: "probe_read", Available: k.ProbeRead,
-		Effect: "transparent proxies are told from what the host itself sends"}
+	probeRead := pins.FeatureRecord{Name: pins.FeatureProbeRead, Available: k.ProbeRead,
+		Effect: "transparent proxies are told from what the host itself sends, and whether a link is up is known without a daemon"}
 	if !k.ProbeRead {
 		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
-			"and not connected passes for a transparent proxy's"
+			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before"
 	}
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}

@@ -75,11 +75,17 @@ func (i *Interface) Refresh(link netlink.Link) {
 	i.MTU = attrs.MTU
 	i.VRF = attrs.MasterIndex // ports of anything else are not managed
 	i.Lower = lower(link)
-	i.Up = attrs.RawFlags&unix.IFF_UP != 0 && attrs.RawFlags&unix.IFF_LOWER_UP != 0
+	i.Up = IsUp(link)
 	i.MAC = nil
 	if hasEthernetHeader(link) {
 		i.MAC = slices.Clone(attrs.HardwareAddr)
 	}
+}
+
+// IsUp tells whether a link is administratively up and has a carrier.
+func IsUp(link netlink.Link) bool {
+	const up = unix.IFF_UP | unix.IFF_LOWER_UP
+	return link.Attrs().RawFlags&up == up
 }
 
 func (d *device) isLoopback() bool { return d.link.Attrs().Flags&net.FlagLoopback != 0 }

@@ -3,12 +3,14 @@ package explain
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )
@@ -24,6 +26,8 @@ type Host struct {
 	settings bpf.DatapathSettings
 	byHand   bpf.DatapathMode
 	fallback int // index of the device of the fallback route; 0 without one
+	// showsLinks: the programs ask the kernel for the state of a link, and not the daemon.
+	showsLinks bool
 }
 
 // OpenHost opens what is pinned in the directory. The error matches pins.ErrNone
@@ -45,6 +49,9 @@ func (h *Host) open(pinDir string) error {
 		return err
 	}
 	copy(h.seeds[:], journal.Seeds)
+	h.showsLinks = slices.ContainsFunc(journal.Features, func(f pins.FeatureRecord) bool {
+		return f.Name == pins.FeatureProbeRead && f.Available
+	})
 	if journal.Fallback != nil {
 		h.fallback = journal.Fallback.Index
 	}
@@ -121,7 +128,7 @@ func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface,
 }
 
 // targetOf returns what the programs know of a flow's interface, nil where its
-// device is gone: as is_same_device() in bpf/src/next_hop.h.
+// device is gone: as is_usable() in bpf/src/next_hop.h.
 func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	target, err := h.interfaceByID(uint32(f.Interface), f.Ifindex)
 	if target == nil || err != nil {
@@ -135,7 +142,24 @@ func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read device %d: %w", f.Ifindex, err)
 	}
-	return target, nil
+	if !h.showsLinks {
+		return target, nil
+	}
+	return target, h.readLink(target)
+}
+
+// readLink brings up to date whether an interface is up: the daemon may not run.
+func (h *Host) readLink(i *bpf.DatapathInterface) error {
+	link, err := h.netlink.LinkByIndex(int(i.Ifindex))
+	if err != nil {
+		return fmt.Errorf("look at device %d: %w", i.Ifindex, err)
+	}
+	const up = uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+	i.Flags &^= up
+	if discover.IsUp(link) {
+		i.Flags |= up
+	}
+	return nil
 }
 
 // interfaceByIndex returns what the programs know of a device, nil where it is

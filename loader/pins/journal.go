@@ -107,6 +107,9 @@ type FallbackRecord struct {
 	Mechanism string `json:"mechanism,omitempty"`
 }
 
+// FeatureProbeRead is the name of the feature by which programs read the kernel's memory.
+const FeatureProbeRead = "probe_read"
+
 // FeatureRecord is something that depends on the kernel or on the version.
 type FeatureRecord struct {
 	Name      string `json:"name"`
