@@ -45,6 +45,7 @@ type ownWay struct {
 	name, follow string
 	kind         harness.Kind
 	args         []string
+	unattended   bool // its daemon has been killed
 }
 
 var ownWays = []ownWay{
@@ -52,6 +53,9 @@ var ownWays = []ownWay{
 	{name: "latest", follow: "latest", kind: harness.TCP},
 	{name: "validated, by clsact", follow: "validated", kind: harness.TCP, args: mechanisms["clsact"]},
 	{name: "udp", follow: "validated", kind: harness.UDP},
+	{name: "no daemon", follow: "validated", kind: harness.TCP, unattended: true},
+	{name: "no daemon, by clsact", follow: "validated", kind: harness.TCP, args: mechanisms["clsact"], unattended: true},
+	{name: "udp, no daemon", follow: "validated", kind: harness.UDP, unattended: true},
 }
 
 // TestOwnNICDies has the NIC go that a flow came by. What the server sends takes the
@@ -69,7 +73,8 @@ func TestOwnNICDies(t *testing.T) {
 
 func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family) {
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-	b.start(append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)...)
+	args := append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)
+	d := b.start(args...)
 	client, server := b.connect(way.kind)
 	wires := harness.Tap(t, b.net.Server)
 	sent := topology.All(protocols[way.kind], topology.From(b.net.Server.Eth1.Address(f)))
@@ -78,6 +83,9 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 	b.wantFlow(way.kind, "eth1")
 	wires.WantEth1("what is sent before", sent)
 
+	if way.unattended {
+		d.Kill()
+	}
 	fault.begin(b)
 	b.Eventually("the status shows eth1 down, or not at all", func() error {
 		if i := b.product.Status().Interface("eth1"); i != nil && i.Up {
@@ -87,16 +95,26 @@ func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family)
 	})
 	before := wires.Eth1.Count(topology.All(sent, topology.Going(topology.Received)))
 	b.say(server, client) // nobody can answer yet
-	labels := []string{"from_interface=eth0", "to_interface=eth1", "reason=link_down"}
-	down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", labels...)
-	eth0, _ := wires.Left(sent)
-	if down == 0 || len(eth0) == 0 {
-		t.Errorf("%d packets went the kernel's way, %v were counted as link_down", len(eth0), down)
+	if eth0, _ := wires.Left(sent); len(eth0) == 0 {
+		t.Error("no packet went the kernel's way")
+	}
+	peer, self := client.LocalAddr().String(), client.RemoteAddr().String()
+	e := b.product.Explain("--peer", peer, "--self", self, "--protocol", string(way.kind))
+	if harness.OrEmpty(e.Reason) != "link_down" {
+		t.Errorf("what the server says is explained as\n%s", e)
 	}
 	b.bringByEth0()
 	b.say(client, server)
 	b.say(server, client)
 	b.wantFlow(way.kind, "eth0")
+	if way.unattended {
+		b.product.Start(args...)
+	}
+	labels := []string{"from_interface=eth0", "to_interface=eth1", "reason=link_down"}
+	down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", labels...)
+	if down == 0 {
+		t.Error("no packet was counted as link_down")
+	}
 	if moves := b.product.Metrics().Sum("replypath_flow_moves_total", "protocol="+string(way.kind)); moves != 1 {
 		t.Errorf("%v moves", moves)
 	}

@@ -1,0 +1,83 @@
+package faults
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// linkBack is a way in which eth1 goes and comes back.
+type linkBack struct {
+	name     string
+	lose, be func(*bed)
+}
+
+var linksBack = []linkBack{
+	{"carrier lost", func(b *bed) { harness.Must(b, b.net.Server.Eth1.Peer().SetDown()) }, func(b *bed) {
+		harness.Must(b, b.net.Server.Eth1.Peer().SetUp())
+		b.giveBack(b.net.Server.Eth1.Peer()) // IPv6 takes the addresses off what is down
+	}},
+	{"link down", func(b *bed) { harness.Must(b, b.net.Server.Eth1.SetDown()) }, func(b *bed) {
+		harness.Must(b, b.net.Server.Eth1.SetUp())
+		b.giveBack(b.net.Server.Eth1)
+	}},
+}
+
+// TestLinkBackWithoutDaemon has eth1 lose its link while a daemon sees it, and get it back when
+// that was killed: nobody is there to say so, and what is asked by eth1 is answered by it.
+func TestLinkBackWithoutDaemon(t *testing.T) {
+	for mechanism, args := range mechanisms {
+		for _, link := range linksBack {
+			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+				t.Run(mechanism+"/"+link.name+"/"+f.String(), func(t *testing.T) { testLinkBack(t, link, args, f) })
+			}
+		}
+	}
+}
+
+func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family) {
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	d := b.start(args...)
+	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
+	for _, c := range open {
+		b.ask(c)
+	}
+	link.lose(b)
+	b.Eventually("the daemon has marked eth1 as down", func() error {
+		if !strings.Contains(d.Log.String(), `msg="interface is down" interface=eth1`) {
+			return fmt.Errorf("it says:\n%s", d.Log)
+		}
+		return nil
+	})
+	d.Kill()
+	link.be(b)
+	for _, i := range []*topology.Interface{b.net.Server.Eth1, b.net.Server.Eth1.Peer()} {
+		harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+	}
+	wires := harness.Tap(t, b.net.Server)
+	for _, c := range open {
+		b.ask(c)
+	}
+	for _, kind := range harness.Kinds {
+		c := b.conversation(kind)
+		b.ask(c)
+		open = append(open, c)
+	}
+	left, missed := 0, 0
+	for _, c := range open {
+		eth0, eth1 := wires.Left(c.Answers())
+		left, missed = left+len(eth1), missed+len(eth0)
+		wires.WantEth1(c.String(), c.Answers())
+	}
+	t.Logf("%d answers by eth1, %d by eth0", left, missed)
+	if e := b.product.Explain("--peer", open[0].Peer.String(), "--self", open[0].Self.String(), "--protocol", "tcp"); e.Verdict != "corrected" {
+		t.Errorf("an answer on an open connection is explained as\n%s", e)
+	}
+	b.product.Start(args...)
+	if down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", "reason=link_down"); down > 0 {
+		t.Errorf("%v answers were counted as link_down", down)
+	}
+}
