@@ -1,0 +1,59 @@
+package faults
+
+import (
+	"slices"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestFirstStartDuringFault starts for the first time while the production NIC is gone, or its default route:
+// connections that are open since before, and new ones, are answered by eth1, during the fault and after it.
+func TestFirstStartDuringFault(t *testing.T) {
+	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
+		return f.holds || f.name == "eth0 deleted" // nobody knows the gateway's MAC; there is nothing to manage
+	})
+	for mechanism, args := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) {
+			each(t, chosen, func(t *testing.T, fault fault, f topology.Family) { testFirstStart(t, fault, f, args) })
+		})
+	}
+}
+
+func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string) {
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
+	for _, c := range open {
+		b.ask(c) // answered by eth0
+	}
+	fault.begin(b)
+	if c := b.conversation(harness.TCP); c.Ask(harness.Within(t, inVain)) == nil {
+		t.Errorf("%s was answered without replypath", c)
+	}
+	b.start(args...)
+	b.wantShown(fault, true)
+	wires := harness.Tap(t, b.net.Server)
+	answered := 0
+	askAll := func(when string, conversations ...*harness.Conversation) {
+		t.Helper()
+		for _, c := range conversations {
+			b.askPromptly(when+" "+c.String(), c)
+			answered += len(wires.WantEth1(c.String(), c.Answers()))
+		}
+	}
+	fresh := func() (all []*harness.Conversation) {
+		for _, kind := range harness.Kinds {
+			all = append(all, b.conversation(kind))
+		}
+		return all
+	}
+	askAll("during the fault, open", open...)
+	askAll("during the fault, new", fresh()...)
+	fault.end(b)
+	b.Eventually("the host reaches the client as before", func() error { return b.reach(harness.TCP) })
+	b.wantShown(fault, false)
+	askAll("afterwards, open", open...)
+	askAll("afterwards, new", fresh()...)
+	t.Logf("%d answers by eth1, 0 by eth0", answered)
+}
