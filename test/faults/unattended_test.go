@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -79,5 +80,57 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 	b.product.Start(args...)
 	if down := b.product.Metrics().Sum("replypath_uncorrected_packets_total", "reason=link_down"); down > 0 {
 		t.Errorf("%v answers were counted as link_down", down)
+	}
+}
+
+// TestRouterReplacedWithoutDaemon has eth1's router get another MAC, and say so, while no daemon runs. Where it is a known gateway
+// replies go on to its MAC of before, which only a daemon learns anew from the kernel: nothing is answered until one
+// runs. Where it is not, they go to who sent the last frame, as with a daemon.
+func TestRouterReplacedWithoutDaemon(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(fmt.Sprintf("known gateway %t/%s", known, f), func(t *testing.T) { testRouterReplaced(t, known, f) })
+		}
+	}
+}
+
+func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
+	options := topology.TwoNICOptions{Policy: topology.AnySource}
+	if known {
+		options.Eth1Metric = 2000
+	}
+	b := newBed(t, f, options)
+	d := b.start()
+	open := b.conversation(harness.TCP)
+	b.ask(open)
+	d.Kill()
+	router := b.net.Server.Eth1.Peer()
+	before := router.MAC
+	for _, announce := range []string{"ipv4/conf/" + router.Name + "/arp_notify", "ipv6/conf/" + router.Name + "/ndisc_notify"} {
+		harness.Must(t, router.Host.SetSysctl("net/"+announce, "1"))
+	}
+	harness.Must(t, router.SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xee, 1}))
+	wires := harness.Tap(t, b.net.Server)
+	all := []*harness.Conversation{open}
+	for _, kind := range harness.Kinds {
+		all = append(all, b.conversation(kind))
+	}
+	answered := 0
+	for _, c := range all {
+		if c.Ask(harness.Within(t, 10*inVain)) == nil {
+			answered++
+		}
+	}
+	misdirected := wires.Eth1.Count(topology.All(topology.Going(topology.Received), topology.ToMAC(before), topology.To(b.clientAddress())))
+	t.Logf("%d of %d answered, %d frames to the MAC of before", answered, len(all), misdirected)
+	switch {
+	case known && (answered > 0 || misdirected == 0):
+		t.Error("replies do not go to the MAC of before")
+	case !known && answered < len(all):
+		t.Error("replies do not go to who asked")
+	}
+	b.product.Start()
+	for _, kind := range harness.Kinds {
+		b.eventually(b.conversation(kind))
 	}
 }
