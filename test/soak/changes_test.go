@@ -50,6 +50,9 @@ var changes = []struct {
 	{"default gateway", (*soak).changeDefault},
 	{"route", (*soak).changeRoute},
 	{"reading commands", (*soak).read},
+	{"second default route", (*soak).changeSecondDefault},
+	{"default route gone and back", (*soak).loseDefault},
+	{"carrier of eth0 lost and back", (*soak).loseCarrier},
 }
 
 // change makes one of the changes, each of them before any comes again, and asks at the
@@ -65,10 +68,16 @@ func (s *soak) change() {
 	c.apply(s)
 	s.report.Events[c.name]++
 	s.report.Slowest[c.name] = max(s.report.Slowest[c.name], time.Since(begun).Seconds())
+	s.visitPresent("after event " + c.name)
+}
+
+// visitPresent asks at the addresses that come and go, with a new connection each.
+func (s *soak) visitPresent(when string) {
+	s.t.Helper()
 	for _, address := range s.present {
 		to := netip.AddrPortFrom(address, wildcardPort).String()
 		if err := s.load.visitOnce(s.n.Client, to); err != nil {
-			s.report.fail(fmt.Sprintf("visit to %s after event %q: %v", to, c.name, err))
+			s.report.fail(fmt.Sprintf("visit to %s, %s: %v", to, when, err))
 		}
 	}
 }
@@ -85,6 +94,12 @@ func (s *soak) prepareChanges() {
 		for _, key := range []string{"net/ipv4/conf/%s/arp_notify", "net/ipv6/conf/%s/ndisc_notify"} {
 			harness.Must(s.t, router.Host.SetSysctl(fmt.Sprintf(key, router.Name), "1"))
 		}
+	}
+	// With `follow: pinned` a flow goes along to another MAC of its gateway only where a route
+	// tells of that gateway. This one leads to nobody who asks.
+	for i, destination := range []string{"10.201.0.0/16", "2001:db8:201::/48"} {
+		via := first["replication"][i].Addr()
+		harness.Must(s.t, s.n.Server.AddRoute(topology.Route{Destination: netip.MustParsePrefix(destination), Via: via}))
 	}
 	core := harness.Must1[*topology.Interface](s.t)(s.n.Replication.Interface("core"))
 	for _, own := range lateOwn {
@@ -201,8 +216,14 @@ func (s *soak) changeGatewayMAC() {
 // changeDefault has the default routes lead by eth0's other gateway.
 func (s *soak) changeDefault() {
 	s.t.Helper()
-	gateways := [][]netip.Prefix{first["production"], second["production"]}
 	s.otherDefault = !s.otherDefault
+	s.setDefault()
+}
+
+// setDefault has the default routes lead by the present gateway of eth0.
+func (s *soak) setDefault() {
+	s.t.Helper()
+	gateways := [][]netip.Prefix{first["production"], second["production"]}
 	for i := range gateways[0] {
 		via := gateways[0][i]
 		if s.otherDefault {

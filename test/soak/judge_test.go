@@ -117,6 +117,8 @@ func (j *judge) judge(name string, frame *topology.Frame) {
 	if event, right := j.judgeMAC(name, frame); !right {
 		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s to a MAC that nobody has there: %s",
 			frame.Time.Format(time.StampMicro), name, frame))
+	} else if ownBy(frame) != "" && ownBy(frame) != name {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, begun by the server: %s", frame.Time.Format(time.StampMicro), name, frame))
 	} else if event != "" {
 		j.explained[event]++
 	} else if !known || home == name {
@@ -126,6 +128,16 @@ func (j *judge) judge(name string, frame *topology.Frame) {
 	} else {
 		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s: %s", frame.Time.Format(time.StampMicro), name, frame))
 	}
+}
+
+// ownBy is the interface by which alone what the server itself begins may leave: eth0, as there
+// is no better default route at any time. Nothing else is for an echo server. It is "" for answers.
+func ownBy(frame *topology.Frame) string {
+	isQuestion := frame.DestinationPort == harness.EchoPort
+	if isQuestion && (frame.Protocol == layers.IPProtocolTCP || frame.Protocol == layers.IPProtocolUDP) {
+		return "eth0"
+	}
+	return ""
 }
 
 func (e *excuse) covers(frame *topology.Frame) bool {

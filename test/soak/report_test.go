@@ -5,6 +5,7 @@ import (
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,18 +48,22 @@ type frames struct {
 
 // report is the result of a run.
 type report struct {
-	Kernel       string         `json:"kernel"`
-	CPUs         int            `json:"cpus"`
-	RaceDetector bool           `json:"race_detector"`
-	Began        time.Time      `json:"began"`
-	Seconds      float64        `json:"seconds"`
-	Connections  int64          `json:"connections"`
-	Questions    int64          `json:"questions"`
-	Repeated     int64          `json:"repeated"`
-	Events       map[string]int `json:"events"`
+	Kernel       string    `json:"kernel"`
+	CPUs         int       `json:"cpus"`
+	RaceDetector bool      `json:"race_detector"`
+	Began        time.Time `json:"began"`
+	Seconds      float64   `json:"seconds"`
+	Connections  int64     `json:"connections"`
+	Questions    int64     `json:"questions"`
+	Repeated     int       `json:"repeated"`
+	// Explained is what was repeated beside that, as who asked had no way, by the event.
+	Explained map[string]int `json:"explained"`
+	Events    map[string]int `json:"events"`
 	// Slowest is how long the longest of each kind took, in seconds.
-	Slowest     map[string]float64 `json:"slowest"`
-	Frames      frames             `json:"frames"`
+	Slowest map[string]float64 `json:"slowest"`
+	Frames  frames             `json:"frames"`
+	// Bridged is what the fallback routes served, by the event.
+	Bridged     map[string]bridged `json:"bridged"`
 	Resident    trend              `json:"resident"`
 	Descriptors trend              `json:"descriptors"`
 	Goroutines  trend              `json:"goroutines"`
@@ -73,6 +78,7 @@ func newReport(t *testing.T) report {
 	r := report{
 		Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
 		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
+		Bridged: make(map[string]bridged),
 	}
 	info, err := buildinfo.ReadFile(harness.Binary())
 	harness.Must(t, err)
@@ -97,7 +103,7 @@ const (
 // conclude sums up and judges.
 func (r *report) conclude(l *load, j *judge) {
 	r.Seconds = time.Since(r.Began).Seconds()
-	r.Connections, r.Questions, r.Repeated = l.connections.Load(), l.questions.Load(), l.repeated.Load()
+	r.Connections, r.Questions, r.Repeated, r.Explained = l.connections.Load(), l.questions.Load(), l.repeated, l.explained
 	r.Frames = frames{Right: j.right, Explained: j.explained, Unexplained: len(j.wrong), LatestMAC: j.latestMAC.Seconds()}
 	r.Resident = r.trend(func(s sample) uint64 { return s.Resident })
 	r.Descriptors = r.trend(func(s sample) uint64 { return uint64(s.Descriptors) })
@@ -144,7 +150,7 @@ func (r *report) progress(l *load) string {
 	last := r.Samples[len(r.Samples)-1]
 	return fmt.Sprintf("%s: %d connections, %d questions, %d repeated, %d events; "+
 		"daemon: %d MiB, %d open files, %d goroutines; %d flows",
-		time.Since(r.Began).Round(time.Second), l.connections.Load(), l.questions.Load(), l.repeated.Load(), r.events(),
+		time.Since(r.Began).Round(time.Second), l.connections.Load(), l.questions.Load(), l.repeatedSoFar(), r.events(),
 		last.Resident>>20, last.Descriptors, last.Goroutines, last.Flows)
 }
 
@@ -161,10 +167,16 @@ func (r *report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s on kernel %s, %d CPUs, race detector %t\n",
 		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector)
-	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated\n", r.Connections, r.Questions, r.Repeated)
+	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated, and %v where an event left no way\n",
+		r.Connections, r.Questions, r.Repeated, r.Explained)
 	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)
 	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
 		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
+	for _, event := range slices.Sorted(maps.Keys(r.Bridged)) {
+		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pause of a conversation %.0f ms; "+
+			"%d connections of the server's own refused\n",
+			event, r.Bridged[event].Answers, r.Bridged[event].Pause*1000, r.Bridged[event].Refused)
+	}
 	fmt.Fprintf(&b, "%.0f ms after a gateway's MAC had changed a packet last went to the one of before\n", r.Frames.LatestMAC*1000)
 	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
 		"memory %.1f and %.1f MiB, open files %d and %d, goroutines %d and %d\n",

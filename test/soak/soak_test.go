@@ -1,5 +1,5 @@
 // Package soak runs the product for long under load while everything around it
-// changes: connections, interfaces, addresses, gateways and the configuration. What
+// changes: connections, interfaces, addresses, routes, gateways and the configuration. What
 // leaves by the wrong NIC without an event that explains it is a failure, and so is
 // a daemon that grows. `make soak` runs it for half an hour, with the race detector
 // in the daemon; without [timeVariable] it is short, to see that it works.
@@ -28,7 +28,7 @@ const (
 	// reportVariable names a file for the result.
 	reportVariable = "REPLYPATH_SOAK_REPORT"
 
-	shortTime = 15 * time.Second
+	shortTime = 22 * time.Second // each event once
 	// eventEvery is how often something changes, sampleEvery how often the daemon is
 	// looked at, progressEvery how often that is told.
 	eventEvery    = 2 * time.Second
@@ -59,7 +59,9 @@ type state struct {
 	hasSecond     bool                // eth1 has a second address
 	hasRoute      bool                // eth1 has a second gateway
 	otherDefault  bool                // the default routes lead by eth0's other gateway
-	macs          int                 // that gateways had
+	// eth1 has default routes too
+	hasSecondDefault bool
+	macs             int // that gateways had
 }
 
 // TestSoak is the whole of it.
@@ -96,7 +98,7 @@ func duration(t *testing.T) time.Duration {
 // begin starts the daemon and the load.
 func begin(t *testing.T) *soak {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 5000})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	s := &soak{
 		t: t, n: n, p: harness.On(t, n.Server.Host), config: filepath.Join(t.TempDir(), "replypath.yaml"),
 		rng: rand.New(rand.NewPCG(1, 0)),
