@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/trace"
 	"replypath/test/topology"
 )
 
@@ -59,6 +61,15 @@ func (n *noneOrOne) readers() []reader {
 			}
 			_, err = table.List(flows.Filter{})
 			return errors.Join(err, table.Close())
+		}),
+		n.judged(func() error {
+			ctx, cancel := context.WithCancel(n.Context())
+			defer cancel()
+			return trace.Follow(ctx, n.dir, trace.Filter{}, trace.Observer{
+				Ready:  cancel,
+				Packet: func(trace.Packet) error { return nil },
+				Lost:   func(uint64) {},
+			})
 		}),
 	}
 }

@@ -90,7 +90,8 @@ func TestReadersBesideAWriter(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	sizes := []uint32{1, 2, 4, 8, 16}
 	w := newWhole(b, s, sizes)
-	done := b.readBeside(readCount(t), w.readers(), func(done *besides) {
+	readers := append(w.readers(), w.trace(newTracer(b, s)))
+	done := b.readBeside(readCount(t), readers, func(done *besides) {
 		r := b.start(func(o *Options) { o.Config.MaxEntries *= sizes[done.rounds%2] })
 		done.awaitLooks() // before the flows are asked, which brings back what is lost
 		w.ask()
@@ -101,8 +102,8 @@ func TestReadersBesideAWriter(t *testing.T) {
 		r.stop()
 		w.ask()
 	})
-	t.Logf("%d reads beside %d starts, as many reloads, switches of the mode and ends: %d errors",
-		done.reads(), done.rounds, done.failed.Load())
+	t.Logf("%d reads, %d of them traces, beside %d starts, as many reloads, switches of the mode and ends: %d errors",
+		done.reads(), done.looks[len(readers)-1].Load(), done.rounds, done.failed.Load())
 }
 
 // TestReadersBesideDetach reads while everything is taken away and put in place anew: every

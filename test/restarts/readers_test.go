@@ -20,6 +20,9 @@ import (
 // readFor is how long processes read beside each kind of writer.
 const readFor = 9 * time.Second
 
+// askEvery is the pace of the conversation that is read about.
+const askEvery = 5 * time.Millisecond
+
 // reader is a reading command, and what it has to say of a flow.
 type reader struct {
 	args []string
@@ -32,6 +35,10 @@ func readersOf(c *harness.Conversation) []reader {
 	port := fmt.Sprint(c.Peer.Port())
 	return []reader{
 		{[]string{"status", "-o", "json"}, `"capacity"`, 3},
+		{[]string{"mode", "-o", "json"}, `"enforce"`, 1},
+		// One packet of the conversation, which goes on meanwhile.
+		{[]string{"trace", "-o", "json", "--count", "1", "--peer", c.Peer.Addr().String(), "--self", c.Self.Addr().String()},
+			`"interface_in":"eth1"`, 1},
 		{[]string{"flows", "-o", "json"}, `"peer_port": ` + port, 1},
 		{[]string{"explain", "-o", "json", "--protocol", "tcp", "--peer", c.Peer.String(), "--self", c.Self.String()}, `"corrected"`, 1},
 	}
@@ -86,6 +93,22 @@ func TestReadingCommandsBesideWriters(t *testing.T) {
 	})
 }
 
+// goOn asks every few milliseconds until ctx ends. Every router takes any source: it has to be
+// answered also where nothing is attached.
+func goOn(ctx context.Context, t *testing.T, c *harness.Conversation) {
+	for ticker := time.NewTicker(askEvery); ; {
+		select {
+		case <-ctx.Done():
+			ticker.Stop()
+			return
+		case <-ticker.C:
+			if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // readBeside reads for as long as it says, and writes meanwhile, and wants no error. Where
 // there may be nothing to read, somebody has to find what each writing left.
 func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, mayBeNone bool, write func(int)) {
@@ -95,6 +118,7 @@ func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what 
 	defer reading.Wait()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	reading.Go(func() { goOn(ctx, t, c) })
 	for _, r := range readersOf(c) {
 		reading.Go(func() {
 			for ctx.Err() == nil {
