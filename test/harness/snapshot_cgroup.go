@@ -123,41 +123,61 @@ func actsHere(info *ebpf.ProgramInfo) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	constant, err := ownNamespace(info)
-	return constant == cookie, err
+	return isFor(info, cookie)
 }
 
-// ownNamespace reads the constant of a program that says for which one it is.
-func ownNamespace(info *ebpf.ProgramInfo) (cookie uint64, err error) {
-	offset, err := namespaceOffset()
-	if err != nil {
-		return 0, err
-	}
+// isFor tells whether a program is for the network namespace with a cookie, which is one of its
+// constants. The program may be of another build, as of a test that runs beside this one.
+func isFor(info *ebpf.ProgramInfo, cookie uint64) (bool, error) {
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		constants, err := readConstants(id)
 		if err != nil {
-			return 0, err
+			return false, fmt.Errorf("%s: read its constants: %w", info.Name, err)
 		}
-		if len(constants) >= offset+8 {
-			return binary.NativeEndian.Uint64(constants[offset:]), nil
+		if constants != nil {
+			return tellsOf(constants, cookie)
 		}
 	}
-	return 0, fmt.Errorf("%s does not tell for which namespace it is", info.Name)
+	return false, fmt.Errorf("%s does not tell for which namespace it is", info.Name)
 }
 
-// namespaceOffset returns where among the constants that one is.
-var namespaceOffset = sync.OnceValues(func() (int, error) {
-	spec, err := bpf.LoadDatapath()
+// tellsOf tells whether constants name a namespace. Where they stand is known of this build's, which
+// are known by their size: the product keeps no type information with them. Those of another build
+// name it if any of them is the cookie.
+func tellsOf(constants []byte, cookie uint64) (bool, error) {
+	section, err := ownConstants()
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	for _, v := range spec.Maps[".rodata"].Value.(*btf.Datasec).Vars {
-		if v.Type.TypeName() == bpf.DatapathVarOwnNamespace {
-			return int(v.Offset), nil
+	at := func(offset int) bool { return binary.NativeEndian.Uint64(constants[offset:]) == cookie }
+	if len(constants) == section.size {
+		return at(section.namespace), nil
+	}
+	for offset := 0; offset+8 <= len(constants); offset += 8 {
+		if at(offset) {
+			return true, nil
 		}
 	}
-	return 0, fmt.Errorf("no constant %s", bpf.DatapathVarOwnNamespace)
+	return false, nil
+}
+
+// constantsSection is how the constants of a build are laid out, in bytes.
+type constantsSection struct{ size, namespace int }
+
+// ownConstants are this build's.
+var ownConstants = sync.OnceValues(func() (s constantsSection, err error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return s, err
+	}
+	constants := spec.Maps[".rodata"]
+	for _, v := range constants.Value.(*btf.Datasec).Vars {
+		if v.Type.TypeName() == bpf.DatapathVarOwnNamespace {
+			return constantsSection{int(constants.ValueSize), int(v.Offset)}, nil
+		}
+	}
+	return s, fmt.Errorf("no constant %s", bpf.DatapathVarOwnNamespace)
 })
 
 // readConstants returns the value of the map that holds a program's constants, nil for
