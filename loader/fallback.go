@@ -22,6 +22,7 @@ type fallbackRoute struct {
 	device   *fallback.Device   // nil while there is none
 	served   *datapath.Datapath // whose programs are attached to it
 	how      attach.Mechanism   // by which they are
+	lost     bool               // they could not be attached, which is tried again
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
 	tried    time.Time          // when the device was last made, or could not be

@@ -85,8 +85,9 @@ func fallbackTarget(index int) attach.Interface {
 // attachFallback attaches the program that moves replies off the device and behind
 // it the one where everything else ends, unless they are there. The first must not
 // get behind the second: where one is missing, both are attached anew.
-func (l *Loader) attachFallback() error {
+func (l *Loader) attachFallback() (err error) {
 	r := &l.fallback
+	defer func() { r.lost = err != nil }()
 	target := fallbackTarget(r.device.Index)
 	mechanism, err := l.mechanismOfFallback()
 	complete := mechanism != attach.Auto
@@ -119,7 +120,7 @@ func (l *Loader) mechanismOfFallback() (attach.Mechanism, error) {
 }
 
 // hasLostFallback tells whether somebody has taken one of them off, or whether they are back
-// that could not be put back so far.
+// that could not be put back so far. Another problem of the device is none of theirs.
 func (l *Loader) hasLostFallback(now time.Time) bool {
 	if l.fallback.device == nil {
 		return false
@@ -128,7 +129,7 @@ func (l *Loader) hasLostFallback(now time.Time) bool {
 	switch {
 	case err != nil || mechanism != attach.Auto:
 		return false
-	case l.fallback.err != nil:
+	case l.fallback.lost:
 		return l.attachFallback() == nil
 	}
 	return l.fallbackRepairs.AllowN(now, 1)

@@ -151,3 +151,46 @@ func fallbackWorks(t *testing.T, n *topology.TwoNIC) error {
 	}
 	return nil
 }
+
+// inARow is how often what somebody takes is put back in a row; moreInARow how often beside
+// that at most: whatever else has everything looked at puts it back too, such as the end of the
+// start. manyTimes is for ever.
+const (
+	inARow     = 5
+	moreInARow = 1
+	manyTimes  = 20
+)
+
+// TestTakenFallbackAgainAndAgain has somebody who does not give in: after a few times in a row
+// he is left alone for a while, also while the device has another problem.
+func TestTakenFallbackAgainAndAgain(t *testing.T) {
+	for name, problem := range map[string]string{"no other problem": "", "another problem": "add the ipv6 fallback route"} {
+		t.Run(name, func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+			p := harness.On(t, n.Server.Host)
+			d := p.Start("--mechanism", "clsact")
+			useFallback(t, n, p)
+			if problem != "" {
+				harness.Must(t, n.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
+				d.WaitLog(1, "level=WARN", problem)
+			}
+			var took []time.Duration
+			for len(took) < manyTimes {
+				began := time.Now()
+				tc(t, n.Server.Host, "qdisc del dev replypath0 clsact")
+				if d.Log.Wait(harness.Within(t, 3*backWithin), len(took)+1, takenOff, "interface=replypath0") != nil {
+					break
+				}
+				took = append(took, time.Since(began).Round(time.Millisecond))
+			}
+			if len(took) < inARow || len(took) > inARow+moreInARow {
+				t.Errorf("put back %d times in a row", len(took))
+			}
+			if s := p.Status(); problem != "" && (len(s.Errors) != 1 || !strings.Contains(s.Errors[0], problem)) {
+				t.Errorf("errors of the status: %q", s.Errors)
+			}
+			t.Logf("%s: back %d times in a row, after %v, then left alone for %s", name, len(took), took, 3*backWithin)
+			wantRepairs(t, p, took)
+		})
+	}
+}
