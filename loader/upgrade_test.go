@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -291,31 +292,63 @@ func TestKilledStartIsDetached(t *testing.T) {
 	}
 }
 
-// TestKilledAttachingIsDetached has a process killed while it attaches: what it was about
-// to put on the host was written down before.
+// TestKilledAttachingIsDetached has a process killed while it attaches, also where an interface has
+// only a part of what belongs to it: what it was about to put on the host was written down before.
 func TestKilledAttachingIsDetached(t *testing.T) {
 	for mechanism := range mechanisms {
 		t.Run(string(mechanism), func(t *testing.T) {
 			s := newS1(t, topology.S1Options{})
 			b := newBed(t, s.B.Host)
 			b.setRPFilter("eth1", 1)
-			before, clean := b.snapshot(), b.trace()
-			kills, partly := 0, 0
+			before, kills := b.snapshot(), 0
+			var partly []string
 			for ; b.killed(mechanism, dieAttachingVariable, kills); kills++ {
-				if !slices.Equal(clean, b.trace()) && !b.hasAttached(mechanism) {
-					partly++
-				}
+				partly = append(partly, b.partlyAttached(mechanism)...)
 				b.detach()
 				b.wantNothingLeft(before, fmt.Sprintf("killed in moment %d", kills))
 			}
-			if partly == 0 {
-				t.Error("no process was killed in between")
+			slices.Sort(partly)
+			if diff := cmp.Diff(parts[mechanism], partly); diff != "" {
+				t.Errorf("what a part was attached of (-want +got):\n%s", diff)
 			}
 			if !t.Failed() {
-				t.Logf("%d kills by %s, %d of them before all was attached, 0 differences", kills, mechanism, partly)
+				t.Logf("%d kills by %s, %d of them inside one interface's attachment (%s), 0 differences",
+					kills, mechanism, len(partly), strings.Join(partly, "; "))
 			}
 		})
 	}
+}
+
+// parts are what is attached of two programs, and of a qdisc, where a process is killed inside the
+// attachment of an interface.
+var parts = map[attach.Mechanism][]string{
+	attach.TCX: {"eth0 1 of 2", "eth1 1 of 2"},
+	attach.Clsact: {
+		"eth0 qdisc clsact with 0 of 2", "eth0 qdisc clsact with 1 of 2",
+		"eth1 qdisc clsact with 0 of 2", "eth1 qdisc clsact with 1 of 2",
+	},
+}
+
+// partlyAttached returns which interfaces have a part of what a mechanism puts there, and what.
+func (b *bed) partlyAttached(by attach.Mechanism) (partly []string) {
+	b.Helper()
+	trace := b.trace()
+	for _, name := range []string{"eth0", "eth1"} {
+		filters := 0
+		for _, line := range trace {
+			if strings.HasPrefix(line, name+" filter ") {
+				filters++
+			}
+		}
+		qdisc := name + " qdisc clsact"
+		switch {
+		case by == attach.TCX && slices.Contains(trace, name+" tcx programs 1"):
+			partly = append(partly, name+" 1 of 2")
+		case by == attach.Clsact && slices.Contains(trace, qdisc) && filters < 2:
+			partly = append(partly, fmt.Sprintf("%s with %d of 2", qdisc, filters))
+		}
+	}
+	return partly
 }
 
 // hasAttached tells whether eth1 has what a mechanism puts there: the qdisc is looked at
