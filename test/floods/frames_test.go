@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -101,6 +102,18 @@ func datagrams(v *victim, port uint16) frames {
 		from := stranger(v.family, number)
 		return h.above(from.Addr(), v.asked,
 			&layers.UDP{SrcPort: layers.UDPPort(from.Port()), DstPort: layers.UDPPort(port)}, 8)
+	}
+}
+
+// routed are datagrams from strangers whose routing header, of a kind that nobody knows (RFC 4727,
+// 3.4), names a router to come: the kernel answers some of them with an error.
+func routed(v *victim) frames {
+	h := newHeaders(v.family, v.n.Server.Eth1.Peer().MAC, v.n.Server.Eth1.MAC, layers.IPProtocolIPv6Routing)
+	header := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 253, 1, 0, 0, 0, 0}
+	return func(number int) []gopacket.SerializableLayer {
+		from := stranger(v.family, number)
+		all := h.above(from.Addr(), v.asked, &layers.UDP{SrcPort: layers.UDPPort(from.Port()), DstPort: floodPort}, 8)
+		return slices.Insert(all, 2, gopacket.SerializableLayer(header))
 	}
 }
 
