@@ -102,7 +102,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	}
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
-	added, err := fallback.SyncRoutes(l.netlink, r.device, present, wanted)
+	added, err := fallback.SyncRoutes(l.netlink, r.device, r.served.Forwarded(), present, wanted)
 	for _, family := range added {
 		if slices.Contains(r.families, family) {
 			l.countRepair(repairRoute)
@@ -124,7 +124,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
-	if err := fallback.Renew(l.netlink, l.fallback.device, unix.AF_INET6); err != nil {
+	if err := fallback.Renew(l.netlink, l.fallback.device, l.fallback.served.Forwarded(), unix.AF_INET6); err != nil {
 		return err
 	}
 	s.toldDown = !s.Up

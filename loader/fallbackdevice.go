@@ -101,6 +101,8 @@ func (l *Loader) attachFallback() (err error) {
 	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
 		l.rollback.add(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
 		l.undoByAttaching(target, mechanism, earlier)
+		device, forwarded := r.device, l.datapath.Earlier().Forwarded()
+		l.rollback.add(func() error { return fallback.RenewAll(l.netlink, device, forwarded) })
 	}
 	lost := r.served == l.datapath
 	if err := l.replaceFallback(l.datapath); err != nil {
@@ -135,7 +137,7 @@ func (l *Loader) hasLostFallback(now time.Time) bool {
 	return l.fallbackRepairs.AllowN(now, 1)
 }
 
-// replaceFallback puts the programs of a datapath on the device, in the place of
+// replaceFallback puts the programs of a datapath on the device and has the routes ask them, in the place of
 // earlier ones if there are any.
 func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	r := &l.fallback
@@ -145,6 +147,9 @@ func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	result, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms())
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", discover.OwnDevice, err)
+	}
+	if err := fallback.RenewAll(l.netlink, r.device, by.Forwarded()); err != nil {
+		return err
 	}
 	r.served, r.how = by, result.Mechanism
 	l.recordFallback()

@@ -66,9 +66,10 @@ struct inet_sock {
 	__u8 transparent : 1;     /* before */
 } __attribute__((preserve_access_index));
 
-/* What __sk_buff does not show: whether another sk_buff shares the packet data. */
+/* What __sk_buff does not show, among that whether another sk_buff shares the packet data. */
 struct sk_buff {
 	__u8 cloned : 1;
+	unsigned long _nfct; /* what connection tracking knows of it, and in the lowest bits how it belongs to that */
 } __attribute__((preserve_access_index));
 
 struct net_device {

@@ -4,6 +4,7 @@
  * attached by TCX and by cls_bpf in direct-action mode.
  */
 #include "egress.h"
+#include "forward.h"
 #include "ingress.h"
 #include "source.h"
 #include "unreachable.h"
@@ -48,6 +49,13 @@ SEC("tc")
 int replypath_fallback(struct __sk_buff *skb)
 {
 	return end_of_fallback(skb);
+}
+
+/* Of the fallback routes, asked before their device is. */
+SEC("lwt_out")
+int replypath_forwarded(struct __sk_buff *skb)
+{
+	return end_of_forwarded(skb);
 }
 
 /* After replypath_egress, where the neighbour entry of a silent gateway is held. */

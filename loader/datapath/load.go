@@ -47,6 +47,8 @@ type otherPrograms struct {
 	// gateway is held.
 	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
 	Held     *ebpf.Program `ebpf:"replypath_held"`
+	// Of the fallback routes.
+	Forwarded *ebpf.Program `ebpf:"replypath_forwarded"`
 }
 
 // noHeaderPrograms are loaded once there is a device without Ethernet header:
@@ -352,6 +354,14 @@ func (d *Datapath) FallbackPrograms() attach.Programs {
 	return attach.Programs{Egress: d.programs.Egress, Last: d.programs.Fallback}
 }
 
+// Forwarded is asked by the fallback routes. A datapath that is nil has none.
+func (d *Datapath) Forwarded() *ebpf.Program {
+	if d == nil {
+		return nil
+	}
+	return d.programs.Forwarded
+}
+
 // HeldPrograms are attached beside the others where a silent gateway is held.
 func (d *Datapath) HeldPrograms() attach.Programs { return attach.Programs{Last: d.programs.Held} }
 
@@ -367,7 +377,7 @@ func (d *Datapath) Close() error {
 		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
 		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
-		d.programs.Fallback.Close(), d.programs.Held.Close(),
+		d.programs.Fallback.Close(), d.programs.Held.Close(), d.programs.Forwarded.Close(),
 		d.DatapathMaps.Close(),
 	)
 	if d.noHeader != nil {

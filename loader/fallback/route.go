@@ -6,7 +6,9 @@ import (
 	"net"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
@@ -42,15 +44,47 @@ func routeOf(family, device int) *netlink.Route {
 	return r
 }
 
+// asking is the route with a program that the kernel asks about what it sends by it.
+func asking(r *netlink.Route, program *ebpf.Program) (*netlink.Route, error) {
+	info, err := program.Info()
+	if err != nil {
+		return nil, fmt.Errorf("read about the program of the fallback routes: %w", err)
+	}
+	id, _ := info.ID() // from 4.13
+	encap := new(netlink.BpfEncap)
+	// The kernel takes routes for alike whose programs have one name (net/core/lwt_bpf.c, bpf_lwt_prog_cmp).
+	if err := encap.SetProg(nl.LWT_BPF_OUT, program.FD(), fmt.Sprintf("%s %d", info.Name, id)); err != nil {
+		return nil, fmt.Errorf("set the program of the fallback routes: %w", err)
+	}
+	r.Encap = encap
+	return r, nil
+}
+
+// write adds or changes a route that asks a program, or where there is none, or the kernel is built without
+// such (CONFIG_LWTUNNEL_BPF), a plain one.
+func write(by func(*netlink.Route) error, family, device int, program *ebpf.Program) error {
+	if program != nil {
+		r, err := asking(routeOf(family, device), program)
+		if err != nil {
+			return err
+		}
+		if err := by(r); !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return by(routeOf(family, device))
+}
+
 // SyncRoutes makes the families that have a route to the device the wanted ones,
-// where `present` have one now. It returns those that were added.
-func SyncRoutes(nl *netlink.Handle, d *Device, present, wanted []int) (added []int, err error) {
+// where `present` have one now. It returns those that were added. They ask the program about what they
+// are to send, where it is not nil.
+func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (added []int, err error) {
 	var errs []error
 	for _, family := range Families {
 		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
 		switch {
 		case want && !is:
-			err := nl.RouteAdd(routeOf(family, d.Index))
+			err := write(nl.RouteAdd, family, d.Index, program)
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(family), err))
 				continue
@@ -66,15 +100,24 @@ func SyncRoutes(nl *netlink.Handle, d *Device, present, wanted []int) (added []i
 	return added, errors.Join(errs...)
 }
 
-// Renew replaces the route of a family, if it is there, by its like: IPv6 sockets that
+// Renew replaces the route of a family, if it is there, by one that asks this program: IPv6 sockets that
 // remember a default route of table main look for one anew (net/ipv6/ip6_fib.c, fib6_add,
 // gives each route at the same place another serial number).
-func Renew(nl *netlink.Handle, d *Device, family int) error {
-	err := nl.RouteChange(routeOf(family, d.Index))
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
+func Renew(nl *netlink.Handle, d *Device, program *ebpf.Program, family int) error {
+	err := write(nl.RouteChange, family, d.Index, program)
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
 		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
 	}
 	return nil
+}
+
+// RenewAll does so for every family.
+func RenewAll(nl *netlink.Handle, d *Device, program *ebpf.Program) error {
+	var errs []error
+	for _, family := range Families {
+		errs = append(errs, Renew(nl, d, program, family))
+	}
+	return errors.Join(errs...)
 }
 
 // Name is how the metrics call a family.

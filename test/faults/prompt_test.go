@@ -41,12 +41,16 @@ var starts = []struct {
 	{"ping", (*bed).ping},
 }
 
+// gone are the faults that take the default route away, or its use.
+func gone() []fault {
+	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
+}
+
 // TestFailsAsPromptly has two hosts lose their way out, one of them with replypath. What
 // they start fails as soon on this one as on the other. Where the carrier is lost the
 // kernel alone waits for the gateway, by the timers that it has for that.
 func TestFailsAsPromptly(t *testing.T) {
-	gone := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.holds })
-	each(t, gone, func(t *testing.T, fault fault, f topology.Family) {
+	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
 		alone := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		beside := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		beside.start()
@@ -75,6 +79,9 @@ type failure struct {
 
 // String names the error as the kernel does.
 func (f failure) String() string {
+	if f.err == nil {
+		return fmt.Sprintf("answered after %s", f.took.Round(10*time.Microsecond))
+	}
 	name := f.err.Error()
 	var number syscall.Errno
 	var timeout net.Error

@@ -1,0 +1,193 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// masks are how a host gives what its containers start an address of its own.
+var masks = []struct{ name, rule string }{
+	{"by eth0", `oifname "eth0" masquerade`},
+	{"by all but the bridge", `oifname != "docker0" masquerade`},
+	{"by eth0 with a port at random", `oifname "eth0" masquerade fully-random`},
+	{"by all but the bridge with a port at random", `oifname != "docker0" masquerade fully-random`},
+}
+
+// outage is how long a fault lasts for them: longer than several retransmissions of a segment.
+var outage = 2 * time.Second
+
+// askEvery is how often they ask.
+const askEvery = 100 * time.Millisecond
+
+// newContainerBed is a server with a container, which begins what leaves by eth0, masqueraded.
+func newContainerBed(t testing.TB, f topology.Family, rule string) (*bed, *topology.S7) {
+	t.Helper()
+	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	b := &bed{TB: t, family: f, net: s.TwoNIC}
+	b.quicken("neigh/eth0")
+	b.routes = b.showRoutes()
+	harness.Serve(t, s.Client, b.clientAddress())
+	harness.Nft(t, s.Server.Host, fmt.Sprintf(`table inet masked {
+	chain postrouting {
+		type nat hook postrouting priority srcnat
+		%s
+	}
+}`, rule))
+	return b, s
+}
+
+// hideContainers has the core router know no way to the containers: what is not masqueraded is not answered.
+func (b *bed) hideContainers(s *topology.S7) {
+	b.Helper()
+	for _, address := range s.ContainerEth0.Addresses {
+		if topology.FamilyOf(address.Addr()) == b.family {
+			harness.Shell(b, s.Core.Host, fmt.Sprintf("ip route del %s", address.Masked()))
+		}
+	}
+}
+
+// carries has a container keep a TCP connection and a UDP conversation with the client, and ask while a fault
+// lasts. It tells after how long each is answered again, with the error where it is not.
+func (b *bed) carries(s *topology.S7, fault fault) map[harness.Kind]failure {
+	b.Helper()
+	conns := map[harness.Kind]net.Conn{}
+	for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+		client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort)
+		conn := harness.Must1[net.Conn](b)(s.Container.Dial(harness.Within(b, harness.AnswerTime), string(kind), client.String()))
+		b.Cleanup(func() { conn.Close() })
+		harness.Must(b, exchange(conn, harness.AnswerTime))
+		conns[kind] = conn
+	}
+	fault.begin(b)
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for began := time.Now(); time.Since(began) < outage; <-tick.C {
+		for kind, conn := range conns {
+			if err := exchange(conn, askEvery); err == nil {
+				b.Errorf("%s: a container was answered by %s", fault.name, kind)
+			}
+		}
+	}
+	fault.end(b)
+	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+	back := map[harness.Kind]failure{}
+	for kind, conn := range conns {
+		began := time.Now()
+		err := errors.New("never asked")
+		for ; err != nil && time.Since(began) < harness.AnswerTime; <-tick.C {
+			err = exchange(conn, askEvery)
+		}
+		back[kind] = failure{time.Since(began), err}
+	}
+	return back
+}
+
+// TestMasqueraded has the default route go while a container has conversations by it, on two hosts, one of them
+// with replypath: what outlives the fault on the other does so on this one. Where the link goes, the kernel forgets
+// what it masquerades, so that a connection goes on only if its port stays.
+func TestMasqueraded(t *testing.T) {
+	for _, mask := range masks {
+		t.Run(mask.name, func(t *testing.T) {
+			each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
+				t.Parallel()
+				alone, sa := newContainerBed(t, f, mask.rule)
+				alone.hideContainers(sa)
+				without := alone.carries(sa, fault)
+				beside, sb := newContainerBed(t, f, mask.rule)
+				beside.hideContainers(sb)
+				beside.start()
+				with := beside.carries(sb, fault)
+				for kind := range with {
+					t.Logf("%s: %s: %v, without replypath %v", fault.name, kind, with[kind], without[kind])
+					if with[kind].err != nil && without[kind].err == nil {
+						t.Errorf("%s: %s of a container: %v, without replypath it goes on", fault.name, kind, with[kind])
+					}
+				}
+			})
+		})
+	}
+}
+
+// published has the server publish a container's echo server at its own addresses.
+const published = `table inet published {
+	chain prerouting {
+		type nat hook prerouting priority dstnat
+		fib daddr type local meta l4proto { tcp, udp } th dport 80 dnat ip to 10.17.0.100:7
+		fib daddr type local meta l4proto { tcp, udp } th dport 80 dnat ip6 to [2001:db8:17::100]:7
+	}
+}`
+
+// publishedPort is where they are published, and where a container listens itself.
+const publishedPort = 80
+
+// TestContainerAnswers asks a container by eth1 while a fault lasts, at an address of the server's and at its
+// own: it answers as the server does.
+func TestContainerAnswers(t *testing.T) {
+	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
+		b, s := newContainerBed(t, f, masks[1].rule)
+		harness.Nft(t, s.Server.Host, published)
+		b.start("--config", harness.WriteConfig(t, "scope: all\n"))
+		conversations := func() map[string]*harness.Conversation {
+			all := map[string]*harness.Conversation{}
+			for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+				all["published "+string(kind)] = b.conversation(kind)
+				all["published "+string(kind)].Self = netip.AddrPortFrom(b.net.Server.Eth1.Address(f), publishedPort)
+				all["routed "+string(kind)] = harness.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
+			}
+			return all
+		}
+		open := conversations()
+		for _, c := range open {
+			b.ask(c)
+		}
+		fault.begin(b)
+		for name, c := range open {
+			b.askForSomeTime(fault.name+": "+name, c)
+		}
+		for name, c := range conversations() {
+			b.askPromptly(fault.name+": new "+name, c)
+		}
+	})
+}
+
+// TestContainerSpeaksFirst has connection tracking begin while a fault lasts, so that it takes a container
+// that answered before for who began: what it says still goes by the interface of its flow.
+func TestContainerSpeaksFirst(t *testing.T) {
+	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
+		s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+		b := &bed{TB: t, family: f, net: s.TwoNIC}
+		b.start("--config", harness.WriteConfig(t, "scope: all\n"))
+		at := netip.AddrPortFrom(s.ContainerEth0.Address(f), publishedPort).String()
+		listener := harness.Must1[net.Listener](t)(s.Container.Listen(t.Context(), "tcp", at))
+		defer listener.Close()
+		client := harness.Must1[net.Conn](t)(s.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", at))
+		defer client.Close()
+		server := harness.Must1[net.Conn](t)(listener.Accept())
+		defer server.Close()
+		datagrams := harness.Must1[net.PacketConn](t)(s.Container.ListenPacket(t.Context(), "udp", at))
+		defer datagrams.Close()
+		asker := harness.Must1[net.Conn](t)(s.Client.Dial(harness.Within(t, harness.AnswerTime), "udp", at))
+		defer asker.Close()
+		harness.Must1[int](t)(asker.Write([]byte("question")))
+		_, from, err := datagrams.ReadFrom(make([]byte, 8))
+		harness.Must(t, err)
+
+		fault.begin(b)
+		harness.Nft(t, s.Server.Host, "table inet tracked {\n\tchain forward {\n\t\ttype filter hook forward priority 0\n\t\tct state established accept\n\t}\n}")
+		harness.Must1[int](t)(server.Write([]byte("unasked")))
+		harness.Must1[int](t)(datagrams.WriteTo([]byte("unasked"), from))
+		for name, conn := range map[string]net.Conn{"tcp": client, "udp": asker} {
+			harness.Must(t, conn.SetReadDeadline(time.Now().Add(promptly)))
+			if _, err := conn.Read(make([]byte, 8)); err != nil {
+				t.Errorf("%s: what a container says first by %s: %v", fault.name, name, err)
+			}
+		}
+	})
+}
