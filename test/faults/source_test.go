@@ -1,0 +1,79 @@
+package faults
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// eth1Rule sends what has eth1's address by eth1, as hosts do that are set up by source.
+func (b *bed) eth1Rule() {
+	b.Helper()
+	const table = "100"
+	eth1 := b.net.Server.Eth1
+	b.ip("rule", "add", "from", eth1.Address(b.family).String(), "lookup", table)
+	b.ip("route", "add", "default", "via", eth1.Peer().Address(b.family).String(), "dev", "eth1", "table", table)
+}
+
+// syns are the connections that the host begins by eth1.
+func (b *bed) syns(wire *topology.Capture) int {
+	b.Helper()
+	return len(wire.Frames(topology.All(topology.Going(topology.Received), topology.TCP,
+		topology.From(b.net.Server.Eth1.Address(b.family)), topology.To(b.clientAddress()), topology.ToPort(harness.EchoPort))))
+}
+
+// TestSourceWithoutEth0 shows what is not survived: while eth0 has no address the kernel takes another NIC's for
+// what the host starts. A UDP socket that is connected then keeps it, and by a rule for that address a
+// connection leaves by eth1. Without replypath both fail, but by IPv6 where there is the rule: after a lookup that
+// fails the kernel takes any address and looks again (net/ipv6/ip6_output.c, ip6_dst_lookup_tail()). With replypath
+// the first does not fail, and nothing leaves.
+func TestSourceWithoutEth0(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		for _, ruled := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/rule %t", f, ruled), func(t *testing.T) {
+				for _, product := range []bool{false, true} {
+					b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+					if ruled {
+						b.eth1Rule()
+					}
+					if product {
+						b.start()
+					}
+					b.sourceWithoutEth0(ruled, product)
+				}
+			})
+		}
+	}
+}
+
+func (b *bed) sourceWithoutEth0(ruled, product bool) {
+	b.Helper()
+	wire := harness.Capture(b, b.net.Server.Eth1.Peer())
+	b.deleteEth0()
+	client := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
+	connected, udpErr := b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "udp", client)
+	tcpErr := b.reach(harness.TCP)
+	b.replaceEth0()
+	b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+	source := "none"
+	if udpErr == nil {
+		defer connected.Close()
+		b.Eventually("the socket is answered", func() error { return exchange(connected, promptly) })
+		source = connected.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().String()
+	}
+	syns := b.syns(wire)
+	b.Logf("replypath: %t: a UDP socket that was connected meanwhile has the source %s (%v), connect: %v, %d SYNs by eth1",
+		product, source, udpErr, tcpErr, syns)
+	looksAgain := ruled && !product && b.family == topology.IPv6
+	if has := source == b.net.Server.Eth1.Address(b.family).String(); has != (product || looksAgain) {
+		b.Errorf("the socket's source is %s, replypath: %t, rule: %t", source, product, ruled)
+	}
+	leaves := ruled && product && b.family == topology.IPv4 || looksAgain
+	if left := syns > 0; left != leaves || left != (tcpErr == nil) {
+		b.Errorf("%d SYNs by eth1, connect: %v, replypath: %t, rule: %t", syns, tcpErr, product, ruled)
+	}
+}
