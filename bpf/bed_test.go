@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -279,6 +280,7 @@ type run struct {
 	gsoSegs uint32
 	gsoSize uint32
 	tstamp  uint64 // when the sender wants the packet to leave, ns; 0: at once
+	ingress nic    // where a packet came in that the host forwards
 }
 
 func ingress(via nic, frame []byte) run {
@@ -341,7 +343,7 @@ func (b *bed) snapshot() (tables, rig.Counts) {
 func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 	b.t.Helper()
 	in := rig.Context{Ifindex: r.via.Index, Mark: 0xabcd, Priority: 3, WireLen: r.wireLen,
-		GSOSegs: r.gsoSegs, GSOSize: r.gsoSize, DataEnd: r.linear, Tstamp: r.tstamp}
+		GSOSegs: r.gsoSegs, GSOSize: r.gsoSize, DataEnd: r.linear, Tstamp: r.tstamp, IngressIfindex: r.ingress.Index}
 	program := b.program(r.program)
 	if r.probe != (rig.Probe{}) {
 		program = b.Probes[r.program]
@@ -365,7 +367,19 @@ func (b *bed) exec(r run) (verdict int32, frame []byte, out rig.Context) {
 		b.t.Skip("the kernel cannot make packets that are not linear: it takes no data_end in the context (Linux 6.19)")
 	}
 	b.must(err)
+	if r.program == bpf.DatapathProgReplypathGate {
+		return asForTC(verdict), slices.Concat(r.frame[:ethernetSize], opts.DataOut[ethernetSize:]), out // it sees no header
+	}
 	return verdict, opts.DataOut, out
+}
+
+// asForTC is the verdict of a program that a route asks, as one for tc says it.
+func asForTC(verdict int32) int32 {
+	const ok = 0 // BPF_OK; BPF_DROP is TC_ACT_SHOT
+	if verdict == ok {
+		return pass
+	}
+	return verdict
 }
 
 func (b *bed) program(name string) *ebpf.Program {
@@ -378,6 +392,8 @@ func (b *bed) program(name string) *ebpf.Program {
 		return b.ReplypathIngressL3
 	case bpf.DatapathProgReplypathFallback:
 		return b.ReplypathFallback
+	case bpf.DatapathProgReplypathGate:
+		return b.ReplypathGate
 	case bpf.DatapathProgReplypathHeld:
 		return b.ReplypathHeld
 	default:

@@ -575,7 +575,7 @@ const (
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
 	DatapathProgReplypathFallback   = "replypath_fallback"
 	DatapathProgReplypathForget     = "replypath_forget"
-	DatapathProgReplypathForwarded  = "replypath_forwarded"
+	DatapathProgReplypathGate       = "replypath_gate"
 	DatapathProgReplypathHeld       = "replypath_held"
 	DatapathProgReplypathIngress    = "replypath_ingress"
 	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
@@ -662,7 +662,7 @@ type DatapathProgramSpecs struct {
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.ProgramSpec `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.ProgramSpec `ebpf:"replypath_forget"`
-	ReplypathForwarded *ebpf.ProgramSpec `ebpf:"replypath_forwarded"`
+	ReplypathGate      *ebpf.ProgramSpec `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.ProgramSpec `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.ProgramSpec `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.ProgramSpec `ebpf:"replypath_ingress_l3"`
@@ -892,7 +892,7 @@ type DatapathPrograms struct {
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
 	ReplypathFallback  *ebpf.Program `ebpf:"replypath_fallback"`
 	ReplypathForget    *ebpf.Program `ebpf:"replypath_forget"`
-	ReplypathForwarded *ebpf.Program `ebpf:"replypath_forwarded"`
+	ReplypathGate      *ebpf.Program `ebpf:"replypath_gate"`
 	ReplypathHeld      *ebpf.Program `ebpf:"replypath_held"`
 	ReplypathIngress   *ebpf.Program `ebpf:"replypath_ingress"`
 	ReplypathIngressL3 *ebpf.Program `ebpf:"replypath_ingress_l3"`
@@ -908,7 +908,7 @@ func (p *DatapathPrograms) Close() error {
 		p.ReplypathEgressL3,
 		p.ReplypathFallback,
 		p.ReplypathForget,
-		p.ReplypathForwarded,
+		p.ReplypathGate,
 		p.ReplypathHeld,
 		p.ReplypathIngress,
 		p.ReplypathIngressL3,

@@ -258,9 +258,10 @@ func (d *detacher) qdisc(r pins.QdiscRecord) error {
 	return nil
 }
 
+// sysctls puts them back in the reverse order of their changes, see asking.
 func (d *detacher) sysctls() error {
 	var errs []error
-	for _, r := range d.journal.Sysctls {
+	for _, r := range slices.Backward(d.journal.Sysctls) {
 		restored, err := d.lives(d.journal).restore(r)
 		errs = append(errs, err)
 		if restored != nil {

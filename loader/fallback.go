@@ -23,6 +23,7 @@ type fallbackRoute struct {
 	served   *datapath.Datapath // whose programs are attached to it
 	how      attach.Mechanism   // by which they are
 	lost     bool               // they could not be attached, which is tried again
+	asked    *datapath.Datapath // whose gate the routes ask
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
 	tried    time.Time          // when the device was last made, or could not be
@@ -65,7 +66,7 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	if err := fallback.SetUp(l.netlink, r.device); err != nil {
 		return err
 	}
-	errs := []error{l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
+	errs := []error{l.haveRoutesAsk(l.datapath), l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
 	for _, s := range l.inOrder() {
 		if s.Up == s.toldDown { // it was down at the start, or an event was lost
 			errs = append(errs, l.haveSocketsLookAgain(s))
@@ -102,7 +103,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	}
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
-	added, err := fallback.SyncRoutes(l.netlink, r.device, r.served.Forwarded(), present, wanted)
+	added, err := fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, wanted)
 	for _, family := range added {
 		if slices.Contains(r.families, family) {
 			l.countRepair(repairRoute)
@@ -124,7 +125,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
-	if err := fallback.Renew(l.netlink, l.fallback.device, l.fallback.served.Forwarded(), unix.AF_INET6); err != nil {
+	if err := fallback.Renew(l.netlink, l.fallback.device, gateOf(l.fallback.asked), unix.AF_INET6); err != nil {
 		return err
 	}
 	s.toldDown = !s.Up

@@ -29,7 +29,9 @@ func (l *Loader) findFallbackDevice() (err error) {
 		}
 	}
 	if before == nil || before.Index != r.device.Index {
-		r.served, r.how = nil, attach.Auto
+		r.served, r.how, r.asked = nil, attach.Auto, nil
+	} else {
+		r.device.Plain = before.Plain
 	}
 	l.recordFallback()
 	return nil
@@ -101,8 +103,6 @@ func (l *Loader) attachFallback() (err error) {
 	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
 		l.rollback.add(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
 		l.undoByAttaching(target, mechanism, earlier)
-		device, forwarded := r.device, l.datapath.Earlier().Forwarded()
-		l.rollback.add(func() error { return fallback.RenewAll(l.netlink, device, forwarded) })
 	}
 	lost := r.served == l.datapath
 	if err := l.replaceFallback(l.datapath); err != nil {
@@ -137,7 +137,7 @@ func (l *Loader) hasLostFallback(now time.Time) bool {
 	return l.fallbackRepairs.AllowN(now, 1)
 }
 
-// replaceFallback puts the programs of a datapath on the device and has the routes ask them, in the place of
+// replaceFallback puts the programs of a datapath on the device, in the place of
 // earlier ones if there are any.
 func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	r := &l.fallback
@@ -147,9 +147,6 @@ func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	result, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms())
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", discover.OwnDevice, err)
-	}
-	if err := fallback.RenewAll(l.netlink, r.device, by.Forwarded()); err != nil {
-		return err
 	}
 	r.served, r.how = by, result.Mechanism
 	l.recordFallback()

@@ -35,6 +35,10 @@ func (l *Loader) fallbackFeature() pins.FeatureRecord {
 	default:
 		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
 			discover.OwnDevice, r.device.Kind)
+		if r.device.Plain {
+			f.Effect += "; as the kernel is built without CONFIG_LWTUNNEL_BPF, masqueraded connections of containers " +
+				"do not outlive that, and datagrams of sockets that are not connected are lost without an error"
+		}
 	}
 	return f
 }

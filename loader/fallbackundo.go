@@ -40,11 +40,9 @@ func (r *restorer) fallback() error {
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", discover.OwnDevice)
 	}
-	if err := fallback.RenewAll(r.netlink, device, r.earlier.Forwarded()); err != nil {
-		return err
-	}
 	target := fallbackTarget(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
+	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()))
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}

@@ -151,7 +151,8 @@ func (k kernel) features() []pins.FeatureRecord {
 		Effect: "transparent proxies are told from what the host itself sends, and whether a link is up is known without a daemon"}
 	if !k.ProbeRead {
 		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
-			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before"
+			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before; " +
+			"masqueraded connections of containers do not outlive the loss of the default route"
 	}
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}

@@ -81,7 +81,7 @@ func (l *Loader) resize(cfg *config.Config) error {
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	errs := []error{l.replaceFallback(by)}
+	errs := []error{l.replaceFallback(by), l.haveRoutesAsk(by)}
 	for _, s := range l.inOrder() {
 		if s.mechanism == attach.Auto {
 			continue

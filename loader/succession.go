@@ -80,7 +80,8 @@ func (l *Loader) replaceEgress(by *datapath.Datapath) error {
 	}
 	if f := l.state.Fallback; f != nil && f.Index != 0 {
 		earlier, _ := by.Earlier().FallbackPrograms()
-		errs = append(errs, l.replaceEgressOf(fallbackTarget(f.Index), by.FallbackPrograms(), earlier))
+		errs = append(errs, l.openGate(f.Index, by.Earlier().Gate()),
+			l.replaceEgressOf(fallbackTarget(f.Index), by.FallbackPrograms(), earlier))
 	}
 	return errors.Join(errs...)
 }
@@ -109,5 +110,10 @@ func (l *Loader) endSuccession(now time.Time) {
 	}
 	if err := l.datapath.StopAsking(); err != nil {
 		l.log.Error("the earlier datapath is still asked", "error", err)
+		return
+	}
+	l.fallback.asked = nil // of what only the earlier one knew
+	if err := l.haveRoutesAsk(l.datapath); err != nil {
+		l.log.Error("the fallback routes ask nobody", "error", err)
 	}
 }

@@ -4,7 +4,7 @@
  * attached by TCX and by cls_bpf in direct-action mode.
  */
 #include "egress.h"
-#include "forward.h"
+#include "gate.h"
 #include "ingress.h"
 #include "source.h"
 #include "unreachable.h"
@@ -53,9 +53,9 @@ int replypath_fallback(struct __sk_buff *skb)
 
 /* Of the fallback routes, asked before their device is. */
 SEC("lwt_out")
-int replypath_forwarded(struct __sk_buff *skb)
+int replypath_gate(struct __sk_buff *skb)
 {
-	return end_of_forwarded(skb);
+	return pass_gate(skb);
 }
 
 /* After replypath_egress, where the neighbour entry of a silent gateway is held. */

@@ -24,7 +24,7 @@ const (
 	egress3Name  = "egress_l3"
 	fallbackName = "fallback"
 	heldName     = "held"
-	forwardName  = "forwarded"
+	gateName     = "gate"
 	send4Name    = "sendmsg4"
 	send6Name    = "sendmsg6"
 )
@@ -36,7 +36,7 @@ func (d *Datapath) named() map[string]*ebpf.Program {
 		clockName: d.programs.Clock, forgetName: d.programs.Forget, sendName: d.programs.Send,
 		ingressName: d.programs.Ingress, egressName: d.programs.Egress,
 		fallbackName: d.programs.Fallback, heldName: d.programs.Held,
-		forwardName: d.programs.Forwarded,
+		gateName: d.programs.Gate,
 	}
 	if d.noHeader != nil {
 		named[ingress3Name], named[egress3Name] = d.noHeader.Ingress, d.noHeader.Egress
@@ -98,8 +98,8 @@ func (a *Attached) FallbackPrograms() (attach.Programs, bool) {
 	return programs, programs.Egress != nil && programs.Last != nil
 }
 
-// Forwarded returns what the fallback routes asked, nil where that is not known, or was nothing.
-func (a *Attached) Forwarded() *ebpf.Program { return a.program(forwardName) }
+// Gate returns what the fallback routes asked, nil where that is not known, or was nothing.
+func (a *Attached) Gate() *ebpf.Program { return a.program(gateName) }
 
 // Source returns what was attached to the cgroup; false where that is not known.
 func (a *Attached) Source() (*source.Programs, bool) {

@@ -48,7 +48,7 @@ type otherPrograms struct {
 	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
 	Held     *ebpf.Program `ebpf:"replypath_held"`
 	// Of the fallback routes.
-	Forwarded *ebpf.Program `ebpf:"replypath_forwarded"`
+	Gate *ebpf.Program `ebpf:"replypath_gate"`
 }
 
 // noHeaderPrograms are loaded once there is a device without Ethernet header:
@@ -354,12 +354,12 @@ func (d *Datapath) FallbackPrograms() attach.Programs {
 	return attach.Programs{Egress: d.programs.Egress, Last: d.programs.Fallback}
 }
 
-// Forwarded is asked by the fallback routes. A datapath that is nil has none.
-func (d *Datapath) Forwarded() *ebpf.Program {
+// Gate is asked by the fallback routes. A datapath that is nil has none.
+func (d *Datapath) Gate() *ebpf.Program {
 	if d == nil {
 		return nil
 	}
-	return d.programs.Forwarded
+	return d.programs.Gate
 }
 
 // HeldPrograms are attached beside the others where a silent gateway is held.
@@ -377,7 +377,7 @@ func (d *Datapath) Close() error {
 		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
 		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
-		d.programs.Fallback.Close(), d.programs.Held.Close(), d.programs.Forwarded.Close(),
+		d.programs.Fallback.Close(), d.programs.Held.Close(), d.programs.Gate.Close(),
 		d.DatapathMaps.Close(),
 	)
 	if d.noHeader != nil {

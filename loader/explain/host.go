@@ -145,21 +145,25 @@ func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	if !h.showsLinks {
 		return target, nil
 	}
-	return target, h.readLink(target)
+	link, err := h.netlink.LinkByIndex(int(f.Ifindex))
+	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+		return nil, nil // it has just gone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at device %d: %w", f.Ifindex, err)
+	}
+	refreshLink(target, link)
+	return target, nil
 }
 
-// readLink brings up to date whether an interface is up: the daemon may not run.
-func (h *Host) readLink(i *bpf.DatapathInterface) error {
-	link, err := h.netlink.LinkByIndex(int(i.Ifindex))
-	if err != nil {
-		return fmt.Errorf("look at device %d: %w", i.Ifindex, err)
-	}
+// refreshLink brings up to date whether an interface is up, as can_send() sees it: the daemon may not run.
+func refreshLink(i *bpf.DatapathInterface, link netlink.Link) {
 	const up = uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 	i.Flags &^= up
-	if discover.IsUp(link) {
+	state := link.Attrs().OperState
+	if discover.IsUp(link) && (state == netlink.OperUnknown || state > netlink.OperLowerLayerDown) {
 		i.Flags |= up
 	}
-	return nil
 }
 
 // interfaceByIndex returns what the programs know of a device, nil where it is

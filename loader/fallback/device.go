@@ -43,6 +43,8 @@ type Device struct {
 	Kind  string // "dummy" or "ifb"
 	MTU   int    // bytes
 	Up    bool
+	// Plain tells that the kernel lets no route ask a program, as was found when one was written.
+	Plain bool
 }
 
 // Find returns the device, nil where there is none. One that was never seen before

@@ -62,17 +62,18 @@ func asking(r *netlink.Route, program *ebpf.Program) (*netlink.Route, error) {
 
 // write adds or changes a route that asks a program, or where there is none, or the kernel is built without
 // such (CONFIG_LWTUNNEL_BPF), a plain one.
-func write(by func(*netlink.Route) error, family, device int, program *ebpf.Program) error {
-	if program != nil {
-		r, err := asking(routeOf(family, device), program)
+func write(by func(*netlink.Route) error, family int, d *Device, program *ebpf.Program) error {
+	if program != nil && !d.Plain { // each try has the kernel look for a module
+		r, err := asking(routeOf(family, d.Index), program)
 		if err != nil {
 			return err
 		}
 		if err := by(r); !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
+		d.Plain = true
 	}
-	return by(routeOf(family, device))
+	return by(routeOf(family, d.Index))
 }
 
 // SyncRoutes makes the families that have a route to the device the wanted ones,
@@ -84,7 +85,7 @@ func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, w
 		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
 		switch {
 		case want && !is:
-			err := write(nl.RouteAdd, family, d.Index, program)
+			err := write(nl.RouteAdd, family, d, program)
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(family), err))
 				continue
@@ -100,24 +101,15 @@ func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, w
 	return added, errors.Join(errs...)
 }
 
-// Renew replaces the route of a family, if it is there, by one that asks this program: IPv6 sockets that
-// remember a default route of table main look for one anew (net/ipv6/ip6_fib.c, fib6_add,
-// gives each route at the same place another serial number).
+// Renew replaces the route of a family, if it is there, by one that asks this program, or none where it is nil.
+// IPv6 sockets that remember a default route of table main look for one anew then (net/ipv6/ip6_fib.c,
+// fib6_add, gives each route at the same place another serial number).
 func Renew(nl *netlink.Handle, d *Device, program *ebpf.Program, family int) error {
-	err := write(nl.RouteChange, family, d.Index, program)
+	err := write(nl.RouteChange, family, d, program)
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
 		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
 	}
 	return nil
-}
-
-// RenewAll does so for every family.
-func RenewAll(nl *netlink.Handle, d *Device, program *ebpf.Program) error {
-	var errs []error
-	for _, family := range Families {
-		errs = append(errs, Renew(nl, d, program, family))
-	}
-	return errors.Join(errs...)
 }
 
 // Name is how the metrics call a family.

@@ -114,6 +114,22 @@ func TestFallbackIsPutBack(t *testing.T) {
 	b.ask(b.conversation(harness.TCP))
 }
 
+// TestFallbackWithoutIPv6 has somebody switch IPv6 off between two starts: what there is for IPv4 is as ever.
+func TestFallbackWithoutIPv6(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	d := b.start()
+	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
+	d.Kill()
+	b.product.Start()
+	b.removeDefault()
+	for _, kind := range []harness.Kind{harness.TCP, harness.UDP, harness.Ping} {
+		b.ask(b.conversation(kind))
+	}
+	if f := b.failure((*bed).sendUnconnected); !errors.Is(f.err, unix.EPERM) {
+		t.Errorf("a datagram of a socket that is not connected: %s", f)
+	}
+}
+
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})

@@ -88,9 +88,10 @@ func (s *server) halt() error {
 
 // Close ends the program, also one that stands still.
 func (s *server) Close() error {
+	// In this order: of several threads that stand still any may take what waits for them, and wrk's first one has to.
+	_ = s.command.Process.Signal(unix.SIGCONT)
 	// To PostgreSQL it is a fast shutdown, after which nothing has to be recovered.
 	_ = s.command.Process.Signal(unix.SIGINT)
-	_ = s.command.Process.Signal(unix.SIGCONT)
 	select {
 	case <-s.ended:
 		return nil

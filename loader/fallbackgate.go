@@ -1,0 +1,64 @@
+package loader
+
+import (
+	"errors"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/datapath"
+	"replypath/loader/fallback"
+	"replypath/loader/nexthop"
+)
+
+// gateOf returns the program that the fallback routes ask, nil for none: that of a datapath that asks an
+// earlier one does not know what only that one has recorded, and would take answers for what the host starts.
+func gateOf(by *datapath.Datapath) *ebpf.Program {
+	if by == nil || by.AsksEarlier() {
+		return nil
+	}
+	return by.Gate()
+}
+
+// haveRoutesAsk has the fallback routes ask the gate of a datapath, unless they do. A start that fails takes it back.
+func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
+	r := &l.fallback
+	if r.device == nil || r.asked == by {
+		return nil
+	}
+	if l.starting() {
+		device, earlier := r.device, by.Earlier().Gate()
+		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
+	}
+	if err := renewRoutes(l.netlink, r.device, gateOf(by)); err != nil {
+		return err
+	}
+	r.asked = by
+	return nil
+}
+
+// openGate has the fallback routes of a device ask nobody while flows are recorded in two datapaths. A start that
+// fails has them ask the earlier program again.
+func (l *Loader) openGate(index int, earlier *ebpf.Program) error {
+	device := &fallback.Device{Index: index}
+	if l.starting() {
+		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
+	}
+	l.fallback.asked = nil
+	return renewRoutes(l.netlink, device, nil)
+}
+
+// renewRoutes has the fallback routes that there are ask a program, or none where it is nil.
+func renewRoutes(nl *netlink.Handle, device *fallback.Device, program *ebpf.Program) error {
+	routers, err := nexthop.Find(nl, nil)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, route := range routers.Fallback {
+		if route.Interface == device.Index {
+			errs = append(errs, fallback.Renew(nl, device, program, route.Family))
+		}
+	}
+	return errors.Join(errs...)
+}
