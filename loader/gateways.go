@@ -168,6 +168,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	g.Gateway = seen
 	if seen.MAC != nil && !g.isOurWord(&seen) {
 		l.logMAC(g, seen.MAC)
+		l.forgetLast(g, seen.MAC)
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
 	g.awaited = g.awaited && g.awaitsMAC()

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -326,6 +327,17 @@ func (l *Loader) forgetHeld(g *gateway) error {
 		}
 	}
 	return nil
+}
+
+// forgetLast has the programs forget the MAC that a held gateway had, where it has got another:
+// by that one nobody would ask for it again.
+func (l *Loader) forgetLast(g *gateway, mac net.HardwareAddr) {
+	if !g.held || bytes.Equal(g.last, mac) {
+		return
+	}
+	if err := l.forgetHeld(g); err != nil {
+		l.log.Error("the earlier mac of a silent gateway is kept", "gateway", g.Address, "error", err)
+	}
 }
 
 // recall fills in what an earlier process wrote down of a gateway.
