@@ -112,6 +112,9 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 }
 
 func (l *Loader) hold(g *gateway) {
+	if !g.held {
+		g.progress = progress{} // what was found before is of another silence
+	}
 	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
 	if !g.held {
 		g.held, g.bridged = true, false

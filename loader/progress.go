@@ -1,14 +1,14 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/datapath"
 )
 
 // A gateway whose control plane starts anew answers neither ARP nor ND, and goes on to
@@ -17,8 +17,15 @@ import (
 // probeEvery). So the gateway is held; but as long as acknowledgements come in on a connection
 // that leads by it, what the host begins is not refused.
 
-// progressRest bounds the share of time that goes into looking at the host's connections.
-const progressRest = 20
+const (
+	// progressRest bounds the share of time that goes into looking at the host's connections, and
+	// progressTime how long it takes at most, so that no verdict is older than the programs believe
+	// it. Where a gateway forwards, who has more connections than can be looked at in that time has
+	// one among them that makes progress: having found none is taken for there being none, as what
+	// the host begins would wait in vain else, where the kernel alone would refuse it.
+	progressRest = 20
+	progressTime = heldFor / progressRest
+)
 
 // progress is what was found out about the connections by a gateway.
 type progress struct {
@@ -33,21 +40,29 @@ func (l *Loader) makesProgress(g *gateway) bool {
 	if begun.Before(g.progress.next) {
 		return g.progress.made
 	}
-	made, err := l.lookForProgress(g)
+	made, err := l.lookForProgress(g, begun.Add(progressTime))
 	if err != nil {
 		l.log.Debug("whether connections make progress is not known", "gateway", g.Address, "error", err)
 	}
-	g.progress = progress{made, begun.Add(max(tellEvery/2, progressRest*time.Since(begun)))}
+	rest := max(tellEvery/2, min(heldFor, progressRest*time.Since(begun)))
+	g.progress = progress{made, begun.Add(rest)}
 	return made
 }
 
-func (l *Loader) lookForProgress(g *gateway) (bool, error) {
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // which also has IPv4 ones, mapped
-		sockets, err := l.netlink.SocketDiagTCPInfo(family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+// lookForProgress looks for one such connection. IPv6 sockets have connections of IPv4 too.
+func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, err error) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if family == unix.AF_INET && !g.IPv4 {
+			continue
+		}
+		err := eachConnection(family, until, func(c *connection) bool {
+			made = l.isHeardBy(g, c)
+			return !made
+		})
+		if err != nil {
 			return false, fmt.Errorf("list the connections of family %d: %w", family, err)
 		}
-		if slices.ContainsFunc(sockets, func(s *netlink.InetDiagTCPInfoResp) bool { return l.isHeardBy(g, s) }) {
+		if made {
 			return true, nil
 		}
 	}
@@ -56,16 +71,12 @@ func (l *Loader) lookForProgress(g *gateway) (bool, error) {
 
 // isHeardBy tells whether an acknowledgement came in lately on a connection that leads by a
 // gateway: from an address of its interface to one that no network of it holds.
-func (l *Loader) isHeardBy(g *gateway, s *netlink.InetDiagTCPInfoResp) bool {
-	if s.InetDiagMsg == nil || s.TCPInfo == nil || s.InetDiagMsg.State != unix.BPF_TCP_ESTABLISHED {
+func (l *Loader) isHeardBy(g *gateway, c *connection) bool {
+	if c.heard >= heldFor {
 		return false
 	}
-	self, known := netip.AddrFromSlice(s.InetDiagMsg.ID.Source)
-	peer, knownToo := netip.AddrFromSlice(s.InetDiagMsg.ID.Destination)
-	if self, peer = self.Unmap(), peer.Unmap(); !known || !knownToo || self.Is4() && !g.IPv4 || self.Is6() && !g.IPv6 {
-		return false
-	}
-	if time.Duration(s.TCPInfo.Last_ack_recv)*time.Millisecond >= heldFor {
+	self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
+	if self.Is4() && !g.IPv4 || self.Is6() && !g.IPv6 {
 		return false
 	}
 	networks := l.served[g.Interface].Addresses
