@@ -18,6 +18,9 @@ import (
 type connection struct {
 	tuple bpf.DatapathTuple
 	heard time.Duration // since its last acknowledgement came in
+
+	device    int // that its socket is bound to; 0: none
+	mark, uid uint32
 }
 
 // errUnfinished tells that there are more connections than could be looked at.
@@ -85,7 +88,10 @@ func parseConnection(message []byte) (*connection, error) {
 	if len(message) < diagMessageSize {
 		return nil, fmt.Errorf("read a connection: %d bytes are too few", len(message))
 	}
-	c := &connection{heard: heardLongAgo}
+	c := &connection{
+		heard:  heardLongAgo,
+		device: int(binary.NativeEndian.Uint32(message[40:])), uid: binary.NativeEndian.Uint32(message[64:]),
+	}
 	c.tuple.Protocol = unix.IPPROTO_TCP
 	c.tuple.SelfPort = binary.NativeEndian.Uint16(message[4:]) // both are in network byte order
 	c.tuple.PeerPort = binary.NativeEndian.Uint16(message[6:])
@@ -96,8 +102,11 @@ func parseConnection(message []byte) (*connection, error) {
 		return nil, fmt.Errorf("read a connection: %w", err)
 	}
 	for _, a := range attributes {
-		if a.Attr.Type == netlink.INET_DIAG_INFO && len(a.Value) >= lastAckRecvAt+4 {
+		switch {
+		case a.Attr.Type == netlink.INET_DIAG_INFO && len(a.Value) >= lastAckRecvAt+4:
 			c.heard = time.Duration(binary.NativeEndian.Uint32(a.Value[lastAckRecvAt:])) * time.Millisecond
+		case a.Attr.Type == netlink.INET_DIAG_MARK && len(a.Value) == 4:
+			c.mark = binary.NativeEndian.Uint32(a.Value)
 		}
 	}
 	return c, nil

@@ -6,9 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/loader/discover/dump"
 )
 
 // A gateway whose control plane starts anew answers neither ARP nor ND, and goes on to
@@ -55,7 +58,7 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, err er
 		if family == unix.AF_INET && !g.IPv4 {
 			continue
 		}
-		err := eachConnection(family, until, func(c *connection) bool {
+		err = eachConnection(family, until, func(c *connection) bool {
 			made = l.isHeardBy(g, c)
 			return !made
 		})
@@ -70,9 +73,10 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, err er
 }
 
 // isHeardBy tells whether an acknowledgement came in lately on a connection that leads by a
-// gateway: from an address of its interface to one that no network of it holds.
+// gateway. That the first address is one of its interface's, and that no network of it holds the
+// other, is known at once.
 func (l *Loader) isHeardBy(g *gateway, c *connection) bool {
-	if c.heard >= heldFor {
+	if c.heard >= heldFor || c.device != 0 && c.device != g.Interface {
 		return false
 	}
 	self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
@@ -81,5 +85,24 @@ func (l *Loader) isHeardBy(g *gateway, c *connection) bool {
 	}
 	networks := l.served[g.Interface].Addresses
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Addr() == self }) &&
-		!slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(peer) })
+		!slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(peer) }) &&
+		!l.isAnswered(c, g.Interface) && l.isRoutedBy(g, c)
+}
+
+// isAnswered tells whether a connection is recorded as a flow of another interface than this one:
+// what the host says in it leaves by that one, wherever the route leads.
+func (l *Loader) isAnswered(c *connection, but int) bool {
+	flow, err := datapath.FindFlow(l.datapath.Established, bpf.Seeds(l.state.Seeds).Digest(c.tuple))
+	return err != nil || flow != nil && flow.Ifindex != uint32(but)
+}
+
+// isRoutedBy tells whether the kernel sends by a gateway what the host says in a connection: there
+// may be others of the same interface, or a route by another.
+func (l *Loader) isRoutedBy(g *gateway, c *connection) bool {
+	routes, err := l.netlink.RouteGetWithOptions(datapath.Address(c.tuple.Peer).AsSlice(), &netlink.RouteGetOptions{
+		SrcAddr: datapath.Address(c.tuple.Self).AsSlice(), OifIndex: c.device, Mark: c.mark, UID: &c.uid,
+	})
+	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
+		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address
+	})
 }

@@ -3,6 +3,8 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -81,4 +83,81 @@ func (b *bed) deafen(with bool) {
 	if talk.Pause() >= oneRetransmission {
 		b.Errorf("an open connection by eth1 paused for %s", talk.Pause())
 	}
+}
+
+// otherWays are connections of an address of eth0's that make progress, and lead by other ways than
+// its gateway.
+var otherWays = map[string]func(*bed) net.Conn{
+	"a peer that asks by eth1":             (*bed).askedByEth1,
+	"another router of the same interface": (*bed).leadsByAnother,
+}
+
+// askedByEth1 has the routers bring by eth1 what is for eth0's address, and a client connect to it.
+func (b *bed) askedByEth1() net.Conn {
+	b.Helper()
+	asked := b.net.Server.Eth0.Address(b.family)
+	harness.Serve(b, b.net.Server.Host, asked)
+	via := map[topology.Family]string{topology.IPv4: "10.12.0.2", topology.IPv6: "2001:db8:12::2"}[b.family]
+	harness.Shell(b, b.net.Core.Host, fmt.Sprintf("ip route replace %s via %s", asked, via))
+	harness.Shell(b, b.net.Replication.Host,
+		fmt.Sprintf("ip route replace %s via %s", asked, b.net.Server.Eth1.Address(b.family)))
+	at := netip.AddrPortFrom(asked, harness.EchoPort).String()
+	conn := harness.Must1[net.Conn](b)(b.net.Client.Dial(harness.Within(b, harness.AnswerTime), "tcp", at))
+	b.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// leadsByAnother has the host connect to the client by another router than the gateway.
+func (b *bed) leadsByAnother() net.Conn {
+	b.Helper()
+	b.addRouter()
+	b.ip("route add " + b.clientAddress().String() + " via " + backups[b.family].Addr().String() + " dev eth0")
+	return b.connectBy(harness.TCP)
+}
+
+// TestProgressElsewhere has a gateway be gone while a connection from an address of its interface
+// goes on another way: what the host begins is refused as promptly as without that connection.
+func TestProgressElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, open := range otherWays {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(name+"/"+f.String(), func(t *testing.T) {
+				t.Parallel()
+				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				b.start()
+				b.progressElsewhere(open)
+			})
+		}
+	}
+}
+
+func (b *bed) progressElsewhere(open func(*bed) net.Conn) {
+	b.Helper()
+	conn := open(b)
+	harness.Must(b, exchange(conn, harness.AnswerTime))
+	harness.Nft(b, b.net.Production.Host, booting) // drops what it is to forward, too
+	b.Eventually("the gateway is held", func() error {
+		if state := b.gatewayState(); state != "held" {
+			return errors.New(state)
+		}
+		return nil
+	})
+	// Through the gateway that is gone, whatever else there is.
+	nobody := map[topology.Family]string{topology.IPv4: "203.0.113.1:9", topology.IPv6: "[2001:db8:113::1]:9"}[b.family]
+	var slowest time.Duration
+	refused := 0
+	const tries = 10
+	for range tries {
+		harness.Must(b, exchange(conn, harness.AnswerTime))
+		began := time.Now()
+		_, err := b.net.Server.Dial(harness.Within(b, promptly), "tcp", nobody)
+		slowest = max(slowest, time.Since(began))
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			refused++
+		} else {
+			b.Errorf("a new connection of the host's: %v", err)
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	b.Logf("of %d connections that the host begins %d are refused, the last after %s at most", tries, refused, slowest.Round(time.Microsecond))
 }

@@ -60,18 +60,11 @@ func TestRouterFailover(t *testing.T) {
 	}
 }
 
-// addBackup makes the second router, which is the first one's machine by another MAC,
-// and the default route by both: one with two next hops, or for IPv6, whose next hops
+// addBackup makes the second router, and the default route by both: one with two next hops, or for IPv6, whose next hops
 // the kernel does not look at the neighbours of, a second one behind the first.
 func (b *bed) addBackup() *topology.Interface {
 	b.Helper()
-	first := b.net.Server.Eth0.Peer()
-	backup := harness.Must1[*topology.Interface](b)(first.AddMacvlan("backup", backups[b.family]))
-	// Each of them answers for its own addresses, and knows the host while it is silent.
-	for _, i := range []*topology.Interface{first, backup} {
-		harness.Must(b, i.Host.SetSysctl("net/ipv4/conf/"+i.Name+"/arp_ignore", "1"))
-	}
-	harness.Must(b, first.AddNeighbour(b.net.Server.Eth0.Address(b.family), b.net.Server.Eth0.MAC))
+	backup := b.addRouter()
 	via := backups[b.family].Addr().String()
 	if b.family == topology.IPv6 {
 		b.ip("route add default via " + via + " dev eth0 metric 2048")
@@ -82,6 +75,20 @@ func (b *bed) addBackup() *topology.Interface {
 		harness.Must(b, b.net.Server.SetSysctl("net/ipv4/"+leaf, "1"))
 	}
 	b.ip("route replace default nexthop via " + b.defaultRoute().Via.String() + " dev eth0 nexthop via " + via + " dev eth0")
+	return backup
+}
+
+// addRouter makes a second router on eth0's network, which is the first one's machine by another
+// MAC. No route leads by it yet.
+func (b *bed) addRouter() *topology.Interface {
+	b.Helper()
+	first := b.net.Server.Eth0.Peer()
+	backup := harness.Must1[*topology.Interface](b)(first.AddMacvlan("backup", backups[b.family]))
+	// Each of them answers for its own addresses, and knows the host while it is silent.
+	for _, i := range []*topology.Interface{first, backup} {
+		harness.Must(b, i.Host.SetSysctl("net/ipv4/conf/"+i.Name+"/arp_ignore", "1"))
+	}
+	harness.Must(b, first.AddNeighbour(b.net.Server.Eth0.Address(b.family), b.net.Server.Eth0.MAC))
 	return backup
 }
 

@@ -72,10 +72,13 @@ func newRoute(r *netlink.Route) Route {
 		route.Hops = append(route.Hops, Hop{hop.LinkIndex, gateway(hop.Gw, hop.Via), hop.Hops + 1})
 	}
 	if len(r.MultiPath) == 0 && r.LinkIndex != 0 {
-		route.Hops = append(route.Hops, Hop{Interface: r.LinkIndex, Gateway: gateway(r.Gw, r.Via)})
+		route.Hops = append(route.Hops, Hop{Interface: r.LinkIndex, Gateway: Gateway(r)})
 	}
 	return route
 }
+
+// Gateway returns the gateway of a route with one next hop; not valid where that is on-link.
+func Gateway(r *netlink.Route) netip.Addr { return gateway(r.Gw, r.Via) }
 
 // gateway returns the address of RTA_GATEWAY or, where an IPv4 route leads
 // through an IPv6 router, of RTA_VIA.
