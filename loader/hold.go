@@ -51,11 +51,20 @@ const (
 // at the same times, as if it knew no MAC (neigh_max_probes() in net/core/neighbour.c, and
 // arp_solicit()). They are changed in this order and put back in the reverse one, as an entry
 // of which nobody may be asked fails.
-var asking = []struct{ leaf, value, family string }{
+var asking = []askingSetting{
 	{"mcast_resolicit", "3", ""},
 	{"ucast_solicit", "0", ""},
 	// For so long after an entry was told a MAC, no other is heeded (arp_process()).
 	{"locktime", "0", "ipv4"},
+}
+
+type askingSetting struct{ leaf, value, family string }
+
+// isOf tells whether there is such a setting of a family.
+func (s *askingSetting) isOf(family string) bool { return s.family == "" || s.family == family }
+
+func isAsking(r pins.SysctlRecord) bool {
+	return slices.ContainsFunc(asking, func(s askingSetting) bool { return s.leaf == settingOf(r).leaf })
 }
 
 // onlyGateways returns those that are the only next hop of a family's default
@@ -180,7 +189,7 @@ func (l *Loader) ask(g *gateway, now time.Time) (bool, error) {
 // haveEverybodyAsked changes the settings for that of a gateway's interface.
 func (l *Loader) haveEverybodyAsked(g *gateway) error {
 	for _, setting := range asking {
-		if setting.family != "" && setting.family != addressFamily(g) {
+		if !setting.isOf(addressFamily(g)) {
 			continue
 		}
 		key := hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), setting.leaf)
@@ -198,18 +207,12 @@ func (l *Loader) restoreAsking() error {
 	needed := make(map[sysctl]bool)
 	for _, g := range l.gateways {
 		for _, setting := range asking {
-			if g.held || g.bridged {
+			if (g.held || g.bridged) && setting.isOf(addressFamily(g)) {
 				needed[sysctl{g.Interface, addressFamily(g), setting.leaf}] = true
 			}
 		}
 	}
-	var errs []error
-	for _, setting := range slices.Backward(asking) {
-		errs = append(errs, l.restoreSysctls(func(r pins.SysctlRecord) bool {
-			return settingOf(r).leaf == setting.leaf && !needed[settingOf(r)]
-		}))
-	}
-	return errors.Join(errs...)
+	return l.restoreSysctls(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[settingOf(r)] })
 }
 
 // letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
@@ -221,30 +224,28 @@ func (l *Loader) letGo(g *gateway) {
 		l.deferred = true
 		return
 	}
-	wasHeld := g.held
-	g.held, g.bridged, g.heldBy = false, false, nil
-	if !wasHeld {
-		if err := l.restoreAsking(); err != nil {
-			l.log.Error("what was done while a gateway was asked for is not taken back", "gateway", g.Address, "error", err)
-		}
-		return
+	var err error
+	if g.held {
+		l.log.Info("neighbour entry of the gateway is the kernel's again",
+			"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
+		err = l.releaseHeld(g)
 	}
-	l.log.Info("neighbour entry of the gateway is the kernel's again",
-		"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
-	if err := l.releaseHeld(g); err != nil {
-		l.log.Error("what was done for a silent gateway is not taken back", "gateway", g.Address, "error", err)
+	g.held, g.bridged, g.heldBy = false, false, nil
+	if err := errors.Join(err, l.restoreAsking()); err != nil {
+		l.log.Error("what was done for a gateway that did not answer is not taken back", "gateway", g.Address, "error", err)
 	}
 }
 
+// releaseHeld has the programs take a gateway for any other.
 func (l *Loader) releaseHeld(g *gateway) error {
-	errs := []error{l.forgetHeld(g), l.restoreAsking()}
+	err := l.forgetHeld(g)
 	for _, other := range l.gateways {
-		if other.held && other.Interface == g.Interface {
-			return errors.Join(errs...)
+		if other != g && other.held && other.Interface == g.Interface {
+			return err
 		}
 	}
 	target := attach.Interface{Index: g.Interface, Name: l.nameOf(g.Interface)}
-	return errors.Join(append(errs, l.attacher.DetachFrom(target, attach.Last))...)
+	return errors.Join(err, l.attacher.DetachFrom(target, attach.Last))
 }
 
 // addressFamily is the family by which a gateway is resolved.

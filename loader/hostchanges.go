@@ -149,22 +149,25 @@ func (l *Loader) restoreSysctls(which func(pins.SysctlRecord) bool) error {
 	return l.dropSysctls(which)
 }
 
-// dropSysctls puts changed sysctls back, and forgets them. Those of an interface that has
-// gone went with it.
+// dropSysctls puts changed sysctls back, the last one first, and forgets them. Those of an
+// interface that has gone went with it.
 func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool) error {
 	var errs []error
 	lives := l.lives()
-	l.state.Sysctls = slices.DeleteFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool {
+	for i, r := range slices.Backward(l.state.Sysctls) {
 		if !which(r) {
-			return false
+			continue
 		}
 		restored, err := lives.restore(r)
 		if restored != nil {
 			l.log.Info("sysctl restored", "sysctl", restored.Key, "value", restored.Before)
 		}
-		errs = append(errs, err)
-		return err == nil
-	})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.state.Sysctls = slices.Delete(l.state.Sysctls, i, i+1)
+	}
 	return errors.Join(errs...)
 }
 

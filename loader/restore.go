@@ -87,15 +87,15 @@ func (r *restorer) qdiscs() error {
 	return errors.Join(errs...)
 }
 
-// sysctls restores those that the earlier datapath did not change, and changes
-// again those of its changes that are no more.
+// sysctls restores those that the earlier datapath did not change, the last one first, and
+// changes again those of its changes that are no more.
 func (r *restorer) sysctls() error {
 	var errs []error
 	restore := func(of *pins.Journal, s pins.SysctlRecord) {
 		_, err := r.lives(of).restore(s)
 		errs = append(errs, err)
 	}
-	for _, s := range r.journal.Sysctls {
+	for _, s := range slices.Backward(r.journal.Sysctls) {
 		if !hasChange(r.before, s) {
 			restore(r.journal, s)
 		}
