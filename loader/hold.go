@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -52,11 +53,22 @@ const (
 // arp_solicit()). They are changed in this order and put back in the reverse one, as an entry
 // of which nobody may be asked fails.
 var asking = []askingSetting{
-	{"mcast_resolicit", "3", ""},
-	{"ucast_solicit", "0", ""},
+	{everybodyAgain, "3", ""},
+	{knownFirst, "0", ""},
 	// For so long after an entry was told a MAC, no other is heeded (arp_process()).
 	{"locktime", "0", "ipv4"},
 }
+
+const (
+	// everybodyAgain is how often everybody is asked for a neighbour that was known.
+	everybodyAgain = "mcast_resolicit"
+	// knownFirst is how often the known MAC is asked before. The kernel counts the questions for
+	// a neighbour that it has no MAC of from that number on (__neigh_event_send()): with less, it
+	// gives up one that it is asking for too soon, with more, it asks nobody at first
+	// (arp_solicit()). So it is changed and put back while it asks for none; everybodyAgain alone
+	// has a replacement found too, three questions later.
+	knownFirst = "ucast_solicit"
+)
 
 type askingSetting struct{ leaf, value, family string }
 
@@ -194,6 +206,15 @@ func (l *Loader) haveEverybodyAsked(g *gateway) error {
 		}
 		key := hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), setting.leaf)
 		change, err := hostsettings.Plan(key, setting.value)
+		if change != nil && setting.leaf == knownFirst {
+			asked, err := nexthop.Asked(l.netlink, g.Interface, g.Address)
+			if err != nil {
+				return err
+			}
+			if asked {
+				continue // the next reconciliation, or question, tries again
+			}
+		}
 		if _, err := l.keepSysctl(change, err); err != nil {
 			return err
 		}
@@ -202,7 +223,7 @@ func (l *Loader) haveEverybodyAsked(g *gateway) error {
 }
 
 // restoreAsking puts the settings back of interfaces that have no gateway left for which they
-// were changed, by this process or an earlier one.
+// were changed, by this process or an earlier one, or leaves them to the next reconciliation.
 func (l *Loader) restoreAsking() error {
 	needed := make(map[sysctl]bool)
 	for _, g := range l.gateways {
@@ -212,8 +233,30 @@ func (l *Loader) restoreAsking() error {
 			}
 		}
 	}
-	return l.restoreSysctls(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[settingOf(r)] })
+	err := l.keepWhileAsked(needed)
+	return errors.Join(err, l.restoreSysctls(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[settingOf(r)] }))
 }
+
+// keepWhileAsked adds knownFirst of interfaces where the kernel asks for somebody, and with it what
+// it does without.
+func (l *Loader) keepWhileAsked(needed map[sysctl]bool) error {
+	var errs []error
+	for _, r := range l.state.Sysctls {
+		what := settingOf(r)
+		if what.leaf != knownFirst || needed[what] {
+			continue
+		}
+		asked, err := nexthop.Asked(l.netlink, what.device, unspecified[what.family])
+		if asked || err != nil {
+			needed[what], needed[sysctl{what.device, what.family, everybodyAgain}] = true, true
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// unspecified is nobody's address in a family.
+var unspecified = map[string]netip.Addr{"ipv4": netip.IPv4Unspecified(), "ipv6": netip.IPv6Unspecified()}
 
 // letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
 func (l *Loader) letGo(g *gateway) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -72,4 +73,69 @@ func TestHeldGatewayTakesANewMAC(t *testing.T) {
 			t.Errorf("%s: left are %v", f, left)
 		}
 	}
+}
+
+// TestOthersAreAskedAsUsual: while the kernel asks for another neighbour of the interface, how often
+// the known MAC is asked first is not changed, nor put back, under the questions that it counts; it
+// is as soon as it asks for none.
+func TestOthersAreAskedAsUsual(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	look := func() {
+		b.inside(func() error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.reconcile()
+		})
+	}
+	for _, f := range s.Families() {
+		b.askInVain(s.B.Eth0, f)
+		b.holdAbsent(s.B.Eth0, f)
+		asking := b.askingSettings(f)
+		b.forgetAsked(s.B.Eth0, f)
+		look()
+		alone := b.askingSettings(f)
+		b.askInVain(s.B.Eth0, f)
+		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 2}, netlink.NUD_REACHABLE)
+		b.awaitHeld(f, false)
+		left := b.askingSettings(f)
+		b.forgetAsked(s.B.Eth0, f)
+		look()
+		after := b.askingSettings(f)
+		t.Logf("%s: ucast_solicit and mcast_resolicit while held and asking for another %s, asking for none %s; not held and asking %s, asking for none %s",
+			f, asking, alone, left, after)
+		for what, pair := range map[string][2]string{
+			"held, asking": {asking, "3 3"}, "held": {alone, "0 3"}, "not held, asking": {left, "0 3"}, "not held": {after, "3 0"},
+		} {
+			if pair[0] != pair[1] {
+				t.Errorf("%s: %s: they are %s, want %s", f, what, pair[0], pair[1])
+			}
+		}
+	}
+}
+
+// askInVain has the kernel ask for an address that nobody has, for as long as the test may take.
+func (b *bed) askInVain(eth0 *topology.Interface, f topology.Family) {
+	b.Helper()
+	must(b.T, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000"))
+	must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: eth0.Index, IP: absentRouters[f].Prev().AsSlice(), State: netlink.NUD_NONE, Flags: netlink.NTF_USE,
+	}))
+}
+
+func (b *bed) forgetAsked(eth0 *topology.Interface, f topology.Family) {
+	b.Helper()
+	must(b.T, b.host.Netlink().NeighDel(&netlink.Neigh{LinkIndex: eth0.Index, IP: absentRouters[f].Prev().AsSlice()}))
+}
+
+func (b *bed) askingSettings(f topology.Family) string {
+	b.Helper()
+	var values []string
+	for _, leaf := range []string{knownFirst, everybodyAgain} {
+		value, err := b.host.Sysctl("net/" + f.String() + "/neigh/eth0/" + leaf)
+		must(b.T, err)
+		values = append(values, value)
+	}
+	return strings.Join(values, " ")
 }

@@ -3,6 +3,7 @@ package nexthop
 import (
 	"bytes"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -79,6 +80,16 @@ func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
 		entries[location{list[i].LinkIndex, dump.Address(list[i].IP)}] = &list[i]
 	}
 	return entries, nil
+}
+
+// Asked tells whether the kernel asks for the MAC of a neighbour of an interface that it has none of,
+// in the family of an address, but for that address itself.
+func Asked(nl *netlink.Handle, device int, but netip.Addr) (bool, error) {
+	list, err := dump.Neighbours(nl)
+	return slices.ContainsFunc(list, func(n netlink.Neigh) bool {
+		address := dump.Address(n.IP)
+		return n.LinkIndex == device && n.State == netlink.NUD_INCOMPLETE && address.Is4() == but.Is4() && address != but
+	}), err
 }
 
 // resolve fills in what the kernel knows of a gateway.
