@@ -92,7 +92,7 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 		}
 	}
 	l.recordGateways()
-	return errors.Join(append(errs, l.restoreAsking())...)
+	return errors.Join(append(errs, l.keepAsking(), l.restoreAsking())...)
 }
 
 // recallHeld makes the gateways known that an earlier process held: they may have left the

@@ -237,6 +237,25 @@ func (l *Loader) restoreAsking() error {
 	return errors.Join(err, l.restoreSysctls(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[settingOf(r)] }))
 }
 
+// leaveAsking puts them back at the end: the kernel gives up in its own time then. Who finds the
+// gateway held later changes them again.
+func (l *Loader) leaveAsking() error { return l.dropSysctls(isAsking) }
+
+// keepAsking changes them again where an earlier process has put them back at its end, or somebody
+// else has.
+func (l *Loader) keepAsking() error {
+	var errs []error
+	for _, g := range l.gateways {
+		if (g.held || g.bridged) && g.isAsked() && l.mayHold(g) {
+			errs = append(errs, l.haveEverybodyAsked(g))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
+func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }
+
 // keepWhileAsked adds knownFirst of interfaces where the kernel asks for somebody, and with it what
 // it does without.
 func (l *Loader) keepWhileAsked(needed map[sysctl]bool) error {

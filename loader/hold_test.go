@@ -139,3 +139,25 @@ func (b *bed) askingSettings(f topology.Family) string {
 	}
 	return strings.Join(values, " ")
 }
+
+// TestStopWhileHeld: the settings of a held gateway's interface are the host's own while no daemon
+// runs, and those of the silence again with the next one.
+func TestStopWhileHeld(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	for _, f := range s.Families() {
+		r := b.start(nil)
+		b.holdAbsent(s.B.Eth0, f)
+		during := b.askingSettings(f)
+		r.stop()
+		stopped := b.askingSettings(f)
+		left := slices.ContainsFunc(b.journal().Sysctls, isAsking)
+		r = b.start(nil)
+		eventually(t, "they are changed again", func() bool { return b.askingSettings(f) == during })
+		r.stop()
+		t.Logf("%s: ucast_solicit and mcast_resolicit while held %s, after the stop %s", f, during, stopped)
+		if during != "0 3" || stopped != "3 0" || left {
+			t.Errorf("%s: recorded after the stop: %t", f, left)
+		}
+	}
+}

@@ -124,7 +124,8 @@ func newLoader(options Options) *Loader {
 }
 
 // Close ends the ownership and closes what is open, after Run has returned. The
-// datapath stays in place.
+// datapath stays in place; what is changed for as long as a gateway is silent does not, as nobody
+// sees its end.
 func (l *Loader) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,7 +137,7 @@ func (l *Loader) Close() error {
 	l.stopEvents()
 	l.stopAsked()
 	l.state.PID = 0
-	err := errors.Join(l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close())
+	err := errors.Join(l.leaveAsking(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close())
 	l.netlink.Close()
 	l.dir = nil
 	return err
