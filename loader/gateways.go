@@ -52,6 +52,7 @@ type gateway struct {
 	progress  progress           // of connections by it, while it is held
 	silent    bool               // it was said that it does not answer
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
+	probed    time.Time          // when its entry was made usable last, while it is held
 	asked     time.Time          // when the kernel was last told to resolve it
 	resolveAt time.Time          // zero: nothing to be done
 }
@@ -240,6 +241,8 @@ func (g *gateway) schedule(now time.Time) {
 		g.resolveAt = g.asked.Add(bridgeAfter)
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
+	case g.held && g.State == nexthop.StateFailed:
+		g.resolveAt = later(now, g.probed.Add(resolveFailed))
 	case g.held: // the kernel asks already
 		g.resolveAt = now.Add(tellEvery)
 	case g.State == nexthop.StateFailed, g.State == nexthop.StateIncomplete:
@@ -293,6 +296,10 @@ func (l *Loader) resolveDue(now time.Time) {
 func (l *Loader) resolve(g *gateway, now time.Time) error {
 	if g.held {
 		g.resolveAt = now.Add(tellEvery)
+		if g.State == nexthop.StateFailed {
+			l.tendHold(g, false)
+			return nil
+		}
 		return l.tellHeld(g)
 	}
 	g.asked, g.resolveAt = now, now.Add(resolveAgain)

@@ -132,12 +132,19 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 	}
 }
 
+// hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
+// nobody, that is done so often only until keepAsking has changed the settings again.
 func (l *Loader) hold(g *gateway) {
-	if !g.held {
+	if g.held && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
+		return // schedule has the time
+	}
+	isNew := !g.held
+	if isNew {
 		g.progress = progress{} // what was found before is of another silence
 	}
+	g.probed = time.Now()
 	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
-	if !g.held {
+	if isNew {
 		g.held, g.bridged = true, false
 		l.log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
@@ -212,7 +219,7 @@ func (l *Loader) haveEverybodyAsked(g *gateway) error {
 				return err
 			}
 			if asked {
-				continue // the next reconciliation, or question, tries again
+				continue // the next reconciliation tries again
 			}
 		}
 		if _, err := l.keepSysctl(change, err); err != nil {

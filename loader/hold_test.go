@@ -1,16 +1,19 @@
 package loader
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
@@ -158,6 +161,39 @@ func TestStopWhileHeld(t *testing.T) {
 		t.Logf("%s: ucast_solicit and mcast_resolicit while held %s, after the stop %s", f, during, stopped)
 		if during != "0 3" || stopped != "3 0" || left {
 			t.Errorf("%s: recorded after the stop: %t", f, left)
+		}
+	}
+}
+
+// TestNobodyMayBeAsked: where somebody has the kernel ask nobody for a held gateway, its entry fails at
+// once, as often as it is made usable. That is not tried all the time, and the setting is changed again.
+func TestNobodyMayBeAsked(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil)
+	for _, f := range s.Families() {
+		b.holdAbsent(s.B.Eth0, f)
+		ctx, stop := context.WithCancel(t.Context())
+		var events <-chan nexthop.Event
+		b.inside(func() (err error) {
+			events, err = nexthop.Watch(ctx)
+			return err
+		})
+		began := time.Now()
+		must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/"+everybodyAgain, "0"))
+		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], nil, netlink.NUD_FAILED)
+		eventually(t, "it is changed again", func() bool { return b.askingSettings(f) == "0 3" })
+		took := time.Since(began)
+		stop()
+		failures := 0
+		for e := range events {
+			if e.Neighbour.Address == absentRouters[f] && e.Neighbour.State == nexthop.StateFailed {
+				failures++
+			}
+		}
+		t.Logf("%s: changed again after %s, %d failures meanwhile", f, took.Round(time.Millisecond), failures)
+		if most := 2 + int(took/resolveFailed); failures > most {
+			t.Errorf("%s: %d failures within %s, want %d at most", f, failures, took, most)
 		}
 	}
 }
