@@ -124,6 +124,9 @@ func (l *Loader) recordGateways() {
 		if !r.Gone {
 			r.MAC = g.last.String()
 		}
+		if s := l.served[r.Interface]; s != nil && !r.Gone {
+			r.Name = s.Name
+		}
 	}
 }
 
@@ -147,16 +150,16 @@ func (l *Loader) identifyGateway(key gatewayKey) (*pins.GatewayRecord, error) {
 		l.state.Gateways = slices.Delete(l.state.Gateways, oldest, oldest+1)
 	}
 	l.state.Gateways = append(l.state.Gateways, pins.GatewayRecord{
-		ID: id, Interface: key.device, Address: address, MAC: l.macBefore(address),
+		ID: id, Interface: key.device, Name: l.nameOf(key.device), Address: address, MAC: l.macBefore(key),
 	})
 	return &l.state.Gateways[len(l.state.Gateways)-1], nil
 }
 
-// macBefore is the MAC that a gateway of the same address had last on an interface that has gone:
-// one that was deleted and made anew has another index. It is "" where nobody knows one.
-func (l *Loader) macBefore(address string) string {
+// macBefore is the MAC that a gateway had last on an interface of the same name that has gone: one
+// that was deleted and made anew has another index. It is "" where nobody knows one.
+func (l *Loader) macBefore(key gatewayKey) string {
 	for _, r := range slices.Backward(l.state.Gateways) {
-		if r.Address == address && r.MAC != "" && l.served[r.Interface] == nil {
+		if r.Address == key.address.String() && r.Name == l.nameOf(key.device) && r.MAC != "" && l.served[r.Interface] == nil {
 			return r.MAC
 		}
 	}

@@ -92,6 +92,7 @@ type UnmanagedRecord struct {
 type GatewayRecord struct {
 	ID        uint16 `json:"id"`
 	Interface int    `json:"interface"`
+	Name      string `json:"name,omitempty"` // of the interface
 	Address   string `json:"address"`
 	Gone      bool   `json:"gone"`           // no route leads through it any more
 	MAC       string `json:"mac,omitempty"`  // that it had last
