@@ -63,7 +63,7 @@ func (r *runner) step(ctx context.Context) bool {
 		return false
 	case event, open := <-r.events:
 		if !r.event(event, open) {
-			return true // the gateways are what they were
+			return true // no gateway is to be asked sooner than before
 		}
 	case <-r.changes.timer.C:
 		r.reconcileNow()
@@ -82,9 +82,9 @@ func (r *runner) step(ctx context.Context) bool {
 	return true
 }
 
-// event notes what an event is about. That of a gateway, or of a link, is applied at once,
-// and told by the result.
-func (r *runner) event(e nexthop.Event, open bool) (gateway bool) {
+// event notes what an event is about. That of a gateway, or of a link, is applied at once; the
+// result tells whether a gateway may have to be asked since.
+func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -97,34 +97,39 @@ func (r *runner) event(e nexthop.Event, open bool) (gateway bool) {
 	case e.Kind == nexthop.KindLink && e.Removed:
 		r.removed[e.Interface] = true
 	case e.Kind == nexthop.KindLink:
-		r.link(e)
-		gateway = true // one of its own may have to be asked
+		mayAsk = r.link(e)
 	case e.Kind == nexthop.KindLost:
 		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
 		r.verifying, r.suspicious = true, true
 	}
 	r.changes.note(time.Now())
-	return gateway
+	return mayAsk
 }
 
-func (r *runner) neighbour(seen nexthop.Gateway) (gateway bool) {
-	gateway, err := r.neighbourChanged(seen)
+// neighbour tells whether an entry is that of a gateway.
+func (r *runner) neighbour(seen nexthop.Gateway) bool {
+	isGateway, err := r.neighbourChanged(seen)
 	if err != nil {
 		r.log.Error("gateway is not updated", "gateway", seen.Address, "error", err)
 		r.changes.note(time.Now())
 	}
-	return gateway
+	return isGateway
 }
 
-// link applies the state of a link at once. Whatever else has changed with it
-// can wait.
-func (r *runner) link(e nexthop.Event) {
-	if s := r.served[e.Interface]; s != nil && e.NoCarrier {
+// link applies the state of a link at once, and tells whether it is served: whatever
+// else has changed with it can wait.
+func (r *runner) link(e nexthop.Event) bool {
+	s := r.served[e.Interface]
+	if s == nil {
+		return false
+	}
+	if e.NoCarrier {
 		s.lostCarrier = true
 	}
 	if err := r.linkChanged(e.Interface); err != nil {
-		r.log.Error("state of an interface is not updated", "interface", r.nameOf(e.Interface), "error", err)
+		r.log.Error("state of an interface is not updated", "interface", s.Name, "error", err)
 	}
+	return true
 }
 
 func (r *runner) reconcileNow() {
