@@ -96,14 +96,14 @@ func (l *Loader) trackGateways(found *nexthop.Routers) error {
 	return errors.Join(append(errs, l.keepAsking(), l.restoreAsking())...)
 }
 
-// recallHeld makes the gateways known that an earlier process held: they may have left the
+// recallHeld makes the gateways known that an earlier process held or bridged: they may have left the
 // routes since, and are let go then. Until they are seen in a route they are nobody's next hop.
 func (l *Loader) recallHeld() {
 	for i := range l.state.Gateways {
 		r := &l.state.Gateways[i]
 		address, err := netip.ParseAddr(r.Address)
 		key := gatewayKey{r.Interface, address}
-		if !r.Held || r.Gone || err != nil || l.gateways[key] != nil {
+		if !r.Held && !r.Bridged || r.Gone || err != nil || l.gateways[key] != nil {
 			continue
 		}
 		seen := nexthop.Gateway{Interface: r.Interface, Address: address}
@@ -120,7 +120,7 @@ func (l *Loader) recordGateways() {
 		address, err := netip.ParseAddr(r.Address)
 		g := l.gateways[gatewayKey{r.Interface, address}]
 		r.Gone = err != nil || g == nil
-		r.Held = !r.Gone && g.held
+		r.Held, r.Bridged = !r.Gone && g.held, !r.Gone && g.bridged
 		if !r.Gone {
 			r.MAC = g.last.String()
 		}
@@ -170,8 +170,10 @@ func (l *Loader) macBefore(key gatewayKey) string {
 func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	before := g.Gateway
 	g.Gateway = seen
-	if seen.MAC != nil && !g.isOurWord(&seen) {
-		l.logMAC(g, seen.MAC)
+	if seen.MAC != nil && !g.isUnanswered(&seen) {
+		if !g.isOurWord(&seen) {
+			l.logMAC(g, seen.MAC)
+		}
 		l.forgetLast(g, seen.MAC)
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
@@ -194,9 +196,14 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	}
 }
 
-// isOurWord tells of a MAC that the entry has from bridge, and that nobody has answered with yet.
-func (g *gateway) isOurWord(seen *nexthop.Gateway) bool {
+// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet.
+func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	return g.bridged && seen.State == nexthop.StateProbe
+}
+
+// isOurWord tells of a MAC that the entry has from hold, of this process or an earlier one.
+func (g *gateway) isOurWord(seen *nexthop.Gateway) bool {
+	return g.held && seen.State == nexthop.StateProbe && bytes.Equal(g.last, seen.MAC)
 }
 
 // noteDeletion counts an entry that somebody deletes and that is put back. The kernel has it

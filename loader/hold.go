@@ -110,7 +110,7 @@ func (l *Loader) mayHold(g *gateway) bool {
 // answered. One that had failed before a route led by it is asked first.
 func (l *Loader) tendHold(g *gateway, isNew bool) {
 	switch {
-	case g.State == nexthop.StateFailed && isNew && !g.held:
+	case g.State == nexthop.StateFailed && isNew && !g.held && !g.bridged:
 	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
 		if l.mayHold(g) {
 			l.hold(g)
@@ -173,9 +173,10 @@ func (g *gateway) awaitsMAC() bool {
 // starts is refused: once the kernel has asked in vain it is held.
 func (l *Loader) bridge(g *gateway) error {
 	g.bridged = true
+	l.recordGateways()
 	l.log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
-	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last))
+	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last), l.save())
 }
 
 // askAnew has the gateways of an interface asked whose carrier is back: who is at the other end
@@ -415,7 +416,7 @@ func (l *Loader) forgetLast(g *gateway, mac net.HardwareAddr) {
 
 // recall fills in what an earlier process wrote down of a gateway.
 func (g *gateway) recall(r *pins.GatewayRecord) {
-	g.held = r.Held
+	g.held, g.bridged = r.Held, r.Bridged
 	if mac, err := net.ParseMAC(r.MAC); err == nil {
 		g.last = mac
 	}

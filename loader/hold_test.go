@@ -23,15 +23,21 @@ var absentRouters = map[topology.Family]netip.Addr{
 	topology.IPv4: netip.MustParseAddr("10.3.0.77"), topology.IPv6: netip.MustParseAddr("2001:db8:3::77"),
 }
 
-// holdAbsent has the default route of a family lead by a router that is not there, and awaits that
-// it is held.
+// holdAbsent has such a router give no answer, and awaits that it is held.
 func (b *bed) holdAbsent(eth0 *topology.Interface, f topology.Family) {
+	b.Helper()
+	b.leadByAbsent(eth0, f)
+	b.setNeighbour(eth0.Index, absentRouters[f], nil, netlink.NUD_FAILED)
+	b.awaitHeld(f, true)
+}
+
+// leadByAbsent has the default route of a family lead by a router that is not there, in which the
+// kernel believes.
+func (b *bed) leadByAbsent(eth0 *topology.Interface, f topology.Family) {
 	b.Helper()
 	b.setNeighbour(eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 1}, netlink.NUD_REACHABLE)
 	b.ip(fmt.Sprintf("route replace default via %s dev eth0\n", absentRouters[f]))
 	b.awaitKnown(eth0, absentRouters[f])
-	b.setNeighbour(eth0.Index, absentRouters[f], nil, netlink.NUD_FAILED)
-	b.awaitHeld(f, true)
 }
 
 func (b *bed) awaitHeld(f topology.Family, want bool) {
@@ -194,6 +200,34 @@ func TestNobodyMayBeAsked(t *testing.T) {
 		t.Logf("%s: changed again after %s, %d failures meanwhile", f, took.Round(time.Millisecond), failures)
 		if most := 2 + int(took/resolveFailed); failures > most {
 			t.Errorf("%s: %d failures within %s, want %d at most", f, failures, took, most)
+		}
+	}
+}
+
+// TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's
+// answer for the next daemon either.
+func TestStopWhileBridged(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	for _, f := range s.Families() {
+		r := b.start(nil)
+		b.leadByAbsent(s.B.Eth0, f)
+		flaps["carrier"](b, s.B.Eth0)
+		eventually(t, "it is bridged", func() bool {
+			return slices.ContainsFunc(b.journal().Gateways, func(r pins.GatewayRecord) bool {
+				return r.Address == absentRouters[f].String() && r.Bridged
+			})
+		})
+		said := `msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()
+		before := b.log.count(said)
+		r.stop()
+		r = b.start(nil)
+		b.awaitHeld(f, true) // once it has been asked in vain
+		after := b.log.count(said)
+		r.stop()
+		t.Logf("%s: said to be resolved %d times before the stop, %d times after the next start", f, before, after-before)
+		if before != 1 || after != before {
+			t.Errorf("%s: it is said to be resolved", f)
 		}
 	}
 }

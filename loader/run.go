@@ -116,8 +116,8 @@ func (r *runner) neighbour(seen nexthop.Gateway) bool {
 	return isGateway
 }
 
-// link applies the state of a link at once, and tells whether it is served: whatever
-// else has changed with it can wait.
+// link applies the state of a link at once, and tells whether it is served. Whatever else
+// has changed with it can wait.
 func (r *runner) link(e nexthop.Event) bool {
 	s := r.served[e.Interface]
 	if s == nil {

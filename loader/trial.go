@@ -123,7 +123,7 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 	}
 	for _, r := range left.Gateways {
 		if !slices.ContainsFunc(before.Gateways, func(b pins.GatewayRecord) bool { return b.ID == r.ID }) {
-			r.Gone, r.Held = true, false
+			r.Gone, r.Held, r.Bridged = true, false, false
 			before.Gateways = append(before.Gateways, r)
 		}
 	}

@@ -94,9 +94,10 @@ type GatewayRecord struct {
 	Interface int    `json:"interface"`
 	Name      string `json:"name,omitempty"` // of the interface
 	Address   string `json:"address"`
-	Gone      bool   `json:"gone"`           // no route leads through it any more
-	MAC       string `json:"mac,omitempty"`  // that it had last
-	Held      bool   `json:"held,omitempty"` // it is silent, and its neighbour entry kept usable
+	Gone      bool   `json:"gone"`              // no route leads through it any more
+	MAC       string `json:"mac,omitempty"`     // that it had last
+	Held      bool   `json:"held,omitempty"`    // it is silent, and its neighbour entry kept usable
+	Bridged   bool   `json:"bridged,omitempty"` // the same, and it is not known to be silent yet
 }
 
 // FallbackRecord is the device of the fallback routes, or one that was about to be
