@@ -13,7 +13,9 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/nexthop"
+	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
@@ -325,6 +327,23 @@ func TestFlapIsNoRepair(t *testing.T) {
 					t.Errorf("%d repairs in the end, want %d", got, want)
 				}
 			})
+		}
+	}
+}
+
+// TestMACBefore: an interface that was made anew takes the last MAC of its gateway over, one with
+// another name does not, be its gateway's address the same: fe80::1 is one on each segment.
+func TestMACBefore(t *testing.T) {
+	const mac = "02:00:00:00:00:01"
+	address := netip.MustParseAddr("fe80::1")
+	for name, want := range map[string]string{"eth0": mac, "eth1": ""} {
+		l := &Loader{served: map[int]*served{7: {Interface: discover.Interface{Index: 7, Name: name}}}}
+		l.state.Gateways = []pins.GatewayRecord{
+			{ID: 1, Interface: 2, Name: "eth0", Address: address.String(), MAC: mac, Gone: true},
+			{ID: 2, Interface: 3, Address: address.String(), MAC: "02:00:00:00:00:02", Gone: true}, // of an earlier version
+		}
+		if got := l.macBefore(gatewayKey{7, address}); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }

@@ -1,0 +1,61 @@
+package loader
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/datapath"
+	"replypath/test/topology"
+)
+
+// TestEachConnection: connections that are established are visited, once from each end, and no other
+// sockets; until one is enough, or the time has come.
+func TestEachConnection(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	families := map[topology.Family]uint8{topology.IPv4: unix.AF_INET, topology.IPv6: unix.AF_INET6}
+	for _, f := range s.Families() {
+		address := s.B.Eth0.Address(f)
+		listener, err := s.B.Listen(within(t), "tcp", netip.AddrPortFrom(address, 0).String())
+		must(t, err)
+		defer listener.Close()
+		for range 3 {
+			client, err := s.B.Dial(within(t), "tcp", listener.Addr().String())
+			must(t, err)
+			defer client.Close()
+			server, err := listener.Accept()
+			must(t, err)
+			defer server.Close()
+		}
+		port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
+		look := func(until time.Time, enough int) (visited, servers int, err error) {
+			must(t, s.B.Do(func() error {
+				err = eachConnection(families[f], until, func(c *connection) bool {
+					self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
+					if self != address || peer != address || c.heard > time.Minute {
+						t.Errorf("%s: %s to %s, heard of %s ago", f, self, peer, c.heard)
+					}
+					if datapath.Port(c.tuple.SelfPort) == port {
+						servers++
+					}
+					visited++
+					return visited < enough
+				})
+				return nil
+			}))
+			return visited, servers, err
+		}
+		later := time.Now().Add(time.Minute)
+		all, servers, err := look(later, 100)
+		one, _, oneErr := look(later, 1)
+		none, _, late := look(time.Now(), 100)
+		t.Logf("%s: %d visited, %d of them servers'; where one is enough %d; where there is no time %d: %v", f, all, servers, one, none, late)
+		if err != nil || oneErr != nil || !errors.Is(late, errUnfinished) || all != 6 || servers != 3 || one != 1 || none != 0 {
+			t.Errorf("%s: errors %v, %v, %v", f, err, oneErr, late)
+		}
+	}
+}
