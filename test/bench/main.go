@@ -22,22 +22,10 @@ func main() {
 		exit(writePage(o))
 	}
 	harness.Sandboxed(func() int {
-		if err := openMany(); err != nil {
-			return code(err)
-		}
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 		defer stop()
 		return code(bench(ctx, o))
 	})
-}
-
-// openMany makes room for the connections of all contenders side by side.
-func openMany() error {
-	const files = 1 << 17
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files}); err != nil {
-		return fmt.Errorf("raise the limit of open files: %w", err)
-	}
-	return nil
 }
 
 func exit(err error) { os.Exit(code(err)) }
