@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
@@ -23,7 +24,8 @@ type fallbackRoute struct {
 	served   *datapath.Datapath // whose programs are attached to it
 	how      attach.Mechanism   // by which they are
 	lost     bool               // they could not be attached, which is tried again
-	asked    *datapath.Datapath // whose gate the routes ask
+	told     bool               // this process has told the routes what to ask
+	asked    *ebpf.Program      // that, nil for nothing
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
 	tried    time.Time          // when the device was last made, or could not be
@@ -125,7 +127,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
-	if err := fallback.Renew(l.netlink, l.fallback.device, gateOf(l.fallback.asked), unix.AF_INET6); err != nil {
+	if err := fallback.Renew(l.netlink, l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
 		return err
 	}
 	s.toldDown = !s.Up

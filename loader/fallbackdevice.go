@@ -29,7 +29,7 @@ func (l *Loader) findFallbackDevice() (err error) {
 		}
 	}
 	if before == nil || before.Index != r.device.Index {
-		r.served, r.how, r.asked = nil, attach.Auto, nil
+		r.served, r.how, r.told = nil, attach.Auto, false
 	} else {
 		r.device.Plain = before.Plain
 	}

@@ -20,20 +20,21 @@ func gateOf(by *datapath.Datapath) *ebpf.Program {
 	return by.Gate()
 }
 
-// haveRoutesAsk has the fallback routes ask the gate of a datapath, unless they do. A start that fails takes it back.
+// haveRoutesAsk has the fallback routes ask the gate of a datapath, unless they do. A start that fails takes it
+// back, openGate does so where flows are recorded in two datapaths.
 func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
-	r := &l.fallback
-	if r.device == nil || r.asked == by {
+	r, gate := &l.fallback, gateOf(by)
+	if r.device == nil || r.told && r.asked == gate {
 		return nil
 	}
-	if l.starting() {
+	if l.starting() && !by.AsksEarlier() {
 		device, earlier := r.device, by.Earlier().Gate()
 		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
 	}
-	if err := renewRoutes(l.netlink, r.device, gateOf(by)); err != nil {
+	if err := renewRoutes(l.netlink, r.device, gate); err != nil {
 		return err
 	}
-	r.asked = by
+	r.told, r.asked = true, gate
 	return nil
 }
 
@@ -44,7 +45,7 @@ func (l *Loader) openGate(index int, earlier *ebpf.Program) error {
 	if l.starting() {
 		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
 	}
-	l.fallback.asked = nil
+	l.fallback.told = false
 	return renewRoutes(l.netlink, device, nil)
 }
 

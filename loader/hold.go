@@ -366,6 +366,18 @@ func (l *Loader) attachAllHeld() error {
 	return errors.Join(errs...)
 }
 
+// families are those whose packets a gateway takes.
+func (g *gateway) families() []uint8 {
+	var all []uint8
+	if g.IPv4 {
+		all = append(all, 4)
+	}
+	if g.IPv6 {
+		all = append(all, 6)
+	}
+	return all
+}
+
 // heldKey is the key of a gateway in the map `held_gateways`, for packets of a family.
 func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
 	key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
@@ -383,10 +395,7 @@ func (l *Loader) tellHeld(g *gateway) error {
 	if err != nil {
 		return err
 	}
-	for family, takes := range map[uint8]bool{4: g.IPv4, 6: g.IPv6} {
-		if !takes {
-			continue
-		}
+	for _, family := range g.families() {
 		if err := l.datapath.HeldGateways.Put(heldKey(g, family), clock.After(heldFor)); err != nil {
 			return fmt.Errorf("write held gateway %s: %w", g.Address, err)
 		}
@@ -395,7 +404,7 @@ func (l *Loader) tellHeld(g *gateway) error {
 }
 
 func (l *Loader) forgetHeld(g *gateway) error {
-	for _, family := range []uint8{4, 6} {
+	for _, family := range g.families() { // the other one may be another gateway's, of the same MAC
 		if err := l.datapath.HeldGateways.Delete(heldKey(g, family)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forget held gateway %s: %w", g.Address, err)
 		}

@@ -108,12 +108,15 @@ func (l *Loader) endSuccession(now time.Time) {
 	if !l.datapath.AsksEarlier() || now.Before(l.askEarlierUntil) {
 		return
 	}
+	if err := l.stopAsking(); err != nil {
+		l.log.Error("the earlier datapath is still asked, or the fallback routes ask nobody", "error", err)
+	}
+}
+
+// stopAsking has the earlier datapath asked no more, and the fallback routes ask the gate.
+func (l *Loader) stopAsking() error {
 	if err := l.datapath.StopAsking(); err != nil {
-		l.log.Error("the earlier datapath is still asked", "error", err)
-		return
+		return err
 	}
-	l.fallback.asked = nil // of what only the earlier one knew
-	if err := l.haveRoutesAsk(l.datapath); err != nil {
-		l.log.Error("the fallback routes ask nobody", "error", err)
-	}
+	return l.haveRoutesAsk(l.datapath)
 }

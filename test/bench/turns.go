@@ -14,6 +14,9 @@ import (
 // disturbs it for longer than that, and thereby all of them alike.
 const turnTime = 50 * time.Millisecond
 
+// turnPatience bounds what a turn may take beside that.
+const turnPatience = 30 * time.Second
+
 // takeTurns measures the slots of a workload side by side: all are set up, and each works for a
 // moment, again and again, while the others rest.
 func (r *runner) takeTurns(ctx context.Context, slots []slot, shown func(part float64, s slot)) {
@@ -41,6 +44,8 @@ func (r *runner) takeTurn(ctx context.Context, st *stand, number int, d time.Dur
 	if st.err != nil {
 		return
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, d+turnPatience, fmt.Errorf("a turn is not over in %s", d+turnPatience))
+	defer cancel()
 	value, err := r.count(ctx, st.slot, st.work, d)
 	switch {
 	case err == nil:

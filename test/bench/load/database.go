@@ -51,7 +51,7 @@ func newDatabase(ctx context.Context, host *topology.Host) (d *database, err err
 	if d.credential, err = postgresUser(); err != nil {
 		return nil, err
 	}
-	if err := d.makeDirectory(); err != nil {
+	if err := d.makeDirectory(roomInMemory()); err != nil {
 		return nil, err
 	}
 	if err := d.fill(ctx, host); err != nil {
@@ -60,8 +60,8 @@ func newDatabase(ctx context.Context, host *topology.Host) (d *database, err err
 	return d, nil
 }
 
-func (d *database) makeDirectory() (err error) {
-	if d.dir, err = os.MkdirTemp(roomInMemory(), "postgresql-"); err != nil {
+func (d *database) makeDirectory(parent string) (err error) {
+	if d.dir, err = os.MkdirTemp(parent, "postgresql-"); err != nil {
 		return err
 	}
 	if err := d.own(d.dir); err != nil {
@@ -175,7 +175,7 @@ func (d *database) ask(ctx context.Context, host *topology.Host, sql string) (st
 // to any more.
 func (d *database) copy() (*database, error) {
 	c := &database{credential: d.credential, last: d.last}
-	if err := c.makeDirectory(); err != nil {
+	if err := c.makeDirectory(filepath.Dir(d.dir)); err != nil { // files are linked on one file system only
 		return nil, err
 	}
 	err := filepath.WalkDir(d.data(), func(path string, entry fs.DirEntry, err error) error {
@@ -264,7 +264,7 @@ func (s *sender) Run(ctx context.Context, d time.Duration) (rate float64, err er
 	if err := s.receiver.resume(); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, s.receiver.halt(), s.forget()) }()
+	defer func() { err = firstOf(errors.Join(s.receiver.halt(), s.forget()), err) }()
 	bytes, err := rateOf(ctx, d, nil, func() (uint64, error) {
 		sent, _, err := s.site.Bytes()
 		return sent, err

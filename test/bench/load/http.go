@@ -79,6 +79,7 @@ type pages struct {
 	site           *contender.Site
 	dir            string
 	keep           bool
+	asked          uint64 // how often nginx was asked for its status, which it counts too
 }
 
 // statusClient asks on the server itself, by a connection that is kept.
@@ -118,7 +119,7 @@ func (p *pages) Run(ctx context.Context, d time.Duration) (rate float64, err err
 	if err := p.client.resume(); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, p.client.halt()) }()
+	defer func() { err = firstOf(p.client.halt(), err) }()
 	return rateOf(ctx, d, nil, func() (uint64, error) { return p.requests(ctx) })
 }
 
@@ -143,7 +144,9 @@ func (p *pages) requests(ctx context.Context) (uint64, error) {
 	if match == nil {
 		return 0, fmt.Errorf("nginx counts no requests: %s", text)
 	}
-	return strconv.ParseUint(string(match[1]), 10, 64)
+	p.asked++
+	all, err := strconv.ParseUint(string(match[1]), 10, 64)
+	return all - p.asked, err
 }
 
 var socketErrors = regexp.MustCompile(`Socket errors: connect (\d+), read \d+, write (\d+), timeout (\d+)`)

@@ -60,6 +60,15 @@ func startServer(ctx context.Context, c *topology.Cmd, ready string) (*server, e
 	return nil, errors.Join(err, s.Close())
 }
 
+// firstOf returns the error of halting a program, behind which that of its work does not count: it may
+// have been none.
+func firstOf(halting, working error) error {
+	if halting != nil {
+		return halting
+	}
+	return working
+}
+
 // resume has a program go on that halt has stopped.
 func (s *server) resume() error {
 	if err := s.command.Process.Signal(unix.SIGCONT); err != nil {
