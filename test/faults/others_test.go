@@ -130,6 +130,24 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 	}
 }
 
+// TestGateAfterAReload has flows forgotten while those of another datapath are still asked for: the fallback
+// routes ask the gate again at once.
+func TestGateAfterAReload(t *testing.T) {
+	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
+	config := harness.WriteConfig(t, "")
+	d := b.start("--config", config)
+	b.ask(b.conversation(harness.UDP))
+	harness.Must(t, os.WriteFile(config, []byte("flow_table: {max_entries: 4096}\nexclude: [{protocol: udp}]\n"), 0o644))
+	d.Reload()
+	if lines := d.Log.Lines("flows forgotten"); len(lines) != 1 {
+		t.Errorf("flows were forgotten %d times", len(lines))
+	}
+	routes := harness.Shell(t, b.net.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
+	if n := strings.Count(routes, "encap bpf"); n != 2 {
+		t.Errorf("%d of 2 fallback routes ask the gate: %s", n, routes)
+	}
+}
+
 // TestFallbackReload switches it off and on again: nothing of it is left in between.
 func TestFallbackReload(t *testing.T) {
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
