@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/explain"
+	"replypath/loader/pins"
 )
 
 // session is one trace.
@@ -120,8 +122,28 @@ func (s *session) begin(filter Filter) (err error) {
 	return s.renew()
 }
 
+// isThere returns an error that matches pins.ErrNone where all was taken away since the trace began: what may
+// be there anew has other maps, of which this one would hear nothing.
+func (s *session) isThere() error {
+	now, err := os.Stat(filepath.Join(s.dir, datapath.LinksDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at the directory of the links: %w", err)
+	}
+	before, statErr := s.lock.Stat()
+	if statErr != nil {
+		return fmt.Errorf("look at the directory of the links: %w", statErr)
+	}
+	if err != nil || !os.SameFile(before, now) {
+		return fmt.Errorf("%w in %s any more", pins.ErrNone, s.dir)
+	}
+	return nil
+}
+
 // renew asks for some seconds more.
 func (s *session) renew() error {
+	if err := s.isThere(); err != nil {
+		return err
+	}
 	clock, err := datapath.ReadClock(s.dir)
 	if err != nil {
 		return err
