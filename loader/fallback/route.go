@@ -51,13 +51,25 @@ func asking(r *netlink.Route, program *ebpf.Program) (*netlink.Route, error) {
 		return nil, fmt.Errorf("read about the program of the fallback routes: %w", err)
 	}
 	id, _ := info.ID() // from 4.13
-	encap := new(netlink.BpfEncap)
 	// The kernel takes routes for alike whose programs have one name (net/core/lwt_bpf.c, bpf_lwt_prog_cmp).
-	if err := encap.SetProg(nl.LWT_BPF_OUT, program.FD(), fmt.Sprintf("%s %d", info.Name, id)); err != nil {
-		return nil, fmt.Errorf("set the program of the fallback routes: %w", err)
-	}
-	r.Encap = encap
+	r.Encap = &programEncap{fd: program.FD(), name: fmt.Sprintf("%s %d", info.Name, id)}
 	return r, nil
+}
+
+// programEncap has what a route is to send out go through a program. It is a netlink.BpfEncap but for its Encode:
+// that one writes to a variable of the package (in v1.3.1), which whoever follows the neighbours reads meanwhile.
+type programEncap struct {
+	netlink.BpfEncap
+	fd   int
+	name string
+}
+
+// Encode returns the attributes of RTA_ENCAP (include/uapi/linux/lwtunnel.h).
+func (e *programEncap) Encode() ([]byte, error) {
+	out := nl.NewRtAttr(nl.LWT_BPF_OUT, nil)
+	out.AddRtAttr(nl.LWT_BPF_PROG_FD, nl.Uint32Attr(uint32(e.fd)))
+	out.AddRtAttr(nl.LWT_BPF_PROG_NAME, nl.ZeroTerminated(e.name))
+	return out.Serialize(), nil
 }
 
 // write adds or changes a route that asks a program, or where there is none, or the kernel is built without
