@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -105,20 +106,17 @@ func (p *plan) of(round int) [][]slot {
 		if end < 0 {
 			end = len(rest)
 		}
-		workloads = append(workloads, turn(rest[:end], round))
+		workloads = append(workloads, shuffled(rest[:end], round, 0))
 		rest = rest[end:]
 	}
 	return workloads
 }
 
-// turn returns things in another order each time: another one is the first, and every other
-// time goes backwards, as what one leaves to be cleared away is in the way of the next.
-func turn[T any](things []T, time int) []T {
-	backwards := time % 2
-	first := (time + backwards) % len(things)
-	ordered := append(slices.Clone(things[first:]), things[:first]...)
-	if backwards == 1 {
-		slices.Reverse(ordered)
-	}
-	return ordered
+// shuffled returns things in an order of its own for each turn of each round, the same in every run: what
+// one leaves to be cleared away is in the way of another one each time.
+func shuffled[T any](things []T, round, turn int) []T {
+	order := rand.New(rand.NewPCG(uint64(round), uint64(turn)))
+	mixed := slices.Clone(things)
+	order.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+	return mixed
 }

@@ -38,21 +38,39 @@ func TestPlanOrder(t *testing.T) {
 	}
 }
 
-// TestPlanRotates has another contender begin each round, every other one backwards, and all take
-// their turns.
-func TestPlanRotates(t *testing.T) {
+// TestPlanShuffles has each contender go before every other one, in rounds and in turns, in an order that
+// is the same in every run. The workloads keep theirs.
+func TestPlanShuffles(t *testing.T) {
 	contenders, err := contender.Named("static", "iprule-2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, options{rounds: 3})
-	for round, want := range [][]string{
-		{"one static", "one iprule-2", "one " + report.Again, "two iprule-2", "two " + report.Again},
-		{"one iprule-2", "one static", "one " + report.Again, "two " + report.Again, "two iprule-2"},
-		{"one " + report.Again, "one static", "one iprule-2", "two iprule-2", "two " + report.Again},
-	} {
-		if got := namesOf(&plan{slots: slices.Concat(p.of(round)...)}); !slices.Equal(got, want) {
-			t.Errorf("round %d has %q, want %q", round, got, want)
+	const times = 60
+	p := newPlan([]*load.Workload{{Name: "one"}, {Name: "two", Only: []string{"iprule-2"}}}, contenders, options{rounds: times})
+	before := make(map[[2]string]int)
+	for time := range times {
+		rounds, again := p.of(time), p.of(time)
+		if got := namesOf(&plan{slots: slices.Concat(again...)}); !slices.Equal(got, namesOf(&plan{slots: slices.Concat(rounds...)})) {
+			t.Errorf("round %d has another order the next time: %q", time, got)
+		}
+		if len(rounds) != 2 || rounds[0][0].workload.Name != "one" || rounds[1][0].workload.Name != "two" {
+			t.Fatalf("round %d has %d workloads", time, len(rounds))
+		}
+		for _, slots := range [][]slot{rounds[0], shuffled(rounds[0], 0, time)} {
+			if len(slots) != 3 {
+				t.Fatalf("round %d has %d slots of the first workload", time, len(slots))
+			}
+			for i, next := range slots[1:] {
+				before[[2]string{slots[i].name, next.name}]++
+			}
+		}
+	}
+	// Of 240 pairs of neighbours each of 6 is there 40 times, give or take 6.
+	for _, first := range []string{"static", "iprule-2", report.Again} {
+		for _, next := range []string{"static", "iprule-2", report.Again} {
+			if n := before[[2]string{first, next}]; first != next && n < times/3 {
+				t.Errorf("%s comes next to %s %d times of %d", next, first, n, 4*times)
+			}
 		}
 	}
 }
@@ -76,8 +94,8 @@ func TestPlanFurther(t *testing.T) {
 	}
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
-	want := []string{"tcp-crr iprule-2", "tcp-crr static", "tcp-crr " + report.Again, "tcp-crr replypath"}
-	if got := namesOf(&plan{slots: slices.Concat(p.of(5)...)}); !slices.Equal(got, want) {
+	want := []string{"tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
+	if got := slices.Sorted(slices.Values(namesOf(&plan{slots: slices.Concat(p.of(5)...)}))); !slices.Equal(got, want) {
 		t.Errorf("a further round has %q, want %q", got, want)
 	}
 	if got, want := p.before(4), 2*len(p.slots)+2*len(want); got != want {

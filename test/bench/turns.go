@@ -27,7 +27,7 @@ func (r *runner) takeTurns(ctx context.Context, slots []slot, shown func(part fl
 	turns := max(1, int(r.duration/turnTime))
 	for t := range turns {
 		shown((1+float64(t)/float64(turns))/2, slots[0])
-		for _, st := range turn(stands, r.rounds+t) {
+		for _, st := range shuffled(stands, r.rounds, t+1) {
 			r.takeTurn(bounded, st, t, r.duration/time.Duration(turns))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -171,6 +172,32 @@ func (s *Site) Bytes() (sent, received uint64, err error) {
 		received += link.Attrs().Statistics.RxBytes
 	}
 	return sent, received, nil
+}
+
+const (
+	// silence is how long nothing is sent until nobody works any more: longer than a server takes from one
+	// packet to the next.
+	silence = 2 * time.Millisecond
+	// settlePatience bounds the wait for it.
+	settlePatience = time.Second
+)
+
+// Settle waits until the server has sent and received all that there is, after the client has been halted.
+func (s *Site) Settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, settlePatience, fmt.Errorf("the server sends on for %s", settlePatience))
+	defer cancel()
+	for before := (Sent{}); ; {
+		now, err := s.Sent()
+		if err != nil || now == before {
+			return err
+		}
+		before = now
+		select {
+		case <-time.After(silence):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Sent counts the packets that the server has sent by each interface so far.

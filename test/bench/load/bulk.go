@@ -61,7 +61,7 @@ func (t *transfer) Run(ctx context.Context, d time.Duration) (rate float64, err 
 	if err := t.client.resume(); err != nil {
 		return 0, err
 	}
-	defer func() { err = firstOf(t.client.halt(), err) }()
+	defer func() { err = firstOf(t.client.rest(ctx, t.site), err) }()
 	bytes, err := rateOf(ctx, d, nil, t.bytes)
 	return bytes * 8 / 1e6, err
 }

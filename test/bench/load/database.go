@@ -51,7 +51,11 @@ func newDatabase(ctx context.Context, host *topology.Host) (d *database, err err
 	if d.credential, err = postgresUser(); err != nil {
 		return nil, err
 	}
-	if err := d.makeDirectory(roomInMemory()); err != nil {
+	parent, err := memory()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.makeDirectory(parent); err != nil {
 		return nil, err
 	}
 	if err := d.fill(ctx, host); err != nil {
@@ -75,15 +79,19 @@ func (d *database) own(path string) error {
 	return os.Chown(path, int(d.credential.Uid), int(d.credential.Gid))
 }
 
-// roomInMemory returns a directory that is not on a disk, whose speed depends on its other
-// users, "" where none has room for the WAL, what copies write, and what receivers have not lost yet.
-func roomInMemory() string {
+// memory returns a directory that is not on a disk, whose speed depends on its other users, "" where none has
+// room for the WAL, what copies write, and what receivers have not lost yet. It is a file system of this
+// sandbox, and goes with it however the benchmark ends.
+func memory() (string, error) {
 	const dir, room = "/dev/shm", 4 * walMiB << 20
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil || s.Type != unix.TMPFS_MAGIC || int64(s.Bavail)*s.Bsize < room {
-		return ""
+		return "", nil
 	}
-	return dir
+	if err := unix.Mount("none", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", room)); err != nil {
+		return "", fmt.Errorf("mount a file system in memory: %w", err)
+	}
+	return dir, nil
 }
 
 // postgresUser is who PostgreSQL's programs run as: they refuse to be run by root.
@@ -264,7 +272,7 @@ func (s *sender) Run(ctx context.Context, d time.Duration) (rate float64, err er
 	if err := s.receiver.resume(); err != nil {
 		return 0, err
 	}
-	defer func() { err = firstOf(errors.Join(s.receiver.halt(), s.forget()), err) }()
+	defer func() { err = firstOf(errors.Join(s.receiver.rest(ctx, s.site), s.forget()), err) }()
 	bytes, err := rateOf(ctx, d, nil, func() (uint64, error) {
 		sent, _, err := s.site.Bytes()
 		return sent, err

@@ -31,6 +31,8 @@ events { worker_connections 4096; }
 http {
   access_log off;
   keepalive_requests 1000000000;
+  keepalive_timeout 1d;
+  client_header_timeout 1d;
   client_body_temp_path %[1]s/body;
   proxy_temp_path %[1]s/proxy;
   fastcgi_temp_path %[1]s/fastcgi;
@@ -119,7 +121,7 @@ func (p *pages) Run(ctx context.Context, d time.Duration) (rate float64, err err
 	if err := p.client.resume(); err != nil {
 		return 0, err
 	}
-	defer func() { err = firstOf(p.client.halt(), err) }()
+	defer func() { err = firstOf(p.client.rest(ctx, p.site), err) }()
 	return rateOf(ctx, d, nil, func() (uint64, error) { return p.requests(ctx) })
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/bench/contender"
 	"replypath/test/topology"
 )
 
@@ -93,6 +94,14 @@ func (s *server) halt() error {
 	case <-s.ended:
 		return fmt.Errorf("%s has ended: %q", s.command.Path, s.output)
 	}
+}
+
+// rest stops a client, and returns when the server has nothing to do any more either.
+func (s *server) rest(ctx context.Context, site *contender.Site) error {
+	if err := s.halt(); err != nil {
+		return err
+	}
+	return site.Settle(ctx)
 }
 
 // Close ends the program, also one that stands still.

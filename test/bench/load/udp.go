@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -62,12 +63,17 @@ func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
 		return fmt.Errorf("connect to %s: %w", r.to, err)
 	}
 	question, answer := make([]byte, size), make([]byte, size)
+	number := uint64(0)
 	c.ask(r.client, cpu, func() error {
+		number++
+		binary.NativeEndian.PutUint64(question, number)
 		if _, err := unix.Write(fd, question); err != nil {
 			return err
 		}
-		if _, err := unix.Read(fd, answer); err != nil {
-			return err // EAGAIN: lost; the next turn asks again
+		for binary.NativeEndian.Uint64(answer) != number { // else two would be on their way after one that was late
+			if _, err := unix.Read(fd, answer); err != nil {
+				return err // EAGAIN: lost; the next turn asks again
+			}
 		}
 		c.done.Add(1)
 		return nil
