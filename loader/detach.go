@@ -73,7 +73,7 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 		return nil, err
 	}
 	defer d.close()
-	err = errors.Join(d.fallbackDevice(), d.programs())
+	err = errors.Join(d.fallback(), d.programs())
 	if len(d.removed) > 0 {
 		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
 	}
@@ -124,7 +124,7 @@ func (d *detacher) run() error {
 		return errors.Join(err, d.dir.Close())
 	}
 	defer d.close()
-	err := errors.Join(d.fallbackDevice(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
+	err := errors.Join(d.fallback(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())

@@ -42,7 +42,7 @@ func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	if l.wantsFallback() {
 		r.err = l.arrangeFallback(routers)
 	} else {
-		r.err = l.dropFallback()
+		r.err = l.dropFallback(routers)
 	}
 	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err}))
 }
@@ -68,7 +68,11 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	if err := fallback.SetUp(l.netlink, r.device); err != nil {
 		return err
 	}
-	errs := []error{l.haveRoutesAsk(l.datapath), l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
+	err := l.syncFallbackRoutes(routers)
+	if err == nil { // which those for bound sockets have to be behind
+		err = l.syncBoundRoutes(routers)
+	}
+	errs := []error{l.haveRoutesAsk(l.datapath), err, l.haveDefaultsGiveWay()}
 	for _, s := range l.inOrder() {
 		if s.Up == s.toldDown { // it was down at the start, or an event was lost
 			errs = append(errs, l.haveSocketsLookAgain(s))
@@ -136,7 +140,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 
 // dropFallback takes everything away. A start that may still fail, and a trial,
 // leave that for later.
-func (l *Loader) dropFallback() error {
+func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 	device, err := fallback.Find(l.netlink, l.state.Fallback != nil)
 	if err != nil && !errors.Is(err, fallback.ErrForeign) {
 		return err
@@ -149,7 +153,8 @@ func (l *Loader) dropFallback() error {
 	case l.starting() || l.state.Trial != nil:
 		l.deferred = true
 	default:
-		errs = append(errs, l.removeFallbackDevice())
+		_, _, err := fallback.SyncBound(l.netlink, l.boundRoutes(routers), nil)
+		errs = append(errs, err, l.removeFallbackDevice())
 		l.log.Info("replies end with the default route from now on", "removed", discover.OwnDevice)
 	}
 	return errors.Join(errs...)

@@ -41,7 +41,11 @@ func (l *Loader) findFallbackDevice() (err error) {
 // process has attached them.
 func (l *Loader) recordFallback() {
 	r := &l.fallback
-	l.state.Fallback = &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind, Mechanism: string(r.how)}
+	record := &pins.FallbackRecord{Index: r.device.Index, Kind: r.device.Kind, Mechanism: string(r.how)}
+	if l.state.Fallback != nil {
+		record.Bound = l.state.Fallback.Bound
+	}
+	l.state.Fallback = record
 }
 
 // makeFallbackDevice writes down what it is about to do: detach then knows whose

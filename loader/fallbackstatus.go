@@ -48,10 +48,11 @@ func fallbackChanges(j *pins.Journal) []HostChange {
 	if j.Fallback == nil || j.Fallback.Index == 0 {
 		return nil
 	}
-	return []HostChange{{
+	device := HostChange{
 		Object: "device " + discover.OwnDevice, Before: "none",
 		After: fmt.Sprintf("%s with default routes of metric %d, protocol %d",
 			j.Fallback.Kind, fallback.Metric, discover.OwnProtocol),
 		Undo: "ip link del " + discover.OwnDevice,
-	}}
+	}
+	return append([]HostChange{device}, boundChanges(j.Fallback.Bound)...)
 }

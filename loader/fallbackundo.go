@@ -9,6 +9,9 @@ import (
 	"replypath/loader/fallback"
 )
 
+// fallback removes the routes, those for bound sockets first.
+func (d *detacher) fallback() error { return errors.Join(d.boundRoutes(), d.fallbackDevice()) }
+
 // fallbackDevice removes the device with its routes, if its record or its alias
 // says that it is ours.
 func (d *detacher) fallbackDevice() error {
@@ -26,11 +29,11 @@ func (d *detacher) fallbackDevice() error {
 	return nil
 }
 
-// fallback puts the earlier programs on the device, or takes it away where there was
+// fallback puts the earlier programs on the device, or takes it and the routes away where there was
 // none.
 func (r *restorer) fallback() error {
 	if r.before.Fallback == nil {
-		return r.fallbackDevice()
+		return r.detacher.fallback()
 	}
 	device, err := fallback.Find(r.netlink, true)
 	if device == nil || err != nil {
@@ -42,7 +45,7 @@ func (r *restorer) fallback() error {
 	}
 	target := fallbackTarget(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
-	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()))
+	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()), r.boundRoutes(device.Index))
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}

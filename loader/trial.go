@@ -150,7 +150,7 @@ func takeBack(dir *pins.Dir, journal *pins.Journal, log *slog.Logger) error {
 	defer d.close()
 	before := journal.Trial.Before
 	if before == nil {
-		err := errors.Join(d.fallbackDevice(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls())
+		err := errors.Join(d.fallback(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls())
 		return errors.Join(err, dir.RemoveAtOnce(datapath.MapsDir))
 	}
 	earlier, maps, err := datapath.Aside(dir)

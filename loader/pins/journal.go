@@ -107,6 +107,15 @@ type FallbackRecord struct {
 	Kind  string `json:"kind"` // as for `ip link add type`
 	// Mechanism is by which the programs were attached to it last.
 	Mechanism string `json:"mechanism,omitempty"`
+	// Bound are the default routes for sockets that are bound to a device.
+	Bound []BoundRecord `json:"bound,omitempty"`
+}
+
+// BoundRecord is a default route by an interface, for sockets that are bound to it.
+type BoundRecord struct {
+	Name    string `json:"name"`   // of the interface
+	Family  string `json:"family"` // "ipv4" or "ipv6"
+	Gateway string `json:"gateway"`
 }
 
 // FeatureProbeRead is the name of the feature by which programs read the kernel's memory.

@@ -1,0 +1,163 @@
+package faults
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// boundPort is where a server listens whose sockets are bound to eth1 (SO_BINDTODEVICE).
+const boundPort = 7007
+
+// far are networks behind eth1's gateway, by whose routes it is known.
+var far = map[topology.Family]string{topology.IPv4: "10.77.0.0/16", topology.IPv6: "2001:db8:77::/48"}
+
+// boundKinds are asked of sockets: the kernel's own for pings are bound to nothing.
+var boundKinds = []harness.Kind{harness.TCP, harness.UDP}
+
+func newBoundBed(t *testing.T, f topology.Family) *bed {
+	t.Helper()
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	eth1 := b.net.Server.Eth1
+	b.ip("route add", far[f], "via", eth1.Gateway(f).String(), "dev eth1")
+	b.routes = b.showRoutes()
+	at := netip.AddrPortFrom(eth1.Address(f), boundPort)
+	harness.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
+	return b
+}
+
+func (b *bed) boundConversation(kind harness.Kind) *harness.Conversation {
+	b.Helper()
+	c := b.conversation(kind)
+	c.Self = netip.AddrPortFrom(c.Self.Addr(), boundPort)
+	return c
+}
+
+// TestBoundWithout: no route leads the answers of a socket that is bound to eth1 out of it, and the fallback
+// route is no help.
+func TestBoundWithout(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBoundBed(t, f)
+			b.wantNoBoundAnswer("without replypath")
+			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+			b.wantNoBoundAnswer("with fallback_route: false")
+		})
+	}
+}
+
+func (b *bed) wantNoBoundAnswer(what string) {
+	b.Helper()
+	for _, kind := range boundKinds {
+		wires, c := harness.Tap(b, b.net.Server), b.boundConversation(kind)
+		if err := harness.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
+			b.Errorf("%s: %s was answered", what, c)
+		}
+		if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
+			b.Errorf("%s: answers left: %s, %s", what, harness.Describe(eth0), harness.Describe(eth1))
+		}
+	}
+}
+
+// TestBound has a socket that is bound to eth1 asked before, during and after each fault, while what the host
+// starts still does not leave by eth1.
+func TestBound(t *testing.T) {
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		b := newBoundBed(t, f)
+		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		b.start()
+		wires, open := harness.Tap(t, b.net.Server), b.boundConversation(harness.TCP)
+		asked := 0
+		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
+			step(b)
+			for _, c := range []*harness.Conversation{open, b.boundConversation(harness.TCP), b.boundConversation(harness.UDP)} {
+				b.askPromptly(fault.name, c)
+				wires.WantEth1(c.String(), c.Answers())
+				asked++
+			}
+			b.sendDatagrams()
+		}
+		b.wantNoLeak(fault.name, wires.Eth1)
+		b.product.Expect(0, "detach", "--stop")
+		if fault.holds { // else eth0 has lost and got back what is its own
+			b.wantSnapshot(before)
+		}
+		t.Logf("%s: %d of %d answers by sockets that are bound to eth1", fault.name, asked, asked)
+	})
+}
+
+// TestBoundRoute has the route come and go with its reasons.
+func TestBoundRoute(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) { testBoundRoute(t, newBoundBed(t, f)) })
+	}
+}
+
+func testBoundRoute(t *testing.T, b *bed) {
+	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+	config := harness.WriteConfig(t, "")
+	configure := func(d *harness.Daemon, text string) {
+		harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+		d.Reload()
+	}
+	d := b.start("--config", config)
+	b.awaitBoundRoute("at the start", true)
+
+	own := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric "
+	began := time.Now()
+	b.ip("route del", own+"4294967295")
+	b.awaitBoundRoute("after somebody has deleted it", true)
+	t.Logf("deleted: back after %s", time.Since(began).Round(time.Millisecond))
+	b.ip("route add", own+"5000")
+	b.awaitBoundRoute("beside a default route by eth1", false)
+	b.ip("route del", own+"5000")
+	b.awaitBoundRoute("without that", true)
+	configure(d, "fallback_route: false\n")
+	b.awaitBoundRoute("with fallback_route: false", false)
+	configure(d, "mode: observe\n")
+	b.awaitBoundRoute("in mode observe", false)
+	configure(d, "interfaces: [{name: eth1, mode: observe}]\n")
+	b.awaitBoundRoute("with eth1 in mode observe", false)
+	configure(d, "")
+	b.awaitBoundRoute("as at first", true)
+	b.wantBoundShown()
+
+	b.product.Expect(0, "detach", "--stop")
+	b.wantSnapshot(before)
+	b.product.Start("--config", config).Kill()
+	b.awaitBoundRoute("without a daemon", true)
+	for _, kind := range boundKinds {
+		b.ask(b.boundConversation(kind))
+	}
+	b.product.Expect(0, "detach")
+	b.wantSnapshot(before)
+}
+
+// wantBoundShown wants the status to tell of the route, and how to undo it.
+func (b *bed) wantBoundShown() {
+	b.Helper()
+	for _, change := range b.product.Status().HostChanges {
+		if strings.HasPrefix(change.Object, b.family.String()+" default route by eth1") {
+			harness.Shell(b, b.net.Server.Host, change.Undo)
+			return
+		}
+	}
+	b.Errorf("the status does not tell of the route by eth1: %+v", b.product.Status().HostChanges)
+}
+
+func (b *bed) awaitBoundRoute(when string, want bool) {
+	b.Helper()
+	b.Eventually("the route by eth1 "+when, func() error {
+		routes := b.ip("route show default dev eth1 proto 114")
+		if strings.Contains(routes, "metric 4294967295") != want {
+			return fmt.Errorf("wanted %t: %q", want, routes)
+		}
+		return nil
+	})
+}
