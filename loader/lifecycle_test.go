@@ -314,6 +314,8 @@ func TestFailedStartIsUndone(t *testing.T) {
 		t.Run(string(mechanism), func(t *testing.T) {
 			s := newS1(t, topology.S1Options{})
 			b := newBed(t, s.B.Host)
+			// So that sockets that are bound to eth1 get a default route.
+			b.run("ip", "route", "add", "10.77.0.0/16", "via", s.B.Eth1.Gateway(topology.IPv4).String(), "dev", "eth1")
 			b.setRPFilter("eth1", 1)
 			before, failures := b.snapshot(), 0
 			for taken, steps := 1, 1; taken <= steps; taken++ {

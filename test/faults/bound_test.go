@@ -77,7 +77,7 @@ func TestBound(t *testing.T) {
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
 			step(b)
 			for _, c := range []*harness.Conversation{open, b.boundConversation(harness.TCP), b.boundConversation(harness.UDP)} {
-				b.askPromptly(fault.name, c)
+				harness.Must(t, c.Ask(harness.Within(t, promptly)))
 				wires.WantEth1(c.String(), c.Answers())
 				asked++
 			}
@@ -122,7 +122,7 @@ func testBoundRoute(t *testing.T, b *bed) {
 	b.awaitBoundRoute("with fallback_route: false", false)
 	configure(d, "mode: observe\n")
 	b.awaitBoundRoute("in mode observe", false)
-	configure(d, "interfaces: [{name: eth1, mode: observe}]\n")
+	configure(d, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n")
 	b.awaitBoundRoute("with eth1 in mode observe", false)
 	configure(d, "")
 	b.awaitBoundRoute("as at first", true)

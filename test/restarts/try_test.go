@@ -214,6 +214,27 @@ func TestTryRestores(t *testing.T) {
 	}
 }
 
+// TestTryRestoresBoundRoute tries a configuration without a route for sockets that are bound to eth1, in the place of
+// a datapath that has one.
+func TestTryRestoresBoundRoute(t *testing.T) {
+	t.Parallel()
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	routes := func() string { return harness.Shell(t, n.Server.Host, "ip route show default dev eth1 proto 114") }
+	harness.Shell(t, n.Server.Host, "ip route add 10.77.0.0/16 via "+n.Server.Eth1.Gateway(topology.IPv4).String()+" dev eth1")
+	p.Start().Kill()
+	r := newTried(t, n, p)
+	before := routes()
+	try := r.try(nil, "--timeout", "1s", "--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
+	try.WaitLog(1, onTrial)
+	if during := routes(); before == "" || during != "" {
+		t.Errorf("before %q, during the trial %q", before, during)
+	}
+	try.WaitEnd()
+	r.wantBack()
+	t.Logf("%q is back", strings.TrimSpace(before))
+}
+
 // TestTryKilledAnyTime kills the process that tries at many moments, from its start
 // to its trial: every time everything is taken back.
 func TestTryKilledAnyTime(t *testing.T) {
