@@ -41,11 +41,11 @@ var suites = []suite{
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
 	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
-	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^TestFallbackIsPutBack$"},
+	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^(TestFallbackIsPutBack|TestBoundRoute)$"},
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^(TestStrictRPFilter|TestRPFilterLeftAlone)$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
-	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon)$"},
+	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.

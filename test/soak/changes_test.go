@@ -96,10 +96,13 @@ func (s *soak) prepareChanges() {
 		}
 	}
 	// With `follow: pinned` a flow goes along to another MAC of its gateway only where a route
-	// tells of that gateway. This one leads to nobody who asks.
-	for i, destination := range []string{"10.201.0.0/16", "2001:db8:201::/48"} {
-		via := first["replication"][i].Addr()
-		harness.Must(s.t, s.n.Server.AddRoute(topology.Route{Destination: netip.MustParsePrefix(destination), Via: via}))
+	// tells of that gateway, also while there is no default route. These lead to nobody who asks.
+	for destination, via := range map[string]netip.Prefix{
+		"10.201.0.0/16": first["replication"][0], "2001:db8:201::/48": first["replication"][1],
+		"10.202.0.0/16": first["production"][0], "2001:db8:202::/48": first["production"][1],
+		"10.203.0.0/16": second["production"][0], "2001:db8:203::/48": second["production"][1],
+	} {
+		harness.Must(s.t, s.n.Server.AddRoute(topology.Route{Destination: netip.MustParsePrefix(destination), Via: via.Addr()}))
 	}
 	core := harness.Must1[*topology.Interface](s.t)(s.n.Replication.Interface("core"))
 	for _, own := range lateOwn {
