@@ -35,9 +35,10 @@ TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := replypath/loader $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
 LONGEST   := replypath/test/scenario
 TIMED     := ^TestS4(SmallPackets|Throughput)$$
-# What tests have measured is shown: what they log, without the names of what has passed, and without how much
-# was asked and answered in each.
-FIGURES   := | grep --line-buffered -vE '^(=== |PASS$$| *--- PASS)|^ *figures\.go:'
+# What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
+# answered in each.
+FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
+             -e '/^    \w+\.go:[0-9]+: /{G;s/^ *(.*)\n(.*)/\2: \1/}'
 # Scripts of commands: what they log is all that the commands print.
 SCRIPTS   := replypath/cmd/replypath
 OTHERS     = $(filter-out $(LONGEST) $(ALONE) $(SCRIPTS),$(shell $(GO) list ./...))

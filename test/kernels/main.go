@@ -46,7 +46,7 @@ func main() {
 	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
 	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")
 	flag.IntVar(&o.parallel, "parallel", 1, "how many virtual machines run at once")
-	flag.BoolVar(&o.verbose, "v", false, "show what the tests say")
+	flag.BoolVar(&o.verbose, "v", false, "show all that the tests say, at once, and not only their figures at the end")
 	flag.Usage = usage
 	flag.Parse()
 
@@ -97,7 +97,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	r := report{suites: suites, outcomes: outcomes}
+	r := report{suites: suites, outcomes: outcomes, shown: o.verbose}
 	return r.print(os.Stdout, o.results), nil
 }
 

@@ -111,17 +111,39 @@ func (r *suiteOutcome) String() string {
 type report struct {
 	suites   []suite
 	outcomes []*outcome
+	shown    bool // what the tests have logged was shown while they ran
 }
 
-// print writes a table, what was skipped and what failed, and tells whether all
-// passed.
+// print writes the tests' figures, a table, what was skipped and what failed, and
+// tells whether all passed.
 func (r *report) print(w io.Writer, dir string) bool {
+	if !r.shown {
+		r.printFigures(w)
+	}
 	ok := true
 	for _, o := range r.outcomes {
 		ok = o.printDetails(w, r.suites, filepath.Join(dir, o.version)) && ok
 	}
 	r.printTable(w)
 	return ok
+}
+
+// printFigures writes what the tests have logged, so that each line says by itself
+// where it was measured.
+func (r *report) printFigures(w io.Writer) {
+	for _, o := range r.outcomes {
+		for _, s := range r.suites {
+			if o.suites[s.name] == nil {
+				continue
+			}
+			for i, f := range o.suites[s.name].figures() {
+				if i == 0 {
+					fmt.Fprintln(w)
+				}
+				fmt.Fprintf(w, "Linux %s, %s: %s: %s\n", o.version, s.name, f.test, f.text)
+			}
+		}
+	}
 }
 
 func (r *report) printTable(w io.Writer) {
