@@ -3,7 +3,9 @@ package kinds
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -33,8 +35,9 @@ func TestBond(t *testing.T) {
 func (s *site) failOver(t *testing.T) {
 	t.Helper()
 	port := harness.Must1[*topology.Interface](t)(s.Server.Interface("eth1a"))
+	lost := time.Now()
 	harness.Shell(t, s.Router.Host, "ip link set eth1p1 down")
-	before := bytes.Clone(s.Replication.MAC)
+	before := net.HardwareAddr(bytes.Clone(s.Replication.MAC))
 	harness.Eventually(t, "the bond takes the MAC of the other port", func() error {
 		if readMAC(t, s.Replication); bytes.Equal(before, s.Replication.MAC) {
 			return fmt.Errorf("it has still that of %s, %s", port.Name, port.MAC)
@@ -52,6 +55,8 @@ func (s *site) failOver(t *testing.T) {
 		}
 		return nil
 	})
+	t.Logf("the MAC has changed once, from %s to %s; an answer from the new one %s after its port lost the carrier",
+		before, s.Replication.MAC, time.Since(lost).Round(time.Millisecond))
 }
 
 // wantManaged wants exactly these interfaces to be managed.

@@ -49,17 +49,19 @@ func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Famil
 	}
 }
 
-// answered asks, and wants every answer by an interface of the server to a MAC.
-func answered(t *testing.T, c *harness.Conversation, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
+// wantAnswered asks, and wants every answer by an interface of the server to a MAC.
+func (n *tally) wantAnswered(t *testing.T, c *harness.Conversation, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
 	t.Helper()
 	exits := harness.TapAll(t, nics...)
 	harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
+	n.answered++
 	exits.Want(c.String(), answers, by, to)
+	n.add(exits, answers, nics, by, to)
 }
 
-// unanswered asks in vain until an answer has left by an interface of the server
+// wantUnanswered asks in vain until an answer has left by an interface of the server
 // to a MAC.
-func unanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
+func (n *tally) wantUnanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
 	t.Helper()
 	exits := harness.TapAll(t, by)
 	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
@@ -72,6 +74,8 @@ func unanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, 
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered", c)
+	} else {
+		n.lost++
 	}
 	exits.Want(c.String(), answers, by, to)
 }
@@ -86,6 +90,7 @@ func TestLVSDirectRouting(t *testing.T) {
 				longOnly(t)
 			}
 			s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
+			n := newTally(t)
 			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
 			if apart {
 				nics, byDefault = append(nics, s.Eth1), s.Eth1
@@ -97,7 +102,7 @@ func TestLVSDirectRouting(t *testing.T) {
 			}
 			virtual := func(t *testing.T, f topology.Family, kind harness.Kind) {
 				c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
-				answered(t, c, c.Answers(), nics, byDefault, s.RouterInside.MAC)
+				n.wantAnswered(t, c, c.Answers(), nics, byDefault, s.RouterInside.MAC)
 			}
 			eachBalanced(t, "virtual without replypath", virtual)
 			harness.On(t, s.Server).Start()
@@ -108,7 +113,7 @@ func TestLVSDirectRouting(t *testing.T) {
 				if apart {
 					to = s.DirectorInside.MAC
 				}
-				answered(t, c, c.Answers(), nics, s.Eth0, to)
+				n.wantAnswered(t, c, c.Answers(), nics, s.Eth0, to)
 			})
 		})
 	}
@@ -131,16 +136,16 @@ func TestLVSTranslation(t *testing.T) {
 		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
 	}
-	lost := func(s *topology.S2) func(*testing.T, topology.Family, harness.Kind) {
+	lost := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
 		return func(t *testing.T, f topology.Family, kind harness.Kind) {
 			c, answers := conversation(t, s, f, kind)
-			unanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
+			n.wantUnanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
 		}
 	}
-	right := func(s *topology.S2) func(*testing.T, topology.Family, harness.Kind) {
+	right := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
 		return func(t *testing.T, f topology.Family, kind harness.Kind) {
 			c, answers := conversation(t, s, f, kind)
-			answered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
+			n.wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
 		}
 	}
 	lastHop := func(t *testing.T) string {
@@ -148,14 +153,14 @@ func TestLVSTranslation(t *testing.T) {
 	}
 
 	t.Run("a client on the server's network", func(t *testing.T) {
-		s := newSite(t)
-		eachBalanced(t, "without replypath", lost(s))
+		s, n := newSite(t), newTally(t)
+		eachBalanced(t, "without replypath", lost(s, n))
 		harness.On(t, s.Server).Start("--config", lastHop(t))
-		eachBalanced(t, "with replypath", right(s))
+		eachBalanced(t, "with replypath", right(s, n))
 	})
 	t.Run("the director's redirects", func(t *testing.T) {
 		longOnly(t)
-		s := newSite(t)
+		s, n := newSite(t), newTally(t)
 		// A host takes an IPv6 redirect from the link-local address of its gateway only.
 		harness.Shell(t, s.Balancer.Host, `
 			ip -6 address flush dev eth0 scope link
@@ -164,9 +169,9 @@ func TestLVSTranslation(t *testing.T) {
 		for _, f := range families {
 			teach(t, s, f)
 		}
-		eachBalanced(t, "without replypath", lost(s))
+		eachBalanced(t, "without replypath", lost(s, n))
 		harness.On(t, s.Server).Start("--config", lastHop(t))
-		eachBalanced(t, "with replypath", right(s))
+		eachBalanced(t, "with replypath", right(s, n))
 	})
 }
 

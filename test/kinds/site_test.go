@@ -21,7 +21,8 @@ import (
 // leads to 10.1.0.1. Tests say what kind of device each way is.
 type site struct {
 	*topology.Network
-	t *testing.T
+	t     *testing.T
+	tally *tally
 
 	Server, Client *topology.Host
 	Router         *topology.Router
@@ -79,7 +80,7 @@ func newSite(t *testing.T, production, replication way) *site {
 // bareSite is a site without any way between the server and the router.
 func bareSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Network: topology.New(topology.Options{}), t: t}
+	s := &site{Network: topology.New(topology.Options{}), t: t, tally: newTally(t)}
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("close the network: %v", err)
@@ -207,6 +208,8 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 		}
 		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
+		} else {
+			s.tally.answered++
 		}
 	}
 	if c.Kind == harness.TCP {
@@ -217,6 +220,7 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 		}
 	}
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
+	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
 }
 
 // untagged matches what has no VLAN tag: a capture on the parent of a VLAN device
@@ -251,6 +255,8 @@ func (s *site) wantAnswersLost(t *testing.T, c *harness.Conversation, answers to
 	defer silence.Stop()
 	if err := <-asked; err == nil {
 		t.Errorf("%s was answered, although its answer left the wrong way", c)
+	} else {
+		s.tally.lost++
 	}
 	exits.Want("an answer that gets lost: "+c.String(), untagged(answers), s.Production, s.Production.Peer().MAC)
 }

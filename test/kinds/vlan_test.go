@@ -65,9 +65,11 @@ func TestVLANTags(t *testing.T) {
 			harness.Shell(t, s.Server, change)
 			eachQuestion(t, "without replypath", s.wantLost)
 			harness.On(t, s.Server).Start()
+			tags := make(map[string]int)
 			eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				s.wantTags(t, cable, f, kind)
+				s.wantTags(t, cable, f, kind, tags)
 			})
+			t.Logf("frames of answers on the cable, by VLAN: %v", tags)
 		})
 	}
 }
@@ -91,8 +93,8 @@ func TestVLANTagInFrame(t *testing.T) {
 	eachQuestion(t, "with the tags taken out", s.wantRight)
 }
 
-// wantTags wants the answers of each address with the tag of its VLAN.
-func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind harness.Kind) {
+// wantTags wants the answers of each address with the tag of its VLAN, and counts the tags.
+func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind harness.Kind, tags map[string]int) {
 	for by, id := range map[*topology.Interface]uint16{s.Production: 5, s.Replication: 6} {
 		c := s.ask(t, kind, by.Address(f))
 		seen := harness.Capture(t, cable.Peer())
@@ -102,7 +104,9 @@ func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Fami
 			t.Errorf("%s: no answer on the cable", c)
 		}
 		for _, frame := range answers {
-			if got := tag(frame); got != fmt.Sprint(id) {
+			got := tag(frame)
+			tags[got]++
+			if got != fmt.Sprint(id) {
 				t.Errorf("%s: vlan %s, not %d", frame, got, id)
 			}
 		}

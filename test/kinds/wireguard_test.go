@@ -119,6 +119,8 @@ func TestTunnelOverReplication(t *testing.T) {
 	seen := harness.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
 	seen.Want("the tunnel with replypath", answers, s.Replication, s.Replication.Peer().MAC)
+	t.Logf("the tunnel's own datagrams from the address that was asked: %d by eth1, %d by eth0",
+		len(seen.Left(s.Replication, answers)), len(seen.Left(s.Production, answers)))
 }
 
 // TestTunnelRoams is the same over IPv4, where WireGuard leaves nothing to mend:
@@ -131,10 +133,12 @@ func TestTunnelRoams(t *testing.T) {
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
-	seen.Want("the tunnel", datagrams(s.Production.Address(topology.IPv4)), s.Production, s.Production.Peer().MAC)
-	if n := len(seen.Left(s.Production, datagrams(s.Replication.Address(topology.IPv4)))); n > 0 {
+	own := seen.Want("the tunnel", datagrams(s.Production.Address(topology.IPv4)), s.Production, s.Production.Peer().MAC)
+	n := len(seen.Left(s.Production, datagrams(s.Replication.Address(topology.IPv4))))
+	if n > 0 {
 		t.Errorf("%d datagrams from replication's address left by production", n)
 	}
+	t.Logf("the tunnel's own datagrams by eth0: %d from its address, %d from that of eth1, which was asked", len(own), n)
 }
 
 // TestTunnelKept is the remedy: where a rule by source address leads to the interface that
@@ -148,10 +152,12 @@ func TestTunnelKept(t *testing.T) {
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
-	seen.Want("the tunnel", datagrams(asked), s.Replication, s.Replication.Peer().MAC)
-	if n := len(seen.Left(s.Production, datagrams(s.Production.Address(topology.IPv4)))); n > 0 {
+	own := seen.Want("the tunnel", datagrams(asked), s.Replication, s.Replication.Peer().MAC)
+	n := len(seen.Left(s.Production, datagrams(s.Production.Address(topology.IPv4))))
+	if n > 0 {
 		t.Errorf("%d datagrams from production's address left", n)
 	}
+	t.Logf("the tunnel's own datagrams: %d by eth1 from its address, which was asked, %d by eth0 from that one's", len(own), n)
 }
 
 // wantInside asks through the tunnel, from the client's address outside of it, and
@@ -163,9 +169,13 @@ func (s *site) wantInside(t *testing.T, server peer) {
 		c := s.ask(t, kind, server.Address(f))
 		// WireGuard begins its handshake again every five seconds.
 		harness.Must(t, c.AskFor(harness.Within(t, 2*harness.AnswerTime), 1000))
-		if inside.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
+		s.tally.answered++
+		byTunnel := inside.Count(topology.All(c.Answers(), topology.Going(topology.Sent)))
+		if byTunnel == 0 {
 			t.Errorf("%s: no answer left by the tunnel", c)
 		}
+		s.tally.right += byTunnel
+		s.tally.add(seen, c.Answers(), s.nics(), server.Interface, nil)
 		for _, nic := range s.nics() {
 			if clear := seen.Left(nic, c.Answers()); len(clear) > 0 {
 				t.Errorf("%s: beside the tunnel left by %s %s", c, nic.Name, harness.Describe(clear))
