@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -82,7 +83,7 @@ func newBench(host *rig.Host) (*bench, error) {
 		b.close()
 		return nil, err
 	}
-	if err := b.fill(); err != nil {
+	if err := errors.Join(b.fill(), b.route(v4), b.route(v6)); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -123,6 +124,36 @@ func (b *bench) close() {
 	for _, c := range []io.Closer{b.empty, b.datapath} {
 		c.Close()
 	}
+}
+
+// route gives the host its address and a route to peers, so that it can have sockets that are
+// connected to them.
+func (b *bench) route(e endpoints) error {
+	second, first := b.host.Devices[1], e.one(0)
+	peers := netlink.Route{
+		LinkIndex: int(second.Index), Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: first.AsSlice(), Mask: net.CIDRMask(first.BitLen()-spoofBits, first.BitLen())},
+	}
+	if err := b.host.AddAddress(second, e.self); err != nil {
+		return err
+	}
+	if err := netlink.RouteAdd(&peers); err != nil {
+		return fmt.Errorf("route %s: %w", peers.Dst, err)
+	}
+	return nil
+}
+
+// beside is a bench with the same host and a datapath of its own.
+func (b *bench) beside() (*bench, error) {
+	datapath, err := rig.Load(rig.Options{Sets: sets})
+	if err != nil {
+		return nil, err
+	}
+	other := &bench{host: b.host, datapath: datapath, empty: b.empty}
+	if err := other.fill(); err != nil {
+		return nil, errors.Join(err, datapath.Close())
+	}
+	return other, nil
 }
 
 // fill writes what the loader would write for a host with two interfaces.
@@ -380,17 +411,22 @@ func (b *bench) egressArrived(e endpoints, protocol layers.IPProtocol) testCase 
 
 // addFlow enters a flow that came in by the replication interface.
 func (b *bench) addFlow(e endpoints, protocol layers.IPProtocol, port uint16) error {
-	now, err := b.datapath.Now()
-	if err != nil {
-		return err
-	}
 	table := b.datapath.Connectionless
 	if protocol == layers.IPProtocolTCP {
 		table = b.datapath.Established
 	}
-	tuple := rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port))
-	return b.datapath.AddFlow(table, bpf.DatapathFlow{
-		Tuple:     tuple,
+	flow, err := b.flow(e, protocol, port)
+	if err != nil {
+		return err
+	}
+	return b.datapath.AddFlow(table, flow)
+}
+
+// flow came in by the replication interface.
+func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16) (bpf.DatapathFlow, error) {
+	now, err := b.datapath.Now()
+	return bpf.DatapathFlow{
+		Tuple:     rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port)),
 		Seen:      now + b.datapath.Seconds(600), // its peer goes on asking while this is measured
 		Created:   now,
 		Ifindex:   b.host.Devices[1].Index,
@@ -398,7 +434,7 @@ func (b *bench) addFlow(e endpoints, protocol layers.IPProtocol, port uint16) er
 		Gateway:   replication,
 		Mac:       rig.MAC(gatewayMAC),
 		Flags:     uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY),
-	})
+	}, err
 }
 
 const (
@@ -423,6 +459,10 @@ func outbound(e endpoints, protocol layers.IPProtocol, port uint16, from net.Har
 }
 
 func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort) []byte {
+	return sizedFrame(from, to, protocol, source, destination, payloadSize)
+}
+
+func sizedFrame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort, payload int) []byte {
 	ethernet := &layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: layers.EthernetTypeIPv4}
 	var ip gopacket.SerializableLayer
 	var network gopacket.NetworkLayer
@@ -437,7 +477,7 @@ func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destin
 		ip, network = header, header
 	}
 	return must(rig.Serialize(ethernet, ip, transport(protocol, network, source.Port(), destination.Port()),
-		gopacket.Payload(make([]byte, payloadSize))))
+		gopacket.Payload(make([]byte, payload))))
 }
 
 func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {

@@ -9,13 +9,13 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
-	"replypath/bpf/internal/rig"
 )
 
 // What each packet of a flood counts as.
 const (
 	admittedHalfOpen       = bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN
 	admittedConnectionless = bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS
+	admittedEstablished    = bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED
 	noSocket               = bpf.DatapathEventEVENT_IGNORED_NO_SOCKET
 	contested              = bpf.DatapathEventEVENT_REFUSED_CONTESTED
 )
@@ -44,12 +44,8 @@ type flood struct {
 func newFlood(b *bench) (group, error) {
 	f := new(flood)
 	for _, to := range []**bench{&f.handshakes, &f.strays} {
-		datapath, err := rig.Load(rig.Options{Sets: sets})
-		if err != nil {
-			return nil, errors.Join(err, f.close())
-		}
-		*to = &bench{host: b.host, datapath: datapath, empty: b.empty}
-		if err := (*to).fill(); err != nil {
+		var err error
+		if *to, err = b.beside(); err != nil {
 			return nil, errors.Join(err, f.close())
 		}
 	}

@@ -35,7 +35,7 @@ func run() error {
 	output := flag.String("json", "", "write the results to this file as well")
 	flag.Parse()
 
-	makers := []func(*bench) (group, error){newFlood, newSpoof}
+	makers := []func(*bench) (group, error){newConnection, newFlood, newSpoof}
 	if *withCrowd {
 		makers = append(makers, newCrowd)
 	}

@@ -20,6 +20,7 @@ type testCase struct {
 	// baseline is what is taken off: an empty program, called the same way.
 	baseline *ebpf.Program
 	frame    []byte
+	segment  uint32 // payload of the segments that the frame is still to be cut into (GSO); 0: it is one
 	ifindex  uint32
 	verdict  int32
 	// prepare fills the maps; it is called once.
@@ -160,11 +161,11 @@ func (b *bench) wantCounted(c *testCase, event bpf.DatapathEvent, runs uint32) e
 }
 
 func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
-	return &ebpf.RunOptions{
-		Data:    c.frame,
-		Context: rig.Context{Ifindex: c.ifindex},
-		Repeat:  repeat,
+	context := rig.Context{Ifindex: c.ifindex, GSOSize: c.segment}
+	if c.segment != 0 {
+		context.GSOSegs = segments
 	}
+	return &ebpf.RunOptions{Data: c.frame, Context: context, Repeat: repeat}
 }
 
 // time is the CPU time of one run in nanoseconds. It is the thread's own, so

@@ -3,14 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/gopacket/gopacket/layers"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"replypath/bpf/internal/rig"
 )
 
 // A flood of ends of connections that are live, by the other interface: of each the
@@ -36,14 +32,13 @@ type spoof struct {
 }
 
 func newSpoof(b *bench) (group, error) {
-	datapath, err := rig.Load(rig.Options{Sets: sets})
+	own, err := b.beside()
 	if err != nil {
 		return nil, err
 	}
-	s := &spoof{bench: &bench{host: b.host, datapath: datapath, empty: b.empty}}
-	err = s.bench.fill()
+	s := &spoof{bench: own}
 	for _, e := range []endpoints{v4, v6} {
-		err = errors.Join(err, s.route(e), s.connect(e))
+		err = errors.Join(err, s.connect(e))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -60,22 +55,6 @@ func (s *spoof) close() error {
 		errs = append(errs, unix.Close(fd)) // silently: it is still under repair
 	}
 	return errors.Join(append(errs, s.bench.datapath.Close())...)
-}
-
-// route gives the host its address and a route to the peers.
-func (s *spoof) route(e endpoints) error {
-	second, first := s.bench.host.Devices[1], e.one(0)
-	peers := netlink.Route{
-		LinkIndex: int(second.Index), Scope: netlink.SCOPE_LINK,
-		Dst: &net.IPNet{IP: first.AsSlice(), Mask: net.CIDRMask(first.BitLen()-spoofBits, first.BitLen())},
-	}
-	if err := s.bench.host.AddAddress(second, e.self); err != nil {
-		return err
-	}
-	if err := netlink.RouteAdd(&peers); err != nil {
-		return fmt.Errorf("route %s: %w", peers.Dst, err)
-	}
-	return nil
 }
 
 // connect makes the connections, and enters their flows.

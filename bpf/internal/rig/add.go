@@ -44,7 +44,7 @@ func (d *Datapath) AddFlow(table *ebpf.Map, flow bpf.DatapathFlow) error {
 // putSet writes a set and its tags, of which it leaves the mark of overflow.
 func (d *Datapath) putSet(table *ebpf.Map, index uint32, set *bpf.DatapathFlowSet) error {
 	var tags uint64
-	if err := d.tagsOf(table).Lookup(index, &tags); err != nil {
+	if err := d.TagsOf(table).Lookup(index, &tags); err != nil {
 		return fmt.Errorf("read tags of set %d: %w", index, err)
 	}
 	if err := table.Put(index, set); err != nil {
@@ -54,13 +54,14 @@ func (d *Datapath) putSet(table *ebpf.Map, index uint32, set *bpf.DatapathFlowSe
 }
 
 func (d *Datapath) putTags(table *ebpf.Map, index uint32, tags uint64) error {
-	if err := d.tagsOf(table).Put(index, tags); err != nil {
+	if err := d.TagsOf(table).Put(index, tags); err != nil {
 		return fmt.Errorf("write tags of set %d: %w", index, err)
 	}
 	return nil
 }
 
-func (d *Datapath) tagsOf(table *ebpf.Map) *ebpf.Map {
+// TagsOf is the map of the tags of a flow table.
+func (d *Datapath) TagsOf(table *ebpf.Map) *ebpf.Map {
 	return map[*ebpf.Map]*ebpf.Map{
 		d.HalfOpen:       d.HalfOpenTags,
 		d.Established:    d.EstablishedTags,

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/rig"
+)
+
+// The ways through the programs that a connection takes once, or seldom. Each packet but the
+// last two changes what the next one would find: undo() puts that back before every run. As in
+// the other cases all is in a cache; what memory costs in addition, floods and crowds show.
+const (
+	// Each packet has a flow of its own.
+	portSYN = 6000 + iota
+	portSYNACK
+	portACK
+	portFIN
+	portClosing
+	portGSO
+	portObserved
+
+	flagsSYNACK = 0x12
+	// boundFirst is that of a redirect with something to note, boundHandshake that of an entry:
+	// three times what it takes, as for a flood.
+	boundFirst     = 60
+	boundHandshake = 600
+	// segments of segmentSize: together less than an MTU, as BPF_PROG_TEST_RUN makes packets
+	// without what tells the kernel's bpf_check_mtu() how large the segments of others are.
+	segments    = 2
+	segmentSize = 500
+)
+
+// connection has a datapath of its own, and one whose interfaces are only observed.
+type connection struct {
+	live, observed *bench
+	sockets        []int
+	wrappers       []*wrapper
+}
+
+func newConnection(b *bench) (group, error) {
+	c := new(connection)
+	for _, to := range []**bench{&c.live, &c.observed} {
+		var err error
+		if *to, err = b.beside(); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	second := rig.Record(b.host.Devices[1], replication)
+	second.Mode = uint8(bpf.DatapathModeMODE_OBSERVE)
+	if err := c.observed.datapath.SetInterface(replication, second); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *connection) close() error {
+	for _, w := range c.wrappers {
+		w.close()
+	}
+	var errs []error
+	for _, fd := range c.sockets {
+		errs = append(errs, unix.Close(fd))
+	}
+	for _, b := range []*bench{c.live, c.observed} {
+		if b != nil {
+			errs = append(errs, b.datapath.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cases follow a connection from its first packet to those after its end.
+func (c *connection) cases() (all []testCase, err error) {
+	for _, e := range []endpoints{v4, v6} {
+		e.peer = e.one(0) // to whom there is a route
+		for _, stage := range []func(endpoints) (testCase, error){
+			c.syn, c.synACK, c.lastACK, c.fin, c.closing, c.gso, c.observe,
+		} {
+			one, err := stage(e)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
+// inbound is a case of a segment from the peer by the flow's interface.
+func (c *connection) inbound(of string, bound float64, e endpoints, port uint16, flags byte) testCase {
+	second := c.live.host.Devices[1]
+	return testCase{
+		name:     fmt.Sprintf("ingress: tcp, %s, %s", of, e.family),
+		bound:    bound,
+		program:  c.live.datapath.ReplypathIngress,
+		baseline: c.live.empty,
+		frame:    withFlags(inbound(e, layers.IPProtocolTCP, port, second.MAC), flags),
+		ifindex:  second.Index,
+		verdict:  tcActUnspec,
+	}
+}
+
+// outbound is a case of a segment to the peer that is routed elsewhere.
+func (c *connection) outbound(of string, bound float64, e endpoints, port uint16, flags byte) testCase {
+	first := c.live.host.Devices[0]
+	return testCase{
+		name:     fmt.Sprintf("egress redirect: tcp, %s, %s", of, e.family),
+		bound:    bound,
+		program:  c.live.datapath.ReplypathEgress,
+		baseline: c.live.empty,
+		frame:    withFlags(outbound(e, layers.IPProtocolTCP, port, first.MAC), flags),
+		ifindex:  first.Index,
+		verdict:  tcActRedirect,
+	}
+}
+
+// anew has a case begin anew with every run.
+func (c *connection) anew(one *testCase, changes ...change) (testCase, error) {
+	wrappers, err := one.undoEach(changes...)
+	c.wrappers = append(c.wrappers, wrappers...)
+	return *one, err
+}
+
+// syn finds room for a new half-open entry.
+func (c *connection) syn(e endpoints) (testCase, error) {
+	one := c.inbound("first SYN, there is room", boundHandshake, e, portSYN, 0x02)
+	flow, err := c.live.flow(e, layers.IPProtocolTCP, portSYN)
+	if err != nil {
+		return one, err
+	}
+	one.prepare = func() error { return c.live.wantCounted(&one, admittedHalfOpen, 1000) }
+	return c.anew(&one, c.live.placeOf(c.live.datapath.HalfOpen, flow).without()...)
+}
+
+// synACK is the first answer of a connection.
+func (c *connection) synACK(e endpoints) (testCase, error) {
+	one := c.outbound("first SYN-ACK", boundFirst, e, portSYNACK, flagsSYNACK)
+	flow, err := c.live.flow(e, layers.IPProtocolTCP, portSYNACK)
+	if err != nil {
+		return one, err
+	}
+	if err := c.live.datapath.AddFlow(c.live.datapath.HalfOpen, flow); err != nil {
+		return one, err
+	}
+	at := c.live.placeOf(c.live.datapath.HalfOpen, flow)
+	one.prepare = func() error { return at.wantState(&one, bpf.DatapathFlowStateFLOW_ANSWERED) }
+	return c.anew(&one, at.state(0))
+}
+
+// lastACK ends the handshake: the connection has a socket by then.
+func (c *connection) lastACK(e endpoints) (testCase, error) {
+	one := c.inbound("last ACK of a handshake", boundHandshake, e, portACK, 0x10)
+	flow, err := c.live.flow(e, layers.IPProtocolTCP, portACK)
+	if err != nil {
+		return one, err
+	}
+	fd, err := restore(netip.AddrPortFrom(e.self, portACK), netip.AddrPortFrom(e.peer, peerPort))
+	if err != nil {
+		return one, err
+	}
+	c.sockets = append(c.sockets, fd)
+	flow.State = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
+	flow.SndUna-- // frames have 0, the number after it
+	if err := c.live.datapath.AddFlow(c.live.datapath.HalfOpen, flow); err != nil {
+		return one, err
+	}
+	one.prepare = func() error { return c.live.wantCounted(&one, admittedEstablished, 1000) }
+	return c.anew(&one, append(
+		c.live.placeOf(c.live.datapath.HalfOpen, flow).with(),
+		c.live.placeOf(c.live.datapath.Established, flow).without()...)...)
+}
+
+// fin is the host's, which notes it. The peer's is to the programs as any other segment.
+func (c *connection) fin(e endpoints) (testCase, error) {
+	const counted = bpf.DatapathFlowStateFLOW_ASYMMETRIC | bpf.DatapathFlowStateFLOW_CORRECTED
+	one := c.outbound("first FIN", boundFirst, e, portFIN, flagsFIN)
+	flow, err := c.live.established(e, portFIN, 0)
+	if err != nil {
+		return one, err
+	}
+	at := c.live.placeOf(c.live.datapath.Established, flow)
+	one.prepare = func() error { return at.wantState(&one, bpf.DatapathFlowStateFLOW_CLOSING) }
+	return c.anew(&one, at.state(counted))
+}
+
+// closing is a segment after the host's FIN, which might end the next handshake: that is looked for.
+func (c *connection) closing(e endpoints) (testCase, error) {
+	one := c.inbound("its connection is closing", boundRefresh, e, portClosing, 0x10)
+	_, err := c.live.established(e, portClosing, bpf.DatapathFlowStateFLOW_CLOSING)
+	return one, err
+}
+
+// gso is a packet that is still to be cut into segments.
+func (c *connection) gso(e endpoints) (testCase, error) {
+	first := c.live.host.Devices[0]
+	one := c.outbound("two segments in one packet (GSO)", boundFirst, e, portGSO, 0x10)
+	one.frame = sizedFrame(first.MAC, routerMAC, layers.IPProtocolTCP, netip.AddrPortFrom(e.self, portGSO),
+		netip.AddrPortFrom(e.peer, peerPort), segments*segmentSize)
+	one.segment = segmentSize
+	if _, err := c.live.established(e, portGSO, 0); err != nil {
+		return one, err
+	}
+	one.prepare = func() error { return c.live.wantOutcome(&one, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, segments) }
+	return c.anew(&one)
+}
+
+// observe counts a reply that it would redirect.
+func (c *connection) observe(e endpoints) (testCase, error) {
+	one := c.outbound("", boundRedirect, e, portObserved, 0x10)
+	one.name = "egress observe: tcp, " + e.family
+	one.program, one.verdict = c.observed.datapath.ReplypathEgress, tcActUnspec
+	if _, err := c.observed.established(e, portObserved, 0); err != nil {
+		return one, err
+	}
+	one.prepare = func() error { return c.observed.wantOutcome(&one, bpf.DatapathOutcomeOUTCOME_OBSERVE, 1) }
+	return c.anew(&one)
+}
+
+// established enters the flow of a connection in this state.
+func (b *bench) established(e endpoints, port uint16, state bpf.DatapathFlowState) (bpf.DatapathFlow, error) {
+	flow, err := b.flow(e, layers.IPProtocolTCP, port)
+	flow.State = uint8(state)
+	if err != nil {
+		return flow, err
+	}
+	return flow, b.datapath.AddFlow(b.datapath.Established, flow)
+}
+
+// place is where a flow is entered of which nothing else is in the set.
+type place struct {
+	table, tags *ebpf.Map
+	index       uint32
+	way         int
+	digest      uint64
+}
+
+func (b *bench) placeOf(table *ebpf.Map, flow bpf.DatapathFlow) place {
+	digest := b.datapath.Seeds.Digest(flow.Tuple)
+	index, _ := bpf.Sets(digest, table.MaxEntries())
+	way, _ := bpf.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
+	return place{table: table, tags: b.datapath.TagsOf(table), index: index, way: way, digest: digest}
+}
+
+// with puts the flow back, whose entry is still there; without takes it out.
+func (p place) with() []change {
+	var digests [bpf.DatapathWaysWAYS]uint64
+	digests[p.way] = p.digest
+	return p.entered(p.digest, bpf.Tags(digests))
+}
+
+func (p place) without() []change { return p.entered(0, 0) }
+
+func (p place) entered(digest, tags uint64) []change {
+	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Digest) + uintptr(p.way)*unsafe.Sizeof(digest)
+	return []change{
+		{table: p.table, index: p.index, offset: offset, size: asm.DWord, before: digest},
+		{table: p.tags, index: p.index, size: asm.DWord, before: tags},
+	}
+}
+
+// state gives the flow this one.
+func (p place) state(before bpf.DatapathFlowState) change {
+	var flow bpf.DatapathFlow
+	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Flow) + uintptr(p.way)*unsafe.Sizeof(flow) + unsafe.Offsetof(flow.State)
+	return change{table: p.table, index: p.index, offset: offset, size: asm.Byte, before: uint64(before)}
+}
+
+// wantState wants every run of a case to set what is not set before it.
+func (p place) wantState(c *testCase, want bpf.DatapathFlowState) error {
+	for _, run := range []struct {
+		program *ebpf.Program
+		want    bpf.DatapathFlowState
+	}{{c.program, want}, {c.baseline, 0}, {c.program, want}} {
+		if _, err := run.program.Run(c.options(1)); err != nil {
+			return err
+		}
+		var set bpf.DatapathFlowSet
+		if err := p.table.Lookup(p.index, &set); err != nil {
+			return fmt.Errorf("read set %d: %w", p.index, err)
+		}
+		if state := bpf.DatapathFlowState(set.Flow[p.way].State); state&want != run.want {
+			return fmt.Errorf("the flow's state is %#x, want %#x of %#x", state, run.want, want)
+		}
+	}
+	return nil
+}
+
+// wantOutcome wants a run to count so many packets with this outcome.
+func (b *bench) wantOutcome(c *testCase, outcome bpf.DatapathOutcome, packets uint64) error {
+	before, err := b.outcomes(outcome)
+	if err != nil {
+		return err
+	}
+	if _, err := c.program.Run(c.options(1)); err != nil {
+		return err
+	}
+	after, err := b.outcomes(outcome)
+	if err == nil && after-before != packets {
+		err = fmt.Errorf("%d packets count as outcome %d, want %d", after-before, outcome, packets)
+	}
+	return err
+}
+
+func (b *bench) outcomes(outcome bpf.DatapathOutcome) (packets uint64, err error) {
+	counts, err := b.datapath.Counts()
+	for pair, count := range counts.Pairs {
+		if bpf.DatapathOutcome(pair.Outcome) == outcome {
+			packets += count.Packets
+		}
+	}
+	return packets, err
+}
