@@ -360,6 +360,7 @@ func (b *bench) egressForwarded(e endpoints) testCase {
 		baseline: b.empty,
 		frame:    outbound(e, layers.IPProtocolUDP, 53, second.MAC),
 		ifindex:  second.Index,
+		arrived:  b.host.Devices[0].Index,
 		verdict:  tcActUnspec,
 	}
 }

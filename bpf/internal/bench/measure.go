@@ -22,6 +22,7 @@ type testCase struct {
 	frame    []byte
 	segment  uint32 // payload of the segments that the frame is still to be cut into (GSO); 0: it is one
 	ifindex  uint32
+	arrived  uint32 // the interface that a packet came in by which is forwarded; 0: it is the host's
 	verdict  int32
 	// prepare fills the maps; it is called once.
 	prepare func() error
@@ -161,7 +162,7 @@ func (b *bench) wantCounted(c *testCase, event bpf.DatapathEvent, runs uint32) e
 }
 
 func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
-	context := rig.Context{Ifindex: c.ifindex, GSOSize: c.segment}
+	context := rig.Context{Ifindex: c.ifindex, IngressIfindex: c.arrived, GSOSize: c.segment}
 	if c.segment != 0 {
 		context.GSOSegs = segments
 	}
