@@ -3,14 +3,14 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/fallback"
+	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -19,15 +19,49 @@ import (
 // route leads out of that device: without one, IPv6 refuses, and IPv4 takes every peer for a neighbour and asks
 // for its MAC in vain (ip_route_output_key_hash_rcu() in net/ipv4/route.c). Where an interface has a known
 // gateway and no default route by it, there is one behind the fallback route: the kernel looks past that for
-// sockets that name the interface, and for nobody else.
+// sockets that name the interface, and for nobody else. So it is never there without the fallback route.
 
-// syncBoundRoutes makes these routes.
-func (l *Loader) syncBoundRoutes(routers *nexthop.Routers) error {
-	present, wanted := l.boundRoutes(routers), l.wantedBound()
-	added, removed, err := fallback.SyncBound(l.netlink, present, wanted)
-	if l.starting() && len(added)+len(removed) > 0 {
+// arrangeRoutes makes the fallback routes and those for bound sockets.
+func (l *Loader) arrangeRoutes(routers *nexthop.Routers) error {
+	wanted := l.wantedBound()
+	present, removeErr := l.removeBound(routers.Bound, wanted)
+	err := l.arrangeFallback(routers)
+	var restErr error
+	if err != nil {
+		present, restErr = l.removeBound(present, nil)
+	} else {
+		present, restErr = l.addBound(present, wanted)
+	}
+	l.fallback.boundErr = errors.Join(removeErr, restErr)
+	l.recordBound(present)
+	return err
+}
+
+// removeBound removes those of the routes that are there which are not wanted, and returns the others.
+func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.Default, err error) {
+	isWanted := func(hop nexthop.Default) bool { return slices.Contains(wanted, hop) }
+	removed, err := fallback.RemoveBound(l.netlink, slices.DeleteFunc(slices.Clone(present), isWanted))
+	if err != nil {
+		left = present
+	} else {
+		left = slices.DeleteFunc(slices.Clone(present), func(hop nexthop.Default) bool { return !isWanted(hop) })
+	}
+	if l.starting() && len(removed) > 0 {
 		l.rollback.add(func() error {
-			_, _, err := fallback.SyncBound(l.netlink, added, removed)
+			_, err := fallback.AddBound(l.netlink, removed)
+			return err
+		})
+	}
+	return left, err
+}
+
+// addBound adds the wanted routes that are not there, and returns all.
+func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Default, err error) {
+	isPresent := func(hop nexthop.Default) bool { return slices.Contains(present, hop) }
+	added, err := fallback.AddBound(l.netlink, slices.DeleteFunc(slices.Clone(wanted), isPresent))
+	if l.starting() && len(added) > 0 {
+		l.rollback.add(func() error {
+			_, err := fallback.RemoveBound(l.netlink, added)
 			return err
 		})
 	}
@@ -35,51 +69,68 @@ func (l *Loader) syncBoundRoutes(routers *nexthop.Routers) error {
 		l.log.Info("sockets that are bound to the interface have a default route", "interface", l.nameOf(hop.Interface),
 			"family", fallback.Name(hop.Family), "gateway", hop.Gateway)
 	}
+	return append(present, added...), err
+}
+
+// recordBound writes down which there are.
+func (l *Loader) recordBound(present []nexthop.Default) {
+	if l.state.Fallback == nil {
+		return
+	}
 	l.state.Fallback.Bound = nil
-	for _, hop := range wanted {
+	for _, hop := range present {
 		l.state.Fallback.Bound = append(l.state.Fallback.Bound, pins.BoundRecord{
-			Name: l.nameOf(hop.Interface), Family: fallback.Name(hop.Family), Gateway: hop.Gateway.String(),
+			Interface: hop.Interface, Name: l.nameOf(hop.Interface), Family: hop.Family, Gateway: hop.Gateway,
 		})
 	}
-	return err
 }
 
-// boundRoutes returns those that are there.
-func (l *Loader) boundRoutes(routers *nexthop.Routers) []nexthop.Default {
-	return slices.DeleteFunc(slices.Clone(routers.Fallback), func(hop nexthop.Default) bool {
-		return l.fallback.device != nil && hop.Interface == l.fallback.device.Index
-	})
-}
-
-// wantedBound returns the routes that there should be: none in a VRF, which has a table of its own.
+// wantedBound returns the routes that there should be beside the fallback routes: none in a VRF, which has a
+// table of its own.
 func (l *Loader) wantedBound() []nexthop.Default {
 	var wanted []nexthop.Default
 	for _, s := range l.inOrder() {
 		if s.VRF != 0 || s.Settings.Mode != config.ModeEnforce {
 			continue
 		}
-		for _, family := range l.fallback.families {
+		for _, family := range l.fallbackFamilies() {
 			isDefault := func(d nexthop.Default) bool { return d.Interface == s.Index && d.Family == family }
-			gateway := l.firstGateway(s.Index, family)
-			if gateway != nil && !slices.ContainsFunc(l.fallback.defaults, isDefault) {
-				wanted = append(wanted, nexthop.Default{Interface: s.Index, Gateway: gateway.Address, Family: family})
+			gateway := l.gatewayForBound(s.Index, family)
+			if gateway == nil || slices.ContainsFunc(l.fallback.defaults, isDefault) || family == unix.AF_INET6 && routesIPv6(s.Name) {
+				continue
 			}
+			wanted = append(wanted, nexthop.Default{Interface: s.Index, Gateway: gateway.Address, Family: family})
 		}
 	}
 	return wanted
 }
 
-// firstGateway returns the gateway of an interface with the lowest address of a family, nil where none is known.
-// It is any of them that has an address of that family: on egress each reply gets the MAC of its flow's.
-func (l *Loader) firstGateway(device, family int) *gateway {
-	var first *gateway
+// routesIPv6 tells whether the host may forward what comes in by an interface. Where eth0's carrier is gone, the kernel
+// would prefer a route back out of that interface to the fallback route (ip6_pol_route_input() and find_rr_leaf() in
+// net/ipv6/route.c).
+func routesIPv6(name string) bool {
+	forwarding, err := hostsettings.ReadNumber(hostsettings.Key("ipv6", name, "forwarding"))
+	return err != nil || forwarding != 0 // what cannot be read is not certain
+}
+
+// gatewayForBound returns a gateway of an interface that has an address of a family, one whose MAC is known if there is
+// any; nil where there is none. On egress each reply gets the MAC of its flow's.
+func (l *Loader) gatewayForBound(device, family int) *gateway {
+	var best *gateway
 	for _, g := range l.gateways {
 		takes := familyOf(g.Address) == family && (g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6)
-		if g.Interface == device && takes && (first == nil || g.Address.Less(first.Address)) {
-			first = g
+		if g.Interface == device && takes && (best == nil || g.isBetterThan(best)) {
+			best = g
 		}
 	}
-	return first
+	return best
+}
+
+func (g *gateway) isBetterThan(other *gateway) bool {
+	if known := g.mac != nil; known != (other.mac != nil) {
+		return known
+	}
+	return g.Address.Less(other.Address)
 }
 
 // boundRoutes removes them, whoever made them.
@@ -88,49 +139,33 @@ func (d *detacher) boundRoutes() error {
 	if err != nil {
 		return err
 	}
-	_, removed, err := fallback.SyncBound(d.netlink, routers.Fallback, nil)
+	removed, err := fallback.RemoveBound(d.netlink, routers.Bound)
 	if len(removed) > 0 {
 		d.done("%d default routes for sockets that are bound to a device", len(removed))
 	}
 	return err
 }
 
-// boundRoutes makes them those of before, on interfaces that are still there. `own` is the index of the
-// device of the fallback routes.
-func (r *restorer) boundRoutes(own int) error {
+// boundRoutes makes them those of before, on interfaces that are still there.
+func (r *restorer) boundRoutes() error {
 	routers, err := nexthop.Find(r.netlink, nil)
 	if err != nil {
 		return err
 	}
-	isOwn := func(hop nexthop.Default) bool { return hop.Interface == own }
 	var before []nexthop.Default
 	for _, record := range r.before.Fallback.Bound {
-		hop, err := r.hopOf(record)
+		name, err := r.lives(r.before).nameOf(record.Interface, record.Name)
 		if err != nil {
 			return err
 		}
-		if hop.Interface != 0 {
-			before = append(before, hop)
+		if name != "" {
+			before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
 		}
 	}
-	_, _, err = fallback.SyncBound(r.netlink, slices.DeleteFunc(routers.Fallback, isOwn), before)
-	return err
-}
-
-// hopOf finds the interface of a record, index 0 where it has gone.
-func (r *restorer) hopOf(record pins.BoundRecord) (hop nexthop.Default, err error) {
-	if hop.Gateway, err = netip.ParseAddr(record.Gateway); err != nil {
-		return hop, fmt.Errorf("default route for sockets that are bound to %s: %w", record.Name, err)
-	}
-	link, err := r.netlink.LinkByName(record.Name)
-	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
-		return hop, nil
-	}
-	if err != nil {
-		return hop, fmt.Errorf("look for %s: %w", record.Name, err)
-	}
-	hop.Interface, hop.Family = link.Attrs().Index, familyOf(hop.Gateway)
-	return hop, nil
+	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
+	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
+	_, addErr := fallback.AddBound(r.netlink, before)
+	return errors.Join(removeErr, addErr)
 }
 
 // boundChanges tells of them.
@@ -138,13 +173,13 @@ func boundChanges(records []pins.BoundRecord) []HostChange {
 	var changes []HostChange
 	for _, r := range records {
 		flag := ""
-		if r.Family == "ipv6" {
+		if r.Family == unix.AF_INET6 {
 			flag = "-6 "
 		}
 		changes = append(changes, HostChange{
-			Object: fmt.Sprintf("%s default route by %s for sockets that are bound to it", r.Family, r.Name), Before: "none",
-			After: fmt.Sprintf("via %s with metric %d", r.Gateway, fallback.BoundMetric),
-			Undo:  fmt.Sprintf("ip %sroute del default via %s dev %s metric %d", flag, r.Gateway, r.Name, fallback.BoundMetric),
+			Object: fmt.Sprintf("%s default route by %s for sockets that are bound to it", fallback.Name(r.Family), r.Name), Before: "none",
+			After: fmt.Sprintf("via %s with metric %d", r.Gateway, discover.BoundMetric),
+			Undo:  fmt.Sprintf("ip %sroute del default via %s dev %s metric %d", flag, r.Gateway, r.Name, discover.BoundMetric),
 		})
 	}
 	return changes

@@ -20,6 +20,7 @@ import (
 // fallbackRoute is what the loader knows of the fallback routes.
 type fallbackRoute struct {
 	err      error
+	boundErr error              // of the routes for bound sockets
 	device   *fallback.Device   // nil while there is none
 	served   *datapath.Datapath // whose programs are attached to it
 	how      attach.Mechanism   // by which they are
@@ -38,13 +39,13 @@ const scopeFallback = "fallback"
 // cannot be done becomes a problem and is tried again: everything else works without.
 func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r := &l.fallback
-	r.defaults = routers.Defaults
+	r.defaults, r.boundErr = routers.Defaults, nil
 	if l.wantsFallback() {
-		r.err = l.arrangeFallback(routers)
+		r.err = l.arrangeRoutes(routers)
 	} else {
 		r.err = l.dropFallback(routers)
 	}
-	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err}))
+	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err, r.boundErr}))
 }
 
 // wantsFallback tells whether there is a use for it: in mode observe nothing is
@@ -68,11 +69,7 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	if err := fallback.SetUp(l.netlink, r.device); err != nil {
 		return err
 	}
-	err := l.syncFallbackRoutes(routers)
-	if err == nil { // which those for bound sockets have to be behind
-		err = l.syncBoundRoutes(routers)
-	}
-	errs := []error{l.haveRoutesAsk(l.datapath), err, l.haveDefaultsGiveWay()}
+	errs := []error{l.haveRoutesAsk(l.datapath), l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
 	for _, s := range l.inOrder() {
 		if s.Up == s.toldDown { // it was down at the start, or an event was lost
 			errs = append(errs, l.haveSocketsLookAgain(s))
@@ -91,24 +88,29 @@ func (l *Loader) smallestMTU() int {
 	return slices.Min(mtus) // at least one is served in mode enforce
 }
 
-// syncFallbackRoutes has the route for every family of which a managed interface
-// has an address: without one the host could not be asked, and what it starts would
-// have no source to be answered at.
+// fallbackFamilies are those of which a managed interface has an address: without one
+// the host could not be asked, and what it starts would have no source to be answered at.
+func (l *Loader) fallbackFamilies() []int {
+	var families []int
+	for _, s := range l.inOrder() {
+		for _, address := range s.Addresses {
+			families = append(families, familyOf(address.Addr()))
+		}
+	}
+	slices.Sort(families)
+	return slices.Compact(families)
+}
+
+// syncFallbackRoutes has the route for these families.
 func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	r := &l.fallback
-	var present, wanted []int
+	var present []int
 	for _, route := range routers.Fallback {
 		if route.Interface == r.device.Index {
 			present = append(present, route.Family)
 		}
 	}
-	for _, s := range l.inOrder() {
-		for _, address := range s.Addresses {
-			wanted = append(wanted, familyOf(address.Addr()))
-		}
-	}
-	slices.Sort(wanted)
-	wanted = slices.Compact(wanted)
+	wanted := l.fallbackFamilies()
 	added, err := fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, wanted)
 	for _, family := range added {
 		if slices.Contains(r.families, family) {
@@ -146,18 +148,22 @@ func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 		return err
 	}
 	errs := []error{l.restoreSysctls(isGivingWay)}
+	if device != nil && (l.starting() || l.state.Trial != nil) {
+		l.deferred = true
+		return errors.Join(errs...)
+	}
+	left, err := l.removeBound(routers.Bound, nil)
 	switch {
+	case err != nil:
+		l.recordBound(left)
 	case device == nil:
 		l.fallback = fallbackRoute{defaults: l.fallback.defaults}
 		l.state.Fallback = nil
-	case l.starting() || l.state.Trial != nil:
-		l.deferred = true
 	default:
-		_, _, err := fallback.SyncBound(l.netlink, l.boundRoutes(routers), nil)
-		errs = append(errs, err, l.removeFallbackDevice())
+		err = l.removeFallbackDevice()
 		l.log.Info("replies end with the default route from now on", "removed", discover.OwnDevice)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, err)...)
 }
 
 func familyOf(a interface{ Is4() bool }) int {

@@ -9,8 +9,13 @@ import (
 	"replypath/loader/fallback"
 )
 
-// fallback removes the routes, those for bound sockets first.
-func (d *detacher) fallback() error { return errors.Join(d.boundRoutes(), d.fallbackDevice()) }
+// fallback removes the routes. Those for bound sockets would be everybody's without the others.
+func (d *detacher) fallback() error {
+	if err := d.boundRoutes(); err != nil {
+		return err
+	}
+	return d.fallbackDevice()
+}
 
 // fallbackDevice removes the device with its routes, if its record or its alias
 // says that it is ours.
@@ -37,7 +42,7 @@ func (r *restorer) fallback() error {
 	}
 	device, err := fallback.Find(r.netlink, true)
 	if device == nil || err != nil {
-		return err
+		return errors.Join(err, r.detacher.boundRoutes())
 	}
 	programs, known := r.earlier.FallbackPrograms()
 	if !known {
@@ -45,7 +50,7 @@ func (r *restorer) fallback() error {
 	}
 	target := fallbackTarget(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
-	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()), r.boundRoutes(device.Index))
+	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()), r.boundRoutes())
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}

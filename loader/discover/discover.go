@@ -21,6 +21,10 @@ const OwnDevice = "replypath0"
 // neither the kernel nor iproute2's rt_protos has.
 const OwnProtocol = 114
 
+// BoundMetric is that of replypath's default routes for sockets that are bound to a device, the kernel's largest: who
+// is not bound has the fallback route before.
+const BoundMetric uint32 = 1<<32 - 1
+
 // Interface is a managed interface.
 type Interface struct {
 	Index    int

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
@@ -72,7 +73,8 @@ func (g *gatherer) isVRF(index int) bool {
 // routes keeps the few that a check asks for, of perhaps a million.
 func (g *gatherer) routes() error {
 	found, err := dump.Routes(g.netlink, func(r dump.Route, add func(Route)) {
-		if r.Table == unix.RT_TABLE_LOCAL {
+		isForBound := r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric
+		if r.Table == unix.RT_TABLE_LOCAL || isForBound { // of replypath's own, which nobody takes whose socket is not bound
 			return
 		}
 		if len(r.Hops) == 0 {

@@ -96,7 +96,7 @@ func (h *Host) bestDefault(family int) *Route {
 		var best *Route
 		for n := range h.Routes {
 			r := &h.Routes[n]
-			if r.Family == family && r.Table == table && isDefault(r.Dst) && !h.isForBound(r) && (best == nil || r.Metric < best.Metric) {
+			if r.Family == family && r.Table == table && isDefault(r.Dst) && (best == nil || r.Metric < best.Metric) {
 				best = r
 			}
 		}
@@ -105,11 +105,6 @@ func (h *Host) bestDefault(family int) *Route {
 		}
 	}
 	return nil
-}
-
-// isForBound tells of a route that replypath has made for sockets that are bound to a device.
-func (h *Host) isForBound(r *Route) bool {
-	return r.Protocol == discover.OwnProtocol && h.deviceName(r.Device) != discover.OwnDevice
 }
 
 func (h *Host) commonTables(family int) []int {

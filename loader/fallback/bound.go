@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -13,16 +12,12 @@ import (
 	"replypath/loader/nexthop"
 )
 
-// BoundMetric is that of the default routes for sockets that are bound to a device, the kernel's largest: who
-// is not bound has the fallback route before.
-const BoundMetric uint32 = 1<<32 - 1
-
 func boundRoute(hop nexthop.Default) *netlink.Route {
 	r := &netlink.Route{
 		LinkIndex: hop.Interface,
 		Table:     unix.RT_TABLE_MAIN,
 		Protocol:  discover.OwnProtocol,
-		Priority:  int(BoundMetric),
+		Priority:  int(discover.BoundMetric),
 		Flags:     int(netlink.FLAG_ONLINK), // a gateway may be outside the networks of its interface
 		Dst:       &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
 		Gw:        hop.Gateway.AsSlice(),
@@ -33,32 +28,32 @@ func boundRoute(hop nexthop.Default) *netlink.Route {
 	return r
 }
 
-// SyncBound makes the default routes for bound sockets the wanted ones, where `present` are those that are
-// there now. It returns what it has added and removed. Interfaces that are down or gone have none.
-func SyncBound(nl *netlink.Handle, present, wanted []nexthop.Default) (added, removed []nexthop.Default, err error) {
+// AddBound adds default routes for sockets that are bound to a device, behind the fallback route of their family,
+// which has to be there. It returns those that it has added: an interface that is down or gone gets none.
+func AddBound(nl *netlink.Handle, hops []nexthop.Default) (added []nexthop.Default, err error) {
 	var errs []error
-	for _, hop := range present {
-		if slices.Contains(wanted, hop) {
-			continue
-		}
-		switch err := nl.RouteDel(boundRoute(hop)); {
-		case err == nil:
-			removed = append(removed, hop)
-		case !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV):
-			errs = append(errs, fmt.Errorf("delete the %s default route for bound sockets: %w", Name(hop.Family), err))
-		}
-	}
-	for _, hop := range wanted {
-		if slices.Contains(present, hop) {
-			continue
-		}
-		// By IPv4, routes of one metric by several interfaces are told from one another by that only.
+	for _, hop := range hops {
+		// Of one metric, IPv4 takes several only so.
 		switch err := nl.RouteAppend(boundRoute(hop)); {
 		case err == nil:
 			added = append(added, hop)
 		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV):
-			errs = append(errs, fmt.Errorf("add the %s default route for bound sockets: %w", Name(hop.Family), err))
+			errs = append(errs, fmt.Errorf("add the %s default route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
 		}
 	}
-	return added, removed, errors.Join(errs...)
+	return added, errors.Join(errs...)
+}
+
+// RemoveBound removes such routes, before the fallback route. One that has gone already is no error.
+func RemoveBound(nl *netlink.Handle, hops []nexthop.Default) (removed []nexthop.Default, err error) {
+	var errs []error
+	for _, hop := range hops {
+		switch err := nl.RouteDel(boundRoute(hop)); {
+		case err == nil:
+			removed = append(removed, hop)
+		case !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV):
+			errs = append(errs, fmt.Errorf("delete the %s default route for bound sockets by %s: %w", Name(hop.Family), hop.Gateway, err))
+		}
+	}
+	return removed, errors.Join(errs...)
 }

@@ -41,6 +41,7 @@ type Routers struct {
 	Gateways []Gateway // ordered by interface and address
 	Defaults []Default // of any interface, in no particular order
 	Fallback []Default // those of replypath's own routes
+	Bound    []Default // those of its routes for sockets that are bound to a device
 }
 
 // Gateways returns the gateways of all managed interfaces with the state of
@@ -69,6 +70,8 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 			found.Defaults = append(found.Defaults, Default{h.device, h.gateway, h.family})
 		case byFallback:
 			found.Fallback = append(found.Fallback, Default{h.device, h.gateway, h.family})
+		case byBound:
+			found.Bound = append(found.Bound, Default{h.device, h.gateway, h.family})
 		}
 	}
 	found.Gateways, err = resolveAll(nl, managed, hops)
@@ -110,6 +113,7 @@ const (
 	byRoute    hopKind = iota // of a route, or configured
 	byDefault                 // of a default route of the main table
 	byFallback                // of a route of replypath's own, which makes no gateway
+	byBound                   // of one for bound sockets, which makes none either
 )
 
 // collectHops adds the next hops of a route, all of them where it has several.
@@ -117,11 +121,13 @@ func collectHops(r dump.Route, add func(hop)) {
 	if r.Type != unix.RTN_UNICAST {
 		return
 	}
-	kind := byRoute
+	kind, isDefault := byRoute, r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0
 	switch {
+	case r.Protocol == discover.OwnProtocol && isDefault && uint32(r.Metric) == discover.BoundMetric:
+		kind = byBound
 	case r.Protocol == discover.OwnProtocol:
 		kind = byFallback
-	case r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0:
+	case isDefault:
 		kind = byDefault
 	}
 	for _, h := range r.Hops {
@@ -132,7 +138,9 @@ func collectHops(r dump.Route, add func(hop)) {
 }
 
 // isGateway tells what makes a router a gateway of its interface.
-func (h *hop) isGateway() bool { return h.gateway.IsValid() && h.kind != byFallback }
+func (h *hop) isGateway() bool {
+	return h.gateway.IsValid() && h.kind != byFallback && h.kind != byBound
+}
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
 func gatewaysOf(i discover.Interface, routed []hop) []Gateway {

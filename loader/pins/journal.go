@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -113,9 +114,10 @@ type FallbackRecord struct {
 
 // BoundRecord is a default route by an interface, for sockets that are bound to it.
 type BoundRecord struct {
-	Name    string `json:"name"`   // of the interface
-	Family  string `json:"family"` // "ipv4" or "ipv6"
-	Gateway string `json:"gateway"`
+	Interface int        `json:"interface"`
+	Name      string     `json:"name"`   // of the interface
+	Family    int        `json:"family"` // unix.AF_INET or unix.AF_INET6
+	Gateway   netip.Addr `json:"gateway"`
 }
 
 // FeatureProbeRead is the name of the feature by which programs read the kernel's memory.

@@ -73,13 +73,13 @@ func TestBound(t *testing.T) {
 		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 		b.start()
 		wires, open := harness.Tap(t, b.net.Server), b.boundConversation(harness.TCP)
-		asked := 0
+		answered := 0
 		for _, step := range []func(*bed){func(*bed) {}, fault.begin, fault.end} {
 			step(b)
 			for _, c := range []*harness.Conversation{open, b.boundConversation(harness.TCP), b.boundConversation(harness.UDP)} {
 				harness.Must(t, c.Ask(harness.Within(t, promptly)))
 				wires.WantEth1(c.String(), c.Answers())
-				asked++
+				answered++
 			}
 			b.sendDatagrams()
 		}
@@ -88,7 +88,10 @@ func TestBound(t *testing.T) {
 		if fault.holds { // else eth0 has lost and got back what is its own
 			b.wantSnapshot(before)
 		}
-		t.Logf("%s: %d of %d answers by sockets that are bound to eth1", fault.name, asked, asked)
+		if routes := b.ip("route show table all proto 114"); routes != "" {
+			t.Errorf("left after detach: %q", routes)
+		}
+		t.Logf("%s: %d answers by sockets that are bound to eth1, none missing", fault.name, answered)
 	})
 }
 
@@ -126,7 +129,13 @@ func testBoundRoute(t *testing.T, b *bed) {
 	b.awaitBoundRoute("with eth1 in mode observe", false)
 	configure(d, "")
 	b.awaitBoundRoute("as at first", true)
-	b.wantBoundShown()
+	b.undoBoundRoute()
+	if b.family == topology.IPv6 {
+		harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "1"))
+		d.Reload()
+		b.awaitBoundRoute("on a router", false)
+		harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/eth1/forwarding", "0"))
+	}
 
 	b.product.Expect(0, "detach", "--stop")
 	b.wantSnapshot(before)
@@ -139,14 +148,27 @@ func testBoundRoute(t *testing.T, b *bed) {
 	b.wantSnapshot(before)
 }
 
-// wantBoundShown wants the status to tell of the route, and how to undo it.
-func (b *bed) wantBoundShown() {
+// TestBoundRouteAlone has somebody delete the device of the fallback route while no daemon runs: the next start takes the
+// route for bound sockets away, which would be everybody's.
+func TestBoundRouteAlone(t *testing.T) {
+	b := newBoundBed(t, topology.IPv4)
+	b.start().Kill()
+	b.awaitBoundRoute("without a daemon", true)
+	harness.Shell(t, b.net.Server.Host, "ip link del replypath0")
+	b.product.Start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+	b.awaitBoundRoute("without the fallback route", false)
+}
+
+// undoBoundRoute does what the status says that undoes the route, which comes back: it is the route that it tells of.
+func (b *bed) undoBoundRoute() {
 	b.Helper()
 	for _, change := range b.product.Status().HostChanges {
-		if strings.HasPrefix(change.Object, b.family.String()+" default route by eth1") {
-			harness.Shell(b, b.net.Server.Host, change.Undo)
-			return
+		if !strings.HasPrefix(change.Object, b.family.String()+" default route by eth1") {
+			continue
 		}
+		harness.Shell(b, b.net.Server.Host, change.Undo) // fails where there is no such route
+		b.awaitBoundRoute("after it was undone", true)
+		return
 	}
 	b.Errorf("the status does not tell of the route by eth1: %+v", b.product.Status().HostChanges)
 }

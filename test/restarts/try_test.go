@@ -225,11 +225,12 @@ func TestTryRestoresBoundRoute(t *testing.T) {
 	p.Start().Kill()
 	r := newTried(t, n, p)
 	before := routes()
-	try := r.try(nil, "--timeout", "1s", "--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
+	try := r.try(nil, "--timeout", "60s", "--config", harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]\n"))
 	try.WaitLog(1, onTrial)
 	if during := routes(); before == "" || during != "" {
 		t.Errorf("before %q, during the trial %q", before, during)
 	}
+	try.Signal(unix.SIGINT)
 	try.WaitEnd()
 	r.wantBack()
 	t.Logf("%q is back", strings.TrimSpace(before))

@@ -182,11 +182,10 @@ const (
 	settlePatience = time.Second
 )
 
-// Settle waits until the server has sent and received all that there is, after the client has been halted.
+// Settle waits until the server has sent all that there is, after the client has been halted.
 func (s *Site) Settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, settlePatience, fmt.Errorf("the server sends on for %s", settlePatience))
-	defer cancel()
-	for before := (Sent{}); ; {
+	before := Sent{}
+	for range settlePatience / silence {
 		now, err := s.Sent()
 		if err != nil || now == before {
 			return err
@@ -198,6 +197,7 @@ func (s *Site) Settle(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	return fmt.Errorf("the server sends on for %s", settlePatience)
 }
 
 // Sent counts the packets that the server has sent by each interface so far.
