@@ -208,6 +208,7 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 		}
 		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
+			s.showStuck(t, c, exits)
 		} else {
 			s.tally.answered++
 		}
@@ -221,6 +222,18 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 	}
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
 	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
+}
+
+// showStuck logs what was seen of a conversation that has got no answer, and the server's sockets and counters.
+func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.Exits) {
+	t.Helper()
+	ofIt := func(f *topology.Frame) bool { return c.Questions()(f) || c.Answers()(f) }
+	for _, nic := range s.nics() {
+		for _, frame := range exits.At(nic).Frames(ofIt) {
+			t.Logf("%s: %s", nic.Name, frame)
+		}
+	}
+	t.Log(harness.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
 }
 
 // untagged matches what has no VLAN tag: a capture on the parent of a VLAN device
