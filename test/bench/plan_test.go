@@ -86,15 +86,15 @@ func TestPlanWithoutBase(t *testing.T) {
 	}
 }
 
-// TestPlanFurther has only those measured again that a bound compares, and the noise.
+// TestPlanFurther has only those measured again that a bound compares, the redirect, and the noise.
 func TestPlanFurther(t *testing.T) {
-	contenders, err := contender.Named("static", "none", "iprule-2", "replypath")
+	contenders, err := contender.Named("static", "none", "iprule-2", "replypath", "constants")
 	if err != nil {
 		t.Fatal(err)
 	}
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "latency-p50"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
-	want := []string{"tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
+	want := []string{"tcp-crr constants", "tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
 	if got := slices.Sorted(slices.Values(namesOf(&plan{slots: slices.Concat(p.of(5)...)}))); !slices.Equal(got, want) {
 		t.Errorf("a further round has %q, want %q", got, want)
 	}

@@ -40,7 +40,7 @@ var bounds = []bound{
 }
 
 // Compared names those of the contenders that are measured with a workload which a
-// bound compares there, and what shows the noise; none where no bound can be judged.
+// bound compares there, what shows the noise, and what a redirect alone costs; none where no bound can be judged.
 func Compared(workload string, measured []string) []string {
 	var names []string
 	for _, b := range append(slices.Clone(bounds), bound{twoCores, ours, base, gainBound}) {
@@ -48,12 +48,16 @@ func Compared(workload string, measured []string) []string {
 			names = append(names, b.contender, b.to, base, Again)
 		}
 	}
+	if len(names) > 0 && slices.Contains(measured, redirect) {
+		names = append(names, redirect)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
 const (
-	ours = "replypath"
+	ours     = "replypath"
+	redirect = "constants"
 	// gainBound is the least of what a second core gives the static route that it
 	// gives the contender.
 	gainBound = 0.95
