@@ -10,16 +10,19 @@ import (
 )
 
 // giveWay are the settings that have the kernel pass over a default route that leads
-// nowhere, in favour of the fallback route, and come back to it.
+// nowhere, in favour of the fallback route, and come back to it. They are changed in this
+// order: what a route needs that gives way is there before it does.
 var giveWay = []giveWaySetting{
-	{"ipv4", ignoreLinkDown, "1"},
-	{"ipv6", ignoreLinkDown, "1"},
 	// Sockets keep their IPv6 route by an interface without a carrier until somebody has them
-	// look anew. So long its gateway's entry serves them, if it stays; from 5.16.
+	// look anew. So long its gateway's entry serves them, if it stays; from 5.16. Without it, a
+	// segment that is sent meanwhile waits for an answer for three seconds, and TCP repeats none
+	// that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
 	{"ipv6", "ndisc_evict_nocarrier", "0"},
 	// Seconds. A dead router that has been passed over is asked as often whether it
 	// is back; without the fallback route every packet would ask.
 	{"ipv6", "router_probe_interval", "1"},
+	{"ipv4", ignoreLinkDown, "1"},
+	{"ipv6", ignoreLinkDown, "1"},
 }
 
 // ignoreLinkDown has the kernel pass over routes by an interface without a carrier.

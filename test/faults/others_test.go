@@ -55,6 +55,46 @@ func TestSecondDefault(t *testing.T) {
 	})
 }
 
+// TestSecondDefaultGoes has eth0's carrier lost in the moment in which a second default route has gone, so that
+// eth0's is to give way from now on: what that needs is there before it does.
+func TestSecondDefaultGoes(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, secondDefault)
+			b.start()
+			open := b.conversation(harness.TCP)
+			b.ask(open)
+			const times = 10
+			for range times {
+				b.loseSecondDefault(open)
+			}
+		})
+	}
+}
+
+func (b *bed) loseSecondDefault(open *harness.Conversation) {
+	b.Helper()
+	second := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric 5000"
+	b.ip("route del", second)
+	b.awaitGivingWay("1")
+	cut := make(chan error, 1)
+	go func() { cut <- b.net.Server.Eth0.Peer().SetDown() }()
+	b.askForSomeTime("the carrier lost at once", open)
+	harness.Must(b, <-cut)
+	b.plugCable()
+	b.ip("route add", second)
+	b.awaitGivingWay("0")
+}
+
+// awaitGivingWay returns as soon as the setting is there by which eth0's default route gives way, or gives way no more.
+func (b *bed) awaitGivingWay(want string) {
+	b.Helper()
+	key := "net/" + b.family.String() + "/conf/eth0/ignore_routes_with_linkdown"
+	for ctx := harness.Within(b, harness.AnswerTime); harness.Must1[string](b)(b.net.Server.Sysctl(key)) != want; {
+		harness.Must(b, ctx.Err())
+	}
+}
+
 // wantLeak shows that the capture sees what the host starts by eth1, where the kernel
 // sends it there by a route of its own.
 func (b *bed) wantLeak(wire *topology.Capture) {
@@ -192,10 +232,11 @@ func TestKilledWhileStarting(t *testing.T) {
 func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
 	b.product = harness.On(t, b.net.Server.Host)
+	b.ip("route add", far[b.family], "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev eth1")
 	before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 	moments := []string{
-		"interface=eth1 index", "made the device", "ipv4.conf.eth0.ignore", "ipv6.conf.eth0.ignore",
-		"router_probe_interval", "msg=ready",
+		"interface=eth1 index", "made the device", "router_probe_interval", "ipv4.conf.eth0.ignore",
+		"ipv6.conf.eth0.ignore", "sockets that are bound", "msg=ready",
 	}
 	for _, moment := range moments {
 		d := b.product.Launch(args...)
