@@ -51,12 +51,13 @@ type Interface struct {
 // HostChange is what was changed on the host.
 type HostChange struct{ Object, Before, After, Undo string }
 
-// OtherChanges are the changes of the host but for those of the fallback route, which
-// every host with a default route has.
+// OtherChanges are the changes of the host but for those of the fallback routes and of those
+// behind them, which every host with a default route has.
 func (s *Status) OtherChanges() []HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
 		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
-			strings.Contains(c.Object, "router_probe_interval") || strings.Contains(c.Object, "ndisc_evict_nocarrier")
+			strings.Contains(c.Object, "router_probe_interval") || strings.Contains(c.Object, "ndisc_evict_nocarrier") ||
+			strings.Contains(c.Object, "default route by")
 	})
 }
 

@@ -89,6 +89,9 @@ func TestIfupdown(t *testing.T) {
 			}
 			return nil
 		})
+		for _, f := range n.Families() { // its addresses have come back, and are read a moment later
+			p.AwaitOwn(n.Server.Eth1.Address(f), true, began)
+		}
 		t.Logf("down, up and managed again within %s", time.Since(began).Round(time.Millisecond))
 		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
 		for _, c := range long {
