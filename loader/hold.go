@@ -144,6 +144,25 @@ func (l *Loader) bridge(g *gateway) error {
 	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last), l.save())
 }
 
+// releaseWaiting has what waits for a gateway's MAC go where the carrier of its interface is gone. The kernel
+// drops the entry a moment before it passes over the route, and asks in vain for three seconds, as long as TCP
+// repeats no segment that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c). On egress replies are moved to
+// the interfaces of their flows; everything else is lost, as without.
+func (l *Loader) releaseWaiting(device int) error {
+	var errs []error
+	for _, g := range l.gateways {
+		if g.Interface != device || !g.only || len(g.last) == 0 || !l.wantsFallback() {
+			continue
+		}
+		waiting, err := nexthop.IsAsked(l.netlink, g.Gateway)
+		if waiting {
+			err = nexthop.Probe(l.netlink, g.Gateway, g.last)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // askAnew has the gateways of an interface asked whose carrier is back: who is at the other end
 // may be another, or not be there yet.
 func (l *Loader) askAnew(device int) {

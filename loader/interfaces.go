@@ -247,6 +247,9 @@ func (l *Loader) linkChanged(index int) error {
 	if !s.Up || s.toldDown { // once more for each event: the first may come before the kernel has marked its routes
 		errs = append(errs, l.haveSocketsLookAgain(s))
 	}
+	if !s.Up {
+		errs = append(errs, l.releaseWaiting(index))
+	}
 	return errors.Join(append(errs, l.writeGateways())...)
 }
 
