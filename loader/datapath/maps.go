@@ -29,6 +29,25 @@ func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
 	return opened, err
 }
 
+// IsPinned tells whether a map that was opened earlier is the one that is pinned by its
+// name now, and not that of a datapath before it. The error matches pins.ErrNone where
+// nothing is pinned.
+func IsPinned(dir, name string, opened *ebpf.Map) (bool, error) {
+	before, now := make(identities), make(identities)
+	err := withPinned(dir, func(path string) error {
+		pinned, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		return errors.Join(before.note(name, opened), now.note(name, pinned), bpf.Close(pinned))
+	})
+	is, there := now[name]
+	return there && is == before[name], err
+}
+
 // openMaps opens the maps that are pinned in a directory.
 func openMaps(path string) (*bpf.DatapathMaps, error) {
 	if err := checkLayout(path); err != nil {

@@ -45,13 +45,13 @@ func openSession(pinDir string) (*session, error) {
 }
 
 func (s *session) open() (err error) {
+	if err := s.takeLock(); err != nil {
+		return err
+	}
 	if s.host, err = explain.OpenHost(s.dir); err != nil {
 		return err
 	}
 	if s.maps, err = datapath.OpenMaps(s.dir); err != nil {
-		return err
-	}
-	if err := s.takeLock(); err != nil {
 		return err
 	}
 	if s.events, err = ringbuf.NewReader(s.maps.TraceEvents); err != nil {
@@ -65,7 +65,11 @@ func (s *session) open() (err error) {
 // lock ends with the process, whatever ends it.
 func (s *session) takeLock() (err error) {
 	path := filepath.Join(s.dir, datapath.LinksDir)
-	if s.lock, err = os.Open(path); err != nil {
+	s.lock, err = os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, s.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("open the directory of the links: %w", err)
 	}
 	err = unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -122,21 +126,15 @@ func (s *session) begin(filter Filter) (err error) {
 	return s.renew()
 }
 
-// isThere returns an error that matches pins.ErrNone where all was taken away since the trace began: what may
-// be there anew has other maps, of which this one would hear nothing.
+// isThere returns an error that matches pins.ErrNone where what is traced is not in place any more: all was
+// taken away since the trace began, or a version with another layout took over. What may be there now has
+// another buffer, of which this trace would hear nothing.
 func (s *session) isThere() error {
-	now, err := os.Stat(filepath.Join(s.dir, datapath.LinksDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look at the directory of the links: %w", err)
+	there, err := datapath.IsPinned(s.dir, bpf.DatapathMapTraceEvents, s.maps.TraceEvents)
+	if err == nil && !there {
+		err = fmt.Errorf("%w in %s of those that were there when the trace began: start it again", pins.ErrNone, s.dir)
 	}
-	before, statErr := s.lock.Stat()
-	if statErr != nil {
-		return fmt.Errorf("look at the directory of the links: %w", statErr)
-	}
-	if err != nil || !os.SameFile(before, now) {
-		return fmt.Errorf("%w in %s any more", pins.ErrNone, s.dir)
-	}
-	return nil
+	return err
 }
 
 // renew asks for some seconds more.
