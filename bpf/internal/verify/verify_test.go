@@ -56,13 +56,21 @@ func verifyAll(t *testing.T, f bpf.Features) {
 	} {
 		spec.Maps[table].MaxEntries = 1
 	}
+	var instructions, stacks []string
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
-		t.Run(name, func(t *testing.T) { verify(t, spec, name) })
+		t.Run(name, func(t *testing.T) {
+			looked, stack := verify(t, spec, name)
+			instructions = append(instructions, name+" "+looked)
+			stacks = append(stacks, stack)
+		})
 	}
+	t.Logf("instructions looked at: %s", strings.Join(instructions, ", "))
+	t.Logf("bytes of stack, of %d, in frames of multiples of %d: %s", maxStack, frameSize, strings.Join(stacks, "; "))
 }
 
-// verify loads one program.
-func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) {
+// verify loads one program, and returns how many instructions the verifier looked at, and which
+// functions take most stack.
+func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) (looked, stack string) {
 	collection, err := loadAlone(spec, name, ebpf.LogLevelStats)
 	if refusal := new(ebpf.VerifierError); errors.As(err, &refusal) {
 		// What it says is told only by a log of every step.
@@ -76,18 +84,19 @@ func verify(t *testing.T, spec *ebpf.CollectionSpec, name string) {
 	}
 	defer collection.Close()
 	log := collection.Programs[name].VerifierLog
-	if match := processed.FindString(log); match != "" {
-		t.Log(match)
+	match := processed.FindStringSubmatch(log)
+	if match == nil {
+		t.Fatalf("the verifier's log does not say what it looked at: %s", log)
 	}
 	depths, err := stackDepths(log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	chain, depth := deepestChain(spec.Programs[name].Instructions, depths)
-	t.Logf("stack: %d bytes of %d in frames of multiples of %d: %s", depth, maxStack, frameSize, chain)
 	if depth > maxStack {
-		t.Errorf("kernels before 6.12 refuse a stack of %d bytes", depth)
+		t.Errorf("kernels before 6.12 refuse a stack of %d bytes: %s", depth, chain)
 	}
+	return match[1], fmt.Sprintf("%d: %s", depth, chain)
 }
 
 // shownSteps bounds how much is shown of what led to a refusal.
@@ -107,7 +116,7 @@ func lastOf(lines []string, count int) []string {
 
 // The verifier's words (kernel/bpf/verifier.c, print_verification_stats).
 var (
-	processed  = regexp.MustCompile(`processed \d+ insns .*`)
+	processed  = regexp.MustCompile(`processed (\d+) insns `)
 	stackDepth = regexp.MustCompile(`stack depth ([\d+]+)`)
 )
 
