@@ -81,7 +81,7 @@ func TestBound(t *testing.T) {
 				wires.WantEth1(c.String(), c.Answers())
 				answered++
 			}
-			b.sendDatagrams()
+			b.sendUnasked()
 		}
 		b.wantNoLeak(fault.name, wires.Eth1)
 		b.product.Expect(0, "detach", "--stop")

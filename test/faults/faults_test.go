@@ -229,7 +229,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
 		b.wantHostReaches(false, harness.UDP)
 	}
-	b.sendDatagrams()
+	b.sendUnasked()
 	connected := b.connectUDP()
 	b.wantNoLeak("during "+fault.name, wire)
 	fault.end(b)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -25,17 +29,33 @@ var elsewhere = map[topology.Family]netip.Addr{
 // unspecified are the addresses of sockets that leave theirs to the kernel.
 var unspecified = map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}
 
-// sendDatagrams has the host send what nobody asked for: to the client and elsewhere,
-// from the address that the kernel picks and from eth1's. It may be refused.
-func (b *bed) sendDatagrams() {
+// pings are how a host pings.
+var pings = map[topology.Family]struct {
+	network  string
+	protocol layers.IPProtocol
+	echo     icmp.Type
+}{
+	topology.IPv4: {"ip4:icmp", layers.IPProtocolICMPv4, ipv4.ICMPTypeEcho},
+	topology.IPv6: {"ip6:ipv6-icmp", layers.IPProtocolICMPv6, ipv6.ICMPTypeEchoRequest},
+}
+
+// sendUnasked has the host send what nobody asked for, datagrams and pings: to the client
+// and elsewhere, from the address that the kernel picks and from eth1's. It may be
+// refused.
+func (b *bed) sendUnasked() {
 	b.Helper()
+	ping := pings[b.family]
+	echo := icmp.Message{Type: ping.echo, Body: &icmp.Echo{ID: 1, Seq: 1, Data: []byte("unasked")}}
+	request := harness.Must1[[]byte](b)(echo.Marshal(nil))
 	for _, from := range []netip.Addr{unspecified[b.family], b.net.Server.Eth1.Address(b.family)} {
 		ctx := harness.Within(b, harness.AnswerTime)
-		conn := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
+		datagrams := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
+		echoes := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, ping.network, from.String()))
 		for _, to := range []netip.Addr{b.clientAddress(), elsewhere[b.family]} {
-			_, _ = conn.WriteTo([]byte("unasked"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discardPort)))
+			_, _ = datagrams.WriteTo([]byte("unasked"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discardPort)))
+			_, _ = echoes.WriteTo(request, &net.IPAddr{IP: to.AsSlice()})
 		}
-		harness.Must(b, conn.Close())
+		harness.Must(b, errors.Join(datagrams.Close(), echoes.Close()))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -92,11 +93,13 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 func (b *bed) wantLeak(wire *topology.Capture) {
 	b.Helper()
 	b.Eventually("what the host starts is seen on eth1", func() error {
-		b.sendDatagrams()
+		b.sendUnasked()
 		leaked, _ := b.leaks(wire)
 		for _, to := range []netip.Addr{b.clientAddress(), elsewhere[b.family]} {
-			if !slices.ContainsFunc(leaked, topology.To(to)) {
-				return fmt.Errorf("nothing to %s, only %s", to, harness.Describe(leaked))
+			for _, kind := range []layers.IPProtocol{layers.IPProtocolUDP, pings[b.family].protocol} {
+				if !slices.ContainsFunc(leaked, topology.All(topology.To(to), topology.Protocol(kind))) {
+					return fmt.Errorf("no %s to %s, only %s", kind, to, harness.Describe(leaked))
+				}
 			}
 		}
 		return nil
