@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -24,18 +25,31 @@ func ServeAt(t testing.TB, host *topology.Host, address netip.AddrPort, options 
 	t.Helper()
 	at := address.String()
 	listener := Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", at, options...))
-	t.Cleanup(func() { listener.Close() })
-	go serveStreams(listener)
+	serveUntilClosed(t, listener, func() error { return serveStreams(listener) })
 	conn := Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), "udp", at, options...))
-	t.Cleanup(func() { conn.Close() })
-	go serveDatagrams(conn)
+	serveUntilClosed(t, conn, func() error { return serveDatagrams(conn) })
 }
 
-func serveStreams(listener net.Listener) {
+// serveUntilClosed serves by a socket until the test ends, and reports why it ended before.
+func serveUntilClosed(t testing.TB, socket io.Closer, serve func() error) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := serve(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("an echo server has ended: %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		socket.Close()
+		<-ended
+	})
+}
+
+func serveStreams(listener net.Listener) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
 		go func() {
 			defer conn.Close()
@@ -45,12 +59,12 @@ func serveStreams(listener net.Listener) {
 	}
 }
 
-func serveDatagrams(conn net.PacketConn) {
+func serveDatagrams(conn net.PacketConn) error {
 	buffer := make([]byte, 1<<16)
 	for {
 		n, from, err := conn.ReadFrom(buffer)
 		if err != nil {
-			return
+			return err
 		}
 		_, _ = conn.WriteTo(buffer[:n], from)
 	}

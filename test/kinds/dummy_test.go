@@ -27,6 +27,9 @@ func TestDiscovery(t *testing.T) {
 	_, err := bridge.Connect(topology.NIC{Host: pod, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.2/24")}})
 	harness.Must(t, err)
 
+	eachQuestion(t, "without replypath, production", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.Must(t, s.ask(t, kind, s.Production.Address(f)).Ask(harness.Within(t, harness.AnswerTime)))
+	})
 	p := harness.On(t, s.Server)
 	p.Start()
 	wantManaged(t, p.Status(), "eth0", "eth1")

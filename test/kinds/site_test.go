@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 
@@ -224,7 +226,8 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
 }
 
-// showStuck logs what was seen of a conversation that has got no answer, and the server's sockets and counters.
+// showStuck logs what was seen of a conversation that has got no answer, the server's sockets and counters, and
+// what the echo servers do.
 func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.Exits) {
 	t.Helper()
 	ofIt := func(f *topology.Frame) bool { return c.Questions()(f) || c.Answers()(f) }
@@ -234,6 +237,9 @@ func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.E
 		}
 	}
 	t.Log(harness.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
+	var servers strings.Builder
+	harness.Must(t, pprof.Lookup("goroutine").WriteTo(&servers, 1))
+	t.Log(servers.String())
 }
 
 // untagged matches what has no VLAN tag: a capture on the parent of a VLAN device
