@@ -29,7 +29,10 @@ type fallbackRoute struct {
 	asked    *ebpf.Program      // that, nil for nothing
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
-	tried    time.Time          // when the device was last made, or could not be
+	covered  []nexthop.Covered
+	// toldCovered are the interfaces that have been logged as covered.
+	toldCovered string
+	tried       time.Time // when the device was last made, or could not be
 }
 
 // scopeFallback is of problems with the fallback routes.
@@ -39,7 +42,7 @@ const scopeFallback = "fallback"
 // cannot be done becomes a problem and is tried again: everything else works without.
 func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r := &l.fallback
-	r.defaults, r.boundErr = routers.Defaults, nil
+	r.defaults, r.covered, r.boundErr = routers.Defaults, routers.Covered, nil
 	if l.wantsFallback() {
 		r.err = l.arrangeRoutes(routers)
 	} else {
@@ -130,7 +133,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 // routes without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
 func (l *Loader) haveSocketsLookAgain(s *served) error {
 	v6 := fallback.Name(unix.AF_INET6)
-	if l.fallback.device == nil || !l.holdsDefaults(sysctl{s.Index, v6, ignoreLinkDown}) {
+	if l.fallback.device == nil || !l.givesWay(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
 	if err := fallback.Renew(l.netlink, l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {

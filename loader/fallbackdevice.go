@@ -79,7 +79,7 @@ func (l *Loader) removeFallbackDevice() error {
 		}
 		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
 	}
-	l.fallback = fallbackRoute{defaults: l.fallback.defaults, tried: l.fallback.tried}
+	l.fallback = fallbackRoute{defaults: l.fallback.defaults, covered: l.fallback.covered, toldCovered: l.fallback.toldCovered, tried: l.fallback.tried}
 	l.state.Fallback = nil
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
@@ -35,6 +36,10 @@ func (l *Loader) fallbackFeature() pins.FeatureRecord {
 	default:
 		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
 			discover.OwnDevice, r.device.Kind)
+		if names := l.coveredDefaults(); len(names) > 0 {
+			f.Effect += "; when the carrier is lost of " + strings.Join(names, ", ") +
+				" only while a daemon runs, as another interface has a route to the same network"
+		}
 		if r.device.Plain {
 			f.Effect += "; as the kernel is built without CONFIG_LWTUNNEL_BPF, masqueraded connections of containers " +
 				"do not outlive that, and datagrams of sockets that are not connected are lost without an error"

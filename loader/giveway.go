@@ -2,10 +2,13 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
 
@@ -40,15 +43,16 @@ func isGivingWay(r pins.SysctlRecord) bool {
 }
 
 // haveDefaultsGiveWay changes these settings of the interface that holds a family's
-// default routes. Where another interface has one too, nothing is changed: what the
-// host starts would leave by that one then.
+// default routes. Where another interface has one too, nothing is changed, and where it
+// has a route to the first one's networks, no route is passed over: what the host starts would
+// leave by that one then.
 func (l *Loader) haveDefaultsGiveWay() error {
 	var errs []error
-	wanted := make(map[sysctl]bool)
+	wanted, before := make(map[sysctl]bool), l.madeToGiveWay()
 	for _, setting := range giveWay {
 		for _, s := range l.inOrder() {
 			what := sysctl{s.Index, setting.family, setting.leaf}
-			if !l.holdsDefaults(what) {
+			if !l.givesWay(what) {
 				continue
 			}
 			wanted[what] = true
@@ -61,9 +65,74 @@ func (l *Loader) haveDefaultsGiveWay() error {
 			}
 		}
 	}
-	return errors.Join(append(errs, l.restoreSysctls(func(r pins.SysctlRecord) bool {
-		return isGivingWay(r) && !wanted[settingOf(r)]
-	}))...)
+	errs = append(errs, l.restoreSysctls(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[settingOf(r)] }))
+	l.tellCovered()
+	return errors.Join(append(errs, l.haveSocketsNotice(before, wanted))...)
+}
+
+// madeToGiveWay are the settings that have been changed.
+func (l *Loader) madeToGiveWay() map[sysctl]bool {
+	made := make(map[sysctl]bool)
+	for _, r := range l.state.Sysctls {
+		if isGivingWay(r) {
+			made[settingOf(r)] = true
+		}
+	}
+	return made
+}
+
+// haveSocketsNotice has sockets look for a route anew where routes by an interface without a carrier have begun
+// to be passed over, or do not go on to be: of the setting itself the kernel tells them nothing.
+func (l *Loader) haveSocketsNotice(before, now map[sysctl]bool) error {
+	var errs []error
+	for _, s := range l.inOrder() {
+		for _, family := range l.fallback.families {
+			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
+			if !s.Up && before[what] != now[what] {
+				errs = append(errs, fallback.Renew(l.netlink, l.fallback.device, gateOf(l.datapath), family))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tellCovered logs by which interfaces routes are not passed over, where that changes.
+func (l *Loader) tellCovered() {
+	covered := strings.Join(l.coveredDefaults(), ", ")
+	if covered == l.fallback.toldCovered {
+		return
+	}
+	if l.fallback.toldCovered = covered; covered == "" {
+		return
+	}
+	l.log.Info("the default route does not give way to the fallback route when the carrier is lost, its gateway is held instead: "+
+		"another interface has a route to the same network, by which what the host starts would leave", "interface", covered)
+}
+
+// coveredDefaults names the interfaces, with the family, that hold the default routes and are covered.
+func (l *Loader) coveredDefaults() (names []string) {
+	for _, s := range l.inOrder() {
+		for _, family := range l.fallback.families {
+			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
+			if l.holdsDefaults(what) && l.isCovered(what) {
+				names = append(names, fmt.Sprintf("%s (%s)", s.Name, what.family))
+			}
+		}
+	}
+	return names
+}
+
+// givesWay tells whether a setting of this interface is to be changed.
+func (l *Loader) givesWay(what sysctl) bool {
+	return l.holdsDefaults(what) && (what.leaf != ignoreLinkDown || !l.isCovered(what))
+}
+
+// isCovered tells whether another interface has a route to a network of the setting's: what the host
+// starts would leave by that one if this one's were passed over.
+func (l *Loader) isCovered(what sysctl) bool {
+	return slices.ContainsFunc(l.fallback.covered, func(c nexthop.Covered) bool {
+		return c.Interface == what.device && fallback.Name(c.Family) == what.family
+	})
 }
 
 // holdsDefaults tells whether all default routes of a family that has a fallback route

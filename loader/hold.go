@@ -12,6 +12,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -65,10 +66,17 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 	return only
 }
 
-// mayHold tells whether a gateway is one whose silence is bridged.
+// mayHold tells whether a gateway is one whose silence is bridged. Without a carrier the default
+// route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
 func (l *Loader) mayHold(g *gateway) bool {
 	s := l.served[g.Interface]
-	return g.only && l.wantsFallback() && s != nil && s.Up && len(g.last) > 0
+	return g.only && l.wantsFallback() && s != nil && (s.Up || l.isCoveredBy(g) || g.held) && len(g.last) > 0
+}
+
+// isCoveredBy tells whether the default route by a gateway is not passed over without a carrier.
+func (l *Loader) isCoveredBy(g *gateway) bool {
+	return g.IPv4 && l.isCovered(sysctl{g.Interface, fallback.Name(unix.AF_INET), ignoreLinkDown}) ||
+		g.IPv6 && l.isCovered(sysctl{g.Interface, fallback.Name(unix.AF_INET6), ignoreLinkDown})
 }
 
 // tendHold holds a gateway that has just failed, and lets go of one that has

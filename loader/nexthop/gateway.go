@@ -42,6 +42,7 @@ type Routers struct {
 	Defaults []Default // of any interface, in no particular order
 	Fallback []Default // those of replypath's own routes
 	Bound    []Default // those of its routes for sockets that are bound to a device
+	Covered  []Covered // in no particular order
 }
 
 // Gateways returns the gateways of all managed interfaces with the state of
@@ -57,13 +58,12 @@ func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, erro
 	return found.Gateways, err
 }
 
-// Find is Gateways with the default routes, which are in the same tables.
+// Find is Gateways with the default routes, and with the interfaces that are covered.
 func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
-	hops, err := dump.Routes(nl, collectHops)
+	hops, found, err := readRoutes(nl, managed)
 	if err != nil {
 		return Routers{}, err
 	}
-	var found Routers
 	for _, h := range hops {
 		switch h.kind {
 		case byDefault:
@@ -76,6 +76,28 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	}
 	found.Gateways, err = resolveAll(nl, managed, hops)
 	return found, err
+}
+
+// routed is what a route says: one of the two.
+type routed struct {
+	hop     hop
+	covered Covered
+}
+
+// readRoutes goes through all routes once.
+func readRoutes(nl *netlink.Handle, managed []discover.Interface) (hops []hop, found Routers, err error) {
+	all, err := dump.Routes(nl, func(r dump.Route, add func(routed)) {
+		collectHops(r, func(h hop) { add(routed{hop: h}) })
+		collectCovered(managed, r, func(c Covered) { add(routed{covered: c}) })
+	})
+	for _, r := range all {
+		if r.covered == (Covered{}) {
+			hops = append(hops, r.hop)
+		} else {
+			found.Covered = append(found.Covered, r.covered)
+		}
+	}
+	return hops, found, err
 }
 
 func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([]Gateway, error) {

@@ -187,6 +187,7 @@ func TestSilentGatewayWithoutDaemon(t *testing.T) {
 			if state := b.gatewayState(); state == "held" {
 				t.Error("the status says that the gateway is held by nobody")
 			}
+			t.Logf("the kernel gives the gateway up, the status says %s", b.gatewayState())
 			if f == topology.IPv6 {
 				b.eventually(b.conversation(harness.TCP))
 			}
@@ -391,6 +392,8 @@ func (b *bed) wantShown(fault fault, present bool) {
 			shown = state == "held" && !reachable && !active
 		}
 		if shown == present && (present || reachable && state != "held") {
+			b.Logf("%s, over: %t: status and metrics show the gateway %s, reachable: %t, the fallback route active: %t",
+				fault.name, !present, state, reachable, active)
 			return nil
 		}
 		return fmt.Errorf("fallback active: %t, gateway reachable: %t, its state: %s", active, reachable, state)

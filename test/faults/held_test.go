@@ -55,6 +55,7 @@ func (b *bed) wantGivenUp() {
 	b.Eventually("the kernel gives up", func() error {
 		state, changes := b.neighbour(), b.product.Status().HostChanges
 		if strings.Contains(state, "FAILED") && !b.isHeld() && len(changes) == 0 {
+			b.Log("the kernel gives the gateway up, and nothing of the host is changed")
 			return nil
 		}
 		return fmt.Errorf("%s, in the status %s, changes %+v", state, b.gatewayState(), changes)

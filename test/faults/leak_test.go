@@ -29,7 +29,7 @@ var elsewhere = map[topology.Family]netip.Addr{
 // unspecified are the addresses of sockets that leave theirs to the kernel.
 var unspecified = map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}
 
-// pings are how a host pings.
+// pings are the socket and the message of a ping.
 var pings = map[topology.Family]struct {
 	network  string
 	protocol layers.IPProtocol
@@ -39,10 +39,15 @@ var pings = map[topology.Family]struct {
 	topology.IPv6: {"ip6:ipv6-icmp", layers.IPProtocolICMPv6, ipv6.ICMPTypeEchoRequest},
 }
 
-// sendUnasked has the host send what nobody asked for, datagrams and pings: to the client
-// and elsewhere, from the address that the kernel picks and from eth1's. It may be
-// refused.
+// sendUnasked has the host send what nobody asked for to the client, elsewhere and to eth0's gateway.
 func (b *bed) sendUnasked() {
+	b.Helper()
+	b.sendUnaskedTo(b.clientAddress(), elsewhere[b.family], b.net.Server.Eth0.Peer().Address(b.family))
+}
+
+// sendUnaskedTo has the host send datagrams and pings, from the address that the kernel picks and from
+// eth1's. It may be refused.
+func (b *bed) sendUnaskedTo(targets ...netip.Addr) {
 	b.Helper()
 	ping := pings[b.family]
 	echo := icmp.Message{Type: ping.echo, Body: &icmp.Echo{ID: 1, Seq: 1, Data: []byte("unasked")}}
@@ -51,7 +56,7 @@ func (b *bed) sendUnasked() {
 		ctx := harness.Within(b, harness.AnswerTime)
 		datagrams := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, "udp", netip.AddrPortFrom(from, 0).String()))
 		echoes := harness.Must1[net.PacketConn](b)(b.net.Server.ListenPacket(ctx, ping.network, from.String()))
-		for _, to := range []netip.Addr{b.clientAddress(), elsewhere[b.family]} {
+		for _, to := range targets {
 			_, _ = datagrams.WriteTo([]byte("unasked"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discardPort)))
 			_, _ = echoes.WriteTo(request, &net.IPAddr{IP: to.AsSlice()})
 		}

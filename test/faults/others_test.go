@@ -56,6 +56,83 @@ func TestSecondDefault(t *testing.T) {
 	})
 }
 
+// covers are routes by eth1 to eth0's network, or to one around it, by their names; none leads to the client.
+var covers = map[string]map[topology.Family]string{
+	"a wider network":  {topology.IPv4: "10.0.0.0/14", topology.IPv6: "2001:db8::/46"},
+	"the same network": {topology.IPv4: "10.1.0.0/24 metric 5000", topology.IPv6: "2001:db8:1::/64 metric 5000"},
+}
+
+// TestCovered compares the kernel's choice for what the host sends to eth0's own network, before and while
+// eth0 has no carrier, with and without replypath, where eth1 has a route to that network as well: by nothing
+// that we do does it leave by eth1. Replies that need the default route go on, also when the route by eth1 goes and
+// comes meanwhile.
+func TestCovered(t *testing.T) {
+	for name, cover := range covers {
+		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+			t.Run(name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover[f]) })
+		}
+	}
+}
+
+func testCovered(t *testing.T, f topology.Family, cover string) {
+	alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	beside.start()
+	beside.awaitPassedOver(true)
+	wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
+	for _, b := range []*bed{alone, beside} {
+		b.cover("add", cover)
+	}
+	beside.awaitPassedOver(false)
+	near := beside.net.Server.Eth0.Peer().Address(f)
+	open := beside.conversation(harness.TCP)
+	beside.ask(open)
+	for _, step := range []func(*bed){func(*bed) {}, (*bed).cutCable} {
+		step(alone)
+		step(beside)
+		if want, got := alone.choiceFor(near), beside.choiceFor(near); want != got || want != "eth0" {
+			t.Errorf("the kernel sends to eth0's network by %q, and by %q without replypath", got, want)
+		}
+		beside.sendUnaskedTo(near)
+	}
+	for _, kind := range harness.Kinds {
+		beside.askPromptly(fmt.Sprintf("new %s", kind), beside.conversation(kind))
+	}
+	beside.askForSomeTime("the route by eth1 is there", open)
+	beside.cover("del", cover)
+	beside.awaitPassedOver(true)
+	beside.askForSomeTime("it has gone", open)
+	beside.cover("add", cover)
+	beside.awaitPassedOver(false)
+	beside.askForSomeTime("it is there again", open)
+	beside.sendUnaskedTo(near)
+	beside.wantNoLeak("with a route by eth1", wire)
+	beside.plugCable()
+	beside.askForSomeTime("the carrier is back", open)
+}
+
+func (b *bed) cover(what, route string) {
+	b.Helper()
+	b.ip("route", what, route, "via", b.net.Server.Eth1.Peer().Address(b.family).String(), "dev", "eth1")
+}
+
+// awaitPassedOver returns when eth0's routes are passed over without a carrier, or not, and the status says so.
+func (b *bed) awaitPassedOver(want bool) {
+	b.Helper()
+	b.Eventually(fmt.Sprintf("eth0's routes are passed over: %t", want), func() error {
+		value, err := b.net.Server.Sysctl(fmt.Sprintf("net/%s/conf/eth0/ignore_routes_with_linkdown", b.family))
+		if err != nil {
+			return err
+		}
+		says := fmt.Sprintf("when the carrier is lost of eth0 (%s) only while a daemon runs", b.family)
+		status := b.product.Run("status", "-o", "json")
+		if (value == "1") != want || strings.Contains(status.Stdout, says) == want {
+			return fmt.Errorf("the setting is %s: %s", value, status)
+		}
+		return nil
+	})
+}
+
 // TestCarrierLostWhileWaiting has an answer by eth1 wait for the MAC of eth0's gateway when eth0's carrier is gone. The kernel
 // makes that so by itself at times, for the moment between dropping the gateway's entry and passing over the route,
 // which is made longer here.
@@ -92,10 +169,12 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 // sends it there by a route of its own.
 func (b *bed) wantLeak(wire *topology.Capture) {
 	b.Helper()
+	// Not to eth0's gateway: to ask it is how the kernel finds that it is back.
+	far := []netip.Addr{b.clientAddress(), elsewhere[b.family]}
 	b.Eventually("what the host starts is seen on eth1", func() error {
-		b.sendUnasked()
+		b.sendUnaskedTo(far...)
 		leaked, _ := b.leaks(wire)
-		for _, to := range []netip.Addr{b.clientAddress(), elsewhere[b.family]} {
+		for _, to := range far {
 			for _, kind := range []layers.IPProtocol{layers.IPProtocolUDP, pings[b.family].protocol} {
 				if !slices.ContainsFunc(leaked, topology.All(topology.To(to), topology.Protocol(kind))) {
 					return fmt.Errorf("no %s to %s, only %s", kind, to, harness.Describe(leaked))
@@ -110,7 +189,13 @@ func (b *bed) wantLeak(wire *topology.Capture) {
 // none.
 func (b *bed) choice() string {
 	b.Helper()
-	out, _ := b.net.Server.Command(b.Context(), "ip", "route", "get", b.clientAddress().String()).CombinedOutput()
+	return b.choiceFor(b.clientAddress())
+}
+
+// choiceFor is choice for an address.
+func (b *bed) choiceFor(to netip.Addr) string {
+	b.Helper()
+	out, _ := b.net.Server.Command(b.Context(), "ip", "route", "get", to.String()).CombinedOutput()
 	fields := strings.Fields(string(out))
 	for i, field := range fields[:max(0, len(fields)-1)] {
 		if field == "dev" {
