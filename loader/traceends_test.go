@@ -35,7 +35,11 @@ func TestTraceEnds(t *testing.T) {
 			go func() {
 				ended <- b.host.Do(func() error { return b.follow(func() { close(ready) }) })
 			}()
-			<-ready
+			select {
+			case <-ready:
+			case err := <-ended:
+				t.Fatalf("the trace ended with %v", err)
+			}
 			change(b)
 			select {
 			case err := <-ended:

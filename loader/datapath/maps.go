@@ -35,6 +35,7 @@ func OpenMaps(dir string) (*bpf.DatapathMaps, error) {
 func IsPinned(dir, name string, opened *ebpf.Map) (bool, error) {
 	before, now := make(identities), make(identities)
 	err := withPinned(dir, func(path string) error {
+		clear(now)
 		pinned, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

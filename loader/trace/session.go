@@ -132,7 +132,7 @@ func (s *session) begin(filter Filter) (err error) {
 func (s *session) isThere() error {
 	there, err := datapath.IsPinned(s.dir, bpf.DatapathMapTraceEvents, s.maps.TraceEvents)
 	if err == nil && !there {
-		err = fmt.Errorf("%w in %s of those that were there when the trace began: start it again", pins.ErrNone, s.dir)
+		err = fmt.Errorf("%w in %s that was there when the trace began: start it again", pins.ErrNone, s.dir)
 	}
 	return err
 }
