@@ -176,6 +176,7 @@ func (p *packaged) installs() {
 	}
 	p.wantNothingPinned()
 	p.m.Run("replypath", "check")
+	p.Log("installed: not enabled, not active, nothing pinned")
 }
 
 func (p *packaged) wantNothingPinned() {

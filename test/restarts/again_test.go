@@ -17,19 +17,13 @@ import (
 // clsact attaches the way that kernels without TCX need.
 var clsact = []string{"--mechanism", "clsact"}
 
-// TestKillAndUpgrade ends the daemon by SIGKILL, again and again, and starts in turn
-// the same build, one with other programs, that one again, and the first.
-func TestKillAndUpgrade(t *testing.T) {
-	testAgain(t, times(t), []ending{{"kills", (*harness.Daemon).Kill}})
-}
+// TestEndAndUpgrade ends the daemon by SIGTERM, as a service manager restarts it, and SIGKILL in
+// turn, and starts in turn the same build, one with other programs, that one again, and the first.
+// Either ending comes before every kind of start, as those are three.
+func TestEndAndUpgrade(t *testing.T) { testAgain(t, times(t)) }
 
-// TestStopAndUpgrade is the same by SIGTERM, as a service manager restarts it, and SIGKILL
-// in turn, half as often, where the programs are attached the other way. Either comes
-// before every kind of start, as those are three.
-func TestStopAndUpgrade(t *testing.T) {
-	stop := func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }
-	testAgain(t, max(1, times(t)/2), []ending{{"stops", stop}, {"kills", (*harness.Daemon).Kill}}, clsact...)
-}
+// TestEndAndUpgradeByClsact is the same, half as often, where the programs are attached the other way.
+func TestEndAndUpgradeByClsact(t *testing.T) { testAgain(t, max(1, times(t)/2), clsact...) }
 
 // ending is a way in which a daemon ends, and what that is called.
 type ending struct {
@@ -37,10 +31,15 @@ type ending struct {
 	end  func(*harness.Daemon)
 }
 
-// testAgain ends the daemon in some ways in turn, and starts the same build again, then
+// waysToEnd are those of the daemon, in turn.
+var waysToEnd = []ending{
+	{"stops", func(d *harness.Daemon) { d.Stop(unix.SIGTERM) }}, {"kills", (*harness.Daemon).Kill},
+}
+
+// testAgain ends the daemon in both ways in turn, and starts the same build again, then
 // another one, then the first, under load, so many times each. No connection may break, no
 // datagram may be lost, no reply may leave by eth0, no counter may go backwards.
-func testAgain(t *testing.T, count int, endings []ending, args ...string) {
+func testAgain(t *testing.T, count int, args ...string) {
 	t.Parallel()
 	usual, other := harness.Binary(), otherPrograms.binary(t)
 	starts := []struct{ binary, version string }{
@@ -58,11 +57,12 @@ func testAgain(t *testing.T, count int, endings []ending, args ...string) {
 	l.allGoOn()
 	l.forget(topology.Any)
 	var slowest time.Duration
-	done := make([]int, len(endings))
+	backwards := 0
+	done := make([]int, len(waysToEnd))
 	for i := range count * len(starts) {
 		before, start := p.Metrics(), starts[i%len(starts)]
-		endings[i%len(endings)].end(d)
-		done[i%len(endings)]++
+		waysToEnd[i%len(waysToEnd)].end(d)
+		done[i%len(waysToEnd)]++
 		d = startBuild(p, start.binary, args...)
 		slowest = max(slowest, d.ReadyAfter)
 		after := p.Metrics()
@@ -70,17 +70,18 @@ func testAgain(t *testing.T, count int, endings []ending, args ...string) {
 			t.Errorf("start %d: the daemon is not of version %s", i, start.version)
 		}
 		if went := before.Backwards(after); len(went) > 0 {
+			backwards += len(went)
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
 	}
 	wantMechanism(t, p, args)
 	var ended strings.Builder
-	for i, e := range endings {
+	for i, e := range waysToEnd {
 		fmt.Fprintf(&ended, "%d %s, ", done[i], e.what)
 	}
-	wantNone(t, l.report("%s%d restarts of the same build, %[2]d upgrades, %[2]d roll-backs, ready within %[3]s",
-		ended.String(), count, slowest))
+	wantNone(t, l.report("%s%d restarts of the same build, %[2]d upgrades, %[2]d roll-backs, ready within %[3]s, %[4]d counters went backwards",
+		ended.String(), count, slowest, backwards))
 }
 
 // wantMechanism wants the programs to be attached by clsact where that was asked for.
