@@ -52,13 +52,13 @@ func (l *load) repeat(a *asker, begun time.Time, repeated int) {
 // bridge looks at some askers while a fault lasts.
 type bridge struct {
 	askers []*asker
-	before []int64 // how often each had been answered
-	pause  time.Duration
+	before []int64                  // how often each had been answered
+	pauses map[string]time.Duration // the longest between two answers, by kind
 }
 
 // bridge begins to look at what asks at the addresses of some of the server's interfaces.
 func (l *load) bridge(nics ...*topology.Interface) *bridge {
-	b := new(bridge)
+	b := &bridge{pauses: make(map[string]time.Duration)}
 	for _, a := range l.askers {
 		if slices.ContainsFunc(nics, a.asks) {
 			b.askers, b.before = append(b.askers, a), append(b.before, a.answered.Load())
@@ -94,7 +94,7 @@ func (b *bridge) await(t *testing.T, more int64) {
 // look measures for how long they have waited.
 func (b *bridge) look() {
 	for _, a := range b.askers {
-		b.pause = max(b.pause, time.Since(time.Unix(0, a.last.Load())))
+		b.pauses[a.what] = max(b.pauses[a.what], time.Since(time.Unix(0, a.last.Load())))
 	}
 }
 

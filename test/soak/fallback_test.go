@@ -16,8 +16,9 @@ import (
 type bridged struct {
 	// Answers are those of conversations that have to go on.
 	Answers int64 `json:"answers"`
-	// Pause is the longest between two answers of one of them, in seconds.
-	Pause float64 `json:"pause"`
+	// Pauses are the longest between two answers of one of them, in seconds, by its kind. Datagrams
+	// and pings are repeated by who asks, after a second.
+	Pauses map[string]float64 `json:"pauses"`
 	// Refused are connections of the server's own, each at once.
 	Refused int `json:"refused"`
 }
@@ -25,6 +26,9 @@ type bridged struct {
 // moreAnswers is how many each conversation gets by way of a fallback route: with the pace
 // of the questions, half a second and more.
 const moreAnswers = 25
+
+// oneRetransmission is more than TCP takes to repeat a segment, and less than to repeat it twice.
+const oneRetransmission = 500 * time.Millisecond
 
 // secondMetric is that of eth1's default route, which nobody uses while there is eth0's.
 const secondMetric = 5000
@@ -143,7 +147,16 @@ func (s *soak) goOn(event string, b *bridge) {
 	s.visitPresent("in event " + event)
 	total := s.report.Bridged[event]
 	total.Refused += s.wantRefused(event)
-	total.Answers, total.Pause = total.Answers+b.answers(), max(total.Pause, b.pause.Seconds())
+	total.Answers += b.answers()
+	if total.Pauses == nil {
+		total.Pauses = make(map[string]float64)
+	}
+	for kind, pause := range b.pauses {
+		total.Pauses[kind] = max(total.Pauses[kind], pause.Seconds())
+	}
+	if pause := b.pauses["tcp"]; pause >= harness.Patient(oneRetransmission) {
+		s.report.fail(fmt.Sprintf("in event %s a connection paused for %s", event, pause))
+	}
 	s.report.Bridged[event] = total
 }
 

@@ -114,14 +114,16 @@ func (j *judge) look() {
 
 func (j *judge) judge(name string, frame *topology.Frame) {
 	home, known := j.home[frame.Source]
-	if event, right := j.judgeMAC(name, frame); !right {
+	if !known {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, from nobody's address: %s", frame.Time.Format(time.StampMicro), name, frame))
+	} else if event, right := j.judgeMAC(name, frame); !right {
 		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s to a MAC that nobody has there: %s",
 			frame.Time.Format(time.StampMicro), name, frame))
 	} else if ownBy(frame) != "" && ownBy(frame) != name {
 		j.wrong = append(j.wrong, fmt.Sprintf("%s by %s, begun by the server: %s", frame.Time.Format(time.StampMicro), name, frame))
 	} else if event != "" {
 		j.explained[event]++
-	} else if !known || home == name {
+	} else if home == name {
 		j.right++
 	} else if i := slices.IndexFunc(j.excuses, func(e excuse) bool { return e.covers(frame) }); i >= 0 {
 		j.explained[j.excuses[i].event]++

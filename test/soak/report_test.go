@@ -173,9 +173,9 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "%d packets by the right interface to the right MAC, %v explained by events, %d unexplained\n",
 		r.Frames.Right, r.Frames.Explained, r.Frames.Unexplained)
 	for _, event := range slices.Sorted(maps.Keys(r.Bridged)) {
-		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pause of a conversation %.0f ms; "+
+		fmt.Fprintf(&b, "%s: %d answers by way of the fallback route, the longest pauses %s; "+
 			"%d connections of the server's own refused\n",
-			event, r.Bridged[event].Answers, r.Bridged[event].Pause*1000, r.Bridged[event].Refused)
+			event, r.Bridged[event].Answers, describePauses(r.Bridged[event].Pauses), r.Bridged[event].Refused)
 	}
 	fmt.Fprintf(&b, "%.0f ms after a gateway's MAC had changed a packet last went to the one of before\n", r.Frames.LatestMAC*1000)
 	fmt.Fprintf(&b, "medians of the second and the last quarter: "+
@@ -196,4 +196,12 @@ func (r *report) write(t *testing.T) {
 	data := harness.Must1[[]byte](t)(json.MarshalIndent(r, "", "  "))
 	harness.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	harness.Must(t, os.WriteFile(path, append(bytes.TrimSpace(data), '\n'), 0o644))
+}
+
+func describePauses(pauses map[string]float64) string {
+	var words []string
+	for _, kind := range slices.Sorted(maps.Keys(pauses)) {
+		words = append(words, fmt.Sprintf("%s %.0f ms", kind, pauses[kind]*1000))
+	}
+	return strings.Join(words, ", ")
 }
