@@ -84,7 +84,7 @@ test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in vi
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
 
-# QUICK=1 is done in less than five minutes, a full run in about an hour. WORKLOADS and CONTENDERS name some of them.
+# QUICK=1 takes three minutes on two cores, a full run about an hour. WORKLOADS and CONTENDERS name some of them.
 bench: build root packages ## measure replypath beside a static route, ip rule and connection marks (build/bench), QUICK=1 in short
 	@test/install-packages.sh test/bench/packages.txt
 	@mkdir -p build/bench

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +101,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 	}
 	results.Method = report.Method{
 		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
-		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0), Alternating: true,
+		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0), Shuffled: true,
 		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Turn: min(turnTime, o.duration).Seconds(),
 		Complete: ctx.Err() == nil,
 	}
@@ -199,5 +200,29 @@ func writePage(o options) error {
 	if err := os.WriteFile(o.page, text.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
-	return results.Plots(filepath.Join(filepath.Dir(o.page), plots))
+	dir := filepath.Join(filepath.Dir(o.page), plots)
+	if err := results.Plots(dir); err != nil {
+		return err
+	}
+	return keepRawData(filepath.Join(o.output, resultsFile), filepath.Join(dir, resultsFile+".gz"))
+}
+
+// keepRawData compresses the results that a page was made from, to be kept beside it.
+func keepRawData(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("read the raw data: %w", err)
+	}
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	if _, err := w.Write(data); err != nil {
+		return fmt.Errorf("compress the raw data: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("compress the raw data: %w", err)
+	}
+	if err := os.WriteFile(to, compressed.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write the raw data: %w", err)
+	}
+	return nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // profiled are the workloads of whose time the programs' part is measured.
-var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk"}
+var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk", "tcp-bulk-in", "nginx", "nginx-connect", "forward"}
 
 // profile is what the programs take of a unit of work.
 type profile struct {
@@ -55,7 +55,7 @@ func programFigures(ctx context.Context) (figures []report.Figure, err error) {
 
 // profileOf has a workload done on a site of its own.
 func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
-	site, err := contender.NewSite(ctx, contender.SiteOptions{})
+	site, err := contender.NewSite(ctx, w.Site())
 	if err != nil {
 		return profile{}, err
 	}

@@ -32,7 +32,7 @@ func (r *runner) setUp(ctx context.Context, s slot) *stand {
 
 func (st *stand) build(ctx context.Context, shared *load.Shared) error {
 	w := st.workload
-	site, err := contender.NewSite(ctx, contender.SiteOptions{IPv6: w.IPv6, Forward: w.Forward})
+	site, err := contender.NewSite(ctx, w.Site())
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,9 @@ func run() error {
 		if err := measure(measurements, uint32(*repeat), int(*rounds)); err != nil {
 			return err
 		}
-		report := report{Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Results: results(measurements)}
+		report := report{
+			Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Reference: referenceCost, Results: results(measurements),
+		}
 		if *scaled {
 			if err := report.scaleAgain(measurements); err != nil {
 				return err

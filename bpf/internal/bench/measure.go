@@ -116,10 +116,14 @@ func results(measurements []*measurement) []result {
 	return results
 }
 
-// aim is what the project wants to reach, 0 for none.
+// aim is what the project wants to reach, 0 for none. The first packets of a connection, which do more
+// than a redirect, have that of a redirect.
 func (c *testCase) aim() float64 {
-	if c.bound == 0 || c.bound > boundRedirect+boundCrowd {
+	switch {
+	case c.bound == 0 || c.bound > boundRedirect+boundCrowd:
 		return 0
+	case c.bound == boundFirst:
+		return boundRedirect - belowBound
 	}
 	return c.bound - belowBound
 }

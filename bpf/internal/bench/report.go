@@ -18,12 +18,14 @@ import (
 
 // report is everything that one call of the program found out.
 type report struct {
-	Machine  machine       `json:"machine"`
-	Repeat   uint          `json:"repeat"`
-	Rounds   uint          `json:"rounds"`
-	Slower   float64       `json:"slower,omitempty"` // by what the bounds are multiplied; 0: the medians are held against them
-	Results  []result      `json:"results"`
-	Programs []programSize `json:"programs"`
+	Machine machine `json:"machine"`
+	Repeat  uint    `json:"repeat"`
+	Rounds  uint    `json:"rounds"`
+	Slower  float64 `json:"slower,omitempty"` // by what the bounds are multiplied; 0: the medians are held against them
+	// Reference is what the first case costs where the bounds are from, in nanoseconds.
+	Reference float64       `json:"reference_cost"`
+	Results   []result      `json:"results"`
+	Programs  []programSize `json:"programs"`
 }
 
 type machine struct {

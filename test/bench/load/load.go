@@ -57,6 +57,11 @@ func (w *Workload) Start(ctx context.Context, s *contender.Site, shared *Shared)
 	return work, nil
 }
 
+// Site is the network that the work needs.
+func (w *Workload) Site() contender.SiteOptions {
+	return contender.SiteOptions{IPv6: w.IPv6, Forward: w.Forward}
+}
+
 // manyFlows compares what keeps something for each flow with what does not.
 var manyFlows = []string{
 	contender.Static, contender.Rules2, contender.Connmark,
@@ -74,9 +79,9 @@ func All() []*Workload {
 		{Name: "tcp-crr", Unit: perSecond, Quick: true, start: tcpConnections,
 			About: "connect, request, answer, close, one at a time, each time from another address, on one core"},
 		{Name: "tcp-bulk", Unit: "Mbit/s", Quick: true, Program: true, start: bulk(true),
-			About: "the server sends (iperf3), GSO and GRO as veth has them, on one core"},
+			About: "the server sends (iperf3), in packets of up to 64 kB: GSO, which veth hands over uncut, so that there is nothing for GRO, on one core"},
 		{Name: "tcp-bulk-in", Unit: "Mbit/s", Program: true, start: bulk(false),
-			About: "the client sends (iperf3), the server's answers are acknowledgements, on one core"},
+			About: "the client sends (iperf3), in such packets, and the server acknowledges, on one core"},
 		{Name: "udp-echo-1400", Unit: perSecond, start: udpEcho(1400, 1),
 			About: "as udp-echo-64, with 1400 bytes"},
 		{Name: "udp-echo-64-two-cores", Unit: perSecond, CPUs: 2, start: udpEcho(64, 2),

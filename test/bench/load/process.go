@@ -106,10 +106,13 @@ func (s *server) rest(ctx context.Context, site *contender.Site) error {
 
 // Close ends the program, also one that stands still.
 func (s *server) Close() error {
-	// In this order: of several threads that stand still any may take what waits for them, and wrk's first one has to.
-	_ = s.command.Process.Signal(unix.SIGCONT)
-	// To PostgreSQL it is a fast shutdown, after which nothing has to be recovered.
-	_ = s.command.Process.Signal(unix.SIGINT)
+	if s.command.Process.Signal(unix.SIGCONT) != nil { // it has ended
+		return nil
+	}
+	// To PostgreSQL it is a fast shutdown, after which nothing has to be recovered. It is for the first thread: what
+	// is sent to the process goes to another one while the first has still to go on (wants_signal() in
+	// kernel/signal.c), and wrk's first one would sleep to the end of its time.
+	_ = unix.Tgkill(s.command.Process.Pid, s.command.Process.Pid, unix.SIGINT)
 	select {
 	case <-s.ended:
 		return nil

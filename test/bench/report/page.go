@@ -25,9 +25,21 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 
 // programs is the part of make bench-bpf's JSON that the page shows.
 type programs struct {
-	Repeat  uint
-	Rounds  uint
-	Results []programCase
+	Repeat uint
+	Rounds uint
+	// Reference is what the first case costs on the machine that aims and bounds are from, in
+	// nanoseconds.
+	Reference float64 `json:"reference_cost"`
+	Results   []programCase
+}
+
+// Slower is how much longer this machine takes for what has nothing of ours, the first case; 1 where
+// it is not known.
+func (p *programs) Slower() float64 {
+	if p.Reference == 0 || len(p.Results) == 0 {
+		return 1
+	}
+	return p.Results[0].Median / p.Reference
 }
 
 // programCase is a way through a program. A bound or aim of 0 is none.
@@ -37,12 +49,12 @@ type programCase struct {
 	Baseline                     float64
 }
 
-// Verdict is met or missed, "" without an aim.
-func (c programCase) Verdict() string {
+// Verdict is met or missed on a machine that is so much slower, "" without an aim.
+func (c programCase) Verdict(slower float64) string {
 	switch {
 	case c.Aim == 0:
 		return ""
-	case c.Median > c.Aim:
+	case c.Median > c.Aim*slower:
 		return "missed"
 	default:
 		return "met"

@@ -42,10 +42,10 @@ type Method struct {
 	Rounds int       `json:"rounds"`
 	// Further rounds are those of what bounds compare only.
 	Further int `json:"further_rounds"`
-	// Alternating is true where every other round went backwards.
-	Alternating bool    `json:"alternating"`
-	Seconds     float64 `json:"seconds"` // of each measurement
-	WarmUp      float64 `json:"warm_up_seconds"`
+	// Shuffled is true where each turn had an order of its own.
+	Shuffled bool    `json:"shuffled"`
+	Seconds  float64 `json:"seconds"` // of each measurement
+	WarmUp   float64 `json:"warm_up_seconds"`
 	// Turn is how long each works at a time until it has worked for so many seconds.
 	Turn float64 `json:"turn_seconds"`
 	// Complete is false where the run was interrupted.

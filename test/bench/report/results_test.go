@@ -133,7 +133,7 @@ func TestJudge(t *testing.T) {
 // sampleResults has everything that can be in a report.
 func sampleResults() *Results {
 	mitigations := map[string]string{"meltdown": "Not affected", "mds": "Vulnerable"}
-	const programs = `{"repeat": 5, "rounds": 3, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30, "aim": 10}]}`
+	const programs = `{"repeat": 5, "rounds": 3, "reference_cost": 10, "results": [{"name": "ingress pass", "median": 12.3, "bound": 30, "aim": 10}]}`
 	r := &Results{
 		Machine:   Machine{Kernel: "6.18", CPU: "a CPU", CPUs: 2, Mitigations: mitigations},
 		Method:    Method{Begun: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), Rounds: 6, Seconds: 1.5, Complete: true},
@@ -189,7 +189,8 @@ func TestPage(t *testing.T) {
 		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
 		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 6 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 2.0 % | 1.021 | worse | - | - |",
-		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | missed | 30 | 0.0 |",
+		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | met | 30 | 0.0 |",
+		"takes\n10 ns: here that is 1.230 times as much", "(plots/results.json.gz)",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
 		"```\nLinux of a virtual machine\n```\n",
 	} {
