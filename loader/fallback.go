@@ -29,7 +29,7 @@ type fallbackRoute struct {
 	asked    *ebpf.Program      // that, nil for nothing
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
-	covered  []nexthop.Covered
+	covered  []nexthop.Covered  // interfaces whose routes are not passed over
 	// toldCovered are the interfaces that have been logged as covered.
 	toldCovered string
 	tried       time.Time // when the device was last made, or could not be

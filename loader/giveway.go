@@ -127,8 +127,8 @@ func (l *Loader) givesWay(what sysctl) bool {
 	return l.holdsDefaults(what) && (what.leaf != ignoreLinkDown || !l.isCovered(what))
 }
 
-// isCovered tells whether another interface has a route to a network of the setting's: what the host
-// starts would leave by that one if this one's were passed over.
+// isCovered tells whether another interface has a route to a network of the setting's interface: what the
+// host starts would leave by it if those of the setting's were passed over.
 func (l *Loader) isCovered(what sysctl) bool {
 	return slices.ContainsFunc(l.fallback.covered, func(c nexthop.Covered) bool {
 		return c.Interface == what.device && fallback.Name(c.Family) == what.family
