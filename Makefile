@@ -81,6 +81,7 @@ test-race: root packages ## the same with the race detector
 
 test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
 	@test/install-packages.sh test/kernels/packages.txt
+	@$(if $(filter bench,$(SUITES)),test/install-packages.sh test/bench/packages.txt)
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
 

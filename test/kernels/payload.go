@@ -37,7 +37,11 @@ func buildPayload(ctx context.Context, work string, suites []suite, short bool) 
 		a.tree(strings.TrimPrefix(name, "/"), name, nil)
 	}
 	a.text("etc/machine-id", machineID, 0o444)
-	err = addTools(ctx, a)
+	tools := listed(toolList)
+	for _, s := range suites {
+		tools = append(tools, s.tools...)
+	}
+	err = addTools(ctx, a, tools)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr
 	}
@@ -97,11 +101,11 @@ func isSource(path string, _ fs.DirEntry) bool {
 }
 
 // addTools adds programs of this machine, with the libraries that they need.
-func addTools(ctx context.Context, a *fileArchive) error {
-	for _, name := range listed(toolList) {
+func addTools(ctx context.Context, a *fileArchive, names []string) error {
+	for _, name := range names {
 		program, err := exec.LookPath(name)
 		if err != nil {
-			return fmt.Errorf("%w: install the packages of test/packages.txt and test/kernels/packages.txt", err)
+			return fmt.Errorf("%w: install the packages of test/packages.txt and test/kernels/packages.txt, for the bench suite those of test/bench/packages.txt", err)
 		}
 		addAt(a, program)
 		libraries, err := libraries(ctx, program)

@@ -11,13 +11,14 @@ import (
 // package, or a command.
 type suite struct {
 	name    string
-	pkg     string // import path below the module
-	run     string // regular expression of tests
-	skip    string // of those among them that are left out
-	brief   *brief // which of them are run with -short, where not all are
-	command string // in the place of a package
-	program string // import path of what the command runs, built as /tests/<name>
-	extra   bool   // is run only where it is named
+	pkg     string   // import path below the module
+	run     string   // regular expression of tests
+	skip    string   // of those among them that are left out
+	brief   *brief   // which of them are run with -short, where not all are
+	command string   // in the place of a package
+	program string   // import path of what the command runs, built as /tests/<name>
+	tools   []string // programs of this machine that it needs beside those of tools.txt
+	extra   bool     // is run only where it is named
 	timeout time.Duration
 }
 
@@ -49,8 +50,11 @@ var suites = []suite{
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
-	{name: "bench", program: "test/bench", extra: true, timeout: 20 * time.Minute, command: "/tests/bench -rounds 5 -no-figures -output /tmp " +
-		"-contenders 'static none iprule-2 connmark vrf replypath-clsact' -workloads 'udp-echo-64 tcp-rr tcp-crr'"},
+	// PostgreSQL would need more memory than the virtual machine has.
+	{name: "bench", program: "test/bench", extra: true, timeout: 40 * time.Minute, tools: []string{"iperf3", "nginx", "taskset", "wrk"},
+		command: "/tests/bench -rounds 5 -no-figures -output /tmp -contenders 'static none iprule-2 connmark vrf replypath-clsact' " +
+			"-workloads 'udp-echo-64 tcp-rr tcp-crr tcp-bulk tcp-bulk-in udp-echo-1400 udp-echo-64-ipv6 tcp-rr-ipv6 tcp-crr-ipv6 " +
+			"nginx nginx-connect forward syn-flood'"},
 }
 
 // startTime is how long a virtual machine may take beside its tests.

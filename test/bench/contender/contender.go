@@ -111,16 +111,16 @@ func All() []*Contender {
 // Work is what a contender may be unable to do.
 type Work struct {
 	Flows int
-	// Program is true where the server is a program, whose sockets nobody binds to a
+	// Unbound is true where the server answers by a datagram socket that nobody binds to a
 	// device.
-	Program bool
+	Unbound bool
 	// Forward is true where the server forwards the packets of others.
 	Forward bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
 func (c *Contender) Lacks(work Work) string {
-	if c.ownDevice && work.Program {
+	if c.ownDevice && work.Unbound {
 		return "the server does not bind its socket to the device"
 	}
 	if c.everything && work.Forward {

@@ -12,10 +12,11 @@ import (
 // vrfDevice is the VRF that eth1 belongs to.
 const vrfDevice = "replication"
 
-// vrf is the one contender that servers take part in: their sockets belong to it.
+// vrf is the one contender that servers take part in: their sockets belong to it. Those of programs need not be bound
+// for TCP.
 func vrf() *Contender {
 	return &Contender{
-		Name: VRF, About: "eth1 in a VRF of its own, to which the server's sockets are bound", ownDevice: true,
+		Name: VRF, About: "eth1 in a VRF of its own, to which the server's sockets are bound, or (programs) what they accept", ownDevice: true,
 		setUp: func(ctx context.Context, s *Site, _ Options) (Running, error) { return nothing{}, setUpVRF(ctx, s) },
 	}
 }
@@ -35,7 +36,16 @@ func setUpVRF(ctx context.Context, s *Site) error {
 		return err
 	}
 	s.Device = vrfDevice
-	return addTable(s)
+	return errors.Join(addTable(s), serveEveryVRF(s))
+}
+
+// serveEveryVRF has TCP sockets that are bound to no device accept connections by every VRF, which then belong to it. An
+// address of a VRF is none of the host's to them, so that they could not be bound to it otherwise
+// (Documentation/networking/vrf.rst; net/ipv4/af_inet.c, __inet_bind).
+func serveEveryVRF(s *Site) error {
+	return errors.Join(
+		s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"),
+		s.Server.SetSysctl("net/ipv4/ip_nonlocal_bind", "1"))
 }
 
 // vrfMissing says why there can be no VRF here, or "".

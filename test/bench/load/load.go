@@ -19,8 +19,10 @@ type Workload struct {
 	LowerIsBetter bool
 	// Quick workloads are those of a short run.
 	Quick bool
-	// Program ones have a server that is a program, whose sockets nobody binds to a device.
+	// Program ones have a server that is a program.
 	Program bool
+	// Unbound ones have one that answers datagrams by a socket that nobody binds to a device.
+	Unbound bool
 	// Whole ones are done once, for whole seconds or as long as they take. All others can go
 	// on again and again for a short time, and rest between.
 	Whole bool
