@@ -54,15 +54,21 @@ func TestBoundWithout(t *testing.T) {
 
 func (b *bed) wantNoBoundAnswer(what string) {
 	b.Helper()
+	asked, answered, frames := 0, 0, 0
 	for _, kind := range boundKinds {
 		wires, c := harness.Tap(b, b.net.Server), b.boundConversation(kind)
+		asked++
 		if err := harness.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
+			answered++
 			b.Errorf("%s: %s was answered", what, c)
 		}
-		if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
+		eth0, eth1 := wires.Left(c.Answers())
+		if len(eth0)+len(eth1) > 0 {
 			b.Errorf("%s: answers left: %s, %s", what, harness.Describe(eth0), harness.Describe(eth1))
 		}
+		frames += len(eth0) + len(eth1)
 	}
+	b.Logf("%s: of sockets that are bound to eth1 %d were asked, %d answered, %d frames of answers left", what, asked, answered, frames)
 }
 
 // TestBound has a socket that is bound to eth1 asked before, during and after each fault, while what the host

@@ -47,15 +47,20 @@ func TestWithout(t *testing.T) {
 		open := b.conversation(harness.TCP)
 		b.ask(open)
 		fault.begin(b)
+		asked, answered, again := 0, 0, 0
 		for _, kind := range harness.Kinds {
+			asked++
 			if c := b.conversation(kind); c.Ask(harness.Within(t, inVain)) == nil {
+				answered++
 				t.Errorf("%s was answered", c)
 			}
 		}
 		fault.end(b)
 		for _, kind := range harness.Kinds {
 			b.eventually(b.conversation(kind))
+			again++
 		}
+		t.Logf("%s: %d new ones by ping, TCP and UDP, %d answered; after it %d", fault.name, asked, answered, again)
 	})
 }
 
@@ -144,7 +149,9 @@ func TestNeighbourIsPutBack(t *testing.T) {
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			b.start()
 			gateway := b.net.Server.Eth0.Peer()
-			deleted := func(times float64) {
+			var backs []string
+			deleted := func(what string, times float64) {
+				began := time.Now()
 				b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
 				b.Eventually("the entry is put back", func() error {
 					n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=neighbour")
@@ -153,15 +160,18 @@ func TestNeighbourIsPutBack(t *testing.T) {
 					}
 					return nil
 				})
+				backs = append(backs, fmt.Sprintf("%s after %s", what, time.Since(began).Round(time.Millisecond)))
 				b.ask(b.conversation(harness.TCP))
 			}
 			b.ask(b.conversation(harness.TCP))
-			deleted(1)
+			deleted("while it answers", 1)
 			b.silenceGateway()
-			deleted(2)
-			if state := b.gatewayState(); state != "held" {
+			deleted("while it is held", 2)
+			state := b.gatewayState()
+			if state != "held" {
 				t.Errorf("the gateway is %s", state)
 			}
+			t.Logf("deleted %d times: back and counted %s, the gateway is %s", len(backs), strings.Join(backs, ", "), state)
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -177,11 +178,13 @@ func TestHeldGatewayLeaves(t *testing.T) {
 			before := asksAgain()
 			d := b.start()
 			b.silenceGateway()
-			if !b.isHeld() || asksAgain() == before {
-				t.Fatalf("the gateway is %s, mcast_resolicit %s", b.gatewayState(), asksAgain())
+			held := asksAgain()
+			if !b.isHeld() || held == before {
+				t.Fatalf("the gateway is %s, mcast_resolicit %s", b.gatewayState(), held)
 			}
 			d.Kill()
 			b.removeDefault()
+			began := time.Now()
 			b.product.Start()
 			b.Eventually("the gateway is let go of", func() error {
 				if now := asksAgain(); now != before {
@@ -189,6 +192,8 @@ func TestHeldGatewayLeaves(t *testing.T) {
 				}
 				return nil
 			})
+			t.Logf("mcast_resolicit %s before, %s while it was held, %s again %s after the next start",
+				before, held, asksAgain(), time.Since(began).Round(time.Millisecond))
 		})
 	}
 }
