@@ -172,8 +172,11 @@ func TestRenamedInterface(t *testing.T) {
 	shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
 	p.Detach()
-	wantSysctl(t, n.Server.Host, "net/ipv4/conf/old/rp_filter", "1")
+	const oldRPFilter = "net/ipv4/conf/old/rp_filter"
+	wantSysctl(t, n.Server.Host, oldRPFilter, "1")
 	wantSysctl(t, n.Server.Host, eth1RPFilter, "2")
+	t.Logf("rp_filter after detach: %s of the interface that was eth1, %s of the other one that is now",
+		harness.Must1[string](t)(n.Server.Sysctl(oldRPFilter)), harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)))
 }
 
 // TestForeignRepairs refuses the repairs of another network namespace.

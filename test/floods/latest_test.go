@@ -26,7 +26,10 @@ func TestSpoofedLatest(t *testing.T) {
 // TestObservedFlood shows the same of what leaves by eth0, where nothing is moved.
 func TestObservedFlood(t *testing.T) {
 	v := newVictim(t, topology.IPv4, config+"mode: observe\n", 100, 10)
-	d := v.flood(t, kinds[0], 0, tableSize)
+	kind := kinds[0]
+	d := v.flood(t, kind, 0, tableSize)
+	t.Logf("%s, mode observe: %d connections, %d %s: %d packets by eth0, %d by eth1",
+		v.family, len(v.connections), tableSize, kind.name, len(d.strayed), d.answers)
 	if len(d.strayed) == 0 || d.answers != 0 {
 		t.Errorf("%d packets by eth0, %d by eth1: %q", len(d.strayed), d.answers, d)
 	}

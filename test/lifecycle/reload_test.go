@@ -140,9 +140,10 @@ func recordMore(t *testing.T, before string, byReload bool) {
 	d := p.Start("--config", config.path)
 	p.WaitGrace()
 	var running []*harness.Conversation
+	routed, moved := 0, 0
 	for _, f := range n.Families() {
 		c := conversation(t, n, harness.UDP, f)
-		wantBy(t, n, c, false)
+		routed += len(wantBy(t, n, c, false))
 		running = append(running, c)
 	}
 	config.write("")
@@ -153,8 +154,10 @@ func recordMore(t *testing.T, before string, byReload bool) {
 		p.Start("--config", config.path)
 	}
 	for _, c := range running {
-		wantBy(t, n, c, true)
+		moved += len(wantBy(t, n, c, true))
 	}
+	t.Logf("%d conversations by UDP, IPv4 and IPv6, go on: %d answers by eth0 before, %d by eth1 with the next question",
+		len(running), routed, moved)
 }
 
 // TestReloadInterfaces takes an interface out of the configuration and back into

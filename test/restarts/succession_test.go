@@ -68,12 +68,15 @@ func TestEarlierIsAsked(t *testing.T) {
 	for _, c := range all {
 		c.answer()
 	}
-	wires.WantEth1("the answers", answers)
+	asked := wires.WantEth1("the answers", answers)
 	use.wantTablesGone()
 	for _, c := range all {
 		c.answer()
 	}
-	if eth0, _ := wires.Left(answers); len(eth0) != len(all) {
+	eth0, eth1 := wires.Left(answers)
+	if len(eth0) != len(all) {
 		t.Errorf("%d of %d answers go as routed", len(eth0), len(all))
 	}
+	t.Logf("%d questions from before: %d answers by eth1 while the tables of before are asked; once those are freed %d by eth0, %d by eth1",
+		len(all), len(asked), len(eth0), len(eth1)-len(asked))
 }
