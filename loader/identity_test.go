@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -121,18 +122,23 @@ func TestHeirIsLeftAlone(t *testing.T) {
 				heir := inherit(b, b.changed(away.change))
 				b.setRPFilter(heir, 2)
 				b.tc("qdisc add dev " + heir + " clsact\n")
-				for _, c := range b.status().HostChanges {
+				changes, wrong := b.status().HostChanges, 0
+				for _, c := range changes {
 					if strings.Contains(c.Object, "eth2") || strings.Contains(c.Undo, heir) {
+						wrong++
 						t.Errorf("status has what is not going to be undone: %+v", c)
 					}
 				}
 				away.do(b)
-				if got := b.rpFilter(heir); got != "2" {
+				got, kept := b.rpFilter(heir), slices.Contains(b.trace(), heir+" qdisc clsact")
+				if got != "2" {
 					t.Errorf("rp_filter of %s has become %s", heir, got)
 				}
-				if !slices.Contains(b.trace(), heir+" qdisc clsact") {
+				if !kept {
 					t.Errorf("%s has lost its clsact qdisc", heir)
 				}
+				t.Logf("%d changes of the host in the status, %d of eth2 or its heir %s; afterwards its rp_filter is %s, its qdisc there: %t",
+					len(changes), wrong, heir, got, kept)
 			})
 		}
 	}
@@ -155,9 +161,12 @@ func TestRenamedIsRestored(t *testing.T) {
 					t.Errorf("rp_filter of %s is %s, want %s", name, got, want)
 				}
 			}
-			if slices.Contains(b.trace(), "eth3 qdisc clsact") {
+			left := slices.Contains(b.trace(), "eth3 qdisc clsact")
+			if left {
 				t.Error("the clsact qdisc of eth3 is left")
 			}
+			t.Logf("rp_filter afterwards: %s of what is eth3 now, %s of another eth2; our clsact qdisc left: %t",
+				b.rpFilter("eth3"), b.rpFilter("eth2"), left)
 		})
 	}
 }
@@ -178,13 +187,16 @@ func TestHeirOfARefusedInterface(t *testing.T) {
 	b.addEth2(index)
 	b.setRPFilter("eth2", 2)
 	b.start(byClsact).stop()
-	if after := b.lives("eth2"); len(after) != len(before)+1 {
+	after := b.lives("eth2")
+	if len(after) != len(before)+1 {
 		t.Errorf("ids of eth2: %v, before %v", after, before)
 	}
 	b.detach()
-	if got := b.rpFilter("eth2"); got != "2" {
+	got := b.rpFilter("eth2")
+	if got != "2" {
 		t.Errorf("rp_filter of another eth2 has become %s", got)
 	}
+	t.Logf("ids of eth2 %v, with another one %v, whose rp_filter is %s after detach", before, after, got)
 }
 
 // TestStatusNamesTheRenamed: what detach is going to undo stands in the status by the name
@@ -207,7 +219,8 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 				c.Object, c.Undo = strings.ReplaceAll(c.Object, "eth2", "eth3"), strings.ReplaceAll(c.Undo, "eth2", "eth3")
 				want[i] = c
 			}
-			if diff := cmp.Diff(want, b.status().HostChanges); diff != "" {
+			after := b.status().HostChanges
+			if diff := cmp.Diff(want, after); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
 			if cmp.Equal(want, before) {
@@ -217,16 +230,30 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 				eventually(t, "the journal has the name", func() bool { return len(b.lives("eth3")) > 0 })
 				r.stop()
 			}
+			undone := 0
 			for _, c := range want {
 				if command, is := strings.CutPrefix(c.Undo, "sysctl -w "); is {
 					b.run("sysctl", "-qw", command)
+					undone++
 				}
 			}
 			if b.rpFilter("eth3") != "1" {
 				t.Errorf("rp_filter of eth3 is %s after %q", b.rpFilter("eth3"), want)
 			}
+			t.Logf("of %d changes in the status %d named eth2, then %d name eth3 and %d eth2; %d sysctls undone by it, rp_filter is %s",
+				len(after), naming(before, "eth2"), naming(after, "eth3"), naming(after, "eth2"), undone, b.rpFilter("eth3"))
 		})
 	}
+}
+
+// naming counts the changes that name an interface.
+func naming(changes []HostChange, name string) (count int) {
+	for _, c := range changes {
+		if strings.Contains(c.Object+c.Undo, name) {
+			count++
+		}
+	}
+	return count
 }
 
 // repairByDoctor makes a change that `replypath doctor --fix` could have made.
@@ -261,12 +288,15 @@ func TestRenamedIsWatched(t *testing.T) {
 	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
 	const file = "net/ipv6/conf/nic0/router_probe_interval" // of which the kernel tells nobody
 	must(t, b.host.SetSysctl(file, "60"))
+	began := time.Now()
 	eventually(t, "it is changed again", func() bool {
 		value, err := b.host.Sysctl(file)
 		must(t, err)
 		return value == "1"
 	})
+	took := time.Since(began)
 	eventually(t, "the repair is written down", func() bool { return b.repairs(repairSysctl) == 1 })
+	t.Logf("changed again after %s, %d repairs counted", took.Round(time.Millisecond), b.repairs(repairSysctl))
 }
 
 // TestRenamedOnTrial: the datapath of before finds what it has changed by the name that an
@@ -279,10 +309,11 @@ func TestRenamedOnTrial(t *testing.T) {
 	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
 	r.stop()
 	takeAway["the end of a trial"].do(b)
-	found := 0
+	found, stale := 0, 0
 	for _, s := range b.journal().Sysctls {
 		switch hostsettings.InterfaceOf(s.Key) {
 		case "eth0":
+			stale++
 			t.Errorf("%s stands in the journal", s.Key)
 		case "nic0":
 			found++
@@ -291,4 +322,5 @@ func TestRenamedOnTrial(t *testing.T) {
 	if found == 0 {
 		t.Errorf("nothing of nic0 in %+v", b.journal().Sysctls)
 	}
+	t.Logf("%d sysctls stand in the journal by the name of now, %d by that of before", found, stale)
 }

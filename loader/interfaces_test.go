@@ -156,9 +156,11 @@ func TestRenamedInterfaceKeepsItsID(t *testing.T) {
 	before := b.lives("eth2")
 	b.ip("link property add dev eth2 altname second\nlink set eth2 name eth3\n")
 	eventually(t, "the name is seen", func() bool { return len(b.lives("eth3")) > 0 })
-	if diff := cmp.Diff(before, b.lives("eth3")); diff != "" {
+	after := b.lives("eth3")
+	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("ids (-before +after):\n%s", diff)
 	}
+	t.Logf("ids of eth2 %v, of eth3, which it has become, %v", before, after)
 }
 
 func TestLinkStateIsLive(t *testing.T) {

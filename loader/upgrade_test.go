@@ -196,10 +196,13 @@ func TestCountersOutliveALayout(t *testing.T) {
 	b.setForeignLayout()
 	b.opened = nil
 	r = b.start(nil)
-	if after := admissions(r); after < before || before == 0 {
+	after := admissions(r)
+	if after < before || before == 0 {
 		t.Errorf("%d admissions, before %d", after, before)
 	}
 	pingB(t, s)
+	t.Logf("%d admissions counted before the change of the layout, %d after it, %d with the next questions",
+		before, after, admissions(r))
 }
 
 // TestModeByHandStays: who switched to observe had a reason that another layout of the maps
@@ -211,15 +214,18 @@ func TestModeByHandStays(t *testing.T) {
 			b := newBed(t, s.B.Host)
 			r := b.start(nil)
 			b.setMode("observe")
+			byHand := b.mode()
 			r.stop()
 			if upgrade.prepare != nil {
 				upgrade.prepare(b)
 			}
 			b.opened = nil
 			b.start(upgrade.options)
-			if got := b.mode(); got != "observe" {
+			got := b.mode()
+			if got != "observe" {
 				t.Errorf("after the start the mode is %s", got)
 			}
+			t.Logf("%s: by hand %s, after the start %s", name, byHand, got)
 		})
 	}
 }
