@@ -100,13 +100,18 @@ var syns = map[string]tcp{
 // TestFallbackRefuses: the beginning of a connection is answered by a RST.
 func TestFallbackRefuses(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		refused := 0
 		for name, syn := range syns {
 			t.Run(name, func(t *testing.T) {
 				b.t = t
 				b.run(fallback(b.production, n.out(b.production, syn)),
 					effect{redirect: true, frame: b.reset(n, b.production, syn), events: n.dropped()})
+				if !t.Failed() {
+					refused++
+				}
 			})
 		}
+		t.Logf("%d beginnings of connections, %d answered by a RST", len(syns), refused)
 	})
 }
 
