@@ -68,7 +68,7 @@ func (b *bed) wantNoBoundAnswer(what string) {
 		}
 		frames += len(eth0) + len(eth1)
 	}
-	b.Logf("%s: of sockets that are bound to eth1 %d were asked, %d answered, %d frames of answers left", what, asked, answered, frames)
+	b.Logf("%s: %d sockets asked that are bound to eth1, %d answered, %d frames of answers left", what, asked, answered, frames)
 }
 
 // TestBound has a socket that is bound to eth1 asked before, during and after each fault, while what the host

@@ -77,6 +77,6 @@ func TestEarlierIsAsked(t *testing.T) {
 	if len(eth0) != len(all) {
 		t.Errorf("%d of %d answers go as routed", len(eth0), len(all))
 	}
-	t.Logf("%d questions from before: %d answers by eth1 while the tables of before are asked; once those are freed %d by eth0, %d by eth1",
+	t.Logf("%d questions: %d answers by eth1 while the tables of before are asked; once those are freed %d by eth0, %d by eth1",
 		len(all), len(asked), len(eth0), len(eth1)-len(asked))
 }
