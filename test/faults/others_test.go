@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -142,6 +143,7 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	open := b.conversation(harness.TCP)
 	b.ask(open)
 	d.Signal(unix.SIGSTOP)
+	b.awaitStopped(d)
 	const passOver = "net/ipv4/conf/eth0/ignore_routes_with_linkdown"
 	harness.Must(t, b.net.Server.SetSysctl(passOver, "0"))
 	b.cutCable()
@@ -163,6 +165,24 @@ func TestCarrierLostWhileWaiting(t *testing.T) {
 	if took >= oneRetransmission {
 		t.Errorf("it was there after %s", took)
 	}
+}
+
+// awaitStopped returns when no thread of a daemon runs any more that has been sent SIGSTOP: on a busy machine one may
+// still do something meanwhile.
+func (b *bed) awaitStopped(d *harness.Daemon) {
+	b.Helper()
+	b.Eventually("the daemon has stopped", func() error {
+		for _, path := range harness.Must1[[]string](b)(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID()))) {
+			stat, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T ") {
+				return errors.New(string(stat))
+			}
+		}
+		return nil
+	})
 }
 
 // wantLeak shows that the capture sees what the host starts by eth1, where the kernel
