@@ -23,16 +23,12 @@ import (
 
 // arrangeRoutes makes the fallback routes and those for bound sockets.
 func (l *Loader) arrangeRoutes(routers *nexthop.Routers) error {
-	wanted := l.wantedBound()
-	present, removeErr := l.removeBound(routers.Bound, wanted)
+	present, removeErr := l.removeBound(routers.Bound, l.wantedBound(l.fallbackFamilies()))
 	err := l.arrangeFallback(routers)
-	var restErr error
-	if err != nil {
-		present, restErr = l.removeBound(present, nil)
-	} else {
-		present, restErr = l.addBound(present, wanted)
-	}
-	l.fallback.boundErr = errors.Join(removeErr, restErr)
+	wanted := l.wantedBound(l.fallback.families)
+	present, restErr := l.removeBound(present, wanted)
+	present, addErr := l.addBound(present, wanted)
+	l.fallback.boundErr = errors.Join(removeErr, restErr, addErr)
 	l.recordBound(present)
 	return err
 }
@@ -48,7 +44,7 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 	}
 	if l.starting() && len(removed) > 0 {
 		l.rollback.add(func() error {
-			_, err := fallback.AddBound(l.netlink, removed)
+			_, err := fallback.AddBound(removed)
 			return err
 		})
 	}
@@ -58,7 +54,7 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 // addBound adds the wanted routes that are not there, and returns all.
 func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Default, err error) {
 	isPresent := func(hop nexthop.Default) bool { return slices.Contains(present, hop) }
-	added, err := fallback.AddBound(l.netlink, slices.DeleteFunc(slices.Clone(wanted), isPresent))
+	added, err := fallback.AddBound(slices.DeleteFunc(slices.Clone(wanted), isPresent))
 	if l.starting() && len(added) > 0 {
 		l.rollback.add(func() error {
 			_, err := fallback.RemoveBound(l.netlink, added)
@@ -87,13 +83,13 @@ func (l *Loader) recordBound(present []nexthop.Default) {
 
 // wantedBound returns the routes that there should be beside the fallback routes: none in a VRF, which has a
 // table of its own.
-func (l *Loader) wantedBound() []nexthop.Default {
+func (l *Loader) wantedBound(families []int) []nexthop.Default {
 	var wanted []nexthop.Default
 	for _, s := range l.inOrder() {
 		if s.VRF != 0 || s.Settings.Mode != config.ModeEnforce {
 			continue
 		}
-		for _, family := range l.fallbackFamilies() {
+		for _, family := range families {
 			isDefault := func(d nexthop.Default) bool { return d.Interface == s.Index && d.Family == family }
 			gateway := l.gatewayForBound(s.Index, family)
 			if gateway == nil || slices.ContainsFunc(l.fallback.defaults, isDefault) || family == unix.AF_INET6 && routesIPv6(s.Name) {
@@ -164,7 +160,7 @@ func (r *restorer) boundRoutes() error {
 	}
 	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
 	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
-	_, addErr := fallback.AddBound(r.netlink, before)
+	_, addErr := fallback.AddBound(before)
 	return errors.Join(removeErr, addErr)
 }
 

@@ -30,6 +30,7 @@ type fallbackRoute struct {
 	families []int              // that have the route
 	defaults []nexthop.Default  // the other default routes
 	covered  []nexthop.Covered  // interfaces whose routes are not passed over
+	shadowed []nexthop.Shadowed // default routes that keep their family from having one
 	// toldCovered are the interfaces that have been logged as covered.
 	toldCovered string
 	tried       time.Time // when the device was last made, or could not be
@@ -42,7 +43,7 @@ const scopeFallback = "fallback"
 // cannot be done becomes a problem and is tried again: everything else works without.
 func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r := &l.fallback
-	r.defaults, r.covered, r.boundErr = routers.Defaults, routers.Covered, nil
+	r.defaults, r.covered, r.shadowed, r.boundErr = routers.Defaults, routers.Covered, routers.Shadowed, nil
 	if l.wantsFallback() {
 		r.err = l.arrangeRoutes(routers)
 	} else {
@@ -58,7 +59,26 @@ func (l *Loader) wantsFallback() bool {
 	return l.config.FallbackRoute && slices.ContainsFunc(l.inOrder(), enforced)
 }
 
+// arrangeFallback makes device and routes. Where that fails, interfaces whose routes give way to a fallback route that is not
+// there any more have their settings back.
 func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
+	err := l.arrangeFallbackDevice()
+	if err == nil {
+		err = errors.Join(l.haveRoutesAsk(l.datapath), l.syncFallbackRoutes(routers))
+	} else {
+		l.fallback.families = l.presentFamilies(routers)
+	}
+	errs := []error{err, l.haveDefaultsGiveWay()}
+	for _, s := range l.inOrder() {
+		if s.Up == s.toldDown { // it was down at the start, or an event was lost
+			errs = append(errs, l.haveSocketsLookAgain(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// arrangeFallbackDevice makes the device as it has to be.
+func (l *Loader) arrangeFallbackDevice() error {
 	r := &l.fallback
 	if errors.Is(r.err, fallback.ErrNoKind) && time.Since(r.tried) < slowInterval/2 {
 		return r.err // each try has the kernel look for modules
@@ -66,19 +86,11 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 	if err := l.findFallbackDevice(); err != nil {
 		return err
 	}
-	if err := errors.Join(l.attachFallback(), fallback.SetMTU(l.netlink, r.device, l.smallestMTU())); err != nil {
+	err := errors.Join(l.attachFallback(), fallback.SetMTU(l.netlink, r.device, l.smallestMTU()), fallback.KeepSettings())
+	if err != nil {
 		return err
 	}
-	if err := fallback.SetUp(l.netlink, r.device); err != nil {
-		return err
-	}
-	errs := []error{l.haveRoutesAsk(l.datapath), l.syncFallbackRoutes(routers), l.haveDefaultsGiveWay()}
-	for _, s := range l.inOrder() {
-		if s.Up == s.toldDown { // it was down at the start, or an event was lost
-			errs = append(errs, l.haveSocketsLookAgain(s))
-		}
-	}
-	return errors.Join(errs...)
+	return fallback.SetUp(l.netlink, r.device)
 }
 
 // smallestMTU is that of the managed interfaces: replies that are built for the
@@ -92,7 +104,8 @@ func (l *Loader) smallestMTU() int {
 }
 
 // fallbackFamilies are those of which a managed interface has an address: without one
-// the host could not be asked, and what it starts would have no source to be answered at.
+// the host could not be asked, and what it starts would have no source to be answered at. A
+// default route that would never be used any more keeps its family from having one.
 func (l *Loader) fallbackFamilies() []int {
 	var families []int
 	for _, s := range l.inOrder() {
@@ -100,32 +113,36 @@ func (l *Loader) fallbackFamilies() []int {
 			families = append(families, familyOf(address.Addr()))
 		}
 	}
+	isShadowing := func(family int) bool {
+		return slices.ContainsFunc(l.fallback.shadowed, func(s nexthop.Shadowed) bool { return s.Family == family })
+	}
 	slices.Sort(families)
-	return slices.Compact(families)
+	return slices.DeleteFunc(slices.Compact(families), isShadowing)
 }
 
-// syncFallbackRoutes has the route for these families.
-func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
-	r := &l.fallback
-	var present []int
+// presentFamilies are those that have the route.
+func (l *Loader) presentFamilies(routers *nexthop.Routers) (present []int) {
 	for _, route := range routers.Fallback {
-		if route.Interface == r.device.Index {
+		if l.fallback.device != nil && route.Interface == l.fallback.device.Index {
 			present = append(present, route.Family)
 		}
 	}
-	wanted := l.fallbackFamilies()
-	added, err := fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, wanted)
-	for _, family := range added {
-		if slices.Contains(r.families, family) {
+	return present
+}
+
+// syncFallbackRoutes has the route for the families that need it.
+func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
+	r := &l.fallback
+	before, present := r.families, l.presentFamilies(routers)
+	var err error
+	r.families, err = fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, l.fallbackFamilies())
+	for _, family := range r.families {
+		if slices.Contains(before, family) && !slices.Contains(present, family) {
 			l.countRepair(repairRoute)
 			l.log.Warn("a fallback route had been deleted, added again", "family", fallback.Name(family))
 		}
 	}
-	if err != nil {
-		return err
-	}
-	r.families = wanted
-	return nil
+	return err
 }
 
 // haveSocketsLookAgain has sockets ask for a route anew where the carrier of the default
@@ -136,7 +153,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !l.givesWay(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
-	if err := fallback.Renew(l.netlink, l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
+	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
 		return err
 	}
 	s.toldDown = !s.Up

@@ -79,7 +79,8 @@ func (l *Loader) removeFallbackDevice() error {
 		}
 		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
 	}
-	l.fallback = fallbackRoute{defaults: l.fallback.defaults, covered: l.fallback.covered, toldCovered: l.fallback.toldCovered, tried: l.fallback.tried}
+	r := &l.fallback
+	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, toldCovered: r.toldCovered, tried: r.tried}
 	l.state.Fallback = nil
 	return err
 }

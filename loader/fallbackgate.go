@@ -58,7 +58,7 @@ func renewRoutes(nl *netlink.Handle, device *fallback.Device, program *ebpf.Prog
 	var errs []error
 	for _, route := range routers.Fallback {
 		if route.Interface == device.Index {
-			errs = append(errs, fallback.Renew(nl, device, program, route.Family))
+			errs = append(errs, fallback.Renew(device, program, route.Family))
 		}
 	}
 	return errors.Join(errs...)

@@ -36,6 +36,9 @@ func (l *Loader) fallbackFeature() pins.FeatureRecord {
 	default:
 		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
 			discover.OwnDevice, r.device.Kind)
+		for _, s := range r.shadowed {
+			f.Effect += fmt.Sprintf("; not for %s: its default route %s would never be used any more", fallback.Name(s.Family), s.Which)
+		}
 		if names := l.coveredDefaults(); len(names) > 0 {
 			f.Effect += "; when the carrier is lost of " + strings.Join(names, ", ") +
 				" only while a daemon runs, as another interface has a route to the same network"

@@ -89,7 +89,7 @@ func (l *Loader) haveSocketsNotice(before, now map[sysctl]bool) error {
 		for _, family := range l.fallback.families {
 			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
 			if !s.Up && before[what] != now[what] {
-				errs = append(errs, fallback.Renew(l.netlink, l.fallback.device, gateOf(l.datapath), family))
+				errs = append(errs, fallback.Renew(l.fallback.device, gateOf(l.datapath), family))
 			}
 		}
 	}

@@ -30,11 +30,10 @@ func boundRoute(hop nexthop.Default) *netlink.Route {
 
 // AddBound adds default routes for sockets that are bound to a device, behind the fallback route of their family,
 // which has to be there. It returns those that it has added: an interface that is down or gone gets none.
-func AddBound(nl *netlink.Handle, hops []nexthop.Default) (added []nexthop.Default, err error) {
+func AddBound(hops []nexthop.Default) (added []nexthop.Default, err error) {
 	var errs []error
 	for _, hop := range hops {
-		// Of one metric, IPv4 takes several only so.
-		switch err := nl.RouteAppend(boundRoute(hop)); {
+		switch err := send(toAppend, boundRoute(hop)); {
 		case err == nil:
 			added = append(added, hop)
 		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENODEV):

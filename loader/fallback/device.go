@@ -96,16 +96,25 @@ func finish(nl *netlink.Handle) (*Device, error) {
 	if err := nl.LinkSetAlias(link, alias); err != nil {
 		return nil, fmt.Errorf("name %s as ours: %w", discover.OwnDevice, err)
 	}
+	if err := KeepSettings(); err != nil {
+		return nil, err
+	}
+	return describe(link), nil
+}
+
+// KeepSettings sets the device's sysctls, which somebody may have changed: without IPv6 it can have no
+// route of that family.
+func KeepSettings() error {
 	for leaf, value := range map[string]string{
 		"disable_ipv6":  "0", // the default may be off where eth1's is on
 		"addr_gen_mode": "1", // none
 		"accept_ra":     "0",
 	} {
 		if err := set(hostsettings.Key("ipv6", discover.OwnDevice, leaf), value); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return describe(link), nil
+	return nil
 }
 
 // set sets a sysctl of the device; without IPv6 there is none.

@@ -74,50 +74,53 @@ func (e *programEncap) Encode() ([]byte, error) {
 
 // write adds or changes a route that asks a program, or where there is none, or the kernel is built without
 // such (CONFIG_LWTUNNEL_BPF), a plain one.
-func write(by func(*netlink.Route) error, family int, d *Device, program *ebpf.Program) error {
+func write(how, family int, d *Device, program *ebpf.Program) error {
 	if program != nil && !d.Plain { // each try has the kernel look for a module
 		r, err := asking(routeOf(family, d.Index), program)
 		if err != nil {
 			return err
 		}
-		if err := by(r); !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := send(how, r); !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
 		d.Plain = true
 	}
-	return by(routeOf(family, d.Index))
+	return send(how, routeOf(family, d.Index))
 }
 
 // SyncRoutes makes the families that have a route to the device the wanted ones,
-// where `present` have one now. It returns those that were added. They ask the program about what they
+// where `present` have one now. It returns those that have one then. They ask the program about what they
 // are to send, where it is not nil.
-func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (added []int, err error) {
+func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (there []int, err error) {
 	var errs []error
 	for _, family := range Families {
 		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
 		switch {
-		case want && !is:
-			err := write(nl.RouteAdd, family, d, program)
+		case want && is:
+			there = append(there, family)
+		case want:
+			err := write(toAdd, family, d, program)
 			if err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add the %s fallback route: %w", Name(family), err))
 				continue
 			}
-			added = append(added, family)
-		case is && !want:
+			there = append(there, family)
+		case is:
 			err := nl.RouteDel(routeOf(family, d.Index))
 			if err != nil && !errors.Is(err, unix.ESRCH) {
 				errs = append(errs, fmt.Errorf("delete the %s fallback route: %w", Name(family), err))
+				there = append(there, family)
 			}
 		}
 	}
-	return added, errors.Join(errs...)
+	return there, errors.Join(errs...)
 }
 
 // Renew replaces the route of a family, if it is there, by one that asks this program, or none where it is nil.
 // IPv6 sockets that remember a default route of table main look for one anew then (net/ipv6/ip6_fib.c,
 // fib6_add, gives each route at the same place another serial number).
-func Renew(nl *netlink.Handle, d *Device, program *ebpf.Program, family int) error {
-	err := write(nl.RouteChange, family, d, program)
+func Renew(d *Device, program *ebpf.Program, family int) error {
+	err := write(toChange, family, d, program)
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
 		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
 	}

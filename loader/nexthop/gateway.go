@@ -43,6 +43,8 @@ type Routers struct {
 	Fallback []Default // those of replypath's own routes
 	Bound    []Default // those of its routes for sockets that are bound to a device
 	Covered  []Covered // in no particular order
+	// Shadowed are default routes that the fallback route of their family would keep from being used.
+	Shadowed []Shadowed
 }
 
 // Gateways returns the gateways of all managed interfaces with the state of
@@ -53,12 +55,14 @@ type Routers struct {
 // present.
 //
 // An address of this host is no gateway.
+//
+// It works in the network namespace of the handle, which has to be that of the calling thread.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
 	found, err := Find(nl, managed)
 	return found.Gateways, err
 }
 
-// Find is Gateways with the default routes, and with the interfaces that are covered.
+// Find is Gateways with the default routes, and with what the fallback routes have to heed.
 func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	hops, found, err := readRoutes(nl, managed)
 	if err != nil {
@@ -80,23 +84,31 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 
 // routed is what a route says: one of the two.
 type routed struct {
-	hop     hop
-	covered Covered
+	hop  hop
+	late lateDefault
 }
 
 // readRoutes goes through all routes once.
 func readRoutes(nl *netlink.Handle, managed []discover.Interface) (hops []hop, found Routers, err error) {
+	networks := make(networks)
 	all, err := dump.Routes(nl, func(r dump.Route, add func(routed)) {
 		collectHops(r, func(h hop) { add(routed{hop: h}) })
-		collectCovered(managed, r, func(c Covered) { add(routed{covered: c}) })
+		collectLate(r, func(d lateDefault) { add(routed{late: d}) })
+		networks.collect(r)
 	})
+	if err != nil {
+		return nil, Routers{}, err
+	}
+	var late []lateDefault
 	for _, r := range all {
-		if r.covered == (Covered{}) {
+		if r.late == (lateDefault{}) {
 			hops = append(hops, r.hop)
 		} else {
-			found.Covered = append(found.Covered, r.covered)
+			late = append(late, r.late)
 		}
 	}
+	found.Covered = networks.covered(managed)
+	found.Shadowed, err = shadowed(nl, late)
 	return hops, found, err
 }
 

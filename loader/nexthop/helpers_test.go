@@ -60,10 +60,14 @@ func newHost(t *testing.T, n *topology.Network, name string) *topology.Host {
 	return h
 }
 
-// ip runs commands of ip(8) on a host, one a line.
+// ip runs commands of ip(8) on a host, one a line, after "-6 " for IPv6 where nothing in them says so.
 func ip(t *testing.T, h *topology.Host, batch string) {
 	t.Helper()
-	c := h.Command(t.Context(), "ip", "-batch", "-")
+	args := []string{"-batch", "-"}
+	if rest, found := strings.CutPrefix(batch, "-6 "); found {
+		args, batch = append([]string{"-6"}, args...), rest
+	}
+	c := h.Command(t.Context(), "ip", args...)
 	c.Stdin = strings.NewReader(batch)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("ip: %v\n%s", err, out)
@@ -96,11 +100,21 @@ func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.I
 // gateways returns the gateways of the server's interfaces.
 func (p *pair) gateways(t *testing.T, interfaces ...config.Interface) []Gateway {
 	t.Helper()
-	gateways, err := Gateways(p.server.Netlink(), p.manage(t, interfaces...))
+	return p.find(t, interfaces...).Gateways
+}
+
+// find returns what the server's routes say.
+func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
+	t.Helper()
+	var found Routers
+	err := p.server.Do(func() (err error) {
+		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...))
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return gateways
+	return found
 }
 
 // watch watches the server until the test ends.

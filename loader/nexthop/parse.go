@@ -42,8 +42,8 @@ func reader(messageType uint16) (int, func(syscall.NetlinkMessage) (Event, bool)
 		return unix.SizeofIfAddrmsg, addressEvent
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return unix.SizeofRtMsg, routeEvent
-	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-		return 0, nexthopEvent
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE, unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return 0, routingEvent
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return unix.SizeofNdMsg, neighbourEvent
 	case unix.RTM_NEWNETCONF:
@@ -75,7 +75,7 @@ func routeEvent(m syscall.NetlinkMessage) (Event, bool) {
 	return Event{Kind: KindRoute}, nl.DeserializeRtMsg(m.Data).Flags&unix.RTM_F_CLONED == 0
 }
 
-func nexthopEvent(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindRoute}, true }
+func routingEvent(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindRoute}, true }
 
 // neighbourEvent leaves out forwarding entries of bridges and VXLAN devices,
 // which come in the same group, and addresses that the host answers for as a

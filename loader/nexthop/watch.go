@@ -17,7 +17,7 @@ const (
 	KindLink Kind = iota
 	// KindAddress: an interface got, lost or changed an address.
 	KindAddress
-	// KindRoute: a route or nexthop object came, went or changed.
+	// KindRoute: a route, rule or nexthop object came, went or changed.
 	KindRoute
 	// KindNeighbour: a neighbour entry got another state or MAC address.
 	KindNeighbour
@@ -72,6 +72,7 @@ var events = []uint{
 	unix.RTNLGRP_LINK,
 	unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NEXTHOP,
+	unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 	unix.RTNLGRP_NEIGH,
 	unix.RTNLGRP_IPV4_NETCONF,
 }

@@ -34,6 +34,8 @@ func TestWatch(t *testing.T) {
 		{what: "IPv4 route removed", before: "route add 10.9.0.0/16 via 10.1.0.1", change: "route del 10.9.0.0/16", kind: KindRoute, device: none},
 		{what: "IPv6 route", change: "route add 2001:db8:9::/48 via 2001:db8:1::1 table 7", kind: KindRoute, device: none},
 		{what: "IPv6 route removed", before: "route add default via 2001:db8:1::1", change: "route del default via 2001:db8:1::1", kind: KindRoute, device: none},
+		{what: "IPv4 rule", change: "rule add prio 40000 table 7", kind: KindRoute, device: none},
+		{what: "IPv6 rule removed", before: "-6 rule add prio 40000 table 7", change: "-6 rule del prio 40000", kind: KindRoute, device: none},
 		{what: "nexthop object", change: "nexthop add id 7 via 10.1.0.7 dev eth0", kind: KindRoute, device: none},
 		{what: "nexthop object removed", before: "nexthop add id 7 via 10.1.0.7 dev eth0", change: "nexthop del id 7", kind: KindRoute, device: none},
 		{what: "MTU", change: "link set eth0 mtu 1400", kind: KindLink, device: eth0},
@@ -322,8 +324,8 @@ func TestParseBrokenMessages(t *testing.T) {
 			t.Errorf("type %d with %d bytes: %+v, %v", m.Header.Type, len(m.Data), e, ok)
 		}
 	}
-	if e, ok := parse(message(unix.RTM_NEWRULE)); ok {
-		t.Errorf("a rule became %+v", e)
+	if e, ok := parse(message(unix.RTM_NEWQDISC)); ok {
+		t.Errorf("a qdisc became %+v", e)
 	}
 	cloned := make([]byte, unix.SizeofRtMsg)
 	cloned[9] = unix.RTM_F_CLONED >> 8 // rtm_flags

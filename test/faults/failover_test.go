@@ -23,11 +23,18 @@ const openings = 20
 // other one for what the host starts, with replypath as without: the neighbour entry
 // of the silent one is not held.
 func TestRouterFailover(t *testing.T) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+	for _, second := range []struct {
+		name, preference string
+		family           topology.Family
+	}{
+		{"ipv4", "", topology.IPv4},
+		{"ipv6", "pref medium", topology.IPv6},
+		{"ipv6 of low preference", "pref low", topology.IPv6},
+	} {
 		for _, name := range []string{"without replypath", "with replypath"} {
-			t.Run(f.String()+"/"+name, func(t *testing.T) {
-				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
-				backup := b.addBackup()
+			t.Run(second.name+"/"+name, func(t *testing.T) {
+				b := newBed(t, second.family, topology.TwoNICOptions{Policy: topology.AnySource})
+				backup := b.addBackup(second.preference)
 				if name == "with replypath" {
 					b.start()
 				}
@@ -61,13 +68,13 @@ func TestRouterFailover(t *testing.T) {
 }
 
 // addBackup makes the second router, and the default route by both: one with two next hops, or for IPv6, whose next hops
-// the kernel does not look at the neighbours of, a second one behind the first.
-func (b *bed) addBackup() *topology.Interface {
+// the kernel does not look at the neighbours of, a second one behind the first, of that preference.
+func (b *bed) addBackup(preference string) *topology.Interface {
 	b.Helper()
 	backup := b.addRouter()
 	via := backups[b.family].Addr().String()
 	if b.family == topology.IPv6 {
-		b.ip("route add default via " + via + " dev eth0 metric 2048")
+		b.ip("route add default via " + via + " dev eth0 metric 2048", preference)
 		return backup
 	}
 	// By port, and by who of them is there.

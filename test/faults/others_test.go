@@ -215,7 +215,13 @@ func (b *bed) choice() string {
 // choiceFor is choice for an address.
 func (b *bed) choiceFor(to netip.Addr) string {
 	b.Helper()
-	out, _ := b.net.Server.Command(b.Context(), "ip", "route", "get", to.String()).CombinedOutput()
+	return b.choiceOf(to.String())
+}
+
+// choiceOf is that for a packet, as `ip route get` describes it.
+func (b *bed) choiceOf(packet ...string) string {
+	b.Helper()
+	out, _ := b.net.Server.Command(b.Context(), "ip", append([]string{"route", "get"}, packet...)...).CombinedOutput()
 	fields := strings.Fields(string(out))
 	for i, field := range fields[:max(0, len(fields)-1)] {
 		if field == "dev" {
@@ -261,7 +267,7 @@ func TestFallbackWithoutIPv6(t *testing.T) {
 	harness.Must(t, b.net.Server.SetSysctl("net/ipv6/conf/replypath0/disable_ipv6", "1"))
 	d.Kill()
 	b.product.Start()
-	b.removeDefault()
+	b.cutCable()
 	for _, kind := range []harness.Kind{harness.TCP, harness.UDP, harness.Ping} {
 		b.ask(b.conversation(kind))
 	}

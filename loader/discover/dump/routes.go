@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,6 +76,29 @@ func newRoute(r *netlink.Route) Route {
 		route.Hops = append(route.Hops, Hop{Interface: r.LinkIndex, Gateway: Gateway(r)})
 	}
 	return route
+}
+
+// OnlySourcedDefaults tells whether the IPv6 default routes of the main table, of which there is one at least, are all for packets
+// from some addresses only (RTA_SRC), which the library leaves out, as routes of a protocol are here. It works in the network namespace
+// of the calling thread.
+func OnlySourcedDefaults(leftOut int) (bool, error) {
+	counts, err := retry("IPv6 default routes", func() (c struct{ sourced, plain int }, err error) {
+		request := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+		request.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET6}})
+		err = request.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(message []byte) bool {
+			r := nl.DeserializeRtMsg(message)
+			switch {
+			case r.Dst_len != 0 || r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || int(r.Protocol) == leftOut:
+			case r.Src_len != 0:
+				c.sourced++
+			default:
+				c.plain++
+			}
+			return true
+		})
+		return c, err
+	})
+	return counts.sourced > 0 && counts.plain == 0, err
 }
 
 // Gateway returns the gateway of a route with one next hop; not valid where that is on-link.

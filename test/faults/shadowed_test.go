@@ -1,0 +1,109 @@
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// A lateDefault is the way of the host's default route that the kernel looks at after every default route of the main table, or
+// that a default route for all sources would keep it from.
+type lateDefault struct {
+	name     string
+	families []topology.Family
+	// rule is one that the route needs, "" for none, route what is added in the place of the usual default route, several with
+	// commas between them.
+	rule  string
+	route map[topology.Family]string
+	which string // in the status
+}
+
+var bothFamilies = []topology.Family{topology.IPv4, topology.IPv6}
+
+var lateDefaults = []lateDefault{
+	{name: "of table default", families: bothFamilies[:1], route: map[topology.Family]string{topology.IPv4: "default via 10.1.0.1 table 253"},
+		which: "of table 253"},
+	{name: "of a table that is asked after main", families: bothFamilies, rule: "prio 40000 table 222", route: map[topology.Family]string{
+		topology.IPv4: "default via 10.1.0.1 table 222", topology.IPv6: "default via 2001:db8:1::1 table 222"}, which: "of table 222"},
+	{name: "of the last metric", families: bothFamilies, route: map[topology.Family]string{
+		topology.IPv4: "default via 10.1.0.1 metric 4294967295", topology.IPv6: "default via 2001:db8:1::1 metric 4294967295"},
+		which: "of metric 4294967295"},
+	{name: "for some sources only", families: bothFamilies[1:], route: map[topology.Family]string{
+		topology.IPv6: "default from 2001:db8:1::/64 via 2001:db8:1::1,default from 2001:db8:2::/64 via 2001:db8:2::1"}, which: "for some sources only"},
+}
+
+// TestLateDefault has the host's default route at a place where the fallback route would keep it from being used: what the
+// host starts goes by it all the same, from the start on and when the route gets there later, or its rule does. Once there is the
+// usual default route again there is a fallback route.
+func TestLateDefault(t *testing.T) {
+	for _, late := range lateDefaults {
+		for _, f := range late.families {
+			t.Run(late.name+"/"+f.String(), func(t *testing.T) { testLateDefault(t, f, late) })
+		}
+	}
+}
+
+func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	b.moveDefault(late, "add")
+	b.removeDefault()
+	packet := []string{b.clientAddress().String(), "from", b.net.Server.Eth0.Address(f).String()}
+	want := b.choiceOf(packet...)
+	if want != "eth0" {
+		t.Fatalf("without replypath the kernel chooses %q", want)
+	}
+	b.wantHostReaches(true, harness.TCP, harness.UDP)
+	b.start()
+	b.awaitFallbackRoute(late, false)
+	asked := 0
+	reach := func() {
+		t.Helper()
+		if got := b.choiceOf(packet...); got != want {
+			t.Errorf("the kernel chooses %q, and %q without replypath", got, want)
+		}
+		b.wantHostReaches(true, harness.TCP, harness.UDP)
+		b.ask(b.conversation(harness.TCP))
+		asked++
+	}
+	reach()
+	b.addDefault()
+	b.moveDefault(late, "del")
+	b.awaitFallbackRoute(late, true)
+	reach()
+	b.moveDefault(late, "add")
+	b.removeDefault()
+	b.awaitFallbackRoute(late, false)
+	reach()
+	if !t.Failed() {
+		t.Logf("default route %s: the host reached its peer by TCP and UDP %d times, at each place of it", late.name, asked)
+	}
+}
+
+// moveDefault adds that route, with its rule, or deletes both.
+func (b *bed) moveDefault(late lateDefault, how string) {
+	b.Helper()
+	if late.rule != "" {
+		b.ip("rule", how, late.rule)
+	}
+	for route := range strings.SplitSeq(late.route[b.family], ",") {
+		b.ip("route", how, route)
+	}
+}
+
+// awaitFallbackRoute returns when the family has a fallback route, or none and the status says why.
+func (b *bed) awaitFallbackRoute(late lateDefault, want bool) {
+	b.Helper()
+	b.Eventually(fmt.Sprintf("there is a fallback route: %t", want), func() error {
+		routes := b.ip("route show proto 114")
+		status := b.product.Run("status", "-o", "json").Stdout
+		says := strings.Contains(status, fmt.Sprintf("not for %s: its default route %s would never be used any more", b.family, late.which))
+		if strings.Contains(routes, "default") != want || says == want {
+			return errors.New(routes + status)
+		}
+		return nil
+	})
+}
