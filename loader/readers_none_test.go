@@ -38,6 +38,7 @@ func (n *noneOrOne) change(by func()) {
 }
 
 func (n *noneOrOne) readers() []reader {
+	monitor := newMonitor(n.bed)
 	return []reader{
 		n.judged(func() error {
 			s, err := ReadStatus(n.dir)
@@ -71,6 +72,9 @@ func (n *noneOrOne) readers() []reader {
 				Lost:   func(uint64) {},
 			})
 		}),
+		n.judged(func() error { _, _, err := monitor.look(); return err }),
+		n.judged(func() error { return n.followed(func(flows.Flow) error { return nil }) }),
+		n.examined(),
 	}
 }
 

@@ -80,7 +80,9 @@ func (w *whole) isMode(got string, since int64) error {
 }
 
 func (w *whole) readers() []reader {
-	return []reader{w.status, w.mode, w.explanations(), w.tables(), w.counters()}
+	return []reader{
+		w.status, w.mode, w.explanations(), w.tables(), w.counters(), w.looks(newMonitor(w.bed)), w.follows, w.examined(),
+	}
 }
 
 func (w *whole) status() error {

@@ -60,7 +60,7 @@ type Options struct {
 //
 // It changes nothing, but asks gateways that have not answered lately.
 func Examine(options Options) ([]Finding, error) {
-	host, err := gather(options)
+	host, err := gatherSettled(options)
 	if err != nil {
 		return nil, err
 	}

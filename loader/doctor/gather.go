@@ -37,7 +37,7 @@ func gather(options Options) (*Host, error) {
 	g := &gatherer{Options: options, netlink: handle, host: &Host{Config: options.Config, ConfigPath: options.ConfigPath, PinDir: options.PinDir}}
 	for _, part := range []func() error{
 		g.interfaces, g.devices, g.routes, g.rules, g.gateways, g.neighbours, g.settings,
-		g.firewall, g.hooks, g.flows, g.sockets, g.files, g.balancer, g.offloads,
+		g.firewall, g.flows, g.hooks, g.sockets, g.files, g.balancer, g.offloads,
 	} {
 		if err := part(); errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("%w: run it as root", err)
@@ -105,15 +105,18 @@ func (g *gatherer) inForce(journal *pins.Journal) *config.Config {
 }
 
 // flows reads the flow table, where there is one. One that another version made
-// does not keep the rest from being examined.
+// does not keep the rest from being examined. Where there is none nothing is attached,
+// whatever the journal says: a start writes that first, and pins the tables once every
+// program is in its hook.
 func (g *gatherer) flows() error {
 	table, err := flows.Open(g.PinDir)
-	if errors.Is(err, pins.ErrNone) {
-		return nil
-	}
 	if err == nil {
 		g.host.Flows, err = table.List(flows.Filter{})
 		err = errors.Join(err, table.Close())
+	}
+	if errors.Is(err, pins.ErrNone) { // a start or a detach is under way, if anything
+		g.host.Attached = false
+		return nil
 	}
 	if err != nil {
 		g.host.FlowError = strings.ReplaceAll(err.Error(), "\n", "; ")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"replypath/loader/pins"
 )
@@ -28,6 +29,35 @@ func daemonOf(pinDir string) (*Daemon, error) {
 	}
 	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // one that cannot be read is not known to be the unit's
 	return &Daemon{PID: pid, Unit: inUnit(string(groups))}, nil
+}
+
+const (
+	detachTime = 10 * time.Second // on a busy machine
+	detachPoll = 20 * time.Millisecond
+)
+
+// gatherSettled is gather for a host from which a datapath may be taken away meanwhile: the
+// programs go first, and last what tells that they should be there. Where they are missing
+// it waits for the end of that.
+func gatherSettled(options Options) (*Host, error) {
+	for deadline := time.Now().Add(detachTime); ; time.Sleep(detachPoll) {
+		holder, _ := pins.Holder(options.PinDir) // 0 where there are no pins
+		host, err := gather(options)
+		if err != nil || len(missingPrograms(host)) == 0 || time.Now().After(deadline) || !isTakenAway(options.PinDir, holder) {
+			return host, err
+		}
+	}
+}
+
+// isTakenAway tells that the pins are gone, have changed hands since a process held them (0: none),
+// or are held by another process than the daemon that the journal names.
+func isTakenAway(pinDir string, since int) bool {
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return errors.Is(err, pins.ErrNone)
+	}
+	holder, err := pins.Holder(pinDir)
+	return err == nil && (holder != since || holder != 0 && holder != journal.PID)
 }
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).
