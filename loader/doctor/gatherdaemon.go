@@ -40,24 +40,37 @@ const (
 // programs go first, and last what tells that they should be there. Where they are missing
 // it waits for the end of that.
 func gatherSettled(options Options) (*Host, error) {
-	for deadline := time.Now().Add(detachTime); ; time.Sleep(detachPoll) {
+	var deadline time.Time
+	for {
 		holder, _ := pins.Holder(options.PinDir) // 0 where there are no pins
 		host, err := gather(options)
-		if err != nil || len(missingPrograms(host)) == 0 || time.Now().After(deadline) || !isTakenAway(options.PinDir, holder) {
+		if err != nil || len(missingPrograms(host)) == 0 || !isTakenAway(options.PinDir, holder) {
 			return host, err
 		}
+		switch now := time.Now(); {
+		case deadline.IsZero():
+			deadline = now.Add(detachTime)
+		case now.After(deadline):
+			return host, nil
+		}
+		time.Sleep(detachPoll)
 	}
 }
 
 // isTakenAway tells that the pins are gone, have changed hands since a process held them (0: none),
-// or are held by another process than the daemon that the journal names.
+// or are held by another process than the daemon that the journal names. What is removed last is
+// looked at last.
 func isTakenAway(pinDir string, since int) bool {
+	owned, err := pins.Owned(pinDir)
+	if err != nil {
+		return errors.Is(err, pins.ErrNone)
+	}
+	holder, unknown := pins.Holder(pinDir) // there may be none any more
 	journal, err := pins.ReadJournal(pinDir)
 	if err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
-	holder, err := pins.Holder(pinDir)
-	return err == nil && (holder != since || holder != 0 && holder != journal.PID)
+	return holder != since || owned && (unknown != nil || holder != journal.PID)
 }
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).
