@@ -20,8 +20,12 @@ import (
 	"replypath/test/topology"
 )
 
-// readFor is how long processes read beside each kind of writer.
-const readFor = 9 * time.Second
+// readFor is how long processes read beside each kind of writer, and leastWrites how often it
+// writes meanwhile at least: each of what it does in turn once.
+const (
+	readFor     = 9 * time.Second
+	leastWrites = 2
+)
 
 // askEvery is the pace of the conversation that is read about.
 const askEvery = 5 * time.Millisecond
@@ -265,11 +269,14 @@ func goOn(ctx context.Context, t *testing.T, c *harness.Conversation) {
 func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what string, mayBeNone bool, write func(int)) {
 	t.Helper()
 	var reads, failed, none, found atomic.Int64
-	var reading sync.WaitGroup
+	var talking, reading sync.WaitGroup
+	defer talking.Wait()
+	talk, fallSilent := context.WithCancel(t.Context())
+	defer fallSilent()
+	talking.Go(func() { goOn(talk, t, c) }) // until the last trace has its packet
 	defer reading.Wait()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	reading.Go(func() { goOn(ctx, t, c) })
 	for _, r := range readersOf(c) {
 		reading.Go(func() {
 			for ctx.Err() == nil {
@@ -292,7 +299,7 @@ func readBeside(t *testing.T, p *harness.Product, c *harness.Conversation, what 
 		})
 	}
 	writes := 0
-	for end := time.Now().Add(readFor); time.Now().Before(end); writes++ {
+	for end := time.Now().Add(readFor); writes < leastWrites || time.Now().Before(end); writes++ {
 		before := found.Load()
 		write(writes)
 		harness.Eventually(t, "somebody finds something", func() error {
