@@ -30,6 +30,7 @@ func PinNames() []string { return []string{MapsDir, newMapsDir, oldMapsDir, Link
 
 const (
 	swapPatience = time.Second // two renames
+	swapAttempts = 10          // at least: on a busy machine one alone may take longer than that
 	swapPoll     = time.Millisecond
 )
 
@@ -41,9 +42,9 @@ var errSwapped = errors.New("the pinned maps are being replaced")
 // meanwhile. The error matches pins.ErrNone where nothing is pinned.
 func withPinned(dir string, open func(path string) error) error {
 	deadline := time.Now().Add(swapPatience)
-	for {
+	for attempt := 1; ; attempt++ {
 		err := openOnce(dir, open)
-		if !errors.Is(err, errSwapped) || time.Now().After(deadline) {
+		if !errors.Is(err, errSwapped) || attempt >= swapAttempts && time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(swapPoll)
