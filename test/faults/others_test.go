@@ -58,12 +58,25 @@ func TestSecondDefault(t *testing.T) {
 }
 
 // covers are routes by eth1 to eth0's network, or to one around it, by their names; none leads to the client.
-var covers = map[string]map[topology.Family]string{
-	"a wider network":  {topology.IPv4: "10.0.0.0/14", topology.IPv6: "2001:db8::/46"},
-	"the same network": {topology.IPv4: "10.1.0.0/24 metric 5000", topology.IPv6: "2001:db8:1::/64 metric 5000"},
+var covers = map[string]map[topology.Family]cover{
+	"a wider network": {topology.IPv4: {route: "10.0.0.0/14"}, topology.IPv6: {route: "2001:db8::/46"}},
+	"the same network": {
+		topology.IPv4: {route: "10.1.0.0/24 metric 5000"}, topology.IPv6: {route: "2001:db8:1::/64 metric 5000"},
+	},
+	"around what is behind eth0's gateway": {
+		topology.IPv4: {route: "10.16.0.0/12", lies: "10.20.0.0/16", to: netip.MustParseAddr("10.20.0.1")},
+		topology.IPv6: {route: "2001:db8:f000::/36", lies: "2001:db8:f00f::/48", to: netip.MustParseAddr("2001:db8:f00f::1")},
+	},
 }
 
-// TestCovered compares the kernel's choice for what the host sends to eth0's own network, before and while
+// cover is a route by eth1, and one by eth0's gateway that lies within it, "" for that to eth0's own network; to is somebody
+// there, not valid for the gateway.
+type cover struct {
+	route, lies string
+	to          netip.Addr
+}
+
+// TestCovered compares the kernel's choice for what the host sends to a network of eth0's, before and while
 // eth0 has no carrier, with and without replypath, where eth1 has a route to that network as well: by nothing
 // that we do does it leave by eth1. Replies that need the default route go on, also when the route by eth1 goes and
 // comes meanwhile.
@@ -75,17 +88,23 @@ func TestCovered(t *testing.T) {
 	}
 }
 
-func testCovered(t *testing.T, f topology.Family, cover string) {
+func testCovered(t *testing.T, f topology.Family, cover cover) {
 	alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	beside.start()
 	beside.awaitPassedOver(true)
 	wire := harness.Capture(t, beside.net.Server.Eth1.Peer())
 	for _, b := range []*bed{alone, beside} {
-		b.cover("add", cover)
+		if cover.lies != "" {
+			b.ip("route add", cover.lies, "via", b.net.Server.Eth0.Peer().Address(f).String())
+		}
+		b.cover("add", cover.route)
 	}
 	beside.awaitPassedOver(false)
-	near := beside.net.Server.Eth0.Peer().Address(f)
+	near := cover.to
+	if !near.IsValid() {
+		near = beside.net.Server.Eth0.Peer().Address(f)
+	}
 	open := beside.conversation(harness.TCP)
 	beside.ask(open)
 	for _, step := range []func(*bed){func(*bed) {}, (*bed).cutCable} {
@@ -100,10 +119,10 @@ func testCovered(t *testing.T, f topology.Family, cover string) {
 		beside.askPromptly(fmt.Sprintf("new %s", kind), beside.conversation(kind))
 	}
 	beside.askForSomeTime("the route by eth1 is there", open)
-	beside.cover("del", cover)
+	beside.cover("del", cover.route)
 	beside.awaitPassedOver(true)
 	beside.askForSomeTime("it has gone", open)
-	beside.cover("add", cover)
+	beside.cover("add", cover.route)
 	beside.awaitPassedOver(false)
 	beside.askForSomeTime("it is there again", open)
 	beside.sendUnaskedTo(near)
