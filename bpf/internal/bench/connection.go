@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"unsafe"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
@@ -96,11 +93,12 @@ func (c *connection) cases() (all []testCase, err error) {
 }
 
 // inbound is a case of a segment from the peer by the flow's interface.
-func (c *connection) inbound(of string, bound float64, e endpoints, port uint16, flags byte) testCase {
+func (c *connection) inbound(of string, bound, aim float64, e endpoints, port uint16, flags byte) testCase {
 	second := c.live.host.Devices[1]
 	return testCase{
 		name:     fmt.Sprintf("ingress: tcp, %s, %s", of, e.family),
 		bound:    bound,
+		aim:      aim,
 		program:  c.live.datapath.ReplypathIngress,
 		baseline: c.live.empty,
 		frame:    withFlags(inbound(e, layers.IPProtocolTCP, port, second.MAC), flags),
@@ -110,11 +108,12 @@ func (c *connection) inbound(of string, bound float64, e endpoints, port uint16,
 }
 
 // outbound is a case of a segment to the peer that is routed elsewhere.
-func (c *connection) outbound(of string, bound float64, e endpoints, port uint16, flags byte) testCase {
+func (c *connection) outbound(of string, bound, aim float64, e endpoints, port uint16, flags byte) testCase {
 	first := c.live.host.Devices[0]
 	return testCase{
 		name:     fmt.Sprintf("egress redirect: tcp, %s, %s", of, e.family),
 		bound:    bound,
+		aim:      aim,
 		program:  c.live.datapath.ReplypathEgress,
 		baseline: c.live.empty,
 		frame:    withFlags(outbound(e, layers.IPProtocolTCP, port, first.MAC), flags),
@@ -132,7 +131,7 @@ func (c *connection) anew(one *testCase, changes ...change) (testCase, error) {
 
 // syn finds room for a new half-open entry.
 func (c *connection) syn(e endpoints) (testCase, error) {
-	one := c.inbound("first SYN, there is room", boundHandshake, e, portSYN, 0x02)
+	one := c.inbound("first SYN, there is room", boundHandshake, 0, e, portSYN, 0x02)
 	flow, err := c.live.flow(e, layers.IPProtocolTCP, portSYN)
 	if err != nil {
 		return one, err
@@ -143,7 +142,7 @@ func (c *connection) syn(e endpoints) (testCase, error) {
 
 // synACK is the first answer of a connection.
 func (c *connection) synACK(e endpoints) (testCase, error) {
-	one := c.outbound("first SYN-ACK", boundFirst, e, portSYNACK, flagsSYNACK)
+	one := c.outbound("first SYN-ACK", boundFirst, aimRedirect, e, portSYNACK, flagsSYNACK)
 	flow, err := c.live.flow(e, layers.IPProtocolTCP, portSYNACK)
 	if err != nil {
 		return one, err
@@ -158,7 +157,7 @@ func (c *connection) synACK(e endpoints) (testCase, error) {
 
 // lastACK ends the handshake: the connection has a socket by then.
 func (c *connection) lastACK(e endpoints) (testCase, error) {
-	one := c.inbound("last ACK of a handshake", boundHandshake, e, portACK, 0x10)
+	one := c.inbound("last ACK of a handshake", boundHandshake, 0, e, portACK, 0x10)
 	flow, err := c.live.flow(e, layers.IPProtocolTCP, portACK)
 	if err != nil {
 		return one, err
@@ -182,7 +181,7 @@ func (c *connection) lastACK(e endpoints) (testCase, error) {
 // fin is the host's, which notes it. The peer's is to the programs as any other segment.
 func (c *connection) fin(e endpoints) (testCase, error) {
 	const counted = bpf.DatapathFlowStateFLOW_ASYMMETRIC | bpf.DatapathFlowStateFLOW_CORRECTED
-	one := c.outbound("first FIN", boundFirst, e, portFIN, flagsFIN)
+	one := c.outbound("first FIN", boundFirst, aimRedirect, e, portFIN, flagsFIN)
 	flow, err := c.live.established(e, portFIN, 0)
 	if err != nil {
 		return one, err
@@ -194,7 +193,7 @@ func (c *connection) fin(e endpoints) (testCase, error) {
 
 // closing is a segment after the host's FIN, which might end the next handshake: that is looked for.
 func (c *connection) closing(e endpoints) (testCase, error) {
-	one := c.inbound("its connection is closing", boundRefresh, e, portClosing, 0x10)
+	one := c.inbound("its connection is closing", boundRefresh, aimRefresh, e, portClosing, 0x10)
 	_, err := c.live.established(e, portClosing, bpf.DatapathFlowStateFLOW_CLOSING)
 	return one, err
 }
@@ -202,7 +201,7 @@ func (c *connection) closing(e endpoints) (testCase, error) {
 // gso is a packet that is still to be cut into segments.
 func (c *connection) gso(e endpoints) (testCase, error) {
 	first := c.live.host.Devices[0]
-	one := c.outbound("two segments in one packet (GSO)", boundFirst, e, portGSO, 0x10)
+	one := c.outbound("two segments in one packet (GSO)", boundFirst, aimRedirect, e, portGSO, 0x10)
 	one.frame = sizedFrame(first.MAC, routerMAC, layers.IPProtocolTCP, netip.AddrPortFrom(e.self, portGSO),
 		netip.AddrPortFrom(e.peer, peerPort), segments*segmentSize)
 	one.segment = segmentSize
@@ -215,7 +214,7 @@ func (c *connection) gso(e endpoints) (testCase, error) {
 
 // observe counts a reply that it would redirect.
 func (c *connection) observe(e endpoints) (testCase, error) {
-	one := c.outbound("", boundRedirect, e, portObserved, 0x10)
+	one := c.outbound("", boundRedirect, aimRedirect, e, portObserved, 0x10)
 	one.name = "egress observe: tcp, " + e.family
 	one.program, one.verdict = c.observed.datapath.ReplypathEgress, tcActUnspec
 	if _, err := c.observed.established(e, portObserved, 0); err != nil {
@@ -223,99 +222,4 @@ func (c *connection) observe(e endpoints) (testCase, error) {
 	}
 	one.prepare = func() error { return c.observed.wantOutcome(&one, bpf.DatapathOutcomeOUTCOME_OBSERVE, 1) }
 	return c.anew(&one)
-}
-
-// established enters the flow of a connection in this state.
-func (b *bench) established(e endpoints, port uint16, state bpf.DatapathFlowState) (bpf.DatapathFlow, error) {
-	flow, err := b.flow(e, layers.IPProtocolTCP, port)
-	flow.State = uint8(state)
-	if err != nil {
-		return flow, err
-	}
-	return flow, b.datapath.AddFlow(b.datapath.Established, flow)
-}
-
-// place is where a flow is entered of which nothing else is in the set.
-type place struct {
-	table, tags *ebpf.Map
-	index       uint32
-	way         int
-	digest      uint64
-}
-
-func (b *bench) placeOf(table *ebpf.Map, flow bpf.DatapathFlow) place {
-	digest := b.datapath.Seeds.Digest(flow.Tuple)
-	index, _ := bpf.Sets(digest, table.MaxEntries())
-	way, _ := bpf.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
-	return place{table: table, tags: b.datapath.TagsOf(table), index: index, way: way, digest: digest}
-}
-
-// with puts the flow back, whose entry is still there; without takes it out.
-func (p place) with() []change {
-	var digests [bpf.DatapathWaysWAYS]uint64
-	digests[p.way] = p.digest
-	return p.entered(p.digest, bpf.Tags(digests))
-}
-
-func (p place) without() []change { return p.entered(0, 0) }
-
-func (p place) entered(digest, tags uint64) []change {
-	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Digest) + uintptr(p.way)*unsafe.Sizeof(digest)
-	return []change{
-		{table: p.table, index: p.index, offset: offset, size: asm.DWord, before: digest},
-		{table: p.tags, index: p.index, size: asm.DWord, before: tags},
-	}
-}
-
-// state gives the flow this one.
-func (p place) state(before bpf.DatapathFlowState) change {
-	var flow bpf.DatapathFlow
-	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Flow) + uintptr(p.way)*unsafe.Sizeof(flow) + unsafe.Offsetof(flow.State)
-	return change{table: p.table, index: p.index, offset: offset, size: asm.Byte, before: uint64(before)}
-}
-
-// wantState wants every run of a case to set what is not set before it.
-func (p place) wantState(c *testCase, want bpf.DatapathFlowState) error {
-	for _, run := range []struct {
-		program *ebpf.Program
-		want    bpf.DatapathFlowState
-	}{{c.program, want}, {c.baseline, 0}, {c.program, want}} {
-		if _, err := run.program.Run(c.options(1)); err != nil {
-			return err
-		}
-		var set bpf.DatapathFlowSet
-		if err := p.table.Lookup(p.index, &set); err != nil {
-			return fmt.Errorf("read set %d: %w", p.index, err)
-		}
-		if state := bpf.DatapathFlowState(set.Flow[p.way].State); state&want != run.want {
-			return fmt.Errorf("the flow's state is %#x, want %#x of %#x", state, run.want, want)
-		}
-	}
-	return nil
-}
-
-// wantOutcome wants a run to count so many packets with this outcome.
-func (b *bench) wantOutcome(c *testCase, outcome bpf.DatapathOutcome, packets uint64) error {
-	before, err := b.outcomes(outcome)
-	if err != nil {
-		return err
-	}
-	if _, err := c.program.Run(c.options(1)); err != nil {
-		return err
-	}
-	after, err := b.outcomes(outcome)
-	if err == nil && after-before != packets {
-		err = fmt.Errorf("%d packets count as outcome %d, want %d", after-before, outcome, packets)
-	}
-	return err
-}
-
-func (b *bench) outcomes(outcome bpf.DatapathOutcome) (packets uint64, err error) {
-	counts, err := b.datapath.Counts()
-	for pair, count := range counts.Pairs {
-		if bpf.DatapathOutcome(pair.Outcome) == outcome {
-			packets += count.Packets
-		}
-	}
-	return packets, err
 }

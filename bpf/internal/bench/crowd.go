@@ -119,7 +119,8 @@ func (c *crowd) redirect(e endpoints) testCase {
 	first := c.bench.host.Devices[0]
 	known.name = "egress redirect: tcp, " + e.family
 	known.frame = outbound(e, layers.IPProtocolTCP, crowdPort, first.MAC)
-	known.ifindex, known.verdict, known.bound = first.Index, tcActRedirect, boundRedirect
+	known.ifindex, known.verdict = first.Index, tcActRedirect
+	known.bound, known.aim = boundRedirect, aimRedirect
 	return known
 }
 
@@ -131,6 +132,7 @@ func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
 	}
 	known.name = known.name + ", one of 1,048,576"
 	known.bound += boundCrowd
+	known.aim += boundCrowd
 	known.prepare = nil
 	wrappers, err := known.writePeers(e, offset, crowdSize-1, crowdBase)
 	c.wrappers = append(c.wrappers, wrappers...)

@@ -24,7 +24,7 @@ func (c *crowd) floor(known testCase) (testCase, error) {
 	}
 	c.wrappers = append(c.wrappers, baseline)
 	known.name = "floor: one read of memory, then " + known.name
-	known.bound = 0
+	known.bound, known.aim = 0, 0
 	known.prepare = nil // enterFlows has done it
 	known.program, known.baseline = program.program, baseline.program
 	return known, nil

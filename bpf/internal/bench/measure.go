@@ -7,7 +7,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
 
@@ -15,6 +14,7 @@ import (
 type testCase struct {
 	name     string
 	bound    float64 // nanoseconds over the baseline; 0: none
+	aim      float64 // what the project wants to reach; 0: none
 	recorded float64 // the least that -scaled holds it against; 0: the bound
 	program  *ebpf.Program
 	// baseline is what is taken off: an empty program, called the same way.
@@ -103,7 +103,7 @@ func (m *measurement) result() result {
 		Quiet:    slices.Min(m.totals) - slices.Min(m.baselines),
 		Bound:    m.bound,
 		recorded: m.recorded,
-		Aim:      m.aim(),
+		Aim:      m.aim,
 		Baseline: median(m.baselines),
 	}
 }
@@ -114,18 +114,6 @@ func results(measurements []*measurement) []result {
 		results[i] = m.result()
 	}
 	return results
-}
-
-// aim is what the project wants to reach, 0 for none. The first packets of a connection, which do more
-// than a redirect, have that of a redirect.
-func (c *testCase) aim() float64 {
-	switch {
-	case c.bound == 0 || c.bound > boundRedirect+boundCrowd:
-		return 0
-	case c.bound == boundFirst:
-		return boundRedirect - belowBound
-	}
-	return c.bound - belowBound
 }
 
 // check makes sure that the case measures what its name says.
@@ -141,26 +129,6 @@ func (c *testCase) check() error {
 	}
 	if int32(verdict) != c.verdict {
 		return fmt.Errorf("%s: verdict %d, want %d", c.name, int32(verdict), c.verdict)
-	}
-	return nil
-}
-
-// wantCounted runs a case so often, and wants each run to count as an event that no other
-// way through the program counts: but for one in a hundred, as a random peer may come again.
-func (b *bench) wantCounted(c *testCase, event bpf.DatapathEvent, runs uint32) error {
-	before, err := b.datapath.EventCounts()
-	if err != nil {
-		return err
-	}
-	if _, err := c.program.Run(c.options(runs)); err != nil {
-		return err
-	}
-	after, err := b.datapath.EventCounts()
-	if err != nil {
-		return err
-	}
-	if counted := after[event] - before[event]; counted < uint64(runs-runs/100) {
-		return fmt.Errorf("only %d of %d runs count as event %d", counted, runs, event)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (b *bench) reference() (c testCase, close func(), err error) {
 		return c, nil, fmt.Errorf("load the reference: %w", err)
 	}
 	c = b.ingressARP()
-	c.name, c.bound, c.program = referenceName, 0, program
+	c.name, c.bound, c.aim, c.program = referenceName, 0, 0, program
 	return c, func() { program.Close(); entries.Close() }, entries.Put(uint64(0), uint64(0))
 }
 

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/bpf/internal/rig"
+)
+
+const (
+	peerPort    = 40000
+	payloadSize = 64
+)
+
+func name(protocol layers.IPProtocol) string {
+	if protocol == layers.IPProtocolTCP {
+		return "tcp"
+	}
+	return "udp"
+}
+
+// inbound is a frame from the peer, outbound one to it.
+func inbound(e endpoints, protocol layers.IPProtocol, port uint16, to net.HardwareAddr) []byte {
+	return frame(gatewayMAC, to, protocol, netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port))
+}
+
+func outbound(e endpoints, protocol layers.IPProtocol, port uint16, from net.HardwareAddr) []byte {
+	return frame(from, routerMAC, protocol, netip.AddrPortFrom(e.self, port), netip.AddrPortFrom(e.peer, peerPort))
+}
+
+func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort) []byte {
+	return sizedFrame(from, to, protocol, source, destination, payloadSize)
+}
+
+func sizedFrame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort, payload int) []byte {
+	ethernet := &layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: layers.EthernetTypeIPv4}
+	var ip gopacket.SerializableLayer
+	var network gopacket.NetworkLayer
+	if source.Addr().Is4() {
+		header := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol,
+			SrcIP: source.Addr().AsSlice(), DstIP: destination.Addr().AsSlice()}
+		ip, network = header, header
+	} else {
+		ethernet.EthernetType = layers.EthernetTypeIPv6
+		header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol,
+			SrcIP: source.Addr().AsSlice(), DstIP: destination.Addr().AsSlice()}
+		ip, network = header, header
+	}
+	return must(rig.Serialize(ethernet, ip, transport(protocol, network, source.Port(), destination.Port()),
+		gopacket.Payload(make([]byte, payload))))
+}
+
+func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {
+	return asSYN(outbound(e, layers.IPProtocolTCP, port, from))
+}
+
+// asSYN makes a segment the first one of a connection.
+func asSYN(frame []byte) []byte { return withFlags(frame, 0x02) }
+
+// withFlags gives a segment other control bits.
+func withFlags(frame []byte, flags byte) []byte {
+	frame[len(frame)-payloadSize-20+13] = flags // in the TCP header, which is the last
+	return frame
+}
+
+func transport(protocol layers.IPProtocol, network gopacket.NetworkLayer, source, destination uint16) gopacket.SerializableLayer {
+	switch protocol {
+	case layers.IPProtocolUDP:
+		udp := &layers.UDP{SrcPort: layers.UDPPort(source), DstPort: layers.UDPPort(destination)}
+		udp.SetNetworkLayerForChecksum(network)
+		return udp
+	case layers.IPProtocolICMPv4:
+		return &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: source}
+	case layers.IPProtocolICMPv6:
+		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
+		icmp.SetNetworkLayerForChecksum(network)
+		return icmp // its identifier is the beginning of the payload
+	}
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(source), DstPort: layers.TCPPort(destination), ACK: true, Window: 1024}
+	tcp.SetNetworkLayerForChecksum(network)
+	return tcp
+}
+
+func arp(from, to net.HardwareAddr) []byte {
+	return must(rig.Serialize(
+		&layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: layers.EthernetTypeARP},
+		&layers.ARP{
+			AddrType:          layers.LinkTypeEthernet,
+			Protocol:          layers.EthernetTypeIPv4,
+			HwAddressSize:     6,
+			ProtAddressSize:   4,
+			Operation:         layers.ARPReply,
+			SourceHwAddress:   from,
+			SourceProtAddress: net.IPv4(10, 4, 0, 1).To4(),
+			DstHwAddress:      to,
+			DstProtAddress:    net.IPv4(10, 4, 0, 100).To4(),
+		}))
+}
+
+// must is for frames made of constants: they can be built or the program is wrong.
+func must(frame []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return frame
+}
