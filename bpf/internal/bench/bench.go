@@ -21,10 +21,17 @@ import (
 // flow_table.max_entries, in eight ways.
 const sets = 262_144 / 8
 
-// The array indexes of the two interfaces and of their gateways.
+// The array indexes of the interfaces and of their gateways: the device of each is the one before.
 const (
 	production = 1 + iota
 	replication
+	unplugged     // has no carrier
+	unresolved    // has a gateway whose MAC nobody knows
+	headerless    // its frames begin with the IP header
+	headerlessToo // another one
+	unmanaged     // holds the fallback route
+
+	devices = unmanaged
 )
 
 var (
@@ -61,6 +68,9 @@ type bench struct {
 	egress, egressEmpty   *wrapper
 	arrival, arrivalEmpty *wrapper
 }
+
+// device is that of the interface with this array index.
+func (b *bench) device(index int) rig.Device { return b.host.Devices[index-1] }
 
 func newBench(host *rig.Host) (*bench, error) {
 	b := &bench{host: host}

@@ -12,6 +12,20 @@ const (
 	recordedStranger = 36
 )
 
+// Bounds of what few packets do, a third more than it takes or so; an answer and a header more, as these
+// are copied.
+const (
+	boundHeld       = 50  // a lookup of the gateway's MAC in a hash map
+	boundGate       = 50  // reads what connection tracking says
+	boundMoved      = 90  // looks for a handshake, and writes a new way
+	boundFragment   = 110 // of IPv6, which has to look for the extension header
+	boundUnanswered = 130 // copies headers, to find that nothing is due
+	boundQuote      = 130 // reads two packets
+	boundLinkDown   = 170 // asks the kernel for the link of every packet
+	boundHeader     = 200 // and moves what stands before the packet
+	boundAnswer     = 400 // and makes another packet of it, with a checksum
+)
+
 // Aims are what the project wants to reach, of what most packets do. The first packets of a
 // connection, which do more than a redirect, have that of a redirect.
 const (

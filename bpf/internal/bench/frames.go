@@ -13,7 +13,19 @@ import (
 const (
 	peerPort    = 40000
 	payloadSize = 64
+
+	ethernetSize = 14
+	tcpSize      = 20
+	quotedSize   = 8 // what errors quote behind the IP header
 )
+
+// ipSize is the size of an IP header.
+func (e endpoints) ipSize() int {
+	if e.family == "ipv6" {
+		return 40
+	}
+	return 20
+}
 
 func name(protocol layers.IPProtocol) string {
 	if protocol == layers.IPProtocolTCP {
@@ -36,21 +48,28 @@ func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destin
 }
 
 func sizedFrame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort, payload int) []byte {
+	return frameOf(from, to, protocol, source.Addr(), destination.Addr(), func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{
+			transport(protocol, ip, source.Port(), destination.Port()), gopacket.Payload(make([]byte, payload)),
+		}
+	})
+}
+
+// frameOf is a frame with these addresses, and with what rest makes behind the IP header.
+func frameOf(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.Addr,
+	rest func(gopacket.NetworkLayer) []gopacket.SerializableLayer) []byte {
 	ethernet := &layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: layers.EthernetTypeIPv4}
 	var ip gopacket.SerializableLayer
 	var network gopacket.NetworkLayer
-	if source.Addr().Is4() {
-		header := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol,
-			SrcIP: source.Addr().AsSlice(), DstIP: destination.Addr().AsSlice()}
+	if source.Is4() {
+		header := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol, SrcIP: source.AsSlice(), DstIP: destination.AsSlice()}
 		ip, network = header, header
 	} else {
 		ethernet.EthernetType = layers.EthernetTypeIPv6
-		header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol,
-			SrcIP: source.Addr().AsSlice(), DstIP: destination.Addr().AsSlice()}
+		header := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: source.AsSlice(), DstIP: destination.AsSlice()}
 		ip, network = header, header
 	}
-	return must(rig.Serialize(ethernet, ip, transport(protocol, network, source.Port(), destination.Port()),
-		gopacket.Payload(make([]byte, payload))))
+	return must(rig.Serialize(ethernet, append([]gopacket.SerializableLayer{ip}, rest(network)...)...))
 }
 
 func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {
@@ -62,7 +81,7 @@ func asSYN(frame []byte) []byte { return withFlags(frame, 0x02) }
 
 // withFlags gives a segment other control bits.
 func withFlags(frame []byte, flags byte) []byte {
-	frame[len(frame)-payloadSize-20+13] = flags // in the TCP header, which is the last
+	frame[len(frame)-payloadSize-tcpSize+13] = flags // in the TCP header, which is the last
 	return frame
 }
 

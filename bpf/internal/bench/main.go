@@ -1,6 +1,10 @@
 // Command bench measures what the datapath costs a packet: each case is run by
 // BPF_PROG_TEST_RUN next to an empty program in the same round, and the median
 // of the differences is held against a bound. It needs root.
+//
+// The cases are in files by direction and concern (cases_ingress.go, cases_egress.go, ...), those with
+// datapaths of their own in files by what their packets are of: a connection, a flood, a crowd of flows,
+// or what is rare.
 package main
 
 import (
@@ -35,11 +39,11 @@ func run() error {
 	output := flag.String("json", "", "write the results to this file as well")
 	flag.Parse()
 
-	makers := []func(*bench) (group, error){newConnection, newFlood, newSpoof}
+	makers := []func(*bench) (group, error){newConnection, newRare, newFlood, newSpoof}
 	if *withCrowd {
 		makers = append(makers, newCrowd)
 	}
-	host, err := rig.NewHost(2)
+	host, err := rig.NewHost(devices)
 	if err != nil {
 		return err
 	}
@@ -82,6 +86,9 @@ func run() error {
 			if err := report.scaleAgain(measurements); err != nil {
 				return err
 			}
+		}
+		if err := checkAgain(measurements); err != nil {
+			return err
 		}
 		if report.Programs, err = bench.sizes(); err != nil {
 			return err

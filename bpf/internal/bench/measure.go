@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf/internal/rig"
@@ -24,8 +25,13 @@ type testCase struct {
 	ifindex  uint32
 	arrived  uint32 // the interface that a packet came in by which is forwarded; 0: it is the host's
 	verdict  int32
+	batch    uint32 // runs of one call, where a packet cannot bear more; 0: all
+	// before is what is done to the packet and the maps before every run, of the empty program too; see wrap.
+	before func() asm.Instructions
 	// prepare fills the maps; it is called once.
 	prepare func() error
+	// prove makes sure that a run does what the name says; it is called once, after prepare.
+	prove func(*testCase) error
 }
 
 // result is a case's cost over its baseline, in nanoseconds a run.
@@ -71,6 +77,16 @@ func begin(cases []testCase) ([]*measurement, error) {
 		measurements[i] = &measurement{testCase: cases[i]}
 	}
 	return measurements, nil
+}
+
+// checkAgain makes sure that the cases are still what was measured: entries may have become idle.
+func checkAgain(measurements []*measurement) error {
+	for _, m := range measurements {
+		if err := m.checkVerdict(1); err != nil {
+			return fmt.Errorf("after all runs: %w", err)
+		}
+	}
+	return nil
 }
 
 // measure runs every case and its baseline once a round, so that whatever
@@ -123,12 +139,25 @@ func (c *testCase) check() error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	verdict, err := c.program.Run(c.options(1))
+	if c.prove != nil {
+		if err := c.prove(c); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	if err := c.checkVerdict(1); err != nil || c.before == nil {
+		return err
+	}
+	return c.checkVerdict(4) // all is put back before the last of them
+}
+
+// checkVerdict wants the last of so many runs to end as it should.
+func (c *testCase) checkVerdict(runs uint32) error {
+	verdict, err := c.program.Run(c.options(runs))
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.name, err)
 	}
 	if int32(verdict) != c.verdict {
-		return fmt.Errorf("%s: verdict %d, want %d", c.name, int32(verdict), c.verdict)
+		return fmt.Errorf("%s: verdict %d of run %d, want %d", c.name, int32(verdict), runs, c.verdict)
 	}
 	return nil
 }
@@ -145,19 +174,25 @@ func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
 // that other processes on this CPU do not count; setting up the call is shared
 // by all the runs.
 func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
+	calls := uint32(1)
+	if c.batch != 0 {
+		calls, repeat = max(1, repeat/c.batch), c.batch
+	}
 	opts := c.options(repeat)
 	start, err := threadTime()
 	if err != nil {
 		return 0, err
 	}
-	if _, err := program.Run(opts); err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+	for range calls {
+		if _, err := program.Run(opts); err != nil {
+			return 0, fmt.Errorf("%s: %w", c.name, err)
+		}
 	}
 	end, err := threadTime()
 	if err != nil {
 		return 0, err
 	}
-	return float64(end-start) / float64(repeat), nil
+	return float64(end-start) / float64(calls*repeat), nil
 }
 
 func threadTime() (int64, error) {

@@ -14,17 +14,7 @@ func sourceOffset(e endpoints) int {
 // writePeers makes a case write a random address into its packet before every run, and
 // the empty program beside it too.
 func (c *testCase) writePeers(e endpoints, offset int, mask, base int32) (wrappers []*wrapper, err error) {
-	program, err := newWrapper(c.program, append(unmark(), writeRandomPeer(e, offset, mask, base)...))
-	if err != nil {
-		return nil, err
-	}
-	baseline, err := newWrapper(c.baseline, append(unmark(), writeRandomPeer(e, offset, mask, base)...))
-	if err != nil {
-		program.close()
-		return nil, err
-	}
-	c.program, c.baseline = program.program, baseline.program
-	return []*wrapper{program, baseline}, nil
+	return c.wrap(func() asm.Instructions { return append(unmark(), writeRandomPeer(e, offset, mask, base)...) })
 }
 
 // writeRandomPeer writes an address into the packet whose last 32 bits are the base and,

@@ -39,15 +39,5 @@ func undo(changes []change) (before asm.Instructions) {
 // undoEach makes every run of a case find what the first one found, and the empty program beside
 // it do the same work.
 func (c *testCase) undoEach(changes ...change) (wrappers []*wrapper, err error) {
-	program, err := newWrapper(c.program, append(unmark(), undo(changes)...))
-	if err != nil {
-		return nil, err
-	}
-	baseline, err := newWrapper(c.baseline, append(unmark(), undo(changes)...))
-	if err != nil {
-		program.close()
-		return nil, err
-	}
-	c.program, c.baseline = program.program, baseline.program
-	return []*wrapper{program, baseline}, nil
+	return c.wrap(func() asm.Instructions { return append(unmark(), undo(changes)...) })
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -13,6 +15,7 @@ import (
 
 const (
 	tcActUnspec   = -1 // TC_ACT_UNSPEC
+	tcActShot     = 2  // TC_ACT_SHOT
 	tcActRedirect = 7  // TC_ACT_REDIRECT
 	arrivalMark   = 0x1234
 )
@@ -87,6 +90,21 @@ func (w *wrapper) close() {
 	w.target.Close()
 }
 
+// wrap has the same done before every run of a case and of the empty program beside it.
+func (c *testCase) wrap(before func() asm.Instructions) (wrappers []*wrapper, err error) {
+	program, err := newWrapper(c.program, before())
+	if err != nil {
+		return nil, err
+	}
+	baseline, err := newWrapper(c.baseline, before())
+	if err != nil {
+		program.close()
+		return nil, err
+	}
+	c.program, c.baseline = program.program, baseline.program
+	return []*wrapper{program, baseline}, nil
+}
+
 // unmark makes every packet look as if it had just been sent.
 func unmark() asm.Instructions {
 	return asm.Instructions{
@@ -114,4 +132,46 @@ func arrive(handovers *ebpf.Map, ifindex uint32) asm.Instructions {
 		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("unknown"),
 	}
+}
+
+// toHost makes every packet one for this host, which the kernel tells by the MAC address that it
+// takes the first bytes for.
+func toHost() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Imm(asm.R2, unix.PACKET_HOST),
+		asm.FnSkbChangeType.Call(),
+	}
+}
+
+// rewrite makes the packet begin with these bytes again.
+func rewrite(bytes []byte) asm.Instructions {
+	before := asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, offsetData, asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, offsetDataEnd, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R1),
+		asm.Add.Imm(asm.R3, int32(len(bytes))),
+		asm.JGT.Reg(asm.R3, asm.R2, "rewritten"),
+	}
+	for at := 0; at < len(bytes); {
+		size, value := nextWord(bytes[at:])
+		before = append(before,
+			asm.LoadImm(asm.R4, int64(value), asm.DWord),
+			asm.StoreMem(asm.R1, int16(at), asm.R4, size))
+		at += size.Sizeof()
+	}
+	return append(before, asm.Mov.Imm(asm.R0, 0).WithSymbol("rewritten"))
+}
+
+// nextWord is the largest number that bytes begin with.
+func nextWord(bytes []byte) (asm.Size, uint64) {
+	switch {
+	case len(bytes) >= 8:
+		return asm.DWord, binary.NativeEndian.Uint64(bytes)
+	case len(bytes) >= 4:
+		return asm.Word, uint64(binary.NativeEndian.Uint32(bytes))
+	case len(bytes) >= 2:
+		return asm.Half, uint64(binary.NativeEndian.Uint16(bytes))
+	}
+	return asm.Byte, uint64(bytes[0])
 }
