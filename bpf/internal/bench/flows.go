@@ -9,6 +9,9 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
+// lasting is how many ticks ahead a time can be at most: 17 minutes at 1000 Hz.
+const lasting = uint32(bpf.DatapathTickTICKS_AHEAD) - 1
+
 // addFlow enters a flow that came in by the replication interface.
 func (b *bench) addFlow(e endpoints, protocol layers.IPProtocol, port uint16) error {
 	table := b.datapath.Connectionless
@@ -27,7 +30,7 @@ func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16) (bpf.
 	now, err := b.datapath.Now()
 	return bpf.DatapathFlow{
 		Tuple:     rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port)),
-		Seen:      now + b.datapath.Seconds(600), // its peer goes on asking while this is measured
+		Seen:      now + lasting, // its peer goes on asking while this is measured
 		Created:   now,
 		Ifindex:   b.host.Devices[1].Index,
 		Interface: replication,

@@ -10,9 +10,6 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
-// lasting is how many ticks ahead a time can be at most: 17 minutes at 1000 Hz.
-const lasting = uint32(bpf.DatapathTickTICKS_AHEAD) - 1
-
 // rare has a datapath of its own for the ways through the programs that few packets take, and that few
 // hosts have: interfaces that cannot be used, that have no Ethernet header or hold the fallback route,
 // and flows that follow their last packet.
