@@ -27,7 +27,7 @@ const (
 // packet, which moves a reply, and then the one that ends what the host has started.
 func (r *rare) fallbackCases(e endpoints) ([]testCase, error) {
 	self := r.device(unmanaged).MAC
-	reply := r.moved("tcp, from the fallback route, "+e.family, boundRedirect, aimRedirect, unmanaged,
+	reply := r.moved("egress redirect: tcp, from the fallback route, "+e.family, boundRedirect, aimRedirect, unmanaged,
 		outbound(e, layers.IPProtocolTCP, portFallbackReply, self))
 	if _, _, err := r.enter(e, layers.IPProtocolTCP, portFallbackReply, replication); err != nil {
 		return nil, err
@@ -52,7 +52,8 @@ func (r *rare) fallback(name string, e endpoints, bound float64, frame []byte) t
 
 // shortSYN has no options, as the RST that answers it.
 func shortSYN(e endpoints, from net.HardwareAddr) []byte {
-	syn := sizedFrame(from, routerMAC, layers.IPProtocolTCP, netip.AddrPortFrom(e.self, portRefused), netip.AddrPortFrom(e.peer, peerPort), 0)
+	syn := sizedFrame(from, routerMAC, layers.IPProtocolTCP, netip.AddrPortFrom(e.self, portRefused),
+		netip.AddrPortFrom(e.peer, peerPort), 0)
 	syn[len(syn)-tcpSize+13] = 0x02
 	return syn
 }
@@ -122,7 +123,8 @@ func (r *rare) heldCases(e endpoints) ([]testCase, error) {
 	refused := r.held("refuse: tcp, a SYN by a RST", e, boundAnswer, production, shortSYN(e, first.MAC))
 	refused.verdict, refused.before = tcActRedirect, func() asm.Instructions { return rewrite(refused.frame) }
 	refused.prove = func(c *testCase) error { return c.wantProtocol(e, layers.IPProtocolTCP) }
-	segment := r.held("pass: tcp, a segment", e, boundUnanswered, production, outbound(e, layers.IPProtocolTCP, portRefused, first.MAC))
+	segment := r.held("pass: tcp, a segment", e, boundUnanswered, production,
+		outbound(e, layers.IPProtocolTCP, portRefused, first.MAC))
 	segment.prove = func(c *testCase) error { return c.wantOther(first.Index, withFlags(slices.Clone(c.frame), 0x02)) }
 	other := r.held("pass: tcp, a SYN to another gateway", e, boundHeld, replication, shortSYN(e, second.MAC))
 	other.prove = func(c *testCase) error { return c.wantOther(first.Index, c.frame) }
@@ -146,7 +148,8 @@ func (c *testCase) wantOther(ifindex uint32, frame []byte) error {
 // gateCases are those of the program that the fallback routes ask (LWT, `encap bpf out`). Where the kernel's memory
 // cannot be read, it does not know whether a datagram is to be translated back, and lets it by.
 func (r *rare) gateCases(e endpoints) ([]testCase, error) {
-	datagram := r.gate("stop: udp of a socket that is not connected", e, boundGate, outbound(e, layers.IPProtocolUDP, portRefused, routerMAC))
+	datagram := r.gate("stop: udp of a socket that is not connected", e, boundGate,
+		outbound(e, layers.IPProtocolUDP, portRefused, routerMAC))
 	datagram.verdict, datagram.prove = bpfDrop, r.counts(dropped(e))
 	reply := r.gate("pass: udp of a flow", e, boundGate, outbound(e, layers.IPProtocolUDP, portGateReply, routerMAC))
 	reply.prove = r.countsNothing

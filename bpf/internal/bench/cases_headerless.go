@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -41,8 +40,8 @@ const (
 	bareBatch = 4
 )
 
-// headerlessCases are those of devices whose frames begin with the IP header, as of tun and WireGuard, in the
-// order in which the programs have less and less to do with them.
+// headerlessCases are those of devices whose frames begin with the IP header, as those of tun and WireGuard do, and
+// that of a reply to such a device.
 func (r *rare) headerlessCases(e endpoints) (all []testCase, err error) {
 	family := e
 	e = headerless4
@@ -71,13 +70,13 @@ func bare(frame []byte) []byte {
 // bareIn and bareOut are cases of the programs for such devices.
 func (r *rare) bareIn(name string, bound, aim float64, frame []byte) testCase {
 	c := r.ingress(name, bound, aim, headerless, bare(frame))
-	c.name, c.program, c.before = "ingress_l3 "+name, r.datapath.ReplypathIngressL3, toHost
+	c.program, c.before = r.datapath.ReplypathIngressL3, toHost
 	return c
 }
 
 func (r *rare) bareOut(name string, bound, aim float64, frame []byte) testCase {
 	c := r.egress(name, bound, aim, headerless, bare(frame))
-	c.name, c.program = "egress_l3 "+name, r.datapath.ReplypathEgressL3
+	c.program = r.datapath.ReplypathEgressL3
 	return c
 }
 
@@ -91,15 +90,15 @@ func (r *rare) out(e endpoints, protocol layers.IPProtocol, port uint16) []byte 
 }
 
 func (r *rare) bareRefresh(e endpoints) (testCase, error) {
-	c := r.bareIn("refresh: tcp, "+e.family, boundRefresh, aimRefresh, r.in(e, layers.IPProtocolTCP, portBareRefresh))
+	c := r.bareIn("ingress_l3 refresh: tcp, "+e.family, boundRefresh, aimRefresh, r.in(e, layers.IPProtocolTCP, portBareRefresh))
 	table, flow, err := r.enter(e, layers.IPProtocolTCP, portBareRefresh, headerless)
 	c.prove = r.notes(table, flow, isActive)
 	return c, err
 }
 
 func (r *rare) bareSYN(e endpoints) (testCase, error) {
-	c := r.bareIn(": tcp, first SYN, there is room, "+e.family, boundHandshake, 0, asSYN(r.in(e, layers.IPProtocolTCP, portBareSYN)))
-	c.name = fmt.Sprintf("ingress_l3: tcp, first SYN, there is room, %s", e.family)
+	c := r.bareIn("ingress_l3: tcp, first SYN, there is room, "+e.family, boundHandshake, 0,
+		asSYN(r.in(e, layers.IPProtocolTCP, portBareSYN)))
 	flow, err := r.flowBy(e, layers.IPProtocolTCP, portBareSYN, headerless)
 	c.before = func() asm.Instructions {
 		return append(toHost(), undo(r.placeOf(r.datapath.HalfOpen, flow).without())...)
@@ -110,7 +109,7 @@ func (r *rare) bareSYN(e endpoints) (testCase, error) {
 
 // bareStranger is as ingressStranger.
 func (r *rare) bareStranger(e endpoints) (testCase, error) {
-	c := r.bareIn("pass: tcp of a stranger, "+e.family, boundPass, aimPass, r.in(e, layers.IPProtocolTCP, portBareStranger))
+	c := r.bareIn("ingress_l3 pass: tcp of a stranger, "+e.family, boundPass, aimPass, r.in(e, layers.IPProtocolTCP, portBareStranger))
 	c.recorded = recordedStranger
 	c.prove = r.isStranger
 	return c, nil
@@ -118,14 +117,14 @@ func (r *rare) bareStranger(e endpoints) (testCase, error) {
 
 // bareOpened is of no flow.
 func (r *rare) bareOpened(e endpoints) (testCase, error) {
-	c := r.bareOut("pass: tcp of a host-opened connection, "+e.family, boundPass, aimPass,
+	c := r.bareOut("egress_l3 pass: tcp of a host-opened connection, "+e.family, boundPass, aimPass,
 		r.out(e, layers.IPProtocolTCP, portBareOpened))
 	c.prove = r.countsNothing
 	return c, nil
 }
 
 func (r *rare) bareRight(e endpoints) (testCase, error) {
-	c := r.bareOut("pass: udp, already right, "+e.family, boundPass, aimPass, r.out(e, layers.IPProtocolUDP, portBareRight))
+	c := r.bareOut("egress_l3 pass: udp, already right, "+e.family, boundPass, aimPass, r.out(e, layers.IPProtocolUDP, portBareRight))
 	table, flow, err := r.enter(e, layers.IPProtocolUDP, portBareRight, headerless)
 	c.prove = r.notes(table, flow, isAnswered)
 	return c, err
@@ -133,7 +132,7 @@ func (r *rare) bareRight(e endpoints) (testCase, error) {
 
 // bareToBare goes as it is.
 func (r *rare) bareToBare(e endpoints) (testCase, error) {
-	c := r.bareOut("redirect: tcp, to another without header, "+e.family, boundRedirect, aimRedirect,
+	c := r.bareOut("egress_l3 redirect: tcp, to another without header, "+e.family, boundRedirect, aimRedirect,
 		r.out(e, layers.IPProtocolTCP, portBareToBare))
 	c.verdict, c.prove = tcActRedirect, r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)
 	_, _, err := r.enter(e, layers.IPProtocolTCP, portBareToBare, headerlessToo)
@@ -143,7 +142,8 @@ func (r *rare) bareToBare(e endpoints) (testCase, error) {
 // bareToEthernet gets a header. The packet grows by that with every run, and is made to begin as before; as it has
 // room for few, every few runs are a call of their own, which the empty program takes as well.
 func (r *rare) bareToEthernet(e endpoints) (testCase, error) {
-	c := r.bareOut("redirect: tcp, gets a header, "+e.family, boundHeader, 0, r.out(e, layers.IPProtocolTCP, portBareToEthernet))
+	c := r.bareOut("egress_l3 redirect: tcp, gets a header, "+e.family, boundHeader, 0,
+		r.out(e, layers.IPProtocolTCP, portBareToEthernet))
 	c.verdict, c.prove = tcActRedirect, r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)
 	c.batch = bareBatch
 	c.before = func() asm.Instructions { return append(unmark(), rewrite(c.frame[:e.ipSize()+tcpSize])...) }
@@ -153,7 +153,7 @@ func (r *rare) bareToEthernet(e endpoints) (testCase, error) {
 
 // toBare loses its header, after the program.
 func (r *rare) toBare(e endpoints) (testCase, error) {
-	c := r.moved("tcp, to one without header, "+e.family, boundRedirect, aimRedirect, production,
+	c := r.moved("egress redirect: tcp, to one without header, "+e.family, boundRedirect, aimRedirect, production,
 		outbound(e, layers.IPProtocolTCP, portToBare, r.device(production).MAC))
 	_, _, err := r.enter(e, layers.IPProtocolTCP, portToBare, headerless)
 	return c, err

@@ -31,17 +31,16 @@ func (r *rare) echoCases(e endpoints) ([]testCase, error) {
 	if err := r.datapath.AddFlow(table, flow); err != nil {
 		return nil, err
 	}
-	next := r.ingress("refresh: echo request, "+e.family, boundRefresh, aimRefresh, replication,
+	next := r.ingress("ingress refresh: echo request, "+e.family, boundRefresh, aimRefresh, replication,
 		asEcho(e, inbound(e, protocol, 0, second), echoKnown, false))
 	next.prove = r.notes(table, flow, isActive)
-	request := r.ingress(": echo request, first, there is room, "+e.family, boundHandshake, 0, replication,
+	request := r.ingress("ingress: first echo request, there is room, "+e.family, boundHandshake, 0, replication,
 		asEcho(e, inbound(e, protocol, 0, second), echoNew, false))
-	request.name = "ingress: first echo request, there is room, " + e.family
 	request.before = func() asm.Instructions { return undo(r.placeOf(table, fresh).without()) }
 	request.prove = r.counts(admittedConnectionless)
-	reply := r.moved("echo reply, "+e.family, boundRedirect, aimRedirect, production,
+	reply := r.moved("egress redirect: echo reply, "+e.family, boundRedirect, aimRedirect, production,
 		asEcho(e, outbound(e, protocol, 0, first), echoKnown, true))
-	asked := r.egress("pass: echo request of the host, "+e.family, boundPass, aimPass, production,
+	asked := r.egress("egress pass: echo request of the host, "+e.family, boundPass, aimPass, production,
 		asEcho(e, outbound(e, protocol, 0, first), echoOwn, false))
 	asked.prove = r.countsNothing
 	return []testCase{next, request, reply, asked}, nil
@@ -66,13 +65,14 @@ func (r *rare) errorCases(e endpoints) ([]testCase, error) {
 		return nil, err
 	}
 	about := inbound(e, layers.IPProtocolUDP, portQuoted, second)
-	sent := r.moved("icmp error about a flow, "+e.family, boundQuote, 0, production, portUnreachable(e, first, routerMAC, about))
-	other := r.egress("pass: icmp error about no flow, "+e.family, boundQuote, 0, production,
+	sent := r.moved("egress redirect: icmp error about a flow, "+e.family, boundQuote, 0, production,
+		portUnreachable(e, first, routerMAC, about))
+	other := r.egress("egress pass: icmp error about no flow, "+e.family, boundQuote, 0, production,
 		portUnreachable(e, first, routerMAC, inbound(e, layers.IPProtocolUDP, portQuoted+1, second)))
 	other.prove = r.countsNothing
 	peer := e
 	peer.peer, peer.self = e.self, e.peer
-	received := r.ingress("pass: icmp error about a flow, "+e.family, boundPass, aimPass, replication,
+	received := r.ingress("ingress pass: icmp error about a flow, "+e.family, boundPass, aimPass, replication,
 		portUnreachable(peer, gatewayMAC, second, outbound(e, layers.IPProtocolUDP, portQuoted, second)))
 	received.prove = r.countsNothing
 	return []testCase{sent, other, received}, nil

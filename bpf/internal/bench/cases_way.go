@@ -19,8 +19,8 @@ const (
 // movedCases are packets by another interface than their flow's, which follows each of them.
 func (r *rare) movedCases(e endpoints) (all []testCase, err error) {
 	for _, protocol := range []layers.IPProtocol{layers.IPProtocolTCP, layers.IPProtocolUDP} {
-		c := r.ingress("", boundMoved, 0, production, inbound(e, protocol, portMoved, r.device(production).MAC))
-		c.name = fmt.Sprintf("ingress: %s, its flow follows it to another interface, %s", name(protocol), e.family)
+		c := r.ingress(fmt.Sprintf("ingress: %s, its flow follows it to another interface, %s", name(protocol), e.family),
+			boundMoved, 0, production, inbound(e, protocol, portMoved, r.device(production).MAC))
 		table, flow, err := r.enter(e, protocol, portMoved, replication)
 		if err != nil {
 			return nil, err
@@ -52,7 +52,7 @@ func (r *rare) leftCases(e endpoints) (all []testCase, err error) {
 		{"link is down", unplugged, portLinkDown, boundLinkDown, bpf.DatapathOutcomeOUTCOME_LINK_DOWN},
 		{"no next hop", unresolved, portNoNextHop, boundRedirect, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP},
 	} {
-		c := r.egress(fmt.Sprintf("pass: tcp, %s, %s", left.why, e.family), left.bound, 0, production,
+		c := r.egress(fmt.Sprintf("egress pass: tcp, %s, %s", left.why, e.family), left.bound, 0, production,
 			outbound(e, layers.IPProtocolTCP, left.port, r.device(production).MAC))
 		c.prove = r.ends(left.outcome)
 		if _, _, err := r.enter(e, layers.IPProtocolTCP, left.port, left.by); err != nil {

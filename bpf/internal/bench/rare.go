@@ -108,7 +108,7 @@ func (r *rare) cases() (all []testCase, err error) {
 // ingress is a case of a frame that comes in by an interface.
 func (r *rare) ingress(name string, bound, aim float64, by int, frame []byte) testCase {
 	return testCase{
-		name: "ingress " + name, bound: bound, aim: aim,
+		name: name, bound: bound, aim: aim,
 		program: r.datapath.ReplypathIngress, baseline: r.empty,
 		frame: frame, ifindex: r.device(by).Index, verdict: tcActUnspec,
 	}
@@ -117,13 +117,13 @@ func (r *rare) ingress(name string, bound, aim float64, by int, frame []byte) te
 // egress is a case of a frame that leaves by an interface, as it is.
 func (r *rare) egress(name string, bound, aim float64, by int, frame []byte) testCase {
 	c := r.ingress(name, bound, aim, by, frame)
-	c.name, c.program, c.before = "egress "+name, r.datapath.ReplypathEgress, unmark
+	c.program, c.before = r.datapath.ReplypathEgress, unmark
 	return c
 }
 
 // moved is a case of a reply that another interface sends.
 func (r *rare) moved(name string, bound, aim float64, by int, frame []byte) testCase {
-	c := r.egress("redirect: "+name, bound, aim, by, frame)
+	c := r.egress(name, bound, aim, by, frame)
 	c.verdict, c.prove = tcActRedirect, r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)
 	return c
 }
