@@ -18,7 +18,8 @@ const (
 	boundHeld       = 50  // a lookup of the gateway's MAC in a hash map
 	boundGate       = 50  // reads what connection tracking says
 	boundMoved      = 90  // looks for a handshake, and writes a new way
-	boundFragment   = 110 // of IPv6, which has to look for the extension header
+	boundFragment   = 70  // looks for the first one, or notes it
+	boundExtension  = 110 // of IPv6: looks for the extension header as well
 	boundUnanswered = 130 // copies headers, to find that nothing is due
 	boundQuote      = 130 // reads two packets
 	boundLinkDown   = 170 // asks the kernel for the link of every packet

@@ -32,25 +32,34 @@ func (r *rare) fragmentCases(e endpoints) ([]testCase, error) {
 		return nil, err
 	}
 	out := outbound(e, layers.IPProtocolUDP, portFragments, r.device(production).MAC)
-	first := r.moved("egress redirect: udp, first fragment, "+e.family, boundFragment, 0, production, fragment(e, out, idFirst, 0))
+	first := r.moved("egress redirect: udp, first fragment, "+e.family, fragmentBound(e, boundFragment), 0, production,
+		fragment(e, out, idFirst, 0))
 	first.prove = func(c *testCase) error {
 		return errors.Join(r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)(c), r.moves(c, fragment(e, out, idFirst, fragmentOffset)))
 	}
-	later := r.moved("egress redirect: udp, later fragment, "+e.family, boundFragment, 0, production,
+	later := r.moved("egress redirect: udp, later fragment, "+e.family, fragmentBound(e, boundFragment), 0, production,
 		fragment(e, out, idLater, fragmentOffset))
 	later.prepare = func() error { return r.noteFirst(&later, fragment(e, out, idLater, 0)) }
-	unknown := r.egress("egress pass: udp, later fragment of an unknown packet, "+e.family, boundFragment, 0, production,
+	unknown := r.egress("egress pass: udp, later fragment of an unknown packet, "+e.family, fragmentBound(e, boundRedirect), 0, production,
 		fragment(e, out, idUnknown, fragmentOffset))
 	unknown.prove = r.counts(notFirst)
 
 	in := inbound(e, layers.IPProtocolUDP, portFragments, r.device(replication).MAC)
-	arriving := r.ingress("ingress refresh: udp, first fragment, "+e.family, boundFragment, 0, replication,
+	arriving := r.ingress("ingress refresh: udp, first fragment, "+e.family, fragmentBound(e, boundRefresh), 0, replication,
 		fragment(e, in, idFirst, 0))
 	arriving.prove = r.refreshes(e)
-	rest := r.ingress("ingress pass: udp, later fragment, "+e.family, boundFragment, 0, replication,
+	rest := r.ingress("ingress pass: udp, later fragment, "+e.family, fragmentBound(e, boundPass), 0, replication,
 		fragment(e, in, idLater, fragmentOffset))
 	rest.prove = r.counts(notFirst)
 	return []testCase{first, later, unknown, arriving, rest}, nil
+}
+
+// fragmentBound is that of a fragment which is bound so in IPv4.
+func fragmentBound(e endpoints, ipv4 float64) float64 {
+	if e.family == "ipv6" {
+		return boundExtension
+	}
+	return ipv4
 }
 
 // moves wants the case to move another frame as well.
