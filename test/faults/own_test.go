@@ -62,6 +62,7 @@ var ownWays = []ownWay{
 // kernel's way, and is counted; the peer's next packet by the other NIC takes the flow
 // along.
 func TestOwnNICDies(t *testing.T) {
+	t.Parallel()
 	for _, fault := range ownFaults {
 		for _, way := range ownWays {
 			for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
@@ -75,6 +76,7 @@ func TestOwnNICDies(t *testing.T) {
 const saidMeanwhile = 3
 
 func testOwnNICDies(t *testing.T, fault ownFault, way ownWay, f topology.Family) {
+	t.Parallel()
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	args := append([]string{"--config", harness.WriteConfig(t, "follow: "+way.follow+"\n")}, way.args...)
 	d := b.start(args...)

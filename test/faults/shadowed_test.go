@@ -40,6 +40,7 @@ var lateDefaults = []lateDefault{
 // host starts goes by it all the same, from the start on and when the route gets there later, or its rule does. Once there is the
 // usual default route again there is a fallback route.
 func TestLateDefault(t *testing.T) {
+	t.Parallel()
 	for _, late := range lateDefaults {
 		for _, f := range late.families {
 			t.Run(late.name+"/"+f.String(), func(t *testing.T) { testLateDefault(t, f, late) })
@@ -48,6 +49,7 @@ func TestLateDefault(t *testing.T) {
 }
 
 func testLateDefault(t *testing.T, f topology.Family, late lateDefault) {
+	t.Parallel()
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	b.moveDefault(late, "add")
 	b.removeDefault()

@@ -46,7 +46,7 @@ var suites = []suite{
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^(TestStrictRPFilter|TestRPFilterLeftAlone)$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
-	{name: "faults", pkg: "test/faults", timeout: 15 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
+	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
