@@ -13,7 +13,7 @@ import (
 // latencies are the half and the 99 of a hundred round trips that took no longer,
 // at half the load that one core takes by the static route.
 func latencies() []*Workload {
-	const about = "the time of a round trip that %s stay below (sockperf), at half of the load that udp-echo-64 reached"
+	const about = "the time of a round trip that %s stay below (sockperf), one at a time and at most half as many a second as udp-echo-64 reached"
 	return []*Workload{
 		{Name: "latency-p50", Unit: "µs", LowerIsBetter: true, Program: true, Unbound: true, Whole: true, CPUs: 2, start: latency("50.000"),
 			About: fmt.Sprintf(about, "half of all")},
@@ -35,13 +35,14 @@ func latency(percentile string) func(context.Context, *contender.Site, *Shared) 
 		if err != nil {
 			return nil, err
 		}
-		return &underLoad{server: server, site: s, perSecond: load, percentile: found}, nil
+		return &paced{server: server, site: s, perSecond: load, percentile: found}, nil
 	}
 }
 
-// underLoad is sockperf at work: the server on the measured core, the client, which
-// waits busily for its next datagram, on another one.
-type underLoad struct {
+// paced is sockperf at work: the server on the measured core, the client, which waits busily until it is to ask
+// again, on another one. It asks when it has its answer: with a thread of its own for the answers (sockperf's under-load), which
+// shares that core, 99 of a hundred would be the time until the scheduler's next tick.
+type paced struct {
 	*server
 	site       *contender.Site
 	perSecond  int
@@ -49,15 +50,15 @@ type underLoad struct {
 }
 
 // Run returns a percentile of the round-trip times in microseconds.
-func (u *underLoad) Run(ctx context.Context, d time.Duration) (float64, error) {
-	program := onCPU(ctx, u.site.Client, CPU()-1, "sockperf", "under-load",
+func (p *paced) Run(ctx context.Context, d time.Duration) (float64, error) {
+	program := onCPU(ctx, p.site.Client, CPU()-1, "sockperf", "ping-pong",
 		"-i", contender.IPv4.Self.String(), "-p", strconv.Itoa(firstPort), "--client_ip", contender.IPv4.Peer.String(),
-		"-m", "64", "-t", wholeSeconds(d), "--mps", strconv.Itoa(u.perSecond), "--reply-every", "1", "--full-rtt")
+		"-m", "64", "-t", wholeSeconds(d), "--mps", strconv.Itoa(p.perSecond), "--full-rtt")
 	text, err := outputOf(program)
 	if err != nil {
 		return 0, err
 	}
-	match := u.percentile.FindStringSubmatch(text)
+	match := p.percentile.FindStringSubmatch(text)
 	if match == nil {
 		return 0, fmt.Errorf("sockperf printed no percentile: %s", text)
 	}
