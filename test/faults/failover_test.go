@@ -74,7 +74,7 @@ func (b *bed) addBackup(preference string) *topology.Interface {
 	backup := b.addRouter()
 	via := backups[b.family].Addr().String()
 	if b.family == topology.IPv6 {
-		b.ip("route add default via " + via + " dev eth0 metric 2048", preference)
+		b.ip("route add default via "+via+" dev eth0 metric 2048", preference)
 		return backup
 	}
 	// By port, and by who of them is there.
