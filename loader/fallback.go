@@ -43,6 +43,7 @@ const scopeFallback = "fallback"
 // cannot be done becomes a problem and is tried again: everything else works without.
 func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r := &l.fallback
+	l.tellShadowed(routers.Shadowed)
 	r.defaults, r.covered, r.shadowed, r.boundErr = routers.Defaults, routers.Covered, routers.Shadowed, nil
 	if l.wantsFallback() {
 		r.err = l.arrangeRoutes(routers)
@@ -50,6 +51,17 @@ func (l *Loader) tendFallback(routers *nexthop.Routers) {
 		r.err = l.dropFallback(routers)
 	}
 	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err, r.boundErr}))
+}
+
+// tellShadowed logs for which families there is to be no route, where that changes.
+func (l *Loader) tellShadowed(now []nexthop.Shadowed) {
+	if !l.wantsFallback() || slices.Equal(l.fallback.shadowed, now) {
+		return
+	}
+	for _, s := range now {
+		l.log.Info("there is no fallback route: a default route would never be used any more",
+			"family", fallback.Name(s.Family), "default", s.Which)
+	}
 }
 
 // wantsFallback tells whether there is a use for it: in mode observe nothing is

@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -52,6 +53,7 @@ func shadowed(h *netlink.Handle, all []lateDefault) ([]Shadowed, error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		isOther := func(d lateDefault) bool { return d.family != family }
 		of := slices.DeleteFunc(slices.Clone(all), isOther)
+		slices.SortFunc(of, func(a, b lateDefault) int { return cmp.Compare(a.table, b.table) }) // the same one is named each time
 		which := shadowedOf(of, asked(rules, family))
 		if which == "" && family == unix.AF_INET6 && slices.ContainsFunc(of, lateDefault.isMain) {
 			onlySourced, err := dump.OnlySourcedDefaults(discover.OwnProtocol)
