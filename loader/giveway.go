@@ -21,15 +21,18 @@ var giveWay = []giveWaySetting{
 	// segment that is sent meanwhile waits for an answer for three seconds, and TCP repeats none
 	// that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
 	{"ipv6", "ndisc_evict_nocarrier", "0"},
-	// Seconds. A dead router that has been passed over is asked as often whether it
-	// is back; without the fallback route every packet would ask.
-	{"ipv6", "router_probe_interval", "1"},
+	// Seconds. A dead router that has been passed over, of whatever route, is asked as often whether it
+	// is back; without the fallback route every packet would ask (fib6_table_lookup() in net/ipv6/route.c).
+	{"ipv6", routerProbeInterval, "1"},
 	{"ipv4", ignoreLinkDown, "1"},
 	{"ipv6", ignoreLinkDown, "1"},
 }
 
 // ignoreLinkDown has the kernel pass over routes by an interface without a carrier.
 const ignoreLinkDown = "ignore_routes_with_linkdown"
+
+// routerProbeInterval is how often the kernel asks for a dead router.
+const routerProbeInterval = "router_probe_interval"
 
 type giveWaySetting struct{ family, leaf, value string }
 
@@ -45,7 +48,7 @@ func isGivingWay(r pins.SysctlRecord) bool {
 // haveDefaultsGiveWay changes these settings of the interface that holds a family's
 // default routes. Where another interface has one too, nothing is changed, and where it
 // has a route to the first one's networks, no route is passed over: what the host starts would
-// leave by that one then.
+// leave by that one then. That routers are asked sooner is for every interface that has one.
 func (l *Loader) haveDefaultsGiveWay() error {
 	var errs []error
 	wanted, before := make(map[sysctl]bool), l.madeToGiveWay()
@@ -60,7 +63,7 @@ func (l *Loader) haveDefaultsGiveWay() error {
 			made, err := l.keepSysctl(change, err)
 			errs = append(errs, err)
 			if made {
-				l.log.Info("the default route gives way to the fallback route where it leads nowhere", "sysctl", change.Key,
+				l.log.Info("routes give way to the fallback route where they lead nowhere", "sysctl", change.Key,
 					"before", change.Before, "undo", change.Undo())
 			}
 		}
@@ -124,7 +127,28 @@ func (l *Loader) coveredDefaults() (names []string) {
 
 // givesWay tells whether a setting of this interface is to be changed.
 func (l *Loader) givesWay(what sysctl) bool {
-	return l.holdsDefaults(what) && (what.leaf != ignoreLinkDown || !l.isCovered(what))
+	switch what.leaf {
+	case routerProbeInterval:
+		return l.holdsDefaults(what) || l.hasFallback(what) && l.hasGateway(what)
+	case ignoreLinkDown:
+		return l.holdsDefaults(what) && !l.isCovered(what)
+	}
+	return l.holdsDefaults(what)
+}
+
+// hasFallback tells whether the setting's family has a fallback route.
+func (l *Loader) hasFallback(what sysctl) bool {
+	return slices.ContainsFunc(l.fallback.families, func(family int) bool { return fallback.Name(family) == what.family })
+}
+
+// hasGateway tells whether the setting's interface has a gateway by IPv6.
+func (l *Loader) hasGateway(what sysctl) bool {
+	for _, g := range l.gateways {
+		if g.Interface == what.device && g.IPv6 {
+			return true
+		}
+	}
+	return false
 }
 
 // isCovered tells whether another interface has a route to a network of the setting's interface: what the
@@ -139,13 +163,12 @@ func (l *Loader) isCovered(what sysctl) bool {
 // lead by the interface of a setting. Where there are none at present, the one that
 // held them last still does.
 func (l *Loader) holdsDefaults(what sysctl) bool {
-	isFamily := func(family int) bool { return fallback.Name(family) == what.family }
-	if !slices.ContainsFunc(l.fallback.families, isFamily) {
+	if !l.hasFallback(what) {
 		return false
 	}
 	held := slices.ContainsFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool { return settingOf(r) == what })
 	for _, d := range l.fallback.defaults {
-		if !isFamily(d.Family) {
+		if fallback.Name(d.Family) != what.family {
 			continue
 		}
 		if d.Interface != what.device {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -64,6 +65,33 @@ func TestRouterFailover(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRouterOfANetwork silences the router of a network by IPv6, on a host without a default route, until the kernel has given it
+// up: once it answers again the host reaches that network about as soon as without replypath, daemon or not.
+func TestRouterOfANetwork(t *testing.T) {
+	for _, name := range []string{"without replypath", "with replypath", "no daemon"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, topology.IPv6, topology.TwoNICOptions{Policy: topology.AnySource})
+			b.removeDefault()
+			b.ip("route add", netip.PrefixFrom(b.clientAddress(), 48).Masked().String(), "via", b.defaultRoute().Via.String())
+			if name != "without replypath" {
+				d := b.start()
+				if name == "no daemon" {
+					d.Kill()
+				}
+			}
+			harness.Must(t, b.reach(harness.TCP))
+			b.silenceGateway()
+			if b.reachWithin(inVain, harness.TCP) == nil {
+				t.Error("the silent router forwards")
+			}
+			b.wakeGateway()
+			began := time.Now()
+			b.Eventually("the host reaches the network", func() error { return b.reachWithin(inVain, harness.TCP) })
+			t.Logf("the host reaches the network %s after its router has come back", time.Since(began).Round(10*time.Millisecond))
+		})
 	}
 }
 
