@@ -270,3 +270,156 @@ func TestRepairWanted(t *testing.T) {
 		}
 	})
 }
+
+// speaks has the host send to the peer, from the address that the route picks.
+func (b *bed) speaks(n network, m message) {
+	b.t.Helper()
+	b.exec(egress(b.production, n.out(b.production, m)))
+}
+
+// TestAskedBegun: where the host began with a peer and was answered, no question of that peer's to
+// another address changes by which tuple they talk, for as long as it is known who began.
+func TestAskedBegun(t *testing.T) {
+	for name, repair := range map[string]bpf.DatapathSourceRepair{
+		"on":    bpf.DatapathSourceRepairREPAIR_ON,
+		"watch": bpf.DatapathSourceRepairREPAIR_WATCH,
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachRepair(t, repair, func(t *testing.T, b *bed, n network) {
+				b.speaks(n, udp{})
+				b.wantAsked()
+				b.question(n, udp{}) // its answer
+				b.wantAsked(n.tuple(udp{}))
+				b.question(n.at(n.other), udp{})
+				b.wantAsked(n.tuple(udp{}))
+				if b.flags(n.at(n.other))&flagAlternates != 0 {
+					t.Error("one address is asked: this is no alternation")
+				}
+				b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+				b.ageNotes(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) - 60)
+				b.question(n.at(n.other), udp{})
+				b.wantAsked(n.tuple(udp{}))
+				b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+				b.ageNotes(61)
+				b.question(n.at(n.other), udp{})
+				b.wantAsked(n.at(n.other).tuple(udp{}))
+			})
+		})
+	}
+}
+
+// TestAskedBegunMeanwhile: a question to another address that comes between what the host began and
+// the answer to it counts until that.
+func TestAskedBegunMeanwhile(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		b.speaks(n, udp{})
+		b.question(n.at(n.other), udp{})
+		b.wantAsked(n.at(n.other).tuple(udp{}))
+		b.question(n, udp{}) // the answer
+		b.wantAsked(n.tuple(udp{}))
+	})
+}
+
+// TestAskedBegunLater: what the host began is known also where its first answer came before
+// anything was repaired, or where it was pushed out, with an answer after it sent again.
+func TestAskedBegunLater(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_OFF, func(t *testing.T, b *bed, n network) {
+		b.speaks(n, udp{})
+		b.question(n, udp{})
+		b.wantAsked()
+		b.configure(func(s *bpf.DatapathSettings) { s.Repair = uint8(bpf.DatapathSourceRepairREPAIR_ON) })
+		for range 2 {
+			b.question(n, udp{})
+			b.wantAsked() // it is not looked at with every answer
+			b.ageNotes(1)
+			b.speaks(n, udp{})
+			b.question(n, udp{})
+			b.wantAsked(n.tuple(udp{}))
+			b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+		}
+	})
+}
+
+// ageNotes makes what the host sent older.
+func (b *bed) ageNotes(seconds uint32) {
+	b.t.Helper()
+	iterator, index, set := b.Outbound.Iterate(), uint32(0), bpf.DatapathOutboundSet{}
+	for iterator.Next(&index, &set) {
+		for way := range set.Sent {
+			set.Sent[way] -= b.Seconds(seconds)
+		}
+		b.must(b.Outbound.Put(index, set))
+	}
+	b.must(iterator.Err())
+}
+
+// TestAskedBegunByOthers: what is not for a socket that is bound to no address is not entered, whoever
+// began.
+func TestAskedBegunByOthers(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T, n network, port uint16) int{
+		"bound": func(t *testing.T, n network, port uint16) int {
+			return listenUDP(t, netip.AddrPortFrom(n.self, port))
+		},
+		"connected": func(t *testing.T, n network, port uint16) int {
+			return connectUDP(t, netip.AddrPortFrom(n.self, port), netip.AddrPortFrom(n.peer, peerPort))
+		},
+		"nobody": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+				m := udp{ports: ports{self: selfPort + 7}}
+				if open != nil {
+					defer closeSocket(t, open(t, n, selfPort+7))
+				}
+				b.speaks(n, m)
+				b.question(n, m)
+				b.wantAsked()
+			})
+		})
+	}
+}
+
+// TestAskedBegunFlood: questions that nobody goes on with push out one another, and nothing that
+// the host began, however long it is quiet.
+func TestAskedBegunFlood(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		talks := crowd(n, ways/2)
+		for _, talk := range talks {
+			b.speaks(talk, udp{})
+			b.question(talk, udp{})
+		}
+		b.ageNotes(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) - 60)
+		for _, flood := range crowd(n.at(n.other), 200) {
+			b.question(flood, udp{ports: ports{peer: peerPort + 1}})
+		}
+		left := b.asked()
+		for _, talk := range talks {
+			if !slices.Contains(left, b.Seeds.Digest(talk.tuple(udp{}))) {
+				t.Errorf("what was begun with %s was pushed out", talk.peer)
+			}
+		}
+	})
+}
+
+// TestAskedOfBound: what a socket takes that is bound to the address no other one was asked,
+// though it has the same port.
+func TestAskedOfBound(t *testing.T) {
+	eachRepair(t, bpf.DatapathSourceRepairREPAIR_ON, func(t *testing.T, b *bed, n network) {
+		bound := listenUDP(t, netip.AddrPortFrom(n.other, selfPort))
+		b.question(n, udp{})
+		b.wantAsked(n.tuple(udp{}))
+		b.question(n.at(n.other), udp{}) // begins a flow
+		b.wantAsked(n.tuple(udp{}))
+		ageFlow := func() {
+			b.forget(n.at(n.other), udp{}, bpf.DatapathTableTABLE_CONNECTIONLESS)
+			b.must(b.AddFlow(b.Connectionless, b.flow(n.at(n.other), udp{}, b.replication, 2)))
+		}
+		ageFlow()
+		b.question(n.at(n.other), udp{}) // is the first of a second
+		b.wantAsked(n.tuple(udp{}))
+		closeSocket(t, bound)
+		ageFlow()
+		b.question(n.at(n.other), udp{})
+		b.wantAsked(n.at(n.other).tuple(udp{}))
+	})
+}

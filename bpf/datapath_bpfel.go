@@ -270,6 +270,13 @@ const (
 	DatapathNextHopModeNEXT_HOP_LAST    DatapathNextHopMode = 2
 )
 
+type DatapathNoteFlags uint32
+
+const (
+	DatapathNoteFlagsNOTE_ANSWERED DatapathNoteFlags = 1
+	DatapathNoteFlagsNOTE_CHECKED  DatapathNoteFlags = 2
+)
+
 type DatapathOnLinkKey struct {
 	_            structs.HostLayout
 	PrefixLength uint32
@@ -603,6 +610,7 @@ const (
 	DatapathVarUnusedLayout         = "unused_layout"
 	DatapathVarUnusedMode           = "unused_mode"
 	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
+	DatapathVarUnusedNoteFlags      = "unused_note_flags"
 	DatapathVarUnusedOutcome        = "unused_outcome"
 	DatapathVarUnusedOwnFlags       = "unused_own_flags"
 	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
@@ -737,6 +745,7 @@ type DatapathVariableSpecs struct {
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
 	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags      *ebpf.VariableSpec `ebpf:"unused_note_flags"`
 	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
 	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
@@ -871,6 +880,7 @@ type DatapathVariables struct {
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
 	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags      *ebpf.Variable `ebpf:"unused_note_flags"`
 	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
 	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`
 	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`

@@ -218,3 +218,57 @@ func TestSourceOtherNamespace(t *testing.T) {
 		}, nothing)
 	})
 }
+
+// TestSourceBegun: what the host began, and was answered, stays where it is, though the peer, or
+// somebody in its name, asks at another address.
+func TestSourceBegun(t *testing.T) {
+	for _, when := range []string{"before the answer", "afterwards"} {
+		t.Run(when, func(t *testing.T) {
+			eachAsked(t, func(t *testing.T, b *bed, n network) {
+				b.must(b.Asked.Put(uint32(0), bpf.DatapathAskedSet{}))
+				b.put()
+				fd := b.serve(n, 0)
+				b.speaks(n, udp{})
+				if when == "before the answer" {
+					b.question(n.at(n.other), udp{})
+				}
+				b.question(n, udp{}) // the answer
+				b.question(n.at(n.other), udp{})
+				b.flags(n.at(n.other))
+				b.answer(n, fd, n.self, false)
+			})
+		})
+	}
+}
+
+// TestSourceBoundToDevice: a socket that is bound to a device was not asked by another one, nor a
+// VRF's by what is none of its ports.
+func TestSourceBoundToDevice(t *testing.T) {
+	for _, by := range []struct {
+		name     string
+		nic      func(*bed) nic
+		vrf      bool
+		repaired bool
+	}{
+		{"another", func(b *bed) nic { return b.backup }, false, false},
+		{"the same", func(b *bed) nic { return b.replication }, false, true},
+		{"a port of its vrf", func(b *bed) nic { return b.backup }, true, true},
+	} {
+		t.Run(by.name, func(t *testing.T) {
+			eachAsked(t, func(t *testing.T, b *bed, n network) {
+				asked := by.nic(b)
+				b.put(connectionlessFlow(b.flow(n.at(n.other), udp{}, asked, 0)))
+				if by.vrf { // the device stands for that
+					b.manage(asked, func(i *bpf.DatapathInterface) { i.Vrf = b.replication.Index })
+				}
+				fd := openWith(t, n.inet(), unix.SOCK_DGRAM, 0, bindToDevice(b.replication),
+					bindTo(netip.AddrPortFrom(n.wildcard(), selfPort)))
+				from := n.self
+				if by.repaired {
+					from = n.other
+				}
+				b.answer(n, fd, from, by.repaired)
+			})
+		})
+	}
+}

@@ -10,11 +10,16 @@
  * socket of a peer asks several of our addresses at one port, all of these flows
  * are marked FLOW_ALTERNATES and go the slow path with every datagram, as an
  * unconnected server answers in order: the last question counts.
+ *
+ * Where the host began with a peer, from a socket that is bound to no address, and was
+ * answered, an entry names the tuple by which it did. It counts for as long as the note of that
+ * (outbound.h), and no question takes its place meanwhile: what the host sends there is its own
+ * conversation, and goes as routed.
  */
 #pragma once
 
-#include "settings.h"
-#include "table.h"
+#include "outbound.h"
+#include "socket.h"
 
 /* Of the peer's address and both ports: what is left of the tuple without our address. */
 static __always_inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
@@ -44,14 +49,18 @@ static __always_inline struct flow *live_flow(__u64 digest)
 }
 
 /*
- * dispensable() of the flow with this digest. A global function, which the verifier looks at
- * once only.
+ * dispensable() of the flow with this digest. What the host began and was answered is a
+ * conversation. A global function, which the verifier looks at once only.
  */
 __noinline int rank_of_digest(__u64 digest)
 {
-	const struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
+	const struct flow *flow = live_flow(digest);
+	struct note note;
 
-	return flow ? dispensable(flow, TABLE_CONNECTIONLESS, now()) : OVER;
+	if (flow)
+		return dispensable(flow, TABLE_CONNECTIONLESS, now());
+	note = find_note(digest);
+	return was_answered(note) ? age(note.set->sent[note.way]) : OVER;
 }
 
 /*
@@ -90,11 +99,100 @@ static __always_inline void mark_alternating(const struct packet *packet, __u64 
 		flow->flags |= FLOW_ALTERNATES;
 }
 
+/* The socket that takes the datagram. */
+static __always_inline enum udp_socket taker(struct __sk_buff *skb)
+{
+	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
+
+	return udp_socket(skb, interface ? interface->vrf : 0);
+}
+
+/* Whether what such a socket takes may be for one that is bound to no address. */
+static __always_inline bool may_be_wildcard(enum udp_socket socket)
+{
+	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
+}
+
+/* Whether the scratch packet may. A global function, which the verifier looks at once only. */
+__noinline int is_for_wildcard(struct __sk_buff *skb)
+{
+	return may_be_wildcard(taker(skb));
+}
+
+/* was_answered() of the note with this digest. A global function as well. */
+__noinline int is_begun(__u64 digest)
+{
+	return was_answered(find_note(digest));
+}
+
+static __always_inline enum source_repair source_repair(const struct packet *packet)
+{
+	struct settings *settings = get_settings();
+
+	if (packet->protocol != IPPROTO_UDP || !settings)
+		return REPAIR_OFF;
+	return settings->repair;
+}
+
+/* What a datagram of a peer's is. */
+enum said {
+	FIRST_QUESTION, /* of a flow; and who takes it is known */
+	QUESTION,
+	ANSWER, /* to what the host began */
+};
+
+/* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
+static __always_inline bool is_news(struct note note, __u32 protocol)
+{
+	__u32 *flags = &note.set->answered[note.way];
+	struct settings *settings;
+
+	if (*flags & NOTE_CHECKED)
+		return false;
+	settings = get_settings();
+	if (settings && settings->repair != REPAIR_OFF && protocol == IPPROTO_UDP)
+		return true;
+	*flags |= NOTE_CHECKED;
+	return false;
+}
+
+/* is_known_answer() of what has not been looked at. A global function as well. */
+__noinline int is_old_answer(struct __sk_buff *skb, __u64 digest, __u32 protocol)
+{
+	struct note note = find_note(digest);
+
+	return !is_hearsay(skb, note) && note_answers(note) && !is_news(note, protocol);
+}
+
+/*
+ * Whether a datagram answers what the host began, and there is nothing more to that. There may be,
+ * once for each second in which the host sends: the first answer may have come before anything was
+ * repaired, or its entry been pushed out.
+ */
+static __always_inline bool is_known_answer(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	if (!note.set)
+		return false;
+	if (likely(note.set->answered[note.way] & NOTE_CHECKED))
+		return age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
+	return is_old_answer(skb, packet->digest, packet->protocol);
+}
+
+static __always_inline void check_note(struct note note)
+{
+	if (note.set)
+		note.set->answered[note.way] |= NOTE_CHECKED;
+}
+
 /*
  * The peer of the scratch packet, which is in the connectionless table, asked by
- * this flow. A global function, which the verifier looks at once.
+ * this flow; or answered what the host began by this tuple. That concerns the sockets that are
+ * bound to no address: who takes the datagram is looked at where an entry would change, else it
+ * would be once a second for every flow. A global function, which the verifier looks at once.
  */
-__noinline int note_question(void)
+__noinline int note_said(struct __sk_buff *skb, __u32 said)
 {
 	struct scratch *from = get_scratch();
 	struct bpf_spin_lock *lock;
@@ -111,10 +209,16 @@ __noinline int note_question(void)
 	lock = get_lock(index);
 	if (!set || !lock)
 		return 0;
+	if (said == ANSWER)
+		check_note(find_note(digest));
 	way = find_way(set->asker, asker);
 	if (way >= 0 && set->flow[way] == digest)
 		return 0;
 	if (!own_address(from->packet.tuple.self)) /* a flow that we forward asks nobody here */
+		return 0;
+	if (way >= 0 && said != ANSWER && is_begun(set->flow[way]))
+		return 0;
+	if (said != FIRST_QUESTION && !is_for_wildcard(skb))
 		return 0;
 	if (way >= 0) {
 		mark_alternating(&from->packet, set->flow[way]);
@@ -139,30 +243,31 @@ static __always_inline void want_repair(void)
 	bpf_ringbuf_output(&repair_wanted, &once, sizeof(once), 0);
 }
 
-static __always_inline enum source_repair source_repair(const struct packet *packet)
-{
-	struct settings *settings = get_settings();
-
-	if (packet->protocol != IPPROTO_UDP || !settings)
-		return REPAIR_OFF;
-	return settings->repair;
-}
-
 /* A datagram of the flow went the slow path. */
-static __always_inline void question_came(const struct packet *packet)
+static __always_inline void question_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (source_repair(packet) == REPAIR_ON)
-		note_question();
+		note_said(skb, QUESTION);
 }
 
-/* A flow began, to a socket that is bound to the wildcard address or to another or none. */
-static __always_inline void first_question_came(const struct packet *packet,
-						bool wildcard)
+/* A flow began, to such a socket. */
+static __always_inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
+						enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
+	bool wildcard = socket == UDP_SOCKET_WILDCARD;
 
-	if (repair == REPAIR_ON || (repair == REPAIR_WATCH && wildcard))
-		note_question();
+	if ((repair == REPAIR_ON && may_be_wildcard(socket)) || (repair == REPAIR_WATCH && wildcard))
+		note_said(skb, FIRST_QUESTION);
 	if (repair == REPAIR_WATCH && wildcard)
 		want_repair();
+}
+
+/* The peer answered what the host began, which is_known_answer() lets by where it is news. */
+static __always_inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct note note = find_note(packet->digest);
+
+	if (note.set && is_news(note, packet->protocol))
+		note_said(skb, ANSWER);
 }

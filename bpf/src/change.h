@@ -218,14 +218,6 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	}
 }
 
-/* The socket that takes the datagram. */
-static __always_inline enum udp_socket taker(struct __sk_buff *skb)
-{
-	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
-
-	return udp_socket(skb, interface ? interface->vrf : 0);
-}
-
 /*
  * Nobody took the datagrams of the flow; a server may have been started since. A socket that is
  * connected takes those of the host's own conversation, or is a transparent proxy's.
@@ -238,7 +230,7 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
 	if (socket == UDP_SOCKET_NONE || socket == UDP_SOCKET_CONNECTED)
 		return;
 	flow->flags &= ~FLOW_NO_SOCKET;
-	first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
+	first_question_came(skb, packet, socket);
 }
 
 static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
@@ -253,14 +245,16 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		else
 			follow_frame(skb, from, flow);
 		if (!(flow->flags & FLOW_NO_SOCKET))
-			question_came(packet);
+			question_came(skb, packet);
 		else
 			look_for_socket(skb, packet, flow);
 		return;
 	}
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
-	    (host_asked_first(skb, packet) || host_had_spoken_first(packet)))
+	    (host_asked_first(skb, packet) || host_had_spoken_first(packet))) {
+		answer_came(skb, packet);
 		return count_event(EVENT_IGNORED_ANSWER);
+	}
 	switch (may_start(skb)) {
 	case ADMIT_STRAY:
 		return admit_stray(skb, from);
@@ -271,7 +265,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 			enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
 		else if (admit(skb, from, TABLE_CONNECTIONLESS))
-			first_question_came(packet, socket == UDP_SOCKET_WILDCARD);
+			first_question_came(skb, packet, socket);
 	}
 }
 

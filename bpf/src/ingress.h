@@ -74,6 +74,18 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 	change(skb, packet);
 }
 
+/* Whether a datagram without an entry is known to begin nothing, and what it answers to be noted. */
+static __always_inline bool begins_nothing(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (is_foreign_address(packet))
+		return true;
+	if (!packet->echo_request && is_known_answer(skb, packet)) {
+		count_event(EVENT_IGNORED_ANSWER);
+		return true;
+	}
+	return is_foreign(packet->digest);
+}
+
 /* UDP, SCTP, echo and listed protocols. */
 static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 						   const struct packet *packet)
@@ -86,13 +98,8 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
 		return mark_active(flow);
-	if (!flow && is_foreign_address(packet))
-		return;
-	if (!flow && !packet->echo_request && host_asked_first(skb, packet))
-		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow && is_foreign(packet->digest))
-		return;
-	change(skb, packet);
+	if (flow || !begins_nothing(skb, packet))
+		change(skb, packet);
 }
 
 /* A packet that could not be read to the end. */

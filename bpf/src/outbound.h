@@ -30,13 +30,26 @@ static __always_inline struct note find_note(__u64 digest)
 	return (struct note){ set, way };
 }
 
+/* Whether somebody answered what the host sent by this tuple lately. */
+static __always_inline bool was_answered(struct note note)
+{
+	return note.set && note.set->answered[note.way] & NOTE_ANSWERED &&
+	       age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
+}
+
 /* Written at most once a second, so that the cache line stays shared. */
 static __always_inline void refresh_note(struct note note)
 {
-	__u32 *sent = &note.set->sent[note.way];
+	__u32 *sent = &note.set->sent[note.way], *answered = &note.set->answered[note.way];
+	__u32 before = age(*sent);
 
-	if (age(*sent) >= seconds(1))
-		*sent = now();
+	if (before < seconds(1))
+		return;
+	*sent = now();
+	if (before > seconds(IDLE_OUTBOUND)) /* it begins anew */
+		*answered = 0;
+	else if (*answered & NOTE_CHECKED)
+		*answered = NOTE_ANSWERED;
 }
 
 /*
@@ -48,7 +61,7 @@ static __always_inline bool note_answers(struct note note)
 	if (!note.set || age(note.set->sent[note.way]) > seconds(IDLE_OUTBOUND))
 		return false;
 	if (!note.set->answered[note.way])
-		note.set->answered[note.way] = 1;
+		note.set->answered[note.way] = NOTE_ANSWERED;
 	return true;
 }
 

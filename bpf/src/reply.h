@@ -48,7 +48,15 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 
 /*
  * A socket that is bound to a device stays on it; one that is bound to a VRF (as
- * those are that accept in one), on its ports. What a tunnel carries is of a socket too,
+ * those are that accept in one), on its ports.
+ */
+static __always_inline bool is_bound_off(__u32 bound, const struct interface *target)
+{
+	return bound && bound != target->ifindex && bound != target->vrf;
+}
+
+/*
+ * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too,
  * whose bond is to the tunnel, and says nothing of what carries it.
  */
 static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
@@ -56,10 +64,8 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 					       const struct interface *target)
 {
 	struct bpf_sock *sk = skb->sk;
-	__u32 bound = sk ? sk->bound_dev_if : 0;
 
-	return unlikely(bound) && bound != target->ifindex && bound != target->vrf &&
-	       sent_it(sk, packet);
+	return sk && unlikely(is_bound_off(sk->bound_dev_if, target)) && sent_it(sk, packet);
 }
 
 /*

@@ -30,7 +30,8 @@ enum udp_socket {
 	UDP_SOCKET_NONE = 0,
 	UDP_SOCKET_CONNECTED, /* it owns the tuple: the host asked, this is the answer */
 	UDP_SOCKET_WILDCARD,  /* unconnected, and bound to no address */
-	UDP_SOCKET_OTHER,     /* or not of UDP */
+	UDP_SOCKET_BOUND,     /* unconnected, and bound to the address */
+	UDP_SOCKET_OTHER,     /* not of UDP, or not known */
 };
 
 static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
@@ -60,7 +61,7 @@ __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 	kind = vrf && sk->bound_dev_if != vrf && sk->bound_dev_if != skb->ifindex ? UDP_SOCKET_OTHER :
 	       sk->state == BPF_TCP_ESTABLISHED	       ? UDP_SOCKET_CONNECTED :
 	       is_wildcard(sk, from->packet.family) ? UDP_SOCKET_WILDCARD :
-							UDP_SOCKET_OTHER;
+							UDP_SOCKET_BOUND;
 	bpf_sk_release(sk);
 	return kind;
 }

@@ -48,9 +48,11 @@ static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 /*
  * Whether the tuple, which holds the peer and both ports, gets an address to
  * answer from. One that is no longer ours is left out: IPv6 would send from it,
- * and IPv4 fail.
+ * and IPv4 fail. So is one that was asked by another interface than the socket is bound to,
+ * or by none of its VRF's: the question was not for this socket, which the kernel
+ * keeps on its interface.
  */
-static __always_inline bool find_source(struct tuple *tuple, __u8 family)
+static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
 	struct flow *flow = asked_flow(tuple, family);
 	struct interface *interface;
@@ -58,7 +60,7 @@ static __always_inline bool find_source(struct tuple *tuple, __u8 family)
 	if (!flow || !own_address(tuple->self))
 		return false;
 	interface = get_interface(flow->interface, flow->ifindex);
-	return interface && is_enforced(interface);
+	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);
 }
 
 /*
@@ -97,7 +99,7 @@ static __always_inline int send_v4(struct bpf_sock_addr *ctx)
 		return ALLOW;
 	address_from_v4(tuple.peer, ctx->user_ip4);
 	set_end_points(ctx, &tuple);
-	if (!find_source(&tuple, 4))
+	if (!find_source(ctx, &tuple, 4))
 		return ALLOW;
 	ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
 	count_repair(EVENT_SOURCE_REPAIRED_V4);
@@ -118,7 +120,7 @@ static __always_inline int send_v6(struct bpf_sock_addr *ctx)
 	peer[2] = ctx->user_ip6[2];
 	peer[3] = ctx->user_ip6[3];
 	set_end_points(ctx, &tuple);
-	if (!find_source(&tuple, 6))
+	if (!find_source(ctx, &tuple, 6))
 		return ALLOW;
 	ctx->msg_src_ip6[0] = self[0];
 	ctx->msg_src_ip6[1] = self[1];

@@ -120,13 +120,22 @@ struct flow_set {
 	struct flow flow[WAYS];
 };
 
+/* What came of what the host began. */
+enum note_flags {
+	NOTE_ANSWERED = 1 << 0, /* something came back */
+	NOTE_CHECKED = 1 << 1,  /* and since `sent` was written it was looked whose that is; see asked.h */
+};
+
 struct outbound_set {
 	__u64 digest[WAYS];
 	__u32 sent[WAYS];     /* ticks: the last datagram of the host's */
-	__u32 answered[WAYS]; /* 1: something came back */
+	__u32 answered[WAYS]; /* enum note_flags */
 };
 
-/* Which flow each peer asked by last, both by digest; see asked.h. */
+/*
+ * Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see
+ * asked.h.
+ */
 struct asked_set {
 	__u64 asker[WAYS];
 	__u64 flow[WAYS];

@@ -116,6 +116,13 @@ func (q *query) open(s querySocket) {
 // ask has the server ask and the resolver answer.
 func (q *query) ask() {
 	q.t.Helper()
+	q.say()
+	q.answer()
+}
+
+// say has the server ask, until the resolver has the question.
+func (q *query) say() {
+	q.t.Helper()
 	var err error
 	if q.connected {
 		_, err = q.server.(*net.UDPConn).Write([]byte("question"))
@@ -124,7 +131,12 @@ func (q *query) ask() {
 	}
 	harness.Must(q.t, err)
 	q.receive(q.resolver, "question")
-	_, err = q.resolver.WriteTo([]byte("answer"), net.UDPAddrFromAddrPort(q.self))
+}
+
+// answer has the resolver answer, until the server has that.
+func (q *query) answer() {
+	q.t.Helper()
+	_, err := q.resolver.WriteTo([]byte("answer"), net.UDPAddrFromAddrPort(q.self))
 	harness.Must(q.t, err)
 	q.receive(q.server, "answer")
 }

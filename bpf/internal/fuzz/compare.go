@@ -109,9 +109,9 @@ func (x *run) compareNotes(what *strings.Builder, late uint32) {
 		notes[x.d.Seeds.Digest(t)] = t
 		got, ok := x.noted(t)
 		if t.Protocol == unix.IPPROTO_TCP {
-			got.Answered = want.Answered
+			got.Answered, got.Checked = want.Answered, want.Checked
 		}
-		if x.m.IsNoted(want.Sent) && (!ok || got.Sent-want.Sent > late || got.Answered != want.Answered) {
+		if x.m.IsNoted(want.Sent) && (!ok || got.Sent-want.Sent > late || got.Answered != want.Answered || got.Checked != want.Checked) {
 			fmt.Fprintf(what, "outbound: %s %+v, found %v; in the model %+v\n", tupleText(t), got, ok, want)
 		}
 	}
@@ -136,7 +136,11 @@ func (x *run) noted(t model.Tuple) (model.Note, bool) {
 		for way, found := range x.sets.Outbound[index].Digest {
 			if found == digest {
 				set := &x.sets.Outbound[index]
-				return model.Note{Sent: set.Sent[way], Answered: set.Answered[way] != 0}, true
+				flags := set.Answered[way]
+				return model.Note{
+					Sent: set.Sent[way], Answered: flags&uint32(bpf.DatapathNoteFlagsNOTE_ANSWERED) != 0,
+					Checked: flags&uint32(bpf.DatapathNoteFlagsNOTE_CHECKED) != 0,
+				}, true
 			}
 		}
 	}

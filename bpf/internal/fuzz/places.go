@@ -113,8 +113,8 @@ func (x *run) compareForeign(what *strings.Builder) {
 	}
 }
 
-// compareAsked compares by which flow each asker asked last. An asker whose flow is over makes
-// room for any other.
+// compareAsked compares by which flow each asker asked last, or the host began with it. Where that
+// is over it makes room for any other.
 func (x *run) compareAsked(what *strings.Builder) {
 	got := make(map[uint64]uint64)
 	full := make(map[uint32]bool)
@@ -134,7 +134,7 @@ func (x *run) compareAsked(what *strings.Builder) {
 		index, _ := bpf.Sets(digest, uint32(len(x.places.Asked.Elements)))
 		flow, ok := got[digest]
 		f := x.m.Connectionless[t]
-		over := f.Tuple != t || !x.m.IsConnectionless(f)
+		over := (f.Tuple != t || !x.m.IsConnectionless(f)) && !x.m.IsBegun(t)
 		switch {
 		case !ok && (over || full[index]):
 		case !ok || flow != x.d.Seeds.Digest(t):

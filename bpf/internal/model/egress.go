@@ -103,7 +103,7 @@ func (m *Model) note(t Tuple) {
 		m.event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
 	}
 	if !ok || m.since(note.Sent) >= m.Ticks(1) {
-		note.Sent = m.Now
+		note = Note{Sent: m.Now, Answered: note.Answered && m.IsNoted(note.Sent)}
 		m.Outbound[t] = note
 	}
 }

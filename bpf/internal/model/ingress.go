@@ -73,12 +73,7 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	}
 	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
-	switch {
-	case !bound && open:
-		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
-	case bound:
-		m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON)
-	}
+	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 }
 
 // sourceRoutedIn is about a packet whose routing header names further destinations, which the
@@ -132,6 +127,10 @@ func (m *Model) answersHost(t Tuple, w way) bool {
 		return false
 	}
 	note.Answered = true
+	if !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF {
+		m.answers(t)
+	}
+	note.Checked = true
 	m.Outbound[t] = note
 	return true
 }

@@ -71,8 +71,10 @@ type Count struct{ Packets, Bytes, Flows uint64 }
 
 // Note is that the host sent by a tuple before anything came in by it.
 type Note struct {
-	Sent     uint32 // ticks of its last packet
-	Answered bool   // a datagram came in by it since; of TCP that is not known here
+	Sent uint32 // ticks of its last packet
+	// Answered: a datagram came in by it since; Checked: and it was looked whether that concerns
+	// who asked last. Of TCP neither is known here.
+	Answered, Checked bool
 }
 
 // Witness knows what the datapath did with the packet that the model decides

@@ -1,0 +1,54 @@
+package scenario
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestSourceOfBegun has a server begin with a resolver by a socket that is bound to a port and no
+// address. Then somebody sends in the resolver's name, by eth1, to the server's other address, so
+// that a flow of these is there. What the server goes on to ask leaves as it did: from the
+// address of eth0, by eth0.
+func TestSourceOfBegun(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := harness.On(t, n.Server.Host)
+	p.Start("--config", harness.WriteConfig(t, "repair_udp_source: true\n"))
+	waitForBeginnings(t, n)
+	port := uint16(21_000)
+	for _, f := range n.Families() {
+		for _, when := range []string{"before the first answer", "afterwards"} {
+			t.Run(fmt.Sprintf("%s/%s", f, when), func(t *testing.T) {
+				port++
+				q := newQuery(t, n, f, port)
+				other := *q
+				other.self = netip.AddrPortFrom(n.Server.Eth1.Address(f), port)
+				q.open(querySocket{})
+				wires := harness.Tap(t, n.Server)
+				if when == "afterwards" {
+					q.ask()
+					other.forge(p)
+				} else {
+					q.say()
+					other.forge(p)
+					q.answer()
+				}
+				for range 3 {
+					q.ask()
+					other.forge(p)
+				}
+				all := topology.All(topology.UDP, topology.FromPort(port), topology.ToPort(resolverPort))
+				if left := wires.WantEth0("what the server begins", all); len(left) != 4 {
+					t.Errorf("%d questions left", len(left))
+				}
+				wires.WantEth0("what the server begins, from the routed address", q.questions())
+				if got := repairs(p, f); got != 0 {
+					t.Errorf("%v repairs", got)
+				}
+			})
+		}
+	}
+}
