@@ -3,6 +3,8 @@ package bpf_test
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 // States of a TCP socket (include/net/tcp_states.h).
 const (
+	tcpSynRecv   = 3
 	tcpFinWait1  = 4
 	tcpFinWait2  = 5
 	tcpCloseWait = 8
@@ -99,23 +102,94 @@ func TestFollowEnding(t *testing.T) {
 	}
 }
 
+// openTCP has the host open a connection to the peer, who does not answer.
+func openTCP(t *testing.T, n network) int {
+	t.Helper()
+	self, peer := netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort)
+	return openWith(t, n.inet(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0, leaveNothing, bindTo(self), func(fd int) error {
+		if err := connectTo(peer)(fd); !errors.Is(err, unix.EINPROGRESS) {
+			return errors.Join(err, errors.New("the connection is not under way"))
+		}
+		return nil
+	})
+}
+
+// leaveNothing has a connection be over once its socket is closed.
+func leaveNothing(fd int) error {
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+func wantSynRecv(t *testing.T, fd int) {
+	t.Helper()
+	if state := stateOf(t, fd); state != tcpSynRecv {
+		t.Fatalf("the socket is in state %d, not %d", state, tcpSynRecv)
+	}
+}
+
 // TestSimultaneousOpen: while the host opens a connection, its peer's SYN for the same one is an
 // answer (RFC 9293, 3.5). For a socket that listens it is another connection.
 func TestSimultaneousOpen(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		self, peer := netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort)
 		question := ingress(b.replication, n.in(b.replication, syn))
-		fd := openWith(t, n.inet(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0, bindTo(self), func(fd int) error {
-			if err := connectTo(peer)(fd); !errors.Is(err, unix.EINPROGRESS) {
-				return errors.Join(err, errors.New("the connection is not under way"))
-			}
-			return nil
-		})
+		fd := openTCP(t, n)
 		b.put(b.sent(n, syn, 0))
 		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
 		b.must(unix.Shutdown(fd, unix.SHUT_RDWR)) // gives up
 
 		b.run(question, b.starts(n, syn, b.replication))
+	})
+}
+
+// TestSimultaneousOpenSentAgain: so is the peer's SYN that it sends again, as the answer of the
+// socket, which has taken the first, was lost.
+func TestSimultaneousOpenSentAgain(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		fd := openTCP(t, n)
+		b.put(b.sent(n, syn, 0))
+		peerSends(syn)(b, n, fd)
+		wantSynRecv(t, fd)
+		b.run(ingress(b.replication, n.in(b.replication, syn)), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+	})
+}
+
+// TestFastOpenSentAgain: the socket that Fast Open makes with the SYN is in the same state. That SYN,
+// which is sent again, starts a connection, should its entry have been pushed out.
+func TestFastOpenSentAgain(t *testing.T) {
+	allowFastOpen(t)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		listener := listenTCP(t, netip.AddrPortFrom(n.self, selfPort))
+		defer closeSocket(t, listener)
+		b.must(setOption(unix.SOL_TCP, unix.TCP_FASTOPEN, 1)(listener))
+		m := syn
+		m.payload = 20
+		frame := n.in(b.replication, m)
+		b.must(sendFrame(openWith(t, unix.AF_PACKET, unix.SOCK_RAW, 0), b.replication.OtherEnd, frame))
+		child, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		b.must(err)
+		defer abort(t, child)
+		wantSynRecv(t, child)
+		b.run(ingress(b.replication, frame), b.starts(n, m, b.replication))
+	})
+}
+
+// allowFastOpen lets servers of the namespace do without a cookie.
+func allowFastOpen(t *testing.T) {
+	t.Helper()
+	const setting, server, withoutCookie = "/proc/sys/net/ipv4/tcp_fastopen", 0x2, 0x200
+	var before []byte
+	err := host.Do(func() (err error) {
+		if before, err = os.ReadFile(setting); err != nil {
+			return err
+		}
+		return os.WriteFile(setting, []byte(strconv.Itoa(server|withoutCookie)), 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Do(func() error { return os.WriteFile(setting, before, 0) }); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -136,10 +136,17 @@ static __always_inline bool has_socket(struct __sk_buff *skb)
 	return state && state != BPF_TCP_LISTEN;
 }
 
-/* Whether a local socket is opening this very connection: both ends began at once. */
+/*
+ * Whether a local socket is opening this very connection: both ends began at once. It has taken the
+ * peer's SYN then, or not yet. Of one that listens there is a request at this point
+ * (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a socket in the same state, by whose tuple the
+ * host did not begin.
+ */
 static __always_inline bool is_opening(struct __sk_buff *skb)
 {
-	return tcp_state(skb) == BPF_TCP_SYN_SENT;
+	int state = tcp_state(skb);
+
+	return state == BPF_TCP_SYN_SENT || state == BPF_TCP_SYN_RECV;
 }
 
 /*
