@@ -112,14 +112,20 @@ func TestConnectionlessIdle(t *testing.T) {
 	})
 }
 
-// TestConnectionlessIdleOut: to an idle flow the host speaks first.
+// TestConnectionlessIdleOut: to an idle flow the host speaks first, which its entry tells from then on.
 func TestConnectionlessIdleOut(t *testing.T) {
 	eachConnectionless(t, func(t *testing.T, b *bed, n network, m message, idle uint32) {
 		flow := b.flow(n, m, b.replication, idle+1)
 		b.put(connectionlessFlow(flow))
-		want := b.notes(n, m)
-		if _, ok := m.(echo); ok {
-			want = nothing
+		flow.State |= stateHostSpoke
+		want := effect{tables: connectionlessFlow(flow)}
+		if _, ok := m.(echo); !ok {
+			want = b.notes(n, m)
+			noted := want.tables
+			want.tables = func(t tables) {
+				noted(t)
+				connectionlessFlow(flow)(t)
+			}
 		}
 		b.run(egress(b.production, n.out(b.production, answer(m))), want)
 	})
@@ -329,6 +335,93 @@ func TestConnectedSocket(t *testing.T) {
 		sctp := sctp{}
 		b.run(ingress(b.replication, n.in(b.replication, sctp)), b.admits(n, sctp, b.replication))
 		closeSocket(t, client)
+	})
+}
+
+// serve has a server take all comers, and the peer's datagrams by a socket of their own.
+func serve(t *testing.T, n network, peer netip.Addr) {
+	t.Helper()
+	self := netip.AddrPortFrom(n.self, selfPort)
+	for _, fd := range []int{listenUDP(t, self), connectUDP(t, self, netip.AddrPortFrom(peer, peerPort))} {
+		t.Cleanup(func() { closeSocket(t, fd) })
+	}
+}
+
+const afterIdle = uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) + 1
+
+// TestConnectedServer: a server may have connected a socket to the peer who asked. The peer began, as
+// the entry of the flow tells that is over: it begins another one.
+func TestConnectedServer(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		serve(t, n, n.peer)
+		for name, via := range map[string]nic{"the same way": b.replication, "another way": b.backup} {
+			t.Run(name, func(t *testing.T) {
+				b.t = t
+				b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
+				b.run(ingress(via, n.in(via, udp{})), b.admitsServed(n, via))
+				frame := n.out(b.production, udp{})
+				want := b.moves(n, udp{}, b.production, via, frame)
+				want.tables = b.marked(n, udp{}, stateAnswered|stateAsymmetric, 0)
+				b.run(egress(b.production, frame), want)
+			})
+		}
+	})
+}
+
+// TestConnectedServerSpeaks: what the host says once the flow is over it begins, however long ago
+// that was: what the peer says then is an answer. To say something while the flow lasts is none.
+func TestConnectedServerSpeaks(t *testing.T) {
+	answer := unread(bpf.DatapathEventEVENT_IGNORED_ANSWER)
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		serve(t, n, n.peer)
+		question, speaks := ingress(b.replication, n.in(b.replication, udp{})), egress(b.production, n.out(b.production, udp{}))
+		over := b.flow(n, udp{}, b.replication, afterIdle)
+		b.put(connectionlessFlow(over))
+		b.exec(speaks)
+		b.run(question, answer)
+
+		spoken, _ := b.snapshot()
+		note := b.Seeds.Digest(n.tuple(udp{}))
+		spoken.Outbound[note] = b.ago(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) + 1)
+		b.must(b.SetTables(spoken))
+		b.run(question, answer)
+		delete(spoken.Outbound, note) // another one has its place
+		b.must(b.SetTables(spoken))
+		b.run(question, answer)
+
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		b.exec(speaks)
+		answered, _ := b.snapshot()
+		f := answered.Connectionless[n.tuple(udp{})]
+		f.Seen = b.ago(afterIdle)
+		b.put(connectionlessFlow(f))
+		b.run(question, b.admitsServed(n, b.replication))
+	})
+}
+
+// TestConnectedServerInGrace: what the host says in the grace is not noted, but heard.
+func TestConnectedServerInGrace(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		serve(t, n, n.peer)
+		b.must(b.Grace.Put(uint32(0), b.ago(0)+b.Seconds(60)))
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, afterIdle)))
+		b.exec(egress(b.production, n.out(b.production, udp{})))
+		b.run(ingress(b.replication, n.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+	})
+}
+
+// TestConnectedUnproved: nothing tells that the peer began where no flow of it is known, or one is
+// whose datagrams nobody took: its sender may be forged.
+func TestConnectedUnproved(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		serve(t, n, n.peer)
+		question := ingress(b.replication, n.in(b.replication, udp{}))
+		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		untaken := b.flow(n, udp{}, b.replication, afterIdle)
+		untaken.Flags |= flagNoSocket
+		untaken.State = 0
+		b.put(connectionlessFlow(untaken))
+		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
 	})
 }
 

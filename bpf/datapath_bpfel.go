@@ -130,6 +130,7 @@ const (
 	DatapathFlowStateFLOW_ANSWERED   DatapathFlowState = 2
 	DatapathFlowStateFLOW_ASYMMETRIC DatapathFlowState = 4
 	DatapathFlowStateFLOW_CORRECTED  DatapathFlowState = 8
+	DatapathFlowStateFLOW_HOST_SPOKE DatapathFlowState = 16
 )
 
 type DatapathFollow uint32

@@ -233,11 +233,22 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
 	first_question_came(skb, packet, socket);
 }
 
+/*
+ * Whether an idle entry proves that its peer began, whoever has connected a socket to it since:
+ * servers do so for each of theirs. It proves nothing where nobody took what came, as its sender may be
+ * forged, or where the host spoke after that.
+ */
+static __always_inline bool peer_began(const struct flow *idle)
+{
+	return idle && !is_untaken(idle) && !(idle->state & FLOW_HOST_SPOKE);
+}
+
 static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
 	enum udp_socket socket;
+	bool is_known_peer;
 
 	if (flow && !is_idle(flow, TABLE_CONNECTIONLESS)) {
 		if (came_by(flow, skb, packet))
@@ -250,6 +261,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 			look_for_socket(skb, packet, flow);
 		return;
 	}
+	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
 	    (host_asked_first(skb, packet) || host_had_spoken_first(packet))) {
 		answer_came(skb, packet);
@@ -260,7 +272,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		return admit_stray(skb, from);
 	case ADMIT_FLOW:
 		socket = taker(skb);
-		if (socket == UDP_SOCKET_CONNECTED)
+		if (socket == UDP_SOCKET_CONNECTED && !is_known_peer)
 			count_event(EVENT_IGNORED_ANSWER);
 		else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 			enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);

@@ -130,6 +130,16 @@ static __always_inline bool begins_anew(struct __sk_buff *skb, const struct pack
 	return unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet);
 }
 
+/*
+ * The host speaks by the tuple of a flow that is over: its entry does not tell any more who began. It
+ * is not taken out, as another CPU may have entered the flow anew.
+ */
+static __always_inline void note_afterword(struct flow *idle)
+{
+	if (!(idle->state & FLOW_HOST_SPOKE))
+		idle->state |= FLOW_HOST_SPOKE;
+}
+
 static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
 							const struct packet *packet,
 							enum table *table)
@@ -139,7 +149,11 @@ static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
 	if (packet->echo_request)
 		return NULL;
 	*table = TABLE_CONNECTIONLESS;
-	flow = find_live(packet, TABLE_CONNECTIONLESS);
+	flow = find(packet, TABLE_CONNECTIONLESS);
+	if (flow && unlikely(is_idle(flow, TABLE_CONNECTIONLESS))) {
+		note_afterword(flow);
+		flow = NULL;
+	}
 	if (flow && begins_anew(skb, packet, flow)) {
 		remove(packet->digest, TABLE_CONNECTIONLESS);
 		flow = NULL;

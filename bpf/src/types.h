@@ -48,6 +48,7 @@ enum flow_state {
 	FLOW_ANSWERED = 1 << 1,   /* we answered; half-open: isn and snd_nxt are known */
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
+	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
 };
 
 /*

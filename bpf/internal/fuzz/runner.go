@@ -193,7 +193,26 @@ func (x *run) begin(setup Setup) (err error) {
 	x.m = model.New(host, x.d.Seconds)
 	x.m.Now = x.start
 	x.m.Sockets = x.sockets.Sockets
-	return nil
+	return x.installBegun()
+}
+
+// installBegun enters flows that are over, of peers to whom a socket is connected: they began while one
+// listened that was not. Those of IPv6 have none, so that without one is tried as well.
+func (x *run) installBegun() error {
+	over := x.start - x.d.Seconds(uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)+1)
+	var errs []error
+	for t := range x.m.Sockets.ConnectedUDP {
+		if !netip.AddrFrom16(t.Peer).Is4In6() {
+			continue
+		}
+		f := model.Flow{
+			Tuple: t, Seen: over, Created: over,
+			Ifindex: x.devices[0].Index, Interface: interfaceID(0), Mac: model.MAC{2, 0, 0, 0, 0, 1},
+		}
+		x.m.Connectionless[t] = f
+		errs = append(errs, x.d.AddFlow(x.d.Connectionless, f))
+	}
+	return errors.Join(errs...)
 }
 
 // checkClock makes sure that what takes no time in the model took less than a

@@ -57,6 +57,10 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		m.Connectionless[t] = f
 		return m.reply(tableConnectionless, t, p, frame)
 	}
+	if over, known := m.Connectionless[t]; known {
+		over.State |= stateHostSpoke
+		m.Connectionless[t] = over
+	}
 	m.settleNote(t)
 	if !p.echoReply && !m.maybeAnswer(t) && m.noteworthy(p) {
 		m.note(t)

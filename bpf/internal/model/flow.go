@@ -15,6 +15,7 @@ const (
 	stateAnswered   = uint8(bpf.DatapathFlowStateFLOW_ANSWERED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)
 	stateCorrected  = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
+	stateHostSpoke  = uint8(bpf.DatapathFlowStateFLOW_HOST_SPOKE)
 )
 
 // Table names one of the flow tables.

@@ -51,7 +51,7 @@ func (m *Model) datagramIn(p *packet, w way) {
 	}
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
-	if m.answersHost(t, w) || m.Sockets.ConnectedUDP[t] && !unlisted { // the host asked
+	if m.answersHost(t, w) || m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
 	if len(reasons) > 0 {
@@ -63,10 +63,19 @@ func (m *Model) datagramIn(p *packet, w way) {
 	m.datagramBegins(p, m.begin(t, w))
 }
 
+// peerBegan says whether a flow of the tuple that is over proves that the peer began: somebody took
+// its datagrams, and the host has said nothing since.
+func (m *Model) peerBegan(t Tuple) bool {
+	f, known := m.Connectionless[t]
+	taken := f.Flags&flagNoSocket == 0 || f.State&stateAnswered != 0
+	return known && taken && f.State&stateHostSpoke == 0
+}
+
 // datagramBegins records a flow, for whoever takes its datagrams.
 func (m *Model) datagramBegins(p *packet, f Flow) {
 	wildcard := netip.AddrPortFrom(netip.IPv6Unspecified(), p.toPort)
 	bound, open := m.Sockets.OpenUDP[netip.AddrPortFrom(p.to, p.toPort)], m.Sockets.OpenUDP[wildcard]
+	bound = bound || m.Sockets.ConnectedUDP[f.Tuple]
 	_, own := m.Host.OwnAddresses[p.to]
 	if own && p.protocol == protoUDP && !bound && !open {
 		f.Flags |= flagNoSocket
