@@ -37,6 +37,7 @@ const (
 	onePair                    // room for one interface pair in the hash
 	interrupted                // another CPU writes a table meanwhile
 	interruptedHandshake
+	slowWay    // two CPUs that write a flow's way meet
 	smallRings // as little room as there can be for what user space is told
 
 	// Of these maps only the first element is there, so that lookups of others fail.
@@ -106,7 +107,7 @@ func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
 		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel, Namespace: host.Cookie,
-			Meanwhile: interruptions[v]}
+			Meanwhile: interruptions[v], SlowWay: v == slowWay}
 		switch v {
 		case manySets:
 			opts.Sets = 100

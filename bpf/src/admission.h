@@ -142,7 +142,10 @@ static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, _
 	flow->told = 0;
 	flow->flags = flags;
 	flow->state = 0;
-	return set_way(skb, from, flow);
+	if (!find_way_back(skb))
+		return false;
+	take_way(from, flow);
+	return true;
 }
 
 /* Enters the flow that the scratch packet starts, with these flags. */

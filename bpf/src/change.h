@@ -36,7 +36,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
-	} else if (!set_way(skb, from, flow)) {
+	} else if (!set_way(skb, TABLE_HALF_OPEN)) {
 		return;
 	} else {
 		flow->seen = now();
@@ -83,8 +83,10 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
-	else if (!is_next && !set_way(skb, from, flow))
+	else if (!is_next && !find_way_back(skb))
 		return false;
+	else if (!is_next)
+		take_way(from, flow);
 	if (!has_socket(skb)) {
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;

@@ -62,7 +62,7 @@ static __always_inline void follow_frame(struct __sk_buff *skb, struct scratch *
 
 	if (is_on_its_way_up(skb, flow))
 		return;
-	if (!may_move(skb, packet, flow) || !set_way(skb, from, flow))
+	if (!may_move(skb, packet, flow) || !set_way(skb, lasting_table(packet)))
 		return;
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;

@@ -8,7 +8,9 @@
 /*
  * The interface fields and the MAC with the flags are written by two stores of
  * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index. While the
- * flow moves to another interface it has none, and such a reply goes as routed.
+ * flow moves to another interface it has none, and such a reply goes as routed. That is enough for
+ * those who read; of two who write, one has to wait for the other, or one's interface could stay
+ * with the other's MAC.
  */
 static __always_inline void store_way(struct flow *flow, const struct way *way)
 {
@@ -67,20 +69,55 @@ static __always_inline enum event insert_failed(const struct packet *packet)
 	return is_syn(packet) ? EVENT_INSERT_FAILED_HALF_OPEN : EVENT_INSERT_FAILED_ESTABLISHED;
 }
 
-/* Writes the way that the scratch packet came into the entry; false where it cannot go back by that. */
-static __always_inline bool set_way(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+/* Gives an entry the way that is in the scratch. It keeps the flags that are not of a next hop. */
+static __always_inline void take_way(struct scratch *from, struct flow *flow)
 {
-	const struct packet *packet = &from->packet;
-
-	if (!find_way_back(skb))
-		return false;
 	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
-	if (!tuple_equal(&flow->tuple, &packet->tuple)) { /* another CPU gave the entry to another */
-		count_event(insert_failed(packet));
-		return false;
-	}
 	store_way(flow, &from->way);
-	return true;
+}
+
+/*
+ * Writes the way that is in the scratch into the entry at this place, unless another CPU gave that
+ * to another flow.
+ */
+static __always_inline bool put_way(struct scratch *from, enum table table, int place)
+{
+	__u32 index = (__u32)place / WAYS;
+	struct flow *flow = flow_at(table, place);
+	struct bpf_spin_lock *lock = get_lock(index);
+	bool done = false;
+
+	if (!flow || !lock)
+		return false;
+	bpf_spin_lock(lock);
+	if (tuple_equal(&flow->tuple, &from->packet.tuple)) {
+		take_way(from, flow);
+		done = true;
+	}
+	bpf_spin_unlock(lock);
+	return done;
+}
+
+/*
+ * Writes the way that the scratch packet came into its entry in this table; false where it cannot go
+ * back by that. A global function, which the verifier looks at once only.
+ */
+__noinline int set_way(struct __sk_buff *skb, __u32 table)
+{
+	struct scratch *from = get_scratch();
+
+	if (!from || table > TABLE_CONNECTIONLESS || !find_way_back(skb))
+		return false;
+	if (put_way(from, table, place_of(table, from->packet.digest)))
+		return true;
+	count_event(insert_failed(&from->packet));
+	return false;
+}
+
+/* The table of a flow that goes on. */
+static __always_inline enum table lasting_table(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
 
 /*
@@ -119,5 +156,5 @@ static __always_inline void refresh(struct __sk_buff *skb, struct scratch *from,
 		return mark_active(flow);
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
-	set_way(skb, from, flow);
+	set_way(skb, lasting_table(&from->packet));
 }

@@ -47,6 +47,8 @@ type Options struct {
 	// Meanwhile names the flow table that another CPU writes while the ingress program runs: see
 	// the function of that name.
 	Meanwhile string
+	// SlowWay has the ingress program take its time over the way of a flow: see slow.go.
+	SlowWay bool
 	// Mapped makes the flow tables readable and writable without system calls, and what is
 	// known of who asked, which gets as many sets.
 	Mapped bool
@@ -108,6 +110,11 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
+	}
+	if opts.SlowWay {
+		if err := addPause(spec); err != nil {
+			return nil, err
+		}
 	}
 	if opts.Meanwhile != "" {
 		if err := addMeanwhile(spec, opts.Meanwhile); err != nil {
