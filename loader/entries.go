@@ -10,8 +10,8 @@ import (
 	"replypath/loader/discover"
 )
 
-// interfaceEntry is what the programs know of an interface.
-func interfaceEntry(s *served, gateways map[gatewayKey]*gateway) bpf.DatapathInterface {
+// interfaceEntry is what the programs know of an interface with these gateways.
+func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{
 		Ifindex: uint32(s.Index),
 		Mtu:     uint32(s.MTU),
@@ -29,14 +29,18 @@ func interfaceEntry(s *served, gateways map[gatewayKey]*gateway) bpf.DatapathInt
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
 	for _, g := range gateways {
-		if g.Interface != s.Index {
-			continue
+		// One that may forward nothing to the peer is not the only one: it has to be who sent the frame.
+		times := 1
+		if g.Special && s.Settings.NextHop == config.NextHopAuto {
+			times = 2
 		}
-		if g.IPv4 {
-			countGateway(&entry.Gateways4, &entry.Gateway4, g.id)
-		}
-		if g.IPv6 {
-			countGateway(&entry.Gateways6, &entry.Gateway6, g.id)
+		for range times {
+			if g.IPv4 {
+				countGateway(&entry.Gateways4, &entry.Gateway4, g.id)
+			}
+			if g.IPv6 {
+				countGateway(&entry.Gateways6, &entry.Gateway6, g.id)
+			}
 		}
 	}
 	return entry

@@ -21,6 +21,9 @@ import (
 const (
 	// resolveAgain is how long a gateway that does not answer is left alone.
 	resolveAgain = 5 * time.Second
+	// resolveSeldom is that for a silent IPv6 gateway while there are others: as seldom as the kernel asks itself
+	// (router_probe_interval). While it is asked the kernel sends to it.
+	resolveSeldom = time.Minute
 	// resolveAtMost bounds how often a gateway is asked after whatever its
 	// neighbour entry does.
 	resolveAtMost = time.Second
@@ -54,6 +57,7 @@ type gateway struct {
 	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
 	probed    time.Time          // when its entry was made usable last, while it is held
 	asked     time.Time          // when the kernel was last told to resolve it
+	failed    time.Time          // when it has last failed to answer
 	resolveAt time.Time          // zero: nothing to be done
 }
 
@@ -180,6 +184,9 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	g.awaited = g.awaited && g.awaitsMAC()
 	l.tendHold(g, before.State == "")
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
+	if hasFailed && before.State != seen.State {
+		g.failed = time.Now()
+	}
 	if hasFailed && !g.deleting {
 		if !g.silent {
 			l.log.Warn("gateway does not answer", "interface", l.nameOf(g.Interface), "gateway", g.Address)
@@ -312,6 +319,10 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 		}
 		return l.tellHeld(g)
 	}
+	if l.isPassedOver(g) && now.Before(later(g.asked, g.failed).Add(resolveSeldom)) {
+		g.resolveAt = now.Add(resolveAgain)
+		return nil
+	}
 	g.asked, g.resolveAt = now, now.Add(resolveAgain)
 	if s := l.served[g.Interface]; s == nil || !s.Up {
 		return nil
@@ -320,6 +331,23 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 		return err
 	}
 	return g.resolve(l.netlink)
+}
+
+// isPassedOver tells whether the kernel may go over from a silent gateway to another one, for as long as that one's entry is a
+// failed one. IPv4 passes over an entry that is being asked for as well (fib_good_nh() in net/ipv4/fib_semantics.c), IPv6 takes
+// that for usable (rt6_check_neigh() in net/ipv6/route.c).
+func (l *Loader) isPassedOver(g *gateway) bool {
+	if g.State != nexthop.StateFailed || g.mac != nil || !g.IPv6 || g.only {
+		return false
+	}
+	for _, other := range l.gateways {
+		if other != g && other.IPv6 && nexthop.Usable(other.State) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.fallback.defaults, func(d nexthop.Default) bool {
+		return d.Family == unix.AF_INET6 && l.served[d.Interface] == nil
+	})
 }
 
 // resolve has the kernel find out the MAC. Where the entry is gone, or was made a failed

@@ -21,8 +21,9 @@ var giveWay = []giveWaySetting{
 	// segment that is sent meanwhile waits for an answer for three seconds, and TCP repeats none
 	// that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
 	{"ipv6", "ndisc_evict_nocarrier", "0"},
-	// Seconds. A dead router that has been passed over, of whatever route, is asked as often whether it
-	// is back; without the fallback route every packet would ask (fib6_table_lookup() in net/ipv6/route.c).
+	// Seconds. A dead router that has been passed over is asked as often whether it is back; without
+	// the fallback route every packet would ask (fib6_table_lookup() in net/ipv6/route.c). Only where it is the only one:
+	// while it is asked, the kernel sends to it and not to another (rt6_check_neigh()).
 	{"ipv6", routerProbeInterval, "1"},
 	{"ipv4", ignoreLinkDown, "1"},
 	{"ipv6", ignoreLinkDown, "1"},
@@ -48,7 +49,7 @@ func isGivingWay(r pins.SysctlRecord) bool {
 // haveDefaultsGiveWay changes these settings of the interface that holds a family's
 // default routes. Where another interface has one too, nothing is changed, and where it
 // has a route to the first one's networks, no route is passed over: what the host starts would
-// leave by that one then. That routers are asked sooner is for every interface that has one.
+// leave by that one then.
 func (l *Loader) haveDefaultsGiveWay() error {
 	var errs []error
 	wanted, before := make(map[sysctl]bool), l.madeToGiveWay()
@@ -129,7 +130,7 @@ func (l *Loader) coveredDefaults() (names []string) {
 func (l *Loader) givesWay(what sysctl) bool {
 	switch what.leaf {
 	case routerProbeInterval:
-		return l.holdsDefaults(what) || l.hasFallback(what) && l.hasGateway(what)
+		return l.holdsDefaults(what) && l.hasOneRouter(what)
 	case ignoreLinkDown:
 		return l.holdsDefaults(what) && !l.isCovered(what)
 	}
@@ -141,14 +142,15 @@ func (l *Loader) hasFallback(what sysctl) bool {
 	return slices.ContainsFunc(l.fallback.families, func(family int) bool { return fallback.Name(family) == what.family })
 }
 
-// hasGateway tells whether the setting's interface has a gateway by IPv6.
-func (l *Loader) hasGateway(what sysctl) bool {
-	for _, g := range l.gateways {
-		if g.Interface == what.device && g.IPv6 {
-			return true
+// hasOneRouter tells whether the setting's family has no more than one next hop of default routes.
+func (l *Loader) hasOneRouter(what sysctl) bool {
+	hops := make(map[gatewayKey]bool)
+	for _, d := range l.fallback.defaults {
+		if fallback.Name(d.Family) == what.family {
+			hops[gatewayKey{d.Interface, d.Gateway}] = true
 		}
 	}
-	return false
+	return len(hops) <= 1
 }
 
 // isCovered tells whether another interface has a route to a network of the setting's interface: what the

@@ -73,13 +73,14 @@ func (l *Loader) inOrder() []*served {
 // writeGateways writes the gateways, and the interfaces, which count them and name the only
 // one: there are as many as they say, and more, at any moment.
 func (l *Loader) writeGateways() error {
-	gateways := make(map[uint32]bpf.DatapathGateway)
+	gateways, of := make(map[uint32]bpf.DatapathGateway), make(map[int][]*gateway)
 	for _, g := range l.gateways {
 		gateways[uint32(g.id)] = gatewayEntry(g)
+		of[g.Interface] = append(of[g.Interface], g)
 	}
 	interfaces := make(map[uint32]bpf.DatapathInterface)
 	for _, s := range l.served {
-		interfaces[uint32(s.id)] = interfaceEntry(s, l.gateways)
+		interfaces[uint32(s.id)] = interfaceEntry(s, of[s.Index])
 	}
 	markNarrow(interfaces)
 	macs := gatewayMACs(l.gateways)

@@ -27,6 +27,9 @@ type Gateway struct {
 	// IPv4 and IPv6 tell whose packets it takes. An IPv4 route may lead through
 	// a router that is named by its IPv6 address.
 	IPv4, IPv6 bool
+	// Special tells that it is named by routes to single hosts or to link-local addresses alone: what serves a cloud's
+	// metadata (169.254.169.254) need not forward anything else.
+	Special bool
 }
 
 // Default is a next hop of a default route of the main table.
@@ -139,6 +142,7 @@ type hop struct {
 	gateway netip.Addr // not valid: none
 	family  int        // of the route, unix.AF_INET or unix.AF_INET6
 	kind    hopKind
+	special bool // of a route to a single host, or to link-local addresses
 }
 
 type hopKind int
@@ -166,7 +170,7 @@ func collectHops(r dump.Route, add func(hop)) {
 	}
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
-			add(hop{h.Interface, h.Gateway, r.Family, kind})
+			add(hop{h.Interface, h.Gateway, r.Family, kind, r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()})
 		}
 	}
 }
@@ -210,11 +214,12 @@ func merge(hops []hop) []Gateway {
 	var gateways []Gateway
 	for _, h := range hops {
 		if n := len(gateways); n == 0 || gateways[n-1].Address != h.gateway {
-			gateways = append(gateways, Gateway{Interface: h.device, Address: h.gateway})
+			gateways = append(gateways, Gateway{Interface: h.device, Address: h.gateway, Special: true})
 		}
 		g := &gateways[len(gateways)-1]
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
+		g.Special = g.Special && h.special
 	}
 	return gateways
 }

@@ -83,3 +83,50 @@ func TestPeerChangesRouter(t *testing.T) {
 		}
 	}
 }
+
+// TestRouterOfOneHost has a router beside the one that brings the questions, to which a route for a single host leads, as those to a
+// cloud's metadata do: answers go to the router that brought the question, before that route is there and after it.
+func TestRouterOfOneHost(t *testing.T) {
+	r := newRouters(t)
+	p := harness.On(t, r.Server.Host)
+	p.Start()
+	r.bring(t, 0)
+	answered := 0
+	ask := func(conversations ...*harness.Conversation) {
+		t.Helper()
+		for _, c := range conversations {
+			exits := harness.TapAll(t, r.nics...)
+			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			r.to(r.Inside[0].MAC).want(exits, c.String(), c.Answers())
+			answered++
+		}
+	}
+	all := func() (list []*harness.Conversation) {
+		for _, f := range both {
+			for _, kind := range harness.Kinds {
+				list = append(list, harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
+			}
+		}
+		return list
+	}
+	open := all()
+	ask(open...)
+	harness.Shell(t, r.Server.Host, `
+		ip -4 route add 169.254.169.254 via 192.168.1.2 dev eth1
+		ip -6 route add fd00:ec2::254 via 2001:db8:1::2 dev eth1`)
+	harness.Eventually(t, "the other router is known", func() error {
+		known := map[string]string{}
+		for _, g := range p.Status().Interface("eth1").Gateways {
+			known[g.Address] = g.State
+		}
+		if known["192.168.1.2"] != "reachable" || known["2001:db8:1::2"] != "reachable" {
+			return fmt.Errorf("eth1's gateways are %v", known)
+		}
+		return nil
+	})
+	ask(open...)
+	ask(all()...)
+	if !t.Failed() {
+		t.Logf("%d answers to the router that brought the question, 0 to the other", answered)
+	}
+}
