@@ -41,7 +41,9 @@ func each(t *testing.T, faults []fault, run func(*testing.T, fault, topology.Fam
 // an answer by eth1 any more, until it ends. The daemon is gone, as it puts back
 // neighbour entries that the kernel drops with the carrier, for a few seconds.
 func TestWithout(t *testing.T) {
+	t.Parallel()
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
 		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		b.start("--config", harness.WriteConfig(t, "fallback_route: false\n")).Kill()
 		open := b.conversation(harness.TCP)

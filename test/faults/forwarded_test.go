@@ -135,7 +135,9 @@ const publishedPort = 80
 // TestContainerAnswers asks a container by eth1 while a fault lasts, at an address of the server's and at its
 // own: it answers as the server does.
 func TestContainerAnswers(t *testing.T) {
+	t.Parallel()
 	each(t, gone(), func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
 		b, s := newContainerBed(t, f, masks[1].rule)
 		harness.Nft(t, s.Server.Host, published)
 		b.start("--config", harness.WriteConfig(t, "scope: all\n"))

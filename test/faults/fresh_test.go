@@ -11,17 +11,20 @@ import (
 // TestFirstStartDuringFault starts for the first time while the production NIC is gone, or its default route:
 // connections that are open since before, and new ones, are answered by eth1, during the fault and after it.
 func TestFirstStartDuringFault(t *testing.T) {
+	t.Parallel()
 	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
 		return f.holds || f.name == "eth0 deleted" // nobody knows the gateway's MAC; there is nothing to manage
 	})
 	for mechanism, args := range mechanisms {
 		t.Run(mechanism, func(t *testing.T) {
+			t.Parallel()
 			each(t, chosen, func(t *testing.T, fault fault, f topology.Family) { testFirstStart(t, fault, f, args) })
 		})
 	}
 }
 
 func testFirstStart(t *testing.T, fault fault, f topology.Family, args []string) {
+	t.Parallel()
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	open := []*harness.Conversation{b.conversation(harness.TCP), b.conversation(harness.UDP)}
 	for _, c := range open {

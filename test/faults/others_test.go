@@ -81,6 +81,7 @@ type cover struct {
 // that we do does it leave by eth1. Replies that need the default route go on, also when the route by eth1 goes and
 // comes meanwhile.
 func TestCovered(t *testing.T) {
+	t.Parallel()
 	for name, cover := range covers {
 		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 			t.Run(name+"/"+f.String(), func(t *testing.T) { testCovered(t, f, cover[f]) })
@@ -89,6 +90,7 @@ func TestCovered(t *testing.T) {
 }
 
 func testCovered(t *testing.T, f topology.Family, cover cover) {
+	t.Parallel()
 	alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 	beside.start()

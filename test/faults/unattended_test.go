@@ -91,6 +91,7 @@ func testLinkBack(t *testing.T, link linkBack, args []string, f topology.Family)
 // replies go on to its MAC of before, which only a daemon learns anew from the kernel: nothing is answered until one
 // runs. Where it is not, they go to who sent the last frame, as with a daemon.
 func TestRouterReplacedWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	for _, known := range []bool{true, false} {
 		for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 			t.Run(fmt.Sprintf("known gateway %t/%s", known, f), func(t *testing.T) { testRouterReplaced(t, known, f) })
@@ -99,6 +100,7 @@ func TestRouterReplacedWithoutDaemon(t *testing.T) {
 }
 
 func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
+	t.Parallel()
 	options := topology.TwoNICOptions{Policy: topology.AnySource}
 	if known {
 		options.Eth1Metric = 2000
