@@ -37,7 +37,7 @@ type daemon struct {
 // run attaches and keeps watch until a signal or the end of ctx. What is
 // attached stays.
 func (d *daemon) run(ctx context.Context) error {
-	signals, stop := d.signals()
+	reload, end, stop := d.signals()
 	defer stop()
 	saveMemory()
 	if err := d.attach(); err != nil {
@@ -55,7 +55,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("ready", "pin_dir", d.pinDir, "version", productVersion())
 	d.tell(sdnotify.SdNotifyReady)
 
-	told := d.heed(running, signals) || ctx.Err() != nil
+	told := d.heed(running, reload, end) || ctx.Err() != nil
 	stop() // a second signal ends the process at once
 	d.tell(sdnotify.SdNotifyStopping)
 	cancel()
@@ -74,14 +74,18 @@ func saveMemory() {
 }
 
 // heed obeys signals until one says that it is time to end, which it reports,
-// or ctx ends.
-func (d *daemon) heed(ctx context.Context, signals <-chan os.Signal) (told bool) {
+// or ctx ends. Who is told to end does not reload before.
+func (d *daemon) heed(ctx context.Context, reload, end <-chan os.Signal) (told bool) {
 	for {
 		select {
-		case signal := <-signals:
-			if signal != unix.SIGHUP {
-				return true
-			}
+		case <-end:
+			return true
+		default:
+		}
+		select {
+		case <-end:
+			return true
+		case <-reload:
 			d.reload(ctx)
 		case <-ctx.Done():
 			return false

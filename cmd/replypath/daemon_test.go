@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -90,7 +92,8 @@ func (fakeSource) Unattached() ([]string, error) { return nil, nil }
 type daemonRun struct {
 	t       *testing.T
 	path    *fakeDatapath
-	signals chan os.Signal
+	hangups chan os.Signal
+	ends    chan os.Signal
 	states  chan string // sent to the service manager
 	stderr  lockedBuffer
 	code    chan int
@@ -136,7 +139,8 @@ func startDaemon(t *testing.T, args ...string) *daemonRun {
 	r := &daemonRun{
 		t:       t,
 		path:    &fakeDatapath{failure: make(chan error, 1), errSet: make(chan error, 100)},
-		signals: make(chan os.Signal),
+		hangups: make(chan os.Signal),
+		ends:    make(chan os.Signal),
 		states:  make(chan string, 100),
 		code:    make(chan int, 1),
 	}
@@ -145,7 +149,7 @@ func startDaemon(t *testing.T, args ...string) *daemonRun {
 		r.path.options = o
 		return r.path, nil
 	}
-	host.signals = func() (<-chan os.Signal, func()) { return r.signals, func() {} }
+	host.signals = func() (reload, end <-chan os.Signal, stop func()) { return r.hangups, r.ends, func() {} }
 	host.notify = func(state string) error {
 		r.states <- state
 		return nil
@@ -164,10 +168,10 @@ func (r *daemonRun) wantState(want string) {
 	}
 }
 
-func (r *daemonRun) signal(signal os.Signal) {
+func (r *daemonRun) send(to chan<- os.Signal, signal os.Signal) {
 	r.t.Helper()
 	select {
-	case r.signals <- signal:
+	case to <- signal:
 	case <-time.After(patience):
 		r.t.Fatal("nobody takes the signal")
 	}
@@ -176,7 +180,7 @@ func (r *daemonRun) signal(signal os.Signal) {
 // reload sends SIGHUP and waits until it has been dealt with.
 func (r *daemonRun) reload() {
 	r.t.Helper()
-	r.signal(unix.SIGHUP)
+	r.send(r.hangups, unix.SIGHUP)
 	r.wantState("RELOADING=1\nMONOTONIC_USEC=")
 	r.wantState("READY=1")
 }
@@ -184,7 +188,7 @@ func (r *daemonRun) reload() {
 // end sends SIGTERM and checks that the datapath is left in place.
 func (r *daemonRun) end() {
 	r.t.Helper()
-	r.signal(unix.SIGTERM)
+	r.send(r.ends, unix.SIGTERM)
 	r.wantState("STOPPING=1")
 	if code := receive(r.t, r.code); code != exitDone {
 		r.t.Errorf("exit code %d; log:\n%s", code, r.stderr.String())
@@ -275,6 +279,68 @@ func TestRunWithoutFile(t *testing.T) {
 	named = true
 	if _, found, err := f.load(); !errors.Is(err, config.ErrInvalid) || found {
 		t.Errorf("load: %v, %v", found, err)
+	}
+}
+
+// TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only
+// the end is obeyed.
+func TestEndBeforeReload(t *testing.T) {
+	host := fakeHost()
+	path := &fakeDatapath{errSet: make(chan error, 100)}
+	hangups, ends := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	host.signals = func() (reload, end <-chan os.Signal, stop func()) { return hangups, ends, func() {} }
+	host.start = func(startOptions) (datapath, error) {
+		hangups <- unix.SIGHUP
+		ends <- unix.SIGTERM
+		return path, nil
+	}
+	args := []string{"run", "--config", writeConfig(t, ""), "--listen", ""}
+	for range 20 { // a choice by chance would be right in half of them
+		var stderr lockedBuffer
+		if code := run(t.Context(), args, nil, &stderr, host); code != exitDone {
+			t.Fatalf("exit code %d: %s", code, stderr.String())
+		}
+		if len(path.reloaded) != 0 {
+			t.Fatalf("reloaded %d times", len(path.reloaded))
+		}
+		<-hangups
+	}
+}
+
+// hangUpAtEnd is `replypath run` with the signals of the host; the daemon is told to end as soon
+// as it is ready, and to reload while it ends.
+func hangUpAtEnd() {
+	host := fakeHost()
+	host.signals = daemonSignals
+	host.start = func(startOptions) (datapath, error) {
+		return hangingUp{&fakeDatapath{errSet: make(chan error, 100)}}, nil
+	}
+	host.notify = func(state string) error {
+		if state != "READY=1" {
+			return nil
+		}
+		return raise(unix.SIGTERM)
+	}
+	os.Exit(run(context.Background(), append([]string{"run"}, os.Args[1:]...), nil, os.Stderr, host))
+}
+
+// hangingUp sends SIGHUP while it is closed.
+type hangingUp struct{ *fakeDatapath }
+
+func (d hangingUp) Close() error { return errors.Join(raise(unix.SIGHUP), d.fakeDatapath.Close()) }
+
+// raise sends this thread a signal, which has had its effect when it returns.
+func raise(signal unix.Signal) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return unix.Tgkill(unix.Getpid(), unix.Gettid(), signal)
+}
+
+// TestHangUpAtEnd: a reload that comes when the daemon is ending already does not kill it.
+func TestHangUpAtEnd(t *testing.T) {
+	out, err := exec.Command("hang-up-at-end", "--config", writeConfig(t, ""), "--listen", "").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "replies are still corrected") {
+		t.Errorf("it ends with %v:\n%s", err, out)
 	}
 }
 

@@ -52,9 +52,9 @@ type deps struct {
 	// warnings names what in a configuration is odd on this host, or why it is not
 	// valid there.
 	warnings func(*config.Config) ([]string, error)
-	// signals delivers what ends and reloads a daemon, until stop is called.
-	signals func() (signals <-chan os.Signal, stop func())
-	// trialSignals is the same for what ends a trial; Enter at stdin confirms it.
+	// signals delivers what reloads and what ends a daemon; see daemonSignals.
+	signals func() (reload, end <-chan os.Signal, stop func())
+	// trialSignals delivers what ends a trial, until stop is called; Enter at stdin confirms it.
 	trialSignals func() (signals <-chan os.Signal, stop func())
 	stdin        io.Reader
 	// notify tells the service manager, if there is one, how the daemon does.

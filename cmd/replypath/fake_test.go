@@ -56,7 +56,7 @@ func fakeHost() deps {
 		newProbe:      func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
 		top:           fakeTop,
 		warnings:      fakeWarnings,
-		signals:       func() (<-chan os.Signal, func()) { return nil, func() {} },
+		signals:       func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 		trialSignals:  func() (<-chan os.Signal, func()) { return nil, func() {} },
 		stdin:         strings.NewReader(""),
 		notify:        func(string) error { return nil },

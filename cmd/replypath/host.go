@@ -108,13 +108,17 @@ func hostWarnings(cfg *config.Config) ([]string, error) {
 	return append(warnings, found.Warnings...), errors.Join(err, found.Contradiction)
 }
 
-// daemonSignals delivers SIGHUP, SIGTERM and SIGINT. It also keeps a journal
-// that goes away from ending the process by SIGPIPE.
-func daemonSignals() (<-chan os.Signal, func()) {
+// daemonSignals delivers SIGHUP apart from SIGTERM and SIGINT, so that no number of reloads
+// that nobody has time for hides the end. Many of them become one, which comes after the
+// last. stop gives SIGTERM and SIGINT their usual effect again, but not SIGHUP: a reload
+// that comes too late must not kill the process before it has ended in order. It also
+// keeps a journal that goes away from ending the process by SIGPIPE.
+func daemonSignals() (reload, end <-chan os.Signal, stop func()) {
 	signal.Ignore(unix.SIGPIPE)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
-	return signals, func() { signal.Stop(signals) }
+	hangups, ends := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	signal.Notify(ends, unix.SIGTERM, unix.SIGINT)
+	return hangups, ends, func() { signal.Stop(ends) }
 }
 
 // trialSignals delivers what confirms a trial (SIGUSR1) and what ends it, SIGHUP of a

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,15 +28,41 @@ func TestHostWarnings(t *testing.T) {
 }
 
 func TestDaemonSignals(t *testing.T) {
-	signals, stop := daemonSignals()
+	reload, end, stop := daemonSignals()
 	defer stop()
-	for _, want := range []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGINT} {
+	for want, from := range map[unix.Signal]<-chan os.Signal{unix.SIGHUP: reload, unix.SIGTERM: end, unix.SIGINT: end} {
 		if err := unix.Kill(unix.Getpid(), want); err != nil {
 			t.Fatal(err)
 		}
-		if got := receive(t, signals); got != want {
+		if got := receive(t, from); got != want {
 			t.Errorf("got %v, not %v", got, want)
 		}
+	}
+}
+
+// TestManyHangups: however many reloads wait, the end is told, and they become one.
+func TestManyHangups(t *testing.T) {
+	reload, end, stop := daemonSignals()
+	defer stop()
+	witness := make(chan os.Signal, 1) // the kernel makes one of those that it has not delivered
+	signal.Notify(witness, unix.SIGHUP, unix.SIGTERM)
+	defer signal.Stop(witness)
+	const hangups = 10
+	for i := range hangups + 1 {
+		sent := unix.SIGHUP
+		if i == hangups {
+			sent = unix.SIGTERM
+		}
+		if err := unix.Kill(unix.Getpid(), sent); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, witness)
+	}
+	if got := receive(t, end); got != unix.SIGTERM {
+		t.Errorf("got %v", got)
+	}
+	if got := receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
+		t.Errorf("got %v, and %d wait", got, len(reload))
 	}
 }
 
