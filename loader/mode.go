@@ -82,8 +82,8 @@ func Mode(pinDir string) (string, error) {
 }
 
 // SetMode switches the mode of all interfaces at once, with or without a daemon.
-// Observe stays in force until it is ended, enforce until the next start. The
-// error matches ErrNotAttached where nothing is pinned.
+// Observe stays in force until it is ended, whatever is configured later, enforce until
+// the next start. The error matches ErrNotAttached where nothing is pinned.
 func SetMode(pinDir, mode string) error {
 	wanted, known := modes[config.Mode(mode)]
 	if !known {
@@ -97,17 +97,18 @@ func SetMode(pinDir, mode string) error {
 	if err != nil {
 		return err
 	}
-	if isConfigured(journal, mode) {
+	if wanted == bpf.DatapathModeMODE_ENFORCE && isEnforced(journal) {
 		wanted = bpf.DatapathModeMODE_CONFIGURED
 	}
 	return errors.Join(putMode(maps.ModeByHand, wanted), maps.Close())
 }
 
-// isConfigured tells whether every interface has this mode by configuration:
-// nothing has to be set by hand then.
-func isConfigured(journal *pins.Journal, mode string) bool {
-	return journal.Mode == mode && !slices.ContainsFunc(journal.Interfaces, func(r pins.InterfaceRecord) bool {
-		return r.Index != 0 && r.Mode != mode
+// isEnforced tells whether every interface is enforced by configuration: nothing has to
+// be set by hand then, and a reload that wants them observed is obeyed.
+func isEnforced(journal *pins.Journal) bool {
+	const enforce = string(config.ModeEnforce)
+	return journal.Mode == enforce && !slices.ContainsFunc(journal.Interfaces, func(r pins.InterfaceRecord) bool {
+		return r.Index != 0 && r.Mode != enforce
 	})
 }
 

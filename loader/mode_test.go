@@ -87,3 +87,33 @@ func TestModeOfInterfaces(t *testing.T) {
 	}
 	pingB(t, s)
 }
+
+// TestObserveByHandIsMoreThanConfigured: observe by hand holds for what the configuration wants
+// enforced later, be it an interface that comes or a reload, also where all that is there now is
+// configured to observe.
+func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	of := func(mode config.Mode) func(*config.Config) {
+		return func(c *config.Config) {
+			c.Mode = mode
+			c.Interfaces = []config.Interface{{Name: "eth0"}, {Name: "eth1"}, {Name: "eth2", Mode: config.ModeEnforce}}
+		}
+	}
+	r := b.start(func(o *Options) { of(config.ModeObserve)(o.Config) })
+	b.setMode("observe")
+	b.addEth2(0)
+	b.awaitAttached("eth2")
+	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_OBSERVE {
+		t.Errorf("eth2, which has come, goes by what is configured: mode set by hand %d: %v", got, err)
+	}
+	must(t, r.reload(of(config.ModeEnforce)))
+	if got := b.mode(); got != "observe" {
+		t.Errorf("after a reload with enforce the mode is %s", got)
+	}
+	r.stop()
+	b.start(func(o *Options) { of(config.ModeEnforce)(o.Config) })
+	if got := b.mode(); got != "observe" {
+		t.Errorf("after a start with enforce the mode is %s", got)
+	}
+	b.setMode("enforce")
+}
