@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -120,7 +121,9 @@ func (d *daemon) attach() error {
 	d.warn()
 	options := startOptions{pinDir: d.pinDir, config: cfg, log: d.log, mechanism: attach.Mechanism(d.mechanism), trial: d.trial}
 	if found {
-		options.configPath = d.file.path
+		if options.configPath, err = filepath.Abs(d.file.path); err != nil { // who reads it is elsewhere
+			return fmt.Errorf("find the directory of %s: %w", d.file.path, err)
+		}
 	}
 	d.datapath, err = d.start(options)
 	if errors.Is(err, pins.ErrOwned) {

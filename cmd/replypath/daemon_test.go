@@ -256,6 +256,29 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunWithRelativePath: who reads later which file is in force is in another directory.
+func TestRunWithRelativePath(t *testing.T) {
+	path := writeConfig(t, "")
+	t.Chdir(filepath.Dir(path))
+	for _, start := range []func() startOptions{
+		func() startOptions {
+			r := startDaemon(t, "--config", "replypath.yaml", "--listen", "")
+			r.end()
+			return r.path.options
+		},
+		func() startOptions {
+			r := startTrial(t, "--config", "./replypath.yaml")
+			r.signals <- unix.SIGUSR1
+			r.end(exitDone, 1, 0, "kept")
+			return r.path.options
+		},
+	} {
+		if got := start().configPath; got != path {
+			t.Errorf("the file in force is %s, not %s", got, path)
+		}
+	}
+}
+
 func TestRunEndsWithContext(t *testing.T) {
 	host := fakeHost()
 	path := &fakeDatapath{errSet: make(chan error, 100)}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"replypath/loader/config"
 	"replypath/loader/doctor"
 )
 
@@ -47,10 +48,7 @@ With -o json it is an array; each has
 }
 
 func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
-	if path := a.configInForce(a.pinDir); path != "" && !file.named() {
-		file.path = path
-	}
-	cfg, _, err := file.load()
+	cfg, err := a.loadInForce(file)
 	if err != nil {
 		return err
 	}
@@ -69,6 +67,22 @@ func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
 		return err
 	}
 	return remaining(findings)
+}
+
+// loadInForce loads the file that the datapath works by, unless another is named. Where it is
+// gone, the defaults are not what is in force.
+func (a *app) loadInForce(file *configFile) (*config.Config, error) {
+	path := a.configInForce(a.pinDir)
+	chosen := path == "" || file.named()
+	if !chosen {
+		file.path = path
+	}
+	cfg, found, err := file.load()
+	if err == nil && !found && !chosen {
+		const gone = "the file of the configuration in force is gone: put it back, or name another by --config"
+		return nil, &config.Error{File: path, Message: gone}
+	}
+	return cfg, err
 }
 
 // remaining is the exit code 3.
