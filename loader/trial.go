@@ -39,6 +39,18 @@ func (l *Loader) checkTrial() error {
 	return nil
 }
 
+// CountDown begins the time of a trial anew: however long the start took, that is for who
+// has to confirm it.
+func (l *Loader) CountDown() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.Trial == nil {
+		return nil
+	}
+	l.state.Trial.Until = time.Now().Add(l.options.Trial)
+	return l.save()
+}
+
 // Keep confirms a trial: the datapath stays, and the one before it is gone.
 func (l *Loader) Keep() error {
 	l.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -147,5 +148,16 @@ func TestRepairsOutliveATrial(t *testing.T) {
 	})
 	if got := b.repairs(repairProgram); got != 1 {
 		t.Errorf("%d repairs after the trial, on it 1", got)
+	}
+}
+
+// TestTrialCountsDownFromItsBegin: the time of the start is not that of who has to confirm.
+func TestTrialCountsDownFromItsBegin(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	r := b.start(onTrial)
+	started := time.Now()
+	must(t, r.CountDown())
+	if until := b.status().TrialUntil; until == nil || until.Before(started.Add(r.options.Trial)) {
+		t.Errorf("started %s, on trial until %v, for %s", started, until, r.options.Trial)
 	}
 }

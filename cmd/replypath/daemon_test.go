@@ -35,6 +35,7 @@ type fakeDatapath struct {
 	reloaded []*config.Config
 	refusal  error // of the next Reload
 	reported []error
+	counts   int // of CountDown
 	kept     int
 	closed   int
 }
@@ -63,6 +64,13 @@ func (d *fakeDatapath) ReportConfigError(err error) {
 
 func (d *fakeDatapath) SetError(_ string, err error) {
 	d.errSet <- err
+}
+
+func (d *fakeDatapath) CountDown() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counts++
+	return nil
 }
 
 func (d *fakeDatapath) Keep() error {

@@ -29,7 +29,7 @@ type deps struct {
 	// guard starts a process that takes a trial back when this one cannot; see
 	// startGuardian. takeBack does it here; see loader.TakeBack. confirm has the
 	// process do that has one going on.
-	guard    func(pinDir string, timeout time.Duration) (lost <-chan struct{}, err error)
+	guard    func(pinDir string, timeout time.Duration) (*guardian, error)
 	takeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
 	confirm  func(ctx context.Context, pinDir string) error
 	// status, mode and setMode work on the pins, with or without a daemon.
@@ -77,7 +77,8 @@ type datapath interface {
 	Reload(*config.Config) error
 	ReportConfigError(error)
 	SetError(name string, err error)
-	// Keep confirms a trial.
+	// CountDown begins the time of a trial, Keep confirms it.
+	CountDown() error
 	Keep() error
 	Close() error
 	// Source is where the metrics come from.

@@ -39,9 +39,11 @@ func dirError(dir string) error {
 // touches nothing.
 func fakeHost() deps {
 	return deps{
-		start:         fakeStart,
-		detach:        fakeDetach,
-		guard:         func(string, time.Duration) (<-chan struct{}, error) { return nil, nil },
+		start:  fakeStart,
+		detach: fakeDetach,
+		guard: func(string, time.Duration) (*guardian, error) {
+			return &guardian{begun: func() error { return nil }}, nil
+		},
 		takeBack:      func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, dirError(dir) },
 		confirm:       fakeConfirm,
 		status:        fakeStatus,

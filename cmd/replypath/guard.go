@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"log/syslog"
 	"os"
@@ -25,10 +26,21 @@ const (
 	// guardianReady is what the guardian writes once nothing of the terminal's can
 	// end it any more.
 	guardianReady = "ready\n"
+	// trialBegun is what the guardian reads once everything is attached.
+	trialBegun = "begun\n"
 	// guardianSlack is how much longer than the trial the guardian waits for the end
-	// of the process that has it: for its start, and for what it does by itself.
+	// of the process that has it, for what it does by itself.
 	guardianSlack = 10 * time.Second
+	// startLimit is how long the guardian waits for the begin of the trial. Hundreds of
+	// interfaces take a quarter of a minute; only what hangs may get here.
+	startLimit = 2 * time.Minute
 )
+
+// guardian is the process that takes a trial back when the one that has it cannot.
+type guardian struct {
+	lost  <-chan struct{} // closed when it has ended
+	begun func() error    // tells it that the time of the trial runs from now on
+}
 
 // newGuard makes the command that startGuardian runs.
 func newGuard(a *app) *cobra.Command {
@@ -46,12 +58,16 @@ func newGuard(a *app) *cobra.Command {
 
 // startGuardian starts a process, in a session of its own, that takes back what is on
 // trial in the pin directory once this process has ended without a verdict, or hangs.
-// It returns when the guardian is on duty; lost is closed should it end before.
-func startGuardian(pinDir string, timeout time.Duration) (lost <-chan struct{}, err error) {
+// It returns when the guardian is on duty.
+func startGuardian(pinDir string, timeout time.Duration) (*guardian, error) {
 	c := exec.Command("/proc/self/exe", "guard", "--pin-dir", pinDir, "--timeout", timeout.String())
 	c.Args[0] = os.Args[0]
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("watch over the trial: %w", err)
+	}
+	in, err := c.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("watch over the trial: %w", err)
 	}
@@ -66,7 +82,11 @@ func startGuardian(pinDir string, timeout time.Duration) (lost <-chan struct{}, 
 		defer close(ended)
 		_ = c.Wait() // that it has ended is enough
 	}()
-	return ended, nil
+	begun := func() error {
+		_, err := io.WriteString(in, trialBegun)
+		return err
+	}
+	return &guardian{ended, begun}, nil
 }
 
 // guardParent waits for the end of the parent, or ends it when its time is over, and
@@ -86,11 +106,12 @@ func (a *app) guardParent(timeout time.Duration) error {
 	if _, err := fmt.Fprint(a.stdout, guardianReady); err != nil {
 		return err
 	}
-	ended, err := awaitProcess(parent, timeout+guardianSlack)
-	if err == nil && !ended {
+	ended := endOf(parent)
+	inTime, err := awaitTrial(ended, a.enter(), timeout)
+	if !inTime {
 		log.Warn("replypath try hangs, it is ended", "pid", pid)
 		_ = unix.PidfdSendSignal(parent, unix.SIGKILL, nil, 0) // it may have ended
-		_, err = awaitProcess(parent, guardianSlack)
+		err = awaitKilled(ended)
 	}
 	done, takeErr := a.takeBack(a.pinDir, pid, log)
 	err = errors.Join(err, takeErr)
@@ -101,6 +122,48 @@ func (a *app) guardParent(timeout time.Duration) error {
 		log.Error("a trial was not taken back, use replypath detach", "error", err)
 	}
 	return err
+}
+
+// awaitTrial waits until the process that has a trial has ended, and tells whether it did
+// in time: that of the trial runs from when it is told to have begun.
+func awaitTrial(ended <-chan error, begun <-chan struct{}, timeout time.Duration) (inTime bool, err error) {
+	limit := time.NewTimer(startLimit)
+	defer limit.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return true, err
+		case <-begun:
+			begun = nil
+			limit.Reset(timeout + guardianSlack)
+		case <-limit.C:
+			return false, nil
+		}
+	}
+}
+
+// awaitKilled waits for the end of a process that was killed, which may hang in the kernel.
+func awaitKilled(ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(guardianSlack):
+		return nil // whether it owns the pins shows
+	}
+}
+
+// endOf tells when the process behind a descriptor has ended.
+func endOf(process int) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if done, err := awaitProcess(process, longestTrial); done || err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	return ended
 }
 
 // guardianLog writes to syslog: there may be no terminal any more. Without one it

@@ -85,12 +85,15 @@ type trial struct{ *daemon }
 func (t *trial) run(ctx context.Context) error {
 	signals, stop := t.trialSignals()
 	defer stop()
-	lost, err := t.guard(t.givenPinDir, t.trial)
+	guardian, err := t.guard(t.givenPinDir, t.trial)
 	if err != nil {
 		return err
 	}
 	if err := t.attach(); err != nil {
 		return err
+	}
+	if err := t.countDown(guardian); err != nil {
+		return t.giveUp(err)
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,7 +107,7 @@ func (t *trial) run(ctx context.Context) error {
 	t.metrics = t.serveMetrics(running)
 	fmt.Fprintf(t.stdout, "attached on trial: press Enter within %s to keep it, or run replypath try confirm\n", t.trial)
 
-	reason := t.await(ctx, signals, lost, failed)
+	reason := t.await(ctx, signals, guardian.lost, failed)
 	cancel()
 	watch.Wait()
 	t.metrics.stop()
@@ -116,6 +119,20 @@ func (t *trial) run(ctx context.Context) error {
 		return t.datapath.Close()
 	}
 	return t.giveUp(reason)
+}
+
+var errUnwatched = errors.New("the process that watched over it has ended")
+
+// countDown begins the time that was promised: however long the start took, it is the
+// operator's.
+func (t *trial) countDown(g *guardian) error {
+	if err := t.datapath.CountDown(); err != nil {
+		return err
+	}
+	if err := g.begun(); err != nil {
+		return fmt.Errorf("%w: %w", errUnwatched, err)
+	}
+	return nil
 }
 
 // await returns nil once the trial is confirmed, else why it is over.
@@ -133,7 +150,7 @@ func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan
 	case <-timer.C:
 		return fmt.Errorf("not confirmed within %s", t.trial)
 	case <-lost:
-		return errors.New("the process that watched over it has ended")
+		return errUnwatched
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
@@ -143,10 +160,10 @@ func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan
 
 // enter tells when a line was read from standard input. The end of the input is no
 // line.
-func (t *trial) enter() <-chan struct{} {
+func (a *app) enter() <-chan struct{} {
 	pressed := make(chan struct{})
 	go func() {
-		if _, err := bufio.NewReader(t.stdin).ReadString('\n'); err == nil {
+		if _, err := bufio.NewReader(a.stdin).ReadString('\n'); err == nil {
 			close(pressed)
 		}
 	}()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type trialRun struct {
 	path    *fakeDatapath
 	signals chan os.Signal
 	lost    chan struct{}
+	begins  []int // what was counted down each time that the guardian is told of the begin
 	keys    *io.PipeWriter
 	cancel  context.CancelFunc
 	taken   int   // times that it was taken back
@@ -44,7 +46,7 @@ func startTrial(t *testing.T, args ...string) *trialRun {
 	}
 	host := fakeHost()
 	host.stdin = keyboard
-	host.guard = func(string, time.Duration) (<-chan struct{}, error) { return r.lost, nil }
+	host.guard = func(string, time.Duration) (*guardian, error) { return &guardian{r.lost, r.begun}, nil }
 	host.start = func(o startOptions) (datapath, error) {
 		r.path.options = o
 		return r.path, nil
@@ -70,6 +72,12 @@ func startTrial(t *testing.T, args ...string) *trialRun {
 	return r
 }
 
+// begun notes whether the trial has begun when the guardian is told so.
+func (r *trialRun) begun() error {
+	r.begins = append(r.begins, r.path.counts)
+	return nil
+}
+
 // end waits for the end and compares what became of the trial.
 func (r *trialRun) end(code, kept, taken int, says string) {
 	r.t.Helper()
@@ -78,6 +86,9 @@ func (r *trialRun) end(code, kept, taken int, says string) {
 	}
 	if r.path.kept != kept || r.taken != taken || r.path.closed != 1 {
 		r.t.Errorf("kept %d, taken back %d, closed %d times", r.path.kept, r.taken, r.path.closed)
+	}
+	if len(r.begins) != 1 || r.begins[0] != 1 {
+		r.t.Errorf("told the guardian of the begin, after that many of the datapath: %v", r.begins)
 	}
 	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
 		r.t.Errorf("it does not say %q:\n%s", says, text)
@@ -138,5 +149,53 @@ func TestTryModes(t *testing.T) {
 	r.end(exitDone, 1, 0, "kept")
 	if c := r.path.options.config; c.Mode != config.ModeObserve {
 		t.Errorf("configuration %+v", c)
+	}
+}
+
+// TestTryMuteGuardian: a guardian that cannot be told of the begin would end the trial too early.
+func TestTryMuteGuardian(t *testing.T) {
+	host := fakeHost()
+	host.guard = func(string, time.Duration) (*guardian, error) {
+		return &guardian{begun: func() error { return unix.EPIPE }}, nil
+	}
+	path, taken := &fakeDatapath{}, 0
+	host.start = func(startOptions) (datapath, error) { return path, nil }
+	host.takeBack = func(string, int, *slog.Logger) (bool, error) { taken++; return true, nil }
+	var stderr lockedBuffer
+	code := run(t.Context(), []string{"try", "--config", writeConfig(t, ""), "--listen", ""}, nil, &stderr, host)
+	const want = "watched over it has ended: broken pipe: everything is as it was before"
+	if code != exitFailed || taken != 1 || path.closed != 1 || !strings.Contains(stderr.String(), want) {
+		t.Errorf("exit code %d, taken back %d, closed %d times:\n%s", code, taken, path.closed, stderr.String())
+	}
+}
+
+// TestGuardianWaits: the guardian gives the trial its whole time after a start that takes longer
+// than that, and ends what hangs before or after.
+func TestGuardianWaits(t *testing.T) {
+	const timeout, never, lastMoment = time.Second, 24 * time.Hour, time.Minute + time.Second + guardianSlack - 1
+	for name, test := range map[string]struct {
+		begins, ends time.Duration // when they do
+		inTime       bool
+		after        time.Duration
+	}{
+		"slow start":         {begins: time.Minute, ends: lastMoment, inTime: true, after: lastMoment},
+		"failed start":       {begins: never, ends: time.Minute, inTime: true, after: time.Minute},
+		"start that hangs":   {begins: never, ends: never, after: startLimit},
+		"trial that hangs":   {begins: time.Minute, ends: never, after: time.Minute + timeout + guardianSlack},
+		"killed at once":     {begins: never, ends: 0, inTime: true, after: 0},
+		"confirmed in time":  {begins: time.Millisecond, ends: timeout, inTime: true, after: timeout},
+		"slower than allows": {begins: startLimit + 1, ends: never, after: startLimit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun, ended, begin := make(chan struct{}), make(chan error, 1), time.Now()
+				defer time.AfterFunc(test.begins, func() { close(begun) }).Stop()
+				defer time.AfterFunc(test.ends, func() { ended <- nil }).Stop()
+				inTime, err := awaitTrial(ended, begun, timeout)
+				if took := time.Since(begin); err != nil || inTime != test.inTime || took != test.after {
+					t.Errorf("in time: %t after %s, %v; not %t after %s", inTime, took, err, test.inTime, test.after)
+				}
+			})
+		})
 	}
 }
