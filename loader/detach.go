@@ -35,9 +35,11 @@ type DetachOptions struct {
 // errors.
 //
 // It needs no complete journal and may be repeated. Where nothing is pinned, it
-// looks for filters that were left without their pins only. While a process owns the directory the error matches ErrOwned,
-// unless Stop says to end that one; pins of another network namespace are
-// refused with ErrForeignNamespace.
+// looks for filters that were left without their pins only, and the error is a
+// *pins.ElsewhereError where they may be those of a datapath in another directory.
+// While a process owns the directory the error matches ErrOwned, unless Stop says to
+// end that one; pins of another network namespace are refused with
+// ErrForeignNamespace.
 func Detach(ctx context.Context, options DetachOptions) (removed []string, err error) {
 	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
 		return detachStrays(options)
@@ -68,6 +70,9 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 // detachStrays removes filters of ours whose pins are gone: a filter, unlike a
 // link, outlives them.
 func detachStrays(options DetachOptions) (removed []string, err error) {
+	if err := pins.CheckElsewhere(options.PinDir); err != nil {
+		return nil, err
+	}
 	d := &detacher{journal: new(pins.Journal), log: options.Log}
 	if err := d.open(filepath.Join(options.PinDir, datapath.LinksDir)); err != nil {
 		return nil, err
@@ -81,18 +86,18 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 }
 
 // readForDetach returns the journal if it is of this network namespace. One that
-// is not there, or that cannot be read, tells nothing and keeps nobody.
+// is not there, or that cannot be read, tells nothing: all that is found is taken for
+// what was left, unless it may be that of another directory.
 func readForDetach(options DetachOptions) (*pins.Journal, error) {
 	if _, err := pins.ReadRepairs(options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
 		return nil, err
 	}
 	journal, err := pins.ReadJournal(options.PinDir)
-	if errors.Is(err, pins.ErrNone) {
-		return new(pins.Journal), nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, pins.ErrNone) {
 		options.Log.Warn("what was changed on the host cannot be told", "error", err)
-		return new(pins.Journal), nil
+	}
+	if err != nil || journal.Namespace == (pins.Namespace{}) {
+		return new(pins.Journal), pins.CheckElsewhere(options.PinDir)
 	}
 	return journal, journal.CheckNamespace(options.PinDir)
 }

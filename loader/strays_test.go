@@ -1,7 +1,9 @@
 package loader
 
 import (
+	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +34,61 @@ func TestDetachWithoutPins(t *testing.T) {
 	if removed := b.detach(); len(removed) != 0 {
 		t.Errorf("removed again %q", removed)
 	}
+}
+
+// TestDetachElsewhere: with a pin directory that holds no datapath, detach does not strip one of this
+// namespace that is pinned beside it.
+func TestDetachElsewhere(t *testing.T) {
+	others := map[string]func(*bed){
+		"absent":       func(*bed) {},
+		"within it":    func(b *bed) { b.dir = strings.TrimSuffix(b.dir, "-typo") + "/deeper" },
+		"two absent":   func(b *bed) { b.dir += "/deeper" },
+		"empty":        func(b *bed) { must(b.T, os.Mkdir(b.dir, 0o700)) },
+		"doctor's":     func(b *bed) { b.repairByDoctor("net.ipv4.conf.eth1.arp_ignore", "1") },
+		"one level up": func(b *bed) { b.dir = filepath.Dir(b.dir) },
+	}
+	for what, prepare := range others {
+		for mechanism, change := range map[string]func(*Options){"tcx": nil, "clsact": byClsact} {
+			t.Run(what+"/"+mechanism, func(t *testing.T) {
+				b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+				r := b.start(change)
+				other := *b
+				other.dir = b.dir + "-typo"
+				prepare(&other)
+				refused := 0
+				for _, daemon := range []bool{true, false} {
+					if !daemon {
+						r.stop()
+					}
+					before := b.snapshot()
+					removed, err := other.tryDetach()
+					if err == nil || !strings.Contains(err.Error(), "replypath detach --pin-dir "+b.dir) {
+						t.Errorf("with a daemon: %t: removed %q, %v", daemon, removed, err)
+					} else {
+						refused++
+					}
+					if diff := before.Diff(b.snapshot()); diff != "" {
+						t.Errorf("with a daemon: %t (-before +after):\n%s", daemon, diff)
+					}
+				}
+				b.detach()
+				removed, err := other.tryDetach()
+				if must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
+					t.Errorf("removed %q where nothing was left", removed)
+				}
+				t.Logf("%d of 2 refused", refused)
+			})
+		}
+	}
+}
+
+// tryDetach is detach for one that may be refused.
+func (b *bed) tryDetach() (removed []string, err error) {
+	err = b.host.Do(func() (err error) {
+		removed, err = Detach(context.Background(), DetachOptions{PinDir: b.dir, Log: b.logger()})
+		return err
+	})
+	return removed, err
 }
 
 // An interface that lost both programs while nobody watched looks like another

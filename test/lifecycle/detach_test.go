@@ -169,6 +169,22 @@ func TestForeignPins(t *testing.T) {
 	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
+// TestDetachTypo names where the datapath is, and leaves it.
+func TestDetachTypo(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start().Kill()
+	before := snapshot(t, n)
+	typo := p.WithPinDir(p.PinDir + "x")
+	wantOneLine(t, typo.Expect(1, "detach"), typo.PinDir+";", "replypath detach --pin-dir "+p.PinDir)
+	wantOneLine(t, typo.Expect(1, "detach", "--stop"), "replypath detach --pin-dir "+p.PinDir)
+	if diff := before.Diff(snapshot(t, n)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+	p.Detach()
+	typo.Expect(0, "detach")
+}
+
 // wantOneLine wants an error message of one line in lower case that has all of
 // the words.
 func wantOneLine(t *testing.T, r *harness.Result, words ...string) {
