@@ -17,7 +17,7 @@ const (
 const (
 	boundHeld       = 50  // a lookup of the gateway's MAC in a hash map
 	boundGate       = 50  // reads what connection tracking says
-	boundMoved      = 90  // looks for a handshake, and writes a new way
+	boundMoved      = 190 // looks for a handshake, and writes a new way under the lock of its set
 	boundFragment   = 70  // looks for the first one, or notes it
 	boundExtension  = 110 // of IPv6: looks for the extension header as well
 	boundUnanswered = 130 // copies headers, to find that nothing is due
