@@ -109,7 +109,11 @@ func (l *Loader) own() (err error) {
 		return err
 	}
 	l.rollback.add(l.disown)
-	return nil
+	dropped, err := l.dir.DropGone(datapath.PinNames()...)
+	for _, what := range dropped {
+		l.log.Warn("dropped " + what)
+	}
+	return err
 }
 
 // disown takes back what own did, and whatever was pinned meanwhile if nothing
