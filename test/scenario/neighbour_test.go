@@ -124,8 +124,8 @@ func repetitions(frames []*topology.Frame) (repeated []*topology.Frame) {
 }
 
 // TestDeafGateway has eth1's gateway answer no request for its MAC any more, so
-// that the kernel's entry is incomplete and then failed. Answers go on to where the
-// questions come from, at once.
+// that the kernel's entry is incomplete and then failed; by IPv6 only that, as eth0's gateway is another one, which the
+// kernel is not kept from. Answers go on to where the questions come from, at once.
 func TestDeafGateway(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
 	p := harness.On(t, n.Server.Host)
@@ -151,7 +151,11 @@ func TestDeafGateway(t *testing.T) {
 		}`)
 	for _, f := range both {
 		harness.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
-		for _, state := range []string{"incomplete", "failed"} {
+		states := []string{"incomplete", "failed"}
+		if f == topology.IPv6 {
+			states = states[1:]
+		}
+		for _, state := range states {
 			harness.Eventually(t, "the gateway is "+state, func() error {
 				for _, g := range p.Status().Interface("eth1").Gateways {
 					if g.Address == n.Server.Eth1.Gateway(f).String() && g.State != state {
