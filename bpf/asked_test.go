@@ -390,7 +390,10 @@ func TestAskedBegunFlood(t *testing.T) {
 		}
 		b.ageNotes(uint32(bpf.DatapathIdleSecondsIDLE_OUTBOUND) - 60)
 		for _, flood := range crowd(n.at(n.other), 200) {
-			b.question(flood, udp{ports: ports{peer: peerPort + 1}})
+			question := udp{ports: ports{peer: peerPort + 1}}
+			b.question(flood, question)
+			b.question(flood, question)
+			b.speaks(flood, question) // which makes it a conversation
 		}
 		left := b.asked()
 		for _, talk := range talks {

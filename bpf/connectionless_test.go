@@ -411,7 +411,7 @@ func TestConnectedServerInGrace(t *testing.T) {
 }
 
 // TestConnectedUnproved: nothing tells that the peer began where no flow of it is known, or one is
-// whose datagrams nobody took: its sender may be forged.
+// whose datagrams nobody took, or answered: its sender may be forged.
 func TestConnectedUnproved(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		serve(t, n, n.peer)
@@ -420,6 +420,9 @@ func TestConnectedUnproved(t *testing.T) {
 		untaken := b.flow(n, udp{}, b.replication, afterIdle)
 		untaken.Flags |= flagNoSocket
 		untaken.State = 0
+		b.put(connectionlessFlow(untaken))
+		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
+		untaken.Flags &^= flagNoSocket
 		b.put(connectionlessFlow(untaken))
 		b.run(question, unread(bpf.DatapathEventEVENT_IGNORED_ANSWER))
 	})

@@ -49,18 +49,18 @@ static __always_inline struct flow *live_flow(__u64 digest)
 }
 
 /*
- * dispensable() of the flow with this digest. What the host began and was answered is a
- * conversation. A global function, which the verifier looks at once only.
+ * dispensable() of the flow with this digest. What the host began and was answered stays longest: strangers
+ * cannot have made it. A global function, which the verifier looks at once only.
  */
 __noinline int rank_of_digest(__u64 digest)
 {
 	const struct flow *flow = live_flow(digest);
-	struct note note;
+	__u32 rank;
 
-	if (flow)
-		return dispensable(flow, TABLE_CONNECTIONLESS, now());
-	note = find_note(digest);
-	return was_answered(note) ? age(note.set->sent[note.way]) : OVER;
+	if (!flow)
+		return was_answered(find_note(digest)) ? 0 : OVER;
+	rank = dispensable(flow, TABLE_CONNECTIONLESS, now());
+	return rank + (rank != OVER); /* never 0 */
 }
 
 /*

@@ -237,12 +237,12 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
 
 /*
  * Whether an idle entry proves that its peer began, whoever has connected a socket to it since:
- * servers do so for each of theirs. It proves nothing where nobody took what came, as its sender may be
+ * servers do so for each of theirs. It proves nothing where nobody answered what came, as its sender may be
  * forged, or where the host spoke after that.
  */
 static __always_inline bool peer_began(const struct flow *idle)
 {
-	return idle && !is_untaken(idle) && !(idle->state & FLOW_HOST_SPOKE);
+	return idle && (idle->state & (FLOW_ANSWERED | FLOW_HOST_SPOKE)) == FLOW_ANSWERED;
 }
 
 static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)

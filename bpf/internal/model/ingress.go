@@ -63,12 +63,10 @@ func (m *Model) datagramIn(p *packet, w way) {
 	m.datagramBegins(p, m.begin(t, w))
 }
 
-// peerBegan says whether a flow of the tuple that is over proves that the peer began: somebody took
-// its datagrams, and the host has said nothing since.
+// peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
+// its datagrams, and has said nothing since.
 func (m *Model) peerBegan(t Tuple) bool {
-	f, known := m.Connectionless[t]
-	taken := f.Flags&flagNoSocket == 0 || f.State&stateAnswered != 0
-	return known && taken && f.State&stateHostSpoke == 0
+	return m.Connectionless[t].State&(stateAnswered|stateHostSpoke) == stateAnswered
 }
 
 // datagramBegins records a flow, for whoever takes its datagrams.
