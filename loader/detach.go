@@ -39,8 +39,7 @@ type DetachOptions struct {
 // *pins.ElsewhereError where they may be those of a datapath in another directory.
 // While a process owns the directory the error matches ErrOwned, unless Stop says to
 // end that one; pins of another network namespace are refused with
-// ErrForeignNamespace, unless that one is gone: they are dropped then, and nothing is
-// done to the host.
+// ErrForeignNamespace.
 func Detach(ctx context.Context, options DetachOptions) (removed []string, err error) {
 	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
 		return detachStrays(options)
@@ -49,7 +48,7 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 		return nil, err
 	}
 	// Before a process of another namespace is told to end.
-	if _, err := readForDetach(options); err != nil && !errors.Is(err, pins.ErrNamespaceGone) {
+	if _, err := readForDetach(options); err != nil {
 		return nil, err
 	}
 	dir, err := ownToDetach(ctx, options)
@@ -59,32 +58,13 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 	if err != nil {
 		return nil, err
 	}
-	d := &detacher{dir: dir, journal: new(pins.Journal), log: options.Log}
-	if done, err := d.dropGone(); done || err != nil {
-		return d.removed, errors.Join(err, dir.Close())
+	journal, err := readForDetach(options)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
 	}
-	if d.journal, err = readForDetach(options); err != nil {
-		return d.removed, errors.Join(err, dir.Close())
-	}
+	d := &detacher{dir: dir, journal: journal, log: options.Log}
 	err = d.run()
 	return d.removed, err
-}
-
-// dropGone drops what worked for a network namespace that is gone. It is done where no
-// datapath is pinned then: what looks like a stray on this host may be one of another
-// directory.
-func (d *detacher) dropGone() (done bool, err error) {
-	dropped, err := d.dir.DropGone(datapath.PinNames()...)
-	for _, what := range dropped {
-		d.done("%s", what)
-	}
-	if len(dropped) == 0 || err != nil || d.dir.HasJournal() {
-		return false, err
-	}
-	if err := d.repairs(); err != nil {
-		return false, err
-	}
-	return true, d.dir.Remove(datapath.PinNames()...)
 }
 
 // detachStrays removes filters of ours whose pins are gone: a filter, unlike a
@@ -109,18 +89,14 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 // is not there, or that cannot be read, tells nothing: all that is found is taken for
 // what was left, unless it may be that of another directory.
 func readForDetach(options DetachOptions) (*pins.Journal, error) {
-	_, repairs := pins.ReadRepairs(options.PinDir)
-	if errors.Is(repairs, pins.ErrForeignNamespace) && !errors.Is(repairs, pins.ErrNamespaceGone) {
-		return nil, repairs
+	if _, err := pins.ReadRepairs(options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
+		return nil, err
 	}
 	journal, err := pins.ReadJournal(options.PinDir)
 	if err != nil && !errors.Is(err, pins.ErrNone) {
 		options.Log.Warn("what was changed on the host cannot be told", "error", err)
 	}
 	if err != nil || journal.Namespace == (pins.Namespace{}) {
-		if errors.Is(repairs, pins.ErrNamespaceGone) {
-			return nil, repairs
-		}
 		return new(pins.Journal), pins.CheckElsewhere(options.PinDir)
 	}
 	return journal, journal.CheckNamespace(options.PinDir)

@@ -109,11 +109,7 @@ func (l *Loader) own() (err error) {
 		return err
 	}
 	l.rollback.add(l.disown)
-	dropped, err := l.dir.DropGone(datapath.PinNames()...)
-	for _, what := range dropped {
-		l.log.Warn("dropped " + what)
-	}
-	return err
+	return nil
 }
 
 // disown takes back what own did, and whatever was pinned meanwhile if nothing

@@ -19,8 +19,6 @@ var (
 	ErrForeignContents = errors.New("it holds what is not replypath's")
 	// ErrForeignNamespace says that the pins work for another network namespace.
 	ErrForeignNamespace = errors.New("pins belong to another network namespace")
-	// ErrNamespaceGone says that this one exists no more.
-	ErrNamespaceGone = errors.New("which is gone")
 )
 
 // OwnedError names the process that owns a pin directory. It matches ErrOwned.

@@ -2,8 +2,6 @@ package pins
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,57 +49,18 @@ func (n Namespace) Is(other Namespace) bool {
 }
 
 // check returns an error that matches ErrForeignNamespace when what is pinned at
-// path works for n, and n is not the namespace of the calling thread; where that is
-// gone it matches ErrNamespaceGone as well.
+// path works for n, and n is not the namespace of the calling thread.
 func (n Namespace) check(path string) error {
-	return n.checkBy(path, func(w whereabouts) string {
-		switch {
-		case w.at != "":
-			return fmt.Sprintf("run it there (nsenter --net=%s), or choose another --pin-dir", w.at)
-		case w.fate == alive:
-			return "run it there, or choose another --pin-dir"
-		}
-		return "run it there, or choose another --pin-dir; if that one does not exist any more: rm -r " + shown(path)
-	})
-}
-
-// checkRepairs is check for the repairs in a pin directory.
-func (n Namespace) checkRepairs(path string) error {
-	return n.checkBy(path, func(w whereabouts) string {
-		const made = "replypath doctor --fix has made them: "
-		detach := "replypath detach --pin-dir " + shown(path)
-		if w.at != "" {
-			return made + "nsenter --net=" + w.at + " " + detach
-		}
-		return made + "there, " + detach + "; if that one does not exist any more: rm -r " + filepath.Join(shown(path), repairsDir)
-	})
-}
-
-func (n Namespace) checkBy(path string, advice func(whereabouts) string) error {
 	if n == (Namespace{}) {
 		return nil
 	}
 	current, err := CurrentNamespace()
-	if err != nil || n.Is(current) {
+	if err != nil {
 		return err
 	}
-	w := whereabouts{fate: alive}
-	if !ownedByOther(path) {
-		w = n.whereabouts(path, current)
+	if !n.Is(current) {
+		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or choose another --pin-dir",
+			path, ErrForeignNamespace, n.Inode, current.Inode)
 	}
-	if w.fate == gone {
-		return fmt.Errorf("%s: %w (inode %d), %w: replypath detach --pin-dir %s",
-			shown(path), ErrForeignNamespace, n.Inode, ErrNamespaceGone, shown(path))
-	}
-	return fmt.Errorf("%s: %w (inode %d, this one is %d): %s",
-		shown(path), ErrForeignNamespace, n.Inode, current.Inode, advice(w))
-}
-
-// ownedByOther tells whether a process owns the directory, and not this one.
-func ownedByOther(path string) bool {
-	if owned, err := Owned(path); err != nil || !owned {
-		return false
-	}
-	pid, err := Holder(path)
-	return err != nil || pid != os.Getpid()
+	return nil
 }

@@ -101,7 +101,7 @@ func (j *RepairsJournal) open(text func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	return repairs.Namespace.checkRepairs(j.pinDir)
+	return repairs.Namespace.check(j.pinDir)
 }
 
 func (j *RepairsJournal) path(elem ...string) string {
@@ -190,15 +190,6 @@ func (j *RepairsJournal) isEmpty() bool {
 // is none. The error matches ErrForeignNamespace where it is of another network
 // namespace.
 func ReadRepairs(pinDir string) (*Repairs, error) {
-	repairs, err := readRepairs(pinDir)
-	if repairs == nil || err != nil {
-		return nil, err
-	}
-	return repairs, repairs.Namespace.checkRepairs(pinDir)
-}
-
-// readRepairs is ReadRepairs for those of any network namespace.
-func readRepairs(pinDir string) (*Repairs, error) {
 	text, err := openText(filepath.Join(pinDir, repairsDir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -207,5 +198,9 @@ func readRepairs(pinDir string) (*Repairs, error) {
 		return nil, err
 	}
 	defer text.close()
-	return readDocument[Repairs](text)
+	repairs, err := readDocument[Repairs](text)
+	if err != nil {
+		return nil, err
+	}
+	return repairs, repairs.Namespace.check(pinDir)
 }
