@@ -285,7 +285,7 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 	if g == nil {
 		return false, nil
 	}
-	seen.IPv4, seen.IPv6 = g.IPv4, g.IPv6
+	seen.IPv4, seen.IPv6, seen.Special, seen.Main = g.IPv4, g.IPv6, g.Special, g.Main
 	held, bridged, repairs := g.held, g.bridged, l.state.Repairs[repairNeighbour]
 	l.noteDeletion(g, seen)
 	l.observe(g, seen)
@@ -337,16 +337,12 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 // failed one. IPv4 passes over an entry that is being asked for as well (fib_good_nh() in net/ipv4/fib_semantics.c), IPv6 takes
 // that for usable (rt6_check_neigh() in net/ipv6/route.c).
 func (l *Loader) isPassedOver(g *gateway) bool {
-	if g.State != nexthop.StateFailed || g.mac != nil || !g.IPv6 || g.only {
+	if g.State != nexthop.StateFailed || g.mac != nil || !g.IPv6 || !g.Main || g.only {
 		return false
 	}
-	for _, other := range l.gateways {
-		if other != g && other.IPv6 && nexthop.Usable(other.State) {
-			return true
-		}
-	}
 	return slices.ContainsFunc(l.fallback.defaults, func(d nexthop.Default) bool {
-		return d.Family == unix.AF_INET6 && l.served[d.Interface] == nil
+		other := l.gateways[gatewayKey{d.Interface, d.Gateway}] // nil where nobody knows its state
+		return d.Family == unix.AF_INET6 && other != g && (other == nil || nexthop.Usable(other.State))
 	})
 }
 

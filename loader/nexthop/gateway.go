@@ -30,6 +30,8 @@ type Gateway struct {
 	// Special tells that it is named by routes to single hosts or to link-local addresses alone: what serves a cloud's
 	// metadata (169.254.169.254) need not forward anything else.
 	Special bool
+	// Main tells that a route of the main table leads by it.
+	Main bool
 }
 
 // Default is a next hop of a default route of the main table.
@@ -143,6 +145,7 @@ type hop struct {
 	family  int        // of the route, unix.AF_INET or unix.AF_INET6
 	kind    hopKind
 	special bool // of a route to a single host, or to link-local addresses
+	main    bool // of a route of the main table
 }
 
 type hopKind int
@@ -170,7 +173,8 @@ func collectHops(r dump.Route, add func(hop)) {
 	}
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
-			add(hop{h.Interface, h.Gateway, r.Family, kind, r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()})
+			special := r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()
+			add(hop{h.Interface, h.Gateway, r.Family, kind, special, r.Table == unix.RT_TABLE_MAIN})
 		}
 	}
 }
@@ -219,7 +223,7 @@ func merge(hops []hop) []Gateway {
 		g := &gateways[len(gateways)-1]
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
-		g.Special = g.Special && h.special
+		g.Special, g.Main = g.Special && h.special, g.Main || h.main
 	}
 	return gateways
 }

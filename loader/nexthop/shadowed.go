@@ -80,25 +80,32 @@ func shadowedOf(all []lateDefault, later []int) string {
 		switch {
 		case !d.isMain() && slices.Contains(later, d.table):
 			return fmt.Sprintf("of table %d", d.table)
-		case d.isMain() && d.metric >= discover.BoundMetric:
+		case d.isMain() && d.metric >= discover.BoundMetric-1: // the fallback route's, or behind it
 			return fmt.Sprintf("of metric %d", d.metric)
 		}
 	}
 	return ""
 }
 
-// asked returns the tables of the rules of a family that come after the first by which a default route of main
-// may be taken.
+// asked returns the tables of the rules of a family that come after the first by which everybody may take a default route of
+// main. A rule for some packets only, as by a mark, leaves all others to the tables behind it.
 func asked(rules []dump.Rule, family int) (later []int) {
 	hasMain := false
 	for _, r := range rules {
 		switch {
 		case r.Family != family || r.Action != nl.FR_ACT_TO_TBL:
 		case r.Table == unix.RT_TABLE_MAIN:
-			hasMain = hasMain || r.SuppressPrefixlen < 0
+			hasMain = hasMain || r.SuppressPrefixlen < 0 && isForAll(&r.Rule)
 		case hasMain:
 			later = append(later, r.Table)
 		}
 	}
 	return later
+}
+
+// isForAll tells whether a rule has no selector.
+func isForAll(r *netlink.Rule) bool {
+	selects := r.Mark != 0 || r.Src != nil || r.Dst != nil || r.IifName != "" || r.OifName != "" || r.Tos != 0 || r.TunID != 0 ||
+		r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil
+	return !selects && !r.Invert
 }

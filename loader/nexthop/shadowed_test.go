@@ -24,6 +24,8 @@ func TestShadowed(t *testing.T) {
 		"one that is asked later":        {unix.AF_INET, "route add default via 10.1.0.1 table 7, rule add prio 40000 table 7", "of table 7"},
 		"main is asked earlier":          {unix.AF_INET, "route add default via 10.1.0.1 table 7, rule add prio 50 table main, rule add prio 60 table 7", "of table 7"},
 		"main's networks alone are":      {unix.AF_INET, "route add default via 10.1.0.1 table 7, rule add prio 50 table main suppress_prefixlength 0, rule add prio 60 table 7", ""},
+		"main is asked earlier by some":  {unix.AF_INET, "route add default via 10.1.0.1 table 7, rule add prio 50 fwmark 1 table main, rule add prio 60 table 7", ""},
+		"the fallback route's metric":    {unix.AF_INET, "route add default via 10.1.0.1 metric 4294967294", "of metric 4294967294"},
 		"the last metric":                {unix.AF_INET, "route add default via 10.1.0.1 metric 4294967295", "of metric 4294967295"},
 		"the one before the fallback":    {unix.AF_INET, "route add default via 10.1.0.1 metric 4294967293", ""},
 		"one of replypath's own":         {unix.AF_INET, "route add default via 10.1.0.1 metric 4294967295 proto 114", ""},

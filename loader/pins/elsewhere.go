@@ -1,7 +1,6 @@
 package pins
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,11 +59,7 @@ func findIn(parent, except string, namespace Namespace) (string, error) {
 		if err != nil || excepted != nil && os.SameFile(info, excepted) {
 			continue
 		}
-		holds, err := holdsDatapathOf(path, namespace)
-		if err != nil {
-			return "", fmt.Errorf("look whether %s holds a datapath of this network namespace: %w", shown(path), err)
-		}
-		if holds {
+		if holdsDatapathOf(path, namespace) {
 			return path, nil
 		}
 	}
@@ -72,20 +67,14 @@ func findIn(parent, except string, namespace Namespace) (string, error) {
 }
 
 // holdsDatapathOf tells whether a datapath of a network namespace is pinned at path,
-// whatever that is. What this process may not look into is somebody else's.
-func holdsDatapathOf(path string, namespace Namespace) (bool, error) {
+// whatever that is. What this process may not look into, or cannot read, is somebody else's.
+func holdsDatapathOf(path string, namespace Namespace) bool {
 	if _, err := os.Lstat(filepath.Join(path, journalName)); err != nil {
-		return false, nil
+		return false
 	}
 	journal, err := ReadJournal(path)
-	if errors.Is(err, ErrNone) { // it has just been removed
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
 	// A journal of repairs, or of a process that has just begun, has no seeds.
-	return len(journal.Seeds) > 0 && journal.Namespace.Is(namespace), nil
+	return err == nil && len(journal.Seeds) > 0 && journal.Namespace.Is(namespace)
 }
 
 // shown is a path as its reader can use it: one that Visible has made leads by a

@@ -217,6 +217,9 @@ func openText(path string) (*textMap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != journalSize {
+		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal", path), bpf.Close(m))
+	}
 	return &textMap{m: m}, nil
 }
 

@@ -59,8 +59,8 @@ func (n Namespace) check(path string) error {
 		return err
 	}
 	if !n.Is(current) {
-		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or choose another --pin-dir",
-			path, ErrForeignNamespace, n.Inode, current.Inode)
+		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or choose another --pin-dir; if that namespace is gone: rm -r %[1]s",
+			shown(path), ErrForeignNamespace, n.Inode, current.Inode)
 	}
 	return nil
 }

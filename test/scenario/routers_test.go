@@ -114,7 +114,7 @@ func TestRouterOfOneHost(t *testing.T) {
 	harness.Shell(t, r.Server.Host, `
 		ip -4 route add 169.254.169.254 via 192.168.1.2 dev eth1
 		ip -6 route add fd00:ec2::254 via 2001:db8:1::2 dev eth1`)
-	harness.Eventually(t, "the other router is known", func() error {
+	isKnown := func() error {
 		known := map[string]string{}
 		for _, g := range p.Status().Interface("eth1").Gateways {
 			known[g.Address] = g.State
@@ -123,7 +123,15 @@ func TestRouterOfOneHost(t *testing.T) {
 			return fmt.Errorf("eth1's gateways are %v", known)
 		}
 		return nil
-	})
+	}
+	harness.Eventually(t, "the other router is known", isKnown)
+	ask(open...)
+	ask(all()...)
+	// Its entries get old, and are checked: events of which none tells what its routes are.
+	for _, address := range []string{"192.168.1.2", "2001:db8:1::2"} {
+		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip neigh change %s lladdr %s dev eth1 nud stale", address, r.Inside[1].MAC))
+	}
+	harness.Eventually(t, "the other router has answered again", isKnown)
 	ask(open...)
 	ask(all()...)
 	if !t.Failed() {
