@@ -93,7 +93,7 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 func (l *Loader) arrangeFallbackDevice() error {
 	r := &l.fallback
 	if errors.Is(r.err, fallback.ErrNoKind) && time.Since(r.tried) < slowInterval/2 {
-		return r.err // each try has the kernel look for modules
+		return fallback.ErrNoKind // each try has the kernel look for modules
 	}
 	if err := l.findFallbackDevice(); err != nil {
 		return err
