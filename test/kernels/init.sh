@@ -25,8 +25,9 @@ mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 ip link set lo up
 hostname vm
 
-# What the kernel does not load by itself. Without tun there is no /dev/net/tun to ask for it by.
-modprobe -a tun ip_vs ip_vs_rr 2>/dev/null
+# What the kernel does not load by itself. Without tun there is no /dev/net/tun to ask for it by. Who asks for a kind of device
+# while another has the kernel load its module is told that there is none.
+modprobe -a tun ip_vs ip_vs_rr veth bridge macvlan vrf 2>/dev/null
 
 # Everything goes out as it is written: what has been said until the machine dies, or is given up, is known.
 stty -F /dev/ttyS1 raw -echo
