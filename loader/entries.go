@@ -29,7 +29,8 @@ func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
 	for _, g := range gateways {
-		// One that may forward nothing to the peer is not the only one: it has to be who sent the frame.
+		// One that may forward nothing to the peer counts as two: where there are several, the programs want
+		// the one that sent the frame.
 		times := 1
 		if g.Special && s.Settings.NextHop == config.NextHopAuto {
 			times = 2
