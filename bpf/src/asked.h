@@ -187,6 +187,25 @@ static __always_inline void check_note(struct note note)
 }
 
 /*
+ * Writes the entry where the asker has one by now, which another CPU may have made since it was
+ * looked for, else at that place: one asker with two entries would have its answers take either.
+ */
+static __always_inline void write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
+					__u64 asker, __u64 digest, __u32 place)
+{
+	int way;
+
+	bpf_spin_lock(lock);
+	way = find_way(set->asker, asker);
+	if (way >= 0)
+		place = way;
+	place %= WAYS;
+	set->asker[place] = asker;
+	set->flow[place] = digest;
+	bpf_spin_unlock(lock);
+}
+
+/*
  * The peer of the scratch packet, which is in the connectionless table, asked by
  * this flow; or answered what the host began by this tuple. That concerns the sockets that are
  * bound to no address: who takes the datagram is looked at where an entry would change, else it
@@ -227,11 +246,7 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 		look_for_asker(set, &from->vacancy[0]);
 		place = from->vacancy[0].way;
 	}
-	place %= WAYS;
-	bpf_spin_lock(lock);
-	set->asker[place] = asker;
-	set->flow[place] = digest;
-	bpf_spin_unlock(lock);
+	write_asked(set, lock, asker, digest, place);
 	return 0;
 }
 

@@ -177,7 +177,7 @@ struct interface {
 	__u8 flags;      /* enum interface_flags */
 	__u8 next_hop;   /* enum next_hop_mode */
 	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
-	__u8 gateways4;  /* how many gateways of this family are known */
+	__u8 gateways4;  /* 1: one gateway for all peers; more: a frame's MAC tells which */
 	__u8 gateways6;
 	__u8 pad;
 	__u16 gateway4; /* index of the only one; 0 with none or several */
