@@ -24,8 +24,8 @@ import (
 // is told to ask again. Nobody is kept from anything: once we end, the kernel gives
 // up for good.
 //
-// That is done only to the one gateway of a family's default routes. Where there are
-// others, the kernel may choose among them by the state of their entries
+// That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
+// there are others, the kernel may choose among them by the state of their entries
 // (rt6_check_neigh() in net/ipv6/route.c, fib_detect_death() in
 // net/ipv4/fib_semantics.c).
 
@@ -46,10 +46,13 @@ const (
 )
 
 // onlyGateways returns those that are the only next hop of a family's default
-// routes.
+// routes, but for those that the kernel does not go over to.
 func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 	byFamily := make(map[int]map[gatewayKey]bool)
 	for _, d := range defaults {
+		if d.Behind {
+			continue
+		}
 		if byFamily[d.Family] == nil {
 			byFamily[d.Family] = make(map[gatewayKey]bool)
 		}
@@ -70,13 +73,16 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 // route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
 func (l *Loader) mayHold(g *gateway) bool {
 	s := l.served[g.Interface]
-	return g.only && l.wantsFallback() && s != nil && (s.Up || l.isCoveredBy(g) || g.held) && len(g.last) > 0
+	return g.only && l.wantsFallback() && s != nil && (s.Up || l.staysWithoutCarrier(g) || g.held) && len(g.last) > 0
 }
 
-// isCoveredBy tells whether the default route by a gateway is not passed over without a carrier.
-func (l *Loader) isCoveredBy(g *gateway) bool {
-	return g.IPv4 && l.isCovered(sysctl{g.Interface, fallback.Name(unix.AF_INET), ignoreLinkDown}) ||
-		g.IPv6 && l.isCovered(sysctl{g.Interface, fallback.Name(unix.AF_INET6), ignoreLinkDown})
+// staysWithoutCarrier tells whether the default route by a gateway is not passed over without a carrier, as where another
+// interface has a default route too, or one to the same network.
+func (l *Loader) staysWithoutCarrier(g *gateway) bool {
+	stays := func(family int) bool {
+		return !l.givesWay(sysctl{g.Interface, fallback.Name(family), ignoreLinkDown})
+	}
+	return g.IPv4 && stays(unix.AF_INET) || g.IPv6 && stays(unix.AF_INET6)
 }
 
 // tendHold holds a gateway that has just failed, and lets go of one that has

@@ -189,20 +189,25 @@ static __always_inline void check_note(struct note note)
 /*
  * Writes the entry where the asker has one by now, which another CPU may have made since it was
  * looked for, else at that place: one asker with two entries would have its answers take either.
+ * Returns the flow by which the asker had asked before, 0 for none.
  */
-static __always_inline void write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
-					__u64 asker, __u64 digest, __u32 place)
+static __always_inline __u64 write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
+					 __u64 asker, __u64 digest, __u32 place)
 {
+	__u64 before = 0;
 	int way;
 
 	bpf_spin_lock(lock);
 	way = find_way(set->asker, asker);
-	if (way >= 0)
-		place = way;
+	if (way >= 0) {
+		place = way % WAYS;
+		before = set->flow[place];
+	}
 	place %= WAYS;
 	set->asker[place] = asker;
 	set->flow[place] = digest;
 	bpf_spin_unlock(lock);
+	return before;
 }
 
 /*
@@ -216,8 +221,8 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 	struct scratch *from = get_scratch();
 	struct bpf_spin_lock *lock;
 	struct asked_set *set;
-	__u64 asker, digest;
-	__u32 index, place;
+	__u64 asker, digest, before;
+	__u32 index;
 	int way;
 
 	if (!from)
@@ -239,14 +244,11 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 		return 0;
 	if (said != FIRST_QUESTION && !is_for_wildcard(skb))
 		return 0;
-	if (way >= 0) {
-		mark_alternating(&from->packet, set->flow[way]);
-		place = way;
-	} else {
+	if (way < 0)
 		look_for_asker(set, &from->vacancy[0]);
-		place = from->vacancy[0].way;
-	}
-	write_asked(set, lock, asker, digest, place);
+	before = write_asked(set, lock, asker, digest, from->vacancy[0].way);
+	if (before && before != digest)
+		mark_alternating(&from->packet, before);
 	return 0;
 }
 

@@ -54,11 +54,11 @@ static __always_inline void compose_v6(struct ipv6hdr *ip, const void *source,
 /* Of RFC 9293, 3.1; `length`: bytes after the IP header. */
 static __always_inline __u64 pseudo_header_v4(struct iphdr *ip, __u8 protocol, __u32 length)
 {
-	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length) + (__u64)bpf_htonl(protocol));
+	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length + protocol));
 }
 
 /* Of RFC 8200, 8.1. */
 static __always_inline __u64 pseudo_header_v6(struct ipv6hdr *ip, __u8 protocol, __u32 length)
 {
-	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length) + (__u64)bpf_htonl(protocol));
+	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length + protocol));
 }

@@ -238,9 +238,7 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
 
-#define ICMP_UNREACHABLE 3 /* RFC 792 */
 #define ICMP_FRAGMENTATION_NEEDED 4
-#define ICMPV6_TOO_BIG 2 /* RFC 4443, 3.2 */
 
 #define HOP_LIMIT 64
 
@@ -270,7 +268,7 @@ static __always_inline void write_v4(struct size_error *error, __u32 gateway,
 
 	compose_v4(ip, source ? ((const __be32 *)source->address)[3] : quoted->daddr, quoted->saddr,
 		   IPPROTO_ICMP, length, HOP_LIMIT);
-	error->type = ICMP_UNREACHABLE;
+	error->type = UNREACHABLE;
 	error->code = ICMP_FRAGMENTATION_NEEDED;
 	error->checksum = fold(sum(&error->type, length, 0));
 }
@@ -285,7 +283,7 @@ static __always_inline void write_v6(struct size_error *error, __u32 gateway,
 
 	compose_v6(ip, source ? (const void *)source->address : &quoted->daddr, &quoted->saddr,
 		   IPPROTO_ICMPV6, length, HOP_LIMIT);
-	error->type = ICMPV6_TOO_BIG;
+	error->type = PACKET_TOO_BIG_V6;
 	error->code = 0;
 	error->checksum = fold(sum(&error->type, length, pseudo_header_v6(ip, IPPROTO_ICMPV6, length)));
 }

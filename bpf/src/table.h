@@ -309,6 +309,27 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
 }
 
+#define barrier() asm volatile("" ::: "memory") /* the compiler moves no access across it */
+
+/*
+ * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading. It has
+ * no interface meanwhile, so that they go as routed.
+ */
+static __always_inline void overwrite(struct flow *old, const struct flow *flow)
+{
+	const __u32 mac = offsetof(struct flow, mac);
+
+	old->ifindex = 0;
+	barrier();
+	__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));
+	__builtin_memcpy((__u8 *)old + mac, (const __u8 *)flow + mac, sizeof(*flow) - mac);
+	barrier();
+	old->interface = flow->interface;
+	old->gateway = flow->gateway;
+	barrier();
+	old->ifindex = flow->ifindex;
+}
+
 /*
  * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while
  * ago: another flow may have its way by now, or have had the digest all along.
@@ -324,7 +345,7 @@ static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_loc
 	way = find_way(set->digest, digest);
 	if (way >= 0 && tuple_equal(&set->flow[way].tuple, &flow->tuple) &&
 	    (over_live || is_replaceable(&set->flow[way], flow, table))) {
-		set->flow[way] = *flow;
+		overwrite(&set->flow[way], flow);
 		done = true;
 	}
 	bpf_spin_unlock(lock);

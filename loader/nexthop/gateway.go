@@ -4,6 +4,7 @@
 package nexthop
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,6 +40,9 @@ type Default struct {
 	Interface int        // index, managed or not
 	Gateway   netip.Addr // not valid: everything is on-link
 	Family    int        // unix.AF_INET or unix.AF_INET6
+	// Behind: by IPv4, which goes over to a route of another metric for nothing that it knows of a neighbour
+	// (fib_select_default() in net/ipv4/fib_semantics.c), so that another default route goes before.
+	Behind bool
 }
 
 // Routers are the gateways of the managed interfaces, and the default routes.
@@ -73,18 +77,31 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	if err != nil {
 		return Routers{}, err
 	}
+	first := firstMetric(hops)
 	for _, h := range hops {
 		switch h.kind {
 		case byDefault:
-			found.Defaults = append(found.Defaults, Default{h.device, h.gateway, h.family})
+			behind := h.family == unix.AF_INET && h.metric > first
+			found.Defaults = append(found.Defaults, Default{h.device, h.gateway, h.family, behind})
 		case byFallback:
-			found.Fallback = append(found.Fallback, Default{h.device, h.gateway, h.family})
+			found.Fallback = append(found.Fallback, Default{Interface: h.device, Gateway: h.gateway, Family: h.family})
 		case byBound:
-			found.Bound = append(found.Bound, Default{h.device, h.gateway, h.family})
+			found.Bound = append(found.Bound, Default{Interface: h.device, Gateway: h.gateway, Family: h.family})
 		}
 	}
 	found.Gateways, err = resolveAll(nl, managed, hops)
 	return found, err
+}
+
+// firstMetric is that of the IPv4 default route that the kernel takes.
+func firstMetric(hops []hop) int {
+	first := math.MaxInt
+	for _, h := range hops {
+		if h.kind == byDefault && h.family == unix.AF_INET {
+			first = min(first, h.metric)
+		}
+	}
+	return first
 }
 
 // routed is what a route says: one of the two.
@@ -146,6 +163,7 @@ type hop struct {
 	kind    hopKind
 	special bool // of a route to a single host, or to link-local addresses
 	main    bool // of a route of the main table
+	metric  int
 }
 
 type hopKind int
@@ -174,7 +192,7 @@ func collectHops(r dump.Route, add func(hop)) {
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
 			special := r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()
-			add(hop{h.Interface, h.Gateway, r.Family, kind, special, r.Table == unix.RT_TABLE_MAIN})
+			add(hop{h.Interface, h.Gateway, r.Family, kind, special, r.Table == unix.RT_TABLE_MAIN, r.Metric})
 		}
 	}
 }
