@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/datapath"
+	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -186,6 +187,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
 	if hasFailed && before.State != seen.State {
 		g.failed = time.Now()
+		l.haveSocketsPassOver(g)
 	}
 	if hasFailed && !g.deleting {
 		if !g.silent {
@@ -333,11 +335,25 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 	return g.resolve(l.netlink)
 }
 
+// haveSocketsPassOver has sockets look for a route anew where the kernel may go over from a silent gateway to another one: by
+// IPv6 they keep the route that they have until they have repeated a segment three times.
+func (l *Loader) haveSocketsPassOver(g *gateway) {
+	if !g.isOneOfSeveral() || l.fallback.device == nil {
+		return
+	}
+	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
+		l.log.Error("open IPv6 connections go on to a silent gateway for a while", "gateway", g.Address, "error", err)
+	}
+}
+
+// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses.
+func (g *gateway) isOneOfSeveral() bool { return g.IPv6 && g.Main && !g.only }
+
 // isPassedOver tells whether the kernel may go over from a silent gateway to another one, for as long as that one's entry is a
 // failed one. IPv4 passes over an entry that is being asked for as well (fib_good_nh() in net/ipv4/fib_semantics.c), IPv6 takes
 // that for usable (rt6_check_neigh() in net/ipv6/route.c).
 func (l *Loader) isPassedOver(g *gateway) bool {
-	if g.State != nexthop.StateFailed || g.mac != nil || !g.IPv6 || !g.Main || g.only {
+	if g.State != nexthop.StateFailed || g.mac != nil || !g.isOneOfSeveral() {
 		return false
 	}
 	return slices.ContainsFunc(l.fallback.defaults, func(d nexthop.Default) bool {

@@ -161,11 +161,18 @@ func (l *Loader) bridge(g *gateway) error {
 // releaseWaiting has what waits for a gateway's MAC go where the carrier of its interface is gone. The kernel
 // drops the entry a moment before it passes over the route, and asks in vain for three seconds, as long as TCP
 // repeats no segment that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c). On egress replies are moved to
-// the interfaces of their flows; everything else is lost, as without.
+// the interfaces of their flows; everything else is lost, as without. By IPv6 the kernel goes over to another router, where
+// there is one, once it has asked in vain: replies are built until then.
 func (l *Loader) releaseWaiting(device int) error {
 	var errs []error
 	for _, g := range l.gateways {
-		if g.Interface != device || !g.only || len(g.last) == 0 || !l.wantsFallback() {
+		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() {
+			continue
+		}
+		if g.isOneOfSeveral() && g.State != nexthop.StateFailed {
+			errs = append(errs, nexthop.Probe(l.netlink, g.Gateway, g.last))
+		}
+		if !g.only {
 			continue
 		}
 		waiting, err := nexthop.IsAsked(l.netlink, g.Gateway)
