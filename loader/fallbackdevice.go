@@ -12,13 +12,16 @@ import (
 	"replypath/loader/pins"
 )
 
-// findFallbackDevice finds the device or makes it.
-func (l *Loader) findFallbackDevice() (err error) {
+// findFallbackDevice finds the device or makes it. Where it cannot be told whether it is there, it counts as the
+// one of before: the routes to it, and what gives way to them, stay.
+func (l *Loader) findFallbackDevice() error {
 	r := &l.fallback
 	before := r.device
-	if r.device, err = fallback.Find(l.netlink, l.state.Fallback != nil); err != nil {
+	device, err := fallback.Find(l.netlink, l.state.Fallback != nil)
+	if err != nil {
 		return err
 	}
+	r.device = device
 	if r.device == nil {
 		if err := l.makeFallbackDevice(); err != nil {
 			return err
