@@ -70,7 +70,7 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 // detachStrays removes filters of ours whose pins are gone: a filter, unlike a
 // link, outlives them.
 func detachStrays(options DetachOptions) (removed []string, err error) {
-	if err := pins.CheckElsewhere(options.PinDir); err != nil {
+	if err := pins.CheckElsewhere(options.PinDir, nil); err != nil {
 		return nil, err
 	}
 	d := &detacher{journal: new(pins.Journal), log: options.Log}
@@ -93,11 +93,12 @@ func readForDetach(options DetachOptions) (*pins.Journal, error) {
 		return nil, err
 	}
 	journal, err := pins.ReadJournal(options.PinDir)
-	if err != nil && !errors.Is(err, pins.ErrNone) {
+	switch {
+	case errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}):
+		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, nil)
+	case err != nil:
 		options.Log.Warn("what was changed on the host cannot be told", "error", err)
-	}
-	if err != nil || journal.Namespace == (pins.Namespace{}) {
-		return new(pins.Journal), pins.CheckElsewhere(options.PinDir)
+		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, err)
 	}
 	return journal, journal.CheckNamespace(options.PinDir)
 }

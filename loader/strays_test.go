@@ -2,11 +2,15 @@ package loader
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 	"replypath/loader/flows"
@@ -80,6 +84,57 @@ func TestDetachElsewhere(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestDetachElsewhereBesideADamagedJournal: where the directory that is named has a journal that cannot be read, detach
+// does not say that nothing is pinned there, and what it advises takes away both.
+func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	b.start(nil).stop()
+	damaged := *b
+	damaged.dir = b.dir + "-damaged"
+	b.start(func(o *Options) { o.PinDir = damaged.dir }).stop()
+	damaged.damageJournal()
+
+	before := b.snapshot()
+	removed, err := damaged.tryDetach()
+	if err == nil {
+		t.Fatalf("removed %q", removed)
+	}
+	if diff := before.Diff(b.snapshot()); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+	first, second := "replypath detach --pin-dir "+b.dir, "replypath detach --pin-dir "+damaged.dir
+	if said := err.Error(); strings.Contains(said, "no datapath is pinned in "+damaged.dir) || !strings.Contains(said, "its checksum does not match") ||
+		!strings.Contains(said, first) || !strings.Contains(said, second) {
+		t.Errorf("error: %v", err)
+	}
+
+	b.detach()
+	_, err = damaged.tryDetach()
+	must(t, err)
+	for _, line := range b.trace() {
+		if strings.Contains(line, "filter bpf") || strings.Contains(line, "programs 1") || strings.Contains(line, "programs 2") {
+			t.Errorf("left: %s", line)
+		}
+	}
+	for _, dir := range []string{b.dir, damaged.dir} {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
+}
+
+// damageJournal has the checksum of the journal not match.
+func (b *bed) damageJournal() {
+	b.Helper()
+	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
+	must(b.T, err)
+	defer journal.Close()
+	value, err := journal.LookupBytes(uint32(0))
+	must(b.T, err)
+	value[8] ^= 1 // the first byte of the text
+	must(b.T, journal.Put(uint32(0), value))
 }
 
 // tryDetach is detach for one that may be refused.

@@ -7,22 +7,32 @@ import (
 	"strings"
 )
 
-// ElsewhereError says that a directory holds no datapath of this network namespace,
-// while another one does.
+// ElsewhereError says that a directory holds no datapath that is known to be of this
+// network namespace, while another one does.
 type ElsewhereError struct {
 	Dir string // that was named
 	At  string // where the datapath is pinned
+	Err error  // why the journal in Dir could not be read; nil where nothing is pinned there
 }
 
 func (e *ElsewhereError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%[1]s: %[3]v: what was put on this host from there cannot be told from the datapath of this network "+
+			"namespace in %[2]s, which has to go first: replypath detach --pin-dir %[2]s, then replypath detach --pin-dir %[1]s",
+			shown(e.Dir), shown(e.At), e.Err)
+	}
 	return fmt.Sprintf("no datapath is pinned in %s; that of this network namespace is in %s: replypath detach --pin-dir %s",
 		shown(e.Dir), shown(e.At), shown(e.At))
 }
 
+// Unwrap returns why the journal in Dir could not be read.
+func (e *ElsewhereError) Unwrap() error { return e.Err }
+
 // CheckElsewhere returns an *ElsewhereError where a datapath of the calling thread's
 // network namespace is pinned in another directory than the given one: beside it,
-// right below it, or beside the usual one.
-func CheckElsewhere(dir string) error {
+// right below it, or beside the usual one. unreadable is why the journal of the given
+// one could not be read, nil where nothing is pinned there.
+func CheckElsewhere(dir string, unreadable error) error {
 	current, err := CurrentNamespace()
 	if err != nil {
 		return err
@@ -36,7 +46,7 @@ func CheckElsewhere(dir string) error {
 			return err
 		}
 		if at != "" {
-			return &ElsewhereError{Dir: dir, At: at}
+			return &ElsewhereError{Dir: dir, At: at, Err: unreadable}
 		}
 	}
 	return nil
