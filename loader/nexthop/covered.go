@@ -27,10 +27,14 @@ type network struct {
 }
 
 // networks are those of all routes but the default ones, which are told apart elsewhere, and but what every
-// link has for itself.
+// link has for itself. It is a dump.Collector that bounds what it keeps.
 type networks map[int]map[network]bool // by family
 
-func (n networks) collect(r dump.Route) {
+// Begin forgets the networks of a family.
+func (n networks) Begin(family int) { delete(n, family) }
+
+// Collect adds the networks of a route.
+func (n networks) Collect(r dump.Route) {
 	isApart := r.Table != unix.RT_TABLE_MAIN || r.Protocol == discover.OwnProtocol || r.Dst.Bits() <= 0 || r.Dst.Addr().IsLinkLocalUnicast()
 	if r.Type != unix.RTN_UNICAST || isApart {
 		return

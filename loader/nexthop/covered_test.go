@@ -42,7 +42,7 @@ func TestCovered(t *testing.T) {
 				"1 10.1.0.0/24", "1 172.16.5.0/24", "1 2001:db8:1::/64", "1 169.254.0.0/16", "1 fe80::/64",
 				"2 10.2.0.0/24", "2 2001:db8:2::/64", test.route,
 			} {
-				n.collect(routeOf(t, text))
+				n.Collect(routeOf(t, text))
 			}
 			got := n.covered(managed)
 			slices.SortFunc(got, func(a, b Covered) int { return 100*(a.Family-b.Family) + a.Interface - b.Interface })
@@ -57,9 +57,29 @@ func TestCovered(t *testing.T) {
 func TestCoveredByHopsOfOneRoute(t *testing.T) {
 	n, r := make(networks), routeOf(t, "1 10.9.0.0/16")
 	r.Hops = append(r.Hops, dump.Hop{Interface: 2})
-	n.collect(r)
+	n.Collect(r)
 	if got := n.covered([]discover.Interface{{Index: 1}}); len(got) != 1 {
 		t.Errorf("covered are %v", got)
+	}
+}
+
+// TestCoveredByRepeatedDump: what an interrupted dump said of a family is forgotten with it.
+func TestCoveredByRepeatedDump(t *testing.T) {
+	n, managed := make(networks), []discover.Interface{{Index: 1}}
+	n.Begin(unix.AF_INET)
+	for at := range mostNetworks {
+		n.Collect(routeOf(t, fmt.Sprintf("1 172.%d.%d.0/24", at/256, at%256)))
+	}
+	n.Collect(routeOf(t, "2 10.0.0.0/8")) // which is gone when it is asked again
+	n.Begin(unix.AF_INET)
+	n.Collect(routeOf(t, "1 10.1.0.0/24"))
+	if got := n.covered(managed); len(got) != 0 {
+		t.Errorf("covered are %v", got)
+	}
+	n.Collect(routeOf(t, "2 10.1.0.0/16"))
+	n.Begin(unix.AF_INET6)
+	if got := n.covered(managed); len(got) != 1 {
+		t.Errorf("when the other family begins, covered are %v", got)
 	}
 }
 
@@ -68,7 +88,7 @@ func TestCoveredByTooMany(t *testing.T) {
 	for i, want := range map[int]int{mostNetworks: 0, mostNetworks + 1: 1} {
 		n := make(networks)
 		for at := range i {
-			n.collect(routeOf(t, fmt.Sprintf("1 10.%d.%d.0/24", at/256, at%256)))
+			n.Collect(routeOf(t, fmt.Sprintf("1 10.%d.%d.0/24", at/256, at%256)))
 		}
 		if got := n.covered([]discover.Interface{{Index: 1}}); len(got) != want {
 			t.Errorf("%d routes: covered are %v", i, got)

@@ -4,7 +4,6 @@
 package nexthop
 
 import (
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -69,69 +68,6 @@ type Routers struct {
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
 	found, err := Find(nl, managed)
 	return found.Gateways, err
-}
-
-// Find is Gateways with the default routes, and with what the fallback routes have to heed.
-func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
-	hops, found, err := readRoutes(nl, managed)
-	if err != nil {
-		return Routers{}, err
-	}
-	first := firstMetric(hops)
-	for _, h := range hops {
-		switch h.kind {
-		case byDefault:
-			behind := h.family == unix.AF_INET && h.metric > first
-			found.Defaults = append(found.Defaults, Default{h.device, h.gateway, h.family, behind})
-		case byFallback:
-			found.Fallback = append(found.Fallback, Default{Interface: h.device, Gateway: h.gateway, Family: h.family})
-		case byBound:
-			found.Bound = append(found.Bound, Default{Interface: h.device, Gateway: h.gateway, Family: h.family})
-		}
-	}
-	found.Gateways, err = resolveAll(nl, managed, hops)
-	return found, err
-}
-
-// firstMetric is that of the IPv4 default route that the kernel takes.
-func firstMetric(hops []hop) int {
-	first := math.MaxInt
-	for _, h := range hops {
-		if h.kind == byDefault && h.family == unix.AF_INET {
-			first = min(first, h.metric)
-		}
-	}
-	return first
-}
-
-// routed is what a route says: one of the two.
-type routed struct {
-	hop  hop
-	late lateDefault
-}
-
-// readRoutes goes through all routes once.
-func readRoutes(nl *netlink.Handle, managed []discover.Interface) (hops []hop, found Routers, err error) {
-	networks := make(networks)
-	all, err := dump.Routes(nl, func(r dump.Route, add func(routed)) {
-		collectHops(r, func(h hop) { add(routed{hop: h}) })
-		collectLate(r, func(d lateDefault) { add(routed{late: d}) })
-		networks.collect(r)
-	})
-	if err != nil {
-		return nil, Routers{}, err
-	}
-	var late []lateDefault
-	for _, r := range all {
-		if r.late == (lateDefault{}) {
-			hops = append(hops, r.hop)
-		} else {
-			late = append(late, r.late)
-		}
-	}
-	found.Covered = networks.covered(managed)
-	found.Shadowed, err = shadowed(nl, late)
-	return hops, found, err
 }
 
 func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([]Gateway, error) {

@@ -51,6 +51,36 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestInterruptedRoutes: of a dump that was interrupted nothing is left with a collector, of the other family's everything.
+func TestInterruptedRoutes(t *testing.T) {
+	routeTo := func(family, table int) Route { return Route{Family: family, Table: table} }
+	tries := map[int]int{}
+	list := func(family int, each func(Route)) error {
+		each(routeTo(family, 1))
+		if tries[family]++; tries[family] == 1 {
+			each(routeTo(family, 2)) // which is gone when it is asked again
+			return netlink.ErrDumpInterrupted
+		}
+		each(routeTo(family, 3))
+		return nil
+	}
+	values := func() *Values[[2]int] {
+		return NewValues(func(r Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
+	}
+	collectors := []Collector{values(), values()}
+	if err := readRoutes(list, collectors); err != nil {
+		t.Fatal(err)
+	}
+	want := [][2]int{{unix.AF_INET, 1}, {unix.AF_INET, 3}, {unix.AF_INET6, 1}, {unix.AF_INET6, 3}}
+	for _, c := range collectors {
+		got := c.(*Values[[2]int]).List()
+		slices.SortFunc(got, func(a, b [2]int) int { return slices.Compare(a[:], b[:]) })
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	n := topology.New(topology.Options{})
 	t.Cleanup(func() {

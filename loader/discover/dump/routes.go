@@ -27,44 +27,62 @@ type Hop struct {
 	Weight    int        // among several, from 1; 0 where it is the only one
 }
 
-// Routes goes through the routes of both families in all tables, those of VRFs
-// and the local table included, and returns each value that collect has added
-// once, in no particular order. Only these values are kept: a table may hold a
-// million routes, and they share a handful of gateways. collect must not use
-// the handle; it is called anew for every route when the dump is repeated.
+// Collector takes from the routes what it wants to know. It must not use the handle.
+type Collector interface {
+	// Begin forgets what the routes of a family told: what they tell follows, perhaps once more.
+	Begin(family int)
+	// Collect takes a route, in no particular order.
+	Collect(r Route)
+}
+
+// ReadRoutes has collectors go through the routes of both families in all tables,
+// those of VRFs and the local table included. After an error what they hold is of no use.
 //
 // Routes through nexthop objects look like any other as long as the sysctl
 // net.ipv4.nexthop_compat_mode is on, as it is by default; without it, the
 // kernel leaves their next hops out.
-func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
-	found := map[T]struct{}{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		values, err := retry("routes", func() (map[T]struct{}, error) { return routes(nl, family, collect) })
-		if err != nil && !lacksFamily(err) {
-			return nil, err
-		}
-		for v := range values {
-			found[v] = struct{}{}
-		}
-	}
-	list := make([]T, 0, len(found))
-	for v := range found {
-		list = append(list, v)
-	}
-	return list, nil
+func ReadRoutes(nl *netlink.Handle, collectors ...Collector) error {
+	return readRoutes(func(family int, each func(Route)) error { return eachRoute(nl, family, each) }, collectors)
 }
 
-func routes[T comparable](nl *netlink.Handle, family int, collect func(Route, func(T))) (map[T]struct{}, error) {
-	found := map[T]struct{}{}
-	add := func(v T) { found[v] = struct{}{} }
+// readRoutes is ReadRoutes by what lists the routes of one family.
+func readRoutes(list func(family int, each func(Route)) error, collectors []Collector) error {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		_, err := retry("routes", func() (none struct{}, err error) {
+			for _, c := range collectors {
+				c.Begin(family)
+			}
+			return none, list(family, func(r Route) {
+				for _, c := range collectors {
+					c.Collect(r)
+				}
+			})
+		})
+		if err != nil && !lacksFamily(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func eachRoute(nl *netlink.Handle, family int, each func(Route)) error {
 	// RT_FILTER_TABLE with the table left unspecified: without it, the library
 	// returns nothing but the main table.
 	everyTable := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	err := nl.RouteListFilteredIter(family, everyTable, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-		collect(newRoute(&r), add)
+	return nl.RouteListFilteredIter(family, everyTable, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		each(newRoute(&r))
 		return true
 	})
-	return found, err
+}
+
+// Routes is ReadRoutes for Values: it returns each value that collect has added once,
+// in no particular order.
+func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
+	values := NewValues(collect)
+	if err := ReadRoutes(nl, values); err != nil {
+		return nil, err
+	}
+	return values.List(), nil
 }
 
 func newRoute(r *netlink.Route) Route {

@@ -1,0 +1,54 @@
+package nexthop
+
+import (
+	"math"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+)
+
+// Find is Gateways with the default routes, and with what the fallback routes have to heed.
+func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
+	hops, late, networks := dump.NewValues(collectHops), dump.NewValues(collectLate), make(networks)
+	if err := dump.ReadRoutes(nl, hops, late, networks); err != nil {
+		return Routers{}, err
+	}
+	found := Routers{Covered: networks.covered(managed)}
+	found.addDefaults(hops.List())
+	var err error
+	if found.Shadowed, err = shadowed(nl, late.List()); err != nil {
+		return Routers{}, err
+	}
+	found.Gateways, err = resolveAll(nl, managed, hops.List())
+	return found, err
+}
+
+// addDefaults sorts the next hops of default routes by whose they are.
+func (r *Routers) addDefaults(hops []hop) {
+	first := firstMetric(hops)
+	for _, h := range hops {
+		switch to := (Default{Interface: h.device, Gateway: h.gateway, Family: h.family}); h.kind {
+		case byDefault:
+			to.Behind = h.family == unix.AF_INET && h.metric > first
+			r.Defaults = append(r.Defaults, to)
+		case byFallback:
+			r.Fallback = append(r.Fallback, to)
+		case byBound:
+			r.Bound = append(r.Bound, to)
+		}
+	}
+}
+
+// firstMetric is that of the IPv4 default route that the kernel takes.
+func firstMetric(hops []hop) int {
+	first := math.MaxInt
+	for _, h := range hops {
+		if h.kind == byDefault && h.family == unix.AF_INET {
+			first = min(first, h.metric)
+		}
+	}
+	return first
+}
