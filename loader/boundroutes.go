@@ -131,7 +131,7 @@ func (g *gateway) isBetterThan(other *gateway) bool {
 
 // boundRoutes removes them, whoever made them.
 func (d *detacher) boundRoutes() error {
-	routers, err := nexthop.Find(d.netlink, nil)
+	routers, err := nexthop.FindOwn(d.netlink)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (d *detacher) boundRoutes() error {
 
 // boundRoutes makes them those of before, on interfaces that are still there.
 func (r *restorer) boundRoutes() error {
-	routers, err := nexthop.Find(r.netlink, nil)
+	routers, err := nexthop.FindOwn(r.netlink)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (l *Loader) openGate(index int, earlier *ebpf.Program) error {
 
 // renewRoutes has the fallback routes that there are ask a program, or none where it is nil.
 func renewRoutes(nl *netlink.Handle, device *fallback.Device, program *ebpf.Program) error {
-	routers, err := nexthop.Find(nl, nil)
+	routers, err := nexthop.FindOwn(nl)
 	if err != nil {
 		return err
 	}

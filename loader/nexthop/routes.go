@@ -26,6 +26,18 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	return found, err
 }
 
+// FindOwn finds replypath's own routes alone, those of last resort and those for bound sockets.
+func FindOwn(nl *netlink.Handle) (Routers, error) {
+	hops, err := dump.Routes(nl, func(r dump.Route, add func(hop)) {
+		if r.Protocol == discover.OwnProtocol {
+			collectHops(r, add)
+		}
+	})
+	var found Routers
+	found.addDefaults(hops)
+	return found, err
+}
+
 // addDefaults sorts the next hops of default routes by whose they are.
 func (r *Routers) addDefaults(hops []hop) {
 	first := firstMetric(hops)
