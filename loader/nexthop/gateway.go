@@ -63,11 +63,12 @@ type Routers struct {
 // present.
 //
 // An address of this host is no gateway.
-//
-// It works in the network namespace of the handle, which has to be that of the calling thread.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
-	found, err := Find(nl, managed)
-	return found.Gateways, err
+	hops, err := dump.Routes(nl, collectHops)
+	if err != nil {
+		return nil, err
+	}
+	return resolveAll(nl, managed, hops)
 }
 
 func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([]Gateway, error) {

@@ -1,0 +1,51 @@
+package nexthop
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// manyKinds has the server have a route of each kind that is told apart, and a rule more than the router.
+func (p *pair) manyKinds(t *testing.T) {
+	t.Helper()
+	ip(t, p.server, `
+route add default via 10.1.0.1
+route add default via 10.1.0.2 table 7
+rule add prio 40000 table 7
+route add default via 10.1.0.3 dev eth0 metric 4294967294 proto 114
+route add default via 10.1.0.1 dev eth0 metric 4294967295 proto 114
+link add eth1 type veth peer name far1
+link set eth1 up
+link set far1 up
+route add 10.0.0.0/8 dev eth1
+`)
+}
+
+// TestWithoutRules: whoever asks for replypath's own routes alone, or for gateways, needs no rules, and does not fail for
+// them. Here none can be read: the handle's are others than the thread's.
+func TestWithoutRules(t *testing.T) {
+	p := newPair(t)
+	p.manyKinds(t)
+	managed := p.manage(t)
+	err := p.router.Do(func() error {
+		got, err := FindOwn(p.server.Netlink())
+		if err != nil {
+			return err
+		}
+		want := Routers{
+			Fallback: []Default{{p.eth0.Index, address("10.1.0.3"), unix.AF_INET}},
+			Bound:    []Default{{p.eth0.Index, address("10.1.0.1"), unix.AF_INET}},
+		}
+		if diff := cmp.Diff(want, got, equalAddr); diff != "" {
+			t.Errorf("own (-want +got):\n%s", diff)
+		}
+		gateways, err := Gateways(p.server.Netlink(), managed)
+		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
