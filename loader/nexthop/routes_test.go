@@ -35,8 +35,8 @@ func TestWithoutRules(t *testing.T) {
 			return err
 		}
 		want := Routers{
-			Fallback: []Default{{p.eth0.Index, address("10.1.0.3"), unix.AF_INET}},
-			Bound:    []Default{{p.eth0.Index, address("10.1.0.1"), unix.AF_INET}},
+			Fallback: []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.3"), Family: unix.AF_INET}},
+			Bound:    []Default{{Interface: p.eth0.Index, Gateway: address("10.1.0.1"), Family: unix.AF_INET}},
 		}
 		if diff := cmp.Diff(want, got, equalAddr); diff != "" {
 			t.Errorf("own (-want +got):\n%s", diff)
