@@ -237,19 +237,6 @@ func (p *packaged) reboots() {
 	p.wantVersion(oldVersion)
 }
 
-// stays wants the package to stay where it cannot take everything off the host:
-// here a pin is in the way of the removal, as something is mounted over it.
-func (p *packaged) stays() {
-	p.Helper()
-	p.m.Run("mount", "-t", "tmpfs", "tmpfs", pins.DefaultDir+"/links")
-	if said := p.m.Refuse(p.remove...); !strings.Contains(said, "replypath: ") {
-		p.Errorf("the removal says %q", said)
-	}
-	p.m.Run(p.query...)
-	p.m.Run("replypath", "version")
-	p.m.Run("umount", pins.DefaultDir+"/links")
-}
-
 // removes wants a removal to leave the host as it was, but for the configuration.
 func (p *packaged) removes(before harness.Snapshot) {
 	p.Helper()
