@@ -150,8 +150,20 @@ func (d *detacher) open(links string) (err error) {
 	d.attacher = attach.New(links, d.netlink, attach.Auto)
 	if d.dir != nil {
 		d.devices = datapath.OpenDevices(d.dir.Path())
+		d.nameNobody()
 	}
 	return nil
+}
+
+// nameNobody has the journal name no daemon: one that was killed is still named in it. Who looks at
+// the pins meanwhile may be in a PID namespace where nothing else tells this process from it.
+func (d *detacher) nameNobody() {
+	if d.journal.PID == 0 {
+		return
+	}
+	if err := writeOwnerless(d.dir, d.journal); err != nil {
+		d.log.Warn("the daemon that is gone is still named in the journal", "error", err)
+	}
 }
 
 func (d *detacher) close() {

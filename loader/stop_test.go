@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"replypath/loader/datapath"
+	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
@@ -100,4 +104,29 @@ func TestKilledDaemonLeavesTheDatapath(t *testing.T) {
 	if diff := cmp.Diff(before, b.trace()); diff != "" {
 		t.Errorf("after detach (-want +got):\n%s", diff)
 	}
+}
+
+// TestDetachNamesNobody: while a datapath is taken away nobody takes who does it for the daemon that
+// was killed, also not who knows both by the journal alone.
+func TestDetachNamesNobody(t *testing.T) {
+	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	daemon := b.startDaemon()
+	must(t, daemon.Process.Kill())
+	_ = daemon.Wait() // it was killed
+	// A file system in the way lasts as a detach that is under way does not.
+	inTheWay := filepath.Join(b.dir, datapath.LinksDir+"-gone")
+	must(t, os.Mkdir(inTheWay, 0o700))
+	must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
+	b.inside(func() error {
+		if _, err := Detach(within(t), DetachOptions{PinDir: b.dir, Log: b.logger()}); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("detach with a file system in the way: %v", err)
+		}
+		return nil
+	})
+	journal, err := pins.ReadJournal(b.dir)
+	must(t, err)
+	if journal.PID != 0 {
+		t.Errorf("the journal names process %d", journal.PID)
+	}
+	must(t, unix.Unmount(inTheWay, 0))
 }

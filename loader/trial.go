@@ -110,7 +110,7 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 	if journal.Trial.Before == nil {
 		return true, dir.Remove(datapath.PinNames()...)
 	}
-	return true, errors.Join(writeBefore(dir, beforeTrial(journal)), dir.Close())
+	return true, errors.Join(writeOwnerless(dir, beforeTrial(journal)), dir.Close())
 }
 
 // beforeTrial returns the journal of before a trial, nil for none, with the ids that the trial
@@ -142,14 +142,14 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 	return before
 }
 
-// writeBefore is what ends a trial for good.
-func writeBefore(dir *pins.Dir, before *pins.Journal) error {
+// writeOwnerless writes a journal that names no daemon. That of before a trial ends the trial for good.
+func writeOwnerless(dir *pins.Dir, state *pins.Journal) error {
 	journal, _, err := pins.CreateJournal(dir)
 	if err != nil {
 		return err
 	}
-	before.PID = 0
-	return errors.Join(journal.Write(before), journal.Close())
+	state.PID = 0
+	return errors.Join(journal.Write(state), journal.Close())
 }
 
 // takeBack puts the host back as it was before a trial. It may be repeated, until

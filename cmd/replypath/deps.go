@@ -40,6 +40,9 @@ type deps struct {
 	examine, fix func(doctor.Options) ([]doctor.Finding, error)
 	// configInForce names the file that a datapath was started with, "" for none.
 	configInForce func(pinDir string) string
+	// elsewhere tells why that path leads to another file here than where the
+	// daemon runs, "" where it does not.
+	elsewhere func(pinDir, path string) string
 	// flows opens the pinned flow tables.
 	flows func(pinDir string) (flowTable, error)
 	// explain tells where a packet goes and why.

@@ -70,12 +70,15 @@ func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
 }
 
 // loadInForce loads the file that the datapath works by, unless another is named. Where it is
-// gone, the defaults are not what is in force.
+// gone, the defaults are not what is in force, nor is a file that the daemon does not see.
 func (a *app) loadInForce(file *configFile) (*config.Config, error) {
 	path := a.configInForce(a.pinDir)
 	chosen := path == "" || file.named()
 	if !chosen {
 		file.path = path
+		if why := a.elsewhere(a.pinDir, path); why != "" {
+			return nil, &config.Error{File: path, Message: why}
+		}
 	}
 	cfg, found, err := file.load()
 	if err == nil && !found && !chosen {

@@ -21,13 +21,14 @@ const (
 	watchedDir = "watched" // a datapath with a daemon
 	lonelyDir  = "lonely"  // a datapath without one
 	idleDir    = "idle"    // a datapath that is attached nowhere
+	movedDir   = "moved"   // a datapath whose daemon sees other files
 	foreignDir = "foreign" // that of another network namespace
 )
 
 // dirError is what the loader says of a pin directory.
 func dirError(dir string) error {
 	switch dir {
-	case watchedDir, lonelyDir, idleDir:
+	case watchedDir, lonelyDir, idleDir, movedDir:
 		return nil
 	case foreignDir:
 		return fmt.Errorf("%s: %w", dir, pins.ErrForeignNamespace)
@@ -52,6 +53,7 @@ func fakeHost() deps {
 		examine:       func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
 		fix:           func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
 		configInForce: fakeConfigInForce,
+		elsewhere:     fakeElsewhere,
 		flows:         func(dir string) (flowTable, error) { return &fakeFlows{}, dirError(dir) },
 		explain:       fakeExplain,
 		trace:         fakeTrace,
@@ -178,8 +180,15 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 }
 
 func fakeConfigInForce(dir string) string {
-	if dir == watchedDir {
+	if dir == watchedDir || dir == movedDir {
 		return "in-force.yaml"
+	}
+	return ""
+}
+
+func fakeElsewhere(dir, path string) string {
+	if dir == movedDir && path == "in-force.yaml" {
+		return "it is the container's"
 	}
 	return ""
 }

@@ -36,6 +36,7 @@ func host() deps {
 		mode:          loader.Mode,
 		setMode:       loader.SetMode,
 		configInForce: configInForce,
+		elsewhere:     configElsewhere,
 		examine:       doctor.Examine,
 		fix:           doctor.Fix,
 		flows:         openFlows,

@@ -42,9 +42,9 @@ const (
 func gatherSettled(options Options) (*Host, error) {
 	var deadline time.Time
 	for {
-		holder, _ := pins.Holder(options.PinDir) // 0 where there are no pins
+		before, _ := ownerOf(options.PinDir) // nobody where there are no pins
 		host, err := gather(options)
-		if err != nil || len(missingPrograms(host)) == 0 || !isTakenAway(options.PinDir, holder) {
+		if err != nil || len(missingPrograms(host)) == 0 || !isTakenAway(options.PinDir, before) {
 			return host, err
 		}
 		switch now := time.Now(); {
@@ -57,20 +57,47 @@ func gatherSettled(options Options) (*Host, error) {
 	}
 }
 
-// isTakenAway tells that the pins are gone, have changed hands since a process held them (0: none),
-// or are held by another process than the daemon that the journal names. What is removed last is
-// looked at last.
-func isTakenAway(pinDir string, since int) bool {
+// owner is who holds a pin directory, as the kernel and the journal say.
+type owner struct {
+	holder int   // 0: nobody, or a process in a PID namespace that cannot be looked into
+	named  int   // the daemon, by its number in its own PID namespace; 0: none
+	since  int64 // when its configuration was loaded: another daemon may have the same numbers
+}
+
+// noHolder is the holder of a directory of which it cannot be told, as it has just been removed.
+const noHolder = -1
+
+func ownerOf(pinDir string) (owner, error) {
+	holder, err := pins.Holder(pinDir)
+	if err != nil {
+		holder = noHolder
+	}
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return owner{}, err
+	}
+	return owner{holder, journal.PID, journal.LoadedAt.UnixNano()}, nil
+}
+
+// isTakenAway tells that the pins are gone, have changed hands since an owner held them, or are
+// held by another process than the daemon that the journal names. What is removed last is looked
+// at last.
+func isTakenAway(pinDir string, since owner) bool {
 	owned, err := pins.Owned(pinDir)
 	if err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
-	holder, unknown := pins.Holder(pinDir) // there may be none any more
-	journal, err := pins.ReadJournal(pinDir)
+	now, err := ownerOf(pinDir)
 	if err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
-	return holder != since || owned && (unknown != nil || holder != journal.PID)
+	return now != since || owned && !now.isDaemon()
+}
+
+// isDaemon tells whether the holder of an owned directory is the daemon. One that cannot be seen is,
+// as who takes a datapath away names no daemon any more before it begins.
+func (o owner) isDaemon() bool {
+	return o.named != 0 && (o.holder == 0 || pins.OwnPID(o.holder) == o.named)
 }
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"os"
 	"testing"
 
 	"github.com/vishvananda/netlink/nl"
@@ -79,6 +80,13 @@ func TestMissingPrograms(t *testing.T) {
 			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
 		}, []string{
 			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
+		}},
+		{"beside a daemon that cannot be seen", func(h *Host) {
+			attached(all[:3]...)(h)
+			h.Daemon = new(Daemon)
+		}, []string{
+			"error eth1: no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
+				" => replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
 		}},
 	})
 }
@@ -183,5 +191,26 @@ func TestPacketOffload(t *testing.T) {
 	}
 	if _, ok := packetOffload(28, []byte{1}); ok {
 		t.Error("of too short an attribute")
+	}
+}
+
+// Who takes a datapath away is told from the daemon in whatever PID namespace either runs.
+func TestOwnerIsDaemon(t *testing.T) {
+	self, another := os.Getpid(), os.Getppid()
+	for _, test := range []struct {
+		name  string
+		owner owner
+		want  bool
+	}{
+		{"the daemon", owner{holder: self, named: self}, true},
+		{"not who is named", owner{holder: self, named: another}, false},
+		{"nobody is named", owner{holder: self}, false},
+		{"the daemon, which cannot be seen", owner{named: 1}, true},
+		{"who takes away, and cannot be seen", owner{}, false},
+		{"who is gone", owner{holder: noHolder, named: self}, false},
+	} {
+		if got := test.owner.isDaemon(); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
 	}
 }

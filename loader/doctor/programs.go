@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
+	"replypath/loader/pins"
 )
 
 // missingPrograms finds managed interfaces from which somebody has taken our
@@ -14,12 +16,16 @@ func missingPrograms(h *Host) []Finding {
 	if !h.Attached {
 		return nil
 	}
+	expected, fix := ": a running daemon puts it back within a second, else start replypath run", h.start()
+	if h.Daemon != nil && h.Daemon.PID == 0 {
+		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
+		fix = explained("replypath doctor --pin-dir "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")
+	}
 	var found []Finding
 	for _, i := range h.Interfaces {
 		for _, direction := range attach.Directions {
 			if !h.hasOurs(i.Index, direction == attach.Egress) {
-				found = append(found, problem(Error, i.Name, fmt.Sprintf(
-					"no program of replypath at %s: a running daemon puts it back within a second, else start replypath run", direction), h.start()))
+				found = append(found, problem(Error, i.Name, fmt.Sprintf("no program of replypath at %s%s", direction, expected), fix))
 			}
 		}
 	}

@@ -62,3 +62,29 @@ func OwnerPID(path string) int {
 	}
 	return journal.PID
 }
+
+// OwnPID returns the number that a process has for itself, in the PID namespace that it runs in,
+// and the one by which it is seen from here where that cannot be told.
+func OwnPID(pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return pid
+	}
+	return ownPIDIn(string(status), pid)
+}
+
+// ownPIDIn reads /proc/PID/status (proc_pid_status(5)), with the numbers from this PID namespace's to the
+// process's own:
+//
+//	NSpid:	4711	1
+func ownPIDIn(status string, otherwise int) int {
+	for line := range strings.Lines(status) {
+		numbers, is := strings.CutPrefix(line, "NSpid:")
+		if fields := strings.Fields(numbers); is && len(fields) > 0 {
+			if own, err := strconv.Atoi(fields[len(fields)-1]); err == nil {
+				return own
+			}
+		}
+	}
+	return otherwise
+}

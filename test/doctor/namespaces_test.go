@@ -1,0 +1,121 @@
+package doctor
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// promptly is half of what doctor waits for a detach that is under way, as here none is.
+const promptly = 5 * time.Second
+
+// examines has doctor examine a host by a command that the test prepares, and wants its answer
+// promptly, with an exit code.
+func examines(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) *harness.Result {
+	t.Helper()
+	begun := time.Now()
+	result := p.RunAs(prepare, append([]string{"doctor"}, args...)...)
+	if took := time.Since(begun); took > harness.Patient(promptly) {
+		t.Errorf("it took %s: %s", took, result)
+	}
+	if result.Code != code {
+		t.Errorf("exit %d, not %d: %s", result.Code, code, result)
+	}
+	return result
+}
+
+// wantSaid wants a result to say all of the words.
+func wantSaid(t *testing.T, result *harness.Result, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(result.Stdout+result.Stderr, word) {
+			t.Errorf("it does not say %q: %s", word, result)
+		}
+	}
+}
+
+// by has a command be run by another one.
+func by(t *testing.T, args ...string) func(*topology.Cmd) {
+	return func(c *topology.Cmd) {
+		c.Path = harness.Must1[string](t)(exec.LookPath(args[0]))
+		c.Args = append(append([]string{}, args...), c.Args...)
+	}
+}
+
+func here(*topology.Cmd) {}
+
+func inPIDNamespace(c *topology.Cmd) { c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID }
+
+// contained runs a command as a container does, in a mount and a PID namespace of its own.
+func contained(t *testing.T) func(*topology.Cmd) {
+	return by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
+}
+
+// TestDaemonInPIDNamespace has a daemon that does not come to put a program back, and is the first
+// process of a PID namespace. From outside it is the daemon that it says it is; where it cannot be
+// seen, that is said, and nothing is waited for.
+func TestDaemonInPIDNamespace(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.LaunchAs(inPIDNamespace, "--mechanism", "clsact")
+	d.WaitReady()
+	examines(t, p, 0, here)
+	examines(t, p, 0, contained(t))
+	d.Signal(unix.SIGSTOP)
+	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+	wantSaid(t, examines(t, p, 3, here), "no program of replypath at egress: a running daemon puts it back within a second")
+	wantSaid(t, examines(t, p, 3, contained(t)),
+		"no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back",
+		"replypath doctor --pin-dir "+p.PinDir+"  # where the daemon runs")
+	d.Signal(unix.SIGCONT)
+}
+
+// TestDoctorInPIDNamespace is the same with a daemon of the host and doctor in a container.
+func TestDoctorInPIDNamespace(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.Start("--mechanism", "clsact")
+	d.Signal(unix.SIGSTOP)
+	harness.Shell(t, n.Server.Host, "tc filter del dev eth1 egress")
+	wantSaid(t, examines(t, p, 3, contained(t)), "the daemon, in a PID namespace that cannot be looked into from here")
+	d.Signal(unix.SIGCONT)
+}
+
+// TestConfigInMountNamespace: the configuration in force is the file that the daemon sees. Where
+// that is another one than here, or none, doctor says so, and how to go on.
+func TestConfigInMountNamespace(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	config := harness.WriteConfig(t, "mode: observe\n")
+	dir := filepath.Dir(config)
+	hide := `mount -t tmpfs tmpfs "$0"; `
+	inside := func(script string) func(*topology.Cmd) {
+		return by(t, "unshare", "--mount", "sh", "-ec", hide+script+`; exec "$@"`, dir)
+	}
+	d := p.LaunchAs(inside(`echo "mode: enforce" >"$0/replypath.yaml"`), "--config", config)
+	d.WaitReady()
+	theirs := fmt.Sprintf("/proc/%d/root%s", d.PID(), config)
+	another := fmt.Sprintf("%s: it is not the file of the daemon, pid %d, which runs in another mount namespace: name that one by --config %s", config, d.PID(), theirs)
+	for _, prepare := range []func(*topology.Cmd){here, inside(":")} {
+		wantSaid(t, examines(t, p, 2, prepare), another)
+	}
+	examines(t, p, 0, here, "--config", theirs)
+	examines(t, p, 0, here, "--config", config)
+	examines(t, p, 0, by(t, "nsenter", fmt.Sprintf("--target=%d", d.PID()), "--mount"))
+	d.Kill()
+	wantSaid(t, examines(t, p, 2, inside(":")), "the file of the configuration in force is gone: put it back")
+
+	e := p.Start("--config", config)
+	examines(t, p, 0, here)
+	wantSaid(t, examines(t, p, 2, by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", hide+`exec "$@"`, dir)),
+		config+": it is not here, and the daemon is in a PID namespace that cannot be looked into from here: run doctor where the daemon runs, or name a copy of its file by --config")
+	e.Kill()
+}
