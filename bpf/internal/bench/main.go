@@ -4,7 +4,7 @@
 //
 // The cases are in files by direction and concern (cases_ingress.go, cases_egress.go, ...), those with
 // datapaths of their own in files by what their packets are of: a connection, a flood, a crowd of flows,
-// or what is rare.
+// or what is rare. What no program does, but could (-leads), is in leads.go and files beside it.
 package main
 
 import (
@@ -35,6 +35,7 @@ func run() error {
 	cpu := flag.Int("cpu", runtime.NumCPU()-1, "the CPU to measure on")
 	only := flag.String("run", "", "only cases whose name matches this regular expression")
 	withCrowd := flag.Bool("crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
+	withLeads := flag.Bool("leads", false, "lookups in the kernel's maps and counters that CPUs share as well, which takes 1.5 GiB; two CPUs")
 	scaled := flag.Bool("scaled", false, "raise the bounds by as much as this machine is slower than the one that they are from")
 	output := flag.String("json", "", "write the results to this file as well")
 	flag.Parse()
@@ -42,6 +43,9 @@ func run() error {
 	makers := []func(*bench) (group, error){newConnection, newRare, newFlood, newSpoof}
 	if *withCrowd {
 		makers = append(makers, newCrowd)
+	}
+	if *withLeads {
+		makers = append(makers, newLeads)
 	}
 	host, err := rig.NewHost(devices)
 	if err != nil {

@@ -28,6 +28,7 @@ type testCase struct {
 	batch    uint32 // runs of one call, where a packet cannot bear more; 0: all
 	// before is what is done to the packet and the maps before every run, of the empty program too; see wrap.
 	before func() asm.Instructions
+	beside *neighbor // what another CPU runs meanwhile; nil: nothing
 	// prepare fills the maps; it is called once.
 	prepare func() error
 	// prove makes sure that a run does what the name says; it is called once, after prepare.
@@ -170,10 +171,22 @@ func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
 	return &ebpf.RunOptions{Data: c.frame, Context: context, Repeat: repeat}
 }
 
-// time is the CPU time of one run in nanoseconds. It is the thread's own, so
+// time is that of one run, beside the neighbor if there is one.
+func (c *testCase) time(program *ebpf.Program, repeat uint32) (nanoseconds float64, err error) {
+	if c.beside == nil {
+		return c.timeAlone(program, repeat)
+	}
+	err = c.beside.during(func() (err error) {
+		nanoseconds, err = c.timeAlone(program, repeat)
+		return err
+	})
+	return nanoseconds, err
+}
+
+// timeAlone is the CPU time of one run in nanoseconds. It is the thread's own, so
 // that other processes on this CPU do not count; setting up the call is shared
 // by all the runs.
-func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
+func (c *testCase) timeAlone(program *ebpf.Program, repeat uint32) (float64, error) {
 	calls := uint32(1)
 	if c.batch != 0 {
 		calls, repeat = max(1, repeat/c.batch), c.batch
