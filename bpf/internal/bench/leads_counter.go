@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -60,9 +61,35 @@ func (l *leads) counterCases() (all []testCase, err error) {
 			}
 			c.beside = &neighbor{program: other, frame: c.frame, cpu: cpu}
 		}
+		c.prove = func(c *testCase) error { return c.wantSum(counter.counts) }
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// wantSum wants every run to add 1 to one of the numbers in a map.
+func (c *testCase) wantSum(counts *ebpf.Map) error {
+	const runs = 1000
+	var sums [2]uint64
+	for i := range sums {
+		bytes, err := counts.LookupBytes(uint32(0))
+		if err != nil {
+			return fmt.Errorf("read the counters: %w", err)
+		}
+		for at := 0; at < len(bytes); at += 8 {
+			sums[i] += binary.NativeEndian.Uint64(bytes[at:])
+		}
+		if i > 0 {
+			break
+		}
+		if _, err := c.program.Run(c.options(runs)); err != nil {
+			return err
+		}
+	}
+	if sums[1]-sums[0] != runs {
+		return fmt.Errorf("%d runs have counted %d", runs, sums[1]-sums[0])
+	}
+	return nil
 }
 
 // count adds 1 to a number in a map.
