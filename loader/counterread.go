@@ -16,6 +16,7 @@ func (c *Counters) read(d *datapath.Datapath, names map[uint16]string, forgotten
 		return err
 	}
 	c.setEvents(events)
+	c.Outbound.Capacity = uint64(datapath.Capacity(d.Outbound))
 	pairs, err := readPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
@@ -59,6 +60,8 @@ func (c *Counters) setEvents(events []uint64) {
 	c.SourceRepairs6 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6]
 	c.FallbackDropped4 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4]
 	c.FallbackDropped6 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6]
+	c.Outbound.Admissions = events[bpf.DatapathEventEVENT_ADMITTED_OUTBOUND]
+	c.Outbound.Evictions = events[bpf.DatapathEventEVENT_EVICTED_OUTBOUND]
 	c.Moves = make(map[string]uint64, len(protocolNames))
 	for class, name := range protocolNames {
 		c.Moves[name] = events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]

@@ -25,6 +25,7 @@ type Counters struct {
 	Unparsed     map[string]uint64    // packets, by reason
 	Ignored      map[string]uint64    // packets, by reason
 	Tables       []TableCounters
+	Outbound     NoteCounters
 	Moves        map[string]uint64 // flows, by protocol
 	MovesRefused map[string]uint64 // packets, by reason
 
@@ -78,6 +79,13 @@ type TableCounters struct {
 	Readmissions   uint64 // of the admissions, those in mid-life
 	InsertFailures uint64
 	Evictions      uint64 // entries that were overwritten by new ones
+}
+
+// NoteCounters are those of the notes of what the host began, which always find a place.
+type NoteCounters struct {
+	Capacity   uint64
+	Admissions uint64
+	Evictions  uint64 // notes that still said something and were overwritten by new ones
 }
 
 // InterfaceState is a managed interface.

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -82,6 +83,40 @@ func TestCounters(t *testing.T) {
 	slices.SortFunc(after, comparePairs)
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("after another start (-before +after):\n%s", diff)
+	}
+}
+
+// What the host begins is counted beside the flow tables, not as one of them.
+func TestCountersOfWhatTheHostBegan(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	before := r.counters()
+	if slices.ContainsFunc(before.Tables, func(table TableCounters) bool { return table.Name == bpf.DatapathMapOutbound }) {
+		t.Errorf("a flow table of notes: %+v", before.Tables)
+	}
+	for _, f := range s.Families() {
+		listener, err := s.A.Listen(within(t), "tcp", netip.AddrPortFrom(s.A.Eth0.Address(f), 0).String())
+		must(t, err)
+		defer listener.Close()
+		conn, err := s.B.Dial(within(t), "tcp", listener.Addr().String())
+		must(t, err)
+		defer conn.Close()
+	}
+	// That notes make room is TestSymmetricScan's; here it is who shows it.
+	var evicted []uint64
+	must(t, b.maps().Events.Lookup(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), &evicted))
+	for cpu := range evicted {
+		evicted[cpu] += 3
+	}
+	must(t, b.maps().Events.Put(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), evicted))
+	want := NoteCounters{
+		Capacity:   uint64(newConfig().MaxEntries) / 4,
+		Admissions: before.Outbound.Admissions + uint64(len(s.Families())),
+		Evictions:  before.Outbound.Evictions + 3*uint64(len(evicted)),
+	}
+	if got := r.counters().Outbound; got != want {
+		t.Errorf("notes: %+v, want %+v", got, want)
 	}
 }
 

@@ -19,6 +19,9 @@ const otherProtocol = "other"
 // none stands in labels for an interface or a mechanism that there is not.
 const none = "none"
 
+// outbound is what [Notes] are called beside the flow tables.
+const outbound = "outbound"
+
 // collector shows a Source to Prometheus.
 type collector struct {
 	source  Source
@@ -136,6 +139,9 @@ func (out sink) flowTables(s *Snapshot) {
 		out.send(flowInsertFailures, float64(t.InsertFailures), t.Name)
 		out.send(flowEvictions, float64(t.Evictions), t.Name)
 	}
+	out.send(flowTableCapacity, float64(s.Outbound.Capacity), outbound)
+	out.send(flowAdmissions, float64(s.Outbound.Admissions), outbound)
+	out.send(flowEvictions, float64(s.Outbound.Evictions), outbound)
 	out.sendProtocols(flowMoves, s.Moves)
 	out.sendReasons(flowMovesRefused, s.MovesRefused)
 	out.sendFamilies(sourceRepairs, s.SourceRepairs)

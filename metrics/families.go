@@ -57,15 +57,15 @@ var (
 	flows = gauge("flows",
 		"Flows in the table that are not idle.", "table")
 	flowTableCapacity = gauge("flow_table_capacity",
-		"Flows that the table can hold. A full one forgets first what is over or never became a conversation, then what was quiet longest.", "table")
+		"Flows (in outbound: notes) that the table can hold. A full one forgets first what is over or never became a conversation, then what was quiet longest.", "table")
 	flowAdmissions = counter("flow_admissions_total",
-		"Flows that were entered into the table.", "table")
+		"Flows (in outbound: notes) that were entered into the table.", "table")
 	flowReadmissions = counter("flow_readmissions_total",
 		"Flows that were entered in mid-life: evicted before, or older than replypath on this host.", "table")
 	flowInsertFailures = counter("flow_insert_failures_total",
 		"Flows that could not be entered. Their replies go as the kernel routes them.", "table")
 	flowEvictions = counter("flow_evictions_total",
-		"Flows that a new one took the place of, as the table was full.", "table")
+		"Flows (in outbound: notes) that a new one took the place of, as the table was full.", "table")
 	flowMoves = counter("flow_moves_total",
 		"Flows that went over to the interface or MAC by which they came in later.", "protocol")
 	flowMovesRefused = counter("flow_moves_refused_total",

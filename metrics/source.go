@@ -33,6 +33,7 @@ type Snapshot struct {
 	Ignored  map[string]uint64 // by reason: inbound packets that could have started a flow and did not
 
 	Tables       []Table
+	Outbound     Notes             // of what the host began
 	Moves        map[string]uint64 // by protocol: flows that moved to another interface or MAC
 	MovesRefused map[string]uint64 // by reason
 
@@ -96,6 +97,14 @@ type Table struct {
 	Readmissions   uint64
 	InsertFailures uint64
 	Evictions      uint64
+}
+
+// Notes is the table of what the host began, whose answers are no flows of their own.
+// An entry is a note, which always finds a place.
+type Notes struct {
+	Capacity   uint64
+	Admissions uint64
+	Evictions  uint64
 }
 
 // PerFamily is a counter for each address family.

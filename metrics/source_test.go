@@ -36,6 +36,7 @@ func (s *fakeSource) fail(err error) {
 func quiet() *Snapshot {
 	return &Snapshot{
 		Tables:        []Table{{Name: "established", Capacity: 262144}},
+		Outbound:      Notes{Capacity: 65536},
 		Mode:          ModeEnforce,
 		ReloadSuccess: time.Unix(1700000000, 0),
 	}
@@ -76,6 +77,7 @@ func busy() *Snapshot {
 			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3, Evictions: 4},
 			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},
 		},
+		Outbound:      Notes{Capacity: 65536, Admissions: 30, Evictions: 5},
 		SourceRepairs: PerFamily{IPv4: 12, IPv6: 13},
 		Interfaces: []Interface{
 			{

@@ -29,6 +29,7 @@ func snapshot(c *loader.Counters) *metrics.Snapshot {
 		Unparsed:      c.Unparsed,
 		Ignored:       c.Ignored,
 		Tables:        convert(c.Tables, table),
+		Outbound:      metrics.Notes(c.Outbound),
 		Moves:         c.Moves,
 		MovesRefused:  c.MovesRefused,
 		Interfaces:    convert(c.Interfaces, managedInterface),
