@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"replypath/bpf"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -74,27 +73,40 @@ func begin(t *testing.T, n *topology.TwoNIC, f topology.Family) begun {
 	return b
 }
 
+// ofNotes is how the metrics name the notes of what the host began.
+const ofNotes = "table=outbound"
+
+// noted counts the notes that were made, pushedOut those that made room.
+func noted(m harness.Metrics) float64     { return m.Sum("replypath_flow_admissions_total", ofNotes) }
+func pushedOut(m harness.Metrics) float64 { return m.Sum("replypath_flow_evictions_total", ofNotes) }
+
 // TestSymmetricScan has the server speak first and be answered, and then speak to so
 // many who do not answer that there is no room for notes of all of them. That it
 // began to speak with who answered stays known.
 func TestSymmetricScan(t *testing.T) {
 	eachEvicting(t, func(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
 		pairs := begin(t, n, f)
-		pushedOut := p.Event(bpf.DatapathEventEVENT_EVICTED_OUTBOUND)
+		before := p.Metrics()
+		if capacity := before.Sum("replypath_flow_table_capacity", ofNotes); capacity == 0 || capacity >= others {
+			t.Errorf("by the metrics there is room for %v notes, for %d others", capacity, others)
+		}
 		for port := range uint16(others) {
 			to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(pairs.byServer.clientAt.Addr(), 40_000+port))
 			harness.Must1[int](t)(pairs.byServer.server.WriteTo([]byte("datagram"), to))
 		}
-		if p.Event(bpf.DatapathEventEVENT_EVICTED_OUTBOUND) == pushedOut {
-			t.Error("there is room for everybody")
+		after := p.Metrics()
+		if more := noted(after) - noted(before); more != others {
+			t.Errorf("%v more notes, of %d others", more, others)
 		}
-		noted := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+		if more := pushedOut(after) - pushedOut(before); more == 0 || more > others {
+			t.Errorf("%v notes were pushed out, by %d others", more, others)
+		}
 		pairs.byServer.serverSpeaks()
 		pairs.byServer.want(false)
 		pairs.byClient.clientSpeaks()
 		pairs.byClient.want(false)
-		if more := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) - noted; more != 0 {
-			t.Errorf("%d more notes: it was not known any more that the server spoke first", more)
+		if more := noted(p.Metrics()) - noted(after); more != 0 {
+			t.Errorf("%v more notes: it was not known any more that the server spoke first", more)
 		}
 	})
 }
@@ -111,10 +123,10 @@ func TestSymmetricBegunEvicted(t *testing.T) {
 		for pair, speak := range map[*equals]func(){
 			pairs.byServer: pairs.byServer.serverSpeaks, pairs.byClient: pairs.byClient.clientSpeaks,
 		} {
-			noted := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND)
+			before := noted(p.Metrics())
 			speak()
-			if more := p.Event(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND) - noted; more != 1 {
-				t.Errorf("%d more notes, not one", more)
+			if more := noted(p.Metrics()) - before; more != 1 {
+				t.Errorf("%v more notes, not one", more)
 			}
 			pair.want(false)
 		}
