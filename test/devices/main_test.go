@@ -3,7 +3,12 @@
 package devices
 
 import (
+	"errors"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -14,6 +19,26 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // wireExact turns off what makes a captured frame stand for several on the
 // wire, so that frames and counters can be compared exactly.
 var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
+
+// needTCX skips a test where the kernel has but the other one of the mechanisms: it does not
+// know the attach type that it is asked for, on an interface that is always there.
+func needTCX(t *testing.T) {
+	t.Helper()
+	const lo = 1
+	_, err := link.QueryPrograms(link.QueryOptions{Target: lo, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("the kernel has no tcx (Linux 6.6)")
+	}
+	harness.Must(t, err)
+}
+
+// needMechanism is needTCX where that is the mechanism.
+func needMechanism(t *testing.T, mechanism string) {
+	t.Helper()
+	if mechanism == "tcx" {
+		needTCX(t)
+	}
+}
 
 // eachKind runs a subtest for each family and kind of question.
 func eachKind(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {

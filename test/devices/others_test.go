@@ -3,6 +3,7 @@ package devices
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -194,6 +195,14 @@ func TestOthers(t *testing.T) {
 	}
 }
 
+// need skips what one of the two has no room for in this kernel.
+func (b beside) need(t *testing.T) {
+	t.Helper()
+	if strings.Contains(b.name, "tcx") {
+		needTCX(t)
+	}
+}
+
 // together starts the product and puts the others in place, in the right order.
 func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) watchers {
 	t.Helper()
@@ -207,6 +216,7 @@ func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) w
 }
 
 func testOthers(t *testing.T, b beside) {
+	b.need(t)
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
@@ -246,6 +256,7 @@ func testOthers(t *testing.T, b beside) {
 func TestOthersLeave(t *testing.T) {
 	for _, b := range besides {
 		t.Run(b.name, func(t *testing.T) {
+			b.need(t)
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
 			p := harness.On(t, n.Server.Host)
 			all := b.together(t, n, p)

@@ -34,6 +34,7 @@ var fallbackThefts = []theft{
 func TestTakenFallback(t *testing.T) {
 	for _, theft := range fallbackThefts {
 		t.Run(theft.name, func(t *testing.T) {
+			needMechanism(t, theft.mechanism)
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)

@@ -102,6 +102,7 @@ func detachLink(p link.AttachedProgram) error {
 func TestTaken(t *testing.T) {
 	for _, theft := range thefts {
 		t.Run(theft.name, func(t *testing.T) {
+			needMechanism(t, theft.mechanism)
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", theft.mechanism)
@@ -140,6 +141,7 @@ const setBack = "a sysctl had been set back"
 // TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
 // after a few times in a row he is left alone for a while.
 func TestTakenAgainAndAgain(t *testing.T) {
+	needTCX(t) // it takes links
 	const key = "net/ipv4/conf/eth1/rp_filter"
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	harness.Must(t, n.Server.SetSysctl(key, "1"))
@@ -252,6 +254,7 @@ func fill(t *testing.T, _ *harness.Product, i *topology.Interface) error {
 func TestTakenAndKept(t *testing.T) {
 	for _, o := range obstacles {
 		t.Run(o.name, func(t *testing.T) {
+			needMechanism(t, o.mechanism)
 			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 			p := harness.On(t, n.Server.Host)
 			d := p.Start("--mechanism", o.mechanism)

@@ -61,25 +61,37 @@ func compile(ctx context.Context, work string, suites []suite) error {
 	if err := os.Mkdir(filepath.Join(work, "tests"), 0o755); err != nil { // which may stay empty
 		return err
 	}
-	builds := [][]string{{"build", "-o", filepath.Join(work, "replypath"),
+	commands := [][]string{{"build", "-o", filepath.Join(work, "replypath"),
 		"-ldflags", "-s -w -X main.version=" + productVersion, "./cmd/replypath"}}
 	seen := make(map[string]bool)
 	for _, s := range suites {
 		if s.program != "" {
-			builds = append(builds, []string{"build", "-ldflags", "-s -w", "-o", filepath.Join(work, "tests", s.name), "./" + s.program})
+			commands = append(commands, []string{"build", "-ldflags", "-s -w", "-o", filepath.Join(work, "tests", s.name), "./" + s.program})
 		}
 		if s.pkg == "" || seen[s.pkg] {
 			continue
 		}
 		seen[s.pkg] = true
-		builds = append(builds, []string{"test", "-c", "-ldflags", "-s -w",
+		commands = append(commands, []string{"test", "-c", "-ldflags", "-s -w",
 			"-o", filepath.Join(work, s.binary()), "./" + s.pkg})
 	}
-	for _, args := range builds {
+	for _, args := range commands {
 		c := exec.CommandContext(ctx, "go", append([]string{args[0], "-trimpath", "-buildvcs=false"}, args[1:]...)...)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 		if _, err := output(c); err != nil {
 			return err
+		}
+	}
+	return compileOthers(ctx, work, suites)
+}
+
+// compileOthers builds the product otherwise, for the suites that need that.
+func compileOthers(ctx context.Context, work string, suites []suite) error {
+	for _, s := range suites {
+		for _, b := range s.builds {
+			if err := b.Make(ctx, ".", filepath.Join(work, "tests", b.Name), productVersion); err != nil {
+				return fmt.Errorf("build %s: %w", b.Name, err)
+			}
 		}
 	}
 	return nil

@@ -5,20 +5,24 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"replypath/test/restarts/builds"
 )
 
 // suite is something that is run in the virtual machines: the tests of a
 // package, or a command.
 type suite struct {
 	name    string
-	pkg     string   // import path below the module
-	run     string   // regular expression of tests
-	skip    string   // of those among them that are left out
-	brief   *brief   // which of them are run with -short, where not all are
-	command string   // in the place of a package
-	program string   // import path of what the command runs, built as /tests/<name>
-	tools   []string // programs of this machine that it needs beside those of tools.txt
-	extra   bool     // is run only where it is named
+	pkg     string          // import path below the module
+	run     string          // regular expression of tests
+	skip    string          // of those among them that are left out
+	brief   *brief          // which of them are run with -short, where not all are
+	command string          // in the place of a package
+	program string          // import path of what the command runs, built as /tests/<name>
+	tools   []string        // programs of this machine that it needs beside those of tools.txt
+	builds  []*builds.Build // that it changes to, built as /tests/<name>
+	setting string          // variables of its environment, with spaces between them
+	extra   bool            // is run only where it is named
 	timeout time.Duration
 }
 
@@ -40,13 +44,17 @@ var suites = []suite{
 	// Without systemd as the first process, and without NetworkManager, which are not in the virtual machine.
 	{name: "managers", pkg: "test/managers", timeout: 30 * time.Minute, run: "^(TestNetworkDaemons|TestFallbackTaken|TestBoot" +
 		"|TestFirewallReloads|TestRulesStay|TestSettingsTaken|TestContainerNetworks)$", skip: "/^NetworkManager$"},
-	{name: "devices", pkg: "test/kinds", timeout: 30 * time.Minute},
+	{name: "kinds", pkg: "test/kinds", timeout: 30 * time.Minute},
+	{name: "devices", pkg: "test/devices", timeout: 30 * time.Minute},
 	// The device of the fallback route is a dummy there. How long a fault interrupts says nothing on an emulated machine.
 	{name: "fallback", pkg: "test/faults", timeout: 5 * time.Minute, run: "^(TestFallbackIsPutBack|TestBoundRoute)$"},
 	{name: "rp_filter", pkg: "test/lifecycle", timeout: 5 * time.Minute, run: "^(TestStrictRPFilter|TestRPFilterLeftAlone)$"},
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
+	// The builds that it changes to are made here: there is no compiler in the virtual machine.
+	{name: "restarts", pkg: "test/restarts", timeout: 30 * time.Minute, setting: "REPLYPATH_TEST_RESTARTS=3",
+		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
 	{name: "doctor", pkg: "loader/doctor", timeout: 5 * time.Minute},
 	// For what other kernels than the machine's have. Under emulation only the order of magnitude means something.
@@ -111,6 +119,18 @@ func (s *suite) binary() string {
 	return "/tests/" + strings.ReplaceAll(s.pkg, "/", "-") + ".test"
 }
 
+// environment is what stands before the command, for the shell.
+func (s *suite) environment() string {
+	var text strings.Builder
+	for _, b := range s.builds {
+		fmt.Fprintf(&text, "%s=/tests/%s ", b.Variable, b.Name)
+	}
+	if s.setting != "" {
+		text.WriteString(s.setting + " ")
+	}
+	return text.String()
+}
+
 // line tells the init script how to run the suite. A short one leaves out what
 // differs little from the rest.
 func (s *suite) line(short bool) string {
@@ -130,5 +150,5 @@ func (s *suite) line(short bool) string {
 	}
 	// Go's own time-out, which shows where the test hangs, comes first.
 	seconds := int((s.timeout + 10*time.Second).Seconds())
-	return fmt.Sprintf("%s\t%s\t%d\t%s\n", s.name, s.directory(), seconds, command)
+	return fmt.Sprintf("%s\t%s\t%d\t%s\n", s.name, s.directory(), seconds, s.environment()+command)
 }

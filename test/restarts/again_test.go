@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
+	"replypath/test/restarts/builds"
 	"replypath/test/topology"
 )
 
@@ -41,10 +42,10 @@ var waysToEnd = []ending{
 // datagram may be lost, no reply may leave by eth0, no counter may go backwards.
 func testAgain(t *testing.T, count int, args ...string) {
 	t.Parallel()
-	usual, other := harness.Binary(), otherPrograms.binary(t)
+	usual, other := harness.Binary(), binaryOf(t, &builds.OtherPrograms)
 	starts := []struct{ binary, version string }{
 		{usual, harness.Version},
-		{other, harness.Version + "-" + otherPrograms.name},
+		{other, harness.Version + "-" + builds.OtherPrograms.Name},
 		{usual, harness.Version},
 	}
 	n := newServer(t)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
+	"replypath/test/restarts/builds"
 )
 
 // TestLayout starts a build whose maps have another layout, under load, and the usual
@@ -17,10 +18,10 @@ import (
 // the flows are known anew; the log says what is.
 func TestLayout(t *testing.T) {
 	t.Parallel()
-	builds := []string{harness.Binary(), otherLayout.binary(t)}
+	binaries := []string{harness.Binary(), binaryOf(t, &builds.OtherLayout)}
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
-	d := startBuild(p, builds[0])
+	d := startBuild(p, binaries[0])
 	l := startLoad(t, n)
 	l.allGoOn()
 	count := max(2, times(t)/10)
@@ -28,7 +29,7 @@ func TestLayout(t *testing.T) {
 		before := p.Metrics()
 		d.Kill()
 		l.goesOn()
-		d = startBuild(p, builds[(i+1)%2])
+		d = startBuild(p, binaries[(i+1)%2])
 		d.WaitLog(1, "level=WARN", "flows are recorded anew", "it has another layout")
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)

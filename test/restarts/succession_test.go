@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replypath/test/harness"
+	"replypath/test/restarts/builds"
 	"replypath/test/topology"
 )
 
@@ -52,7 +53,7 @@ func (d *deferred) answer() {
 // go as routed once nobody asks the tables of before, which are freed. The others' load
 // could delay the answers for that long.
 func TestEarlierIsAsked(t *testing.T) {
-	other := otherLayout.binary(t)
+	other := binaryOf(t, &builds.OtherLayout)
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
