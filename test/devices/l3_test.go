@@ -95,11 +95,13 @@ func TestL3(t *testing.T) {
 				Policy: topology.StrictSource, Offloads: topology.Offloads{NoChecksum: true},
 			})
 			l := build(t, n)
-			asked := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+			// Each ends with its own subtest: an open connection has keepalives, which would be counted with others.
+			asked := func(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
+				t.Helper()
 				return harness.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
 			}
 			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, l.server, asked(f, kind))
+				harness.WantLost(t, l.server, asked(t, f, kind))
 			})
 			p := harness.On(t, n.Server.Host)
 			p.Start()
@@ -109,10 +111,10 @@ func TestL3(t *testing.T) {
 				}
 			}
 			eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantByEth1(t, l.server, asked(f, kind))
+				wantByEth1(t, l.server, asked(t, f, kind))
 			})
 			eachKind(t, "byte by byte", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				l.wantExact(t, p.In(t), asked(f, kind))
+				l.wantExact(t, p.In(t), asked(t, f, kind))
 			})
 			for _, f := range n.Families() {
 				t.Run("refused/"+f.String(), func(t *testing.T) { l.wantRefused(t, f) })
@@ -129,7 +131,7 @@ func TestL3(t *testing.T) {
 			})
 			p.Expect(0, "mode", "observe")
 			eachKind(t, "in mode observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				harness.WantLost(t, l.server, asked(f, kind))
+				harness.WantLost(t, l.server, asked(t, f, kind))
 			})
 		})
 	}
