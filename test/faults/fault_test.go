@@ -242,6 +242,17 @@ func (b *bed) isHeld() bool {
 	return b.product != nil && b.gatewayState() == "held"
 }
 
+// awaitHeld returns when the product says that it holds the gateway, which the kernel may have given up just before.
+func (b *bed) awaitHeld() {
+	b.Helper()
+	b.Eventually("the gateway is held", func() error {
+		if !b.isHeld() {
+			return fmt.Errorf("it is %q", b.gatewayState())
+		}
+		return nil
+	})
+}
+
 // gatewayState is eth0's gateway's in the status.
 func (b *bed) gatewayState() string {
 	b.Helper()

@@ -71,6 +71,7 @@ func TestDetachWhileHeld(t *testing.T) {
 			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 			b.start()
 			b.silenceGateway()
+			b.awaitHeld()
 			b.product.Expect(0, "detach", "--stop")
 			b.wantSnapshot(before)
 			t.Logf("detached while the gateway was held: %d outputs and sysctls compared", len(before))
