@@ -65,20 +65,39 @@ func (b *bed) sendUnaskedTo(targets ...netip.Addr) {
 }
 
 // kernels are what the kernel itself sends by any device that is up, each to the
-// device's own network: no route leads it there.
+// device's own network: no route leads it there. What asks for others is of a route that
+// takes them for neighbours.
 var kernels = []struct {
 	name  string
-	match topology.Filter
+	match func(*bed, *topology.Frame) bool
 }{
-	{"arp", isARP},
-	{"neighbour solicitation", isICMPv6(layers.ICMPv6TypeNeighborSolicitation)},
-	{"neighbour advertisement", isICMPv6(layers.ICMPv6TypeNeighborAdvertisement)},
-	{"router solicitation", isICMPv6(layers.ICMPv6TypeRouterSolicitation)},
-	{"multicast listener report", isICMPv6(layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2)},
+	{"arp", (*bed).isOwnARP},
+	{"neighbour solicitation", (*bed).isOwnSolicitation},
+	{"neighbour advertisement", anybodys(isICMPv6(layers.ICMPv6TypeNeighborAdvertisement))},
+	{"router solicitation", anybodys(isICMPv6(layers.ICMPv6TypeRouterSolicitation))},
+	{"multicast listener report", anybodys(isICMPv6(layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2))},
 }
 
-func isARP(f *topology.Frame) bool {
-	return len(f.Data) >= 14 && f.Data[12] == 0x08 && f.Data[13] == 0x06
+func anybodys(match topology.Filter) func(*bed, *topology.Frame) bool {
+	return func(_ *bed, f *topology.Frame) bool { return match(f) }
+}
+
+// isOwnARP matches a question for one of eth1's own networks, and the answer to who asks from there.
+func (b *bed) isOwnARP(f *topology.Frame) bool {
+	arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP)
+	return ok && b.isOwn(arp.DstProtAddress)
+}
+
+func (b *bed) isOwnSolicitation(f *topology.Frame) bool {
+	s, ok := f.Packet().Layer(layers.LayerTypeICMPv6NeighborSolicitation).(*layers.ICMPv6NeighborSolicitation)
+	return ok && b.isOwn(s.TargetAddress)
+}
+
+// isOwn tells whether a target is of one of eth1's own networks, or of the link alone.
+func (b *bed) isOwn(target []byte) bool {
+	address, _ := netip.AddrFromSlice(target)
+	return address.IsLinkLocalUnicast() ||
+		slices.ContainsFunc(b.net.Server.Eth1.Addresses, func(own netip.Prefix) bool { return own.Contains(address) })
 }
 
 func isICMPv6(kind uint8) topology.Filter {
@@ -109,7 +128,7 @@ func (b *bed) kindOf(frame *topology.Frame) string {
 		}
 	}
 	for _, k := range kernels {
-		if k.match(frame) {
+		if k.match(b, frame) {
 			return k.name
 		}
 	}
