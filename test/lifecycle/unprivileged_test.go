@@ -3,8 +3,10 @@ package lifecycle
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/test/harness"
@@ -169,25 +172,43 @@ func wantPrivate(t *testing.T, dir string) {
 }
 
 // TestMetricsOnLoopback wants the default listener to be out of the network's
-// reach.
+// reach, which one that listens everywhere is not.
 func TestMetricsOnLoopback(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
+	d := p.Start("--listen", ":9945")
+	reached, tried := dialMetrics(t, n)
+	if len(reached) != tried {
+		t.Errorf("where the metrics are to be reached at all of %d addresses, they are at %q", tried, reached)
+	}
+	d.Stop(unix.SIGTERM)
 	p.Start()
 	harness.Must1[string](t)(p.Get("/healthz"))
-	tried := 0
+	if reached, _ := dialMetrics(t, n); len(reached) > 0 {
+		t.Errorf("the metrics can be reached at %q", reached)
+	}
+	t.Logf("the metrics cannot be reached at any of %d addresses, where --listen :9945 is reached at %d", tried, len(reached))
+}
+
+// dialMetrics has the client connect to the metrics of the server, and returns at which of its addresses it can.
+func dialMetrics(t *testing.T, n *topology.TwoNIC) (reached []string, tried int) {
+	t.Helper()
+	port := netip.MustParseAddrPort(harness.MetricsAddress).Port()
 	for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 		for _, f := range n.Families() {
-			address := "[" + i.Address(f).String() + "]:9945"
-			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			address := netip.AddrPortFrom(i.Address(f), port).String()
 			tried++
-			if err == nil {
+			conn, err := n.Client.Dial(harness.Within(t, harness.AnswerTime), "tcp", address)
+			switch {
+			case err == nil:
 				conn.Close()
-				t.Errorf("the metrics can be reached at %s", address)
+				reached = append(reached, address)
+			case !errors.Is(err, unix.ECONNREFUSED):
+				t.Errorf("%s: %v", address, err)
 			}
 		}
 	}
-	t.Logf("the metrics cannot be reached at any of %d addresses", tried)
+	return reached, tried
 }
 
 // TestNoProfiling wants the metrics listener not to let anybody profile, or stop,
