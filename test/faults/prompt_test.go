@@ -30,16 +30,49 @@ var asPromptly = harness.Patient(20 * time.Millisecond)
 // kernel asks for a gateway's MAC.
 var patience = harness.Patient(4 * time.Second)
 
-// starts are what a host starts, each of which hears of an error where there is no
-// way out.
-var starts = []struct {
+// start is what a host starts, which hears of an error where there is no way out.
+type start struct {
 	name string
 	try  func(*bed) error
-}{
-	{"connect", func(b *bed) error { return b.reachWithin(patience, harness.TCP) }},
-	{"a datagram by a connected socket", func(b *bed) error { return b.reachWithin(patience, harness.UDP) }},
-	{"a datagram by a socket that is not connected", (*bed).sendUnconnected},
-	{"ping", (*bed).ping},
+	// fails is how, as docs/RELIABILITY.md tells; noRoute and noCarrier are the errors without replypath,
+	// the latter where the carrier is lost. Of ping it tells none.
+	fails              map[topology.Family]string
+	noRoute, noCarrier string
+}
+
+var starts = []start{
+	{"connect", func(b *bed) error { return b.reachWithin(patience, harness.TCP) },
+		inBoth("ECONNREFUSED"), "ENETUNREACH", "EHOSTUNREACH"},
+	{"a datagram by a connected socket", func(b *bed) error { return b.reachWithin(patience, harness.UDP) },
+		map[topology.Family]string{topology.IPv4: "ENETUNREACH", topology.IPv6: "ECONNREFUSED"}, "ENETUNREACH", noError},
+	{"a datagram by a socket that is not connected", (*bed).sendUnconnected, inBoth("EPERM"), "ENETUNREACH", noError},
+	{"ping", (*bed).ping, nil, "", ""},
+}
+
+// noError is what comes of something that hangs.
+const noError = "no error"
+
+func inBoth(name string) map[topology.Family]string {
+	return map[topology.Family]string{topology.IPv4: name, topology.IPv6: name}
+}
+
+// wantErrors wants each failure to be the one that the documentation tells of.
+func (s start) wantErrors(t *testing.T, fault fault, f topology.Family, with, without failures) {
+	t.Helper()
+	alone := s.noRoute
+	if fault.name == "carrier lost" {
+		alone = s.noCarrier
+	}
+	for _, side := range []struct {
+		name, want string
+		failures   failures
+	}{{"with", s.fails[f], with}, {"without", alone, without}} {
+		for _, failure := range side.failures {
+			if got := failure.name(); side.want != "" && got != side.want {
+				t.Errorf("%s %s replypath: %s, not %s", s.name, side.name, got, side.want)
+			}
+		}
+	}
 }
 
 // gone are the faults that take the default route away, or its use.
@@ -61,6 +94,7 @@ func TestFailsAsPromptly(t *testing.T) {
 		}
 		for _, start := range starts {
 			with, without := beside.failures(start.try), alone.failures(start.try)
+			start.wantErrors(t, fault, f, with, without)
 			t.Logf("%s, %s: %s; without replypath %s", fault.name, start.name, with, without)
 			if late := with.fastest().took - without.fastest().took; late >= asPromptly || with.slowest().took >= promptly {
 				t.Errorf("%s fails %s later than without replypath, or after %s", start.name, late, with.slowest().took)
@@ -75,21 +109,26 @@ type failure struct {
 	err  error
 }
 
-// String names the error as the kernel does.
+// String is the error and how long it took.
 func (f failure) String() string {
+	took := f.took.Round(10 * time.Microsecond)
 	if f.err == nil {
-		return fmt.Sprintf("answered after %s", f.took.Round(10*time.Microsecond))
+		return fmt.Sprintf("answered after %s", took)
 	}
-	name := f.err.Error()
+	return fmt.Sprintf("%s after %s", f.name(), took)
+}
+
+// name is the error's, as the kernel calls it.
+func (f failure) name() string {
 	var number syscall.Errno
 	var timeout net.Error
 	switch {
 	case errors.As(f.err, &number):
-		name = unix.ErrnoName(number)
+		return unix.ErrnoName(number)
 	case errors.As(f.err, &timeout) && timeout.Timeout():
-		name = "no error"
+		return noError
 	}
-	return fmt.Sprintf("%s after %s", name, f.took.Round(10*time.Microsecond))
+	return f.err.Error()
 }
 
 // failures are those of one thing, the fastest first.
