@@ -109,6 +109,9 @@ func TestMasqueraded(t *testing.T) {
 				beside.hideContainers(sb)
 				beside.start()
 				with := beside.carries(sb, fault)
+				if without[harness.TCP].err != nil && without[harness.UDP].err != nil {
+					t.Errorf("%s: without replypath nothing goes on: %v", fault.name, without)
+				}
 				for kind := range with {
 					t.Logf("%s: %s: %v, without replypath %v", fault.name, kind, with[kind], without[kind])
 					if with[kind].err != nil && without[kind].err == nil {
