@@ -147,6 +147,8 @@ deb rpm: ## make a Debian or an RPM package in build/packages; PACKAGES=elsewher
 	rm -rf $(PACKAGES)/$@
 	$(MAKE) --no-print-directory install VERSION=$(VERSION) DESTDIR=$(PACKAGES)/$@ PREFIX=/usr BINARY=$(BINARY)
 	gzip -9n $(PACKAGES)/$@/usr/share/man/man*/*
+	install -d $(PACKAGES)/$@/usr/share/doc/replypath
+	GO="$(GO)" packaging/third-party-licenses ./cmd/replypath >$(PACKAGES)/$@/usr/share/doc/replypath/third-party-licenses
 	VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) PACKAGE_ROOT=$(PACKAGES)/$@ \
 		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
 		$(NFPM) package --config packaging/nfpm.yaml --packager $@ --target $(PACKAGES)

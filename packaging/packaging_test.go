@@ -74,3 +74,18 @@ func TestPackageVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestThirdPartyLicenses wants the notices of what is linked into the program, Go's own among them.
+func TestThirdPartyLicenses(t *testing.T) {
+	command := exec.Command("packaging/third-party-licenses", "./cmd/replypath")
+	command.Dir = ".."
+	notices, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"==== github.com/cilium/ebpf v", "==== golang.org/x/sys v", "==== Go go1", "Permission is hereby granted"} {
+		if !strings.Contains(string(notices), want) {
+			t.Errorf("%q is not in %d bytes of notices", want, len(notices))
+		}
+	}
+}
