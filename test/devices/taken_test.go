@@ -29,14 +29,22 @@ type theft struct {
 	steal           func(*testing.T, *harness.Product, *topology.Interface) error
 }
 
-// byTC is a theft by tc(8).
+// byTC is a theft by tc(8), in one go: between two calls of it the daemon may have put back what the first one took.
 func byTC(name string, commands ...string) theft {
 	return theft{name, "clsact", func(t *testing.T, _ *harness.Product, i *topology.Interface) error {
-		for _, command := range commands {
-			tc(t, i.Host, command)
-		}
-		return nil
+		return tcBatch(t, i.Host, commands...)
 	}}
+}
+
+// tcBatch runs several commands of tc(8) in one process.
+func tcBatch(t *testing.T, host *topology.Host, commands ...string) error {
+	c := host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
+	c.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	output, err := c.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, output)
+	}
+	return err
 }
 
 var thefts = []theft{
@@ -195,13 +203,7 @@ var obstacles = []obstacle{
 
 // placeIngress puts an ingress qdisc in the place of ours, at once.
 func placeIngress(t *testing.T, _ *harness.Product, i *topology.Interface) error {
-	c := i.Host.Command(harness.Within(t, harness.AnswerTime), "tc", "-batch", "-")
-	c.Stdin = strings.NewReader(fmt.Sprintf("qdisc del dev %s clsact\nqdisc add dev %s ingress\n", i.Name, i.Name))
-	output, err := c.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, output)
-	}
-	return err
+	return tcBatch(t, i.Host, "qdisc del dev "+i.Name+" clsact", "qdisc add dev "+i.Name+" ingress")
 }
 
 // fill takes ours off and puts programs of somebody else in every place on ingress:
