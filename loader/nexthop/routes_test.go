@@ -49,3 +49,22 @@ func TestWithoutRules(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestBehind: of IPv4's default routes those of another metric than the smallest are behind, which IPv6 goes over to by itself.
+func TestBehind(t *testing.T) {
+	p := newPair(t)
+	ip(t, p.server, `
+route add default via 10.1.0.1 metric 100
+route append default via 10.1.0.2 metric 100
+route add default via 10.1.0.3 metric 200
+`)
+	ip(t, p.server, "-6 route add default via fe80::1 dev eth0 metric 100\nroute add default via fe80::2 dev eth0 metric 200\n")
+	behind := make(map[string]bool)
+	for _, d := range p.find(t).Defaults {
+		behind[d.Gateway.String()] = d.Behind
+	}
+	want := map[string]bool{"10.1.0.1": false, "10.1.0.2": false, "10.1.0.3": true, "fe80::1": false, "fe80::2": false}
+	if diff := cmp.Diff(want, behind); diff != "" {
+		t.Errorf("behind the first (-want +got):\n%s", diff)
+	}
+}
