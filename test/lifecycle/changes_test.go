@@ -31,6 +31,50 @@ func TestRename(t *testing.T) {
 		len(all), right, wrong)
 }
 
+// TestRenameWithoutDaemon renames it after the daemon was killed: the conversations go on by it, and what the next start
+// shows, also of what was counted before, has the new name.
+func TestRenameWithoutDaemon(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) { testRenameWithoutDaemon(t, mechanism) })
+	}
+}
+
+func testRenameWithoutDaemon(t *testing.T, mechanism string) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := start(p, mechanism)
+	if mechanism != mechanisms[1] {
+		needTCX(t, p)
+	}
+	all := keepAskingAll(t, n)
+	d.Kill()
+	link := harness.Must1[netlink.Link](t)(n.Server.Eth1.Link())
+	harness.Must(t, n.Server.Netlink().LinkSetName(link, "lan1"))
+	goOn(all)
+	start(p, mechanism)
+	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
+	goOn(all)
+	right, wrong := endAll(all)
+	if i := p.Status().Interface("eth1"); i != nil {
+		t.Errorf("the old name is still there: %+v", *i)
+	}
+	wantInterface(t, p, "lan1", all)
+	harness.Must1[string](t)(p.Get("/healthz"))
+	var counted float64
+	for _, r := range all {
+		answers, metrics := r.settled(p)
+		const metric = "replypath_corrected_packets_total"
+		flow := []string{"family=" + topology.FamilyOf(r.c.Self.Addr()).String(), "protocol=" + r.c.Protocol()}
+		now, old := metrics.Sum(metric, append(flow, "to_interface=lan1")...), metrics.Sum(metric, append(flow, "to_interface=eth1")...)
+		if now != float64(len(answers)) || old != 0 {
+			t.Errorf("%s: %v packets are counted by the new name and %v by the old one, %d left", r.c, now, old, len(answers))
+		}
+		counted += now
+	}
+	t.Logf("%d conversations go on under a rename without a daemon: %d answers by the interface, %d by eth0, %v counted by the new name",
+		len(all), right, wrong, counted)
+}
+
 // TestRouteMoves moves the default route to eth1 and back under conversations
 // with both interfaces: each stays where it came in.
 func TestRouteMoves(t *testing.T) {
