@@ -59,6 +59,7 @@ type gateway struct {
 	probed    time.Time          // when its entry was made usable last, while it is held
 	asked     time.Time          // when the kernel was last told to resolve it
 	failed    time.Time          // when it has last failed to answer
+	released  bool               // releaseWaiting has given its entry the last MAC since the carrier went
 	resolveAt time.Time          // zero: nothing to be done
 }
 
@@ -338,7 +339,7 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 // haveSocketsPassOver has sockets look for a route anew where the kernel may go over from a silent gateway to another one: by
 // IPv6 they keep the route that they have until they have repeated a segment three times.
 func (l *Loader) haveSocketsPassOver(g *gateway) {
-	if !g.isOneOfSeveral() || l.fallback.device == nil {
+	if !l.isOneOfSeveral(g) || l.fallback.device == nil {
 		return
 	}
 	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
@@ -346,14 +347,23 @@ func (l *Loader) haveSocketsPassOver(g *gateway) {
 	}
 }
 
-// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses.
-func (g *gateway) isOneOfSeveral() bool { return g.IPv6 && g.Main && !g.only }
+// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses for its default routes.
+func (l *Loader) isOneOfSeveral(g *gateway) bool {
+	self, others := false, false
+	for _, d := range l.fallback.defaults {
+		if d.Family == unix.AF_INET6 {
+			isSelf := (gatewayKey{d.Interface, d.Gateway}) == keyOf(&g.Gateway)
+			self, others = self || isSelf, others || !isSelf
+		}
+	}
+	return self && others
+}
 
 // isPassedOver tells whether the kernel may go over from a silent gateway to another one, for as long as that one's entry is a
 // failed one. IPv4 passes over an entry that is being asked for as well (fib_good_nh() in net/ipv4/fib_semantics.c), IPv6 takes
 // that for usable (rt6_check_neigh() in net/ipv6/route.c).
 func (l *Loader) isPassedOver(g *gateway) bool {
-	if g.State != nexthop.StateFailed || g.mac != nil || !g.isOneOfSeveral() {
+	if g.State != nexthop.StateFailed || g.mac != nil || !g.IPv6 || !g.Main || g.only {
 		return false
 	}
 	return slices.ContainsFunc(l.fallback.defaults, func(d nexthop.Default) bool {

@@ -66,6 +66,13 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 			}
 		}
 	}
+	for _, gateways := range byFamily { // an IPv4 route may lead by one of several IPv6 routers
+		for key := range gateways {
+			if len(gateways) > 1 {
+				delete(only, key)
+			}
+		}
+	}
 	return only
 }
 
@@ -162,24 +169,22 @@ func (l *Loader) bridge(g *gateway) error {
 // drops the entry a moment before it passes over the route, and asks in vain for three seconds, as long as TCP
 // repeats no segment that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c). On egress replies are moved to
 // the interfaces of their flows; everything else is lost, as without. By IPv6 the kernel goes over to another router, where
-// there is one, once it has asked in vain: replies are built until then.
+// there is one, once it has asked in vain: replies are built until then, once for each loss.
 func (l *Loader) releaseWaiting(device int) error {
 	var errs []error
 	for _, g := range l.gateways {
-		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() {
+		isOneOfSeveral := l.isOneOfSeveral(g)
+		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() || !g.only && !isOneOfSeveral || g.released {
 			continue
 		}
-		if g.isOneOfSeveral() && g.State != nexthop.StateFailed {
-			errs = append(errs, nexthop.Probe(l.netlink, g.Gateway, g.last))
-		}
-		if !g.only {
-			continue
-		}
-		waiting, err := nexthop.IsAsked(l.netlink, g.Gateway)
-		if waiting {
+		state, err := nexthop.StateNow(l.netlink, g.Gateway)
+		if state == nexthop.StateIncomplete || isOneOfSeveral && state == nexthop.StateNone {
+			g.released = isOneOfSeveral
 			err = nexthop.Probe(l.netlink, g.Gateway, g.last)
 		}
-		errs = append(errs, err)
+		if !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -188,6 +193,9 @@ func (l *Loader) releaseWaiting(device int) error {
 // may be another, or not be there yet.
 func (l *Loader) askAnew(device int) {
 	for _, g := range l.gateways {
+		if g.Interface == device {
+			g.released = false
+		}
 		if g.Interface == device && !g.held {
 			g.anew, g.asked, g.resolveAt = true, time.Time{}, time.Now()
 		}

@@ -187,27 +187,29 @@ static __always_inline void check_note(struct note note)
 }
 
 /*
- * Writes the entry where the asker has one by now, which another CPU may have made since it was
- * looked for, else at that place: one asker with two entries would have its answers take either.
- * Returns the flow by which the asker had asked before, 0 for none.
+ * Writes the entry, at that place where the asker had none; unless another CPU has changed it since it was looked at,
+ * `before` being the flow that it named then: one asker with two entries would have its answers take either. The
+ * peer's next datagram that is looked at tries again.
  */
-static __always_inline __u64 write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
-					 __u64 asker, __u64 digest, __u32 place)
+static __always_inline bool write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
+					__u64 asker, __u64 digest, __u64 before, __u32 place)
 {
-	__u64 before = 0;
+	__u64 found = 0;
 	int way;
 
 	bpf_spin_lock(lock);
 	way = find_way(set->asker, asker);
 	if (way >= 0) {
-		place = way % WAYS;
-		before = set->flow[place];
+		place = way;
+		found = set->flow[way % WAYS];
 	}
 	place %= WAYS;
-	set->asker[place] = asker;
-	set->flow[place] = digest;
+	if (found == before) {
+		set->asker[place] = asker;
+		set->flow[place] = digest;
+	}
 	bpf_spin_unlock(lock);
-	return before;
+	return found == before;
 }
 
 /*
@@ -221,7 +223,7 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 	struct scratch *from = get_scratch();
 	struct bpf_spin_lock *lock;
 	struct asked_set *set;
-	__u64 asker, digest, before;
+	__u64 asker, digest, before = 0;
 	__u32 index;
 	int way;
 
@@ -236,18 +238,19 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 	if (said == ANSWER)
 		check_note(find_note(digest));
 	way = find_way(set->asker, asker);
-	if (way >= 0 && set->flow[way] == digest)
+	if (way >= 0)
+		before = set->flow[way % WAYS];
+	if (before == digest)
 		return 0;
 	if (!own_address(from->packet.tuple.self)) /* a flow that we forward asks nobody here */
 		return 0;
-	if (way >= 0 && said != ANSWER && is_begun(set->flow[way]))
+	if (before && said != ANSWER && is_begun(before))
 		return 0;
 	if (said != FIRST_QUESTION && !is_for_wildcard(skb))
 		return 0;
-	if (way < 0)
+	if (!before)
 		look_for_asker(set, &from->vacancy[0]);
-	before = write_asked(set, lock, asker, digest, from->vacancy[0].way);
-	if (before && before != digest)
+	if (write_asked(set, lock, asker, digest, before, from->vacancy[0].way) && before)
 		mark_alternating(&from->packet, before);
 	return 0;
 }

@@ -100,3 +100,25 @@ static __always_inline bool came_by(const struct flow *flow, const struct __sk_b
 {
 	return flow->ifindex == skb->ifindex && mac_equal(flow->mac, packet->mac);
 }
+
+/*
+ * The interface fields and the MAC with the flags are written by two stores of
+ * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index. While the
+ * flow moves to another interface it has none, and such a reply goes as routed. That is enough for
+ * those who read; of two who write, one has to wait for the other, or one's interface could stay
+ * with the other's MAC.
+ */
+static __always_inline void store_way(struct flow *flow, const struct way *way)
+{
+	volatile __u64 *to = (volatile __u64 *)&flow->ifindex;
+	const __u64 *from = (const __u64 *)way;
+
+	_Static_assert(offsetof(struct flow, ifindex) == 48, "one word: ifindex to gateway");
+	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
+	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct way, flags), "alike");
+
+	if (flow->ifindex != way->ifindex)
+		to[0] = 0;
+	to[1] = from[1];
+	to[0] = from[0];
+}

@@ -309,25 +309,16 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
 }
 
-#define barrier() asm volatile("" ::: "memory") /* the compiler moves no access across it */
-
 /*
- * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading. It has
- * no interface meanwhile, so that they go as routed.
+ * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way
+ * is there before anything says that it is live.
  */
 static __always_inline void overwrite(struct flow *old, const struct flow *flow)
 {
-	const __u32 mac = offsetof(struct flow, mac);
-
-	old->ifindex = 0;
-	barrier();
+	store_way(old, (const struct way *)&flow->ifindex);
 	__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));
-	__builtin_memcpy((__u8 *)old + mac, (const __u8 *)flow + mac, sizeof(*flow) - mac);
-	barrier();
-	old->interface = flow->interface;
-	old->gateway = flow->gateway;
-	barrier();
-	old->ifindex = flow->ifindex;
+	__builtin_memcpy(&old->corrected, &flow->corrected,
+			 sizeof(*flow) - offsetof(struct flow, corrected));
 }
 
 /*

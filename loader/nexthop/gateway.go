@@ -100,7 +100,8 @@ type hop struct {
 	kind    hopKind
 	special bool // of a route to a single host, or to link-local addresses
 	main    bool // of a route of the main table
-	metric  int
+	metric  int  // of a default route, as is tos
+	tos     int
 }
 
 type hopKind int
@@ -129,7 +130,12 @@ func collectHops(r dump.Route, add func(hop)) {
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
 			special := r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()
-			add(hop{h.Interface, h.Gateway, r.Family, kind, special, r.Table == unix.RT_TABLE_MAIN, r.Metric})
+			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, special: special,
+				main: r.Table == unix.RT_TABLE_MAIN}
+			if kind == byDefault {
+				found.metric, found.tos = r.Metric, r.TOS
+			}
+			add(found)
 		}
 	}
 }

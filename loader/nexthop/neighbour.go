@@ -92,12 +92,16 @@ func Asked(nl *netlink.Handle, device int, but netip.Addr) (bool, error) {
 	}), err
 }
 
-// IsAsked tells whether the kernel asks for the MAC of a gateway that it has none of, so that packets wait for it.
-func IsAsked(nl *netlink.Handle, g Gateway) (bool, error) {
-	list, err := dump.Neighbours(nl)
-	return slices.ContainsFunc(list, func(n netlink.Neigh) bool {
-		return n.LinkIndex == g.Interface && n.State == netlink.NUD_INCOMPLETE && dump.Address(n.IP) == g.Address
-	}), err
+// StateNow returns the state of a gateway's neighbour entry.
+func StateNow(nl *netlink.Handle, g Gateway) (string, error) {
+	entries, err := neighbours(nl)
+	if err != nil {
+		return "", err
+	}
+	if entry := entries[location{g.Interface, g.Address}]; entry != nil {
+		return stateOf(entry), nil
+	}
+	return StateNone, nil
 }
 
 // resolve fills in what the kernel knows of a gateway.

@@ -54,11 +54,16 @@ func (r *Routers) addDefaults(hops []hop) {
 	}
 }
 
-// firstMetric is that of the IPv4 default route that the kernel takes.
+// firstMetric is the smallest of IPv4's default routes. With those for a TOS among them all are first: for such packets the
+// kernel goes over from one metric to another (fib_select_default()).
 func firstMetric(hops []hop) int {
 	first := math.MaxInt
 	for _, h := range hops {
-		if h.kind == byDefault && h.family == unix.AF_INET {
+		switch {
+		case h.kind != byDefault || h.family != unix.AF_INET:
+		case h.tos != 0:
+			return math.MaxInt
+		default:
 			first = min(first, h.metric)
 		}
 	}

@@ -15,6 +15,7 @@ type Route struct {
 	Type     int          // unix.RTN_UNICAST, unix.RTN_LOCAL, ...
 	Table    int          // unix.RT_TABLE_MAIN, ...
 	Metric   int          // the smallest goes first
+	TOS      int          // 0: of any packet
 	Protocol int          // who made it: unix.RTPROT_BOOT, ...
 	Dst      netip.Prefix // all zero for a default route
 	Hops     []Hop        // more than one for a multipath route, none for an unreachable one
@@ -86,7 +87,7 @@ func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))
 }
 
 func newRoute(r *netlink.Route) Route {
-	route := Route{Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Priority, Protocol: int(r.Protocol), Dst: Prefix(r.Dst)}
+	route := Route{Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Priority, TOS: r.Tos, Protocol: int(r.Protocol), Dst: Prefix(r.Dst)}
 	for _, hop := range r.MultiPath {
 		route.Hops = append(route.Hops, Hop{hop.LinkIndex, gateway(hop.Gw, hop.Via), hop.Hops + 1})
 	}
