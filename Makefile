@@ -11,6 +11,9 @@ BINARY  ?= bin/replypath
 CHANGELOG_VERSION = $(shell sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
 VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//'),$(CHANGELOG_VERSION))
 
+# What bench says that it has measured.
+COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+
 # Where packages are made, and by what.
 PACKAGES ?= build/packages
 NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
@@ -92,7 +95,7 @@ bench: build root packages ## measure replypath beside a static route, ip rule a
 	@rm -f build/bench/bpf.json
 	-$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(QUICK),-rounds 3 -repeat 100000,-crowd)
 	$(GO) build -o build/benchmark ./test/bench
-	REPLYPATH_BINARY=bin/replypath exec build/benchmark $(if $(QUICK),-quick) -workloads "$(WORKLOADS)" -contenders "$(CONTENDERS)"
+	REPLYPATH_BINARY=bin/replypath exec build/benchmark $(if $(QUICK),-quick) -commit "$(COMMIT)" -workloads "$(WORKLOADS)" -contenders "$(CONTENDERS)"
 
 bench-page: ## make docs/BENCHMARKS.md from what bench has measured
 	$(GO) run ./test/bench -page docs/BENCHMARKS.md

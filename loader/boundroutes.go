@@ -51,7 +51,8 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 	return left, err
 }
 
-// addBound adds the wanted routes that are not there, and returns all.
+// addBound adds the wanted routes that are not there, and returns all. Whether somebody has deleted them, or the kernel with an address
+// or a link that was back at once, is not known: it is no repair that would be counted.
 func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Default, err error) {
 	isPresent := func(hop nexthop.Default) bool { return slices.Contains(present, hop) }
 	added, err := fallback.AddBound(slices.DeleteFunc(slices.Clone(wanted), isPresent))

@@ -165,12 +165,17 @@ func (l *Loader) interfaceStates() ([]InterfaceState, error) {
 	return states, nil
 }
 
+// answers tells whether the last word of a gateway's entry is that it is there, and is not ours.
+func (g *gateway) answers() bool {
+	return nexthop.Usable(g.State) && !g.held && !g.isUnanswered(&g.Gateway)
+}
+
 func (l *Loader) gatewayStates() []GatewayState {
 	var states []GatewayState
 	for _, key := range slices.SortedFunc(maps.Keys(l.gateways), compareGateways) {
 		states = append(states, GatewayState{
 			Interface: l.nameOf(key.device), Address: key.address,
-			Reachable: nexthop.Usable(l.gateways[key].State) && !l.gateways[key].held,
+			Reachable: l.gateways[key].answers(),
 		})
 	}
 	return states

@@ -15,6 +15,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"replypath/bpf"
+	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 )
 
@@ -119,6 +120,8 @@ func haveTCX() (bool, error) {
 // kernel is what depends on the running kernel.
 type kernel struct {
 	tcx bool
+	// keepsNeighbours: IPv6 entries may outlive the carrier (ndisc_evict_nocarrier, from 5.16).
+	keepsNeighbours bool
 	bpf.Features
 }
 
@@ -130,6 +133,8 @@ func probeKernel() (kernel, error) {
 		k    kernel
 		errs [2]error
 	)
+	_, err := hostsettings.ReadNumber(hostsettings.Key("ipv6", "all", "ndisc_evict_nocarrier"))
+	k.keepsNeighbours = err == nil
 	k.tcx, errs[0] = haveTCX()
 	k.Features, errs[1] = bpf.ProbeFeatures()
 	return k, errors.Join(errs[:]...)
@@ -164,12 +169,19 @@ func (k kernel) features() []pins.FeatureRecord {
 	if !k.TailCalls {
 		tailCalls.Effect = "flows that begin while the flow tables are replaced are known with their next packet"
 	}
+	keepsNeighbours := pins.FeatureRecord{Name: "ndisc_evict_nocarrier", Available: k.keepsNeighbours,
+		Effect: "open IPv6 connections go on at once when the carrier of the default route's interface is lost"}
+	if !k.keepsNeighbours {
+		keepsNeighbours.Effect = "by IPv6 a datagram may be lost when the carrier of the default route's interface is; without a daemon " +
+			"open connections pause for some seconds"
+	}
 	return []pins.FeatureRecord{
 		tcx,
 		checkMTU,
 		probeRead,
 		kernelSKB,
 		tailCalls,
+		keepsNeighbours,
 		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
 	}
 }

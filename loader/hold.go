@@ -25,9 +25,8 @@ import (
 // up for good.
 //
 // That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
-// there are others, the kernel may choose among them by the state of their entries
-// (rt6_check_neigh() in net/ipv6/route.c, fib_detect_death() in
-// net/ipv4/fib_semantics.c).
+// there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
+// net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).
 
 const (
 	// probeEvery is how often the one gateway is asked whether it is there. The
@@ -104,11 +103,11 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 			l.letGo(g)
 		}
 	case g.State == nexthop.StateNone && g.held:
-		if !l.mayHold(g) { // the entry went with the interface's carrier
+		if l.mayHold(g) {
+			l.hold(g)
+		} else {
 			l.letGo(g)
-			return
 		}
-		l.hold(g)
 	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
 		l.letGo(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
@@ -165,28 +164,50 @@ func (l *Loader) bridge(g *gateway) error {
 	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last), l.save())
 }
 
-// releaseWaiting has what waits for a gateway's MAC go where the carrier of its interface is gone. The kernel
-// drops the entry a moment before it passes over the route, and asks in vain for three seconds, as long as TCP
-// repeats no segment that waits (skb_still_in_host_queue() in net/ipv4/tcp_output.c). On egress replies are moved to
-// the interfaces of their flows; everything else is lost, as without. By IPv6 the kernel goes over to another router, where
-// there is one, once it has asked in vain: replies are built until then, once for each loss.
+// releaseWaiting has what waits for a gateway's MAC go where the carrier of its interface is gone. On egress replies are
+// moved to the interfaces of their flows; everything else is lost, as without.
 func (l *Loader) releaseWaiting(device int) error {
 	var errs []error
 	for _, g := range l.gateways {
-		isOneOfSeveral := l.isOneOfSeveral(g)
-		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() || !g.only && !isOneOfSeveral || g.released {
+		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() {
 			continue
 		}
-		state, err := nexthop.StateNow(l.netlink, g.Gateway)
-		if state == nexthop.StateIncomplete || isOneOfSeveral && state == nexthop.StateNone {
-			g.released = isOneOfSeveral
-			err = nexthop.Probe(l.netlink, g.Gateway, g.last)
+		var err error
+		switch {
+		case g.only:
+			err = l.releaseOnly(g)
+		case l.isOneOfSeveral(g):
+			err = l.releaseOneOfSeveral(g)
 		}
 		if !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// releaseOnly does so for the one gateway of a family's default routes. The kernel drops the entry a moment before it passes
+// over the route, and asks in vain for three seconds, as long as TCP repeats no segment that waits
+// (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
+func (l *Loader) releaseOnly(g *gateway) error {
+	if state, err := nexthop.StateNow(l.netlink, g.Gateway); err != nil || state != nexthop.StateIncomplete {
+		return err
+	}
+	return nexthop.Probe(l.netlink, g.Gateway, g.last)
+}
+
+// releaseOneOfSeveral does so for an IPv6 router, from which the kernel goes over to another one once it has asked in vain:
+// replies are built until then, so once for each loss.
+func (l *Loader) releaseOneOfSeveral(g *gateway) error {
+	if g.released {
+		return nil
+	}
+	state, err := nexthop.StateNow(l.netlink, g.Gateway)
+	if err != nil || state != nexthop.StateIncomplete && state != nexthop.StateNone {
+		return err
+	}
+	g.released = true
+	return nexthop.Probe(l.netlink, g.Gateway, g.last)
 }
 
 // askAnew has the gateways of an interface asked whose carrier is back: who is at the other end

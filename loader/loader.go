@@ -30,7 +30,7 @@ type Options struct {
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial time.Duration
-	// Mechanism is attach.Auto except for tests and measurements.
+	// Mechanism is attach.Auto unless one is wanted.
 	Mechanism attach.Mechanism
 }
 

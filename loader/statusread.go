@@ -225,20 +225,26 @@ func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attac
 }
 
 // gatewayStatus tells the kernel's word for the last answer, which that it is asked again
-// does not change, but for a gateway that the daemon holds.
+// does not change, but for a gateway whose entry the daemon has filled in.
 func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewayStatus {
 	status := GatewayStatus{Address: g.Address.String(), State: g.State}
+	if g.MAC != nil {
+		mac := g.MAC.String()
+		status.MAC = &mac
+	}
 	if g.State == nexthop.StateDelay || g.State == nexthop.StateProbe {
 		status.State = nexthop.StateStale
 	}
 	for _, record := range r.journal.Gateways {
-		if running && record.Held && record.Interface == g.Interface && record.Address == status.Address {
-			status.State = StateHeld
+		if !running || record.Interface != g.Interface || record.Address != status.Address {
+			continue
 		}
-	}
-	if g.MAC != nil {
-		mac := g.MAC.String()
-		status.MAC = &mac
+		switch {
+		case record.Held:
+			status.State = StateHeld
+		case record.Bridged && g.State == nexthop.StateProbe:
+			status.State, status.MAC = nexthop.StateNone, nil // nobody has answered yet
+		}
 	}
 	return status
 }

@@ -311,11 +311,13 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
 
 /*
  * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way
- * is there before anything says that it is live.
+ * is stored before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply
+ * may still take the way of before, once.
  */
 static __always_inline void overwrite(struct flow *old, const struct flow *flow)
 {
 	store_way(old, (const struct way *)&flow->ifindex);
+	asm volatile("" ::: "memory"); /* the compiler may store what is not volatile first */
 	__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));
 	__builtin_memcpy(&old->corrected, &flow->corrected,
 			 sizeof(*flow) - offsetof(struct flow, corrected));

@@ -70,7 +70,7 @@ type startOptions struct {
 	config     *config.Config
 	configPath string // empty for the defaults
 	log        *slog.Logger
-	mechanism  attach.Mechanism // attach.Auto but for tests and measurements
+	mechanism  attach.Mechanism // attach.Auto unless one is named
 	trial      time.Duration    // 0: for good
 }
 

@@ -52,16 +52,7 @@ With -o json it is one object; what does not apply is null:
   replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,
 		Args: noArguments,
 	}
-	flags := c.Flags()
-	flags.Var(newParsed(&q.Peer, "address[:port]", "", endpointOf), "peer", "the packet's destination")
-	flags.Var(newParsed(&q.Self, "address[:port]", "", endpointOf), "self", "the packet's source, an address of this host")
-	flags.Var(newParsed(&q.Protocol, "protocol", "", protocol), "protocol", "only this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
-	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "as if the sending socket were bound to this interface")
-	flags.Var(newParsed(&q.Size, "bytes", "", positive), "size", "size of the IP packet; without it one that fits everywhere")
-	flags.Var(newParsed(&q.Limit, "number", fmt.Sprint(q.Limit), positive), "limit", "explain no more flows than so many")
-	complete(c, "self", ownAddresses)
-	complete(c, "interface", interfaceNames)
-	complete(c, "protocol", protocolNames)
+	addQuestionFlags(c, &q)
 	o := addOutput(c)
 	c.RunE = func(*cobra.Command, []string) error {
 		if err := checkQuestion(&q); err != nil {
@@ -74,6 +65,19 @@ With -o json it is one object; what does not apply is null:
 		return o.print(a.stdout, answer, (&explainTable{answer}).write)
 	}
 	return c
+}
+
+func addQuestionFlags(c *cobra.Command, q *explain.Question) {
+	flags := c.Flags()
+	flags.Var(newParsed(&q.Peer, "address[:port]", "", endpointOf), "peer", "the packet's destination")
+	flags.Var(newParsed(&q.Self, "address[:port]", "", endpointOf), "self", "the packet's source, an address of this host")
+	flags.Var(newParsed(&q.Protocol, "protocol", "", protocol), "protocol", "only this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
+	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "as if the sending socket were bound to this interface")
+	flags.Var(newParsed(&q.Size, "bytes", "", positive), "size", "size of the IP packet; without it one that fits everywhere")
+	flags.Var(newParsed(&q.Limit, "number", fmt.Sprint(q.Limit), positive), "limit", "explain no more flows than so many")
+	complete(c, "self", ownAddresses)
+	complete(c, "interface", interfaceNames)
+	complete(c, "protocol", protocolNames)
 }
 
 // checkQuestion wants both ends, of one family, and what the protocol can have.

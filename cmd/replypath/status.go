@@ -24,7 +24,8 @@ With -o json it is one object; what is not known is null:
   config          path, loaded_at, error: why a later one was refused
   interfaces[]    name, index, up, attached, mechanism (tcx, clsact), mode, next_hop,
                   rp_filter; gateways[] with address, mac, state: reachable, stale or
-                  failed by their last answer, or held while they are silent
+                  failed by their last answer, held while they are silent, or
+                  none and incomplete where there was no answer yet
   unmanaged[]     name, reason
   flows           count, capacity
   features[]      name, available, effect

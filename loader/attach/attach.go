@@ -93,7 +93,7 @@ type tc interface {
 }
 
 // New returns an Attacher that pins its links in dir, which exists. force is
-// Auto except for tests and measurements.
+// Auto unless one is wanted.
 func New(dir string, nl *netlink.Handle, force Mechanism) *Attacher {
 	return &Attacher{dir: dir, nl: nl, force: force}
 }

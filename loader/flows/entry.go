@@ -58,5 +58,5 @@ func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error
 }
 
 func (v *view) entry(raw *bpf.DatapathFlow, state string) Entry {
-	return Entry{Flow: v.flow(raw, state), Raw: *raw, Idle: IsIdle(raw, state, v.clock)}
+	return Entry{Flow: v.flow(raw, state), Raw: *raw, Idle: isIdle(raw, state, v.clock)}
 }

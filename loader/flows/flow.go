@@ -69,8 +69,8 @@ func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 	}
 }
 
-// IsIdle tells whether the datapath takes this entry for none.
-func IsIdle(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
+// isIdle tells whether the datapath takes this entry for none.
+func isIdle(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
 	return clock.Since(flow.Seen) > time.Duration(idleSeconds(flow, state))*time.Second
 }
 
@@ -81,7 +81,7 @@ func isStray(flow *bpf.DatapathFlow) bool {
 }
 
 func isNone(flow *bpf.DatapathFlow, state string, clock datapath.Clock) bool {
-	return isStray(flow) || IsIdle(flow, state, clock)
+	return isStray(flow) || isIdle(flow, state, clock)
 }
 
 func family(a netip.Addr) string {

@@ -197,9 +197,9 @@ func createText(path string) (text *textMap, fresh bool, err error) {
 	return &textMap{m: m}, true, nil
 }
 
-// OpenJournal opens the journal of a directory for reading; the error matches
+// openJournal opens the journal of a directory for reading; the error matches
 // ErrNone where there is none.
-func OpenJournal(path string) (*JournalMap, error) {
+func openJournal(path string) (*JournalMap, error) {
 	text, err := openText(filepath.Join(path, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noneIn(path)
@@ -303,7 +303,7 @@ func (j *textMap) readOnce(document any) error {
 // ReadJournal reads the journal of a directory; the error matches ErrNone where
 // there is none.
 func ReadJournal(path string) (*Journal, error) {
-	journal, err := OpenJournal(path)
+	journal, err := openJournal(path)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func measure(ctx context.Context, o options) (*report.Results, error) {
 		results.Failures = append(results.Failures, failures...)
 	}
 	results.Method = report.Method{
-		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick,
+		Begun: begun.UTC().Truncate(time.Second), Took: time.Since(begun).Seconds(), Quick: o.quick, Commit: o.commit,
 		Rounds: min(r.rounds, p.rounds), Further: max(r.rounds-p.rounds, 0), Shuffled: true,
 		Seconds: o.duration.Seconds(), WarmUp: o.warmUp().Seconds(), Turn: min(turnTime, o.duration).Seconds(),
 		Complete: ctx.Err() == nil,

@@ -52,6 +52,7 @@ func parseOptions() options {
 	flag.BoolVar(&o.noFigures, "no-figures", false, "leave out memory, times to start and the like")
 	flag.StringVar(&o.output, "output", "build/bench", "directory of results.json, plots and bpf.json of make bench-bpf")
 	flag.StringVar(&o.page, "page", "", "measure nothing: write the last results as a page to this file")
+	flag.StringVar(&o.commit, "commit", "", "what of replypath's source is measured, for the page")
 	flag.StringVar(&o.emulated, "emulated", "build/kernels/6.12/bench.log", "log of a run in a virtual machine, for the page")
 	flag.Parse()
 	if quick {

@@ -39,7 +39,7 @@ func shortly(t *testing.T, workloads []*load.Workload, contenders []*contender.C
 // TestContenders has each contender's answers leave as it has them leave, which every
 // measurement checks.
 func TestContenders(t *testing.T) {
-	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "udp-echo-64-ipv6"))
+	workloads := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64", "tcp-rr", "udp-echo-64-ipv6"))
 	fit, absent, err := contender.Fit(contender.All())
 	harness.Must(t, err)
 	t.Logf("not here: %v", absent)

@@ -28,7 +28,7 @@ type options struct {
 	duration, budget      time.Duration
 	contenders, workloads string
 	noFigures             bool
-	output, page          string
+	output, page, commit  string
 	emulated              string
 }
 

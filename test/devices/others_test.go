@@ -67,10 +67,20 @@ var atPriorities = func() []place {
 	return all
 }()
 
-// ourProgram returns the program of ours in a hook.
+// ourProgram returns the program of ours in a hook that has one.
 func ourProgram(t *testing.T, i *topology.Interface, h hook) ebpf.ProgramID {
 	t.Helper()
-	var found ebpf.ProgramID
+	found := ourPrograms(t, i, h)
+	if len(found) != 1 {
+		t.Fatalf("%d programs of ours at %s of %s", len(found), h.name, i.Name)
+	}
+	return found[0]
+}
+
+// ourPrograms returns the programs of ours in a hook, in the order in which they run.
+func ourPrograms(t *testing.T, i *topology.Interface, h hook) []ebpf.ProgramID {
+	t.Helper()
+	var found []ebpf.ProgramID
 	harness.Must(t, i.Host.Do(func() error {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: h.tcx})
 		if err != nil {
@@ -82,15 +92,12 @@ func ourProgram(t *testing.T, i *topology.Interface, h hook) ebpf.ProgramID {
 				return err
 			}
 			if isOurs(t, program) {
-				found = p.ID
+				found = append(found, p.ID)
 			}
 			harness.Must(t, program.Close())
 		}
 		return nil
 	}))
-	if found == 0 {
-		t.Fatalf("no program of ours at %s of %s", h.name, i.Name)
-	}
 	return found
 }
 

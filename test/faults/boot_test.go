@@ -76,8 +76,12 @@ func (b *bed) bootRouter(fault fault) {
 	ended := time.Now()
 	connected := b.connectMeanwhile()
 	slowest := b.askWhile(ended.Add(bootsFor))
-	if state := b.gatewayState(); state == "held" || state == "failed" {
+	state := b.gatewayState()
+	if state == "held" || state == "failed" {
 		b.Errorf("the gateway is %s", state)
+	}
+	if b.forgetsGateway(fault) {
+		b.wantNoAnswer(state)
 	}
 	harness.Nft(b, b.net.Production.Host, booted)
 	if c := <-connected; c.err != nil {
@@ -107,6 +111,26 @@ func (b *bed) bootRouter(fault fault) {
 	})
 	if routes := b.showRoutes(); routes != b.routes {
 		b.Errorf("routes after the fault:\n%s\nbefore:\n%s", routes, b.routes)
+	}
+}
+
+// forgetsGateway tells whether the kernel has no MAC of eth0's gateway after a fault, so that it has that of before from us until
+// the router answers.
+func (b *bed) forgetsGateway(fault fault) bool {
+	return fault.name == "link down" || fault.name == "carrier lost" && b.family == topology.IPv4
+}
+
+// wantNoAnswer wants status and metrics to tell that eth0's gateway has not answered.
+func (b *bed) wantNoAnswer(state string) {
+	b.Helper()
+	if state != "none" && state != "incomplete" {
+		b.Errorf("the gateway, which has not answered, is %s", state)
+	}
+	gateway := b.net.Server.Eth0.Peer().Address(b.family).String()
+	reachable := b.product.Metrics().Sum("replypath_gateway_reachable", "interface=eth0", "gateway="+gateway)
+	b.Logf("while the router boots the gateway is %s, replypath_gateway_reachable %v", state, reachable)
+	if reachable != 0 {
+		b.Error("a gateway that has not answered is told to be reachable")
 	}
 }
 

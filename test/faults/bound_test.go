@@ -122,7 +122,12 @@ func testBoundRoute(t *testing.T, b *bed) {
 	began := time.Now()
 	b.ip("route del", own+"4294967295")
 	b.awaitBoundRoute("after somebody has deleted it", true)
-	t.Logf("deleted: back after %s", time.Since(began).Round(time.Millisecond))
+	took := time.Since(began)
+	t.Logf("deleted: back after %s", took.Round(time.Millisecond))
+	if took > backWithin {
+		t.Error("that is too late")
+	}
+	d.WaitLog(2, "sockets that are bound to the interface have a default route", "family="+b.family.String())
 	b.ip("route add", own+"5000")
 	b.awaitBoundRoute("beside a default route by eth1", false)
 	b.ip("route del", own+"5000")

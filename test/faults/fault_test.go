@@ -256,15 +256,23 @@ func (b *bed) awaitHeld() {
 // gatewayState is eth0's gateway's in the status.
 func (b *bed) gatewayState() string {
 	b.Helper()
-	gateway := b.net.Server.Eth0.Peer().Address(b.family)
-	for _, i := range b.product.Status().Interfaces { // eth0 may be gone
+	if g := b.gateway(b.net.Server.Eth0.Peer().Address(b.family)); g != nil {
+		return g.State
+	}
+	return ""
+}
+
+// gateway is what the status says of one, nil where it does not know it: its interface may be gone.
+func (b *bed) gateway(address netip.Addr) *harness.Gateway {
+	b.Helper()
+	for _, i := range b.product.Status().Interfaces {
 		for _, g := range i.Gateways {
-			if g.Address == gateway.String() {
-				return g.State
+			if g.Address == address.String() {
+				return &g
 			}
 		}
 	}
-	return ""
+	return nil
 }
 
 func (b *bed) wakeGateway() {

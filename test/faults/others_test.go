@@ -252,6 +252,9 @@ func (b *bed) choiceOf(packet ...string) string {
 	return ""
 }
 
+// backWithin is how soon what others take is back.
+var backWithin = harness.Patient(time.Second)
+
 // TestFallbackIsPutBack has somebody delete the fallback route and its device.
 func TestFallbackIsPutBack(t *testing.T) {
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
@@ -269,7 +272,11 @@ func TestFallbackIsPutBack(t *testing.T) {
 			}
 			return nil
 		})
-		t.Logf("%s: back after %s", command, time.Since(began).Round(time.Millisecond))
+		took := time.Since(began)
+		t.Logf("%s: back after %s", command, took.Round(time.Millisecond))
+		if took > backWithin {
+			t.Error("that is too late")
+		}
 		b.Eventually("the repair is counted", func() error {
 			if n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=route"); n < float64(i+1) {
 				return fmt.Errorf("%v repairs", n)

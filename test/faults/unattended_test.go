@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -109,9 +110,15 @@ func testRouterReplaced(t *testing.T, known bool, f topology.Family) {
 	d := b.start()
 	open := b.conversation(harness.TCP)
 	b.ask(open)
-	d.Kill()
 	router := b.net.Server.Eth1.Peer()
 	before := router.MAC
+	b.Eventually("the daemon has eth1's router's MAC", func() error {
+		if g := b.gateway(router.Address(f)); known && (g == nil || g.MAC == nil || *g.MAC != before.String()) {
+			return errors.New(d.Log.String())
+		}
+		return nil
+	})
+	d.Kill()
 	for _, announce := range []string{"ipv4/conf/" + router.Name + "/arp_notify", "ipv6/conf/" + router.Name + "/ndisc_notify"} {
 		harness.Must(t, router.Host.SetSysctl("net/"+announce, "1"))
 	}

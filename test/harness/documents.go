@@ -40,12 +40,15 @@ type Interface struct {
 	Index        int
 	Up, Attached bool
 	Mechanism    *string
-	Gateways     []struct {
-		Address string
-		MAC     *string
-		State   string
-	}
-	RPFilter *int `json:"rp_filter"`
+	Gateways     []Gateway
+	RPFilter     *int `json:"rp_filter"`
+}
+
+// Gateway is a known gateway of an interface.
+type Gateway struct {
+	Address string
+	MAC     *string
+	State   string
 }
 
 // HostChange is what was changed on the host.

@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"cmp"
 	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -27,11 +29,18 @@ type Program struct {
 func StartProgram(t testing.TB, c *topology.Cmd, end syscall.Signal) *Program {
 	t.Helper()
 	p := &Program{Log: NewLog(), t: t, cmd: c, name: c.Args[0], ended: make(chan struct{})}
-	c.Stdout, c.Stderr = p.Log, p.Log
-	Must(t, c.Start())
+	output := Must1[*os.File](t)(p.Log.Pipe())
+	c.Stdout, c.Stderr = output, output
+	err := c.Start()
+	Must(t, errors.Join(err, output.Close()))
 	go func() {
 		defer close(p.ended)
 		p.err = c.Wait()
+		select {
+		case <-p.Log.ended:
+		case <-time.After(c.WaitDelay): // somebody whom it has started has its output open
+			p.err = cmp.Or(p.err, exec.ErrWaitDelay)
+		}
 	}()
 	t.Cleanup(func() {
 		p.end(end)

@@ -38,6 +38,8 @@ var since = map[string]version{
 	"probe_read": {5, 10}, // unless it is locked down
 	"tail_calls": {5, 10}, // of amd64's JIT
 	"tcx":        {6, 6},
+
+	"ndisc_evict_nocarrier": {5, 16},
 }
 
 // TestFeatures compares what the status says about the kernel with the kernel's

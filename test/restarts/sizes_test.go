@@ -26,6 +26,8 @@ func TestReloadSizes(t *testing.T) {
 	l.allGoOn()
 	count := times(t)
 	use := watchUse(t, p, d)
+	readmitted := func() float64 { return p.Metrics().Sum("replypath_flow_readmissions_total") }
+	first := readmitted()
 	for i := range count {
 		before := p.Metrics()
 		text := fmt.Sprintf("flow_table: {max_entries: %d}\n", sizes[i%len(sizes)])
@@ -43,7 +45,7 @@ func TestReloadSizes(t *testing.T) {
 		}
 	}
 	use.wantFlat()
-	wantNone(t, l.report("%d reloads with tables of other sizes (%s)", count, use))
+	wantNone(t, l.report("%d reloads with tables of other sizes (%s), %v flows entered anew by a later segment", count, use, readmitted()-first))
 }
 
 // wantFlows wants a flow of every connection that is open all the time.

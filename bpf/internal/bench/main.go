@@ -29,31 +29,51 @@ func main() {
 	}
 }
 
-func run() error {
-	repeat := flag.Uint("repeat", 1_000_000, "runs of a program in one round")
-	rounds := flag.Uint("rounds", 9, "rounds, of which the median counts")
-	cpu := flag.Int("cpu", runtime.NumCPU()-1, "the CPU to measure on")
-	only := flag.String("run", "", "only cases whose name matches this regular expression")
-	withCrowd := flag.Bool("crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
-	withLeads := flag.Bool("leads", false, "lookups in the kernel's maps and counters that CPUs share as well, which takes 1.5 GiB; two CPUs")
-	scaled := flag.Bool("scaled", false, "raise the bounds by as much as this machine is slower than the one that they are from")
-	output := flag.String("json", "", "write the results to this file as well")
-	flag.Parse()
+// options are those of the command line.
+type options struct {
+	repeat, rounds uint
+	cpu            int
+	only           string
+	crowd, leads   bool
+	scaled         bool
+	output         string
+}
 
+func parseOptions() *options {
+	var o options
+	flag.UintVar(&o.repeat, "repeat", 1_000_000, "runs of a program in one round")
+	flag.UintVar(&o.rounds, "rounds", 9, "rounds, of which the median counts")
+	flag.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "the CPU to measure on")
+	flag.StringVar(&o.only, "run", "", "only cases whose name matches this regular expression")
+	flag.BoolVar(&o.crowd, "crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
+	flag.BoolVar(&o.leads, "leads", false, "lookups in the kernel's maps and counters that CPUs share as well, which takes 1.5 GiB; two CPUs")
+	flag.BoolVar(&o.scaled, "scaled", false, "raise the bounds by as much as this machine is slower than the one that they are from")
+	flag.StringVar(&o.output, "json", "", "write the results to this file as well")
+	flag.Parse()
+	return &o
+}
+
+// makers are those of the groups that take part.
+func (o *options) makers() []func(*bench) (group, error) {
 	makers := []func(*bench) (group, error){newConnection, newRare, newFlood, newSpoof}
-	if *withCrowd {
+	if o.crowd {
 		makers = append(makers, newCrowd)
 	}
-	if *withLeads {
+	if o.leads {
 		makers = append(makers, newLeads)
 	}
+	return makers
+}
+
+func run() error {
+	o := parseOptions()
 	host, err := rig.NewHost(devices)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
 	return host.Do(func() error {
-		if err := rig.Pin(*cpu); err != nil {
+		if err := rig.Pin(o.cpu); err != nil {
 			return err
 		}
 		bench, err := newBench(host)
@@ -61,47 +81,51 @@ func run() error {
 			return err
 		}
 		defer bench.close()
-		all, closeGroups, err := bench.allCases(makers)
-		defer closeGroups()
-		if err != nil {
-			return err
-		}
-		cases, err := matching(all, *only)
-		if err != nil {
-			return err
-		}
-		reference, closeReference, err := bench.reference()
-		if err != nil {
-			return err
-		}
-		defer closeReference()
-		cases = append([]testCase{reference}, cases...)
-		measurements, err := begin(cases)
-		if err != nil {
-			return err
-		}
-		if err := measure(measurements, uint32(*repeat), int(*rounds)); err != nil {
-			return err
-		}
-		report := report{
-			Machine: describeMachine(), Repeat: *repeat, Rounds: *rounds, Reference: referenceCost, Results: results(measurements),
-		}
-		if *scaled {
-			if err := report.scaleAgain(measurements); err != nil {
-				return err
-			}
-		}
-		if err := checkAgain(measurements); err != nil {
-			return err
-		}
-		if report.Programs, err = bench.sizes(); err != nil {
-			return err
-		}
-		if err := report.write(os.Stdout, *output); err != nil {
-			return err
-		}
-		return report.exceeded()
+		return bench.run(o)
 	})
+}
+
+// run measures what was asked for, and reports it. It returns an error where a bound is exceeded.
+func (b *bench) run(o *options) error {
+	all, closeGroups, err := b.allCases(o.makers())
+	defer closeGroups()
+	if err != nil {
+		return err
+	}
+	cases, err := matching(all, o.only)
+	if err != nil {
+		return err
+	}
+	reference, closeReference, err := b.reference()
+	if err != nil {
+		return err
+	}
+	defer closeReference()
+	measurements, err := begin(append([]testCase{reference}, cases...))
+	if err != nil {
+		return err
+	}
+	if err := measure(measurements, uint32(o.repeat), int(o.rounds)); err != nil {
+		return err
+	}
+	report := report{
+		Machine: describeMachine(), Repeat: o.repeat, Rounds: o.rounds, Reference: referenceCost, Results: results(measurements),
+	}
+	if o.scaled {
+		if err := report.scaleAgain(measurements); err != nil {
+			return err
+		}
+	}
+	if err := checkAgain(measurements); err != nil {
+		return err
+	}
+	if report.Programs, err = b.sizes(); err != nil {
+		return err
+	}
+	if err := report.write(os.Stdout, o.output); err != nil {
+		return err
+	}
+	return report.exceeded()
 }
 
 // allCases are those of the bench and of further groups, which close gives up.

@@ -52,15 +52,7 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, af
 	if want.Inward && f.NoHeader {
 		wantBytes = misplaced(wantBytes)
 	}
-	switch got := x.buffer[:length]; {
-	case (verdict == 7) != (want.Redirect != 0) || verdict != 7 && verdict != -1:
-		what = fmt.Sprintf("verdict %d, the model redirects to %d", verdict, want.Redirect)
-	case !bytes.Equal(got, wantBytes):
-		what = fmt.Sprintf("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
-	case verdict == 7 && want.Inward:
-	case verdict == 7 && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
-		what = fmt.Sprintf("mark %#x after %#x", probed.TCIndex, x.tcIndex)
-	}
+	what = x.differs(verdict, length, probed, want, wantBytes)
 	after = f
 	after.Bytes = bytes.Clone(wantBytes)
 	switch {
@@ -80,6 +72,24 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, af
 		what = x.compareEvents(events)
 	}
 	return what, after, nil
+}
+
+// redirected is the verdict of a packet that is moved (linux/pkt_cls.h, TC_ACT_REDIRECT).
+const redirected = 7
+
+// differs tells what of a run's outcome is not as the model has it, "" for nothing.
+func (x *run) differs(verdict int32, length int, probed rig.Probed, want model.Verdict, wantBytes []byte) string {
+	isRedirected := verdict == redirected
+	switch got := x.buffer[:length]; {
+	case isRedirected != (want.Redirect != 0) || !isRedirected && verdict != -1:
+		return fmt.Sprintf("verdict %d, the model redirects to %d", verdict, want.Redirect)
+	case !bytes.Equal(got, wantBytes):
+		return fmt.Sprintf("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
+	case isRedirected && want.Inward:
+	case isRedirected && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
+		return fmt.Sprintf("mark %#x after %#x", probed.TCIndex, x.tcIndex)
+	}
+	return ""
 }
 
 // exec runs the datapath's program.

@@ -69,15 +69,10 @@ func Load(opts Options) (*Datapath, error) {
 	if err := spec.Variables[bpf.DatapathVarHertz].Set(hertz); err != nil {
 		return nil, fmt.Errorf("set hertz: %w", err)
 	}
-	present, err := bpf.ProbeFeatures()
+	present, err := opts.features()
 	if err != nil {
 		return nil, err
 	}
-	present.CheckMTU = present.CheckMTU && !opts.OldKernel
-	present.ProbeRead = present.ProbeRead && !opts.OldKernel
-	present.KernelSKB = present.KernelSKB && !opts.OldKernel
-	present.DeliveryTime = present.DeliveryTime && !opts.OldKernel
-	present.TailCalls = present.TailCalls && !opts.OldKernel
 	if err := bpf.SetFeatures(spec, present); err != nil {
 		return nil, fmt.Errorf("set features: %w", err)
 	}
@@ -94,19 +89,8 @@ func Load(opts Options) (*Datapath, error) {
 	if err := setSizes(spec, max(opts.Sets, 1)); err != nil {
 		return nil, err
 	}
-	spec.Maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE
-	spec.Maps[bpf.DatapathMapFragments].Flags |= unix.BPF_F_MMAPABLE
-	spec.Maps[bpf.DatapathMapForeign].Flags |= unix.BPF_F_MMAPABLE
-	if opts.Mapped {
-		if err := mapAsked(spec, max(opts.Sets, 1)); err != nil {
-			return nil, err
-		}
-		for _, name := range flowTables {
-			spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
-			if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil {
-				tags.Flags |= unix.BPF_F_MMAPABLE
-			}
-		}
+	if err := opts.mapTables(spec); err != nil {
+		return nil, err
 	}
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
@@ -123,6 +107,34 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	d := &Datapath{Seeds: seeds, Features: present, hertz: hertz}
 	return d, d.load(spec, opts.Probes)
+}
+
+// features are the kernel's, without those that an old one has not.
+func (o Options) features() (bpf.Features, error) {
+	present, err := bpf.ProbeFeatures()
+	if err != nil || !o.OldKernel {
+		return present, err
+	}
+	present.CheckMTU, present.ProbeRead, present.KernelSKB = false, false, false
+	present.DeliveryTime, present.TailCalls = false, false
+	return present, nil
+}
+
+// mapTables has tables readable and writable without system calls, those of the flows where that is wanted.
+func (o Options) mapTables(spec *ebpf.CollectionSpec) error {
+	for _, name := range []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign} {
+		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
+	}
+	if !o.Mapped {
+		return nil
+	}
+	for _, name := range flowTables {
+		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
+		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil {
+			tags.Flags |= unix.BPF_F_MMAPABLE
+		}
+	}
+	return mapAsked(spec, max(o.Sets, 1))
 }
 
 func (o Options) seeds() (bpf.Seeds, error) {

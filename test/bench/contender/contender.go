@@ -39,6 +39,8 @@ type Contender struct {
 	ownDevice bool
 	// everything is true where it moves what the server forwards as well.
 	everything bool
+	// connections is true where it knows sockets of established TCP connections only.
+	connections bool
 	// extra ones take part only where they are named.
 	extra bool
 	setUp func(context.Context, *Site, Options) (Running, error)
@@ -97,6 +99,7 @@ func All() []*Contender {
 	}
 	return append(all,
 		constants(),
+		socket(),
 		emptyTCX(),
 		emptyXDP(),
 		connmark(Connmark, "nftables connection marks, a rule for each interface", linearTable),
@@ -114,6 +117,8 @@ type Work struct {
 	// Unbound is true where the server answers by a datagram socket that nobody binds to a
 	// device.
 	Unbound bool
+	// Kept is true where all goes on TCP connections that are kept.
+	Kept bool
 	// Forward is true where the server forwards the packets of others.
 	Forward bool
 }
@@ -125,6 +130,9 @@ func (c *Contender) Lacks(work Work) string {
 	}
 	if c.everything && work.Forward {
 		return "it moves the packets of others as well"
+	}
+	if c.connections && !work.Kept {
+		return "it knows established connections of the host's own only"
 	}
 	if !c.conntrack {
 		return ""

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -19,8 +21,12 @@ const (
 	xdpPass = 2  // XDP_PASS
 )
 
-// protocolOffset is where struct __sk_buff has the EtherType.
-const protocolOffset = 16
+// Where struct __sk_buff has the EtherType, the interface and the socket.
+const (
+	protocolOffset  = 16
+	interfaceOffset = 40
+	socketOffset    = 168
+)
 
 // constants is about the least that a program can do to correct answers: it looks nothing up, and
 // sends whatever is IP to eth1. All that replypath costs beside it is its own.
@@ -34,6 +40,42 @@ func constants() *Contender {
 			})
 		},
 	}
+}
+
+// socket takes the interface from the socket of an established connection, where the kernel keeps that of the segment whose route it
+// has cached (inet_sk_rx_dst_set() in net/ipv4/tcp_ipv4.c): a table of flows that costs nothing to keep. It knows no router, so that the MACs
+// are constants, and what has no full socket (a SYN-ACK, TIME_WAIT) it leaves alone.
+func socket() *Contender {
+	return &Contender{
+		Name: "socket", About: "a program that takes the interface from the socket of an established connection (sk_rx_dst_ifindex)", connections: true, extra: true,
+		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
+			offset, err := memberOffset("sock", "sk_rx_dst_ifindex")
+			if err != nil {
+				return nil, err
+			}
+			return attachProgram(s, ebpf.SchedCLS, toInterfaceOfSocket(offset, s.Eth1.Peer().MAC, s.Eth1.MAC), func(p *ebpf.Program) (link.Link, error) {
+				return link.AttachTCX(link.TCXOptions{Interface: s.Eth0.Index, Program: p, Attach: ebpf.AttachTCXEgress})
+			})
+		},
+	}
+}
+
+// memberOffset is where the running kernel has a member of a struct, in bytes.
+func memberOffset(structure, member string) (int16, error) {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var found *btf.Struct
+	if err := spec.TypeByName(structure, &found); err != nil {
+		return 0, fmt.Errorf("look for struct %s: %w", structure, err)
+	}
+	for _, m := range found.Members {
+		if m.Name == member {
+			return int16(m.Offset.Bytes()), nil
+		}
+	}
+	return 0, fmt.Errorf("struct %s of this kernel has no %s", structure, member)
 }
 
 // emptyTCX and emptyXDP tell what it costs to look at questions at either hook, whatever is
@@ -91,19 +133,42 @@ func always(verdict int32) asm.Instructions {
 
 // toConstants sends IP to an interface, with these MACs.
 func toConstants(ifindex int, destination, source net.HardwareAddr) asm.Instructions {
-	macs := append(append(make([]byte, 0, 16), destination...), source...)
-	macs = append(macs, 0, 0, 0, 0)
 	etherType := func(t uint16) int32 {
 		return int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, t)))
 	}
-	return asm.Instructions{
+	return slices.Concat(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.Mov.Imm(asm.R7, int32(ifindex)),
 		asm.LoadMem(asm.R0, asm.R1, protocolOffset, asm.Word),
 		asm.JEq.Imm(asm.R0, etherType(unix.ETH_P_IP), "move"),
 		asm.JEq.Imm(asm.R0, etherType(unix.ETH_P_IPV6), "move"),
 		asm.Mov.Imm(asm.R0, tcxNext),
 		asm.Return(),
+	}, move(destination, source))
+}
 
+// toInterfaceOfSocket sends what a TCP socket sends to the interface that it has heard of its peer by, with these MACs.
+func toInterfaceOfSocket(offset int16, destination, source net.HardwareAddr) asm.Instructions {
+	return slices.Concat(asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R1, asm.R6, socketOffset, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "pass"),
+		asm.FnSkcToTcpSock.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.LoadMem(asm.R7, asm.R0, offset, asm.Word),
+		asm.JEq.Imm(asm.R7, 0, "pass"),
+		asm.LoadMem(asm.R0, asm.R6, interfaceOffset, asm.Word),
+		asm.JNE.Reg(asm.R0, asm.R7, "move"),
+		asm.Mov.Imm(asm.R0, tcxNext).WithSymbol("pass"),
+		asm.Return(),
+	}, move(destination, source))
+}
+
+// move is the end of a program that has the packet in R6, and the interface that it goes to in R7.
+func move(destination, source net.HardwareAddr) asm.Instructions {
+	macs := append(append(make([]byte, 0, 16), destination...), source...)
+	macs = append(macs, 0, 0, 0, 0)
+	return asm.Instructions{
 		asm.LoadImm(asm.R0, int64(binary.NativeEndian.Uint64(macs)), asm.DWord).WithSymbol("move"),
 		asm.StoreMem(asm.R10, -16, asm.R0, asm.DWord),
 		asm.LoadImm(asm.R0, int64(binary.NativeEndian.Uint64(macs[8:])), asm.DWord),
@@ -115,7 +180,7 @@ func toConstants(ifindex int, destination, source net.HardwareAddr) asm.Instruct
 		asm.Mov.Imm(asm.R4, int32(len(destination)+len(source))),
 		asm.Mov.Imm(asm.R5, 0),
 		asm.FnSkbStoreBytes.Call(),
-		asm.Mov.Imm(asm.R1, int32(ifindex)),
+		asm.Mov.Reg(asm.R1, asm.R7),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
 		asm.Return(),

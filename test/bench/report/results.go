@@ -36,10 +36,12 @@ const leastRounds = 5
 
 // Method is how it was measured.
 type Method struct {
-	Begun  time.Time `json:"begun"`
-	Took   float64   `json:"took_seconds"`
-	Quick  bool      `json:"quick"`
-	Rounds int       `json:"rounds"`
+	Begun time.Time `json:"begun"`
+	// Commit is that of the source, "" where it is not known.
+	Commit string  `json:"commit,omitempty"`
+	Took   float64 `json:"took_seconds"`
+	Quick  bool    `json:"quick"`
+	Rounds int     `json:"rounds"`
 	// Further rounds are those of what bounds compare only.
 	Further int `json:"further_rounds"`
 	// Shuffled is true where each turn had an order of its own.

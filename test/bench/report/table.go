@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -53,12 +54,13 @@ func (p *printer) workload(w *Workload) {
 }
 
 func (p *printer) bounds(bounds []BoundResult) {
-	if len(bounds) == 0 {
+	measured := slices.DeleteFunc(slices.Clone(bounds), func(b BoundResult) bool { return b.Ratio == 0 })
+	if len(measured) == 0 {
 		return
 	}
 	p.line("")
 	p.row("BOUND", "AT LEAST", "RATIO", "NOISE", "VERDICT")
-	for _, b := range bounds {
+	for _, b := range measured {
 		p.row(b.Name, ratio(b.AtLeast), b.ShownRatio(), b.ShownNoise(), b.Verdict)
 	}
 }

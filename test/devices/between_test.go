@@ -1,0 +1,60 @@
+package devices
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestOthersBetween has other programs around and between the two of ours on the device of the fallback route: replies, which
+// the first one moves, are seen only before it; what the host starts is also seen between them, before the last one ends it.
+func TestOthersBetween(t *testing.T) {
+	needTCX(t)
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
+	p := harness.On(t, n.Server.Host)
+	p.Start("--mechanism", "tcx")
+	useFallback(t, n, p)
+	device, egress := harness.Must1[*topology.Interface](t)(n.Server.Interface("replypath0")), hooks[1]
+	ours := ourPrograms(t, device, egress)
+	if len(ours) != 2 {
+		t.Fatalf("%d programs of ours on the device of the fallback route", len(ours))
+	}
+	all := make(watchers)
+	for name, at := range map[string]link.Anchor{
+		"before": link.BeforeProgramByID(ours[0]), "between": link.AfterProgramByID(ours[0]), "behind": link.AfterProgramByID(ours[1]),
+	} {
+		all[name] = newWatcher(t)
+		all[name].byTCX(device, egress.tcx, at)
+	}
+	frames := questions * len(n.Families())
+	askWatched(t, n, n.Server.Eth1)
+	if diff := cmp.Diff(map[string]int{"before": frames}, all.seen()); diff != "" {
+		t.Errorf("seen of replies (-want +got):\n%s", diff)
+	}
+	for _, f := range n.Families() {
+		for range questions {
+			beginWatched(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), harness.EchoPort))
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"before": frames, "between": frames}, all.seen()); diff != "" {
+		t.Errorf("seen of what the host starts (-want +got):\n%s", diff)
+	}
+	all.remove()
+	harness.Must(t, fallbackWorks(t, n))
+	t.Logf("programs of others before, between and behind ours: %d replies seen by the first alone, %d datagrams of the host's by two", frames, frames)
+}
+
+// beginWatched has the server send a datagram that the watchers know, by a socket of its own.
+func beginWatched(t *testing.T, n *topology.TwoNIC, to netip.AddrPort) {
+	t.Helper()
+	conn := harness.Must1[net.Conn](t)(n.Server.Dial(harness.Within(t, harness.AnswerTime), "udp", to.String()))
+	defer conn.Close()
+	_, err := conn.Write(make([]byte, watchedSize))
+	harness.Must(t, err)
+}
