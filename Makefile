@@ -11,7 +11,7 @@ BINARY  ?= bin/replypath
 CHANGELOG_VERSION = $(shell sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
 VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//'),$(CHANGELOG_VERSION))
 
-# What bench says that it has measured.
+# What bench and soak say that they were about.
 COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 
 # Where packages are made, and by what.
@@ -110,7 +110,7 @@ bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.js
 soak: root packages ## run under load while everything changes, with the race detector, for SOAK_TIME (build/soak.json)
 	CGO_ENABLED=1 $(GO) build -race -trimpath -buildvcs=false -o build/replypath-race ./cmd/replypath
 	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
-		$(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
+		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
 generate: packages ## compile the BPF programs; make the metrics reference and the man pages
 	$(GO) generate ./...

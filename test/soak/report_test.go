@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"cmp"
 	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
@@ -48,6 +49,7 @@ type frames struct {
 
 // report is the result of a run.
 type report struct {
+	Commit       string    `json:"commit,omitempty"`
 	Kernel       string    `json:"kernel"`
 	CPUs         int       `json:"cpus"`
 	RaceDetector bool      `json:"race_detector"`
@@ -76,7 +78,7 @@ func newReport(t *testing.T) report {
 	var name unix.Utsname
 	harness.Must(t, unix.Uname(&name))
 	r := report{
-		Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
+		Commit: os.Getenv(commitVariable), Kernel: unix.ByteSliceToString(name.Release[:]), CPUs: runtime.NumCPU(),
 		Began: time.Now(), Events: make(map[string]int), Slowest: make(map[string]float64), Failures: []string{},
 		Bridged: make(map[string]bridged),
 	}
@@ -165,8 +167,8 @@ func (r *report) events() int {
 // String sums the run up for who watches.
 func (r *report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s on kernel %s, %d CPUs, race detector %t\n",
-		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector)
+	fmt.Fprintf(&b, "%s on kernel %s, %d CPUs, race detector %t, commit %s\n",
+		(time.Duration(r.Seconds) * time.Second), r.Kernel, r.CPUs, r.RaceDetector, cmp.Or(r.Commit, "not told"))
 	fmt.Fprintf(&b, "%d connections, %d questions, %d repeated, and %v where an event left no way\n",
 		r.Connections, r.Questions, r.Repeated, r.Explained)
 	fmt.Fprintf(&b, "%d events %v\n", r.events(), r.Events)

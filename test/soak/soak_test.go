@@ -27,6 +27,8 @@ const (
 	timeVariable = "REPLYPATH_SOAK_TIME"
 	// reportVariable names a file for the result.
 	reportVariable = "REPLYPATH_SOAK_REPORT"
+	// commitVariable is what the report says that it is about.
+	commitVariable = "REPLYPATH_SOAK_COMMIT"
 
 	shortTime = 22 * time.Second // each event once
 	// eventEvery is how often something changes, sampleEvery how often the daemon is
