@@ -1,8 +1,8 @@
 package soak
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
