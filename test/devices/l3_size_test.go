@@ -81,7 +81,7 @@ func TestL3Transfer(t *testing.T) {
 			daemon := p.Start()
 			open := make(map[topology.Family]net.Conn)
 			for _, f := range n.Families() {
-				open[f] = harness.DialQuiet(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+				open[f] = harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
 				defer open[f].Close()
 				harness.TransferBothWays(t, open[f], 1)
 			}
@@ -91,7 +91,7 @@ func TestL3Transfer(t *testing.T) {
 			p.Start()
 			for _, f := range n.Families() {
 				t.Run("new/"+f.String(), func(t *testing.T) {
-					conn := harness.DialQuiet(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
+					conn := harness.DialTransfer(t, n.Client, harness.ServeTransfers(t, n.Server.Host, l.server.Eth1.Address(f)))
 					defer conn.Close()
 					if told := l.wantTransfers(t, p.In(t), f, conn); told > 0 {
 						t.Errorf("%d packets were too large, although the handshake said what fits", told)

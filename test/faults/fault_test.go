@@ -203,14 +203,19 @@ func (b *bed) addDefault() {
 	harness.Must(b, b.net.Server.AddRoute(b.defaultRoute()))
 }
 
-// silence drops ARP and neighbour discovery that comes in at the router.
+// silence drops ARP and neighbour discovery that comes in at the router, and what it asks itself, from which the
+// server would learn its MAC.
 const silence = `
 add table arp silence
 add chain arp silence input { type filter hook input priority 0; }
 add rule arp silence input iifname "server" drop
+add chain arp silence output { type filter hook output priority 0; }
+add rule arp silence output oifname "server" drop
 add table ip6 silence
 add chain ip6 silence input { type filter hook input priority 0; }
 add rule ip6 silence input iifname "server" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+add chain ip6 silence output { type filter hook output priority 0; }
+add rule ip6 silence output oifname "server" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
 `
 
 // silenceGateway has the gateway answer no question for its MAC address, and the

@@ -65,6 +65,34 @@ func TestWithout(t *testing.T) {
 	})
 }
 
+// TestRule shows what replypath is held against: a rule for eth1's address and a route by eth1 of its own
+// survive each fault alone.
+func TestRule(t *testing.T) {
+	t.Parallel()
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+		eth1 := b.net.Server.Eth1
+		b.ip("route", "add", "default", "via", eth1.Gateway(f).String(), "dev", "eth1", "table", "102")
+		b.ip("rule", "add", "from", eth1.Address(f).String(), "lookup", "102")
+		open, silent := b.conversation(harness.TCP), b.conversation(harness.TCP)
+		b.ask(open)
+		b.ask(silent)
+		talk := open.Keep(t)
+		fault.begin(b)
+		for _, kind := range harness.Kinds {
+			b.askPromptly(fmt.Sprintf("%s: new %s", fault.name, kind), b.conversation(kind))
+		}
+		b.askForSomeTime(fault.name+": a connection that was silent", silent)
+		fault.end(b)
+		answers := talk.Stop()
+		t.Logf("%s, with ip rule: %d answers, the longest pause %s", fault.name, answers, talk.Pause().Round(time.Microsecond))
+		if talk.Pause() >= oneRetransmission {
+			t.Errorf("an open connection paused for %s", talk.Pause())
+		}
+	})
+}
+
 // askInVain asks side by side, wants no answer for a while, and returns how many came all the same.
 func (b *bed) askInVain(all []*harness.Conversation) (answered int) {
 	b.Helper()
@@ -83,13 +111,28 @@ func (b *bed) askInVain(all []*harness.Conversation) (answered int) {
 	return answered
 }
 
-// TestFaults has each of them happen under open connections.
+// TestFaults has each of them happen under open connections. Taken away after it, replypath leaves the host as
+// the same fault leaves one without it.
 func TestFaults(t *testing.T) {
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
 		b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 		b.start()
 		b.bridgeShown(fault)
+		b.product.Expect(0, "detach", "--stop")
+		if fault.name != "eth0 deleted" { // else the other eth0 has another ifindex
+			b.wantSnapshot(afterAlone(t, fault, f))
+		}
 	})
+}
+
+// afterAlone is a host without replypath that has been through a fault.
+func afterAlone(t *testing.T, fault fault, f topology.Family) harness.Snapshot {
+	t.Helper()
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	fault.begin(b)
+	fault.end(b)
+	b.eventually(b.conversation(harness.TCP))
+	return harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 }
 
 // losesDatagram tells whether one may be lost: with the neighbour, or where there is no TCX and another eth0 has been made.

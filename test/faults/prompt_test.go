@@ -103,6 +103,32 @@ func TestFailsAsPromptly(t *testing.T) {
 	})
 }
 
+// TestSilentFailsAsPromptly has the gateway of both fall silent: nobody knows whether it is there, so that datagrams
+// go on to it, but what waits for an answer fails as soon as without replypath.
+func TestSilentFailsAsPromptly(t *testing.T) {
+	t.Parallel()
+	silent := faults[slices.IndexFunc(faults, func(f fault) bool { return f.holds })]
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			alone := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			beside := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			beside.start()
+			for _, b := range []*bed{alone, beside} {
+				b.wantHostReaches(true, harness.TCP)
+				silent.begin(b)
+			}
+			beside.awaitHeld()
+			connect := starts[0]
+			with, without := beside.failures(connect.try), alone.failures(connect.try)
+			t.Logf("%s, %s: %s; without replypath %s", silent.name, connect.name, with, without)
+			if late := with.fastest().took - without.fastest().took; late >= asPromptly || with.slowest().took >= promptly {
+				t.Errorf("connect fails %s later than without replypath, or after %s", late, with.slowest().took)
+			}
+		})
+	}
+}
+
 // failure is how something ended that the host started in vain.
 type failure struct {
 	took time.Duration

@@ -143,12 +143,6 @@ func (v *victim) open(ctx context.Context) (*connection, error) {
 		return nil, err
 	}
 	v.t.Cleanup(func() { server.Close() })
-	for _, end := range []net.Conn{client, server} {
-		// Else packets leave at any moment, also while counters are read.
-		if err := end.(*net.TCPConn).SetKeepAlive(false); err != nil {
-			return nil, err
-		}
-	}
 	return &connection{peer: netip.MustParseAddrPort(client.LocalAddr().String()), client: client, server: server}, nil
 }
 

@@ -55,9 +55,6 @@ func ServeTransfers(t testing.TB, host *topology.Host, address netip.Addr) net.L
 // serveTransfers serves one connection; who asked notices what goes wrong.
 func serveTransfers(conn net.Conn) {
 	defer conn.Close()
-	if err := conn.(*net.TCPConn).SetKeepAlive(false); err != nil {
-		return
-	}
 	for {
 		var request transferRequest
 		if err := request.read(conn); err != nil {
@@ -89,13 +86,10 @@ func (r transferRequest) write(to io.Writer) error {
 	return err
 }
 
-// DialQuiet connects to a transfer server. Neither end sends keep-alives, so that
-// every packet is counted where it is expected.
-func DialQuiet(t testing.TB, client *topology.Host, to net.Listener) net.Conn {
+// DialTransfer connects to a transfer server.
+func DialTransfer(t testing.TB, client *topology.Host, to net.Listener) net.Conn {
 	t.Helper()
-	conn := Must1[net.Conn](t)(client.Dial(Within(t, AnswerTime), "tcp", to.Addr().String()))
-	Must(t, conn.(*net.TCPConn).SetKeepAlive(false))
-	return conn
+	return Must1[net.Conn](t)(client.Dial(Within(t, AnswerTime), "tcp", to.Addr().String()))
 }
 
 // TransferBothWays downloads and uploads so many bytes, and holds them against what

@@ -85,7 +85,7 @@ func TestSizeOfNewConnections(t *testing.T) {
 			t.Run(f.String(), func(t *testing.T) {
 				l := harness.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f))
 				wires := harness.Tap(t, n.Server)
-				conn := harness.DialQuiet(t, n.Client, l)
+				conn := harness.DialTransfer(t, n.Client, l)
 				defer conn.Close()
 				harness.TransferBothWays(t, conn, transferSize)
 				port := topology.FromPort(uint16(l.Addr().(*net.TCPAddr).Port))
@@ -110,7 +110,7 @@ func TestSizeOfLiveConnections(t *testing.T) {
 		conns := make(map[topology.Family]net.Conn)
 		for _, f := range n.Families() {
 			l := harness.ServeTransfers(t, n.Server.Host, n.Server.Eth1.Address(f))
-			conns[f] = harness.DialQuiet(t, n.Client, l)
+			conns[f] = harness.DialTransfer(t, n.Client, l)
 			defer conns[f].Close()
 			harness.TransferBothWays(t, conns[f], 1)
 		}
@@ -336,7 +336,7 @@ func TestSizeOfTunnel(t *testing.T) {
 			conns := make(map[topology.Family]net.Conn)
 			for _, f := range n.Families() {
 				l := harness.ServeTransfers(t, n.Server.Host, tunnel.Address(f))
-				conns[f] = harness.DialQuiet(t, n.Client, l)
+				conns[f] = harness.DialTransfer(t, n.Client, l)
 				defer conns[f].Close()
 				harness.TransferBothWays(t, conns[f], 1)
 			}

@@ -77,10 +77,13 @@ func (o *socketOptions) localAddress(network string) net.Addr {
 	}
 }
 
+// noKeepAlives has nothing leave by a connection that nobody has sent.
+const noKeepAlives = -1
+
 // Listen opens a TCP listener on the host. The socket stays there and belongs
-// to the caller. It never speaks Multipath TCP, which Go would turn on.
+// to the caller. It never speaks Multipath TCP and sends no keep-alives, which Go would turn on.
 func (h *Host) Listen(ctx context.Context, network, address string, options ...SocketOption) (net.Listener, error) {
-	config := net.ListenConfig{Control: newSocketOptions(options).control}
+	config := net.ListenConfig{Control: newSocketOptions(options).control, KeepAlive: noKeepAlives}
 	config.SetMultipathTCP(false)
 	var listener net.Listener
 	err := h.Do(func() error {
@@ -114,7 +117,7 @@ func (h *Host) ListenPacket(ctx context.Context, network, address string, option
 // connection belongs to the caller.
 func (h *Host) Dial(ctx context.Context, network, address string, options ...SocketOption) (net.Conn, error) {
 	o := newSocketOptions(options)
-	dialer := net.Dialer{Control: o.control, LocalAddr: o.localAddress(network)}
+	dialer := net.Dialer{Control: o.control, LocalAddr: o.localAddress(network), KeepAlive: noKeepAlives}
 	dialer.SetMultipathTCP(false)
 	var conn net.Conn
 	err := h.Do(func() error {
