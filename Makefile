@@ -42,9 +42,9 @@ TIMED     := ^TestS4(SmallPackets|Throughput)$$
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
              -e '/^    \w+\.go:[0-9]+: /{G;s/^ *(.*)\n(.*)/\2: \1/}'
-# Scripts of commands: what they log is all that the commands print.
-SCRIPTS   := replypath/cmd/replypath
-OTHERS     = $(filter-out $(LONGEST) $(ALONE) $(SCRIPTS),$(shell $(GO) list ./...))
+# Scripts of commands: what they log is all that the commands print, and not shown.
+SCRIPTS   := ^TestScript$$
+OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
 FUZZ_PACKETS ?= 1000000
@@ -69,8 +69,8 @@ test: SHELL := /bin/bash -o pipefail
 test: root packages ## run all tests, in network namespaces of their own
 	$(GO) list ./... >/dev/null # or OTHERS is empty
 	failed=; \
-	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) $(SCRIPTS) || failed=1; \
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) -run '$(SCRIPTS)' ./cmd/replypath || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 $(ALONE) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -run '$(TIMED)' $(LONGEST) $(FIGURES) || failed=1; \
 	test -z "$$failed"

@@ -245,6 +245,7 @@ func TestTableKnownFlow(t *testing.T) {
 				t.Errorf("flow %+v is gone", tuple)
 			}
 		}
+		t.Logf("a full table of %d: after a packet of a known flow %d of them are there", len(table.flows(before)), len(table.flows(after)))
 	})
 }
 

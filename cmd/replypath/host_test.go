@@ -64,6 +64,7 @@ func TestManyHangups(t *testing.T) {
 	if got := receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
 		t.Errorf("got %v, and %d wait", got, len(reload))
 	}
+	t.Logf("%d hangups became one reload, and the end was told", hangups)
 }
 
 func TestNotifySystemd(t *testing.T) {

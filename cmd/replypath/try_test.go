@@ -195,6 +195,7 @@ func TestGuardianWaits(t *testing.T) {
 				if took := time.Since(begin); err != nil || inTime != test.inTime || took != test.after {
 					t.Errorf("in time: %t after %s, %v; not %t after %s", inTime, took, err, test.inTime, test.after)
 				}
+				t.Logf("a trial of %s, ended by itself: %t, after %s", timeout, inTime, time.Since(begin))
 			})
 		})
 	}

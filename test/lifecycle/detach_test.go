@@ -181,6 +181,7 @@ func TestDetachTypo(t *testing.T) {
 	if diff := before.Diff(snapshot(t, n)); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
+	t.Log("refused twice, naming the other directory: 0 differences to the host of before")
 	p.Detach()
 	typo.Expect(0, "detach")
 }
