@@ -26,10 +26,13 @@ type connection struct {
 // errUnfinished tells that there are more connections than could be looked at.
 var errUnfinished = errors.New("there are too many to look at all of them")
 
+// someConnections are visited however long it takes: a machine that is busy may not let us run for a while.
+const someConnections = 1000
+
 // eachConnection visits the connections of a family, of which AF_INET6 has IPv4 ones too, mapped,
-// until visit says that it is enough, or the time has come. The kernel goes through the rest of them
-// for nobody then: a dump ends with its socket.
-func eachConnection(family uint8, until time.Time, visit func(*connection) (goOn bool)) error {
+// until visit says that it is enough, or the time has come and some of them have been visited. The
+// kernel goes through the rest of them for nobody then: a dump ends with its socket.
+func eachConnection(family uint8, some int, until time.Time, visit func(*connection) (goOn bool)) error {
 	socket, err := nl.Subscribe(unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return err
@@ -40,7 +43,7 @@ func eachConnection(family uint8, until time.Time, visit func(*connection) (goOn
 	if err := socket.Send(request); err != nil {
 		return err
 	}
-	for time.Now().Before(until) {
+	for visited := 0; visited < some || time.Now().Before(until); {
 		messages, _, err := socket.Receive()
 		if err != nil {
 			return err
@@ -56,7 +59,7 @@ func eachConnection(family uint8, until time.Time, visit func(*connection) (goOn
 			if err != nil {
 				return err
 			}
-			if !visit(c) {
+			if visited++; !visit(c) {
 				return nil
 			}
 		}

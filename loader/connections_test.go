@@ -14,7 +14,7 @@ import (
 )
 
 // TestEachConnection: connections that are established are visited, once from each end, and no other
-// sockets; until one is enough, or the time has come.
+// sockets; until one is enough, or the time has come and some have been visited.
 func TestEachConnection(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	families := map[topology.Family]uint8{topology.IPv4: unix.AF_INET, topology.IPv6: unix.AF_INET6}
@@ -32,9 +32,9 @@ func TestEachConnection(t *testing.T) {
 			defer server.Close()
 		}
 		port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
-		look := func(until time.Time, enough int) (visited, servers int, err error) {
+		look := func(some int, until time.Time, enough int) (visited, servers int, err error) {
 			must(t, s.B.Do(func() error {
-				err = eachConnection(families[f], until, func(c *connection) bool {
+				err = eachConnection(families[f], some, until, func(c *connection) bool {
 					self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
 					if self != address || peer != address || c.heard > time.Minute {
 						t.Errorf("%s: %s to %s, heard of %s ago", f, self, peer, c.heard)
@@ -50,12 +50,17 @@ func TestEachConnection(t *testing.T) {
 			return visited, servers, err
 		}
 		later := time.Now().Add(time.Minute)
-		all, servers, err := look(later, 100)
-		one, _, oneErr := look(later, 1)
-		none, _, late := look(time.Now(), 100)
-		t.Logf("%s: %d visited, %d of them servers'; where one is enough %d; where there is no time %d: %v", f, all, servers, one, none, late)
-		if err != nil || oneErr != nil || !errors.Is(late, errUnfinished) || all != 6 || servers != 3 || one != 1 || none != 0 {
-			t.Errorf("%s: errors %v, %v, %v", f, err, oneErr, late)
+		all, servers, err := look(0, later, 100)
+		one, _, oneErr := look(0, later, 1)
+		none, _, late := look(0, time.Now(), 100)
+		few, _, fewErr := look(100, time.Now(), 100)
+		t.Logf("%s: %d visited, %d of them servers'; where one is enough %d; where there is no time %d: %v; or fewer than always %d",
+			f, all, servers, one, none, late, few)
+		if err != nil || oneErr != nil || fewErr != nil || !errors.Is(late, errUnfinished) {
+			t.Errorf("%s: errors %v, %v, %v, %v", f, err, oneErr, late, fewErr)
+		}
+		if all != 6 || servers != 3 || one != 1 || none != 0 || few != 6 {
+			t.Errorf("%s: visited other numbers than 6, 3, 1, 0 and 6", f)
 		}
 	}
 }

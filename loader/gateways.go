@@ -206,9 +206,16 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	}
 }
 
-// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet.
+// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet. It is stale for a moment,
+// and is being used then, see probeAnew.
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
-	return g.bridged && seen.State == nexthop.StateProbe
+	switch seen.State {
+	case nexthop.StateProbe:
+		return g.bridged
+	case nexthop.StateStale, nexthop.StateDelay:
+		return g.bridged && bytes.Equal(g.last, seen.MAC)
+	}
+	return false
 }
 
 // isOurWord tells of a MAC that the entry has from hold, of this process or an earlier one.

@@ -110,7 +110,7 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 		}
 	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
 		l.letGo(g)
-	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone:
+	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.isUnanswered(&g.Gateway):
 		// It is asked, or somebody deleted the entry: both tell nothing.
 	default:
 		l.letGo(g)
@@ -161,7 +161,16 @@ func (l *Loader) bridge(g *gateway) error {
 	l.recordGateways()
 	l.log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
-	return errors.Join(l.haveEverybodyAsked(g), nexthop.Probe(l.netlink, g.Gateway, g.last), l.save())
+	return errors.Join(l.haveEverybodyAsked(g), l.probeAnew(g), l.save())
+}
+
+// probeAnew has the last MAC of a gateway checked from now on. One that is being checked already would be asked again only
+// at its own time, up to a second later: a timer begins with another state (__neigh_update() in net/core/neighbour.c).
+func (l *Loader) probeAnew(g *gateway) error {
+	if err := nexthop.PutBack(l.netlink, g.Gateway, g.last); err != nil {
+		return err
+	}
+	return nexthop.Probe(l.netlink, g.Gateway, g.last)
 }
 
 // releaseWaiting has what waits for a gateway's MAC go where the carrier of its interface is gone. On egress replies are

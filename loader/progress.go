@@ -58,7 +58,7 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, err er
 		if family == unix.AF_INET && !g.IPv4 {
 			continue
 		}
-		err = eachConnection(family, until, func(c *connection) bool {
+		err = eachConnection(family, someConnections, until, func(c *connection) bool {
 			made = l.isHeardBy(g, c)
 			return !made
 		})

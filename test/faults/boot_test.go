@@ -178,9 +178,9 @@ func (b *bed) connectMeanwhile() <-chan attempt {
 var anotherMAC = net.HardwareAddr{0x02, 0, 0, 0, 0x77, 0x01}
 
 // foundLater is how much later than on a host without replypath a router with another MAC may be
-// found. Both kernels ask once a second, though not in the same moment, and the host repeats what
-// was lost.
-var foundLater = harness.Patient(1500 * time.Millisecond)
+// found: less than the second after which a question is repeated. Both are asked from the moment on in which
+// the link is up; what was sent to the router of before is tried again after 0.3 s.
+var foundLater = harness.Patient(900 * time.Millisecond)
 
 // TestRouterExchanged has a fault take away the link, and another router, with another MAC, at its
 // other end when it is back. A host with replypath finds it nearly as soon as one without.
