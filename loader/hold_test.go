@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
@@ -201,6 +203,44 @@ func TestNobodyMayBeAsked(t *testing.T) {
 		if most := 2 + int(took/resolveFailed); failures > most {
 			t.Errorf("%s: %d failures within %s, want %d at most", f, failures, took, most)
 		}
+	}
+}
+
+// TestBridgedIsAskedAtOnce: one whose MAC the kernel is checking already is asked for when the link is back, and not when
+// its next question would have been due.
+func TestBridgedIsAskedAtOnce(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	for _, f := range s.Families() {
+		must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000")) // longer than the test may take
+		b.leadByAbsent(s.B.Eth0, f)
+		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 1}, netlink.NUD_PROBE)
+		wire, err := s.B.Eth0.Peer().Capture(topology.CaptureOptions{})
+		must(t, err)
+		began := time.Now()
+		b.inside(func() error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.bridge(r.gateways[gatewayKey{s.B.Eth0.Index, absentRouters[f]}])
+		})
+		_, err = wire.Wait(within(t), asksEverybodyFor(absentRouters[f]))
+		must(t, err)
+		t.Logf("%s: everybody was asked after %s", f, time.Since(began).Round(time.Millisecond))
+		must(t, wire.Stop())
+	}
+}
+
+// asksEverybodyFor matches questions for the MAC of an address that are not sent to one alone.
+func asksEverybodyFor(address netip.Addr) topology.Filter {
+	return func(f *topology.Frame) bool {
+		var target []byte
+		if arp, ok := f.Packet().Layer(layers.LayerTypeARP).(*layers.ARP); ok && arp.Operation == layers.ARPRequest {
+			target = arp.DstProtAddress
+		} else if ns, ok := f.Packet().Layer(layers.LayerTypeICMPv6NeighborSolicitation).(*layers.ICMPv6NeighborSolicitation); ok {
+			target = ns.TargetAddress
+		}
+		return f.DestinationMAC[0]&1 != 0 && bytes.Equal(target, address.AsSlice())
 	}
 }
 
