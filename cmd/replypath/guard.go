@@ -34,6 +34,9 @@ const (
 	// startLimit is how long the guardian waits for the begin of the trial. Hundreds of
 	// interfaces take a quarter of a minute; only what hangs may get here.
 	startLimit = 2 * time.Minute
+	// guardianAttempts are how often it tries to take back a trial, guardianPause apart.
+	guardianAttempts = 5
+	guardianPause    = time.Second
 )
 
 // guardian is the process that takes a trial back when the one that has it cannot.
@@ -113,7 +116,7 @@ func (a *app) guardParent(timeout time.Duration) error {
 		_ = unix.PidfdSendSignal(parent, unix.SIGKILL, nil, 0) // it may have ended
 		err = awaitKilled(ended)
 	}
-	done, takeErr := a.takeBack(a.pinDir, pid, log)
+	done, takeErr := a.insistOnTakingBack(pid, log)
 	err = errors.Join(err, takeErr)
 	if done {
 		log.Warn("replypath try ended without a verdict, everything was taken back", "pid", pid)
@@ -122,6 +125,18 @@ func (a *app) guardParent(timeout time.Duration) error {
 		log.Error("a trial was not taken back, use replypath detach", "error", err)
 	}
 	return err
+}
+
+// insistOnTakingBack tries again where that fails: there is nobody else who would.
+func (a *app) insistOnTakingBack(pid int, log *slog.Logger) (done bool, err error) {
+	for attempt := 1; ; attempt++ {
+		done, err = a.takeBack(a.pinDir, pid, log)
+		if err == nil || attempt == guardianAttempts {
+			return done, err
+		}
+		log.Warn("a trial is not taken back yet", "attempt", attempt, "error", err)
+		time.Sleep(guardianPause)
+	}
 }
 
 // awaitTrial waits until the process that has a trial has ended, and tells whether it did

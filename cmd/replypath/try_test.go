@@ -169,6 +169,29 @@ func TestTryMuteGuardian(t *testing.T) {
 	}
 }
 
+// TestGuardianInsists: taking a trial back is tried again where it fails, but not for ever.
+func TestGuardianInsists(t *testing.T) {
+	for _, failures := range []int{0, 1, guardianAttempts - 1, guardianAttempts} {
+		synctest.Test(t, func(t *testing.T) {
+			tries, begin := 0, time.Now()
+			host := fakeHost()
+			host.takeBack = func(string, int, *slog.Logger) (bool, error) {
+				if tries++; tries <= failures {
+					return false, unix.EINTR
+				}
+				return true, nil
+			}
+			done, err := (&app{deps: host}).insistOnTakingBack(1, slog.New(slog.DiscardHandler))
+			want := min(failures+1, guardianAttempts)
+			took := time.Since(begin)
+			t.Logf("%d failures: %d tries within %s, taken back: %t", failures, tries, took, done)
+			if tries != want || done == errors.Is(err, unix.EINTR) || took != time.Duration(want-1)*guardianPause {
+				t.Errorf("want %d tries: %v", want, err)
+			}
+		})
+	}
+}
+
 // TestGuardianWaits: the guardian gives the trial its whole time after a start that takes longer
 // than that, and ends what hangs before or after.
 func TestGuardianWaits(t *testing.T) {

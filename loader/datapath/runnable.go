@@ -13,10 +13,6 @@ import (
 
 // openRunnable opens a program that is pinned in the directory, to be run from
 // user space. The error matches pins.ErrNone where there is none.
-//
-// Before its first run ebpf loads a program of its own to see whether the kernel
-// can run any. Before 5.11 that counts as locked memory of the user, of which
-// the tables have taken more than the usual limit by then.
 func openRunnable(dir, name string) (*ebpf.Program, error) {
 	var program *ebpf.Program
 	err := withPinned(dir, func(path string) (err error) {
@@ -29,8 +25,18 @@ func openRunnable(dir, name string) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, errors.Join(fmt.Errorf("raise the limit of locked memory: %w", err), program.Close())
+	if err := allowRuns(); err != nil {
+		return nil, errors.Join(err, program.Close())
 	}
 	return program, nil
+}
+
+// allowRuns comes before the first run of a program: ebpf loads one of its own then, to see whether the
+// kernel can run any. Before 5.11 that counts as locked memory of the user, of which the tables have
+// taken more than the usual limit by then.
+func allowRuns() error {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	return nil
 }

@@ -73,7 +73,7 @@ func (u *use) pinnedMap(path string) (ebpf.MapID, ebpf.MapType, uint64) {
 	id, known := info.ID()
 	memory, told := info.Memlock()
 	if !known || !told {
-		u.t.Fatal("the kernel tells neither numbers of maps nor their memory")
+		u.t.Fatalf("the kernel does not tell the number of map %s or its memory: %t, %t", path, known, told)
 	}
 	return id, info.Type, memory
 }
