@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -26,33 +28,84 @@ func TestDeafGateway(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/replypath %t", f, with), func(t *testing.T) {
 				t.Parallel()
 				b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+				var talk *harness.Talk
 				if with {
 					b.start()
+					c := b.conversation(harness.TCP)
+					b.ask(c)
+					talk = c.Keep(t)
 				}
-				b.deafen(with)
+				slowest, refused := b.deafen(promptly)
+				if slowest >= oneRetransmission {
+					t.Errorf("an open connection of the host's paused for %s", slowest)
+				}
+				if refused > 0 {
+					t.Errorf("%d connections of the host's were refused", refused)
+				}
+				if talk == nil {
+					return
+				}
+				talk.Stop()
+				if talk.Pause() >= oneRetransmission {
+					t.Errorf("an open connection by eth1 paused for %s", talk.Pause())
+				}
 			})
 		}
 	}
 }
 
-func (b *bed) deafen(with bool) {
+// TestDeafGatewayBusyMachine is the same where the daemon hardly gets to run, so that nothing that it does is done at once:
+// what the host begins may have to wait, and is not refused.
+func TestDeafGatewayBusyMachine(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			starve(t, b.start())
+			if _, refused := b.deafen(harness.AnswerTime); refused > 0 {
+				t.Errorf("%d connections of the host's were refused", refused)
+			}
+		})
+	}
+}
+
+// starve has a daemon run for a millisecond at a time until the test ends.
+func starve(t *testing.T, d *harness.Daemon) {
+	t.Helper()
+	const runs, rests = time.Millisecond, 170 * time.Millisecond
+	harness.Must(t, unix.Kill(d.PID(), unix.SIGSTOP))
+	next := time.NewTimer(rests)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for t.Context().Err() == nil {
+			<-next.C
+			_ = unix.Kill(d.PID(), unix.SIGCONT)
+			next.Reset(runs)
+			<-next.C
+			_ = unix.Kill(d.PID(), unix.SIGSTOP)
+			next.Reset(rests)
+		}
+		_ = unix.Kill(d.PID(), unix.SIGCONT)
+	}()
+	t.Cleanup(func() { <-ended })
+}
+
+// deafen has the gateway answer nobody for a while, and returns how long the host's open connection had to wait, and how
+// many of those that it began within that time were refused. The others have to work within some time.
+func (b *bed) deafen(within time.Duration) (slowest time.Duration, refused int) {
 	b.Helper()
 	conn := b.connectBy(harness.TCP)
-	var talk *harness.Talk
-	if with {
-		c := b.conversation(harness.TCP)
-		b.ask(c)
-		talk = c.Keep(b)
-	}
 	harness.Nft(b, b.net.Production.Host, silence)
 	began := time.Now()
-	var refused, worked int
-	var firstRefused, slowest time.Duration
+	var worked int
+	var firstRefused time.Duration
 	for time.Since(began) < deafFor {
 		asked := time.Now()
 		harness.Must(b, exchange(conn, harness.AnswerTime))
 		slowest = max(slowest, time.Since(asked))
-		switch err := b.reachWithin(promptly, harness.TCP); {
+		switch err := b.reachWithin(within, harness.TCP); {
 		case err == nil:
 			worked++
 		case errors.Is(err, syscall.ECONNREFUSED):
@@ -66,23 +119,11 @@ func (b *bed) deafen(with bool) {
 	}
 	b.Logf("within %s: the host's open connection waits %s at most, of its new ones %d work and %d are refused, the first after %s; the entry is %q",
 		deafFor, slowest.Round(time.Millisecond), worked, refused, firstRefused.Round(time.Millisecond), b.neighbour())
-	if slowest >= oneRetransmission {
-		b.Errorf("an open connection of the host's paused for %s", slowest)
-	}
 	b.wakeGateway()
 	woken := time.Now()
-	b.Eventually("what the host begins works", func() error { return b.reachWithin(promptly, harness.TCP) })
+	b.Eventually("what the host begins works", func() error { return b.reachWithin(within, harness.TCP) })
 	b.Logf("what the host begins works %s after the gateway answers again", since(woken))
-	if refused > 0 {
-		b.Errorf("%d connections of the host's were refused", refused)
-	}
-	if talk == nil {
-		return
-	}
-	talk.Stop()
-	if talk.Pause() >= oneRetransmission {
-		b.Errorf("an open connection by eth1 paused for %s", talk.Pause())
-	}
+	return slowest, refused
 }
 
 // otherWays are connections of an address of eth0's that make progress, and lead by other ways than
