@@ -52,7 +52,7 @@ var suites = []suite{
 	{name: "lifecycle", pkg: "test/lifecycle", timeout: 15 * time.Minute,
 		run: "^(TestKill|TestChangeOfMechanism|TestDetachRestores)$"},
 	{name: "faults", pkg: "test/faults", timeout: 25 * time.Minute, run: "^(TestWithout|TestFaults|TestFaultsWithoutDaemon|TestBound)$"},
-	// The builds that it changes to are made here: there is no compiler in the virtual machine. It was never run there as a whole.
+	// The builds that it changes to are made here: there is no compiler in the virtual machine. It takes a quarter of an hour.
 	{name: "restarts", pkg: "test/restarts", extra: true, timeout: 30 * time.Minute, setting: "REPLYPATH_TEST_RESTARTS=3",
 		builds: []*builds.Build{&builds.OtherPrograms, &builds.OtherLayout}, tools: []string{"/usr/sbin/sshd", "ssh", "ssh-keygen"}},
 	{name: "loader", pkg: "loader", extra: true, timeout: 10 * time.Minute},
