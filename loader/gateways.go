@@ -59,6 +59,7 @@ type gateway struct {
 	probed    time.Time          // when its entry was made usable last, while it is held
 	asked     time.Time          // when the kernel was last told to resolve it
 	failed    time.Time          // when it has last failed to answer
+	restarted bool               // probeAnew has made its entry stale, for a moment
 	released  bool               // releaseWaiting has given its entry the last MAC since the carrier went
 	resolveAt time.Time          // zero: nothing to be done
 }
@@ -184,6 +185,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
 	g.awaited = g.awaited && g.awaitsMAC()
+	g.restarted = g.restarted && (seen.State == nexthop.StateStale || seen.State == nexthop.StateDelay)
 	l.tendHold(g, before.State == "")
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
 	if hasFailed && before.State != seen.State {
@@ -206,14 +208,14 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	}
 }
 
-// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet. It is stale for a moment,
-// and is being used then, see probeAnew.
+// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet: while it is checked, and
+// from probeAnew until then.
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	switch seen.State {
 	case nexthop.StateProbe:
 		return g.bridged
 	case nexthop.StateStale, nexthop.StateDelay:
-		return g.bridged && bytes.Equal(g.last, seen.MAC)
+		return g.bridged && g.restarted && bytes.Equal(g.last, seen.MAC)
 	}
 	return false
 }

@@ -111,7 +111,7 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
 		l.letGo(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.isUnanswered(&g.Gateway):
-		// It is asked, or somebody deleted the entry: both tell nothing.
+		// It is asked, or is about to be, or somebody deleted the entry: that tells nothing.
 	default:
 		l.letGo(g)
 	}
@@ -165,8 +165,10 @@ func (l *Loader) bridge(g *gateway) error {
 }
 
 // probeAnew has the last MAC of a gateway checked from now on. One that is being checked already would be asked again only
-// at its own time, up to a second later: a timer begins with another state (__neigh_update() in net/core/neighbour.c).
+// at its own time, up to a second later: a timer begins with another state (__neigh_update() in net/core/neighbour.c). So the
+// entry is made stale, which a packet that is sent in between makes delay.
 func (l *Loader) probeAnew(g *gateway) error {
+	g.restarted = true
 	if err := nexthop.PutBack(l.netlink, g.Gateway, g.last); err != nil {
 		return err
 	}

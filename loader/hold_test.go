@@ -244,6 +244,36 @@ func asksEverybodyFor(address netip.Addr) topology.Filter {
 	}
 }
 
+// TestAnsweredWhileStopped: a gateway that was bridged, and whose entry has been the kernel's since while no daemon ran, is known
+// to the next one at once.
+func TestAnsweredWhileStopped(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	for _, f := range s.Families() {
+		r := b.start(nil)
+		b.leadByAbsent(s.B.Eth0, f)
+		flaps["carrier"](b, s.B.Eth0)
+		eventually(t, "it is bridged", func() bool { return b.isBridged(f) })
+		r.stop()
+		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 1}, netlink.NUD_STALE)
+		r = b.start(nil)
+		after := b.isBridged(f)
+		r.stop()
+		t.Logf("%s: bridged after the next start: %t", f, after)
+		if after {
+			t.Errorf("%s: its answer is not believed", f)
+		}
+	}
+}
+
+// isBridged tells whether the absent router's entry has a MAC that it has not answered with.
+func (b *bed) isBridged(f topology.Family) bool {
+	b.Helper()
+	return slices.ContainsFunc(b.journal().Gateways, func(r pins.GatewayRecord) bool {
+		return r.Address == absentRouters[f].String() && r.Bridged
+	})
+}
+
 // TestStopWhileBridged: the MAC that a gateway's entry was given while it had not answered is nobody's
 // answer for the next daemon either.
 func TestStopWhileBridged(t *testing.T) {
@@ -253,11 +283,7 @@ func TestStopWhileBridged(t *testing.T) {
 		r := b.start(nil)
 		b.leadByAbsent(s.B.Eth0, f)
 		flaps["carrier"](b, s.B.Eth0)
-		eventually(t, "it is bridged", func() bool {
-			return slices.ContainsFunc(b.journal().Gateways, func(r pins.GatewayRecord) bool {
-				return r.Address == absentRouters[f].String() && r.Bridged
-			})
-		})
+		eventually(t, "it is bridged", func() bool { return b.isBridged(f) })
 		said := `msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()
 		before := b.log.count(said)
 		r.stop()

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -22,8 +23,8 @@ import (
 
 const (
 	// progressRest bounds the share of time that goes into looking at the host's connections, and
-	// progressTime how long it takes at most, so that no verdict is older than the programs believe
-	// it. Where a gateway forwards, who has more connections than can be looked at in that time has
+	// progressTime how long it takes at most where they are many (see someConnections), as no verdict should be
+	// older than the programs believe it. Where a gateway forwards, who has more connections than can be looked at in that time has
 	// one among them that makes progress: having found none is taken for there being none, as what
 	// the host begins would wait in vain else, where the kernel alone would refuse it.
 	progressRest = 20
@@ -53,23 +54,24 @@ func (l *Loader) makesProgress(g *gateway) bool {
 }
 
 // lookForProgress looks for one such connection. IPv6 sockets have connections of IPv4 too.
-func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, err error) {
+func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, _ error) {
+	var errs []error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if family == unix.AF_INET && !g.IPv4 {
 			continue
 		}
-		err = eachConnection(family, someConnections, until, func(c *connection) bool {
+		err := eachConnection(family, someConnections, until, func(c *connection) bool {
 			made = l.isHeardBy(g, c)
 			return !made
 		})
-		if err != nil {
-			return false, fmt.Errorf("list the connections of family %d: %w", family, err)
-		}
 		if made {
 			return true, nil
 		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list the connections of family %d: %w", family, err))
+		}
 	}
-	return false, nil
+	return false, errors.Join(errs...)
 }
 
 // isHeardBy tells whether an acknowledgement came in lately on a connection that leads by a

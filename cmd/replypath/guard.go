@@ -127,10 +127,12 @@ func (a *app) guardParent(timeout time.Duration) error {
 	return err
 }
 
-// insistOnTakingBack tries again where that fails: there is nobody else who would.
+// insistOnTakingBack tries again where that fails: there is nobody else who would. It may fail after everything was put
+// back, and then find nothing left to do.
 func (a *app) insistOnTakingBack(pid int, log *slog.Logger) (done bool, err error) {
 	for attempt := 1; ; attempt++ {
-		done, err = a.takeBack(a.pinDir, pid, log)
+		now, err := a.takeBack(a.pinDir, pid, log)
+		done = done || now
 		if err == nil || attempt == guardianAttempts {
 			return done, err
 		}

@@ -170,7 +170,7 @@ func (a *app) enter() <-chan struct{} {
 	return pressed
 }
 
-// giveUp takes everything back. Should it fail, the guardian tries once more.
+// giveUp takes everything back. Should it fail, the guardian goes on trying.
 func (t *trial) giveUp(reason error) error {
 	closeErr := t.datapath.Close()
 	done, err := t.takeBack(t.pinDir, os.Getpid(), t.log)

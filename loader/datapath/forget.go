@@ -35,7 +35,7 @@ func (f *Forgetter) Forget(table bpf.DatapathTable, digest uint64) error {
 	}); err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	result, err := f.program.Run(&ebpf.RunOptions{Data: data})
+	result, err := run(f.program, data)
 	if err != nil {
 		return fmt.Errorf("run forget: %w", err)
 	}

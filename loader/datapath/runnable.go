@@ -25,18 +25,15 @@ func openRunnable(dir, name string) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	if err := allowRuns(); err != nil {
-		return nil, errors.Join(err, program.Close())
-	}
 	return program, nil
 }
 
-// allowRuns comes before the first run of a program: ebpf loads one of its own then, to see whether the
-// kernel can run any. Before 5.11 that counts as locked memory of the user, of which the tables have
+// run runs a program, and returns its verdict. Before its first run ebpf loads one of its own, to see whether
+// the kernel can run any. Before 5.11 that counts as locked memory of the user, of which the tables have
 // taken more than the usual limit by then.
-func allowRuns() error {
+func run(program *ebpf.Program, data []byte) (uint32, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return fmt.Errorf("raise the limit of locked memory: %w", err)
+		return 0, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	return nil
+	return program.Run(&ebpf.RunOptions{Data: data})
 }

@@ -178,7 +178,7 @@ func (b *bed) connectMeanwhile() <-chan attempt {
 var anotherMAC = net.HardwareAddr{0x02, 0, 0, 0, 0x77, 0x01}
 
 // foundLater is how much later than on a host without replypath a router with another MAC may be
-// found: less than the second after which a question is repeated. Both are asked from the moment on in which
+// found: less than the second after which a question is repeated. Both hosts ask from the moment on in which
 // the link is up; what was sent to the router of before is tried again after 0.3 s.
 var foundLater = harness.Patient(900 * time.Millisecond)
 

@@ -70,7 +70,8 @@ func TestDeafGatewayBusyMachine(t *testing.T) {
 	}
 }
 
-// starve has a daemon run for a millisecond at a time until the test ends.
+// starve has a daemon run for a millisecond at a time until the test ends, and rest for longer than it looks at connections
+// where they are many (progressTime in loader/progress.go).
 func starve(t *testing.T, d *harness.Daemon) {
 	t.Helper()
 	const runs, rests = time.Millisecond, 170 * time.Millisecond
@@ -97,6 +98,9 @@ func starve(t *testing.T, d *harness.Daemon) {
 func (b *bed) deafen(within time.Duration) (slowest time.Duration, refused int) {
 	b.Helper()
 	conn := b.connectBy(harness.TCP)
+	// It does not have to ask for the server, whose answers it would not hear either.
+	eth0 := b.net.Server.Eth0
+	harness.Must(b, eth0.Peer().AddNeighbour(eth0.Address(b.family), eth0.MAC))
 	harness.Nft(b, b.net.Production.Host, silence)
 	began := time.Now()
 	var worked int
@@ -119,6 +123,9 @@ func (b *bed) deafen(within time.Duration) (slowest time.Duration, refused int) 
 	}
 	b.Logf("within %s: the host's open connection waits %s at most, of its new ones %d work and %d are refused, the first after %s; the entry is %q",
 		deafFor, slowest.Round(time.Millisecond), worked, refused, firstRefused.Round(time.Millisecond), b.neighbour())
+	if b.product != nil && !b.isHeld() {
+		b.Errorf("the gateway is %s, and was to be held", b.gatewayState())
+	}
 	b.wakeGateway()
 	woken := time.Now()
 	b.Eventually("what the host begins works", func() error { return b.reachWithin(within, harness.TCP) })

@@ -65,8 +65,8 @@ func TestWithout(t *testing.T) {
 	})
 }
 
-// TestRule shows what replypath is held against: a rule for eth1's address and a route by eth1 of its own
-// survive each fault alone.
+// TestRule shows what replypath is held against: without it, a rule for eth1's address and a route of its own by eth1
+// survive each fault.
 func TestRule(t *testing.T) {
 	t.Parallel()
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
@@ -85,6 +85,9 @@ func TestRule(t *testing.T) {
 		}
 		b.askForSomeTime(fault.name+": a connection that was silent", silent)
 		fault.end(b)
+		for _, kind := range harness.Kinds {
+			b.ask(b.conversation(kind))
+		}
 		answers := talk.Stop()
 		t.Logf("%s, with ip rule: %d answers, the longest pause %s", fault.name, answers, talk.Pause().Round(time.Microsecond))
 		if talk.Pause() >= oneRetransmission {
@@ -125,7 +128,7 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-// afterAlone is a host without replypath that has been through a fault.
+// afterAlone is the snapshot of a host without replypath that has been through a fault.
 func afterAlone(t *testing.T, fault fault, f topology.Family) harness.Snapshot {
 	t.Helper()
 	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
