@@ -128,7 +128,7 @@ func testReload(t *testing.T, wanted int, args ...string) {
 	wantMechanism(t, p, args)
 	l := startLoad(t, n)
 	l.allGoOn()
-	done, refused, last := 0, 0, ""
+	done, refused, backwards, last := 0, 0, 0, ""
 	for i := 0; done < wanted || i%len(configurations) > 0; i++ {
 		before, text, taken := p.Metrics(), configurations[i%len(configurations)], 1.0
 		if text == nonsense {
@@ -145,13 +145,14 @@ func testReload(t *testing.T, wanted int, args ...string) {
 			t.Errorf("reload %d of %q: success %v, not %v", i, text, got, taken)
 		}
 		if went := before.Backwards(after); len(went) > 0 {
+			backwards += len(went)
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
 		}
 		l.goesOn()
 		l.judgeAfter(text, last)
 		last = text
 	}
-	wantNone(t, l.report("%d reloads, and %d that were refused,", done, refused))
+	wantNone(t, l.report("%d reloads, and %d that were refused, %d counters went backwards", done, refused, backwards))
 }
 
 // judgeBefore wants nothing astray before datagrams are left to the kernel: what went
