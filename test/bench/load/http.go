@@ -106,7 +106,9 @@ func (p *pages) ask(ctx context.Context) (err error) {
 	if !p.keep {
 		args = append(args, "--header", "Connection: close")
 	}
-	program := onCPU(context.Background(), p.site.Client, CPU(), "wrk", append(args, "http://"+contender.IPv4.Self.String()+"/")...)
+	// wrk looks up "http" where no port is named: a virtual machine has no /etc/services.
+	url := "http://" + net.JoinHostPort(contender.IPv4.Self.String(), "80") + "/"
+	program := onCPU(context.Background(), p.site.Client, CPU(), "wrk", append(args, url)...)
 	if p.client, err = startServer(ctx, program, ""); err != nil {
 		return err
 	}
