@@ -251,9 +251,7 @@ func TestAnsweredWhileStopped(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	for _, f := range s.Families() {
 		r := b.start(nil)
-		b.leadByAbsent(s.B.Eth0, f)
-		flaps["carrier"](b, s.B.Eth0)
-		eventually(t, "it is bridged", func() bool { return b.isBridged(f) })
+		b.bridgeAbsent(s.B.Eth0, f)
 		r.stop()
 		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 1}, netlink.NUD_STALE)
 		r = b.start(nil)
@@ -264,6 +262,14 @@ func TestAnsweredWhileStopped(t *testing.T) {
 			t.Errorf("%s: its answer is not believed", f)
 		}
 	}
+}
+
+// bridgeAbsent has the absent router's link come back, and awaits that it is bridged.
+func (b *bed) bridgeAbsent(eth0 *topology.Interface, f topology.Family) {
+	b.Helper()
+	b.leadByAbsent(eth0, f)
+	flaps["carrier"](b, eth0)
+	eventually(b.T, "it is bridged", func() bool { return b.isBridged(f) })
 }
 
 // isBridged tells whether the absent router's entry has a MAC that it has not answered with.
@@ -281,9 +287,7 @@ func TestStopWhileBridged(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	for _, f := range s.Families() {
 		r := b.start(nil)
-		b.leadByAbsent(s.B.Eth0, f)
-		flaps["carrier"](b, s.B.Eth0)
-		eventually(t, "it is bridged", func() bool { return b.isBridged(f) })
+		b.bridgeAbsent(s.B.Eth0, f)
 		said := `msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()
 		before := b.log.count(said)
 		r.stop()
