@@ -37,7 +37,8 @@ CONTENDERS ?=
 TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := replypath/loader $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
 LONGEST   := replypath/test/scenario
-TIMED     := ^TestS4(SmallPackets|Throughput)$$
+TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?)$$
+TIMED_IN  := $(LONGEST) replypath/test/devices
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
@@ -57,7 +58,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
+.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -72,8 +73,23 @@ test: root packages ## run all tests, in network namespaces of their own
 	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -run '$(SCRIPTS)' ./cmd/replypath || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 $(ALONE) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -run '$(TIMED)' $(LONGEST) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(FIGURES) || failed=1; \
 	test -z "$$failed"
+
+# Those that neither need root nor make a namespace.
+UNIT := $(addprefix ./,bpf/internal/model cmd/replypath loader/config loader/explain loader/fallback loader/flows loader/kernel loader/top \
+	loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels test/structure)
+
+test-unit: ## run the tests that need no root, in half a minute once they are built
+	$(GO) test -short $(UNIT)
+
+test-bpf: root ## run the programs on packets, with a short fuzz, in two minutes (BPF_PROG_TEST_RUN)
+	REPLYPATH_FUZZ_PACKETS=20000 $(GO) test ./bpf/...
+
+test-one: root packages ## run one test wherever it is (T=TestName)
+	@test -n "$(T)" && in=$$(git grep -l 'func $(T)(' -- '*_test.go' | xargs -r -n 1 dirname | sort -u | sed 's|^|./|') && test -n "$$in" || \
+		{ echo 'there is no test "$(T)": make test-one T=TestName' >&2; exit 1; }; \
+	$(GO) test -count=1 -timeout 20m -v -run '^$(T)$$' $$in
 
 # Inputs are minimized ten times only: what they cover differs from run to run.
 fuzz: root ## look for packets that the datapath and the model of it decide differently about (FUZZ_TIME, FUZZ_TARGET)

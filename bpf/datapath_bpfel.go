@@ -247,6 +247,8 @@ const (
 	DatapathInterfaceFlagsINTERFACE_UP        DatapathInterfaceFlags = 1
 	DatapathInterfaceFlagsINTERFACE_NO_HEADER DatapathInterfaceFlags = 2
 	DatapathInterfaceFlagsINTERFACE_NARROW    DatapathInterfaceFlags = 4
+	DatapathInterfaceFlagsINTERFACE_ROUTES4   DatapathInterfaceFlags = 8
+	DatapathInterfaceFlagsINTERFACE_ROUTES6   DatapathInterfaceFlags = 16
 )
 
 type DatapathLayout uint32
@@ -343,6 +345,14 @@ const (
 	DatapathProtocolClassCLASS_SCTP   DatapathProtocolClass = 5
 	DatapathProtocolClassCLASS_END    DatapathProtocolClass = 6
 )
+
+type DatapathRouteKey struct {
+	_            structs.HostLayout
+	PrefixLength uint32
+	Ifindex      uint32
+	Family       uint32
+	Address      [16]uint8
+}
 
 type DatapathScratch struct {
 	_      structs.HostLayout
@@ -555,6 +565,7 @@ const (
 	DatapathMapForeign              = "foreign"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
+	DatapathMapGatewayRoutes        = "gateway_routes"
 	DatapathMapGateways             = "gateways"
 	DatapathMapGrace                = "grace"
 	DatapathMapHalfOpen             = "half_open"
@@ -565,6 +576,7 @@ const (
 	DatapathMapManaged              = "managed"
 	DatapathMapMarks                = "marks"
 	DatapathMapModeByHand           = "mode_by_hand"
+	DatapathMapNobody               = "nobody"
 	DatapathMapOnLink               = "on_link"
 	DatapathMapOutbound             = "outbound"
 	DatapathMapOwnAddresses         = "own_addresses"
@@ -696,6 +708,7 @@ type DatapathMapSpecs struct {
 	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
+	GatewayRoutes      *ebpf.MapSpec `ebpf:"gateway_routes"`
 	Gateways           *ebpf.MapSpec `ebpf:"gateways"`
 	Grace              *ebpf.MapSpec `ebpf:"grace"`
 	HalfOpen           *ebpf.MapSpec `ebpf:"half_open"`
@@ -706,6 +719,7 @@ type DatapathMapSpecs struct {
 	Managed            *ebpf.MapSpec `ebpf:"managed"`
 	Marks              *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand         *ebpf.MapSpec `ebpf:"mode_by_hand"`
+	Nobody             *ebpf.MapSpec `ebpf:"nobody"`
 	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
 	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
@@ -791,6 +805,7 @@ type DatapathMaps struct {
 	Foreign            *ebpf.Map `ebpf:"foreign"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
+	GatewayRoutes      *ebpf.Map `ebpf:"gateway_routes"`
 	Gateways           *ebpf.Map `ebpf:"gateways"`
 	Grace              *ebpf.Map `ebpf:"grace"`
 	HalfOpen           *ebpf.Map `ebpf:"half_open"`
@@ -801,6 +816,7 @@ type DatapathMaps struct {
 	Managed            *ebpf.Map `ebpf:"managed"`
 	Marks              *ebpf.Map `ebpf:"marks"`
 	ModeByHand         *ebpf.Map `ebpf:"mode_by_hand"`
+	Nobody             *ebpf.Map `ebpf:"nobody"`
 	OnLink             *ebpf.Map `ebpf:"on_link"`
 	Outbound           *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
@@ -830,6 +846,7 @@ func (m *DatapathMaps) Close() error {
 		m.Foreign,
 		m.Fragments,
 		m.GatewayMacs,
+		m.GatewayRoutes,
 		m.Gateways,
 		m.Grace,
 		m.HalfOpen,
@@ -840,6 +857,7 @@ func (m *DatapathMaps) Close() error {
 		m.Managed,
 		m.Marks,
 		m.ModeByHand,
+		m.Nobody,
 		m.OnLink,
 		m.Outbound,
 		m.OwnAddresses,

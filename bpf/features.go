@@ -49,7 +49,7 @@ func haveHelper(helper asm.BuiltinFunc) (bool, error) {
 // haveKernelSKB looks for the function in the kernel's own types: only those
 // functions that programs may call are called bpf_*.
 func haveKernelSKB() (bool, error) {
-	types, err := btf.LoadKernelSpec()
+	types, err := KernelTypes().Kernel()
 	if err != nil {
 		return false, fmt.Errorf("read the kernel's types: %w", err)
 	}

@@ -156,6 +156,7 @@ func (m sctp) layers(d direction, _ network, _ gopacket.NetworkLayer) []gopacket
 // echo is an echo request or reply; its identifier stands in for the peer's port.
 type echo struct {
 	reply   bool
+	time    bool // a timestamp (IPv4)
 	code    uint8
 	payload int // beside the usual 8 bytes
 }
@@ -166,6 +167,9 @@ func (echo) protocol(n network) layers.IPProtocol { return icmp{}.protocol(n) }
 
 func (m echo) layers(_ direction, n network, ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
 	request, reply := uint8(layers.ICMPv4TypeEchoRequest), uint8(layers.ICMPv4TypeEchoReply)
+	if m.time {
+		request, reply = layers.ICMPv4TypeTimestampRequest, layers.ICMPv4TypeTimestampReply
+	}
 	if n.family == 6 {
 		request, reply = layers.ICMPv6TypeEchoRequest, layers.ICMPv6TypeEchoReply
 	}

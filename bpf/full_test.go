@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // The flow tables, and the hash of interface pairs where it is made small, are filled
@@ -208,6 +209,29 @@ func (n network) numbered(number uint32) netip.Addr {
 	}
 	binary.BigEndian.PutUint32(address[12:], 0xc0000000+number)
 	return netip.AddrFrom16(address).Unmap()
+}
+
+// TestFullRoutes: a route that finds no room names nobody's gateway.
+func TestFullRoutes(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		via := b.replication
+		via.router = neighbour
+		gateway := uint32(via.gateway(n.family))
+		b.routes(via, n, map[netip.Prefix]uint32{prefix(n.peer): gateway})
+		fillMap(b, b.GatewayRoutes, gateway, func(number uint32) bpf.DatapathRouteKey {
+			return rig.RouteKey(via.Index, prefix(n.numbered(number)))
+		})
+		late := newcomer(n)
+		if err := b.SetRoute(via.Index, prefix(late.peer), gateway); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("one more: %v", err)
+		}
+		b.run(ingress(via, n.in(via, udp{})), b.admits(n, udp{}, via))
+		born := b.born(late, udp{}, via)
+		born.Gateway, born.Flags = 0, flagEnforceMAC|flagNoSocket
+		b.run(ingress(via, late.in(via, udp{})), effect{
+			events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
+		})
+	})
 }
 
 // TestFullOnLink: a network that finds no room is behind the gateway.

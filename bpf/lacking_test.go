@@ -205,7 +205,7 @@ func TestWithoutSettings(t *testing.T) {
 	})
 }
 
-// TestWithoutOwnAddresses: a host without addresses has no flows but those that are
+// TestWithoutOwnAddresses: an interface without addresses has no flows but those that are
 // known.
 func TestWithoutOwnAddresses(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
@@ -215,7 +215,7 @@ func TestWithoutOwnAddresses(t *testing.T) {
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
 		b.must(b.SetTables(newTables()))
-		b.run(ingress(b.replication, n.in(b.replication, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
+		b.run(ingress(b.production, n.in(b.production, udp{})), unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
 		b.run(egress(b.production, frame), nothing)
 	})
 }

@@ -116,6 +116,155 @@ func TestNextHopChoice(t *testing.T) {
 	}
 }
 
+// routes says that the gateways of an interface serve some peers of a family only: of what is routed the
+// gateways are told.
+func (b *bed) routes(i nic, n network, routed map[netip.Prefix]uint32) {
+	b.t.Helper()
+	var record bpf.DatapathInterface
+	b.must(b.Interfaces.Lookup(uint32(i.interfaceIndex), &record))
+	flag := bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6
+	if n.family == 4 {
+		flag = bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4
+	}
+	record.Flags |= uint8(flag)
+	b.setInterface(i, record)
+	for prefix, gateway := range routed {
+		b.must(b.SetRoute(i.Index, prefix, gateway))
+	}
+}
+
+// around is a network of so many addresses, in bits, that has this one.
+func around(address netip.Addr, bits int) netip.Prefix {
+	return netip.PrefixFrom(address, address.BitLen()-bits).Masked()
+}
+
+// everything is the prefix of a default route.
+func (n network) everything() netip.Prefix { return around(n.peer, n.peer.BitLen()) }
+
+// TestNextHopByRoute: where the gateways of an interface do not serve all peers, who sent the frame and what is
+// routed by them tell the way back.
+func TestNextHopByRoute(t *testing.T) {
+	const first, second = 1, 2 // gateways
+	elsewhere := func(gateway int) func(n network) map[netip.Prefix]int {
+		return func(n network) map[netip.Prefix]int { return map[netip.Prefix]int{around(n.stranger, 8): gateway} }
+	}
+	covering := func(gateway int) func(n network) map[netip.Prefix]int {
+		return func(n network) map[netip.Prefix]int { return map[netip.Prefix]int{around(n.peer, 8): gateway} }
+	}
+	longest := func(n network) map[netip.Prefix]int {
+		return map[netip.Prefix]int{n.everything(): first, around(n.peer, 8): second, around(n.stranger, 7): first}
+	}
+	for _, test := range []struct {
+		name    string
+		mode    bpf.DatapathNextHopMode
+		count   uint8
+		routed  func(network) map[netip.Prefix]int
+		onLink  bool
+		from    net.HardwareAddr // nil: the interface's router
+		gateway int              // 0 none, first or second
+		flags   uint16
+	}{
+		{"a route elsewhere", auto, 1, elsewhere(first), false, neighbour, 0, flagEnforceMAC},
+		{"a route elsewhere, through its gateway", auto, 1, elsewhere(first), false, nil, first, flagGateway | flagEnforceMAC},
+		{"a route that covers the peer", auto, 1, covering(first), false, neighbour, first, flagGateway},
+		{"a route that covers the peer, through its gateway", auto, 1, covering(first), false, nil, first, flagGateway},
+		{"a route elsewhere, a neighbour", auto, 1, elsewhere(first), true, neighbour, 0, 0},
+		{"a route that nobody knows", auto, 1, covering(0), false, neighbour, 0, 0},
+		{"a route that nobody knows, through a gateway", auto, 1, covering(0), false, nil, first, flagGateway},
+		{"no route", auto, 1, nil, false, neighbour, 0, flagEnforceMAC},
+		{"two, a route elsewhere", auto, 2, elsewhere(first), false, neighbour, 0, flagEnforceMAC},
+		{"two, a route elsewhere, through a gateway", auto, 2, elsewhere(first), false, secondRouter, second, flagGateway | flagEnforceMAC},
+		{"two, a route that covers the peer", auto, 2, covering(first), false, neighbour, 0, 0},
+		{"two, through the other one", auto, 2, covering(first), false, secondRouter, second, flagGateway | flagEnforceMAC},
+		{"two, through that one", auto, 2, covering(first), false, nil, first, flagGateway | flagEnforceMAC},
+
+		{"gateway, a route elsewhere", gatewayOnly, 1, elsewhere(first), false, neighbour, 0, flagGateway},
+		{"gateway, a route elsewhere, through its gateway", gatewayOnly, 1, elsewhere(first), false, nil, first, flagGateway},
+		{"gateway, a route elsewhere, a neighbour", gatewayOnly, 1, elsewhere(first), true, neighbour, 0, flagGateway},
+		{"gateway, a route that covers the peer", gatewayOnly, 1, covering(first), false, neighbour, first, flagGateway},
+		{"gateway, two, a route elsewhere", gatewayOnly, 2, elsewhere(first), false, neighbour, 0, flagGateway},
+		{"gateway, two, the longest route", gatewayOnly, 2, longest, false, neighbour, second, flagGateway},
+		{"gateway, two, the longest route, through the other one", gatewayOnly, 2, longest, false, nil, first, flagGateway},
+		{"gateway, two, a route by both", gatewayOnly, 2, covering(0), false, neighbour, 0, flagGateway},
+
+		{"last hop", lastHop, 1, covering(first), false, neighbour, 0, flagEnforceMAC},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				id := map[int]uint16{first: b.replication.gateway(n.family), second: secondGateway}
+				b.setGateways(b.replication, n, test.mode, test.count)
+				routed := make(map[netip.Prefix]uint32)
+				if test.routed != nil {
+					for prefix, gateway := range test.routed(n) {
+						routed[prefix] = uint32(id[gateway])
+					}
+				}
+				b.routes(b.replication, n, routed)
+				if test.onLink {
+					b.must(b.SetOnLink(b.replication.Index, around(n.peer, 8)))
+				}
+				via := b.replication
+				if test.from != nil {
+					via.router = test.from
+				}
+				born := b.born(n, udp{}, via)
+				born.Gateway, born.Flags = id[test.gateway], test.flags|flagNoSocket
+				b.run(ingress(via, n.in(via, udp{})), effect{
+					events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS),
+					tables: connectionlessFlow(born),
+				})
+			})
+		})
+	}
+}
+
+// TestNextHopByRouteElsewhere: routes of another interface say nothing, nor do those of the other family, of which
+// ::/0 holds all addresses of IPv4; and routes are asked of one family alone.
+func TestNextHopByRouteElsewhere(t *testing.T) {
+	for i, n := range networks {
+		t.Run(n.name, func(t *testing.T) {
+			other := networks[1-i]
+			b := newBed(t, normal)
+			via := b.replication
+			via.router = neighbour
+			b.routes(via, n, map[netip.Prefix]uint32{around(n.stranger, 8): uint32(via.gateway(n.family))})
+			b.must(b.SetRoute(via.Index, other.everything(), uint32(via.gateway(other.family))))
+			b.must(b.SetRoute(b.production.Index, n.everything(), uint32(via.gateway(n.family))))
+			born := b.born(n, udp{}, via)
+			born.Gateway, born.Flags = 0, flagEnforceMAC|flagNoSocket
+			b.run(ingress(via, n.in(via, udp{})), effect{
+				events: once(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS), tables: connectionlessFlow(born),
+			})
+			b.run(ingress(via, other.in(via, udp{})), b.admits(other, udp{}, via))
+		})
+	}
+}
+
+// TestNextHopRouteComes: a route to somewhere else that is added while a flow lives leaves it the MAC that its frames
+// come from, a second later as well; one that covers its peer does not.
+func TestNextHopRouteComes(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		via := b.replication
+		via.router = neighbour
+		b.setGateways(via, n, auto, 1)
+		for _, test := range []struct {
+			routed  netip.Prefix
+			gateway uint16
+			flags   uint16
+		}{
+			{around(n.stranger, 8), 0, flagEnforceMAC},
+			{around(n.peer, 8), via.gateway(n.family), flagGateway},
+		} {
+			b.routes(via, n, map[netip.Prefix]uint32{test.routed: uint32(via.gateway(n.family))})
+			flow := b.flow(n, udp{}, via, 2)
+			flow.Mac, flow.Gateway, flow.Flags = [6]uint8(neighbour), 0, flagNoSocket
+			b.put(connectionlessFlow(flow))
+			flow.Seen, flow.Gateway, flow.Flags = justNow, test.gateway, test.flags|flagNoSocket
+			b.run(ingress(via, n.in(via, udp{})), effect{tables: connectionlessFlow(flow)})
+		}
+	})
+}
+
 // TestNextHopOnLinkElsewhere: a network on another interface says nothing, and
 // neither does one of the other family that looks alike.
 func TestNextHopOnLinkElsewhere(t *testing.T) {
@@ -204,7 +353,7 @@ func TestNextHopMAC(t *testing.T) {
 }
 
 // TestNextHopGatewayReplaced: where only a gateway will do, and the flow's is gone, the
-// only one that there is takes its place; where there are several, or none is usable, no
+// only one that there is takes its place; where it serves some peers only, there are several, or none is usable, no
 // other does.
 func TestNextHopGatewayReplaced(t *testing.T) {
 	const gone = 60
@@ -217,6 +366,9 @@ func TestNextHopGatewayReplaced(t *testing.T) {
 		b.manage(b.replication, mode)
 		b.put(connectionlessFlow(flow))
 		b.run(egress(b.production, frame), b.moves(n, udp{}, b.production, b.replication, frame))
+		b.routes(b.replication, n, map[netip.Prefix]uint32{n.everything(): uint32(only)})
+		b.put(connectionlessFlow(flow))
+		b.run(egress(b.production, frame), b.stays(n, udp{}, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP))
 		b.manage(b.replication, func(r *bpf.DatapathInterface) {
 			mode(r)
 			r.Gateway4, r.Gateway6 = 0, 0

@@ -1,13 +1,15 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/config"
+	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
@@ -17,15 +19,19 @@ import (
 
 // A socket that is bound to a device is not moved off it, so that replies of its flows are built only where a
 // route leads out of that device: without one, IPv6 refuses, and IPv4 takes every peer for a neighbour and asks
-// for its MAC in vain (ip_route_output_key_hash_rcu() in net/ipv4/route.c). Where an interface has a known
-// gateway and no default route by it, there is one behind the fallback route: the kernel looks past that for
+// for its MAC in vain (ip_route_output_key_hash_rcu() in net/ipv4/route.c). Where an interface has a
+// gateway that takes packets to everywhere, and no default route by it, there is one behind the fallback route: the kernel looks past that for
 // sockets that name the interface, and for nobody else. So it is never there without the fallback route.
+//
+// So it is where no gateway takes everything: the next hop is one that nobody has (loader/fallback/bound.go), and the programs give
+// each reply the MAC of its flow. What IPv4 sends by it that no flow covers is sent to the peer as a neighbour, as without the route.
+// A daemon that names the interface in a control message (in_pktinfo) is served as a bound socket is.
 
 // arrangeRoutes makes the fallback routes and those for bound sockets.
 func (l *Loader) arrangeRoutes(routers *nexthop.Routers) error {
-	present, removeErr := l.removeBound(routers.Bound, l.wantedBound(l.fallbackFamilies()))
+	present, removeErr := l.removeBound(routers.Bound, l.wantedBound(l.enforced(), l.fallbackFamilies(l.enforced())))
 	err := l.arrangeFallback(routers)
-	wanted := l.wantedBound(l.fallback.families)
+	wanted := l.wantedBound(l.enforced(), l.fallback.families)
 	present, restErr := l.removeBound(present, wanted)
 	present, addErr := l.addBound(present, wanted)
 	l.fallback.boundErr = errors.Join(removeErr, restErr, addErr)
@@ -44,7 +50,7 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 	}
 	if l.starting() && len(removed) > 0 {
 		l.rollback.add(func() error {
-			_, err := fallback.AddBound(removed)
+			_, err := fallback.AddBound(l.netlink, removed)
 			return err
 		})
 	}
@@ -55,7 +61,8 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 // or a link that was back at once, is not known: it is no repair that would be counted.
 func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Default, err error) {
 	isPresent := func(hop nexthop.Default) bool { return slices.Contains(present, hop) }
-	added, err := fallback.AddBound(slices.DeleteFunc(slices.Clone(wanted), isPresent))
+	added, err := fallback.AddBound(l.netlink, slices.DeleteFunc(slices.Clone(wanted), isPresent))
+	err = errors.Join(err, fallback.SetAnyPeers(l.netlink, wanted)) // somebody may have deleted an entry
 	if l.starting() && len(added) > 0 {
 		l.rollback.add(func() error {
 			_, err := fallback.RemoveBound(l.netlink, added)
@@ -74,29 +81,37 @@ func (l *Loader) recordBound(present []nexthop.Default) {
 	if l.state.Fallback == nil {
 		return
 	}
-	l.state.Fallback.Bound = nil
-	for _, hop := range present {
-		l.state.Fallback.Bound = append(l.state.Fallback.Bound, pins.BoundRecord{
+	l.state.Fallback.Bound = l.boundRecords(present)
+}
+
+// boundRecords are in the order of interfaces and families.
+func (l *Loader) boundRecords(routes []nexthop.Default) (records []pins.BoundRecord) {
+	for _, hop := range routes {
+		records = append(records, pins.BoundRecord{
 			Interface: hop.Interface, Name: l.nameOf(hop.Interface), Family: hop.Family, Gateway: hop.Gateway,
 		})
 	}
+	slices.SortFunc(records, func(a, b pins.BoundRecord) int {
+		return cmp.Or(cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.Family, b.Family))
+	})
+	return records
 }
 
-// wantedBound returns the routes that there should be beside the fallback routes: none in a VRF, which has a
-// table of its own.
-func (l *Loader) wantedBound(families []int) []nexthop.Default {
+// wantedBound returns the routes by these interfaces that there should be beside the fallback routes: none in a VRF,
+// which has a table of its own.
+func (l *Loader) wantedBound(interfaces []*served, families []int) []nexthop.Default {
 	var wanted []nexthop.Default
-	for _, s := range l.inOrder() {
-		if s.VRF != 0 || s.Settings.Mode != config.ModeEnforce {
+	for _, s := range interfaces {
+		if s.VRF != 0 {
 			continue
 		}
 		for _, family := range families {
 			isDefault := func(d nexthop.Default) bool { return d.Interface == s.Index && d.Family == family }
-			gateway := l.gatewayForBound(s.Index, family)
-			if gateway == nil || slices.ContainsFunc(l.fallback.defaults, isDefault) || family == unix.AF_INET6 && routesIPv6(s.Name) {
+			hop, ok := l.nextHopForBound(s, family)
+			if !ok || slices.ContainsFunc(l.fallback.defaults, isDefault) || family == unix.AF_INET6 && routesIPv6(s.Name) {
 				continue
 			}
-			wanted = append(wanted, nexthop.Default{Interface: s.Index, Gateway: gateway.Address, Family: family})
+			wanted = append(wanted, hop)
 		}
 	}
 	return wanted
@@ -110,20 +125,49 @@ func routesIPv6(name string) bool {
 	return err != nil || forwarding != 0 // what cannot be read is not certain
 }
 
-// gatewayForBound returns a gateway of an interface that has an address of a family, one whose MAC is known if there is
-// any; nil where there is none. On egress each reply gets the MAC of its flow's.
+// nextHopForBound returns the next hop of such a route: a known gateway, or one that stands for all peers, whose replies get
+// the MAC of their flow on egress.
+func (l *Loader) nextHopForBound(s *served, family int) (hop nexthop.Default, ok bool) {
+	gateway := l.gatewayForBound(s.Index, family)
+	hasAddress := slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family })
+	if hasAddress && s.hasHeader() && !s.NoARP && !l.takesEverything(s.Index, family) {
+		return fallback.AnyPeer(s.Index, family), true
+	}
+	if gateway == nil {
+		return nexthop.Default{}, false
+	}
+	return nexthop.Default{Interface: s.Index, Gateway: gateway.Address, Family: family}, true
+}
+
+// takesEverything tells whether a gateway of an interface takes packets of a family to everywhere, be it named by an address
+// of the other. One to which a route to some network leads would lose what sockets begin to somebody else.
+func (l *Loader) takesEverything(device, family int) bool {
+	for _, g := range l.gateways {
+		takes := g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6
+		if g.Interface == device && takes && g.Reach(family).Everything {
+			return true
+		}
+	}
+	return false
+}
+
+// gatewayForBound returns a gateway of an interface that has an address of a family, one that takes everything and whose MAC
+// is known if there is any; nil where there is none. On egress each reply gets the MAC of its flow's.
 func (l *Loader) gatewayForBound(device, family int) *gateway {
 	var best *gateway
 	for _, g := range l.gateways {
 		takes := familyOf(g.Address) == family && (g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6)
-		if g.Interface == device && takes && (best == nil || g.isBetterThan(best)) {
+		if g.Interface == device && takes && (best == nil || g.isBetterThan(best, family)) {
 			best = g
 		}
 	}
 	return best
 }
 
-func (g *gateway) isBetterThan(other *gateway) bool {
+func (g *gateway) isBetterThan(other *gateway, family int) bool {
+	if takesAll := g.Reach(family).Everything; takesAll != other.Reach(family).Everything {
+		return takesAll
+	}
 	if known := g.mac != nil; known != (other.mac != nil) {
 		return known
 	}
@@ -149,19 +193,17 @@ func (r *restorer) boundRoutes() error {
 	if err != nil {
 		return err
 	}
+	present, err := r.lives(r.before).presentFallback(r.before.Fallback)
+	if err != nil {
+		return err
+	}
 	var before []nexthop.Default
-	for _, record := range r.before.Fallback.Bound {
-		name, err := r.lives(r.before).nameOf(record.Interface, record.Name)
-		if err != nil {
-			return err
-		}
-		if name != "" {
-			before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
-		}
+	for _, record := range present.Bound {
+		before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
 	}
 	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
 	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
-	_, addErr := fallback.AddBound(before)
+	_, addErr := fallback.AddBound(r.netlink, before)
 	return errors.Join(removeErr, addErr)
 }
 
@@ -178,6 +220,13 @@ func boundChanges(records []pins.BoundRecord) []HostChange {
 			After: fmt.Sprintf("via %s with metric %d", r.Gateway, discover.BoundMetric),
 			Undo:  fmt.Sprintf("ip %sroute del default via %s dev %s metric %d", flag, r.Gateway, r.Name, discover.BoundMetric),
 		})
+		if r.Gateway == fallback.AnyPeer(r.Interface, r.Family).Gateway {
+			changes = append(changes, HostChange{
+				Object: fmt.Sprintf("neighbour entry of %s, which nobody has, on %s", r.Gateway, r.Name), Before: "none",
+				After: fmt.Sprintf("permanent, with the mac %s, which nobody has", bpf.AnyPeer),
+				Undo:  fmt.Sprintf("ip neigh del %s dev %s", r.Gateway, r.Name),
+			})
+		}
 	}
 	return changes
 }

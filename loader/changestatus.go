@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
@@ -42,8 +43,13 @@ func (r *statusReader) hostChanges() ([]HostChange, error) {
 			changes = append(changes, qdiscChange(name))
 		}
 	}
-	changes = append(changes, r.sourceChange()...)
-	return append(changes, fallbackChanges(r.journal)...), nil
+	if cgroup := r.journal.SourceCgroup; cgroup != "" {
+		change := sourceChange(cgroup)
+		change.Undo = "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " ")
+		changes = append(changes, change)
+	}
+	routes, err := lives.presentFallback(r.journal.Fallback)
+	return append(changes, fallbackChanges(routes)...), err
 }
 
 // repairChanges lists those that `replypath doctor --fix` made.
@@ -65,8 +71,10 @@ func repairChanges(repairs *pins.Repairs) ([]HostChange, error) {
 }
 
 func sysctlChange(c *hostsettings.Change) HostChange {
-	return HostChange{Object: "sysctl " + c.Key, Before: c.Before, After: c.After, Undo: c.Undo()}
+	return HostChange{Object: sysctlObject(c.Key), Before: c.Before, After: c.After, Undo: c.Undo()}
 }
+
+func sysctlObject(key string) string { return "sysctl " + key }
 
 func qdiscChange(name string) HostChange {
 	return HostChange{
@@ -77,12 +85,18 @@ func qdiscChange(name string) HostChange {
 
 // sourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
 // sockets of the host pay for them.
-func (r *statusReader) sourceChange() []HostChange {
-	if r.journal.SourceCgroup == "" {
-		return nil
+func sourceChange(cgroup string) HostChange {
+	return HostChange{Object: "udp send programs on cgroup " + cgroup, Before: "none", After: "replypath_sendmsg4 and 6"}
+}
+
+// wouldChanges lists what enforcing would change. Where all is enforced by hand a daemon has done so.
+func (r *statusReader) wouldChanges(byHand bpf.DatapathMode, running bool) []WouldChange {
+	changes := []WouldChange{}
+	if byHand == bpf.DatapathModeMODE_ENFORCE && running {
+		return changes
 	}
-	return []HostChange{{
-		Object: "udp send programs on cgroup " + r.journal.SourceCgroup, Before: "none", After: "replypath_sendmsg4 and 6",
-		Undo: "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " "),
-	}}
+	for _, c := range r.journal.WouldChange {
+		changes = append(changes, WouldChange(c))
+	}
+	return changes
 }

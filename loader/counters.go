@@ -38,7 +38,7 @@ type Counters struct {
 	FallbackActive4, FallbackActive6   bool
 	FallbackDropped4, FallbackDropped6 uint64
 
-	Interfaces    []InterfaceState // those that are managed now, by index
+	Interfaces    []InterfaceState // those that are managed now, by index, and then those that are missing
 	Gateways      []GatewayState   // by interface and address
 	RPFilterDrops *uint64          // nil where the kernel does not tell
 	Repairs       map[string]uint64
@@ -88,7 +88,7 @@ type NoteCounters struct {
 	Evictions  uint64 // notes that still said something and were overwritten by new ones
 }
 
-// InterfaceState is a managed interface.
+// InterfaceState is a managed interface, or by its configured name one that does not exist.
 type InterfaceState struct {
 	Name     string
 	Up       bool
@@ -162,7 +162,17 @@ func (l *Loader) interfaceStates() ([]InterfaceState, error) {
 		}
 		states = append(states, state)
 	}
+	for _, name := range l.missingNow() {
+		states = append(states, InterfaceState{Name: name, Hooks: missingHooks()})
+	}
 	return states, nil
+}
+
+// missingNow returns the missing names but for those that an interface has got since they were looked for.
+func (l *Loader) missingNow() []string {
+	return slices.DeleteFunc(slices.Clone(l.missing), func(name string) bool {
+		return slices.ContainsFunc(l.inOrder(), func(s *served) bool { return s.Name == name })
+	})
 }
 
 // answers tells whether the last word of a gateway's entry is that it is there, and is not ours.
@@ -181,7 +191,8 @@ func (l *Loader) gatewayStates() []GatewayState {
 	return states
 }
 
-// Unattached names the managed interfaces that lack one of their programs.
+// Unattached names the managed interfaces that lack one of their programs, and says which of them do
+// not exist.
 func (l *Loader) Unattached() ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,6 +208,9 @@ func (l *Loader) Unattached() ([]string, error) {
 		if !complete {
 			names = append(names, s.Name)
 		}
+	}
+	for _, name := range l.missingNow() {
+		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
 }

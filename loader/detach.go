@@ -17,6 +17,8 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
+	"replypath/loader/kernel"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
@@ -44,7 +46,7 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
 		return detachStrays(options)
 	}
-	if err := checkRights(); err != nil {
+	if err := kernel.CheckRights(); err != nil {
 		return nil, err
 	}
 	// Before a process of another namespace is told to end.
@@ -78,7 +80,14 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 		return nil, err
 	}
 	defer d.close()
-	err = errors.Join(d.fallback(), d.programs())
+	busy, err := d.ownNamespace()
+	if err != nil {
+		return nil, err
+	}
+	if busy != nil {
+		return nil, &pins.ElsewhereError{Dir: options.PinDir, PID: busy.PID}
+	}
+	err = errors.Join(d.fallback(), d.neighbours(), d.programs())
 	if len(d.removed) > 0 {
 		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
 	}
@@ -94,13 +103,15 @@ func readForDetach(options DetachOptions) (*pins.Journal, error) {
 	}
 	journal, err := pins.ReadJournal(options.PinDir)
 	switch {
+	case errors.Is(err, pins.ErrForeignNamespace):
+		return nil, err
 	case errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}):
 		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, nil)
 	case err != nil:
 		options.Log.Warn("what was changed on the host cannot be told", "error", err)
 		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, err)
 	}
-	return journal, journal.CheckNamespace(options.PinDir)
+	return journal, nil
 }
 
 func ownToDetach(ctx context.Context, options DetachOptions) (*pins.Dir, error) {
@@ -108,6 +119,7 @@ func ownToDetach(ctx context.Context, options DetachOptions) (*pins.Dir, error) 
 	if err == nil || !options.Stop || !errors.Is(err, pins.ErrOwned) {
 		return dir, err
 	}
+	defer announceDetach(options.PinDir).Close()
 	if err := stopOwner(ctx, options.PinDir); err != nil {
 		return nil, err
 	}
@@ -123,6 +135,11 @@ type detacher struct {
 	attacher *attach.Attacher
 	devices  *datapath.Devices // nil where there is no datapath
 	removed  []string
+
+	namespace *pins.NamespaceLock
+	// beside tells that another datapath works in this network namespace: the fallback route and its
+	// device are that one's.
+	beside bool
 }
 
 func (d *detacher) run() error {
@@ -130,7 +147,10 @@ func (d *detacher) run() error {
 		return errors.Join(err, d.dir.Close())
 	}
 	defer d.close()
-	err := errors.Join(d.fallback(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
+	if err := d.lookBeside(); err != nil {
+		return errors.Join(err, d.dir.Close())
+	}
+	err := errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())
@@ -166,7 +186,44 @@ func (d *detacher) nameNobody() {
 	}
 }
 
+// ownNamespace keeps others from putting a datapath in place meanwhile. Where one has it already, it returns
+// that process.
+func (d *detacher) ownNamespace() (busy *pins.BusyError, err error) {
+	d.namespace, err = pins.LockNamespace()
+	switch {
+	case !errors.As(err, &busy):
+		return nil, err
+	case busy.Stranger:
+		return nil, nil
+	}
+	return busy, nil
+}
+
+// lookBeside finds out whether there is another datapath in this network namespace: earlier versions, which
+// lock none, let two begin.
+func (d *detacher) lookBeside() error {
+	busy, err := d.ownNamespace()
+	if err != nil {
+		return err
+	}
+	found, err := findBeside(d.netlink, d.dir.Path())
+	if err != nil {
+		return err
+	}
+	if d.beside = busy != nil || len(found) > 0; !d.beside {
+		return nil
+	}
+	ours, _, err := datapath.Aside(d.dir)
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	d.log.Warn("another datapath works in this network namespace: the fallback route and its device are left to it")
+	return d.attacher.LeaveFilters(ours.All()...)
+}
+
 func (d *detacher) close() {
+	d.namespace.Close()
 	d.netlink.Close()
 	if d.devices != nil {
 		d.devices.Close()
@@ -182,6 +239,19 @@ func (d *detacher) done(format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
 	d.removed = append(d.removed, what)
 	d.log.Info("removed " + what)
+}
+
+// neighbours removes the entries with a MAC that nobody has: without the programs frames would leave for it. Those of
+// another datapath stay, as its programs do.
+func (d *detacher) neighbours() error {
+	if d.beside {
+		return nil
+	}
+	deleted, err := nexthop.ForgetNobody(d.netlink)
+	if deleted > 0 {
+		d.done("%d neighbour entries with a mac that nobody has", deleted)
+	}
+	return err
 }
 
 // programs takes ours off every interface: whether or not the journal knows it.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
@@ -29,20 +31,18 @@ func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
 	for _, g := range gateways {
-		// One that may forward nothing to the peer counts as two: where there are several, the programs want
-		// the one that sent the frame.
-		times := 1
-		if g.Special && s.Settings.NextHop == config.NextHopAuto {
-			times = 2
+		if g.IPv4 {
+			countGateway(&entry.Gateways4, &entry.Gateway4, g.id)
 		}
-		for range times {
-			if g.IPv4 {
-				countGateway(&entry.Gateways4, &entry.Gateway4, g.id)
-			}
-			if g.IPv6 {
-				countGateway(&entry.Gateways6, &entry.Gateway6, g.id)
-			}
+		if g.IPv6 {
+			countGateway(&entry.Gateways6, &entry.Gateway6, g.id)
 		}
+	}
+	if asksRoutes(s, gateways, unix.AF_INET) {
+		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
+	}
+	if asksRoutes(s, gateways, unix.AF_INET6) {
+		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	}
 	return entry
 }

@@ -91,27 +91,22 @@ func TestInterfaceEntryCountsItsGateways(t *testing.T) {
 	v4 := func(a string) nexthop.Gateway { return nexthop.Gateway{Address: netip.MustParseAddr(a), IPv4: true} }
 	both := nexthop.Gateway{Address: netip.MustParseAddr("2001:db8::1"), IPv4: true, IPv6: true}
 	v6 := nexthop.Gateway{Address: netip.MustParseAddr("fe80::1"), IPv6: true}
-	special := v4("10.0.0.2")
-	special.Special = true
 	for _, test := range []struct {
 		name           string
 		gateways       map[gatewayKey]*gateway
 		count4, count6 uint8
 		only4, only6   uint16
-		mode           config.NextHop
 	}{
-		{"none", nil, 0, 0, 0, 0, config.NextHopAuto},
-		{"one of IPv4", known(v4("10.0.0.1")), 1, 0, 1, 0, config.NextHopAuto},
-		{"two of IPv4", known(v4("10.0.0.1"), v4("10.0.0.2")), 2, 0, 0, 0, config.NextHopAuto},
-		{"three of IPv4", known(v4("10.0.0.1"), v4("10.0.0.2"), v4("10.0.0.3")), 3, 0, 0, 0, config.NextHopAuto},
-		{"one of both", known(both), 1, 1, 1, 1, config.NextHopAuto},
-		{"one of IPv4 and one of both", known(v4("10.0.0.1"), both), 2, 1, 0, 2, config.NextHopAuto},
-		{"one each", known(v4("10.0.0.1"), v6), 1, 1, 1, 2, config.NextHopAuto},
-		{"one that serves a single host", known(special), 2, 0, 0, 0, config.NextHopAuto},
-		{"the same, asked for", known(special), 1, 0, 1, 0, config.NextHopGateway},
+		{"none", nil, 0, 0, 0, 0},
+		{"one of IPv4", known(v4("10.0.0.1")), 1, 0, 1, 0},
+		{"two of IPv4", known(v4("10.0.0.1"), v4("10.0.0.2")), 2, 0, 0, 0},
+		{"three of IPv4", known(v4("10.0.0.1"), v4("10.0.0.2"), v4("10.0.0.3")), 3, 0, 0, 0},
+		{"one of both", known(both), 1, 1, 1, 1},
+		{"one of IPv4 and one of both", known(v4("10.0.0.1"), both), 2, 1, 0, 2},
+		{"one each", known(v4("10.0.0.1"), v6), 1, 1, 1, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := &served{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: test.mode}}}
+			s := &served{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: config.NextHopAuto}}}
 			e := interfaceEntry(s, slices.Collect(maps.Values(test.gateways)))
 			if e.Gateways4 != test.count4 || e.Gateways6 != test.count6 || e.Gateway4 != test.only4 || e.Gateway6 != test.only6 {
 				t.Errorf("entry %+v", e)

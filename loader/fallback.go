@@ -2,6 +2,7 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
-	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
@@ -28,6 +28,9 @@ type fallbackRoute struct {
 	told     bool               // this process has told the routes what to ask
 	asked    *ebpf.Program      // that, nil for nothing
 	families []int              // that have the route
+	waiting  []int              // that had it, until somebody had deleted it once too often
+	deleted  bool               // so was the device, by somebody
+	planned  []int              // that would have it if all interfaces were enforced
 	defaults []nexthop.Default  // the other default routes
 	covered  []nexthop.Covered  // interfaces whose routes are not passed over
 	shadowed []nexthop.Shadowed // default routes that keep their family from having one
@@ -45,11 +48,16 @@ func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r := &l.fallback
 	l.tellShadowed(routers.Shadowed)
 	r.defaults, r.covered, r.shadowed, r.boundErr = routers.Defaults, routers.Covered, routers.Shadowed, nil
+	r.planned = nil
+	if l.config.FallbackRoute {
+		r.planned = l.fallbackFamilies(l.inOrder())
+	}
 	if l.wantsFallback() {
 		r.err = l.arrangeRoutes(routers)
 	} else {
 		r.err = l.dropFallback(routers)
 	}
+	l.planRoutes()
 	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err, r.boundErr}))
 }
 
@@ -66,9 +74,18 @@ func (l *Loader) tellShadowed(now []nexthop.Shadowed) {
 
 // wantsFallback tells whether there is a use for it: in mode observe nothing is
 // moved off its device.
-func (l *Loader) wantsFallback() bool {
-	enforced := func(s *served) bool { return s.Settings.Mode == config.ModeEnforce }
-	return l.config.FallbackRoute && slices.ContainsFunc(l.inOrder(), enforced)
+func (l *Loader) wantsFallback() bool { return l.config.FallbackRoute && len(l.enforced()) > 0 }
+
+// planRoutes notes what of the routes and their device enforcing would add.
+func (l *Loader) planRoutes() {
+	observed := l.observed()
+	if !l.config.FallbackRoute || len(observed) == 0 {
+		return
+	}
+	if l.state.Fallback == nil {
+		l.wouldChange(deviceChange())
+	}
+	l.wouldChange(boundChanges(l.boundRecords(l.wantedBound(observed, l.fallback.planned)))...)
 }
 
 // arrangeFallback makes device and routes. Where that fails, interfaces whose routes give way to a fallback route that is not
@@ -105,22 +122,22 @@ func (l *Loader) arrangeFallbackDevice() error {
 	return fallback.SetUp(l.netlink, r.device)
 }
 
-// smallestMTU is that of the managed interfaces: replies that are built for the
+// smallestMTU is that of the interfaces that are enforced: replies that are built for the
 // device then fit wherever they are moved to.
 func (l *Loader) smallestMTU() int {
 	mtus := []int{}
-	for _, s := range l.inOrder() {
+	for _, s := range l.enforced() {
 		mtus = append(mtus, s.MTU)
 	}
-	return slices.Min(mtus) // at least one is served in mode enforce
+	return slices.Min(mtus) // there is at least one
 }
 
-// fallbackFamilies are those of which a managed interface has an address: without one
+// fallbackFamilies are those of which one of the interfaces has an address: without one
 // the host could not be asked, and what it starts would have no source to be answered at. A
 // default route that would never be used any more keeps its family from having one.
-func (l *Loader) fallbackFamilies() []int {
+func (l *Loader) fallbackFamilies(interfaces []*served) []int {
 	var families []int
-	for _, s := range l.inOrder() {
+	for _, s := range interfaces {
 		for _, address := range s.Addresses {
 			families = append(families, familyOf(address.Addr()))
 		}
@@ -145,16 +162,23 @@ func (l *Loader) presentFamilies(routers *nexthop.Routers) (present []int) {
 // syncFallbackRoutes has the route for the families that need it.
 func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	r := &l.fallback
-	before, present := r.families, l.presentFamilies(routers)
-	var err error
-	r.families, err = fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, l.fallbackFamilies())
+	before, present, wanted := slices.Concat(r.families, r.waiting), l.presentFamilies(routers), l.fallbackFamilies(l.enforced())
+	deleted := func(family int) bool { return slices.Contains(before, family) && !slices.Contains(present, family) }
+	var again, err error
+	r.waiting = nil
+	if slices.ContainsFunc(wanted, deleted) && !l.routeRepairs.Allow() {
+		r.waiting = slices.DeleteFunc(slices.Clone(wanted), func(family int) bool { return !deleted(family) })
+		wanted = slices.DeleteFunc(wanted, deleted)
+		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
+	}
+	r.families, err = fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, wanted)
 	for _, family := range r.families {
-		if slices.Contains(before, family) && !slices.Contains(present, family) {
+		if deleted(family) {
 			l.countRepair(repairRoute)
 			l.log.Warn("a fallback route had been deleted, added again", "family", fallback.Name(family))
 		}
 	}
-	return err
+	return errors.Join(again, err)
 }
 
 // haveSocketsLookAgain has sockets ask for a route anew where the carrier of the default
@@ -162,7 +186,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 // routes without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
 func (l *Loader) haveSocketsLookAgain(s *served) error {
 	v6 := fallback.Name(unix.AF_INET6)
-	if l.fallback.device == nil || !l.givesWay(sysctl{s.Index, v6, ignoreLinkDown}) {
+	if l.fallback.device == nil || !s.enforces() || !l.givesWay(sysctl{s.Index, v6, ignoreLinkDown}) {
 		return nil
 	}
 	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
@@ -172,15 +196,22 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	return nil
 }
 
-// dropFallback takes everything away. A start that may still fail, and a trial,
-// leave that for later.
+// isOfBeforeTrial tells whether the datapath that a trial may have to put back has the device.
+func (l *Loader) isOfBeforeTrial() bool {
+	trial := l.state.Trial
+	return trial != nil && trial.Before != nil && trial.Before.Fallback != nil
+}
+
+// dropFallback takes everything away. A start that may still fail, and a trial of which
+// the one before has it, leave that for later.
 func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 	device, err := fallback.Find(l.netlink, l.state.Fallback != nil)
 	if err != nil && !errors.Is(err, fallback.ErrForeign) {
 		return err
 	}
-	errs := []error{l.restoreSysctls(isGivingWay)}
-	if device != nil && (l.starting() || l.state.Trial != nil) {
+	l.fallback.families = nil
+	errs := []error{l.haveDefaultsGiveWay()} // which has nobody's do so
+	if device != nil && (l.starting() || l.isOfBeforeTrial()) {
 		l.deferred = true
 		return errors.Join(errs...)
 	}
@@ -189,7 +220,9 @@ func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 	case err != nil:
 		l.recordBound(left)
 	case device == nil:
-		l.fallback = fallbackRoute{defaults: l.fallback.defaults}
+		l.fallback = fallbackRoute{
+			defaults: l.fallback.defaults, planned: l.fallback.planned, covered: l.fallback.covered, shadowed: l.fallback.shadowed,
+		}
 		l.state.Fallback = nil
 	default:
 		err = l.removeFallbackDevice()

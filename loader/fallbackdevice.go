@@ -23,14 +23,12 @@ func (l *Loader) findFallbackDevice() error {
 	}
 	r.device = device
 	if r.device == nil {
-		if err := l.makeFallbackDevice(); err != nil {
+		r.deleted = r.deleted || before != nil
+		if err := l.makeOrAwaitFallbackDevice(); err != nil {
 			return err
 		}
-		if before != nil {
-			l.countRepair(repairRoute)
-			l.log.Warn("the device of the fallback route had been deleted, made again", "interface", discover.OwnDevice)
-		}
 	}
+	r.deleted = false
 	if before == nil || before.Index != r.device.Index {
 		r.served, r.how, r.told = nil, attach.Auto, false
 	} else {
@@ -39,6 +37,26 @@ func (l *Loader) findFallbackDevice() error {
 	l.recordFallback()
 	return nil
 }
+
+// makeOrAwaitFallbackDevice makes the device, but not at once where somebody deletes it again and again.
+func (l *Loader) makeOrAwaitFallbackDevice() error {
+	deleted := l.fallback.deleted
+	if deleted && !l.deviceRepairs.Allow() {
+		return fmt.Errorf("the device %s is %w", discover.OwnDevice, errDeletedAgain)
+	}
+	if err := l.makeFallbackDevice(); err != nil {
+		return err
+	}
+	if deleted {
+		l.fallback.families, l.fallback.waiting = nil, nil // they went with it
+		l.countRepair(repairRoute)
+		l.log.Warn("the device of the fallback route had been deleted, made again", "interface", discover.OwnDevice)
+	}
+	return nil
+}
+
+// errDeletedAgain says that what somebody deletes again and again has to wait (newAllowance).
+var errDeletedAgain = errors.New("deleted again and again: it is made again after a pause, find out who deletes it (ip monitor)")
 
 // recordFallback notes how the device is found, and by what its programs are attached where this
 // process has attached them.
@@ -83,7 +101,7 @@ func (l *Loader) removeFallbackDevice() error {
 		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
 	}
 	r := &l.fallback
-	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, toldCovered: r.toldCovered, tried: r.tried}
+	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, planned: r.planned, toldCovered: r.toldCovered, tried: r.tried}
 	l.state.Fallback = nil
 	return err
 }

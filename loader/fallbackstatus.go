@@ -52,15 +52,18 @@ func (l *Loader) fallbackFeature() pins.FeatureRecord {
 }
 
 // fallbackChanges tells of the device and its routes.
-func fallbackChanges(j *pins.Journal) []HostChange {
-	if j.Fallback == nil || j.Fallback.Index == 0 {
+func fallbackChanges(r *pins.FallbackRecord) []HostChange {
+	if r == nil || r.Index == 0 {
 		return nil
 	}
-	device := HostChange{
+	return append([]HostChange{deviceChange()}, boundChanges(r.Bound)...)
+}
+
+// deviceChange is the same whatever kind of device the kernel has.
+func deviceChange() HostChange {
+	return HostChange{
 		Object: "device " + discover.OwnDevice, Before: "none",
-		After: fmt.Sprintf("%s with default routes of metric %d, protocol %d",
-			j.Fallback.Kind, fallback.Metric, discover.OwnProtocol),
-		Undo: "ip link del " + discover.OwnDevice,
+		After: fmt.Sprintf("default routes by it of metric %d, protocol %d", fallback.Metric, discover.OwnProtocol),
+		Undo:  "ip link del " + discover.OwnDevice,
 	}
-	return append([]HostChange{device}, boundChanges(j.Fallback.Bound)...)
 }

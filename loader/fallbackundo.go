@@ -11,6 +11,9 @@ import (
 
 // fallback removes the routes. Those for bound sockets would be everybody's without the others.
 func (d *detacher) fallback() error {
+	if d.beside {
+		return nil
+	}
 	if err := d.boundRoutes(); err != nil {
 		return err
 	}

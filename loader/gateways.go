@@ -185,7 +185,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
 	}
 	g.awaited = g.awaited && g.awaitsMAC()
-	g.restarted = g.restarted && (seen.State == nexthop.StateStale || seen.State == nexthop.StateDelay)
+	g.restarted = g.restarted && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
 	l.tendHold(g, before.State == "")
 	hasFailed := seen.State == nexthop.StateFailed && !g.held
 	if hasFailed && before.State != seen.State {
@@ -199,6 +199,8 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 		g.mac, g.silent = nil, true
 	}
 	switch {
+	case !l.served[g.Interface].enforces():
+		g.resolveAt = time.Time{} // the kernel asks when it wants to know
 	case hasFailed && before.State != seen.State:
 		// At once: the kernel may have asked in vain with the address of another
 		// NIC, that of the packet that waited for the answer.
@@ -211,14 +213,17 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 // isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet: while it is checked, and
 // from probeAnew until then.
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
-	switch seen.State {
-	case nexthop.StateProbe:
+	switch {
+	case seen.State == nexthop.StateProbe:
 		return g.bridged
-	case nexthop.StateStale, nexthop.StateDelay:
+	case isStale(seen.State):
 		return g.bridged && g.restarted && bytes.Equal(g.last, seen.MAC)
 	}
 	return false
 }
+
+// isStale tells of the states in which an entry is used that nobody has checked lately.
+func isStale(state string) bool { return state == nexthop.StateStale || state == nexthop.StateDelay }
 
 // isOurWord tells of a MAC that the entry has from hold, of this process or an earlier one.
 func (g *gateway) isOurWord(seen *nexthop.Gateway) bool {
@@ -236,7 +241,7 @@ func (l *Loader) noteDeletion(g *gateway, seen nexthop.Gateway) {
 		g.deleting = g.deleting || seen.Requested || unasked
 		return
 	case nexthop.StateNone:
-		if s := l.served[g.Interface]; g.deleting && s != nil && s.Up {
+		if s := l.served[g.Interface]; g.deleting && s.enforces() && s.Up {
 			l.countRepair(repairNeighbour)
 			l.log.Info("the gateway's neighbour entry was deleted, put back", "interface", s.Name, "gateway", g.Address)
 		}
@@ -266,6 +271,8 @@ func (l *Loader) nameOf(index int) string {
 // nothing; on a NIC that only receives it would stay cold for ever.
 func (g *gateway) schedule(now time.Time) {
 	switch {
+	case g.awaited && g.isUnknown():
+		g.resolveAt = g.asked.Add(unknownAfter)
 	case g.awaited:
 		g.resolveAt = g.asked.Add(bridgeAfter)
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
@@ -297,7 +304,7 @@ func (l *Loader) neighbourChanged(seen nexthop.Gateway) (bool, error) {
 	if g == nil {
 		return false, nil
 	}
-	seen.IPv4, seen.IPv6, seen.Special, seen.Main = g.IPv4, g.IPv6, g.Special, g.Main
+	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
 	held, bridged, repairs := g.held, g.bridged, l.state.Repairs[repairNeighbour]
 	l.noteDeletion(g, seen)
 	l.observe(g, seen)
@@ -323,6 +330,10 @@ func (l *Loader) resolveDue(now time.Time) {
 }
 
 func (l *Loader) resolve(g *gateway, now time.Time) error {
+	if !l.served[g.Interface].enforces() {
+		g.resolveAt = time.Time{}
+		return nil
+	}
 	if g.held {
 		g.resolveAt = now.Add(tellEvery)
 		if g.State == nexthop.StateFailed {

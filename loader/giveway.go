@@ -51,15 +51,13 @@ func isGivingWay(r pins.SysctlRecord) bool {
 // has a route to the first one's networks, no route is passed over: what the host starts would
 // leave by that one then.
 func (l *Loader) haveDefaultsGiveWay() error {
-	var errs []error
-	wanted, before := make(map[sysctl]bool), l.madeToGiveWay()
+	wanted, before := l.wantedToGiveWay(), l.madeToGiveWay()
+	errs := []error{l.restoreSysctls(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[settingOf(r)] })}
 	for _, setting := range giveWay {
 		for _, s := range l.inOrder() {
-			what := sysctl{s.Index, setting.family, setting.leaf}
-			if !l.givesWay(what) {
+			if !l.givesWay(sysctl{s.Index, setting.family, setting.leaf}) {
 				continue
 			}
-			wanted[what] = true
 			change, err := hostsettings.Plan(hostsettings.Key(setting.family, s.Name, setting.leaf), setting.value)
 			made, err := l.keepSysctl(change, err)
 			errs = append(errs, err)
@@ -69,9 +67,20 @@ func (l *Loader) haveDefaultsGiveWay() error {
 			}
 		}
 	}
-	errs = append(errs, l.restoreSysctls(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[settingOf(r)] }))
 	l.tellCovered()
 	return errors.Join(append(errs, l.haveSocketsNotice(before, wanted))...)
+}
+
+// wantedToGiveWay are the settings that are to be changed, which is not done of interfaces that only observe.
+func (l *Loader) wantedToGiveWay() map[sysctl]bool {
+	wanted := make(map[sysctl]bool)
+	for _, setting := range giveWay {
+		for _, s := range l.enforced() {
+			what := sysctl{s.Index, setting.family, setting.leaf}
+			wanted[what] = l.givesWay(what)
+		}
+	}
+	return wanted
 }
 
 // madeToGiveWay are the settings that have been changed.
@@ -115,7 +124,7 @@ func (l *Loader) tellCovered() {
 
 // coveredDefaults names the interfaces, with the family, that hold the default routes and are covered.
 func (l *Loader) coveredDefaults() (names []string) {
-	for _, s := range l.inOrder() {
+	for _, s := range l.enforced() {
 		for _, family := range l.fallback.families {
 			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
 			if l.holdsDefaults(what) && l.isCovered(what) {
@@ -137,9 +146,14 @@ func (l *Loader) givesWay(what sysctl) bool {
 	return l.holdsDefaults(what)
 }
 
-// hasFallback tells whether the setting's family has a fallback route.
+// hasFallback tells whether the setting's family has a fallback route, or of an interface that only observes,
+// whether it would have one.
 func (l *Loader) hasFallback(what sysctl) bool {
-	return slices.ContainsFunc(l.fallback.families, func(family int) bool { return fallback.Name(family) == what.family })
+	families := l.fallback.families
+	if !l.served[what.device].enforces() {
+		families = l.fallback.planned
+	}
+	return slices.ContainsFunc(families, func(family int) bool { return fallback.Name(family) == what.family })
 }
 
 // hasOneRouter tells whether the setting's family has no more than one next hop of default routes.

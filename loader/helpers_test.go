@@ -15,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
@@ -243,9 +244,17 @@ func (s *Status) of(name string) *InterfaceStatus {
 
 func (b *bed) journal() *pins.Journal {
 	b.Helper()
-	j, err := pins.ReadJournal(b.dir)
-	must(b.T, err)
-	return j
+	return read(b, func() (*pins.Journal, error) { return pins.ReadJournal(b.dir) })
+}
+
+// read reads something in the host's network namespace.
+func read[T any](b *bed, fn func() (T, error)) (result T) {
+	b.Helper()
+	b.inside(func() (err error) {
+		result, err = fn()
+		return err
+	})
+	return result
 }
 
 // lives returns the ids that interfaces of this name have or had.
@@ -445,3 +454,6 @@ func attachedPrograms(index int) (int, error) {
 	}
 	return count, nil
 }
+
+// equalAddresses compares them by their value.
+var equalAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })

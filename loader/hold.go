@@ -24,6 +24,9 @@ import (
 // is told to ask again. Nobody is kept from anything: once we end, the kernel gives
 // up for good.
 //
+// One that has never answered has no such MAC. Its entry gets one that nobody has, with which no frame leaves:
+// replies to other interfaces are moved, and the programs end everything else (bpf/src/nobody.h).
+//
 // That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
 // there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
 // net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).
@@ -42,6 +45,9 @@ const (
 	// before replies are built with the one that it had last: a while for a router that
 	// is there, less than it takes a peer to repeat a segment.
 	bridgeAfter = 100 * time.Millisecond
+	// unknownAfter is the same for a gateway that has never answered, by the MAC that nobody has. Until then what
+	// the host starts waits for the answer, as the kernel has it wait for 3 s; then it is refused.
+	unknownAfter = 2500 * time.Millisecond
 )
 
 // onlyGateways returns those that are the only next hop of a family's default
@@ -79,7 +85,19 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 // route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
 func (l *Loader) mayHold(g *gateway) bool {
 	s := l.served[g.Interface]
-	return g.only && l.wantsFallback() && s != nil && (s.Up || l.staysWithoutCarrier(g) || g.held) && len(g.last) > 0
+	return g.only && l.wantsFallback() && s.enforces() && (s.Up || l.staysWithoutCarrier(g) || g.held) &&
+		(!g.isUnknown() || s.hasHeader())
+}
+
+// isUnknown tells whether nobody knows a MAC that a gateway has had.
+func (g *gateway) isUnknown() bool { return len(g.last) == 0 }
+
+// stopgap is the MAC that a gateway's entry gets while it is silent.
+func (g *gateway) stopgap() net.HardwareAddr {
+	if g.isUnknown() {
+		return bpf.SilentGateway
+	}
+	return g.last
 }
 
 // staysWithoutCarrier tells whether the default route by a gateway is not passed over without a carrier, as where another
@@ -95,6 +113,8 @@ func (l *Loader) staysWithoutCarrier(g *gateway) bool {
 // answered. One that had failed before a route led by it is asked first.
 func (l *Loader) tendHold(g *gateway, isNew bool) {
 	switch {
+	case !l.served[g.Interface].enforces():
+		l.letGo(g)
 	case g.State == nexthop.StateFailed && isNew && !g.held && !g.bridged:
 	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
 		if l.mayHold(g) {
@@ -110,7 +130,7 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 		}
 	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
 		l.letGo(g)
-	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.isUnanswered(&g.Gateway):
+	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.State == nexthop.StateSilent || g.isUnanswered(&g.Gateway):
 		// It is asked, or is about to be, or somebody deleted the entry: that tells nothing.
 	default:
 		l.letGo(g)
@@ -128,16 +148,24 @@ func (l *Loader) hold(g *gateway) {
 		g.progress = progress{} // what was found before is of another silence
 	}
 	g.probed = time.Now()
-	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.last), l.tellHeld(g)}
+	errs := []error{nexthop.Probe(l.netlink, g.Gateway, g.stopgap()), l.tellHeld(g)}
 	if isNew {
-		g.held, g.bridged = true, false
+		g.held, g.bridged, g.awaited = true, false, false
 		l.log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
-			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
+			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
 		errs = append(errs, l.haveEverybodyAsked(g), l.attachHeld(g))
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 		l.log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
 	}
+}
+
+// macOrNone is the MAC that a gateway had last, in words.
+func (g *gateway) macOrNone() string {
+	if g.isUnknown() {
+		return "not known"
+	}
+	return g.last.String()
 }
 
 // awaitsMAC tells whether the kernel has no MAC of a gateway, so that packets wait for it.
@@ -180,7 +208,7 @@ func (l *Loader) probeAnew(g *gateway) error {
 func (l *Loader) releaseWaiting(device int) error {
 	var errs []error
 	for _, g := range l.gateways {
-		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() {
+		if g.Interface != device || len(g.last) == 0 || !l.wantsFallback() || !l.served[device].enforces() {
 			continue
 		}
 		var err error
@@ -228,7 +256,7 @@ func (l *Loader) askAnew(device int) {
 		if g.Interface == device {
 			g.released = false
 		}
-		if g.Interface == device && !g.held {
+		if g.Interface == device && !g.held && l.served[device].enforces() {
 			g.anew, g.asked, g.resolveAt = true, time.Time{}, time.Now()
 		}
 	}
@@ -241,14 +269,29 @@ func (l *Loader) ask(g *gateway, now time.Time) (bool, error) {
 	switch {
 	case !l.mayHold(g) || g.bridged:
 		return false, nil
-	case g.awaitsMAC() && !inVain && g.State != nexthop.StateIncomplete: // else it has been asked already
+	case g.awaitsMAC() && !inVain && (g.State != nexthop.StateIncomplete || g.isUnknown()): // else it has been asked already
 		g.awaited = true
 		g.schedule(now)
 		return true, nexthop.Resolve(l.netlink, g.Gateway)
+	case g.awaitsMAC() && g.isUnknown():
+		return true, l.holdUnknown(g)
+	case g.isUnknown():
+		return false, nil
 	case g.awaitsMAC(), anew && g.State != nexthop.StatePermanent && g.State != nexthop.StateNoARP:
 		return true, l.bridge(g)
 	}
 	return false, nil
+}
+
+// holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
+func (l *Loader) holdUnknown(g *gateway) error {
+	state, err := nexthop.StateNow(l.netlink, g.Gateway)
+	if err != nil || nexthop.Usable(state) {
+		return err // the event is on its way
+	}
+	l.hold(g)
+	l.recordGateways()
+	return l.save()
 }
 
 // letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
@@ -289,7 +332,7 @@ func (l *Loader) releaseHeld(g *gateway) error {
 // programs yet, attachAllHeld does.
 func (l *Loader) attachHeld(g *gateway) error {
 	s := l.served[g.Interface]
-	if s == nil || s.mechanism == attach.Auto || !s.hasHeader() || g.heldBy == l.datapath {
+	if s == nil || s.mechanism == attach.Auto || !s.hasHeader() || g.heldBy == l.datapath || g.isUnknown() {
 		return nil
 	}
 	if _, err := l.attacher.Attach(s.target(), l.datapath.HeldPrograms()); err != nil {
@@ -344,8 +387,11 @@ func heldKey(g *gateway, family uint8) bpf.DatapathGatewayMac {
 }
 
 // tellHeld tells the programs that an entry is held, for a while, unless the gateway forwards all
-// the same.
+// the same. They know the MAC that nobody has.
 func (l *Loader) tellHeld(g *gateway) error {
+	if g.isUnknown() {
+		return nil
+	}
 	if s := l.served[g.Interface]; s != nil && l.makesProgress(g) {
 		return l.forgetHeld(g)
 	}
@@ -373,7 +419,7 @@ func (l *Loader) forgetHeld(g *gateway) error {
 // forgetLast has the programs forget the MAC that a held gateway had, where it has got another:
 // by that one nobody would ask for it again.
 func (l *Loader) forgetLast(g *gateway, mac net.HardwareAddr) {
-	if !g.held || bytes.Equal(g.last, mac) {
+	if !g.held || g.isUnknown() || bytes.Equal(g.last, mac) {
 		return
 	}
 	if err := l.forgetHeld(g); err != nil {

@@ -231,6 +231,31 @@ func TestBridgedIsAskedAtOnce(t *testing.T) {
 	}
 }
 
+// TestEventOfBeforeABridge: what the kernel has said of a gateway's entry before that was made stale, and comes later, is
+// no answer.
+func TestEventOfBeforeABridge(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	for _, f := range s.Families() {
+		b.bridgeAbsent(s.B.Eth0, f)
+		b.inside(func() error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			g := r.gateways[gatewayKey{s.B.Eth0.Index, absentRouters[f]}]
+			must(t, r.probeAnew(g))
+			for _, state := range []string{nexthop.StateProbe, nexthop.StateStale, nexthop.StateDelay, nexthop.StateProbe} {
+				seen := g.Gateway
+				seen.State, seen.MAC = state, g.last
+				if _, err := r.neighbourChanged(seen); err != nil || !g.bridged {
+					t.Errorf("%s: after %s bridged: %t, error: %v", f, state, g.bridged, err)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 // asksEverybodyFor matches questions for the MAC of an address that are not sent to one alone.
 func asksEverybodyFor(address netip.Addr) topology.Filter {
 	return func(f *topology.Frame) bool {

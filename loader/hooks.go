@@ -25,6 +25,15 @@ type Hook struct {
 	Attached  bool
 }
 
+// missingHooks are those of an interface that does not exist.
+func missingHooks() []Hook {
+	hooks := make([]Hook, len(attach.Directions))
+	for i, direction := range attach.Directions {
+		hooks[i].Name = string(direction)
+	}
+	return hooks
+}
+
 // readHooks looks at what is attached to an interface, ingress first.
 func readHooks(attacher attacher, target attach.Interface) ([]Hook, error) {
 	var hooks []Hook

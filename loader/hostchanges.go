@@ -50,7 +50,20 @@ func (l *Loader) tendRPFilter() error {
 	return errors.Join(errs...)
 }
 
-// keepSysctl makes a planned change; true the first time. It writes down what it is
+// blindByRPFilter warns of interfaces that only observe, where the kernel drops what there would be to see.
+func (l *Loader) blindByRPFilter() (warnings []string) {
+	for _, s := range l.observed() {
+		_, _, effective, err := hostsettings.RPFilter(s.Name)
+		if err == nil && effective == hostsettings.RPFilterStrict {
+			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
+				"what comes in where the route back leads by another interface, so that none or only a part of it is seen", s.Name))
+		}
+	}
+	return warnings
+}
+
+// keepSysctl makes a planned change; true the first time. Of an interface that only observes it is noted
+// as what enforcing would change. It writes down what it is
 // about to do: should the process end in between, detach still knows the value from
 // before. An interface that has just gone, or without the family, is no error.
 func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, _ error) {
@@ -62,6 +75,10 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 	}
 	record := pins.SysctlRecord{
 		Interface: change.Interface, Key: change.Key, Before: change.Before, After: change.After,
+	}
+	if !l.served[change.Interface].enforces() {
+		l.wouldChange(sysctlChange(change))
+		return false, nil
 	}
 	what := settingOf(record)
 	isIt := func(r pins.SysctlRecord) bool { return settingOf(r) == what }
@@ -149,6 +166,22 @@ func (l *Loader) restoreSysctls(which func(pins.SysctlRecord) bool) error {
 	return l.dropSysctls(which)
 }
 
+// restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
+// haveDefaultsGiveWay's, which has sockets notice.
+func (l *Loader) restoreObserved() error {
+	return l.restoreSysctls(func(r pins.SysctlRecord) bool {
+		s := l.served[r.Interface]
+		return s != nil && !s.enforces() && !isGivingWay(r)
+	})
+}
+
+// wouldChange notes what enforcing would change on the host.
+func (l *Loader) wouldChange(changes ...HostChange) {
+	for _, c := range changes {
+		l.would = append(l.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
+	}
+}
+
 // dropSysctls puts changed sysctls back, the last one first, and forgets them. Those of an
 // interface that has gone went with it.
 func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool) error {
@@ -197,7 +230,7 @@ func (l *Loader) mechanism() attach.Mechanism {
 	switch {
 	case l.options.Mechanism != attach.Auto:
 		return l.options.Mechanism
-	case l.kernel.tcx:
+	case l.kernel.TCX:
 		return attach.TCX
 	}
 	return attach.Clsact

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
+	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/pins"
@@ -20,7 +21,8 @@ import (
 // served is an interface that is managed now.
 type served struct {
 	discover.Interface
-	id uint16 // index into the map `interfaces`
+	id   uint16      // index into the map `interfaces`
+	mode config.Mode // in force
 	// mechanism is how the programs are attached; empty while they are not.
 	mechanism   attach.Mechanism
 	lost        bool // they were, and somebody took them off
@@ -210,6 +212,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 			l.logChanges(&s.Interface, &i)
 		}
 		s.Interface = i
+		l.setMode(s, config.Mode(modeInForce(l.byHand, string(i.Settings.Mode))))
 		if !s.entered {
 			errs = append(errs, l.enterDevice(s))
 		}

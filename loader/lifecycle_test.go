@@ -69,7 +69,8 @@ func TestNothingIsPinned(t *testing.T) {
 	b.inside(func() error {
 		_, statusErr := ReadStatus(b.dir)
 		_, modeErr := Mode(b.dir)
-		for _, err := range []error{statusErr, modeErr, SetMode(b.dir, "observe")} {
+		_, setModeErr := SetMode(b.dir, "observe")
+		for _, err := range []error{statusErr, modeErr, setModeErr} {
 			if !errors.Is(err, ErrNotAttached) {
 				t.Errorf("error %v", err)
 			}
@@ -102,12 +103,14 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 
 func (b *bed) flows() []flows.Flow {
 	b.Helper()
-	table, err := flows.Open(b.dir)
-	must(b.T, err)
-	defer table.Close()
-	list, err := table.List(flows.Filter{})
-	must(b.T, err)
-	return list
+	return read(b, func() ([]flows.Flow, error) {
+		table, err := flows.Open(b.dir)
+		if err != nil {
+			return nil, err
+		}
+		list, err := table.List(flows.Filter{})
+		return list, errors.Join(err, table.Close())
+	})
 }
 
 // peers returns the sorted addresses that flows come from.

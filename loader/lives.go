@@ -45,6 +45,26 @@ func (l *lives) nameOf(index int, before string) (string, error) {
 	return "", nil
 }
 
+// presentFallback returns what was written down of the fallback routes, with the routes for bound sockets by
+// interfaces that are still there, by the names that these have now.
+func (l *lives) presentFallback(r *pins.FallbackRecord) (*pins.FallbackRecord, error) {
+	if r == nil {
+		return nil, nil
+	}
+	present := *r
+	present.Bound = nil
+	for _, bound := range r.Bound {
+		name, err := l.nameOf(bound.Interface, bound.Name)
+		if err != nil {
+			return nil, err
+		}
+		if bound.Name = name; name != "" {
+			present.Bound = append(present.Bound, bound)
+		}
+	}
+	return &present, nil
+}
+
 // isSame tells whether an interface is the one that had its index; known, whether what is not
 // the same is known to be another.
 func (l *lives) isSame(now *netlink.LinkAttrs, before string) (same, known bool) {

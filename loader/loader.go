@@ -13,9 +13,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -40,11 +42,13 @@ type Options struct {
 type Loader struct {
 	options Options
 	log     *slog.Logger
-	kernel  kernel
+	kernel  kernel.Kernel
 	dir     *pins.Dir
-	fresh   bool // nothing was pinned before
-	journal *pins.JournalMap
-	netlink *netlink.Handle
+	// namespace is nil where a stranger has the lock.
+	namespace *pins.NamespaceLock
+	fresh     bool // nothing was pinned before
+	journal   *pins.JournalMap
+	netlink   *netlink.Handle
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
@@ -69,6 +73,7 @@ type Loader struct {
 	problems         problems
 	state            pins.Journal
 	served           map[int]*served // by index
+	missing          []string        // configured names that no interface has
 	gateways         map[gatewayKey]*gateway
 	removed          map[int]bool             // interfaces that events said have gone, by index
 	verifying        bool                     // the next reconciliation looks at what is attached
@@ -77,9 +82,13 @@ type Loader struct {
 	suspicious       bool                     // interfaces may be others than they were
 	source           sourceRepair
 	fallback         fallbackRoute
-	fallbackRepairs  *rate.Limiter
-	mode             string        // that was in force last
-	readingTook      time.Duration // how long the last reconciliation read the kernel's tables
+	fallbackRepairs  *rate.Limiter // of the programs on its device
+	deviceRepairs    *rate.Limiter
+	routeRepairs     *rate.Limiter
+	pinRepairs       *rate.Limiter
+	byHand           bpf.DatapathMode    // the mode that was set by hand, as far as it is obeyed
+	would            []pins.ChangeRecord // what enforcing would change, as found so far by a reconciliation
+	readingTook      time.Duration       // how long the last reconciliation read the kernel's tables
 }
 
 // New loads the programs, attaches them to every managed interface and makes the
@@ -92,7 +101,7 @@ type Loader struct {
 // the kernel a feature, pins.ErrNoBPFFS, ErrOwned or ErrForeignNamespace where
 // these keep it from starting. It names the remedy.
 func New(options Options) (*Loader, error) {
-	if err := checkRights(); err != nil {
+	if err := kernel.CheckRights(); err != nil {
 		return nil, err
 	}
 	l := newLoader(options)
@@ -120,6 +129,9 @@ func newLoader(options Options) *Loader {
 		source:           sourceRepair{due: true, repairs: newAllowance()},
 
 		fallbackRepairs: newAllowance(),
+		deviceRepairs:   newAllowance(),
+		routeRepairs:    newAllowance(),
+		pinRepairs:      newAllowance(),
 	}
 }
 
@@ -137,7 +149,7 @@ func (l *Loader) Close() error {
 	l.stopEvents()
 	l.stopAsked()
 	l.state.PID = 0
-	err := errors.Join(l.leaveAsking(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close())
+	err := errors.Join(l.leaveAsking(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 	l.netlink.Close()
 	l.dir = nil
 	return err

@@ -18,6 +18,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/kernel"
 )
 
 // childVariable tells the test binary that it runs in a mount namespace of its
@@ -51,7 +52,7 @@ func runTests(m *testing.M) (int, error) {
 	if err := mountBPF(os.Getenv(childVariable)); err != nil {
 		return 0, err
 	}
-	tcx, err := haveTCX()
+	tcx, err := kernel.HaveTCX()
 	if err != nil {
 		return 0, err
 	}

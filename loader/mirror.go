@@ -8,7 +8,7 @@ import (
 )
 
 // mirror knows what a map holds, so that only what differs is written. Nobody
-// else writes to such a map.
+// else writes to such a map, but that the programs enter own addresses.
 //
 // In an array, a zero value stands for an entry that is not there.
 type mirror[K, V comparable] struct {
@@ -20,15 +20,21 @@ type mirror[K, V comparable] struct {
 
 // readMirror makes a mirror of the map.
 func readMirror[K, V comparable](to **mirror[K, V], name string, table *ebpf.Map) error {
-	m := &mirror[K, V]{name: name, table: table, actual: make(map[K]V)}
+	m := &mirror[K, V]{name: name, table: table}
+	*to = m
+	return m.read()
+}
+
+// read looks at what the map holds.
+func (m *mirror[K, V]) read() error {
+	m.actual = make(map[K]V)
 	read := m.readHash
 	if m.isArray() {
 		read = m.readArray
 	}
 	if err := read(); err != nil {
-		return fmt.Errorf("read map %s: %w", name, err)
+		return fmt.Errorf("read map %s: %w", m.name, err)
 	}
-	*to = m
 	return nil
 }
 

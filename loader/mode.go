@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -31,23 +32,57 @@ func putMode(table *ebpf.Map, mode bpf.DatapathMode) error {
 	return nil
 }
 
+// enforces tells whether the mode in force of an interface is enforce. Whoever changes something of
+// the host asks this first: for an interface that only observes nothing is changed but programs and pins.
+func (s *served) enforces() bool { return s != nil && s.mode == config.ModeEnforce }
+
+// enforced are the served interfaces whose replies are moved, observed those that only count.
+func (l *Loader) enforced() []*served { return l.byMode(true) }
+func (l *Loader) observed() []*served { return l.byMode(false) }
+
+func (l *Loader) byMode(enforces bool) []*served {
+	return slices.DeleteFunc(l.inOrder(), func(s *served) bool { return s.enforces() != enforces })
+}
+
+// setMode notes the mode in force of an interface. Where it is another, its gateways are looked at as in a start.
+func (l *Loader) setMode(s *served, mode config.Mode) {
+	if s.mode == mode {
+		return
+	}
+	if s.mode != "" {
+		l.log.Info("interface has another mode", "interface", s.Name, "mode", mode)
+	}
+	s.mode = mode
+	for _, g := range l.gateways {
+		if g.Interface == s.Index {
+			g.State, g.asked, g.anew, g.awaited, g.restarted, g.released = "", time.Time{}, false, false, false, false
+		}
+	}
+}
+
 // adoptMode decides about a mode that was set by hand before this start. Who
 // switched to observe had a reason that a restart does not change; to enforce
-// what the configuration only wants observed, it has to be said again. The interfaces
-// have their modes already: nothing is left as routed in between.
-func (l *Loader) adoptMode() error {
-	mode, err := readMode(l.datapath.ModeByHand)
-	if err != nil {
-		return err
-	}
-	switch mode {
+// what the configuration only wants observed, it has to be said again.
+func (l *Loader) adoptMode() (err error) {
+	l.byHand, err = readMode(l.datapath.ModeByHand)
+	switch l.byHand {
 	case bpf.DatapathModeMODE_OBSERVE:
 		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
 	case bpf.DatapathModeMODE_ENFORCE:
-		l.rollback.add(func() error { return putMode(l.datapath.ModeByHand, mode) })
-		return putMode(l.datapath.ModeByHand, bpf.DatapathModeMODE_CONFIGURED)
+		l.byHand = bpf.DatapathModeMODE_CONFIGURED
 	}
-	return nil
+	return err
+}
+
+// obeyConfigured ends what was set by hand and is not adopted. The interfaces have their modes
+// already: nothing is left as routed in between.
+func (l *Loader) obeyConfigured() error {
+	mode, err := readMode(l.datapath.ModeByHand)
+	if err != nil || mode == l.byHand {
+		return err
+	}
+	l.rollback.add(func() error { return putMode(l.datapath.ModeByHand, mode) })
+	return putMode(l.datapath.ModeByHand, l.byHand)
 }
 
 // modeInForce returns the mode that was set by hand, else the configured one.
@@ -83,24 +118,49 @@ func Mode(pinDir string) (string, error) {
 
 // SetMode switches the mode of all interfaces at once, with or without a daemon.
 // Observe stays in force until it is ended, whatever is configured later, enforce until
-// the next start. The error matches ErrNotAttached where nothing is pinned.
-func SetMode(pinDir, mode string) error {
+// the next start. A daemon changes the host with the mode, within a second; where none runs, SetMode
+// returns the objects of the host that stay as they are. The error matches ErrNotAttached where nothing is pinned.
+func SetMode(pinDir, mode string) (undone []string, _ error) {
 	wanted, known := modes[config.Mode(mode)]
 	if !known {
-		return fmt.Errorf("mode %q is not one of %s, %s", mode, config.ModeEnforce, config.ModeObserve)
+		return nil, fmt.Errorf("mode %q is not one of %s, %s", mode, config.ModeEnforce, config.ModeObserve)
 	}
 	journal, err := pins.ReadJournal(pinDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps, err := datapath.OpenMaps(pinDir)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	running, err := pins.Owned(pinDir)
+	if err == nil && !running {
+		undone = undoneBy(journal, wanted)
 	}
 	if wanted == bpf.DatapathModeMODE_ENFORCE && isEnforced(journal) {
 		wanted = bpf.DatapathModeMODE_CONFIGURED
 	}
-	return errors.Join(putMode(maps.ModeByHand, wanted), maps.Close())
+	return undone, errors.Join(err, putMode(maps.ModeByHand, wanted), maps.Close())
+}
+
+// undoneBy are the objects of the host that only a daemon would change with the mode.
+func undoneBy(j *pins.Journal, wanted bpf.DatapathMode) (objects []string) {
+	if wanted == bpf.DatapathModeMODE_ENFORCE {
+		for _, c := range j.WouldChange {
+			objects = append(objects, c.Object)
+		}
+		return objects
+	}
+	for _, s := range j.Sysctls {
+		objects = append(objects, sysctlObject(s.Key))
+	}
+	if j.SourceCgroup != "" {
+		objects = append(objects, sourceChange(j.SourceCgroup).Object)
+	}
+	for _, c := range fallbackChanges(j.Fallback) {
+		objects = append(objects, c.Object)
+	}
+	return objects
 }
 
 // isEnforced tells whether every interface is enforced by configuration: nothing has to
@@ -112,15 +172,14 @@ func isEnforced(journal *pins.Journal) bool {
 	})
 }
 
-// noteMode logs that somebody has switched the mode.
-func (l *Loader) noteMode() {
+// noteMode tells whether somebody has switched the mode since it was looked at last.
+func (l *Loader) noteMode() (switched bool) {
 	byHand, err := readMode(l.datapath.ModeByHand)
-	if err != nil {
-		return // the next reconciliation says so
+	if err != nil || byHand == l.byHand {
+		return false // of what cannot be read the next reconciliation says so
 	}
-	mode := modeInForce(byHand, l.state.Mode)
-	if l.mode != "" && l.mode != mode {
-		l.log.Info("mode was switched", "mode", mode, "before", l.mode)
-	}
-	l.mode = mode
+	l.log.Info("mode was switched", "mode", modeInForce(byHand, l.state.Mode), "before", modeInForce(l.byHand, l.state.Mode))
+	l.byHand = byHand
+	l.source.wanted, l.source.due = false, true // sockets are looked for as in a start
+	return true
 }

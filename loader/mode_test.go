@@ -10,17 +10,19 @@ import (
 
 func (b *bed) mode() string {
 	b.Helper()
-	mode, err := Mode(b.dir)
-	must(b.T, err)
-	return mode
+	return read(b, func() (string, error) { return Mode(b.dir) })
 }
 
-func (b *bed) setMode(mode string) {
+func (b *bed) setMode(mode string) (undone []string) {
 	b.Helper()
-	must(b.T, SetMode(b.dir, mode))
+	b.inside(func() (err error) {
+		undone, err = SetMode(b.dir, mode)
+		return err
+	})
 	if got := b.mode(); got != mode {
 		b.Errorf("mode is %s, not %s", got, mode)
 	}
+	return undone
 }
 
 func TestMode(t *testing.T) {
@@ -63,7 +65,7 @@ func TestMode(t *testing.T) {
 	if got := b.mode(); got != "observe" {
 		t.Errorf("after a start with observe configured the mode is %s", got)
 	}
-	if err := SetMode(b.dir, "perhaps"); err == nil {
+	if _, err := SetMode(b.dir, "perhaps"); err == nil {
 		t.Error("a mode that there is not was accepted")
 	}
 }

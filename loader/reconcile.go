@@ -35,20 +35,24 @@ func (l *Loader) reconcile() error {
 	if err != nil {
 		return err
 	}
+	astray, err := l.astray(&found)
+	if err != nil {
+		return err
+	}
 	l.readingTook = time.Since(begun)
 	own, left := ownEntries(&found)
 	l.source.several = hasSeveral(found.Own, l.config)
-	l.tendSource()
 	managed, releaseErr := l.release(managed)
 	for _, s := range l.served {
 		s.forgetWatched(begun)
 	}
-	errs := []error{
-		releaseErr,
-		l.adopt(managed),
+	errs := []error{releaseErr, l.adopt(managed), l.restoreObserved()}
+	l.would = nil
+	l.tendSource()
+	errs = append(errs,
 		l.trackGateways(&routers),
 		l.tables.onLink.sync(onLinkEntries(found.OnLink)),
-		l.tables.own.sync(own),
+		l.syncOwn(own),
 		l.writeSettings(),
 		l.writeGateways(),
 		l.tables.managed.sync(l.managedEntries()),
@@ -56,13 +60,27 @@ func (l *Loader) reconcile() error {
 		l.attachAll(),
 		l.attachAllHeld(), // but in a start, which may be taken back
 		l.tendRPFilter(),
-	}
+	)
 	l.tendFallback(&routers)
-	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
+	l.state.WouldChange = l.would
+	l.state.Features = append(l.kernel.Records(), l.sourceFeature(), l.fallbackFeature())
 	l.state.Unmanaged = unmanagedRecords(found.Unmanaged)
+	l.missing = found.Missing
 	l.problems.replace(scopeHost, slog.LevelError, messages(errs))
-	l.problems.replace(scopeWarning, slog.LevelWarn, append(found.Warnings, l.unservedPrefixes(left)...))
+	l.problems.replace(scopeWarning, slog.LevelWarn, slices.Concat(found.Warnings, l.unservedPrefixes(left), l.unkeptRoutes(), l.blindByRPFilter()))
+	l.problems.replace(scopeAstray, slog.LevelWarn, astray)
 	return l.save()
+}
+
+// syncOwn writes the host's addresses. The programs enter those themselves that have just come
+// (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
+func (l *Loader) syncOwn(own map[bpf.DatapathAddress]uint32) error {
+	if l.verifying {
+		if err := l.tables.own.read(); err != nil {
+			return err
+		}
+	}
+	return l.tables.own.sync(own)
 }
 
 // inOrder returns the served interfaces in the order of their index.
@@ -73,10 +91,9 @@ func (l *Loader) inOrder() []*served {
 // writeGateways writes the gateways, and the interfaces, which count them and name the only
 // one: there are as many as they say, and more, at any moment.
 func (l *Loader) writeGateways() error {
-	gateways, of := make(map[uint32]bpf.DatapathGateway), make(map[int][]*gateway)
+	gateways, of := make(map[uint32]bpf.DatapathGateway), l.gatewaysByInterface()
 	for _, g := range l.gateways {
 		gateways[uint32(g.id)] = gatewayEntry(g)
-		of[g.Interface] = append(of[g.Interface], g)
 	}
 	interfaces := make(map[uint32]bpf.DatapathInterface)
 	for _, s := range l.served {
@@ -84,13 +101,25 @@ func (l *Loader) writeGateways() error {
 	}
 	markNarrow(interfaces)
 	macs := gatewayMACs(l.gateways)
+	routes, _ := routeEntries(l.inOrder(), of)
 	return errors.Join(
 		l.tables.gateways.enter(gateways),
 		l.tables.gatewayMACs.enter(macs),
+		l.tables.routes.enter(routes),
 		l.tables.interfaces.sync(interfaces),
+		l.tables.routes.drop(routes),
 		l.tables.gatewayMACs.drop(macs),
 		l.tables.gateways.drop(gateways),
 	)
+}
+
+// gatewaysByInterface returns the known gateways by the index of their interface, in the order of their ids.
+func (l *Loader) gatewaysByInterface() map[int][]*gateway {
+	of := make(map[int][]*gateway)
+	for _, g := range slices.SortedFunc(maps.Values(l.gateways), func(a, b *gateway) int { return cmp.Compare(a.id, b.id) }) {
+		of[g.Interface] = append(of[g.Interface], g)
+	}
+	return of
 }
 
 func (l *Loader) managedEntries() map[uint32]uint32 {

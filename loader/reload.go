@@ -54,7 +54,7 @@ func (l *Loader) resize(cfg *config.Config) error {
 	if err := l.datapath.StopAsking(); err != nil {
 		return err
 	}
-	resized, err := loadWithin(l.dir, l.datapathOptions(cfg))
+	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
 		return err
 	}

@@ -243,16 +243,22 @@ func TestGraceOnlyWhereFlowsAreForgotten(t *testing.T) {
 	if b.graceEnds() != 0 {
 		t.Error("a reload that forgets nothing opened the grace")
 	}
-	table, err := flows.Open(b.dir)
-	must(t, err)
+	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
-	if flushed, err := table.Flush(flows.Filter{Interface: "eth0"}); flushed != 0 || err != nil {
+	flush := func(name string) (flushed int, err error) {
+		b.inside(func() error {
+			flushed, err = table.Flush(flows.Filter{Interface: name})
+			return nil
+		})
+		return flushed, err
+	}
+	if flushed, err := flush("eth0"); flushed != 0 || err != nil {
 		t.Errorf("flushed %d, %v", flushed, err)
 	}
 	if b.graceEnds() != 0 {
 		t.Error("a flush that finds nothing opened the grace")
 	}
-	if flushed, err := table.Flush(flows.Filter{Interface: "eth1"}); flushed != 2 || err != nil {
+	if flushed, err := flush("eth1"); flushed != 2 || err != nil {
 		t.Errorf("flushed %d, %v", flushed, err)
 	}
 	if b.graceEnds() == 0 {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"replypath/loader/kernel"
 	"replypath/test/topology"
 )
 
@@ -50,16 +51,16 @@ func startWithout(dir, lacking string) error {
 func TestEachCapabilityIsNeeded(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
-	for _, r := range requirements {
+	for _, r := range kernel.Rights {
 		c := b.host.Command(within(t), "/proc/self/exe")
-		c.Env = append(os.Environ(), withoutVariable+"="+b.dir, lackingVariable+"="+r.needed.String())
+		c.Env = append(os.Environ(), withoutVariable+"="+b.dir, lackingVariable+"="+strings.ToLower(r.Name()))
 		output, err := c.CombinedOutput()
 		if err != nil || !strings.Contains(string(output), "refused") {
-			t.Errorf("%s %s: %v\n%s", r.needed, r.purpose, err, output)
+			t.Errorf("%s %s: %v\n%s", r.Name(), r.Purpose, err, output)
 		}
-		t.Logf("without %s: %s", r.needed, output)
+		t.Logf("without %s: %s", r.Name(), output)
 		if _, err := os.Stat(b.dir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("without %s: the pin directory: %v", r.needed, err)
+			t.Errorf("without %s: the pin directory: %v", r.Name(), err)
 		}
 	}
 }

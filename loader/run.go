@@ -20,6 +20,8 @@ const (
 	// host where they are large and change all the time: a reconciliation comes
 	// no sooner than so many times as long as it last took to read them.
 	restFactor = 4
+	// modeInterval is how often the mode is looked at that is set by hand: one entry of a map, of which nothing tells.
+	modeInterval = 250 * time.Millisecond
 	// lossInterval is how often the hooks are looked at: nothing tells of a TCX
 	// link that somebody detaches.
 	lossInterval = 500 * time.Millisecond
@@ -36,11 +38,13 @@ func (l *Loader) Run(ctx context.Context) error {
 		slow:    time.NewTicker(slowInterval),
 		resolve: time.NewTimer(0),
 		losses:  time.NewTimer(lossInterval),
+		mode:    time.NewTicker(modeInterval),
 		changes: newCoalescer(),
 	}
 	defer r.slow.Stop()
 	defer r.resolve.Stop()
 	defer r.losses.Stop()
+	defer r.mode.Stop()
 	defer r.changes.timer.Stop()
 	for r.step(ctx) {
 	}
@@ -53,6 +57,7 @@ type runner struct {
 	slow    *time.Ticker
 	resolve *time.Timer
 	losses  *time.Timer
+	mode    *time.Ticker
 	changes *coalescer
 }
 
@@ -72,6 +77,10 @@ func (r *runner) step(ctx context.Context) bool {
 	case <-r.losses.C:
 		r.lookForLosses()
 		return true
+	case <-r.mode.C:
+		if !r.lookAtMode() {
+			return true
+		}
 	case <-r.asked:
 		r.socketAsked()
 		return true
@@ -154,9 +163,20 @@ func (r *runner) lookAtAll() {
 		r.suspicious = true
 	}
 	r.verifying, r.source.due = true, true
-	r.noteMode()
 	r.mu.Unlock()
 	r.reconcileNow()
+}
+
+// lookAtMode changes the host with a mode that somebody has switched, and tells whether one has.
+func (r *runner) lookAtMode() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.noteMode() {
+		return false
+	}
+	r.reconcileOrLog()
+	r.changes.done(time.Now(), r.readingTook)
+	return true
 }
 
 // lookForLosses has a reconciliation put back programs that somebody has taken
@@ -169,6 +189,10 @@ func (r *runner) lookForLosses() {
 	defer runtime.UnlockOSThread()
 	begun, before := time.Now(), threadTime()
 	r.endSuccession(begun)
+	if r.tendPins(begun) {
+		r.verifying, r.source.due = true, true
+		r.changes.note(begun)
+	}
 	if !r.verifying && r.tendLosses(begun) { // else the next reconciliation looks
 		r.verifying = true
 		r.changes.note(begun)

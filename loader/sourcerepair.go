@@ -53,7 +53,7 @@ func (l *Loader) tendSource() {
 	}
 	r.due = false
 	l.problems.replace(scopeSource, slog.LevelWarn, messages([]error{r.err}))
-	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
+	l.state.Features = append(l.kernel.Records(), l.sourceFeature(), l.fallbackFeature())
 }
 
 func (l *Loader) linksDir() string { return l.dir.Path(datapath.LinksDir) }
@@ -64,25 +64,51 @@ func (l *Loader) arrangeSource(attached bool) error {
 	case l.config.RepairUDPSource == config.RepairFalse || !slices.Contains(l.config.Protocols, unix.IPPROTO_UDP):
 		r.wanted, r.err = false, nil
 		return l.dropSource(attached)
+	case len(l.enforced()) == 0:
+		return errors.Join(l.planSource(), l.dropSource(attached))
 	case attached && r.served == l.datapath:
 		r.state = bpf.DatapathSourceRepairREPAIR_ON
 		return nil
-	case attached || l.config.RepairUDPSource == config.RepairTrue || r.wanted:
-		return l.attachSource(attached)
-	case !r.several:
-		r.state = bpf.DatapathSourceRepairREPAIR_OFF
-		return nil
+	case attached:
+		return l.attachSource(true)
 	}
 	r.state = bpf.DatapathSourceRepairREPAIR_WATCH
-	if !r.due {
-		return nil
+	if !r.several {
+		r.state = bpf.DatapathSourceRepairREPAIR_OFF
 	}
-	found, err := l.findWildcard()
-	if !found || err != nil {
+	needed, err := l.needsSource()
+	if !needed || err != nil {
 		return err
 	}
-	r.wanted = true
 	return l.attachSource(false)
+}
+
+// needsSource tells whether the programs are to be attached: the configuration or a socket that was found, or asked, wants them.
+func (l *Loader) needsSource() (_ bool, err error) {
+	r := &l.source
+	if !r.wanted && r.several && r.due && l.config.RepairUDPSource == config.RepairAuto {
+		r.wanted, err = l.findWildcard()
+	}
+	return r.wanted || l.config.RepairUDPSource == config.RepairTrue, err
+}
+
+// planSource notes whether enforcing would attach them.
+func (l *Loader) planSource() error {
+	if l.source.due {
+		l.source.wanted = false // a socket that was found before may have gone
+	}
+	needed, err := l.needsSource()
+	if !needed || err != nil {
+		return err
+	}
+	cgroup, err := source.Cgroup()
+	if errors.Is(err, source.ErrNoCgroup) {
+		return nil
+	}
+	if err == nil {
+		l.wouldChange(sourceChange(cgroup))
+	}
+	return err
 }
 
 // attachSource attaches, or replaces what is attached. What has failed is left
@@ -248,6 +274,8 @@ func (l *Loader) sourceFeature() pins.FeatureRecord {
 		f.Effect = "on: wildcard udp sockets answer from the address that was asked"
 	case r.state == bpf.DatapathSourceRepairREPAIR_WATCH:
 		f.Effect = "waits for the first question to a wildcard udp socket"
+	case l.config.RepairUDPSource != config.RepairFalse && len(l.enforced()) == 0:
+		f.Effect = "off: nothing is enforced"
 	case l.config.RepairUDPSource == config.RepairAuto && !r.several:
 		f.Effect = "off: the host has one address to answer from"
 	default:

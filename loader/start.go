@@ -17,6 +17,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -24,8 +25,8 @@ import (
 // steps are what New does.
 func (l *Loader) steps() []func() error {
 	return []func() error{
-		l.openNetlink, l.checkConfig, l.probe, l.own, l.openJournal, l.load,
-		l.watch, l.watchSource, l.begin, l.adoptMode, l.pin,
+		l.openNetlink, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
+		l.watch, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -49,10 +50,7 @@ func (l *Loader) settle() {
 	if l.state.Trial == nil {
 		l.commit()
 	}
-	if l.deferred {
-		l.deferred = false
-		l.reconcileOrLog()
-	}
+	l.reconcileDeferred()
 	if err := l.attachAllHeld(); err != nil {
 		l.log.Error("what the host starts by a silent gateway waits", "error", err)
 	}
@@ -60,6 +58,14 @@ func (l *Loader) settle() {
 		return
 	}
 	l.flushUnservedOrLog() // what the configuration of before served
+}
+
+// reconcileDeferred does what a reconciliation has put off.
+func (l *Loader) reconcileDeferred() {
+	if l.deferred {
+		l.deferred = false
+		l.reconcileOrLog()
+	}
 }
 
 func (l *Loader) flushUnservedOrLog() {
@@ -92,18 +98,22 @@ func (l *Loader) check(cfg *config.Config) error {
 }
 
 func (l *Loader) probe() (err error) {
-	if err := checkCall(); err != nil {
+	if err := kernel.CheckCall(); err != nil {
 		return err
 	}
 	// Before 5.11 maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	l.kernel, err = probeKernel()
+	l.kernel, err = kernel.Probe()
 	return err
 }
 
 func (l *Loader) own() (err error) {
+	// Before a process is named as the owner that serves another network namespace.
+	if _, err := pins.ReadJournal(l.options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
+		return err
+	}
 	l.dir, err = pins.Own(l.options.PinDir)
 	if err != nil {
 		return err
@@ -160,7 +170,7 @@ func (l *Loader) openJournal() (err error) {
 		return err
 	}
 	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
-	l.state.Features = append(l.kernel.features(), l.sourceFeature(), l.fallbackFeature())
+	l.state.Features = append(l.kernel.Records(), l.sourceFeature(), l.fallbackFeature())
 	l.describeConfig()
 	l.beginTrial(before)
 	return l.save()
@@ -190,6 +200,7 @@ func clone(j *pins.Journal) *pins.Journal {
 func (l *Loader) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
 	l.state.ConfigPath = l.options.ConfigPath
+	l.state.Config = l.config.Encode()
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""
 }
@@ -216,7 +227,7 @@ func (l *Loader) load() (err error) {
 		return fmt.Errorf("create directory for links: %w", err)
 	}
 	l.attacher = attach.New(links, l.netlink, l.options.Mechanism)
-	l.datapath, err = loadWithin(l.dir, l.datapathOptions(l.config))
+	l.datapath, err = datapath.Load(l.dir, l.datapathOptions(l.config))
 	if err != nil {
 		return err
 	}

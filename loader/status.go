@@ -13,6 +13,7 @@ type Status struct {
 	Flows       FlowStatus        `json:"flows"`
 	Features    []Feature         `json:"features"`
 	HostChanges []HostChange      `json:"host_changes"`
+	WouldChange []WouldChange     `json:"would_change"`
 	Errors      []string          `json:"errors"` // what the daemon could not do yet and tries again
 	PinDir      string            `json:"pin_dir"`
 }
@@ -40,7 +41,7 @@ type InterfaceStatus struct {
 	Up        bool            `json:"up"`
 	Attached  bool            `json:"attached"`
 	Mechanism *string         `json:"mechanism"` // "tcx" or "clsact"
-	Mode      string          `json:"mode"`
+	Mode      string          `json:"mode"`      // the one in force
 	NextHop   string          `json:"next_hop"`
 	Gateways  []GatewayStatus `json:"gateways"`
 	RPFilter  *int            `json:"rp_filter"` // effective value of IPv4
@@ -81,4 +82,11 @@ type HostChange struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
 	Undo   string `json:"undo"` // the command that puts it back by hand
+}
+
+// WouldChange is something that enforcing would change outside replypath's own objects, where the mode is observe.
+type WouldChange struct {
+	Object string `json:"object"`
+	Before string `json:"before"`
+	After  string `json:"after"`
 }

@@ -40,9 +40,6 @@ func ReadStatus(pinDir string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := journal.CheckNamespace(pinDir); err != nil {
-		return nil, err
-	}
 	maps, err := datapath.OpenMaps(pinDir)
 	if err != nil {
 		return nil, err
@@ -63,6 +60,7 @@ type statusReader struct {
 	repairs *pins.Repairs
 	maps    *bpf.DatapathMaps
 	netlink *netlink.Handle
+	byHand  bpf.DatapathMode
 }
 
 func (r *statusReader) read() (*Status, error) {
@@ -83,7 +81,7 @@ func (r *statusReader) read() (*Status, error) {
 	for _, f := range r.journal.Features {
 		s.Features = append(s.Features, Feature(f))
 	}
-	for _, part := range []func(*Status) error{r.mode, r.daemon, r.changes, r.interfaces, r.flows} {
+	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -94,6 +92,8 @@ func (r *statusReader) read() (*Status, error) {
 func (r *statusReader) mode(s *Status) error {
 	byHand, err := readMode(r.maps.ModeByHand)
 	s.Mode = modeInForce(byHand, r.journal.Mode)
+	s.WouldChange = r.wouldChanges(byHand, s.Daemon.Running)
+	r.byHand = byHand
 	return err
 }
 
@@ -141,6 +141,7 @@ func (r *statusReader) interfaces(s *Status) error {
 			continue
 		}
 		i := newInterfaceStatus(&record)
+		i.Mode = modeInForce(r.byHand, record.Mode)
 		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
 			err = i.fill(&found.Interfaces[present], attacher)
@@ -234,6 +235,9 @@ func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewaySt
 	}
 	if g.State == nexthop.StateDelay || g.State == nexthop.StateProbe {
 		status.State = nexthop.StateStale
+	}
+	if g.State == nexthop.StateSilent {
+		status.State = nexthop.StateFailed
 	}
 	for _, record := range r.journal.Gateways {
 		if !running || record.Interface != g.Interface || record.Address != status.Address {

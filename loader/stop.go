@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/datapath"
 	"replypath/loader/pins"
 )
 
@@ -41,6 +44,32 @@ func stopOwner(ctx context.Context, path string) error {
 		return fmt.Errorf("end process %d: %w", pid, err)
 	}
 	return awaitEnd(ctx, process, pid)
+}
+
+// announceDetach has the process that owns a pin directory know, until the result is closed, that
+// what it leaves is about to be taken away: there is a lock on the directory of the maps, on which
+// nobody else has one. The lock ends with this process. nil where that cannot be done: it is worth
+// no more than a line of that process's log.
+func announceDetach(pinDir string) *os.File {
+	maps, err := os.Open(filepath.Join(pinDir, datapath.MapsDir))
+	if err != nil {
+		return nil
+	}
+	if err := unix.Flock(int(maps.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		maps.Close()
+		return nil
+	}
+	return maps
+}
+
+// isDetaching tells whether somebody has announced that.
+func isDetaching(pinDir string) bool {
+	maps, err := os.Open(filepath.Join(pinDir, datapath.MapsDir))
+	if err != nil {
+		return false
+	}
+	defer maps.Close() // which also ends the lock
+	return errors.Is(unix.Flock(int(maps.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // awaitEnd waits until the process behind a descriptor has ended.

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/datapath"
-	"replypath/loader/pins"
 	"replypath/test/topology"
 )
 
@@ -123,9 +122,7 @@ func TestDetachNamesNobody(t *testing.T) {
 		}
 		return nil
 	})
-	journal, err := pins.ReadJournal(b.dir)
-	must(t, err)
-	if journal.PID != 0 {
+	if journal := b.journal(); journal.PID != 0 {
 		t.Errorf("the journal names process %d", journal.PID)
 	}
 	must(t, unix.Unmount(inTheWay, 0))

@@ -24,7 +24,7 @@ func TestDetachWithoutPins(t *testing.T) {
 	b.start(byClsact).stop()
 	must(t, os.RemoveAll(b.dir))
 	removed := b.detach()
-	if len(removed) != 5 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
+	if len(removed) != 6 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
 		t.Errorf("removed %q", removed)
 	}
 	if b.log.count("level=WARN msg=\"nothing was pinned") != 1 {
@@ -90,11 +90,11 @@ func TestDetachElsewhere(t *testing.T) {
 // does not say that nothing is pinned there, and what it advises takes away both.
 func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
-	b.start(nil).stop()
 	damaged := *b
 	damaged.dir = b.dir + "-damaged"
 	b.start(func(o *Options) { o.PinDir = damaged.dir }).stop()
-	damaged.damageJournal()
+	damaged.damageJournal() // or no other would start beside it
+	b.start(nil).stop()
 
 	before := b.snapshot()
 	removed, err := damaged.tryDetach()
@@ -168,8 +168,7 @@ func TestStraysAreNoEntries(t *testing.T) {
 	r := b.start(nil)
 	clock, err := r.datapath.Clock()
 	must(t, err)
-	table, err := flows.Open(b.dir)
-	must(t, err)
+	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
 	for _, c := range []struct {
 		flags bpf.DatapathFlowFlags
@@ -178,9 +177,11 @@ func TestStraysAreNoEntries(t *testing.T) {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
 		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(c.flags)}
 		must(t, b.maps().HalfOpen.Put(uint32(0), &set))
-		entries, err := table.Entries(func(*bpf.DatapathTuple) bool { return true })
-		if err != nil || len(entries) != c.want {
-			t.Errorf("with flags %#x: %d entries, %v", c.flags, len(entries), err)
+		entries := read(b, func() ([]flows.Entry, error) {
+			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
+		})
+		if len(entries) != c.want {
+			t.Errorf("with flags %#x: %d entries", c.flags, len(entries))
 		}
 	}
 }

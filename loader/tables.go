@@ -13,6 +13,7 @@ type tables struct {
 	managed     *mirror[uint32, uint32]
 	gateways    *mirror[uint32, bpf.DatapathGateway]
 	gatewayMACs *mirror[bpf.DatapathGatewayMac, uint32]
+	routes      *mirror[bpf.DatapathRouteKey, uint32]
 	onLink      *mirror[bpf.DatapathOnLinkKey, uint32]
 	own         *mirror[bpf.DatapathAddress, uint32]
 	exclusions  *mirror[uint32, bpf.DatapathExclusionSet]
@@ -26,6 +27,7 @@ func readTables(m *bpf.DatapathMaps) (*tables, error) {
 		readMirror(&t.managed, bpf.DatapathMapManaged, m.Managed),
 		readMirror(&t.gateways, bpf.DatapathMapGateways, m.Gateways),
 		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
+		readMirror(&t.routes, bpf.DatapathMapGatewayRoutes, m.GatewayRoutes),
 		readMirror(&t.onLink, bpf.DatapathMapOnLink, m.OnLink),
 		readMirror(&t.own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
 		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
@@ -44,7 +46,7 @@ func (t *tables) admissionWrites() int { return t.own.writes + t.exclusions.writ
 func (t *tables) backup() func() error {
 	restores := []func() error{
 		t.exclusions.backup(), t.own.backup(), t.onLink.backup(), t.gateways.backup(),
-		t.gatewayMACs.backup(), t.interfaces.backup(), t.managed.backup(),
+		t.gatewayMACs.backup(), t.routes.backup(), t.interfaces.backup(), t.managed.backup(),
 	}
 	return func() error {
 		var errs []error

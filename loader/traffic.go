@@ -32,9 +32,6 @@ func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := journal.CheckNamespace(pinDir); err != nil {
-		return nil, err
-	}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)

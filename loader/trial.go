@@ -62,6 +62,7 @@ func (l *Loader) Keep() error {
 		return err
 	}
 	l.commit()
+	l.reconcileDeferred()
 	l.flushUnservedOrLog()
 	return nil
 }
@@ -96,6 +97,9 @@ func TakeBack(pinDir string, pid int, log *slog.Logger) (done bool, err error) {
 		return false, err
 	}
 	journal, err := pins.ReadJournal(pinDir)
+	if errors.Is(err, pins.ErrForeignNamespace) { // a trial begins in this one only
+		return false, dir.Close()
+	}
 	if errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}) {
 		// It was killed before it had begun: there is an empty directory, or a journal
 		// without a word.

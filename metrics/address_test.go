@@ -16,6 +16,9 @@ import (
 
 // At boot the daemon may be there before its address is.
 func TestServeUntilAddressAppears(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes a network namespace")
+	}
 	for _, address := range []string{"192.0.2.1/32", "2001:db8::1/128"} {
 		t.Run(address, func(t *testing.T) {
 			ip, subnet, err := net.ParseCIDR(address)

@@ -74,9 +74,9 @@ var (
 		"Answers of wildcard UDP sockets that were given the address that had been asked.", "family")
 
 	interfaceUp = gauge("interface_up",
-		"Whether the managed interface is up and has carrier.", "interface")
+		"Whether the managed interface is up and has carrier. 0 under a configured name that no interface has.", "interface")
 	interfaceAttached = gauge("interface_attached",
-		"Whether a program is attached to the hook of the managed interface.", "interface", "hook", "mechanism")
+		"Whether a program is attached to the hook of the managed interface. 0 under a configured name that no interface has.", "interface", "hook", "mechanism")
 	gatewayReachable = gauge("gateway_reachable",
 		"Whether the gateway's last genuine answer to the neighbour protocol still counts, also while its entry is held.",
 		"interface", "family", "gateway")
@@ -88,7 +88,7 @@ var (
 	fallbackActive = gauge("fallback_active",
 		"Whether the fallback default route stands in for a missing one.", "family")
 	fallbackDropped = counter("fallback_dropped_packets_total",
-		"Packets that followed the fallback default route and ended there, the host's own and forwarded ones.", "family")
+		"Packets that ended at the fallback default route, or at a gateway that has never answered: the host's own and forwarded ones.", "family")
 	hostRepairs = counter("host_repairs_total",
 		"Times that something on the host was put back after others had removed or changed it.", "object")
 

@@ -68,7 +68,7 @@ func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
 	return families, err
 }
 
-// health answers 200 while every managed interface that exists is attached.
+// health answers 200 while every managed interface is attached, those that are configured by name included.
 type health struct {
 	source Source
 	log    transitions
@@ -87,6 +87,9 @@ func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
 	default:
 		io.WriteString(w, "ok\n")
+		for _, notice := range h.source.Notices() {
+			fmt.Fprintf(w, "warning: %s\n", notice)
+		}
 	}
 }
 

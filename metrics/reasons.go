@@ -8,7 +8,7 @@ type Reason struct {
 
 var uncorrectedReasons = []Reason{
 	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
-	{"no_next_hop", "no MAC is known to send to"},
+	{"no_next_hop", "no MAC is known to send to; with next_hop: gateway also: no gateway has a route to the peer, and the question came through none"},
 	{"mtu", "the packet is larger than the interface of the flow takes and cannot be cut: the sender is told, once a second, and the rest goes as routed"},
 	{"no_header_room", "the Ethernet header that the flow's interface needs cannot be put before a packet of one without: no memory, or more than 16 KiB in one packet"},
 	{"observe", "the interface of the flow is only observed"},
@@ -25,8 +25,8 @@ var unparsedReasons = []Reason{
 }
 
 var ignoredReasons = []Reason{
-	{"not_own", "not addressed to this host; of an address one packet in a minute or so is counted, and every SYN"},
-	{"source", "the source is no address that could be answered"},
+	{"not_own", "not addressed to this host; of an address one packet in a second or so is counted, and every SYN"},
+	{"source", "no flow with such addresses: unspecified, loopback, link-local, multicast, 255.255.255.255, or a peer that is this host"},
 	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
 	{"excluded", "excluded by the configuration"},
 	{"protocol", "a protocol that the configuration does not list, or DHCP"},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -40,7 +41,10 @@ var ErrWebConfig = errors.New("web configuration")
 // CheckWebConfig reports what is wrong with a web configuration file, without
 // showing what is in it. An empty path is no error.
 func CheckWebConfig(path string) error {
-	err := web.Validate(path)
+	err := checkWebFile(path)
+	if err == nil {
+		err = web.Validate(path)
+	}
 	if err == nil {
 		return nil
 	}
@@ -49,6 +53,24 @@ func CheckWebConfig(path string) error {
 		err = pathErr.Err // the path is named once
 	}
 	return fmt.Errorf("%w %s: %w", ErrWebConfig, path, discreet{err})
+}
+
+// maxWebConfig bounds what is read of a web configuration, for whoever names the wrong file.
+const maxWebConfig = 1 << 20
+
+// checkWebFile refuses what would be read without end, or waited for. That there is no file is for
+// others to say.
+func checkWebFile(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case path == "" || err != nil || info.IsDir():
+		return nil
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file")
+	case info.Size() > maxWebConfig:
+		return fmt.Errorf("is larger than %d bytes", maxWebConfig)
+	}
+	return nil
 }
 
 // Serve serves until ctx ends, and then returns nil, at the latest a few seconds
@@ -139,7 +161,8 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(webLog{o.Log.Handler()}, slog.LevelWarn),
+		ConnState:         newCrowd(mostConnections).note,
+		ErrorLog:          slog.NewLogLogger(newSparing(webLog{o.Log.Handler()}), slog.LevelWarn),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

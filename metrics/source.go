@@ -10,9 +10,13 @@ import (
 type Source interface {
 	// Snapshot reads every figure. An error fails the scrape as a whole.
 	Snapshot() (*Snapshot, error)
-	// Unattached names the managed interfaces that exist and lack a program on
-	// one of their hooks. It is asked for by /healthz, so it should cost little.
+	// Unattached names the managed interfaces that lack a program on one of their
+	// hooks, and those that are configured by name and do not exist. It is asked for
+	// by /healthz, so it should cost little.
 	Unattached() ([]string, error)
+	// Notices says, a line each, what keeps replies from being served although
+	// everything that exists is attached.
+	Notices() []string
 }
 
 // Snapshot is what one scrape shows. Counters start when the pins were made and
@@ -117,7 +121,7 @@ type Families struct{ IPv4, IPv6 bool }
 // changed it.
 type HostRepairs struct{ Route, Sysctl, Program, Neighbour uint64 }
 
-// Interface is a managed interface that exists.
+// Interface is a managed interface, or one that is configured by this name and does not exist.
 type Interface struct {
 	Name     string
 	Up       bool // administratively up and with carrier

@@ -11,6 +11,7 @@ type fakeSource struct {
 	mu         sync.Mutex
 	snapshot   *Snapshot
 	unattached []string
+	notices    []string
 	err        error
 }
 
@@ -19,6 +20,8 @@ func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	defer s.mu.Unlock()
 	return s.snapshot, s.err
 }
+
+func (s *fakeSource) Notices() []string { return s.notices }
 
 func (s *fakeSource) Unattached() ([]string, error) {
 	s.mu.Lock()

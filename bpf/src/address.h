@@ -53,12 +53,16 @@ static __always_inline bool address_equal(const __u8 *a, const __u8 *b)
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
 }
 
-/* "This network", loopback, link-local, multicast, reserved and broadcast: RFC 6890. */
+/*
+ * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is
+ * reserved (0.0.0.0/8, 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h,
+ * ipv4_is_zeronet().
+ */
 static __always_inline bool v4_is_ordinary(__be32 v4)
 {
 	__u32 a = bpf_ntohl(v4);
 
-	return a >> 24 != 0 && a >> 24 != 127 && a >> 16 != 0xa9fe && a >> 29 != 7;
+	return a && a >> 24 != 127 && a >> 16 != 0xa9fe && a >> 28 != 14 && a != 0xffffffff;
 }
 
 /* Unspecified, loopback, link-local and multicast: RFC 4291. */

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "come.h"
 #include "sequence.h"
 #include "way.h"
 
@@ -61,11 +62,32 @@ static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
 }
 
 /*
- * Why packets of the scratch packet's tuple start no flow, whatever frame they come in;
- * EVENT_END where they may. What is not listed is another matter. A global function, which
- * the verifier looks at once only.
+ * Whether the scratch packet's addresses may be a flow's ends, and the operator has not excluded
+ * them: EVENT_END if so, else why not. A global function, which the verifier looks at once only.
  */
-__noinline int refusal(void)
+__noinline int refusal_of_ends(void)
+{
+	struct settings *settings = get_settings();
+	struct scratch *from = get_scratch();
+	const struct tuple *tuple;
+
+	if (!settings || !from)
+		return EVENT_IGNORED_SOURCE;
+	tuple = &from->packet.tuple;
+	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
+	    own_address(tuple->peer))
+		return EVENT_IGNORED_SOURCE;
+	if (is_excluded(settings->exclusions))
+		return EVENT_IGNORED_EXCLUDED;
+	return EVENT_END;
+}
+
+/*
+ * Why packets of the scratch packet's tuple start no flow, whatever frame they come in, by this
+ * interface; EVENT_END where they may. What is not listed is another matter. A global function,
+ * which the verifier looks at once only.
+ */
+__noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();
@@ -76,16 +98,13 @@ __noinline int refusal(void)
 		return EVENT_IGNORED_NOT_OWN;
 	tuple = &from->packet.tuple;
 	own = own_address(tuple->self);
+	if (!own && has_come(tuple->self, ifindex))
+		own = learn_address(tuple->self);
 	if (!own && !settings->scope_all)
 		return EVENT_IGNORED_NOT_OWN;
 	if (own & OWN_LOOPBACK_ONLY && !settings->loopback)
 		return EVENT_IGNORED_LOOPBACK;
-	if (!address_is_ordinary(tuple->peer) || !address_is_ordinary(tuple->self) ||
-	    own_address(tuple->peer))
-		return EVENT_IGNORED_SOURCE;
-	if (is_excluded(settings->exclusions))
-		return EVENT_IGNORED_EXCLUDED;
-	return EVENT_END;
+	return refusal_of_ends();
 }
 
 /* What an inbound packet may be entered as. */
@@ -108,11 +127,13 @@ __noinline int may_start(struct __sk_buff *skb)
 		return ADMIT_NOTHING;
 	packet = &from->packet;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = refusal();
+	reason = refusal(skb->ifindex);
+	if (reason == EVENT_IGNORED_NOT_OWN)
+		mark_foreign_address(packet, skb->ifindex, generation);
+	else if (is_foreign_address(packet, skb->ifindex))
+		unmark_foreign_address(packet, skb->ifindex);
 	if (reason != EVENT_END) {
 		count_event(reason);
-		if (reason == EVENT_IGNORED_NOT_OWN)
-			mark_foreign(self_digest(&packet->tuple), generation);
 		return ADMIT_NOTHING;
 	}
 	if (came_by_ipsec(skb)) {

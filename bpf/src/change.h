@@ -112,7 +112,8 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	__u32 in_force = generation();
 
 	if (may_start(skb) != ADMIT_FLOW) {
-		if (!handshake) /* whose last ACK may still come */
+		/* The last ACK of a handshake may still come; so may the address. */
+		if (!handshake && !is_foreign_address(packet, skb->ifindex))
 			mark(packet->digest, in_force);
 		return;
 	}
@@ -131,7 +132,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	case VERDICT_ENDED:
 		return count_event(EVENT_IGNORED_SEGMENT);
 	case VERDICT_OPENED:
-		return host_connects(packet);
+		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
 		if (admit(skb, from, TABLE_ESTABLISHED))
 			count_event(EVENT_READMITTED_ESTABLISHED);
@@ -265,7 +266,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 	}
 	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
-	    (host_asked_first(skb, packet) || host_had_spoken_first(packet))) {
+	    (host_asked_first(skb, packet) || host_had_spoken_first(skb, packet))) {
 		answer_came(skb, packet);
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
@@ -299,12 +300,27 @@ __noinline int inbound_source_route(struct __sk_buff *skb)
 	if (!from)
 		return 0;
 	packet = &from->packet;
-	if (!own_address(packet->tuple.self)) /* who passes it on does not look at the header */
-		return 0;
 	packet->protocol = IPPROTO_ROUTING; /* what is behind it nobody here gets to see */
 	set_ports(packet, INBOUND, 0);
 	packet->digest = digest(&packet->tuple, 6);
-	if (refusal() == EVENT_END && !came_by_ipsec(skb))
+	if (refusal(skb->ifindex) == EVENT_END && !came_by_ipsec(skb) &&
+	    own_address(packet->tuple.self)) /* who passes it on does not look at the header */
+		admit_stray(skb, from);
+	return 0;
+}
+
+/*
+ * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so
+ * (RFC 792; RFC 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded
+ * nothing else is noted: other errors about it go as routed. Returns 0. A global function, which the
+ * verifier looks at once only.
+ */
+__noinline int inbound_expired(struct __sk_buff *skb)
+{
+	struct scratch *from = get_scratch();
+
+	if (from && refusal(skb->ifindex) == EVENT_IGNORED_NOT_OWN && refusal_of_ends() == EVENT_END &&
+	    !came_by_ipsec(skb))
 		admit_stray(skb, from);
 	return 0;
 }

@@ -35,13 +35,14 @@ static __always_inline __u64 digest(const struct tuple *tuple, __u8 family)
 	return finish_digest(sum);
 }
 
-/* Of its own address alone, in which ::a.b.c.d is not a.b.c.d. */
-static __always_inline __u64 self_digest(const struct tuple *tuple)
+/* Of its own address, in which ::a.b.c.d is not a.b.c.d, and an interface alone. */
+static __always_inline __u64 self_digest(const struct tuple *tuple, __u32 ifindex)
 {
 	const __u32 *word = (const __u32 *)tuple->self;
 
 	return finish_digest(word[0] * digest_seed[4] + word[1] * digest_seed[5] +
-			     word[2] * digest_seed[6] + word[3] * digest_seed[7]);
+			     word[2] * digest_seed[6] + word[3] * digest_seed[7] +
+			     ifindex * digest_seed[8]);
 }
 
 /* Numbers below `count`, from the two halves of the digest. */

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "fragment.h"
+#include "nobody.h"
 #include "outbound.h"
 #include "quote.h"
 #include "reply.h"
@@ -93,13 +94,14 @@ static __always_inline struct flow *refused_flow(const struct packet *packet)
  * established table first. Each falls back on the other: the kernel sends a SYN-ACK again
  * when it dropped the ACK for want of room (listen(2), backlog).
  */
-static __always_inline struct flow *tcp_flow(const struct packet *packet, enum table *table)
+static __always_inline struct flow *tcp_flow(const struct __sk_buff *skb,
+					     const struct packet *packet, enum table *table)
 {
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
 		forget(packet);
-		host_connects(packet);
+		host_connects(packet, skb->ingress_ifindex);
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
@@ -162,7 +164,7 @@ static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
 		if (!(flow->state & FLOW_ANSWERED))
 			flow->state |= FLOW_ANSWERED;
 	} else if (!packet->echo_reply) {
-		host_speaks(packet);
+		host_speaks(skb, packet);
 	}
 	return flow;
 }
@@ -172,7 +174,7 @@ static __always_inline struct flow *find_flow(struct __sk_buff *skb, struct pack
 {
 	switch (result) {
 	case PARSED:
-		return packet->protocol == IPPROTO_TCP ? tcp_flow(packet, table)
+		return packet->protocol == IPPROTO_TCP ? tcp_flow(skb, packet, table)
 						       : connectionless_flow(skb, packet, table);
 	case PARSED_ERROR:
 		return quoted_flow(skb, packet, table);
@@ -215,5 +217,7 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 header)
 		count_unparsed(result);
 	if (verdict == PASS)
 		trace_outbound(skb, TRACE_PASSED, &packet, flow ? table : TABLE_END, header);
+	if (header && unlikely(is_nobody(packet.mac)) && verdict == PASS)
+		return end_at_nobody(skb, &packet);
 	return verdict;
 }

@@ -30,7 +30,18 @@ static __always_inline void next_segment(const struct packet *packet, struct flo
 	note_received(packet, flow);
 }
 
-static __always_inline void change(struct __sk_buff *skb, const struct packet *packet)
+/* Whether the packet has no hop left; `header`: bytes before the IP header. */
+static __always_inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet,
+					__u32 header)
+{
+	__u32 at = packet->family == 4 ? offsetof(struct iphdr, ttl)
+				       : offsetof(struct ipv6hdr, hop_limit);
+	const __u8 *hops = peek(skb, header + at, sizeof(*hops));
+
+	return hops && *hops <= 1;
+}
+
+static __always_inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	struct scratch *to = get_scratch();
 
@@ -40,6 +51,22 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 	if (is_traced())
 		trace_before();
 	inbound_change(skb);
+	if (unlikely(has_expired(skb, packet, header)))
+		inbound_expired(skb);
+}
+
+/* The packet is not for this host. */
+static __always_inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+{
+	struct scratch *to;
+
+	if (likely(!has_expired(skb, packet, header)))
+		return;
+	to = get_scratch();
+	if (!to)
+		return;
+	to->packet = *packet;
+	inbound_expired(skb);
 }
 
 /* A SYN, which starts an entry, or a RST, which ends one. */
@@ -52,14 +79,20 @@ static __always_inline bool begins_or_ends(const struct packet *packet)
  * Whether a segment without an entry changes nothing: it is not for this host, the host
  * opened its connection, or it was asked about lately.
  */
-static __always_inline bool is_settled(const struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool is_settled(struct __sk_buff *skb, const struct packet *packet,
+				       __u32 header)
 {
-	if (is_foreign_address(packet) || likely(is_answer(packet)))
+	if (is_foreign_address(packet, skb->ifindex)) {
+		pass_on(skb, packet, header);
+		return true;
+	}
+	if (likely(is_answer(packet)))
 		return true;
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
-static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet,
+					__u32 header)
 {
 	struct flow *flow = NULL;
 
@@ -69,16 +102,19 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 		    likely(!may_end_handshake(packet, flow)))
 			return next_segment(packet, flow);
 	}
-	if (!flow && !begins_or_ends(packet) && is_settled(skb, packet))
+	if (!flow && !begins_or_ends(packet) && is_settled(skb, packet, header))
 		return;
-	change(skb, packet);
+	change(skb, packet, header);
 }
 
 /* Whether a datagram without an entry is known to begin nothing, and what it answers to be noted. */
-static __always_inline bool begins_nothing(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool begins_nothing(struct __sk_buff *skb, const struct packet *packet,
+					   __u32 header)
 {
-	if (is_foreign_address(packet))
+	if (is_foreign_address(packet, skb->ifindex)) {
+		pass_on(skb, packet, header);
 		return true;
+	}
 	if (!packet->echo_request && is_known_answer(skb, packet)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
@@ -88,7 +124,7 @@ static __always_inline bool begins_nothing(struct __sk_buff *skb, const struct p
 
 /* UDP, SCTP, echo and listed protocols. */
 static __always_inline void inbound_connectionless(struct __sk_buff *skb,
-						   const struct packet *packet)
+						   const struct packet *packet, __u32 header)
 {
 	struct flow *flow;
 
@@ -98,8 +134,8 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
 		return mark_active(flow);
-	if (flow || !begins_nothing(skb, packet))
-		change(skb, packet);
+	if (flow || !begins_nothing(skb, packet, header))
+		change(skb, packet, header);
 }
 
 /* A packet that could not be read to the end. */
@@ -129,9 +165,9 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
 	if (unlikely(result != PARSED))
 		inbound_unread(skb, &packet, result);
 	else if (packet.protocol == IPPROTO_TCP)
-		inbound_tcp(skb, &packet);
+		inbound_tcp(skb, &packet, header);
 	else
-		inbound_connectionless(skb, &packet);
+		inbound_connectionless(skb, &packet, header);
 	trace_inbound(skb, header);
 	return PASS;
 }

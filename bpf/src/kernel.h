@@ -72,7 +72,32 @@ struct sk_buff {
 	unsigned long _nfct; /* what connection tracking knows of it, and in the lowest bits how it belongs to that */
 } __attribute__((preserve_access_index));
 
+/* The addresses of a device (include/linux/inetdevice.h, include/net/if_inet6.h). */
+struct in_ifaddr {
+	struct in_ifaddr *ifa_next;
+	__be32 ifa_local;
+} __attribute__((preserve_access_index));
+
+struct in_device {
+	struct in_ifaddr *ifa_list;
+} __attribute__((preserve_access_index));
+
+struct list_head {
+	struct list_head *next;
+} __attribute__((preserve_access_index));
+
+struct inet6_ifaddr {
+	struct in6_addr addr;
+	struct list_head if_list;
+} __attribute__((preserve_access_index));
+
+struct inet6_dev {
+	struct list_head addr_list;
+} __attribute__((preserve_access_index));
+
 struct net_device {
+	struct in_device *ip_ptr;
+	struct inet6_dev *ip6_ptr;
 	unsigned int flags;  /* IFF_* */
 	unsigned long state; /* a bit for each enum netdev_state_t */
 	__u8 operstate;      /* IF_OPER_*; four bytes in newer kernels */

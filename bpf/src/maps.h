@@ -18,6 +18,7 @@
 #define INTERFACE_INDICES 65536
 #define MAX_GATEWAYS 4096
 #define MAX_OWN_ADDRESSES 16384
+#define MAX_GATEWAY_ROUTES 32768
 #define MAX_PAIRS 16384
 #define MARKS 16384 /* a power of two */
 #define FOREIGN_SETS 32768 /* a power of two */
@@ -209,6 +210,18 @@ struct {
 	__type(value, __u32);
 } held_gateways SEC(".maps");
 
+/*
+ * What is routed by the gateways of an interface, where these do not serve all peers
+ * (INTERFACE_ROUTES4, INTERFACE_ROUTES6).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_GATEWAY_ROUTES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct route_key);
+	__type(value, __u32); /* index into `gateways`; 0: which one is not known */
+} gateway_routes SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, MAX_OWN_ADDRESSES);
@@ -292,6 +305,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } sender SEC(".maps");
+
+/* The program that ends what is for nobody: see nobody.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} nobody SEC(".maps");
 
 /*
  * While tables of another size or layout take the place of others: the egress programs

@@ -7,7 +7,8 @@
  * by which the host sends what starts nothing, and, by another number, those of pushed out
  * notes that the host spoke first (outbound.h) are remembered in a place of their
  * own. A mark lasts for the rest of its period and the next one, of 1024 ticks each
- * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes.
+ * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes. That of an address lasts
+ * for 8 to 16 ticks: it may come to this host, and nobody be there to say so.
  */
 #pragma once
 
@@ -26,6 +27,12 @@ static __always_inline __u32 period(void)
 	return now() >> 10;
 }
 
+/* The same for addresses. */
+static __always_inline __u32 moment(void)
+{
+	return now() >> 3;
+}
+
 static __always_inline __u32 generation(void)
 {
 	struct settings *settings = get_settings();
@@ -33,18 +40,18 @@ static __always_inline __u32 generation(void)
 	return settings ? settings->generation : 0;
 }
 
-/* The digest as it is marked now. */
-static __always_inline __u64 mark_of(__u64 digest, __u32 generation)
+/* The digest as it is marked in this period, or at this moment. */
+static __always_inline __u64 mark_of(__u64 digest, __u32 generation, __u32 when)
 {
-	return digest ^ (__u64)period() << 32 ^ generation;
+	return digest ^ (__u64)when << 32 ^ generation;
 }
 
 /* Whether it is a mark of the digest, made in this period or the one before. */
-static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation)
+static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation, __u32 period)
 {
 	__u64 when = mark ^ digest;
 
-	return (__u32)when == generation && period() - (__u32)(when >> 32) <= 1;
+	return (__u32)when == generation && period - (__u32)(when >> 32) <= 1;
 }
 
 /*
@@ -56,14 +63,14 @@ static __always_inline void mark(__u64 digest, __u32 generation)
 	__u64 *slot = mark_slot(digest);
 
 	if (slot)
-		*slot = mark_of(digest, generation);
+		*slot = mark_of(digest, generation, period());
 }
 
 static __always_inline void unmark(__u64 digest)
 {
 	__u64 *slot = mark_slot(digest);
 
-	if (slot && is_mark_of(*slot, digest, generation()))
+	if (slot && is_mark_of(*slot, digest, generation(), period()))
 		*slot = 0;
 }
 
@@ -71,7 +78,7 @@ static __always_inline bool is_marked(__u64 digest)
 {
 	const __u64 *slot = mark_slot(digest);
 
-	return slot && is_mark_of(*slot, digest, generation());
+	return slot && is_mark_of(*slot, digest, generation(), period());
 }
 
 static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
@@ -81,8 +88,8 @@ static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
 	return bpf_map_lookup_elem(&foreign, &index);
 }
 
-/* Whether it is known to begin no flow. */
-static __always_inline bool is_foreign(__u64 digest)
+/* Whether there is a mark of this period, or the one before. */
+static __always_inline bool is_among_foreign(__u64 digest, __u32 period)
 {
 	const struct foreign_set *set = get_foreign_set(digest);
 	__u32 now_in_force = generation();
@@ -91,22 +98,31 @@ static __always_inline bool is_foreign(__u64 digest)
 		return false;
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
-		if (is_mark_of(set->mark[i], digest, now_in_force))
+		if (is_mark_of(set->mark[i], digest, now_in_force, period))
 			return true;
 	return false;
 }
 
-/* Whether nothing that is addressed to it, or comes from it, is ours. */
-static __always_inline bool is_foreign_address(const struct packet *packet)
+/* Whether it is known to begin no flow. */
+static __always_inline bool is_foreign(__u64 digest)
 {
-	return is_foreign(self_digest(&packet->tuple));
+	return is_among_foreign(digest, period());
+}
+
+/*
+ * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this
+ * interface: see has_come().
+ */
+static __always_inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
+{
+	return is_among_foreign(self_digest(&packet->tuple, ifindex), moment());
 }
 
 /* As mark(). What this period has marked is left alone: others read it at this moment. */
-static __always_inline void mark_foreign(__u64 digest, __u32 generation)
+static __always_inline void add_foreign(__u64 digest, __u32 generation, __u32 period)
 {
 	struct foreign_set *set = get_foreign_set(digest);
-	__u64 mark = mark_of(digest, generation);
+	__u64 mark = mark_of(digest, generation, period);
 
 	if (!set)
 		return;
@@ -118,4 +134,30 @@ static __always_inline void mark_foreign(__u64 digest, __u32 generation)
 	for (__u32 i = FOREIGN_WAYS - 1; i > 0; i--)
 		set->mark[i] = set->mark[i - 1];
 	set->mark[0] = mark;
+}
+
+static __always_inline void mark_foreign(__u64 digest, __u32 generation)
+{
+	add_foreign(digest, generation, period());
+}
+
+static __always_inline void mark_foreign_address(const struct packet *packet, __u32 ifindex,
+						 __u32 generation)
+{
+	add_foreign(self_digest(&packet->tuple, ifindex), generation, moment());
+}
+
+/* It has come to this host. */
+static __always_inline void unmark_foreign_address(const struct packet *packet, __u32 ifindex)
+{
+	__u64 digest = self_digest(&packet->tuple, ifindex);
+	struct foreign_set *set = get_foreign_set(digest);
+	__u32 now_in_force = generation();
+
+	if (!set)
+		return;
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < FOREIGN_WAYS; i++)
+		if (is_mark_of(set->mark[i], digest, now_in_force, moment()))
+			set->mark[i] = 0;
 }

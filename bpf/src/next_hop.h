@@ -23,6 +23,15 @@ static __always_inline struct interface *get_interface(__u32 index, __u32 ifinde
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
+/* The device behind a value of a devmap. */
+static __always_inline const struct net_device *device_of(const __u32 *value)
+{
+	const struct bpf_dtab_netdev *entry;
+
+	entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
+	return BPF_CORE_READ(entry, dev);
+}
+
 /*
  * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that
  * the kernel has acted upon. That it does a moment after the carrier has come, and first thing when it does,
@@ -31,12 +40,9 @@ static __always_inline struct interface *get_interface(__u32 index, __u32 ifinde
  */
 static __always_inline bool can_send(const __u32 *value)
 {
-	const struct bpf_dtab_netdev *entry;
-	const struct net_device *device;
+	const struct net_device *device = device_of(value);
 	__u64 state;
 
-	entry = (const void *)value - bpf_core_field_offset(struct bpf_dtab_netdev, val);
-	device = BPF_CORE_READ(entry, dev);
 	if (!(BPF_CORE_READ(device, flags) & IFF_UP) ||
 	    BPF_CORE_READ(device, state) >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_NOCARRIER) & 1)
 		return false;
@@ -89,40 +95,67 @@ static __always_inline __u32 gateway_by_mac(const struct __sk_buff *skb,
 	return index ? *index : 0;
 }
 
+/* Whether only some peers are served by the gateways of this family. */
+static __always_inline bool has_routes(const struct interface *interface, __u8 family)
+{
+	return interface->flags & (family == 4 ? INTERFACE_ROUTES4 : INTERFACE_ROUTES6);
+}
+
+/*
+ * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too,
+ * or 0 where several would do.
+ */
+static __always_inline bool is_served(const struct packet *packet, const struct interface *interface,
+				      __u32 ifindex, __u32 *gateway)
+{
+	struct route_key key = { .prefix_length = 64 + 128, .ifindex = ifindex, .family = packet->family };
+	const __u32 *routed;
+
+	if (likely(!has_routes(interface, packet->family)))
+		return true;
+	__builtin_memcpy(key.address, packet->tuple.peer, sizeof(key.address));
+	routed = bpf_map_lookup_elem(&gateway_routes, &key);
+	*gateway = routed ? *routed : 0;
+	return routed;
+}
+
 /*
  * auto: a direct neighbour is answered directly; else the reply takes the
  * gateway that the frame came through, matched by its MAC, or the only one that
- * there is; else it goes back to the MAC that it came from. Where an interface
- * has several gateways and this one was matched, the kernel's choice among them
- * is corrected too.
+ * there is, if it serves the peer; else it goes back to the MAC that it came from.
+ * Where an interface has several gateways and this one was matched, the kernel's choice
+ * among them is corrected too; and where none serves the peer, for by a route of
+ * replypath's own the kernel may have chosen one.
+ *
+ * gateway: the one that the frame came through, the only one, or the one that a route
+ * names; one that does not serve the peer only where the frame came through it.
  */
 static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 					    const struct packet *packet,
 					    const struct interface *interface, struct way *way)
 {
 	__u32 count = packet->family == 4 ? interface->gateways4 : interface->gateways6;
-	__u32 only = packet->family == 4 ? interface->gateway4 : interface->gateway6;
-	__u16 flags = 0, gateway = 0;
+	__u32 gateway = packet->family == 4 ? interface->gateway4 : interface->gateway6;
+	bool only_gateways = interface->next_hop == NEXT_HOP_GATEWAY, served;
+	__u32 sender;
 
-	switch (interface->next_hop) {
-	case NEXT_HOP_LAST:
-		flags = FLOW_ENFORCE_MAC;
-		break;
-	case NEXT_HOP_GATEWAY:
-		flags = FLOW_NEXT_HOP_GATEWAY;
-		gateway = count > 1 ? gateway_by_mac(skb, packet) : only;
-		break;
-	default:
-		if (!count || address_is_on_link(packet->tuple.peer, skb->ifindex))
-			break;
-		gateway = count > 1 ? gateway_by_mac(skb, packet) : only;
-		if (gateway)
-			flags = FLOW_NEXT_HOP_GATEWAY;
-		if (gateway && count > 1)
-			flags |= FLOW_ENFORCE_MAC;
+	way->gateway = 0;
+	way->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
+	if (interface->next_hop == NEXT_HOP_LAST)
+		return;
+	if (!only_gateways && (!count || address_is_on_link(packet->tuple.peer, skb->ifindex)))
+		return;
+	served = is_served(packet, interface, skb->ifindex, &gateway);
+	if (count > 1 || !gateway) {
+		sender = gateway_by_mac(skb, packet);
+		if (sender || !only_gateways)
+			gateway = sender;
 	}
 	way->gateway = gateway;
-	way->flags = flags;
+	if (gateway || only_gateways)
+		way->flags = FLOW_NEXT_HOP_GATEWAY;
+	if (!only_gateways && (!served || (gateway && count > 1)))
+		way->flags |= FLOW_ENFORCE_MAC;
 }
 
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
@@ -155,7 +188,8 @@ static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *ma
 
 /*
  * Where the reply goes; false where only a gateway will do and none is usable. Where the
- * flow's was replaced by another, that one takes its place until the flow chooses anew.
+ * flow's was replaced by another, that one takes its place until the flow chooses anew, if it serves
+ * all peers.
  */
 static __always_inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
 					 const struct interface *interface, mac_word *mac)
@@ -166,7 +200,7 @@ static __always_inline bool next_hop_mac(const struct flow *flow, const struct p
 		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
 			return true;
 		if (interface->next_hop == NEXT_HOP_GATEWAY)
-			return gateway_mac(only, flow->ifindex, mac);
+			return !has_routes(interface, packet->family) && gateway_mac(only, flow->ifindex, mac);
 	}
 	*mac = read_mac(flow->mac);
 	return true;

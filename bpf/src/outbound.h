@@ -101,9 +101,9 @@ static __always_inline bool host_asked_first(const struct __sk_buff *skb,
  * flow anyway. Else who may ask an excluded port could fill the table with our answers.
  */
 static __always_inline enum event reason_against(const struct packet *packet,
-						 const struct settings *settings)
+						 const struct settings *settings, __u32 ifindex)
 {
-	enum event reason = refusal();
+	enum event reason = refusal(ifindex);
 
 	if (reason != EVENT_END)
 		return reason;
@@ -149,11 +149,12 @@ static __always_inline __u64 lost_note(__u64 digest)
 
 /*
  * Notes that the host spoke first by the scratch packet's tuple, and whether it has been answered.
+ * `ifindex`: where the packet came in, 0 for what the host itself sends.
  * What makes room is chosen under the lock: of two CPUs with new tuples of one set, or with the
  * same tuple, each would else overwrite or double what the other has just written. Returns 0.
  * A global function, which the verifier looks at once only.
  */
-__noinline int note_outbound(__u32 answered)
+__noinline int note_outbound(__u32 answered, __u32 ifindex)
 {
 	struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();
@@ -176,12 +177,13 @@ __noinline int note_outbound(__u32 answered)
 	if (!set || !lock)
 		return 0;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = reason_against(packet, settings);
-	if (reason != EVENT_END) {
-		mark_foreign(reason == EVENT_IGNORED_NOT_OWN ? self_digest(&packet->tuple) : digest,
-			     generation);
+	reason = reason_against(packet, settings, ifindex);
+	if (reason == EVENT_IGNORED_NOT_OWN && ifindex)
+		mark_foreign_address(packet, ifindex, generation);
+	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
+		mark_foreign(digest, generation);
+	if (reason != EVENT_END)
 		return 0;
-	}
 
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
@@ -210,25 +212,26 @@ __noinline int note_outbound(__u32 answered)
 }
 
 /* The same of a packet that leaves, and is not the scratch packet yet. */
-static __always_inline void note_that_host_speaks(const struct packet *packet)
+static __always_inline void note_that_host_speaks(const struct packet *packet, __u32 ifindex)
 {
 	struct scratch *to = get_scratch();
 
 	if (!to)
 		return;
 	to->packet = *packet;
-	note_outbound(false);
+	note_outbound(false, ifindex);
 }
 
 /*
  * Whether the host spoke first by the tuple of the scratch packet, and the note about that was
  * pushed out lately. It is made anew then.
  */
-static __always_inline bool host_had_spoken_first(const struct packet *packet)
+static __always_inline bool host_had_spoken_first(const struct __sk_buff *skb,
+						  const struct packet *packet)
 {
 	if (likely(!is_foreign(lost_note(packet->digest))))
 		return false;
-	note_outbound(true);
+	note_outbound(true, skb->ifindex);
 	return true;
 }
 
@@ -243,15 +246,15 @@ static __always_inline bool is_grace(void)
  * A datagram leaves and no flow is known, so the host speaks first, unless the
  * flow was pushed out a moment ago.
  */
-static __always_inline void host_speaks(const struct packet *packet)
+static __always_inline void host_speaks(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
 	if (likely(note.set))
 		refresh_note(note);
-	else if (!is_foreign_address(packet) && !is_foreign(packet->digest) && !is_grace() &&
-		 !is_marked(packet->digest))
-		note_that_host_speaks(packet);
+	else if (!is_foreign_address(packet, skb->ingress_ifindex) &&
+		 !is_foreign(packet->digest) && !is_grace() && !is_marked(packet->digest))
+		note_that_host_speaks(packet, skb->ingress_ifindex);
 }
 
 /* Whether a segment without an entry is of a connection that the host opened. */
@@ -265,15 +268,18 @@ static __always_inline bool is_answer(const struct packet *packet)
 	return true;
 }
 
-/* The host opens a connection: its peer's segments are answers from the first on. */
-static __always_inline void host_connects(const struct packet *packet)
+/*
+ * The host opens a connection: its peer's segments are answers from the first on. `ifindex` is that
+ * of note_outbound().
+ */
+static __always_inline void host_connects(const struct packet *packet, __u32 ifindex)
 {
 	struct note note = find_note(packet->digest);
 
 	if (note.set)
 		note.set->sent[note.way] = now();
 	else
-		note_that_host_speaks(packet);
+		note_that_host_speaks(packet, ifindex);
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */

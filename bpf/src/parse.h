@@ -150,6 +150,8 @@ struct echo {
 
 #define ECHO_REQUEST 8
 #define ECHO_REPLY 0
+#define TIMESTAMP_REQUEST 13 /* RFC 792: asked and answered as echo is */
+#define TIMESTAMP_REPLY 14
 #define ECHO_REQUEST_V6 128
 #define ECHO_REPLY_V6 129
 
@@ -246,9 +248,19 @@ static __always_inline bool is_error(__u8 type, __u8 family)
 	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
 }
 
-/* Of what comes in only echo is ours. */
+static __always_inline bool is_request(__u8 type, __u8 family)
+{
+	return family == 4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
+}
+
+static __always_inline bool is_reply(__u8 type, __u8 family)
+{
+	return family == 4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
+}
+
+/* Of what comes in only echo and timestamps are ours, which have an identifier at the same place. */
 static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
-					      enum direction direction, __u8 request, __u8 reply)
+					      enum direction direction)
 {
 	const struct echo *echo;
 
@@ -259,8 +271,8 @@ static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struc
 		return PARSED_TRUNCATED;
 	if (direction == OUTBOUND && unlikely(is_error(echo->type, packet->family)))
 		return PARSED_ERROR;
-	packet->echo_request = echo->type == request;
-	packet->echo_reply = echo->type == reply;
+	packet->echo_request = is_request(echo->type, packet->family);
+	packet->echo_reply = is_reply(echo->type, packet->family);
 	if (echo->code || !(packet->echo_request || packet->echo_reply))
 		return PARSED_OTHER;
 	set_echo(packet, echo->identifier);
@@ -279,11 +291,11 @@ static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
 	case IPPROTO_ICMP:
 		if (packet->family != 4)
 			return PARSED_OTHER;
-		return parse_icmp(skb, packet, direction, ECHO_REQUEST, ECHO_REPLY);
+		return parse_icmp(skb, packet, direction);
 	case IPPROTO_ICMPV6:
 		if (packet->family != 6)
 			return PARSED_OTHER;
-		return parse_icmp(skb, packet, direction, ECHO_REQUEST_V6, ECHO_REPLY_V6);
+		return parse_icmp(skb, packet, direction);
 	default:
 		set_ports(packet, direction, 0);
 		return PARSED;

@@ -49,7 +49,6 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote,
 					 __u32 end)
 {
-	__u8 request = quote->family == 4 ? ECHO_REQUEST : ECHO_REQUEST_V6;
 	__u32 word[2];
 
 	switch (quote->protocol) {
@@ -63,7 +62,7 @@ static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct pac
 			return false;
 		if (quote->protocol != IPPROTO_ICMP && quote->protocol != IPPROTO_ICMPV6)
 			set_ports(quote, INBOUND, word[0]);
-		else if (*(__be16 *)word == bpf_htons(request << 8)) /* with code 0 */
+		else if (is_request(*(__u8 *)word, quote->family) && !((__u8 *)word)[1]) /* the code */
 			set_echo(quote, *(__be16 *)&word[1]);
 		else
 			return false;

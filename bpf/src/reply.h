@@ -4,6 +4,7 @@
 
 #include "fragment.h"
 #include "mtu.h"
+#include "nobody.h"
 #include "send.h"
 #include "sender.h"
 
@@ -41,6 +42,8 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		if (is_traced())
 			trace_outcome(skb, OUTCOME_CORRECTED);
 		outcome = rewrite(skb, interface, mac);
+		if (outcome == OUTCOME_CORRECTED)
+			copy_mac(packet->mac, &mac);
 	}
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
@@ -163,7 +166,7 @@ static __always_inline int reply(struct __sk_buff *skb, struct packet *packet,
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;
 
-	if (likely(ifindex == skb->ifindex && !(flow->flags & FLOW_ENFORCE_MAC)))
+	if (likely(ifindex == skb->ifindex && !(flow->flags & FLOW_ENFORCE_MAC)) && likely(!is_nobody(packet->mac)))
 		return PASS;
 	if (ifindex == skb->ifindex)
 		return header ? readdress(skb, packet, flow, table) : PASS;

@@ -163,6 +163,8 @@ enum interface_flags {
 	INTERFACE_UP = 1 << 0,        /* administratively up and with carrier */
 	INTERFACE_NO_HEADER = 1 << 1, /* frames start with the IP header (tun, WireGuard) */
 	INTERFACE_NARROW = 1 << 2,    /* another managed interface has a larger MTU */
+	INTERFACE_ROUTES4 = 1 << 3,   /* `gateway_routes` tells which IPv4 peers its gateways serve; else all */
+	INTERFACE_ROUTES6 = 1 << 4,
 };
 
 /*
@@ -177,7 +179,7 @@ struct interface {
 	__u8 flags;      /* enum interface_flags */
 	__u8 next_hop;   /* enum next_hop_mode */
 	__u8 mode;       /* MODE_ENFORCE or MODE_OBSERVE */
-	__u8 gateways4;  /* 1: one gateway for all peers; more: a frame's MAC tells which */
+	__u8 gateways4;  /* 1: there is one gateway; more: a frame's MAC tells which */
 	__u8 gateways6;
 	__u8 pad;
 	__u16 gateway4; /* index of the only one; 0 with none or several */
@@ -215,6 +217,14 @@ struct gateway_mac {
 struct on_link_key {
 	__u32 prefix_length; /* 32 + that of the 16-byte address */
 	__u32 ifindex;
+	__u8 address[16];
+};
+
+/* An LPM key: interface and family are the first 64 bits of the prefix. */
+struct route_key {
+	__u32 prefix_length; /* 64 + that of the 16-byte address */
+	__u32 ifindex;
+	__u32 family; /* 4 or 6: ::/0 would hold all addresses of IPv4 as well */
 	__u8 address[16];
 };
 

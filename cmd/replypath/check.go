@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"replypath/loader"
 	"replypath/loader/config"
 )
 
@@ -16,18 +18,46 @@ type checkResult struct {
 	File     string   `json:"file"`
 	Present  bool     `json:"present"` // else the defaults are valid
 	Valid    bool     `json:"valid"`
-	Error    *string  `json:"error"`
+	Error    *string  `json:"error"` // the first of the errors
+	Errors   []string `json:"errors"`
 	Warnings []string `json:"warnings"`
+	survey
+}
+
+// survey is what a configuration means on this host.
+type survey struct {
+	Interfaces []checkedInterface `json:"interfaces"` // that would be managed
+	Unmanaged  []loader.Unmanaged `json:"unmanaged"`
+	Missing    []string           `json:"missing"` // configured names that no interface has
+}
+
+// checkedInterface is one that would be managed.
+type checkedInterface struct {
+	Name    string `json:"name"`
+	Mode    string `json:"mode"`
+	NextHop string `json:"next_hop"`
 }
 
 func newCheck(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
-		Short: "Tell whether the configuration is valid",
-		Long: `Tell whether the configuration is valid, exit code 0, or what is wrong with it,
-exit code 2, and warn of what has no effect on this host. What the interfaces that
-are there can never do, such as next_hop: last-hop on a tunnel without an Ethernet
-header, is not valid either. It needs no rights. See replypath.yaml(5).`,
+		Short: "Tell whether the configuration is valid, and what it would manage",
+		Long: `Tell whether the configuration is valid, exit code 0, or everything that is wrong
+with it, exit code 2. What the interfaces that are there can never do, such as
+next_hop: last-hop on a tunnel without an Ethernet header, is not valid either. Of a
+valid one it lists the interfaces that it would manage on this host, each with its
+mode, those that it leaves alone and why, and the names that no interface has. It
+warns of what has no effect here, and of a default route that leads by an interface
+that it would not manage. It needs no rights. See replypath.yaml(5).
+
+With -o json it is one object:
+  file, present     present: the file is there, else the defaults are valid
+  valid             whether the exit code is 0
+  error, errors[]   the first, all
+  warnings[]
+  interfaces[]      name, mode, next_hop
+  unmanaged[]       name, reason
+  missing[]         configured names that no interface has`,
 		Args: noArguments,
 	}
 	file := addConfigFile(c)
@@ -42,36 +72,37 @@ header, is not valid either. It needs no rights. See replypath.yaml(5).`,
 	return c
 }
 
-// check reads the file. An error stands in the result as well.
+// check reads the file. Errors stand in the result as well.
 func (a *app) check(file *configFile) (*checkResult, error) {
-	result := &checkResult{File: file.path, Warnings: []string{}}
+	result := &checkResult{File: file.path}
 	cfg, found, err := file.load()
-	if err == nil {
-		err = result.checkWebConfig(cfg)
-	}
 	result.Present = found
-	if err == nil {
-		err = result.compare(a.warnings(cfg))
+	if cfg != nil { // as far as it could be read
+		err = errors.Join(err, result.checkWebConfig(cfg), a.compare(result, cfg))
 	}
+	result.Valid = err == nil
 	if err != nil {
-		text := err.Error()
-		result.Error = &text
-		return result, err
+		result.Errors = strings.Split(err.Error(), "\n")
+		result.Error = &result.Errors[0]
+		result.Warnings, result.survey = nil, survey{} // those of half a configuration mislead
 	}
-	result.Valid = true
-	return result, nil
+	result.fillLists()
+	return result, err
 }
 
-// compare takes what the host has to say of a valid file. That it could not be
-// asked is a warning only.
-func (r *checkResult) compare(warnings []string, err error) error {
-	switch {
-	case errors.Is(err, config.ErrInvalid):
+// compare looks what the configuration means on this host. That it could not be looked at is a
+// warning only.
+func (a *app) compare(result *checkResult, cfg *config.Config) error {
+	result.warn(cfg.Warnings()...)
+	found, warnings, err := a.survey(cfg)
+	if errors.Is(err, config.ErrInvalid) {
 		return err
-	case err != nil:
-		r.warn(fmt.Sprintf("cannot compare it with this host: %v", err))
 	}
-	r.warn(warnings...)
+	if err != nil {
+		result.warn(fmt.Sprintf("cannot compare it with this host: %v", err))
+	}
+	result.warn(warnings...)
+	result.survey = found
 	return nil
 }
 
@@ -88,6 +119,15 @@ func (r *checkResult) checkWebConfig(cfg *config.Config) error {
 
 func (r *checkResult) warn(warnings ...string) { r.Warnings = append(r.Warnings, warnings...) }
 
+// fillLists makes lists without items show as [] rather than null.
+func (r *checkResult) fillLists() {
+	orEmptyList(&r.Errors)
+	orEmptyList(&r.Warnings)
+	orEmptyList(&r.Interfaces)
+	orEmptyList(&r.Unmanaged)
+	orEmptyList(&r.Missing)
+}
+
 func (r *checkResult) print(w io.Writer) error {
 	state := "valid"
 	if !r.Present {
@@ -101,5 +141,25 @@ func (r *checkResult) print(w io.Writer) error {
 			return err
 		}
 	}
-	return nil
+	if len(r.Interfaces)+len(r.Unmanaged)+len(r.Missing) == 0 {
+		return nil
+	}
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return writeTable(w, []string{"INTERFACE", "MANAGED", "MODE", "REASON"}, r.rows())
+}
+
+func (r *checkResult) rows() [][]string {
+	var rows [][]string
+	for _, i := range r.Interfaces {
+		rows = append(rows, []string{i.Name, "yes", i.Mode, ""})
+	}
+	for _, name := range r.Missing {
+		rows = append(rows, []string{name, "no", "", "no such interface: it is managed once it appears"})
+	}
+	for _, u := range r.Unmanaged {
+		rows = append(rows, []string{u.Name, "no", "", u.Reason})
+	}
+	return rows
 }

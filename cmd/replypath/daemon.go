@@ -53,7 +53,7 @@ func (d *daemon) run(ctx context.Context) error {
 		failure = d.datapath.Run(running)
 	})
 	d.metrics = d.serveMetrics(running)
-	d.log.Info("ready", "pin_dir", d.pinDir, "version", productVersion())
+	d.logReady()
 	d.tell(sdnotify.SdNotifyReady)
 
 	told := d.heed(running, reload, end) || ctx.Err() != nil
@@ -62,7 +62,16 @@ func (d *daemon) run(ctx context.Context) error {
 	cancel()
 	watch.Wait()
 	d.metrics.stop()
-	return d.leave(told, errors.Join(failure, d.datapath.Close()))
+	stays, ends := d.whatStays() // while it can be looked at
+	err := errors.Join(failure, d.datapath.Close())
+	if !told && err != nil {
+		return fmt.Errorf("%w: %s: start replypath run again", err, stays)
+	}
+	if err != nil { // who told the daemon to end gets no error for what went wrong on the way
+		d.log.Error("ended with an error", "error", err)
+	}
+	d.log.Info(stays+"; "+ends, "pin_dir", d.pinDir)
+	return nil
 }
 
 // saveMemory collects garbage twice as often: a daemon that mostly waits has time for
@@ -94,19 +103,6 @@ func (d *daemon) heed(ctx context.Context, reload, end <-chan os.Signal) (told b
 	}
 }
 
-// leave says what is left behind. Who told the daemon to end gets no error for
-// what went wrong on the way.
-func (d *daemon) leave(told bool, err error) error {
-	if !told && err != nil {
-		return fmt.Errorf("%w: replies are still corrected, start replypath run again", err)
-	}
-	if err != nil {
-		d.log.Error("ended with an error", "error", err)
-	}
-	d.log.Info("replies are still corrected; `replypath detach` ends that", "pin_dir", d.pinDir)
-	return nil
-}
-
 // attach reads the configuration and puts the datapath in place.
 func (d *daemon) attach() error {
 	cfg, found, err := d.load()
@@ -127,7 +123,7 @@ func (d *daemon) attach() error {
 	}
 	d.datapath, err = d.start(options)
 	if errors.Is(err, pins.ErrOwned) {
-		return fmt.Errorf("%w: end it first, or choose another --pin-dir", err)
+		return fmt.Errorf("%w: end it first", err)
 	}
 	return err
 }
@@ -157,7 +153,7 @@ func (d *daemon) reload(ctx context.Context) {
 		err = d.datapath.Reload(cfg)
 	}
 	if err != nil {
-		d.log.Error("configuration refused, the one in force stays", "error", err)
+		d.log.Error("configuration refused, the one in force stays", "error", oneLine(err))
 		d.datapath.ReportConfigError(err)
 		return
 	}

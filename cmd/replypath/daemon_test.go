@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader"
 	"replypath/loader/config"
 	"replypath/metrics"
 )
@@ -25,6 +26,7 @@ const patience = 10 * time.Second
 // fakeDatapath notes what the daemon does with it.
 type fakeDatapath struct {
 	options startOptions
+	effect  loader.Effect
 	failure chan error // makes Run return
 	errSet  chan error // every SetError
 
@@ -77,6 +79,15 @@ func (d *fakeDatapath) Keep() error {
 	return nil
 }
 
+func (d *fakeDatapath) Effect() (*loader.Effect, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed > 0 {
+		return nil, errors.New("the datapath is closed")
+	}
+	return &d.effect, nil
+}
+
 func (d *fakeDatapath) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,6 +103,8 @@ func (fakeSource) Snapshot() (*metrics.Snapshot, error) {
 	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
 }
 func (fakeSource) Unattached() ([]string, error) { return nil, nil }
+
+func (fakeSource) Notices() []string { return nil }
 
 // daemonRun is a running `replypath run`.
 type daemonRun struct {
@@ -138,12 +151,23 @@ func (l *lockedBuffer) next() (string, <-chan struct{}) {
 	return l.b.String(), more
 }
 
+// correcting is the effect of a datapath as most are.
+func correcting() loader.Effect {
+	return loader.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Mechanisms: []string{"tcx"}}
+}
+
 // startDaemon runs `replypath run` until it is ready.
 func startDaemon(t *testing.T, args ...string) *daemonRun {
 	t.Helper()
+	return startDaemonOn(t, correcting(), args...)
+}
+
+// startDaemonOn is startDaemon with what the datapath does.
+func startDaemonOn(t *testing.T, effect loader.Effect, args ...string) *daemonRun {
+	t.Helper()
 	r := &daemonRun{
 		t:       t,
-		path:    &fakeDatapath{failure: make(chan error, 1), errSet: make(chan error, 100)},
+		path:    &fakeDatapath{effect: effect, failure: make(chan error, 1), errSet: make(chan error, 100)},
 		hangups: make(chan os.Signal),
 		ends:    make(chan os.Signal),
 		states:  make(chan string, 100),
@@ -201,7 +225,65 @@ func (r *daemonRun) end() {
 	if r.path.closed != 1 {
 		r.t.Errorf("closed %d times", r.path.closed)
 	}
-	r.wantLog("replies are still corrected; `replypath detach` ends that")
+	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
+		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach` ends that")
+	}
+}
+
+// TestRunSaysWhatStays: what is said at the end follows from hooks and modes.
+func TestRunSaysWhatStays(t *testing.T) {
+	for name, test := range map[string]struct {
+		effect loader.Effect
+		says   string
+	}{
+		"corrected": {correcting(), "replies are still corrected on eth0, eth1; `replypath detach` ends that"},
+		"one observed": {
+			loader.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
+			"replies are still corrected on eth0, and only observed on eth1; `replypath detach` ends that",
+		},
+		"observed": {
+			loader.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
+			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that",
+		},
+		"nothing attached": {
+			loader.Effect{Mode: "enforce"},
+			"nothing is attached, replies leave as routed; `replypath detach` removes the pins",
+		},
+		"detach --stop": {
+			loader.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
+			"what is attached goes; `replypath detach --stop` takes it away",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startDaemonOn(t, test.effect, "--config", writeConfig(t, ""), "--listen", "")
+			r.end()
+			r.wantLog(test.says)
+			if claims := strings.Contains(r.stderr.String(), "still corrected"); claims != strings.Contains(test.says, "still corrected") {
+				t.Errorf("it claims that replies are still corrected:\n%s", r.stderr.String())
+			}
+		})
+	}
+}
+
+// TestReadyNames: the line `ready` names mode, interfaces, mechanism and host changes.
+func TestReadyNames(t *testing.T) {
+	effect := loader.Effect{
+		Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}, Mechanisms: []string{"tcx", "clsact"},
+		HostChanges: []loader.HostChange{{Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2"}},
+	}
+	for format, want := range map[string]string{
+		"json": `"mode":"enforce","interfaces":["eth0","eth1"],"observed":["eth1"],"mechanism":"tcx, clsact",` +
+			`"host_changes":["sysctl net.ipv4.conf.eth0.rp_filter: 1 -> 2"]}`,
+		"text": `mode=enforce interfaces="eth0, eth1" observed=eth1 mechanism="tcx, clsact" ` +
+			`host_changes="sysctl net.ipv4.conf.eth0.rp_filter: 1 -> 2"`,
+	} {
+		r := startDaemonOn(t, effect, "--config", writeConfig(t, "log: {format: "+format+"}\n"), "--listen", "")
+		r.wantLog(want)
+		r.end()
+	}
+	r := startDaemonOn(t, loader.Effect{Mode: "observe"}, "--config", writeConfig(t, "log: {format: json}\n"), "--listen", "")
+	r.wantLog(`"mode":"observe","interfaces":[],"observed":[],"mechanism":"","host_changes":[]}`)
+	r.end()
 }
 
 // wantLog waits for a text on standard error.
@@ -367,7 +449,7 @@ func raise(signal unix.Signal) error {
 // TestHangUpAtEnd: a reload that comes when the daemon is ending already does not kill it.
 func TestHangUpAtEnd(t *testing.T) {
 	out, err := exec.Command("hang-up-at-end", "--config", writeConfig(t, ""), "--listen", "").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "replies are still corrected") {
+	if err != nil || !strings.Contains(string(out), "nothing is attached, replies leave as routed; `replypath detach`") {
 		t.Errorf("it ends with %v:\n%s", err, out)
 	}
 }
@@ -378,7 +460,7 @@ func TestRunFails(t *testing.T) {
 	if code := receive(t, r.code); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	r.wantLog("replypath: netlink is gone: replies are still corrected, start replypath run again\n")
+	r.wantLog("replypath: netlink is gone: replies are still corrected on eth0, eth1: start replypath run again\n")
 }
 
 func TestReload(t *testing.T) {

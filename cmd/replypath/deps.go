@@ -35,14 +35,9 @@ type deps struct {
 	// status, mode and setMode work on the pins, with or without a daemon.
 	status  func(pinDir string) (*loader.Status, error)
 	mode    func(pinDir string) (string, error)
-	setMode func(pinDir, mode string) error
+	setMode func(pinDir, mode string) (undone []string, err error)
 	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
 	examine, fix func(doctor.Options) ([]doctor.Finding, error)
-	// configInForce names the file that a datapath was started with, "" for none.
-	configInForce func(pinDir string) string
-	// elsewhere tells why that path leads to another file here than where the
-	// daemon runs, "" where it does not.
-	elsewhere func(pinDir, path string) string
 	// flows opens the pinned flow tables.
 	flows func(pinDir string) (flowTable, error)
 	// explain tells where a packet goes and why.
@@ -52,9 +47,8 @@ type deps struct {
 	newProbe func(peer, self netip.Addr) (probe, error)
 	// top looks at a datapath again and again.
 	top func(pinDir string, flows int) (monitor, error)
-	// warnings names what in a configuration is odd on this host, or why it is not
-	// valid there.
-	warnings func(*config.Config) ([]string, error)
+	// survey tells what a configuration means on this host, or why it is not valid there.
+	survey func(*config.Config) (survey, []string, error)
 	// signals delivers what reloads and what ends a daemon; see daemonSignals.
 	signals func() (reload, end <-chan os.Signal, stop func())
 	// trialSignals delivers what ends a trial, until stop is called; Enter at stdin confirms it.
@@ -83,6 +77,8 @@ type datapath interface {
 	// CountDown begins the time of a trial, Keep confirms it.
 	CountDown() error
 	Keep() error
+	// Effect tells what it does by itself.
+	Effect() (*loader.Effect, error)
 	Close() error
 	// Source is where the metrics come from.
 	Source() metrics.Source

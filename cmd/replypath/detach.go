@@ -16,9 +16,11 @@ func newDetach(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "detach",
 		Short: "Take everything away that replypath put on this host",
-		Long: `Remove the programs, the pins, the routes and the device of replypath, and restore
-what it changed where its own value still stands. It needs no daemon and may be
-repeated. Beside a running daemon it refuses, unless --stop ends that first.`,
+		Long: `Remove the programs, pins, routes, device and neighbour entries of replypath, and the
+qdiscs that it added. Restore the sysctls that it or doctor --fix changed, where its
+value still stands. It needs no daemon and may be repeated. Beside a running daemon it
+refuses, unless --stop ends that first. A directory without pins is refused where this
+network namespace's datapath is pinned elsewhere; the error names that directory.`,
 		Args: noArguments,
 	}
 	c.Flags().BoolVar(&stop, "stop", false, "end a running daemon first")

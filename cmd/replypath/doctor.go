@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"replypath/loader/config"
 	"replypath/loader/doctor"
 )
 
@@ -18,22 +17,30 @@ func newDoctor(a *app) *cobra.Command {
 		Use:   "doctor",
 		Short: "Find what on this host breaks or weakens the reply path",
 		Long: `Look for settings of this host that break or weaken the reply path: sysctls, routes,
-rules, firewalls, other programs, gateways that do not answer. Every finding comes
-with what mends it: a command for the shell, made for this host, or the line of the
-configuration to be set. What stands behind # is for you to read. It works with and
-without a daemon, and before the first start.
+rules, firewalls, other programs, gateways that do not answer. It works with and
+without a daemon, and before the first start: what that takes of the host is looked
+at first. It goes by the configuration in force, flags of run included.
 
---fix sets the sysctls among them ("automatic" in the JSON). They stand in status
-from then on, and detach takes them back. Rules, routes, firewalls, programs, MTUs,
-offloads and the configuration belong to others: their commands are left to you, and
---fix names them.
+Without --config it examines what is in force, or what a start would read. Without root's
+rights it looks at what it may, and names what it left out.
+
+Below a finding stands what mends it (fix): sysctls of managed interfaces, replypath's
+own commands, or the line of the configuration to be set. No fix takes traffic away.
+Rules, routes, marks, firewall rules, offloads, files and programs belong to who made
+them, and have no fix. For them there are a command that only reads (inspect) and whose
+they seem to be (owner). What stands behind # is for you to read.
+
+--fix sets the sysctls ("automatic" in the JSON). They stand in status from then on,
+and detach takes them back. --fix names the checks that it leaves to you.
 
 Exit code 3: an error remains.
 
 With -o json it is an array; each has
   check, severity   what was looked at; error, warning or ok
   interface         null: the host as a whole
-  found, fix        one line; what mends it, null where it is ok
+  found             one line
+  fix               what mends it and takes no traffic away; null where nothing does
+  inspect, owner    a command that only reads; whose it seems to be; null where unknown
   automatic, fixed  whether --fix does it; whether this call has`,
 		Example: `  replypath doctor
   replypath doctor --fix
@@ -48,7 +55,7 @@ With -o json it is an array; each has
 }
 
 func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
-	cfg, err := a.loadInForce(file)
+	options, err := a.examined(file)
 	if err != nil {
 		return err
 	}
@@ -56,7 +63,7 @@ func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
 	if fix {
 		examine = a.fix
 	}
-	findings, err := examine(doctor.Options{PinDir: a.pinDir, Config: cfg, ConfigPath: file.path})
+	findings, err := examine(options)
 	if findings == nil && err != nil {
 		return err
 	}
@@ -67,25 +74,6 @@ func (a *app) runDoctor(file *configFile, o *output, fix bool) error {
 		return err
 	}
 	return remaining(findings)
-}
-
-// loadInForce loads the file that the datapath works by, unless another is named. Where it is
-// gone, the defaults are not what is in force, nor is a file that the daemon does not see.
-func (a *app) loadInForce(file *configFile) (*config.Config, error) {
-	path := a.configInForce(a.pinDir)
-	chosen := path == "" || file.named()
-	if !chosen {
-		file.path = path
-		if why := a.elsewhere(a.pinDir, path); why != "" {
-			return nil, &config.Error{File: path, Message: why}
-		}
-	}
-	cfg, found, err := file.load()
-	if err == nil && !found && !chosen {
-		const gone = "the file of the configuration in force is gone: put it back, or name another by --config"
-		return nil, &config.Error{File: path, Message: gone}
-	}
-	return cfg, err
 }
 
 // remaining is the exit code 3.
@@ -99,28 +87,32 @@ func remaining(findings []doctor.Finding) error {
 	if len(checks) == 0 {
 		return nil
 	}
-	return &exitError{exitNothing, fmt.Errorf("errors remain in %s: the column FIX tells what mends them, --fix sets the sysctls among it", strings.Join(checks, ", "))}
+	return &exitError{exitNothing, fmt.Errorf("errors remain in %s: read what stands below each, --fix sets the sysctls among it", strings.Join(checks, ", "))}
 }
 
-// writeFindings shows what is to be done, or was done, and names the rest.
+// writeFindings shows what is to be done, or was done, and names the rest. What is in
+// order and somebody's is shown as well, as it must not be taken for needless.
 func writeFindings(w io.Writer, findings []doctor.Finding, afterFix bool) error {
-	var rows [][]string
+	var rows, notes [][]string
 	var fine, left []string
 	for _, f := range findings {
+		severity := string(f.Severity)
 		switch {
 		case f.Fixed:
-			rows = append(rows, []string{"fixed", f.Check, orEmpty(f.Interface), f.Found, ""})
-		case f.Severity != doctor.OK:
-			rows = append(rows, []string{string(f.Severity), f.Check, orEmpty(f.Interface), f.Found, orEmpty(f.Fix)})
-			if !f.Automatic && !slices.Contains(left, f.Check) {
-				left = append(left, f.Check)
+			severity = "fixed"
+		case f.Severity == doctor.OK && f.Inspect == nil:
+			if !slices.Contains(fine, f.Check) {
+				fine = append(fine, f.Check)
 			}
-		case !slices.Contains(fine, f.Check):
-			fine = append(fine, f.Check)
+			continue
+		case f.Severity != doctor.OK && !f.Automatic && !slices.Contains(left, f.Check):
+			left = append(left, f.Check)
 		}
+		rows = append(rows, []string{severity, f.Check, orEmpty(f.Interface), f.Found})
+		notes = append(notes, advice(&f))
 	}
 	if len(rows) > 0 {
-		if err := writeTable(w, []string{"SEVERITY", "CHECK", "INTERFACE", "FOUND", "FIX"}, rows); err != nil {
+		if err := writeNotedTable(w, []string{"SEVERITY", "CHECK", "INTERFACE", "FOUND"}, rows, notes); err != nil {
 			return err
 		}
 		if _, err := io.WriteString(w, "\n"); err != nil {
@@ -128,11 +120,25 @@ func writeFindings(w io.Writer, findings []doctor.Finding, afterFix bool) error 
 		}
 	}
 	if afterFix && len(left) > 0 {
-		if _, err := fmt.Fprintf(w, "left to you, as --fix sets sysctls only (read the column FIX, then type it): %s\n", strings.Join(left, ", ")); err != nil {
+		if _, err := fmt.Fprintf(w, "left to you, as --fix sets sysctls only: %s\n", strings.Join(left, ", ")); err != nil {
 			return err
 		}
 	}
 	return writeFine(w, fine, rows)
+}
+
+// advice is what stands below a finding, a line each.
+func advice(f *doctor.Finding) []string {
+	var notes []string
+	for _, note := range []struct {
+		name string
+		text *string
+	}{{"fix", f.Fix}, {"inspect", f.Inspect}, {"owner", f.Owner}} {
+		if note.text != nil {
+			notes = append(notes, note.name+": "+*note.text)
+		}
+	}
+	return notes
 }
 
 // writeFine names the checks that found everything in order.

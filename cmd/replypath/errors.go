@@ -6,7 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"replypath/loader/config"
 )
@@ -46,11 +49,42 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report writes an error on one line: joined ones are told apart by semicolons.
+// report writes an error on one line: joined ones are told apart by semicolons. Each of a
+// configuration's has its own.
 func report(w io.Writer, err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(text, "root") {
-		text += ": run it as root"
+	texts := []string{oneLine(err)}
+	if errors.Is(err, config.ErrInvalid) {
+		texts = strings.Split(err.Error(), "\n")
 	}
-	fmt.Fprintf(w, "replypath: %s\n", text)
+	for _, text := range texts {
+		if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(text, "root") {
+			text += ": run it as root"
+		}
+		fmt.Fprintf(w, "replypath: %s\n", printable(text))
+	}
 }
+
+// oneLine puts joined errors behind each other.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// printable escapes what a terminal would obey: the kernel takes it in the name of an interface, and anybody in
+// that of a file.
+func printable(text string) string {
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, isControl) {
+		return text
+	}
+	var b strings.Builder
+	for i, r := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		if r == utf8.RuneError && size == 1 || isControl(r) {
+			quoted := strconv.Quote(text[i : i+size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// isControl tells of runes that are no part of a text, those that turn its direction included.
+func isControl(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }

@@ -22,6 +22,10 @@ where replypath sends it, and by which entry, or why it leaves it alone. It read
 the pins and asks the kernel; it sends nothing and needs no daemon. Where the tuple
 has a local socket, its device, user and mark are part of the question.
 
+Where no flow is recorded, --interface tells what would become of the reply if the
+question came in there. Of a recorded flow the answer stays the same, and says where
+it came in.
+
 Without ports the flows between the addresses are shown, the one with the latest
 inbound frame first, and no more than --limit. The port of an echo is its identifier, given with the peer.
 
@@ -34,7 +38,8 @@ Verdicts:
                  not_managed (replypath is not attached to the kernel's choice), or
                  no_route (the kernel builds no packet at all)
   no-flow        goes as routed: nothing is recorded; with a reason where nothing
-                 ever is
+                 ever is: one of the metric replypath_ignored_packets_total, or
+                 unmanaged (replypath is not attached to --interface)
   local-origin   goes as routed: the host spoke first
   excluded       goes as routed: the configuration excludes it
 
@@ -72,7 +77,7 @@ func addQuestionFlags(c *cobra.Command, q *explain.Question) {
 	flags.Var(newParsed(&q.Peer, "address[:port]", "", endpointOf), "peer", "the packet's destination")
 	flags.Var(newParsed(&q.Self, "address[:port]", "", endpointOf), "self", "the packet's source, an address of this host")
 	flags.Var(newParsed(&q.Protocol, "protocol", "", protocol), "protocol", "only this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
-	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "as if the sending socket were bound to this interface")
+	flags.Var(newParsed(&q.Interface, "name", "", interfaceName), "interface", "where no flow is recorded: as if one came in by this interface")
 	flags.Var(newParsed(&q.Size, "bytes", "", positive), "size", "size of the IP packet; without it one that fits everywhere")
 	flags.Var(newParsed(&q.Limit, "number", fmt.Sprint(q.Limit), positive), "limit", "explain no more flows than so many")
 	complete(c, "self", ownAddresses)

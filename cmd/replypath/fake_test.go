@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,14 +24,13 @@ const (
 	watchedDir = "watched" // a datapath with a daemon
 	lonelyDir  = "lonely"  // a datapath without one
 	idleDir    = "idle"    // a datapath that is attached nowhere
-	movedDir   = "moved"   // a datapath whose daemon sees other files
 	foreignDir = "foreign" // that of another network namespace
 )
 
 // dirError is what the loader says of a pin directory.
 func dirError(dir string) error {
 	switch dir {
-	case watchedDir, lonelyDir, idleDir, movedDir:
+	case watchedDir, lonelyDir, idleDir:
 		return nil
 	case foreignDir:
 		return fmt.Errorf("%s: %w", dir, pins.ErrForeignNamespace)
@@ -45,41 +47,53 @@ func fakeHost() deps {
 		guard: func(string, time.Duration) (*guardian, error) {
 			return &guardian{begun: func() error { return nil }}, nil
 		},
-		takeBack:      func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, dirError(dir) },
-		confirm:       fakeConfirm,
-		status:        fakeStatus,
-		mode:          func(dir string) (string, error) { return "enforce", dirError(dir) },
-		setMode:       func(dir, _ string) error { return dirError(dir) },
-		examine:       func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
-		fix:           func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
-		configInForce: fakeConfigInForce,
-		elsewhere:     fakeElsewhere,
-		flows:         func(dir string) (flowTable, error) { return &fakeFlows{}, dirError(dir) },
-		explain:       fakeExplain,
-		trace:         fakeTrace,
-		newProbe:      func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
-		top:           fakeTop,
-		warnings:      fakeWarnings,
-		signals:       func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
-		trialSignals:  func() (<-chan os.Signal, func()) { return nil, func() {} },
-		stdin:         strings.NewReader(""),
-		notify:        func(string) error { return nil },
+		takeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, dirError(dir) },
+		confirm:      fakeConfirm,
+		status:       fakeStatus,
+		mode:         func(dir string) (string, error) { return "enforce", dirError(dir) },
+		setMode:      fakeSetMode,
+		examine:      func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		fix:          func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
+		flows:        func(dir string) (flowTable, error) { return &fakeFlows{}, dirError(dir) },
+		explain:      fakeExplain,
+		trace:        fakeTrace,
+		newProbe:     func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
+		top:          fakeTop,
+		survey:       fakeSurvey,
+		signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
+		trialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
+		stdin:        strings.NewReader(""),
+		notify:       func(string) error { return nil },
 	}
 }
 
-// fakeWarnings are those of a host whose only tunnel is tun0.
-func fakeWarnings(cfg *config.Config) ([]string, error) {
+// fakeSurvey is that of a host with eth0, eth1 and the tunnel tun0.
+func fakeSurvey(cfg *config.Config) (s survey, warnings []string, err error) {
+	there := []string{"eth0", "eth1", "tun0"}
 	for _, i := range cfg.Interfaces {
 		if i.Name == "tun0" && i.NextHop == config.NextHopLastHop {
-			return nil, i.Errorf("next_hop", "interface tun0 has no ethernet header")
+			err = errors.Join(err, i.Errorf("next_hop", "interface tun0 has no ethernet header"))
+		}
+		if !slices.Contains(there, i.Name) && !config.IsGlob(i.Name) {
+			s.Missing = append(s.Missing, i.Name)
+			warnings = append(warnings, "interface "+i.Name+" is not there yet: it is managed once it appears")
 		}
 	}
-	return cfg.Warnings(), nil
+	for _, name := range there {
+		i := slices.IndexFunc(cfg.Interfaces, func(i config.Interface) bool { return config.Match(i.Name, name) })
+		if i < 0 {
+			s.Unmanaged = append(s.Unmanaged, loader.Unmanaged{Name: name, Reason: "not named by the configuration"})
+			continue
+		}
+		mode := cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)
+		s.Interfaces = append(s.Interfaces, checkedInterface{name, string(mode), string(cfg.Interfaces[i].NextHop)})
+	}
+	return s, warnings, err
 }
 
 // fakeStart refuses: a datapath to keep is in daemon_test.go.
 func fakeStart(o startOptions) (datapath, error) {
-	if _, err := fakeWarnings(o.config); err != nil {
+	if _, _, err := fakeSurvey(o.config); err != nil {
 		return nil, err
 	}
 	if o.pinDir == watchedDir {
@@ -135,6 +149,7 @@ func fakeStatus(dir string) (*loader.Status, error) {
 	s.HostChanges = []loader.HostChange{{
 		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
 	}}
+	s.WouldChange = []loader.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
 	if dir == watchedDir {
 		s.Daemon = loader.DaemonStatus{Running: true, PID: new(4711), Version: new("1.2.3")}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
@@ -149,6 +164,9 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	if o.PinDir == foreignDir {
 		return nil, dirError(foreignDir)
 	}
+	if o.Config == nil { // then it is the one in force
+		o.ConfigPath = config.DefaultPath
+	}
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
 		Found: "rp_filter: all 0, device 1, effective 1, strict", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
@@ -162,12 +180,17 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	}
 	gateway := doctor.Finding{
 		Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed",
-		Fix: new("ip route del default via 10.3.0.1 dev eth0"),
+		Inspect: new("ip neigh show 10.3.0.1 dev eth0"), Owner: new("a DHCP client"),
 	}
 	mtu := doctor.Finding{Check: "mtu", Severity: doctor.OK, Found: "all managed interfaces have the same mtu"}
 	rules := doctor.Finding{
 		Check: "needless-rules", Severity: doctor.Warning, Found: "rule 100: from 10.4.0.100 lookup 100 (" + o.ConfigPath + ")",
-		Fix: new("ip rule del priority 100 from 10.4.0.100 lookup 100"),
+		Inspect: new("ip rule show"),
+	}
+	// What is in order and somebody's is shown, too.
+	refusing := doctor.Finding{
+		Check: "refusing-routes", Severity: doctor.OK, Found: "rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only",
+		Inspect: new("ip rule show"), Owner: new("Tailscale"),
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
@@ -176,21 +199,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	case lonelyDir:
 		return []doctor.Finding{eth0, mtu}, nil
 	}
-	return []doctor.Finding{strict, rules, eth0, mtu}, nil
-}
-
-func fakeConfigInForce(dir string) string {
-	if dir == watchedDir || dir == movedDir {
-		return "in-force.yaml"
-	}
-	return ""
-}
-
-func fakeElsewhere(dir, path string) string {
-	if dir == movedDir && path == "in-force.yaml" {
-		return "it is the container's"
-	}
-	return ""
+	return []doctor.Finding{strict, rules, refusing, eth0, mtu}, nil
 }
 
 // fakeFlows is a table with one flow of each kind.
@@ -243,3 +252,11 @@ func (f *fakeFlows) Follow(ctx context.Context, filter flows.Filter, _ time.Dura
 }
 
 func (*fakeFlows) Close() error { return nil }
+
+// fakeSetMode switches where a daemon runs, and where none does.
+func fakeSetMode(dir, _ string) (undone []string, err error) {
+	if dir == lonelyDir {
+		undone = []string{"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0"}
+	}
+	return undone, dirError(dir)
+}

@@ -223,9 +223,6 @@ func confirmTrial(_ context.Context, pinDir string) error {
 	if err != nil {
 		return err
 	}
-	if err := journal.CheckNamespace(pinDir); err != nil {
-		return err
-	}
 	holder, err := pins.Holder(pinDir)
 	if err != nil {
 		return err

@@ -19,7 +19,6 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
-	"replypath/loader/pins"
 	"replypath/loader/top"
 	"replypath/loader/trace"
 )
@@ -27,28 +26,26 @@ import (
 // host returns what makes the commands work on this host.
 func host() deps {
 	return deps{
-		start:         startLoader,
-		detach:        detachLoader,
-		guard:         startGuardian,
-		takeBack:      loader.TakeBack,
-		confirm:       confirmTrial,
-		status:        loader.ReadStatus,
-		mode:          loader.Mode,
-		setMode:       loader.SetMode,
-		configInForce: configInForce,
-		elsewhere:     configElsewhere,
-		examine:       doctor.Examine,
-		fix:           doctor.Fix,
-		flows:         openFlows,
-		explain:       explain.Ask,
-		trace:         trace.Follow,
-		newProbe:      func(peer, self netip.Addr) (probe, error) { return trace.NewProbe(peer, self) },
-		top:           openTop,
-		warnings:      hostWarnings,
-		signals:       daemonSignals,
-		trialSignals:  trialSignals,
-		stdin:         os.Stdin,
-		notify:        notifySystemd,
+		start:        startLoader,
+		detach:       detachLoader,
+		guard:        startGuardian,
+		takeBack:     loader.TakeBack,
+		confirm:      confirmTrial,
+		status:       loader.ReadStatus,
+		mode:         loader.Mode,
+		setMode:      loader.SetMode,
+		examine:      doctor.Examine,
+		fix:          doctor.Fix,
+		flows:        openFlows,
+		explain:      explain.Ask,
+		trace:        trace.Follow,
+		newProbe:     func(peer, self netip.Addr) (probe, error) { return trace.NewProbe(peer, self) },
+		top:          openTop,
+		survey:       surveyHost,
+		signals:      daemonSignals,
+		trialSignals: trialSignals,
+		stdin:        os.Stdin,
+		notify:       notifySystemd,
 	}
 }
 
@@ -70,16 +67,6 @@ func openTop(pinDir string, limit int) (monitor, error) {
 	return opened, nil
 }
 
-// configInForce is for defaults where the journal cannot be read: what asks it
-// then says so.
-func configInForce(pinDir string) string {
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return ""
-	}
-	return journal.ConfigPath
-}
-
 func startLoader(o startOptions) (datapath, error) {
 	l, err := loader.New(loader.Options{
 		PinDir: o.pinDir, Config: o.config, ConfigPath: o.configPath, Log: o.log, Version: productVersion(),
@@ -95,18 +82,31 @@ func detachLoader(ctx context.Context, pinDir string, stop bool, log *slog.Logge
 	return loader.Detach(ctx, loader.DetachOptions{PinDir: pinDir, Stop: stop, Log: log})
 }
 
-// hostWarnings looks at the interfaces that are there, which takes no rights. An
-// error that matches config.ErrInvalid says that they cannot follow the
-// configuration, any other that it is not known.
-func hostWarnings(cfg *config.Config) ([]string, error) {
-	warnings := cfg.Warnings()
+// surveyHost looks at the interfaces that are there, which takes no rights, and returns what a
+// configuration means for them, with warnings. An error that matches config.ErrInvalid says that
+// they cannot follow the configuration, any other that it is not known.
+func surveyHost(cfg *config.Config) (s survey, warnings []string, err error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return warnings, fmt.Errorf("open a netlink socket: %w", err)
+		return s, nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
 	found, err := discover.Scan(handle, cfg)
-	return append(warnings, found.Warnings...), errors.Join(err, found.Contradiction)
+	if err != nil {
+		return s, nil, err
+	}
+	for _, i := range found.Interfaces {
+		s.Interfaces = append(s.Interfaces, checkedInterface{i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)})
+	}
+	for _, u := range found.Unmanaged {
+		s.Unmanaged = append(s.Unmanaged, loader.Unmanaged(u))
+	}
+	s.Missing = found.Missing
+	astray, err := found.Astray(handle)
+	for n := range astray {
+		found.Warnings = append(found.Warnings, astray[n].String())
+	}
+	return s, found.Warnings, errors.Join(err, found.Contradiction)
 }
 
 // daemonSignals delivers SIGHUP apart from SIGTERM and SIGINT, so that no number of reloads

@@ -5,25 +5,34 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader"
 	"replypath/loader/config"
 )
 
-// What is not there is warned of, without any rights and without a change.
-func TestHostWarnings(t *testing.T) {
+// What is not there is named and warned of, without any rights and without a change.
+func TestSurveyHost(t *testing.T) {
 	cfg := config.Default()
 	cfg.Interfaces = []config.Interface{{Name: "nosuchdevice0", NextHop: config.NextHopAuto}}
-	warnings, err := hostWarnings(cfg)
+	found, warnings, err := surveyHost(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(strings.Join(warnings, "\n"), "nosuchdevice0") {
 		t.Errorf("no warning of an interface that is not there: %q", warnings)
+	}
+	if !slices.Equal(found.Missing, []string{"nosuchdevice0"}) || len(found.Interfaces) != 0 {
+		t.Errorf("found %+v", found)
+	}
+	isLoopback := func(u loader.Unmanaged) bool { return u == loader.Unmanaged{Name: "lo", Reason: "loopback"} }
+	if !slices.ContainsFunc(found.Unmanaged, isLoopback) {
+		t.Errorf("lo is not among %+v", found.Unmanaged)
 	}
 }
 

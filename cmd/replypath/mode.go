@@ -21,7 +21,12 @@ func newMode(a *app) *cobra.Command {
 enforce sends replies back the way their flow came; observe only counts those
 that would be moved. What is switched to observe stays so, also over a restart,
 until it is switched back; enforce holds until the next start, which goes by the
-configuration again.`,
+configuration again.
+
+A daemon changes the host with the mode, within a second: it is then as after a
+start in that mode. Without one the programs alone are switched, and what stays
+undone on the host is named on standard error. An interface's own mode counts again
+once the mode that was set by hand ends.`,
 		ValidArgs: modes,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -36,9 +41,11 @@ configuration again.`,
 	o := addOutput(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		if len(args) == 1 {
-			if err := a.setMode(a.pinDir, args[0]); err != nil {
+			undone, err := a.setMode(a.pinDir, args[0])
+			if err != nil {
 				return err
 			}
+			a.sayUndone(args[0], undone)
 		}
 		mode, err := a.mode(a.pinDir)
 		if err != nil {
@@ -50,4 +57,16 @@ configuration again.`,
 		})
 	}
 	return c
+}
+
+// sayUndone names the objects of the host that only a daemon changes with the mode.
+func (a *app) sayUndone(mode string, undone []string) {
+	if len(undone) == 0 {
+		return
+	}
+	what := "is left undone until `replypath run` enforces"
+	if mode == string(config.ModeObserve) {
+		what = "stays changed until `replypath run` or `replypath detach`"
+	}
+	fmt.Fprintf(a.stderr, "replypath: no daemon runs, so this %s: %s\n", what, strings.Join(undone, ", "))
 }

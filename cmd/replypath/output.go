@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,11 +51,32 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 	for _, row := range append([][]string{header}, rows...) {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = orDash(cell)
+			cells[i] = orDash(printable(cell))
 		}
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
+}
+
+// writeNotedTable is writeTable with lines of their own below each row.
+func writeNotedTable(w io.Writer, header []string, rows, notes [][]string) error {
+	var table bytes.Buffer
+	if err := writeTable(&table, header, rows); err != nil {
+		return err
+	}
+	var noted strings.Builder
+	row := -1 // the header
+	for line := range strings.Lines(table.String()) {
+		noted.WriteString(line)
+		if row >= 0 {
+			for _, note := range notes[row] {
+				noted.WriteString("    " + note + "\n")
+			}
+		}
+		row++
+	}
+	_, err := io.WriteString(w, noted.String())
+	return err
 }
 
 func orDash(text string) string {

@@ -14,8 +14,15 @@ func newRun(a *app) *cobra.Command {
 		Short: "Attach, keep watch and serve metrics",
 		Long: `Attach to every managed interface, keep what the kernel needs to know current and
 serve metrics, until SIGTERM or SIGINT. What is attached stays in place when the
-process ends, for whatever reason: replies keep going the right way, and the next
-run takes over without losing a flow. replypath detach takes it away.
+process ends, for whatever reason, and goes on to correct replies or to observe
+them. The next run takes over without losing a flow; replypath detach takes it away.
+
+There is one datapath in a network namespace. With another --pin-dir it is refused, and
+the error names the other's pins and process.
+
+Once everything is attached it logs ready, with mode, interfaces, mechanism and what was
+changed on the host, and tells systemd. At its end it logs what stays, and the command
+that ends that.
 
 SIGHUP reads the configuration again (see replypath.yaml(5)); a bad file is logged
 and the configuration in force stays. Flags win over the file.`,
@@ -33,8 +40,8 @@ and the configuration in force stays. Flags win over the file.`,
 func (d *daemon) addFlags(c *cobra.Command) {
 	d.file = addConfigFile(c)
 	flags := c.Flags()
-	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again")
-	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved")
+	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again; name those of the default routes, too")
+	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved; attach programs, and change nothing else of the host")
 	listen := flags.String("listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
 	mechanism := newParsed(&d.mechanism, "tcx|clsact", "", oneOf(string(attach.TCX), string(attach.Clsact)))
 	flags.Var(mechanism, "mechanism", "attach by this only; hundreds of interfaces are attached sooner by clsact")

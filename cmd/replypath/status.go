@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,23 +15,26 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Show what is attached, how, and what was changed on the host",
 		Long: `Show the managed interfaces, how they are attached, their gateways, the number of
-flows, the mode, the kernel's features and what was changed on the host. It reads
-the pins and needs no daemon. Exit code 3: nothing is attached.
+flows, the mode, the kernel's features, what was changed on the host, and what
+enforcing would change where the mode is observe. It reads the pins and needs no
+daemon. Exit code 3: nothing is attached.
 
 With -o json it is one object; what is not known is null:
   mode            enforce or observe
   daemon          running, pid, version
   trial_until     when replypath try takes it back
   config          path, loaded_at, error: why a later one was refused
-  interfaces[]    name, index, up, attached, mechanism (tcx, clsact), mode, next_hop,
-                  rp_filter; gateways[] with address, mac, state: reachable, stale or
-                  failed by their last answer, held while they are silent, or
-                  none and incomplete where there was no answer yet
+  interfaces[]    name, index, up, attached, mechanism (tcx, clsact), mode (the one
+                  in force), next_hop, rp_filter; gateways[] with address, mac,
+                  state: reachable, stale or failed by their last answer; held while they
+                  are silent, with mac null where they never answered; none or incomplete
+                  where there was no answer yet
   unmanaged[]     name, reason
   flows           count, capacity
   features[]      name, available, effect
   host_changes[]  object, before, after, undo
-  errors[]        what the daemon tries again
+  would_change[]  object, before, after: what enforcing would change
+  errors[]        what the daemon tries again, and standing warnings
   pin_dir`,
 		Args: noArguments,
 	}
@@ -51,7 +55,7 @@ func (a *app) showStatus(o *output) error {
 	if err := o.print(a.stdout, status, (&statusTable{status}).write); err != nil {
 		return err
 	}
-	if !anyAttached(status) {
+	if !anyAttached(status.Interfaces) {
 		return &exitError{exitNothing, errors.New("no interface is attached: replypath check tells what the configuration lacks")}
 	}
 	return nil
@@ -86,6 +90,7 @@ func fillLists(s *loader.Status) {
 	orEmptyList(&s.Unmanaged)
 	orEmptyList(&s.Features)
 	orEmptyList(&s.HostChanges)
+	orEmptyList(&s.WouldChange)
 	orEmptyList(&s.Errors)
 	for i := range s.Interfaces {
 		orEmptyList(&s.Interfaces[i].Gateways)
@@ -98,13 +103,8 @@ func orEmptyList[T any](list *[]T) {
 	}
 }
 
-func anyAttached(s *loader.Status) bool {
-	for _, i := range s.Interfaces {
-		if i.Attached {
-			return true
-		}
-	}
-	return false
+func anyAttached(list []loader.InterfaceStatus) bool {
+	return slices.ContainsFunc(list, func(i loader.InterfaceStatus) bool { return i.Attached })
 }
 
 // statusTable writes a status for people.
@@ -112,7 +112,7 @@ type statusTable struct{ *loader.Status }
 
 func (s *statusTable) write(w io.Writer) error {
 	sections := []func() (header []string, rows [][]string){
-		s.interfaces, s.gateways, s.unmanaged, s.features, s.hostChanges, s.errors,
+		s.interfaces, s.gateways, s.unmanaged, s.features, s.hostChanges, s.wouldChange, s.errors,
 	}
 	if err := s.summary(w); err != nil {
 		return err

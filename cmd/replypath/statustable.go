@@ -14,7 +14,7 @@ import (
 func (s *statusTable) summary(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "mode\t%s\n", orDash(s.Mode))
-	fmt.Fprintf(t, "daemon\t%s\n", daemonText(s.Daemon))
+	fmt.Fprintf(t, "daemon\t%s\n", daemonText(&s.Daemon, anyAttached(s.Interfaces)))
 	if s.TrialUntil != nil {
 		fmt.Fprintf(t, "trial\tunless it is confirmed, everything is taken back at %s\n", s.TrialUntil.Local().Format(time.RFC3339))
 	}
@@ -24,9 +24,12 @@ func (s *statusTable) summary(w io.Writer) error {
 	return t.Flush()
 }
 
-func daemonText(d loader.DaemonStatus) string {
-	if !d.Running {
+func daemonText(d *loader.DaemonStatus, attached bool) string {
+	switch {
+	case !d.Running && attached:
 		return "not running, what is attached goes on"
+	case !d.Running:
+		return "not running"
 	}
 	text := "running"
 	if d.PID != nil {
@@ -92,6 +95,13 @@ func (s *statusTable) hostChanges() (header []string, rows [][]string) {
 		rows = append(rows, []string{c.Object, c.Before, c.After, c.Undo})
 	}
 	return []string{"CHANGED ON THE HOST", "BEFORE", "AFTER", "UNDO"}, rows
+}
+
+func (s *statusTable) wouldChange() (header []string, rows [][]string) {
+	for _, c := range s.WouldChange {
+		rows = append(rows, []string{c.Object, c.Before, c.After})
+	}
+	return []string{"ENFORCING WOULD CHANGE", "BEFORE", "AFTER"}, rows
 }
 
 func (s *statusTable) errors() (header []string, rows [][]string) {

@@ -42,7 +42,8 @@ func (t *topTable) lines() []topLine {
 }
 
 func (t *topTable) summary() string {
-	text := fmt.Sprintf("%s  mode %s  daemon %s", t.Time.Local().Format("15:04:05"), t.Mode, daemonText(t.Daemon))
+	attached := slices.ContainsFunc(t.Interfaces, func(i top.Interface) bool { return i.Attached })
+	text := fmt.Sprintf("%s  mode %s  daemon %s", t.Time.Local().Format("15:04:05"), t.Mode, daemonText(&t.Daemon, attached))
 	if t.Seconds > 0 {
 		text += fmt.Sprintf("  rates over %.1fs", t.Seconds)
 	}

@@ -26,7 +26,8 @@ to leave. The MAC of a packet that came in is its source. It reads the pins and
 needs no daemon; one trace can run at a time. Interrupting it ends it with exit
 code 0. Packets that come faster than they are shown are counted, not hidden.
 
-Beside the protocol stand the flags of TCP, or [req] and [rep] for an echo, [err] for
+Beside the protocol stand the flags of TCP, or [req] and [rep] for an echo or a
+timestamp, [err] for
 an ICMP error about a packet of the flow, [frag] for a later fragment.
 
 Verdicts of packets that came in:

@@ -105,7 +105,7 @@ func (t *trial) run(ctx context.Context) error {
 		}
 	})
 	t.metrics = t.serveMetrics(running)
-	fmt.Fprintf(t.stdout, "attached on trial: press Enter within %s to keep it, or run replypath try confirm\n", t.trial)
+	fmt.Fprintf(t.stdout, "on trial: %s: press Enter within %s to keep it, or run replypath try confirm\n", t.effect(), t.trial)
 
 	reason := t.await(ctx, signals, guardian.lost, failed)
 	cancel()
@@ -115,10 +115,19 @@ func (t *trial) run(ctx context.Context) error {
 		reason = t.datapath.Keep()
 	}
 	if reason == nil {
-		fmt.Fprintln(t.stdout, "kept: it works without a process; replypath run takes it over and keeps watch")
+		fmt.Fprintf(t.stdout, "kept: %s, without a process; replypath run takes it over and keeps watch\n", t.effect())
 		return t.datapath.Close()
 	}
 	return t.giveUp(reason)
+}
+
+// effect says what is on trial.
+func (t *trial) effect() string {
+	effect, err := t.datapath.Effect()
+	if err != nil {
+		return fmt.Sprintf("what is attached cannot be told (%v)", err)
+	}
+	return sentence(effect, "")
 }
 
 var errUnwatched = errors.New("the process that watched over it has ended")

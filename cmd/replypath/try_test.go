@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader"
 	"replypath/loader/config"
 )
 
@@ -35,10 +36,16 @@ type trialRun struct {
 // startTrial runs `replypath try` until it can be confirmed.
 func startTrial(t *testing.T, args ...string) *trialRun {
 	t.Helper()
+	return startTrialOn(t, correcting(), args...)
+}
+
+// startTrialOn is startTrial with what the datapath does.
+func startTrialOn(t *testing.T, effect loader.Effect, args ...string) *trialRun {
+	t.Helper()
 	keyboard, keys := io.Pipe()
 	r := &trialRun{
 		t:       t,
-		path:    &fakeDatapath{failure: make(chan error, 1), errSet: make(chan error, 100)},
+		path:    &fakeDatapath{effect: effect, failure: make(chan error, 1), errSet: make(chan error, 100)},
 		signals: make(chan os.Signal),
 		lost:    make(chan struct{}),
 		keys:    keys,
@@ -103,7 +110,7 @@ func TestTryConfirmed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := startTrial(t, "--config", writeConfig(t, "mode: observe\n"), "--timeout", "1h")
 			confirm(r)
-			r.end(exitDone, 1, 0, "kept: it works without a process")
+			r.end(exitDone, 1, 0, "kept: replies are corrected on eth0, eth1, without a process")
 			if o := r.path.options; o.trial != time.Hour || o.config.Mode != config.ModeEnforce {
 				t.Errorf("started with trial %s, mode %s", o.trial, o.config.Mode)
 			}
@@ -149,6 +156,23 @@ func TestTryModes(t *testing.T) {
 	r.end(exitDone, 1, 0, "kept")
 	if c := r.path.options.config; c.Mode != config.ModeObserve {
 		t.Errorf("configuration %+v", c)
+	}
+}
+
+// TestTrySays: what is on trial follows from hooks and modes.
+func TestTrySays(t *testing.T) {
+	for says, effect := range map[string]loader.Effect{
+		"replies are corrected on eth0, eth1":                      correcting(),
+		"replies are only observed on eth0, they leave as routed":  {Mode: "enforce", Observed: []string{"eth0"}},
+		"nothing is attached, replies leave as routed":             {Mode: "enforce"},
+		"replies are corrected on eth0, and only observed on eth1": {Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
+	} {
+		r := startTrialOn(t, effect, "--config", writeConfig(t, ""))
+		r.signals <- unix.SIGUSR1
+		r.end(exitDone, 1, 0, "kept: "+says+", without a process")
+		if text := r.stdout.String(); !strings.Contains(text, "on trial: "+says+": press Enter") {
+			t.Errorf("it does not say %q:\n%s", says, text)
+		}
 	}
 }
 

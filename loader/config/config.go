@@ -24,6 +24,14 @@ const (
 // one after the other.
 const MaxExclusions = 64
 
+// What else may be listed: every glob is held against every other.
+const (
+	maxInterfaces = 4096 // that the programs know
+	maxGlobs      = 256
+	maxGateways   = 256 // of one interface
+	maxIgnored    = 4096
+)
+
 // Config is a complete configuration: what the file leaves out has its default.
 type Config struct {
 	// Interfaces are the managed interfaces in the order of the file; nil asks
@@ -52,6 +60,8 @@ type Config struct {
 	RepairUDPSource RepairUDPSource
 	Metrics         Metrics
 	Log             Log
+	// Flags are those of the command line that were applied.
+	Flags Overrides
 }
 
 // Interface is the configuration of one managed interface, or of all that a
@@ -65,7 +75,7 @@ type Interface struct {
 	// Gateways replace those of their family that the routing tables name.
 	Gateways []netip.Addr
 	// Origin is where the file says so.
-	Origin Origin
+	Origin Origin `json:"-"`
 }
 
 // Exclusion matches a flow when all that it names matches.
@@ -84,7 +94,7 @@ type Metrics struct {
 	// exporter-toolkit (TLS, basic authentication); empty for plain HTTP.
 	WebConfigFile string
 	// Origin is where the file says so.
-	Origin Origin
+	Origin Origin `json:"-"`
 }
 
 // Log says what is logged and how.
@@ -155,14 +165,15 @@ type NextHop string
 // Next hops.
 const (
 	NextHopAuto    NextHop = "auto"     // inbound MAC on-link, else the gateway that the flow came through
-	NextHopGateway NextHop = "gateway"  // the gateway of the interface
+	NextHopGateway NextHop = "gateway"  // the gateway of the interface that leads to the peer
 	NextHopLastHop NextHop = "last-hop" // the source MAC of the flow's inbound frames
 )
 
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
-		IgnoreInterfaces:  []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*"},
+		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico",
+			"tailscale*", "podman*", "lxdbr*", "incusbr*"},
 		Mode:              ModeEnforce,
 		Follow:            FollowValidated,
 		Scope:             ScopeLocal,

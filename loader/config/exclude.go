@@ -10,9 +10,12 @@ const wantExclusions = "a list of networks and maps such as [192.0.2.0/24, {prot
 
 func (c *Config) setExclude(v value) error {
 	c.Exclude = []Exclusion{}
+	count := 0
 	return v.list(wantExclusions, func(item value) error {
-		if len(c.Exclude) == MaxExclusions {
+		if count++; count == MaxExclusions+1 {
 			return item.errorf("is one entry too many, at most %d are possible: use larger networks", MaxExclusions)
+		} else if count > MaxExclusions {
+			return nil
 		}
 		var exclusion Exclusion
 		if err := exclusion.setItem(item); err != nil {

@@ -1,27 +1,35 @@
 package config
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const wantInterfaces = "a list of interfaces such as [{name: eth1}]"
 
 func (c *Config) setInterfaces(v value) error {
 	c.Interfaces = []Interface{}
-	lines := make(map[string]int)
+	if err := v.atMost(maxInterfaces, "use globs"); err != nil {
+		return err
+	}
+	lines, globs := make(map[string]int), 0
 	err := v.list(wantInterfaces, func(item value) error {
 		settings := Interface{NextHop: NextHopAuto}
 		if err := settings.set(item); err != nil {
 			return err
 		}
-		if settings.Name == "" {
-			return item.errorf(`has no name: add one such as "name: eth1"`)
-		}
 		if first, twice := lines[settings.Name]; twice {
 			return item.errorf("%q is configured twice, first on line %d: keep one", settings.Name, first)
 		}
 		lines[settings.Name] = item.line
+		if IsGlob(settings.Name) {
+			if globs++; globs > maxGlobs {
+				return item.errorf("is one glob too many, at most %d are possible: use wider ones", maxGlobs)
+			}
+		}
 		c.Interfaces = append(c.Interfaces, settings)
 		return nil
 	})
@@ -31,15 +39,19 @@ func (c *Config) setInterfaces(v value) error {
 	return err
 }
 
-// set reads one interface. That it has a name is for the caller to check.
+// set reads one interface.
 func (i *Interface) set(v value) error {
 	i.Origin = v.origin()
-	return v.object("a map", i.Origin.noted([]field{
+	err := v.object("a map", i.Origin.noted([]field{
 		{"name", i.setName},
 		{"mode", oneOf(&i.Mode, modes)},
 		{"next_hop", oneOf(&i.NextHop, nextHops)},
 		{"gateways", i.setGateways},
 	}))
+	if i.Origin.Lines["name"] == 0 && v.node.Kind == yaml.MappingNode {
+		err = errors.Join(err, v.errorf(`has no name: add one such as "name: eth1"`))
+	}
+	return err
 }
 
 func (i *Interface) setName(v value) error {
@@ -56,6 +68,9 @@ func (i *Interface) setName(v value) error {
 
 func (i *Interface) setGateways(v value) error {
 	i.Gateways = []netip.Addr{}
+	if err := v.atMost(maxGateways, "list those that are there"); err != nil {
+		return err
+	}
 	err := v.list("a list of addresses such as [10.4.0.1]", func(item value) error {
 		gateway, err := item.gateway()
 		if err != nil {

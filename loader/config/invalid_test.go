@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -164,5 +165,69 @@ func TestParseInvalid(t *testing.T) {
 			}
 			checkError(t, err)
 		})
+	}
+}
+
+// TestAllErrors: whoever mends a file hears of everything at once.
+func TestAllErrors(t *testing.T) {
+	const text = `mode: enforced
+mood: observe
+interfaces:
+- {next_hop: lasthop, gateways: [10.4.0.1, 10.4.0.1, nowhere]}
+- name: "eth0:1"
+- name: eth1
+- name: eth1
+exclude: [{}, 300.0.0.0/8]
+flow_table: {max_entries: 1}
+metrics: {listen: nowhere, web_config_file: web.yaml}
+`
+	cfg, err := Parse("replypath.yaml", []byte(text))
+	if err == nil {
+		t.Fatalf("it is accepted as %+v", cfg)
+	}
+	checkError(t, err)
+	lines := strings.Split(err.Error(), "\n")
+	for i, want := range []string{
+		"1: mode: ", "2: mood: unknown key", "4: interfaces[0].next_hop: ", "4: interfaces[0].gateways[1]: ", "4: interfaces[0].gateways[2]: ",
+		"4: interfaces[0]: has no name", "5: interfaces[1].name: ", "7: interfaces[3]: ", "8: exclude[0]: ", "8: exclude[1]: ",
+		"9: flow_table.max_entries: ", "10: metrics.listen: ", "10: metrics.web_config_file: ",
+	} {
+		if i >= len(lines) || !strings.HasPrefix(lines[i], "replypath.yaml:"+want) {
+			t.Fatalf("error %d is not about %q:\n%v", i, want, err)
+		}
+	}
+	if len(lines) != 13 {
+		t.Errorf("%d errors, not 13:\n%v", len(lines), err)
+	}
+	if cfg == nil || len(cfg.Interfaces) != 1 || cfg.Interfaces[0].Name != "eth1" {
+		t.Errorf("what could be read is %+v", cfg)
+	}
+}
+
+// TestAllErrorsOfGlobs: one of each glob.
+func TestAllErrorsOfGlobs(t *testing.T) {
+	const text = `interfaces:
+- {name: "eth*", mode: observe}
+- {name: "*0", mode: enforce}
+- {name: "*1", mode: enforce}
+`
+	_, err := Parse("replypath.yaml", []byte(text))
+	checkError(t, err)
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 2 {
+		t.Errorf("%d errors, not 2:\n%v", len(lines), err)
+	}
+}
+
+// TestErrorsAreBounded: a file that is none of ours does not fill the log.
+func TestErrorsAreBounded(t *testing.T) {
+	var text strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "key%d: 1\n", i)
+	}
+	_, err := Parse("replypath.yaml", []byte(text.String()))
+	checkError(t, err)
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != mostErrors+1 || lines[mostErrors] != "and more errors" {
+		t.Errorf("%d lines, the last one %q", len(lines), lines[len(lines)-1])
 	}
 }

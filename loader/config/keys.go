@@ -73,6 +73,9 @@ func list[T ~string](words []T) string {
 
 func (c *Config) setIgnoreInterfaces(v value) error {
 	c.IgnoreInterfaces = []string{}
+	if err := v.atMost(maxIgnored, "use globs"); err != nil {
+		return err
+	}
 	return v.list(`a list of strings such as ["docker*"]`, func(item value) error {
 		name, err := item.text("an interface name or glob; put it into quotes")
 		if err != nil {

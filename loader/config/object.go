@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -13,34 +14,38 @@ type field struct {
 	set  func(value) error
 }
 
-// object sets the fields that the map names. Every other key is an error, and
-// so is one that comes twice; a key without a value counts as absent.
+// object sets the fields that the map names, and returns all errors together. Every other key is
+// an error, and so is one that comes twice; a key without a value counts as absent.
 func (v value) object(want string, fields []field) error {
 	if v.node.Kind != yaml.MappingNode {
 		return v.errorf("%s is not %s with the keys %s", v, want, fieldNames(fields))
 	}
 	lines := make(map[string]int)
-	for i := 0; i+1 < len(v.node.Content); i += 2 {
-		name, child, err := v.member(v.node.Content[i], v.node.Content[i+1])
-		if err != nil {
-			return err
-		}
-		known := slices.IndexFunc(fields, func(f field) bool { return f.name == name.node.Value })
-		if known < 0 {
-			return name.unknownKey(fields)
-		}
-		if first, twice := lines[name.node.Value]; twice {
-			return name.errorf("is set twice, first on line %d: keep one", first)
-		}
-		lines[name.node.Value] = name.line
-		if child.null() {
-			continue
-		}
-		if err := fields[known].set(child); err != nil {
-			return err
-		}
+	var errs []error
+	for i := 0; i+1 < len(v.node.Content) && !isFull(errs); i += 2 {
+		errs = appendError(errs, v.setField(v.node.Content[i], v.node.Content[i+1], fields, lines))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// setField sets what one key names. lines are those of the keys before.
+func (v value) setField(keyNode, valueNode *yaml.Node, fields []field, lines map[string]int) error {
+	name, child, err := v.member(keyNode, valueNode)
+	if err != nil {
+		return err
+	}
+	known := slices.IndexFunc(fields, func(f field) bool { return f.name == name.node.Value })
+	if known < 0 {
+		return name.unknownKey(fields)
+	}
+	if first, twice := lines[name.node.Value]; twice {
+		return name.errorf("is set twice, first on line %d: keep one", first)
+	}
+	lines[name.node.Value] = name.line
+	if child.null() {
+		return nil
+	}
+	return fields[known].set(child)
 }
 
 // member returns a key and its value, both with the path of the key.

@@ -2,13 +2,15 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
 )
 
 // checkOverlaps refuses two globs that one interface can match and that want
 // something different of it: which of them holds would hang on their order. What
-// has an entry under its own name goes by that, whatever the globs say.
+// has an entry under its own name goes by that, whatever the globs say. Of each glob the first
+// contradiction is told.
 func (c *Config) checkOverlaps() error {
 	var plain []string
 	var globs []*Interface
@@ -19,14 +21,16 @@ func (c *Config) checkOverlaps() error {
 			plain = append(plain, entry.Name)
 		}
 	}
+	var errs []error
 	for i, second := range globs {
 		for _, first := range globs[:i] {
 			if err := c.checkOverlap(first, second, plain); err != nil {
-				return err
+				errs = append(errs, err)
+				break
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c *Config) checkOverlap(first, second *Interface, plain []string) error {

@@ -15,6 +15,7 @@ func (o Overrides) Apply(c *Config) error {
 	if err := o.applyInterfaces(c); err != nil {
 		return err
 	}
+	c.Flags = o
 	if o.Enforce {
 		c.Mode = ModeEnforce
 	}
@@ -32,6 +33,21 @@ func (o Overrides) Apply(c *Config) error {
 	}
 	c.Metrics.Listen = *o.Listen
 	return nil
+}
+
+// Words are the flags, but for that of a trial, each as one argument.
+func (o Overrides) Words() []string {
+	var words []string
+	for _, name := range o.Interfaces {
+		words = append(words, "--interface", name)
+	}
+	if o.Observe {
+		words = append(words, "--observe")
+	}
+	if o.Listen != nil {
+		words = append(words, "--listen", *o.Listen)
+	}
+	return words
 }
 
 func (o Overrides) applyInterfaces(c *Config) error {

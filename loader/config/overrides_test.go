@@ -23,6 +23,7 @@ metrics: {listen: ":1"}
 	}
 	want.Mode = ModeObserve
 	want.Metrics.Listen = ""
+	want.Flags = overrides
 	if diff := compare(want, config); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

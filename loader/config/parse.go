@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Parse reads a configuration; file is only named in errors, all of which are
-// an *Error. Data without any key is the default configuration.
+// Parse reads a configuration; file is only named in errors, all of which match ErrInvalid. Data
+// without any key is the default configuration. Of what is wrong with several values the error
+// has a line each, and what could be read comes with it, for whoever looks for more.
 func Parse(file string, data []byte) (*Config, error) {
 	document, err := parseDocument(file, data)
 	if err != nil {
@@ -24,12 +26,32 @@ func Parse(file string, data []byte) (*Config, error) {
 		return config, nil
 	}
 	if err := root.object("a map", config.fields()); err != nil {
-		return nil, err
+		return config, bounded(err)
 	}
-	if err := config.checkOverlaps(); err != nil {
-		return nil, err
+	return config, bounded(config.checkOverlaps())
+}
+
+// mostErrors bounds what is told of a file that is none of ours.
+const mostErrors = 50
+
+// appendError appends an error, if it is one.
+func appendError(errs []error, err error) []error {
+	if err == nil {
+		return errs
 	}
-	return config, nil
+	return append(errs, err)
+}
+
+// isFull tells whether there are more errors than are told, so that no more are looked for.
+func isFull(errs []error) bool { return len(errs) > mostErrors }
+
+// bounded leaves out the rest of very many errors, which were not all looked for.
+func bounded(err error) error {
+	if err == nil || strings.Count(err.Error(), "\n") < mostErrors {
+		return err
+	}
+	lines := strings.Split(err.Error(), "\n")
+	return &Error{Message: strings.Join(append(lines[:mostErrors], "and more errors"), "\n")}
 }
 
 // parseDocument returns the root of the only YAML document, nil where there is

@@ -101,8 +101,10 @@ func checkError(t *testing.T, err error) {
 	if !errors.Is(err, ErrInvalid) || !errors.As(err, &ours) {
 		t.Errorf("%v is no *Error that matches ErrInvalid", err)
 	}
-	if strings.ContainsFunc(err.Error(), unicode.IsControl) {
-		t.Errorf("%q is not one line", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if line == "" || strings.ContainsFunc(line, unicode.IsControl) {
+			t.Errorf("%q is not one line for each error", err)
+		}
 	}
 }
 
@@ -111,10 +113,15 @@ func FuzzParse(f *testing.F) {
 	for _, test := range invalid {
 		f.Add(test.text)
 	}
+	for _, text := range hostile() {
+		if len(text) < 1<<14 {
+			f.Add(text)
+		}
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		config, err := Parse("replypath.yaml", []byte(text))
-		if (config == nil) == (err == nil) {
-			t.Fatalf("configuration %v and error %v", config, err)
+		if config == nil && err == nil {
+			t.Fatal("neither a configuration nor an error")
 		}
 		if err != nil {
 			checkError(t, err)

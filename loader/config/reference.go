@@ -33,27 +33,29 @@ func interfaceKeys() []Key {
 		{"interfaces", "list of maps", "every interface with a global unicast address, except loopback, dummy, " +
 			"replypath's own, bridges whose ports are all veth or tap, enslaved ports (their master counts; " +
 			"the ports of a VRF do count), and *ignore_interfaces*",
-			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears."},
+			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears. " +
+				"Until then a name without a glob has **replypath_interface_attached** 0, and **/healthz** answers 503."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
 			"Which interface the map is for. Where several match one, its name goes before an alternative name, and that before a glob; " +
 				"globs that share a name have to say the same, or the file is refused. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
 		{"interfaces[].mode", list(modes), "*mode*", "Overrides *mode* on this interface."},
 		{"interfaces[].next_hop", list(nextHops), string(NextHopAuto),
-			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it. " +
+			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it; " +
+				"where no gateway has a route to the peer, and it did not come through one, the reply goes as routed. " +
 				"**last-hop**: the source MAC of the flow's inbound frames. **auto**: the inbound MAC for peers that are on-link, " +
-				"else the gateway that the flow came through, else the inbound MAC. Interfaces without an Ethernet header (tun, WireGuard) need none: " +
+				"else the gateway that the flow came through, or the only one if a route by it leads to the peer, else the inbound MAC. Interfaces without an Ethernet header (tun, WireGuard) need none: " +
 				"last-hop is refused where the interface is there, and served as auto where it appears later."},
 		{"interfaces[].gateways", "list of addresses", "found in the routing tables",
-			"The gateways of the interface. They replace those of their family that the routing tables name."},
-		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*"]`,
+			"The gateways of the interface. They replace those of their family that the routing tables name, and take packets to everywhere."},
+		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
 			"What is left alone when interfaces are found rather than listed, and what a glob under *interfaces* would take in by accident."},
 	}
 }
 
 func policyKeys() []Key {
 	return []Key{
-		{"mode", list(modes), string(ModeEnforce), "**enforce** sends replies out of the interface that the question came in by; **observe** only counts those that would be moved."},
+		{"mode", list(modes), string(ModeEnforce), "**enforce** sends replies out of the interface that the question came in by; **observe** counts those that would be moved, and changes nothing of the host."},
 		{"follow", list(follows), string(FollowValidated),
 			"When a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
 				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket; " +
@@ -79,9 +81,9 @@ func hostKeys() []Key {
 		{"flow_table.max_entries", fmt.Sprintf("%d to %d", MinEntries, MaxEntries), "262144",
 			"Entries of the largest table; the others are fixed fractions of it. A full table forgets first what is over or never became a conversation, then what was quiet longest. " +
 				"The memory, some 250 bytes an entry, is taken at the start."},
-		{"fallback_route", list(booleans), "true", "Replies are still built when the default route is gone."},
+		{"fallback_route", list(booleans), "true", "Replies are still built when the default route is gone. It needs an interface that enforces."},
 		{"manage_rp_filter", list(booleans), "true",
-			"Strict rp_filter (1) becomes loose (2) on managed interfaces, which is logged and shown by **replypath status**; **replypath detach** restores it."},
+			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**; **replypath detach** restores it."},
 		{"repair_udp_source", list(repairs), string(RepairAuto),
 			"A UDP socket that is bound to no address answers from the address that it was asked on. " +
 				"**auto**: once a socket that needs it is there, as it costs every unconnected send a few percent."},

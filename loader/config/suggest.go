@@ -18,6 +18,18 @@ func nearest(key string, fields []field) string {
 	return best
 }
 
+// Nearest returns the one of the names that is so close to another that a slip of the finger explains it,
+// empty for none.
+func Nearest(name string, names []string) string {
+	best, distance := "", 2
+	for _, n := range names {
+		if d := editDistance(name, n); d <= distance {
+			best, distance = n, d-1
+		}
+	}
+	return best
+}
+
 // placeOf says where a known key belongs that stands at a wrong place, "" for
 // a key that there is not.
 func placeOf(key string) string {

@@ -37,11 +37,11 @@ func splitSyntaxError(err error) (message string, line int) {
 // syntaxErrorLine finds the line that brings an error about: the file is cut
 // line by line from its end until the error goes away. The library itself names
 // the line before the one where the surrounding map or list begins, or none. 0
-// says that the file is too long for that.
+// says that the file is too long for that, as all of it is read again for each line.
 func syntaxErrorLine(data []byte, message string) int {
-	const mostLines = 1000
+	const mostLines, mostBytes = 1000, 64 << 10
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if len(lines) > mostLines {
+	if len(lines) > mostLines || len(data) > mostBytes {
 		return 0
 	}
 	for n := len(lines); n > 1; n-- {

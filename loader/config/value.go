@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -79,18 +80,28 @@ func (v value) integer(low, high int64) (int64, error) {
 	return number, nil
 }
 
-// list calls each for every item; want describes the list for whoever wrote
-// something else.
+// list calls each for every item, and returns all errors together; want describes the list for
+// whoever wrote something else.
 func (v value) list(want string, each func(item value) error) error {
 	if v.node.Kind != yaml.SequenceNode {
 		return v.errorf("%s is not %s", v, want)
 	}
+	var errs []error
 	for i, node := range v.node.Content {
-		if err := each(v.at(node, fmt.Sprintf("%s[%d]", v.key, i))); err != nil {
-			return err
+		if errs = appendError(errs, each(v.at(node, fmt.Sprintf("%s[%d]", v.key, i)))); isFull(errs) {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// atMost blames the first item that is too many.
+func (v value) atMost(most int, remedy string) error {
+	if v.node.Kind != yaml.SequenceNode || len(v.node.Content) <= most {
+		return nil
+	}
+	item := v.at(v.node.Content[most], fmt.Sprintf("%s[%d]", v.key, most))
+	return item.errorf("is one entry too many, at most %d are possible: %s", most, remedy)
 }
 
 // quote puts foreign text into quotes, escaped to stay on one line and short

@@ -3,8 +3,10 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -71,6 +73,9 @@ func openAttached(path string) (*Attached, error) {
 	}
 	return a, nil
 }
+
+// All returns all of them.
+func (a *Attached) All() []*ebpf.Program { return slices.Collect(maps.Values(a.byName)) }
 
 // program returns the one of this name, nil for none.
 func (a *Attached) program(name string) *ebpf.Program {

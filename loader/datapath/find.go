@@ -42,7 +42,7 @@ func FindOutbound(table *ebpf.Map, digest uint64) (sent uint32, found bool, err 
 }
 
 // GatewaysOf returns the ids of the gateways that replies of a flow go to, the first that is
-// usable: its own, and, where only a gateway will do, the only one of its interface. It
+// usable: its own, and, where only a gateway will do, the only one of its interface if that serves all peers. It
 // mirrors next_hop_mac() in bpf/src/next_hop.h.
 func GatewaysOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) []uint16 {
 	if f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) == 0 {
@@ -50,11 +50,13 @@ func GatewaysOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) []uint16 {
 	}
 	ids := []uint16{f.Gateway}
 	if target != nil && target.NextHop == uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
-		only := target.Gateway6
+		only, asksRoutes := target.Gateway6, bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6
 		if Address(f.Tuple.Peer).Is4() {
-			only = target.Gateway4
+			only, asksRoutes = target.Gateway4, bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4
 		}
-		ids = append(ids, only)
+		if target.Flags&uint8(asksRoutes) == 0 {
+			ids = append(ids, only)
+		}
 	}
 	return slices.DeleteFunc(ids, func(id uint16) bool { return id == 0 })
 }

@@ -38,6 +38,19 @@ func checkLayout(path string) error {
 	return nil
 }
 
+// pinLayout pins the layout of this version.
+func pinLayout(path string) error {
+	layout, err := newLayout()
+	if err != nil {
+		return err
+	}
+	defer layout.Close()
+	if err := layout.Pin(path); err != nil {
+		return fmt.Errorf("pin the layout: %w", err)
+	}
+	return nil
+}
+
 // newLayout makes the map that is pinned.
 func newLayout() (*ebpf.Map, error) {
 	layout := uint32(bpf.DatapathLayoutLAYOUT_VERSION)

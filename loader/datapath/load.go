@@ -44,7 +44,7 @@ type otherPrograms struct {
 	Clock   *ebpf.Program `ebpf:"replypath_clock"`
 	Forget  *ebpf.Program `ebpf:"replypath_forget"`
 	// Behind Egress: at the device of the fallback route, and where a silent
-	// gateway is held.
+	// gateway is held. Egress calls Fallback for what is for nobody.
 	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
 	Held     *ebpf.Program `ebpf:"replypath_held"`
 	// Of the fallback routes.
@@ -85,7 +85,7 @@ func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 		all: make(map[string]*ebpf.Map), fresh: make(map[string]bool), replaced: make(map[string]*ebpf.Map),
 		ids: make(identities),
 	}
-	if err := d.load(); err != nil {
+	if err := inLittleMemory(d.load); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -115,10 +115,13 @@ func (d *Datapath) load() error {
 	if err := d.checkMaps(); err != nil {
 		return fmt.Errorf("after the programs were loaded: %w", err)
 	}
-	if d.fresh[bpf.DatapathMapSender] {
-		return d.enterSender(d.programs.Send)
+	if d.fresh[bpf.DatapathMapNobody] {
+		err = d.enterNobody(d.programs.Fallback)
 	}
-	return nil
+	if d.fresh[bpf.DatapathMapSender] {
+		err = errors.Join(err, d.enterSender(d.programs.Send))
+	}
+	return err
 }
 
 // loadBoth has the verifier look at both halves of the programs at once. To read the
@@ -126,8 +129,8 @@ func (d *Datapath) load() error {
 func (d *Datapath) loadBoth(spec *ebpf.CollectionSpec) error {
 	var both errgroup.Group
 	another := spec.Copy()
-	both.Go(func() error { return d.loadPrograms(&d.programs.egressProgram, another) })
-	both.Go(func() error { return d.loadPrograms(&d.programs.otherPrograms, spec) })
+	both.Go(func() error { return d.loadServing(&d.programs.egressProgram, another) })
+	both.Go(func() error { return d.loadServing(&d.programs.otherPrograms, spec) })
 	return both.Wait()
 }
 
@@ -196,15 +199,30 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 // nobody sees: uncollected() says what they could do.
 func forgetTypes(spec *ebpf.CollectionSpec) {
 	for name, m := range spec.Maps {
-		if isInternal(name) {
+		if bpf.IsInternal(name) {
 			m.Key, m.Value = nil, nil
 		}
 	}
 }
 
+// loadServing loads programs that interfaces have, which read the kernel's memory. Its modules are not asked for
+// their types: a host has a hundred, and the programs read nothing of theirs.
+func (d *Datapath) loadServing(to any, spec *ebpf.CollectionSpec) error {
+	types := bpf.KernelTypes()
+	kernel, err := types.Kernel()
+	if err != nil {
+		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
+	}
+	return d.loadPrograms(to, spec, &ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{KernelTypes: kernel},
+		Cache:    types,
+	})
+}
+
 // loadPrograms fills in a struct of programs, which share the maps.
-func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
-	if err := spec.LoadAndAssign(to, &ebpf.CollectionOptions{MapReplacements: d.all}); err != nil {
+func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec, options *ebpf.CollectionOptions) error {
+	options.MapReplacements = d.all
+	if err := spec.LoadAndAssign(to, options); err != nil {
 		return fmt.Errorf("load programs: %w", blameKernel(err))
 	}
 	return nil
@@ -213,7 +231,7 @@ func (d *Datapath) loadPrograms(to any, spec *ebpf.CollectionSpec) error {
 // openAll opens or makes the maps that are pinned.
 func (d *Datapath) openAll(maps map[string]*ebpf.MapSpec) error {
 	for name, spec := range maps {
-		if isInternal(name) {
+		if bpf.IsInternal(name) {
 			continue
 		}
 		if err := d.openMap(name, spec); err != nil {
@@ -332,21 +350,24 @@ func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
 		return attach.Programs{Ingress: d.programs.Ingress, Egress: d.programs.Egress}, nil
 	}
 	if d.noHeader == nil {
-		spec, err := d.spec()
-		if err != nil {
-			return attach.Programs{}, err
-		}
-		loaded := new(noHeaderPrograms)
-		if err := d.loadPrograms(loaded, spec); err != nil {
-			return attach.Programs{}, err
-		}
-		d.noHeader = loaded
-		err = errors.Join(d.keep(ingress3Name, loaded.Ingress), d.keep(egress3Name, loaded.Egress))
-		if err != nil {
+		if err := inLittleMemory(d.loadNoHeader); err != nil {
 			return attach.Programs{}, err
 		}
 	}
 	return attach.Programs{Ingress: d.noHeader.Ingress, Egress: d.noHeader.Egress}, nil
+}
+
+func (d *Datapath) loadNoHeader() error {
+	spec, err := d.spec()
+	if err != nil {
+		return err
+	}
+	loaded := new(noHeaderPrograms)
+	if err := d.loadServing(loaded, spec); err != nil {
+		return err
+	}
+	d.noHeader = loaded
+	return errors.Join(d.keep(ingress3Name, loaded.Ingress), d.keep(egress3Name, loaded.Egress))
 }
 
 // FallbackPrograms are attached to the device of the fallback route.

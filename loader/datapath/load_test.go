@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 )
 
@@ -52,7 +53,7 @@ func TestLoadProgramsFails(t *testing.T) {
 	to := new(struct {
 		Odd *ebpf.Program `ebpf:"odd"`
 	})
-	err := new(Datapath).loadPrograms(to, spec)
+	err := new(Datapath).loadPrograms(to, spec, new(ebpf.CollectionOptions))
 	if !errors.Is(err, unix.EACCES) || errors.Is(err, attach.ErrUnsupported) || !strings.HasPrefix(err.Error(), "load programs: ") {
 		t.Errorf("refused by the verifier: %v", err)
 	}
@@ -86,7 +87,7 @@ func TestTypesOfPinnedMaps(t *testing.T) {
 		if m.Type == ebpf.RingBuf { // has no entries
 			continue
 		}
-		if typed := m.Value != nil; typed == isInternal(name) {
+		if typed := m.Value != nil; typed == bpf.IsInternal(name) {
 			t.Errorf("map %s has types: %v", name, typed)
 		}
 	}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
-	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -54,14 +52,7 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 	if err := checkLayout(path); err != nil {
 		return nil, fmt.Errorf("the pinned maps were made by another version, restart the daemon: %w", err)
 	}
-	specs, err := mapSpecs()
-	if err != nil {
-		return nil, err
-	}
-	spec := &ebpf.CollectionSpec{Maps: make(map[string]*ebpf.MapSpec)}
-	for name, of := range specs {
-		spec.Maps[name] = of.Copy()
-	}
+	spec := &ebpf.CollectionSpec{Maps: bpf.Shapes()}
 	pinned := make(map[string]*ebpf.Map)
 	defer closeAll(pinned)
 	for name, mapSpec := range spec.Maps {
@@ -84,20 +75,6 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 	}
 	return &opened, nil
 }
-
-// mapSpecs reads what the maps look like, once: the programs beside them take
-// milliseconds to parse.
-var mapSpecs = sync.OnceValues(func() (map[string]*ebpf.MapSpec, error) {
-	spec, err := bpf.LoadDatapath()
-	if err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return isInternal(name) })
-	return spec.Maps, nil
-})
-
-// isInternal tells of maps that hold constants of the programs.
-func isInternal(name string) bool { return name[0] == '.' }
 
 var errSize = errors.New("another size")
 

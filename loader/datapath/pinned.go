@@ -55,8 +55,11 @@ func openOnce(dir string, open func(path string) error) error {
 	path := filepath.Join(dir, MapsDir)
 	handle, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(dir, oldMapsDir)); err == nil {
-			return errSwapped
+		// The new ones may have come, and those of before gone, since a moment ago: in this order.
+		for _, name := range []string{oldMapsDir, MapsDir} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				return errSwapped
+			}
 		}
 		return fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
 	}
@@ -94,7 +97,7 @@ func (d *Datapath) Pin() error {
 		return errors.Join(err, Settle(d.dir), d.dir.RemoveAtOnce(newMapsDir))
 	}
 	d.pinned = true
-	return d.enterSender(d.programs.Send)
+	return errors.Join(d.enterSender(d.programs.Send), d.enterNobody(d.programs.Fallback))
 }
 
 // prepare pins everything aside.
@@ -102,28 +105,40 @@ func (d *Datapath) prepare() error {
 	if err := d.dir.RemoveAtOnce(newMapsDir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.dir.Path(newMapsDir, programsDir), 0o700); err != nil {
-		return fmt.Errorf("create directory for maps: %w", err)
+	_, err := d.pinMissing(newMapsDir)
+	return err
+}
+
+// PinAgain pins what is not pinned any more, as somebody has removed it; true if there was
+// anything. It is what the programs and this process work with all the time.
+func (d *Datapath) PinAgain() (pinned bool, err error) {
+	if !d.pinned {
+		return false, nil
 	}
-	layout, err := newLayout()
-	if err != nil {
-		return err
+	if err := os.MkdirAll(d.dir.Path(LinksDir), 0o700); err != nil {
+		return false, fmt.Errorf("create directory for links: %w", err)
 	}
-	defer layout.Close()
-	if err := layout.Pin(d.dir.Path(newMapsDir, layoutName)); err != nil {
-		return fmt.Errorf("pin the layout: %w", err)
+	return d.pinMissing(MapsDir)
+}
+
+// pinMissing pins what is not pinned in a directory.
+func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
+	if err := os.MkdirAll(d.dir.Path(in, programsDir), 0o700); err != nil {
+		return false, fmt.Errorf("create directory for maps: %w", err)
 	}
-	for name, m := range d.all {
-		if err := d.pinMap(name, m, d.dir.Path(newMapsDir, name)); err != nil {
-			return err
+	pin := func(name string, pin func(path string) error) {
+		if err == nil && !d.dir.Has(filepath.Join(in, name)) {
+			pinned, err = true, pin(d.dir.Path(in, name))
 		}
+	}
+	pin(layoutName, pinLayout)
+	for name, m := range d.all {
+		pin(name, func(path string) error { return d.pinMap(name, m, path) })
 	}
 	for name, program := range d.named() {
-		if err := pinProgram(program, d.dir.Path(newMapsDir, programsDir, name)); err != nil {
-			return err
-		}
+		pin(filepath.Join(programsDir, name), func(path string) error { return pinProgram(program, path) })
 	}
-	return nil
+	return pinned, err
 }
 
 // pinMap pins a map at one more path. What was pinned is looked at: nobody else would before it
@@ -175,6 +190,9 @@ func (d *Datapath) Unpin() error {
 	if send := d.earlier.program(sendName); send != nil && !d.fresh[bpf.DatapathMapSender] {
 		errs = append(errs, d.enterSender(send))
 	}
+	if end := d.earlier.program(fallbackName); end != nil && !d.fresh[bpf.DatapathMapNobody] {
+		errs = append(errs, d.enterNobody(end))
+	}
 	return errors.Join(append(errs, PutBack(d.dir))...)
 }
 
@@ -199,11 +217,22 @@ func Aside(dir *pins.Dir) (programs *Attached, maps string, err error) {
 	return programs, maps, err
 }
 
+// KeepsAside tells whether what Pin has taken the place of is still pinned.
+func (d *Datapath) KeepsAside() bool { return d.dir.Has(filepath.Join(oldMapsDir, programsDir)) }
+
 // enterSender has the egress programs that use our map call this program to end a
 // move.
 func (d *Datapath) enterSender(send *ebpf.Program) error {
 	if err := d.Sender.Put(uint32(0), send); err != nil {
 		return fmt.Errorf("enter the program that sends: %w", err)
+	}
+	return nil
+}
+
+// enterNobody has the egress programs that use our map call this program to end what is for nobody.
+func (d *Datapath) enterNobody(end *ebpf.Program) error {
+	if err := d.Nobody.Put(uint32(0), end); err != nil {
+		return fmt.Errorf("enter the program that ends what is for nobody: %w", err)
 	}
 	return nil
 }

@@ -181,10 +181,12 @@ func TestCopyLeavesOutWhatIsTorn(t *testing.T) {
 	}
 }
 
-// Where only a gateway will do, the only one of the interface comes after the flow's own.
+// Where only a gateway will do, the only one of the interface comes after the flow's own, if it serves all peers.
 func TestGatewaysOf(t *testing.T) {
 	byGateway := uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
 	target := &bpf.DatapathInterface{NextHop: uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), Gateway4: 4, Gateway6: 6}
+	partial := *target // of IPv4
+	partial.Flags = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	v4 := netip.MustParseAddr("10.1.0.1").As16()
 	for _, test := range []struct {
 		flow   bpf.DatapathFlow
@@ -196,6 +198,8 @@ func TestGatewaysOf(t *testing.T) {
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, new(bpf.DatapathInterface), []uint16{3}},
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, target, []uint16{3, 6}},
 		{bpf.DatapathFlow{Flags: byGateway, Tuple: bpf.DatapathTuple{Peer: v4}}, target, []uint16{4}},
+		{bpf.DatapathFlow{Flags: byGateway, Tuple: bpf.DatapathTuple{Peer: v4}}, &partial, []uint16{}},
+		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, &partial, []uint16{3, 6}},
 	} {
 		if got := GatewaysOf(&test.flow, test.target); !slices.Equal(got, test.want) {
 			t.Errorf("%+v: %v, want %v", test.flow, got, test.want)

@@ -13,22 +13,28 @@ import (
 // of the network namespace with this cookie send. They are loaded when they are
 // first asked for, and closed with the datapath.
 func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
-	if d.source != nil {
-		return d.source, nil
+	if d.source == nil {
+		if err := inLittleMemory(func() error { return d.loadSource(namespace) }); err != nil {
+			return nil, err
+		}
 	}
+	return d.source, nil
+}
+
+func (d *Datapath) loadSource(namespace uint64) error {
 	spec, err := d.spec()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace); err != nil {
-		return nil, err
+		return err
 	}
 	programs := new(source.Programs)
-	if err := d.loadPrograms(programs, spec); err != nil {
-		return nil, err
+	if err := d.loadPrograms(programs, spec, new(ebpf.CollectionOptions)); err != nil {
+		return err
 	}
 	d.source = programs
-	return programs, errors.Join(d.keep(send4Name, programs.Send4), d.keep(send6Name, programs.Send6))
+	return errors.Join(d.keep(send4Name, programs.Send4), d.keep(send6Name, programs.Send6))
 }
 
 // askedSets returns the number of sets of the table of who asked last: for one

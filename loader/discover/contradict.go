@@ -1,16 +1,18 @@
 package discover
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"replypath/loader/config"
 )
 
-// contradiction blames an entry that asks for the last hop's MAC address of
+// contradiction blames every entry that asks for the last hop's MAC address of
 // interfaces whose frames have none. A glob is blamed where all that it stands
 // for at present are such: "*" may well match a tunnel beside the NICs.
 func (r *Result) contradiction(cfg *config.Config) error {
+	var errs []error
 	for i := range cfg.Interfaces {
 		entry := &cfg.Interfaces[i]
 		of := func(i Interface) bool { return i.Settings.Name == entry.Name }
@@ -19,10 +21,10 @@ func (r *Result) contradiction(cfg *config.Config) error {
 		if first < 0 || slices.ContainsFunc(r.Interfaces, withHeader) {
 			continue
 		}
-		return entry.Errorf("next_hop", "interface %s has no ethernet header, and thus no last hop with a mac address: leave next_hop out or set it to auto",
-			r.Interfaces[first].Name)
+		errs = append(errs, entry.Errorf("next_hop", "interface %s has no ethernet header, and thus no last hop with a mac address: leave next_hop out or set it to auto",
+			r.Interfaces[first].Name))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // asksForNoMAC tells last-hop on a device without an Ethernet header.

@@ -84,6 +84,8 @@ type Result struct {
 	OnLink      []OnLink
 	Own         []OwnAddress
 	OwnPrefixes []OwnPrefix
+	// Missing are the configured names, globs apart, that no interface has.
+	Missing []string
 	// Warnings name what the configuration asks for and what has no effect, or
 	// none yet, one line each.
 	Warnings []string
@@ -92,6 +94,9 @@ type Result struct {
 	// in force to refuse: an interface that comes later is served as far as it can
 	// be, and warned of. It matches config.ErrInvalid.
 	Contradiction error
+
+	defaults []defaultHop
+	left     map[int]Unmanaged // by index
 }
 
 // Scan looks at the network namespace of nl. What changes while it looks is
@@ -112,9 +117,11 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) b
 	if n.addresses, err = dump.Addresses(nl); err != nil {
 		return Result{}, err
 	}
-	if n.routed, err = dump.Routes(nl, collectRouted); err != nil {
+	routed, defaults := dump.NewValues(collectRouted), dump.NewValues(collectDefaults)
+	if err := dump.ReadRoutes(nl, routed, defaults); err != nil {
 		return Result{}, err
 	}
+	n.routed, n.defaults = routed.List(), defaults.List()
 	return n.evaluate(cfg), nil
 }
 
@@ -123,17 +130,19 @@ type network struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
 	routed    []routed
+	defaults  []defaultHop
 	served    func(index int) bool // nil: none
 }
 
 func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
-	var r Result
+	r := Result{defaults: n.defaults, left: make(map[int]Unmanaged)}
 	for _, d := range devices.list {
 		d.served = n.served != nil && n.served(d.link.Attrs().Index)
 		settings, reason := devices.choose(d, cfg)
 		if reason != "" {
-			r.Unmanaged = append(r.Unmanaged, Unmanaged{d.name(), reason})
+			left := Unmanaged{d.name(), reason}
+			r.Unmanaged, r.left[d.link.Attrs().Index] = append(r.Unmanaged, left), left
 			continue
 		}
 		r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
@@ -141,6 +150,7 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	r.OnLink = n.onLink(r.Interfaces)
 	r.Own = n.ownAddresses(devices)
 	r.OwnPrefixes = n.ownPrefixes(devices)
+	r.Missing = devices.missing(cfg)
 	r.Warnings = slices.Concat(devices.unmatched(cfg), devices.overruled(cfg), r.withoutHeader(), n.strayGateways(&r))
 	r.Contradiction = r.contradiction(cfg)
 	return r

@@ -56,6 +56,18 @@ func (d *device) cutOut(entry *config.Interface, ignore []string) string {
 	return fmt.Sprintf("ignore_interfaces %q", pattern)
 }
 
+// missing returns the names in the configuration that no device has. A glob names none.
+func (ds *devices) missing(cfg *config.Config) []string {
+	var names []string
+	for _, entry := range cfg.Interfaces {
+		has := func(d *device) bool { return d.matches(entry.Name) }
+		if !config.IsGlob(entry.Name) && !slices.ContainsFunc(ds.list, has) {
+			names = append(names, entry.Name)
+		}
+	}
+	return names
+}
+
 // unmatched warns of entries of the configuration that have no effect yet, and
 // of those that name what cannot be managed.
 func (ds *devices) unmatched(cfg *config.Config) []string {

@@ -172,6 +172,8 @@ link set eth0 up
 link set far0 up
 addr add 10.1.0.100/24 dev eth0
 addr add 10.1.0.1 peer 10.1.0.2 dev far0
+addr add 0.1.0.100/24 dev eth0
+addr add 240.1.0.100/24 dev eth0
 addr add 192.0.2.1/32 dev lo
 addr add 192.0.2.2/32 dev lo
 addr add 192.0.2.2/32 dev eth0
@@ -187,11 +189,13 @@ route add local 2001:db8:8::/64 dev lo table 100
 `)
 	r := scan(t, h, config.Default())
 	own := []OwnAddress{
+		{address("0.1.0.100"), false},
 		{address("10.1.0.1"), false},
 		{address("10.1.0.100"), false},
 		{address("192.0.2.1"), true},
 		{address("192.0.2.2"), false},
 		{address("198.51.100.7"), true},
+		{address("240.1.0.100"), false},
 		{address("2001:db8::1"), true},
 	}
 	if diff := gocmp.Diff(own, r.Own, equalAddr); diff != "" {

@@ -35,7 +35,7 @@ func arp(
 ) []Finding {
 	var found []Finding
 	for _, i := range interfaces {
-		strangers, virtual := h.strangers(i)
+		strangers, virtual, alone := h.strangers(i)
 		device, all, known := h.setting("ipv4", i.Name, leaf)
 		if !known || len(strangers) == 0 {
 			continue
@@ -46,12 +46,21 @@ func arp(
 			found = append(found, fine(i.Name, text))
 			continue
 		}
-		severity := Warning
-		if virtual && leaf == "arp_ignore" {
-			severity = Error // the balancer loses the address to this host
-		}
 		text += ": " + fmt.Sprintf(effect, strings.Join(strangers, ", "))
-		found = append(found, mending(severity, i.Name, text, of4(i.Name, leaf, wanted)))
+		switch {
+		case leaf == "arp_ignore" && virtual:
+			// A balancer loses the address to this host; but where there is none, nobody finds it
+			// any more without these answers.
+			found = append(found, seen(Warning, i.Name, text+": wrong where a balancer has it (lvs direct routing), right where this host alone has it",
+				showSettings(i.Name, leaf)))
+		case h.managed(i.Index) == nil:
+			found = append(found, seen(Warning, i.Name, text, showSettings(i.Name, leaf)))
+		case leaf == "arp_ignore" && alone:
+			found = append(found, seen(Warning, i.Name, text+": wrong where these are reached by their own interface, right where they are not",
+				showSettings(i.Name, leaf)))
+		default:
+			found = append(found, mending(Warning, i.Name, text, of4(i.Name, leaf, wanted)))
+		}
 	}
 	return found
 }
@@ -59,24 +68,39 @@ func arp(
 // strangers names the IPv4 addresses that hosts on an interface's network may ask
 // for although it does not have them: those of other interfaces in the same
 // network or of a macvlan above it, and all that only lo or a dummy device has.
-// virtual tells that one of the latter is in the network itself, as with LVS direct
-// routing.
-func (h *Host) strangers(i discover.Interface) (names []string, virtual bool) {
+// virtual tells that one of the latter is there, as with LVS direct routing; alone that nothing shows that hosts on the
+// network reach one of the former by its own interface, so that these answers may be all that makes it reachable.
+func (h *Host) strangers(i discover.Interface) (names []string, virtual, alone bool) {
 	if i.NoARP {
-		return nil, false
+		return nil, false, false
 	}
 	for _, d := range h.Devices {
 		for _, p := range d.Addresses {
 			a := p.Addr()
-			isVirtual, isNear := h.isVirtual(a), h.isNear(i, a) || h.carries(i.Index, d.Index)
-			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isNear {
+			isVirtual, isAbove := h.isVirtual(a), h.carries(i.Index, d.Index)
+			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isAbove && !h.isNear(i, a) {
 				continue
 			}
 			names = append(names, fmt.Sprintf("%s of %s", a, d.Name))
-			virtual = virtual || isVirtual && isNear
+			virtual = virtual || isVirtual
+			alone = alone || !isVirtual && !isAbove && !h.isReachedBy(&d, a, i)
 		}
 	}
-	return names, virtual
+	return names, virtual, alone
+}
+
+// isReachedBy tells whether hosts on another interface's network seem to reach an address by the device that has it:
+// the device is up, and is in no other network or somebody of this one has answered there.
+func (h *Host) isReachedBy(d *Device, a netip.Addr, i discover.Interface) bool {
+	if m := h.managed(d.Index); d.Down || m != nil && !m.Up {
+		return false
+	}
+	ofOther := func(p netip.Prefix) bool { return p.Addr().Is4() && !p.Masked().Contains(a) }
+	answered := func(n Neighbour) bool {
+		inNetwork := func(p netip.Prefix) bool { return p.Masked().Contains(n.Address) }
+		return n.Interface == d.Index && len(n.MAC) > 0 && slices.ContainsFunc(i.Addresses, inNetwork)
+	}
+	return !slices.ContainsFunc(d.Addresses, ofOther) || slices.ContainsFunc(h.Neighbours, answered)
 }
 
 // carriers are the devices below managed macvlans that are not managed themselves:

@@ -88,7 +88,7 @@ func TestVirtualAddressOnDummy(t *testing.T) {
 	run(t, h, "link set dummy0 up\naddress add 10.4.0.9/32 dev dummy0\n", "ip", "-batch", "-")
 	found := look(t, h, config.Default())
 	of(t, found, "loopback-address", OK, "10.4.0.9", "loopback_addresses: kernel")
-	of(t, found, "arp-ignore", Error, "10.4.0.9 of dummy0")
+	of(t, found, "arp-ignore", Warning, "10.4.0.9 of dummy0")
 }
 
 // TestPortsOfVRF: the default route of a VRF stands in its own table.

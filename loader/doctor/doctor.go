@@ -1,5 +1,6 @@
 // Package doctor looks at a host for settings that break or weaken the reply
-// path, and mends those that can be mended without asking anybody.
+// path, and mends those that can be mended without asking anybody. It never tells
+// anybody to change what somebody else made: it says what there is, and whose it is.
 //
 // It first takes a snapshot of the network namespace (Host), with or without a
 // datapath in place; every check is a function of that snapshot alone.
@@ -35,9 +36,16 @@ type Finding struct {
 	Severity  Severity `json:"severity"`
 	Interface *string  `json:"interface"` // nil: the host as a whole
 	Found     string   `json:"found"`     // one line
-	Fix       *string  `json:"fix"`       // what mends it; nil where it is OK, and only there
-	Automatic bool     `json:"automatic"` // Fix does it; else it is for a person to do
-	Fixed     bool     `json:"fixed"`     // by this call of Fix
+	// Fix mends it and cannot take traffic away: settings of managed interfaces that
+	// detach gives back, and what is replypath's own. nil where there is no such thing.
+	Fix *string `json:"fix"`
+	// Inspect is a command that only reads, for what somebody else made. A problem has
+	// at least one of both.
+	Inspect *string `json:"inspect"`
+	// Owner is whose it seems to be; nil where nothing tells.
+	Owner     *string `json:"owner"`
+	Automatic bool    `json:"automatic"` // Fix does it; else it is for a person to do
+	Fixed     bool    `json:"fixed"`     // by this call of Fix
 
 	// sysctls are what Fix sets.
 	sysctls []sysctl
@@ -46,10 +54,12 @@ type Finding struct {
 // Options say what is examined.
 type Options struct {
 	PinDir string
+	// Config is what is examined; nil for the configuration in force, or what a start would read.
 	Config *config.Config
-	// ConfigPath is the file to be named where a change of the configuration is
-	// proposed.
+	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
+	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	Traffic func(pinDir string) ([]Counted, error)
 	// Root is what the files of the host are looked up in; empty for "/".
 	Root string
 }
@@ -71,10 +81,7 @@ func Examine(options Options) ([]Finding, error) {
 func examine(h *Host) []Finding {
 	var all []Finding
 	for _, c := range checks {
-		found := c.examine(h)
-		if len(found) == 0 {
-			found = []Finding{fine("", c.fine)}
-		}
+		found := c.find(h)
 		for i := range found {
 			found[i].Check = c.name
 		}
@@ -84,6 +91,17 @@ func examine(h *Host) []Finding {
 		return cmp.Compare(a.Severity.rank(), b.Severity.rank())
 	})
 	return all
+}
+
+// find runs a check, and says something in any case.
+func (c *check) find(h *Host) []Finding {
+	if f, unread := h.notLookedAt(c); unread {
+		return []Finding{f}
+	}
+	if found := c.examine(h); len(found) > 0 {
+		return found
+	}
+	return []Finding{fine("", c.fine)}
 }
 
 func orNil(text string) *string {

@@ -52,15 +52,16 @@ iface eth1 inet6 static
 	if err != nil {
 		t.Fatal(err)
 	}
-	const work = ": replypath does this work for replies without a rule, and it stands in "
+	wantForm(t, found)
+	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
+	const never = " never matches: dev means iif, and what this host sends comes in by lo; it stands in /etc/network/interfaces:"
 	want := map[string]bool{
-		"warning eth1: rule 10: from 10.4.0.100 lookup 100" + work + "/etc/network/interfaces:2 => ip rule del priority 10 from 10.4.0.100 lookup 100":                                                                                                            true,
-		"warning eth1: rule 12: from 2001:db8:4::100 lookup 100" + work + "/etc/systemd/network/eth1.network:1 => ip -6 rule del priority 12 from 2001:db8:4::100 lookup 100":                                                                                     true,
-		`warning eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force: replypath does this work without it => "${EDITOR:-vi}" +2 /etc/netplan/eth1.yaml && netplan apply  # take the entry out, and leave its lines empty`: true,
-		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
-			"it stands in /etc/network/interfaces:3 => ip rule del priority 11 from 10.4.0.100 iif eth1 lookup 100": true,
-		"warning eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100 never matches: dev means iif, and what this host sends comes in by lo; " +
-			"it stands in /etc/network/interfaces:5 => ip -6 rule del priority 13 from 2001:db8:4::100 iif eth1 lookup 100": true,
+		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + "10.4.0.100; it stands in /etc/network/interfaces:2 ?? ip rule show @ ifupdown": true,
+		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + "2001:db8:4::100; it stands in /etc/systemd/network/eth1.network:1" +
+			" ?? ip -6 rule show @ systemd-networkd": true,
+		`ok eth1: /etc/netplan/eth1.yaml:2 adds "{from: 10.4.0.100, table: 101}", which is not in force ?? cat /etc/netplan/eth1.yaml @ netplan`: true,
+		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + "3 ?? ip rule show @ ifupdown":                                    true,
+		"warning eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + "5 ?? ip -6 rule show @ ifupdown":                            true,
 	}
 	for n, line := range lines(found) {
 		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {

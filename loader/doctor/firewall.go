@@ -45,9 +45,9 @@ type FirewallRule struct {
 	OutNames   []string
 	OutUnknown bool
 	Restores   bool         // it sets the packet's mark from that of the connection
+	Marks      []uint32     // what it gives packets or connections for a mark, or compares the connection's with
 	DNAT       []netip.Addr // constant destinations
 	Jumps      []string     // chains
-	Offloads   []string     // flow tables that it puts flows into
 }
 
 // Flowtable is a flow table of nf_tables.
@@ -57,10 +57,8 @@ type Flowtable struct {
 	Hardware            bool
 }
 
-// deleteRule is the command that deletes a rule.
-func (c *Chain) deleteRule(r *FirewallRule) string {
-	return fmt.Sprintf("nft delete rule %s handle %d", c.words(), r.Handle)
-}
+// show is the command that lists its rules, with their handles.
+func (c *Chain) show() string { return "nft --handle list chain " + c.words() }
 
 // reversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
 // it only by such rules.
@@ -77,15 +75,15 @@ func reversePathRules(h *Host) []Finding {
 			f := reversePathRule(c, r)
 			if c.Table == "firewalld" && h.Firewalld != nil {
 				seenFirewalld = true
-				f.Fix = orNil(h.Firewalld.loosen())
+				f.Inspect = orNil(h.Firewalld.show())
 			}
 			found = append(found, f)
 		}
 	}
 	if h.Firewalld != nil && h.Firewalld.isStrict() && !seenFirewalld {
-		found = append(found, problem(Warning, "", fmt.Sprintf(
+		found = append(found, seen(Warning, "", fmt.Sprintf(
 			"%s: IPv6_rpfilter=%s: firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface",
-			h.Firewalld.File, h.Firewalld.IPv6RPFilter), h.Firewalld.loosen()))
+			h.Firewalld.File, h.Firewalld.IPv6RPFilter), h.Firewalld.show()).of(firewalld))
 	}
 	return found
 }
@@ -99,8 +97,8 @@ func reversePathRule(c *Chain, r *FirewallRule) Finding {
 	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
 		device = r.In[0]
 	}
-	return problem(severity, device, fmt.Sprintf(
-		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by", c.name(), r.Handle, effect), c.deleteRule(r))
+	return seen(severity, device, fmt.Sprintf(
+		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by", c.name(), r.Handle, effect), c.show()).of(c.owner())
 }
 
 // concerns tells whether a rule that is limited to some interfaces is about a
@@ -132,10 +130,8 @@ func (f *Firewalld) isStrict() bool {
 	return false
 }
 
-// loosen is understood by every version: "loose" came with 2.1.
-func (f *Firewalld) loosen() string {
-	return sed("/^IPv6_rpfilter=/d", f.File) + " && echo IPv6_rpfilter=no >>" + quote(f.File) + " && firewall-cmd --reload"
-}
+// show is the command that shows the setting.
+func (f *Firewalld) show() string { return "grep IPv6_rpfilter " + quote(f.File) }
 
 // outgoingRules finds rules by the outgoing interface: they have seen the one
 // that the kernel chose before replypath moved the reply.
@@ -147,13 +143,12 @@ func outgoingRules(h *Host) []Finding {
 		if c.Type == "nat" || !c.isHookedAt("output") && !c.isHookedAt("postrouting") {
 			continue
 		}
-		var handles, names, deletions []string
+		var handles, names []string
 		for k := range c.Rules {
 			r := &c.Rules[k]
 			concerned := len(r.OutNames) > 0 && h.concerns(r.OutNames)
 			if concerned || r.OutUnknown {
 				handles = append(handles, fmt.Sprint(r.Handle))
-				deletions = append(deletions, c.deleteRule(r))
 				names = append(names, r.OutNames...)
 			}
 			if r.OutUnknown {
@@ -164,10 +159,10 @@ func outgoingRules(h *Host) []Finding {
 			continue
 		}
 		slices.Sort(names)
-		found = append(found, problem(Warning, "", fmt.Sprintf(
+		found = append(found, seen(Warning, "", fmt.Sprintf(
 			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
 			c.name(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
-			explained(strings.Join(deletions, " && "), "somebody made them: write them by saddr first, if they have to bind replies")))
+			explained(c.show(), "rules by saddr bind replies wherever they leave")).of(c.owner()))
 	}
 	return found
 }
@@ -185,9 +180,9 @@ func egressChains(h *Host) []Finding {
 		}
 		for _, device := range c.Devices {
 			if h.managedName(device) {
-				found = append(found, problem(Warning, device,
+				found = append(found, seen(Warning, device,
 					c.name()+": an egress chain of netdev does not see replies that are moved to this interface",
-					explained("nft delete chain "+c.words(), "somebody made it: what has to bind replies belongs into an output chain")))
+					explained(c.show(), "an output chain does")).of(c.owner()))
 			}
 		}
 	}
@@ -201,9 +196,9 @@ func flowtables(h *Host) []Finding {
 	for _, f := range h.Firewall.Flowtables {
 		for _, device := range f.Devices {
 			if f.Hardware && h.managedName(device) {
-				found = append(found, problem(Warning, device, fmt.Sprintf(
+				found = append(found, seen(Warning, device, fmt.Sprintf(
 					"flowtable %s %s %s has flags offload: forwarded packets that the hardware passes on are not seen",
-					f.Family, f.Table, f.Name), h.Firewall.deleteFlowtable(&f)))
+					f.Family, f.Table, f.Name), "nft list flowtables "+f.Family).of(ownerOfChain(f.Table, "")))
 			}
 		}
 	}
@@ -215,51 +210,45 @@ func legacyTables(h *Host) []Finding {
 	if len(h.Firewall.Legacy) == 0 {
 		return nil
 	}
-	return []Finding{problem(Warning, "", fmt.Sprintf(
+	return []Finding{seen(Warning, "", fmt.Sprintf(
 		"tables of iptables-legacy are in use (%s), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 
-// showLegacy is the command that shows what nobody else can: what to do about it
-// depends on the rules.
+// showLegacy is the command that shows what nobody else can.
 func showLegacy(names []string) string {
 	var commands []string
 	for _, name := range names {
 		family, table, _ := strings.Cut(name, " ")
 		commands = append(commands, family+"tables-legacy-save -t "+quote(table))
 	}
-	return explained(strings.Join(commands, "; "), "move what it shows to nftables, where doctor can look at it")
+	return explained(strings.Join(commands, "; "), "doctor can only look at rules of nftables")
 }
 
-// deleteFlowtable is the command that deletes a flow table, after the rules that
-// use it.
-func (f *Firewall) deleteFlowtable(table *Flowtable) string {
-	var commands []string
-	for n := range f.Chains {
-		c := &f.Chains[n]
-		for k := range c.Rules {
-			if c.Family == table.Family && c.Table == table.Table && slices.Contains(c.Rules[k].Offloads, table.Name) {
-				commands = append(commands, c.deleteRule(&c.Rules[k]))
-			}
-		}
-	}
-	commands = append(commands, fmt.Sprintf("nft delete flowtable %s %s %s", table.Family, quote(table.Table), quote(table.Name)))
-	return strings.Join(commands, " && ")
-}
-
-// restoringMarks names the chains that bring a mark back from the connection to packets
-// of a family.
-func (f *Firewall) restoringMarks(family int) []string {
+// bringingBack names the chains that bring a mark that a rule selects by back from
+// the connection to packets of its family. The marks that are to be seen are compared
+// as the rule does, with its mask; where none is, any may be meant.
+func (f *Firewall) bringingBack(r *Rule) []string {
 	others := "ip6"
-	if family == unix.AF_INET6 {
+	if r.Family == unix.AF_INET6 {
 		others = "ip"
 	}
 	var names []string
+	var marks []uint32
 	for n := range f.Chains {
 		c := &f.Chains[n]
-		if c.Family != others && slices.ContainsFunc(c.Rules, func(r FirewallRule) bool { return r.Restores }) {
+		if c.Family == others {
+			continue
+		}
+		if slices.ContainsFunc(c.Rules, func(r FirewallRule) bool { return r.Restores }) {
 			names = append(names, c.name())
 		}
+		for _, rule := range c.Rules {
+			marks = append(marks, rule.Marks...)
+		}
+	}
+	if len(marks) > 0 && !slices.ContainsFunc(marks, r.selectsMark) {
+		return nil
 	}
 	return names
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 
+	"replypath/loader/discover"
 	"replypath/test/topology"
 )
 
@@ -25,27 +26,27 @@ func TestReversePathRules(t *testing.T) {
 		return func(h *Host) { h.Firewalld = &Firewalld{firewalldFile, value} }
 	}
 	const (
-		text    = " packets whose way back leaves by another interface than they came in by => "
-		loosen  = "sed -i --follow-symlinks '/^IPv6_rpfilter=/d' /etc/firewalld/firewalld.conf && echo IPv6_rpfilter=no >>/etc/firewalld/firewalld.conf && firewall-cmd --reload"
-		pending = ": firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface => "
+		text    = " packets whose way back leaves by another interface than they came in by ?? "
+		setting = "grep IPv6_rpfilter /etc/firewalld/firewalld.conf @ firewalld"
+		pending = ": firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface ?? "
 	)
 	runTable(t, reversePathRules, []wants{
 		{"none", nil, nil},
 		{"drops", pre("filter", FirewallRule{Refuses: true}), []string{
-			"error: inet filter pre, rule 4: drops" + text + "nft delete rule inet filter pre handle 4",
+			"error: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"accepts what is right", pre("filter", FirewallRule{In: []string{"eth1"}}), []string{
-			"warning eth1: inet filter pre, rule 4: tells apart" + text + "nft delete rule inet filter pre handle 4",
+			"warning eth1: inet filter pre, rule 4: tells apart" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of some interfaces", pre("filter", FirewallRule{Refuses: true, In: []string{"eth*"}}), []string{
-			"error: inet filter pre, rule 4: drops" + text + "nft delete rule inet filter pre handle 4",
+			"error: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of others", pre("filter", FirewallRule{Refuses: true, In: []string{"wan0", "ppp*"}}), nil},
 		{"firewalld", func(h *Host) { pre("firewalld", FirewallRule{Refuses: true})(h); firewalld("strict")(h) }, []string{
-			"error: inet firewalld pre, rule 4: drops" + text + loosen,
+			"error: inet firewalld pre, rule 4: drops" + text + setting,
 		}},
 		{"firewalld does not run", firewalld("yes"), []string{
-			"warning: /etc/firewalld/firewalld.conf: IPv6_rpfilter=yes" + pending + loosen,
+			"warning: /etc/firewalld/firewalld.conf: IPv6_rpfilter=yes" + pending + setting,
 		}},
 		{"firewalld is loose", firewalld("loose"), nil},
 		{"firewalld is told not to", firewalld("no"), nil},
@@ -59,18 +60,17 @@ func TestOutgoingRules(t *testing.T) {
 	output := []string{"output"}
 	const (
 		text  = ", they see the one that the kernel chose, not the one that the reply leaves by"
-		first = "  # somebody made them: write them by saddr first, if they have to bind replies"
+		first = " ?? nft --handle list chain ip filter OUT  # rules by saddr bind replies wherever they leave"
 	)
 	runTable(t, outgoingRules, []wants{
 		{"none", nil, nil},
 		{"two of three", out("filter", output,
 			FirewallRule{Handle: 3, OutNames: []string{"eth1"}}, FirewallRule{Handle: 4, OutNames: []string{"docker0"}},
 			FirewallRule{Handle: 5, OutNames: []string{"eth*", "eth1"}}), []string{
-			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text +
-				" => nft delete rule ip filter OUT handle 3 && nft delete rule ip filter OUT handle 5" + first,
+			"warning: ip filter OUT, rule 3, 5: by the outgoing interface (eth*, eth1)" + text + first,
 		}},
 		{"by a set", out("filter", []string{"postrouting"}, FirewallRule{Handle: 3, OutUnknown: true}), []string{
-			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + " => nft delete rule ip filter OUT handle 3" + first,
+			"warning: ip filter OUT, rule 3: by the outgoing interface (a set)" + text + first,
 		}},
 		{"masquerading", out("nat", []string{"postrouting"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
 		{"forwarded", out("filter", []string{"forward"}, FirewallRule{Handle: 3, OutNames: []string{"eth1"}}), nil},
@@ -84,13 +84,11 @@ func TestEgressChainsAndFlowtables(t *testing.T) {
 		{"none", chains(Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
 		{"one", chains(Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
 			"warning eth1: netdev t out: an egress chain of netdev does not see replies that are moved to this interface" +
-				" => nft delete chain netdev t out  # somebody made it: what has to bind replies belongs into an output chain",
+				" ?? nft --handle list chain netdev t out  # an output chain does",
 		}},
 	})
 	table := func(hardware bool) func(*Host) {
 		return func(h *Host) {
-			rules := []FirewallRule{{Handle: 4, Offloads: []string{"ft"}}, {Handle: 5, Offloads: []string{"other"}}}
-			h.Firewall.Chains = []Chain{{Family: "inet", Table: "t", Name: "fwd", Rules: rules}, {Family: "ip", Table: "t", Name: "fwd", Rules: rules}}
 			h.Firewall.Flowtables = []Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1", "eth7"}, Hardware: hardware}}
 		}
 	}
@@ -98,7 +96,7 @@ func TestEgressChainsAndFlowtables(t *testing.T) {
 		{"software", table(false), nil},
 		{"hardware", table(true), []string{
 			"warning eth1: flowtable inet t ft has flags offload: forwarded packets that the hardware passes on are not seen" +
-				" => nft delete rule inet t fwd handle 4 && nft delete flowtable inet t ft",
+				" ?? nft list flowtables inet",
 		}},
 	})
 }
@@ -114,7 +112,7 @@ func TestLegacyTables(t *testing.T) {
 		{"none", nil, nil},
 		{"of both families", func(h *Host) { h.Firewall.Legacy = legacyIn(dir) }, []string{
 			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save" +
-				" => iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # move what it shows to nftables, where doctor can look at it",
+				" ?? iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # doctor can only look at rules of nftables",
 		}},
 	})
 }
@@ -247,6 +245,48 @@ func readChains(t *testing.T, host *topology.Host) map[string]Chain {
 	return chains
 }
 
+// TestReadMarks has nft and iptables load rules about marks, and reads which they give,
+// compare and bring back.
+func TestReadMarks(t *testing.T) {
+	_, host := newNetwork(t)
+	run(t, host, `
+table inet marks {
+	chain nft {
+		type route hook output priority mangle
+		ct mark 0x61 meta mark set ct mark
+		ct mark & 0xff == 0x62 meta mark set ct mark
+		iifname "eth1" ct mark set 0x63
+		meta mark set 0x64
+		meta mark set ct mark & 0xff0000
+	}
+}
+`, "nft", "-f", "-")
+	run(t, host, `*mangle
+-A OUTPUT -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff
+-A OUTPUT -j CONNMARK --save-mark
+-A OUTPUT -j CONNMARK --set-mark 0x65
+-A OUTPUT -m connmark --mark 0x66 -j ACCEPT
+-A OUTPUT -j MARK --set-mark 0x67
+-A OUTPUT -o eth1 -j ACCEPT
+COMMIT
+`, "iptables-restore")
+	got := readChains(t, host)
+	want := map[string][]FirewallRule{
+		"inet marks nft": {
+			{Restores: true, Marks: []uint32{0x61}}, {Restores: true, Marks: []uint32{0x62}},
+			{In: []string{"eth1"}, Marks: []uint32{0x63}}, {Marks: []uint32{0x64}}, {Restores: true},
+		},
+		"ip mangle OUTPUT": {
+			{Restores: true}, {Marks: []uint32{0x65}}, {Marks: []uint32{0x66}}, {Marks: []uint32{0x67}}, {OutNames: []string{"eth1"}},
+		},
+	}
+	for name, rules := range want {
+		if diff := cmp.Diff(rules, got[name].Rules); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 // TestReadEgressChain: netdev has had an egress hook since 5.16.
 func TestReadEgressChain(t *testing.T) {
 	_, host := newNetwork(t)
@@ -297,9 +337,8 @@ func TestReadExtensions(t *testing.T) {
 		{"-m connmark --mark 1 -j MARK, in a dialect of its own", []expr.Any{
 			&expr.Match{Name: "connmark"}, &expr.Immediate{Register: 1, Data: []byte{1, 0, 0, 0}},
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
-		}, FirewallRule{Restores: true}},
+		}, FirewallRule{Restores: true, Marks: []uint32{1}}},
 		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}, FirewallRule{}},
-		{"flow add @ft", []expr.Any{&expr.FlowOffload{Name: "ft"}}, FirewallRule{Offloads: []string{"ft"}}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, FirewallRule{}},
 	} {
 		if diff := cmp.Diff(test.want, g.readRule(test.exprs)); diff != "" {
@@ -325,47 +364,14 @@ func TestFollowJumps(t *testing.T) {
 	}
 }
 
-// TestDeleteFlowtable: a flow table goes once no rule uses it.
-func TestDeleteFlowtable(t *testing.T) {
-	_, host := newNetwork(t)
-	c := host.Command(t.Context(), "nft", "-f", "-")
-	c.Stdin = strings.NewReader(`table inet t {
-	flowtable ft { hook ingress priority 0; devices = { "eth0", "eth1" }; }
-	chain forward { type filter hook forward priority 0; ip daddr 192.0.2.1 accept; ip protocol tcp flow add @ft; }
-}
-`)
-	output, err := c.CombinedOutput()
-	// Without the module the kernel knows no such object (ENOENT).
-	if err != nil && strings.Contains(string(output), "flowtable ft") && strings.Contains(string(output), "No such file") {
-		t.Skipf("kernel %s has no flow tables", kernel())
-	}
-	if err != nil {
-		t.Fatalf("nft: %v\n%s", err, output)
-	}
-	g := &gatherer{host: &Host{}}
-	if err := host.Do(g.firewall); err != nil {
-		t.Fatal(err)
-	}
-	f := &g.host.Firewall
-	if len(f.Flowtables) != 1 {
-		t.Fatalf("%+v", f.Flowtables)
-	}
-	run(t, host, f.deleteFlowtable(&f.Flowtables[0]), "sh", "-e")
-	after := &gatherer{host: &Host{}}
-	if err := host.Do(after.firewall); err != nil || len(after.host.Firewall.Flowtables) > 0 || len(after.host.Firewall.Chains) != 1 {
-		t.Errorf("%v, %+v", err, after.host.Firewall)
-	}
-}
-
 // TestQuotedNames has commands with names that the shell would read as more.
 func TestQuotedNames(t *testing.T) {
 	c := Chain{Family: "inet", Table: "a;b", Name: "c&d"}
-	f := Firewall{}
 	for got, want := range map[string]string{
-		c.deleteRule(&FirewallRule{Handle: 4}):                                 "nft delete rule inet 'a;b' 'c&d' handle 4",
-		f.deleteFlowtable(&Flowtable{Family: "inet", Table: "a;b", Name: "f"}): "nft delete flowtable inet 'a;b' f",
-		(&Firewalld{File: "/etc/a b"}).loosen():                                "sed -i --follow-symlinks '/^IPv6_rpfilter=/d' '/etc/a b' && echo IPv6_rpfilter=no >>'/etc/a b' && firewall-cmd --reload",
-		(&Device{Name: "wan&1"}).withoutXDP():                                  "ip link set dev 'wan&1' xdp off  # somebody attached it: stop who did, or this ends what it does",
+		c.show():                              "nft --handle list chain inet 'a;b' 'c&d'",
+		(&Firewalld{File: "/etc/a b"}).show(): "grep IPv6_rpfilter '/etc/a b'",
+		(&Hook{TCX: true}).show(discover.Interface{Name: "wan&1"}): "bpftool net show dev 'wan&1'",
+		(&RuleLine{File: "/etc/it's"}).show():                      `cat '/etc/it'\''s'`,
 	} {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

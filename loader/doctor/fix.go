@@ -12,8 +12,8 @@ import (
 
 // Fix examines, mends what can be mended by sysctls, and examines again: what it
 // has mended is marked. It does nothing that detach could not take back exactly, and
-// nothing to what somebody else made: rules, routes, firewalls, programs, MTUs,
-// offloads and the configuration are for people, who have the command.
+// nothing to what somebody else made: rules, routes, firewalls, programs, MTUs and
+// offloads are theirs. The configuration is for people, who are told what to set.
 //
 // Each change is in the journal of repairs before it is made, so that detach takes
 // it back and status shows it. That journal is not the one of the process that

@@ -10,27 +10,27 @@ import (
 )
 
 // ruleFiles are where rules are written for the next start of the network, how they
-// are read, and by which command a rule is taken out. A file that a pattern matches
-// is read once, by the first.
+// are read, and who reads them. A file that a pattern matches is read once, by the
+// first.
 var ruleFiles = []struct {
 	pattern string
 	parse   func(file, text string) []RuleLine
-	remove  func(*RuleLine) string
+	owner   string
 }{
-	{"/etc/network/interfaces", parseScript, removeCommand},
-	{"/etc/network/interfaces.d/*", parseScript, removeCommand},
-	{"/etc/network/if-*.d/*", parseScript, removeCommand},
-	{"/etc/rc.local", parseScript, removeCommand},
-	{"/etc/NetworkManager/dispatcher.d/*", parseScript, removeCommand},
-	{"/etc/networkd-dispatcher/*/*", parseScript, removeCommand},
-	{"/etc/NetworkManager/system-connections/*", parseKeyfile, removeKey},
-	{"/etc/systemd/network/*.network", parseNetworkd, removeSection},
-	{"/etc/systemd/network/*.network.d/*.conf", parseNetworkd, removeSection},
-	{"/usr/lib/systemd/network/*.network", parseNetworkd, removeSection},
-	{"/etc/netplan/*.yaml", parseNetplan, removeEntry},
-	{"/etc/sysconfig/network-scripts/rule-*", parseRuleFile, removeLine},
-	{"/etc/sysconfig/network-scripts/rule6-*", parseRuleFile, removeLine},
-	{"/etc/sysconfig/network/ifrule-*", parseRuleFile, removeLine},
+	{"/etc/network/interfaces", parseScript, "ifupdown"},
+	{"/etc/network/interfaces.d/*", parseScript, "ifupdown"},
+	{"/etc/network/if-*.d/*", parseScript, "ifupdown"},
+	{"/etc/rc.local", parseScript, "rc.local"},
+	{"/etc/NetworkManager/dispatcher.d/*", parseScript, networkManager},
+	{"/etc/networkd-dispatcher/*/*", parseScript, "networkd-dispatcher"},
+	{"/etc/NetworkManager/system-connections/*", parseKeyfile, networkManager},
+	{"/etc/systemd/network/*.network", parseNetworkd, networkd},
+	{"/etc/systemd/network/*.network.d/*.conf", parseNetworkd, networkd},
+	{"/usr/lib/systemd/network/*.network", parseNetworkd, networkd},
+	{"/etc/netplan/*.yaml", parseNetplan, "netplan"},
+	{"/etc/sysconfig/network-scripts/rule-*", parseRuleFile, "network-scripts"},
+	{"/etc/sysconfig/network-scripts/rule6-*", parseRuleFile, "network-scripts"},
+	{"/etc/sysconfig/network/ifrule-*", parseRuleFile, "wicked"},
 }
 
 // files reads what the host is going to be set up with.
@@ -48,10 +48,20 @@ func (g *gatherer) files() error {
 			if err != nil {
 				return err
 			}
-			g.host.RuleLines = append(g.host.RuleLines, f.parse(g.shown(name), text)...)
+			for _, line := range f.parse(g.shown(name), text) {
+				line.Owner = f.owner
+				g.host.RuleLines = append(g.host.RuleLines, line)
+			}
 		}
 	}
 	return g.firewalld()
+}
+
+// overrideOf names the file that is read in the place of one of a package
+// (systemd.network(5)).
+func overrideOf(file string) (string, bool) {
+	name, ok := strings.CutPrefix(file, "/usr/lib/")
+	return "/etc/" + name, ok
 }
 
 // isOverridden tells a file of a package that is not read, as there is one in its

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -73,7 +74,7 @@ func (g *gatherer) chain(conn *nftables.Conn, c *nftables.Chain) error {
 }
 
 func (r *FirewallRule) matters() bool {
-	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Offloads) > 0
+	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Marks) > 0
 }
 
 func tableFamily(f nftables.TableFamily) string {
@@ -151,9 +152,9 @@ func (r *ruleReader) read(e expr.Any) {
 	case *expr.Meta:
 		r.meta(e)
 	case *expr.Ct:
-		if e.Key == expr.CtKeyMARK && !e.SourceRegister {
-			r.readsMark = true
-		}
+		r.connection(e)
+	case *expr.Bitwise:
+		r.registers[e.DestRegister] = r.registers[e.SourceRegister]
 	case *expr.Fib:
 		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
 			r.rule.ReversePath = true
@@ -174,18 +175,19 @@ func (r *ruleReader) read(e expr.Any) {
 		r.rule.Refuses = true
 	case *expr.Verdict:
 		r.verdict(e)
-	case *expr.FlowOffload:
-		r.rule.Offloads = append(r.rule.Offloads, e.Name)
 	case *expr.Match:
-		r.match(e.Name)
+		r.match(e.Name, e.Info)
 	case *expr.Target:
-		r.target(e.Name)
+		r.target(e.Name, e.Rev, e.Info)
 	}
 }
 
 func (r *ruleReader) meta(e *expr.Meta) {
 	if e.SourceRegister {
-		r.rule.Restores = r.rule.Restores || e.Key == expr.MetaKeyMARK && r.readsMark
+		if e.Key == expr.MetaKeyMARK {
+			r.rule.Restores = r.rule.Restores || r.readsMark
+			r.mark(r.values[e.Register])
+		}
 		return
 	}
 	delete(r.registers, e.Register)
@@ -201,7 +203,29 @@ func (r *ruleReader) meta(e *expr.Meta) {
 	}
 }
 
-// compare reads a comparison with an interface. One with "not equal" concerns
+// connection reads what is done with the mark of the connection. Of one that is set the
+// library does not tell the register, which is 0 then: it is a constant of the rule.
+func (r *ruleReader) connection(e *expr.Ct) {
+	switch {
+	case e.Key != expr.CtKeyMARK:
+		delete(r.registers, e.Register)
+	case e.Register == 0:
+		for _, value := range r.values {
+			r.mark(value)
+		}
+	default:
+		r.registers[e.Register], r.readsMark = "ct mark", true
+	}
+}
+
+// mark notes a constant mark; no data is none.
+func (r *ruleReader) mark(data []byte) {
+	if len(data) >= 4 {
+		r.rule.Marks = append(r.rule.Marks, binary.NativeEndian.Uint32(data))
+	}
+}
+
+// compare reads a comparison with an interface or a connection's mark. One with "not equal" concerns
 // every other interface, so that it limits nothing.
 func (r *ruleReader) compare(e *expr.Cmp) {
 	kind := r.registers[e.Register]
@@ -213,6 +237,8 @@ func (r *ruleReader) compare(e *expr.Cmp) {
 		if len(e.Data) == 4 {
 			name = r.name(int(binary.NativeEndian.Uint32(e.Data)))
 		}
+	case "ct mark":
+		r.mark(e.Data)
 	}
 	switch {
 	case name == "":
@@ -244,18 +270,44 @@ func (r *ruleReader) verdict(e *expr.Verdict) {
 }
 
 // match and target read what iptables-nft leaves to its own extensions.
-func (r *ruleReader) match(name string) {
+func (r *ruleReader) match(name string, info xt.InfoAny) {
 	r.rule.ReversePath = r.rule.ReversePath || name == "rpfilter"
-	r.readsMark = r.readsMark || name == "connmark"
+	if name == "connmark" {
+		r.readsMark = true
+		r.mark(extension(info)) // struct xt_connmark_mtinfo1 begins with it
+	}
 }
 
-func (r *ruleReader) target(name string) {
+// connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of
+// linux/netfilter/xt_connmark.h, by revision.
+var connmarkMode = map[uint32]int{1: 12, 2: 14}
+
+func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
+	data := extension(info)
 	switch name {
+	case "MARK": // struct xt_mark_tginfo2 begins with it
+		r.mark(data)
 	case "CONNMARK":
-		r.rule.Restores = true
+		const set, restore = 0, 2
+		mode := byte(restore) // what it does is not told
+		if place := connmarkMode[revision]; place > 0 && place < len(data) {
+			mode = data[place]
+		}
+		r.rule.Restores = r.rule.Restores || mode == restore
+		if mode == set {
+			r.mark(data)
+		}
 	case "REJECT":
 		r.rule.Refuses = true
 	}
+}
+
+// extension is what an extension was given, in bytes.
+func extension(info xt.InfoAny) []byte {
+	if data, ok := info.(*xt.Unknown); ok && data != nil {
+		return *data
+	}
+	return nil
 }
 
 func (g *gatherer) flowtables(conn *nftables.Conn) error {

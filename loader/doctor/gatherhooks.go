@@ -107,24 +107,6 @@ func programName(id ebpf.ProgramID) string {
 	return info.Name
 }
 
-// xdpLink returns the bpf link that holds an XDP program, 0 where netlink does. To
-// list links takes CAP_SYS_ADMIN. An interface index alone may be that of another
-// network namespace.
-func xdpLink(device int, program uint32) uint32 {
-	var it link.Iterator
-	defer it.Close()
-	for it.Next() {
-		info, err := it.Link.Info()
-		if err != nil || uint32(info.Program) != program {
-			continue
-		}
-		if x := info.XDP(); x != nil && int(x.Ifindex) == device {
-			return uint32(info.ID)
-		}
-	}
-	return 0
-}
-
 // filters returns none where there is no clsact qdisc (EINVAL).
 func (g *gatherer) filters(device int, egress bool) ([]Hook, error) {
 	var parent uint32 = netlink.HANDLE_MIN_INGRESS
@@ -145,11 +127,7 @@ func (g *gatherer) filters(device int, egress bool) ([]Hook, error) {
 		if b, ok := f.(*netlink.BpfFilter); ok {
 			name, ours = fmt.Sprintf("%s (%s)", name, b.Name), strings.HasPrefix(b.Name, ourPrefix)
 		}
-		hook := Hook{Interface: device, Egress: egress, Name: name, Ours: ours, Priority: f.Attrs().Priority}
-		if f.Attrs().Chain != nil {
-			hook.Chain = *f.Attrs().Chain
-		}
-		hooks = append(hooks, hook)
+		hooks = append(hooks, Hook{Interface: device, Egress: egress, Name: name, Ours: ours})
 	}
 	return hooks, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -21,13 +20,6 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 )
-
-// tunnels are the types of devices whose MTU follows from the path that their
-// packets take, whether frames on them begin with an Ethernet header or not.
-var tunnels = []string{
-	"wireguard", "tuntap", "vxlan", "geneve", "bareudp", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan",
-	"ipip", "ip6tnl", "sit", "vti", "vti6", "xfrm", "gtp", "ppp", "l2tp", "ovpn",
-}
 
 // devices looks at every interface.
 func (g *gatherer) devices() error {
@@ -43,14 +35,8 @@ func (g *gatherer) devices() error {
 	for _, link := range g.links {
 		attrs := link.Attrs()
 		d := Device{
-			Index: attrs.Index, Name: attrs.Name, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
-			Down: attrs.RawFlags&unix.IFF_UP == 0, Tunnel: slices.Contains(tunnels, link.Type()),
-		}
-		if attrs.Xdp != nil {
-			d.XDP, d.XDPMode = attrs.Xdp.Attached, attrs.Xdp.AttachMode
-		}
-		if d.XDP {
-			d.XDPLink = xdpLink(d.Index, attrs.Xdp.ProgId)
+			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: g.isVRF(attrs.MasterIndex),
+			Down: attrs.RawFlags&unix.IFF_UP == 0, XDP: attrs.Xdp != nil && attrs.Xdp.Attached,
 		}
 		for _, a := range addresses {
 			if a.LinkIndex == attrs.Index {
@@ -80,8 +66,11 @@ func (g *gatherer) routes() error {
 		if len(r.Hops) == 0 {
 			r.Hops = []dump.Hop{{}}
 		}
-		for n := range r.Hops {
-			route := g.newRoute(r, n)
+		for _, hop := range r.Hops {
+			route := Route{
+				Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
+				Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway,
+			}
 			if g.isOfInterest(&route) {
 				add(route)
 			}
@@ -93,23 +82,6 @@ func (g *gatherer) routes() error {
 	})
 	g.host.Routes = found
 	return err
-}
-
-// newRoute is a route by one of its hops.
-func (g *gatherer) newRoute(r dump.Route, n int) Route {
-	hop := r.Hops[n]
-	route := Route{
-		Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
-		Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway,
-	}
-	var others []string
-	for k, other := range r.Hops {
-		if k != n {
-			others = append(others, g.host.showHop(other, r.Family))
-		}
-	}
-	route.Others = strings.Join(others, " ")
-	return route
 }
 
 // isOfInterest leaves out the entry that the kernel itself holds for a family
@@ -143,6 +115,7 @@ func newRule(r *netlink.Rule) Rule {
 	rule := Rule{
 		Family: r.Family, Priority: r.Priority, Table: r.Table, Src: dump.Prefix(r.Src), Dst: dump.Prefix(r.Dst),
 		Mark: r.Mark, IIF: r.IifName, OIF: r.OifName, Invert: r.Invert,
+		Protocol: int(r.Protocol), SuppressesDefault: r.SuppressPrefixlen == 0,
 		Other: r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
 			r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0,
 	}
@@ -164,7 +137,6 @@ func (g *gatherer) neighbours() error {
 			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
 			// neigh_alloc() of net/core/neighbour.c exempts these.
 			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
-			Router:  n.Flags&netlink.NTF_ROUTER != 0,
 		})
 	}
 	g.host.NeighTables = make(map[int]NeighTable)

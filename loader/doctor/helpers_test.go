@@ -12,6 +12,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
+	"replypath/test/harness"
 )
 
 // The indices of the fixture's interfaces.
@@ -103,7 +104,7 @@ func prefixes(texts ...string) []netip.Prefix {
 	return list
 }
 
-// lines writes findings as "error eth1: found => fix".
+// lines writes findings as "error eth1: found => fix ?? inspect @ owner".
 func lines(findings []Finding) []string {
 	var list []string
 	for _, f := range findings {
@@ -112,8 +113,13 @@ func lines(findings []Finding) []string {
 			line += " " + *f.Interface
 		}
 		line += ": " + f.Found
-		if f.Fix != nil {
-			line += " => " + *f.Fix
+		for _, part := range []struct {
+			sign string
+			text *string
+		}{{" => ", f.Fix}, {" ?? ", f.Inspect}, {" @ ", f.Owner}} {
+			if part.text != nil {
+				line += part.sign + *part.text
+			}
 		}
 		list = append(list, line)
 	}
@@ -154,11 +160,16 @@ func wantForm(t *testing.T, findings []Finding) {
 		if f.Severity == OK && f.Fix != nil {
 			t.Errorf("in order, and yet to be mended: %+v", f)
 		}
-		if f.Severity != OK && f.Fix == nil {
-			t.Errorf("to be mended, and nothing says how: %+v", f)
+		if f.Severity != OK && f.Fix == nil && f.Inspect == nil {
+			t.Errorf("a problem, and nothing says what to do or where to look: %+v", f)
 		}
-		if f.Fix != nil && (*f.Fix != strings.TrimSpace(*f.Fix) || strings.ContainsAny(*f.Fix, "\n\t")) {
-			t.Errorf("not one line: %q", *f.Fix)
+		for _, text := range []*string{f.Fix, f.Inspect, f.Owner} {
+			if text != nil && (*text == "" || *text != strings.TrimSpace(*text) || strings.ContainsAny(*text, "\n\t")) {
+				t.Errorf("not one line: %q", *text)
+			}
+		}
+		if word := harness.TakesAway(orEmpty(f.Fix)); word != "" {
+			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
 		}
 		if f.Automatic && len(f.sysctls) == 0 {
 			t.Errorf("mended by itself, and there is nothing to set: %+v", f)

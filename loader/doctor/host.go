@@ -19,11 +19,16 @@ type Host struct {
 	Config     *config.Config
 	ConfigPath string
 	PinDir     string
-	Attached   bool    // a datapath is pinned
-	Daemon     *Daemon // who holds the pin directory, nil for nobody
+	Attached   bool              // a datapath is pinned
+	Pinned     bool              // the pin directory is there, whether it may be read or not
+	InForce    *InForce          // what it works by, nil for nothing
+	Start      Start             // what a start takes
+	Unread     map[string]string // parts of the host that this process may not read, by name, and why
+	Daemon     *Daemon           // who holds the pin directory, nil for nobody
 	// Interfaces are those that are managed, or would be.
 	Interfaces  []discover.Interface
 	Unmanaged   []discover.Unmanaged
+	Astray      []discover.Astray
 	OnLink      []discover.OnLink
 	Own         []discover.OwnAddress
 	Devices     []Device // every interface, managed or not
@@ -37,12 +42,20 @@ type Host struct {
 	Hooks       []Hook
 	TCX         bool // the kernel has it, so that ours runs before all filters
 	Flows       []flows.Flow
+	WrongWays   []WrongWay
 	FlowError   string // why the flow table cannot be read, empty where there is none or it can
 	Sockets     []Socket
 	RuleLines   []RuleLine
 	Firewalld   *Firewalld // nil: not installed
 	IPVS        int        // virtual services of the kernel's load balancer
 	Offloaded   []string   // devices that IPsec packets are offloaded to, once each
+	// Enforcing are the managed interfaces on which replies are corrected, by index;
+	// none where nothing is attached, or where it cannot be told.
+	Enforcing map[int]bool
+	// Uses are what this host opened from addresses that rules select by.
+	Uses []Use
+	// UsesError is why they cannot be told, empty where they can.
+	UsesError string
 }
 
 // Daemon is a running replypath.
@@ -55,14 +68,12 @@ type Daemon struct {
 type Device struct {
 	Index     int
 	Name      string
+	AltNames  []string
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
 	VRF       bool           // a port of one
-	Tunnel    bool           // what it sends goes inside of other packets
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
-	XDPMode   uint32         // how it is attached: XDP_ATTACHED_* of linux/if_link.h
-	XDPLink   uint32         // the bpf link that holds it, 0 where none does or it cannot be told
 	VFs       int
 	Features  map[string]bool // of ethtool; nil where they cannot be read
 }
@@ -75,9 +86,6 @@ type Route struct {
 	Dst                                   netip.Prefix
 	Device                                int // index, 0 where there is none
 	Gateway                               netip.Addr
-	// Others are the other hops of a route that has several, as ip(8) takes them;
-	// empty where this is the only one.
-	Others string
 }
 
 // Neighbour is an entry of the kernel's neighbour tables.
@@ -86,7 +94,6 @@ type Neighbour struct {
 	Address   netip.Addr
 	MAC       net.HardwareAddr
 	Counted   bool // against gc_thresh
-	Router    bool // it says so (IPv6)
 }
 
 // NeighTable is what the kernel tells of the size of a neighbour table, which all
@@ -103,8 +110,6 @@ type Hook struct {
 	TCX       bool // else a filter of a clsact qdisc, which runs after those
 	Name      string
 	Ours      bool
-	Priority  uint16 // of a filter
-	Chain     uint32 // of a filter
 }
 
 // Socket is a UDP socket.
@@ -168,22 +173,6 @@ func (h *Host) onLink(index int, a netip.Addr) (netip.Prefix, bool) {
 		}
 	}
 	return netip.Prefix{}, false
-}
-
-// gatewayOf returns a gateway of an interface for a family, one that answers where
-// there is one; not valid where none is known.
-func (h *Host) gatewayOf(index int, v4 bool) netip.Addr {
-	var known netip.Addr
-	for _, g := range h.Gateways {
-		if g.Interface != index || v4 && !g.IPv4 || !v4 && !g.IPv6 {
-			continue
-		}
-		if nexthop.Usable(g.State) {
-			return g.Address
-		}
-		known = g.Address
-	}
-	return known
 }
 
 // hasFamily tells whether the managed interfaces have addresses of a family.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 )
 
@@ -15,42 +16,18 @@ func mtus(h *Host) []Finding {
 	for _, i := range h.Interfaces {
 		largest := slices.MaxFunc(h.Interfaces, func(a, b discover.Interface) int { return a.MTU - b.MTU })
 		if i.MTU < largest.MTU {
-			found = append(found, problem(Warning, i.Name, fmt.Sprintf(
+			found = append(found, seen(Warning, i.Name, fmt.Sprintf(
 				"mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told", i.MTU, largest.Name, largest.MTU, largest.Name),
-				h.sameMTU(i, largest)))
+				"ip link show dev "+quote(i.Name)).of(ownerOfDevice(i.Name)))
 		}
 	}
 	return found
 }
 
-// sameMTU shows the smaller MTU. No command is safe to be typed unseen: a larger
-// one needs a network that carries it, a smaller one on the other interface has
-// frames of its network dropped there, and below 1280 takes IPv6 away. A tunnel's
-// follows from the path that it takes, and is no measure for the others.
-func (h *Host) sameMTU(smaller, larger discover.Interface) string {
-	why := "nothing has to be done: replies are cut, or their sender told"
-	if !h.isTunnel(smaller) && !h.isTunnel(larger) {
-		why += fmt.Sprintf("; only if all of the network of %s carries %d: %s", smaller.Name, larger.MTU, setMTU(smaller.Name, larger.MTU))
-	}
-	return explained("ip link show dev "+smaller.Name, why)
-}
-
-func (h *Host) isTunnel(i discover.Interface) bool {
-	d := h.device(i.Index)
-	return len(i.MAC) == 0 || d != nil && d.Tunnel
-}
-
-func setMTU(name string, mtu int) string { return fmt.Sprintf("ip link set dev %s mtu %d", name, mtu) }
-
 // segmentation are the features whose absence costs when a packet that was built
 // for another interface leaves here: the kernel then does in software what it had
-// left to the hardware. name is what ethtool -K takes.
-var segmentation = []struct{ feature, name string }{
-	{"tx-tcp-segmentation", "tso"},
-	{"tx-tcp6-segmentation", "tso"},
-	{"tx-generic-segmentation", "gso"},
-	{"tx-scatter-gather", "sg"},
-}
+// left to the hardware.
+var segmentation = []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-generic-segmentation", "tx-scatter-gather"}
 
 // offloads finds managed interfaces that lack what another one has.
 func offloads(h *Host) []Finding {
@@ -60,17 +37,16 @@ func offloads(h *Host) []Finding {
 		if d == nil || d.Features == nil {
 			continue
 		}
-		var missing, names []string
-		for _, s := range segmentation {
-			if on, known := d.Features[s.feature]; known && !on && h.anyHas(s.feature) {
-				missing = append(missing, s.feature)
-				names = append(names, s.name+" on")
+		var missing []string
+		for _, feature := range segmentation {
+			if on, known := d.Features[feature]; known && !on && h.anyHas(feature) {
+				missing = append(missing, feature)
 			}
 		}
 		if len(missing) > 0 {
-			found = append(found, problem(Warning, i.Name,
+			found = append(found, seen(Warning, i.Name,
 				fmt.Sprintf("%s off, other managed interfaces have it on: replies that are moved here are cut in software", strings.Join(missing, ", ")),
-				"ethtool -K "+i.Name+" "+strings.Join(slices.Compact(names), " ")))
+				"ethtool -k "+quote(i.Name)).of(ownerOfDevice(i.Name)))
 		}
 	}
 	return found
@@ -95,7 +71,7 @@ func managedInterfaces(h *Host) []Finding {
 		for _, u := range h.Unmanaged {
 			reasons = append(reasons, u.Name+": "+u.Reason)
 		}
-		return []Finding{problem(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", h.manageOne())}
+		return []Finding{advised(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", h.manageOne())}
 	}
 	return []Finding{fine("", strings.Join(names, ", "))}
 }
@@ -106,24 +82,27 @@ var leftOut = []string{"not named by the configuration", "no global address", "i
 
 // manage is what has an interface be managed that routes lead by. What can never be
 // is refused by replypath, named or not.
-func (h *Host) manage(name string) string {
-	reason := h.reasonOf(name)
+func (h *Host) manage(name string) remedy {
+	reason, show := h.reasonOf(name), "ip -details link show dev "+quote(name)
 	overruled := append([]string{justCome, "dummy device"}, leftOut...)
-	if slices.ContainsFunc(overruled, func(words string) bool { return strings.HasPrefix(reason, words) }) {
-		return h.configureInterface(name, "")
+	if !slices.ContainsFunc(overruled, func(words string) bool { return strings.HasPrefix(reason, words) }) {
+		return remedy{inspect: explained(show, "it can never be managed: "+reason)}
 	}
-	return explained("ip -details link show dev "+name, "it can never be managed: "+reason)
+	if e := h.entryOf(name); e != nil && !config.IsGlob(e.Name) {
+		return remedy{inspect: explained(show, "the configuration names it, and yet it is not managed: "+reason)}
+	}
+	return remedy{fix: h.configureInterface(name, "")}
 }
 
 // manageOne is what has one of the interfaces be managed that discovery left out. A
 // configuration that names an interface overrules it.
-func (h *Host) manageOne() string {
+func (h *Host) manageOne() remedy {
 	for _, reason := range leftOut {
 		for _, u := range h.Unmanaged {
 			if strings.HasPrefix(u.Reason, reason) {
-				return h.configureInterface(u.Name, "")
+				return h.manage(u.Name)
 			}
 		}
 	}
-	return explained("ip -brief address show", "no interface here can be managed: give the host one with a global address")
+	return remedy{inspect: explained("ip -brief address show", "no interface here can be managed: give the host one with a global address")}
 }

@@ -3,14 +3,14 @@ package doctor
 import (
 	"fmt"
 	"math/bits"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
 // neighbourTable finds a neighbour table that is nearly full: the kernel then
 // sends nothing to whom it has no entry for, gateways included. The table and its
-// limits are shared by all network namespaces, and shown in the first one only.
+// limits are shared by all network namespaces, and shown in the first one only: they are the host's, not a managed
+// interface's, so that they are not mended.
 func neighbourTable(h *Host) []Finding {
 	var found []Finding
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -34,18 +34,15 @@ func neighbourTable(h *Host) []Finding {
 			found = append(found, fine("", text))
 			continue
 		}
-		thresh3, thresh2 := largerTable(family, count, t)
-		found = append(found, mending(severity, "", text+": who has no entry gets no packet", thresh3, thresh2))
+		key, size := "net."+familyName(family)+".neigh.default.gc_thresh", largerTable(count, t)
+		found = append(found, seen(severity, "", fmt.Sprintf("%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
+			text, size, size/2), "sysctl "+key+"3 "+key+"2"))
 	}
 	return found
 }
 
-// largerTable has room for four times as many neighbours, and twice what it had.
-func largerTable(family, count int, t NeighTable) (thresh3, thresh2 sysctl) {
-	size := max(2*t.Thresh3, 1<<bits.Len(uint(4*count)))
-	key := "net." + familyName(family) + ".neigh.default.gc_thresh"
-	return sysctl{key + "3", strconv.Itoa(size)}, sysctl{key + "2", strconv.Itoa(size / 2)}
-}
+// largerTable is the size of one with room for four times as many neighbours, and twice what it had.
+func largerTable(count int, t NeighTable) int { return max(2*t.Thresh3, 1<<bits.Len(uint(4*count))) }
 
 // usualThresh3 is the kernel's default.
 const usualThresh3 = 1024

@@ -16,16 +16,16 @@ func missingPrograms(h *Host) []Finding {
 	if !h.Attached {
 		return nil
 	}
-	expected, fix := ": a running daemon puts it back within a second, else start replypath run", h.start()
+	expected, todo := ": a running daemon puts it back within a second, else start replypath run", remedy{fix: h.start()}
 	if h.Daemon != nil && h.Daemon.PID == 0 {
 		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
-		fix = explained("replypath doctor --pin-dir "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")
+		todo = remedy{inspect: explained("replypath doctor --pin-dir "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")}
 	}
 	var found []Finding
 	for _, i := range h.Interfaces {
 		for _, direction := range attach.Directions {
 			if !h.hasOurs(i.Index, direction == attach.Egress) {
-				found = append(found, problem(Error, i.Name, fmt.Sprintf("no program of replypath at %s%s", direction, expected), fix))
+				found = append(found, advised(Error, i.Name, fmt.Sprintf("no program of replypath at %s%s", direction, expected), todo))
 			}
 		}
 	}
@@ -68,15 +68,15 @@ func (h *Host) otherPrograms(i discover.Interface, egress bool) []Finding {
 		switch {
 		case hook.Ours:
 		case egress && isBehind:
-			found = append(found, problem(Warning, i.Name,
-				hook.String()+" at egress runs behind replypath: it does not see replies that are moved away from here",
-				h.outOfTheWay(i, &hook)))
+			found = append(found, seen(Warning, i.Name,
+				hook.String()+" at egress runs behind replypath: it does not see replies that are moved away from here"+hook.order(),
+				hook.show(i)).of(ownerOfProgram(hook.Name)))
 		case !egress && !isBehind:
-			found = append(found, problem(Warning, i.Name,
-				hook.String()+" at ingress runs before replypath: what it takes away or redirects is not seen",
-				h.outOfTheWay(i, &hook)))
+			found = append(found, seen(Warning, i.Name,
+				hook.String()+" at ingress runs before replypath: what it takes away or redirects is not seen"+hook.order(),
+				hook.show(i)).of(ownerOfProgram(hook.Name)))
 		default:
-			found = append(found, fine(i.Name, hook.String()+where(egress)))
+			found = append(found, fine(i.Name, hook.String()+where(egress)).of(ownerOfProgram(hook.Name)))
 		}
 	}
 	return found
@@ -97,21 +97,27 @@ func (h *Hook) String() string {
 	return fmt.Sprintf("filter %s", h.Name)
 }
 
-// outOfTheWay is the command that brings a program or filter of somebody else's and
-// ours into an order in which both see everything. Programs of TCX run in the order
-// in which they came, so that ours only has to come again. A filter of clsact at
-// egress cannot be put before TCX: there the only way is without it.
-func (h *Host) outOfTheWay(i discover.Interface, hook *Hook) string {
-	if hook.TCX {
-		return h.reattach()
+// order says when the order changes. Programs of TCX run in the order in which they
+// came, so that ours only would have to come again; no command does that, as replies
+// go wrong in between. A filter of clsact cannot be put before TCX.
+func (h *Hook) order() string {
+	switch {
+	case !h.TCX:
+		return ""
+	case h.Egress:
+		return "; replypath is last again once it is attached anew"
 	}
-	at := "ingress"
-	if hook.Egress {
-		at = "egress"
+	return "; replypath is first again once it is attached anew"
+}
+
+// show is the command that shows it among the others.
+func (h *Hook) show(i discover.Interface) string {
+	if h.TCX {
+		return "bpftool net show dev " + quote(i.Name)
 	}
-	filter := fmt.Sprintf("dev %s %s pref %d", i.Name, at, hook.Priority)
-	if hook.Chain != 0 {
-		filter += fmt.Sprintf(" chain %d", hook.Chain)
+	at := " ingress"
+	if h.Egress {
+		at = " egress"
 	}
-	return explained("tc filter del "+filter, fmt.Sprintf("somebody made it: look at it first, tc filter show dev %s %s", i.Name, at))
+	return "tc filter show dev " + quote(i.Name) + at
 }

@@ -42,7 +42,10 @@ func acceptRedirects4(h *Host, i discover.Interface) []Finding {
 	if effective == 0 {
 		return []Finding{fine(i.Name, text)}
 	}
-	return []Finding{switchedOff(i.Name, text+redirected, leaf, all, device)}
+	if forwarding != 0 { // both count then
+		return []Finding{mending(Warning, i.Name, text+redirected, of4(i.Name, leaf, "0"))}
+	}
+	return []Finding{switchedOff(i.Name, text+redirected, leaf, all)}
 }
 
 const redirected = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
@@ -84,7 +87,7 @@ func sendRedirects(h *Host) []Finding {
 			continue
 		}
 		found = append(found, switchedOff(i.Name,
-			text+": this host balances ("+why+") and tells real servers to answer clients past it", leaf, all, device))
+			text+": this host balances ("+why+") and tells real servers to answer clients past it", leaf, all))
 	}
 	return found
 }
@@ -107,16 +110,18 @@ func (h *Host) balances(i discover.Interface) string {
 	return ""
 }
 
-// switchedOff is mending for a setting that either value switches on.
-func switchedOff(name, found, leaf string, all, device int) Finding {
-	ofAll, ofDevice := of4("all", leaf, "0"), of4(name, leaf, "0")
-	switch {
-	case all == 0:
-		return mending(Warning, name, found, ofDevice)
-	case device == 0:
-		return mending(Warning, name, found, ofAll)
+// switchedOff is mending for a setting that either value switches on. That of all interfaces is of those too that are
+// not managed: it is shown only.
+func switchedOff(name, found, leaf string, all int) Finding {
+	if all != 0 {
+		return seen(Warning, name, found+": "+of4("all", leaf, "").key+" does it for every interface", showSettings(name, leaf))
 	}
-	return mending(Warning, name, found, ofAll, ofDevice)
+	return mending(Warning, name, found, of4(name, leaf, "0"))
+}
+
+// showSettings reads a setting of an interface, and that of all.
+func showSettings(name, leaf string) string {
+	return "sysctl " + of4("all", leaf, "").key + " " + of4(name, leaf, "").key
 }
 
 func boolean(b bool) int {
@@ -127,7 +132,9 @@ func boolean(b bool) int {
 }
 
 // acceptLocal finds interfaces that take packets whose source is an address of
-// this host for genuine. Either value is enough (IN_DEV_ACCEPT_LOCAL).
+// this host for genuine. Either value is enough (IN_DEV_ACCEPT_LOCAL). Who set that of
+// all means interfaces that are not managed, too; who talks to itself by the wire needs
+// it: neither is mended.
 func acceptLocal(h *Host) []Finding {
 	const leaf = "accept_local"
 	var found []Finding
@@ -142,9 +149,11 @@ func acceptLocal(h *Host) []Finding {
 		}
 		text := values(leaf, all, device, 1) +
 			": packets from this host's own addresses are taken in, which replypath records no flow for"
-		f := switchedOff(i.Name, text, leaf, all, device)
-		f.Automatic = all == 0 && !h.talksToItself() // else it is for interfaces that are not managed, too
-		found = append(found, f)
+		if all != 0 || h.talksToItself() {
+			found = append(found, seen(Warning, i.Name, text, showSettings(i.Name, leaf)))
+			continue
+		}
+		found = append(found, mending(Warning, i.Name, text, of4(i.Name, leaf, "0")))
 	}
 	return found
 }

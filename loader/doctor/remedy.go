@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"replypath/loader/config"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 )
@@ -18,11 +17,34 @@ func fine(device, found string) Finding {
 	return Finding{Severity: OK, Interface: orNil(device), Found: found}
 }
 
-// problem makes a finding that a person has to mend. fix says how, and is never
-// empty: a command for the shell, made of what was found on this host, or the line
-// of the configuration to be set.
+// problem makes a finding that a person mends by what is replypath's own. fix says
+// how, and is never empty: a command of replypath or its unit, or the line of the
+// configuration to be set. What somebody else made is for seen.
 func problem(severity Severity, device, found, fix string) Finding {
 	return Finding{Severity: severity, Interface: orNil(device), Found: found, Fix: orNil(fix)}
+}
+
+// seen makes a finding about what somebody else made, or has to. No command that
+// changes it is given, as that may take traffic away: inspect, which is never empty,
+// only reads.
+func seen(severity Severity, device, found, inspect string) Finding {
+	return Finding{Severity: severity, Interface: orNil(device), Found: found, Inspect: orNil(inspect)}
+}
+
+// remedy is what to do about a problem: either of a fix or a command that only reads.
+type remedy struct{ fix, inspect string }
+
+// advised makes a finding of a problem whose remedy depends on the host.
+func advised(severity Severity, device, found string, r remedy) Finding {
+	f := problem(severity, device, found, r.fix)
+	f.Inspect = orNil(r.inspect)
+	return f
+}
+
+// of notes whose it seems to be; empty where nothing tells.
+func (f Finding) of(owner string) Finding {
+	f.Owner = orNil(owner)
+	return f
 }
 
 // mending makes a finding that is mended by sysctls, of which there is at least
@@ -82,20 +104,7 @@ func (h *Host) startAgain() string {
 	if h.isByUnit() {
 		return "systemctl start replypath"
 	}
-	command := "replypath run --pin-dir " + quote(h.PinDir)
-	if h.ConfigPath != "" && h.ConfigPath != config.DefaultPath {
-		command += " --config " + quote(h.ConfigPath)
-	}
-	return command
-}
-
-// reattach is the command that attaches replypath anew, and so at its place among
-// the programs of others that have come since.
-func (h *Host) reattach() string {
-	if h.isByUnit() {
-		return "replypath detach --stop && " + h.startAgain()
-	}
-	return "replypath detach --stop --pin-dir " + quote(h.PinDir) + " && " + h.startAgain()
+	return h.runWith(h.Config.Flags)
 }
 
 func (h *Host) isByUnit() bool { return h.PinDir == "" || h.PinDir == pins.DefaultDir }

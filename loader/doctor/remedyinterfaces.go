@@ -9,10 +9,11 @@ import (
 	"strings"
 
 	"replypath/loader/config"
+	"replypath/loader/discover"
 )
 
-// configureInterface is configure for an interface: to be managed, and with a key
-// of its own where one is given. A configuration that names interfaces manages
+// configureInterface is configure for an interface: with a key of its own, or to be
+// managed where no entry names it. A configuration that names interfaces manages
 // these and no others, so that the first entry has to bring those along that were
 // found without one.
 func (h *Host) configureInterface(name, key string) string {
@@ -20,16 +21,31 @@ func (h *Host) configureInterface(name, key string) string {
 		return h.configure("set interfaces: [" + strings.Join(h.entriesWith(name, key), ", ") + "]")
 	}
 	there := h.entryOf(name)
-	switch {
+	switch flags := h.Config.Flags; {
+	case there == nil && len(flags.Interfaces) > 0:
+		flags.Interfaces = append(slices.Clone(flags.Interfaces), name)
+		return h.startWith(flags)
 	case there == nil:
 		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, key)))
 	case config.IsGlob(there.Name):
 		// An entry of its own goes before the glob, and has to say what that does.
 		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, append([]string{key}, keys(there)...)...)))
-	case key == "":
-		return explained("ip -details link show dev "+name, "the configuration names it, and yet it is not managed: "+h.reasonOf(name))
 	}
 	return h.configure(fmt.Sprintf("set %s for name: %s under interfaces", key, yamlWord(there.Name)))
+}
+
+// unconfigureGateway takes a gateway out of the configuration of an interface.
+func (h *Host) unconfigureGateway(i discover.Interface, gateway netip.Addr) string {
+	var rest []string
+	for _, g := range i.Settings.Gateways {
+		if g != gateway {
+			rest = append(rest, g.String())
+		}
+	}
+	if len(rest) == 0 {
+		return h.configure(fmt.Sprintf("remove gateways: [%s] of %s", gateway, i.Name))
+	}
+	return h.configure(fmt.Sprintf("set gateways: [%s] of %s", strings.Join(rest, ", "), i.Name))
 }
 
 // entriesWith are the entries of all managed interfaces, one of them with a key,

@@ -29,16 +29,40 @@ func defaultRoute(h *Host, family int) Finding {
 	best := h.bestDefault(family)
 	switch {
 	case best == nil && h.isPrivate(family):
-		return problem(Warning, "", noDefault(h, name, family), h.newDefault(family))
+		return advised(Warning, "", noDefault(h, name, family), h.withoutDefault(family))
 	case best == nil:
-		return problem(Error, "", noDefault(h, name, family), h.newDefault(family))
+		return advised(Error, "", noDefault(h, name, family), h.withoutDefault(family))
 	case best.refuses():
-		return problem(Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, h.show(best)),
-			"ip "+familyFlag(family)+"route del "+h.show(best))
+		return seen(Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, h.show(best)),
+			best.list()).of(ownerOfRoute(best))
 	case h.deviceName(best.Device) == discover.OwnDevice:
-		return problem(Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails", h.newDefault(family))
+		return seen(Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
+			listDefaults(family))
 	}
 	return fine("", name+": "+h.show(best))
+}
+
+// withoutDefault is what there is to do about a missing default route: replypath has
+// replies be built without one. Where the host's own connections go is for those to
+// say who know its networks.
+func (h *Host) withoutDefault(family int) remedy {
+	switch {
+	case !h.Config.FallbackRoute:
+		return remedy{fix: h.configure("set fallback_route: true")}
+	case !h.Attached:
+		return remedy{fix: explained(h.start(), "replies are built then; what this host starts needs a default route, too")}
+	}
+	return remedy{inspect: listDefaults(family)}
+}
+
+// listDefaults is the command that shows the default routes of all tables.
+func listDefaults(family int) string {
+	return "ip " + familyFlag(family) + "route show table all default"
+}
+
+// list is the command that shows a route among those of its table.
+func (r *Route) list() string {
+	return "ip " + familyFlag(r.Family) + "route show table " + tableName(r.Table)
 }
 
 // routedInterfaces finds an interface that replies are routed to, and that is not
@@ -46,20 +70,9 @@ func defaultRoute(h *Host, family int) Finding {
 // is recorded.
 func routedInterfaces(h *Host) []Finding {
 	var found []Finding
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		best := h.bestDefault(family)
-		if best == nil || best.Device == 0 || !h.hasFamily(family == unix.AF_INET) || h.managed(best.Device) != nil {
-			continue
-		}
-		name := h.deviceName(best.Device)
-		if name == discover.OwnDevice {
-			continue
-		}
-		found = append(found, problem(Warning, name, fmt.Sprintf(
-			"%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there,"+
-				" and no flow that comes in by it is recorded",
-			familyName(family), name, h.reasonOf(name)),
-			h.manage(name)))
+	for n := range h.Astray {
+		a := &h.Astray[n]
+		found = append(found, advised(Warning, a.Name, a.String(), h.manage(a.Name)))
 	}
 	return found
 }
@@ -136,20 +149,30 @@ func refusingRoutes(h *Host) []Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.refuses() && !isDefault(r.Dst) && !isDaemons(r.Protocol) && h.hasFamily(r.Family == unix.AF_INET) {
-			found = append(found, problem(Warning, "", h.show(r)+": no reply to peers there is built",
-				"ip "+familyFlag(r.Family)+"route del "+h.show(r)))
+			found = append(found, seen(Warning, "", h.show(r)+": no reply to peers there is built", r.list()).of(ownerOfRoute(r)))
 		}
 	}
-	for _, r := range h.Rules {
-		if r.Refuses != "" && h.hasFamily(r.Family == unix.AF_INET) {
-			found = append(found, problem(Warning, "", r.String()+": no reply that it matches is built", r.delete()))
+	for n := range h.Rules {
+		if r := &h.Rules[n]; r.Refuses != "" && h.hasFamily(r.Family == unix.AF_INET) {
+			found = append(found, h.refusingRule(r))
 		}
 	}
 	if more := len(found) - mostRoutes; more > 0 {
-		found = append(found[:mostRoutes], problem(Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
-			explained("replypath doctor", "again, once these are gone; or all of them: ip route show table all, ip rule show")))
+		found = append(found[:mostRoutes], seen(Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
+			"ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"))
 	}
 	return found
+}
+
+// refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
+// the mark of a known program is in order, as it refuses nothing but its packets.
+func (h *Host) refusingRule(r *Rule) Finding {
+	owner := h.ownerOfRule(r)
+	f := seen(Warning, "", r.String()+": no reply that it matches is built", r.list()).of(owner)
+	if owner != "" && r.hasMark() {
+		f.Severity, f.Found = OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, owner)
+	}
+	return f
 }
 
 // isDaemons tells the routes of routing daemons, which refuse a network as a
@@ -169,9 +192,9 @@ func routesWithoutGateway(h *Host) []Finding {
 		if i == nil || i.NoARP || !r.isUnicast() || r.Gateway.IsValid() || !leadsFar(r.Dst) {
 			continue
 		}
-		found = append(found, problem(Warning, i.Name,
+		found = append(found, seen(Warning, i.Name,
 			fmt.Sprintf("%s: without a gateway every peer is asked for by %s and gets a neighbour entry", h.show(r), resolution(r.Family)),
-			h.withGateway(i, r)))
+			r.list()).of(ownerOfRoute(r)))
 	}
 	return found
 }
@@ -199,7 +222,11 @@ func ownGateways(h *Host) []Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.isUnicast() && r.Gateway.IsValid() && h.isOwn(r.Gateway) {
-			found = append(found, problem(Error, h.deviceName(r.Device), h.show(r)+": the gateway is this host itself", h.without(r)))
+			f := seen(Error, h.deviceName(r.Device), h.show(r)+": the gateway is this host itself", r.list()).of(ownerOfRoute(r))
+			if owner := tableOwners[r.Table]; owner != "" { // its device leads elsewhere
+				f.Severity, f.Found = OK, f.Found+", as "+owner+" has it"
+			}
+			found = append(found, f)
 		}
 	}
 	for _, i := range h.Interfaces {

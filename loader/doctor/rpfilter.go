@@ -25,8 +25,11 @@ func rpFilter(h *Host) []Finding {
 			found = append(found, fine(i.Name, text))
 			continue
 		}
-		found = append(found, mending(Error, i.Name,
-			text+", strict: what comes in here is dropped where the route back leaves by another interface",
+		text += ", strict: what comes in here is dropped where the route back leaves by another interface"
+		if h.Attached && !h.Enforcing[i.Index] {
+			text += "; replypath only observes here and leaves it so, and sees none or only a part of that"
+		}
+		found = append(found, mending(Error, i.Name, text,
 			of4(i.Name, leaf, strconv.Itoa(hostsettings.RPFilterLoose))))
 	}
 	return found

@@ -15,7 +15,6 @@ import (
 type RuleLine struct {
 	File string
 	Line int
-	Last int          // where it ends, 0 where it is one line
 	Text string       // one line
 	Src  netip.Prefix // not valid where it has none, or one that cannot be read
 	// Family is that of a line without a source, by which it could be told: 0 where
@@ -24,9 +23,13 @@ type RuleLine struct {
 	IIF    string
 	Mark   string // as written
 	Table  string // as written
+	Owner  string // who reads the file
 }
 
 func (l *RuleLine) where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
+
+// show is the command that shows it among the others of its file.
+func (l *RuleLine) show() string { return "cat " + quote(l.File) }
 
 // adds tells whether a line adds a rule. A table may be written by a name of
 // /etc/iproute2/rt_tables, so that it decides only where both are numbers.
@@ -44,13 +47,21 @@ func (l *RuleLine) adds(r *Rule) bool {
 	return err != nil || table == r.Table
 }
 
+// markDiffers compares a mark with its mask: all bits of it where none is written.
 func (l *RuleLine) markDiffers(r *Rule) bool {
 	if l.Mark == "" {
-		return r.Mark != 0
+		return r.hasMark()
 	}
-	text, _, _ := strings.Cut(l.Mark, "/")
+	text, maskText, hasMask := strings.Cut(l.Mark, "/")
 	mark, err := strconv.ParseUint(text, 0, 32)
-	return err != nil || uint32(mark) != r.Mark
+	if err != nil || uint32(mark) != r.Mark {
+		return true
+	}
+	if !hasMask {
+		return r.Mask != allBits
+	}
+	mask, err := strconv.ParseUint(maskText, 0, 32)
+	return err != nil || uint32(mask) != r.Mask
 }
 
 // parseSelectors reads the arguments of `ip rule add`, in any order.
@@ -95,13 +106,10 @@ func parsePrefix(text string) netip.Prefix {
 // whose up, post-up and pre-up lines are commands.
 func parseScript(file, text string) []RuleLine {
 	var found []RuleLine
-	joinLines(text, func(first, last int, words []string) {
+	joinLines(text, func(first int, words []string) {
 		for _, command := range splitCommands(words) {
 			if arguments, ok := ruleAdd(command); ok {
 				l := RuleLine{File: file, Line: first, Text: strings.Join(command, " ")}
-				if last != first {
-					l.Last = last
-				}
 				l.parseSelectors(arguments)
 				l.isOf(familyOption(command))
 				found = append(found, l)
@@ -113,7 +121,7 @@ func parseScript(file, text string) []RuleLine {
 
 // joinLines visits the lines of a script without their comments. A backslash at the
 // end joins a line to the next one; a comment ends with its line all the same.
-func joinLines(text string, visit func(first, last int, words []string)) {
+func joinLines(text string, visit func(first int, words []string)) {
 	lines := strings.Split(text, "\n")
 	var words []string
 	first := 1
@@ -126,7 +134,7 @@ func joinLines(text string, visit func(first, last int, words []string)) {
 		}
 		words = append(words, more...)
 		if !goesOn || n == len(lines)-1 {
-			visit(first, n+1, words)
+			visit(first, words)
 			words, first = nil, n+2
 		}
 	}
@@ -221,7 +229,6 @@ func parseNetworkd(file, text string) []RuleLine {
 			return
 		}
 		l := &found[len(found)-1]
-		l.Last = line
 		l.Text += " " + key + "=" + value
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address

@@ -68,15 +68,15 @@ From=
 To=
 FirewallMark=6
 `, []RuleLine{
-			{Line: 4, Last: 6, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
-			{Line: 10, Last: 13, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
-			{Line: 14, Last: 15, Text: "[RoutingPolicyRule] FirewallMark=1", Mark: "1", Family: unix.AF_INET},
-			{Line: 16, Last: 18, Text: "[RoutingPolicyRule] FirewallMark=2 Family=ipv6", Mark: "2", Family: unix.AF_INET6},
-			{Line: 19, Last: 21, Text: "[RoutingPolicyRule] Family=both FirewallMark=3", Mark: "3"},
-			{Line: 22, Last: 24, Text: "[RoutingPolicyRule] From=2001:db8:4::100 Family=ipv6", Src: own6},
-			{Line: 25, Last: 27, Text: "[RoutingPolicyRule] FirewallMark=4 To=2001:db8:9::/64", Mark: "4", Family: unix.AF_INET6},
-			{Line: 28, Last: 31, Text: "[RoutingPolicyRule] Family=both FirewallMark=5 To=10.9.0.0/24", Mark: "5", Family: unix.AF_INET},
-			{Line: 32, Last: 35, Text: "[RoutingPolicyRule] From= To= FirewallMark=6", Mark: "6", Family: unix.AF_INET},
+			{Line: 4, Text: "[RoutingPolicyRule] From=10.4.0.100 Table=100", Src: own, Table: "100"},
+			{Line: 10, Text: "[RoutingPolicyRule] From=10.4.0.100/32 IncomingInterface=eth1 FirewallMark=1/3", Src: own, IIF: "eth1", Mark: "1/3"},
+			{Line: 14, Text: "[RoutingPolicyRule] FirewallMark=1", Mark: "1", Family: unix.AF_INET},
+			{Line: 16, Text: "[RoutingPolicyRule] FirewallMark=2 Family=ipv6", Mark: "2", Family: unix.AF_INET6},
+			{Line: 19, Text: "[RoutingPolicyRule] Family=both FirewallMark=3", Mark: "3"},
+			{Line: 22, Text: "[RoutingPolicyRule] From=2001:db8:4::100 Family=ipv6", Src: own6},
+			{Line: 25, Text: "[RoutingPolicyRule] FirewallMark=4 To=2001:db8:9::/64", Mark: "4", Family: unix.AF_INET6},
+			{Line: 28, Text: "[RoutingPolicyRule] Family=both FirewallMark=5 To=10.9.0.0/24", Mark: "5", Family: unix.AF_INET},
+			{Line: 32, Text: "[RoutingPolicyRule] From= To= FirewallMark=6", Mark: "6", Family: unix.AF_INET},
 		}},
 		{"keyfile", parseKeyfile, `[connection]
 id=eth1
@@ -111,7 +111,7 @@ routing-rule1=priority 5 from 192.0.2.1 table 100
 			{Line: 4, Text: "iif eth1 from 10.4.0.100/32 lookup 100", Src: own, IIF: "eth1", Table: "100"},
 		}},
 		{"joined lines", parseScript, "# no \\\nip rule add \\\n  from 10.4.0.100 \\\n  table 100;;\nip rule add table 5 # or \\\nip rule add table 6 ;; esac\nip rule add table 7 \\", []RuleLine{
-			{Line: 2, Last: 4, Text: "ip rule add from 10.4.0.100 table 100", Src: own, Table: "100"},
+			{Line: 2, Text: "ip rule add from 10.4.0.100 table 100", Src: own, Table: "100"},
 			{Line: 5, Text: "ip rule add table 5", Table: "5", Family: unix.AF_INET},
 			{Line: 6, Text: "ip rule add table 6", Table: "6", Family: unix.AF_INET},
 			{Line: 7, Text: "ip rule add table 7", Table: "7", Family: unix.AF_INET},
@@ -157,12 +157,22 @@ func TestRuleLineAdds(t *testing.T) {
 // A mark is the same in both families.
 func TestMarkLineAdds(t *testing.T) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rule := Rule{Family: family, Mark: 1, Table: 100}
+		rule := Rule{Family: family, Mark: 1, Mask: allBits, Table: 100}
 		for said, adds := range map[int]bool{0: true, unix.AF_INET: family == unix.AF_INET, unix.AF_INET6: family == unix.AF_INET6} {
 			line := RuleLine{Mark: "1", Table: "100", Family: said}
 			if got := line.adds(&rule); got != adds {
 				t.Errorf("%+v adds %+v: %v", line, rule, got)
 			}
+		}
+	}
+	// Marks are compared with their masks.
+	for mark, adds := range map[string]bool{
+		"0x80000/0xff0000": true, "524288/16711680": true, "0x80000": false, "0x80000/0xffffffff": false, "0x1/0xff0000": false, "0x80000/many": false, "": false,
+	} {
+		line := RuleLine{Mark: mark, Table: "52", Src: prefix("10.4.0.100/32")}
+		rule := Rule{Family: unix.AF_INET, Mark: 0x80000, Mask: 0xff0000, Table: 52, Src: line.Src}
+		if got := line.adds(&rule); got != adds {
+			t.Errorf("%q adds %+v: %v", mark, rule, got)
 		}
 	}
 }

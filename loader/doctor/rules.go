@@ -3,10 +3,12 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 )
 
@@ -19,11 +21,14 @@ type Rule struct {
 	Invert                  bool
 	Other                   bool   // it has conditions beside these: ports, protocol, user, TOS, a VRF
 	Refuses                 string // "blackhole", ...: it leads to no table
+	Protocol                int    // of who made it: unix.RTPROT_*
+	// SuppressesDefault: default routes of its table count for nothing.
+	SuppressesDefault bool
 }
 
 // isUnconditional tells a rule that every packet follows.
 func (r *Rule) isUnconditional() bool {
-	return r.Table != 0 && !r.Src.IsValid() && !r.Dst.IsValid() && r.Mark == 0 && r.Mask == 0 &&
+	return r.Table != 0 && !r.Src.IsValid() && !r.Dst.IsValid() && !r.hasMark() &&
 		r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
 }
 
@@ -39,9 +44,9 @@ func (r *Rule) selectors() string {
 	if r.Dst.IsValid() {
 		words = append(words, "to", orAll(r.Dst))
 	}
-	if r.Mark != 0 || r.Mask != 0 {
+	if r.hasMark() {
 		mark := fmt.Sprintf("%#x", r.Mark)
-		if r.Mask != 0xffffffff {
+		if r.Mask != allBits {
 			mark += fmt.Sprintf("/%#x", r.Mask)
 		}
 		words = append(words, "fwmark", mark)
@@ -61,10 +66,22 @@ func (r *Rule) selectors() string {
 	return strings.Join(words, " ")
 }
 
-// delete is the command that removes the rule.
-func (r *Rule) delete() string {
-	return fmt.Sprintf("ip %srule del priority %d %s", familyFlag(r.Family), r.Priority, r.selectors())
+// list is the command that shows it among the others.
+func (r *Rule) list() string { return "ip " + familyFlag(r.Family) + "rule show" }
+
+// allBits is the mask of a mark that is written without one.
+const allBits = 0xffffffff
+
+// hasMark tells a rule that selects by a mark, also by that of none.
+func (r *Rule) hasMark() bool { return r.Mark != 0 || r.Mask != 0 }
+
+// hasMarkOf tells whether a rule selects by one of some marks with this very mask.
+func (r *Rule) hasMarkOf(mask uint32, marks ...uint32) bool {
+	return r.Mask == mask && slices.Contains(marks, r.Mark)
 }
+
+// selectsMark tells whether a rule selects packets with a mark.
+func (r *Rule) selectsMark(mark uint32) bool { return mark&r.Mask == r.Mark }
 
 // orAll writes a single address without its length.
 func orAll(p netip.Prefix) string {
@@ -79,27 +96,90 @@ func orAll(p netip.Prefix) string {
 
 // needlessRules finds rules that send what comes from an address of a managed
 // interface by a table whose default route leaves by that interface, as people
-// type them, and the lines that bring them back after a reboot.
+// type them, and the lines that bring them back after a reboot. It tells which of them
+// are not needed: those without which nothing would go another way.
 func needlessRules(h *Host) []Finding {
 	var found []Finding
 	written := map[*RuleLine]bool{}
 	for n := range h.Rules {
 		r := &h.Rules[n]
-		i := h.answersBySource(r)
-		if i == nil {
-			continue
+		if i := h.answersBySource(r); i != nil {
+			found = append(found, h.ruleBySource(r, i, written))
 		}
-		found = append(found, problem(Warning, i.Name,
-			r.String()+": replypath does this work for replies without a rule, and "+h.whereWritten(r, written), r.delete()))
 	}
 	for n := range h.RuleLines {
 		line := &h.RuleLines[n]
-		if i := h.holderOf(line.Src); i != nil && !written[line] && line.IIF == "" && line.Mark == "" {
-			found = append(found, problem(Warning, i.Name,
-				fmt.Sprintf("%s adds %q, which is not in force: replypath does this work without it", line.where(), line.Text), line.remove()))
+		i := h.holderOf(line.Src)
+		if i == nil || written[line] || line.IIF != "" || line.Mark != "" {
+			continue
 		}
+		f := seen(OK, i.Name, fmt.Sprintf("%s adds %q, which is not in force", line.where(), line.Text), line.show()).of(line.Owner)
+		if why := h.needsRules(i, familyOf(line.Src)); why == "" {
+			f.Severity = Warning
+			f.Found += ": replypath sends replies by " + i.Name + " without it"
+		}
+		found = append(found, f)
 	}
 	return found
+}
+
+// ruleBySource tells of a rule whether it is needed. Replies of its interface do
+// without it where replypath corrects them; what this host opens from the address never
+// does, as that goes as it is routed.
+func (h *Host) ruleBySource(r *Rule, i *discover.Interface, written map[*RuleLine]bool) Finding {
+	from, opened := orAll(r.Src), h.openedFrom(r.Src)
+	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
+	switch {
+	case h.UsesError != "":
+		uses = fmt.Sprintf("what was opened from %s cannot be told: %s", from, h.UsesError)
+	case opened == 1:
+		uses = "1 connection was opened from " + from
+	}
+	f := seen(OK, i.Name, "", r.list()).of(h.ownerOfRule(r))
+	switch why := h.needsRules(i, r.Family); {
+	case why != "":
+		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
+	case opened > 0 || h.UsesError != "":
+		f.Found = fmt.Sprintf("%s is needed: %s", r, uses)
+	default:
+		f.Severity = Warning
+		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and nothing that this host opened uses %s", r, i.Name, from)
+	}
+	f.Found += "; " + h.whereWritten(r, written)
+	return f
+}
+
+// needsRules says why replies of an interface need rules that lead them by it, empty
+// where they do not: the programs are on every managed interface, and both the one
+// that replies belong to and the one that the kernel chooses without rules enforce.
+func (h *Host) needsRules(i *discover.Interface, family int) string {
+	if !h.Attached || len(missingPrograms(h)) > 0 {
+		return "replypath is not attached"
+	}
+	if h.leavesAlone() {
+		return "replypath leaves alone what the configuration excludes or does not list as protocols"
+	}
+	best := h.bestDefault(family)
+	if best == nil || best.refuses() {
+		return "no other default route has replies be built"
+	}
+	for _, device := range []int{i.Index, best.Device} {
+		name := h.deviceName(device)
+		switch {
+		case name == discover.OwnDevice:
+		case h.managed(device) == nil:
+			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
+		case !h.Enforcing[device]:
+			return "replypath does not enforce on " + name
+		}
+	}
+	return ""
+}
+
+// leavesAlone tells whether the configuration has replypath serve less than usual.
+func (h *Host) leavesAlone() bool {
+	unlisted := func(protocol uint8) bool { return !slices.Contains(h.Config.Protocols, protocol) }
+	return len(h.Config.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
 }
 
 // whereWritten names the lines that a rule stands on, and notes them.
@@ -120,7 +200,7 @@ func (h *Host) whereWritten(r *Rule, written map[*RuleLine]bool) string {
 // answersBySource returns the managed interface that a rule is for, nil where it
 // does something else.
 func (h *Host) answersBySource(r *Rule) *discover.Interface {
-	if r.Table == 0 || r.Dst.IsValid() || r.Mark != 0 || r.IIF != "" || r.OIF != "" || r.Invert || r.Other {
+	if r.Table == 0 || r.Dst.IsValid() || r.hasMark() || r.IIF != "" || r.OIF != "" || r.Invert || r.Other {
 		return nil
 	}
 	i := h.holderOf(r.Src)
@@ -164,23 +244,40 @@ func needlessMarks(h *Host) []Finding {
 	var found []Finding
 	for n := range h.Rules {
 		r := &h.Rules[n]
-		if r.Mark == 0 || r.Invert || r.Table == 0 || r.Src.IsValid() || r.Dst.IsValid() {
+		if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || isKnown(r) {
 			continue
 		}
-		restoring := h.Firewall.restoringMarks(r.Family)
+		restoring := h.Firewall.bringingBack(r)
 		if len(restoring) == 0 {
 			continue
 		}
-		for _, i := range h.Interfaces {
-			if h.leavesBy(r.Family, r.Table, i.Index) {
-				written := h.whereWritten(r, map[*RuleLine]bool{})
-				found = append(found, problem(Warning, i.Name, fmt.Sprintf(
-					"%s, with the connection mark of %s: replypath does this work for replies without a mark, and %s",
-					r, strings.Join(restoring, ", "), written), r.delete()))
+		for n := range h.Interfaces {
+			if i := &h.Interfaces[n]; h.leavesBy(r.Family, r.Table, i.Index) {
+				found = append(found, h.ruleByMark(r, i, restoring))
 			}
 		}
 	}
 	return found
+}
+
+// isEverybodys tells the tables that the kernel itself has rules for.
+func isEverybodys(table int) bool {
+	return table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_DEFAULT || table == unix.RT_TABLE_LOCAL
+}
+
+// ruleByMark tells of a rule by a connection's mark. It is never said not to be needed,
+// as what else has the mark is not to be seen.
+func (h *Host) ruleByMark(r *Rule, i *discover.Interface, restoring []string) Finding {
+	text := fmt.Sprintf("%s leads back by %s what has the connection mark of %s", r, i.Name, strings.Join(restoring, ", "))
+	f := seen(OK, i.Name, "", r.list()).of(h.ownerOfRule(r))
+	if why := h.needsRules(i, r.Family); why != "" {
+		text += ": replies need it, as " + why
+	} else {
+		f.Severity = Warning
+		text += ": replypath does this work for replies, what else has the mark is not known here"
+	}
+	f.Found = text + "; " + h.whereWritten(r, map[*RuleLine]bool{})
+	return f
 }
 
 // rulesThatNeverMatch finds rules for an own address with an incoming interface.
@@ -194,8 +291,8 @@ func rulesThatNeverMatch(h *Host) []Finding {
 			continue
 		}
 		written := h.whereWritten(r, map[*RuleLine]bool{})
-		found = append(found, problem(Warning, r.IIF, fmt.Sprintf(
-			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written), r.delete()))
+		found = append(found, seen(Warning, r.IIF, fmt.Sprintf(
+			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written), r.list()).of(h.ownerOfRule(r)))
 	}
 	for _, line := range h.RuleLines {
 		if line.IIF == "" || line.IIF == "lo" || !line.Src.IsValid() || !line.Src.IsSingleIP() || !h.isOwn(line.Src.Addr()) {
@@ -204,8 +301,8 @@ func rulesThatNeverMatch(h *Host) []Finding {
 		if h.isInForce(&line) {
 			continue
 		}
-		found = append(found, problem(Warning, line.IIF, fmt.Sprintf(
-			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.where(), line.Text), line.remove()))
+		found = append(found, seen(Warning, line.IIF, fmt.Sprintf(
+			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.where(), line.Text), line.show()).of(line.Owner))
 	}
 	return found
 }

@@ -1,9 +1,12 @@
 package doctor
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
 )
 
 // rule adds a rule to the fixture, and a table whose default route leaves by eth1.
@@ -17,69 +20,122 @@ func rule(r Rule) func(*Host) {
 	}
 }
 
+// opened has this host have opened connections from an address of eth1.
+func opened(from string, count int) func(*Host) {
+	return func(h *Host) {
+		for n := range count {
+			h.Uses = append(h.Uses, Use{unix.IPPROTO_TCP, netip.AddrPortFrom(address(from), uint16(40000+n)), netip.MustParseAddrPort("192.0.2.1:443")})
+		}
+	}
+}
+
 func TestNeedlessRules(t *testing.T) {
 	const (
-		text   = ": replypath does this work for replies without a rule, and "
-		nobody = "no file that was looked at brings it back"
+		nobody  = "; no file that was looked at brings it back ?? ip rule show"
+		from    = "eth1: rule 32765: from 10.4.0.100 lookup 100 "
+		from6   = "eth1: rule 7: from 2001:db8:4::100 lookup 100 "
+		without = "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "
 	)
-	fromEth1 := Rule{Priority: 32765, Src: prefix("10.4.0.100/32"), Table: 100}
+	fromEth1 := rule(Rule{Priority: 32765, Src: prefix("10.4.0.100/32"), Table: 100})
+	inFiles := func(h *Host) {
+		h.RuleLines = []RuleLine{
+			{File: "/etc/network/interfaces", Line: 12, Src: prefix("10.4.0.100/32"), Table: "replication", Owner: "ifupdown"},
+			{File: "/etc/rc.local", Line: 3, Src: prefix("10.4.0.100/32"), Table: "100", Owner: "rc.local"},
+			{File: "/etc/rc.local", Line: 4, Src: prefix("10.4.0.100/32"), Table: "101", Text: "ip rule add from 10.4.0.100 table 101", Owner: "rc.local"},
+		}
+	}
 	runTable(t, needlessRules, []wants{
-		{"none", nil, nil},
-		{"typed", rule(fromEth1), []string{
-			"warning eth1: rule 32765: from 10.4.0.100 lookup 100" + text + nobody + " => ip rule del priority 32765 from 10.4.0.100 lookup 100",
+		{"none", enforces, nil},
+		{"nothing uses it", and(enforces, fromEth1), []string{"warning " + from + without + "10.4.0.100" + nobody}},
+		{"another address is used", and(enforces, fromEth1, opened("10.3.0.100", 2)), []string{"warning " + from + without + "10.4.0.100" + nobody}},
+		{"one connection lives by it", and(enforces, fromEth1, opened("10.4.0.100", 1)), []string{
+			"ok " + from + "is needed: 1 connection was opened from 10.4.0.100" + nobody,
 		}},
-		{"ipv6, the network", rule(Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::/64"), Table: 100}), []string{
-			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100" + text + nobody + " => ip -6 rule del priority 7 from 2001:db8:4::/64 lookup 100",
+		{"several do", and(enforces, fromEth1, opened("10.4.0.100", 3)), []string{
+			"ok " + from + "is needed: 3 connections were opened from 10.4.0.100" + nobody,
 		}},
-		{"ipv6, the address, in a file", func(h *Host) {
-			r := Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::100/128"), Table: 100}
-			rule(r)(h)
-			h.RuleLines = []RuleLine{{File: "/etc/sysconfig/network-scripts/rule6-eth1", Line: 1, Src: r.Src, Table: "100"}}
-		}, []string{
-			"warning eth1: rule 7: from 2001:db8:4::100 lookup 100" + text + "it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 => ip -6 rule del priority 7 from 2001:db8:4::100 lookup 100",
+		{"it cannot be told", and(enforces, fromEth1, func(h *Host) { h.UsesError = "list tcp sockets: no memory" }), []string{
+			"ok " + from + "is needed: what was opened from 10.4.0.100 cannot be told: list tcp sockets: no memory" + nobody,
 		}},
-		{"in two files", func(h *Host) {
-			rule(fromEth1)(h)
-			h.RuleLines = []RuleLine{
-				{File: "/etc/network/interfaces", Line: 12, Src: fromEth1.Src, Table: "replication"},
-				{File: "/etc/rc.local", Line: 3, Src: fromEth1.Src, Table: "100"},
-				{File: "/etc/rc.local", Line: 4, Src: fromEth1.Src, Table: "101", Text: "ip rule add from 10.4.0.100 table 101"},
-			}
-		}, []string{
-			"warning eth1: rule 32765: from 10.4.0.100 lookup 100" + text + "it stands in /etc/network/interfaces:12, /etc/rc.local:3 => ip rule del priority 32765 from 10.4.0.100 lookup 100",
-			`warning eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force: replypath does this work without it` +
-				` => sed -i --follow-symlinks '4s,ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*table[[:space:]]*101\([[:space:];]\|$\),true\1,' /etc/rc.local`,
+		{"nothing is attached", fromEth1, []string{
+			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"a program is missing", and(enforces, fromEth1, opened("10.4.0.100", 1), func(h *Host) { h.Hooks = h.Hooks[1:] }), []string{
+			"ok " + from + "is needed: replypath is not attached, and 1 connection was opened from 10.4.0.100" + nobody,
+		}},
+		{"the configuration excludes something", and(enforces, fromEth1, func(h *Host) { h.Config.Exclude = []config.Exclusion{{}} }), []string{
+			"ok " + from + "is needed: replypath leaves alone what the configuration excludes or does not list as protocols, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"the configuration does not list a protocol", and(enforces, fromEth1, func(h *Host) { h.Config.Protocols = h.Config.Protocols[1:] }), []string{
+			"ok " + from + "is needed: replypath leaves alone what the configuration excludes or does not list as protocols, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"the interface only observes", and(enforces, fromEth1, func(h *Host) { h.Enforcing[eth1] = false }), []string{
+			"ok " + from + "is needed: replypath does not enforce on eth1, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"the interface of the default route only observes", and(enforces, fromEth1, func(h *Host) { h.Enforcing[eth0] = false }), []string{
+			"ok " + from + "is needed: replypath does not enforce on eth0, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"the interface of the default route is not managed", and(enforces, fromEth1, func(h *Host) { h.Interfaces = h.Interfaces[1:] }), []string{
+			"ok " + from + "is needed: the default route leads by eth0, which is not managed, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"its table has the only default route", and(enforces, fromEth1, func(h *Host) { h.Routes = h.Routes[2:] }), []string{
+			"ok " + from + "is needed: no other default route has replies be built, and 0 connections were opened from 10.4.0.100" + nobody,
+		}},
+		{"ipv6, the network", and(enforces, rule(Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::/64"), Table: 100})), []string{
+			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 " + without + "2001:db8:4::/64; no file that was looked at brings it back ?? ip -6 rule show",
+		}},
+		{"ipv6, of networkd, in use", and(enforces, opened("2001:db8:4::100", 1),
+			rule(Rule{Family: unix.AF_INET6, Priority: 7, Src: prefix("2001:db8:4::100/128"), Table: 100, Protocol: unix.RTPROT_STATIC})), []string{
+			"ok " + from6 + "is needed: 1 connection was opened from 2001:db8:4::100; no file that was looked at brings it back ?? ip -6 rule show @ systemd-networkd",
+		}},
+		{"in two files", and(enforces, fromEth1, inFiles), []string{
+			"warning " + from + without + "10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show @ ifupdown",
+			`warning eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force: replypath sends replies by eth1 without it ?? cat /etc/rc.local @ rc.local`,
+		}},
+		{"in two files, not enforcing", and(fromEth1, inFiles), []string{
+			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show @ ifupdown",
+			`ok eth1: /etc/rc.local:4 adds "ip rule add from 10.4.0.100 table 101", which is not in force ?? cat /etc/rc.local @ rc.local`,
 		}},
 		{"by another interface", rule(Rule{Priority: 1, Src: prefix("10.3.0.100/32"), Table: 100}), nil},
 		{"somebody else's address", rule(Rule{Priority: 1, Src: prefix("192.0.2.1/32"), Table: 100}), nil},
 		{"to somebody", rule(Rule{Priority: 1, Src: prefix("10.4.0.100/32"), Dst: prefix("192.0.2.0/24"), Table: 100}), nil},
+		{"with no mark of tailscale's", rule(Rule{Priority: 1, Src: prefix("10.4.0.100/32"), Mask: 0xff0000, Table: 100}), nil},
 		{"not", rule(Rule{Priority: 1, Src: prefix("10.4.0.100/32"), Invert: true, Table: 100}), nil},
 		{"more conditions", rule(Rule{Priority: 1, Src: prefix("10.4.0.100/32"), Other: true, Table: 100}), nil},
 	})
 }
 
 func TestNeedlessMarks(t *testing.T) {
-	restoring := []Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []FirewallRule{{Restores: true}}}}
-	marked := Rule{Priority: 9, Mark: 1, Mask: 0xffffffff, Table: 100}
+	restoring := []Chain{{Family: "inet", Table: "lasthop", Name: "output", Rules: []FirewallRule{{Restores: true, Marks: []uint32{0x1, 0x101}}}}}
+	marked := Rule{Priority: 9, Mark: 1, Mask: allBits, Table: 100}
 	marked6 := marked
 	marked6.Family = unix.AF_INET6
 	restores := func(family string) Chain {
 		return Chain{Family: family, Table: "mangle", Name: "OUTPUT", Rules: []FirewallRule{{Restores: true}}}
 	}
 	with := func(r Rule, chains []Chain) func(*Host) {
-		return func(h *Host) { rule(r)(h); h.Firewall.Chains = chains }
+		return func(h *Host) { enforces(h); rule(r)(h); h.Firewall.Chains = chains }
 	}
+	const (
+		nobody = "; no file that was looked at brings it back ?? ip "
+		back   = " lookup 100 leads back by eth1 what has the connection mark of "
+		work   = ": replypath does this work for replies, what else has the mark is not known here"
+	)
 	runTable(t, needlessMarks, []wants{
 		{"connmark", with(marked, restoring), []string{
-			"warning eth1: rule 9: from all fwmark 0x1 lookup 100, with the connection mark of inet lasthop output: replypath does this work for replies without a mark, and no file that was looked at brings it back" +
-				" => ip rule del priority 9 from all fwmark 0x1 lookup 100",
+			"warning eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output" + work + nobody + "rule show",
+		}},
+		{"connmark, nothing is attached", and(with(marked, restoring), func(h *Host) { h.Attached = false }), []string{
+			"ok eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output: replies need it, as replypath is not attached" + nobody + "rule show",
 		}},
 		{"with a mask and a file", func(h *Host) {
 			with(Rule{Priority: 9, Mark: 0x100, Mask: 0xf00, Table: 100}, restoring)(h)
-			h.RuleLines = []RuleLine{{File: "/etc/rc.local", Line: 3, Mark: "0x100/0xf00", Table: "100"}}
+			h.RuleLines = []RuleLine{
+				{File: "/etc/rc.local", Line: 3, Mark: "0x100/0xf00", Table: "100"},
+				{File: "/etc/rc.local", Line: 4, Mark: "0x100/0xff00", Table: "100"}, {File: "/etc/rc.local", Line: 5, Mark: "0x100", Table: "100"},
+			}
 		}, []string{
-			"warning eth1: rule 9: from all fwmark 0x100/0xf00 lookup 100, with the connection mark of inet lasthop output: replypath does this work for replies without a mark, and it stands in /etc/rc.local:3" +
-				" => ip rule del priority 9 from all fwmark 0x100/0xf00 lookup 100",
+			"warning eth1: rule 9: from all fwmark 0x100/0xf00" + back + "inet lasthop output" + work + "; it stands in /etc/rc.local:3 ?? ip rule show",
 		}},
 		{"ipv6, in a file that has the other family's as well", func(h *Host) {
 			with(marked6, restoring)(h)
@@ -88,18 +144,20 @@ func TestNeedlessMarks(t *testing.T) {
 				{File: "/etc/rc.local", Line: 4, Mark: "1", Table: "100", Family: unix.AF_INET6},
 			}
 		}, []string{
-			"warning eth1: rule 9: from all fwmark 0x1 lookup 100, with the connection mark of inet lasthop output: replypath does this work for replies without a mark, and it stands in /etc/rc.local:4" +
-				" => ip -6 rule del priority 9 from all fwmark 0x1 lookup 100",
+			"warning eth1: rule 9: from all fwmark 0x1" + back + "inet lasthop output" + work + "; it stands in /etc/rc.local:4 ?? ip -6 rule show",
 		}},
 		{"ipv6, by a chain of its own", with(marked6, []Chain{restores("ip"), restores("ip6")}), []string{
-			"warning eth1: rule 9: from all fwmark 0x1 lookup 100, with the connection mark of ip6 mangle OUTPUT: replypath does this work for replies without a mark, and no file that was looked at brings it back" +
-				" => ip -6 rule del priority 9 from all fwmark 0x1 lookup 100",
+			"warning eth1: rule 9: from all fwmark 0x1" + back + "ip6 mangle OUTPUT" + work + nobody + "-6 rule show",
 		}},
 		{"ipv6, and connections bring it back for ipv4 only", with(marked6, []Chain{restores("ip")}), nil},
 		{"and connections bring it back for ipv6 only", with(marked, []Chain{restores("ip6")}), nil},
 		{"a mark that no connection brings back", with(marked, nil), nil},
-		{"all but a mark, as wg-quick has it", with(Rule{Priority: 9, Mark: 1, Mask: 0xffffffff, Invert: true, Table: 100}, restoring), nil},
-		{"a table without a managed interface", with(Rule{Priority: 9, Mark: 1, Table: 101}, restoring), nil},
+		{"another mark, by its mask", with(Rule{Priority: 9, Mark: 0x200, Mask: 0xf00, Table: 100}, restoring), nil},
+		{"another mark than the same bits", with(Rule{Priority: 9, Mark: 0x100, Mask: allBits, Table: 100}, restoring), nil},
+		{"tailscale's, beside a mark of others", with(Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: 100}, []Chain{restores("inet")}), nil},
+		{"to the main table", with(Rule{Priority: 9, Mark: 1, Mask: allBits, Table: unix.RT_TABLE_MAIN}, restoring), nil},
+		{"all but a mark, as wg-quick has it", with(Rule{Priority: 9, Mark: 1, Mask: allBits, Invert: true, Table: 100}, restoring), nil},
+		{"a table without a managed interface", with(Rule{Priority: 9, Mark: 1, Mask: allBits, Table: 101}, restoring), nil},
 	})
 }
 
@@ -110,7 +168,7 @@ func TestRulesThatNeverMatch(t *testing.T) {
 	runTable(t, rulesThatNeverMatch, []wants{
 		{"none", nil, nil},
 		{"in force", rule(never), []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no file that was looked at brings it back => ip rule del priority 8 from 10.4.0.100 iif eth1 lookup 100",
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no file that was looked at brings it back ?? ip rule show",
 		}},
 		{"ipv6, in force and in a file", func(h *Host) {
 			rule(never6)(h)
@@ -119,22 +177,20 @@ func TestRulesThatNeverMatch(t *testing.T) {
 				{File: "/etc/sysconfig/network-scripts/rule6-eth1", Line: 1, Src: never6.Src, IIF: "eth1", Table: "100"},
 			}
 		}, []string{
-			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 => ip -6 rule del priority 8 from 2001:db8:4::100 iif eth1 lookup 100",
-			`warning eth0: /etc/sysconfig/network-scripts/rule-eth1:1 adds "from 10.4.0.100 iif eth0 table 100", which ` + text +
-				` => sed -i --follow-symlinks '1s/.*//' /etc/sysconfig/network-scripts/rule-eth1`,
+			"warning eth1: rule 8: from 2001:db8:4::100 iif eth1 lookup 100 " + text + "; it stands in /etc/sysconfig/network-scripts/rule6-eth1:1 ?? ip -6 rule show",
+			`warning eth0: /etc/sysconfig/network-scripts/rule-eth1:1 adds "from 10.4.0.100 iif eth0 table 100", which ` + text + ` ?? cat /etc/sysconfig/network-scripts/rule-eth1`,
 		}},
 		{"ipv6, forwarded", rule(Rule{Family: unix.AF_INET6, Priority: 8, Src: prefix("2001:db8:4::/64"), IIF: "eth1", Table: 100}), nil},
 		{"in force and in a file", func(h *Host) {
 			rule(never)(h)
 			h.RuleLines = []RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Table: "100"}}
 		}, []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; it stands in /etc/network/interfaces:4 => ip rule del priority 8 from 10.4.0.100 iif eth1 lookup 100",
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; it stands in /etc/network/interfaces:4 ?? ip rule show",
 		}},
 		{"in a file only", func(h *Host) {
 			h.RuleLines = []RuleLine{{File: "/etc/network/interfaces", Line: 4, Src: never.Src, IIF: "eth1", Text: "ip rule add from 10.4.0.100 dev eth1"}}
 		}, []string{
-			`warning eth1: /etc/network/interfaces:4 adds "ip rule add from 10.4.0.100 dev eth1", which ` + text +
-				` => sed -i --follow-symlinks '4s,ip[[:space:]]*rule[[:space:]]*add[[:space:]]*from[[:space:]]*10\.4\.0\.100[[:space:]]*dev[[:space:]]*eth1\([[:space:];]\|$\),true\1,' /etc/network/interfaces`,
+			`warning eth1: /etc/network/interfaces:4 adds "ip rule add from 10.4.0.100 dev eth1", which ` + text + ` ?? cat /etc/network/interfaces`,
 		}},
 		{"forwarded", rule(Rule{Priority: 8, Src: prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", rule(Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},

@@ -5,11 +5,9 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-
-	"replypath/loader/discover/dump"
 )
 
-// show names a route, and of several hops one, as ip(8) wants it.
+// show names a route, and of several hops one, as ip(8) does.
 func (h *Host) show(r *Route) string {
 	text := target(r)
 	if !r.refuses() {
@@ -54,15 +52,6 @@ func place(r *Route) string {
 	}
 	if r.Metric != 0 {
 		text += fmt.Sprintf(" metric %d", r.Metric)
-	}
-	return text
-}
-
-// showHop names one of several hops.
-func (h *Host) showHop(hop dump.Hop, family int) string {
-	text := "nexthop" + h.way(hop.Gateway, hop.Interface, family)
-	if hop.Weight > 1 {
-		text += fmt.Sprintf(" weight %d", hop.Weight)
 	}
 	return text
 }

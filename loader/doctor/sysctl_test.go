@@ -50,6 +50,11 @@ func sameSubnet(h *Host) {
 	h.OnLink[2].Prefix = prefix("10.3.0.0/24")
 }
 
+// secondAddress gives eth1 one in eth0's network beside its own.
+func secondAddress(h *Host) {
+	h.Devices[2].Addresses = append(h.Devices[2].Addresses, prefix("10.3.0.101/32"))
+}
+
 // macvlan has one device stand on another.
 func macvlan(upper, lower int) func(*Host) {
 	return func(h *Host) { h.managed(upper).Lower = lower }
@@ -69,6 +74,21 @@ func TestARPIgnore(t *testing.T) {
 			"warning eth0: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 			"warning eth1: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
 		}},
+		{"a second network's address, by its own wire or not", secondAddress, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+		}},
+		{"a second network's address, by its own wire", func(h *Host) {
+			secondAddress(h)
+			h.Neighbours = []Neighbour{{Interface: eth1, Address: address("10.3.0.7"), MAC: mac("02:00:00:00:07:01")}}
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+		}},
+		{"two in one network, one without a carrier", func(h *Host) { sameSubnet(h); h.Interfaces[1].Up = false }, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
 		{"a macvlan above it", macvlan(eth1, eth0), []string{
 			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 		}},
@@ -77,7 +97,7 @@ func TestARPIgnore(t *testing.T) {
 			h.Interfaces = h.Interfaces[1:]
 			h.Devices[1].Addresses = nil
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 		}},
 		{"an ipvlan above it", func(h *Host) {
 			macvlan(eth1, eth0)(h)
@@ -91,14 +111,16 @@ func TestARPIgnore(t *testing.T) {
 			h.addVirtual("10.3.0.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
 		}, []string{
-			"error eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo" +
+				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 			"ok eth1: arp_ignore: all 0, device 2, effective 2",
 		}},
 		{"virtual, from elsewhere", func(h *Host) {
 			h.addVirtual("192.0.2.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
 		}, []string{
-			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo" +
+				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
 			"ok eth1: arp_ignore: all 0, device 8, effective 8",
 		}},
 	})
@@ -136,18 +158,22 @@ func TestLoopbackAddresses(t *testing.T) {
 }
 
 func TestAcceptLocal(t *testing.T) {
-	const text = ": packets from this host's own addresses are taken in, which replypath records no flow for => sysctl -w "
+	const (
+		text   = ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		fix    = text + " => sysctl -w "
+		theirs = text + " ?? sysctl net.ipv4.conf.all.accept_local net.ipv4.conf."
+	)
 	table := []wants{
 		{"off", nil, []string{
 			"ok eth0: accept_local: all 0, device 0, effective 0", "ok eth1: accept_local: all 0, device 0, effective 0",
 		}},
 		{"device", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), []string{
 			"ok eth0: accept_local: all 0, device 0, effective 0",
-			"warning eth1: accept_local: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_local=0",
+			"warning eth1: accept_local: all 0, device 1, effective 1" + fix + "net.ipv4.conf.eth1.accept_local=0",
 		}},
 		{"both", set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}), []string{
-			"warning eth0: accept_local: all 1, device 0, effective 1" + text + "net.ipv4.conf.all.accept_local=0",
-			"warning eth1: accept_local: all 1, device 1, effective 1" + text + "net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0",
+			"warning eth0: accept_local: all 1, device 0, effective 1" + theirs + "eth0.accept_local",
+			"warning eth1: accept_local: all 1, device 1, effective 1" + theirs + "eth1.accept_local",
 		}},
 	}
 	runTable(t, acceptLocal, table)
@@ -159,13 +185,13 @@ func TestAcceptLocal(t *testing.T) {
 	}
 	// ip rule add iif eth1 lookup local priority 10; ip rule del priority 0
 	h.Rules = append(h.Rules, Rule{Family: unix.AF_INET, Priority: 10, IIF: "eth1", Table: unix.RT_TABLE_LOCAL})
-	if f := acceptLocal(h)[1]; f.Automatic || f.Fix == nil {
+	if f := acceptLocal(h)[1]; f.Automatic || f.Fix != nil {
 		t.Error("switched off although the host talks to itself by the wire")
 	}
 	h = newHost()
 	table[2].change(h)
 	for _, f := range acceptLocal(h) {
-		if f.Automatic {
+		if f.Automatic || f.Fix != nil {
 			t.Errorf("all of the host's interfaces are changed by --fix: %+v", f)
 		}
 	}
@@ -187,8 +213,13 @@ func TestAcceptRedirects(t *testing.T) {
 			"warning eth1: ipv6 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv6.conf.eth1.accept_redirects=0",
 		}},
 		{"a host: both", with(map[string]int{"net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0, "net.ipv6.conf.all.accept_redirects": 1}), []string{
-			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1" + text + "net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth1.accept_redirects=0",
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1: a balancer's redirect teaches the kernel a way past it, which replypath then has to correct" +
+				": net.ipv4.conf.all.accept_redirects does it for every interface ?? sysctl net.ipv4.conf.all.accept_redirects net.ipv4.conf.eth1.accept_redirects",
 			"ok eth1: ipv6 accept_redirects: all 1, device 0, effective 0",
+		}},
+		{"a router: both count", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0}), []string{
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
+			"ok eth1: ipv6 accept_redirects: all 0, device 0, effective 0",
 		}},
 		{"a router", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv6.conf.eth1.forwarding": 1}), []string{
 			"ok eth1: ipv4 accept_redirects: all 0, device 1, effective 0",
@@ -204,7 +235,8 @@ func TestSendRedirects(t *testing.T) {
 			h.Firewall.Chains = []Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []FirewallRule{{DNAT: []netip.Addr{address(to)}}}}}
 		}
 	}
-	const text = " and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth1.send_redirects=0"
+	const text = " and tells real servers to answer clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
+		" ?? sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects"
 	runTable(t, sendRedirects, []wants{
 		{"no balancer", set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1}), nil},
 		{"dnat to a neighbour", dnat("10.4.0.7"), []string{
@@ -234,18 +266,21 @@ func TestNeighbourTable(t *testing.T) {
 				Neighbour{Interface: eth1, Address: address("2001:db8:4::2"), Counted: true})
 		}
 	}
-	const text = ": who has no entry gets no packet => sysctl -w net.ipv4.neigh.default.gc_thresh3="
+	const (
+		text = ": who has no entry gets no packet: "
+		look = " have room ?? sysctl net.ipv4.neigh.default.gc_thresh3 net.ipv4.neigh.default.gc_thresh2"
+	)
 	runTable(t, neighbourTable, []wants{
 		{"not shown", nil, nil},
 		{"room", fill(512, NeighTable{512, 1024, 0}), []string{"ok: ipv4: 512 neighbours, gc_thresh2 512, gc_thresh3 1024"}},
 		{"more than thresh2", fill(513, NeighTable{512, 1024, 0}), []string{
-			"warning: ipv4: 513 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "4096 net.ipv4.neigh.default.gc_thresh2=2048",
+			"warning: ipv4: 513 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
 		}},
 		{"nearly full", fill(922, NeighTable{512, 1024, 0}), []string{
-			"error: ipv4: 922 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "4096 net.ipv4.neigh.default.gc_thresh2=2048",
+			"error: ipv4: 922 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
 		}},
 		{"was full", fill(3, NeighTable{512, 1024, 7}), []string{
-			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "2048 net.ipv4.neigh.default.gc_thresh2=1024",
+			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "gc_thresh3 2048 and gc_thresh2 1024" + look,
 		}},
 		{"was full, and was enlarged", fill(3, NeighTable{1024, 2048, 7}), []string{
 			"ok: ipv4: 3 neighbours, gc_thresh2 1024, gc_thresh3 2048, 7 times full since the host started",

@@ -24,19 +24,54 @@ func silentGateways(h *Host) []Finding {
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
 		case h.isDown(i.Index):
-			found = append(found, problem(Warning, i.Name, text+": the interface is down", "ip link set "+i.Name+" up"))
+			found = append(found, seen(Warning, i.Name, text+": the interface is down", "ip link show dev "+quote(i.Name)).of(ownerOfDevice(i.Name)))
 		case !i.Up:
-			found = append(found, problem(Warning, i.Name, text+": the interface has no carrier", h.carrier(i)))
+			found = append(found, seen(Warning, i.Name, text+": the interface has no carrier", h.carrier(i)).of(ownerOfDevice(i.Name)))
 		case !nexthop.Usable(g.State):
-			found = append(found, problem(Error, i.Name, text+": it does not answer "+resolution(familyOf(single(g.Address))), h.withoutGateway(i, &g)))
+			found = append(found, h.silentGateway(i, &g, text))
 		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:
-			found = append(found, problem(Warning, i.Name, text+": it has not answered for some seconds",
-				explained(fmt.Sprintf("ping -c 3 -I %s %s", i.Name, g.Address), "asks it again: it answers, or is failed")))
+			found = append(found, seen(Warning, i.Name, text+": it has not answered for some seconds", showNeighbour(i, &g)).of(h.ownerOfGateway(&g)))
 		default:
 			found = append(found, fine(i.Name, text))
 		}
 	}
 	return found
+}
+
+// silentGateway tells of one that does not answer. It may come back by itself: what
+// leads by it stays, and so does what the configuration says of it.
+func (h *Host) silentGateway(i *discover.Interface, g *nexthop.Gateway, text string) Finding {
+	text += ": it does not answer " + resolution(familyOf(single(g.Address)))
+	if networks := onlyTo(g); networks != "" {
+		return seen(Warning, i.Name, text+", and leads to "+networks+" only", showNeighbour(i, g)).of(h.ownerOfGateway(g))
+	}
+	if slices.Contains(i.Settings.Gateways, g.Address) {
+		text += ", and the configuration names it"
+	}
+	return seen(Error, i.Name, text, showNeighbour(i, g)).of(h.ownerOfGateway(g))
+}
+
+func showNeighbour(i *discover.Interface, g *nexthop.Gateway) string {
+	return fmt.Sprintf("ip neigh show %s dev %s", g.Address, quote(i.Name))
+}
+
+// ownerOfGateway is whose the first route is that leads by a gateway.
+func (h *Host) ownerOfGateway(g *nexthop.Gateway) string {
+	for n := range h.Routes {
+		if r := &h.Routes[n]; r.Device == g.Interface && r.Gateway == g.Address && r.isUnicast() {
+			return ownerOfRoute(r)
+		}
+	}
+	return ""
+}
+
+// carrier is the command for an interface without a carrier: what it stands on may
+// be down, else it is the cable or the other side.
+func (h *Host) carrier(i *discover.Interface) string {
+	if lower := h.device(i.Lower); lower != nil && lower.Down {
+		return "ip link show dev " + quote(lower.Name)
+	}
+	return explained("ethtool "+quote(i.Name), "look at the cable and the port of the switch")
 }
 
 func (h *Host) isDown(index int) bool {
@@ -131,13 +166,13 @@ func connectedSockets(h *Host) []Finding {
 	for n := range h.Sockets {
 		s := &h.Sockets[n]
 		if f := asked.elsewhere(s); f != nil {
-			found = append(found, problem(Error, orEmpty(f.Interface), fmt.Sprintf(
+			found = append(found, seen(Error, orEmpty(f.Interface), fmt.Sprintf(
 				"%s answers %s from %s, but was asked on %s: it connects its wildcard socket, which cannot be mended from outside",
-				s.owner(), s.Remote, s.Local.Addr(), f.Self), s.bindTo(f.Self)))
+				s.owner(), s.Remote, s.Local.Addr(), f.Self), s.show("have it bind to "+f.Self)).of(s.Process))
 		} else if asked.isSuspicious(s) {
-			found = append(found, problem(Warning, "", fmt.Sprintf(
+			found = append(found, seen(Warning, "", fmt.Sprintf(
 				"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
-				s.owner(), s.Local, s.Remote), s.show("have it bind to the address that it is asked on")))
+				s.owner(), s.Local, s.Remote), s.show("have it bind to the address that it is asked on")).of(s.Process))
 		}
 	}
 	return found
@@ -193,15 +228,6 @@ func (s *Socket) owner() string {
 		return fmt.Sprintf("%s on udp port %d", s.Process, s.Local.Port())
 	}
 	return fmt.Sprintf("udp port %d", s.Local.Port())
-}
-
-// bindTo is the command that starts a daemon that is known to do this on an
-// address, and else the one that shows whom to configure so.
-func (s *Socket) bindTo(address string) string {
-	if s.Process == "iperf3" {
-		return "iperf3 -s -B " + address
-	}
-	return s.show("have it bind to " + address)
 }
 
 // show is the command that names the process.

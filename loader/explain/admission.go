@@ -46,7 +46,7 @@ func (h *Host) refused(q *Question) (reason string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if !isOrdinary(peer) || !isOrdinary(self) || ownPeer != 0 {
+	if !peer.IsGlobalUnicast() || !self.IsGlobalUnicast() || ownPeer != 0 { // address_is_ordinary() in bpf/src/address.h
 		return reasonSource, nil
 	}
 	return "", nil
@@ -63,15 +63,6 @@ func isDHCP(q *Question) bool {
 		return *q.Protocol == unix.IPPROTO_UDP
 	}
 	return false
-}
-
-// isOrdinary is address_is_ordinary() in bpf/src/address.h.
-func isOrdinary(a netip.Addr) bool {
-	if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
-		return false
-	}
-	first := a.AsSlice()[0]
-	return a.Is6() || first != 0 && first < 240
 }
 
 // excluded tells whether the configuration excludes every flow that is asked

@@ -33,11 +33,20 @@ func newExplanation(q *Question) Explanation {
 // explainFlow tells where a reply of a flow goes.
 func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, error) {
 	q := asked.of(entry)
+	e, err := h.explainEntry(&q, entry)
+	e.Flow = &entry.Flow
+	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
+		e.Detail += fmt.Sprintf("; the flow came in by %s, not by %s", orUnknown(in), q.Interface)
+	}
+	return e, err
+}
+
+// explainEntry tells where a reply goes to which an entry of the flow table belongs.
+func (h *Host) explainEntry(q *Question, entry *flows.Entry) (Explanation, error) {
 	raw := &entry.Raw
 	r := &reply{flow: raw, byHand: h.byHand, size: q.Size}
-	e := newExplanation(&q)
-	e.Flow = &entry.Flow
-	asker, err := h.asker(&q, int(raw.Ifindex))
+	e := newExplanation(q)
+	asker, err := h.asker(q, int(raw.Ifindex))
 	if err != nil {
 		return e, err
 	}
@@ -50,7 +59,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	if r.gateway, err = h.gatewayOf(raw, r.target); err != nil {
 		return e, err
 	}
-	way, err := h.kernelWay(&q, asker, &e.Kernel)
+	way, err := h.kernelWay(q, asker, &e.Kernel)
 	if err != nil {
 		return e, err
 	}
@@ -60,7 +69,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 		return e, err
 	}
 	e.Replypath = r.way(&entry.Flow)
-	if ends, err := endsFlow(raw, &q); ends || err != nil {
+	if ends, err := endsFlow(raw, q); ends || err != nil {
 		e.conclude(LocalOrigin, "")
 		return e, err
 	}
@@ -90,18 +99,26 @@ func (r *reply) way(flow *flows.Flow) Way {
 }
 
 // explainWithout tells where a packet goes that belongs to no flow, and why it
-// belongs to none.
-func (h *Host) explainWithout(q *Question) (Explanation, error) {
+// belongs to none, or where it would go if its question came in by a device.
+func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
+	if device != 0 {
+		return h.explainSupposed(q, device)
+	}
+	verdict, reason, err := h.WhyNoFlow(q)
+	if err != nil {
+		return Explanation{}, err
+	}
+	return h.explainUnrecorded(q, verdict, reason)
+}
+
+// explainUnrecorded tells where a packet goes that is left alone.
+func (h *Host) explainUnrecorded(q *Question, verdict, reason string) (Explanation, error) {
 	e := newExplanation(q)
 	asker, err := h.asker(q, 0)
 	if err != nil {
 		return e, err
 	}
 	if _, err := h.kernelWay(q, asker, &e.Kernel); err != nil {
-		return e, err
-	}
-	verdict, reason, err := h.WhyNoFlow(q)
-	if err != nil {
 		return e, err
 	}
 	e.conclude(verdict, reason)
@@ -138,13 +155,6 @@ func (h *Host) asker(q *Question, received int) (asker, error) {
 		a.device, a.uid, a.mark = s.device, &s.uid, s.mark
 	case q.Protocol != nil && isEcho(*q.Protocol):
 		a.device = vrf // the kernel answers in the VRF of the question (icmp_reply)
-	}
-	if q.Interface != "" {
-		link, err := h.netlink.LinkByName(q.Interface)
-		if err != nil {
-			return a, fmt.Errorf("find interface %s (`ip link` shows which there are): %w", q.Interface, err)
-		}
-		a.device = link.Attrs().Index
 	}
 	return a, nil
 }

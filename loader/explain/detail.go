@@ -37,9 +37,11 @@ var fallbackDetails = map[string]string{
 }
 
 var noFlowDetails = map[string]string{
+	reasonUnmanaged: "replypath is not attached to the interface where it would come in: nothing is recorded, it goes as the " +
+		"kernel routes it",
 	reasonNotOwn:   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
 	reasonLoopback: "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
-	reasonSource:   "peer or self is this host, loopback, link-local or multicast: nothing is recorded, it goes as the kernel routes it",
+	reasonSource:   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
 	reasonProtocol: "the protocol is not listed, or finds its own way as DHCP: nothing is recorded, it goes as the kernel routes it",
 }
 

@@ -18,7 +18,7 @@ import (
 type Question struct {
 	Peer, Self netip.AddrPort // port 0: any; of an echo the peer's port is its identifier
 	Protocol   *uint8         // nil: any
-	Interface  string         // the device that the sending socket is bound to; "": as it is
+	Interface  string         // where a question comes in that has made no flow yet; "": nowhere
 	Size       int            // bytes of the IP packet; 0: one that fits
 	Limit      int            // no more flows than so many are explained; 0: all
 }
@@ -87,12 +87,16 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
+	device, err := h.nameDevice(&q)
+	if err != nil {
+		return nil, err
+	}
 	entries, err := h.entries(&q)
 	if err != nil {
 		return nil, err
 	}
 	if len(entries) == 0 {
-		e, err := h.explainWithout(&q)
+		e, err := h.explainWithout(&q, device)
 		return &Answer{Explanation: e, Others: []Explanation{}}, err
 	}
 	answer := &Answer{Others: []Explanation{}, Matches: len(entries)}

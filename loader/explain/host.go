@@ -45,9 +45,6 @@ func (h *Host) open(pinDir string) error {
 	if err != nil {
 		return err
 	}
-	if err := journal.CheckNamespace(pinDir); err != nil {
-		return err
-	}
 	copy(h.seeds[:], journal.Seeds)
 	h.showsLinks = slices.ContainsFunc(journal.Features, func(f pins.FeatureRecord) bool {
 		return f.Name == pins.FeatureProbeRead && f.Available
@@ -169,12 +166,20 @@ func refreshLink(i *bpf.DatapathInterface, link netlink.Link) {
 // interfaceByIndex returns what the programs know of a device, nil where it is
 // not managed: as interface_index() in bpf/src/next_hop.h.
 func (h *Host) interfaceByIndex(ifindex int) (*bpf.DatapathInterface, error) {
-	var id uint32
-	low := uint32(ifindex) % h.maps.Managed.MaxEntries()
-	if err := h.maps.Managed.Lookup(low, &id); err != nil {
-		return nil, fmt.Errorf("read the id of device %d: %w", ifindex, err)
+	id, err := h.interfaceID(ifindex)
+	if err != nil {
+		return nil, err
 	}
 	return h.interfaceByID(id, uint32(ifindex))
+}
+
+// interfaceID returns the id of a device or of another with the same low bits in its index, 0 for none.
+func (h *Host) interfaceID(ifindex int) (id uint32, err error) {
+	low := uint32(ifindex) % h.maps.Managed.MaxEntries()
+	if err := h.maps.Managed.Lookup(low, &id); err != nil {
+		return 0, fmt.Errorf("read the id of device %d: %w", ifindex, err)
+	}
+	return id, nil
 }
 
 // gatewayOf returns the gateway by which replies of a flow go, or would if it were usable:

@@ -29,9 +29,13 @@ type Table struct {
 	maps    *bpf.DatapathMaps // the current ones
 }
 
-// Open opens the flow tables that are pinned in the directory; the error
-// matches pins.ErrNone where there are none.
+// Open opens the flow tables that are pinned in the directory. The error matches pins.ErrNone
+// where there are none, and pins.ErrForeignNamespace where they are those of another network
+// namespace.
 func Open(dir string) (*Table, error) {
+	if _, err := pins.ReadJournal(dir); err != nil {
+		return nil, err
+	}
 	current, err := datapath.OpenCurrent(dir)
 	if err != nil {
 		return nil, err

@@ -27,9 +27,9 @@ type Gateway struct {
 	// IPv4 and IPv6 tell whose packets it takes. An IPv4 route may lead through
 	// a router that is named by its IPv6 address.
 	IPv4, IPv6 bool
-	// Special tells that it is named by routes to single hosts or to link-local addresses alone: what serves a cloud's
-	// metadata (169.254.169.254) need not forward anything else.
-	Special bool
+	// Reach4 and Reach6 are what is routed by it: what serves a cloud's metadata (169.254.169.254), or leads to one
+	// other site, need not forward anything else.
+	Reach4, Reach6 Reach
 	// Main tells that a route of the main table leads by it.
 	Main bool
 }
@@ -64,14 +64,14 @@ type Routers struct {
 //
 // An address of this host is no gateway.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
-	hops, err := dump.Routes(nl, collectHops)
-	if err != nil {
+	hops, reaches := dump.NewValues(collectHops), make(reaches)
+	if err := dump.ReadRoutes(nl, hops, reaches); err != nil {
 		return nil, err
 	}
-	return resolveAll(nl, managed, hops)
+	return resolveAll(nl, managed, hops.List(), reaches)
 }
 
-func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([]Gateway, error) {
+func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches) ([]Gateway, error) {
 	own, err := ownAddresses(nl)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop) ([
 	}
 	var gateways []Gateway
 	for _, i := range managed {
-		for _, g := range gatewaysOf(i, hops) {
+		for _, g := range gatewaysOf(i, hops, reaches) {
 			if !own.has(i.Index, g.Address) {
 				g.resolve(i, entries)
 				gateways = append(gateways, g)
@@ -98,7 +98,6 @@ type hop struct {
 	gateway netip.Addr // not valid: none
 	family  int        // of the route, unix.AF_INET or unix.AF_INET6
 	kind    hopKind
-	special bool // of a route to a single host, or to link-local addresses
 	main    bool // of a route of the main table
 	metric  int  // of a default route, as is tos
 	tos     int
@@ -129,9 +128,7 @@ func collectHops(r dump.Route, add func(hop)) {
 	}
 	for _, h := range r.Hops {
 		if h.Gateway.IsValid() || kind != byRoute {
-			special := r.Dst.IsSingleIP() || r.Dst.Addr().IsLinkLocalUnicast()
-			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, special: special,
-				main: r.Table == unix.RT_TABLE_MAIN}
+			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, main: r.Table == unix.RT_TABLE_MAIN}
 			if kind == byDefault {
 				found.metric, found.tos = r.Metric, r.TOS
 			}
@@ -146,7 +143,7 @@ func (h *hop) isGateway() bool {
 }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
-func gatewaysOf(i discover.Interface, routed []hop) []Gateway {
+func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
 	hops := configuredHops(i)
 	replaced := map[int]bool{}
 	for _, h := range hops {
@@ -157,7 +154,18 @@ func gatewaysOf(i discover.Interface, routed []hop) []Gateway {
 			hops = append(hops, h)
 		}
 	}
-	return merge(hops)
+	gateways := merge(hops)
+	for n := range gateways {
+		g := &gateways[n]
+		reach := func(family int, takes bool) Reach {
+			if !takes || replaced[family] {
+				return Reach{Everything: takes}
+			}
+			return reaches.of(road{g.Interface, g.Address, family})
+		}
+		g.Reach4, g.Reach6 = reach(unix.AF_INET, g.IPv4), reach(unix.AF_INET6, g.IPv6)
+	}
+	return gateways
 }
 
 // configuredHops are the gateways that the configuration gives to an interface.
@@ -179,12 +187,12 @@ func merge(hops []hop) []Gateway {
 	var gateways []Gateway
 	for _, h := range hops {
 		if n := len(gateways); n == 0 || gateways[n-1].Address != h.gateway {
-			gateways = append(gateways, Gateway{Interface: h.device, Address: h.gateway, Special: true})
+			gateways = append(gateways, Gateway{Interface: h.device, Address: h.gateway})
 		}
 		g := &gateways[len(gateways)-1]
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
-		g.Special, g.Main = g.Special && h.special, g.Main || h.main
+		g.Main = g.Main || h.main
 	}
 	return gateways
 }

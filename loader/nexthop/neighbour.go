@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 )
@@ -24,6 +25,8 @@ const (
 	StateFailed     = "failed"
 	StateNoARP      = "noarp" // needs no resolution
 	StatePermanent  = "permanent"
+	// StateSilent is no word of the kernel's: the entry of one that never answered has a MAC that nobody has.
+	StateSilent = "silent"
 )
 
 // Usable tells whether the kernel sends to a neighbour in this state at once,
@@ -69,6 +72,14 @@ func macOf(n *netlink.Neigh) net.HardwareAddr {
 	return slices.Clone(n.HardwareAddr)
 }
 
+// wordOf returns state and Ethernet address of a gateway's entry. A MAC that stands for that of a silent gateway is none.
+func wordOf(n *netlink.Neigh) (state string, mac net.HardwareAddr) {
+	if mac = macOf(n); bpf.IsNobody(mac) {
+		return StateSilent, nil
+	}
+	return stateOf(n), mac
+}
+
 // neighbours returns the neighbour entries of all interfaces.
 func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
 	list, err := dump.Neighbours(nl)
@@ -99,7 +110,8 @@ func StateNow(nl *netlink.Handle, g Gateway) (string, error) {
 		return "", err
 	}
 	if entry := entries[location{g.Interface, g.Address}]; entry != nil {
-		return stateOf(entry), nil
+		state, _ := wordOf(entry)
+		return state, nil
 	}
 	return StateNone, nil
 }
@@ -109,7 +121,7 @@ func (g *Gateway) resolve(i discover.Interface, entries map[location]*netlink.Ne
 	entry := entries[location{g.Interface, g.Address}]
 	switch {
 	case entry != nil && i.MAC != nil:
-		g.State, g.MAC = stateOf(entry), macOf(entry)
+		g.State, g.MAC = wordOf(entry)
 	case i.NoARP:
 		g.State = StateNoARP
 	default:

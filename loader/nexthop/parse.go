@@ -91,7 +91,7 @@ func neighbourEvent(m syscall.NetlinkMessage) (Event, bool) {
 	}
 	g := Gateway{Interface: n.LinkIndex, Address: dump.Address(n.IP), State: StateNone}
 	if m.Header.Type == unix.RTM_NEWNEIGH {
-		g.State, g.MAC = stateOf(n), macOf(n)
+		g.State, g.MAC = wordOf(n)
 		// The kernel names the socket by which it was asked (__neigh_update()), 0 for none.
 		g.Requested = g.State == StateFailed && m.Header.Pid != 0
 	}

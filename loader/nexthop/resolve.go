@@ -1,10 +1,15 @@
 package nexthop
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/discover/dump"
 )
 
 // Resolve asks the kernel to find out the gateway's MAC address, or to check
@@ -70,4 +75,23 @@ func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 		return fmt.Errorf("probe gateway %s with mac %s on interface %d: %w", g.Address, mac, g.Interface, err)
 	}
 	return nil
+}
+
+// ForgetNobody deletes the entries that have a MAC that nobody has, and returns how many there were.
+func ForgetNobody(nl *netlink.Handle) (deleted int, err error) {
+	list, err := dump.Neighbours(nl)
+	errs := []error{err}
+	for i := range list {
+		if !bpf.IsNobody(list[i].HardwareAddr) {
+			continue
+		}
+		err := nl.NeighDel(&netlink.Neigh{LinkIndex: list[i].LinkIndex, IP: list[i].IP})
+		switch {
+		case err == nil:
+			deleted++
+		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV):
+			errs = append(errs, fmt.Errorf("delete the neighbour entry of %s on interface %d: %w", list[i].IP, list[i].LinkIndex, err))
+		}
+	}
+	return deleted, errors.Join(errs...)
 }

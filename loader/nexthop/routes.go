@@ -12,8 +12,8 @@ import (
 
 // Find is Gateways with the default routes, and with what the fallback routes have to heed.
 func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
-	hops, late, networks := dump.NewValues(collectHops), dump.NewValues(collectLate), make(networks)
-	if err := dump.ReadRoutes(nl, hops, late, networks); err != nil {
+	hops, late, networks, reaches := dump.NewValues(collectHops), dump.NewValues(collectLate), make(networks), make(reaches)
+	if err := dump.ReadRoutes(nl, hops, late, networks, reaches); err != nil {
 		return Routers{}, err
 	}
 	found := Routers{Covered: networks.covered(managed)}
@@ -22,7 +22,7 @@ func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
 	if found.Shadowed, err = shadowed(nl, late.List()); err != nil {
 		return Routers{}, err
 	}
-	found.Gateways, err = resolveAll(nl, managed, hops.List())
+	found.Gateways, err = resolveAll(nl, managed, hops.List(), reaches)
 	return found, err
 }
 

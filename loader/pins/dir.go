@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ func Own(path string) (*Dir, error) {
 			continue
 		}
 		if err == nil && !isOurs(path) {
-			err = errors.Join(fmt.Errorf("%s: %w: choose another --pin-dir", path, ErrForeignContents), handle.Close())
+			err = errors.Join(fmt.Errorf("%s: %w: name a directory of its own by --pin-dir", path, ErrForeignContents), handle.Close())
 		}
 		if err != nil {
 			if created {
@@ -94,14 +95,36 @@ func create(path string) (created bool, err error) {
 	if err := checkFileSystem(existingParent(path)); err != nil {
 		return false, err
 	}
-	if _, err := os.Stat(path); err == nil {
-		return false, checkFileSystem(path)
+	if info, err := os.Stat(path); err == nil {
+		if err := checkFileSystem(path); err != nil {
+			return false, err
+		}
+		return false, checkOwner(path, info)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return false, fmt.Errorf("create pin directory: %w", err)
 	}
 	return true, nil
 }
+
+// checkOwner refuses a directory that others may change: a bpf file system that was mounted without a mode
+// lets everybody make one.
+func checkOwner(path string, info os.FileInfo) error {
+	if !info.IsDir() {
+		return notDirectory(path)
+	}
+	owner, is := info.Sys().(*syscall.Stat_t)
+	switch {
+	case is && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, who could replace what is pinned there: look what it is (ls -la %[1]s), and name a directory of your own by --pin-dir",
+			shown(path), owner.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s may be written by others, who could replace what is pinned there: chmod 700 %[1]s", shown(path))
+	}
+	return nil
+}
+
+func notDirectory(path string) error { return fmt.Errorf("%s is not a directory", shown(path)) }
 
 // existingParent returns the deepest directory above path that exists.
 func existingParent(path string) string {
@@ -131,7 +154,7 @@ func exists(path string) error {
 	case err != nil:
 		return fmt.Errorf("open pin directory: %w", err)
 	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory", path)
+		return notDirectory(path)
 	}
 	return nil
 }
@@ -222,6 +245,25 @@ func (d *Dir) Close() error {
 	err := d.handle.Close()
 	d.handle = nil
 	return err
+}
+
+// Renew makes the directory anew, and owns it, where somebody has removed it, moved it away or
+// unmounted its file system; true if it did. What is still pinned where it was goes: links keep a
+// program attached, and nobody would find them there.
+func (d *Dir) Renew(names ...string) (renewed bool, err error) {
+	if IsAt(d.handle, d.path) {
+		return false, nil
+	}
+	again, err := Own(d.path)
+	if err != nil {
+		return false, err
+	}
+	if again.Has(journalName) {
+		return false, errors.Join(fmt.Errorf("%s: another datapath is pinned there meanwhile", shown(d.path)), again.Close())
+	}
+	before := &Dir{path: fmt.Sprintf("/proc/self/fd/%d", d.handle.Fd()), handle: d.handle}
+	d.handle = again.handle
+	return true, errors.Join(before.Clear(names...), before.Close())
 }
 
 // Clear unpins what has one of the names, with everything below, and at last the

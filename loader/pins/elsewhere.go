@@ -1,21 +1,29 @@
 package pins
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ElsewhereError says that a directory holds no datapath that is known to be of this
 // network namespace, while another one does.
 type ElsewhereError struct {
 	Dir string // that was named
-	At  string // where the datapath is pinned
+	At  string // where the datapath is pinned; empty where that cannot be seen
+	PID int    // of the process that has it, where At is empty
 	Err error  // why the journal in Dir could not be read; nil where nothing is pinned there
 }
 
 func (e *ElsewhereError) Error() string {
+	if e.At == "" {
+		return fmt.Sprintf("no datapath is pinned in %s; replypath runs in this network namespace, pid %d, with pins that cannot be seen from here",
+			shown(e.Dir), e.PID)
+	}
 	if e.Err != nil {
 		return fmt.Sprintf("%[1]s: %[3]v: what was put on this host from there cannot be told from the datapath of this network "+
 			"namespace in %[2]s, which has to go first: replypath detach --pin-dir %[2]s, then replypath detach --pin-dir %[1]s",
@@ -29,62 +37,150 @@ func (e *ElsewhereError) Error() string {
 func (e *ElsewhereError) Unwrap() error { return e.Err }
 
 // CheckElsewhere returns an *ElsewhereError where a datapath of the calling thread's
-// network namespace is pinned in another directory than the given one: beside it,
-// right below it, or beside the usual one. unreadable is why the journal of the given
-// one could not be read, nil where nothing is pinned there.
+// network namespace is pinned in another directory than the given one. unreadable is why
+// the journal of the given one could not be read, nil where nothing is pinned there.
 func CheckElsewhere(dir string, unreadable error) error {
-	current, err := CurrentNamespace()
-	if err != nil {
+	found, err := FindElsewhere(dir)
+	if err != nil || len(found) == 0 {
 		return err
 	}
-	for _, parent := range []string{existingParent(dir), dir, filepath.Dir(Visible(DefaultDir))} {
-		if checkFileSystem(parent) != nil {
-			continue // or it does not exist
-		}
-		at, err := findIn(parent, dir, current)
-		if err != nil {
-			return err
-		}
-		if at != "" {
-			return &ElsewhereError{Dir: dir, At: at, Err: unreadable}
-		}
-	}
-	return nil
+	return &ElsewhereError{Dir: dir, At: found[0].Dir, Err: unreadable}
 }
 
-// findIn returns the directory, parent or right below it and not the excepted one, in
-// which a datapath of a network namespace is pinned; "" for none.
-func findIn(parent, except string, namespace Namespace) (string, error) {
-	entries, err := os.ReadDir(parent)
+// Elsewhere is a datapath that is pinned in another directory.
+type Elsewhere struct {
+	Dir     string
+	Journal *Journal
+}
+
+// Live tells whether its daemon is, and returns the daemon's process ID as well as it can be
+// told; that of one which was killed stays in the journal.
+func (e *Elsewhere) Live() (pid int, live bool) {
+	if owned, err := Owned(e.Dir); err == nil && owned {
+		return OwnerPID(e.Dir), true
+	}
+	return e.Journal.PID, false
+}
+
+// Shown is its directory as a reader can use it.
+func (e *Elsewhere) Shown() string { return shown(e.Dir) }
+
+// FindElsewhere returns the datapaths of the calling thread's network namespace that are
+// pinned in other directories than the given one, on any BPF file system in sight.
+func FindElsewhere(dir string) ([]Elsewhere, error) {
+	current, err := CurrentNamespace()
 	if err != nil {
-		return "", fmt.Errorf("look for pins of another datapath: %w", err)
+		return nil, err
 	}
-	paths := []string{parent}
-	for _, entry := range entries {
-		paths = append(paths, filepath.Join(parent, entry.Name()))
+	roots, err := bpfMounts()
+	if err != nil {
+		return nil, err
 	}
-	excepted, _ := os.Stat(except) // nil, which is no file's, where there is none
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil || excepted != nil && os.SameFile(info, excepted) {
-			continue
-		}
-		if holdsDatapathOf(path, namespace) {
-			return path, nil
+	// Those that are hidden by others, as under `ip netns exec`, are in no list of mounts.
+	for _, path := range []string{dir, Visible(DefaultDir)} {
+		if root, is := mountOf(path); is {
+			roots = append(roots, root)
 		}
 	}
-	return "", nil
+	s := &search{namespace: current, seen: make(map[fileID]bool)}
+	s.except, _ = identify(dir) // nothing's identity, where it does not exist
+	for _, root := range roots {
+		s.look(root, 0)
+	}
+	return s.found, nil
 }
 
-// holdsDatapathOf tells whether a datapath of a network namespace is pinned at path,
-// whatever that is. What this process may not look into, or cannot read, is somebody else's.
-func holdsDatapathOf(path string, namespace Namespace) bool {
-	if _, err := os.Lstat(filepath.Join(path, journalName)); err != nil {
-		return false
+// mountInfo lists the mounts (proc_pid_mountinfo(5)): the fifth field is where, the one behind
+// a single dash what.
+const mountInfo = "/proc/self/mountinfo"
+
+// bpfMounts returns where BPF file systems are mounted.
+func bpfMounts() (roots []string, err error) {
+	file, err := os.Open(mountInfo)
+	if err != nil {
+		return nil, fmt.Errorf("look for bpf file systems: %w", err)
 	}
-	journal, err := ReadJournal(path)
-	// A journal of repairs, or of a process that has just begun, has no seeds.
-	return err == nil && len(journal.Seeds) > 0 && journal.Namespace.Is(namespace)
+	defer file.Close()
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		mount, what, _ := strings.Cut(lines.Text(), " - ")
+		if fields := strings.Fields(mount); len(fields) > 4 && strings.HasPrefix(what, "bpf ") {
+			roots = append(roots, unescape.Replace(fields[4]))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("look for bpf file systems: %w", err)
+	}
+	return roots, nil
+}
+
+// mountOf returns the uppermost directory above path, or path itself, that is on a BPF file
+// system, false for none.
+func mountOf(path string) (root string, is bool) {
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if checkFileSystem(dir) == nil {
+			root, is = dir, true
+		} else if is || dir == filepath.Dir(dir) {
+			return root, is
+		}
+	}
+}
+
+// Bounds of a search, for file systems that others fill without end.
+const (
+	deepest         = 8
+	mostDirectories = 20000
+)
+
+// fileID tells one file from another.
+type fileID struct{ device, inode uint64 }
+
+func identify(path string) (fileID, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return fileID{}, err
+	}
+	return fileID{uint64(stat.Dev), stat.Ino}, nil
+}
+
+// search looks for the pins of a network namespace.
+type search struct {
+	namespace Namespace
+	except    fileID
+	seen      map[fileID]bool // directories
+	found     []Elsewhere
+}
+
+// look looks at a directory and below it. What this process may not look into is somebody
+// else's.
+func (s *search) look(path string, depth int) {
+	id, err := identify(path)
+	if err != nil || s.seen[id] || depth > deepest || len(s.seen) > mostDirectories {
+		return
+	}
+	s.seen[id] = true
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		switch {
+		case entry.IsDir():
+			s.look(filepath.Join(path, entry.Name()), depth+1)
+		case entry.Name() == journalName && id != s.except:
+			s.note(path)
+		}
+	}
+}
+
+// note notes a directory that holds a datapath of the namespace. A journal of repairs, or of a
+// process that has just begun, has no seeds.
+func (s *search) note(path string) {
+	journal, err := readAnyJournal(path)
+	if err == nil && len(journal.Seeds) > 0 && journal.Namespace.Is(s.namespace) {
+		s.found = append(s.found, Elsewhere{path, journal})
+	}
 }
 
 // shown is a path as its reader can use it: one that Visible has made leads by a

@@ -33,3 +33,27 @@ func (e *OwnedError) Error() string {
 
 // Is makes errors.Is(err, ErrOwned) true.
 func (e *OwnedError) Is(target error) bool { return target == ErrOwned }
+
+// OtherError says that the network namespace has a datapath already, in another directory.
+type OtherError struct {
+	Dir  string // empty where it is not in sight
+	PID  int    // of its daemon; 0 where it cannot be told, or has ended in order
+	Live bool
+}
+
+func (e *OtherError) Error() string {
+	const rule = "there is one datapath in a network namespace"
+	switch {
+	case e.Live && e.Dir == "":
+		return fmt.Sprintf("replypath runs in this network namespace already, pid %d, with pins that cannot be seen from here: %s, end that one first",
+			e.PID, rule)
+	case e.Live:
+		return fmt.Sprintf("replypath runs in this network namespace already, pid %d, with its pins in %s: %s, end that one first by "+
+			"replypath detach --stop --pin-dir %[2]s", e.PID, e.Dir, rule)
+	case e.PID != 0:
+		return fmt.Sprintf("this network namespace has a datapath already, pinned in %s by pid %d, which is dead: %s, take that one over by "+
+			"--pin-dir %[1]s, or away by replypath detach --pin-dir %[1]s", e.Dir, e.PID, rule)
+	}
+	return fmt.Sprintf("this network namespace has a datapath already, pinned in %s without a daemon: %s, take that one over by "+
+		"--pin-dir %[1]s, or away by replypath detach --pin-dir %[1]s", e.Dir, rule)
+}

@@ -56,7 +56,7 @@ func OwnerPID(path string) int {
 	if err == nil && pid != 0 {
 		return pid
 	}
-	journal, err := ReadJournal(path)
+	journal, err := readAnyJournal(path)
 	if err != nil {
 		return 0
 	}

@@ -28,13 +28,16 @@ const (
 // Journal is what a later process has to know: which network namespace the
 // datapath works for, who runs it, and what was changed on the host.
 type Journal struct {
-	Namespace  Namespace         `json:"namespace"`
-	Version    string            `json:"version"`
-	PID        int               `json:"pid"`
-	Seeds      []uint64          `json:"seeds"` // of the digests in the flow tables (bpf.Seeds)
-	Mode       string            `json:"mode"`  // as configured
-	ConfigPath string            `json:"config_path"`
-	LoadedAt   time.Time         `json:"loaded_at"`
+	Namespace  Namespace `json:"namespace"`
+	Version    string    `json:"version"`
+	PID        int       `json:"pid"`
+	Seeds      []uint64  `json:"seeds"` // of the digests in the flow tables (bpf.Seeds)
+	Mode       string    `json:"mode"`  // as configured
+	ConfigPath string    `json:"config_path"`
+	LoadedAt   time.Time `json:"loaded_at"`
+	// Config is the configuration in force, flags included, as config.Encode writes it; nil in journals
+	// of earlier versions, and where it is too large.
+	Config     json.RawMessage   `json:"config,omitempty"`
 	ConfigErr  string            `json:"config_error"`
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
@@ -45,6 +48,8 @@ type Journal struct {
 	// SourceCgroup is the cgroup whose sockets' source addresses are repaired;
 	// empty while none are.
 	SourceCgroup string `json:"source_cgroup"`
+	// WouldChange is what enforcing would change on the host for interfaces that only observe.
+	WouldChange []ChangeRecord `json:"would_change,omitempty"`
 	// Fallback is the device of the fallback routes; nil while none is made.
 	Fallback *FallbackRecord `json:"fallback,omitempty"`
 
@@ -139,6 +144,13 @@ type SysctlRecord struct {
 	After     string `json:"after"`
 }
 
+// ChangeRecord is a change of the host that was not made, as people read it.
+type ChangeRecord struct {
+	Object string `json:"object"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
 // QdiscRecord is a clsact qdisc that was added, or was about to be.
 type QdiscRecord struct {
 	Interface int    `json:"interface"`
@@ -178,14 +190,11 @@ func CreateJournal(d *Dir) (journal *JournalMap, fresh bool, err error) {
 
 // createText opens a pinned text and creates it where there is none.
 func createText(path string) (text *textMap, fresh bool, err error) {
-	m, err := ebpf.LoadPinnedMap(path, nil)
-	if err == nil {
-		return &textMap{m: m}, false, nil
-	}
+	text, err = openTextWith(path, nil)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, false, fmt.Errorf("open journal: %w", err)
+		return text, false, err
 	}
-	m, err = ebpf.NewMap(&ebpf.MapSpec{
+	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "rp_journal", Type: ebpf.Array, KeySize: 4, ValueSize: journalSize, MaxEntries: 1,
 	})
 	if err != nil {
@@ -195,6 +204,22 @@ func createText(path string) (text *textMap, fresh bool, err error) {
 		return nil, false, errors.Join(fmt.Errorf("pin journal: %w", err), m.Close())
 	}
 	return &textMap{m: m}, true, nil
+}
+
+// PinAgain pins the journal where it was, if it is not there any more; true if it did.
+func (j *JournalMap) PinAgain(d *Dir) (pinned bool, err error) {
+	if d.Has(journalName) {
+		return false, nil
+	}
+	clone, err := j.m.Clone() // Pin would move what it takes for pinned
+	if err != nil {
+		return false, fmt.Errorf("pin journal: %w", err)
+	}
+	defer bpf.Close(clone)
+	if err := clone.Pin(d.Path(journalName)); err != nil {
+		return false, fmt.Errorf("pin journal: %w", err)
+	}
+	return true, nil
 }
 
 // openJournal opens the journal of a directory for reading; the error matches
@@ -213,12 +238,17 @@ func openJournal(path string) (*JournalMap, error) {
 // openText opens a pinned text for reading; the error matches fs.ErrNotExist
 // where there is none.
 func openText(path string) (*textMap, error) {
-	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+	return openTextWith(path, &ebpf.LoadPinOptions{ReadOnly: true})
+}
+
+// openTextWith opens a pinned text. What else may be pinned by its name is refused.
+func openTextWith(path string, options *ebpf.LoadPinOptions) (*textMap, error) {
+	m, err := ebpf.LoadPinnedMap(path, options)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != journalSize {
-		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal", path), bpf.Close(m))
+	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != journalSize || m.MaxEntries() != 1 {
+		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal: another program has pinned it", shown(path)), bpf.Close(m))
 	}
 	return &textMap{m: m}, nil
 }
@@ -283,11 +313,19 @@ func (j *textMap) readOnce(document any) error {
 	if err := j.m.Lookup(uint32(0), &value); err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
+	return decodeText(value, document)
+}
+
+// decodeText reads the value of the map.
+func decodeText(value []byte, document any) error {
+	if len(value) < journalHeader {
+		return errors.New("read journal: it is too short")
+	}
 	length := binary.NativeEndian.Uint32(value)
 	if length == 0 {
 		return nil
 	}
-	if length > journalSize-journalHeader {
+	if uint64(length) > uint64(len(value)-journalHeader) {
 		return errors.New("read journal: its length is out of bounds")
 	}
 	text := value[journalHeader : journalHeader+length]
@@ -300,9 +338,19 @@ func (j *textMap) readOnce(document any) error {
 	return nil
 }
 
-// ReadJournal reads the journal of a directory; the error matches ErrNone where
-// there is none.
+// ReadJournal reads the journal of a directory that works for the network namespace of the
+// calling thread. The error matches ErrNone where there is none, and ErrForeignNamespace where
+// it is that of another network namespace.
 func ReadJournal(path string) (*Journal, error) {
+	journal, err := readAnyJournal(path)
+	if err != nil {
+		return nil, err
+	}
+	return journal, journal.CheckNamespace(path)
+}
+
+// readAnyJournal is ReadJournal whatever network namespace the journal is of.
+func readAnyJournal(path string) (*Journal, error) {
 	journal, err := openJournal(path)
 	if err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func (j *RepairsJournal) path(elem ...string) string {
 // create makes the directories, unless the upper one is somebody else's.
 func (j *RepairsJournal) create() error {
 	if _, err := os.Stat(j.pinDir); err == nil && !isOurs(j.pinDir) {
-		return fmt.Errorf("%s: %w: choose another --pin-dir", j.pinDir, ErrForeignContents)
+		return fmt.Errorf("%s: %w: name a directory of its own by --pin-dir", j.pinDir, ErrForeignContents)
 	}
 	_, err := create(j.path())
 	return err

@@ -45,10 +45,10 @@ func openSession(pinDir string) (*session, error) {
 }
 
 func (s *session) open() (err error) {
-	if err := s.takeLock(); err != nil {
+	if s.host, err = explain.OpenHost(s.dir); err != nil {
 		return err
 	}
-	if s.host, err = explain.OpenHost(s.dir); err != nil {
+	if err := s.takeLock(); err != nil {
 		return err
 	}
 	if s.maps, err = datapath.OpenMaps(s.dir); err != nil {

@@ -70,8 +70,8 @@ ip rule del priority 0
 `)
 	result := p.Expect(0, "doctor", "--fix")
 	for _, words := range []string{
-		"fixed ", "left to you, as --fix sets sysctls only (read the column FIX, then type it): accept-local, mtu\n",
-		"sysctl -w net.ipv4.conf.eth1.accept_local=0", "ip link set dev eth1 mtu 1500",
+		"fixed ", "left to you, as --fix sets sysctls only: accept-local, mtu\n",
+		"    inspect: sysctl net.ipv4.conf.all.accept_local net.ipv4.conf.eth1.accept_local\n", "    inspect: ip link show dev eth1\n",
 	} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)

@@ -89,33 +89,40 @@ func TestDoctorInPIDNamespace(t *testing.T) {
 	d.Signal(unix.SIGCONT)
 }
 
-// TestConfigInMountNamespace: the configuration in force is the file that the daemon sees. Where
-// that is another one than here, or none, doctor says so, and how to go on.
+// TestConfigInMountNamespace: the configuration in force is what the daemon has loaded, from a file that need not
+// be the one here. Where it is another one, or none, doctor says so.
 func TestConfigInMountNamespace(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
-	config := harness.WriteConfig(t, "mode: observe\n")
+	config := harness.WriteConfig(t, "loopback_addresses: kernel\n")
+	harness.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
 	dir := filepath.Dir(config)
 	hide := `mount -t tmpfs tmpfs "$0"; `
 	inside := func(script string) func(*topology.Cmd) {
 		return by(t, "unshare", "--mount", "sh", "-ec", hide+script+`; exec "$@"`, dir)
 	}
-	d := p.LaunchAs(inside(`echo "mode: enforce" >"$0/replypath.yaml"`), "--config", config)
+	inForce := func(prepare func(*topology.Cmd), severity string, words ...string) {
+		t.Helper()
+		all := examineAs(t, p, 0, prepare)
+		onlyOne(t, all, "configuration", "", severity, words...)
+		onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: symmetric")
+	}
+	d := p.LaunchAs(inside(`echo "loopback_addresses: symmetric" >"$0/replypath.yaml"`), "--config", config)
 	d.WaitReady()
 	theirs := fmt.Sprintf("/proc/%d/root%s", d.PID(), config)
-	another := fmt.Sprintf("%s: it is not the file of the daemon, pid %d, which runs in another mount namespace: name that one by --config %s", config, d.PID(), theirs)
-	for _, prepare := range []func(*topology.Cmd){here, inside(":")} {
-		wantSaid(t, examines(t, p, 2, prepare), another)
-	}
+	another := fmt.Sprintf("%s: it is not the file of the daemon, pid %d, which runs in another mount namespace and has %s", config, d.PID(), theirs)
+	inForce(here, "warning", another)
+	inForce(inside(":"), "warning", another)
+	inForce(by(t, "nsenter", fmt.Sprintf("--target=%d", d.PID()), "--mount"), "ok", config)
 	examines(t, p, 0, here, "--config", theirs)
-	examines(t, p, 0, here, "--config", config)
-	examines(t, p, 0, by(t, "nsenter", fmt.Sprintf("--target=%d", d.PID()), "--mount"))
+	onlyOne(t, p.Doctor(0, "--config", config), "loopback-address", "", "ok", "loopback_addresses: kernel")
 	d.Kill()
-	wantSaid(t, examines(t, p, 2, inside(":")), "the file of the configuration in force is gone: put it back")
+	inForce(inside(":"), "warning", config, "it is gone")
 
+	harness.Shell(t, n.Server.Host, "echo 'loopback_addresses: symmetric' >"+config)
 	e := p.Start("--config", config)
-	examines(t, p, 0, here)
-	wantSaid(t, examines(t, p, 2, by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", hide+`exec "$@"`, dir)),
-		config+": it is not here, and the daemon is in a PID namespace that cannot be looked into from here: run doctor where the daemon runs, or name a copy of its file by --config")
+	inForce(here, "ok", config)
+	inForce(by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", hide+`exec "$@"`, dir), "warning",
+		config+": it is not here, and the daemon is in a PID namespace that cannot be looked into from here")
 	e.Kill()
 }

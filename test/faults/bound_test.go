@@ -120,7 +120,7 @@ func testBoundRoute(t *testing.T, b *bed) {
 
 	own := "default via " + b.net.Server.Eth1.Gateway(b.family).String() + " dev eth1 metric "
 	began := time.Now()
-	b.ip("route del", own+"4294967295")
+	b.ip("route del default dev eth1 metric 4294967295")
 	b.awaitBoundRoute("after somebody has deleted it", true)
 	took := time.Since(began)
 	t.Logf("deleted: back after %s", took.Round(time.Millisecond))

@@ -340,9 +340,12 @@ func (b *bed) bridgeShown(fault fault) {
 // interface that was deleted.
 func (b *bed) hostChanges() []harness.HostChange {
 	b.Helper()
-	other := map[topology.Family]string{topology.IPv4: "net.ipv6.", topology.IPv6: "net.ipv4."}[b.family]
+	others := map[topology.Family][]string{
+		topology.IPv4: {"net.ipv6.", "ipv6 default route by ", "neighbour entry of fe80::"},
+		topology.IPv6: {"net.ipv4.", "ipv4 default route by ", "neighbour entry of 192.0.0.8"},
+	}[b.family]
 	changes := slices.DeleteFunc(b.product.Status().HostChanges, func(c harness.HostChange) bool {
-		return strings.Contains(c.Object, other)
+		return slices.ContainsFunc(others, func(other string) bool { return strings.Contains(c.Object, other) })
 	})
 	slices.SortFunc(changes, func(x, y harness.HostChange) int { return strings.Compare(x.Object, y.Object) })
 	return changes

@@ -49,6 +49,28 @@ func TestFallbackFalseLetsGo(t *testing.T) {
 	}
 }
 
+// TestObserveLetsGo switches to observe while a gateway is held: it is let go of, and given up, as without
+// replypath. Switched back, it is held again.
+func TestObserveLetsGo(t *testing.T) {
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			b.start()
+			b.silenceGateway()
+			b.awaitHeld()
+			b.ask(b.conversation(harness.TCP))
+			b.product.Expect(0, "mode", "observe")
+			b.wantGivenUp()
+			b.product.Expect(0, "mode", "enforce")
+			b.awaitHeld()
+			b.ask(b.conversation(harness.TCP))
+			b.product.Expect(0, "detach", "--stop")
+			b.wantSnapshot(before)
+		})
+	}
+}
+
 // wantGivenUp wants that the kernel gives the gateway up, which nothing keeps, and that nothing of the host is
 // changed for it.
 func (b *bed) wantGivenUp() {

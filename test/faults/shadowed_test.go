@@ -92,6 +92,9 @@ func (b *bed) moveDefault(late lateDefault, how string) {
 		b.ip("rule", how, late.rule)
 	}
 	for route := range strings.SplitSeq(late.route[b.family], ",") {
+		if how == "add" && strings.Contains(route, "metric 4294967295") {
+			how = "replace" // "add" is refused beside a route for bound sockets, which has that metric too
+		}
 		b.ip("route", how, route)
 	}
 }

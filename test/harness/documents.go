@@ -31,6 +31,7 @@ type Status struct {
 		Effect    string
 	}
 	HostChanges []HostChange `json:"host_changes"`
+	WouldChange []HostChange `json:"would_change"` // without Undo
 	Errors      []string
 }
 
@@ -40,6 +41,7 @@ type Interface struct {
 	Index        int
 	Up, Attached bool
 	Mechanism    *string
+	Mode         string
 	Gateways     []Gateway
 	RPFilter     *int `json:"rp_filter"`
 }
@@ -60,7 +62,7 @@ func (s *Status) OtherChanges() []HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
 		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
 			strings.Contains(c.Object, "router_probe_interval") || strings.Contains(c.Object, "ndisc_evict_nocarrier") ||
-			strings.Contains(c.Object, "default route by")
+			strings.Contains(c.Object, "default route by") || strings.Contains(c.Object, "which nobody has")
 	})
 }
 
@@ -88,10 +90,11 @@ var (
 	statusKeys = []string{
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
 		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
-		"interfaces[].mechanism", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
+		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
 		"interfaces[].gateways[].state", "interfaces[].rp_filter", "unmanaged[].name", "unmanaged[].reason",
 		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
+		"would_change[].object", "would_change[].before", "would_change[].after",
 	}
 	flowKeys = []string{
 		"[].protocol", "[].family", "[].peer", "[].peer_port", "[].self", "[].self_port", "[].interface",

@@ -16,6 +16,7 @@ type Explanation struct {
 	}
 	Verdict  string
 	Reason   *string
+	Detail   string
 	LeavesBy *string `json:"leaves_by"`
 	Others   []Explanation
 	Matches  int

@@ -79,3 +79,23 @@ func TestReportShowsFigures(t *testing.T) {
 		}
 	}
 }
+
+// TestSuitesOnKernels: a suite may be for some kernels only.
+func TestSuitesOnKernels(t *testing.T) {
+	chosen, err := chooseSuites("verifier kinds@6.1,6.12 demo@5.10", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[string]string{"5.10": "verifier demo", "6.1": "verifier kinds", "6.12": "verifier kinds"} {
+		var names []string
+		for _, s := range suitesOn(version, chosen) {
+			names = append(names, s.name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("on %s: %s, not %s", version, got, want)
+		}
+	}
+	if _, err := chooseSuites("kind@6.1", ""); err == nil {
+		t.Error("a suite that there is not is chosen")
+	}
+}

@@ -41,7 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.cache, "cache", "", "directory of kernels (default $XDG_CACHE_HOME/replypath/kernels)")
 	flag.StringVar(&o.results, "results", "build/kernels", "directory of logs")
-	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them (default all but bpf, restarts, loader and bench)")
+	flag.StringVar(&o.suites, "suites", "", "names of the suites to run, with spaces between them, each with the kernels that it is for, as in kinds@6.1,6.12, if not all (default all but bpf, restarts, loader and bench)")
 	flag.StringVar(&o.run, "run", "", "regular expression of tests, in the place of a suite's own")
 	flag.BoolVar(&o.update, "update", false, "fetch what Debian has by now")
 	flag.BoolVar(&o.short, "short", false, "leave out what differs little from the rest (go test -short)")
@@ -85,11 +85,11 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(work)
-	payload, err := buildPayload(ctx, work, suites, o.short)
+	payload, err := buildPayload(ctx, work, suites)
 	if err != nil {
 		return false, err
 	}
-	machines, err := o.prepare(ctx, c, kernels, payload, work)
+	machines, err := o.prepare(ctx, c, kernels, suites, payload, work)
 	if err != nil {
 		return false, err
 	}
@@ -103,7 +103,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 
 // prepare fetches what is not there yet, and makes a virtual machine of every
 // kernel.
-func (o *options) prepare(ctx context.Context, c *cache, kernels []string, payload, work string) ([]*machine, error) {
+func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suites []suite, payload, work string) ([]*machine, error) {
 	qemu, err := c.emulator(ctx)
 	if err != nil {
 		return nil, err
@@ -114,8 +114,12 @@ func (o *options) prepare(ctx context.Context, c *cache, kernels []string, paylo
 		if err != nil {
 			return nil, fmt.Errorf("linux %s: %w", version, err)
 		}
+		list, err := buildRunList(work, version, suites, o.short)
+		if err != nil {
+			return nil, err
+		}
 		initrd := filepath.Join(work, "initrd-"+version)
-		if err := concatenate(initrd, k.base(), payload); err != nil {
+		if err := concatenate(initrd, k.base(), payload, list); err != nil {
 			return nil, err
 		}
 		machines = append(machines, &machine{version: version, qemu: qemu, kernel: k, initrd: initrd,
@@ -135,7 +139,7 @@ func (o *options) runAll(ctx context.Context, machines []*machine, suites []suit
 			if ctx.Err() != nil {
 				return nil
 			}
-			if outcomes[i], err = m.test(ctx, suites); err != nil {
+			if outcomes[i], err = m.test(ctx, suitesOn(m.version, suites)); err != nil {
 				return fmt.Errorf("linux %s: %w", m.version, err)
 			}
 			return nil

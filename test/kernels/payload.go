@@ -19,7 +19,7 @@ var dataList string
 
 // buildPayload builds what is the same on every kernel and returns the archive's
 // path: the product, the tests with their source tree, the tools of this machine.
-func buildPayload(ctx context.Context, work string, suites []suite, short bool) (string, error) {
+func buildPayload(ctx context.Context, work string, suites []suite) (string, error) {
 	if err := compile(ctx, work, suites); err != nil {
 		return "", err
 	}
@@ -29,7 +29,6 @@ func buildPayload(ctx context.Context, work string, suites []suite, short bool) 
 		return "", err
 	}
 	a.text("init", initScript, 0o755)
-	a.text("run.list", runList(suites, short), 0o644)
 	a.tree("tests", filepath.Join(work, "tests"), nil)
 	a.tree("src", ".", isSource)
 	a.file("src/bin/replypath", filepath.Join(work, "replypath"), 0o755)
@@ -48,12 +47,19 @@ func buildPayload(ctx context.Context, work string, suites []suite, short bool) 
 	return file, err
 }
 
-func runList(suites []suite, short bool) string {
+// buildRunList makes an archive of the list of what is run on a kernel, and returns its path.
+func buildRunList(work, version string, suites []suite, short bool) (string, error) {
 	var text strings.Builder
-	for _, s := range suites {
+	for _, s := range suitesOn(version, suites) {
 		text.WriteString(s.line(short))
 	}
-	return text.String()
+	file := filepath.Join(work, "run-"+version+".cpio")
+	a, err := createArchive(file)
+	if err != nil {
+		return "", err
+	}
+	a.text("run.list", text.String(), 0o644)
+	return file, a.Close()
 }
 
 // compile builds the product and the test binaries, which need no library.

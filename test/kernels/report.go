@@ -157,6 +157,10 @@ func (r *report) printTable(w io.Writer) {
 	for _, o := range r.outcomes {
 		fmt.Fprint(table, o.release)
 		for _, s := range r.suites {
+			if !s.runsOn(o.version) {
+				fmt.Fprint(table, "\t-")
+				continue
+			}
 			fmt.Fprint(table, "\t", o.suites[s.name])
 		}
 		fmt.Fprintln(table)
@@ -174,7 +178,7 @@ func (o *outcome) printDetails(w io.Writer, suites []suite, dir string) bool {
 		console, _ := os.ReadFile(filepath.Join(dir, consoleLog))
 		fmt.Fprintln(w, lastLines(string(console), shownLines))
 	}
-	for _, s := range suites {
+	for _, s := range suitesOn(o.version, suites) {
 		r := o.suites[s.name]
 		if r == nil {
 			ok = false

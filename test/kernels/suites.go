@@ -23,6 +23,7 @@ type suite struct {
 	builds  []*builds.Build // that it changes to, built as /tests/<name>
 	setting string          // variables of its environment, with spaces between them
 	extra   bool            // is run only where it is named
+	only    []string        // versions of the kernels that it is run on, all where none is named
 	timeout time.Duration
 }
 
@@ -77,17 +78,22 @@ func suiteNames() []string {
 }
 
 // chooseSuites returns the named suites, all if none is named, with other tests
-// than usual if run is not empty.
+// than usual if run is not empty. What stands behind a name and @ are the kernels that it is run on.
 func chooseSuites(names, run string) ([]suite, error) {
 	chosen := slices.DeleteFunc(slices.Clone(suites), func(s suite) bool { return s.extra })
 	if names != "" {
 		chosen = nil
 		for _, name := range strings.Fields(names) {
+			name, only, _ := strings.Cut(name, "@")
 			i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
 			if i < 0 {
 				return nil, fmt.Errorf("there is no suite %q: choose of %s", name, strings.Join(suiteNames(), ", "))
 			}
-			chosen = append(chosen, suites[i])
+			s := suites[i]
+			if only != "" {
+				s.only = strings.Split(only, ",")
+			}
+			chosen = append(chosen, s)
 		}
 	}
 	if run != "" {
@@ -96,6 +102,16 @@ func chooseSuites(names, run string) ([]suite, error) {
 		}
 	}
 	return chosen, nil
+}
+
+// runsOn tells whether a suite is run on a kernel.
+func (s *suite) runsOn(version string) bool {
+	return len(s.only) == 0 || slices.Contains(s.only, version)
+}
+
+// suitesOn are those that are run on a kernel.
+func suitesOn(version string, all []suite) []suite {
+	return slices.DeleteFunc(slices.Clone(all), func(s suite) bool { return !s.runsOn(version) })
 }
 
 func totalTime(suites []suite) time.Duration {

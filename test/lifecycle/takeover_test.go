@@ -229,7 +229,7 @@ func TestStopSignals(t *testing.T) {
 		d := p.Start()
 		wantBy(t, n, c, true)
 		d.Stop(signal)
-		if len(d.Log.Lines("replies are still corrected", "replypath detach")) != 1 {
+		if len(d.Log.Lines("replies are still corrected on eth0, eth1; `replypath detach` ends that")) != 1 {
 			t.Errorf("after %s the log does not say that replies are still corrected:\n%s", signal, d.Log)
 		}
 		wantBy(t, n, c, true)

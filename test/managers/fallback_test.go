@@ -46,7 +46,7 @@ func testFallbackTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		began := time.Now()
 		harness.Eventually(t, "both routes are there after "+theft.name, func() error {
 			routes := harness.Shell(t, n.Server.Host, "ip -4 route show proto 114; ip -6 route show proto 114")
-			if strings.Count(routes, "default") != 2 {
+			if strings.Count(routes, "dev replypath0") != 2 {
 				return fmt.Errorf("routes %q", routes)
 			}
 			return nil

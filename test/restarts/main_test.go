@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// timesVariable cuts down how often everything is done, for virtual machines only.
+// timesVariable cuts down how often everything is done, for virtual machines and where every change is tested.
 const timesVariable = "REPLYPATH_TEST_RESTARTS"
 
 // times is how often everything is done.

@@ -1,6 +1,7 @@
 package restarts
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -109,10 +110,17 @@ func segmentsOut(t *testing.T, conn net.Conn) uint32 {
 // wantFlows wants a flow of every one of these connections.
 func wantFlows(t *testing.T, p *harness.Product, reload int, conns []net.Conn) {
 	t.Helper()
-	table := harness.Must1[*flows.Table](t)(flows.Open(p.PinDir))
-	defer table.Close()
+	var list []flows.Flow
+	harness.Must(t, p.Host.Do(func() error {
+		table, err := flows.Open(p.PinDir)
+		if err != nil {
+			return err
+		}
+		list, err = table.List(flows.Filter{})
+		return errors.Join(err, table.Close())
+	}))
 	known := make(map[string]bool)
-	for _, f := range harness.Must1[[]flows.Flow](t)(table.List(flows.Filter{})) {
+	for _, f := range list {
 		if f.State == flows.StateEstablished {
 			known[net.JoinHostPort(f.Peer, fmt.Sprint(f.PeerPort))] = true
 		}

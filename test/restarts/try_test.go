@@ -21,7 +21,7 @@ import (
 )
 
 // onTrial is what `replypath try` says when it can be confirmed.
-const onTrial = "attached on trial"
+const onTrial = "on trial: replies are corrected on "
 
 // tried is a server on which something is tried.
 type tried struct {
@@ -214,6 +214,50 @@ func TestTryRestores(t *testing.T) {
 		})
 	}
 }
+
+// TestTryObserve tries to only observe in the place of a datapath that enforces, whose daemon has ended: all that it
+// changed on the host is there again afterwards, and gone once the trial is confirmed.
+func TestTryObserve(t *testing.T) {
+	t.Parallel()
+	n := newServer(t)
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
+	p := harness.On(t, n.Server.Host)
+	untouched := harness.TakeSnapshot(t, n.Server.Host)
+	p.Start().Kill()
+	r := newTried(t, n, p)
+	r.wantBy(true)
+	changed := p.Status().HostChanges
+	try := r.try(nil, "--timeout", "60s", "--observe")
+	try.WaitLog(1, "on trial: replies are only observed")
+	if value := harness.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")); value != "1" {
+		t.Errorf("rp_filter of eth1 is %s while observing is tried", value)
+	}
+	try.Signal(unix.SIGINT)
+	try.WaitEnd()
+	r.wantBack()
+	r.wantBy(true)
+	if now := p.Status().HostChanges; !slices.Equal(now, changed) {
+		t.Errorf("changed on the host are %+v, before the trial %+v", now, changed)
+	}
+
+	try = r.try(nil, "--timeout", "60s", "--observe")
+	try.WaitLog(1, "on trial: replies are only observed")
+	p.Expect(0, "try", "confirm")
+	harness.Eventually(t, "nothing of the host is changed", func() error {
+		if s := p.Status(); s.Mode != "observe" || slices.ContainsFunc(s.HostChanges, isNoQdisc) || len(s.WouldChange) == 0 {
+			return fmt.Errorf("mode %s, changed %+v, would change %+v", s.Mode, s.HostChanges, s.WouldChange)
+		}
+		return nil
+	})
+	try.WaitEnd()
+	p.Detach()
+	if diff := untouched.Diff(harness.TakeSnapshot(t, n.Server.Host)); diff != "" {
+		t.Errorf("host after detach (-before +after):\n%s", diff)
+	}
+}
+
+// isNoQdisc tells a change from what observing needs as well.
+func isNoQdisc(c harness.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
 
 // TestTryRestoresBoundRoute tries a configuration without a route for sockets that are bound to eth1, in the place of
 // a datapath that has one.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"replypath/test/harness"
@@ -89,6 +90,83 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestExplainIfItCameIn: without a flow, --interface tells what becomes of the reply if the question
+// comes in there, as the frames show afterwards. Of a recorded flow it changes nothing.
+func TestExplainIfItCameIn(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metric: 2000})
+	server := n.Server
+	harness.Shell(t, server.Host, "ip link add nic9 type veth peer name nic8")
+	p := harness.On(t, server.Host)
+	p.Start()
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			t.Run(fmt.Sprintf("%s/%s", f, kind), func(t *testing.T) {
+				c := harness.NewConversation(t, kind, n.ClientEth0, server.Eth1.Address(f))
+				wantVerdict(t, explained(t, p, c), "no-flow", "")
+				e := explained(t, p, c, "--interface", "eth0")
+				wantVerdict(t, e, "already-right", "")
+				wantDetail(t, e, "no flow is recorded; if it came in by eth0: ")
+				harness.Eventually(t, "the gateway of eth1 is known", func() error {
+					if e = explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
+						return fmt.Errorf("no next hop: %s", e)
+					}
+					return nil
+				})
+				wantVerdict(t, e, "corrected", "")
+				wantDetail(t, e, "no flow is recorded; if it came in by eth1: ")
+				if harness.OrEmpty(e.Kernel.Interface) != "eth0" || harness.OrEmpty(e.Replypath.Interface) != "eth1" {
+					t.Errorf("interfaces: %s", e)
+				}
+				wantVerdict(t, explained(t, p, c, "--interface", "nic9"), "no-flow", "unmanaged")
+				wantTrue(t, e, server, c)
+
+				for _, name := range []string{"eth0", "eth1"} {
+					e := explained(t, p, c, "--interface", name)
+					wantVerdict(t, e, "corrected", "")
+					if harness.OrEmpty(e.LeavesBy) != "eth1" {
+						t.Errorf("of a flow that came in by eth1, asked about %s: %s", name, e)
+					}
+					if name == "eth0" {
+						wantDetail(t, e, "; the flow came in by eth1, not by eth0")
+					}
+					wantTrue(t, e, server, c)
+				}
+			})
+		}
+	}
+	p.Expect(0, "mode", "observe")
+	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, server.Eth1.Address(topology.IPv4))
+	wantVerdict(t, explained(t, p, c, "--interface", "eth1"), "fallback", "observe")
+	p.Expect(1, "explain", "--peer", c.Peer.String(), "--self", c.Self.String(), "--interface", "eht1")
+}
+
+// TestExplainIfItCameInUnknown: where any router may send the frame, its MAC is not known before.
+func TestExplainIfItCameInUnknown(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, f := range n.Families() {
+		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+		e := explained(t, p, c, "--interface", "eth1")
+		wantVerdict(t, e, "corrected", "")
+		if e.Replypath.NextHopMAC != nil || harness.OrEmpty(e.LeavesBy) != "eth1" {
+			t.Errorf("without a known gateway: %s", e)
+		}
+		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		if e := explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
+			t.Errorf("with a flow: %s", e)
+		}
+	}
+}
+
+// wantDetail wants words in the sentence for people.
+func wantDetail(t *testing.T, e *harness.Explanation, words string) {
+	t.Helper()
+	if !strings.Contains(e.Detail, words) {
+		t.Errorf("it does not say %q: %s", words, e)
+	}
+}
+
 // TestExplainFallback has replypath leave replies alone, for every reason that a
 // host with two NICs has.
 func TestExplainFallback(t *testing.T) {
@@ -106,12 +184,6 @@ func TestExplainFallback(t *testing.T) {
 			wantVerdict(t, e, "fallback", "observe")
 			wantTrue(t, e, server, c)
 			p.Expect(0, "mode", "enforce")
-
-			wantVerdict(t, explained(t, p, c, "--interface", "eth0"), "fallback", "bound_device")
-			e = explained(t, p, c, "--interface", "eth1")
-			if harness.OrEmpty(e.LeavesBy) == "eth0" { // IPv4 takes the peer for a neighbour, IPv6 has no route
-				t.Errorf("a socket bound to eth1: %s", e)
-			}
 
 			route := topology.Route{Via: server.Eth0.Gateway(f)}
 			harness.Must(t, server.Host.RemoveRoute(route))

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"replypath/bpf"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -124,8 +126,8 @@ func wantSyslog(t *testing.T, s *topology.S4, server *topology.Server) {
 	}
 }
 
-// neighbours returns how many neighbour entries a host has, without those for
-// multicast and the like.
+// neighbours returns how many neighbour entries a host has, without those for multicast
+// and the like, and without those that replypath has for the routes of bound sockets.
 func neighbours(t *testing.T, host *topology.Host) int {
 	t.Helper()
 	count := 0
@@ -133,7 +135,7 @@ func neighbours(t *testing.T, host *topology.Host) int {
 		entries, err := host.Netlink().NeighList(0, family)
 		harness.Must(t, err)
 		for _, entry := range entries {
-			if entry.State&netlink.NUD_NOARP == 0 {
+			if entry.State&netlink.NUD_NOARP == 0 && !bytes.Equal(entry.HardwareAddr, bpf.AnyPeer) {
 				count++
 			}
 		}

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -246,7 +247,7 @@ func TestAlternating(t *testing.T) {
 }
 
 // TestSourceInObserve gives no source as long as nothing is to be changed, and
-// does so at once when that ends.
+// does so once the daemon has heard that this ends.
 func TestSourceInObserve(t *testing.T) {
 	eachListening(t, func(t *testing.T, s *topology.S1, l listening) {
 		l.serve(t, s.B.Host)
@@ -258,7 +259,13 @@ func TestSourceInObserve(t *testing.T) {
 			t.Errorf("%v repairs", n)
 		}
 		p.Expect(0, "mode", "enforce")
-		a.wantFrom(eth1, eth1)
+		// Who asks is noted with the first question of a second.
+		harness.Eventually(t, "the source is repaired", func() error {
+			if from := a.ask(eth1).Addr(); from != eth1 {
+				return fmt.Errorf("%s answers", from)
+			}
+			return nil
+		})
 		p.Expect(0, "mode", "observe")
 		a.wantFrom(eth1, eth0)
 	})

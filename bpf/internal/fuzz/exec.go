@@ -106,7 +106,7 @@ func (x *run) exec(k kind, f model.Frame, cut int, mark uint16) (verdict int32, 
 	if mark == 0 {
 		mark = foreignTCIndex
 	}
-	x.context = rig.Context{Ifindex: f.Ifindex, GSOSize: f.GSOSize, GSOSegs: f.GSOSegs, WireLen: f.WireLen}
+	x.context = rig.Context{Ifindex: f.Ifindex, IngressIfindex: f.CameBy, GSOSize: f.GSOSize, GSOSegs: f.GSOSegs, WireLen: f.WireLen}
 	probe := rig.Probe{TCIndex: mark, VLAN: f.Tag, Length: uint32(cut)}
 	if host := uint32(unix.PACKET_HOST); f.NoHeader {
 		probe.PktType = &host // the test run sees MAC addresses in the IP header

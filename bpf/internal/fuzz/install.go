@@ -36,6 +36,7 @@ func (r *Runner) install(h model.Host) error {
 	errs = append(errs,
 		r.installGatewayMACs(h),
 		r.installOnLink(h),
+		r.installRoutes(h),
 		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
 		r.d.Grace.Put(uint32(0), h.GraceUntil),
@@ -71,15 +72,20 @@ func (r *Runner) setLink(device int, up bool) error {
 	return r.d.ForgetProof()
 }
 
-// Close gives all devices their carrier.
+// Close gives all devices their carrier, and takes the addresses away that NewRunner added: the kernel would
+// send from them.
 func (r *Runner) Close() error {
-	return r.h.Do(func() error {
+	var errs []error
+	for _, n := range networks {
+		errs = append(errs, r.h.RemoveAddress(r.devices[comeTo], n.selves[justCome]))
+	}
+	return errors.Join(append(errs, r.h.Do(func() error {
 		var errs []error
 		for i := range r.devices {
 			errs = append(errs, r.setLink(i, true))
 		}
 		return errors.Join(errs...)
-	})
+	}))...)
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
@@ -133,6 +139,22 @@ func (r *Runner) installOnLink(h model.Host) error {
 			} else if err := r.d.OnLink.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
 				errs = append(errs, err)
 			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// installRoutes replaces what the gateways' routes lead to.
+func (r *Runner) installRoutes(h model.Host) error {
+	var errs []error
+	for key := range r.routes {
+		errs = append(errs, r.d.GatewayRoutes.Delete(key))
+	}
+	clear(r.routes)
+	for ifindex, routes := range h.Routes {
+		for _, route := range routes {
+			errs = append(errs, r.d.SetRoute(ifindex, route.Prefix, uint32(route.Gateway)))
+			r.routes[rig.RouteKey(ifindex, route.Prefix)] = true
 		}
 	}
 	return errors.Join(errs...)

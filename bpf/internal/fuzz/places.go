@@ -85,9 +85,10 @@ func (x *run) fragmentSet(digest uint64) uint32 {
 
 // compareForeign compares the addresses and tuples by which nothing begins.
 func (x *run) compareForeign(what *strings.Builder) {
-	want := make(map[uint64]string)
-	for address := range x.m.Foreign {
-		want[x.d.Seeds.Digest(model.Tuple{Self: address.As16()})] = address.String()
+	want, addresses := make(map[uint64]string), make(map[uint64]bool)
+	for place := range x.m.Foreign {
+		digest := x.placeDigest(place)
+		want[digest], addresses[digest] = place.Address.String(), true
 	}
 	for t := range x.m.Refused {
 		want[x.d.Seeds.Digest(t)] = tupleText(t)
@@ -98,7 +99,7 @@ func (x *run) compareForeign(what *strings.Builder) {
 			if mark == 0 {
 				continue
 			}
-			digest := mark ^ x.period
+			digest := x.addressOf(mark, addresses)
 			if want[digest] == "" {
 				fmt.Fprintf(what, "foreign: %#x is not in the model\n", digest)
 			}
@@ -111,6 +112,28 @@ func (x *run) compareForeign(what *strings.Builder) {
 			fmt.Fprintf(what, "foreign: not in the datapath: %s\n", name)
 		}
 	}
+}
+
+// placeDigest is self_digest() in bpf/src/digest.h.
+func (x *run) placeDigest(p model.Place) uint64 {
+	var ports [4]byte // which the interface takes the place of
+	binary.NativeEndian.PutUint32(ports[:], p.Ifindex)
+	return x.d.Seeds.Digest(model.Tuple{Self: p.Address.As16(),
+		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
+}
+
+const ticksOfMoment = 8 // moment() in bpf/src/mark.h
+
+// addressOf is what a mark is of: one of these addresses, which are marked by the moment, or else
+// a tuple, which is marked by the period.
+func (x *run) addressOf(mark uint64, addresses map[uint64]bool) uint64 {
+	for digest := range addresses {
+		since := uint32((mark^digest)>>32) - x.start/ticksOfMoment
+		if since <= x.d.Seconds(1)/ticksOfMoment+1 && uint32(mark^digest) == uint32(x.period) {
+			return digest
+		}
+	}
+	return mark ^ x.period
 }
 
 // compareAsked compares by which flow each asker asked last, or the host began with it. Where that

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
@@ -37,6 +38,7 @@ type Runner struct {
 
 	down        [devices]bool // who has no carrier now
 	gatewayMACs map[bpf.DatapathGatewayMac]bool
+	routes      map[bpf.DatapathRouteKey]bool
 	events      map[bpf.DatapathEvent]uint64 // at the beginning of the program
 	pairs       map[model.Pair]model.Count
 	lastPairs   map[model.Pair]model.Count // after the last packet that was run; nil: not known
@@ -61,7 +63,7 @@ func Options(oldKernel bool) rig.Options {
 }
 
 // NewRunner runs programs on a host that has three devices and a datapath that
-// was loaded with Options. It uses one CPU.
+// was loaded with Options. It uses one CPU. Until it is closed, a device has addresses for it.
 func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
 	sets, err := d.MapSets()
 	if err != nil {
@@ -71,12 +73,18 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 	if err != nil {
 		return nil, err
 	}
+	for _, n := range networks {
+		if err := h.AddAddress(h.Devices[comeTo], n.selves[justCome]); err != nil {
+			return nil, err
+		}
+	}
 	return &Runner{
 		h: h, d: d, sets: sets, places: places, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
 		Events:      make(map[bpf.DatapathEvent]uint64),
 		Outcomes:    make(map[bpf.DatapathOutcome]uint64),
 		Remembered:  make(map[string]int),
 		gatewayMACs: make(map[bpf.DatapathGatewayMac]bool),
+		routes:      make(map[bpf.DatapathRouteKey]bool),
 		buffer:      make([]byte, 1<<16),
 	}, nil
 }
@@ -143,7 +151,7 @@ func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
 			return nil, err
 		}
 		if what != "" || i == len(p.Steps)-1 {
-			if err := x.checkClock(); err != nil {
+			if err := x.checkClock(what != ""); err != nil {
 				return nil, err
 			}
 		}
@@ -173,7 +181,7 @@ func (x *run) begin(setup Setup) (err error) {
 	clear(x.sets.Outbound)
 	clear(x.places.Fragments.Elements)
 	clear(x.places.Asked.Elements)
-	if err := errors.Join(x.d.ForgetForeign(), x.places.Fragments.Write(), x.places.Asked.Write(),
+	if err := errors.Join(x.d.ForgetForeign(), x.forgetLearned(), x.places.Fragments.Write(), x.places.Asked.Write(),
 		x.sets.Write(), x.install(host)); err != nil {
 		return err
 	}
@@ -196,6 +204,16 @@ func (x *run) begin(setup Setup) (err error) {
 	return x.installBegun()
 }
 
+// forgetLearned takes out the addresses that only a device told of.
+func (x *run) forgetLearned() error {
+	for _, n := range networks {
+		if err := x.d.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.selves[justCome].As16()}); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // installBegun enters flows that are over, of peers to whom a socket is connected: they began while one
 // listened that was not. Those of IPv6 have none, so that without one is tried as well.
 func (x *run) installBegun() error {
@@ -216,8 +234,13 @@ func (x *run) installBegun() error {
 }
 
 // checkClock makes sure that what takes no time in the model took less than a
-// second, by far, and that marks are still valid.
-func (x *run) checkClock() error {
+// second, by far, and that marks are still valid. Those of addresses last for a moment:
+// where one may be over, a difference proves nothing.
+func (x *run) checkClock(differs bool) error {
+	limit := x.d.Seconds(1) / 3
+	if differs {
+		limit = ticksOfMoment
+	}
 	now, err := x.d.Now()
 	if err != nil {
 		return err
@@ -226,7 +249,7 @@ func (x *run) checkClock() error {
 	if err != nil {
 		return err
 	}
-	if now-x.start > x.d.Seconds(1)/3 || period != x.period {
+	if now-x.start > limit || period != x.period {
 		return errClock
 	}
 	return nil
@@ -386,6 +409,9 @@ func (x *run) packet(s Step) (string, error) {
 		GSOSize: s.Packet.segment, GSOSegs: s.Packet.segments,
 		WireLen: s.Packet.wireLength(frame),
 		Foreign: !bytes.Equal(frame[:6], x.devices[s.Device].MAC)}
+	if s.Kind == outbound && s.Packet.forwarded {
+		f.CameBy = x.devices[comeTo].Index
+	}
 	if f.Ifindex == x.bare {
 		if cut != 0 {
 			return "", nil

@@ -30,11 +30,22 @@ type Setup struct {
 type deviceSetup struct {
 	nextHop  bpf.DatapathNextHopMode
 	gateways uint8
+	routes   routes
 	observe  bool
 	down     bool
 	mtu      uint32
 	narrow   bool // another interface has a larger MTU
 }
+
+// routes is what is told of those by a device's gateways.
+type routes uint8
+
+const (
+	allPeers       routes = iota // the gateways serve all peers
+	somePeers                    // the only one, or the second, serves some; of IPv6, one everybody too
+	unknownGateway               // some are served by one of the gateways
+	onlyIPv4                     // as somePeers, but by IPv6 they serve all
+)
 
 func decodeSetup(r record) Setup {
 	s := Setup{
@@ -62,6 +73,7 @@ func decodeSetup(r record) Setup {
 		s.devices[i] = deviceSetup{
 			nextHop:  bpf.DatapathNextHopMode([]byte{0, 0, 1, 2}[b&3]),
 			gateways: []uint8{1, 2, 1, 0}[b>>2&3],
+			routes:   []routes{allPeers, somePeers, unknownGateway, onlyIPv4}[b>>7<<1|c>>7],
 			observe:  b>>4&7 == 7,
 			down:     c&15 == 15,
 			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
@@ -105,8 +117,8 @@ func (s Setup) String() string {
 		}
 	}
 	for i, d := range s.devices {
-		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, observe %v, down %v, mtu %d}",
-			i, d.nextHop, d.gateways, d.observe, d.down, d.mtu))
+		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, routes %d, observe %v, down %v, mtu %d}",
+			i, d.nextHop, d.gateways, d.routes, d.observe, d.down, d.mtu))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -124,7 +136,9 @@ func (s Setup) host(real []rig.Device) model.Host {
 		Down:              make(map[uint16]bool),
 		Gateways:          make(map[uint16]model.Gateway),
 		OwnAddresses:      make(map[netip.Addr]bpf.DatapathOwnFlags),
+		HasCome:           make(map[model.Place]bool),
 		OnLink:            make(map[uint32][]netip.Prefix),
+		Routes:            make(map[uint32][]model.Route),
 		Exclusions:        []model.Exclusion{exclusions[s.exclusion]},
 		Protocols:         map[uint8]bool{1: true, 6: true, 17: !s.withoutUDP, 47: s.withGRE, 58: true, 132: true},
 		Follow:            s.follow,
@@ -148,10 +162,14 @@ func (s Setup) host(real []rig.Device) model.Host {
 			}
 		}
 	}
+	for i, d := range s.devices {
+		h.Routes[real[i].Index] = d.routed(i)
+	}
 	for _, n := range networks {
 		for _, own := range n.selves[:ownSelves] {
 			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS
 		}
+		h.HasCome[model.Place{Ifindex: real[comeTo].Index, Address: n.selves[justCome]}] = true
 		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
 		if s.onLink < devices {
 			ifindex := real[s.onLink].Index
@@ -167,6 +185,12 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	if d.gateways == 1 {
 		r.Gateway4, r.Gateway6 = gatewayID(device, 0), gatewayID(device, 2)
 	}
+	if d.routes != allPeers {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
+	}
+	if d.routes == somePeers || d.routes == unknownGateway {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
+	}
 	if d.narrow {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)
 	}
@@ -177,6 +201,27 @@ func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 		r.Flags &^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 	}
 	return r
+}
+
+// routed are the routes by a device's gateways. Of two the second has one, and of IPv6 the first all others, which
+// says nothing of IPv4.
+func (d deviceSetup) routed(device int) []model.Route {
+	if d.routes == allPeers || d.gateways == 0 {
+		return nil
+	}
+	var all []model.Route
+	for i, n := range networks {
+		ofFamily := i % 2 * 2
+		gateway := gatewayID(device, ofFamily+int(d.gateways)-1)
+		if d.routes == unknownGateway {
+			gateway = 0
+		}
+		all = append(all, model.Route{Prefix: n.routed, Gateway: gateway})
+	}
+	if d.routes == somePeers && d.gateways == 2 {
+		all = append(all, model.Route{Prefix: netip.MustParsePrefix("::/0"), Gateway: gatewayID(device, 2)})
+	}
+	return all
 }
 
 func gateway(real rig.Device, device, index int) model.Gateway {

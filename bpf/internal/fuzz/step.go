@@ -71,6 +71,8 @@ type Packet struct {
 	tag        *uint16
 	segment    uint32 // GSO size
 	segments   uint32
+	expired    bool // no hop is left
+	forwarded  bool // of what leaves: it came in by cameBy
 	damage     damage
 	damageAt   int
 	damageBy   byte
@@ -200,20 +202,22 @@ func handshake(s Step, other int) []Step {
 
 func decodePacket(r record) Packet {
 	p := Packet{
-		family:   int(r[atPeers] & 1),
-		peer:     int(r[atPeers] >> 1 & 7),
-		self:     int(r[atPeers] >> 4 & 15),
-		protocol: protocols[r[atPorts]&15],
-		peerPort: int(r[atPorts] >> 4 & 1),
-		selfPort: int(r[atPorts] >> 5),
-		flags:    decodeFlags(r[atFlags]),
-		seq:      numbers[r[atSeq]&15],
-		ack:      numbers[r[atAck]&15],
-		options:  int(r[atAck] >> 4),
-		payload:  payloads[r[atPayload]&7],
-		shapeBy:  int(r[atShapeBy]),
-		damageAt: int(r[atDamageAt]) | int(r[atDamageAt+1])<<8,
-		damageBy: r[atDamageBy],
+		family:    int(r[atPeers] & 1),
+		peer:      int(r[atPeers] >> 1 & 7),
+		self:      int(r[atPeers] >> 4 & 15),
+		protocol:  protocols[r[atPorts]&15],
+		peerPort:  int(r[atPorts] >> 4 & 1),
+		selfPort:  int(r[atPorts] >> 5),
+		flags:     decodeFlags(r[atFlags]),
+		seq:       numbers[r[atSeq]&15],
+		ack:       numbers[r[atAck]&15],
+		options:   int(r[atAck] >> 4),
+		payload:   payloads[r[atPayload]&7],
+		forwarded: r[atPayload]&8 != 0,
+		expired:   r[atPayload]>>4 == 15,
+		shapeBy:   int(r[atShapeBy]),
+		damageAt:  int(r[atDamageAt]) | int(r[atDamageAt+1])<<8,
+		damageBy:  r[atDamageBy],
 	}
 	p.neighbour = neighbours[r[atWay]>>2&15]
 	p.address = map[byte]address{2: toAnother, 3: toAll}[r[atWay]>>6&3*(r[atSeq]>>7)]
@@ -312,6 +316,8 @@ func (p Packet) String() string {
 	say(p.payload != 0, "payload %d", p.payload)
 	say(p.shape != plain, "shape %d by %d", p.shape, p.shapeBy)
 	say(p.address != toUs, "frame to another (%d)", p.address)
+	say(p.expired, "expired")
+	say(p.forwarded, "forwarded")
 	say(p.segment != 0, "segments %d of %d", p.segments, p.segment)
 	say(p.damage != none, "damage %d at %d by %#x", p.damage, p.damageAt, p.damageBy)
 	say(p.fate != arrives, "fate %d", p.fate)

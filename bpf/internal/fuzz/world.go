@@ -11,6 +11,7 @@ import (
 const (
 	devices           = 3
 	gatewaysPerDevice = 4 // two of each family
+	comeTo            = 1 // a device
 )
 
 // network is one address family.
@@ -19,6 +20,7 @@ type network struct {
 	peers  [8]netip.Addr
 	selves [16]netip.Addr
 	onLink netip.Prefix // has peers[3]
+	routed netip.Prefix // has the first peers, but not peers[4]
 }
 
 // Indexes into network's lists.
@@ -26,26 +28,29 @@ const (
 	loopbackOnly = 4
 	notOwn       = 5
 	ownSelves    = 5 // so many are the host's
+	justCome     = 7 // comeTo has it, which the loader has not told of
 )
 
 var networks = [4]network{
 	{
 		family: 4,
-		peers: addresses8("10.2.0.100", "10.2.0.100", "10.2.0.100", "10.4.0.7", "198.51.100.7", "10.2.0.101",
+		peers: addresses8("10.2.0.100", "10.2.0.100", "0.1.0.100", "10.4.0.7", "240.1.100.7", "10.2.0.101",
 			"10.4.0.100", "127.0.0.1"),
-		selves: addresses16("10.4.0.100", "10.4.0.100", "10.4.0.100", "10.3.0.100", "10.5.0.100", "10.9.0.9",
-			"10.4.0.100", "10.4.0.100", "10.3.0.100", "10.4.0.100", "10.4.0.100", "10.3.0.100",
+		selves: addresses16("10.4.0.100", "10.4.0.100", "240.4.0.100", "10.3.0.100", "10.5.0.100", "10.9.0.9",
+			"10.4.0.100", "10.6.0.100", "10.3.0.100", "10.4.0.100", "10.4.0.100", "10.3.0.100",
 			"10.4.0.100", "224.0.0.1", "255.255.255.255", "169.254.1.1"),
 		onLink: netip.MustParsePrefix("10.4.0.0/24"),
+		routed: netip.MustParsePrefix("10.2.0.0/25"),
 	},
 	{
 		family: 6,
 		peers: addresses8("fd00:2::100", "fd00:2::100", "fd00:2::100", "fd00:4::7", "2001:db8::7", "fd00:2::101",
 			"fd00:4::100", "fe80::7"),
 		selves: addresses16("fd00:4::100", "fd00:4::100", "fd00:4::100", "fd00:3::100", "fd00:5::100", "fd00:9::9",
-			"fd00:4::100", "fd00:4::100", "fd00:3::100", "fd00:4::100", "fd00:4::100", "fd00:3::100",
+			"fd00:4::100", "fd00:6::100", "fd00:3::100", "fd00:4::100", "fd00:4::100", "fd00:3::100",
 			"fd00:4::100", "ff02::1", "::1", "fe80::1"),
 		onLink: netip.MustParsePrefix("fd00:4::/64"),
+		routed: netip.MustParsePrefix("fd00:2::/63"),
 	},
 	// The same for programs with a device without an Ethernet header: the test run
 	// takes the protocol from the 13th and 14th byte of what it is given, where an
@@ -55,18 +60,20 @@ var networks = [4]network{
 		peers: addresses8("8.0.2.100", "8.0.2.100", "8.0.2.100", "8.0.4.7", "8.0.100.7", "8.0.2.101",
 			"8.0.4.100", "127.0.0.1"),
 		selves: addresses16("8.0.4.100", "8.0.4.100", "8.0.4.100", "8.0.3.100", "8.0.5.100", "8.0.9.9",
-			"8.0.4.100", "8.0.4.100", "8.0.3.100", "8.0.4.100", "8.0.4.100", "8.0.3.100",
+			"8.0.4.100", "8.0.6.100", "8.0.3.100", "8.0.4.100", "8.0.4.100", "8.0.3.100",
 			"8.0.4.100", "224.0.0.1", "255.255.255.255", "169.254.1.1"),
 		onLink: netip.MustParsePrefix("8.0.4.0/24"),
+		routed: netip.MustParsePrefix("8.0.2.0/25"),
 	},
 	{
 		family: 6,
 		peers: addresses8("fd00:2:86dd::100", "fd00:2:86dd::100", "fd00:2:86dd::100", "fd00:4:86dd::7",
 			"2001:db8:86dd::7", "fd00:2:86dd::101", "fd00:4:86dd::100", "fe80:0:86dd::7"),
 		selves: addresses16("fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:3:86dd::100",
-			"fd00:5:86dd::100", "fd00:9:86dd::9", "fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:3:86dd::100",
+			"fd00:5:86dd::100", "fd00:9:86dd::9", "fd00:4:86dd::100", "fd00:6:86dd::100", "fd00:3:86dd::100",
 			"fd00:4:86dd::100", "fd00:4:86dd::100", "fd00:3:86dd::100", "fd00:4:86dd::100", "ff02::1", "::1", "fe80::1"),
 		onLink: netip.MustParsePrefix("fd00:4:86dd::/64"),
+		routed: netip.MustParsePrefix("fd00:2:86dd::/65"),
 	},
 }
 

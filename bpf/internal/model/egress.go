@@ -62,7 +62,9 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 		m.Connectionless[t] = over
 	}
 	m.settleNote(t)
-	if !p.echoReply && !m.maybeAnswer(t) && m.noteworthy(p) {
+	_, noted := m.Outbound[t]
+	settled := m.Refused[t] || m.Foreign[Place{frame.CameBy, p.from}]
+	if !p.echoReply && (noted || !settled && !m.maybeAnswer(t) && m.noteworthy(p, frame)) {
 		m.note(t)
 	}
 	return Verdict{}
@@ -70,23 +72,23 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 
 // noteworthy packets may be the host's beginning of something that would be
 // recorded if the peer had begun.
-func (m *Model) noteworthy(p *packet) bool {
+func (m *Model) noteworthy(p *packet, f Frame) bool {
 	q := *p
 	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
-	reasons := m.refusals(&q, way{managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}})
-	if slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
-		m.Foreign[p.from] = true
+	w := way{ifindex: f.CameBy, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
+	reasons := m.refusals(&q, w)
+	if f.CameBy != 0 && slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+		m.Foreign[Place{f.CameBy, p.from}] = true
 	} else if len(reasons) > 0 {
 		m.Refused[p.outbound()] = true
 	}
 	return len(reasons) == 0
 }
 
-// maybeAnswer says whether a datagram may answer a flow that is not known: just
+// maybeAnswer says whether a datagram that is not noted may answer a flow that is not known: just
 // after the start, or after the flow was pushed out.
 func (m *Model) maybeAnswer(t Tuple) bool {
-	_, noted := m.Outbound[t]
-	return !noted && (m.isAhead(m.Host.GraceUntil) || m.Marks[t])
+	return m.isAhead(m.Host.GraceUntil) || m.Marks[t]
 }
 
 // settleNote: an outdated note is worth nothing, and may have made room for
@@ -118,8 +120,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	if p.has(FlagSYN) && !p.has(FlagACK) { // no host sends a RST with it
 		delete(m.HalfOpen, t)
 		delete(m.Established, t)
-		if m.noteworthy(p) {
-			m.settleNote(t)
+		m.settleNote(t)
+		if _, noted := m.Outbound[t]; noted || m.noteworthy(p, frame) {
 			m.note(t)
 		}
 		return Verdict{}

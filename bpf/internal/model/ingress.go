@@ -21,23 +21,46 @@ func (m *Model) Ingress(f Frame) Verdict {
 		}
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
-		if m.segmentIn(p, m.way(f, p)) {
+		opens, settled := m.segmentIn(p, m.way(f, p))
+		if !settled {
+			m.expiredIn(p, m.way(f, p))
+		}
+		if opens {
 			return m.announced(f, p)
 		}
 	default:
-		m.datagramIn(p, m.way(f, p))
+		if settled := m.datagramIn(p, m.way(f, p)); !settled {
+			m.expiredIn(p, m.way(f, p))
+		}
 	}
 	return Verdict{}
+}
+
+// expiredIn is about a packet that is not for this host and has no hop left: who forwards says so.
+func (m *Model) expiredIn(p *packet, w way) {
+	if p.hops > 1 {
+		return
+	}
+	m.learn(p.to, w.ifindex)
+	_, own := m.Host.OwnAddresses[p.to]
+	_, ownPeer := m.Host.OwnAddresses[p.from]
+	if own || m.Host.ScopeAll || ownPeer || extraordinary(p.from) || extraordinary(p.to) || m.excluded(p) {
+		return
+	}
+	m.stray(p, w)
 }
 
 // tagged frames belong to their VLAN's device; a tag with VLAN 0 is a priority.
 func tagged(f Frame) bool { return f.Tag != nil && *f.Tag&0x0fff != 0 }
 
-// datagramIn is about everything that has no connection.
-func (m *Model) datagramIn(p *packet, w way) {
+// datagramIn is about everything that has no connection. It says whether that is settled by what is known of the
+// tuple, so that nothing else is looked at.
+func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
 	if f, ok := m.connectionless(t); ok {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another way
+		untaken := f.Flags&flagNoSocket != 0 && f.State&stateAnswered == 0
+		settled = !first && f.Flags&flagAlternates == 0 && !untaken
 		if w.of(f) {
 			m.refresh(&f, w)
 		} else {
@@ -47,20 +70,37 @@ func (m *Model) datagramIn(p *packet, w way) {
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
 		}
-		return
+		return settled
+	}
+	if m.isStale(p.to, w) {
+		return false
+	}
+	note, over := m.Outbound[t], m.Connectionless[t]
+	if m.answersHost(t, w) {
+		m.event(bpf.DatapathEventEVENT_IGNORED_ANSWER)
+		isNews := !note.Checked && t.Protocol == protoUDP && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF
+		return !isNews && over.Tuple != t
+	}
+	settled = m.Refused[t] && !m.Foreign[Place{w.ifindex, p.to}]
+	if settled && m.comes(p.to, w.ifindex) {
+		return true
 	}
 	reasons := m.refusals(p, w)
 	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
-	if m.answersHost(t, w) || m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
+	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
 	if len(reasons) > 0 {
-		if m.refused(p, reasons) && unlisted {
-			m.stray(t, w)
+		if m.refused(p, w, reasons) && unlisted {
+			m.stray(p, w)
 		}
-		return
+		return settled
+	}
+	if m.Refused[t] { // the host spoke first, from an address that nobody knew
+		return settled
 	}
 	m.datagramBegins(p, m.begin(t, w))
+	return false
 }
 
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
@@ -86,19 +126,17 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 // sourceRoutedIn is about a packet whose routing header names further destinations, which the
 // host that it is addressed to does not follow: it says so.
 func (m *Model) sourceRoutedIn(p *packet, w way) {
-	if _, own := m.Host.OwnAddresses[p.to]; !own {
-		return
-	}
 	p.protocol = protoRouting
 	reasons := slices.DeleteFunc(m.strange(p, w), func(e Event) bool { return e == bpf.DatapathEventEVENT_IGNORED_PROTOCOL })
-	if len(reasons) == 0 {
-		m.stray(p.inbound(), w)
+	if _, own := m.Host.OwnAddresses[p.to]; own && len(reasons) == 0 {
+		m.stray(p, w)
 	}
 }
 
 // stray notes how a packet came in that is of no flow, and that the kernel itself
 // may answer: with an ICMP error, or with a RST.
-func (m *Model) stray(t Tuple, w way) {
+func (m *Model) stray(p *packet, w way) {
+	t := p.inbound()
 	f, live := m.halfOpen(t)
 	switch {
 	case live && f.Flags&flagStray == 0:
@@ -113,6 +151,9 @@ func (m *Model) stray(t Tuple, w way) {
 	default:
 		f = m.begin(t, w)
 		f.Flags |= flagStray
+		if p.has(FlagSYN) && !p.has(FlagACK) {
+			f.RcvNxt = p.end() + 1
+		}
 	}
 	m.HalfOpen[t] = f
 }

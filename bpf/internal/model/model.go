@@ -27,7 +27,9 @@ type Host struct {
 	ShowsLinks   bool                 // the programs can ask the kernel; else they take the loader's word
 	Gateways     map[uint16]Gateway
 	OwnAddresses map[netip.Addr]bpf.DatapathOwnFlags
+	HasCome      map[Place]bool            // addresses of devices, of which the loader need not know
 	OnLink       map[uint32][]netip.Prefix // by ifindex
+	Routes       map[uint32][]Route        // by ifindex
 	Exclusions   []Exclusion
 
 	Protocols         map[uint8]bool
@@ -37,6 +39,18 @@ type Host struct {
 	ModeByHand        bpf.DatapathMode
 	Repair            bpf.DatapathSourceRepair
 	GraceUntil        uint32 // ticks
+}
+
+// Route is what is routed by a gateway, 0 where several would do.
+type Route struct {
+	Prefix  netip.Prefix
+	Gateway uint16
+}
+
+// Place is an address as it is seen by who looks at a device.
+type Place struct {
+	Ifindex uint32
+	Address netip.Addr
 }
 
 // Exclusion matches what is never recorded; the zero value of each part matches
@@ -106,8 +120,8 @@ type Model struct {
 	Asked map[Asker]Tuple
 
 	// Foreign are addresses that proved to be none of ours: the datapath remembers
-	// that for a minute, and need not count more of what concerns them.
-	Foreign map[netip.Addr]bool
+	// that for a moment, and need not count more of what concerns them.
+	Foreign map[Place]bool
 	// Refused are tuples by which the host sent what no answer to starts a flow: the
 	// datapath remembers that for as long.
 	Refused map[Tuple]bool
@@ -138,7 +152,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[FragmentKey]Fragment),
 		Asked:          make(map[Asker]Tuple),
-		Foreign:        make(map[netip.Addr]bool),
+		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
 		Pairs:          make(map[Pair]Count),
@@ -148,6 +162,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 // Frame is a packet as it passes a program.
 type Frame struct {
 	Ifindex  uint32
+	CameBy   uint32 // where what leaves came in, 0 where the host itself sends it
 	Bytes    []byte
 	NoHeader bool    // Bytes begin with the IP header
 	Protocol uint16  // EtherType of a packet without header
@@ -211,12 +226,15 @@ func (m *Model) oneOf(events []Event) Event {
 
 // refused counts why a packet starts nothing; false where it need not, as that is
 // known of its address or tuple.
-func (m *Model) refused(p *packet, reasons []Event) bool {
-	if (m.Foreign[p.to] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
+func (m *Model) refused(p *packet, w way, reasons []Event) bool {
+	if m.Foreign[Place{w.ifindex, p.to}] && !m.rose(bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
+		return false
+	}
+	if (m.Foreign[Place{w.ifindex, p.to}] || m.Refused[p.inbound()]) && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
 	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_NOT_OWN {
-		m.Foreign[p.to] = true
+		m.Foreign[Place{w.ifindex, p.to}] = true
 	}
 	return true
 }

@@ -90,8 +90,9 @@ func TestTooBig(t *testing.T) {
 
 func TestExtraordinary(t *testing.T) {
 	for address, want := range map[string]bool{
-		"0.0.0.0": true, "0.255.255.255": true, "1.0.0.0": false, "127.0.0.1": true, "128.0.0.1": false,
-		"169.254.0.0": true, "169.255.0.0": false, "223.255.255.255": false, "224.0.0.1": true, "255.255.255.255": true,
+		"0.0.0.0": true, "0.0.0.1": false, "1.0.0.0": false, "127.0.0.1": true, "128.0.0.1": false,
+		"169.254.0.0": true, "169.255.0.0": false, "223.255.255.255": false, "224.0.0.0": true, "239.255.255.255": true,
+		"240.0.0.0": false, "255.255.255.254": false, "255.255.255.255": true,
 		"::": true, "::1": true, "::2": false, "fe80::1": true, "febf:ffff::1": true, "fec0::1": false, "ff02::1": true,
 	} {
 		if got := extraordinary(netip.MustParseAddr(address)); got != want {

@@ -42,6 +42,7 @@ type packet struct {
 	first    bool // of several fragments
 	later    bool // a fragment without a transport header
 	id       uint32
+	hops     uint8 // that are left: IPv4's time to live
 	inside   uint8 // IPv4: the protocol, which is part of what fragments have in common
 	length   uint32
 	offset   uint32 // of the transport header in the IP packet
@@ -119,7 +120,7 @@ func (p *packet) readIPv4(ip []byte, f Frame) (*packet, unreadable) {
 		return nil, damaged
 	}
 	fragment := binary.BigEndian.Uint16(ip[6:])
-	p.family, p.protocol, p.length = 4, ip[9], uint32(total)
+	p.family, p.protocol, p.hops, p.length = 4, ip[9], ip[8], uint32(total)
 	p.from, _ = netip.AddrFromSlice(ip[12:16])
 	p.to, _ = netip.AddrFromSlice(ip[16:20])
 	p.id, p.inside = uint32(binary.BigEndian.Uint16(ip[4:])), p.protocol
@@ -140,7 +141,7 @@ func (p *packet) readIPv6(ip []byte, f Frame) (*packet, unreadable) {
 	if total == 40 && f.GSOSize != 0 {
 		total = len(ip)
 	}
-	p.family, p.protocol, p.length = 6, ip[6], uint32(total)
+	p.family, p.protocol, p.hops, p.length = 6, ip[6], ip[7], uint32(total)
 	p.from, _ = netip.AddrFromSlice(ip[8:24])
 	p.to, _ = netip.AddrFromSlice(ip[24:40])
 	if ip[0]>>4 != 6 || total > len(ip) || p.from.Is4In6() || p.to.Is4In6() {
@@ -260,18 +261,23 @@ func (p *packet) readICMP(rest []byte) (*packet, unreadable) {
 	if len(rest) < 8 {
 		return nil, damaged
 	}
-	request, reply := byte(8), byte(0)
-	if p.family == 6 {
-		request, reply = 128, 129
-	}
-	p.echoRequest = rest[0] == request && rest[1] == 0
-	p.echoReply = rest[0] == reply && rest[1] == 0
+	p.echoRequest = isRequest(p.family, rest[0]) && rest[1] == 0
+	p.echoReply = isReply(p.family, rest[0]) && rest[1] == 0
 	p.otherICMP = !p.echoRequest && !p.echoReply
 	p.fromPort = binary.BigEndian.Uint16(rest[4:])
 	if p.family == 4 && (rest[0] == 3 || rest[0] == 11 || rest[0] == 12) || p.family == 6 && rest[0] >= 1 && rest[0] <= 4 {
 		p.quote = rest[8:]
 	}
 	return p, nil
+}
+
+// isRequest and isReply tell echo and, of IPv4, timestamps.
+func isRequest(family, kind uint8) bool {
+	return family == 4 && (kind == 8 || kind == 13) || family == 6 && kind == 128
+}
+
+func isReply(family, kind uint8) bool {
+	return family == 4 && (kind == 0 || kind == 14) || family == 6 && kind == 129
 }
 
 // inbound is the tuple of a packet from a peer.

@@ -62,10 +62,9 @@ func readQuote(ip []byte, family uint8) *packet {
 }
 
 func (p *packet) readQuotedPorts(rest []byte) *packet {
-	request := byte(8)
 	icmp := uint8(protoICMP)
 	if p.family == 6 {
-		request, icmp = 128, protoICMPv6
+		icmp = protoICMPv6
 	}
 	switch p.protocol {
 	case protoTCP, protoUDP, protoSCTP:
@@ -74,7 +73,7 @@ func (p *packet) readQuotedPorts(rest []byte) *packet {
 		}
 		p.readPorts(rest)
 	case icmp:
-		if len(rest) < 8 || rest[0] != request || rest[1] != 0 {
+		if len(rest) < 8 || !isRequest(p.family, rest[0]) || rest[1] != 0 {
 			return nil
 		}
 		p.fromPort = binary.BigEndian.Uint16(rest[4:])

@@ -8,19 +8,20 @@ import (
 )
 
 // segmentIn is the table "TCP, inbound" of ARCHITECTURE.md. It says whether the
-// segment is a SYN whose answer goes by this interface.
-func (m *Model) segmentIn(p *packet, w way) (opens bool) {
+// segment is a SYN whose answer goes by this interface, and whether it is settled by what
+// is known of the tuple, so that nothing else is looked at.
+func (m *Model) segmentIn(p *packet, w way) (opens, settled bool) {
 	switch {
 	case p.has(FlagRST):
 		m.resetIn(p, w)
+		return false, false
 	case p.has(FlagSYN | FlagACK):
-		m.synAckIn(p, w)
+		return false, m.synAckIn(p, w)
 	case p.has(FlagSYN):
-		return m.synIn(p, w)
+		return m.synIn(p, w), false
 	default:
-		m.connectionIn(p, w)
+		return false, m.connectionIn(p, w)
 	}
-	return false
 }
 
 // synIn enters or refreshes a half-open entry, or says that it did not.
@@ -28,12 +29,15 @@ func (m *Model) synIn(p *packet, w way) bool {
 	t := p.inbound()
 	f, ok := m.handshake(t)
 	reasons := m.refusals(p, w)
+	if m.isStale(p.to, w) {
+		delete(m.Foreign, Place{w.ifindex, p.to})
+	}
 	if ok && !w.of(f) && m.Host.Follow == bpf.DatapathFollowFOLLOW_PINNED {
 		reasons = append(reasons, bpf.DatapathEventEVENT_REFUSED_PINNED)
 	}
 	switch {
 	case len(reasons) > 0:
-		m.refused(p, reasons)
+		m.refused(p, w, reasons)
 		return false
 	case ok: // what was answered stays known, as the ACK decides
 		m.take(&f, w)
@@ -48,10 +52,13 @@ func (m *Model) synIn(p *packet, w way) bool {
 }
 
 // synAckIn is about the answer to the host's SYN, or to nothing: a RST then follows.
-func (m *Model) synAckIn(p *packet, w way) {
+func (m *Model) synAckIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
+	if m.isStale(p.to, w) {
+		return false
+	}
 	if m.isNoFlow(t, w) {
-		return
+		return true
 	}
 	f, established := m.established(t)
 	_, handshake := m.handshake(t)
@@ -61,10 +68,11 @@ func (m *Model) synAckIn(p *packet, w way) {
 	case !established && !handshake:
 		m.adopt(p, w, false)
 	}
+	return false
 }
 
 // connectionIn is about segments that begin nothing.
-func (m *Model) connectionIn(p *packet, w way) {
+func (m *Model) connectionIn(p *packet, w way) (settled bool) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if established && w.of(f) && !closing(f) && !m.rose(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE) &&
@@ -72,14 +80,19 @@ func (m *Model) connectionIn(p *packet, w way) {
 		// Whether the handshake of a second connection with the tuple of one that
 		// goes on is looked at makes no difference to where replies go.
 		m.continueFlow(p, w)
-		return
+		return m.since(f.Seen) < m.Ticks(1)
 	}
-	if !established && !m.isAskedAgain(t) && m.isNoFlow(t, w) {
-		return
+	if !established && !m.isAskedAgain(t) {
+		if m.isStale(p.to, w) {
+			return false
+		}
+		if m.isNoFlow(t, w) {
+			return true
+		}
 	}
 	_, handshake := m.handshake(t)
 	if handshake && m.completes(p, w) {
-		return
+		return false
 	}
 	switch {
 	case established && w.of(f):
@@ -92,6 +105,7 @@ func (m *Model) connectionIn(p *packet, w way) {
 	default:
 		m.adopt(p, w, handshake)
 	}
+	return false
 }
 
 // continueFlow is about the next segment of a flow by its own way.
@@ -227,7 +241,8 @@ func (m *Model) fitsSocket(p *packet) bool {
 func (m *Model) adopt(p *packet, w way, handshake bool) {
 	t := p.inbound()
 	if reasons := m.strange(p, w); len(reasons) > 0 {
-		if m.refused(p, reasons) && !handshake { // whose last ACK may still come
+		// The last ACK of a handshake may still come; so may the address.
+		if m.refused(p, w, reasons) && !handshake && !m.Foreign[Place{w.ifindex, p.to}] {
 			m.Marks[t] = true
 		}
 		return
@@ -247,11 +262,11 @@ func (m *Model) adopt(p *packet, w way, handshake bool) {
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
 	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
-		m.stray(t, w)
+		m.stray(p, w)
 	case !handshake:
 		m.event(bpf.DatapathEventEVENT_IGNORED_NO_SOCKET)
 		m.Marks[t] = true
-		m.stray(t, w)
+		m.stray(p, w)
 	}
 }
 

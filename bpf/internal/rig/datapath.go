@@ -193,6 +193,9 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := d.Sender.Put(uint32(0), d.ReplypathSend); err != nil {
 		return fmt.Errorf("enter the program that sends: %w", err)
 	}
+	if err := d.Nobody.Put(uint32(0), d.ReplypathFallback); err != nil {
+		return fmt.Errorf("enter the program that ends what is for nobody: %w", err)
+	}
 	if d.marks, err = d.DatapathMaps.Marks.Memory(); err != nil {
 		return fmt.Errorf("map %s: %w", d.DatapathMaps.Marks, err)
 	}
@@ -357,6 +360,28 @@ func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
 	}
 	if err := d.OnLink.Put(key, uint32(1)); err != nil {
 		return fmt.Errorf("write on-link prefix %s: %w", prefix, err)
+	}
+	return nil
+}
+
+// RouteKey is where the map of the gateways' routes has a prefix of an interface.
+func RouteKey(ifindex uint32, prefix netip.Prefix) bpf.DatapathRouteKey {
+	length, family := prefix.Bits(), uint32(6)
+	if prefix.Addr().Is4() {
+		length, family = length+96, 4
+	}
+	return bpf.DatapathRouteKey{
+		PrefixLength: uint32(64 + length),
+		Ifindex:      ifindex,
+		Family:       family,
+		Address:      prefix.Addr().As16(),
+	}
+}
+
+// SetRoute enters that a prefix is routed by a gateway of an interface, 0 for any.
+func (d *Datapath) SetRoute(ifindex uint32, prefix netip.Prefix, gateway uint32) error {
+	if err := d.GatewayRoutes.Put(RouteKey(ifindex, prefix), gateway); err != nil {
+		return fmt.Errorf("write route %s: %w", prefix, err)
 	}
 	return nil
 }

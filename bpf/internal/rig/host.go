@@ -174,6 +174,15 @@ func Pin(cpu int) error {
 
 // AddAddress gives a device an address of its own.
 func (h *Host) AddAddress(device Device, address netip.Addr) error {
+	return h.changeAddress(device, address, netlink.AddrAdd)
+}
+
+// RemoveAddress takes an address from a device.
+func (h *Host) RemoveAddress(device Device, address netip.Addr) error {
+	return h.changeAddress(device, address, netlink.AddrDel)
+}
+
+func (h *Host) changeAddress(device Device, address netip.Addr, change func(netlink.Link, *netlink.Addr) error) error {
 	return h.Do(func() error {
 		link, err := netlink.LinkByIndex(int(device.Index))
 		if err != nil {
@@ -183,8 +192,8 @@ func (h *Host) AddAddress(device Device, address netip.Addr) error {
 			IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())},
 			Flags: unix.IFA_F_NODAD,
 		}
-		if err := netlink.AddrAdd(link, entry); err != nil {
-			return fmt.Errorf("add %s to %s: %w", address, device.Name, err)
+		if err := change(link, entry); err != nil {
+			return fmt.Errorf("change %s of %s: %w", address, device.Name, err)
 		}
 		return nil
 	})

@@ -235,6 +235,7 @@ func (d *Datapath) Clear() error {
 		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
 		clear[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
+		clear[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
 		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.SetExclusions(),

@@ -25,7 +25,7 @@ import (
 
 // patienceWithKernel is how long the kernel may take to clear away what nobody
 // uses any more.
-const patienceWithKernel = 10 * time.Second
+const patienceWithKernel = time.Minute
 
 // remains finds what a demo leaves on the host.
 type remains struct {

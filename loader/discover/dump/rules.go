@@ -15,6 +15,18 @@ type Rule struct {
 	Action uint8
 }
 
+// IsForAll tells a rule that every packet follows to a table.
+func (r *Rule) IsForAll() bool {
+	return r.Action == nl.FR_ACT_TO_TBL && r.Table != 0 && r.Src == nil && r.Dst == nil && r.Mark == 0 &&
+		(r.Mask == nil || *r.Mask == 0) && r.IifName == "" && r.OifName == "" && !r.Invert && !r.isNarrow()
+}
+
+// isNarrow tells of the conditions that few rules have.
+func (r *Rule) isNarrow() bool {
+	return r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
+		r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+}
+
 // Rules returns the rules of both families in the order in which they are asked,
 // IPv4 first.
 func Rules(h *netlink.Handle) ([]Rule, error) {

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"errors"
@@ -9,10 +9,10 @@ import (
 	"replypath/loader/pins"
 )
 
-// configElsewhere tells why the path of the configuration in force does not lead to it from here:
+// elsewhere tells why the path of the configuration in force does not lead to it from here:
 // the daemon sees other files, as it does in a container. It returns "" where it is the daemon's
 // file, where there is no daemon, and where nothing speaks against it.
-func configElsewhere(pinDir, path string) string {
+func elsewhere(pinDir, path string) string {
 	owned, err := pins.Owned(pinDir)
 	if err != nil || !owned {
 		return ""
@@ -26,12 +26,12 @@ func configElsewhere(pinDir, path string) string {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return ""
 		}
-		return "it is not here, and the daemon is in a PID namespace that cannot be looked into from here: run doctor where the daemon runs, or name a copy of its file by --config"
+		return "it is not here, and the daemon is in a PID namespace that cannot be looked into from here"
 	}
 	theirs := fmt.Sprintf("/proc/%d/root%s", holder, path)
 	there, missing := os.Stat(theirs)
 	if missing != nil || err == nil && os.SameFile(here, there) {
 		return ""
 	}
-	return fmt.Sprintf("it is not the file of the daemon, pid %d, which runs in another mount namespace: name that one by --config %s", holder, theirs)
+	return fmt.Sprintf("it is not the file of the daemon, pid %d, which runs in another mount namespace and has %s", holder, theirs)
 }

@@ -1,26 +1,24 @@
-package loader
+package datapath
 
 import (
 	"os"
 	"runtime/debug"
 	"sync"
-
-	"replypath/loader/datapath"
-	"replypath/loader/pins"
 )
 
-// loadWithin loads programs in little memory: what is read for that, the kernel's types
+// inLittleMemory calls what loads programs: what is read for that, the kernel's types
 // above all, is several times what is needed later. Garbage is collected meanwhile as often
 // as it takes to stay within a limit, or nearly so. An operator's GOGC or GOMEMLIMIT says
-// better.
-func loadWithin(dir *pins.Dir, options datapath.Options) (*datapath.Datapath, error) {
-	const limit = 18 << 20
+// better. A lower limit takes more of the processor and no less memory.
+func inLittleMemory(load func() error) error {
+	const limit = 16 << 20
 	_, percent := os.LookupEnv("GOGC")
 	_, limited := os.LookupEnv("GOMEMLIMIT")
 	if !percent && !limited {
-		defer limitMemory(limit)()
+		lift := limitMemory(limit)
+		defer func() { debug.FreeOSMemory(); lift() }() // else what loading took stays resident, and the heap grows to twice of it before it is collected
 	}
-	return datapath.Load(dir, options)
+	return load()
 }
 
 // loads counts those that go on at once, as in tests: the limit is the process's.

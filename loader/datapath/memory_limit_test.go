@@ -1,4 +1,4 @@
-package loader
+package datapath
 
 import (
 	"runtime/debug"

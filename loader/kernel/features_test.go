@@ -1,4 +1,4 @@
-package loader
+package kernel
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
 )
 
 // A kernel without programs for tc is told by name, with the remedy; that it could not
@@ -17,11 +19,11 @@ func TestCheckPrograms(t *testing.T) {
 		t.Errorf("with programs: %v", err)
 	}
 	err := checkPrograms(fmt.Errorf("probe: %w", ebpf.ErrNotSupported))
-	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "use kernel 5.10 or later") || strings.Contains(err.Error(), "\n") {
+	if !errors.Is(err, attach.ErrUnsupported) || !strings.Contains(err.Error(), "use kernel 5.10 or later") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("without programs: %v", err)
 	}
 	err = checkPrograms(unix.EPERM)
-	if errors.Is(err, ErrUnsupported) || !errors.Is(err, unix.EPERM) {
+	if errors.Is(err, attach.ErrUnsupported) || !errors.Is(err, unix.EPERM) {
 		t.Errorf("not allowed to ask: %v", err)
 	}
 }

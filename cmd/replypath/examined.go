@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+
+	"replypath/loader"
+	pinned "replypath/loader/datapath"
+	"replypath/loader/doctor"
+)
+
+// examined says what doctor looks at: by the configuration in force, unless a file is named.
+func (a *app) examined(file *configFile) (doctor.Options, error) {
+	options := doctor.Options{PinDir: a.pinDir, Traffic: countedPairs}
+	if !file.named() {
+		return options, nil
+	}
+	var err error
+	options.Config, _, err = file.load()
+	options.ConfigPath = file.path
+	return options, err
+}
+
+// countedPairs reads for which interfaces a datapath has counted what.
+func countedPairs(pinDir string) ([]doctor.Counted, error) {
+	maps, err := pinned.OpenMaps(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	traffic, err := loader.ReadTraffic(pinDir, maps)
+	if err := errors.Join(err, maps.Close()); err != nil {
+		return nil, err
+	}
+	return byPair(traffic), nil
+}
+
+// byPair adds up what was counted for the families and protocols of a pair of interfaces.
+func byPair(traffic *loader.Traffic) []doctor.Counted {
+	var counted []doctor.Counted
+	at := map[[2]string]int{}
+	of := func(p loader.Pair) *doctor.Counted {
+		key := [2]string{p.From, p.To}
+		if _, known := at[key]; !known {
+			at[key] = len(counted)
+			counted = append(counted, doctor.Counted{From: p.From, To: p.To, Uncorrected: map[string]uint64{}})
+		}
+		return &counted[at[key]]
+	}
+	for _, p := range traffic.Pairs {
+		c := of(p.Pair)
+		c.Asymmetric, c.Corrected = c.Asymmetric+p.AsymmetricPackets, c.Corrected+p.CorrectedPackets
+	}
+	for _, u := range traffic.Uncorrected {
+		of(u.Pair).Uncorrected[u.Reason] += u.Packets
+	}
+	return counted
+}

@@ -1,0 +1,48 @@
+package doctor
+
+import (
+	"testing"
+
+	"replypath/loader/config"
+)
+
+// naming has the file name an interface beside eth0, flagged the command line.
+func naming(name string) func(*Host) {
+	return func(h *Host) { h.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: name}} }
+}
+
+func flagged(name string) func(*Host) {
+	return func(h *Host) {
+		naming(name)(h)
+		h.Config.Flags.Interfaces = []string{"eth0", name}
+	}
+}
+
+func TestMissingInterfaces(t *testing.T) {
+	const (
+		file = "interface eht1, which /etc/replypath/replypath.yaml names, is not there: nothing is done for it; eth1 is there"
+		flag = "interface eht1, which --interface names, is not there: nothing is done for it; eth1 is there"
+		mend = "replypath run --interface eth0 --interface eth1"
+	)
+	runTable(t, missingInterfaces, []wants{
+		{"none is named", nil, nil},
+		{"all are there", naming("eth1"), nil},
+		{"a glob stands for what comes", naming("wan*"), nil},
+		{"by an alternative name", func(h *Host) { naming("uplink")(h); h.Devices[2].AltNames = []string{"uplink"} }, nil},
+		{"a slip in the file", naming("eht1"), []string{
+			"error eht1: " + file + " => write eth1 in the place of eht1 under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"a slip on the command line", flagged("eht1"), []string{"error eht1: " + flag + " => " + mend}},
+		{"a slip on a daemon's command line", func(h *Host) { flagged("eht1")(h); h.Daemon = &Daemon{PID: 7} }, []string{
+			"error eht1: " + flag + " => " + mend + "  # in the place of the daemon that runs now",
+		}},
+		{"nothing like it", func(h *Host) { naming("wan")(h); h.Devices[2].AltNames = []string{"enp1s0", "uplink"} }, []string{
+			"error wan: interface wan, which /etc/replypath/replypath.yaml names, is not there: nothing is done for it; there are eth0, eth1 (enp1s0, uplink)" +
+				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
+		}},
+		{"another one of the same kind, which is named itself", func(h *Host) { naming("eth2")(h); h.Devices = h.Devices[:2] }, []string{
+			"error eth2: interface eth2, which /etc/replypath/replypath.yaml names, is not there: nothing is done for it; there are eth0" +
+				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
+		}},
+	})
+}

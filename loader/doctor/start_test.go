@@ -1,0 +1,125 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/pins"
+)
+
+func placed(err error) func(*Host) { return func(h *Host) { h.Start.Place = err } }
+
+var errNoBPFFS = fmt.Errorf("/sys/fs/bpf is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS)
+
+// placesToWarnOf are pin directories in which nothing can be pinned.
+var placesToWarnOf = []func(*Host){
+	placed(errNoBPFFS), func(h *Host) { h.PinDir = "/tmp/pins"; placed(errNoBPFFS)(h) },
+	placed(pins.ErrForeignContents), placed(unix.EROFS), placed(unix.EACCES), placed(unix.ENOTDIR),
+}
+
+func featured(name string, available bool) func(*Host) {
+	return func(h *Host) {
+		h.Start.Features = []pins.FeatureRecord{{Name: name, Available: available, Effect: "it takes longer"}}
+	}
+}
+
+var kernelsToWarnOf = []func(*Host){
+	func(h *Host) { h.Start.Programs = errors.New("bpf(2) is refused") },
+	featured("tcx", false), featured("fallback_route", false), featured("of later", false),
+}
+
+func TestPinPlaces(t *testing.T) {
+	const usual = "replypath run --pin-dir /sys/fs/bpf/replypath  # names a directory of its own below a bpf file system"
+	runTable(t, pinPlaces, []wants{
+		{"there", nil, nil},
+		{"not mounted", placed(errNoBPFFS), []string{
+			"error: /sys/fs/bpf is not on a bpf file system: nothing can be pinned there => mount -t bpf bpf /sys/fs/bpf",
+		}},
+		{"another directory", func(h *Host) {
+			h.PinDir = "/tmp/pins"
+			placed(fmt.Errorf("/tmp is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS))(h)
+		}, []string{"error: /tmp is not on a bpf file system => " + usual}},
+		{"somebody else's", func(h *Host) {
+			h.PinDir = "/sys/fs/bpf/x"
+			placed(fmt.Errorf("/sys/fs/bpf/x: %w", pins.ErrForeignContents))(h)
+		}, []string{"error: /sys/fs/bpf/x: it holds what is not replypath's => " + usual}},
+		{"somebody else's in the usual place", placed(fmt.Errorf("/sys/fs/bpf/replypath: %w", pins.ErrForeignContents)), []string{
+			"error: /sys/fs/bpf/replypath: it holds what is not replypath's ?? ls -ld /sys/fs/bpf/replypath  # what is there in its place",
+		}},
+		{"read-only elsewhere", func(h *Host) {
+			h.PinDir = "/tmp/pins"
+			placed(fmt.Errorf("pin into /tmp/pins: %w", unix.EROFS))(h)
+		}, []string{"error: pin into /tmp/pins: read-only file system ?? ls -ld /tmp/pins  # what is there in its place"}},
+		{"read-only", placed(fmt.Errorf("pin into /sys/fs/bpf: %w", unix.EROFS)), []string{
+			"error: pin into /sys/fs/bpf: read-only file system => mount -o remount,rw /sys/fs/bpf",
+		}},
+		{"not ours to write", placed(fmt.Errorf("pin into /sys/fs/bpf: %w", fs.ErrPermission)), []string{
+			"error: pin into /sys/fs/bpf: permission denied: this process may not ?? replypath doctor  # as root",
+		}},
+		{"not ours, beside a datapath", func(h *Host) {
+			h.PinDir, h.Pinned = "/sys/fs/bpf/x", true
+			placed(fmt.Errorf("pin into /sys/fs/bpf/x: %w", fs.ErrPermission))(h)
+		}, []string{
+			"warning: pin into /sys/fs/bpf/x: permission denied: this process may not ?? replypath doctor --pin-dir /sys/fs/bpf/x  # as root",
+		}},
+	})
+}
+
+func TestKernelAndRights(t *testing.T) {
+	runTable(t, kernelTypes, []wants{
+		{"there", nil, nil},
+		{"none", func(h *Host) { h.Start.BTF = errors.New("the kernel has no BTF (/sys/kernel/btf/vmlinux)") }, []string{
+			"error: the kernel has no BTF (/sys/kernel/btf/vmlinux) ?? uname -r" +
+				"  # start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y in the place of this one; in a container, mount the host's /sys",
+		}},
+	})
+	runTable(t, kernelPrograms, []wants{
+		{"there", featured("tcx", true), nil},
+		{"without tcx", featured("tcx", false), []string{
+			"warning: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it",
+		}},
+		{"without a device", featured("fallback_route", false), []string{"warning: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
+	})
+	lacking := func(h *Host) { h.Start.Rights = []Right{{"CAP_BPF", "to load programs"}} }
+	runTable(t, capabilities, []wants{
+		{"all", nil, nil},
+		{"one is missing", lacking, []string{
+			"error: this process lacks CAP_BPF, which a start takes to load programs ?? replypath doctor  # as root",
+		}},
+		{"one is missing beside a datapath", func(h *Host) { lacking(h); h.Pinned = true }, []string{
+			"warning: this process lacks CAP_BPF, which a start takes to load programs ?? replypath doctor  # as root",
+		}},
+	})
+}
+
+// TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
+func TestNotLookedAt(t *testing.T) {
+	all := []string{partPins, partKernel, partGateways, partFirewall, partFlows, partHooks, partFiles, partBalancer, partOffloads, partTraffic}
+	used := map[string]bool{}
+	for name, parts := range needs {
+		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
+			t.Errorf("there is no check %s", name)
+		}
+		for _, part := range parts {
+			used[part] = true
+		}
+	}
+	for _, part := range all {
+		if !used[part] {
+			t.Errorf("no check says that it needs %s", part)
+		}
+		h := newHost()
+		h.Unread = map[string]string{part: "CAP_OF_TEST"}
+		for _, f := range examine(h) {
+			isNeeded := slices.Contains(needs[f.Check], part)
+			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != "not looked at: to read "+part+" takes CAP_OF_TEST" {
+				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
+			}
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package doctor
+
+import (
+	"net/netip"
+	"testing"
+
+	"replypath/loader/config"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+)
+
+// throughUnnamed has peers come by eth1 through a router that no route names, while another leads to 10.50.0.0/16.
+func throughUnnamed(h *Host) {
+	h.Gateways[1] = nexthop.Gateway{Interface: eth1, Address: address("10.4.0.254"), State: nexthop.StateReachable, IPv4: true,
+		Reach4: nexthop.Reach{Networks: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/16")}}}
+	h.Neighbours = []Neighbour{{Interface: eth1, Address: address("10.4.0.1"), MAC: mac("02:00:00:00:07:01")}}
+	for _, peer := range []string{"10.60.0.1", "10.60.0.1", "10.4.0.55", "10.50.0.1", "10.60.0.2"} {
+		h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: peer, Interface: new("eth1"), NextHopMAC: new("02:00:00:00:07:01")})
+	}
+}
+
+func TestUnnamedRouters(t *testing.T) {
+	and := func(change func(*Host)) func(*Host) { return func(h *Host) { throughUnnamed(h); change(h) } }
+	want := []string{"ok eth1: no route names the router 02:00:00:00:07:01 (10.4.0.1) of 10.60.0.1, 10.60.0.2: they are answered through it"}
+	runTable(t, unnamedRouters, []wants{
+		{"no flows", nil, nil},
+		{"through a router that no route names", throughUnnamed, want},
+		{"its address is not known", and(func(h *Host) { h.Neighbours = nil }),
+			[]string{"ok eth1: no route names the router 02:00:00:00:07:01 of 10.60.0.1, 10.60.0.2: they are answered through it"}},
+		{"a gateway that takes everything as well", and(func(h *Host) {
+			g := h.Gateways[1]
+			g.Address, g.Reach4 = address("10.4.0.253"), nexthop.Reach{Everything: true}
+			h.Gateways = append(h.Gateways, g)
+		}), nil},
+		{"through a known gateway", and(func(h *Host) {
+			for n := range h.Flows {
+				h.Flows[n].Gateway = new("10.4.0.254")
+			}
+		}), nil},
+		{"last hop", and(func(h *Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+		{"gateway", and(func(h *Host) {
+			h.Interfaces[1].Settings.NextHop = config.NextHopGateway
+			for n := range h.Flows {
+				h.Flows[n].NextHopMAC = nil
+			}
+		}), []string{"warning eth1: no gateway that a route names leads to 10.4.0.55, 10.60.0.1, 10.60.0.2: next_hop gateway leaves their answers to the kernel" +
+			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: auto}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+	})
+}
+
+// TestSilentGatewayElsewhere: one that is nobody's but of a few networks is no error.
+func TestSilentGatewayElsewhere(t *testing.T) {
+	h := newHost()
+	throughUnnamed(h)
+	h.Gateways = h.Gateways[1:]
+	h.Gateways[0].State = nexthop.StateFailed
+	found := silentGateways(h)
+	const want = "gateway 10.4.0.254 is failed: it does not answer arp, and leads to 10.50.0.0/16 only"
+	if len(found) != 1 || found[0].Severity != Warning || found[0].Found != want || found[0].Fix != nil || found[0].Inspect == nil {
+		t.Errorf("%+v", found)
+	}
+}

@@ -1,0 +1,62 @@
+package loader
+
+import (
+	"slices"
+
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+// Effect is what a datapath does by itself, as its hooks and modes say, and what stands changed on
+// the host for it. None of it needs a process.
+type Effect struct {
+	Mode        string   // the one in force where an interface has none of its own
+	Corrected   []string // the attached interfaces to which replies are moved, by index
+	Observed    []string // the other attached ones: what would be moved there is counted
+	Mechanisms  []string // by which they are attached, each once
+	HostChanges []HostChange
+	// Detaching tells that `replypath detach --stop` has begun to take it away.
+	Detaching bool
+}
+
+// Effect looks at what is attached now.
+func (l *Loader) Effect() (*Effect, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dir == nil {
+		return nil, errClosed
+	}
+	repairs, err := pins.ReadRepairs(l.options.PinDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &statusReader{
+		pinDir: l.options.PinDir, journal: &l.state, repairs: repairs, maps: &l.datapath.DatapathMaps, netlink: l.netlink,
+	}
+	var s Status
+	for _, part := range []func(*Status) error{r.mode, r.changes, r.attachments} {
+		if err := part(&s); err != nil {
+			return nil, err
+		}
+	}
+	e := &Effect{Mode: s.Mode, HostChanges: s.HostChanges, Detaching: isDetaching(l.options.PinDir)}
+	for i := range s.Interfaces {
+		e.add(&s.Interfaces[i], modeInForce(r.byHand, s.Interfaces[i].Mode))
+	}
+	return e, nil
+}
+
+// add sorts an interface by its mode in force.
+func (e *Effect) add(i *InterfaceStatus, mode string) {
+	if !i.Attached {
+		return
+	}
+	if mode == string(config.ModeEnforce) {
+		e.Corrected = append(e.Corrected, i.Name)
+	} else {
+		e.Observed = append(e.Observed, i.Name)
+	}
+	if !slices.Contains(e.Mechanisms, *i.Mechanism) {
+		e.Mechanisms = append(e.Mechanisms, *i.Mechanism)
+	}
+}

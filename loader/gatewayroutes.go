@@ -1,0 +1,119 @@
+package loader
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/nexthop"
+)
+
+// A gateway that stands in routes to some networks only need not forward anything else: questions from elsewhere
+// came through a router that no route names. So where no gateway of an interface takes everything, the programs
+// are told what is routed by them. All else is answered by who sent the question.
+
+// mostRoutes is how many networks the programs are told of: half of what the map takes, as new ones are entered
+// before old ones go.
+const mostRoutes = 16384
+
+// asksRoutes tells whether the programs have to be told which peers the gateways of an interface serve. With several gateways,
+// `next_hop: gateway` wants to know which of them.
+func asksRoutes(s *served, gateways []*gateway, family int) bool {
+	of := takers(gateways, family)
+	isAll := slices.ContainsFunc(of, func(g *gateway) bool { return g.Reach(family).Everything })
+	switch s.Settings.NextHop {
+	case config.NextHopLastHop:
+		return false
+	case config.NextHopGateway:
+		return len(of) > 1 || len(of) == 1 && !isAll
+	}
+	return len(of) > 0 && !isAll
+}
+
+// takers returns those of the gateways that take packets of a family.
+func takers(gateways []*gateway, family int) []*gateway {
+	var of []*gateway
+	for _, g := range gateways {
+		if g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6 {
+			of = append(of, g)
+		}
+	}
+	return of
+}
+
+// everything is a default route's network.
+func everything(family int) []netip.Prefix {
+	if family == unix.AF_INET {
+		return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	}
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+}
+
+// routeEntries are what the programs know of the routes by the gateways of interfaces that have to be asked. Of a gateway with too
+// many routes, which are returned as unkept, nobody knows whom it serves.
+func routeEntries(interfaces []*served, gateways map[int][]*gateway) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateway) {
+	entries = make(map[bpf.DatapathRouteKey]uint32)
+	for _, s := range interfaces {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			if !asksRoutes(s, gateways[s.Index], family) {
+				continue
+			}
+			for _, g := range takers(gateways[s.Index], family) {
+				reach := g.Reach(family)
+				networks, id := reach.Networks, uint32(g.id)
+				switch {
+				case reach.Everything:
+					networks = everything(family)
+				case reach.Many || len(entries)+len(networks) > mostRoutes:
+					networks, id = everything(family), 0
+					unkept = append(unkept, g)
+				}
+				enterRoutes(entries, s.Index, networks, id)
+			}
+		}
+	}
+	return entries, unkept
+}
+
+// enterRoutes enters the networks that are routed by a gateway. What several lead to is nobody's.
+func enterRoutes(entries map[bpf.DatapathRouteKey]uint32, device int, networks []netip.Prefix, id uint32) {
+	for _, network := range networks {
+		key, to := routeKey(device, network), id
+		if other, isEntered := entries[key]; isEntered && other != id {
+			to = 0
+		}
+		entries[key] = to
+	}
+}
+
+// familyBits are those of the prefix of a route's key that tell the interface and the family.
+const familyBits = 64
+
+func routeKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
+	key := bpf.DatapathRouteKey{
+		PrefixLength: familyBits + uint32(mappedBits(network)),
+		Ifindex:      uint32(device),
+		Family:       6,
+		Address:      network.Masked().Addr().As16(),
+	}
+	if network.Addr().Is4() {
+		key.Family = 4
+	}
+	return key
+}
+
+// unkeptRoutes warns of gateways of which it is not known whom they serve.
+func (l *Loader) unkeptRoutes() []string {
+	var warnings []string
+	_, unkept := routeEntries(l.inOrder(), l.gatewaysByInterface())
+	for _, g := range unkept {
+		warnings = append(warnings, fmt.Sprintf(
+			"interface %s: too many routes lead by gateway %s (more than %d): only who comes through it is answered through it, unless `gateways` names it",
+			l.nameOf(g.Interface), g.Address, nexthop.MostNetworks))
+	}
+	return warnings
+}

@@ -1,0 +1,105 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+)
+
+// loopbackIndex is that of lo in every network namespace.
+const loopbackIndex = 1
+
+// HaveTCX tells whether the kernel has TCX links: it can be asked for them on an
+// interface that is always there. An attach type that it does not know is
+// answered with EINVAL.
+func HaveTCX() (bool, error) {
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ebpf.AttachTCXIngress})
+	switch {
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("ask the kernel for tcx: %w", err)
+	}
+	return true, nil
+}
+
+// Kernel is what depends on the running kernel.
+type Kernel struct {
+	TCX bool
+	// KeepsNeighbours: IPv6 entries may outlive the carrier (ndisc_evict_nocarrier, from 5.16).
+	KeepsNeighbours bool
+	bpf.Features
+}
+
+// Probe finds it out. The error matches attach.ErrUnsupported where the kernel lacks what cannot be
+// done without.
+func Probe() (Kernel, error) {
+	if err := CheckBTF(); err != nil {
+		return Kernel{}, err
+	}
+	if err := CheckPrograms(); err != nil {
+		return Kernel{}, err
+	}
+	var (
+		k    Kernel
+		errs [2]error
+	)
+	_, err := hostsettings.ReadNumber(hostsettings.Key("ipv6", "all", "ndisc_evict_nocarrier"))
+	k.KeepsNeighbours = err == nil
+	k.TCX, errs[0] = HaveTCX()
+	k.Features, errs[1] = bpf.ProbeFeatures()
+	return k, errors.Join(errs[:]...)
+}
+
+// Records describes the kernel for the status.
+func (k Kernel) Records() []pins.FeatureRecord {
+	tcx := pins.FeatureRecord{Name: "tcx", Available: k.TCX,
+		Effect: "programs are replaced without a gap, beside those of others"}
+	if !k.TCX {
+		tcx.Effect = "programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"
+	}
+	checkMTU := pins.FeatureRecord{Name: "check_mtu", Available: k.CheckMTU,
+		Effect: "what is too large for a flow's interface is told segment by segment"}
+	if !k.CheckMTU {
+		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
+	}
+	probeRead := pins.FeatureRecord{Name: pins.FeatureProbeRead, Available: k.ProbeRead,
+		Effect: "transparent proxies are told from what the host itself sends, and whether a link is up is known without a daemon"}
+	if !k.ProbeRead {
+		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
+			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before; " +
+			"masqueraded connections of containers do not outlive the loss of the default route"
+	}
+	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
+		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
+	if !k.KernelSKB || !k.TailCalls {
+		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
+	}
+	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,
+		Effect: "flows that begin while the flow tables are replaced are known at once"}
+	if !k.TailCalls {
+		tailCalls.Effect = "flows that begin while the flow tables are replaced are known with their next packet"
+	}
+	keepsNeighbours := pins.FeatureRecord{Name: "ndisc_evict_nocarrier", Available: k.KeepsNeighbours,
+		Effect: "open IPv6 connections go on at once when the carrier of the default route's interface is lost"}
+	if !k.KeepsNeighbours {
+		keepsNeighbours.Effect = "by IPv6 a datagram may be lost when the carrier of the default route's interface is; without a daemon " +
+			"open connections pause for some seconds"
+	}
+	return []pins.FeatureRecord{
+		tcx,
+		checkMTU,
+		probeRead,
+		kernelSKB,
+		tailCalls,
+		keepsNeighbours,
+		{Name: "btf", Available: true, Effect: "the kernel's sockets can be read"},
+	}
+}

@@ -1,0 +1,34 @@
+package loader
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// TestMirrorOfWhatOthersEnter: what somebody else has put into a map is found, and goes.
+func TestMirrorOfWhatOthersEnter(t *testing.T) {
+	table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	var m *mirror[uint32, uint32]
+	desired := map[uint32]uint32{1: 10, 2: 20}
+	for _, step := range []func() error{
+		func() error { return readMirror(&m, "numbers", table) },
+		func() error { return m.sync(desired) },
+		func() error { return table.Put(uint32(3), uint32(30)) },
+		func() error { return m.read() },
+		func() error { return m.sync(desired) },
+		func() error { return readMirror(&m, "numbers", table) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !maps.Equal(m.actual, desired) {
+		t.Errorf("the map holds %v, not %v", m.actual, desired)
+	}
+}

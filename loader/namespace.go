@@ -1,0 +1,126 @@
+package loader
+
+import (
+	"cmp"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/pins"
+)
+
+// There is one datapath in a network namespace: two would record each flow twice, and fight for the
+// fallback route's device. Who puts one in place holds the lock of the namespace for as long as it
+// lives. What stands without a process is found by its journal.
+
+// namingTime is how long a start that is too late waits until it can name the pins of the other
+// one, which has begun at the same moment, or until that one has failed.
+const namingTime = 2 * time.Second
+
+// ownNamespace keeps every other process from putting a datapath into this network namespace.
+func (l *Loader) ownNamespace() error {
+	lock, err := lockNamespace(l.options.PinDir)
+	if busy := new(pins.BusyError); errors.As(err, &busy) {
+		l.log.Warn("a process that is not replypath has locked the network namespace: "+
+			"a second datapath that begins at this moment is not noticed", "pid", busy.PID)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	l.namespace = lock
+	l.rollback.add(lock.Close)
+	return l.refuseBeside()
+}
+
+// lockNamespace returns a *pins.BusyError where the lock is a stranger's, and else what names the
+// datapath of whoever has it.
+func lockNamespace(dir string) (*pins.NamespaceLock, error) {
+	for deadline := time.Now().Add(namingTime); ; {
+		lock, err := pins.LockNamespace()
+		busy := new(pins.BusyError)
+		if !errors.As(err, &busy) || busy.Stranger {
+			return lock, err
+		}
+		if named := nameHolder(dir, busy.PID); named != nil {
+			return nil, named
+		}
+		if time.Now().After(deadline) {
+			return nil, &pins.OtherError{PID: busy.PID, Live: true}
+		}
+	}
+}
+
+// nameHolder returns an error that names the pins of the process that holds the namespace, nil where
+// they cannot be seen.
+func nameHolder(dir string, pid int) error {
+	if owned, err := pins.Owned(dir); err == nil && owned {
+		return &pins.OwnedError{Dir: dir, PID: pins.OwnerPID(dir)}
+	}
+	found, err := pins.FindElsewhere(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range found {
+		if owner, live := e.Live(); live {
+			return &pins.OtherError{Dir: e.Shown(), PID: cmp.Or(pid, owner), Live: true}
+		}
+	}
+	return nil
+}
+
+// refuseBeside refuses a start beside a datapath that is pinned elsewhere.
+func (l *Loader) refuseBeside() error {
+	found, err := findBeside(l.netlink, l.options.PinDir)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	pid, live := found[0].Live()
+	return &pins.OtherError{Dir: found[0].Shown(), PID: pid, Live: live}
+}
+
+// findBeside returns the datapaths of this network namespace that are pinned in other directories.
+func findBeside(nl *netlink.Handle, dir string) (found []pins.Elsewhere, err error) {
+	elsewhere, err := pins.FindElsewhere(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range elsewhere {
+		stands, err := stands(nl, &e)
+		if err != nil {
+			return nil, err
+		}
+		if stands {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+// stands tells whether pins are of this network namespace. A kernel without cookies gives the number
+// of one that is gone to another: what such pins attached is attached here.
+func stands(nl *netlink.Handle, e *pins.Elsewhere) (bool, error) {
+	if _, live := e.Live(); live || e.Journal.Namespace.Cookie != 0 {
+		return true, nil
+	}
+	attacher := attach.New(filepath.Join(e.Dir, datapath.LinksDir), nl, attach.Auto)
+	for _, r := range e.Journal.Interfaces {
+		if r.Index == 0 {
+			continue
+		}
+		hooks, err := readHooks(attacher, attach.Interface{Index: r.Index, Name: r.Name})
+		if err != nil {
+			return false, err
+		}
+		for _, hook := range hooks {
+			if hook.Attached {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,92 @@
+package pins
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespacePath leads to the network namespace of the calling thread. Whoever opens it, in
+// whatever mount or PID namespace, opens the same file.
+const namespacePath = "/proc/thread-self/ns/net"
+
+// NamespaceLock makes this process the only one that puts a datapath into its network
+// namespace, or takes one away. It ends with the process, whatever ends it.
+type NamespaceLock struct{ handle *os.File }
+
+// BusyError says that another process has the lock of the network namespace.
+type BusyError struct {
+	PID int // 0 where it cannot be told
+	// Stranger tells that it runs for a user who could not put a datapath in place: anybody
+	// may lock the file.
+	Stranger bool
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("the network namespace is locked by process %d", e.PID)
+}
+
+// LockNamespace takes the lock of the calling thread's network namespace. It waits for a
+// moment; then it returns a *BusyError.
+func LockNamespace() (*NamespaceLock, error) {
+	handle, err := os.Open(namespacePath)
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace: %w", err)
+	}
+	err = lockHandle(handle)
+	if err == nil {
+		return &NamespaceLock{handle}, nil
+	}
+	handle.Close()
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("lock the network namespace: %w", err)
+	}
+	pid, err := Holder(namespacePath)
+	if err != nil {
+		return nil, err
+	}
+	return nil, &BusyError{PID: pid, Stranger: pid != 0 && !isPrivileged(pid)}
+}
+
+// Close ends the lock.
+func (l *NamespaceLock) Close() error {
+	if l == nil || l.handle == nil {
+		return nil
+	}
+	err := l.handle.Close()
+	l.handle = nil
+	return err
+}
+
+// isPrivileged tells whether a process was started by root, or by the user of this one. Its
+// effective user would tell less: a lock goes along into a program that is root for everybody.
+func isPrivileged(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		// Who took the lock has ended, and left it to a child. We never do.
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	uid, found := realUserIn(string(status))
+	return !found || uid == 0 || uid == os.Getuid()
+}
+
+// realUserIn reads the line of /proc/PID/status (proc_pid_status(5)) with the real, effective,
+// saved and file system user:
+//
+//	Uid:	1000	1000	1000	1000
+func realUserIn(status string) (uid int, found bool) {
+	for line := range strings.Lines(status) {
+		if users, is := strings.CutPrefix(line, "Uid:"); is {
+			if fields := strings.Fields(users); len(fields) > 0 {
+				uid, err := strconv.Atoi(fields[0])
+				return uid, err == nil
+			}
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,188 @@
+package metrics
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Whatever is asked gets an answer of HTTP, or silence, and nothing is logged.
+func TestStrangeRequests(t *testing.T) {
+	var log lockedLog
+	o := options(t)
+	o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	address := start(t, o)
+	long := strings.Repeat("a", 1<<20)
+	for name, test := range map[string]struct{ request, status string }{
+		"huge header":       {"GET /metrics HTTP/1.1\r\nHost: h\r\nX: " + long + "\r\n\r\n", "431"},
+		"many headers":      {"GET /metrics HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 1<<17) + "\r\n", "431"},
+		"long path":         {"GET /" + long + " HTTP/1.1\r\nHost: h\r\n\r\n", "431"},
+		"method":            {"DELETE /metrics HTTP/1.1\r\nHost: h\r\n\r\n", "405"},
+		"unknown method":    {"\x1b[2J /metrics HTTP/1.1\r\nHost: h\r\n\r\n", "400"},
+		"CONNECT":           {"CONNECT example.org:22 HTTP/1.1\r\nHost: example.org:22\r\n\r\n", "405"},
+		"TRACE":             {"TRACE / HTTP/1.1\r\nHost: h\r\nCookie: secret\r\n\r\n", "405"},
+		"unknown path":      {"GET /etc/passwd HTTP/1.1\r\nHost: h\r\n\r\n", "404"},
+		"path upwards":      {"GET /../../etc/passwd HTTP/1.1\r\nHost: h\r\n\r\n", "307"},
+		"absolute address":  {"GET http://example.org/metrics HTTP/1.1\r\nHost: h\r\n\r\n", "200"},
+		"no host":           {"GET /metrics HTTP/1.1\r\n\r\n", "400"},
+		"two hosts":         {"GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"},
+		"host with a break": {"GET /metrics HTTP/1.1\r\nHost: a\x00b\r\n\r\n", "400"},
+		"strange host":      {"GET /metrics HTTP/1.1\r\nHost: <script>\r\n\r\n", "400"},
+		"two lengths":       {"GET /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"},
+		"a body":            {"GET /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n" + long, "200"},
+		"endless body":      {"GET /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 9223372036854775807\r\n\r\n" + long, "200"},
+		"bad chunk":         {"POST /metrics HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "405"},
+		"no http":           {"SSH-2.0-client\r\n\r\n", "400"},
+		"other version":     {"GET /metrics HTTP/9.9\r\nHost: h\r\n\r\n", "505"},
+		"http/2 preface":    {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if status := ask(t, address, test.request); status != test.status {
+				t.Errorf("status %s, not %s", status, test.status)
+			}
+		})
+	}
+	if text := log.String(); text != "" {
+		t.Errorf("logged:\n%s", text)
+	}
+}
+
+// ask sends raw bytes and returns the status of the answer.
+func ask(t *testing.T, address, request string) string {
+	t.Helper()
+	conn := dial(t, address)
+	go io.WriteString(conn, request) // the server may not read all of it
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	_, status, _ := strings.Cut(line, " ")
+	status, _, _ = strings.Cut(status, " ")
+	return strings.TrimSpace(status)
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(3 * deadline))
+	return conn
+}
+
+// Who sends a request byte by byte, or none, is cut off.
+func TestSlowRequests(t *testing.T) {
+	address := start(t, options(t))
+	silent, slow := dial(t, address), dial(t, address)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for ticker := time.NewTicker(100 * time.Millisecond); ; {
+			select {
+			case <-ticker.C:
+				io.WriteString(slow, "G")
+			case <-stop:
+				return
+			}
+		}
+	}()
+	for name, conn := range map[string]net.Conn{"silent": silent, "slow": slow} {
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: it is still connected", name)
+		}
+	}
+}
+
+// However many connect, and stay, the server keeps some hundred and goes on to serve.
+func TestManyConnections(t *testing.T) {
+	address := start(t, options(t))
+	crowd := make([]net.Conn, 3*mostConnections)
+	for i := range crowd {
+		crowd[i] = dial(t, address)
+		if i%2 == 0 {
+			io.WriteString(crowd[i], "GET /healthz HTTP/1.1\r\n") // and no more
+		}
+	}
+	status, _ := fetch(t, newClient(nil), newRequest(t, "http://"+address+"/metrics"))
+	if status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	left := 0
+	for _, conn := range crowd {
+		conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			left++
+		}
+	}
+	if left > mostConnections {
+		t.Errorf("%d of %d are still connected", left, len(crowd))
+	}
+	t.Logf("%d of %d are still connected", left, len(crowd))
+}
+
+// Failed handshakes do not fill the log.
+func TestHandshakesAreNotLoggedForEver(t *testing.T) {
+	var log lockedLog
+	quiet := newSparing(slog.NewTextHandler(&log, nil))
+	logger := slog.NewLogLogger(quiet, slog.LevelWarn)
+	for i := range 1000 {
+		logger.Printf("http: TLS handshake error from 192.0.2.1:%d: EOF", i)
+	}
+	if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > 20 {
+		t.Errorf("%d lines are logged", lines)
+	}
+}
+
+// What never ends, or never begins, is no web configuration.
+func TestStrangeWebConfig(t *testing.T) {
+	dir := t.TempDir()
+	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, bytes.Repeat([]byte("#"), maxWebConfig+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		pipe: "is not a regular file", "/dev/zero": "is not a regular file", large: fmt.Sprintf("is larger than %d bytes", maxWebConfig),
+	} {
+		result := make(chan error, 1)
+		go func() { result <- CheckWebConfig(path) }()
+		if err := receive(t, result); !errors.Is(err, ErrWebConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// lockedLog is a log that several goroutines write.
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

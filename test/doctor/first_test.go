@@ -1,0 +1,183 @@
+package doctor
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// isolated runs a command after a script, in a mount and a PID namespace of its own: nothing of what its callers
+// have mounted can be found by way of them.
+func isolated(t *testing.T, script string) func(*topology.Cmd) {
+	return by(t, "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", script+`; exec "$@"`, "sh")
+}
+
+const hideBPFFS = "mount -t tmpfs none /sys/fs/bpf"
+
+// examineAs examines a host by a command that the test prepares, and wants an exit code.
+func examineAs(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) harness.Findings {
+	t.Helper()
+	result := examines(t, p, code, prepare, append([]string{"-o", "json"}, args...)...)
+	var findings harness.Findings
+	if err := json.Unmarshal([]byte(result.Stdout), &findings); err != nil {
+		t.Fatalf("%v: %s", err, result)
+	}
+	findings.WantHarmless(t)
+	return findings
+}
+
+// TestBeforeTheFirstStart: doctor is the first command, on a host where something that a start takes is missing. It
+// says what, and what mends it, and looks at all else.
+func TestBeforeTheFirstStart(t *testing.T) {
+	n := newServer(t)
+	harness.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1")
+	p := harness.On(t, n.Server.Host)
+	for _, check := range []string{"pin-directory", "btf", "kernel", "capabilities", "configuration"} {
+		for _, f := range p.Doctor(3).Of(check, "") {
+			if f.Severity == "error" {
+				t.Errorf("found without a cause: %+v", f)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name, script, check string
+		words               []string
+		fix                 string
+	}{
+		{"no bpf file system", hideBPFFS, "pin-directory", []string{"/sys/fs/bpf is not on a bpf file system"}, "mount -t bpf bpf /sys/fs/bpf"},
+		{"one that is read-only", "mount -o remount,ro,bind /sys/fs/bpf", "pin-directory", []string{"/sys/fs/bpf: read-only file system"}, "mount -o remount,rw /sys/fs/bpf"},
+		{"no btf", "mount -t tmpfs none /sys/kernel/btf", "btf", []string{"the kernel has no BTF (/sys/kernel/btf/vmlinux)"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := examineAs(t, p, 3, isolated(t, test.script))
+			fix := harness.OrEmpty(onlyOne(t, all, test.check, "", "error", test.words...).Fix)
+			onlyOne(t, all, "rp-filter", "eth1", "error")
+			if test.fix == "" {
+				return
+			}
+			if fix != test.fix {
+				t.Errorf("fix %q, not %q", fix, test.fix)
+			}
+			onlyOne(t, examineAs(t, p, 3, isolated(t, test.script+"; "+fix)), test.check, "", "ok")
+		})
+	}
+	t.Run("another file system", func(t *testing.T) {
+		other := p.WithPinDir(t.TempDir() + "/pins")
+		f := onlyOne(t, other.Doctor(3), "pin-directory", "", "error", "is not on a bpf file system")
+		if fix := harness.OrEmpty(f.Fix); !strings.HasPrefix(fix, "replypath run --pin-dir /sys/fs/bpf/replypath") {
+			t.Errorf("fix %q", fix)
+		}
+	})
+}
+
+// rights are those that a start takes, and what has to be taken away to be without them.
+var rights = []struct{ name, taken string }{
+	{"CAP_NET_ADMIN", "-net_admin"}, {"CAP_BPF", "-bpf,-sys_admin"}, {"CAP_PERFMON", "-perfmon,-sys_admin"},
+}
+
+// TestWithoutRights: doctor names the capabilities that it is without, and the checks that it therefore leaves out, and
+// looks at the rest.
+func TestWithoutRights(t *testing.T) {
+	n := newServer(t)
+	harness.Shell(t, n.Server.Host, "sysctl -qw net.ipv4.conf.eth1.rp_filter=1; nft add table inet t")
+	p := harness.On(t, n.Server.Host)
+	for _, r := range rights {
+		all := examineAs(t, p, 3, by(t, "setpriv", "--bounding-set="+r.taken, "--inh-caps="+r.taken))
+		onlyOne(t, all, "capabilities", "", "error", r.name)
+		onlyOne(t, all, "rp-filter", "eth1", "error")
+		if got := len(all.Of("capabilities", "").With("error")); got != 1 {
+			t.Errorf("%d capabilities are missing, not %s alone", got, r.name)
+		}
+	}
+	as := by(t, "setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+	all := examineAs(t, p, 3, as)
+	for _, r := range rights {
+		onlyOne(t, all, "capabilities", "", "error", r.name)
+	}
+	for _, check := range []string{"kernel", "reverse-path-rules", "outgoing-interface-rules", "netdev-egress", "ipsec-offload"} {
+		onlyOne(t, all, check, "", "warning", "not looked at: to read ", "CAP_NET_ADMIN")
+	}
+	onlyOne(t, all, "rp-filter", "eth1", "error")
+	onlyOne(t, all, "default-route", "", "ok", "ipv4")
+
+	p.Start("--listen", "")
+	all = examineAs(t, p, 0, as)
+	for _, check := range []string{"attached", "configuration", "wrong-way"} {
+		onlyOne(t, all, check, "", "warning", "not looked at: to read what is pinned takes root's rights")
+	}
+	onlyOne(t, all, "last-hop", "", "warning", "not looked at: to read the flow table takes CAP_BPF")
+	onlyOne(t, all, "capabilities", "", "warning", "CAP_BPF")
+}
+
+// TestMissingInterface: a name that nothing has, in the file or on the command line, of a daemon that runs or has ended.
+func TestMissingInterface(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	harness.Shell(t, n.Server.Host, "ip link property add dev eth0 altname uplink0")
+	path := harness.WriteConfig(t, "interfaces: [{name: uplink0}, {name: eht1}, {name: wan}]\n")
+	all := p.Doctor(3, "--config", path)
+	f := onlyOne(t, all, "missing-interface", "eht1", "error", path, "eth1 is there")
+	if want := "write eth1 in the place of eht1 under interfaces in " + path + ", then "; !strings.HasPrefix(harness.OrEmpty(f.Fix), want) {
+		t.Errorf("fix %q, not %q", harness.OrEmpty(f.Fix), want)
+	}
+	onlyOne(t, all, "missing-interface", "wan", "error", "there are eth0 (uplink0), eth1")
+	if got := len(all.Of("missing-interface", "")); got != 2 {
+		t.Errorf("%d names are missing, not 2: %+v", got, all.Of("missing-interface", ""))
+	}
+
+	d := p.Start("--interface", "uplink0", "--interface", "eht1", "--observe", "--listen", "")
+	for _, end := range []func(){func() {}, d.Kill} {
+		end()
+		f := onlyOne(t, p.Doctor(3), "missing-interface", "eht1", "error", "--interface", "eth1 is there")
+		want := "replypath run --pin-dir " + p.PinDir + " --interface uplink0 --interface eth1 --observe --listen ''"
+		if fix := harness.OrEmpty(f.Fix); !strings.HasPrefix(fix, want) {
+			t.Errorf("fix %q, not %q", fix, want)
+		}
+	}
+	p.Detach()
+	p.Start("--interface", "eth0", "--interface", "eth1", "--listen", "")
+	onlyOne(t, p.Doctor(0), "missing-interface", "", "ok")
+}
+
+// TestConfigurationInForce: doctor knows by which flags the daemon runs, also when it has ended, and which file it has
+// not read yet; a file that is named comes first.
+func TestConfigurationInForce(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	onlyOne(t, p.Doctor(0), "configuration", "", "ok", "nothing is attached")
+	path := harness.WriteConfig(t, "loopback_addresses: symmetric\n")
+	harness.Shell(t, n.Server.Host, "ip address add 10.0.0.1/32 dev lo")
+	d := p.Start("--config", path, "--interface", "eth1", "--observe", "--listen", "")
+	all := p.Doctor(0)
+	onlyOne(t, all, "configuration", "", "ok", path+" with --interface eth1 --observe --listen ''")
+	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: symmetric")
+	fix := harness.OrEmpty(onlyOne(t, all, "routed-interface", "eth0", "warning", "ipv4").Fix)
+	if want := "replypath run --pin-dir " + p.PinDir + " --config " + path + " --interface eth1 --interface eth0 --observe"; !strings.HasPrefix(fix, want) {
+		t.Errorf("fix %q, not %q", fix, want)
+	}
+
+	other := harness.WriteConfig(t, "loopback_addresses: kernel\n")
+	onlyOne(t, p.Doctor(0, "--config", other), "loopback-address", "", "ok", "loopback_addresses: kernel")
+	harness.Shell(t, n.Server.Host, "cp "+other+" "+path)
+	all = p.Doctor(0)
+	onlyOne(t, all, "configuration", "", "warning", path, "it has changed since it was loaded")
+	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: symmetric")
+	d.Reload()
+	onlyOne(t, p.Doctor(0), "loopback-address", "", "ok", "loopback_addresses: kernel")
+
+	harness.Shell(t, n.Server.Host, "echo 'mode: 1' >"+path)
+	d.Signal(unix.SIGHUP)
+	harness.Must(t, d.Log.Wait(harness.Within(t, harness.AnswerTime), 1, "configuration refused"))
+	onlyOne(t, p.Doctor(0), "configuration", "", "warning", "a later configuration was refused")
+	harness.Shell(t, n.Server.Host, "rm "+path)
+	d.Kill()
+	all = p.Doctor(0)
+	onlyOne(t, all, "configuration", "", "warning", "no daemon runs", path+" with --interface eth1 --observe --listen ''")
+	onlyOne(t, all, "configuration", "", "warning", path, "it is gone")
+	onlyOne(t, all, "loopback-address", "", "ok", "loopback_addresses: kernel")
+}

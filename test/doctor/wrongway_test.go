@@ -1,0 +1,165 @@
+package doctor
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// talk asks eth1's address from afar, and wants the answer to leave by eth1, or by eth0.
+func talk(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family, byEth1 bool) {
+	t.Helper()
+	c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+	wires := harness.Tap(t, n.Server)
+	for range 3 {
+		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	}
+	if byEth1 {
+		wires.WantEth1(c.String(), c.Answers())
+		return
+	}
+	wires.WantEth0(c.String(), c.Answers())
+}
+
+// talks is talk by every kind.
+func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
+	t.Helper()
+	for _, kind := range harness.Kinds {
+		talk(t, n, kind, f, byEth1)
+	}
+}
+
+// TestObservedWrongWay: replies leave by eth0 while replypath observes. doctor says so, with the command that
+// ends it; once it was typed, what was counted before is nothing to be warned of.
+func TestObservedWrongWay(t *testing.T) {
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			p.Start("--observe", "--listen", "")
+			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
+			talks(t, n, f, false)
+			found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
+			fix := harness.OrEmpty(found.Fix)
+			if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
+				t.Errorf("fix %q, not %q", fix, want)
+			}
+			p.Expect(0, "mode", "enforce")
+			talks(t, n, f, true)
+			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
+		})
+	}
+}
+
+// TestObservedWrongWayAsPacketsPass has packets leave while doctor looks, by flows that it cannot see any more.
+func TestObservedWrongWayAsPacketsPass(t *testing.T) {
+	n := newServer(t)
+	f := topology.IPv4
+	p := harness.On(t, n.Server.Host)
+	p.Start("--listen", "")
+	p.Expect(0, "mode", "observe")
+	c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = c.Ask(t.Context()) // what is lost is asked again
+			}
+		}
+	}()
+	harness.Eventually(t, "packets are counted", func() error {
+		return wantSome(p.Doctor(0).Of("wrong-way", "eth1").With("warning", "replies of eth1 leave by eth0: ", " packets within ", "reason observe"))
+	})
+	close(stop)
+	<-done
+	found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "1 live flows")
+	if want := "replypath mode enforce --pin-dir " + p.PinDir; harness.OrEmpty(found.Fix) != want {
+		t.Errorf("fix %q, not %q", harness.OrEmpty(found.Fix), want)
+	}
+	p.Expect(0, "flows", "flush")
+	onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
+}
+
+func wantSome(found harness.Findings) error {
+	if len(found) == 0 {
+		return os.ErrNotExist
+	}
+	return nil
+}
+
+// TestUncorrectableWrongWay: eth1 enforces a gateway, and has none. doctor names the reason for as long as it
+// holds; the packets that it counted stay counted.
+func TestUncorrectableWrongWay(t *testing.T) {
+	for _, f := range both {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			path := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1, next_hop: gateway}]\n")
+			d := p.Start("--config", path, "--listen", "")
+			talk(t, n, harness.UDP, f, false)
+			onlyOne(t, p.Doctor(3), "wrong-way", "eth1", "error", "replies of eth1 leave by eth0: ", "reason no_next_hop")
+			gateways := n.Server.Eth1.Peer().Address(topology.IPv4).String() + `, "` + n.Server.Eth1.Peer().Address(topology.IPv6).String() + `"`
+			harness.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth0}, {name: eth1, next_hop: gateway, gateways: ["+gateways+"]}]\n"), 0o600))
+			d.Reload()
+			p.Expect(0, "flows", "flush")
+			talk(t, n, harness.UDP, f, true)
+			onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
+		})
+	}
+}
+
+// TestEth1Alone: a default route by eth0, and --interface eth1 alone, mends nothing. The log, the status,
+// /healthz and check name what is missing, as doctor does, until it is named.
+func TestEth1Alone(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	path := harness.WriteConfig(t, "interfaces: [{name: eth1}]\n")
+	d := p.Start("--config", path)
+	for _, f := range both {
+		talk(t, n, harness.TCP, f, false)
+		words := []string{f.String() + ": the default route leads by eth0", "not managed"}
+		harness.Must(t, d.Log.Wait(harness.Within(t, harness.AnswerTime), 1, append(words, "WARN")...))
+		wantAll(t, "/healthz", harness.Must1[string](t)(p.Get("/healthz")), append(words, "ok\n")...)
+		wantAll(t, "status", strings.Join(p.Status().Errors, "\n"), words...)
+		wantAll(t, "check", p.Expect(0, "check", "--config", path).Stdout, words...)
+		onlyOne(t, p.Doctor(0), "routed-interface", "eth0", "warning", words...)
+	}
+	harness.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth1}, {name: eth0}]\n"), 0o600))
+	d.Reload()
+	for _, f := range both {
+		talk(t, n, harness.TCP, f, true)
+	}
+	if body := harness.Must1[string](t)(p.Get("/healthz")); body != "ok\n" {
+		t.Errorf("/healthz: %s", body)
+	}
+	if errs := p.Status().Errors; len(errs) > 0 {
+		t.Errorf("errors %q", errs)
+	}
+	if out := p.Expect(0, "check", "--config", path).Stdout; strings.Contains(out, "the default route leads by") {
+		t.Errorf("check: %s", out)
+	}
+	d.Stop(unix.SIGTERM)
+	e := p.Start("--interface", "eth1", "--config", path)
+	harness.Must(t, e.Log.Wait(harness.Within(t, harness.AnswerTime), 1, "WARN", "ipv4: the default route leads by eth0"))
+}
+
+// wantAll wants a text to have all of the words.
+func wantAll(t *testing.T, what, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%s does not say %q: %s", what, word, text)
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"replypath/bpf"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+var (
+	// answeredWithin is how soon a question by eth1 has an answer whose eth0's gateway has never answered.
+	answeredWithin = harness.Patient(5 * time.Second)
+	// asksAgain is when a client repeats its question, as resolvers do.
+	asksAgain = harness.Patient(time.Second)
+	// foundWithin is how soon a gateway that answers is used: the kernel asks for it once a second.
+	foundWithin = harness.Patient(2 * time.Second)
+)
+
+// newNeverBed has eth0's gateway dead before the server boots, by the kernel's own timers.
+func newNeverBed(t *testing.T, f topology.Family) *bed {
+	t.Helper()
+	b := newPatientBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource, ColdGateways: true})
+	harness.Nft(t, b.net.Production.Host, silence)
+	b.ip("neighbour", "flush", "dev", "eth0")
+	// The client repeats a SYN every second, as often as the start on a busy machine may take.
+	err := b.net.Client.SetSysctl("net/ipv4/tcp_syn_linear_timeouts", "20")
+	if !errors.Is(err, fs.ErrNotExist) { // from 6.5
+		harness.Must(t, err)
+	}
+	return b
+}
+
+// TestGatewayNeverAnswered boots a server whose production router is dead: without replypath nothing is answered by
+// eth1, and with a rule all is. With it all is too, whenever it was asked, what the host starts is refused, and the router is
+// used once it answers.
+func TestGatewayNeverAnswered(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newNeverBed(t, f)
+			b.wantNoneAnswered()
+			b.wantAnsweredByRule()
+
+			before := b.askMeanwhile("asked before the start")
+			wires := harness.Tap(t, b.net.Server)
+			b.start()
+			started := time.Now()
+			b.askMeanwhile("asked at the start")(started)
+			before(started)
+			b.awaitHeld()
+			b.wantHeldUnknown()
+			for _, kind := range harness.Kinds {
+				c := b.conversation(kind)
+				b.askPromptly("asked while it is held", c)
+				wires.WantEth1(c.String(), c.Answers())
+			}
+			b.wantHostReaches(false, harness.TCP, harness.UDP)
+			b.sendUnasked()
+			b.wantNoLeak("while nobody knows the gateway", wires.Eth1)
+			b.wantNoneToNobody(wires)
+
+			began := time.Now()
+			b.wakeGateway()
+			b.Eventually("the host reaches the client", func() error { return b.reachWithin(inVain, harness.TCP) })
+			t.Logf("the router is used %s after it answers", since(began))
+			if took := time.Since(began); took > foundWithin {
+				t.Error("that is too late")
+			}
+			b.wantKnown()
+			for _, kind := range harness.Kinds {
+				b.askPromptly("asked afterwards", b.conversation(kind))
+			}
+			b.wantNoneToNobody(wires)
+		})
+	}
+}
+
+// askMeanwhile has clients ask by each kind, TCP once, the others again and again. What it returns waits until all are
+// answered, which has to be soon after a moment.
+func (b *bed) askMeanwhile(when string) (wait func(since time.Time)) {
+	b.Helper()
+	var asking sync.WaitGroup
+	answered := make([]time.Time, len(harness.Kinds))
+	for k, kind := range harness.Kinds {
+		tries := []*harness.Conversation{b.conversation(kind)}
+		for kind != harness.TCP && time.Duration(len(tries))*asksAgain < harness.AnswerTime { // the kernel repeats a SYN
+			tries = append(tries, b.conversation(kind))
+		}
+		asking.Go(func() { b.askUntilAnswered(tries); answered[k] = time.Now() })
+	}
+	return func(since time.Time) {
+		b.Helper()
+		asking.Wait()
+		for k, kind := range harness.Kinds {
+			took := answered[k].Sub(since)
+			b.Logf("%s, %s: answered %s after the start", when, kind, took.Round(time.Millisecond))
+			if took > answeredWithin {
+				b.Errorf("%s, %s: that is too late", when, kind)
+			}
+		}
+	}
+}
+
+// askUntilAnswered tries one after the other.
+func (b *bed) askUntilAnswered(tries []*harness.Conversation) {
+	for k, c := range tries {
+		patience := asksAgain
+		if k == len(tries)-1 {
+			patience = 2 * harness.AnswerTime
+		}
+		ctx, cancel := context.WithTimeout(b.Context(), patience)
+		err := c.Ask(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+	}
+	b.Errorf("%s is not answered, as those before it", tries[len(tries)-1])
+}
+
+func (b *bed) wantNoneAnswered() {
+	b.Helper()
+	ctx := harness.Within(b, answeredWithin)
+	var asking sync.WaitGroup
+	for _, kind := range harness.Kinds {
+		c := b.conversation(kind)
+		asking.Go(func() {
+			if c.Ask(ctx) == nil {
+				b.Errorf("without replypath %s was answered", c)
+			}
+		})
+	}
+	asking.Wait()
+	b.Logf("without replypath: nothing is answered within %s", answeredWithin)
+}
+
+func (b *bed) wantAnsweredByRule() {
+	b.Helper()
+	eth1 := b.net.Server.Eth1
+	route := []string{"default", "via", eth1.Gateway(b.family).String(), "dev", "eth1", "table", "102"}
+	rule := []string{"from", eth1.Address(b.family).String(), "lookup", "102"}
+	b.ip(append([]string{"route", "add"}, route...)...)
+	b.ip(append([]string{"rule", "add"}, rule...)...)
+	for _, kind := range harness.Kinds {
+		b.askPromptly("with ip rule", b.conversation(kind))
+	}
+	b.ip(append([]string{"rule", "del"}, rule...)...)
+	b.ip(append([]string{"route", "del"}, route...)...)
+}
+
+// wantHeldUnknown wants entry, status and metrics to tell of a gateway whose MAC nobody knows.
+func (b *bed) wantHeldUnknown() {
+	b.Helper()
+	address := b.net.Server.Eth0.Peer().Address(b.family)
+	b.wantShown(fault{name: "gateway that has never answered", holds: true}, true)
+	if g := b.gateway(address); g == nil || g.MAC != nil {
+		b.Errorf("the status shows %+v", g)
+	}
+	b.Eventually("the entry is one that the kernel checks", func() error {
+		entry := b.neighbour()
+		if !strings.Contains(entry, bpf.SilentGateway.String()+" PROBE") {
+			return fmt.Errorf("%q", entry)
+		}
+		return nil
+	})
+}
+
+// wantKnown wants that the gateway's own MAC is in its entry, and in the status.
+func (b *bed) wantKnown() {
+	b.Helper()
+	gateway := b.net.Server.Eth0.Peer()
+	b.Eventually("the gateway is known", func() error {
+		g := b.gateway(gateway.Address(b.family))
+		if entry := b.neighbour(); !strings.Contains(entry, gateway.MAC.String()) || g == nil || g.MAC == nil || *g.MAC != gateway.MAC.String() || g.State == "held" {
+			return fmt.Errorf("%q, in the status %+v", entry, g)
+		}
+		return nil
+	})
+}
+
+// wantNoneToNobody wants that no frame has left for a MAC that nobody has.
+func (b *bed) wantNoneToNobody(wires *harness.Wires) {
+	b.Helper()
+	eth0, eth1 := wires.Left(topology.OneOf(topology.ToMAC(bpf.SilentGateway), topology.ToMAC(bpf.AnyPeer)))
+	if len(eth0)+len(eth1) > 0 {
+		b.Errorf("frames left for nobody: %s, %s", harness.Describe(eth0), harness.Describe(eth1))
+	}
+}
+
+// TestGatewayNeverAnsweredKilled kills the daemon while it holds a gateway that has never answered: the kernel gives up
+// by its own timers, nothing stays in its entry, and the router is used when it answers.
+func TestGatewayNeverAnsweredKilled(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newNeverBed(t, f)
+			d := b.start()
+			b.awaitHeld()
+			d.Kill()
+			entry, began := b.neighbour(), time.Now()
+			if !strings.Contains(entry, "PROBE") && !strings.Contains(entry, "FAILED") || strings.Contains(entry, "extern") {
+				t.Errorf("killed, the entry is %q", entry)
+			}
+			b.Eventually("the kernel gives up", func() error {
+				if entry := b.neighbour(); strings.Contains(entry, "lladdr") {
+					return fmt.Errorf("%q", entry)
+				}
+				return nil
+			})
+			t.Logf("killed while the entry was %q: nothing of it %s later", strings.TrimSpace(entry), since(began))
+			if g := b.gateway(b.net.Server.Eth0.Peer().Address(f)); g == nil || g.MAC != nil || g.State == "held" {
+				t.Errorf("the status shows %+v", g)
+			}
+			b.product.Start() // finds it anew
+			b.awaitHeld()
+			b.ask(b.conversation(harness.TCP))
+			b.wakeGateway()
+			b.Eventually("the host reaches the client", func() error { return b.reach(harness.TCP) })
+			b.wantKnown()
+		})
+	}
+}
+
+// TestGatewayNeverAnsweredDetach takes everything away while such a gateway is held, with a daemon that goes on, that was
+// killed, and that starts anew.
+func TestGatewayNeverAnsweredDetach(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newNeverBed(t, f)
+			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+			d := b.start()
+			b.awaitHeld()
+			d.Stop(syscall.SIGTERM)
+			b.product.Start()
+			b.awaitHeld() // taken over
+			b.ask(b.conversation(harness.TCP))
+			b.product.Expect(0, "detach", "--stop")
+			if entry := b.neighbour(); strings.Contains(entry, bpf.SilentGateway.String()) {
+				t.Errorf("after detach the entry is %q", entry)
+			}
+			b.wantSnapshot(before)
+		})
+	}
+}
+
+// TestGatewayNeverAnsweredLeftAlone: where no fallback route is wanted nothing is held, and the entry never has a MAC.
+func TestGatewayNeverAnsweredLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newNeverBed(t, topology.IPv4)
+	b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
+	b.wantNoneAnswered()
+	if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
+		t.Errorf("the gateway is %s, its entry %q", b.gatewayState(), b.neighbour())
+	}
+}

@@ -1,0 +1,259 @@
+package faults
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// A NIC whose gateway stands in no table: sockets that name the NIC for what they send, be it that they are bound to it or that
+// they say it with each datagram, have no route for their answers.
+
+// indexPort is where a UDP server listens that sends each answer by the interface of its question, as DNS and DHCP servers
+// do: it gives back the interface's index from in_pktinfo or in6_pktinfo.
+const indexPort = 7008
+
+// newUnroutedBed has servers at eth1, whose gateway nobody names.
+func newUnroutedBed(t testing.TB, f topology.Family) *bed {
+	t.Helper()
+	b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
+	at := netip.AddrPortFrom(b.net.Server.Eth1.Address(f), boundPort)
+	harness.ServeAt(t, b.net.Server.Host, at, topology.BindToDevice("eth1"))
+	b.serveByIndex()
+	return b
+}
+
+// naming are conversations with those servers.
+func (b *bed) naming() []*harness.Conversation {
+	b.Helper()
+	byIndex := b.conversation(harness.UDP)
+	byIndex.Self = netip.AddrPortFrom(byIndex.Self.Addr(), indexPort)
+	return []*harness.Conversation{b.boundConversation(harness.TCP), b.boundConversation(harness.UDP), byIndex}
+}
+
+// serveByIndex echoes, and names the interface of the question with each answer.
+func (b *bed) serveByIndex() {
+	b.Helper()
+	any := map[topology.Family]netip.Addr{topology.IPv4: netip.IPv4Unspecified(), topology.IPv6: netip.IPv6Unspecified()}[b.family]
+	network := map[topology.Family]string{topology.IPv4: "udp4", topology.IPv6: "udp6"}[b.family]
+	packet, err := b.net.Server.ListenPacket(b.Context(), network, netip.AddrPortFrom(any, indexPort).String())
+	harness.Must(b, err)
+	conn := packet.(*net.UDPConn)
+	raw := harness.Must1[syscall.RawConn](b)(conn.SyscallConn())
+	var optErr error
+	harness.Must(b, raw.Control(func(fd uintptr) {
+		if b.family == topology.IPv4 {
+			optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		} else {
+			optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+	}))
+	harness.Must(b, optErr)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		data, control := make([]byte, 1500), make([]byte, 256)
+		for {
+			n, c, _, from, err := conn.ReadMsgUDP(data, control)
+			if err != nil {
+				return
+			}
+			_, _, _ = conn.WriteMsgUDP(data[:n], b.onlyIndex(control[:c]), from) // who asked notices what goes wrong
+		}
+	}()
+	b.Cleanup(func() { conn.Close(); <-ended })
+}
+
+// onlyIndex makes a control message that names the interface of another one, and for IPv6 the address, which the route
+// would give.
+func (b *bed) onlyIndex(control []byte) []byte {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	if b.family == topology.IPv4 {
+		return unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(binary.NativeEndian.Uint32(messages[0].Data))})
+	}
+	var info unix.Inet6Pktinfo
+	copy(info.Addr[:], messages[0].Data)
+	info.Ifindex = binary.NativeEndian.Uint32(messages[0].Data[16:])
+	return unix.PktInfo6(&info)
+}
+
+// TestNamedInterface asks servers that name eth1 for their answers before the start, when no answer leaves, right after it, during and after each
+// fault, and while no daemon runs; what nobody asked for still does not leave by eth1.
+func TestNamedInterface(t *testing.T) {
+	t.Parallel()
+	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
+		b := newUnroutedBed(t, f)
+		b.wantNamingLost("without replypath")
+		b.ip("neigh flush dev eth1") // or the kernel goes on asking for the client, to whom it could send nothing
+		before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
+		d := b.start()
+		wires, open := harness.Tap(t, b.net.Server), b.naming()
+		answered := 0
+		ask := func(when string, all []*harness.Conversation) {
+			for _, c := range all {
+				b.askPromptly(when+", "+c.String(), c)
+				answered += len(wires.WantEth1(c.String(), c.Answers()))
+			}
+		}
+		for _, step := range []struct {
+			name string
+			do   func(*bed)
+		}{{"right after the start", func(*bed) {}}, {"during " + fault.name, fault.begin}, {"after " + fault.name, func(b *bed) { fault.end(b); b.awaitEth0() }}} {
+			step.do(b)
+			ask(step.name, open)
+			ask(step.name, b.naming())
+			b.sendUnasked()
+		}
+		d.Kill()
+		ask("without a daemon", open)
+		ask("without a daemon", b.naming())
+		b.wantNoLeak(fault.name, wires.Eth1)
+		b.wantNoneToNobody(wires)
+		b.product.Expect(0, "detach", "--stop")
+		if fault.holds { // else eth0 has lost and got back what is its own
+			b.wantSnapshot(before)
+		}
+		if left := b.ip("neigh show dev eth1"); strings.Contains(left, bpf.AnyPeer.String()) {
+			t.Errorf("left after detach: %q", left)
+		}
+		t.Logf("%s: %d frames of answers by eth1 to its router, 0 elsewhere", fault.name, answered)
+		b.wantNamingLost("after detach")
+	})
+}
+
+// awaitEth0 returns when eth0, which may have been made anew, is attached.
+func (b *bed) awaitEth0() {
+	b.Helper()
+	b.Eventually("eth0 is attached", func() error {
+		if eth0 := b.product.Status().Interface("eth0"); eth0 == nil || !eth0.Attached {
+			return fmt.Errorf("it is %+v", eth0)
+		}
+		return nil
+	})
+}
+
+// TestNamedInterfaceByRule: a rule for eth1's address serves these servers too.
+func TestNamedInterfaceByRule(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newUnroutedBed(t, f)
+			eth1 := b.net.Server.Eth1
+			b.ip("route", "add", "default", "via", eth1.Gateway(f).String(), "dev", "eth1", "table", "102")
+			b.ip("rule", "add", "from", eth1.Address(f).String(), "lookup", "102")
+			b.ip("rule", "add", "oif", "eth1", "lookup", "102")
+			for _, c := range b.naming() {
+				b.askPromptly("with ip rule, "+c.String(), c)
+			}
+		})
+	}
+}
+
+// wantNamingLost wants that no answer leaves by eth1. For IPv6 the kernel heeds the index of in6_pktinfo only where a route
+// leads by it, so that such an answer leaves by eth0; no other leaves at all.
+func (b *bed) wantNamingLost(when string) {
+	b.Helper()
+	all := b.naming()
+	for _, c := range all {
+		wires := harness.Tap(b, b.net.Server)
+		if b.family == topology.IPv6 && c.Self.Port() == indexPort {
+			b.ask(c)
+			wires.WantEth0(when+", "+c.String(), c.Answers())
+			continue
+		}
+		if err := harness.AskUntilLost(b, c, wires.Eth1, c.Questions()); err == nil {
+			b.Errorf("%s: %s was answered", when, c)
+		}
+		if eth0, eth1 := wires.Left(c.Answers()); len(eth0)+len(eth1) > 0 {
+			b.Errorf("%s: answers left: %s, %s", when, harness.Describe(eth0), harness.Describe(eth1))
+		}
+	}
+	b.Logf("%s: %d servers asked that name eth1, no answer left by it", when, len(all))
+}
+
+// TestNamedInterfaceBegins has sockets of the host's that are bound to eth1 begin something: what they send to somebody who answers
+// for himself on the wire (proxy ARP, a cloud's metadata service) goes there as without replypath, what they send to anybody else
+// fails no later than without, and nothing leaves for a MAC that nobody has. A route by eth1 to somewhere else changes nothing of that.
+func TestNamedInterfaceBegins(t *testing.T) {
+	t.Parallel()
+	elsewhere := map[topology.Family]string{
+		topology.IPv4: "route add 10.50.0.0/16 via 10.2.0.254 dev eth1", topology.IPv6: "-6 route add 2001:db8:50::/48 via 2001:db8:2::fe dev eth1",
+	}
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String()+"/no route", func(t *testing.T) {
+			t.Parallel()
+			newUnroutedBed(t, f).wantBegins()
+		})
+		t.Run(f.String()+"/a route to somewhere else", func(t *testing.T) {
+			t.Parallel()
+			b := newUnroutedBed(t, f)
+			b.ip(strings.Fields(elsewhere[f])...)
+			b.wantBegins()
+		})
+	}
+}
+
+// wantBegins compares what a socket bound to eth1 begins without replypath and with it.
+func (b *bed) wantBegins() {
+	b.Helper()
+	router, isIPv4 := b.net.Server.Eth1.Peer(), b.family == topology.IPv4
+	if isIPv4 {
+		harness.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "1"))
+	}
+	without := b.connectByEth1()
+	b.start()
+	wires := harness.Tap(b, b.net.Server)
+	with := b.connectByEth1()
+	b.Logf("a connection by eth1 without replypath: %s; with it: %s", without, with)
+	if isIPv4 && (without.err != nil || with.err != nil) {
+		b.Error("somebody answers for the client on the wire, and is not reached")
+	}
+	if !isIPv4 && (with.err == nil || with.took >= promptly) {
+		b.Error("nobody is there, and it does not fail at once")
+	}
+	b.wantNoneToNobody(wires)
+	if !isIPv4 {
+		return
+	}
+	harness.Must(b, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/proxy_arp", "0"))
+	b.ip("neigh", "flush", "dev", "eth1")
+	nobody := b.connectByEth1()
+	b.Logf("a connection by eth1 to somebody whom nobody answers for: %s", nobody)
+	if nobody.err == nil || nobody.took > harness.Patient(4*time.Second) {
+		b.Error("it does not fail as without a route")
+	}
+	b.wantNoneToNobody(wires)
+}
+
+func (a attempt) String() string {
+	return fmt.Sprintf("%v after %s", a.err, a.took.Round(time.Millisecond))
+}
+
+// connectByEth1 has a socket that is bound to eth1 connect to the client.
+func (b *bed) connectByEth1() attempt {
+	b.Helper()
+	began := time.Now()
+	to := netip.AddrPortFrom(b.clientAddress(), harness.EchoPort).String()
+	conn, err := b.net.Server.Dial(harness.Within(b, harness.AnswerTime), "tcp", to, topology.BindToDevice("eth1"))
+	if err == nil {
+		err = exchange(conn, harness.AnswerTime)
+		conn.Close()
+	}
+	return attempt{time.Since(began), err}
+}

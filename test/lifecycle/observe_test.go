@@ -1,0 +1,415 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// newTouchable is a server of which enforcing changes all that it ever changes: both interfaces have a strict rp_filter,
+// a wildcard UDP socket wants its source repaired, and eth1 has gateways that stand in no route.
+func newTouchable(t *testing.T) (n *topology.TwoNIC, gateways string) {
+	t.Helper()
+	n = newServer(t)
+	for _, name := range []string{"eth0", "eth1"} {
+		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", "1"))
+	}
+	wildcard := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), "udp", ":5301"))
+	t.Cleanup(func() { wildcard.Close() })
+	for _, f := range n.Families() {
+		gateways += fmt.Sprintf("%q, ", n.Server.Eth1.Gateway(f))
+	}
+	return n, "gateways: [" + gateways + "]"
+}
+
+// withEth1 is a configuration of both interfaces, with these keys for eth0 and eth1.
+func withEth1(t *testing.T, eth0, eth1 string) string {
+	t.Helper()
+	return newConfig(t, fmt.Sprintf("interfaces: [{name: eth0, %s}, {name: eth1, %s}]\n", eth0, eth1)).path
+}
+
+// programsOf are the parts of a snapshot that show what is attached to interfaces.
+var programsOf = regexp.MustCompile(`^(tcx |bpftool net show|tc filter |tc qdisc )`)
+
+// varying is what differs between two starts: the ids of programs, and index and MAC of the fallback route's device.
+var varying = regexp.MustCompile(`(?m)^\d+: replypath0|(replypath_\w+) \d+|(rp_\w+) \d+|link/ether [0-9a-f:]+ brd`)
+
+// hostOf is a snapshot without the programs on interfaces and what differs between two starts.
+func hostOf(s harness.Snapshot) harness.Snapshot {
+	host := make(harness.Snapshot)
+	for what, state := range s {
+		if !programsOf.MatchString(what) {
+			host[what] = varying.ReplaceAllString(state, "$1$2")
+		}
+	}
+	return host
+}
+
+// objects are what a status says of changes of the host.
+func objects(changes []harness.HostChange) []string {
+	var lines []string
+	for _, c := range changes {
+		if !strings.HasPrefix(c.Object, "qdisc ") { // observing needs those as well
+			lines = append(lines, fmt.Sprintf("%s: %s -> %s", c.Object, c.Before, c.After))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func wantSame(t *testing.T, what string, before, after harness.Snapshot) {
+	t.Helper()
+	if diff := before.Diff(after); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// asksForGateway are frames that ask who has an address of a router.
+func asksForGateway(n *topology.TwoNIC) topology.Filter {
+	return func(f *topology.Frame) bool {
+		if f.Direction != topology.Sent {
+			return false
+		}
+		packet := gopacket.NewPacket(f.Data, layers.LayerTypeEthernet, gopacket.NoCopy)
+		if arp, ok := packet.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
+			return net.IP(arp.DstProtAddress).Equal(n.Server.Eth1.Gateway(topology.IPv4).AsSlice())
+		}
+		solicitation, ok := packet.Layer(layers.LayerTypeICMPv6NeighborSolicitation).(*layers.ICMPv6NeighborSolicitation)
+		return ok && solicitation.TargetAddress.Equal(n.Server.Eth1.Gateway(topology.IPv6).AsSlice())
+	}
+}
+
+func neighboursOfEth1(t *testing.T, n *topology.TwoNIC) string {
+	t.Helper()
+	return harness.Shell(t, n.Server.Host, "ip neighbour show dev eth1; ip -6 neighbour show dev eth1 nud all | grep -v ^ff || true")
+}
+
+// TestObserveIsPassive observes on a host where enforcing changes all that it ever does: nothing differs but programs
+// and pins, no gateway is asked, also not when a carrier comes back, and the status says what enforcing would change.
+func TestObserveIsPassive(t *testing.T) {
+	n, gateways := newTouchable(t)
+	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1")
+	before, neighbours := snapshot(t, n), neighboursOfEth1(t, n)
+	wire := harness.Capture(t, n.Server.Eth1)
+	p := harness.On(t, n.Server.Host)
+	p.Start("--observe", "--config", withEth1(t, "mode: enforce", gateways))
+	settleEth0(t, n)
+	if asked := wire.Count(asksForGateway(n)); asked > 0 {
+		t.Errorf("gateways of eth1 were asked for, %d times", asked)
+	}
+	if got := neighboursOfEth1(t, n); got != neighbours {
+		t.Errorf("neighbours of eth1 were\n%sand are\n%s", neighbours, got)
+	}
+	wantSame(t, "the host while it is observed", hostOf(before), hostOf(snapshot(t, n)))
+	s := p.Status()
+	if changed := objects(s.HostChanges); len(changed) > 0 {
+		t.Errorf("changed on the host: %q", changed)
+	}
+	would := objects(s.WouldChange)
+	for _, want := range []string{
+		"sysctl net.ipv4.conf.eth0.rp_filter: 1 -> 2", "sysctl net.ipv4.conf.eth1.rp_filter: 1 -> 2", "device replypath0: none",
+		"sysctl net.ipv4.conf.eth0.ignore_routes_with_linkdown: 0 -> 1", "sysctl net.ipv6.conf.eth0.ignore_routes_with_linkdown: 0 -> 1",
+		"ipv4 default route by eth1", "udp send programs on cgroup",
+	} {
+		if !slices.ContainsFunc(would, func(got string) bool { return strings.HasPrefix(got, want) }) {
+			t.Errorf("would_change lacks %q: %q", want, would)
+		}
+	}
+	for _, i := range s.Interfaces {
+		if i.Mode != "observe" {
+			t.Errorf("mode of %s is %s", i.Name, i.Mode)
+		}
+	}
+	if table := p.Expect(0, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
+		t.Errorf("the table does not tell:\n%s", table)
+	}
+	p.Expect(0, "detach", "--stop")
+	wantSame(t, "the host after detach", before, snapshot(t, n))
+	t.Logf("0 differences, 0 questions for gateways, %d changes that enforcing would make", len(would))
+}
+
+// settleEth0 returns when the server has had time to hear and answer.
+func settleEth0(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	_, err := n.Production.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: n.Server.Eth0.Address(topology.IPv4)})
+	harness.Must(t, err)
+}
+
+// switchTime is how soon the host has to be as after a start in the mode that was switched to.
+const switchTime = time.Second
+
+// startedIn is what a host is like after a start.
+type startedIn struct {
+	host           harness.Snapshot
+	changed, would []string
+	routes         int // of replypath's
+	device         bool
+}
+
+func inspect(t *testing.T, n *topology.TwoNIC, p *harness.Product) startedIn {
+	t.Helper()
+	s := p.Status()
+	return startedIn{
+		host: hostOf(snapshot(t, n)), changed: objects(s.HostChanges), would: objects(s.WouldChange),
+		routes: ownRoutes(t, n), device: hasOwnDevice(n),
+	}
+}
+
+// ownRoutes counts the routes of replypath's protocol number: those by eth1 are the last that a switch adds.
+func ownRoutes(t *testing.T, n *topology.TwoNIC) int {
+	t.Helper()
+	routes, err := n.Server.Netlink().RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: 114}, netlink.RT_FILTER_PROTOCOL)
+	harness.Must(t, err)
+	return len(routes)
+}
+
+func hasOwnDevice(n *topology.TwoNIC) bool {
+	_, err := n.Server.Netlink().LinkByName("replypath0")
+	return err == nil
+}
+
+// awaitSwitch wants the host to be like after a start, in time.
+func (s *startedIn) awaitSwitch(t *testing.T, n *topology.TwoNIC, p *harness.Product, mode string) {
+	t.Helper()
+	begun := time.Now()
+	harness.Eventually(t, "the host follows the mode", func() error {
+		if routes := ownRoutes(t, n); routes != s.routes || hasOwnDevice(n) != s.device {
+			return fmt.Errorf("%d routes rather than %d, device %v", routes, s.routes, hasOwnDevice(n))
+		}
+		return nil
+	})
+	if took := time.Since(begun); took > harness.Patient(switchTime) {
+		t.Errorf("mode %s: it took %s", mode, took)
+	} else {
+		t.Logf("mode %s: within %s", mode, took.Round(time.Millisecond))
+	}
+	harness.Eventually(t, "the status follows the mode", func() error {
+		if changed := objects(p.Status().HostChanges); !slices.Equal(changed, s.changed) {
+			return fmt.Errorf("changed are %q, not %q", changed, s.changed)
+		}
+		return nil
+	})
+	now := inspect(t, n, p)
+	wantSame(t, "the host in mode "+mode+", compared with a start in it", s.host, now.host)
+	if !slices.Equal(now.changed, s.changed) || !slices.Equal(now.would, s.would) {
+		t.Errorf("mode %s: changed\n%q\nwould change\n%q\nafter a start\n%q\n%q", mode, now.changed, now.would, s.changed, s.would)
+	}
+	for _, i := range p.Status().Interfaces {
+		if i.Mode != mode {
+			t.Errorf("mode %s: that of %s is %s", mode, i.Name, i.Mode)
+		}
+	}
+}
+
+// TestSwitchIsStart switches there and back under a daemon: each time the host is as after a fresh start in that mode,
+// what enforcing changes is what observing has said before, and replies survive the loss of the default route.
+func TestSwitchIsStart(t *testing.T) {
+	n, gateways := newTouchable(t)
+	config := withEth1(t, "mode: enforce", gateways)
+	p := harness.On(t, n.Server.Host)
+	before := snapshot(t, n)
+	var enforced, observed startedIn
+	for _, start := range []struct {
+		flags []string
+		seen  *startedIn
+	}{{nil, &enforced}, {[]string{"--observe"}, &observed}} {
+		p.Start(append(start.flags, "--config", config)...)
+		*start.seen = inspect(t, n, p)
+		p.Expect(0, "detach", "--stop")
+		wantSame(t, "the host after detach", before, snapshot(t, n))
+	}
+	if !slices.Equal(observed.would, enforced.changed) || len(enforced.would)+len(observed.changed) > 0 {
+		t.Errorf("would change\n%q\nare changed\n%q\nin observe %q, in enforce would %q",
+			observed.would, enforced.changed, observed.changed, enforced.would)
+	}
+
+	d := p.Start("--observe", "--config", config)
+	for turn := 1; turn <= 2; turn++ {
+		p.Expect(0, "mode", "enforce")
+		enforced.awaitSwitch(t, n, p, "enforce")
+		d.WaitLog(turn, "mode was switched", "mode=enforce")
+		wantAnswersWithoutDefault(t, n)
+		p.Expect(0, "mode", "observe")
+		observed.awaitSwitch(t, n, p, "observe")
+		d.WaitLog(turn, "mode was switched", "mode=observe")
+	}
+	p.Expect(0, "mode", "enforce")
+	enforced.awaitSwitch(t, n, p, "enforce")
+	p.Expect(0, "detach", "--stop")
+	wantSame(t, "the host after detach", before, snapshot(t, n))
+}
+
+// wantAnswersWithoutDefault asks by eth1 while the server has no default route.
+func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	harness.Shell(t, n.Server.Host, "ip route del default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
+		"; ip -6 route del default via "+n.Server.Eth0.Gateway(topology.IPv6).String())
+	for _, f := range n.Families() {
+		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+	}
+	harness.Shell(t, n.Server.Host, "ip route add default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
+		" dev eth0; ip -6 route add default via "+n.Server.Eth0.Gateway(topology.IPv6).String()+" dev eth0")
+}
+
+// TestObservedInterface enforces one interface and only observes the other: of that one nothing is changed, of the
+// other all is.
+func TestObservedInterface(t *testing.T) {
+	for _, observed := range []string{"eth0", "eth1"} {
+		t.Run(observed, func(t *testing.T) {
+			n, gateways := newTouchable(t)
+			eth0, eth1, other := "mode: enforce", gateways, "eth0"
+			if observed == "eth0" {
+				eth0, other = "mode: observe", "eth1"
+			} else {
+				eth1 += ", mode: observe"
+			}
+			mentions := func(of string) func(string) bool {
+				return func(line string) bool { return strings.Contains(line, of) }
+			}
+			before := snapshot(t, n)
+			p := harness.On(t, n.Server.Host)
+			d := p.Start("--config", withEth1(t, eth0, eth1))
+			s := p.Status()
+			changed, would := objects(s.HostChanges), objects(s.WouldChange)
+			if slices.ContainsFunc(changed, mentions(observed)) || !slices.ContainsFunc(changed, mentions(other)) {
+				t.Errorf("%s only observes, and changed are %q", observed, changed)
+			}
+			if !slices.ContainsFunc(would, mentions(observed)) || slices.ContainsFunc(would, mentions(other+".")) {
+				t.Errorf("%s only observes, and enforcing would change %q", observed, would)
+			}
+			after := snapshot(t, n)
+			for what, value := range before {
+				if strings.HasPrefix(what, "/proc/sys/") && strings.Contains(what, "/"+observed+"/") && after[what] != value {
+					t.Errorf("%s was %q and is %q", what, value, after[what])
+				}
+			}
+			wantModes(t, s, map[string]string{observed: "observe", other: "enforce"})
+			p.Expect(0, "mode", "enforce")
+			harness.Eventually(t, "what would change is changed", func() error {
+				all := slices.Sorted(slices.Values(slices.Concat(changed, would)))
+				if got := objects(p.Status().HostChanges); !slices.Equal(got, all) {
+					return fmt.Errorf("changed are %q, not %q", got, all)
+				}
+				return nil
+			})
+			if s := p.Status(); len(s.WouldChange) > 0 {
+				t.Errorf("with all enforced, enforcing would change %+v", s.WouldChange)
+			} else {
+				wantModes(t, s, map[string]string{observed: "enforce", other: "enforce"})
+			}
+			d.Kill()
+			p.Detach()
+			wantSame(t, "the host after detach", before, snapshot(t, n))
+		})
+	}
+}
+
+func wantModes(t *testing.T, s *harness.Status, want map[string]string) {
+	t.Helper()
+	for name, mode := range want {
+		if i := s.Interface(name); i == nil || i.Mode != mode {
+			t.Errorf("%s: %+v, want mode %s", name, i, mode)
+		}
+	}
+}
+
+// TestStrictRPFilterWhileObserving leaves it strict, so that the kernel drops the question, and says in the log, the
+// status and by doctor that observing does not see it. Enforcing ends that.
+func TestStrictRPFilterWhileObserving(t *testing.T) {
+	n := newServer(t)
+	for _, test := range []struct{ device, value string }{{"eth1", "1"}, {"all", "1"}} {
+		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
+		harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+		harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/"+test.device+"/rp_filter", test.value))
+		own := harness.Must1[string](t)(n.Server.Sysctl(eth1RPFilter))
+		p := harness.On(t, n.Server.Host)
+		d := p.Start("--observe")
+		wantRPFilter(t, n, own)
+		unheard := conversation(t, n, harness.Ping, topology.IPv4)
+		if err := unheard.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+			t.Fatal("the host answers in spite of its strict rp_filter")
+		}
+		d.WaitLog(1, "level=WARN", "eth1", "only observes", "rp_filter is strict")
+		isSaid := func(line string) bool {
+			return strings.Contains(line, "eth1 only observes, and its rp_filter is strict")
+		}
+		if s := p.Status(); !slices.ContainsFunc(s.Errors, isSaid) {
+			t.Errorf("the status has errors %q", s.Errors)
+		}
+		if !isSaid(p.Expect(0, "status").Stdout) {
+			t.Error("the table of the status does not tell")
+		}
+		if said := p.Examine().Of("rp-filter", "eth1").With("error", "strict", "only observes here"); len(said) != 1 {
+			t.Errorf("doctor says %+v", p.Examine().Of("rp-filter", "eth1"))
+		}
+		p.Expect(0, "mode", "enforce")
+		harness.Eventually(t, "it is loose", func() error {
+			if s := p.Status(); *s.Interface("eth1").RPFilter != 2 || slices.ContainsFunc(s.Errors, isSaid) {
+				return fmt.Errorf("rp_filter %d, errors %q", *s.Interface("eth1").RPFilter, s.Errors)
+			}
+			return nil
+		})
+		wantBy(t, n, conversation(t, n, harness.Ping, topology.IPv4), true)
+		p.Expect(0, "detach", "--stop")
+		wantRPFilter(t, n, own)
+	}
+}
+
+// TestSwitchWithoutDaemon switches the programs only, changes nothing else, and names what stays undone. The next
+// start does it.
+func TestSwitchWithoutDaemon(t *testing.T) {
+	n, gateways := newTouchable(t)
+	config := withEth1(t, "mode: enforce", gateways)
+	p := harness.On(t, n.Server.Host)
+	before := snapshot(t, n)
+	p.Start("--config", config)
+	enforced := inspect(t, n, p)
+	p.Expect(0, "detach", "--stop")
+
+	p.Start("--observe", "--config", config).Stop(unix.SIGTERM)
+	undone := p.Expect(0, "mode", "enforce", "-o", "json")
+	var shown struct{ Mode string }
+	harness.Must(t, json.Unmarshal([]byte(undone.Stdout), &shown))
+	wantOneLine(t, undone, "no daemon runs", "left undone until `replypath run`",
+		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
+	wantSame(t, "the host after a switch without a daemon", hostOf(before), hostOf(snapshot(t, n)))
+	if s := p.Status(); s.Mode != "enforce" || len(s.WouldChange) == 0 {
+		t.Errorf("mode %s, and what is left undone is %v", s.Mode, s.WouldChange)
+	}
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
+	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
+
+	d := p.Start("--config", config)
+	enforced.awaitSwitch(t, n, p, "enforce")
+	d.Kill()
+	stays := p.Expect(0, "mode", "observe")
+	wantOneLine(t, stays, "no daemon runs", "stays changed until `replypath run`",
+		"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0", "udp send programs on cgroup")
+	wantSame(t, "the host after a switch without a daemon", enforced.host, hostOf(snapshot(t, n)))
+
+	d = p.Start("--config", config) // which stays in observe, as that was said by hand
+	d.WaitLog(1, "mode observe was set by hand")
+	wantSame(t, "the host after a restart in observe", hostOf(before), hostOf(snapshot(t, n)))
+	d.Reload()
+	wantSame(t, "the host after a reload in observe", hostOf(before), hostOf(snapshot(t, n)))
+	if r := p.Expect(0, "mode", "enforce"); r.Stderr != "" {
+		t.Errorf("with a daemon it says %q", r.Stderr)
+	}
+	enforced.awaitSwitch(t, n, p, "enforce")
+	p.Expect(0, "detach", "--stop")
+	wantSame(t, "the host after detach", before, snapshot(t, n))
+}

@@ -1,0 +1,214 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// secondTo returns the product on the same host with other pins, which are none of p's neighbours: they lie deeper.
+func secondTo(t *testing.T, p *harness.Product) *harness.Product {
+	t.Helper()
+	second := p.WithPinDir(filepath.Join(p.PinDir+"-second", "deep", "down"))
+	t.Cleanup(func() { os.RemoveAll(p.PinDir + "-second") })
+	return second
+}
+
+// TestSecondDatapath has a second `run`, and `try`, with other pins refused beside a live daemon, beside a dead one, and
+// beside one that has ended in order. Before, both attached, and each deleted the other's replypath0 ten times a second.
+func TestSecondDatapath(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			second := secondTo(t, p)
+			d := start(p, mechanism)
+			r := keepAsking(t, n, harness.TCP, topology.IPv4)
+			refuse := func(words ...string) {
+				t.Helper()
+				before := snapshot(t, n)
+				for _, command := range [][]string{{"run"}, {"run", "--observe"}, {"run", "--mechanism", "clsact"}, {"try"}} {
+					result := second.Expect(1, command...)
+					wantOneLine(t, result, append(words, p.PinDir)...)
+					if strings.Contains(result.Stderr, "choose another") {
+						t.Errorf("it advises to do the same once more: %s", result)
+					}
+				}
+				if diff := before.Diff(snapshot(t, n)); diff != "" {
+					t.Errorf("the host after refusals (-before +after):\n%s", diff)
+				}
+				if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
+					t.Errorf("the second pin directory is left: %v", err)
+				}
+			}
+			pid := fmt.Sprint("pid ", d.PID())
+			refuse(pid, "replypath detach --stop --pin-dir "+p.PinDir)
+			d.Kill()
+			refuse(pid, "dead", "replypath detach --pin-dir "+p.PinDir)
+			start(p, mechanism).Stop(unix.SIGTERM)
+			refuse("without a daemon", "replypath detach --pin-dir "+p.PinDir)
+			r.goesOn()
+			r.end()
+		})
+	}
+}
+
+// TestTwoStartsAtOnce has two daemons with other pins start in the same moment, several times: one of them is ready, the
+// other names it, and whoever has won works alone.
+func TestTwoStartsAtOnce(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	second := secondTo(t, p)
+	for range 4 {
+		products := [2]*harness.Product{p, second}
+		daemons := [2]*harness.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
+		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
+		harness.Eventually(t, "one of two is ready", func() error {
+			if !isReady(0) && !isReady(1) {
+				return errors.New("none is")
+			}
+			return nil
+		})
+		winner := 0
+		if isReady(1) {
+			winner = 1
+		}
+		loser := daemons[1-winner]
+		if code := loser.WaitEnd(); code != 1 {
+			t.Errorf("the second one ended with %d", code)
+		}
+		if len(loser.Log.Lines(products[winner].PinDir, fmt.Sprint("pid ", daemons[winner].PID()))) != 1 || isReady(1-winner) {
+			t.Errorf("the second one does not name the first:\n%s", loser.Log)
+		}
+		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), true)
+		daemons[winner].Stop(unix.SIGTERM)
+		products[winner].Detach()
+		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), false)
+	}
+}
+
+// TestPinsRemovedByHand has somebody remove the pins of a dead daemon: another pin directory is free to be used then.
+func TestPinsRemovedByHand(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			start(p, mechanism).Kill()
+			second := secondTo(t, p)
+			second.Expect(1, "run")
+			harness.Must(t, os.RemoveAll(p.PinDir))
+			start(second, mechanism)
+			wantBy(t, n, conversation(t, n, harness.UDP, topology.IPv4), true)
+			second.Expect(0, "detach", "--stop")
+			if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
+				t.Error("replypath0 is left")
+			}
+		})
+	}
+}
+
+// TestDetachOfTheOther detaches pins while another datapath works in the same network namespace, out of sight, as earlier
+// versions let two begin: that one keeps its device, its routes and its programs. Before, replypath0 went.
+func TestDetachOfTheOther(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			start(p, mechanism).Kill()
+			hidden := p.WithPinDir("/sys/fs/bpf/hidden")
+			d := startHidden(t, hidden, mechanism)
+			result := p.Expect(0, "detach")
+			if !strings.Contains(result.Stderr, "another datapath") || strings.Contains(result.Stdout, "device replypath0") {
+				t.Errorf("what detach says: %s", result)
+			}
+			if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
+				t.Errorf("the other one has lost something: %q", lines)
+			}
+			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+			// Nothing is pinned there now, and still a daemon works here.
+			wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
+			wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
+			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), true)
+		})
+	}
+}
+
+// startHidden starts a daemon whose pins nobody else sees: in a mount namespace with a bpf file system of its own.
+func startHidden(t *testing.T, p *harness.Product, mechanism string) *harness.Daemon {
+	t.Helper()
+	d := p.LaunchAs(func(c *topology.Cmd) {
+		command := append([]string{c.Path}, c.Args[1:]...)
+		c.Path = harness.Must1[string](t)(exec.LookPath("unshare"))
+		c.Args = append([]string{"unshare", "--mount", "sh", "-c", `mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh"}, command...)
+	}, "--mechanism", mechanism)
+	d.WaitReady()
+	return d
+}
+
+// TestDeletedAgainAndAgain has somebody who does not give in delete replypath0, or its routes: after five times in a row
+// there is the pause that is promised. Before, two datapaths did so to each other, ten times a second and for ever.
+func TestDeletedAgainAndAgain(t *testing.T) {
+	const inARow = 5
+	for name, what := range map[string]struct{ command, logged, problem string }{
+		"device": {"ip link del replypath0", "the device of the fallback route had been deleted", "replypath0 is deleted again and again"},
+		"route":  {"ip -4 route del default dev replypath0", "a fallback route had been deleted", "a fallback route is deleted again and again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newServer(t)
+			p := harness.On(t, n.Server.Host)
+			d := p.Start()
+			for i := range inARow {
+				harness.Shell(t, n.Server.Host, what.command)
+				d.WaitLog(i+1, what.logged)
+			}
+			harness.Shell(t, n.Server.Host, what.command)
+			d.WaitLog(1, what.problem)
+			// Whatever else happens has everything looked at, and is no reason to begin again.
+			harness.Shell(t, n.Server.Host, "ip addr add 10.2.0.55/24 dev eth1")
+			if d.Log.Wait(harness.Within(t, 3*time.Second), inARow+1, what.logged) == nil {
+				t.Errorf("made again more than %d times in a row", inARow)
+			}
+			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], what.problem) {
+				t.Errorf("errors of the status: %q", s.Errors)
+			}
+			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+			if count := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); count != inARow {
+				t.Errorf("%v repairs are counted", count)
+			}
+		})
+	}
+}
+
+// TestStrangerLocks has a process without rights lock the network namespace, as anybody can: the daemon starts all the same.
+func TestStrangerLocks(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	c := n.Server.Command(t.Context(), "flock", "--no-fork", "/proc/self/ns/net", "sleep", "1000")
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	stranger := harness.StartProgram(t, c, unix.SIGKILL)
+	harness.Eventually(t, "the stranger has the lock", func() error { return locks(stranger.PID()) })
+	d := p.Start()
+	d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
+	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	p.Expect(0, "detach", "--stop")
+}
+
+// locks returns nil where a process has a lock.
+func locks(pid int) error {
+	text, err := os.ReadFile("/proc/locks")
+	if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", pid)) {
+		err = errors.New("it has none")
+	}
+	return err
+}

@@ -1,0 +1,189 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// againWithin is how soon replies are corrected again once somebody has removed pins.
+const againWithin = 5 * time.Second
+
+// What is logged then.
+const (
+	madeAgain     = "the pin directory had been removed, made again"
+	pinnedAgain   = "pins had been removed, made again"
+	attachedAgain = "programs had been taken off, attached again"
+)
+
+// removals are ways to remove the pin directory, or parts of it.
+var removals = []struct {
+	name, logged string
+	clsact       bool // it is no different by clsact
+	remove       func(dir string) error
+}{
+	{"all of it", madeAgain, true, removeAll},
+	{"moved away", madeAgain, false, func(dir string) error { return os.Rename(dir, dir+"-moved") }},
+	{"the links", attachedAgain, false, removeIn("links")},
+	{"the maps", pinnedAgain, true, removeIn("maps")},
+	{"single maps", pinnedAgain, false, removeIn("maps/established", "maps/interfaces", "maps/layout")},
+	{"the programs", pinnedAgain, false, removeIn("maps/programs")},
+	{"the journal", pinnedAgain, false, removeIn("journal")},
+	{"all but the journal", pinnedAgain, false, removeIn("maps", "links")},
+}
+
+// removeAll is `rm -r`, as often as it takes where the daemon pins again what has just gone.
+func removeAll(dir string) error {
+	for deadline := time.Now().Add(againWithin); ; {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+func removeIn(names ...string) func(dir string) error {
+	return func(dir string) error {
+		var errs []error
+		for _, name := range names {
+			errs = append(errs, removeAll(filepath.Join(dir, name)))
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// TestPinsRemoved has somebody remove the pins of a live daemon under conversations: they are back, and
+// replies are corrected again, within five seconds, which is logged and counted; no flow and no count is lost, the lock is
+// held, and the next start takes all over. Before, nothing was attached any more, for as long as the process lived.
+func TestPinsRemoved(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		for _, removal := range removals {
+			if mechanism == "clsact" && !removal.clsact {
+				continue
+			}
+			t.Run(mechanism+"/"+removal.name, func(t *testing.T) {
+				n := newServer(t)
+				p := harness.On(t, n.Server.Host)
+				d := start(p, mechanism)
+				all := []*running{keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.UDP, topology.IPv6)}
+				before := p.Metrics()
+				wantPinsBack(t, p, d, removal.logged, func() { harness.Must(t, removal.remove(p.PinDir)) })
+				wantAllByEth1(t, n)
+				goOn(all)
+				endTalks(all)
+				after := p.Metrics()
+				if went := before.Backwards(after); len(went) > 0 {
+					t.Errorf("counters went backwards: %q", went)
+				}
+				if got := after.Sum("replypath_flow_readmissions_total"); got != 0 {
+					t.Errorf("%v flows were lost and recorded again", got)
+				}
+				for _, r := range all {
+					findFlow(t, p, r.c)
+				}
+				if _, err := os.Stat(p.PinDir + "-moved/maps"); err == nil {
+					t.Error("what was moved away still holds pins")
+				}
+				wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
+				d.Kill()
+				wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+				start(p, mechanism)
+				if went := after.Backwards(p.Metrics()); len(went) > 0 {
+					t.Errorf("after the next start counters went backwards: %q", went)
+				}
+			})
+		}
+	}
+}
+
+// endTalks ends conversations, whichever way their answers went meanwhile.
+func endTalks(all []*running) {
+	for _, r := range all {
+		r.talk.Stop()
+	}
+}
+
+// wantPinsBack has somebody remove pins, and wants all of it back in time, with a warning and a count.
+func wantPinsBack(t *testing.T, p *harness.Product, d *harness.Daemon, logged string, remove func()) {
+	t.Helper()
+	lines, counted := len(d.Log.Lines("level=WARN", logged)), p.Metrics().Sum("replypath_host_repairs_total", "object=program")
+	began := time.Now()
+	remove()
+	d.WaitLog(lines+1, "level=WARN", logged)
+	harness.Eventually(t, "both interfaces are attached", func() error {
+		_, err := p.Get("/healthz")
+		return err
+	})
+	took := time.Since(began)
+	t.Logf("back after %s", took.Round(time.Millisecond))
+	if took > harness.Patient(againWithin) {
+		t.Error("that is too late")
+	}
+	if now := p.Metrics().Sum("replypath_host_repairs_total", "object=program"); now <= counted {
+		t.Errorf("%v repairs are counted, there were %v", now, counted)
+	}
+	p.Expect(0, "status")
+}
+
+// wantAllByEth1 wants answers of every kind by eth1.
+func wantAllByEth1(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			wantBy(t, n, conversation(t, n, kind, f), true)
+		}
+	}
+}
+
+// TestRunWhilePinsAreRemoved removes the directory of a live daemon, and starts another at once, with the same pins and with
+// others: it is refused, and the first one works on.
+func TestRunWhilePinsAreRemoved(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	second := secondTo(t, p)
+	d := p.Start()
+	for _, product := range []*harness.Product{p, second} {
+		wantPinsBack(t, p, d, madeAgain, func() {
+			harness.Must(t, removeAll(p.PinDir))
+			wantOneLine(t, product.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
+		})
+		wantAllByEth1(t, n)
+	}
+	if _, err := os.Stat(second.PinDir); !os.IsNotExist(err) {
+		t.Errorf("the second pin directory is left: %v", err)
+	}
+}
+
+// TestBPFFSUnmounted unmounts the BPF file system of a live daemon: that is an error in the log, with the remedy, replies
+// are still corrected, and once there is one again so are the pins.
+func TestBPFFSUnmounted(t *testing.T) {
+	for _, mechanism := range mechanisms {
+		t.Run(mechanism, func(t *testing.T) {
+			n := newServer(t)
+			mounted := t.TempDir()
+			mount := func() { harness.Must(t, unix.Mount("bpf", mounted, "bpf", 0, "")) }
+			mount()
+			t.Cleanup(func() { unix.Unmount(mounted, unix.MNT_DETACH) })
+			p := harness.On(t, n.Server.Host).WithPinDir(filepath.Join(mounted, "pins"))
+			d := start(p, mechanism)
+			t.Cleanup(func() { p.Expect(0, "detach", "--stop") })
+			r := keepAsking(t, n, harness.TCP, topology.IPv4)
+			harness.Must(t, unix.Unmount(mounted, unix.MNT_DETACH))
+			d.WaitLog(1, "level=ERROR", mounted, "mount -t bpf")
+			r.goesOn()
+			wantPinsBack(t, p, d, madeAgain, mount)
+			wantAllByEth1(t, n)
+			d.WaitLog(1, "no longer", "mount -t bpf")
+			r.goesOn()
+			r.talk.Stop()
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package structure
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+)
+
+// bounds are what a package may measure at most.
+type bounds struct {
+	files   int // 0 for any number
+	lines   int
+	refs    float64
+	cycle   int
+	mutable int
+	methods int
+}
+
+// limits hold for every package that excess does not name.
+var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
+
+// excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
+var excess = map[string]bounds{
+	"cmd/replypath":      {lines: 4100, refs: 3.9, cycle: 28, mutable: 12, methods: 25},
+	"cmd/replypath/demo": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 27},
+	"loader":             {files: 54, lines: 8150, refs: 5.9, cycle: 37, mutable: 32, methods: 240},
+	"loader/config":      {lines: 2600, refs: 3.5, cycle: 17, mutable: 13, methods: 25},
+	"loader/datapath":    {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
+	"loader/doctor":      {lines: 5890, refs: 4.9, cycle: 36, mutable: 33, methods: 82},
+	"loader/explain":     {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 31},
+}
+
+// TestBounds shows what each package of the product measures, and holds it against its bounds.
+func TestBounds(t *testing.T) {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "package\tfiles\tlines\treferences a file\tlargest cycle\tmost fields that change\tmost methods")
+	for _, p := range product(t) {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%d\t%s\t%s\n", p.Path, p.Files, p.Lines, p.Refs, p.Cycle, p.Mutable, p.Methods)
+		b, known := excess[p.Path]
+		if !known {
+			b = limits
+		}
+		b.hold(t, p)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + table.String())
+}
+
+// hold tells where a package is above its bounds.
+func (b bounds) hold(t *testing.T, p *Package) {
+	t.Helper()
+	for _, c := range []struct {
+		what          string
+		measured, max float64
+	}{
+		{"files", float64(p.Files), float64(b.files)},
+		{"lines", float64(p.Lines), float64(b.lines)},
+		{"references from file to file, per file", p.Refs, b.refs},
+		{"files in the largest cycle", float64(p.Cycle), float64(b.cycle)},
+		{"fields that change of " + p.Mutable.Name, float64(p.Mutable.Count), float64(b.mutable)},
+		{"methods of " + p.Methods.Name, float64(p.Methods.Count), float64(b.methods)},
+	} {
+		const rounding = 0.05 // of what the table shows
+		if c.measured >= c.max+rounding && c.max > 0 {
+			t.Errorf("%s: %.1f %s, above %.1f: move code to where it belongs, or split the type", p.Path, c.measured, c.what, c.max)
+		}
+	}
+}
+
+// layers are the product's, the lowest first. A package imports only of lower layers; metrics stands alone.
+var layers = []string{"bpf", "loader/", "loader", "cmd/"}
+
+// upward are imports that run back up all the same.
+var upward = map[string]string{"loader/top": "loader"} // until reading the pins is a package of its own
+
+func layerOf(path string) int {
+	return slices.IndexFunc(layers, func(layer string) bool {
+		return path == layer || strings.HasSuffix(layer, "/") && strings.HasPrefix(path, layer)
+	})
+}
+
+// TestImports: no import runs back up.
+func TestImports(t *testing.T) {
+	checked := 0
+	for _, p := range product(t) {
+		for _, imported := range p.Imports {
+			switch alone := p.Path == "metrics"; {
+			case alone && !strings.HasPrefix(imported, "metrics/"):
+				t.Errorf("metrics imports %s: it stands alone", imported)
+			case layerOf(imported) > layerOf(p.Path) && upward[p.Path] != imported:
+				t.Errorf("%s imports %s, which is of a higher layer", p.Path, imported)
+			}
+			checked++
+		}
+	}
+	if checked == 0 {
+		t.Error("no import was looked at")
+	}
+}
+
+var measureProduct = sync.OnceValues(func() ([]*Package, error) {
+	return Measure("replypath/bpf", "replypath/loader/...", "replypath/cmd/...", "replypath/metrics/...")
+})
+
+func product(t *testing.T) []*Package {
+	t.Helper()
+	measured, err := measureProduct()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return measured
+}
+
+// TestLargestCycle: two cycles that share a file are one.
+func TestLargestCycle(t *testing.T) {
+	to := func(files ...string) map[string]bool {
+		set := make(map[string]bool)
+		for _, f := range files {
+			set[f] = true
+		}
+		return set
+	}
+	for name, test := range map[string]struct {
+		refs map[string]map[string]bool
+		want int
+	}{
+		"none":              {map[string]map[string]bool{"a": to("b"), "b": to("c"), "c": to()}, 0},
+		"of two":            {map[string]map[string]bool{"a": to("b"), "b": to("a", "c"), "c": to()}, 2},
+		"two that touch":    {map[string]map[string]bool{"a": to("b"), "b": to("a", "c"), "c": to("b")}, 3},
+		"two side by side":  {map[string]map[string]bool{"a": to("b"), "b": to("a"), "c": to("d"), "d": to("e"), "e": to("c")}, 3},
+		"a tail is no part": {map[string]map[string]bool{"t": to("a"), "a": to("b"), "b": to("a")}, 2},
+	} {
+		if got := largestCycle(test.refs); got != test.want {
+			t.Errorf("%s: %d, not %d", name, got, test.want)
+		}
+	}
+}
