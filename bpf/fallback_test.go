@@ -179,7 +179,7 @@ func TestFallbackDrops(t *testing.T) {
 // the kernel sends more than asked for.
 func TestFallbackDropsOther(t *testing.T) {
 	b := newBed(t, normal)
-	frame := networks[0].out(b.production, udp{}, func(h *headers) { h.ethernet.EthernetType = layers.EthernetTypeARP })
+	frame := networks[0].out(b.production, udp{}, etherType(layers.EthernetTypeARP))
 	b.run(fallback(b.production, frame), effect{drop: true, events: networks[1].dropped()})
 }
 

@@ -265,6 +265,10 @@ func destination(address netip.Addr) edit {
 func sourceMAC(mac net.HardwareAddr) edit      { return func(h *headers) { h.ethernet.SrcMAC = mac } }
 func destinationMAC(mac net.HardwareAddr) edit { return func(h *headers) { h.ethernet.DstMAC = mac } }
 
+func etherType(protocol layers.EthernetType) edit {
+	return func(h *headers) { h.ethernet.EthernetType = protocol }
+}
+
 // frame builds a frame between the host and the peer, as it passes by this
 // interface: the other end of the wire is the interface's router.
 func (n network) frame(d direction, via nic, m message, edits ...edit) []byte {

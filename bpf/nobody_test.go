@@ -3,7 +3,10 @@ package bpf_test
 import (
 	"bytes"
 	"net"
+	"net/netip"
 	"testing"
+
+	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
 )
@@ -82,6 +85,57 @@ func TestNobodyRefused(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestNobodyAsksEverybody: the kernel's question whether the gateway has the MAC that nobody has goes to everybody, by IPv4 to
+// all stations, by IPv6 to the group of the address.
+func TestNobodyAsksEverybody(t *testing.T) {
+	router := netip.MustParseAddr("fd00:3::12:3456")
+	solicitation := icmp{kind: layers.ICMPv6TypeNeighborSolicitation}
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		asked := func(mac net.HardwareAddr, edits ...edit) []byte {
+			edits = append(edits, destinationMAC(mac))
+			if n.family == 4 {
+				return n.out(b.production, udp{}, append(edits, etherType(layers.EthernetTypeARP))...)
+			}
+			return n.out(b.production, solicitation, edits...)
+		}
+		want := asked(layers.EthernetBroadcast)
+		if n.family == 6 {
+			group := netip.MustParseAddr("ff02::1:ff12:3456")
+			want = asked(net.HardwareAddr{0x33, 0x33, 0xff, 0x12, 0x34, 0x56}, destination(group))
+		}
+		toRouter := func(h *headers) {
+			if n.family == 6 {
+				destination(router)(h)
+			}
+		}
+		got := b.perform(egress(b.production, asked(bpf.SilentGateway, toRouter)))
+		if got.verdict != pass || !bytes.Equal(got.frame, want) {
+			t.Errorf("verdict %d\n% x\nwanted to pass\n% x", got.verdict, got.frame, want)
+		}
+		t.Logf("asked as % x", got.frame[:6])
+	})
+}
+
+// TestNobodyIsAskedNothingElse: nothing leaves that is no such question.
+func TestNobodyIsAskedNothingElse(t *testing.T) {
+	b, v4, v6 := newBed(t, normal), networks[0], networks[1]
+	silent := destinationMAC(bpf.SilentGateway)
+	for name, frame := range map[string][]byte{
+		"any peer's MAC":            v4.out(b.production, udp{}, destinationMAC(bpf.AnyPeer), etherType(layers.EthernetTypeARP)),
+		"neither ARP nor IP":        v4.out(b.production, udp{}, silent, etherType(layers.EthernetTypeLinkLayerDiscovery)),
+		"advertisement":             v6.out(b.production, icmp{kind: layers.ICMPv6TypeNeighborAdvertisement}, silent),
+		"135 of another protocol":   v6.out(b.production, raw{layers.IPProtocolUDP, []byte{135, 0, 0, 0, 0, 0, 0, 0}}, silent),
+		"nothing behind the header": v6.out(b.production, raw{layers.IPProtocolNoNextHeader, nil}, silent),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.t = t
+			if got := b.perform(egress(b.production, frame)); got.verdict == pass {
+				t.Errorf("verdict %d: it leaves", got.verdict)
+			}
+		})
+	}
 }
 
 // TestNobodyWithoutTailCalls: where the kernel has none, frames for nobody end without an answer.

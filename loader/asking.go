@@ -72,7 +72,7 @@ func (l *Loader) restoreAsking() error {
 	needed := make(map[sysctl]bool)
 	for _, g := range l.gateways {
 		for _, setting := range asking {
-			if (g.held || g.bridged) && setting.isOf(addressFamily(g)) {
+			if g.changesAsking() && setting.isOf(addressFamily(g)) {
 				needed[sysctl{g.Interface, addressFamily(g), setting.leaf}] = true
 			}
 		}
@@ -90,12 +90,16 @@ func (l *Loader) leaveAsking() error { return l.dropSysctls(isAsking) }
 func (l *Loader) keepAsking() error {
 	var errs []error
 	for _, g := range l.gateways {
-		if (g.held || g.bridged) && g.isAsked() && l.mayHold(g) {
+		if g.changesAsking() && g.isAsked() && l.mayHold(g) {
 			errs = append(errs, l.haveEverybodyAsked(g))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
+// everybody asked (bpf/src/nobody.h).
+func (g *gateway) changesAsking() bool { return (g.held || g.bridged) && !g.isUnknown() }
 
 // isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
 func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }

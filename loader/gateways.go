@@ -60,7 +60,7 @@ type gateway struct {
 	asked     time.Time          // when the kernel was last told to resolve it
 	failed    time.Time          // when it has last failed to answer
 	restarted bool               // probeAnew has made its entry stale, for a moment
-	released  bool               // releaseWaiting has given its entry the last MAC since the carrier went
+	released  bool               // releaseWaiting or releaseFailed has given its entry the last MAC since it fell silent
 	resolveAt time.Time          // zero: nothing to be done
 }
 
@@ -182,7 +182,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 			l.logMAC(g, seen.MAC)
 		}
 		l.forgetLast(g, seen.MAC)
-		g.mac, g.last, g.silent = seen.MAC, seen.MAC, false
+		g.mac, g.last, g.silent, g.released = seen.MAC, seen.MAC, false, false
 	}
 	g.awaited = g.awaited && g.awaitsMAC()
 	g.restarted = g.restarted && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
@@ -210,12 +210,12 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	}
 }
 
-// isUnanswered tells of a MAC that the entry has from bridge, and that nobody has answered with yet: while it is checked, and
-// from probeAnew until then.
+// isUnanswered tells of a MAC that the entry has from us, and that nobody has answered with yet: while it is checked, and from
+// probeAnew until then.
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	switch {
 	case seen.State == nexthop.StateProbe:
-		return g.bridged
+		return g.bridged || g.released
 	case isStale(seen.State):
 		return g.bridged && g.restarted && bytes.Equal(g.last, seen.MAC)
 	}
@@ -238,7 +238,7 @@ func (l *Loader) noteDeletion(g *gateway, seen nexthop.Gateway) {
 	switch seen.State {
 	case nexthop.StateFailed:
 		unasked := g.State == nexthop.StateReachable || g.State == nexthop.StateStale
-		g.deleting = g.deleting || seen.Requested || unasked
+		g.deleting = g.deleting || seen.Requested && !g.released || unasked
 		return
 	case nexthop.StateNone:
 		if s := l.served[g.Interface]; g.deleting && s.enforces() && s.Up {
@@ -271,10 +271,14 @@ func (l *Loader) nameOf(index int) string {
 // nothing; on a NIC that only receives it would stay cold for ever.
 func (g *gateway) schedule(now time.Time) {
 	switch {
-	case g.awaited && g.isUnknown():
+	case g.awaited && g.isUnknown() && !g.held:
 		g.resolveAt = g.asked.Add(unknownAfter)
 	case g.awaited:
 		g.resolveAt = g.asked.Add(bridgeAfter)
+	case g.held && g.isUnknown() && g.awaitsMAC():
+		g.resolveAt = later(now, g.probed.Add(resolveFailed))
+	case g.held && g.isUnknown():
+		g.resolveAt = g.probed.Add(askUnknownEvery)
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
 	case g.held && g.State == nexthop.StateFailed:
@@ -334,6 +338,9 @@ func (l *Loader) resolve(g *gateway, now time.Time) error {
 		g.resolveAt = time.Time{}
 		return nil
 	}
+	if g.held && g.isUnknown() {
+		return l.keepUnknown(g, now)
+	}
 	if g.held {
 		g.resolveAt = now.Add(tellEvery)
 		if g.State == nexthop.StateFailed {
@@ -362,9 +369,33 @@ func (l *Loader) haveSocketsPassOver(g *gateway) {
 	if !l.isOneOfSeveral(g) || l.fallback.device == nil {
 		return
 	}
-	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
+	renew := func() error { return fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6) }
+	err := renew()
+	if err == nil && !(g.silent && g.released) && len(g.last) != 0 {
+		err = l.releaseFailed(g, renew)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 		l.log.Error("open IPv6 connections go on to a silent gateway for a while", "gateway", g.Address, "error", err)
 	}
+}
+
+// releaseFailed lets go what sockets have sent since the kernel gave a gateway up: it waits until the kernel has asked in vain
+// once more, and TCP repeats no segment that waits. That is done once for each silence, as others may send by that gateway
+// alone. It fails at once then, so that the kernel goes over to another one.
+func (l *Loader) releaseFailed(g *gateway, renew func() error) error {
+	const tries = 3 // in which more may be sent
+	for range tries {
+		state, err := nexthop.StateNow(l.netlink, g.Gateway)
+		if err != nil || state != nexthop.StateIncomplete {
+			return err
+		}
+		g.released = true
+		err = errors.Join(nexthop.Probe(l.netlink, g.Gateway, g.last), nexthop.Fail(l.netlink, g.Gateway), renew())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses for its default routes.

@@ -25,7 +25,8 @@ import (
 // up for good.
 //
 // One that has never answered has no such MAC. Its entry gets one that nobody has, with which no frame leaves:
-// replies to other interfaces are moved, and the programs end everything else (bpf/src/nobody.h).
+// replies to other interfaces are moved, and the programs end everything else. The kernel's question whether the gateway
+// has that MAC goes to everybody (bpf/src/nobody.h).
 //
 // That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
 // there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
@@ -48,6 +49,9 @@ const (
 	// unknownAfter is the same for a gateway that has never answered, by the MAC that nobody has. Until then what
 	// the host starts waits for the answer, as the kernel has it wait for 3 s; then it is refused.
 	unknownAfter = 2500 * time.Millisecond
+	// askUnknownEvery is how often the check of such a MAC is begun anew. The kernel asks at once, then each second, and fails
+	// the entry after 3 s. By IPv4 it heeds no answer in the first second (`locktime`, arp_process() in net/ipv4/arp.c).
+	askUnknownEvery = 2200 * time.Millisecond
 )
 
 // onlyGateways returns those that are the only next hop of a family's default
@@ -140,6 +144,9 @@ func (l *Loader) tendHold(g *gateway, isNew bool) {
 // hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
 // nobody, that is done so often only until keepAsking has changed the settings again.
 func (l *Loader) hold(g *gateway) {
+	if g.held && g.isUnknown() {
+		return // keepUnknown does so
+	}
 	if g.held && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
@@ -153,11 +160,31 @@ func (l *Loader) hold(g *gateway) {
 		g.held, g.bridged, g.awaited = true, false, false
 		l.log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
-		errs = append(errs, l.haveEverybodyAsked(g), l.attachHeld(g))
+		if !g.isUnknown() {
+			errs = append(errs, l.haveEverybodyAsked(g))
+		}
+		errs = append(errs, l.attachHeld(g))
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 		l.log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
 	}
+}
+
+// keepUnknown keeps the entry of a held gateway usable that has never answered, while the kernel asks for it. Where the
+// kernel failed the entry, as somebody has it ask less or sooner, the gateway has bridgeAfter to answer without a MAC: then
+// any answer is heeded.
+func (l *Loader) keepUnknown(g *gateway, now time.Time) error {
+	inVain := g.awaited
+	if g.awaited = g.awaitsMAC() && !inVain; g.awaited {
+		g.asked = now
+		g.schedule(now)
+		return nexthop.Resolve(l.netlink, g.Gateway)
+	}
+	g.probed = now
+	g.schedule(now)
+	return errors.Join(
+		nexthop.PutBack(l.netlink, g.Gateway, g.stopgap()), // a timer begins with another state only: see probeAnew
+		nexthop.Probe(l.netlink, g.Gateway, g.stopgap()))
 }
 
 // macOrNone is the MAC that a gateway had last, in words.

@@ -77,6 +77,18 @@ func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 	return nil
 }
 
+// Fail has the kernel take a gateway for one that does not answer, as it does itself once it has asked in vain: what
+// waits for the answer is dropped, and IPv6 goes over to another router.
+//
+// The error is unix.ENODEV when the interface has gone.
+func Fail(nl *netlink.Handle, g Gateway) error {
+	err := nl.NeighSet(&netlink.Neigh{LinkIndex: g.Interface, IP: g.Address.AsSlice(), State: netlink.NUD_FAILED})
+	if err != nil {
+		return fmt.Errorf("give up gateway %s on interface %d: %w", g.Address, g.Interface, err)
+	}
+	return nil
+}
+
 // ForgetNobody deletes the entries that have a MAC that nobody has, and returns how many there were.
 func ForgetNobody(nl *netlink.Handle) (deleted int, err error) {
 	list, err := dump.Neighbours(nl)

@@ -198,16 +198,20 @@ func (b *bed) wantNoneToNobody(wires *harness.Wires) {
 }
 
 // TestGatewayNeverAnsweredKilled kills the daemon while it holds a gateway that has never answered: the kernel gives up
-// by its own timers, nothing stays in its entry, and the router is used when it answers.
+// by its own timers, nothing stays in its entry or its settings, and the router is used when it answers.
 func TestGatewayNeverAnsweredKilled(t *testing.T) {
 	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			b := newNeverBed(t, f)
+			asks := b.neighbourSettings()
 			d := b.start()
 			b.awaitHeld()
 			d.Kill()
+			if now := b.neighbourSettings(); now != asks {
+				t.Errorf("killed, the settings of eth0's neighbours are\n%sbefore:\n%s", now, asks)
+			}
 			entry, began := b.neighbour(), time.Now()
 			if !strings.Contains(entry, "PROBE") && !strings.Contains(entry, "FAILED") || strings.Contains(entry, "extern") {
 				t.Errorf("killed, the entry is %q", entry)
@@ -230,6 +234,12 @@ func TestGatewayNeverAnsweredKilled(t *testing.T) {
 			b.wantKnown()
 		})
 	}
+}
+
+// neighbourSettings are the sysctls of eth0's neighbours.
+func (b *bed) neighbourSettings() string {
+	b.Helper()
+	return harness.Shell(b, b.net.Server.Host, "sysctl -a -r '^net\\.ipv[46]\\.neigh\\.eth0\\.'")
 }
 
 // TestGatewayNeverAnsweredDetach takes everything away while such a gateway is held, with a daemon that goes on, that was
@@ -264,5 +274,30 @@ func TestGatewayNeverAnsweredLeftAlone(t *testing.T) {
 	b.wantNoneAnswered()
 	if b.isHeld() || strings.Contains(b.neighbour(), "lladdr") {
 		t.Errorf("the gateway is %s, its entry %q", b.gatewayState(), b.neighbour())
+	}
+}
+
+// TestGatewayNeverAnsweredImpatient: where somebody has the kernel ask so briefly that it heeds no answer (`locktime`), the
+// router is used as well once it answers.
+func TestGatewayNeverAnsweredImpatient(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newNeverBed(t, f)
+			harness.Must(t, b.net.Server.SetSysctl("net/"+f.String()+"/neigh/eth0/ucast_solicit", "1"))
+			b.start()
+			b.awaitHeld()
+			c := b.conversation(harness.TCP)
+			b.ask(c)
+			b.askForSomeTime("while it is held", c)
+			began := time.Now()
+			b.wakeGateway()
+			b.wantKnown()
+			t.Logf("the router is used %s after it answers", since(began))
+			if took := time.Since(began); took > foundWithin {
+				t.Error("that is too late")
+			}
+		})
 	}
 }

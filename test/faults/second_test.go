@@ -1,8 +1,13 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -49,5 +54,43 @@ func TestSecondDefaultClients(t *testing.T) {
 		b.askForSomeTime(fault.name+": a connection that was silent", open)
 		fault.end(b)
 		b.askForSomeTime("after it", open)
+	})
+}
+
+// TestSecondDefaultWhileWaiting has an answer by eth1 sent in the moment in which the kernel has given eth0's router up and the
+// daemon does not know yet: it waits for that router's MAC. The moment is made longer here.
+func TestSecondDefaultWhileWaiting(t *testing.T) {
+	b := newBed(t, topology.IPv6, secondDefault)
+	d := b.start()
+	open := b.conversation(harness.TCP)
+	b.ask(open)
+	b.cutCable()
+	b.awaitEntry("STALE") // the kernel has dropped it, the daemon put it back
+	d.Signal(unix.SIGSTOP)
+	b.awaitStopped(d)
+	b.ask(b.conversation(harness.UDP))
+	b.awaitEntry("FAILED")
+	asked := make(chan error, 1)
+	go func() { asked <- open.Ask(harness.Within(t, harness.AnswerTime)) }()
+	b.awaitEntry("INCOMPLETE")
+	began := time.Now()
+	d.Signal(unix.SIGCONT)
+	harness.Must(t, <-asked)
+	took := time.Since(began)
+	t.Logf("an answer that waited when the router was given up: there %s after the daemon knew", took.Round(time.Millisecond))
+	if took >= oneRetransmission {
+		t.Errorf("it was there after %s", took)
+	}
+	b.askForSomeTime("after it", open)
+}
+
+// awaitEntry returns when the kernel's entry of eth0's gateway is in a state.
+func (b *bed) awaitEntry(state string) {
+	b.Helper()
+	b.Eventually("the entry is "+state, func() error {
+		if entry := b.neighbour(); !strings.Contains(entry, state) {
+			return errors.New(entry)
+		}
+		return nil
 	})
 }
