@@ -99,7 +99,7 @@ func TestForeignForAMoment(t *testing.T) {
 		forwarded := n.at(n.stranger)
 		r := ingress(b.replication, forwarded.in(b.replication, udp{}))
 		b.run(r, unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))
-		const most = 2 * 8 // ticks: moment() in src/mark.h
+		const most = 2 * 8 // ticks: moment() in src/negative_cache.h
 		for began := b.ago(0); b.ago(0)-began < most; {
 		}
 		b.run(r, unread(bpf.DatapathEventEVENT_IGNORED_NOT_OWN))

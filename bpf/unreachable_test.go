@@ -8,7 +8,7 @@ package bpf_test
 //	reply.h          prepare: OUTCOME_BOUND_DEVICE                  the test packet's socket is a bare one that     topology: TestBoundDevice
 //	                                                                nobody can bind
 //	reply.h          move, readdress: OUTCOME_REWRITE_FAILED        bpf_skb_store_bytes fails only without memory   nobody
-//	deaf.h           is_deaf: a socket of IPv4 or IPv6              the same                                        topology: IP_PMTUDISC_OMIT
+//	pmtudisc.h           ignores_path_mtu: a socket of IPv4 or IPv6              the same                                        topology: IP_PMTUDISC_OMIT
 //	send.h           is_writable: a packet that is shared           test packets are not                            topology: TCP data, of which the
 //	                                                                                                                socket keeps the original
 //	send.h           write_and_redirect: a frame below 12 bytes     is_writable has looked                          nobody

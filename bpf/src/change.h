@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "asked.h"
+#include "reply_source.h"
 #include "fetch.h"
 #include "move.h"
 #include "mtu.h"
@@ -29,7 +29,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
 	flow = find(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (host_spoke_first(packet) && is_opening(skb))
+	if (accept_syn_answer(packet) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!admit(skb, from, TABLE_HALF_OPEN))
@@ -266,7 +266,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 	}
 	is_known_peer = peer_began(flow); /* before another CPU gives its way to another */
 	if (!packet->echo_request && /* not asked yet where there is an idle entry */
-	    (host_asked_first(skb, packet) || host_had_spoken_first(skb, packet))) {
+	    (accept_datagram_answer(skb, packet) || restore_evicted_note(skb, packet))) {
 		answer_came(skb, packet);
 		return count_event(EVENT_IGNORED_ANSWER);
 	}

@@ -70,7 +70,7 @@ static __always_inline bool is_of_handshake(const struct packet *packet, const s
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static __always_inline struct flow *handshake_flow(const struct packet *packet)
+static __always_inline struct flow *track_handshake(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -89,12 +89,12 @@ static __always_inline struct flow *refused_flow(const struct packet *packet)
 }
 
 /*
- * The flow that a segment of ours belongs to. A SYN-ACK, and the RST of a closed port, go
+ * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK, and the RST of a closed port, go
  * where their SYN came from, even if the tuple was connected before; all else asks the
  * established table first. Each falls back on the other: the kernel sends a SYN-ACK again
  * when it dropped the ACK for want of room (listen(2), backlog).
  */
-static __always_inline struct flow *tcp_flow(const struct __sk_buff *skb,
+static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
 					     const struct packet *packet, enum table *table)
 {
 	struct flow *flow = NULL;
@@ -106,7 +106,7 @@ static __always_inline struct flow *tcp_flow(const struct __sk_buff *skb,
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
 		*table = TABLE_HALF_OPEN;
-		flow = packet->tcp_flags & TCP_SYN ? handshake_flow(packet) : refused_flow(packet);
+		flow = packet->tcp_flags & TCP_SYN ? track_handshake(packet) : refused_flow(packet);
 		if (flow)
 			return flow;
 	}
@@ -114,7 +114,7 @@ static __always_inline struct flow *tcp_flow(const struct __sk_buff *skb,
 	flow = find_live(packet, TABLE_ESTABLISHED);
 	if (!flow) {
 		*table = TABLE_HALF_OPEN;
-		return handshake_flow(packet);
+		return track_handshake(packet);
 	}
 	if (ends(packet, flow))
 		note_end(flow);
@@ -142,7 +142,7 @@ static __always_inline void note_afterword(struct flow *idle)
 		idle->state |= FLOW_HOST_SPOKE;
 }
 
-static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
+static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 							const struct packet *packet,
 							enum table *table)
 {
@@ -169,13 +169,14 @@ static __always_inline struct flow *connectionless_flow(struct __sk_buff *skb,
 	return flow;
 }
 
-static __always_inline struct flow *find_flow(struct __sk_buff *skb, struct packet *packet,
+/* Finds the flow of a packet that leaves, and keeps its state; NULL where it belongs to none. */
+static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *packet,
 					      enum parsed result, enum table *table)
 {
 	switch (result) {
 	case PARSED:
-		return packet->protocol == IPPROTO_TCP ? tcp_flow(skb, packet, table)
-						       : connectionless_flow(skb, packet, table);
+		return packet->protocol == IPPROTO_TCP ? track_tcp(skb, packet, table)
+						       : track_connectionless(skb, packet, table);
 	case PARSED_ERROR:
 		return quoted_flow(skb, packet, table);
 	case PARSED_FRAGMENT:
@@ -209,7 +210,7 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 header)
 	if (skb->tc_index && arrived(skb))
 		return PASS;
 	result = parse(skb, &packet, OUTBOUND, header);
-	flow = find_flow(skb, &packet, result, &table);
+	flow = track(skb, &packet, result, &table);
 	if (unlikely(!flow))
 		ask_predecessor(skb, header);
 	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;

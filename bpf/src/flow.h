@@ -75,11 +75,11 @@ static __always_inline bool is_idle(const struct flow *flow, enum table table)
 }
 
 /*
- * Whether nothing came in by the flow's own way for a second or more. Where
+ * Returns whether nothing came in by the flow's own way for a second or more. Where
  * that cannot be told, because frames came after the last write of `seen`, the
  * measurement starts anew and the answer is no.
  */
-static __always_inline bool is_silent(struct flow *flow)
+static __always_inline bool measure_silence(struct flow *flow)
 {
 	if (age(flow->seen) < seconds(1))
 		return false;

@@ -76,17 +76,17 @@ static __always_inline bool begins_or_ends(const struct packet *packet)
 }
 
 /*
- * Whether a segment without an entry changes nothing: it is not for this host, the host
- * opened its connection, or it was asked about lately.
+ * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host
+ * opened its connection, or it was asked about lately. Returns false for any other.
  */
-static __always_inline bool is_settled(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet,
 				       __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
 		return true;
 	}
-	if (likely(is_answer(packet)))
+	if (likely(accept_segment_answer(packet)))
 		return true;
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
@@ -102,24 +102,24 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 		    likely(!may_end_handshake(packet, flow)))
 			return next_segment(packet, flow);
 	}
-	if (!flow && !begins_or_ends(packet) && is_settled(skb, packet, header))
+	if (!flow && !begins_or_ends(packet) && pass_known_segment(skb, packet, header))
 		return;
 	change(skb, packet, header);
 }
 
-/* Whether a datagram without an entry is known to begin nothing, and what it answers to be noted. */
-static __always_inline bool begins_nothing(struct __sk_buff *skb, const struct packet *packet,
+/* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
+static __always_inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet,
 					   __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
 		return true;
 	}
-	if (!packet->echo_request && is_known_answer(skb, packet)) {
+	if (!packet->echo_request && accept_known_answer(skb, packet)) {
 		count_event(EVENT_IGNORED_ANSWER);
 		return true;
 	}
-	return is_foreign(packet->digest);
+	return begins_no_flow(packet->digest);
 }
 
 /* UDP, SCTP, echo and listed protocols. */
@@ -134,7 +134,7 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 	if (likely(flow && is_next_frame(skb, packet, flow)) &&
 	    likely(!(flow->flags & FLOW_ALTERNATES)) && likely(!is_untaken(flow)))
 		return mark_active(flow);
-	if (flow || !begins_nothing(skb, packet, header))
+	if (flow || !pass_known_datagram(skb, packet, header))
 		change(skb, packet, header);
 }
 

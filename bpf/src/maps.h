@@ -106,8 +106,8 @@ struct {
 } mode_by_hand SEC(".maps");
 
 /*
- * Tuples about which something is known for a minute (mark.h). Whoever comes later
- * overwrites: what was known is then found out again, but for datagrams (see mark.h).
+ * Tuples about which something is known for a minute (negative_cache.h). Whoever comes later
+ * overwrites: what was known is then found out again, but for datagrams (see negative_cache.h).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -117,7 +117,7 @@ struct {
 } marks SEC(".maps");
 
 /*
- * What begins no flow for a minute (mark.h): by the digest of an address that a
+ * What begins no flow for a minute (negative_cache.h): by the digest of an address that a
  * router forwards to or from, or of a tuple of the host's that starts nothing, or about
  * which the note that the host spoke first was pushed out. Apart from the marks, which it
  * would overwrite, and with room for tens of thousands. What was marked last comes first

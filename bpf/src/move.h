@@ -31,7 +31,7 @@ static __always_inline bool may_move(struct __sk_buff *skb, const struct packet 
 			return true;
 	} else {
 		present = get_interface(flow->interface, flow->ifindex);
-		if (!present || !is_usable(flow->interface, flow->ifindex) || is_silent(flow))
+		if (!present || !is_usable(flow->interface, flow->ifindex) || measure_silence(flow))
 			return true;
 	}
 	count_event(EVENT_REFUSED_CONTESTED);

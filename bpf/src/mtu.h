@@ -16,7 +16,7 @@
 #pragma once
 
 #include "compose.h"
-#include "deaf.h"
+#include "pmtudisc.h"
 #include "headers.h"
 #include "next_hop.h"
 
@@ -338,7 +338,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 	__u32 unused, length;
 
 	if (!scratch || !find_transport(skb, header, &scratch->headers) ||
-	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || is_deaf(skb))
+	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
 		return false;
 	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
 		return false;

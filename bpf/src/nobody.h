@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "deaf.h"
+#include "pmtudisc.h"
 #include "parse.h"
 
 /* 02:72:65:70:6c:79 and :7a, "reply" and the next: locally administered, unicast, and the same on every host. */

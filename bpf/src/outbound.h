@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Tuples in which the host spoke first: what comes in by them is an answer, not a flow. */
+/*
+ * Tuples whose originator is the host, as in conntrack's original direction: what comes in by them is an
+ * answer, not a flow.
+ */
 #pragma once
 
 #include "admission.h"
@@ -53,10 +56,10 @@ static __always_inline void refresh_note(struct note note)
 }
 
 /*
- * Whether the host sent by this tuple lately, before anything came in. If so, this
- * is an answer: the note is worth more than one that nobody answered.
+ * Takes what came in for an answer where the host sent by this tuple lately, before anything came in: such a
+ * note is worth more than one that nobody answered. Returns whether it did.
  */
-static __always_inline bool note_answers(struct note note)
+static __always_inline bool accept_answer(struct note note)
 {
 	if (!note.set || age(note.set->sent[note.way]) > seconds(IDLE_OUTBOUND))
 		return false;
@@ -65,16 +68,17 @@ static __always_inline bool note_answers(struct note note)
 	return true;
 }
 
-static __always_inline bool host_spoke_first(const struct packet *packet)
+/* accept_answer() of a SYN. */
+static __always_inline bool accept_syn_answer(const struct packet *packet)
 {
-	return note_answers(find_note(packet->digest));
+	return accept_answer(find_note(packet->digest));
 }
 
 /*
- * Whether the note is from before all that came in by this interface was seen, and nothing
- * was, by any other: who spoke first it does not tell.
+ * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not
+ * tell who the originator is.
  */
-static __always_inline bool is_hearsay(const struct __sk_buff *skb, struct note note)
+static __always_inline bool predates_attachment(const struct __sk_buff *skb, struct note note)
 {
 	const struct interface *interface;
 	__u32 time = now();
@@ -87,13 +91,13 @@ static __always_inline bool is_hearsay(const struct __sk_buff *skb, struct note 
 		age_at(note.set->sent[note.way], time) > age_at(interface->since, time));
 }
 
-/* host_spoke_first() of a datagram, which no socket can be asked about. */
-static __always_inline bool host_asked_first(const struct __sk_buff *skb,
+/* accept_answer() of a datagram, which no socket can be asked about. */
+static __always_inline bool accept_datagram_answer(const struct __sk_buff *skb,
 					     const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	return !is_hearsay(skb, note) && note_answers(note);
+	return !predates_attachment(skb, note) && accept_answer(note);
 }
 
 /*
@@ -128,7 +132,7 @@ static __always_inline void look_for_note(const struct outbound_set *set, __u32 
 		__u32 sent = age_at(set->sent[i], time), rank = sent;
 
 		if (!set->answered[i])
-			rank |= DISPENSABLE;
+			rank |= EVICT_EARLY;
 		if (sent > seconds(IDLE_OUTBOUND))
 			rank = OUTDATED;
 		if (!set->digest[i])
@@ -141,14 +145,24 @@ static __always_inline void look_for_note(const struct outbound_set *set, __u32 
 	}
 }
 
-/* By what it is marked that the note about a tuple was pushed out. */
-static __always_inline __u64 lost_note(__u64 digest)
+/* By what the negative cache knows that the note about a tuple was pushed out. */
+static __always_inline __u64 evicted_note(__u64 digest)
 {
 	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
 }
 
+static __always_inline void cache_evicted_note(__u64 digest, __u32 generation)
+{
+	cache_no_beginning(evicted_note(digest), generation);
+}
+
+static __always_inline bool is_evicted_note(__u64 digest)
+{
+	return begins_no_flow(evicted_note(digest));
+}
+
 /*
- * Notes that the host spoke first by the scratch packet's tuple, and whether it has been answered.
+ * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered.
  * `ifindex`: where the packet came in, 0 for what the host itself sends.
  * What makes room is chosen under the lock: of two CPUs with new tuples of one set, or with the
  * same tuple, each would else overwrite or double what the other has just written. Returns 0.
@@ -181,7 +195,7 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	if (reason == EVENT_IGNORED_NOT_OWN && ifindex)
 		mark_foreign_address(packet, ifindex, generation);
 	else if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
-		mark_foreign(digest, generation);
+		cache_no_beginning(digest, generation);
 	if (reason != EVENT_END)
 		return 0;
 
@@ -206,8 +220,8 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its
 	 * sockets, but a digest does not tell which it is.
 	 */
-	if (vacancy->rank < (DISPENSABLE | seconds(1)))
-		mark_foreign(lost_note(vacancy->digest), generation);
+	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
+		cache_evicted_note(vacancy->digest, generation);
 	return 0;
 }
 
@@ -223,13 +237,13 @@ static __always_inline void note_that_host_speaks(const struct packet *packet, _
 }
 
 /*
- * Whether the host spoke first by the tuple of the scratch packet, and the note about that was
- * pushed out lately. It is made anew then.
+ * Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether
+ * it did.
  */
-static __always_inline bool host_had_spoken_first(const struct __sk_buff *skb,
+static __always_inline bool restore_evicted_note(const struct __sk_buff *skb,
 						  const struct packet *packet)
 {
-	if (likely(!is_foreign(lost_note(packet->digest))))
+	if (likely(!is_evicted_note(packet->digest)))
 		return false;
 	note_outbound(true, skb->ifindex);
 	return true;
@@ -253,16 +267,16 @@ static __always_inline void host_speaks(const struct __sk_buff *skb, const struc
 	if (likely(note.set))
 		refresh_note(note);
 	else if (!is_foreign_address(packet, skb->ingress_ifindex) &&
-		 !is_foreign(packet->digest) && !is_grace() && !is_marked(packet->digest))
+		 !begins_no_flow(packet->digest) && !is_grace() && !is_marked(packet->digest))
 		note_that_host_speaks(packet, skb->ingress_ifindex);
 }
 
-/* Whether a segment without an entry is of a connection that the host opened. */
-static __always_inline bool is_answer(const struct packet *packet)
+/* accept_answer() of a segment without an entry, which keeps the note alive. */
+static __always_inline bool accept_segment_answer(const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	if (unlikely(!note_answers(note)))
+	if (unlikely(!accept_answer(note)))
 		return false;
 	refresh_note(note);
 	return true;

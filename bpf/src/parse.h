@@ -56,11 +56,11 @@ struct extension_headers {
 	__u8 pad[2];
 };
 
-/* Where a set would take a new entry: a free way, else the most dispensable one. */
+/* Where a set would take a new entry: a free way, else the most eviction_priority one. */
 struct vacancy {
 	__u32 used; /* ways with live entries */
 	__u32 way;
-	__u32 rank; /* dispensable(); all ones for a free way */
+	__u32 rank; /* eviction_priority(); all ones for a free way */
 	__u32 stray; /* what stands there now is no flow */
 	__u64 digest; /* what stands there now */
 };

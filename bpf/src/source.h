@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "asked.h"
+#include "reply_source.h"
 #include "reply.h"
 
 /* What a program may do to a send: all of ours leave it alone or give it a source. */

@@ -2,7 +2,7 @@
 /* The flow tables: look up, insert, remove. */
 #pragma once
 
-#include "mark.h"
+#include "negative_cache.h"
 #include "tags.h"
 
 /*
@@ -198,21 +198,21 @@ static __always_inline bool is_conversation(const struct flow *flow)
 	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
 }
 
-#define DISPENSABLE (1U << 31)
+#define EVICT_EARLY (1U << 31)
 #define OVER (~0U)
 
 /*
  * How readily a flow makes room: one that is over (OVER), then one that is closing, or none,
  * then what has not become a conversation, then what was quiet longest.
  */
-static __always_inline __u32 dispensable(const struct flow *flow, enum table table, __u32 time)
+static __always_inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
 	__u32 rank = age_at(flow->seen, time);
 
 	if (rank > idle_limit(flow, table))
 		return OVER;
 	if (is_closing(flow) || flow->flags & FLOW_STRAY)
-		rank |= DISPENSABLE;
+		rank |= EVICT_EARLY;
 	if (table == TABLE_CONNECTIONLESS && !is_conversation(flow))
 		rank |= 1U << 30;
 	return rank;
@@ -265,7 +265,7 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 		__u32 rank = OVER;
 
 		if (set->digest[way])
-			rank = dispensable(flow, table, time);
+			rank = eviction_priority(flow, table, time);
 		vacancy->used += rank != OVER;
 		if (i && rank <= vacancy->rank) /* a flow of this very tick has rank 0 */
 			continue;
@@ -454,7 +454,7 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 		return refuse(from, table);
 	vacancy = &from->vacancy[0];
 	index = choose_vacancy(from, table, tags, lock);
-	if (from->flow.flags & FLOW_STRAY && vacancy->rank < DISPENSABLE)
+	if (from->flow.flags & FLOW_STRAY && vacancy->rank < EVICT_EARLY)
 		return refuse(from, table);
 	set = get_set(table, index);
 	tags = get_tags(table, index);

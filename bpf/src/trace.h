@@ -19,10 +19,10 @@ static __always_inline bool is_traced(void)
 }
 
 /*
- * Whether the tracer asked for this tuple. A tracer says once a second how long it
+ * Returns whether the tracer asked for this tuple. A tracer says once a second how long it
  * wants to be told; one that was killed is forgotten here.
  */
-static __always_inline bool is_asked_for(const struct tuple *tuple)
+static __always_inline bool match_request(const struct tuple *tuple)
 {
 	__u32 zero = 0;
 	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
@@ -181,7 +181,7 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 		find_raised(slot, &from->raised);
 	slot->changed = false;
 	if (parse_again(skb, &from->packet, INBOUND, header) != PARSED ||
-	    !is_asked_for(&from->packet.tuple))
+	    !match_request(&from->packet.tuple))
 		return 0;
 	event = new_event(skb, slot, TRACE_INBOUND);
 	if (!event)
@@ -216,7 +216,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	result = parse_again(skb, &from->packet, OUTBOUND, header);
 	if (result != PARSED && result != PARSED_ERROR && result != PARSED_FRAGMENT)
 		return 0;
-	if (!is_asked_for(&from->packet.tuple))
+	if (!match_request(&from->packet.tuple))
 		return 0;
 	if (outcome != OUTCOME_REWRITE_FAILED) /* else it is the packet that was to be moved */
 		slot->sequence++;
@@ -255,7 +255,7 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 		return 0;
 	slot->outcome = 0;
 	slot->moved = false;
-	if (!is_asked_for(&flow->tuple))
+	if (!match_request(&flow->tuple))
 		return 0;
 	slot->sequence++;
 	event = new_event(skb, slot, TRACE_RETURNED);

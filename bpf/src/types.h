@@ -38,7 +38,7 @@ enum flow_flags {
 	 * datagram, a socket that sends by them begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
-	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see asked.h */
+	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
 };
 
@@ -124,7 +124,7 @@ struct flow_set {
 /* What came of what the host began. */
 enum note_flags {
 	NOTE_ANSWERED = 1 << 0, /* something came back */
-	NOTE_CHECKED = 1 << 1,  /* and since `sent` was written it was looked whose that is; see asked.h */
+	NOTE_CHECKED = 1 << 1,  /* and since `sent` was written it was looked whose that is; see reply_source.h */
 };
 
 struct outbound_set {
@@ -135,7 +135,7 @@ struct outbound_set {
 
 /*
  * Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see
- * asked.h.
+ * reply_source.h.
  */
 struct asked_set {
 	__u64 asker[WAYS];

@@ -87,7 +87,7 @@ func (c *copier) enter(digest uint64, flow *bpf.DatapathFlow) {
 			set, way, rank = second, secondWay, secondRank
 		}
 	}
-	if set.Digest[way] != 0 && rank <= c.dispensable(flow) {
+	if set.Digest[way] != 0 && rank <= c.evictionPriority(flow) {
 		return
 	}
 	set.Digest[way], set.Flow[way] = digest, *flow
@@ -99,15 +99,15 @@ func (c *copier) vacancy(set *flowSet) (way int, rank uint32) {
 		if digest == 0 {
 			return i, 0
 		}
-		if r := c.dispensable(&set.Flow[i]); r > rank {
+		if r := c.evictionPriority(&set.Flow[i]); r > rank {
 			way, rank = i, r
 		}
 	}
 	return way, rank
 }
 
-// dispensable is how readily a flow makes room, as dispensable() in bpf/src/table.h.
-func (c *copier) dispensable(flow *bpf.DatapathFlow) uint32 {
+// evictionPriority is how readily a flow makes room, as eviction_priority() in bpf/src/table.h.
+func (c *copier) evictionPriority(flow *bpf.DatapathFlow) uint32 {
 	rank := age(c.now, flow.Seen)
 	if flow.State&uint8(bpf.DatapathFlowStateFLOW_CLOSING) != 0 ||
 		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET|bpf.DatapathFlowFlagsFLOW_STRAY) != 0 {

@@ -118,7 +118,7 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 }
 
 // entries returns the live flows that match, that of the latest inbound frame
-// first. Of a tuple with several entries the one comes first that tcp_flow() in
+// first. Of a tuple with several entries the one comes first that track_tcp() in
 // bpf/src/egress.h prefers for all but a SYN-ACK.
 func (h *Host) entries(q *Question) ([]flows.Entry, error) {
 	found, err := h.lookup(q)

@@ -122,7 +122,7 @@ func (x *run) placeDigest(p model.Place) uint64 {
 		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
 }
 
-const ticksOfMoment = 8 // moment() in bpf/src/mark.h
+const ticksOfMoment = 8 // moment() in bpf/src/negative_cache.h
 
 // addressOf is what a mark is of: one of these addresses, which are marked by the moment, or else
 // a tuple, which is marked by the period.

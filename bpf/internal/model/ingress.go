@@ -169,9 +169,9 @@ func (m *Model) noted(t Tuple) bool {
 // may have answered what nobody saw.
 func (m *Model) answersHost(t Tuple, w way) bool {
 	note := m.Outbound[t]
-	hearsay := w.managed && w.record.Since != 0 &&
+	predates := w.managed && w.record.Since != 0 &&
 		(m.isAhead(w.record.Since) || m.since(note.Sent) > m.since(w.record.Since))
-	if !m.noted(t) || hearsay && !note.Answered {
+	if !m.noted(t) || predates && !note.Answered {
 		return false
 	}
 	note.Answered = true

@@ -68,7 +68,7 @@ func (d *Datapath) readMarks(to map[uint64]bool) error {
 	return nil
 }
 
-// Mark is how a digest is marked now (mark_of() in bpf/src/mark.h).
+// Mark is how a digest is marked now (mark_of() in bpf/src/negative_cache.h).
 func (d *Datapath) Mark(digest uint64) (uint64, error) {
 	now, err := d.Now()
 	if err != nil {

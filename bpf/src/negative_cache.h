@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Marks of tuples. A TCP tuple is marked when it proved to be no flow (forwarded,
- * or without a socket), so that its segments cost little. Any other is marked
- * when its flow was pushed out of a full table, so that the answer to the last
- * question does not pass for a beginning. Addresses that are not ours, tuples
- * by which the host sends what starts nothing, and, by another number, those of pushed out
- * notes that the host spoke first (outbound.h) are remembered in a place of their
- * own. A mark lasts for the rest of its period and the next one, of 1024 ticks each
- * (16 s at 1000 Hz, 65 s at 250 Hz), unless what admission asks changes. That of an address lasts
- * for 8 to 16 ticks: it may come to this host, and nobody be there to say so.
+ * The negative cache: what is known to begin no flow costs little. It has two places.
+ *
+ * `marks` has tuples by themselves:
+ * - of TCP, what proved to be no flow (forwarded, or without a socket);
+ * - any other whose flow was pushed out of a full table, so that the answer to the last question does not
+ *   pass for a beginning.
+ *
+ * `foreign` has three kinds of facts, each under a number of its own:
+ * - tuples by which the host sends what starts nothing: cache_no_beginning();
+ * - notes about the originator that were pushed out: cache_evicted_note() in outbound.h;
+ * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to
+ *   say so.
+ *
+ * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at
+ * 250 Hz), unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
  */
 #pragma once
 
@@ -89,7 +95,7 @@ static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
 }
 
 /* Whether there is a mark of this period, or the one before. */
-static __always_inline bool is_among_foreign(__u64 digest, __u32 period)
+static __always_inline bool is_negative(__u64 digest, __u32 period)
 {
 	const struct foreign_set *set = get_foreign_set(digest);
 	__u32 now_in_force = generation();
@@ -104,9 +110,9 @@ static __always_inline bool is_among_foreign(__u64 digest, __u32 period)
 }
 
 /* Whether it is known to begin no flow. */
-static __always_inline bool is_foreign(__u64 digest)
+static __always_inline bool begins_no_flow(__u64 digest)
 {
-	return is_among_foreign(digest, period());
+	return is_negative(digest, period());
 }
 
 /*
@@ -115,11 +121,11 @@ static __always_inline bool is_foreign(__u64 digest)
  */
 static __always_inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
 {
-	return is_among_foreign(self_digest(&packet->tuple, ifindex), moment());
+	return is_negative(self_digest(&packet->tuple, ifindex), moment());
 }
 
 /* As mark(). What this period has marked is left alone: others read it at this moment. */
-static __always_inline void add_foreign(__u64 digest, __u32 generation, __u32 period)
+static __always_inline void add_negative(__u64 digest, __u32 generation, __u32 period)
 {
 	struct foreign_set *set = get_foreign_set(digest);
 	__u64 mark = mark_of(digest, generation, period);
@@ -136,15 +142,15 @@ static __always_inline void add_foreign(__u64 digest, __u32 generation, __u32 pe
 	set->mark[0] = mark;
 }
 
-static __always_inline void mark_foreign(__u64 digest, __u32 generation)
+static __always_inline void cache_no_beginning(__u64 digest, __u32 generation)
 {
-	add_foreign(digest, generation, period());
+	add_negative(digest, generation, period());
 }
 
 static __always_inline void mark_foreign_address(const struct packet *packet, __u32 ifindex,
 						 __u32 generation)
 {
-	add_foreign(self_digest(&packet->tuple, ifindex), generation, moment());
+	add_negative(self_digest(&packet->tuple, ifindex), generation, moment());
 }
 
 /* It has come to this host. */

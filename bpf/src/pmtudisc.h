@@ -15,7 +15,7 @@
  * fear forged errors: to tell them would lose the packet for nothing, each time
  * that another client asks.
  */
-static __always_inline bool is_deaf(struct __sk_buff *skb)
+static __always_inline bool ignores_path_mtu(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct inet_sock *inet;

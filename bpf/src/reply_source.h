@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which of its flows a UDP peer asked by last. A socket that is bound to the
+ * The reply-source cache: by which of its flows a UDP peer asked last. A socket that is bound to the
  * wildcard address does not say from which address it answers, only to which
  * address and port: source.h finds the flow by these. An entry names the flow by
  * its digest and counts for as long as the flow does, so that it has no age of
@@ -49,7 +49,7 @@ static __always_inline struct flow *live_flow(__u64 digest)
 }
 
 /*
- * dispensable() of the flow with this digest. What the host began and was answered stays longest: strangers
+ * eviction_priority() of the flow with this digest. What the host began and was answered stays longest: strangers
  * cannot have made it. A global function, which the verifier looks at once only.
  */
 __noinline int rank_of_digest(__u64 digest)
@@ -59,7 +59,7 @@ __noinline int rank_of_digest(__u64 digest)
 
 	if (!flow)
 		return was_answered(find_note(digest)) ? 0 : OVER;
-	rank = dispensable(flow, TABLE_CONNECTIONLESS, now());
+	rank = eviction_priority(flow, TABLE_CONNECTIONLESS, now());
 	return rank + (rank != OVER); /* never 0 */
 }
 
@@ -141,35 +141,40 @@ enum said {
 	ANSWER, /* to what the host began */
 };
 
-/* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
-static __always_inline bool is_news(struct note note, __u32 protocol)
+static __always_inline void check_note(struct note note)
 {
-	__u32 *flags = &note.set->answered[note.way];
-	struct settings *settings;
-
-	if (*flags & NOTE_CHECKED)
-		return false;
-	settings = get_settings();
-	if (settings && settings->repair != REPAIR_OFF && protocol == IPPROTO_UDP)
-		return true;
-	*flags |= NOTE_CHECKED;
-	return false;
+	if (note.set)
+		note.set->answered[note.way] |= NOTE_CHECKED;
 }
 
-/* is_known_answer() of what has not been looked at. A global function as well. */
-__noinline int is_old_answer(struct __sk_buff *skb, __u64 digest, __u32 protocol)
+/* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
+static __always_inline bool needs_check(struct note note, __u32 protocol)
+{
+	struct settings *settings;
+
+	if (note.set->answered[note.way] & NOTE_CHECKED)
+		return false;
+	settings = get_settings();
+	return settings && settings->repair != REPAIR_OFF && protocol == IPPROTO_UDP;
+}
+
+/* accept_known_answer() of what has not been looked at. A global function as well. */
+__noinline int accept_unchecked_answer(struct __sk_buff *skb, __u64 digest, __u32 protocol)
 {
 	struct note note = find_note(digest);
 
-	return !is_hearsay(skb, note) && note_answers(note) && !is_news(note, protocol);
+	if (predates_attachment(skb, note) || !accept_answer(note) || needs_check(note, protocol))
+		return false;
+	check_note(note);
+	return true;
 }
 
 /*
- * Whether a datagram answers what the host began, and there is nothing more to that. There may be,
- * once for each second in which the host sends: the first answer may have come before anything was
- * repaired, or its entry been pushed out.
+ * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in
+ * which the host sends: the first answer may have come before anything was repaired, or its entry been
+ * pushed out.
  */
-static __always_inline bool is_known_answer(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
@@ -177,13 +182,7 @@ static __always_inline bool is_known_answer(struct __sk_buff *skb, const struct 
 		return false;
 	if (likely(note.set->answered[note.way] & NOTE_CHECKED))
 		return age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
-	return is_old_answer(skb, packet->digest, packet->protocol);
-}
-
-static __always_inline void check_note(struct note note)
-{
-	if (note.set)
-		note.set->answered[note.way] |= NOTE_CHECKED;
+	return accept_unchecked_answer(skb, packet->digest, packet->protocol);
 }
 
 /*
@@ -191,7 +190,7 @@ static __always_inline void check_note(struct note note)
  * `before` being the flow that it named then: one asker with two entries would have its answers take either. The
  * peer's next datagram that is looked at tries again.
  */
-static __always_inline bool write_asked(struct asked_set *set, struct bpf_spin_lock *lock,
+static __always_inline bool write_reply_source(struct asked_set *set, struct bpf_spin_lock *lock,
 					__u64 asker, __u64 digest, __u64 before, __u32 place)
 {
 	__u64 found = 0;
@@ -218,7 +217,7 @@ static __always_inline bool write_asked(struct asked_set *set, struct bpf_spin_l
  * bound to no address: who takes the datagram is looked at where an entry would change, else it
  * would be once a second for every flow. A global function, which the verifier looks at once.
  */
-__noinline int note_said(struct __sk_buff *skb, __u32 said)
+__noinline int cache_reply_source(struct __sk_buff *skb, __u32 said)
 {
 	struct scratch *from = get_scratch();
 	struct bpf_spin_lock *lock;
@@ -250,7 +249,7 @@ __noinline int note_said(struct __sk_buff *skb, __u32 said)
 		return 0;
 	if (!before)
 		look_for_asker(set, &from->vacancy[0]);
-	if (write_asked(set, lock, asker, digest, before, from->vacancy[0].way) && before)
+	if (write_reply_source(set, lock, asker, digest, before, from->vacancy[0].way) && before)
 		mark_alternating(&from->packet, before);
 	return 0;
 }
@@ -267,7 +266,7 @@ static __always_inline void want_repair(void)
 static __always_inline void question_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (source_repair(packet) == REPAIR_ON)
-		note_said(skb, QUESTION);
+		cache_reply_source(skb, QUESTION);
 }
 
 /* A flow began, to such a socket. */
@@ -278,16 +277,18 @@ static __always_inline void first_question_came(struct __sk_buff *skb, const str
 	bool wildcard = socket == UDP_SOCKET_WILDCARD;
 
 	if ((repair == REPAIR_ON && may_be_wildcard(socket)) || (repair == REPAIR_WATCH && wildcard))
-		note_said(skb, FIRST_QUESTION);
+		cache_reply_source(skb, FIRST_QUESTION);
 	if (repair == REPAIR_WATCH && wildcard)
 		want_repair();
 }
 
-/* The peer answered what the host began, which is_known_answer() lets by where it is news. */
+/* The peer answered what the host began, which accept_known_answer() lets by where it is to be looked at. */
 static __always_inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
-	if (note.set && is_news(note, packet->protocol))
-		note_said(skb, ANSWER);
+	if (note.set && needs_check(note, packet->protocol))
+		cache_reply_source(skb, ANSWER);
+	else
+		check_note(note);
 }
