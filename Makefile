@@ -77,8 +77,9 @@ test: root packages ## run all tests, in network namespaces of their own
 	test -z "$$failed"
 
 # Those that neither need root nor make a namespace.
-UNIT := $(addprefix ./,bpf/internal/model cmd/replypath loader/config loader/explain loader/fallback loader/flows loader/kernel loader/top \
-	loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels test/structure)
+UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/demo/network loader/config loader/explain loader/fallback \
+	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels \
+	test/structure)
 
 test-unit: ## run the tests that need no root, in half a minute once they are built
 	$(GO) test -short $(UNIT)

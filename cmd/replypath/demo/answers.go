@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // showAnswers shows what became of questions, one line each.
@@ -31,7 +31,7 @@ func (d *demo) showCompact(r *round, questions []*question) {
 }
 
 // way tells how many replies left by an interface, and the MACs of the first.
-func way(name string, replies []*topology.Frame) string {
+func way(name string, replies []*network.Frame) string {
 	if len(replies) == 0 {
 		return "none by " + name
 	}

@@ -44,8 +44,8 @@ func (d *demo) showMetrics(ctx context.Context, r *round) error {
 // scrape reads metrics from B's side.
 func (d *demo) scrape(ctx context.Context, address string) (string, error) {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return d.s1.B.Dial(ctx, network, address)
+		DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
+			return d.net.B.Dial(ctx, protocol, address, nil)
 		},
 		DisableKeepAlives: true,
 	}

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // patience bounds the whole demo, which takes a few seconds, half a minute on an
@@ -59,7 +59,7 @@ func Run(ctx context.Context, out io.Writer) error {
 // demo is what the steps share.
 type demo struct {
 	*page
-	s1      *topology.S1
+	net     *network.Network
 	missing []string // what should have been seen and was not
 }
 
@@ -73,9 +73,9 @@ func (d *demo) require(seen bool, format string, args ...any) {
 // run builds the network, shows everything and takes the network down.
 func (d *demo) run(ctx context.Context) (err error) {
 	d.title("replypath demo: a server with two NICs whose replies leave by the wrong one")
-	d.s1, err = topology.NewS1(ctx, topology.S1Options{Policy: topology.StrictSource})
+	d.net, err = network.New(ctx, true)
 	if err == nil {
-		err = errors.Join(d.show(ctx), d.s1.Close())
+		err = errors.Join(d.show(ctx), d.net.Close())
 	}
 	if ctx.Err() != nil {
 		// Whatever failed did so for this.
@@ -109,13 +109,13 @@ func (d *demo) verdict() error {
 
 func (d *demo) describeNetwork() {
 	d.heading("The network: real interfaces, in namespaces of the demo's own")
-	f := topology.IPv4
+	f := network.IPv4
 	for _, nic := range []struct {
-		a, b   *topology.Interface
+		a, b   *network.Interface
 		router string
 	}{
-		{d.s1.A.Eth0, d.s1.B.Eth0, "production router"},
-		{d.s1.A.Eth1, d.s1.B.Eth1, "replication router"},
+		{d.net.A.Eth0, d.net.B.Eth0, "production router"},
+		{d.net.A.Eth1, d.net.B.Eth1, "replication router"},
 	} {
 		d.line("A %s %s ─── %s %-18s %s ─── %s %s B", nic.a.Name, nic.a.Address(f), nic.a.Gateway(f),
 			nic.router, nic.b.Gateway(f), nic.b.Address(f), nic.b.Name)

@@ -39,7 +39,7 @@ func (d *demo) showFlows(ctx context.Context, r *round) error {
 func (d *demo) isFlowOf(q *question) func(flows.Flow) bool {
 	return func(f flows.Flow) bool {
 		return f.Protocol == q.protocol[q.family] && f.Peer == q.asker.Addr().String() && f.Self == q.asked.String() &&
-			orDash(f.Interface) == d.s1.B.Eth1.Name
+			orDash(f.Interface) == d.net.B.Eth1.Name
 	}
 }
 

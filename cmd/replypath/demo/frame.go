@@ -5,29 +5,27 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/gopacket/gopacket/layers"
-
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // describe is a frame in one line, as tcpdump -e has it.
-func describe(f *topology.Frame) string {
+func describe(f *network.Frame) string {
 	return fmt.Sprintf("%s > %s  %s > %s  %s", f.SourceMAC, f.DestinationMAC,
-		endpoint(f.Source, f.SourcePort), endpoint(f.Destination, f.DestinationPort), content(f))
+		endpoint(f.Source), endpoint(f.Destination), content(f))
 }
 
-func endpoint(a netip.Addr, port uint16) string {
-	if port == 0 {
-		return a.String()
+func endpoint(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
 	}
-	return netip.AddrPortFrom(a, port).String()
+	return a.String()
 }
 
-func content(f *topology.Frame) string {
+func content(f *network.Frame) string {
 	switch f.Protocol {
-	case layers.IPProtocolTCP:
+	case "tcp":
 		return "TCP [" + f.TCPFlags.String() + "]"
-	case layers.IPProtocolUDP:
+	case "udp":
 		return "UDP"
 	default:
 		return "ICMP echo reply" // IPv6 is not shown frame by frame
@@ -36,13 +34,12 @@ func content(f *topology.Frame) string {
 
 // fromTo tells whether a frame went from an interface to the other end of its
 // cable, which is the gateway.
-func fromTo(i *topology.Interface, f *topology.Frame) bool {
-	return f.Direction == topology.Received &&
-		bytes.Equal(f.SourceMAC, i.MAC) && bytes.Equal(f.DestinationMAC, i.Peer().MAC)
+func fromTo(i *network.Interface, f *network.Frame) bool {
+	return bytes.Equal(f.SourceMAC, i.MAC) && bytes.Equal(f.DestinationMAC, i.Peer().MAC)
 }
 
 // allFromTo tells whether there are frames and all of them are fromTo.
-func allFromTo(i *topology.Interface, frames []*topology.Frame) bool {
+func allFromTo(i *network.Interface, frames []*network.Frame) bool {
 	for _, f := range frames {
 		if !fromTo(i, f) {
 			return false
@@ -54,7 +51,7 @@ func allFromTo(i *topology.Interface, frames []*topology.Frame) bool {
 // mostFrames is how many of a round's frames are shown.
 const mostFrames = 6
 
-func (d *demo) showFrames(frames []*topology.Frame) {
+func (d *demo) showFrames(frames []*network.Frame) {
 	for _, f := range frames[:min(len(frames), mostFrames)] {
 		d.quote(describe(f))
 	}

@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"time"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // serverPort is where B answers, by TCP and by UDP.
@@ -19,22 +19,21 @@ const serverPort = 7000
 type kind struct {
 	name     string
 	ask      func(context.Context, *question) error
-	reply    topology.Filter
-	protocol map[topology.Family]string // in the flow table
+	protocol map[network.Family]string // in the flow table
 }
 
 var kinds = []kind{
-	{"ping", ping, topology.EchoReply, map[topology.Family]string{topology.IPv4: "icmp", topology.IPv6: "icmpv6"}},
-	{"TCP", talk("tcp"), topology.TCP, map[topology.Family]string{topology.IPv4: "tcp", topology.IPv6: "tcp"}},
-	{"UDP", talk("udp"), topology.UDP, map[topology.Family]string{topology.IPv4: "udp", topology.IPv6: "udp"}},
+	{"ping", ping, map[network.Family]string{network.IPv4: "icmp", network.IPv6: "icmpv6"}},
+	{"TCP", talk("tcp"), map[network.Family]string{network.IPv4: "tcp", network.IPv6: "tcp"}},
+	{"UDP", talk("udp"), map[network.Family]string{network.IPv4: "udp", network.IPv6: "udp"}},
 }
 
 // question is one that A asks B's eth1 address, from the address of its own
 // eth1, and what became of it.
 type question struct {
 	kind
-	family topology.Family
-	from   *topology.Server
+	family network.Family
+	from   *network.Server
 	asker  netip.AddrPort // A's; the port is TCP's and UDP's
 	asked  netip.Addr
 
@@ -60,25 +59,21 @@ func (q *question) target() string {
 	return netip.AddrPortFrom(q.asked, serverPort).String()
 }
 
-// replies matches B's packets to this very question.
-func (q *question) replies() topology.Filter {
-	match := topology.All(q.reply, topology.From(q.asked), topology.To(q.asker.Addr()))
-	if q.name == "ping" {
-		return match
-	}
-	return topology.All(match, topology.ToPort(q.asker.Port()))
-}
-
-func ping(ctx context.Context, q *question) error {
-	_, err := q.from.Ping(ctx, topology.Echo{To: q.asked, Interface: q.from.Eth1.Name})
-	return err
+// isReply tells B's packets to this very question.
+func (q *question) isReply(f *network.Frame) bool {
+	return f.Protocol == q.protocol[q.family] && f.Source.Addr() == q.asked && f.Destination.Addr() == q.asker.Addr() &&
+		(q.name == "ping" || f.Destination.Port() == q.asker.Port())
 }
 
 // talk returns a way to send a message to the echo server and read it back. The
 // connection stays open, so that it can be seen in the flow table.
-func talk(network string) func(context.Context, *question) error {
+func talk(protocol string) func(context.Context, *question) error {
 	return func(ctx context.Context, q *question) error {
-		conn, err := q.from.Dial(ctx, network, q.target(), topology.FromAddress(q.asker))
+		var local net.Addr = net.TCPAddrFromAddrPort(q.asker)
+		if protocol == "udp" {
+			local = net.UDPAddrFromAddrPort(q.asker)
+		}
+		conn, err := q.from.Dial(ctx, protocol, q.target(), local)
 		if err != nil {
 			return err
 		}

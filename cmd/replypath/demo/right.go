@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // portRight is the port of A's sockets while replypath runs.
@@ -17,6 +17,7 @@ func (d *demo) showRight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer s.end()
 	if err := d.showMended(ctx); err != nil {
 		return errors.Join(err, s.failure())
 	}
@@ -34,7 +35,7 @@ func (d *demo) showMended(ctx context.Context) (err error) {
 	if err := r.askAll(ctx); err != nil {
 		return err
 	}
-	for _, f := range d.s1.Families() {
+	for _, f := range network.Families {
 		d.showRightFamily(r, f)
 	}
 	if err := d.showFlows(ctx, r); err != nil {
@@ -44,12 +45,12 @@ func (d *demo) showMended(ctx context.Context) (err error) {
 }
 
 // showRightFamily shows IPv4 in full and IPv6 in a line.
-func (d *demo) showRightFamily(r *round, f topology.Family) {
-	b, questions := d.s1.B, r.of(f)
+func (d *demo) showRightFamily(r *round, f network.Family) {
+	b, questions := d.net.B, r.of(f)
 	for _, q := range questions {
 		d.requireRight(r, q)
 	}
-	if f == topology.IPv6 {
+	if f == network.IPv6 {
 		d.showCompact(r, questions)
 		return
 	}
@@ -64,6 +65,6 @@ func (d *demo) requireRight(r *round, q *question) {
 	what := fmt.Sprintf("with replypath: %s to %s", q.name, q.target())
 	one := []*question{q}
 	d.require(q.answered(), "%s was not answered", what)
-	d.require(allFromTo(d.s1.B.Eth1, frames(r.byEth1, one)), "%s: not all replies left by eth1 to its gateway", what)
+	d.require(allFromTo(d.net.B.Eth1, frames(r.byEth1, one)), "%s: not all replies left by eth1 to its gateway", what)
 	d.require(len(frames(r.byEth0, one)) == 0, "%s: a reply left by eth0", what)
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 const (
@@ -24,45 +24,45 @@ const (
 type round struct {
 	questions    []*question
 	servers      servers
-	byEth0       *topology.Capture
-	byEth1       *topology.Capture
+	byEth0       *network.Capture
+	byEth1       *network.Capture
+	network      *network.Network
 	drops, begun uint64 // of the production router's policy
 	wrong        int    // replies that had left by eth0 when drops was read
-	production   *topology.Router
 }
 
 // newRound starts servers and captures. A's TCP and UDP sockets have the given
 // port, which tells the packets of one round from another's.
 func (d *demo) newRound(ctx context.Context, port uint16) (r *round, err error) {
-	r = &round{production: d.s1.Production}
+	r = &round{network: d.net}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.servers, err = serve(ctx, d.s1.B, d.s1.Families()); err != nil {
+	if r.servers, err = serve(ctx, d.net.B); err != nil {
 		return nil, err
 	}
-	if r.byEth0, err = d.s1.B.Eth0.Peer().Capture(topology.CaptureOptions{}); err != nil {
+	if r.byEth0, err = d.net.B.Eth0.Peer().Capture(); err != nil {
 		return nil, err
 	}
-	if r.byEth1, err = d.s1.B.Eth1.Peer().Capture(topology.CaptureOptions{}); err != nil {
+	if r.byEth1, err = d.net.B.Eth1.Peer().Capture(); err != nil {
 		return nil, err
 	}
-	for _, f := range d.s1.Families() {
+	for _, f := range network.Families {
 		for _, k := range kinds {
 			r.questions = append(r.questions, d.question(k, f, port))
 		}
 	}
-	r.begun, err = r.production.Drops()
+	r.begun, err = r.network.Drops()
 	return r, err
 }
 
-func (d *demo) question(k kind, f topology.Family, port uint16) *question {
+func (d *demo) question(k kind, f network.Family, port uint16) *question {
 	return &question{
-		kind: k, family: f, from: d.s1.A,
-		asker: netip.AddrPortFrom(d.s1.A.Eth1.Address(f), port),
-		asked: d.s1.B.Eth1.Address(f),
+		kind: k, family: f, from: d.net.A,
+		asker: netip.AddrPortFrom(d.net.A.Eth1.Address(f), port),
+		asked: d.net.B.Eth1.Address(f),
 	}
 }
 
@@ -72,9 +72,9 @@ func (r *round) close() error {
 	for _, q := range r.questions {
 		errs = append(errs, q.close())
 	}
-	for _, c := range []*topology.Capture{r.byEth0, r.byEth1} {
+	for _, c := range []*network.Capture{r.byEth0, r.byEth1} {
 		if c != nil {
-			errs = append(errs, c.Stop())
+			errs = append(errs, c.Close())
 		}
 	}
 	return errors.Join(append(errs, r.servers.close())...)
@@ -86,14 +86,27 @@ func (r *round) askInVain(ctx context.Context) error {
 	asking, giveUp := context.WithTimeout(ctx, answerTime)
 	defer giveUp()
 	go func() {
-		for _, q := range r.questions {
-			if _, err := r.byEth0.Wait(asking, q.replies()); err != nil {
-				return // all are answered, or time is up
+		for r.seenWrong() < len(r.questions) {
+			select {
+			case <-asking.Done(): // all are answered, or time is up
+				return
+			case <-time.After(time.Millisecond):
 			}
 		}
 		time.AfterFunc(silence, giveUp)
 	}()
 	return r.ask(ctx, asking)
+}
+
+// seenWrong counts the questions whose replies left by eth0.
+func (r *round) seenWrong() int {
+	seen := 0
+	for _, q := range r.questions {
+		if len(r.byEth0.Frames(q.isReply)) > 0 {
+			seen++
+		}
+	}
+	return seen
 }
 
 // askAll asks everything at once and waits for the answers.
@@ -116,13 +129,13 @@ func (r *round) ask(ctx, asking context.Context) error {
 	}
 	// In this order: replies are still sent again meanwhile.
 	r.wrong = len(frames(r.byEth0, r.questions))
-	now, err := r.production.Drops()
+	now, err := r.network.Drops()
 	r.drops = now - r.begun
 	return err
 }
 
 // of returns the questions in a family.
-func (r *round) of(f topology.Family) []*question {
+func (r *round) of(f network.Family) []*question {
 	var found []*question
 	for _, q := range r.questions {
 		if q.family == f {
@@ -134,10 +147,10 @@ func (r *round) of(f topology.Family) []*question {
 
 // frames returns the replies to questions that a capture has seen, in the order
 // of the questions.
-func frames(c *topology.Capture, questions []*question) []*topology.Frame {
-	var found []*topology.Frame
+func frames(c *network.Capture, questions []*question) []*network.Frame {
+	var found []*network.Frame
 	for _, q := range questions {
-		found = append(found, c.Frames(q.replies())...)
+		found = append(found, c.Frames(q.isReply)...)
 	}
 	return found
 }

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // servers are B's: they send back what they are sent.
@@ -15,17 +15,17 @@ type servers []io.Closer
 
 // serve starts a TCP and a UDP server at each address of B's eth1. Not at the
 // wildcard address: there a UDP socket also answers from the wrong address.
-func serve(ctx context.Context, b *topology.Server, families []topology.Family) (servers, error) {
+func serve(ctx context.Context, b *network.Server) (servers, error) {
 	var s servers
-	for _, f := range families {
-		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort).String()
-		listener, err := b.Listen(ctx, "tcp", address)
+	for _, f := range network.Families {
+		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort)
+		listener, err := b.Listen(ctx, address)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 		s = append(s, listener)
 		go serveTCP(listener)
-		conn, err := b.ListenPacket(ctx, "udp", address)
+		conn, err := b.ListenPacket(ctx, "udp", address.String())
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -8,11 +8,12 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 const (
@@ -24,21 +25,28 @@ const (
 
 // service is `replypath run` on B.
 type service struct {
-	command *topology.Cmd
+	command *exec.Cmd
+	kill    context.CancelFunc
 	log     *logBuffer
 	ended   chan struct{}
+	err     error // how it ended
 }
 
-// replypath returns this program with other arguments, to be run on a host.
-func replypath(ctx context.Context, on *topology.Host, args ...string) *topology.Cmd {
-	command := on.Command(ctx, executable, args...)
+// replypath returns this program with other arguments. It is killed when ctx ends or the thread that starts it, and not
+// by the keys that end the demo.
+func replypath(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, executable, args...)
 	command.Args[0] = "replypath"
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	return command
 }
 
 // call runs a command of replypath on B to its end and returns what it printed.
-func (d *demo) call(ctx context.Context, args ...string) ([]byte, error) {
-	output, err := replypath(ctx, d.s1.B.Host, args...).Output()
+func (d *demo) call(ctx context.Context, args ...string) (output []byte, err error) {
+	err = d.net.B.Do(func() error {
+		output, err = replypath(ctx, args...).Output()
+		return err
+	})
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
@@ -54,29 +62,61 @@ func (d *demo) start(ctx context.Context) (*service, error) {
 	// The host's own configuration has no say here.
 	args := []string{"run", "--config", "/dev/null"}
 	d.heading("On B: replypath %s", strings.Join(args, " "))
-	b := d.s1.B
-	ready, err := b.ListenPacket(ctx, "unixgram", readySocket)
+	ready, err := d.net.B.ListenPacket(ctx, "unixgram", readySocket)
 	if err != nil {
 		return nil, err
 	}
 	defer ready.Close()
-	s := &service{command: replypath(ctx, b.Host, args...), log: new(logBuffer), ended: make(chan struct{})}
-	s.command.Env = append(s.command.Environ(), "NOTIFY_SOCKET="+readySocket)
-	s.command.Stderr = s.log
 	begun := time.Now()
-	if err := s.command.Start(); err != nil {
+	s, err := launch(ctx, d.net.B.Host, args)
+	if err != nil {
 		return nil, err
 	}
 	go func() {
-		defer close(s.ended)
-		_ = s.command.Wait() // stop asks again
-		_ = ready.Close()    // nobody is going to write to it
+		<-s.ended
+		_ = ready.Close() // nobody is going to write to it
 	}()
-	if err := awaitReady(ctx, ready); err != nil {
+	err = awaitReady(ctx, ready)
+	took := time.Since(begun).Round(10 * time.Millisecond)
+	if err == nil {
+		err = d.showAttached(ctx, took)
+	}
+	if err != nil {
+		s.end()
 		return nil, errors.Join(err, s.failure())
 	}
-	took := time.Since(begun).Round(10 * time.Millisecond)
-	return s, d.showAttached(ctx, took)
+	return s, nil
+}
+
+// launch begins the service on a host.
+func launch(ctx context.Context, on *network.Host, args []string) (*service, error) {
+	ctx, kill := context.WithCancel(ctx)
+	s := &service{command: replypath(ctx, args...), kill: kill, log: new(logBuffer), ended: make(chan struct{})}
+	s.command.Env = append(s.command.Environ(), "NOTIFY_SOCKET="+readySocket)
+	s.command.Stderr = s.log
+	begun := make(chan error, 2)
+	go func() {
+		defer close(s.ended)
+		s.err = on.Do(func() error {
+			if err := s.command.Start(); err != nil {
+				return err
+			}
+			begun <- nil
+			return s.command.Wait()
+		})
+		begun <- s.err
+	}()
+	if err := <-begun; err != nil {
+		kill()
+		return nil, fmt.Errorf("start replypath run: %w", err)
+	}
+	return s, nil
+}
+
+// end kills the service, if it still runs.
+func (s *service) end() {
+	s.kill()
+	<-s.ended
 }
 
 // failure explains an error of another command by what the service logged.
@@ -93,8 +133,8 @@ func (s *service) stop() error {
 		return fmt.Errorf("end replypath run: %w", err)
 	}
 	<-s.ended
-	if err := s.command.Wait(); err != nil {
-		return errors.Join(fmt.Errorf("replypath run: %w", err), s.failure())
+	if s.err != nil {
+		return errors.Join(fmt.Errorf("replypath run: %w", s.err), s.failure())
 	}
 	return nil
 }

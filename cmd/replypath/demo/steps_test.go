@@ -5,25 +5,25 @@ import (
 	"testing"
 	"time"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // failedStart is what the played `replypath run` logs.
 const failedStart = `level=ERROR msg="this host has no luck"`
 
 // newDemo is a demo in the test's own process.
-func newDemo(t *testing.T, policy topology.Policy) *demo {
+func newDemo(t *testing.T, strict bool) *demo {
 	t.Helper()
 	needRoot(t)
-	s1, err := topology.NewS1(t.Context(), topology.S1Options{Policy: policy})
+	n, err := network.New(t.Context(), strict)
 	must(t, err)
-	t.Cleanup(func() { must(t, s1.Close()) })
-	return &demo{page: newPage(t.Output()), s1: s1}
+	t.Cleanup(func() { must(t, n.Close()) })
+	return &demo{page: newPage(t.Output()), net: n}
 }
 
 // TestNothingWrong has the first round on a network where wrong replies arrive.
 func TestNothingWrong(t *testing.T) {
-	d := newDemo(t, topology.AnySource)
+	d := newDemo(t, false)
 	must(t, d.showWrong(t.Context()))
 	err := d.verdict()
 	for _, want := range []string{
@@ -40,11 +40,11 @@ func TestNothingWrong(t *testing.T) {
 
 // TestNothingRight has the second round without replypath.
 func TestNothingRight(t *testing.T) {
-	d := newDemo(t, topology.StrictSource)
+	d := newDemo(t, true)
 	r, err := d.newRound(t.Context(), portRight)
 	must(t, err)
 	must(t, r.askInVain(t.Context()))
-	for _, f := range d.s1.Families() {
+	for _, f := range network.Families {
 		d.showRightFamily(r, f)
 	}
 	must(t, r.close())
@@ -61,7 +61,7 @@ func TestNothingRight(t *testing.T) {
 }
 
 func TestFailedStart(t *testing.T) {
-	d := newDemo(t, topology.StrictSource)
+	d := newDemo(t, true)
 	begun := time.Now()
 	_, err := d.start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "ended before it was ready") ||

@@ -8,8 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"replypath/cmd/replypath/demo/network"
 	"replypath/loader/pins"
-	"replypath/test/topology"
 )
 
 // showUndone ends the service, which changes nothing for the replies, and then
@@ -21,7 +21,7 @@ func (d *demo) showUndone(ctx context.Context, s *service) error {
 	}
 	asking, giveUp := context.WithTimeout(ctx, answerTime)
 	defer giveUp()
-	q := d.question(kinds[0], topology.IPv4, 0)
+	q := d.question(kinds[0], network.IPv4, 0)
 	q.put(asking)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

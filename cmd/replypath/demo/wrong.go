@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"replypath/test/topology"
+	"replypath/cmd/replypath/demo/network"
 )
 
 // portWrong is the port of A's sockets before replypath runs.
@@ -18,12 +18,12 @@ func (d *demo) showWrong(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	b := d.s1.B
-	d.heading("Without replypath: A asks %s, the address of B's eth1, from its own eth1", b.Eth1.Address(topology.IPv4))
+	b := d.net.B
+	d.heading("Without replypath: A asks %s, the address of B's eth1, from its own eth1", b.Eth1.Address(network.IPv4))
 	if err := r.askInVain(ctx); err != nil {
 		return err
 	}
-	for _, f := range d.s1.Families() {
+	for _, f := range network.Families {
 		d.showWrongFamily(r, f)
 	}
 	d.showDrops(r)
@@ -37,12 +37,12 @@ func (d *demo) showDrops(r *round) {
 }
 
 // showWrongFamily shows IPv4 in full and IPv6 in a line.
-func (d *demo) showWrongFamily(r *round, f topology.Family) {
-	b, questions := d.s1.B, r.of(f)
+func (d *demo) showWrongFamily(r *round, f network.Family) {
+	b, questions := d.net.B, r.of(f)
 	for _, q := range questions {
 		d.requireWrong(r, q)
 	}
-	if f == topology.IPv6 {
+	if f == network.IPv6 {
 		d.showCompact(r, questions)
 		return
 	}
@@ -56,6 +56,6 @@ func (d *demo) requireWrong(r *round, q *question) {
 	what := fmt.Sprintf("without replypath: %s to %s", q.name, q.target())
 	one := []*question{q}
 	d.require(!q.answered(), "%s was answered", what)
-	d.require(allFromTo(d.s1.B.Eth0, frames(r.byEth0, one)), "%s: no reply left by eth0 to its gateway", what)
+	d.require(allFromTo(d.net.B.Eth0, frames(r.byEth0, one)), "%s: no reply left by eth0 to its gateway", what)
 	d.require(len(frames(r.byEth1, one)) == 0, "%s: a reply left by eth1", what)
 }
