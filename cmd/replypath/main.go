@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-//go:generate go run . man --dir ../../packaging/man
+//go:generate env UPDATE_MANUAL=1 go test -count=1 -run ^TestManual$ .
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, host()))

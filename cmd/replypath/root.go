@@ -36,7 +36,6 @@ var commands = []func(*app) *cobra.Command{
 	newDemo,
 	newVersion,
 	newCompletion,
-	newMan,
 	newGuard,
 }
 
