@@ -2,6 +2,7 @@ package structure
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +102,27 @@ func TestImports(t *testing.T) {
 	}
 	if checked == 0 {
 		t.Error("no import was looked at")
+	}
+}
+
+// unlinked are packages that serve tests and generators, and have no business in a program that runs as root.
+var unlinked = []string{
+	"replypath/test", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
+	"github.com/spf13/cobra/doc", "github.com/cpuguy83/go-md2man", "github.com/russross/blackfriday",
+}
+
+// TestLinked: nothing of unlinked is in the program, whoever would import it.
+func TestLinked(t *testing.T) {
+	output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "replypath/cmd/replypath").Output()
+	if err != nil {
+		t.Fatalf("list what is linked: %v", err)
+	}
+	for path := range strings.FieldsSeq(string(output)) {
+		for _, no := range unlinked {
+			if path == no || strings.HasPrefix(path, no+"/") {
+				t.Errorf("%s is linked into the program", path)
+			}
+		}
 	}
 }
 
