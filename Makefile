@@ -35,10 +35,10 @@ CONTENDERS ?=
 # Most tests wait more than they work: two packages at a time, the longest first. Those that load or
 # time the processors have the machine to themselves.
 TESTFLAGS ?= -count=1 -timeout 20m
-ALONE     := replypath/loader $(addprefix replypath/test/,bench faults floods lifecycle restarts soak)
-LONGEST   := replypath/test/scenario
-TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?)$$
-TIMED_IN  := $(LONGEST) replypath/test/devices
+ALONE     := $(addprefix replypath/test/,bench faults floods soak)
+LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts)
+TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection)$$
+TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle)
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
