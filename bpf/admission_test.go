@@ -57,19 +57,12 @@ func TestAdmitUnlistedProtocol(t *testing.T) {
 			own := uint8(m.protocol(n))
 			s.Protocols[own/8] &^= 1 << (own % 8)
 		})
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.unlisted(n, m, b.replication))
+		b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
 	})
 }
 
 // unlisted is the effect of a packet of a protocol that is not listed.
-func (b *bed) unlisted(n network, m message, via nic) effect {
-	if _, ok := m.(tcp); ok {
-		return unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
-	}
-	e := b.strays(n, m, via)
-	e.events[bpf.DatapathEventEVENT_IGNORED_PROTOCOL] = 1
-	return e
-}
+var unlisted = unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
 
 // TestAdmitListedProtocol: a protocol without ports is recorded by address pair.
 func TestAdmitListedProtocol(t *testing.T) {
@@ -358,6 +351,6 @@ func TestAdmitStaleInterface(t *testing.T) {
 func TestAdmitWithoutSettings(t *testing.T) {
 	eachStarter(t, func(t *testing.T, b *bed, n network, m message) {
 		b.must(b.SetSettings(bpf.DatapathSettings{}))
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.unlisted(n, m, b.replication))
+		b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
 	})
 }

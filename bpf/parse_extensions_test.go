@@ -81,14 +81,8 @@ func TestParseExtensionHeaders(t *testing.T) {
 			if !test.readable {
 				want = unread(test.event)
 			}
-			if test.event == bpf.DatapathEventEVENT_UNPARSED_SOURCE_ROUTE {
-				want = b.routedOn(n, b.replication)
-			}
 			b.run(ingress(b.replication, extend(n.in(b.replication, m), test.extensions...)), want)
 
-			if !test.readable {
-				want = unread(test.event)
-			}
 			b.put(connectionlessFlow(b.flow(n, m, b.replication, 0)))
 			frame := extend(n.out(b.production, m), test.extensions...)
 			if test.readable {
@@ -124,7 +118,7 @@ func TestParseOtherProtocols(t *testing.T) {
 			layers.IPProtocolIPIP, layers.IPProtocolIPv6, layers.IPProtocolIGMP, layers.IPProtocolNoNextHeader, 253,
 		} {
 			m := raw{protocol, make([]byte, 24)}
-			b.run(ingress(b.replication, n.in(b.replication, m)), b.unlisted(n, m, b.replication))
+			b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
 			b.must(b.SetTables(newTables()))
 			b.run(egress(b.production, n.out(b.production, m)), nothing)
 		}
@@ -133,6 +127,6 @@ func TestParseOtherProtocols(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]
 	for _, protocol := range []layers.IPProtocol{0, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Fragment, layers.IPProtocolIPv6Destination} {
 		m := raw{protocol, make([]byte, 24)}
-		b.run(ingress(b.replication, n.in(b.replication, m)), b.unlisted(n, m, b.replication))
+		b.run(ingress(b.replication, n.in(b.replication, m)), unlisted)
 	}
 }

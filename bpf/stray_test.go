@@ -62,27 +62,6 @@ func TestStrayOpens(t *testing.T) {
 	})
 }
 
-// TestStrayAgain: the entry is refreshed once a second, and follows at once.
-func TestStrayAgain(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		m := raw{253, make([]byte, 24)}
-		r := ingress(b.replication, n.in(b.replication, m))
-		ignored := unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
-		b.inOneTick(r, func() effect {
-			b.put(halfOpen(b.stray(n, m, b.replication, 0)))
-			return ignored
-		})
-		flow := b.stray(n, m, b.replication, 2)
-		b.put(halfOpen(flow))
-		flow.Seen = justNow
-		want := unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
-		want.tables = halfOpen(flow)
-		b.run(r, want)
-
-		b.run(ingress(b.backup, n.in(b.backup, m)), b.unlisted(n, m, b.backup))
-	})
-}
-
 // TestStraySegmentAgain: while its tuple is marked, a segment without a socket is asked
 // about only when it comes another way, which its RST then takes, or a second later.
 func TestStraySegmentAgain(t *testing.T) {

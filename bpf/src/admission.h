@@ -107,14 +107,7 @@ __noinline int refusal(__u32 ifindex)
 	return refusal_of_ends();
 }
 
-/* What an inbound packet may be entered as. */
-enum admission {
-	ADMIT_NOTHING,
-	ADMIT_STRAY, /* what the kernel itself answers it with may go back by the way that it came */
-	ADMIT_FLOW,
-};
-
-/* Looks at the scratch packet; returns an enum admission, and counts why it is no flow. */
+/* Whether the scratch packet may start a flow; counts why it may not. */
 __noinline int may_start(struct __sk_buff *skb)
 {
 	struct settings *settings = get_settings();
@@ -124,7 +117,7 @@ __noinline int may_start(struct __sk_buff *skb)
 	__u32 generation;
 
 	if (!settings || !from)
-		return ADMIT_NOTHING;
+		return false;
 	packet = &from->packet;
 	generation = *(volatile __u32 *)&settings->generation;
 	reason = refusal(skb->ifindex);
@@ -132,18 +125,14 @@ __noinline int may_start(struct __sk_buff *skb)
 		mark_foreign_address(packet, skb->ifindex, generation);
 	else if (is_foreign_address(packet, skb->ifindex))
 		unmark_foreign_address(packet, skb->ifindex);
-	if (reason != EVENT_END) {
-		count_event(reason);
-		return ADMIT_NOTHING;
-	}
-	if (came_by_ipsec(skb)) {
-		count_event(EVENT_IGNORED_IPSEC);
-		return ADMIT_NOTHING;
-	}
-	if (is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple))
-		return ADMIT_FLOW;
-	count_event(EVENT_IGNORED_PROTOCOL);
-	return is_dhcp(&packet->tuple) ? ADMIT_NOTHING : ADMIT_STRAY;
+	if (reason == EVENT_END && came_by_ipsec(skb))
+		reason = EVENT_IGNORED_IPSEC;
+	else if (reason == EVENT_END && (!is_listed(settings, packet->protocol) || is_dhcp(&packet->tuple)))
+		reason = EVENT_IGNORED_PROTOCOL;
+	if (reason == EVENT_END)
+		return true;
+	count_event(reason);
+	return false;
 }
 
 /*
@@ -182,10 +171,9 @@ static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, e
 }
 
 /*
- * Remembers by which way something came that is no flow, as nobody here or nobody
- * whom we look after takes it: a segment without a socket, a protocol that is not
- * listed. What the kernel answers it with, a RST or an ICMP error, goes back by
- * it. The entry shares the table of the handshakes, none of which it pushes out.
+ * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or
+ * what has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares
+ * the table of the handshakes, none of which it pushes out.
  */
 static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {

@@ -22,7 +22,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
-	if (may_start(skb) != ADMIT_FLOW)
+	if (!may_start(skb))
 		return;
 	fetch_vacancy(packet->digest, TABLE_HALF_OPEN);
 	fetch(get_notes(packet->digest));
@@ -111,7 +111,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	const struct packet *packet = &from->packet;
 	__u32 in_force = generation();
 
-	if (may_start(skb) != ADMIT_FLOW) {
+	if (!may_start(skb)) {
 		/* The last ACK of a handshake may still come; so may the address. */
 		if (!handshake && !is_foreign_address(packet, skb->ifindex))
 			mark(packet->digest, in_force);
@@ -270,43 +270,15 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		answer_came(skb, packet);
 		return count_event(EVENT_IGNORED_ANSWER);
 	}
-	switch (may_start(skb)) {
-	case ADMIT_STRAY:
-		return admit_stray(skb, from);
-	case ADMIT_FLOW:
-		socket = taker(skb);
-		if (socket == UDP_SOCKET_CONNECTED && !is_known_peer)
-			count_event(EVENT_IGNORED_ANSWER);
-		else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
-			enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-		else if (admit(skb, from, TABLE_CONNECTIONLESS))
-			first_question_came(skb, packet, socket);
-	}
-}
-
-/*
- * The scratch packet has a routing header that is not used up. Where the host it is addressed to
- * does not know the header's kind, it says so (RFC 8200, 4.4; net/ipv6/exthdrs.c,
- * ipv6_rthdr_rcv()), and that goes back by the way that the packet came; of a kind that it knows
- * nothing comes back that would ask for the entry. The packet is counted as one that could not be
- * read, so that what refuses a flow is not counted as well. Returns 0. A global function, which the
- * verifier looks at once only.
- */
-__noinline int inbound_source_route(struct __sk_buff *skb)
-{
-	struct scratch *from = get_scratch();
-	struct packet *packet;
-
-	if (!from)
-		return 0;
-	packet = &from->packet;
-	packet->protocol = IPPROTO_ROUTING; /* what is behind it nobody here gets to see */
-	set_ports(packet, INBOUND, 0);
-	packet->digest = digest(&packet->tuple, 6);
-	if (refusal(skb->ifindex) == EVENT_END && !came_by_ipsec(skb) &&
-	    own_address(packet->tuple.self)) /* who passes it on does not look at the header */
-		admit_stray(skb, from);
-	return 0;
+	if (!may_start(skb))
+		return;
+	socket = taker(skb);
+	if (socket == UDP_SOCKET_CONNECTED && !is_known_peer)
+		count_event(EVENT_IGNORED_ANSWER);
+	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
+		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
+	else if (admit(skb, from, TABLE_CONNECTIONLESS))
+		first_question_came(skb, packet, socket);
 }
 
 /*

@@ -138,22 +138,6 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 		change(skb, packet, header);
 }
 
-/* A packet that could not be read to the end. */
-static __always_inline void inbound_unread(struct __sk_buff *skb, const struct packet *packet,
-					   enum parsed result)
-{
-	struct scratch *to;
-
-	count_unparsed(result);
-	if (result != PARSED_SOURCE_ROUTE)
-		return;
-	to = get_scratch();
-	if (!to)
-		return;
-	to->packet = *packet;
-	inbound_source_route(skb);
-}
-
 static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
@@ -163,7 +147,7 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
 		return PASS;
 	result = parse(skb, &packet, INBOUND, header);
 	if (unlikely(result != PARSED))
-		inbound_unread(skb, &packet, result);
+		count_unparsed(result);
 	else if (packet.protocol == IPPROTO_TCP)
 		inbound_tcp(skb, &packet, header);
 	else

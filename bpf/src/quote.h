@@ -35,10 +35,6 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 	address_from_v6(quote->tuple.self, &ip.daddr);
 	if (is_extension_header(ip.nexthdr))
 		result = follow_extension_headers(skb, quote, skb->len);
-	if (result == PARSED_SOURCE_ROUTE) { /* what inbound_source_route() made of it */
-		quote->protocol = IPPROTO_ROUTING;
-		return true;
-	}
 	return result == PARSED;
 }
 

@@ -43,7 +43,7 @@ var forwardedInVain = []struct {
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolTCP), tcpTo(ip, layers.TCP{SYN: true}), mark}
 	}}, nowhere},
 	{provocation{"prohibited", kinds(kind{3, 13}, kind{1, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, experimental), mark}
+		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, 53), mark}
 	}}, prohibited},
 }
 

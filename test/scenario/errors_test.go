@@ -37,20 +37,28 @@ func kinds(v4, v6 kind) map[topology.Family]kind {
 	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
 }
 
+// onlyIPv6 is that of what IPv4 is not asked.
+func onlyIPv6(v6 kind) map[topology.Family]kind {
+	return map[topology.Family]kind{topology.IPv6: v6}
+}
+
+// isOf tells whether the provocation is one in a family.
+func (p provocation) isOf(f topology.Family) bool { _, ok := p.error[f]; return ok }
+
 // Numbers that no header of the libraries in use has.
 const (
 	experimental  = 253  // a protocol (RFC 3692, 2.1)
 	unknownOption = 0x9e // of IPv6: to be answered with an error (RFC 8200, 4.2; RFC 4727, 3.2)
 )
 
-// answeredWithErrors are packets to a host that it answers with errors: port and
-// protocol unreachable, reassembly time exceeded, parameter problem.
+// answeredWithErrors are packets to a host that it answers with errors: port
+// unreachable, reassembly time exceeded, parameter problem.
 var answeredWithErrors = []provocation{
 	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
 	}},
-	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, experimental), mark}
+	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
 	}},
 	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, harness.EchoPort), mark)
@@ -65,12 +73,6 @@ var answeredWithErrors = []provocation{
 		protocol, echo := echoOf(ip)
 		return firstFragment(ip, protocol, echo, mark)
 	}},
-	{"reassembly of an unknown protocol", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return firstFragment(ip, experimental, mark)
-	}},
-	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
-	}},
 	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
 	}},
@@ -79,20 +81,23 @@ var answeredWithErrors = []provocation{
 		return badOption(ip, protocol, echo, mark)
 	}},
 	// To IPv4 these are protocols that it does not know.
-	{"option for every hop", kinds(kind{3, 2}, kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"option for every hop", onlyIPv6(kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		option := gopacket.Payload{byte(layers.IPProtocolUDP), 0, unknownOption, 4, 0, 0, 0, 0}
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
 	}},
-	{"fragment of a length that none has", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"fragment of a length that none has", onlyIPv6(kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
 	}},
+}
+
+// answeredAsRouted are those whose errors are about no protocol that is listed, or about a routing header.
+var answeredAsRouted = []provocation{
+	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{withProtocol(ip, experimental), mark}
+	}},
 	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
-	}},
-	{"routing header behind options", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		options := gopacket.Payload{byte(layers.IPProtocolIPv6Routing), 0, 1, 4, 0, 0, 0, 0}
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Destination), options, unknownRoute, udpTo(ip, closedPort), mark}
 	}},
 	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
@@ -236,13 +241,15 @@ func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family
 	injector := harness.NewInjector(t, at)
 	for _, f := range both {
 		for _, p := range provocations {
-			injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
+			if p.isOf(f) {
+				injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
+			}
 		}
 	}
 	harness.Eventually(t, "every packet is answered with its error", func() error {
 		for _, f := range both {
 			for _, p := range provocations {
-				if eth0, eth1 := wires.Left(p.answer(f)); len(eth0)+len(eth1) == 0 {
+				if eth0, eth1 := wires.Left(p.answer(f)); p.isOf(f) && len(eth0)+len(eth1) == 0 {
 					return fmt.Errorf("%s, %s: no answer; by eth0 %s", f, p.name, harness.Describe(wires.Eth0.Frames(topology.Any)))
 				}
 			}
@@ -262,6 +269,9 @@ func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
 func errorsBy(wires *harness.Wires, eth1 bool, provocations []provocation) (frames []*topology.Frame) {
 	for _, f := range both {
 		for _, p := range provocations {
+			if !p.isOf(f) {
+				continue
+			}
 			want := wires.WantEth0
 			if eth1 {
 				want = wires.WantEth1
@@ -318,6 +328,21 @@ func TestErrors(t *testing.T) {
 	p.Expect(0, "mode", "enforce")
 	before = countedBy(p)
 	wantCounted(t, p, before, errorsBy(ask(), true, answeredWithErrors), true)
+}
+
+// TestErrorsAsRouted: errors about what starts no flow go as routed, with replypath as without.
+func TestErrorsAsRouted(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	promptErrors(t, n.Server.Host)
+	ask := func() *harness.Wires {
+		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), answeredAsRouted)
+	}
+	errorsBy(ask(), false, answeredAsRouted)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	before := countedBy(p)
+	errorsBy(ask(), false, answeredAsRouted)
+	wantCounted(t, p, before, nil, true)
 }
 
 // TestRefusedDatagram has a client ask a port that nobody listens at, with datagrams

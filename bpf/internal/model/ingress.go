@@ -2,7 +2,6 @@ package model
 
 import (
 	"net/netip"
-	"slices"
 
 	"replypath/bpf"
 )
@@ -16,9 +15,7 @@ func (m *Model) Ingress(f Frame) Verdict {
 	p, failed := read(f)
 	switch {
 	case len(failed) > 0:
-		if m.oneOf(failed) == sourceRouted {
-			m.sourceRoutedIn(p, m.way(f, p))
-		}
+		m.oneOf(failed)
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
 		opens, settled := m.segmentIn(p, m.way(f, p))
@@ -91,9 +88,7 @@ func (m *Model) datagramIn(p *packet, w way) (settled bool) {
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
 	if len(reasons) > 0 {
-		if m.refused(p, w, reasons) && unlisted {
-			m.stray(p, w)
-		}
+		m.refused(p, w, reasons)
 		return settled
 	}
 	if m.Refused[t] { // the host spoke first, from an address that nobody knew
@@ -121,16 +116,6 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
 	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
-}
-
-// sourceRoutedIn is about a packet whose routing header names further destinations, which the
-// host that it is addressed to does not follow: it says so.
-func (m *Model) sourceRoutedIn(p *packet, w way) {
-	p.protocol = protoRouting
-	reasons := slices.DeleteFunc(m.strange(p, w), func(e Event) bool { return e == bpf.DatapathEventEVENT_IGNORED_PROTOCOL })
-	if _, own := m.Host.OwnAddresses[p.to]; own && len(reasons) == 0 {
-		m.stray(p, w)
-	}
 }
 
 // stray notes how a packet came in that is of no flow, and that the kernel itself

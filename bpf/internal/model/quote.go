@@ -51,9 +51,6 @@ func readQuote(ip []byte, family uint8) *packet {
 		switch {
 		case p.from.Is4In6() || p.to.Is4In6():
 			return nil
-		case len(failed) == 1 && failed[0] == sourceRouted: // as far as a host looks
-			p.protocol = protoRouting
-			return p
 		case len(failed) > 0:
 			return nil
 		}
