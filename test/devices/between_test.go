@@ -15,7 +15,7 @@ import (
 // TestOthersBetween has other programs around and between the two of ours on the device of the fallback route: replies, which
 // the first one moves, are seen only before it; what the host starts is also seen between them, before the last one ends it.
 func TestOthersBetween(t *testing.T) {
-	needTCX(t)
+	harness.NeedTCX(t)
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
 	p := harness.On(t, n.Server.Host)
 	p.Start("--mechanism", "tcx")

@@ -102,7 +102,7 @@ func TestDistantTunnel(t *testing.T) {
 		t.Run("over "+outer.String(), func(t *testing.T) {
 			d := newDistant(t, outer, true)
 			d.introduce(t)
-			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantLost(t, d.server, d.through(t, f, kind))
 				d.wantCarriersLost(t, f, kind)
 			})
@@ -115,9 +115,9 @@ func TestDistantTunnel(t *testing.T) {
 			// Until the client speaks, what was asked in vain may still be answered again.
 			ask(t, d.inside(t, topology.IPv4, harness.UDP))
 			wires, before := harness.Tap(t, d.Server), movedTo(p, "eth1")
-			eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantByEth1(t, d.server, d.inside(t, f, kind))
-				wantByEth1(t, d.server, d.through(t, f, kind))
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, d.server, d.inside(t, f, kind))
+				harness.WantByEth1(t, d.server, d.through(t, f, kind))
 			})
 			var carriers int
 			harness.Eventually(t, "what left is what was counted", func() error { // connections may just be ending
@@ -144,7 +144,7 @@ func (d *distant) wantOwnQuestions(t *testing.T, p *harness.Product) {
 	for _, f := range d.Families() {
 		harness.Serve(t, d.Client, d.ClientEth0.Address(f))
 	}
-	eachKind(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
 		wires := harness.Tap(t, d.Server)
 		ask(t, c)
@@ -166,7 +166,7 @@ func TestDistantTunnelOfManyPorts(t *testing.T) {
 			d := newDistant(t, outer, false)
 			d.introduce(t)
 			harness.On(t, d.Server.Host).Start()
-			eachKind(t, "with replypath", d.wantCarriersLost)
+			harness.EachQuestion(t, "with replypath", d.wantCarriersLost)
 		})
 	}
 }

@@ -17,14 +17,14 @@ func TestKinds(t *testing.T) {
 			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 				return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 			}
-			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantLost(t, n.Server, conversation(f, kind))
 			})
 			p := harness.On(t, n.Server.Host)
 			// A bridge whose ports are all veth is a container engine's, unless it is named.
 			p.Start("--interface", "eth0", "--interface", "eth1")
-			eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantByEth1(t, n.Server, conversation(f, kind))
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, n.Server, conversation(f, kind))
 			})
 			if i := p.Status().Interface("eth1"); i == nil || len(p.Status().Interfaces) != 2 {
 				t.Errorf("managed: %+v", p.Status().Interfaces)
@@ -75,18 +75,18 @@ func TestTunnel(t *testing.T) {
 			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 				return harness.NewConversation(t, kind, n.ClientEth0, tunnel.Eth1.Address(f))
 			}
-			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantLost(t, tunnel, conversation(f, kind))
 			})
 			harness.On(t, n.Server.Host).Start()
 			wires := harness.Tap(t, n.Server)
-			eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantByEth1(t, tunnel, conversation(f, kind))
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, tunnel, conversation(f, kind))
 			})
 			wires.WantEth1("what carries the answers", topology.All(
 				topology.UDP, topology.From(n.Server.Eth1.Address(outer)), topology.To(n.Server.Eth1.Gateway(outer))))
 			for _, f := range n.Families() {
-				wantByEth1(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+				harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
 			}
 		})
 	}
@@ -117,14 +117,14 @@ func TestMacvlanBesideParent(t *testing.T) {
 	conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, n.ClientEth0, above.Address(f))
 	}
-	eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		harness.WantLost(t, macvlan, conversation(f, kind))
 	})
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantByEth1(t, macvlan, conversation(f, kind))
-		wantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, parent.Address(f)))
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantByEth1(t, macvlan, conversation(f, kind))
+		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, parent.Address(f)))
 	})
 	if managed := p.Status().Interfaces; len(managed) != 3 {
 		t.Errorf("managed: %+v", managed)

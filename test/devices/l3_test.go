@@ -99,7 +99,7 @@ func TestL3(t *testing.T) {
 				t.Helper()
 				return harness.NewConversation(t, kind, n.ClientEth0, l.server.Eth1.Address(f))
 			}
-			eachKind(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantLost(t, l.server, asked(t, f, kind))
 			})
 			p := harness.On(t, n.Server.Host)
@@ -109,10 +109,10 @@ func TestL3(t *testing.T) {
 					t.Errorf("%s is not managed: %+v", nic.Name, i)
 				}
 			}
-			eachKind(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-				wantByEth1(t, l.server, asked(t, f, kind))
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, l.server, asked(t, f, kind))
 			})
-			eachKind(t, "byte by byte", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "byte by byte", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				l.wantExact(t, p.In(t), asked(t, f, kind))
 			})
 			for _, f := range n.Families() {
@@ -122,14 +122,14 @@ func TestL3(t *testing.T) {
 			for _, f := range n.Families() {
 				harness.Serve(t, n.Client, n.ClientEth0.Address(f))
 			}
-			eachKind(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				c := harness.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
 				wires := harness.Tap(t, l.server)
 				ask(t, c)
 				wires.WantEth0(c.String(), c.Questions())
 			})
 			p.Expect(0, "mode", "observe")
-			eachKind(t, "in mode observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "in mode observe", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantLost(t, l.server, asked(t, f, kind))
 			})
 			t.Logf("%s: ping, TCP and UDP of both families lost without replypath and in mode observe, right with it", name)

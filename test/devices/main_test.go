@@ -3,12 +3,7 @@
 package devices
 
 import (
-	"errors"
 	"testing"
-
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -20,32 +15,11 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // wire, so that frames and counters can be compared exactly.
 var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
 
-// needTCX skips a test where the kernel has but the other one of the mechanisms: it does not
-// know the attach type that it is asked for, on an interface that is always there.
-func needTCX(t *testing.T) {
-	t.Helper()
-	const lo = 1
-	_, err := link.QueryPrograms(link.QueryOptions{Target: lo, Attach: ebpf.AttachTCXIngress})
-	if errors.Is(err, unix.EINVAL) {
-		t.Skip("the kernel has no tcx (Linux 6.6)")
-	}
-	harness.Must(t, err)
-}
-
 // needMechanism is needTCX where that is the mechanism.
 func needMechanism(t *testing.T, mechanism string) {
 	t.Helper()
 	if mechanism == "tcx" {
-		needTCX(t)
-	}
-}
-
-// eachKind runs a subtest for each family and kind of question.
-func eachKind(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
-	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
-		}
+		harness.NeedTCX(t)
 	}
 }
 
@@ -60,14 +34,6 @@ func ask(t *testing.T, c *harness.Conversation) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
-}
-
-// wantByEth1 asks, and wants every answer to leave by the server's eth1.
-func wantByEth1(t *testing.T, server *topology.Server, c *harness.Conversation) {
-	t.Helper()
-	wires := harness.Tap(t, server)
-	ask(t, c)
-	wires.WantEth1(c.String(), c.Answers())
 }
 
 // talks are conversations with the server's eth1 that go on, one of each family.

@@ -206,7 +206,7 @@ func TestOthers(t *testing.T) {
 func (b beside) need(t *testing.T) {
 	t.Helper()
 	if strings.Contains(b.name, "tcx") {
-		needTCX(t)
+		harness.NeedTCX(t)
 	}
 }
 

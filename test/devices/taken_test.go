@@ -149,7 +149,7 @@ const setBack = "a sysctl had been set back"
 // TestTakenAgainAndAgain has somebody who does not give in, about programs and a sysctl:
 // after a few times in a row he is left alone for a while.
 func TestTakenAgainAndAgain(t *testing.T) {
-	needTCX(t) // it takes links
+	harness.NeedTCX(t) // it takes links
 	const key = "net/ipv4/conf/eth1/rp_filter"
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	harness.Must(t, n.Server.SetSysctl(key, "1"))
@@ -263,7 +263,7 @@ func TestTakenAndKept(t *testing.T) {
 			both := func() {
 				t.Helper()
 				for _, f := range n.Families() {
-					wantByEth1(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
+					harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f)))
 				}
 			}
 			both()

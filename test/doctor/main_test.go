@@ -13,8 +13,6 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-var both = []topology.Family{topology.IPv4, topology.IPv6}
-
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
 	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})

@@ -143,7 +143,7 @@ func ofText(all harness.Findings, words string) harness.Findings {
 // TestRuleInUse: a rule for an own address is said not to be needed only once replypath
 // corrects replies, and nothing lives by it that this host opened. Then it is true.
 func TestRuleInUse(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testRuleInUse(t, f) })
 	}
 }

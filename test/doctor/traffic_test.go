@@ -22,7 +22,7 @@ import (
 // TestLastHop is S2 without its configuration: doctor proposes it once a client
 // was seen to come through the balancer, and no more when it is in force.
 func TestLastHop(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testLastHop(t, f) })
 	}
 }

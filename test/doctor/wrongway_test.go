@@ -37,7 +37,7 @@ func talks(t *testing.T, n *topology.TwoNIC, f topology.Family, byEth1 bool) {
 // TestObservedWrongWay: replies leave by eth0 while replypath observes. doctor says so, with the command that
 // ends it; once it was typed, what was counted before is nothing to be warned of.
 func TestObservedWrongWay(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			n := newServer(t)
@@ -100,7 +100,7 @@ func wantSome(found harness.Findings) error {
 // TestUncorrectableWrongWay: eth1 enforces a gateway, and has none. doctor names the reason for as long as it
 // holds; the packets that it counted stay counted.
 func TestUncorrectableWrongWay(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
 			n := newServer(t)
@@ -126,7 +126,7 @@ func TestEth1Alone(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	path := harness.WriteConfig(t, "interfaces: [{name: eth1}]\n")
 	d := p.Start("--config", path)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		talk(t, n, harness.TCP, f, false)
 		words := []string{f.String() + ": the default route leads by eth0", "not managed"}
 		harness.Must(t, d.Log.Wait(harness.Within(t, harness.AnswerTime), 1, append(words, "WARN")...))
@@ -137,7 +137,7 @@ func TestEth1Alone(t *testing.T) {
 	}
 	harness.Must(t, os.WriteFile(path, []byte("interfaces: [{name: eth1}, {name: eth0}]\n"), 0o600))
 	d.Reload()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		talk(t, n, harness.TCP, f, true)
 	}
 	if body := harness.Must1[string](t)(p.Get("/healthz")); body != "ok\n" {

@@ -18,7 +18,7 @@ const (
 // that each pushes out another: with its next question each is back, and its answer
 // goes by eth1.
 func TestEvicted(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testEvicted(t, f) })
 	}
 }

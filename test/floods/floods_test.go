@@ -44,9 +44,6 @@ func chosenSizes() []int {
 	return sizes
 }
 
-// both are the families.
-var both = []topology.Family{topology.IPv4, topology.IPv6}
-
 // flood is one kind.
 type flood struct {
 	name     string
@@ -107,7 +104,7 @@ var kinds = []flood{
 // TestFloods has 1,000 connections and 100 conversations live through every flood. Nine
 // of ten are in use while it goes on, the others are silent until it is over.
 func TestFloods(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			newVictim(t, f, config, connections, conversations).withstandAll(t, chosenSizes())
 		})
@@ -119,7 +116,7 @@ func TestFloods(t *testing.T) {
 // is for filters that come after them.
 func TestFloodsByClsact(t *testing.T) {
 	const mechanism = "clsact"
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, config, connections, conversations, "--mechanism", mechanism)
 			v.wantAttachedBy(t, mechanism)

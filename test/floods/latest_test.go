@@ -3,13 +3,14 @@ package floods
 import (
 	"testing"
 
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
 // TestSpoofedLatest shows that the spoofs of TestFloods reach the programs, and that
 // its verdict notices: with follow: latest they take the connections along.
 func TestSpoofedLatest(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, config+"follow: latest\n", 100, 10)
 			kind := kinds[4]

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -65,7 +66,7 @@ func (v *victim) toRouter() topology.Filter { return topology.ToMAC(v.n.Server.E
 // TestSilentEvicted shows that the verdict notices who was pushed out: here the live ones
 // are more than the table has room for, so that it is those who say nothing.
 func TestSilentEvicted(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, smallConfig, tooMany, conversations)
 			kind := kinds[0]

@@ -24,9 +24,9 @@ func TestBond(t *testing.T) {
 		p := harness.On(t, s.Server)
 		p.Start()
 		wantManaged(t, p.Status(), "eth0", "eth1")
-		eachQuestion(t, "by the first port", s.wantRight)
+		harness.EachQuestion(t, "by the first port", s.wantRight)
 		s.failOver(t)
-		eachQuestion(t, "by the second port", s.wantRight)
+		harness.EachQuestion(t, "by the second port", s.wantRight)
 	})
 }
 

@@ -27,13 +27,13 @@ func TestDiscovery(t *testing.T) {
 	_, err := bridge.Connect(topology.NIC{Host: pod, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.2/24")}})
 	harness.Must(t, err)
 
-	eachQuestion(t, "without replypath, production", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "without replypath, production", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		harness.Must(t, s.ask(t, kind, s.Production.Address(f)).Ask(harness.Within(t, harness.AnswerTime)))
 	})
 	p := harness.On(t, s.Server)
 	p.Start()
 	wantManaged(t, p.Status(), "eth0", "eth1")
-	eachQuestion(t, "with replypath", s.wantRight)
+	harness.EachQuestion(t, "with replypath", s.wantRight)
 }
 
 // virtual are the addresses on the dummy, which the router knows to be behind
@@ -52,20 +52,20 @@ func TestDummyAddress(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	made[*topology.Interface](t, "dummy")(s.Server.AddDummy("dummy0", virtual(topology.IPv4), virtual(topology.IPv6)))
 	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))
-	for _, f := range families {
+	for _, f := range harness.Families {
 		harness.Must(t, s.Router.AddRoute(topology.Route{Destination: virtual(f), Via: s.Replication.Address(f)}))
 		harness.Serve(t, s.Server, virtual(f).Addr())
 	}
 	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
 		s.wantConversationLost(t, s.ask(t, kind, virtual(f).Addr()))
 	}
-	eachQuestion(t, "without replypath", lost)
+	harness.EachQuestion(t, "without replypath", lost)
 	p := harness.On(t, s.Server)
 	p.Start()
-	eachQuestion(t, "as the kernel routes", lost)
+	harness.EachQuestion(t, "as the kernel routes", lost)
 	p.Expect(0, "detach", "--stop")
 	p.Start("--config", harness.WriteConfig(t, "loopback_addresses: symmetric\n"))
-	eachQuestion(t, "symmetric", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "symmetric", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		s.wantAnswers(t, s.ask(t, kind, virtual(f).Addr()), s.Replication)
 	})
 }

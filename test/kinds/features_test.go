@@ -47,7 +47,7 @@ var since = map[string]version{
 // well, and replies are right without it.
 func TestFeatures(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
-	eachQuestion(t, "without replypath", s.wantLost)
+	harness.EachQuestion(t, "without replypath", s.wantLost)
 	p := harness.On(t, s.Server)
 	p.Start()
 	status, metrics, kernel := p.Status(), p.Metrics(), running(t)
@@ -77,7 +77,7 @@ func TestFeatures(t *testing.T) {
 		}
 	}
 	wantMechanism(t, status, kernel)
-	eachQuestion(t, "with replypath", s.wantRight)
+	harness.EachQuestion(t, "with replypath", s.wantRight)
 }
 
 // wantMechanism wants the programs to be attached by the best that the kernel

@@ -26,7 +26,7 @@ func TestNoHeaderRoom(t *testing.T) {
 	}
 	p := harness.On(t, s.Server)
 	p.Start()
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			ctx := harness.Within(t, harness.AnswerTime)
 			at := netip.AddrPortFrom(s.Replication.Address(f), 0).String()

@@ -17,16 +17,16 @@ import (
 // the tunnel leads one way only, by production: a flow of theirs would move them.
 func TestIPsec(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
-	for _, f := range families {
+	for _, f := range harness.Families {
 		s.connectESP(f)
 	}
-	eachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		s.wantByESP(t, s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantByESP(t, s.ask(t, kind, s.Production.Address(f)), false)
 	})
 	p := harness.On(t, s.Server)
 	p.Start()
-	eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Production.Address(f)), false)
 		if flows := p.In(t).Flows(); len(flows) > 0 {

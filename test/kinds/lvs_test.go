@@ -42,7 +42,7 @@ var balanced = []harness.Kind{harness.TCP, harness.UDP}
 
 func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
 	t.Helper()
-	for _, f := range families {
+	for _, f := range harness.Families {
 		for _, kind := range balanced {
 			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
 		}
@@ -95,7 +95,7 @@ func TestLVSDirectRouting(t *testing.T) {
 			if apart {
 				nics, byDefault = append(nics, s.Eth1), s.Eth1
 			}
-			for _, f := range families {
+			for _, f := range harness.Families {
 				harness.Serve(t, s.Server, s.Virtual(f))
 				harness.Serve(t, s.Server, s.Eth0.Address(f))
 				balance(t, s.Director.Host, "-g", [2]netip.Addr{s.Virtual(f), s.Eth0.Address(f)})
@@ -126,7 +126,7 @@ func TestLVSDirectRouting(t *testing.T) {
 func TestLVSTranslation(t *testing.T) {
 	newSite := func(t *testing.T) *topology.S2 {
 		s := harness.Build(t, topology.NewS2)
-		for _, f := range families {
+		for _, f := range harness.Families {
 			harness.Serve(t, s.Server, s.ServerEth0.Address(f))
 			balance(t, s.Balancer.Host, "-m", [2]netip.Addr{s.Virtual(f), s.ServerEth0.Address(f)})
 		}
@@ -166,7 +166,7 @@ func TestLVSTranslation(t *testing.T) {
 			ip -6 address flush dev eth0 scope link
 			ip -6 address add fe80::1/64 dev eth0 nodad`)
 		harness.ReadRecipe(t, "s3b-lvs-nat-redirects").Run(s.Server, "The routes")
-		for _, f := range families {
+		for _, f := range harness.Families {
 			teach(t, s, f)
 		}
 		eachBalanced(t, "without replypath", lost(s, n))

@@ -40,21 +40,21 @@ func TestNetem(t *testing.T) {
 	const production, replication = 2 * time.Second, 500 * time.Millisecond
 	s := newSite(t, ethernet, ethernet)
 	// What resolves MACs is delayed as well.
-	for _, f := range families {
+	for _, f := range harness.Families {
 		ctx := harness.Within(t, harness.AnswerTime)
 		harness.Must(t, s.Replication.Resolve(ctx, s.Replication.Gateway(f)))
 		harness.Must(t, s.Replication.Peer().Resolve(ctx, s.Replication.Address(f)))
 	}
 	qdisc(t, s.Server, "eth0", "netem", "delay", "2s")
 	qdisc(t, s.Server, "eth1", "netem", "delay", "500ms")
-	eachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := s.ask(t, kind, s.Replication.Address(f))
 		exits := harness.TapAll(t, s.nics()...)
 		s.wantConversationLost(t, c)
 		wantHeld(t, exits, c, s.Replication, s.Production, production)
 	})
 	harness.On(t, s.Server).Start()
-	eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := s.ask(t, kind, s.Replication.Address(f))
 		exits := harness.TapAll(t, s.nics()...)
 		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
@@ -87,11 +87,11 @@ const lossy = 10
 func TestNetemLoss(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	qdisc(t, s.Server, "eth1", "netem", "loss", "10%")
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.TCP) })
 	}
 	harness.On(t, s.Server).Start()
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("with replypath/"+f.String(), func(t *testing.T) {
 			c := s.ask(t, harness.TCP, s.Replication.Address(f))
 			exits := harness.TapAll(t, s.nics()...)
@@ -151,14 +151,14 @@ func TestPacing(t *testing.T) {
 			}
 			byFQ := devices[len(devices)-1] == "eth1"
 			uncorrected := make(map[topology.Family]float64)
-			for _, f := range families {
+			for _, f := range harness.Families {
 				t.Run("without replypath/"+f.String(), func(t *testing.T) {
 					s.wantLost(t, f, harness.TCP)
 					uncorrected[f] = s.routedRate(t, f, byFQ)
 				})
 			}
 			harness.On(t, s.Server).Start()
-			for _, f := range families {
+			for _, f := range harness.Families {
 				t.Run("with replypath/"+f.String(), func(t *testing.T) {
 					corrected := s.pacedRate(t, f, byFQ)
 					ratio := corrected / uncorrected[f]

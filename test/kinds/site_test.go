@@ -53,12 +53,10 @@ func address(f topology.Family, network, number int) netip.Prefix {
 	return netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", network, number))
 }
 
-var families = []topology.Family{topology.IPv4, topology.IPv6}
-
 // addresses are those of a host in a network, of both families.
 func addresses(network, number int) []netip.Prefix {
 	var a []netip.Prefix
-	for _, f := range families {
+	for _, f := range harness.Families {
 		a = append(a, address(f, network, number))
 	}
 	return a
@@ -94,7 +92,7 @@ func bareSite(t *testing.T) *site {
 	s.ClientEth0 = s.cable(
 		topology.NIC{Host: s.Client, Name: "eth0", Addresses: addresses(clientNet, serverNumber)},
 		topology.NIC{Host: s.Router.Host, Name: "client", Addresses: addresses(clientNet, routerNumber)})
-	for _, f := range families {
+	for _, f := range harness.Families {
 		harness.Must(t, s.Client.AddRoute(topology.Route{Via: address(f, clientNet, routerNumber).Addr()}))
 	}
 	return s
@@ -120,13 +118,13 @@ func (s *site) ready() {
 	s.t.Helper()
 	ctx := harness.Within(s.t, harness.AnswerTime)
 	harness.Must(s.t, s.WaitReady(ctx))
-	for _, f := range families {
+	for _, f := range harness.Families {
 		s.addDefault(f, s.Production, 0)
 	}
 	if s.Production.MAC == nil {
 		return
 	}
-	for _, f := range families {
+	for _, f := range harness.Families {
 		harness.Must(s.t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
 	}
 }
@@ -152,7 +150,7 @@ func anywhere(f topology.Family) netip.Prefix {
 // serve echoes at the server's addresses.
 func (s *site) serve() {
 	for _, i := range []*topology.Interface{s.Production, s.Replication} {
-		for _, f := range families {
+		for _, f := range harness.Families {
 			harness.Serve(s.t, s.Server, i.Address(f))
 		}
 	}
@@ -169,27 +167,17 @@ func (s *site) ask(t *testing.T, kind harness.Kind, at netip.Addr) *harness.Conv
 	return harness.NewConversation(t, kind, s.ClientEth0, at)
 }
 
-// eachQuestion runs a subtest for each family and kind of question.
-func eachQuestion(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
-	t.Helper()
-	for _, f := range families {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
-		}
-	}
-}
-
 // wantMended shows that answers of the replication address leave by production
 // and get lost without replypath, that all is right with it, and that it leaves
 // nothing behind.
 func (s *site) wantMended(t *testing.T, args ...string) {
 	t.Helper()
-	eachQuestion(t, "without replypath", s.wantLost)
+	harness.EachQuestion(t, "without replypath", s.wantLost)
 	p := harness.On(t, s.Server)
 	p.Start(args...)
-	eachQuestion(t, "with replypath", s.wantRight)
+	harness.EachQuestion(t, "with replypath", s.wantRight)
 	p.Expect(0, "detach", "--stop")
-	eachQuestion(t, "after detach", s.wantLost)
+	harness.EachQuestion(t, "after detach", s.wantLost)
 }
 
 // wantRight wants the answers of each address by its own interface.

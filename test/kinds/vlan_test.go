@@ -63,10 +63,10 @@ func TestVLANTags(t *testing.T) {
 			}
 			s, cable := newTrunk(t)
 			harness.Shell(t, s.Server, change)
-			eachQuestion(t, "without replypath", s.wantLost)
+			harness.EachQuestion(t, "without replypath", s.wantLost)
 			harness.On(t, s.Server).Start()
 			tags := make(map[string]int)
-			eachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				s.wantTags(t, cable, f, kind, tags)
 			})
 			t.Logf("frames of answers on the cable, by VLAN: %v", tags)
@@ -86,11 +86,11 @@ func TestVLANTagInFrame(t *testing.T) {
 		s.wantAnswers(t, s.ask(t, kind, s.Production.Address(f)), s.Production)
 	}
 	reorder("off")
-	eachQuestion(t, "without replypath", asRouted)
+	harness.EachQuestion(t, "without replypath", asRouted)
 	harness.On(t, s.Server).Start()
-	eachQuestion(t, "with replypath", asRouted)
+	harness.EachQuestion(t, "with replypath", asRouted)
 	reorder("on")
-	eachQuestion(t, "with the tags taken out", s.wantRight)
+	harness.EachQuestion(t, "with the tags taken out", s.wantRight)
 }
 
 // wantTags wants the answers of each address with the tag of its VLAN, and counts the tags.

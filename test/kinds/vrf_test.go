@@ -24,7 +24,7 @@ func newVRF(t *testing.T) *site {
 		harness.Must(t, i.Enslave(v))
 	}
 	harness.Must(t, s.WaitReady(ctx))
-	for _, f := range families {
+	for _, f := range harness.Families {
 		s.addDefault(f, s.Production, vrfTable)
 		harness.Must(t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
 	}
@@ -37,21 +37,21 @@ func newVRF(t *testing.T) *site {
 func TestVRF(t *testing.T) {
 	s := newVRF(t)
 	for _, i := range s.nics() {
-		for _, f := range families {
+		for _, f := range harness.Families {
 			harness.ServeAt(t, s.Server, netip.AddrPortFrom(i.Address(f), harness.EchoPort), topology.BindToDevice("blue"))
 		}
 	}
-	eachQuestion(t, "without replypath", s.wantLost)
+	harness.EachQuestion(t, "without replypath", s.wantLost)
 	p := harness.On(t, s.Server)
 	p.Start()
 	status := p.Status()
 	wantManaged(t, status, "eth0", "eth1")
-	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != len(families) {
+	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != len(harness.Families) {
 		t.Errorf("gateways of eth0 are %v, not those of the VRF's table", i.Gateways)
 	}
-	eachQuestion(t, "with replypath", s.wantRight)
+	harness.EachQuestion(t, "with replypath", s.wantRight)
 	p.Expect(0, "detach", "--stop")
-	eachQuestion(t, "after detach", s.wantLost)
+	harness.EachQuestion(t, "after detach", s.wantLost)
 }
 
 // TestVRFWildcard has a UDP server in a VRF that is bound to no address, and so leaves it to the VRF's
@@ -61,14 +61,14 @@ func TestVRFWildcard(t *testing.T) {
 	s := newVRF(t)
 	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort), topology.BindToDevice("blue"))
 	p := harness.On(t, s.Server)
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) {
 			c := s.ask(t, harness.UDP, s.Replication.Address(f))
 			s.wantAnswersLost(t, c, c.Behind(s.Production.Address(f)).Answers())
 		})
 	}
 	p.Start("--config", harness.WriteConfig(t, "repair_udp_source: true\n"))
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, harness.UDP) })
 	}
 }
@@ -81,11 +81,11 @@ func TestVRFAccept(t *testing.T) {
 	harness.Must(t, s.Server.SetSysctl("net/ipv4/tcp_l3mdev_accept", "1"))
 	harness.ServeAt(t, s.Server, netip.AddrPortFrom(netip.IPv6Unspecified(), harness.EchoPort))
 	p := harness.On(t, s.Server)
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) { s.wantLost(t, f, harness.TCP) })
 	}
 	p.Start()
-	for _, f := range families {
+	for _, f := range harness.Families {
 		t.Run("with replypath/"+f.String(), func(t *testing.T) { s.wantRight(t, f, harness.TCP) })
 	}
 }

@@ -85,7 +85,7 @@ func newTunnel(t *testing.T, outer topology.Family) (*site, peer) {
 	client := newPeer(t, s.Client, "wg0", addresses(innerNet, serverNumber)...)
 	server.talksTo(t, client, netip.Addr{})
 	client.talksTo(t, server, s.Replication.Address(outer))
-	for _, f := range families {
+	for _, f := range harness.Families {
 		harness.Serve(t, s.Server, server.Address(f))
 	}
 	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))
@@ -164,7 +164,7 @@ func TestTunnelKept(t *testing.T) {
 // wants every answer by the tunnel.
 func (s *site) wantInside(t *testing.T, server peer) {
 	seen := harness.TapAll(t, s.nics()...)
-	eachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		inside := harness.Capture(t, server.Interface)
 		c := s.ask(t, kind, server.Address(f))
 		// WireGuard begins its handshake again every five seconds.

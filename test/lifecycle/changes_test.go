@@ -44,7 +44,7 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	p := harness.On(t, n.Server.Host)
 	d := start(p, mechanism)
 	if mechanism != mechanisms[1] {
-		needTCX(t, p)
+		harness.NeedTCX(t)
 	}
 	all := keepAskingAll(t, n)
 	d.Kill()

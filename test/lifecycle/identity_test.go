@@ -16,7 +16,7 @@ import (
 func (l *late) decoy(name, how string) *topology.Interface {
 	l.t.Helper()
 	l.disappear()
-	ipBatch(l.t, l.n.Server.Host, fmt.Sprintf(`link add %[1]s %[2]s type veth peer name far
+	harness.IPBatch(l.t, l.n.Server.Host, fmt.Sprintf(`link add %[1]s %[2]s type veth peer name far
 link set far up
 link set %[1]s up
 address add 10.77.0.1/24 dev %[1]s
@@ -35,7 +35,7 @@ func (l *late) leave() *topology.Interface {
 	for _, a := range l.Addresses {
 		batch += "address add " + a.String() + " dev " + l.name + "\n"
 	}
-	ipBatch(l.t, container, batch)
+	harness.IPBatch(l.t, container, batch)
 	return l.Peer()
 }
 
@@ -61,12 +61,12 @@ func (l *late) leaveAndFollow() *topology.Interface {
 	l.t.Helper()
 	l.leave()
 	elsewhere := harness.Must1[*topology.Host](l.t)(l.n.Host("elsewhere"))
-	ipBatch(l.t, elsewhere, fmt.Sprintf("link add %s index %d type veth peer name far\n", l.name, l.Index))
+	harness.IPBatch(l.t, elsewhere, fmt.Sprintf("link add %s index %d type veth peer name far\n", l.name, l.Index))
 	for _, name := range []string{"far", l.name} {
 		link := harness.Must1[netlink.Link](l.t)(elsewhere.Netlink().LinkByName(name))
 		harness.Must(l.t, elsewhere.Netlink().LinkSetNsFd(link, int(l.n.Server.Namespace())))
 	}
-	ipBatch(l.t, l.n.Server.Host,
+	harness.IPBatch(l.t, l.n.Server.Host,
 		fmt.Sprintf("link set far up\nlink set %[1]s up\naddress add 10.77.0.1/24 dev %[1]s\n", l.name))
 	follower := harness.Must1[*topology.Interface](l.t)(l.n.Server.Interface(l.name))
 	if follower.Index != l.Index {
@@ -151,12 +151,6 @@ func moveRoute(t *testing.T, n *topology.TwoNIC, f topology.Family, address neti
 	harness.Must(t, n.Production.AddRoute(topology.Route{Destination: only, Via: n.Server.Eth0.Address(f)}))
 }
 
-// ipBatch runs commands of ip(8) on a host, one a line.
-func ipBatch(t *testing.T, host *topology.Host, batch string) {
-	t.Helper()
-	harness.Shell(t, host, "ip -batch - <<END\n"+batch+"END\n")
-}
-
 // TestNamesAreSwapped gives two managed interfaces each other's name under
 // conversations of every kind with both: each stays on its device.
 func TestNamesAreSwapped(t *testing.T) {
@@ -170,7 +164,7 @@ func TestNamesAreSwapped(t *testing.T) {
 		Server: &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: l.Interface}}
 	byEth1, byLate := keepAskingAll(t, n), keepAskingAll(t, asLate)
 	all := slices.Concat(byEth1, byLate)
-	ipBatch(t, n.Server.Host, "link set eth1 name tmp\nlink set wan7 name eth1\nlink set tmp name wan7\n")
+	harness.IPBatch(t, n.Server.Host, "link set eth1 name tmp\nlink set wan7 name eth1\nlink set tmp name wan7\n")
 	waitAttached(t, p, "wan7", n.Server.Eth1.Index)
 	waitAttached(t, p, "eth1", l.Index)
 	goOn(all)

@@ -49,17 +49,6 @@ func wantBy(t *testing.T, n *topology.TwoNIC, c *harness.Conversation, eth1 bool
 // mechanisms are the two ways to attach.
 var mechanisms = []string{"tcx", "clsact"}
 
-// needTCX skips a test where the kernel has but one of the mechanisms, as the
-// status of a started daemon tells.
-func needTCX(t *testing.T, p *harness.Product) {
-	t.Helper()
-	for _, f := range p.Status().Features {
-		if f.Name == mechanisms[0] && !f.Available {
-			t.Skip("the kernel has no tcx (Linux 6.6)")
-		}
-	}
-}
-
 // start starts the daemon so that it attaches by a mechanism. Where there is a
 // choice the product takes tcx.
 func start(p *harness.Product, mechanism string, args ...string) *harness.Daemon {

@@ -63,5 +63,5 @@ func flood(t *testing.T, n *topology.TwoNIC, count int) {
 		injector.Send(d.Layers()...)
 		source = source.Next()
 	}
-	settle(t, n)
+	harness.Settle(t, n.Replication, n.Server.Eth1)
 }

@@ -114,7 +114,7 @@ func TestKill(t *testing.T) {
 			p := harness.On(t, n.Server.Host)
 			d := start(p, mechanism)
 			if mechanism != mechanisms[1] {
-				needTCX(t, p)
+				harness.NeedTCX(t)
 			}
 			all := keepAskingAll(t, n)
 			killAndStart(t, p, d, all, mechanism, mechanism)
@@ -140,7 +140,7 @@ func TestChangeOfMechanism(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := start(p, mechanisms[1])
-	needTCX(t, p)
+	harness.NeedTCX(t)
 	all := []*running{
 		keepAsking(t, n, harness.TCP, topology.IPv4), keepAsking(t, n, harness.TCP, topology.IPv6),
 	}

@@ -203,7 +203,7 @@ func TestStrangeFrames(t *testing.T) {
 	wires := harness.Tap(t, n.Server)
 	for name, frame := range strangeFrames(n) {
 		injector.Send(frame...)
-		settle(t, n)
+		harness.Settle(t, n.Replication, n.Server.Eth1)
 		for _, flow := range p.Flows("--protocol", "udp") {
 			t.Errorf("%s: became the flow %s", name, flow)
 		}
@@ -222,14 +222,6 @@ func TestStrangeFrames(t *testing.T) {
 		harness.Must(t, err)
 		wires.WantEth1("a plain datagram", answer)
 	}
-}
-
-// settle returns when the server has dealt with what was sent to eth1 so far:
-// its router's cable keeps the order.
-func settle(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	_, err := n.Replication.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: n.Server.Eth1.Address(topology.IPv4)})
-	harness.Must(t, err)
 }
 
 // TestDHCPPorts leaves DHCP's ports alone, of both families and both ends.

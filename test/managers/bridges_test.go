@@ -70,7 +70,7 @@ func TestContainerNetworks(t *testing.T) {
 	began := time.Now()
 	for range rounds {
 		changeNetworks(t, n.Server.Host, projects)
-		eachKind(t, n, "meanwhile", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		eachKind(t, n, "meanwhile", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 	}
 	took := time.Since(began)
 	answers := 0
@@ -97,21 +97,11 @@ func changeNetworks(t *testing.T, host *topology.Host, projects int) {
 	t.Helper()
 	for project := range projects {
 		links, rules := composeUp(project + 1)
-		ipBatch(t, host, links)
+		harness.IPBatch(t, host, links)
 		harness.Nft(t, host, rules)
 	}
 	for project := range projects {
-		ipBatch(t, host, composeDown(project+1))
+		harness.IPBatch(t, host, composeDown(project+1))
 	}
 	harness.Nft(t, host, dockerTables)
-}
-
-// ipBatch runs commands of ip(8), one a line.
-func ipBatch(t *testing.T, host *topology.Host, batch string) {
-	t.Helper()
-	c := host.Command(harness.Within(t, harness.AnswerTime), "ip", "-batch", "-")
-	c.Stdin = strings.NewReader(batch)
-	if output, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("ip: %v\n%s\n%s", err, batch, output)
-	}
 }

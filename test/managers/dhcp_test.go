@@ -129,7 +129,7 @@ func (d *dhcp) renews(t *testing.T, n *topology.TwoNIC, p *harness.Product, netw
 func (d *dhcp) asked(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
 	t.Helper()
 	for _, kind := range harness.Kinds {
-		wantByEth1(t, n, harness.NewConversation(t, kind, n.ClientEth0, address))
+		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address))
 	}
 }
 

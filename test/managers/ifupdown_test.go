@@ -61,7 +61,7 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
 	recipe.Run(n.Server.Host, "By hand")
-	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 	u.restart()
 	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 }
@@ -93,7 +93,7 @@ func TestIfupdown(t *testing.T) {
 			p.AwaitOwn(n.Server.Eth1.Address(f), true, began)
 		}
 		t.Logf("down, up and managed again within %s", time.Since(began).Round(time.Millisecond))
-		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 		for _, c := range long {
 			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
 		}
@@ -110,5 +110,5 @@ func TestIfupdownRules(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces"))
 	u.restart()
-	eachKind(t, n, "rules in the file", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+	eachKind(t, n, "rules in the file", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 }

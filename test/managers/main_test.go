@@ -57,17 +57,3 @@ func keepAll(t *testing.T, n *topology.TwoNIC) map[*harness.Conversation]*harnes
 	}
 	return talks
 }
-
-// wantByEth1 asks, and wants answers by eth1 only.
-func wantByEth1(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) {
-	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
-		t.Error(err)
-	} else {
-		// What another processor captures at the same time may keep the answer back for a
-		// moment: frames are taken in turn. Whether it came at all is judged below.
-		_, _ = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), c.Answers())
-	}
-	wires.WantEth1(c.String(), c.Answers())
-}

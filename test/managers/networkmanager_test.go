@@ -115,7 +115,7 @@ func TestNetworkManagerDeletesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
 	recipe.Run(n.Server.Host, "By hand")
-	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 	d.reconfigure("eth1")
 	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
 }
@@ -126,6 +126,6 @@ func TestNetworkManagerRules(t *testing.T) {
 	d := startNetworkManager(t, n, recipe.Text("With NetworkManager", "ini"))
 	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
 		change()
-		eachKind(t, n, "rules in a file, "+name, func(t *testing.T, c *harness.Conversation) { wantByEth1(t, n, c) })
+		eachKind(t, n, "rules in a file, "+name, func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
 	}
 }

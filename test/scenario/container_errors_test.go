@@ -66,7 +66,7 @@ func TestContainerErrors(t *testing.T) {
 		})
 		return wires, answer, read(t, conn, patience)
 	}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		wires, answer, err := ask(f, harness.SilenceTime)
 		if errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: refused without replypath", f)
@@ -74,7 +74,7 @@ func TestContainerErrors(t *testing.T) {
 		wires.WantEth0("without replypath", answer)
 	}
 	harness.On(t, s.Server.Host).Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		wires, answer, err := ask(f, harness.AnswerTime)
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: %v", f, err)

@@ -39,7 +39,7 @@ func TestContainerMoves(t *testing.T) {
 	s, _ := newS7(t, topology.AnySource)
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	eachKind(t, s.Network, "moves", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "moves", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := published(t, s, kind, s.Server.Eth1, f)
 		askPublished(t, s, c, true)
 		for _, on := range []bool{true, false} {
@@ -118,10 +118,10 @@ func TestContainerForgedMove(t *testing.T) {
 				segment := forged.segment(t, wires, c)
 				if forged.planted {
 					own.Send(segment(s.Server.Eth1)...)
-					settle(t, s.Replication, s.Server.Eth1)
+					harness.Settle(t, s.Replication, s.Server.Eth1)
 				}
 				injector.Send(segment(s.Server.Eth0)...)
-				settle(t, s.Production, s.Server.Eth0)
+				harness.Settle(t, s.Production, s.Server.Eth0)
 				// The client's own questions come by eth1 and would move it back.
 				flow := p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String())
 				moved := false
@@ -144,13 +144,6 @@ func TestContainerForgedMove(t *testing.T) {
 
 func contested(p *harness.Product) float64 {
 	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
-}
-
-// settle returns when the server has dealt with what was sent to its interface so far.
-func settle(t *testing.T, router *topology.Router, to *topology.Interface) {
-	t.Helper()
-	_, err := router.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: to.Address(topology.IPv4)})
-	harness.Must(t, err)
 }
 
 // segment makes the forged ACK out of the client's last segment, as the

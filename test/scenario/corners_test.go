@@ -138,7 +138,7 @@ func (c corners) wantEth1(t *testing.T, what string, p *pair, run func()) {
 
 // eachCorner runs a subtest for each family.
 func (c corners) eachCorner(t *testing.T, run func(*testing.T, topology.Family)) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { run(t, f) })
 	}
 }

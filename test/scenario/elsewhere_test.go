@@ -24,7 +24,7 @@ var (
 // routeElsewhere adds routes by one of the routers, of a table.
 func (r routers) routeElsewhere(t *testing.T, to map[topology.Family]string, router int, table string) {
 	t.Helper()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		harness.Shell(t, r.Server.Host, fmt.Sprintf("ip route add %s via %s dev eth1 table %s", to[f], r.Inside[router].Address(f), table))
 	}
 }
@@ -50,7 +50,7 @@ func (r routers) waitKnown(t *testing.T, p *harness.Product, addresses ...netip.
 // addressesOf returns the routers' addresses at eth1.
 func (r routers) addressesOf(of ...int) (all []netip.Addr) {
 	for _, router := range of {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			all = append(all, r.Inside[router].Address(f))
 		}
 	}
@@ -90,16 +90,16 @@ func TestRouteElsewhere(t *testing.T) {
 			p.Start()
 			r.waitKnown(t, p, r.addressesOf(1)...)
 			r.bring(t, 0)
-			open := r.conversations(t, both...)
+			open := r.conversations(t, harness.Families...)
 			r.wantThrough(t, 0, "through a router that no route names", open...)
 			r.bring(t, 1)
-			r.wantThrough(t, 1, "through the one that a route names", r.conversations(t, both...)...)
+			r.wantThrough(t, 1, "through the one that a route names", r.conversations(t, harness.Families...)...)
 			if table == "main" {
 				return // where the kernel itself would send them by eth1
 			}
 			r.routeElsewhere(t, whereTheyAre, 1, table)
 			r.bring(t, 0)
-			for _, f := range both {
+			for _, f := range harness.Families {
 				harness.Eventually(t, "the route counts", func() error {
 					c := harness.NewConversation(t, harness.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
 					exits := harness.TapAll(t, r.nics...)
@@ -112,7 +112,7 @@ func TestRouteElsewhere(t *testing.T) {
 					return nil
 				})
 			}
-			r.wantThrough(t, 1, "where a route leads to", r.conversations(t, both...)...)
+			r.wantThrough(t, 1, "where a route leads to", r.conversations(t, harness.Families...)...)
 		})
 	}
 }
@@ -125,13 +125,13 @@ func TestRouteElsewhereComes(t *testing.T) {
 			p := harness.On(t, r.Server.Host)
 			p.Start()
 			r.bring(t, 0)
-			open := r.conversations(t, both...)
+			open := r.conversations(t, harness.Families...)
 			r.wantThrough(t, 0, "before", open...)
 			r.routeElsewhere(t, elsewhere, 1, table)
 			r.waitKnown(t, p, r.addressesOf(1)...)
 			r.wantThroughForLong(t, "while the route is there", open...)
-			r.wantThrough(t, 0, "begun meanwhile", r.conversations(t, both...)...)
-			for _, f := range both {
+			r.wantThrough(t, 0, "begun meanwhile", r.conversations(t, harness.Families...)...)
+			for _, f := range harness.Families {
 				harness.Shell(t, r.Server.Host, fmt.Sprintf("ip route del %s dev eth1 table %s", elsewhere[f], table))
 			}
 			r.waitKnown(t, p)
@@ -158,7 +158,7 @@ func TestRoutesElsewhere(t *testing.T) {
 	r.waitKnown(t, p, r.addressesOf(1, 2)...)
 	for router := range r.At {
 		r.bring(t, router)
-		r.wantThrough(t, router, fmt.Sprintf("through router %d", router+1), r.conversations(t, both...)...)
+		r.wantThrough(t, router, fmt.Sprintf("through router %d", router+1), r.conversations(t, harness.Families...)...)
 	}
 }
 
@@ -217,14 +217,14 @@ func TestRouteElsewhereBound(t *testing.T) {
 	r := newRouters(t)
 	r.routeElsewhere(t, elsewhere, 1, "101")
 	r.routeElsewhere(t, andFurther, 2, "101")
-	for _, f := range both {
+	for _, f := range harness.Families {
 		harness.ServeAt(t, r.Server.Host, netip.AddrPortFrom(r.Server.Eth1.Address(f), port), topology.BindToDevice("eth1"))
 	}
 	p := harness.On(t, r.Server.Host)
 	p.Start()
 	r.waitKnown(t, p, r.addressesOf(1, 2)...)
 	r.bring(t, 0)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
 			c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
 			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
@@ -242,11 +242,11 @@ func TestRouteElsewhereByGateway(t *testing.T) {
 	p.Start("--config", harness.WriteConfig(t, "interfaces:\n  - name: eth0\n  - name: eth1\n    next_hop: gateway\n"))
 	r.waitKnown(t, p, r.addressesOf(1)...)
 	r.bring(t, 1)
-	r.wantThrough(t, 1, "through the one that a route names", r.conversations(t, both...)...)
+	r.wantThrough(t, 1, "through the one that a route names", r.conversations(t, harness.Families...)...)
 	r.bring(t, 0)
 	byKernel, before := exit{r.nics, r.Server.Eth0, nil}, p.Metrics()
 	answers := 0
-	for _, c := range r.conversations(t, both...) {
+	for _, c := range r.conversations(t, harness.Families...) {
 		exits := harness.TapAll(t, r.nics...)
 		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
 		if left := exits.Left(r.Server.Eth1, c.Answers()); len(left) > 0 {

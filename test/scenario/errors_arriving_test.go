@@ -63,7 +63,7 @@ func TestErrorsArrive(t *testing.T) {
 		_, err := d.server.Read(make([]byte, 100))
 		return err
 	}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		wires := harness.Tap(t, n.Server)
 		d := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
 		harness.Must(t, d.client.Close())
@@ -80,7 +80,7 @@ func TestErrorsArrive(t *testing.T) {
 	}
 	p.Start()
 	unreachable := map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			wires := harness.Tap(t, n.Server)
 			refused := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
@@ -192,7 +192,7 @@ func TestNonsenseErrors(t *testing.T) {
 	p.Start()
 	errors4 := []kind{{3, 0}, {3, 1}, {3, 2}, {3, 3}, {3, 4}, {4, 0}, {5, 1}, {11, 0}, {11, 1}, {12, 0}}
 	errors6 := []kind{{1, 0}, {1, 1}, {1, 3}, {1, 4}, {2, 0}, {3, 0}, {3, 1}, {4, 0}, {4, 1}, {4, 2}, {137, 0}}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			p := p.In(t)
 			var begun []*harness.Conversation
@@ -236,7 +236,7 @@ func TestForeignErrorsLeave(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))

@@ -53,7 +53,7 @@ func forwarding(t *testing.T, host *topology.Host) {
 	promptErrors(t, host)
 	harness.Must(t, host.SetSysctl("net/ipv4/ip_forward", "1"))
 	harness.Must(t, host.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for route, to := range map[string]netip.Addr{"unreachable": nowhere[f], "prohibit": prohibited[f]} {
 			harness.Shell(t, host, fmt.Sprintf("ip route add %s %s", route, to))
 		}
@@ -104,7 +104,7 @@ func TestErrorsAboutForwarded(t *testing.T) {
 func TestRedirectStays(t *testing.T) {
 	s := harness.Build(t, topology.NewS5)
 	forwarding(t, s.Server.Host)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		via := s.RouterInside.Address(f)
 		if f == topology.IPv6 { // redirects name no other (RFC 4861, 8.2)
 			via = linkLocal(t, s.RouterInside)
@@ -131,7 +131,7 @@ func TestRedirectStays(t *testing.T) {
 	// IPv6 sends redirects by the interface that the packet came in by.
 	redirectedBy := map[topology.Family]*topology.Interface{topology.IPv4: s.Server.Eth0, topology.IPv6: s.Server.Eth1}
 	want := func(when string, errorBy *topology.Interface) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, one := range []struct {
 				provocation
 				by *topology.Interface

@@ -239,7 +239,7 @@ func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family
 	wires := harness.Tap(t, server)
 	at := server.Eth1.Peer()
 	injector := harness.NewInjector(t, at)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, p := range provocations {
 			if p.isOf(f) {
 				injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
@@ -247,7 +247,7 @@ func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family
 		}
 	}
 	harness.Eventually(t, "every packet is answered with its error", func() error {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, p := range provocations {
 				if eth0, eth1 := wires.Left(p.answer(f)); p.isOf(f) && len(eth0)+len(eth1) == 0 {
 					return fmt.Errorf("%s, %s: no answer; by eth0 %s", f, p.name, harness.Describe(wires.Eth0.Frames(topology.Any)))
@@ -267,7 +267,7 @@ func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
 // errorsBy wants the error about each of the packets by one of the server's NICs,
 // and returns all of them.
 func errorsBy(wires *harness.Wires, eth1 bool, provocations []provocation) (frames []*topology.Frame) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, p := range provocations {
 			if !p.isOf(f) {
 				continue
@@ -366,7 +366,7 @@ func TestRefusedDatagram(t *testing.T) {
 		return wires, answer, read(t, conn, patience)
 	}
 	each := func(run func(f topology.Family, size int)) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, size := range []int{10, largeDatagram} {
 				run(f, size)
 			}
@@ -402,7 +402,7 @@ func testErrorsOfSeveralRouters(t *testing.T, nextHop, routed string) {
 	ask := func(want func(router int) exit) {
 		for i, router := range r.Inside {
 			injector := harness.NewInjector(t, router)
-			for _, f := range both {
+			for _, f := range harness.Families {
 				for _, p := range provocations {
 					exits := harness.TapAll(t, r.nics...)
 					// Every router brings somebody else's.

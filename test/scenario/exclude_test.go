@@ -25,7 +25,7 @@ func newExcluded(t *testing.T) excluded {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	nics := []*topology.Interface{n.Server.Eth0, n.Server.Eth1}
 	x := excluded{n, exit{nics, nics[0], nics[0].Peer().MAC}, exit{nics, nics[1], nics[1].Peer().MAC}}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, nic := range []*topology.Interface{n.ClientEth0, n.Server.Eth1} {
 			more := x.address(nic, f, true)
 			harness.Must(t, nic.AddAddress(netip.PrefixFrom(more, more.BitLen())))
@@ -62,7 +62,7 @@ func (q question) String() string {
 
 // questions are all of them.
 func questions() (all []question) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, kind := range harness.Kinds {
 			for i := range 8 {
 				q := question{kind, f, i&1 != 0, i&2 != 0, i&4 != 0}

@@ -95,22 +95,5 @@ func askAll(t *testing.T, c *harness.Conversation) {
 	}
 }
 
-// The families of a network, as many tests use them.
-var (
-	both = []topology.Family{topology.IPv4, topology.IPv6}
-	ipv4 = both[:1]
-)
-
-// eachQuestion runs a subtest for each family and kind of question.
-func eachQuestion(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
-	eachQuestionOf(t, both, name, run)
-}
-
-// eachQuestionOf is eachQuestion for some families.
-func eachQuestionOf(t *testing.T, families []topology.Family, name string, run func(*testing.T, topology.Family, harness.Kind)) {
-	for _, f := range families {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
-		}
-	}
-}
+// ipv4 is that family alone.
+var ipv4 = harness.Families[:1]

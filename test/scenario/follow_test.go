@@ -81,7 +81,7 @@ func (m moving) askBy(t *testing.T, c *harness.Conversation, by exit) {
 // conversation has been answered by that NIC then.
 func (m moving) eachMove(t *testing.T, run func(*testing.T, *harness.Conversation, exit)) {
 	for _, from := range []exit{m.eth0, m.eth1} {
-		eachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.EachQuestion(t, "from "+from.by.Name, func(t *testing.T, f topology.Family, kind harness.Kind) {
 			asked := from.by.Address(f)
 			m.bring(t, asked, from)
 			c := harness.NewConversation(t, kind, m.ClientEth0, asked)
@@ -170,7 +170,7 @@ func (m moving) waitMove(t *testing.T, c *harness.Conversation, to exit) {
 // carrier, and a TCP connection as well: the peer's next question comes by the
 // other one.
 func TestFollowDown(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testFollowDown(t, f) })
 	}
 }
@@ -216,7 +216,7 @@ var spoofs = map[string]layers.TCP{
 // server pushes goes on by the connection's way. With follow: latest, any of them
 // takes it along.
 func TestSpoofedSegment(t *testing.T) {
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testSpoofedSegment(t, f) })
 	}
 }
@@ -276,7 +276,7 @@ func wantSpoofCounted(t *testing.T, before, after harness.Metrics, segment layer
 // programs.
 func TestSpoofedSegmentLatest(t *testing.T) {
 	m := newMoving(t, "follow: latest\n")
-	for _, f := range both {
+	for _, f := range harness.Families {
 		asked := m.Server.Eth1.Address(f)
 		p := newPush(t, m.Client, m.Server.Host, asked, asked)
 		from := netip.MustParseAddrPort(p.client.LocalAddr().String())

@@ -17,7 +17,7 @@ func TestForbiddenRoute(t *testing.T) {
 	nics := []*topology.Interface{n.Server.Eth1, n.Server.Eth0}
 	byEth1 := exit{nics, n.Server.Eth1, n.Server.Eth1.Peer().MAC}
 	for _, kind := range []string{"prohibit", "unreachable", "blackhole"} {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			t.Run(kind+"/"+f.String(), func(t *testing.T) {
 				asked := n.Server.Eth1.Address(f)
 				var begun []*harness.Conversation

@@ -52,13 +52,13 @@ func TestScopeAll(t *testing.T) {
 	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, s.Server, askRouted(t, s, kind, f), s.ClientEth0)
 	}
-	eachKind(t, s.Network, "without replypath", lost)
+	harness.EachQuestionOf(t, s.Families(), "without replypath", lost)
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	eachKind(t, s.Network, "local", lost)
+	harness.EachQuestionOf(t, s.Families(), "local", lost)
 	p.Expect(0, "detach", "--stop")
 	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
-	eachKind(t, s.Network, "all", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "all", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := askRouted(t, s, kind, f)
 		wantAnswers(t, s.Server, c, true)
 		if kind == harness.TCP {
@@ -93,7 +93,7 @@ func TestScopeAllBegun(t *testing.T) {
 		}
 		return nil
 	})
-	eachKind(t, s.Network, "begun", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "begun", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wires := harness.Tap(t, s.Server)
 		c := harness.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
 		for range 5 {

@@ -23,7 +23,7 @@ func TestFragmentsInterleaved(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	injector := harness.NewInjector(t, n.Server.Eth0) // where the kernel would send them
-	for _, f := range both {
+	for _, f := range harness.Families {
 		c := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
 		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
 		wires := harness.Tap(t, n.Server)

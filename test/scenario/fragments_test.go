@@ -57,7 +57,7 @@ func loseLarge(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) []*top
 func TestFragments(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	each := func(run func(*harness.Conversation)) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, kind := range datagramKinds {
 				run(harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 			}
@@ -107,7 +107,7 @@ func TestFragmentsOfTheHost(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	p.WaitGrace()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
 		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 			for _, kind := range datagramKinds {
@@ -152,7 +152,7 @@ func testFragmentsOfSeveralRouters(t *testing.T, nextHop, routed string) {
 	ask := func(want func(router int) exit) {
 		for i := range r.At {
 			r.bring(t, i)
-			for _, f := range both {
+			for _, f := range harness.Families {
 				for _, kind := range datagramKinds {
 					c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
 					exits := harness.TapAll(t, r.nics...)
@@ -209,7 +209,7 @@ func TestFragmentsOutOfOrder(t *testing.T) {
 	p.Start()
 	const size = 1208 // of the datagram, with its header
 	a, b, c := piece{0, 408, false}, piece{408, 808, false}, piece{808, size, false}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			q := newPieces(t, n, f, size)
 			going := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
@@ -314,7 +314,7 @@ func TestFragmentsNarrow(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			var asking []*harness.Conversation
 			for _, kind := range datagramKinds {

@@ -72,7 +72,7 @@ func (c corners) wantRouted(t *testing.T, what string, h *halfOpen, run func()) 
 func TestHalfClosedBefore(t *testing.T) {
 	c := newCorners(t)
 	closedByServer, closedByClient := make(map[topology.Family]*halfOpen), make(map[topology.Family]*halfOpen)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		p := c.connect(t, f, dialect{})
 		p.goOn(t)
 		closedByServer[f] = c.closeHalf(t, p, p.server, p.client, "fin-wait-2")
@@ -82,14 +82,14 @@ func TestHalfClosedBefore(t *testing.T) {
 	}
 	c.p.Expect(0, "detach", "--stop")
 	again := harness.NewInjector(t, c.Server.Eth1.Peer())
-	for _, f := range both {
+	for _, f := range harness.Families {
 		h := closedByServer[f]
 		c.wantRouted(t, "an acknowledgement without replypath", h, func() { talk(t, h.client, h.server) })
 		h = closedByClient[f]
 		c.wantRouted(t, "the answer to a repeated FIN without replypath", h, func() { again.SendAgain(h.fin) })
 	}
 	c.p.Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run("closed by the server/"+f.String(), func(t *testing.T) { c.testFinWait(t, closedByServer[f]) })
 		t.Run("closed by the client/"+f.String(), func(t *testing.T) { c.testCloseWait(t, closedByClient[f], again) })
 	}

@@ -30,7 +30,7 @@ func TestLateSegments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // the kernel has a tuple in TIME_WAIT wait for a second
 			n := newLate(t)
-			for _, f := range both {
+			for _, f := range harness.Families {
 				t.Run(f.String(), func(t *testing.T) { n.test(t, f, end, name != "open") })
 			}
 		})

@@ -16,11 +16,11 @@ import (
 // NIC that it came by.
 func TestMultipathTCP(t *testing.T) {
 	c := newMultipath(t)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run("without replypath/"+f.String(), func(t *testing.T) { c.wantNoSecond(t, f) })
 	}
 	c.start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, nic := range []*topology.Interface{c.Server.Eth0, c.Server.Eth1} {
 			t.Run("opened to "+nic.Name+"/"+f.String(), func(t *testing.T) { c.wantBoth(t, f, nic) })
 		}

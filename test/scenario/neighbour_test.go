@@ -23,7 +23,7 @@ func TestColdNeighbour(t *testing.T) {
 			harness.On(t, n.Server.Host).Start()
 			eth0, eth1 := n.Server.Eth0, n.Server.Eth1
 			for name, loss := range losses {
-				for _, f := range both {
+				for _, f := range harness.Families {
 					loseAndAsk(t, n, f, name, loss, eth0)
 					loseAndAsk(t, n, f, name, loss, eth1)
 					loseAndAsk(t, n, f, name, loss, eth0, eth1)
@@ -39,7 +39,7 @@ func TestColdGateway(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1Metric: 5000})
 	harness.On(t, n.Server.Host).Start("--config", harness.WriteConfig(t, "interfaces: [{name: 'eth*', next_hop: gateway}]\n"))
 	for name, loss := range losses {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
 				eth1 := n.Server.Eth1
 				harness.Must(t, eth1.Resolve(harness.Within(t, harness.AnswerTime), eth1.Gateway(f)))
@@ -136,11 +136,11 @@ func TestDeafGateway(t *testing.T) {
 	} {
 		harness.Must(t, n.Server.SetSysctl("net/"+key, value))
 	}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		askOnceMore(t, n, f)
 	}
 	// Entries that the router has do not have to be resolved again meanwhile.
-	for _, f := range both {
+	for _, f := range harness.Families {
 		harness.Must(t, n.Server.Eth1.Peer().AddNeighbour(n.Server.Eth1.Address(f), n.Server.Eth1.MAC))
 	}
 	harness.Nft(t, n.Replication.Host, `
@@ -152,7 +152,7 @@ func TestDeafGateway(t *testing.T) {
 				icmpv6 type nd-neighbor-solicit drop
 			}
 		}`)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		harness.Shell(t, n.Server.Host, fmt.Sprintf("ip neighbour del %s dev eth1", n.Server.Eth1.Gateway(f)))
 		states := []string{"incomplete", "failed"}
 		if f == topology.IPv6 {

@@ -40,11 +40,11 @@ func TestRedirect(t *testing.T) {
 	for _, f := range n.Families() {
 		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), proxyPort))
 	}
-	eachKind(t, n.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, n.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, n.Server, ask(kind, f), n.ClientEth0)
 	})
 	harness.On(t, n.Server.Host).Start()
-	eachKind(t, n.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, n.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, n.Server, ask(kind, f), true)
 	})
 }

@@ -57,7 +57,7 @@ func TestRejected(t *testing.T) {
 	}
 	harness.Nft(t, n.Server.Host, rules+"}; }")
 	each := func(run func(f topology.Family, network string, to netip.AddrPort, rejected topology.Filter, want error)) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, r := range rejections {
 				to := netip.AddrPortFrom(n.Server.Eth1.Address(f), r.port)
 				rejected := topology.All(topology.From(to.Addr()), topology.To(n.ClientEth0.Address(f)))
@@ -98,7 +98,7 @@ func TestErrorsToTheHost(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	p.WaitGrace()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 			for _, network := range []string{"tcp", "udp"} {
 				wires := harness.Tap(t, n.Server)

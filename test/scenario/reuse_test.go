@@ -52,7 +52,7 @@ func waitEnd(t *testing.T, conn net.Conn) {
 // each time, whoever was left in TIME_WAIT.
 func TestTupleReused(t *testing.T) {
 	for name, end := range endings {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			t.Run(name+"/"+f.String(), func(t *testing.T) {
 				t.Parallel() // the kernel makes them wait for a second each time
 				testTupleReused(t, f, end)
@@ -112,7 +112,7 @@ func TestTupleReusedUDP(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
 	p.WaitGrace()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testTupleReusedUDP(t, n, p, f) })
 	}
 }

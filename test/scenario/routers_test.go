@@ -52,7 +52,7 @@ func TestSeveralRouters(t *testing.T) {
 	var by []int
 	for i := range r.At {
 		r.bring(t, i)
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, kind := range harness.Kinds {
 				c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
 				exits := harness.TapAll(t, r.nics...)
@@ -73,7 +73,7 @@ func TestSeveralRouters(t *testing.T) {
 func TestPeerChangesRouter(t *testing.T) {
 	r := newRouters(t)
 	harness.On(t, r.Server.Host).Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		c := harness.NewConversation(t, harness.TCP, r.ClientEth0, r.Server.Eth1.Address(f))
 		for _, router := range []int{0, 1, 2, 0} {
 			r.bring(t, router)
@@ -102,7 +102,7 @@ func TestRouterOfOneHost(t *testing.T) {
 		}
 	}
 	all := func() (list []*harness.Conversation) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, kind := range harness.Kinds {
 				list = append(list, harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f)))
 			}

@@ -56,32 +56,32 @@ func TestS2(t *testing.T) {
 		c := harness.NewConversation(t, kind, client, s.Virtual(f))
 		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
 	}
-	eachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c, answers := through(t, f, kind, s.ClientEth0)
 		toClient.wantLost(t, c, answers)
 	})
 
 	p := harness.On(t, s.Server)
 	p.Start("--config", harness.ReadRecipe(t, "s2-load-balancer-nat").Config("With replypath"))
-	eachQuestion(t, "through the balancer", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "through the balancer", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c, answers := through(t, f, kind, s.ClientEth0)
 		toBalancer.wantAnswers(t, c, answers)
 	})
-	eachQuestion(t, "from outside", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "from outside", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c, answers := through(t, f, kind, s.OutsideEth0)
 		toBalancer.wantAnswers(t, c, answers)
 	})
-	eachQuestion(t, "directly", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "directly", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, s.ClientEth0, s.ServerEth0.Address(f))
 		toClient.wantAnswers(t, c, c.Answers())
 	})
-	eachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, s.ServerEth0, s.ClientEth0.Address(f))
 		toClient.wantQuestions(t, c)
 	})
 
 	p.Expect(0, "detach", "--stop")
-	eachQuestion(t, "after detach", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "after detach", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c, answers := through(t, f, kind, s.ClientEth0)
 		toClient.wantLost(t, c, answers)
 	})
@@ -92,12 +92,12 @@ func TestS2Rules(t *testing.T) {
 	s := newS2(t)
 	harness.ReadRecipe(t, "s2-load-balancer-nat").Run(s.Server, "With connmark")
 	toBalancer := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC}
-	eachQuestion(t, "through the balancer", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "through the balancer", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 		toBalancer.wantAnswers(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
 	})
 	toClient := exit{toBalancer.nics, s.ServerEth0, s.ClientEth0.MAC}
-	eachQuestion(t, "directly", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "directly", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, s.ClientEth0, s.ServerEth0.Address(f))
 		toClient.wantAnswers(t, c, c.Answers())
 	})

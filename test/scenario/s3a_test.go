@@ -86,20 +86,20 @@ func (s s3a) symmetric(t *testing.T, f topology.Family, kind harness.Kind) {
 // next_hop last-hop. Only who asks for it gets them symmetric.
 func TestS3aOneNIC(t *testing.T) {
 	s := waysOfS3a(newS3a(t, false))
-	eachQuestion(t, "without replypath", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "without replypath", s.virtual(s.toRouter.wantAnswers))
 	p := harness.On(t, s.Server)
 	d := p.Start()
-	eachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
-	eachQuestion(t, "real", s.real(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "real", s.real(s.toRouter.wantAnswers))
 	p.Expect(0, "detach", "--stop")
 	d.WaitEnd()
 
 	p.Start("--config", harness.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n"))
-	eachQuestion(t, "virtual, last-hop", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "virtual, last-hop", s.virtual(s.toRouter.wantAnswers))
 	p.Expect(0, "detach", "--stop")
 
 	p.Start("--config", harness.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\nloopback_addresses: symmetric\n"))
-	eachQuestion(t, "virtual, symmetric", s.symmetric)
+	harness.EachQuestion(t, "virtual, symmetric", s.symmetric)
 }
 
 // TestS3aTwoNICs has the router on another NIC than the director. Answers from the
@@ -107,22 +107,22 @@ func TestS3aOneNIC(t *testing.T) {
 // from the virtual address are right, and have to stay so.
 func TestS3aTwoNICs(t *testing.T) {
 	s := waysOfS3a(newS3a(t, true))
-	eachQuestion(t, "virtual without replypath", s.virtual(s.toRouter.wantAnswers))
-	eachQuestion(t, "real without replypath", s.real(s.toRouter.wantLost))
+	harness.EachQuestion(t, "virtual without replypath", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "real without replypath", s.real(s.toRouter.wantLost))
 	p := harness.On(t, s.Server)
 	p.Start()
-	eachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
-	eachQuestion(t, "real", s.real(s.toDirector.wantAnswers))
+	harness.EachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "real", s.real(s.toDirector.wantAnswers))
 	p.Expect(0, "detach", "--stop")
 
 	p.Start("--config", harness.WriteConfig(t, "loopback_addresses: symmetric\n"))
-	eachQuestion(t, "virtual, symmetric", s.symmetric)
+	harness.EachQuestion(t, "virtual, symmetric", s.symmetric)
 }
 
 // TestS3aRules runs the set-up that replypath replaces.
 func TestS3aRules(t *testing.T) {
 	s := waysOfS3a(newS3a(t, true))
 	harness.ReadRecipe(t, s3aPage).Run(s.Server, "With ip rule")
-	eachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
-	eachQuestion(t, "real", s.real(s.toDirector.wantAnswers))
+	harness.EachQuestion(t, "virtual", s.virtual(s.toRouter.wantAnswers))
+	harness.EachQuestion(t, "real", s.real(s.toDirector.wantAnswers))
 }

@@ -114,7 +114,7 @@ func TestS3bDeaf(t *testing.T) {
 	toDirector := exit{[]*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC}
 	taught := harness.Capture(t, s.ServerEth0)
 	for _, round := range []string{"first", "again"} {
-		eachQuestion(t, round, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.EachQuestion(t, round, func(t *testing.T, f topology.Family, kind harness.Kind) {
 			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 			toDirector.wantAnswers(t, c, c.Behind(s.ServerEth0.Address(f)).Answers())
 		})

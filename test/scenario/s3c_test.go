@@ -47,19 +47,19 @@ func (s s3c) by(director int, want func(*testing.T, *harness.Conversation, topol
 // from. Director 2 is in no route of the server, so the configuration names it.
 func TestS3c(t *testing.T) {
 	s := newS3c(t)
-	eachQuestion(t, "director 1 without replypath", s.by(0, s.to[0].wantAnswers))
-	eachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	harness.EachQuestion(t, "director 1 without replypath", s.by(0, s.to[0].wantAnswers))
+	harness.EachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
 	p := harness.On(t, s.Server)
 	p.Start("--config", harness.ReadRecipe(t, s3cPage).Config("With replypath"))
-	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
 	for i := range s.Directors {
 		t.Run(fmt.Sprintf("director %d changes its mac", i+1), func(t *testing.T) { s.changeMAC(t, p, i) })
-		eachQuestion(t, "director 1 then", s.by(0, s.to[0].wantAnswers))
-		eachQuestion(t, "director 2 then", s.by(1, s.to[1].wantAnswers))
+		harness.EachQuestion(t, "director 1 then", s.by(0, s.to[0].wantAnswers))
+		harness.EachQuestion(t, "director 2 then", s.by(1, s.to[1].wantAnswers))
 	}
 	p.Expect(0, "detach", "--stop")
-	eachQuestion(t, "director 2 after detach", s.by(1, s.to[0].wantLost))
+	harness.EachQuestion(t, "director 2 after detach", s.by(1, s.to[0].wantLost))
 }
 
 // TestS3cSecondRoute needs no configuration, because director 2 stands in a route
@@ -67,18 +67,18 @@ func TestS3c(t *testing.T) {
 func TestS3cSecondRoute(t *testing.T) {
 	s := newS3c(t)
 	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With replypath")
-	eachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	harness.EachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
 	harness.On(t, s.Server).Start()
-	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
 }
 
 // TestS3cRules runs the set-up that replypath replaces.
 func TestS3cRules(t *testing.T) {
 	s := newS3c(t)
 	harness.ReadRecipe(t, s3cPage).Run(s.Server, "With ip rule")
-	eachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
-	eachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
+	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
+	harness.EachQuestion(t, "director 2", s.by(1, s.to[1].wantAnswers))
 }
 
 // changeMAC gives a director another MAC, which says so as directors do. All flows

@@ -40,11 +40,11 @@ func TestS4(t *testing.T) {
 	manage := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
 	}
-	eachKind(t, s.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, managed(s), manage(f, kind), s.MonitorEth0)
 	})
 	harness.On(t, s.Box).Start()
-	eachKind(t, s.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, managed(s), manage(f, kind), true)
 		// Who asks from the outside is answered there.
 		outside := harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
@@ -65,11 +65,11 @@ func TestS4Turned(t *testing.T) {
 	ask := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, s.InternetEth0, s.Bond1.Address(f))
 	}
-	eachKind(t, s.Network, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, turned(s), ask(f, kind), s.InternetEth0)
 	})
 	harness.On(t, s.Box).Start()
-	eachKind(t, s.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, turned(s), ask(f, kind), true)
 		wantAnswers(t, turned(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), false)
 		askAsClient(t, s, f, kind)
@@ -81,7 +81,7 @@ func TestS4Turned(t *testing.T) {
 func TestS4IPRule(t *testing.T) {
 	s, recipe := newS4(t)
 	recipe.Run(s.Box, "With ip rule")
-	eachKind(t, s.Network, "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, managed(s), harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f)), true)
 	})
 }

@@ -54,7 +54,7 @@ func (s s5) askers() map[string]exit {
 // should leave by `by`, against a want.
 func (s s5) each(t *testing.T, families []topology.Family, name string, asked, by *topology.Interface, want func(exit, *testing.T, *harness.Conversation, topology.Filter)) {
 	for who, asker := range s.askers() {
-		eachQuestionOf(t, families, name+"/"+who, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.EachQuestionOf(t, families, name+"/"+who, func(t *testing.T, f topology.Family, kind harness.Kind) {
 			c := harness.NewConversation(t, kind, asker.by, asked.Address(f))
 			w := exit{[]*topology.Interface{s.Server.Eth0, s.Server.Eth1}, by, asker.to}
 			want(w, t, c, c.Answers())
@@ -81,14 +81,14 @@ func TestS5(t *testing.T) {
 	s := s5{newS5(t, true)}
 	harness.ReadRecipe(t, s5Page).Run(s.Server.Host, "ARP")
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
-	s.each(t, both, "eth0 without replypath", eth0, eth0, exit.wantAnswers)
-	s.each(t, both, "eth1 without replypath", eth1, eth0, s.lost)
+	s.each(t, harness.Families, "eth0 without replypath", eth0, eth0, exit.wantAnswers)
+	s.each(t, harness.Families, "eth1 without replypath", eth1, eth0, s.lost)
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	s.each(t, both, "eth0", eth0, eth0, exit.wantAnswers)
-	s.each(t, both, "eth1", eth1, eth1, exit.wantAnswers)
+	s.each(t, harness.Families, "eth0", eth0, eth0, exit.wantAnswers)
+	s.each(t, harness.Families, "eth1", eth1, eth1, exit.wantAnswers)
 	p.Expect(0, "detach", "--stop")
-	s.each(t, both, "after detach", eth1, eth0, s.lost)
+	s.each(t, harness.Families, "after detach", eth1, eth0, s.lost)
 }
 
 // TestS5Flux has the neighbour and the router believe that each IPv4 address is at
@@ -124,7 +124,7 @@ func TestS5StrictFilter(t *testing.T) {
 		wantNoAnswer(t, c, s.Server.Eth1, s.Server.Eth0)
 	}
 	harness.On(t, s.Server.Host).Start()
-	s.each(t, both, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
+	s.each(t, harness.Families, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
 }
 
 // TestS5Rules runs the set-up that replypath replaces.
@@ -133,6 +133,6 @@ func TestS5Rules(t *testing.T) {
 	for _, heading := range []string{"ARP", "With ip rule"} {
 		harness.ReadRecipe(t, s5Page).Run(s.Server.Host, heading)
 	}
-	s.each(t, both, "eth0", s.Server.Eth0, s.Server.Eth0, exit.wantAnswers)
-	s.each(t, both, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
+	s.each(t, harness.Families, "eth0", s.Server.Eth0, s.Server.Eth0, exit.wantAnswers)
+	s.each(t, harness.Families, "eth1", s.Server.Eth1, s.Server.Eth1, exit.wantAnswers)
 }

@@ -61,21 +61,21 @@ func (s s6) asked(uplink *topology.Interface, want func(*testing.T, *harness.Con
 func TestS6(t *testing.T) {
 	s := newS6(t)
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
-	eachQuestion(t, "eth0 without replypath", s.asked(eth0, s.by(eth1).wantLost))
-	eachQuestion(t, "eth1 without replypath", s.asked(eth1, s.by(eth1).wantAnswers))
+	harness.EachQuestion(t, "eth0 without replypath", s.asked(eth0, s.by(eth1).wantLost))
+	harness.EachQuestion(t, "eth1 without replypath", s.asked(eth1, s.by(eth1).wantAnswers))
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	eachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
-	eachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	harness.EachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
+	harness.EachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
 	s.eachStarted(t, "the host asks", eth1)
 	p.Expect(0, "detach", "--stop")
-	eachQuestion(t, "eth0 after detach", s.asked(eth0, s.by(eth1).wantLost))
+	harness.EachQuestion(t, "eth0 after detach", s.asked(eth0, s.by(eth1).wantLost))
 }
 
 // eachStarted has the host ask the client, from the address that the route gives
 // it, and wants that by an uplink.
 func (s s6) eachStarted(t *testing.T, name string, uplink *topology.Interface) {
-	eachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, uplink, s.ClientEth0.Address(f))
 		s.by(uplink).wantQuestions(t, c)
 	})
@@ -92,8 +92,8 @@ func TestS6StrictFilter(t *testing.T) {
 	}
 	p := harness.On(t, s.Server.Host)
 	p.Start()
-	eachQuestion(t, "eth0", s.asked(s.Server.Eth0, s.by(s.Server.Eth0).wantAnswers))
-	eachQuestion(t, "eth1", s.asked(s.Server.Eth1, s.by(s.Server.Eth1).wantAnswers))
+	harness.EachQuestion(t, "eth0", s.asked(s.Server.Eth0, s.by(s.Server.Eth0).wantAnswers))
+	harness.EachQuestion(t, "eth1", s.asked(s.Server.Eth1, s.by(s.Server.Eth1).wantAnswers))
 	p.Expect(0, "detach", "--stop")
 	if got := harness.Must1[string](t)(s.Server.Sysctl("net/ipv4/conf/all/rp_filter")); got != "1" {
 		t.Errorf("after detach rp_filter is %s", got)
@@ -135,9 +135,9 @@ func TestS6Multipath(t *testing.T) {
 	p := harness.On(t, s.Server.Host)
 	p.Start()
 	eth0, eth1 := s.Server.Eth0, s.Server.Eth1
-	eachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
-	eachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
-	eachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestion(t, "eth0", s.asked(eth0, s.by(eth0).wantAnswers))
+	harness.EachQuestion(t, "eth1", s.asked(eth1, s.by(eth1).wantAnswers))
+	harness.EachQuestion(t, "another address", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		exits := harness.TapAll(t, s.nics...)
 		for n := range s.ClientAddresses(f) {
 			c := harness.NewConversation(t, kind, s.client(f, n), other[f])
@@ -289,7 +289,7 @@ func testS6Translated(t *testing.T, spread bool) {
 	s.goOn(t, before...)
 	s.goOn(t, s.newSessions(t, spread)...)
 	for _, uplink := range s.nics {
-		eachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
+		harness.EachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
 	}
 	s.goOn(t, before...)
 	if !spread { // the host itself forwards now, and is asked by eth0
@@ -341,6 +341,6 @@ func TestS6Rules(t *testing.T) {
 	s := newS6(t)
 	harness.ReadRecipe(t, s6Page).Run(s.Server.Host, "With ip rule")
 	for _, uplink := range s.nics {
-		eachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
+		harness.EachQuestion(t, uplink.Name, s.asked(uplink, s.by(uplink).wantAnswers))
 	}
 }

@@ -38,15 +38,6 @@ func published(t *testing.T, s *topology.S7, kind harness.Kind, at *topology.Int
 	return c
 }
 
-// eachKind runs a subtest for each family and kind of question.
-func eachKind(t *testing.T, n *topology.Network, name string, run func(*testing.T, topology.Family, harness.Kind)) {
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
-		}
-	}
-}
-
 // TestS7 asks a published port by both of the host's addresses. Without replypath
 // all answers leave by eth0, with it by the interface that was asked.
 func TestS7(t *testing.T) {
@@ -56,15 +47,15 @@ func TestS7(t *testing.T) {
 			lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
 				wantLost(t, s.Server, published(t, s, kind, s.Server.Eth1, f), s.ClientEth0)
 			}
-			eachKind(t, s.Network, "without replypath", lost)
+			harness.EachQuestionOf(t, s.Families(), "without replypath", lost)
 			p := harness.On(t, s.Server.Host)
 			p.Start()
-			eachKind(t, s.Network, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+			harness.EachQuestionOf(t, s.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
 				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
 			})
 			p.Expect(0, "detach", "--stop")
-			eachKind(t, s.Network, "after detach", lost)
+			harness.EachQuestionOf(t, s.Families(), "after detach", lost)
 		})
 	}
 }
@@ -74,7 +65,7 @@ func TestS7(t *testing.T) {
 func TestS7IPRule(t *testing.T) {
 	s, recipe := newS7(t, topology.StrictSource)
 	recipe.Run(s.Server.Host, "With ip rule")
-	eachKind(t, s.Network, "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "ip rule", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := published(t, s, kind, s.Server.Eth1, f)
 		if kind == harness.Ping {
 			wantAnswers(t, s.Server, c, true)
@@ -88,7 +79,7 @@ func TestS7IPRule(t *testing.T) {
 func TestS7Connmark(t *testing.T) {
 	s, recipe := newS7(t, topology.StrictSource)
 	recipe.Run(s.Server.Host, "With connmark")
-	eachKind(t, s.Network, "connmark", func(t *testing.T, f topology.Family, kind harness.Kind) {
+	harness.EachQuestionOf(t, s.Families(), "connmark", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
 		wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
 	})

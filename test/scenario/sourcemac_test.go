@@ -17,7 +17,7 @@ func TestOwnMACChanges(t *testing.T) {
 	harness.On(t, n.Server.Host).Start()
 	eth1 := n.Server.Eth1
 	pushes := make(map[topology.Family]*push)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		pushes[f] = newPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
 		pushes[f].push()
 	}
@@ -29,7 +29,7 @@ func TestOwnMACChanges(t *testing.T) {
 		changed := *eth1
 		changed.MAC = net.HardwareAddr{2, 0xcc, 0, 0, 0, byte(i)}
 		harness.Must(t, eth1.SetMAC(changed.MAC))
-		for _, f := range both {
+		for _, f := range harness.Families {
 			harness.Eventually(t, "frames have the new mac", func() error {
 				if mac := pushedFrom(t, n, pushes[f]); !bytes.Equal(mac, changed.MAC) {
 					return fmt.Errorf("they have %s", mac)

@@ -48,7 +48,7 @@ func TestReboot(t *testing.T) {
 func testReboot(t *testing.T, listening bool) {
 	c := newCorners(t)
 	conns := make(map[topology.Family]*pair)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		l := c.listen(t, f, dialect{})
 		conns[f] = c.dial(t, f, l, dialect{})
 		conns[f].accept(t, l)
@@ -61,7 +61,7 @@ func testReboot(t *testing.T, listening bool) {
 	resets := func(f topology.Family) topology.Filter {
 		return topology.All(conns[f].segments, topology.Flags(topology.RST, topology.RST))
 	}
-	for _, f := range both {
+	for _, f := range harness.Families {
 		vanish(t, conns[f].server)
 		wires := harness.Tap(t, c.Server)
 		harness.Must1[int](t)(conns[f].client.Write([]byte("are you there")))
@@ -76,7 +76,7 @@ func testReboot(t *testing.T, listening bool) {
 	eth1 := harness.Capture(t, c.Server.Eth1.Peer())
 	c.p.Start()
 	eth0 := harness.Capture(t, c.Server.Eth0.Peer())
-	for _, f := range both {
+	for _, f := range harness.Families {
 		if err := read(t, conns[f].client, harness.AnswerTime); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%s: %v", f, err)
 		}
@@ -111,7 +111,7 @@ func TestStraySegments(t *testing.T) {
 	send := func(port layers.TCPPort) (wires *harness.Wires) {
 		t.Helper()
 		wires = harness.Tap(t, n.Server)
-		for _, f := range both {
+		for _, f := range harness.Families {
 			for _, tcp := range strays {
 				tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack, tcp.Window = port, closedPort, 1000, 2000, 1000
 				port++
@@ -119,7 +119,7 @@ func TestStraySegments(t *testing.T) {
 			}
 		}
 		harness.Eventually(t, "every segment is answered", func() error {
-			if eth0, eth1 := wires.Left(resets); len(eth0)+len(eth1) < len(both)*len(strays) {
+			if eth0, eth1 := wires.Left(resets); len(eth0)+len(eth1) < len(harness.Families)*len(strays) {
 				return fmt.Errorf("%d and %d resets", len(eth0), len(eth1))
 			}
 			return nil

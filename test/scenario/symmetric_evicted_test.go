@@ -23,7 +23,7 @@ func eachEvicting(t *testing.T, run func(*testing.T, *topology.TwoNIC, *harness.
 	p := harness.On(t, n.Server.Host)
 	p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
 	waitForBeginnings(t, n)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { run(t, n, p.In(t), f) })
 	}
 }

@@ -87,7 +87,7 @@ func TestOpenBefore(t *testing.T) {
 			use = "2"
 		}
 		harness.Must(t, c.Server.SetSysctl("net/ipv4/tcp_syncookies", use))
-		for _, f := range both {
+		for _, f := range harness.Families {
 			l := c.listen(t, f, d)
 			for range 2 { // the first asks for the cookie of Fast Open
 				p := c.dial(t, f, l, d)
@@ -98,7 +98,7 @@ func TestOpenBefore(t *testing.T) {
 			}
 		}
 		if name == "syn cookies" {
-			before.wantMore(t, c.Server.Host, 2*len(both))
+			before.wantMore(t, c.Server.Host, 2*len(harness.Families))
 		}
 	}
 	c.p.Expect(0, "detach", "--stop")
@@ -239,7 +239,7 @@ func TestKeepAlive(t *testing.T) {
 func TestSimultaneousOpen(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	harness.On(t, n.Server.Host).Start()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) { testSimultaneousOpen(t, n, f) })
 	}
 }

@@ -50,7 +50,7 @@ interfaces:
 	r.bring(t, 0)
 	pushes := make(map[topology.Family]*push)
 	var talks []*harness.Conversation
-	for _, f := range both {
+	for _, f := range harness.Families {
 		waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac(f, 0))
 		asked := r.Server.Eth1.Address(f)
 		pushes[f] = newPush(t, r.Client, r.Server.Host, asked, asked)
@@ -63,7 +63,7 @@ interfaces:
 	}
 
 	r.powerOff(t, keepalived)
-	for _, f := range both {
+	for _, f := range harness.Families {
 		waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac(f, 1))
 		r.wantPush(t, pushes[f], mac(f, 1))
 	}
@@ -105,7 +105,7 @@ interfaces:
 `))
 	own := [3]net.HardwareAddr{r.Inside[0].MAC, r.Inside[1].MAC, r.Inside[2].MAC}
 	waitMaster := func(mac net.HardwareAddr) {
-		for _, f := range both {
+		for _, f := range harness.Families {
 			if virtual {
 				mac = virtualMAC[f]
 			}
@@ -113,7 +113,7 @@ interfaces:
 		}
 	}
 	waitMaster(own[0])
-	for _, f := range both {
+	for _, f := range harness.Families {
 		waitGatewayMAC(t, p, "eth1", addresses("192.168.1.3", "2001:db8:1::3")[f], own[2])
 	}
 	shared.open(t)
@@ -168,7 +168,7 @@ func (r routers) addThirdLane(t *testing.T) *lane {
 // wantAsRouted asks and wants the answers by eth0, as without replypath.
 func (l *lane) wantAsRouted(t *testing.T) {
 	t.Helper()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		c := harness.NewConversation(t, harness.TCP, l.ClientEth0, l.asked[f])
 		exit{l.nics, l.Server.Eth0, l.Server.Eth0.Peer().MAC}.wantAnswers(t, c, c.Answers())
 	}
@@ -177,7 +177,7 @@ func (l *lane) wantAsRouted(t *testing.T) {
 // open begins flows of all kinds, and connections in which only the server will speak.
 func (l *lane) open(t *testing.T) {
 	t.Helper()
-	for _, f := range both {
+	for _, f := range harness.Families {
 		l.pushes = append(l.pushes, newPush(t, l.Client, l.Server.Host, l.asked[f], l.asked[f]))
 		for _, kind := range harness.Kinds {
 			l.talks = append(l.talks, harness.NewConversation(t, kind, l.ClientEth0, l.asked[f]))

@@ -1,0 +1,71 @@
+package harness
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
+)
+
+// Families are both.
+var Families = []topology.Family{topology.IPv4, topology.IPv6}
+
+// EachQuestion runs a subtest for each family and kind of question.
+func EachQuestion(t *testing.T, name string, run func(*testing.T, topology.Family, Kind)) {
+	t.Helper()
+	EachQuestionOf(t, Families, name, run)
+}
+
+// EachQuestionOf is EachQuestion for some families.
+func EachQuestionOf(t *testing.T, families []topology.Family, name string, run func(*testing.T, topology.Family, Kind)) {
+	t.Helper()
+	for _, f := range families {
+		for _, kind := range Kinds {
+			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
+		}
+	}
+}
+
+// WantByEth1 asks, and wants the answers to leave by the server's eth1 only.
+func WantByEth1(t *testing.T, server *topology.Server, c *Conversation) {
+	t.Helper()
+	wires := Tap(t, server)
+	if err := c.Ask(Within(t, AnswerTime)); err != nil {
+		t.Error(err)
+	} else {
+		// What another processor captures at the same time may keep the answer back for a
+		// moment: frames are taken in turn. Whether it came at all is judged below.
+		_, _ = wires.Eth1.Wait(Within(t, AnswerTime), c.Answers())
+	}
+	wires.WantEth1(c.String(), c.Answers())
+}
+
+// Settle returns when a server has dealt with what a router of its has sent to an interface so far: the cable keeps the
+// order.
+func Settle(t *testing.T, router *topology.Router, to *topology.Interface) {
+	t.Helper()
+	_, err := router.Ping(Within(t, AnswerTime), topology.Echo{To: to.Address(topology.IPv4)})
+	Must(t, err)
+}
+
+// IPBatch runs commands of ip(8) on a host, one a line.
+func IPBatch(t *testing.T, host *topology.Host, batch string) {
+	t.Helper()
+	Shell(t, host, "ip -batch - <<END\n"+batch+"END\n")
+}
+
+// NeedTCX skips a test where the kernel has no TCX: it does not know the attach type that it is asked for, on an
+// interface that is always there.
+func NeedTCX(t *testing.T) {
+	t.Helper()
+	const lo = 1
+	_, err := link.QueryPrograms(link.QueryOptions{Target: lo, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("the kernel has no tcx (Linux 6.6)")
+	}
+	Must(t, err)
+}
