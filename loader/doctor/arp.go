@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,8 +34,8 @@ func arp(
 ) []Finding {
 	var found []Finding
 	for _, i := range interfaces {
-		strangers, virtual, alone := h.strangers(i)
-		device, all, known := h.setting("ipv4", i.Name, leaf)
+		strangers, virtual, alone := strangers(h, i)
+		device, all, known := h.Settings.of("ipv4", i.Name, leaf)
 		if !known || len(strangers) == 0 {
 			continue
 		}
@@ -70,20 +69,20 @@ func arp(
 // network or of a macvlan above it, and all that only lo or a dummy device has.
 // virtual tells that one of the latter is there, as with LVS direct routing; alone that nothing shows that hosts on the
 // network reach one of the former by its own interface, so that these answers may be all that makes it reachable.
-func (h *Host) strangers(i discover.Interface) (names []string, virtual, alone bool) {
+func strangers(h *Host, i discover.Interface) (names []string, virtual, alone bool) {
 	if i.NoARP {
 		return nil, false, false
 	}
 	for _, d := range h.Devices {
 		for _, p := range d.Addresses {
 			a := p.Addr()
-			isVirtual, isAbove := h.isVirtual(a), h.carries(i.Index, d.Index)
-			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isAbove && !h.isNear(i, a) {
+			isVirtual, isAbove := isVirtual(&h.Links, a), h.carries(i.Index, d.Index)
+			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isAbove && !isNear(&h.Links, i, a) {
 				continue
 			}
 			names = append(names, fmt.Sprintf("%s of %s", a, d.Name))
 			virtual = virtual || isVirtual
-			alone = alone || !isVirtual && !isAbove && !h.isReachedBy(&d, a, i)
+			alone = alone || !isVirtual && !isAbove && !isReachedBy(h, &d, a, i)
 		}
 	}
 	return names, virtual, alone
@@ -91,7 +90,7 @@ func (h *Host) strangers(i discover.Interface) (names []string, virtual, alone b
 
 // isReachedBy tells whether hosts on another interface's network seem to reach an address by the device that has it:
 // the device is up, and is in no other network or somebody of this one has answered there.
-func (h *Host) isReachedBy(d *Device, a netip.Addr, i discover.Interface) bool {
+func isReachedBy(h *Host, d *Device, a netip.Addr, i discover.Interface) bool {
 	if m := h.managed(d.Index); d.Down || m != nil && !m.Up {
 		return false
 	}
@@ -103,41 +102,25 @@ func (h *Host) isReachedBy(d *Device, a netip.Addr, i discover.Interface) bool {
 	return !slices.ContainsFunc(d.Addresses, ofOther) || slices.ContainsFunc(h.Neighbours, answered)
 }
 
-// carriers are the devices below managed macvlans that are not managed themselves:
-// a question for the macvlan's address that they answer for comes in by them.
-func (h *Host) carriers() []discover.Interface {
-	var found []discover.Interface
-	for _, d := range h.Devices {
-		above := func(i discover.Interface) bool { return h.carries(d.Index, i.Index) }
-		if h.managed(d.Index) == nil && slices.ContainsFunc(h.Interfaces, above) {
-			found = append(found, discover.Interface{Index: d.Index, Name: d.Name, Addresses: d.Addresses})
-		}
-	}
-	return found
-}
-
-// carries tells whether a managed device stands on another and has a MAC of its
-// own, as a macvlan has and an ipvlan has not.
-func (h *Host) carries(lower, upper int) bool {
-	i, d := h.managed(upper), h.device(lower)
-	return i != nil && d != nil && i.Lower == lower && !bytes.Equal(i.MAC, d.MAC)
-}
-
 // isNear tells whether hosts on an interface's network take an address for one of
 // their network.
-func (h *Host) isNear(i discover.Interface, a netip.Addr) bool {
+func isNear(l *Links, i discover.Interface, a netip.Addr) bool {
 	for _, p := range i.Addresses {
 		if p.Masked().Contains(a) && !p.IsSingleIP() {
 			return true
 		}
 	}
-	_, onLink := h.onLink(i.Index, a)
-	return onLink
+	return l.isOnLink(i.Index, a)
+}
+
+// has tells whether an interface has an address.
+func has(i discover.Interface, a netip.Addr) bool {
+	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // isVirtual tells whether only lo or a dummy device has an address.
-func (h *Host) isVirtual(a netip.Addr) bool {
-	for _, o := range h.Own {
+func isVirtual(l *Links, a netip.Addr) bool {
+	for _, o := range l.Own {
 		if o.Address == a {
 			return o.LoopbackOnly
 		}

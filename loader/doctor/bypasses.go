@@ -7,7 +7,7 @@ import (
 
 // xdpPrograms finds programs that see frames before TC does.
 func xdpPrograms(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
+	return ofDevices(&h.Links, func(d *Device) (string, string) {
 		if !d.XDP {
 			return "", ""
 		}
@@ -18,7 +18,7 @@ func xdpPrograms(h *Host) []Finding {
 
 // virtualFunctions finds interfaces parts of which belong to others.
 func virtualFunctions(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
+	return ofDevices(&h.Links, func(d *Device) (string, string) {
 		if d.VFs == 0 {
 			return "", ""
 		}
@@ -29,7 +29,7 @@ func virtualFunctions(h *Host) []Finding {
 
 // hardwareTC finds interfaces whose hardware may work off filters.
 func hardwareTC(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
+	return ofDevices(&h.Links, func(d *Device) (string, string) {
 		if !d.Features["hw-tc-offload"] {
 			return "", ""
 		}
@@ -39,7 +39,7 @@ func hardwareTC(h *Host) []Finding {
 
 // offloadedIPsec finds interfaces whose hardware encrypts whole packets.
 func offloadedIPsec(h *Host) []Finding {
-	return h.ofDevices(func(d *Device) (string, string) {
+	return ofDevices(&h.Links, func(d *Device) (string, string) {
 		if !slices.Contains(h.Offloaded, d.Name) {
 			return "", ""
 		}
@@ -49,10 +49,10 @@ func offloadedIPsec(h *Host) []Finding {
 }
 
 // ofDevices asks for each managed interface what there is to warn of.
-func (h *Host) ofDevices(look func(*Device) (found, inspect string)) []Finding {
+func ofDevices(l *Links, look func(*Device) (found, inspect string)) []Finding {
 	var all []Finding
-	for _, i := range h.Interfaces {
-		if d := h.device(i.Index); d != nil {
+	for _, i := range l.Interfaces {
+		if d := l.device(i.Index); d != nil {
 			if found, inspect := look(d); found != "" {
 				all = append(all, seen(Warning, i.Name, found, inspect).of(ownerOfDevice(i.Name)))
 			}

@@ -1,5 +1,7 @@
 package doctor
 
+import "fmt"
+
 // check is one thing to look at. Its name is fixed.
 type check struct {
 	name string
@@ -79,4 +81,35 @@ var checks = []check{
 	{"ipsec-offload", "IPsec packet offload", "no ipsec packet offload", offloadedIPsec},
 	{"sr-iov", "SR-IOV virtual functions", "no virtual functions", virtualFunctions},
 	{"xdp", "XDP programs, AF_XDP with them", "no xdp program", xdpPrograms},
+}
+
+// needs are the parts of the host that a check cannot do without, of those that not everybody may read.
+var needs = map[string][]string{
+	"attached":                 {partPins, partHooks},
+	"kernel":                   {partKernel},
+	"configuration":            {partPins},
+	"wrong-way":                {partPins, partTraffic},
+	"reverse-path-rules":       {partFirewall},
+	"gateway":                  {partGateways},
+	"accept-redirects":         {partFlows},
+	"send-redirects":           {partFirewall, partBalancer},
+	"last-hop":                 {partFlows},
+	"needless-rules":           {partFiles},
+	"needless-marks":           {partFirewall},
+	"tc-programs":              {partHooks},
+	"outgoing-interface-rules": {partFirewall},
+	"netdev-egress":            {partFirewall},
+	"legacy-iptables":          {partFirewall},
+	"flowtable-offload":        {partFirewall},
+	"ipsec-offload":            {partOffloads},
+}
+
+// notLookedAt says in a check's place that it has nothing to go by.
+func (c *check) notLookedAt(h *Host) (Finding, bool) {
+	for _, part := range needs[c.name] {
+		if takes, unread := h.Unread[part]; unread {
+			return seen(Warning, "", fmt.Sprintf("not looked at: to read %s takes %s", part, takes), asRoot(&h.State)), true
+		}
+	}
+	return Finding{}, false
 }

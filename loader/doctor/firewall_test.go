@@ -23,7 +23,7 @@ func TestReversePathRules(t *testing.T) {
 		return chains(Chain{Family: "inet", Table: table, Name: "pre", Hooks: []string{"prerouting"}, Rules: []FirewallRule{r}})
 	}
 	firewalld := func(value string) func(*Host) {
-		return func(h *Host) { h.Firewalld = &Firewalld{firewalldFile, value} }
+		return func(h *Host) { h.Firewall.Firewalld = &Firewalld{firewalldFile, value} }
 	}
 	const (
 		text    = " packets whose way back leaves by another interface than they came in by ?? "
@@ -221,26 +221,27 @@ table netdev t {
 // which it wants to be there.
 func readChains(t *testing.T, host *topology.Host) map[string]Chain {
 	t.Helper()
-	g := &gatherer{host: &Host{}}
+	names := map[int]string{}
 	for _, name := range []string{"eth0", "eth1"} {
 		link, err := host.Netlink().LinkByName(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.host.Devices = append(g.host.Devices, Device{Index: link.Attrs().Index, Name: name})
+		names[link.Attrs().Index] = name
 	}
-	if err := host.Do(g.firewall); err != nil {
+	var f Firewall
+	if err := host.Do(func() error { return readFirewall(&f, func(index int) string { return names[index] }) }); err != nil {
 		t.Fatal(err)
 	}
 	chains := map[string]Chain{}
-	for _, c := range g.host.Firewall.Chains {
+	for _, c := range f.Chains {
 		for n := range c.Rules {
 			if c.Rules[n].Handle == 0 {
-				t.Errorf("%s: rule %d has no handle", c.name(), n)
+				t.Errorf("%s: rule %d has no handle", c.String(), n)
 			}
 			c.Rules[n].Handle = 0
 		}
-		chains[c.name()] = c
+		chains[c.String()] = c
 	}
 	return chains
 }
@@ -310,18 +311,17 @@ func TestReadEgressChain(t *testing.T) {
 // TestReadNoFirewall: nothing is read where nothing is.
 func TestReadNoFirewall(t *testing.T) {
 	_, host := newNetwork(t)
-	g := &gatherer{host: &Host{}}
-	if err := host.Do(g.firewall); err != nil {
+	var f Firewall
+	if err := host.Do(func() error { return readFirewall(&f, nil) }); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Firewall{}, g.host.Firewall); diff != "" {
+	if diff := cmp.Diff(Firewall{}, f); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
 // What iptables-nft leaves to its own extensions.
 func TestReadExtensions(t *testing.T) {
-	g := &gatherer{host: newHost()}
 	eth1 := []byte("eth1\x00")
 	for _, test := range []struct {
 		name  string
@@ -341,7 +341,7 @@ func TestReadExtensions(t *testing.T) {
 		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}, FirewallRule{}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, FirewallRule{}},
 	} {
-		if diff := cmp.Diff(test.want, g.readRule(test.exprs)); diff != "" {
+		if diff := cmp.Diff(test.want, readRule(test.exprs, nil)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}
@@ -350,16 +350,16 @@ func TestReadExtensions(t *testing.T) {
 // Loops of jumps, which nft refuses, come to an end.
 func TestFollowJumps(t *testing.T) {
 	jump := func(to ...string) []FirewallRule { return []FirewallRule{{Jumps: to}} }
-	f := Firewall{Chains: []Chain{
+	chains := []Chain{
 		{Table: "t", Name: "c", Rules: jump("b")},
 		{Table: "t", Name: "b", Rules: jump("c", "gone")},
 		{Table: "t", Name: "a", Type: "filter", Hooks: []string{"output"}, Rules: jump("b")},
 		{Table: "other", Name: "b"},
-	}}
-	f.followJumps()
+	}
+	followJumps(chains)
 	for n, want := range [][]string{{"output"}, {"output"}, {"output"}, nil} {
-		if diff := cmp.Diff(want, f.Chains[n].Hooks); diff != "" {
-			t.Errorf("chain %s (-want +got):\n%s", f.Chains[n].Name, diff)
+		if diff := cmp.Diff(want, chains[n].Hooks); diff != "" {
+			t.Errorf("chain %s (-want +got):\n%s", chains[n].Name, diff)
 		}
 	}
 }
@@ -368,10 +368,10 @@ func TestFollowJumps(t *testing.T) {
 func TestQuotedNames(t *testing.T) {
 	c := Chain{Family: "inet", Table: "a;b", Name: "c&d"}
 	for got, want := range map[string]string{
-		c.show():                              "nft --handle list chain inet 'a;b' 'c&d'",
-		(&Firewalld{File: "/etc/a b"}).show(): "grep IPv6_rpfilter '/etc/a b'",
-		(&Hook{TCX: true}).show(discover.Interface{Name: "wan&1"}): "bpftool net show dev 'wan&1'",
-		(&RuleLine{File: "/etc/it's"}).show():                      `cat '/etc/it'\''s'`,
+		showChain(&c): "nft --handle list chain inet 'a;b' 'c&d'",
+		showFirewalld(&Firewalld{File: "/etc/a b"}):                   "grep IPv6_rpfilter '/etc/a b'",
+		showHook(&Hook{TCX: true}, discover.Interface{Name: "wan&1"}): "bpftool net show dev 'wan&1'",
+		showLine(&RuleLine{File: "/etc/it's"}):                        `cat '/etc/it'\''s'`,
 	} {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -1,3 +1,4 @@
+// Package gather takes the snapshot that doctor judges.
 package doctor
 
 import (
@@ -8,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -16,17 +16,30 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/flows"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
+
+// Options say what is examined.
+type Options struct {
+	PinDir string
+	// Config is what is examined; nil for the configuration in force, or what a start would read.
+	Config *config.Config
+	// ConfigPath is the file of Config, to be named where a change of it is proposed.
+	ConfigPath string
+	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	Traffic func(pinDir string) ([]Counted, error)
+	// Root is what the files of the host are looked up in; empty for "/".
+	Root string
+}
 
 // gatherer fills a snapshot.
 type gatherer struct {
 	Options
 	netlink *netlink.Handle
 	links   []netlink.Link
-	ours    []ebpf.ProgramID // attached by pinned links
-	journal *pins.Journal    // nil: none, or it may not be read
-	sampled *sample          // what had been counted when the snapshot began
+	journal *pins.Journal // nil: none, or it may not be read
+	sampled *sample       // what had been counted when the snapshot began
 	host    *Host
 }
 
@@ -37,7 +50,7 @@ func gather(options Options) (*Host, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
-	g := &gatherer{Options: options, netlink: handle, host: &Host{PinDir: options.PinDir, Unread: map[string]string{}}}
+	g := &gatherer{Options: options, netlink: handle, host: &Host{State: State{PinDir: options.PinDir}, Unread: map[string]string{}}}
 	for _, part := range g.parts() {
 		if err := part.read(); errors.Is(err, fs.ErrPermission) && part.name != "" {
 			g.host.Unread[part.name] = part.takes
@@ -56,29 +69,41 @@ type part struct {
 	read  func() error
 }
 
-// The parts that not everybody may read.
-const (
-	partPins     = "what is pinned"
-	partGateways = "whether gateways answer"
-	partFirewall = "the firewall"
-	partFlows    = "the flow table"
-	partHooks    = "the tc hooks"
-	partFiles    = "the files of the network"
-	partBalancer = "the services of ipvs"
-	partOffloads = "the ipsec states"
-	partTraffic  = "the counters"
-)
-
 // parts are read in this order: what is managed comes first.
 func (g *gatherer) parts() []part {
 	const admin, bpf, root = "CAP_NET_ADMIN", "CAP_BPF", "root's rights"
+	h := g.host
 	return []part{
-		{partPins, root, g.pinned}, {"", "", g.configuration}, {partTraffic, bpf, g.firstSample},
-		{"", "", g.interfaces}, {"", "", g.start}, {"", "", g.devices}, {"", "", g.routes}, {"", "", g.rules},
-		{partGateways, admin, g.gateways}, {"", "", g.neighbours}, {"", "", g.settings},
-		{partFirewall, admin, g.firewall}, {partFlows, bpf, g.flows}, {partHooks, admin + " and " + bpf, g.hooks}, {"", "", g.sockets},
-		{partFiles, root, g.files}, {partBalancer, admin, g.balancer}, {partOffloads, admin, g.offloads},
-		{"", "", g.modes}, {"", "", g.uses}, {partTraffic, bpf, g.wrongWays},
+		{partPins, root, g.pinned},
+		{"", "", g.configuration},
+		{partTraffic, bpf, g.firstSample},
+		{"", "", g.interfaces},
+		{"", "", g.start},
+		{"", "", into(&h.Devices, func() ([]Device, error) { return devices(g.netlink, g.links) })},
+		{"", "", into(&h.Routes, func() ([]Route, error) { return routes(g.netlink, &h.Links) })},
+		{"", "", into(&h.Rules, func() ([]Rule, error) { return rules(g.netlink) })},
+		{partGateways, admin, into(&h.Gateways, func() ([]nexthop.Gateway, error) { return gateways(g.netlink, &h.Links) })},
+		{"", "", into(&h.Neighbours, func() ([]Neighbour, error) { return neighbours(g.netlink) })},
+		{"", "", into(&h.NeighTables, neighTables)},
+		{"", "", into(&h.Settings, func() (Settings, error) { return settings(&h.Links) })},
+		{partFirewall, admin, func() error { return readFirewall(&h.Firewall, h.deviceName) }},
+		{partFlows, bpf, g.flows},
+		{partHooks, admin + " and " + bpf, into(&h.Hooked, func() (Hooked, error) { return hooked(g.netlink, g.PinDir, h.Interfaces) })},
+		{"", "", into(&h.Sockets, func() ([]Socket, error) { return sockets(h) })},
+		{partFiles, root, g.files},
+		{partBalancer, admin, func() error { h.Firewall.IPVS = balancer(); return nil }},
+		{partOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.deviceName) })},
+		{"", "", into(&h.Enforcing, func() (map[int]bool, error) { return modes(g.PinDir) })},
+		{"", "", func() error { return uses(g.netlink, h) }},
+		{partTraffic, bpf, g.wrongWays},
+	}
+}
+
+// into keeps what is read, also that before an error.
+func into[T any](part *T, read func() (T, error)) func() error {
+	return func() (err error) {
+		*part, err = read()
+		return err
 	}
 }
 
@@ -101,6 +126,16 @@ func (g *gatherer) pinned() error {
 	}
 	g.journal, g.host.Attached = journal, true
 	g.host.Daemon, err = daemonOf(g.PinDir)
+	return err
+}
+
+// start looks at what a start takes.
+func (g *gatherer) start() error {
+	needed, known, err := requirementsOf(g.PinDir, g.journal)
+	g.host.Start = needed
+	if err == nil && !known {
+		g.host.Unread[partKernel] = "CAP_BPF and CAP_NET_ADMIN"
+	}
 	return err
 }
 
@@ -147,6 +182,15 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 		return g.host.Config
 	}
 	return &cfg
+}
+
+// files reads what the host is going to be set up with.
+func (g *gatherer) files() (err error) {
+	if g.host.RuleLines, err = ruleLines(g.Root); err != nil {
+		return err
+	}
+	g.host.Firewall.Firewalld, err = readFirewalld(g.Root)
+	return err
 }
 
 // flows reads the flow table, where there is one. One that another version made

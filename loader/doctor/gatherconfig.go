@@ -4,24 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"time"
 
 	"replypath/loader/config"
 )
-
-// InForce is what a datapath works by.
-type InForce struct {
-	Path     string // of the file, empty where it was started without one
-	LoadedAt time.Time
-	Config   *config.Config // nil where an earlier version has not written it down
-	Running  bool           // a daemon follows the changes of this host
-	Refused  string         // why a later configuration was refused, empty where none was
-	Examined bool           // it is what is examined, and no other file
-	// File says what has become of the file since, empty where it says the same; Wrong, that no
-	// start and no reload takes it.
-	File  string
-	Wrong bool
-}
 
 // configuration finds out by which configuration the host is examined: the one that is asked for, else
 // the one in force, else the one that a start would read.
@@ -32,7 +17,7 @@ func (g *gatherer) configuration() error {
 	}
 	f := &InForce{
 		Path: g.journal.ConfigPath, LoadedAt: g.journal.LoadedAt, Running: g.host.Daemon != nil,
-		Refused: g.journal.ConfigErr, Examined: g.Config == nil,
+		Refused: g.journal.ConfigErr,
 	}
 	g.host.InForce = f
 	// What cannot be decoded is that of a later version, as what is missing is of an earlier one.
@@ -41,7 +26,7 @@ func (g *gatherer) configuration() error {
 		return nil
 	}
 	read := g.compare(f)
-	g.host.ConfigPath = f.path()
+	g.host.ConfigPath = f.loadedFrom()
 	switch {
 	case f.Config != nil:
 		g.host.Config = f.Config
@@ -67,21 +52,13 @@ func (g *gatherer) wouldBe() error {
 	return err
 }
 
-// path is that of the file, or of the one that a reload would read if it were there.
-func (f *InForce) path() string {
-	if f.Path == "" {
-		return config.DefaultPath
-	}
-	return f.Path
-}
-
 // compare reads the file that is in force, and notes where it says something else by now. It returns
 // what it says, nil where that is not known.
 func (g *gatherer) compare(f *InForce) *config.Config {
-	if f.File = elsewhere(g.PinDir, f.path()); f.File != "" {
+	if f.File = elsewhere(g.PinDir, f.loadedFrom()); f.File != "" {
 		return nil
 	}
-	read, err := config.Load(f.path())
+	read, err := config.Load(f.loadedFrom())
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && f.Path == "":
 		return config.Default()

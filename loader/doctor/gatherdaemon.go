@@ -44,7 +44,7 @@ func gatherSettled(options Options) (*Host, error) {
 	for {
 		before, _ := ownerOf(options.PinDir) // nobody where there are no pins
 		host, err := gather(options)
-		if err != nil || len(missingPrograms(host)) == 0 || !isTakenAway(options.PinDir, before) {
+		if err != nil || len(host.missingPrograms()) == 0 || !isTakenAway(options.PinDir, before) {
 			return host, err
 		}
 		switch now := time.Now(); {

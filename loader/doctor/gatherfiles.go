@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -33,28 +32,29 @@ var ruleFiles = []struct {
 	{"/etc/sysconfig/network/ifrule-*", parseRuleFile, "wicked"},
 }
 
-// files reads what the host is going to be set up with.
-func (g *gatherer) files() error {
+// ruleLines reads the rules that the host is going to be set up with, of the files below a root, empty for "/".
+func ruleLines(root string) ([]RuleLine, error) {
+	var found []RuleLine
 	for _, f := range ruleFiles {
-		names, err := filepath.Glob(filepath.Join(g.root(), f.pattern))
+		names, err := filepath.Glob(filepath.Join("/", root, f.pattern))
 		if err != nil {
-			return err
+			return found, err
 		}
 		for _, name := range names {
-			if g.isOverridden(name) {
+			if isOverridden(root, name) {
 				continue
 			}
 			text, err := readText(name)
 			if err != nil {
-				return err
+				return found, err
 			}
-			for _, line := range f.parse(g.shown(name), text) {
+			for _, line := range f.parse(shown(root, name), text) {
 				line.Owner = f.owner
-				g.host.RuleLines = append(g.host.RuleLines, line)
+				found = append(found, line)
 			}
 		}
 	}
-	return g.firewalld()
+	return found, nil
 }
 
 // overrideOf names the file that is read in the place of one of a package
@@ -66,28 +66,18 @@ func overrideOf(file string) (string, bool) {
 
 // isOverridden tells a file of a package that is not read, as there is one in its
 // place, which may be a link to /dev/null.
-func (g *gatherer) isOverridden(name string) bool {
-	override, ok := overrideOf(g.shown(name))
+func isOverridden(root, name string) bool {
+	override, ok := overrideOf(shown(root, name))
 	if !ok {
 		return false
 	}
-	_, err := os.Lstat(filepath.Join(g.root(), override))
+	_, err := os.Lstat(filepath.Join("/", root, override))
 	return err == nil
 }
 
-func (g *gatherer) root() string {
-	if g.Root == "" {
-		return "/"
-	}
-	return g.Root
-}
-
 // shown is the path of a file as the host knows it.
-func (g *gatherer) shown(name string) string {
-	if g.Root == "" {
-		return name
-	}
-	return strings.TrimPrefix(name, filepath.Clean(g.Root))
+func shown(root, name string) string {
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(name, filepath.Join("/", root)), "/")
 }
 
 // mostText bounds what is read of a file.
@@ -113,14 +103,15 @@ func readText(name string) (string, error) {
 // firewalldFile is where firewalld keeps its settings.
 const firewalldFile = "/etc/firewalld/firewalld.conf"
 
-func (g *gatherer) firewalld() error {
-	name := filepath.Join(g.root(), firewalldFile)
+// readFirewalld reads what firewalld is set to.
+func readFirewalld(root string) (*Firewalld, error) {
+	name := filepath.Join("/", root, firewalldFile)
 	if _, err := os.Stat(name); err != nil {
-		return nil // not installed
+		return nil, nil // not installed
 	}
 	text, err := readText(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f := &Firewalld{File: firewalldFile, IPv6RPFilter: "yes"}
 	for line := range strings.Lines(text) {
@@ -128,61 +119,5 @@ func (g *gatherer) firewalld() error {
 			f.IPv6RPFilter = strings.TrimSpace(value)
 		}
 	}
-	g.host.Firewalld = f
-	return nil
-}
-
-// balancer counts the virtual services of IPVS in this network namespace. The
-// format is that of ip_vs_info_seq_show(): a line begins with the protocol.
-func (g *gatherer) balancer() error {
-	text, err := os.ReadFile("/proc/thread-self/net/ip_vs")
-	if err != nil {
-		return nil // the kernel does not balance
-	}
-	g.host.IPVS = countServices(string(text))
-	return nil
-}
-
-func countServices(text string) int {
-	count := 0
-	for line := range strings.Lines(text) {
-		word, _, _ := strings.Cut(line, " ")
-		switch word {
-		case "TCP", "UDP", "SCTP", "FWM":
-			count++
-		}
-	}
-	return count
-}
-
-// tableFulls sums the column table_fulls of /proc/net/stat/arp_cache, of which
-// there is a line for each processor, in hexadecimal; 0 where it is not shown.
-func tableFulls(name string) uint64 {
-	text, err := os.ReadFile("/proc/thread-self/net/stat/" + name)
-	if err != nil {
-		return 0
-	}
-	return sumColumn(string(text), "table_fulls")
-}
-
-func sumColumn(text, column string) uint64 {
-	lines := strings.Split(text, "\n")
-	place := -1
-	for n, word := range strings.Fields(lines[0]) {
-		if word == column {
-			place = n
-		}
-	}
-	var sum uint64
-	for _, line := range lines[1:] {
-		words := strings.Fields(line)
-		if place < 0 || place >= len(words) {
-			continue
-		}
-		value, err := strconv.ParseUint(words[place], 16, 64)
-		if err == nil {
-			sum += value
-		}
-	}
-	return sum
+	return f, nil
 }

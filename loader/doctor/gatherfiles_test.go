@@ -47,12 +47,12 @@ func TestFiles(t *testing.T) {
 		"/etc/NetworkManager/system-connections/a.nmconnection.d/else": command,                                  // in a directory
 		"/etc/firewalld/firewalld.conf":                                "# IPv6_rpfilter=no\nIPv6_rpfilter=strict\n",
 	})
-	g := &gatherer{Options: Options{Root: root}, host: &Host{}}
-	if err := g.files(); err != nil {
+	found, err := ruleLines(root)
+	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, l := range g.host.RuleLines {
+	for _, l := range found {
 		if !l.Src.IsValid() || l.Owner == "" {
 			t.Errorf("%s: nothing was read: %+v", l.where(), l)
 		}
@@ -78,16 +78,19 @@ func TestFiles(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if f := g.host.Firewalld; f == nil || f.IPv6RPFilter != "strict" || !f.isStrict() {
+	if f, err := readFirewalld(root); err != nil || f == nil || f.IPv6RPFilter != "strict" || !f.isStrict() {
 		t.Errorf("firewalld: %+v", f)
 	}
 }
 
 // TestNoFiles: a host that has none of them.
 func TestNoFiles(t *testing.T) {
-	g := &gatherer{Options: Options{Root: t.TempDir()}, host: &Host{}}
-	if err := g.files(); err != nil || g.host.RuleLines != nil || g.host.Firewalld != nil {
-		t.Errorf("%v, %+v", err, g.host)
+	root := t.TempDir()
+	if found, err := ruleLines(root); err != nil || found != nil {
+		t.Errorf("%v, %+v", err, found)
+	}
+	if f, err := readFirewalld(root); err != nil || f != nil {
+		t.Errorf("%v, %+v", err, f)
 	}
 }
 
@@ -95,8 +98,7 @@ func TestNoFiles(t *testing.T) {
 func TestFirewalldDefault(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, map[string]string{firewalldFile: "DefaultZone=public\n"})
-	g := &gatherer{Options: Options{Root: root}, host: &Host{}}
-	if err := g.files(); err != nil || g.host.Firewalld == nil || !g.host.Firewalld.isStrict() {
-		t.Errorf("%v, %+v", err, g.host.Firewalld)
+	if f, err := readFirewalld(root); err != nil || f == nil || !f.isStrict() {
+		t.Errorf("%v, %+v", err, f)
 	}
 }

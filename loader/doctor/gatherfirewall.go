@@ -1,24 +1,19 @@
 package doctor
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
-// firewall reads nf_tables. A kernel without it has none.
-func (g *gatherer) firewall() error {
-	g.host.Firewall.Legacy = legacyIn("/proc/thread-self/net")
+// readFirewall reads nf_tables, as far as it gets. A kernel without it has none.
+func readFirewall(f *Firewall, deviceName func(index int) string) error {
+	f.Legacy = legacyIn("/proc/thread-self/net")
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -31,12 +26,17 @@ func (g *gatherer) firewall() error {
 		return fmt.Errorf("list nftables chains: %w", err)
 	}
 	for _, c := range chains {
-		if err := g.chain(conn, c); err != nil {
+		chain, err := readChain(conn, c, deviceName)
+		if err != nil {
 			return err
 		}
+		if chain != nil {
+			f.Chains = append(f.Chains, *chain)
+		}
 	}
-	g.host.Firewall.followJumps()
-	return g.flowtables(conn)
+	followJumps(f.Chains)
+	f.Flowtables, err = flowtablesOf(conn)
+	return err
 }
 
 // lacksNFTables tells the answers of a kernel that does not know the subsystem.
@@ -44,36 +44,37 @@ func lacksNFTables(err error) bool {
 	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-func (g *gatherer) chain(conn *nftables.Conn, c *nftables.Chain) error {
-	chain := Chain{Family: tableFamily(c.Table.Family), Table: c.Table.Name, Name: c.Name, Type: string(c.Type)}
+// readChain reads a chain with the rules that matter; nil where it has gone meanwhile.
+func readChain(conn *nftables.Conn, c *nftables.Chain, deviceName func(index int) string) (*Chain, error) {
+	chain := &Chain{Family: tableFamily(c.Table.Family), Table: c.Table.Name, Name: c.Name, Type: string(c.Type)}
 	if c.Hooknum != nil {
 		chain.Hooks = []string{hookName(c.Table.Family, *c.Hooknum)}
 	}
 	if c.Table.Family == nftables.TableFamilyNetdev {
 		devices, err := chainDevices(c.Table.Name, c.Name)
 		if err != nil {
-			return fmt.Errorf("read nftables chain %s: %w", chain.name(), err)
+			return nil, fmt.Errorf("read nftables chain %s: %w", chain.String(), err)
 		}
 		chain.Devices = devices
 	}
 	rules, err := conn.GetRules(c.Table, c)
 	if errors.Is(err, unix.ENOENT) {
-		return nil // it has gone meanwhile
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("list nftables rules of %s: %w", chain.name(), err)
+		return nil, fmt.Errorf("list nftables rules of %s: %w", chain.String(), err)
 	}
 	for _, r := range rules {
-		if rule := g.readRule(r.Exprs); rule.matters() {
+		if rule := readRule(r.Exprs, deviceName); matters(&rule) {
 			rule.Handle = r.Handle
 			chain.Rules = append(chain.Rules, rule)
 		}
 	}
-	g.host.Firewall.Chains = append(g.host.Firewall.Chains, chain)
-	return nil
+	return chain, nil
 }
 
-func (r *FirewallRule) matters() bool {
+// matters tells a rule that one of the checks asks for.
+func matters(r *FirewallRule) bool {
 	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Marks) > 0
 }
 
@@ -97,22 +98,22 @@ func hookName(f nftables.TableFamily, hook nftables.ChainHook) string {
 }
 
 // followJumps notes with each chain the hooks that lead to it by way of others.
-func (f *Firewall) followJumps() {
+func followJumps(chains []Chain) {
 	for changed := true; changed; {
 		changed = false
-		for _, from := range f.Chains {
+		for _, from := range chains {
 			for _, r := range from.Rules {
 				for _, to := range r.Jumps {
-					changed = f.addHooks(&from, to) || changed
+					changed = addHooks(chains, &from, to) || changed
 				}
 			}
 		}
 	}
 }
 
-func (f *Firewall) addHooks(from *Chain, to string) (added bool) {
-	for n := range f.Chains {
-		c := &f.Chains[n]
+func addHooks(chains []Chain, from *Chain, to string) (added bool) {
+	for n := range chains {
+		c := &chains[n]
 		if c.Family != from.Family || c.Table != from.Table || c.Name != to {
 			continue
 		}
@@ -129,205 +130,25 @@ func (f *Firewall) addHooks(from *Chain, to string) (added bool) {
 	return added
 }
 
-// ruleReader reads the expressions of a rule, which hand values to each other in
-// registers.
-type ruleReader struct {
-	rule      FirewallRule
-	registers map[uint32]string // what is in a register: "oif", "iif", "ct mark"
-	values    map[uint32][]byte // a constant in a register
-	readsMark bool              // the connection's
-	name      func(index int) string
-}
-
-func (g *gatherer) readRule(expressions []expr.Any) FirewallRule {
-	r := &ruleReader{registers: map[uint32]string{}, values: map[uint32][]byte{}, name: g.host.deviceName}
-	for _, e := range expressions {
-		r.read(e)
-	}
-	return r.rule
-}
-
-func (r *ruleReader) read(e expr.Any) {
-	switch e := e.(type) {
-	case *expr.Meta:
-		r.meta(e)
-	case *expr.Ct:
-		r.connection(e)
-	case *expr.Bitwise:
-		r.registers[e.DestRegister] = r.registers[e.SourceRegister]
-	case *expr.Fib:
-		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
-			r.rule.ReversePath = true
-		}
-	case *expr.Cmp:
-		r.compare(e)
-	case *expr.Lookup:
-		if strings.HasPrefix(r.registers[e.SourceRegister], "oif") {
-			r.rule.OutUnknown = true
-		}
-	case *expr.Immediate:
-		r.values[e.Register] = e.Data
-	case *expr.NAT:
-		if to, ok := netip.AddrFromSlice(r.values[e.RegAddrMin]); ok && e.Type == expr.NATTypeDestNAT {
-			r.rule.DNAT = append(r.rule.DNAT, to)
-		}
-	case *expr.Reject:
-		r.rule.Refuses = true
-	case *expr.Verdict:
-		r.verdict(e)
-	case *expr.Match:
-		r.match(e.Name, e.Info)
-	case *expr.Target:
-		r.target(e.Name, e.Rev, e.Info)
-	}
-}
-
-func (r *ruleReader) meta(e *expr.Meta) {
-	if e.SourceRegister {
-		if e.Key == expr.MetaKeyMARK {
-			r.rule.Restores = r.rule.Restores || r.readsMark
-			r.mark(r.values[e.Register])
-		}
-		return
-	}
-	delete(r.registers, e.Register)
-	switch e.Key {
-	case expr.MetaKeyOIFNAME:
-		r.registers[e.Register] = "oifname"
-	case expr.MetaKeyOIF:
-		r.registers[e.Register] = "oif"
-	case expr.MetaKeyIIFNAME:
-		r.registers[e.Register] = "iifname"
-	case expr.MetaKeyIIF:
-		r.registers[e.Register] = "iif"
-	}
-}
-
-// connection reads what is done with the mark of the connection. Of one that is set the
-// library does not tell the register, which is 0 then: it is a constant of the rule.
-func (r *ruleReader) connection(e *expr.Ct) {
-	switch {
-	case e.Key != expr.CtKeyMARK:
-		delete(r.registers, e.Register)
-	case e.Register == 0:
-		for _, value := range r.values {
-			r.mark(value)
-		}
-	default:
-		r.registers[e.Register], r.readsMark = "ct mark", true
-	}
-}
-
-// mark notes a constant mark; no data is none.
-func (r *ruleReader) mark(data []byte) {
-	if len(data) >= 4 {
-		r.rule.Marks = append(r.rule.Marks, binary.NativeEndian.Uint32(data))
-	}
-}
-
-// compare reads a comparison with an interface or a connection's mark. One with "not equal" concerns
-// every other interface, so that it limits nothing.
-func (r *ruleReader) compare(e *expr.Cmp) {
-	kind := r.registers[e.Register]
-	name := ""
-	switch kind {
-	case "oifname", "iifname":
-		name = interfacePattern(e.Data)
-	case "oif", "iif":
-		if len(e.Data) == 4 {
-			name = r.name(int(binary.NativeEndian.Uint32(e.Data)))
-		}
-	case "ct mark":
-		r.mark(e.Data)
-	}
-	switch {
-	case name == "":
-	case strings.HasPrefix(kind, "oif") && e.Op == expr.CmpOpEq:
-		r.rule.OutNames = append(r.rule.OutNames, name)
-	case strings.HasPrefix(kind, "oif"):
-		r.rule.OutNames = append(r.rule.OutNames, "*")
-	case e.Op == expr.CmpOpEq:
-		r.rule.In = append(r.rule.In, name)
-	}
-}
-
-// interfacePattern reads a name, which ends with a zero, or a part of one, which
-// does not and stands for all that begin with it.
-func interfacePattern(data []byte) string {
-	if end := bytes.IndexByte(data, 0); end >= 0 {
-		return string(data[:end])
-	}
-	return string(data) + "*"
-}
-
-func (r *ruleReader) verdict(e *expr.Verdict) {
-	switch e.Kind {
-	case expr.VerdictDrop:
-		r.rule.Refuses = true
-	case expr.VerdictJump, expr.VerdictGoto:
-		r.rule.Jumps = append(r.rule.Jumps, e.Chain)
-	}
-}
-
-// match and target read what iptables-nft leaves to its own extensions.
-func (r *ruleReader) match(name string, info xt.InfoAny) {
-	r.rule.ReversePath = r.rule.ReversePath || name == "rpfilter"
-	if name == "connmark" {
-		r.readsMark = true
-		r.mark(extension(info)) // struct xt_connmark_mtinfo1 begins with it
-	}
-}
-
-// connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of
-// linux/netfilter/xt_connmark.h, by revision.
-var connmarkMode = map[uint32]int{1: 12, 2: 14}
-
-func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
-	data := extension(info)
-	switch name {
-	case "MARK": // struct xt_mark_tginfo2 begins with it
-		r.mark(data)
-	case "CONNMARK":
-		const set, restore = 0, 2
-		mode := byte(restore) // what it does is not told
-		if place := connmarkMode[revision]; place > 0 && place < len(data) {
-			mode = data[place]
-		}
-		r.rule.Restores = r.rule.Restores || mode == restore
-		if mode == set {
-			r.mark(data)
-		}
-	case "REJECT":
-		r.rule.Refuses = true
-	}
-}
-
-// extension is what an extension was given, in bytes.
-func extension(info xt.InfoAny) []byte {
-	if data, ok := info.(*xt.Unknown); ok && data != nil {
-		return *data
-	}
-	return nil
-}
-
-func (g *gatherer) flowtables(conn *nftables.Conn) error {
+func flowtablesOf(conn *nftables.Conn) ([]Flowtable, error) {
 	tables, err := conn.ListTables()
 	if err != nil {
-		return fmt.Errorf("list nftables tables: %w", err)
+		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
+	var found []Flowtable
 	for _, t := range tables {
 		list, err := conn.ListFlowtables(t)
 		if err != nil {
-			return fmt.Errorf("list nftables flowtables of %s: %w", t.Name, err)
+			return found, fmt.Errorf("list nftables flowtables of %s: %w", t.Name, err)
 		}
 		for _, f := range list {
-			g.host.Firewall.Flowtables = append(g.host.Firewall.Flowtables, Flowtable{
+			found = append(found, Flowtable{
 				Family: tableFamily(t.Family), Table: t.Name, Name: f.Name, Devices: f.Devices,
 				Hardware: f.Flags&nftables.FlowtableFlagsHWOffload != 0,
 			})
 		}
 	}
-	return nil
+	return found, nil
 }
 
 // legacyIn names the tables of iptables-legacy that are in use: the kernel lists

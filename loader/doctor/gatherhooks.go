@@ -15,62 +15,63 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/loader/discover"
 )
 
 // ourPrefix begins the names of our programs and filters.
 const ourPrefix = "replypath_"
 
-// hooks lists programs and filters of the managed interfaces, in the order in
+// hooked lists programs and filters of interfaces, in the order in
 // which they run: those of TCX before the filters of a clsact qdisc.
-func (g *gatherer) hooks() error {
-	ours, err := g.ourPrograms()
+func hooked(handle *netlink.Handle, pinDir string, interfaces []discover.Interface) (Hooked, error) {
+	var found Hooked
+	ours, err := ourPrograms(pinDir)
 	if err != nil {
-		return err
+		return found, err
 	}
-	g.ours = ours
-	for _, i := range g.host.Interfaces {
+	for _, i := range interfaces {
 		for _, egress := range []bool{false, true} {
-			for _, list := range []func(int, bool) ([]Hook, error){g.tcxPrograms, g.filters} {
-				hooks, err := list(i.Index, egress)
-				if err != nil {
-					return fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
-				}
-				g.host.Hooks = append(g.host.Hooks, hooks...)
+			programs, tcx, err := tcxPrograms(i.Index, egress, ours)
+			found.Hooks, found.TCX = append(found.Hooks, programs...), found.TCX || tcx
+			if err == nil {
+				programs, err = filters(handle, i.Index, egress)
+				found.Hooks = append(found.Hooks, programs...)
+			}
+			if err != nil {
+				return found, fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
 			}
 		}
 	}
-	return nil
+	return found, nil
 }
 
-// tcxPrograms returns none where the kernel has no TCX (EINVAL).
-func (g *gatherer) tcxPrograms(device int, egress bool) ([]Hook, error) {
+// tcxPrograms tells also whether the kernel has TCX; it returns none where it has not (EINVAL).
+func tcxPrograms(device int, egress bool, ours []ebpf.ProgramID) (hooks []Hook, known bool, err error) {
 	hook := ebpf.AttachTCXIngress
 	if egress {
 		hook = ebpf.AttachTCXEgress
 	}
 	result, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: hook})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENODEV) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	g.host.TCX = true
-	var hooks []Hook
 	for _, p := range result.Programs {
 		name := programName(p.ID)
 		hooks = append(hooks, Hook{
 			Interface: device, Egress: egress, TCX: true, Name: name,
-			Ours: slices.Contains(g.ours, p.ID) || strings.HasPrefix(name, ourPrefix),
+			Ours: slices.Contains(ours, p.ID) || strings.HasPrefix(name, ourPrefix),
 		})
 	}
-	return hooks, nil
+	return hooks, true, nil
 }
 
 // ourPrograms returns the programs of the pinned links. To read a program's name
 // takes CAP_SYS_ADMIN, to open a pin does not.
-func (g *gatherer) ourPrograms() ([]ebpf.ProgramID, error) {
-	pinned, err := filepath.Glob(filepath.Join(g.PinDir, datapath.LinksDir, "*"))
+func ourPrograms(pinDir string) ([]ebpf.ProgramID, error) {
+	pinned, err := filepath.Glob(filepath.Join(pinDir, datapath.LinksDir, "*"))
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +109,12 @@ func programName(id ebpf.ProgramID) string {
 }
 
 // filters returns none where there is no clsact qdisc (EINVAL).
-func (g *gatherer) filters(device int, egress bool) ([]Hook, error) {
+func filters(handle *netlink.Handle, device int, egress bool) ([]Hook, error) {
 	var parent uint32 = netlink.HANDLE_MIN_INGRESS
 	if egress {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
-	filters, err := g.netlink.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: device}}, parent)
+	list, err := handle.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: device}}, parent)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
 		return nil, nil
 	}
@@ -121,7 +122,7 @@ func (g *gatherer) filters(device int, egress bool) ([]Hook, error) {
 		return nil, err
 	}
 	var hooks []Hook
-	for _, f := range filters {
+	for _, f := range list {
 		name := fmt.Sprintf("%s of priority %d", f.Type(), f.Attrs().Priority)
 		ours := false
 		if b, ok := f.(*netlink.BpfFilter); ok {

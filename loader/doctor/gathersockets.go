@@ -15,7 +15,8 @@ import (
 
 // sockets lists the UDP sockets of the namespace. A kernel without udp_diag has
 // none to show.
-func (g *gatherer) sockets() error {
+func sockets(h *Host) ([]Socket, error) {
+	var found []Socket
 	var inodes []uint32
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		list, err := netlink.SocketDiagUDP(family)
@@ -23,16 +24,15 @@ func (g *gatherer) sockets() error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("list udp sockets: %w", err)
+			return found, fmt.Errorf("list udp sockets: %w", err)
 		}
 		for _, s := range list {
-			socket := newSocket(s)
-			g.host.Sockets = append(g.host.Sockets, socket)
+			found = append(found, newSocket(s))
 			inodes = append(inodes, s.INode)
 		}
 	}
-	g.nameSockets(inodes)
-	return nil
+	nameSockets(h, found, inodes)
+	return found, nil
 }
 
 func newSocket(s *netlink.Socket) Socket {
@@ -50,10 +50,10 @@ func endpoint(ip net.IP, port uint16) netip.AddrPort {
 
 // nameSockets finds out who has a connected socket open that is going to be
 // named. A process that cannot be looked at, or that ends meanwhile, is not.
-func (g *gatherer) nameSockets(inodes []uint32) {
-	asked, wanted := g.host.datagrams(), map[string]*Socket{}
-	for n := range g.host.Sockets {
-		if s := &g.host.Sockets[n]; asked.elsewhere(s) != nil || asked.isSuspicious(s) {
+func nameSockets(h *Host, sockets []Socket, inodes []uint32) {
+	asked, wanted := newDatagrams(&h.Links, h.Flows, sockets), map[string]*Socket{}
+	for n := range sockets {
+		if s := &sockets[n]; asked.elsewhere(s) != nil || asked.isSuspicious(s) {
 			wanted[fmt.Sprintf("socket:[%d]", inodes[n])] = s
 		}
 	}

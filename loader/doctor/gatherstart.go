@@ -9,47 +9,30 @@ import (
 	"replypath/loader/pins"
 )
 
-// Start is what a start takes; what is zero is there.
-type Start struct {
-	Place    error // why nothing can be pinned
-	BTF      error // that the kernel has none
-	Programs error // why it loads no programs
-	Rights   []Right
-	// Features are those of the kernel, as far as they can be told.
-	Features []pins.FeatureRecord
-}
-
-// Right is a capability that this process lacks.
-type Right struct{ Name, Purpose string }
-
-// start looks at what a start takes, whether there has been one or not. What is wrong with it is
-// a finding, and keeps nothing else from being looked at.
-func (g *gatherer) start() error {
-	s := &g.host.Start
+// requirementsOf looks at what a start takes, whether there has been one, with a journal, or not. What is wrong with
+// it is a finding, and keeps nothing else from being looked at. What the kernel can do is not known
+// to who may not load programs.
+func requirementsOf(pinDir string, journal *pins.Journal) (s Start, known bool, err error) {
 	missing, err := requirements.MissingRights()
 	if err != nil {
-		return err
+		return s, false, err
 	}
 	mayLoad := true
 	for _, r := range missing {
 		s.Rights = append(s.Rights, Right{r.Name(), r.Purpose})
 		mayLoad = mayLoad && r.Name() == "CAP_PERFMON"
 	}
-	s.Place, s.BTF = pins.CheckPlace(g.PinDir), requirements.CheckBTF()
-	if g.journal != nil {
-		s.Features = g.journal.Features
-		return nil
+	s.Place, s.BTF = pins.CheckPlace(pinDir), requirements.CheckBTF()
+	switch {
+	case journal != nil:
+		s.Features = journal.Features
+	case !mayLoad:
+		return s, false, nil
+	default:
+		s.Features, s.Programs = probe()
 	}
-	if !mayLoad {
-		g.host.Unread[partKernel] = "CAP_BPF and CAP_NET_ADMIN"
-		return nil
-	}
-	s.Features, s.Programs = probe()
-	return nil
+	return s, true, nil
 }
-
-// partKernel is what only who may load programs can find out.
-const partKernel = "what the kernel's bpf can do"
 
 // probe asks the kernel.
 func probe() ([]pins.FeatureRecord, error) {

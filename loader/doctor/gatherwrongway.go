@@ -15,31 +15,6 @@ import (
 	"replypath/loader/pins"
 )
 
-// Counted is what a datapath has counted for a pair of interfaces since it was pinned.
-type Counted struct {
-	From, To              string // the kernel's choice, empty for replypath's own device; the flow's interface
-	Asymmetric, Corrected uint64
-	Uncorrected           map[string]uint64 // packets, by reason
-}
-
-// WrongWay is what leaves by another interface than it should, now.
-type WrongWay struct {
-	From, To string // as in Counted
-	Reason   string // of the metrics, or reasonLost
-	Packets  uint64 // since it was pinned
-	Grown    uint64 // of these, while the snapshot was taken
-	Took     time.Duration
-	Flows    int // alive, with the kernel's route leading by From
-}
-
-// Reasons that more than a text depends on.
-const (
-	reasonObserve  = "observe"
-	reasonLinkDown = "link_down"
-	// reasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
-	reasonLost = "lost"
-)
-
 const (
 	// sampleTime is how long counters are watched where some of them tell of wrong ways.
 	sampleTime = time.Second
@@ -161,14 +136,6 @@ func lost(before, after []Counted) map[way]uint64 {
 	return found
 }
 
-// observed tells whether nothing is corrected on a managed interface.
-func (h *Host) observed(name string) bool {
-	return slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool {
-		enforces, known := h.Enforcing[i.Index]
-		return i.Name == name && known && !enforces
-	})
-}
-
 // askForFlows calls each for flows whose answers leave by the wrong interface as the routes are now, the
 // liveliest first.
 func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
@@ -213,7 +180,8 @@ func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64)
 }
 
 func (g *gatherer) isUp(name string) bool {
-	return slices.ContainsFunc(g.host.Interfaces, func(i discover.Interface) bool { return i.Name == name && i.Up })
+	i := g.host.named(name)
+	return i != nil && i.Up
 }
 
 // routeOf returns by which interface the kernel sends an answer, empty for replypath's own device. It is

@@ -24,26 +24,22 @@ const (
 
 // newHost is B of scenario S1, with nothing wrong about it.
 func newHost() *Host {
-	h := &Host{
-		Config: config.Default(), ConfigPath: "/etc/replypath/replypath.yaml",
-		Devices: []Device{
-			{Index: lo, Name: "lo"},
-			{Index: eth0, Name: "eth0", Addresses: prefixes("10.3.0.100/24", "2001:db8:3::100/64")},
-			{Index: eth1, Name: "eth1", Addresses: prefixes("10.4.0.100/24", "2001:db8:4::100/64")},
-		},
-		Settings: map[string]int{},
-		TCX:      true,
-		Rules: []Rule{
-			{Family: unix.AF_INET, Priority: 32766, Table: unix.RT_TABLE_MAIN},
-			{Family: unix.AF_INET6, Priority: 32766, Table: unix.RT_TABLE_MAIN},
-		},
-		Routes: []Route{
-			via("10.3.0.1", eth0), via("2001:db8:3::1", eth0),
-		},
-		Gateways: []nexthop.Gateway{
-			{Interface: eth0, Address: address("10.3.0.1"), State: nexthop.StateReachable, IPv4: true},
-			{Interface: eth1, Address: address("10.4.0.1"), State: nexthop.StateReachable, IPv4: true},
-		},
+	h := &Host{Settings: Settings{}}
+	h.Config, h.ConfigPath = config.Default(), "/etc/replypath/replypath.yaml"
+	h.Devices = []Device{
+		{Index: lo, Name: "lo"},
+		{Index: eth0, Name: "eth0", Addresses: prefixes("10.3.0.100/24", "2001:db8:3::100/64")},
+		{Index: eth1, Name: "eth1", Addresses: prefixes("10.4.0.100/24", "2001:db8:4::100/64")},
+	}
+	h.TCX = true
+	h.Rules = []Rule{
+		{Family: unix.AF_INET, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+		{Family: unix.AF_INET6, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+	}
+	h.Routes = []Route{via("10.3.0.1", eth0), via("2001:db8:3::1", eth0)}
+	h.Gateways = []nexthop.Gateway{
+		{Interface: eth0, Address: address("10.3.0.1"), State: nexthop.StateReachable, IPv4: true},
+		{Interface: eth1, Address: address("10.4.0.1"), State: nexthop.StateReachable, IPv4: true},
 	}
 	for _, d := range h.Devices[1:] {
 		h.Interfaces = append(h.Interfaces, discover.Interface{
@@ -67,7 +63,7 @@ func newHost() *Host {
 }
 
 // addVirtual puts an address on lo.
-func (h *Host) addVirtual(text string) {
+func addVirtual(h *Host, text string) {
 	h.Devices[0].Addresses = append(h.Devices[0].Addresses, prefix(text+"/32"))
 	h.Own = append(h.Own, discover.OwnAddress{Address: address(text), LoopbackOnly: true})
 }
@@ -77,7 +73,7 @@ func via(gateway string, device int) Route {
 	r := Route{Family: unix.AF_INET, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: prefix("0.0.0.0/0"), Device: device}
 	if gateway != "" {
 		r.Gateway = address(gateway)
-		r.Family = familyOf(single(r.Gateway))
+		r.Family = familyOf(netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()))
 	}
 	if r.Family == unix.AF_INET6 {
 		r.Dst = prefix("::/0")

@@ -14,55 +14,48 @@ func configurations(h *Host) []Finding {
 	}
 	var found []Finding
 	if !f.Running {
-		found = append(found, problem(Warning, "", "no daemon runs: what is attached goes on by "+f.String()+
-			", and follows neither new interfaces and addresses nor gateways", h.startAgain()))
+		found = append(found, problem(Warning, "", "no daemon runs: what is attached goes on by "+describeInForce(f)+
+			", and follows neither new interfaces and addresses nor gateways", startAgain(&h.State)))
 	}
 	if f.Refused != "" {
-		found = append(found, seen(Warning, "", "a later configuration was refused, the one before stays: "+f.Refused, h.checkFile()))
+		found = append(found, seen(Warning, "", "a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
 	}
 	switch {
 	case f.File == "":
 	case f.Wrong:
 		found = append(found, seen(Warning, "", fmt.Sprintf("%s: %s: in force is what it said %s, and the next start fails",
-			f.path(), f.File, f.when()), h.checkFile()))
+			f.loadedFrom(), f.File, when(f)), checkFile(f)))
 	case f.Running:
-		found = append(found, problem(Warning, "", fmt.Sprintf("%s: %s: in force is what was loaded %s", f.path(), f.File, f.when()), h.reload()))
+		found = append(found, problem(Warning, "", hasChanged(f), reload(&h.State)))
 	default:
-		found = append(found, problem(Warning, "", fmt.Sprintf("%s: %s: in force is what was loaded %s", f.path(), f.File, f.when()), h.startAgain()))
+		found = append(found, problem(Warning, "", hasChanged(f), startAgain(&h.State)))
 	}
 	if len(found) == 0 {
-		found = append(found, fine("", "in force: "+f.String()))
+		found = append(found, fine("", "in force: "+describeInForce(f)))
 	}
 	return found
 }
 
-// String names the configuration and the flags.
-func (f *InForce) String() string {
+// hasChanged says what has become of a file that was loaded.
+func hasChanged(f *InForce) string {
+	return fmt.Sprintf("%s: %s: in force is what was loaded %s", f.loadedFrom(), f.File, when(f))
+}
+
+// describeInForce names the configuration and the flags.
+func describeInForce(f *InForce) string {
 	text := "the defaults"
 	if f.Path != "" {
 		text = f.Path
 	}
-	if words := f.flags(); len(words) > 0 {
-		text += " with " + strings.Join(words, " ")
+	if f.Config != nil && len(f.Config.Flags.Words()) > 0 {
+		text += " with " + strings.Join(quoteAll(f.Config.Flags.Words()), " ")
 	}
-	return text + ", loaded " + f.when()
+	return text + ", loaded " + when(f)
 }
 
-// flags are those of the daemon's command line that say what it does, as a shell takes them.
-func (f *InForce) flags() []string {
-	if f == nil || f.Config == nil {
-		return nil
-	}
-	var words []string
-	for _, word := range f.Config.Flags.Words() {
-		words = append(words, quote(word))
-	}
-	return words
-}
-
-func (f *InForce) when() string { return "at " + f.LoadedAt.Format(time.DateTime) }
+func when(f *InForce) string { return "at " + f.LoadedAt.Format(time.DateTime) }
 
 // checkFile is the command that shows what is wrong with the file in force.
-func (h *Host) checkFile() string {
-	return "replypath check --config " + quote(h.InForce.path())
+func checkFile(f *InForce) string {
+	return "replypath check --config " + quote(f.loadedFrom())
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/config"
 	"replypath/loader/discover"
 )
 
@@ -39,7 +38,7 @@ func offloads(h *Host) []Finding {
 		}
 		var missing []string
 		for _, feature := range segmentation {
-			if on, known := d.Features[feature]; known && !on && h.anyHas(feature) {
+			if on, known := d.Features[feature]; known && !on && anyHas(&h.Links, feature) {
 				missing = append(missing, feature)
 			}
 		}
@@ -52,9 +51,9 @@ func offloads(h *Host) []Finding {
 	return found
 }
 
-func (h *Host) anyHas(feature string) bool {
-	return slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool {
-		d := h.device(i.Index)
+func anyHas(l *Links, feature string) bool {
+	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
+		d := l.device(i.Index)
 		return d != nil && d.Features[feature]
 	})
 }
@@ -71,38 +70,7 @@ func managedInterfaces(h *Host) []Finding {
 		for _, u := range h.Unmanaged {
 			reasons = append(reasons, u.Name+": "+u.Reason)
 		}
-		return []Finding{advised(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", h.manageOne())}
+		return []Finding{advised(Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", manageOne(h))}
 	}
 	return []Finding{fine("", strings.Join(names, ", "))}
-}
-
-// leftOut are the beginnings of the reasons that the configuration overrules, those
-// first that are most likely meant (loader/discover/choose.go).
-var leftOut = []string{"not named by the configuration", "no global address", "ignore_interfaces", "bridge with no port"}
-
-// manage is what has an interface be managed that routes lead by. What can never be
-// is refused by replypath, named or not.
-func (h *Host) manage(name string) remedy {
-	reason, show := h.reasonOf(name), "ip -details link show dev "+quote(name)
-	overruled := append([]string{justCome, "dummy device"}, leftOut...)
-	if !slices.ContainsFunc(overruled, func(words string) bool { return strings.HasPrefix(reason, words) }) {
-		return remedy{inspect: explained(show, "it can never be managed: "+reason)}
-	}
-	if e := h.entryOf(name); e != nil && !config.IsGlob(e.Name) {
-		return remedy{inspect: explained(show, "the configuration names it, and yet it is not managed: "+reason)}
-	}
-	return remedy{fix: h.configureInterface(name, "")}
-}
-
-// manageOne is what has one of the interfaces be managed that discovery left out. A
-// configuration that names an interface overrules it.
-func (h *Host) manageOne() remedy {
-	for _, reason := range leftOut {
-		for _, u := range h.Unmanaged {
-			if strings.HasPrefix(u.Reason, reason) {
-				return h.manage(u.Name)
-			}
-		}
-	}
-	return remedy{inspect: explained("ip -brief address show", "no interface here can be managed: give the host one with a global address")}
 }

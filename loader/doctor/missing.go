@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"replypath/loader/config"
+	"replypath/loader/pins"
 )
 
 // missingInterfaces finds interfaces that the configuration, or the daemon's command line, calls by a
@@ -13,38 +15,38 @@ import (
 func missingInterfaces(h *Host) []Finding {
 	var found []Finding
 	for _, entry := range h.Config.Interfaces {
-		if config.IsGlob(entry.Name) || h.hasName(entry.Name) {
+		if config.IsGlob(entry.Name) || hasName(&h.Links, entry.Name) {
 			continue
 		}
-		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, h.whoNames(entry.Name))
-		if near := h.nearName(entry.Name); near != "" {
-			found = append(found, problem(Error, entry.Name, text+fmt.Sprintf("; %s is there", near), h.renamed(entry.Name, near)))
+		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, whoNames(&h.State, entry.Name))
+		if near := nearName(h, entry.Name); near != "" {
+			found = append(found, problem(Error, entry.Name, text+fmt.Sprintf("; %s is there", near), rename(&h.State, entry.Name, near)))
 			continue
 		}
-		found = append(found, seen(Error, entry.Name, text+"; there are "+h.listNames(),
-			explained("ip link show", "make it, or name one of these in "+h.whoNames(entry.Name))))
+		found = append(found, seen(Error, entry.Name, text+"; there are "+listNames(h.Devices),
+			explained("ip link show", "make it, or name one of these in "+whoNames(&h.State, entry.Name))))
 	}
 	return found
 }
 
 // hasName tells whether an interface has a name, or an alternative name.
-func (h *Host) hasName(name string) bool {
-	return slices.ContainsFunc(h.Devices, func(d Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
+func hasName(l *Links, name string) bool {
+	return slices.ContainsFunc(l.Devices, func(d Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
 }
 
 // whoNames says whether a flag or the file names an interface.
-func (h *Host) whoNames(name string) string {
-	if slices.Contains(h.Config.Flags.Interfaces, name) {
+func whoNames(s *State, name string) string {
+	if slices.Contains(s.Config.Flags.Interfaces, name) {
 		return "--interface"
 	}
-	return h.ConfigPath
+	return s.ConfigPath
 }
 
 // nearName returns a name that is there and that a slip of the finger explains, empty for none.
-func (h *Host) nearName(name string) string {
+func nearName(h *Host, name string) string {
 	var names []string
 	for _, d := range h.Devices {
-		if d.Name != "lo" && h.entryOf(d.Name) == nil { // else it is named already
+		if d.Name != "lo" && entryOf(h, d.Name) == nil { // else it is named already
 			names = append(append(names, d.Name), d.AltNames...)
 		}
 	}
@@ -55,9 +57,9 @@ func (h *Host) nearName(name string) string {
 const mostNames = 8
 
 // listNames lists the interfaces that could have been meant, with their alternative names.
-func (h *Host) listNames() string {
+func listNames(devices []Device) string {
 	var names []string
-	for _, d := range h.Devices {
+	for _, d := range devices {
 		if d.Name == "lo" {
 			continue
 		}
@@ -76,40 +78,17 @@ func (h *Host) listNames() string {
 	return strings.Join(names, ", ")
 }
 
-// renamed is what has another interface be managed in the place of one that is not there.
-func (h *Host) renamed(from, to string) string {
-	if !slices.Contains(h.Config.Flags.Interfaces, from) {
-		return h.configure(fmt.Sprintf("write %s in the place of %s under interfaces", yamlWord(to), yamlWord(from)))
+// missingPrograms finds managed interfaces from which somebody has taken our
+// programs.
+func missingPrograms(h *Host) []Finding {
+	expected, todo := ": a running daemon puts it back within a second, else start replypath run", remedy{fix: start(&h.State)}
+	if h.Daemon != nil && h.Daemon.PID == 0 {
+		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
+		todo = remedy{inspect: explained("replypath doctor --pin-dir "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")}
 	}
-	flags := h.Config.Flags
-	flags.Interfaces = slices.Clone(flags.Interfaces)
-	for n, name := range flags.Interfaces {
-		if name == from {
-			flags.Interfaces[n] = to
-		}
+	var found []Finding
+	for _, p := range h.missingPrograms() {
+		found = append(found, advised(Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo))
 	}
-	return h.startWith(flags)
-}
-
-// startWith starts replypath with other flags than it was started with.
-func (h *Host) startWith(flags config.Overrides) string {
-	if h.Daemon == nil {
-		return h.runWith(flags)
-	}
-	return explained(h.runWith(flags), "in the place of the daemon that runs now")
-}
-
-// runWith is the command that starts replypath with flags.
-func (h *Host) runWith(flags config.Overrides) string {
-	words := []string{"replypath run"}
-	if !h.isByUnit() {
-		words = append(words, "--pin-dir", quote(h.PinDir))
-	}
-	if h.ConfigPath != "" && h.ConfigPath != config.DefaultPath {
-		words = append(words, "--config", quote(h.ConfigPath))
-	}
-	for _, word := range flags.Words() {
-		words = append(words, quote(word))
-	}
-	return strings.Join(words, " ")
+	return found
 }

@@ -27,7 +27,7 @@ func neighbourTable(h *Host) []Finding {
 		switch {
 		case count*10 >= t.Thresh3*9:
 			severity = Error
-		case count > t.Thresh2 || t.Fulls > 0 && !t.isEnlarged(count):
+		case count > t.Thresh2 || t.Fulls > 0 && !isEnlarged(t, count):
 			severity = Warning
 		}
 		if severity == OK {
@@ -49,23 +49,6 @@ const usualThresh3 = 1024
 
 // isEnlarged tells a table that somebody has made larger than the kernel does, and
 // that has room: the counter of how often it was full does not begin anew.
-func (t *NeighTable) isEnlarged(count int) bool {
+func isEnlarged(t NeighTable, count int) bool {
 	return t.Thresh3 > usualThresh3 && 4*count <= t.Thresh3
-}
-
-func (h *Host) countNeighbours(family int) int {
-	count := 0
-	for _, n := range h.Neighbours {
-		if n.Counted && n.Address.Is4() == (family == unix.AF_INET) {
-			count++
-		}
-	}
-	return count
-}
-
-func familyName(family int) string {
-	if family == unix.AF_INET6 {
-		return "ipv6"
-	}
-	return "ipv4"
 }

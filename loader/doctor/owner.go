@@ -121,28 +121,24 @@ var programOwners = []struct{ prefix, owner string }{
 	{"calico_", calico},
 }
 
-// isKnown tells a rule that one program alone makes, for its own purpose.
-func isKnown(r *Rule) bool {
-	for _, o := range ruleOwners {
-		if o.is(r) {
-			return true
-		}
-	}
-	return false
-}
-
-// ownerOfRule is whose a rule seems to be: by what only one program does, by the file
-// that it stands in, or by its protocol.
-func (h *Host) ownerOfRule(r *Rule) string {
+// ownerOfKnown is who alone makes such a rule, for their own purpose; empty where several do.
+func ownerOfKnown(r *Rule) string {
 	for _, o := range ruleOwners {
 		if o.is(r) {
 			return o.owner
 		}
 	}
-	for n := range h.RuleLines {
-		if line := &h.RuleLines[n]; line.adds(r) {
-			return line.Owner
-		}
+	return ""
+}
+
+// ownerOfRule is whose a rule seems to be: by what only one program does, by the file
+// that it stands in, or by its protocol.
+func ownerOfRule(t *Routing, r *Rule) string {
+	if owner := ownerOfKnown(r); owner != "" {
+		return owner
+	}
+	if lines := t.linesOf(r); len(lines) > 0 {
+		return lines[0].Owner
 	}
 	// systemd, src/network/networkd-routing-policy-rule.c, routing_policy_rule_new_static.
 	if r.Protocol == unix.RTPROT_STATIC {
@@ -157,8 +153,6 @@ func ownerOfRoute(r *Route) string {
 	}
 	return protocolOwners[r.Protocol]
 }
-
-func (c *Chain) owner() string { return ownerOfChain(c.Table, c.Name) }
 
 // ownerOfChain goes by the chain first, as the tables of iptables are everybody's.
 func ownerOfChain(table, chain string) string {

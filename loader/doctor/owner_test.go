@@ -53,7 +53,7 @@ func TestOwnerOfRule(t *testing.T) {
 	} {
 		h := newHost()
 		h.RuleLines = []RuleLine{{File: "/etc/netplan/a.yaml", Src: own, Table: "77", Owner: "netplan"}}
-		if got := h.ownerOfRule(&test.rule); got != test.want {
+		if got := ownerOfRule(&h.Routing, &test.rule); got != test.want {
 			t.Errorf("%s: %q, not %q", test.name, got, test.want)
 		}
 	}
@@ -89,7 +89,7 @@ func TestOwnerByName(t *testing.T) {
 		if name[0] == '@' {
 			table, chain = name[1:], "output"
 		}
-		return (&Chain{Table: table, Name: chain}).owner()
+		return ownerOfChain(table, chain)
 	}
 	for _, test := range []struct {
 		of         func(string) string

@@ -1,42 +1,11 @@
 package doctor
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
-	"replypath/loader/attach"
 	"replypath/loader/discover"
-	"replypath/loader/pins"
 )
-
-// missingPrograms finds managed interfaces from which somebody has taken our
-// programs.
-func missingPrograms(h *Host) []Finding {
-	if !h.Attached {
-		return nil
-	}
-	expected, todo := ": a running daemon puts it back within a second, else start replypath run", remedy{fix: h.start()}
-	if h.Daemon != nil && h.Daemon.PID == 0 {
-		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
-		todo = remedy{inspect: explained("replypath doctor --pin-dir "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")}
-	}
-	var found []Finding
-	for _, i := range h.Interfaces {
-		for _, direction := range attach.Directions {
-			if !h.hasOurs(i.Index, direction == attach.Egress) {
-				found = append(found, advised(Error, i.Name, fmt.Sprintf("no program of replypath at %s%s", direction, expected), todo))
-			}
-		}
-	}
-	return found
-}
-
-func (h *Host) hasOurs(device int, egress bool) bool {
-	return slices.ContainsFunc(h.Hooks, func(hook Hook) bool {
-		return hook.Interface == device && hook.Egress == egress && hook.Ours
-	})
-}
 
 // otherPrograms finds programs and filters of others in the TC hooks of managed
 // interfaces that replies may pass by: those at egress that run behind ours, and
@@ -45,13 +14,13 @@ func otherPrograms(h *Host) []Finding {
 	var found []Finding
 	for _, i := range h.Interfaces {
 		for _, egress := range []bool{false, true} {
-			found = append(found, h.otherPrograms(i, egress)...)
+			found = append(found, programsAt(&h.Hooked, i, egress)...)
 		}
 	}
 	return found
 }
 
-func (h *Host) otherPrograms(i discover.Interface, egress bool) []Finding {
+func programsAt(h *Hooked, i discover.Interface, egress bool) []Finding {
 	var hooks []Hook // in the order in which they run
 	for _, hook := range h.Hooks {
 		if hook.Interface == i.Index && hook.Egress == egress {
@@ -69,14 +38,14 @@ func (h *Host) otherPrograms(i discover.Interface, egress bool) []Finding {
 		case hook.Ours:
 		case egress && isBehind:
 			found = append(found, seen(Warning, i.Name,
-				hook.String()+" at egress runs behind replypath: it does not see replies that are moved away from here"+hook.order(),
-				hook.show(i)).of(ownerOfProgram(hook.Name)))
+				describe(&hook)+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(&hook),
+				showHook(&hook, i)).of(ownerOfProgram(hook.Name)))
 		case !egress && !isBehind:
 			found = append(found, seen(Warning, i.Name,
-				hook.String()+" at ingress runs before replypath: what it takes away or redirects is not seen"+hook.order(),
-				hook.show(i)).of(ownerOfProgram(hook.Name)))
+				describe(&hook)+" at ingress runs before replypath: what it takes away or redirects is not seen"+order(&hook),
+				showHook(&hook, i)).of(ownerOfProgram(hook.Name)))
 		default:
-			found = append(found, fine(i.Name, hook.String()+where(egress)).of(ownerOfProgram(hook.Name)))
+			found = append(found, fine(i.Name, describe(&hook)+where(egress)).of(ownerOfProgram(hook.Name)))
 		}
 	}
 	return found
@@ -89,8 +58,8 @@ func where(egress bool) string {
 	return " at ingress sees what replypath has seen"
 }
 
-// String names a program or filter.
-func (h *Hook) String() string {
+// describe names a program or filter.
+func describe(h *Hook) string {
 	if h.TCX {
 		return fmt.Sprintf("tcx program %s", h.Name)
 	}
@@ -100,7 +69,7 @@ func (h *Hook) String() string {
 // order says when the order changes. Programs of TCX run in the order in which they
 // came, so that ours only would have to come again; no command does that, as replies
 // go wrong in between. A filter of clsact cannot be put before TCX.
-func (h *Hook) order() string {
+func order(h *Hook) string {
 	switch {
 	case !h.TCX:
 		return ""
@@ -110,8 +79,8 @@ func (h *Hook) order() string {
 	return "; replypath is first again once it is attached anew"
 }
 
-// show is the command that shows it among the others.
-func (h *Hook) show(i discover.Interface) string {
+// showHook is the command that shows it among the others.
+func showHook(h *Hook, i discover.Interface) string {
 	if h.TCX {
 		return "bpftool net show dev " + quote(i.Name)
 	}

@@ -29,11 +29,11 @@ func acceptRedirects(h *Host) []Finding {
 // accepts them where both values say so, another host where one of them does.
 func acceptRedirects4(h *Host, i discover.Interface) []Finding {
 	const leaf = "accept_redirects"
-	device, all, known := h.setting("ipv4", i.Name, leaf)
-	if !known || !hasFamily(i, true) {
+	device, all, known := h.Settings.of("ipv4", i.Name, leaf)
+	if !known || !hasFamily(i, unix.AF_INET) {
 		return nil
 	}
-	forwarding, _, _ := h.setting("ipv4", i.Name, "forwarding")
+	forwarding, _, _ := h.Settings.of("ipv4", i.Name, "forwarding")
 	effective := boolean(device != 0 || all != 0)
 	if forwarding != 0 {
 		effective = boolean(device != 0 && all != 0)
@@ -54,11 +54,11 @@ const redirected = ": a balancer's redirect teaches the kernel a way past it, wh
 // (rt6_do_redirect).
 func acceptRedirects6(h *Host, i discover.Interface) []Finding {
 	const leaf = "accept_redirects"
-	device, all, known := h.setting("ipv6", i.Name, leaf)
-	if !known || !hasFamily(i, false) {
+	device, all, known := h.Settings.of("ipv6", i.Name, leaf)
+	if !known || !hasFamily(i, unix.AF_INET6) {
 		return nil
 	}
-	forwarding, _, _ := h.setting("ipv6", i.Name, "forwarding")
+	forwarding, _, _ := h.Settings.of("ipv6", i.Name, "forwarding")
 	effective := boolean(device != 0 && forwarding == 0)
 	text := "ipv6 " + values(leaf, all, device, effective)
 	if effective == 0 {
@@ -74,9 +74,9 @@ func sendRedirects(h *Host) []Finding {
 	const leaf = "send_redirects"
 	var found []Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.setting("ipv4", i.Name, leaf)
-		forwarding, _, _ := h.setting("ipv4", i.Name, "forwarding")
-		why := h.balances(i)
+		device, all, known := h.Settings.of("ipv4", i.Name, leaf)
+		forwarding, _, _ := h.Settings.of("ipv4", i.Name, "forwarding")
+		why := balances(h, i)
 		if !known || forwarding == 0 || why == "" {
 			continue
 		}
@@ -94,41 +94,20 @@ func sendRedirects(h *Host) []Finding {
 
 // balances says how this host hands connections on to servers next to an
 // interface, "" where it does not.
-func (h *Host) balances(i discover.Interface) string {
-	if h.IPVS > 0 {
-		return fmt.Sprintf("%d services of ipvs", h.IPVS)
+func balances(h *Host, i discover.Interface) string {
+	if h.Firewall.IPVS > 0 {
+		return fmt.Sprintf("%d services of ipvs", h.Firewall.IPVS)
 	}
 	for _, c := range h.Firewall.Chains {
 		for _, r := range c.Rules {
 			for _, to := range r.DNAT {
-				if _, onLink := h.onLink(i.Index, to); onLink && !h.isOwn(to) {
-					return fmt.Sprintf("dnat to %s in %s", to, c.name())
+				if h.isOnLink(i.Index, to) && !h.isOwn(to) {
+					return fmt.Sprintf("dnat to %s in %s", to, c.String())
 				}
 			}
 		}
 	}
 	return ""
-}
-
-// switchedOff is mending for a setting that either value switches on. That of all interfaces is of those too that are
-// not managed: it is shown only.
-func switchedOff(name, found, leaf string, all int) Finding {
-	if all != 0 {
-		return seen(Warning, name, found+": "+of4("all", leaf, "").key+" does it for every interface", showSettings(name, leaf))
-	}
-	return mending(Warning, name, found, of4(name, leaf, "0"))
-}
-
-// showSettings reads a setting of an interface, and that of all.
-func showSettings(name, leaf string) string {
-	return "sysctl " + of4("all", leaf, "").key + " " + of4(name, leaf, "").key
-}
-
-func boolean(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // acceptLocal finds interfaces that take packets whose source is an address of
@@ -139,7 +118,7 @@ func acceptLocal(h *Host) []Finding {
 	const leaf = "accept_local"
 	var found []Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.setting("ipv4", i.Name, leaf)
+		device, all, known := h.Settings.of("ipv4", i.Name, leaf)
 		if !known {
 			continue
 		}
@@ -149,7 +128,7 @@ func acceptLocal(h *Host) []Finding {
 		}
 		text := values(leaf, all, device, 1) +
 			": packets from this host's own addresses are taken in, which replypath records no flow for"
-		if all != 0 || h.talksToItself() {
+		if all != 0 || talksToItself(h.Rules) {
 			found = append(found, seen(Warning, i.Name, text, showSettings(i.Name, leaf)))
 			continue
 		}
@@ -161,8 +140,8 @@ func acceptLocal(h *Host) []Finding {
 // talksToItself tells a host whose own addresses are looked up by interface, which
 // takes the rule for the local table away from its place: it sends packets to itself
 // by the wire, and needs accept_local for them.
-func (h *Host) talksToItself() bool {
-	return slices.ContainsFunc(h.Rules, func(r Rule) bool {
+func talksToItself(rules []Rule) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool {
 		return r.Family == unix.AF_INET && r.Table == unix.RT_TABLE_LOCAL && r.Priority != 0
 	})
 }

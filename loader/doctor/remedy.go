@@ -1,121 +1,112 @@
+// Package remedy writes the commands of replypath, and the changes of its configuration, that mend a finding.
 package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
-	"replypath/loader/hostsettings"
-	"replypath/loader/pins"
+	"replypath/loader/config"
 )
 
-// sysctl is a setting with the value that it should have.
-type sysctl struct{ key, value string }
-
-// fine makes a finding that all is in order. Without an interface it is about the
-// host.
-func fine(device, found string) Finding {
-	return Finding{Severity: OK, Interface: orNil(device), Found: found}
-}
-
-// problem makes a finding that a person mends by what is replypath's own. fix says
-// how, and is never empty: a command of replypath or its unit, or the line of the
-// configuration to be set. What somebody else made is for seen.
-func problem(severity Severity, device, found, fix string) Finding {
-	return Finding{Severity: severity, Interface: orNil(device), Found: found, Fix: orNil(fix)}
-}
-
-// seen makes a finding about what somebody else made, or has to. No command that
-// changes it is given, as that may take traffic away: inspect, which is never empty,
-// only reads.
-func seen(severity Severity, device, found, inspect string) Finding {
-	return Finding{Severity: severity, Interface: orNil(device), Found: found, Inspect: orNil(inspect)}
-}
-
-// remedy is what to do about a problem: either of a fix or a command that only reads.
-type remedy struct{ fix, inspect string }
-
-// advised makes a finding of a problem whose remedy depends on the host.
-func advised(severity Severity, device, found string, r remedy) Finding {
-	f := problem(severity, device, found, r.fix)
-	f.Inspect = orNil(r.inspect)
-	return f
-}
-
-// of notes whose it seems to be; empty where nothing tells.
-func (f Finding) of(owner string) Finding {
-	f.Owner = orNil(owner)
-	return f
-}
-
-// mending makes a finding that is mended by sysctls, of which there is at least
-// one. Fix sets them.
-func mending(severity Severity, device, found string, first sysctl, more ...sysctl) Finding {
-	sysctls := append([]sysctl{first}, more...)
-	words := []string{"sysctl", "-w"}
-	for _, s := range sysctls {
-		words = append(words, s.key+"="+s.value)
-	}
-	f := problem(severity, device, found, strings.Join(words, " "))
-	f.sysctls, f.Automatic = sysctls, true
-	return f
-}
-
-// of4 and of6 name a setting of an interface, or of "all".
-func of4(name, leaf, value string) sysctl {
-	return sysctl{hostsettings.Key("ipv4", name, leaf), value}
-}
-
-func of6(name, leaf, value string) sysctl {
-	return sysctl{hostsettings.Key("ipv6", name, leaf), value}
-}
-
-// explained is a command with what there is to know before it is typed, as a
-// comment of the shell.
-func explained(command, why string) string { return command + "  # " + why }
-
 // configure is what mends a finding by a change of the configuration.
-func (h *Host) configure(change string) string {
-	return fmt.Sprintf("%s in %s, then %s", change, quote(h.ConfigPath), h.reload())
+func configure(s *State, change string) string {
+	return fmt.Sprintf("%s in %s, then %s", change, quote(s.ConfigPath), reload(s))
 }
 
 // reload is the command that puts a changed configuration in force. The unit's
 // reloads no daemon but its own, which uses the usual pin directory.
-func (h *Host) reload() string {
-	d := h.Daemon
+func reload(s *State) string {
+	d := s.Daemon
 	switch {
-	case d != nil && d.PID != 0 && (!d.Unit || !h.isByUnit()):
+	case d != nil && d.PID != 0 && (!d.Unit || !s.isByUnit()):
 		return fmt.Sprintf("kill -HUP %d", d.PID)
-	case h.isByUnit():
+	case s.isByUnit():
 		return "systemctl reload replypath"
 	}
-	return h.startAgain()
+	return startAgain(s)
 }
 
 // start is the command that starts replypath, or starts it anew: by its unit, which
 // uses the usual pin directory.
-func (h *Host) start() string {
-	if h.isByUnit() && h.Attached {
+func start(s *State) string {
+	if s.isByUnit() && s.Attached {
 		return "systemctl restart replypath"
 	}
-	return h.startAgain()
+	return startAgain(s)
 }
 
-func (h *Host) startAgain() string {
-	if h.isByUnit() {
+// startAgain is the command that starts replypath where no daemon runs.
+func startAgain(s *State) string {
+	if s.isByUnit() {
 		return "systemctl start replypath"
 	}
-	return h.runWith(h.Config.Flags)
+	return runWith(s, s.Config.Flags)
 }
 
-func (h *Host) isByUnit() bool { return h.PinDir == "" || h.PinDir == pins.DefaultDir }
+// command is one of replypath's for the pin directory.
+func command(s *State, words string) string {
+	if !s.isByUnit() {
+		words += " --pin-dir " + quote(s.PinDir)
+	}
+	return words
+}
 
-// quote writes a word as the shell reads it.
-func quote(word string) string {
-	isPlain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)
+// asRoot is doctor once more, with more rights.
+func asRoot(s *State) string { return explained(command(s, "replypath doctor"), "as root") }
+
+// startWith starts replypath with other flags than it was started with.
+func startWith(s *State, flags config.Overrides) string {
+	if s.Daemon == nil {
+		return runWith(s, flags)
 	}
-	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !isPlain(r) }) < 0 {
-		return word
+	return explained(runWith(s, flags), "in the place of the daemon that runs now")
+}
+
+// runWith is the command that starts replypath with flags.
+func runWith(s *State, flags config.Overrides) string {
+	words := []string{command(s, "replypath run")}
+	if s.ConfigPath != "" && s.ConfigPath != config.DefaultPath {
+		words = append(words, "--config", quote(s.ConfigPath))
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return strings.Join(append(words, quoteAll(flags.Words())...), " ")
+}
+
+// quoteAll writes words as the shell reads them.
+func quoteAll(words []string) []string {
+	var quoted []string
+	for _, word := range words {
+		quoted = append(quoted, quote(word))
+	}
+	return quoted
+}
+
+// rename is what has another interface be managed in the place of one that is not there.
+func rename(s *State, from, to string) string {
+	if !slices.Contains(s.Config.Flags.Interfaces, from) {
+		return configure(s, fmt.Sprintf("write %s in the place of %s under interfaces", yamlWord(to), yamlWord(from)))
+	}
+	flags := s.Config.Flags
+	flags.Interfaces = slices.Clone(flags.Interfaces)
+	for n, name := range flags.Interfaces {
+		if name == from {
+			flags.Interfaces[n] = to
+		}
+	}
+	return startWith(s, flags)
+}
+
+// enforce is the command that ends observing, with what it takes to have it last.
+func enforce(h *Host, name string) string {
+	command := command(&h.State, "replypath mode enforce")
+	entry := entryOf(h, name)
+	switch {
+	case h.Config.Flags.Observe:
+		return explained(command, "until the next start: leave --observe out then")
+	case entry != nil && entry.Mode == config.ModeObserve:
+		return explained(command, "until the next start; for good: mode: enforce for name: "+yamlWord(entry.Name)+" in "+h.ConfigPath)
+	case h.Config.Mode == config.ModeObserve && (entry == nil || entry.Mode == ""):
+		return explained(command, "until the next start; for good: mode: enforce in "+h.ConfigPath)
+	}
+	return command // somebody has switched, against the configuration
 }

@@ -16,26 +16,26 @@ import (
 // managed where no entry names it. A configuration that names interfaces manages
 // these and no others, so that the first entry has to bring those along that were
 // found without one.
-func (h *Host) configureInterface(name, key string) string {
+func configureInterface(h *Host, name, key string) string {
 	if h.Config.Interfaces == nil {
-		return h.configure("set interfaces: [" + strings.Join(h.entriesWith(name, key), ", ") + "]")
+		return configure(&h.State, "set interfaces: ["+strings.Join(entriesWith(h, name, key), ", ")+"]")
 	}
-	there := h.entryOf(name)
+	there := entryOf(h, name)
 	switch flags := h.Config.Flags; {
 	case there == nil && len(flags.Interfaces) > 0:
 		flags.Interfaces = append(slices.Clone(flags.Interfaces), name)
-		return h.startWith(flags)
+		return startWith(&h.State, flags)
 	case there == nil:
-		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, key)))
+		return configure(&h.State, fmt.Sprintf("add %s under interfaces", entry(name, key)))
 	case config.IsGlob(there.Name):
 		// An entry of its own goes before the glob, and has to say what that does.
-		return h.configure(fmt.Sprintf("add %s under interfaces", entry(name, append([]string{key}, keys(there)...)...)))
+		return configure(&h.State, fmt.Sprintf("add %s under interfaces", entry(name, append([]string{key}, keys(there)...)...)))
 	}
-	return h.configure(fmt.Sprintf("set %s for name: %s under interfaces", key, yamlWord(there.Name)))
+	return configure(&h.State, fmt.Sprintf("set %s for name: %s under interfaces", key, yamlWord(there.Name)))
 }
 
 // unconfigureGateway takes a gateway out of the configuration of an interface.
-func (h *Host) unconfigureGateway(i discover.Interface, gateway netip.Addr) string {
+func unconfigureGateway(h *Host, i discover.Interface, gateway netip.Addr) string {
 	var rest []string
 	for _, g := range i.Settings.Gateways {
 		if g != gateway {
@@ -43,14 +43,14 @@ func (h *Host) unconfigureGateway(i discover.Interface, gateway netip.Addr) stri
 		}
 	}
 	if len(rest) == 0 {
-		return h.configure(fmt.Sprintf("remove gateways: [%s] of %s", gateway, i.Name))
+		return configure(&h.State, fmt.Sprintf("remove gateways: [%s] of %s", gateway, i.Name))
 	}
-	return h.configure(fmt.Sprintf("set gateways: [%s] of %s", strings.Join(rest, ", "), i.Name))
+	return configure(&h.State, fmt.Sprintf("set gateways: [%s] of %s", strings.Join(rest, ", "), i.Name))
 }
 
 // entriesWith are the entries of all managed interfaces, one of them with a key,
 // which is the last one where it is not managed yet.
-func (h *Host) entriesWith(name, key string) []string {
+func entriesWith(h *Host, name, key string) []string {
 	var entries []string
 	for _, i := range h.Interfaces {
 		if i.Name == name {
@@ -59,7 +59,7 @@ func (h *Host) entriesWith(name, key string) []string {
 			entries = append(entries, entry(i.Name))
 		}
 	}
-	if !h.managedName(name) {
+	if h.named(name) == nil {
 		entries = append(entries, entry(name, key))
 	}
 	return entries
@@ -67,12 +67,10 @@ func (h *Host) entriesWith(name, key string) []string {
 
 // entryOf returns the entry of the configuration that holds for an interface, in
 // the order in which discovery looks for it; nil for none.
-func (h *Host) entryOf(name string) *config.Interface {
+func entryOf(h *Host, name string) *config.Interface {
 	names := []string{name}
-	for _, i := range h.Interfaces {
-		if i.Name == name {
-			names = append(names, i.AltNames...)
-		}
+	if i := h.named(name); i != nil {
+		names = append(names, i.AltNames...)
 	}
 	entries := h.Config.Interfaces
 	for _, name := range names {
@@ -114,11 +112,7 @@ func entry(name string, keys ...string) string {
 
 // yamlList writes addresses, none of which needs quotes.
 func yamlList(list []netip.Addr) string {
-	var words []string
-	for _, a := range list {
-		words = append(words, a.String())
-	}
-	return "[" + strings.Join(words, ", ") + "]"
+	return strings.ReplaceAll(fmt.Sprint(list), " ", ", ")
 }
 
 // plainYAML is what YAML takes for text, but for the words that it has for others.

@@ -28,7 +28,7 @@ func TestConfigureInterface(t *testing.T) {
 	} {
 		h := newHost()
 		h.Config.Interfaces, h.Interfaces[1].AltNames = test.entries, []string{"wan"}
-		got := h.configureInterface(test.who, test.key)
+		got := configureInterface(h, test.who, test.key)
 		test.want += " in /etc/replypath/replypath.yaml, then systemctl reload replypath"
 		wantEntry(t, got)
 		if got != test.want {
@@ -68,7 +68,7 @@ func TestReload(t *testing.T) {
 	} {
 		h := newHost()
 		h.PinDir, h.ConfigPath, h.Daemon = test.pinDir, test.path, test.daemon
-		if got := h.configure("x"); got != "x in "+test.want {
+		if got := configure(&h.State, "x"); got != "x in "+test.want {
 			t.Errorf("%s: %q", test.name, got)
 		}
 	}

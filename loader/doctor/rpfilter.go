@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"fmt"
 	"strconv"
 
 	"replypath/loader/hostsettings"
@@ -15,7 +14,7 @@ func rpFilter(h *Host) []Finding {
 	const leaf = "rp_filter"
 	var found []Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.setting("ipv4", i.Name, leaf)
+		device, all, known := h.Settings.of("ipv4", i.Name, leaf)
 		if !known {
 			continue
 		}
@@ -33,9 +32,4 @@ func rpFilter(h *Host) []Finding {
 			of4(i.Name, leaf, strconv.Itoa(hostsettings.RPFilterLoose))))
 	}
 	return found
-}
-
-// values shows all three values of a sysctl.
-func values(leaf string, all, device, effective int) string {
-	return fmt.Sprintf("%s: all %d, device %d, effective %d", leaf, all, device, effective)
 }

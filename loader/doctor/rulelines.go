@@ -1,71 +1,16 @@
 package doctor
 
 import (
-	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// RuleLine is a line of a file that adds a rule when the network is set up.
-type RuleLine struct {
-	File string
-	Line int
-	Text string       // one line
-	Src  netip.Prefix // not valid where it has none, or one that cannot be read
-	// Family is that of a line without a source, by which it could be told: 0 where
-	// it does not say, or means both.
-	Family int
-	IIF    string
-	Mark   string // as written
-	Table  string // as written
-	Owner  string // who reads the file
-}
-
-func (l *RuleLine) where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
-
-// show is the command that shows it among the others of its file.
-func (l *RuleLine) show() string { return "cat " + quote(l.File) }
-
-// adds tells whether a line adds a rule. A table may be written by a name of
-// /etc/iproute2/rt_tables, so that it decides only where both are numbers.
-func (l *RuleLine) adds(r *Rule) bool {
-	if l.Src.IsValid() != r.Src.IsValid() || l.Src.IsValid() && l.Src.Masked() != r.Src.Masked() {
-		return false
-	}
-	if l.Family != 0 && l.Family != r.Family || l.IIF != r.IIF || l.markDiffers(r) {
-		return false
-	}
-	if !l.Src.IsValid() && l.Mark == "" {
-		return false // nothing to tell it by
-	}
-	table, err := strconv.Atoi(l.Table)
-	return err != nil || table == r.Table
-}
-
-// markDiffers compares a mark with its mask: all bits of it where none is written.
-func (l *RuleLine) markDiffers(r *Rule) bool {
-	if l.Mark == "" {
-		return r.hasMark()
-	}
-	text, maskText, hasMask := strings.Cut(l.Mark, "/")
-	mark, err := strconv.ParseUint(text, 0, 32)
-	if err != nil || uint32(mark) != r.Mark {
-		return true
-	}
-	if !hasMask {
-		return r.Mask != allBits
-	}
-	mask, err := strconv.ParseUint(maskText, 0, 32)
-	return err != nil || uint32(mask) != r.Mask
-}
-
 // parseSelectors reads the arguments of `ip rule add`, in any order.
-func (l *RuleLine) parseSelectors(words []string) {
+func parseSelectors(l *RuleLine, words []string) {
 	for n := 0; n+1 < len(words); n++ {
 		value := words[n+1]
 		switch words[n] {
@@ -85,7 +30,7 @@ func (l *RuleLine) parseSelectors(words []string) {
 }
 
 // isOf notes the family of a line that has no source.
-func (l *RuleLine) isOf(family int) {
+func isOf(l *RuleLine, family int) {
 	if !l.Src.IsValid() {
 		l.Family = family
 	}
@@ -110,8 +55,8 @@ func parseScript(file, text string) []RuleLine {
 		for _, command := range splitCommands(words) {
 			if arguments, ok := ruleAdd(command); ok {
 				l := RuleLine{File: file, Line: first, Text: strings.Join(command, " ")}
-				l.parseSelectors(arguments)
-				l.isOf(familyOption(command))
+				parseSelectors(&l, arguments)
+				isOf(&l, familyOption(command))
 				found = append(found, l)
 			}
 		}
@@ -196,8 +141,8 @@ func parseRuleFile(file, text string) []RuleLine {
 			continue
 		}
 		l := RuleLine{File: file, Line: n + 1, Text: strings.Join(words, " ")}
-		l.parseSelectors(words)
-		l.isOf(ruleFileFamily(file, words[0]))
+		parseSelectors(&l, words)
+		isOf(&l, ruleFileFamily(file, words[0]))
 		found = append(found, l)
 	}
 	return found
@@ -232,10 +177,10 @@ func parseNetworkd(file, text string) []RuleLine {
 		l.Text += " " + key + "=" + value
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address
-			l.isOf(map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value])
+			isOf(l, map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value])
 		case "To":
 			if to := parsePrefix(value); to.IsValid() {
-				l.isOf(familyOf(to))
+				isOf(l, familyOf(to))
 			}
 		case "From":
 			if l.Src = parsePrefix(value); l.Src.IsValid() {
@@ -261,8 +206,8 @@ func parseKeyfile(file, text string) []RuleLine {
 			return
 		}
 		l := RuleLine{File: file, Line: line, Text: key + "=" + value}
-		l.parseSelectors(strings.Fields(value))
-		l.isOf(map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[section])
+		parseSelectors(&l, strings.Fields(value))
+		isOf(&l, map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[section])
 		found = append(found, l)
 	})
 	return found

@@ -8,10 +8,10 @@ import (
 )
 
 // show names a route, and of several hops one, as ip(8) does.
-func (h *Host) show(r *Route) string {
+func show(l *Links, r *Route) string {
 	text := target(r)
 	if !r.refuses() {
-		text += h.way(r.Gateway, r.Device, r.Family)
+		text += hop(l, r.Gateway, r.Device, r.Family)
 	}
 	return text + place(r)
 }
@@ -19,17 +19,17 @@ func (h *Host) show(r *Route) string {
 // target is what a route leads to.
 func target(r *Route) string {
 	text := "default"
-	if !isDefault(r.Dst) {
+	if !r.isDefault() {
 		text = r.Dst.String()
 	}
-	if word := refusals[r.Type]; word != "" {
+	if word := r.kind(); word != "" {
 		text = word + " " + text
 	}
 	return text
 }
 
-// way is how it leads there.
-func (h *Host) way(gateway netip.Addr, device, family int) string {
+// hop is how it leads there.
+func hop(l *Links, gateway netip.Addr, device, family int) string {
 	text := ""
 	if gateway.IsValid() {
 		text = " via "
@@ -38,7 +38,7 @@ func (h *Host) way(gateway netip.Addr, device, family int) string {
 		}
 		text += gateway.String()
 	}
-	if name := h.deviceName(device); name != "" {
+	if name := l.deviceName(device); name != "" {
 		text += " dev " + name
 	}
 	return text
@@ -54,4 +54,25 @@ func place(r *Route) string {
 		text += fmt.Sprintf(" metric %d", r.Metric)
 	}
 	return text
+}
+
+// listDefaults is the command that shows the default routes of all tables.
+func listDefaults(family int) string {
+	return "ip " + familyFlag(family) + "route show table all default"
+}
+
+// listRoutes is the command that shows a route among those of its table.
+func listRoutes(r *Route) string {
+	return "ip " + familyFlag(r.Family) + "route show table " + tableName(r.Table)
+}
+
+// listRules is the command that shows a rule among the others.
+func listRules(r *Rule) string { return "ip " + familyFlag(r.Family) + "rule show" }
+
+// familyFlag is what ip(8) needs to be told.
+func familyFlag(family int) string {
+	if family == unix.AF_INET6 {
+		return "-6 "
+	}
+	return ""
 }

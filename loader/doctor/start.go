@@ -19,14 +19,14 @@ func pinPlaces(h *Host) []Finding {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, pins.ErrNoBPFFS) && h.isBelowUsual():
-		return []Finding{problem(Error, "", withoutRemedy(err)+": nothing can be pinned there", h.mount("-t bpf bpf"))}
+	case errors.Is(err, pins.ErrNoBPFFS) && isBelowUsual(h.PinDir):
+		return []Finding{problem(Error, "", withoutRemedy(err)+": nothing can be pinned there", mount("-t bpf bpf"))}
 	case errors.Is(err, pins.ErrNoBPFFS), errors.Is(err, pins.ErrForeignContents) && !h.isByUnit():
-		return []Finding{problem(Error, "", withoutRemedy(err), h.runAtUsual())}
-	case errors.Is(err, unix.EROFS) && h.isBelowUsual():
-		return []Finding{problem(Error, "", oneLine(err), h.mount("-o remount,rw"))}
+		return []Finding{problem(Error, "", withoutRemedy(err), runAtUsual())}
+	case errors.Is(err, unix.EROFS) && isBelowUsual(h.PinDir):
+		return []Finding{problem(Error, "", oneLine(err), mount("-o remount,rw"))}
 	case errors.Is(err, fs.ErrPermission):
-		return []Finding{seen(h.unlessAttached(), "", oneLine(err)+": this process may not", h.asRoot())}
+		return []Finding{seen(unlessPinned(&h.State), "", oneLine(err)+": this process may not", asRoot(&h.State))}
 	}
 	return []Finding{seen(Error, "", oneLine(err), explained("ls -ld "+quote(cmp.Or(h.PinDir, pins.DefaultDir)), "what is there in its place"))}
 }
@@ -37,36 +37,27 @@ var (
 )
 
 // mount is the command that has the usual pin directory be one that can be pinned into.
-func (h *Host) mount(how string) string { return "mount " + how + " " + usualBPFFS }
+func mount(how string) string { return "mount " + how + " " + usualBPFFS }
 
 // runAtUsual starts replypath with a pin directory that can be one.
-func (h *Host) runAtUsual() string {
+func runAtUsual() string {
 	return explained("replypath run --pin-dir "+pins.DefaultDir, "names a directory of its own below a bpf file system")
 }
 
 // withoutRemedy is an error without the command that stands beside it.
 func withoutRemedy(err error) string { return strings.TrimSuffix(oneLine(err), ": "+mountBPFFS) }
 
-func (h *Host) isBelowUsual() bool {
-	return h.PinDir == "" || strings.HasPrefix(filepath.Clean(h.PinDir), usualBPFFS+"/")
+func isBelowUsual(pinDir string) bool {
+	return pinDir == "" || strings.HasPrefix(filepath.Clean(pinDir), usualBPFFS+"/")
 }
 
-// unlessAttached is the severity of what keeps this process from starting replypath: where something is
+// unlessPinned is the severity of what keeps this process from starting replypath: where something is
 // pinned already, somebody else could.
-func (h *Host) unlessAttached() Severity {
-	if h.Pinned {
+func unlessPinned(s *State) Severity {
+	if s.Pinned {
 		return Warning
 	}
 	return Error
-}
-
-// asRoot is doctor once more, with more rights.
-func (h *Host) asRoot() string {
-	command := "replypath doctor"
-	if !h.isByUnit() {
-		command += " --pin-dir " + quote(h.PinDir)
-	}
-	return explained(command, "as root")
 }
 
 // kernelTypes finds a kernel that does not describe its types.
@@ -114,40 +105,7 @@ var kernels = map[string]string{
 func capabilities(h *Host) []Finding {
 	var found []Finding
 	for _, r := range h.Start.Rights {
-		found = append(found, seen(h.unlessAttached(), "", fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), h.asRoot()))
+		found = append(found, seen(unlessPinned(&h.State), "", fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), asRoot(&h.State)))
 	}
 	return found
 }
-
-// needs are the parts of the host that a check cannot do without, of those that not everybody may read.
-var needs = map[string][]string{
-	"attached":                 {partPins, partHooks},
-	"kernel":                   {partKernel},
-	"configuration":            {partPins},
-	"wrong-way":                {partPins, partTraffic},
-	"reverse-path-rules":       {partFirewall},
-	"gateway":                  {partGateways},
-	"accept-redirects":         {partFlows},
-	"send-redirects":           {partFirewall, partBalancer},
-	"last-hop":                 {partFlows},
-	"needless-rules":           {partFiles},
-	"needless-marks":           {partFirewall},
-	"tc-programs":              {partHooks},
-	"outgoing-interface-rules": {partFirewall},
-	"netdev-egress":            {partFirewall},
-	"legacy-iptables":          {partFirewall},
-	"flowtable-offload":        {partFirewall},
-	"ipsec-offload":            {partOffloads},
-}
-
-// notLookedAt says in a check's place that it has nothing to go by.
-func (h *Host) notLookedAt(c *check) (Finding, bool) {
-	for _, part := range needs[c.name] {
-		if takes, unread := h.Unread[part]; unread {
-			return seen(Warning, "", fmt.Sprintf("not looked at: to read %s takes %s", part, takes), h.asRoot()), true
-		}
-	}
-	return Finding{}, false
-}
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -108,7 +108,7 @@ func TestARPIgnore(t *testing.T) {
 			h.Interfaces[0].NoARP, h.Interfaces[1].NoARP = true, true
 		}, nil},
 		{"virtual, in the network", func(h *Host) {
-			h.addVirtual("10.3.0.5")
+			addVirtual(h, "10.3.0.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
 		}, []string{
 			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo" +
@@ -116,7 +116,7 @@ func TestARPIgnore(t *testing.T) {
 			"ok eth1: arp_ignore: all 0, device 2, effective 2",
 		}},
 		{"virtual, from elsewhere", func(h *Host) {
-			h.addVirtual("192.0.2.5")
+			addVirtual(h, "192.0.2.5")
 			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
 		}, []string{
 			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo" +
@@ -130,7 +130,7 @@ func TestARPAnnounce(t *testing.T) {
 	runTable(t, arpAnnounce, []wants{
 		{"separate networks", nil, nil},
 		{"virtual", func(h *Host) {
-			h.addVirtual("10.3.0.5")
+			addVirtual(h, "10.3.0.5")
 			h.Settings["net.ipv4.conf.eth0.arp_announce"] = 1
 			h.Settings["net.ipv4.conf.eth1.arp_announce"] = 2
 		}, []string{
@@ -143,12 +143,12 @@ func TestARPAnnounce(t *testing.T) {
 func TestLoopbackAddresses(t *testing.T) {
 	runTable(t, loopbackAddresses, []wants{
 		{"none", nil, nil},
-		{"kernel", func(h *Host) { h.addVirtual("192.0.2.5") }, []string{
+		{"kernel", func(h *Host) { addVirtual(h, "192.0.2.5") }, []string{
 			"ok: 192.0.2.5 is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs" +
 				" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)",
 		}},
 		{"symmetric", func(h *Host) {
-			h.addVirtual("192.0.2.5")
+			addVirtual(h, "192.0.2.5")
 			h.Config.LoopbackAddresses = config.LoopbackSymmetric
 		}, []string{
 			"ok: 192.0.2.5 is on lo or a dummy device only: its replies go back the way that they were asked" +
@@ -245,13 +245,13 @@ func TestSendRedirects(t *testing.T) {
 		{"dnat to a container", dnat("172.17.0.2"), nil},
 		{"dnat to this host", dnat("10.4.0.100"), nil},
 		{"ipvs", func(h *Host) {
-			h.IPVS = 2
+			h.Firewall.IPVS = 2
 			set(map[string]int{"net.ipv4.conf.eth0.forwarding": 1, "net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
 		}, []string{
 			"ok eth0: send_redirects: all 0, device 0, effective 0",
 			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
 		}},
-		{"ipvs without forwarding", func(h *Host) { h.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
+		{"ipvs without forwarding", func(h *Host) { h.Firewall.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
 	})
 }
 

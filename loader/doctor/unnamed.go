@@ -21,16 +21,16 @@ import (
 func unnamedRouters(h *Host) []Finding {
 	var found []Finding
 	for _, i := range h.Interfaces {
-		peers := h.unnamed(&i)
+		peers := unnamed(h, &i)
 		for _, mac := range slices.Sorted(maps.Keys(peers)) {
 			who := some(peers[mac])
 			switch i.Settings.NextHop {
 			case config.NextHopGateway:
 				found = append(found, problem(Warning, i.Name,
 					"no gateway that a route names leads to "+who+": next_hop gateway leaves their answers to the kernel",
-					h.configureInterface(i.Name, "next_hop: auto")))
+					configureInterface(h, i.Name, "next_hop: auto")))
 			case config.NextHopAuto:
-				found = append(found, fine(i.Name, fmt.Sprintf("no route names the router %s of %s: they are answered through it", h.nameMAC(i.Index, mac), who)))
+				found = append(found, fine(i.Name, fmt.Sprintf("no route names the router %s of %s: they are answered through it", nameMAC(&h.Neighbourhood, i.Index, mac), who)))
 			}
 		}
 	}
@@ -38,41 +38,27 @@ func unnamedRouters(h *Host) []Finding {
 }
 
 // unnamed returns the peers of an interface's flows that came so, by the MAC of their router, "" where it does not count.
-func (h *Host) unnamed(i *discover.Interface) map[string][]string {
+func unnamed(h *Host, i *discover.Interface) map[string][]string {
 	peers := make(map[string][]string)
-	for n := range h.Flows {
-		f := &h.Flows[n]
-		peer, err := netip.ParseAddr(f.Peer)
-		if err != nil || f.Interface == nil || *f.Interface != i.Name || f.Gateway != nil || !h.leadsElsewhere(i.Index, peer) {
-			continue
-		}
-		if _, onLink := h.onLink(i.Index, peer); onLink && i.Settings.NextHop != config.NextHopGateway {
-			continue
-		}
-		mac := macOf(f)
-		if !slices.Contains(peers[mac], f.Peer) {
+	h.unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		isNear := h.isOnLink(i.Index, peer) && i.Settings.NextHop != config.NextHopGateway
+		mac := orEmpty(f.NextHopMAC)
+		if !isNear && leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
 			peers[mac] = append(peers[mac], f.Peer)
 		}
-	}
+	})
 	return peers
 }
 
-func macOf(f *flows.Flow) string {
-	if f.NextHopMAC == nil {
-		return ""
-	}
-	return *f.NextHopMAC
-}
-
 // leadsElsewhere tells whether an interface has gateways of a peer's family, of which none leads to the peer.
-func (h *Host) leadsElsewhere(device int, peer netip.Addr) bool {
+func leadsElsewhere(gateways []nexthop.Gateway, device int, peer netip.Addr) bool {
 	family := unix.AF_INET
 	if peer.Is6() {
 		family = unix.AF_INET6
 	}
 	has := false
-	for n := range h.Gateways {
-		g := &h.Gateways[n]
+	for n := range gateways {
+		g := &gateways[n]
 		if g.Interface != device || family == unix.AF_INET && !g.IPv4 || family == unix.AF_INET6 && !g.IPv6 {
 			continue
 		}
@@ -99,8 +85,8 @@ func onlyTo(g *nexthop.Gateway) string {
 }
 
 // nameMAC adds to a MAC the address that the kernel knows with it.
-func (h *Host) nameMAC(device int, mac string) string {
-	if owners := h.ownersOfMACs(device)[mac]; len(owners) > 0 {
+func nameMAC(b *Neighbourhood, device int, mac string) string {
+	if owners := b.ownersOfMACs(device)[mac]; len(owners) > 0 {
 		return fmt.Sprintf("%s (%s)", mac, owners[0])
 	}
 	return mac

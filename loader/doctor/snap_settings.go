@@ -1,0 +1,14 @@
+package doctor
+
+import "replypath/loader/hostsettings"
+
+// Settings are sysctls by key; missing where the kernel has none.
+type Settings map[string]int
+
+// of returns a sysctl of an interface and that of "all"; false where the
+// kernel has none.
+func (s Settings) of(family, name, leaf string) (device, all int, known bool) {
+	device, known = s[hostsettings.Key(family, name, leaf)]
+	all = s[hostsettings.Key(family, "all", leaf)]
+	return device, all, known
+}
