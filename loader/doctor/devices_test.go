@@ -25,15 +25,6 @@ func device(t *testing.T, h *topology.Host, link netlink.Link) {
 	}
 }
 
-// kernel is the release of the running one.
-func kernel() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return err.Error()
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
-
 func named(name string) netlink.LinkAttrs {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name

@@ -7,12 +7,6 @@ import (
 	"replypath/loader/hostsettings"
 )
 
-// leaves are the settings of interfaces that checks ask for.
-var leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_local", "accept_redirects", "send_redirects", "forwarding"},
-	"ipv6": {"accept_redirects", "forwarding"},
-}
-
 // settings reads the sysctls of the managed interfaces, and of "all".
 func settings(host *Links) (Settings, error) {
 	found := make(Settings)

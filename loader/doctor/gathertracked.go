@@ -14,16 +14,15 @@ import (
 // is not asked before: that alone would load the module.
 const trackingCount = "/proc/sys/net/netfilter/nf_conntrack_count"
 
-// tracked reads what the kernel tracks. Of a connection of this host's own by TCP that
-// is over its socket is gone; without one, it only says who began.
-func (o *openings) tracked(family uint8) error {
+// tracked visits the connections of a family that the kernel tracks, each in the direction in which it began.
+func tracked(family uint8, visit func(Use)) error {
 	if _, err := os.Stat(trackingCount); err != nil {
 		return nil
 	}
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: family})
 	err := request.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(message []byte) bool {
-		walkAttributes(message[nl.SizeofNfgenmsg:], nl.CTA_TUPLE_ORIG, func(tuple []byte) { o.track(readTuple(tuple)) })
+		walkAttributes(message[nl.SizeofNfgenmsg:], nl.CTA_TUPLE_ORIG, func(tuple []byte) { visit(readTuple(tuple)) })
 		return true
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
@@ -33,16 +32,6 @@ func (o *openings) tracked(family uint8) error {
 		return fmt.Errorf("list tracked connections: %w", err)
 	}
 	return nil
-}
-
-func (o *openings) track(u Use) {
-	if !o.isMeant(u.Local.Addr()) || o.host.isOwn(u.Remote.Addr()) {
-		return
-	}
-	o.begun[u] = true
-	if u.Protocol != unix.IPPROTO_TCP || !o.host.isOwn(u.Local.Addr()) {
-		o.found[u] = true
-	}
 }
 
 // Attributes of a tuple (linux/netfilter/nfnetlink_conntrack.h): numbers of ports are

@@ -1,12 +1,7 @@
 package doctor
 
 import (
-	"os"
 	"testing"
-
-	"github.com/vishvananda/netlink/nl"
-
-	"replypath/loader/discover"
 )
 
 func TestMTUs(t *testing.T) {
@@ -36,52 +31,6 @@ func TestOffloads(t *testing.T) {
 		}},
 		{"a device without such a thing", features(all, map[string]bool{"tx-generic-segmentation": true}), nil},
 	})
-}
-
-func TestManagedInterfaces(t *testing.T) {
-	runTable(t, managedInterfaces, []wants{
-		{"two", nil, []string{"ok: eth0, eth1"}},
-		{"none", func(h *Host) {
-			h.Interfaces = nil
-			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
-		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)" +
-			" => set interfaces: [{name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
-		{"nothing there", func(h *Host) {
-			h.Interfaces = nil
-			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}}
-		}, []string{"error: no interface is managed (lo: loopback)" +
-			" ?? ip -brief address show  # no interface here can be managed: give the host one with a global address"}},
-	})
-}
-
-func TestMissingPrograms(t *testing.T) {
-	const text = ": a running daemon puts it back within a second, else start replypath run"
-	all := []Hook{hook(eth0, false, true, "i", true), hook(eth0, true, true, "e", true), hook(eth1, false, false, "i", true), hook(eth1, true, false, "e", true)}
-	attached := func(hooks ...Hook) func(*Host) { return func(h *Host) { h.Attached, h.Hooks = true, hooks } }
-	runTable(t, missingPrograms, []wants{
-		{"not attached", nil, nil},
-		{"attached", attached(all...), nil},
-		{"half", attached(all[0], all[1], all[2], hook(eth1, true, false, "theirs", false)), []string{
-			"error eth1: no program of replypath at egress" + text + " => systemctl restart replypath",
-		}},
-		{"in another pin directory", func(h *Host) {
-			attached(all[:3]...)(h)
-			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
-		}, []string{
-			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
-		}},
-		{"beside a daemon that cannot be seen", func(h *Host) {
-			attached(all[:3]...)(h)
-			h.Daemon = new(Daemon)
-		}, []string{
-			"error eth1: no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
-				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
-		}},
-	})
-}
-
-func hook(device int, egress, tcx bool, name string, ours bool) Hook {
-	return Hook{Interface: device, Egress: egress, TCX: tcx, Name: name, Ours: ours}
 }
 
 func TestOtherPrograms(t *testing.T) {
@@ -143,43 +92,5 @@ func TestBypasses(t *testing.T) {
 		}}},
 	} {
 		runTable(t, test.check, []wants{test.wants, {"no " + test.name, nil, nil}})
-	}
-}
-
-func TestPacketOffload(t *testing.T) {
-	value := append(nl.Uint32Attr(7), 4, 0, 0, 0)
-	if device, ok := packetOffload(28, value); device != 7 || !ok {
-		t.Errorf("packet offload: %d, %v", device, ok)
-	}
-	value[4] = 2 // inbound, crypto only
-	if _, ok := packetOffload(28, value); ok {
-		t.Error("crypto offload is none of packets")
-	}
-	if _, ok := packetOffload(27, append(nl.Uint32Attr(7), 4)); ok {
-		t.Error("of another attribute")
-	}
-	if _, ok := packetOffload(28, []byte{1}); ok {
-		t.Error("of too short an attribute")
-	}
-}
-
-// Who takes a datapath away is told from the daemon in whatever PID namespace either runs.
-func TestOwnerIsDaemon(t *testing.T) {
-	self, another := os.Getpid(), os.Getppid()
-	for _, test := range []struct {
-		name  string
-		owner owner
-		want  bool
-	}{
-		{"the daemon", owner{holder: self, named: self}, true},
-		{"not who is named", owner{holder: self, named: another}, false},
-		{"nobody is named", owner{holder: self}, false},
-		{"the daemon, which cannot be seen", owner{named: 1}, true},
-		{"who takes away, and cannot be seen", owner{}, false},
-		{"who is gone", owner{holder: noHolder, named: self}, false},
-	} {
-		if got := test.owner.isDaemon(); got != test.want {
-			t.Errorf("%s: %v", test.name, got)
-		}
 	}
 }

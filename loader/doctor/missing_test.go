@@ -2,21 +2,7 @@ package doctor
 
 import (
 	"testing"
-
-	"replypath/loader/config"
 )
-
-// naming has the file name an interface beside eth0, flagged the command line.
-func naming(name string) func(*Host) {
-	return func(h *Host) { h.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: name}} }
-}
-
-func flagged(name string) func(*Host) {
-	return func(h *Host) {
-		naming(name)(h)
-		h.Config.Flags.Interfaces = []string{"eth0", name}
-	}
-}
 
 func TestMissingInterfaces(t *testing.T) {
 	const (

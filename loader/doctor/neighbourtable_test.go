@@ -47,7 +47,7 @@ func TestNeighbourTableOfTheKernel(t *testing.T) {
 
 			table.limit(unlimited, entries, entries)
 			table.overflow(10 * entries)
-			table.limit(unlimited, usualThresh3/2, usualThresh3)
+			table.limit(unlimited, 512, 1024)
 			table.want(Warning, "times full since the host started: who has no entry gets no packet: gc_thresh3 2048 and gc_thresh2 1024 have room")
 			table.limit(unlimited, 1024, 2048)
 			table.want(OK, "gc_thresh2 1024, gc_thresh3 2048")

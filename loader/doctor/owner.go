@@ -147,8 +147,12 @@ func ownerOfRule(t *Routing, r *Rule) string {
 	return ""
 }
 
+// ownerOfTable is who alone uses a table, for their own purpose.
+func ownerOfTable(table int) string { return tableOwners[table] }
+
+// ownerOfRoute goes by the table and the protocol.
 func ownerOfRoute(r *Route) string {
-	if owner := tableOwners[r.Table]; owner != "" {
+	if owner := ownerOfTable(r.Table); owner != "" {
 		return owner
 	}
 	return protocolOwners[r.Protocol]
@@ -166,6 +170,7 @@ func ownerOfChain(table, chain string) string {
 	return ""
 }
 
+// ownerOfDevice goes by the name of an interface.
 func ownerOfDevice(name string) string {
 	for _, o := range deviceOwners {
 		if o.name.MatchString(name) {

@@ -38,7 +38,7 @@ var problems = map[string][]func(*Host){
 	"rp-filter":         {set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
 	"reverse-path-rules": {
 		inChain("prerouting", FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", FirewallRule{ReversePath: true}),
-		func(h *Host) { h.Firewall.Firewalld = &Firewalld{firewalldFile, "yes"} },
+		func(h *Host) { h.Firewall.Firewalld = &Firewalld{"/etc/firewalld/firewalld.conf", "yes"} },
 	},
 	"default-route": {
 		withoutRoutes, func(h *Host) { withoutRoutes(h); h.Gateways = nil },
@@ -56,7 +56,7 @@ var problems = map[string][]func(*Host){
 	"refusing-routes": {
 		route(refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), rule(Rule{Priority: 7, Dst: prefix("10.9.0.0/24"), Refuses: "prohibit"}),
 		func(h *Host) {
-			for range mostRoutes + 1 {
+			for range 9 {
 				route(refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
 			}
 		},
@@ -129,23 +129,6 @@ var problems = map[string][]func(*Host){
 	"ipsec-offload": {func(h *Host) { h.Offloaded = []string{"eth1"} }},
 	"sr-iov":        {func(h *Host) { h.Devices[2].VFs = 4 }},
 	"xdp":           {func(h *Host) { h.Devices[2].XDP = true }},
-}
-
-// and makes several changes.
-func and(changes ...func(*Host)) func(*Host) {
-	return func(h *Host) {
-		for _, change := range changes {
-			change(h)
-		}
-	}
-}
-
-// enforces has replypath correct replies on both interfaces.
-func enforces(h *Host) {
-	h.Attached, h.Enforcing = true, map[int]bool{eth0: true, eth1: true}
-	for _, device := range []int{eth0, eth1} {
-		h.Hooks = append(h.Hooks, hook(device, false, true, "replypath_in", true), hook(device, true, true, "replypath_out", true))
-	}
 }
 
 func withoutRoutes(h *Host) { h.Routes = nil }
@@ -304,19 +287,4 @@ func isOwn(e ast.Expr) bool {
 func isNamed(e ast.Expr, name string) bool {
 	identifier, ok := e.(*ast.Ident)
 	return ok && identifier.Name == name
-}
-
-func TestQuote(t *testing.T) {
-	for word, want := range map[string]string{
-		"/etc/replypath.yaml": "/etc/replypath.yaml", "eth0.7": "eth0.7", "": "''",
-		"/etc/a b": "'/etc/a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'",
-	} {
-		if got := quote(word); got != want {
-			t.Errorf("%q: %s, not %s", word, got, want)
-		}
-		output, err := exec.Command("sh", "-c", "printf %s "+quote(word)).Output()
-		if string(output) != word || err != nil {
-			t.Errorf("%q: the shell reads %q, %v", word, output, err)
-		}
-	}
 }

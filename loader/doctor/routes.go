@@ -154,13 +154,6 @@ func routesWithoutGateway(h *Host) []Finding {
 	return found
 }
 
-func resolution(family int) string {
-	if family == unix.AF_INET6 {
-		return "neighbour discovery"
-	}
-	return "arp"
-}
-
 // ownGateways finds routes, and gateways of the configuration, whose gateway is
 // an address of this host.
 func ownGateways(h *Host) []Finding {
@@ -169,7 +162,7 @@ func ownGateways(h *Host) []Finding {
 		r := &h.Routes[n]
 		if r.isUnicast() && r.Gateway.IsValid() && h.isOwn(r.Gateway) {
 			f := seen(Error, h.deviceName(r.Device), show(&h.Links, r)+": the gateway is this host itself", listRoutes(r)).of(ownerOfRoute(r))
-			if owner := tableOwners[r.Table]; owner != "" { // its device leads elsewhere
+			if owner := ownerOfTable(r.Table); owner != "" { // its device leads elsewhere
 				f.Severity, f.Found = OK, f.Found+", as "+owner+" has it"
 			}
 			found = append(found, f)

@@ -12,24 +12,9 @@ import (
 	"replypath/loader/discover"
 )
 
-// route adds a route to the fixture.
-func route(r Route) func(*Host) { return func(h *Host) { h.Routes = append(h.Routes, r) } }
-
-// refusing is a route of the main table that refuses.
-func refusing(kind int, dst string) Route {
-	p := prefix(dst)
-	return Route{Family: familyOf(p), Type: kind, Table: unix.RT_TABLE_MAIN, Dst: p, Protocol: unix.RTPROT_BOOT}
-}
-
 // ofProtocol has somebody make a route.
 func ofProtocol(r Route, protocol int) Route {
 	r.Protocol = protocol
-	return r
-}
-
-// inTable puts a route in another table.
-func inTable(r Route, table int) Route {
-	r.Table = table
 	return r
 }
 

@@ -9,17 +9,6 @@ import (
 	"replypath/loader/config"
 )
 
-// rule adds a rule to the fixture, and a table whose default route leaves by eth1.
-func rule(r Rule) func(*Host) {
-	return func(h *Host) {
-		if r.Family == 0 {
-			r.Family = unix.AF_INET
-		}
-		h.Rules = append(h.Rules, r)
-		h.Routes = append(h.Routes, inTable(via("10.4.0.1", eth1), 100), inTable(via("2001:db8:4::1", eth1), 100))
-	}
-}
-
 // opened has this host have opened connections from an address of eth1.
 func opened(from string, count int) func(*Host) {
 	return func(h *Host) {
@@ -195,4 +184,11 @@ func TestRulesThatNeverMatch(t *testing.T) {
 		{"forwarded", rule(Rule{Priority: 8, Src: prefix("10.4.0.0/24"), IIF: "eth1", Table: 100}), nil},
 		{"sent by this host", rule(Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "lo", Table: 100}), nil},
 	})
+}
+
+// TestQuotedFile has a name that the shell would read as more.
+func TestQuotedFile(t *testing.T) {
+	if got, want := showLine(&RuleLine{File: "/etc/it's"}), `cat '/etc/it'\''s'`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }

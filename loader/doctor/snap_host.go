@@ -92,3 +92,11 @@ func familyName(family int) string {
 	}
 	return "ipv4"
 }
+
+// resolution is how the MAC of an address of a family is found.
+func resolution(family int) string {
+	if family == unix.AF_INET6 {
+		return "neighbour discovery"
+	}
+	return "arp"
+}

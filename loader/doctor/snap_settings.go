@@ -12,3 +12,9 @@ func (s Settings) of(family, name, leaf string) (device, all int, known bool) {
 	all = s[hostsettings.Key(family, "all", leaf)]
 	return device, all, known
 }
+
+// leaves are the settings of interfaces that checks ask for.
+var leaves = map[string][]string{
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_local", "accept_redirects", "send_redirects", "forwarding"},
+	"ipv6": {"accept_redirects", "forwarding"},
+}

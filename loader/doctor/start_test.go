@@ -4,34 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/pins"
 )
-
-func placed(err error) func(*Host) { return func(h *Host) { h.Start.Place = err } }
-
-var errNoBPFFS = fmt.Errorf("/sys/fs/bpf is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS)
-
-// placesToWarnOf are pin directories in which nothing can be pinned.
-var placesToWarnOf = []func(*Host){
-	placed(errNoBPFFS), func(h *Host) { h.PinDir = "/tmp/pins"; placed(errNoBPFFS)(h) },
-	placed(pins.ErrForeignContents), placed(unix.EROFS), placed(unix.EACCES), placed(unix.ENOTDIR),
-}
-
-func featured(name string, available bool) func(*Host) {
-	return func(h *Host) {
-		h.Start.Features = []pins.FeatureRecord{{Name: name, Available: available, Effect: "it takes longer"}}
-	}
-}
-
-var kernelsToWarnOf = []func(*Host){
-	func(h *Host) { h.Start.Programs = errors.New("bpf(2) is refused") },
-	featured("tcx", false), featured("fallback_route", false), featured("of later", false),
-}
 
 func TestPinPlaces(t *testing.T) {
 	const usual = "replypath run --pin-dir /sys/fs/bpf/replypath  # names a directory of its own below a bpf file system"
@@ -95,31 +73,4 @@ func TestKernelAndRights(t *testing.T) {
 			"warning: this process lacks CAP_BPF, which a start takes to load programs ?? replypath doctor  # as root",
 		}},
 	})
-}
-
-// TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
-func TestNotLookedAt(t *testing.T) {
-	all := []string{partPins, partKernel, partGateways, partFirewall, partFlows, partHooks, partFiles, partBalancer, partOffloads, partTraffic}
-	used := map[string]bool{}
-	for name, parts := range needs {
-		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
-			t.Errorf("there is no check %s", name)
-		}
-		for _, part := range parts {
-			used[part] = true
-		}
-	}
-	for _, part := range all {
-		if !used[part] {
-			t.Errorf("no check says that it needs %s", part)
-		}
-		h := newHost()
-		h.Unread = map[string]string{part: "CAP_OF_TEST"}
-		for _, f := range examine(h) {
-			isNeeded := slices.Contains(needs[f.Check], part)
-			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != "not looked at: to read "+part+" takes CAP_OF_TEST" {
-				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
-			}
-		}
-	}
 }

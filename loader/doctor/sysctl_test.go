@@ -7,17 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
-	"replypath/loader/discover"
 )
-
-// set sets a sysctl of the fixture.
-func set(keysAndValues map[string]int) func(*Host) {
-	return func(h *Host) {
-		for key, value := range keysAndValues {
-			h.Settings[key] = value
-		}
-	}
-}
 
 func TestRPFilter(t *testing.T) {
 	const strict = ", strict: what comes in here is dropped where the route back leaves by another interface => sysctl -w net.ipv4.conf."
@@ -40,14 +30,6 @@ func TestRPFilter(t *testing.T) {
 			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
 		}, []string{"error eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
 	})
-}
-
-// sameSubnet gives eth1 an address in eth0's network (S5).
-func sameSubnet(h *Host) {
-	h.Devices[2].Addresses = prefixes("10.3.0.101/24")
-	h.Interfaces[1].Addresses = h.Devices[2].Addresses
-	h.Own[2] = discover.OwnAddress{Address: address("10.3.0.101")}
-	h.OnLink[2].Prefix = prefix("10.3.0.0/24")
 }
 
 // secondAddress gives eth1 one in eth0's network beside its own.
@@ -197,9 +179,6 @@ func TestAcceptLocal(t *testing.T) {
 	}
 }
 
-// lastHopOnEth1 is what a configuration for S2 says.
-func lastHopOnEth1(h *Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }
-
 func TestAcceptRedirects(t *testing.T) {
 	const text = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct => sysctl -w "
 	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
@@ -288,26 +267,12 @@ func TestNeighbourTable(t *testing.T) {
 	})
 }
 
-func TestSumColumn(t *testing.T) {
-	const text = "entries  allocs   table_fulls\n00000002 0000000a 0000001f\n00000002 00000000 00000001\n"
-	if got := sumColumn(text, "table_fulls"); got != 32 {
-		t.Errorf("%d, want 32", got)
-	}
-	if got := sumColumn("entries allocs\n1 2\n", "table_fulls"); got != 0 {
-		t.Errorf("of an older kernel: %d", got)
-	}
-}
-
-func TestCountServices(t *testing.T) {
-	const text = `IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  0A000001:0050 rr
-  -> C0A801C8:0050      Masq    1      0          0
-UDP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0035 rr
-FWM  00000001 wlc
-`
-	if got := countServices(text); got != 3 {
-		t.Errorf("%d services, want 3", got)
+// TestRedirectsThroughBalancer: that is where redirects matter, before the configuration says so.
+func TestRedirectsThroughBalancer(t *testing.T) {
+	h := newHost()
+	throughBalancer(h)
+	h.Settings["net.ipv4.conf.eth1.accept_redirects"] = 1
+	if found := acceptRedirects(h); len(found) != 2 || found[0].Severity != Warning {
+		t.Errorf("accept-redirects: %q", lines(found))
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
 )
@@ -75,59 +74,4 @@ func carrier(l *Links, i *discover.Interface) string {
 func isDown(l *Links, index int) bool {
 	d := l.device(index)
 	return d != nil && d.Down
-}
-
-// lastHop finds interfaces where on-link peers arrive by another host's MAC, as
-// behind a load balancer with NAT: answered directly, they take the answer for a
-// stranger's.
-func lastHop(h *Host) []Finding {
-	var found []Finding
-	if h.FlowError != "" {
-		found = append(found, problem(Warning, "", "not looked at: "+h.FlowError, start(&h.State)))
-	}
-	for _, i := range h.Interfaces {
-		peers := h.lastHopPeers(i)
-		if len(peers) == 0 || i.Settings.NextHop == config.NextHopLastHop {
-			continue
-		}
-		found = append(found, problem(Warning, i.Name,
-			"peers of this network arrive from another's mac: "+some(peers)+": next_hop last-hop answers them through it",
-			configureInterface(h, i.Name, "next_hop: last-hop")))
-	}
-	return found
-}
-
-// connectedSockets finds UDP daemons that connect a socket of theirs after they
-// were asked on it, as iperf3 does: the source address of their answers is then
-// the one of the route. Where the flow table shows what was asked, it is certain;
-// else a connected socket beside a wildcard one on the same port is suspicious.
-func connectedSockets(h *Host) []Finding {
-	asked := newDatagrams(&h.Links, h.Flows, h.Sockets)
-	var found []Finding
-	for n := range h.Sockets {
-		s := &h.Sockets[n]
-		if f := asked.elsewhere(s); f != nil {
-			found = append(found, seen(Error, orEmpty(f.Interface), fmt.Sprintf(
-				"%s answers %s from %s, but was asked on %s: it connects its wildcard socket, which cannot be mended from outside",
-				nameOf(s), s.Remote, s.Local.Addr(), f.Self), showSocket(s, "have it bind to "+f.Self)).of(s.Process))
-		} else if asked.isSuspicious(s) {
-			found = append(found, seen(Warning, "", fmt.Sprintf(
-				"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
-				nameOf(s), s.Local, s.Remote), showSocket(s, "have it bind to the address that it is asked on")).of(s.Process))
-		}
-	}
-	return found
-}
-
-// nameOf names a socket by its process, as far as that is known.
-func nameOf(s *Socket) string {
-	if s.Process != "" {
-		return fmt.Sprintf("%s on udp port %d", s.Process, s.Local.Port())
-	}
-	return fmt.Sprintf("udp port %d", s.Local.Port())
-}
-
-// showSocket is the command that names the process.
-func showSocket(s *Socket, what string) string {
-	return explained(fmt.Sprintf("ss -uanp 'sport = :%d'", s.Local.Port()), "who has the socket: "+what)
 }

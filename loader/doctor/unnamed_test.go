@@ -1,23 +1,11 @@
 package doctor
 
 import (
-	"net/netip"
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/loader/flows"
 	"replypath/loader/nexthop"
 )
-
-// throughUnnamed has peers come by eth1 through a router that no route names, while another leads to 10.50.0.0/16.
-func throughUnnamed(h *Host) {
-	h.Gateways[1] = nexthop.Gateway{Interface: eth1, Address: address("10.4.0.254"), State: nexthop.StateReachable, IPv4: true,
-		Reach4: nexthop.Reach{Networks: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/16")}}}
-	h.Neighbours = []Neighbour{{Interface: eth1, Address: address("10.4.0.1"), MAC: mac("02:00:00:00:07:01")}}
-	for _, peer := range []string{"10.60.0.1", "10.60.0.1", "10.4.0.55", "10.50.0.1", "10.60.0.2"} {
-		h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: peer, Interface: new("eth1"), NextHopMAC: new("02:00:00:00:07:01")})
-	}
-}
 
 func TestUnnamedRouters(t *testing.T) {
 	and := func(change func(*Host)) func(*Host) { return func(h *Host) { throughUnnamed(h); change(h) } }

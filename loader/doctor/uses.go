@@ -54,7 +54,7 @@ func (o *openings) gather() error {
 	o.flows()
 	var sockets []*netlink.Socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := o.tracked(family); err != nil {
+		if err := tracked(family, o.track); err != nil {
 			return err
 		}
 		list, err := netlink.SocketDiagTCP(family)
@@ -77,6 +77,18 @@ func (o *openings) flows() {
 		if errors.Join(err1, err2) == nil && protocol != 0 {
 			o.asked[Use{protocol, netip.AddrPortFrom(self, f.SelfPort), netip.AddrPortFrom(peer, f.PeerPort)}] = true
 		}
+	}
+}
+
+// track notes what the kernel tracks. Of a connection of this host's own by TCP that
+// is over its socket is gone; without one, it only says who began.
+func (o *openings) track(u Use) {
+	if !o.isMeant(u.Local.Addr()) || o.host.isOwn(u.Remote.Addr()) {
+		return
+	}
+	o.begun[u] = true
+	if u.Protocol != unix.IPPROTO_TCP || !o.host.isOwn(u.Local.Addr()) {
+		o.found[u] = true
 	}
 }
 

@@ -15,13 +15,6 @@ import (
 	"replypath/test/harness"
 )
 
-// The indices of the fixture's interfaces.
-const (
-	lo   = 1
-	eth0 = 2
-	eth1 = 3
-)
-
 // newHost is B of scenario S1, with nothing wrong about it.
 func newHost() *Host {
 	h := &Host{Settings: Settings{}}
@@ -173,37 +166,11 @@ func wantForm(t *testing.T, findings []Finding) {
 	}
 }
 
-// TestNothingWrong: on the fixture itself no check has anything to say.
-func TestNothingWrong(t *testing.T) {
-	all := examine(newHost())
-	wantForm(t, all)
-	seen := map[string]bool{}
-	for _, f := range all {
-		seen[f.Check] = true
-		if f.Severity != OK {
-			t.Errorf("%+v", f)
-		}
-	}
-	for _, c := range checks {
-		if !seen[c.name] {
-			t.Errorf("check %s has said nothing", c.name)
-		}
-	}
-}
-
-func TestWorstFirst(t *testing.T) {
-	h := newHost()
-	h.Settings["net.ipv4.conf.eth1.accept_local"] = 1
-	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
-	h.Routes[0].Gateway = address("10.3.0.100")
-	var got []string
-	for _, f := range examine(h)[:4] {
-		got = append(got, string(f.Severity)+" "+f.Check)
-	}
-	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
 func samePrefix(a, b netip.Prefix) bool { return a == b }
+
+// The indices of the fixture's interfaces.
+const (
+	lo   = 1
+	eth0 = 2
+	eth1 = 3
+)

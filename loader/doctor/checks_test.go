@@ -1,0 +1,33 @@
+package doctor
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
+func TestNotLookedAt(t *testing.T) {
+	all := []string{partPins, partKernel, partGateways, partFirewall, partFlows, partHooks, partFiles, partBalancer, partOffloads, partTraffic}
+	used := map[string]bool{}
+	for name, parts := range needs {
+		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
+			t.Errorf("there is no check %s", name)
+		}
+		for _, part := range parts {
+			used[part] = true
+		}
+	}
+	for _, part := range all {
+		if !used[part] {
+			t.Errorf("no check says that it needs %s", part)
+		}
+		h := newHost()
+		h.Unread = map[string]string{part: "CAP_OF_TEST"}
+		for _, f := range examine(h) {
+			isNeeded := slices.Contains(needs[f.Check], part)
+			if isNeeded != (f.Severity == Warning) || isNeeded && f.Found != "not looked at: to read "+part+" takes CAP_OF_TEST" {
+				t.Errorf("without %s: %s %s: %s", part, f.Severity, f.Check, f.Found)
+			}
+		}
+	}
+}
