@@ -3,11 +3,14 @@ package doctor
 import (
 	"slices"
 	"testing"
+
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
 )
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
 func TestNotLookedAt(t *testing.T) {
-	all := []string{partPins, partKernel, partGateways, partFirewall, partFlows, partHooks, partFiles, partBalancer, partOffloads, partTraffic}
+	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartBalancer, snapshot.PartOffloads, snapshot.PartTraffic}
 	used := map[string]bool{}
 	for name, parts := range needs {
 		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
@@ -21,7 +24,7 @@ func TestNotLookedAt(t *testing.T) {
 		if !used[part] {
 			t.Errorf("no check says that it needs %s", part)
 		}
-		h := newHost()
+		h := testhost.New()
 		h.Unread = map[string]string{part: "CAP_OF_TEST"}
 		for _, f := range examine(h) {
 			isNeeded := slices.Contains(needs[f.Check], part)

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/test/testhost"
 	"replypath/test/topology"
 )
 
@@ -18,7 +20,7 @@ func device(t *testing.T, h *topology.Host, link netlink.Link) {
 	t.Helper()
 	err := h.Netlink().LinkAdd(link)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		t.Skipf("kernel %s has no %s devices", kernel(), link.Type())
+		t.Skipf("kernel %s has no %s devices", testhost.KernelRelease(), link.Type())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -42,12 +44,12 @@ func look(t *testing.T, h *topology.Host, cfg *config.Config) []Finding {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantForm(t, found)
+	testhost.WantForm(t, found)
 	return found
 }
 
 // of wants one finding of a check that has all of the words.
-func of(t *testing.T, found []Finding, check string, severity Severity, words ...string) {
+func of(t *testing.T, found []Finding, check string, severity finding.Severity, words ...string) {
 	t.Helper()
 	count := 0
 	for _, f := range found {
@@ -60,23 +62,23 @@ func of(t *testing.T, found []Finding, check string, severity Severity, words ..
 		}
 	}
 	if count != 1 {
-		t.Errorf("%d findings %s of %s with %q, not one:\n%s", count, severity, check, words, strings.Join(lines(found), "\n"))
+		t.Errorf("%d findings %s of %s with %q, not one:\n%s", count, severity, check, words, strings.Join(testhost.Lines(found), "\n"))
 	}
 }
 
 // addresses gives a host the addresses of the fixture.
 func addresses(t *testing.T, h *topology.Host) {
 	t.Helper()
-	run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+	testhost.Run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
 }
 
 // TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a
 // dummy device.
 func TestVirtualAddressOnDummy(t *testing.T) {
-	_, h := newNetwork(t)
+	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
 	device(t, h, &netlink.Dummy{LinkAttrs: named("dummy0")})
-	run(t, h, "link set dummy0 up\naddress add 10.4.0.9/32 dev dummy0\n", "ip", "-batch", "-")
+	testhost.Run(t, h, "link set dummy0 up\naddress add 10.4.0.9/32 dev dummy0\n", "ip", "-batch", "-")
 	found := look(t, h, config.Default())
 	of(t, found, "loopback-address", OK, "10.4.0.9", "loopback_addresses: kernel")
 	of(t, found, "arp-ignore", Warning, "10.4.0.9 of dummy0")
@@ -84,40 +86,40 @@ func TestVirtualAddressOnDummy(t *testing.T) {
 
 // TestPortsOfVRF: the default route of a VRF stands in its own table.
 func TestPortsOfVRF(t *testing.T) {
-	_, h := newNetwork(t)
+	_, h := testhost.NewNetwork(t)
 	device(t, h, &netlink.Vrf{LinkAttrs: named("blue"), Table: 10})
-	run(t, h, "link set blue up\nlink set eth0 master blue\nlink set eth1 master blue\n", "ip", "-batch", "-")
+	testhost.Run(t, h, "link set blue up\nlink set eth0 master blue\nlink set eth1 master blue\n", "ip", "-batch", "-")
 	addresses(t, h)
 	found := look(t, h, config.Default())
 	of(t, found, "managed", OK, "eth0, eth1")
 	of(t, found, "default-route", OK, "nothing to route")
-	run(t, h, "link set eth1 nomaster\naddress replace 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
+	testhost.Run(t, h, "link set eth1 nomaster\naddress replace 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
 	of(t, look(t, h, config.Default()), "default-route", Error, "ipv4: no default route")
 }
 
 // TestDirector has IPVS balance, and its host send redirects.
 func TestDirector(t *testing.T) {
-	_, h := newNetwork(t)
+	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
 	if err := h.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
 		t.Fatal(err)
 	}
 	of(t, look(t, h, config.Default()), "send-redirects", OK, "does not balance")
 	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
-		t.Skipf("kernel %s has no ipvs", kernel())
+		t.Skipf("kernel %s has no ipvs", testhost.KernelRelease())
 	}
-	run(t, h, "", "ipvsadm", "-A", "-t", "10.3.0.100:80", "-s", "rr")
-	run(t, h, "", "ipvsadm", "-a", "-t", "10.3.0.100:80", "-r", "10.4.0.7:80", "-m")
+	testhost.Run(t, h, "", "ipvsadm", "-A", "-t", "10.3.0.100:80", "-s", "rr")
+	testhost.Run(t, h, "", "ipvsadm", "-a", "-t", "10.3.0.100:80", "-r", "10.4.0.7:80", "-m")
 	found := look(t, h, config.Default())
 	for _, name := range []string{"eth0", "eth1"} {
 		count := 0
 		for _, f := range found {
-			if f.Check == "send-redirects" && orEmpty(f.Interface) == name && strings.Contains(f.Found, "1 services of ipvs") {
+			if f.Check == "send-redirects" && finding.OrEmpty(f.Interface) == name && strings.Contains(f.Found, "1 services of ipvs") {
 				count++
 			}
 		}
 		if count != 1 {
-			t.Errorf("%d findings about %s:\n%s", count, name, strings.Join(lines(found), "\n"))
+			t.Errorf("%d findings about %s:\n%s", count, name, strings.Join(testhost.Lines(found), "\n"))
 		}
 	}
 }

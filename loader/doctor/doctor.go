@@ -2,13 +2,34 @@
 // path, and mends those that can be mended without asking anybody. It never tells
 // anybody to change what somebody else made: it says what there is, and whose it is.
 //
-// It first takes a snapshot of the network namespace (Host), with or without a
+// It first takes a snapshot of the network namespace (gather), with or without a
 // datapath in place; every check is a function of that snapshot alone.
 package doctor
 
 import (
 	"cmp"
 	"slices"
+
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/gather"
+	"replypath/loader/doctor/snapshot"
+)
+
+// What doctor is asked, and what it answers.
+type (
+	// Options say what is examined.
+	Options = gather.Options
+	// Counted is what Options.Traffic returns.
+	Counted = snapshot.Counted
+	// Finding is what a check has found.
+	Finding = finding.Finding
+)
+
+// Severities of findings.
+const (
+	Error   = finding.Error
+	Warning = finding.Warning
+	OK      = finding.OK
 )
 
 // Examine looks at the network namespace of the calling thread. Every check has
@@ -17,7 +38,7 @@ import (
 //
 // It changes nothing, but asks gateways that have not answered lately.
 func Examine(options Options) ([]Finding, error) {
-	host, err := gatherSettled(options)
+	host, err := gather.Snapshot(options)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +46,7 @@ func Examine(options Options) ([]Finding, error) {
 }
 
 // examine runs all checks on a snapshot.
-func examine(h *Host) []Finding {
+func examine(h *snapshot.Host) []Finding {
 	var all []Finding
 	for _, c := range checks {
 		found := c.find(h)
@@ -35,18 +56,18 @@ func examine(h *Host) []Finding {
 		all = append(all, found...)
 	}
 	slices.SortStableFunc(all, func(a, b Finding) int {
-		return cmp.Compare(a.Severity.rank(), b.Severity.rank())
+		return cmp.Compare(a.Severity.Rank(), b.Severity.Rank())
 	})
 	return all
 }
 
 // find runs a check, and says something in any case.
-func (c *check) find(h *Host) []Finding {
+func (c *check) find(h *snapshot.Host) []Finding {
 	if f, unread := c.notLookedAt(h); unread {
 		return []Finding{f}
 	}
 	if found := c.examine(h); len(found) > 0 {
 		return found
 	}
-	return []Finding{fine("", c.fine)}
+	return []Finding{finding.Fine("", c.fine)}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/config"
+	"replypath/test/testhost"
 	"replypath/test/topology"
 )
 
@@ -27,7 +28,7 @@ func TestHandMadeRules(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	run(t, s.B.Host, `
+	testhost.Run(t, s.B.Host, `
 route add default via 10.4.0.1 table 100
 rule add from 10.4.0.100 lookup 100 priority 10
 rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
@@ -36,7 +37,7 @@ rule add from 10.4.0.100 dev eth1 lookup 100 priority 11
 -6 rule add from 2001:db8:4::100 dev eth1 lookup 100 priority 13
 `, "sh", "-ec", `while read -r line; do test -z "$line" || ip $line; done`)
 	root := t.TempDir()
-	write(t, root, map[string]string{
+	testhost.WriteFiles(t, root, map[string]string{
 		"/etc/network/interfaces": `iface eth1 inet static
 	post-up ip rule add from 10.4.0.100 lookup 100
 	post-up ip rule add from 10.4.0.100 dev eth1 lookup 100
@@ -54,7 +55,7 @@ iface eth1 inet6 static
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantForm(t, found)
+	testhost.WantForm(t, found)
 	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
 	const never = " never matches: dev means iif, and what this host sends comes in by lo; it stands in /etc/network/interfaces:"
 	want := map[string]bool{
@@ -65,7 +66,7 @@ iface eth1 inet6 static
 		"warning eth1: rule 11: from 10.4.0.100 iif eth1 lookup 100" + never + "3 ?? ip rule show @ ifupdown":                                    true,
 		"warning eth1: rule 13: from 2001:db8:4::100 iif eth1 lookup 100" + never + "5 ?? ip -6 rule show @ ifupdown":                            true,
 	}
-	for n, line := range lines(found) {
+	for n, line := range testhost.Lines(found) {
 		if check := found[n].Check; check == "needless-rules" || check == "rule-never-matches" {
 			if !want[line] {
 				t.Errorf("%s: %s", check, line)
@@ -80,8 +81,8 @@ iface eth1 inet6 static
 
 // TestNothingWrong: on the fixture itself no check has anything to say.
 func TestNothingWrong(t *testing.T) {
-	all := examine(newHost())
-	wantForm(t, all)
+	all := examine(testhost.New())
+	testhost.WantForm(t, all)
 	seen := map[string]bool{}
 	for _, f := range all {
 		seen[f.Check] = true
@@ -97,10 +98,10 @@ func TestNothingWrong(t *testing.T) {
 }
 
 func TestWorstFirst(t *testing.T) {
-	h := newHost()
+	h := testhost.New()
 	h.Settings["net.ipv4.conf.eth1.accept_local"] = 1
 	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
-	h.Routes[0].Gateway = address("10.3.0.100")
+	h.Routes[0].Gateway = testhost.Address("10.3.0.100")
 	var got []string
 	for _, f := range examine(h)[:4] {
 		got = append(got, string(f.Severity)+" "+f.Check)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 
+	"replypath/loader/doctor/finding"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 )
@@ -23,10 +24,10 @@ func Fix(options Options) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	var wanted []sysctl
+	var wanted []finding.Sysctl
 	for _, f := range before {
 		if f.Automatic {
-			wanted = append(wanted, f.sysctls...)
+			wanted = append(wanted, f.Sysctls...)
 		}
 	}
 	if len(wanted) == 0 {
@@ -47,7 +48,7 @@ func mark(before, after []Finding) {
 	for n := range after {
 		f := &after[n]
 		same := func(was Finding) bool {
-			return f.Check == was.Check && orEmpty(f.Interface) == orEmpty(was.Interface)
+			return f.Check == was.Check && finding.OrEmpty(f.Interface) == finding.OrEmpty(was.Interface)
 		}
 		mended := slices.ContainsFunc(before, func(was Finding) bool { return was.Automatic && same(was) })
 		already := slices.ContainsFunc(before, func(was Finding) bool {
@@ -58,7 +59,7 @@ func mark(before, after []Finding) {
 }
 
 // apply writes down and makes the changes, and goes on after errors.
-func apply(pinDir string, wanted []sysctl) (err error) {
+func apply(pinDir string, wanted []finding.Sysctl) (err error) {
 	journal, err := pins.OwnRepairs(pinDir)
 	if err != nil {
 		return err
@@ -80,8 +81,8 @@ func apply(pinDir string, wanted []sysctl) (err error) {
 
 // mend makes one change. A journal that cannot be written to keeps it from being
 // made, and one that cannot be made does not stay in it.
-func mend(journal *pins.RepairsJournal, repairs *pins.Repairs, s sysctl) error {
-	change, err := hostsettings.Plan(s.key, s.value)
+func mend(journal *pins.RepairsJournal, repairs *pins.Repairs, s finding.Sysctl) error {
+	change, err := hostsettings.Plan(s.Key, s.Value)
 	if change == nil || err != nil {
 		return err
 	}

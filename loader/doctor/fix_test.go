@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/doctor/finding"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 )
@@ -42,22 +43,22 @@ func mountBPF(t *testing.T) string {
 // back; what was made before it is.
 func TestRefusedChangeIsNotRecorded(t *testing.T) {
 	dir := filepath.Join(mountBPF(t), "a")
-	refused := sysctl{key: "net.ipv4.conf.lo.arp_ignore", value: "many"}
-	if err := apply(dir, []sysctl{refused}); err == nil {
+	refused := finding.Sysctl{Key: "net.ipv4.conf.lo.arp_ignore", Value: "many"}
+	if err := apply(dir, []finding.Sysctl{refused}); err == nil {
 		t.Error("the kernel took a word for a number")
 	}
 	if repairs, err := pins.ReadRepairs(dir); repairs != nil || err != nil {
 		t.Errorf("journal %+v, %v", repairs, err)
 	}
-	made := sysctl{key: "net.ipv4.conf.lo.arp_announce", value: "2"}
-	if err := apply(dir, []sysctl{made, refused}); err == nil {
+	made := finding.Sysctl{Key: "net.ipv4.conf.lo.arp_announce", Value: "2"}
+	if err := apply(dir, []finding.Sysctl{made, refused}); err == nil {
 		t.Error("the kernel took a word for a number")
 	}
-	if value, err := hostsettings.Read(made.key); value != made.value || err != nil {
-		t.Errorf("%s is %s, %v", made.key, value, err)
+	if value, err := hostsettings.Read(made.Key); value != made.Value || err != nil {
+		t.Errorf("%s is %s, %v", made.Key, value, err)
 	}
 	repairs, err := pins.ReadRepairs(dir)
-	if err != nil || repairs == nil || len(repairs.Sysctls) != 1 || repairs.Sysctls[0].Key != made.key {
+	if err != nil || repairs == nil || len(repairs.Sysctls) != 1 || repairs.Sysctls[0].Key != made.Key {
 		t.Errorf("journal %+v, %v", repairs, err)
 	}
 }

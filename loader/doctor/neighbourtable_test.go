@@ -14,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
+	"replypath/test/testhost"
 )
 
 // ownMachineVariable is set where the machine is there for the tests alone, so that they may
@@ -29,12 +32,12 @@ func TestNeighbourTableOfTheKernel(t *testing.T) {
 		t.Skip("it changes the limits of the machine's neighbour tables: for a virtual machine of its own")
 	}
 	const entries, unlimited = 100, 1 << 16
-	for family, network := range map[int]netip.Prefix{unix.AF_INET: prefix("10.99.0.1/16"), unix.AF_INET6: prefix("2001:db8:99::1/64")} {
-		t.Run(familyName(family), func(t *testing.T) {
+	for family, network := range map[int]netip.Prefix{unix.AF_INET: testhost.Prefix("10.99.0.1/16"), unix.AF_INET6: testhost.Prefix("2001:db8:99::1/64")} {
+		t.Run(snapshot.FamilyName(family), func(t *testing.T) {
 			table := newTable(t, family, network)
 			table.limit(unlimited, unlimited, unlimited) // nothing is collected while it fills
 			for range entries {
-				must(t, table.add())
+				testhost.Must(t, table.add())
 			}
 			table.limit(unlimited, 4*entries, 8*entries)
 			table.want(OK, "gc_thresh2 400, gc_thresh3 800")
@@ -70,38 +73,38 @@ func newTable(t *testing.T, family int, network netip.Prefix) *kernelTable {
 	before := make(map[string]string)
 	for _, n := range []string{"1", "2", "3"} {
 		value, err := hostsettings.Read(table.threshold(n))
-		must(t, err)
+		testhost.Must(t, err)
 		before[n] = value
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "neighbours0"
-	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "neighbours1"}))
+	testhost.Must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "neighbours1"}))
 	var err error
 	table.device, err = netlink.LinkByName(attrs.Name)
-	must(t, err)
+	testhost.Must(t, err)
 	t.Cleanup(func() {
-		must(t, netlink.LinkDel(table.device))
+		testhost.Must(t, netlink.LinkDel(table.device))
 		for n, value := range before {
 			table.set(n, value)
 		}
 	})
-	must(t, netlink.LinkSetUp(table.device))
-	must(t, netlink.AddrAdd(table.device, &netlink.Addr{
+	testhost.Must(t, netlink.LinkSetUp(table.device))
+	testhost.Must(t, netlink.AddrAdd(table.device, &netlink.Addr{
 		IPNet: &net.IPNet{IP: network.Addr().AsSlice(), Mask: net.CIDRMask(network.Bits(), network.Addr().BitLen())}, Flags: unix.IFA_F_NODAD,
 	}))
 	return table
 }
 
 func (k *kernelTable) threshold(n string) string {
-	return "net." + familyName(k.family) + ".neigh.default.gc_thresh" + n
+	return "net." + snapshot.FamilyName(k.family) + ".neigh.default.gc_thresh" + n
 }
 
 func (k *kernelTable) set(n, value string) {
 	k.Helper()
 	change, err := hostsettings.Plan(k.threshold(n), value)
-	must(k.T, err)
+	testhost.Must(k.T, err)
 	if change != nil {
-		must(k.T, change.Make())
+		testhost.Must(k.T, change.Make())
 	}
 }
 
@@ -130,24 +133,24 @@ func (k *kernelTable) overflow(most int) {
 		if errors.Is(err, unix.ENOBUFS) {
 			return
 		}
-		must(k.T, err)
+		testhost.Must(k.T, err)
 	}
 	k.Fatalf("the table was never full in %d entries", most)
 }
 
 // want wants one finding about the table, which is never mended: other namespaces share it.
-func (k *kernelTable) want(severity Severity, words string) {
+func (k *kernelTable) want(severity finding.Severity, words string) {
 	k.Helper()
 	all, err := Examine(Options{PinDir: filepath.Join(k.TempDir(), "pins"), Config: config.Default(), Root: k.TempDir()})
-	must(k.T, err)
+	testhost.Must(k.T, err)
 	var found []Finding
 	for _, f := range all {
-		if f.Check == "neighbour-table" && strings.HasPrefix(f.Found, familyName(k.family)+": ") {
+		if f.Check == "neighbour-table" && strings.HasPrefix(f.Found, snapshot.FamilyName(k.family)+": ") {
 			found = append(found, f)
 		}
 	}
 	if len(found) != 1 || found[0].Fix != nil || found[0].Severity != severity || !strings.Contains(found[0].Found, words) {
-		k.Fatalf("found %q, not one %s with %q", lines(found), severity, words)
+		k.Fatalf("found %q, not one %s with %q", testhost.Lines(found), severity, words)
 	}
-	k.Log(lines(found)[0])
+	k.Log(testhost.Lines(found)[0])
 }

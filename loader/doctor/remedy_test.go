@@ -17,139 +17,154 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
+	"replypath/test/testhost"
 )
 
 // problems are hosts that each check has to warn of: one for each way in which it
 // does.
-var problems = map[string][]func(*Host){
-	"managed": {func(h *Host) { h.Interfaces = nil }, func(h *Host) {
+var problems = map[string][]func(*snapshot.Host){
+	"managed": {func(h *snapshot.Host) { h.Interfaces = nil }, func(h *snapshot.Host) {
 		h.Interfaces, h.Unmanaged = nil, []discover.Unmanaged{{Name: "eth0", Reason: "no global address"}}
 	}},
-	"attached":          {func(h *Host) { h.Attached = true }},
-	"pin-directory":     placesToWarnOf,
-	"btf":               {func(h *Host) { h.Start.BTF = errors.New("the kernel has no BTF") }},
-	"kernel":            kernelsToWarnOf,
-	"capabilities":      {func(h *Host) { h.Start.Rights = []Right{{"CAP_BPF", "to load programs"}} }},
-	"configuration":     configurationsToWarnOf,
-	"missing-interface": {naming("eht1"), naming("wan"), flagged("eht1"), flagged("wan")},
-	"wrong-way":         waysToWarnOf(),
-	"rp-filter":         {set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
+	"attached":      {func(h *snapshot.Host) { h.Attached = true }},
+	"pin-directory": testhost.PlacesToWarnOf,
+	"btf":           {func(h *snapshot.Host) { h.Start.BTF = errors.New("the kernel has no BTF") }},
+	"kernel":        testhost.KernelsToWarnOf,
+	"capabilities": {func(h *snapshot.Host) {
+		h.Start.Rights = []snapshot.Right{{Name: "CAP_BPF", Purpose: "to load programs"}}
+	}},
+	"configuration":     testhost.ConfigurationsToWarnOf,
+	"missing-interface": {testhost.Naming("eht1"), testhost.Naming("wan"), testhost.Flagged("eht1"), testhost.Flagged("wan")},
+	"wrong-way":         testhost.WaysToWarnOf(),
+	"rp-filter":         {testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1}), testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})},
 	"reverse-path-rules": {
-		inChain("prerouting", FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", FirewallRule{ReversePath: true}),
-		func(h *Host) { h.Firewall.Firewalld = &Firewalld{"/etc/firewalld/firewalld.conf", "yes"} },
-	},
-	"default-route": {
-		withoutRoutes, func(h *Host) { withoutRoutes(h); h.Gateways = nil },
-		func(h *Host) { withoutRoutes(h); h.Gateways, h.Attached = nil, true },
-		func(h *Host) { withoutRoutes(h); h.Gateways, h.Config.FallbackRoute = nil, false },
-		func(h *Host) { h.Routes[0] = refusing(unix.RTN_BLACKHOLE, "0.0.0.0/0") },
-		func(h *Host) {
-			h.Devices = append(h.Devices, Device{Index: 9, Name: discover.OwnDevice})
-			h.Routes, h.Gateways = []Route{via("", 9)}, nil
+		inChain("prerouting", snapshot.FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", snapshot.FirewallRule{ReversePath: true}),
+		func(h *snapshot.Host) {
+			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes"}
 		},
 	},
-	"routed-interface": {func(h *Host) {
+	"default-route": {
+		withoutRoutes, func(h *snapshot.Host) { withoutRoutes(h); h.Gateways = nil },
+		func(h *snapshot.Host) { withoutRoutes(h); h.Gateways, h.Attached = nil, true },
+		func(h *snapshot.Host) { withoutRoutes(h); h.Gateways, h.Config.FallbackRoute = nil, false },
+		func(h *snapshot.Host) { h.Routes[0] = testhost.Refusing(unix.RTN_BLACKHOLE, "0.0.0.0/0") },
+		func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: discover.OwnDevice})
+			h.Routes, h.Gateways = []snapshot.Route{testhost.Via("", 9)}, nil
+		},
+	},
+	"routed-interface": {func(h *snapshot.Host) {
 		h.Interfaces, h.Astray = h.Interfaces[1:], []discover.Astray{{Family: unix.AF_INET, Name: "eth0", Reason: "no global address"}}
 	}},
 	"refusing-routes": {
-		route(refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), rule(Rule{Priority: 7, Dst: prefix("10.9.0.0/24"), Refuses: "prohibit"}),
-		func(h *Host) {
+		testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24")), testhost.Rule(snapshot.Rule{Priority: 7, Dst: testhost.Prefix("10.9.0.0/24"), Refuses: "prohibit"}),
+		func(h *snapshot.Host) {
 			for range 9 {
-				route(refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
+				testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.9.0.0/24"))(h)
 			}
 		},
 	},
 	"route-without-gateway": {
-		route(via("", eth1)), func(h *Host) { h.Gateways = nil; route(via("", eth1))(h) },
+		testhost.Route(testhost.Via("", testhost.Eth1)), func(h *snapshot.Host) { h.Gateways = nil; testhost.Route(testhost.Via("", testhost.Eth1))(h) },
 	},
 	"own-gateway": {
-		route(via("10.4.0.100", eth1)),
-		func(h *Host) { h.Interfaces[1].Settings.Gateways = []netip.Addr{address("10.4.0.100")} },
+		testhost.Route(testhost.Via("10.4.0.100", testhost.Eth1)),
+		func(h *snapshot.Host) {
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.100")}
+		},
 	},
 	"gateway": {
-		func(h *Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *Host) { h.Gateways[0].State = nexthop.StateFailed },
-		func(h *Host) { h.Gateways[1].State = nexthop.StateProbe }, func(h *Host) { h.Interfaces[1].Up = false },
-		func(h *Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true },
+		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateFailed }, func(h *snapshot.Host) { h.Gateways[0].State = nexthop.StateFailed },
+		func(h *snapshot.Host) { h.Gateways[1].State = nexthop.StateProbe }, func(h *snapshot.Host) { h.Interfaces[1].Up = false },
+		func(h *snapshot.Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true },
 	},
-	"unnamed-router": {func(h *Host) {
-		throughUnnamed(h)
+	"unnamed-router": {func(h *snapshot.Host) {
+		testhost.ThroughUnnamed(h)
 		h.Interfaces[1].Settings.NextHop = config.NextHopGateway
 	}},
-	"arp-ignore":   {sameSubnet, func(h *Host) { addVirtual(h, "10.3.0.5") }},
-	"arp-announce": {sameSubnet},
+	"arp-ignore":   {testhost.SameSubnet, func(h *snapshot.Host) { testhost.AddVirtual(h, "10.3.0.5") }},
+	"arp-announce": {testhost.SameSubnet},
 	"accept-local": {
-		set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),
-		set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}),
+		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), testhost.Set(map[string]int{"net.ipv4.conf.all.accept_local": 1}),
+		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}),
 	},
 	"neighbour-table": {
-		func(h *Host) { h.NeighTables = map[int]NeighTable{unix.AF_INET: {512, 1024, 7}} },
-		func(h *Host) { h.NeighTables = map[int]NeighTable{unix.AF_INET6: {0, 0, 0}} },
+		func(h *snapshot.Host) {
+			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: {Thresh2: 512, Thresh3: 1024, Fulls: 7}}
+		},
+		func(h *snapshot.Host) {
+			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET6: {Thresh2: 0, Thresh3: 0, Fulls: 0}}
+		},
 	},
-	"accept-redirects": {func(h *Host) {
-		lastHopOnEth1(h)
-		set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
+	"accept-redirects": {func(h *snapshot.Host) {
+		testhost.LastHopOnEth1(h)
+		testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1})(h)
 	}},
-	"send-redirects": {func(h *Host) {
+	"send-redirects": {func(h *snapshot.Host) {
 		h.Firewall.IPVS = 1
-		set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
+		testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1})(h)
 	}},
-	"last-hop": {throughBalancer, func(h *Host) { h.FlowError = "made by another version" }},
+	"last-hop": {testhost.ThroughBalancer, func(h *snapshot.Host) { h.FlowError = "made by another version" }},
 	"needless-rules": {
-		and(enforces, rule(Rule{Priority: 5, Src: prefix("10.4.0.100/32"), Table: 100})),
-		and(enforces, written("/etc/rc.local", "")), and(enforces, written("/etc/netplan/a.yaml", "")),
+		testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Priority: 5, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})),
+		testhost.And(testhost.Enforces, written("/etc/rc.local", "")), testhost.And(testhost.Enforces, written("/etc/netplan/a.yaml", "")),
 	},
-	"needless-marks": {func(h *Host) {
-		enforces(h)
-		rule(Rule{Priority: 9, Mark: 1, Mask: allBits, Table: 100})(h)
-		inChain("output", FirewallRule{Restores: true})(h)
+	"needless-marks": {func(h *snapshot.Host) {
+		testhost.Enforces(h)
+		testhost.Rule(snapshot.Rule{Priority: 9, Mark: 1, Mask: snapshot.AllBits, Table: 100})(h)
+		inChain("output", snapshot.FirewallRule{Restores: true})(h)
 	}},
 	"rule-never-matches": {
-		rule(Rule{Priority: 8, Src: prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
+		testhost.Rule(snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), written("/etc/network/interfaces", "eth1"),
 	},
 	"udp-connect": {connectedTo("iperf3", false), connectedTo("", false), connectedTo("iperf3", true), connectedTo("", true)},
-	"mtu":         {func(h *Host) { h.Interfaces[0].MTU = 9000 }, func(h *Host) { h.Interfaces[1].MTU = 1400 }},
-	"offloads": {func(h *Host) {
+	"mtu":         {func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }},
+	"offloads": {func(h *snapshot.Host) {
 		h.Devices[1].Features, h.Devices[2].Features = map[string]bool{"tx-scatter-gather": true}, map[string]bool{"tx-scatter-gather": false}
 	}},
 	"tc-programs": {
-		func(h *Host) {
-			h.Hooks = []Hook{hook(eth1, false, true, "theirs", false), hook(eth1, false, true, "replypath_x", true)}
+		func(h *snapshot.Host) {
+			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, false, true, "theirs", false), testhost.Hook(testhost.Eth1, false, true, "replypath_x", true)}
 		},
-		func(h *Host) { h.Hooks = []Hook{hook(eth1, true, false, "theirs", false)} },
+		func(h *snapshot.Host) {
+			h.Hooks = []snapshot.Hook{testhost.Hook(testhost.Eth1, true, false, "theirs", false)}
+		},
 	},
-	"outgoing-interface-rules": {inChain("output", FirewallRule{OutNames: []string{"eth1"}}), inChain("output", FirewallRule{OutUnknown: true})},
-	"netdev-egress":            {chains(Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
-	"legacy-iptables":          {func(h *Host) { h.Firewall.Legacy = []string{"ip filter"} }},
-	"hw-tc-offload":            {func(h *Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
-	"flowtable-offload": {func(h *Host) {
-		h.Firewall.Flowtables = []Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
+	"outgoing-interface-rules": {inChain("output", snapshot.FirewallRule{OutNames: []string{"eth1"}}), inChain("output", snapshot.FirewallRule{OutUnknown: true})},
+	"netdev-egress":            {testhost.Chains(snapshot.Chain{Family: "netdev", Table: "t", Name: "out", Hooks: []string{"egress"}, Devices: []string{"eth1"}})},
+	"legacy-iptables":          {func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter"} }},
+	"hw-tc-offload":            {func(h *snapshot.Host) { h.Devices[2].Features = map[string]bool{"hw-tc-offload": true} }},
+	"flowtable-offload": {func(h *snapshot.Host) {
+		h.Firewall.Flowtables = []snapshot.Flowtable{{Family: "inet", Table: "t", Name: "ft", Devices: []string{"eth1"}, Hardware: true}}
 	}},
-	"ipsec-offload": {func(h *Host) { h.Offloaded = []string{"eth1"} }},
-	"sr-iov":        {func(h *Host) { h.Devices[2].VFs = 4 }},
-	"xdp":           {func(h *Host) { h.Devices[2].XDP = true }},
+	"ipsec-offload": {func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }},
+	"sr-iov":        {func(h *snapshot.Host) { h.Devices[2].VFs = 4 }},
+	"xdp":           {func(h *snapshot.Host) { h.Devices[2].XDP = true }},
 }
 
-func withoutRoutes(h *Host) { h.Routes = nil }
+func withoutRoutes(h *snapshot.Host) { h.Routes = nil }
 
-func inChain(at string, r FirewallRule) func(*Host) {
+func inChain(at string, r snapshot.FirewallRule) func(*snapshot.Host) {
 	r.Handle = 4
-	return chains(Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []FirewallRule{r}})
+	return testhost.Chains(snapshot.Chain{Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{at}, Rules: []snapshot.FirewallRule{r}})
 }
 
 // written has a rule stand in a file, and not be in force.
-func written(file, iif string) func(*Host) {
-	return func(h *Host) {
-		h.RuleLines = []RuleLine{{File: file, Line: 4, Src: prefix("10.4.0.100/32"), IIF: iif, Text: "ip rule add from 10.4.0.100"}}
+func written(file, iif string) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.RuleLines = []snapshot.RuleLine{{File: file, Line: 4, Src: testhost.Prefix("10.4.0.100/32"), IIF: iif, Text: "ip rule add from 10.4.0.100"}}
 	}
 }
 
 // connectedTo has a UDP socket that answers from the wrong address, or might.
-func connectedTo(process string, isSuspicious bool) func(*Host) {
+func connectedTo(process string, isSuspicious bool) func(*snapshot.Host) {
 	at := netip.MustParseAddrPort
-	return func(h *Host) {
-		h.Sockets = []Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000"), Process: process}, {Local: at("0.0.0.0:5201")}}
+	return func(h *snapshot.Host) {
+		h.Sockets = []snapshot.Socket{{Local: at("10.3.0.100:5201"), Remote: at("10.1.0.100:4000"), Process: process}, {Local: at("0.0.0.0:5201")}}
 		if !isSuspicious {
 			h.Flows = []flows.Flow{{Protocol: "udp", Peer: "10.1.0.100", PeerPort: 4000, Self: "10.4.0.100", SelfPort: 5201}}
 		}
@@ -167,10 +182,10 @@ func TestEveryProblemHasARemedy(t *testing.T) {
 			t.Errorf("no host has a problem that %s finds", c.name)
 		}
 		for n, change := range problems[c.name] {
-			h := newHost()
+			h := testhost.New()
 			change(h)
 			all := examine(h)
-			wantForm(t, all)
+			testhost.WantForm(t, all)
 			found := remainingOf(all, c.name)
 			if len(found) == 0 {
 				t.Errorf("%s has nothing to warn of on host %d", c.name, n)
@@ -197,7 +212,7 @@ func remainingOf(all []Finding, check string) []Finding {
 // wantShell wants commands that the shell can read, or a change of the configuration.
 func wantShell(t *testing.T, f Finding) {
 	t.Helper()
-	for _, command := range []string{orEmpty(f.Fix), orEmpty(f.Inspect)} {
+	for _, command := range []string{finding.OrEmpty(f.Fix), finding.OrEmpty(f.Inspect)} {
 		if strings.Contains(command, " in /etc/replypath/replypath.yaml, then systemctl reload replypath") {
 			continue
 		}
@@ -208,32 +223,32 @@ func wantShell(t *testing.T, f Finding) {
 }
 
 // wantMended does what --fix does to a snapshot, and wants these findings gone.
-func wantMended(t *testing.T, h *Host, check string) {
+func wantMended(t *testing.T, h *snapshot.Host, check string) {
 	t.Helper()
 	for _, f := range remainingOf(examine(h), check) {
 		if !f.Automatic {
 			return
 		}
-		for _, s := range f.sysctls {
+		for _, s := range f.Sysctls {
 			setSysctl(t, h, s)
 		}
 	}
 	if found := remainingOf(examine(h), check); len(found) > 0 {
-		t.Errorf("still there after --fix: %q", lines(found))
+		t.Errorf("still there after --fix: %q", testhost.Lines(found))
 	}
 }
 
-func setSysctl(t *testing.T, h *Host, s sysctl) {
+func setSysctl(t *testing.T, h *snapshot.Host, s finding.Sysctl) {
 	t.Helper()
-	value, err := strconv.Atoi(s.value)
-	must(t, err)
-	h.Settings[s.key] = value
+	value, err := strconv.Atoi(s.Value)
+	testhost.Must(t, err)
+	h.Settings[s.Key] = value
 }
 
 // TestConstructors: a finding is made by the constructors alone, and none that is a
 // problem with nothing to say of what to do. Its fix is made of replypath's own.
 func TestConstructors(t *testing.T) {
-	names, err := filepath.Glob("*.go")
+	names, err := filepath.Glob("*/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,11 +264,11 @@ func TestConstructors(t *testing.T) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CompositeLit:
-				if isNamed(n.Type, "Finding") && len(n.Elts) > 0 && name != "finding.go" {
+				if isNamed(n.Type, "Finding") && len(n.Elts) > 0 && name != "finding/finding.go" {
 					t.Errorf("%s: a finding that no constructor has made", files.Position(n.Pos()))
 				}
 			case *ast.CallExpr:
-				if !isNamed(n.Fun, "problem") && !isNamed(n.Fun, "seen") {
+				if !isNamed(n.Fun, "Problem") && !isNamed(n.Fun, "Seen") {
 					break
 				}
 				calls++
@@ -261,7 +276,7 @@ func TestConstructors(t *testing.T) {
 				if ok && last.Value == `""` {
 					t.Errorf("%s: a problem without a remedy", files.Position(n.Pos()))
 				}
-				if isNamed(n.Fun, "problem") && !isOwn(n.Args[len(n.Args)-1]) && name != "finding.go" {
+				if isNamed(n.Fun, "Problem") && !isOwn(n.Args[len(n.Args)-1]) && name != "finding/finding.go" {
 					t.Errorf("%s: a fix that is none of replypath's own", files.Position(n.Pos()))
 				}
 			}
@@ -280,11 +295,15 @@ func isOwn(e ast.Expr) bool {
 	if !ok {
 		return false
 	}
-	return slices.ContainsFunc([]string{"configure", "configureInterface", "unconfigureGateway", "start",
-		"startAgain", "reload", "rename", "enforce", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
+	return slices.ContainsFunc([]string{"Configure", "ConfigureInterface", "UnconfigureGateway", "Start",
+		"StartAgain", "Reload", "Rename", "Enforce", "mount", "runAtUsual"}, func(name string) bool { return isNamed(call.Fun, name) })
 }
 
+// isNamed tells an identifier, of this package or another.
 func isNamed(e ast.Expr, name string) bool {
+	if selector, ok := e.(*ast.SelectorExpr); ok {
+		e = selector.Sel
+	}
 	identifier, ok := e.(*ast.Ident)
 	return ok && identifier.Name == name
 }

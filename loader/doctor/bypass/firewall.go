@@ -1,0 +1,152 @@
+package bypass
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/snapshot"
+)
+
+// showChain is the command that lists the rules of a chain, with their handles.
+func showChain(c *snapshot.Chain) string {
+	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
+}
+
+// ReversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
+// it only by such rules.
+func ReversePathRules(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	seenFirewalld := false
+	for n := range h.Firewall.Chains {
+		c := &h.Firewall.Chains[n]
+		for k := range c.Rules {
+			r := &c.Rules[k]
+			if !r.ReversePath || !h.Concerns(r.In) {
+				continue
+			}
+			f := reversePathRule(c, r)
+			if c.Table == "firewalld" && h.Firewall.Firewalld != nil {
+				seenFirewalld = true
+				f.Inspect = finding.OrNil(showFirewalld(h.Firewall.Firewalld))
+			}
+			found = append(found, f)
+		}
+	}
+	if h.Firewall.Firewalld != nil && h.Firewall.Firewalld.IsStrict() && !seenFirewalld {
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
+			"%s: IPv6_rpfilter=%s: firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface",
+			h.Firewall.Firewalld.File, h.Firewall.Firewalld.IPv6RPFilter), showFirewalld(h.Firewall.Firewalld)).Of(owners.Firewalld))
+	}
+	return found
+}
+
+func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Finding {
+	severity, effect := finding.Error, "drops"
+	if !r.Refuses {
+		severity, effect = finding.Warning, "tells apart"
+	}
+	device := ""
+	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
+		device = r.In[0]
+	}
+	return finding.Seen(severity, device, fmt.Sprintf(
+		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by", c.String(), r.Handle, effect), showChain(c)).Of(owners.OfChain(c.Table, c.Name))
+}
+
+// showFirewalld is the command that shows the setting.
+func showFirewalld(f *snapshot.Firewalld) string {
+	return "grep IPv6_rpfilter " + finding.Quote(f.File)
+}
+
+// OutgoingRules finds rules by the outgoing interface: they have seen the one
+// that the kernel chose before replypath moved the reply.
+func OutgoingRules(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Firewall.Chains {
+		c := &h.Firewall.Chains[n]
+		// The first packet of a connection only passes a chain of type nat.
+		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
+			continue
+		}
+		var handles, names []string
+		for k := range c.Rules {
+			r := &c.Rules[k]
+			concerned := len(r.OutNames) > 0 && h.Concerns(r.OutNames)
+			if concerned || r.OutUnknown {
+				handles = append(handles, fmt.Sprint(r.Handle))
+				names = append(names, r.OutNames...)
+			}
+			if r.OutUnknown {
+				names = append(names, "a set")
+			}
+		}
+		if len(handles) == 0 {
+			continue
+		}
+		slices.Sort(names)
+		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
+			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
+			c.String(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
+			finding.Explained(showChain(c), "rules by saddr bind replies wherever they leave")).Of(owners.OfChain(c.Table, c.Name)))
+	}
+	return found
+}
+
+// EgressChains finds chains in the egress hook of netdev on managed interfaces:
+// what is redirected there passes by them (nf_hook_egress()).
+func EgressChains(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Firewall.Chains {
+		c := &h.Firewall.Chains[n]
+		if c.Family != "netdev" || !c.IsHookedAt("egress") {
+			continue
+		}
+		for _, device := range c.Devices {
+			if h.Named(device) != nil {
+				found = append(found, finding.Seen(finding.Warning, device,
+					c.String()+": an egress chain of netdev does not see replies that are moved to this interface",
+					finding.Explained(showChain(c), "an output chain does")).Of(owners.OfChain(c.Table, c.Name)))
+			}
+		}
+	}
+	return found
+}
+
+// Flowtables finds flow tables that the hardware of a managed interface works
+// off.
+func Flowtables(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, f := range h.Firewall.Flowtables {
+		for _, device := range f.Devices {
+			if f.Hardware && h.Named(device) != nil {
+				found = append(found, finding.Seen(finding.Warning, device, fmt.Sprintf(
+					"flowtable %s %s %s has flags offload: forwarded packets that the hardware passes on are not seen",
+					f.Family, f.Table, f.Name), "nft list flowtables "+f.Family).Of(owners.OfChain(f.Table, "")))
+			}
+		}
+	}
+	return found
+}
+
+// LegacyTables names what cannot be looked into.
+func LegacyTables(h *snapshot.Host) []finding.Finding {
+	if len(h.Firewall.Legacy) == 0 {
+		return nil
+	}
+	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
+		"tables of iptables-legacy are in use (%s), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
+}
+
+// showLegacy is the command that shows what nobody else can.
+func showLegacy(names []string) string {
+	var commands []string
+	for _, name := range names {
+		family, table, _ := strings.Cut(name, " ")
+		commands = append(commands, family+"tables-legacy-save -t "+finding.Quote(table))
+	}
+	return finding.Explained(strings.Join(commands, "; "), "doctor can only look at rules of nftables")
+}

@@ -1,0 +1,106 @@
+package bypass
+
+import (
+	"testing"
+
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
+)
+
+func TestMTUs(t *testing.T) {
+	const nothing = " ?? ip link show dev eth1"
+	testhost.Check(t, MTUs, []testhost.Wants{
+		{"the same", nil, nil},
+		{"a jumbo production network", func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, []string{
+			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+		}},
+		{"a smaller one than usual", func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }, []string{
+			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+		}},
+	})
+}
+
+func TestOffloads(t *testing.T) {
+	features := func(on0, on1 map[string]bool) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { h.Devices[1].Features, h.Devices[2].Features = on0, on1 }
+	}
+	all := map[string]bool{"tx-tcp-segmentation": true, "tx-tcp6-segmentation": true, "tx-generic-segmentation": true, "tx-scatter-gather": true}
+	none := map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-generic-segmentation": true, "tx-scatter-gather": true}
+	testhost.Check(t, Offloads, []testhost.Wants{
+		{"not known", features(all, nil), nil},
+		{"the same", features(none, none), nil},
+		{"one lacks it", features(all, none), []string{
+			"warning eth1: tx-tcp-segmentation, tx-tcp6-segmentation off, other managed interfaces have it on: replies that are moved here are cut in software ?? ethtool -k eth1",
+		}},
+		{"a device without such a thing", features(all, map[string]bool{"tx-generic-segmentation": true}), nil},
+	})
+}
+
+func TestOtherPrograms(t *testing.T) {
+	ours := func(egress, tcx bool) snapshot.Hook {
+		return testhost.Hook(testhost.Eth1, egress, tcx, "replypath_x", true)
+	}
+	theirs := func(egress, tcx bool) snapshot.Hook {
+		return testhost.Hook(testhost.Eth1, egress, tcx, "theirs", false)
+	}
+	hooks := func(hooks ...snapshot.Hook) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Hooks = hooks } }
+	const (
+		in, out     = false, true
+		tcx, filter = true, false
+		behind      = " at egress runs behind replypath: it does not see replies that are moved away from here"
+		before      = " at ingress runs before replypath: what it takes away or redirects is not seen"
+		sees        = " at ingress sees what replypath has seen"
+		seesFirst   = " at egress sees what the kernel sends here, before replypath"
+		first       = "; replypath is first again once it is attached anew ?? bpftool net show dev eth1"
+		last        = "; replypath is last again once it is attached anew ?? bpftool net show dev eth1"
+		look        = " ?? tc filter show dev eth1 "
+	)
+	testhost.Check(t, OtherPrograms, []testhost.Wants{
+		{"ours", hooks(ours(in, tcx), ours(out, tcx)), nil},
+		{"in their places", hooks(ours(in, tcx), theirs(in, tcx), theirs(in, filter), theirs(out, tcx), ours(out, tcx)), []string{
+			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees, "ok eth1: tcx program theirs" + seesFirst,
+		}},
+		{"the other way round", hooks(theirs(in, tcx), ours(in, tcx), ours(out, tcx), theirs(out, tcx), theirs(out, filter)), []string{
+			"warning eth1: tcx program theirs" + before + first, "warning eth1: tcx program theirs" + behind + last,
+			"warning eth1: filter theirs" + behind + look + "egress",
+		}},
+		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
+			"warning eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
+		}},
+		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
+			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,
+			"ok eth1: tcx program theirs" + seesFirst, "warning eth1: filter theirs" + behind + look + "egress",
+		}},
+		{"before the first start, without tcx", func(h *snapshot.Host) { h.TCX = false; h.Hooks = []snapshot.Hook{theirs(out, filter)} }, []string{
+			"ok eth1: filter theirs" + seesFirst,
+		}},
+	})
+}
+
+func TestBypasses(t *testing.T) {
+	eth1 := func(change func(*snapshot.Device)) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { change(&h.Devices[2]) }
+	}
+	for _, test := range []struct {
+		check func(*snapshot.Host) []finding.Finding
+		wants testhost.Wants
+	}{
+		{XDPPrograms, testhost.Wants{"xdp", eth1(func(d *snapshot.Device) { d.XDP = true }), []string{
+			"warning eth1: an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen ?? ip -details link show dev eth1",
+		}}},
+		{VirtualFunctions, testhost.Wants{"sr-iov", eth1(func(d *snapshot.Device) { d.VFs = 4 }), []string{
+			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by: run replypath where they are used" +
+				" ?? ip link show dev eth1",
+		}}},
+		{HardwareTC, testhost.Wants{"hw-tc-offload", eth1(func(d *snapshot.Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
+			"warning eth1: hw-tc-offload is on: packets that a filter in the hardware redirects are not seen ?? ethtool -k eth1",
+		}}},
+		{OffloadedIPsec, testhost.Wants{"ipsec", func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }, []string{
+			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is" +
+				" ?? ip xfrm state  # strongswan asks for it by hw_offload, libreswan by nic-offload",
+		}}},
+	} {
+		testhost.Check(t, test.check, []testhost.Wants{test.wants, {"no " + test.wants.Name, nil, nil}})
+	}
+}

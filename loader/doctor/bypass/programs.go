@@ -1,0 +1,95 @@
+package bypass
+
+import (
+	"fmt"
+	"slices"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/snapshot"
+)
+
+// OtherPrograms finds programs and filters of others in the TC hooks of managed
+// interfaces that replies may pass by: those at egress that run behind ours, and
+// those at ingress that run before it and may take packets away.
+func OtherPrograms(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		for _, egress := range []bool{false, true} {
+			found = append(found, programsAt(&h.Hooked, i, egress)...)
+		}
+	}
+	return found
+}
+
+func programsAt(h *snapshot.Hooked, i discover.Interface, egress bool) []finding.Finding {
+	var hooks []snapshot.Hook // in the order in which they run
+	for _, hook := range h.Hooks {
+		if hook.Interface == i.Index && hook.Egress == egress {
+			hooks = append(hooks, hook)
+		}
+	}
+	ours := slices.IndexFunc(hooks, func(h snapshot.Hook) bool { return h.Ours })
+	var found []finding.Finding
+	for n, hook := range hooks {
+		isBehind := n > ours
+		if ours < 0 {
+			isBehind = !egress || h.TCX && !hook.TCX // where ours is going to be
+		}
+		switch {
+		case hook.Ours:
+		case egress && isBehind:
+			found = append(found, finding.Seen(finding.Warning, i.Name,
+				describe(&hook)+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(&hook),
+				showHook(&hook, i)).Of(owners.OfProgram(hook.Name)))
+		case !egress && !isBehind:
+			found = append(found, finding.Seen(finding.Warning, i.Name,
+				describe(&hook)+" at ingress runs before replypath: what it takes away or redirects is not seen"+order(&hook),
+				showHook(&hook, i)).Of(owners.OfProgram(hook.Name)))
+		default:
+			found = append(found, finding.Fine(i.Name, describe(&hook)+where(egress)).Of(owners.OfProgram(hook.Name)))
+		}
+	}
+	return found
+}
+
+func where(egress bool) string {
+	if egress {
+		return " at egress sees what the kernel sends here, before replypath"
+	}
+	return " at ingress sees what replypath has seen"
+}
+
+// describe names a program or filter.
+func describe(h *snapshot.Hook) string {
+	if h.TCX {
+		return fmt.Sprintf("tcx program %s", h.Name)
+	}
+	return fmt.Sprintf("filter %s", h.Name)
+}
+
+// order says when the order changes. Programs of TCX run in the order in which they
+// came, so that ours only would have to come again; no command does that, as replies
+// go wrong in between. A filter of clsact cannot be put before TCX.
+func order(h *snapshot.Hook) string {
+	switch {
+	case !h.TCX:
+		return ""
+	case h.Egress:
+		return "; replypath is last again once it is attached anew"
+	}
+	return "; replypath is first again once it is attached anew"
+}
+
+// showHook is the command that shows it among the others.
+func showHook(h *snapshot.Hook, i discover.Interface) string {
+	if h.TCX {
+		return "bpftool net show dev " + finding.Quote(i.Name)
+	}
+	at := " ingress"
+	if h.Egress {
+		at = " egress"
+	}
+	return "tc filter show dev " + finding.Quote(i.Name) + at
+}

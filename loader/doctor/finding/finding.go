@@ -1,0 +1,128 @@
+// Package finding is what a check of doctor has to say.
+package finding
+
+import (
+	"slices"
+	"strings"
+)
+
+// Severity says how much a finding matters.
+type Severity string
+
+// Severities.
+const (
+	// Error is what keeps replies, or the packets that they answer, from getting
+	// where they belong.
+	Error Severity = "error"
+	// Warning is what may do so, what costs, and what is needless.
+	Warning Severity = "warning"
+	// OK is what was looked at and found in order.
+	OK Severity = "ok"
+)
+
+// Rank puts what matters most first.
+func (s Severity) Rank() int { return slices.Index([]Severity{Error, Warning, OK}, s) }
+
+// Finding is what a check has found. The JSON names are fixed.
+type Finding struct {
+	Check     string   `json:"check"`
+	Severity  Severity `json:"severity"`
+	Interface *string  `json:"interface"` // nil: the host as a whole
+	Found     string   `json:"found"`     // one line
+	// Fix mends it and cannot take traffic away: settings of managed interfaces that
+	// detach gives back, and what is replypath's own. nil where there is no such thing.
+	Fix *string `json:"fix"`
+	// Inspect is a command that only reads, for what somebody else made. A problem has
+	// at least one of both.
+	Inspect *string `json:"inspect"`
+	// Owner is whose it seems to be; nil where nothing tells.
+	Owner     *string `json:"owner"`
+	Automatic bool    `json:"automatic"` // Fix does it; else it is for a person to do
+	Fixed     bool    `json:"fixed"`     // by this call of Fix
+
+	// sysctls are what Fix sets.
+	Sysctls []Sysctl `json:"-"`
+}
+
+// Sysctl is a setting with the value that it should have.
+type Sysctl struct{ Key, Value string }
+
+// Fine makes a finding that all is in order. Without an interface it is about the
+// host.
+func Fine(device, found string) Finding {
+	return Finding{Severity: OK, Interface: OrNil(device), Found: found}
+}
+
+// Problem makes a finding that a person mends by what is replypath's own. fix says
+// how, and is never empty: a command of replypath or its unit, or the line of the
+// configuration to be set. What somebody else made is for seen.
+func Problem(severity Severity, device, found, fix string) Finding {
+	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Fix: OrNil(fix)}
+}
+
+// Seen makes a finding about what somebody else made, or has to. No command that
+// changes it is given, as that may take traffic away: inspect, which is never empty,
+// only reads.
+func Seen(severity Severity, device, found, inspect string) Finding {
+	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Inspect: OrNil(inspect)}
+}
+
+// Remedy is what to do about a problem: either of a fix or a command that only reads.
+type Remedy struct{ Fix, Inspect string }
+
+// Advised makes a finding of a problem whose remedy depends on the host.
+func Advised(severity Severity, device, found string, r Remedy) Finding {
+	f := Problem(severity, device, found, r.Fix)
+	f.Inspect = OrNil(r.Inspect)
+	return f
+}
+
+// Of notes whose it seems to be; empty where nothing tells.
+func (f Finding) Of(owner string) Finding {
+	f.Owner = OrNil(owner)
+	return f
+}
+
+// Mending makes a finding that is mended by sysctls, of which there is at least
+// one. Fix sets them.
+func Mending(severity Severity, device, found string, first Sysctl, more ...Sysctl) Finding {
+	sysctls := append([]Sysctl{first}, more...)
+	words := []string{"sysctl", "-w"}
+	for _, s := range sysctls {
+		words = append(words, s.Key+"="+s.Value)
+	}
+	f := Problem(severity, device, found, strings.Join(words, " "))
+	f.Sysctls, f.Automatic = sysctls, true
+	return f
+}
+
+// Explained is a command with what there is to know before it is typed, as a
+// comment of the shell.
+func Explained(command, why string) string { return command + "  # " + why }
+
+// Quote writes a word as the shell reads it.
+func Quote(word string) string {
+	isPlain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !isPlain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+func OrNil(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+func OrEmpty(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}

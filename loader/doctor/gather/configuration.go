@@ -1,0 +1,84 @@
+package gather
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+)
+
+// configuration finds out by which configuration the host is examined: the one that is asked for, else
+// the one in force, else the one that a start would read.
+func (g *gatherer) configuration() error {
+	g.host.Config, g.host.ConfigPath = g.Config, g.ConfigPath
+	if g.journal == nil {
+		return g.wouldBe()
+	}
+	f := &snapshot.InForce{
+		Path: g.journal.ConfigPath, LoadedAt: g.journal.LoadedAt, Running: g.host.Daemon != nil,
+		Refused: g.journal.ConfigErr,
+	}
+	g.host.InForce = f
+	// What cannot be decoded is that of a later version, as what is missing is of an earlier one.
+	f.Config, _ = config.Decode(g.journal.Config)
+	if g.Config != nil {
+		return nil
+	}
+	read := g.compare(f)
+	g.host.ConfigPath = f.LoadedFrom()
+	switch {
+	case f.Config != nil:
+		g.host.Config = f.Config
+	case read != nil:
+		g.host.Config = read
+	default:
+		g.host.Config = config.Default()
+	}
+	return nil
+}
+
+// wouldBe loads what a start without flags reads. What is wrong with it is an error here as there.
+func (g *gatherer) wouldBe() error {
+	if g.Config != nil {
+		return nil
+	}
+	g.host.ConfigPath = config.DefaultPath
+	var err error
+	g.host.Config, err = config.Load(config.DefaultPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		g.host.Config, err = config.Default(), nil
+	}
+	return err
+}
+
+// compare reads the file that is in force, and notes where it says something else by now. It returns
+// what it says, nil where that is not known.
+func (g *gatherer) compare(f *snapshot.InForce) *config.Config {
+	if f.File = elsewhere(g.PinDir, f.LoadedFrom()); f.File != "" {
+		return nil
+	}
+	read, err := config.Load(f.LoadedFrom())
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && f.Path == "":
+		return config.Default()
+	case errors.Is(err, fs.ErrNotExist):
+		f.File, f.Wrong = "it is gone: put it back, an empty one will do", true
+		return nil
+	}
+	if err == nil && f.Config != nil {
+		err = f.Config.Flags.Apply(read)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		f.File = "it may not be read, so that whether it says the same is not known"
+		return nil
+	case err != nil:
+		f.File, f.Wrong = err.Error(), true
+		return nil
+	case f.Config != nil && !bytes.Equal(read.Encode(), f.Config.Encode()):
+		f.File = "it has changed since it was loaded"
+	}
+	return read
+}

@@ -1,0 +1,220 @@
+// Package gather takes the snapshot that doctor judges.
+package gather
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/hostfiles"
+	"replypath/loader/doctor/netfilter"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// Options say what is examined.
+type Options struct {
+	PinDir string
+	// Config is what is examined; nil for the configuration in force, or what a start would read.
+	Config *config.Config
+	// ConfigPath is the file of Config, to be named where a change of it is proposed.
+	ConfigPath string
+	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	Traffic func(pinDir string) ([]snapshot.Counted, error)
+	// Root is what the files of the host are looked up in; empty for "/".
+	Root string
+}
+
+// gatherer fills a snapshot.
+type gatherer struct {
+	Options
+	netlink *netlink.Handle
+	links   []netlink.Link
+	journal *pins.Journal // nil: none, or it may not be read
+	sampled *sample       // what had been counted when the snapshot began
+	host    *snapshot.Host
+}
+
+// gather takes a snapshot of the network namespace of the calling thread.
+func gather(options Options) (*snapshot.Host, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer handle.Close()
+	g := &gatherer{Options: options, netlink: handle, host: &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}}
+	for _, part := range g.parts() {
+		if err := part.read(); errors.Is(err, fs.ErrPermission) && part.name != "" {
+			g.host.Unread[part.name] = part.takes
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return g.host, nil
+}
+
+// part is a part of the snapshot.
+type part struct {
+	// name is how checks name it that cannot do without; empty: nothing can.
+	name  string
+	takes string // to read it
+	read  func() error
+}
+
+// parts are read in this order: what is managed comes first.
+func (g *gatherer) parts() []part {
+	const admin, bpf, root = "CAP_NET_ADMIN", "CAP_BPF", "root's rights"
+	h := g.host
+	return []part{
+		{snapshot.PartPins, root, g.pinned},
+		{"", "", g.configuration},
+		{snapshot.PartTraffic, bpf, g.firstSample},
+		{"", "", g.interfaces},
+		{"", "", g.start},
+		{"", "", into(&h.Devices, func() ([]snapshot.Device, error) { return devices(g.netlink, g.links) })},
+		{"", "", into(&h.Routes, func() ([]snapshot.Route, error) { return routes(g.netlink, &h.Links) })},
+		{"", "", into(&h.Rules, func() ([]snapshot.Rule, error) { return rules(g.netlink) })},
+		{snapshot.PartGateways, admin, into(&h.Gateways, func() ([]nexthop.Gateway, error) { return gateways(g.netlink, &h.Links) })},
+		{"", "", into(&h.Neighbours, func() ([]snapshot.Neighbour, error) { return neighbours(g.netlink) })},
+		{"", "", into(&h.NeighTables, neighTables)},
+		{"", "", into(&h.Settings, func() (snapshot.Settings, error) { return settings(&h.Links) })},
+		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
+		{snapshot.PartFlows, bpf, g.flows},
+		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) { return hooked(g.netlink, g.PinDir, h.Interfaces) })},
+		{"", "", into(&h.Sockets, func() ([]snapshot.Socket, error) { return sockets(h) })},
+		{snapshot.PartFiles, root, g.files},
+		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
+		{snapshot.PartOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.DeviceName) })},
+		{"", "", into(&h.Enforcing, func() (map[int]bool, error) { return modes(g.PinDir) })},
+		{"", "", func() error { return uses(g.netlink, h) }},
+		{snapshot.PartTraffic, bpf, g.wrongWays},
+	}
+}
+
+// into keeps what is read, also that before an error.
+func into[T any](part *T, read func() (T, error)) func() error {
+	return func() (err error) {
+		*part, err = read()
+		return err
+	}
+}
+
+// pinned reads who wrote down what in the pin directory, if there is one.
+func (g *gatherer) pinned() error {
+	if _, err := os.Stat(g.PinDir); errors.Is(err, fs.ErrNotExist) {
+		return nil // which bpf(2) would not tell everybody
+	} else if err == nil {
+		g.host.Pinned = true
+	}
+	if _, err := pins.ReadRepairs(g.PinDir); err != nil {
+		return err
+	}
+	journal, err := pins.ReadJournal(g.PinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	g.journal, g.host.Attached = journal, true
+	g.host.Daemon, err = daemonOf(g.PinDir)
+	return err
+}
+
+// start looks at what a start takes.
+func (g *gatherer) start() error {
+	needed, known, err := requirementsOf(g.PinDir, g.journal)
+	g.host.Start = needed
+	if err == nil && !known {
+		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
+	}
+	return err
+}
+
+// interfaces finds the managed interfaces: those of the datapath where there is
+// one, else those that it would manage.
+func (g *gatherer) interfaces() error {
+	var err error
+	if g.links, err = dump.Links(g.netlink); err != nil {
+		return err
+	}
+	cfg := g.host.Config
+	if g.journal != nil {
+		cfg = g.managing(g.journal)
+	}
+	found, err := discover.Scan(g.netlink, cfg)
+	g.host.Interfaces, g.host.OnLink, g.host.Own = found.Interfaces, found.OnLink, found.Own
+	g.host.Unmanaged = found.Unmanaged
+	if err != nil {
+		return err
+	}
+	g.host.Astray, err = found.Astray(g.netlink)
+	return err
+}
+
+// managing is the configuration with the interfaces of a datapath, which flags may
+// have named, as its only entries; as it is where the datapath has none. The
+// gateways stay those that it gives.
+func (g *gatherer) managing(journal *pins.Journal) *config.Config {
+	cfg := *g.host.Config
+	cfg.Interfaces = []config.Interface{}
+	for _, r := range journal.Interfaces {
+		if r.Index == 0 || !slices.ContainsFunc(g.links, func(l netlink.Link) bool { return l.Attrs().Name == r.Name }) {
+			continue
+		}
+		entry := config.Interface{Name: r.Name, Mode: config.Mode(r.Mode), NextHop: config.NextHop(r.NextHop)}
+		for _, i := range g.host.Config.Interfaces {
+			if config.Match(i.Name, r.Name) {
+				entry.Gateways = i.Gateways
+			}
+		}
+		cfg.Interfaces = append(cfg.Interfaces, entry)
+	}
+	if len(cfg.Interfaces) == 0 {
+		return g.host.Config
+	}
+	return &cfg
+}
+
+// files reads what the host is going to be set up with.
+func (g *gatherer) files() (err error) {
+	if g.host.RuleLines, err = hostfiles.RuleLines(g.Root); err != nil {
+		return err
+	}
+	g.host.Firewall.Firewalld, err = hostfiles.Firewalld(g.Root)
+	return err
+}
+
+// flows reads the flow table, where there is one. One that another version made
+// does not keep the rest from being examined. Where there is none nothing is attached,
+// whatever the journal says: a start writes that first, and pins the tables once every
+// program is in its hook.
+func (g *gatherer) flows() error {
+	table, err := flows.Open(g.PinDir)
+	if err == nil {
+		g.host.Flows, err = table.List(flows.Filter{})
+		err = errors.Join(err, table.Close())
+	}
+	if errors.Is(err, pins.ErrNone) { // a start or a detach is under way, if anything
+		g.host.Attached = false
+		return nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if err != nil {
+		g.host.FlowError = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return nil
+}

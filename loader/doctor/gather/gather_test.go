@@ -1,0 +1,71 @@
+package gather
+
+import (
+	"os"
+	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+)
+
+func TestPacketOffload(t *testing.T) {
+	value := append(nl.Uint32Attr(7), 4, 0, 0, 0)
+	if device, ok := packetOffload(28, value); device != 7 || !ok {
+		t.Errorf("packet offload: %d, %v", device, ok)
+	}
+	value[4] = 2 // inbound, crypto only
+	if _, ok := packetOffload(28, value); ok {
+		t.Error("crypto offload is none of packets")
+	}
+	if _, ok := packetOffload(27, append(nl.Uint32Attr(7), 4)); ok {
+		t.Error("of another attribute")
+	}
+	if _, ok := packetOffload(28, []byte{1}); ok {
+		t.Error("of too short an attribute")
+	}
+}
+
+// Who takes a datapath away is told from the daemon in whatever PID namespace either runs.
+func TestOwnerIsDaemon(t *testing.T) {
+	self, another := os.Getpid(), os.Getppid()
+	for _, test := range []struct {
+		name  string
+		owner owner
+		want  bool
+	}{
+		{"the daemon", owner{holder: self, named: self}, true},
+		{"not who is named", owner{holder: self, named: another}, false},
+		{"nobody is named", owner{holder: self}, false},
+		{"the daemon, which cannot be seen", owner{named: 1}, true},
+		{"who takes away, and cannot be seen", owner{}, false},
+		{"who is gone", owner{holder: noHolder, named: self}, false},
+	} {
+		if got := test.owner.isDaemon(); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestSumColumn(t *testing.T) {
+	const text = "entries  allocs   table_fulls\n00000002 0000000a 0000001f\n00000002 00000000 00000001\n"
+	if got := sumColumn(text, "table_fulls"); got != 32 {
+		t.Errorf("%d, want 32", got)
+	}
+	if got := sumColumn("entries allocs\n1 2\n", "table_fulls"); got != 0 {
+		t.Errorf("of an older kernel: %d", got)
+	}
+}
+
+func TestInUnit(t *testing.T) {
+	for groups, want := range map[string]bool{
+		"0::/system.slice/replypath.service\n":                   true,
+		"1:name=systemd:/system.slice/replypath.service\n0::/\n": true,
+		"0::/user.slice/user-0.slice/session-1.scope\n":          false,
+		"0::/system.slice/replypath.service.d\n":                 false,
+		"0::/system.slice/my-replypath.service\n":                false,
+		"": false,
+	} {
+		if got := inUnit(groups); got != want {
+			t.Errorf("%q: %v", groups, got)
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package gather
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"replypath/loader/doctor/snapshot"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// sockets lists the UDP sockets of the namespace. A kernel without udp_diag has
+// none to show.
+func sockets(h *snapshot.Host) ([]snapshot.Socket, error) {
+	var found []snapshot.Socket
+	var inodes []uint32
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		list, err := netlink.SocketDiagUDP(family)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) {
+			continue
+		}
+		if err != nil {
+			return found, fmt.Errorf("list udp sockets: %w", err)
+		}
+		for _, s := range list {
+			found = append(found, newSocket(s))
+			inodes = append(inodes, s.INode)
+		}
+	}
+	nameSockets(h, found, inodes)
+	return found, nil
+}
+
+func newSocket(s *netlink.Socket) snapshot.Socket {
+	socket := snapshot.Socket{Local: endpoint(s.ID.Source, s.ID.SourcePort)}
+	if s.ID.DestinationPort != 0 {
+		socket.Remote = endpoint(s.ID.Destination, s.ID.DestinationPort)
+	}
+	return socket
+}
+
+func endpoint(ip net.IP, port uint16) netip.AddrPort {
+	address, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(address.Unmap(), port)
+}
+
+// nameSockets finds out who has a connected socket open that is going to be
+// named. A process that cannot be looked at, or that ends meanwhile, is not.
+func nameSockets(h *snapshot.Host, sockets []snapshot.Socket, inodes []uint32) {
+	asked, wanted := snapshot.NewDatagrams(&h.Links, h.Flows, sockets), map[string]*snapshot.Socket{}
+	for n := range sockets {
+		if s := &sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
+			wanted[fmt.Sprintf("socket:[%d]", inodes[n])] = s
+		}
+	}
+	if len(wanted) == 0 {
+		return
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return // only a malformed pattern is an error
+	}
+	for _, file := range files {
+		target, err := os.Readlink(file)
+		if err != nil {
+			continue
+		}
+		if s := wanted[target]; s != nil && s.Process == "" {
+			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
+			s.Process = strings.TrimSpace(string(name))
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package gather
+
+import (
+	"cmp"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+)
+
+const (
+	// sampleTime is how long counters are watched where some of them tell of wrong ways.
+	sampleTime = time.Second
+	// fewLost is more than what may be on its way between two counters.
+	fewLost = 3
+	// mostAsked bounds for how many flows the kernel is asked for a route.
+	mostAsked = 256
+	// justSeen is the age in seconds of a frame that is answered now.
+	justSeen = 10
+)
+
+// way is what wrong ways are told apart by.
+type way struct{ from, to, reason string }
+
+// sample is what had been counted at a moment.
+type sample struct {
+	at    time.Time
+	pairs []snapshot.Counted
+}
+
+// firstSample reads the counters for the first time.
+func (g *gatherer) firstSample() (err error) {
+	if g.journal == nil || g.Traffic == nil {
+		return nil
+	}
+	g.sampled, err = g.sample()
+	return err
+}
+
+// sample returns nil where the datapath has gone meanwhile.
+func (g *gatherer) sample() (*sample, error) {
+	s := &sample{at: time.Now()}
+	var err error
+	s.pairs, err = g.Traffic(g.PinDir)
+	if errors.Is(err, pins.ErrNone) {
+		return nil, nil
+	}
+	return s, err
+}
+
+// wrongWays compares what is counted now with the first sample, and asks where the kernel would send the
+// answers of flows that are alive. What was counted long ago tells nothing about now.
+func (g *gatherer) wrongWays() error {
+	before := g.sampled
+	if before == nil {
+		return nil
+	}
+	if len(totals(before.pairs)) > 0 {
+		time.Sleep(time.Until(before.at.Add(sampleTime)))
+	}
+	after, err := g.sample()
+	if err != nil || after == nil {
+		return err
+	}
+	was, is := totals(before.pairs), totals(after.pairs)
+	found := map[way]*snapshot.WrongWay{}
+	note := func(w way) *snapshot.WrongWay {
+		if found[w] == nil {
+			found[w] = &snapshot.WrongWay{From: w.from, To: w.to, Reason: w.reason, Packets: is[w], Took: after.at.Sub(before.at)}
+		}
+		return found[w]
+	}
+	for w, packets := range is {
+		if packets > was[w] {
+			note(w).Grown = packets - was[w]
+		}
+	}
+	for w, packets := range lost(before.pairs, after.pairs) {
+		note(w).Grown = packets
+	}
+	g.askForFlows(is, func(w way) { note(w).Flows++ })
+	for _, w := range found {
+		g.host.WrongWays = append(g.host.WrongWays, *w)
+	}
+	slices.SortFunc(g.host.WrongWays, func(a, b snapshot.WrongWay) int {
+		return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.From, b.From), cmp.Compare(a.Reason, b.Reason))
+	})
+	return nil
+}
+
+// totals adds up the packets that went as routed; what is none has no entry.
+func totals(pairs []snapshot.Counted) map[way]uint64 {
+	sums := map[way]uint64{}
+	for _, p := range pairs {
+		for reason, packets := range p.Uncorrected {
+			if packets > 0 {
+				sums[way{p.From, p.To, reason}] += packets
+			}
+		}
+	}
+	return sums
+}
+
+// lost returns the packets that were moved between two samples and not seen leaving, where none was. Counters that go on
+// while they are read differ by a few in a hundred.
+func lost(before, after []snapshot.Counted) map[way]uint64 {
+	type balance struct{ asymmetric, moved, seen int64 }
+	sums := map[way]balance{}
+	add := func(pairs []snapshot.Counted, sign int64) {
+		for _, p := range pairs {
+			w := way{p.From, p.To, snapshot.ReasonLost}
+			b := sums[w]
+			b.asymmetric, b.seen = b.asymmetric+sign*int64(p.Asymmetric), b.seen+sign*int64(p.Corrected)
+			b.moved += sign * int64(p.Asymmetric)
+			for _, packets := range p.Uncorrected {
+				b.moved -= sign * int64(packets)
+			}
+			sums[w] = b
+		}
+	}
+	add(before, -1)
+	add(after, 1)
+	found := map[way]uint64{}
+	for w, b := range sums {
+		if b.seen == 0 && b.moved > max(fewLost, b.asymmetric/10) {
+			found[w] = uint64(b.moved)
+		}
+	}
+	return found
+}
+
+// askForFlows calls each for flows whose answers leave by the wrong interface as the routes are now, the
+// liveliest first.
+func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
+	var asked []*flows.Flow
+	for n := range g.host.Flows {
+		if f := &g.host.Flows[n]; f.Asymmetric && f.Interface != nil && g.mayGoWrong(f) {
+			asked = append(asked, f)
+		}
+	}
+	slices.SortFunc(asked, func(a, b *flows.Flow) int { return cmp.Compare(a.IdleSeconds, b.IdleSeconds) })
+	for _, f := range asked[:min(len(asked), mostAsked)] {
+		from, known := g.routeOf(f)
+		if !known || from == *f.Interface {
+			continue
+		}
+		if reason := g.reasonFor(f, from, counted); reason != "" {
+			each(way{from, *f.Interface, reason})
+		}
+	}
+}
+
+// mayGoWrong tells of a flow that nothing of was corrected: where that is to be, of one that is
+// being asked for answers now.
+func (g *gatherer) mayGoWrong(f *flows.Flow) bool {
+	return g.host.Observed(*f.Interface) || f.CorrectedPackets == 0 && f.IdleSeconds < justSeen
+}
+
+// reasonFor returns why the answers of a flow go as routed: where they are to be corrected, what was
+// counted for these interfaces most and may still hold. It is empty where that is not known.
+func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64) string {
+	if g.host.Observed(*f.Interface) {
+		return snapshot.ReasonObserve
+	}
+	best := way{}
+	for w, packets := range counted {
+		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLinkDown && g.isUp(w.to)
+		if w.from == from && w.to == *f.Interface && !isCured && packets > counted[best] {
+			best = w
+		}
+	}
+	return best.reason
+}
+
+func (g *gatherer) isUp(name string) bool {
+	i := g.host.Named(name)
+	return i != nil && i.Up
+}
+
+// routeOf returns by which interface the kernel sends an answer, empty for replypath's own device. It is
+// not known for what is forwarded.
+func (g *gatherer) routeOf(f *flows.Flow) (name string, known bool) {
+	peer, err1 := netip.ParseAddr(f.Peer)
+	self, err2 := netip.ParseAddr(f.Self)
+	if errors.Join(err1, err2) != nil || !g.host.IsOwn(self) {
+		return "", false
+	}
+	routes, err := g.netlink.RouteGetWithOptions(net.IP(peer.AsSlice()), &netlink.RouteGetOptions{SrcAddr: net.IP(self.AsSlice())})
+	if err != nil || len(routes) == 0 {
+		return "", false // no answer is built
+	}
+	if name = g.host.DeviceName(routes[0].LinkIndex); name == discover.OwnDevice {
+		name = ""
+	}
+	return name, true
+}

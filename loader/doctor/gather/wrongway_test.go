@@ -1,0 +1,73 @@
+package gather
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/test/testhost"
+)
+
+// TestLost: what is on its way between two counters is not lost, nor what goes as routed.
+func TestLost(t *testing.T) {
+	at := way{"eth0", "eth1", snapshot.ReasonLost}
+	for _, test := range []struct {
+		name          string
+		before, after snapshot.Counted
+		want          map[way]uint64
+	}{
+		{"nothing", counted("eth0", "eth1", 9, 0, nil), counted("eth0", "eth1", 9, 0, nil), nil},
+		{"all is seen", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 99, 99, nil), nil},
+		{"some is on its way", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 999, 900, nil), nil},
+		{"the first are on their way", counted("eth0", "eth1", 9, 9, nil), counted("eth0", "eth1", 12, 9, nil), nil},
+		{"it went as routed", counted("eth0", "eth1", 9, 0, map[string]uint64{"observe": 9}), counted("eth0", "eth1", 99, 0, map[string]uint64{"observe": 90, "mtu": 9}), nil},
+		{"counted while it was read", counted("eth0", "eth1", 9, 0, nil), counted("eth0", "eth1", 19009, 0, map[string]uint64{"observe": 18980}), nil},
+		{"lost", counted("eth0", "eth1", 9, 9, map[string]uint64{"mtu": 1}), counted("eth0", "eth1", 20, 9, map[string]uint64{"mtu": 2}), map[way]uint64{at: 10}},
+	} {
+		got := lost([]snapshot.Counted{test.before}, []snapshot.Counted{test.after})
+		if !maps.Equal(got, test.want) {
+			t.Errorf("%s: %v, not %v", test.name, got, test.want)
+		}
+	}
+}
+
+// TestReasonOfFlow: what was counted once is no reason any more where it does not hold any more.
+func TestReasonOfFlow(t *testing.T) {
+	eth := "eth1"
+	before := map[way]uint64{
+		{"eth0", "eth1", snapshot.ReasonObserve}: 1000, {"eth0", "eth1", snapshot.ReasonLinkDown}: 100, {"eth0", "eth1", "mtu"}: 10, {"eth2", "eth1", "no_next_hop"}: 5000,
+	}
+	for _, test := range []struct {
+		name string
+		mode config.Mode
+		down bool
+		flow flows.Flow
+		may  bool
+		want string
+	}{
+		{"observed", config.ModeObserve, false, flows.Flow{Interface: &eth, CorrectedPackets: 7, IdleSeconds: 70}, true, snapshot.ReasonObserve},
+		{"enforced, up", config.ModeEnforce, false, flows.Flow{Interface: &eth, IdleSeconds: 1}, true, "mtu"},
+		{"enforced, down", config.ModeEnforce, true, flows.Flow{Interface: &eth, IdleSeconds: 1}, true, snapshot.ReasonLinkDown},
+		{"enforced and corrected", config.ModeEnforce, true, flows.Flow{Interface: &eth, CorrectedPackets: 1, IdleSeconds: 1}, false, snapshot.ReasonLinkDown},
+		{"enforced, of long ago", config.ModeEnforce, true, flows.Flow{Interface: &eth, IdleSeconds: 70}, false, snapshot.ReasonLinkDown},
+	} {
+		h := testhost.New()
+		h.Enforcing = map[int]bool{testhost.Eth1: test.mode == config.ModeEnforce}
+		h.Interfaces[1].Up = !test.down
+		g := &gatherer{host: h}
+		if got := g.mayGoWrong(&test.flow); got != test.may {
+			t.Errorf("%s: may go wrong: %v", test.name, got)
+		}
+		if diff := cmp.Diff(test.want, g.reasonFor(&test.flow, "eth0", before)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+	}
+}
+
+func counted(from, to string, asymmetric, corrected uint64, uncorrected map[string]uint64) snapshot.Counted {
+	return snapshot.Counted{From: from, To: to, Asymmetric: asymmetric, Corrected: corrected, Uncorrected: uncorrected}
+}

@@ -1,0 +1,53 @@
+package health
+
+import (
+	"testing"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
+)
+
+func TestManagedInterfaces(t *testing.T) {
+	testhost.Check(t, ManagedInterfaces, []testhost.Wants{
+		{"two", nil, []string{"ok: eth0, eth1"}},
+		{"none", func(h *snapshot.Host) {
+			h.Interfaces = nil
+			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
+		}, []string{"error: no interface is managed (lo: loopback; eth0: no global address)" +
+			" => set interfaces: [{name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+		{"nothing there", func(h *snapshot.Host) {
+			h.Interfaces = nil
+			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}}
+		}, []string{"error: no interface is managed (lo: loopback)" +
+			" ?? ip -brief address show  # no interface here can be managed: give the host one with a global address"}},
+	})
+}
+
+func TestMissingPrograms(t *testing.T) {
+	const text = ": a running daemon puts it back within a second, else start replypath run"
+	all := []snapshot.Hook{testhost.Hook(testhost.Eth0, false, true, "i", true), testhost.Hook(testhost.Eth0, true, true, "e", true), testhost.Hook(testhost.Eth1, false, false, "i", true), testhost.Hook(testhost.Eth1, true, false, "e", true)}
+	attached := func(hooks ...snapshot.Hook) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { h.Attached, h.Hooks = true, hooks }
+	}
+	testhost.Check(t, MissingPrograms, []testhost.Wants{
+		{"not attached", nil, nil},
+		{"attached", attached(all...), nil},
+		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{
+			"error eth1: no program of replypath at egress" + text + " => systemctl restart replypath",
+		}},
+		{"in another pin directory", func(h *snapshot.Host) {
+			attached(all[:3]...)(h)
+			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
+		}, []string{
+			"error eth1: no program of replypath at egress" + text + " => replypath run --pin-dir /sys/fs/bpf/b --config /etc/b.yaml",
+		}},
+		{"beside a daemon that cannot be seen", func(h *snapshot.Host) {
+			attached(all[:3]...)(h)
+			h.Daemon = new(snapshot.Daemon)
+		}, []string{
+			"error eth1: no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
+				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
+		}},
+	})
+}

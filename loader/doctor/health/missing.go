@@ -1,0 +1,97 @@
+package health
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/remedy"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/pins"
+)
+
+// MissingInterfaces finds interfaces that the configuration, or the daemon's command line, calls by a
+// name that nothing here has. Globs stand for whatever comes.
+func MissingInterfaces(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, entry := range h.Config.Interfaces {
+		if config.IsGlob(entry.Name) || hasName(&h.Links, entry.Name) {
+			continue
+		}
+		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, whoNames(&h.State, entry.Name))
+		if near := nearName(h, entry.Name); near != "" {
+			found = append(found, finding.Problem(finding.Error, entry.Name, text+fmt.Sprintf("; %s is there", near), remedy.Rename(&h.State, entry.Name, near)))
+			continue
+		}
+		found = append(found, finding.Seen(finding.Error, entry.Name, text+"; there are "+listNames(h.Devices),
+			finding.Explained("ip link show", "make it, or name one of these in "+whoNames(&h.State, entry.Name))))
+	}
+	return found
+}
+
+// hasName tells whether an interface has a name, or an alternative name.
+func hasName(l *snapshot.Links, name string) bool {
+	return slices.ContainsFunc(l.Devices, func(d snapshot.Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
+}
+
+// whoNames says whether a flag or the file names an interface.
+func whoNames(s *snapshot.State, name string) string {
+	if slices.Contains(s.Config.Flags.Interfaces, name) {
+		return "--interface"
+	}
+	return s.ConfigPath
+}
+
+// nearName returns a name that is there and that a slip of the finger explains, empty for none.
+func nearName(h *snapshot.Host, name string) string {
+	var names []string
+	for _, d := range h.Devices {
+		if d.Name != "lo" && remedy.EntryOf(h, d.Name) == nil { // else it is named already
+			names = append(append(names, d.Name), d.AltNames...)
+		}
+	}
+	return config.Nearest(name, names)
+}
+
+// mostNames bounds how many interfaces are listed: a host with containers has thousands.
+const mostNames = 8
+
+// listNames lists the interfaces that could have been meant, with their alternative names.
+func listNames(devices []snapshot.Device) string {
+	var names []string
+	for _, d := range devices {
+		if d.Name == "lo" {
+			continue
+		}
+		name := d.Name
+		if len(d.AltNames) > 0 {
+			name += " (" + strings.Join(d.AltNames, ", ") + ")"
+		}
+		names = append(names, name)
+	}
+	if more := len(names) - mostNames; more > 0 {
+		names = append(names[:mostNames], fmt.Sprintf("%d more", more))
+	}
+	if len(names) == 0 {
+		return "none but lo"
+	}
+	return strings.Join(names, ", ")
+}
+
+// MissingPrograms finds managed interfaces from which somebody has taken our
+// programs.
+func MissingPrograms(h *snapshot.Host) []finding.Finding {
+	expected, todo := ": a running daemon puts it back within a second, else start replypath run", finding.Remedy{Fix: remedy.Start(&h.State)}
+	if h.Daemon != nil && h.Daemon.PID == 0 {
+		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
+		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")}
+	}
+	var found []finding.Finding
+	for _, p := range h.MissingPrograms() {
+		found = append(found, finding.Advised(finding.Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo))
+	}
+	return found
+}

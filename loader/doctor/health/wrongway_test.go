@@ -1,0 +1,48 @@
+package health
+
+import (
+	"testing"
+	"time"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
+)
+
+func TestWrongWays(t *testing.T) {
+	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Grown: 3, Took: time.Second, Flows: 2}
+	const found = "warning eth1: replies of eth1 leave by eth0: 3 packets within 1.0 s, 2 live flows, 12 packets in all, reason observe: replypath only observes there => "
+	const enforce = "replypath mode enforce"
+	testhost.Check(t, WrongWays, []testhost.Wants{
+		{"none", nil, nil},
+		{"observed", func(h *snapshot.Host) { testhost.Wrong(observed)(h); h.Config.Mode = config.ModeObserve },
+			[]string{found + enforce + "  # until the next start; for good: mode: enforce in /etc/replypath/replypath.yaml"}},
+		{"observed by hand", testhost.Wrong(observed), []string{found + enforce}},
+		{"observed by its own mode", func(h *snapshot.Host) {
+			testhost.Wrong(observed)(h)
+			h.Config.Interfaces = []config.Interface{{Name: "eth1", Mode: config.ModeObserve}}
+		},
+			[]string{found + enforce + "  # until the next start; for good: mode: enforce for name: eth1 in /etc/replypath/replypath.yaml"}},
+		{"observed by a flag", func(h *snapshot.Host) {
+			testhost.Wrong(observed)(h)
+			h.PinDir = "/sys/fs/bpf/x"
+			testhost.InForce(testhost.Flags)(h)
+		}, []string{found + enforce + " --pin-dir /sys/fs/bpf/x  # until the next start: leave --observe out then"}},
+		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Grown: 5, Took: time.Second}), []string{
+			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down" +
+				" ?? ip -details link show dev eth1  # bring it up, or its cable",
+		}},
+		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
+			"error eth1: replies of eth1 leave by replypath0: 1 live flows, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
+				" ?? ip neigh show dev eth1  # name the one to answer through under gateways",
+		}},
+		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
+			"error eth1: replies of eth1 leave there to another next hop: 1 packets within 1.0 s, 5 packets in all, reason rewrite_failed" +
+				" ?? replypath trace --count 10  # what becomes of each",
+		}},
+		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Grown: 9, Took: time.Second}), []string{
+			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets within 1.0 s" +
+				" ?? tc -s qdisc show dev eth1  # what is dropped there",
+		}},
+	})
+}

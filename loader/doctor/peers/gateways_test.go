@@ -1,0 +1,81 @@
+package peers
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/nexthop"
+	"replypath/test/testhost"
+)
+
+func TestSilentGateways(t *testing.T) {
+	state := func(state string) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Gateways[1].State = state } }
+	const (
+		eth0 = "ok eth0: gateway 10.3.0.1 is reachable"
+		look = " ?? ip neigh show 10.4.0.1 dev eth1"
+	)
+	testhost.Check(t, SilentGateways, []testhost.Wants{
+		{"all answer", nil, []string{eth0, "ok eth1: gateway 10.4.0.1 is reachable"}},
+		{"failed", state(nexthop.StateFailed), []string{eth0, "error eth1: gateway 10.4.0.1 is failed: it does not answer arp" + look}},
+		{"failed, of a route", func(h *snapshot.Host) {
+			h.Gateways[0].State = nexthop.StateFailed
+			h.Routes[0].Protocol = unix.RTPROT_DHCP
+		}, []string{
+			"error eth0: gateway 10.3.0.1 is failed: it does not answer arp ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
+			"ok eth1: gateway 10.4.0.1 is reachable",
+		}},
+		{"failed, of the configuration", func(h *snapshot.Host) {
+			state(nexthop.StateFailed)(h)
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+		}, []string{eth0, "error eth1: gateway 10.4.0.1 is failed: it does not answer arp, and the configuration names it" + look}},
+		{"never answered", state(nexthop.StateIncomplete), []string{eth0, "error eth1: gateway 10.4.0.1 is incomplete: it does not answer arp" + look}},
+		{"ipv6", func(h *snapshot.Host) {
+			h.Gateways = []nexthop.Gateway{{Interface: 3, Address: testhost.Address("2001:db8:4::1"), State: nexthop.StateFailed, IPv6: true}}
+		}, []string{"error eth1: gateway 2001:db8:4::1 is failed: it does not answer neighbour discovery ?? ip neigh show 2001:db8:4::1 dev eth1"}},
+		{"still asked", state(nexthop.StateProbe), []string{eth0, "warning eth1: gateway 10.4.0.1 is probe: it has not answered for some seconds" + look}},
+		{"permanent", state(nexthop.StatePermanent), []string{eth0, "ok eth1: gateway 10.4.0.1 is permanent"}},
+		{"down", func(h *snapshot.Host) { h.Interfaces[1].Up, h.Devices[2].Down = false, true }, []string{
+			eth0, "warning eth1: gateway 10.4.0.1 is reachable: the interface is down ?? ip link show dev eth1",
+		}},
+		{"no carrier", func(h *snapshot.Host) { h.Interfaces[1].Up = false }, []string{
+			eth0, "warning eth1: gateway 10.4.0.1 is reachable: the interface has no carrier ?? ethtool eth1  # look at the cable and the port of the switch",
+		}},
+		{"no carrier below", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "nic", Down: true})
+			h.Interfaces[1].Up, h.Interfaces[1].Lower = false, 9
+		}, []string{
+			eth0, "warning eth1: gateway 10.4.0.1 is reachable: the interface has no carrier ?? ip link show dev nic",
+		}},
+	})
+}
+
+func TestLastHop(t *testing.T) {
+	want := []string{
+		"warning eth1: peers of this network arrive from another's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
+			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+	}
+	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { testhost.ThroughBalancer(h); change(h) }
+	}
+	testhost.Check(t, LastHop, []testhost.Wants{
+		{"no flows", nil, nil},
+		{"through a balancer", testhost.ThroughBalancer, want},
+		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
+		{"another address of a neighbour", and(func(h *snapshot.Host) {
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.Mac(testhost.BalancerMAC)}}
+		}), nil},
+		{"directly", and(func(h *snapshot.Host) {
+			h.Flows[0].NextHopMAC, h.Flows[1].NextHopMAC = new(testhost.ClientMAC), new(testhost.ClientMAC)
+		}), nil},
+		{"proxy arp", and(func(h *snapshot.Host) { h.Neighbours[1].MAC = testhost.Mac(testhost.BalancerMAC) }), nil},
+		{"not on-link", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "192.0.2.1", "192.0.2.1" }), nil},
+		{"by its gateway", and(func(h *snapshot.Host) { h.Flows[0].Gateway, h.Flows[1].Gateway = new("10.4.0.1"), new("10.4.0.1") }), nil},
+		{"the gateway itself", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "10.4.0.1", "10.4.0.1" }), nil},
+		{"configured", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+		{"no table", func(h *snapshot.Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version => systemctl start replypath"}},
+	})
+}

@@ -1,0 +1,131 @@
+package remedy
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+)
+
+// ConfigureInterface is configure for an interface: with a key of its own, or to be
+// managed where no entry names it. A configuration that names interfaces manages
+// these and no others, so that the first entry has to bring those along that were
+// found without one.
+func ConfigureInterface(h *snapshot.Host, name, key string) string {
+	if h.Config.Interfaces == nil {
+		return Configure(&h.State, "set interfaces: ["+strings.Join(entriesWith(h, name, key), ", ")+"]")
+	}
+	there := EntryOf(h, name)
+	switch flags := h.Config.Flags; {
+	case there == nil && len(flags.Interfaces) > 0:
+		flags.Interfaces = append(slices.Clone(flags.Interfaces), name)
+		return startWith(&h.State, flags)
+	case there == nil:
+		return Configure(&h.State, fmt.Sprintf("add %s under interfaces", entry(name, key)))
+	case config.IsGlob(there.Name):
+		// An entry of its own goes before the glob, and has to say what that does.
+		return Configure(&h.State, fmt.Sprintf("add %s under interfaces", entry(name, append([]string{key}, keys(there)...)...)))
+	}
+	return Configure(&h.State, fmt.Sprintf("set %s for name: %s under interfaces", key, yamlWord(there.Name)))
+}
+
+// UnconfigureGateway takes a gateway out of the configuration of an interface.
+func UnconfigureGateway(h *snapshot.Host, i discover.Interface, gateway netip.Addr) string {
+	var rest []string
+	for _, g := range i.Settings.Gateways {
+		if g != gateway {
+			rest = append(rest, g.String())
+		}
+	}
+	if len(rest) == 0 {
+		return Configure(&h.State, fmt.Sprintf("remove gateways: [%s] of %s", gateway, i.Name))
+	}
+	return Configure(&h.State, fmt.Sprintf("set gateways: [%s] of %s", strings.Join(rest, ", "), i.Name))
+}
+
+// entriesWith are the entries of all managed interfaces, one of them with a key,
+// which is the last one where it is not managed yet.
+func entriesWith(h *snapshot.Host, name, key string) []string {
+	var entries []string
+	for _, i := range h.Interfaces {
+		if i.Name == name {
+			entries = append(entries, entry(name, key))
+		} else {
+			entries = append(entries, entry(i.Name))
+		}
+	}
+	if h.Named(name) == nil {
+		entries = append(entries, entry(name, key))
+	}
+	return entries
+}
+
+// EntryOf returns the entry of the configuration that holds for an interface, in
+// the order in which discovery looks for it; nil for none.
+func EntryOf(h *snapshot.Host, name string) *config.Interface {
+	names := []string{name}
+	if i := h.Named(name); i != nil {
+		names = append(names, i.AltNames...)
+	}
+	entries := h.Config.Interfaces
+	for _, name := range names {
+		if n := slices.IndexFunc(entries, func(e config.Interface) bool { return e.Name == name }); n >= 0 {
+			return &entries[n]
+		}
+	}
+	matches := func(e config.Interface) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return config.Match(e.Name, name) })
+	}
+	if n := slices.IndexFunc(entries, matches); n >= 0 {
+		return &entries[n]
+	}
+	return nil
+}
+
+// keys are what an entry says beside the name and the next hop, as YAML.
+func keys(e *config.Interface) []string {
+	var list []string
+	if e.Mode != "" {
+		list = append(list, "mode: "+string(e.Mode))
+	}
+	if len(e.Gateways) > 0 {
+		list = append(list, "gateways: "+yamlList(e.Gateways))
+	}
+	return list
+}
+
+// entry writes an entry of interfaces as YAML; empty keys are left out.
+func entry(name string, keys ...string) string {
+	text := "name: " + yamlWord(name)
+	for _, key := range keys {
+		if key != "" {
+			text += ", " + key
+		}
+	}
+	return "{" + text + "}"
+}
+
+// yamlList writes addresses, none of which needs quotes.
+func yamlList(list []netip.Addr) string {
+	return strings.ReplaceAll(fmt.Sprint(list), " ", ", ")
+}
+
+// plainYAML is what YAML takes for text, but for the words that it has for others.
+var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
+
+func yamlWord(word string) string {
+	switch strings.ToLower(word) {
+	case "true", "false", "yes", "no", "on", "off", "y", "n", "null":
+		return strconv.Quote(word)
+	}
+	if plainYAML.MatchString(word) {
+		return word
+	}
+	return strconv.Quote(word)
+}

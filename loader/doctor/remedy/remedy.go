@@ -1,0 +1,116 @@
+// Package remedy writes the commands of replypath, and the changes of its configuration, that mend a finding.
+package remedy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+)
+
+// Configure is what mends a finding by a change of the configuration.
+func Configure(s *snapshot.State, change string) string {
+	return fmt.Sprintf("%s in %s, then %s", change, finding.Quote(s.ConfigPath), Reload(s))
+}
+
+// Reload is the command that puts a changed configuration in force. The unit's
+// reloads no daemon but its own, which uses the usual pin directory.
+func Reload(s *snapshot.State) string {
+	d := s.Daemon
+	switch {
+	case d != nil && d.PID != 0 && (!d.Unit || !s.IsByUnit()):
+		return fmt.Sprintf("kill -HUP %d", d.PID)
+	case s.IsByUnit():
+		return "systemctl reload replypath"
+	}
+	return StartAgain(s)
+}
+
+// Start is the command that starts replypath, or starts it anew: by its unit, which
+// uses the usual pin directory.
+func Start(s *snapshot.State) string {
+	if s.IsByUnit() && s.Attached {
+		return "systemctl restart replypath"
+	}
+	return StartAgain(s)
+}
+
+// StartAgain is the command that starts replypath where no daemon runs.
+func StartAgain(s *snapshot.State) string {
+	if s.IsByUnit() {
+		return "systemctl start replypath"
+	}
+	return runWith(s, s.Config.Flags)
+}
+
+// Command is one of replypath's for the pin directory.
+func Command(s *snapshot.State, words string) string {
+	if !s.IsByUnit() {
+		words += " --pin-dir " + finding.Quote(s.PinDir)
+	}
+	return words
+}
+
+// AsRoot is doctor once more, with more rights.
+func AsRoot(s *snapshot.State) string {
+	return finding.Explained(Command(s, "replypath doctor"), "as root")
+}
+
+// startWith starts replypath with other flags than it was started with.
+func startWith(s *snapshot.State, flags config.Overrides) string {
+	if s.Daemon == nil {
+		return runWith(s, flags)
+	}
+	return finding.Explained(runWith(s, flags), "in the place of the daemon that runs now")
+}
+
+// runWith is the command that starts replypath with flags.
+func runWith(s *snapshot.State, flags config.Overrides) string {
+	words := []string{Command(s, "replypath run")}
+	if s.ConfigPath != "" && s.ConfigPath != config.DefaultPath {
+		words = append(words, "--config", finding.Quote(s.ConfigPath))
+	}
+	return strings.Join(append(words, QuoteAll(flags.Words())...), " ")
+}
+
+// QuoteAll writes words as the shell reads them.
+func QuoteAll(words []string) []string {
+	var quoted []string
+	for _, word := range words {
+		quoted = append(quoted, finding.Quote(word))
+	}
+	return quoted
+}
+
+// Rename is what has another interface be managed in the place of one that is not there.
+func Rename(s *snapshot.State, from, to string) string {
+	if !slices.Contains(s.Config.Flags.Interfaces, from) {
+		return Configure(s, fmt.Sprintf("write %s in the place of %s under interfaces", yamlWord(to), yamlWord(from)))
+	}
+	flags := s.Config.Flags
+	flags.Interfaces = slices.Clone(flags.Interfaces)
+	for n, name := range flags.Interfaces {
+		if name == from {
+			flags.Interfaces[n] = to
+		}
+	}
+	return startWith(s, flags)
+}
+
+// Enforce is the command that ends observing, with what it takes to have it last.
+func Enforce(h *snapshot.Host, name string) string {
+	command := Command(&h.State, "replypath mode enforce")
+	entry := EntryOf(h, name)
+	switch {
+	case h.Config.Flags.Observe:
+		return finding.Explained(command, "until the next start: leave --observe out then")
+	case entry != nil && entry.Mode == config.ModeObserve:
+		return finding.Explained(command, "until the next start; for good: mode: enforce for name: "+yamlWord(entry.Name)+" in "+h.ConfigPath)
+	case h.Config.Mode == config.ModeObserve && (entry == nil || entry.Mode == ""):
+		return finding.Explained(command, "until the next start; for good: mode: enforce in "+h.ConfigPath)
+	}
+	return command // somebody has switched, against the configuration
+}

@@ -1,0 +1,185 @@
+// Package routing has the checks of doctor for routes and rules.
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/remedy"
+	"replypath/loader/doctor/snapshot"
+)
+
+// DefaultRoutes finds a family without a default route, or with one that
+// refuses: the kernel then builds no reply to peers beyond the networks of the
+// host, and there is nothing that could be sent another way.
+func DefaultRoutes(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if h.HasFamily(family) && !onlyInVRFs(&h.Links, family) {
+			found = append(found, defaultRoute(h, family))
+		}
+	}
+	return found
+}
+
+func defaultRoute(h *snapshot.Host, family int) finding.Finding {
+	name := snapshot.FamilyName(family)
+	best := h.BestDefault(family)
+	switch {
+	case best == nil && isPrivate(&h.Links, family):
+		return finding.Advised(finding.Warning, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
+	case best == nil:
+		return finding.Advised(finding.Error, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
+	case best.Refuses():
+		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, show(&h.Links, best)),
+			listRoutes(best)).Of(owners.OfRoute(best))
+	case h.DeviceName(best.Device) == discover.OwnDevice:
+		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
+			listDefaults(family))
+	}
+	return finding.Fine("", name+": "+show(&h.Links, best))
+}
+
+// withoutDefault is what there is to do about a missing default route: replypath has
+// replies be built without one. Where the host's own connections go is for those to
+// say who know its networks.
+func withoutDefault(s *snapshot.State, family int) finding.Remedy {
+	switch {
+	case !s.Config.FallbackRoute:
+		return finding.Remedy{Fix: remedy.Configure(s, "set fallback_route: true")}
+	case !s.Attached:
+		return finding.Remedy{Fix: finding.Explained(remedy.Start(s), "replies are built then; what this host starts needs a default route, too")}
+	}
+	return finding.Remedy{Inspect: listDefaults(family)}
+}
+
+// RoutedInterfaces finds an interface that replies are routed to, and that is not
+// managed: nothing moves them away from there, and of what comes in by it nothing
+// is recorded.
+func RoutedInterfaces(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Astray {
+		a := &h.Astray[n]
+		found = append(found, finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name)))
+	}
+	return found
+}
+
+// noDefault says that there is none, or none that everybody uses.
+func noDefault(t *snapshot.Routing, name string, family int) string {
+	text := name + ": no default route: no reply to peers beyond the networks of this host is built"
+	for _, r := range t.Routes {
+		if r.Family == family && r.IsDefault() && r.IsUnicast() {
+			return fmt.Sprintf("%s, except by the rules that lead to table %s", text, snapshot.TableName(r.Table))
+		}
+	}
+	return text
+}
+
+// onlyInVRFs tells whether every managed interface with addresses of a family
+// belongs to a VRF, whose table is another.
+func onlyInVRFs(l *snapshot.Links, family int) bool {
+	return !slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
+		d := l.Device(i.Index)
+		return snapshot.HasFamily(i, family) && (d == nil || !d.VRF)
+	})
+}
+
+// isPrivate tells whether the managed interfaces have no IPv6 addresses but unique
+// local ones (RFC 4193), which need not lead anywhere.
+func isPrivate(l *snapshot.Links, family int) bool {
+	return family == unix.AF_INET6 && !slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
+		return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() && !p.Addr().IsPrivate() })
+	})
+}
+
+// mostRoutes bounds how many findings of one kind are listed one by one.
+const mostRoutes = 8
+
+// RefusingRoutes finds routes and rules that refuse packets to some peers. They
+// are somebody's intention, which replypath respects.
+func RefusingRoutes(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Routes {
+		r := &h.Routes[n]
+		if r.Refuses() && !r.IsDefault() && !isDaemons(r.Protocol) && h.HasFamily(r.Family) {
+			found = append(found, finding.Seen(finding.Warning, "", show(&h.Links, r)+": no reply to peers there is built", listRoutes(r)).Of(owners.OfRoute(r)))
+		}
+	}
+	for n := range h.Rules {
+		if r := &h.Rules[n]; r.Refuses != "" && h.HasFamily(r.Family) {
+			found = append(found, refusingRule(&h.Routing, r))
+		}
+	}
+	if more := len(found) - mostRoutes; more > 0 {
+		found = append(found[:mostRoutes], finding.Seen(finding.Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
+			"ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"))
+	}
+	return found
+}
+
+// refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
+// the mark of a known program is in order, as it refuses nothing but its packets.
+func refusingRule(t *snapshot.Routing, r *snapshot.Rule) finding.Finding {
+	owner := owners.OfRule(t, r)
+	f := finding.Seen(finding.Warning, "", r.String()+": no reply that it matches is built", listRules(r)).Of(owner)
+	if owner != "" && r.HasMark() {
+		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, owner)
+	}
+	return f
+}
+
+// isDaemons tells the routes of routing daemons, which refuse a network as a
+// whole while more specific routes lead into it (linux/rtnetlink.h). 80 is
+// Calico's.
+func isDaemons(protocol int) bool {
+	return protocol == unix.RTPROT_KERNEL || protocol > unix.RTPROT_STATIC && protocol != unix.RTPROT_DHCP
+}
+
+// RoutesWithoutGateway finds routes to far more than a network holds that name no
+// gateway: every peer becomes a neighbour, is asked for by ARP, and needs an entry.
+func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Routes {
+		r := &h.Routes[n]
+		i := h.Managed(r.Device)
+		if i == nil || i.NoARP || !r.IsUnicast() || r.Gateway.IsValid() || !r.LeadsFar() {
+			continue
+		}
+		found = append(found, finding.Seen(finding.Warning, i.Name,
+			fmt.Sprintf("%s: without a gateway every peer is asked for by %s and gets a neighbour entry", show(&h.Links, r), snapshot.Resolution(r.Family)),
+			listRoutes(r)).Of(owners.OfRoute(r)))
+	}
+	return found
+}
+
+// OwnGateways finds routes, and gateways of the configuration, whose gateway is
+// an address of this host.
+func OwnGateways(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Routes {
+		r := &h.Routes[n]
+		if r.IsUnicast() && r.Gateway.IsValid() && h.IsOwn(r.Gateway) {
+			f := finding.Seen(finding.Error, h.DeviceName(r.Device), show(&h.Links, r)+": the gateway is this host itself", listRoutes(r)).Of(owners.OfRoute(r))
+			if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
+				f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
+			}
+			found = append(found, f)
+		}
+	}
+	for _, i := range h.Interfaces {
+		for _, g := range i.Settings.Gateways {
+			if h.IsOwn(g) {
+				found = append(found, finding.Problem(finding.Error, i.Name,
+					fmt.Sprintf("gateway %s of the configuration is this host itself", g), remedy.UnconfigureGateway(h, i, g)))
+			}
+		}
+	}
+	return found
+}

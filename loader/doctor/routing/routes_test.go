@@ -1,0 +1,238 @@
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
+)
+
+// ofProtocol has somebody make a route.
+func ofProtocol(r snapshot.Route, protocol int) snapshot.Route {
+	r.Protocol = protocol
+	return r
+}
+
+func TestRoutedInterfaces(t *testing.T) {
+	const (
+		text = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that comes in by it is recorded"
+		fix  = " => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"
+	)
+	leftOut := func(reason string, families ...int) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.Interfaces = h.Interfaces[1:]
+			h.Unmanaged = []discover.Unmanaged{{Name: "eth0", Reason: reason}}
+			for _, family := range families {
+				h.Astray = append(h.Astray, discover.Astray{Family: family, Name: "eth0", Reason: reason})
+			}
+		}
+	}
+	testhost.Check(t, RoutedInterfaces, []testhost.Wants{
+		{"managed", nil, nil},
+		{"not named", func(h *snapshot.Host) {
+			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
+			leftOut("not named by the configuration", unix.AF_INET, unix.AF_INET6)(h)
+		}, []string{
+			"warning eth0: ipv4: the default route leads by eth0" + text + fix, "warning eth0: ipv6: the default route leads by eth0" + text + fix,
+		}},
+		{"no default route", leftOut("not named by the configuration"), nil},
+		{"discovered", leftOut(`ignore_interfaces "eth0"`, unix.AF_INET), []string{
+			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", `ignore_interfaces "eth0"`, 1) +
+				" => set interfaces: [{name: eth1}, {name: eth0}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"never to be managed", leftOut("a VRF: its ports count", unix.AF_INET), []string{
+			"warning eth0: ipv4: the default route leads by eth0" + strings.Replace(text, "not named by the configuration", "a VRF: its ports count", 1) +
+				" ?? ip -details link show dev eth0  # it can never be managed: a VRF: its ports count",
+		}},
+	})
+}
+
+func TestDefaultRoutes(t *testing.T) {
+	const (
+		ipv4  = "ok: ipv4: default via 10.3.0.1 dev eth0"
+		ipv6  = "ok: ipv6: default via 2001:db8:3::1 dev eth0"
+		none  = ": no default route: no reply to peers beyond the networks of this host is built"
+		start = " => systemctl start replypath  # replies are built then; what this host starts needs a default route, too"
+	)
+	testhost.Check(t, DefaultRoutes, []testhost.Wants{
+		{"both", nil, []string{ipv4, ipv6}},
+		{"none of ipv4", func(h *snapshot.Host) { h.Routes = h.Routes[1:] }, []string{"error: ipv4" + none + start, ipv6}},
+		{"none", func(h *snapshot.Host) { h.Routes = h.Routes[:1] }, []string{ipv4, "error: ipv6" + none + start}},
+		{"none, no fallback", func(h *snapshot.Host) { h.Routes = h.Routes[:1]; h.Config.FallbackRoute = false }, []string{
+			ipv4, "error: ipv6" + none + " => set fallback_route: true in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"none, attached", func(h *snapshot.Host) { h.Routes = h.Routes[:1]; h.Attached = true }, []string{
+			ipv4, "error: ipv6" + none + " ?? ip -6 route show table all default",
+		}},
+		{"none, addresses that lead nowhere", func(h *snapshot.Host) {
+			h.Routes = h.Routes[:1]
+			for n := range h.Interfaces {
+				h.Interfaces[n].Addresses = testhost.Prefixes("10.3.0.100/24", "fd00:7::1/64")
+			}
+		}, []string{ipv4, "warning: ipv6" + none + start}},
+		{"by a rule only", func(h *snapshot.Host) {
+			h.Routes[1] = testhost.InTable(h.Routes[1], 100)
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET6, Priority: 5, Src: testhost.Prefix("2001:db8:3::100/128"), Table: 100})
+		}, []string{ipv4, "error: ipv6" + none + ", except by the rules that lead to table 100" + start}},
+		{"by a rule for everything", func(h *snapshot.Host) {
+			h.Routes[0] = testhost.InTable(h.Routes[0], 100)
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 5, Table: 100})
+		}, []string{ipv4 + " table 100", ipv6}},
+		{"unreachable", func(h *snapshot.Host) { h.Routes[0] = testhost.Refusing(unix.RTN_UNREACHABLE, "0.0.0.0/0") }, []string{
+			"error: ipv4: the default route is unreachable default: no reply to peers beyond it is built ?? ip route show table main", ipv6,
+		}},
+		{"blackhole before the real one", func(h *snapshot.Host) {
+			h.Routes[1].Metric = 1024
+			h.Routes = append(h.Routes, testhost.Refusing(unix.RTN_BLACKHOLE, "::/0"))
+		}, []string{
+			ipv4, "error: ipv6: the default route is blackhole default: no reply to peers beyond it is built ?? ip -6 route show table main",
+		}},
+		{"prohibit behind the real one", func(h *snapshot.Host) {
+			last := testhost.Refusing(unix.RTN_PROHIBIT, "0.0.0.0/0")
+			last.Metric = 4096
+			h.Routes = append(h.Routes, last)
+		}, []string{ipv4, ipv6}},
+		{"our own device only", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
+			h.Routes[0] = testhost.Via("", 9)
+		}, []string{
+			"warning: ipv4: no default route but that of replypath0: replies are built, what the host starts fails ?? ip route show table all default", ipv6,
+		}},
+		{"vrfs only", func(h *snapshot.Host) {
+			h.Devices[1].VRF, h.Devices[2].VRF = true, true
+			h.Routes = nil
+		}, nil},
+		{"no ipv6", func(h *snapshot.Host) {
+			for n := range h.Interfaces {
+				h.Interfaces[n].Addresses = h.Interfaces[n].Addresses[:1]
+			}
+			h.Routes = h.Routes[:1]
+		}, []string{ipv4}},
+	})
+}
+
+func TestRefusingRoutes(t *testing.T) {
+	const text = ": no reply to peers there is built ?? ip "
+	testhost.Check(t, RefusingRoutes, []testhost.Wants{
+		{"none", testhost.Route(testhost.Refusing(unix.RTN_UNREACHABLE, "0.0.0.0/0")), nil},
+		{"of all kinds", func(h *snapshot.Host) {
+			h.Routes = []snapshot.Route{
+				testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), testhost.Refusing(unix.RTN_BLACKHOLE, "2001:db8:9::/64"),
+				testhost.InTable(testhost.Refusing(unix.RTN_PROHIBIT, "10.8.0.0/16"), 7), testhost.Refusing(unix.RTN_THROW, "10.7.0.0/16"),
+			}
+		}, []string{
+			"warning: unreachable 10.9.0.0/24" + text + "route show table main",
+			"warning: blackhole 2001:db8:9::/64" + text + "-6 route show table main",
+			"warning: prohibit 10.8.0.0/16 table 7" + text + "route show table 7",
+		}},
+		{"of a routing daemon", func(h *snapshot.Host) {
+			for _, protocol := range []int{unix.RTPROT_KERNEL, unix.RTPROT_BIRD, 80, unix.RTPROT_BGP} {
+				r := testhost.Refusing(unix.RTN_BLACKHOLE, "10.244.0.0/26")
+				r.Protocol = protocol
+				h.Routes = append(h.Routes, r)
+			}
+		}, nil},
+		{"a rule", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Dst: testhost.Prefix("2001:db8:9::/64"), Refuses: "prohibit"})
+		}, []string{
+			"warning: rule 7: from all to 2001:db8:9::/64 prohibit: no reply that it matches is built ?? ip -6 rule show",
+		}},
+		{"a rule by a mark of tailscale's, and one by the same bits alone", func(h *snapshot.Host) {
+			refusing := snapshot.Rule{Family: unix.AF_INET, Priority: 5250, Mark: 0x80000, Mask: 0xff0000, Refuses: "unreachable"}
+			h.Rules = append(h.Rules, refusing)
+			refusing.Mask = snapshot.AllBits
+			h.Rules = append(h.Rules, refusing)
+		}, []string{
+			"ok: rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only ?? ip rule show @ Tailscale",
+			"warning: rule 5250: from all fwmark 0x80000 unreachable: no reply that it matches is built ?? ip rule show",
+		}},
+		{"of networkd", testhost.Route(ofProtocol(testhost.Refusing(unix.RTN_UNREACHABLE, "10.9.0.0/24"), unix.RTPROT_STATIC)), []string{
+			"warning: unreachable 10.9.0.0/24" + text + "route show table main @ systemd-networkd or NetworkManager",
+		}},
+	})
+	h := testhost.New()
+	for n := range 20 {
+		testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, fmt.Sprintf("10.%d.0.0/16", n+100)))(h)
+	}
+	found := RefusingRoutes(h)
+	if len(found) != mostRoutes+1 || found[mostRoutes].Found != "12 more routes or rules refuse" {
+		t.Errorf("of 20: %q", testhost.Lines(found))
+	}
+}
+
+func TestRoutesWithoutGateway(t *testing.T) {
+	const (
+		text = ": without a gateway every peer is asked for by arp and gets a neighbour entry ?? ip route show table "
+	)
+	testhost.Check(t, RoutesWithoutGateway, []testhost.Wants{
+		{"none", nil, nil},
+		{"a gateway is known", func(h *snapshot.Host) {
+			h.Routes[0].Gateway = testhost.Address("10.3.0.1")
+			testhost.Route(testhost.Via("", testhost.Eth1))(h)
+		}, []string{
+			"warning eth1: default dev eth1" + text + "main",
+		}},
+		{"no gateway is known", func(h *snapshot.Host) {
+			h.Gateways = nil
+			testhost.Route(testhost.InTable(testhost.Via("", testhost.Eth1), 7))(h)
+		}, []string{"warning eth1: default dev eth1 table 7" + text + "7"}},
+		{"half of everything", func(h *snapshot.Host) {
+			r := testhost.Via("", testhost.Eth1)
+			r.Dst = testhost.Prefix("128.0.0.0/1")
+			h.Gateways = nil
+			testhost.Route(r)(h)
+		}, []string{
+			"warning eth1: 128.0.0.0/1 dev eth1" + text + "main",
+		}},
+		{"ipv6", func(h *snapshot.Host) {
+			testhost.Route(snapshot.Route{Family: unix.AF_INET6, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: testhost.Prefix("2000::/3"), Device: testhost.Eth1})(h)
+		}, []string{"warning eth1: 2000::/3 dev eth1: without a gateway every peer is asked for by neighbour discovery and gets a neighbour entry ?? ip -6 route show table main"}},
+		{"a network", func(h *snapshot.Host) {
+			r := testhost.Via("", testhost.Eth1)
+			r.Dst = testhost.Prefix("10.0.0.0/8")
+			testhost.Route(r)(h)
+		}, nil},
+		{"without arp", func(h *snapshot.Host) {
+			h.Interfaces[1].NoARP = true
+			testhost.Route(testhost.Via("", testhost.Eth1))(h)
+		}, nil},
+		{"not managed", func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "replypath0"})
+			testhost.Route(testhost.Via("", 9))(h)
+		}, nil},
+	})
+}
+
+func TestOwnGateways(t *testing.T) {
+	const reload = " in /etc/replypath/replypath.yaml, then systemctl reload replypath"
+	testhost.Check(t, OwnGateways, []testhost.Wants{
+		{"none", nil, nil},
+		{"of a route", func(h *snapshot.Host) {
+			r := testhost.InTable(testhost.Via("10.4.0.100", testhost.Eth1), 100)
+			r.Metric = 5
+			testhost.Route(r)(h)
+		}, []string{
+			"error eth1: default via 10.4.0.100 dev eth1 table 100 metric 5: the gateway is this host itself ?? ip route show table 100",
+		}},
+		{"cilium's", testhost.Route(testhost.InTable(testhost.Via("10.4.0.100", testhost.Eth1), 2005)), []string{
+			"ok eth1: default via 10.4.0.100 dev eth1 table 2005: the gateway is this host itself, as Cilium has it ?? ip route show table 2005 @ Cilium",
+		}},
+		{"of the configuration", func(h *snapshot.Host) {
+			h.Interfaces[1].Settings.Gateways = append(h.Interfaces[1].Settings.Gateways, testhost.Address("10.3.0.100"))
+		}, []string{
+			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => remove gateways: [10.3.0.100] of eth1" + reload,
+		}},
+		{"one of the configuration", func(h *snapshot.Host) {
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1"), testhost.Address("10.3.0.100"), testhost.Address("10.4.0.2")}
+		}, []string{
+			"error eth1: gateway 10.3.0.100 of the configuration is this host itself => set gateways: [10.4.0.1, 10.4.0.2] of eth1" + reload,
+		}},
+	})
+}

@@ -1,0 +1,221 @@
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/snapshot"
+)
+
+// NeedlessRules finds rules that send what comes from an address of a managed
+// interface by a table whose default route leaves by that interface, as people
+// type them, and the lines that bring them back after a reboot. It tells which of them
+// are not needed: those without which nothing would go another way.
+func NeedlessRules(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	written := map[*snapshot.RuleLine]bool{}
+	for n := range h.Rules {
+		r := &h.Rules[n]
+		if i := h.AnswersBySource(r); i != nil {
+			found = append(found, ruleBySource(h, r, i, written))
+		}
+	}
+	for n := range h.RuleLines {
+		line := &h.RuleLines[n]
+		i := h.HolderOf(line.Src)
+		if i == nil || written[line] || line.IIF != "" || line.Mark != "" {
+			continue
+		}
+		f := finding.Seen(finding.OK, i.Name, fmt.Sprintf("%s adds %q, which is not in force", line.Where(), line.Text), showLine(line)).Of(line.Owner)
+		if why := needsRules(h, i, snapshot.FamilyOf(line.Src)); why == "" {
+			f.Severity = finding.Warning
+			f.Found += ": replypath sends replies by " + i.Name + " without it"
+		}
+		found = append(found, f)
+	}
+	return found
+}
+
+// ruleBySource tells of a rule whether it is needed. Replies of its interface do
+// without it where replypath corrects them; what this host opens from the address never
+// does, as that goes as it is routed.
+func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, written map[*snapshot.RuleLine]bool) finding.Finding {
+	from, opened := snapshot.OrAll(r.Src), h.OpenedFrom(r.Src)
+	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
+	switch {
+	case h.UsesError != "":
+		uses = fmt.Sprintf("what was opened from %s cannot be told: %s", from, h.UsesError)
+	case opened == 1:
+		uses = "1 connection was opened from " + from
+	}
+	f := finding.Seen(finding.OK, i.Name, "", listRules(r)).Of(owners.OfRule(&h.Routing, r))
+	switch why := needsRules(h, i, r.Family); {
+	case why != "":
+		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
+	case opened > 0 || h.UsesError != "":
+		f.Found = fmt.Sprintf("%s is needed: %s", r, uses)
+	default:
+		f.Severity = finding.Warning
+		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and nothing that this host opened uses %s", r, i.Name, from)
+	}
+	f.Found += "; " + whereWritten(&h.Routing, r, written)
+	return f
+}
+
+// needsRules says why replies of an interface need rules that lead them by it, empty
+// where they do not: the programs are on every managed interface, and both the one
+// that replies belong to and the one that the kernel chooses without rules enforce.
+func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
+	if !h.Attached || len(h.MissingPrograms()) > 0 {
+		return "replypath is not attached"
+	}
+	if leavesAlone(h.Config) {
+		return "replypath leaves alone what the configuration excludes or does not list as protocols"
+	}
+	best := h.BestDefault(family)
+	if best == nil || best.Refuses() {
+		return "no other default route has replies be built"
+	}
+	for _, device := range []int{i.Index, best.Device} {
+		name := h.DeviceName(device)
+		switch {
+		case name == discover.OwnDevice:
+		case h.Managed(device) == nil:
+			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
+		case !h.Enforcing[device]:
+			return "replypath does not enforce on " + name
+		}
+	}
+	return ""
+}
+
+// leavesAlone tells whether the configuration has replypath serve less than usual.
+func leavesAlone(c *config.Config) bool {
+	unlisted := func(protocol uint8) bool { return !slices.Contains(c.Protocols, protocol) }
+	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
+}
+
+// whereWritten names the lines that a rule stands on, and notes them.
+func whereWritten(t *snapshot.Routing, r *snapshot.Rule, written map[*snapshot.RuleLine]bool) string {
+	var places []string
+	for _, line := range t.LinesOf(r) {
+		written[line] = true
+		places = append(places, line.Where())
+	}
+	if len(places) == 0 {
+		return "no file that was looked at brings it back"
+	}
+	return "it stands in " + strings.Join(places, ", ")
+}
+
+// NeedlessMarks finds connection marks that lead replies to a table: a rule with
+// a mark whose table leaves by a managed interface, and firewall rules that bring
+// the mark back from the connection.
+func NeedlessMarks(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Rules {
+		r := &h.Rules[n]
+		if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(r) != "" {
+			continue
+		}
+		restoring := bringingBack(&h.Firewall, r)
+		if len(restoring) == 0 {
+			continue
+		}
+		for n := range h.Interfaces {
+			if i := &h.Interfaces[n]; h.LeavesBy(r.Family, r.Table, i.Index) {
+				found = append(found, ruleByMark(h, r, i, restoring))
+			}
+		}
+	}
+	return found
+}
+
+// isEverybodys tells the tables that the kernel itself has rules for.
+func isEverybodys(table int) bool {
+	return table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_DEFAULT || table == unix.RT_TABLE_LOCAL
+}
+
+// ruleByMark tells of a rule by a connection's mark. It is never said not to be needed,
+// as what else has the mark is not to be seen.
+func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, restoring []string) finding.Finding {
+	text := fmt.Sprintf("%s leads back by %s what has the connection mark of %s", r, i.Name, strings.Join(restoring, ", "))
+	f := finding.Seen(finding.OK, i.Name, "", listRules(r)).Of(owners.OfRule(&h.Routing, r))
+	if why := needsRules(h, i, r.Family); why != "" {
+		text += ": replies need it, as " + why
+	} else {
+		f.Severity = finding.Warning
+		text += ": replypath does this work for replies, what else has the mark is not known here"
+	}
+	f.Found = text + "; " + whereWritten(&h.Routing, r, map[*snapshot.RuleLine]bool{})
+	return f
+}
+
+// RulesThatNeverMatch finds rules for an own address with an incoming interface.
+// What the host sends comes in by lo, so that `ip rule add from 10.4.0.100 dev
+// eth1`, where dev means iif, never matches (fib_rule_match).
+func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for n := range h.Rules {
+		r := &h.Rules[n]
+		if r.Invert || !neverMatches(&h.Links, r.Src, r.IIF) {
+			continue
+		}
+		written := whereWritten(&h.Routing, r, map[*snapshot.RuleLine]bool{})
+		found = append(found, finding.Seen(finding.Warning, r.IIF, fmt.Sprintf(
+			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written), listRules(r)).Of(owners.OfRule(&h.Routing, r)))
+	}
+	for n := range h.RuleLines {
+		line := &h.RuleLines[n]
+		if !neverMatches(&h.Links, line.Src, line.IIF) || slices.ContainsFunc(h.Rules, func(r snapshot.Rule) bool { return line.Adds(&r) }) {
+			continue
+		}
+		found = append(found, finding.Seen(finding.Warning, line.IIF, fmt.Sprintf(
+			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.Where(), line.Text), showLine(line)).Of(line.Owner))
+	}
+	return found
+}
+
+// neverMatches tells the condition of an own address with that of an incoming interface.
+func neverMatches(l *snapshot.Links, src netip.Prefix, iif string) bool {
+	return iif != "" && iif != "lo" && src.IsSingleIP() && l.IsOwn(src.Addr())
+}
+
+// showLine is the command that shows a line among the others of its file.
+func showLine(l *snapshot.RuleLine) string { return "cat " + finding.Quote(l.File) }
+
+// bringingBack names the chains that bring a mark that a rule selects by back from
+// the connection to packets of its family. The marks that are to be seen are compared
+// as the rule does, with its mask; where none is, any may be meant.
+func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
+	others := "ip6"
+	if r.Family == unix.AF_INET6 {
+		others = "ip"
+	}
+	var names []string
+	var marks []uint32
+	for n := range f.Chains {
+		c := &f.Chains[n]
+		if c.Family == others {
+			continue
+		}
+		if slices.ContainsFunc(c.Rules, func(r snapshot.FirewallRule) bool { return r.Restores }) {
+			names = append(names, c.String())
+		}
+		for _, rule := range c.Rules {
+			marks = append(marks, rule.Marks...)
+		}
+	}
+	if len(marks) > 0 && !slices.ContainsFunc(marks, r.SelectsMark) {
+		return nil
+	}
+	return names
+}

@@ -1,0 +1,150 @@
+package settings
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+)
+
+// ARPIgnore finds interfaces that answer ARP requests for addresses that other
+// interfaces have. The larger one of both values is in force.
+//
+//	1  only for addresses of the interface itself
+//	2  also only to senders in the same subnet
+//	3  not for addresses of scope host
+//	8  for none (ip-sysctl.rst)
+func ARPIgnore(h *snapshot.Host) []finding.Finding {
+	return arp(h, append(h.Carriers(), h.Interfaces...), "arp_ignore", "1", func(effective int) bool {
+		return effective == 1 || effective == 2 || effective == 8
+	}, "answers arp requests for %s")
+}
+
+// ARPAnnounce finds interfaces that ask by ARP in the name of an address that
+// another interface has, which teaches the neighbours a wrong MAC.
+func ARPAnnounce(h *snapshot.Host) []finding.Finding {
+	return arp(h, h.Interfaces, "arp_announce", "2", func(effective int) bool { return effective == 2 },
+		"may send arp requests from %s")
+}
+
+func arp(
+	h *snapshot.Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string,
+) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range interfaces {
+		strangers, virtual, alone := strangers(h, i)
+		device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
+		if !known || len(strangers) == 0 {
+			continue
+		}
+		effective := max(device, all)
+		text := values(leaf, all, device, effective)
+		if isEnough(effective) {
+			found = append(found, finding.Fine(i.Name, text))
+			continue
+		}
+		text += ": " + fmt.Sprintf(effect, strings.Join(strangers, ", "))
+		switch {
+		case leaf == "arp_ignore" && virtual:
+			// A balancer loses the address to this host; but where there is none, nobody finds it
+			// any more without these answers.
+			found = append(found, finding.Seen(finding.Warning, i.Name, text+": wrong where a balancer has it (lvs direct routing), right where this host alone has it",
+				showSettings(i.Name, leaf)))
+		case h.Managed(i.Index) == nil:
+			found = append(found, finding.Seen(finding.Warning, i.Name, text, showSettings(i.Name, leaf)))
+		case leaf == "arp_ignore" && alone:
+			found = append(found, finding.Seen(finding.Warning, i.Name, text+": wrong where these are reached by their own interface, right where they are not",
+				showSettings(i.Name, leaf)))
+		default:
+			found = append(found, finding.Mending(finding.Warning, i.Name, text, of4(i.Name, leaf, wanted)))
+		}
+	}
+	return found
+}
+
+// strangers names the IPv4 addresses that hosts on an interface's network may ask
+// for although it does not have them: those of other interfaces in the same
+// network or of a macvlan above it, and all that only lo or a dummy device has.
+// virtual tells that one of the latter is there, as with LVS direct routing; alone that nothing shows that hosts on the
+// network reach one of the former by its own interface, so that these answers may be all that makes it reachable.
+func strangers(h *snapshot.Host, i discover.Interface) (names []string, virtual, alone bool) {
+	if i.NoARP {
+		return nil, false, false
+	}
+	for _, d := range h.Devices {
+		for _, p := range d.Addresses {
+			a := p.Addr()
+			isVirtual, isAbove := isVirtual(&h.Links, a), h.Carries(i.Index, d.Index)
+			if d.Index == i.Index || !a.Is4() || has(i, a) || !isVirtual && !isAbove && !isNear(&h.Links, i, a) {
+				continue
+			}
+			names = append(names, fmt.Sprintf("%s of %s", a, d.Name))
+			virtual = virtual || isVirtual
+			alone = alone || !isVirtual && !isAbove && !isReachedBy(h, &d, a, i)
+		}
+	}
+	return names, virtual, alone
+}
+
+// isReachedBy tells whether hosts on another interface's network seem to reach an address by the device that has it:
+// the device is up, and is in no other network or somebody of this one has answered there.
+func isReachedBy(h *snapshot.Host, d *snapshot.Device, a netip.Addr, i discover.Interface) bool {
+	if m := h.Managed(d.Index); d.Down || m != nil && !m.Up {
+		return false
+	}
+	ofOther := func(p netip.Prefix) bool { return p.Addr().Is4() && !p.Masked().Contains(a) }
+	answered := func(n snapshot.Neighbour) bool {
+		inNetwork := func(p netip.Prefix) bool { return p.Masked().Contains(n.Address) }
+		return n.Interface == d.Index && len(n.MAC) > 0 && slices.ContainsFunc(i.Addresses, inNetwork)
+	}
+	return !slices.ContainsFunc(d.Addresses, ofOther) || slices.ContainsFunc(h.Neighbours, answered)
+}
+
+// isNear tells whether hosts on an interface's network take an address for one of
+// their network.
+func isNear(l *snapshot.Links, i discover.Interface, a netip.Addr) bool {
+	for _, p := range i.Addresses {
+		if p.Masked().Contains(a) && !p.IsSingleIP() {
+			return true
+		}
+	}
+	return l.IsOnLink(i.Index, a)
+}
+
+// has tells whether an interface has an address.
+func has(i discover.Interface, a netip.Addr) bool {
+	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
+// isVirtual tells whether only lo or a dummy device has an address.
+func isVirtual(l *snapshot.Links, a netip.Addr) bool {
+	for _, o := range l.Own {
+		if o.Address == a {
+			return o.LoopbackOnly
+		}
+	}
+	return false
+}
+
+// LoopbackAddresses names the addresses that only lo or a dummy device has, and
+// what the configuration says of replies from them.
+func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, o := range h.Own {
+		if !o.LoopbackOnly {
+			continue
+		}
+		text := fmt.Sprintf("%s is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs"+
+			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)", o.Address)
+		if h.Config.LoopbackAddresses == "symmetric" {
+			text = fmt.Sprintf("%s is on lo or a dummy device only: its replies go back the way that they were asked"+
+				" (loopback_addresses: symmetric; lvs direct routing needs kernel)", o.Address)
+		}
+		found = append(found, finding.Fine("", text))
+	}
+	return found
+}

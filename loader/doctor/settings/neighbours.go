@@ -1,0 +1,59 @@
+package settings
+
+import (
+	"fmt"
+	"math/bits"
+
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+
+	"golang.org/x/sys/unix"
+)
+
+// NeighbourTable finds a neighbour table that is nearly full: the kernel then
+// sends nothing to whom it has no entry for, gateways included. The table and its
+// limits are shared by all network namespaces, and shown in the first one only: they are the host's, not a managed
+// interface's, so that they are not mended.
+func NeighbourTable(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		t, known := h.NeighTables[family]
+		if !known {
+			continue
+		}
+		count := h.CountNeighbours(family)
+		text := fmt.Sprintf("%s: %d neighbours, gc_thresh2 %d, gc_thresh3 %d", snapshot.FamilyName(family), count, t.Thresh2, t.Thresh3)
+		if t.Fulls > 0 {
+			text += fmt.Sprintf(", %d times full since the host started", t.Fulls)
+		}
+		severity := finding.OK
+		switch {
+		case count*10 >= t.Thresh3*9:
+			severity = finding.Error
+		case count > t.Thresh2 || t.Fulls > 0 && !isEnlarged(t, count):
+			severity = finding.Warning
+		}
+		if severity == finding.OK {
+			found = append(found, finding.Fine("", text))
+			continue
+		}
+		key, size := "net."+snapshot.FamilyName(family)+".neigh.default.gc_thresh", largerTable(count, t)
+		found = append(found, finding.Seen(severity, "", fmt.Sprintf("%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
+			text, size, size/2), "sysctl "+key+"3 "+key+"2"))
+	}
+	return found
+}
+
+// largerTable is the size of one with room for four times as many neighbours, and twice what it had.
+func largerTable(count int, t snapshot.NeighTable) int {
+	return max(2*t.Thresh3, 1<<bits.Len(uint(4*count)))
+}
+
+// usualThresh3 is the kernel's default.
+const usualThresh3 = 1024
+
+// isEnlarged tells a table that somebody has made larger than the kernel does, and
+// that has room: the counter of how often it was full does not begin anew.
+func isEnlarged(t snapshot.NeighTable, count int) bool {
+	return t.Thresh3 > usualThresh3 && 4*count <= t.Thresh3
+}

@@ -1,0 +1,281 @@
+package settings
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
+)
+
+func TestRPFilter(t *testing.T) {
+	const strict = ", strict: what comes in here is dropped where the route back leaves by another interface => sysctl -w net.ipv4.conf."
+	testhost.Check(t, RPFilter, []testhost.Wants{
+		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter: all 0, device 1, effective 1" + strict + "eth1.rp_filter=2",
+		}},
+		{"all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
+			"error eth0: rp_filter: all 1, device 0, effective 1" + strict + "eth0.rp_filter=2",
+			"ok eth1: rp_filter: all 1, device 2, effective 2",
+		}},
+		{"loose by all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 2, "net.ipv4.conf.eth1.rp_filter": 1}), []string{
+			"ok eth0: rp_filter: all 2, device 0, effective 2",
+			"ok eth1: rp_filter: all 2, device 1, effective 2",
+		}},
+		{"an interface with a dot", func(h *snapshot.Host) {
+			h.Interfaces = h.Interfaces[:1]
+			h.Interfaces[0].Name = "eth0.7"
+			h.Settings["net.ipv4.conf.eth0/7.rp_filter"] = 1
+		}, []string{"error eth0.7: rp_filter: all 0, device 1, effective 1" + strict + "eth0/7.rp_filter=2"}},
+	})
+}
+
+// secondAddress gives eth1 one in eth0's network beside its own.
+func secondAddress(h *snapshot.Host) {
+	h.Devices[2].Addresses = append(h.Devices[2].Addresses, testhost.Prefix("10.3.0.101/32"))
+}
+
+// macvlan has one device stand on another.
+func macvlan(upper, lower int) func(*snapshot.Host) {
+	return func(h *snapshot.Host) { h.Managed(upper).Lower = lower }
+}
+
+func TestARPIgnore(t *testing.T) {
+	testhost.Check(t, ARPIgnore, []testhost.Wants{
+		{"separate networks", nil, nil},
+		{"two in one network", testhost.SameSubnet, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
+		{"set by all", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 1 }, []string{
+			"ok eth0: arp_ignore: all 1, device 0, effective 1", "ok eth1: arp_ignore: all 1, device 0, effective 1",
+		}},
+		{"scope host is not enough", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Settings["net.ipv4.conf.all.arp_ignore"] = 3 }, []string{
+			"warning eth0: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+			"warning eth1: arp_ignore: all 3, device 0, effective 3: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
+		{"a second network's address, by its own wire or not", secondAddress, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+		}},
+		{"a second network's address, by its own wire", func(h *snapshot.Host) {
+			secondAddress(h)
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.3.0.7"), MAC: testhost.Mac("02:00:00:00:07:01")}}
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+		}},
+		{"two in one network, one without a carrier", func(h *snapshot.Host) { testhost.SameSubnet(h); h.Interfaces[1].Up = false }, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1" +
+				": wrong where these are reached by their own interface, right where they are not ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"warning eth1: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.100 of eth0 => sysctl -w net.ipv4.conf.eth1.arp_ignore=1",
+		}},
+		{"a macvlan above it", macvlan(testhost.Eth1, testhost.Eth0), []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
+		}},
+		{"a macvlan above what has no address", func(h *snapshot.Host) {
+			macvlan(testhost.Eth1, testhost.Eth0)(h)
+			h.Interfaces = h.Interfaces[1:]
+			h.Devices[1].Addresses = nil
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.4.0.100 of eth1 ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+		}},
+		{"an ipvlan above it", func(h *snapshot.Host) {
+			macvlan(testhost.Eth1, testhost.Eth0)(h)
+			h.Devices[1].MAC = h.Interfaces[1].MAC
+		}, nil},
+		{"without arp", func(h *snapshot.Host) {
+			testhost.SameSubnet(h)
+			h.Interfaces[0].NoARP, h.Interfaces[1].NoARP = true, true
+		}, nil},
+		{"virtual, in the network", func(h *snapshot.Host) {
+			testhost.AddVirtual(h, "10.3.0.5")
+			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 2
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.5 of lo" +
+				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"ok eth1: arp_ignore: all 0, device 2, effective 2",
+		}},
+		{"virtual, from elsewhere", func(h *snapshot.Host) {
+			testhost.AddVirtual(h, "192.0.2.5")
+			h.Settings["net.ipv4.conf.eth1.arp_ignore"] = 8
+		}, []string{
+			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 192.0.2.5 of lo" +
+				": wrong where a balancer has it (lvs direct routing), right where this host alone has it ?? sysctl net.ipv4.conf.all.arp_ignore net.ipv4.conf.eth0.arp_ignore",
+			"ok eth1: arp_ignore: all 0, device 8, effective 8",
+		}},
+	})
+}
+
+func TestARPAnnounce(t *testing.T) {
+	testhost.Check(t, ARPAnnounce, []testhost.Wants{
+		{"separate networks", nil, nil},
+		{"virtual", func(h *snapshot.Host) {
+			testhost.AddVirtual(h, "10.3.0.5")
+			h.Settings["net.ipv4.conf.eth0.arp_announce"] = 1
+			h.Settings["net.ipv4.conf.eth1.arp_announce"] = 2
+		}, []string{
+			"warning eth0: arp_announce: all 0, device 1, effective 1: may send arp requests from 10.3.0.5 of lo => sysctl -w net.ipv4.conf.eth0.arp_announce=2",
+			"ok eth1: arp_announce: all 0, device 2, effective 2",
+		}},
+	})
+}
+
+func TestLoopbackAddresses(t *testing.T) {
+	testhost.Check(t, LoopbackAddresses, []testhost.Wants{
+		{"none", nil, nil},
+		{"kernel", func(h *snapshot.Host) { testhost.AddVirtual(h, "192.0.2.5") }, []string{
+			"ok: 192.0.2.5 is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs" +
+				" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)",
+		}},
+		{"symmetric", func(h *snapshot.Host) {
+			testhost.AddVirtual(h, "192.0.2.5")
+			h.Config.LoopbackAddresses = config.LoopbackSymmetric
+		}, []string{
+			"ok: 192.0.2.5 is on lo or a dummy device only: its replies go back the way that they were asked" +
+				" (loopback_addresses: symmetric; lvs direct routing needs kernel)",
+		}},
+	})
+}
+
+func TestAcceptLocal(t *testing.T) {
+	const (
+		text   = ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		fix    = text + " => sysctl -w "
+		theirs = text + " ?? sysctl net.ipv4.conf.all.accept_local net.ipv4.conf."
+	)
+	table := []testhost.Wants{
+		{"off", nil, []string{
+			"ok eth0: accept_local: all 0, device 0, effective 0", "ok eth1: accept_local: all 0, device 0, effective 0",
+		}},
+		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1}), []string{
+			"ok eth0: accept_local: all 0, device 0, effective 0",
+			"warning eth1: accept_local: all 0, device 1, effective 1" + fix + "net.ipv4.conf.eth1.accept_local=0",
+		}},
+		{"both", testhost.Set(map[string]int{"net.ipv4.conf.eth1.accept_local": 1, "net.ipv4.conf.all.accept_local": 1}), []string{
+			"warning eth0: accept_local: all 1, device 0, effective 1" + theirs + "eth0.accept_local",
+			"warning eth1: accept_local: all 1, device 1, effective 1" + theirs + "eth1.accept_local",
+		}},
+	}
+	testhost.Check(t, AcceptLocal, table)
+	h := testhost.New()
+	table[1].Change(h)
+	h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Table: unix.RT_TABLE_LOCAL})
+	if f := AcceptLocal(h)[1]; !f.Automatic {
+		t.Error("left to a person")
+	}
+	// ip rule add iif eth1 lookup local priority 10; ip rule del priority 0
+	h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 10, IIF: "eth1", Table: unix.RT_TABLE_LOCAL})
+	if f := AcceptLocal(h)[1]; f.Automatic || f.Fix != nil {
+		t.Error("switched off although the host talks to itself by the wire")
+	}
+	h = testhost.New()
+	table[2].Change(h)
+	for _, f := range AcceptLocal(h) {
+		if f.Automatic || f.Fix != nil {
+			t.Errorf("all of the host's interfaces are changed by --fix: %+v", f)
+		}
+	}
+}
+
+func TestAcceptRedirects(t *testing.T) {
+	const text = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct => sysctl -w "
+	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
+	with := func(more map[string]int) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { testhost.LastHopOnEth1(h); testhost.Set(on)(h); testhost.Set(more)(h) }
+	}
+	testhost.Check(t, AcceptRedirects, []testhost.Wants{
+		{"not through the last hop", testhost.Set(on), nil},
+		{"a host: either", with(nil), []string{
+			"warning eth1: ipv4 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
+			"warning eth1: ipv6 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv6.conf.eth1.accept_redirects=0",
+		}},
+		{"a host: both", with(map[string]int{"net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0, "net.ipv6.conf.all.accept_redirects": 1}), []string{
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1: a balancer's redirect teaches the kernel a way past it, which replypath then has to correct" +
+				": net.ipv4.conf.all.accept_redirects does it for every interface ?? sysctl net.ipv4.conf.all.accept_redirects net.ipv4.conf.eth1.accept_redirects",
+			"ok eth1: ipv6 accept_redirects: all 1, device 0, effective 0",
+		}},
+		{"a router: both count", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0}), []string{
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1" + text + "net.ipv4.conf.eth1.accept_redirects=0",
+			"ok eth1: ipv6 accept_redirects: all 0, device 0, effective 0",
+		}},
+		{"a router", with(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv6.conf.eth1.forwarding": 1}), []string{
+			"ok eth1: ipv4 accept_redirects: all 0, device 1, effective 0",
+			"ok eth1: ipv6 accept_redirects: all 0, device 1, effective 0",
+		}},
+	})
+}
+
+func TestSendRedirects(t *testing.T) {
+	dnat := func(to string) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.all.send_redirects": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
+			h.Firewall.Chains = []snapshot.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []snapshot.FirewallRule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
+		}
+	}
+	const text = " and tells real servers to answer clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
+		" ?? sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects"
+	testhost.Check(t, SendRedirects, []testhost.Wants{
+		{"no balancer", testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1}), nil},
+		{"dnat to a neighbour", dnat("10.4.0.7"), []string{
+			"warning eth1: send_redirects: all 1, device 1, effective 1: this host balances (dnat to 10.4.0.7 in ip nat pre)" + text,
+		}},
+		{"dnat to a container", dnat("172.17.0.2"), nil},
+		{"dnat to this host", dnat("10.4.0.100"), nil},
+		{"ipvs", func(h *snapshot.Host) {
+			h.Firewall.IPVS = 2
+			testhost.Set(map[string]int{"net.ipv4.conf.eth0.forwarding": 1, "net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
+		}, []string{
+			"ok eth0: send_redirects: all 0, device 0, effective 0",
+			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
+		}},
+		{"ipvs without forwarding", func(h *snapshot.Host) { h.Firewall.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
+	})
+}
+
+func TestNeighbourTable(t *testing.T) {
+	fill := func(count int, table snapshot.NeighTable) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.NeighTables = map[int]snapshot.NeighTable{unix.AF_INET: table}
+			for range count {
+				h.Neighbours = append(h.Neighbours, snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.2"), Counted: true})
+			}
+			h.Neighbours = append(h.Neighbours, snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.3")},
+				snapshot.Neighbour{Interface: testhost.Eth1, Address: testhost.Address("2001:db8:4::2"), Counted: true})
+		}
+	}
+	const (
+		text = ": who has no entry gets no packet: "
+		look = " have room ?? sysctl net.ipv4.neigh.default.gc_thresh3 net.ipv4.neigh.default.gc_thresh2"
+	)
+	testhost.Check(t, NeighbourTable, []testhost.Wants{
+		{"not shown", nil, nil},
+		{"room", fill(512, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{"ok: ipv4: 512 neighbours, gc_thresh2 512, gc_thresh3 1024"}},
+		{"more than thresh2", fill(513, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{
+			"warning: ipv4: 513 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
+		}},
+		{"nearly full", fill(922, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 0}), []string{
+			"error: ipv4: 922 neighbours, gc_thresh2 512, gc_thresh3 1024" + text + "gc_thresh3 4096 and gc_thresh2 2048" + look,
+		}},
+		{"was full", fill(3, snapshot.NeighTable{Thresh2: 512, Thresh3: 1024, Fulls: 7}), []string{
+			"warning: ipv4: 3 neighbours, gc_thresh2 512, gc_thresh3 1024, 7 times full since the host started" + text + "gc_thresh3 2048 and gc_thresh2 1024" + look,
+		}},
+		{"was full, and was enlarged", fill(3, snapshot.NeighTable{Thresh2: 1024, Thresh3: 2048, Fulls: 7}), []string{
+			"ok: ipv4: 3 neighbours, gc_thresh2 1024, gc_thresh3 2048, 7 times full since the host started",
+		}},
+	})
+}
+
+// TestRedirectsThroughBalancer: that is where redirects matter, before the configuration says so.
+func TestRedirectsThroughBalancer(t *testing.T) {
+	h := testhost.New()
+	testhost.ThroughBalancer(h)
+	h.Settings["net.ipv4.conf.eth1.accept_redirects"] = 1
+	if found := AcceptRedirects(h); len(found) != 2 || found[0].Severity != finding.Warning {
+		t.Errorf("accept-redirects: %q", testhost.Lines(found))
+	}
+}

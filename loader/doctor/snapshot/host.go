@@ -1,0 +1,102 @@
+// Package snapshot is what doctor knows of a network namespace: what was read, and what follows from it.
+package snapshot
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+	"replypath/loader/discover"
+)
+
+// Host is a snapshot of a network namespace, as far as checks ask for it.
+type Host struct {
+	State
+	Links
+	Routing
+	Neighbourhood
+	Settings Settings
+	Firewall Firewall
+	Hooked
+	Traffic
+	Connections
+	// Unread are parts of the host that this process may not read, by name, and why.
+	Unread map[string]string
+}
+
+// The parts that not everybody may read.
+const (
+	PartPins     = "what is pinned"
+	PartGateways = "whether gateways answer"
+	PartFirewall = "the firewall"
+	PartFlows    = "the flow table"
+	PartHooks    = "the tc hooks"
+	PartFiles    = "the files of the network"
+	PartBalancer = "the services of ipvs"
+	PartOffloads = "the ipsec states"
+	PartTraffic  = "the counters"
+	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
+)
+
+// MissingProgram is a place that a program of replypath was taken from.
+type MissingProgram struct {
+	Interface string
+	Direction attach.Direction
+}
+
+// MissingPrograms returns the hooks of managed interfaces that lack our program, none where nothing is attached.
+func (h *Host) MissingPrograms() []MissingProgram {
+	if !h.Attached {
+		return nil
+	}
+	var missing []MissingProgram
+	for _, i := range h.Interfaces {
+		for _, direction := range attach.Directions {
+			isOurs := func(hook Hook) bool {
+				return hook.Interface == i.Index && hook.Egress == (direction == attach.Egress) && hook.Ours
+			}
+			if !slices.ContainsFunc(h.Hooks, isOurs) {
+				missing = append(missing, MissingProgram{i.Name, direction})
+			}
+		}
+	}
+	return missing
+}
+
+// Observed tells whether nothing is corrected on a managed interface.
+func (h *Host) Observed(name string) bool {
+	return slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool {
+		enforces, known := h.Enforcing[i.Index]
+		return i.Name == name && known && !enforces
+	})
+}
+
+// AnswersBySource returns the managed interface that a rule is for, nil where it
+// does something else.
+func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
+	if r.Table == 0 || r.Dst.IsValid() || r.HasMark() || r.IIF != "" || r.OIF != "" || r.Invert || r.Other {
+		return nil
+	}
+	i := h.HolderOf(r.Src)
+	if i == nil || !h.LeavesBy(r.Family, r.Table, i.Index) {
+		return nil
+	}
+	return i
+}
+
+// FamilyName is that of unix.AF_INET and unix.AF_INET6.
+func FamilyName(family int) string {
+	if family == unix.AF_INET6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// Resolution is how the MAC of an address of a family is found.
+func Resolution(family int) string {
+	if family == unix.AF_INET6 {
+		return "neighbour discovery"
+	}
+	return "arp"
+}

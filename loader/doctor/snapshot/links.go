@@ -1,0 +1,150 @@
+package snapshot
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+)
+
+// Links are the interfaces and their addresses.
+type Links struct {
+	// Interfaces are those that are managed, or would be.
+	Interfaces []discover.Interface
+	Unmanaged  []discover.Unmanaged
+	Astray     []discover.Astray
+	OnLink     []discover.OnLink
+	Own        []discover.OwnAddress
+	Devices    []Device // every interface, managed or not
+	Offloaded  []string // devices that IPsec packets are offloaded to, once each
+}
+
+// Device is an interface with what may matter for the datapath.
+type Device struct {
+	Index     int
+	Name      string
+	AltNames  []string
+	MAC       net.HardwareAddr
+	Addresses []netip.Prefix // host bits kept
+	VRF       bool           // a port of one
+	Down      bool           // administratively
+	XDP       bool           // a program sees its frames first
+	VFs       int
+	Features  map[string]bool // of ethtool; nil where they cannot be read
+}
+
+// Managed returns a managed interface by its index, nil for others.
+func (l *Links) Managed(index int) *discover.Interface {
+	i := slices.IndexFunc(l.Interfaces, func(i discover.Interface) bool { return i.Index == index })
+	if i < 0 {
+		return nil
+	}
+	return &l.Interfaces[i]
+}
+
+// Named returns a managed interface by its name, nil for others.
+func (l *Links) Named(name string) *discover.Interface {
+	i := slices.IndexFunc(l.Interfaces, func(i discover.Interface) bool { return i.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &l.Interfaces[i]
+}
+
+// Device returns any interface by its index, nil where it is not there.
+func (l *Links) Device(index int) *Device {
+	i := slices.IndexFunc(l.Devices, func(d Device) bool { return d.Index == index })
+	if i < 0 {
+		return nil
+	}
+	return &l.Devices[i]
+}
+
+// DeviceName is empty for an interface that is not there.
+func (l *Links) DeviceName(index int) string {
+	if d := l.Device(index); d != nil {
+		return d.Name
+	}
+	return ""
+}
+
+// IsOwn tells whether an address is this host's.
+func (l *Links) IsOwn(a netip.Addr) bool {
+	return slices.ContainsFunc(l.Own, func(o discover.OwnAddress) bool { return o.Address == a })
+}
+
+// IsOnLink tells whether a network of a managed interface holds an address.
+func (l *Links) IsOnLink(index int, a netip.Addr) bool {
+	return slices.ContainsFunc(l.OnLink, func(o discover.OnLink) bool { return o.Interface == index && o.Prefix.Contains(a) })
+}
+
+// HasFamily tells whether the managed interfaces have addresses of a family.
+func (l *Links) HasFamily(family int) bool {
+	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool { return HasFamily(i, family) })
+}
+
+// HasFamily tells whether an interface has addresses of a family.
+func HasFamily(i discover.Interface, family int) bool {
+	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return FamilyOf(p) == family })
+}
+
+// FamilyOf is that of a prefix.
+func FamilyOf(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// Concerns tells whether something that is limited to some interfaces, which may be
+// nf_tables' "eth*", is about a managed one. Without a limit it is.
+func (l *Links) Concerns(patterns []string) bool {
+	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(pattern string) bool {
+		prefix, isPattern := strings.CutSuffix(pattern, "*")
+		return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
+			return i.Name == pattern || isPattern && strings.HasPrefix(i.Name, prefix)
+		})
+	})
+}
+
+// HolderOf returns the managed interface that a source is of: one of its
+// addresses, or its network.
+func (l *Links) HolderOf(src netip.Prefix) *discover.Interface {
+	if !src.IsValid() {
+		return nil
+	}
+	for n := range l.Interfaces {
+		i := &l.Interfaces[n]
+		for _, p := range i.Addresses {
+			if src.IsSingleIP() && src.Addr() == p.Addr() || !src.IsSingleIP() && src.Masked() == p.Masked() {
+				return i
+			}
+		}
+	}
+	return nil
+}
+
+// Carriers are the devices below managed macvlans that are not managed themselves:
+// a question for the macvlan's address that they answer for comes in by them.
+func (l *Links) Carriers() []discover.Interface {
+	var found []discover.Interface
+	for _, d := range l.Devices {
+		above := func(i discover.Interface) bool { return l.Carries(d.Index, i.Index) }
+		if l.Managed(d.Index) == nil && slices.ContainsFunc(l.Interfaces, above) {
+			found = append(found, discover.Interface{Index: d.Index, Name: d.Name, Addresses: d.Addresses})
+		}
+	}
+	return found
+}
+
+// Carries tells whether a managed device stands on another and has a MAC of its
+// own, as a macvlan has and an ipvlan has not.
+func (l *Links) Carries(lower, upper int) bool {
+	i, d := l.Managed(upper), l.Device(lower)
+	return i != nil && d != nil && i.Lower == lower && !bytes.Equal(i.MAC, d.MAC)
+}

@@ -1,0 +1,66 @@
+package snapshot
+
+import (
+	"time"
+
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+// State is what replypath itself is and does here.
+type State struct {
+	Config     *config.Config
+	ConfigPath string
+	PinDir     string
+	Attached   bool     // a datapath is pinned
+	Pinned     bool     // the pin directory is there, whether it may be read or not
+	InForce    *InForce // what it works by, nil for nothing
+	Start      Start    // what a start takes
+	Daemon     *Daemon  // who holds the pin directory, nil for nobody
+	// Enforcing are the managed interfaces on which replies are corrected, by index;
+	// none where nothing is attached, or where it cannot be told.
+	Enforcing map[int]bool
+}
+
+// IsByUnit tells whether the unit's daemon uses the pin directory: it is the usual one.
+func (s *State) IsByUnit() bool { return s.PinDir == "" || s.PinDir == pins.DefaultDir }
+
+// Daemon is a running replypath.
+type Daemon struct {
+	PID  int  // 0 where it cannot be told, or is of another PID namespace
+	Unit bool // it was started by the unit
+}
+
+// InForce is what a datapath works by.
+type InForce struct {
+	Path     string // of the file, empty where it was started without one
+	LoadedAt time.Time
+	Config   *config.Config // nil where an earlier version has not written it down
+	Running  bool           // a daemon follows the changes of this host
+	Refused  string         // why a later configuration was refused, empty where none was
+	// File says what has become of the file since, empty where it says the same; Wrong, that no
+	// start and no reload takes it.
+	File  string
+	Wrong bool
+}
+
+// LoadedFrom is the path of the file, or of the one that a reload would read if it were there.
+func (f *InForce) LoadedFrom() string {
+	if f.Path == "" {
+		return config.DefaultPath
+	}
+	return f.Path
+}
+
+// Start is what a start takes; what is zero is there.
+type Start struct {
+	Place    error // why nothing can be pinned
+	BTF      error // that the kernel has none
+	Programs error // why it loads no programs
+	Rights   []Right
+	// Features are those of the kernel, as far as they can be told.
+	Features []pins.FeatureRecord
+}
+
+// Right is a capability that this process lacks.
+type Right struct{ Name, Purpose string }

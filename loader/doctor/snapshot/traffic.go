@@ -1,0 +1,77 @@
+package snapshot
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"replypath/loader/discover"
+	"replypath/loader/flows"
+)
+
+// Traffic is what replypath has seen of packets.
+type Traffic struct {
+	Flows     []flows.Flow
+	FlowError string // why the flow table cannot be read, empty where there is none or it can
+	WrongWays []WrongWay
+}
+
+// Counted is what a datapath has counted for a pair of interfaces since it was pinned.
+type Counted struct {
+	From, To              string // the kernel's choice, empty for replypath's own device; the flow's interface
+	Asymmetric, Corrected uint64
+	Uncorrected           map[string]uint64 // packets, by reason
+}
+
+// WrongWay is what leaves by another interface than it should, now.
+type WrongWay struct {
+	From, To string // as in Counted
+	Reason   string // of the metrics, or reasonLost
+	Packets  uint64 // since it was pinned
+	Grown    uint64 // of these, while the snapshot was taken
+	Took     time.Duration
+	Flows    int // alive, with the kernel's route leading by From
+}
+
+// Reasons that more than a text depends on.
+const (
+	ReasonObserve  = "observe"
+	ReasonLinkDown = "link_down"
+	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
+	ReasonLost = "lost"
+)
+
+// Unnamed visits the flows of a managed interface that came through no gateway that a route names.
+func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr)) {
+	for n := range t.Flows {
+		f := &t.Flows[n]
+		peer, err := netip.ParseAddr(f.Peer)
+		if err == nil && f.Interface != nil && *f.Interface == name && f.Gateway == nil {
+			visit(f, peer)
+		}
+	}
+}
+
+// LastHopPeers names the on-link peers of an interface's flows whose frames come
+// from a MAC that is not theirs.
+func (h *Host) LastHopPeers(i discover.Interface) []string {
+	owners := h.OwnersOfMACs(i.Index)
+	var peers []string
+	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		if f.NextHopMAC == nil || !h.IsOnLink(i.Index, peer) || h.isGateway(i.Index, peer) {
+			return
+		}
+		owner := owners[*f.NextHopMAC]
+		if len(owner) == 0 || slices.Contains(owner, peer) {
+			return
+		}
+		// Several addresses of one host look alike, unless the peer is known by
+		// another MAC, or the owner for a router.
+		if h.isNeighbour(i.Index, peer) || h.isGateway(i.Index, owner[0]) {
+			peers = append(peers, fmt.Sprintf("%s from %s (%s)", peer, *f.NextHopMAC, owner[0]))
+		}
+	})
+	slices.Sort(peers)
+	return slices.Compact(peers)
+}

@@ -1,0 +1,196 @@
+package testhost
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// Set sets a sysctl of the fixture.
+func Set(keysAndValues map[string]int) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		for key, value := range keysAndValues {
+			h.Settings[key] = value
+		}
+	}
+}
+
+// SameSubnet gives eth1 an address in eth0's network (S5).
+func SameSubnet(h *snapshot.Host) {
+	h.Devices[2].Addresses = Prefixes("10.3.0.101/24")
+	h.Interfaces[1].Addresses = h.Devices[2].Addresses
+	h.Own[2] = discover.OwnAddress{Address: Address("10.3.0.101")}
+	h.OnLink[2].Prefix = Prefix("10.3.0.0/24")
+}
+
+// LastHopOnEth1 is what a configuration for S2 says.
+func LastHopOnEth1(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }
+
+// And makes several changes.
+func And(changes ...func(*snapshot.Host)) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		for _, change := range changes {
+			change(h)
+		}
+	}
+}
+
+// Enforces has replypath correct replies on both interfaces.
+func Enforces(h *snapshot.Host) {
+	h.Attached, h.Enforcing = true, map[int]bool{Eth0: true, Eth1: true}
+	for _, device := range []int{Eth0, Eth1} {
+		h.Hooks = append(h.Hooks, Hook(device, false, true, "replypath_in", true), Hook(device, true, true, "replypath_out", true))
+	}
+}
+
+// Rule adds a rule to the fixture, and a table whose default route leaves by eth1.
+func Rule(r snapshot.Rule) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		if r.Family == 0 {
+			r.Family = unix.AF_INET
+		}
+		h.Rules = append(h.Rules, r)
+		h.Routes = append(h.Routes, InTable(Via("10.4.0.1", Eth1), 100), InTable(Via("2001:db8:4::1", Eth1), 100))
+	}
+}
+
+// Route adds a route to the fixture.
+func Route(r snapshot.Route) func(*snapshot.Host) {
+	return func(h *snapshot.Host) { h.Routes = append(h.Routes, r) }
+}
+
+// Refusing is a route of the main table that refuses.
+func Refusing(kind int, dst string) snapshot.Route {
+	p := Prefix(dst)
+	return snapshot.Route{Family: snapshot.FamilyOf(p), Type: kind, Table: unix.RT_TABLE_MAIN, Dst: p, Protocol: unix.RTPROT_BOOT}
+}
+
+func Hook(device int, egress, tcx bool, name string, ours bool) snapshot.Hook {
+	return snapshot.Hook{Interface: device, Egress: egress, TCX: tcx, Name: name, Ours: ours}
+}
+
+// Naming has the file name an interface beside eth0, flagged the command line.
+func Naming(name string) func(*snapshot.Host) {
+	return func(h *snapshot.Host) { h.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: name}} }
+}
+
+func Flagged(name string) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		Naming(name)(h)
+		h.Config.Flags.Interfaces = []string{"eth0", name}
+	}
+}
+
+// Chains gives the fixture a firewall.
+func Chains(list ...snapshot.Chain) func(*snapshot.Host) {
+	return func(h *snapshot.Host) { h.Firewall.Chains = list }
+}
+
+func Mac(text string) net.HardwareAddr {
+	m, err := net.ParseMAC(text)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// ThroughBalancer is S2: a flow of an on-link client that has the balancer's MAC.
+func ThroughBalancer(h *snapshot.Host) {
+	h.Flows = []flows.Flow{
+		{Protocol: "tcp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(BalancerMAC)},
+		{Protocol: "udp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(BalancerMAC)},
+	}
+	h.Neighbours = []snapshot.Neighbour{
+		{Interface: Eth1, Address: Address("10.4.0.1"), MAC: Mac(BalancerMAC)},
+		{Interface: Eth1, Address: Address("10.4.0.55"), MAC: Mac(ClientMAC)},
+	}
+}
+
+// ThroughUnnamed has peers come by eth1 through a router that no route names, while another leads to 10.50.0.0/16.
+func ThroughUnnamed(h *snapshot.Host) {
+	h.Gateways[1] = nexthop.Gateway{Interface: Eth1, Address: Address("10.4.0.254"), State: nexthop.StateReachable, IPv4: true,
+		Reach4: nexthop.Reach{Networks: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/16")}}}
+	h.Neighbours = []snapshot.Neighbour{{Interface: Eth1, Address: Address("10.4.0.1"), MAC: Mac("02:00:00:00:07:01")}}
+	for _, peer := range []string{"10.60.0.1", "10.60.0.1", "10.4.0.55", "10.50.0.1", "10.60.0.2"} {
+		h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: peer, Interface: new("eth1"), NextHopMAC: new("02:00:00:00:07:01")})
+	}
+}
+
+func Wrong(w snapshot.WrongWay) func(*snapshot.Host) {
+	return func(h *snapshot.Host) { h.WrongWays = append(h.WrongWays, w) }
+}
+
+// WaysToWarnOf are wrong ways of every reason.
+func WaysToWarnOf() (hosts []func(*snapshot.Host)) {
+	for _, reason := range []string{snapshot.ReasonObserve, snapshot.ReasonLinkDown, "no_next_hop", "mtu", "bound_device", snapshot.ReasonLost, "no_header_room", "of later"} {
+		hosts = append(hosts, Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: reason, Flows: 1}))
+	}
+	return hosts
+}
+
+func Placed(err error) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Start.Place = err } }
+
+var ErrNoBPFFS = fmt.Errorf("/sys/fs/bpf is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS)
+
+// PlacesToWarnOf are pin directories in which nothing can be pinned.
+var PlacesToWarnOf = []func(*snapshot.Host){
+	Placed(ErrNoBPFFS), func(h *snapshot.Host) { h.PinDir = "/tmp/pins"; Placed(ErrNoBPFFS)(h) },
+	Placed(pins.ErrForeignContents), Placed(unix.EROFS), Placed(unix.EACCES), Placed(unix.ENOTDIR),
+}
+
+func Featured(name string, available bool) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Start.Features = []pins.FeatureRecord{{Name: name, Available: available, Effect: "it takes longer"}}
+	}
+}
+
+var KernelsToWarnOf = []func(*snapshot.Host){
+	func(h *snapshot.Host) { h.Start.Programs = errors.New("bpf(2) is refused") },
+	Featured("tcx", false), Featured("fallback_route", false), Featured("of later", false),
+}
+
+// InForce is a datapath by some configuration, with a daemon.
+func InForce(change func(*snapshot.InForce)) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Attached, h.Daemon = true, &snapshot.Daemon{PID: 7}
+		h.InForce = &snapshot.InForce{
+			Path: "/etc/replypath/replypath.yaml", LoadedAt: time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC), Running: true, Config: h.Config,
+		}
+		change(h.InForce)
+		if !h.InForce.Running {
+			h.Daemon = nil
+		}
+	}
+}
+
+func Flags(f *snapshot.InForce) {
+	f.Config.Flags = config.Overrides{Interfaces: []string{"eth1"}, Observe: true}
+}
+
+var ConfigurationsToWarnOf = []func(*snapshot.Host){
+	InForce(func(f *snapshot.InForce) { f.Running = false }), InForce(func(f *snapshot.InForce) { f.Refused = "x" }),
+	InForce(func(f *snapshot.InForce) { f.File = "changed" }), InForce(func(f *snapshot.InForce) { f.File, f.Running = "changed", false }),
+	InForce(func(f *snapshot.InForce) { f.File, f.Wrong = "gone", true }),
+}
+
+// InTable puts a route in another table.
+func InTable(r snapshot.Route, table int) snapshot.Route {
+	r.Table = table
+	return r
+}
+
+const (
+	BalancerMAC = "02:00:00:00:07:01"
+	ClientMAC   = "02:00:00:00:07:55"
+)

@@ -1,0 +1,179 @@
+// Package testhost is a host that doctor has nothing to say of, changes that are problems, and what tests want of findings.
+package testhost
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/nexthop"
+	"replypath/test/harness"
+)
+
+// New is B of scenario S1, with nothing wrong about it.
+func New() *snapshot.Host {
+	h := &snapshot.Host{Settings: snapshot.Settings{}}
+	h.Config, h.ConfigPath = config.Default(), "/etc/replypath/replypath.yaml"
+	h.Devices = []snapshot.Device{
+		{Index: lo, Name: "lo"},
+		{Index: Eth0, Name: "eth0", Addresses: Prefixes("10.3.0.100/24", "2001:db8:3::100/64")},
+		{Index: Eth1, Name: "eth1", Addresses: Prefixes("10.4.0.100/24", "2001:db8:4::100/64")},
+	}
+	h.TCX = true
+	h.Rules = []snapshot.Rule{
+		{Family: unix.AF_INET, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+		{Family: unix.AF_INET6, Priority: 32766, Table: unix.RT_TABLE_MAIN},
+	}
+	h.Routes = []snapshot.Route{Via("10.3.0.1", Eth0), Via("2001:db8:3::1", Eth0)}
+	h.Gateways = []nexthop.Gateway{
+		{Interface: Eth0, Address: Address("10.3.0.1"), State: nexthop.StateReachable, IPv4: true},
+		{Interface: Eth1, Address: Address("10.4.0.1"), State: nexthop.StateReachable, IPv4: true},
+	}
+	for _, d := range h.Devices[1:] {
+		h.Interfaces = append(h.Interfaces, discover.Interface{
+			Index: d.Index, Name: d.Name, MTU: 1500, Up: true, MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(d.Index)},
+			Addresses: d.Addresses, Settings: config.Interface{Name: d.Name, NextHop: config.NextHopAuto},
+		})
+		for _, p := range d.Addresses {
+			h.OnLink = append(h.OnLink, discover.OnLink{Interface: d.Index, Prefix: p.Masked()})
+			h.Own = append(h.Own, discover.OwnAddress{Address: p.Addr()})
+		}
+		for _, leaf := range snapshot.Leaves["ipv4"] {
+			h.Settings["net.ipv4.conf."+d.Name+"."+leaf] = 0
+			h.Settings["net.ipv4.conf.all."+leaf] = 0
+		}
+		for _, leaf := range snapshot.Leaves["ipv6"] {
+			h.Settings["net.ipv6.conf."+d.Name+"."+leaf] = 0
+			h.Settings["net.ipv6.conf.all."+leaf] = 0
+		}
+	}
+	return h
+}
+
+// AddVirtual puts an address on lo.
+func AddVirtual(h *snapshot.Host, text string) {
+	h.Devices[0].Addresses = append(h.Devices[0].Addresses, Prefix(text+"/32"))
+	h.Own = append(h.Own, discover.OwnAddress{Address: Address(text), LoopbackOnly: true})
+}
+
+// Via is a default route in the main table.
+func Via(gateway string, device int) snapshot.Route {
+	r := snapshot.Route{Family: unix.AF_INET, Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Dst: Prefix("0.0.0.0/0"), Device: device}
+	if gateway != "" {
+		r.Gateway = Address(gateway)
+		r.Family = snapshot.FamilyOf(netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()))
+	}
+	if r.Family == unix.AF_INET6 {
+		r.Dst = Prefix("::/0")
+	}
+	return r
+}
+
+func Must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func Address(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+func Prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+
+func Prefixes(texts ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, text := range texts {
+		list = append(list, Prefix(text))
+	}
+	return list
+}
+
+// Lines writes findings as "error eth1: found => fix ?? inspect @ owner".
+func Lines(findings []finding.Finding) []string {
+	var list []string
+	for _, f := range findings {
+		line := string(f.Severity)
+		if f.Interface != nil {
+			line += " " + *f.Interface
+		}
+		line += ": " + f.Found
+		for _, part := range []struct {
+			sign string
+			text *string
+		}{{" => ", f.Fix}, {" ?? ", f.Inspect}, {" @ ", f.Owner}} {
+			if part.text != nil {
+				line += part.sign + *part.text
+			}
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
+// Wants is a snapshot with what a check finds in it.
+type Wants = struct {
+	Name   string
+	Change func(*snapshot.Host)
+	Want   []string
+}
+
+func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []Wants) {
+	t.Helper()
+	for _, test := range table {
+		t.Run(test.Name, func(t *testing.T) {
+			h := New()
+			if test.Change != nil {
+				test.Change(h)
+			}
+			found := check(h)
+			if diff := cmp.Diff(test.Want, Lines(found)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			WantForm(t, found)
+		})
+	}
+}
+
+// WantForm wants what every finding has to keep.
+func WantForm(t *testing.T, findings []finding.Finding) {
+	t.Helper()
+	for _, f := range findings {
+		if f.Found == "" || strings.ContainsAny(f.Found, "\n\t") {
+			t.Errorf("not one line: %q", f.Found)
+		}
+		if f.Severity == finding.OK && f.Fix != nil {
+			t.Errorf("in order, and yet to be mended: %+v", f)
+		}
+		if f.Severity != finding.OK && f.Fix == nil && f.Inspect == nil {
+			t.Errorf("a problem, and nothing says what to do or where to look: %+v", f)
+		}
+		for _, text := range []*string{f.Fix, f.Inspect, f.Owner} {
+			if text != nil && (*text == "" || *text != strings.TrimSpace(*text) || strings.ContainsAny(*text, "\n\t")) {
+				t.Errorf("not one line: %q", *text)
+			}
+		}
+		if word := harness.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
+			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
+		}
+		if f.Automatic && len(f.Sysctls) == 0 {
+			t.Errorf("mended by itself, and there is nothing to set: %+v", f)
+		}
+	}
+}
+
+func SamePrefix(a, b netip.Prefix) bool { return a == b }
+
+// The indices of the fixture's interfaces.
+const (
+	lo   = 1
+	Eth0 = 2
+	Eth1 = 3
+)
