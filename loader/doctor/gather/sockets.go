@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // sockets lists the UDP sockets of the namespace. A kernel without udp_diag has

@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
-
-	"github.com/vishvananda/netlink"
 )
 
 // TestTunnelsUseARule: a tunnel sends from an address without a socket.

@@ -4,9 +4,9 @@ import (
 	"slices"
 	"testing"
 
-	"replypath/test/testhost"
-
 	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/testhost"
 )
 
 // TestFiles reads each kind of file where its owner keeps it.

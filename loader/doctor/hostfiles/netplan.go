@@ -3,9 +3,9 @@ package hostfiles
 import (
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"go.yaml.in/yaml/v3"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // parseNetplan reads the entries of every routing-policy in a netplan file. One

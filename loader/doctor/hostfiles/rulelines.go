@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // parseSelectors reads the arguments of `ip rule add`, in any order.

@@ -3,11 +3,11 @@ package hostfiles
 import (
 	"testing"
 
-	"replypath/loader/doctor/snapshot"
-	"replypath/test/testhost"
-
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
+	"replypath/test/testhost"
 )
 
 func TestParseRuleLines(t *testing.T) {

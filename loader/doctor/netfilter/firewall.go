@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // Read reads nf_tables, as far as it gets. A kernel without it has none.

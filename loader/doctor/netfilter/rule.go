@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // ruleReader reads the expressions of a rule, which hand values to each other in

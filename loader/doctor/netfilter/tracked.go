@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"os"
 
-	"replypath/loader/doctor/snapshot"
-
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // trackingCount is there in a network namespace once the kernel tracks connections. It

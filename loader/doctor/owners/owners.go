@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/doctor/snapshot"
-
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // Names of programs that make rules, routes and chains.

@@ -3,10 +3,10 @@ package owners
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestOwnerOfRule: rules as each program makes them, and next to each one that only

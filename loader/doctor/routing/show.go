@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 
-	"replypath/loader/doctor/snapshot"
-
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/doctor/snapshot"
 )
 
 // show names a route, and of several hops one, as ip(8) does.

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"math/bits"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
-
-	"golang.org/x/sys/unix"
 )
 
 // NeighbourTable finds a neighbour table that is nearly full: the kernel then
