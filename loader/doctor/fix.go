@@ -27,7 +27,7 @@ func Fix(options Options) ([]Finding, error) {
 	var wanted []finding.Sysctl
 	for _, f := range before {
 		if f.Automatic {
-			wanted = append(wanted, f.Sysctls...)
+			wanted = append(wanted, f.Sysctl)
 		}
 	}
 	if len(wanted) == 0 {

@@ -229,20 +229,13 @@ func wantMended(t *testing.T, h *snapshot.Host, check string) {
 		if !f.Automatic {
 			return
 		}
-		for _, s := range f.Sysctls {
-			setSysctl(t, h, s)
-		}
+		value, err := strconv.Atoi(f.Sysctl.Value)
+		testhost.Must(t, err)
+		h.Settings[f.Sysctl.Key] = value
 	}
 	if found := remainingOf(examine(h), check); len(found) > 0 {
 		t.Errorf("still there after --fix: %q", testhost.Lines(found))
 	}
-}
-
-func setSysctl(t *testing.T, h *snapshot.Host, s finding.Sysctl) {
-	t.Helper()
-	value, err := strconv.Atoi(s.Value)
-	testhost.Must(t, err)
-	h.Settings[s.Key] = value
 }
 
 // TestConstructors: a finding is made by the constructors alone, and none that is a

@@ -163,7 +163,7 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 		if word := harness.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
 			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
 		}
-		if f.Automatic && len(f.Sysctls) == 0 {
+		if f.Automatic && f.Sysctl.Key == "" {
 			t.Errorf("mended by itself, and there is nothing to set: %+v", f)
 		}
 	}

@@ -53,7 +53,8 @@ func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Findin
 		device = r.In[0]
 	}
 	return finding.Seen(severity, device, fmt.Sprintf(
-		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by", c.String(), r.Handle, effect), showChain(c)).Of(owners.OfChain(c.Table, c.Name))
+		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by",
+		c.String(), r.Handle, effect), showChain(c)).Of(owners.OfChain(c.Table, c.Name))
 }
 
 // showFirewalld is the command that shows the setting.

@@ -40,8 +40,7 @@ type Finding struct {
 	Automatic bool    `json:"automatic"` // Fix does it; else it is for a person to do
 	Fixed     bool    `json:"fixed"`     // by this call of Fix
 
-	// sysctls are what Fix sets.
-	Sysctls []Sysctl `json:"-"`
+	Sysctl Sysctl `json:"-"` // what is set where it is automatic
 }
 
 // Sysctl is a setting with the value that it should have.
@@ -55,7 +54,7 @@ func Fine(device, found string) Finding {
 
 // Problem makes a finding that a person mends by what is replypath's own. fix says
 // how, and is never empty: a command of replypath or its unit, or the line of the
-// configuration to be set. What somebody else made is for seen.
+// configuration to be set. What somebody else made is for Seen.
 func Problem(severity Severity, device, found, fix string) Finding {
 	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Fix: OrNil(fix)}
 }
@@ -83,16 +82,10 @@ func (f Finding) Of(owner string) Finding {
 	return f
 }
 
-// Mending makes a finding that is mended by sysctls, of which there is at least
-// one. Fix sets them.
-func Mending(severity Severity, device, found string, first Sysctl, more ...Sysctl) Finding {
-	sysctls := append([]Sysctl{first}, more...)
-	words := []string{"sysctl", "-w"}
-	for _, s := range sysctls {
-		words = append(words, s.Key+"="+s.Value)
-	}
-	f := Problem(severity, device, found, strings.Join(words, " "))
-	f.Sysctls, f.Automatic = sysctls, true
+// Mending makes a finding that is mended by a sysctl, which `doctor --fix` sets.
+func Mending(severity Severity, device, found string, s Sysctl) Finding {
+	f := Problem(severity, device, found, "sysctl -w "+s.Key+"="+s.Value)
+	f.Sysctl, f.Automatic = s, true
 	return f
 }
 
@@ -111,8 +104,10 @@ func Quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
+// OneLine is the text of an error without line breaks.
 func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
+// OrNil is nil for an empty text.
 func OrNil(text string) *string {
 	if text == "" {
 		return nil
@@ -120,6 +115,7 @@ func OrNil(text string) *string {
 	return &text
 }
 
+// OrEmpty is the reverse of OrNil.
 func OrEmpty(text *string) string {
 	if text == nil {
 		return ""

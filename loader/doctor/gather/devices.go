@@ -27,7 +27,8 @@ func devices(handle *netlink.Handle, links []netlink.Link) ([]snapshot.Device, e
 	for _, link := range links {
 		attrs := link.Attrs()
 		d := snapshot.Device{
-			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr, VFs: len(attrs.Vfs), VRF: isVRF(links, attrs.MasterIndex),
+			Index: attrs.Index, Name: attrs.Name, AltNames: attrs.AltNames, MAC: attrs.HardwareAddr,
+			VFs: len(attrs.Vfs), VRF: isVRF(links, attrs.MasterIndex),
 			Down: attrs.RawFlags&unix.IFF_UP == 0, XDP: attrs.Xdp != nil && attrs.Xdp.Attached,
 		}
 		for _, a := range addresses {

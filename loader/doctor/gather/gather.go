@@ -53,15 +53,16 @@ func gather(options Options) (*snapshot.Host, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
-	g := &gatherer{Options: options, netlink: handle, host: &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}}
+	host := &snapshot.Host{State: snapshot.State{PinDir: options.PinDir}, Unread: map[string]string{}}
+	g := &gatherer{Options: options, netlink: handle, host: host}
 	for _, part := range g.parts() {
 		if err := part.read(); errors.Is(err, fs.ErrPermission) && part.name != "" {
-			g.host.Unread[part.name] = part.takes
+			host.Unread[part.name] = part.takes
 		} else if err != nil {
 			return nil, err
 		}
 	}
-	return g.host, nil
+	return host, nil
 }
 
 // part is a part of the snapshot.
@@ -91,7 +92,9 @@ func (g *gatherer) parts() []part {
 		{"", "", into(&h.Settings, func() (snapshot.Settings, error) { return settings(&h.Links) })},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
 		{snapshot.PartFlows, bpf, g.flows},
-		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) { return hooked(g.netlink, g.PinDir, h.Interfaces) })},
+		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) {
+			return hooked(g.netlink, g.PinDir, h.Interfaces)
+		})},
 		{"", "", into(&h.Sockets, func() ([]snapshot.Socket, error) { return sockets(h) })},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},

@@ -31,7 +31,7 @@ func uses(handle *netlink.Handle, h *snapshot.Host) error {
 	if len(sources) == 0 {
 		return nil
 	}
-	o := &openings{host: h, sources: sources, asked: map[snapshot.Use]bool{}, begun: map[snapshot.Use]bool{}, found: map[snapshot.Use]bool{}}
+	o := &openings{host: h, sources: sources, asked: usesSet{}, begun: usesSet{}, found: usesSet{}}
 	links, err := dump.Links(handle)
 	if err = errors.Join(err, o.gather()); err != nil {
 		h.UsesError = err.Error()
@@ -47,10 +47,12 @@ func uses(handle *netlink.Handle, h *snapshot.Host) error {
 type openings struct {
 	host    *snapshot.Host
 	sources []netip.Prefix
-	asked   map[snapshot.Use]bool // the flow table has the peer as the one that began
-	begun   map[snapshot.Use]bool // tracked, with this host's side as the one that began
-	found   map[snapshot.Use]bool
+	asked   usesSet // the flow table has the peer as the one that began
+	begun   usesSet // tracked, with this host's side as the one that began
+	found   usesSet
 }
+
+type usesSet map[snapshot.Use]bool
 
 func (o *openings) gather() error {
 	o.flows()
@@ -77,7 +79,8 @@ func (o *openings) flows() {
 		peer, err2 := netip.ParseAddr(f.Peer)
 		protocol := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[f.Protocol]
 		if errors.Join(err1, err2) == nil && protocol != 0 {
-			o.asked[snapshot.Use{Protocol: protocol, Local: netip.AddrPortFrom(self, f.SelfPort), Remote: netip.AddrPortFrom(peer, f.PeerPort)}] = true
+			local, remote := netip.AddrPortFrom(self, f.SelfPort), netip.AddrPortFrom(peer, f.PeerPort)
+			o.asked[snapshot.Use{Protocol: protocol, Local: local, Remote: remote}] = true
 		}
 	}
 }
@@ -109,7 +112,8 @@ func (o *openings) connections(list []*netlink.Socket) {
 		}
 	}
 	for _, s := range list {
-		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: endpoint(s.ID.Source, s.ID.SourcePort), Remote: endpoint(s.ID.Destination, s.ID.DestinationPort)}
+		local, remote := endpoint(s.ID.Source, s.ID.SourcePort), endpoint(s.ID.Destination, s.ID.DestinationPort)
+		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: local, Remote: remote}
 		isOver := slices.Contains([]uint8{netlink.TCP_LISTEN, netlink.TCP_CLOSE, netlink.TCP_TIME_WAIT}, s.State)
 		if isOver || !o.isMeant(use.Local.Addr()) || o.host.IsOwn(use.Remote.Addr()) {
 			continue
@@ -139,7 +143,7 @@ func (o *openings) datagrams() {
 	}
 	for u := range o.begun {
 		if u.Protocol == unix.IPPROTO_UDP && u.Remote.IsValid() { // it is the same one
-			delete(o.found, snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: u.Local, Remote: netip.AddrPort{}})
+			delete(o.found, snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: u.Local})
 		}
 	}
 }

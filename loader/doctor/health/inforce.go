@@ -22,7 +22,8 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 			", and follows neither new interfaces and addresses nor gateways", remedy.StartAgain(&h.State)))
 	}
 	if f.Refused != "" {
-		found = append(found, finding.Seen(finding.Warning, "", "a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
+		found = append(found, finding.Seen(finding.Warning, "",
+			"a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
 	}
 	switch {
 	case f.File == "":

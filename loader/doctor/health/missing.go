@@ -23,7 +23,8 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 		}
 		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, whoNames(&h.State, entry.Name))
 		if near := nearName(h, entry.Name); near != "" {
-			found = append(found, finding.Problem(finding.Error, entry.Name, text+fmt.Sprintf("; %s is there", near), remedy.Rename(&h.State, entry.Name, near)))
+			found = append(found, finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
+				remedy.Rename(&h.State, entry.Name, near)))
 			continue
 		}
 		found = append(found, finding.Seen(finding.Error, entry.Name, text+"; there are "+listNames(h.Devices),
@@ -87,11 +88,13 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 	expected, todo := ": a running daemon puts it back within a second, else start replypath run", finding.Remedy{Fix: remedy.Start(&h.State)}
 	if h.Daemon != nil && h.Daemon.PID == 0 {
 		expected = ", and the daemon, in a PID namespace that cannot be looked into from here, has not put it back"
-		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "where the daemon runs, as on the host or in its container")}
+		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)),
+			"where the daemon runs, as on the host or in its container")}
 	}
 	var found []finding.Finding
 	for _, p := range h.MissingPrograms() {
-		found = append(found, finding.Advised(finding.Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo))
+		found = append(found, finding.Advised(finding.Error, p.Interface,
+			fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo))
 	}
 	return found
 }

@@ -32,7 +32,8 @@ func PinPlaces(h *snapshot.Host) []finding.Finding {
 	case errors.Is(err, fs.ErrPermission):
 		return []finding.Finding{finding.Seen(unlessPinned(&h.State), "", finding.OneLine(err)+": this process may not", remedy.AsRoot(&h.State))}
 	}
-	return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(err), finding.Explained("ls -ld "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "what is there in its place"))}
+	return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(err),
+		finding.Explained("ls -ld "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "what is there in its place"))}
 }
 
 var (
@@ -111,7 +112,8 @@ var kernels = map[string]string{
 func Capabilities(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Start.Rights {
-		found = append(found, finding.Seen(unlessPinned(&h.State), "", fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), remedy.AsRoot(&h.State)))
+		found = append(found, finding.Seen(unlessPinned(&h.State), "",
+			fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), remedy.AsRoot(&h.State)))
 	}
 	return found
 }

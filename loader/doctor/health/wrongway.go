@@ -52,13 +52,16 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 		return finding.Seen(finding.Error, w.To, text+": no mac of a next hop is known there",
 			finding.Explained("ip neigh show dev "+finding.Quote(w.To), "name the one to answer through under gateways"))
 	case "mtu":
-		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu", finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))
+		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu",
+			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))
 	case "bound_device":
 		return finding.Seen(finding.Warning, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
 			finding.Explained("ss -tulpn", "who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"))
 	case snapshot.ReasonLost:
-		return finding.Seen(finding.Error, w.To, fmt.Sprintf("replies of %s that the kernel would send by %s are handed to %s and not seen leaving there: %s",
-			w.To, cmp.Or(w.From, discover.OwnDevice), w.To, figures(w)), finding.Explained("tc -s qdisc show dev "+finding.Quote(w.To), "what is dropped there"))
+		return finding.Seen(finding.Error, w.To, fmt.Sprintf(
+			"replies of %s that the kernel would send by %s are handed to %s and not seen leaving there: %s",
+			w.To, cmp.Or(w.From, discover.OwnDevice), w.To, figures(w)),
+			finding.Explained("tc -s qdisc show dev "+finding.Quote(w.To), "what is dropped there"))
 	}
 	return finding.Seen(finding.Error, w.To, text, finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "what becomes of each"))
 }

@@ -25,13 +25,16 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
 		case isDown(&h.Links, i.Index):
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface is down", "ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name)))
+			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface is down",
+				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name)))
 		case !i.Up:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier", carrier(&h.Links, i)).Of(owners.OfDevice(i.Name)))
+			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
+				carrier(&h.Links, i)).Of(owners.OfDevice(i.Name)))
 		case !nexthop.Usable(g.State):
 			found = append(found, silentGateway(&h.Routing, i, &g, text))
 		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": it has not answered for some seconds", showNeighbour(i, &g)).Of(ownerOfGateway(&h.Routing, &g)))
+			found = append(found, finding.Seen(finding.Warning, i.Name, text+": it has not answered for some seconds",
+				showNeighbour(i, &g)).Of(ownerOfGateway(&h.Routing, &g)))
 		default:
 			found = append(found, finding.Fine(i.Name, text))
 		}

@@ -33,7 +33,9 @@ func UnnamedRouters(h *snapshot.Host) []finding.Finding {
 					"no gateway that a route names leads to "+who+": next_hop gateway leaves their answers to the kernel",
 					remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
 			case config.NextHopAuto:
-				found = append(found, finding.Fine(i.Name, fmt.Sprintf("no route names the router %s of %s: they are answered through it", nameMAC(&h.Neighbourhood, i.Index, mac), who)))
+				found = append(found, finding.Fine(i.Name, fmt.Sprintf(
+					"no route names the router %s of %s: they are answered through it",
+					nameMAC(&h.Neighbourhood, i.Index, mac), who)))
 			}
 		}
 	}

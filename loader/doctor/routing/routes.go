@@ -37,7 +37,8 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	case best == nil:
 		return finding.Advised(finding.Error, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
 	case best.Refuses():
-		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built", name, show(&h.Links, best)),
+		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
+			name, show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
 	case h.DeviceName(best.Device) == discover.OwnDevice:
 		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
@@ -109,7 +110,8 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.Refuses() && !r.IsDefault() && !isDaemons(r.Protocol) && h.HasFamily(r.Family) {
-			found = append(found, finding.Seen(finding.Warning, "", show(&h.Links, r)+": no reply to peers there is built", listRoutes(r)).Of(owners.OfRoute(r)))
+			found = append(found, finding.Seen(finding.Warning, "", show(&h.Links, r)+": no reply to peers there is built",
+				listRoutes(r)).Of(owners.OfRoute(r)))
 		}
 	}
 	for n := range h.Rules {
@@ -166,7 +168,8 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	for n := range h.Routes {
 		r := &h.Routes[n]
 		if r.IsUnicast() && r.Gateway.IsValid() && h.IsOwn(r.Gateway) {
-			f := finding.Seen(finding.Error, h.DeviceName(r.Device), show(&h.Links, r)+": the gateway is this host itself", listRoutes(r)).Of(owners.OfRoute(r))
+			f := finding.Seen(finding.Error, h.DeviceName(r.Device), show(&h.Links, r)+": the gateway is this host itself",
+				listRoutes(r)).Of(owners.OfRoute(r))
 			if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 				f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 			}

@@ -34,7 +34,8 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 		if i == nil || written[line] || line.IIF != "" || line.Mark != "" {
 			continue
 		}
-		f := finding.Seen(finding.OK, i.Name, fmt.Sprintf("%s adds %q, which is not in force", line.Where(), line.Text), showLine(line)).Of(line.Owner)
+		f := finding.Seen(finding.OK, i.Name, fmt.Sprintf("%s adds %q, which is not in force", line.Where(), line.Text),
+			showLine(line)).Of(line.Owner)
 		if why := needsRules(h, i, snapshot.FamilyOf(line.Src)); why == "" {
 			f.Severity = finding.Warning
 			f.Found += ": replypath sends replies by " + i.Name + " without it"
@@ -171,7 +172,8 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 		}
 		written := whereWritten(&h.Routing, r, map[*snapshot.RuleLine]bool{})
 		found = append(found, finding.Seen(finding.Warning, r.IIF, fmt.Sprintf(
-			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written), listRules(r)).Of(owners.OfRule(&h.Routing, r)))
+			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written),
+			listRules(r)).Of(owners.OfRule(&h.Routing, r)))
 	}
 	for n := range h.RuleLines {
 		line := &h.RuleLines[n]
@@ -179,7 +181,8 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 			continue
 		}
 		found = append(found, finding.Seen(finding.Warning, line.IIF, fmt.Sprintf(
-			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.Where(), line.Text), showLine(line)).Of(line.Owner))
+			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.Where(), line.Text),
+			showLine(line)).Of(line.Owner))
 	}
 	return found
 }

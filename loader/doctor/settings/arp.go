@@ -37,12 +37,12 @@ func arp(
 	var found []finding.Finding
 	for _, i := range interfaces {
 		strangers, virtual, alone := strangers(h, i)
-		device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
+		s, known := settingOf(h, "ipv4", i.Name, leaf)
 		if !known || len(strangers) == 0 {
 			continue
 		}
-		effective := max(device, all)
-		text := values(leaf, all, device, effective)
+		effective := max(s.device, s.all)
+		text := s.values(effective)
 		if isEnough(effective) {
 			found = append(found, finding.Fine(i.Name, text))
 			continue
@@ -52,15 +52,13 @@ func arp(
 		case leaf == "arp_ignore" && virtual:
 			// A balancer loses the address to this host; but where there is none, nobody finds it
 			// any more without these answers.
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": wrong where a balancer has it (lvs direct routing), right where this host alone has it",
-				showSettings(i.Name, leaf)))
+			found = append(found, s.shown(text+": wrong where a balancer has it (lvs direct routing), right where this host alone has it"))
 		case h.Managed(i.Index) == nil:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text, showSettings(i.Name, leaf)))
+			found = append(found, s.shown(text))
 		case leaf == "arp_ignore" && alone:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": wrong where these are reached by their own interface, right where they are not",
-				showSettings(i.Name, leaf)))
+			found = append(found, s.shown(text+": wrong where these are reached by their own interface, right where they are not"))
 		default:
-			found = append(found, finding.Mending(finding.Warning, i.Name, text, of4(i.Name, leaf, wanted)))
+			found = append(found, s.mended(text, wanted))
 		}
 	}
 	return found

@@ -38,7 +38,8 @@ func NeighbourTable(h *snapshot.Host) []finding.Finding {
 			continue
 		}
 		key, size := "net."+snapshot.FamilyName(family)+".neigh.default.gc_thresh", largerTable(count, t)
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf("%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
+		found = append(found, finding.Seen(severity, "", fmt.Sprintf(
+			"%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
 			text, size, size/2), "sysctl "+key+"3 "+key+"2"))
 	}
 	return found

@@ -18,78 +18,61 @@ import (
 func AcceptRedirects(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
-		if i.Settings.NextHop != config.NextHopLastHop && len(h.LastHopPeers(i)) == 0 {
-			continue
+		if i.Settings.NextHop == config.NextHopLastHop || len(h.LastHopPeers(i)) > 0 {
+			found = append(found, acceptRedirects(h, i, unix.AF_INET)...)
+			found = append(found, acceptRedirects(h, i, unix.AF_INET6)...)
 		}
-		found = append(found, acceptRedirects4(h, i)...)
-		found = append(found, acceptRedirects6(h, i)...)
 	}
 	return found
 }
 
-// acceptRedirects4 follows IN_DEV_RX_REDIRECTS of linux/inetdevice.h: a router
-// accepts them where both values say so, another host where one of them does.
-func acceptRedirects4(h *snapshot.Host, i discover.Interface) []finding.Finding {
-	const leaf = "accept_redirects"
-	device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
-	if !known || !snapshot.HasFamily(i, unix.AF_INET) {
+// acceptRedirects follows IN_DEV_RX_REDIRECTS of linux/inetdevice.h: a router
+// accepts them where both values say so, another host where one of them does. IPv6 knows
+// the device's value only, and a router accepts none (rt6_do_redirect).
+func acceptRedirects(h *snapshot.Host, i discover.Interface, family int) []finding.Finding {
+	name := snapshot.FamilyName(family)
+	s, known := settingOf(h, name, i.Name, "accept_redirects")
+	if !known || !snapshot.HasFamily(i, family) {
 		return nil
 	}
-	forwarding, _, _ := h.Settings.Of("ipv4", i.Name, "forwarding")
-	effective := boolean(device != 0 || all != 0)
-	if forwarding != 0 {
-		effective = boolean(device != 0 && all != 0)
+	forwarding, _, _ := h.Settings.Of(name, i.Name, "forwarding")
+	isRouter := forwarding != 0
+	on := s.isOn()
+	switch {
+	case family == unix.AF_INET6:
+		on = s.device != 0 && !isRouter
+	case isRouter:
+		on = s.device != 0 && s.all != 0
 	}
-	text := "ipv4 " + values(leaf, all, device, effective)
-	if effective == 0 {
+	text := name + " " + s.switched(on)
+	if !on {
 		return []finding.Finding{finding.Fine(i.Name, text)}
 	}
-	if forwarding != 0 { // both count then
-		return []finding.Finding{finding.Mending(finding.Warning, i.Name, text+redirected, of4(i.Name, leaf, "0"))}
+	text += ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
+	if family == unix.AF_INET6 || isRouter { // to switch off the device's is enough
+		return []finding.Finding{s.mended(text, "0")}
 	}
-	return []finding.Finding{switchedOff(i.Name, text+redirected, leaf, all)}
-}
-
-const redirected = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
-
-// acceptRedirects6: IPv6 knows the device's value only, and a router accepts none
-// (rt6_do_redirect).
-func acceptRedirects6(h *snapshot.Host, i discover.Interface) []finding.Finding {
-	const leaf = "accept_redirects"
-	device, all, known := h.Settings.Of("ipv6", i.Name, leaf)
-	if !known || !snapshot.HasFamily(i, unix.AF_INET6) {
-		return nil
-	}
-	forwarding, _, _ := h.Settings.Of("ipv6", i.Name, "forwarding")
-	effective := boolean(device != 0 && forwarding == 0)
-	text := "ipv6 " + values(leaf, all, device, effective)
-	if effective == 0 {
-		return []finding.Finding{finding.Fine(i.Name, text)}
-	}
-	return []finding.Finding{finding.Mending(finding.Warning, i.Name, text+redirected, of6(i.Name, leaf, "0"))}
+	return []finding.Finding{s.switchedOff(text)}
 }
 
 // SendRedirects finds a load balancer that tells the servers of its own network
 // to answer its clients directly. One of both values is enough to do so
 // (IN_DEV_TX_REDIRECTS), and only what is forwarded causes one.
 func SendRedirects(h *snapshot.Host) []finding.Finding {
-	const leaf = "send_redirects"
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
+		s, known := settingOf(h, "ipv4", i.Name, "send_redirects")
 		forwarding, _, _ := h.Settings.Of("ipv4", i.Name, "forwarding")
 		why := balances(h, i)
 		if !known || forwarding == 0 || why == "" {
 			continue
 		}
-		effective := boolean(device != 0 || all != 0)
-		text := values(leaf, all, device, effective)
-		if effective == 0 {
+		text := s.switched(s.isOn())
+		if !s.isOn() {
 			found = append(found, finding.Fine(i.Name, text))
 			continue
 		}
-		found = append(found, switchedOff(i.Name,
-			text+": this host balances ("+why+") and tells real servers to answer clients past it", leaf, all))
+		found = append(found, s.switchedOff(text+": this host balances ("+why+") and tells real servers to answer clients past it"))
 	}
 	return found
 }
@@ -117,24 +100,19 @@ func balances(h *snapshot.Host, i discover.Interface) string {
 // all means interfaces that are not managed, too; who talks to itself by the wire needs
 // it: neither is mended.
 func AcceptLocal(h *snapshot.Host) []finding.Finding {
-	const leaf = "accept_local"
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
-		if !known {
-			continue
+		s, known := settingOf(h, "ipv4", i.Name, "accept_local")
+		text := s.switched(s.isOn()) + ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		switch {
+		case !known:
+		case !s.isOn():
+			found = append(found, finding.Fine(i.Name, s.values(0)))
+		case s.all != 0 || talksToItself(h.Rules):
+			found = append(found, s.shown(text))
+		default:
+			found = append(found, s.mended(text, "0"))
 		}
-		if device == 0 && all == 0 {
-			found = append(found, finding.Fine(i.Name, values(leaf, all, device, 0)))
-			continue
-		}
-		text := values(leaf, all, device, 1) +
-			": packets from this host's own addresses are taken in, which replypath records no flow for"
-		if all != 0 || talksToItself(h.Rules) {
-			found = append(found, finding.Seen(finding.Warning, i.Name, text, showSettings(i.Name, leaf)))
-			continue
-		}
-		found = append(found, finding.Mending(finding.Warning, i.Name, text, of4(i.Name, leaf, "0")))
 	}
 	return found
 }

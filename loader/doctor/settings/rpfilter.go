@@ -13,15 +13,14 @@ import (
 // replypath is there for. The larger one of both values is in force
 // (ip-sysctl.rst).
 func RPFilter(h *snapshot.Host) []finding.Finding {
-	const leaf = "rp_filter"
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
-		device, all, known := h.Settings.Of("ipv4", i.Name, leaf)
+		s, known := settingOf(h, "ipv4", i.Name, "rp_filter")
 		if !known {
 			continue
 		}
-		effective := max(device, all)
-		text := values(leaf, all, device, effective)
+		effective := max(s.device, s.all)
+		text := s.values(effective)
 		if effective != hostsettings.RPFilterStrict {
 			found = append(found, finding.Fine(i.Name, text))
 			continue
@@ -30,8 +29,9 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if h.Attached && !h.Enforcing[i.Index] {
 			text += "; replypath only observes here and leaves it so, and sees none or only a part of that"
 		}
-		found = append(found, finding.Mending(finding.Error, i.Name, text,
-			of4(i.Name, leaf, strconv.Itoa(hostsettings.RPFilterLoose))))
+		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
+		f.Severity = finding.Error
+		found = append(found, f)
 	}
 	return found
 }
