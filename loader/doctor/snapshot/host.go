@@ -8,6 +8,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
+	"replypath/loader/hostsettings"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -99,4 +100,36 @@ func Resolution(family int) string {
 		return "neighbour discovery"
 	}
 	return "arp"
+}
+
+// Hooked are the programs and filters in the TC hooks of the managed interfaces, in the order in which they run.
+type Hooked struct {
+	Hooks []Hook
+	TCX   bool // the kernel has it, so that ours runs before all filters
+}
+
+// Hook is a program or a filter in the TC hooks of an interface.
+type Hook struct {
+	Interface int
+	Egress    bool
+	TCX       bool // else a filter of a clsact qdisc, which runs after those
+	Name      string
+	Ours      bool
+}
+
+// Settings are sysctls by key; missing where the kernel has none.
+type Settings map[string]int
+
+// Of returns a sysctl of an interface and that of "all"; false where the
+// kernel has none.
+func (s Settings) Of(family, name, leaf string) (device, all int, known bool) {
+	device, known = s[hostsettings.Key(family, name, leaf)]
+	all = s[hostsettings.Key(family, "all", leaf)]
+	return device, all, known
+}
+
+// Leaves are the settings of interfaces that checks ask for.
+var Leaves = map[string][]string{
+	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "accept_local", "accept_redirects", "send_redirects", "forwarding"},
+	"ipv6": {"accept_redirects", "forwarding"},
 }

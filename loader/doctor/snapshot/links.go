@@ -40,29 +40,27 @@ type Device struct {
 
 // Managed returns a managed interface by its index, nil for others.
 func (l *Links) Managed(index int) *discover.Interface {
-	i := slices.IndexFunc(l.Interfaces, func(i discover.Interface) bool { return i.Index == index })
-	if i < 0 {
-		return nil
-	}
-	return &l.Interfaces[i]
+	return find(l.Interfaces, func(i *discover.Interface) bool { return i.Index == index })
 }
 
 // Named returns a managed interface by its name, nil for others.
 func (l *Links) Named(name string) *discover.Interface {
-	i := slices.IndexFunc(l.Interfaces, func(i discover.Interface) bool { return i.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &l.Interfaces[i]
+	return find(l.Interfaces, func(i *discover.Interface) bool { return i.Name == name })
 }
 
 // Device returns any interface by its index, nil where it is not there.
 func (l *Links) Device(index int) *Device {
-	i := slices.IndexFunc(l.Devices, func(d Device) bool { return d.Index == index })
-	if i < 0 {
-		return nil
+	return find(l.Devices, func(d *Device) bool { return d.Index == index })
+}
+
+// find returns the first that is meant, nil for none.
+func find[T any](list []T, isMeant func(*T) bool) *T {
+	for n := range list {
+		if isMeant(&list[n]) {
+			return &list[n]
+		}
 	}
-	return &l.Devices[i]
+	return nil
 }
 
 // DeviceName is empty for an interface that is not there.

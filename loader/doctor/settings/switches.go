@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -10,6 +11,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/hostsettings"
 )
 
 // AcceptRedirects finds interfaces that learn from ICMP redirects although their
@@ -124,4 +126,32 @@ func talksToItself(rules []snapshot.Rule) bool {
 	return slices.ContainsFunc(rules, func(r snapshot.Rule) bool {
 		return r.Family == unix.AF_INET && r.Table == unix.RT_TABLE_LOCAL && r.Priority != 0
 	})
+}
+
+// RPFilter finds a strict rp_filter, which drops what comes in by another
+// interface than the routes lead back to: the very packets whose replies
+// replypath is there for. The larger one of both values is in force
+// (ip-sysctl.rst).
+func RPFilter(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		s, known := settingOf(h, "ipv4", i.Name, "rp_filter")
+		if !known {
+			continue
+		}
+		effective := max(s.device, s.all)
+		text := s.values(effective)
+		if effective != hostsettings.RPFilterStrict {
+			found = append(found, finding.Fine(i.Name, text))
+			continue
+		}
+		text += ", strict: what comes in here is dropped where the route back leaves by another interface"
+		if h.Attached && !h.Enforcing[i.Index] {
+			text += "; replypath only observes here and leaves it so, and sees none or only a part of that"
+		}
+		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
+		f.Severity = finding.Error
+		found = append(found, f)
+	}
+	return found
 }
