@@ -76,6 +76,7 @@ func Refusing(kind int, dst string) snapshot.Route {
 	return snapshot.Route{Family: snapshot.FamilyOf(p), Type: kind, Table: unix.RT_TABLE_MAIN, Dst: p, Protocol: unix.RTPROT_BOOT}
 }
 
+// Hook is a program or a filter in a TC hook.
 func Hook(device int, egress, tcx bool, name string, ours bool) snapshot.Hook {
 	return snapshot.Hook{Interface: device, Egress: egress, TCX: tcx, Name: name, Ours: ours}
 }
@@ -85,6 +86,7 @@ func Naming(name string) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.Config.Interfaces = []config.Interface{{Name: "eth0"}, {Name: name}} }
 }
 
+// Flagged has a flag of the daemon name an interface.
 func Flagged(name string) func(*snapshot.Host) {
 	return func(h *snapshot.Host) {
 		Naming(name)(h)
@@ -97,7 +99,8 @@ func Chains(list ...snapshot.Chain) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.Firewall.Chains = list }
 }
 
-func Mac(text string) net.HardwareAddr {
+// MAC parses an address of a network card.
+func MAC(text string) net.HardwareAddr {
 	m, err := net.ParseMAC(text)
 	if err != nil {
 		panic(err)
@@ -112,8 +115,8 @@ func ThroughBalancer(h *snapshot.Host) {
 		{Protocol: "udp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(BalancerMAC)},
 	}
 	h.Neighbours = []snapshot.Neighbour{
-		{Interface: Eth1, Address: Address("10.4.0.1"), MAC: Mac(BalancerMAC)},
-		{Interface: Eth1, Address: Address("10.4.0.55"), MAC: Mac(ClientMAC)},
+		{Interface: Eth1, Address: Address("10.4.0.1"), MAC: MAC(BalancerMAC)},
+		{Interface: Eth1, Address: Address("10.4.0.55"), MAC: MAC(ClientMAC)},
 	}
 }
 
@@ -121,12 +124,13 @@ func ThroughBalancer(h *snapshot.Host) {
 func ThroughUnnamed(h *snapshot.Host) {
 	h.Gateways[1] = nexthop.Gateway{Interface: Eth1, Address: Address("10.4.0.254"), State: nexthop.StateReachable, IPv4: true,
 		Reach4: nexthop.Reach{Networks: []netip.Prefix{netip.MustParsePrefix("10.50.0.0/16")}}}
-	h.Neighbours = []snapshot.Neighbour{{Interface: Eth1, Address: Address("10.4.0.1"), MAC: Mac("02:00:00:00:07:01")}}
+	h.Neighbours = []snapshot.Neighbour{{Interface: Eth1, Address: Address("10.4.0.1"), MAC: MAC("02:00:00:00:07:01")}}
 	for _, peer := range []string{"10.60.0.1", "10.60.0.1", "10.4.0.55", "10.50.0.1", "10.60.0.2"} {
 		h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: peer, Interface: new("eth1"), NextHopMAC: new("02:00:00:00:07:01")})
 	}
 }
 
+// Wrong adds replies that go the wrong way.
 func Wrong(w snapshot.WrongWay) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.WrongWays = append(h.WrongWays, w) }
 }
@@ -139,8 +143,10 @@ func WaysToWarnOf() (hosts []func(*snapshot.Host)) {
 	return hosts
 }
 
+// Placed has nothing be pinned, for a reason.
 func Placed(err error) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Start.Place = err } }
 
+// ErrNoBPFFS is what a pin directory without a bpf file system gives.
 var ErrNoBPFFS = fmt.Errorf("/sys/fs/bpf is %w: mount -t bpf bpf /sys/fs/bpf", pins.ErrNoBPFFS)
 
 // PlacesToWarnOf are pin directories in which nothing can be pinned.
@@ -149,12 +155,14 @@ var PlacesToWarnOf = []func(*snapshot.Host){
 	Placed(pins.ErrForeignContents), Placed(unix.EROFS), Placed(unix.EACCES), Placed(unix.ENOTDIR),
 }
 
+// Featured has the kernel have a feature, or lack it.
 func Featured(name string, available bool) func(*snapshot.Host) {
 	return func(h *snapshot.Host) {
 		h.Start.Features = []pins.FeatureRecord{{Name: name, Available: available, Effect: "it takes longer"}}
 	}
 }
 
+// KernelsToWarnOf load no programs, or lack a feature.
 var KernelsToWarnOf = []func(*snapshot.Host){
 	func(h *snapshot.Host) { h.Start.Programs = errors.New("bpf(2) is refused") },
 	Featured("tcx", false), Featured("fallback_route", false), Featured("of later", false),
@@ -174,10 +182,12 @@ func InForce(change func(*snapshot.InForce)) func(*snapshot.Host) {
 	}
 }
 
+// Flags has a datapath be started with flags.
 func Flags(f *snapshot.InForce) {
 	f.Config.Flags = config.Overrides{Interfaces: []string{"eth1"}, Observe: true}
 }
 
+// ConfigurationsToWarnOf are not what their operator may think.
 var ConfigurationsToWarnOf = []func(*snapshot.Host){
 	InForce(func(f *snapshot.InForce) { f.Running = false }), InForce(func(f *snapshot.InForce) { f.Refused = "x" }),
 	InForce(func(f *snapshot.InForce) { f.File = "changed" }), InForce(func(f *snapshot.InForce) { f.File, f.Running = "changed", false }),
@@ -190,6 +200,7 @@ func InTable(r snapshot.Route, table int) snapshot.Route {
 	return r
 }
 
+// The MACs of a load balancer and of a client of the same network.
 const (
 	BalancerMAC = "02:00:00:00:07:01"
 	ClientMAC   = "02:00:00:00:07:55"

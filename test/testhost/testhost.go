@@ -77,6 +77,7 @@ func Via(gateway string, device int) snapshot.Route {
 	return r
 }
 
+// Must has a test end with an error.
 func Must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -84,10 +85,13 @@ func Must(t *testing.T, err error) {
 	}
 }
 
+// Address parses an address.
 func Address(text string) netip.Addr { return netip.MustParseAddr(text) }
 
+// Prefix parses a prefix.
 func Prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
 
+// Prefixes parses several.
 func Prefixes(texts ...string) []netip.Prefix {
 	var list []netip.Prefix
 	for _, text := range texts {
@@ -125,6 +129,7 @@ type Wants = struct {
 	Want   []string
 }
 
+// Check wants of a check what the table says.
 func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []Wants) {
 	t.Helper()
 	for _, test := range table {
@@ -169,6 +174,7 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 	}
 }
 
+// SamePrefix compares prefixes for cmp.
 func SamePrefix(a, b netip.Prefix) bool { return a == b }
 
 // The indices of the fixture's interfaces.

@@ -66,12 +66,12 @@ func TestLastHop(t *testing.T) {
 		{"through a balancer", testhost.ThroughBalancer, want},
 		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
 		{"another address of a neighbour", and(func(h *snapshot.Host) {
-			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.Mac(testhost.BalancerMAC)}}
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.MAC(testhost.BalancerMAC)}}
 		}), nil},
 		{"directly", and(func(h *snapshot.Host) {
 			h.Flows[0].NextHopMAC, h.Flows[1].NextHopMAC = new(testhost.ClientMAC), new(testhost.ClientMAC)
 		}), nil},
-		{"proxy arp", and(func(h *snapshot.Host) { h.Neighbours[1].MAC = testhost.Mac(testhost.BalancerMAC) }), nil},
+		{"proxy arp", and(func(h *snapshot.Host) { h.Neighbours[1].MAC = testhost.MAC(testhost.BalancerMAC) }), nil},
 		{"not on-link", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "192.0.2.1", "192.0.2.1" }), nil},
 		{"by its gateway", and(func(h *snapshot.Host) { h.Flows[0].Gateway, h.Flows[1].Gateway = new("10.4.0.1"), new("10.4.0.1") }), nil},
 		{"the gateway itself", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "10.4.0.1", "10.4.0.1" }), nil},

@@ -13,7 +13,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 )
 
-// ConfigureInterface is configure for an interface: with a key of its own, or to be
+// ConfigureInterface is Configure for an interface: with a key of its own, or to be
 // managed where no entry names it. A configuration that names interfaces manages
 // these and no others, so that the first entry has to bring those along that were
 // found without one.

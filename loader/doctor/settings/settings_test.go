@@ -65,7 +65,7 @@ func TestARPIgnore(t *testing.T) {
 		}},
 		{"a second network's address, by its own wire", func(h *snapshot.Host) {
 			secondAddress(h)
-			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.3.0.7"), MAC: testhost.Mac("02:00:00:00:07:01")}}
+			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.3.0.7"), MAC: testhost.MAC("02:00:00:00:07:01")}}
 		}, []string{
 			"warning eth0: arp_ignore: all 0, device 0, effective 0: answers arp requests for 10.3.0.101 of eth1 => sysctl -w net.ipv4.conf.eth0.arp_ignore=1",
 		}},

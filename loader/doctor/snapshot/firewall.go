@@ -37,8 +37,10 @@ type Chain struct {
 	Rules               []FirewallRule
 }
 
+// String names a chain as nft does.
 func (c *Chain) String() string { return c.Family + " " + c.Table + " " + c.Name }
 
+// IsHookedAt tells whether a hook leads to it.
 func (c *Chain) IsHookedAt(hook string) bool { return slices.Contains(c.Hooks, hook) }
 
 // FirewallRule is what a rule looks at and does.

@@ -22,6 +22,7 @@ type RuleLine struct {
 	Owner  string // who reads the file
 }
 
+// Where is the file and the line.
 func (l *RuleLine) Where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
 
 // Adds tells whether a line adds a rule. A table may be written by a name of
