@@ -7,15 +7,15 @@ import (
 	"replypath/loader/config"
 )
 
-// entry returns the entry of the configuration that holds for a device: the
+// Entry returns the entry of the configuration that holds for an interface: the
 // first that has its name, else the first that has an alternative name of it,
 // else the first glob that matches any of them; nil for none. Of two globs that
 // match the same name, the configuration has made sure that they say the same.
-func (d *device) entry(entries []config.Interface) *config.Interface {
+func Entry(entries []config.Interface, name string, alternatives []string) *config.Interface {
 	for _, names := range []func(config.Interface) bool{
-		func(e config.Interface) bool { return e.Name == d.name() },
-		func(e config.Interface) bool { return slices.Contains(d.link.Attrs().AltNames, e.Name) },
-		func(e config.Interface) bool { return d.matches(e.Name) },
+		func(e config.Interface) bool { return e.Name == name },
+		func(e config.Interface) bool { return slices.Contains(alternatives, e.Name) },
+		func(e config.Interface) bool { return matches(e.Name, name, alternatives) },
 	} {
 		if i := slices.IndexFunc(entries, names); i >= 0 {
 			return &entries[i]
@@ -24,11 +24,18 @@ func (d *device) entry(entries []config.Interface) *config.Interface {
 	return nil
 }
 
-// matches tells whether a name or glob stands for the device, by its name or an
-// alternative one.
+// matches tells whether a pattern stands for an interface, by its name or an alternative one.
+func matches(pattern, name string, alternatives []string) bool {
+	return config.Match(pattern, name) ||
+		slices.ContainsFunc(alternatives, func(name string) bool { return config.Match(pattern, name) })
+}
+
+func (d *device) entry(entries []config.Interface) *config.Interface {
+	return Entry(entries, d.name(), d.link.Attrs().AltNames)
+}
+
 func (d *device) matches(pattern string) bool {
-	return config.Match(pattern, d.name()) ||
-		slices.ContainsFunc(d.link.Attrs().AltNames, func(name string) bool { return config.Match(pattern, name) })
+	return matches(pattern, d.name(), d.link.Attrs().AltNames)
 }
 
 // ignoredBy returns the first pattern of ignore_interfaces that matches.

@@ -61,22 +61,12 @@ func RuleLines(root string) ([]snapshot.RuleLine, error) {
 	return found, nil
 }
 
-// overrideOf names the file that is read in the place of one of a package
-// (systemd.network(5)).
-func overrideOf(file string) (string, bool) {
-	name, ok := strings.CutPrefix(file, "/usr/lib/")
-	return "/etc/" + name, ok
-}
-
 // isOverridden tells a file of a package that is not read, as there is one in its
-// place, which may be a link to /dev/null.
+// place (systemd.network(5)), which may be a link to /dev/null.
 func isOverridden(root, name string) bool {
-	override, ok := overrideOf(shown(root, name))
-	if !ok {
-		return false
-	}
-	_, err := os.Lstat(filepath.Join("/", root, override))
-	return err == nil
+	below, ofPackage := strings.CutPrefix(shown(root, name), "/usr/lib/")
+	_, err := os.Lstat(filepath.Join("/", root, "etc", below))
+	return ofPackage && err == nil
 }
 
 // shown is the path of a file as the host knows it.

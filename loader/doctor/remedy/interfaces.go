@@ -66,26 +66,13 @@ func entriesWith(h *snapshot.Host, name, key string) []string {
 	return entries
 }
 
-// EntryOf returns the entry of the configuration that holds for an interface, in
-// the order in which discovery looks for it; nil for none.
+// EntryOf returns the entry of the configuration that holds for an interface; nil for none.
 func EntryOf(h *snapshot.Host, name string) *config.Interface {
-	names := []string{name}
+	var alternatives []string
 	if i := h.Named(name); i != nil {
-		names = append(names, i.AltNames...)
+		alternatives = i.AltNames
 	}
-	entries := h.Config.Interfaces
-	for _, name := range names {
-		if n := slices.IndexFunc(entries, func(e config.Interface) bool { return e.Name == name }); n >= 0 {
-			return &entries[n]
-		}
-	}
-	matches := func(e config.Interface) bool {
-		return slices.ContainsFunc(names, func(name string) bool { return config.Match(e.Name, name) })
-	}
-	if n := slices.IndexFunc(entries, matches); n >= 0 {
-		return &entries[n]
-	}
-	return nil
+	return discover.Entry(h.Config.Interfaces, name, alternatives)
 }
 
 // keys are what an entry says beside the name and the next hop, as YAML.
