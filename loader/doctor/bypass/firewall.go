@@ -20,14 +20,12 @@ func showChain(c *snapshot.Chain) string {
 func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	seenFirewalld := false
-	for n := range h.Firewall.Chains {
-		c := &h.Firewall.Chains[n]
-		for k := range c.Rules {
-			r := &c.Rules[k]
+	for _, c := range h.Firewall.Chains {
+		for _, r := range c.Rules {
 			if !r.ReversePath || !h.Concerns(r.In) {
 				continue
 			}
-			f := reversePathRule(c, r)
+			f := reversePathRule(&c, &r)
 			if c.Table == "firewalld" && h.Firewall.Firewalld != nil {
 				seenFirewalld = true
 				f.Inspect = finding.OrNil(showFirewalld(h.Firewall.Firewalld))
@@ -66,15 +64,13 @@ func showFirewalld(f *snapshot.Firewalld) string {
 // that the kernel chose before replypath moved the reply.
 func OutgoingRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Firewall.Chains {
-		c := &h.Firewall.Chains[n]
+	for _, c := range h.Firewall.Chains {
 		// The first packet of a connection only passes a chain of type nat.
 		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
 			continue
 		}
 		var handles, names []string
-		for k := range c.Rules {
-			r := &c.Rules[k]
+		for _, r := range c.Rules {
 			concerned := len(r.OutNames) > 0 && h.Concerns(r.OutNames)
 			if concerned || r.OutUnknown {
 				handles = append(handles, fmt.Sprint(r.Handle))
@@ -91,7 +87,7 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
 			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
 			c.String(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
-			finding.Explained(showChain(c), "rules by saddr bind replies wherever they leave")).Of(owners.OfChain(c.Table, c.Name)))
+			finding.Explained(showChain(&c), "rules by saddr bind replies wherever they leave")).Of(owners.OfChain(c.Table, c.Name)))
 	}
 	return found
 }
@@ -100,8 +96,7 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 // what is redirected there passes by them (nf_hook_egress()).
 func EgressChains(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Firewall.Chains {
-		c := &h.Firewall.Chains[n]
+	for _, c := range h.Firewall.Chains {
 		if c.Family != "netdev" || !c.IsHookedAt("egress") {
 			continue
 		}
@@ -109,7 +104,7 @@ func EgressChains(h *snapshot.Host) []finding.Finding {
 			if h.Named(device) != nil {
 				found = append(found, finding.Seen(finding.Warning, device,
 					c.String()+": an egress chain of netdev does not see replies that are moved to this interface",
-					finding.Explained(showChain(c), "an output chain does")).Of(owners.OfChain(c.Table, c.Name)))
+					finding.Explained(showChain(&c), "an output chain does")).Of(owners.OfChain(c.Table, c.Name)))
 			}
 		}
 	}

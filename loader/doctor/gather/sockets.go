@@ -17,8 +17,7 @@ import (
 
 // sockets lists the UDP sockets of the namespace. A kernel without udp_diag has
 // none to show.
-func sockets(h *snapshot.Host) ([]snapshot.Socket, error) {
-	var found []snapshot.Socket
+func sockets(h *snapshot.Host) error {
 	var inodes []uint32
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		list, err := netlink.SocketDiagUDP(family)
@@ -26,15 +25,15 @@ func sockets(h *snapshot.Host) ([]snapshot.Socket, error) {
 			continue
 		}
 		if err != nil {
-			return found, fmt.Errorf("list udp sockets: %w", err)
+			return fmt.Errorf("list udp sockets: %w", err)
 		}
 		for _, s := range list {
-			found = append(found, newSocket(s))
+			h.Sockets = append(h.Sockets, newSocket(s))
 			inodes = append(inodes, s.INode)
 		}
 	}
-	nameSockets(h, found, inodes)
-	return found, nil
+	nameSockets(h, inodes)
+	return nil
 }
 
 func newSocket(s *netlink.Socket) snapshot.Socket {
@@ -52,10 +51,10 @@ func endpoint(ip net.IP, port uint16) netip.AddrPort {
 
 // nameSockets finds out who has a connected socket open that is going to be
 // named. A process that cannot be looked at, or that ends meanwhile, is not.
-func nameSockets(h *snapshot.Host, sockets []snapshot.Socket, inodes []uint32) {
-	asked, wanted := snapshot.NewDatagrams(&h.Links, h.Flows, sockets), map[string]*snapshot.Socket{}
-	for n := range sockets {
-		if s := &sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
+func nameSockets(h *snapshot.Host, inodes []uint32) {
+	asked, wanted := h.Datagrams(), map[string]*snapshot.Socket{}
+	for n := range h.Sockets {
+		if s := &h.Sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
 			wanted[fmt.Sprintf("socket:[%d]", inodes[n])] = s
 		}
 	}

@@ -163,6 +163,9 @@ func ruleFileFamily(file, first string) int {
 	return 0
 }
 
+// families are those of networkd's and NetworkManager's files.
+var families = map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}
+
 // parseNetworkd reads the sections [RoutingPolicyRule] of a .network file
 // (systemd.network(5)).
 func parseNetworkd(file, text string) []snapshot.RuleLine {
@@ -179,7 +182,7 @@ func parseNetworkd(file, text string) []snapshot.RuleLine {
 		l.Text += " " + key + "=" + value
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address
-			isOf(l, map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[value])
+			isOf(l, families[value])
 		case "To":
 			if to := parsePrefix(value); to.IsValid() {
 				isOf(l, snapshot.FamilyOf(to))
@@ -209,7 +212,7 @@ func parseKeyfile(file, text string) []snapshot.RuleLine {
 		}
 		l := snapshot.RuleLine{File: file, Line: line, Text: key + "=" + value}
 		parseSelectors(&l, strings.Fields(value))
-		isOf(&l, map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}[section])
+		isOf(&l, families[section])
 		found = append(found, l)
 	})
 	return found

@@ -65,8 +65,7 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 // is recorded.
 func RoutedInterfaces(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Astray {
-		a := &h.Astray[n]
+	for _, a := range h.Astray {
 		found = append(found, finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name)))
 	}
 	return found
@@ -100,6 +99,11 @@ func isPrivate(l *snapshot.Links, family int) bool {
 	})
 }
 
+// seen makes a finding about a route, which says what there is about it.
+func seen(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, device, what string) finding.Finding {
+	return finding.Seen(severity, device, show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
+}
+
 // mostRoutes bounds how many findings of one kind are listed one by one.
 const mostRoutes = 8
 
@@ -107,11 +111,9 @@ const mostRoutes = 8
 // are somebody's intention, which replypath respects.
 func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Routes {
-		r := &h.Routes[n]
+	for _, r := range h.Routes {
 		if r.Refuses() && !r.IsDefault() && !isDaemons(r.Protocol) && h.HasFamily(r.Family) {
-			found = append(found, finding.Seen(finding.Warning, "", show(&h.Links, r)+": no reply to peers there is built",
-				listRoutes(r)).Of(owners.OfRoute(r)))
+			found = append(found, seen(&h.Links, &r, finding.Warning, "", ": no reply to peers there is built"))
 		}
 	}
 	for n := range h.Rules {
@@ -148,15 +150,13 @@ func isDaemons(protocol int) bool {
 // gateway: every peer becomes a neighbour, is asked for by ARP, and needs an entry.
 func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Routes {
-		r := &h.Routes[n]
+	for _, r := range h.Routes {
 		i := h.Managed(r.Device)
 		if i == nil || i.NoARP || !r.IsUnicast() || r.Gateway.IsValid() || !r.LeadsFar() {
 			continue
 		}
-		found = append(found, finding.Seen(finding.Warning, i.Name,
-			fmt.Sprintf("%s: without a gateway every peer is asked for by %s and gets a neighbour entry", show(&h.Links, r), snapshot.Resolution(r.Family)),
-			listRoutes(r)).Of(owners.OfRoute(r)))
+		found = append(found, seen(&h.Links, &r, finding.Warning, i.Name,
+			": without a gateway every peer is asked for by "+snapshot.Resolution(r.Family)+" and gets a neighbour entry"))
 	}
 	return found
 }
@@ -165,11 +165,9 @@ func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
 // an address of this host.
 func OwnGateways(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Routes {
-		r := &h.Routes[n]
+	for _, r := range h.Routes {
 		if r.IsUnicast() && r.Gateway.IsValid() && h.IsOwn(r.Gateway) {
-			f := finding.Seen(finding.Error, h.DeviceName(r.Device), show(&h.Links, r)+": the gateway is this host itself",
-				listRoutes(r)).Of(owners.OfRoute(r))
+			f := seen(&h.Links, &r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
 			if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 				f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 			}

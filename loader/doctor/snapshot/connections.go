@@ -51,15 +51,15 @@ type datagram struct {
 	peerPort, selfPort uint16
 }
 
-// NewDatagrams gathers what is asked of connected sockets.
-func NewDatagrams(host *Links, seen []flows.Flow, sockets []Socket) *Datagrams {
-	d := &Datagrams{flows: map[datagram]*flows.Flow{}, wildcards: map[uint16]bool{}, several: len(host.Interfaces) > 1}
-	for n := range seen {
-		if f := &seen[n]; f.Protocol == "udp" {
+// Datagrams gathers what is asked of connected sockets.
+func (h *Host) Datagrams() *Datagrams {
+	d := &Datagrams{flows: map[datagram]*flows.Flow{}, wildcards: map[uint16]bool{}, several: len(h.Interfaces) > 1}
+	for n := range h.Flows {
+		if f := &h.Flows[n]; f.Protocol == "udp" {
 			d.flows[datagram{f.Peer, f.PeerPort, f.SelfPort}] = f
 		}
 	}
-	for _, s := range sockets {
+	for _, s := range h.Sockets {
 		if !s.Remote.IsValid() && s.Local.Addr().IsUnspecified() {
 			d.wildcards[s.Local.Port()] = true
 		}
