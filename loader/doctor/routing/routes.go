@@ -99,8 +99,8 @@ func isPrivate(l *snapshot.Links, family int) bool {
 	})
 }
 
-// seen makes a finding about a route, which says what there is about it.
-func seen(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, device, what string) finding.Finding {
+// seenRoute makes a finding about a route, which says what there is about it.
+func seenRoute(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, device, what string) finding.Finding {
 	return finding.Seen(severity, device, show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
 }
 
@@ -113,7 +113,7 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Routes {
 		if r.Refuses() && !r.IsDefault() && !isDaemons(r.Protocol) && h.HasFamily(r.Family) {
-			found = append(found, seen(&h.Links, &r, finding.Warning, "", ": no reply to peers there is built"))
+			found = append(found, seenRoute(&h.Links, &r, finding.Warning, "", ": no reply to peers there is built"))
 		}
 	}
 	for n := range h.Rules {
@@ -131,10 +131,9 @@ func RefusingRoutes(h *snapshot.Host) []finding.Finding {
 // refusingRule tells of a rule that refuses. What somebody marks is theirs: a rule by
 // the mark of a known program is in order, as it refuses nothing but its packets.
 func refusingRule(t *snapshot.Routing, r *snapshot.Rule) finding.Finding {
-	owner := owners.OfRule(t, r)
-	f := finding.Seen(finding.Warning, "", r.String()+": no reply that it matches is built", listRules(r)).Of(owner)
-	if owner != "" && r.HasMark() {
-		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, owner)
+	f := seenRule(t, r, finding.Warning, "", r.String()+": no reply that it matches is built")
+	if f.Owner != nil && r.HasMark() {
+		f.Severity, f.Found = finding.OK, fmt.Sprintf("%s: it refuses packets with the mark of %s only", r, *f.Owner)
 	}
 	return f
 }
@@ -155,7 +154,7 @@ func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
 		if i == nil || i.NoARP || !r.IsUnicast() || r.Gateway.IsValid() || !r.LeadsFar() {
 			continue
 		}
-		found = append(found, seen(&h.Links, &r, finding.Warning, i.Name,
+		found = append(found, seenRoute(&h.Links, &r, finding.Warning, i.Name,
 			": without a gateway every peer is asked for by "+snapshot.Resolution(r.Family)+" and gets a neighbour entry"))
 	}
 	return found
@@ -167,7 +166,7 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Routes {
 		if r.IsUnicast() && r.Gateway.IsValid() && h.IsOwn(r.Gateway) {
-			f := seen(&h.Links, &r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
+			f := seenRoute(&h.Links, &r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
 			if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
 				f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
 			}

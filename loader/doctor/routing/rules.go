@@ -21,21 +21,18 @@ import (
 // are not needed: those without which nothing would go another way.
 func NeedlessRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	written := map[*snapshot.RuleLine]bool{}
-	for n := range h.Rules {
-		r := &h.Rules[n]
-		if i := h.AnswersBySource(r); i != nil {
-			found = append(found, ruleBySource(h, r, i, written))
+	for _, r := range h.Rules {
+		if i := h.AnswersBySource(&r); i != nil {
+			found = append(found, ruleBySource(h, &r, i))
 		}
 	}
-	for n := range h.RuleLines {
-		line := &h.RuleLines[n]
+	for _, line := range h.RuleLines {
 		i := h.HolderOf(line.Src)
-		if i == nil || written[line] || line.IIF != "" || line.Mark != "" {
+		isInForce := func(r snapshot.Rule) bool { return line.Adds(&r) && h.AnswersBySource(&r) != nil }
+		if i == nil || line.IIF != "" || line.Mark != "" || slices.ContainsFunc(h.Rules, isInForce) {
 			continue
 		}
-		f := finding.Seen(finding.OK, i.Name, fmt.Sprintf("%s adds %q, which is not in force", line.Where(), line.Text),
-			showLine(line)).Of(line.Owner)
+		f := seenLine(&line, finding.OK, i.Name, "which is not in force")
 		if why := needsRules(h, i, snapshot.FamilyOf(line.Src)); why == "" {
 			f.Severity = finding.Warning
 			f.Found += ": replypath sends replies by " + i.Name + " without it"
@@ -48,7 +45,7 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 // ruleBySource tells of a rule whether it is needed. Replies of its interface do
 // without it where replypath corrects them; what this host opens from the address never
 // does, as that goes as it is routed.
-func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, written map[*snapshot.RuleLine]bool) finding.Finding {
+func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) finding.Finding {
 	from, opened := snapshot.OrAll(r.Src), h.OpenedFrom(r.Src)
 	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
 	switch {
@@ -57,7 +54,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, wri
 	case opened == 1:
 		uses = "1 connection was opened from " + from
 	}
-	f := finding.Seen(finding.OK, i.Name, "", listRules(r)).Of(owners.OfRule(&h.Routing, r))
+	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
 	switch why := needsRules(h, i, r.Family); {
 	case why != "":
 		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
@@ -67,7 +64,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, wri
 		f.Severity = finding.Warning
 		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and nothing that this host opened uses %s", r, i.Name, from)
 	}
-	f.Found += "; " + whereWritten(&h.Routing, r, written)
+	f.Found += "; " + whereWritten(&h.Routing, r)
 	return f
 }
 
@@ -104,11 +101,10 @@ func leavesAlone(c *config.Config) bool {
 	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
 }
 
-// whereWritten names the lines that a rule stands on, and notes them.
-func whereWritten(t *snapshot.Routing, r *snapshot.Rule, written map[*snapshot.RuleLine]bool) string {
+// whereWritten names the lines that a rule stands on.
+func whereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
 	var places []string
 	for _, line := range t.LinesOf(r) {
-		written[line] = true
 		places = append(places, line.Where())
 	}
 	if len(places) == 0 {
@@ -122,18 +118,17 @@ func whereWritten(t *snapshot.Routing, r *snapshot.Rule, written map[*snapshot.R
 // the mark back from the connection.
 func NeedlessMarks(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Rules {
-		r := &h.Rules[n]
-		if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(r) != "" {
+	for _, r := range h.Rules {
+		if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(&r) != "" {
 			continue
 		}
-		restoring := bringingBack(&h.Firewall, r)
+		restoring := bringingBack(&h.Firewall, &r)
 		if len(restoring) == 0 {
 			continue
 		}
-		for n := range h.Interfaces {
-			if i := &h.Interfaces[n]; h.LeavesBy(r.Family, r.Table, i.Index) {
-				found = append(found, ruleByMark(h, r, i, restoring))
+		for _, i := range h.Interfaces {
+			if h.LeavesBy(r.Family, r.Table, i.Index) {
+				found = append(found, ruleByMark(h, &r, &i, restoring))
 			}
 		}
 	}
@@ -149,14 +144,14 @@ func isEverybodys(table int) bool {
 // as what else has the mark is not to be seen.
 func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, restoring []string) finding.Finding {
 	text := fmt.Sprintf("%s leads back by %s what has the connection mark of %s", r, i.Name, strings.Join(restoring, ", "))
-	f := finding.Seen(finding.OK, i.Name, "", listRules(r)).Of(owners.OfRule(&h.Routing, r))
+	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
 	if why := needsRules(h, i, r.Family); why != "" {
 		text += ": replies need it, as " + why
 	} else {
 		f.Severity = finding.Warning
 		text += ": replypath does this work for replies, what else has the mark is not known here"
 	}
-	f.Found = text + "; " + whereWritten(&h.Routing, r, map[*snapshot.RuleLine]bool{})
+	f.Found = text + "; " + whereWritten(&h.Routing, r)
 	return f
 }
 
@@ -165,35 +160,38 @@ func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, resto
 // eth1`, where dev means iif, never matches (fib_rule_match).
 func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	for n := range h.Rules {
-		r := &h.Rules[n]
-		if r.Invert || !neverMatches(&h.Links, r.Src, r.IIF) {
-			continue
+	for _, r := range h.Rules {
+		if !r.Invert && neverMatches(&h.Links, r.Src, r.IIF) {
+			found = append(found, seenRule(&h.Routing, &r, finding.Warning, r.IIF,
+				fmt.Sprintf("%s never matches: %s; %s", &r, devMeansIIF, whereWritten(&h.Routing, &r))))
 		}
-		written := whereWritten(&h.Routing, r, map[*snapshot.RuleLine]bool{})
-		found = append(found, finding.Seen(finding.Warning, r.IIF, fmt.Sprintf(
-			"%s never matches: dev means iif, and what this host sends comes in by lo; %s", r, written),
-			listRules(r)).Of(owners.OfRule(&h.Routing, r)))
 	}
-	for n := range h.RuleLines {
-		line := &h.RuleLines[n]
-		if !neverMatches(&h.Links, line.Src, line.IIF) || slices.ContainsFunc(h.Rules, func(r snapshot.Rule) bool { return line.Adds(&r) }) {
-			continue
+	for _, line := range h.RuleLines {
+		isInForce := func(r snapshot.Rule) bool { return line.Adds(&r) }
+		if neverMatches(&h.Links, line.Src, line.IIF) && !slices.ContainsFunc(h.Rules, isInForce) {
+			found = append(found, seenLine(&line, finding.Warning, line.IIF, "which never matches: "+devMeansIIF))
 		}
-		found = append(found, finding.Seen(finding.Warning, line.IIF, fmt.Sprintf(
-			"%s adds %q, which never matches: dev means iif, and what this host sends comes in by lo", line.Where(), line.Text),
-			showLine(line)).Of(line.Owner))
 	}
 	return found
 }
+
+const devMeansIIF = "dev means iif, and what this host sends comes in by lo"
 
 // neverMatches tells the condition of an own address with that of an incoming interface.
 func neverMatches(l *snapshot.Links, src netip.Prefix, iif string) bool {
 	return iif != "" && iif != "lo" && src.IsSingleIP() && l.IsOwn(src.Addr())
 }
 
-// showLine is the command that shows a line among the others of its file.
-func showLine(l *snapshot.RuleLine) string { return "cat " + finding.Quote(l.File) }
+// seenRule makes a finding about a rule.
+func seenRule(t *snapshot.Routing, r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
+	return finding.Seen(severity, device, text, "ip "+familyFlag(r.Family)+"rule show").Of(owners.OfRule(t, r))
+}
+
+// seenLine makes a finding about a line of a file, and says what there is about what it adds.
+func seenLine(l *snapshot.RuleLine, severity finding.Severity, device, what string) finding.Finding {
+	text := fmt.Sprintf("%s adds %q, %s", l.Where(), l.Text, what)
+	return finding.Seen(severity, device, text, "cat "+finding.Quote(l.File)).Of(l.Owner)
+}
 
 // bringingBack names the chains that bring a mark that a rule selects by back from
 // the connection to packets of its family. The marks that are to be seen are compared
@@ -205,8 +203,7 @@ func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
 	}
 	var names []string
 	var marks []uint32
-	for n := range f.Chains {
-		c := &f.Chains[n]
+	for _, c := range f.Chains {
 		if c.Family == others {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
 )
@@ -190,7 +191,7 @@ func TestRulesThatNeverMatch(t *testing.T) {
 
 // TestQuotedFile has a name that the shell would read as more.
 func TestQuotedFile(t *testing.T) {
-	if got, want := showLine(&snapshot.RuleLine{File: "/etc/it's"}), `cat '/etc/it'\''s'`; got != want {
+	if got, want := *seenLine(&snapshot.RuleLine{File: "/etc/it's"}, finding.OK, "", "").Inspect, `cat '/etc/it'\''s'`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -68,9 +68,6 @@ func listRoutes(r *snapshot.Route) string {
 	return "ip " + familyFlag(r.Family) + "route show table " + snapshot.TableName(r.Table)
 }
 
-// listRules is the command that shows a rule among the others.
-func listRules(r *snapshot.Rule) string { return "ip " + familyFlag(r.Family) + "rule show" }
-
 // familyFlag is what ip(8) needs to be told.
 func familyFlag(family int) string {
 	if family == unix.AF_INET6 {
