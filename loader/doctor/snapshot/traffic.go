@@ -27,7 +27,7 @@ type Counted struct {
 // WrongWay is what leaves by another interface than it should, now.
 type WrongWay struct {
 	From, To string // as in Counted
-	Reason   string // of the metrics, or reasonLost
+	Reason   string // of the metrics, or ReasonLost
 	Packets  uint64 // since it was pinned
 	Grown    uint64 // of these, while the snapshot was taken
 	Took     time.Duration
