@@ -18,6 +18,13 @@ import (
 	"replypath/test/harness"
 )
 
+// The indices of the fixture's interfaces.
+const (
+	lo   = 1
+	Eth0 = 2
+	Eth1 = 3
+)
+
 // New is B of scenario S1, with nothing wrong about it.
 func New() *snapshot.Host {
 	h := &snapshot.Host{Settings: snapshot.Settings{}}
@@ -122,7 +129,7 @@ func Lines(findings []finding.Finding) []string {
 	return list
 }
 
-// Wants is a snapshot with what a check finds in it.
+// Wants is a snapshot with what a check finds in it. As an alias it may be written without keys elsewhere.
 type Wants = struct {
 	Name   string
 	Change func(*snapshot.Host)
@@ -176,10 +183,3 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 
 // SamePrefix compares prefixes for cmp.
 func SamePrefix(a, b netip.Prefix) bool { return a == b }
-
-// The indices of the fixture's interfaces.
-const (
-	lo   = 1
-	Eth0 = 2
-	Eth1 = 3
-)
