@@ -95,7 +95,7 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) {
 			return hooked(g.netlink, g.PinDir, h.Interfaces)
 		})},
-		{"", "", func() error { return sockets(h) }},
+		{"", "", func() error { return udpSockets(h) }},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
 		{snapshot.PartOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.DeviceName) })},

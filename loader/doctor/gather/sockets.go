@@ -15,9 +15,9 @@ import (
 	"replypath/loader/doctor/snapshot"
 )
 
-// sockets lists the UDP sockets of the namespace. A kernel without udp_diag has
+// udpSockets lists the UDP sockets of the namespace. A kernel without udp_diag has
 // none to show.
-func sockets(h *snapshot.Host) error {
+func udpSockets(h *snapshot.Host) error {
 	var inodes []uint32
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		list, err := netlink.SocketDiagUDP(family)
