@@ -9,6 +9,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/nexthop"
 )
 
@@ -95,7 +96,7 @@ const familyBits = 64
 
 func routeKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
 	key := bpf.DatapathRouteKey{
-		PrefixLength: familyBits + uint32(mappedBits(network)),
+		PrefixLength: familyBits + uint32(datapath.MappedBits(network)),
 		Ifindex:      uint32(device),
 		Family:       6,
 		Address:      network.Masked().Addr().As16(),

@@ -148,7 +148,7 @@ func (l *Loader) identifyGateway(key gatewayKey) (*pins.GatewayRecord, error) {
 		last = max(last, r.ID)
 	}
 	id := last + 1
-	if uint32(id) >= l.tables.gateways.table.MaxEntries() {
+	if uint32(id) >= l.maps.Gateways.Size() {
 		oldest := slices.IndexFunc(l.state.Gateways, func(r pins.GatewayRecord) bool { return r.Gone })
 		if oldest < 0 {
 			return nil, fmt.Errorf("gateway %s: %d gateways are known already, which is as many as can be", address, last)

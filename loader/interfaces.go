@@ -45,7 +45,7 @@ func (s *served) hasHeader() bool { return s.MAC != nil }
 // map `managed`, which knows the low bits of an index only. Who is served
 // already goes first.
 func (l *Loader) withoutClashes(found *discover.Result) []discover.Interface {
-	slots := l.tables.managed.table.MaxEntries()
+	slots := l.maps.Managed.Size()
 	owner := make(map[uint32]discover.Interface)
 	for _, i := range found.Interfaces {
 		slot := uint32(i.Index) % slots
@@ -206,7 +206,8 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 				errs = append(errs, err)
 				continue
 			}
-			s = &served{id: id, repairs: newAllowance(), watched: watchedSince(l.tables.interfaces.actual[uint32(id)].Since)}
+			before, _ := l.maps.Interfaces.Get(uint32(id))
+			s = &served{id: id, repairs: newAllowance(), watched: watchedSince(before.Since)}
 			l.served[i.Index] = s
 		} else {
 			l.logChanges(&s.Interface, &i)
@@ -320,7 +321,7 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	for _, r := range l.state.Interfaces {
 		last = max(last, r.ID)
 	}
-	if uint32(last)+1 < l.tables.interfaces.table.MaxEntries() {
+	if uint32(last)+1 < l.maps.Interfaces.Size() {
 		return last + 1, nil
 	}
 	oldest := slices.IndexFunc(l.state.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index == 0 })

@@ -17,6 +17,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -62,10 +63,10 @@ type Loader struct {
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
 	datapath *datapath.Datapath
-	tables   *tables
+	maps     *hostmaps.Maps
 	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
 	askEarlierUntil time.Time
-	// generationWrites is tables.admissionWrites() at the last change of generation.
+	// generationWrites is maps.AdmissionWrites() at the last change of generation.
 	generationWrites int
 	attacher         attacher
 	rollback         *rollback // nil: what is done now stays

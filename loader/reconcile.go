@@ -2,7 +2,6 @@ package loader
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/hostmaps"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -40,7 +40,7 @@ func (l *Loader) reconcile() error {
 		return err
 	}
 	l.readingTook = time.Since(begun)
-	own, left := ownEntries(&found)
+	own, left := hostmaps.OwnAddresses(&found)
 	l.source.several = hasSeveral(found.Own, l.config)
 	managed, releaseErr := l.release(managed)
 	for _, s := range l.served {
@@ -51,11 +51,11 @@ func (l *Loader) reconcile() error {
 	l.tendSource()
 	errs = append(errs,
 		l.trackGateways(&routers),
-		l.tables.onLink.sync(onLinkEntries(found.OnLink)),
+		l.maps.OnLink.Sync(hostmaps.OnLinkNetworks(found.OnLink)),
 		l.syncOwn(own),
 		l.writeSettings(),
 		l.writeGateways(),
-		l.tables.managed.sync(l.managedEntries()),
+		l.maps.Managed.Sync(l.managedEntries()),
 		l.verifyIfDue(),
 		l.attachAll(),
 		l.attachAllHeld(), // but in a start, which may be taken back
@@ -76,11 +76,11 @@ func (l *Loader) reconcile() error {
 // (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
 func (l *Loader) syncOwn(own map[bpf.DatapathAddress]uint32) error {
 	if l.verifying {
-		if err := l.tables.own.read(); err != nil {
+		if err := l.maps.Own.Read(); err != nil {
 			return err
 		}
 	}
-	return l.tables.own.sync(own)
+	return l.maps.Own.Sync(own)
 }
 
 // inOrder returns the served interfaces in the order of their index.
@@ -88,8 +88,7 @@ func (l *Loader) inOrder() []*served {
 	return slices.SortedFunc(maps.Values(l.served), func(a, b *served) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// writeGateways writes the gateways, and the interfaces, which count them and name the only
-// one: there are as many as they say, and more, at any moment.
+// writeGateways writes the gateways and the interfaces.
 func (l *Loader) writeGateways() error {
 	gateways, of := make(map[uint32]bpf.DatapathGateway), l.gatewaysByInterface()
 	for _, g := range l.gateways {
@@ -99,18 +98,10 @@ func (l *Loader) writeGateways() error {
 	for _, s := range l.served {
 		interfaces[uint32(s.id)] = interfaceEntry(s, of[s.Index])
 	}
-	markNarrow(interfaces)
-	macs := gatewayMACs(l.gateways)
 	routes, _ := routeEntries(l.inOrder(), of)
-	return errors.Join(
-		l.tables.gateways.enter(gateways),
-		l.tables.gatewayMACs.enter(macs),
-		l.tables.routes.enter(routes),
-		l.tables.interfaces.sync(interfaces),
-		l.tables.routes.drop(routes),
-		l.tables.gatewayMACs.drop(macs),
-		l.tables.gateways.drop(gateways),
-	)
+	return l.maps.WriteWays(&hostmaps.Ways{
+		Interfaces: interfaces, Gateways: gateways, MACs: gatewayMACs(l.gateways), Routes: routes,
+	})
 }
 
 // gatewaysByInterface returns the known gateways by the index of their interface, in the order of their ids.
@@ -123,7 +114,7 @@ func (l *Loader) gatewaysByInterface() map[int][]*gateway {
 }
 
 func (l *Loader) managedEntries() map[uint32]uint32 {
-	slots := l.tables.managed.table.MaxEntries()
+	slots := l.maps.Managed.Size()
 	entries := make(map[uint32]uint32)
 	for _, s := range l.served {
 		entries[uint32(s.Index)%slots] = uint32(s.id)

@@ -7,6 +7,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/hostmaps"
 )
 
 // Reload puts another configuration in force. No flow is lost but those that it
@@ -58,7 +59,7 @@ func (l *Loader) resize(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	tables, err := readTables(&resized.DatapathMaps)
+	maps, err := hostmaps.Read(&resized.DatapathMaps)
 	if err == nil {
 		err = l.switchTo(resized)
 	}
@@ -74,7 +75,7 @@ func (l *Loader) resize(cfg *config.Config) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	old := l.datapath
-	l.datapath, l.tables, l.generationWrites = resized, tables, unknownWrites
+	l.datapath, l.maps, l.generationWrites = resized, maps, unknownWrites
 	return old.Close()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"replypath/bpf"
+	"replypath/loader/hostmaps"
 )
 
 // unknownWrites are those of tables whose settings nobody has written yet.
@@ -53,13 +54,13 @@ func (l *Loader) writeSettings() error {
 	if err != nil {
 		return err
 	}
-	desired := settingsEntry(l.config)
+	desired := hostmaps.Settings(l.config)
 	desired.Repair = uint8(l.source.state)
 	desired.Generation = actual.Generation
-	if desired.Exclusions, err = l.writeExclusions(actual.Exclusions); err != nil {
+	if desired.Exclusions, err = l.maps.WriteExclusions(actual.Exclusions, l.config.Exclude); err != nil {
 		return err
 	}
-	writes := l.tables.admissionWrites()
+	writes := l.maps.AdmissionWrites()
 	if desired == actual && writes == l.generationWrites {
 		return nil
 	}
@@ -81,7 +82,7 @@ func (l *Loader) widens(actual, desired *bpf.DatapathSettings) bool {
 	if actual.Generation == 0 { // nobody has
 		return false
 	}
-	before, after := l.tables.exclusions.actual[actual.Exclusions], l.tables.exclusions.actual[desired.Exclusions]
+	before, after := l.maps.Exclusions(actual.Exclusions), l.maps.Exclusions(desired.Exclusions)
 	return recordsMore(actual, desired, &before, &after)
 }
 
@@ -95,19 +96,4 @@ func (l *Loader) putInOrder(settings bpf.DatapathSettings) error {
 	}
 	settings.Generation++
 	return l.putSettings(settings)
-}
-
-// writeExclusions returns the index of the set that holds those of the configuration. Where
-// the one in force does not, they are written to the other, so that no packet meets half of
-// them; they are in force when the settings name it.
-func (l *Loader) writeExclusions(inForce uint32) (set uint32, err error) {
-	desired := exclusionSet(l.config.Exclude)
-	if l.tables.exclusions.actual[inForce] == desired {
-		return inForce, nil
-	}
-	set = (inForce + 1) % l.tables.exclusions.table.MaxEntries()
-	if err := l.tables.exclusions.put(set, desired); err != nil {
-		return 0, fmt.Errorf("write the exclusions: %w", err)
-	}
-	return set, nil
 }

@@ -17,6 +17,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -238,7 +239,7 @@ func (l *Loader) load() (err error) {
 	if err := l.checkTrial(); err != nil {
 		return err
 	}
-	l.tables, err = readTables(&l.datapath.DatapathMaps)
+	l.maps, err = hostmaps.Read(&l.datapath.DatapathMaps)
 	if err != nil {
 		return err
 	}
@@ -247,7 +248,7 @@ func (l *Loader) load() (err error) {
 		return err
 	}
 	l.rollback.add(func() error { return l.outdate(before.Generation) }) // once all else is as it was
-	l.rollback.add(l.tables.backup())
+	l.rollback.add(l.maps.Backup())
 	l.rollback.add(func() error { return l.putSettingsBack(before) })
 	return nil
 }

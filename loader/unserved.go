@@ -49,7 +49,7 @@ func (l *Loader) serves(f *flows.Flow) bool {
 
 // servesAddress mirrors what refusal() in bpf/src/admission.h asks of an own address.
 func (l *Loader) servesAddress(self netip.Addr) bool {
-	flags, own := l.tables.own.actual[bpf.DatapathAddress{Bytes: self.As16()}]
+	flags, own := l.maps.Own.Get(bpf.DatapathAddress{Bytes: self.As16()})
 	if !own {
 		return l.config.Scope == config.ScopeAll
 	}

@@ -56,12 +56,12 @@ func (l *Loader) noteWatched(later time.Duration, interfaces []*served) {
 	}
 	for _, s := range interfaces {
 		s.watched = watchedSince(since)
-		entry, known := l.tables.interfaces.actual[uint32(s.id)]
+		entry, known := l.maps.Interfaces.Get(uint32(s.id))
 		if !known {
 			continue
 		}
 		entry.Since = s.watched.since
-		if err := l.tables.interfaces.put(uint32(s.id), entry); err != nil {
+		if err := l.maps.Interfaces.Put(uint32(s.id), entry); err != nil {
 			l.log.Error("since when an interface is watched is not noted", "interface", s.Name, "error", err)
 		}
 	}

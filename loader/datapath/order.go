@@ -8,7 +8,7 @@ import (
 // Address returns an address as the programs hold it: IPv4 is ::ffff:0:0/96 there.
 func Address(bytes [16]uint8) netip.Addr { return netip.AddrFrom16(bytes).Unmap() }
 
-// Port turns a field in network byte order, as it was read into host order.
+// Port turns a field in network byte order, as it was read, into host order, and back.
 func Port(raw uint16) uint16 {
 	return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, raw))
 }
@@ -31,3 +31,7 @@ func PrefixWords(p netip.Prefix) (address, mask [2]uint64) {
 func Words(bytes [16]byte) [2]uint64 {
 	return [2]uint64{binary.NativeEndian.Uint64(bytes[:]), binary.NativeEndian.Uint64(bytes[8:])}
 }
+
+// MappedBits is the length of a prefix of 16-byte addresses: that of IPv4 counts
+// from ::ffff:0:0/96.
+func MappedBits(p netip.Prefix) int { return p.Bits() + 128 - p.Addr().BitLen() }

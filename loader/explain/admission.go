@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // The reasons of the metrics for not recording a flow (loader/counternames.go).
@@ -75,7 +76,7 @@ func (h *Host) excluded(q *Question) (bool, error) {
 	for i := range rules {
 		r := &rules[i]
 		if (r.Protocol == 0 || q.Protocol != nil && *q.Protocol == r.Protocol) &&
-			(r.SelfPort == 0 || networkOrder(q.Self.Port()) == r.SelfPort) &&
+			(r.SelfPort == 0 || datapath.Port(q.Self.Port()) == r.SelfPort) &&
 			isMasked(q.Peer.Addr(), r.Peer, r.PeerMask) && isMasked(q.Self.Addr(), r.Self, r.SelfMask) {
 			return true, nil
 		}

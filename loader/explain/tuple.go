@@ -1,13 +1,13 @@
 package explain
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/flows"
 )
 
@@ -18,16 +18,16 @@ func (q *Question) tuple(protocol uint8) bpf.DatapathTuple {
 	}
 	switch {
 	case hasPorts(protocol):
-		t.PeerPort, t.SelfPort = networkOrder(q.Peer.Port()), networkOrder(q.Self.Port())
+		t.PeerPort, t.SelfPort = datapath.Port(q.Peer.Port()), datapath.Port(q.Self.Port())
 	case isEcho(protocol):
-		t.PeerPort = networkOrder(q.Peer.Port())
+		t.PeerPort = datapath.Port(q.Peer.Port())
 	}
 	return t
 }
 
 // matches tells whether a tuple is one of those that are asked about.
 func (q *Question) matches(t *bpf.DatapathTuple) bool {
-	port := func(want, have uint16) bool { return want == 0 || networkOrder(want) == have }
+	port := func(want, have uint16) bool { return want == 0 || datapath.Port(want) == have }
 	return t.Peer == q.Peer.Addr().As16() && t.Self == q.Self.Addr().As16() &&
 		(q.Protocol == nil || *q.Protocol == t.Protocol) &&
 		port(q.Peer.Port(), t.PeerPort) && port(q.Self.Port(), t.SelfPort)
@@ -75,11 +75,4 @@ func hasPorts(protocol uint8) bool {
 
 func isEcho(protocol uint8) bool {
 	return protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
-}
-
-// networkOrder returns the number whose bytes in memory are in network order.
-func networkOrder(port uint16) uint16 {
-	var bytes [2]byte
-	binary.BigEndian.PutUint16(bytes[:], port)
-	return binary.NativeEndian.Uint16(bytes[:])
 }

@@ -1,17 +1,18 @@
-package loader
+package hostmaps
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 )
 
-// mirror knows what a map holds, so that only what differs is written. Nobody
+// Mirror knows what a map holds, so that only what differs is written. Nobody
 // else writes to such a map, but that the programs enter own addresses.
 //
 // In an array, a zero value stands for an entry that is not there.
-type mirror[K, V comparable] struct {
+type Mirror[K, V comparable] struct {
 	name   string
 	table  *ebpf.Map
 	actual map[K]V
@@ -19,14 +20,14 @@ type mirror[K, V comparable] struct {
 }
 
 // readMirror makes a mirror of the map.
-func readMirror[K, V comparable](to **mirror[K, V], name string, table *ebpf.Map) error {
-	m := &mirror[K, V]{name: name, table: table}
+func readMirror[K, V comparable](to **Mirror[K, V], name string, table *ebpf.Map) error {
+	m := &Mirror[K, V]{name: name, table: table}
 	*to = m
-	return m.read()
+	return m.Read()
 }
 
-// read looks at what the map holds.
-func (m *mirror[K, V]) read() error {
+// Read looks at what the map holds. An error names the map.
+func (m *Mirror[K, V]) Read() error {
 	m.actual = make(map[K]V)
 	read := m.readHash
 	if m.isArray() {
@@ -38,9 +39,9 @@ func (m *mirror[K, V]) read() error {
 	return nil
 }
 
-func (m *mirror[K, V]) isArray() bool { return m.table.Type() == ebpf.Array }
+func (m *Mirror[K, V]) isArray() bool { return m.table.Type() == ebpf.Array }
 
-func (m *mirror[K, V]) readHash() error {
+func (m *Mirror[K, V]) readHash() error {
 	var (
 		key   K
 		value V
@@ -55,7 +56,7 @@ func (m *mirror[K, V]) readHash() error {
 // batch is how many entries of an array are read by one system call.
 const batch = 1024
 
-func (m *mirror[K, V]) readArray() error {
+func (m *Mirror[K, V]) readArray() error {
 	var (
 		cursor ebpf.MapBatchCursor
 		none   V
@@ -79,25 +80,34 @@ func (m *mirror[K, V]) readArray() error {
 	}
 }
 
-// sync makes the map hold what is desired, no more and no less. New entries come
+// Get returns the value of a key as the map was read or written last; known, whether there is one.
+func (m *Mirror[K, V]) Get(key K) (value V, known bool) {
+	value, known = m.actual[key]
+	return value, known
+}
+
+// Size is how many entries the map takes.
+func (m *Mirror[K, V]) Size() uint32 { return m.table.MaxEntries() }
+
+// Sync makes the map hold what is desired, no more and no less. New entries come
 // before old ones go. It goes on after errors, counts them and tells the first of each kind.
-func (m *mirror[K, V]) sync(desired map[K]V) error {
+func (m *Mirror[K, V]) Sync(desired map[K]V) error {
 	return errors.Join(m.enter(desired), m.drop(desired))
 }
 
-// enter is the first half of sync: what is desired is there, beside what was.
-func (m *mirror[K, V]) enter(desired map[K]V) error {
+// enter is the first half of Sync: what is desired is there, beside what was.
+func (m *Mirror[K, V]) enter(desired map[K]V) error {
 	var failures failures
 	for key, value := range desired {
 		if old, present := m.actual[key]; !present || old != value {
-			failures.note(m.put(key, value))
+			failures.note(m.Put(key, value))
 		}
 	}
 	return m.explain(failures)
 }
 
 // drop is the other half: nothing else is there.
-func (m *mirror[K, V]) drop(desired map[K]V) error {
+func (m *Mirror[K, V]) drop(desired map[K]V) error {
 	var failures failures
 	for key := range m.actual {
 		if _, wanted := desired[key]; !wanted {
@@ -107,12 +117,12 @@ func (m *mirror[K, V]) drop(desired map[K]V) error {
 	return m.explain(failures)
 }
 
-func (m *mirror[K, V]) explain(failures failures) error {
+func (m *Mirror[K, V]) explain(failures failures) error {
 	if failures.count == 0 {
 		return nil
 	}
 	return fmt.Errorf("%d entries of map %s (it takes %d): %w",
-		failures.count, m.name, m.table.MaxEntries(), failures.first)
+		failures.count, m.name, m.Size(), failures.first)
 }
 
 // failures are errors of which one is enough to know.
@@ -131,7 +141,8 @@ func (f *failures) note(err error) {
 	}
 }
 
-func (m *mirror[K, V]) put(key K, value V) error {
+// Put writes one entry.
+func (m *Mirror[K, V]) Put(key K, value V) error {
 	if err := m.table.Put(key, value); err != nil {
 		return err
 	}
@@ -140,7 +151,7 @@ func (m *mirror[K, V]) put(key K, value V) error {
 	return nil
 }
 
-func (m *mirror[K, V]) remove(key K) error {
+func (m *Mirror[K, V]) remove(key K) error {
 	var err error
 	if m.isArray() {
 		var none V
@@ -154,4 +165,10 @@ func (m *mirror[K, V]) remove(key K) error {
 	delete(m.actual, key)
 	m.writes++
 	return nil
+}
+
+// backup returns what puts the map back as it is now.
+func (m *Mirror[K, V]) backup() func() error {
+	before := maps.Clone(m.actual)
+	return func() error { return m.Sync(before) }
 }

@@ -1,4 +1,4 @@
-package loader
+package hostmaps
 
 import (
 	"maps"
@@ -14,14 +14,14 @@ func TestMirrorOfWhatOthersEnter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	var m *mirror[uint32, uint32]
+	var m *Mirror[uint32, uint32]
 	desired := map[uint32]uint32{1: 10, 2: 20}
 	for _, step := range []func() error{
 		func() error { return readMirror(&m, "numbers", table) },
-		func() error { return m.sync(desired) },
+		func() error { return m.Sync(desired) },
 		func() error { return table.Put(uint32(3), uint32(30)) },
-		func() error { return m.read() },
-		func() error { return m.sync(desired) },
+		func() error { return m.Read() },
+		func() error { return m.Sync(desired) },
 		func() error { return readMirror(&m, "numbers", table) },
 	} {
 		if err := step(); err != nil {

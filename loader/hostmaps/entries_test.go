@@ -1,0 +1,87 @@
+package hostmaps
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/discover"
+)
+
+func TestExclusionSet(t *testing.T) {
+	set := exclusionSet([]config.Exclusion{
+		{Peer: netip.MustParsePrefix("192.0.2.0/24")},
+		{Self: netip.MustParsePrefix("2001:db8::/32"), Protocol: 17, SelfPort: 0x1234},
+	})
+	if set.Count != 2 || set.Rule[0].Self != [2]uint64{} || set.Rule[0].PeerMask == [2]uint64{} {
+		t.Errorf("set %+v", set)
+	}
+	second := set.Rule[1]
+	var port [2]byte
+	binary.NativeEndian.PutUint16(port[:], second.SelfPort)
+	if second.Protocol != 17 || port != [2]byte{0x12, 0x34} || second.PeerMask != [2]uint64{} {
+		t.Errorf("second entry %+v", second)
+	}
+}
+
+func TestOnLinkEntries(t *testing.T) {
+	got := OnLinkNetworks([]discover.OnLink{
+		{Interface: 3, Prefix: netip.MustParsePrefix("10.1.0.0/24")},
+		{Interface: 4, Prefix: netip.MustParsePrefix("2001:db8::/64")},
+	})
+	want := map[bpf.DatapathOnLinkKey]uint32{
+		{PrefixLength: 32 + 96 + 24, Ifindex: 3, Address: netip.MustParseAddr("10.1.0.0").As16()}: 1,
+		{PrefixLength: 32 + 64, Ifindex: 4, Address: netip.MustParseAddr("2001:db8::").As16()}:    1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Whatever takes less than another interface is narrow.
+func TestMarkNarrow(t *testing.T) {
+	const narrow = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NARROW)
+	for _, test := range []struct {
+		name string
+		mtus []uint32
+		want []uint8
+	}{
+		{"one", []uint32{1500}, []uint8{0}},
+		{"alike", []uint32{1500, 1500}, []uint8{0, 0}},
+		{"three", []uint32{1500, 9000, 1400}, []uint8{narrow, 0, narrow}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			entries := make(map[uint32]bpf.DatapathInterface)
+			for id, mtu := range test.mtus {
+				entries[uint32(id)] = bpf.DatapathInterface{Mtu: mtu}
+			}
+			markNarrow(entries)
+			for id, want := range test.want {
+				if got := entries[uint32(id)].Flags; got != want {
+					t.Errorf("flags of the interface of %d bytes: %#x, want %#x", test.mtus[id], got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSettingsEntry(t *testing.T) {
+	cfg := config.Default()
+	cfg.Scope, cfg.Follow = config.ScopeAll, config.FollowLatest
+	entry := Settings(cfg)
+	if entry.ScopeAll != 1 || entry.Loopback != 0 ||
+		entry.Follow != uint8(bpf.DatapathFollowFOLLOW_LATEST) {
+		t.Errorf("entry %+v", entry)
+	}
+	for protocol := range 256 {
+		listed := entry.Protocols[protocol/8]&(1<<(protocol%8)) != 0
+		want := protocol == 1 || protocol == 6 || protocol == 17 || protocol == 58 || protocol == 132
+		if listed != want {
+			t.Errorf("protocol %d: listed %v", protocol, listed)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+// Package hostmaps owns the maps that tell the programs about the host: what they hold, and in which order that is written.
+package hostmaps
+
+import (
+	"errors"
+	"fmt"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+)
+
+// Maps are the maps that tell the programs about the host.
+type Maps struct {
+	Interfaces *Mirror[uint32, bpf.DatapathInterface] // by id
+	Managed    *Mirror[uint32, uint32]                // ids of interfaces by the low bits of their index
+	Gateways   *Mirror[uint32, bpf.DatapathGateway]   // by id
+	OnLink     *Mirror[bpf.DatapathOnLinkKey, uint32]
+	Own        *Mirror[bpf.DatapathAddress, uint32] // flags
+
+	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
+	routes      *Mirror[bpf.DatapathRouteKey, uint32]
+	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
+}
+
+// Read reads what an earlier process left in the maps. An error names the map.
+func Read(m *bpf.DatapathMaps) (*Maps, error) {
+	t := new(Maps)
+	err := errors.Join(
+		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
+		readMirror(&t.Managed, bpf.DatapathMapManaged, m.Managed),
+		readMirror(&t.Gateways, bpf.DatapathMapGateways, m.Gateways),
+		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
+		readMirror(&t.routes, bpf.DatapathMapGatewayRoutes, m.GatewayRoutes),
+		readMirror(&t.OnLink, bpf.DatapathMapOnLink, m.OnLink),
+		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
+		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// AdmissionWrites counts the changes of what decides whether a flow is recorded,
+// apart from the settings.
+func (m *Maps) AdmissionWrites() int { return m.Own.writes + m.exclusions.writes }
+
+// Backup returns what puts the maps back as they are now.
+func (m *Maps) Backup() func() error {
+	restores := []func() error{
+		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
+		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
+	}
+	return func() error {
+		var errs []error
+		for _, restore := range restores {
+			errs = append(errs, restore())
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// Ways are the interfaces and the gateways by which replies may leave.
+type Ways struct {
+	Interfaces map[uint32]bpf.DatapathInterface
+	Gateways   map[uint32]bpf.DatapathGateway
+	MACs       map[bpf.DatapathGatewayMac]uint32
+	Routes     map[bpf.DatapathRouteKey]uint32
+}
+
+// WriteWays writes the gateways, and the interfaces, which count them and name the only
+// one: there are as many as they say, and more, at any moment. It marks the interfaces that are narrow.
+func (m *Maps) WriteWays(w *Ways) error {
+	markNarrow(w.Interfaces)
+	return errors.Join(
+		m.Gateways.enter(w.Gateways),
+		m.gatewayMACs.enter(w.MACs),
+		m.routes.enter(w.Routes),
+		m.Interfaces.Sync(w.Interfaces),
+		m.routes.drop(w.Routes),
+		m.gatewayMACs.drop(w.MACs),
+		m.Gateways.drop(w.Gateways),
+	)
+}
+
+// Exclusions returns a set that was written.
+func (m *Maps) Exclusions(set uint32) bpf.DatapathExclusionSet { return m.exclusions.actual[set] }
+
+// WriteExclusions returns the index of the set that holds those of the configuration. Where
+// the one in force does not, they are written to the other, so that no packet meets half of
+// them; they are in force when the settings name it.
+func (m *Maps) WriteExclusions(inForce uint32, exclude []config.Exclusion) (set uint32, err error) {
+	desired := exclusionSet(exclude)
+	if m.exclusions.actual[inForce] == desired {
+		return inForce, nil
+	}
+	set = (inForce + 1) % m.exclusions.Size()
+	if err := m.exclusions.Put(set, desired); err != nil {
+		return 0, fmt.Errorf("write the exclusions: %w", err)
+	}
+	return set, nil
+}
