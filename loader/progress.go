@@ -13,6 +13,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
+	"replypath/loader/sockets"
 )
 
 // A gateway whose control plane starts anew answers neither ARP nor ND, and goes on to
@@ -29,6 +30,8 @@ const (
 	// the host begins would wait in vain else, where the kernel alone would refuse it.
 	progressRest = 20
 	progressTime = heldFor / progressRest
+	// someConnections are visited however long it takes: a machine that is busy may not let us run for a while.
+	someConnections = 1000
 )
 
 // progress is what was found out about the connections by a gateway.
@@ -60,7 +63,7 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, _ erro
 		if family == unix.AF_INET && !g.IPv4 {
 			continue
 		}
-		err := eachConnection(family, someConnections, until, func(c *connection) bool {
+		err := sockets.EachConnection(family, someConnections, until, func(c *sockets.Socket) bool {
 			made = l.isHeardBy(g, c)
 			return !made
 		})
@@ -77,11 +80,11 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, _ erro
 // isHeardBy tells whether an acknowledgement came in lately on a connection that leads by a
 // gateway. That the first address is one of its interface's, and that no network of it holds the
 // other, is known at once.
-func (l *Loader) isHeardBy(g *gateway, c *connection) bool {
-	if c.heard >= heldFor || c.device != 0 && c.device != g.Interface {
+func (l *Loader) isHeardBy(g *gateway, c *sockets.Socket) bool {
+	if c.Heard >= heldFor || c.Device != 0 && c.Device != g.Interface {
 		return false
 	}
-	self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
+	self, peer := c.Local.Addr(), c.Remote.Addr()
 	if self.Is4() && !g.IPv4 || self.Is6() && !g.IPv6 {
 		return false
 	}
@@ -93,16 +96,20 @@ func (l *Loader) isHeardBy(g *gateway, c *connection) bool {
 
 // isAnswered tells whether a connection is recorded as a flow of another interface than this one:
 // what the host says in it leaves by that one, wherever the route leads.
-func (l *Loader) isAnswered(c *connection, but int) bool {
-	flow, err := datapath.FindFlow(l.datapath.Established, bpf.Seeds(l.state.Seeds).Digest(c.tuple))
+func (l *Loader) isAnswered(c *sockets.Socket, but int) bool {
+	tuple := bpf.DatapathTuple{
+		Peer: c.Remote.Addr().As16(), Self: c.Local.Addr().As16(), Protocol: unix.IPPROTO_TCP,
+		PeerPort: datapath.Port(c.Remote.Port()), SelfPort: datapath.Port(c.Local.Port()),
+	}
+	flow, err := datapath.FindFlow(l.datapath.Established, bpf.Seeds(l.state.Seeds).Digest(tuple))
 	return err != nil || flow != nil && flow.Ifindex != uint32(but)
 }
 
 // isRoutedBy tells whether the kernel sends by a gateway what the host says in a connection: there
 // may be others of the same interface, or a route by another.
-func (l *Loader) isRoutedBy(g *gateway, c *connection) bool {
-	routes, err := l.netlink.RouteGetWithOptions(datapath.Address(c.tuple.Peer).AsSlice(), &netlink.RouteGetOptions{
-		SrcAddr: datapath.Address(c.tuple.Self).AsSlice(), OifIndex: c.device, Mark: c.mark, UID: &c.uid,
+func (l *Loader) isRoutedBy(g *gateway, c *sockets.Socket) bool {
+	routes, err := l.netlink.RouteGetWithOptions(c.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{
+		SrcAddr: c.Local.Addr().AsSlice(), OifIndex: c.Device, Mark: c.Mark, UID: &c.UID,
 	})
 	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
 		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address

@@ -152,7 +152,7 @@ func (h *Host) asker(q *Question, received int) (asker, error) {
 	}
 	switch {
 	case s != nil:
-		a.device, a.uid, a.mark = s.device, &s.uid, s.mark
+		a.device, a.uid, a.mark = s.Device, &s.UID, s.Mark
 	case q.Protocol != nil && isEcho(*q.Protocol):
 		a.device = vrf // the kernel answers in the VRF of the question (icmp_reply)
 	}

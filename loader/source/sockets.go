@@ -1,16 +1,12 @@
 package source
 
 import (
-	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// established is the state of a connected UDP socket (include/net/tcp_states.h,
-// TCP_ESTABLISHED).
-const established = 1
+	"replypath/loader/sockets"
+)
 
 // Wildcard returns the ports of unconnected UDP sockets of the calling thread's
 // network namespace that are bound to no address, of both families. Some may
@@ -18,13 +14,13 @@ const established = 1
 func Wildcard() ([]uint16, error) {
 	var ports []uint16
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := netlink.SocketDiagUDP(family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		list, err := sockets.All(unix.IPPROTO_UDP, family)
+		if err != nil {
 			return nil, fmt.Errorf("list udp sockets (is CONFIG_INET_UDP_DIAG there?): %w", err)
 		}
-		for _, s := range sockets {
-			if s.State != established && s.ID.Source.IsUnspecified() {
-				ports = append(ports, s.ID.SourcePort)
+		for _, s := range list {
+			if s.State != sockets.Established && s.Local.Addr().IsUnspecified() {
+				ports = append(ports, s.Local.Port())
 			}
 		}
 	}

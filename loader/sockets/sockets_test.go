@@ -1,6 +1,7 @@
-package loader
+package sockets
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -9,22 +10,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/datapath"
 	"replypath/test/topology"
 )
 
 // TestEachConnection: connections that are established are visited, once from each end, and no other
 // sockets; until one is enough, or the time has come and some have been visited.
 func TestEachConnection(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := topology.NewS1(ctx, topology.S1Options{})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
 	families := map[topology.Family]uint8{topology.IPv4: unix.AF_INET, topology.IPv6: unix.AF_INET6}
 	for _, f := range s.Families() {
 		address := s.B.Eth0.Address(f)
-		listener, err := s.B.Listen(within(t), "tcp", netip.AddrPortFrom(address, 0).String())
+		listener, err := s.B.Listen(ctx, "tcp", netip.AddrPortFrom(address, 0).String())
 		must(t, err)
 		defer listener.Close()
 		for range 3 {
-			client, err := s.B.Dial(within(t), "tcp", listener.Addr().String())
+			client, err := s.B.Dial(ctx, "tcp", listener.Addr().String())
 			must(t, err)
 			defer client.Close()
 			server, err := listener.Accept()
@@ -34,12 +38,12 @@ func TestEachConnection(t *testing.T) {
 		port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
 		look := func(some int, until time.Time, enough int) (visited, servers int, err error) {
 			must(t, s.B.Do(func() error {
-				err = eachConnection(families[f], some, until, func(c *connection) bool {
-					self, peer := datapath.Address(c.tuple.Self), datapath.Address(c.tuple.Peer)
-					if self != address || peer != address || c.heard > time.Minute {
-						t.Errorf("%s: %s to %s, heard of %s ago", f, self, peer, c.heard)
+				err = EachConnection(families[f], some, until, func(c *Socket) bool {
+					self, peer := c.Local.Addr(), c.Remote.Addr()
+					if self != address || peer != address || c.Heard > time.Minute {
+						t.Errorf("%s: %s to %s, heard of %s ago", f, self, peer, c.Heard)
 					}
-					if datapath.Port(c.tuple.SelfPort) == port {
+					if c.Local.Port() == port {
 						servers++
 					}
 					visited++
@@ -56,11 +60,18 @@ func TestEachConnection(t *testing.T) {
 		few, _, fewErr := look(100, time.Now(), 100)
 		t.Logf("%s: %d visited, %d of them servers'; where one is enough %d; where there is no time %d: %v; or fewer than always %d",
 			f, all, servers, one, none, late, few)
-		if err != nil || oneErr != nil || fewErr != nil || !errors.Is(late, errUnfinished) {
+		if err != nil || oneErr != nil || fewErr != nil || !errors.Is(late, ErrUnfinished) {
 			t.Errorf("%s: errors %v, %v, %v, %v", f, err, oneErr, late, fewErr)
 		}
 		if all != 6 || servers != 3 || one != 1 || none != 0 || few != 6 {
 			t.Errorf("%s: visited other numbers than 6, 3, 1, 0 and 6", f)
 		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,0 +1,205 @@
+// Package sockets asks the kernel for the TCP and UDP sockets of the calling thread's network namespace (sock_diag(7)).
+package sockets
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Socket is what the kernel tells of one.
+type Socket struct {
+	State         uint8          // Established, or another of include/net/tcp_states.h
+	Local, Remote netip.AddrPort // with the addresses of IPv4 as such, also of an IPv6 socket
+	Device        int            // that it is bound to; 0: none
+	UID, Inode    uint32
+	Mark          uint32
+	Heard         time.Duration // since its last acknowledgement came in, if that was asked for
+}
+
+// Established is the state of a TCP connection, and of a connected UDP socket.
+const Established = unix.BPF_TCP_ESTABLISHED
+
+// anyState is of TCP and UDP.
+const anyState = 0xfff
+
+// ErrUnfinished tells that there are more connections than could be looked at.
+var ErrUnfinished = errors.New("there are too many to look at all of them")
+
+// All returns the sockets of a protocol and family, of which AF_INET6 has IPv4 ones too. A kernel without a handler for
+// the protocol returns ENOENT, one without the protocol EPROTONOSUPPORT.
+func All(protocol, family uint8) (list []Socket, err error) {
+	r := &request{family: family, protocol: protocol, states: anyState}
+	err = each(r, func() bool { return true }, func(s *Socket) bool {
+		list = append(list, *s)
+		return true
+	})
+	return list, err
+}
+
+// EachConnection visits the established TCP connections of a family, of which AF_INET6 has IPv4 ones too,
+// until visit says that it is enough, or the time has come and some of them have been visited: ErrUnfinished then. The
+// kernel goes through the rest of them for nobody then: a dump ends with its socket.
+func EachConnection(family uint8, some int, until time.Time, visit func(*Socket) (goOn bool)) error {
+	r := &request{family: family, protocol: unix.IPPROTO_TCP, states: 1 << Established, info: true}
+	visited := 0
+	hasTime := func() bool { return visited < some || time.Now().Before(until) }
+	return each(r, hasTime, func(s *Socket) bool {
+		visited++
+		return visit(s)
+	})
+}
+
+// each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch.
+func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) error {
+	socket, err := nl.Subscribe(unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	dump := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	dump.AddData(r)
+	if err := socket.Send(dump); err != nil {
+		return err
+	}
+	for hasTime() {
+		messages, _, err := socket.Receive()
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			switch m.Header.Type {
+			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+				return errorIn(m.Data)
+			}
+			s, err := parse(m.Data)
+			if err != nil {
+				return err
+			}
+			if !visit(s) {
+				return nil
+			}
+		}
+	}
+	return ErrUnfinished
+}
+
+// errorIn returns the error of a message that ends a dump.
+func errorIn(data []byte) error {
+	if len(data) < 4 {
+		return nil
+	}
+	if number := int32(binary.NativeEndian.Uint32(data)); number != 0 {
+		return unix.Errno(-number)
+	}
+	return nil
+}
+
+// Find returns the socket that a packet finds which comes in by a device, 0 for any that is no VRF's; nil where there is none or the
+// kernel cannot tell. What is not connected is found by its own end.
+func Find(protocol uint8, local, remote netip.AddrPort, device int) (*Socket, error) {
+	r := &request{family: unix.AF_INET, protocol: protocol, states: ^uint32(0), source: local, destination: remote, device: device}
+	if local.Addr().Is6() {
+		r.family = unix.AF_INET6
+	}
+	if protocol == unix.IPPROTO_UDP { // the other way round, "for historical reasons" (net/ipv4/udp_diag.c)
+		r.source, r.destination = remote, local
+	}
+	ask := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
+	ask.AddData(r)
+	messages, err := ask.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	// Without a handler for the protocol the kernel says ENOENT as well.
+	if errors.Is(err, unix.ENOENT) || err == nil && len(messages) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the kernel for the socket of %s: %w", local, err)
+	}
+	return parse(messages[0])
+}
+
+// request is the kernel's struct inet_diag_req_v2 (linux/inet_diag.h).
+type request struct {
+	family, protocol    uint8
+	states              uint32
+	info                bool // struct tcp_info is wanted
+	source, destination netip.AddrPort
+	device              int
+}
+
+// Len is the size of the struct.
+func (*request) Len() int { return 56 }
+
+// Serialize writes the struct.
+func (r *request) Serialize() []byte {
+	b := make([]byte, r.Len())
+	b[0], b[1] = r.family, r.protocol
+	if r.info {
+		b[2] = 1 << (netlink.INET_DIAG_INFO - 1)
+	}
+	binary.NativeEndian.PutUint32(b[4:], r.states)
+	id := b[8:] // struct inet_diag_sockid
+	put := func(port, address []byte, a netip.AddrPort) {
+		binary.BigEndian.PutUint16(port, a.Port())
+		copy(address, a.Addr().AsSlice())
+	}
+	put(id[0:], id[4:], r.source)
+	put(id[2:], id[20:], r.destination)
+	binary.NativeEndian.PutUint32(id[36:], uint32(r.device))
+	binary.NativeEndian.PutUint32(id[40:], nl.TCPDIAG_NOCOOKIE)
+	binary.NativeEndian.PutUint32(id[44:], nl.TCPDIAG_NOCOOKIE)
+	return b
+}
+
+// The kernel's struct inet_diag_msg (linux/inet_diag.h), and where tcpi_last_ack_recv is in struct
+// tcp_info (linux/tcp.h), in milliseconds.
+const (
+	messageSize   = 72
+	lastAckRecvAt = 56
+)
+
+func parse(message []byte) (*Socket, error) {
+	if len(message) < messageSize {
+		return nil, fmt.Errorf("read a socket: %d bytes are too few", len(message))
+	}
+	s := &Socket{
+		State:  message[1],
+		Local:  end(message[0], message[4:6], message[8:24]),
+		Remote: end(message[0], message[6:8], message[24:40]),
+		Device: int(binary.NativeEndian.Uint32(message[40:])),
+		UID:    binary.NativeEndian.Uint32(message[64:]),
+		Inode:  binary.NativeEndian.Uint32(message[68:]),
+		Heard:  heardLongAgo,
+	}
+	attributes, err := nl.ParseRouteAttr(message[messageSize:])
+	if err != nil {
+		return nil, fmt.Errorf("read a socket: %w", err)
+	}
+	for _, a := range attributes {
+		switch {
+		case a.Attr.Type == netlink.INET_DIAG_INFO && len(a.Value) >= lastAckRecvAt+4:
+			s.Heard = time.Duration(binary.NativeEndian.Uint32(a.Value[lastAckRecvAt:])) * time.Millisecond
+		case a.Attr.Type == netlink.INET_DIAG_MARK && len(a.Value) == 4:
+			s.Mark = binary.NativeEndian.Uint32(a.Value)
+		}
+	}
+	return s, nil
+}
+
+// heardLongAgo is of a connection of which the kernel does not tell.
+const heardLongAgo = time.Hour
+
+// end reads an address and its port.
+func end(family uint8, port, address []byte) netip.AddrPort {
+	if family == unix.AF_INET {
+		address = address[:4]
+	}
+	a, _ := netip.AddrFromSlice(address)
+	return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(port))
+}
