@@ -193,7 +193,7 @@ func (r *restorer) boundRoutes() error {
 	if err != nil {
 		return err
 	}
-	present, err := r.lives(r.before).presentFallback(r.before.Fallback)
+	present, err := r.lives(r.before).PresentFallback(r.before.Fallback)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
@@ -15,13 +16,13 @@ import (
 // hostChanges lists what detach is going to take back, by the names that interfaces
 // have now. What went with its interface is not among it.
 func (r *statusReader) hostChanges() ([]HostChange, error) {
-	lives := &lives{
-		records: r.journal.Interfaces, devices: datapath.DevicesIn(r.maps.Devices), netlink: r.netlink,
-		log: slog.New(slog.DiscardHandler), // whoever leaves something as it is says so
+	lives := &identity.Lives{
+		Records: r.journal.Interfaces, Devices: datapath.DevicesIn(r.maps.Devices), Netlink: r.netlink,
+		Log: slog.New(slog.DiscardHandler), // whoever leaves something as it is says so
 	}
 	changes := []HostChange{}
 	for _, s := range r.journal.Sysctls {
-		change, err := lives.present(s)
+		change, err := lives.Present(s)
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +36,7 @@ func (r *statusReader) hostChanges() ([]HostChange, error) {
 	}
 	changes = append(changes, repairs...)
 	for _, q := range r.journal.Qdiscs {
-		name, err := lives.nameOf(q.Interface, q.Name)
+		name, err := lives.NameOf(q.Interface, q.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +49,7 @@ func (r *statusReader) hostChanges() ([]HostChange, error) {
 		change.Undo = "rm " + strings.Join(source.Pins(filepath.Join(r.pinDir, datapath.LinksDir)), " ")
 		changes = append(changes, change)
 	}
-	routes, err := lives.presentFallback(r.journal.Fallback)
+	routes, err := lives.PresentFallback(r.journal.Fallback)
 	return append(changes, fallbackChanges(routes)...), err
 }
 
@@ -59,7 +60,7 @@ func repairChanges(repairs *pins.Repairs) ([]HostChange, error) {
 		return changes, nil
 	}
 	for i := range repairs.Sysctls {
-		change, err := presentRepair(&repairs.Sysctls[i])
+		change, err := identity.Repaired(&repairs.Sysctls[i])
 		if err != nil {
 			return nil, err
 		}

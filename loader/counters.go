@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/hostsettings"
+	"replypath/loader/identity"
 	"replypath/loader/nexthop"
-	"replypath/loader/pins"
 )
 
 // Counters are the figures of a datapath. What is counted began when the pins
@@ -108,7 +108,7 @@ type GatewayState struct {
 func (l *Loader) Counters() (*Counters, error) {
 	l.mu.Lock()
 	c, err := l.describe()
-	names, forgotten := namesByID(l.state.Interfaces), l.state.Forgotten
+	names, forgotten := identity.Names(l.state.Interfaces), l.state.Forgotten
 	d := l.datapath
 	l.reading.RLock() // before mu is given up: Reload and Close take both
 	l.mu.Unlock()
@@ -213,13 +213,4 @@ func (l *Loader) Unattached() ([]string, error) {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
-}
-
-// namesByID returns the name of every interface that ever was.
-func namesByID(records []pins.InterfaceRecord) map[uint16]string {
-	names := make(map[uint16]string, len(records))
-	for _, r := range records {
-		names[r.ID] = r.Name
-	}
-	return names
 }

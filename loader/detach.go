@@ -17,6 +17,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
+	"replypath/loader/identity"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -231,8 +232,8 @@ func (d *detacher) close() {
 }
 
 // lives tells the interfaces of a journal from others.
-func (d *detacher) lives(of *pins.Journal) *lives {
-	return &lives{records: of.Interfaces, devices: d.devices, netlink: d.netlink, log: d.log}
+func (d *detacher) lives(of *pins.Journal) *identity.Lives {
+	return &identity.Lives{Records: of.Interfaces, Devices: d.devices, Netlink: d.netlink, Log: d.log}
 }
 
 func (d *detacher) done(format string, args ...any) {
@@ -322,7 +323,7 @@ func (d *detacher) qdiscs() error {
 
 // qdisc removes a qdisc that we added, unless somebody uses it.
 func (d *detacher) qdisc(r pins.QdiscRecord) error {
-	name, err := d.lives(d.journal).nameOf(r.Interface, r.Name)
+	name, err := d.lives(d.journal).NameOf(r.Interface, r.Name)
 	if name == "" || err != nil {
 		return err
 	}
@@ -350,7 +351,7 @@ func (d *detacher) qdisc(r pins.QdiscRecord) error {
 func (d *detacher) sysctls() error {
 	var errs []error
 	for _, r := range slices.Backward(d.journal.Sysctls) {
-		restored, err := d.lives(d.journal).restore(r)
+		restored, err := d.lives(d.journal).Restore(r)
 		errs = append(errs, err)
 		if restored != nil {
 			d.done("change of sysctl %s, which is %s again", restored.Key, restored.Before)

@@ -28,10 +28,6 @@ func (l *Loader) countRepair(object string) {
 	l.state.Repairs[object]++
 }
 
-func changeOf(r pins.SysctlRecord) hostsettings.Change {
-	return hostsettings.Change{Interface: r.Interface, Key: r.Key, Before: r.Before, After: r.After}
-}
-
 // tendRPFilter makes a strict rp_filter loose on every served interface, or puts
 // it back where that is not wanted any more.
 func (l *Loader) tendRPFilter() error {
@@ -129,21 +125,6 @@ func (l *Loader) settingsChanged() bool {
 	return changed
 }
 
-// renameChanges notes by which name an interface is found from now on, for whoever looks
-// whether what was changed still holds.
-func renameChanges(j *pins.Journal, device int, name string) {
-	for i := range j.Sysctls {
-		if r := &j.Sysctls[i]; r.Interface == device && device != 0 {
-			r.Key = changeOf(*r).On(name).Key
-		}
-	}
-	for i := range j.Qdiscs {
-		if r := &j.Qdiscs[i]; r.Interface == device && device != 0 {
-			r.Name = name
-		}
-	}
-}
-
 // sysctl is a setting of an interface, whatever its name is now; of index 0, of
 // none.
 type sysctl struct {
@@ -191,7 +172,7 @@ func (l *Loader) dropSysctls(which func(pins.SysctlRecord) bool) error {
 		if !which(r) {
 			continue
 		}
-		restored, err := lives.restore(r)
+		restored, err := lives.Restore(r)
 		if restored != nil {
 			l.log.Info("sysctl restored", "sysctl", restored.Key, "value", restored.Before)
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -15,6 +14,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 )
 
@@ -66,12 +66,14 @@ func (l *Loader) withoutClashes(found *discover.Result) []discover.Interface {
 
 // life returns the record of the interface that has this index now.
 func (l *Loader) life(index int) *pins.InterfaceRecord {
-	return lifeIn(l.state.Interfaces, index)
+	return identity.Record(l.state.Interfaces, index)
 }
 
 // lives tells the recorded interfaces from others.
-func (l *Loader) lives() *lives {
-	return &lives{records: l.state.Interfaces, devices: datapath.DevicesIn(l.datapath.Devices), netlink: l.netlink, log: l.log}
+func (l *Loader) lives() *identity.Lives {
+	return &identity.Lives{
+		Records: l.state.Interfaces, Devices: datapath.DevicesIn(l.datapath.Devices), Netlink: l.netlink, Log: l.log,
+	}
 }
 
 // fate is what has become of an interface since it was recorded.
@@ -131,7 +133,7 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 	case !l.suspicious || l.isEntered(r):
 		return stays, nil
 	case !r.Attached:
-		name, err := l.lives().nameOf(r.Index, r.Name)
+		name, err := l.lives().NameOf(r.Index, r.Name)
 		if name != "" || err != nil {
 			return stays, err
 		}
@@ -155,7 +157,7 @@ func (l *Loader) isEntered(r *pins.InterfaceRecord) bool {
 // isAbsent tells whether there is no interface of this index now.
 func (l *Loader) isAbsent(index int) (bool, error) {
 	_, err := l.netlink.LinkByIndex(index)
-	if isNotFound(err) {
+	if identity.IsGone(err) {
 		return true, nil
 	}
 	return false, err
@@ -177,7 +179,7 @@ func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
 func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
 	target := attach.Interface{Index: r.Index, Name: r.Name}
 	// While it can still be told whether an interface that is there is this one.
-	name, err := l.lives().nameOf(r.Index, r.Name)
+	name, err := l.lives().NameOf(r.Index, r.Name)
 	errs := []error{err, l.dropSysctls(ofInterface(r.Index))}
 	maps.DeleteFunc(l.allowed, func(s sysctl, _ *rate.Limiter) bool { return s.device == r.Index })
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
@@ -219,7 +221,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 		}
 		r := l.life(i.Index)
 		if r.Name != i.Name {
-			renameChanges(&l.state, i.Index, i.Name)
+			identity.Rename(&l.state, i.Index, i.Name)
 		}
 		r.MAC = i.MAC.String()
 		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
@@ -234,7 +236,7 @@ func (l *Loader) linkChanged(index int) error {
 		return nil
 	}
 	link, err := l.netlink.LinkByIndex(index)
-	if isNotFound(err) {
+	if identity.IsGone(err) {
 		return nil // the event that says so is next
 	}
 	if err != nil {
@@ -255,11 +257,6 @@ func (l *Loader) linkChanged(index int) error {
 		errs = append(errs, l.releaseWaiting(index))
 	}
 	return errors.Join(append(errs, l.writeGateways())...)
-}
-
-func isNotFound(err error) bool {
-	var notFound netlink.LinkNotFoundError
-	return errors.As(err, &notFound)
 }
 
 func (l *Loader) logChanges(before, after *discover.Interface) {

@@ -37,7 +37,7 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 	if !record.Attached || record.Index == 0 {
 		return nil
 	}
-	name, err := r.lives(r.before).nameOf(record.Index, record.Name)
+	name, err := r.lives(r.before).NameOf(record.Index, record.Name)
 	if name == "" || err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (r *restorer) qdiscs() error {
 func (r *restorer) sysctls() error {
 	var errs []error
 	restore := func(of *pins.Journal, s pins.SysctlRecord) {
-		_, err := r.lives(of).restore(s)
+		_, err := r.lives(of).Restore(s)
 		errs = append(errs, err)
 	}
 	for _, s := range slices.Backward(r.journal.Sysctls) {

@@ -12,6 +12,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 )
 
@@ -95,7 +96,7 @@ func (r *statusReader) fillByIndex(i *InterfaceStatus, attacher *attach.Attacher
 // names are those of all interfaces that ever were; who was renamed has the name
 // that is shown.
 func (r *statusReader) names(present []InterfaceStatus) map[uint16]string {
-	names := namesByID(r.journal.Interfaces)
+	names := identity.Names(r.journal.Interfaces)
 	for _, record := range r.journal.Interfaces {
 		for _, i := range present {
 			if record.Index == i.Index {

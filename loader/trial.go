@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replypath/loader/datapath"
+	"replypath/loader/identity"
 	"replypath/loader/pins"
 )
 
@@ -131,7 +132,7 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 		if i := slices.IndexFunc(before.Interfaces, same); i >= 0 {
 			b := &before.Interfaces[i]
 			b.Name, b.MAC = r.Name, r.MAC // of now, or of who has got the id
-			renameChanges(before, b.Index, r.Name)
+			identity.Rename(before, b.Index, r.Name)
 			continue
 		}
 		r.Index = 0

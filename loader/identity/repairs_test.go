@@ -1,8 +1,10 @@
-package loader
+package identity
 
 import (
 	"cmp"
+	"context"
 	"testing"
+	"time"
 
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
@@ -12,7 +14,7 @@ import (
 // A repair belongs to an interface that has kept its name or its MAC, not to
 // whatever has got the index since.
 func TestPresentRepair(t *testing.T) {
-	s := newS1(t, topology.S1Options{NoIPv6: true})
+	s := newS1(t)
 	eth1 := s.B.Eth1
 	for what, test := range map[string]struct {
 		index     int
@@ -29,7 +31,7 @@ func TestPresentRepair(t *testing.T) {
 	} {
 		must(t, s.B.Do(func() error {
 			record := pins.SysctlRecord{Interface: test.index, Key: hostsettings.Key("ipv4", cmp.Or(test.name, "all"), "arp_ignore")}
-			change, err := presentRepair(&pins.RepairRecord{SysctlRecord: record, Name: test.name, MAC: test.mac})
+			change, err := Repaired(&pins.RepairRecord{SysctlRecord: record, Name: test.name, MAC: test.mac})
 			if same := change != nil; same != test.same {
 				t.Errorf("%s: %v", what, same)
 			}
@@ -38,5 +40,22 @@ func TestPresentRepair(t *testing.T) {
 			}
 			return err
 		}))
+	}
+}
+
+func newS1(t *testing.T) *topology.S1 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := topology.NewS1(ctx, topology.S1Options{NoIPv6: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,12 +1,9 @@
 package loader
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/datapath"
 	"replypath/test/topology"
@@ -47,19 +44,5 @@ func TestUntoldInterface(t *testing.T) {
 				t.Errorf("said so: %v", said)
 			}
 		})
-	}
-}
-
-// TestNameOfWithoutAnAnswer: a question that the kernel does not answer is no word that the
-// interface has gone.
-func TestNameOfWithoutAnAnswer(t *testing.T) {
-	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
-	l := &lives{netlink: b.host.Netlink(), log: b.logger()}
-	const none, refused = 4711, -1
-	if name, err := l.nameOf(none, "eth1"); name != "" || err != nil {
-		t.Errorf("of an index that nobody has: %q, %v", name, err)
-	}
-	if name, err := l.nameOf(refused, "eth1"); name != "" || !errors.Is(err, unix.EINVAL) {
-		t.Errorf("of an index that the kernel refuses: %q, %v", name, err)
 	}
 }
