@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"replypath/metrics"
 	"replypath/test/topology"
 )
 
@@ -74,7 +75,7 @@ func (a *answers) left() (right, wrong int) {
 
 // corrected returns how many packets were moved to another interface, as they are
 // counted.
-func (c *Counters) corrected() (sum uint64) {
+func corrected(c *metrics.Snapshot) (sum uint64) {
 	for _, p := range c.Pairs {
 		sum += p.CorrectedPackets
 	}
@@ -82,9 +83,9 @@ func (c *Counters) corrected() (sum uint64) {
 }
 
 // backwards lists the pairs of interfaces that have been counted less for.
-func (c *Counters) backwards(before *Counters) (less []Pair) {
+func backwards(c, before *metrics.Snapshot) (less []metrics.Pair) {
 	for _, was := range before.Pairs {
-		i := slices.IndexFunc(c.Pairs, func(p PairCounters) bool { return p.Pair == was.Pair })
+		i := slices.IndexFunc(c.Pairs, func(p metrics.PairCounters) bool { return p.Pair == was.Pair })
 		if i < 0 || c.Pairs[i].CorrectedPackets < was.CorrectedPackets ||
 			c.Pairs[i].CorrectedBytes < was.CorrectedBytes || c.Pairs[i].AsymmetricPackets < was.AsymmetricPackets {
 			less = append(less, was.Pair)

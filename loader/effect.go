@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/loader/pins"
 )
 
@@ -41,7 +42,7 @@ func (l *Loader) Effect() (*Effect, error) {
 	}
 	e := &Effect{Mode: s.Mode, HostChanges: s.HostChanges, Detaching: isDetaching(l.options.PinDir)}
 	for i := range s.Interfaces {
-		e.add(&s.Interfaces[i], modeInForce(r.byHand, s.Interfaces[i].Mode))
+		e.add(&s.Interfaces[i], datapath.ModeInForce(r.byHand, s.Interfaces[i].Mode))
 	}
 	return e, nil
 }

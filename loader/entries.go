@@ -5,6 +5,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 )
 
 // interfaceEntry is what the programs know of an interface with these gateways.
@@ -16,7 +17,7 @@ func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
 		Lower:   uint32(s.Lower),
 		Since:   s.watched.since,
 		NextHop: uint8(nextHopModes[s.Settings.NextHop]),
-		Mode:    uint8(modes[s.Settings.Mode]),
+		Mode:    uint8(datapath.Modes[s.Settings.Mode]),
 	}
 	copy(entry.Mac[:], s.MAC)
 	if s.Up {
@@ -58,11 +59,6 @@ var nextHopModes = map[config.NextHop]bpf.DatapathNextHopMode{
 	config.NextHopAuto:    bpf.DatapathNextHopModeNEXT_HOP_AUTO,
 	config.NextHopGateway: bpf.DatapathNextHopModeNEXT_HOP_GATEWAY,
 	config.NextHopLastHop: bpf.DatapathNextHopModeNEXT_HOP_LAST,
-}
-
-var modes = map[config.Mode]bpf.DatapathMode{
-	config.ModeEnforce: bpf.DatapathModeMODE_ENFORCE,
-	config.ModeObserve: bpf.DatapathModeMODE_OBSERVE,
 }
 
 // gatewayEntry is what the programs know of a gateway.

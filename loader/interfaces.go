@@ -12,6 +12,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/identity"
@@ -215,7 +216,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 			l.logChanges(&s.Interface, &i)
 		}
 		s.Interface = i
-		l.setMode(s, config.Mode(modeInForce(l.byHand, string(i.Settings.Mode))))
+		l.setMode(s, config.Mode(datapath.ModeInForce(l.byHand, string(i.Settings.Mode))))
 		if !s.entered {
 			errs = append(errs, l.enterDevice(s))
 		}
@@ -328,6 +329,6 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	id := l.state.Interfaces[oldest].ID
 	l.state.Interfaces = slices.Delete(l.state.Interfaces, oldest, oldest+1)
 	var err error
-	l.state.Forgotten, err = forgetCounters(&l.datapath.DatapathMaps, id, l.state.Forgotten)
+	l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
 	return id, err
 }

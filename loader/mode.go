@@ -6,31 +6,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
 )
-
-// onlyKey is that of the only entry of an array that holds one.
-const onlyKey = uint32(0)
-
-func readMode(table *ebpf.Map) (bpf.DatapathMode, error) {
-	var mode bpf.DatapathMode
-	if err := table.Lookup(onlyKey, &mode); err != nil {
-		return mode, fmt.Errorf("read the mode that was set by hand: %w", err)
-	}
-	return mode, nil
-}
-
-func putMode(table *ebpf.Map, mode bpf.DatapathMode) error {
-	if err := table.Put(onlyKey, mode); err != nil {
-		return fmt.Errorf("write the mode: %w", err)
-	}
-	return nil
-}
 
 // enforces tells whether the mode in force of an interface is enforce. Whoever changes something of
 // the host asks this first: for an interface that only observes nothing is changed but programs and pins.
@@ -64,7 +44,7 @@ func (l *Loader) setMode(s *served, mode config.Mode) {
 // switched to observe had a reason that a restart does not change; to enforce
 // what the configuration only wants observed, it has to be said again.
 func (l *Loader) adoptMode() (err error) {
-	l.byHand, err = readMode(l.datapath.ModeByHand)
+	l.byHand, err = datapath.ReadMode(l.datapath.ModeByHand)
 	switch l.byHand {
 	case bpf.DatapathModeMODE_OBSERVE:
 		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
@@ -77,23 +57,12 @@ func (l *Loader) adoptMode() (err error) {
 // obeyConfigured ends what was set by hand and is not adopted. The interfaces have their modes
 // already: nothing is left as routed in between.
 func (l *Loader) obeyConfigured() error {
-	mode, err := readMode(l.datapath.ModeByHand)
+	mode, err := datapath.ReadMode(l.datapath.ModeByHand)
 	if err != nil || mode == l.byHand {
 		return err
 	}
-	l.rollback.add(func() error { return putMode(l.datapath.ModeByHand, mode) })
-	return putMode(l.datapath.ModeByHand, l.byHand)
-}
-
-// modeInForce returns the mode that was set by hand, else the configured one.
-func modeInForce(byHand bpf.DatapathMode, configured string) string {
-	switch byHand {
-	case bpf.DatapathModeMODE_ENFORCE:
-		return string(config.ModeEnforce)
-	case bpf.DatapathModeMODE_OBSERVE:
-		return string(config.ModeObserve)
-	}
-	return configured
+	l.rollback.add(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
+	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
 }
 
 // Mode returns the mode in force, "enforce" or "observe", with or without a
@@ -109,11 +78,11 @@ func Mode(pinDir string) (string, error) {
 		return "", err
 	}
 	defer maps.Close()
-	byHand, err := readMode(maps.ModeByHand)
+	byHand, err := datapath.ReadMode(maps.ModeByHand)
 	if err != nil {
 		return "", err
 	}
-	return modeInForce(byHand, journal.Mode), nil
+	return datapath.ModeInForce(byHand, journal.Mode), nil
 }
 
 // SetMode switches the mode of all interfaces at once, with or without a daemon.
@@ -121,7 +90,7 @@ func Mode(pinDir string) (string, error) {
 // the next start. A daemon changes the host with the mode, within a second; where none runs, SetMode
 // returns the objects of the host that stay as they are. The error matches ErrNotAttached where nothing is pinned.
 func SetMode(pinDir, mode string) (undone []string, _ error) {
-	wanted, known := modes[config.Mode(mode)]
+	wanted, known := datapath.Modes[config.Mode(mode)]
 	if !known {
 		return nil, fmt.Errorf("mode %q is not one of %s, %s", mode, config.ModeEnforce, config.ModeObserve)
 	}
@@ -140,7 +109,7 @@ func SetMode(pinDir, mode string) (undone []string, _ error) {
 	if wanted == bpf.DatapathModeMODE_ENFORCE && isEnforced(journal) {
 		wanted = bpf.DatapathModeMODE_CONFIGURED
 	}
-	return undone, errors.Join(err, putMode(maps.ModeByHand, wanted), maps.Close())
+	return undone, errors.Join(err, datapath.PutMode(maps.ModeByHand, wanted), maps.Close())
 }
 
 // undoneBy are the objects of the host that only a daemon would change with the mode.
@@ -174,11 +143,11 @@ func isEnforced(journal *pins.Journal) bool {
 
 // noteMode tells whether somebody has switched the mode since it was looked at last.
 func (l *Loader) noteMode() (switched bool) {
-	byHand, err := readMode(l.datapath.ModeByHand)
+	byHand, err := datapath.ReadMode(l.datapath.ModeByHand)
 	if err != nil || byHand == l.byHand {
 		return false // of what cannot be read the next reconciliation says so
 	}
-	l.log.Info("mode was switched", "mode", modeInForce(byHand, l.state.Mode), "before", modeInForce(l.byHand, l.state.Mode))
+	l.log.Info("mode was switched", "mode", datapath.ModeInForce(byHand, l.state.Mode), "before", datapath.ModeInForce(l.byHand, l.state.Mode))
 	l.byHand = byHand
 	l.source.wanted, l.source.due = false, true // sockets are looked for as in a start
 	return true

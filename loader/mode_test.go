@@ -5,6 +5,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/datapath"
 	"replypath/test/topology"
 )
 
@@ -46,7 +47,7 @@ func TestMode(t *testing.T) {
 		t.Errorf("after a start the mode is %s", got)
 	}
 	b.setMode("enforce")
-	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_CONFIGURED {
+	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_CONFIGURED {
 		t.Errorf("the mode that is configured is set by hand, %d: %v", got, err)
 	}
 	r.stop()
@@ -84,7 +85,7 @@ func TestModeOfInterfaces(t *testing.T) {
 		t.Errorf("entry of eth1 has mode %d", got)
 	}
 	b.setMode("enforce")
-	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_ENFORCE {
+	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_ENFORCE {
 		t.Errorf("mode set by hand %d: %v", got, err)
 	}
 	pingB(t, s)
@@ -105,7 +106,7 @@ func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
 	b.setMode("observe")
 	b.addEth2(0)
 	b.awaitAttached("eth2")
-	if got, err := readMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_OBSERVE {
+	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_OBSERVE {
 		t.Errorf("eth2, which has come, goes by what is configured: mode set by hand %d: %v", got, err)
 	}
 	must(t, r.reload(of(config.ModeEnforce)))

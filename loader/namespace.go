@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/attach"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
 )
@@ -112,7 +113,7 @@ func stands(nl *netlink.Handle, e *pins.Elsewhere) (bool, error) {
 		if r.Index == 0 {
 			continue
 		}
-		hooks, err := readHooks(attacher, attach.Interface{Index: r.Index, Name: r.Name})
+		hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: r.Index, Name: r.Name})
 		if err != nil {
 			return false, err
 		}

@@ -11,6 +11,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/metrics"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -169,7 +170,7 @@ func (w *whole) tables() reader {
 
 // counters wants those of every pair of interfaces that had some, and none to go backwards.
 func (w *whole) counters() reader {
-	before := make(map[Pair]PairCounters)
+	before := make(map[metrics.Pair]metrics.PairCounters)
 	return func() error {
 		maps, err := datapath.OpenMaps(w.dir)
 		if err != nil {
@@ -179,7 +180,7 @@ func (w *whole) counters() reader {
 		if err = errors.Join(err, maps.Close()); err != nil {
 			return err
 		}
-		now := make(map[Pair]PairCounters)
+		now := make(map[metrics.Pair]metrics.PairCounters)
 		for _, p := range traffic.Pairs {
 			now[p.Pair] = p
 		}

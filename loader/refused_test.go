@@ -107,12 +107,12 @@ func testRefused(t *testing.T, refusal refusal, upgrade upgrade) {
 	b.wantComplete(programs)
 	a.wantRight()
 	after := r.counters()
-	if less := after.backwards(counted); len(less) > 0 || after.corrected() != uint64(a.asked) {
-		t.Errorf("%d packets corrected; less than before for %v", after.corrected(), less)
+	if less := backwards(after, counted); len(less) > 0 || corrected(after) != uint64(a.asked) {
+		t.Errorf("%d packets corrected; less than before for %v", corrected(after), less)
 	}
 	right, wrong := a.left()
 	t.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other, %d counted as corrected",
-		a.asked, right, wrong, after.corrected())
+		a.asked, right, wrong, corrected(after))
 }
 
 // wantTakenBack wants a start to have ended for the sake of eth1, and what was there
@@ -194,7 +194,7 @@ func testReloadRefused(t *testing.T, options func(*Options), halfway bool) {
 	b.wantComplete(programs)
 	a.wantRight()
 	right, wrong := a.left()
-	if corrected := r.counters().corrected(); corrected != uint64(a.asked) {
+	if corrected := corrected(r.counters()); corrected != uint64(a.asked) {
 		t.Errorf("%d packets corrected", corrected)
 	}
 	t.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other", a.asked, right, wrong)

@@ -10,6 +10,9 @@ import (
 // unknownWrites are those of tables whose settings nobody has written yet.
 const unknownWrites = -1
 
+// onlyKey is that of the only entry of an array that holds one.
+const onlyKey = uint32(0)
+
 func (l *Loader) readSettings() (bpf.DatapathSettings, error) {
 	var settings bpf.DatapathSettings
 	if err := l.datapath.Configuration.Lookup(onlyKey, &settings); err != nil {

@@ -94,25 +94,6 @@ func TestCoalescer(t *testing.T) {
 	}
 }
 
-func TestNetstat(t *testing.T) {
-	const text = `TcpExt: SyncookiesSent IPReversePathFilter Last
-TcpExt: 1 17 3
-IpExt: IPReversePathFilter
-IpExt: 9
-`
-	if got := netstat(text, "TcpExt:", "IPReversePathFilter"); got == nil || *got != 17 {
-		t.Errorf("got %v", got)
-	}
-	if got := netstat(text, "IpExt:", "IPReversePathFilter"); got == nil || *got != 9 {
-		t.Errorf("got %v", got)
-	}
-	for _, text := range []string{"", "TcpExt: IPReversePathFilter\n", "TcpExt: IPReversePathFilter\nTcpExt: x\n", "TcpExt: A IPReversePathFilter\nTcpExt: 1\n"} {
-		if got := netstat(text, "TcpExt:", "IPReversePathFilter"); got != nil {
-			t.Errorf("%q: got %d", text, *got)
-		}
-	}
-}
-
 // Maps of an earlier version, which lack one, are not taken for none: its programs
 // are attached.
 func TestMapsOfAnotherVersion(t *testing.T) {

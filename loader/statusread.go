@@ -13,6 +13,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
@@ -20,6 +21,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/metrics"
 )
 
 // ReadStatus reads the state of a datapath from its pins and from the network
@@ -90,8 +92,8 @@ func (r *statusReader) read() (*Status, error) {
 }
 
 func (r *statusReader) mode(s *Status) error {
-	byHand, err := readMode(r.maps.ModeByHand)
-	s.Mode = modeInForce(byHand, r.journal.Mode)
+	byHand, err := datapath.ReadMode(r.maps.ModeByHand)
+	s.Mode = datapath.ModeInForce(byHand, r.journal.Mode)
 	s.WouldChange = r.wouldChanges(byHand, s.Daemon.Running)
 	r.byHand = byHand
 	return err
@@ -141,7 +143,7 @@ func (r *statusReader) interfaces(s *Status) error {
 			continue
 		}
 		i := newInterfaceStatus(&record)
-		i.Mode = modeInForce(r.byHand, record.Mode)
+		i.Mode = datapath.ModeInForce(r.byHand, record.Mode)
 		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
 			err = i.fill(&found.Interfaces[present], attacher)
@@ -214,11 +216,11 @@ func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attac
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
 	}
-	hooks, err := readHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name})
+	hooks, err := counters.ReadHooks(attacher, attach.Interface{Index: i.Index, Name: i.Name})
 	if err != nil {
 		return err
 	}
-	i.Attached = !slices.ContainsFunc(hooks, func(h Hook) bool { return !h.Attached })
+	i.Attached = !slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached })
 	if i.Attached {
 		i.Mechanism = &hooks[0].Mechanism
 	}

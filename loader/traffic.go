@@ -10,10 +10,12 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
+	"replypath/metrics"
 )
 
 // Traffic is what a datapath has counted up to a moment, and for which
@@ -22,8 +24,8 @@ type Traffic struct {
 	Mode        string
 	Daemon      DaemonStatus
 	Interfaces  []InterfaceStatus // those that are managed, by index; their gateways are left out
-	Pairs       []PairCounters
-	Uncorrected []UncorrectedCounter // for every pair, every reason
+	Pairs       []metrics.PairCounters
+	Uncorrected []metrics.Uncorrected // for every pair, every reason
 }
 
 // ReadTraffic is ReadStatus for what may be asked every second: it looks at
@@ -49,15 +51,13 @@ func (r *statusReader) traffic() (*Traffic, error) {
 			return nil, err
 		}
 	}
-	pairs, err := readPairs(r.maps, r.journal.Forgotten)
+	t := &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces}
+	var err error
+	t.Pairs, t.Uncorrected, err = counters.ReadByName(r.maps, r.names(s.Interfaces), r.journal.Forgotten)
 	if err != nil {
 		return nil, err
 	}
-	var c Counters
-	c.setPairs(pairs, r.names(s.Interfaces))
-	return &Traffic{
-		Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, Pairs: c.Pairs, Uncorrected: c.Uncorrected,
-	}, nil
+	return t, nil
 }
 
 // attachments describes the managed interfaces as far as that is quickly done.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"replypath/loader/counters"
 	"replypath/test/topology"
 )
 
@@ -33,7 +34,7 @@ func TestTraffic(t *testing.T) {
 	if !traffic.Daemon.Running || traffic.Mode != "enforce" || len(traffic.Interfaces) != 2 {
 		t.Errorf("%+v", traffic)
 	}
-	if len(pairs) == 0 || len(traffic.Uncorrected) != len(pairs)*len(UncorrectedReasons()) {
+	if len(pairs) == 0 || len(traffic.Uncorrected) != len(pairs)*len(counters.UncorrectedReasons()) {
 		t.Errorf("%d pairs, %d reasons for packets that were not corrected", len(pairs), len(traffic.Uncorrected))
 	}
 	for _, p := range pairs {

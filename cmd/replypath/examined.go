@@ -6,6 +6,7 @@ import (
 	"replypath/loader"
 	pinned "replypath/loader/datapath"
 	"replypath/loader/doctor"
+	"replypath/metrics"
 )
 
 // examined says what doctor looks at: by the configuration in force, unless a file is named.
@@ -37,7 +38,7 @@ func countedPairs(pinDir string) ([]doctor.Counted, error) {
 func byPair(traffic *loader.Traffic) []doctor.Counted {
 	var counted []doctor.Counted
 	at := map[[2]string]int{}
-	of := func(p loader.Pair) *doctor.Counted {
+	of := func(p metrics.Pair) *doctor.Counted {
 		key := [2]string{p.From, p.To}
 		if _, known := at[key]; !known {
 			at[key] = len(counted)

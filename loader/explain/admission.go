@@ -13,7 +13,7 @@ import (
 	"replypath/loader/datapath"
 )
 
-// The reasons of the metrics for not recording a flow (loader/counternames.go).
+// The reasons of the metrics for not recording a flow (loader/counters/names.go).
 const (
 	reasonNotOwn   = "not_own"
 	reasonLoopback = "loopback"

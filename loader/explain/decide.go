@@ -10,7 +10,7 @@ const (
 	reasonNotManaged = "not_managed" // the kernel's choice is an interface without our programs
 )
 
-// The reasons of the metrics (loader/counternames.go) that can be told without the
+// The reasons of the metrics (loader/counters/names.go) that can be told without the
 // packet.
 const (
 	reasonLinkDown    = "link_down"

@@ -73,10 +73,8 @@ func (h *Host) Refresh() (err error) {
 	if err := h.maps.Configuration.Lookup(uint32(0), &h.settings); err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}
-	if err := h.maps.ModeByHand.Lookup(uint32(0), &h.byHand); err != nil {
-		return fmt.Errorf("read the mode that was set by hand: %w", err)
-	}
-	return nil
+	h.byHand, err = datapath.ReadMode(h.maps.ModeByHand)
+	return err
 }
 
 // Close closes what is open; what is pinned stays.

@@ -1,4 +1,4 @@
-// Package identity tells which interface something was changed for, or noted of: an index, and a name, may be another's by now.
+// Package identity tells which interface something was changed for: an index, or a name, may be another's by now.
 package identity
 
 import (

@@ -101,10 +101,12 @@ func errorIn(data []byte) error {
 	return nil
 }
 
-// Find returns the socket that a packet finds which comes in by a device, 0 for any that is no VRF's; nil where there is none or the
-// kernel cannot tell. What is not connected is found by its own end.
+// Find returns the socket that a packet finds which comes in by a device, nil where there is none or the kernel cannot
+// tell. Of no device, it is one that is bound to none.
 func Find(protocol uint8, local, remote netip.AddrPort, device int) (*Socket, error) {
-	r := &request{family: unix.AF_INET, protocol: protocol, states: ^uint32(0), source: local, destination: remote, device: device}
+	r := &request{
+		family: unix.AF_INET, protocol: protocol, states: ^uint32(0), source: local, destination: remote, device: device,
+	}
 	if local.Addr().Is6() {
 		r.family = unix.AF_INET6
 	}

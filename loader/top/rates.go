@@ -2,7 +2,9 @@ package top
 
 import (
 	"replypath/loader"
+	"replypath/loader/counters"
 	"replypath/loader/flows"
+	"replypath/metrics"
 )
 
 // kind is what a counter counts.
@@ -17,7 +19,7 @@ const (
 
 // counter names one of the programs' counters.
 type counter struct {
-	loader.Pair
+	metrics.Pair
 	kind   kind
 	reason string // of uncorrectedPackets
 }
@@ -64,7 +66,7 @@ func (l *Look) setTraffic(traffic *loader.Traffic) {
 
 func newAsymmetry() Asymmetry {
 	a := Asymmetry{Uncorrected: make(map[string]float64)}
-	for _, reason := range loader.UncorrectedReasons() {
+	for _, reason := range counters.UncorrectedReasons() {
 		a.Uncorrected[reason] = 0
 	}
 	return a

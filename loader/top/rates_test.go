@@ -7,11 +7,12 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/flows"
+	"replypath/metrics"
 )
 
-func pair(from, to string, asymmetric, packets, bytes uint64) loader.PairCounters {
-	return loader.PairCounters{
-		Pair:              loader.Pair{From: from, To: to, Family: "ipv4", Protocol: "tcp"},
+func pair(from, to string, asymmetric, packets, bytes uint64) metrics.PairCounters {
+	return metrics.PairCounters{
+		Pair:              metrics.Pair{From: from, To: to, Family: "ipv4", Protocol: "tcp"},
 		AsymmetricPackets: asymmetric, CorrectedPackets: packets, CorrectedBytes: bytes,
 	}
 }
@@ -40,20 +41,20 @@ func asymmetry(packets, mtu float64) Asymmetry {
 }
 
 func TestRates(t *testing.T) {
-	before := &loader.Traffic{Pairs: []loader.PairCounters{
+	before := &loader.Traffic{Pairs: []metrics.PairCounters{
 		pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50),
 	}}
-	mtu := loader.UncorrectedCounter{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
-	before.Uncorrected = []loader.UncorrectedCounter{mtu}
+	mtu := metrics.Uncorrected{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
+	before.Uncorrected = []metrics.Uncorrected{mtu}
 	mtu.Packets = 14
 	now := &loader.Traffic{
-		Pairs: []loader.PairCounters{
+		Pairs: []metrics.PairCounters{
 			pair("eth0", "eth1", 124, 110, 11000),
 			pair("eth1", "eth1", 7, 7, 70), // to another next hop of its own
 			pair("", "eth0", 2, 2, 200),    // replypath0; new
 			pair("eth0", "gone", 6, 6, 60),
 		},
-		Uncorrected: []loader.UncorrectedCounter{mtu},
+		Uncorrected: []metrics.Uncorrected{mtu},
 	}
 	l := looked(2, before, now)
 	wantRates(t, "to eth0", l.Interfaces[0].To, Volume{1, 100})
@@ -68,8 +69,8 @@ func TestRates(t *testing.T) {
 // Nothing is known of counters that began anew, nor of what was before the first
 // look.
 func TestNoRates(t *testing.T) {
-	many, few := &loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
-		&loader.Traffic{Pairs: []loader.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
+	many, few := &loader.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
+		&loader.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
 	for what, l := range map[string]*Look{
 		"anew": looked(1, many, few), "unchanged": looked(1, many, many), "first": looked(0, new(loader.Traffic), many),
 	} {

@@ -147,9 +147,9 @@ func modes(pinDir string) (map[int]bool, error) {
 }
 
 func enforcing(maps *bpf.DatapathMaps) (map[int]bool, error) {
-	var byHand bpf.DatapathMode
-	if err := maps.ModeByHand.Lookup(uint32(0), &byHand); err != nil {
-		return nil, fmt.Errorf("read the mode that was set by hand: %w", err)
+	byHand, err := datapath.ReadMode(maps.ModeByHand)
+	if err != nil {
+		return nil, err
 	}
 	enforces := make(map[int]bool)
 	var id uint32

@@ -3,16 +3,14 @@ package gather
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/sockets"
 )
 
 // udpSockets lists the UDP sockets of the namespace. A kernel without udp_diag has
@@ -20,7 +18,7 @@ import (
 func udpSockets(h *snapshot.Host) error {
 	var inodes []uint32
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		list, err := netlink.SocketDiagUDP(family)
+		list, err := sockets.All(unix.IPPROTO_UDP, family)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) {
 			continue
 		}
@@ -28,25 +26,20 @@ func udpSockets(h *snapshot.Host) error {
 			return fmt.Errorf("list udp sockets: %w", err)
 		}
 		for _, s := range list {
-			h.Sockets = append(h.Sockets, newSocket(s))
-			inodes = append(inodes, s.INode)
+			h.Sockets = append(h.Sockets, newSocket(&s))
+			inodes = append(inodes, s.Inode)
 		}
 	}
 	nameSockets(h, inodes)
 	return nil
 }
 
-func newSocket(s *netlink.Socket) snapshot.Socket {
-	socket := snapshot.Socket{Local: endpoint(s.ID.Source, s.ID.SourcePort)}
-	if s.ID.DestinationPort != 0 {
-		socket.Remote = endpoint(s.ID.Destination, s.ID.DestinationPort)
+func newSocket(s *sockets.Socket) snapshot.Socket {
+	socket := snapshot.Socket{Local: s.Local}
+	if s.Remote.Port() != 0 {
+		socket.Remote = s.Remote
 	}
 	return socket
-}
-
-func endpoint(ip net.IP, port uint16) netip.AddrPort {
-	address, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(address.Unmap(), port)
 }
 
 // nameSockets finds out who has a connected socket open that is going to be

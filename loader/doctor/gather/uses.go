@@ -16,6 +16,7 @@ import (
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
+	"replypath/loader/sockets"
 )
 
 // uses finds what this host opened from the addresses that rules select by: sockets,
@@ -56,18 +57,18 @@ type usesSet map[snapshot.Use]bool
 
 func (o *openings) gather() error {
 	o.flows()
-	var sockets []*netlink.Socket
+	var tcp []sockets.Socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if err := netfilter.Tracked(family, o.track); err != nil {
 			return err
 		}
-		list, err := netlink.SocketDiagTCP(family)
+		list, err := sockets.All(unix.IPPROTO_TCP, family)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
 			return fmt.Errorf("list tcp sockets: %w", err)
 		}
-		sockets = append(sockets, list...)
+		tcp = append(tcp, list...)
 	}
-	o.connections(sockets)
+	o.connections(tcp)
 	o.datagrams()
 	return nil
 }
@@ -104,16 +105,15 @@ func (o *openings) isMeant(a netip.Addr) bool {
 
 // connections finds TCP connections that were not accepted: nobody listens on their
 // port, or they are tracked as this host's.
-func (o *openings) connections(list []*netlink.Socket) {
+func (o *openings) connections(list []sockets.Socket) {
 	listening := map[uint16]bool{}
 	for _, s := range list {
 		if s.State == netlink.TCP_LISTEN {
-			listening[s.ID.SourcePort] = true
+			listening[s.Local.Port()] = true
 		}
 	}
 	for _, s := range list {
-		local, remote := endpoint(s.ID.Source, s.ID.SourcePort), endpoint(s.ID.Destination, s.ID.DestinationPort)
-		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: local, Remote: remote}
+		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
 		isOver := slices.Contains([]uint8{netlink.TCP_LISTEN, netlink.TCP_CLOSE, netlink.TCP_TIME_WAIT}, s.State)
 		if isOver || !o.isMeant(use.Local.Addr()) || o.host.IsOwn(use.Remote.Addr()) {
 			continue

@@ -1,4 +1,4 @@
-package loader
+package counters
 
 import (
 	"errors"
@@ -26,10 +26,10 @@ func readEvents(table *ebpf.Map) ([]uint64, error) {
 	return sums, nil
 }
 
-// pairCounts are counters by interface pair.
-type pairCounts map[bpf.DatapathPair]bpf.DatapathPairCount
+// Pairs are counters by interface pair.
+type Pairs map[bpf.DatapathPair]bpf.DatapathPairCount
 
-func (c pairCounts) add(pair bpf.DatapathPair, count bpf.DatapathPairCount) {
+func (c Pairs) add(pair bpf.DatapathPair, count bpf.DatapathPairCount) {
 	sum := c[pair]
 	sum.Packets += count.Packets
 	sum.Bytes += count.Bytes
@@ -37,10 +37,10 @@ func (c pairCounts) add(pair bpf.DatapathPair, count bpf.DatapathPairCount) {
 	c[pair] = sum
 }
 
-// readPairs adds up the counters of interface pairs of all CPUs, of which each
+// ReadPairs adds up the counters of interface pairs of all CPUs, of which each
 // has slots of its own, with those that found their slot taken. What was counted
 // for interfaces whose ids are others' by now is taken off.
-func readPairs(maps *bpf.DatapathMaps, forgotten []pins.PairRecord) (pairCounts, error) {
+func ReadPairs(maps *bpf.DatapathMaps, forgotten []pins.PairRecord) (Pairs, error) {
 	sums, err := readSlots(maps)
 	if err != nil {
 		return nil, err
@@ -65,8 +65,8 @@ func readPairs(maps *bpf.DatapathMaps, forgotten []pins.PairRecord) (pairCounts,
 }
 
 // readSlots adds up the counters in the slots.
-func readSlots(maps *bpf.DatapathMaps) (pairCounts, error) {
-	sums := make(pairCounts)
+func readSlots(maps *bpf.DatapathMaps) (Pairs, error) {
+	sums := make(Pairs)
 	var counts []bpf.DatapathPairCount
 	for slot := range maps.PairSlots.MaxEntries() {
 		if err := maps.PairSlots.Lookup(slot, &counts); err != nil {
@@ -83,7 +83,7 @@ func readSlots(maps *bpf.DatapathMaps) (pairCounts, error) {
 
 // forget takes off what was counted before; a pair that has counted nothing since
 // is none.
-func (c pairCounts) forget(r pins.PairRecord) {
+func (c Pairs) forget(r pins.PairRecord) {
 	pair := pairOf(r)
 	sum := c[pair]
 	sum.Packets -= r.Packets
@@ -103,18 +103,18 @@ func pairOf(r pins.PairRecord) bpf.DatapathPair {
 // always has an id.
 func isTaken(count bpf.DatapathPairCount) bool { return count.Pair.To != 0 }
 
-// forgetCounters notes what was counted for pairs with an interface whose id is
+// Forget notes what was counted for pairs with an interface whose id is
 // about to become another's. The slots stay as they are: the kernel takes their
 // values of all CPUs at once, and what one counted between the reading and the
 // writing, for any pair, would be lost.
-func forgetCounters(maps *bpf.DatapathMaps, id uint16, before []pins.PairRecord) ([]pins.PairRecord, error) {
+func Forget(maps *bpf.DatapathMaps, id uint16, before []pins.PairRecord) ([]pins.PairRecord, error) {
 	slots, err := readSlots(maps)
 	if err != nil {
 		return before, err
 	}
-	forgotten := slices.DeleteFunc(slices.Clone(before), func(r pins.PairRecord) bool { return concerns(pairOf(r), id) })
+	forgotten := slices.DeleteFunc(slices.Clone(before), func(r pins.PairRecord) bool { return Concerns(pairOf(r), id) })
 	for pair, sum := range slots {
-		if concerns(pair, id) {
+		if Concerns(pair, id) {
 			forgotten = append(forgotten, pins.PairRecord{
 				From: pair.From, To: pair.To, Family: pair.Family, Protocol: pair.Protocol, Outcome: pair.Outcome,
 				Packets: sum.Packets, Bytes: sum.Bytes, Flows: sum.Flows,
@@ -133,7 +133,7 @@ func deletePairs(table *ebpf.Map, id uint16) error {
 	)
 	entries := table.Iterate()
 	for entries.Next(&pair, &counts) {
-		if concerns(pair, id) {
+		if Concerns(pair, id) {
 			found = append(found, pair)
 		}
 	}
@@ -147,4 +147,5 @@ func deletePairs(table *ebpf.Map, id uint16) error {
 	return nil
 }
 
-func concerns(pair bpf.DatapathPair, id uint16) bool { return pair.From == id || pair.To == id }
+// Concerns tells whether a pair is one with an interface of this id.
+func Concerns(pair bpf.DatapathPair, id uint16) bool { return pair.From == id || pair.To == id }

@@ -9,15 +9,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
+	"replypath/loader/counters"
 	"replypath/loader/pins"
+	"replypath/metrics"
 	"replypath/test/topology"
 )
 
-func (r *running) counters() *Counters {
+func (r *running) counters() *metrics.Snapshot {
 	r.bed.Helper()
-	var c *Counters
+	var c *metrics.Snapshot
 	r.bed.inside(func() (err error) {
-		c, err = r.Counters()
+		c, err = r.Snapshot()
 		return err
 	})
 	return c
@@ -32,11 +34,11 @@ func TestCounters(t *testing.T) {
 		pingB(t, s)
 	}
 	c := r.counters()
-	for _, want := range []PairCounters{
-		{Pair: Pair{From: "eth0", To: "eth1", Family: "ipv4", Protocol: "icmp"}},
-		{Pair: Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "icmpv6"}},
+	for _, want := range []metrics.PairCounters{
+		{Pair: metrics.Pair{From: "eth0", To: "eth1", Family: "ipv4", Protocol: "icmp"}},
+		{Pair: metrics.Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "icmpv6"}},
 	} {
-		i := slices.IndexFunc(c.Pairs, func(p PairCounters) bool { return p.Pair == want.Pair })
+		i := slices.IndexFunc(c.Pairs, func(p metrics.PairCounters) bool { return p.Pair == want.Pair })
 		if i < 0 {
 			t.Errorf("nothing is counted for %+v", want.Pair)
 			continue
@@ -46,20 +48,22 @@ func TestCounters(t *testing.T) {
 			got.CorrectedFlows != got.AsymmetricFlows || got.CorrectedFlows == 0 {
 			t.Errorf("counted %+v", got)
 		}
-		for _, reason := range uncorrectedReasons {
-			if !slices.Contains(c.Uncorrected, UncorrectedCounter{Pair: want.Pair, Reason: reason}) {
+		for _, reason := range counters.UncorrectedReasons() {
+			if !slices.Contains(c.Uncorrected, metrics.Uncorrected{Pair: want.Pair, Reason: reason}) {
 				t.Errorf("no zero for %s of %+v", reason, want.Pair)
 			}
 		}
 	}
-	if c.Mode != "enforce" || c.ConfigError || c.LoadedAt.IsZero() || c.RPFilterDrops == nil || len(c.Features) == 0 {
+	if c.Mode != "enforce" || c.ReloadFailed || c.ReloadSuccess.IsZero() || c.RPFilterDrops == nil || len(c.Features) == 0 {
 		t.Errorf("%+v", c)
 	}
 	if len(c.Unparsed) != 5 || len(c.MovesRefused) != 2 || len(c.Moves) != 6 || c.Ignored["not_own"] != 0 {
 		t.Errorf("reasons: %v, %v, %v, %v", c.Unparsed, c.Ignored, c.Moves, c.MovesRefused)
 	}
 	for _, i := range c.Interfaces {
-		want := []Hook{{"ingress", byDefault(), true}, {"egress", byDefault(), true}}
+		want := []metrics.Hook{
+			{Name: "ingress", Mechanism: byDefault(), Attached: true}, {Name: "egress", Mechanism: byDefault(), Attached: true},
+		}
 		if !i.Up || i.RPFilter == nil || !cmp.Equal(i.Hooks, want) {
 			t.Errorf("interface %+v", i)
 		}
@@ -75,7 +79,7 @@ func TestCounters(t *testing.T) {
 
 	before := c.Pairs
 	r.stop()
-	if _, err := r.Counters(); err == nil {
+	if _, err := r.Snapshot(); err == nil {
 		t.Error("a closed loader has counters")
 	}
 	after := b.start(nil).counters().Pairs
@@ -92,7 +96,7 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	before := r.counters()
-	if slices.ContainsFunc(before.Tables, func(table TableCounters) bool { return table.Name == bpf.DatapathMapOutbound }) {
+	if slices.ContainsFunc(before.Tables, func(table metrics.Table) bool { return table.Name == bpf.DatapathMapOutbound }) {
 		t.Errorf("a flow table of notes: %+v", before.Tables)
 	}
 	for _, f := range s.Families() {
@@ -110,7 +114,7 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 		evicted[cpu] += 3
 	}
 	must(t, b.maps().Events.Put(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), evicted))
-	want := NoteCounters{
+	want := metrics.Notes{
 		Capacity:   uint64(newConfig().MaxEntries) / 4,
 		Admissions: before.Outbound.Admissions + uint64(len(s.Families())),
 		Evictions:  before.Outbound.Evictions + 3*uint64(len(evicted)),
@@ -120,7 +124,7 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	}
 }
 
-func comparePairs(a, b PairCounters) int {
+func comparePairs(a, b metrics.PairCounters) int {
 	if a.Family < b.Family {
 		return -1
 	}
@@ -163,10 +167,10 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 	if err != nil || recycled != id {
 		t.Fatalf("id %d, %v, want %d", recycled, err, id)
 	}
-	pairs, err := readPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
+	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
 	must(t, err)
 	for pair := range maps.Keys(pairs) {
-		if concerns(pair, id) {
+		if counters.Concerns(pair, id) {
 			t.Errorf("left: %+v", pair)
 		}
 	}
@@ -191,17 +195,17 @@ func TestPairsInTheHash(t *testing.T) {
 	must(t, m.Pairs.Put(pair, counts))
 	counts[0].Pair.To = 9
 	must(t, m.PairSlots.Put(uint32(7), counts))
-	pairs, err := readPairs(m, nil)
+	pairs, err := counters.ReadPairs(m, nil)
 	must(t, err)
 	cpus := uint64(len(counts))
 	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
 		t.Errorf("%+v on %d cpus", got, cpus)
 	}
-	forgotten, err := forgetCounters(m, 9, nil)
+	forgotten, err := counters.Forget(m, 9, nil)
 	must(t, err)
-	forgotten, err = forgetCounters(m, 2, forgotten)
+	forgotten, err = counters.Forget(m, 2, forgotten)
 	must(t, err)
-	pairs, err = readPairs(m, forgotten)
+	pairs, err = counters.ReadPairs(m, forgotten)
 	if must(t, err); len(pairs) != 0 {
 		t.Errorf("left: %v", pairs)
 	}
@@ -211,13 +215,13 @@ func TestPairsInTheHash(t *testing.T) {
 	counts[last].Packets += 3
 	counts[last].Bytes += 30
 	must(t, m.PairSlots.Put(uint32(7), counts))
-	forgotten, err = forgetCounters(m, 9, forgotten)
+	forgotten, err = counters.Forget(m, 9, forgotten)
 	must(t, err)
-	pairs, err = readPairs(m, forgotten)
+	pairs, err = counters.ReadPairs(m, forgotten)
 	must(t, err)
-	want := pairCounts{pair: {Packets: 3, Bytes: 30}}
+	want := counters.Pairs{pair: {Packets: 3, Bytes: 30}}
 	if last == 0 { // the only CPU's slot is the other pair's
-		want = pairCounts{}
+		want = counters.Pairs{}
 	}
 	if diff := cmp.Diff(want, pairs); diff != "" {
 		t.Errorf("counted since (-want +got):\n%s", diff)

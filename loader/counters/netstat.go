@@ -1,4 +1,4 @@
-package loader
+package counters
 
 import (
 	"os"
@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// rpFilterDrops returns how many packets the reverse path filter has dropped in
+// RPFilterDrops returns how many packets the reverse path filter has dropped in
 // the network namespace of the calling thread, nil where the kernel does not
 // tell.
-func rpFilterDrops() *uint64 {
+func RPFilterDrops() *uint64 {
 	text, err := os.ReadFile("/proc/thread-self/net/netstat")
 	if err != nil {
 		return nil

@@ -1,0 +1,126 @@
+// Package counters reads what the programs, and the kernel, have counted: the figures of the metrics.
+package counters
+
+import (
+	"fmt"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+	"replypath/loader/flows"
+	"replypath/loader/pins"
+	"replypath/metrics"
+)
+
+// Fill fills in what the programs have counted. The names are those of interfaces by their id; what is forgotten is taken
+// off.
+func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, forgotten []pins.PairRecord) error {
+	events, err := readEvents(d.Events)
+	if err != nil {
+		return err
+	}
+	setEvents(s, events)
+	s.Outbound.Capacity = uint64(datapath.Capacity(d.Outbound))
+	s.Pairs, s.Uncorrected, err = ReadByName(&d.DatapathMaps, names, forgotten)
+	if err != nil {
+		return err
+	}
+	clock, err := d.Clock()
+	if err != nil {
+		return err
+	}
+	tables, err := flows.Usage(&d.DatapathMaps, clock)
+	if err != nil {
+		return err
+	}
+	readmissions := map[bpf.DatapathTable]uint64{
+		bpf.DatapathTableTABLE_ESTABLISHED: events[bpf.DatapathEventEVENT_READMITTED_ESTABLISHED],
+	}
+	for _, t := range tables {
+		s.Tables = append(s.Tables, metrics.Table{
+			Name: t.Name, Flows: t.Flows, Capacity: t.Capacity,
+			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
+			Readmissions:   readmissions[t.ID],
+			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
+			Evictions:      events[bpf.DatapathEventEVENT_EVICTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
+		})
+	}
+	return nil
+}
+
+// setEvents names what was counted without an interface pair.
+func setEvents(s *metrics.Snapshot, events []uint64) {
+	named := func(reasons map[bpf.DatapathEvent]string) map[string]uint64 {
+		counts := make(map[string]uint64, len(reasons))
+		for event, name := range reasons {
+			counts[name] = events[event]
+		}
+		return counts
+	}
+	s.Unparsed, s.Ignored, s.MovesRefused = named(unparsedReasons), named(ignoredReasons), named(refusedReasons)
+	s.Uncounted = events[bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER]
+	s.SourceRepairs.IPv4 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4]
+	s.SourceRepairs.IPv6 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6]
+	s.FallbackDropped.IPv4 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4]
+	s.FallbackDropped.IPv6 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6]
+	s.Outbound.Admissions = events[bpf.DatapathEventEVENT_ADMITTED_OUTBOUND]
+	s.Outbound.Evictions = events[bpf.DatapathEventEVENT_EVICTED_OUTBOUND]
+	s.Moves = make(map[string]uint64, len(protocolNames))
+	for class, name := range protocolNames {
+		s.Moves[name] = events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]
+	}
+}
+
+// ReadByName reads the counters of interface pairs as Fill does.
+func ReadByName(
+	maps *bpf.DatapathMaps, names map[uint16]string, forgotten []pins.PairRecord,
+) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected, err error) {
+	pairs, err := ReadPairs(maps, forgotten)
+	list, uncorrected = pairs.named(names)
+	return list, uncorrected, err
+}
+
+// named adds up what was counted for interfaces of the same names. Uncorrected has every reason for every pair.
+func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected) {
+	sums := make(map[metrics.Pair]*metrics.PairCounters)
+	packets := make(map[metrics.Uncorrected]uint64)
+	for pair, count := range c {
+		key := namedPair(pair, names)
+		if sums[key] == nil {
+			sums[key] = &metrics.PairCounters{Pair: key}
+		}
+		outcome := bpf.DatapathOutcome(pair.Outcome)
+		add(sums[key], outcome, count)
+		if reason, is := uncorrectedReasons[outcome]; is {
+			packets[metrics.Uncorrected{Pair: key, Reason: reason}] += count.Packets
+		}
+	}
+	for key, sum := range sums {
+		list = append(list, *sum)
+		for _, reason := range uncorrectedReasons {
+			counter := metrics.Uncorrected{Pair: key, Reason: reason}
+			counter.Packets = packets[counter]
+			uncorrected = append(uncorrected, counter)
+		}
+	}
+	return list, uncorrected
+}
+
+func add(c *metrics.PairCounters, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
+	switch outcome {
+	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC:
+		c.AsymmetricPackets += count.Packets
+		c.AsymmetricFlows += count.Flows
+	case bpf.DatapathOutcomeOUTCOME_CORRECTED:
+		c.CorrectedPackets += count.Packets
+		c.CorrectedBytes += count.Bytes
+		c.CorrectedFlows += count.Flows
+	}
+}
+
+func namedPair(pair bpf.DatapathPair, names map[uint16]string) metrics.Pair {
+	return metrics.Pair{
+		From: names[pair.From], To: names[pair.To],
+		Family:   fmt.Sprintf("ipv%d", pair.Family),
+		Protocol: protocolNames[bpf.DatapathProtocolClass(pair.Protocol)],
+	}
+}

@@ -1,0 +1,70 @@
+package counters
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/metrics"
+)
+
+// TestSetEvents: each event is shown where it belongs.
+func TestSetEvents(t *testing.T) {
+	const most = 256
+	events := make([]uint64, most)
+	for event := range events {
+		events[event] = uint64(event)
+	}
+	var s metrics.Snapshot
+	setEvents(&s, events)
+	got := []uint64{
+		s.Uncounted, s.Unparsed["truncated"], s.Ignored["excluded"], s.Moves["tcp"], s.MovesRefused["contested"],
+		s.SourceRepairs.IPv4, s.SourceRepairs.IPv6, s.FallbackDropped.IPv4, s.FallbackDropped.IPv6,
+		s.Outbound.Admissions, s.Outbound.Evictions,
+	}
+	want := []bpf.DatapathEvent{
+		bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED,
+		bpf.DatapathEventEVENT_IGNORED_EXCLUDED,
+		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP),
+		bpf.DatapathEventEVENT_REFUSED_CONTESTED,
+		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6,
+		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6,
+		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND, bpf.DatapathEventEVENT_EVICTED_OUTBOUND,
+	}
+	for i, event := range want {
+		if got[i] != uint64(event) {
+			t.Errorf("figure %d is event %d, not %d", i, got[i], event)
+		}
+	}
+}
+
+// TestNamed: interfaces of one name are one, and every reason has an entry.
+func TestNamed(t *testing.T) {
+	pair := bpf.DatapathPair{From: 1, To: 2, Family: 6, Protocol: uint8(bpf.DatapathProtocolClassCLASS_UDP)}
+	of := func(to uint16, outcome bpf.DatapathOutcome) bpf.DatapathPair {
+		p := pair
+		p.To, p.Outcome = to, uint8(outcome)
+		return p
+	}
+	list, uncorrected := Pairs{
+		of(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC): {Packets: 1, Flows: 2},
+		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):  {Packets: 3, Bytes: 4, Flows: 5},
+		of(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):  {Packets: 30, Bytes: 40, Flows: 50},
+		of(3, bpf.DatapathOutcomeOUTCOME_MTU):        {Packets: 6},
+	}.named(map[uint16]string{1: "eth0", 2: "eth1", 3: "eth1"})
+	name := metrics.Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "udp"}
+	want := []metrics.PairCounters{{
+		Pair:              name,
+		AsymmetricPackets: 1, AsymmetricFlows: 2, CorrectedPackets: 33, CorrectedBytes: 44, CorrectedFlows: 55,
+	}}
+	if diff := cmp.Diff(want, list); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(uncorrected) != len(UncorrectedReasons()) ||
+		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "mtu", Packets: 6}) ||
+		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "observe"}) {
+		t.Errorf("uncorrected: %+v", uncorrected)
+	}
+}

@@ -1,0 +1,33 @@
+package counters
+
+import (
+	"replypath/loader/attach"
+	"replypath/metrics"
+)
+
+// attacher is what is asked of an attach.Attacher.
+type attacher interface {
+	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
+}
+
+// MissingHooks are those of an interface that does not exist.
+func MissingHooks() []metrics.Hook {
+	hooks := make([]metrics.Hook, len(attach.Directions))
+	for i, direction := range attach.Directions {
+		hooks[i].Name = string(direction)
+	}
+	return hooks
+}
+
+// ReadHooks looks at what is attached to an interface, ingress first.
+func ReadHooks(attacher attacher, target attach.Interface) ([]metrics.Hook, error) {
+	var hooks []metrics.Hook
+	for _, direction := range attach.Directions {
+		mechanism, attached, err := attacher.Attached(target, direction)
+		if err != nil {
+			return nil, err
+		}
+		hooks = append(hooks, metrics.Hook{Name: string(direction), Mechanism: string(mechanism), Attached: attached})
+	}
+	return hooks, nil
+}
