@@ -3,14 +3,11 @@ package loader
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
-	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
@@ -205,28 +202,4 @@ func (r *restorer) boundRoutes() error {
 	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
 	_, addErr := fallback.AddBound(r.netlink, before)
 	return errors.Join(removeErr, addErr)
-}
-
-// boundChanges tells of them.
-func boundChanges(records []pins.BoundRecord) []HostChange {
-	var changes []HostChange
-	for _, r := range records {
-		flag := ""
-		if r.Family == unix.AF_INET6 {
-			flag = "-6 "
-		}
-		changes = append(changes, HostChange{
-			Object: fmt.Sprintf("%s default route by %s for sockets that are bound to it", fallback.Name(r.Family), r.Name), Before: "none",
-			After: fmt.Sprintf("via %s with metric %d", r.Gateway, discover.BoundMetric),
-			Undo:  fmt.Sprintf("ip %sroute del default via %s dev %s metric %d", flag, r.Gateway, r.Name, discover.BoundMetric),
-		})
-		if r.Gateway == fallback.AnyPeer(r.Interface, r.Family).Gateway {
-			changes = append(changes, HostChange{
-				Object: fmt.Sprintf("neighbour entry of %s, which nobody has, on %s", r.Gateway, r.Name), Before: "none",
-				After: fmt.Sprintf("permanent, with the mac %s, which nobody has", bpf.AnyPeer),
-				Undo:  fmt.Sprintf("ip neigh del %s dev %s", r.Gateway, r.Name),
-			})
-		}
-	}
-	return changes
 }

@@ -7,6 +7,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -24,7 +25,7 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 		}
 	}
 	switchTo := func(mode config.Mode) {
-		_, err := SetMode(b.dir, string(mode))
+		_, err := status.SetMode(b.dir, string(mode))
 		must(t, err)
 	}
 	_, err := b.tryStartBy(func(o Options) (*Loader, error) { // while nobody puts anything back

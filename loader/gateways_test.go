@@ -16,6 +16,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -277,7 +278,7 @@ func (b *bed) awaitKnown(i *topology.Interface, gateway netip.Addr) {
 	b.Helper()
 	eventually(b.T, gateway.String()+" is known", func() bool {
 		of := b.status().of(i.Name)
-		return slices.ContainsFunc(of.Gateways, func(g GatewayStatus) bool {
+		return slices.ContainsFunc(of.Gateways, func(g status.Gateway) bool {
 			return g.Address == gateway.String() && g.MAC != nil
 		})
 	})

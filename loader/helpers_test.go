@@ -23,6 +23,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -222,24 +223,23 @@ func (b *bed) detach() []string {
 	return removed
 }
 
-func (b *bed) status() *Status {
+// shown is a status that interfaces are looked up in.
+type shown struct{ *status.Status }
+
+func (b *bed) status() shown {
 	b.Helper()
-	var s *Status
-	b.inside(func() error {
-		var err error
-		s, err = ReadStatus(b.dir)
-		return err
-	})
-	return s
+	return shown{read(b, func() (*status.Status, error) { return status.Read(b.dir) })}
 }
 
 // of returns the status of a managed interface, nil for one that is not.
-func (s *Status) of(name string) *InterfaceStatus {
-	i := slices.IndexFunc(s.Interfaces, func(i InterfaceStatus) bool { return i.Name == name })
+func (s shown) of(name string) *status.Interface { return named(s.Interfaces, name) }
+
+func named(list []status.Interface, name string) *status.Interface {
+	i := slices.IndexFunc(list, func(i status.Interface) bool { return i.Name == name })
 	if i < 0 {
 		return nil
 	}
-	return &s.Interfaces[i]
+	return &list[i]
 }
 
 func (b *bed) journal() *pins.Journal {

@@ -11,6 +11,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 // Objects of host repairs, as the metrics name them.
@@ -73,7 +74,7 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 		Interface: change.Interface, Key: change.Key, Before: change.Before, After: change.After,
 	}
 	if !l.served[change.Interface].enforces() {
-		l.wouldChange(sysctlChange(change))
+		l.wouldChange(status.SysctlChange(change))
 		return false, nil
 	}
 	what := settingOf(record)
@@ -157,7 +158,7 @@ func (l *Loader) restoreObserved() error {
 }
 
 // wouldChange notes what enforcing would change on the host.
-func (l *Loader) wouldChange(changes ...HostChange) {
+func (l *Loader) wouldChange(changes ...status.HostChange) {
 	for _, c := range changes {
 		l.would = append(l.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
 	}

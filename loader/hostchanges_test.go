@@ -9,6 +9,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -18,7 +19,7 @@ func TestRPFilterIsLooseWhileManaged(t *testing.T) {
 	b.setRPFilter("all", 1)
 	b.setRPFilter("eth1", 0)
 	r := b.start(nil)
-	want := HostChange{
+	want := status.HostChange{
 		Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "0", After: "2",
 		Undo: "sysctl -w net.ipv4.conf.eth1.rp_filter=0",
 	}
@@ -48,8 +49,8 @@ func TestRPFilterIsLooseWhileManaged(t *testing.T) {
 }
 
 // otherChanges are those that are not of the fallback route, nor of those behind it.
-func otherChanges(s *Status) []HostChange {
-	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
+func otherChanges(s shown) []status.HostChange {
+	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c status.HostChange) bool {
 		return strings.Contains(c.Object, discover.OwnDevice) || strings.Contains(c.Object, "default route by") ||
 			strings.Contains(c.Object, "which nobody has") ||
 			slices.ContainsFunc(giveWay, func(g giveWaySetting) bool { return strings.HasSuffix(c.Object, g.leaf) })

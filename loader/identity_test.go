@@ -16,6 +16,7 @@ import (
 
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -214,7 +215,7 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 			}
 			before := b.status().HostChanges
 			b.ip("link property add dev eth2 altname second\nlink set eth2 name eth3\n")
-			want := make([]HostChange, len(before))
+			want := make([]status.HostChange, len(before))
 			for i, c := range before {
 				c.Object, c.Undo = strings.ReplaceAll(c.Object, "eth2", "eth3"), strings.ReplaceAll(c.Undo, "eth2", "eth3")
 				want[i] = c
@@ -247,7 +248,7 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 }
 
 // naming counts the changes that name an interface.
-func naming(changes []HostChange, name string) (count int) {
+func naming(changes []status.HostChange, name string) (count int) {
 	for _, c := range changes {
 		if strings.Contains(c.Object+c.Undo, name) {
 			count++

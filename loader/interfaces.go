@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -37,6 +38,11 @@ type served struct {
 
 func (s *served) target() attach.Interface {
 	return attach.Interface{Index: s.Index, Name: s.Name}
+}
+
+// inOrder returns the served interfaces in the order of their index.
+func (l *Loader) inOrder() []*served {
+	return slices.SortedFunc(maps.Values(l.served), func(a, b *served) int { return cmp.Compare(a.Index, b.Index) })
 }
 
 // hasHeader tells whether frames begin with an Ethernet header.

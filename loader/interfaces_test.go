@@ -17,6 +17,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -35,9 +36,9 @@ addr add 2001:db8:77::1/64 dev eth2 nodad
 `)
 }
 
-func (b *bed) awaitAttached(name string) *InterfaceStatus {
+func (b *bed) awaitAttached(name string) *status.Interface {
 	b.Helper()
-	var i *InterfaceStatus
+	var i *status.Interface
 	eventually(b.T, name+" is attached", func() bool {
 		i = b.status().of(name)
 		return i != nil && i.Attached
@@ -192,12 +193,12 @@ func TestNamedInterfaceThatIsNotThereYet(t *testing.T) {
 	})
 	// That the default routes lead by eth0 is told as well.
 	isOfEth2 := func(message string) bool { return strings.Contains(message, "interface eth2 is not there") }
-	status := b.status()
-	if !slices.ContainsFunc(status.Errors, isOfEth2) {
-		t.Errorf("errors %v", status.Errors)
+	now := b.status()
+	if !slices.ContainsFunc(now.Errors, isOfEth2) {
+		t.Errorf("errors %v", now.Errors)
 	}
-	if !slices.ContainsFunc(status.Unmanaged, func(u Unmanaged) bool { return u.Name == "eth0" }) {
-		t.Errorf("unmanaged %v", status.Unmanaged)
+	if !slices.ContainsFunc(now.Unmanaged, func(u status.Unmanaged) bool { return u.Name == "eth0" }) {
+		t.Errorf("unmanaged %v", now.Unmanaged)
 	}
 	b.addEth2(0)
 	b.awaitAttached("eth2")
@@ -213,7 +214,7 @@ func TestClashingIndexIsNotServed(t *testing.T) {
 	b.start(nil)
 	b.addEth2(s.B.Eth1.Index + 1<<16)
 	eventually(t, "eth2 is refused", func() bool {
-		return slices.ContainsFunc(b.status().Unmanaged, func(u Unmanaged) bool {
+		return slices.ContainsFunc(b.status().Unmanaged, func(u status.Unmanaged) bool {
 			return u.Name == "eth2" && strings.Contains(u.Reason, "eth1")
 		})
 	})

@@ -15,6 +15,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -67,9 +68,9 @@ func TestNothingIsPinned(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.inside(func() error {
-		_, statusErr := ReadStatus(b.dir)
-		_, modeErr := Mode(b.dir)
-		_, setModeErr := SetMode(b.dir, "observe")
+		_, statusErr := status.Read(b.dir)
+		_, modeErr := status.Mode(b.dir)
+		_, setModeErr := status.SetMode(b.dir, "observe")
 		for _, err := range []error{statusErr, modeErr, setModeErr} {
 			if !errors.Is(err, ErrNotAttached) {
 				t.Errorf("error %v", err)
@@ -265,7 +266,7 @@ func TestForeignNamespaceIsRefused(t *testing.T) {
 		t.Errorf("start: %v", err)
 	}
 	foreign.inside(func() error {
-		if _, err := ReadStatus(b.dir); !errors.Is(err, ErrForeignNamespace) {
+		if _, err := status.Read(b.dir); !errors.Is(err, ErrForeignNamespace) {
 			t.Errorf("status: %v", err)
 		}
 		for _, stop := range []bool{false, true} {

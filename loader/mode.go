@@ -1,15 +1,12 @@
 package loader
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/pins"
 )
 
 // enforces tells whether the mode in force of an interface is enforce. Whoever changes something of
@@ -63,82 +60,6 @@ func (l *Loader) obeyConfigured() error {
 	}
 	l.rollback.add(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
 	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
-}
-
-// Mode returns the mode in force, "enforce" or "observe", with or without a
-// daemon. Interfaces may be configured otherwise unless it was set by hand. The
-// error matches ErrNotAttached where nothing is pinned.
-func Mode(pinDir string) (string, error) {
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return "", err
-	}
-	maps, err := datapath.OpenMaps(pinDir)
-	if err != nil {
-		return "", err
-	}
-	defer maps.Close()
-	byHand, err := datapath.ReadMode(maps.ModeByHand)
-	if err != nil {
-		return "", err
-	}
-	return datapath.ModeInForce(byHand, journal.Mode), nil
-}
-
-// SetMode switches the mode of all interfaces at once, with or without a daemon.
-// Observe stays in force until it is ended, whatever is configured later, enforce until
-// the next start. A daemon changes the host with the mode, within a second; where none runs, SetMode
-// returns the objects of the host that stay as they are. The error matches ErrNotAttached where nothing is pinned.
-func SetMode(pinDir, mode string) (undone []string, _ error) {
-	wanted, known := datapath.Modes[config.Mode(mode)]
-	if !known {
-		return nil, fmt.Errorf("mode %q is not one of %s, %s", mode, config.ModeEnforce, config.ModeObserve)
-	}
-	journal, err := pins.ReadJournal(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	maps, err := datapath.OpenMaps(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	running, err := pins.Owned(pinDir)
-	if err == nil && !running {
-		undone = undoneBy(journal, wanted)
-	}
-	if wanted == bpf.DatapathModeMODE_ENFORCE && isEnforced(journal) {
-		wanted = bpf.DatapathModeMODE_CONFIGURED
-	}
-	return undone, errors.Join(err, datapath.PutMode(maps.ModeByHand, wanted), maps.Close())
-}
-
-// undoneBy are the objects of the host that only a daemon would change with the mode.
-func undoneBy(j *pins.Journal, wanted bpf.DatapathMode) (objects []string) {
-	if wanted == bpf.DatapathModeMODE_ENFORCE {
-		for _, c := range j.WouldChange {
-			objects = append(objects, c.Object)
-		}
-		return objects
-	}
-	for _, s := range j.Sysctls {
-		objects = append(objects, sysctlObject(s.Key))
-	}
-	if j.SourceCgroup != "" {
-		objects = append(objects, sourceChange(j.SourceCgroup).Object)
-	}
-	for _, c := range fallbackChanges(j.Fallback) {
-		objects = append(objects, c.Object)
-	}
-	return objects
-}
-
-// isEnforced tells whether every interface is enforced by configuration: nothing has to
-// be set by hand then, and a reload that wants them observed is obeyed.
-func isEnforced(journal *pins.Journal) bool {
-	const enforce = string(config.ModeEnforce)
-	return journal.Mode == enforce && !slices.ContainsFunc(journal.Interfaces, func(r pins.InterfaceRecord) bool {
-		return r.Index != 0 && r.Mode != enforce
-	})
 }
 
 // noteMode tells whether somebody has switched the mode since it was looked at last.

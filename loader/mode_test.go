@@ -6,18 +6,19 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
 func (b *bed) mode() string {
 	b.Helper()
-	return read(b, func() (string, error) { return Mode(b.dir) })
+	return read(b, func() (string, error) { return status.Mode(b.dir) })
 }
 
 func (b *bed) setMode(mode string) (undone []string) {
 	b.Helper()
 	b.inside(func() (err error) {
-		undone, err = SetMode(b.dir, mode)
+		undone, err = status.SetMode(b.dir, mode)
 		return err
 	})
 	if got := b.mode(); got != mode {
@@ -66,7 +67,7 @@ func TestMode(t *testing.T) {
 	if got := b.mode(); got != "observe" {
 		t.Errorf("after a start with observe configured the mode is %s", got)
 	}
-	if _, err := SetMode(b.dir, "perhaps"); err == nil {
+	if _, err := status.SetMode(b.dir, "perhaps"); err == nil {
 		t.Error("a mode that there is not was accepted")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/doctor"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/test/harness"
 )
 
@@ -36,7 +37,7 @@ func newMonitor(b *bed) *monitor {
 	return m
 }
 
-func (m *monitor) look() (traffic *Traffic, measure *flows.Measure, err error) {
+func (m *monitor) look() (traffic *status.Traffic, measure *flows.Measure, err error) {
 	if m.current == nil {
 		if m.current, err = datapath.OpenCurrent(m.dir); err != nil {
 			m.current = nil
@@ -47,7 +48,7 @@ func (m *monitor) look() (traffic *Traffic, measure *flows.Measure, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if traffic, err = ReadTraffic(m.dir, maps); err != nil {
+	if traffic, err = status.ReadTraffic(m.dir, maps); err != nil {
 		return nil, nil, err
 	}
 	measure, err = m.meter.Read(m.dir, maps, 1)
@@ -63,7 +64,7 @@ func (w *whole) looks(m *monitor) reader {
 			return fmt.Errorf("look: %w", err)
 		}
 		errs := []error{w.isMode(traffic.Mode, since)}
-		if len(traffic.Interfaces) != 2 || slices.ContainsFunc(traffic.Interfaces, func(i InterfaceStatus) bool { return !i.Attached }) {
+		if len(traffic.Interfaces) != 2 || slices.ContainsFunc(traffic.Interfaces, func(i status.Interface) bool { return !i.Attached }) {
 			errs = append(errs, fmt.Errorf("interfaces in a look: %+v", traffic.Interfaces))
 		}
 		var count, capacity uint64

@@ -9,6 +9,7 @@ import (
 
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/loader/trace"
 	"replypath/test/topology"
 )
@@ -41,14 +42,14 @@ func (n *noneOrOne) readers() []reader {
 	monitor := newMonitor(n.bed)
 	return []reader{
 		n.judged(func() error {
-			s, err := ReadStatus(n.dir)
+			s, err := status.Read(n.dir)
 			if err == nil && s.Flows.Capacity != n.capacity {
 				err = fmt.Errorf("flows in the status: %+v", s.Flows)
 			}
 			return err
 		}),
 		n.judged(func() error {
-			mode, err := Mode(n.dir)
+			mode, err := status.Mode(n.dir)
 			if err == nil && mode != modesInTurn[0] {
 				err = fmt.Errorf("mode %q", mode)
 			}

@@ -11,6 +11,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -88,13 +89,13 @@ func (w *whole) readers() []reader {
 
 func (w *whole) status() error {
 	since := w.switches.Load()
-	s, err := ReadStatus(w.dir)
+	s, err := status.Read(w.dir)
 	if err != nil {
 		return err
 	}
 	errs := []error{w.isMode(s.Mode, since)}
 	for _, name := range []string{"eth0", "eth1"} {
-		if i := s.of(name); i == nil || !i.Up || !i.Attached || *i.Mechanism != byDefault() {
+		if i := named(s.Interfaces, name); i == nil || !i.Up || !i.Attached || *i.Mechanism != byDefault() {
 			errs = append(errs, fmt.Errorf("%s in the status: %+v", name, i))
 		}
 	}
@@ -109,7 +110,7 @@ func (w *whole) status() error {
 
 func (w *whole) mode() error {
 	since := w.switches.Load()
-	mode, err := Mode(w.dir)
+	mode, err := status.Mode(w.dir)
 	if err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (w *whole) counters() reader {
 		if err != nil {
 			return err
 		}
-		traffic, err := ReadTraffic(w.dir, maps)
+		traffic, err := status.ReadTraffic(w.dir, maps)
 		if err = errors.Join(err, maps.Close()); err != nil {
 			return err
 		}

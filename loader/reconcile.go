@@ -83,11 +83,6 @@ func (l *Loader) syncOwn(own map[bpf.DatapathAddress]uint32) error {
 	return l.maps.Own.Sync(own)
 }
 
-// inOrder returns the served interfaces in the order of their index.
-func (l *Loader) inOrder() []*served {
-	return slices.SortedFunc(maps.Values(l.served), func(a, b *served) int { return cmp.Compare(a.Index, b.Index) })
-}
-
 // writeGateways writes the gateways and the interfaces.
 func (l *Loader) writeGateways() error {
 	gateways, of := make(map[uint32]bpf.DatapathGateway), l.gatewaysByInterface()

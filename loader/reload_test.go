@@ -197,7 +197,7 @@ func TestFailedReloadKeepsTheConfiguration(t *testing.T) {
 		}
 	}
 	r.ReportConfigError(errors.New("bad\nfile"))
-	if config := configStatus(b.journal()); config.Error == nil || *config.Error != "bad; file" {
+	if config := b.status().Config; config.Error == nil || *config.Error != "bad; file" {
 		t.Errorf("config %+v", config)
 	}
 	pingB(t, s)

@@ -24,3 +24,6 @@ func (r *rollback) run() error {
 	r.steps = nil
 	return errors.Join(errs...)
 }
+
+// starting tells whether what is done now may still be taken back.
+func (l *Loader) starting() bool { return l.rollback != nil }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -102,7 +103,7 @@ func TestMapsOfAnotherVersion(t *testing.T) {
 	b.start(nil).stop()
 	must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
 	b.inside(func() error {
-		_, err := ReadStatus(b.dir)
+		_, err := status.Read(b.dir)
 		if err == nil || errors.Is(err, ErrNotAttached) || !strings.Contains(err.Error(), "restart the daemon") {
 			t.Errorf("status: %v", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/nexthop"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -128,4 +129,19 @@ func (l *Loader) Unattached() ([]string, error) {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
+}
+
+// Effect looks at what is attached now.
+func (l *Loader) Effect() (*status.Effect, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dir == nil {
+		return nil, errClosed
+	}
+	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
+	if err != nil {
+		return nil, err
+	}
+	e.Detaching = isDetaching(l.options.PinDir)
+	return e, nil
 }

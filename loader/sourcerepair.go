@@ -17,6 +17,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/pins"
 	"replypath/loader/source"
+	"replypath/loader/status"
 )
 
 // sourceRepair is what the loader knows of the programs that give wildcard UDP
@@ -106,7 +107,7 @@ func (l *Loader) planSource() error {
 		return nil
 	}
 	if err == nil {
-		l.wouldChange(sourceChange(cgroup))
+		l.wouldChange(status.SourceChange(cgroup))
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/pins"
 	"replypath/loader/source"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
@@ -236,9 +237,9 @@ func TestSourceFailure(t *testing.T) {
 	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_OFF {
 		t.Errorf("repair %d", got)
 	}
-	feature := func() Feature {
+	feature := func() status.Feature {
 		features := b.status().Features
-		return features[slices.IndexFunc(features, func(f Feature) bool { return f.Name == "repair_udp_source" })]
+		return features[slices.IndexFunc(features, func(f status.Feature) bool { return f.Name == "repair_udp_source" })]
 	}
 	if f := feature(); f.Available || len(b.status().Errors) == 0 {
 		t.Errorf("feature %+v, errors %q", f, b.status().Errors)

@@ -43,9 +43,6 @@ func (l *Loader) attempt(steps []func() error) error {
 	return nil
 }
 
-// starting tells whether what is done now may still be taken back.
-func (l *Loader) starting() bool { return l.rollback != nil }
-
 // settle does what the start has put off until there was no way back.
 func (l *Loader) settle() {
 	if l.state.Trial == nil {

@@ -5,21 +5,18 @@ import (
 	"testing"
 
 	"replypath/loader/counters"
+	"replypath/loader/status"
 	"replypath/test/topology"
 )
 
-func (b *bed) traffic() *Traffic {
+func (b *bed) traffic() *status.Traffic {
 	b.Helper()
-	var traffic *Traffic
+	var traffic *status.Traffic
 	b.inside(func() (err error) {
-		traffic, err = ReadTraffic(b.dir, b.maps())
+		traffic, err = status.ReadTraffic(b.dir, b.maps())
 		return err
 	})
 	return traffic
-}
-
-func (t *Traffic) of(name string) *InterfaceStatus {
-	return (&Status{Interfaces: t.Interfaces}).of(name)
 }
 
 // What is read from the pins is what the daemon knows, and goes on without it:
@@ -43,12 +40,12 @@ func TestTraffic(t *testing.T) {
 		}
 	}
 	r.stop()
-	if i := b.traffic().of("eth1"); i == nil || !i.Up || !i.Attached || *i.Mechanism != "tcx" {
+	if i := named(b.traffic().Interfaces, "eth1"); i == nil || !i.Up || !i.Attached || *i.Mechanism != "tcx" {
 		t.Errorf("without a daemon: %+v", i)
 	}
 	b.ip("link set eth1 down\nlink set eth1 name eth9\n")
 	traffic = b.traffic()
-	if i := traffic.of("eth9"); i == nil || i.Up || !i.Attached || traffic.Daemon.Running {
+	if i := named(traffic.Interfaces, "eth9"); i == nil || i.Up || !i.Attached || traffic.Daemon.Running {
 		t.Errorf("renamed: %+v of %+v", i, traffic)
 	}
 	for _, p := range pairs {
@@ -58,7 +55,7 @@ func TestTraffic(t *testing.T) {
 		}
 	}
 	b.ip("link del eth9\n")
-	if i := b.traffic().of("eth1"); i == nil || i.Up || i.Attached || i.Mechanism != nil {
+	if i := named(b.traffic().Interfaces, "eth1"); i == nil || i.Up || i.Attached || i.Mechanism != nil {
 		t.Errorf("gone: %+v", i)
 	}
 }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/status"
 )
 
 // checkResult is what `replypath check` found.
@@ -27,7 +27,7 @@ type checkResult struct {
 // survey is what a configuration means on this host.
 type survey struct {
 	Interfaces []checkedInterface `json:"interfaces"` // that would be managed
-	Unmanaged  []loader.Unmanaged `json:"unmanaged"`
+	Unmanaged  []status.Unmanaged `json:"unmanaged"`
 	Missing    []string           `json:"missing"` // configured names that no interface has
 }
 

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -26,7 +26,7 @@ const patience = 10 * time.Second
 // fakeDatapath notes what the daemon does with it.
 type fakeDatapath struct {
 	options startOptions
-	effect  loader.Effect
+	effect  status.Effect
 	failure chan error // makes Run return
 	errSet  chan error // every SetError
 
@@ -79,7 +79,7 @@ func (d *fakeDatapath) Keep() error {
 	return nil
 }
 
-func (d *fakeDatapath) Effect() (*loader.Effect, error) {
+func (d *fakeDatapath) Effect() (*status.Effect, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed > 0 {
@@ -152,8 +152,8 @@ func (l *lockedBuffer) next() (string, <-chan struct{}) {
 }
 
 // correcting is the effect of a datapath as most are.
-func correcting() loader.Effect {
-	return loader.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Mechanisms: []string{"tcx"}}
+func correcting() status.Effect {
+	return status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Mechanisms: []string{"tcx"}}
 }
 
 // startDaemon runs `replypath run` until it is ready.
@@ -163,7 +163,7 @@ func startDaemon(t *testing.T, args ...string) *daemonRun {
 }
 
 // startDaemonOn is startDaemon with what the datapath does.
-func startDaemonOn(t *testing.T, effect loader.Effect, args ...string) *daemonRun {
+func startDaemonOn(t *testing.T, effect status.Effect, args ...string) *daemonRun {
 	t.Helper()
 	r := &daemonRun{
 		t:       t,
@@ -233,24 +233,24 @@ func (r *daemonRun) end() {
 // TestRunSaysWhatStays: what is said at the end follows from hooks and modes.
 func TestRunSaysWhatStays(t *testing.T) {
 	for name, test := range map[string]struct {
-		effect loader.Effect
+		effect status.Effect
 		says   string
 	}{
 		"corrected": {correcting(), "replies are still corrected on eth0, eth1; `replypath detach` ends that"},
 		"one observed": {
-			loader.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
+			status.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
 			"replies are still corrected on eth0, and only observed on eth1; `replypath detach` ends that",
 		},
 		"observed": {
-			loader.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
+			status.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
 			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that",
 		},
 		"nothing attached": {
-			loader.Effect{Mode: "enforce"},
+			status.Effect{Mode: "enforce"},
 			"nothing is attached, replies leave as routed; `replypath detach` removes the pins",
 		},
 		"detach --stop": {
-			loader.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
+			status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
 			"what is attached goes; `replypath detach --stop` takes it away",
 		},
 	} {
@@ -267,9 +267,9 @@ func TestRunSaysWhatStays(t *testing.T) {
 
 // TestReadyNames: the line `ready` names mode, interfaces, mechanism and host changes.
 func TestReadyNames(t *testing.T) {
-	effect := loader.Effect{
+	effect := status.Effect{
 		Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}, Mechanisms: []string{"tcx", "clsact"},
-		HostChanges: []loader.HostChange{{Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2"}},
+		HostChanges: []status.HostChange{{Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2"}},
 	}
 	for format, want := range map[string]string{
 		"json": `"mode":"enforce","interfaces":["eth0","eth1"],"observed":["eth1"],"mechanism":"tcx, clsact",` +
@@ -281,7 +281,7 @@ func TestReadyNames(t *testing.T) {
 		r.wantLog(want)
 		r.end()
 	}
-	r := startDaemonOn(t, loader.Effect{Mode: "observe"}, "--config", writeConfig(t, "log: {format: json}\n"), "--listen", "")
+	r := startDaemonOn(t, status.Effect{Mode: "observe"}, "--config", writeConfig(t, "log: {format: json}\n"), "--listen", "")
 	r.wantLog(`"mode":"observe","interfaces":[],"observed":[],"mechanism":"","host_changes":[]}`)
 	r.end()
 }

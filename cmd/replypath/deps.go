@@ -8,12 +8,12 @@ import (
 	"os"
 	"time"
 
-	"replypath/loader"
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/loader/top"
 	"replypath/loader/trace"
 	"replypath/metrics"
@@ -33,7 +33,7 @@ type deps struct {
 	takeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
 	confirm  func(ctx context.Context, pinDir string) error
 	// status, mode and setMode work on the pins, with or without a daemon.
-	status  func(pinDir string) (*loader.Status, error)
+	status  func(pinDir string) (*status.Status, error)
 	mode    func(pinDir string) (string, error)
 	setMode func(pinDir, mode string) (undone []string, err error)
 	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
@@ -78,7 +78,7 @@ type datapath interface {
 	CountDown() error
 	Keep() error
 	// Effect tells what it does by itself.
-	Effect() (*loader.Effect, error)
+	Effect() (*status.Effect, error)
 	Close() error
 	// Source is where the metrics come from.
 	Source() metrics.Source

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"strings"
 
-	"replypath/loader"
+	"replypath/loader/status"
 )
 
 // words are a list in the log: of strings in JSON, joined in text.
@@ -13,10 +13,10 @@ type words []string
 
 func (w words) String() string { return strings.Join(w, ", ") }
 
-func isAttached(e *loader.Effect) bool { return len(e.Corrected)+len(e.Observed) > 0 }
+func isAttached(e *status.Effect) bool { return len(e.Corrected)+len(e.Observed) > 0 }
 
 // sentence says what a datapath does; adverb, such as "still ", is how long it does.
-func sentence(e *loader.Effect, adverb string) string {
+func sentence(e *status.Effect, adverb string) string {
 	corrected, observed := strings.Join(e.Corrected, ", "), strings.Join(e.Observed, ", ")
 	switch {
 	case !isAttached(e):
@@ -55,7 +55,7 @@ func (d *daemon) logReady() {
 }
 
 // described is what the log tells of a datapath.
-func described(e *loader.Effect) []any {
+func described(e *status.Effect) []any {
 	changes := make(words, len(e.HostChanges))
 	for i, c := range e.HostChanges {
 		changes[i] = fmt.Sprintf("%s: %s -> %s", c.Object, c.Before, c.After)

@@ -3,9 +3,9 @@ package main
 import (
 	"errors"
 
-	"replypath/loader"
 	pinned "replypath/loader/datapath"
 	"replypath/loader/doctor"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -27,7 +27,7 @@ func countedPairs(pinDir string) ([]doctor.Counted, error) {
 	if err != nil {
 		return nil, err
 	}
-	traffic, err := loader.ReadTraffic(pinDir, maps)
+	traffic, err := status.ReadTraffic(pinDir, maps)
 	if err := errors.Join(err, maps.Close()); err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func countedPairs(pinDir string) ([]doctor.Counted, error) {
 }
 
 // byPair adds up what was counted for the families and protocols of a pair of interfaces.
-func byPair(traffic *loader.Traffic) []doctor.Counted {
+func byPair(traffic *status.Traffic) []doctor.Counted {
 	var counted []doctor.Counted
 	at := map[[2]string]int{}
 	of := func(p metrics.Pair) *doctor.Counted {

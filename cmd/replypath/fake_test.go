@@ -17,6 +17,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 // Pin directories of the fake host. Any other holds nothing.
@@ -82,7 +83,7 @@ func fakeSurvey(cfg *config.Config) (s survey, warnings []string, err error) {
 	for _, name := range there {
 		i := slices.IndexFunc(cfg.Interfaces, func(i config.Interface) bool { return config.Match(i.Name, name) })
 		if i < 0 {
-			s.Unmanaged = append(s.Unmanaged, loader.Unmanaged{Name: name, Reason: "not named by the configuration"})
+			s.Unmanaged = append(s.Unmanaged, status.Unmanaged{Name: name, Reason: "not named by the configuration"})
 			continue
 		}
 		mode := cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)
@@ -121,37 +122,37 @@ func fakeConfirm(_ context.Context, dir string) error {
 	return fmt.Errorf("nothing is on trial in %s: start replypath try", dir)
 }
 
-func fakeStatus(dir string) (*loader.Status, error) {
+func fakeStatus(dir string) (*status.Status, error) {
 	if err := dirError(dir); err != nil {
 		return nil, err
 	}
-	s := &loader.Status{Mode: "enforce", PinDir: dir, Flows: loader.FlowStatus{Count: 12, Capacity: 262144}}
+	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}}
 	if dir == idleDir {
 		return s, nil
 	}
-	s.Config = loader.ConfigStatus{
+	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
 	}
-	s.Interfaces = []loader.InterfaceStatus{
+	s.Interfaces = []status.Interface{
 		{
 			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", NextHop: "auto",
-			Gateways: []loader.GatewayStatus{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
+			Gateways: []status.Gateway{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
 			RPFilter: new(2),
 		},
 		{
 			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", NextHop: "last-hop",
-			Gateways: []loader.GatewayStatus{{Address: "fe80::1", State: "none"}},
+			Gateways: []status.Gateway{{Address: "fe80::1", State: "none"}},
 		},
 	}
-	s.Unmanaged = []loader.Unmanaged{{Name: "lo", Reason: "loopback"}}
-	s.Features = []loader.Feature{{Name: "tcx", Available: true, Effect: "programs are replaced without a gap"}}
-	s.HostChanges = []loader.HostChange{{
+	s.Unmanaged = []status.Unmanaged{{Name: "lo", Reason: "loopback"}}
+	s.Features = []status.Feature{{Name: "tcx", Available: true, Effect: "programs are replaced without a gap"}}
+	s.HostChanges = []status.HostChange{{
 		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
 	}}
-	s.WouldChange = []loader.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
+	s.WouldChange = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
 	if dir == watchedDir {
-		s.Daemon = loader.DaemonStatus{Running: true, PID: new(4711), Version: new("1.2.3")}
+		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
 	}

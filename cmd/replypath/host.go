@@ -19,6 +19,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/loader/top"
 	"replypath/loader/trace"
 )
@@ -31,9 +32,9 @@ func host() deps {
 		guard:        startGuardian,
 		takeBack:     loader.TakeBack,
 		confirm:      confirmTrial,
-		status:       loader.ReadStatus,
-		mode:         loader.Mode,
-		setMode:      loader.SetMode,
+		status:       status.Read,
+		mode:         status.Mode,
+		setMode:      status.SetMode,
 		examine:      doctor.Examine,
 		fix:          doctor.Fix,
 		flows:        openFlows,
@@ -99,7 +100,7 @@ func surveyHost(cfg *config.Config) (s survey, warnings []string, err error) {
 		s.Interfaces = append(s.Interfaces, checkedInterface{i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)})
 	}
 	for _, u := range found.Unmanaged {
-		s.Unmanaged = append(s.Unmanaged, loader.Unmanaged(u))
+		s.Unmanaged = append(s.Unmanaged, status.Unmanaged(u))
 	}
 	s.Missing = found.Missing
 	astray, err := found.Astray(handle)

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/status"
 )
 
 // What is not there is named and warned of, without any rights and without a change.
@@ -30,7 +30,7 @@ func TestSurveyHost(t *testing.T) {
 	if !slices.Equal(found.Missing, []string{"nosuchdevice0"}) || len(found.Interfaces) != 0 {
 		t.Errorf("found %+v", found)
 	}
-	isLoopback := func(u loader.Unmanaged) bool { return u == loader.Unmanaged{Name: "lo", Reason: "loopback"} }
+	isLoopback := func(u status.Unmanaged) bool { return u == status.Unmanaged{Name: "lo", Reason: "loopback"} }
 	if !slices.ContainsFunc(found.Unmanaged, isLoopback) {
 		t.Errorf("lo is not among %+v", found.Unmanaged)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/loader"
+	"replypath/loader/status"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -63,13 +64,13 @@ func (a *app) showStatus(o *output) error {
 
 // showNothing prints a status with hardly anything in it, for whoever parses
 // JSON: every key is there. What doctor changed is told to people as well.
-func (a *app) showNothing(o *output, status *loader.Status, reason error) error {
+func (a *app) showNothing(o *output, left *status.Status, reason error) error {
 	nothing := struct {
-		*loader.Status
+		*status.Status
 		Mode *string `json:"mode"` // unknown
-	}{Status: &loader.Status{PinDir: a.pinDir}}
-	if status != nil {
-		nothing.HostChanges = status.HostChanges
+	}{Status: &status.Status{PinDir: a.pinDir}}
+	if left != nil {
+		nothing.HostChanges = left.HostChanges
 	}
 	fillLists(nothing.Status)
 	if o.format == outputJSON || len(nothing.HostChanges) > 0 {
@@ -85,7 +86,7 @@ func (a *app) showNothing(o *output, status *loader.Status, reason error) error 
 }
 
 // fillLists makes lists without items show as [] rather than null.
-func fillLists(s *loader.Status) {
+func fillLists(s *status.Status) {
 	orEmptyList(&s.Interfaces)
 	orEmptyList(&s.Unmanaged)
 	orEmptyList(&s.Features)
@@ -103,12 +104,12 @@ func orEmptyList[T any](list *[]T) {
 	}
 }
 
-func anyAttached(list []loader.InterfaceStatus) bool {
-	return slices.ContainsFunc(list, func(i loader.InterfaceStatus) bool { return i.Attached })
+func anyAttached(list []status.Interface) bool {
+	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })
 }
 
 // statusTable writes a status for people.
-type statusTable struct{ *loader.Status }
+type statusTable struct{ *status.Status }
 
 func (s *statusTable) write(w io.Writer) error {
 	sections := []func() (header []string, rows [][]string){

@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"replypath/loader"
+	"replypath/loader/status"
 )
 
 // summary is what there is one of.
@@ -24,7 +24,7 @@ func (s *statusTable) summary(w io.Writer) error {
 	return t.Flush()
 }
 
-func daemonText(d *loader.DaemonStatus, attached bool) string {
+func daemonText(d *status.Daemon, attached bool) string {
 	switch {
 	case !d.Running && attached:
 		return "not running, what is attached goes on"

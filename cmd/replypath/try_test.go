@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/status"
 )
 
 // trialRun is a running `replypath try`.
@@ -40,7 +40,7 @@ func startTrial(t *testing.T, args ...string) *trialRun {
 }
 
 // startTrialOn is startTrial with what the datapath does.
-func startTrialOn(t *testing.T, effect loader.Effect, args ...string) *trialRun {
+func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun {
 	t.Helper()
 	keyboard, keys := io.Pipe()
 	r := &trialRun{
@@ -161,7 +161,7 @@ func TestTryModes(t *testing.T) {
 
 // TestTrySays: what is on trial follows from hooks and modes.
 func TestTrySays(t *testing.T) {
-	for says, effect := range map[string]loader.Effect{
+	for says, effect := range map[string]status.Effect{
 		"replies are corrected on eth0, eth1":                      correcting(),
 		"replies are only observed on eth0, they leave as routed":  {Mode: "enforce", Observed: []string{"eth0"}},
 		"nothing is attached, replies leave as routed":             {Mode: "enforce"},

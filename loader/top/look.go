@@ -5,22 +5,22 @@ package top
 import (
 	"time"
 
-	"replypath/loader"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 )
 
 // Look is what a datapath did since the look before. The JSON names are fixed.
 // Packets and bytes are counted as on the wire, those that were corrected when
 // they leave.
 type Look struct {
-	Time       time.Time           `json:"time"`
-	Seconds    float64             `json:"seconds"` // since the look before; 0: there was none, and rates are 0
-	Mode       string              `json:"mode"`    // "enforce" or "observe"
-	Daemon     loader.DaemonStatus `json:"daemon"`
-	Interfaces []Interface         `json:"interfaces"` // those that are managed, by index
-	Total      Total               `json:"total"`
-	FlowTables []Table             `json:"flow_tables"`
-	Flows      []Flow              `json:"flows"` // the busiest by the order that was asked for
+	Time       time.Time     `json:"time"`
+	Seconds    float64       `json:"seconds"` // since the look before; 0: there was none, and rates are 0
+	Mode       string        `json:"mode"`    // "enforce" or "observe"
+	Daemon     status.Daemon `json:"daemon"`
+	Interfaces []Interface   `json:"interfaces"` // those that are managed, by index
+	Total      Total         `json:"total"`
+	FlowTables []Table       `json:"flow_tables"`
+	Flows      []Flow        `json:"flows"` // the busiest by the order that was asked for
 
 	Busiest map[flows.Order][]Flow `json:"-"` // corrected flows
 }

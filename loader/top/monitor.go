@@ -3,9 +3,9 @@ package top
 import (
 	"time"
 
-	"replypath/loader"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 )
 
 // Monitor looks at a datapath again and again. It is not safe for concurrent use.
@@ -21,7 +21,7 @@ type Monitor struct {
 
 // Open opens the datapath that is pinned in a directory, in the network namespace
 // of the calling thread, which has to be the one that it works for. Each look is
-// to show so many flows of every order. The error matches loader.ErrNotAttached
+// to show so many flows of every order. The error matches pins.ErrNone
 // where nothing is pinned.
 func Open(pinDir string, limit int) (*Monitor, error) {
 	current, err := datapath.OpenCurrent(pinDir)
@@ -35,14 +35,14 @@ func Open(pinDir string, limit int) (*Monitor, error) {
 func (m *Monitor) Close() error { return m.current.Close() }
 
 // Look tells what happened since the look before. The error matches
-// loader.ErrNotAttached once the datapath was detached.
+// pins.ErrNone once the datapath was detached.
 func (m *Monitor) Look() (*Look, error) {
 	maps, err := m.current.Maps() // the counters of an earlier datapath go on in them
 	if err != nil {
 		return nil, err
 	}
 	at := time.Now()
-	traffic, err := loader.ReadTraffic(m.dir, maps)
+	traffic, err := status.ReadTraffic(m.dir, maps)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,9 @@
 package top
 
 import (
-	"replypath/loader"
 	"replypath/loader/counters"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -26,7 +26,7 @@ type counter struct {
 
 type counts map[counter]uint64
 
-func newCounts(traffic *loader.Traffic) counts {
+func newCounts(traffic *status.Traffic) counts {
 	c := make(counts)
 	for _, p := range traffic.Pairs {
 		c[counter{Pair: p.Pair, kind: asymmetricPackets}] = p.AsymmetricPackets
@@ -52,7 +52,7 @@ func (c counts) since(before counts) counts {
 }
 
 // setTraffic fills in the interfaces and the total, without rates.
-func (l *Look) setTraffic(traffic *loader.Traffic) {
+func (l *Look) setTraffic(traffic *status.Traffic) {
 	l.Mode, l.Daemon = traffic.Mode, traffic.Daemon
 	l.Interfaces = make([]Interface, len(traffic.Interfaces))
 	for i, s := range traffic.Interfaces {

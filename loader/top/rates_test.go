@@ -5,8 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"replypath/loader"
 	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -18,8 +18,8 @@ func pair(from, to string, asymmetric, packets, bytes uint64) metrics.PairCounte
 }
 
 // looked is a look at two interfaces, seconds after the one that counted before.
-func looked(seconds float64, before, now *loader.Traffic) *Look {
-	now.Interfaces = []loader.InterfaceStatus{{Name: "eth0", Index: 2, Up: true, Attached: true}, {Name: "eth1", Index: 3}}
+func looked(seconds float64, before, now *status.Traffic) *Look {
+	now.Interfaces = []status.Interface{{Name: "eth0", Index: 2, Up: true, Attached: true}, {Name: "eth1", Index: 3}}
 	l := &Look{Seconds: seconds}
 	l.setTraffic(now)
 	l.setRates(newCounts(now).since(newCounts(before)))
@@ -41,13 +41,13 @@ func asymmetry(packets, mtu float64) Asymmetry {
 }
 
 func TestRates(t *testing.T) {
-	before := &loader.Traffic{Pairs: []metrics.PairCounters{
+	before := &status.Traffic{Pairs: []metrics.PairCounters{
 		pair("eth0", "eth1", 100, 90, 9000), pair("eth1", "eth1", 5, 5, 50),
 	}}
 	mtu := metrics.Uncorrected{Pair: before.Pairs[0].Pair, Reason: "mtu", Packets: 10}
 	before.Uncorrected = []metrics.Uncorrected{mtu}
 	mtu.Packets = 14
-	now := &loader.Traffic{
+	now := &status.Traffic{
 		Pairs: []metrics.PairCounters{
 			pair("eth0", "eth1", 124, 110, 11000),
 			pair("eth1", "eth1", 7, 7, 70), // to another next hop of its own
@@ -69,10 +69,10 @@ func TestRates(t *testing.T) {
 // Nothing is known of counters that began anew, nor of what was before the first
 // look.
 func TestNoRates(t *testing.T) {
-	many, few := &loader.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
-		&loader.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
+	many, few := &status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 9, 9, 9)}},
+		&status.Traffic{Pairs: []metrics.PairCounters{pair("eth0", "eth1", 3, 3, 3)}}
 	for what, l := range map[string]*Look{
-		"anew": looked(1, many, few), "unchanged": looked(1, many, many), "first": looked(0, new(loader.Traffic), many),
+		"anew": looked(1, many, few), "unchanged": looked(1, many, many), "first": looked(0, new(status.Traffic), many),
 	} {
 		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
 	}

@@ -27,7 +27,7 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 var excess = map[string]bounds{
 	"cmd/replypath":      {lines: 4100, refs: 3.9, cycle: 28, mutable: 12, methods: 25},
 	"cmd/replypath/demo": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 27},
-	"loader":             {files: 54, lines: 8150, refs: 5.9, cycle: 37, mutable: 32, methods: 240},
+	"loader":             {files: 40, lines: 6250, refs: 5.8, cycle: 34, mutable: 32, methods: 239},
 	"loader/config":      {lines: 2600, refs: 3.5, cycle: 17, mutable: 13, methods: 25},
 	"loader/datapath":    {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
 	"loader/explain":     {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 31},
@@ -76,9 +76,6 @@ func (b bounds) hold(t *testing.T, p *Package) {
 // layers are the product's, the lowest first. A package imports only of lower layers; metrics stands alone.
 var layers = []string{"bpf", "loader/", "loader", "cmd/"}
 
-// upward are imports that run back up all the same.
-var upward = map[string]string{"loader/top": "loader"} // until reading the pins is a package of its own
-
 func layerOf(path string) int {
 	return slices.IndexFunc(layers, func(layer string) bool {
 		return path == layer || strings.HasSuffix(layer, "/") && strings.HasPrefix(path, layer)
@@ -93,7 +90,7 @@ func TestImports(t *testing.T) {
 			switch alone := p.Path == "metrics"; {
 			case alone && !strings.HasPrefix(imported, "metrics/"):
 				t.Errorf("metrics imports %s: it stands alone", imported)
-			case layerOf(imported) > layerOf(p.Path) && upward[p.Path] != imported:
+			case layerOf(imported) > layerOf(p.Path):
 				t.Errorf("%s imports %s, which is of a higher layer", p.Path, imported)
 			}
 			checked++

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"replypath/loader"
+	"replypath/loader/status"
 )
 
 // awaitReady reads what the service tells its manager (sd_notify(3)) until it is
@@ -40,7 +40,7 @@ func (d *demo) showAttached(ctx context.Context, took time.Duration) error {
 	if err != nil {
 		return err
 	}
-	var status loader.Status
+	var status status.Status
 	if err := json.Unmarshal(output, &status); err != nil {
 		return fmt.Errorf("replypath status: %w", err)
 	}

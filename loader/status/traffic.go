@@ -1,4 +1,4 @@
-package loader
+package status
 
 import (
 	"errors"
@@ -22,13 +22,13 @@ import (
 // interfaces.
 type Traffic struct {
 	Mode        string
-	Daemon      DaemonStatus
-	Interfaces  []InterfaceStatus // those that are managed, by index; their gateways are left out
+	Daemon      Daemon
+	Interfaces  []Interface // those that are managed, by index; their gateways are left out
 	Pairs       []metrics.PairCounters
 	Uncorrected []metrics.Uncorrected // for every pair, every reason
 }
 
-// ReadTraffic is ReadStatus for what may be asked every second: it looks at
+// ReadTraffic is Read for what may be asked every second: it looks at
 // neither flows nor routes. The maps are those that are pinned in the directory.
 func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
 	journal, err := pins.ReadJournal(pinDir)
@@ -40,11 +40,11 @@ func ReadTraffic(pinDir string, maps *bpf.DatapathMaps) (*Traffic, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
-	r := &statusReader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
+	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
 	return r.traffic()
 }
 
-func (r *statusReader) traffic() (*Traffic, error) {
+func (r *reader) traffic() (*Traffic, error) {
 	var s Status
 	for _, part := range []func(*Status) error{r.mode, r.daemon, r.attachments} {
 		if err := part(&s); err != nil {
@@ -61,13 +61,13 @@ func (r *statusReader) traffic() (*Traffic, error) {
 }
 
 // attachments describes the managed interfaces as far as that is quickly done.
-func (r *statusReader) attachments(s *Status) error {
+func (r *reader) attachments(s *Status) error {
 	attacher := attach.New(filepath.Join(r.pinDir, datapath.LinksDir), r.netlink, attach.Auto)
 	for _, record := range r.journal.Interfaces {
 		if record.Index == 0 {
 			continue
 		}
-		i := newInterfaceStatus(&record)
+		i := newInterface(&record)
 		if err := r.fillByIndex(&i, attacher); err != nil {
 			return fmt.Errorf("interface %s: %w", record.Name, err)
 		}
@@ -79,7 +79,7 @@ func (r *statusReader) attachments(s *Status) error {
 
 // fillByIndex leaves an interface as it is that has gone without the daemon's
 // notice.
-func (r *statusReader) fillByIndex(i *InterfaceStatus, attacher *attach.Attacher) error {
+func (r *reader) fillByIndex(i *Interface, attacher *attach.Attacher) error {
 	link, err := r.netlink.LinkByIndex(i.Index)
 	var notFound netlink.LinkNotFoundError
 	switch {
@@ -95,7 +95,7 @@ func (r *statusReader) fillByIndex(i *InterfaceStatus, attacher *attach.Attacher
 
 // names are those of all interfaces that ever were; who was renamed has the name
 // that is shown.
-func (r *statusReader) names(present []InterfaceStatus) map[uint16]string {
+func (r *reader) names(present []Interface) map[uint16]string {
 	names := identity.Names(r.journal.Interfaces)
 	for _, record := range r.journal.Interfaces {
 		for _, i := range present {

@@ -1,8 +1,11 @@
-package loader
+package status
 
 import (
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
+	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
@@ -20,27 +23,23 @@ type Effect struct {
 	Detaching bool
 }
 
-// Effect looks at what is attached now.
-func (l *Loader) Effect() (*Effect, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dir == nil {
-		return nil, errClosed
-	}
-	repairs, err := pins.ReadRepairs(l.options.PinDir)
+// ReadEffect looks at what is attached now, for whoever has the journal and the maps open. Whether somebody detaches it is
+// not looked at.
+func ReadEffect(
+	pinDir string, journal *pins.Journal, maps *bpf.DatapathMaps, handle *netlink.Handle,
+) (*Effect, error) {
+	repairs, err := pins.ReadRepairs(pinDir)
 	if err != nil {
 		return nil, err
 	}
-	r := &statusReader{
-		pinDir: l.options.PinDir, journal: &l.state, repairs: repairs, maps: &l.datapath.DatapathMaps, netlink: l.netlink,
-	}
+	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
 	var s Status
 	for _, part := range []func(*Status) error{r.mode, r.changes, r.attachments} {
 		if err := part(&s); err != nil {
 			return nil, err
 		}
 	}
-	e := &Effect{Mode: s.Mode, HostChanges: s.HostChanges, Detaching: isDetaching(l.options.PinDir)}
+	e := &Effect{Mode: s.Mode, HostChanges: s.HostChanges}
 	for i := range s.Interfaces {
 		e.add(&s.Interfaces[i], datapath.ModeInForce(r.byHand, s.Interfaces[i].Mode))
 	}
@@ -48,7 +47,7 @@ func (l *Loader) Effect() (*Effect, error) {
 }
 
 // add sorts an interface by its mode in force.
-func (e *Effect) add(i *InterfaceStatus, mode string) {
+func (e *Effect) add(i *Interface, mode string) {
 	if !i.Attached {
 		return
 	}

@@ -1,54 +1,55 @@
-package loader
+// Package status tells what a datapath is and does, from its pins: no daemon is needed.
+package status
 
 import "time"
 
 // Status is what `replypath status` shows. The JSON names are fixed.
 type Status struct {
-	Mode        string            `json:"mode"` // "enforce" or "observe"
-	Daemon      DaemonStatus      `json:"daemon"`
-	TrialUntil  *time.Time        `json:"trial_until"` // nil: it is there for good
-	Config      ConfigStatus      `json:"config"`
-	Interfaces  []InterfaceStatus `json:"interfaces"`
-	Unmanaged   []Unmanaged       `json:"unmanaged"`
-	Flows       FlowStatus        `json:"flows"`
-	Features    []Feature         `json:"features"`
-	HostChanges []HostChange      `json:"host_changes"`
-	WouldChange []WouldChange     `json:"would_change"`
-	Errors      []string          `json:"errors"` // what the daemon could not do yet and tries again
-	PinDir      string            `json:"pin_dir"`
+	Mode        string        `json:"mode"` // "enforce" or "observe"
+	Daemon      Daemon        `json:"daemon"`
+	TrialUntil  *time.Time    `json:"trial_until"` // nil: it is there for good
+	Config      Config        `json:"config"`
+	Interfaces  []Interface   `json:"interfaces"`
+	Unmanaged   []Unmanaged   `json:"unmanaged"`
+	Flows       Flows         `json:"flows"`
+	Features    []Feature     `json:"features"`
+	HostChanges []HostChange  `json:"host_changes"`
+	WouldChange []WouldChange `json:"would_change"`
+	Errors      []string      `json:"errors"` // what the daemon could not do yet and tries again
+	PinDir      string        `json:"pin_dir"`
 }
 
-// DaemonStatus tells of the process that owns the pins; PID and Version are
+// Daemon tells of the process that owns the pins; PID and Version are
 // nil where none runs.
-type DaemonStatus struct {
+type Daemon struct {
 	Running bool    `json:"running"`
 	PID     *int    `json:"pid"`
 	Version *string `json:"version"`
 }
 
-// ConfigStatus tells when the configuration in force was read, and why a later
+// Config tells when the configuration in force was read, and why a later
 // one was refused.
-type ConfigStatus struct {
+type Config struct {
 	Path     *string    `json:"path"`
 	LoadedAt *time.Time `json:"loaded_at"`
 	Error    *string    `json:"error"`
 }
 
-// InterfaceStatus is a managed interface.
-type InterfaceStatus struct {
-	Name      string          `json:"name"`
-	Index     int             `json:"index"`
-	Up        bool            `json:"up"`
-	Attached  bool            `json:"attached"`
-	Mechanism *string         `json:"mechanism"` // "tcx" or "clsact"
-	Mode      string          `json:"mode"`      // the one in force
-	NextHop   string          `json:"next_hop"`
-	Gateways  []GatewayStatus `json:"gateways"`
-	RPFilter  *int            `json:"rp_filter"` // effective value of IPv4
+// Interface is a managed interface.
+type Interface struct {
+	Name      string    `json:"name"`
+	Index     int       `json:"index"`
+	Up        bool      `json:"up"`
+	Attached  bool      `json:"attached"`
+	Mechanism *string   `json:"mechanism"` // "tcx" or "clsact"
+	Mode      string    `json:"mode"`      // the one in force
+	NextHop   string    `json:"next_hop"`
+	Gateways  []Gateway `json:"gateways"`
+	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 }
 
-// GatewayStatus is a known gateway of a managed interface.
-type GatewayStatus struct {
+// Gateway is a known gateway of a managed interface.
+type Gateway struct {
 	Address string  `json:"address"`
 	MAC     *string `json:"mac"`
 	State   string  `json:"state"` // the kernel's word for the last answer in lower case, or StateHeld
@@ -63,8 +64,8 @@ type Unmanaged struct {
 	Reason string `json:"reason"`
 }
 
-// FlowStatus counts the flows of all tables together.
-type FlowStatus struct {
+// Flows counts the flows of all tables together.
+type Flows struct {
 	Count    int `json:"count"`
 	Capacity int `json:"capacity"`
 }

@@ -1,4 +1,4 @@
-package loader
+package status
 
 import (
 	"errors"
@@ -24,12 +24,12 @@ import (
 	"replypath/metrics"
 )
 
-// ReadStatus reads the state of a datapath from its pins and from the network
+// Read reads the state of a datapath from its pins and from the network
 // namespace of the calling thread, which has to be the one that the datapath
-// works for. It needs no daemon. The error matches ErrNotAttached where nothing
+// works for. It needs no daemon. The error matches pins.ErrNone where nothing
 // is pinned; the status that comes with it then tells what `replypath doctor
 // --fix` changed, and nothing else.
-func ReadStatus(pinDir string) (*Status, error) {
+func Read(pinDir string) (*Status, error) {
 	repairs, err := pins.ReadRepairs(pinDir)
 	if err != nil {
 		return nil, err
@@ -52,11 +52,11 @@ func ReadStatus(pinDir string) (*Status, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	defer handle.Close()
-	r := &statusReader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
+	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
 	return r.read()
 }
 
-type statusReader struct {
+type reader struct {
 	pinDir  string
 	journal *pins.Journal
 	repairs *pins.Repairs
@@ -65,11 +65,11 @@ type statusReader struct {
 	byHand  bpf.DatapathMode
 }
 
-func (r *statusReader) read() (*Status, error) {
+func (r *reader) read() (*Status, error) {
 	s := &Status{
 		PinDir:     r.pinDir,
-		Config:     configStatus(r.journal),
-		Interfaces: []InterfaceStatus{},
+		Config:     configOf(r.journal),
+		Interfaces: []Interface{},
 		Unmanaged:  []Unmanaged{},
 		Features:   []Feature{},
 		Errors:     append([]string{}, r.journal.Errors...),
@@ -91,7 +91,7 @@ func (r *statusReader) read() (*Status, error) {
 	return s, nil
 }
 
-func (r *statusReader) mode(s *Status) error {
+func (r *reader) mode(s *Status) error {
 	byHand, err := datapath.ReadMode(r.maps.ModeByHand)
 	s.Mode = datapath.ModeInForce(byHand, r.journal.Mode)
 	s.WouldChange = r.wouldChanges(byHand, s.Daemon.Running)
@@ -99,22 +99,22 @@ func (r *statusReader) mode(s *Status) error {
 	return err
 }
 
-func (r *statusReader) daemon(s *Status) error {
+func (r *reader) daemon(s *Status) error {
 	owned, err := pins.Owned(r.pinDir)
 	if owned {
 		pid := pins.OwnerPID(r.pinDir) // the journal's is that of an earlier one until this one has written it
-		s.Daemon = DaemonStatus{Running: true, PID: &pid, Version: &r.journal.Version}
+		s.Daemon = Daemon{Running: true, PID: &pid, Version: &r.journal.Version}
 	}
 	return err
 }
 
-func (r *statusReader) changes(s *Status) (err error) {
+func (r *reader) changes(s *Status) (err error) {
 	s.HostChanges, err = r.hostChanges()
 	return err
 }
 
-func configStatus(j *pins.Journal) ConfigStatus {
-	var c ConfigStatus
+func configOf(j *pins.Journal) Config {
+	var c Config
 	if j.ConfigPath != "" {
 		c.Path = &j.ConfigPath
 	}
@@ -128,7 +128,7 @@ func configStatus(j *pins.Journal) ConfigStatus {
 }
 
 // interfaces describes the managed interfaces as they are now.
-func (r *statusReader) interfaces(s *Status) error {
+func (r *reader) interfaces(s *Status) error {
 	found, err := r.scan()
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (r *statusReader) interfaces(s *Status) error {
 		if record.Index == 0 {
 			continue
 		}
-		i := newInterfaceStatus(&record)
+		i := newInterface(&record)
 		i.Mode = datapath.ModeInForce(r.byHand, record.Mode)
 		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
@@ -162,13 +162,13 @@ func (r *statusReader) interfaces(s *Status) error {
 	return nil
 }
 
-func sortInterfaces(list []InterfaceStatus) {
-	slices.SortFunc(list, func(a, b InterfaceStatus) int { return a.Index - b.Index })
+func sortInterfaces(list []Interface) {
+	slices.SortFunc(list, func(a, b Interface) int { return a.Index - b.Index })
 }
 
 // scan looks at the managed interfaces, each with its known gateways, as if just
 // these were configured.
-func (r *statusReader) scan() (discover.Result, error) {
+func (r *reader) scan() (discover.Result, error) {
 	links, err := dump.Links(r.netlink)
 	if err != nil {
 		return discover.Result{}, err
@@ -187,7 +187,7 @@ func (r *statusReader) scan() (discover.Result, error) {
 }
 
 // gatewaysOf returns the known gateways of an interface.
-func (r *statusReader) gatewaysOf(device int) []netip.Addr {
+func (r *reader) gatewaysOf(device int) []netip.Addr {
 	var addresses []netip.Addr
 	for _, g := range r.journal.Gateways {
 		address, err := netip.ParseAddr(g.Address)
@@ -199,19 +199,19 @@ func (r *statusReader) gatewaysOf(device int) []netip.Addr {
 }
 
 // isKnown leaves out gateways of a family of which the daemon knew none.
-func (r *statusReader) isKnown(g *nexthop.Gateway) bool {
+func (r *reader) isKnown(g *nexthop.Gateway) bool {
 	return slices.Contains(r.gatewaysOf(g.Interface), g.Address)
 }
 
-// newInterfaceStatus says what is known of an interface that is not there.
-func newInterfaceStatus(record *pins.InterfaceRecord) InterfaceStatus {
-	return InterfaceStatus{
+// newInterface says what is known of an interface that is not there.
+func newInterface(record *pins.InterfaceRecord) Interface {
+	return Interface{
 		Name: record.Name, Index: record.Index, Mode: record.Mode, NextHop: record.NextHop,
-		Gateways: []GatewayStatus{},
+		Gateways: []Gateway{},
 	}
 }
 
-func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attacher) error {
+func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) error {
 	i.Name, i.Up = found.Name, found.Up
 	if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
 		i.RPFilter = &effective
@@ -229,8 +229,8 @@ func (i *InterfaceStatus) fill(found *discover.Interface, attacher *attach.Attac
 
 // gatewayStatus tells the kernel's word for the last answer, which that it is asked again
 // does not change, but for a gateway whose entry the daemon has filled in.
-func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewayStatus {
-	status := GatewayStatus{Address: g.Address.String(), State: g.State}
+func (r *reader) gatewayStatus(g *nexthop.Gateway, running bool) Gateway {
+	status := Gateway{Address: g.Address.String(), State: g.State}
 	if g.MAC != nil {
 		mac := g.MAC.String()
 		status.MAC = &mac
@@ -256,7 +256,7 @@ func (r *statusReader) gatewayStatus(g *nexthop.Gateway, running bool) GatewaySt
 }
 
 // flows counts what is in the flow tables.
-func (r *statusReader) flows(s *Status) error {
+func (r *reader) flows(s *Status) error {
 	clock, err := datapath.ReadClock(r.pinDir)
 	if err != nil {
 		return err
