@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
 
 // nearest returns the field whose name is so close to an unknown key that a
 // slip of the finger explains it, or "".
@@ -11,7 +15,7 @@ func nearest(key string, fields []field) string {
 	key = strings.ReplaceAll(strings.ToLower(key), "-", "_")
 	best, distance := "", 1+len(key)/4
 	for _, f := range fields {
-		if d := editDistance(key, f.name); d <= distance {
+		if d := levenshtein.Distance(key, f.name, nil); d <= distance {
 			best, distance = f.name, d-1
 		}
 	}
@@ -23,7 +27,7 @@ func nearest(key string, fields []field) string {
 func Nearest(name string, names []string) string {
 	best, distance := "", 2
 	for _, n := range names {
-		if d := editDistance(name, n); d <= distance {
+		if d := levenshtein.Distance(name, n, nil); d <= distance {
 			best, distance = n, d-1
 		}
 	}
@@ -42,26 +46,4 @@ func placeOf(key string) string {
 		}
 	}
 	return ""
-}
-
-// editDistance counts the insertions, deletions and replacements of bytes that
-// turn a into b (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
