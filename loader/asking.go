@@ -8,6 +8,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/undo"
 )
 
 // asking are the settings that have the kernel ask everybody for a neighbour whose MAC it
@@ -39,7 +40,7 @@ type askingSetting struct{ leaf, value, family string }
 func (s *askingSetting) isOf(family string) bool { return s.family == "" || s.family == family }
 
 func isAsking(r pins.SysctlRecord) bool {
-	return slices.ContainsFunc(asking, func(s askingSetting) bool { return s.leaf == settingOf(r).leaf })
+	return slices.ContainsFunc(asking, func(s askingSetting) bool { return s.leaf == undo.SettingOf(r).Leaf })
 }
 
 // haveEverybodyAsked changes the settings for that of a gateway's interface.
@@ -69,21 +70,21 @@ func (l *Loader) haveEverybodyAsked(g *gateway) error {
 // restoreAsking puts the settings back of interfaces that have no gateway left for which they
 // were changed, by this process or an earlier one, or leaves them to the next reconciliation.
 func (l *Loader) restoreAsking() error {
-	needed := make(map[sysctl]bool)
+	needed := make(map[undo.Setting]bool)
 	for _, g := range l.gateways {
 		for _, setting := range asking {
 			if g.changesAsking() && setting.isOf(addressFamily(g)) {
-				needed[sysctl{g.Interface, addressFamily(g), setting.leaf}] = true
+				needed[undo.Setting{Device: g.Interface, Family: addressFamily(g), Leaf: setting.leaf}] = true
 			}
 		}
 	}
 	err := l.keepWhileAsked(needed)
-	return errors.Join(err, l.restoreSysctls(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[settingOf(r)] }))
+	return errors.Join(err, l.sysctls.Restore(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[undo.SettingOf(r)] }))
 }
 
 // leaveAsking puts them back at the end: the kernel gives up in its own time then. Who finds the
 // gateway held later changes them again.
-func (l *Loader) leaveAsking() error { return l.dropSysctls(isAsking) }
+func (l *Loader) leaveAsking() error { return l.sysctls.Drop(isAsking) }
 
 // keepAsking changes them again where an earlier process has put them back at its end, or somebody
 // else has.
@@ -106,16 +107,16 @@ func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !next
 
 // keepWhileAsked adds knownFirst of interfaces where the kernel asks for somebody, and with it what
 // it does without.
-func (l *Loader) keepWhileAsked(needed map[sysctl]bool) error {
+func (l *Loader) keepWhileAsked(needed map[undo.Setting]bool) error {
 	var errs []error
 	for _, r := range l.state.Sysctls {
-		what := settingOf(r)
-		if what.leaf != knownFirst || needed[what] {
+		what := undo.SettingOf(r)
+		if what.Leaf != knownFirst || needed[what] {
 			continue
 		}
-		asked, err := nexthop.Asked(l.netlink, what.device, unspecified[what.family])
+		asked, err := nexthop.Asked(l.netlink, what.Device, unspecified[what.Family])
 		if asked || err != nil {
-			needed[what], needed[sysctl{what.device, what.family, everybodyAgain}] = true, true
+			needed[what], needed[undo.Setting{Device: what.Device, Family: what.Family, Leaf: everybodyAgain}] = true, true
 		}
 		errs = append(errs, err)
 	}

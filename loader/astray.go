@@ -1,8 +1,6 @@
 package loader
 
 import (
-	"slices"
-
 	"replypath/loader/discover"
 )
 
@@ -20,11 +18,4 @@ func (l *Loader) astray(found *discover.Result) ([]string, error) {
 		lines = append(lines, list[n].String())
 	}
 	return lines, nil
-}
-
-// Notices says what is attached in vain, although everything that can be is attached.
-func (l *Loader) Notices() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.problems.standing[scopeAstray])
 }

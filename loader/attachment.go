@@ -13,10 +13,7 @@ import (
 
 // attachAll attaches to the served interfaces that have no programs of this process yet.
 func (l *Loader) attachAll() error {
-	var errs []error
-	if l.starting() {
-		errs = append(errs, l.replaceEgress(l.datapath))
-	}
+	errs := []error{l.replaceEgress(l.datapath)}
 	for _, s := range l.inOrder() {
 		if s.mechanism == attach.Auto {
 			errs = append(errs, l.attach(s))
@@ -30,7 +27,7 @@ func (l *Loader) attach(s *served) error {
 	if err := l.expectQdisc(s.target()); err != nil {
 		return err
 	}
-	replaces, err := l.undoReplacement(s)
+	replaces, err := l.planReplacement(s)
 	if err != nil {
 		return err
 	}
@@ -40,7 +37,7 @@ func (l *Loader) attach(s *served) error {
 	}
 	if result.New && !replaces {
 		target := s.target()
-		l.rollback.add(func() error { return l.attacher.Detach(target) })
+		l.tx.OnAbort(func() error { return l.attacher.Detach(target) })
 	}
 	// The qdisc of an earlier process that attached by clsact stays until detach:
 	// to remove one from a device that is up loses packets (qdisc_graft() in
@@ -49,7 +46,7 @@ func (l *Loader) attach(s *served) error {
 	if result.New {
 		l.forgetHeldPrograms(s.Index)
 	}
-	if r := l.life(s.Index); r != nil {
+	if r := l.recordOf(s.Index); r != nil {
 		r.Attached, r.Mechanism = true, string(result.Mechanism)
 	}
 	switch {
@@ -73,10 +70,10 @@ func (l *Loader) putWatched(s *served) (result attach.Result, err error) {
 		result, err = l.put(l.datapath, s)
 		return err
 	}
-	if isWatched || l.starting() && l.fresh {
+	if isWatched || l.fresh {
 		err = put()
 	} else {
-		err = l.thenWatched(put, s)
+		err = l.putWhileWatched(put, s)
 	}
 	return result, err
 }
@@ -108,32 +105,33 @@ func (l *Loader) put(d *datapath.Datapath, s *served) (attach.Result, error) {
 	return l.attacher.Attach(s.target(), programs)
 }
 
-// undoReplacement tells whether there are programs of an earlier process. It notes how
-// a start that fails puts them back, by the mechanism that they are attached by, before
-// any of them is replaced: the kernel may take one of ours and refuse the other. Theirs
-// work on its maps; where it did not pin them, ours stay.
-func (l *Loader) undoReplacement(s *served) (bool, error) {
-	if !l.starting() {
-		return false, nil
-	}
-	target := s.target()
-	mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
-	if err != nil || mechanism == attach.Auto {
-		return false, err
-	}
-	if earlier, known := l.datapath.Earlier().Programs(s.hasHeader()); known {
-		l.undoByAttaching(target, mechanism, earlier)
-	}
-	return true, nil
+// planReplacement notes how a start that fails puts back programs of an earlier process, by the mechanism that they are
+// attached by, before any of them is replaced: the kernel may take one of ours and refuse the other. Theirs work on its
+// maps; where it did not pin them, ours stay. It tells whether there are any.
+func (l *Loader) planReplacement(s *served) (replaces bool, err error) {
+	err = l.tx.Plan(func() (func() error, error) {
+		target := s.target()
+		mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
+		if err != nil || mechanism == attach.Auto {
+			return nil, err
+		}
+		replaces = true
+		earlier, known := l.datapath.Earlier().Programs(s.hasHeader())
+		if !known {
+			return nil, nil
+		}
+		return l.attachingAgain(target, mechanism, earlier), nil
+	})
+	return replaces, err
 }
 
-// undoByAttaching notes that a start that fails attaches programs again as they were.
-func (l *Loader) undoByAttaching(target attach.Interface, by attach.Mechanism, earlier attach.Programs) {
+// attachingAgain attaches programs again as they were.
+func (l *Loader) attachingAgain(target attach.Interface, by attach.Mechanism, earlier attach.Programs) func() error {
 	before := attach.New(l.linksDir(), l.netlink, by)
-	l.rollback.add(func() error {
+	return func() error {
 		_, err := before.Attach(target, earlier)
 		return err
-	})
+	}
 }
 
 // newAllowance bounds how often what somebody takes away is put back at once. Two
@@ -156,7 +154,7 @@ func (l *Loader) tendLosses(now time.Time) (due bool) {
 			due = err == nil && !complete && s.repairs.AllowN(now, 1) || due
 		}
 	}
-	return l.hasLostFallback(now) || l.hasLostSource(now) || due
+	return l.hasLostFallback(now) || l.source.HasLost(now) || due
 }
 
 // verify looks whether the programs are still where they were put; attachAll
@@ -208,7 +206,7 @@ func (l *Loader) detachStrays() error {
 	}
 	var errs []error
 	for _, index := range pinned {
-		if l.life(index) == nil && !l.isFallback(index) {
+		if l.recordOf(index) == nil && !l.isFallback(index) {
 			target := attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}
 			errs = append(errs, l.attacher.Detach(target))
 		}

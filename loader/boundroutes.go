@@ -45,8 +45,8 @@ func (l *Loader) removeBound(present, wanted []nexthop.Default) (left []nexthop.
 	} else {
 		left = slices.DeleteFunc(slices.Clone(present), func(hop nexthop.Default) bool { return !isWanted(hop) })
 	}
-	if l.starting() && len(removed) > 0 {
-		l.rollback.add(func() error {
+	if len(removed) > 0 {
+		l.tx.OnAbort(func() error {
 			_, err := fallback.AddBound(l.netlink, removed)
 			return err
 		})
@@ -60,8 +60,8 @@ func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Defa
 	isPresent := func(hop nexthop.Default) bool { return slices.Contains(present, hop) }
 	added, err := fallback.AddBound(l.netlink, slices.DeleteFunc(slices.Clone(wanted), isPresent))
 	err = errors.Join(err, fallback.SetAnyPeers(l.netlink, wanted)) // somebody may have deleted an entry
-	if l.starting() && len(added) > 0 {
-		l.rollback.add(func() error {
+	if len(added) > 0 {
+		l.tx.OnAbort(func() error {
 			_, err := fallback.RemoveBound(l.netlink, added)
 			return err
 		})
@@ -190,7 +190,7 @@ func (r *restorer) boundRoutes() error {
 	if err != nil {
 		return err
 	}
-	present, err := r.lives(r.before).PresentFallback(r.before.Fallback)
+	present, err := r.identities(r.before).PresentFallback(r.before.Fallback)
 	if err != nil {
 		return err
 	}

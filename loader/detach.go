@@ -231,9 +231,9 @@ func (d *detacher) close() {
 	}
 }
 
-// lives tells the interfaces of a journal from others.
-func (d *detacher) lives(of *pins.Journal) *identity.Lives {
-	return &identity.Lives{Records: of.Interfaces, Devices: d.devices, Netlink: d.netlink, Log: d.log}
+// identities tells the interfaces of a journal from others.
+func (d *detacher) identities(of *pins.Journal) *identity.Resolver {
+	return &identity.Resolver{Records: of.Interfaces, Devices: d.devices, Netlink: d.netlink, Log: d.log}
 }
 
 func (d *detacher) done(format string, args ...any) {
@@ -323,7 +323,7 @@ func (d *detacher) qdiscs() error {
 
 // qdisc removes a qdisc that we added, unless somebody uses it.
 func (d *detacher) qdisc(r pins.QdiscRecord) error {
-	name, err := d.lives(d.journal).NameOf(r.Interface, r.Name)
+	name, err := d.identities(d.journal).NameOf(r.Interface, r.Name)
 	if name == "" || err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (d *detacher) qdisc(r pins.QdiscRecord) error {
 func (d *detacher) sysctls() error {
 	var errs []error
 	for _, r := range slices.Backward(d.journal.Sysctls) {
-		restored, err := d.lives(d.journal).Restore(r)
+		restored, err := d.identities(d.journal).Restore(r)
 		errs = append(errs, err)
 		if restored != nil {
 			d.done("change of sysctl %s, which is %s again", restored.Key, restored.Before)

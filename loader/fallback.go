@@ -18,6 +18,7 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/loader/undo"
 )
 
 // fallbackRoute is what the loader knows of the fallback routes.
@@ -189,7 +190,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 // routes without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
 func (l *Loader) haveSocketsLookAgain(s *served) error {
 	v6 := fallback.Name(unix.AF_INET6)
-	if l.fallback.device == nil || !s.enforces() || !l.givesWay(sysctl{s.Index, v6, ignoreLinkDown}) {
+	if l.fallback.device == nil || !s.enforces() || !l.givesWay(undo.Setting{Device: s.Index, Family: v6, Leaf: ignoreLinkDown}) {
 		return nil
 	}
 	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
@@ -214,10 +215,19 @@ func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 	}
 	l.fallback.families = nil
 	errs := []error{l.haveDefaultsGiveWay()} // which has nobody's do so
-	if device != nil && (l.starting() || l.isOfBeforeTrial()) {
-		l.deferred = true
-		return errors.Join(errs...)
+	switch {
+	case device == nil:
+		errs = append(errs, l.removeFallback(routers, device))
+	case l.isOfBeforeTrial():
+		l.tx.Leave()
+	default:
+		errs = append(errs, l.tx.Postpone(func() error { return l.removeFallback(routers, device) }))
 	}
+	return errors.Join(errs...)
+}
+
+// removeFallback takes away the routes for sockets that are bound to a device, and the device if there is one.
+func (l *Loader) removeFallback(routers *nexthop.Routers, device *fallback.Device) error {
 	left, err := l.removeBound(routers.Bound, nil)
 	switch {
 	case err != nil:
@@ -231,7 +241,7 @@ func (l *Loader) dropFallback(routers *nexthop.Routers) error {
 		err = l.removeFallbackDevice()
 		l.log.Info("replies end with the default route from now on", "removed", discover.OwnDevice)
 	}
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 func familyOf(a interface{ Is4() bool }) int {

@@ -77,7 +77,7 @@ func (l *Loader) makeFallbackDevice() (err error) {
 	if err := l.save(); err != nil {
 		return err
 	}
-	l.rollback.add(l.removeFallbackDevice)
+	l.tx.OnAbort(l.removeFallbackDevice)
 	l.fallback.device, err = fallback.Create(l.netlink)
 	if err != nil {
 		return errors.Join(err, l.removeFallbackDevice())
@@ -127,8 +127,8 @@ func (l *Loader) attachFallback() (err error) {
 			return err
 		}
 	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
-		l.rollback.add(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
-		l.undoByAttaching(target, mechanism, earlier)
+		l.tx.OnAbort(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
+		l.tx.OnAbort(l.attachingAgain(target, mechanism, earlier))
 	}
 	lost := r.served == l.datapath
 	if err := l.replaceFallback(l.datapath); err != nil {

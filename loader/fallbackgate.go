@@ -27,9 +27,8 @@ func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
 	if r.device == nil || r.told && r.asked == gate {
 		return nil
 	}
-	if l.starting() && !by.AsksEarlier() {
-		device, earlier := r.device, by.Earlier().Gate()
-		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
+	if device := r.device; !by.AsksEarlier() {
+		l.tx.OnAbort(func() error { return renewRoutes(l.netlink, device, by.Earlier().Gate()) })
 	}
 	if err := renewRoutes(l.netlink, r.device, gate); err != nil {
 		return err
@@ -42,9 +41,7 @@ func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
 // fails has them ask the earlier program again.
 func (l *Loader) openGate(index int, earlier *ebpf.Program) error {
 	device := &fallback.Device{Index: index}
-	if l.starting() {
-		l.rollback.add(func() error { return renewRoutes(l.netlink, device, earlier) })
-	}
+	l.tx.OnAbort(func() error { return renewRoutes(l.netlink, device, earlier) })
 	l.fallback.told = false
 	return renewRoutes(l.netlink, device, nil)
 }

@@ -42,7 +42,7 @@ func TestGatewayRoutes(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(nil)
-	id, index := b.lives("eth1")[0], s.B.Eth1.Index
+	id, index := b.idsOf("eth1")[0], s.B.Eth1.Index
 	await := func(what string, flags uint8, networks ...string) {
 		t.Helper()
 		eventually(t, what, func() bool {

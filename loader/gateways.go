@@ -178,7 +178,7 @@ func (l *Loader) observe(g *gateway, seen nexthop.Gateway) {
 	before := g.Gateway
 	g.Gateway = seen
 	if seen.MAC != nil && !g.isUnanswered(&seen) {
-		if !g.isOurWord(&seen) {
+		if !g.isOwnProbe(&seen) {
 			l.logMAC(g, seen.MAC)
 		}
 		l.forgetLast(g, seen.MAC)
@@ -225,8 +225,8 @@ func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 // isStale tells of the states in which an entry is used that nobody has checked lately.
 func isStale(state string) bool { return state == nexthop.StateStale || state == nexthop.StateDelay }
 
-// isOurWord tells of a MAC that the entry has from hold, of this process or an earlier one.
-func (g *gateway) isOurWord(seen *nexthop.Gateway) bool {
+// isOwnProbe tells of a MAC that the entry has from hold, of this process or an earlier one.
+func (g *gateway) isOwnProbe(seen *nexthop.Gateway) bool {
 	return g.held && seen.State == nexthop.StateProbe && bytes.Equal(g.last, seen.MAC)
 }
 

@@ -78,7 +78,7 @@ func TestGatewayTakesANewMAC(t *testing.T) {
 				macs[macKey(s.B.Eth0.Index, s.B.Eth0.Peer().MAC, uint8(f))] == 0
 		})
 	}
-	entry := b.entry(b.lives("eth0")[0])
+	entry := b.entry(b.idsOf("eth0")[0])
 	if entry.Gateways4 != 1 || entry.Gateways6 != 1 || entry.Gateway4 == 0 || entry.Gateway6 == 0 {
 		t.Errorf("entry %+v", entry)
 	}
@@ -170,7 +170,7 @@ func TestGatewayComesAndGoes(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(nil)
-	id := b.lives("eth1")[0]
+	id := b.idsOf("eth1")[0]
 	gateway := s.B.Eth1.Gateway(topology.IPv4)
 	for range 2 {
 		b.ip("route add 10.99.0.0/16 via 10.4.0.1\n")
@@ -214,7 +214,13 @@ func TestConfiguredGateway(t *testing.T) {
 		gateways := b.status().of("eth1").Gateways
 		return len(gateways) == 2 && gateways[0].MAC != nil && gateways[1].MAC != nil
 	})
-	if entry := b.entry(b.lives("eth1")[0]); entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
+	for _, f := range s.Families() { // the kernel knows the MACs a moment before the programs do
+		eventually(t, "the programs know the gateway", func() bool {
+			entry, _ := b.gatewayOf(s.B.Eth1.Gateway(f))
+			return entry.Usable == 1
+		})
+	}
+	if entry := b.entry(b.idsOf("eth1")[0]); entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) {
 		t.Errorf("entry %+v", entry)
 	}
 	pingB(t, s)
@@ -267,7 +273,7 @@ var flaps = map[string]func(*bed, *topology.Interface){
 
 func (b *bed) awaitUp(name string, want bool) {
 	b.Helper()
-	id := b.lives(name)[0]
+	id := b.idsOf(name)[0]
 	eventually(b.T, fmt.Sprintf("%s is up: %t", name, want), func() bool {
 		return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 == want
 	})

@@ -10,6 +10,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/undo"
 )
 
 // giveWay are the settings that have the kernel pass over a default route that leads
@@ -39,7 +40,7 @@ type giveWaySetting struct{ family, leaf, value string }
 
 func isGivingWay(r pins.SysctlRecord) bool {
 	for _, setting := range giveWay {
-		if settingOf(r).family == setting.family && settingOf(r).leaf == setting.leaf {
+		if undo.SettingOf(r).Family == setting.family && undo.SettingOf(r).Leaf == setting.leaf {
 			return true
 		}
 	}
@@ -52,10 +53,10 @@ func isGivingWay(r pins.SysctlRecord) bool {
 // leave by that one then.
 func (l *Loader) haveDefaultsGiveWay() error {
 	wanted, before := l.wantedToGiveWay(), l.madeToGiveWay()
-	errs := []error{l.restoreSysctls(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[settingOf(r)] })}
+	errs := []error{l.sysctls.Restore(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[undo.SettingOf(r)] })}
 	for _, setting := range giveWay {
 		for _, s := range l.inOrder() {
-			if !l.givesWay(sysctl{s.Index, setting.family, setting.leaf}) {
+			if !l.givesWay(undo.Setting{Device: s.Index, Family: setting.family, Leaf: setting.leaf}) {
 				continue
 			}
 			change, err := hostsettings.Plan(hostsettings.Key(setting.family, s.Name, setting.leaf), setting.value)
@@ -72,11 +73,11 @@ func (l *Loader) haveDefaultsGiveWay() error {
 }
 
 // wantedToGiveWay are the settings that are to be changed, which is not done of interfaces that only observe.
-func (l *Loader) wantedToGiveWay() map[sysctl]bool {
-	wanted := make(map[sysctl]bool)
+func (l *Loader) wantedToGiveWay() map[undo.Setting]bool {
+	wanted := make(map[undo.Setting]bool)
 	for _, setting := range giveWay {
 		for _, s := range l.enforced() {
-			what := sysctl{s.Index, setting.family, setting.leaf}
+			what := undo.Setting{Device: s.Index, Family: setting.family, Leaf: setting.leaf}
 			wanted[what] = l.givesWay(what)
 		}
 	}
@@ -84,11 +85,11 @@ func (l *Loader) wantedToGiveWay() map[sysctl]bool {
 }
 
 // madeToGiveWay are the settings that have been changed.
-func (l *Loader) madeToGiveWay() map[sysctl]bool {
-	made := make(map[sysctl]bool)
+func (l *Loader) madeToGiveWay() map[undo.Setting]bool {
+	made := make(map[undo.Setting]bool)
 	for _, r := range l.state.Sysctls {
 		if isGivingWay(r) {
-			made[settingOf(r)] = true
+			made[undo.SettingOf(r)] = true
 		}
 	}
 	return made
@@ -96,11 +97,11 @@ func (l *Loader) madeToGiveWay() map[sysctl]bool {
 
 // haveSocketsNotice has sockets look for a route anew where routes by an interface without a carrier have begun
 // to be passed over, or do not go on to be: of the setting itself the kernel tells them nothing.
-func (l *Loader) haveSocketsNotice(before, now map[sysctl]bool) error {
+func (l *Loader) haveSocketsNotice(before, now map[undo.Setting]bool) error {
 	var errs []error
 	for _, s := range l.inOrder() {
 		for _, family := range l.fallback.families {
-			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
+			what := undo.Setting{Device: s.Index, Family: fallback.Name(family), Leaf: ignoreLinkDown}
 			if !s.Up && before[what] != now[what] {
 				errs = append(errs, fallback.Renew(l.fallback.device, gateOf(l.datapath), family))
 			}
@@ -126,9 +127,9 @@ func (l *Loader) tellCovered() {
 func (l *Loader) coveredDefaults() (names []string) {
 	for _, s := range l.enforced() {
 		for _, family := range l.fallback.families {
-			what := sysctl{s.Index, fallback.Name(family), ignoreLinkDown}
+			what := undo.Setting{Device: s.Index, Family: fallback.Name(family), Leaf: ignoreLinkDown}
 			if l.holdsDefaults(what) && l.isCovered(what) {
-				names = append(names, fmt.Sprintf("%s (%s)", s.Name, what.family))
+				names = append(names, fmt.Sprintf("%s (%s)", s.Name, what.Family))
 			}
 		}
 	}
@@ -136,8 +137,8 @@ func (l *Loader) coveredDefaults() (names []string) {
 }
 
 // givesWay tells whether a setting of this interface is to be changed.
-func (l *Loader) givesWay(what sysctl) bool {
-	switch what.leaf {
+func (l *Loader) givesWay(what undo.Setting) bool {
+	switch what.Leaf {
 	case routerProbeInterval:
 		return l.holdsDefaults(what) && l.hasOneRouter(what)
 	case ignoreLinkDown:
@@ -148,19 +149,19 @@ func (l *Loader) givesWay(what sysctl) bool {
 
 // hasFallback tells whether the setting's family has a fallback route, or of an interface that only observes,
 // whether it would have one.
-func (l *Loader) hasFallback(what sysctl) bool {
+func (l *Loader) hasFallback(what undo.Setting) bool {
 	families := l.fallback.families
-	if !l.served[what.device].enforces() {
+	if !l.served[what.Device].enforces() {
 		families = l.fallback.planned
 	}
-	return slices.ContainsFunc(families, func(family int) bool { return fallback.Name(family) == what.family })
+	return slices.ContainsFunc(families, func(family int) bool { return fallback.Name(family) == what.Family })
 }
 
 // hasOneRouter tells whether the setting's family has no more than one next hop of default routes.
-func (l *Loader) hasOneRouter(what sysctl) bool {
+func (l *Loader) hasOneRouter(what undo.Setting) bool {
 	hops := make(map[gatewayKey]bool)
 	for _, d := range l.fallback.defaults {
-		if fallback.Name(d.Family) == what.family {
+		if fallback.Name(d.Family) == what.Family {
 			hops[gatewayKey{d.Interface, d.Gateway}] = true
 		}
 	}
@@ -169,25 +170,25 @@ func (l *Loader) hasOneRouter(what sysctl) bool {
 
 // isCovered tells whether another interface has a route to a network of the setting's interface: what the
 // host starts would leave by it if those of the setting's were passed over.
-func (l *Loader) isCovered(what sysctl) bool {
+func (l *Loader) isCovered(what undo.Setting) bool {
 	return slices.ContainsFunc(l.fallback.covered, func(c nexthop.Covered) bool {
-		return c.Interface == what.device && fallback.Name(c.Family) == what.family
+		return c.Interface == what.Device && fallback.Name(c.Family) == what.Family
 	})
 }
 
 // holdsDefaults tells whether all default routes of a family that has a fallback route
 // lead by the interface of a setting. Where there are none at present, the one that
 // held them last still does.
-func (l *Loader) holdsDefaults(what sysctl) bool {
+func (l *Loader) holdsDefaults(what undo.Setting) bool {
 	if !l.hasFallback(what) {
 		return false
 	}
-	held := slices.ContainsFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool { return settingOf(r) == what })
+	held := slices.ContainsFunc(l.state.Sysctls, func(r pins.SysctlRecord) bool { return undo.SettingOf(r) == what })
 	for _, d := range l.fallback.defaults {
-		if fallback.Name(d.Family) != what.family {
+		if fallback.Name(d.Family) != what.Family {
 			continue
 		}
-		if d.Interface != what.device {
+		if d.Interface != what.Device {
 			return false
 		}
 		held = true

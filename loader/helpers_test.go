@@ -257,8 +257,8 @@ func read[T any](b *bed, fn func() (T, error)) (result T) {
 	return result
 }
 
-// lives returns the ids that interfaces of this name have or had.
-func (b *bed) lives(name string) []uint16 {
+// idsOf returns the ids that interfaces of this name have or had.
+func (b *bed) idsOf(name string) []uint16 {
 	b.Helper()
 	var ids []uint16
 	for _, r := range b.journal().Interfaces {
@@ -411,7 +411,8 @@ func (r *running) verifyNow() {
 	r.bed.inside(func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.verifying, r.source.due = true, true
+		r.verifying = true
+		r.source.LookAgain()
 		return r.reconcile()
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/undo"
 )
 
 // A gateway that has stopped answering takes the replies of every interface with
@@ -108,7 +109,7 @@ func (g *gateway) stopgap() net.HardwareAddr {
 // interface has a default route too, or one to the same network.
 func (l *Loader) staysWithoutCarrier(g *gateway) bool {
 	stays := func(family int) bool {
-		return !l.givesWay(sysctl{g.Interface, fallback.Name(family), ignoreLinkDown})
+		return !l.givesWay(undo.Setting{Device: g.Interface, Family: fallback.Name(family), Leaf: ignoreLinkDown})
 	}
 	return g.IPv4 && stays(unix.AF_INET) || g.IPv6 && stays(unix.AF_INET6)
 }
@@ -326,20 +327,21 @@ func (l *Loader) letGo(g *gateway) {
 	if !g.held && !g.bridged {
 		return
 	}
-	if l.starting() {
-		l.deferred = true
-		return
+	err := l.tx.Postpone(func() error { return l.endHold(g) })
+	if err != nil {
+		l.log.Error("what was done for a gateway that did not answer is not taken back", "gateway", g.Address, "error", err)
 	}
-	var err error
+}
+
+// endHold has the kernel's own neighbour entry count again.
+func (l *Loader) endHold(g *gateway) (err error) {
 	if g.held {
 		l.log.Info("neighbour entry of the gateway is the kernel's again",
 			"interface", l.nameOf(g.Interface), "gateway", g.Address, "state", g.State)
 		err = l.releaseHeld(g)
 	}
 	g.held, g.bridged, g.heldBy = false, false, nil
-	if err := errors.Join(err, l.restoreAsking()); err != nil {
-		l.log.Error("what was done for a gateway that did not answer is not taken back", "gateway", g.Address, "error", err)
-	}
+	return errors.Join(err, l.restoreAsking())
 }
 
 // releaseHeld has the programs take a gateway for any other.
@@ -382,13 +384,10 @@ func (l *Loader) forgetHeldPrograms(device int) {
 // attachAllHeld does so for the gateways that are held since before their interfaces had
 // programs, or since before there were others.
 func (l *Loader) attachAllHeld() error {
-	if l.starting() {
-		return nil
-	}
 	var errs []error
 	for _, g := range l.gateways {
 		if g.held {
-			errs = append(errs, l.attachHeld(g))
+			errs = append(errs, l.tx.Postpone(func() error { return l.attachHeld(g) }))
 		}
 	}
 	return errors.Join(errs...)

@@ -169,7 +169,7 @@ func TestLostProgramsAreAttachedAgain(t *testing.T) {
 			s := newS1(t, topology.S1Options{})
 			b := newBed(t, s.B.Host)
 			r := b.start(options)
-			lives := b.lives("eth1")
+			lives := b.idsOf("eth1")
 			r.mu.Lock() // so that nothing is put back meanwhile
 			b.takeOff(r, "eth1")
 			attached := b.status().of("eth1").Attached
@@ -179,7 +179,7 @@ func TestLostProgramsAreAttachedAgain(t *testing.T) {
 			}
 			b.awaitAttached("eth1")
 			eventually(t, "the repair is written down", func() bool { return b.repairs(repairProgram) == 1 })
-			if diff := cmp.Diff(lives, b.lives("eth1")); diff != "" {
+			if diff := cmp.Diff(lives, b.idsOf("eth1")); diff != "" {
 				t.Errorf("ids (-before +after):\n%s", diff)
 			}
 			pingB(t, s)

@@ -183,12 +183,12 @@ func TestHeirOfARefusedInterface(t *testing.T) {
 	if i := b.status().of("eth2"); i == nil || i.Attached || b.rpFilter("eth2") != "2" {
 		t.Fatalf("eth2: %+v, rp_filter %s", i, b.rpFilter("eth2"))
 	}
-	index, before := b.linkOf("eth2").Attrs().Index, b.lives("eth2")
+	index, before := b.linkOf("eth2").Attrs().Index, b.idsOf("eth2")
 	b.ip("link del eth2\n")
 	b.addEth2(index)
 	b.setRPFilter("eth2", 2)
 	b.start(byClsact).stop()
-	after := b.lives("eth2")
+	after := b.idsOf("eth2")
 	if len(after) != len(before)+1 {
 		t.Errorf("ids of eth2: %v, before %v", after, before)
 	}
@@ -228,7 +228,7 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 				t.Errorf("nothing of eth2 among %+v", before)
 			}
 			if daemon {
-				eventually(t, "the journal has the name", func() bool { return len(b.lives("eth3")) > 0 })
+				eventually(t, "the journal has the name", func() bool { return len(b.idsOf("eth3")) > 0 })
 				r.stop()
 			}
 			undone := 0
@@ -286,7 +286,7 @@ func TestRenamedIsWatched(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 	b.start(nil)
 	b.ip("link property add dev eth0 altname first\nlink set eth0 name nic0\n")
-	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
+	eventually(t, "the name is seen", func() bool { return len(b.idsOf("nic0")) > 0 })
 	const file = "net/ipv6/conf/nic0/router_probe_interval" // of which the kernel tells nobody
 	must(t, b.host.SetSysctl(file, "60"))
 	began := time.Now()
@@ -307,7 +307,7 @@ func TestRenamedOnTrial(t *testing.T) {
 	b.start(nil).stop()
 	r := b.start(onTrial)
 	b.ip("link property add dev eth0 altname first\nlink set eth0 name nic0\n")
-	eventually(t, "the name is seen", func() bool { return len(b.lives("nic0")) > 0 })
+	eventually(t, "the name is seen", func() bool { return len(b.idsOf("nic0")) > 0 })
 	r.stop()
 	takeAway["the end of a trial"].do(b)
 	found, stale := 0, 0

@@ -71,25 +71,25 @@ func (l *Loader) withoutClashes(found *discover.Result) []discover.Interface {
 	})
 }
 
-// life returns the record of the interface that has this index now.
-func (l *Loader) life(index int) *pins.InterfaceRecord {
+// recordOf returns the record of the interface that has this index now.
+func (l *Loader) recordOf(index int) *pins.InterfaceRecord {
 	return identity.Record(l.state.Interfaces, index)
 }
 
-// lives tells the recorded interfaces from others.
-func (l *Loader) lives() *identity.Lives {
-	return &identity.Lives{
+// identities tells the recorded interfaces from others.
+func (l *Loader) identities() *identity.Resolver {
+	return &identity.Resolver{
 		Records: l.state.Interfaces, Devices: datapath.DevicesIn(l.datapath.Devices), Netlink: l.netlink, Log: l.log,
 	}
 }
 
-// fate is what has become of an interface since it was recorded.
-type fate int
+// presence is what has become of an interface since it was recorded.
+type presence int
 
 const (
-	stays    fate = iota
-	absent        // it has been removed
-	replaced      // it has been removed, and another has its index
+	stays    presence = iota
+	absent            // it has been removed
+	replaced          // it has been removed, and another has its index
 )
 
 // release lets go of interfaces that are gone, became another, or are not
@@ -105,17 +105,17 @@ func (l *Loader) release(managed []discover.Interface) ([]discover.Interface, er
 		}
 		isIt := func(m discover.Interface) bool { return m.Index == r.Index }
 		wanted := slices.ContainsFunc(managed, isIt)
-		what, err := l.fateOf(r)
+		what, err := l.presenceOf(r)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
 		case what == absent: // it may have gone after it was found
 			managed = slices.DeleteFunc(managed, isIt)
-			errs = append(errs, l.endLife(r, what))
-		case what == stays && !wanted && l.starting():
-			l.deferred = true
+			errs = append(errs, l.endServing(r, what))
+		case what == stays && !wanted:
+			errs = append(errs, l.tx.Postpone(func() error { return l.endServing(r, what) }))
 		case what == replaced || !wanted:
-			errs = append(errs, l.endLife(r, what))
+			errs = append(errs, l.endServing(r, what))
 		}
 	}
 	err := errors.Join(errs...)
@@ -125,10 +125,10 @@ func (l *Loader) release(managed []discover.Interface) ([]discover.Interface, er
 	return managed, err
 }
 
-// fateOf tells what has become of the interface of a record. Without an event
+// presenceOf tells what has become of the interface of a record. Without an event
 // that says so, and without the kernel's word for it, one that both programs vanished
 // from is taken for another: that is what a new one with an old index looks like.
-func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
+func (l *Loader) presenceOf(r *pins.InterfaceRecord) (presence, error) {
 	isAbsent, err := l.isAbsent(r.Index)
 	switch {
 	case err != nil:
@@ -140,7 +140,7 @@ func (l *Loader) fateOf(r *pins.InterfaceRecord) (fate, error) {
 	case !l.suspicious || l.isEntered(r):
 		return stays, nil
 	case !r.Attached:
-		name, err := l.lives().NameOf(r.Index, r.Name)
+		name, err := l.identities().NameOf(r.Index, r.Name)
 		if name != "" || err != nil {
 			return stays, err
 		}
@@ -181,14 +181,13 @@ func (l *Loader) attachedAnywhere(target attach.Interface) (bool, error) {
 	return false, nil
 }
 
-// endLife detaches from an interface and undoes what was changed for it. Its id
+// endServing detaches from an interface and undoes what was changed for it. Its id
 // stays taken: counters and flows refer to it.
-func (l *Loader) endLife(r *pins.InterfaceRecord, what fate) error {
+func (l *Loader) endServing(r *pins.InterfaceRecord, what presence) error {
 	target := attach.Interface{Index: r.Index, Name: r.Name}
 	// While it can still be told whether an interface that is there is this one.
-	name, err := l.lives().NameOf(r.Index, r.Name)
-	errs := []error{err, l.dropSysctls(ofInterface(r.Index))}
-	maps.DeleteFunc(l.allowed, func(s sysctl, _ *rate.Limiter) bool { return s.device == r.Index })
+	name, err := l.identities().NameOf(r.Index, r.Name)
+	errs := []error{err, l.sysctls.DropOf(r.Index)}
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	if err := errors.Join(l.forgetDevice(r.ID), l.attacher.Detach(target)); err != nil {
 		return errors.Join(append(errs, err)...)
@@ -226,7 +225,7 @@ func (l *Loader) adopt(managed []discover.Interface) error {
 		if !s.entered {
 			errs = append(errs, l.enterDevice(s))
 		}
-		r := l.life(i.Index)
+		r := l.recordOf(i.Index)
 		if r.Name != i.Name {
 			identity.Rename(&l.state, i.Index, i.Name)
 		}
@@ -307,7 +306,7 @@ func (l *Loader) forgetDevice(id uint16) error {
 // identify returns the id of an interface, which an earlier process may have
 // given to it.
 func (l *Loader) identify(i discover.Interface) (uint16, error) {
-	if r := l.life(i.Index); r != nil {
+	if r := l.recordOf(i.Index); r != nil {
 		return r.ID, nil
 	}
 	id, err := l.freeInterfaceID()
@@ -335,6 +334,9 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	id := l.state.Interfaces[oldest].ID
 	l.state.Interfaces = slices.Delete(l.state.Interfaces, oldest, oldest+1)
 	var err error
+	l.reading.Lock() // readers take all of it from the maps, or from the journal
+	defer l.reading.Unlock()
 	l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
+	l.publish()
 	return id, err
 }

@@ -59,7 +59,7 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 			b.start(options)
 			b.addEth2(0)
 			index := b.awaitAttached("eth2").Index
-			first := b.lives("eth2")
+			first := b.idsOf("eth2")
 			if len(first) != 1 || b.entry(first[0]).Ifindex != uint32(index) {
 				t.Errorf("ids %v of eth2, index %d", first, index)
 			}
@@ -79,7 +79,7 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 
 			b.addEth2(index)
 			b.awaitAttached("eth2")
-			second := b.lives("eth2")
+			second := b.idsOf("eth2")
 			if len(second) != 2 || second[0] != first[0] || second[1] == first[0] {
 				t.Fatalf("ids of two interfaces with one index: %v", second)
 			}
@@ -99,7 +99,7 @@ func TestReusedIndexIsSeenAtStart(t *testing.T) {
 			b.addEth2(0)
 			r := b.start(options)
 			index := b.status().of("eth2").Index
-			first := b.lives("eth2")
+			first := b.idsOf("eth2")
 			b.setRPFilter("eth2", 1)
 			eventually(t, "rp_filter is loose", func() bool { return b.rpFilter("eth2") == "2" })
 			r.stop()
@@ -108,7 +108,7 @@ func TestReusedIndexIsSeenAtStart(t *testing.T) {
 			b.addEth2(index)
 			b.setRPFilter("eth2", 2)
 			b.start(options)
-			second := b.lives("eth2")
+			second := b.idsOf("eth2")
 			if len(second) != 2 || second[1] == first[0] {
 				t.Errorf("ids %v, before %v", second, first)
 			}
@@ -129,7 +129,7 @@ func TestInterfaceWithoutProgramsStays(t *testing.T) {
 		t.Run(string(mechanism), func(t *testing.T) {
 			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 			b.start(options).stop()
-			before := b.lives("eth1")
+			before := b.idsOf("eth1")
 			b.inside(func() error {
 				d := &detacher{log: slog.Default()}
 				must(t, d.open(filepath.Join(b.dir, datapath.LinksDir)))
@@ -139,7 +139,7 @@ func TestInterfaceWithoutProgramsStays(t *testing.T) {
 				return d.program(attach.Interface{Index: link.Attrs().Index, Name: "eth1"})
 			})
 			b.start(options)
-			if diff := cmp.Diff(before, b.lives("eth1")); diff != "" {
+			if diff := cmp.Diff(before, b.idsOf("eth1")); diff != "" {
 				t.Errorf("ids (-before +after):\n%s", diff)
 			}
 			b.awaitAttached("eth1")
@@ -152,10 +152,10 @@ func TestRenamedInterfaceKeepsItsID(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	b.addEth2(0)
 	b.start(nil)
-	before := b.lives("eth2")
+	before := b.idsOf("eth2")
 	b.ip("link property add dev eth2 altname second\nlink set eth2 name eth3\n")
-	eventually(t, "the name is seen", func() bool { return len(b.lives("eth3")) > 0 })
-	after := b.lives("eth3")
+	eventually(t, "the name is seen", func() bool { return len(b.idsOf("eth3")) > 0 })
+	after := b.idsOf("eth3")
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("ids (-before +after):\n%s", diff)
 	}
@@ -166,7 +166,7 @@ func TestLinkStateIsLive(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(nil)
-	id := b.lives("eth1")[0]
+	id := b.idsOf("eth1")[0]
 	up := func() bool { return b.entry(id).Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP) != 0 }
 	if !up() {
 		t.Fatal("not up at the start")
@@ -230,7 +230,7 @@ func TestDeviceWithoutHeader(t *testing.T) {
 	b.start(nil)
 	b.ip("tuntap add dev tun1 mode tun\nlink set tun1 up\naddr add 10.88.0.1/30 dev tun1\n")
 	b.awaitAttached("tun1")
-	entry := b.entry(b.lives("tun1")[0])
+	entry := b.entry(b.idsOf("tun1")[0])
 	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) == 0 || entry.Mac != [6]uint8{} {
 		t.Errorf("entry %+v", entry)
 	}

@@ -141,7 +141,7 @@ func TestRestartTakesOver(t *testing.T) {
 			b := newBed(t, s.B.Host)
 			r := b.start(options)
 			pingB(t, s)
-			ids, lives, seen := b.mapIDs(), b.lives("eth1"), peers(b.flows())
+			ids, lives, seen := b.mapIDs(), b.idsOf("eth1"), peers(b.flows())
 			if len(seen) != len(s.Families()) {
 				t.Fatalf("flows of %v", seen)
 			}
@@ -155,7 +155,7 @@ func TestRestartTakesOver(t *testing.T) {
 			if diff := cmp.Diff(ids, b.mapIDs()); diff != "" {
 				t.Errorf("maps (-before +after):\n%s", diff)
 			}
-			if diff := cmp.Diff(lives, b.lives("eth1")); diff != "" {
+			if diff := cmp.Diff(lives, b.idsOf("eth1")); diff != "" {
 				t.Errorf("ids of eth1 (-before +after):\n%s", diff)
 			}
 			for _, peer := range seen {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,8 @@ import (
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/sourcerepair"
+	"replypath/loader/undo"
 )
 
 // Options say what is put in place.
@@ -47,7 +50,7 @@ type Loader struct {
 	dir     *pins.Dir
 	// namespace is nil where a stranger has the lock.
 	namespace *pins.NamespaceLock
-	fresh     bool // nothing was pinned before
+	fresh     bool // nothing was pinned before this start, which goes on
 	journal   *pins.JournalMap
 	netlink   *netlink.Handle
 
@@ -57,8 +60,9 @@ type Loader struct {
 	stopAsked  func()
 	wake       chan struct{} // tells Run that there may be something to do
 
-	// reading keeps the datapath open while its maps are read.
+	// reading keeps the datapath of a view open while its maps are read.
 	reading sync.RWMutex
+	view    atomic.Pointer[view] // nil once it is closed
 
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
@@ -66,22 +70,21 @@ type Loader struct {
 	maps     *hostmaps.Maps
 	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
 	askEarlierUntil time.Time
+	egressOf        *datapath.Datapath // whose egress programs replaceEgress has attached last
 	// generationWrites is maps.AdmissionWrites() at the last change of generation.
 	generationWrites int
 	attacher         attacher
-	rollback         *rollback // nil: what is done now stays
-	deferred         bool      // something is put off until then
+	tx               undo.Tx // of the start
 	problems         problems
 	state            pins.Journal
 	served           map[int]*served // by index
 	missing          []string        // configured names that no interface has
 	gateways         map[gatewayKey]*gateway
-	removed          map[int]bool             // interfaces that events said have gone, by index
-	verifying        bool                     // the next reconciliation looks at what is attached
-	allowed          map[sysctl]*rate.Limiter // how often it may be changed again
-	values           map[string]int           // of sysctls when they were looked at last, by key
-	suspicious       bool                     // interfaces may be others than they were
-	source           sourceRepair
+	removed          map[int]bool // interfaces that events said have gone, by index
+	verifying        bool         // the next reconciliation looks at what is attached
+	sysctls          undo.Sysctls
+	suspicious       bool // interfaces may be others than they were
+	source           *sourcerepair.Repair
 	fallback         fallbackRoute
 	fallbackRepairs  *rate.Limiter // of the programs on its device
 	deviceRepairs    *rate.Limiter
@@ -113,27 +116,30 @@ func New(options Options) (*Loader, error) {
 }
 
 func newLoader(options Options) *Loader {
-	return &Loader{
+	l := &Loader{
 		options: options,
 		config:  options.Config,
 		// An earlier process may have ended between a change and its generation.
 		generationWrites: unknownWrites,
 		log:              options.Log,
 		wake:             make(chan struct{}, 1),
-		rollback:         new(rollback),
 		problems:         problems{log: options.Log, standing: make(map[string][]string)},
 		served:           make(map[int]*served),
 		gateways:         make(map[gatewayKey]*gateway),
 		removed:          make(map[int]bool),
-		allowed:          make(map[sysctl]*rate.Limiter),
 		suspicious:       true,
-		source:           sourceRepair{due: true, repairs: newAllowance()},
 
 		fallbackRepairs: newAllowance(),
 		deviceRepairs:   newAllowance(),
 		routeRepairs:    newAllowance(),
 		pinRepairs:      newAllowance(),
 	}
+	l.source = l.newSourceRepair()
+	l.sysctls = undo.Sysctls{
+		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
+		Repaired: func() { l.countRepair(repairSysctl) }, Allowance: newAllowance,
+	}
+	return l
 }
 
 // Close ends the ownership and closes what is open, after Run has returned. The
@@ -153,6 +159,7 @@ func (l *Loader) Close() error {
 	err := errors.Join(l.leaveAsking(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 	l.netlink.Close()
 	l.dir = nil
+	l.view.Store(nil)
 	return err
 }
 
@@ -178,6 +185,7 @@ func (l *Loader) ReportConfigError(err error) {
 	if err != nil {
 		l.state.ConfigErr = oneLine(err)
 	}
+	l.publish()
 	l.saveOrLog()
 }
 

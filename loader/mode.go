@@ -58,7 +58,7 @@ func (l *Loader) obeyConfigured() error {
 	if err != nil || mode == l.byHand {
 		return err
 	}
-	l.rollback.add(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
+	l.tx.OnAbort(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
 	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
 }
 
@@ -70,6 +70,6 @@ func (l *Loader) noteMode() (switched bool) {
 	}
 	l.log.Info("mode was switched", "mode", datapath.ModeInForce(byHand, l.state.Mode), "before", datapath.ModeInForce(l.byHand, l.state.Mode))
 	l.byHand = byHand
-	l.source.wanted, l.source.due = false, true // sockets are looked for as in a start
+	l.source.Forget() // sockets are looked for as in a start
 	return true
 }

@@ -82,7 +82,7 @@ func TestModeOfInterfaces(t *testing.T) {
 	if got := b.status().of("eth1").Mode; got != "observe" {
 		t.Errorf("mode of eth1 is %s", got)
 	}
-	if got := b.entry(b.lives("eth1")[0]).Mode; got != uint8(bpf.DatapathModeMODE_OBSERVE) {
+	if got := b.entry(b.idsOf("eth1")[0]).Mode; got != uint8(bpf.DatapathModeMODE_OBSERVE) {
 		t.Errorf("entry of eth1 has mode %d", got)
 	}
 	b.setMode("enforce")

@@ -34,7 +34,7 @@ func (l *Loader) ownNamespace() error {
 		return err
 	}
 	l.namespace = lock
-	l.rollback.add(lock.Close)
+	l.tx.OnAbort(lock.Close)
 	return l.refuseBeside()
 }
 

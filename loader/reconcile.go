@@ -14,6 +14,7 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/sourcerepair"
 )
 
 // reconcile makes what is attached and what the maps hold fit the configuration
@@ -25,6 +26,7 @@ import (
 // namespace could not be read, and nothing was done, or that the journal could
 // not be written.
 func (l *Loader) reconcile() error {
+	defer l.publish()
 	begun := time.Now()
 	found, err := discover.ScanServed(l.netlink, l.config, func(index int) bool { return l.served[index] != nil })
 	if err != nil {
@@ -41,14 +43,15 @@ func (l *Loader) reconcile() error {
 	}
 	l.readingTook = time.Since(begun)
 	own, left := hostmaps.OwnAddresses(&found)
-	l.source.several = hasSeveral(found.Own, l.config)
 	managed, releaseErr := l.release(managed)
 	for _, s := range l.served {
 		s.forgetWatched(begun)
 	}
 	errs := []error{releaseErr, l.adopt(managed), l.restoreObserved()}
 	l.would = nil
-	l.tendSource()
+	l.noteSource(l.source.Reconcile(sourcerepair.Want{
+		Config: l.config, Enforces: len(l.enforced()) > 0, Own: found.Own, Datapath: l.datapath,
+	}))
 	errs = append(errs,
 		l.trackGateways(&routers),
 		l.maps.OnLink.Sync(hostmaps.OnLinkNetworks(found.OnLink)),
@@ -58,12 +61,12 @@ func (l *Loader) reconcile() error {
 		l.maps.Managed.Sync(l.managedEntries()),
 		l.verifyIfDue(),
 		l.attachAll(),
-		l.attachAllHeld(), // but in a start, which may be taken back
+		l.attachAllHeld(),
 		l.tendRPFilter(),
 	)
 	l.tendFallback(&routers)
 	l.state.WouldChange = l.would
-	l.state.Features = append(l.kernel.Records(), l.sourceFeature(), l.fallbackFeature())
+	l.describeFeatures()
 	l.state.Unmanaged = unmanagedRecords(found.Unmanaged)
 	l.missing = found.Missing
 	l.problems.replace(scopeHost, slog.LevelError, messages(errs))

@@ -29,12 +29,13 @@ func (l *Loader) Reload(cfg *config.Config) error {
 		}
 	}
 	l.config = cfg
-	l.source.due = true
+	l.source.LookAgain()
 	if err := l.reconcile(); err != nil {
 		l.config = before
 		return errors.Join(err, l.reconcile())
 	}
 	l.describeConfig()
+	l.publish()
 	l.poke()
 	l.flushUnservedOrLog() // the configuration is in force, whatever becomes of what it no longer serves
 	l.saveOrLog()
@@ -72,10 +73,11 @@ func (l *Loader) resize(cfg *config.Config) error {
 	if err := resized.Commit(); err != nil {
 		l.log.Error("pins of the tables of another size are left", "error", err)
 	}
-	l.reading.Lock()
-	defer l.reading.Unlock()
 	old := l.datapath
+	l.reading.Lock() // whoever reads the old one ends before
 	l.datapath, l.maps, l.generationWrites = resized, maps, unknownWrites
+	l.publish()
+	l.reading.Unlock()
 	return old.Close()
 }
 
@@ -91,5 +93,5 @@ func (l *Loader) replacePrograms(by *datapath.Datapath) error {
 			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
 		}
 	}
-	return errors.Join(append(errs, l.replaceSource(by))...)
+	return errors.Join(append(errs, l.source.Replace(by))...)
 }

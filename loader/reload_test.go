@@ -303,3 +303,35 @@ func (r *running) graceLeft(t *testing.T, b *bed) time.Duration {
 	ticks := int32(b.graceEnds() - clock.Now())
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
 }
+
+// TestReadersDoNotWait: while a reload loads and verifies programs, figures and the state of the hooks are there at once.
+func TestReadersDoNotWait(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(nil)
+	ended := make(chan error, 1)
+	began := time.Now()
+	go func() { ended <- r.reload(func(c *config.Config) { c.MaxEntries *= 2 }) }()
+	var reads int
+	var slowest time.Duration
+	for reloading := true; reloading; reads++ {
+		select {
+		case err := <-ended:
+			must(t, err)
+			reloading = false
+		default:
+		}
+		asked := time.Now()
+		b.inside(func() error {
+			_, err := r.Snapshot()
+			_, unattached := r.Unattached()
+			return errors.Join(err, unattached)
+		})
+		slowest = max(slowest, time.Since(asked))
+	}
+	took := time.Since(began)
+	t.Logf("a reload took %s, the slowest of %d reads meanwhile %s", took.Round(time.Millisecond), reads, slowest.Round(time.Microsecond))
+	if slowest > took/2 || reads < 10 { // attaching keeps the kernel's own lock for some of it
+		t.Error("a reader waited for it")
+	}
+}

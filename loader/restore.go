@@ -9,6 +9,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
 	"replypath/loader/source"
+	"replypath/loader/undo"
 )
 
 // restorer puts an earlier datapath back in the place of the one that the journal
@@ -37,7 +38,7 @@ func (r *restorer) attach(record pins.InterfaceRecord) error {
 	if !record.Attached || record.Index == 0 {
 		return nil
 	}
-	name, err := r.lives(r.before).NameOf(record.Index, record.Name)
+	name, err := r.identities(r.before).NameOf(record.Index, record.Name)
 	if name == "" || err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (r *restorer) qdiscs() error {
 func (r *restorer) sysctls() error {
 	var errs []error
 	restore := func(of *pins.Journal, s pins.SysctlRecord) {
-		_, err := r.lives(of).Restore(s)
+		_, err := r.identities(of).Restore(s)
 		errs = append(errs, err)
 	}
 	for _, s := range slices.Backward(r.journal.Sysctls) {
@@ -112,6 +113,6 @@ func (r *restorer) sysctls() error {
 // hasChange tells whether a journal has a change, whatever the interface's name was then.
 func hasChange(j *pins.Journal, s pins.SysctlRecord) bool {
 	return slices.ContainsFunc(j.Sysctls, func(r pins.SysctlRecord) bool {
-		return settingOf(r) == settingOf(s) && r.Before == s.Before && r.After == s.After
+		return undo.SettingOf(r) == undo.SettingOf(s) && r.Before == s.Before && r.After == s.After
 	})
 }

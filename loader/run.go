@@ -118,6 +118,9 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 // neighbour tells whether an entry is that of a gateway.
 func (r *runner) neighbour(seen nexthop.Gateway) bool {
 	isGateway, err := r.neighbourChanged(seen)
+	if isGateway {
+		r.publish()
+	}
 	if err != nil {
 		r.log.Error("gateway is not updated", "gateway", seen.Address, "error", err)
 		r.changes.note(time.Now())
@@ -138,6 +141,7 @@ func (r *runner) link(e nexthop.Event) bool {
 	if err := r.linkChanged(e.Interface); err != nil {
 		r.log.Error("state of an interface is not updated", "interface", s.Name, "error", err)
 	}
+	r.publish()
 	return true
 }
 
@@ -162,7 +166,8 @@ func (r *runner) lookAtAll() {
 		}
 		r.suspicious = true
 	}
-	r.verifying, r.source.due = true, true
+	r.verifying = true
+	r.source.LookAgain()
 	r.mu.Unlock()
 	r.reconcileNow()
 }
@@ -188,18 +193,20 @@ func (r *runner) lookForLosses() {
 	runtime.LockOSThread() // whose time is measured
 	defer runtime.UnlockOSThread()
 	begun, before := time.Now(), threadTime()
-	r.endSuccession(begun)
+	r.endHandover(begun)
 	if r.tendPins(begun) {
-		r.verifying, r.source.due = true, true
+		r.verifying = true
+		r.source.LookAgain()
 		r.changes.note(begun)
 	}
 	if !r.verifying && r.tendLosses(begun) { // else the next reconciliation looks
 		r.verifying = true
 		r.changes.note(begun)
 	}
-	if r.settingsChanged() {
+	if r.sysctls.Drifted() {
 		r.changes.note(begun)
 	}
+	r.publish()
 	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before), time.Since(begun)))
 }
 
@@ -210,6 +217,7 @@ func (r *runner) resolveGateways() {
 	defer r.mu.Unlock()
 	now := time.Now()
 	r.resolveDue(now)
+	r.publish()
 	if next := r.nextResolve(); next.IsZero() {
 		r.resolve.Stop()
 	} else {

@@ -58,7 +58,7 @@ func (l *Loader) writeSettings() error {
 		return err
 	}
 	desired := hostmaps.Settings(l.config)
-	desired.Repair = uint8(l.source.state)
+	desired.Repair = uint8(l.source.State())
 	desired.Generation = actual.Generation
 	if desired.Exclusions, err = l.maps.WriteExclusions(actual.Exclusions, l.config.Exclude); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (l *Loader) writeSettings() error {
 	}
 	put := func() error { return l.putInOrder(desired) }
 	if l.widens(&actual, &desired) {
-		err = l.thenWatched(put, l.inOrder()...)
+		err = l.putWhileWatched(put, l.inOrder()...)
 	} else {
 		err = put()
 	}

@@ -16,28 +16,6 @@ import (
 	"replypath/test/topology"
 )
 
-func TestRollback(t *testing.T) {
-	var done []int
-	step := func(i int, err error) func() error {
-		return func() error {
-			done = append(done, i)
-			return err
-		}
-	}
-	broken := errors.New("broken")
-	r := new(rollback)
-	r.add(step(1, nil))
-	r.add(step(2, broken))
-	r.add(step(3, nil))
-	if err := r.run(); !errors.Is(err, broken) || !slices.Equal(done, []int{3, 2, 1}) {
-		t.Errorf("error %v after %v", err, done)
-	}
-	if err := r.run(); err != nil || len(done) != 3 {
-		t.Errorf("the second time: error %v after %v", err, done)
-	}
-	(*rollback)(nil).add(step(4, nil))
-}
-
 func TestProblemsAreLoggedOnce(t *testing.T) {
 	var text bytes.Buffer
 	p := problems{log: slog.New(slog.NewTextHandler(&text, nil)), standing: make(map[string][]string)}

@@ -7,78 +7,113 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/nexthop"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/metrics"
 )
 
+// view is what /metrics and /healthz are shown. Nobody changes it once it is published, so that they never wait for who
+// changes the host.
+type view struct {
+	datapath   *datapath.Datapath
+	mode       string           // that is configured
+	figures    metrics.Snapshot // what is known without the maps, but for the interfaces
+	interfaces []viewed         // that are managed, by index
+	missing    []string         // configured names that no interface has
+	names      map[uint16]string
+	forgotten  []pins.PairRecord
+	notices    []string
+}
+
+// viewed is an interface.
+type viewed struct {
+	attach.Interface
+	up bool
+}
+
+// publish shows the state as it is now.
+func (l *Loader) publish() {
+	repairs := l.state.Repairs
+	v := &view{
+		datapath: l.datapath, mode: l.state.Mode, missing: l.missingNow(),
+		names: identity.Names(l.state.Interfaces), forgotten: l.state.Forgotten,
+		notices: l.problems.standing[scopeAstray],
+		figures: metrics.Snapshot{
+			ReloadFailed:  l.state.ConfigErr != "",
+			ReloadSuccess: l.state.LoadedAt,
+			Gateways:      l.gatewayFigures(),
+			HostRepairs: metrics.HostRepairs{
+				Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
+				Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
+			},
+			FallbackActive: metrics.Families{IPv4: l.isFallbackActive(unix.AF_INET), IPv6: l.isFallbackActive(unix.AF_INET6)},
+		},
+	}
+	for _, f := range l.state.Features {
+		v.figures.Features = append(v.figures.Features, metrics.Feature{Name: f.Name, Available: f.Available})
+	}
+	for _, s := range l.inOrder() {
+		v.interfaces = append(v.interfaces, viewed{s.target(), s.Up})
+	}
+	l.view.Store(v)
+}
+
+// viewNow returns what was published last, with a datapath that stays open until done is called.
+func (l *Loader) viewNow() (v *view, done func(), err error) {
+	l.reading.RLock()
+	if v = l.view.Load(); v == nil {
+		l.reading.RUnlock()
+		return nil, nil, errClosed
+	}
+	return v, l.reading.RUnlock, nil
+}
+
 // Snapshot reads every figure. What is counted began when the pins were made and never goes backwards while they stand.
 // All reasons that there are have an entry.
 func (l *Loader) Snapshot() (*metrics.Snapshot, error) {
-	l.mu.Lock()
-	s, err := l.describe()
-	names, forgotten := identity.Names(l.state.Interfaces), l.state.Forgotten
-	d := l.datapath
-	l.reading.RLock() // before mu is given up: Reload and Close take both
-	l.mu.Unlock()
-	defer l.reading.RUnlock()
+	v, done, err := l.viewNow()
 	if err != nil {
 		return nil, err
 	}
-	return s, counters.Fill(s, d, names, forgotten)
+	defer done()
+	byHand, err := datapath.ReadMode(v.datapath.ModeByHand)
+	if err != nil {
+		return nil, err
+	}
+	s := v.figures
+	s.Mode = datapath.ModeInForce(byHand, v.mode)
+	s.RPFilterDrops = counters.RPFilterDrops()
+	s.Interfaces, err = l.interfaceFigures(v)
+	if err != nil {
+		return nil, err
+	}
+	return &s, counters.Fill(&s, v.datapath, v.names, v.forgotten)
 }
 
 // errClosed says that a Loader is of no more use.
 var errClosed = errors.New("the datapath is closed")
 
-// describe fills in what is known without the maps of counters.
-func (l *Loader) describe() (*metrics.Snapshot, error) {
-	if l.dir == nil {
-		return nil, errClosed
-	}
-	byHand, err := datapath.ReadMode(l.datapath.ModeByHand)
-	if err != nil {
-		return nil, err
-	}
-	repairs := l.state.Repairs
-	s := &metrics.Snapshot{
-		Mode:          datapath.ModeInForce(byHand, l.state.Mode),
-		ReloadFailed:  l.state.ConfigErr != "",
-		ReloadSuccess: l.state.LoadedAt,
-		Gateways:      l.gatewayFigures(),
-		RPFilterDrops: counters.RPFilterDrops(),
-		HostRepairs: metrics.HostRepairs{
-			Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
-			Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
-		},
-		FallbackActive: metrics.Families{IPv4: l.isFallbackActive(unix.AF_INET), IPv6: l.isFallbackActive(unix.AF_INET6)},
-	}
-	for _, f := range l.state.Features {
-		s.Features = append(s.Features, metrics.Feature{Name: f.Name, Available: f.Available})
-	}
-	s.Interfaces, err = l.interfaceFigures()
-	return s, err
-}
-
 // interfaceFigures are of those that are managed now, by index, and then of those that are missing.
-func (l *Loader) interfaceFigures() ([]metrics.Interface, error) {
+func (l *Loader) interfaceFigures(v *view) ([]metrics.Interface, error) {
 	var list []metrics.Interface
-	for _, s := range l.inOrder() {
-		hooks, err := counters.ReadHooks(l.attacher, s.target())
+	for _, s := range v.interfaces {
+		hooks, err := counters.ReadHooks(l.attacher, s.Interface)
 		if err != nil {
 			return nil, err
 		}
-		i := metrics.Interface{Name: s.Name, Up: s.Up, Hooks: hooks}
+		i := metrics.Interface{Name: s.Name, Up: s.up, Hooks: hooks}
 		if _, _, effective, err := hostsettings.RPFilter(s.Name); err == nil {
 			i.RPFilter = &effective
 		}
 		list = append(list, i)
 	}
-	for _, name := range l.missingNow() {
+	for _, name := range v.missing {
 		list = append(list, metrics.Interface{Name: name, Hooks: counters.MissingHooks()})
 	}
 	return list, nil
@@ -110,14 +145,14 @@ func (l *Loader) gatewayFigures() []metrics.Gateway {
 // Unattached names the managed interfaces that lack one of their programs, and says which of them do
 // not exist.
 func (l *Loader) Unattached() ([]string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dir == nil {
-		return nil, errClosed
+	v, done, err := l.viewNow()
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	var names []string
-	for _, s := range l.inOrder() {
-		complete, err := l.isAttached(s.target())
+	for _, s := range v.interfaces {
+		complete, err := l.isAttached(s.Interface)
 		if err != nil {
 			return nil, err
 		}
@@ -125,10 +160,18 @@ func (l *Loader) Unattached() ([]string, error) {
 			names = append(names, s.Name)
 		}
 	}
-	for _, name := range l.missingNow() {
+	for _, name := range v.missing {
 		names = append(names, name+" (no such interface)")
 	}
 	return names, nil
+}
+
+// Notices says what is attached in vain, although everything that can be is attached.
+func (l *Loader) Notices() []string {
+	if v := l.view.Load(); v != nil {
+		return v.notices
+	}
+	return nil
 }
 
 // Effect looks at what is attached now.

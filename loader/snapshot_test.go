@@ -155,7 +155,7 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 	pingB(t, s)
 	b.ip("link del eth1\n")
 	b.awaitGone("eth1")
-	id := b.lives("eth1")[0]
+	id := b.idsOf("eth1")[0]
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,7 +15,6 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 	"replypath/loader/status"
@@ -297,7 +296,7 @@ func TestSourceWithToldNamespace(t *testing.T) {
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
 		must(t, l.attempt(slices.Insert(steps, len(steps)-2, forget)))
 		defer l.Close()
-		if l.source.namespace == 0 {
+		if l.source.Namespace() == 0 {
 			t.Error("the namespace was not told")
 		}
 		return nil
@@ -318,38 +317,6 @@ func TestSourceWithToldNamespace(t *testing.T) {
 		must(t, client.SetReadDeadline(deadline))
 		if _, err := client.Read(buffer); err != nil {
 			t.Errorf("%s: %v", f, err)
-		}
-	}
-}
-
-func TestHasSeveral(t *testing.T) {
-	own := func(texts ...string) (list []discover.OwnAddress) {
-		for _, text := range texts {
-			address, onLo := text, false
-			if text[0] == '!' {
-				address, onLo = text[1:], true
-			}
-			list = append(list, discover.OwnAddress{Address: netip.MustParseAddr(address), LoopbackOnly: onLo})
-		}
-		return list
-	}
-	for _, c := range []struct {
-		own               []discover.OwnAddress
-		kernel, symmetric bool
-	}{
-		{own(), false, false},
-		{own("10.0.0.1", "2001:db8::1"), false, false},
-		{own("10.0.0.1", "10.0.0.2"), true, true},
-		{own("2001:db8::1", "2001:db8::2"), true, true},
-		{own("10.0.0.1", "!10.0.0.2"), false, true},
-	} {
-		cfg := config.Default()
-		if got := hasSeveral(c.own, cfg); got != c.kernel {
-			t.Errorf("%v: %v", c.own, got)
-		}
-		cfg.LoopbackAddresses = config.LoopbackSymmetric
-		if got := hasSeveral(c.own, cfg); got != c.symmetric {
-			t.Errorf("%v, symmetric: %v", c.own, got)
 		}
 	}
 }

@@ -35,10 +35,10 @@ func (l *Loader) steps() []func() error {
 func (l *Loader) attempt(steps []func() error) error {
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return errors.Join(err, l.rollback.run())
+			return errors.Join(err, l.tx.Abort())
 		}
 	}
-	l.rollback = nil
+	l.tx.Commit()
 	l.settle()
 	return nil
 }
@@ -48,20 +48,16 @@ func (l *Loader) settle() {
 	if l.state.Trial == nil {
 		l.commit()
 	}
-	l.reconcileDeferred()
-	if err := l.attachAllHeld(); err != nil {
-		l.log.Error("what the host starts by a silent gateway waits", "error", err)
+	l.reconcilePostponed()
+	if !l.fresh && l.state.Trial == nil {
+		l.flushUnservedOrLog() // what the configuration of before served
 	}
-	if l.fresh || l.state.Trial != nil {
-		return
-	}
-	l.flushUnservedOrLog() // what the configuration of before served
+	l.fresh = false
 }
 
-// reconcileDeferred does what a reconciliation has put off.
-func (l *Loader) reconcileDeferred() {
-	if l.deferred {
-		l.deferred = false
+// reconcilePostponed does what a reconciliation has put off.
+func (l *Loader) reconcilePostponed() {
+	if l.tx.Postponed() {
 		l.reconcileOrLog()
 	}
 }
@@ -116,7 +112,7 @@ func (l *Loader) own() (err error) {
 	if err != nil {
 		return err
 	}
-	l.rollback.add(l.disown)
+	l.tx.OnAbort(l.disown)
 	return nil
 }
 
@@ -139,7 +135,7 @@ func (l *Loader) openJournal() (err error) {
 	if err != nil {
 		return err
 	}
-	l.rollback.add(l.journal.Close)
+	l.tx.OnAbort(l.journal.Close)
 	before, err := l.journal.Read()
 	if err != nil {
 		return err
@@ -157,7 +153,7 @@ func (l *Loader) openJournal() (err error) {
 		return err
 	}
 	if !l.fresh {
-		l.rollback.add(func() error { return l.journal.Write(before) })
+		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}
 	l.state = *clone(before)
 	l.state.Namespace, err = pins.CurrentNamespace()
@@ -168,7 +164,7 @@ func (l *Loader) openJournal() (err error) {
 		return err
 	}
 	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
-	l.state.Features = append(l.kernel.Records(), l.sourceFeature(), l.fallbackFeature())
+	l.describeFeatures()
 	l.describeConfig()
 	l.beginTrial(before)
 	return l.save()
@@ -214,7 +210,7 @@ func (l *Loader) openNetlink() (err error) {
 	if err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
-	l.rollback.add(func() error { l.netlink.Close(); return nil })
+	l.tx.OnAbort(func() error { l.netlink.Close(); return nil })
 	return nil
 }
 
@@ -229,7 +225,7 @@ func (l *Loader) load() (err error) {
 	if err != nil {
 		return err
 	}
-	l.rollback.add(l.datapath.Close)
+	l.tx.OnAbort(l.datapath.Close)
 	if l.datapath.HasNewCounters() {
 		l.state.Forgotten = nil
 	}
@@ -244,9 +240,9 @@ func (l *Loader) load() (err error) {
 	if err != nil {
 		return err
 	}
-	l.rollback.add(func() error { return l.outdate(before.Generation) }) // once all else is as it was
-	l.rollback.add(l.maps.Backup())
-	l.rollback.add(func() error { return l.putSettingsBack(before) })
+	l.tx.OnAbort(func() error { return l.outdate(before.Generation) }) // once all else is as it was
+	l.tx.OnAbort(l.maps.Backup())
+	l.tx.OnAbort(func() error { return l.putSettingsBack(before) })
 	return nil
 }
 
@@ -271,7 +267,7 @@ func (l *Loader) watch() error {
 		for range events { // until its socket is closed
 		}
 	}
-	l.rollback.add(func() error { l.stopEvents(); return nil })
+	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
 	return nil
 }
 
@@ -322,7 +318,7 @@ func (l *Loader) replaceRest() error {
 // way now; a datapath that takes them over knows who spoke first.
 func (l *Loader) firstReconcile() error {
 	if l.datapath.HasNewTables() {
-		return l.succeed(l.datapath, l.reconcile)
+		return l.handOver(l.datapath, l.reconcile)
 	}
 	if err := l.datapath.Fill(); err != nil {
 		return err
@@ -331,6 +327,6 @@ func (l *Loader) firstReconcile() error {
 }
 
 func (l *Loader) pin() error {
-	l.rollback.add(l.datapath.Unpin)
+	l.tx.OnAbort(l.datapath.Unpin)
 	return l.datapath.Pin()
 }

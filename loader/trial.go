@@ -63,7 +63,7 @@ func (l *Loader) Keep() error {
 		return err
 	}
 	l.commit()
-	l.reconcileDeferred()
+	l.reconcilePostponed()
 	l.flushUnservedOrLog()
 	return nil
 }

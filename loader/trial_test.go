@@ -54,7 +54,7 @@ func TestTrialUsesUpIDs(t *testing.T) {
 	r := b.start(onTrial)
 	b.addEth2(0)
 	b.awaitAttached("eth2")
-	tried := b.lives("eth2")
+	tried := b.idsOf("eth2")
 	r.stop()
 	b.inside(func() error {
 		_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
@@ -62,7 +62,7 @@ func TestTrialUsesUpIDs(t *testing.T) {
 	})
 	b.start(nil)
 	b.awaitAttached("eth2")
-	if lives := b.lives("eth2"); len(lives) != 2 || lives[0] != tried[0] {
+	if lives := b.idsOf("eth2"); len(lives) != 2 || lives[0] != tried[0] {
 		t.Errorf("ids of eth2: %v, on trial %v", lives, tried)
 	}
 }

@@ -26,10 +26,10 @@ func (l *Loader) isWatched(s *served) (bool, error) {
 	return mechanism != attach.Auto, err
 }
 
-// thenWatched does something after which more is seen of what comes in by these interfaces, or
+// putWhileWatched does something after which more is seen of what comes in by these interfaces, or
 // more of it recorded. Answers to what came in before are on their way for a while after
 // that. An interface that the programs do not know yet is told to them with all else of it.
-func (l *Loader) thenWatched(do func() error, interfaces ...*served) error {
+func (l *Loader) putWhileWatched(do func() error, interfaces ...*served) error {
 	l.noteWatched(switchPatience, interfaces)
 	err := do()
 	l.noteWatched(datapath.GracePeriod, interfaces)
@@ -45,7 +45,7 @@ func (l *Loader) noteWatched(later time.Duration, interfaces []*served) {
 		return
 	}
 	since := max(1, clock.After(later))
-	// No note is made before the end of the grace: what is noted later is no hearsay.
+	// No note is made before the end of the grace: what is noted later cannot predate it.
 	end, err := l.datapath.GraceEnd(clock)
 	if err != nil {
 		l.log.Error("since when an interface is watched is not noted", "error", err)

@@ -99,7 +99,7 @@ func (d *Datapath) load() error {
 	if err != nil {
 		return err
 	}
-	if err := uncollected(func() error { return d.openAll(spec.Maps) }); err != nil {
+	if err := whileGCPaused(func() error { return d.openAll(spec.Maps) }); err != nil {
 		return err
 	}
 	if err := d.separateSender(spec); err != nil {
@@ -196,7 +196,7 @@ func (d *Datapath) spec() (*ebpf.CollectionSpec, error) {
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that
-// nobody sees: uncollected() says what they could do.
+// nobody sees: whileGCPaused() says what they could do.
 func forgetTypes(spec *ebpf.CollectionSpec) {
 	for name, m := range spec.Maps {
 		if bpf.IsInternal(name) {

@@ -21,7 +21,7 @@ import (
 // hostChanges lists what detach is going to take back, by the names that interfaces
 // have now. What went with its interface is not among it.
 func (r *reader) hostChanges() ([]HostChange, error) {
-	lives := &identity.Lives{
+	lives := &identity.Resolver{
 		Records: r.journal.Interfaces, Devices: datapath.DevicesIn(r.maps.Devices), Netlink: r.netlink,
 		Log: slog.New(slog.DiscardHandler), // whoever leaves something as it is says so
 	}

@@ -167,14 +167,14 @@ func decodeSteps(r record, bare bool) []Step {
 	case k < 253:
 		s.Kind = switchMode
 	default:
-		return hearsay(s, int(r[atKind])%devices)
+		return olderConversation(s, int(r[atKind])%devices)
 	}
 	return []Step{s}
 }
 
-// hearsay is what is seen of a conversation of datagrams that is older than the programs of
+// olderConversation is what is seen of a conversation of datagrams that is older than the programs of
 // its device: the host's next one by another device, then the peer's.
-func hearsay(s Step, other int) []Step {
+func olderConversation(s Step, other int) []Step {
 	if s.Packet.protocol == tcp {
 		s.Packet.protocol = udp
 	}

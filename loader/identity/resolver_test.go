@@ -11,7 +11,7 @@ import (
 // TestNameOfWithoutAnAnswer: a question that the kernel does not answer is no word that the
 // interface has gone.
 func TestNameOfWithoutAnAnswer(t *testing.T) {
-	l := &Lives{Netlink: newS1(t).B.Netlink(), Log: slog.New(slog.DiscardHandler)}
+	l := &Resolver{Netlink: newS1(t).B.Netlink(), Log: slog.New(slog.DiscardHandler)}
 	const none, refused = 4711, -1
 	if name, err := l.NameOf(none, "eth1"); name != "" || err != nil {
 		t.Errorf("of an index that nobody has: %q, %v", name, err)

@@ -13,9 +13,9 @@ import (
 	"replypath/loader/pins"
 )
 
-// Lives tells interfaces that something was changed for from others that have got their
+// Resolver tells interfaces that something was changed for from others that have got their
 // index or name since.
-type Lives struct {
+type Resolver struct {
 	Records []pins.InterfaceRecord
 	Devices *datapath.Devices // nil where there are none
 	Netlink *netlink.Handle
@@ -27,7 +27,7 @@ type Lives struct {
 // which has watched over the device, or by the same name and MAC; one that is not recorded any
 // more, by the name that it had. One that nobody can tell counts as gone, with a warning: it may
 // be ours by another name.
-func (l *Lives) NameOf(index int, before string) (string, error) {
+func (l *Resolver) NameOf(index int, before string) (string, error) {
 	link, err := l.Netlink.LinkByIndex(index)
 	if IsGone(err) {
 		return "", nil
@@ -49,7 +49,7 @@ func (l *Lives) NameOf(index int, before string) (string, error) {
 
 // PresentFallback returns what was written down of the fallback routes, with the routes for bound sockets by
 // interfaces that are still there, by the names that these have now.
-func (l *Lives) PresentFallback(r *pins.FallbackRecord) (*pins.FallbackRecord, error) {
+func (l *Resolver) PresentFallback(r *pins.FallbackRecord) (*pins.FallbackRecord, error) {
 	if r == nil {
 		return nil, nil
 	}
@@ -69,7 +69,7 @@ func (l *Lives) PresentFallback(r *pins.FallbackRecord) (*pins.FallbackRecord, e
 
 // isSame tells whether an interface is the one that had its index; known, whether what is not
 // the same is known to be another.
-func (l *Lives) isSame(now *netlink.LinkAttrs, before string) (same, known bool) {
+func (l *Resolver) isSame(now *netlink.LinkAttrs, before string) (same, known bool) {
 	r := Record(l.Records, now.Index)
 	if r == nil {
 		return now.Name == before, false
@@ -80,7 +80,7 @@ func (l *Lives) isSame(now *netlink.LinkAttrs, before string) (same, known bool)
 
 // Present returns what was changed by the name that the sysctl has now, nil where it went
 // with its interface.
-func (l *Lives) Present(r pins.SysctlRecord) (*hostsettings.Change, error) {
+func (l *Resolver) Present(r pins.SysctlRecord) (*hostsettings.Change, error) {
 	change := ChangeOf(r)
 	if r.Interface == 0 {
 		return &change, nil
@@ -95,7 +95,7 @@ func (l *Lives) Present(r pins.SysctlRecord) (*hostsettings.Change, error) {
 
 // Restore puts a sysctl back, unless it went or somebody else has decided since. It
 // returns what it did, nil for nothing.
-func (l *Lives) Restore(r pins.SysctlRecord) (*hostsettings.Change, error) {
+func (l *Resolver) Restore(r pins.SysctlRecord) (*hostsettings.Change, error) {
 	change, err := l.Present(r)
 	if change == nil || err != nil {
 		return nil, err

@@ -17,10 +17,10 @@ const switchPatience = 30 * time.Second
 // askPeriod is how long the earlier datapath is asked once all programs are replaced.
 const askPeriod = 2 * time.Second
 
-// succeed attaches the programs of a datapath with other flow tables than the earlier
+// handOver attaches the programs of a datapath with other flow tables than the earlier
 // one's. What came in after the flows were copied, or by an interface whose turn has
 // not come yet, is in the tables of that one, which is asked for a while.
-func (l *Loader) succeed(to *datapath.Datapath, attach func() error) error {
+func (l *Loader) handOver(to *datapath.Datapath, attach func() error) error {
 	return inGrace(to, func() error {
 		if err := to.Fill(); err != nil {
 			return err
@@ -36,7 +36,7 @@ func (l *Loader) succeed(to *datapath.Datapath, attach func() error) error {
 
 // switchTo attaches the programs of a datapath with other flow tables.
 func (l *Loader) switchTo(to *datapath.Datapath) error {
-	return l.succeed(to, func() error { return errors.Join(l.replaceEgress(to), l.replacePrograms(to)) })
+	return l.handOver(to, func() error { return errors.Join(l.replaceEgress(to), l.replacePrograms(to)) })
 }
 
 // switchBack attaches the programs of the datapath in force once more.
@@ -62,7 +62,7 @@ func inGrace(to *datapath.Datapath, attach func() error) error {
 // place of that one's, on all interfaces, before the first ingress program is
 // replaced: what is recorded in the tables of either is known to all of them from then on.
 func (l *Loader) replaceEgress(by *datapath.Datapath) error {
-	if !by.AsksEarlier() {
+	if !by.AsksEarlier() || l.egressOf == by {
 		return nil
 	}
 	// The verifier takes its time for those that are not loaded yet.
@@ -83,7 +83,11 @@ func (l *Loader) replaceEgress(by *datapath.Datapath) error {
 		errs = append(errs, l.openGate(f.Index, by.Earlier().Gate()),
 			l.replaceEgressOf(fallbackTarget(f.Index), by.FallbackPrograms(), earlier))
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil {
+		l.egressOf = by
+	}
+	return err
 }
 
 // replaceEgressOf does so on one interface, if there is a program. A start that fails
@@ -93,8 +97,8 @@ func (l *Loader) replaceEgressOf(target attach.Interface, by, earlier attach.Pro
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", target.Name, err)
 	}
-	if replaced && l.starting() && earlier.Egress != nil {
-		l.rollback.add(func() error {
+	if replaced && earlier.Egress != nil {
+		l.tx.OnAbort(func() error {
 			_, err := l.attacher.Replace(target, attach.Egress, earlier.Egress)
 			return err
 		})
@@ -102,9 +106,9 @@ func (l *Loader) replaceEgressOf(target attach.Interface, by, earlier attach.Pro
 	return nil
 }
 
-// endSuccession stops asking the earlier datapath once nobody waits for an answer to
+// endHandover stops asking the earlier datapath once nobody waits for an answer to
 // what only that one has seen.
-func (l *Loader) endSuccession(now time.Time) {
+func (l *Loader) endHandover(now time.Time) {
 	if !l.datapath.AsksEarlier() || now.Before(l.askEarlierUntil) {
 		return
 	}

@@ -7,11 +7,11 @@ import (
 	"sync"
 )
 
-// uncollected calls f while no garbage is collected. To make a map with types, which `cat` and
+// whileGCPaused calls f while no garbage is collected. To make a map with types, which `cat` and
 // bpftool show its entries by, cilium/ebpf 0.22 loads these into the kernel and closes their
 // descriptor again. Where a collection is under way just then it is closed twice (bpf.Close says
 // why), the second time perhaps as that of a map that was opened meanwhile.
-func uncollected(f func() error) error {
+func whileGCPaused(f func() error) error {
 	collection.pause()
 	defer collection.resume()
 	return f()

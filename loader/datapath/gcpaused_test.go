@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// TestUncollected: nothing is collected however much garbage there is, until the last one is
+// TestWhileGCPaused: nothing is collected however much garbage there is, until the last one is
 // done that asked for it.
-func TestUncollected(t *testing.T) {
+func TestWhileGCPaused(t *testing.T) {
 	const percent = 77
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	limit := debug.SetMemoryLimit(-1)
 	want := errors.New("what it returns")
-	err := uncollected(func() error {
-		inner := uncollected(func() error { return want })
+	err := whileGCPaused(func() error {
+		inner := whileGCPaused(func() error { return want })
 		before := collections()
 		makeGarbage()
 		if count := collections() - before; count != 0 {
