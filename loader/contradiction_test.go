@@ -19,7 +19,18 @@ interfaces:
   next_hop: last-hop
 `
 
-const noLastHop = "replypath.yaml:5: interfaces[1].next_hop: interface tun0 has no ethernet header"
+// globsOfEth2 differ on eth2.
+const globsOfEth2 = `
+interfaces:
+- name: "eth*"
+- name: "*2"
+  next_hop: last-hop
+`
+
+const (
+	noLastHop       = "replypath.yaml:5: interfaces[1].next_hop: interface tun0 has no ethernet header"
+	globsContradict = `replypath.yaml:5: interfaces[1].next_hop: "*2" contradicts "eth*" on line 3, as both match interface eth2: `
+)
 
 // parsed is a configuration as the daemon reads it.
 func parsed(t *testing.T, text string) *config.Config {
@@ -30,9 +41,9 @@ func parsed(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
-func checkRefused(t *testing.T, what string, err error) {
+func checkRefused(t *testing.T, what string, err error, begins string) {
 	t.Helper()
-	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), noLastHop) {
+	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), begins) {
 		t.Errorf("%s: %v", what, err)
 	}
 }
@@ -51,7 +62,7 @@ func TestStartOfAContradiction(t *testing.T) {
 	b.addTun()
 	before := b.trace()
 	_, err := b.tryStart(func(o *Options) { o.Config = parsed(t, lastHopOnTunnel) })
-	checkRefused(t, "start", err)
+	checkRefused(t, "start", err, noLastHop)
 	if after := b.trace(); !slices.Equal(before, after) {
 		t.Errorf("a refused start leaves\n%q\nbefore\n%q", after, before)
 	}
@@ -69,7 +80,7 @@ func TestReloadOfAContradiction(t *testing.T) {
 	before := b.settings()
 	checkRefused(t, "reload", r.reload(func(c *config.Config) {
 		*c = *parsed(t, lastHopOnTunnel+"follow: pinned\n")
-	}))
+	}), noLastHop)
 	if after := b.settings(); after != before {
 		t.Errorf("settings %+v, before %+v", after, before)
 	}
@@ -94,11 +105,33 @@ func TestContradictionThatAppears(t *testing.T) {
 	if n := b.log.count(warning); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
-	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, lastHopOnTunnel) }))
+	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, lastHopOnTunnel) }), noLastHop)
 	must(t, r.reload(func(c *config.Config) { *c = *parsed(t, "interfaces: [{name: eth1}, {name: tun0}]") }))
 	if errs := b.status().Errors; slices.Contains(errs, warning) {
 		t.Errorf("errors %q", errs)
 	}
+}
+
+// TestGlobsOfOneInterface: globs that differ are refused where an interface that is there matches both. Under a
+// daemon it may appear: it is warned of, and the first glob holds.
+func TestGlobsOfOneInterface(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	r := b.start(func(o *Options) { o.Config = parsed(t, globsOfEth2) })
+	b.ip("link add eth2 type veth peer name far\naddress add 10.9.0.1/24 dev eth2\nlink set eth2 up\nlink set far up\n")
+	const warning = `interface eth2 has another next_hop by its entry "eth*" than by "*2": the former is in force`
+	eventually(t, "a warning of eth2", func() bool { return slices.Contains(b.status().Errors, warning) })
+	if eth2 := b.status().of("eth2"); eth2 == nil || !eth2.Attached || eth2.NextHop != "auto" {
+		t.Errorf("eth2 is %+v", eth2)
+	}
+	if n := b.log.count(strings.ReplaceAll(warning, `"`, `\"`)); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, globsOfEth2) }), globsContradict)
+	pingB(t, s)
+	r.stop()
+	_, err := b.tryStart(func(o *Options) { o.Config = parsed(t, globsOfEth2) })
+	checkRefused(t, "start", err, globsContradict)
 }
 
 func TestMostExclusions(t *testing.T) {

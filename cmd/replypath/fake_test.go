@@ -86,6 +86,12 @@ func fakeSurvey(cfg *config.Config) (s survey, warnings []string, err error) {
 			s.Unmanaged = append(s.Unmanaged, status.Unmanaged{Name: name, Reason: "not named by the configuration"})
 			continue
 		}
+		for _, later := range cfg.Interfaces[i+1:] {
+			if config.Match(later.Name, name) && later.NextHop != cfg.Interfaces[i].NextHop {
+				err = errors.Join(err, later.Errorf("next_hop", "%q contradicts %s, as both match interface %s",
+					later.Name, cfg.Interfaces[i].Place(), name))
+			}
+		}
 		mode := cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)
 		s.Interfaces = append(s.Interfaces, checkedInterface{name, string(mode), string(cfg.Interfaces[i].NextHop)})
 	}

@@ -24,7 +24,7 @@ const (
 // one after the other.
 const MaxExclusions = 64
 
-// What else may be listed: every glob is held against every other.
+// What else may be listed: every glob is held against every interface.
 const (
 	maxInterfaces = 4096 // that the programs know
 	maxGlobs      = 256

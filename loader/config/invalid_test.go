@@ -77,14 +77,6 @@ var invalid = []struct {
 	{"ignored label", `ignore_interfaces: ["eth0:1"]`, `1: ignore_interfaces[0]: "eth0:1" is an address label, not an interface: use "eth0"`},
 	{"ignored a word", "ignore_interfaces: docker0", `1: ignore_interfaces: "docker0" is not a list of strings such as ["docker*"]`},
 	{"ignored a number", "ignore_interfaces: [0]", "1: ignore_interfaces[0]: 0 is not an interface name or glob; put it into quotes"},
-	{"globs that overlap", "interfaces:\n- {name: \"eth*\", next_hop: last-hop}\n- name: \"*1\"\n  next_hop: gateway\n",
-		`4: interfaces[1].next_hop: "*1" contradicts "eth*" on line 2, as both stand for names such as eth1: set the same next_hop in both, or use globs that share no name`},
-	{"globs that overlap, one without the key", "interfaces:\n- name: \"eth1*\"\n  mode: observe\n- name: \"eth*\"\n",
-		`4: interfaces[1].mode: "eth*" contradicts "eth1*" on line 2, as both stand for names such as eth1: set the same mode in both, or use globs that share no name`},
-	{"globs that overlap, gateways", "interfaces:\n- {name: \"eth[12]\", gateways: [10.0.0.1]}\n- {name: eth2}\n- {name: \"eth[13]\", gateways: [10.0.0.2]}\n",
-		`4: interfaces[2].gateways: "eth[13]" contradicts "eth[12]" on line 2, as both stand for names such as eth1: set the same gateways in both, or use globs that share no name`},
-	{"globs that overlap, mode of all", "mode: observe\ninterfaces:\n- {name: \"e*\", mode: enforce}\n- {name: \"?0\"}\n",
-		`4: interfaces[1].mode: "?0" contradicts "e*" on line 3, as both stand for names such as e0: set the same mode in both, or use globs that share no name`},
 
 	// Addresses.
 	{"gateways a word", "interfaces: [{name: eth1, gateways: 10.4.0.1}]", `1: interfaces[0].gateways: "10.4.0.1" is not a list of addresses such as [10.4.0.1]`},
@@ -201,20 +193,6 @@ metrics: {listen: nowhere, web_config_file: web.yaml}
 	}
 	if cfg == nil || len(cfg.Interfaces) != 1 || cfg.Interfaces[0].Name != "eth1" {
 		t.Errorf("what could be read is %+v", cfg)
-	}
-}
-
-// TestAllErrorsOfGlobs: one of each glob.
-func TestAllErrorsOfGlobs(t *testing.T) {
-	const text = `interfaces:
-- {name: "eth*", mode: observe}
-- {name: "*0", mode: enforce}
-- {name: "*1", mode: enforce}
-`
-	_, err := Parse("replypath.yaml", []byte(text))
-	checkError(t, err)
-	if lines := strings.Split(err.Error(), "\n"); len(lines) != 2 {
-		t.Errorf("%d errors, not 2:\n%v", len(lines), err)
 	}
 }
 

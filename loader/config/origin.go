@@ -47,9 +47,9 @@ func (i *Interface) Errorf(key, format string, args ...any) error {
 	return i.Origin.blame(key, message)
 }
 
-// place names the interface in a message about another one: by its line, where
+// Place names the interface in a message about another one: by its line, where
 // a file configures it.
-func (i *Interface) place() string {
+func (i *Interface) Place() string {
 	if i.Origin.Line == 0 {
 		return fmt.Sprintf("%q", i.Name)
 	}

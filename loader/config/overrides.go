@@ -9,8 +9,7 @@ type Overrides struct {
 }
 
 // Apply changes a configuration. An interface that the file configures, by its
-// name or a glob, keeps its settings. Errors name the flag, or the line of the
-// file that contradicts it, and match ErrInvalid.
+// name or a glob, keeps its settings. Errors name the flag, and match ErrInvalid.
 func (o Overrides) Apply(c *Config) error {
 	if err := o.applyInterfaces(c); err != nil {
 		return err
@@ -21,9 +20,6 @@ func (o Overrides) Apply(c *Config) error {
 	}
 	if o.Observe {
 		c.observe()
-	}
-	if err := c.checkOverlaps(); err != nil {
-		return err
 	}
 	if o.Listen == nil {
 		return nil

@@ -25,10 +25,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if root.null() {
 		return config, nil
 	}
-	if err := root.object("a map", config.fields()); err != nil {
-		return config, bounded(err)
-	}
-	return config, bounded(config.checkOverlaps())
+	return config, bounded(root.object("a map", config.fields()))
 }
 
 // mostErrors bounds what is told of a file that is none of ours.

@@ -37,7 +37,7 @@ func interfaceKeys() []Key {
 				"Until then a name without a glob has **replypath_interface_attached** 0, and **/healthz** answers 503."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
 			"Which interface the map is for. Where several match one, its name goes before an alternative name, and that before a glob; " +
-				"globs that share a name have to say the same, or the file is refused. " +
+				"globs that match the same interface have to say the same, or the file is refused; where such an interface appears later, the first holds. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
 		{"interfaces[].mode", list(modes), "*mode*", "Overrides *mode* on this interface."},
 		{"interfaces[].next_hop", list(nextHops), string(NextHopAuto),

@@ -2,7 +2,10 @@ package discover
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -17,6 +20,115 @@ func parse(t *testing.T, text string) *config.Config {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+// contradictionOf returns what a result refuses, "" for nothing.
+func contradictionOf(t *testing.T, r *Result) string {
+	t.Helper()
+	if r.Contradiction == nil {
+		return ""
+	}
+	if !errors.Is(r.Contradiction, config.ErrInvalid) {
+		t.Errorf("%v does not match ErrInvalid", r.Contradiction)
+	}
+	return r.Contradiction.Error()
+}
+
+// Globs contradict each other where an interface that is there matches both, and they differ. The first is in force.
+func TestGlobsThatContradict(t *testing.T) {
+	const (
+		refused = `replypath.yaml:3: interfaces[1].%[1]s: %[2]q contradicts %[3]q on line 2, as both match interface %[4]s: ` +
+			`set the same %[1]s in both, or give %[4]s an entry of its own`
+		warning = `interface %s has another %s by its entry %q than by %q: the former is in force`
+	)
+	for _, test := range []struct {
+		name, first, second string
+		others              string // lines that follow
+		key, device         string // "": not refused
+	}{
+		{name: "next_hop", first: `name: "eth*", next_hop: last-hop`, second: `name: "*1"`, key: "next_hop", device: "eth1"},
+		{name: "mode of all", first: `name: "e*", mode: observe`, second: `name: "?th1"`, key: "mode", device: "eth1"},
+		{name: "gateways", first: `name: "eth[12]", gateways: [10.0.0.1]`, second: `name: "eth[13]", gateways: [10.0.0.2]`, key: "gateways", device: "eth1"},
+		{name: "of several the first", first: `name: "eth*", mode: observe`, second: `name: "e*"`, key: "mode", device: "eth0"},
+		{name: "an alternative name", first: `name: "off*", mode: observe`, second: `name: "*ce"`, key: "mode", device: "eth1"},
+		{name: "a name and an alternative one", first: `name: "off*", mode: observe`, second: `name: "eth*"`, key: "mode", device: "eth1"},
+		{name: "no interface matches both", first: `name: "eth*", next_hop: last-hop`, second: `name: "*2"`},
+		{name: "none that is managed", first: `name: "eth*", next_hop: last-hop`, second: `name: "*1"`, others: "ignore_interfaces: [eth1]\n"},
+		{name: "none that can be managed", first: `name: "lo*", next_hop: last-hop`, second: `name: "l*"`},
+		{name: "an entry of its own", first: `name: "eth*", next_hop: last-hop`, second: `name: "*1"`, others: "- {name: eth1, mode: observe}\n"},
+		{name: "an entry by an alternative name", first: `name: "eth*", next_hop: last-hop`, second: `name: "*1"`, others: "- name: office\n"},
+		{name: "the same settings", first: `name: "eth*", next_hop: last-hop`, second: `name: "eth1*", next_hop: last-hop`},
+		{name: "the same mode, once that of all", first: `name: "eth*"`, second: `name: "eth1*", mode: enforce`},
+		{name: "order of gateways", first: `name: "eth*", gateways: [10.0.0.1, 10.0.0.2]`, second: `name: "*1", gateways: [10.0.0.2, 10.0.0.1]`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var l lan
+			l.add(&netlink.Device{}, netlink.LinkAttrs{Name: "lo", Flags: net.FlagLoopback, EncapType: "loopback"})
+			l.device("eth0")
+			l.device("eth1", "office")
+			for _, link := range l.links {
+				link.Attrs().HardwareAddr = []byte{2, 0, 0, 0, 0, byte(link.Attrs().Index)}
+			}
+			cfg := parse(t, "interfaces:\n- {"+test.first+"}\n- {"+test.second+"}\n"+test.others)
+			r := l.evaluate(cfg)
+			want, warned := "", ""
+			if first, second := cfg.Interfaces[0].Name, cfg.Interfaces[1].Name; test.key != "" {
+				want = fmt.Sprintf(refused, test.key, second, first, test.device)
+				warned = fmt.Sprintf(warning, test.device, test.key, first, second)
+			}
+			if got := contradictionOf(t, &r); got != want {
+				t.Errorf("contradiction\n got %s\nwant %s", got, want)
+			}
+			if warned != "" && !slices.Contains(r.Warnings, warned) {
+				t.Errorf("no warning %q\namong %q", warned, r.Warnings)
+			}
+			for _, i := range r.Interfaces {
+				if i.Name == test.device && i.Settings.Name != cfg.Interfaces[0].Name {
+					t.Errorf("%q is in force on %s", i.Settings.Name, i.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestAllContradictions: a line for each entry, in the order of the file; globs of flags have no line.
+func TestAllContradictions(t *testing.T) {
+	var l lan
+	l.device("eth0")
+	l.device("eth1")
+	l.add(&netlink.Wireguard{}, netlink.LinkAttrs{Name: "wg0", EncapType: "none"})
+	cfg := parse(t, `interfaces:
+- {name: "eth*", mode: observe}
+- {name: wg0, next_hop: last-hop}
+- {name: "*0", mode: enforce}
+- {name: "*1", mode: enforce}
+`)
+	r := l.evaluate(cfg)
+	checkLines(t, contradictionOf(t, &r), "replypath.yaml:3: interfaces[1].next_hop: interface wg0",
+		`replypath.yaml:4: interfaces[2].mode: "*0" contradicts "eth*" on line 2, as both match interface eth0`,
+		`replypath.yaml:5: interfaces[3].mode: "*1" contradicts "eth*" on line 2, as both match interface eth1`)
+
+	flags := config.Overrides{Interfaces: []string{"eth*", "e*"}}
+	if err := flags.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+	r = l.evaluate(cfg)
+	checkLines(t, contradictionOf(t, &r), `--interface: "e*" contradicts "eth*" on line 2, as both match interface eth0`)
+	flags.Observe = true
+	if err := flags.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+	r = l.evaluate(cfg)
+	checkLines(t, contradictionOf(t, &r))
+}
+
+// checkLines wants lines that begin so, and no others.
+func checkLines(t *testing.T, text string, begin ...string) {
+	t.Helper()
+	lines := slices.Collect(strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' }))
+	if !slices.EqualFunc(lines, begin, strings.HasPrefix) {
+		t.Errorf("got\n%s\nwant\n%s", text, strings.Join(begin, "\n"))
+	}
 }
 
 func TestLastHopWithoutEthernetHeader(t *testing.T) {
@@ -73,14 +185,7 @@ func TestLastHopWithoutEthernetHeader(t *testing.T) {
 				link.Attrs().HardwareAddr = []byte{2, 0, 0, 0, 0, byte(link.Attrs().Index)}
 			}
 			r := l.evaluate(parse(t, test.file))
-			got := ""
-			if r.Contradiction != nil {
-				got = r.Contradiction.Error()
-				if !errors.Is(r.Contradiction, config.ErrInvalid) {
-					t.Errorf("%v does not match ErrInvalid", r.Contradiction)
-				}
-			}
-			if got != test.refused {
+			if got := contradictionOf(t, &r); got != test.refused {
 				t.Errorf("contradiction\n got %s\nwant %s", got, test.refused)
 			}
 			if !slices.Equal(r.Warnings, test.warnings) {

@@ -90,7 +90,8 @@ type Result struct {
 	// none yet, one line each.
 	Warnings []string
 	// Contradiction is what the configuration asks of an interface that is there
-	// and can never do it; nil for nothing. It is for whoever puts a configuration
+	// and can never do it, or what two globs that both match it ask of it and
+	// only one can have; nil for nothing. It is for whoever puts a configuration
 	// in force to refuse: an interface that comes later is served as far as it can
 	// be, and warned of. It matches config.ErrInvalid.
 	Contradiction error
@@ -151,7 +152,8 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	r.Own = n.ownAddresses(devices)
 	r.OwnPrefixes = n.ownPrefixes(devices)
 	r.Missing = devices.missing(cfg)
-	r.Warnings = slices.Concat(devices.unmatched(cfg), devices.overruled(cfg), r.withoutHeader(), n.strayGateways(&r))
-	r.Contradiction = r.contradiction(cfg)
+	overruled := devices.overruled(cfg)
+	r.Warnings = slices.Concat(devices.unmatched(cfg), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
+	r.Contradiction = r.contradiction(cfg, overruled)
 	return r
 }

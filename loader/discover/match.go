@@ -9,8 +9,7 @@ import (
 
 // Entry returns the entry of the configuration that holds for an interface: the
 // first that has its name, else the first that has an alternative name of it,
-// else the first glob that matches any of them; nil for none. Of two globs that
-// match the same name, the configuration has made sure that they say the same.
+// else the first glob that matches any of them; nil for none.
 func Entry(entries []config.Interface, name string, alternatives []string) *config.Interface {
 	for _, names := range []func(config.Interface) bool{
 		func(e config.Interface) bool { return e.Name == name },

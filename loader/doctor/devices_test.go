@@ -72,6 +72,24 @@ func addresses(t *testing.T, h *topology.Host) {
 	testhost.Run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
 }
 
+// TestContradiction: before the first start doctor refuses what a start would.
+func TestContradiction(t *testing.T) {
+	_, h := testhost.NewNetwork(t)
+	addresses(t, h)
+	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
+	testhost.Must(t, err)
+	of(t, look(t, h, cfg), "managed", OK, "eth0, eth1")
+	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
+	err = h.Do(func() error {
+		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
+		return err
+	})
+	const says = `replypath.yaml:3: interfaces[1].next_hop: "*2" contradicts "eth*" on line 2, as both match interface eth2: `
+	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), says) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestVirtualAddressOnDummy: kube-proxy and LVS set-ups put their addresses on a
 // dummy device.
 func TestVirtualAddressOnDummy(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"replypath/test/topology"
 )
 
-// contradictions are configurations that contradict themselves or the host, which
-// has a tun device.
+// contradictions are configurations that contradict the host, which has a tun
+// device.
 var contradictions = []struct{ name, text, says string }{
 	{
 		"last-hop without an Ethernet header",
@@ -17,9 +17,9 @@ var contradictions = []struct{ name, text, says string }{
 		":4: interfaces[1].next_hop: interface tun0 has no ethernet header",
 	},
 	{
-		"globs that overlap",
+		"globs that match the same interface",
 		"interfaces:\n- name: \"eth*\"\n  mode: observe\n- name: \"?th1\"\n",
-		`:4: interfaces[1].mode: "?th1" contradicts "eth*" on line 2, as both stand for names such as eth1`,
+		`:4: interfaces[1].mode: "?th1" contradicts "eth*" on line 2, as both match interface eth1`,
 	},
 }
 

@@ -27,8 +27,8 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 var excess = map[string]bounds{
 	"cmd/replypath":      {lines: 4100, refs: 3.9, cycle: 28, mutable: 12, methods: 25},
 	"cmd/replypath/demo": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 27},
-	"loader":             {files: 40, lines: 6310, refs: 5.9, cycle: 34, mutable: 32, methods: 244},
-	"loader/config":      {lines: 2600, refs: 3.5, cycle: 17, mutable: 13, methods: 25},
+	"loader":             {files: 39, lines: 5990, refs: 5.7, cycle: 34, mutable: 29, methods: 230},
+	"loader/config":      {lines: 2600, refs: 3.5, cycle: 15, mutable: 13, methods: 25},
 	"loader/datapath":    {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
 	"loader/explain":     {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 31},
 }

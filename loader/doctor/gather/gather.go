@@ -159,6 +159,9 @@ func (g *gatherer) interfaces() error {
 	found, err := discover.Scan(g.netlink, cfg)
 	g.host.Interfaces, g.host.OnLink, g.host.Own = found.Interfaces, found.OnLink, found.Own
 	g.host.Unmanaged = found.Unmanaged
+	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
+		err = errors.Join(err, found.Contradiction)
+	}
 	if err != nil {
 		return err
 	}
