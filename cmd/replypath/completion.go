@@ -5,11 +5,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
 )
 
 var shells = []string{"bash", "fish", "powershell", "zsh"}
 
-func newCompletion(a *app) *cobra.Command {
+func newCompletion(a *cli.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
 		Short: "Write the completion script of a shell",
@@ -22,12 +24,12 @@ bash, fish, powershell or zsh. To load it at once:
 		ValidArgs: shells,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageErrorf("name one shell: %s", strings.Join(shells, ", "))
+				return cli.UsageErrorf("name one shell: %s", strings.Join(shells, ", "))
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return writeCompletion(c.Root(), args[0], a.stdout)
+			return writeCompletion(c.Root(), args[0], a.Stdout)
 		},
 	}
 }
@@ -43,5 +45,5 @@ func writeCompletion(root *cobra.Command, shell string, w io.Writer) error {
 	case "zsh":
 		return root.GenZshCompletion(w)
 	}
-	return usageErrorf("%q is not one of %s", shell, strings.Join(shells, ", "))
+	return cli.UsageErrorf("%q is not one of %s", shell, strings.Join(shells, ", "))
 }

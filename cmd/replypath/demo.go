@@ -3,10 +3,11 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/demo"
 )
 
-func newDemo(a *app) *cobra.Command {
+func newDemo(a *cli.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Show on a network of its own what replypath does",
@@ -17,7 +18,7 @@ and touches nothing of this host: its pins, too, are on a file system of its own
 whatever --pin-dir says.
 
 Exit code 0 only if the wrong replies and the right ones were really seen.`,
-		Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error { return demo.Run(c.Context(), a.stdout) },
+		Args: cli.NoArguments,
+		RunE: func(c *cobra.Command, _ []string) error { return demo.Run(c.Context(), a.Stdout) },
 	}
 }

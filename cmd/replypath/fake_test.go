@@ -12,6 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"replypath/cmd/replypath/daemon"
+	"replypath/cmd/replypath/fakehost"
+	"replypath/cmd/replypath/show"
+	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
 	"replypath/loader/doctor"
@@ -20,56 +24,38 @@ import (
 	"replypath/loader/status"
 )
 
-// Pin directories of the fake host. Any other holds nothing.
-const (
-	watchedDir = "watched" // a datapath with a daemon
-	lonelyDir  = "lonely"  // a datapath without one
-	idleDir    = "idle"    // a datapath that is attached nowhere
-	foreignDir = "foreign" // that of another network namespace
-)
-
-// dirError is what the loader says of a pin directory.
-func dirError(dir string) error {
-	switch dir {
-	case watchedDir, lonelyDir, idleDir:
-		return nil
-	case foreignDir:
-		return fmt.Errorf("%s: %w", dir, pins.ErrForeignNamespace)
-	}
-	return fmt.Errorf("%w in %s: start replypath run", pins.ErrNone, dir)
-}
-
-// fakeHost stands for a host on which some pin directories hold something. It
-// touches nothing.
-func fakeHost() deps {
-	return deps{
-		start:  fakeStart,
-		detach: fakeDetach,
-		guard: func(string, time.Duration) (*guardian, error) {
-			return &guardian{begun: func() error { return nil }}, nil
+// fakeHost is what the commands reach the fake host through.
+func fakeHost() host {
+	return host{
+		daemon: daemon.Host{
+			Start: fakeStart,
+			Guard: func(string, time.Duration) (*daemon.Guardian, error) {
+				return &daemon.Guardian{Begun: func() error { return nil }}, nil
+			},
+			TakeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
+			Confirm:      fakeConfirm,
+			Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
+			TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
+			Stdin:        strings.NewReader(""),
+			Notify:       func(string) error { return nil },
 		},
-		takeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, dirError(dir) },
-		confirm:      fakeConfirm,
-		status:       fakeStatus,
-		mode:         func(dir string) (string, error) { return "enforce", dirError(dir) },
-		setMode:      fakeSetMode,
-		examine:      func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
-		fix:          func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
-		flows:        func(dir string) (flowTable, error) { return &fakeFlows{}, dirError(dir) },
-		explain:      fakeExplain,
-		trace:        fakeTrace,
-		newProbe:     func(peer, _ netip.Addr) (probe, error) { return fakeProbe{peer}, nil },
-		top:          fakeTop,
-		survey:       fakeSurvey,
-		signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
-		trialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
-		stdin:        strings.NewReader(""),
-		notify:       func(string) error { return nil },
+		detach:  fakeDetach,
+		survey:  fakeSurvey,
+		status:  fakeStatus,
+		mode:    func(dir string) (string, error) { return "enforce", fakehost.DirError(dir) },
+		setMode: fakeSetMode,
+		flows:   func(dir string) (show.FlowTable, error) { return &fakeFlows{}, fakehost.DirError(dir) },
+		explain: fakeExplain,
+		trace:   fakeTrace,
+		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
+		top:     func(dir string, limit int) (top.Monitor, error) { return fakehost.OpenTop(dir, limit) },
+		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
 	}
 }
 
 // fakeSurvey is that of a host with eth0, eth1 and the tunnel tun0.
-func fakeSurvey(cfg *config.Config) (s survey, warnings []string, err error) {
+func fakeSurvey(cfg *config.Config) (s show.Survey, warnings []string, err error) {
 	there := []string{"eth0", "eth1", "tun0"}
 	for _, i := range cfg.Interfaces {
 		if i.Name == "tun0" && i.NextHop == config.NextHopLastHop {
@@ -93,47 +79,47 @@ func fakeSurvey(cfg *config.Config) (s survey, warnings []string, err error) {
 			}
 		}
 		mode := cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)
-		s.Interfaces = append(s.Interfaces, checkedInterface{name, string(mode), string(cfg.Interfaces[i].NextHop)})
+		s.Interfaces = append(s.Interfaces, show.Checked{Name: name, Mode: string(mode), NextHop: string(cfg.Interfaces[i].NextHop)})
 	}
 	return s, warnings, err
 }
 
-// fakeStart refuses: a datapath to keep is in daemon_test.go.
-func fakeStart(o startOptions) (datapath, error) {
-	if _, _, err := fakeSurvey(o.config); err != nil {
+// fakeStart refuses: a datapath to keep is in daemon/daemon_test.go.
+func fakeStart(o loader.Options) (daemon.Datapath, error) {
+	if _, _, err := fakeSurvey(o.Config); err != nil {
 		return nil, err
 	}
-	if o.pinDir == watchedDir {
-		return nil, &pins.OwnedError{Dir: o.pinDir, PID: 4711}
+	if o.PinDir == fakehost.WatchedDir {
+		return nil, &pins.OwnedError{Dir: o.PinDir, PID: 4711}
 	}
 	return nil, fmt.Errorf("attach to eth0: %w", loader.ErrUnsupported)
 }
 
-func fakeDetach(_ context.Context, dir string, stop bool, _ *slog.Logger) ([]string, error) {
+func fakeDetach(_ context.Context, o loader.DetachOptions) ([]string, error) {
 	switch {
-	case dir == watchedDir && !stop:
-		return nil, &pins.OwnedError{Dir: dir, PID: 4711}
-	case dir == foreignDir:
-		return nil, dirError(dir)
-	case dirError(dir) != nil:
+	case o.PinDir == fakehost.WatchedDir && !o.Stop:
+		return nil, &pins.OwnedError{Dir: o.PinDir, PID: 4711}
+	case o.PinDir == fakehost.ForeignDir:
+		return nil, fakehost.DirError(o.PinDir)
+	case fakehost.DirError(o.PinDir) != nil:
 		return nil, nil
 	}
-	return []string{"program replypath_ingress on eth1", "pins in " + dir}, nil
+	return []string{"program replypath_ingress on eth1", "pins in " + o.PinDir}, nil
 }
 
 func fakeConfirm(_ context.Context, dir string) error {
-	if dir == watchedDir {
+	if dir == fakehost.WatchedDir {
 		return nil
 	}
 	return fmt.Errorf("nothing is on trial in %s: start replypath try", dir)
 }
 
 func fakeStatus(dir string) (*status.Status, error) {
-	if err := dirError(dir); err != nil {
+	if err := fakehost.DirError(dir); err != nil {
 		return nil, err
 	}
 	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}}
-	if dir == idleDir {
+	if dir == fakehost.IdleDir {
 		return s, nil
 	}
 	s.Config = status.Config{
@@ -157,7 +143,7 @@ func fakeStatus(dir string) (*status.Status, error) {
 		Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2", Undo: "sysctl -w net.ipv4.conf.eth0.rp_filter=1",
 	}}
 	s.WouldChange = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
-	if dir == watchedDir {
+	if dir == fakehost.WatchedDir {
 		s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
 		s.Config.Error = new("/etc/replypath/replypath.yaml:1: mode: 1 is not one of enforce, observe")
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
@@ -166,10 +152,10 @@ func fakeStatus(dir string) (*status.Status, error) {
 }
 
 // fakeFindings are those of a host that can be mended, of one that cannot
-// (watchedDir), and of one where nothing is left to be done (lonelyDir).
+// (fakehost.WatchedDir), and of one where nothing is left to be done (fakehost.LonelyDir).
 func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
-	if o.PinDir == foreignDir {
-		return nil, dirError(foreignDir)
+	if o.PinDir == fakehost.ForeignDir {
+		return nil, fakehost.DirError(fakehost.ForeignDir)
 	}
 	if o.Config == nil { // then it is the one in force
 		o.ConfigPath = config.DefaultPath
@@ -201,9 +187,9 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
-	case watchedDir:
+	case fakehost.WatchedDir:
 		return []doctor.Finding{gateway, strict, rules, eth0, mtu}, nil
-	case lonelyDir:
+	case fakehost.LonelyDir:
 		return []doctor.Finding{eth0, mtu}, nil
 	}
 	return []doctor.Finding{strict, rules, refusing, eth0, mtu}, nil
@@ -212,27 +198,9 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 // fakeFlows is a table with one flow of each kind.
 type fakeFlows struct{}
 
-func fakeFlowList() []flows.Flow {
-	return []flows.Flow{
-		{
-			Protocol: "tcp", Family: "ipv6", Peer: "2001:db8::7", PeerPort: 40000, Self: "2001:db8:4::100", SelfPort: 443,
-			Interface: new("eth1"), State: flows.StateHalfOpen, AgeSeconds: 0.2,
-		},
-		{
-			Protocol: "tcp", Family: "ipv4", Peer: "10.1.0.100", PeerPort: 50000, Self: "10.4.0.100", SelfPort: 5432,
-			Interface: new("eth1"), NextHopMAC: new("02:00:00:00:00:04"), Gateway: new("10.4.0.1"),
-			State: flows.StateEstablished, AgeSeconds: 3723.4, IdleSeconds: 1.1, CorrectedPackets: 1234, Asymmetric: true,
-		},
-		{
-			Protocol: "icmp", Family: "ipv4", Peer: "10.1.0.100", PeerPort: 77, Self: "10.4.0.100",
-			State: flows.StateConnectionless, AgeSeconds: 10, IdleSeconds: 4,
-		},
-	}
-}
-
 func (*fakeFlows) matching(filter flows.Filter) []flows.Flow {
 	var list []flows.Flow
-	for _, flow := range fakeFlowList() {
+	for _, flow := range fakehost.FlowList() {
 		named := filter.Interface == "" || flow.Interface != nil && *flow.Interface == filter.Interface
 		ofProtocol := filter.Protocol == nil || flow.Protocol == config.ProtocolName(*filter.Protocol)
 		if named && ofProtocol && (flow.Asymmetric || !filter.Asymmetric) && (filter.Limit == 0 || len(list) < filter.Limit) {
@@ -262,8 +230,8 @@ func (*fakeFlows) Close() error { return nil }
 
 // fakeSetMode switches where a daemon runs, and where none does.
 func fakeSetMode(dir, _ string) (undone []string, err error) {
-	if dir == lonelyDir {
+	if dir == fakehost.LonelyDir {
 		undone = []string{"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0"}
 	}
-	return undone, dirError(dir)
+	return undone, fakehost.DirError(dir)
 }

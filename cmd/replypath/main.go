@@ -10,5 +10,5 @@ import (
 //go:generate env UPDATE_MANUAL=1 go test -count=1 -run ^TestManual$ .
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, host()))
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, thisHost()))
 }

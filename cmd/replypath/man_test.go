@@ -13,6 +13,7 @@ import (
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/spf13/cobra/doc"
 
+	"replypath/cmd/replypath/cli"
 	"replypath/loader/config"
 )
 
@@ -42,7 +43,7 @@ func TestManual(t *testing.T) {
 
 func writeManual(t *testing.T, dir string) {
 	t.Helper()
-	err := doc.GenManTreeFromOpts(newRoot(&app{deps: fakeHost(), stdout: io.Discard, stderr: io.Discard}), doc.GenManTreeOptions{
+	err := doc.GenManTreeFromOpts(newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost()), doc.GenManTreeOptions{
 		Path:             dir,
 		CommandSeparator: "-",
 		Header: &doc.GenManHeader{

@@ -13,8 +13,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"replypath":      func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, fakeHost())) },
-		"hang-up-at-end": hangUpAtEnd,
+		"replypath": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, fakeHost())) },
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
@@ -28,18 +30,18 @@ func versionText() string {
 	return fmt.Sprintf("replypath %s (%s %s/%s)", productVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-func newVersion(a *app) *cobra.Command {
+func newVersion(a *cli.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Show the version",
-		Args:  noArguments,
+		Args:  cli.NoArguments,
 	}
-	o := addOutput(c)
+	o := cli.AddOutput(c)
 	c.RunE = func(*cobra.Command, []string) error {
 		document := map[string]string{
 			"version": productVersion(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
 		}
-		return o.print(a.stdout, document, func(w io.Writer) error {
+		return o.Print(a.Stdout, document, func(w io.Writer) error {
 			_, err := fmt.Fprintln(w, versionText())
 			return err
 		})

@@ -25,7 +25,6 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"cmd/replypath":      {lines: 4100, refs: 3.9, cycle: 28, mutable: 12, methods: 25},
 	"cmd/replypath/demo": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 27},
 	"loader":             {files: 39, lines: 5990, refs: 5.7, cycle: 34, mutable: 29, methods: 230},
 	"loader/config":      {lines: 2600, refs: 3.5, cycle: 15, mutable: 13, methods: 25},
@@ -103,7 +102,7 @@ func TestImports(t *testing.T) {
 
 // unlinked are packages that serve tests and generators, and have no business in a program that runs as root.
 var unlinked = []string{
-	"replypath/test", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
+	"replypath/test", "replypath/cmd/replypath/fakehost", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
 	"github.com/spf13/cobra/doc", "github.com/cpuguy83/go-md2man", "github.com/russross/blackfriday",
 }
 

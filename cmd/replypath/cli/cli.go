@@ -1,0 +1,98 @@
+// Package cli is what the commands share: their command line, their exit codes and how they print.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"replypath/loader/pins"
+)
+
+// App is what the commands share.
+type App struct {
+	Stdout, Stderr io.Writer
+	Version        string
+	PinDir         string
+	GivenPinDir    string // as other processes name it
+}
+
+// Run executes a command line of root and returns the exit code. It ends early when ctx does.
+func (a *App) Run(ctx context.Context, root *cobra.Command, args []string) int {
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		Report(a.Stderr, err)
+	}
+	return exitCode(err)
+}
+
+// NewRoot returns the command that all others belong to.
+func NewRoot(a *App) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "replypath",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              NoArguments,
+		RunE:              needCommand,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkPinDir() },
+	}
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
+	root.CompletionOptions.DisableDefaultCmd = true // it takes unknown shells for success
+	// No argument is a file, and of the flags only those that say so.
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	root.PersistentFlags().StringVar(&a.PinDir, "pin-dir", pins.DefaultDir, "`directory` on a bpf file system that holds what is attached")
+	if err := root.MarkPersistentFlagDirname("pin-dir"); err != nil {
+		panic(err) // there is no such flag
+	}
+	return root
+}
+
+// flagError words what pflag found wrong with a flag.
+func flagError(c *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		if invalid.GetFlag().Value.Type() == "bool" {
+			return UsageErrorf("--%s: %q is not one of true, false", invalid.GetFlag().Name, invalid.GetValue())
+		}
+		return UsageErrorf("--%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
+	}
+	return UsageErrorf("%w: see %s --help", err, c.CommandPath())
+}
+
+func (a *App) checkPinDir() error {
+	if a.PinDir == "" {
+		return UsageErrorf("--pin-dir is empty: name a directory such as %s", pins.DefaultDir)
+	}
+	a.GivenPinDir, a.PinDir = a.PinDir, pins.Visible(a.PinDir)
+	return nil
+}
+
+// NoArguments refuses arguments; where they look like a command they say which.
+func NoArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	what := "unexpected argument"
+	if c.HasAvailableSubCommands() {
+		what = "unknown command"
+	}
+	c.SuggestionsMinimumDistance = 2
+	if names := c.SuggestionsFor(args[0]); len(names) > 0 {
+		return UsageErrorf("%s %q, did you mean %s? see %s --help", what, args[0], strings.Join(names, " or "), c.CommandPath())
+	}
+	return UsageErrorf("%s %q: see %s --help", what, args[0], c.CommandPath())
+}
+
+// needCommand serves a command line that names no command.
+func needCommand(c *cobra.Command, _ []string) error {
+	return UsageErrorf("no command is given: see %s --help", c.CommandPath())
+}

@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/output"
+)
+
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+)
+
+// Output is how a reading command prints.
+type Output struct{ format string }
+
+// AddOutput gives a command the flag -o.
+func AddOutput(c *cobra.Command) *Output {
+	o := &Output{format: formatTable}
+	formats := []string{formatTable, formatJSON}
+	c.Flags().VarP(Value(&o.format, "format", o.format, OneOf(formats...)), "output", "o", "table or json")
+	Complete(c, "output", func() []string { return formats })
+	return o
+}
+
+// JSON tells whether programs read what is printed, not people.
+func (o *Output) JSON() bool { return o.format == formatJSON }
+
+// Print writes document as JSON, or the table that table writes. The error is that of writing.
+func (o *Output) Print(w io.Writer, document any, table func(io.Writer) error) error {
+	if o.JSON() {
+		encoder := output.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(document)
+	}
+	return table(w)
+}

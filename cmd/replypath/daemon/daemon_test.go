@@ -1,0 +1,505 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/status"
+	"replypath/metrics"
+)
+
+// patience is how long a test waits for what has to come.
+const patience = 10 * time.Second
+
+// fakeDatapath notes what the daemon does with it.
+type fakeDatapath struct {
+	options loader.Options
+	effect  status.Effect
+	failure chan error // makes Run return
+	errSet  chan error // every SetError
+
+	mu       sync.Mutex
+	reloaded []*config.Config
+	refusal  error // of the next Reload
+	reported []error
+	counts   int // of CountDown
+	kept     int
+	closed   int
+}
+
+func (d *fakeDatapath) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.failure:
+		return err
+	}
+}
+
+func (d *fakeDatapath) Reload(cfg *config.Config) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reloaded = append(d.reloaded, cfg)
+	return d.refusal
+}
+
+func (d *fakeDatapath) ReportConfigError(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reported = append(d.reported, err)
+}
+
+func (d *fakeDatapath) SetError(_ string, err error) {
+	d.errSet <- err
+}
+
+func (d *fakeDatapath) CountDown() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.counts++
+	return nil
+}
+
+func (d *fakeDatapath) Keep() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.kept++
+	return nil
+}
+
+func (d *fakeDatapath) Effect() (*status.Effect, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed > 0 {
+		return nil, errors.New("the datapath is closed")
+	}
+	return &d.effect, nil
+}
+
+func (d *fakeDatapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed++
+	return nil
+}
+
+func (d *fakeDatapath) Source() metrics.Source { return fakeSource{} }
+
+type fakeSource struct{}
+
+func (fakeSource) Snapshot() (*metrics.Snapshot, error) {
+	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
+}
+func (fakeSource) Unattached() ([]string, error) { return nil, nil }
+
+func (fakeSource) Notices() []string { return nil }
+
+// daemonRun is a running `replypath run`.
+type daemonRun struct {
+	t       *testing.T
+	path    *fakeDatapath
+	hangups chan os.Signal
+	ends    chan os.Signal
+	states  chan string // sent to the service manager
+	stderr  lockedBuffer
+	code    chan int
+}
+
+// lockedBuffer is a buffer that may be read, and waited for, while it is
+// written. Its zero value is ready for use.
+type lockedBuffer struct {
+	mu      sync.Mutex
+	b       bytes.Buffer
+	waiting []chan struct{} // closed by the next Write
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.waiting {
+		close(c)
+	}
+	l.waiting = nil
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// next returns what was written, and a channel that is closed when there is
+// more.
+func (l *lockedBuffer) next() (string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	more := make(chan struct{})
+	l.waiting = append(l.waiting, more)
+	return l.b.String(), more
+}
+
+// correcting is the effect of a datapath as most are.
+func correcting() status.Effect {
+	return status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Mechanisms: []string{"tcx"}}
+}
+
+// startDaemon runs `replypath run` until it is ready.
+func startDaemon(t *testing.T, args ...string) *daemonRun {
+	t.Helper()
+	return startDaemonOn(t, correcting(), args...)
+}
+
+// startDaemonOn is startDaemon with what the datapath does.
+func startDaemonOn(t *testing.T, effect status.Effect, args ...string) *daemonRun {
+	t.Helper()
+	r := &daemonRun{
+		t:       t,
+		path:    &fakeDatapath{effect: effect, failure: make(chan error, 1), errSet: make(chan error, 100)},
+		hangups: make(chan os.Signal),
+		ends:    make(chan os.Signal),
+		states:  make(chan string, 100),
+		code:    make(chan int, 1),
+	}
+	host := fakeHost()
+	host.Start = func(o loader.Options) (Datapath, error) {
+		r.path.options = o
+		return r.path, nil
+	}
+	host.Signals = func() (reload, end <-chan os.Signal, stop func()) { return r.hangups, r.ends, func() {} }
+	host.Notify = func(state string) error {
+		r.states <- state
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() { r.code <- run(ctx, append([]string{"run"}, args...), nil, &r.stderr, host) }()
+	r.wantState("READY=1")
+	return r
+}
+
+func (r *daemonRun) wantState(want string) {
+	r.t.Helper()
+	if got := receive(r.t, r.states); !strings.HasPrefix(got, want) {
+		r.t.Fatalf("the service manager is told %q, not %q; log:\n%s", got, want, r.stderr.String())
+	}
+}
+
+func (r *daemonRun) send(to chan<- os.Signal, signal os.Signal) {
+	r.t.Helper()
+	select {
+	case to <- signal:
+	case <-time.After(patience):
+		r.t.Fatal("nobody takes the signal")
+	}
+}
+
+// reload sends SIGHUP and waits until it has been dealt with.
+func (r *daemonRun) reload() {
+	r.t.Helper()
+	r.send(r.hangups, unix.SIGHUP)
+	r.wantState("RELOADING=1\nMONOTONIC_USEC=")
+	r.wantState("READY=1")
+}
+
+// end sends SIGTERM and checks that the datapath is left in place.
+func (r *daemonRun) end() {
+	r.t.Helper()
+	r.send(r.ends, unix.SIGTERM)
+	r.wantState("STOPPING=1")
+	if code := receive(r.t, r.code); code != cli.ExitDone {
+		r.t.Errorf("exit code %d; log:\n%s", code, r.stderr.String())
+	}
+	if r.path.closed != 1 {
+		r.t.Errorf("closed %d times", r.path.closed)
+	}
+	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
+		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach` ends that")
+	}
+}
+
+// TestRunSaysWhatStays: what is said at the end follows from hooks and modes.
+func TestRunSaysWhatStays(t *testing.T) {
+	for name, test := range map[string]struct {
+		effect status.Effect
+		says   string
+	}{
+		"corrected": {correcting(), "replies are still corrected on eth0, eth1; `replypath detach` ends that"},
+		"one observed": {
+			status.Effect{Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
+			"replies are still corrected on eth0, and only observed on eth1; `replypath detach` ends that",
+		},
+		"observed": {
+			status.Effect{Mode: "observe", Observed: []string{"eth0", "eth1"}},
+			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that",
+		},
+		"nothing attached": {
+			status.Effect{Mode: "enforce"},
+			"nothing is attached, replies leave as routed; `replypath detach` removes the pins",
+		},
+		"detach --stop": {
+			status.Effect{Mode: "enforce", Corrected: []string{"eth0", "eth1"}, Detaching: true},
+			"what is attached goes; `replypath detach --stop` takes it away",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startDaemonOn(t, test.effect, "--config", writeConfig(t, ""), "--listen", "")
+			r.end()
+			r.wantLog(test.says)
+			if claims := strings.Contains(r.stderr.String(), "still corrected"); claims != strings.Contains(test.says, "still corrected") {
+				t.Errorf("it claims that replies are still corrected:\n%s", r.stderr.String())
+			}
+		})
+	}
+}
+
+// TestReadyNames: the line `ready` names mode, interfaces, mechanism and host changes.
+func TestReadyNames(t *testing.T) {
+	effect := status.Effect{
+		Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}, Mechanisms: []string{"tcx", "clsact"},
+		HostChanges: []status.HostChange{{Object: "sysctl net.ipv4.conf.eth0.rp_filter", Before: "1", After: "2"}},
+	}
+	for format, want := range map[string]string{
+		"json": `"mode":"enforce","interfaces":["eth0","eth1"],"observed":["eth1"],"mechanism":"tcx, clsact",` +
+			`"host_changes":["sysctl net.ipv4.conf.eth0.rp_filter: 1 -> 2"]}`,
+		"text": `mode=enforce interfaces="eth0, eth1" observed=eth1 mechanism="tcx, clsact" ` +
+			`host_changes="sysctl net.ipv4.conf.eth0.rp_filter: 1 -> 2"`,
+	} {
+		r := startDaemonOn(t, effect, "--config", writeConfig(t, "log: {format: "+format+"}\n"), "--listen", "")
+		r.wantLog(want)
+		r.end()
+	}
+	r := startDaemonOn(t, status.Effect{Mode: "observe"}, "--config", writeConfig(t, "log: {format: json}\n"), "--listen", "")
+	r.wantLog(`"mode":"observe","interfaces":[],"observed":[],"mechanism":"","host_changes":[]}`)
+	r.end()
+}
+
+// wantLog waits for a text on standard error.
+func (r *daemonRun) wantLog(want string) {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		log, more := r.stderr.next()
+		if strings.Contains(log, want) {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			r.t.Fatalf("the log does not say %q:\n%s", want, log)
+		}
+	}
+}
+
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing happened in time")
+		panic("unreachable")
+	}
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "replypath.yaml")
+	rewriteConfig(t, path, text)
+	return path
+}
+
+func rewriteConfig(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	path := writeConfig(t, "interfaces: [{name: eth1, next_hop: last-hop}]\nmetrics: {listen: \"\"}\nlog: {format: json}\n")
+	r := startDaemon(t, "--config", path, "--interface", "eth1", "--observe", "--pin-dir", "/pins")
+	r.wantLog(`"msg":"ready","pin_dir":"/pins"`)
+	r.end()
+
+	o := r.path.options
+	if o.PinDir != "/pins" || o.ConfigPath != path {
+		t.Errorf("started with %+v", o)
+	}
+	if c := o.Config; len(c.Interfaces) != 1 || c.Interfaces[0].NextHop != config.NextHopLastHop || c.Mode != config.ModeObserve {
+		t.Errorf("flags and file make %+v", c)
+	}
+}
+
+// TestRunWithRelativePath: who reads later which file is in force is in another directory.
+func TestRunWithRelativePath(t *testing.T) {
+	path := writeConfig(t, "")
+	t.Chdir(filepath.Dir(path))
+	for _, start := range []func() loader.Options{
+		func() loader.Options {
+			r := startDaemon(t, "--config", "replypath.yaml", "--listen", "")
+			r.end()
+			return r.path.options
+		},
+		func() loader.Options {
+			r := startTrial(t, "--config", "./replypath.yaml")
+			r.signals <- unix.SIGUSR1
+			r.end(cli.ExitDone, 1, 0, "kept")
+			return r.path.options
+		},
+	} {
+		if got := start().ConfigPath; got != path {
+			t.Errorf("the file in force is %s, not %s", got, path)
+		}
+	}
+}
+
+func TestRunEndsWithContext(t *testing.T) {
+	host := fakeHost()
+	path := &fakeDatapath{errSet: make(chan error, 100)}
+	host.Start = func(loader.Options) (Datapath, error) { return path, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	host.Notify = func(string) error { cancel(); return nil }
+	var stderr lockedBuffer
+	if code := run(ctx, []string{"run", "--config", writeConfig(t, ""), "--listen", ""}, nil, &stderr, host); code != cli.ExitDone {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+// TestEndBeforeReload: of a reload and an end that both came while the daemon was starting, only
+// the end is obeyed.
+func TestEndBeforeReload(t *testing.T) {
+	host := fakeHost()
+	path := &fakeDatapath{errSet: make(chan error, 100)}
+	hangups, ends := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	host.Signals = func() (reload, end <-chan os.Signal, stop func()) { return hangups, ends, func() {} }
+	host.Start = func(loader.Options) (Datapath, error) {
+		hangups <- unix.SIGHUP
+		ends <- unix.SIGTERM
+		return path, nil
+	}
+	args := []string{"run", "--config", writeConfig(t, ""), "--listen", ""}
+	for range 20 { // a choice by chance would be right in half of them
+		var stderr lockedBuffer
+		if code := run(t.Context(), args, nil, &stderr, host); code != cli.ExitDone {
+			t.Fatalf("exit code %d: %s", code, stderr.String())
+		}
+		if len(path.reloaded) != 0 {
+			t.Fatalf("reloaded %d times", len(path.reloaded))
+		}
+		<-hangups
+	}
+}
+
+// hangUpAtEnd is `replypath run` with the signals of the host; the daemon is told to end as soon
+// as it is ready, and to reload while it ends.
+func hangUpAtEnd() {
+	host := fakeHost()
+	host.Signals = daemonSignals
+	host.Start = func(loader.Options) (Datapath, error) {
+		return hangingUp{&fakeDatapath{errSet: make(chan error, 100)}}, nil
+	}
+	host.Notify = func(state string) error {
+		if state != "READY=1" {
+			return nil
+		}
+		return raise(unix.SIGTERM)
+	}
+	os.Exit(run(context.Background(), append([]string{"run"}, os.Args[1:]...), nil, os.Stderr, host))
+}
+
+// hangingUp sends SIGHUP while it is closed.
+type hangingUp struct{ *fakeDatapath }
+
+func (d hangingUp) Close() error { return errors.Join(raise(unix.SIGHUP), d.fakeDatapath.Close()) }
+
+// raise sends this thread a signal, which has had its effect when it returns.
+func raise(signal unix.Signal) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return unix.Tgkill(unix.Getpid(), unix.Gettid(), signal)
+}
+
+// TestHangUpAtEnd: a reload that comes when the daemon is ending already does not kill it.
+func TestHangUpAtEnd(t *testing.T) {
+	out, err := exec.Command("hang-up-at-end", "--config", writeConfig(t, ""), "--listen", "").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "nothing is attached, replies leave as routed; `replypath detach`") {
+		t.Errorf("it ends with %v:\n%s", err, out)
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", "")
+	r.path.failure <- errors.New("netlink is gone")
+	if code := receive(t, r.code); code != cli.ExitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	r.wantLog("replypath: netlink is gone: replies are still corrected on eth0, eth1: start replypath run again\n")
+}
+
+func TestReload(t *testing.T) {
+	path := writeConfig(t, "mode: observe\n")
+	r := startDaemon(t, "--config", path, "--listen", "")
+	rewriteConfig(t, path, "mode: enforce\nscope: all\nlog: {format: json}\n")
+	r.reload()
+	r.wantLog(`"msg":"configuration reloaded"`)
+	if len(r.path.reloaded) != 1 || r.path.reloaded[0].Scope != config.ScopeAll || r.path.reloaded[0].Metrics.Listen != "" {
+		t.Errorf("reloaded %+v", r.path.reloaded)
+	}
+	rewriteConfig(t, path, "mode: enforce\nlog: {level: info}\n")
+	r.reload()
+	r.end()
+}
+
+func TestReloadRefused(t *testing.T) {
+	path := writeConfig(t, "mode: observe\n")
+	r := startDaemon(t, "--config", path, "--listen", "")
+
+	rewriteConfig(t, path, "mode: 1\n")
+	r.reload()
+	want := path + ":1: mode: 1 is not one of enforce, observe"
+	r.wantLog(want)
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	r.reload()
+	r.wantLog(path + ": there is no such file")
+
+	rewriteConfig(t, path, "mode: enforce\n")
+	r.path.refusal = errors.New("no memory")
+	r.reload()
+	r.wantLog("no memory")
+
+	if len(r.path.reported) != 3 || r.path.reported[0].Error() != want {
+		t.Errorf("reported %v", r.path.reported)
+	}
+	r.end()
+}
+
+// A default file that goes away must not turn into the defaults.
+func TestReloadFileGone(t *testing.T) {
+	d := &daemon{App: &cli.App{Stderr: new(lockedBuffer)}, host: fakeHost(), fromFile: true, config: config.Default()}
+	d.file = &cli.ConfigFile{Path: filepath.Join(t.TempDir(), "none.yaml"), Named: func() bool { return false }}
+	path := &fakeDatapath{}
+	d.datapath = path
+	d.log, d.logging = newLogger(d.Stderr, config.Default().Log)
+	d.reload(t.Context())
+	if len(path.reloaded) != 0 || len(path.reported) != 1 || !errors.Is(path.reported[0], config.ErrInvalid) {
+		t.Errorf("reloaded %v, reported %v", path.reloaded, path.reported)
+	}
+}

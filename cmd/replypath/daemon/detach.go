@@ -1,0 +1,49 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/pins"
+)
+
+// Detach takes a datapath away; see loader.Detach.
+type Detach func(context.Context, loader.DetachOptions) (removed []string, err error)
+
+// NewDetach returns the command detach.
+func NewDetach(a *cli.App, detach Detach) *cobra.Command {
+	var stop bool
+	c := &cobra.Command{
+		Use:   "detach",
+		Short: "Take everything away that replypath put on this host",
+		Long: `Remove the programs, pins, routes, device and neighbour entries of replypath, and the
+qdiscs that it added. Restore the sysctls that it or doctor --fix changed, where its
+value still stands. It needs no daemon and may be repeated. Beside a running daemon it
+refuses, unless --stop ends that first. A directory without pins is refused where this
+network namespace's datapath is pinned elsewhere; the error names that directory.`,
+		Args: cli.NoArguments,
+	}
+	c.Flags().BoolVar(&stop, "stop", false, "end a running daemon first")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		log, _ := newLogger(a.Stderr, config.Log{Level: slog.LevelWarn, Format: config.FormatText})
+		removed, err := detach(c.Context(), loader.DetachOptions{PinDir: a.PinDir, Stop: stop, Log: log})
+		for _, what := range removed {
+			fmt.Fprintln(a.Stdout, "removed", what)
+		}
+		if errors.Is(err, pins.ErrOwned) && !stop {
+			return fmt.Errorf("%w: end it first, or use --stop", err)
+		}
+		if err == nil && len(removed) == 0 {
+			fmt.Fprintln(a.Stdout, "nothing is attached")
+		}
+		return err
+	}
+	return c
+}

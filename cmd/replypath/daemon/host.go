@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"replypath/loader"
+	"replypath/loader/config"
+	"replypath/loader/status"
+	"replypath/metrics"
+)
+
+// Host is what the commands of this package reach the host through.
+type Host struct {
+	// Start attaches a datapath; see loader.New.
+	Start func(loader.Options) (Datapath, error)
+	// Guard starts a process that takes a trial back when this one cannot. TakeBack does it here; see
+	// loader.TakeBack. Confirm has the process keep it that has one going on.
+	Guard    func(pinDir string, timeout time.Duration) (*Guardian, error)
+	TakeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
+	Confirm  func(ctx context.Context, pinDir string) error
+	// Signals delivers what reloads and what ends a daemon.
+	Signals func() (reload, end <-chan os.Signal, stop func())
+	// TrialSignals delivers what ends a trial, until stop is called; Enter at Stdin confirms it.
+	TrialSignals func() (signals <-chan os.Signal, stop func())
+	Stdin        io.Reader
+	// Notify tells the service manager, if there is one, how the daemon does.
+	Notify func(state string) error
+}
+
+// Datapath is what run keeps going; see loader.Loader.
+type Datapath interface {
+	Run(context.Context) error
+	Reload(*config.Config) error
+	ReportConfigError(error)
+	SetError(name string, err error)
+	// CountDown begins the time of a trial, Keep confirms it.
+	CountDown() error
+	Keep() error
+	// Effect tells what it does by itself.
+	Effect() (*status.Effect, error)
+	Close() error
+	// Source is where the metrics come from.
+	Source() metrics.Source
+}
+
+// Guardian is the process that takes a trial back when the one that has it cannot.
+type Guardian struct {
+	Lost  <-chan struct{} // closed when it has ended
+	Begun func() error    // tells it that the time of the trial runs from now on
+}
+
+// enter tells when a line was read from input. The end of the input is no
+// line.
+func enter(input io.Reader) <-chan struct{} {
+	pressed := make(chan struct{})
+	go func() {
+		if _, err := bufio.NewReader(input).ReadString('\n'); err == nil {
+			close(pressed)
+		}
+	}()
+	return pressed
+}

@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"os"
+	"os/signal"
+
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader"
+	"replypath/metrics"
+)
+
+// ThisHost returns what makes the commands work on this host.
+func ThisHost() Host {
+	return Host{
+		Start:        startLoader,
+		Guard:        startGuardian,
+		TakeBack:     loader.TakeBack,
+		Confirm:      confirmTrial,
+		Signals:      daemonSignals,
+		TrialSignals: trialSignals,
+		Stdin:        os.Stdin,
+		Notify:       notifySystemd,
+	}
+}
+
+// attached is a loader that the metrics are read from.
+type attached struct{ *loader.Loader }
+
+// Source implements Datapath.
+func (a attached) Source() metrics.Source { return a }
+
+// startLoader keeps a nil loader from becoming a Datapath that is not nil.
+func startLoader(o loader.Options) (Datapath, error) {
+	l, err := loader.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return attached{l}, nil
+}
+
+// daemonSignals delivers SIGHUP apart from SIGTERM and SIGINT, so that no number of reloads
+// that nobody has time for hides the end. Many of them become one, which comes after the
+// last. stop gives SIGTERM and SIGINT their usual effect again, but not SIGHUP: a reload
+// that comes too late must not kill the process before it has ended in order. It also
+// keeps a journal that goes away from ending the process by SIGPIPE.
+func daemonSignals() (reload, end <-chan os.Signal, stop func()) {
+	signal.Ignore(unix.SIGPIPE)
+	hangups, ends := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	signal.Notify(ends, unix.SIGTERM, unix.SIGINT)
+	return hangups, ends, func() { signal.Stop(ends) }
+}
+
+// trialSignals delivers what confirms a trial (SIGUSR1) and what ends it, SIGHUP of a
+// terminal that is gone included. Who reads from the terminal in the background gets
+// an error rather than being stopped.
+func trialSignals() (<-chan os.Signal, func()) {
+	signal.Ignore(unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGUSR1, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
+	return signals, func() { signal.Stop(signals) }
+}
+
+func notifySystemd(state string) error {
+	_, err := sdnotify.SdNotify(false, state)
+	return err
+}

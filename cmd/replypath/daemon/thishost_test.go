@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestDaemonSignals(t *testing.T) {
+	reload, end, stop := daemonSignals()
+	defer stop()
+	for want, from := range map[unix.Signal]<-chan os.Signal{unix.SIGHUP: reload, unix.SIGTERM: end, unix.SIGINT: end} {
+		if err := unix.Kill(unix.Getpid(), want); err != nil {
+			t.Fatal(err)
+		}
+		if got := receive(t, from); got != want {
+			t.Errorf("got %v, not %v", got, want)
+		}
+	}
+}
+
+// TestManyHangups: however many reloads wait, the end is told, and they become one.
+func TestManyHangups(t *testing.T) {
+	reload, end, stop := daemonSignals()
+	defer stop()
+	witness := make(chan os.Signal, 1) // the kernel makes one of those that it has not delivered
+	signal.Notify(witness, unix.SIGHUP, unix.SIGTERM)
+	defer signal.Stop(witness)
+	const hangups = 10
+	for i := range hangups + 1 {
+		sent := unix.SIGHUP
+		if i == hangups {
+			sent = unix.SIGTERM
+		}
+		if err := unix.Kill(unix.Getpid(), sent); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, witness)
+	}
+	if got := receive(t, end); got != unix.SIGTERM {
+		t.Errorf("got %v", got)
+	}
+	if got := receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
+		t.Errorf("got %v, and %d wait", got, len(reload))
+	}
+	t.Logf("%d hangups became one reload, and the end was told", hangups)
+}
+
+func TestNotifySystemd(t *testing.T) {
+	address := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"}
+	manager, err := net.ListenUnixgram("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", address.Name)
+	if err := notifySystemd(reloadingState()); err != nil {
+		t.Fatal(err)
+	}
+	if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	message := make([]byte, 100)
+	n, err := manager.Read(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(message[:n]); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+		t.Errorf("the service manager is told %q", got)
+	}
+}
+
+func TestNoServiceManager(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	if err := notifySystemd("READY=1"); err != nil {
+		t.Error(err)
+	}
+}

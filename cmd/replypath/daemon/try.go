@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"replypath/cmd/replypath/cli"
+)
+
+const (
+	defaultTrial = 120 * time.Second
+	longestTrial = 24 * time.Hour
+)
+
+// NewTry returns the command try.
+func NewTry(a *cli.App, host Host) *cobra.Command {
+	t := &trial{daemon: &daemon{App: a, host: host, trial: defaultTrial}}
+	c := &cobra.Command{
+		Use:   "try",
+		Short: "Enforce, and take it all back unless it is confirmed in time",
+		Long: `Attach to every managed interface and send replies back the way their flow came,
+as run does, but only for a while: unless that is confirmed in time, everything is
+taken back, and what was attached before, such as a datapath in mode observe, is in
+place again. It is taken back as well when the terminal goes away, when the process
+is interrupted or killed, and when it hangs: a second process watches over it. So
+it can be tried over the very connection that it changes.
+
+Enter at the terminal confirms, as do replypath try confirm and the signal SIGUSR1.
+The process then ends, and what is attached stays: replypath run takes it over and
+keeps watch. Beside a running daemon it refuses. Interfaces are enforced whatever
+mode the file has, but for those with a mode of their own.
+
+Exit code 0: confirmed. 1: taken back, or failed.`,
+		Example: `  replypath try
+  replypath try --timeout 30s --interface eth0 --interface eth1`,
+		Args: cli.NoArguments,
+	}
+	t.addFlags(c)
+	c.Flags().Var(cli.Value(&t.trial, "time", "120s", trialTime), "timeout", "how long there is to confirm")
+	cli.Complete(c, "timeout", func() []string { return nil })
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		t.overrides.Enforce = true
+		return t.run(c.Context())
+	}
+	c.AddCommand(newConfirm(a, host))
+	return c
+}
+
+// trialTime reads how long a trial may take.
+func trialTime(text string) (time.Duration, error) {
+	duration, err := time.ParseDuration(text)
+	if err != nil || duration < time.Second || duration > longestTrial {
+		return 0, fmt.Errorf("%q is not a time from 1s to 24h such as 120s or 5m", text)
+	}
+	return duration, nil
+}
+
+// trial is the process behind `replypath try`.
+type trial struct{ *daemon }
+
+// run attaches until it is confirmed or taken back.
+func (t *trial) run(ctx context.Context) error {
+	signals, stop := t.host.TrialSignals()
+	defer stop()
+	guardian, err := t.host.Guard(t.GivenPinDir, t.trial)
+	if err != nil {
+		return err
+	}
+	if err := t.attach(); err != nil {
+		return err
+	}
+	if err := t.countDown(guardian); err != nil {
+		return t.giveUp(err)
+	}
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watch sync.WaitGroup
+	failed := make(chan error, 1)
+	watch.Go(func() {
+		if err := t.datapath.Run(running); err != nil {
+			failed <- err
+		}
+	})
+	t.metrics = t.serveMetrics(running)
+	fmt.Fprintf(t.Stdout, "on trial: %s: press Enter within %s to keep it, or run replypath try confirm\n", t.effect(), t.trial)
+
+	reason := t.await(ctx, signals, guardian.Lost, failed)
+	cancel()
+	watch.Wait()
+	t.metrics.stop()
+	if reason == nil {
+		reason = t.datapath.Keep()
+	}
+	if reason == nil {
+		fmt.Fprintf(t.Stdout, "kept: %s, without a process; replypath run takes it over and keeps watch\n", t.effect())
+		return t.datapath.Close()
+	}
+	return t.giveUp(reason)
+}
+
+// effect says what is on trial.
+func (t *trial) effect() string {
+	effect, err := t.datapath.Effect()
+	if err != nil {
+		return fmt.Sprintf("what is attached cannot be told (%v)", err)
+	}
+	return sentence(effect, "")
+}
+
+var errUnwatched = errors.New("the process that watched over it has ended")
+
+// countDown begins the time that was promised: however long the start took, it is the
+// operator's.
+func (t *trial) countDown(g *Guardian) error {
+	if err := t.datapath.CountDown(); err != nil {
+		return err
+	}
+	if err := g.Begun(); err != nil {
+		return fmt.Errorf("%w: %w", errUnwatched, err)
+	}
+	return nil
+}
+
+// await returns nil once the trial is confirmed, else why it is over.
+func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan struct{}, failed <-chan error) error {
+	timer := time.NewTimer(t.trial)
+	defer timer.Stop()
+	select {
+	case <-enter(t.host.Stdin):
+		return nil
+	case signal := <-signals:
+		if signal == unix.SIGUSR1 {
+			return nil
+		}
+		return fmt.Errorf("ended by a signal (%s)", signal)
+	case <-timer.C:
+		return fmt.Errorf("not confirmed within %s", t.trial)
+	case <-lost:
+		return errUnwatched
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// giveUp takes everything back. Should it fail, the guardian goes on trying.
+func (t *trial) giveUp(reason error) error {
+	closeErr := t.datapath.Close()
+	done, err := t.host.TakeBack(t.PinDir, os.Getpid(), t.log)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: taking it back failed, use replypath detach: %w", reason, errors.Join(err, closeErr))
+	case !done:
+		return fmt.Errorf("%w: somebody else has taken it back", reason)
+	}
+	return fmt.Errorf("%w: everything is as it was before", reason)
+}

@@ -1,0 +1,84 @@
+package fakehost
+
+import (
+	"time"
+
+	"replypath/loader/flows"
+	"replypath/loader/status"
+	"replypath/loader/top"
+)
+
+// Pin directories of the fake host with which looking does not go on.
+const (
+	DetachedDir = "detached" // by somebody, after the first look
+	PanicDir    = "panic"    // at the second look
+)
+
+// Monitor looks at a host that always does the same.
+type Monitor struct {
+	dir   string
+	limit int
+	looks int
+}
+
+// OpenTop is top.Open.
+func OpenTop(dir string, limit int) (*Monitor, error) {
+	m := &Monitor{dir: dir, limit: limit}
+	if dir == DetachedDir || dir == PanicDir {
+		return m, nil
+	}
+	return m, DirError(dir)
+}
+
+// Look is that of top.Monitor, a second later each time.
+func (m *Monitor) Look() (*top.Look, error) {
+	if m.looks++; m.looks > 1 && m.dir == PanicDir {
+		panic("a look at the fake host")
+	}
+	if m.looks > 1 && m.dir == DetachedDir {
+		return nil, DirError(m.dir)
+	}
+	look := firstLook()
+	look.Time = look.Time.Add(time.Duration(m.looks) * time.Second)
+	if m.looks == 1 {
+		look.Seconds = 0
+	}
+	for order, list := range look.Busiest {
+		look.Busiest[order] = list[:min(len(list), m.limit)]
+	}
+	return look, nil
+}
+
+// Close has nothing to close.
+func (*Monitor) Close() error { return nil }
+
+func firstLook() *top.Look {
+	missed := func(packets float64, reasons map[string]float64) top.Asymmetry {
+		return top.Asymmetry{Packets: packets, Uncorrected: reasons}
+	}
+	none := missed(0, map[string]float64{"mtu": 0, "observe": 0})
+	some := missed(1250.04, map[string]float64{"mtu": 0.5, "observe": 1e6})
+	corrected := top.Volume{Packets: 1234.5, Bytes: 999.96e3}
+	list := FlowList()
+	list[2].CorrectedPackets = 7
+	busy, young := top.Flow{Flow: list[1], Rate: 1234.5}, top.Flow{Flow: list[2]}
+	return &top.Look{
+		Time: time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC), Seconds: 1, Mode: "enforce",
+		Daemon: status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")},
+		Interfaces: []top.Interface{
+			{Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce",
+				From: corrected, Asymmetry: none},
+			{Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce",
+				To: corrected, Asymmetry: some},
+			{Name: "eth2", Index: 4, Mode: "observe", Asymmetry: none},
+		},
+		Total: top.Total{Corrected: corrected, Asymmetry: some},
+		FlowTables: []top.Table{
+			{Name: "half_open", Flows: 0, Capacity: 65536}, {Name: "established", Flows: 1, Capacity: 262144},
+			{Name: "connectionless", Flows: 1, Capacity: 131072},
+		},
+		Busiest: map[flows.Order][]top.Flow{
+			flows.ByRate: {busy, young}, flows.ByCorrected: {busy, young}, flows.ByAge: {young, busy},
+		},
+	}
+}

@@ -1,0 +1,154 @@
+package show
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/daemon"
+	"replypath/cmd/replypath/output"
+	"replypath/loader/config"
+)
+
+// checkResult is what `replypath check` found.
+type checkResult struct {
+	File     string   `json:"file"`
+	Present  bool     `json:"present"` // else the defaults are valid
+	Valid    bool     `json:"valid"`
+	Error    *string  `json:"error"` // the first of the errors
+	Errors   []string `json:"errors"`
+	Warnings []string `json:"warnings"`
+	Survey
+}
+
+// NewCheck returns the command check.
+func NewCheck(a *cli.App, survey Surveyor) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Tell whether the configuration is valid, and what it would manage",
+		Long: `Tell whether the configuration is valid, exit code 0, or everything that is wrong
+with it, exit code 2. What the interfaces that are there can never do, such as
+next_hop: last-hop on a tunnel without an Ethernet header, is not valid either. Of a
+valid one it lists the interfaces that it would manage on this host, each with its
+mode, those that it leaves alone and why, and the names that no interface has. It
+warns of what has no effect here, and of a default route that leads by an interface
+that it would not manage. It needs no rights. See replypath.yaml(5).
+
+With -o json it is one object:
+  file, present     present: the file is there, else the defaults are valid
+  valid             whether the exit code is 0
+  error, errors[]   the first, all
+  warnings[]
+  interfaces[]      name, mode, next_hop
+  unmanaged[]       name, reason
+  missing[]         configured names that no interface has`,
+		Args: cli.NoArguments,
+	}
+	file := cli.AddConfigFile(c)
+	o := cli.AddOutput(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		result, err := check(file, survey)
+		if err != nil && !o.JSON() {
+			return err
+		}
+		return errors.Join(err, o.Print(a.Stdout, result, result.print))
+	}
+	return c
+}
+
+// check reads the file. Errors stand in the result as well.
+func check(file *cli.ConfigFile, survey Surveyor) (*checkResult, error) {
+	result := &checkResult{File: file.Path}
+	cfg, found, err := file.Load()
+	result.Present = found
+	if cfg != nil { // as far as it could be read
+		err = errors.Join(err, result.checkWebConfig(cfg), result.compare(cfg, survey))
+	}
+	result.Valid = err == nil
+	if err != nil {
+		result.Errors = strings.Split(err.Error(), "\n")
+		result.Error = &result.Errors[0]
+		result.Warnings, result.Survey = nil, Survey{} // those of half a configuration mislead
+	}
+	result.fillLists()
+	return result, err
+}
+
+// compare looks what the configuration means on this host. That it could not be looked at is a
+// warning only.
+func (r *checkResult) compare(cfg *config.Config, survey Surveyor) error {
+	r.warn(cfg.Warnings()...)
+	found, warnings, err := survey(cfg)
+	if errors.Is(err, config.ErrInvalid) {
+		return err
+	}
+	if err != nil {
+		r.warn(fmt.Sprintf("cannot compare it with this host: %v", err))
+	}
+	r.warn(warnings...)
+	r.Survey = found
+	return nil
+}
+
+// checkWebConfig looks into the file that metrics.web_config_file names. It may
+// hold secrets, so that not being allowed to is no error.
+func (r *checkResult) checkWebConfig(cfg *config.Config) error {
+	err := daemon.CheckMetrics(&cfg.Metrics)
+	if errors.Is(err, fs.ErrPermission) {
+		r.warn(fmt.Sprintf("metrics.web_config_file: not checked: %v", err))
+		return nil
+	}
+	return err
+}
+
+func (r *checkResult) warn(warnings ...string) { r.Warnings = append(r.Warnings, warnings...) }
+
+// fillLists makes lists without items show as [] rather than null.
+func (r *checkResult) fillLists() {
+	output.OrEmptyList(&r.Errors)
+	output.OrEmptyList(&r.Warnings)
+	output.OrEmptyList(&r.Interfaces)
+	output.OrEmptyList(&r.Unmanaged)
+	output.OrEmptyList(&r.Missing)
+}
+
+func (r *checkResult) print(w io.Writer) error {
+	state := "valid"
+	if !r.Present {
+		state = "not there, the defaults are valid"
+	}
+	if _, err := fmt.Fprintf(w, "%s: %s\n", r.File, state); err != nil {
+		return err
+	}
+	for _, warning := range r.Warnings {
+		if _, err := fmt.Fprintf(w, "%s: warning: %s\n", r.File, warning); err != nil {
+			return err
+		}
+	}
+	if len(r.Interfaces)+len(r.Unmanaged)+len(r.Missing) == 0 {
+		return nil
+	}
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return output.Table(w, []string{"INTERFACE", "MANAGED", "MODE", "REASON"}, r.rows())
+}
+
+func (r *checkResult) rows() [][]string {
+	var rows [][]string
+	for _, i := range r.Interfaces {
+		rows = append(rows, []string{i.Name, "yes", i.Mode, ""})
+	}
+	for _, name := range r.Missing {
+		rows = append(rows, []string{name, "no", "", "no such interface: it is managed once it appears"})
+	}
+	for _, u := range r.Unmanaged {
+		rows = append(rows, []string{u.Name, "no", "", u.Reason})
+	}
+	return rows
+}

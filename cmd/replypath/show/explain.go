@@ -1,0 +1,117 @@
+package show
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/loader/config"
+	"replypath/loader/explain"
+)
+
+const defaultExplained = 20
+
+// NewExplain returns the command explain; ask answers its questions, see explain.Ask.
+func NewExplain(a *cli.App, ask func(pinDir string, q explain.Question) (*explain.Answer, error)) *cobra.Command {
+	q := explain.Question{Limit: defaultExplained}
+	c := &cobra.Command{
+		Use:   "explain --peer address[:port] --self address[:port]",
+		Short: "Tell where a reply goes, and why",
+		Long: `Tell where the kernel alone would send what this host sends from self to peer,
+where replypath sends it, and by which entry, or why it leaves it alone. It reads
+the pins and asks the kernel; it sends nothing and needs no daemon. Where the tuple
+has a local socket, its device, user and mark are part of the question.
+
+Where no flow is recorded, --interface tells what would become of the reply if the
+question came in there. Of a recorded flow the answer stays the same, and says where
+it came in.
+
+Without ports the flows between the addresses are shown, the one with the latest
+inbound frame first, and no more than --limit. The port of an echo is its identifier, given with the peer.
+
+Verdicts:
+  corrected      leaves by the interface and next hop that its flow came by, which
+                 the kernel did not choose
+  already-right  the kernel chose them itself
+  fallback       goes as routed although its flow came another way; the reason is
+                 one of the metric replypath_uncorrected_packets_total, or
+                 not_managed (replypath is not attached to the kernel's choice), or
+                 no_route (the kernel builds no packet at all)
+  no-flow        goes as routed: nothing is recorded; with a reason where nothing
+                 ever is: one of the metric replypath_ignored_packets_total, or
+                 unmanaged (replypath is not attached to --interface)
+  local-origin   goes as routed: the host spoke first
+  excluded       goes as routed: the configuration excludes it
+
+With -o json it is one object; what does not apply is null:
+  protocol, family, peer, peer_port, self, self_port
+  kernel     interface, gateway, next_hop_mac, table; error: it builds no packet
+  replypath  interface, next_hop_mac, gateway
+  leaves_by  the interface
+  verdict, reason, detail
+  flow       the entry that decides, as replypath flows has it
+  others[]   the other flows between the addresses, explained alike
+  matches    how many there are`,
+		Example: `  replypath explain --peer 10.1.0.100 --self 10.4.0.100
+  replypath explain --peer [2001:db8::7]:40000 --self [2001:db8:4::100]:443 --protocol tcp
+  replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,
+		Args: cli.NoArguments,
+	}
+	addQuestionFlags(c, &q)
+	o := cli.AddOutput(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		if err := checkQuestion(&q); err != nil {
+			return err
+		}
+		answer, err := ask(a.PinDir, q)
+		if err != nil {
+			return err
+		}
+		return o.Print(a.Stdout, answer, (&explainTable{answer}).write)
+	}
+	return c
+}
+
+func addQuestionFlags(c *cobra.Command, q *explain.Question) {
+	flags := c.Flags()
+	flags.Var(cli.Value(&q.Peer, "address[:port]", "", cli.Endpoint), "peer", "the packet's destination")
+	flags.Var(cli.Value(&q.Self, "address[:port]", "", cli.Endpoint), "self", "the packet's source, an address of this host")
+	cli.AddProtocol(c, &q.Protocol)
+	cli.AddInterface(c, &q.Interface, "where no flow is recorded: as if one came in by this interface")
+	flags.Var(cli.Value(&q.Size, "bytes", "", cli.Positive), "size", "size of the IP packet; without it one that fits everywhere")
+	flags.Var(cli.Value(&q.Limit, "number", fmt.Sprint(q.Limit), cli.Positive), "limit", "explain no more flows than so many")
+	cli.Complete(c, "self", cli.OwnAddresses)
+}
+
+// checkQuestion wants both ends, of one family, and what the protocol can have.
+func checkQuestion(q *explain.Question) error {
+	if err := checkEndpoints(q.Peer, q.Self); err != nil || q.Protocol == nil {
+		return err
+	}
+	name := config.ProtocolName(*q.Protocol)
+	isEcho := *q.Protocol == config.ProtocolICMP || *q.Protocol == config.ProtocolICMPv6
+	switch {
+	case isEcho && q.Peer.Addr().Is4() != (*q.Protocol == config.ProtocolICMP):
+		return cli.UsageErrorf("--protocol %s does not go with --peer %s: use icmp for IPv4, icmpv6 for IPv6", name, q.Peer.Addr())
+	case isEcho && q.Self.Port() != 0:
+		return cli.UsageErrorf("--self %s: an echo has no port there, only an identifier: give it with --peer", q.Self)
+	case !isEcho && !config.HasPorts(*q.Protocol) && q.Peer.Port()|q.Self.Port() != 0:
+		return cli.UsageErrorf("--protocol %s has no ports: give --peer and --self without, or one of tcp, udp, sctp", name)
+	}
+	return nil
+}
+
+// checkEndpoints wants both ends, of one family.
+func checkEndpoints(peer, self netip.AddrPort) error {
+	switch {
+	case !peer.IsValid():
+		return cli.UsageErrorf("--peer is missing: give the address that the packet goes to")
+	case !self.IsValid():
+		return cli.UsageErrorf("--self is missing: give the address that the packet comes from")
+	case peer.Addr().Is4() != self.Addr().Is4():
+		return cli.UsageErrorf("--peer %s and --self %s are not of one family: give two IPv4 or two IPv6 addresses", peer.Addr(), self.Addr())
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package show
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/loader/trace"
+)
+
+// Probe is a packet that is sent to see its way; see trace.Probe.
+type Probe interface {
+	Send() error
+	IsOf(*trace.Packet) bool
+	Close() error
+}
+
+type (
+	// Follow tells of packets as they pass; see trace.Follow.
+	Follow func(ctx context.Context, pinDir string, filter trace.Filter, o trace.Observer) error
+	// MakeProbe makes a packet to be traced; see trace.NewProbe.
+	MakeProbe func(peer, self netip.Addr) (Probe, error)
+)
+
+// NewTrace returns the command trace.
+func NewTrace(a *cli.App, follow Follow, probe MakeProbe) *cobra.Command {
+	t := &traceCommand{App: a, see: follow, newProbe: probe}
+	c := &cobra.Command{
+		Use:   "trace",
+		Short: "Show packets as they pass",
+		Long: `Show each packet that matches as it passes the programs: by which interface it
+came in, or for one that goes out its flow did, the kernel's choice, the interface
+and the MAC that it leaves by, the verdict with its reason, and whether it was seen
+to leave. The MAC of a packet that came in is its source. It reads the pins and
+needs no daemon; one trace can run at a time. Interrupting it ends it with exit
+code 0. Packets that come faster than they are shown are counted, not hidden.
+
+Beside the protocol stand the flags of TCP, or [req] and [rep] for an echo or a
+timestamp, [err] for
+an ICMP error about a packet of the flow, [frag] for a later fragment.
+
+Verdicts of packets that came in:
+  new       a flow begins, or a connection is established
+  known     of a known flow, by its own way
+  moved     the flow follows its peer to this interface or MAC
+  refused   of a known flow by another way, which it does not follow
+  ignored   of no flow: with reason answer the host asked; the other reasons are
+            those of the metric replypath_ignored_packets_total
+Of packets that go out, beside those of replypath explain:
+  returned  too large for the flow's interface: not sent, its sender is told
+  unseen    redirected to the flow's interface, and not seen to leave there
+
+--send sends an echo request from --self to --peer and shows its way and that of
+its answer. The probe is traffic that this host starts: it goes by the routing
+table and is never moved, as any other connection from --self would. Where a reply
+would go is what replypath explain tells.`,
+		Example: `  replypath trace --peer 10.1.0.0/24
+  replypath trace --self 10.4.0.100 --count 10 -o json
+  replypath trace --send --peer 10.1.0.100 --self 10.4.0.100`,
+		Args: cli.NoArguments,
+	}
+	flags := c.Flags()
+	flags.Var(cli.Value(&t.filter.Peer, "cidr", "", cli.Network), "peer", "only packets to and from this network or address")
+	flags.Var(cli.Value(&t.filter.Self, "address", "", cli.Address), "self", "only packets of this address of the host")
+	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after so many packets")
+	flags.BoolVar(&t.send, "send", false, "send an echo request from --self to --peer, and show its way")
+	cli.Complete(c, "self", cli.OwnAddresses)
+	t.output = cli.AddOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return t.run(c.Context()) }
+	return c
+}
+
+// traceCommand is what trace was asked for.
+type traceCommand struct {
+	*cli.App
+	see      Follow
+	newProbe MakeProbe
+	filter   trace.Filter
+	count    int
+	send     bool
+	output   *cli.Output
+}
+
+func (t *traceCommand) run(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	switch peer, self := t.filter.Peer, t.filter.Self; {
+	case t.send:
+		return t.probe(ctx)
+	case peer.IsValid() && self.IsValid() && peer.Addr().Is4() != self.Is4():
+		return cli.UsageErrorf("--peer %s and --self %s are not of one family: give two of IPv4 or two of IPv6", peer, self)
+	}
+	p := t.newPrinter()
+	return errors.Join(t.follow(ctx, p.header, p.print, p.lost), p.err)
+}
+
+// follow shows packets until ctx ends, or as many as were asked for have been
+// shown. begin is called once packets are seen.
+func (t *traceCommand) follow(ctx context.Context, begin func() error, show func(trace.Packet) error, lost func(uint64)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	shown, began := 0, error(nil)
+	err := t.see(ctx, t.PinDir, t.filter, trace.Observer{
+		Ready: func() {
+			if began = begin(); began != nil {
+				cancel()
+			}
+		},
+		Packet: func(p trace.Packet) error {
+			if err := show(p); err != nil {
+				return err
+			}
+			if shown++; shown == t.count {
+				return errEnough
+			}
+			return nil
+		},
+		Lost: lost,
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return errors.Join(began, err)
+}
+
+// answerTime is how long the answer to a probe is waited for.
+const answerTime = 3 * time.Second
+
+// probe sends a probe and shows its way.
+func (t *traceCommand) probe(ctx context.Context) (err error) {
+	peer, self := t.filter.Peer, t.filter.Self
+	switch {
+	case !peer.IsValid() || !peer.IsSingleIP():
+		return cli.UsageErrorf("--send needs --peer with one address: give the address that the probe goes to")
+	case !self.IsValid():
+		return cli.UsageErrorf("--send needs --self: give the address that the probe comes from")
+	}
+	if err := checkEndpoints(netip.AddrPortFrom(peer.Addr(), 0), netip.AddrPortFrom(self, 0)); err != nil {
+		return err
+	}
+	probe, err := t.newProbe(peer.Addr(), self)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, probe.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	p, answered := t.newPrinter(), false
+	begin := func() error {
+		if err := errors.Join(t.explainProbe(peer.Addr(), self), p.header()); err != nil {
+			return err
+		}
+		return probe.Send()
+	}
+	show := func(packet trace.Packet) error {
+		if !probe.IsOf(&packet) {
+			return nil
+		}
+		if answered = packet.Direction == trace.Inbound; answered {
+			cancel()
+		}
+		return p.print(packet)
+	}
+	if err := errors.Join(t.follow(ctx, begin, show, p.lost), p.err); err != nil {
+		return err
+	}
+	if !answered && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		_, err = fmt.Fprintf(t.Stderr, "replypath: no answer within %s\n", answerTime)
+	}
+	return err
+}
+
+// explainProbe says what the way of a probe means.
+func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
+	if t.output.JSON() {
+		return nil
+	}
+	_, err := fmt.Fprintf(t.Stdout, `An echo request from %s to %s. This host starts it, so that it goes by the routing
+table. Where a reply goes: replypath explain --peer %s --self %s
+
+`, self, peer, peer, self)
+	return err
+}

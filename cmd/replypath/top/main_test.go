@@ -1,0 +1,24 @@
+package top
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/fakehost"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"replypath": runOnFakeHost})
+}
+
+// runOnFakeHost is a program that has this command only.
+func runOnFakeHost() {
+	a := &cli.App{Stdout: os.Stdout, Stderr: os.Stderr}
+	root := cli.NewRoot(a)
+	root.AddCommand(New(a, func(dir string, limit int) (Monitor, error) { return fakehost.OpenTop(dir, limit) }))
+	os.Exit(a.Run(context.Background(), root, os.Args[1:]))
+}
