@@ -77,7 +77,8 @@ test: root packages ## run all tests, in network namespaces of their own
 	test -z "$$failed"
 
 # Those that neither need root nor make a namespace.
-UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/demo/network loader/config loader/explain loader/fallback \
+UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon cmd/replypath/demo/network \
+	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
 	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels \
 	test/structure)
 
