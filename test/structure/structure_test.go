@@ -25,11 +25,10 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"cmd/replypath/demo": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 27},
-	"loader":             {files: 39, lines: 5990, refs: 5.7, cycle: 34, mutable: 29, methods: 230},
-	"loader/config":      {lines: 2600, refs: 3.5, cycle: 15, mutable: 13, methods: 25},
-	"loader/datapath":    {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
-	"loader/explain":     {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 31},
+	"loader":          {files: 39, lines: 5990, refs: 5.7, cycle: 34, mutable: 29, methods: 230},
+	"loader/config":   {lines: 2600, refs: 3.5, cycle: 15, mutable: 13, methods: 25},
+	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
+	"loader/explain":  {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 31},
 }
 
 // TestBounds shows what each package of the product measures, and holds it against its bounds.

@@ -9,24 +9,24 @@ import (
 )
 
 // showAnswers shows what became of questions, one line each.
-func (d *demo) showAnswers(questions []*question) {
+func showAnswers(p *page, questions []*question) {
 	for _, q := range questions {
 		if q.answered() {
-			d.good("%-4s  %-16s  answered in %s", q.name, q.target(), q.took.Round(10*time.Microsecond))
+			p.good("%-4s  %-16s  answered in %s", q.name, q.target(), q.took.Round(10*time.Microsecond))
 		} else {
-			d.bad("%-4s  %-16s  no answer in %s", q.name, q.target(), q.took.Round(100*time.Millisecond))
+			p.bad("%-4s  %-16s  no answer in %s", q.name, q.target(), q.took.Round(100*time.Millisecond))
 		}
 	}
 }
 
 // showCompact shows what became of the questions in a family, and by which
 // interface the replies left, all in one line.
-func (d *demo) showCompact(r *round, questions []*question) {
+func showCompact(p *page, r *round, questions []*question) {
 	marks := make([]string, len(questions))
 	for i, q := range questions {
-		marks[i] = d.mark(q.answered()) + " " + q.name
+		marks[i] = p.mark(q.answered()) + " " + q.name
 	}
-	d.line("%s  %s: %s, %s", strings.Join(marks, " "), questions[0].asked,
+	p.line("%s  %s: %s, %s", strings.Join(marks, " "), questions[0].asked,
 		way("eth0", frames(r.byEth0, questions)), way("eth1", frames(r.byEth1, questions)))
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"replypath/cmd/replypath/demo/network"
 	"replypath/loader/config"
 )
 
@@ -16,36 +17,36 @@ import (
 const correctedPackets = "replypath_corrected_packets_total"
 
 // showMetrics shows counters and compares them with the captures.
-func (d *demo) showMetrics(ctx context.Context, r *round) error {
+func showMetrics(ctx context.Context, p *page, r *round) error {
 	address := "http://" + config.Default().Metrics.Listen + "/metrics"
-	d.heading("What Prometheus reads from B: %s", address)
-	text, err := d.scrape(ctx, address)
+	p.heading("What Prometheus reads from B: %s", address)
+	text, err := scrape(ctx, r.network.B, address)
 	if err != nil {
 		return err
 	}
 	corrected := samples(text, correctedPackets)
 	for _, sample := range corrected {
-		d.quote(sample)
+		p.quote(sample)
 	}
 	counted, err := sum(corrected)
 	if err != nil {
 		return err
 	}
 	captured := len(frames(r.byEth1, r.questions))
-	d.require(counted == float64(captured), "%s counts %g packets, %d were captured on eth1", correctedPackets, counted, captured)
+	p.require(counted == float64(captured), "%s counts %g packets, %d were captured on eth1", correctedPackets, counted, captured)
 	if counted == float64(captured) {
-		d.good("%g packets counted, as many as captured on the cable of eth1", counted)
+		p.good("%g packets counted, as many as captured on the cable of eth1", counted)
 	} else {
-		d.bad("%g packets counted, %d captured on the cable of eth1", counted, captured)
+		p.bad("%g packets counted, %d captured on the cable of eth1", counted, captured)
 	}
 	return nil
 }
 
 // scrape reads metrics from B's side.
-func (d *demo) scrape(ctx context.Context, address string) (string, error) {
+func scrape(ctx context.Context, b *network.Server, address string) (string, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
-			return d.net.B.Dial(ctx, protocol, address, nil)
+			return b.Dial(ctx, protocol, address, nil)
 		},
 		DisableKeepAlives: true,
 	}

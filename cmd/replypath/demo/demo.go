@@ -59,15 +59,7 @@ func Run(ctx context.Context, out io.Writer) error {
 // demo is what the steps share.
 type demo struct {
 	*page
-	net     *network.Network
-	missing []string // what should have been seen and was not
-}
-
-// require notes what was not seen.
-func (d *demo) require(seen bool, format string, args ...any) {
-	if !seen {
-		d.missing = append(d.missing, fmt.Sprintf(format, args...))
-	}
+	net *network.Network
 }
 
 // run builds the network, shows everything and takes the network down.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"replypath/cmd/replypath/demo/network"
+	"replypath/cmd/replypath/output"
 )
 
 // describe is a frame in one line, as tcpdump -e has it.
@@ -14,12 +15,7 @@ func describe(f *network.Frame) string {
 		endpoint(f.Source), endpoint(f.Destination), content(f))
 }
 
-func endpoint(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
-	}
-	return a.String()
-}
+func endpoint(a netip.AddrPort) string { return output.Endpoint(a.Addr().String(), a.Port()) }
 
 func content(f *network.Frame) string {
 	switch f.Protocol {
@@ -51,11 +47,11 @@ func allFromTo(i *network.Interface, frames []*network.Frame) bool {
 // mostFrames is how many of a round's frames are shown.
 const mostFrames = 6
 
-func (d *demo) showFrames(frames []*network.Frame) {
+func showFrames(p *page, frames []*network.Frame) {
 	for _, f := range frames[:min(len(frames), mostFrames)] {
-		d.quote(describe(f))
+		p.quote(describe(f))
 	}
 	if more := len(frames) - mostFrames; more > 0 {
-		d.quote(fmt.Sprintf("and %d more", more))
+		p.quote(fmt.Sprintf("and %d more", more))
 	}
 }

@@ -7,16 +7,17 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"golang.org/x/sys/unix"
+	"replypath/cmd/replypath/output"
 )
 
 // page is what the reader sees: numbered steps, lines below them, and marks for
-// what went well or not. It keeps the first error of writing.
+// what went well or not. It keeps the first error of writing, and what should have been seen and was not.
 type page struct {
-	w      io.Writer
-	colour bool
-	steps  int
-	err    error
+	w       io.Writer
+	colour  bool
+	steps   int
+	missing []string
+	err     error
 }
 
 // Select graphic rendition (ECMA-48, 8.3.117).
@@ -31,15 +32,8 @@ func newPage(w io.Writer) *page {
 	return &page{w: w, colour: wantsColour(w)}
 }
 
-// wantsColour is true on a terminal, unless its user objects: https://no-color.org
-func wantsColour(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
-}
+// wantsColour is true on a terminal that can show them, unless its user objects.
+func wantsColour(w io.Writer) bool { return output.WantsColour(w) && os.Getenv("TERM") != "dumb" }
 
 // styled wraps text in an escape sequence where there is a terminal.
 func (p *page) styled(style, text string) string {
@@ -70,11 +64,19 @@ func (p *page) line(format string, args ...any) { p.write("   " + fmt.Sprintf(fo
 // quote is a line that somebody else has written.
 func (p *page) quote(text string) { p.write("     " + p.styled(faint, text)) }
 
-func (p *page) good(format string, args ...any) {
-	p.line("%s %s", p.mark(true), fmt.Sprintf(format, args...))
+func (p *page) good(format string, args ...any) { p.told(true, format, args...) }
+func (p *page) bad(format string, args ...any)  { p.told(false, format, args...) }
+
+// told is a line about what went well or not.
+func (p *page) told(good bool, format string, args ...any) {
+	p.line("%s %s", p.mark(good), fmt.Sprintf(format, args...))
 }
-func (p *page) bad(format string, args ...any) {
-	p.line("%s %s", p.mark(false), fmt.Sprintf(format, args...))
+
+// require notes what was not seen.
+func (p *page) require(seen bool, format string, args ...any) {
+	if !seen {
+		p.missing = append(p.missing, fmt.Sprintf(format, args...))
+	}
 }
 
 func (p *page) mark(good bool) string {

@@ -42,6 +42,15 @@ type question struct {
 	conn io.Closer // nil for none
 }
 
+// newQuestion is one of a kind in a family, from a port of A's.
+func newQuestion(n *network.Network, k kind, f network.Family, port uint16) *question {
+	return &question{
+		kind: k, family: f, from: n.A,
+		asker: netip.AddrPortFrom(n.A.Eth1.Address(f), port),
+		asked: n.B.Eth1.Address(f),
+	}
+}
+
 // put asks and waits for the answer until ctx ends.
 func (q *question) put(ctx context.Context) {
 	begun := time.Now()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"replypath/cmd/replypath/demo/network"
 	"replypath/loader/status"
 )
 
@@ -35,8 +36,8 @@ func awaitReady(ctx context.Context, socket net.PacketConn) error {
 }
 
 // showAttached shows where replypath has attached itself.
-func (d *demo) showAttached(ctx context.Context, took time.Duration) error {
-	output, err := d.call(ctx, "status", "-o", "json")
+func showAttached(ctx context.Context, p *page, b *network.Server, took time.Duration) error {
+	output, err := call(ctx, b.Host, "status", "-o", "json")
 	if err != nil {
 		return err
 	}
@@ -50,6 +51,6 @@ func (d *demo) showAttached(ctx context.Context, took time.Duration) error {
 			attached = append(attached, fmt.Sprintf("%s (%s)", i.Name, *i.Mechanism))
 		}
 	}
-	d.good("ready in %s: attached to %s, without any configuration", took, strings.Join(attached, " and "))
+	p.good("ready in %s: attached to %s, without any configuration", took, strings.Join(attached, " and "))
 	return nil
 }

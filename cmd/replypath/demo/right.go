@@ -13,7 +13,7 @@ const portRight = 40002
 
 // showRight asks B again, with replypath on it, and takes replypath away.
 func (d *demo) showRight(ctx context.Context) error {
-	s, err := d.start(ctx)
+	s, err := start(ctx, d.page, d.net.B)
 	if err != nil {
 		return err
 	}
@@ -26,7 +26,7 @@ func (d *demo) showRight(ctx context.Context) error {
 
 // showMended asks the same questions and shows what replypath knows of them.
 func (d *demo) showMended(ctx context.Context) (err error) {
-	r, err := d.newRound(ctx, portRight)
+	r, err := newRound(ctx, d.net, portRight)
 	if err != nil {
 		return err
 	}
@@ -38,10 +38,10 @@ func (d *demo) showMended(ctx context.Context) (err error) {
 	for _, f := range network.Families {
 		d.showRightFamily(r, f)
 	}
-	if err := d.showFlows(ctx, r); err != nil {
+	if err := showFlows(ctx, d.page, r); err != nil {
 		return err
 	}
-	return d.showMetrics(ctx, r)
+	return showMetrics(ctx, d.page, r)
 }
 
 // showRightFamily shows IPv4 in full and IPv6 in a line.
@@ -51,13 +51,13 @@ func (d *demo) showRightFamily(r *round, f network.Family) {
 		d.requireRight(r, q)
 	}
 	if f == network.IPv6 {
-		d.showCompact(r, questions)
+		showCompact(d.page, r, questions)
 		return
 	}
-	d.showAnswers(questions)
+	showAnswers(d.page, questions)
 	d.line("Captured on the cable of eth1 (its MAC > that of %s), and %d replies on that of eth0:",
 		b.Eth1.Gateway(f), len(frames(r.byEth0, questions)))
-	d.showFrames(frames(r.byEth1, questions))
+	showFrames(d.page, frames(r.byEth1, questions))
 }
 
 // requireRight wants a question to have been answered by eth1 alone.

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -33,37 +32,29 @@ type round struct {
 
 // newRound starts servers and captures. A's TCP and UDP sockets have the given
 // port, which tells the packets of one round from another's.
-func (d *demo) newRound(ctx context.Context, port uint16) (r *round, err error) {
-	r = &round{network: d.net}
+func newRound(ctx context.Context, n *network.Network, port uint16) (r *round, err error) {
+	r = &round{network: n}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.servers, err = serve(ctx, d.net.B); err != nil {
+	if r.servers, err = serve(ctx, n.B); err != nil {
 		return nil, err
 	}
-	if r.byEth0, err = d.net.B.Eth0.Peer().Capture(); err != nil {
+	if r.byEth0, err = n.B.Eth0.Peer().Capture(); err != nil {
 		return nil, err
 	}
-	if r.byEth1, err = d.net.B.Eth1.Peer().Capture(); err != nil {
+	if r.byEth1, err = n.B.Eth1.Peer().Capture(); err != nil {
 		return nil, err
 	}
 	for _, f := range network.Families {
 		for _, k := range kinds {
-			r.questions = append(r.questions, d.question(k, f, port))
+			r.questions = append(r.questions, newQuestion(n, k, f, port))
 		}
 	}
 	r.begun, err = r.network.Drops()
 	return r, err
-}
-
-func (d *demo) question(k kind, f network.Family, port uint16) *question {
-	return &question{
-		kind: k, family: f, from: d.net.A,
-		asker: netip.AddrPortFrom(d.net.A.Eth1.Address(f), port),
-		asked: d.net.B.Eth1.Address(f),
-	}
 }
 
 // close hangs up and ends captures and servers.

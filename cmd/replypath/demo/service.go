@@ -41,9 +41,9 @@ func replypath(ctx context.Context, args ...string) *exec.Cmd {
 	return command
 }
 
-// call runs a command of replypath on B to its end and returns what it printed.
-func (d *demo) call(ctx context.Context, args ...string) (output []byte, err error) {
-	err = d.net.B.Do(func() error {
+// call runs a command of replypath on a host to its end and returns what it printed.
+func call(ctx context.Context, on *network.Host, args ...string) (output []byte, err error) {
+	err = on.Do(func() error {
 		output, err = replypath(ctx, args...).Output()
 		return err
 	})
@@ -57,18 +57,18 @@ func (d *demo) call(ctx context.Context, args ...string) (output []byte, err err
 	return output, nil
 }
 
-// start starts the service and waits until it is ready.
-func (d *demo) start(ctx context.Context) (*service, error) {
+// start starts the service on B and waits until it is ready.
+func start(ctx context.Context, p *page, b *network.Server) (*service, error) {
 	// The host's own configuration has no say here.
 	args := []string{"run", "--config", "/dev/null"}
-	d.heading("On B: replypath %s", strings.Join(args, " "))
-	ready, err := d.net.B.ListenPacket(ctx, "unixgram", readySocket)
+	p.heading("On B: replypath %s", strings.Join(args, " "))
+	ready, err := b.ListenPacket(ctx, "unixgram", readySocket)
 	if err != nil {
 		return nil, err
 	}
 	defer ready.Close()
 	begun := time.Now()
-	s, err := launch(ctx, d.net.B.Host, args)
+	s, err := launch(ctx, b.Host, args)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (d *demo) start(ctx context.Context) (*service, error) {
 	err = awaitReady(ctx, ready)
 	took := time.Since(begun).Round(10 * time.Millisecond)
 	if err == nil {
-		err = d.showAttached(ctx, took)
+		err = showAttached(ctx, p, b, took)
 	}
 	if err != nil {
 		s.end()

@@ -41,7 +41,7 @@ func TestNothingWrong(t *testing.T) {
 // TestNothingRight has the second round without replypath.
 func TestNothingRight(t *testing.T) {
 	d := newDemo(t, true)
-	r, err := d.newRound(t.Context(), portRight)
+	r, err := newRound(t.Context(), d.net, portRight)
 	must(t, err)
 	must(t, r.askInVain(t.Context()))
 	for _, f := range network.Families {
@@ -63,7 +63,7 @@ func TestNothingRight(t *testing.T) {
 func TestFailedStart(t *testing.T) {
 	d := newDemo(t, true)
 	begun := time.Now()
-	_, err := d.start(t.Context())
+	_, err := start(t.Context(), d.page, d.net.B)
 	if err == nil || !strings.Contains(err.Error(), "ended before it was ready") ||
 		!strings.Contains(err.Error(), "no luck") {
 		t.Errorf("got error %v", err)

@@ -21,7 +21,7 @@ func (d *demo) showUndone(ctx context.Context, s *service) error {
 	}
 	asking, giveUp := context.WithTimeout(ctx, answerTime)
 	defer giveUp()
-	q := d.question(kinds[0], network.IPv4, 0)
+	q := newQuestion(d.net, kinds[0], network.IPv4, 0)
 	q.put(asking)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -36,7 +36,7 @@ func (d *demo) showUndone(ctx context.Context, s *service) error {
 }
 
 func (d *demo) detach(ctx context.Context) error {
-	output, err := d.call(ctx, "detach")
+	output, err := call(ctx, d.net.B.Host, "detach")
 	if err != nil {
 		return err
 	}

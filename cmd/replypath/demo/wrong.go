@@ -13,7 +13,7 @@ const portWrong = 40001
 
 // showWrong asks B without replypath.
 func (d *demo) showWrong(ctx context.Context) (err error) {
-	r, err := d.newRound(ctx, portWrong)
+	r, err := newRound(ctx, d.net, portWrong)
 	if err != nil {
 		return err
 	}
@@ -43,12 +43,12 @@ func (d *demo) showWrongFamily(r *round, f network.Family) {
 		d.requireWrong(r, q)
 	}
 	if f == network.IPv6 {
-		d.showCompact(r, questions)
+		showCompact(d.page, r, questions)
 		return
 	}
-	d.showAnswers(questions)
+	showAnswers(d.page, questions)
 	d.line("B did reply, but by its default route. Captured on the cable of eth0 (its MAC > that of %s):", b.Eth0.Gateway(f))
-	d.showFrames(frames(r.byEth0, questions))
+	showFrames(d.page, frames(r.byEth0, questions))
 }
 
 // requireWrong wants a question to have been answered in vain.
