@@ -2,13 +2,13 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
@@ -41,10 +41,7 @@ func newVersion(a *cli.App) *cobra.Command {
 		document := map[string]string{
 			"version": productVersion(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
 		}
-		return o.Print(a.Stdout, document, func(w io.Writer) error {
-			_, err := fmt.Fprintln(w, versionText())
-			return err
-		})
+		return o.Print(a.Stdout, document, func(p *output.Page) { p.Line("%s", versionText()) })
 	}
 	return c
 }

@@ -15,11 +15,10 @@ func TestPrintable(t *testing.T) {
 		"eth0": "eth0", "größe → 5": "größe → 5", `a\b "c"`: `a\b "c"`,
 		"\x1b[2Jx": `\x1b[2Jx`, "a\rb": `a\rb`, "\x9b1m": `\x9b1m`, "\u202eabc": `\u202eabc`, "\xff\xfe": `\xff\xfe`, "\x7f": `\x7f`,
 	} {
-		var out, table bytes.Buffer
+		var out bytes.Buffer
+		var table output.Page
 		Report(&out, errors.New(text))
-		if err := output.Table(&table, []string{"NAME"}, [][]string{{text}}); err != nil {
-			t.Fatal(err)
-		}
+		table.Table([]string{"NAME"}, [][]string{{text}})
 		if out.String() != "replypath: "+want+"\n" || !strings.HasSuffix(table.String(), "\n"+want+"\n") {
 			t.Errorf("%q is shown as %q and %q", text, out.String(), table.String())
 		}

@@ -28,12 +28,15 @@ func AddOutput(c *cobra.Command) *Output {
 // JSON tells whether programs read what is printed, not people.
 func (o *Output) JSON() bool { return o.format == formatJSON }
 
-// Print writes document as JSON, or the table that table writes. The error is that of writing.
-func (o *Output) Print(w io.Writer, document any, table func(io.Writer) error) error {
+// Print writes document as JSON, or the page that show fills. The error is that of writing.
+func (o *Output) Print(w io.Writer, document any, show func(*output.Page)) error {
 	if o.JSON() {
 		encoder := output.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(document)
 	}
-	return table(w)
+	var page output.Page
+	show(&page)
+	_, err := page.WriteTo(w)
+	return err
 }

@@ -2,13 +2,11 @@
 package output
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,41 +16,6 @@ func NewEncoder(w io.Writer) *json.Encoder {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	return encoder
-}
-
-// Table aligns rows below a header. An empty column is a dash, so that columns can be told apart by blanks. The
-// error is that of writing.
-func Table(w io.Writer, header []string, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, row := range append([][]string{header}, rows...) {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = OrDash(Printable(cell))
-		}
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
-	}
-	return t.Flush()
-}
-
-// NotedTable is Table with lines of their own below each row.
-func NotedTable(w io.Writer, header []string, rows, notes [][]string) error {
-	var table bytes.Buffer
-	if err := Table(&table, header, rows); err != nil {
-		return err
-	}
-	var noted strings.Builder
-	row := -1 // the header
-	for line := range strings.Lines(table.String()) {
-		noted.WriteString(line)
-		if row >= 0 {
-			for _, note := range notes[row] {
-				noted.WriteString("    " + note + "\n")
-			}
-		}
-		row++
-	}
-	_, err := io.WriteString(w, noted.String())
-	return err
 }
 
 // Row writes one row of a table whose later rows are not known yet, in columns of given widths. The error is that

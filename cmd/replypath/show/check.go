@@ -3,7 +3,6 @@ package show
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 
@@ -56,7 +55,7 @@ With -o json it is one object:
 		if err != nil && !o.JSON() {
 			return err
 		}
-		return errors.Join(err, o.Print(a.Stdout, result, result.print))
+		return errors.Join(err, o.Print(a.Stdout, result, result.show))
 	}
 	return c
 }
@@ -117,26 +116,19 @@ func (r *checkResult) fillLists() {
 	output.OrEmptyList(&r.Missing)
 }
 
-func (r *checkResult) print(w io.Writer) error {
+func (r *checkResult) show(p *output.Page) {
 	state := "valid"
 	if !r.Present {
 		state = "not there, the defaults are valid"
 	}
-	if _, err := fmt.Fprintf(w, "%s: %s\n", r.File, state); err != nil {
-		return err
-	}
+	p.Line("%s: %s", r.File, state)
 	for _, warning := range r.Warnings {
-		if _, err := fmt.Fprintf(w, "%s: warning: %s\n", r.File, warning); err != nil {
-			return err
-		}
+		p.Line("%s: warning: %s", r.File, warning)
 	}
-	if len(r.Interfaces)+len(r.Unmanaged)+len(r.Missing) == 0 {
-		return nil
+	if rows := r.rows(); len(rows) > 0 {
+		p.Line("")
+		p.Table([]string{"INTERFACE", "MANAGED", "MODE", "REASON"}, rows)
 	}
-	if _, err := io.WriteString(w, "\n"); err != nil {
-		return err
-	}
-	return output.Table(w, []string{"INTERFACE", "MANAGED", "MODE", "REASON"}, r.rows())
 }
 
 func (r *checkResult) rows() [][]string {

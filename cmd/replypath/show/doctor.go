@@ -2,7 +2,6 @@ package show
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -69,7 +68,7 @@ With -o json it is an array; each has
 		if findings == nil && err != nil {
 			return err
 		}
-		table := func(w io.Writer) error { return writeFindings(w, findings, fix) }
+		table := func(p *output.Page) { showFindings(p, findings, fix) }
 		if err := o.Print(a.Stdout, findings, table); err != nil {
 			return err
 		}
@@ -92,12 +91,13 @@ func remaining(findings []doctor.Finding) error {
 	if len(checks) == 0 {
 		return nil
 	}
-	return &cli.ExitError{Code: cli.ExitNothing, Err: fmt.Errorf("errors remain in %s: read what stands below each, --fix sets the sysctls among it", strings.Join(checks, ", "))}
+	err := fmt.Errorf("errors remain in %s: read what stands below each, --fix sets the sysctls among it", strings.Join(checks, ", "))
+	return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 }
 
-// writeFindings shows what is to be done, or was done, and names the rest. What is in
+// showFindings shows what is to be done, or was done, and names the rest. What is in
 // order and somebody's is shown as well, as it must not be taken for needless.
-func writeFindings(w io.Writer, findings []doctor.Finding, afterFix bool) error {
+func showFindings(p *output.Page, findings []doctor.Finding, afterFix bool) {
 	var rows, notes [][]string
 	var fine, left []string
 	for _, f := range findings {
@@ -117,19 +117,16 @@ func writeFindings(w io.Writer, findings []doctor.Finding, afterFix bool) error 
 		notes = append(notes, advice(&f))
 	}
 	if len(rows) > 0 {
-		if err := output.NotedTable(w, []string{"SEVERITY", "CHECK", "INTERFACE", "FOUND"}, rows, notes); err != nil {
-			return err
-		}
-		if _, err := io.WriteString(w, "\n"); err != nil {
-			return err
-		}
+		p.NotedTable([]string{"SEVERITY", "CHECK", "INTERFACE", "FOUND"}, rows, notes)
+		p.Line("")
 	}
 	if afterFix && len(left) > 0 {
-		if _, err := fmt.Fprintf(w, "left to you, as --fix sets sysctls only: %s\n", strings.Join(left, ", ")); err != nil {
-			return err
-		}
+		p.Line("left to you, as --fix sets sysctls only: %s", strings.Join(left, ", "))
 	}
-	return writeFine(w, fine, rows)
+	shown := func(check string) bool {
+		return slices.ContainsFunc(rows, func(row []string) bool { return row[1] == check })
+	}
+	p.Line("in order: %s", output.OrDash(strings.Join(slices.DeleteFunc(fine, shown), ", ")))
 }
 
 // advice is what stands below a finding, a line each.
@@ -144,14 +141,4 @@ func advice(f *doctor.Finding) []string {
 		}
 	}
 	return notes
-}
-
-// writeFine names the checks that found everything in order.
-func writeFine(w io.Writer, fine []string, rows [][]string) error {
-	shown := func(check string) bool {
-		return slices.ContainsFunc(rows, func(row []string) bool { return row[1] == check })
-	}
-	fine = slices.DeleteFunc(fine, shown)
-	_, err := fmt.Fprintf(w, "in order: %s\n", output.OrDash(strings.Join(fine, ", ")))
-	return err
 }

@@ -69,7 +69,7 @@ With -o json it is one object; what does not apply is null:
 		if err != nil {
 			return err
 		}
-		return o.Print(a.Stdout, answer, (&explainTable{answer}).write)
+		return o.Print(a.Stdout, answer, (&explainTable{answer}).show)
 	}
 	return c
 }

@@ -2,38 +2,34 @@ package show
 
 import (
 	"fmt"
-	"io"
 	"strconv"
-	"text/tabwriter"
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
 )
 
-// explainTable writes an answer for people.
+// explainTable shows an answer for people.
 type explainTable struct{ *explain.Answer }
 
-func (e *explainTable) write(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "packet\t%s %s > %s\n", output.OrDash(output.OrEmpty(e.Protocol)),
-		output.Endpoint(e.Self, e.SelfPort), output.Endpoint(e.Peer, e.PeerPort))
-	fmt.Fprintf(t, "kernel\t%s\n", kernelText(&e.Kernel))
-	fmt.Fprintf(t, "replypath\t%s\n", wayText(&e.Replypath))
-	fmt.Fprintf(t, "flow\t%s\n", flowText(e.Flow))
-	fmt.Fprintf(t, "verdict\t%s\n", verdictText(&e.Explanation))
-	fmt.Fprintf(t, "\t%s\n", e.Detail)
-	if err := t.Flush(); err != nil || e.Matches <= 1 {
-		return err
+func (e *explainTable) show(p *output.Page) {
+	p.Facts(
+		[2]string{"packet", fmt.Sprintf("%s %s > %s", output.OrDash(output.OrEmpty(e.Protocol)),
+			output.Endpoint(e.Self, e.SelfPort), output.Endpoint(e.Peer, e.PeerPort))},
+		[2]string{"kernel", kernelText(&e.Kernel)},
+		[2]string{"replypath", wayText(&e.Replypath)},
+		[2]string{"flow", flowText(e.Flow)},
+		[2]string{"verdict", verdictText(&e.Explanation)},
+		[2]string{"", e.Detail},
+	)
+	if e.Matches > 1 {
+		e.showOthers(p)
 	}
-	return e.writeOthers(w)
 }
 
-// writeOthers lists the flows that match as well.
-func (e *explainTable) writeOthers(w io.Writer) error {
-	if _, err := io.WriteString(w, "\n"); err != nil {
-		return err
-	}
+// showOthers lists the flows that match as well.
+func (e *explainTable) showOthers(p *output.Page) {
+	p.Line("")
 	rows := make([][]string, len(e.Others))
 	for i := range e.Others {
 		o := &e.Others[i]
@@ -44,16 +40,11 @@ func (e *explainTable) writeOthers(w io.Writer) error {
 		}
 	}
 	if len(rows) > 0 {
-		header := []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}
-		if err := output.Table(w, header, rows); err != nil {
-			return err
-		}
+		p.Table([]string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}, rows)
 	}
 	if more := e.Matches - 1 - len(e.Others); more > 0 {
-		_, err := fmt.Fprintf(w, "and %d more: give a port, or a larger --limit\n", more)
-		return err
+		p.Line("and %d more: give a port, or a larger --limit", more)
 	}
-	return nil
 }
 
 func verdictText(e *explain.Explanation) string { return verdictWith(e.Verdict, e.Reason) }

@@ -3,8 +3,6 @@ package show
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -117,7 +115,7 @@ func (f *flowCommand) list(table FlowTable) error {
 	}
 	output.OrEmptyList(&found)
 	sortFlows(found)
-	return f.output.Print(f.Stdout, found, func(w io.Writer) error { return writeFlows(w, found) })
+	return f.output.Print(f.Stdout, found, func(p *output.Page) { showFlows(p, found) })
 }
 
 func (f *flowCommand) flush(table FlowTable) error {
@@ -125,8 +123,6 @@ func (f *flowCommand) flush(table FlowTable) error {
 	if err != nil {
 		return err
 	}
-	return f.output.Print(f.Stdout, map[string]int{"flushed": count}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%d flows forgotten\n", count)
-		return err
-	})
+	forgotten := func(p *output.Page) { p.Line("%d flows forgotten", count) }
+	return f.output.Print(f.Stdout, map[string]int{"flushed": count}, forgotten)
 }

@@ -2,7 +2,6 @@ package show
 
 import (
 	"cmp"
-	"io"
 	"slices"
 	"strconv"
 
@@ -12,12 +11,12 @@ import (
 
 var flowHeader = []string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "AGE", "IDLE", "CORRECTED", "ASYMMETRIC"}
 
-func writeFlows(w io.Writer, list []flows.Flow) error {
+func showFlows(p *output.Page, list []flows.Flow) {
 	rows := make([][]string, len(list))
 	for i := range list {
 		rows[i] = flowRow(&list[i])
 	}
-	return output.Table(w, flowHeader, rows)
+	p.Table(flowHeader, rows)
 }
 
 // flowOrder is what flows are sorted by. Of most that are compared the peer differs:

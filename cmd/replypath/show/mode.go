@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
 )
 
@@ -56,10 +57,7 @@ once the mode that was set by hand ends.`,
 		if err != nil {
 			return err
 		}
-		return o.Print(a.Stdout, map[string]string{"mode": mode}, func(w io.Writer) error {
-			_, err := fmt.Fprintln(w, mode)
-			return err
-		})
+		return o.Print(a.Stdout, map[string]string{"mode": mode}, func(p *output.Page) { p.Line("%s", mode) })
 	}
 	return c
 }

@@ -3,7 +3,6 @@ package show
 
 import (
 	"errors"
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -59,11 +58,12 @@ With -o json it is one object; what is not known is null:
 
 func showStatus(a *cli.App, o *cli.Output, s *status.Status) error {
 	fillLists(s)
-	if err := o.Print(a.Stdout, s, (&statusTable{s}).write); err != nil {
+	if err := o.Print(a.Stdout, s, (&statusTable{s}).show); err != nil {
 		return err
 	}
 	if !anyAttached(s.Interfaces) {
-		return &cli.ExitError{Code: cli.ExitNothing, Err: errors.New("no interface is attached: replypath check tells what the configuration lacks")}
+		err := errors.New("no interface is attached: replypath check tells what the configuration lacks")
+		return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 	}
 	return nil
 }
@@ -80,10 +80,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	}
 	fillLists(nothing.Status)
 	if o.JSON() || len(nothing.HostChanges) > 0 {
-		changes := func(w io.Writer) error {
-			header, rows := (&statusTable{nothing.Status}).hostChanges()
-			return output.Table(w, header, rows)
-		}
+		changes := func(p *output.Page) { p.Table((&statusTable{nothing.Status}).hostChanges()) }
 		if err := o.Print(a.Stdout, nothing, changes); err != nil {
 			return err
 		}
@@ -108,27 +105,17 @@ func anyAttached(list []status.Interface) bool {
 	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })
 }
 
-// statusTable writes a status for people.
+// statusTable shows a status for people.
 type statusTable struct{ *status.Status }
 
-func (s *statusTable) write(w io.Writer) error {
-	sections := []func() (header []string, rows [][]string){
+func (s *statusTable) show(p *output.Page) {
+	s.summary(p)
+	for _, section := range []func() (header []string, rows [][]string){
 		s.interfaces, s.gateways, s.unmanaged, s.features, s.hostChanges, s.wouldChange, s.errors,
-	}
-	if err := s.summary(w); err != nil {
-		return err
-	}
-	for _, section := range sections {
-		header, rows := section()
-		if len(rows) == 0 {
-			continue
-		}
-		if _, err := io.WriteString(w, "\n"); err != nil {
-			return err
-		}
-		if err := output.Table(w, header, rows); err != nil {
-			return err
+	} {
+		if header, rows := section(); len(rows) > 0 {
+			p.Line("")
+			p.Table(header, rows)
 		}
 	}
-	return nil
 }

@@ -2,26 +2,27 @@ package show
 
 import (
 	"fmt"
-	"io"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"replypath/cmd/replypath/output"
 )
 
 // summary is what there is one of.
-func (s *statusTable) summary(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "mode\t%s\n", output.OrDash(s.Mode))
-	fmt.Fprintf(t, "daemon\t%s\n", output.Daemon(&s.Daemon, anyAttached(s.Interfaces)))
-	if s.TrialUntil != nil {
-		fmt.Fprintf(t, "trial\tunless it is confirmed, everything is taken back at %s\n", s.TrialUntil.Local().Format(time.RFC3339))
+func (s *statusTable) summary(p *output.Page) {
+	facts := [][2]string{
+		{"mode", output.OrDash(s.Mode)},
+		{"daemon", output.Daemon(&s.Daemon, anyAttached(s.Interfaces))},
 	}
-	fmt.Fprintf(t, "configuration\t%s\n", s.configuration())
-	fmt.Fprintf(t, "flows\t%d of %d\n", s.Flows.Count, s.Flows.Capacity)
-	fmt.Fprintf(t, "pins\t%s\n", output.OrDash(s.PinDir))
-	return t.Flush()
+	if s.TrialUntil != nil {
+		until := "unless it is confirmed, everything is taken back at " + s.TrialUntil.Local().Format(time.RFC3339)
+		facts = append(facts, [2]string{"trial", until})
+	}
+	p.Facts(append(facts,
+		[2]string{"configuration", s.configuration()},
+		[2]string{"flows", fmt.Sprintf("%d of %d", s.Flows.Count, s.Flows.Capacity)},
+		[2]string{"pins", output.OrDash(s.PinDir)},
+	)...)
 }
 
 func (s *statusTable) configuration() string {

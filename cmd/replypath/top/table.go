@@ -1,7 +1,6 @@
 package top
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -53,10 +52,10 @@ func (t *table) summary() string {
 
 // styledLines aligns rows below a header; styles has that of each row, or nothing.
 func styledLines(header []string, rows [][]string, styles []lineStyle) []styledLine {
-	var text bytes.Buffer
-	_ = output.Table(&text, header, rows) // a buffer takes everything
+	var page output.Page
+	page.Table(header, rows)
 	var lines []styledLine
-	for line := range strings.Lines(text.String()) {
+	for line := range strings.Lines(page.String()) {
 		lines = append(lines, styledLine{text: strings.TrimRight(line, " \n")})
 	}
 	lines[0].style = headerLine

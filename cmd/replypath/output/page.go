@@ -1,0 +1,61 @@
+package output
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Page is a text for people. It is made in memory, where nothing fails, and then written at once.
+type Page struct{ text bytes.Buffer }
+
+// String is the text, lines with their ends.
+func (p *Page) String() string { return p.text.String() }
+
+// WriteTo writes the text. The error is that of writing.
+func (p *Page) WriteTo(w io.Writer) (int64, error) { return p.text.WriteTo(w) }
+
+// Line adds a line.
+func (p *Page) Line(format string, args ...any) { fmt.Fprintf(&p.text, format+"\n", args...) }
+
+// Facts adds names with what there is one of, a line each.
+func (p *Page) Facts(facts ...[2]string) {
+	t := newColumns(&p.text)
+	for _, fact := range facts {
+		fmt.Fprintf(t, "%s\t%s\n", fact[0], fact[1])
+	}
+	_ = t.Flush() // a buffer takes everything
+}
+
+// Table aligns rows below a header. An empty cell is a dash, so that columns can be told apart by blanks.
+func (p *Page) Table(header []string, rows [][]string) {
+	t := newColumns(&p.text)
+	for _, row := range append([][]string{header}, rows...) {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = OrDash(Printable(cell))
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	}
+	_ = t.Flush() // a buffer takes everything
+}
+
+func newColumns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
+
+// NotedTable is Table with lines of their own below each row.
+func (p *Page) NotedTable(header []string, rows, notes [][]string) {
+	var table Page
+	table.Table(header, rows)
+	row := -1 // the header
+	for line := range strings.Lines(table.String()) {
+		p.text.WriteString(line)
+		if row >= 0 {
+			for _, note := range notes[row] {
+				p.Line("    %s", note)
+			}
+		}
+		row++
+	}
+}
