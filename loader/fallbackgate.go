@@ -27,7 +27,8 @@ func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
 	if r.device == nil || r.told && r.asked == gate {
 		return nil
 	}
-	if device := r.device; !by.AsksEarlier() {
+	device := r.device
+	if !by.AsksEarlier() {
 		l.tx.OnAbort(func() error { return renewRoutes(l.netlink, device, by.Earlier().Gate()) })
 	}
 	if err := renewRoutes(l.netlink, r.device, gate); err != nil {

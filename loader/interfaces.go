@@ -337,6 +337,6 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	l.reading.Lock() // readers take all of it from the maps, or from the journal
 	defer l.reading.Unlock()
 	l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
-	l.publish()
+	l.publishForgotten()
 	return id, err
 }

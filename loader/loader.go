@@ -18,6 +18,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
@@ -85,6 +86,7 @@ type Loader struct {
 	sysctls          undo.Sysctls
 	suspicious       bool // interfaces may be others than they were
 	source           *sourcerepair.Repair
+	ownAddresses     []discover.OwnAddress // of the host, as found last
 	fallback         fallbackRoute
 	fallbackRepairs  *rate.Limiter // of the programs on its device
 	deviceRepairs    *rate.Limiter

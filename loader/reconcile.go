@@ -14,7 +14,6 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/loader/sourcerepair"
 )
 
 // reconcile makes what is attached and what the maps hold fit the configuration
@@ -49,9 +48,8 @@ func (l *Loader) reconcile() error {
 	}
 	errs := []error{releaseErr, l.adopt(managed), l.restoreObserved()}
 	l.would = nil
-	l.noteSource(l.source.Reconcile(sourcerepair.Want{
-		Config: l.config, Enforces: len(l.enforced()) > 0, Own: found.Own, Datapath: l.datapath,
-	}))
+	l.ownAddresses = found.Own
+	l.noteSource(l.source.Reconcile(l.wantedSource()))
 	errs = append(errs,
 		l.trackGateways(&routers),
 		l.maps.OnLink.Sync(hostmaps.OnLinkNetworks(found.OnLink)),

@@ -37,8 +37,20 @@ type viewed struct {
 	up bool
 }
 
+// publishForgotten shows what was just forgotten of an interface, and nothing else: it is the middle of a reconciliation.
+func (l *Loader) publishForgotten() {
+	if before := l.view.Load(); before != nil {
+		v := *before
+		v.names, v.forgotten = identity.Names(l.state.Interfaces), l.state.Forgotten
+		l.view.Store(&v)
+	}
+}
+
 // publish shows the state as it is now.
 func (l *Loader) publish() {
+	if l.dir == nil {
+		return // closed
+	}
 	repairs := l.state.Repairs
 	v := &view{
 		datapath: l.datapath, mode: l.state.Mode, missing: l.missingNow(),

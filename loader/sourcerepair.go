@@ -27,6 +27,11 @@ func (l *Loader) describeFeatures() {
 	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.fallbackFeature())
 }
 
+// wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.
+func (l *Loader) wantedSource() sourcerepair.Want {
+	return sourcerepair.Want{Config: l.config, Enforces: len(l.enforced()) > 0, Own: l.ownAddresses, Datapath: l.datapath}
+}
+
 // noteSource makes what the source repair cannot do a problem.
 func (l *Loader) noteSource(err error) {
 	l.problems.replace(scopeSource, slog.LevelWarn, messages([]error{err}))
@@ -48,7 +53,7 @@ func (l *Loader) watchSource() (err error) {
 func (r *runner) socketAsked() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	waited, err := r.source.Asked()
+	waited, err := r.source.Asked(r.wantedSource())
 	if !waited {
 		return
 	}
@@ -57,5 +62,6 @@ func (r *runner) socketAsked() {
 		r.log.Error("the source repair is not told to the programs", "error", err)
 		r.changes.note(time.Now())
 	}
+	r.publish()
 	r.saveOrLog()
 }

@@ -48,11 +48,12 @@ func (l *Loader) settle() {
 	if l.state.Trial == nil {
 		l.commit()
 	}
+	wasFresh := l.fresh
+	l.fresh = false
 	l.reconcilePostponed()
-	if !l.fresh && l.state.Trial == nil {
+	if !wasFresh && l.state.Trial == nil {
 		l.flushUnservedOrLog() // what the configuration of before served
 	}
-	l.fresh = false
 }
 
 // reconcilePostponed does what a reconciliation has put off.

@@ -107,7 +107,7 @@ __noinline int refusal(__u32 ifindex)
 	return refusal_of_ends();
 }
 
-/* Whether the scratch packet may start a flow; counts why it may not. */
+/* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
 __noinline int may_start(struct __sk_buff *skb)
 {
 	struct settings *settings = get_settings();

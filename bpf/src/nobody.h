@@ -75,8 +75,8 @@ static __always_inline int solicit_group(struct __sk_buff *skb)
 
 /*
  * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
- * it. Everybody is asked instead, so that no setting of the host needs to be changed. Returns TC_ACT_SHOT for what is no
- * such question.
+ * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
+ * TC_ACT_SHOT for everything else.
  */
 static __noinline int ask_everybody(struct __sk_buff *skb)
 {

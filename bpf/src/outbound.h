@@ -238,7 +238,7 @@ static __always_inline void note_that_host_speaks(const struct packet *packet, _
 
 /*
  * Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether
- * it did.
+ * it was.
  */
 static __always_inline bool restore_evicted_note(const struct __sk_buff *skb,
 						  const struct packet *packet)

@@ -56,7 +56,7 @@ struct extension_headers {
 	__u8 pad[2];
 };
 
-/* Where a set would take a new entry: a free way, else the most eviction_priority one. */
+/* Where a set would take a new entry: a free way, else the one of the highest eviction_priority(). */
 struct vacancy {
 	__u32 used; /* ways with live entries */
 	__u32 way;

@@ -19,8 +19,8 @@ static __always_inline bool is_traced(void)
 }
 
 /*
- * Returns whether the tracer asked for this tuple. A tracer says once a second how long it
- * wants to be told; one that was killed is forgotten here.
+ * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second
+ * how long it wants to be told.
  */
 static __always_inline bool match_request(const struct tuple *tuple)
 {

@@ -77,7 +77,7 @@ func (r *Repair) Namespace() uint64 { return r.namespace }
 func (r *Repair) State() bpf.DatapathSourceRepair { return r.state }
 
 // Reconcile attaches the programs, or takes them off, as the configuration says and the host's sockets need it. It returns
-// what cannot be done; only LookAgain has that tried again.
+// what cannot be done, which is tried again after LookAgain, Forget or Asked.
 func (r *Repair) Reconcile(want Want) error {
 	r.want = want
 	attached, err := source.Attached(r.host.Links())
@@ -91,14 +91,14 @@ func (r *Repair) Reconcile(want Want) error {
 	return r.err
 }
 
-// Asked reconciles at once after a wildcard socket was asked: whoever asked repeats the question soon. It tells whether that
-// changes anything.
-func (r *Repair) Asked() (waited bool, err error) {
+// Asked reconciles at once after a wildcard socket was asked: whoever asked repeats the question soon. Nothing happens where
+// nobody waited for that, which it tells.
+func (r *Repair) Asked(want Want) (waited bool, err error) {
 	if r.state != bpf.DatapathSourceRepairREPAIR_WATCH {
 		return false, nil
 	}
 	r.wanted, r.due = true, true
-	return true, r.Reconcile(r.want)
+	return true, r.Reconcile(want)
 }
 
 func (r *Repair) arrange(attached bool) error {

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Tx is a start that may fail half-way. Its steps need not know whether it may: once it is committed, they stay, and
-// what was postponed is done at once. The zero value is open.
+// Tx is a start that may fail half-way. Its steps need not know whether it may: once it is committed, steps stay, and
+// Postpone postpones nothing any more. The zero value is open.
 type Tx struct {
 	committed bool
 	steps     []func() error
@@ -33,7 +33,8 @@ func (t *Tx) Plan(plan func() (undo func() error, err error)) error {
 	return err
 }
 
-// Postpone does something that nothing would take back. An open transaction does not: see Postponed.
+// Postpone does something that nothing would take back. An open transaction drops it: who reconciles the host after Commit
+// finds that it is still to be done, see Postponed.
 func (t *Tx) Postpone(do func() error) error {
 	if t.committed {
 		return do()
@@ -42,7 +43,7 @@ func (t *Tx) Postpone(do func() error) error {
 	return nil
 }
 
-// Leave notes that something is left to be done, as Postpone does.
+// Leave notes that something is left to be done, also in a committed transaction: by whoever asks Postponed next.
 func (t *Tx) Leave() { t.postponed = true }
 
 // Postponed tells once whether something was: who reconciles the host then finds it.

@@ -44,7 +44,8 @@ func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon 
 	// Not the test's context: the daemon is told to end, and may be needed until
 	// then.
 	c := p.Command(context.Background(), append([]string{"run"}, args...)...)
-	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.notices.path)
+	// Who hangs tells about all its threads: see await.
+	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.notices.path, "GOTRACEBACK=crash")
 	prepare(c)
 	d.Started = time.Now()
 	d.Program = StartProgram(p.t, c, unix.SIGKILL)
