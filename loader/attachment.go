@@ -44,7 +44,7 @@ func (l *Loader) attach(s *served) error {
 	// net/sched/sch_api.c deactivates the whole device).
 	s.mechanism = result.Mechanism
 	if result.New {
-		l.forgetHeldPrograms(s.Index)
+		l.gateways.ProgramsLost(s.Index)
 	}
 	if r := l.recordOf(s.Index); r != nil {
 		r.Attached, r.Mechanism = true, string(result.Mechanism)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/fallback"
+	"replypath/loader/gateways"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -139,9 +140,9 @@ func (l *Loader) nextHopForBound(s *served, family int) (hop nexthop.Default, ok
 // takesEverything tells whether a gateway of an interface takes packets of a family to everywhere, be it named by an address
 // of the other. One to which a route to some network leads would lose what sockets begin to somebody else.
 func (l *Loader) takesEverything(device, family int) bool {
-	for _, g := range l.gateways {
+	for _, g := range l.gateways.Of(device) {
 		takes := g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6
-		if g.Interface == device && takes && g.Reach(family).Everything {
+		if takes && g.Reach(family).Everything {
 			return true
 		}
 	}
@@ -150,22 +151,22 @@ func (l *Loader) takesEverything(device, family int) bool {
 
 // gatewayForBound returns a gateway of an interface that has an address of a family, one that takes everything and whose MAC
 // is known if there is any; nil where there is none. On egress each reply gets the MAC of its flow's.
-func (l *Loader) gatewayForBound(device, family int) *gateway {
-	var best *gateway
-	for _, g := range l.gateways {
+func (l *Loader) gatewayForBound(device, family int) *gateways.View {
+	var best *gateways.View
+	for _, g := range l.gateways.Of(device) {
 		takes := familyOf(g.Address) == family && (g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6)
-		if g.Interface == device && takes && (best == nil || g.isBetterThan(best, family)) {
+		if takes && (best == nil || isBetter(g, best, family)) {
 			best = g
 		}
 	}
 	return best
 }
 
-func (g *gateway) isBetterThan(other *gateway, family int) bool {
+func isBetter(g, other *gateways.View, family int) bool {
 	if takesAll := g.Reach(family).Everything; takesAll != other.Reach(family).Everything {
 		return takesAll
 	}
-	if known := g.mac != nil; known != (other.mac != nil) {
+	if known := g.ReplyMAC != nil; known != (other.ReplyMAC != nil) {
 		return known
 	}
 	return g.Address.Less(other.Address)

@@ -6,10 +6,11 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/gateways"
 )
 
 // interfaceEntry is what the programs know of an interface with these gateways.
-func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
+func interfaceEntry(s *served, known []*gateways.View) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{
 		Ifindex: uint32(s.Index),
 		Mtu:     uint32(s.MTU),
@@ -26,18 +27,18 @@ func interfaceEntry(s *served, gateways []*gateway) bpf.DatapathInterface {
 	if !s.hasHeader() {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
-	for _, g := range gateways {
+	for _, g := range known {
 		if g.IPv4 {
-			countGateway(&entry.Gateways4, &entry.Gateway4, g.id)
+			countGateway(&entry.Gateways4, &entry.Gateway4, g.ID)
 		}
 		if g.IPv6 {
-			countGateway(&entry.Gateways6, &entry.Gateway6, g.id)
+			countGateway(&entry.Gateways6, &entry.Gateway6, g.ID)
 		}
 	}
-	if asksRoutes(s, gateways, unix.AF_INET) {
+	if asksRoutes(s, known, unix.AF_INET) {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	}
-	if asksRoutes(s, gateways, unix.AF_INET6) {
+	if asksRoutes(s, known, unix.AF_INET6) {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	}
 	return entry
@@ -62,10 +63,10 @@ var nextHopModes = map[config.NextHop]bpf.DatapathNextHopMode{
 }
 
 // gatewayEntry is what the programs know of a gateway.
-func gatewayEntry(g *gateway) bpf.DatapathGateway {
+func gatewayEntry(g *gateways.View) bpf.DatapathGateway {
 	entry := bpf.DatapathGateway{Address: g.Address.As16(), Ifindex: uint32(g.Interface)}
-	if len(g.mac) == len(entry.Mac) {
-		copy(entry.Mac[:], g.mac)
+	if len(g.ReplyMAC) == len(entry.Mac) {
+		copy(entry.Mac[:], g.ReplyMAC)
 		entry.Usable = 1
 	}
 	return entry
@@ -73,17 +74,17 @@ func gatewayEntry(g *gateway) bpf.DatapathGateway {
 
 // gatewayMACs are how the programs know from which gateway a frame came. Of
 // several addresses of one router, the one that was known first stands for it.
-func gatewayMACs(gateways map[gatewayKey]*gateway) map[bpf.DatapathGatewayMac]uint32 {
+func gatewayMACs(known []*gateways.View) map[bpf.DatapathGatewayMac]uint32 {
 	macs := make(map[bpf.DatapathGatewayMac]uint32)
-	add := func(g *gateway, family uint8) {
+	add := func(g *gateways.View, family uint8) {
 		key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
-		copy(key.Mac[:], g.mac)
-		if id, known := macs[key]; !known || uint32(g.id) < id {
-			macs[key] = uint32(g.id)
+		copy(key.Mac[:], g.ReplyMAC)
+		if id, isTaken := macs[key]; !isTaken || uint32(g.ID) < id {
+			macs[key] = uint32(g.ID)
 		}
 	}
-	for _, g := range gateways {
-		if len(g.mac) == 0 {
+	for _, g := range known {
+		if len(g.ReplyMAC) == 0 {
 			continue
 		}
 		if g.IPv4 {

@@ -1,9 +1,7 @@
 package loader
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,17 +9,17 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/gateways"
 	"replypath/loader/nexthop"
 )
 
 // known makes gateways of interface 3; the ids count from 1.
-func known(list ...nexthop.Gateway) map[gatewayKey]*gateway {
-	gateways := make(map[gatewayKey]*gateway)
+func known(list ...nexthop.Gateway) (all []*gateways.View) {
 	for i, g := range list {
 		g.Interface = 3
-		gateways[keyOf(&g)] = &gateway{Gateway: g, id: uint16(i + 1), mac: g.MAC}
+		all = append(all, &gateways.View{Gateway: g, ID: uint16(i + 1), ReplyMAC: g.MAC})
 	}
-	return gateways
+	return all
 }
 
 func TestInterfaceEntryCountsItsGateways(t *testing.T) {
@@ -30,7 +28,7 @@ func TestInterfaceEntryCountsItsGateways(t *testing.T) {
 	v6 := nexthop.Gateway{Address: netip.MustParseAddr("fe80::1"), IPv6: true}
 	for _, test := range []struct {
 		name           string
-		gateways       map[gatewayKey]*gateway
+		gateways       []*gateways.View
 		count4, count6 uint8
 		only4, only6   uint16
 	}{
@@ -44,7 +42,7 @@ func TestInterfaceEntryCountsItsGateways(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &served{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: config.NextHopAuto}}}
-			e := interfaceEntry(s, slices.Collect(maps.Values(test.gateways)))
+			e := interfaceEntry(s, test.gateways)
 			if e.Gateways4 != test.count4 || e.Gateways6 != test.count6 || e.Gateway4 != test.only4 || e.Gateway6 != test.only6 {
 				t.Errorf("entry %+v", e)
 			}

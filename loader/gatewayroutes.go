@@ -10,6 +10,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/gateways"
 	"replypath/loader/nexthop"
 )
 
@@ -23,9 +24,9 @@ const mostRoutes = 16384
 
 // asksRoutes tells whether the programs have to be told which peers the gateways of an interface serve. With several gateways,
 // `next_hop: gateway` wants to know which of them.
-func asksRoutes(s *served, gateways []*gateway, family int) bool {
-	of := takers(gateways, family)
-	isAll := slices.ContainsFunc(of, func(g *gateway) bool { return g.Reach(family).Everything })
+func asksRoutes(s *served, known []*gateways.View, family int) bool {
+	of := takers(known, family)
+	isAll := slices.ContainsFunc(of, func(g *gateways.View) bool { return g.Reach(family).Everything })
 	switch s.Settings.NextHop {
 	case config.NextHopLastHop:
 		return false
@@ -36,9 +37,9 @@ func asksRoutes(s *served, gateways []*gateway, family int) bool {
 }
 
 // takers returns those of the gateways that take packets of a family.
-func takers(gateways []*gateway, family int) []*gateway {
-	var of []*gateway
-	for _, g := range gateways {
+func takers(known []*gateways.View, family int) []*gateways.View {
+	var of []*gateways.View
+	for _, g := range known {
 		if g.IPv4 && family == unix.AF_INET || g.IPv6 && family == unix.AF_INET6 {
 			of = append(of, g)
 		}
@@ -56,16 +57,16 @@ func everything(family int) []netip.Prefix {
 
 // routeEntries are what the programs know of the routes by the gateways of interfaces that have to be asked. Of a gateway with too
 // many routes, which are returned as unkept, nobody knows whom it serves.
-func routeEntries(interfaces []*served, gateways map[int][]*gateway) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateway) {
+func routeEntries(interfaces []*served, known map[int][]*gateways.View) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateways.View) {
 	entries = make(map[bpf.DatapathRouteKey]uint32)
 	for _, s := range interfaces {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-			if !asksRoutes(s, gateways[s.Index], family) {
+			if !asksRoutes(s, known[s.Index], family) {
 				continue
 			}
-			for _, g := range takers(gateways[s.Index], family) {
+			for _, g := range takers(known[s.Index], family) {
 				reach := g.Reach(family)
-				networks, id := reach.Networks, uint32(g.id)
+				networks, id := reach.Networks, uint32(g.ID)
 				switch {
 				case reach.Everything:
 					networks = everything(family)
@@ -110,7 +111,7 @@ func routeKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
 // unkeptRoutes warns of gateways of which it is not known whom they serve.
 func (l *Loader) unkeptRoutes() []string {
 	var warnings []string
-	_, unkept := routeEntries(l.inOrder(), l.gatewaysByInterface())
+	_, unkept := routeEntries(l.inOrder(), byInterface(l.gateways.All()))
 	for _, g := range unkept {
 		warnings = append(warnings, fmt.Sprintf(
 			"interface %s: too many routes lead by gateway %s (more than %d): only who comes through it is answered through it, unless `gateways` names it",

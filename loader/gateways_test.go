@@ -2,20 +2,16 @@ package loader
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/nexthop"
-	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/topology"
 )
@@ -122,32 +118,6 @@ func TestGatewayThatNeverAnswers(t *testing.T) {
 	pingB(t, s)
 }
 
-// The kernel throws entries away that it has not used for long. That says
-// nothing about the gateway, and it keeps its MAC until it fails to answer.
-func TestGatewayMACOutlivesItsEntry(t *testing.T) {
-	l := &Loader{log: slog.New(slog.DiscardHandler)}
-	g := &gateway{id: 1}
-	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	for _, step := range []struct {
-		state  string
-		mac    net.HardwareAddr
-		usable uint8
-	}{
-		{nexthop.StateIncomplete, nil, 0},
-		{nexthop.StateReachable, mac, 1},
-		{nexthop.StateStale, mac, 1},
-		{nexthop.StateNone, nil, 1},
-		{nexthop.StateIncomplete, nil, 1},
-		{nexthop.StateFailed, nil, 0},
-		{nexthop.StateIncomplete, nil, 0},
-	} {
-		l.observe(g, nexthop.Gateway{Interface: 1, State: step.state, MAC: step.mac})
-		if entry := gatewayEntry(g); entry.Usable != step.usable || (entry.Usable == 1) != slices.Equal(entry.Mac[:], mac) {
-			t.Errorf("%s: %+v", step.state, entry)
-		}
-	}
-}
-
 func TestColdGatewayIsResolved(t *testing.T) {
 	s := newS1(t, topology.S1Options{ColdGateways: true})
 	b := newBed(t, s.B.Host)
@@ -224,32 +194,6 @@ func TestConfiguredGateway(t *testing.T) {
 		t.Errorf("entry %+v", entry)
 	}
 	pingB(t, s)
-}
-
-func TestSchedule(t *testing.T) {
-	now := time.Now()
-	for _, test := range []struct {
-		state string
-		asked time.Time
-		want  time.Time
-	}{
-		{nexthop.StateReachable, time.Time{}, time.Time{}},
-		{nexthop.StatePermanent, time.Time{}, time.Time{}},
-		{nexthop.StateDelay, time.Time{}, time.Time{}},
-		{nexthop.StateNone, time.Time{}, now},
-		{nexthop.StateStale, time.Time{}, now},
-		{nexthop.StateStale, now.Add(-time.Hour), now},
-		{nexthop.StateStale, now, now.Add(resolveAtMost)},
-		{nexthop.StateFailed, time.Time{}, now},
-		{nexthop.StateFailed, now.Add(-time.Second), now.Add(resolveAgain - time.Second)},
-		{nexthop.StateIncomplete, now, now.Add(resolveAgain)},
-	} {
-		g := &gateway{Gateway: nexthop.Gateway{State: test.state}, asked: test.asked}
-		g.schedule(now)
-		if !g.resolveAt.Equal(test.want) {
-			t.Errorf("%s, asked %v ago: %v", test.state, now.Sub(test.asked), g.resolveAt.Sub(now))
-		}
-	}
 }
 
 // flaps are ways in which the kernel throws the neighbours of an interface away.
@@ -337,23 +281,6 @@ func TestFlapIsNoRepair(t *testing.T) {
 				}
 				t.Logf("%s: %d flaps, %d entries deleted: %d repairs counted", name, done, want, got)
 			})
-		}
-	}
-}
-
-// TestMACBefore: an interface that was made anew takes the last MAC of its gateway over, one with
-// another name does not, be its gateway's address the same: fe80::1 is one on each segment.
-func TestMACBefore(t *testing.T) {
-	const mac = "02:00:00:00:00:01"
-	address := netip.MustParseAddr("fe80::1")
-	for name, want := range map[string]string{"eth0": mac, "eth1": ""} {
-		l := &Loader{served: map[int]*served{7: {Interface: discover.Interface{Index: 7, Name: name}}}}
-		l.state.Gateways = []pins.GatewayRecord{
-			{ID: 1, Interface: 2, Name: "eth0", Address: address.String(), MAC: mac, Gone: true},
-			{ID: 2, Interface: 3, Address: address.String(), MAC: "02:00:00:00:00:02", Gone: true}, // of an earlier version
-		}
-		if got := l.macBefore(gatewayKey{7, address}); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }

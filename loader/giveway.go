@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -159,10 +160,14 @@ func (l *Loader) hasFallback(what undo.Setting) bool {
 
 // hasOneRouter tells whether the setting's family has no more than one next hop of default routes.
 func (l *Loader) hasOneRouter(what undo.Setting) bool {
-	hops := make(map[gatewayKey]bool)
+	type hop struct {
+		device  int
+		gateway netip.Addr
+	}
+	hops := make(map[hop]bool)
 	for _, d := range l.fallback.defaults {
 		if fallback.Name(d.Family) == what.Family {
-			hops[gatewayKey{d.Interface, d.Gateway}] = true
+			hops[hop{d.Interface, d.Gateway}] = true
 		}
 	}
 	return len(hops) <= 1

@@ -253,14 +253,14 @@ func (l *Loader) linkChanged(index int) error {
 	l.logChanges(&before, &s.Interface)
 	if s.Up && (s.lostCarrier || !before.Up) {
 		s.lostCarrier = false
-		l.askAnew(index)
+		l.gateways.CarrierBack(index)
 	}
 	var errs []error
 	if !s.Up || s.toldDown { // once more for each event: the first may come before the kernel has marked its routes
 		errs = append(errs, l.haveSocketsLookAgain(s))
 	}
 	if !s.Up {
-		errs = append(errs, l.releaseWaiting(index))
+		errs = append(errs, l.gateways.CarrierLost(index))
 	}
 	return errors.Join(append(errs, l.writeGateways())...)
 }

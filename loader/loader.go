@@ -19,6 +19,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
@@ -80,10 +81,10 @@ type Loader struct {
 	state            pins.Journal
 	served           map[int]*served // by index
 	missing          []string        // configured names that no interface has
-	gateways         map[gatewayKey]*gateway
+	gateways         *gateways.Table
 	removed          map[int]bool // interfaces that events said have gone, by index
 	verifying        bool         // the next reconciliation looks at what is attached
-	sysctls          undo.Sysctls
+	sysctls          *undo.Sysctls
 	suspicious       bool // interfaces may be others than they were
 	source           *sourcerepair.Repair
 	ownAddresses     []discover.OwnAddress // of the host, as found last
@@ -126,7 +127,6 @@ func newLoader(options Options) *Loader {
 		wake:             make(chan struct{}, 1),
 		problems:         problems{log: options.Log, standing: make(map[string][]string)},
 		served:           make(map[int]*served),
-		gateways:         make(map[gatewayKey]*gateway),
 		removed:          make(map[int]bool),
 		suspicious:       true,
 
@@ -136,10 +136,11 @@ func newLoader(options Options) *Loader {
 		pinRepairs:      newAllowance(),
 	}
 	l.source = l.newSourceRepair()
-	l.sysctls = undo.Sysctls{
+	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
 		Repaired: func() { l.countRepair(repairSysctl) }, Allowance: newAllowance,
 	}
+	l.gateways = l.newGateways()
 	return l
 }
 
@@ -157,7 +158,7 @@ func (l *Loader) Close() error {
 	l.stopEvents()
 	l.stopAsked()
 	l.state.PID = 0
-	err := errors.Join(l.leaveAsking(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
+	err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 	l.netlink.Close()
 	l.dir = nil
 	l.view.Store(nil)

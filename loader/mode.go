@@ -2,7 +2,6 @@ package loader
 
 import (
 	"slices"
-	"time"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -30,11 +29,7 @@ func (l *Loader) setMode(s *served, mode config.Mode) {
 		l.log.Info("interface has another mode", "interface", s.Name, "mode", mode)
 	}
 	s.mode = mode
-	for _, g := range l.gateways {
-		if g.Interface == s.Index {
-			g.State, g.asked, g.anew, g.awaited, g.restarted, g.released = "", time.Time{}, false, false, false, false
-		}
-	}
+	l.gateways.ModeChanged(s.Index)
 }
 
 // adoptMode decides about a mode that was set by hand before this start. Who

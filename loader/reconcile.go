@@ -1,10 +1,8 @@
 package loader
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -51,7 +49,7 @@ func (l *Loader) reconcile() error {
 	l.ownAddresses = found.Own
 	l.noteSource(l.source.Reconcile(l.wantedSource()))
 	errs = append(errs,
-		l.trackGateways(&routers),
+		l.gateways.Track(&routers),
 		l.maps.OnLink.Sync(hostmaps.OnLinkNetworks(found.OnLink)),
 		l.syncOwn(own),
 		l.writeSettings(),
@@ -59,7 +57,7 @@ func (l *Loader) reconcile() error {
 		l.maps.Managed.Sync(l.managedEntries()),
 		l.verifyIfDue(),
 		l.attachAll(),
-		l.attachAllHeld(),
+		l.gateways.AttachHeld(),
 		l.tendRPFilter(),
 	)
 	l.tendFallback(&routers)
@@ -82,31 +80,6 @@ func (l *Loader) syncOwn(own map[bpf.DatapathAddress]uint32) error {
 		}
 	}
 	return l.maps.Own.Sync(own)
-}
-
-// writeGateways writes the gateways and the interfaces.
-func (l *Loader) writeGateways() error {
-	gateways, of := make(map[uint32]bpf.DatapathGateway), l.gatewaysByInterface()
-	for _, g := range l.gateways {
-		gateways[uint32(g.id)] = gatewayEntry(g)
-	}
-	interfaces := make(map[uint32]bpf.DatapathInterface)
-	for _, s := range l.served {
-		interfaces[uint32(s.id)] = interfaceEntry(s, of[s.Index])
-	}
-	routes, _ := routeEntries(l.inOrder(), of)
-	return l.maps.WriteWays(&hostmaps.Ways{
-		Interfaces: interfaces, Gateways: gateways, MACs: gatewayMACs(l.gateways), Routes: routes,
-	})
-}
-
-// gatewaysByInterface returns the known gateways by the index of their interface, in the order of their ids.
-func (l *Loader) gatewaysByInterface() map[int][]*gateway {
-	of := make(map[int][]*gateway)
-	for _, g := range slices.SortedFunc(maps.Values(l.gateways), func(a, b *gateway) int { return cmp.Compare(a.id, b.id) }) {
-		of[g.Interface] = append(of[g.Interface], g)
-	}
-	return of
 }
 
 func (l *Loader) managedEntries() map[uint32]uint32 {

@@ -216,9 +216,9 @@ func (r *runner) resolveGateways() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.resolveDue(now)
+	r.gateways.Due(now)
 	r.publish()
-	if next := r.nextResolve(); next.IsZero() {
+	if next := r.gateways.Next(); next.IsZero() {
 		r.resolve.Stop()
 	} else {
 		r.resolve.Reset(next.Sub(now))
@@ -247,7 +247,9 @@ func (c *coalescer) note(now time.Time) time.Time {
 	if last := c.first.Add(patience); at.After(last) {
 		at = last
 	}
-	at = later(at, c.rest)
+	if at.Before(c.rest) {
+		at = c.rest
+	}
 	c.timer.Reset(at.Sub(now))
 	return at
 }

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"errors"
-	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +11,6 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/metrics"
@@ -136,22 +134,6 @@ func (l *Loader) missingNow() []string {
 	return slices.DeleteFunc(slices.Clone(l.missing), func(name string) bool {
 		return slices.ContainsFunc(l.inOrder(), func(s *served) bool { return s.Name == name })
 	})
-}
-
-// answers tells whether the last word of a gateway's entry is that it is there, and is not ours.
-func (g *gateway) answers() bool {
-	return nexthop.Usable(g.State) && !g.held && !g.isUnanswered(&g.Gateway)
-}
-
-// gatewayFigures are by interface and address.
-func (l *Loader) gatewayFigures() []metrics.Gateway {
-	var list []metrics.Gateway
-	for _, key := range slices.SortedFunc(maps.Keys(l.gateways), compareGateways) {
-		list = append(list, metrics.Gateway{
-			Interface: l.nameOf(key.device), Address: key.address, Reachable: l.gateways[key].answers(),
-		})
-	}
-	return list
 }
 
 // Unattached names the managed interfaces that lack one of their programs, and says which of them do

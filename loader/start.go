@@ -288,7 +288,7 @@ func (l *Loader) begin() error {
 	if len(l.served) > 0 && !slices.ContainsFunc(l.inOrder(), attached) {
 		return l.attachAll() // once more, for its error
 	}
-	l.resolveDue(time.Now())
+	l.gateways.Due(time.Now())
 	return nil
 }
 

@@ -3,7 +3,7 @@
  * MACs that nobody has. The kernel hands no packet to a device without a MAC for its next hop. Where
  * nobody knows one the loader enters one of these, so that replies are built and come by here:
  *
- * - for a gateway that has never answered (loader/hold.go);
+ * - for a gateway that has never answered (loader/gateways/hold.go);
  * - for the next hop that stands for all peers of an interface of which no gateway is known
  *   (loader/boundroutes.go).
  *

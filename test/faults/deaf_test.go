@@ -71,7 +71,7 @@ func TestDeafGatewayBusyMachine(t *testing.T) {
 }
 
 // starve has a daemon run for a millisecond at a time until the test ends, and rest for longer than it looks at connections
-// where they are many (progressTime in loader/progress.go).
+// where they are many (progressTime in loader/gateways/progress.go).
 func starve(t *testing.T, d *harness.Daemon) {
 	t.Helper()
 	const runs, rests = time.Millisecond, 170 * time.Millisecond

@@ -1,4 +1,4 @@
-package loader
+package gateways
 
 import (
 	"errors"
@@ -43,16 +43,22 @@ func isAsking(r pins.SysctlRecord) bool {
 	return slices.ContainsFunc(asking, func(s askingSetting) bool { return s.leaf == undo.SettingOf(r).Leaf })
 }
 
+// askedSettings are these settings of the host.
+type askedSettings struct {
+	*Host
+	gateways map[gatewayKey]*gateway
+}
+
 // haveEverybodyAsked changes the settings for that of a gateway's interface.
-func (l *Loader) haveEverybodyAsked(g *gateway) error {
+func (a *askedSettings) haveEverybodyAsked(g *gateway) error {
 	for _, setting := range asking {
 		if !setting.isOf(addressFamily(g)) {
 			continue
 		}
-		key := hostsettings.NeighbourKey(addressFamily(g), l.nameOf(g.Interface), setting.leaf)
+		key := hostsettings.NeighbourKey(addressFamily(g), a.NameOf(g.Interface), setting.leaf)
 		change, err := hostsettings.Plan(key, setting.value)
 		if change != nil && setting.leaf == knownFirst {
-			asked, err := nexthop.Asked(l.netlink, g.Interface, g.Address)
+			asked, err := nexthop.Asked(a.Netlink(), g.Interface, g.Address)
 			if err != nil {
 				return err
 			}
@@ -60,61 +66,50 @@ func (l *Loader) haveEverybodyAsked(g *gateway) error {
 				continue // the next reconciliation tries again
 			}
 		}
-		if _, err := l.keepSysctl(change, err); err != nil {
+		if _, err := a.ChangeSysctl(change, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// restoreAsking puts the settings back of interfaces that have no gateway left for which they
+// restore puts the settings back of interfaces that have no gateway left for which they
 // were changed, by this process or an earlier one, or leaves them to the next reconciliation.
-func (l *Loader) restoreAsking() error {
+func (a *askedSettings) restore() error {
 	needed := make(map[undo.Setting]bool)
-	for _, g := range l.gateways {
+	for _, g := range a.gateways {
 		for _, setting := range asking {
 			if g.changesAsking() && setting.isOf(addressFamily(g)) {
 				needed[undo.Setting{Device: g.Interface, Family: addressFamily(g), Leaf: setting.leaf}] = true
 			}
 		}
 	}
-	err := l.keepWhileAsked(needed)
-	return errors.Join(err, l.sysctls.Restore(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[undo.SettingOf(r)] }))
+	err := a.keepWhileAsked(needed)
+	return errors.Join(err, a.Sysctls.Restore(func(r pins.SysctlRecord) bool { return isAsking(r) && !needed[undo.SettingOf(r)] }))
 }
 
-// leaveAsking puts them back at the end: the kernel gives up in its own time then. Who finds the
-// gateway held later changes them again.
-func (l *Loader) leaveAsking() error { return l.sysctls.Drop(isAsking) }
-
-// keepAsking changes them again where an earlier process has put them back at its end, or somebody
+// keep changes them again where an earlier process has put them back at its end, or somebody
 // else has.
-func (l *Loader) keepAsking() error {
+func (a *askedSettings) keep() error {
 	var errs []error
-	for _, g := range l.gateways {
-		if g.changesAsking() && g.isAsked() && l.mayHold(g) {
-			errs = append(errs, l.haveEverybodyAsked(g))
+	for _, g := range a.gateways {
+		if g.changesAsking() && g.isAsked() && a.mayHold(g) {
+			errs = append(errs, a.haveEverybodyAsked(g))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
-// everybody asked (bpf/src/nobody.h).
-func (g *gateway) changesAsking() bool { return (g.held || g.bridged) && !g.isUnknown() }
-
-// isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
-func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }
-
 // keepWhileAsked adds knownFirst of interfaces where the kernel asks for somebody, and with it what
 // it does without.
-func (l *Loader) keepWhileAsked(needed map[undo.Setting]bool) error {
+func (a *askedSettings) keepWhileAsked(needed map[undo.Setting]bool) error {
 	var errs []error
-	for _, r := range l.state.Sysctls {
+	for _, r := range a.Journal.Sysctls {
 		what := undo.SettingOf(r)
 		if what.Leaf != knownFirst || needed[what] {
 			continue
 		}
-		asked, err := nexthop.Asked(l.netlink, what.Device, unspecified[what.Family])
+		asked, err := nexthop.Asked(a.Netlink(), what.Device, unspecified[what.Family])
 		if asked || err != nil {
 			needed[what], needed[undo.Setting{Device: what.Device, Family: what.Family, Leaf: everybodyAgain}] = true, true
 		}
@@ -125,11 +120,3 @@ func (l *Loader) keepWhileAsked(needed map[undo.Setting]bool) error {
 
 // unspecified is nobody's address in a family.
 var unspecified = map[string]netip.Addr{"ipv4": netip.IPv4Unspecified(), "ipv6": netip.IPv6Unspecified()}
-
-// addressFamily is the family by which a gateway is resolved.
-func addressFamily(g *gateway) string {
-	if g.Address.Is4() {
-		return "ipv4"
-	}
-	return "ipv6"
-}

@@ -1,4 +1,4 @@
-package loader
+package gateways
 
 import (
 	"errors"
@@ -34,22 +34,25 @@ const (
 	someConnections = 1000
 )
 
+// connections are those of the host.
+type connections struct{ *Host }
+
 // progress is what was found out about the connections by a gateway.
 type progress struct {
 	made bool
 	next time.Time // when it is looked at again
 }
 
-// makesProgress tells whether something came in lately on a connection by a gateway. Where the
+// makeProgress tells whether something came in lately on a connection by a gateway. Where the
 // kernel does not tell of its sockets, nothing did.
-func (l *Loader) makesProgress(g *gateway) bool {
+func (c *connections) makeProgress(g *gateway) bool {
 	begun := time.Now()
 	if begun.Before(g.progress.next) {
 		return g.progress.made
 	}
-	made, err := l.lookForProgress(g, begun.Add(progressTime))
+	made, err := c.lookForProgress(g, begun.Add(progressTime))
 	if err != nil {
-		l.log.Debug("whether connections make progress is not known", "gateway", g.Address, "error", err)
+		c.Log.Debug("whether connections make progress is not known", "gateway", g.Address, "error", err)
 	}
 	rest := max(tellEvery/2, min(heldFor, progressRest*time.Since(begun)))
 	g.progress = progress{made, begun.Add(rest)}
@@ -57,14 +60,14 @@ func (l *Loader) makesProgress(g *gateway) bool {
 }
 
 // lookForProgress looks for one such connection. IPv6 sockets have connections of IPv4 too.
-func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, _ error) {
+func (c *connections) lookForProgress(g *gateway, until time.Time) (made bool, _ error) {
 	var errs []error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if family == unix.AF_INET && !g.IPv4 {
 			continue
 		}
-		err := sockets.EachConnection(family, someConnections, until, func(c *sockets.Socket) bool {
-			made = l.isHeardBy(g, c)
+		err := sockets.EachConnection(family, someConnections, until, func(s *sockets.Socket) bool {
+			made = c.isHeardBy(g, s)
 			return !made
 		})
 		if made {
@@ -80,36 +83,36 @@ func (l *Loader) lookForProgress(g *gateway, until time.Time) (made bool, _ erro
 // isHeardBy tells whether an acknowledgement came in lately on a connection that leads by a
 // gateway. That the first address is one of its interface's, and that no network of it holds the
 // other, is known at once.
-func (l *Loader) isHeardBy(g *gateway, c *sockets.Socket) bool {
-	if c.Heard >= heldFor || c.Device != 0 && c.Device != g.Interface {
+func (c *connections) isHeardBy(g *gateway, s *sockets.Socket) bool {
+	if s.Heard >= heldFor || s.Device != 0 && s.Device != g.Interface {
 		return false
 	}
-	self, peer := c.Local.Addr(), c.Remote.Addr()
+	self, peer := s.Local.Addr(), s.Remote.Addr()
 	if self.Is4() && !g.IPv4 || self.Is6() && !g.IPv6 {
 		return false
 	}
-	networks := l.served[g.Interface].Addresses
+	networks := c.Interface(g.Interface).Addresses
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Addr() == self }) &&
 		!slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(peer) }) &&
-		!l.isAnswered(c, g.Interface) && l.isRoutedBy(g, c)
+		!c.isAnswered(s, g.Interface) && c.isRoutedBy(g, s)
 }
 
 // isAnswered tells whether a connection is recorded as a flow of another interface than this one:
 // what the host says in it leaves by that one, wherever the route leads.
-func (l *Loader) isAnswered(c *sockets.Socket, but int) bool {
+func (c *connections) isAnswered(s *sockets.Socket, but int) bool {
 	tuple := bpf.DatapathTuple{
-		Peer: c.Remote.Addr().As16(), Self: c.Local.Addr().As16(), Protocol: unix.IPPROTO_TCP,
-		PeerPort: datapath.Port(c.Remote.Port()), SelfPort: datapath.Port(c.Local.Port()),
+		Peer: s.Remote.Addr().As16(), Self: s.Local.Addr().As16(), Protocol: unix.IPPROTO_TCP,
+		PeerPort: datapath.Port(s.Remote.Port()), SelfPort: datapath.Port(s.Local.Port()),
 	}
-	flow, err := datapath.FindFlow(l.datapath.Established, bpf.Seeds(l.state.Seeds).Digest(tuple))
+	flow, err := datapath.FindFlow(c.Datapath().Established, bpf.Seeds(c.Journal.Seeds).Digest(tuple))
 	return err != nil || flow != nil && flow.Ifindex != uint32(but)
 }
 
 // isRoutedBy tells whether the kernel sends by a gateway what the host says in a connection: there
 // may be others of the same interface, or a route by another.
-func (l *Loader) isRoutedBy(g *gateway, c *sockets.Socket) bool {
-	routes, err := l.netlink.RouteGetWithOptions(c.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{
-		SrcAddr: c.Local.Addr().AsSlice(), OifIndex: c.Device, Mark: c.Mark, UID: &c.UID,
+func (c *connections) isRoutedBy(g *gateway, s *sockets.Socket) bool {
+	routes, err := c.Netlink().RouteGetWithOptions(s.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{
+		SrcAddr: s.Local.Addr().AsSlice(), OifIndex: s.Device, Mark: s.Mark, UID: &s.UID,
 	})
 	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
 		return r.LinkIndex == g.Interface && dump.Gateway(&r) == g.Address

@@ -1,0 +1,90 @@
+package gateways
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"replypath/loader/attach"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+)
+
+// The kernel throws entries away that it has not used for long. That says
+// nothing about the gateway, and it keeps its MAC until it fails to answer.
+func TestGatewayMACOutlivesItsEntry(t *testing.T) {
+	table := New(Host{
+		Log: slog.New(slog.DiscardHandler), NameOf: func(int) string { return "eth0" },
+		Interface: func(int) Interface { return Interface{} }, Defaults: func() []nexthop.Default { return nil },
+	})
+	g := &gateway{id: 1}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	for _, step := range []struct {
+		state  string
+		mac    net.HardwareAddr
+		usable bool
+	}{
+		{nexthop.StateIncomplete, nil, false},
+		{nexthop.StateReachable, mac, true},
+		{nexthop.StateStale, mac, true},
+		{nexthop.StateNone, nil, true},
+		{nexthop.StateIncomplete, nil, true},
+		{nexthop.StateFailed, nil, false},
+		{nexthop.StateIncomplete, nil, false},
+	} {
+		table.observe(g, nexthop.Gateway{Interface: 1, State: step.state, MAC: step.mac})
+		if usable := slices.Equal(g.mac, mac); usable != step.usable || !usable && g.mac != nil {
+			t.Errorf("%s: %s", step.state, g.mac)
+		}
+	}
+}
+
+func TestSchedule(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct {
+		state string
+		asked time.Time
+		want  time.Time
+	}{
+		{nexthop.StateReachable, time.Time{}, time.Time{}},
+		{nexthop.StatePermanent, time.Time{}, time.Time{}},
+		{nexthop.StateDelay, time.Time{}, time.Time{}},
+		{nexthop.StateNone, time.Time{}, now},
+		{nexthop.StateStale, time.Time{}, now},
+		{nexthop.StateStale, now.Add(-time.Hour), now},
+		{nexthop.StateStale, now, now.Add(resolveAtMost)},
+		{nexthop.StateFailed, time.Time{}, now},
+		{nexthop.StateFailed, now.Add(-time.Second), now.Add(resolveAgain - time.Second)},
+		{nexthop.StateIncomplete, now, now.Add(resolveAgain)},
+	} {
+		g := &gateway{Gateway: nexthop.Gateway{State: test.state}, times: times{asked: test.asked}}
+		g.schedule(now)
+		if !g.resolveAt.Equal(test.want) {
+			t.Errorf("%s, asked %v ago: %v", test.state, now.Sub(test.asked), g.resolveAt.Sub(now))
+		}
+	}
+}
+
+// TestMACBefore: an interface that was made anew takes the last MAC of its gateway over, one with
+// another name does not, be its gateway's address the same: fe80::1 is one on each segment.
+func TestMACBefore(t *testing.T) {
+	const mac = "02:00:00:00:00:01"
+	address := netip.MustParseAddr("fe80::1")
+	for name, want := range map[string]string{"eth0": mac, "eth1": ""} {
+		served := map[int]Interface{7: {Interface: attach.Interface{Index: 7, Name: name}}}
+		journal := pins.Journal{Gateways: []pins.GatewayRecord{
+			{ID: 1, Interface: 2, Name: "eth0", Address: address.String(), MAC: mac, Gone: true},
+			{ID: 2, Interface: 3, Address: address.String(), MAC: "02:00:00:00:00:02", Gone: true}, // of an earlier version
+		}}
+		table := New(Host{
+			Journal: &journal, NameOf: func(index int) string { return served[index].Name },
+			Interface: func(index int) Interface { return served[index] },
+		})
+		if got := table.records.macBefore(gatewayKey{7, address}); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}

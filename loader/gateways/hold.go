@@ -1,0 +1,221 @@
+package gateways
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+	"replypath/loader/nexthop"
+)
+
+// A gateway that has stopped answering takes the replies of every interface with
+// it: the route by it stands, and the kernel hands no packet to a device for which
+// it has no neighbour. So its entry is kept usable, with the MAC address that it had
+// last, as one that the kernel is checking. It goes on asking; when it gives up, it
+// is told to ask again. Nobody is kept from anything: once we end, the kernel gives
+// up for good.
+//
+// One that has never answered has no such MAC. Its entry gets one that nobody has, with which no frame leaves:
+// replies to other interfaces are moved, and the programs end everything else. The kernel's question whether the gateway
+// has that MAC goes to everybody (bpf/src/nobody.h).
+//
+// That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
+// there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
+// net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).
+
+// onlyGateways returns those that are the only next hop of a family's default
+// routes, but for those that the kernel does not go over to.
+func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
+	byFamily := make(map[int]map[gatewayKey]bool)
+	for _, d := range defaults {
+		if d.Behind {
+			continue
+		}
+		if byFamily[d.Family] == nil {
+			byFamily[d.Family] = make(map[gatewayKey]bool)
+		}
+		byFamily[d.Family][gatewayKey{d.Interface, d.Gateway}] = true
+	}
+	only := make(map[gatewayKey]bool)
+	for _, gateways := range byFamily {
+		for key := range gateways {
+			if len(gateways) == 1 && key.address.IsValid() {
+				only[key] = true
+			}
+		}
+	}
+	for _, gateways := range byFamily { // an IPv4 route may lead by one of several IPv6 routers
+		for key := range gateways {
+			if len(gateways) > 1 {
+				delete(only, key)
+			}
+		}
+	}
+	return only
+}
+
+// tendHold holds a gateway that has just failed, and lets go of one that has
+// answered. One that had failed before a route led by it is asked first.
+func (t *Table) tendHold(g *gateway, isNew bool) {
+	switch {
+	case !t.host.Interface(g.Interface).Enforces:
+		t.letGo(g)
+	case g.State == nexthop.StateFailed && isNew && !g.held && !g.bridged:
+	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
+		if t.host.mayHold(g) {
+			t.hold(g)
+		} else {
+			t.letGo(g)
+		}
+	case g.State == nexthop.StateNone && g.held:
+		if t.host.mayHold(g) {
+			t.hold(g)
+		} else {
+			t.letGo(g)
+		}
+	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
+		t.letGo(g)
+	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.State == nexthop.StateSilent || g.isUnanswered(&g.Gateway):
+		// It is asked, or is about to be, or somebody deleted the entry: that tells nothing.
+	default:
+		t.letGo(g)
+	}
+}
+
+// hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
+// nobody, that is done so often only until askedSettings.keep has changed the settings again.
+func (t *Table) hold(g *gateway) {
+	if g.held && g.isUnknown() {
+		return // keepUnknown does so
+	}
+	if g.held && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
+		return // schedule has the time
+	}
+	isNew := !g.held
+	if isNew {
+		g.progress = progress{} // what was found before is of another silence
+	}
+	g.probed = time.Now()
+	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
+	if isNew {
+		g.held, g.bridged, g.awaited = true, false, false
+		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
+			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
+		if !g.isUnknown() {
+			errs = append(errs, t.settings.haveEverybodyAsked(g))
+		}
+		errs = append(errs, t.programs.attach(g))
+	}
+	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+		t.host.Log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
+	}
+}
+
+// keepUnknown keeps the entry of a held gateway usable that has never answered, while the kernel asks for it. Where the
+// kernel failed the entry, as somebody has it ask less or sooner, the gateway has bridgeAfter to answer without a MAC: then
+// any answer is heeded.
+func (t *Table) keepUnknown(g *gateway, now time.Time) error {
+	inVain := g.awaited
+	if g.awaited = g.awaitsMAC() && !inVain; g.awaited {
+		g.asked = now
+		g.schedule(now)
+		return nexthop.Resolve(t.host.Netlink(), g.Gateway)
+	}
+	g.probed = now
+	g.schedule(now)
+	return errors.Join(
+		nexthop.PutBack(t.host.Netlink(), g.Gateway, g.stopgap()), // a timer begins with another state only: see probeAnew
+		nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()))
+}
+
+// bridge has replies built while a gateway is asked for that has not answered yet since a
+// route leads by it again, or its link is up: a router that boots is slower than its cable.
+// Its entry gets the last MAC, as one that is being checked, and the kernel asks everybody
+// meanwhile, as it would without. Nothing is said of the gateway, and nothing of what the host
+// starts is refused: once the kernel has asked in vain it is held.
+func (t *Table) bridge(g *gateway) error {
+	g.bridged = true
+	t.records.write()
+	t.host.Log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
+		"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
+	return errors.Join(t.settings.haveEverybodyAsked(g), t.probeAnew(g), t.host.Save())
+}
+
+// probeAnew has the last MAC of a gateway checked from now on. One that is being checked already would be asked again only
+// at its own time, up to a second later: a timer begins with another state (__neigh_update() in net/core/neighbour.c). So the
+// entry is made stale, which a packet that is sent in between makes delay.
+func (t *Table) probeAnew(g *gateway) error {
+	g.restarted = true
+	if err := nexthop.PutBack(t.host.Netlink(), g.Gateway, g.last); err != nil {
+		return err
+	}
+	return nexthop.Probe(t.host.Netlink(), g.Gateway, g.last)
+}
+
+// ask has the kernel look for a gateway whose silence is bridged, and tells whether it did.
+func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
+	anew, inVain := g.anew, g.awaited
+	g.anew, g.awaited = false, false
+	switch {
+	case !t.host.mayHold(g) || g.bridged:
+		return false, nil
+	case g.awaitsMAC() && !inVain && (g.State != nexthop.StateIncomplete || g.isUnknown()): // else it has been asked already
+		g.awaited = true
+		g.schedule(now)
+		return true, nexthop.Resolve(t.host.Netlink(), g.Gateway)
+	case g.awaitsMAC() && g.isUnknown():
+		return true, t.holdUnknown(g)
+	case g.isUnknown():
+		return false, nil
+	case g.awaitsMAC(), anew && g.State != nexthop.StatePermanent && g.State != nexthop.StateNoARP:
+		return true, t.bridge(g)
+	}
+	return false, nil
+}
+
+// holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
+func (t *Table) holdUnknown(g *gateway) error {
+	state, err := nexthop.StateNow(t.host.Netlink(), g.Gateway)
+	if err != nil || nexthop.Usable(state) {
+		return err // the event is on its way
+	}
+	t.hold(g)
+	t.records.write()
+	return t.host.Save()
+}
+
+// letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
+func (t *Table) letGo(g *gateway) {
+	if !g.held && !g.bridged {
+		return
+	}
+	err := t.host.Tx.Postpone(func() error { return t.endHold(g) })
+	if err != nil {
+		t.host.Log.Error("what was done for a gateway that did not answer is not taken back", "gateway", g.Address, "error", err)
+	}
+}
+
+// endHold has the kernel's own neighbour entry count again.
+func (t *Table) endHold(g *gateway) (err error) {
+	if g.held {
+		t.host.Log.Info("neighbour entry of the gateway is the kernel's again",
+			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "state", g.State)
+		err = t.releaseHeld(g)
+	}
+	g.held, g.bridged, g.heldBy = false, false, nil
+	return errors.Join(err, t.settings.restore())
+}
+
+// releaseHeld has the programs take a gateway for any other.
+func (t *Table) releaseHeld(g *gateway) error {
+	err := t.programs.forget(g)
+	for _, other := range t.gateways {
+		if other != g && other.held && other.Interface == g.Interface {
+			return err
+		}
+	}
+	target := attach.Interface{Index: g.Interface, Name: t.host.NameOf(g.Interface)}
+	return errors.Join(err, t.host.Attacher().DetachFrom(target, attach.Last))
+}

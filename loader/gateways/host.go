@@ -1,0 +1,109 @@
+package gateways
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/hostsettings"
+	"replypath/loader/nexthop"
+	"replypath/loader/pins"
+	"replypath/loader/undo"
+)
+
+// Host is what a Table works with.
+type Host struct {
+	Netlink  func() *netlink.Handle
+	Datapath func() *datapath.Datapath // in force
+	Attacher func() Attacher
+	Log      *slog.Logger
+	Tx       *undo.Tx
+	Sysctls  *undo.Sysctls
+	Journal  *pins.Journal // Gateways is written, Seeds and Sysctls are read
+	Save     func() error  // writes the journal
+	// Interface returns what is known of an interface by its index, NameOf what it is called in messages, be it served or not.
+	Interface func(index int) Interface
+	NameOf    func(index int) string
+	// ChangeSysctl makes a change that was planned, unless the interface only observes; true the first time.
+	ChangeSysctl func(change *hostsettings.Change, err error) (made bool, _ error)
+	// Repaired counts a neighbour entry that somebody had deleted.
+	Repaired func()
+
+	// WantsFallback tells whether there are to be fallback routes, GivesWay whether the default routes of a family by an
+	// interface give way to one without a carrier.
+	WantsFallback func() bool
+	GivesWay      func(device, family int) bool
+	Defaults      func() []nexthop.Default // the other default routes
+	// Renew has sockets look for an IPv6 route anew. It tells whether there is a device of fallback routes: without one,
+	// nothing is done.
+	Renew func() (hasDevice bool, err error)
+}
+
+// Interface is what a Table has to know of an interface. Of one that is not served it is the zero value.
+type Interface struct {
+	attach.Interface
+	Up        bool
+	Enforces  bool           // its mode in force is enforce
+	HasHeader bool           // frames begin with an Ethernet header
+	Attached  bool           // it has our programs
+	Addresses []netip.Prefix // with their networks
+}
+
+func (i Interface) isServed() bool { return i.Index != 0 }
+
+// Attacher attaches and detaches programs, as an attach.Attacher does.
+type Attacher interface {
+	Attach(attach.Interface, attach.Programs) (attach.Result, error)
+	DetachFrom(attach.Interface, attach.Direction) error
+}
+
+// mayHold tells whether a gateway is one whose silence is bridged. Without a carrier the default
+// route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
+func (h *Host) mayHold(g *gateway) bool {
+	s := h.Interface(g.Interface)
+	return g.only && h.WantsFallback() && s.Enforces && (s.Up || h.staysWithoutCarrier(g) || g.held) &&
+		(!g.isUnknown() || s.HasHeader)
+}
+
+// staysWithoutCarrier tells whether the default route by a gateway is not passed over without a carrier, as where another
+// interface has a default route too, or one to the same network.
+func (h *Host) staysWithoutCarrier(g *gateway) bool {
+	return g.IPv4 && !h.GivesWay(g.Interface, unix.AF_INET) || g.IPv6 && !h.GivesWay(g.Interface, unix.AF_INET6)
+}
+
+// noteDeletion counts an entry that somebody deletes and that is put back, and tells whether this one was. The kernel has it
+// fail first, without a question; one that goes for other reasons, with the carrier, a MAC
+// of the interface's own or for want of use, goes as it is. Events tell that in order;
+// what is read in between may be of a moment after the next.
+func (h *Host) noteDeletion(g *gateway, seen nexthop.Gateway) (counted bool) {
+	switch seen.State {
+	case nexthop.StateFailed:
+		unasked := g.State == nexthop.StateReachable || g.State == nexthop.StateStale
+		g.deleting = g.deleting || seen.Requested && !g.released || unasked
+		return false
+	case nexthop.StateNone:
+		s := h.Interface(g.Interface)
+		if counted = g.deleting && s.Enforces && s.Up; counted {
+			h.Repaired()
+			h.Log.Info("the gateway's neighbour entry was deleted, put back", "interface", s.Name, "gateway", g.Address)
+		}
+	}
+	g.deleting = false
+	return counted
+}
+
+func (h *Host) logMAC(g *gateway, mac net.HardwareAddr) {
+	switch {
+	case g.mac == nil:
+		h.Log.Info("gateway is resolved", "interface", h.NameOf(g.Interface), "gateway", g.Address, "mac", mac.String())
+	case !bytes.Equal(g.mac, mac):
+		h.Log.Info("gateway has another mac", "interface", h.NameOf(g.Interface), "gateway", g.Address,
+			"mac", mac.String(), "before", g.mac.String())
+	}
+}

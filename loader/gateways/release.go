@@ -1,0 +1,83 @@
+package gateways
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/nexthop"
+)
+
+// waiting is what the host has sent by a gateway that has no MAC yet.
+type waiting struct{ *Host }
+
+// releaseOnly does so for the one gateway of a family's default routes. The kernel drops the entry a moment before it passes
+// over the route, and asks in vain for three seconds, as long as TCP repeats no segment that waits
+// (skb_still_in_host_queue() in net/ipv4/tcp_output.c).
+func (w *waiting) releaseOnly(g *gateway) error {
+	if state, err := nexthop.StateNow(w.Netlink(), g.Gateway); err != nil || state != nexthop.StateIncomplete {
+		return err
+	}
+	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
+}
+
+// releaseOneOfSeveral does so for an IPv6 router, from which the kernel goes over to another one once it has asked in vain:
+// replies are built until then, so once for each loss.
+func (w *waiting) releaseOneOfSeveral(g *gateway) error {
+	if g.released {
+		return nil
+	}
+	state, err := nexthop.StateNow(w.Netlink(), g.Gateway)
+	if err != nil || state != nexthop.StateIncomplete && state != nexthop.StateNone {
+		return err
+	}
+	g.released = true
+	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
+}
+
+// haveSocketsPassOver has sockets look for a route anew where the kernel may go over from a silent gateway to another one: by
+// IPv6 they keep the route that they have until they have repeated a segment three times.
+func (w *waiting) haveSocketsPassOver(g *gateway) {
+	if !w.isOneOfSeveral(g) {
+		return
+	}
+	hasFallback, err := w.Renew()
+	if hasFallback && err == nil && !(g.silent && g.released) && len(g.last) != 0 {
+		err = w.releaseFailed(g)
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+		w.Log.Error("open IPv6 connections go on to a silent gateway for a while", "gateway", g.Address, "error", err)
+	}
+}
+
+// releaseFailed lets go what sockets have sent since the kernel gave a gateway up: it waits until the kernel has asked in vain
+// once more, and TCP repeats no segment that waits. That is done once for each silence, as others may send by that gateway
+// alone. It fails at once then, so that the kernel goes over to another one.
+func (w *waiting) releaseFailed(g *gateway) error {
+	const tries = 3 // in which more may be sent
+	for range tries {
+		state, err := nexthop.StateNow(w.Netlink(), g.Gateway)
+		if err != nil || state != nexthop.StateIncomplete {
+			return err
+		}
+		g.released = true
+		probeErr, failErr := nexthop.Probe(w.Netlink(), g.Gateway, g.last), nexthop.Fail(w.Netlink(), g.Gateway)
+		_, err = w.Renew()
+		if err := errors.Join(probeErr, failErr, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOneOfSeveral tells whether a gateway is one of the IPv6 routers among which the kernel chooses for its default routes.
+func (w *waiting) isOneOfSeveral(g *gateway) bool {
+	self, others := false, false
+	for _, d := range w.Defaults() {
+		if d.Family == unix.AF_INET6 {
+			isSelf := (gatewayKey{d.Interface, d.Gateway}) == keyOf(&g.Gateway)
+			self, others = self || isSelf, others || !isSelf
+		}
+	}
+	return self && others
+}
