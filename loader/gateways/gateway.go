@@ -26,25 +26,17 @@ type gateway struct {
 	// mac is what replies are sent to; nil where none is known. It outlives the
 	// neighbour entry, which the kernel throws away when it has not been used
 	// for long, until the gateway fails to answer.
-	mac      net.HardwareAddr
-	last     net.HardwareAddr   // that it had last, whether or not it has failed since
-	only     bool               // it is the only next hop of a family's default routes
-	deleting bool               // somebody has its entry deleted
-	held     bool               // it is silent, and its neighbour entry kept usable: see hold.go
-	bridged  bool               // it has not answered yet, and its neighbour entry is kept usable
-	progress progress           // of connections by it, while it is held
-	silent   bool               // it was said that it does not answer
-	heldBy   *datapath.Datapath // whose program answers what is started by it, nil for none
-	released bool               // CarrierLost or releaseFailed has given its entry the last MAC since it fell silent
-	question
+	mac       net.HardwareAddr
+	last      net.HardwareAddr // that it had last, whether or not it has failed since
+	only      bool             // it is the only next hop of a family's default routes
+	deleting  bool             // somebody has its entry deleted
+	stage     stage
+	progress  progress           // of connections by it, while it is held
+	silent    bool               // it was said that it does not answer
+	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
+	released  bool               // CarrierLost or releaseFailed has given its entry the last MAC since it fell silent
+	restarted bool               // probeAnew has made its entry stale, for a moment
 	times
-}
-
-// question is what has been done to have a gateway asked.
-type question struct {
-	anew      bool // its interface has got its carrier back, it is to be asked
-	awaited   bool // it was asked for, and has bridgeAfter to answer
-	restarted bool // probeAnew has made its entry stale, for a moment
 }
 
 // times are those of a gateway.
@@ -53,6 +45,12 @@ type times struct {
 	asked     time.Time // when the kernel was last told to resolve it
 	failed    time.Time // when it has last failed to answer
 	resolveAt time.Time // zero: nothing to be done
+}
+
+// progress is what was found out about the connections by a gateway.
+type progress struct {
+	made bool
+	next time.Time // when it is looked at again
 }
 
 const (
@@ -90,24 +88,36 @@ const (
 
 func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
 
+// on changes the stage, which nothing else does.
+func (g *gateway) on(e event) { g.stage = transitions[e].to[g.stage] }
+
+// isHeld tells whether a gateway is held, asked for without a MAC or not.
+func (g *gateway) isHeld() bool { return g.stage == held || g.stage == retried }
+
+// isBridged tells whether its entry has the last MAC and nothing is said of it.
+func (g *gateway) isBridged() bool { return g.stage == bridged }
+
+// isAwaited tells whether it was asked for, and its time to answer is not over.
+func (g *gateway) isAwaited() bool { return g.stage == resolving || g.stage == retried }
+
 // schedule decides when the kernel has to be told to look for a gateway that has
 // just got into its state. While the entry is valid and fresh the kernel does
 // nothing; on a NIC that only receives it would stay cold for ever.
 func (g *gateway) schedule(now time.Time) {
 	switch {
-	case g.awaited && g.isUnknown() && !g.held:
+	case g.stage == resolving && g.isUnknown():
 		g.resolveAt = g.asked.Add(unknownAfter)
-	case g.awaited:
+	case g.isAwaited():
 		g.resolveAt = g.asked.Add(bridgeAfter)
-	case g.held && g.isUnknown() && g.awaitsMAC():
+	case g.isHeld() && g.isUnknown() && g.awaitsMAC():
 		g.resolveAt = later(now, g.probed.Add(resolveFailed))
-	case g.held && g.isUnknown():
+	case g.isHeld() && g.isUnknown():
 		g.resolveAt = g.probed.Add(askUnknownEvery)
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
-	case g.held && g.State == nexthop.StateFailed:
+	case g.isHeld() && g.State == nexthop.StateFailed:
 		g.resolveAt = later(now, g.probed.Add(resolveFailed))
-	case g.held: // the kernel asks already
+	case g.isHeld(): // the kernel asks already
 		g.resolveAt = now.Add(tellEvery)
 	case g.State == nexthop.StateFailed, g.State == nexthop.StateIncomplete:
 		g.resolveAt = later(now, g.asked.Add(resolveAgain))
@@ -130,9 +140,9 @@ func later(a, b time.Time) time.Time {
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	switch {
 	case seen.State == nexthop.StateProbe:
-		return g.bridged || g.released
+		return g.isBridged() || g.released
 	case isStale(seen.State):
-		return g.bridged && g.restarted && bytes.Equal(g.last, seen.MAC)
+		return g.isBridged() && g.restarted && bytes.Equal(g.last, seen.MAC)
 	}
 	return false
 }
@@ -142,12 +152,12 @@ func isStale(state string) bool { return state == nexthop.StateStale || state ==
 
 // isOwnProbe tells of a MAC that the entry has from hold, of this process or an earlier one.
 func (g *gateway) isOwnProbe(seen *nexthop.Gateway) bool {
-	return g.held && seen.State == nexthop.StateProbe && bytes.Equal(g.last, seen.MAC)
+	return g.isHeld() && seen.State == nexthop.StateProbe && bytes.Equal(g.last, seen.MAC)
 }
 
 // answers tells whether the last word of a gateway's entry is that it is there, and is not ours.
 func (g *gateway) answers() bool {
-	return nexthop.Usable(g.State) && !g.held && !g.isUnanswered(&g.Gateway)
+	return nexthop.Usable(g.State) && !g.isHeld() && !g.isUnanswered(&g.Gateway)
 }
 
 // isUnknown tells whether nobody knows a MAC that a gateway has had.
@@ -194,7 +204,7 @@ func (g *gateway) families() []uint8 {
 
 // changesAsking tells whether the settings are changed for a gateway. For one that has never answered the programs have
 // everybody asked (bpf/src/nobody.h).
-func (g *gateway) changesAsking() bool { return (g.held || g.bridged) && !g.isUnknown() }
+func (g *gateway) changesAsking() bool { return (g.isHeld() || g.isBridged()) && !g.isUnknown() }
 
 // isAsked tells whether the kernel asks for a gateway that is held or bridged, or is to.
 func (g *gateway) isAsked() bool { return g.State == nexthop.StateProbe || !nexthop.Usable(g.State) }
@@ -224,7 +234,12 @@ func (g *gateway) resolve(nl *netlink.Handle) error {
 
 // recall fills in what an earlier process wrote down of a gateway.
 func (g *gateway) recall(r *pins.GatewayRecord) {
-	g.held, g.bridged = r.Held, r.Bridged
+	if r.Bridged {
+		g.on(onBridge)
+	}
+	if r.Held {
+		g.on(onHold)
+	}
 	if mac, err := net.ParseMAC(r.MAC); err == nil {
 		g.last = mac
 	}

@@ -35,7 +35,7 @@ func (t *Table) Track(found *nexthop.Routers) error {
 		if present[key] {
 			continue
 		}
-		if t.letGo(g); !g.held {
+		if t.letGo(g); !g.isHeld() {
 			delete(t.gateways, key)
 		}
 	}
@@ -54,12 +54,14 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 		t.programs.forgetLast(g, seen.MAC)
 		g.mac, g.last, g.silent, g.released = seen.MAC, seen.MAC, false, false
 	}
-	g.awaited = g.awaited && g.awaitsMAC()
+	if !g.awaitsMAC() {
+		g.on(onMAC)
+	}
 	g.restarted = g.restarted && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
 	t.tendHold(g, before.State == "")
-	hasFailed := seen.State == nexthop.StateFailed && !g.held
+	hasFailed := seen.State == nexthop.StateFailed && !g.isHeld()
 	if hasFailed && before.State != seen.State {
-		g.failed = time.Now()
+		g.failed = t.host.Now()
 		t.waiting.haveSocketsPassOver(g)
 	}
 	if hasFailed && !g.deleting {
@@ -74,9 +76,9 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 	case hasFailed && before.State != seen.State:
 		// At once: the kernel may have asked in vain with the address of another
 		// NIC, that of the packet that waited for the answer.
-		g.resolveAt = later(time.Now(), g.asked.Add(resolveFailed))
+		g.resolveAt = later(t.host.Now(), g.asked.Add(resolveFailed))
 	case before.State != seen.State || g.resolveAt.IsZero():
-		g.schedule(time.Now())
+		g.schedule(t.host.Now())
 	}
 }
 
@@ -88,10 +90,10 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 		return false, false
 	}
 	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
-	held, bridged := g.held, g.bridged
+	wasHeld, wasBridged := g.isHeld(), g.isBridged()
 	counted := t.host.noteDeletion(g, seen)
 	t.observe(g, seen)
-	if recorded = held != g.held || bridged != g.bridged || counted; recorded {
+	if recorded = wasHeld != g.isHeld() || wasBridged != g.isBridged() || counted; recorded {
 		t.records.write()
 	}
 	return true, recorded
@@ -116,10 +118,10 @@ func (t *Table) resolve(g *gateway, now time.Time) error {
 		g.resolveAt = time.Time{}
 		return nil
 	}
-	if g.held && g.isUnknown() {
+	if g.isHeld() && g.isUnknown() {
 		return t.keepUnknown(g, now)
 	}
-	if g.held {
+	if g.isHeld() {
 		g.resolveAt = now.Add(tellEvery)
 		if g.State == nexthop.StateFailed {
 			t.tendHold(g, false)

@@ -44,6 +44,27 @@ func TestGatewayMACOutlivesItsEntry(t *testing.T) {
 
 func TestSchedule(t *testing.T) {
 	now := time.Now()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	for _, test := range []struct {
+		stage stage
+		last  net.HardwareAddr
+		asked time.Time
+		want  time.Time
+	}{
+		{resolving, mac, now, now.Add(bridgeAfter)},
+		{resolving, nil, now, now.Add(unknownAfter)},
+		{retried, nil, now, now.Add(bridgeAfter)},
+		{held, mac, time.Time{}, now},
+		{held, nil, time.Time{}, now},
+		{bridged, mac, now, now.Add(resolveAgain)},
+	} {
+		g := &gateway{stage: test.stage, last: test.last, times: times{asked: test.asked}}
+		g.State = nexthop.StateFailed
+		g.schedule(now)
+		if !g.resolveAt.Equal(test.want) {
+			t.Errorf("%s, last %s, asked %v ago: %v", stageNames[test.stage], test.last, now.Sub(test.asked), g.resolveAt.Sub(now))
+		}
+	}
 	for _, test := range []struct {
 		state string
 		asked time.Time

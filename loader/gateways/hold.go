@@ -62,20 +62,14 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 	switch {
 	case !t.host.Interface(g.Interface).Enforces:
 		t.letGo(g)
-	case g.State == nexthop.StateFailed && isNew && !g.held && !g.bridged:
-	case g.State == nexthop.StateFailed || g.held && g.State == nexthop.StateIncomplete:
+	case g.State == nexthop.StateFailed && isNew && !g.isHeld() && !g.isBridged():
+	case g.State == nexthop.StateFailed, g.isHeld() && (g.State == nexthop.StateIncomplete || g.State == nexthop.StateNone):
 		if t.host.mayHold(g) {
 			t.hold(g)
 		} else {
 			t.letGo(g)
 		}
-	case g.State == nexthop.StateNone && g.held:
-		if t.host.mayHold(g) {
-			t.hold(g)
-		} else {
-			t.letGo(g)
-		}
-	case g.State == nexthop.StateNone && g.bridged: // somebody deleted it, or the carrier went
+	case g.State == nexthop.StateNone && g.isBridged(): // somebody deleted it, or the carrier went
 		t.letGo(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.State == nexthop.StateSilent || g.isUnanswered(&g.Gateway):
 		// It is asked, or is about to be, or somebody deleted the entry: that tells nothing.
@@ -87,20 +81,20 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 // hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask
 // nobody, that is done so often only until askedSettings.keep has changed the settings again.
 func (t *Table) hold(g *gateway) {
-	if g.held && g.isUnknown() {
+	if g.isHeld() && g.isUnknown() {
 		return // keepUnknown does so
 	}
-	if g.held && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
+	if g.isHeld() && g.State == nexthop.StateFailed && t.host.Now().Sub(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
-	isNew := !g.held
+	isNew := !g.isHeld()
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
 	}
-	g.probed = time.Now()
+	g.probed = t.host.Now()
 	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
 	if isNew {
-		g.held, g.bridged, g.awaited = true, false, false
+		g.on(onHold)
 		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
 		if !g.isUnknown() {
@@ -117,8 +111,10 @@ func (t *Table) hold(g *gateway) {
 // kernel failed the entry, as somebody has it ask less or sooner, the gateway has bridgeAfter to answer without a MAC: then
 // any answer is heeded.
 func (t *Table) keepUnknown(g *gateway, now time.Time) error {
-	inVain := g.awaited
-	if g.awaited = g.awaitsMAC() && !inVain; g.awaited {
+	inVain := g.isAwaited()
+	g.on(onOver)
+	if g.awaitsMAC() && !inVain {
+		g.on(onAsk)
 		g.asked = now
 		g.schedule(now)
 		return nexthop.Resolve(t.host.Netlink(), g.Gateway)
@@ -136,7 +132,7 @@ func (t *Table) keepUnknown(g *gateway, now time.Time) error {
 // meanwhile, as it would without. Nothing is said of the gateway, and nothing of what the host
 // starts is refused: once the kernel has asked in vain it is held.
 func (t *Table) bridge(g *gateway) error {
-	g.bridged = true
+	g.on(onBridge)
 	t.records.write()
 	t.host.Log.Debug("gateway has not answered yet, replies by other interfaces are built with the mac that it had",
 		"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.last.String())
@@ -156,13 +152,13 @@ func (t *Table) probeAnew(g *gateway) error {
 
 // ask has the kernel look for a gateway whose silence is bridged, and tells whether it did.
 func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
-	anew, inVain := g.anew, g.awaited
-	g.anew, g.awaited = false, false
+	anew, inVain := g.stage == fresh, g.isAwaited()
+	g.on(onOver)
 	switch {
-	case !t.host.mayHold(g) || g.bridged:
+	case !t.host.mayHold(g) || g.isBridged():
 		return false, nil
 	case g.awaitsMAC() && !inVain && (g.State != nexthop.StateIncomplete || g.isUnknown()): // else it has been asked already
-		g.awaited = true
+		g.on(onAsk)
 		g.schedule(now)
 		return true, nexthop.Resolve(t.host.Netlink(), g.Gateway)
 	case g.awaitsMAC() && g.isUnknown():
@@ -188,7 +184,7 @@ func (t *Table) holdUnknown(g *gateway) error {
 
 // letGo takes back what hold and bridge did. A start that may still fail leaves that for later.
 func (t *Table) letGo(g *gateway) {
-	if !g.held && !g.bridged {
+	if !g.isHeld() && !g.isBridged() {
 		return
 	}
 	err := t.host.Tx.Postpone(func() error { return t.endHold(g) })
@@ -199,12 +195,13 @@ func (t *Table) letGo(g *gateway) {
 
 // endHold has the kernel's own neighbour entry count again.
 func (t *Table) endHold(g *gateway) (err error) {
-	if g.held {
+	if g.isHeld() {
 		t.host.Log.Info("neighbour entry of the gateway is the kernel's again",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "state", g.State)
 		err = t.releaseHeld(g)
 	}
-	g.held, g.bridged, g.heldBy = false, false, nil
+	g.on(onLetGo)
+	g.heldBy = nil
 	return errors.Join(err, t.settings.restore())
 }
 
@@ -212,7 +209,7 @@ func (t *Table) endHold(g *gateway) (err error) {
 func (t *Table) releaseHeld(g *gateway) error {
 	err := t.programs.forget(g)
 	for _, other := range t.gateways {
-		if other != g && other.held && other.Interface == g.Interface {
+		if other != g && other.isHeld() && other.Interface == g.Interface {
 			return err
 		}
 	}

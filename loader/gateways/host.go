@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type Host struct {
 	Netlink  func() *netlink.Handle
 	Datapath func() *datapath.Datapath // in force
 	Attacher func() Attacher
+	Now      func() time.Time // nil for time.Now
 	Log      *slog.Logger
 	Tx       *undo.Tx
 	Sysctls  *undo.Sysctls
@@ -67,7 +69,7 @@ type Attacher interface {
 // route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
 func (h *Host) mayHold(g *gateway) bool {
 	s := h.Interface(g.Interface)
-	return g.only && h.WantsFallback() && s.Enforces && (s.Up || h.staysWithoutCarrier(g) || g.held) &&
+	return g.only && h.WantsFallback() && s.Enforces && (s.Up || h.staysWithoutCarrier(g) || g.isHeld()) &&
 		(!g.isUnknown() || s.HasHeader)
 }
 

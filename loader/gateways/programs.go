@@ -17,6 +17,8 @@ type programs struct {
 	connections connections
 }
 
+func newPrograms(h *Host) programs { return programs{h, connections{h}} }
+
 // attach attaches the program that answers what the host starts by a gateway
 // that is held: without the entry, it would get an error. Where the interface has no
 // programs yet, AttachHeld does.
@@ -72,7 +74,7 @@ func (p *programs) forget(g *gateway) error {
 // forgetLast has the programs forget the MAC that a held gateway had, where it has got another:
 // by that one nobody would ask for it again.
 func (p *programs) forgetLast(g *gateway, mac net.HardwareAddr) {
-	if !g.held || g.isUnknown() || bytes.Equal(g.last, mac) {
+	if !g.isHeld() || g.isUnknown() || bytes.Equal(g.last, mac) {
 		return
 	}
 	if err := p.forget(g); err != nil {

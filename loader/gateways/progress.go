@@ -37,12 +37,6 @@ const (
 // connections are those of the host.
 type connections struct{ *Host }
 
-// progress is what was found out about the connections by a gateway.
-type progress struct {
-	made bool
-	next time.Time // when it is looked at again
-}
-
 // makeProgress tells whether something came in lately on a connection by a gateway. Where the
 // kernel does not tell of its sockets, nothing did.
 func (c *connections) makeProgress(g *gateway) bool {

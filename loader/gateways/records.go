@@ -39,7 +39,7 @@ func (j *records) write() {
 		address, err := netip.ParseAddr(r.Address)
 		g := j.gateways[gatewayKey{r.Interface, address}]
 		r.Gone = err != nil || g == nil
-		r.Held, r.Bridged = !r.Gone && g.held, !r.Gone && g.bridged
+		r.Held, r.Bridged = !r.Gone && g.isHeld(), !r.Gone && g.isBridged()
 		if !r.Gone {
 			r.MAC = g.last.String()
 		}

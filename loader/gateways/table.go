@@ -27,9 +27,12 @@ type Table struct {
 // New returns a Table of no gateways.
 func New(host Host) *Table {
 	h, known := &host, make(map[gatewayKey]*gateway)
+	if h.Now == nil {
+		h.Now = time.Now
+	}
 	return &Table{
 		host: h, gateways: known, records: records{h, known}, settings: askedSettings{h, known},
-		programs: programs{h, connections{h}}, waiting: waiting{h},
+		programs: newPrograms(h), waiting: waiting{h},
 	}
 }
 
@@ -66,7 +69,8 @@ func views(known map[gatewayKey]*gateway, which func(*gateway) bool) []*View {
 func (t *Table) ModeChanged(device int) {
 	for _, g := range t.gateways {
 		if g.Interface == device {
-			g.State, g.asked, g.question, g.released = "", time.Time{}, question{}, false
+			g.on(onOver)
+			g.State, g.asked, g.restarted, g.released = "", time.Time{}, false, false
 		}
 	}
 }
@@ -78,8 +82,9 @@ func (t *Table) CarrierBack(device int) {
 		if g.Interface == device {
 			g.released = false
 		}
-		if g.Interface == device && !g.held && t.host.Interface(device).Enforces {
-			g.anew, g.asked, g.resolveAt = true, time.Time{}, time.Now()
+		if g.Interface == device && !g.isHeld() && t.host.Interface(device).Enforces {
+			g.on(onCarrier)
+			g.asked, g.resolveAt = time.Time{}, t.host.Now()
 		}
 	}
 }
@@ -99,7 +104,7 @@ func (t *Table) ProgramsLost(device int) {
 func (t *Table) AttachHeld() error {
 	var errs []error
 	for _, g := range t.gateways {
-		if g.held {
+		if g.isHeld() {
 			errs = append(errs, t.host.Tx.Postpone(func() error { return t.programs.attach(g) }))
 		}
 	}
