@@ -26,16 +26,18 @@ type gateway struct {
 	// mac is what replies are sent to; nil where none is known. It outlives the
 	// neighbour entry, which the kernel throws away when it has not been used
 	// for long, until the gateway fails to answer.
-	mac       net.HardwareAddr
-	last      net.HardwareAddr // that it had last, whether or not it has failed since
-	only      bool             // it is the only next hop of a family's default routes
-	deleting  bool             // somebody has its entry deleted
-	stage     stage
-	progress  progress           // of connections by it, while it is held
-	silent    bool               // it was said that it does not answer
-	heldBy    *datapath.Datapath // whose program answers what is started by it, nil for none
-	released  bool               // CarrierLost or releaseFailed has given its entry the last MAC since it fell silent
-	restarted bool               // probeAnew has made its entry stale, for a moment
+	mac      net.HardwareAddr
+	last     net.HardwareAddr   // that it had last, whether or not it has failed since
+	only     bool               // it is the only next hop of a family's default routes
+	deleting bool               // somebody has its entry deleted
+	stage    stage              // what is done about it
+	progress progress           // of connections by it, while it is held
+	heldBy   *datapath.Datapath // whose program answers what is started by it, nil for none
+
+	toldSilent bool // it was logged that it does not answer, since it answered last
+	// What we have written into its entry: the last MAC, since it fell silent (CarrierLost, releaseFailed), and that it is
+	// stale, for a moment (probeAnew).
+	wroteLast, wroteStale bool
 	times
 }
 
@@ -140,9 +142,9 @@ func later(a, b time.Time) time.Time {
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	switch {
 	case seen.State == nexthop.StateProbe:
-		return g.isBridged() || g.released
+		return g.isBridged() || g.wroteLast
 	case isStale(seen.State):
-		return g.isBridged() && g.restarted && bytes.Equal(g.last, seen.MAC)
+		return g.isBridged() && g.wroteStale && bytes.Equal(g.last, seen.MAC)
 	}
 	return false
 }

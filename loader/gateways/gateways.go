@@ -52,12 +52,12 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 			t.host.logMAC(g, seen.MAC)
 		}
 		t.programs.forgetLast(g, seen.MAC)
-		g.mac, g.last, g.silent, g.released = seen.MAC, seen.MAC, false, false
+		g.mac, g.last, g.toldSilent, g.wroteLast = seen.MAC, seen.MAC, false, false
 	}
 	if !g.awaitsMAC() {
 		g.on(onMAC)
 	}
-	g.restarted = g.restarted && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
+	g.wroteStale = g.wroteStale && (isStale(seen.State) || !isStale(before.State)) // an event may be of before
 	t.tendHold(g, before.State == "")
 	hasFailed := seen.State == nexthop.StateFailed && !g.isHeld()
 	if hasFailed && before.State != seen.State {
@@ -65,10 +65,10 @@ func (t *Table) observe(g *gateway, seen nexthop.Gateway) {
 		t.waiting.haveSocketsPassOver(g)
 	}
 	if hasFailed && !g.deleting {
-		if !g.silent {
+		if !g.toldSilent {
 			t.host.Log.Warn("gateway does not answer", "interface", t.host.NameOf(g.Interface), "gateway", g.Address)
 		}
-		g.mac, g.silent = nil, true
+		g.mac, g.toldSilent = nil, true
 	}
 	switch {
 	case !t.host.Interface(g.Interface).Enforces:

@@ -143,7 +143,7 @@ func (t *Table) bridge(g *gateway) error {
 // at its own time, up to a second later: a timer begins with another state (__neigh_update() in net/core/neighbour.c). So the
 // entry is made stale, which a packet that is sent in between makes delay.
 func (t *Table) probeAnew(g *gateway) error {
-	g.restarted = true
+	g.wroteStale = true
 	if err := nexthop.PutBack(t.host.Netlink(), g.Gateway, g.last); err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (h *Host) noteDeletion(g *gateway, seen nexthop.Gateway) (counted bool) {
 	switch seen.State {
 	case nexthop.StateFailed:
 		unasked := g.State == nexthop.StateReachable || g.State == nexthop.StateStale
-		g.deleting = g.deleting || seen.Requested && !g.released || unasked
+		g.deleting = g.deleting || seen.Requested && !g.wroteLast || unasked
 		return false
 	case nexthop.StateNone:
 		s := h.Interface(g.Interface)

@@ -24,14 +24,14 @@ func (w *waiting) releaseOnly(g *gateway) error {
 // releaseOneOfSeveral does so for an IPv6 router, from which the kernel goes over to another one once it has asked in vain:
 // replies are built until then, so once for each loss.
 func (w *waiting) releaseOneOfSeveral(g *gateway) error {
-	if g.released {
+	if g.wroteLast {
 		return nil
 	}
 	state, err := nexthop.StateNow(w.Netlink(), g.Gateway)
 	if err != nil || state != nexthop.StateIncomplete && state != nexthop.StateNone {
 		return err
 	}
-	g.released = true
+	g.wroteLast = true
 	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
 }
 
@@ -42,7 +42,7 @@ func (w *waiting) haveSocketsPassOver(g *gateway) {
 		return
 	}
 	hasFallback, err := w.Renew()
-	if hasFallback && err == nil && !(g.silent && g.released) && len(g.last) != 0 {
+	if hasFallback && err == nil && !(g.toldSilent && g.wroteLast) && len(g.last) != 0 {
 		err = w.releaseFailed(g)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
@@ -60,7 +60,7 @@ func (w *waiting) releaseFailed(g *gateway) error {
 		if err != nil || state != nexthop.StateIncomplete {
 			return err
 		}
-		g.released = true
+		g.wroteLast = true
 		probeErr, failErr := nexthop.Probe(w.Netlink(), g.Gateway, g.last), nexthop.Fail(w.Netlink(), g.Gateway)
 		_, err = w.Renew()
 		if err := errors.Join(probeErr, failErr, err); err != nil {

@@ -70,7 +70,7 @@ func (t *Table) ModeChanged(device int) {
 	for _, g := range t.gateways {
 		if g.Interface == device {
 			g.on(onOver)
-			g.State, g.asked, g.restarted, g.released = "", time.Time{}, false, false
+			g.State, g.asked, g.wroteStale, g.wroteLast = "", time.Time{}, false, false
 		}
 	}
 }
@@ -80,7 +80,7 @@ func (t *Table) ModeChanged(device int) {
 func (t *Table) CarrierBack(device int) {
 	for _, g := range t.gateways {
 		if g.Interface == device {
-			g.released = false
+			g.wroteLast = false
 		}
 		if g.Interface == device && !g.isHeld() && t.host.Interface(device).Enforces {
 			g.on(onCarrier)
