@@ -2,6 +2,7 @@ package gateways
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"time"
@@ -32,6 +33,7 @@ type gateway struct {
 	deleting bool               // somebody has its entry deleted
 	stage    stage              // what is done about it
 	progress progress           // of connections by it, while it is held
+	checks   int                // of a MAC that nobody has, which were begun
 	heldBy   *datapath.Datapath // whose program answers what is started by it, nil for none
 
 	toldSilent bool // it was logged that it does not answer, since it answered last
@@ -43,10 +45,11 @@ type gateway struct {
 
 // times are those of a gateway.
 type times struct {
-	probed    time.Time // when its entry was made usable last, while it is held
-	asked     time.Time // when the kernel was last told to resolve it
-	failed    time.Time // when it has last failed to answer
-	resolveAt time.Time // zero: nothing to be done
+	probed    time.Time     // when its entry was made usable last, while it is held
+	checkFor  time.Duration // how long the kernel checks a MAC that nobody has, until that is begun anew
+	asked     time.Time     // when the kernel was last told to resolve it
+	failed    time.Time     // when it has last failed to answer
+	resolveAt time.Time     // zero: nothing to be done
 }
 
 // progress is what was found out about the connections by a gateway.
@@ -83,9 +86,12 @@ const (
 	// unknownAfter is the same for a gateway that has never answered, by the MAC that nobody has. Until then what
 	// the host starts waits for the answer, as the kernel has it wait for 3 s; then it is refused.
 	unknownAfter = 2500 * time.Millisecond
-	// askUnknownEvery is how often the check of such a MAC is begun anew. The kernel asks at once, then each second, and fails
-	// the entry after 3 s. By IPv4 it heeds no answer in the first second (`locktime`, arp_process() in net/ipv4/arp.c).
+	// askUnknownEvery is how often the check of such a MAC is begun anew where the kernel has its own settings: it asks at once,
+	// then each second, and fails the entry after 3 s.
 	askUnknownEvery = 2200 * time.Millisecond
+	// withoutMACEvery is how many checks of it there are to one time without a MAC, for bridgeAfter: some answers are heeded then
+	// only, as an advertisement without the Override flag (RFC 4861, 7.2.5).
+	withoutMACEvery = 16
 )
 
 func keyOf(g *nexthop.Gateway) gatewayKey { return gatewayKey{g.Interface, g.Address} }
@@ -114,7 +120,7 @@ func (g *gateway) schedule(now time.Time) {
 	case g.isHeld() && g.isUnknown() && g.awaitsMAC():
 		g.resolveAt = later(now, g.probed.Add(resolveFailed))
 	case g.isHeld() && g.isUnknown():
-		g.resolveAt = g.probed.Add(askUnknownEvery)
+		g.resolveAt = g.probed.Add(cmp.Or(g.checkFor, askUnknownEvery))
 	case g.State == nexthop.StateStale, g.State == nexthop.StateNone:
 		g.resolveAt = later(now, g.asked.Add(resolveAtMost))
 	case g.isHeld() && g.State == nexthop.StateFailed:
@@ -142,7 +148,7 @@ func later(a, b time.Time) time.Time {
 func (g *gateway) isUnanswered(seen *nexthop.Gateway) bool {
 	switch {
 	case seen.State == nexthop.StateProbe:
-		return g.isBridged() || g.wroteLast
+		return g.isBridged() || g.wroteLast && !g.isHeld()
 	case isStale(seen.State):
 		return g.isBridged() && g.wroteStale && bytes.Equal(g.last, seen.MAC)
 	}
@@ -161,6 +167,9 @@ func (g *gateway) isOwnProbe(seen *nexthop.Gateway) bool {
 func (g *gateway) answers() bool {
 	return nexthop.Usable(g.State) && !g.isHeld() && !g.isUnanswered(&g.Gateway)
 }
+
+// isNobodys tells whether its entry has the MAC that nobody has.
+func (g *gateway) isNobodys() bool { return g.State == nexthop.StateSilent }
 
 // isUnknown tells whether nobody knows a MAC that a gateway has had.
 func (g *gateway) isUnknown() bool { return len(g.last) == 0 }

@@ -71,6 +71,8 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 		}
 	case g.State == nexthop.StateNone && g.isBridged(): // somebody deleted it, or the carrier went
 		t.letGo(g)
+	case g.isNobodys() && g.isHeld() && !t.host.mayHold(g): // the kernel would not fail it, as keepUnknown goes on
+		t.letGo(g)
 	case g.State == nexthop.StateProbe || g.State == nexthop.StateNone || g.State == nexthop.StateSilent || g.isUnanswered(&g.Gateway):
 		// It is asked, or is about to be, or somebody deleted the entry: that tells nothing.
 	default:
@@ -91,7 +93,7 @@ func (t *Table) hold(g *gateway) {
 	if isNew {
 		g.progress = progress{} // what was found before is of another silence
 	}
-	g.probed = t.host.Now()
+	g.probed, g.checkFor = t.host.Now(), t.host.askUnknownEvery(g)
 	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
 	if isNew {
 		g.on(onHold)
@@ -108,22 +110,35 @@ func (t *Table) hold(g *gateway) {
 }
 
 // keepUnknown keeps the entry of a held gateway usable that has never answered, while the kernel asks for it. Where the
-// kernel failed the entry, as somebody has it ask less or sooner, the gateway has bridgeAfter to answer without a MAC: then
-// any answer is heeded.
+// kernel failed the entry, as somebody has it ask less or sooner, and now and then, the gateway has bridgeAfter to answer
+// without a MAC: then any answer is heeded.
 func (t *Table) keepUnknown(g *gateway, now time.Time) error {
+	if !t.host.mayHold(g) {
+		t.letGo(g)
+		t.records.write()
+		return t.host.Save()
+	}
 	inVain := g.isAwaited()
 	g.on(onOver)
-	if g.awaitsMAC() && !inVain {
-		g.on(onAsk)
-		g.asked = now
-		g.schedule(now)
-		return nexthop.Resolve(t.host.Netlink(), g.Gateway)
+	if g.checks++; !inVain && (g.awaitsMAC() || g.checks%withoutMACEvery == 0) {
+		return t.askWithoutMAC(g, now)
 	}
-	g.probed = now
+	g.probed, g.checkFor = now, t.host.askUnknownEvery(g)
 	g.schedule(now)
 	return errors.Join(
 		nexthop.PutBack(t.host.Netlink(), g.Gateway, g.stopgap()), // a timer begins with another state only: see probeAnew
 		nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()))
+}
+
+// askWithoutMAC has the kernel ask for a gateway that is held as for one that it knows no MAC of.
+func (t *Table) askWithoutMAC(g *gateway, now time.Time) (err error) {
+	g.on(onAsk)
+	g.asked = now
+	g.schedule(now)
+	if !g.awaitsMAC() {
+		err = nexthop.Fail(t.host.Netlink(), g.Gateway)
+	}
+	return errors.Join(err, nexthop.Resolve(t.host.Netlink(), g.Gateway))
 }
 
 // bridge has replies built while a gateway is asked for that has not answered yet since a
@@ -202,6 +217,11 @@ func (t *Table) endHold(g *gateway) (err error) {
 	}
 	g.on(onLetGo)
 	g.heldBy = nil
+	if g.isNobodys() { // so that the kernel asks for it, or goes over to another one
+		if failErr := nexthop.Fail(t.host.Netlink(), g.Gateway); !errors.Is(failErr, unix.ENODEV) && !errors.Is(failErr, unix.ENETDOWN) {
+			err = errors.Join(err, failErr)
+		}
+	}
 	return errors.Join(err, t.settings.restore())
 }
 

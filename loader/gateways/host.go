@@ -70,8 +70,33 @@ type Attacher interface {
 func (h *Host) mayHold(g *gateway) bool {
 	s := h.Interface(g.Interface)
 	return g.only && h.WantsFallback() && s.Enforces && (s.Up || h.staysWithoutCarrier(g) || g.isHeld()) &&
-		(!g.isUnknown() || s.HasHeader)
+		(!g.isUnknown() || s.HasHeader && s.Attached) // our programs have everybody asked for it
 }
+
+// askUnknownEvery is how often the check of a MAC that nobody has is begun anew: after the last question of the kernel's
+// that may be heeded, and before it fails the entry. By IPv4 it heeds no answer for a while after an entry was written (`locktime`,
+// arp_process() in net/ipv4/arp.c). Where it asks less than that, it is left to fail.
+func (h *Host) askUnknownEvery(g *gateway) time.Duration {
+	value := func(leaf string) int {
+		n, err := hostsettings.ReadNumber(hostsettings.NeighbourKey(addressFamily(g), h.NameOf(g.Interface), leaf))
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	retransmission, questions := time.Duration(value("retrans_time_ms"))*time.Millisecond, value("ucast_solicit")
+	if retransmission == 0 || questions == 0 {
+		return askUnknownEvery
+	}
+	last := time.Duration(questions-1) * retransmission
+	if lock := time.Duration(value("locktime")) * lockUnit; g.Address.Is4() && last <= lock || last == 0 {
+		return last + retransmission + time.Second
+	}
+	return last + retransmission/5
+}
+
+// lockUnit is that of `locktime`: a hundredth of a second (USER_HZ), whatever the kernel's ticks are.
+const lockUnit = 10 * time.Millisecond
 
 // staysWithoutCarrier tells whether the default route by a gateway is not passed over without a carrier, as where another
 // interface has a default route too, or one to the same network.
@@ -87,7 +112,7 @@ func (h *Host) noteDeletion(g *gateway, seen nexthop.Gateway) (counted bool) {
 	switch seen.State {
 	case nexthop.StateFailed:
 		unasked := g.State == nexthop.StateReachable || g.State == nexthop.StateStale
-		g.deleting = g.deleting || seen.Requested && !g.wroteLast || unasked
+		g.deleting = g.deleting || seen.Requested && !g.wroteLast && !g.isNobodys() || unasked
 		return false
 	case nexthop.StateNone:
 		s := h.Interface(g.Interface)

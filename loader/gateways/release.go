@@ -42,7 +42,7 @@ func (w *waiting) haveSocketsPassOver(g *gateway) {
 		return
 	}
 	hasFallback, err := w.Renew()
-	if hasFallback && err == nil && !(g.toldSilent && g.wroteLast) && len(g.last) != 0 {
+	if mayRelease := w.Interface(g.Interface).Enforces && !(g.toldSilent && g.wroteLast) && len(g.last) != 0; mayRelease && hasFallback && err == nil {
 		err = w.releaseFailed(g)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -299,5 +300,49 @@ func TestGatewayNeverAnsweredImpatient(t *testing.T) {
 				t.Error("that is too late")
 			}
 		})
+	}
+}
+
+// TestGatewayNeverAnsweredLetGo has such a gateway held no more, as the fallback route is not wanted any more, or as IPv6 has
+// another router: nothing of what was done stays, and the kernel goes over to the other one.
+func TestGatewayNeverAnsweredLetGo(t *testing.T) {
+	t.Parallel()
+	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run("not wanted/"+f.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newNeverBed(t, f)
+			config := harness.WriteConfig(t, "")
+			d := b.start("--config", config)
+			b.awaitHeld()
+			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
+			d.Reload()
+			b.wantLetGo()
+		})
+	}
+	t.Run("another router/ipv6", func(t *testing.T) {
+		t.Parallel()
+		b := newNeverBed(t, topology.IPv6)
+		b.start()
+		b.awaitHeld()
+		b.wantHostReaches(false, harness.TCP)
+		b.ip("route", "add", "default", "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev", "eth1", "metric", "2048")
+		b.wantLetGo()
+		b.Eventually("the host reaches the client by the other router", func() error { return b.reachWithin(inVain, harness.TCP) })
+	})
+}
+
+// wantLetGo wants eth0's gateway to be held no more, and its entry without the MAC that nobody has.
+func (b *bed) wantLetGo() {
+	b.Helper()
+	began := time.Now()
+	b.Eventually("the gateway is let go", func() error {
+		if entry := b.neighbour(); b.isHeld() || strings.Contains(entry, bpf.SilentGateway.String()) {
+			return fmt.Errorf("%s, its entry %q", b.gatewayState(), entry)
+		}
+		return nil
+	})
+	b.Logf("let go %s after that", since(began))
+	if took := time.Since(began); took > foundWithin {
+		b.Error("that is too late")
 	}
 }
