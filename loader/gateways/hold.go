@@ -121,7 +121,7 @@ func (t *Table) keepUnknown(g *gateway, now time.Time) error {
 	inVain := g.isAwaited()
 	g.on(onOver)
 	if g.checks++; !inVain && (g.awaitsMAC() || g.checks%withoutMACEvery == 0) {
-		return t.askWithoutMAC(g, now)
+		return t.host.askWithoutMAC(g, now)
 	}
 	g.probed, g.checkFor = now, t.host.askUnknownEvery(g)
 	g.schedule(now)
@@ -131,14 +131,14 @@ func (t *Table) keepUnknown(g *gateway, now time.Time) error {
 }
 
 // askWithoutMAC has the kernel ask for a gateway that is held as for one that it knows no MAC of.
-func (t *Table) askWithoutMAC(g *gateway, now time.Time) (err error) {
+func (h *Host) askWithoutMAC(g *gateway, now time.Time) (err error) {
 	g.on(onAsk)
 	g.asked = now
 	g.schedule(now)
 	if !g.awaitsMAC() {
-		err = nexthop.Fail(t.host.Netlink(), g.Gateway)
+		err = nexthop.Fail(h.Netlink(), g.Gateway)
 	}
-	return errors.Join(err, nexthop.Resolve(t.host.Netlink(), g.Gateway))
+	return errors.Join(err, nexthop.Resolve(h.Netlink(), g.Gateway))
 }
 
 // bridge has replies built while a gateway is asked for that has not answered yet since a
