@@ -119,7 +119,7 @@ func TestGlobsOfOneInterface(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(func(o *Options) { o.Config = parsed(t, globsOfEth2) })
 	b.ip("link add eth2 type veth peer name far\naddress add 10.9.0.1/24 dev eth2\nlink set eth2 up\nlink set far up\n")
-	const warning = `interface eth2 has another next_hop by its entry "eth*" than by "*2": the former is in force`
+	const warning = `interface eth2 has another next_hop by its entry "eth*" than by "*2": the former is in force, but the next start or reload is refused`
 	eventually(t, "a warning of eth2", func() bool { return slices.Contains(b.status().Errors, warning) })
 	if eth2 := b.status().of("eth2"); eth2 == nil || !eth2.Attached || eth2.NextHop != "auto" {
 		t.Errorf("eth2 is %+v", eth2)

@@ -123,7 +123,7 @@ func TestNamedInterfaces(t *testing.T) {
 			name:       "the first of two globs wins, which the name or another name matches",
 			interfaces: []config.Interface{plain("repl*"), observe("eth*")},
 			managed:    map[string]string{"eth0": "eth*", "eth1": "repl*"},
-			warnings:   []string{`interface eth1 has another mode by its entry "repl*" than by "eth*": the former is in force`},
+			warnings:   []string{`interface eth1 has another mode by its entry "repl*" than by "eth*": the former is in force, but the next start or reload is refused`},
 		},
 		{
 			name:       "several entries that say the same",

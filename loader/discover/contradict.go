@@ -106,8 +106,12 @@ func sameGateways(a, b *config.Interface) bool {
 func (es overruledEntries) warnings() []string {
 	var warnings []string
 	for _, e := range es {
-		warnings = append(warnings, fmt.Sprintf("interface %s has another %s by its entry %q than by %q: the former is in force",
-			e.device, e.key, e.inForce.Name, e.entry.Name))
+		until := ""
+		if config.IsGlob(e.inForce.Name) {
+			until = ", but the next start or reload is refused"
+		}
+		warnings = append(warnings, fmt.Sprintf("interface %s has another %s by its entry %q than by %q: the former is in force%s",
+			e.device, e.key, e.inForce.Name, e.entry.Name, until))
 	}
 	return warnings
 }

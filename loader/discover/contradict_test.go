@@ -39,7 +39,7 @@ func TestGlobsThatContradict(t *testing.T) {
 	const (
 		refused = `replypath.yaml:3: interfaces[1].%[1]s: %[2]q contradicts %[3]q on line 2, as both match interface %[4]s: ` +
 			`set the same %[1]s in both, or give %[4]s an entry of its own`
-		warning = `interface %s has another %s by its entry %q than by %q: the former is in force`
+		warning = `interface %s has another %s by its entry %q than by %q: the former is in force, but the next start or reload is refused`
 	)
 	for _, test := range []struct {
 		name, first, second string
