@@ -13,21 +13,6 @@ import (
 	"replypath/loader/undo"
 )
 
-// Objects of host repairs, as the metrics name them.
-const (
-	repairNeighbour = "neighbour"
-	repairProgram   = "program"
-	repairRoute     = "route"
-	repairSysctl    = "sysctl"
-)
-
-func (l *Loader) countRepair(object string) {
-	if l.state.Repairs == nil {
-		l.state.Repairs = make(map[string]uint64)
-	}
-	l.state.Repairs[object]++
-}
-
 // tendRPFilter makes a strict rp_filter loose on every served interface, or puts
 // it back where that is not wanted any more.
 func (l *Loader) tendRPFilter() error {

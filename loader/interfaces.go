@@ -250,6 +250,7 @@ func (l *Loader) linkChanged(index int) error {
 	}
 	before := s.Interface
 	s.Refresh(link)
+	l.publish()
 	l.logChanges(&before, &s.Interface)
 	if s.Up && (s.lostCarrier || !before.Up) {
 		s.lostCarrier = false
@@ -337,6 +338,6 @@ func (l *Loader) freeInterfaceID() (uint16, error) {
 	l.reading.Lock() // readers take all of it from the maps, or from the journal
 	defer l.reading.Unlock()
 	l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
-	l.publishForgotten()
+	l.amend(func(v *view) { v.names, v.forgotten = identity.Names(l.state.Interfaces), l.state.Forgotten })
 	return id, err
 }

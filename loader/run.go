@@ -141,7 +141,6 @@ func (r *runner) link(e nexthop.Event) bool {
 	if err := r.linkChanged(e.Interface); err != nil {
 		r.log.Error("state of an interface is not updated", "interface", s.Name, "error", err)
 	}
-	r.publish()
 	return true
 }
 

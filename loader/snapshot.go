@@ -35,13 +35,37 @@ type viewed struct {
 	up bool
 }
 
-// publishForgotten shows what was just forgotten of an interface, and nothing else: it is the middle of a reconciliation.
-func (l *Loader) publishForgotten() {
+// amend changes a part of what is published, in the middle of a reconciliation: the rest is not ready to be shown.
+func (l *Loader) amend(change func(*view)) {
 	if before := l.view.Load(); before != nil {
 		v := *before
-		v.names, v.forgotten = identity.Names(l.state.Interfaces), l.state.Forgotten
+		change(&v)
 		l.view.Store(&v)
 	}
+}
+
+// repairFigures are shown as soon as one is counted: who sees what was put back looks for its count.
+func repairFigures(repairs map[string]uint64) metrics.HostRepairs {
+	return metrics.HostRepairs{
+		Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
+		Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
+	}
+}
+
+// Objects of host repairs, as the metrics name them.
+const (
+	repairNeighbour = "neighbour"
+	repairProgram   = "program"
+	repairRoute     = "route"
+	repairSysctl    = "sysctl"
+)
+
+func (l *Loader) countRepair(object string) {
+	if l.state.Repairs == nil {
+		l.state.Repairs = make(map[string]uint64)
+	}
+	l.state.Repairs[object]++
+	l.amend(func(v *view) { v.figures.HostRepairs = repairFigures(l.state.Repairs) })
 }
 
 // publish shows the state as it is now.
@@ -49,19 +73,15 @@ func (l *Loader) publish() {
 	if l.dir == nil {
 		return // closed
 	}
-	repairs := l.state.Repairs
 	v := &view{
 		datapath: l.datapath, mode: l.state.Mode, missing: l.missingNow(),
 		names: identity.Names(l.state.Interfaces), forgotten: l.state.Forgotten,
 		notices: l.problems.standing[scopeAstray],
 		figures: metrics.Snapshot{
-			ReloadFailed:  l.state.ConfigErr != "",
-			ReloadSuccess: l.state.LoadedAt,
-			Gateways:      l.gatewayFigures(),
-			HostRepairs: metrics.HostRepairs{
-				Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
-				Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
-			},
+			ReloadFailed:   l.state.ConfigErr != "",
+			ReloadSuccess:  l.state.LoadedAt,
+			Gateways:       l.gatewayFigures(),
+			HostRepairs:    repairFigures(l.state.Repairs),
 			FallbackActive: metrics.Families{IPv4: l.isFallbackActive(unix.AF_INET), IPv6: l.isFallbackActive(unix.AF_INET6)},
 		},
 	}
