@@ -2,29 +2,49 @@ package explain
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
 )
 
-// The reasons of the metrics for not recording a flow (loader/counters/names.go).
-const (
-	reasonNotOwn   = "not_own"
-	reasonLoopback = "loopback"
-	reasonSource   = "source"
-	reasonProtocol = "protocol"
-)
-
 // idleOutbound is how long it is known that the host spoke first.
 const idleOutbound = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 
-func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }
+// WhyNoFlow tells why a packet belongs to no flow: the verdict NoFlow, LocalOrigin
+// or Excluded, and a reason where no flow would ever be recorded.
+func (h *Host) WhyNoFlow(q *Question) (verdict, reason string, err error) {
+	rules, err := h.maps.exclusions(h.settings.Exclusions)
+	if isExcluded(rules, q) || err != nil {
+		return Excluded, "", err
+	}
+	for _, started := range []func(*Question) (bool, error){h.spokeFirst, asksBySocket} {
+		if yes, err := started(q); yes || err != nil {
+			return LocalOrigin, "", err
+		}
+	}
+	reason, err = h.refused(q)
+	return NoFlow, reason, err
+}
+
+// spokeFirst tells whether the host is known to have sent first: as
+// accept_syn_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
+// which the next question comes is not known.
+func (h *Host) spokeFirst(q *Question) (bool, error) {
+	for _, t := range q.exact() {
+		sent, found, err := datapath.FindOutbound(h.maps.Outbound, h.seeds.Digest(t))
+		if err != nil {
+			return false, err
+		}
+		if found && h.clock.Since(sent) <= idleOutbound {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 // refused tells why no flow of this kind is recorded, "" where one would be: as
 // may_start() in bpf/src/admission.h, apart from the exclusions.
@@ -33,7 +53,7 @@ func (h *Host) refused(q *Question) (reason string, err error) {
 		return reasonProtocol, nil
 	}
 	peer, self := q.Peer.Addr(), q.Self.Addr()
-	own, err := h.ownFlags(self.As16())
+	own, err := h.maps.ownFlags(self)
 	if err != nil {
 		return "", err
 	}
@@ -43,7 +63,7 @@ func (h *Host) refused(q *Question) (reason string, err error) {
 	if own&bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY != 0 && h.settings.Loopback == 0 {
 		return reasonLoopback, nil
 	}
-	ownPeer, err := h.ownFlags(peer.As16())
+	ownPeer, err := h.maps.ownFlags(peer)
 	if err != nil {
 		return "", err
 	}
@@ -66,22 +86,18 @@ func isDHCP(q *Question) bool {
 	return false
 }
 
-// excluded tells whether the configuration excludes every flow that is asked
-// about: as is_excluded() in bpf/src/admission.h.
-func (h *Host) excluded(q *Question) (bool, error) {
-	rules, err := h.exclusions()
-	if err != nil {
-		return false, err
-	}
+// isExcluded tells whether rules exclude every flow that is asked about: as
+// is_excluded() in bpf/src/admission.h.
+func isExcluded(rules []bpf.DatapathExclusion, q *Question) bool {
 	for i := range rules {
 		r := &rules[i]
 		if (r.Protocol == 0 || q.Protocol != nil && *q.Protocol == r.Protocol) &&
 			(r.SelfPort == 0 || datapath.Port(q.Self.Port()) == r.SelfPort) &&
 			isMasked(q.Peer.Addr(), r.Peer, r.PeerMask) && isMasked(q.Self.Addr(), r.Self, r.SelfMask) {
-			return true, nil
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 func isMasked(a netip.Addr, want, mask [2]uint64) bool {

@@ -4,22 +4,6 @@ import (
 	"replypath/bpf"
 )
 
-// Reasons beside those of the metrics.
-const (
-	reasonNoRoute    = "no_route"    // the kernel builds no packet
-	reasonNotManaged = "not_managed" // the kernel's choice is an interface without our programs
-)
-
-// The reasons of the metrics (loader/counters/names.go) that can be told without the
-// packet.
-const (
-	reasonLinkDown    = "link_down"
-	reasonObserve     = "observe"
-	reasonBoundDevice = "bound_device"
-	reasonNoNextHop   = "no_next_hop"
-	reasonMTU         = "mtu"
-)
-
 // reply is all that decides where a reply of a known flow goes.
 type reply struct {
 	flow    *bpf.DatapathFlow

@@ -6,69 +6,11 @@ package explain
 import (
 	"cmp"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"replypath/bpf"
 	"replypath/loader/flows"
 )
-
-// Question is what is asked about: the way of what this host sends from Self to
-// Peer.
-type Question struct {
-	Peer, Self netip.AddrPort // port 0: any; of an echo the peer's port is its identifier
-	Protocol   *uint8         // nil: any
-	Interface  string         // where a question comes in that has made no flow yet; "": nowhere
-	Size       int            // bytes of the IP packet; 0: one that fits
-	Limit      int            // no more flows than so many are explained; 0: all
-}
-
-// Verdicts.
-const (
-	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
-	AlreadyRight = "already-right" // the kernel chose them itself
-	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
-	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
-	Excluded     = "excluded"      // goes as routed: the configuration wants it so
-	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why
-)
-
-// Explanation is what becomes of a reply. The JSON names are fixed.
-type Explanation struct {
-	Protocol *string `json:"protocol"` // nil: not asked for, and no flow tells
-	Family   string  `json:"family"`
-	Peer     string  `json:"peer"`
-	PeerPort uint16  `json:"peer_port"`
-	Self     string  `json:"self"`
-	SelfPort uint16  `json:"self_port"`
-
-	Kernel    Kernel `json:"kernel"`
-	Replypath Way    `json:"replypath"`
-	// LeavesBy is the interface that the packet leaves by at last; nil where the
-	// kernel builds none, or where it ends at the device of the fallback route.
-	LeavesBy *string     `json:"leaves_by"`
-	Verdict  string      `json:"verdict"`
-	Reason   *string     `json:"reason"` // as the metrics name it
-	Detail   string      `json:"detail"` // verdict and reason in a sentence
-	Flow     *flows.Flow `json:"flow"`   // the entry that decides, nil for none
-}
-
-// Kernel is the way that the kernel alone would send the reply.
-type Kernel struct {
-	Interface  *string `json:"interface"` // nil: it would not build one, see Error
-	Gateway    *string `json:"gateway"`   // nil: on-link
-	NextHopMAC *string `json:"next_hop_mac"`
-	Table      *int    `json:"table"` // the routing table that decided
-	Error      *string `json:"error"`
-}
-
-// Way is the way that belongs to the reply's flow; its fields are nil without a
-// flow.
-type Way struct {
-	Interface  *string `json:"interface"`
-	NextHopMAC *string `json:"next_hop_mac"`
-	Gateway    *string `json:"gateway"` // nil where replies go to the inbound MAC
-}
 
 // Answer explains the reply that was asked about, or of several flows that match
 // the one with the latest inbound frame.
@@ -87,7 +29,7 @@ func Ask(pinDir string, q Question) (_ *Answer, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	device, err := h.nameDevice(&q)
+	device, err := h.kernel.nameDevice(&q)
 	if err != nil {
 		return nil, err
 	}

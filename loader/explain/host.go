@@ -19,8 +19,8 @@ import (
 type Host struct {
 	dir      string
 	table    *flows.Table
-	maps     *bpf.DatapathMaps
-	netlink  *netlink.Handle
+	maps     programMaps
+	kernel   kernel
 	seeds    bpf.Seeds
 	clock    datapath.Clock
 	settings bpf.DatapathSettings
@@ -52,13 +52,13 @@ func (h *Host) open(pinDir string) error {
 	if journal.Fallback != nil {
 		h.fallback = journal.Fallback.Index
 	}
-	if h.maps, err = datapath.OpenMaps(pinDir); err != nil {
+	if h.maps.DatapathMaps, err = datapath.OpenMaps(pinDir); err != nil {
 		return err
 	}
 	if h.table, err = flows.Open(pinDir); err != nil {
 		return err
 	}
-	if h.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if h.kernel.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
 	return h.Refresh()
@@ -80,13 +80,13 @@ func (h *Host) Refresh() (err error) {
 // Close closes what is open; what is pinned stays.
 func (h *Host) Close() error {
 	var errs []error
-	if h.netlink != nil {
-		h.netlink.Close()
+	if h.kernel.Handle != nil {
+		h.kernel.Close()
 	}
 	if h.table != nil {
 		errs = append(errs, h.table.Close())
 	}
-	if h.maps != nil {
+	if h.maps.DatapathMaps != nil {
 		errs = append(errs, h.maps.Close())
 	}
 	return errors.Join(errs...)
@@ -109,23 +109,10 @@ func (h *Host) lookup(q *Question) ([]flows.Entry, error) {
 	return found, nil
 }
 
-// interfaceByID returns what the programs know of an interface, nil where it is
-// gone or another: as get_interface() in bpf/src/next_hop.h.
-func (h *Host) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface, error) {
-	var entry bpf.DatapathInterface
-	if err := h.maps.Interfaces.Lookup(id, &entry); err != nil {
-		return nil, fmt.Errorf("read interface %d: %w", id, err)
-	}
-	if id == 0 || entry.Ifindex != ifindex {
-		return nil, nil
-	}
-	return &entry, nil
-}
-
 // targetOf returns what the programs know of a flow's interface, nil where its
 // device is gone: as is_usable() in bpf/src/next_hop.h.
 func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
-	target, err := h.interfaceByID(uint32(f.Interface), f.Ifindex)
+	target, err := h.maps.interfaceByID(uint32(f.Interface), f.Ifindex)
 	if target == nil || err != nil {
 		return target, err
 	}
@@ -140,7 +127,7 @@ func (h *Host) targetOf(f *bpf.DatapathFlow) (*bpf.DatapathInterface, error) {
 	if !h.showsLinks {
 		return target, nil
 	}
-	link, err := h.netlink.LinkByIndex(int(f.Ifindex))
+	link, err := h.kernel.LinkByIndex(int(f.Ifindex))
 	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
 		return nil, nil // it has just gone
 	}
@@ -159,77 +146,4 @@ func refreshLink(i *bpf.DatapathInterface, link netlink.Link) {
 	if discover.IsUp(link) && (state == netlink.OperUnknown || state > netlink.OperLowerLayerDown) {
 		i.Flags |= up
 	}
-}
-
-// interfaceByIndex returns what the programs know of a device, nil where it is
-// not managed: as interface_index() in bpf/src/next_hop.h.
-func (h *Host) interfaceByIndex(ifindex int) (*bpf.DatapathInterface, error) {
-	id, err := h.interfaceID(ifindex)
-	if err != nil {
-		return nil, err
-	}
-	return h.interfaceByID(id, uint32(ifindex))
-}
-
-// interfaceID returns the id of a device or of another with the same low bits in its index, 0 for none.
-func (h *Host) interfaceID(ifindex int) (id uint32, err error) {
-	low := uint32(ifindex) % h.maps.Managed.MaxEntries()
-	if err := h.maps.Managed.Lookup(low, &id); err != nil {
-		return 0, fmt.Errorf("read the id of device %d: %w", ifindex, err)
-	}
-	return id, nil
-}
-
-// gatewayOf returns the gateway by which replies of a flow go, or would if it were usable:
-// as next_hop_mac() in bpf/src/next_hop.h.
-func (h *Host) gatewayOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) (gateway bpf.DatapathGateway, err error) {
-	for _, id := range datapath.GatewaysOf(f, target) {
-		if err := h.maps.Gateways.Lookup(uint32(id), &gateway); err != nil {
-			return gateway, fmt.Errorf("read gateway %d: %w", id, err)
-		}
-		if gateway.Usable != 0 && gateway.Ifindex == f.Ifindex {
-			break
-		}
-	}
-	return gateway, nil
-}
-
-// spokeFirst tells whether the host is known to have sent first: as
-// accept_syn_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
-// which the next question comes is not known.
-func (h *Host) spokeFirst(q *Question) (bool, error) {
-	for _, t := range q.exact() {
-		sent, found, err := datapath.FindOutbound(h.maps.Outbound, h.seeds.Digest(t))
-		if err != nil {
-			return false, err
-		}
-		if found && h.clock.Since(sent) <= idleOutbound {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// ownFlags are enum own_flags of an address, 0 where it is not this host's.
-func (h *Host) ownFlags(address [16]uint8) (flags bpf.DatapathOwnFlags, err error) {
-	err = h.maps.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address}, &flags)
-	if isMissing(err) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the own addresses: %w", err)
-	}
-	return flags, nil
-}
-
-// isFallback tells whether a device is that of the fallback route.
-func (h *Host) isFallback(device int) bool { return device != 0 && device == h.fallback }
-
-// exclusions returns those that are in force.
-func (h *Host) exclusions() ([]bpf.DatapathExclusion, error) {
-	var set bpf.DatapathExclusionSet
-	if err := h.maps.Exclusions.Lookup(h.settings.Exclusions, &set); err != nil {
-		return nil, fmt.Errorf("read the exclusions: %w", err)
-	}
-	return set.Rule[:min(int(set.Count), len(set.Rule))], nil
 }

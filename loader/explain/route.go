@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -132,25 +131,6 @@ func parseRoute(message []byte) (route, error) {
 	return r, nil
 }
 
-// kernelRoute asks for the route of what the host sends itself; of what it
-// forwards, where Self is not its own, for that of a packet which comes in from
-// there.
-func (h *Host) kernelRoute(q *Question, a asker) (route, error) {
-	flags, err := h.ownFlags(q.Self.Addr().As16())
-	if err != nil {
-		return route{}, err
-	}
-	if flags != 0 {
-		return askOwnRoute(q, a)
-	}
-	back := Question{Peer: q.Self, Self: q.Peer}
-	from, err := h.netlink.RouteGet(back.Peer.Addr().AsSlice())
-	if err != nil || len(from) == 0 || from[0].LinkIndex == 0 {
-		return askRoute(q, a, 0)
-	}
-	return askRoute(q, a, from[0].LinkIndex)
-}
-
 // askOwnRoute asks for the route of a packet of this host's own. In IPv6 a request
 // that names a source takes the device for a wish; of a socket that is bound it is
 // a condition, as it is without a source (ip6_route_output_flags_noref in
@@ -163,26 +143,4 @@ func askOwnRoute(q *Question, a asker) (route, error) {
 	strict := *q
 	strict.Self = netip.AddrPortFrom(netip.IPv6Unspecified(), q.Self.Port())
 	return askRoute(&strict, a, 0)
-}
-
-// neighbour returns the MAC that the kernel has for a next hop, nil where it is
-// not resolved.
-func (h *Host) neighbour(device int, address netip.Addr) (*[6]uint8, error) {
-	family := netlink.FAMILY_V4
-	if address.Is6() {
-		family = netlink.FAMILY_V6
-	}
-	list, err := h.netlink.NeighList(device, family)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	for _, n := range list {
-		if dump.Address(n.IP) != address || len(n.HardwareAddr) != 6 ||
-			n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
-			continue
-		}
-		mac := [6]uint8(n.HardwareAddr)
-		return &mac, nil
-	}
-	return nil, nil
 }

@@ -3,6 +3,7 @@ package explain
 import (
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/sockets"
 )
 
@@ -32,4 +33,16 @@ func asksBySocket(q *Question) (bool, error) {
 	udp.Protocol = new(uint8(unix.IPPROTO_UDP))
 	s, err := askSocket(&udp, 0)
 	return s != nil && s.State == sockets.Established, err
+}
+
+// endsFlow tells whether the flow is one whose datagrams nobody took, and what is sent by its
+// tuple a conversation of the host's own: begins_anew() in bpf/src/egress.h. Other sockets take
+// the flow's next datagram.
+func endsFlow(flow *bpf.DatapathFlow, q *Question) (bool, error) {
+	untaken := flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0 &&
+		flow.State&uint8(bpf.DatapathFlowStateFLOW_ANSWERED) == 0
+	if flow.Tuple.Protocol != unix.IPPROTO_UDP || !untaken {
+		return false, nil
+	}
+	return asksBySocket(q)
 }

@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"math/bits"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/btf"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 	"replypath/loader/explain"
 )
 
@@ -78,11 +76,7 @@ func (n *names) why(host *explain.Host, tuple bpf.DatapathTuple) (noFlow, error)
 	if found {
 		return known, nil
 	}
-	q := explain.Question{
-		Peer:     netip.AddrPortFrom(datapath.Address(tuple.Peer), datapath.Port(tuple.PeerPort)),
-		Self:     netip.AddrPortFrom(datapath.Address(tuple.Self), datapath.Port(tuple.SelfPort)),
-		Protocol: &tuple.Protocol,
-	}
+	q := explain.About(&tuple)
 	verdict, reason, err := host.WhyNoFlow(&q)
 	if err == nil {
 		n.reasons[tuple] = noFlow{verdict, reason}

@@ -11,6 +11,16 @@ import (
 	"replypath/loader/flows"
 )
 
+// Question is what is asked about: the way of what this host sends from Self to
+// Peer.
+type Question struct {
+	Peer, Self netip.AddrPort // port 0: any; of an echo the peer's port is its identifier
+	Protocol   *uint8         // nil: any
+	Interface  string         // where a question comes in that has made no flow yet; "": nowhere
+	Size       int            // bytes of the IP packet; 0: one that fits
+	Limit      int            // no more flows than so many are explained; 0: all
+}
+
 // tuple returns the tuple of a question with this protocol.
 func (q *Question) tuple(protocol uint8) bpf.DatapathTuple {
 	t := bpf.DatapathTuple{
@@ -62,10 +72,17 @@ func (q *Question) isExact(protocol uint8) bool {
 
 // of returns the question about one flow.
 func (q *Question) of(e *flows.Entry) Question {
-	peer, self := netip.AddrFrom16(e.Raw.Tuple.Peer).Unmap(), netip.AddrFrom16(e.Raw.Tuple.Self).Unmap()
+	one := About(&e.Raw.Tuple)
+	one.Interface, one.Size = q.Interface, q.Size
+	return one
+}
+
+// About returns the question about what this host sends by a tuple.
+func About(t *bpf.DatapathTuple) Question {
 	return Question{
-		Peer: netip.AddrPortFrom(peer, e.PeerPort), Self: netip.AddrPortFrom(self, e.SelfPort),
-		Protocol: &e.Raw.Tuple.Protocol, Interface: q.Interface, Size: q.Size,
+		Peer:     netip.AddrPortFrom(datapath.Address(t.Peer), datapath.Port(t.PeerPort)),
+		Self:     netip.AddrPortFrom(datapath.Address(t.Self), datapath.Port(t.SelfPort)),
+		Protocol: &t.Protocol,
 	}
 }
 

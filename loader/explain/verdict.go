@@ -1,30 +1,41 @@
 package explain
 
-import "fmt"
+// Verdicts.
+const (
+	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
+	AlreadyRight = "already-right" // the kernel chose them itself
+	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
+	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
+	Excluded     = "excluded"      // goes as routed: the configuration wants it so
+	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why
+)
 
-// detail puts a verdict and its reason into words.
-func (e *Explanation) detail(verdict, reason string) string {
-	switch verdict {
-	case Corrected:
-		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
-			return "the reply leaves by the kernel's interface, to the next hop that its flow came through"
-		}
-		return fmt.Sprintf("the reply leaves by %s, where its flow came in", orUnknown(e.Replypath.Interface))
-	case AlreadyRight:
-		return "the kernel sends the reply back the way that its flow came"
-	case LocalOrigin:
-		return "the host spoke first: what it starts goes as the kernel routes it"
-	case Excluded:
-		return "the configuration excludes it: it goes as the kernel routes it"
-	case Fallback:
-		return fallbackDetails[reason]
-	}
-	if text := noFlowDetails[reason]; text != "" {
-		return text
-	}
-	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
-}
+// Reasons beside those of the metrics.
+const (
+	reasonNoRoute    = "no_route"    // the kernel builds no packet
+	reasonNotManaged = "not_managed" // the kernel's choice is an interface without our programs
+	reasonUnmanaged  = "unmanaged"   // the question would come in by such an interface
+)
 
+// The reasons of the metrics (loader/counters/names.go) that can be told without the
+// packet.
+const (
+	reasonLinkDown    = "link_down"
+	reasonObserve     = "observe"
+	reasonBoundDevice = "bound_device"
+	reasonNoNextHop   = "no_next_hop"
+	reasonMTU         = "mtu"
+)
+
+// The reasons of the metrics for not recording a flow (loader/counters/names.go).
+const (
+	reasonNotOwn   = "not_own"
+	reasonLoopback = "loopback"
+	reasonSource   = "source"
+	reasonProtocol = "protocol"
+)
+
+// fallbackDetails put the reasons of Fallback into words.
 var fallbackDetails = map[string]string{
 	reasonNoRoute:     "the kernel has no route to the peer: it builds no reply",
 	reasonNotManaged:  "replypath is not attached to the interface that the kernel chose: the reply goes as routed",
@@ -36,6 +47,7 @@ var fallbackDetails = map[string]string{
 		"sender is told the size, and what it sends meanwhile goes as routed",
 }
 
+// noFlowDetails put those of NoFlow into words.
 var noFlowDetails = map[string]string{
 	reasonUnmanaged: "replypath is not attached to the interface where it would come in: nothing is recorded, it goes as the " +
 		"kernel routes it",
@@ -43,11 +55,4 @@ var noFlowDetails = map[string]string{
 	reasonLoopback: "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
 	reasonSource:   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
 	reasonProtocol: "the protocol is not listed, or finds its own way as DHCP: nothing is recorded, it goes as the kernel routes it",
-}
-
-func orUnknown(text *string) string {
-	if text == nil {
-		return "an interface that is gone"
-	}
-	return *text
 }

@@ -1,0 +1,109 @@
+package explain
+
+import (
+	"fmt"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/flows"
+)
+
+// Explanation is what becomes of a reply. The JSON names are fixed.
+type Explanation struct {
+	Protocol *string `json:"protocol"` // nil: not asked for, and no flow tells
+	Family   string  `json:"family"`
+	Peer     string  `json:"peer"`
+	PeerPort uint16  `json:"peer_port"`
+	Self     string  `json:"self"`
+	SelfPort uint16  `json:"self_port"`
+
+	Kernel    Kernel `json:"kernel"`
+	Replypath Way    `json:"replypath"`
+	// LeavesBy is the interface that the packet leaves by at last; nil where the
+	// kernel builds none, or where it ends at the device of the fallback route.
+	LeavesBy *string     `json:"leaves_by"`
+	Verdict  string      `json:"verdict"`
+	Reason   *string     `json:"reason"` // as the metrics name it
+	Detail   string      `json:"detail"` // verdict and reason in a sentence
+	Flow     *flows.Flow `json:"flow"`   // the entry that decides, nil for none
+}
+
+// Kernel is the way that the kernel alone would send the reply.
+type Kernel struct {
+	Interface  *string `json:"interface"` // nil: it would not build one, see Error
+	Gateway    *string `json:"gateway"`   // nil: on-link
+	NextHopMAC *string `json:"next_hop_mac"`
+	Table      *int    `json:"table"` // the routing table that decided
+	Error      *string `json:"error"`
+}
+
+// Way is the way that belongs to the reply's flow; its fields are nil without a
+// flow.
+type Way struct {
+	Interface  *string `json:"interface"`
+	NextHopMAC *string `json:"next_hop_mac"`
+	Gateway    *string `json:"gateway"` // nil where replies go to the inbound MAC
+}
+
+// newExplanation names what is asked about.
+func newExplanation(q *Question) Explanation {
+	e := Explanation{
+		Family: "ipv6",
+		Peer:   q.Peer.Addr().String(), PeerPort: q.Peer.Port(),
+		Self: q.Self.Addr().String(), SelfPort: q.Self.Port(),
+	}
+	if q.Peer.Addr().Is4() {
+		e.Family = "ipv4"
+	}
+	if q.Protocol != nil {
+		e.Protocol = new(config.ProtocolName(*q.Protocol))
+	}
+	return e
+}
+
+// conclude writes down the verdict, and what follows from it.
+func (e *Explanation) conclude(verdict, reason string) {
+	e.Verdict = verdict
+	if reason != "" {
+		e.Reason = &reason
+	}
+	e.Detail = e.detail(verdict, reason)
+	switch {
+	case verdict == Corrected:
+		e.LeavesBy = e.Replypath.Interface
+	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
+		e.Detail += "; without a default route that is " + discover.OwnDevice + ", where it ends"
+	default:
+		e.LeavesBy = e.Kernel.Interface
+	}
+}
+
+// detail puts a verdict and its reason into words.
+func (e *Explanation) detail(verdict, reason string) string {
+	switch verdict {
+	case Corrected:
+		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
+			return "the reply leaves by the kernel's interface, to the next hop that its flow came through"
+		}
+		return fmt.Sprintf("the reply leaves by %s, where its flow came in", orUnknown(e.Replypath.Interface))
+	case AlreadyRight:
+		return "the kernel sends the reply back the way that its flow came"
+	case LocalOrigin:
+		return "the host spoke first: what it starts goes as the kernel routes it"
+	case Excluded:
+		return "the configuration excludes it: it goes as the kernel routes it"
+	case Fallback:
+		return fallbackDetails[reason]
+	}
+	if text := noFlowDetails[reason]; text != "" {
+		return text
+	}
+	return "no flow is recorded: it goes as the kernel routes it, until the peer sends something"
+}
+
+func orUnknown(text *string) string {
+	if text == nil {
+		return "an interface that is gone"
+	}
+	return *text
+}

@@ -1,0 +1,143 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/discover/dump"
+)
+
+// kernel is what the kernel answers over netlink.
+type kernel struct{ *netlink.Handle }
+
+// nameDevice makes the interface of a question the name that it has now, which may be asked for by
+// an alternative one, and returns its index, 0 where no interface is asked about.
+func (k kernel) nameDevice(q *Question) (int, error) {
+	if q.Interface == "" {
+		return 0, nil
+	}
+	link, err := k.LinkByName(q.Interface)
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s (`ip link` shows which there are): %w", q.Interface, err)
+	}
+	q.Interface = link.Attrs().Name
+	return link.Attrs().Index, nil
+}
+
+// asker finds what the kernel wants to know of the socket that sends, where one
+// can be told. received is the device by which the packets of the flow come in, 0
+// for none.
+func (k kernel) asker(q *Question, received int) (asker, error) {
+	a := asker{protocol: q.Protocol}
+	vrf := k.vrf(received)
+	s, err := askSocket(q, received, vrf, 0)
+	if err != nil {
+		return a, err
+	}
+	switch {
+	case s != nil:
+		a.device, a.uid, a.mark = s.Device, &s.UID, s.Mark
+	case q.Protocol != nil && isEcho(*q.Protocol):
+		a.device = vrf // the kernel answers in the VRF of the question (icmp_reply)
+	}
+	return a, nil
+}
+
+// vrf returns the VRF that a device belongs to, 0 for none.
+func (k kernel) vrf(device int) int {
+	link, err := k.LinkByIndex(device)
+	if device == 0 || err != nil || link.Attrs().MasterIndex == 0 {
+		return 0
+	}
+	master, err := k.LinkByIndex(link.Attrs().MasterIndex)
+	if _, is := master.(*netlink.Vrf); err != nil || !is {
+		return 0
+	}
+	return master.Attrs().Index
+}
+
+// kernelWay is the kernel's choice.
+type kernelWay struct {
+	bound   int // the asker's device
+	device  int // 0 without a route
+	nextHop netip.Addr
+	mac     *[6]uint8 // nil where it is not resolved
+}
+
+// way asks the kernel for its choice and describes it. The packet is the host's own or
+// forwarded; received is the device by which those of its flow come in, 0 for none.
+func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay, error) {
+	a, err := k.asker(q, received)
+	if err != nil {
+		return kernelWay{}, err
+	}
+	way := kernelWay{bound: a.device}
+	r, err := k.route(q, a, own)
+	if err != nil {
+		return way, err
+	}
+	if r.table != 0 {
+		to.Table = &r.table
+	}
+	if r.err != nil {
+		to.Error = new(r.err.Error())
+		return way, nil
+	}
+	link, err := k.LinkByIndex(r.device)
+	if err != nil {
+		return way, fmt.Errorf("find the interface of the kernel's route: %w", err)
+	}
+	to.Interface = &link.Attrs().Name
+	way.device, way.nextHop = r.device, q.Peer.Addr()
+	if r.gateway.IsValid() {
+		way.nextHop = r.gateway
+		to.Gateway = new(r.gateway.String())
+	}
+	if way.mac, err = k.neighbour(r.device, way.nextHop); err != nil {
+		return way, err
+	}
+	if way.mac != nil {
+		to.NextHopMAC = new(net.HardwareAddr(way.mac[:]).String())
+	}
+	return way, nil
+}
+
+// route asks for the route of what the host sends itself; of what it
+// forwards, where Self is not its own, for that of a packet which comes in from
+// there.
+func (k kernel) route(q *Question, a asker, own bool) (route, error) {
+	if own {
+		return askOwnRoute(q, a)
+	}
+	from, err := k.RouteGet(q.Self.Addr().AsSlice())
+	if err != nil || len(from) == 0 || from[0].LinkIndex == 0 {
+		return askRoute(q, a, 0)
+	}
+	return askRoute(q, a, from[0].LinkIndex)
+}
+
+// neighbour returns the MAC that the kernel has for a next hop, nil where it is
+// not resolved.
+func (k kernel) neighbour(device int, address netip.Addr) (*[6]uint8, error) {
+	family := netlink.FAMILY_V4
+	if address.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := k.NeighList(device, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range list {
+		if dump.Address(n.IP) != address || len(n.HardwareAddr) != 6 ||
+			n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0 {
+			continue
+		}
+		mac := [6]uint8(n.HardwareAddr)
+		return &mac, nil
+	}
+	return nil, nil
+}

@@ -1,0 +1,92 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+)
+
+// programMaps are what the programs know.
+type programMaps struct{ *bpf.DatapathMaps }
+
+// interfaceByID returns what the programs know of an interface, nil where it is
+// gone or another: as get_interface() in bpf/src/next_hop.h.
+func (m programMaps) interfaceByID(id uint32, ifindex uint32) (*bpf.DatapathInterface, error) {
+	var entry bpf.DatapathInterface
+	if err := m.Interfaces.Lookup(id, &entry); err != nil {
+		return nil, fmt.Errorf("read interface %d: %w", id, err)
+	}
+	if id == 0 || entry.Ifindex != ifindex {
+		return nil, nil
+	}
+	return &entry, nil
+}
+
+// interfaceByIndex returns what the programs know of a device, nil where it is
+// not managed, and its id: as interface_index() in bpf/src/next_hop.h.
+func (m programMaps) interfaceByIndex(ifindex int) (entry *bpf.DatapathInterface, id uint32, err error) {
+	low := uint32(ifindex) % m.Managed.MaxEntries()
+	if err := m.Managed.Lookup(low, &id); err != nil {
+		return nil, 0, fmt.Errorf("read the id of device %d: %w", ifindex, err)
+	}
+	entry, err = m.interfaceByID(id, uint32(ifindex))
+	return entry, id, err
+}
+
+// gatewayOf returns the gateway by which replies of a flow go, or would if it were usable:
+// as next_hop_mac() in bpf/src/next_hop.h.
+func (m programMaps) gatewayOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) (gateway bpf.DatapathGateway, err error) {
+	for _, id := range datapath.GatewaysOf(f, target) {
+		gateway, err = m.gateway(id)
+		if err != nil || gateway.Usable != 0 && gateway.Ifindex == f.Ifindex {
+			break
+		}
+	}
+	return gateway, err
+}
+
+func (m programMaps) gateway(id uint16) (gateway bpf.DatapathGateway, err error) {
+	if err := m.Gateways.Lookup(uint32(id), &gateway); err != nil {
+		return gateway, fmt.Errorf("read gateway %d: %w", id, err)
+	}
+	return gateway, nil
+}
+
+// ownFlags are enum own_flags of an address, 0 where it is not this host's.
+func (m programMaps) ownFlags(address netip.Addr) (flags bpf.DatapathOwnFlags, err error) {
+	err = m.OwnAddresses.Lookup(bpf.DatapathAddress{Bytes: address.As16()}, &flags)
+	if isMissing(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the own addresses: %w", err)
+	}
+	return flags, nil
+}
+
+// exclusions returns one of the two sets.
+func (m programMaps) exclusions(id uint32) ([]bpf.DatapathExclusion, error) {
+	var set bpf.DatapathExclusionSet
+	if err := m.Exclusions.Lookup(id, &set); err != nil {
+		return nil, fmt.Errorf("read the exclusions: %w", err)
+	}
+	return set.Rule[:min(int(set.Count), len(set.Rule))], nil
+}
+
+// isOnLink is address_is_on_link() in bpf/src/address.h, of a flow's peer.
+func (m programMaps) isOnLink(f *bpf.DatapathFlow) (bool, error) {
+	key := bpf.DatapathOnLinkKey{PrefixLength: 32 + 128, Ifindex: f.Ifindex, Address: f.Tuple.Peer}
+	var value []byte
+	err := m.OnLink.Lookup(&key, &value)
+	if err != nil && !isMissing(err) {
+		return false, fmt.Errorf("read the networks on the links: %w", err)
+	}
+	return err == nil, nil
+}
+
+func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }
