@@ -2,6 +2,8 @@ package explain
 
 import (
 	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
 )
 
 // reply is all that decides where a reply of a known flow goes.
@@ -71,10 +73,11 @@ func (r *reply) isBoundElsewhere() bool {
 
 // isEnforced is is_enforced() in bpf/src/reply.h.
 func (r *reply) isEnforced() bool {
-	if r.byHand != bpf.DatapathModeMODE_CONFIGURED {
-		return r.byHand == bpf.DatapathModeMODE_ENFORCE
+	configured := config.ModeObserve
+	if r.target.Mode == uint8(bpf.DatapathModeMODE_ENFORCE) {
+		configured = config.ModeEnforce
 	}
-	return r.target.Mode == uint8(bpf.DatapathModeMODE_ENFORCE)
+	return datapath.ModeInForce(r.byHand, string(configured)) == string(config.ModeEnforce)
 }
 
 // nextHopMAC is next_hop_mac() in bpf/src/next_hop.h.
