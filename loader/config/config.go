@@ -64,6 +64,14 @@ type Config struct {
 	Flags Overrides
 }
 
+// Overrides are the settings of the command line, which win over the file.
+type Overrides struct {
+	Interfaces []string // manage these and no others; empty: as configured
+	Observe    bool     // observe on every interface
+	Enforce    bool     // enforce where Observe and an interface's own settings say nothing else
+	Listen     *string  // Metrics.Listen; nil: as configured
+}
+
 // Interface is the configuration of one managed interface, or of all that a
 // glob matches.
 type Interface struct {
@@ -167,6 +175,19 @@ const (
 	NextHopAuto    NextHop = "auto"     // inbound MAC on-link, else the gateway that the flow came through
 	NextHopGateway NextHop = "gateway"  // the gateway of the interface that leads to the peer
 	NextHopLastHop NextHop = "last-hop" // the source MAC of the flow's inbound frames
+)
+
+// The values of every key that takes one of a few words.
+var (
+	modes      = []Mode{ModeEnforce, ModeObserve}
+	follows    = []Follow{FollowPinned, FollowLatest, FollowValidated}
+	scopes     = []Scope{ScopeLocal, ScopeAll}
+	loopbacks  = []LoopbackAddresses{LoopbackKernel, LoopbackSymmetric}
+	repairs    = []RepairUDPSource{RepairAuto, RepairTrue, RepairFalse}
+	nextHops   = []NextHop{NextHopAuto, NextHopGateway, NextHopLastHop}
+	logFormats = []string{FormatText, FormatJSON}
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	slogLevels = []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
 )
 
 // Default returns the configuration of an empty file.

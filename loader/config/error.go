@@ -42,3 +42,46 @@ func (e *Error) Is(target error) bool { return target == ErrInvalid }
 
 // Unwrap returns the cause, such as fs.ErrNotExist.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Origin is where the file has a map of keys, so that what turns out to be wrong
+// with one of them later, on the host, is blamed on its line too. The zero Origin is
+// that of settings which no file makes.
+type Origin struct {
+	File  string
+	Key   string         // "interfaces[0]"
+	Line  int            // where the map begins
+	Lines map[string]int // of its keys
+}
+
+// blame returns an error about a key, "next_hop" for instance, that need not be set
+// there.
+func (o *Origin) blame(key, message string) *Error {
+	e := &Error{File: o.File, Key: o.Key + "." + key, Line: o.Line, Message: message}
+	if line, set := o.Lines[key]; set {
+		e.Line = line
+	}
+	return e
+}
+
+// mostErrors bounds what is told of a file that is none of ours.
+const mostErrors = 50
+
+// appendError appends an error, if it is one.
+func appendError(errs []error, err error) []error {
+	if err == nil {
+		return errs
+	}
+	return append(errs, err)
+}
+
+// isFull tells whether there are more errors than are told, so that no more are looked for.
+func isFull(errs []error) bool { return len(errs) > mostErrors }
+
+// bounded leaves out the rest of very many errors, which were not all looked for.
+func bounded(err error) error {
+	if err == nil || strings.Count(err.Error(), "\n") < mostErrors {
+		return err
+	}
+	lines := strings.Split(err.Error(), "\n")
+	return &Error{Message: strings.Join(append(lines[:mostErrors], "and more errors"), "\n")}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -98,4 +99,22 @@ func (v value) gateway() (netip.Addr, error) {
 		return netip.Addr{}, v.errorf("%v", err)
 	}
 	return gateway, nil
+}
+
+// Errorf blames a key of the interface. The error matches ErrInvalid.
+func (i *Interface) Errorf(key, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if i.Origin.Key == "" {
+		return &Error{Key: "--interface", Message: message}
+	}
+	return i.Origin.blame(key, message)
+}
+
+// Place names the interface in a message about another one: by its line, where
+// a file configures it.
+func (i *Interface) Place() string {
+	if i.Origin.Line == 0 {
+		return fmt.Sprintf("%q", i.Name)
+	}
+	return fmt.Sprintf("%q on line %d", i.Name, i.Origin.Line)
 }

@@ -1,24 +1,6 @@
 package config
 
-import (
-	"log/slog"
-	"slices"
-	"strings"
-)
-
-// The values of every key that takes one of a few words.
-var (
-	modes      = []Mode{ModeEnforce, ModeObserve}
-	follows    = []Follow{FollowPinned, FollowLatest, FollowValidated}
-	scopes     = []Scope{ScopeLocal, ScopeAll}
-	loopbacks  = []LoopbackAddresses{LoopbackKernel, LoopbackSymmetric}
-	repairs    = []RepairUDPSource{RepairAuto, RepairTrue, RepairFalse}
-	nextHops   = []NextHop{NextHopAuto, NextHopGateway, NextHopLastHop}
-	logFormats = []string{FormatText, FormatJSON}
-	logLevels  = []string{"debug", "info", "warn", "error"}
-	slogLevels = []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
-	booleans   = []string{"true", "false"}
-)
+import "slices"
 
 // fields are the keys of the file, in the order in which messages name them.
 func (c *Config) fields() []field {
@@ -38,37 +20,6 @@ func (c *Config) fields() []field {
 		{"metrics", c.Metrics.set},
 		{"log", c.Log.set},
 	}
-}
-
-// oneOf sets a string to one of the words that are allowed. YAML's own true and
-// false may be among them.
-func oneOf[T ~string](target *T, allowed []T) func(value) error {
-	return func(v value) error {
-		word, ok := v.word()
-		if !ok || !slices.Contains(allowed, T(word)) {
-			return v.errorf("%s is not one of %s", v, list(allowed))
-		}
-		*target = T(word)
-		return nil
-	}
-}
-
-func boolean(target *bool) func(value) error {
-	return func(v value) error {
-		if v.node.ShortTag() != "!!bool" || v.node.Decode(target) != nil {
-			return v.errorf("%s is not one of %s", v, list(booleans))
-		}
-		return nil
-	}
-}
-
-// list joins words for a message.
-func list[T ~string](words []T) string {
-	texts := make([]string, len(words))
-	for i, word := range words {
-		texts[i] = string(word)
-	}
-	return strings.Join(texts, ", ")
 }
 
 func (c *Config) setIgnoreInterfaces(v value) error {
@@ -108,22 +59,6 @@ func (c *Config) setProtocols(v value) error {
 	return err
 }
 
-// protocol returns the number of a protocol that can carry a flow.
-func (v value) protocol() (uint8, error) {
-	word, ok := v.word()
-	if !ok {
-		return 0, v.errorf("%s is not a protocol: use one of %s", v, protocolValues)
-	}
-	number, err := Protocol(word)
-	switch {
-	case err != nil:
-		return 0, v.errorf("%v", err)
-	case isExtensionHeader(number):
-		return 0, v.errorf("%d is an ipv6 extension header: use one of %s", number, protocolValues)
-	}
-	return number, nil
-}
-
 func (c *Config) setFlowTable(v value) error {
 	return v.object("a map", []field{{"max_entries", func(v value) error {
 		number, err := v.integer(MinEntries, MaxEntries)
@@ -132,31 +67,6 @@ func (c *Config) setFlowTable(v value) error {
 		}
 		return err
 	}}})
-}
-
-func (m *Metrics) set(v value) error {
-	m.Origin = v.origin()
-	return v.object("a map", m.Origin.noted([]field{
-		{"listen", func(v value) error {
-			address, err := v.text(`an address such as "127.0.0.1:9945"`)
-			if err != nil {
-				return err
-			}
-			if err := checkListen(address); err != nil {
-				return v.errorf("%v", err)
-			}
-			m.Listen = address
-			return nil
-		}},
-		{"web_config_file", func(v value) error {
-			path, err := v.text(`the absolute path of a file, or ""`)
-			if err == nil && path != "" && !strings.HasPrefix(path, "/") {
-				err = v.errorf("%s is not an absolute path: begin it with a slash", v)
-			}
-			m.WebConfigFile = path
-			return err
-		}},
-	}))
 }
 
 func (l *Log) set(v value) error {

@@ -18,7 +18,7 @@ type field struct {
 // an error, and so is one that comes twice; a key without a value counts as absent.
 func (v value) object(want string, fields []field) error {
 	if v.node.Kind != yaml.MappingNode {
-		return v.errorf("%s is not %s with the keys %s", v, want, fieldNames(fields))
+		return v.errorf("%s is not %s with the keys %s", v, want, list(fieldNames(fields)))
 	}
 	lines := make(map[string]int)
 	var errs []error
@@ -60,30 +60,44 @@ func (v value) member(keyNode, valueNode *yaml.Node) (name, child value, err err
 
 // unknownKey says which key was probably meant, and which there are.
 func (v value) unknownKey(fields []field) error {
-	hint := ""
-	if meant := nearest(v.node.Value, fields); meant != "" {
+	hint, names := "", fieldNames(fields)
+	if meant := nearest(v.node.Value, names); meant != "" {
 		hint = ", did you mean " + meant + "?"
 	} else if place := placeOf(v.node.Value); place != "" {
 		hint = " here, it belongs " + place + ";"
 	} else {
 		hint = ";"
 	}
-	return v.errorf("unknown key%s allowed here: %s", hint, fieldNames(fields))
+	return v.errorf("unknown key%s allowed here: %s", hint, list(names))
 }
 
-func fieldNames(fields []field) string {
+func fieldNames(fields []field) []string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	return strings.Join(names, ", ")
+	return names
+}
+
+func (v value) origin() Origin {
+	return Origin{File: v.file, Key: v.key, Line: v.line, Lines: make(map[string]int)}
+}
+
+// noted makes the fields leave their lines in the origin.
+func (o *Origin) noted(fields []field) []field {
+	all := make([]field, len(fields))
+	for i, f := range fields {
+		all[i] = field{f.name, func(v value) error {
+			o.Lines[f.name] = v.line
+			return f.set(v)
+		}}
+	}
+	return all
 }
 
 const (
 	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	digits  = "0123456789"
-	// longestKey is beyond any key that there is, and still fit to be read.
-	longestKey = 40
 )
 
 // consistsOf tells whether a text has no characters but those of a set.

@@ -1,13 +1,5 @@
 package config
 
-// Overrides are the settings of the command line, which win over the file.
-type Overrides struct {
-	Interfaces []string // manage these and no others; empty: as configured
-	Observe    bool     // observe on every interface
-	Enforce    bool     // enforce where Observe and an interface's own settings say nothing else
-	Listen     *string  // Metrics.Listen; nil: as configured
-}
-
 // Apply changes a configuration. An interface that the file configures, by its
 // name or a glob, keeps its settings. Errors name the flag, and match ErrInvalid.
 func (o Overrides) Apply(c *Config) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -26,29 +25,6 @@ func Parse(file string, data []byte) (*Config, error) {
 		return config, nil
 	}
 	return config, bounded(root.object("a map", config.fields()))
-}
-
-// mostErrors bounds what is told of a file that is none of ours.
-const mostErrors = 50
-
-// appendError appends an error, if it is one.
-func appendError(errs []error, err error) []error {
-	if err == nil {
-		return errs
-	}
-	return append(errs, err)
-}
-
-// isFull tells whether there are more errors than are told, so that no more are looked for.
-func isFull(errs []error) bool { return len(errs) > mostErrors }
-
-// bounded leaves out the rest of very many errors, which were not all looked for.
-func bounded(err error) error {
-	if err == nil || strings.Count(err.Error(), "\n") < mostErrors {
-		return err
-	}
-	lines := strings.Split(err.Error(), "\n")
-	return &Error{Message: strings.Join(append(lines[:mostErrors], "and more errors"), "\n")}
 }
 
 // parseDocument returns the root of the only YAML document, nil where there is

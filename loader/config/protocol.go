@@ -87,3 +87,19 @@ func isExtensionHeader(number uint8) bool {
 	}
 	return false
 }
+
+// protocol returns the number of a protocol that can carry a flow.
+func (v value) protocol() (uint8, error) {
+	word, ok := v.word()
+	if !ok {
+		return 0, v.errorf("%s is not a protocol: use one of %s", v, protocolValues)
+	}
+	number, err := Protocol(word)
+	switch {
+	case err != nil:
+		return 0, v.errorf("%v", err)
+	case isExtensionHeader(number):
+		return 0, v.errorf("%d is an ipv6 extension header: use one of %s", number, protocolValues)
+	}
+	return number, nil
+}

@@ -6,29 +6,29 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// nearest returns the field whose name is so close to an unknown key that a
+// longestKey is beyond any key that there is, and still fit to be read.
+const longestKey = 40
+
+// nearest returns the one of the keys that is so close to an unknown one that a
 // slip of the finger explains it, or "".
-func nearest(key string, fields []field) string {
+func nearest(key string, keys []string) string {
 	if len(key) > longestKey {
 		return ""
 	}
 	key = strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	best, distance := "", 1+len(key)/4
-	for _, f := range fields {
-		if d := levenshtein.Distance(key, f.name, nil); d <= distance {
-			best, distance = f.name, d-1
-		}
-	}
-	return best
+	return within(1+len(key)/4, key, keys)
 }
 
 // Nearest returns the one of the names that is so close to another that a slip of the finger explains it,
 // empty for none.
-func Nearest(name string, names []string) string {
-	best, distance := "", 2
-	for _, n := range names {
-		if d := levenshtein.Distance(name, n, nil); d <= distance {
-			best, distance = n, d-1
+func Nearest(name string, names []string) string { return within(2, name, names) }
+
+// within returns the closest of the words that are at most so many changes of a letter away.
+func within(distance int, word string, words []string) string {
+	best := ""
+	for _, w := range words {
+		if d := levenshtein.Distance(word, w, nil); d <= distance {
+			best, distance = w, d-1
 		}
 	}
 	return best

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,6 +105,30 @@ func (v value) atMost(most int, remedy string) error {
 	return item.errorf("is one entry too many, at most %d are possible: %s", most, remedy)
 }
 
+// oneOf sets a string to one of the words that are allowed. YAML's own true and
+// false may be among them.
+func oneOf[T ~string](target *T, allowed []T) func(value) error {
+	return func(v value) error {
+		word, ok := v.word()
+		if !ok || !slices.Contains(allowed, T(word)) {
+			return v.errorf("%s is not one of %s", v, list(allowed))
+		}
+		*target = T(word)
+		return nil
+	}
+}
+
+var booleans = []string{"true", "false"}
+
+func boolean(target *bool) func(value) error {
+	return func(v value) error {
+		if v.node.ShortTag() != "!!bool" || v.node.Decode(target) != nil {
+			return v.errorf("%s is not one of %s", v, list(booleans))
+		}
+		return nil
+	}
+}
+
 // quote puts foreign text into quotes, escaped to stay on one line and short
 // enough to be read.
 func quote(text string) string {
@@ -112,4 +137,13 @@ func quote(text string) string {
 		text = string(runes[:longest]) + "..."
 	}
 	return strconv.Quote(text)
+}
+
+// list joins words for a message.
+func list[T ~string](words []T) string {
+	texts := make([]string, len(words))
+	for i, word := range words {
+		texts[i] = string(word)
+	}
+	return strings.Join(texts, ", ")
 }

@@ -5,7 +5,46 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 )
+
+func (m *Metrics) set(v value) error {
+	m.Origin = v.origin()
+	return v.object("a map", m.Origin.noted([]field{
+		{"listen", func(v value) error {
+			address, err := v.text(`an address such as "127.0.0.1:9945"`)
+			if err != nil {
+				return err
+			}
+			if err := checkListen(address); err != nil {
+				return v.errorf("%v", err)
+			}
+			m.Listen = address
+			return nil
+		}},
+		{"web_config_file", func(v value) error {
+			path, err := v.text(`the absolute path of a file, or ""`)
+			if err == nil && path != "" && !strings.HasPrefix(path, "/") {
+				err = v.errorf("%s is not an absolute path: begin it with a slash", v)
+			}
+			m.WebConfigFile = path
+			return err
+		}},
+	}))
+}
+
+// BlameWebConfig blames WebConfigFile for what is wrong with the file that it
+// names. The error matches ErrInvalid, and the cause.
+func (m *Metrics) BlameWebConfig(cause error) error {
+	e := m.Origin.blame("web_config_file", cause.Error()+`: name a valid web configuration, or "" for none`)
+	e.Err = cause
+	return e
+}
+
+// Same tells whether both ask for the same, on whatever line.
+func (m *Metrics) Same(other *Metrics) bool {
+	return m.Listen == other.Listen && m.WebConfigFile == other.WebConfigFile
+}
 
 // checkListen says why an address is none that a TCP server can listen on. ""
 // switches the server off; a host may be an address, a name or absent; port 0
