@@ -39,17 +39,8 @@ type Config struct {
 	Interfaces []Interface
 	// IgnoreInterfaces are names and globs (see Match) that discovery skips.
 	IgnoreInterfaces []string
-	// Mode is in force on every interface that sets no mode of its own.
-	Mode   Mode
-	Follow Follow
-	Scope  Scope
-	// LoopbackAddresses says what happens to replies from an address that only
-	// lo or a dummy device has.
-	LoopbackAddresses LoopbackAddresses
-	// Exclude names what is never recorded and never moved.
-	Exclude []Exclusion
-	// Protocols are the IP protocol numbers that are served, each once.
-	Protocols []uint8
+	// Policy is embedded: what Encode writes has its fields beside the others.
+	Policy
 	// MaxEntries is the size of the largest flow table, between the constants
 	// MinEntries and MaxEntries.
 	MaxEntries uint32
@@ -62,6 +53,21 @@ type Config struct {
 	Log             Log
 	// Flags are those of the command line that were applied.
 	Flags Overrides
+}
+
+// Policy says which flows are served, and how.
+type Policy struct {
+	// Mode is in force on every interface that sets no mode of its own.
+	Mode   Mode
+	Follow Follow
+	Scope  Scope
+	// LoopbackAddresses says what happens to replies from an address that only
+	// lo or a dummy device has.
+	LoopbackAddresses LoopbackAddresses
+	// Exclude names what is never recorded and never moved.
+	Exclude []Exclusion
+	// Protocols are the IP protocol numbers that are served, each once.
+	Protocols []uint8
 }
 
 // Overrides are the settings of the command line, which win over the file.
@@ -195,16 +201,18 @@ func Default() *Config {
 	return &Config{
 		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico",
 			"tailscale*", "podman*", "lxdbr*", "incusbr*"},
-		Mode:              ModeEnforce,
-		Follow:            FollowValidated,
-		Scope:             ScopeLocal,
-		LoopbackAddresses: LoopbackKernel,
-		Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
-		MaxEntries:        262144,
-		FallbackRoute:     true,
-		ManageRPFilter:    true,
-		RepairUDPSource:   RepairAuto,
-		Metrics:           Metrics{Listen: "127.0.0.1:9945"},
-		Log:               Log{Level: slog.LevelInfo, Format: FormatText},
+		Policy: Policy{
+			Mode:              ModeEnforce,
+			Follow:            FollowValidated,
+			Scope:             ScopeLocal,
+			LoopbackAddresses: LoopbackKernel,
+			Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
+		},
+		MaxEntries:      262144,
+		FallbackRoute:   true,
+		ManageRPFilter:  true,
+		RepairUDPSource: RepairAuto,
+		Metrics:         Metrics{Listen: "127.0.0.1:9945"},
+		Log:             Log{Level: slog.LevelInfo, Format: FormatText},
 	}
 }

@@ -8,8 +8,8 @@ import (
 
 const wantExclusions = "a list of networks and maps such as [192.0.2.0/24, {protocol: udp, self_port: 51820}]"
 
-func (c *Config) setExclude(v value) error {
-	c.Exclude = []Exclusion{}
+func (p *Policy) setExclude(v value) error {
+	p.Exclude = []Exclusion{}
 	count := 0
 	return v.list(wantExclusions, func(item value) error {
 		if count++; count == MaxExclusions+1 {
@@ -21,7 +21,7 @@ func (c *Config) setExclude(v value) error {
 		if err := exclusion.setItem(item); err != nil {
 			return err
 		}
-		c.Exclude = append(c.Exclude, exclusion)
+		p.Exclude = append(p.Exclude, exclusion)
 		return nil
 	})
 }

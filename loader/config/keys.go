@@ -40,20 +40,20 @@ func (c *Config) setIgnoreInterfaces(v value) error {
 	})
 }
 
-func (c *Config) setProtocols(v value) error {
-	c.Protocols = []uint8{}
+func (p *Policy) setProtocols(v value) error {
+	p.Protocols = []uint8{}
 	err := v.list("a list of protocols such as [tcp, udp, icmp, icmpv6, sctp]", func(item value) error {
 		number, err := item.protocol()
 		if err != nil {
 			return err
 		}
-		if slices.Contains(c.Protocols, number) {
+		if slices.Contains(p.Protocols, number) {
 			return item.errorf("%s is listed twice: keep one", item)
 		}
-		c.Protocols = append(c.Protocols, number)
+		p.Protocols = append(p.Protocols, number)
 		return nil
 	})
-	if err == nil && len(c.Protocols) == 0 {
+	if err == nil && len(p.Protocols) == 0 {
 		return v.errorf("an empty list serves nothing: list at least one of %s", protocolValues)
 	}
 	return err
