@@ -37,7 +37,7 @@ CONTENDERS ?=
 TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := $(addprefix replypath/test/,bench faults floods soak)
 LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts)
-TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|MetricsAddressInUse)$$
+TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse)$$
 TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle)
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
 # answered in each.

@@ -9,9 +9,9 @@ import (
 	"replypath/test/topology"
 )
 
-// TestMetricsAddressInUse starts while another program has the metrics' address:
+// TestStartWhileAddressInUse starts while another program has the metrics' address:
 // that must not cost the reply path, and the metrics come as soon as they can.
-func TestMetricsAddressInUse(t *testing.T) {
+func TestStartWhileAddressInUse(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	other := harness.Must1[net.Listener](t)(n.Server.Listen(t.Context(), "tcp", harness.MetricsAddress))
