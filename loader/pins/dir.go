@@ -80,13 +80,25 @@ func OwnExisting(path string) (*Dir, error) {
 // repairs, is what is pinned first and unpinned last: what is there without one
 // is somebody else's.
 func isOurs(path string) bool {
-	entries, err := os.ReadDir(path)
-	if err != nil || len(entries) == 0 {
+	if is, empty, err := listed(path); is || empty || err != nil {
 		return err == nil
 	}
+	// A listing beside a start or an end may show any part of it.
+	for _, name := range []string{journalName, repairsDir} {
+		if _, err := os.Lstat(filepath.Join(path, name)); err == nil {
+			return true
+		}
+	}
+	is, empty, err := listed(path)
+	return is || empty || errors.Is(err, fs.ErrNotExist)
+}
+
+// listed tells whether a journal stands in the listing of a directory, or nothing at all.
+func listed(path string) (journal, empty bool, err error) {
+	entries, err := os.ReadDir(path)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
 		return e.Name() == journalName || e.Name() == repairsDir
-	})
+	}), err == nil && len(entries) == 0, err
 }
 
 // create makes the directory, readable by root only, if its parent is on a BPF
