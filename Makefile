@@ -37,8 +37,8 @@ CONTENDERS ?=
 TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := $(addprefix replypath/test/,bench faults floods soak)
 LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts)
-TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse)$$
-TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle)
+TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse|DeafGatewayBusyMachine)$$
+TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle faults)
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
@@ -72,7 +72,7 @@ test: root packages ## run all tests, in network namespaces of their own
 	failed=; \
 	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -run '$(SCRIPTS)' ./cmd/replypath || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 $(ALONE) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 -skip '$(TIMED)' $(ALONE) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(FIGURES) || failed=1; \
 	test -z "$$failed"
 
