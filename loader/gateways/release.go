@@ -42,7 +42,9 @@ func (w *waiting) haveSocketsPassOver(g *gateway) {
 		return
 	}
 	hasFallback, err := w.Renew()
-	if mayRelease := w.Interface(g.Interface).Enforces && !(g.toldSilent && g.wroteLast) && len(g.last) != 0; mayRelease && hasFallback && err == nil {
+	isDone := g.toldSilent && g.wroteLast // in this silence
+	mayWrite := w.Interface(g.Interface).Enforces && len(g.last) != 0
+	if err == nil && hasFallback && mayWrite && !isDone {
 		err = w.releaseFailed(g)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
