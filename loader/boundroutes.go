@@ -171,36 +171,3 @@ func isBetter(g, other *gateways.View, family int) bool {
 	}
 	return g.Address.Less(other.Address)
 }
-
-// boundRoutes removes them, whoever made them.
-func (d *detacher) boundRoutes() error {
-	routers, err := nexthop.FindOwn(d.netlink)
-	if err != nil {
-		return err
-	}
-	removed, err := fallback.RemoveBound(d.netlink, routers.Bound)
-	if len(removed) > 0 {
-		d.done("%d default routes for sockets that are bound to a device", len(removed))
-	}
-	return err
-}
-
-// boundRoutes makes them those of before, on interfaces that are still there.
-func (r *restorer) boundRoutes() error {
-	routers, err := nexthop.FindOwn(r.netlink)
-	if err != nil {
-		return err
-	}
-	present, err := r.identities(r.before).PresentFallback(r.before.Fallback)
-	if err != nil {
-		return err
-	}
-	var before []nexthop.Default
-	for _, record := range present.Bound {
-		before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
-	}
-	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
-	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
-	_, addErr := fallback.AddBound(r.netlink, before)
-	return errors.Join(removeErr, addErr)
-}

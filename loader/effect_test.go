@@ -7,6 +7,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/detach"
 	"replypath/loader/status"
 	"replypath/test/topology"
 )
@@ -53,7 +54,7 @@ func TestEffectOfADetach(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	checkDetaching(t, r.Loader, false)
-	first, second := announceDetach(b.dir), announceDetach(b.dir)
+	first, second := detach.Announce(b.dir), detach.Announce(b.dir)
 	must(t, first.Close())
 	checkDetaching(t, r.Loader, true)
 	must(t, second.Close())

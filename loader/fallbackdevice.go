@@ -98,16 +98,12 @@ func (l *Loader) removeFallbackDevice() error {
 		if err := fallback.Remove(l.netlink, device); err != nil {
 			return err
 		}
-		err = l.attacher.Detach(fallbackTarget(device.Index)) // what is left of its pins
+		err = l.attacher.Detach(fallback.Target(device.Index)) // what is left of its pins
 	}
 	r := &l.fallback
 	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, planned: r.planned, toldCovered: r.toldCovered, tried: r.tried}
 	l.state.Fallback = nil
 	return err
-}
-
-func fallbackTarget(index int) attach.Interface {
-	return attach.Interface{Index: index, Name: discover.OwnDevice}
 }
 
 // attachFallback attaches the program that moves replies off the device and behind
@@ -116,7 +112,7 @@ func fallbackTarget(index int) attach.Interface {
 func (l *Loader) attachFallback() (err error) {
 	r := &l.fallback
 	defer func() { r.lost = err != nil }()
-	target := fallbackTarget(r.device.Index)
+	target := fallback.Target(r.device.Index)
 	mechanism, err := l.mechanismOfFallback()
 	complete := mechanism != attach.Auto
 	if err != nil || complete && r.served == l.datapath {
@@ -144,7 +140,7 @@ func (l *Loader) attachFallback() (err error) {
 // mechanismOfFallback returns how both programs are attached to the device, attach.Auto
 // where one is missing.
 func (l *Loader) mechanismOfFallback() (attach.Mechanism, error) {
-	return l.mechanismOf(fallbackTarget(l.fallback.device.Index), attach.Egress, attach.Last)
+	return l.mechanismOf(fallback.Target(l.fallback.device.Index), attach.Egress, attach.Last)
 }
 
 // hasLostFallback tells whether somebody has taken one of them off, or whether they are back
@@ -170,7 +166,7 @@ func (l *Loader) replaceFallback(by *datapath.Datapath) error {
 	if r.device == nil {
 		return nil
 	}
-	result, err := l.attacher.Attach(fallbackTarget(r.device.Index), by.FallbackPrograms())
+	result, err := l.attacher.Attach(fallback.Target(r.device.Index), by.FallbackPrograms())
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", discover.OwnDevice, err)
 	}

@@ -1,14 +1,10 @@
 package loader
 
 import (
-	"errors"
-
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 
 	"replypath/loader/datapath"
 	"replypath/loader/fallback"
-	"replypath/loader/nexthop"
 )
 
 // gateOf returns the program that the fallback routes ask, nil for none: that of a datapath that asks an
@@ -29,9 +25,9 @@ func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
 	}
 	device := r.device
 	if !by.AsksEarlier() {
-		l.tx.OnAbort(func() error { return renewRoutes(l.netlink, device, by.Earlier().Gate()) })
+		l.tx.OnAbort(func() error { return fallback.RenewAll(l.netlink, device, by.Earlier().Gate()) })
 	}
-	if err := renewRoutes(l.netlink, r.device, gate); err != nil {
+	if err := fallback.RenewAll(l.netlink, r.device, gate); err != nil {
 		return err
 	}
 	r.told, r.asked = true, gate
@@ -42,22 +38,7 @@ func (l *Loader) haveRoutesAsk(by *datapath.Datapath) error {
 // fails has them ask the earlier program again.
 func (l *Loader) openGate(index int, earlier *ebpf.Program) error {
 	device := &fallback.Device{Index: index}
-	l.tx.OnAbort(func() error { return renewRoutes(l.netlink, device, earlier) })
+	l.tx.OnAbort(func() error { return fallback.RenewAll(l.netlink, device, earlier) })
 	l.fallback.told = false
-	return renewRoutes(l.netlink, device, nil)
-}
-
-// renewRoutes has the fallback routes that there are ask a program, or none where it is nil.
-func renewRoutes(nl *netlink.Handle, device *fallback.Device, program *ebpf.Program) error {
-	routers, err := nexthop.FindOwn(nl)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, route := range routers.Fallback {
-		if route.Interface == device.Index {
-			errs = append(errs, fallback.Renew(device, program, route.Family))
-		}
-	}
-	return errors.Join(errs...)
+	return fallback.RenewAll(l.netlink, device, nil)
 }

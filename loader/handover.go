@@ -7,6 +7,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
+	"replypath/loader/fallback"
 )
 
 // switchPatience is how long the programs of all interfaces may take to be replaced.
@@ -81,7 +82,7 @@ func (l *Loader) replaceEgress(by *datapath.Datapath) error {
 	if f := l.state.Fallback; f != nil && f.Index != 0 {
 		earlier, _ := by.Earlier().FallbackPrograms()
 		errs = append(errs, l.openGate(f.Index, by.Earlier().Gate()),
-			l.replaceEgressOf(fallbackTarget(f.Index), by.FallbackPrograms(), earlier))
+			l.replaceEgressOf(fallback.Target(f.Index), by.FallbackPrograms(), earlier))
 	}
 	err := errors.Join(errs...)
 	if err == nil {

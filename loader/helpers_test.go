@@ -22,6 +22,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/detach"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/harness"
@@ -217,7 +218,7 @@ func (b *bed) detach() []string {
 	var removed []string
 	b.inside(func() error {
 		var err error
-		removed, err = Detach(context.Background(), DetachOptions{PinDir: b.dir, Log: b.logger()})
+		removed, err = detach.Run(context.Background(), detach.Options{PinDir: b.dir, Log: b.logger()})
 		return err
 	})
 	return removed

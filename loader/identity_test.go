@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"replypath/loader/detach"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -107,7 +108,7 @@ var takeAway = map[string]struct {
 	"detach": {do: func(b *bed) { b.detach() }},
 	"the end of a trial": {change: onTrial, do: func(b *bed) {
 		b.inside(func() error {
-			_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+			_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 			return err
 		})
 	}},

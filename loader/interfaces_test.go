@@ -2,7 +2,6 @@ package loader
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
@@ -131,12 +131,13 @@ func TestInterfaceWithoutProgramsStays(t *testing.T) {
 			b.start(options).stop()
 			before := b.idsOf("eth1")
 			b.inside(func() error {
-				d := &detacher{log: slog.Default()}
-				must(t, d.open(filepath.Join(b.dir, datapath.LinksDir)))
-				defer d.netlink.Close()
-				link, err := d.netlink.LinkByName("eth1")
+				nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 				must(t, err)
-				return d.program(attach.Interface{Index: link.Attrs().Index, Name: "eth1"})
+				defer nl.Close()
+				link, err := nl.LinkByName("eth1")
+				must(t, err)
+				programs := attach.New(filepath.Join(b.dir, datapath.LinksDir), nl, attach.Auto)
+				return programs.Detach(attach.Interface{Index: link.Attrs().Index, Name: "eth1"})
 			})
 			b.start(options)
 			if diff := cmp.Diff(before, b.idsOf("eth1")); diff != "" {

@@ -13,6 +13,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/detach"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -244,7 +245,7 @@ func TestSecondOwnerIsRefused(t *testing.T) {
 		t.Errorf("second start: %v", err)
 	}
 	b.inside(func() error {
-		_, err := Detach(t.Context(), DetachOptions{PinDir: b.dir, Log: b.logger()})
+		_, err := detach.Run(t.Context(), detach.Options{PinDir: b.dir, Log: b.logger()})
 		if !errors.As(err, &owned) || owned.PID != os.Getpid() {
 			t.Errorf("detach: %v", err)
 		}
@@ -270,7 +271,7 @@ func TestForeignNamespaceIsRefused(t *testing.T) {
 			t.Errorf("status: %v", err)
 		}
 		for _, stop := range []bool{false, true} {
-			_, err := Detach(t.Context(), DetachOptions{PinDir: b.dir, Stop: stop, Log: b.logger()})
+			_, err := detach.Run(t.Context(), detach.Options{PinDir: b.dir, Stop: stop, Log: b.logger()})
 			if !errors.Is(err, ErrForeignNamespace) {
 				t.Errorf("detach: %v", err)
 			}

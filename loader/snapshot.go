@@ -9,6 +9,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
+	"replypath/loader/detach"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/pins"
@@ -199,6 +200,6 @@ func (l *Loader) Effect() (*status.Effect, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Detaching = isDetaching(l.options.PinDir)
+	e.Detaching = detach.IsAnnounced(l.options.PinDir)
 	return e, nil
 }

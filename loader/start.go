@@ -19,6 +19,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
+	"replypath/loader/namespace"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -101,6 +102,15 @@ func (l *Loader) probe() (err error) {
 		return fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
 	l.kernel, err = kernel.Probe()
+	return err
+}
+
+// ownNamespace keeps every other process from putting a datapath into this network namespace.
+func (l *Loader) ownNamespace() (err error) {
+	l.namespace, err = namespace.Lock(l.netlink, l.options.PinDir, l.log)
+	if err == nil {
+		l.tx.OnAbort(l.namespace.Close)
+	}
 	return err
 }
 

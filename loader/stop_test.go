@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/datapath"
+	"replypath/loader/detach"
 	"replypath/test/topology"
 )
 
@@ -44,11 +45,11 @@ func TestDetachStopsTheDaemon(t *testing.T) {
 		t.Errorf("status says pid %d, it is %d", *status.Daemon.PID, daemon.Process.Pid)
 	}
 	b.inside(func() error {
-		_, err := Detach(within(t), DetachOptions{PinDir: b.dir, Log: b.logger()})
+		_, err := detach.Run(within(t), detach.Options{PinDir: b.dir, Log: b.logger()})
 		if !errors.Is(err, ErrOwned) {
 			t.Errorf("detach beside a daemon: %v", err)
 		}
-		removed, err := Detach(within(t), DetachOptions{PinDir: b.dir, Stop: true, Log: b.logger()})
+		removed, err := detach.Run(within(t), detach.Options{PinDir: b.dir, Stop: true, Log: b.logger()})
 		if len(removed) == 0 {
 			t.Error("detach tells nothing")
 		}
@@ -71,7 +72,7 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b.inside(func() error {
-		_, err := Detach(ctx, DetachOptions{PinDir: b.dir, Stop: true, Log: b.logger()})
+		_, err := detach.Run(ctx, detach.Options{PinDir: b.dir, Stop: true, Log: b.logger()})
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("detach: %v", err)
 		}
@@ -117,7 +118,7 @@ func TestDetachNamesNobody(t *testing.T) {
 	must(t, os.Mkdir(inTheWay, 0o700))
 	must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
 	b.inside(func() error {
-		if _, err := Detach(within(t), DetachOptions{PinDir: b.dir, Log: b.logger()}); !errors.Is(err, unix.EBUSY) {
+		if _, err := detach.Run(within(t), detach.Options{PinDir: b.dir, Log: b.logger()}); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("detach with a file system in the way: %v", err)
 		}
 		return nil

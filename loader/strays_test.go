@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/loader/detach"
 	"replypath/loader/flows"
 	"replypath/test/topology"
 )
@@ -140,7 +141,7 @@ func (b *bed) damageJournal() {
 // tryDetach is detach for one that may be refused.
 func (b *bed) tryDetach() (removed []string, err error) {
 	err = b.host.Do(func() (err error) {
-		removed, err = Detach(context.Background(), DetachOptions{PinDir: b.dir, Log: b.logger()})
+		removed, err = detach.Run(context.Background(), detach.Options{PinDir: b.dir, Log: b.logger()})
 		return err
 	})
 	return removed, err

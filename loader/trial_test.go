@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"replypath/loader/detach"
 	"replypath/loader/pins"
 	"replypath/test/topology"
 )
@@ -33,7 +34,7 @@ func TestTakeBackOfNothing(t *testing.T) {
 			must(t, begin(dir))
 			must(t, dir.Close())
 			b.inside(func() error {
-				done, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+				done, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 				if done != hasJournal {
 					t.Errorf("taken back: %t", done)
 				}
@@ -57,7 +58,7 @@ func TestTrialUsesUpIDs(t *testing.T) {
 	tried := b.idsOf("eth2")
 	r.stop()
 	b.inside(func() error {
-		_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 		return err
 	})
 	b.start(nil)
@@ -77,7 +78,7 @@ func TestTrialBesideRefusedInterface(t *testing.T) {
 	before, maps := b.journal(), b.mapIDs()
 	b.start(func(o *Options) { byClsact(o); onTrial(o) }).stop()
 	b.inside(func() error {
-		done, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		done, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 		if !done {
 			t.Error("not taken back")
 		}
@@ -115,7 +116,7 @@ func TestTakeBackKeepsTheMechanism(t *testing.T) {
 					}
 				}).stop()
 				b.inside(func() error {
-					_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+					_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 					return err
 				})
 				if diff := cmp.Diff(trace, b.trace()); diff != "" {
@@ -143,7 +144,7 @@ func TestRepairsOutliveATrial(t *testing.T) {
 	eventually(t, "the repair is written down", func() bool { return b.repairs(repairProgram) == 1 })
 	r.stop()
 	b.inside(func() error {
-		_, err := TakeBack(b.dir, os.Getpid(), slog.Default())
+		_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 		return err
 	})
 	if got := b.repairs(repairProgram); got != 1 {

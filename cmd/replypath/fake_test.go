@@ -18,6 +18,7 @@ import (
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/detach"
 	"replypath/loader/doctor"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
@@ -95,7 +96,7 @@ func fakeStart(o loader.Options) (daemon.Datapath, error) {
 	return nil, fmt.Errorf("attach to eth0: %w", loader.ErrUnsupported)
 }
 
-func fakeDetach(_ context.Context, o loader.DetachOptions) ([]string, error) {
+func fakeDetach(_ context.Context, o detach.Options) ([]string, error) {
 	switch {
 	case o.PinDir == fakehost.WatchedDir && !o.Stop:
 		return nil, &pins.OwnedError{Dir: o.PinDir, PID: 4711}

@@ -6,7 +6,7 @@ import (
 	"replypath/cmd/replypath/daemon"
 	"replypath/cmd/replypath/show"
 	topcommand "replypath/cmd/replypath/top"
-	"replypath/loader"
+	"replypath/loader/detach"
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
@@ -36,7 +36,7 @@ type host struct {
 func thisHost() host {
 	return host{
 		daemon:  daemon.ThisHost(),
-		detach:  loader.Detach,
+		detach:  detach.Run,
 		survey:  show.SurveyHost,
 		status:  status.Read,
 		mode:    status.Mode,

@@ -9,16 +9,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/detach"
 	"replypath/loader/pins"
 )
 
-// Detach takes a datapath away; see loader.Detach.
-type Detach func(context.Context, loader.DetachOptions) (removed []string, err error)
+// Detach takes a datapath away; see detach.Run.
+type Detach func(context.Context, detach.Options) (removed []string, err error)
 
 // NewDetach returns the command detach.
-func NewDetach(a *cli.App, detach Detach) *cobra.Command {
+func NewDetach(a *cli.App, run Detach) *cobra.Command {
 	var stop bool
 	c := &cobra.Command{
 		Use:   "detach",
@@ -33,7 +33,7 @@ network namespace's datapath is pinned elsewhere; the error names that directory
 	c.Flags().BoolVar(&stop, "stop", false, "end a running daemon first")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log, _ := newLogger(a.Stderr, config.Log{Level: slog.LevelWarn, Format: config.FormatText})
-		removed, err := detach(c.Context(), loader.DetachOptions{PinDir: a.PinDir, Stop: stop, Log: log})
+		removed, err := run(c.Context(), detach.Options{PinDir: a.PinDir, Stop: stop, Log: log})
 		for _, what := range removed {
 			fmt.Fprintln(a.Stdout, "removed", what)
 		}

@@ -19,7 +19,7 @@ type Host struct {
 	// Start attaches a datapath; see loader.New.
 	Start func(loader.Options) (Datapath, error)
 	// Guard starts a process that takes a trial back when this one cannot. TakeBack does it here; see
-	// loader.TakeBack. Confirm has the process keep it that has one going on.
+	// detach.TakeBack. Confirm has the process keep it that has one going on.
 	Guard    func(pinDir string, timeout time.Duration) (*Guardian, error)
 	TakeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error

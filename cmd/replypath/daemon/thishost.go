@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader"
+	"replypath/loader/detach"
 	"replypath/metrics"
 )
 
@@ -16,7 +17,7 @@ func ThisHost() Host {
 	return Host{
 		Start:        startLoader,
 		Guard:        startGuardian,
-		TakeBack:     loader.TakeBack,
+		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,

@@ -1,8 +1,12 @@
-package loader
+// Package namespace keeps one datapath in a network namespace: two would record each flow twice, and fight for the
+// fallback route's device. Who puts one in place holds the lock of the namespace for as long as it lives. What stands
+// without a process is found by its journal.
+package namespace
 
 import (
 	"cmp"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -14,33 +18,35 @@ import (
 	"replypath/loader/pins"
 )
 
-// There is one datapath in a network namespace: two would record each flow twice, and fight for the
-// fallback route's device. Who puts one in place holds the lock of the namespace for as long as it
-// lives. What stands without a process is found by its journal.
-
 // namingTime is how long a start that is too late waits until it can name the pins of the other
 // one, which has begun at the same moment, or until that one has failed.
 const namingTime = 2 * time.Second
 
-// ownNamespace keeps every other process from putting a datapath into this network namespace.
-func (l *Loader) ownNamespace() error {
-	lock, err := lockNamespace(l.options.PinDir)
+// Lock locks the network namespace of the calling thread for a datapath that is pinned in dir. Where a stranger has the
+// lock, that is logged, and the result is nil, which can be closed as well. An error names the datapath of whoever has it,
+// or one that stands without a process.
+func Lock(nl *netlink.Handle, dir string, log *slog.Logger) (*pins.NamespaceLock, error) {
+	lock, err := await(dir)
 	if busy := new(pins.BusyError); errors.As(err, &busy) {
-		l.log.Warn("a process that is not replypath has locked the network namespace: "+
+		log.Warn("a process that is not replypath has locked the network namespace: "+
 			"a second datapath that begins at this moment is not noticed", "pid", busy.PID)
-		err = nil
+	} else if err != nil {
+		return nil, err
+	}
+	found, err := Beside(nl, dir)
+	if err == nil && len(found) > 0 {
+		pid, live := found[0].Live()
+		err = &pins.OtherError{Dir: found[0].Shown(), PID: pid, Live: live}
 	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, lock.Close())
 	}
-	l.namespace = lock
-	l.tx.OnAbort(lock.Close)
-	return l.refuseBeside()
+	return lock, nil
 }
 
-// lockNamespace returns a *pins.BusyError where the lock is a stranger's, and else what names the
-// datapath of whoever has it.
-func lockNamespace(dir string) (*pins.NamespaceLock, error) {
+// await returns a *pins.BusyError where the lock is a stranger's, and else an error that names the datapath of whoever has
+// it.
+func await(dir string) (*pins.NamespaceLock, error) {
 	for deadline := time.Now().Add(namingTime); ; {
 		lock, err := pins.LockNamespace()
 		busy := new(pins.BusyError)
@@ -74,18 +80,8 @@ func nameHolder(dir string, pid int) error {
 	return nil
 }
 
-// refuseBeside refuses a start beside a datapath that is pinned elsewhere.
-func (l *Loader) refuseBeside() error {
-	found, err := findBeside(l.netlink, l.options.PinDir)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	pid, live := found[0].Live()
-	return &pins.OtherError{Dir: found[0].Shown(), PID: pid, Live: live}
-}
-
-// findBeside returns the datapaths of this network namespace that are pinned in other directories.
-func findBeside(nl *netlink.Handle, dir string) (found []pins.Elsewhere, err error) {
+// Beside returns the datapaths of this network namespace that are pinned in other directories.
+func Beside(nl *netlink.Handle, dir string) (found []pins.Elsewhere, err error) {
 	elsewhere, err := pins.FindElsewhere(dir)
 	if err != nil {
 		return nil, err

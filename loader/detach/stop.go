@@ -1,4 +1,4 @@
-package loader
+package detach
 
 import (
 	"context"
@@ -46,11 +46,11 @@ func stopOwner(ctx context.Context, path string) error {
 	return awaitEnd(ctx, process, pid)
 }
 
-// announceDetach has the process that owns a pin directory know, until the result is closed, that
+// Announce has the process that owns a pin directory know, until the result is closed, that
 // what it leaves is about to be taken away: there is a lock on the directory of the maps, on which
 // nobody else has one. The lock ends with this process. nil where that cannot be done: it is worth
 // no more than a line of that process's log.
-func announceDetach(pinDir string) *os.File {
+func Announce(pinDir string) *os.File {
 	maps, err := os.Open(filepath.Join(pinDir, datapath.MapsDir))
 	if err != nil {
 		return nil
@@ -62,8 +62,8 @@ func announceDetach(pinDir string) *os.File {
 	return maps
 }
 
-// isDetaching tells whether somebody has announced that.
-func isDetaching(pinDir string) bool {
+// IsAnnounced tells whether somebody has announced that.
+func IsAnnounced(pinDir string) bool {
 	maps, err := os.Open(filepath.Join(pinDir, datapath.MapsDir))
 	if err != nil {
 		return false

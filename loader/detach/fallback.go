@@ -1,12 +1,14 @@
-package loader
+package detach
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
+	"replypath/loader/nexthop"
 )
 
 // fallback removes the routes. Those for bound sockets would be everybody's without the others.
@@ -51,11 +53,44 @@ func (r *restorer) fallback() error {
 	if !known {
 		return fmt.Errorf("interface %s: the programs that were attached before are not pinned", discover.OwnDevice)
 	}
-	target := fallbackTarget(device.Index)
+	target := fallback.Target(device.Index)
 	result, err := r.by(r.before.Fallback.Mechanism).Attach(target, programs)
-	err = errors.Join(err, renewRoutes(r.netlink, device, r.earlier.Gate()), r.boundRoutes())
+	err = errors.Join(err, fallback.RenewAll(r.netlink, device, r.earlier.Gate()), r.boundRoutes())
 	if err != nil || result.Mechanism == attach.Clsact {
 		return err
 	}
 	return r.attacher.RemoveQdisc(target) // that a trial by clsact has added
+}
+
+// boundRoutes removes them, whoever made them.
+func (d *detacher) boundRoutes() error {
+	routers, err := nexthop.FindOwn(d.netlink)
+	if err != nil {
+		return err
+	}
+	removed, err := fallback.RemoveBound(d.netlink, routers.Bound)
+	if len(removed) > 0 {
+		d.done("%d default routes for sockets that are bound to a device", len(removed))
+	}
+	return err
+}
+
+// boundRoutes makes them those of before, on interfaces that are still there.
+func (r *restorer) boundRoutes() error {
+	routers, err := nexthop.FindOwn(r.netlink)
+	if err != nil {
+		return err
+	}
+	present, err := r.identities(r.before).PresentFallback(r.before.Fallback)
+	if err != nil {
+		return err
+	}
+	var before []nexthop.Default
+	for _, record := range present.Bound {
+		before = append(before, nexthop.Default{Interface: record.Interface, Gateway: record.Gateway, Family: record.Family})
+	}
+	wasThere := func(hop nexthop.Default) bool { return slices.Contains(before, hop) }
+	_, removeErr := fallback.RemoveBound(r.netlink, slices.DeleteFunc(routers.Bound, wasThere))
+	_, addErr := fallback.AddBound(r.netlink, before)
+	return errors.Join(removeErr, addErr)
 }

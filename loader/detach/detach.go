@@ -1,4 +1,5 @@
-package loader
+// Package detach takes a datapath away, or back to what was there before a trial.
+package detach
 
 import (
 	"cmp"
@@ -19,19 +20,20 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/identity"
 	"replypath/loader/kernel"
+	"replypath/loader/namespace"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
 
-// DetachOptions say what is taken away.
-type DetachOptions struct {
+// Options say what is taken away.
+type Options struct {
 	PinDir string
 	Stop   bool // end the process that owns the directory first
 	Log    *slog.Logger
 }
 
-// Detach takes away everything that was ever put on this host by way of the pin
+// Run takes away everything that was ever put on this host by way of the pin
 // directory: programs, pins, the device of the fallback routes, the qdiscs that
 // were added, and the changes of sysctls that still hold, those of `replypath
 // doctor --fix` included. It returns what it did, one line each, and goes on after
@@ -43,7 +45,7 @@ type DetachOptions struct {
 // While a process owns the directory the error matches ErrOwned, unless Stop says to
 // end that one; pins of another network namespace are refused with
 // ErrForeignNamespace.
-func Detach(ctx context.Context, options DetachOptions) (removed []string, err error) {
+func Run(ctx context.Context, options Options) (removed []string, err error) {
 	if _, err := os.Stat(options.PinDir); errors.Is(err, fs.ErrNotExist) {
 		return detachStrays(options)
 	}
@@ -72,7 +74,7 @@ func Detach(ctx context.Context, options DetachOptions) (removed []string, err e
 
 // detachStrays removes filters of ours whose pins are gone: a filter, unlike a
 // link, outlives them.
-func detachStrays(options DetachOptions) (removed []string, err error) {
+func detachStrays(options Options) (removed []string, err error) {
 	if err := pins.CheckElsewhere(options.PinDir, nil); err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func detachStrays(options DetachOptions) (removed []string, err error) {
 // readForDetach returns the journal if it is of this network namespace. One that
 // is not there, or that cannot be read, tells nothing: all that is found is taken for
 // what was left, unless it may be that of another directory.
-func readForDetach(options DetachOptions) (*pins.Journal, error) {
+func readForDetach(options Options) (*pins.Journal, error) {
 	if _, err := pins.ReadRepairs(options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
 		return nil, err
 	}
@@ -115,12 +117,12 @@ func readForDetach(options DetachOptions) (*pins.Journal, error) {
 	return journal, nil
 }
 
-func ownToDetach(ctx context.Context, options DetachOptions) (*pins.Dir, error) {
+func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 	dir, err := pins.OwnExisting(options.PinDir)
 	if err == nil || !options.Stop || !errors.Is(err, pins.ErrOwned) {
 		return dir, err
 	}
-	defer announceDetach(options.PinDir).Close()
+	defer Announce(options.PinDir).Close()
 	if err := stopOwner(ctx, options.PinDir); err != nil {
 		return nil, err
 	}
@@ -207,7 +209,7 @@ func (d *detacher) lookBeside() error {
 	if err != nil {
 		return err
 	}
-	found, err := findBeside(d.netlink, d.dir.Path())
+	found, err := namespace.Beside(d.netlink, d.dir.Path())
 	if err != nil {
 		return err
 	}
