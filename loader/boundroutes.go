@@ -11,6 +11,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/gateways"
 	"replypath/loader/hostsettings"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
@@ -27,9 +28,9 @@ import (
 
 // arrangeRoutes makes the fallback routes and those for bound sockets.
 func (l *Loader) arrangeRoutes(routers *nexthop.Routers) error {
-	present, removeErr := l.removeBound(routers.Bound, l.wantedBound(l.enforced(), l.fallbackFamilies(l.enforced())))
+	present, removeErr := l.removeBound(routers.Bound, l.wantedBound(l.interfaces.Enforced(), l.fallbackFamilies(l.interfaces.Enforced())))
 	err := l.arrangeFallback(routers)
-	wanted := l.wantedBound(l.enforced(), l.fallback.families)
+	wanted := l.wantedBound(l.interfaces.Enforced(), l.fallback.families)
 	present, restErr := l.removeBound(present, wanted)
 	present, addErr := l.addBound(present, wanted)
 	l.fallback.boundErr = errors.Join(removeErr, restErr, addErr)
@@ -68,7 +69,7 @@ func (l *Loader) addBound(present, wanted []nexthop.Default) (all []nexthop.Defa
 		})
 	}
 	for _, hop := range added {
-		l.log.Info("sockets that are bound to the interface have a default route", "interface", l.nameOf(hop.Interface),
+		l.log.Info("sockets that are bound to the interface have a default route", "interface", l.interfaces.NameOf(hop.Interface),
 			"family", fallback.Name(hop.Family), "gateway", hop.Gateway)
 	}
 	return append(present, added...), err
@@ -86,7 +87,7 @@ func (l *Loader) recordBound(present []nexthop.Default) {
 func (l *Loader) boundRecords(routes []nexthop.Default) (records []pins.BoundRecord) {
 	for _, hop := range routes {
 		records = append(records, pins.BoundRecord{
-			Interface: hop.Interface, Name: l.nameOf(hop.Interface), Family: hop.Family, Gateway: hop.Gateway,
+			Interface: hop.Interface, Name: l.interfaces.NameOf(hop.Interface), Family: hop.Family, Gateway: hop.Gateway,
 		})
 	}
 	slices.SortFunc(records, func(a, b pins.BoundRecord) int {
@@ -97,7 +98,7 @@ func (l *Loader) boundRecords(routes []nexthop.Default) (records []pins.BoundRec
 
 // wantedBound returns the routes by these interfaces that there should be beside the fallback routes: none in a VRF,
 // which has a table of its own.
-func (l *Loader) wantedBound(interfaces []*served, families []int) []nexthop.Default {
+func (l *Loader) wantedBound(interfaces []*interfaces.Managed, families []int) []nexthop.Default {
 	var wanted []nexthop.Default
 	for _, s := range interfaces {
 		if s.VRF != 0 {
@@ -125,10 +126,10 @@ func routesIPv6(name string) bool {
 
 // nextHopForBound returns the next hop of such a route: a known gateway, or one that stands for all peers, whose replies get
 // the MAC of their flow on egress.
-func (l *Loader) nextHopForBound(s *served, family int) (hop nexthop.Default, ok bool) {
+func (l *Loader) nextHopForBound(s *interfaces.Managed, family int) (hop nexthop.Default, ok bool) {
 	gateway := l.gatewayForBound(s.Index, family)
 	hasAddress := slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family })
-	if hasAddress && s.hasHeader() && !s.NoARP && !l.takesEverything(s.Index, family) {
+	if hasAddress && s.HasHeader() && !s.NoARP && !l.takesEverything(s.Index, family) {
 		return fallback.AnyPeer(s.Index, family), true
 	}
 	if gateway == nil {

@@ -37,8 +37,8 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 		want(l, nil, []string{"eth0", "eth1"})
 		switchTo(config.ModeEnforce)
 		want(l, []string{"eth0", "eth1"}, nil)
-		for _, served := range l.inOrder() {
-			must(t, l.attacher.DetachFrom(served.target(), attach.Egress))
+		for _, served := range l.interfaces.All() {
+			must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
 		}
 		want(l, nil, nil)
 		return l, nil

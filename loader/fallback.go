@@ -15,8 +15,10 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 	"replypath/loader/status"
 	"replypath/loader/undo"
 )
@@ -40,7 +42,8 @@ type fallbackRoute struct {
 	shadowed []nexthop.Shadowed // default routes that keep their family from having one
 	// toldCovered are the interfaces that have been logged as covered.
 	toldCovered string
-	tried       time.Time // when the device was last made, or could not be
+	toldDown    map[uint16]bool // interfaces, by id: sockets have looked for a route since they went down
+	tried       time.Time       // when the device was last made, or could not be
 }
 
 // scopeFallback is of problems with the fallback routes.
@@ -54,7 +57,7 @@ func (l *Loader) tendFallback(routers *nexthop.Routers) {
 	r.defaults, r.covered, r.shadowed, r.boundErr = routers.Defaults, routers.Covered, routers.Shadowed, nil
 	r.planned = nil
 	if l.config.FallbackRoute {
-		r.planned = l.fallbackFamilies(l.inOrder())
+		r.planned = l.fallbackFamilies(l.interfaces.All())
 	}
 	if l.wantsFallback() {
 		r.err = l.arrangeRoutes(routers)
@@ -62,7 +65,7 @@ func (l *Loader) tendFallback(routers *nexthop.Routers) {
 		r.err = l.dropFallback(routers)
 	}
 	l.planRoutes()
-	l.problems.replace(scopeFallback, slog.LevelWarn, messages([]error{r.err, r.boundErr}))
+	l.problems.Replace(scopeFallback, slog.LevelWarn, problems.Messages(r.err, r.boundErr))
 }
 
 // tellShadowed logs for which families there is to be no route, where that changes.
@@ -78,11 +81,13 @@ func (l *Loader) tellShadowed(now []nexthop.Shadowed) {
 
 // wantsFallback tells whether there is a use for it: in mode observe nothing is
 // moved off its device.
-func (l *Loader) wantsFallback() bool { return l.config.FallbackRoute && len(l.enforced()) > 0 }
+func (l *Loader) wantsFallback() bool {
+	return l.config.FallbackRoute && len(l.interfaces.Enforced()) > 0
+}
 
 // planRoutes notes what of the routes and their device enforcing would add.
 func (l *Loader) planRoutes() {
-	observed := l.observed()
+	observed := l.interfaces.Observed()
 	if !l.config.FallbackRoute || len(observed) == 0 {
 		return
 	}
@@ -102,8 +107,8 @@ func (l *Loader) arrangeFallback(routers *nexthop.Routers) error {
 		l.fallback.families = l.presentFamilies(routers)
 	}
 	errs := []error{err, l.haveDefaultsGiveWay()}
-	for _, s := range l.inOrder() {
-		if s.Up == s.toldDown { // it was down at the start, or an event was lost
+	for _, s := range l.interfaces.All() {
+		if s.Up == l.fallback.toldDown[s.ID] { // it was down at the start, or an event was lost
 			errs = append(errs, l.haveSocketsLookAgain(s))
 		}
 	}
@@ -130,7 +135,7 @@ func (l *Loader) arrangeFallbackDevice() error {
 // device then fit wherever they are moved to.
 func (l *Loader) smallestMTU() int {
 	mtus := []int{}
-	for _, s := range l.enforced() {
+	for _, s := range l.interfaces.Enforced() {
 		mtus = append(mtus, s.MTU)
 	}
 	return slices.Min(mtus) // there is at least one
@@ -139,7 +144,7 @@ func (l *Loader) smallestMTU() int {
 // fallbackFamilies are those of which one of the interfaces has an address: without one
 // the host could not be asked, and what it starts would have no source to be answered at. A
 // default route that would never be used any more keeps its family from having one.
-func (l *Loader) fallbackFamilies(interfaces []*served) []int {
+func (l *Loader) fallbackFamilies(interfaces []*interfaces.Managed) []int {
 	var families []int
 	for _, s := range interfaces {
 		for _, address := range s.Addresses {
@@ -166,7 +171,7 @@ func (l *Loader) presentFamilies(routers *nexthop.Routers) (present []int) {
 // syncFallbackRoutes has the route for the families that need it.
 func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 	r := &l.fallback
-	before, present, wanted := slices.Concat(r.families, r.waiting), l.presentFamilies(routers), l.fallbackFamilies(l.enforced())
+	before, present, wanted := slices.Concat(r.families, r.waiting), l.presentFamilies(routers), l.fallbackFamilies(l.interfaces.Enforced())
 	deleted := func(family int) bool { return slices.Contains(before, family) && !slices.Contains(present, family) }
 	var again, err error
 	r.waiting = nil
@@ -188,15 +193,18 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 // haveSocketsLookAgain has sockets ask for a route anew where the carrier of the default
 // route's interface comes or goes. By IPv6 they keep the one that they have: the kernel marks
 // routes without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
-func (l *Loader) haveSocketsLookAgain(s *served) error {
+func (l *Loader) haveSocketsLookAgain(s *interfaces.Managed) error {
 	v6 := fallback.Name(unix.AF_INET6)
-	if l.fallback.device == nil || !s.enforces() || !l.givesWay(undo.Setting{Device: s.Index, Family: v6, Leaf: ignoreLinkDown}) {
+	if l.fallback.device == nil || !s.Enforces() || !l.givesWay(undo.Setting{Device: s.Index, Family: v6, Leaf: ignoreLinkDown}) {
 		return nil
 	}
 	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
 		return err
 	}
-	s.toldDown = !s.Up
+	if l.fallback.toldDown == nil {
+		l.fallback.toldDown = make(map[uint16]bool)
+	}
+	l.fallback.toldDown[s.ID] = !s.Up
 	return nil
 }
 
@@ -256,7 +264,7 @@ func familyOf(a interface{ Is4() bool }) int {
 func (l *Loader) isFallbackActive(family int) bool {
 	r := &l.fallback
 	return slices.Contains(r.families, family) && !slices.ContainsFunc(r.defaults, func(d nexthop.Default) bool {
-		s := l.served[d.Interface]
+		s := l.interfaces.Get(d.Interface)
 		return d.Family == family && (s == nil || s.Up)
 	})
 }

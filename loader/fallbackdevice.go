@@ -101,7 +101,7 @@ func (l *Loader) removeFallbackDevice() error {
 		err = l.attacher.Detach(fallback.Target(device.Index)) // what is left of its pins
 	}
 	r := &l.fallback
-	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, planned: r.planned, toldCovered: r.toldCovered, tried: r.tried}
+	*r = fallbackRoute{defaults: r.defaults, covered: r.covered, shadowed: r.shadowed, planned: r.planned, toldCovered: r.toldCovered, toldDown: r.toldDown, tried: r.tried}
 	l.state.Fallback = nil
 	return err
 }
@@ -124,7 +124,7 @@ func (l *Loader) attachFallback() (err error) {
 		}
 	} else if earlier, known := l.datapath.Earlier().FallbackPrograms(); known {
 		l.tx.OnAbort(func() error { return l.attacher.RemoveQdisc(target) }) // one that is empty then
-		l.tx.OnAbort(l.attachingAgain(target, mechanism, earlier))
+		l.tx.OnAbort(l.attachments.AttachingAgain(target, mechanism, earlier))
 	}
 	lost := r.served == l.datapath
 	if err := l.replaceFallback(l.datapath); err != nil {
@@ -140,7 +140,7 @@ func (l *Loader) attachFallback() (err error) {
 // mechanismOfFallback returns how both programs are attached to the device, attach.Auto
 // where one is missing.
 func (l *Loader) mechanismOfFallback() (attach.Mechanism, error) {
-	return l.mechanismOf(fallback.Target(l.fallback.device.Index), attach.Egress, attach.Last)
+	return l.attachments.MechanismOf(fallback.Target(l.fallback.device.Index), attach.Egress, attach.Last)
 }
 
 // hasLostFallback tells whether somebody has taken one of them off, or whether they are back

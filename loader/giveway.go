@@ -56,7 +56,7 @@ func (l *Loader) haveDefaultsGiveWay() error {
 	wanted, before := l.wantedToGiveWay(), l.madeToGiveWay()
 	errs := []error{l.sysctls.Restore(func(r pins.SysctlRecord) bool { return isGivingWay(r) && !wanted[undo.SettingOf(r)] })}
 	for _, setting := range giveWay {
-		for _, s := range l.inOrder() {
+		for _, s := range l.interfaces.All() {
 			if !l.givesWay(undo.Setting{Device: s.Index, Family: setting.family, Leaf: setting.leaf}) {
 				continue
 			}
@@ -77,7 +77,7 @@ func (l *Loader) haveDefaultsGiveWay() error {
 func (l *Loader) wantedToGiveWay() map[undo.Setting]bool {
 	wanted := make(map[undo.Setting]bool)
 	for _, setting := range giveWay {
-		for _, s := range l.enforced() {
+		for _, s := range l.interfaces.Enforced() {
 			what := undo.Setting{Device: s.Index, Family: setting.family, Leaf: setting.leaf}
 			wanted[what] = l.givesWay(what)
 		}
@@ -100,7 +100,7 @@ func (l *Loader) madeToGiveWay() map[undo.Setting]bool {
 // to be passed over, or do not go on to be: of the setting itself the kernel tells them nothing.
 func (l *Loader) haveSocketsNotice(before, now map[undo.Setting]bool) error {
 	var errs []error
-	for _, s := range l.inOrder() {
+	for _, s := range l.interfaces.All() {
 		for _, family := range l.fallback.families {
 			what := undo.Setting{Device: s.Index, Family: fallback.Name(family), Leaf: ignoreLinkDown}
 			if !s.Up && before[what] != now[what] {
@@ -126,7 +126,7 @@ func (l *Loader) tellCovered() {
 
 // coveredDefaults names the interfaces, with the family, that hold the default routes and are covered.
 func (l *Loader) coveredDefaults() (names []string) {
-	for _, s := range l.enforced() {
+	for _, s := range l.interfaces.Enforced() {
 		for _, family := range l.fallback.families {
 			what := undo.Setting{Device: s.Index, Family: fallback.Name(family), Leaf: ignoreLinkDown}
 			if l.holdsDefaults(what) && l.isCovered(what) {
@@ -152,7 +152,7 @@ func (l *Loader) givesWay(what undo.Setting) bool {
 // whether it would have one.
 func (l *Loader) hasFallback(what undo.Setting) bool {
 	families := l.fallback.families
-	if !l.served[what.Device].enforces() {
+	if !l.interfaces.Get(what.Device).Enforces() {
 		families = l.fallback.planned
 	}
 	return slices.ContainsFunc(families, func(family int) bool { return fallback.Name(family) == what.Family })

@@ -6,14 +6,10 @@ import (
 	"time"
 
 	"replypath/loader/attach"
+	"replypath/loader/attachment"
 	"replypath/loader/datapath"
 	"replypath/loader/fallback"
 )
-
-// switchPatience is how long the programs of all interfaces may take to be replaced.
-// Those for devices without an Ethernet header, and those of the source repair,
-// are only loaded then.
-const switchPatience = 30 * time.Second
 
 // askPeriod is how long the earlier datapath is asked once all programs are replaced.
 const askPeriod = 2 * time.Second
@@ -48,7 +44,7 @@ func (l *Loader) switchBack() error {
 // inGrace attaches programs while what the host sends may answer a question that
 // they do not know: the answer must not pass for a beginning.
 func inGrace(to *datapath.Datapath, attach func() error) error {
-	if err := to.Grace(switchPatience); err != nil {
+	if err := to.Grace(attachment.Patience); err != nil {
 		return err
 	}
 	err := attach()
@@ -68,16 +64,16 @@ func (l *Loader) replaceEgress(by *datapath.Datapath) error {
 	}
 	// The verifier takes its time for those that are not loaded yet.
 	programs := make(map[bool]attach.Programs)
-	for _, s := range l.inOrder() {
+	for _, s := range l.interfaces.All() {
 		var err error
-		if programs[s.hasHeader()], err = by.Programs(s.hasHeader()); err != nil {
+		if programs[s.HasHeader()], err = by.Programs(s.HasHeader()); err != nil {
 			return err
 		}
 	}
 	var errs []error
-	for _, s := range l.inOrder() {
-		earlier, _ := by.Earlier().Programs(s.hasHeader())
-		errs = append(errs, l.replaceEgressOf(s.target(), programs[s.hasHeader()], earlier))
+	for _, s := range l.interfaces.All() {
+		earlier, _ := by.Earlier().Programs(s.HasHeader())
+		errs = append(errs, l.replaceEgressOf(s.Target(), programs[s.HasHeader()], earlier))
 	}
 	if f := l.state.Fallback; f != nil && f.Index != 0 {
 		earlier, _ := by.Earlier().FallbackPrograms()

@@ -397,9 +397,9 @@ func (b *bed) tc(batch string) {
 func (b *bed) takeOff(r *running, name string) {
 	b.Helper()
 	b.inside(func() error {
-		for _, s := range r.served {
+		for _, s := range r.interfaces.All() {
 			if s.Name == name {
-				return r.attacher.Detach(s.target())
+				return r.attacher.Detach(s.Target())
 			}
 		}
 		return errors.New("not served")

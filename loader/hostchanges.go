@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
-	"replypath/loader/attach"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -15,25 +13,25 @@ import (
 
 // tendRPFilter makes a strict rp_filter loose on every served interface, or puts
 // it back where that is not wanted any more.
-func (l *Loader) tendRPFilter() error {
-	if !l.config.ManageRPFilter {
-		return l.sysctls.Restore(func(r pins.SysctlRecord) bool { return undo.SettingOf(r).Leaf == "rp_filter" })
+func (r *reconciliation) tendRPFilter() error {
+	if !r.config.ManageRPFilter {
+		return r.sysctls.Restore(func(s pins.SysctlRecord) bool { return undo.SettingOf(s).Leaf == "rp_filter" })
 	}
 	var errs []error
-	for _, s := range l.inOrder() {
+	for _, s := range r.interfaces.All() {
 		change, err := hostsettings.PlanRPFilter(s.Name)
-		made, err := l.keepSysctl(change, err)
+		made, err := r.keepSysctl(change, err)
 		errs = append(errs, err)
 		if made {
-			l.log.Info("strict rp_filter made loose", "interface", s.Name, "before", change.Before, "undo", change.Undo())
+			r.log.Info("strict rp_filter made loose", "interface", s.Name, "before", change.Before, "undo", change.Undo())
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // blindByRPFilter warns of interfaces that only observe, where the kernel drops what there would be to see.
-func (l *Loader) blindByRPFilter() (warnings []string) {
-	for _, s := range l.observed() {
+func (r *reconciliation) blindByRPFilter() (warnings []string) {
+	for _, s := range r.interfaces.Observed() {
 		_, _, effective, err := hostsettings.RPFilter(s.Name)
 		if err == nil && effective == hostsettings.RPFilterStrict {
 			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
@@ -52,7 +50,7 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 	if change == nil || err != nil {
 		return false, err
 	}
-	if !l.served[change.Interface].enforces() {
+	if !l.interfaces.Get(change.Interface).Enforces() {
 		l.wouldChange(status.SysctlChange(change))
 		return false, nil
 	}
@@ -61,62 +59,16 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 
 // restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
 // haveDefaultsGiveWay's, which has sockets notice.
-func (l *Loader) restoreObserved() error {
-	return l.sysctls.Restore(func(r pins.SysctlRecord) bool {
-		s := l.served[r.Interface]
-		return s != nil && !s.enforces() && !isGivingWay(r)
+func (r *reconciliation) restoreObserved() error {
+	return r.sysctls.Restore(func(s pins.SysctlRecord) bool {
+		m := r.interfaces.Get(s.Interface)
+		return m != nil && !m.Enforces() && !isGivingWay(s)
 	})
 }
 
 // wouldChange notes what enforcing would change on the host.
 func (l *Loader) wouldChange(changes ...status.HostChange) {
 	for _, c := range changes {
-		l.would = append(l.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
+		l.last.would = append(l.last.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
 	}
-}
-
-// expectQdisc writes down that attaching by clsact is about to add the qdisc, which a
-// start that fails takes away again.
-func (l *Loader) expectQdisc(target attach.Interface) error {
-	if l.mechanism() != attach.Clsact {
-		return nil
-	}
-	lacks, err := l.attacher.LacksQdisc(target)
-	if err != nil || !lacks {
-		return err
-	}
-	l.forgetQdisc(target.Index)
-	l.state.Qdiscs = append(l.state.Qdiscs, pins.QdiscRecord{Interface: target.Index, Name: target.Name})
-	l.tx.OnAbort(func() error { return l.dropQdisc(target, false) })
-	return l.save()
-}
-
-// mechanism is what Attach is going to choose.
-func (l *Loader) mechanism() attach.Mechanism {
-	switch {
-	case l.options.Mechanism != attach.Auto:
-		return l.options.Mechanism
-	case l.kernel.TCX:
-		return attach.TCX
-	}
-	return attach.Clsact
-}
-
-// dropQdisc removes the clsact qdisc of an interface, if it was added here and
-// nobody else uses it.
-func (l *Loader) dropQdisc(target attach.Interface, gone bool) error {
-	if !slices.ContainsFunc(l.state.Qdiscs, func(r pins.QdiscRecord) bool { return r.Interface == target.Index }) {
-		return nil
-	}
-	if !gone {
-		if err := l.attacher.RemoveQdisc(target); err != nil {
-			return fmt.Errorf("put the qdiscs of %s back: %w", target.Name, err)
-		}
-	}
-	l.forgetQdisc(target.Index)
-	return nil
-}
-
-func (l *Loader) forgetQdisc(device int) {
-	l.state.Qdiscs = slices.DeleteFunc(l.state.Qdiscs, func(r pins.QdiscRecord) bool { return r.Interface == device })
 }

@@ -303,9 +303,9 @@ func (b *bed) failAfter(taken int, change func(*Options)) (steps int) {
 	b.Helper()
 	b.inside(func() error {
 		l := newLoader(b.options(change))
-		all := l.steps()
+		all := start{l}.steps()
 		steps = len(all)
-		err := l.attempt(append(all[:taken:taken], func() error { return errInjected }))
+		err := start{l}.attempt(append(all[:taken:taken], func() error { return errInjected }))
 		if err == nil || err.Error() != errInjected.Error() {
 			b.Errorf("after step %d: %v", taken, err)
 		}

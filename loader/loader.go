@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -16,14 +15,16 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
+	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 	"replypath/loader/sourcerepair"
 	"replypath/loader/undo"
 )
@@ -46,56 +47,50 @@ type Options struct {
 // called New, and its methods have to be called in that namespace; apart from
 // Close, they may be called from several goroutines.
 type Loader struct {
+	opened
+	record
 	options Options
 	log     *slog.Logger
-	kernel  kernel.Kernel
-	dir     *pins.Dir
-	// namespace is nil where a stranger has the lock.
-	namespace *pins.NamespaceLock
-	fresh     bool // nothing was pinned before this start, which goes on
-	journal   *pins.JournalMap
+	fresh   bool          // nothing was pinned before this start, which goes on
+	wake    chan struct{} // tells Run that there may be something to do
+
+	mu        sync.Mutex // guards what follows
+	config    *config.Config
+	tx        undo.Tx          // of the start
+	last      findings         // by the last reconciliation
+	verifying bool             // the next one looks at what is attached
+	byHand    bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
+	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
+	askEarlierUntil time.Time
+	egressOf        *datapath.Datapath // whose egress programs replaceEgress has attached last
+	fallback        fallbackRoute
+	fallbackRepairs *rate.Limiter // of the programs on its device
+	deviceRepairs   *rate.Limiter
+	routeRepairs    *rate.Limiter
+	pinRepairs      *rate.Limiter
+
+	// Each of these owns a part of the state.
+	sysctls     *undo.Sysctls
+	attachments *attachment.Attachments
+	interfaces  *interfaces.Table
+	gateways    *gateways.Table
+	source      *sourcerepair.Repair
+}
+
+// opened is what a start opens and Close closes. A reload may replace the datapath.
+type opened struct {
+	kernel    kernel.Kernel
+	dir       *pins.Dir           // nil once it is closed
+	namespace *pins.NamespaceLock // nil where a stranger has the lock
 	netlink   *netlink.Handle
+	attacher  attachment.Attacher
+	datapath  *datapath.Datapath
+	maps      *hostmaps.Maps // its
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
 	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
 	stopAsked  func()
-	wake       chan struct{} // tells Run that there may be something to do
-
-	// reading keeps the datapath of a view open while its maps are read.
-	reading sync.RWMutex
-	view    atomic.Pointer[view] // nil once it is closed
-
-	mu       sync.Mutex // guards what follows
-	config   *config.Config
-	datapath *datapath.Datapath
-	maps     *hostmaps.Maps
-	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
-	askEarlierUntil time.Time
-	egressOf        *datapath.Datapath // whose egress programs replaceEgress has attached last
-	// generationWrites is maps.AdmissionWrites() at the last change of generation.
-	generationWrites int
-	attacher         attacher
-	tx               undo.Tx // of the start
-	problems         problems
-	state            pins.Journal
-	served           map[int]*served // by index
-	missing          []string        // configured names that no interface has
-	gateways         *gateways.Table
-	removed          map[int]bool // interfaces that events said have gone, by index
-	verifying        bool         // the next reconciliation looks at what is attached
-	sysctls          *undo.Sysctls
-	suspicious       bool // interfaces may be others than they were
-	source           *sourcerepair.Repair
-	ownAddresses     []discover.OwnAddress // of the host, as found last
-	fallback         fallbackRoute
-	fallbackRepairs  *rate.Limiter // of the programs on its device
-	deviceRepairs    *rate.Limiter
-	routeRepairs     *rate.Limiter
-	pinRepairs       *rate.Limiter
-	byHand           bpf.DatapathMode    // the mode that was set by hand, as far as it is obeyed
-	would            []pins.ChangeRecord // what enforcing would change, as found so far by a reconciliation
-	readingTook      time.Duration       // how long the last reconciliation read the kernel's tables
 }
 
 // New loads the programs, attaches them to every managed interface and makes the
@@ -111,7 +106,7 @@ func New(options Options) (*Loader, error) {
 		return nil, err
 	}
 	l := newLoader(options)
-	if err := l.attempt(l.steps()); err != nil {
+	if err := (start{l}).attempt(start{l}.steps()); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -121,28 +116,25 @@ func newLoader(options Options) *Loader {
 	l := &Loader{
 		options: options,
 		config:  options.Config,
-		// An earlier process may have ended between a change and its generation.
-		generationWrites: unknownWrites,
-		log:              options.Log,
-		wake:             make(chan struct{}, 1),
-		problems:         problems{log: options.Log, standing: make(map[string][]string)},
-		served:           make(map[int]*served),
-		removed:          make(map[int]bool),
-		suspicious:       true,
+		log:     options.Log,
+		wake:    make(chan struct{}, 1),
+		record:  record{problems: problems.New(options.Log)},
 
 		fallbackRepairs: newAllowance(),
 		deviceRepairs:   newAllowance(),
 		routeRepairs:    newAllowance(),
 		pinRepairs:      newAllowance(),
 	}
-	l.source = l.newSourceRepair()
-	l.sysctls = &undo.Sysctls{
-		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
-		Repaired: func() { l.countRepair(repairSysctl) }, Allowance: newAllowance,
-	}
-	l.gateways = l.newGateways()
+	l.appointOwners()
 	return l
 }
+
+// Scopes of problems. SetError has those of its callers.
+const (
+	scopeHost      = "host"      // what went wrong in the last reconciliation
+	scopeWarning   = "warning"   // what the configuration asks for in vain so far
+	scopeNamespace = "namespace" // why there was no reconciliation
+)
 
 // Close ends the ownership and closes what is open, after Run has returned. The
 // datapath stays in place; what is changed for as long as a gateway is silent does not, as nobody
@@ -150,19 +142,19 @@ func newLoader(options Options) *Loader {
 func (l *Loader) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.reading.Lock()
-	defer l.reading.Unlock()
-	if l.dir == nil {
-		return nil
-	}
-	l.stopEvents()
-	l.stopAsked()
-	l.state.PID = 0
-	err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
-	l.netlink.Close()
-	l.dir = nil
-	l.view.Store(nil)
-	return err
+	return l.published.WithoutReaders(func() error {
+		if l.dir == nil {
+			return nil
+		}
+		l.stopEvents()
+		l.stopAsked()
+		l.state.PID = 0
+		err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
+		l.netlink.Close()
+		l.dir = nil
+		l.published.Publish(nil)
+		return err
+	})
 }
 
 // SetError shows an error of another part of the process in the status for as
@@ -171,11 +163,11 @@ func (l *Loader) SetError(name string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
-		l.problems.keep(name, nil)
+		l.problems.Keep(name, nil)
 	} else {
-		l.problems.keep(name, []string{name + ": " + oneLine(err)})
+		l.problems.Keep(name, []string{name + ": " + oneLine(err)})
 	}
-	l.saveOrLog()
+	l.saveOrLog(l.log)
 }
 
 // ReportConfigError shows in the status why a later configuration was refused,
@@ -188,13 +180,7 @@ func (l *Loader) ReportConfigError(err error) {
 		l.state.ConfigErr = oneLine(err)
 	}
 	l.publish()
-	l.saveOrLog()
-}
-
-func (l *Loader) saveOrLog() {
-	if err := l.save(); err != nil {
-		l.log.Error("the status cannot be kept", "error", err)
-	}
+	l.saveOrLog(l.log)
 }
 
 // oneLine puts joined errors behind each other.

@@ -113,11 +113,11 @@ func dieInStart(options Options, after string) error {
 		return err
 	}
 	l := newLoader(options)
-	steps := l.steps()
+	steps := start{l}.steps()
 	if count > len(steps) {
 		return nil
 	}
-	return l.attempt(append(steps[:count:count], die))
+	return start{l}.attempt(append(steps[:count:count], die))
 }
 
 func die() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }

@@ -1,22 +1,35 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
-	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
+	"replypath/loader/sourcerepair"
+	"replypath/loader/ways"
 )
 
+// scopeAstray is that of the default routes which lead by an interface that is not managed.
+const scopeAstray = "astray"
+
+// findings are what a reconciliation found.
+type findings struct {
+	missing     []string              // configured names that no interface has
+	own         []discover.OwnAddress // of the host
+	would       []pins.ChangeRecord   // what enforcing would change
+	readingTook time.Duration         // how long it read the kernel's tables
+}
+
 // reconcile makes what is attached and what the maps hold fit the configuration
-// and the network namespace. The order matters: programs find their tables
-// complete when they are attached, and are detached before their entries go.
+// and the network namespace.
 //
 // What cannot be done for one interface does not keep the others from being
 // served: it becomes a problem and is tried again. An error means that the
@@ -24,91 +37,112 @@ import (
 // not be written.
 func (l *Loader) reconcile() error {
 	defer l.publish()
-	begun := time.Now()
-	found, err := discover.ScanServed(l.netlink, l.config, func(index int) bool { return l.served[index] != nil })
-	if err != nil {
+	r := reconciliation{Loader: l}
+	if err := r.read(); err != nil {
 		return err
 	}
-	managed := l.withoutClashes(&found)
-	routers, err := nexthop.Find(l.netlink, managed)
-	if err != nil {
-		return err
-	}
-	astray, err := l.astray(&found)
-	if err != nil {
-		return err
-	}
-	l.readingTook = time.Since(begun)
-	own, left := hostmaps.OwnAddresses(&found)
-	managed, releaseErr := l.release(managed)
-	for _, s := range l.served {
-		s.forgetWatched(begun)
-	}
-	errs := []error{releaseErr, l.adopt(managed), l.restoreObserved()}
-	l.would = nil
-	l.ownAddresses = found.Own
-	l.noteSource(l.source.Reconcile(l.wantedSource()))
-	errs = append(errs,
-		l.gateways.Track(&routers),
-		l.maps.OnLink.Sync(hostmaps.OnLinkNetworks(found.OnLink)),
-		l.syncOwn(own),
-		l.writeSettings(),
-		l.writeGateways(),
-		l.maps.Managed.Sync(l.managedEntries()),
-		l.verifyIfDue(),
-		l.attachAll(),
-		l.gateways.AttachHeld(),
-		l.tendRPFilter(),
-	)
-	l.tendFallback(&routers)
-	l.state.WouldChange = l.would
-	l.describeFeatures()
-	l.state.Unmanaged = unmanagedRecords(found.Unmanaged)
-	l.missing = found.Missing
-	l.problems.replace(scopeHost, slog.LevelError, messages(errs))
-	l.problems.replace(scopeWarning, slog.LevelWarn, slices.Concat(found.Warnings, l.unservedPrefixes(left), l.unkeptRoutes(), l.blindByRPFilter()))
-	l.problems.replace(scopeAstray, slog.LevelWarn, astray)
+	r.describe(r.arrange())
 	return l.save()
+}
+
+// reconciliation is one that goes on.
+type reconciliation struct {
+	*Loader
+	host    discover.Result
+	managed []discover.Interface
+	routers nexthop.Routers
+	astray  []string
+}
+
+// read reads the host. Nothing is changed where that fails.
+func (r *reconciliation) read() (err error) {
+	begun := time.Now()
+	isManaged := func(index int) bool { return r.interfaces.Get(index) != nil }
+	if r.host, err = discover.ScanServed(r.netlink, r.config, isManaged); err != nil {
+		return err
+	}
+	r.managed = r.interfaces.WithoutClashes(&r.host)
+	if r.routers, err = nexthop.Find(r.netlink, r.managed); err != nil {
+		return err
+	}
+	astray, err := r.host.Astray(r.netlink)
+	if err != nil {
+		return err
+	}
+	for n := range astray {
+		r.astray = append(r.astray, astray[n].String())
+	}
+	r.last = findings{missing: r.last.missing, own: r.host.Own, readingTook: time.Since(begun)}
+	return nil
+}
+
+// arrange has each owner do its part. The order matters: programs find their tables
+// complete when they are attached, and are detached before their entries go.
+func (r *reconciliation) arrange() []error {
+	var errs []error
+	try := func(err error) { errs = append(errs, err) }
+	managed, err := r.interfaces.Release(r.managed)
+	try(err)
+	r.attachments.ForgetSince(time.Now())
+	try(r.interfaces.Adopt(managed, r.byHand))
+	try(r.restoreObserved())
+	r.noteSource(r.source.Reconcile(r.wantedSource()))
+	try(r.gateways.Track(&r.routers))
+	try(r.maps.OnLink.Sync(hostmaps.OnLinkNetworks(r.host.OnLink)))
+	try(r.syncOwn())
+	try(r.writeSettings())
+	try(r.writeWays())
+	try(r.maps.Managed.Sync(r.interfaces.Entries()))
+	try(r.verifyIfDue())
+	try(r.attachAll())
+	try(r.gateways.AttachHeld())
+	try(r.tendRPFilter())
+	r.tendFallback(&r.routers)
+	return errs
+}
+
+// describe notes for the status what was found, and what could not be done.
+func (r *reconciliation) describe(errs []error) {
+	r.state.WouldChange = r.last.would
+	r.describeFeatures()
+	r.state.Unmanaged = unmanagedRecords(r.host.Unmanaged)
+	r.last.missing = r.host.Missing
+	r.problems.Replace(scopeHost, slog.LevelError, problems.Messages(errs...))
+	r.problems.Replace(scopeWarning, slog.LevelWarn, slices.Concat(r.host.Warnings, r.unservedPrefixes(),
+		ways.Unkept(r.interfaces.All(), r.gateways.All(), r.interfaces.NameOf), r.blindByRPFilter()))
+	r.problems.Replace(scopeAstray, slog.LevelWarn, r.astray)
 }
 
 // syncOwn writes the host's addresses. The programs enter those themselves that have just come
 // (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
-func (l *Loader) syncOwn(own map[bpf.DatapathAddress]uint32) error {
-	if l.verifying {
-		if err := l.maps.Own.Read(); err != nil {
+func (r *reconciliation) syncOwn() error {
+	if r.verifying {
+		if err := r.maps.Own.Read(); err != nil {
 			return err
 		}
 	}
-	return l.maps.Own.Sync(own)
-}
-
-func (l *Loader) managedEntries() map[uint32]uint32 {
-	slots := l.maps.Managed.Size()
-	entries := make(map[uint32]uint32)
-	for _, s := range l.served {
-		entries[uint32(s.Index)%slots] = uint32(s.id)
-	}
-	return entries
+	own, _ := hostmaps.OwnAddresses(&r.host)
+	return r.maps.Own.Sync(own)
 }
 
 // verifyIfDue verifies what is attached when the slow timer or lost events ask
 // for it.
-func (l *Loader) verifyIfDue() error {
-	due := l.verifying
-	l.verifying, l.suspicious = false, false
+func (r *reconciliation) verifyIfDue() error {
+	due := r.verifying
+	r.verifying = false
 	if !due {
 		return nil
 	}
-	return l.verify()
+	return r.attachments.Verify(r.interfaces.Places())
 }
 
 // unservedPrefixes warns of local routes whose addresses are not taken for the
 // host's own. With lo's left to the kernel, it makes no difference for those.
-func (l *Loader) unservedPrefixes(left []discover.OwnPrefix) []string {
-	var warnings []string
+func (r *reconciliation) unservedPrefixes() (warnings []string) {
+	_, left := hostmaps.OwnAddresses(&r.host)
 	for _, p := range left {
-		ignored := p.LoopbackOnly && l.config.LoopbackAddresses == config.LoopbackKernel
-		if l.config.Scope == config.ScopeLocal && !ignored {
+		ignored := p.LoopbackOnly && r.config.LoopbackAddresses == config.LoopbackKernel
+		if r.config.Scope == config.ScopeLocal && !ignored {
 			warnings = append(warnings, fmt.Sprintf(
 				"local route %s is too large to be served: use prefixes of at most 256 addresses, or scope: all", p.Prefix))
 		}
@@ -126,4 +160,40 @@ func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
 		records = append(records, pins.UnmanagedRecord{Name: u.Name, Reason: u.Reason})
 	}
 	return records
+}
+
+// writeWays writes the gateways and the interfaces.
+func (l *Loader) writeWays() error {
+	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments.Since, l.gateways.All()))
+}
+
+// writeSettings writes the configuration to where the programs read it.
+func (l *Loader) writeSettings() error {
+	return l.maps.WriteSettings(l.config, l.source.State(), func(put func() error) error {
+		return l.attachments.WhileWatched(put, l.interfaces.Places()...)
+	})
+}
+
+// attachAll attaches to the managed interfaces that have no programs of this process yet.
+func (l *Loader) attachAll() error {
+	return errors.Join(l.replaceEgress(l.datapath), l.attachments.Attach(l.interfaces.Places()...))
+}
+
+// scopeSource is of problems with the source repair.
+const scopeSource = "source"
+
+// describeFeatures fills in what the status says of features.
+func (l *Loader) describeFeatures() {
+	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.fallbackFeature())
+}
+
+// wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.
+func (l *Loader) wantedSource() sourcerepair.Want {
+	return sourcerepair.Want{Config: l.config, Enforces: len(l.interfaces.Enforced()) > 0, Own: l.last.own, Datapath: l.datapath}
+}
+
+// noteSource makes what the source repair cannot do a problem.
+func (l *Loader) noteSource(err error) {
+	l.problems.Replace(scopeSource, slog.LevelWarn, problems.Messages(err))
+	l.describeFeatures()
 }

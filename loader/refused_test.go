@@ -181,7 +181,7 @@ func testReloadRefused(t *testing.T, options func(*Options), halfway bool) {
 	programs, maps := b.programIDs(), b.mapIDs()
 	larger := func(c *config.Config) { c.MaxEntries *= 2 }
 	r.mu.Lock()
-	r.attacher = &refusing{attacher: r.attacher, name: "eth1", halfway: halfway, once: true}
+	r.attacher = &refusing{Attacher: r.attacher, name: "eth1", halfway: halfway, once: true}
 	r.mu.Unlock()
 	if err := r.reload(larger); !errors.Is(err, errInjected) {
 		t.Fatalf("the reload: %v", err)

@@ -10,11 +10,12 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"replypath/loader/attach"
+	"replypath/loader/attachment"
 )
 
 // refusing attaches, but for one interface.
 type refusing struct {
-	attacher
+	attachment.Attacher
 	name    string
 	halfway bool // one of the programs is replaced before
 	once    bool // what is attached after that is taken
@@ -29,31 +30,31 @@ func refuse(halfway bool) func(*bed) (func(Options) (*Loader, error), func()) {
 }
 
 func (r *refusing) start(o Options) (*Loader, error) {
-	return startBy(o, func(a attacher) attacher { r.attacher = a; return r })
+	return startBy(o, func(a attachment.Attacher) attachment.Attacher { r.Attacher = a; return r })
 }
 
 // startBy is New with a step that puts another attacher before its own, before the three
 // last ones, which attach, adopt the mode and pin.
-func startBy(o Options, wrap func(attacher) attacher) (*Loader, error) {
+func startBy(o Options, wrap func(attachment.Attacher) attachment.Attacher) (*Loader, error) {
 	l := newLoader(o)
-	steps := l.steps()
+	steps := start{l}.steps()
 	steps = slices.Insert(steps, len(steps)-3, func() error {
 		l.attacher = wrap(l.attacher)
 		return nil
 	})
-	return l, l.attempt(steps)
+	return l, start{l}.attempt(steps)
 }
 
 // dying attaches until one of the moments in which only a part of what belongs to an
 // interface is there: the qdisc where the mechanism has one, the first program, all of
 // them but nothing after that. The process is killed in that.
 type dying struct {
-	attacher
+	attachment.Attacher
 	moments int // before that
 }
 
 func (d *dying) start(o Options) (*Loader, error) {
-	return startBy(o, func(a attacher) attacher { d.attacher = a; return d })
+	return startBy(o, func(a attachment.Attacher) attachment.Attacher { d.Attacher = a; return d })
 }
 
 func (d *dying) Attach(i attach.Interface, programs attach.Programs) (attach.Result, error) {
@@ -62,18 +63,18 @@ func (d *dying) Attach(i attach.Interface, programs attach.Programs) (attach.Res
 			d.moments--
 			continue
 		}
-		_, err := d.attacher.Attach(i, part)
+		_, err := d.Attacher.Attach(i, part)
 		return attach.Result{}, errors.Join(err, die())
 	}
-	return d.attacher.Attach(i, programs)
+	return d.Attacher.Attach(i, programs)
 }
 
 func (r *refusing) Attach(i attach.Interface, programs attach.Programs) (attach.Result, error) {
 	if i.Name != r.name || r.lifted.Load() {
-		return r.attacher.Attach(i, programs)
+		return r.Attacher.Attach(i, programs)
 	}
 	if r.halfway {
-		if _, err := r.attacher.Replace(i, attach.Ingress, programs.Ingress); err != nil {
+		if _, err := r.Attacher.Replace(i, attach.Ingress, programs.Ingress); err != nil {
 			return attach.Result{}, err
 		}
 	}
@@ -85,7 +86,7 @@ func (r *refusing) Replace(i attach.Interface, direction attach.Direction, progr
 	if i.Name == r.name && !r.halfway && !r.lifted.Load() {
 		return false, errInjected
 	}
-	return r.attacher.Replace(i, direction, program)
+	return r.Attacher.Replace(i, direction, program)
 }
 
 // fillTCX puts programs of somebody else in every place at eth1's ingress.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/hostmaps"
@@ -38,7 +37,7 @@ func (l *Loader) Reload(cfg *config.Config) error {
 	l.publish()
 	l.poke()
 	l.flushUnservedOrLog() // the configuration is in force, whatever becomes of what it no longer serves
-	l.saveOrLog()
+	l.saveOrLog(l.log)
 	return nil
 }
 
@@ -74,24 +73,16 @@ func (l *Loader) resize(cfg *config.Config) error {
 		l.log.Error("pins of the tables of another size are left", "error", err)
 	}
 	old := l.datapath
-	l.reading.Lock() // whoever reads the old one ends before
-	l.datapath, l.maps, l.generationWrites = resized, maps, unknownWrites
-	l.publish()
-	l.reading.Unlock()
-	return old.Close()
+	return l.published.WithoutReaders(func() error {
+		l.datapath, l.maps = resized, maps
+		l.publish()
+		return old.Close()
+	})
 }
 
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	errs := []error{l.replaceFallback(by), l.haveRoutesAsk(by)}
-	for _, s := range l.inOrder() {
-		if s.mechanism == attach.Auto {
-			continue
-		}
-		if _, err := l.put(by, s); err != nil {
-			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
-		}
-	}
-	return errors.Join(append(errs, l.source.Replace(by))...)
+	return errors.Join(
+		l.replaceFallback(by), l.haveRoutesAsk(by), l.attachments.Replace(by, l.interfaces.Places()), l.source.Replace(by))
 }

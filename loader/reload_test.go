@@ -85,7 +85,7 @@ func (b *bed) rules() bpf.DatapathSettings {
 func (b *bed) settings() bpf.DatapathSettings {
 	b.Helper()
 	var settings bpf.DatapathSettings
-	must(b.T, b.maps().Configuration.Lookup(onlyKey, &settings))
+	must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
 	return settings
 }
 
@@ -221,14 +221,14 @@ func TestSetErrorShowsInTheStatus(t *testing.T) {
 func (b *bed) graceEnds() uint32 {
 	b.Helper()
 	var ends uint32
-	must(b.T, b.maps().Grace.Lookup(onlyKey, &ends))
+	must(b.T, b.maps().Grace.Lookup(uint32(0), &ends))
 	return ends
 }
 
 // endGrace ends it, so that the next one shows.
 func (b *bed) endGrace() {
 	b.Helper()
-	must(b.T, b.maps().Grace.Put(onlyKey, uint32(0)))
+	must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
 }
 
 // What the host sends in the grace is not noted, so its answers become flows: only

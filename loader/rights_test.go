@@ -38,7 +38,7 @@ func startWithout(dir, lacking string) error {
 	}
 	b := &bed{dir: dir, log: new(log)}
 	l := newLoader(b.options(nil))
-	err = l.attempt(l.steps())
+	err = start{l}.attempt(start{l}.steps())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		fmt.Println("refused:", err)
 		return nil

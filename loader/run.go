@@ -3,10 +3,9 @@ package loader
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"time"
 
-	"replypath/loader/nexthop"
+	"replypath/loader/problems"
 )
 
 const (
@@ -91,137 +90,15 @@ func (r *runner) step(ctx context.Context) bool {
 	return true
 }
 
-// event notes what an event is about. That of a gateway, or of a link, is applied at once; the
-// result tells whether a gateway may have to be asked since.
-func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case !open:
-		// Its last event has told why. The slow timer subscribes again.
-		r.events = nil
-		return false
-	case e.Kind == nexthop.KindNeighbour:
-		return r.neighbour(e.Neighbour)
-	case e.Kind == nexthop.KindLink && e.Removed:
-		r.removed[e.Interface] = true
-	case e.Kind == nexthop.KindLink:
-		mayAsk = r.link(e)
-	case e.Kind == nexthop.KindLost:
-		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
-		r.verifying, r.suspicious = true, true
-	}
-	r.changes.note(time.Now())
-	return mayAsk
-}
-
-// neighbour tells whether an entry is that of a gateway.
-func (r *runner) neighbour(seen nexthop.Gateway) bool {
-	isGateway, err := r.neighbourChanged(seen)
-	if isGateway {
-		r.publish()
-	}
-	if err != nil {
-		r.log.Error("gateway is not updated", "gateway", seen.Address, "error", err)
-		r.changes.note(time.Now())
-	}
-	return isGateway
-}
-
-// link applies the state of a link at once, and tells whether it is served. Whatever else
-// has changed with it can wait.
-func (r *runner) link(e nexthop.Event) bool {
-	s := r.served[e.Interface]
-	if s == nil {
-		return false
-	}
-	if e.NoCarrier {
-		s.lostCarrier = true
-	}
-	if err := r.linkChanged(e.Interface); err != nil {
-		r.log.Error("state of an interface is not updated", "interface", s.Name, "error", err)
-	}
-	return true
-}
-
 func (r *runner) reconcileNow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reconcileOrLog()
-	r.changes.done(time.Now(), r.readingTook)
+	r.changes.done(time.Now(), r.last.readingTook)
 }
 
 func (l *Loader) reconcileOrLog() {
-	l.problems.replace(scopeNamespace, slog.LevelError, messages([]error{l.reconcile()}))
-}
-
-// lookAtAll is what the slow timer does.
-func (r *runner) lookAtAll() {
-	r.mu.Lock()
-	if r.events == nil {
-		r.stopEvents()
-		if err := r.watch(); err != nil {
-			r.log.Error("changes are seen late", "error", err)
-		}
-		r.suspicious = true
-	}
-	r.verifying = true
-	r.source.LookAgain()
-	r.mu.Unlock()
-	r.reconcileNow()
-}
-
-// lookAtMode changes the host with a mode that somebody has switched, and tells whether one has.
-func (r *runner) lookAtMode() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.noteMode() {
-		return false
-	}
-	r.reconcileOrLog()
-	r.changes.done(time.Now(), r.readingTook)
-	return true
-}
-
-// lookForLosses has a reconciliation put back programs that somebody has taken
-// off, and sysctls. Until then the event is there that tells whether the interface
-// went.
-func (r *runner) lookForLosses() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	runtime.LockOSThread() // whose time is measured
-	defer runtime.UnlockOSThread()
-	begun, before := time.Now(), threadTime()
-	r.endHandover(begun)
-	if r.tendPins(begun) {
-		r.verifying = true
-		r.source.LookAgain()
-		r.changes.note(begun)
-	}
-	if !r.verifying && r.tendLosses(begun) { // else the next reconciliation looks
-		r.verifying = true
-		r.changes.note(begun)
-	}
-	if r.sysctls.Drifted() {
-		r.changes.note(begun)
-	}
-	r.publish()
-	r.losses.Reset(max(lossInterval, lossRest*(threadTime()-before), time.Since(begun)))
-}
-
-// resolveGateways has gateways resolved whose time has come, and sets the timer
-// for the next.
-func (r *runner) resolveGateways() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	r.gateways.Due(now)
-	r.publish()
-	if next := r.gateways.Next(); next.IsZero() {
-		r.resolve.Stop()
-	} else {
-		r.resolve.Reset(next.Sub(now))
-	}
+	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(l.reconcile()))
 }
 
 // coalescer turns groups of changes into one reconciliation each.

@@ -1,13 +1,9 @@
 package loader
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,40 +11,6 @@ import (
 	"replypath/loader/status"
 	"replypath/test/topology"
 )
-
-func TestProblemsAreLoggedOnce(t *testing.T) {
-	var text bytes.Buffer
-	p := problems{log: slog.New(slog.NewTextHandler(&text, nil)), standing: make(map[string][]string)}
-	for range 3 {
-		p.replace("a", slog.LevelError, []string{"one", "two"})
-	}
-	p.replace("a", slog.LevelError, []string{"two", "three"})
-	p.keep("b", []string{"four"})
-	if got := p.all(); !slices.Equal(got, []string{"two", "three", "four"}) {
-		t.Errorf("all: %v", got)
-	}
-	p.replace("a", slog.LevelError, nil)
-	p.keep("b", nil)
-	if got := p.all(); len(got) != 0 {
-		t.Errorf("all: %v", got)
-	}
-	for line, want := range map[string]int{"ERROR msg=one": 1, "ERROR msg=two": 1, "longer: one": 1, "longer: two": 1, "four": 0} {
-		if got := strings.Count(text.String(), line); got != want {
-			t.Errorf("%q was logged %d times:\n%s", line, got, text.String())
-		}
-	}
-}
-
-func TestMessages(t *testing.T) {
-	a, b := errors.New("a"), errors.New("b")
-	got := messages([]error{nil, a, errors.Join(b, a), fmt.Errorf("c: %w", errors.Join(b, nil))})
-	if want := []string{"a", "b", "c: b"}; !slices.Equal(got, want) {
-		t.Errorf("messages %q, want %q", got, want)
-	}
-	if got := messages([]error{nil, nil}); got != nil {
-		t.Errorf("messages %q of no error", got)
-	}
-}
 
 func TestCoalescer(t *testing.T) {
 	c := newCoalescer()

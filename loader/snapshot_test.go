@@ -10,6 +10,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/counters"
+	"replypath/loader/discover"
 	"replypath/loader/pins"
 	"replypath/metrics"
 	"replypath/test/topology"
@@ -163,9 +164,12 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 	for next := uint16(known + 1); next < 4096; next++ {
 		r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: next, Index: int(next) + 1<<20})
 	}
-	recycled, err := r.freeInterfaceID()
-	if err != nil || recycled != id {
-		t.Fatalf("id %d, %v, want %d", recycled, err, id)
+	comes := func(index int) error {
+		return r.interfaces.Adopt([]discover.Interface{{Index: index, Name: "eth9"}}, bpf.DatapathModeMODE_CONFIGURED)
+	}
+	must(t, comes(1<<22))
+	if recycled := r.interfaces.Get(1 << 22).ID; recycled != id {
+		t.Fatalf("id %d, want %d", recycled, id)
 	}
 	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
 	must(t, err)
@@ -174,8 +178,7 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 			t.Errorf("left: %+v", pair)
 		}
 	}
-	r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: id, Index: 1})
-	if _, err := r.freeInterfaceID(); err == nil {
+	if err := comes(1<<22 + 1); err == nil {
 		t.Error("there is an id where all are taken")
 	}
 	r.state.Interfaces = r.state.Interfaces[:1]

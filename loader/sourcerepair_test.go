@@ -64,7 +64,7 @@ func isAttachedToCgroup(t *testing.T, program ebpf.ProgramID) bool {
 func (b *bed) repair() bpf.DatapathSourceRepair {
 	b.Helper()
 	var settings bpf.DatapathSettings
-	must(b.T, b.maps().Configuration.Lookup(onlyKey, &settings))
+	must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
 	return bpf.DatapathSourceRepair(settings.Repair)
 }
 
@@ -131,7 +131,7 @@ func TestSourceIsUndone(t *testing.T) {
 		l := newLoader(b.options(repairing(config.RepairTrue)))
 		broken := errors.New("broken")
 		var programs []ebpf.ProgramID
-		err := l.attempt(append(l.steps(), func() error {
+		err := start{l}.attempt(append(start{l}.steps(), func() error {
 			_, programs = b.sourceLinks()
 			return broken
 		}))
@@ -158,7 +158,7 @@ func TestSourceStaysInAFailedTakeover(t *testing.T) {
 		repairing(config.RepairTrue)(o)
 		o.Config.MaxEntries *= 2
 	}
-	begun := len(newLoader(b.options(larger)).steps()) - 1 // all but the pinning
+	begun := len(start{newLoader(b.options(larger))}.steps()) - 1 // all but the pinning
 	b.failAfter(begun, larger)
 	sameLinks, samePrograms := b.sourceLinks()
 	if !slices.Equal(links, sameLinks) || !slices.Equal(programs, samePrograms) {
@@ -292,9 +292,9 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	defer conn.Close()
 	b.inside(func() error {
 		l := newLoader(b.options(repairing(config.RepairTrue)))
-		steps := l.steps()
+		steps := start{l}.steps()
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
-		must(t, l.attempt(slices.Insert(steps, len(steps)-2, forget)))
+		must(t, start{l}.attempt(slices.Insert(steps, len(steps)-2, forget)))
 		defer l.Close()
 		if l.source.Namespace() == 0 {
 			t.Error("the namespace was not told")

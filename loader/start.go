@@ -18,14 +18,19 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
+	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
 	"replypath/loader/namespace"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/source"
 )
 
+// start is a start that goes on.
+type start struct{ *Loader }
+
 // steps are what New does.
-func (l *Loader) steps() []func() error {
+func (l start) steps() []func() error {
 	return []func() error{
 		l.openNetlink, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
 		l.watch, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
@@ -33,7 +38,7 @@ func (l *Loader) steps() []func() error {
 }
 
 // attempt takes all steps, or takes them back.
-func (l *Loader) attempt(steps []func() error) error {
+func (l start) attempt(steps []func() error) error {
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return errors.Join(err, l.tx.Abort())
@@ -77,7 +82,7 @@ func (l *Loader) commit() {
 	}
 }
 
-func (l *Loader) checkConfig() error { return l.check(l.config) }
+func (l start) checkConfig() error { return l.check(l.config) }
 
 // check refuses a configuration that the interfaces which are there cannot
 // follow, and what the maps cannot hold. Such errors match config.ErrInvalid.
@@ -93,7 +98,7 @@ func (l *Loader) check(cfg *config.Config) error {
 	return found.Contradiction
 }
 
-func (l *Loader) probe() (err error) {
+func (l start) probe() (err error) {
 	if err := kernel.CheckCall(); err != nil {
 		return err
 	}
@@ -106,7 +111,7 @@ func (l *Loader) probe() (err error) {
 }
 
 // ownNamespace keeps every other process from putting a datapath into this network namespace.
-func (l *Loader) ownNamespace() (err error) {
+func (l start) ownNamespace() (err error) {
 	l.namespace, err = namespace.Lock(l.netlink, l.options.PinDir, l.log)
 	if err == nil {
 		l.tx.OnAbort(l.namespace.Close)
@@ -114,7 +119,7 @@ func (l *Loader) ownNamespace() (err error) {
 	return err
 }
 
-func (l *Loader) own() (err error) {
+func (l start) own() (err error) {
 	// Before a process is named as the owner that serves another network namespace.
 	if _, err := pins.ReadJournal(l.options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
 		return err
@@ -129,7 +134,7 @@ func (l *Loader) own() (err error) {
 
 // disown takes back what own did, and whatever was pinned meanwhile if nothing
 // was before.
-func (l *Loader) disown() error {
+func (l start) disown() error {
 	switch {
 	case l.dir.Created():
 		return l.dir.Remove(datapath.PinNames()...)
@@ -141,7 +146,7 @@ func (l *Loader) disown() error {
 
 // openJournal reads what an earlier process wrote down. From here on it is this
 // one that is named in it.
-func (l *Loader) openJournal() (err error) {
+func (l start) openJournal() (err error) {
 	l.journal, l.fresh, err = pins.CreateJournal(l.dir)
 	if err != nil {
 		return err
@@ -182,7 +187,7 @@ func (l *Loader) openJournal() (err error) {
 }
 
 // chooseSeeds keeps those that the flow tables were filled with.
-func (l *Loader) chooseSeeds() error {
+func (l start) chooseSeeds() error {
 	if len(l.state.Seeds) == len(bpf.Seeds{}) {
 		return nil
 	}
@@ -212,11 +217,11 @@ func (l *Loader) describeConfig() {
 
 // save writes the journal.
 func (l *Loader) save() error {
-	l.state.Errors = l.problems.all()
+	l.state.Errors = l.problems.All()
 	return l.journal.Write(&l.state)
 }
 
-func (l *Loader) openNetlink() (err error) {
+func (l start) openNetlink() (err error) {
 	l.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
@@ -226,7 +231,7 @@ func (l *Loader) openNetlink() (err error) {
 }
 
 // load loads the programs and opens their maps.
-func (l *Loader) load() (err error) {
+func (l start) load() (err error) {
 	links := l.dir.Path(datapath.LinksDir)
 	if err := os.MkdirAll(links, 0o700); err != nil {
 		return fmt.Errorf("create directory for links: %w", err)
@@ -247,14 +252,11 @@ func (l *Loader) load() (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := l.readSettings()
-	if err != nil {
-		return err
+	restore, err := l.maps.Backup()
+	if err == nil {
+		l.tx.OnAbort(restore)
 	}
-	l.tx.OnAbort(func() error { return l.outdate(before.Generation) }) // once all else is as it was
-	l.tx.OnAbort(l.maps.Backup())
-	l.tx.OnAbort(func() error { return l.putSettingsBack(before) })
-	return nil
+	return err
 }
 
 func (l *Loader) datapathOptions(cfg *config.Config) datapath.Options {
@@ -284,8 +286,9 @@ func (l *Loader) watch() error {
 
 // begin reconciles for the first time. Some interface has to be attached, if
 // there is any to be managed: a kernel that refuses all of them does not serve.
-func (l *Loader) begin() error {
-	if err := l.detachStrays(); err != nil {
+func (l start) begin() error {
+	isKnown := func(index int) bool { return l.interfaces.IsRecorded(index) || l.isFallback(index) }
+	if err := l.attachments.DetachStrays(isKnown); err != nil {
 		return err
 	}
 	if err := l.firstReconcile(); err != nil {
@@ -294,8 +297,8 @@ func (l *Loader) begin() error {
 	if err := l.replaceRest(); err != nil {
 		return err
 	}
-	attached := func(s *served) bool { return s.mechanism != attach.Auto }
-	if len(l.served) > 0 && !slices.ContainsFunc(l.inOrder(), attached) {
+	attached := func(m *interfaces.Managed) bool { return l.attachments.IsAttached(m.Index) }
+	if all := l.interfaces.All(); len(all) > 0 && !slices.ContainsFunc(all, attached) {
 		return l.attachAll() // once more, for its error
 	}
 	l.gateways.Due(time.Now())
@@ -306,28 +309,16 @@ func (l *Loader) begin() error {
 // tables are others. The start ends where one stays: what that records nobody looks at
 // once the earlier datapath is asked no more, while that one as a whole works on. Old and
 // new programs that share their tables may go together until the next try.
-func (l *Loader) replaceRest() error {
+func (l start) replaceRest() error {
 	if !l.datapath.HasNewTables() {
 		return nil
 	}
-	for _, s := range l.inOrder() {
-		if s.mechanism != attach.Auto {
-			continue
-		}
-		left, err := l.attachedAnywhere(s.target())
-		if err == nil && left {
-			err = l.attach(s)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.attachments.ReplaceRest(l.interfaces.Places())
 }
 
 // firstReconcile has a grace around it where the flow tables miss what is on its
 // way now; a datapath that takes them over knows who spoke first.
-func (l *Loader) firstReconcile() error {
+func (l start) firstReconcile() error {
 	if l.datapath.HasNewTables() {
 		return l.handOver(l.datapath, l.reconcile)
 	}
@@ -337,7 +328,48 @@ func (l *Loader) firstReconcile() error {
 	return l.reconcile()
 }
 
-func (l *Loader) pin() error {
+func (l start) pin() error {
 	l.tx.OnAbort(l.datapath.Unpin)
 	return l.datapath.Pin()
+}
+
+// adoptMode decides about a mode that was set by hand before this start. Who
+// switched to observe had a reason that a restart does not change; to enforce
+// what the configuration only wants observed, it has to be said again.
+func (l start) adoptMode() (err error) {
+	l.byHand, err = datapath.ReadMode(l.datapath.ModeByHand)
+	switch l.byHand {
+	case bpf.DatapathModeMODE_OBSERVE:
+		l.log.Warn("mode observe was set by hand and stays in force: `replypath mode enforce` ends it")
+	case bpf.DatapathModeMODE_ENFORCE:
+		l.byHand = bpf.DatapathModeMODE_CONFIGURED
+	}
+	return err
+}
+
+// obeyConfigured ends what was set by hand and is not adopted. The interfaces have their modes
+// already: nothing is left as routed in between.
+func (l start) obeyConfigured() error {
+	mode, err := datapath.ReadMode(l.datapath.ModeByHand)
+	if err != nil || mode == l.byHand {
+		return err
+	}
+	l.tx.OnAbort(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
+	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
+}
+
+// isFallback tells whether an earlier process knew the device of the fallback routes
+// by this index.
+func (l *Loader) isFallback(index int) bool {
+	return l.state.Fallback != nil && l.state.Fallback.Index == index
+}
+
+// watchSource subscribes to questions that wildcard sockets are asked.
+func (l start) watchSource() (err error) {
+	l.asked, l.stopAsked, err = source.Watch(l.datapath.RepairWanted)
+	if err != nil {
+		return err
+	}
+	l.tx.OnAbort(func() error { l.stopAsked(); return nil })
+	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 // beginTrial writes down, where this is one, what takes it back. From the next save
 // on it is taken back by whoever owns the pins next, unless it was confirmed.
-func (l *Loader) beginTrial(before *pins.Journal) {
+func (l start) beginTrial(before *pins.Journal) {
 	if l.options.Trial == 0 {
 		return
 	}
@@ -24,7 +24,7 @@ func (l *Loader) beginTrial(before *pins.Journal) {
 
 // checkTrial refuses a trial in the place of a datapath whose programs could not be
 // put back.
-func (l *Loader) checkTrial() error {
+func (l start) checkTrial() error {
 	if l.state.Trial == nil || l.state.Trial.Before == nil {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (l *Loader) Keep() error {
 
 // endTrial takes back what was not confirmed by a process that is gone, and returns
 // the journal as it is then.
-func (l *Loader) endTrial(left *pins.Journal) (*pins.Journal, error) {
+func (l start) endTrial(left *pins.Journal) (*pins.Journal, error) {
 	if left.Trial == nil {
 		return left, nil
 	}

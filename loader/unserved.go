@@ -9,6 +9,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/flows"
+	"replypath/loader/hostmaps"
 )
 
 // flushUnserved forgets the flows that the configuration in force would not have
@@ -18,7 +19,8 @@ func (l *Loader) flushUnserved() error {
 	if err != nil {
 		return err
 	}
-	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !l.serves(f) })
+	a := admission{l.config, l.maps}
+	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !a.serves(f) })
 	if flushed > 0 {
 		err = errors.Join(err, l.stopAsking()) // the earlier one, which knows them as well
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
@@ -29,8 +31,14 @@ func (l *Loader) flushUnserved() error {
 	return nil
 }
 
+// admission decides as bpf/src/admission.h does.
+type admission struct {
+	config *config.Config
+	maps   *hostmaps.Maps
+}
+
 // serves tells whether a flow would be recorded.
-func (l *Loader) serves(f *flows.Flow) bool {
+func (a admission) serves(f *flows.Flow) bool {
 	protocol, protocolErr := config.Protocol(f.Protocol)
 	peer, peerErr := netip.ParseAddr(f.Peer)
 	self, selfErr := netip.ParseAddr(f.Self)
@@ -38,9 +46,9 @@ func (l *Loader) serves(f *flows.Flow) bool {
 		return true // what cannot be told is left
 	}
 	return f.Interface != nil &&
-		slices.Contains(l.config.Protocols, protocol) &&
-		l.servesAddress(self) &&
-		!slices.ContainsFunc(l.config.Exclude, func(e config.Exclusion) bool {
+		slices.Contains(a.config.Protocols, protocol) &&
+		a.servesAddress(self) &&
+		!slices.ContainsFunc(a.config.Exclude, func(e config.Exclusion) bool {
 			return (e.Protocol == 0 || e.Protocol == protocol) &&
 				(e.SelfPort == 0 || e.SelfPort == f.SelfPort) &&
 				matches(e.Peer, peer) && matches(e.Self, self)
@@ -48,13 +56,13 @@ func (l *Loader) serves(f *flows.Flow) bool {
 }
 
 // servesAddress mirrors what refusal() in bpf/src/admission.h asks of an own address.
-func (l *Loader) servesAddress(self netip.Addr) bool {
-	flags, own := l.maps.Own.Get(bpf.DatapathAddress{Bytes: self.As16()})
+func (a admission) servesAddress(self netip.Addr) bool {
+	flags, own := a.maps.Own.Get(bpf.DatapathAddress{Bytes: self.As16()})
 	if !own {
-		return l.config.Scope == config.ScopeAll
+		return a.config.Scope == config.ScopeAll
 	}
 	onlyLoopback := flags&uint32(bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY) != 0
-	return !onlyLoopback || l.config.LoopbackAddresses == config.LoopbackSymmetric
+	return !onlyLoopback || a.config.LoopbackAddresses == config.LoopbackSymmetric
 }
 
 // matches tells whether a prefix that may be left out matches.

@@ -43,7 +43,7 @@ func (b *bed) setForeignLayout() {
 	layout, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "maps", "layout"), nil)
 	must(b.T, err)
 	defer layout.Close()
-	must(b.T, layout.Put(onlyKey, ^uint32(0)))
+	must(b.T, layout.Put(uint32(0), ^uint32(0)))
 }
 
 // programIDs tells the attached programs apart, in the order in which they run.
@@ -160,9 +160,9 @@ func TestFailedStartOutdatesItsRefusals(t *testing.T) {
 		var tried uint32
 		b.inside(func() error {
 			l := newLoader(b.options(change))
-			all := l.steps()
+			all := start{l}.steps()
 			steps = len(all)
-			err := l.attempt(append(all[:taken:taken], func() error {
+			err := start{l}.attempt(append(all[:taken:taken], func() error {
 				tried = b.settings().Generation
 				return errInjected
 			}))

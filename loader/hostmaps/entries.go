@@ -67,9 +67,9 @@ func exclusionSet(exclusions []config.Exclusion) bpf.DatapathExclusionSet {
 	return set
 }
 
-// Settings is the configuration as the programs read it, without the exclusions,
+// settings is the configuration as the programs read it, without the exclusions,
 // and a mode that was set by hand.
-func Settings(cfg *config.Config) bpf.DatapathSettings {
+func settings(cfg *config.Config) bpf.DatapathSettings {
 	entry := bpf.DatapathSettings{
 		Follow: uint8(followPolicies[cfg.Follow]),
 	}

@@ -72,7 +72,7 @@ func TestMarkNarrow(t *testing.T) {
 func TestSettingsEntry(t *testing.T) {
 	cfg := config.Default()
 	cfg.Scope, cfg.Follow = config.ScopeAll, config.FollowLatest
-	entry := Settings(cfg)
+	entry := settings(cfg)
 	if entry.ScopeAll != 1 || entry.Loopback != 0 ||
 		entry.Follow != uint8(bpf.DatapathFollowFOLLOW_LATEST) {
 		t.Errorf("entry %+v", entry)

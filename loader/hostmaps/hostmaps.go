@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"replypath/bpf"
 	"replypath/loader/config"
 )
@@ -20,11 +22,14 @@ type Maps struct {
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
 	routes      *Mirror[bpf.DatapathRouteKey, uint32]
 	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
+
+	configuration    *ebpf.Map
+	generationWrites int // admissionWrites() at the last change of generation
 }
 
 // Read reads what an earlier process left in the maps. An error names the map.
 func Read(m *bpf.DatapathMaps) (*Maps, error) {
-	t := new(Maps)
+	t := &Maps{configuration: m.Configuration, generationWrites: unknownWrites}
 	err := errors.Join(
 		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
 		readMirror(&t.Managed, bpf.DatapathMapManaged, m.Managed),
@@ -41,23 +46,28 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 	return t, nil
 }
 
-// AdmissionWrites counts the changes of what decides whether a flow is recorded,
+// admissionWrites counts the changes of what decides whether a flow is recorded,
 // apart from the settings.
-func (m *Maps) AdmissionWrites() int { return m.Own.writes + m.exclusions.writes }
+func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
 
-// Backup returns what puts the maps back as they are now.
-func (m *Maps) Backup() func() error {
+// Backup returns what puts the maps and the settings back as they are now, the settings first, as they name a set of
+// exclusions. What has been refused since is void at the end.
+func (m *Maps) Backup() (restore func() error, err error) {
+	before, err := m.readSettings()
+	if err != nil {
+		return nil, err
+	}
 	restores := []func() error{
 		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
 		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
-		var errs []error
+		errs := []error{m.putSettingsBack(before)}
 		for _, restore := range restores {
 			errs = append(errs, restore())
 		}
-		return errors.Join(errs...)
-	}
+		return errors.Join(append(errs, m.outdate(before.Generation))...)
+	}, nil
 }
 
 // Ways are the interfaces and the gateways by which replies may leave.
@@ -83,13 +93,10 @@ func (m *Maps) WriteWays(w *Ways) error {
 	)
 }
 
-// Exclusions returns a set that was written.
-func (m *Maps) Exclusions(set uint32) bpf.DatapathExclusionSet { return m.exclusions.actual[set] }
-
-// WriteExclusions returns the index of the set that holds those of the configuration. Where
+// writeExclusions returns the index of the set that holds those of the configuration. Where
 // the one in force does not, they are written to the other, so that no packet meets half of
 // them; they are in force when the settings name it.
-func (m *Maps) WriteExclusions(inForce uint32, exclude []config.Exclusion) (set uint32, err error) {
+func (m *Maps) writeExclusions(inForce uint32, exclude []config.Exclusion) (set uint32, err error) {
 	desired := exclusionSet(exclude)
 	if m.exclusions.actual[inForce] == desired {
 		return inForce, nil

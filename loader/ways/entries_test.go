@@ -1,4 +1,4 @@
-package loader
+package ways
 
 import (
 	"net/netip"
@@ -10,6 +10,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/gateways"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 )
 
@@ -41,8 +42,8 @@ func TestInterfaceEntryCountsItsGateways(t *testing.T) {
 		{"one each", known(v4("10.0.0.1"), v6), 1, 1, 1, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := &served{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: config.NextHopAuto}}}
-			e := interfaceEntry(s, test.gateways)
+			s := &interfaces.Managed{Interface: discover.Interface{Index: 3, Settings: config.Interface{NextHop: config.NextHopAuto}}}
+			e := interfaceEntry(s, 0, test.gateways)
 			if e.Gateways4 != test.count4 || e.Gateways6 != test.count6 || e.Gateway4 != test.only4 || e.Gateway6 != test.only6 {
 				t.Errorf("entry %+v", e)
 			}

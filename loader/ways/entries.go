@@ -1,22 +1,54 @@
-package loader
+// Package ways says what the programs are told of the ways by which replies may leave: interfaces, gateways, and which
+// networks are routed by which gateway.
+package ways
 
 import (
+	"net"
+
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/gateways"
+	"replypath/loader/hostmaps"
+	"replypath/loader/interfaces"
 )
 
+// Of returns what the programs know of the managed interfaces, each of which is seen as a whole since some time, in ticks,
+// and of their gateways.
+func Of(managed []*interfaces.Managed, since func(index int) uint32, known []*gateways.View) *hostmaps.Ways {
+	of := byInterface(known)
+	w := &hostmaps.Ways{
+		Interfaces: make(map[uint32]bpf.DatapathInterface), Gateways: make(map[uint32]bpf.DatapathGateway), MACs: gatewayMACs(known),
+	}
+	for _, g := range known {
+		w.Gateways[uint32(g.ID)] = gatewayEntry(g)
+	}
+	for _, i := range managed {
+		w.Interfaces[uint32(i.ID)] = interfaceEntry(i, since(i.Index), of[i.Index])
+	}
+	w.Routes, _ = routeEntries(managed, of)
+	return w
+}
+
+// byInterface sorts gateways by the index of their interface, and leaves them in their order.
+func byInterface(all []*gateways.View) map[int][]*gateways.View {
+	of := make(map[int][]*gateways.View)
+	for _, g := range all {
+		of[g.Interface] = append(of[g.Interface], g)
+	}
+	return of
+}
+
 // interfaceEntry is what the programs know of an interface with these gateways.
-func interfaceEntry(s *served, known []*gateways.View) bpf.DatapathInterface {
+func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{
 		Ifindex: uint32(s.Index),
 		Mtu:     uint32(s.MTU),
 		Vrf:     uint32(s.VRF),
 		Lower:   uint32(s.Lower),
-		Since:   s.watched.since,
+		Since:   since,
 		NextHop: uint8(nextHopModes[s.Settings.NextHop]),
 		Mode:    uint8(datapath.Modes[s.Settings.Mode]),
 	}
@@ -24,7 +56,7 @@ func interfaceEntry(s *served, known []*gateways.View) bpf.DatapathInterface {
 	if s.Up {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 	}
-	if !s.hasHeader() {
+	if !s.HasHeader() {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
 	for _, g := range known {
@@ -77,8 +109,7 @@ func gatewayEntry(g *gateways.View) bpf.DatapathGateway {
 func gatewayMACs(known []*gateways.View) map[bpf.DatapathGatewayMac]uint32 {
 	macs := make(map[bpf.DatapathGatewayMac]uint32)
 	add := func(g *gateways.View, family uint8) {
-		key := bpf.DatapathGatewayMac{Ifindex: uint32(g.Interface), Family: family}
-		copy(key.Mac[:], g.ReplyMAC)
+		key := macKey(g.Interface, g.ReplyMAC, family)
 		if id, isTaken := macs[key]; !isTaken || uint32(g.ID) < id {
 			macs[key] = uint32(g.ID)
 		}
@@ -95,4 +126,10 @@ func gatewayMACs(known []*gateways.View) map[bpf.DatapathGatewayMac]uint32 {
 		}
 	}
 	return macs
+}
+
+func macKey(device int, mac net.HardwareAddr, family uint8) bpf.DatapathGatewayMac {
+	key := bpf.DatapathGatewayMac{Ifindex: uint32(device), Family: family}
+	copy(key.Mac[:], mac)
+	return key
 }

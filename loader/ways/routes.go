@@ -1,4 +1,4 @@
-package loader
+package ways
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/gateways"
+	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
 )
 
@@ -24,7 +25,7 @@ const mostRoutes = 16384
 
 // asksRoutes tells whether the programs have to be told which peers the gateways of an interface serve. With several gateways,
 // `next_hop: gateway` wants to know which of them.
-func asksRoutes(s *served, known []*gateways.View, family int) bool {
+func asksRoutes(s *interfaces.Managed, known []*gateways.View, family int) bool {
 	of := takers(known, family)
 	isAll := slices.ContainsFunc(of, func(g *gateways.View) bool { return g.Reach(family).Everything })
 	switch s.Settings.NextHop {
@@ -57,9 +58,9 @@ func everything(family int) []netip.Prefix {
 
 // routeEntries are what the programs know of the routes by the gateways of interfaces that have to be asked. Of a gateway with too
 // many routes, which are returned as unkept, nobody knows whom it serves.
-func routeEntries(interfaces []*served, known map[int][]*gateways.View) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateways.View) {
+func routeEntries(managed []*interfaces.Managed, known map[int][]*gateways.View) (entries map[bpf.DatapathRouteKey]uint32, unkept []*gateways.View) {
 	entries = make(map[bpf.DatapathRouteKey]uint32)
-	for _, s := range interfaces {
+	for _, s := range managed {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			if !asksRoutes(s, known[s.Index], family) {
 				continue
@@ -84,7 +85,7 @@ func routeEntries(interfaces []*served, known map[int][]*gateways.View) (entries
 // enterRoutes enters the networks that are routed by a gateway. What several lead to is nobody's.
 func enterRoutes(entries map[bpf.DatapathRouteKey]uint32, device int, networks []netip.Prefix, id uint32) {
 	for _, network := range networks {
-		key, to := routeKey(device, network), id
+		key, to := RouteKey(device, network), id
 		if other, isEntered := entries[key]; isEntered && other != id {
 			to = 0
 		}
@@ -95,7 +96,8 @@ func enterRoutes(entries map[bpf.DatapathRouteKey]uint32, device int, networks [
 // familyBits are those of the prefix of a route's key that tell the interface and the family.
 const familyBits = 64
 
-func routeKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
+// RouteKey is the key of the routes of an interface to a network.
+func RouteKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
 	key := bpf.DatapathRouteKey{
 		PrefixLength: familyBits + uint32(datapath.MappedBits(network)),
 		Ifindex:      uint32(device),
@@ -108,14 +110,14 @@ func routeKey(device int, network netip.Prefix) bpf.DatapathRouteKey {
 	return key
 }
 
-// unkeptRoutes warns of gateways of which it is not known whom they serve.
-func (l *Loader) unkeptRoutes() []string {
+// Unkept warns of gateways of which it is not known whom they serve.
+func Unkept(managed []*interfaces.Managed, known []*gateways.View, nameOf func(index int) string) []string {
 	var warnings []string
-	_, unkept := routeEntries(l.inOrder(), byInterface(l.gateways.All()))
+	_, unkept := routeEntries(managed, byInterface(known))
 	for _, g := range unkept {
 		warnings = append(warnings, fmt.Sprintf(
 			"interface %s: too many routes lead by gateway %s (more than %d): only who comes through it is answered through it, unless `gateways` names it",
-			l.nameOf(g.Interface), g.Address, nexthop.MostNetworks))
+			nameOf(g.Interface), g.Address, nexthop.MostNetworks))
 	}
 	return warnings
 }

@@ -1,0 +1,112 @@
+package attachment
+
+import (
+	"errors"
+	"fmt"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/identity"
+)
+
+// put attaches the programs of a datapath that fit the interface.
+func (a *Attachments) put(d *datapath.Datapath, i Interface) (attach.Result, error) {
+	programs, err := d.Programs(i.HasHeader)
+	if err != nil {
+		return attach.Result{}, err
+	}
+	return a.host.Attacher().Attach(i.Interface, programs)
+}
+
+// putWatched attaches our programs. What comes in may be seen from then on only.
+func (a *Attachments) putWatched(i Interface) (result attach.Result, err error) {
+	ingress, err := a.MechanismOf(i.Interface, attach.Ingress) // perhaps of an earlier process
+	if err != nil {
+		return result, err
+	}
+	put := func() (err error) {
+		result, err = a.put(a.host.Datapath(), i)
+		return err
+	}
+	if ingress != attach.Auto || a.host.Fresh() {
+		err = put()
+	} else {
+		err = a.WhileWatched(put, i)
+	}
+	return result, err
+}
+
+// Replace attaches the programs of a datapath in the place of those that are attached.
+func (a *Attachments) Replace(by *datapath.Datapath, interfaces []Interface) error {
+	return each(interfaces, func(i Interface) error {
+		if !a.IsAttached(i.Index) {
+			return nil
+		}
+		if _, err := a.put(by, i); err != nil {
+			return fmt.Errorf("interface %s: %w", i.Name, err)
+		}
+		return nil
+	})
+}
+
+// ReplaceRest tries once more where programs of an earlier datapath are left.
+func (a *Attachments) ReplaceRest(interfaces []Interface) error {
+	for _, i := range interfaces {
+		if a.IsAttached(i.Index) {
+			continue
+		}
+		left, err := a.HasAny(i.Interface)
+		if err == nil && left {
+			err = a.attach(i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain tells why there are no programs on an interface. One that has just gone is nobody's fault: its event is next.
+func (a *Attachments) explain(i Interface, err error) error {
+	if _, gone := a.host.Netlink().LinkByIndex(i.Index); identity.IsGone(gone) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("interface %s: %w", i.Name, err), a.dropUnusedQdisc(i.Interface))
+}
+
+// dropUnusedQdisc removes the qdisc that was added, where no program of ours is left.
+func (a *Attachments) dropUnusedQdisc(target attach.Interface) error {
+	attached, err := a.HasAny(target)
+	if attached || err != nil {
+		return err
+	}
+	return a.host.Qdiscs.Drop(target, false)
+}
+
+// planReplacement notes how a start that fails puts back programs of an earlier process, by the mechanism that they are
+// attached by, before any of them is replaced: the kernel may take one of ours and refuse the other. Theirs work on its
+// maps; where it did not pin them, ours stay. It tells whether there are any.
+func (a *Attachments) planReplacement(i Interface) (replaces bool, err error) {
+	err = a.host.Tx.Plan(func() (func() error, error) {
+		mechanism, err := a.MechanismOf(i.Interface, attach.Directions[:]...)
+		if err != nil || mechanism == attach.Auto {
+			return nil, err
+		}
+		replaces = true
+		earlier, known := a.host.Datapath().Earlier().Programs(i.HasHeader)
+		if !known {
+			return nil, nil
+		}
+		return a.AttachingAgain(i.Interface, mechanism, earlier), nil
+	})
+	return replaces, err
+}
+
+// AttachingAgain returns what attaches programs again as they were.
+func (a *Attachments) AttachingAgain(target attach.Interface, by attach.Mechanism, earlier attach.Programs) func() error {
+	before := a.host.AttacherBy(by)
+	return func() error {
+		_, err := before.Attach(target, earlier)
+		return err
+	}
+}

@@ -1,0 +1,97 @@
+package loader
+
+import (
+	"errors"
+	"time"
+
+	"replypath/loader/interfaces"
+	"replypath/loader/nexthop"
+)
+
+// event notes what an event is about. That of a gateway, or of a link, is applied at once; the
+// result tells whether a gateway may have to be asked since.
+func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !open:
+		// Its last event has told why. The slow timer subscribes again.
+		r.events = nil
+		return false
+	case e.Kind == nexthop.KindNeighbour:
+		return r.neighbour(e.Neighbour)
+	case e.Kind == nexthop.KindLink && e.Removed:
+		r.interfaces.Gone(e.Interface)
+	case e.Kind == nexthop.KindLink:
+		mayAsk = r.link(e)
+	case e.Kind == nexthop.KindLost:
+		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
+		r.verifying = true
+		r.interfaces.Suspect()
+	}
+	r.changes.note(time.Now())
+	return mayAsk
+}
+
+// neighbour tells whether an entry is that of a gateway.
+func (r *runner) neighbour(seen nexthop.Gateway) bool {
+	isGateway, err := r.neighbourChanged(seen)
+	if isGateway {
+		r.publish()
+	}
+	if err != nil {
+		r.log.Error("gateway is not updated", "gateway", seen.Address, "error", err)
+		r.changes.note(time.Now())
+	}
+	return isGateway
+}
+
+// link applies the state of a link at once, and tells whether it is served. Whatever else
+// has changed with it can wait.
+func (r *runner) link(e nexthop.Event) bool {
+	s := r.interfaces.Get(e.Interface)
+	if s == nil {
+		return false
+	}
+	if e.NoCarrier {
+		s.NoCarrier()
+	}
+	if err := r.linkChanged(s); err != nil {
+		r.log.Error("state of an interface is not updated", "interface", s.Name, "error", err)
+	}
+	return true
+}
+
+// neighbourChanged applies a neighbour event and tells whether it is about a
+// gateway.
+func (r *runner) neighbourChanged(seen nexthop.Gateway) (bool, error) {
+	isGateway, recorded := r.gateways.Neighbour(seen)
+	if !isGateway {
+		return false, nil
+	}
+	err := r.writeWays()
+	if recorded {
+		err = errors.Join(err, r.save())
+	}
+	return true, err
+}
+
+// linkChanged brings MAC, MTU and state of a managed interface up to date.
+func (r *runner) linkChanged(m *interfaces.Managed) error {
+	isThere, isBack, err := r.interfaces.Refresh(m)
+	if !isThere || err != nil {
+		return err
+	}
+	r.publish()
+	if isBack {
+		r.gateways.CarrierBack(m.Index)
+	}
+	var errs []error
+	if !m.Up || r.fallback.toldDown[m.ID] { // once more for each event: the first may come before the kernel has marked its routes
+		errs = append(errs, r.haveSocketsLookAgain(m))
+	}
+	if !m.Up {
+		errs = append(errs, r.gateways.CarrierLost(m.Index))
+	}
+	return errors.Join(append(errs, r.writeWays())...)
+}

@@ -1,0 +1,114 @@
+package hostmaps
+
+import (
+	"fmt"
+	"slices"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+)
+
+// unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
+// between a change and its generation.
+const unknownWrites = -1
+
+// onlyKey is that of the only entry of an array that holds one.
+const onlyKey = uint32(0)
+
+func (m *Maps) readSettings() (bpf.DatapathSettings, error) {
+	var settings bpf.DatapathSettings
+	if err := m.configuration.Lookup(onlyKey, &settings); err != nil {
+		return settings, fmt.Errorf("read the settings: %w", err)
+	}
+	return settings, nil
+}
+
+func (m *Maps) putSettings(settings bpf.DatapathSettings) error {
+	if err := m.configuration.Put(onlyKey, settings); err != nil {
+		return fmt.Errorf("write the settings: %w", err)
+	}
+	return nil
+}
+
+// putSettingsBack puts settings of before in force. The generation stays: by one that was
+// before, what has been refused meanwhile would be remembered when it comes again.
+func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
+	actual, err := m.readSettings()
+	if err != nil {
+		return err
+	}
+	before.Generation = actual.Generation
+	return m.putSettings(before)
+}
+
+// outdate makes void what has been refused since a generation, if there is a later one.
+func (m *Maps) outdate(since uint32) error {
+	settings, err := m.readSettings()
+	if err != nil || settings.Generation == since {
+		return err
+	}
+	settings.Generation++
+	return m.putSettings(settings)
+}
+
+// WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it
+// changes, or anything else that decides whether a flow is recorded, so does the generation: what the programs remember of
+// refused tuples is then void. Where more is going to be recorded than by whoever wrote the settings, `widen` is asked to
+// do so.
+func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair, widen func(put func() error) error) error {
+	actual, err := m.readSettings()
+	if err != nil {
+		return err
+	}
+	desired := settings(cfg)
+	desired.Repair = uint8(repair)
+	desired.Generation = actual.Generation
+	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
+		return err
+	}
+	writes := m.admissionWrites()
+	if desired == actual && writes == m.generationWrites {
+		return nil
+	}
+	put := func() error { return m.putInOrder(desired) }
+	if m.recordsMore(&actual, &desired) {
+		err = widen(put)
+	} else {
+		err = put()
+	}
+	if err == nil {
+		m.generationWrites = writes
+	}
+	return err
+}
+
+// recordsMore tells whether settings let flows be recorded that those before, if somebody wrote them, did not.
+func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
+	if before.Generation == 0 {
+		return false
+	}
+	for i := range before.Protocols {
+		if after.Protocols[i]&^before.Protocols[i] != 0 {
+			return true
+		}
+	}
+	if after.ScopeAll > before.ScopeAll || after.Loopback > before.Loopback {
+		return true
+	}
+	excludedBefore, excludedAfter := m.exclusions.actual[before.Exclusions], m.exclusions.actual[after.Exclusions]
+	return slices.ContainsFunc(excludedBefore.Rule[:excludedBefore.Count], func(rule bpf.DatapathExclusion) bool {
+		return !slices.Contains(excludedAfter.Rule[:excludedAfter.Count], rule)
+	})
+}
+
+// putInOrder writes the settings, and then that they are others: the kernel copies a value
+// in no order that could be relied on, and nobody must remember under the new generation
+// what was refused by the old list.
+func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
+	m.generationWrites = unknownWrites // until all is written
+	if err := m.putSettings(settings); err != nil {
+		return err
+	}
+	settings.Generation++
+	return m.putSettings(settings)
+}

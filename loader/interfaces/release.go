@@ -1,0 +1,123 @@
+package interfaces
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"replypath/loader/attach"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/identity"
+	"replypath/loader/pins"
+)
+
+// presence is what has become of an interface since it was recorded.
+type presence int
+
+const (
+	stays    presence = iota
+	absent            // it has been removed
+	replaced          // it has been removed, and another has its index
+)
+
+// Release lets go of interfaces that are gone, became another, or are not
+// managed any more, and returns those that are to be served. Programs are
+// detached before the tables forget them, except in a start, which may still be
+// taken back: without entries in the tables they let everything pass.
+func (t *Table) Release(managed []discover.Interface) ([]discover.Interface, error) {
+	var errs []error
+	for i := range t.host.Journal.Interfaces {
+		r := &t.host.Journal.Interfaces[i]
+		if r.Index == 0 {
+			continue
+		}
+		isIt := func(m discover.Interface) bool { return m.Index == r.Index }
+		wanted := slices.ContainsFunc(managed, isIt)
+		what, err := t.presenceOf(r)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case what == absent: // it may have gone after it was found
+			managed = slices.DeleteFunc(managed, isIt)
+			errs = append(errs, t.endServing(r, what))
+		case what == stays && !wanted:
+			errs = append(errs, t.host.Tx.Postpone(func() error { return t.endServing(r, what) }))
+		case what == replaced || !wanted:
+			errs = append(errs, t.endServing(r, what))
+		}
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		clear(t.removed)
+	}
+	t.suspect = false
+	return managed, err
+}
+
+// presenceOf tells what has become of the interface of a record. Without an event
+// that says so, and without the kernel's word for it, one that both programs vanished
+// from is taken for another: that is what a new one with an old index looks like.
+func (t *Table) presenceOf(r *pins.InterfaceRecord) (presence, error) {
+	_, err := t.host.Netlink().LinkByIndex(r.Index)
+	switch {
+	case identity.IsGone(err):
+		return absent, nil
+	case err != nil:
+		return stays, fmt.Errorf("look for interface %s: %w", r.Name, err)
+	case t.removed[r.Index]:
+		return replaced, nil
+	case !t.suspect || t.isEntered(r):
+		return stays, nil
+	case !r.Attached:
+		name, err := t.host.Identities().NameOf(r.Index, r.Name)
+		if name != "" || err != nil {
+			return stays, err
+		}
+		return replaced, nil
+	}
+	attached, err := t.host.Attachments.HasAny(attach.Interface{Index: r.Index, Name: r.Name})
+	if attached || err != nil {
+		return stays, err
+	}
+	return replaced, nil
+}
+
+// isEntered tells whether the kernel has watched over the device since it was entered in
+// the map `devices`, from which it takes one that goes (kernel/bpf/devmap.c,
+// dev_map_notification).
+func (t *Table) isEntered(r *pins.InterfaceRecord) bool {
+	have, _ := datapath.DevicesIn(t.host.Datapath().Devices).Have(r.ID, r.Index)
+	return have
+}
+
+// endServing detaches from an interface and undoes what was changed for it. Its id
+// stays taken: counters and flows refer to it.
+func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
+	target := attach.Interface{Index: r.Index, Name: r.Name}
+	// While it can still be told whether an interface that is there is this one.
+	name, err := t.host.Identities().NameOf(r.Index, r.Name)
+	errs := []error{err, t.host.Sysctls.DropOf(r.Index)}
+	delete(t.managed, r.Index) // whatever goes wrong: without entries the programs let everything pass
+	if err := errors.Join(t.forgetDevice(r.ID), t.host.Attachments.Release(target, name == "" && err == nil)); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if what != stays {
+		t.host.Log.Info("interface is gone", "interface", r.Name, "index", r.Index)
+	} else {
+		t.host.Log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
+	}
+	r.Index, r.Mechanism = 0, ""
+	return errors.Join(errs...)
+}
+
+// Gone notes that an event said that an interface has gone.
+func (t *Table) Gone(index int) { t.removed[index] = true }
+
+// Suspect has the next Release look whether the interfaces are still who they were: events were lost.
+func (t *Table) Suspect() { t.suspect = true }
+
+// IsRecorded tells whether this process or an earlier one has managed the interface of an index.
+func (t *Table) IsRecorded(index int) bool {
+	return identity.Record(t.host.Journal.Interfaces, index) != nil
+}

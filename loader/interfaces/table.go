@@ -1,0 +1,144 @@
+// Package interfaces owns which interfaces are managed, which of them each is, whatever its name or index is now, and the
+// mode that is in force there.
+package interfaces
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/attach"
+	"replypath/loader/attachment"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+	"replypath/loader/discover"
+	"replypath/loader/hostmaps"
+	"replypath/loader/identity"
+	"replypath/loader/pins"
+	"replypath/loader/undo"
+)
+
+// Host is what a Table works with.
+type Host struct {
+	Netlink     func() *netlink.Handle
+	Datapath    func() *datapath.Datapath // in force
+	Maps        func() *hostmaps.Maps     // its
+	Attachments *attachment.Attachments
+	Sysctls     *undo.Sysctls
+	Tx          *undo.Tx
+	Journal     *pins.Journal // Interfaces is written
+	Log         *slog.Logger
+	Identities  func() *identity.Resolver
+	// ModeChanged is told of an interface whose mode in force has become another.
+	ModeChanged func(index int)
+	// Forget has what was counted for an id that is given to another interface added up elsewhere.
+	Forget func(id uint16) error
+}
+
+// Managed is an interface that is managed now. Only its Table changes it.
+type Managed struct {
+	discover.Interface
+	ID   uint16      // index into the map `interfaces`
+	Mode config.Mode // in force
+
+	entered     bool // in the map `devices`
+	lostCarrier bool // since its gateways were asked last
+}
+
+// Target is the interface as a place for programs.
+func (m *Managed) Target() attach.Interface { return attach.Interface{Index: m.Index, Name: m.Name} }
+
+// HasHeader tells whether frames begin with an Ethernet header.
+func (m *Managed) HasHeader() bool { return m.MAC != nil }
+
+// Enforces tells whether the mode in force is enforce; false for nil. Whoever changes something of the host asks this first:
+// for an interface that only observes nothing is changed but programs and pins.
+func (m *Managed) Enforces() bool { return m != nil && m.Mode == config.ModeEnforce }
+
+func (m *Managed) place() attachment.Interface {
+	return attachment.Interface{Interface: m.Target(), ID: m.ID, HasHeader: m.HasHeader()}
+}
+
+// Table holds the managed interfaces.
+type Table struct {
+	host    Host
+	managed map[int]*Managed // by index
+	removed map[int]bool     // interfaces that events said have gone, by index
+	suspect bool             // interfaces may be others than they were
+}
+
+// New returns the table of a host where nothing is managed yet. An earlier process may have recorded interfaces.
+func New(host Host) *Table {
+	return &Table{host: host, managed: make(map[int]*Managed), removed: make(map[int]bool), suspect: true}
+}
+
+// Get returns the interface of an index, nil for one that is not managed.
+func (t *Table) Get(index int) *Managed { return t.managed[index] }
+
+// All returns the managed interfaces in the order of their index.
+func (t *Table) All() []*Managed {
+	return slices.SortedFunc(maps.Values(t.managed), func(a, b *Managed) int { return cmp.Compare(a.Index, b.Index) })
+}
+
+// Enforced are the interfaces whose replies are moved, Observed those that only count.
+func (t *Table) Enforced() []*Managed { return t.byMode(true) }
+
+// Observed are those that only count.
+func (t *Table) Observed() []*Managed { return t.byMode(false) }
+
+func (t *Table) byMode(enforces bool) []*Managed {
+	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return m.Enforces() != enforces })
+}
+
+// Places are all of them as places for programs.
+func (t *Table) Places() []attachment.Interface {
+	var places []attachment.Interface
+	for _, m := range t.All() {
+		places = append(places, m.place())
+	}
+	return places
+}
+
+// NameOf is what an interface is called in messages, be it managed or not.
+func (t *Table) NameOf(index int) string {
+	if m := t.managed[index]; m != nil {
+		return m.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// Entries are the ids of the interfaces, by the low bits of their index.
+func (t *Table) Entries() map[uint32]uint32 {
+	slots := t.host.Maps().Managed.Size()
+	entries := make(map[uint32]uint32)
+	for _, m := range t.managed {
+		entries[uint32(m.Index)%slots] = uint32(m.ID)
+	}
+	return entries
+}
+
+// WithoutClashes takes out interfaces that cannot be told from another in the map `managed`, which knows the low bits of an
+// index only. Who is managed already goes first.
+func (t *Table) WithoutClashes(found *discover.Result) []discover.Interface {
+	slots := t.host.Maps().Managed.Size()
+	owner := make(map[uint32]discover.Interface)
+	for _, i := range found.Interfaces {
+		slot := uint32(i.Index) % slots
+		if _, taken := owner[slot]; !taken || t.managed[i.Index] != nil {
+			owner[slot] = i
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(found.Interfaces), func(i discover.Interface) bool {
+		first := owner[uint32(i.Index)%slots]
+		if first.Index == i.Index {
+			return false
+		}
+		found.Unmanaged = append(found.Unmanaged, discover.Unmanaged{Name: i.Name, Reason: fmt.Sprintf(
+			"its index %d and that of %s, %d, are the same modulo %d", i.Index, first.Name, first.Index, slots)})
+		return true
+	})
+}

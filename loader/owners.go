@@ -1,0 +1,125 @@
+package loader
+
+import (
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"replypath/loader/attach"
+	"replypath/loader/attachment"
+	"replypath/loader/counters"
+	"replypath/loader/datapath"
+	"replypath/loader/fallback"
+	"replypath/loader/gateways"
+	"replypath/loader/hostmaps"
+	"replypath/loader/identity"
+	"replypath/loader/interfaces"
+	"replypath/loader/nexthop"
+	"replypath/loader/sourcerepair"
+	"replypath/loader/undo"
+	"replypath/loader/view"
+)
+
+// newAllowance bounds how often what somebody takes away is put back at once. Two
+// who answer each other would never come to an end, and a clsact qdisc that is
+// added costs packets each time: after a few in a row it has to wait for the slow
+// timer.
+func newAllowance() *rate.Limiter { return rate.NewLimiter(rate.Every(slowInterval/2), 5) }
+
+// The owners ask for what a start has not opened yet, or a reload replaces, when they need it.
+func (o *opened) netlinkNow() *netlink.Handle     { return o.netlink }
+func (o *opened) datapathNow() *datapath.Datapath { return o.datapath }
+func (o *opened) mapsNow() *hostmaps.Maps         { return o.maps }
+func (o *opened) linksDir() string                { return o.dir.Path(datapath.LinksDir) }
+
+// appointOwners makes those who own a part of the state.
+func (l *Loader) appointOwners() {
+	l.published.Attacher = func() view.Attacher { return l.attacher }
+	l.sysctls = &undo.Sysctls{
+		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
+		Repaired: l.counting(repairSysctl), Allowance: newAllowance,
+	}
+	l.source = sourcerepair.New(sourcerepair.Host{
+		Links: l.linksDir, Journal: &l.state, Tx: &l.tx, Log: l.log,
+		Repaired: l.counting(repairProgram), WouldChange: l.wouldChange, Allowance: newAllowance(),
+	}, l.config)
+	l.attachments = attachment.New(attachment.Host{
+		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow,
+		Attacher:   func() attachment.Attacher { return l.attacher },
+		AttacherBy: func(m attach.Mechanism) *attach.Attacher { return attach.New(l.linksDir(), l.netlink, m) },
+		Mechanism:  l.mechanism, Log: l.log, Tx: &l.tx, Journal: &l.state,
+		Qdiscs: &undo.Qdiscs{
+			Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: func() undo.QdiscHost { return l.attacher },
+		},
+		Fresh:    func() bool { return l.fresh },
+		Attached: func(index int) { l.gateways.ProgramsLost(index) },
+		Repaired: l.counting(repairProgram), Allowance: newAllowance,
+	})
+	l.interfaces = interfaces.New(interfaces.Host{
+		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow, Attachments: l.attachments,
+		Sysctls: l.sysctls, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
+		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetCounters,
+	})
+	l.gateways = gateways.New(gateways.Host{
+		Netlink: l.netlinkNow, Datapath: l.datapathNow,
+		Attacher: func() gateways.Attacher { return l.attacher },
+		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
+		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
+		Repaired:      l.counting(repairNeighbour),
+		WantsFallback: l.wantsFallback,
+		GivesWay: func(device, family int) bool {
+			return l.givesWay(undo.Setting{Device: device, Family: fallback.Name(family), Leaf: ignoreLinkDown})
+		},
+		Defaults: func() []nexthop.Default { return l.fallback.defaults },
+		Renew:    l.renewIPv6,
+	})
+}
+
+// identities tells the recorded interfaces from others.
+func (l *Loader) identities() *identity.Resolver {
+	return &identity.Resolver{
+		Records: l.state.Interfaces, Devices: datapath.DevicesIn(l.datapath.Devices), Netlink: l.netlink, Log: l.log,
+	}
+}
+
+// mechanism is what attaching is going to choose.
+func (l *Loader) mechanism() attach.Mechanism {
+	switch {
+	case l.options.Mechanism != attach.Auto:
+		return l.options.Mechanism
+	case l.kernel.TCX:
+		return attach.TCX
+	}
+	return attach.Clsact
+}
+
+// gatewayInterface is what of an interface decides about its gateways.
+func (l *Loader) gatewayInterface(index int) gateways.Interface {
+	m := l.interfaces.Get(index)
+	if m == nil {
+		return gateways.Interface{}
+	}
+	return gateways.Interface{
+		Interface: m.Target(), Up: m.Up, Enforces: m.Enforces(), HasHeader: m.HasHeader(),
+		Attached: l.attachments.IsAttached(index), Addresses: m.Addresses,
+	}
+}
+
+// forgetCounters adds up elsewhere what was counted for the id of an interface that is gone.
+func (l *Loader) forgetCounters(id uint16) error {
+	return l.published.WithoutReaders(func() (err error) { // they take all of it from the maps, or from the journal
+		l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
+		l.published.Amend(func(v *view.View) {
+			v.Names, v.Forgotten = identity.Names(l.state.Interfaces), l.state.Forgotten
+		})
+		return err
+	})
+}
+
+// renewIPv6 has sockets look for an IPv6 route anew, where there is the device of the fallback routes.
+func (l *Loader) renewIPv6() (hasDevice bool, err error) {
+	if l.fallback.device == nil {
+		return false, nil
+	}
+	return true, fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6)
+}

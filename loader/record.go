@@ -1,0 +1,65 @@
+package loader
+
+import (
+	"log/slog"
+
+	"replypath/loader/pins"
+	"replypath/loader/problems"
+	"replypath/loader/view"
+	"replypath/metrics"
+)
+
+// record is what the loader writes down in the journal, and shows to who reads without waiting.
+type record struct {
+	journal   *pins.JournalMap
+	state     pins.Journal
+	problems  *problems.List
+	published view.Published
+}
+
+// save writes the journal.
+func (r *record) save() error {
+	r.state.Errors = r.problems.All()
+	return r.journal.Write(&r.state)
+}
+
+func (r *record) saveOrLog(log *slog.Logger) {
+	if err := r.save(); err != nil {
+		log.Error("the status cannot be kept", "error", err)
+	}
+}
+
+// Objects of host repairs, as the metrics name them.
+const (
+	repairNeighbour = "neighbour"
+	repairProgram   = "program"
+	repairRoute     = "route"
+	repairSysctl    = "sysctl"
+)
+
+// counting returns what counts a repair of an object. It shows the count at once: who sees what was put back looks for it.
+func (r *record) counting(object string) func() { return func() { r.countRepair(object) } }
+
+func (r *record) countRepair(object string) {
+	if r.state.Repairs == nil {
+		r.state.Repairs = make(map[string]uint64)
+	}
+	r.state.Repairs[object]++
+	r.published.Amend(func(v *view.View) { v.Figures.HostRepairs = repairFigures(r.state.Repairs) })
+}
+
+func repairFigures(repairs map[string]uint64) metrics.HostRepairs {
+	return metrics.HostRepairs{
+		Route: repairs[repairRoute], Sysctl: repairs[repairSysctl],
+		Program: repairs[repairProgram], Neighbour: repairs[repairNeighbour],
+	}
+}
+
+// Snapshot reads every figure, see view.Published. Like Unattached and Notices, it does not wait for who changes the host.
+func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snapshot() }
+
+// Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
+func (r *record) Unattached() ([]string, error) { return r.published.Unattached() }
+
+// Notices says what is attached in vain, although everything that can be is attached.
+func (r *record) Notices() []string { return r.published.Notices() }

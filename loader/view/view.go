@@ -1,0 +1,153 @@
+// Package view is what /metrics and /healthz are shown: they never wait for who changes the host.
+package view
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"replypath/loader/attach"
+	"replypath/loader/counters"
+	"replypath/loader/datapath"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+	"replypath/metrics"
+)
+
+// View is a state of the daemon. Nobody changes it once it is published.
+type View struct {
+	Datapath   *datapath.Datapath
+	Mode       string           // that is configured
+	Figures    metrics.Snapshot // what is known without the maps, but for the interfaces
+	Interfaces []Interface      // that are managed, by index
+	Missing    []string         // configured names that no interface has
+	Names      map[uint16]string
+	Forgotten  []pins.PairRecord
+	Notices    []string
+}
+
+// Interface is one that is managed.
+type Interface struct {
+	attach.Interface
+	Up bool
+}
+
+// Attacher tells what is attached, as an attach.Attacher does.
+type Attacher interface {
+	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
+}
+
+// Published is what was published last. The zero value is closed.
+type Published struct {
+	// Attacher returns who looks at what is attached.
+	Attacher func() Attacher
+
+	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
+	view    atomic.Pointer[View]
+}
+
+// Publish shows a state.
+func (p *Published) Publish(v *View) { p.view.Store(v) }
+
+// Amend changes a part of what is published, in the middle of a reconciliation: the rest is not ready to be shown.
+func (p *Published) Amend(change func(*View)) {
+	if before := p.view.Load(); before != nil {
+		v := *before
+		change(&v)
+		p.view.Store(&v)
+	}
+}
+
+// WithoutReaders does something while nobody reads the maps of what is published.
+func (p *Published) WithoutReaders(do func() error) error {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	return do()
+}
+
+// now returns what was published last, with a datapath that stays open until done is called.
+func (p *Published) now() (v *View, done func(), err error) {
+	p.reading.RLock()
+	if v = p.view.Load(); v == nil {
+		p.reading.RUnlock()
+		return nil, nil, ErrClosed
+	}
+	return v, p.reading.RUnlock, nil
+}
+
+// ErrClosed says that there is nothing to be shown any more.
+var ErrClosed = errors.New("the datapath is closed")
+
+// Snapshot reads every figure. What is counted began when the pins were made and never goes backwards while they stand.
+// All reasons that there are have an entry.
+func (p *Published) Snapshot() (*metrics.Snapshot, error) {
+	v, done, err := p.now()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	byHand, err := datapath.ReadMode(v.Datapath.ModeByHand)
+	if err != nil {
+		return nil, err
+	}
+	s := v.Figures
+	s.Mode = datapath.ModeInForce(byHand, v.Mode)
+	s.RPFilterDrops = counters.RPFilterDrops()
+	s.Interfaces, err = p.interfaces(v)
+	if err != nil {
+		return nil, err
+	}
+	return &s, counters.Fill(&s, v.Datapath, v.Names, v.Forgotten)
+}
+
+// interfaces are those that are managed, by index, and then those that are missing.
+func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
+	var list []metrics.Interface
+	for _, s := range v.Interfaces {
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		if err != nil {
+			return nil, err
+		}
+		i := metrics.Interface{Name: s.Name, Up: s.Up, Hooks: hooks}
+		if _, _, effective, err := hostsettings.RPFilter(s.Name); err == nil {
+			i.RPFilter = &effective
+		}
+		list = append(list, i)
+	}
+	for _, name := range v.Missing {
+		list = append(list, metrics.Interface{Name: name, Hooks: counters.MissingHooks()})
+	}
+	return list, nil
+}
+
+// Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
+func (p *Published) Unattached() ([]string, error) {
+	v, done, err := p.now()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var names []string
+	for _, s := range v.Interfaces {
+		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached }) {
+			names = append(names, s.Name)
+		}
+	}
+	for _, name := range v.Missing {
+		names = append(names, name+" (no such interface)")
+	}
+	return names, nil
+}
+
+// Notices says what is attached in vain, although everything that can be is attached.
+func (p *Published) Notices() []string {
+	if v := p.view.Load(); v != nil {
+		return v.Notices
+	}
+	return nil
+}
