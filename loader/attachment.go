@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
@@ -15,7 +14,6 @@ import (
 // attacher is what is asked of an attach.Attacher. In tests it may refuse.
 type attacher interface {
 	Attach(attach.Interface, attach.Programs) (attach.Result, error)
-	Replace(attach.Interface, attach.Direction, *ebpf.Program) (bool, error)
 	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
 	Detach(attach.Interface) error
 	DetachFrom(attach.Interface, attach.Direction) error
@@ -26,13 +24,27 @@ type attacher interface {
 
 // attachAll attaches to the served interfaces that have no programs of this process yet.
 func (l *Loader) attachAll() error {
-	errs := []error{l.replaceEgress(l.datapath)}
-	for _, s := range l.inOrder() {
+	var errs []error
+	for _, s := range l.toAttach() {
 		if s.mechanism == attach.Auto {
 			errs = append(errs, l.attach(s))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.datapath.AddMissed())...)
+}
+
+// toAttach returns the served interfaces, those without an Ethernet header first: the verifier takes its time for
+// their programs, while no others have been replaced yet.
+func (l *Loader) toAttach() []*served {
+	var bare, others []*served
+	for _, s := range l.inOrder() {
+		if s.hasHeader() {
+			others = append(others, s)
+		} else {
+			bare = append(bare, s)
+		}
+	}
+	return append(bare, others...)
 }
 
 // attach puts the programs on an interface, or in the place of earlier ones.

@@ -29,8 +29,7 @@ type fallbackRoute struct {
 	served   *datapath.Datapath // whose programs are attached to it
 	how      attach.Mechanism   // by which they are
 	lost     bool               // they could not be attached, which is tried again
-	told     bool               // this process has told the routes what to ask
-	asked    *ebpf.Program      // that, nil for nothing
+	asked    *ebpf.Program      // by the routes, as this process has told them; nil where it has not
 	families []int              // that have the route
 	waiting  []int              // that had it, until somebody had deleted it once too often
 	deleted  bool               // so was the device, by somebody
@@ -175,7 +174,7 @@ func (l *Loader) syncFallbackRoutes(routers *nexthop.Routers) error {
 		wanted = slices.DeleteFunc(wanted, deleted)
 		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
 	}
-	r.families, err = fallback.SyncRoutes(l.netlink, r.device, gateOf(l.datapath), present, wanted)
+	r.families, err = fallback.SyncRoutes(l.netlink, r.device, l.datapath.Gate(), present, wanted)
 	for _, family := range r.families {
 		if deleted(family) {
 			l.countRepair(repairRoute)
@@ -193,7 +192,7 @@ func (l *Loader) haveSocketsLookAgain(s *served) error {
 	if l.fallback.device == nil || !s.enforces() || !l.givesWay(undo.Setting{Device: s.Index, Family: v6, Leaf: ignoreLinkDown}) {
 		return nil
 	}
-	if err := fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6); err != nil {
+	if err := fallback.Renew(l.fallback.device, l.datapath.Gate(), unix.AF_INET6); err != nil {
 		return err
 	}
 	s.toldDown = !s.Up

@@ -30,7 +30,7 @@ func (l *Loader) findFallbackDevice() error {
 	}
 	r.deleted = false
 	if before == nil || before.Index != r.device.Index {
-		r.served, r.how, r.told = nil, attach.Auto, false
+		r.served, r.how, r.asked = nil, attach.Auto, nil
 	} else {
 		r.device.Plain = before.Plain
 	}

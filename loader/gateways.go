@@ -55,7 +55,7 @@ func (l *Loader) renewIPv6() (hasDevice bool, err error) {
 	if l.fallback.device == nil {
 		return false, nil
 	}
-	return true, fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6)
+	return true, fallback.Renew(l.fallback.device, l.datapath.Gate(), unix.AF_INET6)
 }
 
 func (l *Loader) nameOf(index int) string {

@@ -104,7 +104,7 @@ func (l *Loader) haveSocketsNotice(before, now map[undo.Setting]bool) error {
 		for _, family := range l.fallback.families {
 			what := undo.Setting{Device: s.Index, Family: fallback.Name(family), Leaf: ignoreLinkDown}
 			if !s.Up && before[what] != now[what] {
-				errs = append(errs, fallback.Renew(l.fallback.device, gateOf(l.datapath), family))
+				errs = append(errs, fallback.Renew(l.fallback.device, l.datapath.Gate(), family))
 			}
 		}
 	}

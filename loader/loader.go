@@ -70,9 +70,6 @@ type Loader struct {
 	config   *config.Config
 	datapath *datapath.Datapath
 	maps     *hostmaps.Maps
-	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
-	askEarlierUntil time.Time
-	egressOf        *datapath.Datapath // whose egress programs replaceEgress has attached last
 	// generationWrites is maps.AdmissionWrites() at the last change of generation.
 	generationWrites int
 	attacher         attacher

@@ -52,10 +52,6 @@ func (l *Loader) poke() {
 
 // resize replaces the datapath by one with flow tables of another size.
 func (l *Loader) resize(cfg *config.Config) error {
-	// Else there would be three sets of tables at once.
-	if err := l.datapath.StopAsking(); err != nil {
-		return err
-	}
 	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
 		return err
@@ -84,8 +80,8 @@ func (l *Loader) resize(cfg *config.Config) error {
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	errs := []error{l.replaceFallback(by), l.haveRoutesAsk(by)}
-	for _, s := range l.inOrder() {
+	var errs []error
+	for _, s := range l.toAttach() {
 		if s.mechanism == attach.Auto {
 			continue
 		}
@@ -93,5 +89,7 @@ func (l *Loader) replacePrograms(by *datapath.Datapath) error {
 			errs = append(errs, fmt.Errorf("interface %s: %w", s.Name, err))
 		}
 	}
-	return errors.Join(append(errs, l.source.Replace(by))...)
+	// Whoever looks flows up for the fallback routes finds all of them.
+	errs = append(errs, by.AddMissed(), l.replaceFallback(by), l.haveRoutesAsk(by), l.source.Replace(by))
+	return errors.Join(errs...)
 }

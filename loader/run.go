@@ -192,7 +192,6 @@ func (r *runner) lookForLosses() {
 	runtime.LockOSThread() // whose time is measured
 	defer runtime.UnlockOSThread()
 	begun, before := time.Now(), threadTime()
-	r.endHandover(begun)
 	if r.tendPins(begun) {
 		r.verifying = true
 		r.source.LookAgain()

@@ -6,7 +6,6 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -134,24 +133,6 @@ func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
 		return Result{}, err
 	}
 	return result, a.detachTCX(iface)
-}
-
-// Replace puts a program in the place of ours on one hook, by the mechanism that ours
-// is attached by and without a gap; false where there is none.
-func (a *Attacher) Replace(iface Interface, direction Direction, program *ebpf.Program) (bool, error) {
-	mechanism, attached, err := a.Attached(iface, direction)
-	if !attached || err != nil {
-		return false, err
-	}
-	if mechanism == TCX {
-		err = a.updateLink(iface, direction, program)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-	} else {
-		_, err = a.attachFilter(iface, direction, program)
-	}
-	return err == nil, err
 }
 
 // Attached returns the mechanism by which our program is attached to the hook,
