@@ -136,7 +136,7 @@ func (l *Loader) put(d *datapath.Datapath, s *served) (attach.Result, error) {
 func (l *Loader) planReplacement(s *served) (replaces bool, err error) {
 	err = l.tx.Plan(func() (func() error, error) {
 		target := s.target()
-		mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
+		mechanism, err := attach.MechanismOf(l.attacher, target, attach.Directions[:]...)
 		if err != nil || mechanism == attach.Auto {
 			return nil, err
 		}
@@ -179,7 +179,7 @@ func (l *Loader) tendLosses(now time.Time) (due bool) {
 			due = err == nil && !complete && s.repairs.AllowN(now, 1) || due
 		}
 	}
-	return l.hasLostFallback(now) || l.source.HasLost(now) || due
+	return l.routes.HasLost(now) || l.source.HasLost(now) || due
 }
 
 // verify looks whether the programs are still where they were put; attachAll
@@ -205,21 +205,8 @@ func (l *Loader) verify() error {
 
 // isAttached tells whether both programs are attached.
 func (l *Loader) isAttached(target attach.Interface) (bool, error) {
-	mechanism, err := l.mechanismOf(target, attach.Directions[:]...)
+	mechanism, err := attach.MechanismOf(l.attacher, target, attach.Directions[:]...)
 	return mechanism != attach.Auto, err
-}
-
-// mechanismOf returns how programs are attached in all these places, attach.Auto where
-// one is missing.
-func (l *Loader) mechanismOf(target attach.Interface, places ...attach.Direction) (mechanism attach.Mechanism, err error) {
-	for _, place := range places {
-		var attached bool
-		mechanism, attached, err = l.attacher.Attached(target, place)
-		if !attached || err != nil {
-			return attach.Auto, err
-		}
-	}
-	return mechanism, nil
 }
 
 // detachStrays takes the programs off interfaces that no record knows, as a

@@ -7,16 +7,13 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
-	"replypath/loader/fallback"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/nexthop"
-	"replypath/loader/undo"
 	"replypath/metrics"
 )
 
@@ -29,12 +26,7 @@ func (l *Loader) newGateways() *gateways.Table {
 		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
 		Interface: l.gatewayInterface, NameOf: l.nameOf, ChangeSysctl: l.keepSysctl,
 		Repaired:      func() { l.countRepair(repairNeighbour) },
-		WantsFallback: l.wantsFallback,
-		GivesWay: func(device, family int) bool {
-			return l.givesWay(undo.Setting{Device: device, Family: fallback.Name(family), Leaf: ignoreLinkDown})
-		},
-		Defaults: func() []nexthop.Default { return l.fallback.defaults },
-		Renew:    l.renewIPv6,
+		WantsFallback: l.routes.Wanted, GivesWay: l.routes.GivesWay, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
 	})
 }
 
@@ -48,14 +40,6 @@ func (l *Loader) gatewayInterface(index int) gateways.Interface {
 		Interface: s.target(), Up: s.Up, Enforces: s.enforces(), HasHeader: s.hasHeader(),
 		Attached: s.mechanism != attach.Auto, Addresses: s.Addresses,
 	}
-}
-
-// renewIPv6 has sockets look for an IPv6 route anew, where there is the device of the fallback routes.
-func (l *Loader) renewIPv6() (hasDevice bool, err error) {
-	if l.fallback.device == nil {
-		return false, nil
-	}
-	return true, fallback.Renew(l.fallback.device, l.datapath.Gate(), unix.AF_INET6)
 }
 
 func (l *Loader) nameOf(index int) string {

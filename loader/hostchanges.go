@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"replypath/loader/attach"
+	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -60,11 +61,11 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 }
 
 // restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
-// haveDefaultsGiveWay's, which has sockets notice.
+// the fallback routes' owner's, which has sockets notice.
 func (l *Loader) restoreObserved() error {
 	return l.sysctls.Restore(func(r pins.SysctlRecord) bool {
 		s := l.served[r.Interface]
-		return s != nil && !s.enforces() && !isGivingWay(r)
+		return s != nil && !s.enforces() && !fallback.IsGivingWay(r)
 	})
 }
 

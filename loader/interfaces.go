@@ -29,7 +29,6 @@ type served struct {
 	mechanism   attach.Mechanism
 	lost        bool // they were, and somebody took them off
 	entered     bool // in the map `devices`
-	toldDown    bool // sockets have looked for a route since it went down
 	lostCarrier bool // since its gateways were asked last
 	watched     watched
 	// What others take away may be put back at once so often.
@@ -188,6 +187,7 @@ func (l *Loader) endServing(r *pins.InterfaceRecord, what presence) error {
 	// While it can still be told whether an interface that is there is this one.
 	name, err := l.identities().NameOf(r.Index, r.Name)
 	errs := []error{err, l.sysctls.DropOf(r.Index)}
+	l.routes.Forget(r.Index)
 	delete(l.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	if err := errors.Join(l.forgetDevice(r.ID), l.attacher.Detach(target)); err != nil {
 		return errors.Join(append(errs, err)...)
@@ -256,10 +256,8 @@ func (l *Loader) linkChanged(index int) error {
 		s.lostCarrier = false
 		l.gateways.CarrierBack(index)
 	}
-	var errs []error
-	if !s.Up || s.toldDown { // once more for each event: the first may come before the kernel has marked its routes
-		errs = append(errs, l.haveSocketsLookAgain(s))
-	}
+	now := s.ofFallback()
+	errs := []error{l.routes.LinkChanged(&now)}
 	if !s.Up {
 		errs = append(errs, l.gateways.CarrierLost(index))
 	}

@@ -19,6 +19,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/loader/fallback"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/kernel"
@@ -85,10 +86,7 @@ type Loader struct {
 	suspicious       bool // interfaces may be others than they were
 	source           *sourcerepair.Repair
 	ownAddresses     []discover.OwnAddress // of the host, as found last
-	fallback         fallbackRoute
-	fallbackRepairs  *rate.Limiter // of the programs on its device
-	deviceRepairs    *rate.Limiter
-	routeRepairs     *rate.Limiter
+	routes           *fallback.Routes
 	pinRepairs       *rate.Limiter
 	byHand           bpf.DatapathMode    // the mode that was set by hand, as far as it is obeyed
 	would            []pins.ChangeRecord // what enforcing would change, as found so far by a reconciliation
@@ -127,16 +125,14 @@ func newLoader(options Options) *Loader {
 		removed:          make(map[int]bool),
 		suspicious:       true,
 
-		fallbackRepairs: newAllowance(),
-		deviceRepairs:   newAllowance(),
-		routeRepairs:    newAllowance(),
-		pinRepairs:      newAllowance(),
+		pinRepairs: newAllowance(),
 	}
 	l.source = l.newSourceRepair()
 	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
 		Repaired: func() { l.countRepair(repairSysctl) }, Allowance: newAllowance,
 	}
+	l.routes = l.newRoutes()
 	l.gateways = l.newGateways()
 	return l
 }

@@ -90,6 +90,6 @@ func (l *Loader) replacePrograms(by *datapath.Datapath) error {
 		}
 	}
 	// Whoever looks flows up for the fallback routes finds all of them.
-	errs = append(errs, by.AddMissed(), l.replaceFallback(by), l.haveRoutesAsk(by), l.source.Replace(by))
+	errs = append(errs, by.AddMissed(), l.routes.Replace(by), l.source.Replace(by))
 	return errors.Join(errs...)
 }

@@ -24,7 +24,7 @@ func (l *Loader) linksDir() string { return l.dir.Path(datapath.LinksDir) }
 
 // describeFeatures fills in what the status says of features.
 func (l *Loader) describeFeatures() {
-	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.fallbackFeature())
+	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.routes.Feature())
 }
 
 // wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.

@@ -22,7 +22,7 @@ func watchedSince(since uint32) watched { return watched{since, time.Now()} }
 // isWatched tells whether what comes in by an interface is recorded already, be it by the
 // programs of an earlier process.
 func (l *Loader) isWatched(s *served) (bool, error) {
-	mechanism, err := l.mechanismOf(s.target(), attach.Ingress)
+	mechanism, err := attach.MechanismOf(l.attacher, s.target(), attach.Ingress)
 	return mechanism != attach.Auto, err
 }
 

@@ -152,6 +152,20 @@ func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bo
 	return Clsact, true, nil
 }
 
+// MechanismOf returns how programs are attached in all these places, Auto where one is missing.
+func MechanismOf(a interface {
+	Attached(Interface, Direction) (Mechanism, bool, error)
+}, target Interface, places ...Direction) (mechanism Mechanism, err error) {
+	for _, place := range places {
+		var attached bool
+		mechanism, attached, err = a.Attached(target, place)
+		if !attached || err != nil {
+			return Auto, err
+		}
+	}
+	return mechanism, nil
+}
+
 // Detach takes our programs off all places. An interface that is gone, or has
 // none, is no error.
 func (a *Attacher) Detach(iface Interface) error {

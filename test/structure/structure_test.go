@@ -25,8 +25,8 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"loader":          {files: 36, lines: 4930, refs: 5.4, cycle: 31, mutable: 29, methods: 187},
-	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
+	"loader":          {files: 25, lines: 3020, refs: 5.2, cycle: 22, mutable: 26, methods: 137},
+	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 42},
 }
 
 // TestBounds shows what each package of the product measures, and holds it against its bounds.
