@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type DatapathAddRequest struct {
+	_      structs.HostLayout
+	Digest uint64
+	Table  uint32
+	Pad    uint32
+	Flow   DatapathFlow
+}
+
 type DatapathAddress struct {
 	_     structs.HostLayout
 	Bytes [16]uint8
@@ -169,14 +177,6 @@ type DatapathFragmentSet struct {
 	Next     uint32
 	Pad      uint32
 }
-
-type DatapathFrameKind uint32
-
-const (
-	DatapathFrameKindFRAME_BARE     DatapathFrameKind = 0
-	DatapathFrameKindFRAME_ETHERNET DatapathFrameKind = 1
-	DatapathFrameKindFRAME_KINDS    DatapathFrameKind = 2
-)
 
 type DatapathGateway struct {
 	_       structs.HostLayout
@@ -582,7 +582,6 @@ const (
 	DatapathMapOwnAddresses         = "own_addresses"
 	DatapathMapPairSlots            = "pair_slots"
 	DatapathMapPairs                = "pairs"
-	DatapathMapPredecessor          = "predecessor"
 	DatapathMapRepairWanted         = "repair_wanted"
 	DatapathMapScratch              = "scratch"
 	DatapathMapSender               = "sender"
@@ -590,6 +589,7 @@ const (
 	DatapathMapTraceEvents          = "trace_events"
 	DatapathMapTraceFilter          = "trace_filter"
 	DatapathMapTraceSlots           = "trace_slots"
+	DatapathProgReplypathAdd        = "replypath_add"
 	DatapathProgReplypathClock      = "replypath_clock"
 	DatapathProgReplypathEgress     = "replypath_egress"
 	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
@@ -612,12 +612,12 @@ const (
 	DatapathVarHertz                = "hertz"
 	DatapathVarOwnNamespace         = "own_namespace"
 	DatapathVarSets                 = "sets"
+	DatapathVarUnusedAddRequest     = "unused_add_request"
 	DatapathVarUnusedEvent          = "unused_event"
 	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
 	DatapathVarUnusedFlowState      = "unused_flow_state"
 	DatapathVarUnusedFollow         = "unused_follow"
 	DatapathVarUnusedForgetRequest  = "unused_forget_request"
-	DatapathVarUnusedFrameKind      = "unused_frame_kind"
 	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
 	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
 	DatapathVarUnusedLayout         = "unused_layout"
@@ -678,6 +678,7 @@ type DatapathSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathProgramSpecs struct {
+	ReplypathAdd       *ebpf.ProgramSpec `ebpf:"replypath_add"`
 	ReplypathClock     *ebpf.ProgramSpec `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.ProgramSpec `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.ProgramSpec `ebpf:"replypath_egress_l3"`
@@ -725,7 +726,6 @@ type DatapathMapSpecs struct {
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
 	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
 	Pairs              *ebpf.MapSpec `ebpf:"pairs"`
-	Predecessor        *ebpf.MapSpec `ebpf:"predecessor"`
 	RepairWanted       *ebpf.MapSpec `ebpf:"repair_wanted"`
 	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	Sender             *ebpf.MapSpec `ebpf:"sender"`
@@ -749,12 +749,12 @@ type DatapathVariableSpecs struct {
 	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
 	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
 	Sets                 *ebpf.VariableSpec `ebpf:"sets"`
+	UnusedAddRequest     *ebpf.VariableSpec `ebpf:"unused_add_request"`
 	UnusedEvent          *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
 	UnusedForgetRequest  *ebpf.VariableSpec `ebpf:"unused_forget_request"`
-	UnusedFrameKind      *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
 	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
@@ -822,7 +822,6 @@ type DatapathMaps struct {
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
 	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
 	Pairs              *ebpf.Map `ebpf:"pairs"`
-	Predecessor        *ebpf.Map `ebpf:"predecessor"`
 	RepairWanted       *ebpf.Map `ebpf:"repair_wanted"`
 	Scratch            *ebpf.Map `ebpf:"scratch"`
 	Sender             *ebpf.Map `ebpf:"sender"`
@@ -863,7 +862,6 @@ func (m *DatapathMaps) Close() error {
 		m.OwnAddresses,
 		m.PairSlots,
 		m.Pairs,
-		m.Predecessor,
 		m.RepairWanted,
 		m.Scratch,
 		m.Sender,
@@ -888,12 +886,12 @@ type DatapathVariables struct {
 	Hertz                *ebpf.Variable `ebpf:"hertz"`
 	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
 	Sets                 *ebpf.Variable `ebpf:"sets"`
+	UnusedAddRequest     *ebpf.Variable `ebpf:"unused_add_request"`
 	UnusedEvent          *ebpf.Variable `ebpf:"unused_event"`
 	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
 	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
 	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
 	UnusedForgetRequest  *ebpf.Variable `ebpf:"unused_forget_request"`
-	UnusedFrameKind      *ebpf.Variable `ebpf:"unused_frame_kind"`
 	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
 	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
 	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
@@ -916,6 +914,7 @@ type DatapathVariables struct {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathPrograms struct {
+	ReplypathAdd       *ebpf.Program `ebpf:"replypath_add"`
 	ReplypathClock     *ebpf.Program `ebpf:"replypath_clock"`
 	ReplypathEgress    *ebpf.Program `ebpf:"replypath_egress"`
 	ReplypathEgressL3  *ebpf.Program `ebpf:"replypath_egress_l3"`
@@ -932,6 +931,7 @@ type DatapathPrograms struct {
 
 func (p *DatapathPrograms) Close() error {
 	return _DatapathClose(
+		p.ReplypathAdd,
 		p.ReplypathClock,
 		p.ReplypathEgress,
 		p.ReplypathEgressL3,

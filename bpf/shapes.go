@@ -36,7 +36,6 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"own_addresses":       {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pair_slots":          {Name: "pair_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32, MaxEntries: 1024, Flags: 0x0},
 		"pairs":               {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 32, MaxEntries: 16384, Flags: 0x1},
-		"predecessor":         {Name: "predecessor", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"repair_wanted":       {Name: "repair_wanted", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 65536, Flags: 0x0},
 		"scratch":             {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 592, MaxEntries: 1, Flags: 0x0},
 		"sender":              {Name: "sender", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},

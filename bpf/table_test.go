@@ -378,6 +378,58 @@ func TestForget(t *testing.T) {
 	})
 }
 
+// add enters a flow as the loader does.
+func (b *bed) add(n network, m message, table bpf.DatapathTable, flow bpf.DatapathFlow) uint32 {
+	b.t.Helper()
+	request, err := binary.Append(nil, binary.NativeEndian, &bpf.DatapathAddRequest{
+		Digest: b.Seeds.Digest(n.tuple(m)), Table: uint32(table), Flow: flow,
+	})
+	b.must(err)
+	result, err := b.ReplypathAdd.Run(&ebpf.RunOptions{Data: request})
+	b.must(err)
+	return result
+}
+
+// TestAdd: what another table has recorded is found, and changes no entry of the same tuple. Nothing is counted.
+func TestAdd(t *testing.T) {
+	for _, replier := range repliers {
+		t.Run(replier.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				m, table := replier.message, bpf.DatapathTableTABLE_CONNECTIONLESS
+				if _, isTCP := m.(tcp); isTCP {
+					table = bpf.DatapathTableTABLE_ESTABLISHED
+				}
+				frame := n.out(b.production, m)
+				for _, from := range []nic{b.replication, b.backup} { // the second time there is an entry
+					if result := b.add(n, m, table, b.flow(n, m, from, 0)); result != 0 {
+						t.Errorf("add returned %d", result)
+					}
+				}
+				if _, counts := b.snapshot(); counts.Events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(table)] != 0 {
+					t.Error("it is counted as admitted")
+				}
+				b.run(egress(b.production, frame), b.moves(n, m, b.production, b.replication, frame))
+			})
+		})
+	}
+}
+
+// TestAddNothing: a table that holds no flows takes none, and a request may not be short.
+func TestAddNothing(t *testing.T) {
+	b, n := newBed(t, normal), networks[0]
+	for _, table := range []bpf.DatapathTable{bpf.DatapathTableTABLE_OUTBOUND, bpf.DatapathTableTABLE_END, 1 << 31} {
+		if result := b.add(n, udp{}, table, b.flow(n, udp{}, b.replication, 0)); result == 0 {
+			t.Errorf("table %d took it", table)
+		}
+	}
+	if result, err := b.ReplypathAdd.Run(&ebpf.RunOptions{Data: make([]byte, 64)}); err != nil || result == 0 {
+		t.Errorf("a short request: %d, %v", result, err)
+	}
+	if content, _ := b.snapshot(); len(content.Connectionless)+len(content.Outbound) > 0 {
+		t.Errorf("in the tables: %+v", content)
+	}
+}
+
 // TestForgetNothing: a request that makes no sense changes nothing.
 func TestForgetNothing(t *testing.T) {
 	b, n := newBed(t, normal), networks[0]

@@ -86,10 +86,8 @@ func (r *runner) linkChanged(m *interfaces.Managed) error {
 	if isBack {
 		r.gateways.CarrierBack(m.Index)
 	}
-	var errs []error
-	if !m.Up || r.fallback.toldDown[m.ID] { // once more for each event: the first may come before the kernel has marked its routes
-		errs = append(errs, r.haveSocketsLookAgain(m))
-	}
+	now := ofFallback(m)
+	errs := []error{r.routes.LinkChanged(&now)}
 	if !m.Up {
 		errs = append(errs, r.gateways.CarrierLost(m.Index))
 	}

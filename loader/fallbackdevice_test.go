@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
+	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
 	"replypath/test/topology"
 )
@@ -16,7 +16,8 @@ import (
 // TestFallbackDeviceThatCannotBeLookedFor: that the kernel did not say whether the device is there is no sign that
 // it is gone. The routes to it, and what gives way to them, stay as they are, and so do its programs.
 func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
-	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	b.inside(func() error {
 		r.mu.Lock()
@@ -25,32 +26,33 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 		must(t, err)
 		routers, err := nexthop.Find(r.netlink, found.Interfaces)
 		must(t, err)
-		device, families, before := r.fallback.device, r.fallback.families, b.snapshot()
-		if device == nil || len(families) != 2 || len(r.madeToGiveWay()) == 0 {
-			t.Fatalf("to begin with: device %+v, families %v, %v gives way", device, families, r.madeToGiveWay())
+		before, eth0 := b.snapshot(), s.B.Eth0.Index
+		wantWhole := func(when string) {
+			t.Helper()
+			hasDevice, err := r.routes.Renew()
+			must(t, err)
+			for _, family := range fallback.Families {
+				if !hasDevice || !r.routes.GivesWay(eth0, family) {
+					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(eth0, family))
+				}
+			}
+			if diff := before.Diff(b.snapshot()); diff != "" {
+				t.Errorf("%s (-before +after):\n%s", when, diff)
+			}
 		}
+		wantWhole("to begin with")
 
 		whole := r.netlink
 		r.netlink = brokenNetlink(t)
-		r.tendFallback(&routers)
+		err = r.routes.Reconcile(&routers)
 		r.netlink = whole
-		if r.fallback.err == nil || !strings.Contains(r.fallback.err.Error(), "look for replypath0") {
-			t.Errorf("error %v", r.fallback.err)
+		if err == nil || !strings.Contains(err.Error(), "look for replypath0") {
+			t.Errorf("error %v", err)
 		}
-		left := slices.Sorted(slices.Values(r.fallback.families))
-		if r.fallback.device != device || !slices.Equal(left, families) {
-			t.Errorf("device %+v, families %v; before %+v, %v", r.fallback.device, left, device, families)
-		}
-		if diff := before.Diff(b.snapshot()); diff != "" {
-			t.Errorf("(-before +after):\n%s", diff)
-		}
+		wantWhole("when it cannot be looked for")
 
-		if r.tendFallback(&routers); r.fallback.err != nil {
-			t.Errorf("when it can be looked for again: %v", r.fallback.err)
-		}
-		if diff := before.Diff(b.snapshot()); diff != "" {
-			t.Errorf("when it can be looked for again (-before +after):\n%s", diff)
-		}
+		must(t, r.routes.Reconcile(&routers))
+		wantWhole("when it can be looked for again")
 		return nil
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -58,11 +59,11 @@ func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, 
 }
 
 // restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
-// haveDefaultsGiveWay's, which has sockets notice.
+// the fallback routes' owner's, which has sockets notice.
 func (r *reconciliation) restoreObserved() error {
 	return r.sysctls.Restore(func(s pins.SysctlRecord) bool {
 		m := r.interfaces.Get(s.Interface)
-		return m != nil && !m.Enforces() && !isGivingWay(s)
+		return m != nil && !m.Enforces() && !fallback.IsGivingWay(s)
 	})
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/fallback"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/topology"
 )
@@ -51,9 +53,10 @@ func TestRPFilterIsLooseWhileManaged(t *testing.T) {
 // otherChanges are those that are not of the fallback route, nor of those behind it.
 func otherChanges(s shown) []status.HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c status.HostChange) bool {
+		key, isSysctl := strings.CutPrefix(c.Object, "sysctl ")
 		return strings.Contains(c.Object, discover.OwnDevice) || strings.Contains(c.Object, "default route by") ||
 			strings.Contains(c.Object, "which nobody has") ||
-			slices.ContainsFunc(giveWay, func(g giveWaySetting) bool { return strings.HasSuffix(c.Object, g.leaf) })
+			isSysctl && fallback.IsGivingWay(pins.SysctlRecord{Key: key})
 	})
 }
 

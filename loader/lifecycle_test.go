@@ -89,7 +89,7 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 	must(b.T, err)
 	for _, file := range files {
 		switch filepath.Base(file) {
-		case "programs", "layout", "predecessor": // pinned anew by every start
+		case "programs", "layout": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)

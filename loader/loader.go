@@ -18,6 +18,7 @@ import (
 	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/fallback"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
@@ -54,26 +55,20 @@ type Loader struct {
 	fresh   bool          // nothing was pinned before this start, which goes on
 	wake    chan struct{} // tells Run that there may be something to do
 
-	mu        sync.Mutex // guards what follows
-	config    *config.Config
-	tx        undo.Tx          // of the start
-	last      findings         // by the last reconciliation
-	verifying bool             // the next one looks at what is attached
-	byHand    bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
-	// askEarlierUntil is when the datapath stops asking the earlier one, if it does.
-	askEarlierUntil time.Time
-	egressOf        *datapath.Datapath // whose egress programs replaceEgress has attached last
-	fallback        fallbackRoute
-	fallbackRepairs *rate.Limiter // of the programs on its device
-	deviceRepairs   *rate.Limiter
-	routeRepairs    *rate.Limiter
-	pinRepairs      *rate.Limiter
+	mu         sync.Mutex // guards what follows
+	config     *config.Config
+	tx         undo.Tx          // of the start
+	last       findings         // by the last reconciliation
+	verifying  bool             // the next one looks at what is attached
+	byHand     bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
+	pinRepairs *rate.Limiter
 
 	// Each of these owns a part of the state.
 	sysctls     *undo.Sysctls
 	attachments *attachment.Attachments
 	interfaces  *interfaces.Table
 	gateways    *gateways.Table
+	routes      *fallback.Routes
 	source      *sourcerepair.Repair
 }
 
@@ -120,10 +115,7 @@ func newLoader(options Options) *Loader {
 		wake:    make(chan struct{}, 1),
 		record:  record{problems: problems.New(options.Log)},
 
-		fallbackRepairs: newAllowance(),
-		deviceRepairs:   newAllowance(),
-		routeRepairs:    newAllowance(),
-		pinRepairs:      newAllowance(),
+		pinRepairs: newAllowance(),
 	}
 	l.appointOwners()
 	return l

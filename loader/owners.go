@@ -2,7 +2,6 @@ package loader
 
 import (
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"replypath/loader/attach"
@@ -14,7 +13,6 @@ import (
 	"replypath/loader/hostmaps"
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
-	"replypath/loader/nexthop"
 	"replypath/loader/sourcerepair"
 	"replypath/loader/undo"
 	"replypath/loader/view"
@@ -59,6 +57,18 @@ func (l *Loader) appointOwners() {
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow, Attachments: l.attachments,
 		Sysctls: l.sysctls, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
 		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetCounters,
+		Released: func(index int) { l.routes.Forget(index) },
+	})
+	l.routes = fallback.New(fallback.Host{
+		Netlink: l.netlinkNow, Datapath: l.datapathNow,
+		Attacher:   func() fallback.Attacher { return l.attacher },
+		Enabled:    func() bool { return l.config.FallbackRoute },
+		Interfaces: l.fallbackInterfaces, NameOf: l.interfaces.NameOf,
+		Gateways: func(device int) []*gateways.View { return l.gateways.Of(device) },
+		Tx:       &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save, Log: l.log,
+		ChangeSysctl: l.keepSysctl, AttachAgain: l.attachments.AttachingAgain,
+		RepairedRoute: l.counting(repairRoute), RepairedPrograms: l.counting(repairProgram),
+		Allowance: newAllowance, RetryAfter: slowInterval / 2,
 	})
 	l.gateways = gateways.New(gateways.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
@@ -66,12 +76,7 @@ func (l *Loader) appointOwners() {
 		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
 		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
 		Repaired:      l.counting(repairNeighbour),
-		WantsFallback: l.wantsFallback,
-		GivesWay: func(device, family int) bool {
-			return l.givesWay(undo.Setting{Device: device, Family: fallback.Name(family), Leaf: ignoreLinkDown})
-		},
-		Defaults: func() []nexthop.Default { return l.fallback.defaults },
-		Renew:    l.renewIPv6,
+		WantsFallback: l.routes.Wanted, GivesWay: l.routes.GivesWay, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
 	})
 }
 
@@ -116,10 +121,15 @@ func (l *Loader) forgetCounters(id uint16) error {
 	})
 }
 
-// renewIPv6 has sockets look for an IPv6 route anew, where there is the device of the fallback routes.
-func (l *Loader) renewIPv6() (hasDevice bool, err error) {
-	if l.fallback.device == nil {
-		return false, nil
+// fallbackInterfaces are the managed interfaces.
+func (l *Loader) fallbackInterfaces() []fallback.Interface {
+	var list []fallback.Interface
+	for _, m := range l.interfaces.All() {
+		list = append(list, ofFallback(m))
 	}
-	return true, fallback.Renew(l.fallback.device, gateOf(l.datapath), unix.AF_INET6)
+	return list
+}
+
+func ofFallback(m *interfaces.Managed) fallback.Interface {
+	return fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()}
 }

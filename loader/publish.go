@@ -29,7 +29,7 @@ func (l *Loader) publish() {
 			ReloadSuccess:  l.state.LoadedAt,
 			Gateways:       l.gatewayFigures(),
 			HostRepairs:    repairFigures(l.state.Repairs),
-			FallbackActive: metrics.Families{IPv4: l.isFallbackActive(unix.AF_INET), IPv6: l.isFallbackActive(unix.AF_INET6)},
+			FallbackActive: metrics.Families{IPv4: l.routes.IsActive(unix.AF_INET), IPv6: l.routes.IsActive(unix.AF_INET6)},
 		},
 	}
 	for _, f := range l.state.Features {

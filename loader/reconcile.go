@@ -14,6 +14,7 @@ import (
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 	"replypath/loader/sourcerepair"
+	"replypath/loader/status"
 	"replypath/loader/ways"
 )
 
@@ -97,7 +98,7 @@ func (r *reconciliation) arrange() []error {
 	try(r.attachAll())
 	try(r.gateways.AttachHeld())
 	try(r.tendRPFilter())
-	r.tendFallback(&r.routers)
+	r.tendFallback()
 	return errs
 }
 
@@ -176,7 +177,7 @@ func (l *Loader) writeSettings() error {
 
 // attachAll attaches to the managed interfaces that have no programs of this process yet.
 func (l *Loader) attachAll() error {
-	return errors.Join(l.replaceEgress(l.datapath), l.attachments.Attach(l.interfaces.Places()...))
+	return errors.Join(l.attachments.Attach(l.interfaces.Places()...), l.datapath.AddMissed())
 }
 
 // scopeSource is of problems with the source repair.
@@ -184,7 +185,7 @@ const scopeSource = "source"
 
 // describeFeatures fills in what the status says of features.
 func (l *Loader) describeFeatures() {
-	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.fallbackFeature())
+	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.routes.Feature())
 }
 
 // wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.
@@ -196,4 +197,18 @@ func (l *Loader) wantedSource() sourcerepair.Want {
 func (l *Loader) noteSource(err error) {
 	l.problems.Replace(scopeSource, slog.LevelWarn, problems.Messages(err))
 	l.describeFeatures()
+}
+
+// scopeFallback is of problems with the fallback routes.
+const scopeFallback = "fallback"
+
+// tendFallback makes the fallback routes and their device, or takes them away. What cannot be done becomes a problem.
+func (r *reconciliation) tendFallback() {
+	err := r.routes.Reconcile(&r.routers)
+	device, bound := r.routes.Planned()
+	if device {
+		r.wouldChange(status.DeviceChange())
+	}
+	r.wouldChange(status.BoundChanges(bound)...)
+	r.problems.Replace(scopeFallback, slog.LevelWarn, problems.Messages(err))
 }

@@ -74,19 +74,12 @@ func (r *refusing) Attach(i attach.Interface, programs attach.Programs) (attach.
 		return r.Attacher.Attach(i, programs)
 	}
 	if r.halfway {
-		if _, err := r.Attacher.Replace(i, attach.Ingress, programs.Ingress); err != nil {
+		if _, err := r.Attacher.Attach(i, attach.Programs{Ingress: programs.Ingress}); err != nil {
 			return attach.Result{}, err
 		}
 	}
 	r.lifted.Store(r.once)
 	return attach.Result{}, errInjected
-}
-
-func (r *refusing) Replace(i attach.Interface, direction attach.Direction, program *ebpf.Program) (bool, error) {
-	if i.Name == r.name && !r.halfway && !r.lifted.Load() {
-		return false, errInjected
-	}
-	return r.Attacher.Replace(i, direction, program)
 }
 
 // fillTCX puts programs of somebody else in every place at eth1's ingress.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/hostmaps"
@@ -51,10 +52,6 @@ func (l *Loader) poke() {
 
 // resize replaces the datapath by one with flow tables of another size.
 func (l *Loader) resize(cfg *config.Config) error {
-	// Else there would be three sets of tables at once.
-	if err := l.datapath.StopAsking(); err != nil {
-		return err
-	}
 	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
 		return err
@@ -83,6 +80,36 @@ func (l *Loader) resize(cfg *config.Config) error {
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *Loader) replacePrograms(by *datapath.Datapath) error {
-	return errors.Join(
-		l.replaceFallback(by), l.haveRoutesAsk(by), l.attachments.Replace(by, l.interfaces.Places()), l.source.Replace(by))
+	err := l.attachments.Replace(by, l.interfaces.Places())
+	// Whoever looks flows up for the fallback routes finds all of them.
+	return errors.Join(err, by.AddMissed(), l.routes.Replace(by), l.source.Replace(by))
+}
+
+// handOver attaches the programs of a datapath with other flow tables than the earlier one's.
+func (l *Loader) handOver(to *datapath.Datapath, attach func() error) error {
+	return inGrace(to, func() error {
+		if err := to.Fill(); err != nil {
+			return err
+		}
+		return attach()
+	})
+}
+
+// switchTo attaches the programs of a datapath with other flow tables.
+func (l *Loader) switchTo(to *datapath.Datapath) error {
+	return l.handOver(to, func() error { return l.replacePrograms(to) })
+}
+
+// switchBack attaches the programs of the datapath in force once more.
+func (l *Loader) switchBack() error {
+	return inGrace(l.datapath, func() error { return l.replacePrograms(l.datapath) })
+}
+
+// inGrace attaches programs while what the host sends may answer a question that
+// they do not know: the answer must not pass for a beginning.
+func inGrace(to *datapath.Datapath, attach func() error) error {
+	if err := to.Grace(attachment.Patience); err != nil {
+		return err
+	}
+	return errors.Join(attach(), to.Grace(datapath.GracePeriod))
 }

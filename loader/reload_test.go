@@ -8,12 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
@@ -277,7 +280,7 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 	if b.graceEnds() == 0 {
 		t.Error("no grace after a reload with tables of another size")
 	}
-	if left := r.graceLeft(t, b); left > askPeriod+datapath.GracePeriod {
+	if left := r.graceLeft(t, b); left > datapath.GracePeriod {
 		t.Errorf("the grace lasts for %v after the reload", left)
 	}
 	r.stop()
@@ -302,6 +305,35 @@ func (r *running) graceLeft(t *testing.T, b *bed) time.Duration {
 	must(t, err)
 	ticks := int32(b.graceEnds() - clock.Now())
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
+}
+
+// asked is asked a question before it first attaches anything.
+type asked struct {
+	attachment.Attacher
+	ask sync.Once
+	by  func()
+}
+
+func (a *asked) Attach(to attach.Interface, programs attach.Programs) (attach.Result, error) {
+	a.ask.Do(a.by)
+	return a.Attacher.Attach(to, programs)
+}
+
+// TestReloadKeepsFlowsThatBeginMeanwhile: what comes in after the flows were copied to tables of another size, and
+// before the programs are replaced, is in the new tables afterwards.
+func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			r := b.start(options)
+			r.attacher = &asked{Attacher: r.attacher, by: func() { pingB(t, s) }}
+			must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+			if list := b.flows(); len(list) != 2 {
+				t.Errorf("flows %v", list)
+			}
+		})
+	}
 }
 
 // TestReadersDoNotWait: while a reload loads and verifies programs, figures and the state of the hooks are there at once.

@@ -306,8 +306,8 @@ func (l start) begin() error {
 }
 
 // replaceRest tries once more where programs of an earlier datapath are left whose flow
-// tables are others. The start ends where one stays: what that records nobody looks at
-// once the earlier datapath is asked no more, while that one as a whole works on. Old and
+// tables are others. The start ends where one stays: what that records nobody looks at,
+// while the earlier datapath as a whole works on. Old and
 // new programs that share their tables may go together until the next try.
 func (l start) replaceRest() error {
 	if !l.datapath.HasNewTables() {

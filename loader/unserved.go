@@ -22,7 +22,6 @@ func (l *Loader) flushUnserved() error {
 	a := admission{l.config, l.maps}
 	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !a.serves(f) })
 	if flushed > 0 {
-		err = errors.Join(err, l.stopAsking()) // the earlier one, which knows them as well
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}
 	if err := errors.Join(err, table.Close()); err != nil {

@@ -61,7 +61,6 @@ func (r *runner) lookForLosses() {
 	runtime.LockOSThread() // whose time is measured
 	defer runtime.UnlockOSThread()
 	begun, before := time.Now(), threadTime()
-	r.endHandover(begun)
 	if r.tendPins(begun) {
 		r.verifying = true
 		r.source.LookAgain()
@@ -96,7 +95,7 @@ func (r *runner) resolveGateways() {
 // tendLosses looks for what somebody has taken off, and tells whether that is worth a reconciliation.
 func (r *runner) tendLosses(now time.Time) (due bool) {
 	due = r.attachments.Lost(now, r.interfaces.Places())
-	return r.hasLostFallback(now) || r.source.HasLost(now) || due
+	return r.routes.HasLost(now) || r.source.HasLost(now) || due
 }
 
 // socketAsked has the programs attached at once: whoever asked repeats the

@@ -186,19 +186,6 @@ static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *
 	}
 }
 
-/*
- * While the tables are being replaced, a flow that came in by a hook whose turn has
- * not come yet, or after the others were copied, is in those of before. The program that
- * looks at them decides in the place of this one. Comes back at all other times; on
- * x86 the call is a no-op then (arch/x86/net/bpf_jit_comp.c,
- * emit_bpf_tail_call_direct).
- */
-static __always_inline void ask_predecessor(struct __sk_buff *skb, __u32 header)
-{
-	if (have_tail_calls)
-		bpf_tail_call(skb, &predecessor, header ? FRAME_ETHERNET : FRAME_BARE);
-}
-
 static __always_inline int egress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
@@ -211,8 +198,6 @@ static __always_inline int egress(struct __sk_buff *skb, __u32 header)
 		return PASS;
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
-	if (unlikely(!flow))
-		ask_predecessor(skb, header);
 	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);

@@ -314,17 +314,6 @@ struct {
 	__type(value, __u32);
 } nobody SEC(".maps");
 
-/*
- * While tables of another size or layout take the place of others: the egress programs
- * that look at those, for frames with and without an Ethernet header. Empty otherwise.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, FRAME_KINDS);
-	__type(key, __u32);
-	__type(value, __u32);
-} predecessor SEC(".maps");
-
 /* For `replypath trace`: see trace.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -114,6 +114,37 @@ int replypath_forget(struct __sk_buff *skb)
 	return 1;
 }
 
+/*
+ * Enters a flow that programs with other tables have recorded, for user space. Whatever its
+ * tuple has here stays. A crowded set takes none: the flow is entered with its next packet.
+ * Run by BPF_PROG_TEST_RUN only.
+ */
+SEC("tc")
+int replypath_add(struct __sk_buff *skb)
+{
+	struct add_request request = {};
+	struct vacancy vacancy = {};
+	struct bpf_spin_lock *lock;
+	struct flow_set *set;
+	__u64 *tags;
+	__u32 index;
+
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) ||
+	    request.table > TABLE_CONNECTIONLESS)
+		return 1;
+	if (place_of(request.table, request.digest) != NOWHERE)
+		return 0;
+	index = first_set(request.digest, set_count(request.table));
+	set = get_set(request.table, index);
+	tags = get_tags(request.table, index);
+	lock = get_lock(index);
+	if (!set || !tags || !lock)
+		return 1;
+	if (has_room(*tags, preferred_way(request.digest), &vacancy))
+		fill(set, tags, lock, &vacancy, &request.flow, request.digest);
+	return 0;
+}
+
 /* Types that only appear as constants reach the Go side through these declarations. */
 #define EXPORT_ENUM(name) const enum name *unused_##name __attribute__((unused))
 EXPORT_ENUM(layout);
@@ -133,10 +164,10 @@ EXPORT_ENUM(outcome);
 EXPORT_ENUM(protocol_class);
 EXPORT_ENUM(event);
 EXPORT_ENUM(table);
-EXPORT_ENUM(frame_kind);
 EXPORT_ENUM(trace_kind);
 EXPORT_ENUM(trace_form);
 const struct trace_event *unused_trace_event __attribute__((unused));
 const struct forget_request *unused_forget_request __attribute__((unused));
+const struct add_request *unused_add_request __attribute__((unused));
 
 char _license[] SEC("license") = "Dual BSD/GPL";

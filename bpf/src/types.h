@@ -385,18 +385,19 @@ enum table {
 	TABLE_END,
 };
 
-/* What an egress program sees, which tells it from its fellow. */
-enum frame_kind {
-	FRAME_BARE = 0, /* without an Ethernet header */
-	FRAME_ETHERNET = 1,
-	FRAME_KINDS,
-};
-
 /* What replypath_forget is run with, as the data of a packet. */
 struct forget_request {
 	__u64 digest;
 	__u32 table; /* enum table; not TABLE_OUTBOUND */
 	__u32 pad;
+};
+
+/* What replypath_add is run with. */
+struct add_request {
+	__u64 digest; /* of the flow's tuple */
+	__u32 table;  /* enum table; not TABLE_OUTBOUND */
+	__u32 pad;
+	struct flow flow;
 };
 
 /* What was decided about the first fragment of a packet, for the later ones. */

@@ -6,7 +6,6 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -136,24 +135,6 @@ func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
 	return result, a.detachTCX(iface)
 }
 
-// Replace puts a program in the place of ours on one hook, by the mechanism that ours
-// is attached by and without a gap; false where there is none.
-func (a *Attacher) Replace(iface Interface, direction Direction, program *ebpf.Program) (bool, error) {
-	mechanism, attached, err := a.Attached(iface, direction)
-	if !attached || err != nil {
-		return false, err
-	}
-	if mechanism == TCX {
-		err = a.updateLink(iface, direction, program)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-	} else {
-		_, err = a.attachFilter(iface, direction, program)
-	}
-	return err == nil, err
-}
-
 // Attached returns the mechanism by which our program is attached to the hook,
 // and false where it is not, whatever is pinned.
 func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bool, error) {
@@ -169,6 +150,20 @@ func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bo
 		return Auto, false, err
 	}
 	return Clsact, true, nil
+}
+
+// MechanismOf returns how programs are attached in all these places, Auto where one is missing.
+func MechanismOf(a interface {
+	Attached(Interface, Direction) (Mechanism, bool, error)
+}, target Interface, places ...Direction) (mechanism Mechanism, err error) {
+	for _, place := range places {
+		var attached bool
+		mechanism, attached, err = a.Attached(target, place)
+		if !attached || err != nil {
+			return Auto, err
+		}
+	}
+	return mechanism, nil
 }
 
 // Detach takes our programs off all places. An interface that is gone, or has

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
@@ -44,7 +43,6 @@ type Host struct {
 // Attacher is what is asked of an attach.Attacher. In tests it may refuse.
 type Attacher interface {
 	Attach(attach.Interface, attach.Programs) (attach.Result, error)
-	Replace(attach.Interface, attach.Direction, *ebpf.Program) (bool, error)
 	Attached(attach.Interface, attach.Direction) (attach.Mechanism, bool, error)
 	Detach(attach.Interface) error
 	DetachFrom(attach.Interface, attach.Direction) error

@@ -16,28 +16,16 @@ func each(interfaces []Interface, do func(Interface) error) error {
 	return errors.Join(errs...)
 }
 
-// MechanismOf returns how programs are attached in all these places, attach.Auto where one is missing.
-func (a *Attachments) MechanismOf(target attach.Interface, places ...attach.Direction) (mechanism attach.Mechanism, err error) {
-	for _, place := range places {
-		var attached bool
-		mechanism, attached, err = a.host.Attacher().Attached(target, place)
-		if !attached || err != nil {
-			return attach.Auto, err
-		}
-	}
-	return mechanism, nil
-}
-
 // IsComplete tells whether both programs are attached now.
 func (a *Attachments) IsComplete(target attach.Interface) (bool, error) {
-	mechanism, err := a.MechanismOf(target, attach.Directions[:]...)
+	mechanism, err := attach.MechanismOf(a.host.Attacher(), target, attach.Directions[:]...)
 	return mechanism != attach.Auto, err
 }
 
 // HasAny tells whether one of the programs is attached now.
 func (a *Attachments) HasAny(target attach.Interface) (bool, error) {
 	for _, direction := range attach.Directions {
-		mechanism, err := a.MechanismOf(target, direction)
+		mechanism, err := attach.MechanismOf(a.host.Attacher(), target, direction)
 		if mechanism != attach.Auto || err != nil {
 			return mechanism != attach.Auto, err
 		}

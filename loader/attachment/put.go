@@ -20,7 +20,7 @@ func (a *Attachments) put(d *datapath.Datapath, i Interface) (attach.Result, err
 
 // putWatched attaches our programs. What comes in may be seen from then on only.
 func (a *Attachments) putWatched(i Interface) (result attach.Result, err error) {
-	ingress, err := a.MechanismOf(i.Interface, attach.Ingress) // perhaps of an earlier process
+	ingress, err := attach.MechanismOf(a.host.Attacher(), i.Interface, attach.Ingress) // perhaps of an earlier process
 	if err != nil {
 		return result, err
 	}
@@ -88,7 +88,7 @@ func (a *Attachments) dropUnusedQdisc(target attach.Interface) error {
 // maps; where it did not pin them, ours stay. It tells whether there are any.
 func (a *Attachments) planReplacement(i Interface) (replaces bool, err error) {
 	err = a.host.Tx.Plan(func() (func() error, error) {
-		mechanism, err := a.MechanismOf(i.Interface, attach.Directions[:]...)
+		mechanism, err := attach.MechanismOf(a.host.Attacher(), i.Interface, attach.Directions[:]...)
 		if err != nil || mechanism == attach.Auto {
 			return nil, err
 		}

@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -29,18 +28,9 @@ func (f *Forgetter) Close() error { return f.program.Close() }
 // Forget takes the entry with this digest out of a flow table; without one it
 // does nothing.
 func (f *Forgetter) Forget(table bpf.DatapathTable, digest uint64) error {
-	data := make([]byte, 64) // at least an Ethernet header, as for any packet
-	if _, err := binary.Encode(data, binary.NativeEndian, &bpf.DatapathForgetRequest{
-		Digest: digest, Table: uint32(table),
-	}); err != nil {
-		return fmt.Errorf("encode request: %w", err)
-	}
-	result, err := run(f.program, data)
-	if err != nil {
-		return fmt.Errorf("run forget: %w", err)
-	}
-	if result != 0 {
-		return fmt.Errorf("forget a flow of table %d: refused", table)
+	request := &bpf.DatapathForgetRequest{Digest: digest, Table: uint32(table)}
+	if err := runRequest(f.program, request); err != nil {
+		return fmt.Errorf("forget a flow of table %d: %w", table, err)
 	}
 	return nil
 }

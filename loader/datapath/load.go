@@ -43,6 +43,7 @@ type otherPrograms struct {
 	Send    *ebpf.Program `ebpf:"replypath_send"`
 	Clock   *ebpf.Program `ebpf:"replypath_clock"`
 	Forget  *ebpf.Program `ebpf:"replypath_forget"`
+	Add     *ebpf.Program `ebpf:"replypath_add"`
 	// Behind Egress: at the device of the fallback route, and where a silent
 	// gateway is held. Egress calls Fallback for what is for nobody.
 	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
@@ -72,8 +73,8 @@ type Datapath struct {
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied, by name
 	earlier  *Attached
 	pinned   bool
-	asking   bool  // the earlier programs, about what these know no flow of
-	foreign  error // why the earlier maps mean something else in this version
+	filled   *Clock // when Fill began, nil once AddMissed is done
+	foreign  error  // why the earlier maps mean something else in this version
 }
 
 // Load loads the programs with the pinned maps of the directory. A map of another
@@ -243,9 +244,6 @@ func (d *Datapath) openAll(maps map[string]*ebpf.MapSpec) error {
 
 // openMap opens the pinned map of this name, or makes one that takes its place.
 func (d *Datapath) openMap(name string, spec *ebpf.MapSpec) error {
-	if name == bpf.DatapathMapPredecessor {
-		return d.newMap(name, spec) // whose programs would ask themselves
-	}
 	pinned, err := ebpf.LoadPinnedMap(d.dir.Path(MapsDir, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.newMap(name, spec)
@@ -391,16 +389,15 @@ func (d *Datapath) Close() error {
 	if d == nil {
 		return nil
 	}
-	errs := []error{d.StopAsking()} // a pinned table would keep the programs
 	closeAll(d.all)
 	closeAll(d.replaced)
-	errs = append(errs,
+	errs := []error{
 		d.earlier.Close(), d.source.Close(),
 		d.programs.Ingress.Close(), d.programs.Egress.Close(),
-		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(),
+		d.programs.Send.Close(), d.programs.Clock.Close(), d.programs.Forget.Close(), d.programs.Add.Close(),
 		d.programs.Fallback.Close(), d.programs.Held.Close(), d.programs.Gate.Close(),
 		d.DatapathMaps.Close(),
-	)
+	}
 	if d.noHeader != nil {
 		errs = append(errs, d.noHeader.Ingress.Close(), d.noHeader.Egress.Close())
 	}

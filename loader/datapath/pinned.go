@@ -76,8 +76,7 @@ func openOnce(dir string, open func(path string) error) error {
 }
 
 // Settle finishes what a process left that was killed while it put a datapath
-// in place: the earlier one counts. What that process has pinned aside stays until this
-// one pins: its programs may be attached, and ask those of before.
+// in place: the earlier one counts. Pin removes what that process has pinned aside.
 func Settle(dir *pins.Dir) error {
 	if !dir.Has(MapsDir) && dir.Has(oldMapsDir) {
 		if err := dir.Rename(oldMapsDir, MapsDir); err != nil {

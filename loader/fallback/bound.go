@@ -37,9 +37,9 @@ func anyPeerEntry(hop nexthop.Default) *netlink.Neigh {
 	}
 }
 
-// SetAnyPeers makes the neighbour entries of those of the next hops that have one. What goes with its interface is none
+// setAnyPeers makes the neighbour entries of those of the next hops that have one. What goes with its interface is none
 // of its errors.
-func SetAnyPeers(nl *netlink.Handle, hops []nexthop.Default) error {
+func setAnyPeers(nl *netlink.Handle, hops []nexthop.Default) error {
 	var errs []error
 	for _, hop := range hops {
 		if !isAnyPeer(hop) {
@@ -72,7 +72,7 @@ func boundRoute(hop nexthop.Default) *netlink.Route {
 // AddBound adds default routes for sockets that are bound to a device, behind the fallback route of their family,
 // which has to be there. It returns those that it has added: an interface that is down or gone gets none.
 func AddBound(nl *netlink.Handle, hops []nexthop.Default) (added []nexthop.Default, err error) {
-	errs := []error{SetAnyPeers(nl, hops)}
+	errs := []error{setAnyPeers(nl, hops)}
 	for _, hop := range hops {
 		switch err := send(toAppend, boundRoute(hop)); {
 		case err == nil:

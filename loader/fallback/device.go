@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/discover"
 	"replypath/loader/hostsettings"
 )
@@ -25,8 +26,8 @@ const alias = "replypath: fallback default route"
 var (
 	// ErrForeign: there is a device of this name that was made by somebody else.
 	ErrForeign = errors.New("a device " + discover.OwnDevice + " of somebody else is in the way: rename or delete it")
-	// ErrNoKind: the kernel has no kind of device that serves.
-	ErrNoKind = errors.New("the kernel has neither dummy nor ifb devices: load one of these modules")
+	// errNoKind: the kernel has no kind of device that serves.
+	errNoKind = errors.New("the kernel has neither dummy nor ifb devices: load one of these modules")
 )
 
 // kinds of devices that need no other end, resolve no neighbours and always have
@@ -45,6 +46,11 @@ type Device struct {
 	Up    bool
 	// Plain tells that the kernel lets no route ask a program, as was found when one was written.
 	Plain bool
+}
+
+// Target is the device of this index as a place for programs.
+func Target(index int) attach.Interface {
+	return attach.Interface{Index: index, Name: discover.OwnDevice}
 }
 
 // Find returns the device, nil where there is none. One that was never seen before
@@ -68,9 +74,9 @@ func describe(link netlink.Link) *Device {
 	return &Device{Index: attrs.Index, Kind: link.Type(), MTU: attrs.MTU, Up: attrs.RawFlags&unix.IFF_UP != 0}
 }
 
-// Create makes the device, which is down then. The error matches ErrNoKind where
+// create makes the device, which is down then. The error matches errNoKind where
 // the kernel has no kind that serves.
-func Create(nl *netlink.Handle) (*Device, error) {
+func create(nl *netlink.Handle) (*Device, error) {
 	for _, kind := range kinds {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = discover.OwnDevice
@@ -83,7 +89,7 @@ func Create(nl *netlink.Handle) (*Device, error) {
 		}
 		return finish(nl)
 	}
-	return nil, ErrNoKind
+	return nil, errNoKind
 }
 
 // finish does what can only be done to a device that is there, and before it is
@@ -96,15 +102,15 @@ func finish(nl *netlink.Handle) (*Device, error) {
 	if err := nl.LinkSetAlias(link, alias); err != nil {
 		return nil, fmt.Errorf("name %s as ours: %w", discover.OwnDevice, err)
 	}
-	if err := KeepSettings(); err != nil {
+	if err := keepSettings(); err != nil {
 		return nil, err
 	}
 	return describe(link), nil
 }
 
-// KeepSettings sets the device's sysctls, which somebody may have changed: without IPv6 it can have no
+// keepSettings sets the device's sysctls, which somebody may have changed: without IPv6 it can have no
 // route of that family.
-func KeepSettings() error {
+func keepSettings() error {
 	for leaf, value := range map[string]string{
 		"disable_ipv6":  "0", // the default may be off where eth1's is on
 		"addr_gen_mode": "1", // none
@@ -132,9 +138,9 @@ func set(key, value string) error {
 // smallestMTU is IPv6's (RFC 8200, 5): below it the kernel takes IPv6 off a device.
 const smallestMTU = 1280
 
-// SetMTU makes replies as large as they may be everywhere: mtu is the smallest of
+// setMTU makes replies as large as they may be everywhere: mtu is the smallest of
 // the managed interfaces.
-func SetMTU(nl *netlink.Handle, d *Device, mtu int) error {
+func setMTU(nl *netlink.Handle, d *Device, mtu int) error {
 	mtu = max(mtu, smallestMTU)
 	if d.MTU == mtu {
 		return nil
@@ -146,8 +152,8 @@ func SetMTU(nl *netlink.Handle, d *Device, mtu int) error {
 	return nil
 }
 
-// SetUp sets the device up. Its programs have to be attached before.
-func SetUp(nl *netlink.Handle, d *Device) error {
+// setUp sets the device up. Its programs have to be attached before.
+func setUp(nl *netlink.Handle, d *Device) error {
 	if d.Up {
 		return nil
 	}

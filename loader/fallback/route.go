@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
+	"replypath/loader/nexthop"
 )
 
 // Metric is that of the routes: behind every other, the kernel's largest excepted.
@@ -88,10 +89,10 @@ func write(how, family int, d *Device, program *ebpf.Program) error {
 	return send(how, routeOf(family, d.Index))
 }
 
-// SyncRoutes makes the families that have a route to the device the wanted ones,
+// syncRoutes makes the families that have a route to the device the wanted ones,
 // where `present` have one now. It returns those that have one then. They ask the program about what they
 // are to send, where it is not nil.
-func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (there []int, err error) {
+func syncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, wanted []int) (there []int, err error) {
 	var errs []error
 	for _, family := range Families {
 		is, want := slices.Contains(present, family), slices.Contains(wanted, family)
@@ -116,15 +117,30 @@ func SyncRoutes(nl *netlink.Handle, d *Device, program *ebpf.Program, present, w
 	return there, errors.Join(errs...)
 }
 
-// Renew replaces the route of a family, if it is there, by one that asks this program, or none where it is nil.
+// renew replaces the route of a family, if it is there, by one that asks this program, or none where it is nil.
 // IPv6 sockets that remember a default route of table main look for one anew then (net/ipv6/ip6_fib.c,
 // fib6_add, gives each route at the same place another serial number).
-func Renew(d *Device, program *ebpf.Program, family int) error {
+func renew(d *Device, program *ebpf.Program, family int) error {
 	err := write(toChange, family, d, program)
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENETDOWN) {
 		return fmt.Errorf("renew the %s fallback route: %w", Name(family), err)
 	}
 	return nil
+}
+
+// RenewAll has the fallback routes that there are ask a program, or none where it is nil.
+func RenewAll(nl *netlink.Handle, device *Device, program *ebpf.Program) error {
+	routers, err := nexthop.FindOwn(nl)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, route := range routers.Fallback {
+		if route.Interface == device.Index {
+			errs = append(errs, renew(device, program, route.Family))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Name is how the metrics call a family.

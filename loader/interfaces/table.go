@@ -35,6 +35,8 @@ type Host struct {
 	Identities  func() *identity.Resolver
 	// ModeChanged is told of an interface whose mode in force has become another.
 	ModeChanged func(index int)
+	// Released is told of an interface that is not managed any more.
+	Released func(index int)
 	// Forget has what was counted for an id that is given to another interface added up elsewhere.
 	Forget func(id uint16) error
 }
@@ -94,12 +96,22 @@ func (t *Table) byMode(enforces bool) []*Managed {
 	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return m.Enforces() != enforces })
 }
 
-// Places are all of them as places for programs.
+// Places are all of them as places for programs, those without an Ethernet header first: the verifier takes its time for
+// their programs, while no others have been replaced yet.
 func (t *Table) Places() []attachment.Interface {
 	var places []attachment.Interface
 	for _, m := range t.All() {
 		places = append(places, m.place())
 	}
+	slices.SortStableFunc(places, func(a, b attachment.Interface) int {
+		switch {
+		case a.HasHeader == b.HasHeader:
+			return 0
+		case b.HasHeader:
+			return -1
+		}
+		return 1
+	})
 	return places
 }
 

@@ -83,9 +83,9 @@ func (k Kernel) Records() []pins.FeatureRecord {
 		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
 	}
 	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,
-		Effect: "flows that begin while the flow tables are replaced are known at once"}
+		Effect: "what the host starts by a gateway that has never answered is refused at once"}
 	if !k.TailCalls {
-		tailCalls.Effect = "flows that begin while the flow tables are replaced are known with their next packet"
+		tailCalls.Effect = "what the host starts by a gateway that has never answered is dropped, not refused"
 	}
 	keepsNeighbours := pins.FeatureRecord{Name: "ndisc_evict_nocarrier", Available: k.KeepsNeighbours,
 		Effect: "open IPv6 connections go on at once when the carrier of the default route's interface is lost"}

@@ -291,6 +291,16 @@ func (l *load) report(what string, args ...any) (strays []*topology.Frame) {
 	return strays
 }
 
+// wantFew wants that no more frames went astray than so many each time that flow tables took the place of others.
+// What comes in while the programs of the interfaces are replaced, one after the other, is in tables that not all of
+// them look at: its answer goes as routed.
+func wantFew(t *testing.T, strays []*topology.Frame, each, exchanges int) {
+	t.Helper()
+	if len(strays) > each*exchanges {
+		t.Errorf("more than %d frames at each of %d exchanges of the tables: by eth0 left %s", each, exchanges, harness.Describe(strays))
+	}
+}
+
 // wantNone wants that nothing went astray.
 func wantNone(t *testing.T, strays []*topology.Frame) {
 	t.Helper()

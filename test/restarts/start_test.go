@@ -14,8 +14,8 @@ import (
 )
 
 // TestLayout starts a build whose maps have another layout, under load, and the usual
-// one again. The datapath that is there works until it is replaced, and is asked until
-// the flows are known anew; the log says what is.
+// one again. The datapath that is there works until it is replaced; the flows are known anew with their next packet.
+// The log says what is. Of the answers to what was asked before, few go as routed.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	binaries := []string{harness.Binary(), binaryOf(t, &builds.OtherLayout)}
@@ -36,7 +36,8 @@ func TestLayout(t *testing.T) {
 		}
 		l.allGoOn()
 	}
-	wantNone(t, l.report("%d changes of the layout", count))
+	const each = 5 // 15 frames were measured at 10 changes, of 18,700 answers
+	wantFew(t, l.report("%d changes of the layout", count), each, count)
 }
 
 // TestKilledAnyTime kills the daemon at many moments of its start, on a host without

@@ -90,6 +90,7 @@ func (b *bench) sizes() ([]programSize, error) {
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_950},
 		{"replypath_sendmsg6", d.ReplypathSendmsg6, 2_050},
 		{"replypath_forget", d.ReplypathForget, 1_820},
+		{"replypath_add", d.ReplypathAdd, 3_100},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()
