@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/demo/network"
+	"replypath/cmd/replypath/output"
+	"replypath/loader/flows"
 )
 
 // serverPort is where B answers, by TCP and by UDP.
@@ -58,8 +60,6 @@ func (q *question) put(ctx context.Context) {
 	q.took = time.Since(begun)
 }
 
-func (q *question) answered() bool { return q.err == nil }
-
 // target is what was asked, with the port where there is one.
 func (q *question) target() string {
 	if q.name == "ping" {
@@ -72,6 +72,12 @@ func (q *question) target() string {
 func (q *question) isReply(f *network.Frame) bool {
 	return f.Protocol == q.protocol[q.family] && f.Source.Addr() == q.asked && f.Destination.Addr() == q.asker.Addr() &&
 		(q.name == "ping" || f.Destination.Port() == q.asker.Port())
+}
+
+// isFlow tells the question's flow on an interface by the hosts; there is one for each kind.
+func (q *question) isFlow(f *flows.Flow, name string) bool {
+	return f.Protocol == q.protocol[q.family] && f.Peer == q.asker.Addr().String() && f.Self == q.asked.String() &&
+		output.OrEmpty(f.Interface) == name
 }
 
 // talk returns a way to send a message to the echo server and read it back. The

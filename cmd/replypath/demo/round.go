@@ -17,23 +17,54 @@ const (
 	silence = 900 * time.Millisecond
 )
 
-// round is all questions in both families, with all frames that passed the
-// cables of B meanwhile. The frames are taken at the routers' ends: what is there
-// has really left B.
+// setting is whether replypath runs, and what is expected then.
+type setting struct {
+	name     string
+	port     uint16 // of A's TCP and UDP sockets: it tells the packets of one round from another's
+	answered bool
+}
+
+var (
+	withoutReplypath = setting{"without replypath", 40001, false}
+	withReplypath    = setting{"with replypath", 40002, true}
+)
+
+// round is all questions in both families, those in IPv4 first, with all frames
+// that passed the cables of B meanwhile.
 type round struct {
+	setting
 	questions    []*question
 	servers      servers
-	byEth0       *network.Capture
-	byEth1       *network.Capture
+	eth0, eth1   *way
 	network      *network.Network
 	drops, begun uint64 // of the production router's policy
 	wrong        int    // replies that had left by eth0 when drops was read
 }
 
-// newRound starts servers and captures. A's TCP and UDP sockets have the given
-// port, which tells the packets of one round from another's.
-func newRound(ctx context.Context, n *network.Network, port uint16) (r *round, err error) {
-	r = &round{network: n}
+// way is an interface of B's, with the frames that the router's end of its cable
+// gets: what is there has really left B.
+type way struct {
+	*network.Interface
+	capture *network.Capture
+}
+
+func newWay(i *network.Interface) (*way, error) {
+	capture, err := i.Peer.Capture()
+	return &way{i, capture}, err
+}
+
+// replies returns those to questions, in the order of the questions.
+func (w *way) replies(questions ...*question) []*network.Frame {
+	var found []*network.Frame
+	for _, q := range questions {
+		found = append(found, w.capture.Frames(q.isReply)...)
+	}
+	return found
+}
+
+// newRound starts servers and captures.
+func newRound(ctx context.Context, n *network.Network, s setting) (r *round, err error) {
+	r = &round{setting: s, network: n}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -42,106 +73,69 @@ func newRound(ctx context.Context, n *network.Network, port uint16) (r *round, e
 	if r.servers, err = serve(ctx, n.B); err != nil {
 		return nil, err
 	}
-	if r.byEth0, err = n.B.Eth0.Peer().Capture(); err != nil {
+	if r.eth0, err = newWay(n.B.Eth0); err != nil {
 		return nil, err
 	}
-	if r.byEth1, err = n.B.Eth1.Peer().Capture(); err != nil {
+	if r.eth1, err = newWay(n.B.Eth1); err != nil {
 		return nil, err
 	}
 	for _, f := range network.Families {
 		for _, k := range kinds {
-			r.questions = append(r.questions, newQuestion(n, k, f, port))
+			r.questions = append(r.questions, newQuestion(n, k, f, s.port))
 		}
 	}
-	r.begun, err = r.network.Drops()
+	r.begun, err = n.Drops()
 	return r, err
 }
 
 // close hangs up and ends captures and servers.
 func (r *round) close() error {
-	var errs []error
+	errs := []error{r.servers.close()}
 	for _, q := range r.questions {
 		errs = append(errs, q.close())
 	}
-	for _, c := range []*network.Capture{r.byEth0, r.byEth1} {
-		if c != nil {
-			errs = append(errs, c.Close())
+	for _, w := range []*way{r.eth0, r.eth1} {
+		if w != nil && w.capture != nil {
+			errs = append(errs, w.capture.Close())
 		}
 	}
-	return errors.Join(append(errs, r.servers.close())...)
+	return errors.Join(errs...)
 }
 
-// askInVain asks everything at once, until each reply has been seen on its wrong
-// way and had time to arrive nevertheless.
-func (r *round) askInVain(ctx context.Context) error {
+// ask asks everything at once and waits for the answers, or in vain until each
+// reply has been seen on its wrong way and had time to arrive nevertheless. Then
+// it notes what the router has dropped.
+func (r *round) ask(ctx context.Context, inVain bool) error {
 	asking, giveUp := context.WithTimeout(ctx, answerTime)
 	defer giveUp()
-	go func() {
-		for r.seenWrong() < len(r.questions) {
-			select {
-			case <-asking.Done(): // all are answered, or time is up
-				return
-			case <-time.After(time.Millisecond):
-			}
-		}
-		time.AfterFunc(silence, giveUp)
-	}()
-	return r.ask(ctx, asking)
-}
-
-// seenWrong counts the questions whose replies left by eth0.
-func (r *round) seenWrong() int {
-	seen := 0
-	for _, q := range r.questions {
-		if len(r.byEth0.Frames(q.isReply)) > 0 {
-			seen++
-		}
-	}
-	return seen
-}
-
-// askAll asks everything at once and waits for the answers.
-func (r *round) askAll(ctx context.Context) error {
-	asking, giveUp := context.WithTimeout(ctx, answerTime)
-	defer giveUp()
-	return r.ask(ctx, asking)
-}
-
-// ask puts the questions until the context asking ends, and notes what the router
-// has dropped. The error is that of ctx or of counting.
-func (r *round) ask(ctx, asking context.Context) error {
 	var all sync.WaitGroup
 	for _, q := range r.questions {
 		all.Go(func() { q.put(asking) })
+	}
+	if inVain {
+		for r.seenWrong() < len(r.questions) && asking.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		time.AfterFunc(silence, giveUp)
 	}
 	all.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	// In this order: replies are still sent again meanwhile.
-	r.wrong = len(frames(r.byEth0, r.questions))
+	r.wrong = len(r.eth0.replies(r.questions...))
 	now, err := r.network.Drops()
 	r.drops = now - r.begun
 	return err
 }
 
-// of returns the questions in a family.
-func (r *round) of(f network.Family) []*question {
-	var found []*question
+// seenWrong counts the questions whose replies left by eth0.
+func (r *round) seenWrong() int {
+	seen := 0
 	for _, q := range r.questions {
-		if q.family == f {
-			found = append(found, q)
+		if len(r.eth0.replies(q)) > 0 {
+			seen++
 		}
 	}
-	return found
-}
-
-// frames returns the replies to questions that a capture has seen, in the order
-// of the questions.
-func frames(c *network.Capture, questions []*question) []*network.Frame {
-	var found []*network.Frame
-	for _, q := range questions {
-		found = append(found, c.Frames(q.isReply)...)
-	}
-	return found
+	return seen
 }

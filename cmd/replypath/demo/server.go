@@ -18,14 +18,14 @@ type servers []io.Closer
 func serve(ctx context.Context, b *network.Server) (servers, error) {
 	var s servers
 	for _, f := range network.Families {
-		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort)
+		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort).String()
 		listener, err := b.Listen(ctx, address)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 		s = append(s, listener)
 		go serveTCP(listener)
-		conn, err := b.ListenPacket(ctx, "udp", address.String())
+		conn, err := b.ListenPacket(ctx, "udp", address)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
