@@ -3,12 +3,10 @@ package demo
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
 	"replypath/cmd/replypath/demo/network"
-	"replypath/cmd/replypath/output"
 )
 
 // showReplies shows what became of a round's questions, of IPv4 in full and of IPv6 in a line, and wants all replies to
@@ -38,7 +36,7 @@ func (d *demo) requireWay(r *round, q *question) {
 	if r.answered {
 		by, other, not = r.eth1, r.eth0, "not "
 	}
-	what := fmt.Sprintf("%s: %s to %s", r.name, q.name, q.target())
+	what := fmt.Sprintf("%s: %s", r.name, q)
 	d.require((q.err == nil) == r.answered, "%s was %sanswered", what, not)
 	d.require(allFromTo(by.Interface, by.replies(q)), "%s: not all replies left by %s to its gateway", what, by.Name)
 	d.require(len(other.replies(q)) == 0, "%s: a reply left by %s", what, other.Name)
@@ -61,7 +59,7 @@ func (d *demo) showAnswers(questions []*question) {
 		if q.err != nil {
 			became, precision = "no answer", 100*time.Millisecond
 		}
-		d.told(q.err == nil, "%-4s  %-16s  %s in %s", q.name, q.target(), became, q.took.Round(precision))
+		d.told(q.err == nil, "%-4s  %-16s  %s in %s", q.name, endpoint(q.asked), became, q.took.Round(precision))
 	}
 }
 
@@ -73,13 +71,13 @@ func (d *demo) showCompact(r *round, questions []*question) {
 		marks[i] = d.mark(q.err == nil) + " " + q.name
 	}
 	ways := make([]string, 2)
-	for i, w := range []*way{r.eth0, r.eth1} {
+	for i, w := range []way{r.eth0, r.eth1} {
 		ways[i] = "none by " + w.Name
 		if replies := w.replies(questions...); len(replies) > 0 {
 			ways[i] = fmt.Sprintf("%d replies by %s (%s > %s)", len(replies), w.Name, replies[0].SourceMAC, replies[0].DestinationMAC)
 		}
 	}
-	d.line("%s  %s: %s", strings.Join(marks, " "), questions[0].asked, strings.Join(ways, ", "))
+	d.line("%s  %s: %s", strings.Join(marks, " "), questions[0].asked.Addr(), strings.Join(ways, ", "))
 }
 
 // mostFrames is how many of a round's frames are shown.
@@ -102,5 +100,3 @@ func (d *demo) showFrames(frames []*network.Frame) {
 		d.quote(fmt.Sprintf("and %d more", more))
 	}
 }
-
-func endpoint(a netip.AddrPort) string { return output.Endpoint(a.Addr().String(), a.Port()) }

@@ -3,6 +3,8 @@ package demo
 import (
 	"context"
 	"errors"
+	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,11 +35,11 @@ var (
 // that passed the cables of B meanwhile.
 type round struct {
 	setting
-	questions    []*question
-	servers      servers
-	eth0, eth1   *way
 	network      *network.Network
-	drops, begun uint64 // of the production router's policy
+	questions    []*question
+	eth0, eth1   way
+	open         []io.Closer
+	begun, drops uint64 // of the production router's policy: when it began, and since
 	wrong        int    // replies that had left by eth0 when drops was read
 }
 
@@ -48,13 +50,8 @@ type way struct {
 	capture *network.Capture
 }
 
-func newWay(i *network.Interface) (*way, error) {
-	capture, err := i.Peer.Capture()
-	return &way{i, capture}, err
-}
-
 // replies returns those to questions, in the order of the questions.
-func (w *way) replies(questions ...*question) []*network.Frame {
+func (w way) replies(questions ...*question) []*network.Frame {
 	var found []*network.Frame
 	for _, q := range questions {
 		found = append(found, w.capture.Frames(q.isReply)...)
@@ -64,24 +61,25 @@ func (w *way) replies(questions ...*question) []*network.Frame {
 
 // newRound starts servers and captures.
 func newRound(ctx context.Context, n *network.Network, s setting) (r *round, err error) {
-	r = &round{setting: s, network: n}
+	r = &round{setting: s, network: n, eth0: way{Interface: n.B.Eth0}, eth1: way{Interface: n.B.Eth1}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.servers, err = serve(ctx, n.B); err != nil {
+	if err := r.serve(ctx, n.B); err != nil {
 		return nil, err
 	}
-	if r.eth0, err = newWay(n.B.Eth0); err != nil {
-		return nil, err
-	}
-	if r.eth1, err = newWay(n.B.Eth1); err != nil {
-		return nil, err
+	for _, w := range []*way{&r.eth0, &r.eth1} {
+		if w.capture, err = w.Peer.Capture(); err != nil {
+			return nil, err
+		}
+		r.open = append(r.open, w.capture)
 	}
 	for _, f := range network.Families {
-		for _, k := range kinds {
-			r.questions = append(r.questions, newQuestion(n, k, f, s.port))
+		for _, kind := range kinds {
+			q := newQuestion(n, kind, f, s.port)
+			r.questions, r.open = append(r.questions, q), append(r.open, q)
 		}
 	}
 	r.begun, err = n.Drops()
@@ -90,14 +88,9 @@ func newRound(ctx context.Context, n *network.Network, s setting) (r *round, err
 
 // close hangs up and ends captures and servers.
 func (r *round) close() error {
-	errs := []error{r.servers.close()}
-	for _, q := range r.questions {
-		errs = append(errs, q.close())
-	}
-	for _, w := range []*way{r.eth0, r.eth1} {
-		if w != nil && w.capture != nil {
-			errs = append(errs, w.capture.Close())
-		}
+	var errs []error
+	for _, open := range slices.Backward(r.open) {
+		errs = append(errs, open.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -113,7 +106,8 @@ func (r *round) ask(ctx context.Context, inVain bool) error {
 		all.Go(func() { q.put(asking) })
 	}
 	if inVain {
-		for r.seenWrong() < len(r.questions) && asking.Err() == nil {
+		unseen := func(q *question) bool { return len(r.eth0.replies(q)) == 0 }
+		for asking.Err() == nil && slices.ContainsFunc(r.questions, unseen) {
 			time.Sleep(time.Millisecond)
 		}
 		time.AfterFunc(silence, giveUp)
@@ -127,15 +121,4 @@ func (r *round) ask(ctx context.Context, inVain bool) error {
 	now, err := r.network.Drops()
 	r.drops = now - r.begun
 	return err
-}
-
-// seenWrong counts the questions whose replies left by eth0.
-func (r *round) seenWrong() int {
-	seen := 0
-	for _, q := range r.questions {
-		if len(r.eth0.replies(q)) > 0 {
-			seen++
-		}
-	}
-	return seen
 }

@@ -69,18 +69,18 @@ func launch(ctx context.Context, on *network.Host, args []string) (*service, err
 		s.err = on.Do(s.command.Run)
 		end.Close()
 	}()
+	var err error
 	select {
 	case <-s.ready:
 		return s, nil
 	case <-s.ended:
-		kill()
-		return nil, errors.Join(errors.New("replypath run ended before it was ready"), s.failure())
+		err = errors.New("replypath run ended before it was ready")
 	case <-time.After(readyTime):
-		err := fmt.Errorf("start replypath run: not ready in %s", readyTime)
-		return nil, errors.Join(err, s.failure())
+		err = fmt.Errorf("start replypath run: not ready in %s", readyTime)
 	case <-ctx.Done():
-		return nil, errors.Join(context.Cause(ctx), s.failure())
+		err = context.Cause(ctx)
 	}
+	return nil, errors.Join(err, s.failure())
 }
 
 // read keeps the last lines of the log, and tells when it says that the service is ready.

@@ -124,7 +124,7 @@ func (d *demo) showFlows(ctx context.Context, r *round) error {
 	d.table([]string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "CORRECTED"}, rows)
 	for _, q := range r.questions {
 		recorded := slices.ContainsFunc(table, func(f flows.Flow) bool { return q.isFlow(&f, d.net.B.Eth1.Name) })
-		d.require(recorded, "replypath flows does not show %s to %s on eth1", q.name, q.target())
+		d.require(recorded, "replypath flows does not show %s on eth1", q)
 	}
 	return nil
 }
@@ -143,8 +143,8 @@ func (d *demo) showUndone(ctx context.Context, s *service) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	what := q.name + " to " + q.target()
-	d.mustBe(q.err == nil, what+" is answered without the daemon: what is in the kernel stays", what+" is not answered without the daemon")
+	d.mustBe(q.err == nil, fmt.Sprintf("%s is answered without the daemon: what is in the kernel stays", q),
+		fmt.Sprintf("%s is not answered without the daemon", q))
 	removed, err := call(ctx, d.net.B.Host, "detach")
 	if err != nil {
 		return err
