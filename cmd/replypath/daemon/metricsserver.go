@@ -32,7 +32,7 @@ func (d *daemon) serveMetrics(ctx context.Context) *metricsServer {
 	options := metrics.Options{
 		Listen:        settings.Listen,
 		WebConfigFile: settings.WebConfigFile,
-		Source:        d.datapath.Source(),
+		Source:        d.datapath,
 		Version:       d.Version,
 		Log:           d.log,
 	}
