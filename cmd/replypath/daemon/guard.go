@@ -106,7 +106,7 @@ func (h *Host) guardParent(a *cli.App, timeout time.Duration) error {
 	if !inTime {
 		log.Warn("replypath try hangs, it is ended", "pid", pid)
 		_ = unix.PidfdSendSignal(parent, unix.SIGKILL, nil, 0) // it may have ended
-		_, err = awaitEnd(ended, guardianSlack) // it may hang in the kernel: whether it owns the pins shows
+		_, err = awaitEnd(ended, guardianSlack)                // it may hang in the kernel: whether it owns the pins shows
 	}
 	done, takeErr := h.insistOnTakingBack(a.PinDir, pid, log)
 	err = errors.Join(err, takeErr)
