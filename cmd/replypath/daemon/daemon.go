@@ -28,8 +28,8 @@ type daemon struct {
 	host      Host
 	file      *cli.ConfigFile
 	overrides config.Overrides
-	mechanism string        // of attachment; empty for the best there is
-	trial     time.Duration // until it has to be confirmed; 0: for good
+	mechanism attach.Mechanism // of attachment; empty for the best there is
+	trial     time.Duration    // until it has to be confirmed; 0: for good
 
 	log      *slog.Logger
 	logging  *logControl
@@ -130,7 +130,7 @@ func (d *daemon) attach() error {
 	d.warn()
 	options := loader.Options{
 		PinDir: d.PinDir, Config: cfg, Log: d.log, Version: d.Version,
-		Mechanism: attach.Mechanism(d.mechanism), Trial: d.trial,
+		Mechanism: d.mechanism, Trial: d.trial,
 	}
 	if found {
 		if options.ConfigPath, err = filepath.Abs(d.file.Path); err != nil { // who reads it is elsewhere

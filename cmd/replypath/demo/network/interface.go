@@ -124,19 +124,19 @@ func (i *Interface) awaitReady(ctx context.Context) error {
 
 // addRoutes adds routes to subnets by an interface of another host, default routes where there are none.
 func (h *Host) addRoutes(via *Interface, subnets ...byte) error {
+	var routes []*netlink.Route
+	for _, f := range Families {
+		for _, subnet := range subnets {
+			routes = append(routes, &netlink.Route{Dst: ipNet(address(f, subnet, 0).Masked()), Gw: via.Address(f).AsSlice()})
+		}
+		if len(subnets) == 0 {
+			routes = append(routes, &netlink.Route{Gw: via.Address(f).AsSlice()})
+		}
+	}
 	return h.Do(func() error {
-		for _, f := range Families {
-			destinations := []*net.IPNet{nil}
-			if len(subnets) > 0 {
-				destinations = nil
-			}
-			for _, subnet := range subnets {
-				destinations = append(destinations, ipNet(address(f, subnet, 0).Masked()))
-			}
-			for _, to := range destinations {
-				if err := netlink.RouteAdd(&netlink.Route{Dst: to, Gw: via.Address(f).AsSlice()}); err != nil {
-					return fmt.Errorf("add a route to %s: %w", h.name, err)
-				}
+		for _, r := range routes {
+			if err := netlink.RouteAdd(r); err != nil {
+				return fmt.Errorf("add route %s to %s: %w", r, h.name, err)
 			}
 		}
 		return nil
