@@ -31,12 +31,12 @@ type daemon struct {
 	mechanism attach.Mechanism // of attachment; empty for the best there is
 	trial     time.Duration    // until it has to be confirmed; 0: for good
 
-	log      *slog.Logger
-	logging  *logControl
-	config   *config.Config // in force
-	fromFile bool           // the file was there
-	datapath Datapath
-	metrics  *metricsServer
+	log         *slog.Logger
+	logging     *logControl
+	config      *config.Config // in force
+	fromFile    bool           // the file was there
+	datapath    Datapath
+	stopMetrics func()
 }
 
 // run attaches and keeps watch until a signal or the end of ctx. What is
@@ -78,11 +78,11 @@ func (d *daemon) watch(ctx context.Context) (running context.Context, unwatch fu
 		ended <- err
 		cancel(err)
 	}()
-	d.metrics = d.serveMetrics(running)
+	d.stopMetrics = d.serveMetrics(running)
 	return running, func() error {
 		cancel(nil)
 		err := <-ended
-		d.metrics.stop()
+		d.stopMetrics()
 		return err
 	}
 }
@@ -184,8 +184,8 @@ func (d *daemon) adopt(ctx context.Context, cfg *config.Config, found bool) {
 	d.logging.set(cfg.Log)
 	d.warn()
 	if !cfg.Metrics.Same(&before.Metrics) {
-		d.metrics.stop()
-		d.metrics = d.serveMetrics(ctx)
+		d.stopMetrics()
+		d.stopMetrics = d.serveMetrics(ctx)
 	}
 }
 
