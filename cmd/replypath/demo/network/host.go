@@ -21,6 +21,7 @@ type Host struct {
 	nics   byte
 	// -1 for none.
 	net, mounts netns.NsHandle
+	root        *os.File // in the mount namespace, whose own root another one is where the demo runs in a chroot
 }
 
 // newHost makes a host whose loopback is up, and that forwards packets if it is a router.
@@ -30,7 +31,7 @@ func newHost(name string, number byte, router bool) (*Host, error) {
 		if h.net, err = netns.New(); err != nil {
 			return fmt.Errorf("make a network namespace: %w", err)
 		}
-		if h.mounts, err = newMounts(); err != nil {
+		if err := h.makeMounts(); err != nil {
 			return err
 		}
 		if err := setSysctls(router); err != nil {
@@ -47,19 +48,23 @@ func newHost(name string, number byte, router bool) (*Host, error) {
 // bpfDir is the default place of pins. The kernel makes the directory.
 const bpfDir = "/sys/fs/bpf"
 
-// newMounts gives the calling thread a mount namespace of its own.
-func newMounts() (netns.NsHandle, error) {
+// makeMounts gives the calling thread a mount namespace of its own.
+func (h *Host) makeMounts() (err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return netns.None(), fmt.Errorf("make a mount namespace: %w", err)
+		return fmt.Errorf("make a mount namespace: %w", err)
 	}
 	// Without this the mount below would be the machine's as well.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return netns.None(), fmt.Errorf("make the mounts private: %w", err)
+		return fmt.Errorf("make the mounts private: %w", err)
 	}
 	if err := unix.Mount("bpf", bpfDir, "bpf", 0, "mode=0700"); err != nil {
-		return netns.None(), fmt.Errorf("mount a bpf file system on %s: %w", bpfDir, err)
+		return fmt.Errorf("mount a bpf file system on %s: %w", bpfDir, err)
 	}
-	return netns.GetFromPath("/proc/thread-self/ns/mnt")
+	if h.root, err = os.Open("/"); err != nil {
+		return err
+	}
+	h.mounts, err = netns.GetFromPath("/proc/thread-self/ns/mnt")
+	return err
 }
 
 // setSysctls makes the calling thread's namespace independent of the machine's IPv4 settings, which it inherits
@@ -98,6 +103,9 @@ func setSysctls(router bool) error {
 
 func (h *Host) close() error {
 	var errs []error
+	if h.root != nil {
+		errs = append(errs, h.root.Close())
+	}
 	for _, namespace := range []netns.NsHandle{h.net, h.mounts} {
 		if namespace.IsOpen() {
 			errs = append(errs, namespace.Close())
@@ -110,18 +118,28 @@ func (h *Host) close() error {
 // be killed when that thread ends: it does when fn returns.
 func (h *Host) Do(fn func() error) error {
 	return onOwnThread(func() error {
-		err := netns.Set(h.net)
-		if err == nil {
-			err = unix.Unshare(unix.CLONE_FS) // a thread that shares its root cannot change the mounts
-		}
-		if err == nil {
-			err = unix.Setns(int(h.mounts), unix.CLONE_NEWNS)
-		}
-		if err != nil {
+		if err := h.enter(); err != nil {
 			return fmt.Errorf("enter the namespaces of %s: %w", h.name, err)
 		}
 		return fn()
 	})
+}
+
+// enter moves the calling thread into the host's namespaces.
+func (h *Host) enter() error {
+	if err := netns.Set(h.net); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its root cannot change the mounts
+		return err
+	}
+	if err := unix.Setns(int(h.mounts), unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := h.root.Chdir(); err != nil {
+		return err
+	}
+	return unix.Chroot(".")
 }
 
 // onOwnThread runs fn on a thread that serves nobody else afterwards.
