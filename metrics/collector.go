@@ -102,7 +102,7 @@ func (out sink) sendReasons(f *family, counts map[string]uint64) {
 		out.send(f, float64(counts[reason.Name]), reason.Name)
 	}
 	for name, count := range counts {
-		if !slices.ContainsFunc(f.Reasons, func(r Reason) bool { return r.Name == name }) {
+		if !slices.ContainsFunc(f.Reasons, func(r reason) bool { return r.Name == name }) {
 			out.send(f, float64(count), name)
 		}
 	}

@@ -48,7 +48,7 @@ func TestCollectorOutput(t *testing.T) {
 // Every metric that is described is shown by a host that has it all.
 func TestCollectorShowsAllFamilies(t *testing.T) {
 	c := NewCollector(&fakeSource{snapshot: busy()}, "1.2.3")
-	for _, d := range Descriptions() {
+	for _, d := range families {
 		if testutil.CollectAndCount(c, d.Name) == 0 {
 			t.Errorf("%s has no series", d.Name)
 		}
@@ -130,7 +130,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_build_info":                                   "version,goversion",
 	}
 	var got []string
-	for _, d := range Descriptions() {
+	for _, d := range families {
 		got = append(got, d.Name)
 		labels, ok := want[d.Name]
 		if !ok {

@@ -1,14 +1,9 @@
 package metrics
 
 import (
-	"context"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // mostConnections is how many clients may be connected at the same time. A host has a few.
@@ -70,29 +65,4 @@ func (a change) before(b change) bool {
 		return b.busy
 	}
 	return a.number < b.number
-}
-
-// sparing is a log that whoever can connect could fill: a few lines at once, and then one in a while.
-type sparing struct {
-	slog.Handler
-	limit *rate.Limiter
-}
-
-func newSparing(log slog.Handler) slog.Handler {
-	return sparing{log, rate.NewLimiter(rate.Every(time.Minute), 10)}
-}
-
-func (s sparing) Handle(ctx context.Context, r slog.Record) error {
-	if !s.limit.Allow() {
-		return nil
-	}
-	return s.Handler.Handle(ctx, r)
-}
-
-func (s sparing) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return sparing{s.Handler.WithAttrs(attrs), s.limit}
-}
-
-func (s sparing) WithGroup(name string) slog.Handler {
-	return sparing{s.Handler.WithGroup(name), s.limit}
 }

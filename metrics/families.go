@@ -1,37 +1,74 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
 
-// family is a metric with its labels.
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// family is a metric with its labels. docs/METRICS.md is made from what is exported.
 type family struct {
-	Description
-	valueType prometheus.ValueType
-	desc      *prometheus.Desc
-}
-
-// Description says what a metric is. docs/METRICS.md is made from these.
-type Description struct {
 	Name   string
 	Type   string // "counter" or "gauge"
 	Labels []string
 	Help   string
 	// Reasons are the values of the label reason, where there is one.
-	Reasons []Reason
+	Reasons []reason
+
+	valueType prometheus.ValueType
+	desc      *prometheus.Desc
 }
 
-// Descriptions returns every metric of this package, in the order of the
-// reference.
-func Descriptions() []Description {
-	descriptions := make([]Description, len(families))
-	for i, f := range families {
-		descriptions[i] = f.Description
-	}
-	return descriptions
+// families holds every metric, in the order in which they are declared below, which is that of the reference.
+var families []*family
+
+// reason is a value of the label reason.
+type reason struct {
+	Name    string
+	Meaning string
+}
+
+var uncorrectedReasons = []reason{
+	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
+	{"no_next_hop", "no MAC is known to send to; with next_hop: gateway also: no gateway has a route to the peer, and the question came through none"},
+	{"mtu", "the packet is larger than the interface of the flow takes and cannot be cut: the sender is told, once a second, and the rest goes as routed"},
+	{"no_header_room", "the Ethernet header that the flow's interface needs cannot be put before a packet of one without: no memory, or more than 16 KiB in one packet"},
+	{"observe", "the interface of the flow is only observed"},
+	{"bound_device", "the socket is bound to a device, and is not moved off it"},
+	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
+}
+
+var unparsedReasons = []reason{
+	{"truncated", "the packet ends within a header"},
+	{"malformed", "a header contradicts itself or the packet"},
+	{"extension_headers", "more IPv6 extension headers than are walked"},
+	{"fragment", "not the first fragment of a packet: only that one has ports"},
+	{"source_route", "a routing header says that the destination on the packet is not the last one"},
+}
+
+var ignoredReasons = []reason{
+	{"not_own", "not addressed to this host; of an address one packet in a second or so is counted, and every SYN"},
+	{"source", "no flow with such addresses: unspecified, loopback, link-local, multicast, 255.255.255.255, or a peer that is this host"},
+	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
+	{"excluded", "excluded by the configuration"},
+	{"protocol", "a protocol that the configuration does not list, or DHCP"},
+	{"ipsec", "came out of an IPsec tunnel"},
+	{"interface", "the interface is not managed any more"},
+	{"mac", "the source MAC is that of no single station"},
+	{"answer", "an answer to what this host had sent first"},
+	{"handshake", "a TCP segment that should end a handshake and does not answer its SYN-ACK"},
+	{"segment", "a TCP segment without an entry that no connected socket expects"},
+	{"no_socket", "a TCP segment without an entry that no socket takes at all, counted once a minute or so for each pair of addresses and ports"},
+}
+
+var refusedReasons = []reason{
+	{"pinned", "follow: pinned keeps every flow where it began"},
+	{"contested", "the packet gave no proof that the flow had moved"},
 }
 
 var (
 	pairLabels       = []string{"from_interface", "to_interface", "family", "protocol"}
-	pairReasonLabels = []string{"from_interface", "to_interface", "family", "protocol", "reason"}
+	pairReasonLabels = append(slices.Clip(pairLabels), "reason")
 )
 
 var (
@@ -104,17 +141,6 @@ var (
 		"1, with the version of replypath and of Go as labels.", "version", "goversion")
 )
 
-// families holds every metric, in the order of the reference.
-var families = []*family{
-	asymmetricPackets, asymmetricFlows, correctedPackets, correctedBytes, correctedFlows, uncorrectedPackets, uncountedPackets,
-	unparsedPackets, ignoredPackets,
-	flows, flowTableCapacity, flowAdmissions, flowReadmissions, flowInsertFailures, flowEvictions,
-	flowMoves, flowMovesRefused, sourceRepairs,
-	interfaceUp, interfaceAttached, gatewayReachable, rpFilter, rpFilterDrops,
-	fallbackActive, fallbackDropped, hostRepairs,
-	mode, reloadSuccessful, reloadSuccessTime, kernelFeature, buildInfo,
-}
-
 func counter(name, help string, labels ...string) *family {
 	return newFamily(prometheus.CounterValue, "counter", name, help, labels)
 }
@@ -125,14 +151,15 @@ func gauge(name, help string, labels ...string) *family {
 
 func newFamily(valueType prometheus.ValueType, typeName, name, help string, labels []string) *family {
 	name = "replypath_" + name
-	return &family{
-		Description: Description{Name: name, Type: typeName, Labels: labels, Help: help},
-		valueType:   valueType,
-		desc:        prometheus.NewDesc(name, help, labels, nil),
+	f := &family{
+		Name: name, Type: typeName, Labels: labels, Help: help,
+		valueType: valueType, desc: prometheus.NewDesc(name, help, labels, nil),
 	}
+	families = append(families, f)
+	return f
 }
 
-func (f *family) because(reasons []Reason) *family {
+func (f *family) because(reasons []reason) *family {
 	f.Reasons = reasons
 	return f
 }

@@ -46,37 +46,24 @@ func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, 
 	if err != nil {
 		return nil, fmt.Errorf("make the landing page: %w", err)
 	}
+	scrapes, checks := &transitions{log: log, subject: "scrape"}, &transitions{log: log, subject: "health check"}
+	gather := func() ([]*dto.MetricFamily, error) {
+		gathered, err := registry.Gather()
+		scrapes.note(err)
+		return gathered, err
+	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(
-		&gatherer{Gatherer: registry, log: transitions{log: log, subject: "scrape"}},
-		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes},
-	))
-	mux.Handle("GET /healthz", &health{source: source, log: transitions{log: log, subject: "health check"}})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(gather),
+		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { serveHealth(w, source, checks) })
 	mux.Handle("GET /", landing)
 	return mux, nil
 }
 
-// gatherer logs when gathering begins to fail and when it works again.
-type gatherer struct {
-	prometheus.Gatherer
-	log transitions
-}
-
-func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
-	families, err := g.Gatherer.Gather()
-	g.log.note(err)
-	return families, err
-}
-
-// health answers 200 while every managed interface is attached, those that are configured by name included.
-type health struct {
-	source Source
-	log    transitions
-}
-
-func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	unattached, err := h.source.Unattached()
-	h.log.note(err)
+// serveHealth answers 200 while every managed interface is attached, those that are configured by name included.
+func serveHealth(w http.ResponseWriter, source Source, log *transitions) {
+	unattached, err := source.Unattached()
+	log.note(err)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	switch {
 	case err != nil:
@@ -87,7 +74,7 @@ func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
 	default:
 		io.WriteString(w, "ok\n")
-		for _, notice := range h.source.Notices() {
+		for _, notice := range source.Notices() {
 			fmt.Fprintf(w, "warning: %s\n", notice)
 		}
 	}

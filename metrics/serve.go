@@ -73,36 +73,17 @@ func checkWebFile(path string) error {
 	return nil
 }
 
-// Serve serves until ctx ends, and then returns nil, at the latest a few seconds
-// later. It returns an error when the address cannot be had, which may be
-// different at another time, or when the web configuration is not valid: it never
-// serves without the protection that was asked for.
+// ServeUntil serves until ctx ends, whatever happens, and returns at the latest a
+// few seconds later. While the address cannot be had, or the web configuration is
+// not valid, it tries again, at first after a tenth of a second, later every five
+// seconds: it never serves without the protection that was asked for. report is
+// called with the first error of a row of failures, and with nil whenever serving
+// begins.
 //
 // It listens in the network namespace of the calling thread.
-func Serve(ctx context.Context, o Options) error {
-	if o.Listen == "" {
-		return nil
-	}
-	listener, err := listen(ctx, o)
-	if err == nil {
-		err = serve(ctx, listener, o)
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// ServeUntil serves until ctx ends, whatever happens. While the address cannot
-// be had it tries again, at first after a tenth of a second, later every five
-// seconds. report, if not nil, is called with the first error of a row of
-// failures, and with nil whenever serving begins.
 func ServeUntil(ctx context.Context, o Options, report func(error)) {
 	if o.Listen == "" {
 		return
-	}
-	if report == nil {
-		report = func(error) {}
 	}
 	failing, wait := false, firstRetry
 	for ctx.Err() == nil {
@@ -120,17 +101,11 @@ func ServeUntil(ctx context.Context, o Options, report func(error)) {
 			report(err)
 			failing = true
 		}
-		sleep(ctx, wait)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
 		wait = min(2*wait, lastRetry)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 
@@ -162,7 +137,7 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnState:         newCrowd(mostConnections).note,
-		ErrorLog:          slog.NewLogLogger(newSparing(webLog{o.Log.Handler()}), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(newSparing(o.Log.Handler()), slog.LevelWarn),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -171,7 +146,7 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 	})
 	o.Log.Info("serving metrics", "address", listener.Addr().String(), "web_config_file", o.WebConfigFile)
 	flags := &web.FlagConfig{WebConfigFile: &o.WebConfigFile}
-	err = web.Serve(listener, server, flags, slog.New(webLog{o.Log.Handler()}))
+	err = web.Serve(listener, server, flags, slog.New(webLog{Handler: o.Log.Handler()}))
 	if !stop() {
 		<-stopped
 	}

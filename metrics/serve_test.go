@@ -116,20 +116,22 @@ func TestServe(t *testing.T) {
 func TestServeNothing(t *testing.T) {
 	o := options(t)
 	o.Listen = ""
-	if err := Serve(t.Context(), o); err != nil {
-		t.Error(err)
-	}
 	ServeUntil(t.Context(), o, func(err error) { t.Errorf("reported %v", err) })
 }
 
 func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error, 1)
-	go func() { result <- Serve(ctx, options(t)) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ServeUntil(ctx, options(t), func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}()
 	cancel()
-	if err := receive(t, result); err != nil {
-		t.Error(err)
-	}
+	receive(t, ended)
 }
 
 // A scrape that runs when the end comes gets its answer.
@@ -180,6 +182,17 @@ func (s *slowSource) Snapshot() (*Snapshot, error) {
 	return quiet(), nil
 }
 
+// firstFailure serves until that fails, and returns the error; nil where it does not.
+func firstFailure(t *testing.T, o Options) error {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ServeUntil(ctx, o, func(err error) { cancel(err) })
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
 func TestServeAddressInUse(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -188,7 +201,7 @@ func TestServeAddressInUse(t *testing.T) {
 	defer taken.Close()
 	o := options(t)
 	o.Listen = taken.Addr().String()
-	err = Serve(t.Context(), o)
+	err = firstFailure(t, o)
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "serve metrics at "+o.Listen) {
 		t.Errorf("got error %v", err)
 	}
@@ -342,8 +355,8 @@ func checkWebConfigError(t *testing.T, path, want string) {
 	}
 	o := options(t)
 	o.WebConfigFile = path
-	if serveErr := Serve(t.Context(), o); serveErr == nil || serveErr.Error() != err.Error() {
-		t.Errorf("Serve: got error %v, want %v", serveErr, err)
+	if serveErr := firstFailure(t, o); serveErr == nil || serveErr.Error() != err.Error() {
+		t.Errorf("ServeUntil: got error %v, want %v", serveErr, err)
 	}
 }
 

@@ -32,7 +32,7 @@ type host struct {
 	examine, fix show.Examine
 }
 
-// thisHost returns what makes the commands work on this host.
+// thisHost returns what makes the commands work on this host. With an error, what is opened may be a nil pointer.
 func thisHost() host {
 	return host{
 		daemon:  daemon.ThisHost(),
@@ -41,30 +41,12 @@ func thisHost() host {
 		status:  status.Read,
 		mode:    status.Mode,
 		setMode: status.SetMode,
-		flows:   openFlows,
+		flows:   func(pinDir string) (show.FlowTable, error) { return flows.Open(pinDir) },
 		explain: explain.Ask,
 		trace:   trace.Follow,
 		probe:   func(peer, self netip.Addr) (show.Probe, error) { return trace.NewProbe(peer, self) },
-		top:     openTop,
+		top:     func(pinDir string, limit int) (topcommand.Monitor, error) { return top.Open(pinDir, limit) },
 		examine: doctor.Examine,
 		fix:     doctor.Fix,
 	}
-}
-
-// openFlows keeps a nil table from becoming an interface that is not nil.
-func openFlows(pinDir string) (show.FlowTable, error) {
-	table, err := flows.Open(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	return table, nil
-}
-
-// openTop keeps a nil monitor from becoming an interface that is not nil.
-func openTop(pinDir string, limit int) (topcommand.Monitor, error) {
-	opened, err := top.Open(pinDir, limit)
-	if err != nil {
-		return nil, err
-	}
-	return opened, nil
 }

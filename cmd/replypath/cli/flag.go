@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"fmt"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -57,6 +60,22 @@ func Complete(c *cobra.Command, flag string, words func() []string) {
 	if err != nil {
 		panic(err) // there is no such flag
 	}
+}
+
+// AddChoice gives a command a flag that takes one of a few words; the present value of target is the default.
+func AddChoice[T ~string](c *cobra.Command, target *T, flag, shorthand, kind, usage string, words ...T) {
+	var texts []string
+	for _, word := range words {
+		texts = append(texts, string(word))
+	}
+	choose := func(text string) (T, error) {
+		if slices.Contains(texts, text) {
+			return T(text), nil
+		}
+		return "", fmt.Errorf("%q is not one of %s", text, strings.Join(texts, ", "))
+	}
+	c.Flags().VarP(Value(target, kind, string(*target), choose), flag, shorthand, usage)
+	Complete(c, flag, func() []string { return texts })
 }
 
 // InterfaceNames are those of this network namespace; none where they cannot be

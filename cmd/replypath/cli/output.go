@@ -19,9 +19,7 @@ type Output struct{ format string }
 // AddOutput gives a command the flag -o.
 func AddOutput(c *cobra.Command) *Output {
 	o := &Output{format: formatTable}
-	formats := []string{formatTable, formatJSON}
-	c.Flags().VarP(Value(&o.format, "format", o.format, OneOf(formats...)), "output", "o", "table or json")
-	Complete(c, "output", func() []string { return formats })
+	AddChoice(c, &o.format, "output", "o", "format", "table or json", formatTable, formatJSON)
 	return o
 }
 

@@ -3,22 +3,10 @@ package cli
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
-	"strings"
 
 	"replypath/loader/config"
 )
-
-// OneOf reads one of a few words.
-func OneOf(words ...string) func(string) (string, error) {
-	return func(text string) (string, error) {
-		if slices.Contains(words, text) {
-			return text, nil
-		}
-		return "", fmt.Errorf("%q is not one of %s", text, strings.Join(words, ", "))
-	}
-}
 
 // Positive reads a whole number of at least 1.
 func Positive(text string) (int, error) {

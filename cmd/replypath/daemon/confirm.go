@@ -61,7 +61,7 @@ func confirmTrial(_ context.Context, pinDir string) error {
 	if err := unix.PidfdSendSignal(process, unix.SIGUSR1, nil, 0); err != nil {
 		return fmt.Errorf("tell process %d to keep what is on trial: %w", holder, err)
 	}
-	if ended, err := awaitProcess(process, confirmTime); err != nil || !ended {
+	if ended, err := awaitEnd(endOf(process), confirmTime); err != nil || !ended {
 		return errors.Join(err, fmt.Errorf("process %d does not end", holder))
 	}
 	return checkKept(pinDir, journal.LoadedAt)
@@ -80,20 +80,31 @@ func checkKept(pinDir string, loaded time.Time) error {
 	return nil
 }
 
-// awaitProcess waits until the process behind a descriptor has ended, and tells
-// whether it did in time.
-func awaitProcess(process int, timeout time.Duration) (ended bool, err error) {
-	deadline := time.Now().Add(timeout)
-	fds := []unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}
-	for {
-		left := max(0, time.Until(deadline))
-		n, err := unix.Poll(fds, int(left.Milliseconds()))
-		if errors.Is(err, unix.EINTR) {
-			continue
+// endOf tells when the process behind a descriptor has ended.
+func endOf(process int) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, -1)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				err = fmt.Errorf("wait for a process: %w", err)
+			}
+			ended <- err
+			return
 		}
-		if err != nil {
-			return false, fmt.Errorf("wait for a process: %w", err)
-		}
-		return n > 0, nil
+	}()
+	return ended
+}
+
+// awaitEnd waits until a process has ended, and tells whether it did in time.
+func awaitEnd(end <-chan error, limit time.Duration) (ended bool, err error) {
+	select {
+	case err := <-end:
+		return err == nil, err
+	case <-time.After(limit):
+		return false, nil
 	}
 }

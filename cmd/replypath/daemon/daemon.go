@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
@@ -29,15 +28,15 @@ type daemon struct {
 	host      Host
 	file      *cli.ConfigFile
 	overrides config.Overrides
-	mechanism string        // of attachment; empty for the best there is
-	trial     time.Duration // until it has to be confirmed; 0: for good
+	mechanism attach.Mechanism // of attachment; empty for the best there is
+	trial     time.Duration    // until it has to be confirmed; 0: for good
 
-	log      *slog.Logger
-	logging  *logControl
-	config   *config.Config // in force
-	fromFile bool           // the file was there
-	datapath Datapath
-	metrics  *metricsServer
+	log         *slog.Logger
+	logging     *logControl
+	config      *config.Config // in force
+	fromFile    bool           // the file was there
+	datapath    Datapath
+	stopMetrics func()
 }
 
 // run attaches and keeps watch until a signal or the end of ctx. What is
@@ -49,24 +48,14 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.attach(); err != nil {
 		return err
 	}
-	running, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var watch sync.WaitGroup
-	var failure error
-	watch.Go(func() {
-		defer cancel()
-		failure = d.datapath.Run(running)
-	})
-	d.metrics = d.serveMetrics(running)
+	running, unwatch := d.watch(ctx)
 	d.logReady()
 	d.tell(sdnotify.SdNotifyReady)
 
 	told := d.heed(running, reload, end) || ctx.Err() != nil
 	stop() // a second signal ends the process at once
 	d.tell(sdnotify.SdNotifyStopping)
-	cancel()
-	watch.Wait()
-	d.metrics.stop()
+	failure := unwatch()
 	stays, ends := d.whatStays() // while it can be looked at
 	err := errors.Join(failure, d.datapath.Close())
 	if !told && err != nil {
@@ -77,6 +66,25 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.log.Info(stays+"; "+ends, "pin_dir", d.PinDir)
 	return nil
+}
+
+// watch keeps the datapath going and serves metrics. running ends when ctx does, or with the error with which the
+// datapath fails; unwatch ends both, and returns that error.
+func (d *daemon) watch(ctx context.Context) (running context.Context, unwatch func() error) {
+	running, cancel := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		err := d.datapath.Run(running)
+		ended <- err
+		cancel(err)
+	}()
+	d.stopMetrics = d.serveMetrics(running)
+	return running, func() error {
+		cancel(nil)
+		err := <-ended
+		d.stopMetrics()
+		return err
+	}
 }
 
 // saveMemory collects garbage twice as often: a daemon that mostly waits has time for
@@ -122,7 +130,7 @@ func (d *daemon) attach() error {
 	d.warn()
 	options := loader.Options{
 		PinDir: d.PinDir, Config: cfg, Log: d.log, Version: d.Version,
-		Mechanism: attach.Mechanism(d.mechanism), Trial: d.trial,
+		Mechanism: d.mechanism, Trial: d.trial,
 	}
 	if found {
 		if options.ConfigPath, err = filepath.Abs(d.file.Path); err != nil { // who reads it is elsewhere
@@ -176,8 +184,8 @@ func (d *daemon) adopt(ctx context.Context, cfg *config.Config, found bool) {
 	d.logging.set(cfg.Log)
 	d.warn()
 	if !cfg.Metrics.Same(&before.Metrics) {
-		d.metrics.stop()
-		d.metrics = d.serveMetrics(ctx)
+		d.stopMetrics()
+		d.stopMetrics = d.serveMetrics(ctx)
 	}
 }
 

@@ -97,16 +97,12 @@ func (d *fakeDatapath) Close() error {
 	return nil
 }
 
-func (d *fakeDatapath) Source() metrics.Source { return fakeSource{} }
-
-type fakeSource struct{}
-
-func (fakeSource) Snapshot() (*metrics.Snapshot, error) {
+func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
 }
-func (fakeSource) Unattached() ([]string, error) { return nil, nil }
+func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
 
-func (fakeSource) Notices() []string { return nil }
+func (*fakeDatapath) Notices() []string { return nil }
 
 // daemonRun is a running `replypath run`.
 type daemonRun struct {

@@ -106,7 +106,7 @@ func (h *Host) guardParent(a *cli.App, timeout time.Duration) error {
 	if !inTime {
 		log.Warn("replypath try hangs, it is ended", "pid", pid)
 		_ = unix.PidfdSendSignal(parent, unix.SIGKILL, nil, 0) // it may have ended
-		err = awaitKilled(ended)
+		_, err = awaitEnd(ended, guardianSlack)                // it may hang in the kernel: whether it owns the pins shows
 	}
 	done, takeErr := h.insistOnTakingBack(a.PinDir, pid, log)
 	err = errors.Join(err, takeErr)
@@ -149,30 +149,6 @@ func awaitTrial(ended <-chan error, begun <-chan struct{}, timeout time.Duration
 			return false, nil
 		}
 	}
-}
-
-// awaitKilled waits for the end of a process that was killed, which may hang in the kernel.
-func awaitKilled(ended <-chan error) error {
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(guardianSlack):
-		return nil // whether it owns the pins shows
-	}
-}
-
-// endOf tells when the process behind a descriptor has ended.
-func endOf(process int) <-chan error {
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			if done, err := awaitProcess(process, longestTrial); done || err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
-	return ended
 }
 
 // guardianLog writes to syslog: there may be no terminal any more. Without one it

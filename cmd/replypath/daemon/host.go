@@ -16,7 +16,7 @@ import (
 
 // Host is what the commands of this package reach the host through.
 type Host struct {
-	// Start attaches a datapath; see loader.New.
+	// Start attaches a datapath; see loader.New. With an error, the datapath may be a nil pointer.
 	Start func(loader.Options) (Datapath, error)
 	// Guard starts a process that takes a trial back when this one cannot. TakeBack does it here; see
 	// detach.TakeBack. Confirm has the process keep it that has one going on.
@@ -34,6 +34,7 @@ type Host struct {
 
 // Datapath is what run keeps going; see loader.Loader.
 type Datapath interface {
+	metrics.Source
 	Run(context.Context) error
 	Reload(*config.Config) error
 	ReportConfigError(error)
@@ -44,8 +45,6 @@ type Datapath interface {
 	// Effect tells what it does by itself.
 	Effect() (*status.Effect, error)
 	Close() error
-	// Source is where the metrics come from.
-	Source() metrics.Source
 }
 
 // Guardian is the process that takes a trial back when the one that has it cannot.

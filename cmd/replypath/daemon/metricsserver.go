@@ -15,44 +15,37 @@ import (
 // server that does not answer must not hold up the boot.
 const firstListen = 500 * time.Millisecond
 
-// metricsServer serves the metrics for as long as one configuration holds.
-type metricsServer struct {
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-}
-
-// serveMetrics begins to serve as configured. It does not fail: while the address
+// serveMetrics begins to serve as configured, until stop is called. It does not fail: while the address
 // cannot be had, or the web configuration is bad, the error stands in the status, and
 // it is tried again. Neither is worth the reply path.
-func (d *daemon) serveMetrics(ctx context.Context) *metricsServer {
+func (d *daemon) serveMetrics(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	server := &metricsServer{cancel: cancel}
 	settled, settle := context.WithTimeout(ctx, firstListen)
 	settings := d.config.Metrics // those in force may be others by the next failure
 	options := metrics.Options{
 		Listen:        settings.Listen,
 		WebConfigFile: settings.WebConfigFile,
-		Source:        d.datapath.Source(),
+		Source:        d.datapath,
 		Version:       d.Version,
 		Log:           d.log,
 	}
 	d.datapath.SetError("metrics", nil)
-	server.done.Go(func() {
+	var done sync.WaitGroup
+	done.Go(func() {
 		defer settle()
 		metrics.ServeUntil(ctx, options, func(err error) {
-			d.reportMetrics(blameWebConfig(&settings, err))
+			err = blameWebConfig(&settings, err)
+			d.datapath.SetError("metrics", err)
+			if err != nil {
+				d.log.Error("metrics are not served, trying again", "error", err)
+			}
 			settle()
 		})
 	})
 	<-settled.Done()
-	return server
-}
-
-// reportMetrics notes that serving began to fail, or works again.
-func (d *daemon) reportMetrics(err error) {
-	d.datapath.SetError("metrics", err)
-	if err != nil {
-		d.log.Error("metrics are not served, trying again", "error", err)
+	return func() {
+		cancel()
+		done.Wait()
 	}
 }
 
@@ -72,9 +65,4 @@ func CheckMetrics(settings *config.Metrics) error {
 		return nil
 	}
 	return blameWebConfig(settings, metrics.CheckWebConfig(settings.WebConfigFile))
-}
-
-func (s *metricsServer) stop() {
-	s.cancel()
-	s.done.Wait()
 }

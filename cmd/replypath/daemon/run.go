@@ -45,10 +45,9 @@ func (d *daemon) addFlags(c *cobra.Command) {
 	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again; name those of the default routes, too")
 	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved; attach programs, and change nothing else of the host")
 	listen := flags.String("listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
-	mechanism := cli.Value(&d.mechanism, "tcx|clsact", "", cli.OneOf(string(attach.TCX), string(attach.Clsact)))
-	flags.Var(mechanism, "mechanism", "attach by this only; hundreds of interfaces are attached sooner by clsact")
+	cli.AddChoice(c, &d.mechanism, "mechanism", "", "tcx|clsact",
+		"attach by this only; hundreds of interfaces are attached sooner by clsact", attach.TCX, attach.Clsact)
 	cli.Complete(c, "interface", cli.InterfaceNames)
-	cli.Complete(c, "mechanism", func() []string { return []string{string(attach.TCX), string(attach.Clsact)} })
 	c.PreRun = func(*cobra.Command, []string) {
 		if flags.Changed("listen") {
 			d.overrides.Listen = listen

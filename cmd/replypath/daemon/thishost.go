@@ -9,13 +9,12 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
-	"replypath/metrics"
 )
 
 // ThisHost returns what makes the commands work on this host.
 func ThisHost() Host {
 	return Host{
-		Start:        startLoader,
+		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
 		Guard:        startGuardian,
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
@@ -24,21 +23,6 @@ func ThisHost() Host {
 		Stdin:        os.Stdin,
 		Notify:       notifySystemd,
 	}
-}
-
-// attached is a loader that the metrics are read from.
-type attached struct{ *loader.Loader }
-
-// Source implements Datapath.
-func (a attached) Source() metrics.Source { return a }
-
-// startLoader keeps a nil loader from becoming a Datapath that is not nil.
-func startLoader(o loader.Options) (Datapath, error) {
-	l, err := loader.New(o)
-	if err != nil {
-		return nil, err
-	}
-	return attached{l}, nil
 }
 
 // daemonSignals delivers SIGHUP apart from SIGTERM and SIGINT, so that no number of reloads

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,22 +78,11 @@ func (t *trial) run(ctx context.Context) error {
 	if err := t.countDown(guardian); err != nil {
 		return t.giveUp(err)
 	}
-	running, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var watch sync.WaitGroup
-	failed := make(chan error, 1)
-	watch.Go(func() {
-		if err := t.datapath.Run(running); err != nil {
-			failed <- err
-		}
-	})
-	t.metrics = t.serveMetrics(running)
+	running, unwatch := t.watch(ctx)
 	fmt.Fprintf(t.Stdout, "on trial: %s: press Enter within %s to keep it, or run replypath try confirm\n", t.effect(), t.trial)
 
-	reason := t.await(ctx, signals, guardian.Lost, failed)
-	cancel()
-	watch.Wait()
-	t.metrics.stop()
+	reason := t.await(running, signals, guardian.Lost)
+	_ = unwatch() // what failed before is the reason
 	if reason == nil {
 		reason = t.datapath.Keep()
 	}
@@ -129,7 +117,7 @@ func (t *trial) countDown(g *Guardian) error {
 }
 
 // await returns nil once the trial is confirmed, else why it is over.
-func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan struct{}, failed <-chan error) error {
+func (t *trial) await(running context.Context, signals <-chan os.Signal, lost <-chan struct{}) error {
 	timer := time.NewTimer(t.trial)
 	defer timer.Stop()
 	select {
@@ -144,10 +132,8 @@ func (t *trial) await(ctx context.Context, signals <-chan os.Signal, lost <-chan
 		return fmt.Errorf("not confirmed within %s", t.trial)
 	case <-lost:
 		return errUnwatched
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case <-running.Done():
+		return context.Cause(running)
 	}
 }
 

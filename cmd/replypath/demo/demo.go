@@ -1,9 +1,8 @@
 // Package demo shows on a network of its own what replypath is for: replies that
 // leave by the wrong interface, and the same replies with replypath.
 //
-// Everything happens in network namespaces without a name and in a mount
-// namespace of the demo's own, so that nothing is left when the process ends,
-// however it ends.
+// Everything happens in network and mount namespaces without a name, so that
+// nothing is left when the process ends, however it ends.
 package demo
 
 import (
@@ -33,15 +32,9 @@ var ErrNotShown = errors.New("the demo did not show what it should")
 // captures and the clients saw the replies go wrong without replypath and right
 // with it; else the error matches ErrNotShown and says what was missing. A signal
 // that ends a program ends the demo early, with an error.
-//
-// It may replace the process by another one of the same program with the same
-// arguments: call it before anything else is begun.
 func Run(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the demo makes network namespaces, which only root may: run it as root")
-	}
-	if err := enterOwnMounts(); err != nil {
-		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
@@ -49,8 +42,18 @@ func Run(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done after %s", patience))
 	defer cancel()
 
-	d := &demo{page: newPage(out)}
-	if err := d.run(ctx); err != nil {
+	n, err := network.New(ctx, true)
+	if errors.Is(err, unix.EPERM) {
+		return errors.New("the demo needs CAP_SYS_ADMIN to make namespaces: in a container, start that as a privileged one")
+	}
+	d := &demo{page: newPage(out), net: n}
+	if err == nil {
+		err = errors.Join(d.show(ctx), n.Close())
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // whatever failed did so for this
+	}
+	if err != nil {
 		return fmt.Errorf("the demo ended early, its network is gone: %w", err)
 	}
 	return d.verdict()
@@ -62,27 +65,22 @@ type demo struct {
 	net *network.Network
 }
 
-// run builds the network, shows everything and takes the network down.
-func (d *demo) run(ctx context.Context) (err error) {
-	d.title("replypath demo: a server with two NICs whose replies leave by the wrong one")
-	d.net, err = network.New(ctx, true)
-	if err == nil {
-		err = errors.Join(d.show(ctx), d.net.Close())
-	}
-	if ctx.Err() != nil {
-		// Whatever failed did so for this.
-		return context.Cause(ctx)
-	}
-	return err
-}
-
 // show takes the steps.
 func (d *demo) show(ctx context.Context) error {
+	d.title("replypath demo: a server with two NICs whose replies leave by the wrong one")
 	d.describeNetwork()
 	if err := d.showWrong(ctx); err != nil {
 		return err
 	}
-	return d.showRight(ctx)
+	s, err := d.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	if err := d.showRight(ctx); err != nil {
+		return errors.Join(err, s.failure())
+	}
+	return d.showUndone(ctx, s)
 }
 
 // verdict ends the page.
@@ -90,27 +88,11 @@ func (d *demo) verdict() error {
 	d.line("")
 	if len(d.missing) > 0 {
 		for _, what := range d.missing {
-			d.bad("%s", what)
+			d.told(false, "%s", what)
 		}
 		return fmt.Errorf("%w: %s", ErrNotShown, strings.Join(d.missing, "; "))
 	}
-	d.good("Seen both: wrong without replypath, right with it. The network is gone, nothing is left.")
+	d.told(true, "Seen both: wrong without replypath, right with it. The network is gone, nothing is left.")
 	d.line("  On a host of yours: `replypath run` to begin, `replypath detach` to undo, `replypath --help` for more.")
 	return d.err
-}
-
-func (d *demo) describeNetwork() {
-	d.heading("The network: real interfaces, in namespaces of the demo's own")
-	f := network.IPv4
-	for _, nic := range []struct {
-		a, b   *network.Interface
-		router string
-	}{
-		{d.net.A.Eth0, d.net.B.Eth0, "production router"},
-		{d.net.A.Eth1, d.net.B.Eth1, "replication router"},
-	} {
-		d.line("A %s %s ─── %s %-18s %s ─── %s %s B", nic.a.Name, nic.a.Address(f), nic.a.Gateway(f),
-			nic.router, nic.b.Gateway(f), nic.b.Address(f), nic.b.Name)
-	}
-	d.line("B's default route is by eth0. A router drops what comes in on the wrong side (strict uRPF).")
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"replypath/cmd/replypath/output"
 )
@@ -64,9 +63,6 @@ func (p *page) line(format string, args ...any) { p.write("   " + fmt.Sprintf(fo
 // quote is a line that somebody else has written.
 func (p *page) quote(text string) { p.write("     " + p.styled(faint, text)) }
 
-func (p *page) good(format string, args ...any) { p.told(true, format, args...) }
-func (p *page) bad(format string, args ...any)  { p.told(false, format, args...) }
-
 // told is a line about what went well or not.
 func (p *page) told(good bool, format string, args ...any) {
 	p.line("%s %s", p.mark(good), fmt.Sprintf(format, args...))
@@ -79,6 +75,16 @@ func (p *page) require(seen bool, format string, args ...any) {
 	}
 }
 
+// mustBe tells how something went that has to go well.
+func (p *page) mustBe(good bool, well, badly string) {
+	p.require(good, "%s", badly)
+	if good {
+		p.told(true, "%s", well)
+	} else {
+		p.told(false, "%s", badly)
+	}
+}
+
 func (p *page) mark(good bool) string {
 	if good {
 		return p.styled(green, "✓")
@@ -87,16 +93,10 @@ func (p *page) mark(good bool) string {
 }
 
 // table quotes rows in aligned columns.
-func (p *page) table(rows [][]string) {
-	var text strings.Builder
-	t := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
-	for _, row := range rows {
-		fmt.Fprintln(t, strings.Join(row, "\t"))
-	}
-	if err := t.Flush(); err != nil && p.err == nil {
-		p.err = err
-	}
-	for row := range strings.Lines(text.String()) {
+func (p *page) table(header []string, rows [][]string) {
+	var table output.Page
+	table.Table(header, rows)
+	for row := range strings.Lines(table.String()) {
 		p.quote(strings.TrimSuffix(row, "\n"))
 	}
 }

@@ -48,10 +48,10 @@ func TestPage(t *testing.T) {
 	p := newPage(&text)
 	p.title("title")
 	p.heading("first")
-	p.good("well")
+	p.told(true, "well")
 	p.heading("second %d", 2)
-	p.bad("badly")
-	p.table([][]string{{"a", "b"}, {"long", "c"}})
+	p.told(false, "badly")
+	p.table([]string{"a", "b"}, [][]string{{"long", "c"}})
 	const want = "title\n\n1. first\n   ✓ well\n\n2. second 2\n   ✗ badly\n     a     b\n     long  c\n"
 	if text.String() != want {
 		t.Errorf("got\n%s\nnot\n%s", text.String(), want)
@@ -74,14 +74,12 @@ func TestUnreadPage(t *testing.T) {
 
 func TestSamples(t *testing.T) {
 	const text = "# TYPE m counter\nm{a=\"x y\"} 2\nm{a=\"z\"} 3.5\nmore{a=\"z\"} 7\nm_total 1\n"
-	found := samples(text, "m")
-	if len(found) != 2 {
-		t.Fatalf("got %q", found)
+	found, sum, err := samples(text, "m")
+	must(t, err)
+	if len(found) != 2 || sum != 5.5 {
+		t.Errorf("got %q, the sum is %g", found, sum)
 	}
-	if total := must1[float64](t)(sum(found)); total != 5.5 {
-		t.Errorf("the sum is %g", total)
-	}
-	if _, err := sum([]string{`m{a="b"} much`}); err == nil {
+	if _, _, err := samples(`m{a="b"} much`, "m"); err == nil {
 		t.Error("a value that is no number was accepted")
 	}
 }

@@ -16,12 +16,12 @@ import (
 
 // echoes are the names and numbers of a ping.
 var echoes = map[network.Family]struct {
-	protocol       string
+	name, protocol string
 	number         int
 	request, reply icmp.Type
 }{
-	network.IPv4: {"ip4:icmp", 1, ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply},
-	network.IPv6: {"ip6:ipv6-icmp", 58, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply},
+	network.IPv4: {"icmp", "ip4:icmp", 1, ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply},
+	network.IPv6: {"icmpv6", "ip6:ipv6-icmp", 58, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply},
 }
 
 // ping sends an echo request and waits for its answer until ctx ends. What else arrives is passed over.
@@ -40,7 +40,7 @@ func ping(ctx context.Context, q *question) error {
 	if err != nil {
 		return fmt.Errorf("build an echo request: %w", err)
 	}
-	if _, err := conn.WriteTo(request, &net.IPAddr{IP: q.asked.AsSlice()}); err != nil {
+	if _, err := conn.WriteTo(request, &net.IPAddr{IP: q.asked.Addr().AsSlice()}); err != nil {
 		return err
 	}
 	for buffer := make([]byte, 1<<16); ; {

@@ -3,6 +3,8 @@ package demo
 import (
 	"context"
 	"errors"
+	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,131 +19,106 @@ const (
 	silence = 900 * time.Millisecond
 )
 
-// round is all questions in both families, with all frames that passed the
-// cables of B meanwhile. The frames are taken at the routers' ends: what is there
-// has really left B.
+// setting is whether replypath runs, and what is expected then.
+type setting struct {
+	name     string
+	port     uint16 // of A's TCP and UDP sockets: it tells the packets of one round from another's
+	answered bool
+}
+
+var (
+	withoutReplypath = setting{"without replypath", 40001, false}
+	withReplypath    = setting{"with replypath", 40002, true}
+)
+
+// round is all questions in both families, those in IPv4 first, with all frames
+// that passed the cables of B meanwhile.
 type round struct {
-	questions    []*question
-	servers      servers
-	byEth0       *network.Capture
-	byEth1       *network.Capture
+	setting
 	network      *network.Network
-	drops, begun uint64 // of the production router's policy
+	questions    []*question
+	eth0, eth1   way
+	open         []io.Closer
+	begun, drops uint64 // of the production router's policy: when it began, and since
 	wrong        int    // replies that had left by eth0 when drops was read
 }
 
-// newRound starts servers and captures. A's TCP and UDP sockets have the given
-// port, which tells the packets of one round from another's.
-func newRound(ctx context.Context, n *network.Network, port uint16) (r *round, err error) {
-	r = &round{network: n}
+// way is an interface of B's, with the frames that the router's end of its cable
+// gets: what is there has really left B.
+type way struct {
+	*network.Interface
+	capture *network.Capture
+}
+
+// replies returns those to questions, in the order of the questions.
+func (w way) replies(questions ...*question) []*network.Frame {
+	var found []*network.Frame
+	for _, q := range questions {
+		found = append(found, w.capture.Frames(q.isReply)...)
+	}
+	return found
+}
+
+// newRound starts servers and captures.
+func newRound(ctx context.Context, n *network.Network, s setting) (r *round, err error) {
+	r = &round{setting: s, network: n, eth0: way{Interface: n.B.Eth0}, eth1: way{Interface: n.B.Eth1}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.servers, err = serve(ctx, n.B); err != nil {
+	if err := r.serve(ctx, n.B); err != nil {
 		return nil, err
 	}
-	if r.byEth0, err = n.B.Eth0.Peer().Capture(); err != nil {
-		return nil, err
-	}
-	if r.byEth1, err = n.B.Eth1.Peer().Capture(); err != nil {
-		return nil, err
+	for _, w := range []*way{&r.eth0, &r.eth1} {
+		if w.capture, err = w.Peer.Capture(); err != nil {
+			return nil, err
+		}
+		r.open = append(r.open, w.capture)
 	}
 	for _, f := range network.Families {
-		for _, k := range kinds {
-			r.questions = append(r.questions, newQuestion(n, k, f, port))
+		for _, kind := range kinds {
+			q := newQuestion(n, kind, f, s.port)
+			r.questions, r.open = append(r.questions, q), append(r.open, q)
 		}
 	}
-	r.begun, err = r.network.Drops()
+	r.begun, err = n.Drops()
 	return r, err
 }
 
 // close hangs up and ends captures and servers.
 func (r *round) close() error {
 	var errs []error
-	for _, q := range r.questions {
-		errs = append(errs, q.close())
+	for _, open := range slices.Backward(r.open) {
+		errs = append(errs, open.Close())
 	}
-	for _, c := range []*network.Capture{r.byEth0, r.byEth1} {
-		if c != nil {
-			errs = append(errs, c.Close())
-		}
-	}
-	return errors.Join(append(errs, r.servers.close())...)
+	return errors.Join(errs...)
 }
 
-// askInVain asks everything at once, until each reply has been seen on its wrong
-// way and had time to arrive nevertheless.
-func (r *round) askInVain(ctx context.Context) error {
+// ask asks everything at once and waits for the answers, or in vain until each
+// reply has been seen on its wrong way and had time to arrive nevertheless. Then
+// it notes what the router has dropped.
+func (r *round) ask(ctx context.Context, inVain bool) error {
 	asking, giveUp := context.WithTimeout(ctx, answerTime)
 	defer giveUp()
-	go func() {
-		for r.seenWrong() < len(r.questions) {
-			select {
-			case <-asking.Done(): // all are answered, or time is up
-				return
-			case <-time.After(time.Millisecond):
-			}
-		}
-		time.AfterFunc(silence, giveUp)
-	}()
-	return r.ask(ctx, asking)
-}
-
-// seenWrong counts the questions whose replies left by eth0.
-func (r *round) seenWrong() int {
-	seen := 0
-	for _, q := range r.questions {
-		if len(r.byEth0.Frames(q.isReply)) > 0 {
-			seen++
-		}
-	}
-	return seen
-}
-
-// askAll asks everything at once and waits for the answers.
-func (r *round) askAll(ctx context.Context) error {
-	asking, giveUp := context.WithTimeout(ctx, answerTime)
-	defer giveUp()
-	return r.ask(ctx, asking)
-}
-
-// ask puts the questions until the context asking ends, and notes what the router
-// has dropped. The error is that of ctx or of counting.
-func (r *round) ask(ctx, asking context.Context) error {
 	var all sync.WaitGroup
 	for _, q := range r.questions {
 		all.Go(func() { q.put(asking) })
+	}
+	if inVain {
+		unseen := func(q *question) bool { return len(r.eth0.replies(q)) == 0 }
+		for asking.Err() == nil && slices.ContainsFunc(r.questions, unseen) {
+			time.Sleep(time.Millisecond)
+		}
+		time.AfterFunc(silence, giveUp)
 	}
 	all.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	// In this order: replies are still sent again meanwhile.
-	r.wrong = len(frames(r.byEth0, r.questions))
+	r.wrong = len(r.eth0.replies(r.questions...))
 	now, err := r.network.Drops()
 	r.drops = now - r.begun
 	return err
-}
-
-// of returns the questions in a family.
-func (r *round) of(f network.Family) []*question {
-	var found []*question
-	for _, q := range r.questions {
-		if q.family == f {
-			found = append(found, q)
-		}
-	}
-	return found
-}
-
-// frames returns the replies to questions that a capture has seen, in the order
-// of the questions.
-func frames(c *network.Capture, questions []*question) []*network.Frame {
-	var found []*network.Frame
-	for _, q := range questions {
-		found = append(found, c.Frames(q.isReply)...)
-	}
-	return found
 }

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -10,40 +9,29 @@ import (
 	"replypath/cmd/replypath/demo/network"
 )
 
-// servers are B's: they send back what they are sent.
-type servers []io.Closer
-
-// serve starts a TCP and a UDP server at each address of B's eth1. Not at the
-// wildcard address: there a UDP socket also answers from the wrong address.
-func serve(ctx context.Context, b *network.Server) (servers, error) {
-	var s servers
+// serve starts a TCP and a UDP server at each address of B's eth1, which send back
+// what they are sent. Not at the wildcard address: there a UDP socket also answers
+// from the wrong address.
+func (r *round) serve(ctx context.Context, b *network.Server) error {
 	for _, f := range network.Families {
-		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort)
+		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort).String()
 		listener, err := b.Listen(ctx, address)
 		if err != nil {
-			return nil, errors.Join(err, s.close())
+			return err
 		}
-		s = append(s, listener)
+		r.open = append(r.open, listener)
 		go serveTCP(listener)
-		conn, err := b.ListenPacket(ctx, "udp", address.String())
+		conn, err := b.ListenPacket(ctx, "udp", address)
 		if err != nil {
-			return nil, errors.Join(err, s.close())
+			return err
 		}
-		s = append(s, conn)
+		r.open = append(r.open, conn)
 		go serveUDP(conn)
 	}
-	return s, nil
+	return nil
 }
 
-// close ends the servers; what has been connected ends with the client.
-func (s servers) close() error {
-	var errs []error
-	for _, server := range s {
-		errs = append(errs, server.Close())
-	}
-	return errors.Join(errs...)
-}
-
+// serveTCP leaves what has been connected to end with the client.
 func serveTCP(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()

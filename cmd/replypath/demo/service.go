@@ -1,13 +1,14 @@
 package demo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -16,26 +17,23 @@ import (
 	"replypath/cmd/replypath/demo/network"
 )
 
-const (
-	// readySocket is where the service tells that it is ready: in the abstract
-	// name space, which each network namespace has for itself.
-	readySocket = "@replypath-demo"
-	readyTime   = time.Minute
-)
+// readyTime is how long a start may take.
+const readyTime = time.Minute
 
 // service is `replypath run` on B.
 type service struct {
 	command *exec.Cmd
 	kill    context.CancelFunc
-	log     *logBuffer
+	ready   chan struct{} // closed once it has logged that it is
 	ended   chan struct{}
-	err     error // how it ended
+	log     []string // its last lines, and
+	err     error    // how it ended: once it has
 }
 
-// replypath returns this program with other arguments. It is killed when ctx ends or the thread that starts it, and not
-// by the keys that end the demo.
+// replypath returns this program, also when its file has been replaced, with other arguments. It is killed when ctx ends
+// or the thread that starts it, and not by the keys that end the demo.
 func replypath(ctx context.Context, args ...string) *exec.Cmd {
-	command := exec.CommandContext(ctx, executable, args...)
+	command := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	command.Args[0] = "replypath"
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	return command
@@ -57,60 +55,46 @@ func call(ctx context.Context, on *network.Host, args ...string) (output []byte,
 	return output, nil
 }
 
-// start starts the service on B and waits until it is ready.
-func start(ctx context.Context, p *page, b *network.Server) (*service, error) {
-	// The host's own configuration has no say here.
-	args := []string{"run", "--config", "/dev/null"}
-	p.heading("On B: replypath %s", strings.Join(args, " "))
-	ready, err := b.ListenPacket(ctx, "unixgram", readySocket)
-	if err != nil {
-		return nil, err
-	}
-	defer ready.Close()
-	begun := time.Now()
-	s, err := launch(ctx, b.Host, args)
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		<-s.ended
-		_ = ready.Close() // nobody is going to write to it
-	}()
-	err = awaitReady(ctx, ready)
-	took := time.Since(begun).Round(10 * time.Millisecond)
-	if err == nil {
-		err = showAttached(ctx, p, b, took)
-	}
-	if err != nil {
-		s.end()
-		return nil, errors.Join(err, s.failure())
-	}
-	return s, nil
-}
-
-// launch begins the service on a host.
+// launch begins the service on a host and waits until it is ready.
 func launch(ctx context.Context, on *network.Host, args []string) (*service, error) {
-	ctx, kill := context.WithCancel(ctx)
-	s := &service{command: replypath(ctx, args...), kill: kill, log: new(logBuffer), ended: make(chan struct{})}
-	s.command.Env = append(s.command.Environ(), "NOTIFY_SOCKET="+readySocket)
-	s.command.Stderr = s.log
-	begun := make(chan error, 2)
+	running, kill := context.WithCancel(ctx)
+	s := &service{command: replypath(running, args...), kill: kill, ready: make(chan struct{}), ended: make(chan struct{})}
+	log, end := io.Pipe()
+	s.command.Stderr = end
 	go func() {
 		defer close(s.ended)
-		s.err = on.Do(func() error {
-			if err := s.command.Start(); err != nil {
-				return err
-			}
-			begun <- nil
-			return s.command.Wait()
-		})
-		begun <- s.err
+		s.read(log)
 	}()
-	if err := <-begun; err != nil {
-		kill()
-		return nil, fmt.Errorf("start replypath run: %w", err)
+	go func() {
+		s.err = on.Do(s.command.Run)
+		end.Close()
+	}()
+	var err error
+	select {
+	case <-s.ready:
+		return s, nil
+	case <-s.ended:
+		err = errors.New("replypath run ended before it was ready")
+	case <-time.After(readyTime):
+		err = fmt.Errorf("start replypath run: not ready in %s", readyTime)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
-	return s, nil
+	return nil, errors.Join(err, s.failure())
+}
+
+// read keeps the last lines of the log, and tells when it says that the service is ready.
+func (s *service) read(log io.Reader) {
+	const most = 5
+	ready := s.ready
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		s.log = append(s.log, lines.Text())
+		s.log = s.log[max(0, len(s.log)-most):]
+		if ready != nil && strings.Contains(lines.Text(), "msg=ready") {
+			close(ready)
+			ready = nil
+		}
+	}
 }
 
 // end kills the service, if it still runs.
@@ -119,12 +103,13 @@ func (s *service) end() {
 	<-s.ended
 }
 
-// failure explains an error of another command by what the service logged.
+// failure ends the service and explains an error of another command by what it logged.
 func (s *service) failure() error {
-	if text := s.log.tail(); text != "" {
-		return fmt.Errorf("replypath run logged %q", text)
+	s.end()
+	if len(s.log) == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("replypath run logged %q", strings.Join(s.log, "\n"))
 }
 
 // stop ends the service, which leaves the datapath in place.
@@ -137,26 +122,4 @@ func (s *service) stop() error {
 		return errors.Join(fmt.Errorf("replypath run: %w", s.err), s.failure())
 	}
 	return nil
-}
-
-// logBuffer keeps what the service writes. It is safe for concurrent use.
-type logBuffer struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	return len(p), nil
-}
-
-// tail returns the last lines.
-func (l *logBuffer) tail() string {
-	const most = 5
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(string(l.text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
 }

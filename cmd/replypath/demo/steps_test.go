@@ -41,12 +41,10 @@ func TestNothingWrong(t *testing.T) {
 // TestNothingRight has the second round without replypath.
 func TestNothingRight(t *testing.T) {
 	d := newDemo(t, true)
-	r, err := newRound(t.Context(), d.net, portRight)
+	r, err := newRound(t.Context(), d.net, withReplypath)
 	must(t, err)
-	must(t, r.askInVain(t.Context()))
-	for _, f := range network.Families {
-		d.showRightFamily(r, f)
-	}
+	must(t, r.ask(t.Context(), true))
+	d.showReplies(r)
 	must(t, r.close())
 	err = d.verdict()
 	for _, want := range []string{
@@ -63,7 +61,7 @@ func TestNothingRight(t *testing.T) {
 func TestFailedStart(t *testing.T) {
 	d := newDemo(t, true)
 	begun := time.Now()
-	_, err := start(t.Context(), d.page, d.net.B)
+	_, err := d.start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "ended before it was ready") ||
 		!strings.Contains(err.Error(), "no luck") {
 		t.Errorf("got error %v", err)

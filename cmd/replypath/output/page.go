@@ -42,6 +42,23 @@ func (p *Page) Table(header []string, rows [][]string) {
 	_ = t.Flush() // a buffer takes everything
 }
 
+// Rows makes a row of each item.
+func Rows[T any](list []T, row func(*T) []string) [][]string {
+	rows := make([][]string, len(list))
+	for i := range list {
+		rows[i] = row(&list[i])
+	}
+	return rows
+}
+
+// Section adds a table of a list below an empty line, unless there is nothing in the list.
+func Section[T any](p *Page, header []string, list []T, row func(*T) []string) {
+	if len(list) > 0 {
+		p.Line("")
+		p.Table(header, Rows(list, row))
+	}
+}
+
 func newColumns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
 
 // NotedTable is Table with lines of their own below each row.

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
 	"replypath/loader/explain"
 )
@@ -69,7 +70,7 @@ With -o json it is one object; what does not apply is null:
 		if err != nil {
 			return err
 		}
-		return o.Print(a.Stdout, answer, (&explainTable{answer}).show)
+		return o.Print(a.Stdout, answer, func(p *output.Page) { showAnswer(p, answer) })
 	}
 	return c
 }

@@ -9,48 +9,38 @@ import (
 	"replypath/loader/flows"
 )
 
-// explainTable shows an answer for people.
-type explainTable struct{ *explain.Answer }
-
-func (e *explainTable) show(p *output.Page) {
+// showAnswer shows an answer for people.
+func showAnswer(p *output.Page, a *explain.Answer) {
 	p.Facts(
-		[2]string{"packet", fmt.Sprintf("%s %s > %s", output.OrDash(output.OrEmpty(e.Protocol)),
-			output.Endpoint(e.Self, e.SelfPort), output.Endpoint(e.Peer, e.PeerPort))},
-		[2]string{"kernel", kernelText(&e.Kernel)},
-		[2]string{"replypath", wayText(&e.Replypath)},
-		[2]string{"flow", flowText(e.Flow)},
-		[2]string{"verdict", verdictText(&e.Explanation)},
-		[2]string{"", e.Detail},
+		[2]string{"packet", fmt.Sprintf("%s %s > %s", output.OrDash(output.OrEmpty(a.Protocol)),
+			output.Endpoint(a.Self, a.SelfPort), output.Endpoint(a.Peer, a.PeerPort))},
+		[2]string{"kernel", kernelText(&a.Kernel)},
+		[2]string{"replypath", wayText(&a.Replypath)},
+		[2]string{"flow", flowText(a.Flow)},
+		[2]string{"verdict", verdictText(a.Verdict, a.Reason)},
+		[2]string{"", a.Detail},
 	)
-	if e.Matches > 1 {
-		e.showOthers(p)
-	}
-}
-
-// showOthers lists the flows that match as well.
-func (e *explainTable) showOthers(p *output.Page) {
-	p.Line("")
-	rows := make([][]string, len(e.Others))
-	for i := range e.Others {
-		o := &e.Others[i]
-		rows[i] = []string{
-			output.OrEmpty(o.Protocol), output.Endpoint(o.Peer, o.PeerPort), output.Endpoint(o.Self, o.SelfPort),
-			output.OrEmpty(o.Kernel.Interface), output.OrEmpty(o.Replypath.Interface), output.OrEmpty(o.Replypath.NextHopMAC),
-			verdictText(o), output.OrEmpty(o.LeavesBy),
+	header := []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}
+	output.Section(p, header, a.Others, otherRow)
+	if more := a.Matches - 1 - len(a.Others); more > 0 {
+		if len(a.Others) == 0 {
+			p.Line("")
 		}
-	}
-	if len(rows) > 0 {
-		p.Table([]string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}, rows)
-	}
-	if more := e.Matches - 1 - len(e.Others); more > 0 {
 		p.Line("and %d more: give a port, or a larger --limit", more)
 	}
 }
 
-func verdictText(e *explain.Explanation) string { return verdictWith(e.Verdict, e.Reason) }
+// otherRow is a flow that matches as well.
+func otherRow(e *explain.Explanation) []string {
+	return []string{
+		output.OrEmpty(e.Protocol), output.Endpoint(e.Peer, e.PeerPort), output.Endpoint(e.Self, e.SelfPort),
+		output.OrEmpty(e.Kernel.Interface), output.OrEmpty(e.Replypath.Interface), output.OrEmpty(e.Replypath.NextHopMAC),
+		verdictText(e.Verdict, e.Reason), output.OrEmpty(e.LeavesBy),
+	}
+}
 
-// verdictWith is a verdict with its reason.
-func verdictWith(verdict string, reason *string) string {
+// verdictText is a verdict with its reason.
+func verdictText(verdict string, reason *string) string {
 	if reason == nil {
 		return verdict
 	}

@@ -115,7 +115,7 @@ func (f *flowCommand) list(table FlowTable) error {
 	}
 	output.OrEmptyList(&found)
 	sortFlows(found)
-	return f.output.Print(f.Stdout, found, func(p *output.Page) { showFlows(p, found) })
+	return f.output.Print(f.Stdout, found, func(p *output.Page) { p.Table(flowHeader, output.Rows(found, flowRow)) })
 }
 
 func (f *flowCommand) flush(table FlowTable) error {

@@ -18,6 +18,20 @@ const followEvery = time.Second
 // errEnough ends following after as many lines as were asked for.
 var errEnough = errors.New("enough")
 
+// upTo calls each for so many, or without an end for 0, and then returns errEnough.
+func upTo[T any](limit int, each func(T) error) func(T) error {
+	count := 0
+	return func(t T) error {
+		if err := each(t); err != nil {
+			return err
+		}
+		if count++; count == limit {
+			return errEnough
+		}
+		return nil
+	}
+}
+
 // follow prints events until ctx ends or somebody interrupts, neither of which
 // is an error.
 func (f *flowCommand) follow(ctx context.Context) error {
@@ -27,42 +41,23 @@ func (f *flowCommand) follow(ctx context.Context) error {
 }
 
 func (f *flowCommand) followOn(ctx context.Context, table FlowTable) error {
-	if !f.output.JSON() {
-		if err := output.Row(f.Stdout, eventWidths, append([]string{"EVENT"}, flowHeader...)); err != nil {
-			return err
-		}
+	row := func(event string, cells []string) error {
+		return output.Row(f.Stdout, eventWidths, append([]string{event}, cells...))
+	}
+	show := func(flow flows.Flow) error { return row(flow.Event, flowRow(&flow)) }
+	if f.output.JSON() {
+		encoder := output.NewEncoder(f.Stdout)
+		show = func(flow flows.Flow) error { return encoder.Encode(flow) }
+	} else if err := row("EVENT", flowHeader); err != nil {
+		return err
 	}
 	filter := f.filter
 	filter.Limit = 0 // counts lines here, not entries of the table
-	err := table.Follow(ctx, filter, followEvery, f.eventPrinter(f.filter.Limit))
+	err := table.Follow(ctx, filter, followEvery, upTo(f.filter.Limit, show))
 	if ctx.Err() != nil || errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
-}
-
-// eventPrinter returns what prints one event after the other, up to limit, or
-// without an end for 0.
-func (f *flowCommand) eventPrinter(limit int) func(flows.Flow) error {
-	printed := 0
-	write := f.printEventRow
-	if f.output.JSON() {
-		encoder := output.NewEncoder(f.Stdout)
-		write = func(flow flows.Flow) error { return encoder.Encode(flow) }
-	}
-	return func(flow flows.Flow) error {
-		if err := write(flow); err != nil {
-			return err
-		}
-		if printed++; printed == limit {
-			return errEnough
-		}
-		return nil
-	}
-}
-
-func (f *flowCommand) printEventRow(flow flows.Flow) error {
-	return output.Row(f.Stdout, eventWidths, append([]string{flow.Event}, flowRow(&flow)...))
 }
 
 // eventWidths keep the columns in line, as far as can be told without knowing

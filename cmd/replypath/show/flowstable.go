@@ -11,14 +11,6 @@ import (
 
 var flowHeader = []string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "AGE", "IDLE", "CORRECTED", "ASYMMETRIC"}
 
-func showFlows(p *output.Page, list []flows.Flow) {
-	rows := make([][]string, len(list))
-	for i := range list {
-		rows[i] = flowRow(&list[i])
-	}
-	p.Table(flowHeader, rows)
-}
-
 // flowOrder is what flows are sorted by. Of most that are compared the peer differs:
 // what comes after it is only looked at where it has to be.
 var flowOrder = []func(a, b *flows.Flow) int{

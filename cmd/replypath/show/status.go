@@ -51,21 +51,14 @@ With -o json it is one object; what is not known is null:
 		if err != nil {
 			return err
 		}
-		return showStatus(a, o, s)
-	}
-	return c
-}
-
-func showStatus(a *cli.App, o *cli.Output, s *status.Status) error {
-	fillLists(s)
-	if err := o.Print(a.Stdout, s, (&statusTable{s}).show); err != nil {
-		return err
-	}
-	if !anyAttached(s.Interfaces) {
-		err := errors.New("no interface is attached: replypath check tells what the configuration lacks")
+		fillLists(s)
+		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s) }); err != nil || anyAttached(s.Interfaces) {
+			return err
+		}
+		err = errors.New("no interface is attached: replypath check tells what the configuration lacks")
 		return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 	}
-	return nil
+	return c
 }
 
 // showNothing prints a status with hardly anything in it, for whoever parses
@@ -80,7 +73,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	}
 	fillLists(nothing.Status)
 	if o.JSON() || len(nothing.HostChanges) > 0 {
-		changes := func(p *output.Page) { p.Table((&statusTable{nothing.Status}).hostChanges()) }
+		changes := func(p *output.Page) { p.Table(changeHeader, output.Rows(nothing.HostChanges, changeRow)) }
 		if err := o.Print(a.Stdout, nothing, changes); err != nil {
 			return err
 		}
@@ -103,19 +96,4 @@ func fillLists(s *status.Status) {
 
 func anyAttached(list []status.Interface) bool {
 	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })
-}
-
-// statusTable shows a status for people.
-type statusTable struct{ *status.Status }
-
-func (s *statusTable) show(p *output.Page) {
-	s.summary(p)
-	for _, section := range []func() (header []string, rows [][]string){
-		s.interfaces, s.gateways, s.unmanaged, s.features, s.hostChanges, s.wouldChange, s.errors,
-	} {
-		if header, rows := section(); len(rows) > 0 {
-			p.Line("")
-			p.Table(header, rows)
-		}
-	}
 }

@@ -6,10 +6,35 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/output"
+	"replypath/loader/status"
 )
 
-// summary is what there is one of.
-func (s *statusTable) summary(p *output.Page) {
+// showStatus shows a status for people.
+func showStatus(p *output.Page, s *status.Status) {
+	showSummary(p, s)
+	output.Section(p, []string{"INTERFACE", "INDEX", "UP", "ATTACHED", "BY", "MODE", "NEXT HOP", "RP_FILTER"}, s.Interfaces, interfaceRow)
+	var gateways [][]string
+	for _, i := range s.Interfaces {
+		for _, g := range i.Gateways {
+			gateways = append(gateways, []string{i.Name, g.Address, output.OrEmpty(g.MAC), g.State})
+		}
+	}
+	output.Section(p, []string{"INTERFACE", "GATEWAY", "MAC", "STATE"}, gateways, func(row *[]string) []string { return *row })
+	output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
+		return []string{u.Name, u.Reason}
+	})
+	output.Section(p, []string{"FEATURE", "AVAILABLE", "EFFECT"}, s.Features, func(f *status.Feature) []string {
+		return []string{f.Name, output.YesNo(f.Available), f.Effect}
+	})
+	output.Section(p, changeHeader, s.HostChanges, changeRow)
+	output.Section(p, []string{"ENFORCING WOULD CHANGE", "BEFORE", "AFTER"}, s.WouldChange, func(c *status.WouldChange) []string {
+		return []string{c.Object, c.Before, c.After}
+	})
+	output.Section(p, []string{"ERRORS, TRIED AGAIN"}, s.Errors, func(e *string) []string { return []string{*e} })
+}
+
+// showSummary shows what there is one of.
+func showSummary(p *output.Page, s *status.Status) {
 	facts := [][2]string{
 		{"mode", output.OrDash(s.Mode)},
 		{"daemon", output.Daemon(&s.Daemon, anyAttached(s.Interfaces))},
@@ -19,78 +44,35 @@ func (s *statusTable) summary(p *output.Page) {
 		facts = append(facts, [2]string{"trial", until})
 	}
 	p.Facts(append(facts,
-		[2]string{"configuration", s.configuration()},
+		[2]string{"configuration", configuration(&s.Config)},
 		[2]string{"flows", fmt.Sprintf("%d of %d", s.Flows.Count, s.Flows.Capacity)},
 		[2]string{"pins", output.OrDash(s.PinDir)},
 	)...)
 }
 
-func (s *statusTable) configuration() string {
+func configuration(c *status.Config) string {
 	text := "defaults"
-	if s.Config.Path != nil {
-		text = *s.Config.Path
+	if c.Path != nil {
+		text = *c.Path
 	}
-	if s.Config.LoadedAt != nil {
-		text += ", loaded at " + s.Config.LoadedAt.Local().Format(time.RFC3339)
+	if c.LoadedAt != nil {
+		text += ", loaded at " + c.LoadedAt.Local().Format(time.RFC3339)
 	}
-	if s.Config.Error != nil {
-		text += "; a later one was refused: " + *s.Config.Error
+	if c.Error != nil {
+		text += "; a later one was refused: " + *c.Error
 	}
 	return text
 }
 
-func (s *statusTable) interfaces() (header []string, rows [][]string) {
-	for _, i := range s.Interfaces {
-		rpFilter := ""
-		if i.RPFilter != nil {
-			rpFilter = strconv.Itoa(*i.RPFilter)
-		}
-		rows = append(rows, []string{i.Name, strconv.Itoa(i.Index), output.YesNo(i.Up), output.YesNo(i.Attached),
-			output.OrEmpty(i.Mechanism), i.Mode, i.NextHop, rpFilter})
+func interfaceRow(i *status.Interface) []string {
+	rpFilter := ""
+	if i.RPFilter != nil {
+		rpFilter = strconv.Itoa(*i.RPFilter)
 	}
-	return []string{"INTERFACE", "INDEX", "UP", "ATTACHED", "BY", "MODE", "NEXT HOP", "RP_FILTER"}, rows
+	return []string{i.Name, strconv.Itoa(i.Index), output.YesNo(i.Up), output.YesNo(i.Attached),
+		output.OrEmpty(i.Mechanism), i.Mode, i.NextHop, rpFilter}
 }
 
-func (s *statusTable) gateways() (header []string, rows [][]string) {
-	for _, i := range s.Interfaces {
-		for _, gateway := range i.Gateways {
-			rows = append(rows, []string{i.Name, gateway.Address, output.OrEmpty(gateway.MAC), gateway.State})
-		}
-	}
-	return []string{"INTERFACE", "GATEWAY", "MAC", "STATE"}, rows
-}
+var changeHeader = []string{"CHANGED ON THE HOST", "BEFORE", "AFTER", "UNDO"}
 
-func (s *statusTable) unmanaged() (header []string, rows [][]string) {
-	for _, u := range s.Unmanaged {
-		rows = append(rows, []string{u.Name, u.Reason})
-	}
-	return []string{"NOT MANAGED", "REASON"}, rows
-}
-
-func (s *statusTable) features() (header []string, rows [][]string) {
-	for _, f := range s.Features {
-		rows = append(rows, []string{f.Name, output.YesNo(f.Available), f.Effect})
-	}
-	return []string{"FEATURE", "AVAILABLE", "EFFECT"}, rows
-}
-
-func (s *statusTable) hostChanges() (header []string, rows [][]string) {
-	for _, c := range s.HostChanges {
-		rows = append(rows, []string{c.Object, c.Before, c.After, c.Undo})
-	}
-	return []string{"CHANGED ON THE HOST", "BEFORE", "AFTER", "UNDO"}, rows
-}
-
-func (s *statusTable) wouldChange() (header []string, rows [][]string) {
-	for _, c := range s.WouldChange {
-		rows = append(rows, []string{c.Object, c.Before, c.After})
-	}
-	return []string{"ENFORCING WOULD CHANGE", "BEFORE", "AFTER"}, rows
-}
-
-func (s *statusTable) errors() (header []string, rows [][]string) {
-	for _, e := range s.Errors {
-		rows = append(rows, []string{e})
-	}
-	return []string{"ERRORS, TRIED AGAIN"}, rows
-}
+func changeRow(c *status.HostChange) []string { return []string{c.Object, c.Before, c.After, c.Undo} }

@@ -106,23 +106,15 @@ func (t *traceCommand) run(ctx context.Context) error {
 func (t *traceCommand) follow(ctx context.Context, begin func() error, show func(trace.Packet) error, lost func(uint64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	shown, began := 0, error(nil)
+	var began error
 	err := t.see(ctx, t.PinDir, t.filter, trace.Observer{
 		Ready: func() {
 			if began = begin(); began != nil {
 				cancel()
 			}
 		},
-		Packet: func(p trace.Packet) error {
-			if err := show(p); err != nil {
-				return err
-			}
-			if shown++; shown == t.count {
-				return errEnough
-			}
-			return nil
-		},
-		Lost: lost,
+		Packet: upTo(t.count, show),
+		Lost:   lost,
 	})
 	if errors.Is(err, errEnough) {
 		err = nil

@@ -90,7 +90,7 @@ var verdictColours = map[string]string{
 
 // coloured is a verdict with its reason, in its colour where there is one.
 func (p *tracePrinter) coloured(packet *trace.Packet) string {
-	text, colour := verdictWith(packet.Verdict, packet.Reason), verdictColours[packet.Verdict]
+	text, colour := verdictText(packet.Verdict, packet.Reason), verdictColours[packet.Verdict]
 	if !p.colour || colour == "" {
 		return text
 	}

@@ -94,22 +94,12 @@ type command struct {
 }
 
 func (t *command) addFlags(c *cobra.Command) {
-	orders := make([]string, len(flows.Orders))
-	for i, order := range flows.Orders {
-		orders[i] = string(order)
-	}
-	order := func(text string) (flows.Order, error) {
-		word, err := cli.OneOf(orders...)(text)
-		return flows.Order(word), err
-	}
 	flags := c.Flags()
 	flags.Var(cli.Value(&t.interval, "time", t.interval.String(), readInterval), "interval",
 		"time from one look to the next")
 	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after so many looks")
 	flags.Var(cli.Value(&t.limit, "number", fmt.Sprint(t.limit), cli.Positive), "limit", "no more flows than so many")
-	flags.Var(cli.Value(&t.order, "column", string(t.order), order), "sort",
-		"what flows are chosen and sorted by: rate, corrected or age")
-	cli.Complete(c, "sort", func() []string { return orders })
+	cli.AddChoice(c, &t.order, "sort", "", "column", "what flows are chosen and sorted by: rate, corrected or age", flows.Orders...)
 	t.output = cli.AddOutput(c)
 }
 

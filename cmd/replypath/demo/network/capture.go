@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Capture holds the frames that an interface has received since it was made. A frame is there before whoever it is for
-// can act on it. It loses none without saying so: see Close.
+// can act on it. It loses none without saying so: see Close. It serves one goroutine at a time.
 type Capture struct {
-	mu     sync.Mutex
-	fd     int // -1 once closed
+	fd     int
 	frames []*Frame
 	err    error
 }
@@ -39,7 +37,8 @@ func (i *Interface) Capture() (*Capture, error) {
 		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("capture on %s of %s: %w", i.Name, i.host.name, errors.Join(err, c.Close()))
+		_ = unix.Close(c.fd) // there may be none
+		return nil, fmt.Errorf("capture on %s of %s: %w", i.Name, i.host.name, err)
 	}
 	return c, nil
 }
@@ -49,8 +48,6 @@ const headers = 128
 
 // Frames returns the frames that match, in the order in which they passed.
 func (c *Capture) Frames(match func(*Frame) bool) []*Frame {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.drain()
 	var found []*Frame
 	for _, f := range c.frames {
@@ -61,9 +58,9 @@ func (c *Capture) Frames(match func(*Frame) bool) []*Frame {
 	return found
 }
 
-// drain takes what the kernel holds. The caller holds c.mu.
+// drain takes what the kernel holds.
 func (c *Capture) drain() {
-	for c.fd >= 0 {
+	for {
 		data := make([]byte, headers)
 		n, _, err := unix.Recvfrom(c.fd, data, unix.MSG_DONTWAIT)
 		switch {
@@ -71,10 +68,10 @@ func (c *Capture) drain() {
 			if f := decode(data[:n]); f != nil {
 				c.frames = append(c.frames, f)
 			}
+		case errors.Is(err, unix.EAGAIN):
+			return
 		case !errors.Is(err, unix.EINTR):
-			if !errors.Is(err, unix.EAGAIN) {
-				c.err = err
-			}
+			c.err = err
 			return
 		}
 	}
@@ -82,18 +79,11 @@ func (c *Capture) drain() {
 
 // Close ends the capture. It returns an error if frames were lost in it.
 func (c *Capture) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.fd < 0 {
-		return nil
-	}
 	statistics, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err == nil && statistics.Drops > 0 {
 		err = fmt.Errorf("%d frames were lost", statistics.Drops)
 	}
-	err = errors.Join(c.err, err, unix.Close(c.fd))
-	c.fd = -1
-	if err != nil {
+	if err := errors.Join(c.err, err, unix.Close(c.fd)); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,70 +33,54 @@ func (f TCPFlags) String() string {
 	return b.String()
 }
 
-// Sizes of what is looked at.
 const (
 	ethernetHeader = 14
-	portsLength    = 4
 	tcpFlagsAt     = 13
+	// segmentLength is as much as is looked at beyond the IP header.
+	segmentLength = 14
 )
+
+// ipHeaders have the places of what is looked at in them, by EtherType. Those of IPv4 have no options here.
+var ipHeaders = map[uint16]struct{ protocolAt, addressesAt, addressLength, length int }{
+	unix.ETH_P_IP:   {9, 12, 4, 20},
+	unix.ETH_P_IPV6: {6, 8, 16, 40},
+}
 
 // decode returns nil for all but TCP, UDP and echo replies.
 func decode(data []byte) *Frame {
 	if len(data) < ethernetHeader {
 		return nil
 	}
-	f := &Frame{DestinationMAC: data[:6], SourceMAC: data[6:12]}
 	packet := data[ethernetHeader:]
-	var (
-		from, to net.IP
-		protocol int
-		size     int
-	)
-	switch binary.BigEndian.Uint16(data[12:]) {
-	case unix.ETH_P_IP:
-		header, err := ipv4.ParseHeader(packet)
-		if err != nil {
-			return nil
-		}
-		from, to, protocol, size = header.Src, header.Dst, header.Protocol, header.Len
-	case unix.ETH_P_IPV6:
-		header, err := ipv6.ParseHeader(packet)
-		if err != nil {
-			return nil
-		}
-		from, to, protocol, size = header.Src, header.Dst, header.NextHeader, ipv6.HeaderLen
-	default:
+	ip, known := ipHeaders[binary.BigEndian.Uint16(data[12:])]
+	if !known || len(packet) < ip.length {
 		return nil
 	}
-	return f.decodeTransport(from, to, protocol, packet[size:])
-}
-
-// decodeTransport completes a frame, or returns nil.
-func (f *Frame) decodeTransport(from, to net.IP, protocol int, segment []byte) *Frame {
-	if len(segment) < portsLength {
-		return nil
-	}
+	f := &Frame{DestinationMAC: data[:6], SourceMAC: data[6:12]}
+	from, _ := netip.AddrFromSlice(packet[ip.addressesAt:][:ip.addressLength])
+	to, _ := netip.AddrFromSlice(packet[ip.addressesAt+ip.addressLength:][:ip.addressLength])
+	// Zeros stand for what is missing: a datagram may be shorter.
+	var segment [segmentLength]byte
+	copy(segment[:], packet[ip.length:])
 	var ports [2]uint16
-	switch {
-	case protocol == unix.IPPROTO_TCP && len(segment) > tcpFlagsAt:
-		f.Protocol, f.TCPFlags = "tcp", TCPFlags(segment[tcpFlagsAt])
-	case protocol == unix.IPPROTO_UDP:
+	switch protocol := packet[ip.protocolAt]; protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
+		ports = [2]uint16{binary.BigEndian.Uint16(segment[:]), binary.BigEndian.Uint16(segment[2:])}
 		f.Protocol = "udp"
-	case protocol == unix.IPPROTO_ICMP && segment[0] == byte(ipv4.ICMPTypeEchoReply):
-		f.Protocol = "icmp"
-	case protocol == unix.IPPROTO_ICMPV6 && segment[0] == byte(ipv6.ICMPTypeEchoReply):
-		f.Protocol = "icmpv6"
+		if protocol == unix.IPPROTO_TCP {
+			f.Protocol, f.TCPFlags = "tcp", TCPFlags(segment[tcpFlagsAt])
+		}
 	default:
-		return nil
+		if f.Protocol = echoReplies[[2]byte{protocol, segment[0]}]; f.Protocol == "" {
+			return nil
+		}
 	}
-	if f.Protocol == "tcp" || f.Protocol == "udp" {
-		ports = [2]uint16{binary.BigEndian.Uint16(segment), binary.BigEndian.Uint16(segment[2:])}
-	}
-	f.Source, f.Destination = endpoint(from, ports[0]), endpoint(to, ports[1])
+	f.Source, f.Destination = netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1])
 	return f
 }
 
-func endpoint(ip net.IP, port uint16) netip.AddrPort {
-	address, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(address.Unmap(), port)
+// echoReplies have the names of protocols by number and type.
+var echoReplies = map[[2]byte]string{
+	{unix.IPPROTO_ICMP, 0}:     "icmp",
+	{unix.IPPROTO_ICMPV6, 129}: "icmpv6",
 }

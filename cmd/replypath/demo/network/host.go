@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 
@@ -14,38 +13,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a network namespace.
+// Host is a network namespace, and a mount namespace with a BPF file system that nobody else sees: the pins in there end
+// with the last process of the host.
 type Host struct {
 	name   string
 	number byte // in its MACs
 	nics   byte
-	ns     netns.NsHandle
+	// -1 for none.
+	net, mounts netns.NsHandle
+	root        *os.File // in the mount namespace, whose own root another one is where the demo runs in a chroot
 }
 
 // newHost makes a host whose loopback is up, and that forwards packets if it is a router.
 func newHost(name string, number byte, router bool) (*Host, error) {
-	h := &Host{name: name, number: number, ns: netns.None()}
-	err := onOwnThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
+	h := &Host{name: name, number: number, mounts: netns.None()}
+	err := onOwnThread(func() (err error) {
+		if h.net, err = netns.New(); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
 		}
-		var err error
-		if h.ns, err = netns.Get(); err != nil {
+		if err := h.makeMounts(); err != nil {
 			return err
 		}
 		if err := setSysctls(router); err != nil {
 			return err
 		}
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
+		return netlink.LinkSetUp(named("lo"))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make host %s: %w", name, errors.Join(err, h.close()))
 	}
 	return h, nil
+}
+
+// bpfDir is the default place of pins. The kernel makes the directory.
+const bpfDir = "/sys/fs/bpf"
+
+// makeMounts gives the calling thread a mount namespace of its own.
+func (h *Host) makeMounts() (err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	// Without this the mount below would be the machine's as well.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if err := unix.Mount("bpf", bpfDir, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount a bpf file system on %s: %w", bpfDir, err)
+	}
+	if h.root, err = os.Open("/"); err != nil {
+		return err
+	}
+	h.mounts, err = netns.GetFromPath("/proc/thread-self/ns/mnt")
+	return err
 }
 
 // setSysctls makes the calling thread's namespace independent of the machine's IPv4 settings, which it inherits
@@ -56,57 +75,71 @@ func setSysctls(router bool) error {
 	if router {
 		forwarding = "1"
 	}
-	// First, as a write that changes it resets others.
-	if err := setSysctl("ipv4/ip_forward", forwarding); err != nil {
-		return err
+	settings := [][2]string{
+		{"ipv4/ip_forward", forwarding}, // first, as a write that changes it resets others
+		{"ipv6/conf/all/forwarding", forwarding},
 	}
-	if err := setSysctl("ipv6/conf/all/forwarding", forwarding); err != nil {
-		return err
+	for _, devices := range []string{"all", "default"} {
+		for _, key := range []string{
+			"accept_local", "arp_announce", "arp_filter", "arp_ignore", "ignore_routes_with_linkdown",
+			"log_martians", "rp_filter", "src_valid_mark",
+		} {
+			settings = append(settings, [2]string{"ipv4/conf/" + devices + "/" + key, "0"})
+		}
+		for _, key := range []string{"accept_redirects", "secure_redirects", "send_redirects"} {
+			settings = append(settings, [2]string{"ipv4/conf/" + devices + "/" + key, "1"})
+		}
+		for _, key := range []string{"accept_dad", "dad_transmits"} {
+			settings = append(settings, [2]string{"ipv6/conf/" + devices + "/" + key, "0"})
+		}
 	}
-	for key, value := range map[string]string{
-		"ipv4/conf/%s/accept_local":                "0",
-		"ipv4/conf/%s/accept_redirects":            "1",
-		"ipv4/conf/%s/arp_announce":                "0",
-		"ipv4/conf/%s/arp_filter":                  "0",
-		"ipv4/conf/%s/arp_ignore":                  "0",
-		"ipv4/conf/%s/ignore_routes_with_linkdown": "0",
-		"ipv4/conf/%s/log_martians":                "0",
-		"ipv4/conf/%s/rp_filter":                   "0",
-		"ipv4/conf/%s/secure_redirects":            "1",
-		"ipv4/conf/%s/send_redirects":              "1",
-		"ipv4/conf/%s/src_valid_mark":              "0",
-		"ipv6/conf/%s/accept_dad":                  "0",
-		"ipv6/conf/%s/dad_transmits":               "0",
-	} {
-		for _, devices := range []string{"all", "default"} {
-			if err := setSysctl(fmt.Sprintf(key, devices), value); err != nil {
-				return err
-			}
+	for _, s := range settings {
+		if err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func setSysctl(key, value string) error {
-	return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
-}
-
 func (h *Host) close() error {
-	if !h.ns.IsOpen() {
-		return nil
+	var errs []error
+	if h.root != nil {
+		errs = append(errs, h.root.Close())
 	}
-	return h.ns.Close()
+	for _, namespace := range []netns.NsHandle{h.net, h.mounts} {
+		if namespace.IsOpen() {
+			errs = append(errs, namespace.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// Do runs fn on a thread inside the host's namespace. What fn opens stays there. A process that fn starts may ask to
+// Do runs fn on a thread inside the host's namespaces. What fn opens stays there. A process that fn starts may ask to
 // be killed when that thread ends: it does when fn returns.
 func (h *Host) Do(fn func() error) error {
 	return onOwnThread(func() error {
-		if err := netns.Set(h.ns); err != nil {
-			return fmt.Errorf("enter the network namespace of %s: %w", h.name, err)
+		if err := h.enter(); err != nil {
+			return fmt.Errorf("enter the namespaces of %s: %w", h.name, err)
 		}
 		return fn()
 	})
+}
+
+// enter moves the calling thread into the host's namespaces.
+func (h *Host) enter() error {
+	if err := netns.Set(h.net); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its root cannot change the mounts
+		return err
+	}
+	if err := unix.Setns(int(h.mounts), unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := h.root.Chdir(); err != nil {
+		return err
+	}
+	return unix.Chroot(".")
 }
 
 // onOwnThread runs fn on a thread that serves nobody else afterwards.
@@ -119,34 +152,32 @@ func onOwnThread(fn func() error) error {
 	return <-result
 }
 
+// in opens something on a host.
+func in[T any](h *Host, open func() (T, error)) (opened T, err error) {
+	err = h.Do(func() error {
+		opened, err = open()
+		return err
+	})
+	return opened, err
+}
+
 // noKeepAlives has nothing leave by a connection that nobody has sent.
 const noKeepAlives = -1
 
 // Listen opens a TCP listener, which belongs to the caller. It never speaks Multipath TCP.
-func (h *Host) Listen(ctx context.Context, address netip.AddrPort) (listener net.Listener, err error) {
+func (h *Host) Listen(ctx context.Context, address string) (net.Listener, error) {
 	config := net.ListenConfig{KeepAlive: noKeepAlives}
 	config.SetMultipathTCP(false)
-	err = h.Do(func() error {
-		listener, err = config.Listen(ctx, "tcp", address.String())
-		return err
-	})
-	return listener, err
+	return in(h, func() (net.Listener, error) { return config.Listen(ctx, "tcp", address) })
 }
 
 // ListenPacket opens a socket for datagrams, which belongs to the caller.
-func (h *Host) ListenPacket(ctx context.Context, protocol, address string) (conn net.PacketConn, err error) {
-	err = h.Do(func() error {
-		conn, err = new(net.ListenConfig).ListenPacket(ctx, protocol, address)
-		return err
-	})
-	return conn, err
+func (h *Host) ListenPacket(ctx context.Context, protocol, address string) (net.PacketConn, error) {
+	return in(h, func() (net.PacketConn, error) { return new(net.ListenConfig).ListenPacket(ctx, protocol, address) })
 }
 
 // Dial connects by "tcp" or "udp", from an address where local is not nil. The connection belongs to the caller.
-func (h *Host) Dial(ctx context.Context, protocol, address string, local net.Addr) (conn net.Conn, err error) {
-	err = h.Do(func() error {
-		conn, err = (&net.Dialer{LocalAddr: local, KeepAlive: noKeepAlives}).DialContext(ctx, protocol, address)
-		return err
-	})
-	return conn, err
+func (h *Host) Dial(ctx context.Context, protocol, address string, local net.Addr) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: local, KeepAlive: noKeepAlives}
+	return in(h, func() (net.Conn, error) { return dialer.DialContext(ctx, protocol, address) })
 }

@@ -35,10 +35,10 @@ const (
 type Interface struct {
 	Name string
 	MAC  net.HardwareAddr
+	Peer *Interface // the other end: what it receives has really left this interface
 
 	host           *Host
 	subnet, number byte
-	peer           *Interface
 }
 
 // interfaceIn describes an interface, with a MAC that is readable in a capture.
@@ -48,14 +48,8 @@ func (h *Host) interfaceIn(subnet, number byte, name string) *Interface {
 	return i
 }
 
-// Peer returns the other end of the cable. What it receives has really left this interface.
-func (i *Interface) Peer() *Interface { return i.peer }
-
 // Address returns the interface's address.
 func (i *Interface) Address(f Family) netip.Addr { return address(f, i.subnet, i.number).Addr() }
-
-// Gateway returns the router's address on the interface's network.
-func (i *Interface) Gateway(f Family) netip.Addr { return i.peer.Address(f) }
 
 // address returns that of a host in a subnet, with the length of the prefix.
 func address(f Family, subnet, number byte) netip.Prefix {
@@ -69,19 +63,24 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
+// named is a link that netlink finds by its name.
+func named(name string) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name}}
+}
+
 // connect makes a cable, and returns when packets for the addresses of both ends are accepted.
 func connect(ctx context.Context, i, peer *Interface) error {
-	i.peer, peer.peer = peer, i
+	i.Peer, peer.Peer = peer, i
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = i.Name, i.MAC
 	pair := netlink.NewVeth(attrs)
-	pair.PeerName, pair.PeerHardwareAddr, pair.PeerNamespace = peer.Name, peer.MAC, netlink.NsFd(peer.host.ns)
+	pair.PeerName, pair.PeerHardwareAddr, pair.PeerNamespace = peer.Name, peer.MAC, netlink.NsFd(peer.host.net)
 	if err := i.host.Do(func() error { return netlink.LinkAdd(pair) }); err != nil {
 		return fmt.Errorf("add a pair of interfaces %s, %s: %w", i.Name, peer.Name, err)
 	}
-	for _, step := range []func(*Interface) error{(*Interface).setUp, func(i *Interface) error { return i.awaitReady(ctx) }} {
+	for _, step := range []func(*Interface, context.Context) error{(*Interface).setUp, (*Interface).awaitReady} {
 		for _, end := range []*Interface{i, peer} {
-			if err := end.host.Do(func() error { return step(end) }); err != nil {
+			if err := end.host.Do(func() error { return step(end, ctx) }); err != nil {
 				return fmt.Errorf("set up %s of %s: %w", end.Name, end.host.name, err)
 			}
 		}
@@ -90,20 +89,13 @@ func connect(ctx context.Context, i, peer *Interface) error {
 }
 
 // setUp works in the host's namespace, as awaitReady does.
-func (i *Interface) setUp() error {
-	link, err := netlink.LinkByName(i.Name)
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return err
-	}
+func (i *Interface) setUp(context.Context) error {
+	link := named(i.Name)
+	err := netlink.LinkSetUp(link)
 	for _, f := range Families {
-		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(address(f, i.subnet, i.number))}); err != nil {
-			return err
-		}
+		err = errors.Join(err, netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(address(f, i.subnet, i.number))}))
 	}
-	return nil
+	return err
 }
 
 // awaitReady waits for the local routes of both IPv6 addresses, the link's own too: the kernel makes them later, in a

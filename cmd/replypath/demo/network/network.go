@@ -1,4 +1,4 @@
-// Package network builds the network of the demo: two servers and two routers, each a network namespace of its own.
+// Package network builds the network of the demo: two servers and two routers, each with namespaces of its own.
 //
 // The namespaces have no name on the host. Descriptors, sockets and processes hold them, so that they vanish with this
 // process, also when it is killed.
@@ -83,11 +83,11 @@ func (n *Network) build(ctx context.Context, strict bool) error {
 		*c.to = c.i
 	}
 	err := errors.Join(
-		a.addRoutes(n.A.Eth0.peer), a.addRoutes(n.A.Eth1.peer, 4), b.addRoutes(n.B.Eth0.peer),
-		production.addRoutes(transit, 2, 4), replication.addRoutes(transit.peer, 1, 3),
+		a.addRoutes(n.A.Eth0.Peer), a.addRoutes(n.A.Eth1.Peer, 4), b.addRoutes(n.B.Eth0.Peer),
+		production.addRoutes(transit, 2, 4), replication.addRoutes(transit.Peer, 1, 3),
 	)
 	if err != nil || !strict {
 		return err
 	}
-	return errors.Join(checkSources(production, n.A.Eth0.peer, n.B.Eth0.peer), checkSources(replication, n.A.Eth1.peer, n.B.Eth1.peer))
+	return errors.Join(checkSources(production, n.A.Eth0.Peer, n.B.Eth0.Peer), checkSources(replication, n.A.Eth1.Peer, n.B.Eth1.Peer))
 }

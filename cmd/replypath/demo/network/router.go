@@ -14,14 +14,25 @@ var sources = &nftables.Chain{
 	Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
 }
 
+// withTables runs fn with what reads and writes a router's rules.
+func (h *Host) withTables(fn func(*nftables.Conn) error) error {
+	err := h.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		return fn(conn)
+	})
+	if err != nil {
+		return fmt.Errorf("nftables of %s: %w", h.name, err)
+	}
+	return nil
+}
+
 // checkSources has a router drop what comes in by one of these interfaces from outside its subnet. That is strict
 // unicast reverse path forwarding (RFC 3704, section 2.2): there is one subnet behind each.
 func checkSources(router *Host, interfaces ...*Interface) error {
-	return router.Do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("open nftables: %w", err)
-		}
+	return router.withTables(func(conn *nftables.Conn) error {
 		conn.AddTable(sources.Table)
 		conn.AddChain(sources)
 		for _, i := range interfaces {
@@ -29,10 +40,7 @@ func checkSources(router *Host, interfaces ...*Interface) error {
 				conn.AddRule(&nftables.Rule{Table: sources.Table, Chain: sources, Exprs: i.dropOthers(f)})
 			}
 		}
-		if err := conn.Flush(); err != nil {
-			return fmt.Errorf("have %s check sources: %w", router.name, err)
-		}
-		return nil
+		return conn.Flush()
 	})
 }
 
@@ -61,15 +69,8 @@ func (i *Interface) dropOthers(f Family) []expr.Any {
 
 // countDrops adds up what a router's rules have dropped.
 func countDrops(router *Host) (drops uint64, err error) {
-	err = router.Do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("open nftables: %w", err)
-		}
+	err = router.withTables(func(conn *nftables.Conn) error {
 		rules, err := conn.GetRules(sources.Table, sources)
-		if err != nil {
-			return fmt.Errorf("count what %s dropped: %w", router.name, err)
-		}
 		for _, rule := range rules {
 			for _, e := range rule.Exprs {
 				if counter, ok := e.(*expr.Counter); ok {
@@ -77,7 +78,7 @@ func countDrops(router *Host) (drops uint64, err error) {
 				}
 			}
 		}
-		return nil
+		return err
 	})
 	return drops, err
 }

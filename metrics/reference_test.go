@@ -1,0 +1,84 @@
+package metrics
+
+import (
+	"bytes"
+	_ "embed"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const reference = "../docs/METRICS.md"
+
+// The reference in docs is that of this source. The test also writes it, with UPDATE_DOCS: what makes it is no part of
+// the program.
+func TestReferenceIsCurrent(t *testing.T) {
+	want := render(t)
+	if os.Getenv("UPDATE_DOCS") != "" {
+		if err := os.WriteFile(reference, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("docs/METRICS.md is not what the code says (-want +got); run make generate:\n%s", diff)
+	}
+}
+
+//go:embed testdata/METRICS.md.tmpl
+var page string
+
+func render(t *testing.T) []byte {
+	t.Helper()
+	labels := func(names []string) string {
+		if len(names) == 0 {
+			return "-"
+		}
+		return "`" + strings.Join(names, "`, `") + "`"
+	}
+	var b bytes.Buffer
+	tmpl, err := template.New("METRICS.md").Funcs(template.FuncMap{"labels": labels}).Parse(page)
+	if err == nil {
+		err = tmpl.Execute(&b, families)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestReferenceNamesEveryLabel(t *testing.T) {
+	for _, d := range families {
+		for _, label := range d.Labels {
+			described := strings.Contains(page, "\n| `"+label+"` |")
+			if !described && !slices.Contains([]string{"version", "goversion"}, label) {
+				t.Errorf("label %s of %s is not described", label, d.Name)
+			}
+		}
+	}
+}
+
+// An alert on a metric that does not exist never fires.
+func TestAlertsUseExistingMetrics(t *testing.T) {
+	rules, err := os.ReadFile("../docs/prometheus-alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\breplypath_\w+`).FindAllString(string(rules), -1)
+	if len(names) == 0 {
+		t.Fatal("no metric is used at all")
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(families, func(f *family) bool { return f.Name == name }) {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}
