@@ -258,7 +258,7 @@ func TestEventOfBeforeABridge(t *testing.T) {
 			r.gateways.Due(time.Now())
 			for _, state := range []string{nexthop.StateProbe, nexthop.StateStale, nexthop.StateDelay, nexthop.StateProbe} {
 				seen := nexthop.Gateway{Interface: s.B.Eth0.Index, Address: absentRouters[f], State: state, MAC: net.HardwareAddr{2, 0, 0, 9, 9, 1}}
-				if _, err := (&runner{Loader: r.Loader}).neighbourChanged(seen); err != nil || !b.isBridged(f) {
+				if _, err := (&runner{core: r.core}).neighbourChanged(seen); err != nil || !b.isBridged(f) {
 					t.Errorf("%s: after %s bridged: %t, error: %v", f, state, b.isBridged(f), err)
 				}
 			}

@@ -3,12 +3,10 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"replypath/loader/fallback"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
-	"replypath/loader/status"
 	"replypath/loader/undo"
 )
 
@@ -42,22 +40,6 @@ func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	return warnings
 }
 
-// keepSysctl makes a planned change, and tells whether it is the first time. Of an interface that only observes it is noted
-// as what enforcing would change. An interface that has just gone, or without the family, is no error.
-func (l *Loader) keepSysctl(change *hostsettings.Change, err error) (made bool, _ error) {
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if change == nil || err != nil {
-		return false, err
-	}
-	if !l.interfaces.Get(change.Interface).Enforces() {
-		l.wouldChange(status.SysctlChange(change))
-		return false, nil
-	}
-	return l.sysctls.Keep(change)
-}
-
 // restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
 // the fallback routes' owner's, which has sockets notice.
 func (r *reconciliation) restoreObserved() error {
@@ -65,11 +47,4 @@ func (r *reconciliation) restoreObserved() error {
 		m := r.interfaces.Get(s.Interface)
 		return m != nil && !m.Enforces() && !fallback.IsGivingWay(s)
 	})
-}
-
-// wouldChange notes what enforcing would change on the host.
-func (l *Loader) wouldChange(changes ...status.HostChange) {
-	for _, c := range changes {
-		l.last.would = append(l.last.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
-	}
 }

@@ -302,10 +302,10 @@ var errInjected = errors.New("injected")
 func (b *bed) failAfter(taken int, change func(*Options)) (steps int) {
 	b.Helper()
 	b.inside(func() error {
-		l := newLoader(b.options(change))
-		all := start{l}.steps()
+		l := &Loader{newCore(b.options(change))}
+		all := start{l.core}.steps()
 		steps = len(all)
-		err := start{l}.attempt(append(all[:taken:taken], func() error { return errInjected }))
+		err := start{l.core}.attempt(append(all[:taken:taken], func() error { return errInjected }))
 		if err == nil || err.Error() != errInjected.Error() {
 			b.Errorf("after step %d: %v", taken, err)
 		}

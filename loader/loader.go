@@ -5,88 +5,20 @@ package loader
 
 import (
 	"errors"
-	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/time/rate"
-
-	"replypath/bpf"
-	"replypath/loader/attach"
-	"replypath/loader/attachment"
 	"replypath/loader/config"
-	"replypath/loader/datapath"
-	"replypath/loader/fallback"
-	"replypath/loader/gateways"
-	"replypath/loader/hostmaps"
-	"replypath/loader/interfaces"
+	"replypath/loader/detach"
 	"replypath/loader/kernel"
-	"replypath/loader/nexthop"
-	"replypath/loader/pins"
-	"replypath/loader/problems"
-	"replypath/loader/sourcerepair"
-	"replypath/loader/undo"
+	"replypath/loader/status"
+	"replypath/loader/view"
 )
-
-// Options say what is put in place.
-type Options struct {
-	PinDir     string // on a bpf file system; made where it does not exist
-	Config     *config.Config
-	ConfigPath string // for the status; empty for the defaults
-	Log        *slog.Logger
-	Version    string // of the product, for the status
-	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
-	// there before stays aside until Keep; TakeBack puts it back.
-	Trial time.Duration
-	// Mechanism is attach.Auto unless one is wanted.
-	Mechanism attach.Mechanism
-}
 
 // Loader owns a datapath. It belongs to the network namespace of the thread that
 // called New, and its methods have to be called in that namespace; apart from
 // Close, they may be called from several goroutines.
-type Loader struct {
-	opened
-	record
-	options Options
-	log     *slog.Logger
-	fresh   bool          // nothing was pinned before this start, which goes on
-	wake    chan struct{} // tells Run that there may be something to do
-
-	mu         sync.Mutex // guards what follows
-	config     *config.Config
-	tx         undo.Tx          // of the start
-	last       findings         // by the last reconciliation
-	verifying  bool             // the next one looks at what is attached
-	byHand     bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
-	pinRepairs *rate.Limiter
-
-	// Each of these owns a part of the state.
-	sysctls     *undo.Sysctls
-	attachments *attachment.Attachments
-	interfaces  *interfaces.Table
-	gateways    *gateways.Table
-	routes      *fallback.Routes
-	source      *sourcerepair.Repair
-}
-
-// opened is what a start opens and Close closes. A reload may replace the datapath.
-type opened struct {
-	kernel    kernel.Kernel
-	dir       *pins.Dir           // nil once it is closed
-	namespace *pins.NamespaceLock // nil where a stranger has the lock
-	netlink   *netlink.Handle
-	attacher  attachment.Attacher
-	datapath  *datapath.Datapath
-	maps      *hostmaps.Maps // its
-
-	events     <-chan nexthop.Event // nil while they cannot be received
-	stopEvents func()
-	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
-	stopAsked  func()
-}
+type Loader struct{ *core }
 
 // New loads the programs, attaches them to every managed interface and makes the
 // maps fit the host, all in the network namespace of the calling thread. Where a
@@ -100,33 +32,13 @@ func New(options Options) (*Loader, error) {
 	if err := kernel.CheckRights(); err != nil {
 		return nil, err
 	}
-	l := newLoader(options)
-	if err := (start{l}).attempt(start{l}.steps()); err != nil {
+	l := &Loader{newCore(options)}
+	s := start{l.core}
+	if err := s.attempt(s.steps()); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
-
-func newLoader(options Options) *Loader {
-	l := &Loader{
-		options: options,
-		config:  options.Config,
-		log:     options.Log,
-		wake:    make(chan struct{}, 1),
-		record:  record{problems: problems.New(options.Log)},
-
-		pinRepairs: newAllowance(),
-	}
-	l.appointOwners()
-	return l
-}
-
-// Scopes of problems. SetError has those of its callers.
-const (
-	scopeHost      = "host"      // what went wrong in the last reconciliation
-	scopeWarning   = "warning"   // what the configuration asks for in vain so far
-	scopeNamespace = "namespace" // why there was no reconciliation
-)
 
 // Close ends the ownership and closes what is open, after Run has returned. The
 // datapath stays in place; what is changed for as long as a gateway is silent does not, as nobody
@@ -177,3 +89,55 @@ func (l *Loader) ReportConfigError(err error) {
 
 // oneLine puts joined errors behind each other.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// CountDown begins the time of a trial anew: however long the start took, that is for who
+// has to confirm it.
+func (l *Loader) CountDown() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.Trial == nil {
+		return nil
+	}
+	l.state.Trial.Until = time.Now().Add(l.options.Trial)
+	return l.save()
+}
+
+// Keep confirms a trial: the datapath stays, and the one before it is gone.
+func (l *Loader) Keep() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	trial := l.state.Trial
+	l.state.Trial = nil
+	if err := l.save(); err != nil {
+		l.state.Trial = trial
+		return err
+	}
+	l.commit()
+	l.reconcilePostponed()
+	l.flushUnserved()
+	return nil
+}
+
+// Effect looks at what is attached now.
+func (l *Loader) Effect() (*status.Effect, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dir == nil {
+		return nil, view.ErrClosed
+	}
+	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
+	if err != nil {
+		return nil, err
+	}
+	e.Detaching = detach.IsAnnounced(l.options.PinDir)
+	return e, nil
+}
+
+// Reload puts another configuration in force. No flow is lost but those that it
+// does not serve. On error the one before stays in force; one that matches
+// config.ErrInvalid blames the configuration.
+func (l *Loader) Reload(cfg *config.Config) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return reload{l.core}.to(cfg)
+}

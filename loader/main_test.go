@@ -112,12 +112,12 @@ func dieInStart(options Options, after string) error {
 	if err != nil {
 		return err
 	}
-	l := newLoader(options)
-	steps := start{l}.steps()
+	l := &Loader{newCore(options)}
+	steps := start{l.core}.steps()
 	if count > len(steps) {
 		return nil
 	}
-	return start{l}.attempt(append(steps[:count:count], die))
+	return start{l.core}.attempt(append(steps[:count:count], die))
 }
 
 func die() error { return unix.Kill(os.Getpid(), unix.SIGKILL) }

@@ -1,6 +1,10 @@
 package loader
 
 import (
+	"errors"
+	"io/fs"
+	"time"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
@@ -11,12 +15,18 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/gateways"
 	"replypath/loader/hostmaps"
+	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
+	"replypath/loader/pins"
 	"replypath/loader/sourcerepair"
+	"replypath/loader/status"
 	"replypath/loader/undo"
 	"replypath/loader/view"
 )
+
+// slowInterval is how often everything is looked at without an event.
+const slowInterval = 30 * time.Second
 
 // newAllowance bounds how often what somebody takes away is put back at once. Two
 // who answer each other would never come to an end, and a clsact qdisc that is
@@ -31,7 +41,7 @@ func (o *opened) mapsNow() *hostmaps.Maps         { return o.maps }
 func (o *opened) linksDir() string                { return o.dir.Path(datapath.LinksDir) }
 
 // appointOwners makes those who own a part of the state.
-func (l *Loader) appointOwners() {
+func (l *core) appointOwners() {
 	l.published.Attacher = func() view.Attacher { return l.attacher }
 	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
@@ -81,14 +91,14 @@ func (l *Loader) appointOwners() {
 }
 
 // identities tells the recorded interfaces from others.
-func (l *Loader) identities() *identity.Resolver {
+func (l *core) identities() *identity.Resolver {
 	return &identity.Resolver{
 		Records: l.state.Interfaces, Devices: datapath.DevicesIn(l.datapath.Devices), Netlink: l.netlink, Log: l.log,
 	}
 }
 
 // mechanism is what attaching is going to choose.
-func (l *Loader) mechanism() attach.Mechanism {
+func (l *core) mechanism() attach.Mechanism {
 	switch {
 	case l.options.Mechanism != attach.Auto:
 		return l.options.Mechanism
@@ -99,7 +109,7 @@ func (l *Loader) mechanism() attach.Mechanism {
 }
 
 // gatewayInterface is what of an interface decides about its gateways.
-func (l *Loader) gatewayInterface(index int) gateways.Interface {
+func (l *core) gatewayInterface(index int) gateways.Interface {
 	m := l.interfaces.Get(index)
 	if m == nil {
 		return gateways.Interface{}
@@ -111,7 +121,7 @@ func (l *Loader) gatewayInterface(index int) gateways.Interface {
 }
 
 // forgetCounters adds up elsewhere what was counted for the id of an interface that is gone.
-func (l *Loader) forgetCounters(id uint16) error {
+func (l *core) forgetCounters(id uint16) error {
 	return l.published.WithoutReaders(func() (err error) { // they take all of it from the maps, or from the journal
 		l.state.Forgotten, err = counters.Forget(&l.datapath.DatapathMaps, id, l.state.Forgotten)
 		l.published.Amend(func(v *view.View) {
@@ -122,7 +132,7 @@ func (l *Loader) forgetCounters(id uint16) error {
 }
 
 // fallbackInterfaces are the managed interfaces.
-func (l *Loader) fallbackInterfaces() []fallback.Interface {
+func (l *core) fallbackInterfaces() []fallback.Interface {
 	var list []fallback.Interface
 	for _, m := range l.interfaces.All() {
 		list = append(list, ofFallback(m))
@@ -132,4 +142,27 @@ func (l *Loader) fallbackInterfaces() []fallback.Interface {
 
 func ofFallback(m *interfaces.Managed) fallback.Interface {
 	return fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()}
+}
+
+// keepSysctl makes a planned change, and tells whether it is the first time. Of an interface that only observes it is noted
+// as what enforcing would change. An interface that has just gone, or without the family, is no error.
+func (l *core) keepSysctl(change *hostsettings.Change, err error) (made bool, _ error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if change == nil || err != nil {
+		return false, err
+	}
+	if !l.interfaces.Get(change.Interface).Enforces() {
+		l.wouldChange(status.SysctlChange(change))
+		return false, nil
+	}
+	return l.sysctls.Keep(change)
+}
+
+// wouldChange notes what enforcing would change on the host.
+func (l *core) wouldChange(changes ...status.HostChange) {
+	for _, c := range changes {
+		l.last.would = append(l.last.would, pins.ChangeRecord{Object: c.Object, Before: c.Before, After: c.After})
+	}
 }

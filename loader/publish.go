@@ -6,28 +6,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/detach"
 	"replypath/loader/gateways"
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
-	"replypath/loader/status"
 	"replypath/loader/view"
 	"replypath/metrics"
 )
 
 // publish shows the state as it is now.
-func (l *Loader) publish() {
+func (l *core) publish() {
 	if l.dir == nil {
 		return // closed
 	}
 	v := &view.View{
-		Datapath: l.datapath, Mode: l.state.Mode, Missing: l.missingNow(),
+		Datapath: l.datapath, Mode: l.state.Mode, Missing: missingNow(l.last.missing, l.interfaces.All()),
 		Names: identity.Names(l.state.Interfaces), Forgotten: l.state.Forgotten,
 		Notices: l.problems.Of(scopeAstray),
 		Figures: metrics.Snapshot{
 			ReloadFailed:   l.state.ConfigErr != "",
 			ReloadSuccess:  l.state.LoadedAt,
-			Gateways:       l.gatewayFigures(),
+			Gateways:       gatewayFigures(l.gateways.All(), l.interfaces.NameOf),
 			HostRepairs:    repairFigures(l.state.Repairs),
 			FallbackActive: metrics.Families{IPv4: l.routes.IsActive(unix.AF_INET), IPv6: l.routes.IsActive(unix.AF_INET6)},
 		},
@@ -42,36 +40,20 @@ func (l *Loader) publish() {
 }
 
 // missingNow returns the missing names but for those that an interface has got since they were looked for.
-func (l *Loader) missingNow() []string {
-	return slices.DeleteFunc(slices.Clone(l.last.missing), func(name string) bool {
-		return slices.ContainsFunc(l.interfaces.All(), func(m *interfaces.Managed) bool { return m.Name == name })
+func missingNow(missing []string, managed []*interfaces.Managed) []string {
+	return slices.DeleteFunc(slices.Clone(missing), func(name string) bool {
+		return slices.ContainsFunc(managed, func(m *interfaces.Managed) bool { return m.Name == name })
 	})
 }
 
 // gatewayFigures are by interface and address.
-func (l *Loader) gatewayFigures() []metrics.Gateway {
-	all := l.gateways.All()
+func gatewayFigures(all []*gateways.View, nameOf func(index int) string) []metrics.Gateway {
 	slices.SortFunc(all, func(a, b *gateways.View) int {
 		return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Address.Compare(b.Address))
 	})
 	var list []metrics.Gateway
 	for _, g := range all {
-		list = append(list, metrics.Gateway{Interface: l.interfaces.NameOf(g.Interface), Address: g.Address, Reachable: g.Answers})
+		list = append(list, metrics.Gateway{Interface: nameOf(g.Interface), Address: g.Address, Reachable: g.Answers})
 	}
 	return list
-}
-
-// Effect looks at what is attached now.
-func (l *Loader) Effect() (*status.Effect, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dir == nil {
-		return nil, view.ErrClosed
-	}
-	e, err := status.ReadEffect(l.options.PinDir, &l.state, &l.datapath.DatapathMaps, l.netlink)
-	if err != nil {
-		return nil, err
-	}
-	e.Detaching = detach.IsAnnounced(l.options.PinDir)
-	return e, nil
 }

@@ -18,17 +18,6 @@ import (
 	"replypath/loader/ways"
 )
 
-// scopeAstray is that of the default routes which lead by an interface that is not managed.
-const scopeAstray = "astray"
-
-// findings are what a reconciliation found.
-type findings struct {
-	missing     []string              // configured names that no interface has
-	own         []discover.OwnAddress // of the host
-	would       []pins.ChangeRecord   // what enforcing would change
-	readingTook time.Duration         // how long it read the kernel's tables
-}
-
 // reconcile makes what is attached and what the maps hold fit the configuration
 // and the network namespace.
 //
@@ -36,9 +25,9 @@ type findings struct {
 // served: it becomes a problem and is tried again. An error means that the
 // namespace could not be read, and nothing was done, or that the journal could
 // not be written.
-func (l *Loader) reconcile() error {
+func (l *core) reconcile() error {
 	defer l.publish()
-	r := reconciliation{Loader: l}
+	r := reconciliation{core: l}
 	if err := r.read(); err != nil {
 		return err
 	}
@@ -48,7 +37,7 @@ func (l *Loader) reconcile() error {
 
 // reconciliation is one that goes on.
 type reconciliation struct {
-	*Loader
+	*core
 	host    discover.Result
 	managed []discover.Interface
 	routers nexthop.Routers
@@ -164,19 +153,19 @@ func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
 }
 
 // writeWays writes the gateways and the interfaces.
-func (l *Loader) writeWays() error {
+func (l *core) writeWays() error {
 	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments.Since, l.gateways.All()))
 }
 
 // writeSettings writes the configuration to where the programs read it.
-func (l *Loader) writeSettings() error {
+func (l *core) writeSettings() error {
 	return l.maps.WriteSettings(l.config, l.source.State(), func(put func() error) error {
 		return l.attachments.WhileWatched(put, l.interfaces.Places()...)
 	})
 }
 
 // attachAll attaches to the managed interfaces that have no programs of this process yet.
-func (l *Loader) attachAll() error {
+func (l *core) attachAll() error {
 	return errors.Join(l.attachments.Attach(l.interfaces.Places()...), l.datapath.AddMissed())
 }
 
@@ -184,17 +173,17 @@ func (l *Loader) attachAll() error {
 const scopeSource = "source"
 
 // describeFeatures fills in what the status says of features.
-func (l *Loader) describeFeatures() {
+func (l *core) describeFeatures() {
 	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.routes.Feature())
 }
 
 // wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.
-func (l *Loader) wantedSource() sourcerepair.Want {
+func (l *core) wantedSource() sourcerepair.Want {
 	return sourcerepair.Want{Config: l.config, Enforces: len(l.interfaces.Enforced()) > 0, Own: l.last.own, Datapath: l.datapath}
 }
 
 // noteSource makes what the source repair cannot do a problem.
-func (l *Loader) noteSource(err error) {
+func (l *core) noteSource(err error) {
 	l.problems.Replace(scopeSource, slog.LevelWarn, problems.Messages(err))
 	l.describeFeatures()
 }
@@ -211,4 +200,15 @@ func (r *reconciliation) tendFallback() {
 	}
 	r.wouldChange(status.BoundChanges(bound)...)
 	r.problems.Replace(scopeFallback, slog.LevelWarn, problems.Messages(err))
+}
+
+func (l *core) reconcileOrLog() {
+	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(l.reconcile()))
+}
+
+// reconcilePostponed does what a reconciliation has put off.
+func (l *core) reconcilePostponed() {
+	if l.tx.Postponed() {
+		l.reconcileOrLog()
+	}
 }

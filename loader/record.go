@@ -63,3 +63,11 @@ func (r *record) Unattached() ([]string, error) { return r.published.Unattached(
 
 // Notices says what is attached in vain, although everything that can be is attached.
 func (r *record) Notices() []string { return r.published.Notices() }
+
+// Scopes of problems. SetError has those of its callers.
+const (
+	scopeHost      = "host"      // what went wrong in the last reconciliation
+	scopeWarning   = "warning"   // what the configuration asks for in vain so far
+	scopeAstray    = "astray"    // default routes by an interface that is not managed
+	scopeNamespace = "namespace" // why there was no reconciliation
+)

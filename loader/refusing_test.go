@@ -36,13 +36,13 @@ func (r *refusing) start(o Options) (*Loader, error) {
 // startBy is New with a step that puts another attacher before its own, before the three
 // last ones, which attach, adopt the mode and pin.
 func startBy(o Options, wrap func(attachment.Attacher) attachment.Attacher) (*Loader, error) {
-	l := newLoader(o)
-	steps := start{l}.steps()
+	l := &Loader{newCore(o)}
+	steps := start{l.core}.steps()
 	steps = slices.Insert(steps, len(steps)-3, func() error {
 		l.attacher = wrap(l.attacher)
 		return nil
 	})
-	return l, start{l}.attempt(steps)
+	return l, start{l.core}.attempt(steps)
 }
 
 // dying attaches until one of the moments in which only a part of what belongs to an

@@ -4,22 +4,24 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
+
 	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
+	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 )
 
-// Reload puts another configuration in force. No flow is lost but those that it
-// does not serve. On error the one before stays in force; one that matches
-// config.ErrInvalid blames the configuration.
-func (l *Loader) Reload(cfg *config.Config) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// reload is one that goes on.
+type reload struct{ *core }
+
+// to puts another configuration in force, see Loader.Reload.
+func (l reload) to(cfg *config.Config) error {
 	if l.state.Trial != nil {
 		return errors.New("the datapath is on trial: confirm it first")
 	}
-	if err := l.check(cfg); err != nil {
+	if err := check(l.netlink, cfg); err != nil {
 		return err
 	}
 	before := l.config
@@ -37,21 +39,13 @@ func (l *Loader) Reload(cfg *config.Config) error {
 	l.describeConfig()
 	l.publish()
 	l.poke()
-	l.flushUnservedOrLog() // the configuration is in force, whatever becomes of what it no longer serves
+	l.flushUnserved() // the configuration is in force, whatever becomes of what it no longer serves
 	l.saveOrLog(l.log)
 	return nil
 }
 
-// poke has Run look whether there is something to do.
-func (l *Loader) poke() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
 // resize replaces the datapath by one with flow tables of another size.
-func (l *Loader) resize(cfg *config.Config) error {
+func (l reload) resize(cfg *config.Config) error {
 	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
 		return err
@@ -79,14 +73,14 @@ func (l *Loader) resize(cfg *config.Config) error {
 
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
-func (l *Loader) replacePrograms(by *datapath.Datapath) error {
+func (l *core) replacePrograms(by *datapath.Datapath) error {
 	err := l.attachments.Replace(by, l.interfaces.Places())
 	// Whoever looks flows up for the fallback routes finds all of them.
 	return errors.Join(err, by.AddMissed(), l.routes.Replace(by), l.source.Replace(by))
 }
 
 // handOver attaches the programs of a datapath with other flow tables than the earlier one's.
-func (l *Loader) handOver(to *datapath.Datapath, attach func() error) error {
+func (l *core) handOver(to *datapath.Datapath, attach func() error) error {
 	return inGrace(to, func() error {
 		if err := to.Fill(); err != nil {
 			return err
@@ -96,12 +90,12 @@ func (l *Loader) handOver(to *datapath.Datapath, attach func() error) error {
 }
 
 // switchTo attaches the programs of a datapath with other flow tables.
-func (l *Loader) switchTo(to *datapath.Datapath) error {
+func (l reload) switchTo(to *datapath.Datapath) error {
 	return l.handOver(to, func() error { return l.replacePrograms(to) })
 }
 
 // switchBack attaches the programs of the datapath in force once more.
-func (l *Loader) switchBack() error {
+func (l reload) switchBack() error {
 	return inGrace(l.datapath, func() error { return l.replacePrograms(l.datapath) })
 }
 
@@ -112,4 +106,18 @@ func inGrace(to *datapath.Datapath, attach func() error) error {
 		return err
 	}
 	return errors.Join(attach(), to.Grace(datapath.GracePeriod))
+}
+
+// check refuses a configuration that the interfaces which are there cannot
+// follow, and what the maps cannot hold. Such errors match config.ErrInvalid.
+func check(nl *netlink.Handle, cfg *config.Config) error {
+	if len(cfg.Exclude) > config.MaxExclusions {
+		return &config.Error{Key: "exclude", Message: fmt.Sprintf(
+			"%d entries, at most %d are possible: use larger networks", len(cfg.Exclude), config.MaxExclusions)}
+	}
+	found, err := discover.Scan(nl, cfg)
+	if err != nil {
+		return err
+	}
+	return found.Contradiction
 }

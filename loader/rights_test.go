@@ -37,8 +37,8 @@ func startWithout(dir, lacking string) error {
 		return fmt.Errorf("give up %s: %w", lacking, err)
 	}
 	b := &bed{dir: dir, log: new(log)}
-	l := newLoader(b.options(nil))
-	err = start{l}.attempt(start{l}.steps())
+	l := &Loader{newCore(b.options(nil))}
+	err = start{l.core}.attempt(start{l.core}.steps())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		fmt.Println("refused:", err)
 		return nil

@@ -2,15 +2,10 @@ package loader
 
 import (
 	"context"
-	"log/slog"
 	"time"
-
-	"replypath/loader/problems"
 )
 
 const (
-	// slowInterval is how often everything is looked at without an event.
-	slowInterval = 30 * time.Second
 	// Changes come in groups: a reconciliation waits until they have been quiet
 	// for a moment, but no longer than patience.
 	quiet    = 20 * time.Millisecond
@@ -33,7 +28,7 @@ const (
 // stays in place.
 func (l *Loader) Run(ctx context.Context) error {
 	r := &runner{
-		Loader:  l,
+		core:    l.core,
 		slow:    time.NewTicker(slowInterval),
 		resolve: time.NewTimer(0),
 		losses:  time.NewTimer(lossInterval),
@@ -52,7 +47,7 @@ func (l *Loader) Run(ctx context.Context) error {
 
 // runner is what Run waits for.
 type runner struct {
-	*Loader
+	*core
 	slow    *time.Ticker
 	resolve *time.Timer
 	losses  *time.Timer
@@ -95,10 +90,6 @@ func (r *runner) reconcileNow() {
 	defer r.mu.Unlock()
 	r.reconcileOrLog()
 	r.changes.done(time.Now(), r.last.readingTook)
-}
-
-func (l *Loader) reconcileOrLog() {
-	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(l.reconcile()))
 }
 
 // coalescer turns groups of changes into one reconciliation each.

@@ -128,10 +128,10 @@ func TestSourceIsUndone(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.inside(func() error {
-		l := newLoader(b.options(repairing(config.RepairTrue)))
+		l := &Loader{newCore(b.options(repairing(config.RepairTrue)))}
 		broken := errors.New("broken")
 		var programs []ebpf.ProgramID
-		err := start{l}.attempt(append(start{l}.steps(), func() error {
+		err := start{l.core}.attempt(append(start{l.core}.steps(), func() error {
 			_, programs = b.sourceLinks()
 			return broken
 		}))
@@ -158,7 +158,7 @@ func TestSourceStaysInAFailedTakeover(t *testing.T) {
 		repairing(config.RepairTrue)(o)
 		o.Config.MaxEntries *= 2
 	}
-	begun := len(start{newLoader(b.options(larger))}.steps()) - 1 // all but the pinning
+	begun := len(start{newCore(b.options(larger))}.steps()) - 1 // all but the pinning
 	b.failAfter(begun, larger)
 	sameLinks, samePrograms := b.sourceLinks()
 	if !slices.Equal(links, sameLinks) || !slices.Equal(programs, samePrograms) {
@@ -291,10 +291,10 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	must(t, err)
 	defer conn.Close()
 	b.inside(func() error {
-		l := newLoader(b.options(repairing(config.RepairTrue)))
-		steps := start{l}.steps()
+		l := &Loader{newCore(b.options(repairing(config.RepairTrue)))}
+		steps := start{l.core}.steps()
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
-		must(t, start{l}.attempt(slices.Insert(steps, len(steps)-2, forget)))
+		must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
 		defer l.Close()
 		if l.source.Namespace() == 0 {
 			t.Error("the namespace was not told")

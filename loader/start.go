@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,26 +13,23 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
-	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 	"replypath/loader/interfaces"
 	"replypath/loader/kernel"
 	"replypath/loader/namespace"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
 
 // start is a start that goes on.
-type start struct{ *Loader }
+type start struct{ *core }
 
 // steps are what New does.
 func (l start) steps() []func() error {
 	return []func() error{
 		l.openNetlink, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
-		l.watch, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
+		l.watchHost, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -50,7 +46,7 @@ func (l start) attempt(steps []func() error) error {
 }
 
 // settle does what the start has put off until there was no way back.
-func (l *Loader) settle() {
+func (l start) settle() {
 	if l.state.Trial == nil {
 		l.commit()
 	}
@@ -58,45 +54,11 @@ func (l *Loader) settle() {
 	l.fresh = false
 	l.reconcilePostponed()
 	if !wasFresh && l.state.Trial == nil {
-		l.flushUnservedOrLog() // what the configuration of before served
+		l.flushUnserved() // what the configuration of before served
 	}
 }
 
-// reconcilePostponed does what a reconciliation has put off.
-func (l *Loader) reconcilePostponed() {
-	if l.tx.Postponed() {
-		l.reconcileOrLog()
-	}
-}
-
-func (l *Loader) flushUnservedOrLog() {
-	if err := l.flushUnserved(); err != nil {
-		l.log.Error("flows that are not served any more are kept", "error", err)
-	}
-}
-
-// commit forgets the earlier datapath that is pinned aside.
-func (l *Loader) commit() {
-	if err := l.datapath.Commit(); err != nil {
-		l.log.Error("pins of an earlier datapath are left", "error", err)
-	}
-}
-
-func (l start) checkConfig() error { return l.check(l.config) }
-
-// check refuses a configuration that the interfaces which are there cannot
-// follow, and what the maps cannot hold. Such errors match config.ErrInvalid.
-func (l *Loader) check(cfg *config.Config) error {
-	if len(cfg.Exclude) > config.MaxExclusions {
-		return &config.Error{Key: "exclude", Message: fmt.Sprintf(
-			"%d entries, at most %d are possible: use larger networks", len(cfg.Exclude), config.MaxExclusions)}
-	}
-	found, err := discover.Scan(l.netlink, cfg)
-	if err != nil {
-		return err
-	}
-	return found.Contradiction
-}
+func (l start) checkConfig() error { return check(l.netlink, l.config) }
 
 func (l start) probe() (err error) {
 	if err := kernel.CheckCall(); err != nil {
@@ -206,21 +168,6 @@ func clone(j *pins.Journal) *pins.Journal {
 	return &c
 }
 
-// describeConfig notes which configuration is in force.
-func (l *Loader) describeConfig() {
-	l.state.Mode = string(l.config.Mode)
-	l.state.ConfigPath = l.options.ConfigPath
-	l.state.Config = l.config.Encode()
-	l.state.LoadedAt = time.Now()
-	l.state.ConfigErr = ""
-}
-
-// save writes the journal.
-func (l *Loader) save() error {
-	l.state.Errors = l.problems.All()
-	return l.journal.Write(&l.state)
-}
-
 func (l start) openNetlink() (err error) {
 	l.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -259,26 +206,10 @@ func (l start) load() (err error) {
 	return err
 }
 
-func (l *Loader) datapathOptions(cfg *config.Config) datapath.Options {
-	return datapath.Options{
-		MaxEntries: cfg.MaxEntries, Seeds: bpf.Seeds(l.state.Seeds), Features: l.kernel.Features,
-		Apart: l.state.Trial != nil, Log: l.log,
-	}
-}
-
-// watch subscribes to events, so that nothing is missed from here on.
-func (l *Loader) watch() error {
-	ctx, cancel := context.WithCancel(context.Background())
-	events, err := nexthop.Watch(ctx)
-	if err != nil {
-		cancel()
+// watchHost subscribes to events, so that nothing is missed from here on.
+func (l start) watchHost() error {
+	if err := l.watch(); err != nil {
 		return err
-	}
-	l.events = events
-	l.stopEvents = func() {
-		cancel()
-		for range events { // until its socket is closed
-		}
 	}
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
 	return nil
@@ -287,7 +218,9 @@ func (l *Loader) watch() error {
 // begin reconciles for the first time. Some interface has to be attached, if
 // there is any to be managed: a kernel that refuses all of them does not serve.
 func (l start) begin() error {
-	isKnown := func(index int) bool { return l.interfaces.IsRecorded(index) || l.isFallback(index) }
+	isKnown := func(index int) bool {
+		return l.interfaces.IsRecorded(index) || l.state.Fallback != nil && l.state.Fallback.Index == index
+	}
 	if err := l.attachments.DetachStrays(isKnown); err != nil {
 		return err
 	}
@@ -356,12 +289,6 @@ func (l start) obeyConfigured() error {
 	}
 	l.tx.OnAbort(func() error { return datapath.PutMode(l.datapath.ModeByHand, mode) })
 	return datapath.PutMode(l.datapath.ModeByHand, l.byHand)
-}
-
-// isFallback tells whether an earlier process knew the device of the fallback routes
-// by this index.
-func (l *Loader) isFallback(index int) bool {
-	return l.state.Fallback != nil && l.state.Fallback.Index == index
 }
 
 // watchSource subscribes to questions that wildcard sockets are asked.

@@ -37,34 +37,6 @@ func (l start) checkTrial() error {
 	return nil
 }
 
-// CountDown begins the time of a trial anew: however long the start took, that is for who
-// has to confirm it.
-func (l *Loader) CountDown() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.state.Trial == nil {
-		return nil
-	}
-	l.state.Trial.Until = time.Now().Add(l.options.Trial)
-	return l.save()
-}
-
-// Keep confirms a trial: the datapath stays, and the one before it is gone.
-func (l *Loader) Keep() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	trial := l.state.Trial
-	l.state.Trial = nil
-	if err := l.save(); err != nil {
-		l.state.Trial = trial
-		return err
-	}
-	l.commit()
-	l.reconcilePostponed()
-	l.flushUnservedOrLog()
-	return nil
-}
-
 // endTrial takes back what was not confirmed by a process that is gone, and returns
 // the journal as it is then.
 func (l start) endTrial(left *pins.Journal) (*pins.Journal, error) {

@@ -13,21 +13,25 @@ import (
 )
 
 // flushUnserved forgets the flows that the configuration in force would not have
-// recorded.
-func (l *Loader) flushUnserved() error {
-	table, err := flows.Open(l.options.PinDir)
-	if err != nil {
-		return err
-	}
+// recorded. That it cannot is logged: the configuration is in force all the same.
+func (l *core) flushUnserved() {
 	a := admission{l.config, l.maps}
-	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !a.serves(f) })
+	flushed, err := flush(l.options.PinDir, func(f *flows.Flow) bool { return !a.serves(f) })
 	if flushed > 0 {
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}
-	if err := errors.Join(err, table.Close()); err != nil {
-		return fmt.Errorf("forget flows that are not served: %w", err)
+	if err != nil {
+		l.log.Error("flows that are not served any more are kept", "error", fmt.Errorf("forget flows that are not served: %w", err))
 	}
-	return nil
+}
+
+func flush(pinDir string, which func(*flows.Flow) bool) (flushed int, err error) {
+	table, err := flows.Open(pinDir)
+	if err != nil {
+		return 0, err
+	}
+	flushed, err = table.FlushFunc(which)
+	return flushed, errors.Join(err, table.Close())
 }
 
 // admission decides as bpf/src/admission.h does.

@@ -158,10 +158,10 @@ func TestFailedStartOutdatesItsRefusals(t *testing.T) {
 	for taken, steps := 1, 1; taken <= steps; taken++ {
 		var tried uint32
 		b.inside(func() error {
-			l := newLoader(b.options(change))
-			all := start{l}.steps()
+			l := &Loader{newCore(b.options(change))}
+			all := start{l.core}.steps()
 			steps = len(all)
-			err := start{l}.attempt(append(all[:taken:taken], func() error {
+			err := start{l.core}.attempt(append(all[:taken:taken], func() error {
 				tried = b.settings().Generation
 				return errInjected
 			}))

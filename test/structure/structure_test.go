@@ -20,12 +20,15 @@ type bounds struct {
 	methods int
 }
 
-// limits hold for every package that excess does not name.
+// limits hold for every other package.
 var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
+
+// orchestrator are those of loader, which only calls those who own the state.
+var orchestrator = bounds{files: 15, lines: 2000, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"loader":          {files: 15, lines: 2000, refs: 3.8, cycle: 12, mutable: 12, methods: 44},
+	"loader": orchestrator,
 	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 42},
 }
 
