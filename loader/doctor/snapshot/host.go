@@ -86,6 +86,9 @@ func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
 	return i
 }
 
+// Families are those of addresses.
+var Families = []int{unix.AF_INET, unix.AF_INET6}
+
 // FamilyName is that of unix.AF_INET and unix.AF_INET6.
 func FamilyName(family int) string {
 	if family == unix.AF_INET6 {

@@ -83,11 +83,11 @@ func (l *Links) IsOnLink(index int, a netip.Addr) bool {
 
 // HasFamily tells whether the managed interfaces have addresses of a family.
 func (l *Links) HasFamily(family int) bool {
-	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool { return HasFamily(i, family) })
+	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool { return HasFamily(&i, family) })
 }
 
 // HasFamily tells whether an interface has addresses of a family.
-func HasFamily(i discover.Interface, family int) bool {
+func HasFamily(i *discover.Interface, family int) bool {
 	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return FamilyOf(p) == family })
 }
 

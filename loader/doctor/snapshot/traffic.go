@@ -55,7 +55,7 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 
 // LastHopPeers names the on-link peers of an interface's flows whose frames come
 // from a MAC that is not theirs.
-func (h *Host) LastHopPeers(i discover.Interface) []string {
+func (h *Host) LastHopPeers(i *discover.Interface) []string {
 	owners := h.OwnersOfMACs(i.Index)
 	var peers []string
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
