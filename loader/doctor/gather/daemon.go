@@ -103,10 +103,5 @@ func (o owner) isDaemon() bool {
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).
 func inUnit(groups string) bool {
-	for line := range strings.Lines(groups) {
-		if strings.HasSuffix(strings.TrimSuffix(line, "\n"), unitCGroup) {
-			return true
-		}
-	}
-	return false
+	return strings.Contains(groups+"\n", unitCGroup+"\n")
 }

@@ -95,12 +95,12 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) {
 			return hooked(g.netlink, g.PinDir, h.Interfaces)
 		})},
-		{"", "", func() error { return udpSockets(h) }},
+		{"", "", g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
 		{snapshot.PartOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.DeviceName) })},
-		{"", "", into(&h.Enforcing, func() (map[int]bool, error) { return modes(g.PinDir) })},
-		{"", "", func() error { return uses(g.netlink, h) }},
+		{"", "", g.modes},
+		{"", "", g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 	}
 }

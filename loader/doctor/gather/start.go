@@ -30,13 +30,13 @@ func requirementsOf(pinDir string, journal *pins.Journal) (s snapshot.Start, kno
 	case !mayLoad:
 		return s, false, nil
 	default:
-		s.Features, s.Programs = probe()
+		s.Features, s.Programs = probe(s.BTF != nil)
 	}
 	return s, true, nil
 }
 
-// probe asks the kernel.
-func probe() ([]pins.FeatureRecord, error) {
+// probe asks the kernel. Without BTF, by which some features are found, it only asks whether it loads programs.
+func probe(withoutBTF bool) ([]pins.FeatureRecord, error) {
 	if err := requirements.CheckCall(); err != nil {
 		return nil, err
 	}
@@ -44,11 +44,8 @@ func probe() ([]pins.FeatureRecord, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	if err := requirements.CheckPrograms(); err != nil {
-		return nil, err
-	}
-	if requirements.CheckBTF() != nil { // by which some are found
-		return nil, nil
+	if withoutBTF {
+		return nil, requirements.CheckPrograms()
 	}
 	k, err := requirements.Probe()
 	if err != nil {
