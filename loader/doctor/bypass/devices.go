@@ -58,13 +58,7 @@ func OffloadedIPsec(h *snapshot.Host) []finding.Finding {
 
 // ofDevices says what there is to say of the device of each managed interface.
 func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []finding.Finding {
-	return finding.Each(l.Interfaces, func(i *discover.Interface) finding.Finding {
-		d := l.Device(i.Index)
-		if d == nil {
-			return finding.None
-		}
-		return say(d)
-	})
+	return finding.Each(l.Interfaces, func(i *discover.Interface) finding.Finding { return say(l.Device(i.Index)) })
 }
 
 // seen warns of an interface.
@@ -109,7 +103,6 @@ func Offloads(h *snapshot.Host) []finding.Finding {
 
 func anyHas(l *snapshot.Links, feature string) bool {
 	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		d := l.Device(i.Index)
-		return d != nil && d.Features[feature]
+		return l.Device(i.Index).Features[feature]
 	})
 }

@@ -19,7 +19,6 @@ import (
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
 
@@ -83,33 +82,22 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartTraffic, bpf, g.firstSample},
 		{"", "", g.interfaces},
 		{"", "", g.start},
-		{"", "", into(&h.Devices, func() ([]snapshot.Device, error) { return devices(g.netlink, g.links) })},
-		{"", "", into(&h.Routes, func() ([]snapshot.Route, error) { return routes(g.netlink, &h.Links) })},
-		{"", "", into(&h.Rules, func() ([]snapshot.Rule, error) { return rules(g.netlink) })},
-		{snapshot.PartGateways, admin, into(&h.Gateways, func() ([]nexthop.Gateway, error) { return gateways(g.netlink, &h.Links) })},
-		{"", "", into(&h.Neighbours, func() ([]snapshot.Neighbour, error) { return neighbours(g.netlink) })},
-		{"", "", into(&h.NeighTables, neighTables)},
-		{"", "", into(&h.Settings, func() (snapshot.Settings, error) { return settings(&h.Links) })},
+		{"", "", func() error { return devices(g.netlink, g.links, h) }},
+		{"", "", func() error { return routes(g.netlink, h) }},
+		{"", "", func() error { return rules(g.netlink, h) }},
+		{snapshot.PartGateways, admin, g.gateways},
+		{"", "", func() error { return neighbours(g.netlink, h) }},
+		{"", "", func() error { return settings(h) }},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
 		{snapshot.PartFlows, bpf, g.flows},
-		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) {
-			return hooked(g.netlink, g.PinDir, h.Interfaces)
-		})},
+		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{"", "", g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
-		{snapshot.PartOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.DeviceName) })},
+		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
 		{"", "", g.modes},
 		{"", "", g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
-	}
-}
-
-// into keeps what is read, also that before an error.
-func into[T any](part *T, read func() (T, error)) func() error {
-	return func() (err error) {
-		*part, err = read()
-		return err
 	}
 }
 

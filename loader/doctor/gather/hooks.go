@@ -17,32 +17,31 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 )
 
 // ourPrefix begins the names of our programs and filters.
 const ourPrefix = "replypath_"
 
-// hooked lists programs and filters of interfaces, in the order in
+// hooks lists programs and filters of interfaces, in the order in
 // which they run: those of TCX before the filters of a clsact qdisc.
-func hooked(handle *netlink.Handle, pinDir string, interfaces []discover.Interface) (snapshot.Hooked, error) {
-	var found snapshot.Hooked
-	ours, err := ourPrograms(pinDir)
+func (g *gatherer) hooks() error {
+	found := &g.host.Hooked
+	ours, err := ourPrograms(g.PinDir)
 	if err != nil {
-		return found, err
+		return err
 	}
-	for _, i := range interfaces {
+	for _, i := range g.host.Interfaces {
 		for _, egress := range []bool{false, true} {
 			programs, tcx, err := tcxPrograms(i.Index, egress, ours)
-			others, err2 := filters(handle, i.Index, egress)
+			others, err2 := filters(g.netlink, i.Index, egress)
 			if err := cmp.Or(err, err2); err != nil {
-				return found, fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
+				return fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
 			}
 			found.Hooks, found.TCX = slices.Concat(found.Hooks, programs, others), found.TCX || tcx
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // tcxPrograms tells also whether the kernel has TCX; it returns none where it has not (EINVAL).

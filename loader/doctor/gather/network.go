@@ -23,17 +23,16 @@ import (
 )
 
 // devices looks at every interface.
-func devices(handle *netlink.Handle, links []netlink.Link) ([]snapshot.Device, error) {
+func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) error {
 	addresses, err := dump.Addresses(handle)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	tool, err := ethtool.NewEthtool()
 	if err != nil {
-		return nil, fmt.Errorf("open a socket for ethtool: %w", err)
+		return fmt.Errorf("open a socket for ethtool: %w", err)
 	}
 	defer tool.Close()
-	var found []snapshot.Device
 	for _, link := range links {
 		attrs := link.Attrs()
 		d := snapshot.Device{
@@ -48,9 +47,9 @@ func devices(handle *netlink.Handle, links []netlink.Link) ([]snapshot.Device, e
 		}
 		// What a driver does not tell is not known.
 		d.Features, _ = tool.Features(attrs.Name)
-		found = append(found, d)
+		h.Devices = append(h.Devices, d)
 	}
-	return found, nil
+	return nil
 }
 
 func isVRF(links []netlink.Link, index int) bool {
@@ -60,29 +59,28 @@ func isVRF(links []netlink.Link, index int) bool {
 }
 
 // offloaded lists the devices that IPsec packets are offloaded to.
-func offloaded(deviceName func(index int) string) ([]string, error) {
+func offloaded(h *snapshot.Host) error {
 	request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETSA, unix.NLM_F_DUMP)
 	messages, err := request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWSA)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list ipsec states: %w", err)
+		return fmt.Errorf("list ipsec states: %w", err)
 	}
-	var names []string
 	for _, m := range messages {
 		attributes, err := nl.ParseRouteAttr(m[nl.SizeofXfrmUsersaInfo:])
 		if err != nil {
-			return nil, fmt.Errorf("read an ipsec state: %w", err)
+			return fmt.Errorf("read an ipsec state: %w", err)
 		}
 		for _, a := range attributes {
-			if index, ok := packetOffload(a.Attr.Type, a.Value); ok {
-				names = append(names, deviceName(index))
+			index, ok := packetOffload(a.Attr.Type, a.Value)
+			if name := h.DeviceName(index); ok && name != "" && !slices.Contains(h.Offloaded, name) {
+				h.Offloaded = append(h.Offloaded, name)
 			}
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return nil
 }
 
 // packetOffload reads struct xfrm_user_offload of linux/xfrm.h: an ifindex and
@@ -99,8 +97,8 @@ func packetOffload(attribute uint16, value []byte) (device int, ok bool) {
 }
 
 // routes keeps the few that a check asks for, of perhaps a million.
-func routes(handle *netlink.Handle, host *snapshot.Links) ([]snapshot.Route, error) {
-	found, err := dump.Routes(handle, func(r dump.Route, add func(snapshot.Route)) {
+func routes(handle *netlink.Handle, h *snapshot.Host) (err error) {
+	h.Routes, err = dump.Routes(handle, func(r dump.Route, add func(snapshot.Route)) {
 		isForBound := r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric
 		if r.Table == unix.RT_TABLE_LOCAL || isForBound { // of replypath's own, which nobody takes whose socket is not bound
 			return
@@ -113,16 +111,16 @@ func routes(handle *netlink.Handle, host *snapshot.Links) ([]snapshot.Route, err
 				Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
 				Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway,
 			}
-			if isOfInterest(host, &route) {
+			if isOfInterest(&h.Links, &route) {
 				add(route)
 			}
 		}
 	})
-	slices.SortFunc(found, func(a, b snapshot.Route) int {
+	slices.SortFunc(h.Routes, func(a, b snapshot.Route) int {
 		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Dst.String(), b.Dst.String()),
 			cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Device, b.Device), a.Gateway.Compare(b.Gateway))
 	})
-	return found, err
+	return err
 }
 
 // isOfInterest leaves out the entry that the kernel itself holds for a family
@@ -138,13 +136,12 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 }
 
 // rules reads the rules of both families.
-func rules(handle *netlink.Handle) ([]snapshot.Rule, error) {
+func rules(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Rules(handle)
-	var found []snapshot.Rule
 	for _, r := range list {
-		found = append(found, newRule(&r))
+		h.Rules = append(h.Rules, newRule(&r))
 	}
-	return found, err
+	return err
 }
 
 var ruleRefusals = map[uint8]string{
@@ -165,27 +162,17 @@ func newRule(r *dump.Rule) snapshot.Rule {
 	return rule
 }
 
-// neighbours reads the neighbour tables.
-func neighbours(handle *netlink.Handle) ([]snapshot.Neighbour, error) {
+// neighbours reads the neighbour tables and their limits.
+func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Neighbours(handle)
-	if err != nil {
-		return nil, err
-	}
-	var found []snapshot.Neighbour
-	for i := range list {
-		n := &list[i]
-		found = append(found, snapshot.Neighbour{
+	for _, n := range list {
+		h.Neighbours = append(h.Neighbours, snapshot.Neighbour{
 			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
 			// neigh_alloc() of net/core/neighbour.c exempts these.
 			Counted: n.State&netlink.NUD_PERMANENT == 0 && n.Flags&netlink.NTF_EXT_LEARNED == 0,
 		})
 	}
-	return found, nil
-}
-
-// neighTables reads the limits of the neighbour tables.
-func neighTables() (map[int]snapshot.NeighTable, error) {
-	tables := make(map[int]snapshot.NeighTable)
+	h.NeighTables = map[int]snapshot.NeighTable{}
 	for family, statistics := range map[int]string{unix.AF_INET: "arp_cache", unix.AF_INET6: "ndisc_cache"} {
 		prefix := "net." + snapshot.FamilyName(family) + ".neigh.default.gc_thresh"
 		thresh2, err2 := hostsettings.ReadNumber(prefix + "2")
@@ -193,9 +180,9 @@ func neighTables() (map[int]snapshot.NeighTable, error) {
 		if errors.Join(err2, err3) != nil {
 			continue // not in this namespace
 		}
-		tables[family] = snapshot.NeighTable{Thresh2: thresh2, Thresh3: thresh3, Fulls: tableFulls(statistics)}
+		h.NeighTables[family] = snapshot.NeighTable{Thresh2: thresh2, Thresh3: thresh3, Fulls: tableFulls(statistics)}
 	}
-	return tables, nil
+	return err
 }
 
 // tableFulls sums the column table_fulls of /proc/net/stat/arp_cache, of which
@@ -222,10 +209,10 @@ func sumColumn(text, column string) uint64 {
 }
 
 // settings reads the sysctls of the managed interfaces, and of "all".
-func settings(host *snapshot.Links) (snapshot.Settings, error) {
-	found := make(snapshot.Settings)
+func settings(h *snapshot.Host) error {
+	h.Settings = snapshot.Settings{}
 	names := []string{"all"}
-	for _, i := range append(host.Carriers(), host.Interfaces...) {
+	for _, i := range append(h.Carriers(), h.Interfaces...) {
 		names = append(names, i.Name)
 	}
 	for family, leaves := range snapshot.Leaves {
@@ -237,11 +224,11 @@ func settings(host *snapshot.Links) (snapshot.Settings, error) {
 					continue
 				}
 				if err != nil {
-					return nil, err
+					return err
 				}
-				found[key] = value
+				h.Settings[key] = value
 			}
 		}
 	}
-	return found, nil
+	return nil
 }

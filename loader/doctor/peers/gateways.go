@@ -28,7 +28,7 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 		}
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
-		case isDown(&h.Links, i.Index):
+		case h.Device(i.Index).Down:
 			return finding.Seen(finding.Warning, i.Name, text+": the interface is down",
 				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name))
 		case !i.Up:
@@ -72,15 +72,10 @@ func seenGateway(
 // carrier is the command for an interface without a carrier: what it stands on may
 // be down, else it is the cable or the other side.
 func carrier(l *snapshot.Links, i *discover.Interface) string {
-	if lower := l.Device(i.Lower); lower != nil && lower.Down {
+	if lower := l.Device(i.Lower); lower.Down {
 		return "ip link show dev " + finding.Quote(lower.Name)
 	}
 	return finding.Explained("ethtool "+finding.Quote(i.Name), "look at the cable and the port of the switch")
-}
-
-func isDown(l *snapshot.Links, index int) bool {
-	d := l.Device(index)
-	return d != nil && d.Down
 }
 
 // UnnamedRouters tells of flows that came through a router which no route names, while routes by their interface

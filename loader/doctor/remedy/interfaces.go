@@ -104,12 +104,9 @@ func yamlList(list []netip.Addr) string {
 var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
 
 func yamlWord(word string) string {
-	switch strings.ToLower(word) {
-	case "true", "false", "yes", "no", "on", "off", "y", "n", "null":
-	default:
-		if plainYAML.MatchString(word) {
-			return word
-		}
+	others := []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
+	if plainYAML.MatchString(word) && !slices.Contains(others, strings.ToLower(word)) {
+		return word
 	}
 	return strconv.Quote(word)
 }

@@ -17,14 +17,16 @@ import (
 
 // setting is a sysctl of an interface, with that of all interfaces.
 type setting struct {
-	family, name, leaf string
-	device, all        int
+	name, leaf    string
+	key, keyOfAll string
+	device, all   int
 }
 
 // settingOf returns a sysctl of an interface; false where the kernel has none.
 func settingOf(h *snapshot.Host, family, name, leaf string) (s setting, known bool) {
-	s = setting{family: family, name: name, leaf: leaf}
-	s.device, s.all, known = h.Settings.Of(family, name, leaf)
+	s = setting{name: name, leaf: leaf, key: hostsettings.Key(family, name, leaf), keyOfAll: hostsettings.Key(family, "all", leaf)}
+	s.device, known = h.Settings[s.key]
+	s.all = h.Settings[s.keyOfAll]
 	return s, known
 }
 
@@ -44,27 +46,21 @@ func (s *setting) switched(on bool) string {
 	return s.values(0)
 }
 
-// key is that of the interface.
-func (s *setting) key() string { return hostsettings.Key(s.family, s.name, s.leaf) }
-
-// keyOfAll is that of all interfaces.
-func (s *setting) keyOfAll() string { return hostsettings.Key(s.family, "all", s.leaf) }
-
 // mended warns of a value of the interface that another has to take the place of.
 func (s *setting) mended(found, value string) finding.Finding {
-	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key(), Value: value})
+	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key, Value: value})
 }
 
 // shown warns of values that somebody may mean.
 func (s *setting) shown(found string) finding.Finding {
-	return finding.Seen(finding.Warning, s.name, found, "sysctl "+s.keyOfAll()+" "+s.key())
+	return finding.Seen(finding.Warning, s.name, found, "sysctl "+s.keyOfAll+" "+s.key)
 }
 
 // switchedOff is mended for a setting that either value switches on. That of all interfaces is of those too that are
 // not managed: it is shown only.
 func (s *setting) switchedOff(found string) finding.Finding {
 	if s.all != 0 {
-		return s.shown(found + ": " + s.keyOfAll() + " does it for every interface")
+		return s.shown(found + ": " + s.keyOfAll + " does it for every interface")
 	}
 	return s.mended(found, "0")
 }
@@ -93,8 +89,7 @@ func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) findin
 	if !known || !snapshot.HasFamily(i, family) {
 		return finding.None
 	}
-	forwarding, _, _ := h.Settings.Of(name, i.Name, "forwarding")
-	isRouter := forwarding != 0
+	isRouter := h.Settings[hostsettings.Key(name, i.Name, "forwarding")] != 0
 	on := s.isOn()
 	switch {
 	case family == unix.AF_INET6:
@@ -119,9 +114,9 @@ func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) findin
 func SendRedirects(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
 		s, known := settingOf(h, "ipv4", i.Name, "send_redirects")
-		forwarding, _, _ := h.Settings.Of("ipv4", i.Name, "forwarding")
+		forwards := h.Settings[hostsettings.Key("ipv4", i.Name, "forwarding")] != 0
 		why := balances(h, i)
-		if !known || forwarding == 0 || why == "" {
+		if !known || !forwards || why == "" {
 			return finding.None
 		}
 		text := s.switched(s.isOn())

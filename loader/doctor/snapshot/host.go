@@ -8,7 +8,6 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
-	"replypath/loader/hostsettings"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -122,14 +121,6 @@ type Hook struct {
 
 // Settings are sysctls by key; missing where the kernel has none.
 type Settings map[string]int
-
-// Of returns a sysctl of an interface and that of "all"; false where the
-// kernel has none.
-func (s Settings) Of(family, name, leaf string) (device, all int, known bool) {
-	device, known = s[hostsettings.Key(family, name, leaf)]
-	all = s[hostsettings.Key(family, "all", leaf)]
-	return device, all, known
-}
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
