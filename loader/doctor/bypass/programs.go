@@ -52,7 +52,8 @@ func programAt(h *snapshot.Hook, device string, isBehind bool) finding.Finding {
 	switch {
 	case h.Egress && isBehind:
 		return finding.Seen(finding.Warning, device,
-			name+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(h), showHook(h, device))
+			name+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(h),
+			showHook(h, device))
 	case h.Egress:
 		return finding.Fine(device, name+" at egress sees what the kernel sends here, before replypath")
 	case isBehind:

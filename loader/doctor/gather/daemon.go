@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -85,11 +86,8 @@ func ownerOf(pinDir string) (owner, error) {
 // at last.
 func isTakenAway(pinDir string, since owner) bool {
 	owned, err := pins.Owned(pinDir)
-	if err != nil {
-		return errors.Is(err, pins.ErrNone)
-	}
-	now, err := ownerOf(pinDir)
-	if err != nil {
+	now, err2 := ownerOf(pinDir)
+	if err := cmp.Or(err, err2); err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
 	return now != since || owned && !now.isDaemon()

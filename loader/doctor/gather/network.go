@@ -174,7 +174,7 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	}
 	h.NeighTables = map[int]snapshot.NeighTable{}
 	for family, statistics := range map[int]string{unix.AF_INET: "arp_cache", unix.AF_INET6: "ndisc_cache"} {
-		prefix := "net." + snapshot.FamilyName(family) + ".neigh.default.gc_thresh"
+		prefix := "net." + snapshot.FamilyName[family] + ".neigh.default.gc_thresh"
 		thresh2, err2 := hostsettings.ReadNumber(prefix + "2")
 		thresh3, err3 := hostsettings.ReadNumber(prefix + "3")
 		if errors.Join(err2, err3) != nil {

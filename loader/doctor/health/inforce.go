@@ -29,7 +29,8 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 	switch {
 	case f.File == "":
 	case f.Wrong:
-		found = append(found, finding.Seen(finding.Warning, "", changed+"it said "+when(f)+", and the next start fails", checkFile(f)))
+		found = append(found, finding.Seen(finding.Warning, "",
+			changed+"it said "+when(f)+", and the next start fails", checkFile(f)))
 	case f.Running:
 		found = append(found, finding.Problem(finding.Warning, "", changed+"was loaded "+when(f), remedy.Reload(&h.State)))
 	default:

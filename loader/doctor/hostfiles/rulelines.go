@@ -16,23 +16,36 @@ import (
 func newLine(file string, line int, text string, words []string, family int) snapshot.RuleLine {
 	l := snapshot.RuleLine{File: file, Line: line, Text: text}
 	for n := 0; n+1 < len(words); n++ {
-		value := words[n+1]
-		switch words[n] {
-		case "from":
-			l.Src = parsePrefix(value)
-		case "iif", "dev":
-			l.IIF = value
-		case "fwmark":
-			l.Mark = value
-		case "lookup", "table":
-			l.Table = value
-		default:
-			continue
+		if set(&l, ipWords[words[n]], words[n+1]) {
+			n++
 		}
-		n++
 	}
 	isOf(&l, family)
 	return l
+}
+
+// What ip(8), netplan and networkd call what a line selects by, and leads to.
+var (
+	ipWords = map[string]string{
+		"from": "from", "iif": "iif", "dev": "iif", "fwmark": "mark", "lookup": "table", "table": "table",
+	}
+	netplanKeys  = map[string]string{"from": "from", "mark": "mark", "table": "table"}
+	networkdKeys = map[string]string{"From": "from", "IncomingInterface": "iif", "FirewallMark": "mark", "Table": "table"}
+)
+
+// set notes one of these; false for anything else.
+func set(l *snapshot.RuleLine, what, value string) bool {
+	switch what {
+	case "from":
+		l.Src = parsePrefix(value)
+	case "iif":
+		l.IIF = value
+	case "mark":
+		l.Mark = value
+	case "table":
+		l.Table = value
+	}
+	return what != ""
 }
 
 // isOf notes the family of a line that has no source.
@@ -173,6 +186,7 @@ func parseNetworkd(file, text string) []snapshot.RuleLine {
 		}
 		l := &found[len(found)-1]
 		l.Text += " " + key + "=" + value
+		set(l, networkdKeys[key], value)
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address
 			isOf(l, families[value])
@@ -181,15 +195,9 @@ func parseNetworkd(file, text string) []snapshot.RuleLine {
 				isOf(l, snapshot.FamilyOf(to))
 			}
 		case "From":
-			if l.Src = parsePrefix(value); l.Src.IsValid() {
+			if l.Src.IsValid() {
 				l.Family = 0
 			}
-		case "IncomingInterface":
-			l.IIF = value
-		case "FirewallMark":
-			l.Mark = value
-		case "Table":
-			l.Table = value
 		}
 	})
 	return found
@@ -241,14 +249,7 @@ func parseNetplan(file, text string) []snapshot.RuleLine {
 		for n := 0; n+1 < len(entry.Content); n += 2 {
 			key, value := entry.Content[n].Value, entry.Content[n+1].Value
 			words = append(words, key+": "+value)
-			switch key {
-			case "from":
-				l.Src = parsePrefix(value)
-			case "mark":
-				l.Mark = value
-			case "table":
-				l.Table = value
-			}
+			set(&l, netplanKeys[key], value)
 		}
 		l.Text = "{" + strings.Join(words, ", ") + "}"
 		found = append(found, l)

@@ -106,7 +106,8 @@ func chainDevices(table, chain string) ([]string, error) {
 	var devices []string
 	for _, m := range messages {
 		hook := attribute(m[nl.SizeofNfgenmsg:], unix.NFTA_CHAIN_HOOK)
-		for _, name := range append(attributes(hook, unix.NFTA_HOOK_DEV), attributes(attribute(hook, nftaHookDevs), nftaDeviceName)...) {
+		list := attributes(attribute(hook, nftaHookDevs), nftaDeviceName)
+		for _, name := range append(list, attributes(hook, unix.NFTA_HOOK_DEV)...) {
 			devices = append(devices, strings.TrimRight(string(name), "\x00"))
 		}
 	}

@@ -46,7 +46,7 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 // silentGateway tells of one that does not answer. It may come back by itself: what
 // leads by it stays, and so does what the configuration says of it.
 func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway, text string) finding.Finding {
-	text += ": it does not answer " + snapshot.Resolution(snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0)))
+	text += ": it does not answer " + snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))]
 	if networks := onlyTo(g); networks != "" {
 		return seenGateway(t, i, g, finding.Warning, text+", and leads to "+networks+" only")
 	}

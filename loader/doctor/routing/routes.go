@@ -29,7 +29,7 @@ func DefaultRoutes(h *snapshot.Host) []finding.Finding {
 }
 
 func defaultRoute(h *snapshot.Host, family int) finding.Finding {
-	name := snapshot.FamilyName(family)
+	name := snapshot.FamilyName[family]
 	best := h.BestDefault(family)
 	switch {
 	case best == nil:
@@ -154,7 +154,7 @@ func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
 			return finding.None
 		}
 		return seenRoute(&h.Links, r, finding.Warning, i.Name,
-			": without a gateway every peer is asked for by "+snapshot.Resolution(r.Family)+" and gets a neighbour entry")
+			": without a gateway every peer is asked for by "+snapshot.Resolution[r.Family]+" and gets a neighbour entry")
 	})
 }
 

@@ -18,7 +18,7 @@ func NeighbourTable(h *snapshot.Host) []finding.Finding {
 		if !known {
 			return finding.None
 		}
-		count, protocol := h.CountNeighbours(*family), snapshot.FamilyName(*family)
+		count, protocol := h.CountNeighbours(*family), snapshot.FamilyName[*family]
 		text := fmt.Sprintf("%s: %d neighbours, gc_thresh2 %d, gc_thresh3 %d", protocol, count, t.Thresh2, t.Thresh3)
 		if t.Fulls > 0 {
 			text += fmt.Sprintf(", %d times full since the host started", t.Fulls)

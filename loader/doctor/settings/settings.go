@@ -24,7 +24,8 @@ type setting struct {
 
 // settingOf returns a sysctl of an interface; false where the kernel has none.
 func settingOf(h *snapshot.Host, family, name, leaf string) (s setting, known bool) {
-	s = setting{name: name, leaf: leaf, key: hostsettings.Key(family, name, leaf), keyOfAll: hostsettings.Key(family, "all", leaf)}
+	s = setting{name: name, leaf: leaf}
+	s.key, s.keyOfAll = hostsettings.Key(family, name, leaf), hostsettings.Key(family, "all", leaf)
 	s.device, known = h.Settings[s.key]
 	s.all = h.Settings[s.keyOfAll]
 	return s, known
@@ -84,7 +85,7 @@ func AcceptRedirects(h *snapshot.Host) []finding.Finding {
 // accepts them where both values say so, another host where one of them does. IPv6 knows
 // the device's value only, and a router accepts none (rt6_do_redirect).
 func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) finding.Finding {
-	name := snapshot.FamilyName(family)
+	name := snapshot.FamilyName[family]
 	s, known := settingOf(h, name, i.Name, "accept_redirects")
 	if !known || !snapshot.HasFamily(i, family) {
 		return finding.None

@@ -58,7 +58,7 @@ func (r *Route) Refuses() bool { return r.Kind() != "" && r.Type != unix.RTN_THR
 // one with the smallest metric.
 func (t *Routing) BestDefault(family int) *Route {
 	for _, rule := range t.Rules {
-		if rule.Family != family || !rule.isUnconditional() {
+		if rule.Family != family || rule.Src.IsValid() || !rule.isBySource() {
 			continue
 		}
 		var best *Route
@@ -113,10 +113,9 @@ type Rule struct {
 	SuppressesDefault bool
 }
 
-// isUnconditional tells a rule that every packet follows.
-func (r *Rule) isUnconditional() bool {
-	return r.Table != 0 && !r.Src.IsValid() && !r.Dst.IsValid() && !r.HasMark() &&
-		r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
+// isBySource tells a rule to a table that has no condition beside a source.
+func (r *Rule) isBySource() bool {
+	return r.Table != 0 && !r.Dst.IsValid() && !r.HasMark() && r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
 }
 
 // String writes the rule as the arguments of ip rule.
