@@ -180,21 +180,15 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 		if errors.Join(err2, err3) != nil {
 			continue // not in this namespace
 		}
-		h.NeighTables[family] = snapshot.NeighTable{Thresh2: thresh2, Thresh3: thresh3, Fulls: tableFulls(statistics)}
+		text, _ := os.ReadFile("/proc/thread-self/net/stat/" + statistics) // not every kernel shows it
+		fulls := sumColumn(string(text), "table_fulls")
+		h.NeighTables[family] = snapshot.NeighTable{Thresh2: thresh2, Thresh3: thresh3, Fulls: fulls}
 	}
 	return err
 }
 
-// tableFulls sums the column table_fulls of /proc/net/stat/arp_cache, of which
+// sumColumn sums a column such as table_fulls of /proc/net/stat/arp_cache, of which
 // there is a line for each processor, in hexadecimal; 0 where it is not shown.
-func tableFulls(name string) uint64 {
-	text, err := os.ReadFile("/proc/thread-self/net/stat/" + name)
-	if err != nil {
-		return 0
-	}
-	return sumColumn(string(text), "table_fulls")
-}
-
 func sumColumn(text, column string) uint64 {
 	lines := strings.Split(text, "\n")
 	place := slices.Index(strings.Fields(lines[0]), column)

@@ -15,7 +15,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
@@ -37,11 +36,10 @@ func (g *gatherer) uses() error {
 		return nil
 	}
 	o := &openings{host: h, sources: sources, asked: usesSet{}, begun: usesSet{}, found: usesSet{}}
-	links, err := dump.Links(g.netlink)
-	if err = errors.Join(err, o.gather()); err != nil {
+	if err := o.gather(); err != nil {
 		h.UsesError = err.Error()
 	}
-	o.tunnels(links)
+	o.tunnels(g.links)
 	h.Uses = slices.Collect(maps.Keys(o.found))
 	return nil
 }

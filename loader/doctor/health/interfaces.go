@@ -20,7 +20,10 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 		if config.IsGlob(entry.Name) || hasName(&h.Links, entry.Name) {
 			return finding.None
 		}
-		who := whoNames(&h.State, entry.Name)
+		who := h.ConfigPath
+		if slices.Contains(h.Config.Flags.Interfaces, entry.Name) {
+			who = "--interface"
+		}
 		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, who)
 		if near := nearName(h, entry.Name); near != "" {
 			return finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
@@ -34,14 +37,6 @@ func MissingInterfaces(h *snapshot.Host) []finding.Finding {
 // hasName tells whether an interface has a name, or an alternative name.
 func hasName(l *snapshot.Links, name string) bool {
 	return slices.ContainsFunc(l.Devices, func(d snapshot.Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
-}
-
-// whoNames says whether a flag or the file names an interface.
-func whoNames(s *snapshot.State, name string) string {
-	if slices.Contains(s.Config.Flags.Interfaces, name) {
-		return "--interface"
-	}
-	return s.ConfigPath
 }
 
 // nearName returns a name that is there and that a slip of the finger explains, empty for none.

@@ -220,19 +220,12 @@ func hop(l *snapshot.Links, r *snapshot.Route) (words []string) {
 }
 
 // listDefaults is the command that shows the default routes of all tables.
-func listDefaults(family int) string {
-	return "ip " + familyFlag(family) + "route show table all default"
-}
+func listDefaults(family int) string { return ip[family] + "route show table all default" }
 
 // listRoutes is the command that shows a route among those of its table.
 func listRoutes(r *snapshot.Route) string {
-	return "ip " + familyFlag(r.Family) + "route show table " + snapshot.TableName(r.Table)
+	return ip[r.Family] + "route show table " + snapshot.TableName(r.Table)
 }
 
-// familyFlag is what ip(8) needs to be told.
-func familyFlag(family int) string {
-	if family == unix.AF_INET6 {
-		return "-6 "
-	}
-	return ""
-}
+// ip is the beginning of a command of ip(8) about a family.
+var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}
