@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,6 +14,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/hostfiles"
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
@@ -123,16 +123,6 @@ func (g *gatherer) pinned() error {
 	return err
 }
 
-// start looks at what a start takes.
-func (g *gatherer) start() error {
-	needed, known, err := requirementsOf(g.PinDir, g.journal)
-	g.host.Start = needed
-	if err == nil && !known {
-		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
-	}
-	return err
-}
-
 // interfaces finds the managed interfaces: those of the datapath where there is
 // one, else those that it would manage.
 func (g *gatherer) interfaces() error {
@@ -144,16 +134,14 @@ func (g *gatherer) interfaces() error {
 	if g.journal != nil {
 		cfg = g.managing(g.journal)
 	}
-	found, err := discover.Scan(g.netlink, cfg)
-	g.host.Interfaces, g.host.OnLink, g.host.Own = found.Interfaces, found.OnLink, found.Own
-	g.host.Unmanaged = found.Unmanaged
+	g.host.Result, err = discover.Scan(g.netlink, cfg)
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
-		err = errors.Join(err, found.Contradiction)
+		err = errors.Join(err, g.host.Contradiction)
 	}
 	if err != nil {
 		return err
 	}
-	g.host.Astray, err = found.Astray(g.netlink)
+	g.host.Astray, err = g.host.Result.Astray(g.netlink)
 	return err
 }
 
@@ -208,7 +196,7 @@ func (g *gatherer) flows() error {
 		return err
 	}
 	if err != nil {
-		g.host.FlowError = strings.ReplaceAll(err.Error(), "\n", "; ")
+		g.host.FlowError = finding.OneLine(err)
 	}
 	return nil
 }

@@ -16,13 +16,10 @@ import (
 // Links are the interfaces and their addresses.
 type Links struct {
 	// Interfaces are those that are managed, or would be.
-	Interfaces []discover.Interface
-	Unmanaged  []discover.Unmanaged
-	Astray     []discover.Astray
-	OnLink     []discover.OnLink
-	Own        []discover.OwnAddress
-	Devices    []Device // every interface, managed or not
-	Offloaded  []string // devices that IPsec packets are offloaded to, once each
+	discover.Result
+	Astray    []discover.Astray
+	Devices   []Device // every interface, managed or not
+	Offloaded []string // devices that IPsec packets are offloaded to, once each
 }
 
 // Device is an interface with what may matter for the datapath.
