@@ -47,13 +47,13 @@ func Fix(options Options) ([]Finding, error) {
 func mark(before, after []Finding) {
 	for n := range after {
 		f := &after[n]
-		same := func(was Finding) bool {
-			return f.Check == was.Check && finding.OrEmpty(f.Interface) == finding.OrEmpty(was.Interface)
+		var mended, already bool
+		for _, was := range before {
+			if f.Check == was.Check && finding.OrEmpty(f.Interface) == finding.OrEmpty(was.Interface) {
+				mended = mended || was.Automatic
+				already = already || was.Severity == OK && was.Found == f.Found
+			}
 		}
-		mended := slices.ContainsFunc(before, func(was Finding) bool { return was.Automatic && same(was) })
-		already := slices.ContainsFunc(before, func(was Finding) bool {
-			return was.Severity == OK && was.Found == f.Found && same(was)
-		})
 		f.Fixed = mended && !already && f.Severity == OK
 	}
 }
@@ -106,12 +106,10 @@ func mend(journal *pins.RepairsJournal, repairs *pins.Repairs, s finding.Sysctl)
 // note adds a change. Where it repeats an earlier one that somebody has taken
 // back, what was found first stays what detach restores.
 func note(repairs *pins.Repairs, record pins.RepairRecord) {
-	for n := range repairs.Sysctls {
-		r := &repairs.Sysctls[n]
-		if r.Key == record.Key && r.Interface == record.Interface {
-			r.After = record.After
-			return
-		}
+	isIt := func(r pins.RepairRecord) bool { return r.Key == record.Key && r.Interface == record.Interface }
+	if n := slices.IndexFunc(repairs.Sysctls, isIt); n >= 0 {
+		repairs.Sysctls[n].After = record.After
+		return
 	}
 	repairs.Sysctls = append(repairs.Sysctls, record)
 }

@@ -33,7 +33,7 @@ func TestNeighbourTableOfTheKernel(t *testing.T) {
 	}
 	const entries, unlimited = 100, 1 << 16
 	for family, network := range map[int]netip.Prefix{unix.AF_INET: testhost.Prefix("10.99.0.1/16"), unix.AF_INET6: testhost.Prefix("2001:db8:99::1/64")} {
-		t.Run(snapshot.FamilyName(family), func(t *testing.T) {
+		t.Run(snapshot.FamilyName[family], func(t *testing.T) {
 			table := newTable(t, family, network)
 			table.limit(unlimited, unlimited, unlimited) // nothing is collected while it fills
 			for range entries {
@@ -96,7 +96,7 @@ func newTable(t *testing.T, family int, network netip.Prefix) *kernelTable {
 }
 
 func (k *kernelTable) threshold(n string) string {
-	return "net." + snapshot.FamilyName(k.family) + ".neigh.default.gc_thresh" + n
+	return "net." + snapshot.FamilyName[k.family] + ".neigh.default.gc_thresh" + n
 }
 
 func (k *kernelTable) set(n, value string) {
@@ -145,7 +145,7 @@ func (k *kernelTable) want(severity finding.Severity, words string) {
 	testhost.Must(k.T, err)
 	var found []Finding
 	for _, f := range all {
-		if f.Check == "neighbour-table" && strings.HasPrefix(f.Found, snapshot.FamilyName(k.family)+": ") {
+		if f.Check == "neighbour-table" && strings.HasPrefix(f.Found, snapshot.FamilyName[k.family]+": ") {
 			found = append(found, f)
 		}
 	}

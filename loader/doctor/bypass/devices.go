@@ -15,73 +15,68 @@ import (
 
 // XDPPrograms finds programs that see frames before TC does.
 func XDPPrograms(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) (string, string) {
+	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
 		if !d.XDP {
-			return "", ""
+			return finding.None
 		}
-		return "an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen",
-			"ip -details link show dev " + finding.Quote(d.Name)
+		return seen(d.Name, "an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen",
+			"ip -details link show dev "+finding.Quote(d.Name))
 	})
 }
 
 // VirtualFunctions finds interfaces parts of which belong to others.
 func VirtualFunctions(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) (string, string) {
+	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
 		if d.VFs == 0 {
-			return "", ""
+			return finding.None
 		}
-		return fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send passes this host's tc by: run replypath where they are used", d.VFs),
-			"ip link show dev " + finding.Quote(d.Name)
+		return seen(d.Name, fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send passes this host's tc by: run replypath where they are used", d.VFs),
+			"ip link show dev "+finding.Quote(d.Name))
 	})
 }
 
 // HardwareTC finds interfaces whose hardware may work off filters.
 func HardwareTC(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) (string, string) {
+	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
 		if !d.Features["hw-tc-offload"] {
-			return "", ""
+			return finding.None
 		}
-		return "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -k " + finding.Quote(d.Name)
+		return seen(d.Name, "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -k "+finding.Quote(d.Name))
 	})
 }
 
 // OffloadedIPsec finds interfaces whose hardware encrypts whole packets.
 func OffloadedIPsec(h *snapshot.Host) []finding.Finding {
-	return ofDevices(&h.Links, func(d *snapshot.Device) (string, string) {
+	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
 		if !slices.Contains(h.Offloaded, d.Name) {
-			return "", ""
+			return finding.None
 		}
-		return "ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
-			finding.Explained("ip xfrm state", "strongswan asks for it by hw_offload, libreswan by nic-offload")
+		return seen(d.Name, "ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
+			finding.Explained("ip xfrm state", "strongswan asks for it by hw_offload, libreswan by nic-offload"))
 	})
 }
 
-// ofDevices asks for each managed interface what there is to warn of.
-func ofDevices(l *snapshot.Links, look func(*snapshot.Device) (found, inspect string)) []finding.Finding {
-	var all []finding.Finding
-	for _, i := range l.Interfaces {
-		if d := l.Device(i.Index); d != nil {
-			if found, inspect := look(d); found != "" {
-				all = append(all, finding.Seen(finding.Warning, i.Name, found, inspect).Of(owners.OfDevice(i.Name)))
-			}
-		}
-	}
-	return all
+// ofDevices says what there is to say of the device of each managed interface.
+func ofDevices(l *snapshot.Links, say func(*snapshot.Device) finding.Finding) []finding.Finding {
+	return finding.Each(l.Interfaces, func(i *discover.Interface) finding.Finding { return say(l.Device(i.Index)) })
+}
+
+// seen warns of an interface.
+func seen(name, found, inspect string) finding.Finding {
+	return finding.Seen(finding.Warning, name, found, inspect).Of(owners.OfDevice(name))
 }
 
 // MTUs finds managed interfaces whose MTU is smaller than another's: replies are
 // cut for the interface that the kernel chose.
 func MTUs(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range h.Interfaces {
+	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
 		largest := slices.MaxFunc(h.Interfaces, func(a, b discover.Interface) int { return a.MTU - b.MTU })
-		if i.MTU < largest.MTU {
-			found = append(found, finding.Seen(finding.Warning, i.Name, fmt.Sprintf(
-				"mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told", i.MTU, largest.Name, largest.MTU, largest.Name),
-				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name)))
+		if i.MTU == largest.MTU {
+			return finding.None
 		}
-	}
-	return found
+		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told",
+			i.MTU, largest.Name, largest.MTU, largest.Name), "ip link show dev "+finding.Quote(i.Name))
+	})
 }
 
 // segmentation are the features whose absence costs when a packet that was built
@@ -91,30 +86,23 @@ var segmentation = []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-g
 
 // Offloads finds managed interfaces that lack what another one has.
 func Offloads(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range h.Interfaces {
-		d := h.Device(i.Index)
-		if d == nil || d.Features == nil {
-			continue
-		}
+	return ofDevices(&h.Links, func(d *snapshot.Device) finding.Finding {
 		var missing []string
 		for _, feature := range segmentation {
 			if on, known := d.Features[feature]; known && !on && anyHas(&h.Links, feature) {
 				missing = append(missing, feature)
 			}
 		}
-		if len(missing) > 0 {
-			found = append(found, finding.Seen(finding.Warning, i.Name,
-				fmt.Sprintf("%s off, other managed interfaces have it on: replies that are moved here are cut in software", strings.Join(missing, ", ")),
-				"ethtool -k "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name)))
+		if len(missing) == 0 {
+			return finding.None
 		}
-	}
-	return found
+		return seen(d.Name, strings.Join(missing, ", ")+" off, other managed interfaces have it on: replies that are moved here are cut in software",
+			"ethtool -k "+finding.Quote(d.Name))
+	})
 }
 
 func anyHas(l *snapshot.Links, feature string) bool {
 	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		d := l.Device(i.Index)
-		return d != nil && d.Features[feature]
+		return l.Device(i.Index).Features[feature]
 	})
 }

@@ -15,28 +15,37 @@ func showChain(c *snapshot.Chain) string {
 	return "nft --handle list chain " + c.Family + " " + finding.Quote(c.Table) + " " + finding.Quote(c.Name)
 }
 
+// seenChain makes a finding about a chain, with what there is to know beside its rules.
+func seenChain(c *snapshot.Chain, severity finding.Severity, device, what, comment string) finding.Finding {
+	inspect := showChain(c)
+	if comment != "" {
+		inspect = finding.Explained(inspect, comment)
+	}
+	return finding.Seen(severity, device, c.String()+what, inspect).Of(owners.OfChain(c.Table, c.Name))
+}
+
 // ReversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
 // it only by such rules.
 func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
-	seenFirewalld := false
+	firewalld, seenFirewalld := h.Firewall.Firewalld, false
 	for _, c := range h.Firewall.Chains {
 		for _, r := range c.Rules {
 			if !r.ReversePath || !h.Concerns(r.In) {
 				continue
 			}
 			f := reversePathRule(&c, &r)
-			if c.Table == "firewalld" && h.Firewall.Firewalld != nil {
+			if c.Table == "firewalld" && firewalld != nil {
 				seenFirewalld = true
-				f.Inspect = finding.OrNil(showFirewalld(h.Firewall.Firewalld))
+				f.Inspect = finding.OrNil(showFirewalld(firewalld))
 			}
 			found = append(found, f)
 		}
 	}
-	if h.Firewall.Firewalld != nil && h.Firewall.Firewalld.IsStrict() && !seenFirewalld {
+	if firewalld != nil && firewalld.IsStrict() && !seenFirewalld {
 		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
 			"%s: IPv6_rpfilter=%s: firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface",
-			h.Firewall.Firewalld.File, h.Firewall.Firewalld.IPv6RPFilter), showFirewalld(h.Firewall.Firewalld)).Of(owners.Firewalld))
+			firewalld.File, firewalld.IPv6RPFilter), showFirewalld(firewalld)).Of(owners.Firewalld))
 	}
 	return found
 }
@@ -50,9 +59,8 @@ func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Findin
 	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
 		device = r.In[0]
 	}
-	return finding.Seen(severity, device, fmt.Sprintf(
-		"%s, rule %d: %s packets whose way back leaves by another interface than they came in by",
-		c.String(), r.Handle, effect), showChain(c)).Of(owners.OfChain(c.Table, c.Name))
+	return seenChain(c, severity, device, fmt.Sprintf(
+		", rule %d: %s packets whose way back leaves by another interface than they came in by", r.Handle, effect), "")
 }
 
 // showFirewalld is the command that shows the setting.
@@ -63,11 +71,10 @@ func showFirewalld(f *snapshot.Firewalld) string {
 // OutgoingRules finds rules by the outgoing interface: they have seen the one
 // that the kernel chose before replypath moved the reply.
 func OutgoingRules(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, c := range h.Firewall.Chains {
+	return finding.Each(h.Firewall.Chains, func(c *snapshot.Chain) finding.Finding {
 		// The first packet of a connection only passes a chain of type nat.
 		if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
-			continue
+			return finding.None
 		}
 		var handles, names []string
 		for _, r := range c.Rules {
@@ -81,15 +88,13 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 			}
 		}
 		if len(handles) == 0 {
-			continue
+			return finding.None
 		}
 		slices.Sort(names)
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"%s, rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
-			c.String(), strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")),
-			finding.Explained(showChain(&c), "rules by saddr bind replies wherever they leave")).Of(owners.OfChain(c.Table, c.Name)))
-	}
-	return found
+		return seenChain(c, finding.Warning, "", fmt.Sprintf(
+			", rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
+			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
+	})
 }
 
 // EgressChains finds chains in the egress hook of netdev on managed interfaces:
@@ -102,9 +107,8 @@ func EgressChains(h *snapshot.Host) []finding.Finding {
 		}
 		for _, device := range c.Devices {
 			if h.Named(device) != nil {
-				found = append(found, finding.Seen(finding.Warning, device,
-					c.String()+": an egress chain of netdev does not see replies that are moved to this interface",
-					finding.Explained(showChain(&c), "an output chain does")).Of(owners.OfChain(c.Table, c.Name)))
+				found = append(found, seenChain(&c, finding.Warning, device,
+					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package bypass
 import (
 	"testing"
 
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
 )
@@ -112,8 +111,8 @@ func TestQuotedNames(t *testing.T) {
 	c := snapshot.Chain{Family: "inet", Table: "a;b", Name: "c&d"}
 	for got, want := range map[string]string{
 		showChain(&c): "nft --handle list chain inet 'a;b' 'c&d'",
-		showFirewalld(&snapshot.Firewalld{File: "/etc/a b"}):                   "grep IPv6_rpfilter '/etc/a b'",
-		showHook(&snapshot.Hook{TCX: true}, discover.Interface{Name: "wan&1"}): "bpftool net show dev 'wan&1'",
+		showFirewalld(&snapshot.Firewalld{File: "/etc/a b"}): "grep IPv6_rpfilter '/etc/a b'",
+		showHook(&snapshot.Hook{TCX: true}, "wan&1"):         "bpftool net show dev 'wan&1'",
 	} {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -1,7 +1,6 @@
 package bypass
 
 import (
-	"fmt"
 	"slices"
 
 	"replypath/loader/discover"
@@ -17,13 +16,13 @@ func OtherPrograms(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, i := range h.Interfaces {
 		for _, egress := range []bool{false, true} {
-			found = append(found, programsAt(&h.Hooked, i, egress)...)
+			found = append(found, programsAt(&h.Hooked, &i, egress)...)
 		}
 	}
 	return found
 }
 
-func programsAt(h *snapshot.Hooked, i discover.Interface, egress bool) []finding.Finding {
+func programsAt(h *snapshot.Hooked, i *discover.Interface, egress bool) []finding.Finding {
 	var hooks []snapshot.Hook // in the order in which they run
 	for _, hook := range h.Hooks {
 		if hook.Interface == i.Index && hook.Egress == egress {
@@ -37,36 +36,31 @@ func programsAt(h *snapshot.Hooked, i discover.Interface, egress bool) []finding
 		if ours < 0 {
 			isBehind = !egress || h.TCX && !hook.TCX // where ours is going to be
 		}
-		switch {
-		case hook.Ours:
-		case egress && isBehind:
-			found = append(found, finding.Seen(finding.Warning, i.Name,
-				describe(&hook)+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(&hook),
-				showHook(&hook, i)).Of(owners.OfProgram(hook.Name)))
-		case !egress && !isBehind:
-			found = append(found, finding.Seen(finding.Warning, i.Name,
-				describe(&hook)+" at ingress runs before replypath: what it takes away or redirects is not seen"+order(&hook),
-				showHook(&hook, i)).Of(owners.OfProgram(hook.Name)))
-		default:
-			found = append(found, finding.Fine(i.Name, describe(&hook)+where(egress)).Of(owners.OfProgram(hook.Name)))
+		if !hook.Ours {
+			found = append(found, programAt(&hook, i.Name, isBehind).Of(owners.OfProgram(hook.Name)))
 		}
 	}
 	return found
 }
 
-func where(egress bool) string {
-	if egress {
-		return " at egress sees what the kernel sends here, before replypath"
-	}
-	return " at ingress sees what replypath has seen"
-}
-
-// describe names a program or filter.
-func describe(h *snapshot.Hook) string {
+// programAt tells of somebody's program or filter that runs behind ours or before it.
+func programAt(h *snapshot.Hook, device string, isBehind bool) finding.Finding {
+	name := "filter " + h.Name
 	if h.TCX {
-		return fmt.Sprintf("tcx program %s", h.Name)
+		name = "tcx program " + h.Name
 	}
-	return fmt.Sprintf("filter %s", h.Name)
+	switch {
+	case h.Egress && isBehind:
+		return finding.Seen(finding.Warning, device,
+			name+" at egress runs behind replypath: it does not see replies that are moved away from here"+order(h),
+			showHook(h, device))
+	case h.Egress:
+		return finding.Fine(device, name+" at egress sees what the kernel sends here, before replypath")
+	case isBehind:
+		return finding.Fine(device, name+" at ingress sees what replypath has seen")
+	}
+	return finding.Seen(finding.Warning, device,
+		name+" at ingress runs before replypath: what it takes away or redirects is not seen"+order(h), showHook(h, device))
 }
 
 // order says when the order changes. Programs of TCX run in the order in which they
@@ -83,13 +77,12 @@ func order(h *snapshot.Hook) string {
 }
 
 // showHook is the command that shows it among the others.
-func showHook(h *snapshot.Hook, i discover.Interface) string {
-	if h.TCX {
-		return "bpftool net show dev " + finding.Quote(i.Name)
+func showHook(h *snapshot.Hook, device string) string {
+	switch device = finding.Quote(device); {
+	case h.TCX:
+		return "bpftool net show dev " + device
+	case h.Egress:
+		return "tc filter show dev " + device + " egress"
 	}
-	at := " ingress"
-	if h.Egress {
-		at = " egress"
-	}
-	return "tc filter show dev " + finding.Quote(i.Name) + at
+	return "tc filter show dev " + device + " ingress"
 }

@@ -89,6 +89,20 @@ func Mending(severity Severity, device, found string, s Sysctl) Finding {
 	return f
 }
 
+// None is the finding where there is nothing to say.
+var None Finding
+
+// Each collects what there is to say of each thing of a list.
+func Each[T any](list []T, say func(*T) Finding) []Finding {
+	var found []Finding
+	for n := range list {
+		if f := say(&list[n]); f.Severity != "" {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
 // Explained is a command with what there is to know before it is typed, as a
 // comment of the shell.
 func Explained(command, why string) string { return command + "  # " + why }

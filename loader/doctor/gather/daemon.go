@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -85,11 +86,8 @@ func ownerOf(pinDir string) (owner, error) {
 // at last.
 func isTakenAway(pinDir string, since owner) bool {
 	owned, err := pins.Owned(pinDir)
-	if err != nil {
-		return errors.Is(err, pins.ErrNone)
-	}
-	now, err := ownerOf(pinDir)
-	if err != nil {
+	now, err2 := ownerOf(pinDir)
+	if err := cmp.Or(err, err2); err != nil {
 		return errors.Is(err, pins.ErrNone)
 	}
 	return now != since || owned && !now.isDaemon()
@@ -103,10 +101,5 @@ func (o owner) isDaemon() bool {
 
 // inUnit reads what /proc/PID/cgroup says, a hierarchy a line (cgroups(7)).
 func inUnit(groups string) bool {
-	for line := range strings.Lines(groups) {
-		if strings.HasSuffix(strings.TrimSuffix(line, "\n"), unitCGroup) {
-			return true
-		}
-	}
-	return false
+	return strings.Contains(groups+"\n", unitCGroup+"\n")
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
 )
 
@@ -19,46 +18,44 @@ import (
 const probeTime = 4 * time.Second
 
 // gateways finds the gateways and asks those that are not known to answer.
-func gateways(handle *netlink.Handle, host *snapshot.Links) ([]nexthop.Gateway, error) {
+func (g *gatherer) gateways() error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
 	defer cancel()
 	events, err := nexthop.Watch(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		cancel()
 		for range events { // until its socket is closed
 		}
 	}()
-	found, err := nexthop.Gateways(handle, host.Interfaces)
+	g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
 	if err != nil {
-		return found, err
+		return err
 	}
-	if err := ask(handle, found); err != nil {
-		return found, err
+	if err := ask(g.netlink, g.host.Gateways); err != nil {
+		return err
 	}
-	for {
-		found, err = nexthop.Gateways(handle, host.Interfaces)
-		if err != nil || !slices.ContainsFunc(found, func(g nexthop.Gateway) bool { return isAwaited(host, g) }) {
-			return found, err
+	for ok := true; ok; {
+		g.host.Gateways, err = nexthop.Gateways(g.netlink, g.host.Interfaces)
+		if err != nil || !slices.ContainsFunc(g.host.Gateways, g.isAwaited) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return found, nil
-		case _, ok := <-events:
-			if !ok {
-				return found, nil
-			}
+			return nil
+		case _, ok = <-events:
 		}
 	}
+	return nil
 }
 
 // isAwaited tells whether the kernel is finding out about a gateway.
-func isAwaited(host *snapshot.Links, gateway nexthop.Gateway) bool {
+func (g *gatherer) isAwaited(gateway nexthop.Gateway) bool {
 	switch gateway.State {
 	case nexthop.StateNone, nexthop.StateIncomplete, nexthop.StateDelay, nexthop.StateProbe:
-		i := host.Managed(gateway.Interface)
+		i := g.host.Managed(gateway.Interface)
 		return i != nil && i.Up
 	}
 	return false

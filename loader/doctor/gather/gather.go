@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,11 +14,11 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/hostfiles"
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 )
 
@@ -83,33 +82,22 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartTraffic, bpf, g.firstSample},
 		{"", "", g.interfaces},
 		{"", "", g.start},
-		{"", "", into(&h.Devices, func() ([]snapshot.Device, error) { return devices(g.netlink, g.links) })},
-		{"", "", into(&h.Routes, func() ([]snapshot.Route, error) { return routes(g.netlink, &h.Links) })},
-		{"", "", into(&h.Rules, func() ([]snapshot.Rule, error) { return rules(g.netlink) })},
-		{snapshot.PartGateways, admin, into(&h.Gateways, func() ([]nexthop.Gateway, error) { return gateways(g.netlink, &h.Links) })},
-		{"", "", into(&h.Neighbours, func() ([]snapshot.Neighbour, error) { return neighbours(g.netlink) })},
-		{"", "", into(&h.NeighTables, neighTables)},
-		{"", "", into(&h.Settings, func() (snapshot.Settings, error) { return settings(&h.Links) })},
+		{"", "", func() error { return devices(g.netlink, g.links, h) }},
+		{"", "", func() error { return routes(g.netlink, h) }},
+		{"", "", func() error { return rules(g.netlink, h) }},
+		{snapshot.PartGateways, admin, g.gateways},
+		{"", "", func() error { return neighbours(g.netlink, h) }},
+		{"", "", func() error { return settings(h) }},
 		{snapshot.PartFirewall, admin, func() error { return netfilter.Read(&h.Firewall, h.DeviceName) }},
 		{snapshot.PartFlows, bpf, g.flows},
-		{snapshot.PartHooks, admin + " and " + bpf, into(&h.Hooked, func() (snapshot.Hooked, error) {
-			return hooked(g.netlink, g.PinDir, h.Interfaces)
-		})},
-		{"", "", func() error { return udpSockets(h) }},
+		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
+		{"", "", g.udpSockets},
 		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartBalancer, admin, func() error { h.Firewall.IPVS = netfilter.Services(); return nil }},
-		{snapshot.PartOffloads, admin, into(&h.Offloaded, func() ([]string, error) { return offloaded(h.DeviceName) })},
-		{"", "", into(&h.Enforcing, func() (map[int]bool, error) { return modes(g.PinDir) })},
-		{"", "", func() error { return uses(g.netlink, h) }},
+		{snapshot.PartOffloads, admin, func() error { return offloaded(h) }},
+		{"", "", g.modes},
+		{"", "", g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
-	}
-}
-
-// into keeps what is read, also that before an error.
-func into[T any](part *T, read func() (T, error)) func() error {
-	return func() (err error) {
-		*part, err = read()
-		return err
 	}
 }
 
@@ -135,16 +123,6 @@ func (g *gatherer) pinned() error {
 	return err
 }
 
-// start looks at what a start takes.
-func (g *gatherer) start() error {
-	needed, known, err := requirementsOf(g.PinDir, g.journal)
-	g.host.Start = needed
-	if err == nil && !known {
-		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
-	}
-	return err
-}
-
 // interfaces finds the managed interfaces: those of the datapath where there is
 // one, else those that it would manage.
 func (g *gatherer) interfaces() error {
@@ -156,16 +134,14 @@ func (g *gatherer) interfaces() error {
 	if g.journal != nil {
 		cfg = g.managing(g.journal)
 	}
-	found, err := discover.Scan(g.netlink, cfg)
-	g.host.Interfaces, g.host.OnLink, g.host.Own = found.Interfaces, found.OnLink, found.Own
-	g.host.Unmanaged = found.Unmanaged
+	g.host.Result, err = discover.Scan(g.netlink, cfg)
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
-		err = errors.Join(err, found.Contradiction)
+		err = errors.Join(err, g.host.Contradiction)
 	}
 	if err != nil {
 		return err
 	}
-	g.host.Astray, err = found.Astray(g.netlink)
+	g.host.Astray, err = g.host.Result.Astray(g.netlink)
 	return err
 }
 
@@ -220,7 +196,7 @@ func (g *gatherer) flows() error {
 		return err
 	}
 	if err != nil {
-		g.host.FlowError = strings.ReplaceAll(err.Error(), "\n", "; ")
+		g.host.FlowError = finding.OneLine(err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,36 +15,33 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
+	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 )
 
 // ourPrefix begins the names of our programs and filters.
 const ourPrefix = "replypath_"
 
-// hooked lists programs and filters of interfaces, in the order in
+// hooks lists programs and filters of interfaces, in the order in
 // which they run: those of TCX before the filters of a clsact qdisc.
-func hooked(handle *netlink.Handle, pinDir string, interfaces []discover.Interface) (snapshot.Hooked, error) {
-	var found snapshot.Hooked
-	ours, err := ourPrograms(pinDir)
+func (g *gatherer) hooks() error {
+	found := &g.host.Hooked
+	ours, err := ourPrograms(g.PinDir)
 	if err != nil {
-		return found, err
+		return err
 	}
-	for _, i := range interfaces {
+	for _, i := range g.host.Interfaces {
 		for _, egress := range []bool{false, true} {
 			programs, tcx, err := tcxPrograms(i.Index, egress, ours)
-			found.Hooks, found.TCX = append(found.Hooks, programs...), found.TCX || tcx
-			if err == nil {
-				programs, err = filters(handle, i.Index, egress)
-				found.Hooks = append(found.Hooks, programs...)
+			others, err2 := filters(g.netlink, i.Index, egress)
+			if err := cmp.Or(err, err2); err != nil {
+				return fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
 			}
-			if err != nil {
-				return found, fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
-			}
+			found.Hooks, found.TCX = slices.Concat(found.Hooks, programs, others), found.TCX || tcx
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // tcxPrograms tells also whether the kernel has TCX; it returns none where it has not (EINVAL).
@@ -134,38 +132,21 @@ func filters(handle *netlink.Handle, device int, egress bool) ([]snapshot.Hook, 
 	return hooks, nil
 }
 
-// modes notes where replies are corrected, as the programs decide it: by the mode that
-// was set by hand, else by that of the interface. What cannot be read is not known to
-// enforce.
-func modes(pinDir string) (map[int]bool, error) {
-	maps, err := datapath.OpenMaps(pinDir)
-	if err != nil {
-		return nil, nil // nothing is attached, or another version is: flows says so
+// modes notes where replies are corrected. What cannot be read is not known to enforce.
+func (g *gatherer) modes() error {
+	if g.journal == nil {
+		return nil
 	}
-	enforces, err := enforcing(maps)
-	return enforces, errors.Join(err, maps.Close())
-}
-
-func enforcing(maps *bpf.DatapathMaps) (map[int]bool, error) {
+	maps, err := datapath.OpenMaps(g.PinDir)
+	if err != nil {
+		return nil // another version is attached: flows says so
+	}
 	byHand, err := datapath.ReadMode(maps.ModeByHand)
-	if err != nil {
-		return nil, err
-	}
-	enforces := make(map[int]bool)
-	var id uint32
-	var entry bpf.DatapathInterface
-	all := maps.Interfaces.Iterate()
-	for all.Next(&id, &entry) {
-		mode := bpf.DatapathMode(entry.Mode)
-		if byHand != bpf.DatapathModeMODE_CONFIGURED {
-			mode = byHand
-		}
-		if entry.Ifindex != 0 {
-			enforces[int(entry.Ifindex)] = mode == bpf.DatapathModeMODE_ENFORCE
+	g.host.Enforcing = map[int]bool{}
+	for _, r := range g.journal.Interfaces {
+		if r.Index != 0 {
+			g.host.Enforcing[r.Index] = datapath.ModeInForce(byHand, r.Mode) == string(config.ModeEnforce)
 		}
 	}
-	if err := all.Err(); err != nil {
-		return nil, fmt.Errorf("read the modes of the interfaces: %w", err)
-	}
-	return enforces, nil
+	return errors.Join(err, maps.Close())
 }

@@ -6,51 +6,48 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"replypath/loader/doctor/snapshot"
-	requirements "replypath/loader/kernel"
+	"replypath/loader/kernel"
 	"replypath/loader/pins"
 )
 
-// requirementsOf looks at what a start takes, whether there has been one, with a journal, or not. What is wrong with
+// start looks at what a start takes, whether there has been one or not. What is wrong with
 // it is a finding, and keeps nothing else from being looked at. What the kernel can do is not known
 // to who may not load programs.
-func requirementsOf(pinDir string, journal *pins.Journal) (s snapshot.Start, known bool, err error) {
-	missing, err := requirements.MissingRights()
+func (g *gatherer) start() error {
+	missing, err := kernel.MissingRights()
 	if err != nil {
-		return s, false, err
+		return err
 	}
-	mayLoad := true
+	s, mayLoad := &g.host.Start, true
 	for _, r := range missing {
 		s.Rights = append(s.Rights, snapshot.Right{Name: r.Name(), Purpose: r.Purpose})
 		mayLoad = mayLoad && r.Name() == "CAP_PERFMON"
 	}
-	s.Place, s.BTF = pins.CheckPlace(pinDir), requirements.CheckBTF()
+	s.Place, s.BTF = pins.CheckPlace(g.PinDir), kernel.CheckBTF()
 	switch {
-	case journal != nil:
-		s.Features = journal.Features
+	case g.journal != nil:
+		s.Features = g.journal.Features
 	case !mayLoad:
-		return s, false, nil
+		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
 	default:
-		s.Features, s.Programs = probe()
+		s.Features, s.Programs = probe(s.BTF != nil)
 	}
-	return s, true, nil
+	return nil
 }
 
-// probe asks the kernel.
-func probe() ([]pins.FeatureRecord, error) {
-	if err := requirements.CheckCall(); err != nil {
+// probe asks the kernel. Without BTF, by which some features are found, it only asks whether it loads programs.
+func probe(withoutBTF bool) ([]pins.FeatureRecord, error) {
+	if err := kernel.CheckCall(); err != nil {
 		return nil, err
 	}
 	// Before 5.11 maps count as locked memory.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	if err := requirements.CheckPrograms(); err != nil {
-		return nil, err
+	if withoutBTF {
+		return nil, kernel.CheckPrograms()
 	}
-	if requirements.CheckBTF() != nil { // by which some are found
-		return nil, nil
-	}
-	k, err := requirements.Probe()
+	k, err := kernel.Probe()
 	if err != nil {
 		return nil, err
 	}

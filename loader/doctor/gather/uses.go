@@ -3,8 +3,11 @@ package gather
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +15,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
@@ -22,10 +24,11 @@ import (
 // uses finds what this host opened from the addresses that rules select by: sockets,
 // tunnels, and what the kernel tracks. What the programs note at egress are digests of tuples,
 // which tell of no address; whatever sends from one has a socket or is tracked.
-func uses(handle *netlink.Handle, h *snapshot.Host) error {
+func (g *gatherer) uses() error {
+	h := g.host
 	var sources []netip.Prefix
-	for n := range h.Rules {
-		if r := &h.Rules[n]; h.AnswersBySource(r) != nil {
+	for _, r := range h.Rules {
+		if h.AnswersBySource(&r) != nil {
 			sources = append(sources, r.Src)
 		}
 	}
@@ -33,14 +36,11 @@ func uses(handle *netlink.Handle, h *snapshot.Host) error {
 		return nil
 	}
 	o := &openings{host: h, sources: sources, asked: usesSet{}, begun: usesSet{}, found: usesSet{}}
-	links, err := dump.Links(handle)
-	if err = errors.Join(err, o.gather()); err != nil {
+	if err := o.gather(); err != nil {
 		h.UsesError = err.Error()
 	}
-	o.tunnels(links)
-	for u := range o.found {
-		h.Uses = append(h.Uses, u)
-	}
+	o.tunnels(g.links)
+	h.Uses = slices.Collect(maps.Keys(o.found))
 	return nil
 }
 
@@ -57,25 +57,35 @@ type usesSet map[snapshot.Use]bool
 
 func (o *openings) gather() error {
 	o.flows()
-	var tcp []sockets.Socket
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := netfilter.Tracked(family, o.track); err != nil {
+	for _, family := range snapshot.Families {
+		if err := netfilter.Tracked(uint8(family), o.track); err != nil {
 			return err
 		}
-		list, err := sockets.All(unix.IPPROTO_TCP, family)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
-			return fmt.Errorf("list tcp sockets: %w", err)
-		}
-		tcp = append(tcp, list...)
+	}
+	tcp, err := socketsOf("tcp", unix.IPPROTO_TCP)
+	if err != nil {
+		return err
 	}
 	o.connections(tcp)
 	o.datagrams()
 	return nil
 }
 
+// socketsOf lists the sockets of a protocol, none where the kernel cannot show them.
+func socketsOf(name string, protocol uint8) ([]sockets.Socket, error) {
+	var all []sockets.Socket
+	for _, family := range snapshot.Families {
+		list, err := sockets.All(protocol, uint8(family))
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
+			return nil, fmt.Errorf("list %s sockets: %w", name, err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
 func (o *openings) flows() {
-	for n := range o.host.Flows {
-		f := &o.host.Flows[n]
+	for _, f := range o.host.Flows {
 		self, err1 := netip.ParseAddr(f.Self)
 		peer, err2 := netip.ParseAddr(f.Peer)
 		protocol := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[f.Protocol]
@@ -190,4 +200,39 @@ func firstChosenPort() uint16 {
 		return uint16(port)
 	}
 	return 32768
+}
+
+// udpSockets lists the UDP sockets of the namespace.
+func (g *gatherer) udpSockets() error {
+	list, err := socketsOf("udp", unix.IPPROTO_UDP)
+	for _, s := range list {
+		if s.Remote.Port() == 0 {
+			s.Remote = netip.AddrPort{}
+		}
+		g.host.Sockets = append(g.host.Sockets, snapshot.Socket{Local: s.Local, Remote: s.Remote})
+	}
+	nameSockets(g.host, list)
+	return err
+}
+
+// nameSockets finds out who has a connected socket open that is going to be
+// named. A process that cannot be looked at, or that ends meanwhile, is not.
+func nameSockets(h *snapshot.Host, list []sockets.Socket) {
+	asked, wanted := h.Datagrams(), map[string]*snapshot.Socket{}
+	for n := range h.Sockets {
+		if s := &h.Sockets[n]; asked.Elsewhere(s) != nil || asked.IsSuspicious(s) {
+			wanted[fmt.Sprintf("socket:[%d]", list[n].Inode)] = s
+		}
+	}
+	if len(wanted) == 0 {
+		return
+	}
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // only a malformed pattern is an error
+	for _, file := range files {
+		target, _ := os.Readlink(file)
+		if s := wanted[target]; s != nil && s.Process == "" {
+			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
+			s.Process = strings.TrimSpace(string(name))
+		}
+	}
 }

@@ -114,7 +114,7 @@ func totals(pairs []snapshot.Counted) map[way]uint64 {
 func lost(before, after []snapshot.Counted) map[way]uint64 {
 	type balance struct{ asymmetric, moved, seen int64 }
 	sums := map[way]balance{}
-	add := func(pairs []snapshot.Counted, sign int64) {
+	for sign, pairs := range map[int64][]snapshot.Counted{-1: before, 1: after} {
 		for _, p := range pairs {
 			w := way{p.From, p.To, snapshot.ReasonLost}
 			b := sums[w]
@@ -126,8 +126,6 @@ func lost(before, after []snapshot.Counted) map[way]uint64 {
 			sums[w] = b
 		}
 	}
-	add(before, -1)
-	add(after, 1)
 	found := map[way]uint64{}
 	for w, b := range sums {
 		if b.seen == 0 && b.moved > max(fewLost, b.asymmetric/10) {

@@ -1,8 +1,8 @@
 package health
 
 import (
+	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	"replypath/loader/doctor/finding"
@@ -25,15 +25,16 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 		found = append(found, finding.Seen(finding.Warning, "",
 			"a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
 	}
+	changed := fmt.Sprintf("%s: %s: in force is what ", f.LoadedFrom(), f.File)
 	switch {
 	case f.File == "":
 	case f.Wrong:
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("%s: %s: in force is what it said %s, and the next start fails",
-			f.LoadedFrom(), f.File, when(f)), checkFile(f)))
+		found = append(found, finding.Seen(finding.Warning, "",
+			changed+"it said "+when(f)+", and the next start fails", checkFile(f)))
 	case f.Running:
-		found = append(found, finding.Problem(finding.Warning, "", hasChanged(f), remedy.Reload(&h.State)))
+		found = append(found, finding.Problem(finding.Warning, "", changed+"was loaded "+when(f), remedy.Reload(&h.State)))
 	default:
-		found = append(found, finding.Problem(finding.Warning, "", hasChanged(f), remedy.StartAgain(&h.State)))
+		found = append(found, finding.Problem(finding.Warning, "", changed+"was loaded "+when(f), remedy.StartAgain(&h.State)))
 	}
 	if len(found) == 0 {
 		found = append(found, finding.Fine("", "in force: "+describeInForce(f)))
@@ -41,19 +42,11 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// hasChanged says what has become of a file that was loaded.
-func hasChanged(f *snapshot.InForce) string {
-	return fmt.Sprintf("%s: %s: in force is what was loaded %s", f.LoadedFrom(), f.File, when(f))
-}
-
 // describeInForce names the configuration and the flags.
 func describeInForce(f *snapshot.InForce) string {
-	text := "the defaults"
-	if f.Path != "" {
-		text = f.Path
-	}
+	text := cmp.Or(f.Path, "the defaults")
 	if f.Config != nil && len(f.Config.Flags.Words()) > 0 {
-		text += " with " + strings.Join(remedy.QuoteAll(f.Config.Flags.Words()), " ")
+		text += " with" + remedy.Flags(f.Config.Flags)
 	}
 	return text + ", loaded " + when(f)
 }

@@ -16,34 +16,27 @@ import (
 // MissingInterfaces finds interfaces that the configuration, or the daemon's command line, calls by a
 // name that nothing here has. Globs stand for whatever comes.
 func MissingInterfaces(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, entry := range h.Config.Interfaces {
+	return finding.Each(h.Config.Interfaces, func(entry *config.Interface) finding.Finding {
 		if config.IsGlob(entry.Name) || hasName(&h.Links, entry.Name) {
-			continue
+			return finding.None
 		}
-		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, whoNames(&h.State, entry.Name))
+		who := h.ConfigPath
+		if slices.Contains(h.Config.Flags.Interfaces, entry.Name) {
+			who = "--interface"
+		}
+		text := fmt.Sprintf("interface %s, which %s names, is not there: nothing is done for it", entry.Name, who)
 		if near := nearName(h, entry.Name); near != "" {
-			found = append(found, finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
-				remedy.Rename(&h.State, entry.Name, near)))
-			continue
+			return finding.Problem(finding.Error, entry.Name, fmt.Sprintf("%s; %s is there", text, near),
+				remedy.Rename(&h.State, entry.Name, near))
 		}
-		found = append(found, finding.Seen(finding.Error, entry.Name, text+"; there are "+listNames(h.Devices),
-			finding.Explained("ip link show", "make it, or name one of these in "+whoNames(&h.State, entry.Name))))
-	}
-	return found
+		return finding.Seen(finding.Error, entry.Name, text+"; there are "+listNames(h.Devices),
+			finding.Explained("ip link show", "make it, or name one of these in "+who))
+	})
 }
 
 // hasName tells whether an interface has a name, or an alternative name.
 func hasName(l *snapshot.Links, name string) bool {
 	return slices.ContainsFunc(l.Devices, func(d snapshot.Device) bool { return d.Name == name || slices.Contains(d.AltNames, name) })
-}
-
-// whoNames says whether a flag or the file names an interface.
-func whoNames(s *snapshot.State, name string) string {
-	if slices.Contains(s.Config.Flags.Interfaces, name) {
-		return "--interface"
-	}
-	return s.ConfigPath
 }
 
 // nearName returns a name that is there and that a slip of the finger explains, empty for none.
@@ -91,27 +84,23 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)),
 			"where the daemon runs, as on the host or in its container")}
 	}
-	var found []finding.Finding
-	for _, p := range h.MissingPrograms() {
-		found = append(found, finding.Advised(finding.Error, p.Interface,
-			fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo))
-	}
-	return found
+	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
+		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("no program of replypath at %s%s", p.Direction, expected), todo)
+	})
 }
 
 // ManagedInterfaces tells which interfaces everything else is about; none is
 // nothing to be right about.
 func ManagedInterfaces(h *snapshot.Host) []finding.Finding {
-	var names []string
+	var names, reasons []string
 	for _, i := range h.Interfaces {
 		names = append(names, i.Name)
 	}
-	if len(names) == 0 {
-		var reasons []string
-		for _, u := range h.Unmanaged {
-			reasons = append(reasons, u.Name+": "+u.Reason)
-		}
-		return []finding.Finding{finding.Advised(finding.Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", remedy.ManageOne(h))}
+	if len(names) > 0 {
+		return []finding.Finding{finding.Fine("", strings.Join(names, ", "))}
 	}
-	return []finding.Finding{finding.Fine("", strings.Join(names, ", "))}
+	for _, u := range h.Unmanaged {
+		reasons = append(reasons, u.Name+": "+u.Reason)
+	}
+	return []finding.Finding{finding.Advised(finding.Error, "", "no interface is managed ("+strings.Join(reasons, "; ")+")", remedy.ManageOne(h))}
 }

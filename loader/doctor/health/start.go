@@ -82,13 +82,12 @@ func KernelPrograms(h *snapshot.Host) []finding.Finding {
 		return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(err), finding.Explained("uname -r",
 			"start kernel 5.10 or later in the place of this one, and have no filter of system calls keep bpf(2) from this process"))}
 	}
-	var found []finding.Finding
-	for _, f := range h.Start.Features {
-		if !f.Available {
-			found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("without %s: %s", f.Name, f.Effect), comesWith(f.Name)))
+	return finding.Each(h.Start.Features, func(f *pins.FeatureRecord) finding.Finding {
+		if f.Available {
+			return finding.None
 		}
-	}
-	return found
+		return finding.Seen(finding.Warning, "", fmt.Sprintf("without %s: %s", f.Name, f.Effect), comesWith(f.Name))
+	})
 }
 
 // comesWith tells which kernels have a feature.
@@ -110,10 +109,8 @@ var kernels = map[string]string{
 
 // Capabilities finds what this process may not do, which is what one that it starts may not either.
 func Capabilities(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, r := range h.Start.Rights {
-		found = append(found, finding.Seen(unlessPinned(&h.State), "",
-			fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), remedy.AsRoot(&h.State)))
-	}
-	return found
+	return finding.Each(h.Start.Rights, func(r *snapshot.Right) finding.Finding {
+		return finding.Seen(unlessPinned(&h.State), "",
+			fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), remedy.AsRoot(&h.State))
+	})
 }

@@ -13,15 +13,13 @@ import (
 
 // WrongWays finds replies that leave by another interface than their questions came in by, now.
 func WrongWays(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, w := range h.WrongWays {
-		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(&w), w.Reason)
+	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
 		if w.From == w.To {
-			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(&w), w.Reason)
+			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
 		}
-		found = append(found, wrongWay(h, &w, text))
-	}
-	return found
+		return wrongWay(h, w, text)
+	})
 }
 
 // figures tells how much it is.

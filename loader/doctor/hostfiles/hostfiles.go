@@ -80,14 +80,11 @@ const mostText = 1 << 20
 // readText returns nothing for directories, devices and what is larger than any
 // such file, and for what has gone meanwhile.
 func readText(name string) (string, error) {
+	var text []byte
 	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() > mostText) {
-		return "", nil
+	if err == nil && info.Mode().IsRegular() && info.Size() <= mostText {
+		text, err = os.ReadFile(name)
 	}
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

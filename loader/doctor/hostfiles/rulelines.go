@@ -6,29 +6,46 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/doctor/snapshot"
 )
 
-// parseSelectors reads the arguments of `ip rule add`, in any order.
-func parseSelectors(l *snapshot.RuleLine, words []string) {
+// newLine is a line with the arguments of `ip rule add`, in any order. The family is that of one that has no source.
+func newLine(file string, line int, text string, words []string, family int) snapshot.RuleLine {
+	l := snapshot.RuleLine{File: file, Line: line, Text: text}
 	for n := 0; n+1 < len(words); n++ {
-		value := words[n+1]
-		switch words[n] {
-		case "from":
-			l.Src = parsePrefix(value)
-		case "iif", "dev":
-			l.IIF = value
-		case "fwmark":
-			l.Mark = value
-		case "lookup", "table":
-			l.Table = value
-		default:
-			continue
+		if set(&l, ipWords[words[n]], words[n+1]) {
+			n++
 		}
-		n++
 	}
+	isOf(&l, family)
+	return l
+}
+
+// What ip(8), netplan and networkd call what a line selects by, and leads to.
+var (
+	ipWords = map[string]string{
+		"from": "from", "iif": "iif", "dev": "iif", "fwmark": "mark", "lookup": "table", "table": "table",
+	}
+	netplanKeys  = map[string]string{"from": "from", "mark": "mark", "table": "table"}
+	networkdKeys = map[string]string{"From": "from", "IncomingInterface": "iif", "FirewallMark": "mark", "Table": "table"}
+)
+
+// set notes one of these; false for anything else.
+func set(l *snapshot.RuleLine, what, value string) bool {
+	switch what {
+	case "from":
+		l.Src = parsePrefix(value)
+	case "iif":
+		l.IIF = value
+	case "mark":
+		l.Mark = value
+	case "table":
+		l.Table = value
+	}
+	return what != ""
 }
 
 // isOf notes the family of a line that has no source.
@@ -56,10 +73,7 @@ func parseScript(file, text string) []snapshot.RuleLine {
 	joinLines(text, func(first int, words []string) {
 		for _, command := range splitCommands(words) {
 			if arguments, ok := ruleAdd(command); ok {
-				l := snapshot.RuleLine{File: file, Line: first, Text: strings.Join(command, " ")}
-				parseSelectors(&l, arguments)
-				isOf(&l, familyOption(command))
-				found = append(found, l)
+				found = append(found, newLine(file, first, strings.Join(command, " "), arguments, familyOption(command)))
 			}
 		}
 	})
@@ -91,7 +105,7 @@ func joinLines(text string, visit func(first int, words []string)) {
 func splitCommands(words []string) [][]string {
 	var commands [][]string
 	begin := -1
-	for n, word := range words {
+	for n, word := range append(words, ";") {
 		isIP := word == "ip" || strings.HasSuffix(word, "/ip")
 		ends := slices.Contains([]string{"&&", "||", ";", "|", "&"}, word)
 		if begin >= 0 && (ends || isIP) {
@@ -102,20 +116,15 @@ func splitCommands(words []string) [][]string {
 			begin = n
 		}
 	}
-	if begin >= 0 {
-		commands = append(commands, words[begin:])
-	}
 	return commands
 }
 
 // ruleAdd returns the arguments of `ip [options] rule add`; ip(8) takes "ru" and
 // "a" as well.
 func ruleAdd(command []string) (arguments []string, ok bool) {
-	n := 1
-	for n < len(command) && strings.HasPrefix(command[n], "-") {
-		n++
-	}
-	if n+1 >= len(command) || !isShort(command[n], "rule", 2) || !isShort(command[n+1], "add", 1) {
+	isWord := func(word string) bool { return !strings.HasPrefix(word, "-") }
+	n := slices.IndexFunc(command[1:], isWord) + 1
+	if n == 0 || n+1 >= len(command) || !isShort(command[n], "rule", 2) || !isShort(command[n+1], "add", 1) {
 		return nil, false
 	}
 	return command[n+2:], true
@@ -142,10 +151,7 @@ func parseRuleFile(file, text string) []snapshot.RuleLine {
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 			continue
 		}
-		l := snapshot.RuleLine{File: file, Line: n + 1, Text: strings.Join(words, " ")}
-		parseSelectors(&l, words)
-		isOf(&l, ruleFileFamily(file, words[0]))
-		found = append(found, l)
+		found = append(found, newLine(file, n+1, strings.Join(words, " "), words, ruleFileFamily(file, words[0])))
 	}
 	return found
 }
@@ -180,6 +186,7 @@ func parseNetworkd(file, text string) []snapshot.RuleLine {
 		}
 		l := &found[len(found)-1]
 		l.Text += " " + key + "=" + value
+		set(l, networkdKeys[key], value)
 		switch key {
 		case "Family": // IPv4 without it, unless there is an address
 			isOf(l, families[value])
@@ -188,15 +195,9 @@ func parseNetworkd(file, text string) []snapshot.RuleLine {
 				isOf(l, snapshot.FamilyOf(to))
 			}
 		case "From":
-			if l.Src = parsePrefix(value); l.Src.IsValid() {
+			if l.Src.IsValid() {
 				l.Family = 0
 			}
-		case "IncomingInterface":
-			l.IIF = value
-		case "FirewallMark":
-			l.Mark = value
-		case "Table":
-			l.Table = value
 		}
 	})
 	return found
@@ -210,10 +211,7 @@ func parseKeyfile(file, text string) []snapshot.RuleLine {
 		if section != "ipv4" && section != "ipv6" || !strings.HasPrefix(key, "routing-rule") {
 			return
 		}
-		l := snapshot.RuleLine{File: file, Line: line, Text: key + "=" + value}
-		parseSelectors(&l, strings.Fields(value))
-		isOf(&l, families[section])
-		found = append(found, l)
+		found = append(found, newLine(file, line, key+"="+value, strings.Fields(value), families[section]))
 	})
 	return found
 }
@@ -234,5 +232,43 @@ func parseINI(text string, visit func(line int, section, key, value string)) {
 		if key, value, ok := strings.Cut(line, "="); ok {
 			visit(n+1, section, strings.TrimSpace(key), strings.TrimSpace(value))
 		}
+	}
+}
+
+// parseNetplan reads the entries of every routing-policy in a netplan file. One
+// that cannot be read has none.
+func parseNetplan(file, text string) []snapshot.RuleLine {
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+		return nil
+	}
+	var found []snapshot.RuleLine
+	walkPolicies(&document, func(entry *yaml.Node) {
+		l := snapshot.RuleLine{File: file, Line: entry.Line}
+		var words []string
+		for n := 0; n+1 < len(entry.Content); n += 2 {
+			key, value := entry.Content[n].Value, entry.Content[n+1].Value
+			words = append(words, key+": "+value)
+			set(&l, netplanKeys[key], value)
+		}
+		l.Text = "{" + strings.Join(words, ", ") + "}"
+		found = append(found, l)
+	})
+	return found
+}
+
+// walkPolicies visits the entries of every routing-policy, wherever it is.
+func walkPolicies(n *yaml.Node, visit func(*yaml.Node)) {
+	if n.Kind == yaml.MappingNode {
+		for k := 0; k+1 < len(n.Content); k += 2 {
+			if n.Content[k].Value == "routing-policy" && n.Content[k+1].Kind == yaml.SequenceNode {
+				for _, entry := range n.Content[k+1].Content {
+					visit(entry)
+				}
+			}
+		}
+	}
+	for _, child := range n.Content {
+		walkPolicies(child, visit)
 	}
 }

@@ -2,6 +2,7 @@
 package netfilter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -49,7 +50,7 @@ func lacksNFTables(err error) bool {
 
 // readChain reads a chain with the rules that matter; nil where it has gone meanwhile.
 func readChain(conn *nftables.Conn, c *nftables.Chain, deviceName func(index int) string) (*snapshot.Chain, error) {
-	chain := &snapshot.Chain{Family: tableFamily(c.Table.Family), Table: c.Table.Name, Name: c.Name, Type: string(c.Type)}
+	chain := &snapshot.Chain{Family: families[c.Table.Family], Table: c.Table.Name, Name: c.Name, Type: string(c.Type)}
 	if c.Hooknum != nil {
 		chain.Hooks = []string{hookName(c.Table.Family, *c.Hooknum)}
 	}
@@ -81,12 +82,10 @@ func matters(r *snapshot.FirewallRule) bool {
 	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Marks) > 0
 }
 
-func tableFamily(f nftables.TableFamily) string {
-	names := map[nftables.TableFamily]string{
-		nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
-		nftables.TableFamilyARP: "arp", nftables.TableFamilyNetdev: "netdev", nftables.TableFamilyBridge: "bridge",
-	}
-	return names[f]
+// families are nft's words for those of tables.
+var families = map[nftables.TableFamily]string{
+	nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
+	nftables.TableFamilyARP: "arp", nftables.TableFamilyNetdev: "netdev", nftables.TableFamilyBridge: "bridge",
 }
 
 func hookName(f nftables.TableFamily, hook nftables.ChainHook) string {
@@ -105,29 +104,19 @@ func followJumps(chains []snapshot.Chain) {
 	for changed := true; changed; {
 		changed = false
 		for _, from := range chains {
-			for _, r := range from.Rules {
-				for _, to := range r.Jumps {
-					changed = addHooks(chains, &from, to) || changed
-				}
+			for n := range chains {
+				changed = from.JumpsTo(&chains[n]) && addHooks(&chains[n], &from) || changed
 			}
 		}
 	}
 }
 
-func addHooks(chains []snapshot.Chain, from *snapshot.Chain, to string) (added bool) {
-	for n := range chains {
-		c := &chains[n]
-		if c.Family != from.Family || c.Table != from.Table || c.Name != to {
-			continue
-		}
-		for _, hook := range from.Hooks {
-			if !slices.Contains(c.Hooks, hook) {
-				c.Hooks = append(c.Hooks, hook)
-				added = true
-			}
-		}
-		if c.Type == "" && from.Type != "" {
-			c.Type = from.Type
+// addHooks notes with a chain those that lead to it by way of another.
+func addHooks(to, from *snapshot.Chain) (added bool) {
+	to.Type = cmp.Or(to.Type, from.Type)
+	for _, hook := range from.Hooks {
+		if !to.IsHookedAt(hook) {
+			to.Hooks, added = append(to.Hooks, hook), true
 		}
 	}
 	return added
@@ -146,7 +135,7 @@ func flowtablesOf(conn *nftables.Conn) ([]snapshot.Flowtable, error) {
 		}
 		for _, f := range list {
 			found = append(found, snapshot.Flowtable{
-				Family: tableFamily(t.Family), Table: t.Name, Name: f.Name, Devices: f.Devices,
+				Family: families[t.Family], Table: t.Name, Name: f.Name, Devices: f.Devices,
 				Hardware: f.Flags&nftables.FlowtableFlagsHWOffload != 0,
 			})
 		}

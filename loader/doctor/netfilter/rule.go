@@ -73,17 +73,12 @@ func (r *ruleReader) meta(e *expr.Meta) {
 		}
 		return
 	}
-	delete(r.registers, e.Register)
-	switch e.Key {
-	case expr.MetaKeyOIFNAME:
-		r.registers[e.Register] = "oifname"
-	case expr.MetaKeyOIF:
-		r.registers[e.Register] = "oif"
-	case expr.MetaKeyIIFNAME:
-		r.registers[e.Register] = "iifname"
-	case expr.MetaKeyIIF:
-		r.registers[e.Register] = "iif"
-	}
+	r.registers[e.Register] = interfaceKeys[e.Key]
+}
+
+// interfaceKeys are nft's words for what tells of interfaces.
+var interfaceKeys = map[expr.MetaKey]string{
+	expr.MetaKeyOIFNAME: "oifname", expr.MetaKeyOIF: "oif", expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyIIF: "iif",
 }
 
 // connection reads what is done with the mark of the connection. Of one that is set the

@@ -2,9 +2,9 @@
 package owners
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -92,25 +92,28 @@ var protocolOwners = map[int]string{
 // tableOwners are those of routes by the table that they stand in; see ruleOwners.
 var tableOwners = map[int]string{52: tailscale, 51820: wgQuick, 2004: cilium, 2005: cilium}
 
+// namedBy tells an owner by a name.
+type namedBy struct {
+	name  *regexp.Regexp
+	owner string
+}
+
 // chainOwners tell by the beginning of a table's or a chain's name.
-var chainOwners = []struct{ prefix, owner string }{
-	{"KUBE-", kubeProxy}, {"kube-proxy", kubeProxy}, // kubernetes, pkg/proxy/iptables and pkg/proxy/nftables
-	{"CILIUM_", cilium},                                      // cilium, pkg/datapath/iptables
-	{"cali-", calico}, {"cali:", calico}, {"calico", calico}, // calico, felix/rules: ChainNamePrefix, and its nftables tables
-	{"FLANNEL-", flannel}, {"flannel-", flannel}, // flannel, pkg/trafficmngr/iptables and nftables
-	{"DOCKER", docker}, {"docker-", docker}, // moby, libnetwork/drivers/bridge
-	{"ts-input", tailscale}, {"ts-forward", tailscale}, {"ts-postrouting", tailscale}, // tailscale, util/linuxfw
-	{"wg-quick-", wgQuick},                           // wireguard-tools, add_default
-	{"firewalld", Firewalld},                         // firewalld, core/nftables.py
-	{"ufw", "ufw"},                                   // ufw-before-input and the like
-	{"LIBVIRT_", "libvirt"}, {"libvirt_", "libvirt"}, // libvirt, src/network
+var chainOwners = []namedBy{
+	{regexp.MustCompile(`^(KUBE-|kube-proxy)`), kubeProxy},             // kubernetes, pkg/proxy/iptables and pkg/proxy/nftables
+	{regexp.MustCompile(`^CILIUM_`), cilium},                           // cilium, pkg/datapath/iptables
+	{regexp.MustCompile(`^(cali[-:]|calico)`), calico},                 // calico, felix/rules: ChainNamePrefix, and its nftables tables
+	{regexp.MustCompile(`^(FLANNEL-|flannel-)`), flannel},              // flannel, pkg/trafficmngr/iptables and nftables
+	{regexp.MustCompile(`^(DOCKER|docker-)`), docker},                  // moby, libnetwork/drivers/bridge
+	{regexp.MustCompile(`^ts-(input|forward|postrouting)`), tailscale}, // tailscale, util/linuxfw
+	{regexp.MustCompile(`^wg-quick-`), wgQuick},                        // wireguard-tools, add_default
+	{regexp.MustCompile(`^firewalld`), Firewalld},                      // firewalld, core/nftables.py
+	{regexp.MustCompile(`^ufw`), "ufw"},                                // ufw-before-input and the like
+	{regexp.MustCompile(`^(LIBVIRT_|libvirt_)`), "libvirt"},            // libvirt, src/network
 }
 
 // deviceOwners tell by an interface's name.
-var deviceOwners = []struct {
-	name  *regexp.Regexp
-	owner string
-}{
+var deviceOwners = []namedBy{
 	{regexp.MustCompile(`^tailscale[0-9]+$`), tailscale},
 	{regexp.MustCompile(`^(cilium_|lxc[0-9a-f]{10,}$|lxc_health$)`), cilium},    // cilium, pkg/defaults, pkg/datapath/connector
 	{regexp.MustCompile(`^(cali|vxlan\.calico|wireguard\.cali)`), calico},       // calico, felix/config
@@ -120,10 +123,19 @@ var deviceOwners = []struct {
 }
 
 // programOwners tell by the beginning of the name of a program in the TC hooks.
-var programOwners = []struct{ prefix, owner string }{
-	{"cil_", cilium},  // cilium, bpf/bpf_host.c: cil_from_netdev, cil_to_netdev
-	{"cali_", calico}, // calico, felix/bpf-gpl
-	{"calico_", calico},
+var programOwners = []namedBy{
+	{regexp.MustCompile(`(^|\()cil_`), cilium},       // cilium, bpf/bpf_host.c: cil_from_netdev, cil_to_netdev
+	{regexp.MustCompile(`(^|\()cali(co)?_`), calico}, // calico, felix/bpf-gpl
+}
+
+// ofName returns the first owner whose names include one, "" for none.
+func ofName(owners []namedBy, name string) string {
+	for _, o := range owners {
+		if o.name.MatchString(name) {
+			return o.owner
+		}
+	}
+	return ""
 }
 
 // OfKnownRule is who alone makes such a rule, for their own purpose; empty where several do.
@@ -157,43 +169,19 @@ func OfTable(table int) string { return tableOwners[table] }
 
 // OfRoute goes by the table and the protocol.
 func OfRoute(r *snapshot.Route) string {
-	if owner := OfTable(r.Table); owner != "" {
-		return owner
-	}
-	return protocolOwners[r.Protocol]
+	return cmp.Or(OfTable(r.Table), protocolOwners[r.Protocol])
 }
 
 // OfChain goes by the chain first, as the tables of iptables are everybody's.
 func OfChain(table, chain string) string {
-	for _, name := range []string{chain, table} {
-		for _, o := range chainOwners {
-			if strings.HasPrefix(name, o.prefix) {
-				return o.owner
-			}
-		}
-	}
-	return ""
+	return cmp.Or(ofName(chainOwners, chain), ofName(chainOwners, table))
 }
 
 // OfDevice goes by the name of an interface.
-func OfDevice(name string) string {
-	for _, o := range deviceOwners {
-		if o.name.MatchString(name) {
-			return o.owner
-		}
-	}
-	return ""
-}
+func OfDevice(name string) string { return ofName(deviceOwners, name) }
 
 // OfProgram also knows it by the name that stands in the kind of a filter.
-func OfProgram(name string) string {
-	for _, o := range programOwners {
-		if strings.HasPrefix(name, o.prefix) || strings.Contains(name, "("+o.prefix) {
-			return o.owner
-		}
-	}
-	return ""
-}
+func OfProgram(name string) string { return ofName(programOwners, name) }
 
 func isBetween(n, first, last int) bool { return first <= n && n <= last }
 

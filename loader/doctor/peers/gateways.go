@@ -3,82 +3,179 @@ package peers
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
+	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 	"replypath/loader/nexthop"
 )
 
 // SilentGateways finds gateways that do not answer ARP or neighbour discovery.
 // Answers by way of them go nowhere, and packets to them are not even built.
 func SilentGateways(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, g := range h.Gateways {
+	return finding.Each(h.Gateways, func(g *nexthop.Gateway) finding.Finding {
 		i := h.Managed(g.Interface)
 		if i == nil {
-			continue
+			return finding.None
 		}
 		text := fmt.Sprintf("gateway %s is %s", g.Address, g.State)
 		switch {
-		case isDown(&h.Links, i.Index):
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface is down",
-				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name)))
+		case h.Device(i.Index).Down:
+			return finding.Seen(finding.Warning, i.Name, text+": the interface is down",
+				"ip link show dev "+finding.Quote(i.Name)).Of(owners.OfDevice(i.Name))
 		case !i.Up:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
-				carrier(&h.Links, i)).Of(owners.OfDevice(i.Name)))
+			return finding.Seen(finding.Warning, i.Name, text+": the interface has no carrier",
+				carrier(&h.Links, i)).Of(owners.OfDevice(i.Name))
 		case !nexthop.Usable(g.State):
-			found = append(found, silentGateway(&h.Routing, i, &g, text))
+			return silentGateway(&h.Routing, i, g, text)
 		case g.State == nexthop.StateDelay || g.State == nexthop.StateProbe:
-			found = append(found, finding.Seen(finding.Warning, i.Name, text+": it has not answered for some seconds",
-				showNeighbour(i, &g)).Of(ownerOfGateway(&h.Routing, &g)))
-		default:
-			found = append(found, finding.Fine(i.Name, text))
+			return seenGateway(&h.Routing, i, g, finding.Warning, text+": it has not answered for some seconds")
 		}
-	}
-	return found
+		return finding.Fine(i.Name, text)
+	})
 }
 
 // silentGateway tells of one that does not answer. It may come back by itself: what
 // leads by it stays, and so does what the configuration says of it.
 func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway, text string) finding.Finding {
-	text += ": it does not answer " + snapshot.Resolution(snapshot.FamilyOf(netip.PrefixFrom(g.Address, g.Address.BitLen())))
+	text += ": it does not answer " + snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))]
 	if networks := onlyTo(g); networks != "" {
-		return finding.Seen(finding.Warning, i.Name, text+", and leads to "+networks+" only", showNeighbour(i, g)).Of(ownerOfGateway(t, g))
+		return seenGateway(t, i, g, finding.Warning, text+", and leads to "+networks+" only")
 	}
 	if slices.Contains(i.Settings.Gateways, g.Address) {
 		text += ", and the configuration names it"
 	}
-	return finding.Seen(finding.Error, i.Name, text, showNeighbour(i, g)).Of(ownerOfGateway(t, g))
+	return seenGateway(t, i, g, finding.Error, text)
 }
 
-func showNeighbour(i *discover.Interface, g *nexthop.Gateway) string {
-	return fmt.Sprintf("ip neigh show %s dev %s", g.Address, finding.Quote(i.Name))
-}
-
-// ownerOfGateway is whose the first route is that leads by a gateway.
-func ownerOfGateway(t *snapshot.Routing, g *nexthop.Gateway) string {
-	for n := range t.Routes {
-		if r := &t.Routes[n]; r.Device == g.Interface && r.Gateway == g.Address && r.IsUnicast() {
-			return owners.OfRoute(r)
+// seenGateway makes a finding about a gateway, which belongs to whom the first route does that leads by it.
+func seenGateway(
+	t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway, severity finding.Severity, text string,
+) finding.Finding {
+	f := finding.Seen(severity, i.Name, text, fmt.Sprintf("ip neigh show %s dev %s", g.Address, finding.Quote(i.Name)))
+	for _, r := range t.Routes {
+		if r.Device == g.Interface && r.Gateway == g.Address && r.IsUnicast() {
+			return f.Of(owners.OfRoute(&r))
 		}
 	}
-	return ""
+	return f
 }
 
 // carrier is the command for an interface without a carrier: what it stands on may
 // be down, else it is the cable or the other side.
 func carrier(l *snapshot.Links, i *discover.Interface) string {
-	if lower := l.Device(i.Lower); lower != nil && lower.Down {
+	if lower := l.Device(i.Lower); lower.Down {
 		return "ip link show dev " + finding.Quote(lower.Name)
 	}
 	return finding.Explained("ethtool "+finding.Quote(i.Name), "look at the cable and the port of the switch")
 }
 
-func isDown(l *snapshot.Links, index int) bool {
-	d := l.Device(index)
-	return d != nil && d.Down
+// UnnamedRouters tells of flows that came through a router which no route names, while routes by their interface
+// name others, that lead to somewhere else. These are nobody's business: the reply goes back to the
+// MAC that the question came from. Only with `next_hop: gateway` there is nobody to send it to.
+func UnnamedRouters(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		peers := unnamed(h, &i)
+		for _, mac := range slices.Sorted(maps.Keys(peers)) {
+			who := some(peers[mac])
+			switch i.Settings.NextHop {
+			case config.NextHopGateway:
+				found = append(found, finding.Problem(finding.Warning, i.Name,
+					"no gateway that a route names leads to "+who+": next_hop gateway leaves their answers to the kernel",
+					remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
+			case config.NextHopAuto:
+				found = append(found, finding.Fine(i.Name, fmt.Sprintf(
+					"no route names the router %s of %s: they are answered through it",
+					nameMAC(&h.Neighbourhood, i.Index, mac), who)))
+			}
+		}
+	}
+	return found
+}
+
+// unnamed returns the peers of an interface's flows that came so, by the MAC of their router, "" where it does not count.
+func unnamed(h *snapshot.Host, i *discover.Interface) map[string][]string {
+	peers := map[string][]string{}
+	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		isNear := h.IsOnLink(i.Index, peer) && i.Settings.NextHop != config.NextHopGateway
+		mac := finding.OrEmpty(f.NextHopMAC)
+		if !isNear && leadsElsewhere(h.Gateways, i.Index, peer) && !slices.Contains(peers[mac], f.Peer) {
+			peers[mac] = append(peers[mac], f.Peer)
+		}
+	})
+	return peers
+}
+
+// leadsElsewhere tells whether an interface has gateways of a peer's family, of which none leads to the peer.
+func leadsElsewhere(gateways []nexthop.Gateway, device int, peer netip.Addr) bool {
+	has := false
+	for _, g := range gateways {
+		if g.Interface != device || peer.Is4() && !g.IPv4 || peer.Is6() && !g.IPv6 {
+			continue
+		}
+		reach := g.Reach(snapshot.FamilyOf(netip.PrefixFrom(peer, 0)))
+		if reach.Many || reach.Has(peer) {
+			return false
+		}
+		has = has || len(reach.Networks) > 0
+	}
+	return has
+}
+
+// onlyTo tells of a gateway to where alone routes lead by it, "" for one that takes everything.
+func onlyTo(g *nexthop.Gateway) string {
+	networks := slices.Concat(g.Reach4.Networks, g.Reach6.Networks)
+	if g.Reach4.Everything || g.Reach6.Everything || len(networks) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, n := range networks {
+		texts = append(texts, n.String())
+	}
+	return some(texts)
+}
+
+// nameMAC adds to a MAC the address that the kernel knows with it.
+func nameMAC(b *snapshot.Neighbourhood, device int, mac string) string {
+	if owners := b.OwnersOfMACs(device)[mac]; len(owners) > 0 {
+		return fmt.Sprintf("%s (%s)", mac, owners[0])
+	}
+	return mac
+}
+
+// some names the first three.
+func some(names []string) string {
+	names = slices.Sorted(slices.Values(names))
+	if len(names) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+// LastHop finds interfaces where on-link peers arrive by another host's MAC, as
+// behind a load balancer with NAT: answered directly, they take the answer for a
+// stranger's.
+func LastHop(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	if h.FlowError != "" {
+		found = append(found, finding.Problem(finding.Warning, "", "not looked at: "+h.FlowError, remedy.Start(&h.State)))
+	}
+	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		peers := h.LastHopPeers(i)
+		if len(peers) == 0 || i.Settings.NextHop == config.NextHopLastHop {
+			return finding.None
+		}
+		return finding.Problem(finding.Warning, i.Name,
+			"peers of this network arrive from another's mac: "+some(peers)+": next_hop last-hop answers them through it",
+			remedy.ConfigureInterface(h, i.Name, "next_hop: last-hop"))
+	})...)
 }

@@ -13,19 +13,19 @@ import (
 // else a connected socket beside a wildcard one on the same port is suspicious.
 func ConnectedSockets(h *snapshot.Host) []finding.Finding {
 	asked := h.Datagrams()
-	var found []finding.Finding
-	for _, s := range h.Sockets {
-		if f := asked.Elsewhere(&s); f != nil {
-			found = append(found, finding.Seen(finding.Error, finding.OrEmpty(f.Interface), fmt.Sprintf(
+	return finding.Each(h.Sockets, func(s *snapshot.Socket) finding.Finding {
+		if f := asked.Elsewhere(s); f != nil {
+			return finding.Seen(finding.Error, finding.OrEmpty(f.Interface), fmt.Sprintf(
 				"%s answers %s from %s, but was asked on %s: it connects its wildcard socket, which cannot be mended from outside",
-				nameOf(&s), s.Remote, s.Local.Addr(), f.Self), showSocket(&s, "have it bind to "+f.Self)).Of(s.Process))
-		} else if asked.IsSuspicious(&s) {
-			found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-				"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
-				nameOf(&s), s.Local, s.Remote), showSocket(&s, "have it bind to the address that it is asked on")).Of(s.Process))
+				nameOf(s), s.Remote, s.Local.Addr(), f.Self), showSocket(s, "have it bind to "+f.Self)).Of(s.Process)
 		}
-	}
-	return found
+		if !asked.IsSuspicious(s) {
+			return finding.None
+		}
+		return finding.Seen(finding.Warning, "", fmt.Sprintf(
+			"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
+			nameOf(s), s.Local, s.Remote), showSocket(s, "have it bind to the address that it is asked on")).Of(s.Process)
+	})
 }
 
 // nameOf names a socket by its process, as far as that is known.

@@ -10,6 +10,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 )
 
@@ -37,16 +38,12 @@ func ConfigureInterface(h *snapshot.Host, name, key string) string {
 
 // UnconfigureGateway takes a gateway out of the configuration of an interface.
 func UnconfigureGateway(h *snapshot.Host, i discover.Interface, gateway netip.Addr) string {
-	var rest []string
-	for _, g := range i.Settings.Gateways {
-		if g != gateway {
-			rest = append(rest, g.String())
-		}
-	}
+	isIt := func(g netip.Addr) bool { return g == gateway }
+	rest := slices.DeleteFunc(slices.Clone(i.Settings.Gateways), isIt)
 	if len(rest) == 0 {
 		return Configure(&h.State, fmt.Sprintf("remove gateways: [%s] of %s", gateway, i.Name))
 	}
-	return Configure(&h.State, fmt.Sprintf("set gateways: [%s] of %s", strings.Join(rest, ", "), i.Name))
+	return Configure(&h.State, fmt.Sprintf("set gateways: %s of %s", yamlList(rest), i.Name))
 }
 
 // entriesWith are the entries of all managed interfaces, one of them with a key,
@@ -107,12 +104,48 @@ func yamlList(list []netip.Addr) string {
 var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
 
 func yamlWord(word string) string {
-	switch strings.ToLower(word) {
-	case "true", "false", "yes", "no", "on", "off", "y", "n", "null":
-		return strconv.Quote(word)
-	}
-	if plainYAML.MatchString(word) {
+	others := []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
+	if plainYAML.MatchString(word) && !slices.Contains(others, strings.ToLower(word)) {
 		return word
 	}
 	return strconv.Quote(word)
 }
+
+// leftOut are the beginnings of the reasons that the configuration overrules, those
+// first that are most likely meant (loader/discover/choose.go).
+var leftOut = []string{"not named by the configuration", "no global address", "ignore_interfaces", "bridge with no port"}
+
+// Manage is what has an interface be managed that routes lead by. What can never be
+// is refused by replypath, named or not.
+func Manage(h *snapshot.Host, name string) finding.Remedy {
+	reason, show := justCome, "ip -details link show dev "+finding.Quote(name)
+	for _, u := range h.Unmanaged {
+		if u.Name == name {
+			reason = u.Reason
+		}
+	}
+	overruled := append([]string{justCome, "dummy device"}, leftOut...)
+	if !slices.ContainsFunc(overruled, func(words string) bool { return strings.HasPrefix(reason, words) }) {
+		return finding.Remedy{Inspect: finding.Explained(show, "it can never be managed: "+reason)}
+	}
+	if e := EntryOf(h, name); e != nil && !config.IsGlob(e.Name) {
+		return finding.Remedy{Inspect: finding.Explained(show, "the configuration names it, and yet it is not managed: "+reason)}
+	}
+	return finding.Remedy{Fix: ConfigureInterface(h, name, "")}
+}
+
+// ManageOne is what has one of the interfaces be managed that discovery left out. A
+// configuration that names an interface overrules it.
+func ManageOne(h *snapshot.Host) finding.Remedy {
+	for _, reason := range leftOut {
+		for _, u := range h.Unmanaged {
+			if strings.HasPrefix(u.Reason, reason) {
+				return Manage(h, u.Name)
+			}
+		}
+	}
+	return finding.Remedy{Inspect: finding.Explained("ip -brief address show", "no interface here can be managed: give the host one with a global address")}
+}
+
+// justCome is the reason where discovery has not seen an interface yet.
+const justCome = "it has just come"

@@ -4,7 +4,6 @@ package remedy
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
@@ -69,20 +68,19 @@ func startWith(s *snapshot.State, flags config.Overrides) string {
 
 // runWith is the command that starts replypath with flags.
 func runWith(s *snapshot.State, flags config.Overrides) string {
-	words := []string{Command(s, "replypath run")}
+	command := Command(s, "replypath run")
 	if s.ConfigPath != "" && s.ConfigPath != config.DefaultPath {
-		words = append(words, "--config", finding.Quote(s.ConfigPath))
+		command += " --config " + finding.Quote(s.ConfigPath)
 	}
-	return strings.Join(append(words, QuoteAll(flags.Words())...), " ")
+	return command + Flags(flags)
 }
 
-// QuoteAll writes words as the shell reads them.
-func QuoteAll(words []string) []string {
-	var quoted []string
-	for _, word := range words {
-		quoted = append(quoted, finding.Quote(word))
+// Flags are those of a command line, each after a blank.
+func Flags(flags config.Overrides) (text string) {
+	for _, word := range flags.Words() {
+		text += " " + finding.Quote(word)
 	}
-	return quoted
+	return text
 }
 
 // Rename is what has another interface be managed in the place of one that is not there.

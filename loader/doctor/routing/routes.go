@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,23 +20,24 @@ import (
 // refuses: the kernel then builds no reply to peers beyond the networks of the
 // host, and there is nothing that could be sent another way.
 func DefaultRoutes(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		if h.HasFamily(family) && !onlyInVRFs(&h.Links, family) {
-			found = append(found, defaultRoute(h, family))
+	return finding.Each(snapshot.Families, func(family *int) finding.Finding {
+		if !h.HasFamily(*family) || onlyInVRFs(&h.Links, *family) {
+			return finding.None
 		}
-	}
-	return found
+		return defaultRoute(h, *family)
+	})
 }
 
 func defaultRoute(h *snapshot.Host, family int) finding.Finding {
-	name := snapshot.FamilyName(family)
+	name := snapshot.FamilyName[family]
 	best := h.BestDefault(family)
 	switch {
-	case best == nil && isPrivate(&h.Links, family):
-		return finding.Advised(finding.Warning, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
 	case best == nil:
-		return finding.Advised(finding.Error, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
+		severity := finding.Error
+		if isPrivate(&h.Links, family) {
+			severity = finding.Warning
+		}
+		return finding.Advised(severity, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
 	case best.Refuses():
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, show(&h.Links, best)),
@@ -64,11 +66,9 @@ func withoutDefault(s *snapshot.State, family int) finding.Remedy {
 // managed: nothing moves them away from there, and of what comes in by it nothing
 // is recorded.
 func RoutedInterfaces(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, a := range h.Astray {
-		found = append(found, finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name)))
-	}
-	return found
+	return finding.Each(h.Astray, func(a *discover.Astray) finding.Finding {
+		return finding.Advised(finding.Warning, a.Name, a.String(), remedy.Manage(h, a.Name))
+	})
 }
 
 // noDefault says that there is none, or none that everybody uses.
@@ -86,8 +86,7 @@ func noDefault(t *snapshot.Routing, name string, family int) string {
 // belongs to a VRF, whose table is another.
 func onlyInVRFs(l *snapshot.Links, family int) bool {
 	return !slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool {
-		d := l.Device(i.Index)
-		return snapshot.HasFamily(i, family) && (d == nil || !d.VRF)
+		return snapshot.HasFamily(&i, family) && !l.Device(i.Index).VRF
 	})
 }
 
@@ -110,17 +109,18 @@ const mostRoutes = 8
 // RefusingRoutes finds routes and rules that refuse packets to some peers. They
 // are somebody's intention, which replypath respects.
 func RefusingRoutes(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, r := range h.Routes {
-		if r.Refuses() && !r.IsDefault() && !isDaemons(r.Protocol) && h.HasFamily(r.Family) {
-			found = append(found, seenRoute(&h.Links, &r, finding.Warning, "", ": no reply to peers there is built"))
+	found := finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
+		if !r.Refuses() || r.IsDefault() || isDaemons(r.Protocol) || !h.HasFamily(r.Family) {
+			return finding.None
 		}
-	}
-	for n := range h.Rules {
-		if r := &h.Rules[n]; r.Refuses != "" && h.HasFamily(r.Family) {
-			found = append(found, refusingRule(&h.Routing, r))
+		return seenRoute(&h.Links, r, finding.Warning, "", ": no reply to peers there is built")
+	})
+	found = append(found, finding.Each(h.Rules, func(r *snapshot.Rule) finding.Finding {
+		if r.Refuses == "" || !h.HasFamily(r.Family) {
+			return finding.None
 		}
-	}
+		return refusingRule(&h.Routing, r)
+	})...)
 	if more := len(found) - mostRoutes; more > 0 {
 		found = append(found[:mostRoutes], finding.Seen(finding.Warning, "", fmt.Sprintf("%d more routes or rules refuse", more),
 			"ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"))
@@ -148,31 +148,29 @@ func isDaemons(protocol int) bool {
 // RoutesWithoutGateway finds routes to far more than a network holds that name no
 // gateway: every peer becomes a neighbour, is asked for by ARP, and needs an entry.
 func RoutesWithoutGateway(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, r := range h.Routes {
+	return finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
 		i := h.Managed(r.Device)
 		if i == nil || i.NoARP || !r.IsUnicast() || r.Gateway.IsValid() || !r.LeadsFar() {
-			continue
+			return finding.None
 		}
-		found = append(found, seenRoute(&h.Links, &r, finding.Warning, i.Name,
-			": without a gateway every peer is asked for by "+snapshot.Resolution(r.Family)+" and gets a neighbour entry"))
-	}
-	return found
+		return seenRoute(&h.Links, r, finding.Warning, i.Name,
+			": without a gateway every peer is asked for by "+snapshot.Resolution[r.Family]+" and gets a neighbour entry")
+	})
 }
 
 // OwnGateways finds routes, and gateways of the configuration, whose gateway is
 // an address of this host.
 func OwnGateways(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, r := range h.Routes {
-		if r.IsUnicast() && r.Gateway.IsValid() && h.IsOwn(r.Gateway) {
-			f := seenRoute(&h.Links, &r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
-			if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
-				f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
-			}
-			found = append(found, f)
+	found := finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
+		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) {
+			return finding.None
 		}
-	}
+		f := seenRoute(&h.Links, r, finding.Error, h.DeviceName(r.Device), ": the gateway is this host itself")
+		if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
+			f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
+		}
+		return f
+	})
 	for _, i := range h.Interfaces {
 		for _, g := range i.Settings.Gateways {
 			if h.IsOwn(g) {
@@ -183,3 +181,51 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	}
 	return found
 }
+
+// show names a route, and of several hops one, as ip(8) does.
+func show(l *snapshot.Links, r *snapshot.Route) string {
+	var words []string
+	if word := r.Kind(); word != "" {
+		words = append(words, word)
+	}
+	if r.IsDefault() {
+		words = append(words, "default")
+	} else {
+		words = append(words, r.Dst.String())
+	}
+	if !r.Refuses() {
+		words = append(words, hop(l, r)...)
+	}
+	if r.Table != unix.RT_TABLE_MAIN {
+		words = append(words, "table", snapshot.TableName(r.Table))
+	}
+	if r.Metric != 0 {
+		words = append(words, "metric", fmt.Sprint(r.Metric))
+	}
+	return strings.Join(words, " ")
+}
+
+// hop is how a route leads somewhere.
+func hop(l *snapshot.Links, r *snapshot.Route) (words []string) {
+	if r.Gateway.IsValid() {
+		words = append(words, "via", r.Gateway.String())
+		if r.Gateway.Is6() && r.Family == unix.AF_INET {
+			words = slices.Insert(words, 1, "inet6")
+		}
+	}
+	if name := l.DeviceName(r.Device); name != "" {
+		words = append(words, "dev", name)
+	}
+	return words
+}
+
+// listDefaults is the command that shows the default routes of all tables.
+func listDefaults(family int) string { return ip[family] + "route show table all default" }
+
+// listRoutes is the command that shows a route among those of its table.
+func listRoutes(r *snapshot.Route) string {
+	return ip[r.Family] + "route show table " + snapshot.TableName(r.Table)
+}
+
+// ip is the beginning of a command of ip(8) about a family.
+var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}

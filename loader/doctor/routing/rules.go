@@ -184,7 +184,7 @@ func neverMatches(l *snapshot.Links, src netip.Prefix, iif string) bool {
 
 // seenRule makes a finding about a rule.
 func seenRule(t *snapshot.Routing, r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
-	return finding.Seen(severity, device, text, "ip "+familyFlag(r.Family)+"rule show").Of(owners.OfRule(t, r))
+	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(t, r))
 }
 
 // seenLine makes a finding about a line of a file, and says what there is about what it adds.

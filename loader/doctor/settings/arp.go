@@ -34,34 +34,30 @@ func ARPAnnounce(h *snapshot.Host) []finding.Finding {
 func arp(
 	h *snapshot.Host, interfaces []discover.Interface, leaf, wanted string, isEnough func(int) bool, effect string,
 ) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range interfaces {
+	return finding.Each(interfaces, func(i *discover.Interface) finding.Finding {
 		strangers, virtual, alone := strangers(h, i)
 		s, known := settingOf(h, "ipv4", i.Name, leaf)
 		if !known || len(strangers) == 0 {
-			continue
+			return finding.None
 		}
 		effective := max(s.device, s.all)
 		text := s.values(effective)
 		if isEnough(effective) {
-			found = append(found, finding.Fine(i.Name, text))
-			continue
+			return finding.Fine(i.Name, text)
 		}
 		text += ": " + fmt.Sprintf(effect, strings.Join(strangers, ", "))
 		switch {
 		case leaf == "arp_ignore" && virtual:
 			// A balancer loses the address to this host; but where there is none, nobody finds it
 			// any more without these answers.
-			found = append(found, s.shown(text+": wrong where a balancer has it (lvs direct routing), right where this host alone has it"))
+			return s.shown(text + ": wrong where a balancer has it (lvs direct routing), right where this host alone has it")
 		case h.Managed(i.Index) == nil:
-			found = append(found, s.shown(text))
+			return s.shown(text)
 		case leaf == "arp_ignore" && alone:
-			found = append(found, s.shown(text+": wrong where these are reached by their own interface, right where they are not"))
-		default:
-			found = append(found, s.mended(text, wanted))
+			return s.shown(text + ": wrong where these are reached by their own interface, right where they are not")
 		}
-	}
-	return found
+		return s.mended(text, wanted)
+	})
 }
 
 // strangers names the IPv4 addresses that hosts on an interface's network may ask
@@ -69,7 +65,7 @@ func arp(
 // network or of a macvlan above it, and all that only lo or a dummy device has.
 // virtual tells that one of the latter is there, as with LVS direct routing; alone that nothing shows that hosts on the
 // network reach one of the former by its own interface, so that these answers may be all that makes it reachable.
-func strangers(h *snapshot.Host, i discover.Interface) (names []string, virtual, alone bool) {
+func strangers(h *snapshot.Host, i *discover.Interface) (names []string, virtual, alone bool) {
 	if i.NoARP {
 		return nil, false, false
 	}
@@ -90,7 +86,7 @@ func strangers(h *snapshot.Host, i discover.Interface) (names []string, virtual,
 
 // isReachedBy tells whether hosts on another interface's network seem to reach an address by the device that has it:
 // the device is up, and is in no other network or somebody of this one has answered there.
-func isReachedBy(h *snapshot.Host, d *snapshot.Device, a netip.Addr, i discover.Interface) bool {
+func isReachedBy(h *snapshot.Host, d *snapshot.Device, a netip.Addr, i *discover.Interface) bool {
 	if m := h.Managed(d.Index); d.Down || m != nil && !m.Up {
 		return false
 	}
@@ -104,37 +100,27 @@ func isReachedBy(h *snapshot.Host, d *snapshot.Device, a netip.Addr, i discover.
 
 // isNear tells whether hosts on an interface's network take an address for one of
 // their network.
-func isNear(l *snapshot.Links, i discover.Interface, a netip.Addr) bool {
-	for _, p := range i.Addresses {
-		if p.Masked().Contains(a) && !p.IsSingleIP() {
-			return true
-		}
-	}
-	return l.IsOnLink(i.Index, a)
+func isNear(l *snapshot.Links, i *discover.Interface, a netip.Addr) bool {
+	inNetwork := func(p netip.Prefix) bool { return p.Masked().Contains(a) && !p.IsSingleIP() }
+	return slices.ContainsFunc(i.Addresses, inNetwork) || l.IsOnLink(i.Index, a)
 }
 
 // has tells whether an interface has an address.
-func has(i discover.Interface, a netip.Addr) bool {
+func has(i *discover.Interface, a netip.Addr) bool {
 	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // isVirtual tells whether only lo or a dummy device has an address.
 func isVirtual(l *snapshot.Links, a netip.Addr) bool {
-	for _, o := range l.Own {
-		if o.Address == a {
-			return o.LoopbackOnly
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.Own, func(o discover.OwnAddress) bool { return o.Address == a && o.LoopbackOnly })
 }
 
 // LoopbackAddresses names the addresses that only lo or a dummy device has, and
 // what the configuration says of replies from them.
 func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, o := range h.Own {
+	return finding.Each(h.Own, func(o *discover.OwnAddress) finding.Finding {
 		if !o.LoopbackOnly {
-			continue
+			return finding.None
 		}
 		text := fmt.Sprintf("%s is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs"+
 			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)", o.Address)
@@ -142,7 +128,6 @@ func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
 			text = fmt.Sprintf("%s is on lo or a dummy device only: its replies go back the way that they were asked"+
 				" (loopback_addresses: symmetric; lvs direct routing needs kernel)", o.Address)
 		}
-		found = append(found, finding.Fine("", text))
-	}
-	return found
+		return finding.Fine("", text)
+	})
 }

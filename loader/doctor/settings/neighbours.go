@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 )
@@ -15,34 +13,28 @@ import (
 // limits are shared by all network namespaces, and shown in the first one only: they are the host's, not a managed
 // interface's, so that they are not mended.
 func NeighbourTable(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		t, known := h.NeighTables[family]
+	return finding.Each(snapshot.Families, func(family *int) finding.Finding {
+		t, known := h.NeighTables[*family]
 		if !known {
-			continue
+			return finding.None
 		}
-		count := h.CountNeighbours(family)
-		text := fmt.Sprintf("%s: %d neighbours, gc_thresh2 %d, gc_thresh3 %d", snapshot.FamilyName(family), count, t.Thresh2, t.Thresh3)
+		count, protocol := h.CountNeighbours(*family), snapshot.FamilyName[*family]
+		text := fmt.Sprintf("%s: %d neighbours, gc_thresh2 %d, gc_thresh3 %d", protocol, count, t.Thresh2, t.Thresh3)
 		if t.Fulls > 0 {
 			text += fmt.Sprintf(", %d times full since the host started", t.Fulls)
 		}
-		severity := finding.OK
+		severity := finding.Warning
 		switch {
 		case count*10 >= t.Thresh3*9:
 			severity = finding.Error
-		case count > t.Thresh2 || t.Fulls > 0 && !isEnlarged(t, count):
-			severity = finding.Warning
+		case count <= t.Thresh2 && (t.Fulls == 0 || isEnlarged(t, count)):
+			return finding.Fine("", text)
 		}
-		if severity == finding.OK {
-			found = append(found, finding.Fine("", text))
-			continue
-		}
-		key, size := "net."+snapshot.FamilyName(family)+".neigh.default.gc_thresh", largerTable(count, t)
-		found = append(found, finding.Seen(severity, "", fmt.Sprintf(
+		key, size := "net."+protocol+".neigh.default.gc_thresh", largerTable(count, t)
+		return finding.Seen(severity, "", fmt.Sprintf(
 			"%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
-			text, size, size/2), "sysctl "+key+"3 "+key+"2"))
-	}
-	return found
+			text, size, size/2), "sysctl "+key+"3 "+key+"2")
+	})
 }
 
 // largerTable is the size of one with room for four times as many neighbours, and twice what it had.

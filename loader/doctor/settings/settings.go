@@ -3,7 +3,13 @@ package settings
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
@@ -11,14 +17,17 @@ import (
 
 // setting is a sysctl of an interface, with that of all interfaces.
 type setting struct {
-	family, name, leaf string
-	device, all        int
+	name, leaf    string
+	key, keyOfAll string
+	device, all   int
 }
 
 // settingOf returns a sysctl of an interface; false where the kernel has none.
 func settingOf(h *snapshot.Host, family, name, leaf string) (s setting, known bool) {
-	s = setting{family: family, name: name, leaf: leaf}
-	s.device, s.all, known = h.Settings.Of(family, name, leaf)
+	s = setting{name: name, leaf: leaf}
+	s.key, s.keyOfAll = hostsettings.Key(family, name, leaf), hostsettings.Key(family, "all", leaf)
+	s.device, known = h.Settings[s.key]
+	s.all = h.Settings[s.keyOfAll]
 	return s, known
 }
 
@@ -38,27 +47,155 @@ func (s *setting) switched(on bool) string {
 	return s.values(0)
 }
 
-// key is that of the interface.
-func (s *setting) key() string { return hostsettings.Key(s.family, s.name, s.leaf) }
-
-// keyOfAll is that of all interfaces.
-func (s *setting) keyOfAll() string { return hostsettings.Key(s.family, "all", s.leaf) }
-
 // mended warns of a value of the interface that another has to take the place of.
 func (s *setting) mended(found, value string) finding.Finding {
-	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key(), Value: value})
+	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key, Value: value})
 }
 
 // shown warns of values that somebody may mean.
 func (s *setting) shown(found string) finding.Finding {
-	return finding.Seen(finding.Warning, s.name, found, "sysctl "+s.keyOfAll()+" "+s.key())
+	return finding.Seen(finding.Warning, s.name, found, "sysctl "+s.keyOfAll+" "+s.key)
 }
 
 // switchedOff is mended for a setting that either value switches on. That of all interfaces is of those too that are
 // not managed: it is shown only.
 func (s *setting) switchedOff(found string) finding.Finding {
 	if s.all != 0 {
-		return s.shown(found + ": " + s.keyOfAll() + " does it for every interface")
+		return s.shown(found + ": " + s.keyOfAll + " does it for every interface")
 	}
 	return s.mended(found, "0")
+}
+
+// AcceptRedirects finds interfaces that learn from ICMP redirects although their
+// replies have to go back through the host that they came from: behind a load
+// balancer with NAT, a redirect of the balancer itself teaches the short cut.
+func AcceptRedirects(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, i := range h.Interfaces {
+		if i.Settings.NextHop == config.NextHopLastHop || len(h.LastHopPeers(&i)) > 0 {
+			found = append(found, finding.Each(snapshot.Families, func(family *int) finding.Finding {
+				return acceptRedirects(h, &i, *family)
+			})...)
+		}
+	}
+	return found
+}
+
+// acceptRedirects follows IN_DEV_RX_REDIRECTS of linux/inetdevice.h: a router
+// accepts them where both values say so, another host where one of them does. IPv6 knows
+// the device's value only, and a router accepts none (rt6_do_redirect).
+func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) finding.Finding {
+	name := snapshot.FamilyName[family]
+	s, known := settingOf(h, name, i.Name, "accept_redirects")
+	if !known || !snapshot.HasFamily(i, family) {
+		return finding.None
+	}
+	isRouter := h.Settings[hostsettings.Key(name, i.Name, "forwarding")] != 0
+	on := s.isOn()
+	switch {
+	case family == unix.AF_INET6:
+		on = s.device != 0 && !isRouter
+	case isRouter:
+		on = s.device != 0 && s.all != 0
+	}
+	text := name + " " + s.switched(on)
+	if !on {
+		return finding.Fine(i.Name, text)
+	}
+	text += ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
+	if family == unix.AF_INET6 || isRouter { // to switch off the device's is enough
+		return s.mended(text, "0")
+	}
+	return s.switchedOff(text)
+}
+
+// SendRedirects finds a load balancer that tells the servers of its own network
+// to answer its clients directly. One of both values is enough to do so
+// (IN_DEV_TX_REDIRECTS), and only what is forwarded causes one.
+func SendRedirects(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		s, known := settingOf(h, "ipv4", i.Name, "send_redirects")
+		forwards := h.Settings[hostsettings.Key("ipv4", i.Name, "forwarding")] != 0
+		why := balances(h, i)
+		if !known || !forwards || why == "" {
+			return finding.None
+		}
+		text := s.switched(s.isOn())
+		if !s.isOn() {
+			return finding.Fine(i.Name, text)
+		}
+		return s.switchedOff(text + ": this host balances (" + why + ") and tells real servers to answer clients past it")
+	})
+}
+
+// balances says how this host hands connections on to servers next to an
+// interface, "" where it does not.
+func balances(h *snapshot.Host, i *discover.Interface) string {
+	if h.Firewall.IPVS > 0 {
+		return fmt.Sprintf("%d services of ipvs", h.Firewall.IPVS)
+	}
+	for _, c := range h.Firewall.Chains {
+		for _, r := range c.Rules {
+			for _, to := range r.DNAT {
+				if h.IsOnLink(i.Index, to) && !h.IsOwn(to) {
+					return fmt.Sprintf("dnat to %s in %s", to, c.String())
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// AcceptLocal finds interfaces that take packets whose source is an address of
+// this host for genuine. Either value is enough (IN_DEV_ACCEPT_LOCAL). Who set that of
+// all means interfaces that are not managed, too; who talks to itself by the wire needs
+// it: neither is mended.
+func AcceptLocal(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		s, known := settingOf(h, "ipv4", i.Name, "accept_local")
+		text := s.switched(s.isOn()) + ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		switch {
+		case !known:
+			return finding.None
+		case !s.isOn():
+			return finding.Fine(i.Name, s.values(0))
+		case s.all != 0 || talksToItself(h.Rules):
+			return s.shown(text)
+		}
+		return s.mended(text, "0")
+	})
+}
+
+// talksToItself tells a host whose own addresses are looked up by interface, which
+// takes the rule for the local table away from its place: it sends packets to itself
+// by the wire, and needs accept_local for them.
+func talksToItself(rules []snapshot.Rule) bool {
+	return slices.ContainsFunc(rules, func(r snapshot.Rule) bool {
+		return r.Family == unix.AF_INET && r.Table == unix.RT_TABLE_LOCAL && r.Priority != 0
+	})
+}
+
+// RPFilter finds a strict rp_filter, which drops what comes in by another
+// interface than the routes lead back to: the very packets whose replies
+// replypath is there for. The larger one of both values is in force
+// (ip-sysctl.rst).
+func RPFilter(h *snapshot.Host) []finding.Finding {
+	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		s, known := settingOf(h, "ipv4", i.Name, "rp_filter")
+		if !known {
+			return finding.None
+		}
+		effective := max(s.device, s.all)
+		text := s.values(effective)
+		if effective != hostsettings.RPFilterStrict {
+			return finding.Fine(i.Name, text)
+		}
+		text += ", strict: what comes in here is dropped where the route back leaves by another interface"
+		if h.Attached && !h.Enforcing[i.Index] {
+			text += "; replypath only observes here and leaves it so, and sees none or only a part of that"
+		}
+		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
+		f.Severity = finding.Error
+		return f
+	})
 }

@@ -43,6 +43,12 @@ func (c *Chain) String() string { return c.Family + " " + c.Table + " " + c.Name
 // IsHookedAt tells whether a hook leads to it.
 func (c *Chain) IsHookedAt(hook string) bool { return slices.Contains(c.Hooks, hook) }
 
+// JumpsTo tells whether a rule of it leads to another chain.
+func (c *Chain) JumpsTo(to *Chain) bool {
+	jumps := func(r FirewallRule) bool { return slices.Contains(r.Jumps, to.Name) }
+	return c.Family == to.Family && c.Table == to.Table && slices.ContainsFunc(c.Rules, jumps)
+}
+
 // FirewallRule is what a rule looks at and does.
 type FirewallRule struct {
 	Handle uint64

@@ -8,7 +8,6 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/discover"
-	"replypath/loader/hostsettings"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -76,31 +75,21 @@ func (h *Host) Observed(name string) bool {
 // AnswersBySource returns the managed interface that a rule is for, nil where it
 // does something else.
 func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
-	if r.Table == 0 || r.Dst.IsValid() || r.HasMark() || r.IIF != "" || r.OIF != "" || r.Invert || r.Other {
-		return nil
-	}
 	i := h.HolderOf(r.Src)
-	if i == nil || !h.LeavesBy(r.Family, r.Table, i.Index) {
+	if i == nil || !r.isBySource() || !h.LeavesBy(r.Family, r.Table, i.Index) {
 		return nil
 	}
 	return i
 }
 
-// FamilyName is that of unix.AF_INET and unix.AF_INET6.
-func FamilyName(family int) string {
-	if family == unix.AF_INET6 {
-		return "ipv6"
-	}
-	return "ipv4"
-}
+// Families are those of addresses.
+var Families = []int{unix.AF_INET, unix.AF_INET6}
 
-// Resolution is how the MAC of an address of a family is found.
-func Resolution(family int) string {
-	if family == unix.AF_INET6 {
-		return "neighbour discovery"
-	}
-	return "arp"
-}
+// Names of families, and of how the MAC of an address is found.
+var (
+	FamilyName = map[int]string{unix.AF_INET: "ipv4", unix.AF_INET6: "ipv6"}
+	Resolution = map[int]string{unix.AF_INET: "arp", unix.AF_INET6: "neighbour discovery"}
+)
 
 // Hooked are the programs and filters in the TC hooks of the managed interfaces, in the order in which they run.
 type Hooked struct {
@@ -119,14 +108,6 @@ type Hook struct {
 
 // Settings are sysctls by key; missing where the kernel has none.
 type Settings map[string]int
-
-// Of returns a sysctl of an interface and that of "all"; false where the
-// kernel has none.
-func (s Settings) Of(family, name, leaf string) (device, all int, known bool) {
-	device, known = s[hostsettings.Key(family, name, leaf)]
-	all = s[hostsettings.Key(family, "all", leaf)]
-	return device, all, known
-}
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{

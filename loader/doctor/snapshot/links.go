@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,13 +16,10 @@ import (
 // Links are the interfaces and their addresses.
 type Links struct {
 	// Interfaces are those that are managed, or would be.
-	Interfaces []discover.Interface
-	Unmanaged  []discover.Unmanaged
-	Astray     []discover.Astray
-	OnLink     []discover.OnLink
-	Own        []discover.OwnAddress
-	Devices    []Device // every interface, managed or not
-	Offloaded  []string // devices that IPsec packets are offloaded to, once each
+	discover.Result
+	Astray    []discover.Astray
+	Devices   []Device // every interface, managed or not
+	Offloaded []string // devices that IPsec packets are offloaded to, once each
 }
 
 // Device is an interface with what may matter for the datapath.
@@ -48,9 +46,9 @@ func (l *Links) Named(name string) *discover.Interface {
 	return find(l.Interfaces, func(i *discover.Interface) bool { return i.Name == name })
 }
 
-// Device returns any interface by its index, nil where it is not there.
+// Device returns any interface by its index, and an empty one where it is not there.
 func (l *Links) Device(index int) *Device {
-	return find(l.Devices, func(d *Device) bool { return d.Index == index })
+	return cmp.Or(find(l.Devices, func(d *Device) bool { return d.Index == index }), &Device{})
 }
 
 // find returns the first that is meant, nil for none.
@@ -64,12 +62,7 @@ func find[T any](list []T, isMeant func(*T) bool) *T {
 }
 
 // DeviceName is empty for an interface that is not there.
-func (l *Links) DeviceName(index int) string {
-	if d := l.Device(index); d != nil {
-		return d.Name
-	}
-	return ""
-}
+func (l *Links) DeviceName(index int) string { return l.Device(index).Name }
 
 // IsOwn tells whether an address is this host's.
 func (l *Links) IsOwn(a netip.Addr) bool {
@@ -83,11 +76,11 @@ func (l *Links) IsOnLink(index int, a netip.Addr) bool {
 
 // HasFamily tells whether the managed interfaces have addresses of a family.
 func (l *Links) HasFamily(family int) bool {
-	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool { return HasFamily(i, family) })
+	return slices.ContainsFunc(l.Interfaces, func(i discover.Interface) bool { return HasFamily(&i, family) })
 }
 
 // HasFamily tells whether an interface has addresses of a family.
-func HasFamily(i discover.Interface, family int) bool {
+func HasFamily(i *discover.Interface, family int) bool {
 	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return FamilyOf(p) == family })
 }
 
@@ -116,15 +109,10 @@ func (l *Links) HolderOf(src netip.Prefix) *discover.Interface {
 	if !src.IsValid() {
 		return nil
 	}
-	for n := range l.Interfaces {
-		i := &l.Interfaces[n]
-		for _, p := range i.Addresses {
-			if src.IsSingleIP() && src.Addr() == p.Addr() || !src.IsSingleIP() && src.Masked() == p.Masked() {
-				return i
-			}
-		}
+	isOf := func(p netip.Prefix) bool {
+		return src.IsSingleIP() && src.Addr() == p.Addr() || !src.IsSingleIP() && src.Masked() == p.Masked()
 	}
-	return nil
+	return find(l.Interfaces, func(i *discover.Interface) bool { return slices.ContainsFunc(i.Addresses, isOf) })
 }
 
 // Carriers are the devices below managed macvlans that are not managed themselves:
@@ -144,5 +132,5 @@ func (l *Links) Carriers() []discover.Interface {
 // own, as a macvlan has and an ipvlan has not.
 func (l *Links) Carries(lower, upper int) bool {
 	i, d := l.Managed(upper), l.Device(lower)
-	return i != nil && d != nil && i.Lower == lower && !bytes.Equal(i.MAC, d.MAC)
+	return i != nil && d.Index == lower && i.Lower == lower && !bytes.Equal(i.MAC, d.MAC)
 }

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +58,7 @@ func (r *Route) Refuses() bool { return r.Kind() != "" && r.Type != unix.RTN_THR
 // one with the smallest metric.
 func (t *Routing) BestDefault(family int) *Route {
 	for _, rule := range t.Rules {
-		if rule.Family != family || !rule.isUnconditional() {
+		if rule.Family != family || rule.Src.IsValid() || !rule.isBySource() {
 			continue
 		}
 		var best *Route
@@ -74,12 +77,9 @@ func (t *Routing) BestDefault(family int) *Route {
 
 // LeavesBy tells whether the default route of a table leaves by an interface.
 func (t *Routing) LeavesBy(family, table, device int) bool {
-	for _, r := range t.Routes {
-		if r.Family == family && r.Table == table && r.IsUnicast() && r.IsDefault() && r.Device == device {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Routes, func(r Route) bool {
+		return r.Family == family && r.Table == table && r.IsUnicast() && r.IsDefault() && r.Device == device
+	})
 }
 
 // LinesOf returns the lines that add a rule.
@@ -97,4 +97,131 @@ func (t *Routing) LinesOf(r *Rule) []*RuleLine {
 func TableName(table int) string {
 	names := map[int]string{unix.RT_TABLE_MAIN: "main", unix.RT_TABLE_DEFAULT: "default", unix.RT_TABLE_LOCAL: "local"}
 	return cmp.Or(names[table], fmt.Sprint(table))
+}
+
+// Rule is a rule of policy routing. What is not valid, 0 or empty is no condition.
+type Rule struct {
+	Family, Priority, Table int
+	Src, Dst                netip.Prefix
+	Mark, Mask              uint32
+	IIF, OIF                string
+	Invert                  bool
+	Other                   bool   // it has conditions beside these: ports, protocol, user, TOS, a VRF
+	Refuses                 string // "blackhole", ...: it leads to no table
+	Protocol                int    // of who made it: unix.RTPROT_*
+	// SuppressesDefault: default routes of its table count for nothing.
+	SuppressesDefault bool
+}
+
+// isBySource tells a rule to a table that has no condition beside a source.
+func (r *Rule) isBySource() bool {
+	return r.Table != 0 && !r.Dst.IsValid() && !r.HasMark() && r.IIF == "" && r.OIF == "" && !r.Invert && !r.Other
+}
+
+// String writes the rule as the arguments of ip rule.
+func (r *Rule) String() string {
+	words := []string{fmt.Sprintf("rule %d:", r.Priority)}
+	if r.Invert {
+		words = append(words, "not")
+	}
+	words = append(words, "from", OrAll(r.Src))
+	if r.Dst.IsValid() {
+		words = append(words, "to", OrAll(r.Dst))
+	}
+	if r.HasMark() {
+		mark := fmt.Sprintf("%#x", r.Mark)
+		if r.Mask != AllBits {
+			mark += fmt.Sprintf("/%#x", r.Mask)
+		}
+		words = append(words, "fwmark", mark)
+	}
+	if r.IIF != "" {
+		words = append(words, "iif", r.IIF)
+	}
+	if r.OIF != "" {
+		words = append(words, "oif", r.OIF)
+	}
+	switch {
+	case r.Refuses != "":
+		words = append(words, r.Refuses)
+	case r.Table != 0:
+		words = append(words, "lookup", TableName(r.Table))
+	}
+	return strings.Join(words, " ")
+}
+
+// AllBits is the mask of a mark that is written without one.
+const AllBits = 0xffffffff
+
+// HasMark tells a rule that selects by a mark, also by that of none.
+func (r *Rule) HasMark() bool { return r.Mark != 0 || r.Mask != 0 }
+
+// HasMarkOf tells whether a rule selects by one of some marks with this very mask.
+func (r *Rule) HasMarkOf(mask uint32, marks ...uint32) bool {
+	return r.Mask == mask && slices.Contains(marks, r.Mark)
+}
+
+// SelectsMark tells whether a rule selects packets with a mark.
+func (r *Rule) SelectsMark(mark uint32) bool { return mark&r.Mask == r.Mark }
+
+// OrAll writes a single address without its length.
+func OrAll(p netip.Prefix) string {
+	switch {
+	case !p.IsValid():
+		return "all"
+	case p.IsSingleIP():
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// RuleLine is a line of a file that adds a rule when the network is set up.
+type RuleLine struct {
+	File string
+	Line int
+	Text string       // one line
+	Src  netip.Prefix // not valid where it has none, or one that cannot be read
+	// Family is that of a line without a source, by which it could be told: 0 where
+	// it does not say, or means both.
+	Family int
+	IIF    string
+	Mark   string // as written
+	Table  string // as written
+	Owner  string // who reads the file
+}
+
+// Where is the file and the line.
+func (l *RuleLine) Where() string { return fmt.Sprintf("%s:%d", l.File, l.Line) }
+
+// Adds tells whether a line adds a rule. A table may be written by a name of
+// /etc/iproute2/rt_tables, so that it decides only where both are numbers.
+func (l *RuleLine) Adds(r *Rule) bool {
+	if l.Src.IsValid() != r.Src.IsValid() || l.Src.IsValid() && l.Src.Masked() != r.Src.Masked() {
+		return false
+	}
+	if l.Family != 0 && l.Family != r.Family || l.IIF != r.IIF || l.markDiffers(r) {
+		return false
+	}
+	if !l.Src.IsValid() && l.Mark == "" {
+		return false // nothing to tell it by
+	}
+	table, err := strconv.Atoi(l.Table)
+	return err != nil || table == r.Table
+}
+
+// markDiffers compares a mark with its mask: all bits of it where none is written.
+func (l *RuleLine) markDiffers(r *Rule) bool {
+	if l.Mark == "" {
+		return r.HasMark()
+	}
+	text, maskText, hasMask := strings.Cut(l.Mark, "/")
+	mark, err := strconv.ParseUint(text, 0, 32)
+	if err != nil || uint32(mark) != r.Mark {
+		return true
+	}
+	if !hasMask {
+		return r.Mask != AllBits
+	}
+	mask, err := strconv.ParseUint(maskText, 0, 32)
+	return err != nil || uint32(mask) != r.Mask
 }
