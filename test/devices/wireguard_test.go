@@ -1,4 +1,4 @@
-package kinds
+package devices
 
 import (
 	"crypto/ecdh"
@@ -76,9 +76,9 @@ func TestWireGuard(t *testing.T) {
 // innerNet is the network inside the tunnel between the client and the server.
 const innerNet = 50
 
-// newTunnel builds a site whose client reaches the server's replication address
+// newWireGuard builds a site whose client reaches the server's replication address
 // by a tunnel as well, with echo servers inside.
-func newTunnel(t *testing.T, outer topology.Family) (*site, peer) {
+func newWireGuard(t *testing.T, outer topology.Family) (*site, peer) {
 	t.Helper()
 	s := newSite(t, ethernet, ethernet)
 	server := newPeer(t, s.Server, "wg0", addresses(innerNet, routerNumber)...)
@@ -102,7 +102,7 @@ func datagrams(from netip.Addr) topology.Filter {
 // that they were asked through, although the route to the client leads to
 // production.
 func TestTunnelOverReplication(t *testing.T) {
-	s, server := newTunnel(t, topology.IPv6)
+	s, server := newWireGuard(t, topology.IPv6)
 	answers := datagrams(s.Replication.Address(topology.IPv6))
 	lost := harness.TapAll(t, s.nics()...)
 	c := s.ask(t, harness.UDP, server.Address(topology.IPv4))
@@ -129,7 +129,7 @@ func TestTunnelOverReplication(t *testing.T) {
 // answers from production's address. The client follows.
 func TestTunnelRoams(t *testing.T) {
 	longOnly(t)
-	s, server := newTunnel(t, topology.IPv4)
+	s, server := newWireGuard(t, topology.IPv4)
 	harness.On(t, s.Server).Start()
 	seen := harness.TapAll(t, s.nics()...)
 	s.wantInside(t, server)
@@ -145,7 +145,7 @@ func TestTunnelRoams(t *testing.T) {
 // the question came by, WireGuard keeps the address that it was asked on.
 func TestTunnelKept(t *testing.T) {
 	longOnly(t)
-	s, server := newTunnel(t, topology.IPv4)
+	s, server := newWireGuard(t, topology.IPv4)
 	asked := s.Replication.Address(topology.IPv4)
 	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
 		asked, address(topology.IPv4, replicationNet, routerNumber).Addr(), s.Replication.Name))

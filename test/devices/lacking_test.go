@@ -1,8 +1,4 @@
-// Package kinds runs replypath on devices other than plain Ethernet: each
-// network is first shown broken without it, then right with it. What the
-// machine's kernel lacks is skipped by name; `make test-kernels` runs it all on
-// kernels that have everything.
-package kinds
+package devices
 
 import (
 	"errors"
@@ -13,8 +9,6 @@ import (
 
 	"replypath/test/harness"
 )
-
-func TestMain(m *testing.M) { harness.Main(m) }
 
 // requiredVariable is set where the kernel is known to have every device: there
 // is nothing to skip then.
