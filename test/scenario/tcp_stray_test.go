@@ -44,6 +44,9 @@ func TestReboot(t *testing.T) {
 	testReboot(t, false)
 }
 
+// TestRebootListening is TestReboot with a service that listens again.
+func TestRebootListening(t *testing.T) { testReboot(t, true) }
+
 // testReboot is TestReboot with or without the service listening again.
 func testReboot(t *testing.T, listening bool) {
 	c := newCorners(t)
