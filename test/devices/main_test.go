@@ -27,19 +27,6 @@ func needMechanism(t *testing.T, mechanism string) {
 	}
 }
 
-// ask wants answers to questions of several sizes.
-func ask(t *testing.T, c *harness.Conversation) {
-	t.Helper()
-	for _, size := range []int{1, 1000, 60_000} {
-		if c.Kind != harness.TCP && size > 1000 {
-			continue // would be fragmented
-		}
-		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-	}
-}
-
 // talks are conversations with the server's eth1 that go on, one of each family.
 type talks struct {
 	t    *testing.T

@@ -192,10 +192,7 @@ func (s *site) wantRight(t *testing.T, f topology.Family, kind harness.Kind) {
 func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.Interface) {
 	t.Helper()
 	exits := harness.TapAll(t, s.nics()...)
-	for _, size := range []int{1, 1000, 60_000} {
-		if c.Kind != harness.TCP && size > 1000 {
-			continue // would be fragmented
-		}
+	for _, size := range c.Sizes() {
 		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 			s.showStuck(t, c, exits)
@@ -203,13 +200,7 @@ func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.I
 			s.tally.answered++
 		}
 	}
-	if c.Kind == harness.TCP {
-		harness.Must(t, c.Close())
-		fin := topology.All(untagged(c.Answers()), topology.Flags(topology.FIN, topology.FIN), topology.Going(topology.Received))
-		if _, err := exits.At(by).Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
-			t.Errorf("the server's end of the connection: %v", err)
-		}
-	}
+	harness.End(t, c, exits.At(by), untagged(c.Answers()))
 	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
 	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
 }

@@ -80,7 +80,7 @@ func TestFlushUnderTraffic(t *testing.T) {
 				return fmt.Errorf("flows %v", p.Flows())
 			})
 			talk.Stop()
-			wantBy(t, n, c, true)
+			harness.WantBy(t, n.Server, c, true)
 		}
 	}
 }

@@ -34,18 +34,6 @@ func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topolog
 	return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
 }
 
-// wantBy asks once more and wants every answer to it by eth1, or by eth0. It returns
-// them.
-func wantBy(t *testing.T, n *topology.TwoNIC, c *harness.Conversation, eth1 bool) []*topology.Frame {
-	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	ask(t, c)
-	if eth1 {
-		return wires.WantEth1(c.String(), c.Answers())
-	}
-	return wires.WantEth0(c.String(), c.Answers())
-}
-
 // mechanisms are the two ways to attach.
 var mechanisms = []string{"tcx", "clsact"}
 

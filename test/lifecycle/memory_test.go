@@ -26,7 +26,7 @@ func TestMemory(t *testing.T) {
 	talk := c.Keep(t)
 	flood(t, n, manyFlows)
 	talk.Stop()
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 
 	// A few find all their places in the table taken.
 	const least = manyFlows * 99 / 100

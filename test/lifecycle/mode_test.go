@@ -25,7 +25,7 @@ func TestMode(t *testing.T) {
 			t.Errorf("status says mode %s, not %s", got, mode)
 		}
 		for _, c := range conversations {
-			wantBy(t, n, c, mode == "enforce")
+			harness.WantBy(t, n.Server, c, mode == "enforce")
 		}
 	}
 	check("enforce")

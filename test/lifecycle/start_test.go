@@ -301,7 +301,7 @@ func TestDefaults(t *testing.T) {
 	p := harness.On(t, n.Server.Host).WithPinDir("")
 	d := p.Start()
 	d.WaitLog(1, "msg=ready", pins)
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	d.Stop(unix.SIGTERM)
 	p.Detach()
 	if found := harness.Pins(t); slices.Contains(found, pins) {

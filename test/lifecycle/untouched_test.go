@@ -29,7 +29,7 @@ func TestHostOpened(t *testing.T) {
 		for _, f := range n.Families() {
 			for _, kind := range harness.Kinds {
 				if clientAsksToo {
-					wantBy(t, n, conversation(t, n, kind, f), true)
+					harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 				}
 				wantHostOpened(t, n, kind, f)
 			}

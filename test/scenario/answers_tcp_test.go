@@ -54,7 +54,7 @@ func TestSYNCookies(t *testing.T) {
 	eachFamily(t, func(t *testing.T, s *topology.S1, f topology.Family) {
 		harness.Must(t, s.B.SetSysctl("net/ipv4/tcp_syncookies", "2"))
 		before := cookiesOf(t, s.B.Host)
-		wantEth1(t, s, harness.NewConversation(t, harness.TCP, s.A.Eth1, s.B.Eth1.Address(f)))
+		wantAnswers(t, s.B, harness.NewConversation(t, harness.TCP, s.A.Eth1, s.B.Eth1.Address(f)), true)
 		before.wantMore(t, s.B.Host, 1)
 	})
 }

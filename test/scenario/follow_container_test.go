@@ -41,7 +41,7 @@ func TestContainerMoves(t *testing.T) {
 	p.Start()
 	harness.EachQuestionOf(t, s.Families(), "moves", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := published(t, s, kind, s.Server.Eth1, f)
-		askPublished(t, s, c, true)
+		harness.WantBy(t, s.Server, c, true)
 		for _, on := range []bool{true, false} {
 			detour(t, s.TwoNIC, f, on)
 			wires := harness.Tap(t, s.Server)
@@ -113,7 +113,7 @@ func TestContainerForgedMove(t *testing.T) {
 			t.Run(f.String()+"/"+forged.name, func(t *testing.T) {
 				wires := harness.Tap(t, s.Server)
 				c := published(t, s, harness.TCP, s.Server.Eth1, f)
-				askPublished(t, s, c, true)
+				harness.WantBy(t, s.Server, c, true)
 				refused := contested(p)
 				segment := forged.segment(t, wires, c)
 				if forged.planted {
@@ -136,7 +136,7 @@ func TestContainerForgedMove(t *testing.T) {
 				if n := contested(p) - refused; !forged.moves && n != 1 {
 					t.Errorf("%v moves counted as contested, not 1", n)
 				}
-				askPublished(t, s, c, true)
+				harness.WantBy(t, s.Server, c, true)
 			})
 		}
 	}

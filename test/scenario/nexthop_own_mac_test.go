@@ -16,10 +16,10 @@ func TestOwnMACChanges(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	harness.On(t, n.Server.Host).Start()
 	eth1 := n.Server.Eth1
-	pushes := make(map[topology.Family]*push)
+	pushes := make(map[topology.Family]*harness.Push)
 	for _, f := range harness.Families {
-		pushes[f] = newPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
-		pushes[f].push()
+		pushes[f] = harness.NewPush(t, n.Client, n.Server.Host, eth1.Address(f), eth1.Address(f))
+		pushes[f].Speak()
 	}
 	// The router learns of it by itself.
 	for _, key := range []string{"net/ipv4/conf/eth1/arp_notify", "net/ipv6/conf/eth1/ndisc_notify"} {
@@ -38,9 +38,9 @@ func TestOwnMACChanges(t *testing.T) {
 			})
 			exits := harness.TapAll(t, n.Server.Eth0, &changed)
 			for range 10 {
-				pushes[f].push()
+				pushes[f].Speak()
 			}
-			exits.Want("what the server pushes", pushes[f].segments, &changed, eth1.Peer().MAC)
+			exits.Want("what the server pushes", pushes[f].Segments, &changed, eth1.Peer().MAC)
 			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, eth1.Address(f))
 			exit{[]*topology.Interface{n.Server.Eth0, &changed}, &changed, eth1.Peer().MAC}.wantAnswers(t, c, c.Answers())
 		}
@@ -48,11 +48,11 @@ func TestOwnMACChanges(t *testing.T) {
 }
 
 // pushedFrom has the server speak and returns the MAC that it did so from.
-func pushedFrom(t *testing.T, n *topology.TwoNIC, p *push) net.HardwareAddr {
+func pushedFrom(t *testing.T, n *topology.TwoNIC, p *harness.Push) net.HardwareAddr {
 	t.Helper()
 	exits := harness.TapAll(t, n.Server.Eth1)
-	p.push()
-	frames := exits.Left(n.Server.Eth1, topology.All(p.segments, topology.Flags(topology.PSH, topology.PSH)))
+	p.Speak()
+	frames := exits.Left(n.Server.Eth1, topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 	if len(frames) == 0 {
 		t.Fatal("nothing left by eth1")
 	}

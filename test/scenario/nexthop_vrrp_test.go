@@ -48,12 +48,12 @@ interfaces:
     gateways: [192.168.1.254, "2001:db8:1::254"]
 `))
 	r.bring(t, 0)
-	pushes := make(map[topology.Family]*push)
+	pushes := make(map[topology.Family]*harness.Push)
 	var talks []*harness.Conversation
 	for _, f := range harness.Families {
 		waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac(f, 0))
 		asked := r.Server.Eth1.Address(f)
-		pushes[f] = newPush(t, r.Client, r.Server.Host, asked, asked)
+		pushes[f] = harness.NewPush(t, r.Client, r.Server.Host, asked, asked)
 		r.wantPush(t, pushes[f], mac(f, 0))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, r.ClientEth0, asked)
@@ -133,7 +133,7 @@ interfaces:
 	byThird += third.want(t, own[2])
 	r.bring(t, 1)
 	for _, push := range shared.pushes {
-		talk(t, push.client, push.server)
+		talk(t, push.Client, push.Server)
 	}
 	p.In(t).Age(2 * time.Second) // what has no socket to ask moves after a second of silence
 	bySecond := shared.want(t, own[1])
@@ -146,7 +146,7 @@ interfaces:
 type lane struct {
 	routers
 	asked  map[topology.Family]netip.Addr
-	pushes []*push
+	pushes []*harness.Push
 	talks  []*harness.Conversation
 }
 
@@ -178,7 +178,7 @@ func (l *lane) wantAsRouted(t *testing.T) {
 func (l *lane) open(t *testing.T) {
 	t.Helper()
 	for _, f := range harness.Families {
-		l.pushes = append(l.pushes, newPush(t, l.Client, l.Server.Host, l.asked[f], l.asked[f]))
+		l.pushes = append(l.pushes, harness.NewPush(t, l.Client, l.Server.Host, l.asked[f], l.asked[f]))
 		for _, kind := range harness.Kinds {
 			l.talks = append(l.talks, harness.NewConversation(t, kind, l.ClientEth0, l.asked[f]))
 		}
@@ -226,21 +226,21 @@ func (r routers) powerOff(t *testing.T, keepalived [2]*harness.Program) {
 
 // wantPush has the server speak and wants that to go to a MAC. It returns how many frames
 // those were.
-func (r routers) wantPush(t *testing.T, p *push, mac net.HardwareAddr) (frames int) {
+func (r routers) wantPush(t *testing.T, p *harness.Push, mac net.HardwareAddr) (frames int) {
 	t.Helper()
 	exits := harness.TapAll(t, r.nics...)
-	p.push()
-	pushed := topology.All(p.segments, topology.Flags(topology.PSH, topology.PSH))
+	p.Speak()
+	pushed := topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH))
 	return len(exits.Want("what the server pushes", pushed, r.Server.Eth1, mac))
 }
 
 // wantUnheard has the server speak, and wants that to go to a MAC that nobody has any more.
-func (r routers) wantUnheard(t *testing.T, p *push, mac net.HardwareAddr) {
+func (r routers) wantUnheard(t *testing.T, p *harness.Push, mac net.HardwareAddr) {
 	t.Helper()
 	exits := harness.TapAll(t, r.nics...)
-	harness.Must1[int](t)(p.server.Write([]byte("push")))
-	wait(t, exits.At(r.Server.Eth1), topology.All(p.segments, topology.Going(topology.Received)))
-	r.to(mac).want(exits, "what nobody hears", p.segments)
+	harness.Must1[int](t)(p.Server.Write([]byte("push")))
+	wait(t, exits.At(r.Server.Eth1), topology.All(p.Segments, topology.Going(topology.Received)))
+	r.to(mac).want(exits, "what nobody hears", p.Segments)
 }
 
 // keepAlive runs keepalived on a router.

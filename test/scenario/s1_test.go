@@ -37,7 +37,7 @@ func testS1(t *testing.T, policy topology.Policy) {
 	each(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
 	p := harness.On(t, s.B.Host)
 	p.Start()
-	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantEth1(t, s, c) })
+	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
 	p.Expect(0, "detach", "--stop")
 	each(t, s, "after detach", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
 }
@@ -75,27 +75,6 @@ func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 	}
 	if dropped := drops(t, s) - before; dropped < uint64(len(wrong)) {
 		t.Errorf("the router dropped %d packets, B sent %s", dropped, harness.Describe(wrong))
-	}
-}
-
-// wantEth1 wants answers, and every one of them by eth1 with the MAC of its
-// gateway.
-func wantEth1(t *testing.T, s *topology.S1, c *harness.Conversation) {
-	wires := harness.Tap(t, s.B)
-	askAll(t, c)
-	if c.Kind == harness.TCP {
-		closeBothWays(t, c, wires)
-	}
-	wires.WantEth1("with replypath", c.Answers())
-}
-
-// closeBothWays ends a TCP connection and waits for the server's FIN.
-func closeBothWays(t *testing.T, c *harness.Conversation, wires *harness.Wires) {
-	t.Helper()
-	harness.Must(t, c.Close())
-	fin := topology.All(c.Answers(), topology.Flags(topology.FIN, topology.FIN))
-	if _, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
-		t.Errorf("the server's end of the connection: %v", err)
 	}
 }
 
