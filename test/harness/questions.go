@@ -30,8 +30,14 @@ func EachQuestionOf(t *testing.T, families []topology.Family, name string, run f
 	}
 }
 
+// Ask asks one question, and wants the answer.
+func Ask(t testing.TB, c *Conversation) {
+	t.Helper()
+	Must(t, c.Ask(Within(t, AnswerTime)))
+}
+
 // AskSizes asks questions of several sizes, and wants the answers.
-func AskSizes(t *testing.T, c *Conversation) {
+func AskSizes(t testing.TB, c *Conversation) {
 	t.Helper()
 	for _, size := range c.Sizes() {
 		if err := c.AskFor(Within(t, AnswerTime), size); err != nil {
@@ -42,7 +48,7 @@ func AskSizes(t *testing.T, c *Conversation) {
 
 // End closes a connection by TCP, and waits at a capture for the server's FIN, which is one of its answers. What has no
 // connection goes on.
-func End(t *testing.T, c *Conversation, at *topology.Capture, answers topology.Filter) {
+func End(t testing.TB, c *Conversation, at *topology.Capture, answers topology.Filter) {
 	t.Helper()
 	if c.Kind != TCP {
 		return
@@ -55,7 +61,7 @@ func End(t *testing.T, c *Conversation, at *topology.Capture, answers topology.F
 }
 
 // WantByEth1 asks, and wants the answers to leave by the server's eth1 only.
-func WantByEth1(t *testing.T, server *topology.Server, c *Conversation) {
+func WantByEth1(t testing.TB, server *topology.Server, c *Conversation) {
 	t.Helper()
 	wires := Tap(t, server)
 	if err := c.Ask(Within(t, AnswerTime)); err != nil {
@@ -69,10 +75,10 @@ func WantByEth1(t *testing.T, server *topology.Server, c *Conversation) {
 }
 
 // WantBy asks, and wants the answers to leave by the server's eth1 only, or by its eth0. It returns them.
-func WantBy(t *testing.T, server *topology.Server, c *Conversation, eth1 bool) []*topology.Frame {
+func WantBy(t testing.TB, server *topology.Server, c *Conversation, eth1 bool) []*topology.Frame {
 	t.Helper()
 	wires := Tap(t, server)
-	Must(t, c.Ask(Within(t, AnswerTime)))
+	Ask(t, c)
 	return wires.Want(eth1, c.String(), c.Answers())
 }
 

@@ -22,12 +22,6 @@ func newServer(t *testing.T) *topology.TwoNIC {
 	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
 }
 
-// ask wants an answer.
-func ask(t *testing.T, c *harness.Conversation) {
-	t.Helper()
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
-}
-
 // conversation prepares one between the client and the server's eth1.
 func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
 	t.Helper()

@@ -22,7 +22,7 @@ func TestMemory(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
 	c := conversation(t, n, harness.TCP, topology.IPv4)
-	ask(t, c)
+	harness.Ask(t, c)
 	talk := c.Keep(t)
 	flood(t, n, manyFlows)
 	talk.Stop()

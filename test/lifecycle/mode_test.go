@@ -53,7 +53,7 @@ func TestObserve(t *testing.T) {
 		wires := harness.Tap(t, n.Server)
 		c := conversation(t, n, harness.TCP, f)
 		for range 5 {
-			ask(t, c)
+			harness.Ask(t, c)
 		}
 		answers := wires.WantEth0(c.String(), c.Answers())
 		after := p.Metrics()

@@ -24,7 +24,7 @@ type running struct {
 func keepAsking(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *running {
 	t.Helper()
 	r := &running{t: t, c: conversation(t, n, kind, f), wires: harness.Tap(t, n.Server)}
-	ask(t, r.c)
+	harness.Ask(t, r.c)
 	r.talk = r.c.Keep(t)
 	r.goesOn()
 	return r

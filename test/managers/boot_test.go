@@ -103,7 +103,7 @@ func TestBootBySystemd(t *testing.T) {
 		}
 		waitManaged(t, p)
 		awaitOwn(t, n, p)
-		eachKind(t, n, name, func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, name, harness.WantByEth1)
 		wantManaged(t, p)
 		ready := microseconds(t, m, "replypath.service", "ActiveEnterTimestampMonotonic")
 		configures := microseconds(t, m, "systemd-networkd.service", "ExecMainStartTimestampMonotonic")
@@ -165,7 +165,7 @@ func TestBootWithout(t *testing.T) {
 			t.Logf("%s: the network is up without it, %s tries before the obstacle went; managed %s after the next one began",
 				name, tries, time.Since(began).Round(time.Millisecond))
 			awaitOwn(t, n, p)
-			eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+			eachQuestion(t, n, "then", harness.WantByEth1)
 			p.Expect(0, "detach", "--stop")
 		})
 	}

@@ -45,7 +45,7 @@ func TestContainerMoves(t *testing.T) {
 		for _, on := range []bool{true, false} {
 			detour(t, s.TwoNIC, f, on)
 			wires := harness.Tap(t, s.Server)
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			if kind != harness.TCP {
 				// The present way is up and was in use a moment ago.
 				harness.Eventually(t, "the flow moves", func() error { return movedTo(t, wires, c, !on) })
@@ -67,7 +67,7 @@ func TestContainerMoves(t *testing.T) {
 func movedTo(t *testing.T, wires *harness.Wires, c *harness.Conversation, eth1 bool) error {
 	t.Helper()
 	eth0Before, eth1Before := wires.Left(c.Answers())
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, c)
 	byEth0, byEth1 := wires.Left(c.Answers())
 	byEth0, byEth1 = byEth0[len(eth0Before):], byEth1[len(eth1Before):]
 	if (len(byEth1) > 0) != eth1 {

@@ -73,7 +73,7 @@ func (m moving) moves(t *testing.T) (moved, contested, pinned float64) {
 func (m moving) askBy(t *testing.T, c *harness.Conversation, by exit) {
 	t.Helper()
 	exits := harness.TapAll(t, by.nics...)
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, c)
 	by.want(exits, c.String(), c.Answers())
 }
 
@@ -158,7 +158,7 @@ func (m moving) waitMove(t *testing.T, c *harness.Conversation, to exit) {
 	t.Helper()
 	exits := harness.TapAll(t, to.nics...)
 	harness.Eventually(t, "the flow moves", func() error {
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		if len(exits.Left(to.by, c.Answers())) == 0 {
 			return fmt.Errorf("%s is answered by the other NIC", c)
 		}

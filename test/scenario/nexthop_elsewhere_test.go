@@ -103,7 +103,7 @@ func TestRouteElsewhere(t *testing.T) {
 				harness.Eventually(t, "the route counts", func() error {
 					c := harness.NewConversation(t, harness.UDP, r.ClientEth0, r.Server.Eth1.Address(f))
 					exits := harness.TapAll(t, r.nics...)
-					harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+					harness.Ask(t, c)
 					for _, frame := range exits.Left(r.Server.Eth1, c.Answers()) {
 						if frame.DestinationMAC.String() != r.Inside[1].MAC.String() {
 							return fmt.Errorf("%s left to %s", c, frame.DestinationMAC)
@@ -248,7 +248,7 @@ func TestRouteElsewhereByGateway(t *testing.T) {
 	answers := 0
 	for _, c := range r.conversations(t, harness.Families...) {
 		exits := harness.TapAll(t, r.nics...)
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		if left := exits.Left(r.Server.Eth1, c.Answers()); len(left) > 0 {
 			t.Errorf("%s: by eth1 left %s", c, harness.Describe(left))
 		}

@@ -56,7 +56,7 @@ func TestSeveralRouters(t *testing.T) {
 			for _, kind := range harness.Kinds {
 				c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
 				exits := harness.TapAll(t, r.nics...)
-				harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+				harness.Ask(t, c)
 				r.to(r.Inside[i].MAC).want(exits, c.String(), c.Answers())
 				begun, by = append(begun, c), append(by, i)
 			}
@@ -78,7 +78,7 @@ func TestPeerChangesRouter(t *testing.T) {
 		for _, router := range []int{0, 1, 2, 0} {
 			r.bring(t, router)
 			exits := harness.TapAll(t, r.nics...)
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			r.to(r.Inside[router].MAC).want(exits, c.String(), c.Answers())
 		}
 	}
@@ -96,7 +96,7 @@ func TestRouterOfOneHost(t *testing.T) {
 		t.Helper()
 		for _, c := range conversations {
 			exits := harness.TapAll(t, r.nics...)
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			r.to(r.Inside[0].MAC).want(exits, c.String(), c.Answers())
 			answered++
 		}

@@ -57,7 +57,7 @@ interfaces:
 		r.wantPush(t, pushes[f], mac(f, 0))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, r.ClientEth0, asked)
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			talks = append(talks, c)
 		}
 	}
@@ -194,7 +194,7 @@ func (l *lane) want(t *testing.T, mac net.HardwareAddr) (frames int) {
 	}
 	for _, c := range l.talks {
 		exits := harness.TapAll(t, l.nics...)
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		frames += len(exits.Want(c.String(), c.Answers(), l.Server.Eth1, mac))
 	}
 	return frames

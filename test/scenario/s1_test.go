@@ -44,13 +44,9 @@ func testS1(t *testing.T, policy topology.Policy) {
 
 // each runs a subtest for each family and kind of question.
 func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	for _, f := range s.Families() {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) {
-				run(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
-			})
-		}
-	}
+	harness.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		run(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	})
 }
 
 // wantEth0 wants the answers to leave by eth0, and to arrive only where no

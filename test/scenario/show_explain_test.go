@@ -36,7 +36,7 @@ func wantVerdict(t *testing.T, e *harness.Explanation, verdict, reason string) {
 func wantTrue(t *testing.T, e *harness.Explanation, server *topology.Server, c *harness.Conversation) {
 	t.Helper()
 	wires := harness.Tap(t, server)
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, c)
 	eth0, eth1 := wires.Left(c.Answers())
 	var left []*topology.Frame
 	switch harness.OrEmpty(e.LeavesBy) {
@@ -77,7 +77,7 @@ func TestExplain(t *testing.T) {
 					if harness.OrEmpty(e.LeavesBy) != "eth0" || harness.OrEmpty(e.Kernel.Gateway) != server.Eth0.Gateway(f).String() {
 						t.Errorf("without a flow: %s", e)
 					}
-					harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+					harness.Ask(t, c)
 					e = explained(t, p, c)
 					wantVerdict(t, e, map[*topology.Interface]string{server.Eth0: "already-right", server.Eth1: "corrected"}[at], "")
 					if harness.OrEmpty(e.Kernel.Interface) != "eth0" || harness.OrEmpty(e.Replypath.Interface) != at.Name {
@@ -152,7 +152,7 @@ func TestExplainIfItCameInUnknown(t *testing.T) {
 		if e.Replypath.NextHopMAC != nil || harness.OrEmpty(e.LeavesBy) != "eth1" {
 			t.Errorf("without a known gateway: %s", e)
 		}
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		if e := explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
 			t.Errorf("with a flow: %s", e)
 		}
@@ -177,7 +177,7 @@ func TestExplainFallback(t *testing.T) {
 	for _, f := range n.Families() {
 		t.Run(f.String(), func(t *testing.T) {
 			c := harness.NewConversation(t, harness.UDP, n.ClientEth0, server.Eth1.Address(f))
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 
 			p.Expect(0, "mode", "observe")
 			e := explained(t, p, c)
@@ -216,7 +216,7 @@ func TestExplainOwnInterface(t *testing.T) {
 			harness.Must(t, server.Eth1.AddNeighbour(other, net.HardwareAddr{2, 0, 0, 0, 0x77, 0}))
 			network := netip.PrefixFrom(n.ClientEth0.Address(f), map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64}[f]).Masked()
 			harness.Must(t, server.Host.AddRoute(topology.Route{Destination: network, Via: other}))
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			e := explained(t, p, c)
 			wantVerdict(t, e, "corrected", "")
 			if harness.OrEmpty(e.Kernel.Interface) != "eth1" || harness.OrEmpty(e.Kernel.Gateway) != other.String() {
