@@ -375,11 +375,7 @@ func (b *bed) setRPFilter(name string, value int) {
 // ip changes the host with the lines of a batch for ip(8).
 func (b *bed) ip(batch string) {
 	b.Helper()
-	c := b.host.Command(within(b.T), "ip", "-batch", "-")
-	c.Stdin = strings.NewReader(batch)
-	if out, err := c.CombinedOutput(); err != nil {
-		b.Fatalf("ip: %v\n%s", err, out)
-	}
+	harness.IPBatch(b.T, b.host, batch)
 }
 
 // tc changes the host with the lines of a batch for tc(8).

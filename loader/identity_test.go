@@ -18,6 +18,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -52,11 +53,7 @@ var heirs = map[string]func(b *bed, index int) (name string){
 // elsewhere returns a process in another network namespace.
 func elsewhere(t *testing.T) (pid int) {
 	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() { must(t, n.Close()) })
-	h, err := n.Host("elsewhere")
-	must(t, err)
-	c := h.Command(t.Context(), "cat")
+	c := harness.NewHost(t).Command(t.Context(), "cat")
 	input, err := c.StdinPipe()
 	must(t, err)
 	must(t, c.Start())

@@ -80,12 +80,7 @@ func newSite(t *testing.T, production, replication way) *site {
 // bareSite is a site without any way between the server and the router.
 func bareSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{Network: topology.New(topology.Options{}), t: t, tally: newTally(t)}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close the network: %v", err)
-		}
-	})
+	s := &site{Network: harness.NewNetwork(t), t: t, tally: newTally(t)}
 	s.Server = harness.Must1[*topology.Host](t)(s.Host("server"))
 	s.Client = harness.Must1[*topology.Host](t)(s.Host("client"))
 	s.Router = harness.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))

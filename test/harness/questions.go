@@ -91,7 +91,7 @@ func Settle(t *testing.T, router *topology.Router, to *topology.Interface) {
 }
 
 // IPBatch runs commands of ip(8) on a host, one a line.
-func IPBatch(t *testing.T, host *topology.Host, batch string) {
+func IPBatch(t testing.TB, host *topology.Host, batch string) {
 	t.Helper()
 	Shell(t, host, "ip -batch - <<END\n"+batch+"\nEND\n")
 }

@@ -38,9 +38,7 @@ func TestUnit(t *testing.T) {
 	text = strings.ReplaceAll(text, "/usr/local/bin/replypath", harness.Binary())
 	harness.Must(t, os.WriteFile(unit, []byte(text), 0o644))
 	harness.Must(t, os.WriteFile(first, []byte(cloudInit), 0o644))
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() { n.Close() })
-	host := harness.Must1[*topology.Host](t)(n.Host("host"))
+	host := harness.NewHost(t)
 	verify := []string{"verify", "--man=no", unit, first, "systemd-networkd.service", "networking.service", "multi-user.target"}
 	output, err := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", verify...).CombinedOutput()
 	t.Logf("systemd-analyze %s: %d bytes of complaints", strings.Join(verify[2:], " "), len(output))

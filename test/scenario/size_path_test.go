@@ -49,8 +49,7 @@ const (
 
 func newSteps(t *testing.T) *steps {
 	t.Helper()
-	s := &steps{Network: topology.New(topology.Options{})}
-	t.Cleanup(func() { harness.Must(t, s.Close()) })
+	s := &steps{Network: harness.NewNetwork(t)}
 	host := harness.Must1[*topology.Host](t)
 	router := harness.Must1[*topology.Router](t)
 	s.server = &topology.Server{Host: host(s.Host("server"))}
