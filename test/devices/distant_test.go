@@ -27,7 +27,7 @@ type distant struct {
 // that they go to; else from one that differs by what is inside.
 func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 	v := topology.VXLAN{Name: "vxlan7", ID: 7, SamePort: onePort}
 	server, client := v, v
 	server.Local = n.Server.Eth1.Address(outer)

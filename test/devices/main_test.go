@@ -15,10 +15,6 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// wireExact turns off what makes a captured frame stand for several on the
-// wire, so that frames and counters can be compared exactly.
-var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
-
 // needMechanism is needTCX where that is the mechanism.
 func needMechanism(t *testing.T, mechanism string) {
 	t.Helper()

@@ -11,15 +11,11 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// wireExact turns off what makes a captured frame stand for several on the
-// wire, so that frames and counters can be compared exactly.
-var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
-
 // newServer builds the network of a server with two interfaces, where every
 // router takes any source: answers arrive whichever way they go.
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
-	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
+	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
 }
 
 // conversation prepares one between the client and the server's eth1.

@@ -45,7 +45,7 @@ func TestEmptyConfiguration(t *testing.T) {
 }
 
 func testEmptyConfiguration(t *testing.T, mechanism string) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 	p := harness.On(t, n.Server.Host)
 	var d *harness.Daemon
 	wantFast(t, "ready", func() time.Duration {

@@ -24,7 +24,7 @@ type busyServer struct {
 func newBusyServer(t *testing.T) *busyServer {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	b := &busyServer{TwoNIC: n, t: t, product: harness.On(t, n.Server.Host)}
 	b.product.Start().Kill()

@@ -26,7 +26,7 @@ func ofConversation(packets []harness.TracedPacket, c *harness.Conversation, dir
 // TestTrace compares what trace shows with the frames that leave, one by one.
 func TestTrace(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	server := n.Server
 	p := harness.On(t, server.Host)
@@ -94,7 +94,7 @@ func testTrace(t *testing.T, n *topology.TwoNIC, p *harness.Product, c *harness.
 // TestTraceExact counts: as many packets are shown as leave.
 func TestTraceExact(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	p := harness.On(t, n.Server.Host)
 	p.Start()

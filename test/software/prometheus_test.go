@@ -116,7 +116,7 @@ func (p *prometheus) wantValue(expression string, want float64) {
 // captured, over a restart of the daemon as well.
 func TestPrometheus(t *testing.T) {
 	s := harness.NewS1(t, topology.S1Options{
-		Policy: topology.StrictSource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+		Policy: topology.StrictSource, Offloads: topology.WireExact,
 	})
 	p := harness.On(t, s.B.Host)
 	listen := netip.AddrPortFrom(s.B.Eth0.Address(topology.IPv4), 9945)
