@@ -26,7 +26,8 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	n := harness.NewNetwork(t)
-	p := &pair{server: harness.Must1[*topology.Host](t)(n.Host("server")), router: harness.Must1[*topology.Host](t)(n.Host("router"))}
+	host := harness.Must1[*topology.Host](t)
+	p := &pair{server: host(n.Host("server")), router: host(n.Host("router"))}
 	var err error
 	p.eth0, p.r0, err = n.Connect(
 		topology.NIC{Host: p.server, Name: "eth0", Addresses: []netip.Prefix{
