@@ -36,7 +36,7 @@ CONTENDERS ?=
 # time the processors have the machine to themselves; those of them that may run side by side wait two thirds of the time.
 TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := $(addprefix replypath/test/,bench faults floods soak)
-LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts)
+LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts test/devices)
 TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse|DeafGatewayBusyMachine)$$
 TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle faults)
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"replypath/metrics"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -20,8 +21,8 @@ func newAnswers(t *testing.T, s *topology.S1) *answers {
 	t.Helper()
 	capture := func(i *topology.Interface) *topology.Capture {
 		c, err := i.Peer().Capture(topology.CaptureOptions{})
-		must(t, err)
-		t.Cleanup(func() { must(t, c.Stop()) })
+		harness.Must(t, err)
+		t.Cleanup(func() { harness.Must(t, c.Stop()) })
 		return c
 	}
 	return &answers{T: t, s: s, eth0: capture(s.B.Eth0), eth1: capture(s.B.Eth1)}
@@ -53,9 +54,9 @@ func (a *answers) ask(at *topology.Interface) {
 func (a *answers) moveDefault(from, to *topology.Interface) {
 	a.Helper()
 	for _, f := range a.s.Families() {
-		must(a.T, a.s.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
-		must(a.T, a.s.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
-		must(a.T, to.Resolve(within(a.T), to.Gateway(f)))
+		harness.Must(a.T, a.s.B.RemoveRoute(topology.Route{Via: from.Gateway(f)}))
+		harness.Must(a.T, a.s.B.AddRoute(topology.Route{Via: to.Gateway(f)}))
+		harness.Must(a.T, to.Resolve(within(a.T), to.Gateway(f)))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -36,7 +37,7 @@ const (
 func parsed(t *testing.T, text string) *config.Config {
 	t.Helper()
 	cfg, err := config.Parse("replypath.yaml", []byte(text))
-	must(t, err)
+	harness.Must(t, err)
 	cfg.MaxEntries = newConfig().MaxEntries
 	return cfg
 }
@@ -106,7 +107,7 @@ func TestContradictionThatAppears(t *testing.T) {
 		t.Errorf("logged %d times", n)
 	}
 	checkRefused(t, "reload", r.reload(func(c *config.Config) { *c = *parsed(t, lastHopOnTunnel) }), noLastHop)
-	must(t, r.reload(func(c *config.Config) { *c = *parsed(t, "interfaces: [{name: eth1}, {name: tun0}]") }))
+	harness.Must(t, r.reload(func(c *config.Config) { *c = *parsed(t, "interfaces: [{name: eth1}, {name: tun0}]") }))
 	if errs := b.status().Errors; slices.Contains(errs, warning) {
 		t.Errorf("errors %q", errs)
 	}

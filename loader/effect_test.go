@@ -9,6 +9,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/detach"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -20,32 +21,32 @@ func TestEffectIsThatOfHooksAndModes(t *testing.T) {
 	want := func(l *Loader, corrected, observed []string) {
 		t.Helper()
 		e, err := l.Effect()
-		must(t, err)
+		harness.Must(t, err)
 		if diff := cmp.Diff([][]string{corrected, observed}, [][]string{e.Corrected, e.Observed}); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
 	switchTo := func(mode config.Mode) {
 		_, err := status.SetMode(b.dir, string(mode))
-		must(t, err)
+		harness.Must(t, err)
 	}
 	_, err := b.tryStartBy(func(o Options) (*Loader, error) { // while nobody puts anything back
 		l, err := New(o)
-		must(t, err)
+		harness.Must(t, err)
 		want(l, []string{"eth0"}, []string{"eth1"})
 		switchTo(config.ModeObserve)
 		want(l, nil, []string{"eth0", "eth1"})
 		switchTo(config.ModeEnforce)
 		want(l, []string{"eth0", "eth1"}, nil)
 		for _, served := range l.interfaces.All() {
-			must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
+			harness.Must(t, l.attacher.DetachFrom(served.Target(), attach.Egress))
 		}
 		want(l, nil, nil)
 		return l, nil
 	}, func(o *Options) {
 		o.Config = parsed(t, "interfaces: [{name: eth0}, {name: eth1, mode: observe}]")
 	})
-	must(t, err)
+	harness.Must(t, err)
 }
 
 // TestEffectOfADetach: who detaches lets it be known for as long as it waits.
@@ -55,16 +56,16 @@ func TestEffectOfADetach(t *testing.T) {
 	r := b.start(nil)
 	checkDetaching(t, r.Loader, false)
 	first, second := detach.Announce(b.dir), detach.Announce(b.dir)
-	must(t, first.Close())
+	harness.Must(t, first.Close())
 	checkDetaching(t, r.Loader, true)
-	must(t, second.Close())
+	harness.Must(t, second.Close())
 	checkDetaching(t, r.Loader, false)
 }
 
 func checkDetaching(t *testing.T, l *Loader, want bool) {
 	t.Helper()
 	e, err := l.Effect()
-	must(t, err)
+	harness.Must(t, err)
 	if e.Detaching != want {
 		t.Errorf("detaching: %t, not %t", e.Detaching, want)
 	}

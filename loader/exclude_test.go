@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -25,7 +26,7 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 	for _, f := range s.Families() {
 		server := netip.AddrPortFrom(s.B.Eth1.Address(f), 9) // nobody is there
 		conn, err := s.A.Dial(ctx, "udp", server.String())
-		must(t, err)
+		harness.Must(t, err)
 		asking.Go(func() {
 			defer conn.Close()
 			for ctx.Err() == nil {
@@ -42,7 +43,7 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 	}
 	const enough = 10_000 // packets
 	for i := 0; i < reloads || r.counters().Ignored["protocol"] < enough; i++ {
-		must(t, r.reload(func(c *config.Config) { onlyTCP(c); c.Exclude = rules[i%len(rules)] }))
+		harness.Must(t, r.reload(func(c *config.Config) { onlyTCP(c); c.Exclude = rules[i%len(rules)] }))
 	}
 	counters := r.counters()
 	if n := counters.Ignored["excluded"]; n != 0 {

@@ -10,6 +10,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
 	"replypath/loader/nexthop"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -23,14 +24,14 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		found, err := discover.Scan(r.netlink, r.config)
-		must(t, err)
+		harness.Must(t, err)
 		routers, err := nexthop.Find(r.netlink, found.Interfaces)
-		must(t, err)
+		harness.Must(t, err)
 		before, eth0 := b.snapshot(), s.B.Eth0.Index
 		wantWhole := func(when string) {
 			t.Helper()
 			hasDevice, err := r.routes.Renew()
-			must(t, err)
+			harness.Must(t, err)
 			for _, family := range fallback.Families {
 				if !hasDevice || !r.routes.GivesWay(eth0, family) {
 					t.Errorf("%s: device %t, %s gives way %t", when, hasDevice, fallback.Name(family), r.routes.GivesWay(eth0, family))
@@ -51,7 +52,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 		}
 		wantWhole("when it cannot be looked for")
 
-		must(t, r.routes.Reconcile(&routers))
+		harness.Must(t, r.routes.Reconcile(&routers))
 		wantWhole("when it can be looked for again")
 		return nil
 	})
@@ -61,7 +62,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 func brokenNetlink(t *testing.T) *netlink.Handle {
 	t.Helper()
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	must(t, err)
+	harness.Must(t, err)
 	broken := *handle // the original forgets its sockets with their end, and would open new ones
 	handle.Close()
 	return &broken

@@ -11,6 +11,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/nexthop"
 	"replypath/loader/ways"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -28,7 +29,7 @@ func (b *bed) routes(index int) map[bpf.DatapathRouteKey]uint32 {
 			found[key] = id
 		}
 	}
-	must(b.T, entries.Err())
+	harness.Must(b.T, entries.Err())
 	return found
 }
 

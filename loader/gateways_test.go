@@ -13,6 +13,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/nexthop"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -30,7 +31,7 @@ func (b *bed) gatewayMACs(index int) map[bpf.DatapathGatewayMac]uint32 {
 			found[key] = id
 		}
 	}
-	must(b.T, entries.Err())
+	harness.Must(b.T, entries.Err())
 	return found
 }
 
@@ -42,7 +43,7 @@ func macKey(index int, mac net.HardwareAddr, family uint8) bpf.DatapathGatewayMa
 
 func (b *bed) setNeighbour(index int, address netip.Addr, mac net.HardwareAddr, state int) {
 	b.Helper()
-	must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+	harness.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
 	}))
 }
@@ -60,7 +61,7 @@ func TestGatewayTakesANewMAC(t *testing.T) {
 		}
 		ids[f] = id
 	}
-	must(t, s.B.Eth0.Peer().SetMAC(mac))
+	harness.Must(t, s.B.Eth0.Peer().SetMAC(mac))
 	for _, f := range s.Families() {
 		gateway := s.B.Eth0.Gateway(f)
 		b.setNeighbour(s.B.Eth0.Index, gateway, mac, netlink.NUD_REACHABLE)
@@ -100,7 +101,7 @@ func TestGatewayThatNeverAnswers(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	for _, family := range []string{"ipv4", "ipv6"} {
-		must(t, b.host.SetSysctl("net/"+family+"/neigh/eth1/retrans_time_ms", "20"))
+		harness.Must(t, b.host.SetSysctl("net/"+family+"/neigh/eth1/retrans_time_ms", "20"))
 	}
 	b.start(nil)
 	b.ip("route add 10.99.0.0/16 via 10.4.0.77\nroute add 2001:db8:99::/48 via 2001:db8:4::77\n")
@@ -199,19 +200,19 @@ func TestConfiguredGateway(t *testing.T) {
 // flaps are ways in which the kernel throws the neighbours of an interface away.
 var flaps = map[string]func(*bed, *topology.Interface){
 	"carrier": func(b *bed, i *topology.Interface) {
-		must(b.T, i.Peer().SetDown())
+		harness.Must(b.T, i.Peer().SetDown())
 		b.awaitUp(i.Name, false)
-		must(b.T, i.Peer().SetUp())
+		harness.Must(b.T, i.Peer().SetUp())
 	},
 	"set down": func(b *bed, i *topology.Interface) {
-		must(b.T, i.SetDown())
+		harness.Must(b.T, i.SetDown())
 		b.awaitUp(i.Name, false)
-		must(b.T, i.SetUp())
+		harness.Must(b.T, i.SetUp())
 	},
 	"its own mac": func(b *bed, i *topology.Interface) {
 		mac := slices.Clone(b.linkOf(i.Name).Attrs().HardwareAddr)
 		mac[5]++
-		must(b.T, i.SetMAC(mac))
+		harness.Must(b.T, i.SetMAC(mac))
 	},
 }
 
@@ -253,7 +254,7 @@ func TestFlapIsNoRepair(t *testing.T) {
 				route()
 				for i := range gateways {
 					for _, end := range []*topology.Interface{i, i.Peer()} {
-						must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
+						harness.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
 					}
 				}
 				r := b.start(nil)

@@ -39,13 +39,6 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // eventually waits until a condition holds, which is looked at every few
 // milliseconds.
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -74,7 +67,7 @@ func newS1(t *testing.T, options topology.S1Options) *topology.S1 {
 func newS1Alone(t *testing.T, options topology.S1Options) *topology.S1 {
 	t.Helper()
 	s, err := topology.NewS1(within(t), options)
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("close the network: %v", err)
@@ -130,7 +123,7 @@ func (b *bed) logger() *slog.Logger {
 // inside runs fn in the host's network namespace.
 func (b *bed) inside(fn func() error) {
 	b.Helper()
-	must(b.T, b.host.Do(fn))
+	harness.Must(b.T, b.host.Do(fn))
 }
 
 // newConfig is the default with small tables, which are read quickly.
@@ -161,7 +154,7 @@ type running struct {
 func (b *bed) start(change func(*Options)) *running {
 	b.Helper()
 	r, err := b.tryStart(change)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	return r
 }
 
@@ -275,7 +268,7 @@ func (b *bed) maps() *bpf.DatapathMaps {
 	b.Helper()
 	if b.opened == nil {
 		opened, err := datapath.OpenMaps(b.dir)
-		must(b.T, err)
+		harness.Must(b.T, err)
 		b.Cleanup(func() { opened.Close() })
 		b.opened = opened
 	}
@@ -286,7 +279,7 @@ func (b *bed) maps() *bpf.DatapathMaps {
 func (b *bed) entry(id uint16) bpf.DatapathInterface {
 	b.Helper()
 	var entry bpf.DatapathInterface
-	must(b.T, b.maps().Interfaces.Lookup(uint32(id), &entry))
+	harness.Must(b.T, b.maps().Interfaces.Lookup(uint32(id), &entry))
 	return entry
 }
 
@@ -295,7 +288,7 @@ func (b *bed) gatewayOf(address netip.Addr) (entry bpf.DatapathGateway, id uint1
 	b.Helper()
 	for _, r := range b.journal().Gateways {
 		if r.Address == address.String() {
-			must(b.T, b.maps().Gateways.Lookup(uint32(r.ID), &entry))
+			harness.Must(b.T, b.maps().Gateways.Lookup(uint32(r.ID), &entry))
 			return entry, r.ID
 		}
 	}
@@ -363,23 +356,19 @@ func (b *bed) traceOf(device netlink.Link) ([]string, error) {
 func (b *bed) rpFilter(name string) string {
 	b.Helper()
 	value, err := b.host.Sysctl("net/ipv4/conf/" + name + "/rp_filter")
-	must(b.T, err)
+	harness.Must(b.T, err)
 	return value
 }
 
 func (b *bed) setRPFilter(name string, value int) {
 	b.Helper()
-	must(b.T, b.host.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)))
+	harness.Must(b.T, b.host.SetSysctl("net/ipv4/conf/"+name+"/rp_filter", strconv.Itoa(value)))
 }
 
 // ip changes the host with the lines of a batch for ip(8).
 func (b *bed) ip(batch string) {
 	b.Helper()
-	c := b.host.Command(within(b.T), "ip", "-batch", "-")
-	c.Stdin = strings.NewReader(batch)
-	if out, err := c.CombinedOutput(); err != nil {
-		b.Fatalf("ip: %v\n%s", err, out)
-	}
+	harness.IPBatch(b.T, b.host, batch)
 }
 
 // tc changes the host with the lines of a batch for tc(8).

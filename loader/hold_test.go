@@ -18,6 +18,7 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -71,7 +72,7 @@ func (b *bed) heldKeys(f topology.Family) (found []bpf.DatapathGatewayMac) {
 			found = append(found, key)
 		}
 	}
-	must(b.T, entries.Err())
+	harness.Must(b.T, entries.Err())
 	return found
 }
 
@@ -136,15 +137,15 @@ func TestOthersAreAskedAsUsual(t *testing.T) {
 // askInVain has the kernel ask for an address that nobody has, for as long as the test may take.
 func (b *bed) askInVain(eth0 *topology.Interface, f topology.Family) {
 	b.Helper()
-	must(b.T, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000"))
-	must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+	harness.Must(b.T, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000"))
+	harness.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: eth0.Index, IP: absentRouters[f].Prev().AsSlice(), State: netlink.NUD_NONE, Flags: netlink.NTF_USE,
 	}))
 }
 
 func (b *bed) forgetAsked(eth0 *topology.Interface, f topology.Family) {
 	b.Helper()
-	must(b.T, b.host.Netlink().NeighDel(&netlink.Neigh{LinkIndex: eth0.Index, IP: absentRouters[f].Prev().AsSlice()}))
+	harness.Must(b.T, b.host.Netlink().NeighDel(&netlink.Neigh{LinkIndex: eth0.Index, IP: absentRouters[f].Prev().AsSlice()}))
 }
 
 func (b *bed) askingSettings(f topology.Family) string {
@@ -152,7 +153,7 @@ func (b *bed) askingSettings(f topology.Family) string {
 	var values []string
 	for _, leaf := range []string{knownFirst, everybodyAgain} {
 		value, err := b.host.Sysctl("net/" + f.String() + "/neigh/eth0/" + leaf)
-		must(b.T, err)
+		harness.Must(b.T, err)
 		values = append(values, value)
 	}
 	return strings.Join(values, " ")
@@ -197,7 +198,7 @@ func TestNobodyMayBeAsked(t *testing.T) {
 			return err
 		})
 		began := time.Now()
-		must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/"+everybodyAgain, "0"))
+		harness.Must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/"+everybodyAgain, "0"))
 		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], nil, netlink.NUD_FAILED)
 		eventually(t, "it is changed again", func() bool { return b.askingSettings(f) == "0 3" })
 		took := time.Since(began)
@@ -223,11 +224,11 @@ func TestBridgedIsAskedAtOnce(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	for _, f := range s.Families() {
-		must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000")) // longer than the test may take
+		harness.Must(t, b.host.SetSysctl("net/"+f.String()+"/neigh/eth0/retrans_time_ms", "60000")) // longer than the test may take
 		b.leadByAbsent(s.B.Eth0, f)
 		b.setNeighbour(s.B.Eth0.Index, absentRouters[f], net.HardwareAddr{2, 0, 0, 9, 9, 1}, netlink.NUD_PROBE)
 		wire, err := s.B.Eth0.Peer().Capture(topology.CaptureOptions{})
-		must(t, err)
+		harness.Must(t, err)
 		began := time.Now()
 		b.inside(func() error {
 			r.mu.Lock()
@@ -237,9 +238,9 @@ func TestBridgedIsAskedAtOnce(t *testing.T) {
 			return nil
 		})
 		_, err = wire.Wait(within(t), asksEverybodyFor(absentRouters[f]))
-		must(t, err)
+		harness.Must(t, err)
 		t.Logf("%s: everybody was asked after %s", f, time.Since(began).Round(time.Millisecond))
-		must(t, wire.Stop())
+		harness.Must(t, wire.Stop())
 	}
 }
 

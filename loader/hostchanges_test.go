@@ -12,6 +12,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -83,11 +84,11 @@ func TestRPFilterIsRestoredWhereNotManaged(t *testing.T) {
 	b.setRPFilter("eth0", 1)
 	b.setRPFilter("eth1", 1)
 	r := b.start(nil)
-	must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth1"}} }))
 	if got := b.rpFilter("eth0"); got != "1" {
 		t.Errorf("rp_filter of eth0 is %s", got)
 	}
-	must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.ManageRPFilter = false }))
 	if got := b.rpFilter("eth1"); got != "1" {
 		t.Errorf("rp_filter of eth1 is %s", got)
 	}

@@ -18,6 +18,7 @@ import (
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -38,12 +39,12 @@ var heirs = map[string]func(b *bed, index int) (name string){
 		mac := b.linkOf("eth2").Attrs().HardwareAddr
 		b.ip("link del eth2\n")
 		b.addVeth("eth3", index)
-		must(b.T, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), mac))
+		harness.Must(b.T, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), mac))
 		return "eth3"
 	},
 	"eth2 in another namespace": func(b *bed, index int) string {
 		other := elsewhere(b.T)
-		must(b.T, b.host.Netlink().LinkSetNsPid(b.linkOf("eth2"), other))
+		harness.Must(b.T, b.host.Netlink().LinkSetNsPid(b.linkOf("eth2"), other))
 		b.addVeth("eth3", index)
 		return "eth3"
 	},
@@ -52,14 +53,10 @@ var heirs = map[string]func(b *bed, index int) (name string){
 // elsewhere returns a process in another network namespace.
 func elsewhere(t *testing.T) (pid int) {
 	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() { must(t, n.Close()) })
-	h, err := n.Host("elsewhere")
-	must(t, err)
-	c := h.Command(t.Context(), "cat")
+	c := harness.NewHost(t).Command(t.Context(), "cat")
 	input, err := c.StdinPipe()
-	must(t, err)
-	must(t, c.Start())
+	harness.Must(t, err)
+	harness.Must(t, c.Start())
 	t.Cleanup(func() {
 		input.Close()
 		_ = c.Wait() // killed with the test's context
@@ -72,13 +69,13 @@ func (b *bed) addVeth(name string, index int) {
 	b.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Index = name, index
-	must(b.T, b.host.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far3"}))
+	harness.Must(b.T, b.host.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far3"}))
 }
 
 func (b *bed) linkOf(name string) netlink.Link {
 	b.Helper()
 	link, err := b.host.Netlink().LinkByName(name)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	return link
 }
 
@@ -154,7 +151,7 @@ func TestRenamedIsRestored(t *testing.T) {
 			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 			b.changed(away.change)
 			b.ip("link property add dev eth2 altname second\nlink set eth2 down\nlink set eth2 name eth3\n")
-			must(t, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), net.HardwareAddr{2, 0, 0, 7, 7, 7}))
+			harness.Must(t, b.host.Netlink().LinkSetHardwareAddr(b.linkOf("eth3"), net.HardwareAddr{2, 0, 0, 7, 7, 7}))
 			b.addVeth("eth2", 0)
 			b.setRPFilter("eth2", 2)
 			away.do(b)
@@ -275,7 +272,7 @@ func (b *bed) repairByDoctor(key, value string) {
 			Interface: change.Interface, Key: key, Before: change.Before, After: change.After,
 		}}
 		namespace, err := pins.CurrentNamespace()
-		must(b.T, err)
+		harness.Must(b.T, err)
 		repairs := &pins.Repairs{Namespace: namespace, Sysctls: []pins.RepairRecord{record}}
 		return errors.Join(journal.Write(repairs), change.Make(), journal.Close())
 	})
@@ -289,11 +286,11 @@ func TestRenamedIsWatched(t *testing.T) {
 	b.ip("link property add dev eth0 altname first\nlink set eth0 name nic0\n")
 	eventually(t, "the name is seen", func() bool { return len(b.idsOf("nic0")) > 0 })
 	const file = "net/ipv6/conf/nic0/router_probe_interval" // of which the kernel tells nobody
-	must(t, b.host.SetSysctl(file, "60"))
+	harness.Must(t, b.host.SetSysctl(file, "60"))
 	began := time.Now()
 	eventually(t, "it is changed again", func() bool {
 		value, err := b.host.Sysctl(file)
-		must(t, err)
+		harness.Must(t, err)
 		return value == "1"
 	})
 	took := time.Since(began)

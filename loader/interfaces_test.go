@@ -18,6 +18,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -132,10 +133,10 @@ func TestInterfaceWithoutProgramsStays(t *testing.T) {
 			before := b.idsOf("eth1")
 			b.inside(func() error {
 				nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-				must(t, err)
+				harness.Must(t, err)
 				defer nl.Close()
 				link, err := nl.LinkByName("eth1")
-				must(t, err)
+				harness.Must(t, err)
 				programs := attach.New(filepath.Join(b.dir, datapath.LinksDir), nl, attach.Auto)
 				return programs.Detach(attach.Interface{Index: link.Attrs().Index, Name: "eth1"})
 			})
@@ -172,14 +173,14 @@ func TestLinkStateIsLive(t *testing.T) {
 	if !up() {
 		t.Fatal("not up at the start")
 	}
-	must(t, s.B.Eth1.Peer().SetDown())
+	harness.Must(t, s.B.Eth1.Peer().SetDown())
 	eventually(t, "lost carrier is seen", func() bool { return !up() && !b.status().of("eth1").Up })
-	must(t, s.B.Eth1.Peer().SetUp())
+	harness.Must(t, s.B.Eth1.Peer().SetUp())
 	eventually(t, "carrier is seen", up)
 
-	must(t, s.B.Eth1.SetMTU(1400))
+	harness.Must(t, s.B.Eth1.SetMTU(1400))
 	mac := net.HardwareAddr{2, 0, 0, 1, 2, 3}
-	must(t, s.B.Eth1.SetMAC(mac))
+	harness.Must(t, s.B.Eth1.SetMAC(mac))
 	eventually(t, "MTU and MAC are seen", func() bool {
 		entry := b.entry(id)
 		return entry.Mtu == 1400 && slices.Equal(entry.Mac[:], mac)
@@ -249,7 +250,7 @@ func (b *bed) own() map[netip.Addr]uint32 {
 	for entries.Next(&key, &flags) {
 		own[netip.AddrFrom16(key.Bytes).Unmap()] = flags
 	}
-	must(b.T, entries.Err())
+	harness.Must(b.T, entries.Err())
 	return own
 }
 
@@ -284,7 +285,7 @@ route add local 172.16.0.0/12 dev eth0
 		t.Errorf("errors %v", errs)
 	}
 	eth1, err := b.host.Netlink().LinkByName("eth1")
-	must(t, err)
-	must(t, b.host.Netlink().AddrAdd(eth1, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}))
+	harness.Must(t, err)
+	harness.Must(t, b.host.Netlink().AddrAdd(eth1, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 4, 0, 9), Mask: net.CIDRMask(24, 32)}}))
 	eventually(t, "an address is seen", func() bool { return b.own()[netip.MustParseAddr("10.4.0.9")] != 0 })
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -18,7 +19,7 @@ import (
 func openFiles(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
+	harness.Must(t, err)
 	var files []string
 	for _, entry := range entries {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name()))
@@ -36,7 +37,7 @@ func TestNothingStaysOpen(t *testing.T) {
 	// The first round opens what stays for good, such as the kernel's BTF.
 	for round, before := 0, []string(nil); round < 3; round++ {
 		r := b.start(nil)
-		must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+		harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
 		b.status()
 		b.flows()
 		b.setMode("observe")

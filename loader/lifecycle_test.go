@@ -17,6 +17,7 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -86,19 +87,19 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 	b.Helper()
 	ids := make(map[string]ebpf.MapID)
 	files, err := filepath.Glob(filepath.Join(b.dir, "maps", "*"))
-	must(b.T, err)
+	harness.Must(b.T, err)
 	for _, file := range files {
 		switch filepath.Base(file) {
 		case "programs", "layout": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)
-		must(b.T, err)
+		harness.Must(b.T, err)
 		info, err := m.Info()
-		must(b.T, err)
+		harness.Must(b.T, err)
 		id, _ := info.ID()
 		ids[filepath.Base(file)] = id
-		must(b.T, bpf.Close(m))
+		harness.Must(b.T, bpf.Close(m))
 	}
 	return ids
 }
@@ -198,16 +199,16 @@ func (b *bed) repinLarger(name string) {
 	b.Helper()
 	path := filepath.Join(b.dir, "maps", name)
 	pinned, err := ebpf.LoadPinnedMap(path, nil)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	defer pinned.Close()
 	other, err := ebpf.NewMap(&ebpf.MapSpec{
 		Type: pinned.Type(), KeySize: pinned.KeySize(), ValueSize: pinned.ValueSize() + 8,
 		MaxEntries: pinned.MaxEntries(), Flags: pinned.Flags(),
 	})
-	must(b.T, err)
+	harness.Must(b.T, err)
 	defer other.Close()
-	must(b.T, os.Remove(path))
-	must(b.T, other.Pin(path))
+	harness.Must(b.T, os.Remove(path))
+	harness.Must(b.T, other.Pin(path))
 }
 
 func TestMechanismChangesAtRestart(t *testing.T) {
@@ -333,7 +334,7 @@ func TestFailedStartIsUndone(t *testing.T) {
 					t.Errorf("the pin directory after step %d: %v", taken, err)
 				}
 			}
-			must(t, os.Mkdir(b.dir, 0o700))
+			harness.Must(t, os.Mkdir(b.dir, 0o700))
 			b.failAfter(b.failAfter(1, options), options)
 			left, err := os.ReadDir(b.dir)
 			if err != nil || len(left) != 0 {
@@ -371,7 +372,7 @@ func TestDirectoryOfOthersIsRefused(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	foreign := filepath.Join(b.dir, "maps", "foreign")
-	must(t, os.MkdirAll(foreign, 0o700))
+	harness.Must(t, os.MkdirAll(foreign, 0o700))
 	if _, err := b.tryStart(nil); !errors.Is(err, pins.ErrForeignContents) {
 		t.Errorf("start: %v", err)
 	}
@@ -381,12 +382,12 @@ func TestDirectoryOfOthersIsRefused(t *testing.T) {
 	if _, err := os.Stat(foreign); err != nil {
 		t.Error(err)
 	}
-	must(t, os.RemoveAll(b.dir))
+	harness.Must(t, os.RemoveAll(b.dir))
 
 	// What others pin beside ours stays as well.
 	b.start(nil).stop()
 	foreign = filepath.Join(b.dir, "foreign")
-	must(t, os.Mkdir(foreign, 0o700))
+	harness.Must(t, os.Mkdir(foreign, 0o700))
 	b.detach()
 	left, err := os.ReadDir(b.dir)
 	if err != nil || len(left) != 1 || left[0].Name() != "foreign" {
@@ -398,11 +399,11 @@ func TestDirectoryOfOthersIsRefused(t *testing.T) {
 // filters, no maps, and nothing in the journal.
 func (b *bed) loseState() {
 	b.Helper()
-	must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
+	harness.Must(b.T, os.RemoveAll(filepath.Join(b.dir, "maps")))
 	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	defer journal.Close()
-	must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
+	harness.Must(b.T, journal.Put(uint32(0), make([]byte, journal.ValueSize())))
 }
 
 func TestDetachAfterACrashInTheStart(t *testing.T) {

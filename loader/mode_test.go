@@ -7,6 +7,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -37,7 +38,7 @@ func TestMode(t *testing.T) {
 		t.Errorf("at first the mode is %s", got)
 	}
 	b.setMode("observe")
-	must(t, r.reload(func(*config.Config) {}))
+	harness.Must(t, r.reload(func(*config.Config) {}))
 	if got := b.mode(); got != "observe" {
 		t.Errorf("after a reload the mode is %s", got)
 	}
@@ -110,7 +111,7 @@ func TestObserveByHandIsMoreThanConfigured(t *testing.T) {
 	if got, err := datapath.ReadMode(b.maps().ModeByHand); err != nil || got != bpf.DatapathModeMODE_OBSERVE {
 		t.Errorf("eth2, which has come, goes by what is configured: mode set by hand %d: %v", got, err)
 	}
-	must(t, r.reload(of(config.ModeEnforce)))
+	harness.Must(t, r.reload(of(config.ModeEnforce)))
 	if got := b.mode(); got != "observe" {
 		t.Errorf("after a reload with enforce the mode is %s", got)
 	}

@@ -31,7 +31,7 @@ func newMonitor(b *bed) *monitor {
 	m := &monitor{bed: b}
 	b.Cleanup(func() {
 		if m.current != nil {
-			must(b.T, m.current.Close())
+			harness.Must(b.T, m.current.Close())
 		}
 	})
 	return m

@@ -11,6 +11,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/pins"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -30,7 +31,7 @@ func readCount(t *testing.T) int {
 		return reads
 	}
 	count, err := strconv.Atoi(text)
-	must(t, err)
+	harness.Must(t, err)
 	return count
 }
 
@@ -95,7 +96,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 		r := b.start(func(o *Options) { o.Config.MaxEntries *= sizes[done.rounds%2] })
 		done.awaitLooks() // before the flows are asked, which brings back what is lost
 		w.ask()
-		must(t, r.reload(func(c *config.Config) { c.MaxEntries *= sizes[2+done.rounds%3] }))
+		harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= sizes[2+done.rounds%3] }))
 		done.awaitLooks()
 		w.ask()
 		w.switchMode()
@@ -152,7 +153,7 @@ func TestWritersExcludeEachOther(t *testing.T) {
 		if owners.Load() != 1 || refused.Load() != writers-1 {
 			t.Fatalf("%d owners, %d refused", owners.Load(), refused.Load())
 		}
-		must(t, (<-own).Remove())
+		harness.Must(t, (<-own).Remove())
 	}
 	t.Logf("%d rounds of %d writers: 1 owner in each", rounds, writers)
 }

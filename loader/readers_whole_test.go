@@ -58,7 +58,7 @@ func (b *bed) capacityOf(largest uint32) int { return int(largest/4 + largest + 
 func (w *whole) ask() {
 	w.Helper()
 	for _, c := range w.kept {
-		must(w.T, c.Ask(within(w.T)))
+		harness.Must(w.T, c.Ask(within(w.T)))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/pins"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -93,7 +94,7 @@ func testRefused(t *testing.T, refusal refusal, upgrade upgrade) {
 	}
 	r, err := b.tryStartBy(start, change)
 	if upgrade.says == "" { // the tables of before
-		must(t, err)
+		harness.Must(t, err)
 		b.wantMixed(programs, refusal)
 		a.wantRight()
 		lift()
@@ -190,7 +191,7 @@ func testReloadRefused(t *testing.T, options func(*Options), halfway bool) {
 		t.Errorf("after the refusal (-want +got):\n%s", diff)
 	}
 	a.wantRight()
-	must(t, r.reload(larger))
+	harness.Must(t, r.reload(larger))
 	b.wantComplete(programs)
 	a.wantRight()
 	right, wrong := a.left()

@@ -11,6 +11,7 @@ import (
 
 	"replypath/loader/attach"
 	"replypath/loader/attachment"
+	"replypath/test/harness"
 )
 
 // refusing attaches, but for one interface.
@@ -101,7 +102,7 @@ func fillTCX(b *bed) (start func(Options) (*Loader, error), lift func()) {
 	}
 	leave := func() {
 		for _, l := range links {
-			must(b.T, errors.Join(l.Detach(), l.Close()))
+			harness.Must(b.T, errors.Join(l.Detach(), l.Close()))
 		}
 		links = nil
 	}

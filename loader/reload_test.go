@@ -20,6 +20,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -32,7 +33,7 @@ func TestReload(t *testing.T) {
 		t.Fatalf("%d flows", n)
 	}
 
-	must(t, r.reload(func(c *config.Config) {
+	harness.Must(t, r.reload(func(c *config.Config) {
 		c.Follow, c.Mode = config.FollowPinned, config.ModeObserve
 		c.LoopbackAddresses, c.Protocols = config.LoopbackSymmetric, []uint8{1, 58, 255}
 	}))
@@ -50,12 +51,12 @@ func TestReload(t *testing.T) {
 		t.Errorf("mode %s", mode)
 	}
 
-	must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolICMPv6} }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.Protocols = []uint8{config.ProtocolICMPv6} }))
 	if list := b.flows(); len(list) != 1 || list[0].Family != "ipv6" {
 		t.Errorf("flows %v", list)
 	}
 	peer := s.A.Eth1.Address(topology.IPv6)
-	must(t, r.reload(func(c *config.Config) {
+	harness.Must(t, r.reload(func(c *config.Config) {
 		c.Exclude = []config.Exclusion{{Peer: netip.PrefixFrom(peer, 64).Masked()}}
 	}))
 	if list := b.flows(); len(list) != 0 {
@@ -64,7 +65,7 @@ func TestReload(t *testing.T) {
 	// What is excluded is answered by the kernel's route, and lost on this network.
 	ctx, cancel := context.WithCancel(within(t))
 	wrong, err := s.B.Eth0.Peer().Capture(topology.CaptureOptions{})
-	must(t, err)
+	harness.Must(t, err)
 	go func() {
 		_, _ = wrong.Wait(ctx, topology.All(topology.EchoReply, topology.To(peer)))
 		cancel()
@@ -88,7 +89,7 @@ func (b *bed) rules() bpf.DatapathSettings {
 func (b *bed) settings() bpf.DatapathSettings {
 	b.Helper()
 	var settings bpf.DatapathSettings
-	must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
+	harness.Must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
 	return settings
 }
 
@@ -97,7 +98,7 @@ func TestReloadOfInterfaces(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	pingB(t, s)
-	must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth0"}} }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.Interfaces = []config.Interface{{Name: "eth0"}} }))
 	status := b.status()
 	if status.of("eth1") != nil || !status.of("eth0").Attached {
 		t.Errorf("interfaces %+v", status.Interfaces)
@@ -113,7 +114,7 @@ func TestReloadOfInterfaces(t *testing.T) {
 	if programs != 0 {
 		t.Error("a program is left on eth1")
 	}
-	must(t, r.reload(func(*config.Config) {}))
+	harness.Must(t, r.reload(func(*config.Config) {}))
 	pingB(t, s)
 }
 
@@ -149,7 +150,7 @@ func TestReloadKeepsFlowsInTablesOfAnotherSize(t *testing.T) {
 			pingB(t, s)
 			capacity := b.status().Flows.Capacity
 			for _, entries := range []uint32{1 << 16, 1 << 10, 1 << 12} {
-				must(t, r.reload(func(c *config.Config) { c.MaxEntries = entries }))
+				harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries = entries }))
 				if n := len(b.flows()); n < 2 {
 					t.Errorf("%d flows", n)
 				}
@@ -170,9 +171,9 @@ func TestReloadKeepsFlowsInTablesOfAnotherSize(t *testing.T) {
 func (b *bed) obstruct() {
 	b.Helper()
 	obstacle := filepath.Join(b.dir, "maps-new-gone", "obstacle")
-	must(b.T, os.MkdirAll(obstacle, 0o700))
-	must(b.T, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
-	b.Cleanup(func() { must(b.T, unix.Unmount(obstacle, 0)) })
+	harness.Must(b.T, os.MkdirAll(obstacle, 0o700))
+	harness.Must(b.T, unix.Mount("tmpfs", obstacle, "tmpfs", 0, ""))
+	b.Cleanup(func() { harness.Must(b.T, unix.Unmount(obstacle, 0)) })
 }
 
 func TestFailedReloadKeepsTheConfiguration(t *testing.T) {
@@ -224,14 +225,14 @@ func TestSetErrorShowsInTheStatus(t *testing.T) {
 func (b *bed) graceEnds() uint32 {
 	b.Helper()
 	var ends uint32
-	must(b.T, b.maps().Grace.Lookup(uint32(0), &ends))
+	harness.Must(b.T, b.maps().Grace.Lookup(uint32(0), &ends))
 	return ends
 }
 
 // endGrace ends it, so that the next one shows.
 func (b *bed) endGrace() {
 	b.Helper()
-	must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
+	harness.Must(b.T, b.maps().Grace.Put(uint32(0), uint32(0)))
 }
 
 // What the host sends in the grace is not noted, so its answers become flows: only
@@ -242,7 +243,7 @@ func TestGraceOnlyWhereFlowsAreForgotten(t *testing.T) {
 	r := b.start(nil)
 	pingB(t, s)
 	b.endGrace()
-	must(t, r.reload(func(*config.Config) {}))
+	harness.Must(t, r.reload(func(*config.Config) {}))
 	if b.graceEnds() != 0 {
 		t.Error("a reload that forgets nothing opened the grace")
 	}
@@ -276,7 +277,7 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	b.endGrace()
-	must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
 	if b.graceEnds() == 0 {
 		t.Error("no grace after a reload with tables of another size")
 	}
@@ -300,9 +301,9 @@ func TestGraceWhenTablesAreReplaced(t *testing.T) {
 func (r *running) graceLeft(t *testing.T, b *bed) time.Duration {
 	t.Helper()
 	clock, err := r.datapath.Clock()
-	must(t, err)
+	harness.Must(t, err)
 	hertz, err := datapath.Hertz()
-	must(t, err)
+	harness.Must(t, err)
 	ticks := int32(b.graceEnds() - clock.Now())
 	return time.Duration(ticks) * time.Duration(bpf.DatapathTickJIFFIES_PER_TICK) * time.Second / time.Duration(hertz)
 }
@@ -328,7 +329,7 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 			b := newBed(t, s.B.Host)
 			r := b.start(options)
 			r.attacher = &asked{Attacher: r.attacher, by: func() { pingB(t, s) }}
-			must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+			harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
 			if list := b.flows(); len(list) != 2 {
 				t.Errorf("flows %v", list)
 			}
@@ -349,7 +350,7 @@ func TestReadersDoNotWait(t *testing.T) {
 	for reloading := true; reloading; reads++ {
 		select {
 		case err := <-ended:
-			must(t, err)
+			harness.Must(t, err)
 			reloading = false
 		default:
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -41,7 +42,7 @@ func TestMapsOfAnotherVersion(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(nil).stop()
-	must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
+	harness.Must(t, os.Remove(filepath.Join(b.dir, "maps", "sender")))
 	b.inside(func() error {
 		_, err := status.Read(b.dir)
 		if err == nil || errors.Is(err, ErrNotAttached) || !strings.Contains(err.Error(), "restart the daemon") {

@@ -13,6 +13,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/pins"
 	"replypath/metrics"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -102,19 +103,19 @@ func TestCountersOfWhatTheHostBegan(t *testing.T) {
 	}
 	for _, f := range s.Families() {
 		listener, err := s.A.Listen(within(t), "tcp", netip.AddrPortFrom(s.A.Eth0.Address(f), 0).String())
-		must(t, err)
+		harness.Must(t, err)
 		defer listener.Close()
 		conn, err := s.B.Dial(within(t), "tcp", listener.Addr().String())
-		must(t, err)
+		harness.Must(t, err)
 		defer conn.Close()
 	}
 	// That notes make room is TestSymmetricScan's; here it is who shows it.
 	var evicted []uint64
-	must(t, b.maps().Events.Lookup(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), &evicted))
+	harness.Must(t, b.maps().Events.Lookup(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), &evicted))
 	for cpu := range evicted {
 		evicted[cpu] += 3
 	}
-	must(t, b.maps().Events.Put(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), evicted))
+	harness.Must(t, b.maps().Events.Put(uint32(bpf.DatapathEventEVENT_EVICTED_OUTBOUND), evicted))
 	want := metrics.Notes{
 		Capacity:   uint64(newConfig().MaxEntries) / 4,
 		Admissions: before.Outbound.Admissions + uint64(len(s.Families())),
@@ -167,12 +168,12 @@ func TestRecycledIDStartsAnew(t *testing.T) {
 	comes := func(index int) error {
 		return r.interfaces.Adopt([]discover.Interface{{Index: index, Name: "eth9"}}, bpf.DatapathModeMODE_CONFIGURED)
 	}
-	must(t, comes(1<<22))
+	harness.Must(t, comes(1<<22))
 	if recycled := r.interfaces.Get(1 << 22).ID; recycled != id {
 		t.Fatalf("id %d, want %d", recycled, id)
 	}
 	pairs, err := counters.ReadPairs(&r.datapath.DatapathMaps, r.state.Forgotten)
-	must(t, err)
+	harness.Must(t, err)
 	for pair := range maps.Keys(pairs) {
 		if counters.Concerns(pair, id) {
 			t.Errorf("left: %+v", pair)
@@ -191,25 +192,25 @@ func TestPairsInTheHash(t *testing.T) {
 	m := b.maps()
 	pair := bpf.DatapathPair{From: 1, To: 2, Family: 4, Protocol: uint8(bpf.DatapathProtocolClassCLASS_TCP), Outcome: uint8(bpf.DatapathOutcomeOUTCOME_MTU)}
 	var counts []bpf.DatapathPairCount
-	must(t, m.PairSlots.Lookup(uint32(7), &counts))
+	harness.Must(t, m.PairSlots.Lookup(uint32(7), &counts))
 	for cpu := range counts {
 		counts[cpu] = bpf.DatapathPairCount{Pair: pair, Packets: 1, Bytes: 10}
 	}
-	must(t, m.Pairs.Put(pair, counts))
+	harness.Must(t, m.Pairs.Put(pair, counts))
 	counts[0].Pair.To = 9
-	must(t, m.PairSlots.Put(uint32(7), counts))
+	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
 	pairs, err := counters.ReadPairs(m, nil)
-	must(t, err)
+	harness.Must(t, err)
 	cpus := uint64(len(counts))
 	if got := pairs[pair]; got.Packets != 2*cpus-1 || got.Bytes != 10*(2*cpus-1) {
 		t.Errorf("%+v on %d cpus", got, cpus)
 	}
 	forgotten, err := counters.Forget(m, 9, nil)
-	must(t, err)
+	harness.Must(t, err)
 	forgotten, err = counters.Forget(m, 2, forgotten)
-	must(t, err)
+	harness.Must(t, err)
 	pairs, err = counters.ReadPairs(m, forgotten)
-	if must(t, err); len(pairs) != 0 {
+	if harness.Must(t, err); len(pairs) != 0 {
 		t.Errorf("left: %v", pairs)
 	}
 
@@ -217,11 +218,11 @@ func TestPairsInTheHash(t *testing.T) {
 	last := len(counts) - 1
 	counts[last].Packets += 3
 	counts[last].Bytes += 30
-	must(t, m.PairSlots.Put(uint32(7), counts))
+	harness.Must(t, m.PairSlots.Put(uint32(7), counts))
 	forgotten, err = counters.Forget(m, 9, forgotten)
-	must(t, err)
+	harness.Must(t, err)
 	pairs, err = counters.ReadPairs(m, forgotten)
-	must(t, err)
+	harness.Must(t, err)
 	want := counters.Pairs{pair: {Packets: 3, Bytes: 30}}
 	if last == 0 { // the only CPU's slot is the other pair's
 		want = counters.Pairs{}

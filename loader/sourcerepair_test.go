@@ -18,6 +18,7 @@ import (
 	"replypath/loader/pins"
 	"replypath/loader/source"
 	"replypath/loader/status"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -34,10 +35,10 @@ func (b *bed) sourceLinks() (links []link.ID, programs []ebpf.ProgramID) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		must(b.T, err)
+		harness.Must(b.T, err)
 		info, err := l.Info()
-		must(b.T, err)
-		must(b.T, l.Close())
+		harness.Must(b.T, err)
+		harness.Must(b.T, l.Close())
 		links, programs = append(links, info.ID), append(programs, info.Program)
 	}
 	return links, programs
@@ -47,13 +48,13 @@ func (b *bed) sourceLinks() (links []link.ID, programs []ebpf.ProgramID) {
 func isAttachedToCgroup(t *testing.T, program ebpf.ProgramID) bool {
 	t.Helper()
 	path, err := source.Cgroup()
-	must(t, err)
+	harness.Must(t, err)
 	cgroup, err := os.Open(path)
-	must(t, err)
+	harness.Must(t, err)
 	defer cgroup.Close()
 	for _, kind := range []ebpf.AttachType{ebpf.AttachCGroupUDP4Sendmsg, ebpf.AttachCGroupUDP6Sendmsg} {
 		found, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: kind})
-		must(t, err)
+		harness.Must(t, err)
 		if slices.ContainsFunc(found.Programs, func(p link.AttachedProgram) bool { return p.ID == program }) {
 			return true
 		}
@@ -64,7 +65,7 @@ func isAttachedToCgroup(t *testing.T, program ebpf.ProgramID) bool {
 func (b *bed) repair() bpf.DatapathSourceRepair {
 	b.Helper()
 	var settings bpf.DatapathSettings
-	must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
+	harness.Must(b.T, b.maps().Configuration.Lookup(uint32(0), &settings))
 	return bpf.DatapathSourceRepair(settings.Repair)
 }
 
@@ -92,7 +93,7 @@ func TestSourceTakeover(t *testing.T) {
 	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_ON {
 		t.Errorf("repair %d", got)
 	}
-	must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+	harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
 	resized, last := b.sourceLinks()
 	if !slices.Equal(before, resized) || slices.Equal(programs, last) {
 		t.Errorf("with other maps: links %v became %v, programs %v %v", before, resized, programs, last)
@@ -113,9 +114,9 @@ func TestSourceIsPutBack(t *testing.T) {
 	r := b.start(repairing(config.RepairTrue))
 	path := source.Pins(filepath.Join(b.dir, "links"))[0]
 	l, err := link.LoadPinnedLink(path, nil)
-	must(t, err)
-	must(t, l.Detach())
-	must(t, l.Close())
+	harness.Must(t, err)
+	harness.Must(t, l.Detach())
+	harness.Must(t, l.Close())
 	r.verifyNow()
 	_, programs := b.sourceLinks()
 	if len(programs) != 2 || !isAttachedToCgroup(t, programs[0]) || !isAttachedToCgroup(t, programs[1]) {
@@ -196,11 +197,11 @@ func TestSourceFollowsTheSockets(t *testing.T) {
 			b := newBed(t, s.B.Host)
 			if c.connected {
 				conn, err := s.B.Dial(t.Context(), c.network, c.address)
-				must(t, err)
+				harness.Must(t, err)
 				defer conn.Close()
 			} else {
 				conn, err := s.B.ListenPacket(t.Context(), c.network, c.address)
-				must(t, err)
+				harness.Must(t, err)
 				defer conn.Close()
 			}
 			b.start(func(o *Options) {
@@ -222,15 +223,15 @@ func TestSourceFailure(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	conn, err := s.B.ListenPacket(t.Context(), "udp", "[::]:5300")
-	must(t, err)
+	harness.Must(t, err)
 	defer conn.Close()
-	must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
+	harness.Must(t, os.MkdirAll(filepath.Join(b.dir, "links"), 0o700))
 	// Somebody else's, whatever it is.
 	inTheWay := pinSomething(t, source.Pins(filepath.Join(b.dir, "links"))[0])
 	journal, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: 1})
-	must(t, err)
-	must(t, journal.Pin(filepath.Join(b.dir, "journal")))
-	must(t, journal.Close())
+	harness.Must(t, err)
+	harness.Must(t, journal.Pin(filepath.Join(b.dir, "journal")))
+	harness.Must(t, journal.Close())
 
 	r := b.start(nil)
 	if got := b.repair(); got != bpf.DatapathSourceRepairREPAIR_OFF {
@@ -243,8 +244,8 @@ func TestSourceFailure(t *testing.T) {
 	if f := feature(); f.Available || len(b.status().Errors) == 0 {
 		t.Errorf("feature %+v, errors %q", f, b.status().Errors)
 	}
-	must(t, inTheWay.Unpin())
-	must(t, r.reload(func(*config.Config) {}))
+	harness.Must(t, inTheWay.Unpin())
+	harness.Must(t, r.reload(func(*config.Config) {}))
 	if got, f := b.repair(), feature(); got != bpf.DatapathSourceRepairREPAIR_ON || !f.Available || len(b.status().Errors) != 0 {
 		t.Errorf("repair %d, feature %+v, errors %q", got, f, b.status().Errors)
 	}
@@ -257,9 +258,9 @@ func pinSomething(t *testing.T, path string) *ebpf.Program {
 		Type: ebpf.SocketFilter, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { program.Close() })
-	must(t, program.Pin(path))
+	harness.Must(t, program.Pin(path))
 	return program
 }
 
@@ -268,11 +269,11 @@ func pinSomething(t *testing.T, path string) *ebpf.Program {
 func TestNamespaceIsTold(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	for _, host := range []*topology.Host{s.A.Host, s.B.Host} {
-		must(t, host.Do(func() error {
+		harness.Must(t, host.Do(func() error {
 			want, err := pins.CurrentNamespace()
-			must(t, err)
+			harness.Must(t, err)
 			cgroup, err := source.Cgroup()
-			must(t, err)
+			harness.Must(t, err)
 			got, err := source.AskNamespace(cgroup)
 			if err != nil || got == 0 || (want.Cookie != 0 && got != want.Cookie) {
 				t.Errorf("%s: cookie %d, %v, want %d", host.Name, got, err, want.Cookie)
@@ -288,13 +289,13 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	conn, err := s.B.ListenPacket(t.Context(), "udp", "[::]:5300")
-	must(t, err)
+	harness.Must(t, err)
 	defer conn.Close()
 	b.inside(func() error {
 		l := &Loader{newCore(b.options(repairing(config.RepairTrue)))}
 		steps := start{l.core}.steps()
 		forget := func() error { l.state.Namespace.Cookie = 0; return nil }
-		must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
+		harness.Must(t, start{l.core}.attempt(slices.Insert(steps, len(steps)-2, forget)))
 		defer l.Close()
 		if l.source.Namespace() == 0 {
 			t.Error("the namespace was not told")
@@ -304,17 +305,17 @@ func TestSourceWithToldNamespace(t *testing.T) {
 	for _, f := range s.Families() {
 		asked := netip.AddrPortFrom(s.B.Eth1.Address(f), 5300)
 		client, err := s.A.Dial(within(t), "udp", asked.String())
-		must(t, err)
+		harness.Must(t, err)
 		defer client.Close()
 		_, err = client.Write([]byte("question"))
-		must(t, err)
+		harness.Must(t, err)
 		buffer := make([]byte, 100)
 		n, from, err := conn.ReadFrom(buffer)
-		must(t, err)
+		harness.Must(t, err)
 		_, err = conn.WriteTo(buffer[:n], from)
-		must(t, err)
+		harness.Must(t, err)
 		deadline, _ := within(t).Deadline()
-		must(t, client.SetReadDeadline(deadline))
+		harness.Must(t, client.SetReadDeadline(deadline))
 		if _, err := client.Read(buffer); err != nil {
 			t.Errorf("%s: %v", f, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"replypath/loader/datapath"
 	"replypath/loader/detach"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -24,8 +25,8 @@ func (b *bed) startDaemon() *topology.Cmd {
 	c.Env = append(os.Environ(), daemonVariable+"="+b.dir)
 	c.Stderr = b.log
 	out, err := c.StdoutPipe()
-	must(b.T, err)
-	must(b.T, c.Start())
+	harness.Must(b.T, err)
+	harness.Must(b.T, c.Start())
 	b.Cleanup(func() {
 		_ = c.Process.Kill() // it may have ended
 		_ = c.Wait()
@@ -68,7 +69,7 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	daemon := b.startDaemon()
-	must(t, daemon.Process.Signal(syscall.SIGSTOP))
+	harness.Must(t, daemon.Process.Signal(syscall.SIGSTOP))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b.inside(func() error {
@@ -81,8 +82,8 @@ func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	if !b.status().of("eth1").Attached {
 		t.Error("not attached any more")
 	}
-	must(t, daemon.Process.Signal(syscall.SIGCONT))
-	must(t, daemon.Wait())
+	harness.Must(t, daemon.Process.Signal(syscall.SIGCONT))
+	harness.Must(t, daemon.Wait())
 }
 
 func TestKilledDaemonLeavesTheDatapath(t *testing.T) {
@@ -92,7 +93,7 @@ func TestKilledDaemonLeavesTheDatapath(t *testing.T) {
 	before := b.trace()
 	daemon := b.startDaemon()
 	pingB(t, s)
-	must(t, daemon.Process.Kill())
+	harness.Must(t, daemon.Process.Kill())
 	_ = daemon.Wait() // killed
 	pingB(t, s)
 	if status := b.status(); status.Daemon.Running || status.Daemon.PID != nil || !status.of("eth1").Attached {
@@ -111,12 +112,12 @@ func TestKilledDaemonLeavesTheDatapath(t *testing.T) {
 func TestDetachNamesNobody(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 	daemon := b.startDaemon()
-	must(t, daemon.Process.Kill())
+	harness.Must(t, daemon.Process.Kill())
 	_ = daemon.Wait() // it was killed
 	// A file system in the way lasts as a detach that is under way does not.
 	inTheWay := filepath.Join(b.dir, datapath.LinksDir+"-gone")
-	must(t, os.Mkdir(inTheWay, 0o700))
-	must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
+	harness.Must(t, os.Mkdir(inTheWay, 0o700))
+	harness.Must(t, unix.Mount("tmpfs", inTheWay, "tmpfs", 0, ""))
 	b.inside(func() error {
 		if _, err := detach.Run(within(t), detach.Options{PinDir: b.dir, Log: b.logger()}); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("detach with a file system in the way: %v", err)
@@ -126,5 +127,5 @@ func TestDetachNamesNobody(t *testing.T) {
 	if journal := b.journal(); journal.PID != 0 {
 		t.Errorf("the journal names process %d", journal.PID)
 	}
-	must(t, unix.Unmount(inTheWay, 0))
+	harness.Must(t, unix.Unmount(inTheWay, 0))
 }

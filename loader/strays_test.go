@@ -15,6 +15,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/detach"
 	"replypath/loader/flows"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -23,7 +24,7 @@ func TestDetachWithoutPins(t *testing.T) {
 	s := newS1(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	b.start(byClsact).stop()
-	must(t, os.RemoveAll(b.dir))
+	harness.Must(t, os.RemoveAll(b.dir))
 	removed := b.detach()
 	if len(removed) != 6 || !slices.Contains(removed, "device replypath0 with the fallback default routes") || !slices.Contains(removed, "program on eth1 egress (clsact)") {
 		t.Errorf("removed %q", removed)
@@ -48,7 +49,7 @@ func TestDetachElsewhere(t *testing.T) {
 		"absent":       func(*bed) {},
 		"within it":    func(b *bed) { b.dir = strings.TrimSuffix(b.dir, "-typo") + "/deeper" },
 		"two absent":   func(b *bed) { b.dir += "/deeper" },
-		"empty":        func(b *bed) { must(b.T, os.Mkdir(b.dir, 0o700)) },
+		"empty":        func(b *bed) { harness.Must(b.T, os.Mkdir(b.dir, 0o700)) },
 		"doctor's":     func(b *bed) { b.repairByDoctor("net.ipv4.conf.eth1.arp_ignore", "1") },
 		"one level up": func(b *bed) { b.dir = filepath.Dir(b.dir) },
 	}
@@ -78,7 +79,7 @@ func TestDetachElsewhere(t *testing.T) {
 				}
 				b.detach()
 				removed, err := other.tryDetach()
-				if must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
+				if harness.Must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
 					t.Errorf("removed %q where nothing was left", removed)
 				}
 				t.Logf("%d of 2 refused", refused)
@@ -113,7 +114,7 @@ func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
 
 	b.detach()
 	_, err = damaged.tryDetach()
-	must(t, err)
+	harness.Must(t, err)
 	for _, line := range b.trace() {
 		if strings.Contains(line, "filter bpf") || strings.Contains(line, "programs 1") || strings.Contains(line, "programs 2") {
 			t.Errorf("left: %s", line)
@@ -130,12 +131,12 @@ func TestDetachElsewhereBesideADamagedJournal(t *testing.T) {
 func (b *bed) damageJournal() {
 	b.Helper()
 	journal, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "journal"), nil)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	defer journal.Close()
 	value, err := journal.LookupBytes(uint32(0))
-	must(b.T, err)
+	harness.Must(b.T, err)
 	value[8] ^= 1 // the first byte of the text
-	must(b.T, journal.Put(uint32(0), value))
+	harness.Must(b.T, journal.Put(uint32(0), value))
 }
 
 // tryDetach is detach for one that may be refused.
@@ -168,7 +169,7 @@ func TestStraysAreNoEntries(t *testing.T) {
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	clock, err := r.datapath.Clock()
-	must(t, err)
+	harness.Must(t, err)
 	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
 	for _, c := range []struct {
@@ -177,7 +178,7 @@ func TestStraysAreNoEntries(t *testing.T) {
 	}{{0, 1}, {bpf.DatapathFlowFlagsFLOW_STRAY, 0}} {
 		set := bpf.DatapathFlowSet{Digest: [8]uint64{1}}
 		set.Flow[0] = bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(c.flags)}
-		must(t, b.maps().HalfOpen.Put(uint32(0), &set))
+		harness.Must(t, b.maps().HalfOpen.Put(uint32(0), &set))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

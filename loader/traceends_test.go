@@ -9,6 +9,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/pins"
 	"replypath/loader/trace"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -59,9 +60,9 @@ func TestTraceWhileDetaching(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 	b.start(nil).stop()
 	links := filepath.Join(b.dir, datapath.LinksDir)
-	must(t, os.Rename(links, links+"-aside"))
+	harness.Must(t, os.Rename(links, links+"-aside"))
 	err := b.host.Do(func() error { return b.follow(func() {}) })
-	must(t, os.Rename(links+"-aside", links))
+	harness.Must(t, os.Rename(links+"-aside", links))
 	if !errors.Is(err, pins.ErrNone) {
 		t.Errorf("the trace ended with %v", err)
 	}

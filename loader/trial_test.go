@@ -13,6 +13,7 @@ import (
 
 	"replypath/loader/detach"
 	"replypath/loader/pins"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -30,9 +31,9 @@ func TestTakeBackOfNothing(t *testing.T) {
 		t.Run(fmt.Sprintf("journal: %t", hasJournal), func(t *testing.T) {
 			b := newBed(t, s.B.Host)
 			dir, err := pins.Own(b.dir)
-			must(t, err)
-			must(t, begin(dir))
-			must(t, dir.Close())
+			harness.Must(t, err)
+			harness.Must(t, begin(dir))
+			harness.Must(t, dir.Close())
 			b.inside(func() error {
 				done, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
 				if done != hasJournal {
@@ -157,7 +158,7 @@ func TestTrialCountsDownFromItsBegin(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 	r := b.start(onTrial)
 	started := time.Now()
-	must(t, r.CountDown())
+	harness.Must(t, r.CountDown())
 	if until := b.status().TrialUntil; until == nil || until.Before(started.Add(r.options.Trial)) {
 		t.Errorf("started %s, on trial until %v, for %s", started, until, r.options.Trial)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"replypath/loader/datapath"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -34,7 +35,7 @@ func TestUntoldInterface(t *testing.T) {
 			test.become(b, b.changed(nil))
 			b.setRPFilter("eth3", 2)
 			if test.forget {
-				must(t, os.Remove(filepath.Join(b.dir, datapath.MapsDir, "devices")))
+				harness.Must(t, os.Remove(filepath.Join(b.dir, datapath.MapsDir, "devices")))
 			}
 			b.detach()
 			if got := b.rpFilter("eth3"); got != "2" {

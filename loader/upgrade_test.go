@@ -40,9 +40,9 @@ var upgrades = map[string]upgrade{
 func (b *bed) setForeignLayout() {
 	b.Helper()
 	layout, err := ebpf.LoadPinnedMap(filepath.Join(b.dir, "maps", "layout"), nil)
-	must(b.T, err)
+	harness.Must(b.T, err)
 	defer layout.Close()
-	must(b.T, layout.Put(uint32(0), ^uint32(0)))
+	harness.Must(b.T, layout.Put(uint32(0), ^uint32(0)))
 }
 
 // programIDs tells the attached programs apart, in the order in which they run.

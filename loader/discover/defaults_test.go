@@ -6,6 +6,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -50,8 +51,8 @@ addr add 2001:db8:4::100/64 dev eth1 nodad
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
-			ip(t, h, links+test.batch)
+			h := harness.NewHost(t)
+			harness.IPBatch(t, h, links+test.batch)
 			r := scan(t, h, named(test.managed...))
 			if diff := gocmp.Diff(test.want, astray(t, h, &r)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

@@ -2,38 +2,11 @@ package discover
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	"replypath/loader/config"
 	"replypath/test/topology"
 )
-
-// newHost returns a host with no interface but lo.
-func newHost(t *testing.T) *topology.Host {
-	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := n.Host("host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// ip runs commands of ip(8) on the host, one a line.
-func ip(t *testing.T, h *topology.Host, batch string) {
-	t.Helper()
-	c := h.Command(t.Context(), "ip", "-batch", "-")
-	c.Stdin = strings.NewReader(batch)
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("ip: %v\n%s", err, out)
-	}
-}
 
 // scan scans a host.
 func scan(t *testing.T, h *topology.Host, cfg *config.Config) Result {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 )
 
 // equal compares by value, addresses included.
@@ -21,8 +22,8 @@ var equal = gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 var equalAddr = gocmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 func TestDiscovery(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 address 02:00:00:00:00:01 type veth peer name far0
 link add eth1 type veth peer name far1
 link add eth2 type veth peer name far2
@@ -122,8 +123,8 @@ func find(t *testing.T, r Result, name string) Interface {
 
 // A bridge is looked at again when its ports change.
 func TestBridgeGetsAnUplink(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add br1 type bridge
 addr add 10.5.0.1/24 dev br1
 link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
@@ -131,7 +132,7 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 	if got := names(scan(t, h, config.Default())); got != nil {
 		t.Errorf("managed %q, want none", got)
 	}
-	ip(t, h, "link set uplink master br1")
+	harness.IPBatch(t, h, "link set uplink master br1")
 	if got, want := names(scan(t, h, config.Default())), []string{"br1"}; !slices.Equal(got, want) {
 		t.Errorf("managed %q, want %q", got, want)
 	}
@@ -140,8 +141,8 @@ link add uplink type vxlan id 1 dstport 4789 local 10.1.0.100
 // An address that duplicate address detection refused is the host's all the
 // same.
 func TestAddressInAnyState(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 addr add 2001:db8::1/64 dev eth0 preferred_lft 0
@@ -153,7 +154,7 @@ addr add 2001:db8::2/64 dev eth0 nodad
 	if err := h.SetSysctl("net/ipv6/conf/eth0/dad_transmits", "10"); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
+	harness.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
 	r := scan(t, h, config.Default())
 	want := []OwnAddress{{address("2001:db8::1"), false}, {address("2001:db8::2"), false}, {address("2001:db8::3"), false}}
 	if diff := gocmp.Diff(want, r.Own, equalAddr); diff != "" {
@@ -165,8 +166,8 @@ addr add 2001:db8::2/64 dev eth0 nodad
 }
 
 func TestOwnAddresses(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 link set far0 up
@@ -212,8 +213,8 @@ route add local 2001:db8:8::/64 dev lo table 100
 }
 
 func TestOnLink(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link add eth1 type veth peer name far1
 link set eth0 up
@@ -264,8 +265,8 @@ route add 2001:db8:8::/64 dev eth1 table 100
 }
 
 func TestStrayGateways(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 type veth peer name far0
 link set eth0 up
 link set far0 up
@@ -283,7 +284,7 @@ route add default via 172.31.1.1 dev eth0 onlink
 	if diff := gocmp.Diff(want, scan(t, h, cfg).Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
-	ip(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
+	harness.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
 	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
 		t.Errorf("warnings with the addresses there: %q", got)
 	}
@@ -291,8 +292,8 @@ route add default via 172.31.1.1 dev eth0 onlink
 
 // Interfaces, addresses and routes come and go while the scan goes on.
 func TestScanWhileInterfacesComeAndGo(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, "link add eth0 type bridge\naddr add 10.1.0.100/24 dev eth0")
 	other, err := netlink.NewHandleAt(h.Namespace(), unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/test/harness"
 )
 
 // Tunnels whose far end depends on the packet are never managed, not even by name.
@@ -60,8 +61,8 @@ func TestOpenTunnels(t *testing.T) {
 
 // What the kernel itself tells of such a device.
 func TestOpenTunnelOfTheKernel(t *testing.T) {
-	h := newHost(t)
-	ip(t, h, `
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add vxlan7 type vxlan id 7 dstport 4789 local 10.1.0.100
 link add vxlan_sys type vxlan external dstport 4790
 addr add 10.7.0.1/24 dev vxlan7

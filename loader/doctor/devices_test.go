@@ -11,6 +11,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
+	"replypath/test/harness"
 	"replypath/test/testhost"
 	"replypath/test/topology"
 )
@@ -77,7 +78,7 @@ func TestContradiction(t *testing.T) {
 	_, h := testhost.NewNetwork(t)
 	addresses(t, h)
 	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
-	testhost.Must(t, err)
+	harness.Must(t, err)
 	of(t, look(t, h, cfg), "managed", OK, "eth0, eth1")
 	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
 	err = h.Do(func() error {

@@ -21,6 +21,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
+	"replypath/test/harness"
 	"replypath/test/testhost"
 )
 
@@ -230,7 +231,7 @@ func wantMended(t *testing.T, h *snapshot.Host, check string) {
 			return
 		}
 		value, err := strconv.Atoi(f.Sysctl.Value)
-		testhost.Must(t, err)
+		harness.Must(t, err)
 		h.Settings[f.Sysctl.Key] = value
 	}
 	if found := remainingOf(examine(h), check); len(found) > 0 {

@@ -9,22 +9,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
 // host returns a host whose interfaces are lo and the named bridges.
 func host(t *testing.T, names ...string) *topology.Host {
 	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := n.Host("host")
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := harness.NewHost(t)
 	for _, name := range names {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = name

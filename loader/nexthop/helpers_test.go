@@ -9,6 +9,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -24,13 +25,9 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &pair{server: newHost(t, n, "server"), router: newHost(t, n, "router")}
+	n := harness.NewNetwork(t)
+	host := harness.Must1[*topology.Host](t)
+	p := &pair{server: host(n.Host("server")), router: host(n.Host("router"))}
 	var err error
 	p.eth0, p.r0, err = n.Connect(
 		topology.NIC{Host: p.server, Name: "eth0", Addresses: []netip.Prefix{
@@ -49,15 +46,6 @@ func newPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func newHost(t *testing.T, n *topology.Network, name string) *topology.Host {
-	t.Helper()
-	h, err := n.Host(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
 }
 
 // ip runs commands of ip(8) on a host, one a line, after "-6 " for IPv6 where nothing in them says so.

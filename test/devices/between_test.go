@@ -16,7 +16,7 @@ import (
 // the first one moves, are seen only before it; what the host starts is also seen between them, before the last one ends it.
 func TestOthersBetween(t *testing.T) {
 	harness.NeedTCX(t)
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
 	p := harness.On(t, n.Server.Host)
 	p.Start("--mechanism", "tcx")
 	useFallback(t, n, p)

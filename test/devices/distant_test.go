@@ -27,7 +27,7 @@ type distant struct {
 // that they go to; else from one that differs by what is inside.
 func newDistant(t *testing.T, outer topology.Family, onePort bool) *distant {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 	v := topology.VXLAN{Name: "vxlan7", ID: 7, SamePort: onePort}
 	server, client := v, v
 	server.Local = n.Server.Eth1.Address(outer)
@@ -113,7 +113,7 @@ func TestDistantTunnel(t *testing.T) {
 				t.Errorf("%s is not managed: %+v", d.end.Name, i)
 			}
 			// Until the client speaks, what was asked in vain may still be answered again.
-			ask(t, d.inside(t, topology.IPv4, harness.UDP))
+			harness.AskSizes(t, d.inside(t, topology.IPv4, harness.UDP))
 			wires, before := harness.Tap(t, d.Server), movedTo(p, "eth1")
 			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				harness.WantByEth1(t, d.server, d.inside(t, f, kind))
@@ -147,7 +147,7 @@ func (d *distant) wantOwnQuestions(t *testing.T, p *harness.Product) {
 	harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c := harness.NewConversation(t, kind, d.Server.Eth0, d.ClientEth0.Address(f))
 		wires := harness.Tap(t, d.Server)
-		ask(t, c)
+		harness.AskSizes(t, c)
 		wires.WantEth0(c.String(), c.Questions())
 	})
 }

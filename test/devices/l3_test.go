@@ -125,7 +125,7 @@ func TestL3(t *testing.T) {
 			harness.EachQuestion(t, "the server asks", func(t *testing.T, f topology.Family, kind harness.Kind) {
 				c := harness.NewConversation(t, kind, l.server.Eth0, n.ClientEth0.Address(f))
 				wires := harness.Tap(t, l.server)
-				ask(t, c)
+				harness.AskSizes(t, c)
 				wires.WantEth0(c.String(), c.Questions())
 			})
 			p.Expect(0, "mode", "observe")

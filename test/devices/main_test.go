@@ -1,5 +1,9 @@
 // Package devices runs replypath on network devices of several kinds, and beside
-// others who hook into them: tunnels, qdiscs, filters and programs.
+// others who hook into them: tunnels, qdiscs, filters and programs. Each network is
+// first shown broken without it, then right with it.
+//
+// What the machine's kernel lacks is skipped by name. `make test-kernels` runs the
+// kinds of devices (its suite kinds) on kernels that have everything.
 package devices
 
 import (
@@ -11,28 +15,11 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// wireExact turns off what makes a captured frame stand for several on the
-// wire, so that frames and counters can be compared exactly.
-var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
-
 // needMechanism is needTCX where that is the mechanism.
 func needMechanism(t *testing.T, mechanism string) {
 	t.Helper()
 	if mechanism == "tcx" {
 		harness.NeedTCX(t)
-	}
-}
-
-// ask wants answers to questions of several sizes.
-func ask(t *testing.T, c *harness.Conversation) {
-	t.Helper()
-	for _, size := range []int{1, 1000, 60_000} {
-		if c.Kind != harness.TCP && size > 1000 {
-			continue // would be fragmented
-		}
-		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
 	}
 }
 

@@ -224,7 +224,7 @@ func (b beside) together(t *testing.T, n *topology.TwoNIC, p *harness.Product) w
 
 func testOthers(t *testing.T, b beside) {
 	b.need(t)
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
 	for _, f := range n.Families() {
 		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
 	}
@@ -264,7 +264,7 @@ func TestOthersLeave(t *testing.T) {
 	for _, b := range besides {
 		t.Run(b.name, func(t *testing.T) {
 			b.need(t)
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 			p := harness.On(t, n.Server.Host)
 			all := b.together(t, n, p)
 			wires := harness.Tap(t, n.Server)

@@ -2,23 +2,12 @@ package devices
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
 	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
-
-// tc runs tc on a host and wants success.
-func tc(t *testing.T, host *topology.Host, command string) []byte {
-	t.Helper()
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), "tc", strings.Fields(command)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("tc %s: %v\n%s", command, err, output)
-	}
-	return output
-}
 
 // sent returns how many packets the root qdisc of an interface has sent.
 func sent(t *testing.T, i *topology.Interface) int {
@@ -27,7 +16,7 @@ func sent(t *testing.T, i *topology.Interface) int {
 		Root    bool
 		Packets int
 	}
-	harness.Must(t, json.Unmarshal(tc(t, i.Host, "-s -j qdisc show dev "+i.Name), &qdiscs))
+	harness.Must(t, json.Unmarshal([]byte(harness.Shell(t, i.Host, "tc -s -j qdisc show dev "+i.Name)), &qdiscs))
 	for _, q := range qdiscs {
 		if q.Root {
 			return q.Packets
@@ -59,10 +48,10 @@ var shapings = []struct {
 func TestShaping(t *testing.T) {
 	for _, shaping := range shapings {
 		t.Run(shaping.name, func(t *testing.T) {
-			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
-			tc(t, n.Server.Host, "qdisc add dev eth0 root handle 1: tbf rate 500kbit burst 16kb latency 50ms")
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
+			harness.Shell(t, n.Server.Host, "tc qdisc add dev eth0 root handle 1: tbf rate 500kbit burst 16kb latency 50ms")
 			for _, command := range shaping.commands {
-				tc(t, n.Server.Host, command)
+				harness.Shell(t, n.Server.Host, "tc "+command)
 			}
 			p := harness.On(t, n.Server.Host)
 			p.Start()

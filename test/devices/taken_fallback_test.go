@@ -179,7 +179,7 @@ func TestTakenFallbackAgainAndAgain(t *testing.T) {
 			var took []time.Duration
 			for len(took) < manyTimes {
 				began := time.Now()
-				tc(t, n.Server.Host, "qdisc del dev replypath0 clsact")
+				harness.Shell(t, n.Server.Host, "tc qdisc del dev replypath0 clsact")
 				if d.Log.Wait(harness.Within(t, 3*backWithin), len(took)+1, takenOff, "interface=replypath0") != nil {
 					break
 				}

@@ -191,7 +191,7 @@ type obstacle struct {
 var obstacles = []obstacle{
 	{
 		"an ingress qdisc", "clsact", placeIngress,
-		func(t *testing.T, i *topology.Interface) { tc(t, i.Host, "qdisc del dev eth1 ingress") },
+		func(t *testing.T, i *topology.Interface) { harness.Shell(t, i.Host, "tc qdisc del dev eth1 ingress") },
 		"tc qdisc del dev eth1 ingress",
 	},
 	{

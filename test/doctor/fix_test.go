@@ -169,7 +169,7 @@ func TestRenamedInterface(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	strict(t, n, p)
-	shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
+	harness.Shell(t, n.Server.Host, "ip link set eth1 down; ip link set eth1 name old; ip link set eth0 down; ip link set eth0 name eth1")
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "2"))
 	p.Detach()
 	const oldRPFilter = "net/ipv4/conf/old/rp_filter"

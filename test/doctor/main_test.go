@@ -18,15 +18,6 @@ func newServer(t *testing.T) *topology.TwoNIC {
 	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 }
 
-// shell runs a command line on a host.
-func shell(t *testing.T, host *topology.Host, line string) {
-	t.Helper()
-	output, err := host.Command(harness.Within(t, harness.AnswerTime), "sh", "-ec", line).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, output)
-	}
-}
-
 func wantSysctl(t *testing.T, host *topology.Host, key, want string) {
 	t.Helper()
 	if got := harness.Must1[string](t)(host.Sysctl(key)); got != want {

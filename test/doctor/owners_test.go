@@ -167,18 +167,18 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	want("ok", "is needed: replypath is not attached, and 0 connections were opened from "+server.String())
 
 	stream := harness.NewConversation(t, harness.TCP, n.Server.Eth1, client)
-	harness.Must(t, stream.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, stream)
 	want("ok", "is needed: replypath is not attached, and 1 connection was opened from "+server.String())
 	p.Start("--observe")
 	asked := harness.NewConversation(t, harness.TCP, n.ClientEth0, server) // is none that the host opened
-	harness.Must(t, asked.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, asked)
 	want("ok", "is needed: replypath does not enforce on eth1, and 1 connection was opened from "+server.String())
 	p.Expect(0, "mode", "enforce")
 	want("ok", "is needed: 1 connection was opened from "+server.String())
 	datagrams := harness.NewConversation(t, harness.UDP, n.Server.Eth1, client)
-	harness.Must(t, datagrams.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, datagrams)
 	want("ok", "is needed: 2 connections were opened from "+server.String())
-	harness.Must(t, stream.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, stream)
 
 	harness.Must(t, stream.Close())
 	harness.Must(t, datagrams.Close())
@@ -191,9 +191,9 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 	want("warning", "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "+server.String())
 	// It is so: without the rule answers arrive. What the host opens itself would not.
 	harness.Shell(t, n.Server.Host, ip+" rule del "+rule)
-	harness.Must(t, asked.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, asked)
 	again := harness.NewConversation(t, harness.TCP, n.ClientEth0, server)
-	harness.Must(t, again.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, again)
 	lost := harness.NewConversation(t, harness.TCP, n.Server.Eth1, client)
 	if err := lost.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
 		t.Error("what the host opens from the address does without the rule, so that it proves nothing")
@@ -216,7 +216,7 @@ nft add rule inet t out ct state established accept
 	p.Start()
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "warning", "is not needed")
 	ping := harness.NewConversation(t, harness.Ping, n.Server.Eth1, n.ClientEth0.Address(topology.IPv4))
-	harness.Must(t, ping.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, ping)
 	onlyOne(t, p.Doctor(0), "needless-rules", "eth1", "ok", "is needed: 1 connection was opened from 10.2.0.100")
 }
 

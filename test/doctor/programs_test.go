@@ -96,7 +96,7 @@ func TestNoDefaultRoute(t *testing.T) {
 	own := onlyOne(t, p.Doctor(0), "default-route", "", "warning", "no default route but that of replypath0")
 	wantSeen(t, n, own, "ip route show table all default")
 	c := harness.NewConversation(t, harness.Ping, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, c)
 }
 
 // TestNothingManaged says so, and why.

@@ -64,7 +64,7 @@ func newVictim(
 ) *victim {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
-		Policy: topology.AnySource, Offloads: topology.Offloads{NoSegmentation: true, NoReceive: true},
+		Policy: topology.AnySource, Offloads: topology.WireExact,
 	})
 	for _, router := range []*topology.Router{n.Production, n.Replication} {
 		swallow(t, router)

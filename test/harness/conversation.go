@@ -134,6 +134,14 @@ func (c *Conversation) exchange(size int) error {
 	return err
 }
 
+// Sizes are those of questions that are answered in one frame and, by TCP, in many.
+func (c *Conversation) Sizes() []int {
+	if c.Kind == TCP {
+		return []int{1, 1000, 60_000}
+	}
+	return []int{1, 1000}
+}
+
 // Close closes the socket; for TCP the server closes its own then.
 func (c *Conversation) Close() error {
 	if c.pinger != nil {

@@ -9,6 +9,20 @@ import (
 
 var setUpTime = 2 * AnswerTime
 
+// NewNetwork is a network without hosts, for the duration of the test.
+func NewNetwork(t testing.TB) *topology.Network {
+	t.Helper()
+	n := topology.New(topology.Options{})
+	closeAtEnd(t, n)
+	return n
+}
+
+// NewHost is a host with no interface but lo, for the duration of the test.
+func NewHost(t testing.TB) *topology.Host {
+	t.Helper()
+	return Must1[*topology.Host](t)(NewNetwork(t).Host("host"))
+}
+
 // NewS1 builds the network S1 for the duration of the test, with echo servers at
 // the addresses of B's eth1.
 func NewS1(t testing.TB, options topology.S1Options) *topology.S1 {

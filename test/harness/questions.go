@@ -30,8 +30,38 @@ func EachQuestionOf(t *testing.T, families []topology.Family, name string, run f
 	}
 }
 
+// Ask asks one question, and wants the answer.
+func Ask(t testing.TB, c *Conversation) {
+	t.Helper()
+	Must(t, c.Ask(Within(t, AnswerTime)))
+}
+
+// AskSizes asks questions of several sizes, and wants the answers.
+func AskSizes(t testing.TB, c *Conversation) {
+	t.Helper()
+	for _, size := range c.Sizes() {
+		if err := c.AskFor(Within(t, AnswerTime), size); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// End closes a connection by TCP, and waits at a capture for the server's FIN, which is one of its answers. What has no
+// connection goes on.
+func End(t testing.TB, c *Conversation, at *topology.Capture, answers topology.Filter) {
+	t.Helper()
+	if c.Kind != TCP {
+		return
+	}
+	Must(t, c.Close())
+	fin := topology.All(answers, topology.Flags(topology.FIN, topology.FIN), topology.Going(topology.Received))
+	if _, err := at.Wait(Within(t, AnswerTime), fin); err != nil {
+		t.Errorf("the server's end of the connection: %v", err)
+	}
+}
+
 // WantByEth1 asks, and wants the answers to leave by the server's eth1 only.
-func WantByEth1(t *testing.T, server *topology.Server, c *Conversation) {
+func WantByEth1(t testing.TB, server *topology.Server, c *Conversation) {
 	t.Helper()
 	wires := Tap(t, server)
 	if err := c.Ask(Within(t, AnswerTime)); err != nil {
@@ -44,6 +74,14 @@ func WantByEth1(t *testing.T, server *topology.Server, c *Conversation) {
 	wires.WantEth1(c.String(), c.Answers())
 }
 
+// WantBy asks, and wants the answers to leave by the server's eth1 only, or by its eth0. It returns them.
+func WantBy(t testing.TB, server *topology.Server, c *Conversation, eth1 bool) []*topology.Frame {
+	t.Helper()
+	wires := Tap(t, server)
+	Ask(t, c)
+	return wires.Want(eth1, c.String(), c.Answers())
+}
+
 // Settle returns when a server has dealt with what a router of its has sent to an interface so far: the cable keeps the
 // order.
 func Settle(t *testing.T, router *topology.Router, to *topology.Interface) {
@@ -53,9 +91,9 @@ func Settle(t *testing.T, router *topology.Router, to *topology.Interface) {
 }
 
 // IPBatch runs commands of ip(8) on a host, one a line.
-func IPBatch(t *testing.T, host *topology.Host, batch string) {
+func IPBatch(t testing.TB, host *topology.Host, batch string) {
 	t.Helper()
-	Shell(t, host, "ip -batch - <<END\n"+batch+"END\n")
+	Shell(t, host, "ip -batch - <<END\n"+batch+"\nEND\n")
 }
 
 // NeedTCX skips a test where the kernel has no TCX: it does not know the attach type that it is asked for, on an

@@ -67,6 +67,15 @@ func (w *Wires) WantEth0(what string, match topology.Filter) []*topology.Frame {
 	return eth0
 }
 
+// Want is WantEth1, or WantEth0.
+func (w *Wires) Want(eth1 bool, what string, match topology.Filter) []*topology.Frame {
+	w.t.Helper()
+	if eth1 {
+		return w.WantEth1(what, match)
+	}
+	return w.WantEth0(what, match)
+}
+
 func (w *Wires) wantOnly(what string, nic *topology.Interface, right, wrong []*topology.Frame) {
 	w.t.Helper()
 	f := figuresOf(w.t)

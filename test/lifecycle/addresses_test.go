@@ -72,7 +72,7 @@ func TestVirtualAddress(t *testing.T) {
 				harness.Serve(t, n.Server.Host, address.Addr())
 			}
 			for _, kind := range harness.Kinds {
-				wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
+				harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address.Addr()), true)
 			}
 			if len(p.Flows("--peer", n.ClientEth0.Address(f).String())) == 0 {
 				t.Errorf("no flow to %s", address)
@@ -138,7 +138,7 @@ func TestAddressOfADeadDaemon(t *testing.T) {
 			harness.Must(t, n.Server.Eth1.AddAddress(netip.PrefixFrom(address, address.BitLen())))
 			harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
 			harness.Serve(t, n.Server.Host, address)
-			wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, address), true)
+			harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address), true)
 		}
 	}
 	p.Start()
@@ -151,7 +151,7 @@ func TestAddressOfADeadDaemon(t *testing.T) {
 			address = address.Next()
 			p.AwaitOwn(address, true, time.Now())
 			for _, kind := range harness.Kinds {
-				wantBy(t, n, harness.NewConversation(t, kind, n.ClientEth0, address), true)
+				harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, address), true)
 			}
 		}
 	}

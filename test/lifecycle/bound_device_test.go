@@ -68,10 +68,10 @@ func testBoundConnection(t *testing.T, f topology.Family) {
 	p.Start("--config", harness.WriteConfig(t, "follow: pinned\n"))
 	wires := harness.Tap(t, n.Server)
 	c := newPush(t, n, f)
-	wires.WantEth1("what was sent before the socket was bound", c.segments)
+	wires.WantEth1("what was sent before the socket was bound", c.Segments)
 	moveRoute(t, n, f, n.Server.Eth1.Address(f))
-	bindToEth0(t, c.server)
-	wantLeftAlone(t, n, p, f, "tcp", c.segments, c.push)
+	bindToEth0(t, c.Server)
+	wantLeftAlone(t, n, p, f, "tcp", c.Segments, c.Speak)
 }
 
 // bindToEth0 binds a socket that is open already.

@@ -85,21 +85,21 @@ func TestRouteMoves(t *testing.T) {
 		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
 		byEth0 := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth0.Address(f))
 		byEth1 := conversation(t, n, harness.TCP, f)
-		wantBy(t, n, byEth0, false)
-		wantBy(t, n, byEth1, true)
+		harness.WantBy(t, n.Server, byEth0, false)
+		harness.WantBy(t, n.Server, byEth1, true)
 		before := topology.Route{Via: n.Server.Eth0.Gateway(f)}
 		after := topology.Route{Via: n.Server.Eth1.Gateway(f)}
 		harness.Must(t, n.Server.RemoveRoute(before))
 		harness.Must(t, n.Server.AddRoute(after))
 		harness.Must(t, n.Server.Eth1.Resolve(harness.Within(t, harness.AnswerTime), after.Via))
-		wantBy(t, n, byEth1, true)
+		harness.WantBy(t, n.Server, byEth1, true)
 		// eth0's gateway stands in no routing table any more.
-		wantBy(t, n, byEth0, false)
-		wantBy(t, n, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(f)), false)
+		harness.WantBy(t, n.Server, byEth0, false)
+		harness.WantBy(t, n.Server, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(f)), false)
 		harness.Must(t, n.Server.RemoveRoute(after))
 		harness.Must(t, n.Server.AddRoute(before))
-		wantBy(t, n, byEth0, false)
-		wantBy(t, n, byEth1, true)
+		harness.WantBy(t, n.Server, byEth0, false)
+		harness.WantBy(t, n.Server, byEth1, true)
 	}
 }
 
@@ -120,7 +120,7 @@ func TestStartWhileDown(t *testing.T) {
 		for _, f := range n.Families() {
 			waitByEth1(t, n, n.Server.Eth1.Address(f))
 			for _, kind := range harness.Kinds {
-				wantBy(t, n, conversation(t, n, kind, f), true)
+				harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 			}
 		}
 		harness.Must(t, n.Server.Eth1.SetDown())
@@ -150,7 +150,7 @@ func TestWithoutIPv6(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
 	for _, kind := range harness.Kinds {
-		wantBy(t, n, conversation(t, n, kind, topology.IPv4), true)
+		harness.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true)
 	}
 	if lines := append(d.Log.Lines("level=WARN"), d.Log.Lines("level=ERROR")...); len(lines) > 0 {
 		t.Errorf("complaints in the log: %q", lines)
@@ -169,7 +169,7 @@ func TestProgramsTakenOff(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	d := start(p, "clsact")
 	c := conversation(t, n, harness.TCP, topology.IPv4)
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 	d.Kill()
 	output, err := n.Server.Command(t.Context(), "tc", "qdisc", "del", "dev", "eth0", "clsact").CombinedOutput()
 	if err != nil {
@@ -179,6 +179,6 @@ func TestProgramsTakenOff(t *testing.T) {
 		t.Errorf("status of eth0 without its programs: %+v", i)
 	}
 	start(p, "clsact")
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 	harness.Must1[string](t)(p.Get("/healthz"))
 }

@@ -53,7 +53,7 @@ func TestContradiction(t *testing.T) {
 			t.Errorf("%s: the status says %s", c.name, deref(s.Config.Error))
 		}
 		for _, f := range n.Families() {
-			wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 		}
 	}
 }
@@ -71,7 +71,7 @@ func TestContradictionAppears(t *testing.T) {
 	d := p.Start("--config", config.path)
 	harness.Shell(t, n.Server.Host, "ip tuntap add dev tun0 mode tun; ip address add 10.99.0.1/24 dev tun0; ip link set tun0 up")
 	d.WaitLog(1, "level=WARN", "interface tun0 has no ethernet header: next_hop last-hop is served as auto there")
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	if tun := p.Status().Interface("tun0"); !tun.Attached {
 		t.Errorf("tun0 is not served: %+v", tun)
 	}

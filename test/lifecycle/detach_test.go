@@ -34,7 +34,7 @@ func TestDetachRestoresEmpty(t *testing.T) {
 		t.Run(mechanism, func(t *testing.T) {
 			n := newServer(t)
 			testRestores(t, n, mechanism)
-			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 		})
 	}
 }
@@ -46,7 +46,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, mechanism string) {
 	start(p, mechanism)
 	for _, f := range n.Families() {
 		for _, kind := range harness.Kinds {
-			wantBy(t, n, conversation(t, n, kind, f), true)
+			harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 		}
 	}
 	if before.Diff(snapshot(t, n)) == "" {
@@ -125,12 +125,12 @@ func TestDetachBesideDaemon(t *testing.T) {
 	d := p.Start()
 	result := p.Expect(1, "detach")
 	wantOneLine(t, result, fmt.Sprint(d.PID()), "--stop")
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 	if code := d.WaitEnd(); code != 0 {
 		t.Errorf("detach --stop ended the daemon with exit code %d", code)
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 }
 
 // TestSecondRun refuses to start twice on the same pins, and names who holds
@@ -166,7 +166,7 @@ func TestForeignPins(t *testing.T) {
 	if after := harness.Pins(t); !slices.Equal(pins, after) {
 		t.Errorf("pins changed (-before +after):\n%s", cmp.Diff(pins, after))
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
 // TestDetachTypo names where the datapath is, and leaves it.

@@ -21,17 +21,17 @@ func testLinkDown(t *testing.T, f topology.Family) {
 	p := harness.On(t, n.Server.Host)
 	p.Start()
 	l := newPush(t, n, f)
-	l.push()
+	l.Speak()
 	router := n.Server.Eth1.Peer()
 	harness.Must(t, router.SetDown())
 	wires := harness.Tap(t, n.Server)
-	l.send(1000)
-	_, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), l.segments)
+	l.Send(1000)
+	_, err := wires.Eth0.Wait(harness.Within(t, harness.AnswerTime), l.Segments)
 	harness.Must(t, err)
 	// What the client acknowledges is lost, so that the server may repeat it:
 	// the counter is read first.
 	m := p.Metrics()
-	eth0, eth1 := wires.Left(l.segments)
+	eth0, eth1 := wires.Left(l.Segments)
 	if len(eth1) > 0 {
 		t.Errorf("without a carrier, by eth1 left %s", harness.Describe(eth1))
 	}
@@ -43,6 +43,6 @@ func testLinkDown(t *testing.T, f topology.Family) {
 		t.Errorf("replypath_interface_up of eth1 is %v", up)
 	}
 	harness.Must(t, router.SetUp())
-	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), l.segments)
+	_, err = wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), l.Segments)
 	harness.Must(t, err)
 }

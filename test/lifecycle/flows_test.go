@@ -24,10 +24,10 @@ func TestFlowFilters(t *testing.T) {
 	harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(topology.IPv4))
 	for _, f := range n.Families() {
 		for _, kind := range harness.Kinds {
-			ask(t, conversation(t, n, kind, f))
+			harness.Ask(t, conversation(t, n, kind, f))
 		}
 	}
-	ask(t, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
+	harness.Ask(t, harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth0.Address(topology.IPv4)))
 	filters := []struct {
 		args  []string
 		flows int
@@ -66,7 +66,7 @@ func TestFlushUnderTraffic(t *testing.T) {
 	for _, f := range n.Families() {
 		for _, kind := range harness.Kinds {
 			c := conversation(t, n, kind, f)
-			ask(t, c)
+			harness.Ask(t, c)
 			talk := c.Keep(t)
 			for range 5 {
 				p.Expect(0, "flows", "flush", "--protocol", c.Protocol())
@@ -80,7 +80,7 @@ func TestFlushUnderTraffic(t *testing.T) {
 				return fmt.Errorf("flows %v", p.Flows())
 			})
 			talk.Stop()
-			wantBy(t, n, c, true)
+			harness.WantBy(t, n.Server, c, true)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func TestFollow(t *testing.T) {
 	p.Start()
 	f := follow(t, p, 2)
 	c := conversation(t, n, harness.UDP, topology.IPv4)
-	ask(t, c)
+	harness.Ask(t, c)
 	f.want(t, "new", c)
 	p.Expect(0, "flows", "flush")
 	f.want(t, "ended", c)
@@ -137,10 +137,10 @@ func TestFollowMoved(t *testing.T) {
 	p.Start("--config", harness.WriteConfig(t, "interfaces: [{name: eth*, next_hop: last-hop}]\nfollow: latest\n"))
 	f := follow(t, p, 2)
 	c := conversation(t, n, harness.UDP, topology.IPv4)
-	ask(t, c)
+	harness.Ask(t, c)
 	f.want(t, "new", c)
 	harness.Must(t, n.Server.Eth1.Peer().SetMAC(net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}))
-	ask(t, c)
+	harness.Ask(t, c)
 	f.want(t, "moved", c)
 	harness.Must(t, f.Wait())
 }
@@ -152,12 +152,12 @@ func TestFollowGoesOn(t *testing.T) {
 	d := p.Start()
 	f := follow(t, p, 2)
 	before, after := conversation(t, n, harness.UDP, topology.IPv4), conversation(t, n, harness.UDP, topology.IPv4)
-	ask(t, before)
+	harness.Ask(t, before)
 	f.want(t, "new", before)
 	d.Signal(unix.SIGTERM)
 	d.WaitEnd()
 	p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
-	ask(t, after)
+	harness.Ask(t, after)
 	f.want(t, "new", after)
 	harness.Must(t, f.Wait())
 }

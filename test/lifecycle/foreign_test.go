@@ -65,7 +65,7 @@ func TestForeignPinsAreRefused(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	foreign := p.At(n.Client)
 	pins := harness.Pins(t)
 	for _, daemon := range []string{"alive", "dead"} {

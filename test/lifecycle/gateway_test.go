@@ -26,7 +26,7 @@ func testGatewayChangesMAC(t *testing.T, f topology.Family) {
 	p.Start()
 	router := n.Server.Eth1.Peer()
 	pushed := newPush(t, n, f)
-	pushed.push()
+	pushed.Speak()
 	before := pushed.lastMAC()
 	for _, key := range []string{"net/ipv4/conf/server/arp_notify", "net/ipv6/conf/server/ndisc_notify"} {
 		harness.Must(t, n.Replication.SetSysctl(key, "1"))
@@ -37,7 +37,7 @@ func testGatewayChangesMAC(t *testing.T, f topology.Family) {
 		t.Errorf("before, frames went to %s, not to %s", before, router.MAC)
 	}
 	waitGateway(t, p, router.Address(f), replacement)
-	pushed.push()
+	pushed.Speak()
 	if mac := pushed.lastMAC(); mac.String() != replacement.String() {
 		t.Errorf("frames go to %s, not to %s", mac, replacement)
 	}
@@ -52,7 +52,7 @@ func TestLateGateway(t *testing.T) {
 	config := newConfig(t, fmt.Sprintf("interfaces: [{name: eth0}, {name: eth1, gateways: [%s]}]\n", gateway.Addr()))
 	d := p.Start("--config", config.path)
 	d.WaitLog(1, "level=WARN", gateway.Addr().String())
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	router := n.Server.Eth1.Peer()
 	harness.Must(t, router.AddAddress(gateway))
 	harness.Must(t, n.Server.Eth1.AddAddress(own))

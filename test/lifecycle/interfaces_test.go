@@ -79,9 +79,7 @@ func (l *late) answers(p *harness.Product) {
 		}
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(l.t, kind, l.n.ClientEth0, l.Address(f))
-			wires := harness.Tap(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface})
-			ask(l.t, c)
-			wires.WantEth1(c.String(), c.Answers())
+			harness.WantBy(l.t, &topology.Server{Host: l.n.Server.Host, Eth0: l.n.Server.Eth0, Eth1: l.Interface}, c, true)
 			l.asked++
 		}
 	}
@@ -198,7 +196,7 @@ func waitByEth1(t *testing.T, n *topology.TwoNIC, address netip.Addr) {
 	harness.Eventually(t, "replies from "+address.String()+" leave by eth1", func() error {
 		wires := harness.Tap(t, n.Server)
 		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, address)
-		ask(t, c)
+		harness.Ask(t, c)
 		if eth0, eth1 := wires.Left(c.Answers()); len(eth0) > 0 || len(eth1) == 0 {
 			return fmt.Errorf("by eth0 left %s", harness.Describe(eth0))
 		}

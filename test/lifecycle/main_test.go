@@ -11,39 +11,17 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// wireExact turns off what makes a captured frame stand for several on the
-// wire, so that frames and counters can be compared exactly.
-var wireExact = topology.Offloads{NoSegmentation: true, NoReceive: true}
-
 // newServer builds the network of a server with two interfaces, where every
 // router takes any source: answers arrive whichever way they go.
 func newServer(t *testing.T) *topology.TwoNIC {
 	t.Helper()
-	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: wireExact})
-}
-
-// ask wants an answer.
-func ask(t *testing.T, c *harness.Conversation) {
-	t.Helper()
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	return harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource, Offloads: topology.WireExact})
 }
 
 // conversation prepares one between the client and the server's eth1.
 func conversation(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
 	t.Helper()
 	return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-}
-
-// wantBy asks once more and wants every answer to it by eth1, or by eth0. It returns
-// them.
-func wantBy(t *testing.T, n *topology.TwoNIC, c *harness.Conversation, eth1 bool) []*topology.Frame {
-	t.Helper()
-	wires := harness.Tap(t, n.Server)
-	ask(t, c)
-	if eth1 {
-		return wires.WantEth1(c.String(), c.Answers())
-	}
-	return wires.WantEth0(c.String(), c.Answers())
 }
 
 // mechanisms are the two ways to attach.

@@ -22,11 +22,11 @@ func TestMemory(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	d := p.Start()
 	c := conversation(t, n, harness.TCP, topology.IPv4)
-	ask(t, c)
+	harness.Ask(t, c)
 	talk := c.Keep(t)
 	flood(t, n, manyFlows)
 	talk.Stop()
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 
 	// A few find all their places in the table taken.
 	const least = manyFlows * 99 / 100

@@ -22,7 +22,7 @@ func TestStartWhileAddressInUse(t *testing.T) {
 		return d.ReadyAfter
 	})
 	for _, f := range n.Families() {
-		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 	}
 	wantMetricsError(t, p, d)
 	harness.Must(t, other.Close())
@@ -30,7 +30,7 @@ func TestStartWhileAddressInUse(t *testing.T) {
 	if lines := d.Log.Lines("level=ERROR"); len(lines) != 1 {
 		t.Errorf("%d errors in the log, not one: %q", len(lines), lines)
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
 // TestMetricsAddressNotThereYet is the same with an address that the host gets
@@ -42,7 +42,7 @@ func TestMetricsAddressNotThereYet(t *testing.T) {
 	lo := harness.Must1[*topology.Interface](t)(n.Server.Interface("lo"))
 	harness.Must(t, lo.RemoveAddress(lo.Addresses[0]))
 	d := p.Start()
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	wantMetricsError(t, p, d)
 	harness.Must(t, lo.AddAddress(lo.Addresses[0]))
 	wantMetricsBack(t, p)
@@ -59,7 +59,7 @@ func TestMetricsOff(t *testing.T) {
 	if s := p.Status(); len(s.Errors) > 0 {
 		t.Errorf("errors in the status: %q", s.Errors)
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
 func wantMetricsError(t *testing.T, p *harness.Product, d *harness.Daemon) {

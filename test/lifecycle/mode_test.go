@@ -25,7 +25,7 @@ func TestMode(t *testing.T) {
 			t.Errorf("status says mode %s, not %s", got, mode)
 		}
 		for _, c := range conversations {
-			wantBy(t, n, c, mode == "enforce")
+			harness.WantBy(t, n.Server, c, mode == "enforce")
 		}
 	}
 	check("enforce")
@@ -53,7 +53,7 @@ func TestObserve(t *testing.T) {
 		wires := harness.Tap(t, n.Server)
 		c := conversation(t, n, harness.TCP, f)
 		for range 5 {
-			ask(t, c)
+			harness.Ask(t, c)
 		}
 		answers := wires.WantEth0(c.String(), c.Answers())
 		after := p.Metrics()

@@ -258,7 +258,7 @@ func wantAnswersWithoutDefault(t *testing.T, n *topology.TwoNIC) {
 	harness.Shell(t, n.Server.Host, "ip route del default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
 		"; ip -6 route del default via "+n.Server.Eth0.Gateway(topology.IPv6).String())
 	for _, f := range n.Families() {
-		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 	}
 	harness.Shell(t, n.Server.Host, "ip route add default via "+n.Server.Eth0.Gateway(topology.IPv4).String()+
 		" dev eth0; ip -6 route add default via "+n.Server.Eth0.Gateway(topology.IPv6).String()+" dev eth0")
@@ -362,7 +362,7 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 			}
 			return nil
 		})
-		wantBy(t, n, conversation(t, n, harness.Ping, topology.IPv4), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.Ping, topology.IPv4), true)
 		p.Expect(0, "detach", "--stop")
 		wantRPFilter(t, n, own)
 	}
@@ -390,7 +390,7 @@ func TestSwitchWithoutDaemon(t *testing.T) {
 		t.Errorf("mode %s, and what is left undone is %v", s.Mode, s.WouldChange)
 	}
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "0"))
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 
 	d := p.Start("--config", config)

@@ -91,10 +91,10 @@ func TestTwoStartsAtOnce(t *testing.T) {
 		if len(loser.Log.Lines(products[winner].PinDir, fmt.Sprint("pid ", daemons[winner].PID()))) != 1 || isReady(1-winner) {
 			t.Errorf("the second one does not name the first:\n%s", loser.Log)
 		}
-		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
 		daemons[winner].Stop(unix.SIGTERM)
 		products[winner].Detach()
-		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), false)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), false)
 	}
 }
 
@@ -109,7 +109,7 @@ func TestPinsRemovedByHand(t *testing.T) {
 			second.Expect(1, "run")
 			harness.Must(t, os.RemoveAll(p.PinDir))
 			start(second, mechanism)
-			wantBy(t, n, conversation(t, n, harness.UDP, topology.IPv4), true)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.UDP, topology.IPv4), true)
 			second.Expect(0, "detach", "--stop")
 			if _, err := n.Server.Netlink().LinkByName("replypath0"); err == nil {
 				t.Error("replypath0 is left")
@@ -135,11 +135,11 @@ func TestDetachOfTheOther(t *testing.T) {
 			if lines := d.Log.Lines("had been deleted"); len(lines) > 0 {
 				t.Errorf("the other one has lost something: %q", lines)
 			}
-			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 			// Nothing is pinned there now, and still a daemon works here.
 			wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint("pid ", d.PID()))
 			wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()))
-			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), true)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
 		})
 	}
 }
@@ -182,7 +182,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 			if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], what.problem) {
 				t.Errorf("errors of the status: %q", s.Errors)
 			}
-			wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+			harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 			if count := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); count != inARow {
 				t.Errorf("%v repairs are counted", count)
 			}
@@ -200,7 +200,7 @@ func TestStrangerLocks(t *testing.T) {
 	harness.Eventually(t, "the stranger has the lock", func() error { return locks(stranger.PID()) })
 	d := p.Start()
 	d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
 }
 

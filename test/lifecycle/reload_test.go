@@ -81,7 +81,7 @@ func TestReloadRefused(t *testing.T) {
 		if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 0 {
 			t.Errorf("after %q the last reload counts as successful", bad.text)
 		}
-		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	}
 	config.write("mode: observe\n")
 	d.Reload()
@@ -92,7 +92,7 @@ func TestReloadRefused(t *testing.T) {
 	if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 1 {
 		t.Error("after a good file the last reload counts as failed")
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 }
 
 // TestReloadExclude has a peer excluded and included again in mid-connection.
@@ -102,17 +102,17 @@ func TestReloadExclude(t *testing.T) {
 	config := newConfig(t, "")
 	d := p.Start("--config", config.path)
 	for _, f := range n.Families() {
-		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 	}
 	peer := n.ClientEth0.Address(topology.IPv4)
 	config.write(fmt.Sprintf("exclude: [{peer: %s, protocol: tcp}]\n", peer))
 	d.Reload()
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
-	wantBy(t, n, conversation(t, n, harness.UDP, topology.IPv4), true)
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv6), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.UDP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv6), true)
 	config.write("")
 	d.Reload()
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 }
 
 // TestReloadRunningDatagrams has configurations put in force that record what has been going
@@ -143,7 +143,7 @@ func recordMore(t *testing.T, before string, byReload bool) {
 	routed, moved := 0, 0
 	for _, f := range n.Families() {
 		c := conversation(t, n, harness.UDP, f)
-		routed += len(wantBy(t, n, c, false))
+		routed += len(harness.WantBy(t, n.Server, c, false))
 		running = append(running, c)
 	}
 	config.write("")
@@ -154,7 +154,7 @@ func recordMore(t *testing.T, before string, byReload bool) {
 		p.Start("--config", config.path)
 	}
 	for _, c := range running {
-		moved += len(wantBy(t, n, c, true))
+		moved += len(harness.WantBy(t, n.Server, c, true))
 	}
 	t.Logf("%d conversations by UDP, IPv4 and IPv6, go on: %d answers by eth0 before, %d by eth1 with the next question",
 		len(running), routed, moved)
@@ -172,7 +172,7 @@ func TestReloadInterfaces(t *testing.T) {
 	for _, f := range n.Families() {
 		for _, kind := range harness.Kinds {
 			c := conversation(t, n, kind, f)
-			wantBy(t, n, c, true)
+			harness.WantBy(t, n.Server, c, true)
 			conversations = append(conversations, c)
 		}
 	}
@@ -195,7 +195,7 @@ func TestReloadInterfaces(t *testing.T) {
 			t.Errorf("after %q: interfaces %+v, unmanaged %+v", step.text, s.Interfaces, s.Unmanaged)
 		}
 		for _, c := range conversations {
-			wantBy(t, n, c, step.byEth1)
+			harness.WantBy(t, n.Server, c, step.byEth1)
 		}
 	}
 	p.Expect(0, "detach", "--stop")

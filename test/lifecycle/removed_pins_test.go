@@ -94,7 +94,7 @@ func TestPinsRemoved(t *testing.T) {
 				}
 				wantOneLine(t, p.Expect(1, "run"), fmt.Sprint("pid ", d.PID()), p.PinDir)
 				d.Kill()
-				wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+				harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 				start(p, mechanism)
 				if went := after.Backwards(p.Metrics()); len(went) > 0 {
 					t.Errorf("after the next start counters went backwards: %q", went)
@@ -138,7 +138,7 @@ func wantAllByEth1(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
 	for _, f := range n.Families() {
 		for _, kind := range harness.Kinds {
-			wantBy(t, n, conversation(t, n, kind, f), true)
+			harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func TestFewestCapabilities(t *testing.T) {
 	d := p.LaunchAs(wrap("setpriv", "--bounding-set="+needed, "--inh-caps="+needed))
 	d.WaitReady()
 	for _, f := range n.Families() {
-		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 	}
 	harness.Must1[string](t)(p.Get("/healthz"))
 }
@@ -88,7 +88,7 @@ func TestHiddenBPFFS(t *testing.T) {
 	d.WaitReady()
 	d.Kill()
 	for _, f := range n.Families() {
-		wantBy(t, n, conversation(t, n, harness.TCP, f), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, f), true)
 	}
 	if !p.Status().Interfaces[0].Attached {
 		t.Error("what is attached cannot be seen from outside")
@@ -134,5 +134,5 @@ func wantUntouched(t *testing.T, n *topology.TwoNIC, p *harness.Product, before 
 			t.Errorf("%s was left", pin)
 		}
 	}
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 }

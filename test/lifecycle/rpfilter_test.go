@@ -29,7 +29,7 @@ func TestStrictRPFilter(t *testing.T) {
 	d := p.Start()
 	frames := 0
 	for _, kind := range harness.Kinds {
-		frames += len(wantBy(t, n, conversation(t, n, kind, topology.IPv4), true))
+		frames += len(harness.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true))
 	}
 	wantRPFilter(t, n, "2")
 	s := p.Status()

@@ -60,7 +60,7 @@ func TestSaysWhatStays(t *testing.T) {
 			}
 			d.Stop(unix.SIGTERM)
 			wantSaid(t, d, test.says, test.corrected)
-			wantBy(t, n, c, test.corrected)
+			harness.WantBy(t, n.Server, c, test.corrected)
 		})
 	}
 }
@@ -75,7 +75,7 @@ func TestSaysWhatGoes(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	wantSaid(t, d, "what is attached goes; `replypath detach --stop` takes it away", false)
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 }
 
 // TestSaysReady: the line of a start names mode, interfaces, mechanism, and what was changed on the host.

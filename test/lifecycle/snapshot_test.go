@@ -44,7 +44,7 @@ func TestSnapshot(t *testing.T) {
 		}
 	}
 	for _, f := range n.Families() {
-		ask(t, conversation(t, n, harness.TCP, f)) // which has both sides ask for each other
+		harness.Ask(t, conversation(t, n, harness.TCP, f)) // which has both sides ask for each other
 	}
 	harness.Shell(t, n.Server.Host, "ip neighbour flush dev eth1; ip -6 neighbour flush dev eth1\n"+
 		"ip neighbour add 10.2.0.78 dev eth1 lladdr 02:00:00:00:ff:03 nud stale")

@@ -45,7 +45,7 @@ func TestEmptyConfiguration(t *testing.T) {
 }
 
 func testEmptyConfiguration(t *testing.T, mechanism string) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: wireExact})
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Offloads: topology.WireExact})
 	p := harness.On(t, n.Server.Host)
 	var d *harness.Daemon
 	wantFast(t, "ready", func() time.Duration {
@@ -114,13 +114,13 @@ func testAgreement(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topol
 	flowsBefore := p.Status().Flows.Count
 	c := conversation(t, n, kind, f)
 	for range 10 {
-		ask(t, c)
+		harness.Ask(t, c)
 	}
 	if kind == harness.TCP {
 		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
 	}
 	direct := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f))
-	ask(t, direct)
+	harness.Ask(t, direct)
 
 	answers := wires.WantEth1("asking eth1", c.Answers())
 	wires.WantEth0("asking eth0", direct.Answers())
@@ -224,7 +224,7 @@ func testFirstCorrection(t *testing.T, kind harness.Kind) {
 	var conversations []*harness.Conversation
 	for _, f := range n.Families() {
 		c := conversation(t, n, kind, f)
-		ask(t, c)
+		harness.Ask(t, c)
 		conversations = append(conversations, c)
 		talk := c.Keep(t)
 		t.Cleanup(func() { talk.Stop() })
@@ -282,7 +282,7 @@ func TestTwoNamespaces(t *testing.T) {
 		// its router's address.
 		c := harness.NewConversation(t, harness.TCP, server.client, server.Eth1.Address(topology.IPv4))
 		wires := harness.Tap(t, server.Server)
-		ask(t, c)
+		harness.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 		if flows := server.Flows(); len(flows) != 1 || flows[0].PeerPort != c.Peer.Port() {
 			t.Errorf("host %s has flows %v", server.Name, flows)
@@ -301,7 +301,7 @@ func TestDefaults(t *testing.T) {
 	p := harness.On(t, n.Server.Host).WithPinDir("")
 	d := p.Start()
 	d.WaitLog(1, "msg=ready", pins)
-	wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 	d.Stop(unix.SIGTERM)
 	p.Detach()
 	if found := harness.Pins(t); slices.Contains(found, pins) {
@@ -314,7 +314,7 @@ func TestJSONLog(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := p.Start("--config", newConfig(t, "log: {format: json, level: debug}\n").path)
-	ask(t, conversation(t, n, harness.TCP, topology.IPv4))
+	harness.Ask(t, conversation(t, n, harness.TCP, topology.IPv4))
 	d.Stop(unix.SIGTERM)
 	for line := range strings.Lines(d.Log.String()) {
 		var record struct{ Time, Level, Msg string }

@@ -24,7 +24,7 @@ type running struct {
 func keepAsking(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *running {
 	t.Helper()
 	r := &running{t: t, c: conversation(t, n, kind, f), wires: harness.Tap(t, n.Server)}
-	ask(t, r.c)
+	harness.Ask(t, r.c)
 	r.talk = r.c.Keep(t)
 	r.goesOn()
 	return r
@@ -204,9 +204,9 @@ func TestKillWhileStarting(t *testing.T) {
 		d.WaitLog(1, moment)
 		d.Kill()
 		p.Start().Stop(unix.SIGTERM)
-		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), true)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)
 		p.Detach()
-		wantBy(t, n, conversation(t, n, harness.TCP, topology.IPv4), false)
+		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 	}
 	p.Start().Kill()
 	r := keepAsking(t, n, harness.TCP, topology.IPv6)
@@ -227,11 +227,11 @@ func TestStopSignals(t *testing.T) {
 	c := conversation(t, n, harness.TCP, topology.IPv4)
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		d := p.Start()
-		wantBy(t, n, c, true)
+		harness.WantBy(t, n.Server, c, true)
 		d.Stop(signal)
 		if len(d.Log.Lines("replies are still corrected on eth0, eth1; `replypath detach` ends that")) != 1 {
 			t.Errorf("after %s the log does not say that replies are still corrected:\n%s", signal, d.Log)
 		}
-		wantBy(t, n, c, true)
+		harness.WantBy(t, n.Server, c, true)
 	}
 }

@@ -41,7 +41,7 @@ func TestUnprivilegedUser(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	p.Start("--listen", "")
 	c := conversation(t, n, harness.TCP, topology.IPv4)
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 	wantPrivate(t, p.PinDir)
 	before := harness.Pins(t)
 	flows := len(p.Flows())
@@ -62,7 +62,7 @@ func TestUnprivilegedUser(t *testing.T) {
 	if status := p.Status(); status.Mode != "enforce" || !status.Daemon.Running || len(p.Flows()) != flows {
 		t.Errorf("status %+v, %d flows", status, len(p.Flows()))
 	}
-	wantBy(t, n, c, true)
+	harness.WantBy(t, n.Server, c, true)
 }
 
 // TestPrivilegedUser shows that what TestUnprivilegedUser tries is well-formed: on a host

@@ -29,7 +29,7 @@ func TestHostOpened(t *testing.T) {
 		for _, f := range n.Families() {
 			for _, kind := range harness.Kinds {
 				if clientAsksToo {
-					wantBy(t, n, conversation(t, n, kind, f), true)
+					harness.WantBy(t, n.Server, conversation(t, n, kind, f), true)
 				}
 				wantHostOpened(t, n, kind, f)
 			}
@@ -50,7 +50,7 @@ func wantHostOpened(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topol
 	wires := harness.Tap(t, n.Server)
 	c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
 	for range 5 {
-		ask(t, c)
+		harness.Ask(t, c)
 	}
 	wires.WantEth0("host-opened "+c.String(), c.Questions())
 	if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
@@ -68,7 +68,7 @@ func TestHostOpenedBefore(t *testing.T) {
 		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, n.Server.Eth1, n.ClientEth0.Address(f))
-			ask(t, c)
+			harness.Ask(t, c)
 			conversations[c] = c.Keep(t)
 		}
 	}
@@ -275,7 +275,7 @@ func TestNeighbours(t *testing.T) {
 	// On-link: the router itself asks, and is answered directly.
 	for _, f := range n.Families() {
 		c := harness.NewConversation(t, harness.TCP, n.Server.Eth1.Peer(), n.Server.Eth1.Address(f))
-		ask(t, c)
+		harness.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 	}
 	if m := p.Metrics(); m.Sum("replypath_asymmetric_packets_total") != 0 {

@@ -38,9 +38,7 @@ func TestUnit(t *testing.T) {
 	text = strings.ReplaceAll(text, "/usr/local/bin/replypath", harness.Binary())
 	harness.Must(t, os.WriteFile(unit, []byte(text), 0o644))
 	harness.Must(t, os.WriteFile(first, []byte(cloudInit), 0o644))
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() { n.Close() })
-	host := harness.Must1[*topology.Host](t)(n.Host("host"))
+	host := harness.NewHost(t)
 	verify := []string{"verify", "--man=no", unit, first, "systemd-networkd.service", "networking.service", "multi-user.target"}
 	output, err := host.Command(harness.Within(t, harness.AnswerTime), "systemd-analyze", verify...).CombinedOutput()
 	t.Logf("systemd-analyze %s: %d bytes of complaints", strings.Join(verify[2:], " "), len(output))
@@ -103,7 +101,7 @@ func TestBootBySystemd(t *testing.T) {
 		}
 		waitManaged(t, p)
 		awaitOwn(t, n, p)
-		eachKind(t, n, name, func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, name, harness.WantByEth1)
 		wantManaged(t, p)
 		ready := microseconds(t, m, "replypath.service", "ActiveEnterTimestampMonotonic")
 		configures := microseconds(t, m, "systemd-networkd.service", "ExecMainStartTimestampMonotonic")
@@ -165,7 +163,7 @@ func TestBootWithout(t *testing.T) {
 			t.Logf("%s: the network is up without it, %s tries before the obstacle went; managed %s after the next one began",
 				name, tries, time.Since(began).Round(time.Millisecond))
 			awaitOwn(t, n, p)
-			eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+			eachQuestion(t, n, "then", harness.WantByEth1)
 			p.Expect(0, "detach", "--stop")
 		})
 	}

@@ -70,7 +70,7 @@ func TestContainerNetworks(t *testing.T) {
 	began := time.Now()
 	for range rounds {
 		changeNetworks(t, n.Server.Host, projects)
-		eachKind(t, n, "meanwhile", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, "meanwhile", harness.WantByEth1)
 	}
 	took := time.Since(began)
 	answers := 0

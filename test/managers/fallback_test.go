@@ -68,5 +68,5 @@ func testFallbackTaken(t *testing.T, n *topology.TwoNIC, daemon networkDaemon) {
 		}
 	}
 	harness.Shell(t, n.Server.Host, "ip route del default dev eth0; ip -6 route del default dev eth0")
-	eachKind(t, n, "without a default route", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "without a default route", harness.WantByEth1)
 }

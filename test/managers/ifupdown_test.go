@@ -61,9 +61,9 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
 	recipe.Run(n.Server.Host, "By hand")
-	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "before", harness.WantByEth1)
 	u.restart()
-	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
+	eachQuestion(t, n, "after", harness.WantLost)
 }
 
 // TestIfupdown takes eth1 down and up under replypath: once it is up again,
@@ -77,7 +77,7 @@ func TestIfupdown(t *testing.T) {
 	var long []*harness.Conversation
 	for _, f := range n.Families() {
 		c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		long = append(long, c)
 	}
 	for range 2 {
@@ -93,9 +93,9 @@ func TestIfupdown(t *testing.T) {
 			p.AwaitOwn(n.Server.Eth1.Address(f), true, began)
 		}
 		t.Logf("down, up and managed again within %s", time.Since(began).Round(time.Millisecond))
-		eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, "after", harness.WantByEth1)
 		for _, c := range long {
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 		}
 	}
 	for _, c := range long {
@@ -110,5 +110,5 @@ func TestIfupdownRules(t *testing.T) {
 	n, recipe := newServer(t)
 	u := newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces"))
 	u.restart()
-	eachKind(t, n, "rules in the file", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "rules in the file", harness.WantByEth1)
 }

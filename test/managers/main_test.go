@@ -21,19 +21,15 @@ func newServer(t *testing.T) (*topology.TwoNIC, *harness.Recipe) {
 	return n, harness.ReadRecipe(t, "s8-reboot-and-restarts")
 }
 
-// eachKind runs a subtest for each family and kind of question to eth1, and tells which
+// eachQuestion runs a subtest for each family and kind of question to eth1, and tells which
 // ways the answers left.
-func eachKind(t *testing.T, n *topology.TwoNIC, name string, run func(*testing.T, *harness.Conversation)) {
+func eachQuestion(t *testing.T, n *topology.TwoNIC, name string, run func(testing.TB, *topology.Server, *harness.Conversation)) {
 	t.Helper()
 	wires, asked := harness.Tap(t, n.Server), 0
-	for _, f := range n.Families() {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) {
-				run(t, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
-			})
-			asked++
-		}
-	}
+	harness.EachQuestionOf(t, n.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		asked++
+		run(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+	})
 	t.Logf("%s: %d questions by IPv4 and IPv6, %s", name, asked, ways(n, wires))
 }
 

@@ -59,13 +59,13 @@ func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	t.Helper()
 	p := harness.On(t, n.Server.Host)
 	p.Start()
-	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "before", harness.WantByEth1)
 	wires, talks := harness.Tap(t, n.Server), keepAll(t, n)
 	for range 3 {
 		for _, change := range changes {
 			change()
 			awaitOwn(t, n, p)
-			eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+			eachQuestion(t, n, "after", harness.WantByEth1)
 		}
 	}
 	for long, talk := range talks {
@@ -114,7 +114,7 @@ func TestBoot(t *testing.T) {
 			began := time.Now()
 			waitManaged(t, p)
 			t.Logf("both interfaces are managed %s after %s is done", time.Since(began).Round(time.Millisecond), name)
-			eachKind(t, n, "after boot", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+			eachQuestion(t, n, "after boot", harness.WantByEth1)
 			wantManaged(t, p)
 		})
 	}

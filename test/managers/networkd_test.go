@@ -100,9 +100,9 @@ func TestNetworkdDeletesRules(t *testing.T) {
 	d := startNetworkd(t, n, eth1File(n))
 	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
 		recipe.Run(n.Server.Host, "By hand")
-		eachKind(t, n, "before "+name, func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, "before "+name, harness.WantByEth1)
 		change()
-		eachKind(t, n, "after "+name, func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
+		eachQuestion(t, n, "after "+name, harness.WantLost)
 	}
 }
 
@@ -112,5 +112,5 @@ func TestNetworkdRules(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkd(t, n, recipe.Text("With networkd", "ini"))
 	d.restart()
-	eachKind(t, n, "rules in a file", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "rules in a file", harness.WantByEth1)
 }

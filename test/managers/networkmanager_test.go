@@ -115,9 +115,9 @@ func TestNetworkManagerDeletesRoutes(t *testing.T) {
 	n, recipe := newServer(t)
 	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
 	recipe.Run(n.Server.Host, "By hand")
-	eachKind(t, n, "before", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "before", harness.WantByEth1)
 	d.reconfigure("eth1")
-	eachKind(t, n, "after", func(t *testing.T, c *harness.Conversation) { harness.WantLost(t, n.Server, c) })
+	eachQuestion(t, n, "after", harness.WantLost)
 }
 
 // TestNetworkManagerRules is what the recipe shows for NetworkManager alone.
@@ -126,6 +126,6 @@ func TestNetworkManagerRules(t *testing.T) {
 	d := startNetworkManager(t, n, recipe.Text("With NetworkManager", "ini"))
 	for name, change := range map[string]func(){"restart": d.restart, "reconfigure": func() { d.reconfigure("eth1") }} {
 		change()
-		eachKind(t, n, "rules in a file, "+name, func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+		eachQuestion(t, n, "rules in a file, "+name, harness.WantByEth1)
 	}
 }

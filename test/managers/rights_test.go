@@ -155,7 +155,7 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 		}
 		return nil
 	})
-	eachKind(t, n, "without eth0", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "without eth0", harness.WantByEth1)
 	wantNotInLog(t, m, "permitted", "denied", "read-only")
 	t.Logf("%d changes of the host, %d features looked for, 2 fallback routes in use, tables of %d and then %d flows: nothing is refused",
 		len(status.HostChanges), len(status.Features), before, status.Flows.Capacity)

@@ -53,7 +53,7 @@ func TestRulesStay(t *testing.T) {
 			before := harness.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
 			p := harness.On(t, n.Server.Host)
 			p.Start()
-			eachKind(t, n, "with replypath", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+			eachQuestion(t, n, "with replypath", harness.WantByEth1)
 			if now := routesOfOwn(t, n); now != started {
 				t.Errorf("what the host starts goes\n%snot\n%s", now, started)
 			}

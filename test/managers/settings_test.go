@@ -51,7 +51,7 @@ func TestSettingsTaken(t *testing.T) {
 	if seen < 4 {
 		t.Errorf("only %d sysctls are changed", seen)
 	}
-	eachKind(t, n, "then", func(t *testing.T, c *harness.Conversation) { harness.WantByEth1(t, n.Server, c) })
+	eachQuestion(t, n, "then", harness.WantByEth1)
 	p.Expect(0, "detach", "--stop")
 	if got := harness.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")); got != "1" {
 		t.Errorf("rp_filter is %s after detach", got)

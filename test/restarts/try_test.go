@@ -62,14 +62,8 @@ func (r *tried) try(stdin io.Reader, args ...string) *harness.Program {
 func (r *tried) wantBy(eth1 bool) {
 	r.t.Helper()
 	for _, f := range r.n.Families() {
-		wires := harness.Tap(r.t, r.n.Server)
 		c := harness.NewConversation(r.t, harness.TCP, r.n.ClientEth0, r.n.Server.Eth1.Address(f))
-		harness.Must(r.t, c.Ask(harness.Within(r.t, harness.AnswerTime)))
-		if eth1 {
-			wires.WantEth1(c.String(), c.Answers())
-		} else {
-			wires.WantEth0(c.String(), c.Answers())
-		}
+		harness.WantBy(r.t, r.n.Server, c, eth1)
 	}
 }
 

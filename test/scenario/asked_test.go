@@ -12,30 +12,13 @@ import (
 func wantAnswers(t *testing.T, server *topology.Server, c *harness.Conversation, eth1 bool) {
 	t.Helper()
 	wires := harness.Tap(t, server)
-	for _, size := range []int{1, 1000, 60_000} {
-		if c.Kind != harness.TCP && size > 1000 {
-			continue // would be fragmented
-		}
-		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-	}
+	harness.AskSizes(t, c)
 	by := wires.Eth0
 	if eth1 {
 		by = wires.Eth1
 	}
-	if c.Kind == harness.TCP {
-		harness.Must(t, c.Close())
-		fin := topology.All(c.Answers(), topology.Flags(topology.FIN, topology.FIN))
-		if _, err := by.Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
-			t.Errorf("the server's end of the connection: %v", err)
-		}
-	}
-	if eth1 {
-		wires.WantEth1(c.String(), c.Answers())
-	} else {
-		wires.WantEth0(c.String(), c.Answers())
-	}
+	harness.End(t, c, by, c.Answers())
+	wires.Want(eth1, c.String(), c.Answers())
 }
 
 // wantLost asks, and wants the answer to leave by eth0 and never to arrive.

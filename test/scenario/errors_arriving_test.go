@@ -198,7 +198,7 @@ func TestNonsenseErrors(t *testing.T) {
 			var begun []*harness.Conversation
 			for _, kind := range harness.Kinds {
 				c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-				harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+				harness.Ask(t, c)
 				begun = append(begun, c)
 			}
 			before := ways(p)
@@ -218,7 +218,7 @@ func TestNonsenseErrors(t *testing.T) {
 			}
 			for _, c := range begun {
 				for range 3 {
-					harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+					harness.Ask(t, c)
 				}
 				wires.WantEth1(c.String(), c.Answers())
 			}
@@ -239,7 +239,7 @@ func TestForeignErrorsLeave(t *testing.T) {
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			network := map[topology.Family]string{topology.IPv4: "ip4:icmp", topology.IPv6: "ip6:ipv6-icmp"}[f]
 			conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), network, c.Self.Addr().String()))
 			defer conn.Close()
@@ -262,7 +262,7 @@ func TestForeignErrorsLeave(t *testing.T) {
 			for name, frames := range sent {
 				wires.WantEth0(name, frames)
 			}
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			wires.WantEth1(c.String(), c.Answers())
 		})
 	}

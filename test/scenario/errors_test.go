@@ -272,11 +272,7 @@ func errorsBy(wires *harness.Wires, eth1 bool, provocations []provocation) (fram
 			if !p.isOf(f) {
 				continue
 			}
-			want := wires.WantEth0
-			if eth1 {
-				want = wires.WantEth1
-			}
-			frames = append(frames, want(fmt.Sprintf("the error about %s, %s", p.name, f), p.answer(f))...)
+			frames = append(frames, wires.Want(eth1, fmt.Sprintf("the error about %s, %s", p.name, f), p.answer(f))...)
 		}
 	}
 	return frames

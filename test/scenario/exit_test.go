@@ -22,14 +22,8 @@ type exit struct {
 func (e exit) wantAnswers(t *testing.T, c *harness.Conversation, answers topology.Filter) {
 	t.Helper()
 	exits := harness.TapAll(t, e.nics...)
-	askAll(t, c)
-	if c.Kind == harness.TCP {
-		harness.Must(t, c.Close())
-		fin := topology.All(answers, topology.Flags(topology.FIN, topology.FIN), topology.Going(topology.Received))
-		if _, err := exits.At(e.by).Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
-			t.Errorf("the server's end of the connection: %v", err)
-		}
-	}
+	harness.AskSizes(t, c)
+	harness.End(t, c, exits.At(e.by), answers)
 	exits.Want(c.String(), answers, e.by, e.to)
 }
 
@@ -37,7 +31,7 @@ func (e exit) wantAnswers(t *testing.T, c *harness.Conversation, answers topolog
 func (e exit) wantQuestions(t *testing.T, c *harness.Conversation) {
 	t.Helper()
 	exits := harness.TapAll(t, e.nics...)
-	askAll(t, c)
+	harness.AskSizes(t, c)
 	exits.Want("what the server opened: "+c.String(), c.Questions(), e.by, e.to)
 }
 
@@ -78,19 +72,6 @@ func wantNoAnswer(t *testing.T, c *harness.Conversation, nics ...*topology.Inter
 	for _, nic := range nics {
 		if left := exits.Left(nic, c.Answers()); len(left) > 0 {
 			t.Errorf("%s: by %s left %s", c, nic.Name, harness.Describe(left))
-		}
-	}
-}
-
-// askAll asks questions of several sizes and wants the answers.
-func askAll(t *testing.T, c *harness.Conversation) {
-	t.Helper()
-	for _, size := range []int{1, 1000, 60_000} {
-		if c.Kind != harness.TCP && size > 1000 {
-			continue // would be fragmented
-		}
-		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (m moving) moves(t *testing.T) (moved, contested, pinned float64) {
 func (m moving) askBy(t *testing.T, c *harness.Conversation, by exit) {
 	t.Helper()
 	exits := harness.TapAll(t, by.nics...)
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+	harness.Ask(t, c)
 	by.want(exits, c.String(), c.Answers())
 }
 
@@ -158,7 +158,7 @@ func (m moving) waitMove(t *testing.T, c *harness.Conversation, to exit) {
 	t.Helper()
 	exits := harness.TapAll(t, to.nics...)
 	harness.Eventually(t, "the flow moves", func() error {
-		harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, c)
 		if len(exits.Left(to.by, c.Answers())) == 0 {
 			return fmt.Errorf("%s is answered by the other NIC", c)
 		}
@@ -225,9 +225,9 @@ func testSpoofedSegment(t *testing.T, f topology.Family) {
 	m := newMoving(t, "")
 	asked := m.Server.Eth1.Address(f)
 	for _, by := range []exit{m.eth0, m.eth1} {
-		p := newPush(t, m.Client, m.Server.Host, asked, asked) // each with a handshake to forge
-		from := netip.MustParseAddrPort(p.client.LocalAddr().String())
-		to := netip.MustParseAddrPort(p.client.RemoteAddr().String())
+		p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked) // each with a handshake to forge
+		from := netip.MustParseAddrPort(p.Client.LocalAddr().String())
+		to := netip.MustParseAddrPort(p.Client.RemoteAddr().String())
 		m.pushBy(t, p, m.eth1)
 		mac := by.by.Peer().MAC
 		if by.by == m.eth1.by {
@@ -242,7 +242,7 @@ func testSpoofedSegment(t *testing.T, f topology.Family) {
 				wantSpoofCounted(t, before, m.p.In(t).Metrics(), segment)
 			})
 		}
-		harness.Must(t, p.client.Close())
+		harness.Must(t, p.Client.Close())
 	}
 }
 
@@ -278,9 +278,9 @@ func TestSpoofedSegmentLatest(t *testing.T) {
 	m := newMoving(t, "follow: latest\n")
 	for _, f := range harness.Families {
 		asked := m.Server.Eth1.Address(f)
-		p := newPush(t, m.Client, m.Server.Host, asked, asked)
-		from := netip.MustParseAddrPort(p.client.LocalAddr().String())
-		to := netip.MustParseAddrPort(p.client.RemoteAddr().String())
+		p := harness.NewPush(t, m.Client, m.Server.Host, asked, asked)
+		from := netip.MustParseAddrPort(p.Client.LocalAddr().String())
+		to := netip.MustParseAddrPort(p.Client.RemoteAddr().String())
 		m.pushBy(t, p, m.eth1)
 		segment := spoofs["an acknowledgement"]
 		segment.SrcPort, segment.DstPort = layers.TCPPort(from.Port()), layers.TCPPort(to.Port())
@@ -301,9 +301,9 @@ func (m moving) inject(t *testing.T, by exit, frame ...gopacket.SerializableLaye
 }
 
 // pushBy has the server speak, and wants that by an exit.
-func (m moving) pushBy(t *testing.T, p *push, by exit) {
+func (m moving) pushBy(t *testing.T, p *harness.Push, by exit) {
 	t.Helper()
 	exits := harness.TapAll(t, by.nics...)
-	p.push()
-	by.want(exits, "what the server pushes", topology.All(p.segments, topology.Flags(topology.PSH, topology.PSH)))
+	p.Speak()
+	by.want(exits, "what the server pushes", topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH)))
 }

@@ -86,7 +86,7 @@ func TestScopeAllBegun(t *testing.T) {
 		c := harness.NewConversation(t, harness.UDP, s.ContainerEth0, s.ClientEth0.Address(topology.IPv4))
 		wires := harness.Tap(t, s.Server)
 		for range 2 {
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 		}
 		if _, byEth1 := wires.Left(c.Questions()); len(byEth1) > 0 {
 			return fmt.Errorf("by eth1 left %s", harness.Describe(byEth1))
@@ -97,7 +97,7 @@ func TestScopeAllBegun(t *testing.T) {
 		wires := harness.Tap(t, s.Server)
 		c := harness.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
 		for range 5 {
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 		}
 		wires.WantEth0(c.String(), c.Questions())
 		if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {

@@ -22,25 +22,31 @@ func TestS1(t *testing.T) {
 	}
 }
 
+// TestS1Recipe sets up what the recipe shows beside replypath.
+func TestS1Recipe(t *testing.T) {
+	for _, section := range []string{"With ip rule", "With a static route"} {
+		s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
+		each(t, s, "without "+section, func(t *testing.T, c *harness.Conversation) { wantLost(t, s.B, c, s.A.Eth1) })
+		harness.ReadRecipe(t, "s1-two-server-replication").Run(s.B.Host, section)
+		each(t, s, section, func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+	}
+}
+
 func testS1(t *testing.T, policy topology.Policy) {
 	s := harness.NewS1(t, topology.S1Options{Policy: policy})
 	each(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
 	p := harness.On(t, s.B.Host)
 	p.Start()
-	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantEth1(t, s, c) })
+	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
 	p.Expect(0, "detach", "--stop")
 	each(t, s, "after detach", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
 }
 
 // each runs a subtest for each family and kind of question.
 func each(t *testing.T, s *topology.S1, name string, run func(*testing.T, *harness.Conversation)) {
-	for _, f := range s.Families() {
-		for _, kind := range harness.Kinds {
-			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) {
-				run(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
-			})
-		}
-	}
+	harness.EachQuestionOf(t, s.Families(), name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		run(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f)))
+	})
 }
 
 // wantEth0 wants the answers to leave by eth0, and to arrive only where no
@@ -65,27 +71,6 @@ func wantEth0(t *testing.T, s *topology.S1, c *harness.Conversation) {
 	}
 	if dropped := drops(t, s) - before; dropped < uint64(len(wrong)) {
 		t.Errorf("the router dropped %d packets, B sent %s", dropped, harness.Describe(wrong))
-	}
-}
-
-// wantEth1 wants answers, and every one of them by eth1 with the MAC of its
-// gateway.
-func wantEth1(t *testing.T, s *topology.S1, c *harness.Conversation) {
-	wires := harness.Tap(t, s.B)
-	askAll(t, c)
-	if c.Kind == harness.TCP {
-		closeBothWays(t, c, wires)
-	}
-	wires.WantEth1("with replypath", c.Answers())
-}
-
-// closeBothWays ends a TCP connection and waits for the server's FIN.
-func closeBothWays(t *testing.T, c *harness.Conversation, wires *harness.Wires) {
-	t.Helper()
-	harness.Must(t, c.Close())
-	fin := topology.All(c.Answers(), topology.Flags(topology.FIN, topology.FIN))
-	if _, err := wires.Eth1.Wait(harness.Within(t, harness.AnswerTime), fin); err != nil {
-		t.Errorf("the server's end of the connection: %v", err)
 	}
 }
 

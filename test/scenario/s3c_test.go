@@ -87,12 +87,12 @@ func TestS3cRules(t *testing.T) {
 func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 	t.Helper()
 	var talks []*harness.Conversation
-	var pushes []*push
+	var pushes []*harness.Push
 	for _, f := range s.Families() {
 		pushes = append(pushes, s.push(t, director, f))
 		for _, kind := range harness.Kinds {
 			c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(director, f))
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			talks = append(talks, c)
 		}
 	}
@@ -108,8 +108,8 @@ func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 	}
 	for _, c := range pushes {
 		exits := harness.TapAll(t, s.ServerEth0)
-		c.push()
-		exits.Want("what the server pushes", c.segments, s.ServerEth0, mac)
+		c.Speak()
+		exits.Want("what the server pushes", c.Segments, s.ServerEth0, mac)
 	}
 	for _, c := range talks {
 		s.to[director].wantAnswers(t, c, c.Behind(s.Real(director, topology.FamilyOf(c.Self.Addr()))).Answers())
@@ -117,9 +117,9 @@ func (s *s3c) changeMAC(t *testing.T, p *harness.Product, director int) {
 }
 
 // push connects the client with the server by a director.
-func (s *s3c) push(t *testing.T, director int, f topology.Family) *push {
+func (s *s3c) push(t *testing.T, director int, f topology.Family) *harness.Push {
 	t.Helper()
-	return newPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f))
+	return harness.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f))
 }
 
 // waitGatewayMAC returns when the status shows an interface's gateway with a MAC.

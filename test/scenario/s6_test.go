@@ -141,7 +141,7 @@ func TestS6Multipath(t *testing.T) {
 		exits := harness.TapAll(t, s.nics...)
 		for n := range s.ClientAddresses(f) {
 			c := harness.NewConversation(t, kind, s.client(f, n), other[f])
-			harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
+			harness.Ask(t, c)
 			s.by(eth0).want(exits, c.String(), c.Answers())
 		}
 	})
@@ -260,7 +260,7 @@ func (s s6) goOn(t *testing.T, sessions ...session) {
 	t.Helper()
 	exits := harness.TapAll(t, s.nics...)
 	for _, x := range sessions {
-		harness.Must(t, x.Ask(harness.Within(t, harness.AnswerTime)))
+		harness.Ask(t, x.Conversation)
 		s.by(x.by).want(exits, "translated "+x.String(), x.left)
 	}
 }

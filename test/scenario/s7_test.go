@@ -101,18 +101,6 @@ func goesOnBy(t *testing.T, wires *harness.Wires, c *harness.Conversation, eth1 
 	}
 }
 
-// askPublished wants an answer, and all of it by eth1, or by eth0.
-func askPublished(t *testing.T, s *topology.S7, c *harness.Conversation, eth1 bool) {
-	t.Helper()
-	wires := harness.Tap(t, s.Server)
-	harness.Must(t, c.Ask(harness.Within(t, harness.AnswerTime)))
-	if eth1 {
-		wires.WantEth1(c.String(), c.Answers())
-	} else {
-		wires.WantEth0(c.String(), c.Answers())
-	}
-}
-
 // TestContainerLongLived has conversations with a container go on while the
 // daemon dies and comes back.
 func TestContainerLongLived(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
@@ -37,20 +38,9 @@ func WriteFiles(t *testing.T, root string, files map[string]string) {
 // NewNetwork returns a host with interfaces in a namespace of its own.
 func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {
 	t.Helper()
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := n.Host("host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := n.Host("far")
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := harness.NewNetwork(t)
+	h := harness.Must1[*topology.Host](t)(n.Host("host"))
+	far := harness.Must1[*topology.Host](t)(n.Host("far"))
 	for _, name := range []string{"eth0", "eth1"} {
 		if _, _, err := n.Connect(topology.NIC{Host: h, Name: name}, topology.NIC{Host: far, Name: name}); err != nil {
 			t.Fatal(err)

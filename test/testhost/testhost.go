@@ -84,14 +84,6 @@ func Via(gateway string, device int) snapshot.Route {
 	return r
 }
 
-// Must has a test end with an error.
-func Must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Address parses an address.
 func Address(text string) netip.Addr { return netip.MustParseAddr(text) }
 

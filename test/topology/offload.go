@@ -21,6 +21,10 @@ type Offloads struct {
 	NoReceive bool
 }
 
+// WireExact turns off what makes a captured frame stand for several on the wire, so
+// that frames and counters can be compared exactly.
+var WireExact = Offloads{NoSegmentation: true, NoReceive: true}
+
 // SetOffloads turns off what o names and leaves the rest alone.
 func (i *Interface) SetOffloads(o Offloads) error {
 	var commands []uint32

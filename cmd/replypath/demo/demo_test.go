@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"replypath/test/harness"
 )
 
 // expected is what a reader has to see, in this order.
@@ -123,7 +125,7 @@ func testEndedEarly(t *testing.T, at string, signal syscall.Signal) {
 func TestNeedsRoot(t *testing.T) {
 	needRoot(t)
 	const nobody = 65534
-	command := exec.CommandContext(t.Context(), must1[string](t)(buildProgram()), "demo")
+	command := exec.CommandContext(t.Context(), harness.Must1[string](t)(buildProgram()), "demo")
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	output, err := command.CombinedOutput()
 	if command.ProcessState == nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"replypath/test/harness"
 )
 
 // limit is how long a demo may take in a test.
@@ -31,12 +33,12 @@ func startDemo(t *testing.T) *process {
 	needRoot(t)
 	p := &process{
 		t: t, tempDir: t.TempDir(),
-		command: exec.CommandContext(t.Context(), must1[string](t)(buildProgram()), "demo"),
+		command: exec.CommandContext(t.Context(), harness.Must1[string](t)(buildProgram()), "demo"),
 	}
 	p.command.Env = append(os.Environ(), "TMPDIR="+p.tempDir)
 	p.command.Stderr = &p.stderr
-	p.lines = bufio.NewScanner(must1[io.ReadCloser](t)(p.command.StdoutPipe()))
-	must(t, p.command.Start())
+	p.lines = bufio.NewScanner(harness.Must1[io.ReadCloser](t)(p.command.StdoutPipe()))
+	harness.Must(t, p.command.Start())
 	overdue := time.AfterFunc(limit, func() {
 		t.Errorf("the demo still runs after %s", limit)
 		_ = p.command.Process.Kill()
@@ -59,7 +61,7 @@ func (p *process) awaitLine(begin string) {
 
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
-	must(p.t, p.command.Process.Signal(s))
+	harness.Must(p.t, p.command.Process.Signal(s))
 }
 
 // wait reads the rest and returns how the process ended.
@@ -68,7 +70,7 @@ func (p *process) wait() syscall.WaitStatus {
 	for p.lines.Scan() {
 		p.stdout.WriteString(p.lines.Text() + "\n")
 	}
-	must(p.t, p.lines.Err())
+	harness.Must(p.t, p.lines.Err())
 	err := p.command.Wait()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		p.t.Fatal(err)

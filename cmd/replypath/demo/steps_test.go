@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/demo/network"
+	"replypath/test/harness"
 )
 
 // failedStart is what the played `replypath run` logs.
@@ -16,15 +17,15 @@ func newDemo(t *testing.T, strict bool) *demo {
 	t.Helper()
 	needRoot(t)
 	n, err := network.New(t.Context(), strict)
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	harness.Must(t, err)
+	t.Cleanup(func() { harness.Must(t, n.Close()) })
 	return &demo{page: newPage(t.Output()), net: n}
 }
 
 // TestNothingWrong has the first round on a network where wrong replies arrive.
 func TestNothingWrong(t *testing.T) {
 	d := newDemo(t, false)
-	must(t, d.showWrong(t.Context()))
+	harness.Must(t, d.showWrong(t.Context()))
 	err := d.verdict()
 	for _, want := range []string{
 		"without replypath: ping to 10.4.0.100 was answered",
@@ -42,10 +43,10 @@ func TestNothingWrong(t *testing.T) {
 func TestNothingRight(t *testing.T) {
 	d := newDemo(t, true)
 	r, err := newRound(t.Context(), d.net, withReplypath)
-	must(t, err)
-	must(t, r.ask(t.Context(), true))
+	harness.Must(t, err)
+	harness.Must(t, r.ask(t.Context(), true))
 	d.showReplies(r)
-	must(t, r.close())
+	harness.Must(t, r.close())
 	err = d.verdict()
 	for _, want := range []string{
 		"with replypath: ping to 10.4.0.100 was not answered",

@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
+	"replypath/test/harness"
 )
 
 func TestRetry(t *testing.T) {
@@ -82,18 +82,8 @@ func TestInterruptedRoutes(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := n.Host("host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := h.Command(t.Context(), "ip", "-batch", "-")
-	c.Stdin = strings.NewReader(`
+	h := harness.NewHost(t)
+	harness.IPBatch(t, h, `
 link add eth0 type veth peer name eth1
 link set eth0 up
 link set eth1 up
@@ -107,9 +97,6 @@ route add unreachable 10.7.0.0/16
 route add local 10.6.0.0/16 dev lo
 route add local 2001:db8:6::/48 dev lo
 `)
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("ip: %v\n%s", err, out)
-	}
 
 	type seen struct {
 		family, kind, table int

@@ -1,43 +1,29 @@
 package dump
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"replypath/test/topology"
+	"replypath/test/harness"
 )
 
 func TestRules(t *testing.T) {
-	n := topology.New(topology.Options{})
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := n.Host("host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, arguments := range []string{
-		"rule add from 10.4.0.100 lookup 100 priority 5",
-		"rule add to 10.9.0.0/24 prohibit priority 6",
-		"-6 rule add from 2001:db8::1 blackhole priority 7",
-		"-6 rule add from 2001:db8::2 unreachable priority 8",
-	} {
-		if out, err := h.Command(t.Context(), "ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v\n%s", arguments, err, out)
-		}
-	}
+	h := harness.NewHost(t)
+	harness.Shell(t, h, `
+ip rule add from 10.4.0.100 lookup 100 priority 5
+ip rule add to 10.9.0.0/24 prohibit priority 6
+ip -6 rule add from 2001:db8::1 blackhole priority 7
+ip -6 rule add from 2001:db8::2 unreachable priority 8
+`)
 	type rule struct {
 		family, priority, table int
 		action                  uint8
 	}
 	var got []rule
-	err = h.Do(func() error {
+	err := h.Do(func() error {
 		all, err := Rules(h.Netlink())
 		for _, r := range all {
 			got = append(got, rule{r.Family, r.Priority, r.Table, r.Action})

@@ -10,7 +10,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
-	"replypath/test/testhost"
+	"replypath/test/harness"
 )
 
 // TestConfigurationExamined: what is examined is what is in force, flags included, whatever the file says
@@ -20,8 +20,8 @@ func TestConfigurationExamined(t *testing.T) {
 	path := filepath.Join(dir, "replypath.yaml")
 	loaded := func(text string, o config.Overrides) *config.Config {
 		cfg, err := config.Parse(path, []byte(text))
-		testhost.Must(t, err)
-		testhost.Must(t, o.Apply(cfg))
+		harness.Must(t, err)
+		harness.Must(t, o.Apply(cfg))
 		return cfg
 	}
 	observing := config.Overrides{Interfaces: []string{"eth1"}, Observe: true}
@@ -45,15 +45,15 @@ func TestConfigurationExamined(t *testing.T) {
 		{name: "a file is named", file: "follow: latest\n", record: loaded("", observing).Encode(), given: config.Default(), want: config.Default()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			testhost.Must(t, os.RemoveAll(path))
+			harness.Must(t, os.RemoveAll(path))
 			if test.file != "" {
-				testhost.Must(t, os.WriteFile(path, []byte(test.file), 0o600))
+				harness.Must(t, os.WriteFile(path, []byte(test.file), 0o600))
 			}
 			g := &gatherer{
 				Options: Options{Config: test.given, PinDir: filepath.Join(dir, "none")}, host: &snapshot.Host{},
 				journal: &pins.Journal{ConfigPath: path, Config: test.record},
 			}
-			testhost.Must(t, g.configuration())
+			harness.Must(t, g.configuration())
 			if diff := cmp.Diff(string(test.want.Encode()), string(g.host.Config.Encode())); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -1,0 +1,75 @@
+package devices
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestBond has one of the ways be a bond, whose MAC becomes another when its port
+// in use loses the carrier. Answers have the MAC that it has at the time.
+func TestBond(t *testing.T) {
+	t.Run("production is a bond", func(t *testing.T) {
+		longOnly(t)
+		newSite(t, bond, ethernet).wantMended(t)
+	})
+	t.Run("replication is a bond", func(t *testing.T) {
+		s := newSite(t, ethernet, bond)
+		s.wantMended(t)
+		p := harness.On(t, s.Server)
+		p.Start()
+		wantManaged(t, p.Status(), "eth0", "eth1")
+		harness.EachQuestion(t, "by the first port", s.wantRight)
+		s.failOver(t)
+		harness.EachQuestion(t, "by the second port", s.wantRight)
+	})
+}
+
+// failOver takes the carrier from the bond's port in use, and waits until an
+// answer has left from the bond's new MAC.
+func (s *site) failOver(t *testing.T) {
+	t.Helper()
+	port := harness.Must1[*topology.Interface](t)(s.Server.Interface("eth1a"))
+	lost := time.Now()
+	harness.Shell(t, s.Router.Host, "ip link set eth1p1 down")
+	before := net.HardwareAddr(bytes.Clone(s.Replication.MAC))
+	harness.Eventually(t, "the bond takes the MAC of the other port", func() error {
+		if readMAC(t, s.Replication); bytes.Equal(before, s.Replication.MAC) {
+			return fmt.Errorf("it has still that of %s, %s", port.Name, port.MAC)
+		}
+		return nil
+	})
+	seen := harness.Capture(t, s.Replication.Peer())
+	harness.Eventually(t, "an answer from the new MAC", func() error {
+		c := s.ask(t, harness.Ping, s.Replication.Address(topology.IPv4))
+		if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+			return err
+		}
+		if seen.Count(topology.All(c.Answers(), topology.FromMAC(s.Replication.MAC))) == 0 {
+			return fmt.Errorf("%s", harness.Describe(seen.Frames(c.Answers())))
+		}
+		return nil
+	})
+	t.Logf("the MAC has changed once, from %s to %s; an answer from the new one %s after its port lost the carrier",
+		before, s.Replication.MAC, time.Since(lost).Round(time.Millisecond))
+}
+
+// wantManaged wants exactly these interfaces to be managed.
+func wantManaged(t *testing.T, status *harness.Status, names ...string) {
+	t.Helper()
+	var managed []string
+	for _, i := range status.Interfaces {
+		managed = append(managed, i.Name)
+		if !i.Attached {
+			t.Errorf("%s is not attached", i.Name)
+		}
+	}
+	if fmt.Sprint(managed) != fmt.Sprint(names) {
+		t.Errorf("managed are %v, not %v; left alone are %v", managed, names, status.Unmanaged)
+	}
+}

@@ -1,0 +1,49 @@
+package devices
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+)
+
+// requiredVariable is set where the kernel is known to have every device: there
+// is nothing to skip then.
+const requiredVariable = "REPLYPATH_TEST_ALL_DEVICES"
+
+// longOnly leaves out what differs little from the rest where time is short
+// (-short), as in the virtual machines that run with every change.
+func longOnly(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out by -short")
+	}
+}
+
+// made returns a device that was made, or skips the test where the kernel does
+// not have its kind.
+func made[T any](t *testing.T, kind string) func(T, error) T {
+	return func(device T, err error) T {
+		t.Helper()
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			lacks(t, kind)
+		}
+		harness.Must(t, err)
+		return device
+	}
+}
+
+// lacks skips a test for want of something in the kernel.
+func lacks(t *testing.T, what string) {
+	t.Helper()
+	var name unix.Utsname
+	harness.Must(t, unix.Uname(&name))
+	release := unix.ByteSliceToString(name.Release[:])
+	if os.Getenv(requiredVariable) != "" {
+		t.Fatalf("Linux %s has no %s", release, what)
+	}
+	t.Skipf("Linux %s has no %s", release, what)
+}

@@ -1,0 +1,204 @@
+package devices
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// balance has a director hand echo questions for its virtual addresses to the
+// real ones, by direct routing (-g) or by translation (-m).
+func balance(t *testing.T, director *topology.Host, how string, pairs ...[2]netip.Addr) {
+	t.Helper()
+	var script strings.Builder
+	for _, p := range pairs {
+		for _, protocol := range []string{"-t", "-u"} {
+			virtual, real := netip.AddrPortFrom(p[0], harness.EchoPort), netip.AddrPortFrom(p[1], harness.EchoPort)
+			fmt.Fprintf(&script, "ipvsadm -A %s %s -s rr\n", protocol, virtual)
+			fmt.Fprintf(&script, "ipvsadm -a %s %s -r %s %s\n", protocol, virtual, real, how)
+		}
+	}
+	c := director.Command(harness.Within(t, harness.AnswerTime), "sh", "-eu")
+	c.Stdin = strings.NewReader(script.String())
+	output, err := c.CombinedOutput()
+	if err != nil && strings.Contains(string(output), "Can't initialize ipvs") {
+		lacks(t, "IPVS (ip_vs)")
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, script.String(), output)
+	}
+}
+
+// balanced are the kinds of question that a director hands on. Pings of its
+// address it answers itself.
+var balanced = []harness.Kind{harness.TCP, harness.UDP}
+
+func eachBalanced(t *testing.T, name string, run func(*testing.T, topology.Family, harness.Kind)) {
+	t.Helper()
+	for _, f := range harness.Families {
+		for _, kind := range balanced {
+			t.Run(name+"/"+f.String()+"/"+string(kind), func(t *testing.T) { run(t, f, kind) })
+		}
+	}
+}
+
+// wantAnswered asks, and wants every answer by an interface of the server to a MAC.
+func (n *tally) wantAnswered(t *testing.T, c *harness.Conversation, answers topology.Filter, nics []*topology.Interface, by *topology.Interface, to net.HardwareAddr) {
+	t.Helper()
+	exits := harness.TapAll(t, nics...)
+	harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), 1000))
+	n.answered++
+	exits.Want(c.String(), answers, by, to)
+	n.add(exits, answers, nics, by, to)
+}
+
+// wantUnanswered asks in vain until an answer has left by an interface of the server
+// to a MAC.
+func (n *tally) wantUnanswered(t *testing.T, c *harness.Conversation, answers topology.Filter, by *topology.Interface, to net.HardwareAddr) {
+	t.Helper()
+	exits := harness.TapAll(t, by)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	asked := make(chan error, 1)
+	go func() { asked <- c.Ask(ctx) }()
+	if _, err := exits.At(by).Wait(ctx, topology.All(answers, topology.Going(topology.Received))); err != nil {
+		t.Errorf("%s: no answer left: %v", c, err)
+	}
+	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	defer silence.Stop()
+	if err := <-asked; err == nil {
+		t.Errorf("%s was answered", c)
+	} else {
+		n.lost++
+	}
+	exits.Want(c.String(), answers, by, to)
+}
+
+// TestLVSDirectRouting (S3a) is a real server of a director that is IPVS itself.
+// Nothing breaks by default: answers from the virtual address go to the router
+// that the routing table names, with the director on its NIC or on another.
+func TestLVSDirectRouting(t *testing.T) {
+	for name, apart := range map[string]bool{"one NIC": false, "two NICs": true} {
+		t.Run(name, func(t *testing.T) {
+			if !apart {
+				longOnly(t)
+			}
+			s := harness.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
+			n := newTally(t)
+			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
+			if apart {
+				nics, byDefault = append(nics, s.Eth1), s.Eth1
+			}
+			for _, f := range harness.Families {
+				harness.Serve(t, s.Server, s.Virtual(f))
+				harness.Serve(t, s.Server, s.Eth0.Address(f))
+				balance(t, s.Director.Host, "-g", [2]netip.Addr{s.Virtual(f), s.Eth0.Address(f)})
+			}
+			virtual := func(t *testing.T, f topology.Family, kind harness.Kind) {
+				c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+				n.wantAnswered(t, c, c.Answers(), nics, byDefault, s.RouterInside.MAC)
+			}
+			eachBalanced(t, "virtual without replypath", virtual)
+			harness.On(t, s.Server).Start()
+			eachBalanced(t, "virtual", virtual)
+			eachBalanced(t, "real", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				c := harness.NewConversation(t, kind, s.ClientEth0, s.Eth0.Address(f))
+				to := s.RouterInside.MAC
+				if apart {
+					to = s.DirectorInside.MAC
+				}
+				n.wantAnswered(t, c, c.Answers(), nics, s.Eth0, to)
+			})
+		})
+	}
+}
+
+// TestLVSTranslation (S2, S3b) is a real server of a director that is IPVS itself
+// and translates, with a client in the server's own network. Without replypath
+// the server answers past the director; so it does, after the director's own
+// redirects, where routes send answers by the director.
+func TestLVSTranslation(t *testing.T) {
+	newSite := func(t *testing.T) *topology.S2 {
+		s := harness.Build(t, topology.NewS2)
+		for _, f := range harness.Families {
+			harness.Serve(t, s.Server, s.ServerEth0.Address(f))
+			balance(t, s.Balancer.Host, "-m", [2]netip.Addr{s.Virtual(f), s.ServerEth0.Address(f)})
+		}
+		return s
+	}
+	conversation := func(t *testing.T, s *topology.S2, f topology.Family, kind harness.Kind) (*harness.Conversation, topology.Filter) {
+		c := harness.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
+	}
+	lost := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
+		return func(t *testing.T, f topology.Family, kind harness.Kind) {
+			c, answers := conversation(t, s, f, kind)
+			n.wantUnanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
+		}
+	}
+	right := func(s *topology.S2, n *tally) func(*testing.T, topology.Family, harness.Kind) {
+		return func(t *testing.T, f topology.Family, kind harness.Kind) {
+			c, answers := conversation(t, s, f, kind)
+			n.wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
+		}
+	}
+	lastHop := func(t *testing.T) string {
+		return harness.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n")
+	}
+
+	t.Run("a client on the server's network", func(t *testing.T) {
+		s, n := newSite(t), newTally(t)
+		eachBalanced(t, "without replypath", lost(s, n))
+		harness.On(t, s.Server).Start("--config", lastHop(t))
+		eachBalanced(t, "with replypath", right(s, n))
+	})
+	t.Run("the director's redirects", func(t *testing.T) {
+		longOnly(t)
+		s, n := newSite(t), newTally(t)
+		// A host takes an IPv6 redirect from the link-local address of its gateway only.
+		harness.Shell(t, s.Balancer.Host, `
+			ip -6 address flush dev eth0 scope link
+			ip -6 address add fe80::1/64 dev eth0 nodad`)
+		harness.ReadRecipe(t, "s3b-lvs-nat-redirects").Run(s.Server, "The routes")
+		for _, f := range harness.Families {
+			teach(t, s, f)
+		}
+		eachBalanced(t, "without replypath", lost(s, n))
+		harness.On(t, s.Server).Start("--config", lastHop(t))
+		eachBalanced(t, "with replypath", right(s, n))
+	})
+}
+
+// teach asks until the director has taught the server to answer past it. It asks
+// by TCP: an IPv6 redirect about UDP teaches a host nothing unless the socket is
+// bound to the interface (net/ipv6/route.c, ip6_redirect_nh_match).
+func teach(t *testing.T, s *topology.S2, f topology.Family) {
+	t.Helper()
+	seen := harness.TapAll(t, s.ServerEth0)
+	harness.Eventually(t, "the server answers past the director", func() error {
+		c := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Virtual(f))
+		defer c.Close()
+		answers := c.Behind(s.ServerEth0.Address(f)).Answers()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*harness.SilenceTime)
+		defer cancel()
+		// The last of them is not answered, and that is the point.
+		_ = c.Ask(ctx)
+		if len(seen.Left(s.ServerEth0, topology.All(answers, topology.ToMAC(s.ClientEth0.MAC)))) == 0 {
+			return fmt.Errorf("it still answers by the director; of ICMP came %s", harness.Describe(seen.Came(s.ServerEth0, icmpError)))
+		}
+		return nil
+	})
+}
+
+// icmpError matches ICMP and ICMPv6 but pings and neighbour discovery, redirects
+// above all.
+func icmpError(f *topology.Frame) bool {
+	return f.Protocol == 1 && f.ICMPType != 0 && f.ICMPType != 8 ||
+		f.Protocol == 58 && (f.ICMPType < 128 || f.ICMPType == 137)
+}

@@ -1,0 +1,73 @@
+package devices
+
+import (
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestKinds has the server asked by a macvlan device, and by a bridge that has the
+// NIC for a port.
+func TestKinds(t *testing.T) {
+	for _, device := range []topology.Device{topology.MacvlanDevice, topology.BridgeDevice} {
+		t.Run(device.String(), func(t *testing.T) {
+			n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: device})
+			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+				return harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+			}
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantLost(t, n.Server, conversation(f, kind))
+			})
+			p := harness.On(t, n.Server.Host)
+			// A bridge whose ports are all veth is a container engine's, unless it is named.
+			p.Start("--interface", "eth0", "--interface", "eth1")
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, n.Server, conversation(f, kind))
+			})
+			if i := p.Status().Interface("eth1"); i == nil || len(p.Status().Interfaces) != 2 {
+				t.Errorf("managed: %+v", p.Status().Interfaces)
+			}
+		})
+	}
+}
+
+// TestMacvlanBesideParent has both eth1 and a macvlan on it managed, each with an
+// address, as keepalived's use_vmac makes them: the macvlan's answers pass eth1's
+// programs as well, which leave them alone.
+func TestMacvlanBesideParent(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	parent := n.Server.Eth1
+	// Each answers for its own address only: what comes by the other's MAC is answered by it.
+	harness.Must(t, n.Server.SetSysctl("net/ipv4/conf/all/arp_ignore", "1"))
+	var addresses []netip.Prefix
+	for _, f := range n.Families() {
+		length := 24
+		if f == topology.IPv6 {
+			length = 64
+		}
+		addresses = append(addresses, netip.PrefixFrom(parent.Address(f).Next(), length))
+	}
+	above := harness.Must1[*topology.Interface](t)(parent.AddMacvlan("mv0", addresses...))
+	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
+	macvlan := &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: above}
+	for _, f := range n.Families() {
+		harness.Serve(t, n.Server.Host, above.Address(f))
+	}
+	conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+		return harness.NewConversation(t, kind, n.ClientEth0, above.Address(f))
+	}
+	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantLost(t, macvlan, conversation(f, kind))
+	})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantByEth1(t, macvlan, conversation(f, kind))
+		harness.WantByEth1(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, parent.Address(f)))
+	})
+	if managed := p.Status().Interfaces; len(managed) != 3 {
+		t.Errorf("managed: %+v", managed)
+	}
+}

@@ -1,0 +1,255 @@
+package devices
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// site is a server that a router, which checks sources, reaches in two ways:
+//
+//	                       10.1.0.1 ── production ── 10.1.0.100
+//	client 10.9.0.100 ── router                               server
+//	                       10.2.0.1 ── replication ─ 10.2.0.100
+//
+// IPv6 has the same digits: 2001:db8:1::100 and so on. The server's default route
+// leads to 10.1.0.1. Tests say what kind of device each way is.
+type site struct {
+	*topology.Network
+	t     *testing.T
+	tally *tally
+
+	Server, Client *topology.Host
+	Router         *topology.Router
+	ClientEth0     *topology.Interface
+	// Production and Replication are the server's interfaces. Their Peers are the
+	// router's.
+	Production, Replication *topology.Interface
+}
+
+// The networks of a site.
+const (
+	productionNet  = 1
+	replicationNet = 2
+	underlayNet    = 4 // with that of the way added: what carries its tunnel
+	clientNet      = 9
+
+	routerNumber = 1
+	serverNumber = 100
+)
+
+// address is that of a host in a network.
+func address(f topology.Family, network, number int) netip.Prefix {
+	if f == topology.IPv4 {
+		return netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", network, number))
+	}
+	return netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", network, number))
+}
+
+// addresses are those of a host in a network, of both families.
+func addresses(network, number int) []netip.Prefix {
+	var a []netip.Prefix
+	for _, f := range harness.Families {
+		a = append(a, address(f, network, number))
+	}
+	return a
+}
+
+// way joins the server and the router by some kind of device, and returns the
+// server's end.
+type way func(s *site, name string, network int) *topology.Interface
+
+// newSite builds a site, with echo servers at the server's addresses.
+func newSite(t *testing.T, production, replication way) *site {
+	t.Helper()
+	s := bareSite(t)
+	s.Production = production(s, "eth0", productionNet)
+	s.Replication = replication(s, "eth1", replicationNet)
+	s.ready()
+	s.serve()
+	return s
+}
+
+// bareSite is a site without any way between the server and the router.
+func bareSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{Network: harness.NewNetwork(t), t: t, tally: newTally(t)}
+	s.Server = harness.Must1[*topology.Host](t)(s.Host("server"))
+	s.Client = harness.Must1[*topology.Host](t)(s.Host("client"))
+	s.Router = harness.Must1[*topology.Router](t)(s.Network.Router("router", topology.StrictSource))
+	s.ClientEth0 = s.cable(
+		topology.NIC{Host: s.Client, Name: "eth0", Addresses: addresses(clientNet, serverNumber)},
+		topology.NIC{Host: s.Router.Host, Name: "client", Addresses: addresses(clientNet, routerNumber)})
+	for _, f := range harness.Families {
+		harness.Must(t, s.Client.AddRoute(topology.Route{Via: address(f, clientNet, routerNumber).Addr()}))
+	}
+	return s
+}
+
+// cable connects two interfaces and returns the first.
+func (s *site) cable(a, b topology.NIC) *topology.Interface {
+	s.t.Helper()
+	i, _, err := s.Connect(a, b)
+	harness.Must(s.t, err)
+	return i
+}
+
+// ends are the descriptions of both interfaces of a way.
+func (s *site) ends(name string, network int) (server, router topology.NIC) {
+	return topology.NIC{Host: s.Server, Name: name, Addresses: addresses(network, serverNumber)},
+		topology.NIC{Host: s.Router.Host, Name: name, Addresses: addresses(network, routerNumber)}
+}
+
+// ready waits for all interfaces, and adds the server's default route by
+// production.
+func (s *site) ready() {
+	s.t.Helper()
+	ctx := harness.Within(s.t, harness.AnswerTime)
+	harness.Must(s.t, s.WaitReady(ctx))
+	for _, f := range harness.Families {
+		s.addDefault(f, s.Production, 0)
+	}
+	if s.Production.MAC == nil {
+		return
+	}
+	for _, f := range harness.Families {
+		harness.Must(s.t, s.Production.Resolve(ctx, address(f, productionNet, routerNumber).Addr()))
+	}
+}
+
+// addDefault adds a default route by an interface, in a table or the main one.
+func (s *site) addDefault(f topology.Family, by *topology.Interface, table int) {
+	s.t.Helper()
+	r := topology.Route{Via: address(f, productionNet, routerNumber).Addr(), Interface: by.Name, Table: table}
+	if by.MAC == nil {
+		r.Via, r.Destination = netip.Addr{}, anywhere(f)
+	}
+	harness.Must(s.t, s.Server.AddRoute(r))
+}
+
+// anywhere is the prefix of all addresses.
+func anywhere(f topology.Family) netip.Prefix {
+	if f == topology.IPv4 {
+		return netip.MustParsePrefix("0.0.0.0/0")
+	}
+	return netip.MustParsePrefix("::/0")
+}
+
+// serve echoes at the server's addresses.
+func (s *site) serve() {
+	for _, i := range []*topology.Interface{s.Production, s.Replication} {
+		for _, f := range harness.Families {
+			harness.Serve(s.t, s.Server, i.Address(f))
+		}
+	}
+}
+
+// nics are the server's interfaces that answers can leave by.
+func (s *site) nics() []*topology.Interface {
+	return []*topology.Interface{s.Production, s.Replication}
+}
+
+// ask prepares a conversation of the client with an address of the server.
+func (s *site) ask(t *testing.T, kind harness.Kind, at netip.Addr) *harness.Conversation {
+	t.Helper()
+	return harness.NewConversation(t, kind, s.ClientEth0, at)
+}
+
+// wantMended shows that answers of the replication address leave by production
+// and get lost without replypath, that all is right with it, and that it leaves
+// nothing behind.
+func (s *site) wantMended(t *testing.T, args ...string) {
+	t.Helper()
+	harness.EachQuestion(t, "without replypath", s.wantLost)
+	p := harness.On(t, s.Server)
+	p.Start(args...)
+	harness.EachQuestion(t, "with replypath", s.wantRight)
+	p.Expect(0, "detach", "--stop")
+	harness.EachQuestion(t, "after detach", s.wantLost)
+}
+
+// wantRight wants the answers of each address by its own interface.
+func (s *site) wantRight(t *testing.T, f topology.Family, kind harness.Kind) {
+	for _, by := range s.nics() {
+		s.wantAnswers(t, s.ask(t, kind, by.Address(f)), by)
+	}
+}
+
+// wantAnswers asks questions of several sizes and wants every answer by an
+// interface, from its MAC to the router's, if it has one.
+func (s *site) wantAnswers(t *testing.T, c *harness.Conversation, by *topology.Interface) {
+	t.Helper()
+	exits := harness.TapAll(t, s.nics()...)
+	for _, size := range c.Sizes() {
+		if err := c.AskFor(harness.Within(t, harness.AnswerTime), size); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+			s.showStuck(t, c, exits)
+		} else {
+			s.tally.answered++
+		}
+	}
+	harness.End(t, c, exits.At(by), untagged(c.Answers()))
+	exits.Want(c.String(), untagged(c.Answers()), by, by.Peer().MAC)
+	s.tally.add(exits, untagged(c.Answers()), s.nics(), by, by.Peer().MAC)
+}
+
+// showStuck logs what was seen of a conversation that has got no answer, the server's sockets and counters, and
+// what the echo servers do.
+func (s *site) showStuck(t *testing.T, c *harness.Conversation, exits *harness.Exits) {
+	t.Helper()
+	ofIt := func(f *topology.Frame) bool { return c.Questions()(f) || c.Answers()(f) }
+	for _, nic := range s.nics() {
+		for _, frame := range exits.At(nic).Frames(ofIt) {
+			t.Logf("%s: %s", nic.Name, frame)
+		}
+	}
+	t.Log(harness.Shell(t, s.Server, "cat /proc/net/tcp /proc/net/netstat /proc/net/snmp /proc/net/softnet_stat"))
+	var servers strings.Builder
+	harness.Must(t, pprof.Lookup("goroutine").WriteTo(&servers, 1))
+	t.Log(servers.String())
+}
+
+// untagged matches what has no VLAN tag: a capture on the parent of a VLAN device
+// sees its frames as well.
+func untagged(match topology.Filter) topology.Filter {
+	return topology.All(match, func(f *topology.Frame) bool { return f.SourceMAC == nil || tag(f) == noTag })
+}
+
+// wantLost asks the replication address in vain: its answers leave by production.
+func (s *site) wantLost(t *testing.T, f topology.Family, kind harness.Kind) {
+	s.wantConversationLost(t, s.ask(t, kind, s.Replication.Address(f)))
+}
+
+// wantConversationLost asks in vain: the answers leave by production.
+func (s *site) wantConversationLost(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	s.wantAnswersLost(t, c, c.Answers())
+}
+
+// wantAnswersLost asks in vain, where the answers may be of another address than was asked.
+func (s *site) wantAnswersLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, s.nics()...)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	asked := make(chan error, 1)
+	go func() { asked <- c.Ask(ctx) }()
+	left := topology.All(untagged(answers), topology.Going(topology.Received))
+	if _, err := exits.At(s.Production).Wait(ctx, left); err != nil {
+		t.Errorf("no answer left by %s: %v\n%s", s.Production.Name, err, exits)
+	}
+	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	defer silence.Stop()
+	if err := <-asked; err == nil {
+		t.Errorf("%s was answered, although its answer left the wrong way", c)
+	} else {
+		s.tally.lost++
+	}
+	exits.Want("an answer that gets lost: "+c.String(), untagged(answers), s.Production, s.Production.Peer().MAC)
+}

@@ -1,0 +1,130 @@
+package devices
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestVLAN has one of the ways, or both, be a VLAN: on cables of their own, on
+// one cable, and on the cable that is the other way itself.
+func TestVLAN(t *testing.T) {
+	onEth0 := vlanOn(func(s *site) *topology.Interface { return s.Production }, 5)
+	for name, ways := range map[string][2]way{
+		"replication is a vlan": {ethernet, vlan(5)},
+		"production is a vlan":  {vlan(5), ethernet},
+		"two cables":            {vlan(5), vlan(6)},
+		"a vlan and its parent": {ethernet, onEth0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "a vlan and its parent" {
+				longOnly(t)
+			}
+			newSite(t, ways[0], ways[1]).wantMended(t)
+		})
+	}
+	t.Run("the parent and its vlan", func(t *testing.T) {
+		longOnly(t)
+		// The VLAN device is made after its parent, and has the default route.
+		s := bareSite(t)
+		s.Replication = ethernet(s, "eth1", replicationNet)
+		s.Production = vlanOn(func(s *site) *topology.Interface { return s.Replication }, 5)(s, "eth0", productionNet)
+		s.ready()
+		s.serve()
+		s.wantMended(t)
+	})
+}
+
+// newTrunk builds a site with both ways on one cable, which it returns as well.
+func newTrunk(t *testing.T) (*site, *topology.Interface) {
+	t.Helper()
+	s := bareSite(t)
+	cable := trunk(s, "trunk")
+	on := func(*site) *topology.Interface { return cable }
+	s.Production = vlanOn(on, 5)(s, "eth0", productionNet)
+	s.Replication = vlanOn(on, 6)(s, "eth1", replicationNet)
+	s.ready()
+	s.serve()
+	return s, cable
+}
+
+// TestVLANTags has both ways be VLANs on one cable, and looks at the tags of what
+// leaves by it: with the kernel's offloads and without.
+func TestVLANTags(t *testing.T) {
+	for name, change := range map[string]string{
+		"offload": "", "no offload": "ethtool -K trunk txvlan off rxvlan off",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if change != "" {
+				longOnly(t)
+			}
+			s, cable := newTrunk(t)
+			harness.Shell(t, s.Server, change)
+			harness.EachQuestion(t, "without replypath", s.wantLost)
+			harness.On(t, s.Server).Start()
+			tags := make(map[string]int)
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				s.wantTags(t, cable, f, kind, tags)
+			})
+			t.Logf("frames of answers on the cable, by VLAN: %v", tags)
+		})
+	}
+}
+
+// TestVLANTagInFrame has a VLAN device that leaves the tag in the frames that it
+// shows (reorder_hdr off). Such frames are nobody's: they pass as the kernel sends
+// them, and what comes by the other VLAN is right. So is all once the tags are
+// taken out again.
+func TestVLANTagInFrame(t *testing.T) {
+	s, _ := newTrunk(t)
+	reorder := func(how string) { harness.Shell(t, s.Server, "ip link set eth1 type vlan reorder_hdr "+how) }
+	asRouted := func(t *testing.T, f topology.Family, kind harness.Kind) {
+		s.wantLost(t, f, kind)
+		s.wantAnswers(t, s.ask(t, kind, s.Production.Address(f)), s.Production)
+	}
+	reorder("off")
+	harness.EachQuestion(t, "without replypath", asRouted)
+	harness.On(t, s.Server).Start()
+	harness.EachQuestion(t, "with replypath", asRouted)
+	reorder("on")
+	harness.EachQuestion(t, "with the tags taken out", s.wantRight)
+}
+
+// wantTags wants the answers of each address with the tag of its VLAN, and counts the tags.
+func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Family, kind harness.Kind, tags map[string]int) {
+	for by, id := range map[*topology.Interface]uint16{s.Production: 5, s.Replication: 6} {
+		c := s.ask(t, kind, by.Address(f))
+		seen := harness.Capture(t, cable.Peer())
+		s.wantAnswers(t, c, by)
+		answers := seen.Frames(topology.All(c.Answers(), topology.Going(topology.Received)))
+		if len(answers) == 0 {
+			t.Errorf("%s: no answer on the cable", c)
+		}
+		for _, frame := range answers {
+			got := tag(frame)
+			tags[got]++
+			if got != fmt.Sprint(id) {
+				t.Errorf("%s: vlan %s, not %d", frame, got, id)
+			}
+		}
+	}
+}
+
+const noTag = "none"
+
+// tag is the VLAN of a frame with exactly one tag (IEEE 802.1Q), or says what
+// there is instead.
+func tag(frame *topology.Frame) string {
+	const tagged = 0x8100
+	kind := func(offset int) uint16 { return binary.BigEndian.Uint16(frame.Data[offset:]) }
+	if kind(12) != tagged {
+		return noTag
+	}
+	if kind(16) == tagged {
+		return "twice"
+	}
+	return fmt.Sprint(kind(14) & 0xfff)
+}

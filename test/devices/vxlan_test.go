@@ -1,0 +1,68 @@
+package devices
+
+import (
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// The overlay network of TestTunnel.
+var overlay = map[topology.Family][2]netip.Prefix{
+	topology.IPv4: {netip.MustParsePrefix("10.40.0.1/24"), netip.MustParsePrefix("10.40.0.100/24")},
+	topology.IPv6: {netip.MustParsePrefix("2001:db8:40::1/64"), netip.MustParsePrefix("2001:db8:40::100/64")},
+}
+
+// newVXLAN lays a VXLAN tunnel over eth1's network, from the replication router
+// to the server, and has the client's way to the server's overlay address lead
+// through it.
+func newVXLAN(t *testing.T, outer topology.Family) (*topology.TwoNIC, *topology.Server) {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	v := topology.VXLAN{Name: "vxlan7", ID: 7}
+	gateway, server := v, v
+	gateway.Local, gateway.Remote = n.Server.Eth1.Gateway(outer), n.Server.Eth1.Address(outer)
+	server.Local, server.Remote = gateway.Remote, gateway.Local
+	for _, f := range n.Families() {
+		gateway.Addresses = append(gateway.Addresses, overlay[f][0])
+		server.Addresses = append(server.Addresses, overlay[f][1])
+	}
+	end, _, err := n.Tunnel(n.Server.Host, server, n.Replication.Host, gateway)
+	harness.Must(t, err)
+	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
+	for _, f := range n.Families() {
+		core, err := n.Replication.Interface("core")
+		harness.Must(t, err)
+		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: overlay[f][0].Masked(), Via: core.Address(f)}))
+		harness.Serve(t, n.Server.Host, end.Address(f))
+	}
+	return n, &topology.Server{Host: n.Server.Host, Eth0: n.Server.Eth0, Eth1: end}
+}
+
+// TestTunnel has the server asked through a tunnel that is carried over a managed
+// NIC: the answer goes into the tunnel, and what carries it where the routing
+// table says.
+func TestTunnel(t *testing.T) {
+	for _, outer := range []topology.Family{topology.IPv4, topology.IPv6} {
+		t.Run("over "+outer.String(), func(t *testing.T) {
+			n, tunnel := newVXLAN(t, outer)
+			conversation := func(f topology.Family, kind harness.Kind) *harness.Conversation {
+				return harness.NewConversation(t, kind, n.ClientEth0, tunnel.Eth1.Address(f))
+			}
+			harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantLost(t, tunnel, conversation(f, kind))
+			})
+			harness.On(t, n.Server.Host).Start()
+			wires := harness.Tap(t, n.Server)
+			harness.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				harness.WantByEth1(t, tunnel, conversation(f, kind))
+			})
+			wires.WantEth1("what carries the answers", topology.All(
+				topology.UDP, topology.From(n.Server.Eth1.Address(outer)), topology.To(n.Server.Eth1.Gateway(outer))))
+			for _, f := range n.Families() {
+				harness.WantByEth1(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)))
+			}
+		})
+	}
+}

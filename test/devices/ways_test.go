@@ -1,0 +1,78 @@
+package devices
+
+import (
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// ethernet is a plain cable.
+func ethernet(s *site, name string, network int) *topology.Interface {
+	s.t.Helper()
+	return s.cable(s.ends(name, network))
+}
+
+// tun is a device without an Ethernet header.
+func tun(s *site, name string, network int) *topology.Interface {
+	s.t.Helper()
+	server, router := s.ends(name, network)
+	i, _, err := s.ConnectTun(server, router)
+	harness.Must(s.t, err)
+	return i
+}
+
+// trunk is a cable without addresses, for VLANs. The interface is the server's.
+func trunk(s *site, name string) *topology.Interface {
+	s.t.Helper()
+	server, router := s.ends(name, 0)
+	server.Addresses, router.Addresses = nil, nil
+	return s.cable(server, router)
+}
+
+// vlanOn is a VLAN on a cable.
+func vlanOn(cable func(*site) *topology.Interface, id int) way {
+	return func(s *site, name string, network int) *topology.Interface {
+		s.t.Helper()
+		parent := cable(s)
+		server := made[*topology.Interface](s.t, "VLAN (8021q)")(parent.AddVLAN(name, id, addresses(network, serverNumber)...))
+		router := harness.Must1[*topology.Interface](s.t)(parent.Peer().AddVLAN(name, id, addresses(network, routerNumber)...))
+		server.PeerWith(router)
+		return server
+	}
+}
+
+// vlan is one with a cable of its own.
+func vlan(id int) way {
+	return func(s *site, name string, network int) *topology.Interface {
+		s.t.Helper()
+		return vlanOn(func(s *site) *topology.Interface { return trunk(s, name+"trunk") }, id)(s, name, network)
+	}
+}
+
+// bond is one of two cables to a bridge of the router's.
+func bond(s *site, name string, network int) *topology.Interface {
+	s.t.Helper()
+	b := made[*topology.Interface](s.t, "bonding")(s.Server.AddBond(name))
+	bridge := harness.Must1[*topology.Bridge](s.t)(s.Router.AddBridge(name, addresses(network, routerNumber)...))
+	for _, port := range []string{name + "a", name + "b"} {
+		i := harness.Must1[*topology.Interface](s.t)(bridge.Connect(topology.NIC{Host: s.Server, Name: port}))
+		harness.Must(s.t, i.Enslave(b))
+	}
+	for _, a := range addresses(network, serverNumber) {
+		harness.Must(s.t, b.AddAddress(a))
+		b.Addresses = append(b.Addresses, a)
+	}
+	b.PeerWith(bridge.Interface)
+	harness.Must(s.t, b.WaitReady(harness.Within(s.t, harness.AnswerTime)))
+	readMAC(s.t, b)
+	return b
+}
+
+// readMAC notes the MAC that a device has now.
+func readMAC(t *testing.T, i *topology.Interface) {
+	t.Helper()
+	link, err := i.Link()
+	harness.Must(t, err)
+	i.MAC = link.Attrs().HardwareAddr
+}

@@ -1,0 +1,185 @@
+package devices
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const wireGuardPort = 51820
+
+// peer is one end of a WireGuard tunnel.
+type peer struct {
+	*topology.Interface
+	key  *ecdh.PrivateKey
+	port uint16 // where it listens, and the other end too
+}
+
+// newPeer makes a WireGuard device with a new key.
+func newPeer(t *testing.T, host *topology.Host, name string, addresses ...netip.Prefix) peer {
+	t.Helper()
+	i := made[*topology.Interface](t, "WireGuard")(host.AddWireGuard(name, addresses...))
+	return peer{i, harness.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader)), wireGuardPort}
+}
+
+// talksTo tells the device where its only peer is, or with an endpoint that is
+// not valid, that it will hear from it.
+func (p peer) talksTo(t *testing.T, other peer, endpoint netip.Addr) {
+	t.Helper()
+	text := base64.StdEncoding.EncodeToString
+	where := ""
+	if endpoint.IsValid() {
+		where = "endpoint " + netip.AddrPortFrom(endpoint, p.port).String()
+	}
+	harness.Shell(t, p.Host, fmt.Sprintf("echo %s | wg set %s listen-port %d private-key /dev/stdin peer %s allowed-ips 0.0.0.0/0,::/0 %s",
+		text(p.key.Bytes()), p.Name, p.port, text(other.key.PublicKey().Bytes()), where))
+}
+
+// wireGuard is a tunnel, over a cable of its own that is nobody's way, and to a port of its
+// own, so that there may be several.
+func wireGuard(s *site, name string, network int) *topology.Interface {
+	s.t.Helper()
+	below := s.cable(s.ends(name+"below", underlayNet+network))
+	server := newPeer(s.t, s.Server, name, addresses(network, serverNumber)...)
+	router := newPeer(s.t, s.Router.Host, name, addresses(network, routerNumber)...)
+	server.port += uint16(network)
+	router.port = server.port
+	server.PeerWith(router.Interface)
+	server.talksTo(s.t, router, below.Peer().Address(topology.IPv4))
+	router.talksTo(s.t, server, below.Address(topology.IPv4))
+	return server.Interface
+}
+
+// TestWireGuard has one of the ways, or both, be a WireGuard tunnel, whose device has no
+// Ethernet header.
+func TestWireGuard(t *testing.T) {
+	for name, ways := range map[string][2]way{
+		"replication by wireguard": {ethernet, wireGuard},
+		"production by wireguard":  {wireGuard, ethernet},
+		"both by wireguard":        {wireGuard, wireGuard},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "replication by wireguard" {
+				longOnly(t)
+			}
+			newSite(t, ways[0], ways[1]).wantMended(t)
+		})
+	}
+}
+
+// innerNet is the network inside the tunnel between the client and the server.
+const innerNet = 50
+
+// newWireGuard builds a site whose client reaches the server's replication address
+// by a tunnel as well, with echo servers inside.
+func newWireGuard(t *testing.T, outer topology.Family) (*site, peer) {
+	t.Helper()
+	s := newSite(t, ethernet, ethernet)
+	server := newPeer(t, s.Server, "wg0", addresses(innerNet, routerNumber)...)
+	client := newPeer(t, s.Client, "wg0", addresses(innerNet, serverNumber)...)
+	server.talksTo(t, client, netip.Addr{})
+	client.talksTo(t, server, s.Replication.Address(outer))
+	for _, f := range harness.Families {
+		harness.Serve(t, s.Server, server.Address(f))
+	}
+	harness.Must(t, s.WaitReady(harness.Within(t, harness.AnswerTime)))
+	return s, server
+}
+
+// datagrams are those of the tunnel that the server sends from one of its addresses.
+func datagrams(from netip.Addr) topology.Filter {
+	return topology.All(topology.UDP, topology.From(from), topology.FromPort(wireGuardPort))
+}
+
+// TestTunnelOverReplication has the outer datagrams of the server's answers leave
+// by replication, where the tunnel was asked, and the inner answers by the tunnel
+// that they were asked through, although the route to the client leads to
+// production.
+func TestTunnelOverReplication(t *testing.T) {
+	s, server := newWireGuard(t, topology.IPv6)
+	answers := datagrams(s.Replication.Address(topology.IPv6))
+	lost := harness.TapAll(t, s.nics()...)
+	c := s.ask(t, harness.UDP, server.Address(topology.IPv4))
+	harness.Must(t, c.Connect(harness.Within(t, harness.AnswerTime)))
+	asked := make(chan error, 1)
+	go func() { asked <- c.Ask(harness.Within(t, harness.AnswerTime)) }()
+	_, err := lost.At(s.Production).Wait(harness.Within(t, harness.AnswerTime), answers)
+	harness.Must(t, err)
+	lost.Want("the tunnel without replypath", answers, s.Production, s.Production.Peer().MAC)
+
+	p := harness.On(t, s.Server)
+	p.Start()
+	wantManaged(t, p.Status(), "eth0", "eth1", "wg0")
+	seen := harness.TapAll(t, s.nics()...)
+	s.wantInside(t, server)
+	seen.Want("the tunnel with replypath", answers, s.Replication, s.Replication.Peer().MAC)
+	t.Logf("the tunnel's own datagrams from the address that was asked: %d by eth1, %d by eth0",
+		len(seen.Left(s.Replication, answers)), len(seen.Left(s.Production, answers)))
+}
+
+// TestTunnelRoams is the same over IPv4, where WireGuard leaves nothing to mend:
+// it forgets the address that it was asked on when the route leads to another
+// interface than the question came by (drivers/net/wireguard/socket.c, send4), and
+// answers from production's address. The client follows.
+func TestTunnelRoams(t *testing.T) {
+	longOnly(t)
+	s, server := newWireGuard(t, topology.IPv4)
+	harness.On(t, s.Server).Start()
+	seen := harness.TapAll(t, s.nics()...)
+	s.wantInside(t, server)
+	own := seen.Want("the tunnel", datagrams(s.Production.Address(topology.IPv4)), s.Production, s.Production.Peer().MAC)
+	n := len(seen.Left(s.Production, datagrams(s.Replication.Address(topology.IPv4))))
+	if n > 0 {
+		t.Errorf("%d datagrams from replication's address left by production", n)
+	}
+	t.Logf("the tunnel's own datagrams by eth0: %d from its address, %d from that of eth1, which was asked", len(own), n)
+}
+
+// TestTunnelKept is the remedy: where a rule by source address leads to the interface that
+// the question came by, WireGuard keeps the address that it was asked on.
+func TestTunnelKept(t *testing.T) {
+	longOnly(t)
+	s, server := newWireGuard(t, topology.IPv4)
+	asked := s.Replication.Address(topology.IPv4)
+	harness.Shell(t, s.Server, fmt.Sprintf("ip rule add from %s lookup 100; ip route add default via %s dev %s table 100",
+		asked, address(topology.IPv4, replicationNet, routerNumber).Addr(), s.Replication.Name))
+	harness.On(t, s.Server).Start()
+	seen := harness.TapAll(t, s.nics()...)
+	s.wantInside(t, server)
+	own := seen.Want("the tunnel", datagrams(asked), s.Replication, s.Replication.Peer().MAC)
+	n := len(seen.Left(s.Production, datagrams(s.Production.Address(topology.IPv4))))
+	if n > 0 {
+		t.Errorf("%d datagrams from production's address left", n)
+	}
+	t.Logf("the tunnel's own datagrams: %d by eth1 from its address, which was asked, %d by eth0 from that one's", len(own), n)
+}
+
+// wantInside asks through the tunnel, from the client's address outside of it, and
+// wants every answer by the tunnel.
+func (s *site) wantInside(t *testing.T, server peer) {
+	seen := harness.TapAll(t, s.nics()...)
+	harness.EachQuestion(t, "inside", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		inside := harness.Capture(t, server.Interface)
+		c := s.ask(t, kind, server.Address(f))
+		// WireGuard begins its handshake again every five seconds.
+		harness.Must(t, c.AskFor(harness.Within(t, 2*harness.AnswerTime), 1000))
+		s.tally.answered++
+		byTunnel := inside.Count(topology.All(c.Answers(), topology.Going(topology.Sent)))
+		if byTunnel == 0 {
+			t.Errorf("%s: no answer left by the tunnel", c)
+		}
+		s.tally.right += byTunnel
+		s.tally.add(seen, c.Answers(), s.nics(), server.Interface, nil)
+		for _, nic := range s.nics() {
+			if clear := seen.Left(nic, c.Answers()); len(clear) > 0 {
+				t.Errorf("%s: beside the tunnel left by %s %s", c, nic.Name, harness.Describe(clear))
+			}
+		}
+	})
+}

@@ -1,0 +1,273 @@
+package scenario
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// virtualMAC is that of VRRP's virtual router (RFC 9568, 7.3) with the number that
+// keepalived is given here.
+var virtualMAC = map[topology.Family]net.HardwareAddr{
+	topology.IPv4: {0, 0, 0x5e, 0, 1, 51}, topology.IPv6: {0, 0, 0x5e, 0, 2, 51},
+}
+
+// sharedGateway is the address that routers share by VRRP.
+var sharedGateway = addresses("192.168.1.254", "2001:db8:1::254")
+
+// TestVRRP has two routers share eth1's gateway by VRRP (keepalived), with their
+// own MACs and with the virtual one. When the master dies, connections in which
+// only the server speaks go to the other one, without a word from their client.
+func TestVRRP(t *testing.T) {
+	for _, virtual := range []bool{false, true} {
+		t.Run(fmt.Sprintf("virtual mac %t", virtual), func(t *testing.T) { testVRRP(t, virtual) })
+	}
+}
+
+func testVRRP(t *testing.T, virtual bool) {
+	r := newRouters(t)
+	keepalived := r.share(t, virtual)
+	mac := func(f topology.Family, master int) net.HardwareAddr {
+		if virtual {
+			return virtualMAC[f]
+		}
+		return r.Inside[master].MAC
+	}
+	p := harness.On(t, r.Server.Host)
+	p.Start("--config", harness.WriteConfig(t, `
+interfaces:
+  - name: eth0
+  - name: eth1
+    gateways: [192.168.1.254, "2001:db8:1::254"]
+`))
+	r.bring(t, 0)
+	pushes := make(map[topology.Family]*harness.Push)
+	var talks []*harness.Conversation
+	for _, f := range harness.Families {
+		waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac(f, 0))
+		asked := r.Server.Eth1.Address(f)
+		pushes[f] = harness.NewPush(t, r.Client, r.Server.Host, asked, asked)
+		r.wantPush(t, pushes[f], mac(f, 0))
+		for _, kind := range harness.Kinds {
+			c := harness.NewConversation(t, kind, r.ClientEth0, asked)
+			harness.Ask(t, c)
+			talks = append(talks, c)
+		}
+	}
+
+	r.powerOff(t, keepalived)
+	for _, f := range harness.Families {
+		waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac(f, 1))
+		r.wantPush(t, pushes[f], mac(f, 1))
+	}
+	r.bring(t, 1)
+	for _, c := range talks {
+		r.to(mac(topology.FamilyOf(c.Self.Addr()), 1)).wantAnswers(t, c, c.Answers())
+	}
+}
+
+// TestVRRPBesideRouter has eth1's three routers be two gateways: two share one by VRRP, the
+// third is one by itself, and brings questions for an address of its own. When the master
+// dies, what came through it goes to the other one, and what comes through the third router
+// stays with that.
+//
+// With the routers' own MACs the shared gateway gets another one, and connections in which
+// only the server speaks follow at once. A virtual MAC stays, but is not the one that routers
+// send from: with several gateways nothing tells whose frames they are, so that answers go to
+// the MAC that asked, and follow the client's next word.
+func TestVRRPBesideRouter(t *testing.T) {
+	for _, virtual := range []bool{false, true} {
+		t.Run(fmt.Sprintf("virtual mac %t", virtual), func(t *testing.T) { testVRRPBesideRouter(t, virtual) })
+	}
+}
+
+func testVRRPBesideRouter(t *testing.T, virtual bool) {
+	r := newRouters(t)
+	third := r.addThirdLane(t)
+	keepalived := r.share(t, virtual)
+	r.bring(t, 0)
+	shared := lane{routers: r, asked: addressesOf(r.Server.Eth1)}
+	shared.wantAsRouted(t)
+	third.wantAsRouted(t)
+	p := harness.On(t, r.Server.Host)
+	p.Start("--config", harness.WriteConfig(t, `
+interfaces:
+  - name: eth0
+  - name: eth1
+    gateways: [192.168.1.254, "2001:db8:1::254", 192.168.1.3, "2001:db8:1::3"]
+`))
+	own := [3]net.HardwareAddr{r.Inside[0].MAC, r.Inside[1].MAC, r.Inside[2].MAC}
+	waitMaster := func(mac net.HardwareAddr) {
+		for _, f := range harness.Families {
+			if virtual {
+				mac = virtualMAC[f]
+			}
+			waitGatewayMAC(t, p, "eth1", sharedGateway[f], mac)
+		}
+	}
+	waitMaster(own[0])
+	for _, f := range harness.Families {
+		waitGatewayMAC(t, p, "eth1", addresses("192.168.1.3", "2001:db8:1::3")[f], own[2])
+	}
+	shared.open(t)
+	third.open(t)
+	byFirst, byThird := shared.want(t, own[0]), third.want(t, own[2])
+	died := time.Now()
+	r.powerOff(t, keepalived)
+	waitMaster(own[1])
+	took := time.Since(died).Round(time.Millisecond)
+	for _, push := range shared.pushes {
+		if virtual {
+			r.wantUnheard(t, push, own[0])
+		} else {
+			r.wantPush(t, push, own[1])
+		}
+	}
+	byThird += third.want(t, own[2])
+	r.bring(t, 1)
+	for _, push := range shared.pushes {
+		talk(t, push.Client, push.Server)
+	}
+	p.In(t).Age(2 * time.Second) // what has no socket to ask moves after a second of silence
+	bySecond := shared.want(t, own[1])
+	byThird += third.want(t, own[2])
+	t.Logf("the gateway is the other router's %s after the first one has died; %d frames by the first, %d by the second, %d by the third",
+		took, byFirst, bySecond, byThird)
+}
+
+// lane is what the client asks one of eth1's addresses of each family.
+type lane struct {
+	routers
+	asked  map[topology.Family]netip.Addr
+	pushes []*harness.Push
+	talks  []*harness.Conversation
+}
+
+// addThirdLane gives eth1 other addresses, to which the third router alone brings what the
+// client sends.
+func (r routers) addThirdLane(t *testing.T) *lane {
+	t.Helper()
+	l := &lane{routers: r, asked: addresses("192.168.1.101", "2001:db8:1::101")}
+	for f, bits := range map[topology.Family]int{topology.IPv4: 24, topology.IPv6: 64} {
+		harness.Must(t, r.Server.Eth1.AddAddress(netip.PrefixFrom(l.asked[f], bits)))
+		harness.Serve(t, r.Server.Host, l.asked[f])
+	}
+	harness.Shell(t, r.Client, `
+		ip -4 route add 192.168.1.101/32 via 10.9.0.3
+		ip -6 route add 2001:db8:1::101/128 via 2001:db8:9::3`)
+	return l
+}
+
+// wantAsRouted asks and wants the answers by eth0, as without replypath.
+func (l *lane) wantAsRouted(t *testing.T) {
+	t.Helper()
+	for _, f := range harness.Families {
+		c := harness.NewConversation(t, harness.TCP, l.ClientEth0, l.asked[f])
+		exit{l.nics, l.Server.Eth0, l.Server.Eth0.Peer().MAC}.wantAnswers(t, c, c.Answers())
+	}
+}
+
+// open begins flows of all kinds, and connections in which only the server will speak.
+func (l *lane) open(t *testing.T) {
+	t.Helper()
+	for _, f := range harness.Families {
+		l.pushes = append(l.pushes, harness.NewPush(t, l.Client, l.Server.Host, l.asked[f], l.asked[f]))
+		for _, kind := range harness.Kinds {
+			l.talks = append(l.talks, harness.NewConversation(t, kind, l.ClientEth0, l.asked[f]))
+		}
+	}
+}
+
+// want wants all that the server sends in them to go to a MAC, and returns how many frames
+// those were.
+func (l *lane) want(t *testing.T, mac net.HardwareAddr) (frames int) {
+	t.Helper()
+	for _, push := range l.pushes {
+		frames += l.wantPush(t, push, mac)
+	}
+	for _, c := range l.talks {
+		exits := harness.TapAll(t, l.nics...)
+		harness.Ask(t, c)
+		frames += len(exits.Want(c.String(), c.Answers(), l.Server.Eth1, mac))
+	}
+	return frames
+}
+
+// share has the first two routers share a gateway by VRRP, of which the first is the
+// master.
+func (r routers) share(t *testing.T, virtual bool) (keepalived [2]*harness.Program) {
+	t.Helper()
+	for i := range keepalived {
+		keepalived[i] = keepAlive(t, r.At[i].Host, 200-i*100, virtual)
+		if i == 0 {
+			keepalived[i].WaitLog(2, "Entering MASTER STATE")
+		} else {
+			keepalived[i].WaitLog(2, "Entering BACKUP STATE")
+		}
+	}
+	return keepalived
+}
+
+// powerOff has the master say nothing any more, and waits until the other one takes its
+// place.
+func (r routers) powerOff(t *testing.T, keepalived [2]*harness.Program) {
+	t.Helper()
+	harness.Must(t, r.Inside[0].Peer().SetDown())
+	keepalived[0].Signal(unix.SIGKILL)
+	keepalived[1].WaitLog(2, "Entering MASTER STATE")
+}
+
+// wantPush has the server speak and wants that to go to a MAC. It returns how many frames
+// those were.
+func (r routers) wantPush(t *testing.T, p *harness.Push, mac net.HardwareAddr) (frames int) {
+	t.Helper()
+	exits := harness.TapAll(t, r.nics...)
+	p.Speak()
+	pushed := topology.All(p.Segments, topology.Flags(topology.PSH, topology.PSH))
+	return len(exits.Want("what the server pushes", pushed, r.Server.Eth1, mac))
+}
+
+// wantUnheard has the server speak, and wants that to go to a MAC that nobody has any more.
+func (r routers) wantUnheard(t *testing.T, p *harness.Push, mac net.HardwareAddr) {
+	t.Helper()
+	exits := harness.TapAll(t, r.nics...)
+	harness.Must1[int](t)(p.Server.Write([]byte("push")))
+	wait(t, exits.At(r.Server.Eth1), topology.All(p.Segments, topology.Going(topology.Received)))
+	r.to(mac).want(exits, "what nobody hears", p.Segments)
+}
+
+// keepAlive runs keepalived on a router.
+func keepAlive(t *testing.T, host *topology.Host, priority int, virtualMAC bool) *harness.Program {
+	t.Helper()
+	extra := ""
+	if virtualMAC {
+		extra = "use_vmac vrrp%d\nvmac_xmit_base"
+	}
+	text := "global_defs {\n vrrp_version 3\n vrrp_garp_master_repeat 2\n}\n"
+	for f, addresses := range map[int]string{4: "192.168.1.254/24", 6: "fe80::254/64\n2001:db8:1::254/64"} {
+		more := extra
+		if virtualMAC {
+			more = fmt.Sprintf(extra, f)
+		}
+		text += fmt.Sprintf(`
+vrrp_instance gateway%d {
+	interface inside
+	virtual_router_id 51
+	priority %d
+	advert_int 0.1
+	%s
+	virtual_ipaddress {
+		%s
+	}
+}
+`, f, priority, more, addresses)
+	}
+	return harness.StartKeepalived(t, host, text)
+}

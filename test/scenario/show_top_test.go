@@ -1,0 +1,217 @@
+package scenario
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// busyServer is a server with conversations that come in by eth1, and replypath
+// attached and left alone.
+type busyServer struct {
+	*topology.TwoNIC
+	t             *testing.T
+	product       *harness.Product
+	conversations []*harness.Conversation
+}
+
+func newBusyServer(t *testing.T) *busyServer {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{
+		Policy: topology.AnySource, Offloads: topology.WireExact,
+	})
+	b := &busyServer{TwoNIC: n, t: t, product: harness.On(t, n.Server.Host)}
+	b.product.Start().Kill()
+	return b
+}
+
+// converse has new conversations ask, each more often than the one before.
+func (b *busyServer) converse() {
+	b.t.Helper()
+	b.conversations = nil
+	for _, f := range b.Families() {
+		for _, kind := range harness.Kinds {
+			c := harness.NewConversation(b.t, kind, b.ClientEth0, b.Server.Eth1.Address(f))
+			b.conversations = append(b.conversations, c)
+			for range 3 * len(b.conversations) {
+				harness.Must(b.t, c.AskFor(harness.Within(b.t, harness.AnswerTime), 1000))
+			}
+		}
+	}
+}
+
+// answers are the frames of all conversations together.
+func (b *busyServer) answers(f *topology.Frame) bool {
+	for _, c := range b.conversations {
+		if c.Answers()(f) {
+			return true
+		}
+	}
+	return false
+}
+
+// figure is a rate of a look, and the count that all of them are to come to.
+type figure struct {
+	what string
+	rate func(*harness.Look) float64
+	want uint64
+}
+
+// of returns the rate of an interface.
+func of(name string, rate func(*harness.LookedAt) float64) func(*harness.Look) float64 {
+	return func(l *harness.Look) float64 {
+		for i := range l.Interfaces {
+			if l.Interfaces[i].Name == name {
+				return rate(&l.Interfaces[i])
+			}
+		}
+		return math.NaN()
+	}
+}
+
+func toPackets(i *harness.LookedAt) float64   { return i.To.Packets }
+func toBytes(i *harness.LookedAt) float64     { return i.To.Bytes }
+func fromPackets(i *harness.LookedAt) float64 { return i.From.Packets }
+func fromBytes(i *harness.LookedAt) float64   { return i.From.Bytes }
+func asymmetric(i *harness.LookedAt) float64  { return i.Packets }
+func observed(i *harness.LookedAt) float64    { return i.Uncorrected["observe"] }
+
+// wantFigures waits until the rates of all looks come to what was captured, and
+// wants them to stay there.
+func wantFigures(t *testing.T, top *harness.Top, figures []figure) {
+	t.Helper()
+	check := func() error {
+		looks := top.Looks()
+		for _, f := range figures {
+			if got := harness.Sum(looks, f.rate); got != f.want {
+				return fmt.Errorf("%s: the rates of %d looks come to %d, captured were %d", f.what, len(looks), got, f.want)
+			}
+		}
+		return nil
+	}
+	harness.Eventually(t, "the rates agree with the frames", check)
+	top.WaitLooks(len(top.Looks()) + 2)
+	harness.Must(t, check())
+	for _, f := range figures {
+		t.Logf("%s: %d", f.what, f.want)
+	}
+}
+
+// TestTop compares the rates that top shows with the frames that leave: in mode
+// observe by eth0, else by eth1.
+func TestTop(t *testing.T) {
+	b := newBusyServer(t)
+	for _, mode := range []string{"observe", "enforce"} {
+		t.Run(mode, func(t *testing.T) {
+			b.t = t
+			p := b.product.In(t)
+			p.Expect(0, "mode", mode)
+			top := p.Top()
+			wires := harness.Tap(t, b.Server)
+			b.converse()
+			eth0, eth1 := wires.Left(b.answers)
+			wantFigures(t, top, ratesOf(eth0, eth1))
+			checkLooks(t, top.Looks(), mode)
+			b.wantBusiest(t, top, wires)
+			top.Signal(unix.SIGINT)
+			if code := top.WaitEnd(); code != 0 {
+				t.Errorf("an interrupted top exits with %d:\n%s", code, top.Log)
+			}
+		})
+	}
+}
+
+// ratesOf is what has to be shown where these frames, which belong to eth1 and were
+// routed by eth0, left.
+func ratesOf(eth0, eth1 []*topology.Frame) []figure {
+	left, moved, bytes := uint64(len(eth0)), uint64(len(eth1)), harness.Bytes(eth1)
+	return []figure{
+		{"packets to eth1", of("eth1", toPackets), moved},
+		{"bytes to eth1", of("eth1", toBytes), bytes},
+		{"packets from eth0", of("eth0", fromPackets), moved},
+		{"bytes from eth0", of("eth0", fromBytes), bytes},
+		{"packets to eth0", of("eth0", toPackets), 0},
+		{"packets from eth1", of("eth1", fromPackets), 0},
+		{"asymmetric packets of eth1", of("eth1", asymmetric), left + moved},
+		{"uncorrected packets of eth1", of("eth1", observed), left},
+		{"packets in all", func(l *harness.Look) float64 { return l.Total.Corrected.Packets }, moved},
+		{"bytes in all", func(l *harness.Look) float64 { return l.Total.Corrected.Bytes }, bytes},
+		{"asymmetric packets in all", func(l *harness.Look) float64 { return l.Total.Packets }, left + moved},
+	}
+}
+
+// checkLooks wants what does not change, and intervals that fill the time.
+func checkLooks(t *testing.T, looks []harness.Look, mode string) {
+	t.Helper()
+	for i := range looks {
+		l := &looks[i]
+		if l.Mode != mode || l.Daemon.Running || len(l.Interfaces) != 2 ||
+			!l.Interfaces[0].Attached || !l.Interfaces[1].Attached {
+			t.Errorf("a look: %+v", l)
+		}
+		if i == 0 {
+			continue
+		}
+		passed := l.Time.Sub(looks[i-1].Time)
+		if passed < 100*time.Millisecond || math.Abs(passed.Seconds()-l.Seconds) > 1e-3 {
+			t.Errorf("rates over %gs, %s after the last", l.Seconds, passed)
+		}
+	}
+	for _, table := range looks[len(looks)-1].FlowTables {
+		if table.Capacity == 0 || table.Table != "half_open" && table.Flows == 0 {
+			t.Errorf("a table: %+v", table)
+		}
+	}
+}
+
+// wantBusiest compares each flow's rates with the frames of its conversation. In
+// each look the busiest flows come first.
+func (b *busyServer) wantBusiest(t *testing.T, top *harness.Top, wires *harness.Wires) {
+	t.Helper()
+	var figures []figure
+	for _, c := range b.conversations {
+		_, eth1 := wires.Left(c.Answers())
+		figures = append(figures, figure{c.String(), func(l *harness.Look) float64 {
+			for _, f := range l.Flows {
+				if f.Protocol == c.Protocol() && f.Peer == c.Peer.Addr().String() && f.PeerPort == c.Peer.Port() {
+					return f.Rate
+				}
+			}
+			return 0
+		}, uint64(len(eth1))})
+	}
+	wantFigures(t, top, figures)
+	for _, l := range top.Looks() {
+		for i := 1; i < len(l.Flows); i++ {
+			if l.Flows[i-1].Rate < l.Flows[i].Rate {
+				t.Errorf("%s before the busier %s", l.Flows[i-1], l.Flows[i])
+			}
+		}
+	}
+}
+
+// TestTopGoesOn looks on while the daemon starts, with tables of another size,
+// and ends with the datapath.
+func TestTopGoesOn(t *testing.T) {
+	b := newBusyServer(t)
+	top := b.product.Top()
+	wires := harness.Tap(t, b.Server)
+	b.converse()
+	b.product.Start("--config", harness.WriteConfig(t, harness.SmallTables)).Kill()
+	before := b.conversations
+	b.converse()
+	b.conversations = append(before, b.conversations...)
+	eth0, eth1 := wires.Left(b.answers)
+	wantFigures(t, top, ratesOf(eth0, eth1))
+	b.wantBusiest(t, top, wires)
+	b.product.Detach()
+	if code := top.WaitEnd(); code != 1 || len(top.Log.Lines("no datapath is pinned")) != 1 {
+		t.Errorf("after detach it ends with %d:\n%s", code, top.Log)
+	}
+}

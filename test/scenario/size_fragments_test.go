@@ -1,0 +1,345 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// What comes in fragments: so many bytes, in so many of them.
+const (
+	largeDatagram  = 8000
+	largeFragments = 6
+)
+
+// datagramKinds are what is fragmented where it is large; TCP never is.
+var datagramKinds = []harness.Kind{harness.UDP, harness.Ping}
+
+// answersOf matches all that a conversation's server sends to its client: later
+// fragments say no more of what they belong to.
+func answersOf(c *harness.Conversation) topology.Filter {
+	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()))
+}
+
+// loseLarge asks with a large datagram, and wants the answer to leave by eth0 and
+// not to arrive. It returns the fragments.
+func loseLarge(t *testing.T, n *topology.TwoNIC, c *harness.Conversation) []*topology.Frame {
+	t.Helper()
+	wires := harness.Tap(t, n.Server)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	defer cancel()
+	asked := make(chan error, 1)
+	go func() { asked <- c.AskFor(ctx, largeDatagram) }()
+	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, answersOf(c)); err != nil {
+		t.Errorf("%s: %v", c, err)
+	}
+	silence := time.AfterFunc(harness.SilenceTime, cancel)
+	defer silence.Stop()
+	if err := <-asked; err == nil {
+		t.Errorf("%s was answered", c)
+	}
+	return wires.WantEth0(c.String(), answersOf(c))
+}
+
+// TestFragments asks with datagrams that come in fragments, and whose answers leave
+// in fragments: all by the NIC that was asked, byte by byte as they were; without
+// replypath, and in mode observe, by the routed one. Each of them is counted.
+func TestFragments(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	each := func(run func(*harness.Conversation)) {
+		for _, f := range harness.Families {
+			for _, kind := range datagramKinds {
+				run(harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+			}
+		}
+	}
+	each(func(c *harness.Conversation) { loseLarge(t, n, c) })
+
+	p := harness.On(t, n.Server.Host)
+	p.Start("--observe")
+	each(func(c *harness.Conversation) {
+		before := countedBy(p)
+		wantCounted(t, p, before, loseLarge(t, n, c), false)
+	})
+
+	p.Expect(0, "mode", "enforce")
+	each(func(c *harness.Conversation) {
+		before, ofProtocol := countedBy(p), correctedOf(p, c)
+		wires := harness.Tap(t, n.Server)
+		for range 3 {
+			if err := c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram); err != nil {
+				t.Error(err)
+			}
+		}
+		frames := wires.WantEth1(c.String(), answersOf(c))
+		if len(frames) != 3*largeFragments {
+			t.Errorf("%s: %s", c, harness.Describe(frames))
+		}
+		wantCounted(t, p, before, frames, true)
+		if counted := correctedOf(p, c) - ofProtocol; int(counted) != len(frames) {
+			t.Errorf("%s: %v fragments of %d were counted for its protocol", c, counted, len(frames))
+		}
+	})
+}
+
+// correctedOf counts the packets of a conversation's protocol and family that were
+// moved.
+func correctedOf(p *harness.Product, c *harness.Conversation) float64 {
+	family := topology.FamilyOf(c.Self.Addr()).String()
+	return p.Metrics().Sum("replypath_corrected_packets_total", "family="+family, "protocol="+c.Protocol())
+}
+
+// TestFragmentsOfTheHost has the server ask with datagrams that leave in fragments,
+// from either of its addresses: they go where the routing table says, also when their
+// answers come in by eth1.
+func TestFragmentsOfTheHost(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	p.WaitGrace()
+	for _, f := range harness.Families {
+		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
+		for _, from := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+			for _, kind := range datagramKinds {
+				c := harness.NewConversation(t, kind, from, n.ClientEth0.Address(f))
+				wires := harness.Tap(t, n.Server)
+				for range 3 {
+					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+				}
+				questions := topology.All(topology.From(c.Peer.Addr()), topology.To(c.Self.Addr()))
+				if frames := wires.WantEth0(c.String(), questions); len(frames) != 3*largeFragments {
+					t.Errorf("%s: %s", c, harness.Describe(frames))
+				}
+			}
+		}
+	}
+	if got := countedBy(p); got != (counted{}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestFragmentsOfSeveralRouters has several routers of one NIC bring datagrams in
+// fragments: each answer goes back through its own, in one piece, where the kernel
+// alone would send it by eth0, or by eth1 to the first of them.
+func TestFragmentsOfSeveralRouters(t *testing.T) {
+	eachNextHop(t, testFragmentsOfSeveralRouters)
+}
+
+// eachNextHop runs a test of several routers for each way to choose among them, and with the default route by
+// each NIC. Where the kernel has chosen the flow's own interface, `gateway` leaves the next hop to it.
+func eachNextHop(t *testing.T, test func(t *testing.T, nextHop, routed string)) {
+	for nextHop, routes := range map[string][]string{
+		"auto": {"eth0", "eth1"}, "gateway": {"eth0"}, "last-hop": {"eth0", "eth1"},
+	} {
+		for _, routed := range routes {
+			t.Run(nextHop+", default route by "+routed, func(t *testing.T) { test(t, nextHop, routed) })
+		}
+	}
+}
+
+func testFragmentsOfSeveralRouters(t *testing.T, nextHop, routed string) {
+	r, alone := newSeveralRouters(t, routed)
+	ask := func(want func(router int) exit) {
+		for i := range r.At {
+			r.bring(t, i)
+			for _, f := range harness.Families {
+				for _, kind := range datagramKinds {
+					c := harness.NewConversation(t, kind, r.ClientEth0, r.Server.Eth1.Address(f))
+					exits := harness.TapAll(t, r.nics...)
+					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+					want(i).want(exits, c.String(), answersOf(c))
+				}
+			}
+		}
+	}
+	ask(func(int) exit { return alone })
+	r.start(t, nextHop)
+	ask(func(router int) exit { return r.to(r.Inside[router].MAC) })
+}
+
+// newSeveralRouters has all routers of eth1 stand in routes, and the default route of
+// the server lead by one of its NICs. It returns how the kernel alone sends answers.
+func newSeveralRouters(t *testing.T, routed string) (r routers, alone exit) {
+	t.Helper()
+	r = newRouters(t)
+	alone = exit{r.nics, r.Server.Eth0, r.Server.Eth0.Peer().MAC}
+	metric := 5000
+	if routed == "eth1" {
+		metric = 1
+		alone = r.to(r.Inside[0].MAC)
+		harness.Shell(t, r.Server.Host, "ip -4 route del default dev eth0; ip -6 route del default dev eth0")
+	}
+	for i := range r.At {
+		harness.Shell(t, r.Server.Host, fmt.Sprintf(`
+			ip -4 route add default via 192.168.1.%[1]d metric %[2]d
+			ip -6 route add default via 2001:db8:1::%[1]d metric %[2]d`, i+1, metric+i))
+	}
+	return r, alone
+}
+
+// start starts replypath with a kind of next hop on eth1.
+func (r routers) start(t *testing.T, nextHop string) {
+	t.Helper()
+	config := fmt.Sprintf("interfaces:\n  - name: eth0\n  - {name: eth1, next_hop: %s}\n", nextHop)
+	harness.On(t, r.Server.Host).Start("--config", harness.WriteConfig(t, config))
+}
+
+// piece is a part of a datagram, as a fragment brings it.
+type piece struct {
+	from, to int
+	altered  bool // its bytes are others than the datagram's
+}
+
+// TestFragmentsOutOfOrder has the fragments of questions come in in every order, and
+// twice: the server answers each by eth1. Fragments that overlap are answered by
+// nobody, and disturb no flow.
+func TestFragmentsOutOfOrder(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	const size = 1208 // of the datagram, with its header
+	a, b, c := piece{0, 408, false}, piece{408, 808, false}, piece{808, size, false}
+	for _, f := range harness.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			q := newPieces(t, n, f, size)
+			going := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(f))
+			harness.Ask(t, going)
+			for _, order := range [][]piece{
+				{a, b, c}, {a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}, {c, b, b, c, a},
+			} {
+				wires := harness.Tap(t, n.Server)
+				q.send(order)
+				q.wantAnswer(order)
+				wires.WantEth1(fmt.Sprintf("the answer to %v", order), q.answers)
+			}
+			before := ways(p.In(t))
+			wires := harness.Tap(t, n.Server)
+			for _, overlapping := range [][]piece{
+				{a, {400, 808, true}, b, c},
+				{a, {0, 408, true}, b, c},
+				{{0, 408, true}, {200, 808, false}, c},
+				{c, {0, 816, true}, a},
+				{a, {0, 8, true}, b, c},
+			} {
+				q.send(overlapping)
+				q.send([]piece{a, b, c})
+				q.wantAnswer(overlapping)
+			}
+			harness.Ask(t, going)
+			wires.WantEth1("answers after fragments that overlap", topology.All(topology.UDP, topology.From(going.Self.Addr())))
+			for name, way := range ways(p.In(t)) {
+				if was, known := before[name]; known && was != way {
+					t.Errorf("%s: %s, then %s", name, was, way)
+				}
+			}
+		})
+	}
+	wantNoMoves(t, p)
+}
+
+// pieces sends questions in fragments to the server's eth1, as if they came from the
+// client, which has a socket for the answers.
+type pieces struct {
+	t        *testing.T
+	nic      *topology.Interface // the server's
+	client   net.PacketConn
+	self     netip.AddrPort
+	datagram []byte
+	injector *harness.Injector
+	id       uint16
+	answers  topology.Filter
+}
+
+func newPieces(t *testing.T, n *topology.TwoNIC, f topology.Family, size int) *pieces {
+	t.Helper()
+	q := &pieces{t: t, nic: n.Server.Eth1, self: netip.AddrPortFrom(n.Server.Eth1.Address(f), harness.EchoPort)}
+	q.client = harness.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(n.ClientEth0.Address(f), 0).String()))
+	t.Cleanup(func() { q.client.Close() })
+	q.injector = harness.NewInjector(t, n.Server.Eth1.Peer())
+	peer := q.client.LocalAddr().(*net.UDPAddr).AddrPort()
+	_, ip := ipHeaders(nil, nil, peer.Addr(), q.self.Addr(), layers.IPProtocolUDP)
+	udp := udpTo(ip.(gopacket.NetworkLayer), q.self.Port())
+	udp.SrcPort = layers.UDPPort(peer.Port())
+	payload := bytes.Repeat([]byte("fragment "), size)[:size-8]
+	buffer := gopacket.NewSerializeBuffer()
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	harness.Must(t, gopacket.SerializeLayers(buffer, options, udp, gopacket.Payload(payload)))
+	q.datagram = buffer.Bytes()
+	q.answers = topology.All(topology.UDP, topology.From(q.self.Addr()), topology.ToPort(peer.Port()))
+	return q
+}
+
+// send sends the datagram in these pieces, with an identification of its own.
+func (q *pieces) send(order []piece) {
+	q.t.Helper()
+	q.id++
+	from := q.client.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+	for _, part := range order {
+		data := bytes.Clone(q.datagram[part.from:part.to])
+		for i := range data {
+			if part.altered && (part.from+i >= 8 || i == 3) { // not the ports but one bit
+				data[i] ^= 0x10
+			}
+		}
+		ethernet, ip := ipHeaders(q.nic.Peer().MAC, q.nic.MAC, from, q.self.Addr(), 0)
+		parts := fragmentOf(ip.(gopacket.NetworkLayer), layers.IPProtocolUDP, q.id, part.from, part.to < len(q.datagram), gopacket.Payload(data))
+		q.injector.Send(append([]gopacket.SerializableLayer{ethernet}, parts...)...)
+	}
+}
+
+// wantAnswer wants one answer at the client, which is the datagram itself.
+func (q *pieces) wantAnswer(order []piece) {
+	q.t.Helper()
+	harness.Must(q.t, q.client.SetReadDeadline(time.Now().Add(harness.AnswerTime)))
+	answer := make([]byte, 1<<16)
+	n, _, err := q.client.ReadFrom(answer)
+	if err != nil || !bytes.Equal(answer[:n], q.datagram[8:]) {
+		q.t.Errorf("%v: %d bytes came back of %d, %v", order, n, len(q.datagram)-8, err)
+	}
+}
+
+// TestFragmentsNarrow has the flow's NIC take less than the routed one: the first
+// answer tells the kernel, which cuts all others so that they fit.
+func TestFragmentsNarrow(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, ReplicationMTU: narrowMTU})
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	for _, f := range harness.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			var asking []*harness.Conversation
+			for _, kind := range datagramKinds {
+				asking = append(asking, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+			}
+			lost := asking[1] // a ping: what is said of it is for the kernel alone
+			harness.Eventually(t, "the kernel has learned the size", func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*harness.SilenceTime)
+				defer cancel()
+				return lost.AskFor(ctx, largeDatagram)
+			})
+			if tooLarge(p.In(t)) == 0 {
+				t.Error("nothing was too large")
+			}
+			for _, c := range asking {
+				wires := harness.Tap(t, n.Server)
+				for range 3 {
+					harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+				}
+				for _, frame := range wires.WantEth1(c.String(), answersOf(c)) {
+					if frame.Length > 14+narrowMTU {
+						t.Errorf("too large: %s", frame)
+					}
+				}
+			}
+		})
+	}
+}
