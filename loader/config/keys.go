@@ -28,12 +28,9 @@ func (c *Config) setIgnoreInterfaces(v value) error {
 		return err
 	}
 	return v.list(`a list of strings such as ["docker*"]`, func(item value) error {
-		name, err := item.text("an interface name or glob; put it into quotes")
-		if err != nil {
+		var name string
+		if err := checked(&name, "an interface name or glob; put it into quotes", checkName)(item); err != nil {
 			return err
-		}
-		if err := checkName(name); err != nil {
-			return item.errorf("%v", err)
 		}
 		c.IgnoreInterfaces = append(c.IgnoreInterfaces, name)
 		return nil

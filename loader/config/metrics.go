@@ -11,17 +11,7 @@ import (
 func (m *Metrics) set(v value) error {
 	m.Origin = v.origin()
 	return v.object("a map", m.Origin.noted([]field{
-		{"listen", func(v value) error {
-			address, err := v.text(`an address such as "127.0.0.1:9945"`)
-			if err != nil {
-				return err
-			}
-			if err := checkListen(address); err != nil {
-				return v.errorf("%v", err)
-			}
-			m.Listen = address
-			return nil
-		}},
+		{"listen", checked(&m.Listen, `an address such as "127.0.0.1:9945"`, checkListen)},
 		{"web_config_file", func(v value) error {
 			path, err := v.text(`the absolute path of a file, or ""`)
 			if err == nil && path != "" && !strings.HasPrefix(path, "/") {

@@ -62,6 +62,27 @@ func (v value) text(want string) (string, error) {
 	return v.node.Value, nil
 }
 
+// parsed sets what parse makes of a string; want describes the string.
+func parsed[T any](target *T, want string, parse func(text string) (T, error)) func(value) error {
+	return func(v value) error {
+		text, err := v.text(want)
+		if err != nil {
+			return err
+		}
+		result, err := parse(text)
+		if err != nil {
+			return v.errorf("%v", err)
+		}
+		*target = result
+		return nil
+	}
+}
+
+// checked sets a string that check has no error for.
+func checked(target *string, want string, check func(text string) error) func(value) error {
+	return parsed(target, want, func(text string) (string, error) { return text, check(text) })
+}
+
 // word returns a scalar as it is written, for values where 6 and "6" or true
 // and "true" mean the same.
 func (v value) word() (string, bool) {
