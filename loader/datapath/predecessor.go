@@ -46,7 +46,7 @@ func (d *Datapath) keepPredecessor() error {
 		return fmt.Errorf("create directory for maps: %w", err)
 	}
 	name := fmt.Sprintf("%s-%d", bpf.DatapathMapPredecessor, os.Getpid())
-	return d.pinMap(bpf.DatapathMapPredecessor, d.Predecessor, d.dir.Path(newMapsDir, name))
+	return d.maps.ids.pin(bpf.DatapathMapPredecessor, d.Predecessor, d.dir.Path(newMapsDir, name))
 }
 
 // AsksEarlier tells whether AskEarlier has found a program, and StopAsking was not called.

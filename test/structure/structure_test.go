@@ -25,8 +25,7 @@ var limits = bounds{lines: 2600, refs: 3.5, cycle: 8, mutable: 12, methods: 25}
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"loader":          {files: 20, lines: 2800, refs: 4.7, cycle: 18, mutable: 18, methods: 95},
-	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 11, mutable: 12, methods: 44},
+	"loader": {files: 20, lines: 2800, refs: 4.7, cycle: 18, mutable: 18, methods: 95},
 }
 
 // TestBounds shows what each package of the product measures, and holds it against its bounds.
