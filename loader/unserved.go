@@ -20,9 +20,8 @@ func (l *Loader) flushUnserved() error {
 		return err
 	}
 	a := admission{l.config, l.maps}
-	flushed, err := table.FlushFunc(func(f *flows.Flow) bool { return !a.serves(f) })
+	flushed, err := table.Flush(flows.Filter{Func: func(f *flows.Flow) bool { return !a.serves(f) }})
 	if flushed > 0 {
-		err = errors.Join(err, l.stopAsking()) // the earlier one, which knows them as well
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}
 	if err := errors.Join(err, table.Close()); err != nil {
