@@ -82,10 +82,9 @@ func copySets[Set any](
 			if digest == 0 {
 				continue
 			}
-			var into Set
 			index, _ := bpf.Sets(digest, to.MaxEntries())
-			if err = to.Lookup(index, &into); err != nil {
-				err = fmt.Errorf("read set %d: %w", index, err)
+			var into Set
+			if into, err = readSet[Set](to, index); err != nil {
 				return false
 			}
 			free := slices.Index(digests(&into), 0)

@@ -94,6 +94,13 @@ func eachSet[Set any](table *ebpf.Map, visit func(*Set) bool) error {
 	}
 }
 
+func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
+	if err := table.Lookup(index, &set); err != nil {
+		return set, fmt.Errorf("read set %d: %w", index, err)
+	}
+	return set, nil
+}
+
 // EachFlow calls visit for every entry of a flow table, idle ones included,
 // until it returns false. Entries that change meanwhile may be seen or not.
 func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {

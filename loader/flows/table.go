@@ -55,6 +55,9 @@ func (t *Table) renew() (err error) {
 	return err
 }
 
+// Maps are those that the tables belong to, until Close or Follow.
+func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
+
 // Close closes the tables.
 func (t *Table) Close() error { return t.current.Close() }
 
