@@ -11,7 +11,7 @@ import (
 func yamlManual() string {
 	var b strings.Builder
 	b.WriteString(yamlHead)
-	for _, key := range config.Reference() {
+	for _, key := range yamlReference() {
 		b.WriteString(markdown(&key))
 	}
 	fmt.Fprintf(&b, "# EXAMPLE\n\n")
@@ -55,7 +55,7 @@ const yamlTail = `
 `
 
 // markdown is the key's entry in the manual page.
-func markdown(k *config.Key) string {
+func markdown(k *yamlKey) string {
 	var facts []string
 	if k.Values != "" {
 		facts = append(facts, k.Values)

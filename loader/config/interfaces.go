@@ -46,16 +46,20 @@ func (c *Config) setInterfaces(v value) error {
 // set reads one interface.
 func (i *Interface) set(v value) error {
 	i.Origin = v.origin()
-	err := v.object("a map", i.Origin.noted([]field{
-		{"name", checked(&i.Name, wantName, CheckInterfaceName)},
-		{"mode", oneOf(&i.Mode, modes)},
-		{"next_hop", oneOf(&i.NextHop, nextHops)},
-		{"gateways", i.setGateways},
-	}))
+	err := v.object("a map", i.Origin.noted(i.fields()))
 	if i.Origin.Lines["name"] == 0 && v.node.Kind == yaml.MappingNode {
 		err = errors.Join(err, v.errorf(`has no name: add one such as "name: eth1"`))
 	}
 	return err
+}
+
+func (i *Interface) fields() []field {
+	return []field{
+		{"name", checked(&i.Name, wantName, CheckInterfaceName)},
+		{"mode", oneOf(&i.Mode, modes)},
+		{"next_hop", oneOf(&i.NextHop, nextHops)},
+		{"gateways", i.setGateways},
+	}
 }
 
 func (i *Interface) setGateways(v value) error {

@@ -10,7 +10,11 @@ import (
 
 func (m *Metrics) set(v value) error {
 	m.Origin = v.origin()
-	return v.object("a map", m.Origin.noted([]field{
+	return v.object("a map", m.Origin.noted(m.fields()))
+}
+
+func (m *Metrics) fields() []field {
+	return []field{
 		{"listen", checked(&m.Listen, `an address such as "127.0.0.1:9945"`, checkListen)},
 		{"web_config_file", func(v value) error {
 			path, err := v.text(`the absolute path of a file, or ""`)
@@ -20,7 +24,7 @@ func (m *Metrics) set(v value) error {
 			m.WebConfigFile = path
 			return err
 		}},
-	}))
+	}
 }
 
 // BlameWebConfig blames WebConfigFile for what is wrong with the file that it
