@@ -16,7 +16,7 @@ import (
 // recorded. That it cannot is logged: the configuration is in force all the same.
 func (l *core) flushUnserved() {
 	a := admission{l.config, l.maps}
-	flushed, err := flush(l.options.PinDir, func(f *flows.Flow) bool { return !a.serves(f) })
+	flushed, err := flush(l.options.PinDir, flows.Filter{Func: func(f *flows.Flow) bool { return !a.serves(f) }})
 	if flushed > 0 {
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}
@@ -25,12 +25,12 @@ func (l *core) flushUnserved() {
 	}
 }
 
-func flush(pinDir string, which func(*flows.Flow) bool) (flushed int, err error) {
+func flush(pinDir string, which flows.Filter) (flushed int, err error) {
 	table, err := flows.Open(pinDir)
 	if err != nil {
 		return 0, err
 	}
-	flushed, err = table.FlushFunc(which)
+	flushed, err = table.Flush(which)
 	return flushed, errors.Join(err, table.Close())
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra/doc"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/loader/config"
 )
 
 // manualDate is shown at the foot of the manual pages. It changes by hand, with
@@ -54,7 +53,7 @@ func writeManual(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	title := fmt.Sprintf("%% \"REPLYPATH.YAML\" \"5\" \"%s\" \"replypath\" \"File Formats\"\n", manualDate.Format("Jan 2006"))
-	if err := os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+config.Manual())), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

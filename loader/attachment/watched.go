@@ -41,7 +41,7 @@ func (a *Attachments) noteWatched(later time.Duration, interfaces []Interface) {
 	}
 	since := max(1, clock.After(later))
 	// No note is made before the end of the grace: what is noted later cannot predate it.
-	end, err := a.host.Datapath().GraceEnd(clock)
+	end, err := datapath.GraceEnd(&a.host.Datapath().DatapathMaps, clock)
 	if err != nil {
 		a.host.Log.Error("since when an interface is watched is not noted", "error", err)
 		return

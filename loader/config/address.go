@@ -54,18 +54,7 @@ func unmap(network netip.Prefix) netip.Prefix {
 
 // prefix sets a network from a string.
 func prefix(target *netip.Prefix) func(value) error {
-	return func(v value) error {
-		text, err := v.text("a network or an address such as 192.0.2.0/24 or 2001:db8::1")
-		if err != nil {
-			return err
-		}
-		network, err := parsePrefix(text)
-		if err != nil {
-			return v.errorf("%v", err)
-		}
-		*target = network
-		return nil
-	}
+	return parsed(target, "a network or an address such as 192.0.2.0/24 or 2001:db8::1", parsePrefix)
 }
 
 // parseGateway reads an address that a neighbour can have.

@@ -3,6 +3,7 @@
 package config
 
 import (
+	_ "embed" // for Example
 	"log/slog"
 	"net/netip"
 )
@@ -10,6 +11,11 @@ import (
 // DefaultPath is where the configuration file is looked for. The file need not
 // exist: Default is then in force.
 const DefaultPath = "/etc/replypath/replypath.yaml"
+
+// Example is a file that uses every key.
+//
+//go:embed example.yaml
+var Example string
 
 // Bounds of Config.MaxEntries. The other tables are fractions of the largest
 // one, down to a quarter: with fewer than 256 places a single busy client would

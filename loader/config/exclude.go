@@ -31,19 +31,19 @@ func (e *Exclusion) setItem(v value) error {
 	if v.node.Kind == yaml.ScalarNode && !v.null() {
 		return prefix(&e.Peer)(v)
 	}
-	if err := e.set(v); err != nil {
+	if err := v.object("a network or a map", e.fields()); err != nil {
 		return err
 	}
 	return e.check(v)
 }
 
-func (e *Exclusion) set(v value) error {
-	return v.object("a network or a map", []field{
+func (e *Exclusion) fields() []field {
+	return []field{
 		{"peer", prefix(&e.Peer)},
 		{"self", prefix(&e.Self)},
 		{"protocol", e.setProtocol},
 		{"self_port", e.setSelfPort},
-	})
+	}
 }
 
 func (e *Exclusion) setProtocol(v value) (err error) {

@@ -9,7 +9,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const wantInterfaces = "a list of interfaces such as [{name: eth1}]"
+const (
+	wantInterfaces = "a list of interfaces such as [{name: eth1}]"
+	wantName       = `an interface name, alternative name or glob such as eth1 or "eth*"; put it into quotes`
+)
 
 func (c *Config) setInterfaces(v value) error {
 	c.Interfaces = []Interface{}
@@ -43,28 +46,20 @@ func (c *Config) setInterfaces(v value) error {
 // set reads one interface.
 func (i *Interface) set(v value) error {
 	i.Origin = v.origin()
-	err := v.object("a map", i.Origin.noted([]field{
-		{"name", i.setName},
-		{"mode", oneOf(&i.Mode, modes)},
-		{"next_hop", oneOf(&i.NextHop, nextHops)},
-		{"gateways", i.setGateways},
-	}))
+	err := v.object("a map", i.Origin.noted(i.fields()))
 	if i.Origin.Lines["name"] == 0 && v.node.Kind == yaml.MappingNode {
 		err = errors.Join(err, v.errorf(`has no name: add one such as "name: eth1"`))
 	}
 	return err
 }
 
-func (i *Interface) setName(v value) error {
-	name, err := v.text(`an interface name, alternative name or glob such as eth1 or "eth*"; put it into quotes`)
-	if err != nil {
-		return err
+func (i *Interface) fields() []field {
+	return []field{
+		{"name", checked(&i.Name, wantName, CheckInterfaceName)},
+		{"mode", oneOf(&i.Mode, modes)},
+		{"next_hop", oneOf(&i.NextHop, nextHops)},
+		{"gateways", i.setGateways},
 	}
-	if err := CheckInterfaceName(name); err != nil {
-		return v.errorf("%v", err)
-	}
-	i.Name = name
-	return nil
 }
 
 func (i *Interface) setGateways(v value) error {
@@ -73,8 +68,8 @@ func (i *Interface) setGateways(v value) error {
 		return err
 	}
 	err := v.list("a list of addresses such as [10.4.0.1]", func(item value) error {
-		gateway, err := item.gateway()
-		if err != nil {
+		var gateway netip.Addr
+		if err := parsed(&gateway, "an address such as 10.4.0.1 or fe80::1", parseGateway)(item); err != nil {
 			return err
 		}
 		if slices.Contains(i.Gateways, gateway) {
@@ -87,18 +82,6 @@ func (i *Interface) setGateways(v value) error {
 		return v.errorf("an empty list names no gateway: list some, or leave the key out to have them found in the routing tables")
 	}
 	return err
-}
-
-func (v value) gateway() (netip.Addr, error) {
-	text, err := v.text("an address such as 10.4.0.1 or fe80::1")
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	gateway, err := parseGateway(text)
-	if err != nil {
-		return netip.Addr{}, v.errorf("%v", err)
-	}
-	return gateway, nil
 }
 
 // Errorf blames a key of the interface. The error matches ErrInvalid.

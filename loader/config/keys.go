@@ -22,18 +22,36 @@ func (c *Config) fields() []field {
 	}
 }
 
+// places say where each key belongs: at the top, or else below the first key that has it.
+func (c *Config) places() map[string]string {
+	below := map[string][]field{
+		"interfaces": new(Interface).fields(), "exclude": new(Exclusion).fields(),
+		"flow_table": c.flowTableFields(), "metrics": c.Metrics.fields(), "log": c.Log.fields(),
+	}
+	places := make(map[string]string)
+	add := func(key, place string) {
+		if places[key] == "" {
+			places[key] = place
+		}
+	}
+	for _, top := range c.fields() {
+		add(top.name, "to the top level")
+		for _, f := range below[top.name] {
+			add(f.name, "below "+top.name)
+		}
+	}
+	return places
+}
+
 func (c *Config) setIgnoreInterfaces(v value) error {
 	c.IgnoreInterfaces = []string{}
 	if err := v.atMost(maxIgnored, "use globs"); err != nil {
 		return err
 	}
 	return v.list(`a list of strings such as ["docker*"]`, func(item value) error {
-		name, err := item.text("an interface name or glob; put it into quotes")
-		if err != nil {
+		var name string
+		if err := checked(&name, "an interface name or glob; put it into quotes", checkName)(item); err != nil {
 			return err
-		}
-		if err := checkName(name); err != nil {
-			return item.errorf("%v", err)
 		}
 		c.IgnoreInterfaces = append(c.IgnoreInterfaces, name)
 		return nil
@@ -59,18 +77,22 @@ func (p *Policy) setProtocols(v value) error {
 	return err
 }
 
-func (c *Config) setFlowTable(v value) error {
-	return v.object("a map", []field{{"max_entries", func(v value) error {
+func (c *Config) setFlowTable(v value) error { return v.object("a map", c.flowTableFields()) }
+
+func (c *Config) flowTableFields() []field {
+	return []field{{"max_entries", func(v value) error {
 		number, err := v.integer(MinEntries, MaxEntries)
 		if err == nil {
 			c.MaxEntries = uint32(number)
 		}
 		return err
-	}}})
+	}}}
 }
 
-func (l *Log) set(v value) error {
-	return v.object("a map", []field{
+func (l *Log) set(v value) error { return v.object("a map", l.fields()) }
+
+func (l *Log) fields() []field {
+	return []field{
 		{"level", func(v value) error {
 			var level string
 			err := oneOf(&level, logLevels)(v)
@@ -80,5 +102,5 @@ func (l *Log) set(v value) error {
 			return err
 		}},
 		{"format", oneOf(&l.Format, logFormats)},
-	})
+	}
 }

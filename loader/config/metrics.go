@@ -10,18 +10,12 @@ import (
 
 func (m *Metrics) set(v value) error {
 	m.Origin = v.origin()
-	return v.object("a map", m.Origin.noted([]field{
-		{"listen", func(v value) error {
-			address, err := v.text(`an address such as "127.0.0.1:9945"`)
-			if err != nil {
-				return err
-			}
-			if err := checkListen(address); err != nil {
-				return v.errorf("%v", err)
-			}
-			m.Listen = address
-			return nil
-		}},
+	return v.object("a map", m.Origin.noted(m.fields()))
+}
+
+func (m *Metrics) fields() []field {
+	return []field{
+		{"listen", checked(&m.Listen, `an address such as "127.0.0.1:9945"`, checkListen)},
 		{"web_config_file", func(v value) error {
 			path, err := v.text(`the absolute path of a file, or ""`)
 			if err == nil && path != "" && !strings.HasPrefix(path, "/") {
@@ -30,7 +24,7 @@ func (m *Metrics) set(v value) error {
 			m.WebConfigFile = path
 			return err
 		}},
-	}))
+	}
 }
 
 // BlameWebConfig blames WebConfigFile for what is wrong with the file that it

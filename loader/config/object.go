@@ -63,7 +63,7 @@ func (v value) unknownKey(fields []field) error {
 	hint, names := "", fieldNames(fields)
 	if meant := nearest(v.node.Value, names); meant != "" {
 		hint = ", did you mean " + meant + "?"
-	} else if place := placeOf(v.node.Value); place != "" {
+	} else if place := v.places[v.node.Value]; place != "" {
 		hint = " here, it belongs " + place + ";"
 	} else {
 		hint = ";"

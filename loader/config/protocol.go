@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -55,20 +56,15 @@ func Protocol(name string) (uint8, error) {
 	return 0, fmt.Errorf("%s is not a protocol: use one of %s", quote(name), protocolValues)
 }
 
+var protocolNames = map[uint8]string{
+	ProtocolTCP: "tcp", ProtocolUDP: "udp", ProtocolICMP: "icmp", ProtocolICMPv6: "icmpv6", ProtocolSCTP: "sctp",
+}
+
 // ProtocolName returns how output names a protocol: tcp, udp, icmp, icmpv6,
 // sctp, or the number of any other.
 func ProtocolName(number uint8) string {
-	switch number {
-	case ProtocolTCP:
-		return "tcp"
-	case ProtocolUDP:
-		return "udp"
-	case ProtocolICMP:
-		return "icmp"
-	case ProtocolICMPv6:
-		return "icmpv6"
-	case ProtocolSCTP:
-		return "sctp"
+	if name, named := protocolNames[number]; named {
+		return name
 	}
 	return strconv.Itoa(int(number))
 }
@@ -78,15 +74,9 @@ func HasPorts(number uint8) bool {
 	return number == ProtocolTCP || number == ProtocolUDP || number == ProtocolSCTP
 }
 
-// isExtensionHeader tells the numbers that stand in front of an IPv6 payload
-// and are skipped on the way to its protocol.
-func isExtensionHeader(number uint8) bool {
-	switch number {
-	case 0, 43, 44, 60: // hop-by-hop, routing, fragment, destination options (RFC 8200)
-		return true
-	}
-	return false
-}
+// extensionHeaders are the numbers that stand in front of an IPv6 payload and are skipped on the way to its
+// protocol: hop-by-hop, routing, fragment, destination options (RFC 8200).
+var extensionHeaders = []uint8{0, 43, 44, 60}
 
 // protocol returns the number of a protocol that can carry a flow.
 func (v value) protocol() (uint8, error) {
@@ -98,7 +88,7 @@ func (v value) protocol() (uint8, error) {
 	switch {
 	case err != nil:
 		return 0, v.errorf("%v", err)
-	case isExtensionHeader(number):
+	case slices.Contains(extensionHeaders, number):
 		return 0, v.errorf("%d is an ipv6 extension header: use one of %s", number, protocolValues)
 	}
 	return number, nil

@@ -33,17 +33,3 @@ func within(distance int, word string, words []string) string {
 	}
 	return best
 }
-
-// placeOf says where a known key belongs that stands at a wrong place, "" for
-// a key that there is not.
-func placeOf(key string) string {
-	for _, k := range Reference() {
-		if k.Path == key {
-			return "to the top level"
-		}
-		if parent, found := strings.CutSuffix(k.Path, "."+key); found {
-			return "below " + strings.TrimSuffix(parent, "[]")
-		}
-	}
-	return ""
-}

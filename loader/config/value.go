@@ -17,11 +17,13 @@ type value struct {
 	file string
 	line int
 	key  string // path of keys, as in "interfaces[0].next_hop"; empty at the top
+	// places say where the keys that there are belong, for one that stands at a wrong place.
+	places map[string]string
 }
 
 // at returns the value of a node below v. An alias stands for what it names.
 func (v value) at(node *yaml.Node, key string) value {
-	child := value{node: node, file: v.file, line: node.Line, key: key}
+	child := value{node: node, file: v.file, line: node.Line, key: key, places: v.places}
 	for child.node.Kind == yaml.AliasNode {
 		child.node = child.node.Alias
 	}
@@ -60,6 +62,27 @@ func (v value) text(want string) (string, error) {
 		return "", v.errorf("%s is not %s", v, want)
 	}
 	return v.node.Value, nil
+}
+
+// parsed sets what parse makes of a string; want describes the string.
+func parsed[T any](target *T, want string, parse func(text string) (T, error)) func(value) error {
+	return func(v value) error {
+		text, err := v.text(want)
+		if err != nil {
+			return err
+		}
+		result, err := parse(text)
+		if err != nil {
+			return v.errorf("%v", err)
+		}
+		*target = result
+		return nil
+	}
+}
+
+// checked sets a string that check has no error for.
+func checked(target *string, want string, check func(text string) error) func(value) error {
+	return parsed(target, want, func(text string) (string, error) { return text, check(text) })
 }
 
 // word returns a scalar as it is written, for values where 6 and "6" or true

@@ -39,9 +39,6 @@ func ReadClock(dir string) (Clock, error) {
 	return runClock(program)
 }
 
-// Clock reads the clock of a loaded datapath.
-func (d *Datapath) Clock() (Clock, error) { return runClock(d.programs.Clock) }
-
 func runClock(program *ebpf.Program) (Clock, error) {
 	hertz, err := Hertz()
 	if err != nil {

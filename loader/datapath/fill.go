@@ -3,22 +3,12 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 )
-
-// isCopied tells of maps whose entries are copied to one that takes their place.
-func isCopied(name string) bool {
-	return isFlowTable(name) || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
-}
-
-// isCounter tells of maps that are shared by all versions: the number of an event
-// and the fields of a pair never get another meaning.
-func isCounter(name string) bool {
-	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapPairSlots
-}
 
 // Fill copies what the maps hold that are to be replaced. The programs that are
 // attached go on writing to those, so that it is called right before others are put
@@ -29,8 +19,8 @@ func (d *Datapath) Fill() error {
 		return err
 	}
 	d.filled = &clock
-	for name, from := range d.replaced {
-		to := d.all[name]
+	for name, from := range d.maps.replaced {
+		to := d.maps.all[name]
 		switch name {
 		case bpf.DatapathMapOutbound:
 			err = copyOutbound(to, from)
@@ -39,7 +29,7 @@ func (d *Datapath) Fill() error {
 		case bpf.DatapathMapEvents:
 			err = copyEvents(to, from)
 		default:
-			err = copyFlows(to, d.all[bpf.TagsMap(name)], from, name, clock, d.opts.Seeds)
+			err = copyFlows(to, d.maps.all[bpf.TagsMap(name)], from, name, clock, d.opts.Seeds)
 		}
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)
@@ -61,7 +51,7 @@ func (d *Datapath) AddMissed() error {
 	since := age(clock.Now(), d.filled.Now())
 	d.filled = nil
 	for table, name := range tableNames[:bpf.DatapathTableTABLE_OUTBOUND] {
-		if from := d.replaced[name]; from != nil {
+		if from := d.maps.replaced[name]; from != nil {
 			isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }
 			if err := d.addMissed(bpf.DatapathTable(table), from, isMissed); err != nil {
 				return fmt.Errorf("copy what %s has recorded since: %w", name, err)
@@ -75,7 +65,7 @@ func (d *Datapath) AddMissed() error {
 func (d *Datapath) addMissed(table bpf.DatapathTable, from *ebpf.Map, isMissed func(*bpf.DatapathFlow) bool) (err error) {
 	read := EachFlow(from, func(digest uint64, flow *bpf.DatapathFlow) bool {
 		if isMissed(flow) && d.opts.Seeds.Digest(flow.Tuple) == digest {
-			err = runRequest(d.programs.Add, &bpf.DatapathAddRequest{Digest: digest, Table: uint32(table), Flow: *flow})
+			err = runRequest(d.programs.program(addName), &bpf.DatapathAddRequest{Digest: digest, Table: uint32(table), Flow: *flow})
 		}
 		return err == nil
 	})
@@ -99,4 +89,50 @@ func copyEvents(to, from *ebpf.Map) error {
 		}
 	}
 	return nil
+}
+
+// copyOutbound copies the notes of when the host spoke first.
+func copyOutbound(to, from *ebpf.Map) error {
+	digests := func(set *bpf.DatapathOutboundSet) []uint64 { return set.Digest[:] }
+	return copySets(to, from, digests, func(into *bpf.DatapathOutboundSet, free int, set *bpf.DatapathOutboundSet, way int) {
+		into.Digest[free], into.Sent[free], into.Answered[free] = set.Digest[way], set.Sent[way], set.Answered[way]
+	})
+}
+
+// copyAsked copies who asked last. What finds no room comes back with the next question.
+func copyAsked(to, from *ebpf.Map) error {
+	askers := func(set *bpf.DatapathAskedSet) []uint64 { return set.Asker[:] }
+	return copySets(to, from, askers, func(into *bpf.DatapathAskedSet, free int, set *bpf.DatapathAskedSet, way int) {
+		into.Asker[free], into.Flow[free] = set.Asker[way], set.Flow[way]
+	})
+}
+
+// copySets has enter enter the ways of one table in another of a different size. digests are
+// those of a set, 0 where a way is free.
+func copySets[Set any](
+	to, from *ebpf.Map, digests func(*Set) []uint64, enter func(into *Set, free int, set *Set, way int),
+) (err error) {
+	read := eachSet(from, func(set *Set) bool {
+		for way, digest := range digests(set) {
+			if digest == 0 {
+				continue
+			}
+			index, _ := bpf.Sets(digest, to.MaxEntries())
+			var into Set
+			if into, err = readSet[Set](to, index); err != nil {
+				return false
+			}
+			free := slices.Index(digests(&into), 0)
+			if free < 0 {
+				continue
+			}
+			enter(&into, free, set, way)
+			if err = to.Put(index, &into); err != nil {
+				err = fmt.Errorf("write set %d: %w", index, err)
+				return false
+			}
+		}
+		return true
+	})
+	return errors.Join(read, err)
 }

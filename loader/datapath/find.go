@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -14,9 +13,9 @@ import (
 func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	first, second := bpf.Sets(digest, table.MaxEntries())
 	for _, index := range []uint32{first, second} {
-		var set bpf.DatapathFlowSet
-		if err := table.Lookup(index, &set); err != nil {
-			return nil, fmt.Errorf("read set %d: %w", index, err)
+		set, err := readSet[bpf.DatapathFlowSet](table, index)
+		if err != nil {
+			return nil, err
 		}
 		if way := slices.Index(set.Digest[:], digest); way >= 0 {
 			return &set.Flow[way], nil
@@ -30,9 +29,9 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 // in bpf/src/outbound.h.
 func FindOutbound(table *ebpf.Map, digest uint64) (sent uint32, found bool, err error) {
 	index, _ := bpf.Sets(digest, table.MaxEntries())
-	var set bpf.DatapathOutboundSet
-	if err := table.Lookup(index, &set); err != nil {
-		return 0, false, fmt.Errorf("read set %d: %w", index, err)
+	set, err := readSet[bpf.DatapathOutboundSet](table, index)
+	if err != nil {
+		return 0, false, err
 	}
 	way := slices.Index(set.Digest[:], digest)
 	if way < 0 {

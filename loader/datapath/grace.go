@@ -34,9 +34,9 @@ func (d *Datapath) Grace(period time.Duration) error {
 }
 
 // GraceEnd returns the tick at which the grace that is running ends; 0 where none is.
-func (d *Datapath) GraceEnd(clock Clock) (uint32, error) {
+func GraceEnd(maps *bpf.DatapathMaps, clock Clock) (uint32, error) {
 	var end uint32
-	if err := d.DatapathMaps.Grace.Lookup(uint32(0), &end); err != nil {
+	if err := maps.Grace.Lookup(uint32(0), &end); err != nil {
 		return 0, fmt.Errorf("read the end of the grace period: %w", err)
 	}
 	if left := end - clock.now; left == 0 || left >= uint32(bpf.DatapathTickTICKS_AHEAD) {
@@ -47,7 +47,7 @@ func (d *Datapath) GraceEnd(clock Clock) (uint32, error) {
 
 // GraceAt is that of the maps that are pinned in a directory; those of another
 // version have none.
-func GraceAt(path string, programs *Attached) error {
+func GraceAt(path string, programs *ProgramSet) error {
 	maps, err := openMaps(path)
 	if errors.Is(err, errLayout) {
 		return nil

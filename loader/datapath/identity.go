@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 
 	"github.com/cilium/ebpf"
@@ -50,33 +51,42 @@ func (i identities) check(name string, m *ebpf.Map) error {
 	return nil
 }
 
-// checkMaps checks the maps that are read and written, and those that are going to be pinned.
-func (d *Datapath) checkMaps() error {
-	var errs []error
-	for name, m := range d.all {
-		errs = append(errs, d.ids.check(name, m))
-	}
-	for name, m := range byName(&d.DatapathMaps) {
-		errs = append(errs, d.ids.check(name, m))
-	}
-	return errors.Join(errs...)
-}
-
-// byName returns the maps by the names that they have in the object.
-func byName(maps *bpf.DatapathMaps) map[string]*ebpf.Map {
-	named := make(map[string]*ebpf.Map)
-	fields := reflect.ValueOf(maps).Elem()
+// byTag returns the maps or programs of a struct by the names that they have in the object.
+func byTag[T any](object any) map[string]T {
+	named := make(map[string]T)
+	fields := reflect.ValueOf(object).Elem()
 	for i := range fields.NumField() {
-		named[fields.Type().Field(i).Tag.Get("ebpf")] = fields.Field(i).Interface().(*ebpf.Map)
+		named[fields.Type().Field(i).Tag.Get("ebpf")] = fields.Field(i).Interface().(T)
 	}
 	return named
 }
 
-// checkPinned checks what a pin leads to, which stays as it is from there on.
-func (i identities) checkPinned(name, path string) error {
+// pin pins a map at one more path, and looks at what was pinned, which stays as it is from there on: nobody else
+// would before it takes the place of what was pinned earlier.
+func (i identities) pin(name string, m *ebpf.Map, path string) error {
+	if err := pin(m, "map "+name, path); err != nil {
+		return err
+	}
 	pinned, err := ebpf.LoadPinnedMap(path, nil)
 	if err != nil {
 		return fmt.Errorf("open what was pinned as %s: %w", name, err)
 	}
 	return errors.Join(i.check(name, pinned), bpf.Close(pinned))
+}
+
+// pin pins a map or a program at one more path.
+func pin[T interface {
+	io.Closer
+	Clone() (T, error)
+	Pin(path string) error
+}](object T, what, path string) error {
+	clone, err := object.Clone() // which is pinned nowhere, so that Pin does not move it
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", what, err)
+	}
+	defer bpf.Close(clone)
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("pin %s: %w", what, err)
+	}
+	return nil
 }

@@ -77,7 +77,7 @@ func divert(t *testing.T, m, to *ebpf.Map) {
 // A map is pinned under its own name only: nothing takes the place of what was pinned earlier.
 func TestPinRefusesAnotherMap(t *testing.T) {
 	d := load(t)
-	divert(t, d.all[bpf.DatapathMapGateways], d.all[bpf.DatapathMapAsked])
+	divert(t, d.maps.all[bpf.DatapathMapGateways], d.maps.all[bpf.DatapathMapAsked])
 	if err := d.Pin(); !errors.Is(err, errAstray) {
 		t.Errorf("pinned another map: %v", err)
 	}
@@ -90,13 +90,13 @@ func TestPinRefusesAnotherMap(t *testing.T) {
 func TestPinMapRefusesAnotherMap(t *testing.T) {
 	d := load(t)
 	path := d.dir.Path("gateways")
-	if err := d.pinMap(bpf.DatapathMapGateways, d.Asked, path); !errors.Is(err, errAstray) {
+	if err := d.maps.ids.pin(bpf.DatapathMapGateways, d.Asked, path); !errors.Is(err, errAstray) {
 		t.Errorf("pinned another map: %v", err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Error(err)
 	}
-	if err := d.pinMap(bpf.DatapathMapGateways, d.Gateways, path); err != nil {
+	if err := d.maps.ids.pin(bpf.DatapathMapGateways, d.Gateways, path); err != nil {
 		t.Error(err)
 	}
 }
@@ -104,21 +104,21 @@ func TestPinMapRefusesAnotherMap(t *testing.T) {
 // What is read and written, and what is going to be pinned, is looked at before it is.
 func TestCheckMapsFindsAnotherMap(t *testing.T) {
 	d := load(t)
-	if err := d.checkMaps(); err != nil {
+	if err := d.maps.check(&d.DatapathMaps); err != nil {
 		t.Errorf("maps that are what they were: %v", err)
 	}
 	spare := newArray(t, bpf.DatapathMapGateways, d.Gateways.MaxEntries()) // of the very same sizes
-	for what, m := range map[string]*ebpf.Map{"read": d.Gateways, "pinned": d.all[bpf.DatapathMapGateways]} {
+	for what, m := range map[string]*ebpf.Map{"read": d.Gateways, "pinned": d.maps.all[bpf.DatapathMapGateways]} {
 		own, err := m.Clone()
 		if err != nil {
 			t.Fatal(err)
 		}
 		divert(t, m, spare)
-		if err := d.checkMaps(); !errors.Is(err, errAstray) {
+		if err := d.maps.check(&d.DatapathMaps); !errors.Is(err, errAstray) {
 			t.Errorf("another map is %s: %v", what, err)
 		}
 		divert(t, m, own)
-		if err := errors.Join(d.checkMaps(), own.Close()); err != nil {
+		if err := errors.Join(d.maps.check(&d.DatapathMaps), own.Close()); err != nil {
 			t.Error(err)
 		}
 	}

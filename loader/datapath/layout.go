@@ -40,26 +40,17 @@ func checkLayout(path string) error {
 
 // pinLayout pins the layout of this version.
 func pinLayout(path string) error {
-	layout, err := newLayout()
-	if err != nil {
-		return err
-	}
-	defer layout.Close()
-	if err := layout.Pin(path); err != nil {
-		return fmt.Errorf("pin the layout: %w", err)
-	}
-	return nil
-}
-
-// newLayout makes the map that is pinned.
-func newLayout() (*ebpf.Map, error) {
 	layout := uint32(bpf.DatapathLayoutLAYOUT_VERSION)
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "rp_layout", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1,
 		Contents: []ebpf.MapKV{{Key: uint32(0), Value: layout}},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create the map of the layout: %w", err)
+		return fmt.Errorf("create the map of the layout: %w", err)
 	}
-	return m, nil
+	defer m.Close()
+	if err := m.Pin(path); err != nil {
+		return fmt.Errorf("pin the layout: %w", err)
+	}
+	return nil
 }

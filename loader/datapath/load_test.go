@@ -53,7 +53,7 @@ func TestLoadProgramsFails(t *testing.T) {
 	to := new(struct {
 		Odd *ebpf.Program `ebpf:"odd"`
 	})
-	err := new(Datapath).loadPrograms(to, spec, new(ebpf.CollectionOptions))
+	err := new(mapSet).loadPrograms(to, spec, new(ebpf.CollectionOptions))
 	if !errors.Is(err, unix.EACCES) || errors.Is(err, attach.ErrUnsupported) || !strings.HasPrefix(err.Error(), "load programs: ") {
 		t.Errorf("refused by the verifier: %v", err)
 	}
@@ -67,19 +67,19 @@ func TestLoadProgramsFails(t *testing.T) {
 // A map that the kernel refuses is refused with its name, and is none of the
 // datapath's.
 func TestNewMapFails(t *testing.T) {
-	d := &Datapath{all: make(map[string]*ebpf.Map), fresh: make(map[string]bool)}
-	err := d.newMap("odd", &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 3})
+	s := newMapSet(nil, Options{})
+	err := s.newMap("odd", &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 3})
 	if !errors.Is(err, unix.EINVAL) || errors.Is(err, attach.ErrUnsupported) || !strings.HasPrefix(err.Error(), "create map odd of 3 entries: ") {
 		t.Errorf("error %v", err)
 	}
-	if len(d.all) != 0 || len(d.fresh) != 0 {
-		t.Errorf("it has %v", d.all)
+	if len(s.all) != 0 || len(s.fresh) != 0 {
+		t.Errorf("it has %v", s.all)
 	}
 }
 
 // What is pinned shows its types, what is not has none.
 func TestTypesOfPinnedMaps(t *testing.T) {
-	spec, err := (&Datapath{opts: Options{MaxEntries: 1 << 10}}).spec()
+	spec, err := (&Options{MaxEntries: 1 << 10}).spec()
 	if err != nil {
 		t.Fatal(err)
 	}

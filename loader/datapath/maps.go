@@ -34,12 +34,12 @@ func IsPinned(dir, name string, opened *ebpf.Map) (bool, error) {
 	before, now := make(identities), make(identities)
 	err := withPinned(dir, func(path string) error {
 		clear(now)
-		pinned, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
+		pinned, err := openPinned(path, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("open pinned map %s: %w", name, err)
+			return err
 		}
 		return errors.Join(before.note(name, opened), now.note(name, pinned), bpf.Close(pinned))
 	})
@@ -56,12 +56,12 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 	pinned := make(map[string]*ebpf.Map)
 	defer closeAll(pinned)
 	for name, mapSpec := range spec.Maps {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
+		m, err := openPinned(path, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("map %s is missing: the others were made by another version, restart the daemon", name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+			return nil, err
 		}
 		pinned[name] = m
 		if err := compatible(mapSpec, m); err != nil && !errors.Is(err, errSize) {
@@ -74,6 +74,15 @@ func openMaps(path string) (*bpf.DatapathMaps, error) {
 		return nil, fmt.Errorf("open pinned maps: %w", err)
 	}
 	return &opened, nil
+}
+
+// openPinned opens the map of this name. The error matches fs.ErrNotExist where there is none.
+func openPinned(path, name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(path, name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+	}
+	return m, nil
 }
 
 var errSize = errors.New("another size")

@@ -11,8 +11,7 @@ import (
 func TestMemory(t *testing.T) {
 	const most = 150
 	memory := func(largest uint32) (bytes uint64, flows int) {
-		d := &Datapath{opts: Options{MaxEntries: largest}}
-		spec, err := d.spec()
+		spec, err := (&Options{MaxEntries: largest}).spec()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,11 +34,10 @@ func PutMode(table *ebpf.Map, mode bpf.DatapathMode) error {
 
 // ModeInForce returns the mode that was set by hand, else the configured one.
 func ModeInForce(byHand bpf.DatapathMode, configured string) string {
-	switch byHand {
-	case bpf.DatapathModeMODE_ENFORCE:
-		return string(config.ModeEnforce)
-	case bpf.DatapathModeMODE_OBSERVE:
-		return string(config.ModeObserve)
+	for mode, number := range Modes {
+		if number == byHand {
+			return string(mode)
+		}
 	}
 	return configured
 }

@@ -20,7 +20,7 @@ func PrefixWords(p netip.Prefix) (address, mask [2]uint64) {
 		return address, mask
 	}
 	var bits [16]byte
-	for i := range p.Bits() + 128 - p.Addr().BitLen() { // IPv4 is ::ffff:0:0/96
+	for i := range MappedBits(p) {
 		bits[i/8] |= 0x80 >> (i % 8)
 	}
 	return Words(p.Masked().Addr().As16()), Words(bits)

@@ -37,6 +37,11 @@ func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
 	}
 }
 
+// askedSets returns the number of sets of the table of who asked last: for one
+// in eight of the flows without a connection. Each entry is needed for as long as
+// an answer takes, and those of conversations go last.
+func askedSets(largest uint32) uint32 { return setsFor(largest / 16) }
+
 var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
 	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
@@ -89,6 +94,13 @@ func eachSet[Set any](table *ebpf.Map, visit func(*Set) bool) error {
 	}
 }
 
+func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
+	if err := table.Lookup(index, &set); err != nil {
+		return set, fmt.Errorf("read set %d: %w", index, err)
+	}
+	return set, nil
+}
+
 // EachFlow calls visit for every entry of a flow table, idle ones included,
 // until it returns false. Entries that change meanwhile may be seen or not.
 func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {
@@ -100,34 +112,4 @@ func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow)
 		}
 		return true
 	})
-}
-
-func copyOutbound(to, from *ebpf.Map) (err error) {
-	read := eachSet(from, func(set *bpf.DatapathOutboundSet) bool {
-		for way, digest := range set.Digest {
-			if digest == 0 {
-				continue
-			}
-			if err = putOutbound(to, digest, set.Sent[way], set.Answered[way]); err != nil {
-				return false
-			}
-		}
-		return true
-	})
-	return errors.Join(read, err)
-}
-
-func putOutbound(table *ebpf.Map, digest uint64, sent uint32, answered uint32) error {
-	index, _ := bpf.Sets(digest, table.MaxEntries())
-	var set bpf.DatapathOutboundSet
-	if err := table.Lookup(index, &set); err != nil {
-		return fmt.Errorf("read set %d: %w", index, err)
-	}
-	for way, taken := range set.Digest {
-		if taken == 0 {
-			set.Digest[way], set.Sent[way], set.Answered[way] = digest, sent, answered
-			break
-		}
-	}
-	return table.Put(index, &set)
 }

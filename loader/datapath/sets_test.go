@@ -136,7 +136,10 @@ func TestCopyOutboundKeepsWhatWasAnswered(t *testing.T) {
 	from, to := outboundTable(t, 4), outboundTable(t, 8)
 	const digest, other, sent = 0x1234567890abcdef, 0xfedcba0987654321, 77
 	for digest, answered := range map[uint64]uint32{digest: 1, other: 0} {
-		if err := putOutbound(from, digest, sent, answered); err != nil {
+		index, _ := bpf.Sets(digest, from.MaxEntries())
+		var set bpf.DatapathOutboundSet
+		set.Digest[0], set.Sent[0], set.Answered[0] = digest, sent, answered
+		if err := from.Put(index, &set); err != nil {
 			t.Fatal(err)
 		}
 	}

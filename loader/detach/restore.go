@@ -17,7 +17,7 @@ import (
 type restorer struct {
 	*detacher
 	before  *pins.Journal
-	earlier *datapath.Attached // its programs
+	earlier *datapath.ProgramSet // its programs
 }
 
 // run goes on after errors.

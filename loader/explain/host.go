@@ -52,12 +52,10 @@ func (h *Host) open(pinDir string) error {
 	if journal.Fallback != nil {
 		h.fallback = journal.Fallback.Index
 	}
-	if h.maps.DatapathMaps, err = datapath.OpenMaps(pinDir); err != nil {
-		return err
-	}
 	if h.table, err = flows.Open(pinDir); err != nil {
 		return err
 	}
+	h.maps = programMaps{h.table.Maps()}
 	if h.kernel.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
@@ -79,17 +77,13 @@ func (h *Host) Refresh() (err error) {
 
 // Close closes what is open; what is pinned stays.
 func (h *Host) Close() error {
-	var errs []error
 	if h.kernel.Handle != nil {
 		h.kernel.Close()
 	}
-	if h.table != nil {
-		errs = append(errs, h.table.Close())
+	if h.table == nil {
+		return nil
 	}
-	if h.maps.DatapathMaps != nil {
-		errs = append(errs, h.maps.Close())
-	}
-	return errors.Join(errs...)
+	return h.table.Close()
 }
 
 // lookup returns the entries that a question is about, idle ones included.

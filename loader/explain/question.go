@@ -27,7 +27,7 @@ func (q *Question) tuple(protocol uint8) bpf.DatapathTuple {
 		Peer: q.Peer.Addr().As16(), Self: q.Self.Addr().As16(), Protocol: protocol,
 	}
 	switch {
-	case hasPorts(protocol):
+	case config.HasPorts(protocol):
 		t.PeerPort, t.SelfPort = datapath.Port(q.Peer.Port()), datapath.Port(q.Self.Port())
 	case isEcho(protocol):
 		t.PeerPort = datapath.Port(q.Peer.Port())
@@ -62,7 +62,7 @@ func (q *Question) exact() []bpf.DatapathTuple {
 
 func (q *Question) isExact(protocol uint8) bool {
 	switch {
-	case hasPorts(protocol):
+	case config.HasPorts(protocol):
 		return q.Peer.Port() != 0 && q.Self.Port() != 0
 	case isEcho(protocol):
 		return q.Peer.Port() != 0
@@ -84,10 +84,6 @@ func About(t *bpf.DatapathTuple) Question {
 		Self:     netip.AddrPortFrom(datapath.Address(t.Self), datapath.Port(t.SelfPort)),
 		Protocol: &t.Protocol,
 	}
-}
-
-func hasPorts(protocol uint8) bool {
-	return protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_UDP || protocol == unix.IPPROTO_SCTP
 }
 
 func isEcho(protocol uint8) bool {

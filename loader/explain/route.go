@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 )
 
@@ -64,7 +65,7 @@ func askRoute(q *Question, a asker, input int) (route, error) {
 	}
 	if a.protocol != nil && isAcceptedProtocol(*a.protocol, family) {
 		add(unix.RTA_IP_PROTO, []byte{*a.protocol})
-		if hasPorts(*a.protocol) && q.Self.Port() != 0 && q.Peer.Port() != 0 {
+		if config.HasPorts(*a.protocol) && q.Self.Port() != 0 && q.Peer.Port() != 0 {
 			add(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, q.Self.Port()))
 			add(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, q.Peer.Port()))
 		}

@@ -17,46 +17,45 @@ type Entry struct {
 // Entries returns the flows whose tuple matches, idle ones included, in no
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {
+	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
+		return datapath.EachFlow(s.table, func(_ uint64, raw *bpf.DatapathFlow) bool {
+			if matches(&raw.Tuple) {
+				offer(raw)
+			}
+			return true
+		})
+	})
+}
+
+// Lookup is Entries for one tuple, which is found without looking through the
+// tables. The seeds are those that the tables were filled with.
+func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error) {
+	digest := seeds.Digest(tuple)
+	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
+		raw, err := datapath.FindFlow(s.table, digest)
+		if raw != nil && raw.Tuple == tuple {
+			offer(raw)
+		}
+		return err
+	})
+}
+
+// entries returns the flows that find offers of each table.
+func (t *Table) entries(find func(s stateTable, offer func(*bpf.DatapathFlow)) error) ([]Entry, error) {
 	v, err := t.newView()
 	if err != nil {
 		return nil, err
 	}
 	var entries []Entry
 	for _, s := range states(t.maps) {
-		err := datapath.EachFlow(s.table, func(_ uint64, raw *bpf.DatapathFlow) bool {
-			if matches(&raw.Tuple) && !isStray(raw) {
-				entries = append(entries, v.entry(raw, s.state))
+		err := find(s, func(raw *bpf.DatapathFlow) {
+			if !isStray(raw) {
+				entries = append(entries, Entry{Flow: v.flow(raw, s.state), Raw: *raw, Idle: isIdle(raw, s.state, v.clock)})
 			}
-			return true
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.state, err)
 		}
 	}
 	return entries, nil
-}
-
-// Lookup is Entries for one tuple, which is found without looking through the
-// tables. The seeds are those that the tables were filled with.
-func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error) {
-	v, err := t.newView()
-	if err != nil {
-		return nil, err
-	}
-	digest := seeds.Digest(tuple)
-	var entries []Entry
-	for _, s := range states(t.maps) {
-		raw, err := datapath.FindFlow(s.table, digest)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.state, err)
-		}
-		if raw != nil && raw.Tuple == tuple && !isStray(raw) {
-			entries = append(entries, v.entry(raw, s.state))
-		}
-	}
-	return entries, nil
-}
-
-func (v *view) entry(raw *bpf.DatapathFlow, state string) Entry {
-	return Entry{Flow: v.flow(raw, state), Raw: *raw, Idle: isIdle(raw, state, v.clock)}
 }

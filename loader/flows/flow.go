@@ -91,14 +91,8 @@ func family(a netip.Addr) string {
 	return "ipv6"
 }
 
-func macString(mac [6]uint8) string { return net.HardwareAddr(mac[:]).String() }
-
 // String names the tuple, for logs and errors.
 func (f *Flow) String() string {
-	return fmt.Sprintf("%s %s > %s", f.Protocol,
-		endpoint(f.Peer, f.PeerPort), endpoint(f.Self, f.SelfPort))
-}
-
-func endpoint(address string, port uint16) string {
-	return net.JoinHostPort(address, fmt.Sprint(port))
+	endpoint := func(address string, port uint16) string { return net.JoinHostPort(address, fmt.Sprint(port)) }
+	return fmt.Sprintf("%s %s > %s", f.Protocol, endpoint(f.Peer, f.PeerPort), endpoint(f.Self, f.SelfPort))
 }

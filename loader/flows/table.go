@@ -3,6 +3,7 @@ package flows
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -15,11 +16,12 @@ import (
 
 // Filter selects flows; the zero Filter selects all.
 type Filter struct {
-	Peer       netip.Prefix // not valid: any
-	Interface  string       // "": any
-	Protocol   *uint8       // nil: any
-	Asymmetric bool         // only those that the kernel would have sent another way
-	Limit      int          // at most so many; 0: no limit
+	Peer       netip.Prefix     // not valid: any
+	Interface  string           // "": any
+	Protocol   *uint8           // nil: any
+	Asymmetric bool             // only those that the kernel would have sent another way
+	Func       func(*Flow) bool // only those that it is true of; nil: all
+	Limit      int              // at most so many; 0: no limit
 }
 
 // Table gives access to the flow tables of a pin directory.
@@ -53,6 +55,9 @@ func (t *Table) renew() (err error) {
 	return err
 }
 
+// Maps are those that the tables belong to, until Close or Follow.
+func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
+
 // Close closes the tables.
 func (t *Table) Close() error { return t.current.Close() }
 
@@ -73,11 +78,26 @@ func states(maps *bpf.DatapathMaps) []stateTable {
 
 // view is what an entry's numbers refer to, read once for a whole listing.
 type view struct {
-	clock          datapath.Clock
-	interfaces     map[uint16]string // by ID, those that are there
-	gateways       map[uint16]bpf.DatapathGateway
-	managedEntries map[uint16]bpf.DatapathInterface
-	maps           *bpf.DatapathMaps
+	clock      datapath.Clock
+	interfaces map[uint16]string // by ID, those that are there
+	gateways   read[bpf.DatapathGateway]
+	managed    read[bpf.DatapathInterface]
+}
+
+// read are the entries of a map that were needed, by ID.
+type read[Entry any] struct {
+	table   *ebpf.Map
+	entries map[uint16]*Entry
+}
+
+// get returns an entry, which is read when it is first needed. One that cannot be read is of nothing that is there:
+// of a gateway the inbound MAC is shown.
+func (r read[Entry]) get(id uint16) *Entry {
+	if r.entries[id] == nil {
+		r.entries[id] = new(Entry)
+		_ = r.table.Lookup(uint32(id), r.entries[id])
+	}
+	return r.entries[id]
 }
 
 func (t *Table) newView() (*view, error) {
@@ -90,11 +110,10 @@ func (t *Table) newView() (*view, error) {
 		return nil, err
 	}
 	v := &view{
-		clock:          clock,
-		interfaces:     make(map[uint16]string),
-		gateways:       make(map[uint16]bpf.DatapathGateway),
-		managedEntries: make(map[uint16]bpf.DatapathInterface),
-		maps:           t.maps,
+		clock:      clock,
+		interfaces: make(map[uint16]string),
+		gateways:   read[bpf.DatapathGateway]{t.maps.Gateways, make(map[uint16]*bpf.DatapathGateway)},
+		managed:    read[bpf.DatapathInterface]{t.maps.Interfaces, make(map[uint16]*bpf.DatapathInterface)},
 	}
 	for _, record := range journal.Interfaces {
 		if record.Index != 0 {
@@ -102,28 +121,6 @@ func (t *Table) newView() (*view, error) {
 		}
 	}
 	return v, nil
-}
-
-// managed returns what the programs know of an interface, read when it is first needed.
-func (v *view) managed(id uint16) *bpf.DatapathInterface {
-	entry, ok := v.managedEntries[id]
-	if !ok {
-		// One that cannot be read is gone.
-		_ = v.maps.Interfaces.Lookup(uint32(id), &entry)
-		v.managedEntries[id] = entry
-	}
-	return &entry
-}
-
-// gateway returns an entry of the map, which is read when it is first needed.
-func (v *view) gateway(id uint16) bpf.DatapathGateway {
-	gateway, ok := v.gateways[id]
-	if !ok {
-		// An entry that cannot be read is no gateway: the inbound MAC is shown.
-		_ = v.maps.Gateways.Lookup(uint32(id), &gateway)
-		v.gateways[id] = gateway
-	}
-	return gateway
 }
 
 func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
@@ -149,17 +146,15 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 // setNextHop mirrors next_hop_mac() in bpf/src/next_hop.h.
 func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
 	mac := entry.Mac
-	for _, id := range datapath.GatewaysOf(entry, v.managed(entry.Interface)) {
-		if gateway := v.gateway(id); gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
+	for _, id := range datapath.GatewaysOf(entry, v.managed.get(entry.Interface)) {
+		if gateway := v.gateways.get(id); gateway.Usable != 0 && gateway.Ifindex == entry.Ifindex {
 			mac = gateway.Mac
-			text := datapath.Address(gateway.Address).String()
-			flow.Gateway = &text
+			flow.Gateway = new(datapath.Address(gateway.Address).String())
 			break
 		}
 	}
 	if mac != [6]uint8{} {
-		text := macString(mac)
-		flow.NextHopMAC = &text
+		flow.NextHopMAC = new(net.HardwareAddr(mac[:]).String())
 	}
 }
 
@@ -203,7 +198,7 @@ func (f *Filter) matches(flow *Flow) bool {
 	if f.Interface != "" && (flow.Interface == nil || *flow.Interface != f.Interface) {
 		return false
 	}
-	return !f.Asymmetric || flow.Asymmetric
+	return (!f.Asymmetric || flow.Asymmetric) && (f.Func == nil || f.Func(flow))
 }
 
 // List returns the flows that match, in no particular order.
@@ -219,22 +214,19 @@ func (t *Table) List(filter Filter) ([]Flow, error) {
 // moment after that nothing that the host sends is taken for a beginning
 // (datapath.Grace).
 func (t *Table) Flush(filter Filter) (int, error) {
-	return t.flush(filter, func(*Flow) bool { return true })
-}
-
-// FlushFunc forgets the flows that are not wanted and returns how many there
-// were.
-func (t *Table) FlushFunc(unwanted func(*Flow) bool) (int, error) {
-	return t.flush(Filter{}, unwanted)
-}
-
-func (t *Table) flush(filter Filter, unwanted func(*Flow) bool) (int, error) {
 	forgetter, err := datapath.OpenForgetter(t.dir)
 	if err != nil {
 		return 0, err
 	}
 	defer forgetter.Close()
-	found, err := t.find(filter, unwanted)
+	type place struct {
+		table  bpf.DatapathTable
+		digest uint64
+	}
+	var found []place
+	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
+		found = append(found, place{table, digest})
+	})
 	if len(found) == 0 {
 		return 0, err
 	}
@@ -253,23 +245,6 @@ func (t *Table) flush(filter Filter, unwanted func(*Flow) bool) (int, error) {
 		flushed++
 	}
 	return flushed, errors.Join(errs...)
-}
-
-// place is where an entry is found.
-type place struct {
-	table  bpf.DatapathTable
-	digest uint64
-}
-
-// find returns the places of the flows that match and are not wanted.
-func (t *Table) find(filter Filter, unwanted func(*Flow) bool) ([]place, error) {
-	var found []place
-	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
-		if unwanted(&flow) {
-			found = append(found, place{table, digest})
-		}
-	})
-	return found, err
 }
 
 func (t *Table) grace() error {

@@ -21,14 +21,6 @@ type Programs struct {
 	Send6 *ebpf.Program `ebpf:"replypath_sendmsg6"`
 }
 
-// Close closes the programs; where they are attached they stay.
-func (p *Programs) Close() error {
-	if p == nil {
-		return nil
-	}
-	return errors.Join(p.Send4.Close(), p.Send6.Close())
-}
-
 func (p *Programs) of(h hook) *ebpf.Program {
 	if h.kind == ebpf.AttachCGroupUDP4Sendmsg {
 		return p.Send4

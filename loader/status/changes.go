@@ -98,14 +98,10 @@ func SourceChange(cgroup string) HostChange {
 
 // wouldChanges lists what enforcing would change. Where all is enforced by hand a daemon has done so.
 func (r *reader) wouldChanges(byHand bpf.DatapathMode, running bool) []WouldChange {
-	changes := []WouldChange{}
 	if byHand == bpf.DatapathModeMODE_ENFORCE && running {
-		return changes
+		return []WouldChange{}
 	}
-	for _, c := range r.journal.WouldChange {
-		changes = append(changes, WouldChange(c))
-	}
-	return changes
+	return append([]WouldChange{}, r.journal.WouldChange...)
 }
 
 // fallbackChanges tells of the device and its routes.

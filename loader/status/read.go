@@ -70,18 +70,12 @@ func (r *reader) read() (*Status, error) {
 		PinDir:     r.pinDir,
 		Config:     configOf(r.journal),
 		Interfaces: []Interface{},
-		Unmanaged:  []Unmanaged{},
-		Features:   []Feature{},
+		Unmanaged:  append([]Unmanaged{}, r.journal.Unmanaged...),
+		Features:   append([]Feature{}, r.journal.Features...),
 		Errors:     append([]string{}, r.journal.Errors...),
 	}
 	if trial := r.journal.Trial; trial != nil {
 		s.TrialUntil = &trial.Until
-	}
-	for _, u := range r.journal.Unmanaged {
-		s.Unmanaged = append(s.Unmanaged, Unmanaged(u))
-	}
-	for _, f := range r.journal.Features {
-		s.Features = append(s.Features, Feature(f))
 	}
 	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows} {
 		if err := part(s); err != nil {
@@ -102,8 +96,8 @@ func (r *reader) mode(s *Status) error {
 func (r *reader) daemon(s *Status) error {
 	owned, err := pins.Owned(r.pinDir)
 	if owned {
-		pid := pins.OwnerPID(r.pinDir) // the journal's is that of an earlier one until this one has written it
-		s.Daemon = Daemon{Running: true, PID: &pid, Version: &r.journal.Version}
+		// The journal's process is an earlier one until this one has written it.
+		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version}
 	}
 	return err
 }
@@ -232,8 +226,7 @@ func (i *Interface) fill(found *discover.Interface, attacher *attach.Attacher) e
 func (r *reader) gatewayStatus(g *nexthop.Gateway, running bool) Gateway {
 	status := Gateway{Address: g.Address.String(), State: g.State}
 	if g.MAC != nil {
-		mac := g.MAC.String()
-		status.MAC = &mac
+		status.MAC = new(g.MAC.String())
 	}
 	if g.State == nexthop.StateDelay || g.State == nexthop.StateProbe {
 		status.State = nexthop.StateStale

@@ -1,9 +1,14 @@
 // Package status tells what a datapath is and does, from its pins: no daemon is needed.
 package status
 
-import "time"
+import (
+	"time"
 
-// Status is what `replypath status` shows. The JSON names are fixed.
+	"replypath/loader/pins"
+)
+
+// Status is what `replypath status` shows. The JSON names are fixed, those of the journal's
+// records too.
 type Status struct {
 	Mode        string        `json:"mode"` // "enforce" or "observe"
 	Daemon      Daemon        `json:"daemon"`
@@ -59,10 +64,7 @@ type Gateway struct {
 const StateHeld = "held"
 
 // Unmanaged is an interface that is left alone, and why.
-type Unmanaged struct {
-	Name   string `json:"name"`
-	Reason string `json:"reason"`
-}
+type Unmanaged = pins.UnmanagedRecord
 
 // Flows counts the flows of all tables together.
 type Flows struct {
@@ -71,11 +73,7 @@ type Flows struct {
 }
 
 // Feature is something that depends on the kernel or on this version.
-type Feature struct {
-	Name      string `json:"name"`
-	Available bool   `json:"available"`
-	Effect    string `json:"effect"` // what it gives, or what its absence means
-}
+type Feature = pins.FeatureRecord
 
 // HostChange is something that replypath changed outside its own objects.
 type HostChange struct {
@@ -86,8 +84,4 @@ type HostChange struct {
 }
 
 // WouldChange is something that enforcing would change outside replypath's own objects, where the mode is observe.
-type WouldChange struct {
-	Object string `json:"object"`
-	Before string `json:"before"`
-	After  string `json:"after"`
-}
+type WouldChange = pins.ChangeRecord

@@ -1,10 +1,8 @@
 package trace
 
 import (
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 
@@ -31,11 +29,7 @@ func NewProbe(peer, self netip.Addr) (*Probe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a socket at %s: %w", self, err)
 	}
-	var identifier [2]byte
-	if _, err := rand.Read(identifier[:]); err != nil {
-		return nil, errors.Join(fmt.Errorf("choose an identifier: %w", err), conn.Close())
-	}
-	return &Probe{conn: conn, peer: peer, identifier: binary.BigEndian.Uint16(identifier[:])}, nil
+	return &Probe{conn: conn, peer: peer, identifier: uint16(rand.Uint32())}, nil
 }
 
 // Send sends the probe.

@@ -28,8 +28,7 @@ var orchestrator = bounds{files: 15, lines: 2000, refs: 3.5, cycle: 8, mutable: 
 
 // excess is what packages measured that are above the limits. A change may bring it down, and none may raise it.
 var excess = map[string]bounds{
-	"loader":          orchestrator,
-	"loader/datapath": {lines: 2600, refs: 3.5, cycle: 10, mutable: 12, methods: 42},
+	"loader": orchestrator,
 }
 
 // TestBounds shows what each package of the product measures, and holds it against its bounds.

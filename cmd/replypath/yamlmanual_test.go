@@ -1,32 +1,34 @@
-package config
+package main
 
 import (
 	"fmt"
 	"strings"
+
+	"replypath/loader/config"
 )
 
-// Manual returns the manual page of the file in Markdown, from its NAME on.
-func Manual() string {
+// yamlManual returns the manual page of the configuration file in Markdown, from its NAME on.
+func yamlManual() string {
 	var b strings.Builder
-	b.WriteString(manualHead)
-	for _, key := range Reference() {
-		b.WriteString(key.markdown())
+	b.WriteString(yamlHead)
+	for _, key := range yamlReference() {
+		b.WriteString(markdown(&key))
 	}
 	fmt.Fprintf(&b, "# EXAMPLE\n\n")
-	for line := range strings.Lines(Example) {
+	for line := range strings.Lines(config.Example) {
 		b.WriteString("    " + line)
 	}
-	b.WriteString(manualTail)
+	b.WriteString(yamlTail)
 	return b.String()
 }
 
-const manualHead = `# NAME
+const yamlHead = `# NAME
 
 replypath.yaml - configuration of replypath
 
 # SYNOPSIS
 
-` + DefaultPath + `
+` + config.DefaultPath + `
 
 # DESCRIPTION
 
@@ -46,14 +48,14 @@ characters, ? for one and [a-c] for one of several.
 
 `
 
-const manualTail = `
+const yamlTail = `
 # SEE ALSO
 
 **replypath-run(8)**, **replypath-check(8)**, **replypath-status(8)**
 `
 
 // markdown is the key's entry in the manual page.
-func (k *Key) markdown() string {
+func markdown(k *yamlKey) string {
 	var facts []string
 	if k.Values != "" {
 		facts = append(facts, k.Values)

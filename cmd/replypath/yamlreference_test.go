@@ -1,35 +1,29 @@
-package config
+package main
 
 import (
-	_ "embed" // for Example
 	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"replypath/loader/config"
 )
 
-// Example is a file that uses every key.
-//
-//go:embed example.yaml
-var Example string
-
-// Key describes a key of the file for a reader.
-type Key struct {
+// yamlKey describes a key of the configuration file for a reader.
+type yamlKey struct {
 	Path    string // "interfaces[].next_hop"
 	Values  string
 	Default string
 	Text    string // one or more sentences
 }
 
-// Reference describes every key in the order of the file. Tests hold it against
-// what Parse takes.
-func Reference() []Key {
-	var keys []Key
-	keys = append(keys, interfaceKeys()...)
-	keys = append(keys, policyKeys()...)
-	keys = append(keys, hostKeys()...)
-	return append(keys, reportKeys()...)
+// yamlReference describes every key in the order of the file.
+func yamlReference() []yamlKey {
+	return slices.Concat(interfaceKeys(), policyKeys(), hostKeys(), reportKeys())
 }
 
-func interfaceKeys() []Key {
-	return []Key{
+func interfaceKeys() []yamlKey {
+	return []yamlKey{
 		{"interfaces", "list of maps", "every interface with a global unicast address, except loopback, dummy, " +
 			"replypath's own, bridges whose ports are all veth or tap, enslaved ports (their master counts; " +
 			"the ports of a VRF do count), and *ignore_interfaces*",
@@ -39,8 +33,8 @@ func interfaceKeys() []Key {
 			"Which interface the map is for. Where several match one, its name goes before an alternative name, and that before a glob; " +
 				"globs that match the same interface have to say the same, or the file is refused; where such an interface appears later, the first holds. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
-		{"interfaces[].mode", list(modes), "*mode*", "Overrides *mode* on this interface."},
-		{"interfaces[].next_hop", list(nextHops), string(NextHopAuto),
+		{"interfaces[].mode", oneOf("interfaces[].mode"), "*mode*", "Overrides *mode* on this interface."},
+		{"interfaces[].next_hop", oneOf("interfaces[].next_hop"), string(config.NextHopAuto),
 			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it; " +
 				"where no gateway has a route to the peer, and it did not come through one, the reply goes as routed. " +
 				"**last-hop**: the source MAC of the flow's inbound frames. **auto**: the inbound MAC for peers that are on-link, " +
@@ -53,18 +47,18 @@ func interfaceKeys() []Key {
 	}
 }
 
-func policyKeys() []Key {
-	return []Key{
-		{"mode", list(modes), string(ModeEnforce), "**enforce** sends replies out of the interface that the question came in by; **observe** counts those that would be moved, and changes nothing of the host."},
-		{"follow", list(follows), string(FollowValidated),
+func policyKeys() []yamlKey {
+	return []yamlKey{
+		{"mode", oneOf("mode"), string(config.ModeEnforce), "**enforce** sends replies out of the interface that the question came in by; **observe** counts those that would be moved, and changes nothing of the host."},
+		{"follow", oneOf("follow"), string(config.FollowValidated),
 			"When a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
 				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket; " +
 				"what has no connection moves when its present way is down or has been silent for a second."},
-		{"scope", list(scopes), string(ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
-		{"loopback_addresses", list(loopbacks), string(LoopbackKernel),
+		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
+		{"loopback_addresses", oneOf("loopback_addresses"), string(config.LoopbackKernel),
 			"Replies from an address that only lo or a dummy device has. **kernel**: they go as routed, as LVS direct routing needs. " +
 				"**symmetric**: they are treated as those of any own address, as anycast hosts want."},
-		{"exclude", fmt.Sprintf("list of networks, addresses and maps, at most %d", MaxExclusions), "none",
+		{"exclude", fmt.Sprintf("list of networks, addresses and maps, at most %d", config.MaxExclusions), "none",
 			"What is never recorded and never moved. A network or an address is that of a peer; a map matches when all that it names matches."},
 		{"exclude[].peer", "network or address", "any", "The other end."},
 		{"exclude[].self", "network or address", "any", "The own end."},
@@ -75,29 +69,87 @@ func policyKeys() []Key {
 	}
 }
 
-func hostKeys() []Key {
-	return []Key{
+func hostKeys() []yamlKey {
+	return []yamlKey{
 		{"flow_table", "map", "", "The size of the tables in the kernel."},
-		{"flow_table.max_entries", fmt.Sprintf("%d to %d", MinEntries, MaxEntries), "262144",
+		{"flow_table.max_entries", fmt.Sprintf("%d to %d", config.MinEntries, config.MaxEntries), "262144",
 			"Entries of the largest table; the others are fixed fractions of it. A full table forgets first what is over or never became a conversation, then what was quiet longest. " +
 				"The memory, some 250 bytes an entry, is taken at the start."},
-		{"fallback_route", list(booleans), "true", "Replies are still built when the default route is gone. It needs an interface that enforces."},
-		{"manage_rp_filter", list(booleans), "true",
+		{"fallback_route", oneOf("fallback_route"), "true", "Replies are still built when the default route is gone. It needs an interface that enforces."},
+		{"manage_rp_filter", oneOf("manage_rp_filter"), "true",
 			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**; **replypath detach** restores it."},
-		{"repair_udp_source", list(repairs), string(RepairAuto),
+		{"repair_udp_source", oneOf("repair_udp_source"), string(config.RepairAuto),
 			"A UDP socket that is bound to no address answers from the address that it was asked on. " +
 				"**auto**: once a socket that needs it is there, as it costs every unconnected send a few percent."},
 	}
 }
 
-func reportKeys() []Key {
-	return []Key{
+func reportKeys() []yamlKey {
+	return []yamlKey{
 		{"metrics", "map", "", "The Prometheus metrics."},
 		{"metrics.listen", "host:port", `"127.0.0.1:9945"`, `Where they are served. "" switches them off; without a host they are served on all addresses.`},
 		{"metrics.web_config_file", "absolute path", `""`,
 			"A web configuration file of Prometheus' exporter-toolkit, for TLS and basic authentication."},
 		{"log", "map", "", "The log on standard error. It never has a line per packet or flow."},
-		{"log.level", list(logLevels), "info", "The least severe messages that are logged."},
-		{"log.format", list(logFormats), FormatText, "How they are written."},
+		{"log.level", oneOf("log.level"), "info", "The least severe messages that are logged."},
+		{"log.format", oneOf("log.format"), config.FormatText, "How they are written."},
+	}
+}
+
+// oneOf returns the words that a key takes, as Parse offers them for something else.
+func oneOf(path string) string {
+	_, err := config.Parse("", []byte(yamlOf(path, "[]")))
+	wrong, _, _ := strings.Cut(err.Error(), "\n") // an interface lacks its name as well
+	_, words, _ := strings.Cut(wrong, " is not one of ")
+	return words
+}
+
+// yamlOf is a file that sets a key alone.
+func yamlOf(path, value string) string {
+	parent, key, nested := strings.Cut(path, ".")
+	if !nested {
+		return path + ": " + value
+	}
+	if list, is := strings.CutSuffix(parent, "[]"); is {
+		return fmt.Sprintf("%s: [{%s: %s}]", list, key, value)
+	}
+	return fmt.Sprintf("%s: {%s: %s}", parent, key, value)
+}
+
+// knownKeys collects the keys that Parse takes from what it offers in place of
+// an unknown one.
+func knownKeys(t *testing.T, prefix string) []string {
+	t.Helper()
+	_, err := config.Parse("", []byte(yamlOf(prefix+"there-is-no-such-key", "1")))
+	if err == nil {
+		t.Fatalf("an unknown key below %q is accepted", prefix)
+	}
+	unknown, _, _ := strings.Cut(err.Error(), "\n") // an interface lacks its name as well
+	_, names, found := strings.Cut(unknown, "allowed here: ")
+	if !found {
+		t.Fatalf("no keys in %q", err)
+	}
+	var paths []string
+	for _, name := range strings.Split(names, ", ") {
+		paths = append(paths, prefix+name)
+	}
+	return paths
+}
+
+func TestReferenceIsWhatParseTakes(t *testing.T) {
+	var parsed, described []string
+	for _, prefix := range []string{"", "interfaces[].", "exclude[].", "flow_table.", "metrics.", "log."} {
+		parsed = append(parsed, knownKeys(t, prefix)...)
+	}
+	for _, key := range yamlReference() {
+		described = append(described, key.Path)
+		if key.Values == "" || key.Text == "" {
+			t.Errorf("%s is not described", key.Path)
+		}
+	}
+	slices.Sort(parsed)
+	slices.Sort(described)
+	if !slices.Equal(parsed, described) {
+		t.Errorf("the reference describes\n%q\nbut parsed are\n%q", described, parsed)
 	}
 }

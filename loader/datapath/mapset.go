@@ -1,0 +1,251 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sync/errgroup"
+
+	"replypath/bpf"
+	"replypath/loader/attach"
+	"replypath/loader/pins"
+)
+
+// mapSet are the maps of a datapath that are pinned, by name: those of an earlier one where they fit, and others that
+// take their place.
+type mapSet struct {
+	dir      *pins.Dir
+	opts     Options
+	all      map[string]*ebpf.Map
+	ids      identities           // of all
+	fresh    map[string]bool      // those that an earlier datapath does not share
+	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied
+	foreign  error                // why the earlier maps mean something else in this version
+}
+
+func newMapSet(dir *pins.Dir, opts Options) *mapSet {
+	return &mapSet{
+		dir: dir, opts: opts,
+		all: make(map[string]*ebpf.Map), ids: make(identities),
+		fresh: make(map[string]bool), replaced: make(map[string]*ebpf.Map),
+	}
+}
+
+// open opens or makes the maps that are pinned.
+func (s *mapSet) open(specs map[string]*ebpf.MapSpec) error {
+	if err := s.lookAtLayout(); err != nil {
+		return err
+	}
+	for name, spec := range specs {
+		if bpf.IsInternal(name) {
+			continue
+		}
+		if err := s.openMap(name, spec); err != nil {
+			return err
+		}
+	}
+	return s.separateSender(specs[bpf.DatapathMapSender])
+}
+
+// lookAtLayout looks at what is pinned already.
+func (s *mapSet) lookAtLayout() error {
+	if !s.dir.Has(MapsDir) {
+		return nil
+	}
+	err := checkLayout(s.dir.Path(MapsDir))
+	if errors.Is(err, errLayout) {
+		s.foreign = err
+		s.opts.Log.Warn("the maps of another version are replaced, but for the counters: flows are recorded anew", "reason", err)
+		return nil
+	}
+	return err
+}
+
+// openMap opens the pinned map of this name, or makes one that takes its place.
+func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
+	pinned, err := openPinned(s.dir.Path(MapsDir), name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.newMap(name, spec)
+	}
+	if err != nil {
+		return err
+	}
+	reason := s.reasonToReplace(name, spec, pinned)
+	if reason == nil {
+		s.all[name] = pinned
+		return s.ids.note(name, pinned)
+	}
+	s.logReplaced(name, pinned, reason)
+	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
+		s.replaced[name] = pinned
+	} else if err := bpf.Close(pinned); err != nil {
+		return fmt.Errorf("close map %s: %w", name, err)
+	}
+	return s.newMap(name, spec)
+}
+
+// isCopied tells of maps whose entries are copied to one that takes their place.
+func isCopied(name string) bool {
+	return isFlowTable(name) || name == bpf.DatapathMapAsked || name == bpf.DatapathMapEvents
+}
+
+// isCounter tells of maps that are shared by all versions: the number of an event
+// and the fields of a pair never get another meaning.
+func isCounter(name string) bool {
+	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapPairSlots
+}
+
+var errApart = errors.New("it stays as it is")
+
+// reasonToReplace returns nil for a map that is shared with an earlier datapath.
+// Counters have a meaning that no version changes, and so has the mode that was set by
+// hand.
+func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
+	if s.foreign != nil && !isCounter(name) && name != bpf.DatapathMapModeByHand {
+		return s.foreign
+	}
+	err := compatible(spec, pinned)
+	if s.opts.Apart && !isCounter(name) && (err == nil || errors.Is(err, errSize)) {
+		return errApart
+	}
+	return err
+}
+
+func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
+	switch {
+	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
+	case errors.Is(reason, errSize) && isTags(name): // said for its table
+	case errors.Is(reason, errSize) && isFlowTable(name):
+		s.opts.Log.Info("a flow table changes its size", "table", name,
+			"from", Capacity(pinned), "to", capacityFor(name, s.opts.MaxEntries))
+	case errors.Is(reason, errSize) && isCopied(name):
+		s.opts.Log.Info("a map changes its size", "map", name)
+	default:
+		s.opts.Log.Warn("a map of another version is replaced, its entries are lost", "map", name, "reason", reason)
+	}
+}
+
+// separateSender replaces the map of the program that ends a move where the map is
+// replaced by which that program is told of the move: the egress programs of an
+// earlier process write to theirs until they are replaced, and must not call one
+// that reads from ours.
+func (s *mapSet) separateSender(spec *ebpf.MapSpec) error {
+	const name = bpf.DatapathMapSender
+	if !s.fresh[bpf.DatapathMapHandovers] || s.fresh[name] {
+		return nil
+	}
+	if err := s.all[name].Close(); err != nil {
+		return fmt.Errorf("close map %s: %w", name, err)
+	}
+	return s.newMap(name, spec)
+}
+
+func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
+	m, err := ebpf.NewMap(spec)
+	if err != nil {
+		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, explainMap(err, features.HaveMapType(spec.Type)))
+	}
+	s.all[name] = m
+	s.fresh[name] = true
+	return s.ids.note(name, m)
+}
+
+// loadBoth has the verifier look at both halves of the programs at once. To read the
+// object a second time would take more memory than all that the daemon does later.
+func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, to *ProgramSet) error {
+	var (
+		both   errgroup.Group
+		egress egressProgram
+		others otherPrograms
+	)
+	another := spec.Copy()
+	both.Go(func() error { return s.loadServing(&egress, another) })
+	both.Go(func() error { return s.loadServing(&others, spec) })
+	err := both.Wait()
+	to.add(&egress)
+	to.add(&others)
+	return err
+}
+
+// loadServing loads programs that interfaces have, which read the kernel's memory. Its modules are not asked for
+// their types: a host has a hundred, and the programs read nothing of theirs.
+func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
+	types := bpf.KernelTypes()
+	kernel, err := types.Kernel()
+	if err != nil {
+		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
+	}
+	return s.loadPrograms(to, spec, &ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{KernelTypes: kernel},
+		Cache:    types,
+	})
+}
+
+// loadPrograms fills in a struct of programs, which share the maps.
+func (s *mapSet) loadPrograms(to any, spec *ebpf.CollectionSpec, options *ebpf.CollectionOptions) error {
+	options.MapReplacements = s.all
+	if err := spec.LoadAndAssign(to, options); err != nil {
+		return fmt.Errorf("load programs: %w", blameKernel(err))
+	}
+	return nil
+}
+
+// tails are the programs that the egress programs call, each by a map of one entry.
+var tails = []struct{ table, program, does string }{
+	{bpf.DatapathMapSender, sendName, "sends"}, // to end a move
+	{bpf.DatapathMapNobody, fallbackName, "ends what is for nobody"},
+}
+
+// enterTails has the egress programs that use our maps call programs of a set, as far as it has them, by the maps
+// that are wanted.
+func (s *mapSet) enterTails(of *ProgramSet, wanted func(table string) bool) error {
+	var errs []error
+	for _, tail := range tails {
+		program := of.program(tail.program)
+		if program == nil || !wanted(tail.table) {
+			continue
+		}
+		if err := s.all[tail.table].Put(uint32(0), program); err != nil {
+			errs = append(errs, fmt.Errorf("enter the program that %s: %w", tail.does, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// check checks the maps that are read and written, and those that are going to be pinned.
+func (s *mapSet) check(opened *bpf.DatapathMaps) error {
+	var errs []error
+	for _, named := range []map[string]*ebpf.Map{s.all, byTag[*ebpf.Map](opened)} {
+		for name, m := range named {
+			errs = append(errs, s.ids.check(name, m))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *mapSet) close() {
+	closeAll(s.all)
+	closeAll(s.replaced)
+}
+
+// explainMap explains why a map could not be made. To a type that it does not know the
+// kernel says no more than that the argument is invalid, so that what it said when it
+// was asked for the type goes before.
+func explainMap(err, probed error) error {
+	if errors.Is(probed, ebpf.ErrNotSupported) {
+		err = probed
+	}
+	return blameKernel(err)
+}
+
+// blameKernel explains an error that says that the kernel lacks something, which it
+// names. Others stay as they are.
+func blameKernel(err error) error {
+	if !errors.Is(err, ebpf.ErrNotSupported) {
+		return err
+	}
+	return fmt.Errorf("%w: %w: use a kernel of 5.10 or later that is built as distributions do", attach.ErrUnsupported, err)
+}

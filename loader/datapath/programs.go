@@ -1,0 +1,124 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/loader/attach"
+	"replypath/loader/source"
+)
+
+// Names of pinned programs: those that reading commands run, and those that are
+// attached, for whoever has to put them back. They are the names in the object without
+// its prefix.
+const (
+	programPrefix = "replypath_"
+
+	clockName    = "clock"
+	forgetName   = "forget"
+	addName      = "add"
+	sendName     = "send"
+	ingressName  = "ingress"
+	egressName   = "egress"
+	ingress3Name = "ingress_l3" // of devices without an Ethernet header
+	egress3Name  = "egress_l3"
+	fallbackName = "fallback"
+	heldName     = "held"
+	gateName     = "gate"
+	send4Name    = "sendmsg4"
+	send6Name    = "sendmsg6"
+)
+
+// ProgramSet are the programs of one datapath: those that are loaded, or those that an
+// earlier process has pinned. One that is nil has none.
+type ProgramSet struct{ byName map[string]*ebpf.Program }
+
+// openPrograms opens what is pinned in a directory of programs. Where there is
+// none, it holds nothing.
+func openPrograms(path string) (*ProgramSet, error) {
+	s := &ProgramSet{make(map[string]*ebpf.Program)}
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for pinned programs: %w", err)
+	}
+	for _, entry := range entries {
+		program, err := ebpf.LoadPinnedProgram(filepath.Join(path, entry.Name()), nil)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open program %s: %w", entry.Name(), err), s.Close())
+		}
+		s.byName[entry.Name()] = program
+	}
+	return s, nil
+}
+
+// add takes over what was loaded into a struct of programs, and returns it.
+func (s *ProgramSet) add(loaded any) map[string]*ebpf.Program {
+	added := make(map[string]*ebpf.Program)
+	for name, program := range byTag[*ebpf.Program](loaded) {
+		if program != nil {
+			added[strings.TrimPrefix(name, programPrefix)] = program
+		}
+	}
+	maps.Copy(s.byName, added)
+	return added
+}
+
+// All returns all of them.
+func (s *ProgramSet) All() []*ebpf.Program { return slices.Collect(maps.Values(s.byName)) }
+
+// program returns the one of this name, nil for none.
+func (s *ProgramSet) program(name string) *ebpf.Program {
+	if s == nil {
+		return nil
+	}
+	return s.byName[name]
+}
+
+// Programs returns what belongs to an interface with or without an Ethernet
+// header; false where that is not known.
+func (s *ProgramSet) Programs(hasHeader bool) (attach.Programs, bool) {
+	ingress, egress := ingressName, egressName
+	if !hasHeader {
+		ingress, egress = ingress3Name, egress3Name
+	}
+	programs := attach.Programs{Ingress: s.program(ingress), Egress: s.program(egress)}
+	return programs, programs.Ingress != nil && programs.Egress != nil
+}
+
+// FallbackPrograms returns what belongs to the device of the fallback route;
+// false where that is not known.
+func (s *ProgramSet) FallbackPrograms() (attach.Programs, bool) {
+	programs := attach.Programs{Egress: s.program(egressName), Last: s.program(fallbackName)}
+	return programs, programs.Egress != nil && programs.Last != nil
+}
+
+// Gate returns what the fallback routes ask, nil where that is not known, or is nothing.
+func (s *ProgramSet) Gate() *ebpf.Program { return s.program(gateName) }
+
+// Source returns what belongs to the cgroup; false where that is not known.
+func (s *ProgramSet) Source() (*source.Programs, bool) {
+	programs := &source.Programs{Send4: s.program(send4Name), Send6: s.program(send6Name)}
+	return programs, programs.Send4 != nil && programs.Send6 != nil
+}
+
+// Close closes the programs; where they are attached or pinned they stay.
+func (s *ProgramSet) Close() error {
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	for _, program := range s.byName {
+		errs = append(errs, program.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,48 @@
+package datapath
+
+import (
+	"errors"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+)
+
+// spec returns the datapath with its constants and sizes filled in.
+func (o *Options) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, err
+	}
+	hertz, err := Hertz()
+	if err != nil {
+		return nil, err
+	}
+	sets := tableSets(o.MaxEntries)
+	for table, name := range tableNames {
+		spec.Maps[name].MaxEntries = sets[table]
+		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil { // of those that hold flows
+			tags.MaxEntries = sets[table]
+		}
+	}
+	forgetTypes(spec)
+	asked := askedSets(o.MaxEntries)
+	spec.Maps[bpf.DatapathMapAsked].MaxEntries = asked
+	return spec, errors.Join(
+		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
+		bpf.SetFeatures(spec, o.Features),
+		spec.Variables[bpf.DatapathVarDigestSeed].Set(o.Seeds),
+		spec.Variables[bpf.DatapathVarSets].Set(sets),
+		spec.Variables[bpf.DatapathVarAskedSets].Set(asked),
+	)
+}
+
+// forgetTypes takes the types from the maps that are made while programs are loaded, and that
+// nobody sees: whileGCPaused() says what they could do.
+func forgetTypes(spec *ebpf.CollectionSpec) {
+	for name, m := range spec.Maps {
+		if bpf.IsInternal(name) {
+			m.Key, m.Value = nil, nil
+		}
+	}
+}
