@@ -125,12 +125,7 @@ struct scratch {
 	__u64 raised; /* bits of enum event, for trace.h */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+CPU_ARRAY(scratch, 1, struct scratch);
 
 static __always_inline struct scratch *get_scratch(void)
 {
