@@ -4,6 +4,33 @@
 
 #include "digest.h"
 
+/* Whether `replypath trace` looks on, perhaps at other packets. */
+static __always_inline bool is_traced(void)
+{
+	__u32 zero = 0;
+	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
+
+	return filter && unlikely(filter->until);
+}
+
+static __always_inline struct trace_slot *get_trace_slot(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&trace_slots, &zero);
+}
+
+/* Remembers that the present packet raised the event. */
+__noinline int trace_raised(__u32 event)
+{
+	struct trace_slot *slot = get_trace_slot();
+
+	_Static_assert(EVENT_END <= 64, "a bit for each event");
+	if (slot)
+		slot->raised |= 1ULL << (event & 63);
+	return 0;
+}
+
 static __always_inline void count_event(enum event event)
 {
 	__u32 index = event;
@@ -11,6 +38,8 @@ static __always_inline void count_event(enum event event)
 
 	if (count)
 		*count += 1; /* per CPU, and softirqs do not nest */
+	if (is_traced())
+		trace_raised(event);
 }
 
 static __always_inline __u8 protocol_class(__u8 protocol)

@@ -48,8 +48,6 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 	if (!to)
 		return;
 	to->packet = *packet;
-	if (is_traced())
-		trace_before();
 	inbound_change(skb);
 	if (unlikely(has_expired(skb, packet, header)))
 		inbound_expired(skb);

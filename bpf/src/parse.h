@@ -122,7 +122,6 @@ struct scratch {
 	struct options options;
 	struct size_error error;
 	__u64 socket; /* an address in the kernel */
-	__u64 raised; /* bits of enum event, for trace.h */
 };
 
 CPU_ARRAY(scratch, 1, struct scratch);

@@ -9,15 +9,6 @@
 #include "pair.h"
 #include "table.h"
 
-/* Whether somebody looks on, perhaps at other packets. */
-static __always_inline bool is_traced(void)
-{
-	__u32 zero = 0;
-	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
-
-	return filter && unlikely(filter->until);
-}
-
 /*
  * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second
  * how long it wants to be told.
@@ -44,13 +35,6 @@ static __always_inline enum parsed parse_again(struct __sk_buff *skb, struct pac
 	return parse(skb, packet, direction, header);
 }
 
-static __always_inline struct trace_slot *get_trace_slot(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&trace_slots, &zero);
-}
-
 /* Remembers what becomes of a reply that is not moved, and where it was addressed. */
 __noinline int trace_outcome(struct __sk_buff *skb, __u32 outcome)
 {
@@ -62,42 +46,6 @@ __noinline int trace_outcome(struct __sk_buff *skb, __u32 outcome)
 		bpf_skb_load_bytes(skb, 0, slot->kernel_mac, sizeof(slot->kernel_mac));
 	slot->outcome = outcome;
 	return 0;
-}
-
-/* Remembers what was counted before a packet changes something. */
-__noinline int trace_before(void)
-{
-	struct trace_slot *slot = get_trace_slot();
-
-	if (!slot)
-		return 0;
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < EVENT_END; i++) {
-		__u32 index = i;
-		__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-		if (count)
-			slot->before[i] = *count;
-	}
-	slot->changed = true;
-	return 0;
-}
-
-/*
- * Sets a bit for every event that the present packet raised. In memory, which the verifier does
- * not follow: old ones would go on with each of 2^64 numbers.
- */
-static __always_inline void find_raised(const struct trace_slot *slot, volatile __u64 *raised)
-{
-	_Static_assert(EVENT_END <= 64, "a bit for each event");
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < EVENT_END; i++) {
-		__u32 index = i;
-		__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-		if (count && *count != slot->before[i])
-			*raised |= 1ULL << i;
-	}
 }
 
 /* Room for an event with what all of them have; counts it as lost where there is none. */
@@ -173,20 +121,19 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
 	struct trace_event *event;
+	__u64 raised;
 
 	if (!slot || !from)
 		return 0;
-	from->raised = 0;
-	if (slot->changed)
-		find_raised(slot, &from->raised);
-	slot->changed = false;
+	raised = slot->raised;
+	slot->raised = 0;
 	if (parse_again(skb, &from->packet, INBOUND, header) != PARSED ||
 	    !match_request(&from->packet.tuple))
 		return 0;
 	event = new_event(skb, slot, TRACE_INBOUND);
 	if (!event)
 		return 0;
-	event->counted = from->raised;
+	event->counted = raised;
 	copy_mac(event->mac, from->packet.mac);
 	describe(skb, event, &from->packet, PARSED);
 	add_flow(event, from->packet.digest, table_of(&from->packet));
@@ -210,6 +157,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 
 	if (!slot || !from || !handover)
 		return 0;
+	slot->raised = 0;
 	outcome = slot->outcome;
 	slot->outcome = 0;
 	slot->moved = false;

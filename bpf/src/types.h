@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 5,
+	LAYOUT_VERSION = 6,
 };
 
 /*
@@ -487,11 +487,10 @@ struct trace_request {
 /* What tracing has to remember on a CPU. */
 struct trace_slot {
 	__u64 lost;              /* events that found no room */
-	__u64 before[EVENT_END]; /* counters before an inbound packet changed something */
+	__u64 raised;            /* a bit for each enum event since the last packet */
 	__u32 sequence;
 	__u8 kernel_mac[6];      /* where a packet was addressed before it was re-addressed */
 	__u8 outcome;            /* enum outcome of a packet that is not moved; 0: nothing was to be done */
-	__u8 changed;            /* `before` is that of the present packet */
 	__u8 moved;              /* the last packet was redirected and traced */
-	__u8 pad[3];
+	__u8 pad[4];
 };
