@@ -411,7 +411,7 @@ type DatapathScratch struct {
 		At     uint32
 		Mss    uint32
 	}
-	Error struct {
+	Answer struct {
 		_        structs.HostLayout
 		Ip       [40]uint8
 		Type     uint8

@@ -21,7 +21,6 @@
 #include "next_hop.h"
 
 #define TCP_CHECKSUM 16 /* offset of the field, RFC 9293, 3.1 */
-#define TCP_HEADER 20   /* without options */
 
 #define OPTION_END 0
 #define OPTION_NOP 1
@@ -243,49 +242,16 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 #define HOP_LIMIT 64
 
 /*
- * Whose address the error comes from: the flow's gateway, which is the router that
- * would have sent it. NULL where it has none; then the peer, from where the
- * questions come in by this interface as well.
+ * Whose address the error comes from: the flow's gateway, which is the router that would have sent it. NULL where it
+ * has none; then the peer, from where the questions come in by this interface as well.
  */
-static __always_inline const struct gateway *error_source(__u32 index, __u32 ifindex, bool v4)
+static __always_inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
 {
 	struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
 
 	if (!index || !gateway || gateway->ifindex != ifindex || address_is_v4(gateway->address) != v4)
 		return NULL;
-	return gateway;
-}
-
-/* Writes the headers of the error about the packet that is quoted in it. */
-static __always_inline void write_v4(struct size_error *error, __u32 gateway,
-				     const struct interface *target)
-{
-	struct iphdr *ip = (struct iphdr *)(error->ip + sizeof(error->ip) - sizeof(*ip));
-	const struct gateway *source = error_source(gateway, target->ifindex, true);
-	const struct iphdr *quoted = (const struct iphdr *)error->quote;
-
-	__u32 length = sizeof(*error) - sizeof(error->ip);
-
-	compose_v4(ip, source ? ((const __be32 *)source->address)[3] : quoted->daddr, quoted->saddr,
-		   IPPROTO_ICMP, length, HOP_LIMIT);
-	error->type = UNREACHABLE;
-	error->code = ICMP_FRAGMENTATION_NEEDED;
-	error->checksum = fold(sum(&error->type, length, 0));
-}
-
-static __always_inline void write_v6(struct size_error *error, __u32 gateway,
-				     const struct interface *target)
-{
-	const struct gateway *source = error_source(gateway, target->ifindex, false);
-	const struct ipv6hdr *quoted = (const struct ipv6hdr *)error->quote;
-	struct ipv6hdr *ip = (struct ipv6hdr *)error->ip;
-	__u32 length = sizeof(*error) - sizeof(error->ip);
-
-	compose_v6(ip, source ? (const void *)source->address : &quoted->daddr, &quoted->saddr,
-		   IPPROTO_ICMPV6, length, HOP_LIMIT);
-	error->type = PACKET_TOO_BIG_V6;
-	error->code = 0;
-	error->checksum = fold(sum(&error->type, length, pseudo_header_v6(ip, IPPROTO_ICMPV6, length)));
+	return v4 ? gateway->address + sizeof(gateway->address) - sizeof(__be32) : gateway->address;
 }
 
 /*
@@ -334,34 +300,25 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 	struct interface *target = get_interface(interface, ifindex);
 	struct scratch *scratch = get_scratch();
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
-	struct size_error *error;
-	__u32 unused, length;
+	__u32 length = ip_size(v4) + ERROR_HEADER;
+	struct answer *error;
 
 	if (!scratch || !find_transport(skb, header, &scratch->headers) ||
 	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
 		return false;
 	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
 		return false;
-	error = &scratch->error;
+	error = &scratch->answer;
 	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
 		return false;
-	error->checksum = 0;
 	error->mtu = bpf_htonl(target->mtu);
-	if (v4)
-		write_v4(error, gateway, target);
-	else
-		write_v6(error, gateway, target);
-	unused = v4 ? sizeof(error->ip) - sizeof(struct iphdr) : 0;
-	length = offsetof(struct size_error, quote) - unused;
+	write_error(error, v4, error_source(gateway, ifindex, v4), v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
+		    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE, HOP_LIMIT);
 	adds_header = !header && !(target->flags & INTERFACE_NO_HEADER);
 	if (!make_room(skb, length, adds_header ? ETH_HLEN : 0, header + length + sizeof(error->quote)))
 		return false;
 	/* The packet is linear and not shared now: what is written to it is written. */
-	if (v4)
-		bpf_skb_store_bytes(skb, header, error->ip + sizeof(error->ip) - sizeof(struct iphdr),
-				    sizeof(struct iphdr) + SIZE_ERROR_HEADER, 0);
-	else
-		bpf_skb_store_bytes(skb, header, error->ip, sizeof(error->ip) + SIZE_ERROR_HEADER, 0);
+	bpf_skb_store_bytes(skb, header, beginning(error, v4), length, 0);
 	if (header || adds_header)
 		write_own_header(skb, header, target);
 	return true;

@@ -92,17 +92,19 @@ struct options {
 #define QUOTE 128
 #define QUOTED_TRANSPORT 20
 
-/* An ICMP error about a packet that is too large (RFC 1191, 4; RFC 4443, 3.2). */
-struct size_error {
+#define TCP_HEADER 20 /* without options */
+
+/* An ICMP error, or with a TCP header from `type` on, a RST: what a program answers the sender of a packet. */
+struct answer {
 	__u8 ip[40]; /* the IPv6 header; IPv4's is the last 20 bytes */
 	__u8 type;
 	__u8 code;
 	__be16 checksum;
-	__be32 mtu; /* IPv4: 16 unused bits and 16 of it */
+	__be32 mtu; /* too large: RFC 1191, 4 (16 unused bits and 16 of it); RFC 4443, 3.2; else 0 */
 	__u8 quote[QUOTE];
 };
 
-#define SIZE_ERROR_HEADER (offsetof(struct size_error, quote) - offsetof(struct size_error, type))
+#define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
 /*
  * What global functions work on: they take only numbers and the context on old
@@ -120,7 +122,7 @@ struct scratch {
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
-	struct size_error error;
+	struct answer answer;
 	__u64 socket; /* an address in the kernel */
 };
 
