@@ -127,6 +127,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		admit_stray(skb, from);
 		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
 	case VERDICT_ENDED:

@@ -28,37 +28,33 @@ static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
 	return length ? length : skb->len;
 }
 
+/* Where a field of struct pair stands in it as one number. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
+#else
+#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetofend(struct pair, field)))
+#define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
+#endif
+
 /*
  * A struct pair as one number, made by arithmetic: stored byte by byte, it could
  * not be read as a whole until all of them have reached the cache.
  */
 static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
-	__u8 class = protocol_class(packet->protocol);
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return from | (__u64)to << 16 | (__u64)packet->family << 32 | (__u64)class << 40;
-#else
-	return (__u64)from << 48 | (__u64)to << 32 | (__u64)packet->family << 24 | (__u64)class << 16;
-#endif
+	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |
+	       (__u64)packet->family << PAIR_SHIFT(family) |
+	       (__u64)protocol_class(packet->protocol) << PAIR_SHIFT(protocol);
 }
 
 static __always_inline __u16 target_of(__u64 pair)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return pair >> 16;
-#else
-	return pair >> 32;
-#endif
+	return pair >> PAIR_SHIFT(to);
 }
 
 static __always_inline __u64 with_outcome(__u64 pair, enum outcome outcome)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return pair | (__u64)outcome << 48;
-#else
-	return pair | (__u64)outcome << 8;
-#endif
+	return pair | (__u64)outcome << PAIR_SHIFT(outcome);
 }
 
 static __always_inline void add(struct pair_count *count, const struct __sk_buff *skb,

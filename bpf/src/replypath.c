@@ -98,20 +98,9 @@ int replypath_forget(struct __sk_buff *skb)
 {
 	struct forget_request request = {};
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)))
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
-	switch (request.table) {
-	case TABLE_HALF_OPEN:
-		remove(request.digest, TABLE_HALF_OPEN);
-		return 0;
-	case TABLE_ESTABLISHED:
-		remove(request.digest, TABLE_ESTABLISHED);
-		return 0;
-	case TABLE_CONNECTIONLESS:
-		remove(request.digest, TABLE_CONNECTIONLESS);
-		return 0;
-	}
-	return 1;
+	return remove(request.digest, request.table);
 }
 
 /*

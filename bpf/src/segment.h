@@ -66,11 +66,12 @@ static __always_inline bool fits_time_wait(const struct sock_common *ended,
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
-	VERDICT_NO_CONNECTION, /* it is at the beginning or the end of one */
+	VERDICT_OPENING,   /* it is at the beginning of a connection: see is_opening() */
+	VERDICT_NO_CONNECTION, /* it is a request, or closed */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
-	VERDICT_ENDED,	   /* it is of the connection, which is over: who opened it is not known */
-	VERDICT_ACCEPTED,    /* it is, and the peer opened the connection */
-	VERDICT_OPENED,      /* it is, and the host opened the connection */
+	VERDICT_ENDED,     /* the segment is of its connection, which is over: who opened it is not known */
+	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened */
+	VERDICT_OPENED,    /* the same, and the host opened it */
 };
 
 /* Returns an enum verdict. */
@@ -96,6 +97,8 @@ __noinline int ask_socket(struct __sk_buff *skb)
 		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
 		verdict = VERDICT_LISTENS;
+	if (sk->state == BPF_TCP_SYN_SENT || sk->state == BPF_TCP_SYN_RECV)
+		verdict = VERDICT_OPENING;
 	if (ended)
 		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
 	if (tcp)
@@ -106,34 +109,13 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	return verdict;
 }
 
-/* The state of the socket with this tuple, or that listens for it (BPF_TCP_*); 0 for none. */
-__noinline int tcp_state(struct __sk_buff *skb)
-{
-	const struct scratch *from = get_scratch();
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
-	__u32 size, state;
-
-	if (!from)
-		return 0;
-	size = socket_tuple(&from->packet, &tuple);
-	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	if (!sk)
-		return 0;
-	state = sk->state;
-	bpf_sk_release(sk);
-	return state;
-}
-
 /*
  * Whether a local socket has this connection, or is about to: at the end of a
  * handshake there is only the request. With SYN cookies not even that.
  */
 static __always_inline bool has_socket(struct __sk_buff *skb)
 {
-	int state = tcp_state(skb);
-
-	return state && state != BPF_TCP_LISTEN;
+	return ask_socket(skb) > VERDICT_LISTENS;
 }
 
 /*
@@ -144,9 +126,7 @@ static __always_inline bool has_socket(struct __sk_buff *skb)
  */
 static __always_inline bool is_opening(struct __sk_buff *skb)
 {
-	int state = tcp_state(skb);
-
-	return state == BPF_TCP_SYN_SENT || state == BPF_TCP_SYN_RECV;
+	return ask_socket(skb) == VERDICT_OPENING;
 }
 
 /*
