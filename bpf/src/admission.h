@@ -135,11 +135,9 @@ __noinline int may_start(struct __sk_buff *skb)
 	return false;
 }
 
-/*
- * Makes of the scratch flow the entry of the scratch packet at the beginning of its life, with this
- * frame's way.
- */
-static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, __u16 flags)
+/* Enters the flow that the scratch packet starts, with these flags, and with this frame's way. */
+static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
+				  __u16 flags)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -155,19 +153,7 @@ static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, _
 	if (!find_way_back(skb))
 		return false;
 	take_way(from, flow);
-	return true;
-}
-
-/* Enters the flow that the scratch packet starts, with these flags. */
-static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
-				  __u16 flags)
-{
-	return begin(skb, from, flags) && enter_flow(table, false);
-}
-
-static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, enum table table)
-{
-	return enter(skb, from, table, 0);
+	return enter_flow(table, false);
 }
 
 /*

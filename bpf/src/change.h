@@ -29,10 +29,10 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
 	flow = find(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (accept_syn_answer(packet) && is_opening(skb))
+	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
-		if (!admit(skb, from, TABLE_HALF_OPEN))
+		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
@@ -135,7 +135,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
-		if (admit(skb, from, TABLE_ESTABLISHED))
+		if (enter(skb, from, TABLE_ESTABLISHED, 0))
 			count_event(EVENT_READMITTED_ESTABLISHED);
 	}
 }
@@ -278,7 +278,7 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (admit(skb, from, TABLE_CONNECTIONLESS))
+	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0))
 		first_question_came(skb, packet, socket);
 }
 

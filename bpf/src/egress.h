@@ -122,26 +122,6 @@ static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
 	return flow;
 }
 
-/*
- * Whether the host begins by the tuple of a flow whose datagrams nobody took: that flow was
- * for nobody, or its sender is forged.
- */
-static __always_inline bool begins_anew(struct __sk_buff *skb, const struct packet *packet,
-					const struct flow *flow)
-{
-	return unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet);
-}
-
-/*
- * The host speaks by the tuple of a flow that is over: its entry does not tell any more who began. It
- * is not taken out, as another CPU may have entered the flow anew.
- */
-static __always_inline void note_afterword(struct flow *idle)
-{
-	if (!(idle->state & FLOW_HOST_SPOKE))
-		idle->state |= FLOW_HOST_SPOKE;
-}
-
 static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 							const struct packet *packet,
 							enum table *table)
@@ -153,10 +133,13 @@ static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (flow && unlikely(is_idle(flow, TABLE_CONNECTIONLESS))) {
-		note_afterword(flow);
+		/* It does not tell any more who began. Another CPU may have entered it anew: it stays. */
+		if (!(flow->state & FLOW_HOST_SPOKE))
+			flow->state |= FLOW_HOST_SPOKE;
 		flow = NULL;
 	}
-	if (flow && begins_anew(skb, packet, flow)) {
+	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
+	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
 		remove(packet->digest, TABLE_CONNECTIONLESS);
 		flow = NULL;
 	}

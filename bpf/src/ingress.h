@@ -43,11 +43,8 @@ static __always_inline bool has_expired(const struct __sk_buff *skb, const struc
 
 static __always_inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
-	struct scratch *to = get_scratch();
-
-	if (!to)
+	if (!put_in_scratch(packet))
 		return;
-	to->packet = *packet;
 	inbound_change(skb);
 	if (unlikely(has_expired(skb, packet, header)))
 		inbound_expired(skb);
@@ -56,15 +53,8 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 /* The packet is not for this host. */
 static __always_inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
-	struct scratch *to;
-
-	if (likely(!has_expired(skb, packet, header)))
-		return;
-	to = get_scratch();
-	if (!to)
-		return;
-	to->packet = *packet;
-	inbound_expired(skb);
+	if (unlikely(has_expired(skb, packet, header)) && put_in_scratch(packet))
+		inbound_expired(skb);
 }
 
 /* A SYN, which starts an entry, or a RST, which ends one. */

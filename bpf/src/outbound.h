@@ -68,12 +68,6 @@ static __always_inline bool accept_answer(struct note note)
 	return true;
 }
 
-/* accept_answer() of a SYN. */
-static __always_inline bool accept_syn_answer(const struct packet *packet)
-{
-	return accept_answer(find_note(packet->digest));
-}
-
 /*
  * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not
  * tell who the originator is.
@@ -151,16 +145,6 @@ static __always_inline __u64 evicted_note(__u64 digest)
 	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
 }
 
-static __always_inline void cache_evicted_note(__u64 digest, __u32 generation)
-{
-	cache_no_beginning(evicted_note(digest), generation);
-}
-
-static __always_inline bool is_evicted_note(__u64 digest)
-{
-	return begins_no_flow(evicted_note(digest));
-}
-
 /*
  * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered.
  * `ifindex`: where the packet came in, 0 for what the host itself sends.
@@ -221,19 +205,15 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	 * sockets, but a digest does not tell which it is.
 	 */
 	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
-		cache_evicted_note(vacancy->digest, generation);
+		cache_no_beginning(evicted_note(vacancy->digest), generation);
 	return 0;
 }
 
 /* The same of a packet that leaves, and is not the scratch packet yet. */
 static __always_inline void note_that_host_speaks(const struct packet *packet, __u32 ifindex)
 {
-	struct scratch *to = get_scratch();
-
-	if (!to)
-		return;
-	to->packet = *packet;
-	note_outbound(false, ifindex);
+	if (put_in_scratch(packet))
+		note_outbound(false, ifindex);
 }
 
 /*
@@ -243,7 +223,7 @@ static __always_inline void note_that_host_speaks(const struct packet *packet, _
 static __always_inline bool restore_evicted_note(const struct __sk_buff *skb,
 						  const struct packet *packet)
 {
-	if (likely(!is_evicted_note(packet->digest)))
+	if (likely(!begins_no_flow(evicted_note(packet->digest))))
 		return false;
 	note_outbound(true, skb->ifindex);
 	return true;
@@ -299,18 +279,13 @@ static __always_inline void host_connects(const struct packet *packet, __u32 ifi
 /* The host accepts a connection with this tuple: what it did with it before is past. */
 static __always_inline void forget_outbound(__u64 digest)
 {
-	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
-	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
-	struct bpf_spin_lock *lock = get_lock(index);
-	int way;
+	struct bpf_spin_lock *lock = get_lock(first_set(digest, sets[TABLE_OUTBOUND]));
+	struct note note = find_note(digest);
 
-	if (!set || !lock)
-		return;
-	way = find_way(set->digest, digest);
-	if (way < 0)
+	if (!note.set || !lock)
 		return;
 	bpf_spin_lock(lock);
-	if (set->digest[way] == digest)
-		set->digest[way] = 0;
+	if (note.set->digest[note.way] == digest)
+		note.set->digest[note.way] = 0;
 	bpf_spin_unlock(lock);
 }

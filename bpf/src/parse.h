@@ -21,7 +21,7 @@ enum parsed {
 	PARSED = 0,
 	PARSED_OTHER, /* nothing that replypath looks at */
 	PARSED_ERROR, /* an ICMP error of ours: it quotes the packet that it is about */
-	PARSED_TRUNCATED,
+	PARSED_TRUNCATED, /* from here on: in the order of their events */
 	PARSED_MALFORMED,
 	PARSED_EXTENSION_HEADERS, /* more than we follow */
 	PARSED_FRAGMENT,          /* a later one: no ports */
@@ -133,6 +133,16 @@ static __always_inline struct scratch *get_scratch(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+/* The scratch memory, with this packet as the scratch packet. */
+static __always_inline struct scratch *put_in_scratch(const struct packet *packet)
+{
+	struct scratch *to = get_scratch();
+
+	if (to)
+		to->packet = *packet;
+	return to;
 }
 
 /* ICMP and ICMPv6 echo alike (RFC 792; RFC 4443, 4.1). <linux/icmp.h> drags libc in. */
@@ -285,11 +295,8 @@ static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
 	case IPPROTO_SCTP:
 		return parse_ports(skb, packet, direction);
 	case IPPROTO_ICMP:
-		if (packet->family != 4)
-			return PARSED_OTHER;
-		return parse_icmp(skb, packet, direction);
 	case IPPROTO_ICMPV6:
-		if (packet->family != 6)
+		if ((packet->protocol == IPPROTO_ICMP) != (packet->family == 4))
 			return PARSED_OTHER;
 		return parse_icmp(skb, packet, direction);
 	default:
@@ -465,22 +472,9 @@ static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct pac
 /* What is odd about a packet that could not be read. */
 static __always_inline void count_unparsed(enum parsed result)
 {
-	switch (result) {
-	case PARSED_TRUNCATED:
-		return count_event(EVENT_UNPARSED_TRUNCATED);
-	case PARSED_MALFORMED:
-		return count_event(EVENT_UNPARSED_MALFORMED);
-	case PARSED_EXTENSION_HEADERS:
-		return count_event(EVENT_UNPARSED_EXTENSION_HEADERS);
-	case PARSED_FRAGMENT:
-		return count_event(EVENT_UNPARSED_FRAGMENT);
-	case PARSED_SOURCE_ROUTE:
-		return count_event(EVENT_UNPARSED_SOURCE_ROUTE);
-	case PARSED:
-	case PARSED_OTHER:
-	case PARSED_ERROR:
-		return;
-	}
+	_Static_assert(PARSED_SOURCE_ROUTE - PARSED_TRUNCATED == EVENT_UNPARSED_SOURCE_ROUTE, "the same order");
+	if (result >= PARSED_TRUNCATED)
+		count_event(EVENT_UNPARSED_TRUNCATED + result - PARSED_TRUNCATED);
 }
 
 /*

@@ -74,14 +74,16 @@ static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct 
  */
 static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct scratch *to = get_scratch();
 	struct bpf_sock *sk = skb->sk;
+	struct scratch *to;
 
-	if (packet->protocol != IPPROTO_UDP || !sk || !to)
+	if (packet->protocol != IPPROTO_UDP || !sk)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk, packet, to))
+	if (!sk || !is_bound_to(sk, packet))
 		return false;
-	to->packet = *packet;
+	to = put_in_scratch(packet);
+	if (!to || is_transparent(sk, packet, to))
+		return false;
 	return udp_socket(skb, 0) != UDP_SOCKET_NONE;
 }
