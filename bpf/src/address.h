@@ -25,9 +25,8 @@ static __always_inline void address_from_v4(__u8 *address, __be32 v4)
 }
 
 /*
- * Read 32 bits at a time, as headers are aligned in a frame, and written as they
- * will be compared: a load of what several stores have just written waits for
- * all of them to reach the cache.
+ * Read 32 bits at a time, as headers are aligned in a frame, and written as they will be compared: a load of what
+ * several stores have just written waits for all of them to reach the cache.
  */
 static __always_inline void address_from_v6(__u8 *address, const struct in6_addr *v6)
 {
@@ -54,9 +53,8 @@ static __always_inline bool address_equal(const __u8 *a, const __u8 *b)
 }
 
 /*
- * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is
- * reserved (0.0.0.0/8, 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h,
- * ipv4_is_zeronet().
+ * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is reserved (0.0.0.0/8,
+ * 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h, ipv4_is_zeronet().
  */
 static __always_inline bool v4_is_ordinary(__be32 v4)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What has to hold before an inbound packet starts a flow. These checks run for
- * new flows only, never for a packet of a flow that is known.
+ * What has to hold before an inbound packet starts a flow. These checks run for new flows only, never for a packet of a
+ * flow that is known.
  */
 #pragma once
 
@@ -9,10 +9,7 @@
 #include "sequence.h"
 #include "way.h"
 
-/*
- * Whether this rule of a list excludes the scratch packet's tuple. A global function, which the
- * verifier looks at once, not once for every rule.
- */
+/* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &list);
@@ -62,8 +59,8 @@ static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
 }
 
 /*
- * Whether the scratch packet's addresses may be a flow's ends, and the operator has not excluded
- * them: EVENT_END if so, else why not. A global function, which the verifier looks at once only.
+ * Whether the scratch packet's addresses may be a flow's ends, and the operator has not excluded them: EVENT_END if so,
+ * else why not.
  */
 __noinline int refusal_of_ends(void)
 {
@@ -83,9 +80,8 @@ __noinline int refusal_of_ends(void)
 }
 
 /*
- * Why packets of the scratch packet's tuple start no flow, whatever frame they come in, by this
- * interface; EVENT_END where they may. What is not listed is another matter. A global function,
- * which the verifier looks at once only.
+ * Why packets of the scratch packet's tuple start no flow, whatever frame they come in, by this interface; EVENT_END
+ * where they may. What is not listed is another matter.
  */
 __noinline int refusal(__u32 ifindex)
 {
@@ -157,9 +153,9 @@ static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, e
 }
 
 /*
- * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or
- * what has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares
- * the table of the handshakes, none of which it pushes out.
+ * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or what
+ * has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares the table
+ * of the handshakes, none of which it pushes out.
  */
 static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Inbound packets that change a flow table: a flow begins, is established, is
- * refreshed, moves or ends.
- */
+/* Inbound packets that change a flow table: a flow begins, is established, is refreshed, moves or ends. */
 #pragma once
 
 #include "reply_source.h"
@@ -12,9 +9,8 @@
 #include "outbound.h"
 
 /*
- * A SYN starts a half-open entry, in a table of its own: a flood of them can
- * push out nothing else, and a forged one changes nothing for a connection that
- * is established. One that is sent again may take another way; what we answered
+ * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
+ * changes nothing for a connection that is established. One that is sent again may take another way; what we answered
  * stays known, as the ACK decides.
  */
 static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
@@ -45,10 +41,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	announce_inbound(skb, packet);
 }
 
-/*
- * Whether the segment answers what we sent. With Fast Open (RFC 7413) that may
- * be more than the SYN-ACK.
- */
+/* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
 static __always_inline bool answers_handshake(const struct packet *packet,
 					      const struct flow *handshake)
 {
@@ -57,8 +50,7 @@ static __always_inline bool answers_handshake(const struct packet *packet,
 }
 
 /*
- * The ACK that answers our SYN-ACK proves that the peer is where it says it is:
- * its way becomes that of the connection.
+ * The ACK that answers our SYN-ACK proves that the peer is where it says it is: its way becomes that of the connection.
  */
 static __always_inline bool establish(struct __sk_buff *skb, struct scratch *from,
 				      struct flow *handshake)
@@ -99,12 +91,10 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 }
 
 /*
- * A segment without an entry: the connection is older than replypath here, or
- * its entry was pushed out. Its socket knows whether the segment is genuine and
- * who opened it. Where the host did, that is noted; where there is no socket, not
- * even one that listens, a RST will answer, and the tuple is not asked about again
- * for a while. Any other segment changes nothing: a forged one must not keep out the
- * genuine, and the last ACK of a handshake comes before its socket.
+ * A segment without an entry: the connection is older than replypath here, or its entry was pushed out. Its socket
+ * knows whether the segment is genuine and who opened it. Where the host did, that is noted; where there is no socket,
+ * not even one that listens, a RST will answer, and the tuple is not asked about again for a while. Any other segment
+ * changes nothing: a forged one must not keep out the genuine, and the last ACK of a handshake comes before its socket.
  */
 static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
@@ -141,9 +131,8 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 }
 
 /*
- * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of
- * a SYN: it begins no flow, but is answered with a RST. The peer of a connection that goes on
- * sends none.
+ * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
+ * but is answered with a RST. The peer of a connection that goes on sends none.
  */
 static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
@@ -160,10 +149,7 @@ static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratc
 		adopt(skb, from, false);
 }
 
-/*
- * What had no socket at the end of its handshake may have one after all: SYN
- * cookies make it with the last ACK only.
- */
+/* What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. */
 static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from,
 					struct flow *flow)
 {
@@ -185,10 +171,9 @@ static __always_inline void reset(struct flow *flow)
 }
 
 /*
- * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier
- * connection. Where that one goes on and this is its way, no handshake is looked for:
- * whether there is one makes no difference to where replies go, and of many flows each
- * look takes as long as memory takes.
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection. Where that one goes
+ * on and this is its way, no handshake is looked for: whether there is one makes no difference to where replies go, and
+ * of many flows each look takes as long as memory takes.
  */
 static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 {
@@ -223,8 +208,8 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 }
 
 /*
- * Nobody took the datagrams of the flow; a server may have been started since. A socket that is
- * connected takes those of the host's own conversation, or is a transparent proxy's.
+ * Nobody took the datagrams of the flow; a server may have been started since. A socket that is connected takes those
+ * of the host's own conversation, or is a transparent proxy's.
  */
 static __always_inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet,
 					    struct flow *flow)
@@ -238,9 +223,9 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
 }
 
 /*
- * Whether an idle entry proves that its peer began, whoever has connected a socket to it since:
- * servers do so for each of theirs. It proves nothing where nobody answered what came, as its sender may be
- * forged, or where the host spoke after that.
+ * Whether an idle entry proves that its peer began, whoever has connected a socket to it since: servers do so for each
+ * of theirs. It proves nothing where nobody answered what came, as its sender may be forged, or where the host spoke
+ * after that.
  */
 static __always_inline bool peer_began(const struct flow *idle)
 {
@@ -283,10 +268,9 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 }
 
 /*
- * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so
- * (RFC 792; RFC 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded
- * nothing else is noted: other errors about it go as routed. Returns 0. A global function, which the
- * verifier looks at once only.
+ * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so (RFC 792; RFC
+ * 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded nothing else is noted: other
+ * errors about it go as routed. Returns 0.
  */
 __noinline int inbound_expired(struct __sk_buff *skb)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Addresses that the loader has not told of, as they have just come (a failover), or nobody is there to tell:
- * the device that a packet came in by has them. Its lists are looked at, in the kernel's memory. They show
- * nothing else: not what another device has, lo among them, or what somebody takes for his own by a rule of the
- * firewall or a local route. Of a device with more addresses than are looked at here the loader tells later; it
- * takes out as well what has gone.
+ * Addresses that the loader has not told of, as they have just come (a failover), or nobody is there to tell: the
+ * device that a packet came in by has them. Its lists are looked at, in the kernel's memory. They show nothing else:
+ * not what another device has, lo among them, or what somebody takes for his own by a rule of the firewall or a local
+ * route. Of a device with more addresses than are looked at here the loader tells later; it takes out as well what has
+ * gone.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ static __always_inline const struct net_device *managed_device(__u32 ifindex)
 	return value && *value == ifindex ? device_of(value) : NULL;
 }
 
-/* Whether the device has the IPv4 address. A global function, which the verifier looks at once only. */
+/* Whether the device has the IPv4 address. */
 __noinline int has_v4(__u32 ifindex, __u32 v4)
 {
 	const struct net_device *device = managed_device(ifindex);

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * 64 bits that stand for a tuple: where it is looked for, and how it is told
- * from most others before the tuples are compared.
+ * 64 bits that stand for a tuple: where it is looked for, and how it is told from most others before the tuples are
+ * compared.
  *
- * Every 32 bits are multiplied by a secret odd number of 64 bits (multiply-shift
- * hashing, Dietzfelbinger 1996), so that nobody outside can aim at a set; a
- * last round spreads tuples that differ in a few bits. Two live flows with one
- * digest are a matter of 1 in 2^32 at worst: the second is not recorded, which
- * is counted.
+ * Every 32 bits are multiplied by a secret odd number of 64 bits (multiply-shift hashing, Dietzfelbinger 1996), so that
+ * nobody outside can aim at a set; a last round spreads tuples that differ in a few bits. Two live flows with one
+ * digest are a matter of 1 in 2^32 at worst: the second is not recorded, which is counted.
  */
 #pragma once
 

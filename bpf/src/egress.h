@@ -45,8 +45,8 @@ static __always_inline void note_end(struct flow *flow)
 }
 
 /*
- * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293,
- * 3.10.7.1): its sequence number is 0, and it acknowledges that SYN.
+ * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1): its sequence
+ * number is 0, and it acknowledges that SYN.
  */
 static __always_inline bool refuses(const struct packet *packet, const struct flow *flow)
 {
@@ -55,9 +55,8 @@ static __always_inline bool refuses(const struct packet *packet, const struct fl
 }
 
 /*
- * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK,
- * what follows it without a gap (Fast Open), or the RST of a closed port. Any other
- * segment belongs to a connection that a forged SYN must not steer.
+ * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK, what follows it without a gap (Fast
+ * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer.
  */
 static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
 {
@@ -90,9 +89,9 @@ static __always_inline struct flow *refused_flow(const struct packet *packet)
 
 /*
  * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK, and the RST of a closed port, go
- * where their SYN came from, even if the tuple was connected before; all else asks the
- * established table first. Each falls back on the other: the kernel sends a SYN-ACK again
- * when it dropped the ACK for want of room (listen(2), backlog).
+ * where their SYN came from, even if the tuple was connected before; all else asks the established table first. Each
+ * falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
+ * backlog).
  */
 static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
 					     const struct packet *packet, enum table *table)

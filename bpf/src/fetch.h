@@ -5,8 +5,8 @@
 #include "table.h"
 
 /*
- * Has memory bring what will be read or written soon: the processor goes on without it, so that
- * several of these take as long as one.
+ * Has memory bring what will be read or written soon: the processor goes on without it, so that several of these take
+ * as long as one.
  */
 static __always_inline void fetch(const void *address)
 {

@@ -11,10 +11,9 @@ static __always_inline __u32 now(void)
 }
 
 /*
- * Ticks since then. Another CPU may have written a time that this one has not
- * reached yet: that is no age, where a plain difference would be an eternity. All other
- * times are past, those of a year ago included: nobody removes an entry before its way is
- * wanted.
+ * Ticks since then. Another CPU may have written a time that this one has not reached yet: that is no age, where a
+ * plain difference would be an eternity. All other times are past, those of a year ago included: nobody removes an
+ * entry before its way is wanted.
  */
 static __always_inline __u32 age_at(__u32 then, __u32 time)
 {
@@ -47,8 +46,8 @@ static __always_inline bool is_closing(const struct flow *flow)
 }
 
 /*
- * Whether nobody took the datagrams of a connectionless flow so far: no socket, nor anybody to
- * whom they are translated, who would have answered.
+ * Whether nobody took the datagrams of a connectionless flow so far: no socket, nor anybody to whom they are
+ * translated, who would have answered.
  */
 static __always_inline bool is_untaken(const struct flow *flow)
 {
@@ -75,9 +74,8 @@ static __always_inline bool is_idle(const struct flow *flow, enum table table)
 }
 
 /*
- * Returns whether nothing came in by the flow's own way for a second or more. Where
- * that cannot be told, because frames came after the last write of `seen`, the
- * measurement starts anew and the answer is no.
+ * Returns whether nothing came in by the flow's own way for a second or more. Where that cannot be told, because frames
+ * came after the last write of `seen`, the measurement starts anew and the answer is no.
  */
 static __always_inline bool measure_silence(struct flow *flow)
 {
@@ -102,11 +100,10 @@ static __always_inline bool came_by(const struct flow *flow, const struct __sk_b
 }
 
 /*
- * The interface fields and the MAC with the flags are written by two stores of
- * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index. While the
- * flow moves to another interface it has none, and such a reply goes as routed. That is enough for
- * those who read; of two who write, one has to wait for the other, or one's interface could stay
- * with the other's MAC.
+ * The interface fields and the MAC with the flags are written by two stores of 8 bytes, so that a reply on another CPU
+ * never sees half a MAC or half an index. While the flow moves to another interface it has none, and such a reply goes
+ * as routed. That is enough for those who read; of two who write, one has to wait for the other, or one's interface
+ * could stay with the other's MAC.
  */
 static __always_inline void store_way(struct flow *flow, const struct way *way)
 {

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Fragments that we send: only the first one has ports, and all have to go the
- * same way. They leave one after the other, the first one first.
+ * Fragments that we send: only the first one has ports, and all have to go the same way. They leave one after the
+ * other, the first one first.
  */
 #pragma once
 
 #include "table.h"
 
 /*
- * Stands for the packet that a fragment is of: the digest of its addresses,
- * protocol and identification (RFC 791, 3.2; RFC 8200, 4.5, without the protocol).
+ * Stands for the packet that a fragment is of: the digest of its addresses, protocol and identification (RFC 791, 3.2;
+ * RFC 8200, 4.5, without the protocol).
  */
 static __always_inline __u64 fragment_key(struct packet *packet)
 {
@@ -40,18 +40,15 @@ static __always_inline struct fragment *find_fragment(struct fragment_set *set, 
 }
 
 /*
- * The ways are taken in turn, so that the packet whose first fragment is longest past
- * makes room: a time of 64 ms a tick does not tell which of those sent at once that is.
+ * The ways are taken in turn, so that the packet whose first fragment is longest past makes room: a time of 64 ms a
+ * tick does not tell which of those sent at once that is.
  */
 static __always_inline struct fragment *next_fragment(struct fragment_set *set)
 {
 	return &set->fragment[set->next++ % WAYS];
 }
 
-/*
- * Remembers what was decided about the first fragment of the packet with this key.
- * A global function, as is the next: the verifier looks at each only once.
- */
+/* Remembers what was decided about the first fragment of the packet with this key. */
 __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome)
 {
 	struct fragment_set *set = get_fragments(key);

@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the fallback routes let by to their device: they have the kernel ask before the hook
- * POSTROUTING of netfilter (kernel: bpf_output() in net/core/lwt_bpf.c, for ip_output() and
- * ip6_output()), where it can still be told that a packet is not sent.
+ * What the fallback routes let by to their device: they have the kernel ask before the hook POSTROUTING of netfilter
+ * (kernel: bpf_output() in net/core/lwt_bpf.c, for ip_output() and ip6_output()), where it can still be told that a
+ * packet is not sent.
  *
- * - Forwarded packets. What came so far would be noted by connection tracking, by which a
- *   container's connection would not outlive the fault: one that is masqueraded is forgotten, as
- *   it leaves by another interface than it did (nf_nat_oif_changed() in
- *   include/net/netfilter/nf_nat.h, nf_nat_inet_fn()); one that is not known is noted without a
- *   translation where the rule for that is for the interface that has gone, and is not translated
- *   afterwards either.
- * - Datagrams of sockets that are not connected. An ICMP error tells these nothing
- *   (__udp4_lib_err() in net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
+ * - Forwarded packets. What came so far would be noted by connection tracking, by which a container's connection would
+ *   not outlive the fault: one that is masqueraded is forgotten, as it leaves by another interface than it did
+ *   (nf_nat_oif_changed() in include/net/netfilter/nf_nat.h, nf_nat_inet_fn()); one that is not known is noted without
+ *   a translation where the rule for that is for the interface that has gone, and is not translated afterwards either.
+ * - Datagrams of sockets that are not connected. An ICMP error tells these nothing (__udp4_lib_err() in
+ *   net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
  *
- * What passes: replies of connections that others began, what belongs to a flow, SYNs and
- * datagrams of connected sockets, which are answered on the device, and whatever is not certain.
+ * What passes: replies of connections that others began, what belongs to a flow, SYNs and datagrams of connected
+ * sockets, which are answered on the device, and whatever is not certain.
  */
 #pragma once
 
@@ -32,8 +30,8 @@ enum side {
 };
 
 /*
- * Who sends the packet, for connection tracking. As a number the packet's address passes
- * through a map: see is_transparent().
+ * Who sends the packet, for connection tracking. As a number the packet's address passes through a map: see
+ * is_transparent().
  */
 static __always_inline enum side side_of(struct __sk_buff *skb)
 {

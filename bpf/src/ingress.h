@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What comes in: records by which way. Never drops a packet, and changes none but
- * a SYN that announces more than fits (mtu.h). The next frame of a known flow by
- * its own way is all that the fast path deals with; everything else is in change.h.
+ * What comes in: records by which way. Never drops a packet, and changes none but a SYN that announces more than fits
+ * (mtu.h). The next frame of a known flow by its own way is all that the fast path deals with; everything else is in
+ * change.h.
  */
 #pragma once
 
 #include "change.h"
 #include "trace.h"
 
-/*
- * Whether the segment may end the handshake of the next connection with the tuple of one
- * that is closing.
- */
+/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
 static __always_inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
@@ -64,8 +61,8 @@ static __always_inline bool begins_or_ends(const struct packet *packet)
 }
 
 /*
- * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host
- * opened its connection, or it was asked about lately. Returns false for any other.
+ * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host opened its
+ * connection, or it was asked about lately. Returns false for any other.
  */
 static __always_inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet,
 				       __u32 header)

@@ -2,10 +2,10 @@
 /*
  * The maps.
  *
- * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight
- * ways. There is one for each kind of entry, so that a flood of one kind cannot push out another. Lookups in
- * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry:
- * docs/ARCHITECTURE.md has the figures. The loader sets the sizes.
+ * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight ways.
+ * There is one for each kind of entry, so that a flood of one kind cannot push out another. Lookups in
+ * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry: docs/ARCHITECTURE.md has
+ * the figures. The loader sets the sizes.
  */
 #pragma once
 
@@ -67,8 +67,8 @@ RING(repair_wanted, REPAIR_WANTED_BYTES);
 ARRAY(mode_by_hand, 1, __u32);
 
 /*
- * The negative cache: see negative_cache.h. The two are apart, as a flood of segments for nobody writes marks
- * and must not overwrite what is `foreign`. What was marked last comes first in its set.
+ * The negative cache: see negative_cache.h. The two are apart, as a flood of segments for nobody writes marks and must
+ * not overwrite what is `foreign`. What was marked last comes first in its set.
  */
 struct foreign_set {
 	__u64 mark[FOREIGN_WAYS];
@@ -78,24 +78,24 @@ ARRAY(marks, MARKS, __u64);
 ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
 
 /*
- * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached,
- * or flows were forgotten, it may answer a question that nobody recorded. Written by user space.
+ * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached, or flows
+ * were forgotten, it may answer a question that nobody recorded. Written by user space.
  */
 ARRAY(grace, 1, __u32);
 
 ARRAY(set_locks, SET_LOCKS, struct set_lock);
 
 /*
- * The low bits of an ifindex to an index into `interfaces`, whose ifindex tells whether it is the one. An array,
- * as its lookup costs no function call.
+ * The low bits of an ifindex to an index into `interfaces`, whose ifindex tells whether it is the one. An array, as its
+ * lookup costs no function call.
  */
 ARRAY(managed, INTERFACE_INDICES, __u32);
 
 ARRAY(interfaces, MAX_INTERFACES, struct interface);
 
 /*
- * The ifindex behind an index into `interfaces`, for as long as that very device is in this network namespace:
- * the kernel takes an entry out when its device is deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c,
+ * The ifindex behind an index into `interfaces`, for as long as that very device is in this network namespace: the
+ * kernel takes an entry out when its device is deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c,
  * NETDEV_UNREGISTER), whether or not the loader lives to see it.
  */
 MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
@@ -127,8 +127,8 @@ ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
 
 /*
- * Counters of interface pairs. The slots are found without a function call; the first pair that needs one owns
- * it, and the few that come second are counted in the hash. Readers add both up.
+ * Counters of interface pairs. The slots are found without a function call; the first pair that needs one owns it, and
+ * the few that come second are counted in the hash. Readers add both up.
  */
 CPU_ARRAY(pair_slots, PAIR_SLOTS, struct pair_count);
 MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Size: the flow's interface takes smaller packets than the one that the kernel
- * builds its replies for. Nobody checks the size again after a redirect: what is
- * too large would be lost without a trace. So
+ * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for. Nobody checks
+ * the size again after a redirect: what is too large would be lost without a trace. So
  *
- * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by
- *   it, announce no more than fits (as routers do that clamp the MSS);
+ * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
+ *   routers do that clamp the MSS);
  * - the segments of a TCP packet that are still to be cut are cut smaller;
- * - of everything else the sender, which is this host, learns the size by an ICMP
- *   error, as it would from a router.
+ * - of everything else the sender, which is this host, learns the size by an ICMP error, as it would from a router.
  *
- * None of it is paid for by a packet that fits. All of it is in global functions,
- * which take only numbers on old kernels (see struct scratch).
+ * None of it is paid for by a packet that fits. All of it is in global functions, which take only numbers on old
+ * kernels (see struct scratch).
  */
 #pragma once
 
@@ -56,10 +54,9 @@ static __always_inline int next_option(volatile struct options *options)
 }
 
 /*
- * Finds the MSS among the options in the scratch memory; false where there is not
- * exactly one, or where changing it would make the segment another one. The
- * verifier does not follow what is kept there, so that every step looks alike to
- * it and the walk may be as long as options can be.
+ * Finds the MSS among the options in the scratch memory; false where there is not exactly one, or where changing it
+ * would make the segment another one. The verifier does not follow what is kept there, so that every step looks alike
+ * to it and the walk may be as long as options can be.
  */
 static __always_inline bool find_mss(struct options *options)
 {
@@ -96,9 +93,8 @@ static __always_inline bool read_options(const struct __sk_buff *skb, __u32 offs
 }
 
 /*
- * Corrects the checksum of the TCP header at the offset for a 16-bit field that
- * changed. The checksum adds 16-bit words up: a field that stands astride two of
- * them counts with its bytes swapped.
+ * Corrects the checksum of the TCP header at the offset for a 16-bit field that changed. The checksum adds 16-bit words
+ * up: a field that stands astride two of them counts with its bytes swapped.
  */
 static __always_inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride,
 						__be16 old, __be16 new)
@@ -111,8 +107,8 @@ static __always_inline long replace_in_checksum(struct __sk_buff *skb, __u32 off
 }
 
 /*
- * Lowers the MSS that the TCP header at the offset announces to `limit`; a lower
- * one stays. Whatever goes wrong leaves the packet as it was.
+ * Lowers the MSS that the TCP header at the offset announces to `limit`; a lower one stays. Whatever goes wrong leaves
+ * the packet as it was.
  */
 __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 {
@@ -136,9 +132,8 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 }
 
 /*
- * Has a SYN or SYN-ACK announce no more than an interface takes, where another
- * one takes more. Segments are as large as the MSS with the fixed headers only
- * (RFC 6691, 2).
+ * Has a SYN or SYN-ACK announce no more than an interface takes, where another one takes more. Segments are as large as
+ * the MSS with the fixed headers only (RFC 6691, 2).
  */
 static __always_inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
 					  const struct interface *interface)
@@ -162,9 +157,8 @@ static __always_inline void announce_inbound(struct __sk_buff *skb, const struct
 #define CUT_STEPS 64        /* 65,280 bytes: from the largest MTU that there is down to the smallest */
 
 /*
- * Gives the packet memory of its own, as far as it is about to change: what is
- * done to it then cannot fail half-way for want of memory, nor reach the copy
- * that TCP keeps. bpf_skb_change_head() by nothing does just that.
+ * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
+ * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
  */
 static __always_inline bool unshare(struct __sk_buff *skb)
 {
@@ -172,11 +166,9 @@ static __always_inline bool unshare(struct __sk_buff *skb)
 }
 
 /*
- * Takes a little off the size of the segments. There is no helper for it, but
- * bpf_skb_adjust_room() takes from it what it adds to the packet, and may be told
- * not to give it back. What it has just added it can take away: the room is in
- * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of
- * another size is another datagram.
+ * Takes a little off the size of the segments. There is no helper for it, but bpf_skb_adjust_room() takes from it what
+ * it adds to the packet, and may be told not to give it back. What it has just added it can take away: the room is in
+ * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of another size is another datagram.
  */
 static __always_inline bool cut(struct __sk_buff *skb, __u32 excess)
 {
@@ -230,10 +222,7 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 	       (!have_check_mtu || segments_fit(skb, interface->ifindex));
 }
 
-/*
- * The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu,
- * and RFC 8200, 5.
- */
+/* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
 
@@ -255,9 +244,9 @@ static __always_inline const void *error_source(__u32 index, __u32 ifindex, bool
 }
 
 /*
- * Makes room for the headers of the error before the packet, of which its beginning is kept.
- * `spare` bytes more can be put before it afterwards without memory being asked for. False
- * where it could not be done: the packet is then what it was.
+ * Makes room for the headers of the error before the packet, of which its beginning is kept. `spare` bytes more can be
+ * put before it afterwards without memory being asked for. False where it could not be done: the packet is then what it
+ * was.
  */
 static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
 {
@@ -273,8 +262,8 @@ static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 s
 }
 
 /*
- * Writes the Ethernet header of a packet from this interface to itself, which it may not
- * have yet. Cannot fail: make_room() has seen to it.
+ * Writes the Ethernet header of a packet from this interface to itself, which it may not have yet. Cannot fail:
+ * make_room() has seen to it.
  */
 static __always_inline void write_own_header(struct __sk_buff *skb, bool has_header,
 					     const struct interface *interface)
@@ -290,9 +279,8 @@ static __always_inline void write_own_header(struct __sk_buff *skb, bool has_hea
 }
 
 /*
- * Turns the packet into the ICMP error about it that a router would send, as it
- * comes in by the flow's interface. False where that cannot be done: the packet
- * is then what it was.
+ * Turns the packet into the ICMP error about it that a router would send, as it comes in by the flow's interface. False
+ * where that cannot be done: the packet is then what it was.
  */
 __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface,
 				 __u32 ifindex, __u32 gateway)
@@ -325,9 +313,8 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
 }
 
 /*
- * Tells the sender of a packet that is too large for the flow's interface how
- * large it may be. At most once a second for a flow: who does not listen is not
- * shouted at, and what it sends meanwhile goes as routed. The packet becomes the
+ * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
+ * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
  * message; the caller redirects it to the flow's interface, inbound.
  */
 static __always_inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)

@@ -4,17 +4,16 @@
  *
  * `marks` has tuples by themselves:
  * - of TCP, what proved to be no flow (forwarded, or without a socket);
- * - any other whose flow was pushed out of a full table, so that the answer to the last question does not
- *   pass for a beginning.
+ * - any other whose flow was pushed out of a full table, so that the answer to the last question does not pass for a
+ *   beginning.
  *
  * `foreign` has three kinds of facts, each under a number of its own:
  * - tuples by which the host sends what starts nothing: cache_no_beginning();
  * - notes about the originator that were pushed out: cache_evicted_note() in outbound.h;
- * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to
- *   say so.
+ * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to say so.
  *
- * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at
- * 250 Hz), unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
+ * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz),
+ * unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
  */
 #pragma once
 
@@ -60,10 +59,7 @@ static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generatio
 	return (__u32)when == generation && period - (__u32)(when >> 32) <= 1;
 }
 
-/*
- * The generation is that of before what is marked was found out: what changed meanwhile
- * makes the mark void.
- */
+/* The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. */
 static __always_inline void mark(__u64 digest, __u32 generation)
 {
 	__u64 *slot = mark_slot(digest);
@@ -116,8 +112,7 @@ static __always_inline bool begins_no_flow(__u64 digest)
 }
 
 /*
- * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this
- * interface: see has_come().
+ * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this interface: see has_come().
  */
 static __always_inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Next hops: chosen when a frame comes in, turned into a MAC when the reply
- * leaves. A flow refers to a gateway, not to a copy of its MAC, so that a
- * gateway with a new MAC takes all its flows along.
+ * Next hops: chosen when a frame comes in, turned into a MAC when the reply leaves. A flow refers to a gateway, not to
+ * a copy of its MAC, so that a gateway with a new MAC takes all its flows along.
  */
 #pragma once
 
@@ -33,10 +32,10 @@ static __always_inline const struct net_device *device_of(const __u32 *value)
 }
 
 /*
- * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that
- * the kernel has acted upon. That it does a moment after the carrier has come, and first thing when it does,
- * it writes down the state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and
- * what is sent by it is dropped.
+ * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that the kernel
+ * has acted upon. That it does a moment after the carrier has come, and first thing when it does, it writes down the
+ * state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and what is sent by it is
+ * dropped.
  */
 static __always_inline bool can_send(const __u32 *value)
 {
@@ -57,9 +56,9 @@ static __always_inline bool shows_link(void)
 }
 
 /*
- * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have
- * been there to see it go, and its ifindex may be another's by now. Where its memory cannot be read,
- * the loader's word is taken for the link. A global function, which the verifier looks at once only.
+ * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have been
+ * there to see it go, and its ifindex may be another's by now. Where its memory cannot be read, the loader's word is
+ * taken for the link.
  */
 __noinline int is_usable(__u32 index, __u32 ifindex)
 {
@@ -102,8 +101,8 @@ static __always_inline bool has_routes(const struct interface *interface, __u8 f
 }
 
 /*
- * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too,
- * or 0 where several would do.
+ * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too, or 0 where
+ * several would do.
  */
 static __always_inline bool is_served(const struct packet *packet, const struct interface *interface,
 				      __u32 ifindex, __u32 *gateway)
@@ -120,15 +119,13 @@ static __always_inline bool is_served(const struct packet *packet, const struct 
 }
 
 /*
- * auto: a direct neighbour is answered directly; else the reply takes the
- * gateway that the frame came through, matched by its MAC, or the only one that
- * there is, if it serves the peer; else it goes back to the MAC that it came from.
- * Where an interface has several gateways and this one was matched, the kernel's choice
- * among them is corrected too; and where none serves the peer, for by a route of
- * replypath's own the kernel may have chosen one.
+ * auto: a direct neighbour is answered directly; else the reply takes the gateway that the frame came through, matched
+ * by its MAC, or the only one that there is, if it serves the peer; else it goes back to the MAC that it came from.
+ * Where an interface has several gateways and this one was matched, the kernel's choice among them is corrected too;
+ * and where none serves the peer, for by a route of replypath's own the kernel may have chosen one.
  *
- * gateway: the one that the frame came through, the only one, or the one that a route
- * names; one that does not serve the peer only where the frame came through it.
+ * gateway: the one that the frame came through, the only one, or the one that a route names; one that does not serve
+ * the peer only where the frame came through it.
  */
 static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 					    const struct packet *packet,
@@ -161,10 +158,7 @@ static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
 typedef __u64 mac_word;
 
-/*
- * Read at once: another CPU may be writing it. What is stored beside the MAC is of the same
- * moment.
- */
+/* Read at once: another CPU may be writing it. What is stored beside the MAC is of the same moment. */
 static __always_inline mac_word read_mac(const __u8 *mac)
 {
 	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
@@ -187,9 +181,8 @@ static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *ma
 }
 
 /*
- * Where the reply goes; false where only a gateway will do and none is usable. Where the
- * flow's was replaced by another, that one takes its place until the flow chooses anew, if it serves
- * all peers.
+ * Where the reply goes; false where only a gateway will do and none is usable. Where the flow's was replaced by
+ * another, that one takes its place until the flow chooses anew, if it serves all peers.
  */
 static __always_inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
 					 const struct interface *interface, mac_word *mac)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * MACs that nobody has. The kernel hands no packet to a device without a MAC for its next hop. Where
- * nobody knows one the loader enters one of these, so that replies are built and come by here:
+ * MACs that nobody has. The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one
+ * the loader enters one of these, so that replies are built and come by here:
  *
  * - for a gateway that has never answered (loader/gateways/hold.go);
  * - for the next hop that stands for all peers of an interface of which no gateway is known
  *   (loader/fallback/boundroutes.go).
  *
- * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and
- * bridges would show it to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
+ * to everybody. Only the kernel's own question for the gateway is shown to everybody.
  */
 #pragma once
 
@@ -28,8 +28,8 @@ static __always_inline bool is_nobody(const __u8 *mac)
 }
 
 /*
- * What no flow covers is sent as by an interface without any route: the kernel takes the destination for
- * a neighbour and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
+ * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
+ * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
  */
 static __noinline int send_to_neighbour(struct __sk_buff *skb)
 {

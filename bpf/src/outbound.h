@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tuples whose originator is the host, as in conntrack's original direction: what comes in by them is an
- * answer, not a flow.
+ * Tuples whose originator is the host, as in conntrack's original direction: what comes in by them is an answer, not a
+ * flow.
  */
 #pragma once
 
@@ -56,8 +56,8 @@ static __always_inline void refresh_note(struct note note)
 }
 
 /*
- * Takes what came in for an answer where the host sent by this tuple lately, before anything came in: such a
- * note is worth more than one that nobody answered. Returns whether it did.
+ * Takes what came in for an answer where the host sent by this tuple lately, before anything came in: such a note is
+ * worth more than one that nobody answered. Returns whether it did.
  */
 static __always_inline bool accept_answer(struct note note)
 {
@@ -69,8 +69,8 @@ static __always_inline bool accept_answer(struct note note)
 }
 
 /*
- * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not
- * tell who the originator is.
+ * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not tell who
+ * the originator is.
  */
 static __always_inline bool predates_attachment(const struct __sk_buff *skb, struct note note)
 {
@@ -95,8 +95,8 @@ static __always_inline bool accept_datagram_answer(const struct __sk_buff *skb,
 }
 
 /*
- * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a
- * flow anyway. Else who may ask an excluded port could fill the table with our answers.
+ * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a flow anyway. Else who may ask an
+ * excluded port could fill the table with our answers.
  */
 static __always_inline enum event reason_against(const struct packet *packet,
 						 const struct settings *settings, __u32 ifindex)
@@ -113,9 +113,8 @@ static __always_inline enum event reason_against(const struct packet *packet,
 #define OUTDATED (OVER - 1)
 
 /*
- * A free note of the set, else an outdated one, else one that nobody answered, as a
- * scan leaves behind, else the oldest. In memory that the verifier does not follow: see
- * find_mss().
+ * A free note of the set, else an outdated one, else one that nobody answered, as a scan leaves behind, else the
+ * oldest. In memory that the verifier does not follow: see find_mss().
  */
 static __always_inline void look_for_note(const struct outbound_set *set, __u32 time,
 					  volatile struct vacancy *oldest)
@@ -146,11 +145,10 @@ static __always_inline __u64 evicted_note(__u64 digest)
 }
 
 /*
- * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered.
- * `ifindex`: where the packet came in, 0 for what the host itself sends.
- * What makes room is chosen under the lock: of two CPUs with new tuples of one set, or with the
- * same tuple, each would else overwrite or double what the other has just written. Returns 0.
- * A global function, which the verifier looks at once only.
+ * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered. `ifindex`:
+ * where the packet came in, 0 for what the host itself sends. What makes room is chosen under the lock: of two CPUs
+ * with new tuples of one set, or with the same tuple, each would else overwrite or double what the other has just
+ * written. Returns 0.
  */
 __noinline int note_outbound(__u32 answered, __u32 ifindex)
 {
@@ -201,8 +199,8 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	if (vacancy->rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
 	/*
-	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its
-	 * sockets, but a digest does not tell which it is.
+	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its sockets, but a
+	 * digest does not tell which it is.
 	 */
 	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
 		cache_no_beginning(evicted_note(vacancy->digest), generation);
@@ -216,10 +214,7 @@ static __always_inline void note_that_host_speaks(const struct packet *packet, _
 		note_outbound(false, ifindex);
 }
 
-/*
- * Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether
- * it was.
- */
+/* Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether it was. */
 static __always_inline bool restore_evicted_note(const struct __sk_buff *skb,
 						  const struct packet *packet)
 {
@@ -236,10 +231,7 @@ static __always_inline bool is_grace(void)
 	return until && is_ahead(*until, now());
 }
 
-/*
- * A datagram leaves and no flow is known, so the host speaks first, unless the
- * flow was pushed out a moment ago.
- */
+/* A datagram leaves and no flow is known, so the host speaks first, unless the flow was pushed out a moment ago. */
 static __always_inline void host_speaks(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
@@ -263,8 +255,7 @@ static __always_inline bool accept_segment_answer(const struct packet *packet)
 }
 
 /*
- * The host opens a connection: its peer's segments are answers from the first on. `ifindex` is that
- * of note_outbound().
+ * The host opens a connection: its peer's segments are answers from the first on. `ifindex` is that of note_outbound().
  */
 static __always_inline void host_connects(const struct packet *packet, __u32 ifindex)
 {

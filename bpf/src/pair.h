@@ -5,8 +5,8 @@
 #include "parse.h"
 
 /*
- * Segments that the packet becomes on the wire. Packets of a virtual machine may
- * say how large they are to be, but not how many (kernel: SKB_GSO_DODGY).
+ * Segments that the packet becomes on the wire. Packets of a virtual machine may say how large they are to be, but not
+ * how many (kernel: SKB_GSO_DODGY).
  */
 static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {
@@ -18,8 +18,8 @@ static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const str
 }
 
 /*
- * Bytes that the packet becomes on the wire, each segment with its headers:
- * qdisc_pkt_len_init() has set it by the time that egress programs run.
+ * Bytes that the packet becomes on the wire, each segment with its headers: qdisc_pkt_len_init() has set it by the time
+ * that egress programs run.
  */
 static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
 {
@@ -37,8 +37,8 @@ static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
 #endif
 
 /*
- * A struct pair as one number, made by arithmetic: stored byte by byte, it could
- * not be read as a whole until all of them have reached the cache.
+ * A struct pair as one number, made by arithmetic: stored byte by byte, it could not be read as a whole until all of
+ * them have reached the cache.
  */
 static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
@@ -66,10 +66,7 @@ static __always_inline void add(struct pair_count *count, const struct __sk_buff
 		count->flows++;
 }
 
-/*
- * A pair whose slot belongs to another pair. Returns 0. A global function, which the verifier
- * looks at once only.
- */
+/* A pair whose slot belongs to another pair. Returns 0. */
 __noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets,
 				  __u32 first_of_flow)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * From a frame to the tuple of its flow. Reads only: a program that writes
- * packet data directly gets a prologue that unclones every packet and drops it
- * on failure.
+ * From a frame to the tuple of its flow. Reads only: a program that writes packet data directly gets a prologue that
+ * unclones every packet and drops it on failure.
  */
 #pragma once
 
@@ -85,9 +84,8 @@ struct options {
 };
 
 /*
- * What an ICMP error quotes: IPv4 options or some extension headers fit in, and
- * of the transport header what the kernel leaves when it shortens a packet whose
- * checksum is still to be filled in.
+ * What an ICMP error quotes: IPv4 options or some extension headers fit in, and of the transport header what the kernel
+ * leaves when it shortens a packet whose checksum is still to be filled in.
  */
 #define QUOTE 128
 #define QUOTED_TRANSPORT 20
@@ -107,11 +105,9 @@ struct answer {
 #define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
 /*
- * What global functions work on: they take only numbers and the context on old
- * kernels. In return the verifier looks at each of them once, not once for every
- * way to get there; nor does it follow what is kept here, and nothing of it takes
- * stack, of which old kernels have little to spare. One for each CPU, as softirqs
- * do not nest.
+ * What global functions work on: they take only numbers and the context on old kernels. In return the verifier looks at
+ * each of them once, not once for every way to get there; nor does it follow what is kept here, and nothing of it takes
+ * stack, of which old kernels have little to spare. One for each CPU, as softirqs do not nest.
  */
 struct scratch {
 	struct packet packet;
@@ -178,9 +174,8 @@ struct echo {
 enum direction { INBOUND, OUTBOUND };
 
 /*
- * The bytes of the frame at an offset, NULL where it ends before; valid until the
- * next call. Drivers may leave headers in fragments, and far offsets are rare: a
- * helper copies those into the scratch memory.
+ * The bytes of the frame at an offset, NULL where it ends before; valid until the next call. Drivers may leave headers
+ * in fragments, and far offsets are rare: a helper copies those into the scratch memory.
  */
 static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
 {
@@ -194,8 +189,8 @@ static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offse
 }
 
 /*
- * Ports and protocol, the last 8 bytes of the tuple, by one store (see
- * address_from_v6). `ports`: as they stand in the header, source first.
+ * Ports and protocol, the last 8 bytes of the tuple, by one store (see address_from_v6). `ports`: as they stand in the
+ * header, source first.
  */
 static __always_inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
 {
@@ -354,11 +349,10 @@ static __always_inline bool is_extension_header(__u32 type)
 }
 
 /*
- * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves
- * in the scratch what they lead to. A fragment's has to stand before the packet's `end`;
- * that of others shows where they lead to. Returns an enum parsed. Authentication headers
- * are left alone: what they carry is a protocol of its own to us. A global
- * function, which the verifier looks at once only.
+ * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch what they lead to. A
+ * fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
+ * Authentication headers are left alone: what they carry is a protocol of its own to us. A global function, which the
+ * verifier looks at once only.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
@@ -478,9 +472,8 @@ static __always_inline void count_unparsed(enum parsed result)
 }
 
 /*
- * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN
- * device, whose own programs see it without the tag; tag 0 is a priority only
- * (IEEE 802.1Q, 9.6).
+ * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN device, whose own programs see it without
+ * the tag; tag 0 is a priority only (IEEE 802.1Q, 9.6).
  */
 static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet,
 					 enum direction direction, __u32 header)

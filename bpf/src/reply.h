@@ -50,8 +50,8 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 }
 
 /*
- * A socket that is bound to a device stays on it; one that is bound to a VRF (as
- * those are that accept in one), on its ports.
+ * A socket that is bound to a device stays on it; one that is bound to a VRF (as those are that accept in one), on its
+ * ports.
  */
 static __always_inline bool is_bound_off(__u32 bound, const struct interface *target)
 {
@@ -59,8 +59,8 @@ static __always_inline bool is_bound_off(__u32 bound, const struct interface *ta
 }
 
 /*
- * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too,
- * whose bond is to the tunnel, and says nothing of what carries it.
+ * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too, whose bond is to the
+ * tunnel, and says nothing of what carries it.
  */
 static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 					       const struct packet *packet,
@@ -72,8 +72,8 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
 }
 
 /*
- * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow
- * each other to it the kernel is asked once in a jiffy.
+ * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow each other to
+ * it the kernel is asked once in a jiffy.
  */
 static __always_inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
@@ -89,8 +89,8 @@ static __always_inline bool is_proven(const struct flow *flow, struct handover *
 }
 
 /*
- * Everything that can go wrong is looked at before the redirect: after it there
- * is no way back, and its result is no proof that the packet left.
+ * Everything that can go wrong is looked at before the redirect: after it there is no way back, and its result is no
+ * proof that the packet left.
  */
 static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
 					    const struct flow *flow,
@@ -157,8 +157,8 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
 }
 
 /*
- * A reply of a known flow, found in this table. One whose flow's device stands on
- * this one, as a macvlan does, passes here on its way down.
+ * A reply of a known flow, found in this table. One whose flow's device stands on this one, as a macvlan does, passes
+ * here on its way down.
  */
 static __always_inline int reply(struct __sk_buff *skb, struct packet *packet,
 				 struct flow *flow, enum table table, __u32 header)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The programs, one for each direction and kind of device. All of them can be
- * attached by TCX and by cls_bpf in direct-action mode.
+ * The programs, one for each direction and kind of device. All of them can be attached by TCX and by cls_bpf in
+ * direct-action mode.
  */
 #include "egress.h"
 #include "gate.h"
@@ -42,8 +42,8 @@ int replypath_send(struct __sk_buff *skb)
 }
 
 /*
- * After replypath_egress at the device of the fallback route, which leads
- * nowhere: what was not moved to its flow's interface ends here.
+ * After replypath_egress at the device of the fallback route, which leads nowhere: what was not moved to its flow's
+ * interface ends here.
  */
 SEC("tc")
 int replypath_fallback(struct __sk_buff *skb)
@@ -65,10 +65,7 @@ int replypath_held(struct __sk_buff *skb)
 	return refuse_behind_held(skb);
 }
 
-/*
- * Attached to a cgroup, once a socket needs them: what unconnected UDP sockets
- * send, in every network namespace.
- */
+/* Attached to a cgroup, once a socket needs them: what unconnected UDP sockets send, in every network namespace. */
 SEC("cgroup/sendmsg4")
 int replypath_sendmsg4(struct bpf_sock_addr *ctx)
 {
@@ -81,10 +78,7 @@ int replypath_sendmsg6(struct bpf_sock_addr *ctx)
 	return send_v6(ctx);
 }
 
-/*
- * Tells the time of the entries, in ticks: user space cannot read jiffies. Run
- * by BPF_PROG_TEST_RUN only.
- */
+/* Tells the time of the entries, in ticks: user space cannot read jiffies. Run by BPF_PROG_TEST_RUN only. */
 SEC("tc")
 int replypath_clock(struct __sk_buff *skb)
 {

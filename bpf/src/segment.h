@@ -17,9 +17,8 @@ static __always_inline bool is_synchronized(__u32 state)
 }
 
 /*
- * Acknowledges what the socket sent and continues near what it expects. The
- * upper bound is write_seq: on another CPU the answer to a segment can come in
- * before its sender has raised snd_nxt.
+ * Acknowledges what the socket sent and continues near what it expects. The upper bound is write_seq: on another CPU
+ * the answer to a segment can come in before its sender has raised snd_nxt.
  */
 static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
 {
@@ -34,9 +33,8 @@ static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet
 }
 
 /*
- * Whether the connection was accepted, not opened by the host: the kernel then
- * notes the interface of the handshake's last ACK in a field that is for
- * multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
+ * Whether the connection was accepted, not opened by the host: the kernel then notes the interface of the handshake's
+ * last ACK in a field that is for multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
  * tcp_v6_syn_recv_sock), and that users cannot set on TCP sockets.
  */
 static __always_inline bool was_accepted(const struct tcp_sock *tcp)
@@ -47,8 +45,8 @@ static __always_inline bool was_accepted(const struct tcp_sock *tcp)
 }
 
 /*
- * Whether the segment continues a connection that is over, as a FIN does that is sent again:
- * everything that was sent is acknowledged.
+ * Whether the segment continues a connection that is over, as a FIN does that is sent again: everything that was sent
+ * is acknowledged.
  */
 static __always_inline bool fits_time_wait(const struct sock_common *ended,
 					   const struct packet *packet)
@@ -110,8 +108,8 @@ __noinline int ask_socket(struct __sk_buff *skb)
 }
 
 /*
- * Whether a local socket has this connection, or is about to: at the end of a
- * handshake there is only the request. With SYN cookies not even that.
+ * Whether a local socket has this connection, or is about to: at the end of a handshake there is only the request. With
+ * SYN cookies not even that.
  */
 static __always_inline bool has_socket(struct __sk_buff *skb)
 {
@@ -119,10 +117,9 @@ static __always_inline bool has_socket(struct __sk_buff *skb)
 }
 
 /*
- * Whether a local socket is opening this very connection: both ends began at once. It has taken the
- * peer's SYN then, or not yet. Of one that listens there is a request at this point
- * (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a socket in the same state, by whose tuple the
- * host did not begin.
+ * Whether a local socket is opening this very connection: both ends began at once. It has taken the peer's SYN then, or
+ * not yet. Of one that listens there is a request at this point (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a
+ * socket in the same state, by whose tuple the host did not begin.
  */
 static __always_inline bool is_opening(struct __sk_buff *skb)
 {
@@ -130,8 +127,8 @@ static __always_inline bool is_opening(struct __sk_buff *skb)
 }
 
 /*
- * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for
- * all else the segment may claim. What it brings counts when our side acknowledges it.
+ * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for all else the segment may
+ * claim. What it brings counts when our side acknowledges it.
  */
 static __always_inline void note_received(const struct packet *packet, struct flow *flow)
 {
@@ -148,9 +145,8 @@ static __always_inline bool is_near_sent(const struct packet *packet, const stru
 }
 
 /*
- * Whether our side ends the connection by this segment. A RST may be the host's own, which
- * answers a forged segment that conntrack did not take for the container's: its number is
- * what that segment acknowledged.
+ * Whether our side ends the connection by this segment. A RST may be the host's own, which answers a forged segment
+ * that conntrack did not take for the container's: its number is what that segment acknowledged.
  */
 static __always_inline bool ends(const struct packet *packet, const struct flow *flow)
 {
@@ -178,9 +174,8 @@ static __always_inline void note_sent(const struct packet *packet, struct flow *
 }
 
 /*
- * Continues near what our side acknowledged last, and acknowledges near the last
- * acknowledgement, or what was sent since. A reset has to be exact; by the way of the flow
- * it may come before our side has acknowledged what it follows.
+ * Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent
+ * since. A reset has to be exact; by the way of the flow it may come before our side has acknowledged what it follows.
  */
 static __always_inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
 				      const struct packet *packet)
@@ -197,9 +192,9 @@ static __always_inline bool continues(const struct flow *flow, const struct __sk
 }
 
 /*
- * Whether the segment may steer its flow: the local socket decides. Where there is
- * none, because the connection is a container's or forwarded, what the entry saw
- * does. Somebody may listen on the port all the same, as container engines do.
+ * Whether the segment may steer its flow: the local socket decides. Where there is none, because the connection is a
+ * container's or forwarded, what the entry saw does. Somebody may listen on the port all the same, as container engines
+ * do.
  */
 static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
 						 const struct packet *packet,

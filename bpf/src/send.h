@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The last step of a move: both MACs, the redirect, and word of it for the
- * program at the target, which counts what leaves there.
+ * The last step of a move: both MACs, the redirect, and word of it for the program at the target, which counts what
+ * leaves there.
  */
 #pragma once
 
@@ -12,9 +12,8 @@
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
 /*
- * Both MACs, destination and source, as the three words that they are sent by: what was stored in other
- * pieces than it is loaded in has to reach the cache first, and with it everything
- * that the processor began before.
+ * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
+ * is loaded in has to reach the cache first, and with it everything that the processor began before.
  */
 static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 {
@@ -61,8 +60,8 @@ static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow
 }
 
 /*
- * Leaves word for the program at the target, which runs next on this CPU. The
- * mark alone would prove nothing: a container can send one in.
+ * Leaves word for the program at the target, which runs next on this CPU. The mark alone would prove nothing: a
+ * container can send one in.
  */
 static __always_inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 				      __u32 ifindex, __u64 pair, __u32 packets,
@@ -115,10 +114,7 @@ static __always_inline void take_back(struct __sk_buff *skb, struct handover *ha
 	skb->tc_index = handover->tc_index;
 }
 
-/*
- * Whether the first bytes may be written without a copy: nobody else has this
- * data, and they are in the linear part.
- */
+/* Whether the first bytes may be written without a copy: nobody else has this data, and they are in the linear part. */
 static __always_inline bool is_writable(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -128,15 +124,12 @@ static __always_inline bool is_writable(struct __sk_buff *skb)
 }
 
 /*
- * Writes both MACs; not 0 where that failed. Does not come back where it can
- * redirect as well.
+ * Writes both MACs; not 0 where that failed. Does not come back where it can redirect as well.
  *
- * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost
- * nothing, but in a program that has them the kernel first makes the data of
- * every packet private, and drops the packet where it has no memory for that
- * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their
- * own, which only packets that are private already get to; a tail call that fails
- * comes back here.
+ * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost nothing, but in a program that has them
+ * the kernel first makes the data of every packet private, and drops the packet where it has no memory for that
+ * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets that are private
+ * already get to; a tail call that fails comes back here.
  */
 static __always_inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
@@ -174,10 +167,9 @@ static __always_inline int add_header(struct __sk_buff *skb, struct handover *ha
 }
 
 /*
- * Gives the frame the header of the target and redirects it; `header` is the size
- * of the one that it has. The kernel takes one off where the target has none
- * (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed and
- * the packet is as it was.
+ * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
+ * and the packet is as it was.
  */
 static __always_inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
 {

@@ -8,10 +8,9 @@
 #define FAMILY_PACKET 17 /* AF_PACKET: whole frames, for which no tunnel is asked */
 
 /*
- * Whether the socket sent this packet itself, and not one that a tunnel has wrapped:
- * tunnels leave the socket where it was (skb_scrub_packet() in net/core/skbuff.c). Only
- * datagrams are carried in datagrams; those of a socket whose port was translated pass for
- * such. What is no full socket is the request for a connection, or what remains of one.
+ * Whether the socket sent this packet itself, and not one that a tunnel has wrapped: tunnels leave the socket where it
+ * was (skb_scrub_packet() in net/core/skbuff.c). Only datagrams are carried in datagrams; those of a socket whose port
+ * was translated pass for such. What is no full socket is the request for a connection, or what remains of one.
  */
 static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 {
@@ -42,10 +41,9 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
 #define INET_FLAGS_TRANSPARENT 15 /* include/net/inet_sock.h, in an enum without a name */
 
 /*
- * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies
- * do. The verifier lets nobody count from a pointer to a socket to what it does not show;
- * as a number, it passes through a map. Where the kernel's memory cannot be read, any that is
- * bound to the address and not connected may be a proxy's.
+ * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies do. The verifier lets
+ * nobody count from a pointer to a socket to what it does not show; as a number, it passes through a map. Where the
+ * kernel's memory cannot be read, any that is bound to the address and not connected may be a proxy's.
  */
 static __always_inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
 					   struct scratch *through)
@@ -69,8 +67,8 @@ static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct 
 }
 
 /*
- * Whether a UDP socket of this host sends this, which nothing translates. The socket of a
- * container may look the same; but not to who looks for one here.
+ * Whether a UDP socket of this host sends this, which nothing translates. The socket of a container may look the same;
+ * but not to who looks for one here.
  */
 static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The local socket that the scratch packet is for, or of. What asks is in global
- * functions, which the verifier looks at once only.
+ * The local socket that the scratch packet is for, or of. What asks is in global functions, which the verifier looks at
+ * once only.
  */
 #pragma once
 
@@ -42,9 +42,8 @@ static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 }
 
 /*
- * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds
- * the sockets of none, and not those that are bound to it. Only those that are count there
- * for what they are, and to find none proves nothing.
+ * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds the sockets of none, and
+ * not those that are bound to it. Only those that are count there for what they are, and to find none proves nothing.
  */
 __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 {

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The source address of what an unconnected UDP socket sends. A socket that is
- * bound to the wildcard address leaves it to the route, which knows nothing of
- * the question; where a flow of the peer's is known, it becomes the address that
- * was asked. The kernel looks for the route afterwards (net/ipv4/udp.c,
- * udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as they
- * should and the egress program finds the flow.
+ * The source address of what an unconnected UDP socket sends. A socket that is bound to the wildcard address leaves it
+ * to the route, which knows nothing of the question; where a flow of the peer's is known, it becomes the address that
+ * was asked. The kernel looks for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c), so that
+ * rules by source address act as they should and the egress program finds the flow.
  *
- * These run in the context of the sending process, which softirqs interrupt: they
- * only read, and leave the scratch memory alone.
+ * These run in the context of the sending process, which softirqs interrupt: they only read, and leave the scratch
+ * memory alone.
  */
 #pragma once
 
@@ -19,9 +17,8 @@
 #define ALLOW 1
 
 /*
- * Enters the address that this peer asked last into the tuple. An entry of a flow
- * may be overwritten while it is read: the digest of the whole shows whether it
- * is the flow that was looked for.
+ * Enters the address that this peer asked last into the tuple. An entry of a flow may be overwritten while it is read:
+ * the digest of the whole shows whether it is the flow that was looked for.
  */
 static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 {
@@ -46,11 +43,9 @@ static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 }
 
 /*
- * Whether the tuple, which holds the peer and both ports, gets an address to
- * answer from. One that is no longer ours is left out: IPv6 would send from it,
- * and IPv4 fail. So is one that was asked by another interface than the socket is bound to,
- * or by none of its VRF's: the question was not for this socket, which the kernel
- * keeps on its interface.
+ * Whether the tuple, which holds the peer and both ports, gets an address to answer from. One that is no longer ours is
+ * left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket is
+ * bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
  */
 static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
@@ -64,8 +59,8 @@ static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple 
 }
 
 /*
- * Whether the send is for us to look at: the source is open, and the socket lives
- * in the namespace that we work for. Those of all namespaces come by here.
+ * Whether the send is for us to look at: the source is open, and the socket lives in the namespace that we work for.
+ * Those of all namespaces come by here.
  */
 static __always_inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
 {

@@ -6,9 +6,8 @@
 #include "tags.h"
 
 /*
- * The same number, of which the verifier only knows that it is a way: otherwise
- * it would follow the rest of the program once for every way. What is added is
- * 0, which it cannot tell for an unknown number.
+ * The same number, of which the verifier only knows that it is a way: otherwise it would follow the rest of the program
+ * once for every way. What is added is 0, which it cannot tell for an unknown number.
  */
 static __always_inline __u32 any_way(__u32 way, __u64 unknown)
 {
@@ -29,9 +28,9 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 }
 
 /*
- * A lookup that stays one of its own. Where several maps are asked the compiler makes one call of
- * them, which the kernel does not inline (kernel/bpf/verifier.c, do_misc_fixups(): of a map that it
- * knows only). What follows the call differs from one to the next by a number.
+ * A lookup that stays one of its own. Where several maps are asked the compiler makes one call of them, which the
+ * kernel does not inline (kernel/bpf/verifier.c, do_misc_fixups(): of a map that it knows only). What follows the call
+ * differs from one to the next by a number.
  */
 #define lookup_alone(map, index)                                                                   \
 	({                                                                                         \
@@ -77,8 +76,8 @@ static __always_inline __u32 set_count(enum table table)
 }
 
 /*
- * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that
- * has its tag, if there is one at all.
+ * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that has its tag, if there is
+ * one at all.
  */
 static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
 {
@@ -89,11 +88,7 @@ static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, 
 
 #define NOWHERE (-1)
 
-/*
- * Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way.
- * A global function, which the verifier looks at once only: what is found where it is
- * expected need not call it.
- */
+/* Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way. */
 __noinline int place_of(__u32 table, __u64 digest)
 {
 	__u32 index = first_set(digest, set_count(table));
@@ -133,8 +128,8 @@ static __always_inline struct flow *flow_at(enum table table, int place)
 }
 
 /*
- * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the
- * first way that has its tag, if it is there at all.
+ * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the first way that has its
+ * tag, if it is there at all.
  */
 static __always_inline struct flow *find(const struct packet *packet, enum table table)
 {
@@ -161,9 +156,8 @@ static __always_inline struct flow *find(const struct packet *packet, enum table
 }
 
 /*
- * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment
- * ago, so that it is in a cache: to look where it most likely is is faster then than to
- * work out from the tags where it is.
+ * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment ago, so that it is in a cache:
+ * to look where it most likely is is faster then than to work out from the tags where it is.
  */
 static __always_inline struct flow *find_digest(__u64 digest, enum table table)
 {
@@ -202,8 +196,8 @@ static __always_inline bool is_conversation(const struct flow *flow)
 #define OVER (~0U)
 
 /*
- * How readily a flow makes room: one that is over (OVER), then one that is closing, or none,
- * then what has not become a conversation, then what was quiet longest.
+ * How readily a flow makes room: one that is over (OVER), then one that is closing, or none, then what has not become a
+ * conversation, then what was quiet longest.
  */
 static __always_inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
@@ -219,8 +213,8 @@ static __always_inline __u32 eviction_priority(const struct flow *flow, enum tab
 }
 
 /*
- * A way that is free, if the set has enough of them: that the tags tell, so that no entry
- * is read, of which each may be a cache line that memory has to be asked for.
+ * A way that is free, if the set has enough of them: that the tags tell, so that no entry is read, of which each may be
+ * a cache line that memory has to be asked for.
  */
 static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
 {
@@ -237,10 +231,9 @@ static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy
 }
 
 /*
- * The way of a set that is given up most readily for the scratch packet's flow; of ways that
- * are as good as each other the one that its digest prefers, or is next to that. The answer
- * is in the scratch, as its first vacancy or as the other one. A global function, which the
- * verifier looks at once only.
+ * The way of a set that is given up most readily for the scratch packet's flow; of ways that are as good as each other
+ * the one that its digest prefers, or is next to that. The answer is in the scratch, as its first vacancy or as the
+ * other one.
  */
 __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 {
@@ -299,8 +292,8 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
 }
 
 /*
- * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any
- * other was made by another CPU just now.
+ * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any other was made by another CPU
+ * just now.
  */
 static __always_inline bool is_replaceable(const struct flow *old, const struct flow *flow,
 					   enum table table)
@@ -310,9 +303,9 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
 }
 
 /*
- * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way
- * is stored before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply
- * may still take the way of before, once.
+ * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way is stored
+ * before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply may still take the
+ * way of before, once.
  */
 static __always_inline void overwrite(struct flow *old, const struct flow *flow)
 {
@@ -324,8 +317,8 @@ static __always_inline void overwrite(struct flow *old, const struct flow *flow)
 }
 
 /*
- * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while
- * ago: another flow may have its way by now, or have had the digest all along.
+ * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while ago: another flow may have
+ * its way by now, or have had the digest all along.
  */
 static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
 				       const struct flow *flow, __u64 digest, enum table table,
@@ -362,8 +355,8 @@ enum placed {
 };
 
 /*
- * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is
- * no beginning, whether or not that found room.
+ * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is no beginning,
+ * whether or not that found room.
  */
 static __always_inline enum placed refuse(const struct scratch *from, enum table table)
 {
@@ -403,8 +396,8 @@ static __always_inline enum placed replace(const struct scratch *from, enum tabl
 }
 
 /*
- * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch.
- * Returns the set that it is in.
+ * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch. Returns the set
+ * that it is in.
  */
 static __always_inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
 					    struct bpf_spin_lock *lock)
@@ -427,10 +420,7 @@ static __always_inline __u32 choose_vacancy(struct scratch *from, enum table tab
 	return second;
 }
 
-/*
- * enter_flow(), once. A global function, which the verifier looks at once only. That the way was
- * taken meanwhile is counted the last time.
- */
+/* enter_flow(), once. That the way was taken meanwhile is counted the last time. */
 __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 {
 	struct scratch *from = get_scratch();
@@ -467,12 +457,11 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of an idle
- * entry that its tuple has, or of any: a connection takes the place of the one before.
- * Returns whether it did. Where another CPU takes the way first, as happens in a flood, it
- * looks for another one: the next packet may be a SYN-ACK that has to find the entry. That
- * this happens twice, or that another flow has the digest, is counted; a connection has another
- * chance with its next segment.
+ * Enters the scratch flow under the digest of the scratch packet, in the place of an idle entry that its tuple has, or
+ * of any: a connection takes the place of the one before. Returns whether it did. Where another CPU takes the way
+ * first, as happens in a flood, it looks for another one: the next packet may be a SYN-ACK that has to find the entry.
+ * That this happens twice, or that another flow has the digest, is counted; a connection has another chance with its
+ * next segment.
  */
 static __always_inline bool enter_flow(enum table table, bool over_live)
 {
@@ -502,9 +491,8 @@ static __always_inline void remove_at(enum table table, int place, __u64 digest)
 }
 
 /*
- * Takes what has this digest out of the table: of two CPUs that enter a flow at once, each may
- * have chosen another one of its sets. Returns 0. A global function, which the verifier looks at
- * once only.
+ * Takes what has this digest out of the table: of two CPUs that enter a flow at once, each may have chosen another one
+ * of its sets. Returns 0.
  */
 __noinline int remove(__u64 digest, __u32 table)
 {

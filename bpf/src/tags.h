@@ -2,14 +2,12 @@
 /*
  * Tags: seven bits of each digest of a set, in one number of eight bytes.
  *
- * The tables are far larger than any cache, their tags are not. They tell, without
- * a look at the set, that a tuple is not in it (but for one of 20 or so that are
- * not), and else in which way it is: so the processor need not guess where to
- * read, and has the next packets under way while memory answers.
+ * The tables are far larger than any cache, their tags are not. They tell, without a look at the set, that a tuple is
+ * not in it (but for one of 20 or so that are not), and else in which way it is: so the processor need not guess where
+ * to read, and has the next packets under way while memory answers.
  *
- * All eight are compared at once by arithmetic (Lamport 1975, "Multiple byte
- * processing with full-word instructions"). A byte's top bit is not part of the
- * tag; that of the first one is OVERFLOWED.
+ * All eight are compared at once by arithmetic (Lamport 1975, "Multiple byte processing with full-word instructions").
+ * A byte's top bit is not part of the tag; that of the first one is OVERFLOWED.
  */
 #pragma once
 
@@ -54,8 +52,8 @@ static __always_inline __u64 ways_from(__u64 ways, __u32 way)
 }
 
 /*
- * The lowest way of some matches. The only bit of `lowest` stands at 8 times the way, and
- * shifts that way to the top of the number.
+ * The lowest way of some matches. The only bit of `lowest` stands at 8 times the way, and shifts that way to the top of
+ * the number.
  */
 static __always_inline __u32 first_match(__u64 matches)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tells `replypath trace` of packets as they pass. While nobody traces, all of it
- * is is_traced(): one load. What follows are global functions that work in the
- * scratch memory, so that it takes no stack where stack is scarce.
+ * Tells `replypath trace` of packets as they pass. While nobody traces, all of it is is_traced(): one load. What
+ * follows are global functions that work in the scratch memory, so that it takes no stack where stack is scarce.
  */
 #pragma once
 
@@ -10,8 +9,8 @@
 #include "table.h"
 
 /*
- * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second
- * how long it wants to be told.
+ * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second how
+ * long it wants to be told.
  */
 static __always_inline bool match_request(const struct tuple *tuple)
 {
@@ -112,9 +111,8 @@ static __always_inline void add_flow(struct trace_event *event, __u64 digest, __
 }
 
 /*
- * Tells of a packet that came in and was recorded, or not. It is parsed once more:
- * what its callers know of it they would have to copy, which takes stack, and for
- * which the verifier would look at them for many times as long.
+ * Tells of a packet that came in and was recorded, or not. It is parsed once more: what its callers know of it they
+ * would have to copy, which takes stack, and for which the verifier would look at them for many times as long.
  */
 __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 {
@@ -142,8 +140,8 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 }
 
 /*
- * Tells of a packet that goes out: of one that is moved just before it is, as
- * there may be no way back. Its flow has this digest in `table`.
+ * Tells of a packet that goes out: of one that is moved just before it is, as there may be no way back. Its flow has
+ * this digest in `table`.
  */
 __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table,
 			 __u32 header)
@@ -190,8 +188,8 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 }
 
 /*
- * Tells of a packet of this flow that went back to its sender as an error about its
- * size: nothing of it is left that could be read.
+ * Tells of a packet of this flow that went back to its sender as an error about its size: nothing of it is left that
+ * could be read.
  */
 __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 {

@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the host starts while it has no way out. The fallback route is there so
- * that the kernel goes on building replies; without it everything else would get
- * ENETUNREACH at once, and must not hang because of it. So the sender is answered
- * in the name of the destination, by way of the ingress of the device:
+ * What the host starts while it has no way out. The fallback route is there so that the kernel goes on building
+ * replies; without it everything else would get ENETUNREACH at once, and must not hang because of it. So the sender is
+ * answered in the name of the destination, by way of the ingress of the device:
  *
- * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock
- *   of its socket, and fails it only with the first retransmission, a second later
- *   (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the lock.
- * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails
- *   a connected socket at once (icmp_err_convert in net/ipv4/icmp.c,
- *   icmpv6_err_convert() in net/ipv6/icmp.c).
- * - other segments not at all: their connections wait for the route to come back,
- *   as they do without any route.
+ * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
+ *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
+ *   lock.
+ * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
+ *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c).
+ * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
  * Where data are written, the packet is one that would be dropped otherwise.
  */
@@ -141,9 +138,8 @@ static __always_inline bool is_held(const struct __sk_buff *skb)
 }
 
 /*
- * A held entry lets the kernel send to a gateway that does not answer: without it,
- * connect() would fail. Anything but the beginning of a connection passes; replies
- * to other interfaces were moved before.
+ * A held entry lets the kernel send to a gateway that does not answer: without it, connect() would fail. Anything but
+ * the beginning of a connection passes; replies to other interfaces were moved before.
  */
 static __always_inline int refuse_behind_held(struct __sk_buff *skb)
 {

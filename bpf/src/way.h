@@ -12,9 +12,8 @@ static __always_inline bool is_unicast(const __u8 *mac)
 }
 
 /*
- * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false
- * where the interface is not managed or nothing can be sent back. A global function, which the
- * verifier looks at once only.
+ * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false where the interface
+ * is not managed or nothing can be sent back.
  */
 __noinline int find_way_back(struct __sk_buff *skb)
 {
@@ -54,10 +53,7 @@ static __always_inline void take_way(struct scratch *from, struct flow *flow)
 	store_way(flow, &from->way);
 }
 
-/*
- * Writes the way that is in the scratch into the entry at this place, unless another CPU gave that
- * to another flow.
- */
+/* Writes the way that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
 static __always_inline bool put_way(struct scratch *from, enum table table, int place)
 {
 	__u32 index = (__u32)place / WAYS;
@@ -76,10 +72,7 @@ static __always_inline bool put_way(struct scratch *from, enum table table, int 
 	return done;
 }
 
-/*
- * Writes the way that the scratch packet came into its entry in this table; false where it cannot go
- * back by that. A global function, which the verifier looks at once only.
- */
+/* Writes the way that the scratch packet came into its entry in this table; false where it cannot go back by that. */
 __noinline int set_way(struct __sk_buff *skb, __u32 table)
 {
 	struct scratch *from = get_scratch();
@@ -99,9 +92,8 @@ static __always_inline enum table lasting_table(const struct packet *packet)
 }
 
 /*
- * An inbound frame by the flow's own way. `seen` is written at most once a
- * second, so that the cache line stays shared; in between a flag remembers that
- * the way is in use.
+ * An inbound frame by the flow's own way. `seen` is written at most once a second, so that the cache line stays shared;
+ * in between a flag remembers that the way is in use.
  */
 static __always_inline bool is_due(const struct flow *flow)
 {
@@ -114,10 +106,7 @@ static __always_inline void mark_active(struct flow *flow)
 		flow->flags |= FLOW_ACTIVE;
 }
 
-/*
- * Whether the frame changes nothing of the flow's way: it came by that, as others did this
- * second.
- */
+/* Whether the frame changes nothing of the flow's way: it came by that, as others did this second. */
 static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
 					  const struct flow *flow)
 {
@@ -125,8 +114,8 @@ static __always_inline bool is_next_frame(const struct __sk_buff *skb, const str
 }
 
 /*
- * Once a second the next hop is chosen anew as well: gateways may have become
- * known, and an ifindex may belong to another interface by now.
+ * Once a second the next hop is chosen anew as well: gateways may have become known, and an ifindex may belong to
+ * another interface by now.
  */
 static __always_inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
