@@ -28,7 +28,7 @@ __noinline int excludes(__u32 list, __u32 number)
 }
 
 /* Whether the operator excluded this flow. */
-static __always_inline bool is_excluded(__u32 in_force)
+static inline bool is_excluded(__u32 in_force)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
 
@@ -42,7 +42,7 @@ static __always_inline bool is_excluded(__u32 in_force)
 }
 
 /* DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
-static __always_inline bool is_dhcp(const struct tuple *tuple)
+static inline bool is_dhcp(const struct tuple *tuple)
 {
 	__u16 port = bpf_ntohs(tuple->self_port);
 
@@ -51,7 +51,7 @@ static __always_inline bool is_dhcp(const struct tuple *tuple)
 }
 
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
-static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
+static inline bool came_by_ipsec(struct __sk_buff *skb)
 {
 	struct bpf_xfrm_state state;
 
@@ -132,8 +132,7 @@ __noinline int may_start(struct __sk_buff *skb)
 }
 
 /* Enters the flow that the scratch packet starts, with these flags, and with this frame's way. */
-static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
-				  __u16 flags)
+static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table, __u16 flags)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -157,7 +156,7 @@ static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, e
  * has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares the table
  * of the handshakes, none of which it pushes out.
  */
-static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
+static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {
 	struct flow *old = find(&from->packet, TABLE_HALF_OPEN);
 
@@ -172,7 +171,7 @@ static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *f
 }
 
 /* Whether a frame that is of no flow shows its stray another way, or is the first this second. */
-static __always_inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
+static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
 

@@ -13,7 +13,7 @@
  * changes nothing for a connection that is established. One that is sent again may take another way; what we answered
  * stays known, as the ACK decides.
  */
-static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
@@ -42,8 +42,7 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 }
 
 /* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
-static __always_inline bool answers_handshake(const struct packet *packet,
-					      const struct flow *handshake)
+static inline bool answers_handshake(const struct packet *packet, const struct flow *handshake)
 {
 	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_ANSWERED &&
 	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
@@ -52,8 +51,7 @@ static __always_inline bool answers_handshake(const struct packet *packet,
 /*
  * The ACK that answers our SYN-ACK proves that the peer is where it says it is: its way becomes that of the connection.
  */
-static __always_inline bool establish(struct __sk_buff *skb, struct scratch *from,
-				      struct flow *handshake)
+static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct flow *handshake)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -96,7 +94,7 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
  * not even one that listens, a RST will answer, and the tuple is not asked about again for a while. Any other segment
  * changes nothing: a forged one must not keep out the genuine, and the last ACK of a handshake comes before its socket.
  */
-static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
+static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
 	const struct packet *packet = &from->packet;
 	__u32 in_force = generation();
@@ -134,7 +132,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
  * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
  * but is answered with a RST. The peer of a connection that goes on sends none.
  */
-static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct flow *flow = find_live(&from->packet, TABLE_ESTABLISHED);
 	const struct flow *handshake;
@@ -150,8 +148,7 @@ static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratc
 }
 
 /* What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. */
-static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from,
-					struct flow *flow)
+static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
 
@@ -162,7 +159,7 @@ static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *f
 }
 
 /* The peer ended the connection: its entry stays for a while, from now on. */
-static __always_inline void reset(struct flow *flow)
+static inline void reset(struct flow *flow)
 {
 	if (flow->flags & FLOW_RESET)
 		return;
@@ -175,7 +172,7 @@ static __always_inline void reset(struct flow *flow)
  * on and this is its way, no handshake is looked for: whether there is one makes no difference to where replies go, and
  * of many flows each look takes as long as memory takes.
  */
-static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = find(packet, TABLE_ESTABLISHED);
@@ -211,8 +208,7 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
  * Nobody took the datagrams of the flow; a server may have been started since. A socket that is connected takes those
  * of the host's own conversation, or is a transparent proxy's.
  */
-static __always_inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet,
-					    struct flow *flow)
+static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	enum udp_socket socket = taker(skb);
 
@@ -227,12 +223,12 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
  * of theirs. It proves nothing where nobody answered what came, as its sender may be forged, or where the host spoke
  * after that.
  */
-static __always_inline bool peer_began(const struct flow *idle)
+static inline bool peer_began(const struct flow *idle)
 {
 	return idle && (idle->state & (FLOW_ANSWERED | FLOW_HOST_SPOKE)) == FLOW_ANSWERED;
 }
 
-static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);

@@ -13,7 +13,7 @@
 #define MOST_LOOKED_AT 64
 
 /* The device of a managed interface, NULL where the kernel's memory cannot be read. */
-static __always_inline const struct net_device *managed_device(__u32 ifindex)
+static inline const struct net_device *managed_device(__u32 ifindex)
 {
 	__u32 index = interface_index(ifindex);
 	const __u32 *value;
@@ -66,7 +66,7 @@ __noinline int has_v6(__u32 ifindex, __u64 first, __u64 second)
 }
 
 /* Whether the interface has the address. */
-static __always_inline bool has_come(const __u8 *address, __u32 ifindex)
+static inline bool has_come(const __u8 *address, __u32 ifindex)
 {
 	const __u64 *half = (const __u64 *)address;
 
@@ -78,7 +78,7 @@ static __always_inline bool has_come(const __u8 *address, __u32 ifindex)
 }
 
 /* Enters an address that has come, for all that asks from now on. Returns its enum own_flags. */
-static __always_inline __u32 learn_address(const __u8 *address)
+static inline __u32 learn_address(const __u8 *address)
 {
 	__u32 flags = OWN_ADDRESS;
 

@@ -8,7 +8,7 @@
 #define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
 
 /* The sum of 16-bit words, folded (RFC 1071). */
-static __always_inline __be16 fold(__u64 sum)
+static inline __be16 fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -17,18 +17,18 @@ static __always_inline __be16 fold(__u64 sum)
 	return ~sum;
 }
 
-static __always_inline __u64 sum(void *bytes, __u32 size, __u64 seed)
+static inline __u64 sum(void *bytes, __u32 size, __u64 seed)
 {
 	return bpf_csum_diff(NULL, 0, bytes, size, seed);
 }
 
-static __always_inline __u32 ip_size(bool v4)
+static inline __u32 ip_size(bool v4)
 {
 	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
 /* The first byte of the answer. */
-static __always_inline __u8 *beginning(struct answer *answer, bool v4)
+static inline __u8 *beginning(struct answer *answer, bool v4)
 {
 	return answer->ip + sizeof(answer->ip) - ip_size(v4);
 }
@@ -37,8 +37,8 @@ static __always_inline __u8 *beginning(struct answer *answer, bool v4)
  * Writes the IP header of an answer to the packet whose header is quoted. `source`: NULL for the address that the
  * packet goes to. `length`: bytes after the header.
  */
-static __always_inline void write_ip(struct answer *answer, bool v4, const void *source, __u8 protocol,
-				     __u32 length, __u8 hops)
+static inline void write_ip(struct answer *answer, bool v4, const void *source, __u8 protocol, __u32 length,
+			    __u8 hops)
 {
 	if (v4) {
 		const struct iphdr *quoted = (const struct iphdr *)answer->quote;
@@ -69,7 +69,7 @@ static __always_inline void write_ip(struct answer *answer, bool v4, const void 
 }
 
 /* The sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1): the addresses, which end the IP header, and these two. */
-static __always_inline __u64 pseudo_header(struct answer *answer, bool v4, __u8 protocol, __u32 length)
+static inline __u64 pseudo_header(struct answer *answer, bool v4, __u8 protocol, __u32 length)
 {
 	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
 
@@ -77,8 +77,8 @@ static __always_inline __u64 pseudo_header(struct answer *answer, bool v4, __u8 
 }
 
 /* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
-static __always_inline void write_error(struct answer *answer, bool v4, const void *source, __u8 type, __u8 code,
-					__u32 quoted, __u8 hops)
+static inline void write_error(struct answer *answer, bool v4, const void *source, __u8 type, __u8 code,
+			       __u32 quoted, __u8 hops)
 {
 	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	__u32 length = ERROR_HEADER + quoted;

@@ -5,7 +5,7 @@
 #include "digest.h"
 
 /* Whether `replypath trace` looks on, perhaps at other packets. */
-static __always_inline bool is_traced(void)
+static inline bool is_traced(void)
 {
 	__u32 zero = 0;
 	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
@@ -13,7 +13,7 @@ static __always_inline bool is_traced(void)
 	return filter && unlikely(filter->until);
 }
 
-static __always_inline struct trace_slot *get_trace_slot(void)
+static inline struct trace_slot *get_trace_slot(void)
 {
 	__u32 zero = 0;
 
@@ -31,7 +31,7 @@ __noinline int trace_raised(__u32 event)
 	return 0;
 }
 
-static __always_inline void count_event(enum event event)
+static inline void count_event(enum event event)
 {
 	__u32 index = event;
 	__u64 *count = bpf_map_lookup_elem(&events, &index);
@@ -42,7 +42,7 @@ static __always_inline void count_event(enum event event)
 		trace_raised(event);
 }
 
-static __always_inline __u8 protocol_class(__u8 protocol)
+static inline __u8 protocol_class(__u8 protocol)
 {
 	switch (protocol) {
 	case IPPROTO_TCP:

@@ -17,7 +17,7 @@ static __noinline void forget(const struct packet *packet)
 }
 
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static __always_inline void note_answer(const struct packet *packet, struct flow *flow)
+static inline void note_answer(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -36,7 +36,7 @@ static __always_inline void note_answer(const struct packet *packet, struct flow
 }
 
 /* We end the connection: its entry stays for a while, from now on. */
-static __always_inline void note_end(struct flow *flow)
+static inline void note_end(struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING)
 		return;
@@ -48,7 +48,7 @@ static __always_inline void note_end(struct flow *flow)
  * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1): its sequence
  * number is 0, and it acknowledges that SYN.
  */
-static __always_inline bool refuses(const struct packet *packet, const struct flow *flow)
+static inline bool refuses(const struct packet *packet, const struct flow *flow)
 {
 	return (packet->tcp_flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->seq &&
 	       packet->ack == flow->rcv_nxt;
@@ -58,7 +58,7 @@ static __always_inline bool refuses(const struct packet *packet, const struct fl
  * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK, what follows it without a gap (Fast
  * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer.
  */
-static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
+static inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
 {
 	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
 		return packet->tcp_flags & TCP_RST;
@@ -69,7 +69,7 @@ static __always_inline bool is_of_handshake(const struct packet *packet, const s
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static __always_inline struct flow *track_handshake(const struct packet *packet)
+static inline struct flow *track_handshake(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -80,7 +80,7 @@ static __always_inline struct flow *track_handshake(const struct packet *packet)
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
-static __always_inline struct flow *refused_flow(const struct packet *packet)
+static inline struct flow *refused_flow(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -93,8 +93,8 @@ static __always_inline struct flow *refused_flow(const struct packet *packet)
  * falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
  * backlog).
  */
-static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
-					     const struct packet *packet, enum table *table)
+static inline struct flow *track_tcp(const struct __sk_buff *skb, const struct packet *packet,
+				     enum table *table)
 {
 	struct flow *flow = NULL;
 
@@ -121,9 +121,8 @@ static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
 	return flow;
 }
 
-static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
-							const struct packet *packet,
-							enum table *table)
+static inline struct flow *track_connectionless(struct __sk_buff *skb, const struct packet *packet,
+						enum table *table)
 {
 	struct flow *flow;
 
@@ -152,8 +151,8 @@ static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 }
 
 /* Finds the flow of a packet that leaves, and keeps its state; NULL where it belongs to none. */
-static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *packet,
-					      enum parsed result, enum table *table)
+static inline struct flow *track(struct __sk_buff *skb, struct packet *packet, enum parsed result,
+				 enum table *table)
 {
 	switch (result) {
 	case PARSED:
@@ -168,7 +167,7 @@ static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *
 	}
 }
 
-static __always_inline int egress(struct __sk_buff *skb, __u32 header)
+static inline int egress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum table table = TABLE_END;

@@ -11,7 +11,7 @@
  * Stands for the packet that a fragment is of: the digest of its addresses, protocol and identification (RFC 791, 3.2;
  * RFC 8200, 4.5, without the protocol).
  */
-static __always_inline __u64 fragment_key(struct packet *packet)
+static inline __u64 fragment_key(struct packet *packet)
 {
 	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
 	__u64 *ports = (__u64 *)&packet->tuple + 4, kept = *ports, key;
@@ -22,7 +22,7 @@ static __always_inline __u64 fragment_key(struct packet *packet)
 	return key;
 }
 
-static __always_inline struct fragment_set *get_fragments(__u64 key)
+static inline struct fragment_set *get_fragments(__u64 key)
 {
 	__u32 index = first_set(key, FRAGMENT_SETS);
 
@@ -30,7 +30,7 @@ static __always_inline struct fragment_set *get_fragments(__u64 key)
 }
 
 /* What is known of the packet with this key, NULL for nothing. */
-static __always_inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
+static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
 {
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < WAYS; i++)
@@ -43,7 +43,7 @@ static __always_inline struct fragment *find_fragment(struct fragment_set *set, 
  * The ways are taken in turn, so that the packet whose first fragment is longest past makes room: a time of 64 ms a
  * tick does not tell which of those sent at once that is.
  */
-static __always_inline struct fragment *next_fragment(struct fragment_set *set)
+static inline struct fragment *next_fragment(struct fragment_set *set)
 {
 	return &set->fragment[set->next++ % WAYS];
 }
@@ -85,8 +85,7 @@ __noinline int look_up_fragment(__u64 key)
 	return true;
 }
 
-static __always_inline void note_fragment(struct packet *packet, enum table table,
-					  enum outcome outcome)
+static inline void note_fragment(struct packet *packet, enum table table, enum outcome outcome)
 {
 	enter_fragment(fragment_key(packet), packet->digest, table, outcome);
 }

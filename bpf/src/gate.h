@@ -33,7 +33,7 @@ enum side {
  * Who sends the packet, for connection tracking. As a number the packet's address passes through a map: see
  * is_transparent().
  */
-static __always_inline enum side side_of(struct __sk_buff *skb)
+static inline enum side side_of(struct __sk_buff *skb)
 {
 	struct scratch *through = get_scratch();
 	const struct sk_buff *kernel;
@@ -51,7 +51,7 @@ static __always_inline enum side side_of(struct __sk_buff *skb)
 	return (tracked & CONNTRACK_INFO) < CONNTRACK_REPLY ? SIDE_ORIGINAL : SIDE_REPLY;
 }
 
-static __always_inline bool has_flow(const struct packet *packet)
+static inline bool has_flow(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return find_live(packet, TABLE_CONNECTIONLESS);
@@ -59,7 +59,7 @@ static __always_inline bool has_flow(const struct packet *packet)
 }
 
 /* Whether a socket of the host's sends a datagram without being connected. */
-static __always_inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)
+static inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct bpf_sock *socket = skb->sk;
 
@@ -67,7 +67,7 @@ static __always_inline bool is_unconnected(const struct __sk_buff *skb, const st
 }
 
 /* Whether what belongs to no flow ends here. */
-static __always_inline bool is_stopped(struct __sk_buff *skb, const struct packet *packet)
+static inline bool is_stopped(struct __sk_buff *skb, const struct packet *packet)
 {
 	enum side side = side_of(skb);
 
@@ -78,7 +78,7 @@ static __always_inline bool is_stopped(struct __sk_buff *skb, const struct packe
 	       is_unconnected(skb, packet);
 }
 
-static __always_inline int pass_gate(struct __sk_buff *skb)
+static inline int pass_gate(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 

@@ -10,7 +10,7 @@
 #include "trace.h"
 
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
-static __always_inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
+static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
 	__u64 *tags;
@@ -21,15 +21,14 @@ static __always_inline bool may_end_handshake(const struct packet *packet, const
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }
 
-static __always_inline void next_segment(const struct packet *packet, struct flow *flow)
+static inline void next_segment(const struct packet *packet, struct flow *flow)
 {
 	mark_active(flow);
 	note_received(packet, flow);
 }
 
 /* Whether the packet has no hop left; `header`: bytes before the IP header. */
-static __always_inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet,
-					__u32 header)
+static inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	__u32 at = packet->family == 4 ? offsetof(struct iphdr, ttl)
 				       : offsetof(struct ipv6hdr, hop_limit);
@@ -38,7 +37,7 @@ static __always_inline bool has_expired(const struct __sk_buff *skb, const struc
 	return hops && *hops <= 1;
 }
 
-static __always_inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (!put_in_scratch(packet))
 		return;
@@ -48,14 +47,14 @@ static __always_inline void change(struct __sk_buff *skb, const struct packet *p
 }
 
 /* The packet is not for this host. */
-static __always_inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (unlikely(has_expired(skb, packet, header)) && put_in_scratch(packet))
 		inbound_expired(skb);
 }
 
 /* A SYN, which starts an entry, or a RST, which ends one. */
-static __always_inline bool begins_or_ends(const struct packet *packet)
+static inline bool begins_or_ends(const struct packet *packet)
 {
 	return packet->tcp_flags & TCP_RST || is_syn(packet);
 }
@@ -64,8 +63,7 @@ static __always_inline bool begins_or_ends(const struct packet *packet)
  * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host opened its
  * connection, or it was asked about lately. Returns false for any other.
  */
-static __always_inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet,
-				       __u32 header)
+static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
@@ -76,8 +74,7 @@ static __always_inline bool pass_known_segment(struct __sk_buff *skb, const stru
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
-static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet,
-					__u32 header)
+static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	struct flow *flow = NULL;
 
@@ -93,8 +90,7 @@ static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct pack
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
-static __always_inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet,
-					   __u32 header)
+static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
@@ -108,8 +104,7 @@ static __always_inline bool pass_known_datagram(struct __sk_buff *skb, const str
 }
 
 /* UDP, SCTP, echo and listed protocols. */
-static __always_inline void inbound_connectionless(struct __sk_buff *skb,
-						   const struct packet *packet, __u32 header)
+static inline void inbound_connectionless(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	struct flow *flow;
 
@@ -123,7 +118,7 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 		change(skb, packet, header);
 }
 
-static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
+static inline int ingress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum parsed result;

@@ -27,7 +27,7 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /* Steps over one option; 0 at the end of them, -1 where they cannot be changed. */
-static __always_inline int next_option(volatile struct options *options)
+static inline int next_option(volatile struct options *options)
 {
 	__u32 at = options->at, length;
 	__u8 kind;
@@ -58,7 +58,7 @@ static __always_inline int next_option(volatile struct options *options)
  * would make the segment another one. The verifier does not follow what is kept there, so that every step looks alike
  * to it and the walk may be as long as options can be.
  */
-static __always_inline bool find_mss(struct options *options)
+static inline bool find_mss(struct options *options)
 {
 	int more;
 
@@ -76,8 +76,7 @@ static __always_inline bool find_mss(struct options *options)
 }
 
 /* Reads the options of the TCP header at the offset; false where it has none. */
-static __always_inline bool read_options(const struct __sk_buff *skb, __u32 offset,
-					 struct options *options)
+static inline bool read_options(const struct __sk_buff *skb, __u32 offset, struct options *options)
 {
 	__u32 more; /* words of options after the first one: a copy of 0 bytes is none to old verifiers */
 	__u8 words;
@@ -96,8 +95,8 @@ static __always_inline bool read_options(const struct __sk_buff *skb, __u32 offs
  * Corrects the checksum of the TCP header at the offset for a 16-bit field that changed. The checksum adds 16-bit words
  * up: a field that stands astride two of them counts with its bytes swapped.
  */
-static __always_inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride,
-						__be16 old, __be16 new)
+static inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride, __be16 old,
+				       __be16 new)
 {
 	if (astride) {
 		old = __builtin_bswap16(old);
@@ -135,8 +134,8 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
  * Has a SYN or SYN-ACK announce no more than an interface takes, where another one takes more. Segments are as large as
  * the MSS with the fixed headers only (RFC 6691, 2).
  */
-static __always_inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
-					  const struct interface *interface)
+static inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
+				 const struct interface *interface)
 {
 	__u32 headers = (packet->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + TCP_HEADER;
 
@@ -147,7 +146,7 @@ static __always_inline void announce_size(struct __sk_buff *skb, const struct pa
 }
 
 /* A SYN that came in: the segments that answer it go back by the same interface. */
-static __always_inline void announce_inbound(struct __sk_buff *skb, const struct packet *packet)
+static inline void announce_inbound(struct __sk_buff *skb, const struct packet *packet)
 {
 	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
 }
@@ -160,7 +159,7 @@ static __always_inline void announce_inbound(struct __sk_buff *skb, const struct
  * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
  * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
  */
-static __always_inline bool unshare(struct __sk_buff *skb)
+static inline bool unshare(struct __sk_buff *skb)
 {
 	return !bpf_skb_change_head(skb, 0, 0);
 }
@@ -170,7 +169,7 @@ static __always_inline bool unshare(struct __sk_buff *skb)
  * it adds to the packet, and may be told not to give it back. What it has just added it can take away: the room is in
  * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of another size is another datagram.
  */
-static __always_inline bool cut(struct __sk_buff *skb, __u32 excess)
+static inline bool cut(struct __sk_buff *skb, __u32 excess)
 {
 	int step = excess < CUT_STEP ? (excess + 3) / 4 * 4 : CUT_STEP;
 
@@ -203,7 +202,7 @@ __noinline int cut_to_fit(struct __sk_buff *skb, __u32 header, __u32 mtu)
 }
 
 /* Whether bpf_check_mtu() says that every segment fits; false without it. */
-static __always_inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
+static inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
 {
 	__u32 mtu = 0; /* must be 0 where segments are checked */
 
@@ -211,8 +210,7 @@ static __always_inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
 }
 
 /* Whether the packet fits its flow's interface, or was made to fit it. */
-static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct interface *interface,
-					   __u32 header)
+static inline bool is_made_to_fit(struct __sk_buff *skb, const struct interface *interface, __u32 header)
 {
 	if (likely(!skb->gso_size))
 		return skb->len - header <= interface->mtu;
@@ -234,7 +232,7 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
  * Whose address the error comes from: the flow's gateway, which is the router that would have sent it. NULL where it
  * has none; then the peer, from where the questions come in by this interface as well.
  */
-static __always_inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
+static inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
 {
 	struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
 
@@ -248,7 +246,7 @@ static __always_inline const void *error_source(__u32 index, __u32 ifindex, bool
  * put before it afterwards without memory being asked for. False where it could not be done: the packet is then what it
  * was.
  */
-static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
+static inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
 {
 	if (!unshare(skb) ||
 	    bpf_skb_adjust_room(skb, room + spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
@@ -265,8 +263,7 @@ static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 s
  * Writes the Ethernet header of a packet from this interface to itself, which it may not have yet. Cannot fail:
  * make_room() has seen to it.
  */
-static __always_inline void write_own_header(struct __sk_buff *skb, bool has_header,
-					     const struct interface *interface)
+static inline void write_own_header(struct __sk_buff *skb, bool has_header, const struct interface *interface)
 {
 	__be16 protocol = skb->protocol;
 
@@ -282,8 +279,8 @@ static __always_inline void write_own_header(struct __sk_buff *skb, bool has_hea
  * Turns the packet into the ICMP error about it that a router would send, as it comes in by the flow's interface. False
  * where that cannot be done: the packet is then what it was.
  */
-__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface,
-				 __u32 ifindex, __u32 gateway)
+__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface, __u32 ifindex,
+				 __u32 gateway)
 {
 	struct interface *target = get_interface(interface, ifindex);
 	struct scratch *scratch = get_scratch();
@@ -317,7 +314,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 inte
  * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
  * message; the caller redirects it to the flow's interface, inbound.
  */
-static __always_inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)
+static inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)
 {
 	__u16 time = now();
 

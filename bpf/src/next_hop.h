@@ -15,7 +15,7 @@ struct usable_mac {
 };
 
 /* The managed interface at this array index, NULL once it is gone or another. */
-static __always_inline struct interface *get_interface(__u32 index, __u32 ifindex)
+static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 {
 	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 
@@ -23,7 +23,7 @@ static __always_inline struct interface *get_interface(__u32 index, __u32 ifinde
 }
 
 /* The device behind a value of a devmap. */
-static __always_inline const struct net_device *device_of(const __u32 *value)
+static inline const struct net_device *device_of(const __u32 *value)
 {
 	const struct bpf_dtab_netdev *entry;
 
@@ -37,7 +37,7 @@ static __always_inline const struct net_device *device_of(const __u32 *value)
  * state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and what is sent by it is
  * dropped.
  */
-static __always_inline bool can_send(const __u32 *value)
+static inline bool can_send(const __u32 *value)
 {
 	const struct net_device *device = device_of(value);
 	__u64 state;
@@ -50,7 +50,7 @@ static __always_inline bool can_send(const __u32 *value)
 }
 
 /* Whether the kernel's memory shows it. */
-static __always_inline bool shows_link(void)
+static inline bool shows_link(void)
 {
 	return have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val);
 }
@@ -74,7 +74,7 @@ __noinline int is_usable(__u32 index, __u32 ifindex)
 }
 
 /* Index into `interfaces` of a managed interface, 0 for one that is not. */
-static __always_inline __u32 interface_index(__u32 ifindex)
+static inline __u32 interface_index(__u32 ifindex)
 {
 	__u32 low = ifindex % INTERFACE_INDICES;
 	__u32 *index = bpf_map_lookup_elem(&managed, &low);
@@ -83,8 +83,7 @@ static __always_inline __u32 interface_index(__u32 ifindex)
 }
 
 /* The known gateway that sent this frame, 0 for none. */
-static __always_inline __u32 gateway_by_mac(const struct __sk_buff *skb,
-					    const struct packet *packet)
+static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct gateway_mac key = { .ifindex = skb->ifindex, .family = packet->family };
 	__u32 *index;
@@ -95,7 +94,7 @@ static __always_inline __u32 gateway_by_mac(const struct __sk_buff *skb,
 }
 
 /* Whether only some peers are served by the gateways of this family. */
-static __always_inline bool has_routes(const struct interface *interface, __u8 family)
+static inline bool has_routes(const struct interface *interface, __u8 family)
 {
 	return interface->flags & (family == 4 ? INTERFACE_ROUTES4 : INTERFACE_ROUTES6);
 }
@@ -104,8 +103,8 @@ static __always_inline bool has_routes(const struct interface *interface, __u8 f
  * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too, or 0 where
  * several would do.
  */
-static __always_inline bool is_served(const struct packet *packet, const struct interface *interface,
-				      __u32 ifindex, __u32 *gateway)
+static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 ifindex,
+			     __u32 *gateway)
 {
 	struct route_key key = { .prefix_length = 64 + 128, .ifindex = ifindex, .family = packet->family };
 	const __u32 *routed;
@@ -127,9 +126,8 @@ static __always_inline bool is_served(const struct packet *packet, const struct 
  * gateway: the one that the frame came through, the only one, or the one that a route names; one that does not serve
  * the peer only where the frame came through it.
  */
-static __always_inline void choose_next_hop(const struct __sk_buff *skb,
-					    const struct packet *packet,
-					    const struct interface *interface, struct way *way)
+static inline void choose_next_hop(const struct __sk_buff *skb, const struct packet *packet,
+				   const struct interface *interface, struct way *way)
 {
 	__u32 count = packet->family == 4 ? interface->gateways4 : interface->gateways6;
 	__u32 gateway = packet->family == 4 ? interface->gateway4 : interface->gateway6;
@@ -159,7 +157,7 @@ static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 typedef __u64 mac_word;
 
 /* Read at once: another CPU may be writing it. What is stored beside the MAC is of the same moment. */
-static __always_inline mac_word read_mac(const __u8 *mac)
+static inline mac_word read_mac(const __u8 *mac)
 {
 	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct flow, mac) % sizeof(mac_word) == 0, "read as one number");
@@ -170,7 +168,7 @@ static __always_inline mac_word read_mac(const __u8 *mac)
 }
 
 /* The MAC of a gateway of this interface; false where it is not known, or cannot be used. */
-static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
+static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 {
 	const struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
 
@@ -184,8 +182,8 @@ static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *ma
  * Where the reply goes; false where only a gateway will do and none is usable. Where the flow's was replaced by
  * another, that one takes its place until the flow chooses anew, if it serves all peers.
  */
-static __always_inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
-					 const struct interface *interface, mac_word *mac)
+static inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
+				const struct interface *interface, mac_word *mac)
 {
 	__u32 only = packet->family == 4 ? interface->gateway4 : interface->gateway6;
 

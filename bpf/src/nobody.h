@@ -20,7 +20,7 @@
 #define SILENT_GATEWAY bpf_htons(0x6c79)
 #define ANY_PEER bpf_htons(0x6c7a)
 
-static __always_inline bool is_nobody(const __u8 *mac)
+static inline bool is_nobody(const __u8 *mac)
 {
 	__be16 rest = *(const __be16 *)(mac + 4);
 
@@ -53,7 +53,7 @@ struct solicitation {
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
-static __always_inline int solicit_group(struct __sk_buff *skb)
+static inline int solicit_group(struct __sk_buff *skb)
 {
 	struct in6_addr group = { .in6_u.u6_addr8 = { 0xff, 0x02, [11] = 1, 0xff } };
 	__u8 mac[ETH_ALEN] = { 0x33, 0x33, 0xff };
@@ -90,7 +90,7 @@ static __noinline int ask_everybody(struct __sk_buff *skb)
 }
 
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
-static __always_inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
+static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	bool any_peer = *(const __be16 *)(packet->mac + 4) == ANY_PEER;
 

@@ -8,7 +8,7 @@
  * Segments that the packet becomes on the wire. Packets of a virtual machine may say how large they are to be, but not
  * how many (kernel: SKB_GSO_DODGY).
  */
-static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
+static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 segments = skb->gso_segs;
 
@@ -21,7 +21,7 @@ static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const str
  * Bytes that the packet becomes on the wire, each segment with its headers: qdisc_pkt_len_init() has set it by the time
  * that egress programs run.
  */
-static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
+static inline __u64 wire_bytes(const struct __sk_buff *skb)
 {
 	__u32 length = skb->wire_len;
 
@@ -40,25 +40,25 @@ static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
  * A struct pair as one number, made by arithmetic: stored byte by byte, it could not be read as a whole until all of
  * them have reached the cache.
  */
-static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
+static inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
 	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |
 	       (__u64)packet->family << PAIR_SHIFT(family) |
 	       (__u64)protocol_class(packet->protocol) << PAIR_SHIFT(protocol);
 }
 
-static __always_inline __u16 target_of(__u64 pair)
+static inline __u16 target_of(__u64 pair)
 {
 	return pair >> PAIR_SHIFT(to);
 }
 
-static __always_inline __u64 with_outcome(__u64 pair, enum outcome outcome)
+static inline __u64 with_outcome(__u64 pair, enum outcome outcome)
 {
 	return pair | (__u64)outcome << PAIR_SHIFT(outcome);
 }
 
-static __always_inline void add(struct pair_count *count, const struct __sk_buff *skb,
-				__u32 packets, bool first_of_flow)
+static inline void add(struct pair_count *count, const struct __sk_buff *skb, __u32 packets,
+		       bool first_of_flow)
 {
 	count->packets += packets;
 	count->bytes += wire_bytes(skb);
@@ -67,8 +67,7 @@ static __always_inline void add(struct pair_count *count, const struct __sk_buff
 }
 
 /* A pair whose slot belongs to another pair. Returns 0. */
-__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets,
-				  __u32 first_of_flow)
+__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
 {
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
@@ -89,8 +88,7 @@ __noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packe
 }
 
 /* Counts the packet, so many on the wire, for this pair, which has an outcome. */
-static __always_inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets,
-				       bool first_of_flow)
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
 {
 	__u32 index = pair * DIGEST_MULTIPLIER >> 54;
 	struct pair_count *count;

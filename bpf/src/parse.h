@@ -124,7 +124,7 @@ struct scratch {
 
 CPU_ARRAY(scratch, 1, struct scratch);
 
-static __always_inline struct scratch *get_scratch(void)
+static inline struct scratch *get_scratch(void)
 {
 	__u32 zero = 0;
 
@@ -132,7 +132,7 @@ static __always_inline struct scratch *get_scratch(void)
 }
 
 /* The scratch memory, with this packet as the scratch packet. */
-static __always_inline struct scratch *put_in_scratch(const struct packet *packet)
+static inline struct scratch *put_in_scratch(const struct packet *packet)
 {
 	struct scratch *to = get_scratch();
 
@@ -177,7 +177,7 @@ enum direction { INBOUND, OUTBOUND };
  * The bytes of the frame at an offset, NULL where it ends before; valid until the next call. Drivers may leave headers
  * in fragments, and far offsets are rare: a helper copies those into the scratch memory.
  */
-static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
+static inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct scratch *to;
@@ -192,7 +192,7 @@ static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offse
  * Ports and protocol, the last 8 bytes of the tuple, by one store (see address_from_v6). `ports`: as they stand in the
  * header, source first.
  */
-static __always_inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
+static inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
 {
 	__u32 protocol = bpf_htonl((__u32)packet->protocol << 24);
 
@@ -202,13 +202,13 @@ static __always_inline void set_ports(struct packet *packet, enum direction dire
 }
 
 /* Echo has an identifier, which stands in for the peer's port. */
-static __always_inline void set_echo(struct packet *packet, __be16 identifier)
+static inline void set_echo(struct packet *packet, __be16 identifier)
 {
 	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(identifier) << 16));
 }
 
-static __always_inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
-					     enum direction direction)
+static inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
+				    enum direction direction)
 {
 	const struct tcphdr *tcp = peek(skb, packet->offset, sizeof(*tcp));
 	__u32 header;
@@ -227,8 +227,8 @@ static __always_inline enum parsed parse_tcp(const struct __sk_buff *skb, struct
 }
 
 /* UDP and SCTP (RFC 9260, 3.1) begin alike: source port, destination port, 4 bytes. */
-static __always_inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction)
+static inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet *packet,
+				      enum direction direction)
 {
 	const struct udphdr *header;
 
@@ -242,26 +242,26 @@ static __always_inline enum parsed parse_ports(const struct __sk_buff *skb, stru
 	return PARSED;
 }
 
-static __always_inline bool is_error(__u8 type, __u8 family)
+static inline bool is_error(__u8 type, __u8 family)
 {
 	if (family == 4)
 		return type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM;
 	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
 }
 
-static __always_inline bool is_request(__u8 type, __u8 family)
+static inline bool is_request(__u8 type, __u8 family)
 {
 	return family == 4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
 }
 
-static __always_inline bool is_reply(__u8 type, __u8 family)
+static inline bool is_reply(__u8 type, __u8 family)
 {
 	return family == 4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
 }
 
 /* Of what comes in only echo and timestamps are ours, which have an identifier at the same place. */
-static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
-					      enum direction direction)
+static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
+				     enum direction direction)
 {
 	const struct echo *echo;
 
@@ -280,8 +280,8 @@ static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struc
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
-						   struct packet *packet, enum direction direction)
+static inline enum parsed parse_transport(const struct __sk_buff *skb, struct packet *packet,
+					  enum direction direction)
 {
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
@@ -301,14 +301,14 @@ static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
 }
 
 /* The first four bits; bit fields are laid out by the byte order of the compiling machine. */
-static __always_inline __u32 ip_version(const void *ip)
+static inline __u32 ip_version(const void *ip)
 {
 	return *(const __u8 *)ip >> 4;
 }
 
 /* `header`: bytes before the IP header. */
-static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
-					    enum direction direction, __u32 header)
+static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
+				   enum direction direction, __u32 header)
 {
 	__u32 length = skb->len - header, options, total;
 	const struct iphdr *ip = peek(skb, header, sizeof(*ip));
@@ -343,7 +343,7 @@ static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct 
 	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT |            \
 	 1ULL << IPPROTO_DSTOPTS)
 
-static __always_inline bool is_extension_header(__u32 type)
+static inline bool is_extension_header(__u32 type)
 {
 	return type < 64 && 1ULL << type & EXTENSION_HEADERS;
 }
@@ -387,8 +387,7 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 	return PARSED;
 }
 
-static __always_inline enum parsed follow_extension_headers(struct __sk_buff *skb,
-							    struct packet *packet, __u32 end)
+static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
 {
 	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
 	const struct scratch *from = get_scratch();
@@ -404,8 +403,8 @@ static __always_inline enum parsed follow_extension_headers(struct __sk_buff *sk
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
-					    enum direction direction, __u32 header)
+static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				   __u32 header)
 {
 	__u32 length = skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
@@ -438,8 +437,8 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction, __u32 header)
+static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				      __u32 header)
 {
 	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
 					 : offsetof(struct ethhdr, h_dest);
@@ -464,7 +463,7 @@ static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct pac
 }
 
 /* What is odd about a packet that could not be read. */
-static __always_inline void count_unparsed(enum parsed result)
+static inline void count_unparsed(enum parsed result)
 {
 	_Static_assert(PARSED_SOURCE_ROUTE - PARSED_TRUNCATED == EVENT_UNPARSED_SOURCE_ROUTE, "the same order");
 	if (result >= PARSED_TRUNCATED)
@@ -475,8 +474,8 @@ static __always_inline void count_unparsed(enum parsed result)
  * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN device, whose own programs see it without
  * the tag; tag 0 is a priority only (IEEE 802.1Q, 9.6).
  */
-static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet,
-					 enum direction direction, __u32 header)
+static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				__u32 header)
 {
 	enum parsed result;
 

@@ -14,7 +14,7 @@
  * include/net/ip.h). Name servers ask for that, as they fear forged errors: to tell them would lose the packet for
  * nothing, each time that another client asks.
  */
-static __always_inline bool ignores_path_mtu(struct __sk_buff *skb)
+static inline bool ignores_path_mtu(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct inet_sock *inet;

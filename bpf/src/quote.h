@@ -8,7 +8,7 @@
 #include "table.h"
 
 /* Fills in the addresses of the quoted packet, and where its transport header is. */
-static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
+static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
 {
 	struct iphdr ip;
 
@@ -22,7 +22,7 @@ static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet
 	return true;
 }
 
-static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
+static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
 {
 	enum parsed result = PARSED;
 	struct ipv6hdr ip;
@@ -42,8 +42,7 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
  * Ports or echo identifier, which stand in the eight bytes that every error quotes. What comes after the end of the
  * error is none of it: the padding of a short frame.
  */
-static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote,
-					 __u32 end)
+static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
 {
 	__u32 word[2];
 
@@ -91,8 +90,7 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
  * The flow that an error of ours is about, if it goes to the flow's peer. An entry that is no flow will do: whatever we
  * answer with an error came in.
  */
-static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet,
-					   enum table *table)
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	const struct scratch *from = get_scratch();
 	struct flow *flow;

@@ -9,8 +9,7 @@
 #include "sender.h"
 
 /* Gives a frame on its flow's own interface the next hop that it is to have. */
-static __always_inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface,
-					    mac_word mac)
+static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
 {
 	if (!is_enforced(interface))
 		return OUTCOME_OBSERVE;
@@ -53,7 +52,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
  * A socket that is bound to a device stays on it; one that is bound to a VRF (as those are that accept in one), on its
  * ports.
  */
-static __always_inline bool is_bound_off(__u32 bound, const struct interface *target)
+static inline bool is_bound_off(__u32 bound, const struct interface *target)
 {
 	return bound && bound != target->ifindex && bound != target->vrf;
 }
@@ -62,9 +61,8 @@ static __always_inline bool is_bound_off(__u32 bound, const struct interface *ta
  * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too, whose bond is to the
  * tunnel, and says nothing of what carries it.
  */
-static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
-					       const struct packet *packet,
-					       const struct interface *target)
+static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct packet *packet,
+				      const struct interface *target)
 {
 	struct bpf_sock *sk = skb->sk;
 
@@ -75,7 +73,7 @@ static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
  * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow each other to
  * it the kernel is asked once in a jiffy.
  */
-static __always_inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
+static inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
 	__u32 jiffy = bpf_jiffies64();
 
@@ -92,10 +90,9 @@ static __always_inline bool is_proven(const struct flow *flow, struct handover *
  * Everything that can go wrong is looked at before the redirect: after it there is no way back, and its result is no
  * proof that the packet left.
  */
-static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
-					    const struct flow *flow,
-					    const struct interface *target,
-					    struct handover *handover, __u64 pair, __u32 header)
+static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
+				   const struct flow *flow, const struct interface *target,
+				   struct handover *handover, __u64 pair, __u32 header)
 {
 	mac_word mac;
 
@@ -123,9 +120,8 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 }
 
 /* The kernel chose another interface than the flow's. */
-static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
-				struct flow *flow, enum table table,
-				const struct interface *target, __u32 ifindex, __u32 header)
+static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
+		       const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
 	struct handover *handover = get_handover();
@@ -160,8 +156,8 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
  * A reply of a known flow, found in this table. One whose flow's device stands on this one, as a macvlan does, passes
  * here on its way down.
  */
-static __always_inline int reply(struct __sk_buff *skb, struct packet *packet,
-				 struct flow *flow, enum table table, __u32 header)
+static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
+			__u32 header)
 {
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;

@@ -19,7 +19,7 @@
 #include "socket.h"
 
 /* Of the peer's address and both ports: what is left of the tuple without our address. */
-static __always_inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
+static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
 {
 	const __u32 *word = (const __u32 *)tuple;
 	__u64 sum = word[3] * digest_seed[3] + word[8] * digest_seed[8];
@@ -31,14 +31,14 @@ static __always_inline __u64 asker_digest(const struct tuple *tuple, __u8 family
 	return finish_digest(sum);
 }
 
-static __always_inline struct asked_set *get_asked_set(__u64 asker, __u32 *index)
+static inline struct asked_set *get_asked_set(__u64 asker, __u32 *index)
 {
 	*index = first_set(asker, asked_sets);
 	return bpf_map_lookup_elem(&asked, index);
 }
 
 /* The flow with this digest unless it is idle. */
-static __always_inline struct flow *live_flow(__u64 digest)
+static inline struct flow *live_flow(__u64 digest)
 {
 	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
 
@@ -64,8 +64,7 @@ __noinline int rank_of_digest(__u64 digest)
  * Where a new entry goes: a free way or one whose flow is over, else that of the flow that would have to go first from
  * the flow table. A flood of questions thus pushes out its own kind before any conversation.
  */
-static __always_inline void look_for_asker(const struct asked_set *set,
-					   volatile struct vacancy *vacancy)
+static inline void look_for_asker(const struct asked_set *set, volatile struct vacancy *vacancy)
 {
 	vacancy->rank = 0;
 #pragma clang loop unroll(disable)
@@ -80,7 +79,7 @@ static __always_inline void look_for_asker(const struct asked_set *set,
 }
 
 /* The socket asked by another flow before: from now on each of the two has to tell when it is asked by. */
-static __always_inline void mark_alternating(const struct packet *packet, __u64 before)
+static inline void mark_alternating(const struct packet *packet, __u64 before)
 {
 	struct flow *other = live_flow(before), *flow = live_flow(packet->digest);
 
@@ -93,7 +92,7 @@ static __always_inline void mark_alternating(const struct packet *packet, __u64 
 }
 
 /* The socket that takes the datagram. */
-static __always_inline enum udp_socket taker(struct __sk_buff *skb)
+static inline enum udp_socket taker(struct __sk_buff *skb)
 {
 	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
 
@@ -101,7 +100,7 @@ static __always_inline enum udp_socket taker(struct __sk_buff *skb)
 }
 
 /* Whether what such a socket takes may be for one that is bound to no address. */
-static __always_inline bool may_be_wildcard(enum udp_socket socket)
+static inline bool may_be_wildcard(enum udp_socket socket)
 {
 	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
 }
@@ -118,7 +117,7 @@ __noinline int is_begun(__u64 digest)
 	return was_answered(find_note(digest));
 }
 
-static __always_inline enum source_repair source_repair(const struct packet *packet)
+static inline enum source_repair source_repair(const struct packet *packet)
 {
 	struct settings *settings = get_settings();
 
@@ -134,14 +133,14 @@ enum said {
 	ANSWER, /* to what the host began */
 };
 
-static __always_inline void check_note(struct note note)
+static inline void check_note(struct note note)
 {
 	if (note.set)
 		note.set->answered[note.way] |= NOTE_CHECKED;
 }
 
 /* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
-static __always_inline bool needs_check(struct note note, __u32 protocol)
+static inline bool needs_check(struct note note, __u32 protocol)
 {
 	struct settings *settings;
 
@@ -166,7 +165,7 @@ __noinline int accept_unchecked_answer(struct __sk_buff *skb, __u64 digest, __u3
  * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in which
  * the host sends: the first answer may have come before anything was repaired, or its entry been pushed out.
  */
-static __always_inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
+static inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
@@ -182,8 +181,8 @@ static __always_inline bool accept_known_answer(struct __sk_buff *skb, const str
  * `before` being the flow that it named then: one asker with two entries would have its answers take either. The peer's
  * next datagram that is looked at tries again.
  */
-static __always_inline bool write_reply_source(struct asked_set *set, struct bpf_spin_lock *lock,
-					__u64 asker, __u64 digest, __u64 before, __u32 place)
+static inline bool write_reply_source(struct asked_set *set, struct bpf_spin_lock *lock, __u64 asker,
+				      __u64 digest, __u64 before, __u32 place)
 {
 	__u64 found = 0;
 	int way;
@@ -246,7 +245,7 @@ __noinline int cache_reply_source(struct __sk_buff *skb, __u32 said)
 }
 
 /* Tells the loader that a socket is there whose answers need the address that was asked. */
-static __always_inline void want_repair(void)
+static inline void want_repair(void)
 {
 	__u64 once = 1;
 
@@ -254,15 +253,15 @@ static __always_inline void want_repair(void)
 }
 
 /* A datagram of the flow went the slow path. */
-static __always_inline void question_came(struct __sk_buff *skb, const struct packet *packet)
+static inline void question_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (source_repair(packet) == REPAIR_ON)
 		cache_reply_source(skb, QUESTION);
 }
 
 /* A flow began, to such a socket. */
-static __always_inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
-						enum udp_socket socket)
+static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
+				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
 	bool wildcard = socket == UDP_SOCKET_WILDCARD;
@@ -274,7 +273,7 @@ static __always_inline void first_question_came(struct __sk_buff *skb, const str
 }
 
 /* The peer answered what the host began, which accept_known_answer() lets by where it is to be looked at. */
-static __always_inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
+static inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 

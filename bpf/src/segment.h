@@ -9,7 +9,7 @@
 #define MOST_AHEAD (256 << 10) /* what a RST may follow that was not acknowledged yet */
 
 /* The states in which sequence numbers mean something (include/net/tcp_states.h). */
-static __always_inline bool is_synchronized(__u32 state)
+static inline bool is_synchronized(__u32 state)
 {
 	return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_FIN_WAIT1 ||
 	       state == BPF_TCP_FIN_WAIT2 || state == BPF_TCP_CLOSE_WAIT ||
@@ -20,7 +20,7 @@ static __always_inline bool is_synchronized(__u32 state)
  * Acknowledges what the socket sent and continues near what it expects. The upper bound is write_seq: on another CPU
  * the answer to a segment can come in before its sender has raised snd_nxt.
  */
-static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
+static inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
 {
 	__u32 window = tcp->rcv_wnd > SEQUENCE_SLACK ? tcp->rcv_wnd : SEQUENCE_SLACK;
 
@@ -37,7 +37,7 @@ static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet
  * last ACK in a field that is for multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
  * tcp_v6_syn_recv_sock), and that users cannot set on TCP sockets.
  */
-static __always_inline bool was_accepted(const struct tcp_sock *tcp)
+static inline bool was_accepted(const struct tcp_sock *tcp)
 {
 	const struct inet_sock *inet = (const struct inet_sock *)tcp;
 
@@ -48,8 +48,7 @@ static __always_inline bool was_accepted(const struct tcp_sock *tcp)
  * Whether the segment continues a connection that is over, as a FIN does that is sent again: everything that was sent
  * is acknowledged.
  */
-static __always_inline bool fits_time_wait(const struct sock_common *ended,
-					   const struct packet *packet)
+static inline bool fits_time_wait(const struct sock_common *ended, const struct packet *packet)
 {
 	__u32 expected = ended->skc_tw_rcv_nxt;
 
@@ -111,7 +110,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
  * Whether a local socket has this connection, or is about to: at the end of a handshake there is only the request. With
  * SYN cookies not even that.
  */
-static __always_inline bool has_socket(struct __sk_buff *skb)
+static inline bool has_socket(struct __sk_buff *skb)
 {
 	return ask_socket(skb) > VERDICT_LISTENS;
 }
@@ -121,7 +120,7 @@ static __always_inline bool has_socket(struct __sk_buff *skb)
  * not yet. Of one that listens there is a request at this point (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a
  * socket in the same state, by whose tuple the host did not begin.
  */
-static __always_inline bool is_opening(struct __sk_buff *skb)
+static inline bool is_opening(struct __sk_buff *skb)
 {
 	return ask_socket(skb) == VERDICT_OPENING;
 }
@@ -130,7 +129,7 @@ static __always_inline bool is_opening(struct __sk_buff *skb)
  * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for all else the segment may
  * claim. What it brings counts when our side acknowledges it.
  */
-static __always_inline void note_received(const struct packet *packet, struct flow *flow)
+static inline void note_received(const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(flow->flags & FLOW_NO_SOCKET) &&
 	    in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
@@ -138,7 +137,7 @@ static __always_inline void note_received(const struct packet *packet, struct fl
 }
 
 /* The kernel begins the next connection with a tuple farther away (tcp_twsk_unique()). */
-static __always_inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
+static inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
 {
 	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK,
 			   flow->snd_nxt + SEQUENCE_SLACK);
@@ -148,7 +147,7 @@ static __always_inline bool is_near_sent(const struct packet *packet, const stru
  * Whether our side ends the connection by this segment. A RST may be the host's own, which answers a forged segment
  * that conntrack did not take for the container's: its number is what that segment acknowledged.
  */
-static __always_inline bool ends(const struct packet *packet, const struct flow *flow)
+static inline bool ends(const struct packet *packet, const struct flow *flow)
 {
 	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
 		return false;
@@ -157,7 +156,7 @@ static __always_inline bool ends(const struct packet *packet, const struct flow 
 }
 
 /* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
-static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
+static inline void note_sent(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -177,8 +176,8 @@ static __always_inline void note_sent(const struct packet *packet, struct flow *
  * Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent
  * since. A reset has to be exact; by the way of the flow it may come before our side has acknowledged what it follows.
  */
-static __always_inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
-				      const struct packet *packet)
+static inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
+			     const struct packet *packet)
 {
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
@@ -196,9 +195,8 @@ static __always_inline bool continues(const struct flow *flow, const struct __sk
  * container's or forwarded, what the entry saw does. Somebody may listen on the port all the same, as container engines
  * do.
  */
-static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
-						 const struct packet *packet,
-						 const struct flow *flow)
+static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet,
+					const struct flow *flow)
 {
 	enum verdict verdict = ask_socket(skb);
 

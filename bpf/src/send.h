@@ -15,7 +15,7 @@
  * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
  * is loaded in has to reach the cache first, and with it everything that the processor began before.
  */
-static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
+static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 {
 	__u32 *to = (__u32 *)frame;
 
@@ -31,7 +31,7 @@ static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 #endif
 }
 
-static __always_inline struct handover *get_handover(void)
+static inline struct handover *get_handover(void)
 {
 	__u32 zero = 0;
 
@@ -39,8 +39,8 @@ static __always_inline struct handover *get_handover(void)
 }
 
 /* Counts what happened to a reply of this flow, once more if it is the first. */
-static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow,
-					__u64 pair, __u32 packets, enum outcome outcome)
+static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
+			       enum outcome outcome)
 {
 	bool first = false;
 
@@ -63,9 +63,8 @@ static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow
  * Leaves word for the program at the target, which runs next on this CPU. The mark alone would prove nothing: a
  * container can send one in.
  */
-static __always_inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
-				      __u32 ifindex, __u64 pair, __u32 packets,
-				      enum table table, struct handover *handover)
+static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
+			     __u32 packets, enum table table, struct handover *handover)
 {
 	handover->ifindex = ifindex;
 	handover->digest = packet->digest;
@@ -80,7 +79,7 @@ static __always_inline void hand_over(struct __sk_buff *skb, const struct packet
 }
 
 /* At the target: whether this is the packet that was just moved here; if so, counts it. */
-static __always_inline bool arrived(struct __sk_buff *skb)
+static inline bool arrived(struct __sk_buff *skb)
 {
 	struct handover *handover = get_handover();
 	struct flow *flow;
@@ -108,14 +107,14 @@ static __always_inline bool arrived(struct __sk_buff *skb)
 }
 
 /* The frame stays here after all: nothing is on its way to the target. */
-static __always_inline void take_back(struct __sk_buff *skb, struct handover *handover)
+static inline void take_back(struct __sk_buff *skb, struct handover *handover)
 {
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
 }
 
 /* Whether the first bytes may be written without a copy: nobody else has this data, and they are in the linear part. */
-static __always_inline bool is_writable(struct __sk_buff *skb)
+static inline bool is_writable(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
@@ -131,7 +130,7 @@ static __always_inline bool is_writable(struct __sk_buff *skb)
  * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets that are private
  * already get to; a tail call that fails comes back here.
  */
-static __always_inline int write_macs(struct __sk_buff *skb, struct handover *handover)
+static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
 	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)))
 		bpf_tail_call(skb, &sender, 0);
@@ -139,7 +138,7 @@ static __always_inline int write_macs(struct __sk_buff *skb, struct handover *ha
 }
 
 /* What the tail call leads to. */
-static __always_inline int write_and_redirect(struct __sk_buff *skb)
+static inline int write_and_redirect(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct handover *handover = get_handover();
@@ -156,7 +155,7 @@ static __always_inline int write_and_redirect(struct __sk_buff *skb)
 }
 
 /* Puts an Ethernet header before a packet that has none; not 0 where that failed. */
-static __always_inline int add_header(struct __sk_buff *skb, struct handover *handover)
+static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 {
 	*(__be16 *)(handover->frame + MACS) = skb->protocol;
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
@@ -171,7 +170,7 @@ static __always_inline int add_header(struct __sk_buff *skb, struct handover *ha
  * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
  * and the packet is as it was.
  */
-static __always_inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
+static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
 {
 	int failed = 0;
 

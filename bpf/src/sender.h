@@ -12,7 +12,7 @@
  * was (skb_scrub_packet() in net/core/skbuff.c). Only datagrams are carried in datagrams; those of a socket whose port
  * was translated pass for such. What is no full socket is the request for a connection, or what remains of one.
  */
-static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
+static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 {
 	bool same_port = sk->src_port == bpf_ntohs(packet->tuple.self_port);
 	__u8 protocol = packet->protocol;
@@ -28,7 +28,7 @@ static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *pa
 }
 
 /* Whether the socket is bound to the packet's own address. */
-static __always_inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
+static inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
 {
 	const __u32 *self = (const __u32 *)packet->tuple.self;
 
@@ -45,8 +45,8 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
  * nobody count from a pointer to a socket to what it does not show; as a number, it passes through a map. Where the
  * kernel's memory cannot be read, any that is bound to the address and not connected may be a proxy's.
  */
-static __always_inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
-					   struct scratch *through)
+static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
+				  struct scratch *through)
 {
 	const struct inet_sock *inet;
 
@@ -60,7 +60,7 @@ static __always_inline bool is_transparent(const struct bpf_sock *sk, const stru
 }
 
 /* Whether the socket is bound to the packet's address and port, or to the port alone. */
-static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
+static inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
 {
 	return sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
 	       (is_wildcard(sk, packet->family) || has_address(sk, packet));
@@ -70,7 +70,7 @@ static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct 
  * Whether a UDP socket of this host sends this, which nothing translates. The socket of a container may look the same;
  * but not to who looks for one here.
  */
-static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
+static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct scratch *to;

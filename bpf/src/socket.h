@@ -8,7 +8,7 @@
 #include "parse.h"
 
 /* Fills in the tuple as the socket lookup helpers want it; returns its size. */
-static __always_inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tuple *to)
+static inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tuple *to)
 {
 	const struct tuple *tuple = &packet->tuple;
 
@@ -34,7 +34,7 @@ enum udp_socket {
 	UDP_SOCKET_OTHER,     /* not of UDP, or not known */
 };
 
-static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
+static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 {
 	if (family == 4)
 		return !sk->src_ip4;

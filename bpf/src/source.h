@@ -20,7 +20,7 @@
  * Enters the address that this peer asked last into the tuple. An entry of a flow may be overwritten while it is read:
  * the digest of the whole shows whether it is the flow that was looked for.
  */
-static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
+static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 {
 	__u64 asker = asker_digest(tuple, family), wanted;
 	struct asked_set *set;
@@ -47,7 +47,7 @@ static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
  * left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket is
  * bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
  */
-static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
+static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
 	struct flow *flow = asked_flow(tuple, family);
 	struct interface *interface;
@@ -62,13 +62,13 @@ static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple 
  * Whether the send is for us to look at: the source is open, and the socket lives in the namespace that we work for.
  * Those of all namespaces come by here.
  */
-static __always_inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
+static inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
 {
 	return !source && ctx->protocol == IPPROTO_UDP &&
 	       bpf_get_netns_cookie(ctx) == own_namespace;
 }
 
-static __always_inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
+static inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
 {
 	tuple->protocol = IPPROTO_UDP;
 	tuple->peer_port = ctx->user_port;
@@ -76,7 +76,7 @@ static __always_inline void set_end_points(struct bpf_sock_addr *ctx, struct tup
 }
 
 /* Sends of other processes on this CPU may come between. */
-static __always_inline void count_repair(enum event event)
+static inline void count_repair(enum event event)
 {
 	__u32 index = event;
 	__u64 *count = bpf_map_lookup_elem(&events, &index);
@@ -86,7 +86,7 @@ static __always_inline void count_repair(enum event event)
 }
 
 /* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
-static __always_inline int send_v4(struct bpf_sock_addr *ctx)
+static inline int send_v4(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 
@@ -101,7 +101,7 @@ static __always_inline int send_v4(struct bpf_sock_addr *ctx)
 	return ALLOW;
 }
 
-static __always_inline int send_v6(struct bpf_sock_addr *ctx)
+static inline int send_v6(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 	__u32 *peer = (__u32 *)tuple.peer;

@@ -9,7 +9,7 @@
  * The same number, of which the verifier only knows that it is a way: otherwise it would follow the rest of the program
  * once for every way. What is added is 0, which it cannot tell for an unknown number.
  */
-static __always_inline __u32 any_way(__u32 way, __u64 unknown)
+static inline __u32 any_way(__u32 way, __u64 unknown)
 {
 	__u64 same = unknown;
 
@@ -18,7 +18,7 @@ static __always_inline __u32 any_way(__u32 way, __u64 unknown)
 }
 
 /* The way of a set that holds the digest, -1 for none. */
-static __always_inline int find_way(const __u64 *digests, __u64 digest)
+static inline int find_way(const __u64 *digests, __u64 digest)
 {
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < WAYS; i++)
@@ -39,7 +39,7 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 		found;                                                                             \
 	})
 
-static __always_inline struct flow_set *get_set(enum table table, __u32 index)
+static inline struct flow_set *get_set(enum table table, __u32 index)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -51,7 +51,7 @@ static __always_inline struct flow_set *get_set(enum table table, __u32 index)
 	}
 }
 
-static __always_inline __u64 *get_tags(enum table table, __u32 index)
+static inline __u64 *get_tags(enum table table, __u32 index)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -63,7 +63,7 @@ static __always_inline __u64 *get_tags(enum table table, __u32 index)
 	}
 }
 
-static __always_inline __u32 set_count(enum table table)
+static inline __u32 set_count(enum table table)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -79,7 +79,7 @@ static __always_inline __u32 set_count(enum table table)
  * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that has its tag, if there is
  * one at all.
  */
-static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
+static inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
 {
 	__u32 likely_way = first_match(tag_matches(tags, digest));
 
@@ -115,7 +115,7 @@ __noinline int place_of(__u32 table, __u64 digest)
 }
 
 /* The flow at such a place. */
-static __always_inline struct flow *flow_at(enum table table, int place)
+static inline struct flow *flow_at(enum table table, int place)
 {
 	struct flow_set *set;
 
@@ -131,7 +131,7 @@ static __always_inline struct flow *flow_at(enum table table, int place)
  * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the first way that has its
  * tag, if it is there at all.
  */
-static __always_inline struct flow *find(const struct packet *packet, enum table table)
+static inline struct flow *find(const struct packet *packet, enum table table)
 {
 	__u32 index = first_set(packet->digest, set_count(table));
 	__u64 *tags = get_tags(table, index), matches;
@@ -159,7 +159,7 @@ static __always_inline struct flow *find(const struct packet *packet, enum table
  * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment ago, so that it is in a cache:
  * to look where it most likely is is faster then than to work out from the tags where it is.
  */
-static __always_inline struct flow *find_digest(__u64 digest, enum table table)
+static inline struct flow *find_digest(__u64 digest, enum table table)
 {
 	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
 	__u32 preferred = preferred_way(digest);
@@ -170,14 +170,14 @@ static __always_inline struct flow *find_digest(__u64 digest, enum table table)
 }
 
 /* The packet's flow in this table unless it is idle. */
-static __always_inline struct flow *find_live(const struct packet *packet, enum table table)
+static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
 
 	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
 }
 
-static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
+static inline struct bpf_spin_lock *get_lock(__u32 set)
 {
 	__u32 index = set % SET_LOCKS;
 	struct set_lock *lock = bpf_map_lookup_elem(&set_locks, &index);
@@ -186,7 +186,7 @@ static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
 }
 
 /* Whether more than one question came in and was answered: what a flood does not show. */
-static __always_inline bool is_conversation(const struct flow *flow)
+static inline bool is_conversation(const struct flow *flow)
 {
 	return flow->state & FLOW_ANSWERED &&
 	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
@@ -199,7 +199,7 @@ static __always_inline bool is_conversation(const struct flow *flow)
  * How readily a flow makes room: one that is over (OVER), then one that is closing, or none, then what has not become a
  * conversation, then what was quiet longest.
  */
-static __always_inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
+static inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
 	__u32 rank = age_at(flow->seen, time);
 
@@ -216,7 +216,7 @@ static __always_inline __u32 eviction_priority(const struct flow *flow, enum tab
  * A way that is free, if the set has enough of them: that the tags tell, so that no entry is read, of which each may be
  * a cache line that memory has to be asked for.
  */
-static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
+static inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
 {
 	__u64 free = free_ways(tags);
 
@@ -271,9 +271,8 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 }
 
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
-static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
-				 const struct vacancy *vacancy, const struct flow *flow,
-				 __u64 digest)
+static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
+			const struct vacancy *vacancy, const struct flow *flow, __u64 digest)
 {
 	__u32 way = vacancy->way % WAYS;
 	bool done = false;
@@ -295,8 +294,7 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
  * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any other was made by another CPU
  * just now.
  */
-static __always_inline bool is_replaceable(const struct flow *old, const struct flow *flow,
-					   enum table table)
+static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
 	return old->flags & FLOW_STRAY ||
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
@@ -307,7 +305,7 @@ static __always_inline bool is_replaceable(const struct flow *old, const struct 
  * before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply may still take the
  * way of before, once.
  */
-static __always_inline void overwrite(struct flow *old, const struct flow *flow)
+static inline void overwrite(struct flow *old, const struct flow *flow)
 {
 	store_way(old, (const struct way *)&flow->ifindex);
 	asm volatile("" ::: "memory"); /* the compiler may store what is not volatile first */
@@ -320,9 +318,8 @@ static __always_inline void overwrite(struct flow *old, const struct flow *flow)
  * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while ago: another flow may have
  * its way by now, or have had the digest all along.
  */
-static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
-				       const struct flow *flow, __u64 digest, enum table table,
-				       bool over_live)
+static inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock, const struct flow *flow,
+			      __u64 digest, enum table table, bool over_live)
 {
 	bool done = false;
 	int way;
@@ -339,7 +336,7 @@ static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_loc
 }
 
 /* Lookups in this set go on to the second one from now on. */
-static __always_inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
+static inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
 {
 	if (*tags & OVERFLOWED)
 		return;
@@ -358,7 +355,7 @@ enum placed {
  * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is no beginning,
  * whether or not that found room.
  */
-static __always_inline enum placed refuse(const struct scratch *from, enum table table)
+static inline enum placed refuse(const struct scratch *from, enum table table)
 {
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
@@ -368,8 +365,7 @@ static __always_inline enum placed refuse(const struct scratch *from, enum table
 }
 
 /* Without a vacancy the flow's own entry was written over. */
-static __always_inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy,
-					  enum table table)
+static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
@@ -382,8 +378,7 @@ static __always_inline enum placed accept(const struct flow *flow, const struct 
 	return PLACED;
 }
 
-static __always_inline enum placed replace(const struct scratch *from, enum table table, int place,
-					   bool over_live)
+static inline enum placed replace(const struct scratch *from, enum table table, int place, bool over_live)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow_set *set = get_set(table, index);
@@ -399,8 +394,8 @@ static __always_inline enum placed replace(const struct scratch *from, enum tabl
  * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch. Returns the set
  * that it is in.
  */
-static __always_inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
-					    struct bpf_spin_lock *lock)
+static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
+				   struct bpf_spin_lock *lock)
 {
 	__u64 digest = from->packet.digest;
 	__u32 index = first_set(digest, set_count(table));
@@ -463,7 +458,7 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
  * That this happens twice, or that another flow has the digest, is counted; a connection has another chance with its
  * next segment.
  */
-static __always_inline bool enter_flow(enum table table, bool over_live)
+static inline bool enter_flow(enum table table, bool over_live)
 {
 	int placed = insert(table, over_live, false);
 
@@ -473,7 +468,7 @@ static __always_inline bool enter_flow(enum table table, bool over_live)
 }
 
 /* Takes the entry at this place out, if it still has the digest. */
-static __always_inline void remove_at(enum table table, int place, __u64 digest)
+static inline void remove_at(enum table table, int place, __u64 digest)
 {
 	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
 	struct flow_set *set = get_set(table, index);

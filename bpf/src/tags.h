@@ -18,13 +18,13 @@
 #define OVERFLOWED 0x80ULL /* others of the set may be in their second one */
 
 /* 1 to 127; 0 is the tag of a free way. Bits that hardly matter to the choice of the sets. */
-static __always_inline __u64 tag_of(__u64 digest)
+static inline __u64 tag_of(__u64 digest)
 {
 	return ((digest & 0x3ff) * 127 >> 10) + 1;
 }
 
 /* The ways with this digest's tag: the top bits of their bytes. */
-static __always_inline __u64 tag_matches(__u64 tags, __u64 digest)
+static inline __u64 tag_matches(__u64 tags, __u64 digest)
 {
 	__u64 difference = (tags ^ tag_of(digest) * EACH_BYTE) & TAG_BITS;
 
@@ -32,19 +32,19 @@ static __always_inline __u64 tag_matches(__u64 tags, __u64 digest)
 }
 
 /* The free ways: the top bits of their bytes. */
-static __always_inline __u64 free_ways(__u64 tags)
+static inline __u64 free_ways(__u64 tags)
 {
 	return ~((tags & TAG_BITS) + TAG_BITS) & ~TAG_BITS;
 }
 
 /* How many ways these are. */
-static __always_inline __u32 count_ways(__u64 ways)
+static inline __u32 count_ways(__u64 ways)
 {
 	return (ways >> 7) * EACH_BYTE >> 56;
 }
 
 /* The same ways, counted from this one on. */
-static __always_inline __u64 ways_from(__u64 ways, __u32 way)
+static inline __u64 ways_from(__u64 ways, __u32 way)
 {
 	__u32 shift = 8 * (way % WAYS);
 
@@ -55,7 +55,7 @@ static __always_inline __u64 ways_from(__u64 ways, __u32 way)
  * The lowest way of some matches. The only bit of `lowest` stands at 8 times the way, and shifts that way to the top of
  * the number.
  */
-static __always_inline __u32 first_match(__u64 matches)
+static inline __u32 first_match(__u64 matches)
 {
 	const __u64 ways = 0ULL << 61 | 1ULL << 53 | 2ULL << 45 | 3ULL << 37 |
 			   4ULL << 29 | 5ULL << 21 | 6ULL << 13 | 7ULL << 5;
@@ -66,7 +66,7 @@ static __always_inline __u32 first_match(__u64 matches)
 }
 
 /* The tags of a set where a way has another one; 0 frees the way. */
-static __always_inline __u64 with_tag(__u64 tags, __u32 way, __u64 tag)
+static inline __u64 with_tag(__u64 tags, __u32 way, __u64 tag)
 {
 	__u32 shift = 8 * (way % WAYS);
 

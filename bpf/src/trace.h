@@ -12,7 +12,7 @@
  * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second how
  * long it wants to be told.
  */
-static __always_inline bool match_request(const struct tuple *tuple)
+static inline bool match_request(const struct tuple *tuple)
 {
 	__u32 zero = 0;
 	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
@@ -27,8 +27,8 @@ static __always_inline bool match_request(const struct tuple *tuple)
 	       masked_equal(tuple->self, filter->self, filter->self_mask);
 }
 
-static __always_inline enum parsed parse_again(struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction, __u32 header)
+static inline enum parsed parse_again(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				      __u32 header)
 {
 	__builtin_memset(packet, 0, sizeof(*packet));
 	return parse(skb, packet, direction, header);
@@ -48,8 +48,8 @@ __noinline int trace_outcome(struct __sk_buff *skb, __u32 outcome)
 }
 
 /* Room for an event with what all of them have; counts it as lost where there is none. */
-static __always_inline struct trace_event *new_event(const struct __sk_buff *skb,
-						     struct trace_slot *slot, enum trace_kind kind)
+static inline struct trace_event *new_event(const struct __sk_buff *skb, struct trace_slot *slot,
+					    enum trace_kind kind)
 {
 	struct trace_event *event = bpf_ringbuf_reserve(&trace_events, sizeof(*event), 0);
 
@@ -69,14 +69,14 @@ static __always_inline struct trace_event *new_event(const struct __sk_buff *skb
 }
 
 /* The table that holds the flow of an inbound packet, once it was recorded. */
-static __always_inline __u32 table_of(const struct packet *packet)
+static inline __u32 table_of(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
 	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
 }
 
-static __always_inline enum trace_form form_of(const struct packet *packet, enum parsed result)
+static inline enum trace_form form_of(const struct packet *packet, enum parsed result)
 {
 	if (result == PARSED_ERROR)
 		return TRACE_ERROR;
@@ -87,8 +87,8 @@ static __always_inline enum trace_form form_of(const struct packet *packet, enum
 	return packet->echo_reply ? TRACE_ECHO_REPLY : TRACE_PACKET;
 }
 
-static __always_inline void describe(const struct __sk_buff *skb, struct trace_event *event,
-				     const struct packet *packet, enum parsed result)
+static inline void describe(const struct __sk_buff *skb, struct trace_event *event,
+			    const struct packet *packet, enum parsed result)
 {
 	event->tuple = packet->tuple;
 	event->tuple.protocol = packet->protocol;
@@ -99,7 +99,7 @@ static __always_inline void describe(const struct __sk_buff *skb, struct trace_e
 }
 
 /* Adds the flow with this digest, if it is alive. Of errors and fragments it tells the ports. */
-static __always_inline void add_flow(struct trace_event *event, __u64 digest, __u32 table)
+static inline void add_flow(struct trace_event *event, __u64 digest, __u32 table)
 {
 	struct flow *flow = table <= TABLE_CONNECTIONLESS ? find_digest(digest, table) : NULL;
 
@@ -143,8 +143,7 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
  * Tells of a packet that goes out: of one that is moved just before it is, as there may be no way back. Its flow has
  * this digest in `table`.
  */
-__noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table,
-			 __u32 header)
+__noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table, __u32 header)
 {
 	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
@@ -233,22 +232,20 @@ __noinline int trace_arrival(struct __sk_buff *skb)
 	return 0;
 }
 
-static __always_inline void trace_inbound(struct __sk_buff *skb, __u32 header)
+static inline void trace_inbound(struct __sk_buff *skb, __u32 header)
 {
 	if (unlikely(is_traced()))
 		trace_in(skb, header);
 }
 
-static __always_inline void trace_outbound(struct __sk_buff *skb, enum trace_kind kind,
-					   const struct packet *packet, enum table table,
-					   __u32 header)
+static inline void trace_outbound(struct __sk_buff *skb, enum trace_kind kind, const struct packet *packet,
+				  enum table table, __u32 header)
 {
 	if (unlikely(is_traced()))
 		trace_out(skb, kind, packet->digest, table, header);
 }
 
-static __always_inline void trace_returned(struct __sk_buff *skb, const struct packet *packet,
-					   enum table table)
+static inline void trace_returned(struct __sk_buff *skb, const struct packet *packet, enum table table)
 {
 	if (unlikely(is_traced()))
 		trace_return(skb, packet->digest, table);

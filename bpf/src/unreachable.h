@@ -23,7 +23,7 @@
 #define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
 
 /* Puts the answer behind the Ethernet header, which leads to the device itself from now on. */
-static __always_inline bool become(struct __sk_buff *skb, struct answer *answer, bool v4, __u32 length)
+static inline bool become(struct __sk_buff *skb, struct answer *answer, bool v4, __u32 length)
 {
 	__u8 mac[ETH_ALEN];
 
@@ -43,7 +43,7 @@ static __always_inline bool become(struct __sk_buff *skb, struct answer *answer,
  * Quotes the IP header, which has to be a plain one between ordinary addresses. Returns what protocol it carries, or
  * UNREADABLE.
  */
-static __always_inline int quote_header(struct __sk_buff *skb, struct answer *answer, bool v4)
+static inline int quote_header(struct __sk_buff *skb, struct answer *answer, bool v4)
 {
 	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)answer->quote;
 	const struct iphdr *ip4 = (const struct iphdr *)answer->quote;
@@ -113,7 +113,7 @@ static __noinline bool become_unreachable(struct __sk_buff *skb)
 	return become(skb, answer, v4, ERROR_HEADER + quoted);
 }
 
-static __always_inline int end_of_fallback(struct __sk_buff *skb)
+static inline int end_of_fallback(struct __sk_buff *skb)
 {
 	count_event(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
 							  : EVENT_FALLBACK_DROPPED_V6);
@@ -123,7 +123,7 @@ static __always_inline int end_of_fallback(struct __sk_buff *skb)
 }
 
 /* Whether the frame goes to a gateway whose entry is held. Of nobody's word for a while, it is not. */
-static __always_inline bool is_held(const struct __sk_buff *skb)
+static inline bool is_held(const struct __sk_buff *skb)
 {
 	struct gateway_mac key = {
 		.ifindex = skb->ifindex,
@@ -141,7 +141,7 @@ static __always_inline bool is_held(const struct __sk_buff *skb)
  * A held entry lets the kernel send to a gateway that does not answer: without it, connect() would fail. Anything but
  * the beginning of a connection passes; replies to other interfaces were moved before.
  */
-static __always_inline int refuse_behind_held(struct __sk_buff *skb)
+static inline int refuse_behind_held(struct __sk_buff *skb)
 {
 	if (is_held(skb) && become_reset(skb))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);

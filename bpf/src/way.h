@@ -6,7 +6,7 @@
 #include "sequence.h"
 
 /* An address that a reply can be sent to. */
-static __always_inline bool is_unicast(const __u8 *mac)
+static inline bool is_unicast(const __u8 *mac)
 {
 	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
 }
@@ -39,7 +39,7 @@ __noinline int find_way_back(struct __sk_buff *skb)
 }
 
 /* That the packet has lost its place in a table. */
-static __always_inline enum event insert_failed(const struct packet *packet)
+static inline enum event insert_failed(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return EVENT_INSERT_FAILED_CONNECTIONLESS;
@@ -47,14 +47,14 @@ static __always_inline enum event insert_failed(const struct packet *packet)
 }
 
 /* Gives an entry the way that is in the scratch. It keeps the flags that are not of a next hop. */
-static __always_inline void take_way(struct scratch *from, struct flow *flow)
+static inline void take_way(struct scratch *from, struct flow *flow)
 {
 	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	store_way(flow, &from->way);
 }
 
 /* Writes the way that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
-static __always_inline bool put_way(struct scratch *from, enum table table, int place)
+static inline bool put_way(struct scratch *from, enum table table, int place)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow *flow = flow_at(table, place);
@@ -86,7 +86,7 @@ __noinline int set_way(struct __sk_buff *skb, __u32 table)
 }
 
 /* The table of a flow that goes on. */
-static __always_inline enum table lasting_table(const struct packet *packet)
+static inline enum table lasting_table(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
@@ -95,20 +95,20 @@ static __always_inline enum table lasting_table(const struct packet *packet)
  * An inbound frame by the flow's own way. `seen` is written at most once a second, so that the cache line stays shared;
  * in between a flag remembers that the way is in use.
  */
-static __always_inline bool is_due(const struct flow *flow)
+static inline bool is_due(const struct flow *flow)
 {
 	return age(flow->seen) >= seconds(1);
 }
 
-static __always_inline void mark_active(struct flow *flow)
+static inline void mark_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))
 		flow->flags |= FLOW_ACTIVE;
 }
 
 /* Whether the frame changes nothing of the flow's way: it came by that, as others did this second. */
-static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
-					  const struct flow *flow)
+static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
+				 const struct flow *flow)
 {
 	return came_by(flow, skb, packet) && !is_due(flow);
 }
@@ -117,7 +117,7 @@ static __always_inline bool is_next_frame(const struct __sk_buff *skb, const str
  * Once a second the next hop is chosen anew as well: gateways may have become known, and an ifindex may belong to
  * another interface by now.
  */
-static __always_inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	if (!is_due(flow))
 		return mark_active(flow);
