@@ -83,7 +83,6 @@ static inline bool address_is_ordinary(const __u8 *address)
 	return v6_is_ordinary(word);
 }
 
-/* Whether the bits of the mask are those that are wanted. */
 static inline bool masked_equal(const __u8 *address, const __u64 *want, const __u64 *mask)
 {
 	const __u64 *word = (const __u64 *)address;
@@ -110,7 +109,6 @@ static inline __u32 own_address(const __u8 *address)
 	return flags ? *flags : 0;
 }
 
-/* Whether the peer is a direct neighbour on this interface. */
 static inline bool address_is_on_link(const __u8 *address, __u32 ifindex)
 {
 	struct on_link_key key = { .prefix_length = 32 + 128, .ifindex = ifindex };

@@ -27,7 +27,6 @@ __noinline int excludes(__u32 list, __u32 number)
 	       masked_equal(tuple->self, rule->self, rule->self_mask);
 }
 
-/* Whether the operator excluded this flow. */
 static inline bool is_excluded(__u32 in_force)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);

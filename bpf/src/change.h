@@ -38,7 +38,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
-	announce_inbound(skb, packet);
+	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
 }
 
 /* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
@@ -278,7 +278,6 @@ __noinline int inbound_expired(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Deals with the scratch packet. */
 __noinline int inbound_change(struct __sk_buff *skb)
 {
 	struct scratch *from = get_scratch();

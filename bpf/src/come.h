@@ -24,7 +24,6 @@ static inline const struct net_device *managed_device(__u32 ifindex)
 	return value && *value == ifindex ? device_of(value) : NULL;
 }
 
-/* Whether the device has the IPv4 address. */
 __noinline int has_v4(__u32 ifindex, __u32 v4)
 {
 	const struct net_device *device = managed_device(ifindex);
@@ -65,7 +64,6 @@ __noinline int has_v6(__u32 ifindex, __u64 first, __u64 second)
 	return false;
 }
 
-/* Whether the interface has the address. */
 static inline bool has_come(const __u8 *address, __u32 ifindex)
 {
 	const __u64 *half = (const __u64 *)address;

@@ -27,7 +27,6 @@ static inline __u32 ip_size(bool v4)
 	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-/* The first byte of the answer. */
 static inline __u8 *beginning(struct answer *answer, bool v4)
 {
 	return answer->ip + sizeof(answer->ip) - ip_size(v4);

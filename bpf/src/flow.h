@@ -4,7 +4,6 @@
 
 #include "parse.h"
 
-/* Now, in ticks. */
 static inline __u32 now(void)
 {
 	return bpf_jiffies64() / JIFFIES_PER_TICK;

@@ -29,7 +29,6 @@ static inline struct fragment_set *get_fragments(__u64 key)
 	return bpf_map_lookup_elem(&fragments, &index);
 }
 
-/* What is known of the packet with this key, NULL for nothing. */
 static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
 {
 #pragma clang loop unroll(full)
@@ -37,15 +36,6 @@ static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key
 		if (set->fragment[i].key == key)
 			return &set->fragment[any_way(i, key)];
 	return NULL;
-}
-
-/*
- * The ways are taken in turn, so that the packet whose first fragment is longest past makes room: a time of 64 ms a
- * tick does not tell which of those sent at once that is.
- */
-static inline struct fragment *next_fragment(struct fragment_set *set)
-{
-	return &set->fragment[set->next++ % WAYS];
 }
 
 /* Remembers what was decided about the first fragment of the packet with this key. */
@@ -59,7 +49,11 @@ __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcom
 	slot = find_fragment(set, key);
 	if (slot)
 		slot->key = 0;
-	slot = next_fragment(set);
+	/*
+	 * The ways are taken in turn, so that the packet whose first fragment is longest past makes room: a time of
+	 * 64 ms a tick does not tell which of those sent at once that is.
+	 */
+	slot = &set->fragment[set->next++ % WAYS];
 	slot->key = 0;
 	slot->digest = digest;
 	slot->seen = now();

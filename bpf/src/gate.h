@@ -58,7 +58,6 @@ static inline bool has_flow(const struct packet *packet)
 	return find_live(packet, TABLE_ESTABLISHED) || find_live(packet, TABLE_HALF_OPEN);
 }
 
-/* Whether a socket of the host's sends a datagram without being connected. */
 static inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct bpf_sock *socket = skb->sk;
@@ -78,7 +77,8 @@ static inline bool is_stopped(struct __sk_buff *skb, const struct packet *packet
 	       is_unconnected(skb, packet);
 }
 
-static inline int pass_gate(struct __sk_buff *skb)
+SEC("lwt_out")
+int replypath_gate(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 

@@ -21,12 +21,6 @@ static inline bool may_end_handshake(const struct packet *packet, const struct f
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }
 
-static inline void next_segment(const struct packet *packet, struct flow *flow)
-{
-	mark_active(flow);
-	note_received(packet, flow);
-}
-
 /* Whether the packet has no hop left; `header`: bytes before the IP header. */
 static inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
@@ -46,17 +40,10 @@ static inline void change(struct __sk_buff *skb, const struct packet *packet, __
 		inbound_expired(skb);
 }
 
-/* The packet is not for this host. */
 static inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (unlikely(has_expired(skb, packet, header)) && put_in_scratch(packet))
 		inbound_expired(skb);
-}
-
-/* A SYN, which starts an entry, or a RST, which ends one. */
-static inline bool begins_or_ends(const struct packet *packet)
-{
-	return packet->tcp_flags & TCP_RST || is_syn(packet);
 }
 
 /*
@@ -81,10 +68,13 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && is_next_frame(skb, packet, flow)) &&
-		    likely(!may_end_handshake(packet, flow)))
-			return next_segment(packet, flow);
+		    likely(!may_end_handshake(packet, flow))) {
+			mark_active(flow);
+			return note_received(packet, flow);
+		}
 	}
-	if (!flow && !begins_or_ends(packet) && pass_known_segment(skb, packet, header))
+	/* A SYN starts an entry, and a RST ends one. */
+	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet, header))
 		return;
 	change(skb, packet, header);
 }
@@ -132,6 +122,7 @@ static inline int ingress(struct __sk_buff *skb, __u32 header)
 		inbound_tcp(skb, &packet, header);
 	else
 		inbound_connectionless(skb, &packet, header);
-	trace_inbound(skb, header);
+	if (is_traced())
+		trace_in(skb, header);
 	return PASS;
 }

@@ -145,12 +145,6 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 		lower_mss(skb, packet->offset, interface->mtu - headers);
 }
 
-/* A SYN that came in: the segments that answer it go back by the same interface. */
-static inline void announce_inbound(struct __sk_buff *skb, const struct packet *packet)
-{
-	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
-}
-
 #define SMALLEST_PAYLOAD 64 /* of a segment that is worth sending */
 #define CUT_STEP 1020       /* a multiple of 4, and room that is mostly there */
 #define CUT_STEPS 64        /* 65,280 bytes: from the largest MTU that there is down to the smallest */

@@ -51,7 +51,6 @@ static inline __u64 mark_of(__u64 digest, __u32 generation, __u32 when)
 	return digest ^ (__u64)when << 32 ^ generation;
 }
 
-/* Whether it is a mark of the digest, made in this period or the one before. */
 static inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation, __u32 period)
 {
 	__u64 when = mark ^ digest;
@@ -105,7 +104,6 @@ static inline bool is_negative(__u64 digest, __u32 period)
 	return false;
 }
 
-/* Whether it is known to begin no flow. */
 static inline bool begins_no_flow(__u64 digest)
 {
 	return is_negative(digest, period());
@@ -147,7 +145,6 @@ static inline void mark_foreign_address(const struct packet *packet, __u32 ifind
 	add_negative(self_digest(&packet->tuple, ifindex), generation, moment());
 }
 
-/* It has come to this host. */
 static inline void unmark_foreign_address(const struct packet *packet, __u32 ifindex)
 {
 	__u64 digest = self_digest(&packet->tuple, ifindex);

@@ -7,13 +7,6 @@
 
 #include "table.h"
 
-/* As struct gateway has them. */
-struct usable_mac {
-	__u8 mac[6];
-	__u8 usable;
-	__u8 pad;
-};
-
 /* The managed interface at this array index, NULL once it is gone or another. */
 static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 {
@@ -22,7 +15,6 @@ static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
-/* The device behind a value of a devmap. */
 static inline const struct net_device *device_of(const __u32 *value)
 {
 	const struct bpf_dtab_netdev *entry;
@@ -82,7 +74,6 @@ static inline __u32 interface_index(__u32 ifindex)
 	return index && get_interface(*index, ifindex) ? *index : 0;
 }
 
-/* The known gateway that sent this frame, 0 for none. */
 static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct gateway_mac key = { .ifindex = skb->ifindex, .family = packet->family };
@@ -162,8 +153,6 @@ static inline mac_word read_mac(const __u8 *mac)
 	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct flow, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct interface, mac) % sizeof(mac_word) == 0, "read as one number");
-	_Static_assert(offsetof(struct gateway, usable) - offsetof(struct gateway, mac) ==
-			       offsetof(struct usable_mac, usable), "alike");
 	return *(const volatile mac_word *)mac;
 }
 
@@ -175,7 +164,7 @@ static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 	if (!gateway || !index || gateway->ifindex != ifindex)
 		return false;
 	*mac = read_mac(gateway->mac);
-	return ((const struct usable_mac *)mac)->usable;
+	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
 /*

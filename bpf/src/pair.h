@@ -17,17 +17,6 @@ static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packe
 	return segments ? segments : (packet->payload + skb->gso_size - 1) / skb->gso_size;
 }
 
-/*
- * Bytes that the packet becomes on the wire, each segment with its headers: qdisc_pkt_len_init() has set it by the time
- * that egress programs run.
- */
-static inline __u64 wire_bytes(const struct __sk_buff *skb)
-{
-	__u32 length = skb->wire_len;
-
-	return length ? length : skb->len;
-}
-
 /* Where a field of struct pair stands in it as one number. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
@@ -61,7 +50,8 @@ static inline void add(struct pair_count *count, const struct __sk_buff *skb, __
 		       bool first_of_flow)
 {
 	count->packets += packets;
-	count->bytes += wire_bytes(skb);
+	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
+	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
 	if (first_of_flow)
 		count->flows++;
 }

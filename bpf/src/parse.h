@@ -462,7 +462,6 @@ static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *pack
 	return parse_transport(skb, packet, direction);
 }
 
-/* What is odd about a packet that could not be read. */
 static inline void count_unparsed(enum parsed result)
 {
 	_Static_assert(PARSED_SOURCE_ROUTE - PARSED_TRUNCATED == EVENT_UNPARSED_SOURCE_ROUTE, "the same order");

@@ -8,7 +8,6 @@
 #include "send.h"
 #include "sender.h"
 
-/* Gives a frame on its flow's own interface the next hop that it is to have. */
 static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
 {
 	if (!is_enforced(interface))
@@ -146,7 +145,8 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 	}
 	count_reply(skb, flow, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
-		trace_returned(skb, packet, table);
+		if (is_traced())
+			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;

@@ -37,7 +37,6 @@ static inline struct asked_set *get_asked_set(__u64 asker, __u32 *index)
 	return bpf_map_lookup_elem(&asked, index);
 }
 
-/* The flow with this digest unless it is idle. */
 static inline struct flow *live_flow(__u64 digest)
 {
 	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);

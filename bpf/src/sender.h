@@ -27,7 +27,6 @@ static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);
 }
 
-/* Whether the socket is bound to the packet's own address. */
 static inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
 {
 	const __u32 *self = (const __u32 *)packet->tuple.self;

@@ -11,7 +11,6 @@ static inline struct settings *get_settings(void)
 	return bpf_map_lookup_elem(&configuration, &zero);
 }
 
-/* Whether flows of this protocol are recorded at all. */
 static inline bool is_listed(const struct settings *settings, __u8 protocol)
 {
 	return settings->protocols[protocol >> 3] & (1 << (protocol & 7));

@@ -86,7 +86,8 @@ static inline void count_repair(enum event event)
 }
 
 /* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
-static inline int send_v4(struct bpf_sock_addr *ctx)
+SEC("cgroup/sendmsg4")
+int replypath_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 
@@ -101,7 +102,8 @@ static inline int send_v4(struct bpf_sock_addr *ctx)
 	return ALLOW;
 }
 
-static inline int send_v6(struct bpf_sock_addr *ctx)
+SEC("cgroup/sendmsg6")
+int replypath_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 	__u32 *peer = (__u32 *)tuple.peer;

@@ -114,7 +114,6 @@ __noinline int place_of(__u32 table, __u64 digest)
 	return NOWHERE;
 }
 
-/* The flow at such a place. */
 static inline struct flow *flow_at(enum table table, int place)
 {
 	struct flow_set *set;
@@ -169,7 +168,6 @@ static inline struct flow *find_digest(__u64 digest, enum table table)
 	return flow_at(table, place_of(table, digest));
 }
 
-/* The packet's flow in this table unless it is idle. */
 static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);

@@ -37,7 +37,6 @@ static inline __u64 free_ways(__u64 tags)
 	return ~((tags & TAG_BITS) + TAG_BITS) & ~TAG_BITS;
 }
 
-/* How many ways these are. */
 static inline __u32 count_ways(__u64 ways)
 {
 	return (ways >> 7) * EACH_BYTE >> 56;

@@ -216,7 +216,6 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 	return 0;
 }
 
-/* Tells of a packet that was moved here. */
 __noinline int trace_arrival(struct __sk_buff *skb)
 {
 	struct trace_slot *slot = get_trace_slot();
@@ -232,21 +231,9 @@ __noinline int trace_arrival(struct __sk_buff *skb)
 	return 0;
 }
 
-static inline void trace_inbound(struct __sk_buff *skb, __u32 header)
-{
-	if (unlikely(is_traced()))
-		trace_in(skb, header);
-}
-
 static inline void trace_outbound(struct __sk_buff *skb, enum trace_kind kind, const struct packet *packet,
 				  enum table table, __u32 header)
 {
 	if (unlikely(is_traced()))
 		trace_out(skb, kind, packet->digest, table, header);
-}
-
-static inline void trace_returned(struct __sk_buff *skb, const struct packet *packet, enum table table)
-{
-	if (unlikely(is_traced()))
-		trace_return(skb, packet->digest, table);
 }

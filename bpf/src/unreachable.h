@@ -113,7 +113,12 @@ static __noinline bool become_unreachable(struct __sk_buff *skb)
 	return become(skb, answer, v4, ERROR_HEADER + quoted);
 }
 
-static inline int end_of_fallback(struct __sk_buff *skb)
+/*
+ * After replypath_egress at the device of the fallback route, which leads nowhere: what was not moved to its flow's
+ * interface ends here.
+ */
+SEC("tc")
+int replypath_fallback(struct __sk_buff *skb)
 {
 	count_event(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
 							  : EVENT_FALLBACK_DROPPED_V6);
@@ -138,10 +143,11 @@ static inline bool is_held(const struct __sk_buff *skb)
 }
 
 /*
- * A held entry lets the kernel send to a gateway that does not answer: without it, connect() would fail. Anything but
+ * After replypath_egress, where entries may be held. A held entry lets the kernel send to a gateway that does not answer: without it, connect() would fail. Anything but
  * the beginning of a connection passes; replies to other interfaces were moved before.
  */
-static inline int refuse_behind_held(struct __sk_buff *skb)
+SEC("tc")
+int replypath_held(struct __sk_buff *skb)
 {
 	if (is_held(skb) && become_reset(skb))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);

@@ -85,7 +85,6 @@ __noinline int set_way(struct __sk_buff *skb, __u32 table)
 	return false;
 }
 
-/* The table of a flow that goes on. */
 static inline enum table lasting_table(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
