@@ -24,10 +24,7 @@ static inline void address_from_v4(__u8 *address, __be32 v4)
 	half[1] = words(MAPPED_PREFIX, v4);
 }
 
-/*
- * Read 32 bits at a time, as headers are aligned in a frame, and written as they will be compared: a load of what
- * several stores have just written waits for all of them to reach the cache.
- */
+/* Read as headers are aligned, written as it will be compared: a load waits for all stores that it spans. */
 static inline void address_from_v6(__u8 *address, const struct in6_addr *v6)
 {
 	const __u32 *word = v6->in6_u.u6_addr32;

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What has to hold before an inbound packet starts a flow. These checks run for new flows only, never for a packet of a
- * flow that is known.
- */
+/* What has to hold before an inbound packet starts a flow. No packet of a known flow gets here. */
 #pragma once
 
 #include "come.h"
@@ -57,10 +54,7 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 	return !bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0);
 }
 
-/*
- * Whether the scratch packet's addresses may be a flow's ends, and the operator has not excluded them: EVENT_END if so,
- * else why not.
- */
+/* Why the scratch packet's addresses are no flow's ends; EVENT_END where they may be. What is excluded is none. */
 __noinline int refusal_of_ends(void)
 {
 	struct settings *settings = get_settings();
@@ -78,10 +72,7 @@ __noinline int refusal_of_ends(void)
 	return EVENT_END;
 }
 
-/*
- * Why packets of the scratch packet's tuple start no flow, whatever frame they come in, by this interface; EVENT_END
- * where they may. What is not listed is another matter.
- */
+/* Why packets of the scratch packet's tuple start no flow by this interface; EVENT_END where they may, if listed. */
 __noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();

@@ -204,10 +204,7 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 	}
 }
 
-/*
- * Nobody took the datagrams of the flow; a server may have been started since. A socket that is connected takes those
- * of the host's own conversation, or is a transparent proxy's.
- */
+/* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
 static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	enum udp_socket socket = taker(skb);

@@ -44,10 +44,7 @@ static inline void note_end(struct flow *flow)
 	flow->state |= FLOW_CLOSING;
 }
 
-/*
- * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1): its sequence
- * number is 0, and it acknowledges that SYN.
- */
+/* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
 static inline bool refuses(const struct packet *packet, const struct flow *flow)
 {
 	return (packet->tcp_flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->seq &&

@@ -4,10 +4,7 @@
 
 #include "table.h"
 
-/*
- * Has memory bring what will be read or written soon: the processor goes on without it, so that several of these take
- * as long as one.
- */
+/* Has memory bring what will be read or written soon; several of these take as long as one. */
 static inline void fetch(const void *address)
 {
 	if (address)

@@ -44,10 +44,7 @@ static inline bool is_closing(const struct flow *flow)
 	return (flow->state & FLOW_CLOSING) | (flow->flags & FLOW_RESET);
 }
 
-/*
- * Whether nobody took the datagrams of a connectionless flow so far: no socket, nor anybody to whom they are
- * translated, who would have answered.
- */
+/* Whether nobody took a connectionless flow's datagrams: no socket, and nobody behind a NAT, who had answered. */
 static inline bool is_untaken(const struct flow *flow)
 {
 	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);

@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Fragments that we send: only the first one has ports, and all have to go the same way. They leave one after the
- * other, the first one first.
- */
+/* Fragments that we send: only the first one, which leaves first, has ports. All go the same way. */
 #pragma once
 
 #include "table.h"
 
-/*
- * Stands for the packet that a fragment is of: the digest of its addresses, protocol and identification (RFC 791, 3.2;
- * RFC 8200, 4.5, without the protocol).
- */
+/* Stands for the packet: a digest of addresses, identification and, by IPv4, protocol (RFC 791, 3.2; RFC 8200, 4.5). */
 static inline __u64 fragment_key(struct packet *packet)
 {
 	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
@@ -49,10 +43,7 @@ __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcom
 	slot = find_fragment(set, key);
 	if (slot)
 		slot->key = 0;
-	/*
-	 * The ways are taken in turn, so that the packet whose first fragment is longest past makes room: a time of
-	 * 64 ms a tick does not tell which of those sent at once that is.
-	 */
+	/* In turn: a tick is too long to tell which of the packets that are sent at once came first. */
 	slot = &set->fragment[set->next++ % WAYS];
 	slot->key = 0;
 	slot->digest = digest;

@@ -29,10 +29,7 @@ enum side {
 	SIDE_REPLY,
 };
 
-/*
- * Who sends the packet, for connection tracking. As a number the packet's address passes through a map: see
- * is_transparent().
- */
+/* Who sends the packet, for connection tracking. Its address passes through a map: see is_transparent(). */
 static inline enum side side_of(struct __sk_buff *skb)
 {
 	struct scratch *through = get_scratch();

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The headers once more, for the few packets that need it. What parse() found is not used: the verifier would have to
- * follow it on every way through the program.
- */
+/* The headers once more, for the few packets that need it: the verifier need not follow what parse() found. */
 #pragma once
 
 #include "parse.h"

@@ -46,10 +46,7 @@ static inline void pass_on(struct __sk_buff *skb, const struct packet *packet, _
 		inbound_expired(skb);
 }
 
-/*
- * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host opened its
- * connection, or it was asked about lately. Returns false for any other.
- */
+/* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
 static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {

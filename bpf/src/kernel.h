@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What the programs take from the kernel: its headers, the verdicts that are newer than those headers, and the socket
- * fields that CO-RE finds at load time.
- */
+/* What the programs take from the kernel: its headers, and the fields that CO-RE finds at load time. */
 #pragma once
 
 #include <stdbool.h>

@@ -67,8 +67,8 @@ RING(repair_wanted, REPAIR_WANTED_BYTES);
 ARRAY(mode_by_hand, 1, __u32);
 
 /*
- * The negative cache: see negative_cache.h. The two are apart, as a flood of segments for nobody writes marks and must
- * not overwrite what is `foreign`. What was marked last comes first in its set.
+ * The negative cache: see negative_cache.h. In one table the addresses that a router forwards would overwrite the
+ * marks, and a flood of segments for nobody all else. What was marked last comes first in its set.
  */
 struct foreign_set {
 	__u64 mark[FOREIGN_WAYS];
@@ -85,10 +85,7 @@ ARRAY(grace, 1, __u32);
 
 ARRAY(set_locks, SET_LOCKS, struct set_lock);
 
-/*
- * The low bits of an ifindex to an index into `interfaces`, whose ifindex tells whether it is the one. An array, as its
- * lookup costs no function call.
- */
+/* By the low bits of an ifindex: an index into `interfaces`, whose ifindex tells whether it is the one. */
 ARRAY(managed, INTERFACE_INDICES, __u32);
 
 ARRAY(interfaces, MAX_INTERFACES, struct interface);

@@ -26,51 +26,32 @@
 #define OPTION_MSS_LENGTH 4
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
-/* Steps over one option; 0 at the end of them, -1 where they cannot be changed. */
-static inline int next_option(volatile struct options *options)
-{
-	__u32 at = options->at, length;
-	__u8 kind;
-
-	if (at >= options->length)
-		return 0;
-	kind = options->bytes[at % sizeof(options->bytes)];
-	if (kind == OPTION_END)
-		return 0;
-	if (kind == OPTION_NOP) {
-		options->at = at + 1;
-		return 1;
-	}
-	length = options->bytes[(at + 1) % sizeof(options->bytes)];
-	if (kind == OPTION_AO || length < 2 || at + length > options->length)
-		return -1;
-	if (kind == OPTION_MSS) {
-		if (length != OPTION_MSS_LENGTH || options->mss)
-			return -1;
-		options->mss = at + 2;
-	}
-	options->at = at + length;
-	return 1;
-}
-
 /*
  * Finds the MSS among the options in the scratch memory; false where there is not exactly one, or where changing it
- * would make the segment another one. The verifier does not follow what is kept there, so that every step looks alike
- * to it and the walk may be as long as options can be.
+ * would make the segment another one. The verifier does not follow what is kept there: every step looks alike to it, so
+ * that there may be as many as options can have.
  */
-static inline bool find_mss(struct options *options)
+static inline bool find_mss(volatile struct options *options)
 {
-	int more;
-
 	options->at = 0;
 	options->mss = 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		more = next_option(options);
-		if (more < 0)
-			return false;
-		if (!more)
+		__u32 at = options->at, length = 1;
+		__u8 kind = options->bytes[at % sizeof(options->bytes)];
+
+		if (at >= options->length || kind == OPTION_END)
 			break;
+		if (kind != OPTION_NOP)
+			length = options->bytes[(at + 1) % sizeof(options->bytes)];
+		if (kind != OPTION_NOP && (kind == OPTION_AO || length < 2 || at + length > options->length))
+			return false;
+		if (kind == OPTION_MSS) {
+			if (length != OPTION_MSS_LENGTH || options->mss)
+				return false;
+			options->mss = at + 2;
+		}
+		options->at = at + length;
 	}
 	return options->mss;
 }
@@ -105,10 +86,7 @@ static inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool
 	return bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
 }
 
-/*
- * Lowers the MSS that the TCP header at the offset announces to `limit`; a lower one stays. Whatever goes wrong leaves
- * the packet as it was.
- */
+/* Lowers the MSS that the TCP header at the offset announces to `limit`, if it can be done at all. */
 __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 {
 	struct scratch *scratch = get_scratch();
@@ -130,10 +108,7 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 	return 0;
 }
 
-/*
- * Has a SYN or SYN-ACK announce no more than an interface takes, where another one takes more. Segments are as large as
- * the MSS with the fixed headers only (RFC 6691, 2).
- */
+/* Has a SYN or SYN-ACK announce no more than a narrow interface takes. The MSS is without options (RFC 6691, 2). */
 static inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
 				 const struct interface *interface)
 {
@@ -253,10 +228,7 @@ static inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u
 	return false;
 }
 
-/*
- * Writes the Ethernet header of a packet from this interface to itself, which it may not have yet. Cannot fail:
- * make_room() has seen to it.
- */
+/* Writes an Ethernet header from the interface to itself. make_room() has seen to it that this cannot fail. */
 static inline void write_own_header(struct __sk_buff *skb, bool has_header, const struct interface *interface)
 {
 	__be16 protocol = skb->protocol;

@@ -9,7 +9,7 @@
  *
  * `foreign` has three kinds of facts, each under a number of its own:
  * - tuples by which the host sends what starts nothing: cache_no_beginning();
- * - notes about the originator that were pushed out: cache_evicted_note() in outbound.h;
+ * - notes about the originator that were pushed out: evicted_note() in outbound.h;
  * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to say so.
  *
  * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz),

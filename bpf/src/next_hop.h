@@ -90,10 +90,7 @@ static inline bool has_routes(const struct interface *interface, __u8 family)
 	return interface->flags & (family == 4 ? INTERFACE_ROUTES4 : INTERFACE_ROUTES6);
 }
 
-/*
- * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too, or 0 where
- * several would do.
- */
+/* Whether the gateways serve this peer. A route may name the one that does; 0: several would do. */
 static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 ifindex,
 			     __u32 *gateway)
 {

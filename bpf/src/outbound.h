@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Tuples whose originator is the host, as in conntrack's original direction: what comes in by them is an answer, not a
- * flow.
- */
+/* Tuples whose originator is the host (as in conntrack): what comes in by them is an answer, not a flow. */
 #pragma once
 
 #include "admission.h"
@@ -68,10 +65,7 @@ static inline bool accept_answer(struct note note)
 	return true;
 }
 
-/*
- * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not tell who
- * the originator is.
- */
+/* Whether the note, which nobody answered, is older than the programs on this interface: it proves nothing. */
 static inline bool predates_attachment(const struct __sk_buff *skb, struct note note)
 {
 	const struct interface *interface;
@@ -93,10 +87,7 @@ static inline bool accept_datagram_answer(const struct __sk_buff *skb, const str
 	return !predates_attachment(skb, note) && accept_answer(note);
 }
 
-/*
- * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a flow anyway. Else who may ask an
- * excluded port could fill the table with our answers.
- */
+/* Why no answer to the tuple could start a flow, so that it is not noted; EVENT_END where one could. */
 static inline enum event reason_against(const struct packet *packet, const struct settings *settings,
 					__u32 ifindex)
 {
@@ -196,10 +187,7 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	count_event(EVENT_ADMITTED_OUTBOUND);
 	if (vacancy->rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
-	/*
-	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its sockets, but a
-	 * digest does not tell which it is.
-	 */
+	/* The next answer to what was pushed out is no beginning. A digest does not tell whether it is TCP's. */
 	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
 		cache_no_beginning(evicted_note(vacancy->digest), generation);
 	return 0;

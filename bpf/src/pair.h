@@ -4,10 +4,7 @@
 
 #include "parse.h"
 
-/*
- * Segments that the packet becomes on the wire. Packets of a virtual machine may say how large they are to be, but not
- * how many (kernel: SKB_GSO_DODGY).
- */
+/* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */
 static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 segments = skb->gso_segs;
@@ -25,10 +22,7 @@ static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packe
 #define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 #endif
 
-/*
- * A struct pair as one number, made by arithmetic: stored byte by byte, it could not be read as a whole until all of
- * them have reached the cache.
- */
+/* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */
 static inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
 	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |

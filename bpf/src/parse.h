@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * From a frame to the tuple of its flow. Reads only: a program that writes packet data directly gets a prologue that
- * unclones every packet and drops it on failure.
- */
+/* From a frame to the tuple of its flow. Reads only: see send.h, write_macs(). */
 #pragma once
 
 #include "address.h"
@@ -105,9 +102,10 @@ struct answer {
 #define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
 /*
- * What global functions work on: they take only numbers and the context on old kernels. In return the verifier looks at
- * each of them once, not once for every way to get there; nor does it follow what is kept here, and nothing of it takes
- * stack, of which old kernels have little to spare. One for each CPU, as softirqs do not nest.
+ * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
+ * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
+ * here, and nothing of it takes stack, of which old kernels have little to spare. One for each CPU, as softirqs do not
+ * nest.
  */
 struct scratch {
 	struct packet packet;
@@ -188,10 +186,7 @@ static inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 
 	return to && !bpf_skb_load_bytes(skb, offset, to->header, size) ? to->header : NULL;
 }
 
-/*
- * Ports and protocol, the last 8 bytes of the tuple, by one store (see address_from_v6). `ports`: as they stand in the
- * header, source first.
- */
+/* Ports and protocol by one store (see address_from_v6). `ports`: as in the header, source first. */
 static inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
 {
 	__u32 protocol = bpf_htonl((__u32)packet->protocol << 24);
@@ -351,8 +346,7 @@ static inline bool is_extension_header(__u32 type)
 /*
  * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch what they lead to. A
  * fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
- * Authentication headers are left alone: what they carry is a protocol of its own to us. A global function, which the
- * verifier looks at once only.
+ * Authentication headers are left alone: what they carry is a protocol of its own to us.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
@@ -469,10 +463,7 @@ static inline void count_unparsed(enum parsed result)
 		count_event(EVENT_UNPARSED_TRUNCATED + result - PARSED_TRUNCATED);
 }
 
-/*
- * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN device, whose own programs see it without
- * the tag; tag 0 is a priority only (IEEE 802.1Q, 9.6).
- */
+/* Reads the packet. A VLAN's own device sees its frames without the tag; tag 0 is a priority (IEEE 802.1Q, 9.6). */
 static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				__u32 header)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * ICMP errors that we send: they quote the inbound packet that they are about (RFC 792; RFC 4443, 3), and go back the
- * way that it came.
- */
+/* ICMP errors that we send go back the way that the packet came which they quote (RFC 792; RFC 4443, 3). */
 #pragma once
 
 #include "table.h"
@@ -38,10 +35,7 @@ static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
 	return result == PARSED;
 }
 
-/*
- * Ports or echo identifier, which stand in the eight bytes that every error quotes. What comes after the end of the
- * error is none of it: the padding of a short frame.
- */
+/* Ports or echo identifier, in the eight bytes that every error quotes. Padding may follow the error's end. */
 static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
 {
 	__u32 word[2];
@@ -86,10 +80,7 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
 	return true;
 }
 
-/*
- * The flow that an error of ours is about, if it goes to the flow's peer. An entry that is no flow will do: whatever we
- * answer with an error came in.
- */
+/* The flow, or stray, that an error of ours is about, if the error goes to its peer. */
 static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	const struct scratch *from = get_scratch();

@@ -47,19 +47,13 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	return PASS;
 }
 
-/*
- * A socket that is bound to a device stays on it; one that is bound to a VRF (as those are that accept in one), on its
- * ports.
- */
+/* A socket stays on the device that it is bound to, or on the ports of its VRF. */
 static inline bool is_bound_off(__u32 bound, const struct interface *target)
 {
 	return bound && bound != target->ifindex && bound != target->vrf;
 }
 
-/*
- * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too, whose bond is to the
- * tunnel, and says nothing of what carries it.
- */
+/* Whether the packet's socket is bound elsewhere. That of what a tunnel carries says nothing of what carries it. */
 static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct packet *packet,
 				      const struct interface *target)
 {
@@ -68,10 +62,7 @@ static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct 
 	return sk && unlikely(is_bound_off(sk->bound_dev_if, target)) && sent_it(sk, packet);
 }
 
-/*
- * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow each other to
- * it the kernel is asked once in a jiffy.
- */
+/* Whether the flow's interface is still that device, and up. For packets in a row the kernel is asked once a jiffy. */
 static inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
 	__u32 jiffy = bpf_jiffies64();
@@ -85,10 +76,7 @@ static inline bool is_proven(const struct flow *flow, struct handover *handover,
 	return true;
 }
 
-/*
- * Everything that can go wrong is looked at before the redirect: after it there is no way back, and its result is no
- * proof that the packet left.
- */
+/* After the redirect there is no way back, nor proof that the packet left: all is looked at before. */
 static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
 				   const struct flow *flow, const struct interface *target,
 				   struct handover *handover, __u64 pair, __u32 header)
@@ -152,10 +140,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 	return PASS;
 }
 
-/*
- * A reply of a known flow, found in this table. One whose flow's device stands on this one, as a macvlan does, passes
- * here on its way down.
- */
+/* A reply of a known flow in this table. If its device stands on this one (macvlan) the reply is on its way down. */
 static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 			__u32 header)
 {

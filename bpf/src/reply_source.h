@@ -44,10 +44,7 @@ static inline struct flow *live_flow(__u64 digest)
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
 }
 
-/*
- * eviction_priority() of the flow with this digest. What the host began and was answered stays longest: strangers
- * cannot have made it.
- */
+/* eviction_priority() of the flow with this digest. What the host began and was answered stays: no stranger made it. */
 __noinline int rank_of_digest(__u64 digest)
 {
 	const struct flow *flow = live_flow(digest);

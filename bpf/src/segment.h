@@ -44,10 +44,7 @@ static inline bool was_accepted(const struct tcp_sock *tcp)
 	return inet->mc_index || inet->pinet6->mcast_oif;
 }
 
-/*
- * Whether the segment continues a connection that is over, as a FIN does that is sent again: everything that was sent
- * is acknowledged.
- */
+/* Whether the segment continues a connection that is over, as a repeated FIN does: all is acknowledged. */
 static inline bool fits_time_wait(const struct sock_common *ended, const struct packet *packet)
 {
 	__u32 expected = ended->skc_tw_rcv_nxt;
@@ -106,10 +103,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	return verdict;
 }
 
-/*
- * Whether a local socket has this connection, or is about to: at the end of a handshake there is only the request. With
- * SYN cookies not even that.
- */
+/* Whether a local socket has this connection, or a request for it; with SYN cookies there is neither at first. */
 static inline bool has_socket(struct __sk_buff *skb)
 {
 	return ask_socket(skb) > VERDICT_LISTENS;

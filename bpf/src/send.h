@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The last step of a move: both MACs, the redirect, and word of it for the program at the target, which counts what
- * leaves there.
- */
+/* The last step of a move: both MACs, the redirect, and word of it for the program at the target, which counts. */
 #pragma once
 
 #include "next_hop.h"
@@ -59,10 +56,7 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		trace_outcome(skb, outcome);
 }
 
-/*
- * Leaves word for the program at the target, which runs next on this CPU. The mark alone would prove nothing: a
- * container can send one in.
- */
+/* Leaves word for the program at the target, which runs next. A container can send a mark, which thus proves nothing. */
 static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
 			     __u32 packets, enum table table, struct handover *handover)
 {

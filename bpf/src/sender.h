@@ -65,10 +65,7 @@ static inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *p
 	       (is_wildcard(sk, packet->family) || has_address(sk, packet));
 }
 
-/*
- * Whether a UDP socket of this host sends this, which nothing translates. The socket of a container may look the same;
- * but not to who looks for one here.
- */
+/* Whether a UDP socket of this host sends this, not one of a container's: looked for here, there is one. */
 static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_sock *sk = skb->sk;

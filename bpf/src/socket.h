@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The local socket that the scratch packet is for, or of. What asks is in global functions, which the verifier looks at
- * once only.
- */
+/* The local socket that the scratch packet is for, or of. */
 #pragma once
 
 #include "parse.h"

@@ -58,10 +58,7 @@ static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, _
 	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);
 }
 
-/*
- * Whether the send is for us to look at: the source is open, and the socket lives in the namespace that we work for.
- * Those of all namespaces come by here.
- */
+/* Whether the source is open, and the socket in the namespace that we work for: those of all come by here. */
 static inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
 {
 	return !source && ctx->protocol == IPPROTO_UDP &&

@@ -75,10 +75,7 @@ static inline __u32 set_count(enum table table)
 	}
 }
 
-/*
- * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that has its tag, if there is
- * one at all.
- */
+/* find_way(), which looks first at the first way that has the tag: nearly always it is that. */
 static inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
 {
 	__u32 likely_way = first_match(tag_matches(tags, digest));
@@ -126,10 +123,7 @@ static inline struct flow *flow_at(enum table table, int place)
 	return &set->flow[(__u32)place % WAYS];
 }
 
-/*
- * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the first way that has its
- * tag, if it is there at all.
- */
+/* The packet's flow in this table, idle or not: nearly always in its first set, in the first way that has its tag. */
 static inline struct flow *find(const struct packet *packet, enum table table)
 {
 	__u32 index = first_set(packet->digest, set_count(table));
@@ -210,10 +204,7 @@ static inline __u32 eviction_priority(const struct flow *flow, enum table table,
 	return rank;
 }
 
-/*
- * A way that is free, if the set has enough of them: that the tags tell, so that no entry is read, of which each may be
- * a cache line that memory has to be asked for.
- */
+/* A free way, if the set has enough of them. The tags tell, so that no entry has to come from memory. */
 static inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
 {
 	__u64 free = free_ways(tags);
@@ -288,10 +279,7 @@ static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock 
 	return done;
 }
 
-/*
- * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any other was made by another CPU
- * just now.
- */
+/* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
 static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
 	return old->flags & FLOW_STRAY ||
@@ -349,10 +337,7 @@ enum placed {
 	WAY_TAKEN, /* by another CPU */
 };
 
-/*
- * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is no beginning,
- * whether or not that found room.
- */
+/* Strays are not counted. The answer to a datagram that starts a flow is no beginning, even if there is no room. */
 static inline enum placed refuse(const struct scratch *from, enum table table)
 {
 	if (!(from->flow.flags & FLOW_STRAY))
@@ -388,10 +373,7 @@ static inline enum placed replace(const struct scratch *from, enum table table, 
 	return accept(&from->flow, NULL, table);
 }
 
-/*
- * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch. Returns the set
- * that it is in.
- */
+/* Leaves a way for the scratch packet's flow in the first vacancy of the scratch; returns its set. */
 static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
 				   struct bpf_spin_lock *lock)
 {
@@ -483,10 +465,7 @@ static inline void remove_at(enum table table, int place, __u64 digest)
 	bpf_spin_unlock(lock);
 }
 
-/*
- * Takes what has this digest out of the table: of two CPUs that enter a flow at once, each may have chosen another one
- * of its sets. Returns 0.
- */
+/* Takes out what has this digest, which two CPUs may have entered at once, each in another set. Returns 0. */
 __noinline int remove(__u64 digest, __u32 table)
 {
 #pragma clang loop unroll(disable)

@@ -50,10 +50,7 @@ static inline __u64 ways_from(__u64 ways, __u32 way)
 	return shift ? ways >> shift | ways << (64 - shift) : ways;
 }
 
-/*
- * The lowest way of some matches. The only bit of `lowest` stands at 8 times the way, and shifts that way to the top of
- * the number.
- */
+/* The lowest way of some matches: the only bit of `lowest`, at 8 times the way, shifts it to the number's top. */
 static inline __u32 first_match(__u64 matches)
 {
 	const __u64 ways = 0ULL << 61 | 1ULL << 53 | 2ULL << 45 | 3ULL << 37 |

@@ -139,10 +139,7 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 	return 0;
 }
 
-/*
- * Tells of a packet that goes out: of one that is moved just before it is, as there may be no way back. Its flow has
- * this digest in `table`.
- */
+/* Tells of a packet that goes out, if moved, just before: there may be no way back. Its flow is in `table`. */
 __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table, __u32 header)
 {
 	struct trace_slot *slot = get_trace_slot();
@@ -186,10 +183,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	return 0;
 }
 
-/*
- * Tells of a packet of this flow that went back to its sender as an error about its size: nothing of it is left that
- * could be read.
- */
+/* Tells of a packet that went back to its sender as an error about its size: nothing else is left of it. */
 __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 {
 	struct trace_slot *slot = get_trace_slot();

@@ -50,10 +50,7 @@ enum flow_state {
 	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
 };
 
-/*
- * Times of entries are ticks of 16 jiffies: 32 bits of them last two years at 1000 Hz, where bare jiffies would turn
- * over within 50 days.
- */
+/* 32 bits of ticks last two years at 1000 Hz, where jiffies would turn over within 50 days. */
 enum tick {
 	JIFFIES_PER_TICK = 16,
 	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
@@ -74,10 +71,7 @@ enum idle_seconds {
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
 };
 
-/*
- * Where a flow came in. The tables find it by the digest of its tuple. What every packet needs stands in the first 64
- * bytes.
- */
+/* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
 struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
@@ -91,29 +85,20 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	/*
-	 * Sequence numbers in host order, named as in RFC 9293, 3.3.1: of half-open entries, and of those without a
-	 * local socket.
-	 */
+	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
 	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
 			* at first where the last ACK of the handshake ended */
 };
 
-/*
- * Entries in a set: eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two
- * sets.
- */
+/* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */
 enum ways {
 	WAYS = 8,
 	CROWDED = 6,
 };
 
-/*
- * A digest of 0 marks a free way. Twelve cache lines: the tables can be mapped into memory, for that puts them at the
- * start of a page.
- */
+/* A digest of 0 marks a free way. Twelve cache lines: tables that can be mapped start at a page's. */
 struct flow_set {
 	__u64 digest[WAYS];
 	struct flow flow[WAYS];
@@ -180,10 +165,7 @@ struct interface {
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
 	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
-	/*
-	 * Ticks: before that, nobody saw all that came in by it; 0: that is long ago. What the host sent until then may
-	 * have answered a question.
-	 */
+	/* Ticks: before that nobody saw all that came in by it, and the host may have answered it; 0: long ago. */
 	__u32 since;
 	__u32 pad2;
 };
@@ -238,10 +220,7 @@ struct exclusion {
 	__u8 pad[5];
 };
 
-/*
- * All exclusions. One of two sets is in force; a new one is written to the other, for a rule that is half written may
- * match everything.
- */
+/* One of two sets is in force; a new one is written to the other: half a rule may match everything. */
 struct exclusion_set {
 	__u32 count;
 	__u32 pad;

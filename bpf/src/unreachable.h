@@ -8,7 +8,8 @@
  *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
  *   lock.
  * - an echo request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
- *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c).
+ *   (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead, ping
+ *   would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
  *
  * Where data are written, the packet is one that would be dropped otherwise.
@@ -39,10 +40,7 @@ static inline bool become(struct __sk_buff *skb, struct answer *answer, bool v4,
 
 #define UNREADABLE (-1)
 
-/*
- * Quotes the IP header, which has to be a plain one between ordinary addresses. Returns what protocol it carries, or
- * UNREADABLE.
- */
+/* Quotes a plain IP header between ordinary addresses. Returns what protocol it carries, else UNREADABLE. */
 static inline int quote_header(struct __sk_buff *skb, struct answer *answer, bool v4)
 {
 	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)answer->quote;
@@ -113,10 +111,7 @@ static __noinline bool become_unreachable(struct __sk_buff *skb)
 	return become(skb, answer, v4, ERROR_HEADER + quoted);
 }
 
-/*
- * After replypath_egress at the device of the fallback route, which leads nowhere: what was not moved to its flow's
- * interface ends here.
- */
+/* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
 SEC("tc")
 int replypath_fallback(struct __sk_buff *skb)
 {
@@ -143,8 +138,8 @@ static inline bool is_held(const struct __sk_buff *skb)
 }
 
 /*
- * After replypath_egress, where entries may be held. A held entry lets the kernel send to a gateway that does not answer: without it, connect() would fail. Anything but
- * the beginning of a connection passes; replies to other interfaces were moved before.
+ * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
+ * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
  */
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)

@@ -90,10 +90,7 @@ static inline enum table lasting_table(const struct packet *packet)
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
 
-/*
- * An inbound frame by the flow's own way. `seen` is written at most once a second, so that the cache line stays shared;
- * in between a flag remembers that the way is in use.
- */
+/* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
 static inline bool is_due(const struct flow *flow)
 {
 	return age(flow->seen) >= seconds(1);
@@ -112,10 +109,7 @@ static inline bool is_next_frame(const struct __sk_buff *skb, const struct packe
 	return came_by(flow, skb, packet) && !is_due(flow);
 }
 
-/*
- * Once a second the next hop is chosen anew as well: gateways may have become known, and an ifindex may belong to
- * another interface by now.
- */
+/* Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. */
 static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	if (!is_due(flow))
