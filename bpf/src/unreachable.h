@@ -46,8 +46,6 @@ static inline int quote_header(struct __sk_buff *skb, struct answer *answer, boo
 	const struct ipv6hdr *ip6 = (const struct ipv6hdr *)answer->quote;
 	const struct iphdr *ip4 = (const struct iphdr *)answer->quote;
 
-	if (!v4 && skb->protocol != bpf_htons(ETH_P_IPV6))
-		return UNREADABLE;
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer->quote, ip_size(v4)))
 		return UNREADABLE;
 	if (v4)
@@ -59,9 +57,8 @@ static inline int quote_header(struct __sk_buff *skb, struct answer *answer, boo
 }
 
 /* Turns a SYN into the RST that answers it; false where it is none and stays what it is. */
-static __noinline bool become_reset(struct __sk_buff *skb)
+static inline bool become_reset_of(struct __sk_buff *skb, bool v4)
 {
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct scratch *scratch = get_scratch();
 	struct answer *answer;
 	__be32 *tcp;
@@ -86,10 +83,16 @@ static __noinline bool become_reset(struct __sk_buff *skb)
 	return become(skb, answer, v4, TCP_HEADER);
 }
 
-/* Turns what is not TCP into the ICMP error about it. There is none about ICMP other than a question. */
-static __noinline bool become_unreachable(struct __sk_buff *skb)
+__noinline int become_reset(struct __sk_buff *skb)
 {
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return become_reset_of(skb, true);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_reset_of(skb, false);
+}
+
+/* Turns what is not TCP into the ICMP error about it. There is none about ICMP other than a question. */
+static inline bool become_unreachable_of(struct __sk_buff *skb, bool v4)
+{
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	struct scratch *scratch = get_scratch();
 	struct answer *answer;
@@ -109,6 +112,13 @@ static __noinline bool become_unreachable(struct __sk_buff *skb)
 	write_error(answer, v4, NULL, v4 ? UNREACHABLE : UNREACHABLE_V6, v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6,
 		    quoted, LOCAL_HOPS);
 	return become(skb, answer, v4, ERROR_HEADER + quoted);
+}
+
+__noinline int become_unreachable(struct __sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return become_unreachable_of(skb, true);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && become_unreachable_of(skb, false);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
