@@ -55,9 +55,8 @@ int replypath_forget(struct __sk_buff *skb)
 }
 
 /*
- * Enters a flow that programs with other tables have recorded, for user space. Whatever its
- * tuple has here stays. A crowded set takes none: the flow is entered with its next packet.
- * Run by BPF_PROG_TEST_RUN only.
+ * The same to enter a flow of programs with other tables. Whatever its tuple has here stays. A crowded set takes none:
+ * the flow is entered with its next packet.
  */
 SEC("tc")
 int replypath_add(struct __sk_buff *skb)
@@ -69,8 +68,7 @@ int replypath_add(struct __sk_buff *skb)
 	__u64 *tags;
 	__u32 index;
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) ||
-	    request.table > TABLE_CONNECTIONLESS)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
 	if (place_of(request.table, request.digest) != NOWHERE)
 		return 0;

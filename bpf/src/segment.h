@@ -16,10 +16,7 @@ static inline bool is_synchronized(__u32 state)
 	       state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING;
 }
 
-/*
- * Acknowledges what the socket sent and continues near what it expects. The upper bound is write_seq: on another CPU
- * the answer to a segment can come in before its sender has raised snd_nxt.
- */
+/* Acknowledges what was sent, and is near what is expected. Another CPU may yet have to raise snd_nxt: write_seq. */
 static inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
 {
 	__u32 window = tcp->rcv_wnd > SEQUENCE_SLACK ? tcp->rcv_wnd : SEQUENCE_SLACK;
