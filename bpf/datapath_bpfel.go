@@ -254,7 +254,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 5
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 6
 )
 
 type DatapathMode uint32
@@ -411,7 +411,7 @@ type DatapathScratch struct {
 		At     uint32
 		Mss    uint32
 	}
-	Error struct {
+	Answer struct {
 		_        structs.HostLayout
 		Ip       [40]uint8
 		Type     uint8
@@ -422,7 +422,6 @@ type DatapathScratch struct {
 	}
 	_      [4]byte
 	Socket uint64
-	Raised uint64
 }
 
 type DatapathSetLock struct {
@@ -523,13 +522,12 @@ type DatapathTraceRequest struct {
 type DatapathTraceSlot struct {
 	_         structs.HostLayout
 	Lost      uint64
-	Before    [43]uint64
+	Raised    uint64
 	Sequence  uint32
 	KernelMac [6]uint8
 	Outcome   uint8
-	Changed   uint8
 	Moved     uint8
-	Pad       [3]uint8
+	Pad       [4]uint8
 }
 
 type DatapathTuple struct {

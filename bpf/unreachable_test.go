@@ -11,7 +11,7 @@ package bpf_test
 //	pmtudisc.h           ignores_path_mtu: a socket of IPv4 or IPv6              the same                                        topology: IP_PMTUDISC_OMIT
 //	send.h           is_writable: a packet that is shared           test packets are not                            topology: TCP data, of which the
 //	                                                                                                                socket keeps the original
-//	send.h           write_and_redirect: a frame below 12 bytes     is_writable has looked                          nobody
+//	send.h           replypath_send: a frame below 12 bytes         is_writable has looked                          nobody
 //	reply.h          move: OUTCOME_NO_HEADER_ROOM                   bpf_skb_change_head fails for packets of more   topology: TestNoHeaderRoom
 //	                                                                than 16 KiB, or without memory
 //	mtu.h            segments_fit: a GSO packet beyond the MTU      test packets have no transport header, so that  topology: bulk TCP between

@@ -7,7 +7,7 @@
 #define MAPPED_PREFIX bpf_htonl(0xffff)
 
 /* Two 32-bit words as they follow one another in memory. */
-static __always_inline __u64 words(__u32 first, __u32 second)
+static inline __u64 words(__u32 first, __u32 second)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 	return first | (__u64)second << 32;
@@ -16,7 +16,7 @@ static __always_inline __u64 words(__u32 first, __u32 second)
 #endif
 }
 
-static __always_inline void address_from_v4(__u8 *address, __be32 v4)
+static inline void address_from_v4(__u8 *address, __be32 v4)
 {
 	__u64 *half = (__u64 *)address;
 
@@ -24,12 +24,8 @@ static __always_inline void address_from_v4(__u8 *address, __be32 v4)
 	half[1] = words(MAPPED_PREFIX, v4);
 }
 
-/*
- * Read 32 bits at a time, as headers are aligned in a frame, and written as they
- * will be compared: a load of what several stores have just written waits for
- * all of them to reach the cache.
- */
-static __always_inline void address_from_v6(__u8 *address, const struct in6_addr *v6)
+/* Read as headers are aligned, written as it will be compared: a load waits for all stores that it spans. */
+static inline void address_from_v6(__u8 *address, const struct in6_addr *v6)
 {
 	const __u32 *word = v6->in6_u.u6_addr32;
 	__u64 *half = (__u64 *)address;
@@ -39,14 +35,14 @@ static __always_inline void address_from_v6(__u8 *address, const struct in6_addr
 }
 
 /* By one comparison: after each of several the verifier would go on with what it learned. */
-static __always_inline bool address_is_v4(const __u8 *address)
+static inline bool address_is_v4(const __u8 *address)
 {
 	const __u32 *word = (const __u32 *)address;
 
 	return !(word[0] | word[1] | (word[2] ^ MAPPED_PREFIX));
 }
 
-static __always_inline bool address_equal(const __u8 *a, const __u8 *b)
+static inline bool address_equal(const __u8 *a, const __u8 *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
@@ -54,11 +50,10 @@ static __always_inline bool address_equal(const __u8 *a, const __u8 *b)
 }
 
 /*
- * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is
- * reserved (0.0.0.0/8, 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h,
- * ipv4_is_zeronet().
+ * None of the unspecified, loopback, link-local, multicast and broadcast addresses. What else is reserved (0.0.0.0/8,
+ * 240.0.0.0/4) the kernel takes for unicast: include/linux/in.h, ipv4_is_zeronet().
  */
-static __always_inline bool v4_is_ordinary(__be32 v4)
+static inline bool v4_is_ordinary(__be32 v4)
 {
 	__u32 a = bpf_ntohl(v4);
 
@@ -66,7 +61,7 @@ static __always_inline bool v4_is_ordinary(__be32 v4)
 }
 
 /* Unspecified, loopback, link-local and multicast: RFC 4291. */
-static __always_inline bool v6_is_ordinary(const __u32 *word)
+static inline bool v6_is_ordinary(const __u32 *word)
 {
 	__u32 first = bpf_ntohl(word[0]);
 
@@ -76,7 +71,7 @@ static __always_inline bool v6_is_ordinary(const __u32 *word)
 }
 
 /* A unicast address that is more than link-local: only such make a flow. */
-static __always_inline bool address_is_ordinary(const __u8 *address)
+static inline bool address_is_ordinary(const __u8 *address)
 {
 	const __u32 *word = (const __u32 *)address;
 
@@ -85,8 +80,7 @@ static __always_inline bool address_is_ordinary(const __u8 *address)
 	return v6_is_ordinary(word);
 }
 
-/* Whether the bits of the mask are those that are wanted. */
-static __always_inline bool masked_equal(const __u8 *address, const __u64 *want, const __u64 *mask)
+static inline bool masked_equal(const __u8 *address, const __u64 *want, const __u64 *mask)
 {
 	const __u64 *word = (const __u64 *)address;
 
@@ -94,7 +88,7 @@ static __always_inline bool masked_equal(const __u8 *address, const __u64 *want,
 }
 
 /* MAC addresses stand at even offsets everywhere; a memcpy would not rely on that. */
-static __always_inline void copy_mac(void *to, const void *from)
+static inline void copy_mac(void *to, const void *from)
 {
 	__u16 *target = to;
 	const __u16 *source = from;
@@ -105,15 +99,14 @@ static __always_inline void copy_mac(void *to, const void *from)
 }
 
 /* enum own_flags, 0 for an address that is not this host's. */
-static __always_inline __u32 own_address(const __u8 *address)
+static inline __u32 own_address(const __u8 *address)
 {
 	__u32 *flags = bpf_map_lookup_elem(&own_addresses, address);
 
 	return flags ? *flags : 0;
 }
 
-/* Whether the peer is a direct neighbour on this interface. */
-static __always_inline bool address_is_on_link(const __u8 *address, __u32 ifindex)
+static inline bool address_is_on_link(const __u8 *address, __u32 ifindex)
 {
 	struct on_link_key key = { .prefix_length = 32 + 128, .ifindex = ifindex };
 

@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What has to hold before an inbound packet starts a flow. These checks run for
- * new flows only, never for a packet of a flow that is known.
- */
+/* What has to hold before an inbound packet starts a flow. No packet of a known flow gets here. */
 #pragma once
 
 #include "come.h"
 #include "sequence.h"
 #include "way.h"
 
-/*
- * Whether this rule of a list excludes the scratch packet's tuple. A global function, which the
- * verifier looks at once, not once for every rule.
- */
+/* Whether this rule of a list excludes the scratch packet's tuple. */
 __noinline int excludes(__u32 list, __u32 number)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &list);
@@ -30,8 +24,7 @@ __noinline int excludes(__u32 list, __u32 number)
 	       masked_equal(tuple->self, rule->self, rule->self_mask);
 }
 
-/* Whether the operator excluded this flow. */
-static __always_inline bool is_excluded(__u32 in_force)
+static inline bool is_excluded(__u32 in_force)
 {
 	const struct exclusion_set *set = bpf_map_lookup_elem(&exclusions, &in_force);
 
@@ -45,7 +38,7 @@ static __always_inline bool is_excluded(__u32 in_force)
 }
 
 /* DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
-static __always_inline bool is_dhcp(const struct tuple *tuple)
+static inline bool is_dhcp(const struct tuple *tuple)
 {
 	__u16 port = bpf_ntohs(tuple->self_port);
 
@@ -54,17 +47,14 @@ static __always_inline bool is_dhcp(const struct tuple *tuple)
 }
 
 /* The inside of an IPsec packet: its peer is reached through the tunnel. */
-static __always_inline bool came_by_ipsec(struct __sk_buff *skb)
+static inline bool came_by_ipsec(struct __sk_buff *skb)
 {
 	struct bpf_xfrm_state state;
 
 	return !bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0);
 }
 
-/*
- * Whether the scratch packet's addresses may be a flow's ends, and the operator has not excluded
- * them: EVENT_END if so, else why not. A global function, which the verifier looks at once only.
- */
+/* Why the scratch packet's addresses are no flow's ends; EVENT_END where they may be. What is excluded is none. */
 __noinline int refusal_of_ends(void)
 {
 	struct settings *settings = get_settings();
@@ -82,11 +72,7 @@ __noinline int refusal_of_ends(void)
 	return EVENT_END;
 }
 
-/*
- * Why packets of the scratch packet's tuple start no flow, whatever frame they come in, by this
- * interface; EVENT_END where they may. What is not listed is another matter. A global function,
- * which the verifier looks at once only.
- */
+/* Why packets of the scratch packet's tuple start no flow by this interface; EVENT_END where they may, if listed. */
 __noinline int refusal(__u32 ifindex)
 {
 	struct settings *settings = get_settings();
@@ -135,11 +121,8 @@ __noinline int may_start(struct __sk_buff *skb)
 	return false;
 }
 
-/*
- * Makes of the scratch flow the entry of the scratch packet at the beginning of its life, with this
- * frame's way.
- */
-static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, __u16 flags)
+/* Enters the flow that the scratch packet starts, with these flags, and with this frame's way. */
+static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table, __u16 flags)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -155,27 +138,15 @@ static __always_inline bool begin(struct __sk_buff *skb, struct scratch *from, _
 	if (!find_way_back(skb))
 		return false;
 	take_way(from, flow);
-	return true;
-}
-
-/* Enters the flow that the scratch packet starts, with these flags. */
-static __always_inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table table,
-				  __u16 flags)
-{
-	return begin(skb, from, flags) && enter_flow(table, false);
-}
-
-static __always_inline bool admit(struct __sk_buff *skb, struct scratch *from, enum table table)
-{
-	return enter(skb, from, table, 0);
+	return enter_flow(table, false);
 }
 
 /*
- * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or
- * what has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares
- * the table of the handshakes, none of which it pushes out.
+ * Remembers by which way something came that is no flow, as nobody here takes it: a segment without a socket, or what
+ * has no hop left. What the kernel answers it with, a RST or an ICMP error, goes back by it. The entry shares the table
+ * of the handshakes, none of which it pushes out.
  */
-static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
+static inline void admit_stray(struct __sk_buff *skb, struct scratch *from)
 {
 	struct flow *old = find(&from->packet, TABLE_HALF_OPEN);
 
@@ -190,7 +161,7 @@ static __always_inline void admit_stray(struct __sk_buff *skb, struct scratch *f
 }
 
 /* Whether a frame that is of no flow shows its stray another way, or is the first this second. */
-static __always_inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
+static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Inbound packets that change a flow table: a flow begins, is established, is
- * refreshed, moves or ends.
- */
+/* Inbound packets that change a flow table: a flow begins, is established, is refreshed, moves or ends. */
 #pragma once
 
 #include "reply_source.h"
@@ -12,12 +9,11 @@
 #include "outbound.h"
 
 /*
- * A SYN starts a half-open entry, in a table of its own: a flood of them can
- * push out nothing else, and a forged one changes nothing for a connection that
- * is established. One that is sent again may take another way; what we answered
+ * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
+ * changes nothing for a connection that is established. One that is sent again may take another way; what we answered
  * stays known, as the ACK decides.
  */
-static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
@@ -29,10 +25,10 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
 	flow = find(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
-	if (accept_syn_answer(packet) && is_opening(skb))
+	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
-		if (!admit(skb, from, TABLE_HALF_OPEN))
+		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
 		return count_event(EVENT_REFUSED_PINNED);
@@ -42,26 +38,20 @@ static __always_inline void inbound_syn(struct __sk_buff *skb, struct scratch *f
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
-	announce_inbound(skb, packet);
+	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
 }
 
-/*
- * Whether the segment answers what we sent. With Fast Open (RFC 7413) that may
- * be more than the SYN-ACK.
- */
-static __always_inline bool answers_handshake(const struct packet *packet,
-					      const struct flow *handshake)
+/* Whether the segment answers what we sent. With Fast Open (RFC 7413) that may be more than the SYN-ACK. */
+static inline bool answers_handshake(const struct packet *packet, const struct flow *handshake)
 {
 	return packet->tcp_flags & TCP_ACK && handshake->state & FLOW_ANSWERED &&
 	       in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt);
 }
 
 /*
- * The ACK that answers our SYN-ACK proves that the peer is where it says it is:
- * its way becomes that of the connection.
+ * The ACK that answers our SYN-ACK proves that the peer is where it says it is: its way becomes that of the connection.
  */
-static __always_inline bool establish(struct __sk_buff *skb, struct scratch *from,
-				      struct flow *handshake)
+static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct flow *handshake)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
@@ -99,14 +89,12 @@ static __always_inline bool establish(struct __sk_buff *skb, struct scratch *fro
 }
 
 /*
- * A segment without an entry: the connection is older than replypath here, or
- * its entry was pushed out. Its socket knows whether the segment is genuine and
- * who opened it. Where the host did, that is noted; where there is no socket, not
- * even one that listens, a RST will answer, and the tuple is not asked about again
- * for a while. Any other segment changes nothing: a forged one must not keep out the
- * genuine, and the last ACK of a handshake comes before its socket.
+ * A segment without an entry: the connection is older than replypath here, or its entry was pushed out. Its socket
+ * knows whether the segment is genuine and who opened it. Where the host did, that is noted; where there is no socket,
+ * not even one that listens, a RST will answer, and the tuple is not asked about again for a while. Any other segment
+ * changes nothing: a forged one must not keep out the genuine, and the last ACK of a handshake comes before its socket.
  */
-static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
+static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool handshake)
 {
 	const struct packet *packet = &from->packet;
 	__u32 in_force = generation();
@@ -127,6 +115,7 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	case VERDICT_LISTENS: /* the host may be another since: do not stop asking */
 		admit_stray(skb, from);
 		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
 	case VERDICT_ENDED:
@@ -134,17 +123,16 @@ static __always_inline void adopt(struct __sk_buff *skb, struct scratch *from, b
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
-		if (admit(skb, from, TABLE_ESTABLISHED))
+		if (enter(skb, from, TABLE_ESTABLISHED, 0))
 			count_event(EVENT_READMITTED_ESTABLISHED);
 	}
 }
 
 /*
- * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of
- * a SYN: it begins no flow, but is answered with a RST. The peer of a connection that goes on
- * sends none.
+ * A SYN-ACK that nothing of ours asked for, as comes back to who is forged as the source of a SYN: it begins no flow,
+ * but is answered with a RST. The peer of a connection that goes on sends none.
  */
-static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_syn_ack(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct flow *flow = find_live(&from->packet, TABLE_ESTABLISHED);
 	const struct flow *handshake;
@@ -159,12 +147,8 @@ static __always_inline void inbound_syn_ack(struct __sk_buff *skb, struct scratc
 		adopt(skb, from, false);
 }
 
-/*
- * What had no socket at the end of its handshake may have one after all: SYN
- * cookies make it with the last ACK only.
- */
-static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from,
-					struct flow *flow)
+/* What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. */
+static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
 
@@ -175,7 +159,7 @@ static __always_inline void refresh_tcp(struct __sk_buff *skb, struct scratch *f
 }
 
 /* The peer ended the connection: its entry stays for a while, from now on. */
-static __always_inline void reset(struct flow *flow)
+static inline void reset(struct flow *flow)
 {
 	if (flow->flags & FLOW_RESET)
 		return;
@@ -184,12 +168,11 @@ static __always_inline void reset(struct flow *flow)
 }
 
 /*
- * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier
- * connection. Where that one goes on and this is its way, no handshake is looked for:
- * whether there is one makes no difference to where replies go, and of many flows each
- * look takes as long as memory takes.
+ * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection. Where that one goes
+ * on and this is its way, no handshake is looked for: whether there is one makes no difference to where replies go, and
+ * of many flows each look takes as long as memory takes.
  */
-static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = find(packet, TABLE_ESTABLISHED);
@@ -221,12 +204,8 @@ static __always_inline void inbound_segment(struct __sk_buff *skb, struct scratc
 	}
 }
 
-/*
- * Nobody took the datagrams of the flow; a server may have been started since. A socket that is
- * connected takes those of the host's own conversation, or is a transparent proxy's.
- */
-static __always_inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet,
-					    struct flow *flow)
+/* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
+static inline void look_for_socket(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	enum udp_socket socket = taker(skb);
 
@@ -237,16 +216,16 @@ static __always_inline void look_for_socket(struct __sk_buff *skb, const struct 
 }
 
 /*
- * Whether an idle entry proves that its peer began, whoever has connected a socket to it since:
- * servers do so for each of theirs. It proves nothing where nobody answered what came, as its sender may be
- * forged, or where the host spoke after that.
+ * Whether an idle entry proves that its peer began, whoever has connected a socket to it since: servers do so for each
+ * of theirs. It proves nothing where nobody answered what came, as its sender may be forged, or where the host spoke
+ * after that.
  */
-static __always_inline bool peer_began(const struct flow *idle)
+static inline bool peer_began(const struct flow *idle)
 {
 	return idle && (idle->state & (FLOW_ANSWERED | FLOW_HOST_SPOKE)) == FLOW_ANSWERED;
 }
 
-static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *from)
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
@@ -277,15 +256,14 @@ static __always_inline void inbound_datagram(struct __sk_buff *skb, struct scrat
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, from, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET);
-	else if (admit(skb, from, TABLE_CONNECTIONLESS))
+	else if (enter(skb, from, TABLE_CONNECTIONLESS, 0))
 		first_question_came(skb, packet, socket);
 }
 
 /*
- * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so
- * (RFC 792; RFC 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded
- * nothing else is noted: other errors about it go as routed. Returns 0. A global function, which the
- * verifier looks at once only.
+ * The scratch packet has no hop left. Where it is not for this host, and the host forwards, it says so (RFC 792; RFC
+ * 4443, 3.3), and that goes back by the way that the packet came. Of what is forwarded nothing else is noted: other
+ * errors about it go as routed. Returns 0.
  */
 __noinline int inbound_expired(struct __sk_buff *skb)
 {
@@ -297,7 +275,6 @@ __noinline int inbound_expired(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Deals with the scratch packet. */
 __noinline int inbound_change(struct __sk_buff *skb)
 {
 	struct scratch *from = get_scratch();

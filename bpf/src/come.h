@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Addresses that the loader has not told of, as they have just come (a failover), or nobody is there to tell:
- * the device that a packet came in by has them. Its lists are looked at, in the kernel's memory. They show
- * nothing else: not what another device has, lo among them, or what somebody takes for his own by a rule of the
- * firewall or a local route. Of a device with more addresses than are looked at here the loader tells later; it
- * takes out as well what has gone.
+ * Addresses that the loader has not told of, as they have just come (a failover), or nobody is there to tell: the
+ * device that a packet came in by has them. Its lists are looked at, in the kernel's memory. They show nothing else:
+ * not what another device has, lo among them, or what somebody takes for his own by a rule of the firewall or a local
+ * route. Of a device with more addresses than are looked at here the loader tells later; it takes out as well what has
+ * gone.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 #define MOST_LOOKED_AT 64
 
 /* The device of a managed interface, NULL where the kernel's memory cannot be read. */
-static __always_inline const struct net_device *managed_device(__u32 ifindex)
+static inline const struct net_device *managed_device(__u32 ifindex)
 {
 	__u32 index = interface_index(ifindex);
 	const __u32 *value;
@@ -24,7 +24,6 @@ static __always_inline const struct net_device *managed_device(__u32 ifindex)
 	return value && *value == ifindex ? device_of(value) : NULL;
 }
 
-/* Whether the device has the IPv4 address. A global function, which the verifier looks at once only. */
 __noinline int has_v4(__u32 ifindex, __u32 v4)
 {
 	const struct net_device *device = managed_device(ifindex);
@@ -65,8 +64,7 @@ __noinline int has_v6(__u32 ifindex, __u64 first, __u64 second)
 	return false;
 }
 
-/* Whether the interface has the address. */
-static __always_inline bool has_come(const __u8 *address, __u32 ifindex)
+static inline bool has_come(const __u8 *address, __u32 ifindex)
 {
 	const __u64 *half = (const __u64 *)address;
 
@@ -78,7 +76,7 @@ static __always_inline bool has_come(const __u8 *address, __u32 ifindex)
 }
 
 /* Enters an address that has come, for all that asks from now on. Returns its enum own_flags. */
-static __always_inline __u32 learn_address(const __u8 *address)
+static inline __u32 learn_address(const __u8 *address)
 {
 	__u32 flags = OWN_ADDRESS;
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Headers and checksums of the packets that the programs make out of others. */
+/* Answers to the sender of a packet, which the programs make out of it: ICMP errors and RSTs. */
 #pragma once
 
-#include "kernel.h"
+#include "parse.h"
 
 #define DONT_FRAGMENT 0x4000
 #define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
 
 /* The sum of 16-bit words, folded (RFC 1071). */
-static __always_inline __be16 fold(__u64 sum)
+static inline __be16 fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -17,48 +17,74 @@ static __always_inline __be16 fold(__u64 sum)
 	return ~sum;
 }
 
-static __always_inline __u64 sum(void *bytes, __u32 size, __u64 seed)
+static inline __u64 sum(void *bytes, __u32 size, __u64 seed)
 {
 	return bpf_csum_diff(NULL, 0, bytes, size, seed);
 }
 
-/* `length`: bytes after the header. */
-static __always_inline void compose_v4(struct iphdr *ip, __be32 source, __be32 destination,
-				       __u8 protocol, __u32 length, __u8 hops)
+static inline __u32 ip_size(bool v4)
 {
-	*(__u8 *)ip = 0x45; /* see ip_version() */
-	ip->tos = CONTROL_TRAFFIC;
-	ip->tot_len = bpf_htons(sizeof(*ip) + length);
-	ip->id = 0;
-	ip->frag_off = bpf_htons(DONT_FRAGMENT);
-	ip->ttl = hops;
-	ip->protocol = protocol;
-	ip->check = 0;
-	ip->saddr = source;
-	ip->daddr = destination;
-	ip->check = fold(sum(ip, sizeof(*ip), 0));
+	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-static __always_inline void compose_v6(struct ipv6hdr *ip, const void *source,
-				       const void *destination, __u8 protocol, __u32 length,
-				       __u8 hops)
+static inline __u8 *beginning(struct answer *answer, bool v4)
 {
-	*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
-	ip->payload_len = bpf_htons(length);
-	ip->nexthdr = protocol;
-	ip->hop_limit = hops;
-	__builtin_memcpy(&ip->saddr, source, sizeof(ip->saddr));
-	__builtin_memcpy(&ip->daddr, destination, sizeof(ip->daddr));
+	return answer->ip + sizeof(answer->ip) - ip_size(v4);
 }
 
-/* Of RFC 9293, 3.1; `length`: bytes after the IP header. */
-static __always_inline __u64 pseudo_header_v4(struct iphdr *ip, __u8 protocol, __u32 length)
+/*
+ * Writes the IP header of an answer to the packet whose header is quoted. `source`: NULL for the address that the
+ * packet goes to. `length`: bytes after the header.
+ */
+static inline void write_ip(struct answer *answer, bool v4, const void *source, __u8 protocol, __u32 length,
+			    __u8 hops)
 {
-	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length + protocol));
+	if (v4) {
+		const struct iphdr *quoted = (const struct iphdr *)answer->quote;
+		struct iphdr *ip = (struct iphdr *)beginning(answer, true);
+
+		*(__u8 *)ip = 0x45; /* see ip_version() */
+		ip->tos = CONTROL_TRAFFIC;
+		ip->tot_len = bpf_htons(sizeof(*ip) + length);
+		ip->id = 0;
+		ip->frag_off = bpf_htons(DONT_FRAGMENT);
+		ip->ttl = hops;
+		ip->protocol = protocol;
+		ip->check = 0;
+		ip->saddr = source ? *(const __be32 *)source : quoted->daddr;
+		ip->daddr = quoted->saddr;
+		ip->check = fold(sum(ip, sizeof(*ip), 0));
+	} else {
+		const struct ipv6hdr *quoted = (const struct ipv6hdr *)answer->quote;
+		struct ipv6hdr *ip = (struct ipv6hdr *)answer->ip;
+
+		*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
+		ip->payload_len = bpf_htons(length);
+		ip->nexthdr = protocol;
+		ip->hop_limit = hops;
+		__builtin_memcpy(&ip->saddr, source ? source : &quoted->daddr, sizeof(ip->saddr));
+		__builtin_memcpy(&ip->daddr, &quoted->saddr, sizeof(ip->daddr));
+	}
 }
 
-/* Of RFC 8200, 8.1. */
-static __always_inline __u64 pseudo_header_v6(struct ipv6hdr *ip, __u8 protocol, __u32 length)
+/* The sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1): the addresses, which end the IP header, and these two. */
+static inline __u64 pseudo_header(struct answer *answer, bool v4, __u8 protocol, __u32 length)
 {
-	return sum(&ip->saddr, 2 * sizeof(ip->saddr), bpf_htonl(length + protocol));
+	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
+
+	return sum(answer->ip + sizeof(answer->ip) - addresses, addresses, bpf_htonl(length + protocol));
+}
+
+/* Writes an ICMP error about the packet that is quoted, so many bytes of it; but not its field `mtu`. */
+static inline void write_error(struct answer *answer, bool v4, const void *source, __u8 type, __u8 code,
+			       __u32 quoted, __u8 hops)
+{
+	__u8 protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	__u32 length = ERROR_HEADER + quoted;
+
+	write_ip(answer, v4, source, protocol, length, hops);
+	answer->type = type;
+	answer->code = code;
+	answer->checksum = 0;
+	answer->checksum = fold(sum(&answer->type, length, v4 ? 0 : pseudo_header(answer, v4, protocol, length)));
 }

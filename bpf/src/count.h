@@ -4,16 +4,45 @@
 
 #include "digest.h"
 
-static __always_inline void count_event(enum event event)
+/* Whether `replypath trace` looks on, perhaps at other packets. */
+static inline bool is_traced(void)
+{
+	__u32 zero = 0;
+	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
+
+	return filter && unlikely(filter->until);
+}
+
+static inline struct trace_slot *get_trace_slot(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&trace_slots, &zero);
+}
+
+/* Remembers that the present packet raised the event. */
+__noinline int trace_raised(__u32 event)
+{
+	struct trace_slot *slot = get_trace_slot();
+
+	_Static_assert(EVENT_END <= 64, "a bit for each event");
+	if (slot)
+		slot->raised |= 1ULL << (event & 63);
+	return 0;
+}
+
+static inline void count_event(enum event event)
 {
 	__u32 index = event;
 	__u64 *count = bpf_map_lookup_elem(&events, &index);
 
 	if (count)
 		*count += 1; /* per CPU, and softirqs do not nest */
+	if (is_traced())
+		trace_raised(event);
 }
 
-static __always_inline __u8 protocol_class(__u8 protocol)
+static inline __u8 protocol_class(__u8 protocol)
 {
 	switch (protocol) {
 	case IPPROTO_TCP:

@@ -17,7 +17,7 @@ static __noinline void forget(const struct packet *packet)
 }
 
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static __always_inline void note_answer(const struct packet *packet, struct flow *flow)
+static inline void note_answer(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -36,7 +36,7 @@ static __always_inline void note_answer(const struct packet *packet, struct flow
 }
 
 /* We end the connection: its entry stays for a while, from now on. */
-static __always_inline void note_end(struct flow *flow)
+static inline void note_end(struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING)
 		return;
@@ -44,22 +44,18 @@ static __always_inline void note_end(struct flow *flow)
 	flow->state |= FLOW_CLOSING;
 }
 
-/*
- * Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293,
- * 3.10.7.1): its sequence number is 0, and it acknowledges that SYN.
- */
-static __always_inline bool refuses(const struct packet *packet, const struct flow *flow)
+/* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
+static inline bool refuses(const struct packet *packet, const struct flow *flow)
 {
 	return (packet->tcp_flags & (TCP_RST | TCP_ACK)) == (TCP_RST | TCP_ACK) && !packet->seq &&
 	       packet->ack == flow->rcv_nxt;
 }
 
 /*
- * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK,
- * what follows it without a gap (Fast Open), or the RST of a closed port. Any other
- * segment belongs to a connection that a forged SYN must not steer.
+ * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK, what follows it without a gap (Fast
+ * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer.
  */
-static __always_inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
+static inline bool is_of_handshake(const struct packet *packet, const struct flow *flow)
 {
 	if (flow->flags & FLOW_STRAY) /* the RST that answers a segment without a socket */
 		return packet->tcp_flags & TCP_RST;
@@ -70,7 +66,7 @@ static __always_inline bool is_of_handshake(const struct packet *packet, const s
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static __always_inline struct flow *track_handshake(const struct packet *packet)
+static inline struct flow *track_handshake(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -81,7 +77,7 @@ static __always_inline struct flow *track_handshake(const struct packet *packet)
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
-static __always_inline struct flow *refused_flow(const struct packet *packet)
+static inline struct flow *refused_flow(const struct packet *packet)
 {
 	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
 
@@ -90,12 +86,12 @@ static __always_inline struct flow *refused_flow(const struct packet *packet)
 
 /*
  * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK, and the RST of a closed port, go
- * where their SYN came from, even if the tuple was connected before; all else asks the
- * established table first. Each falls back on the other: the kernel sends a SYN-ACK again
- * when it dropped the ACK for want of room (listen(2), backlog).
+ * where their SYN came from, even if the tuple was connected before; all else asks the established table first. Each
+ * falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
+ * backlog).
  */
-static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
-					     const struct packet *packet, enum table *table)
+static inline struct flow *track_tcp(const struct __sk_buff *skb, const struct packet *packet,
+				     enum table *table)
 {
 	struct flow *flow = NULL;
 
@@ -122,29 +118,8 @@ static __always_inline struct flow *track_tcp(const struct __sk_buff *skb,
 	return flow;
 }
 
-/*
- * Whether the host begins by the tuple of a flow whose datagrams nobody took: that flow was
- * for nobody, or its sender is forged.
- */
-static __always_inline bool begins_anew(struct __sk_buff *skb, const struct packet *packet,
-					const struct flow *flow)
-{
-	return unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet);
-}
-
-/*
- * The host speaks by the tuple of a flow that is over: its entry does not tell any more who began. It
- * is not taken out, as another CPU may have entered the flow anew.
- */
-static __always_inline void note_afterword(struct flow *idle)
-{
-	if (!(idle->state & FLOW_HOST_SPOKE))
-		idle->state |= FLOW_HOST_SPOKE;
-}
-
-static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
-							const struct packet *packet,
-							enum table *table)
+static inline struct flow *track_connectionless(struct __sk_buff *skb, const struct packet *packet,
+						enum table *table)
 {
 	struct flow *flow;
 
@@ -153,10 +128,13 @@ static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	if (flow && unlikely(is_idle(flow, TABLE_CONNECTIONLESS))) {
-		note_afterword(flow);
+		/* It does not tell any more who began. Another CPU may have entered it anew: it stays. */
+		if (!(flow->state & FLOW_HOST_SPOKE))
+			flow->state |= FLOW_HOST_SPOKE;
 		flow = NULL;
 	}
-	if (flow && begins_anew(skb, packet, flow)) {
+	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
+	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
 		remove(packet->digest, TABLE_CONNECTIONLESS);
 		flow = NULL;
 	}
@@ -170,8 +148,8 @@ static __always_inline struct flow *track_connectionless(struct __sk_buff *skb,
 }
 
 /* Finds the flow of a packet that leaves, and keeps its state; NULL where it belongs to none. */
-static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *packet,
-					      enum parsed result, enum table *table)
+static inline struct flow *track(struct __sk_buff *skb, struct packet *packet, enum parsed result,
+				 enum table *table)
 {
 	switch (result) {
 	case PARSED:
@@ -186,7 +164,7 @@ static __always_inline struct flow *track(struct __sk_buff *skb, struct packet *
 	}
 }
 
-static __always_inline int egress(struct __sk_buff *skb, __u32 header)
+static inline int egress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum table table = TABLE_END;

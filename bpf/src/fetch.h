@@ -4,18 +4,15 @@
 
 #include "table.h"
 
-/*
- * Has memory bring what will be read or written soon: the processor goes on without it, so that
- * several of these take as long as one.
- */
-static __always_inline void fetch(const void *address)
+/* Has memory bring what will be read or written soon; several of these take as long as one. */
+static inline void fetch(const void *address)
 {
 	if (address)
 		(void)*(const volatile __u64 *)address;
 }
 
 /* Where an entry of this digest would go if its preferred way is free: two cache lines or three. */
-static __always_inline void fetch_vacancy(__u64 digest, enum table table)
+static inline void fetch_vacancy(__u64 digest, enum table table)
 {
 	const struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
 	const struct flow *flow;

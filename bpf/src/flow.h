@@ -4,58 +4,53 @@
 
 #include "parse.h"
 
-/* Now, in ticks. */
-static __always_inline __u32 now(void)
+static inline __u32 now(void)
 {
 	return bpf_jiffies64() / JIFFIES_PER_TICK;
 }
 
 /*
- * Ticks since then. Another CPU may have written a time that this one has not
- * reached yet: that is no age, where a plain difference would be an eternity. All other
- * times are past, those of a year ago included: nobody removes an entry before its way is
- * wanted.
+ * Ticks since then. Another CPU may have written a time that this one has not reached yet: that is no age, where a
+ * plain difference would be an eternity. All other times are past, those of a year ago included: nobody removes an
+ * entry before its way is wanted.
  */
-static __always_inline __u32 age_at(__u32 then, __u32 time)
+static inline __u32 age_at(__u32 then, __u32 time)
 {
 	__u32 ticks = time - then;
 
 	return ticks >= -(__u32)TICKS_AHEAD ? 0 : ticks;
 }
 
-static __always_inline __u32 age(__u32 then)
+static inline __u32 age(__u32 then)
 {
 	return age_at(then, now());
 }
 
 /* Whether a time that was set as the end of something is yet to come. */
-static __always_inline bool is_ahead(__u32 end, __u32 time)
+static inline bool is_ahead(__u32 end, __u32 time)
 {
 	__u32 ticks = end - time;
 
 	return ticks && ticks < TICKS_AHEAD;
 }
 
-static __always_inline __u32 seconds(__u32 count)
+static inline __u32 seconds(__u32 count)
 {
 	return count * hertz / JIFFIES_PER_TICK;
 }
 
-static __always_inline bool is_closing(const struct flow *flow)
+static inline bool is_closing(const struct flow *flow)
 {
 	return (flow->state & FLOW_CLOSING) | (flow->flags & FLOW_RESET);
 }
 
-/*
- * Whether nobody took the datagrams of a connectionless flow so far: no socket, nor anybody to
- * whom they are translated, who would have answered.
- */
-static __always_inline bool is_untaken(const struct flow *flow)
+/* Whether nobody took a connectionless flow's datagrams: no socket, and nobody behind a NAT, who had answered. */
+static inline bool is_untaken(const struct flow *flow)
 {
 	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);
 }
 
-static __always_inline __u32 idle_limit(const struct flow *flow, enum table table)
+static inline __u32 idle_limit(const struct flow *flow, enum table table)
 {
 	__u8 protocol = flow->tuple.protocol;
 
@@ -69,17 +64,16 @@ static __always_inline __u32 idle_limit(const struct flow *flow, enum table tabl
 }
 
 /* An idle entry counts as none: its tuple may long mean something else. */
-static __always_inline bool is_idle(const struct flow *flow, enum table table)
+static inline bool is_idle(const struct flow *flow, enum table table)
 {
 	return age(flow->seen) > idle_limit(flow, table);
 }
 
 /*
- * Returns whether nothing came in by the flow's own way for a second or more. Where
- * that cannot be told, because frames came after the last write of `seen`, the
- * measurement starts anew and the answer is no.
+ * Returns whether nothing came in by the flow's own way for a second or more. Where that cannot be told, because frames
+ * came after the last write of `seen`, the measurement starts anew and the answer is no.
  */
-static __always_inline bool measure_silence(struct flow *flow)
+static inline bool measure_silence(struct flow *flow)
 {
 	if (age(flow->seen) < seconds(1))
 		return false;
@@ -90,25 +84,23 @@ static __always_inline bool measure_silence(struct flow *flow)
 	return false;
 }
 
-static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
+static inline bool mac_equal(const __u8 *a, const __u8 *b)
 {
 	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);
 }
 
-static __always_inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
-				    const struct packet *packet)
+static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb, const struct packet *packet)
 {
 	return flow->ifindex == skb->ifindex && mac_equal(flow->mac, packet->mac);
 }
 
 /*
- * The interface fields and the MAC with the flags are written by two stores of
- * 8 bytes, so that a reply on another CPU never sees half a MAC or half an index. While the
- * flow moves to another interface it has none, and such a reply goes as routed. That is enough for
- * those who read; of two who write, one has to wait for the other, or one's interface could stay
- * with the other's MAC.
+ * The interface fields and the MAC with the flags are written by two stores of 8 bytes, so that a reply on another CPU
+ * never sees half a MAC or half an index. While the flow moves to another interface it has none, and such a reply goes
+ * as routed. That is enough for those who read; of two who write, one has to wait for the other, or one's interface
+ * could stay with the other's MAC.
  */
-static __always_inline void store_way(struct flow *flow, const struct way *way)
+static inline void store_way(struct flow *flow, const struct way *way)
 {
 	volatile __u64 *to = (volatile __u64 *)&flow->ifindex;
 	const __u64 *from = (const __u64 *)way;

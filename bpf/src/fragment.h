@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Fragments that we send: only the first one has ports, and all have to go the
- * same way. They leave one after the other, the first one first.
- */
+/* Fragments that we send: only the first one, which leaves first, has ports. All go the same way. */
 #pragma once
 
 #include "table.h"
 
-/*
- * Stands for the packet that a fragment is of: the digest of its addresses,
- * protocol and identification (RFC 791, 3.2; RFC 8200, 4.5, without the protocol).
- */
-static __always_inline __u64 fragment_key(struct packet *packet)
+/* Stands for the packet: a digest of addresses, identification and, by IPv4, protocol (RFC 791, 3.2; RFC 8200, 4.5). */
+static inline __u64 fragment_key(struct packet *packet)
 {
 	__u32 protocol = packet->family == 4 ? packet->protocol : IPPROTO_FRAGMENT;
 	__u64 *ports = (__u64 *)&packet->tuple + 4, kept = *ports, key;
@@ -22,15 +16,14 @@ static __always_inline __u64 fragment_key(struct packet *packet)
 	return key;
 }
 
-static __always_inline struct fragment_set *get_fragments(__u64 key)
+static inline struct fragment_set *get_fragments(__u64 key)
 {
 	__u32 index = first_set(key, FRAGMENT_SETS);
 
 	return bpf_map_lookup_elem(&fragments, &index);
 }
 
-/* What is known of the packet with this key, NULL for nothing. */
-static __always_inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
+static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key)
 {
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < WAYS; i++)
@@ -39,19 +32,7 @@ static __always_inline struct fragment *find_fragment(struct fragment_set *set, 
 	return NULL;
 }
 
-/*
- * The ways are taken in turn, so that the packet whose first fragment is longest past
- * makes room: a time of 64 ms a tick does not tell which of those sent at once that is.
- */
-static __always_inline struct fragment *next_fragment(struct fragment_set *set)
-{
-	return &set->fragment[set->next++ % WAYS];
-}
-
-/*
- * Remembers what was decided about the first fragment of the packet with this key.
- * A global function, as is the next: the verifier looks at each only once.
- */
+/* Remembers what was decided about the first fragment of the packet with this key. */
 __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome)
 {
 	struct fragment_set *set = get_fragments(key);
@@ -62,7 +43,8 @@ __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcom
 	slot = find_fragment(set, key);
 	if (slot)
 		slot->key = 0;
-	slot = next_fragment(set);
+	/* In turn: a tick is too long to tell which of the packets that are sent at once came first. */
+	slot = &set->fragment[set->next++ % WAYS];
 	slot->key = 0;
 	slot->digest = digest;
 	slot->seen = now();
@@ -88,8 +70,7 @@ __noinline int look_up_fragment(__u64 key)
 	return true;
 }
 
-static __always_inline void note_fragment(struct packet *packet, enum table table,
-					  enum outcome outcome)
+static inline void note_fragment(struct packet *packet, enum table table, enum outcome outcome)
 {
 	enter_fragment(fragment_key(packet), packet->digest, table, outcome);
 }

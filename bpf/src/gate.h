@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the fallback routes let by to their device: they have the kernel ask before the hook
- * POSTROUTING of netfilter (kernel: bpf_output() in net/core/lwt_bpf.c, for ip_output() and
- * ip6_output()), where it can still be told that a packet is not sent.
+ * What the fallback routes let by to their device: they have the kernel ask before the hook POSTROUTING of netfilter
+ * (kernel: bpf_output() in net/core/lwt_bpf.c, for ip_output() and ip6_output()), where it can still be told that a
+ * packet is not sent.
  *
- * - Forwarded packets. What came so far would be noted by connection tracking, by which a
- *   container's connection would not outlive the fault: one that is masqueraded is forgotten, as
- *   it leaves by another interface than it did (nf_nat_oif_changed() in
- *   include/net/netfilter/nf_nat.h, nf_nat_inet_fn()); one that is not known is noted without a
- *   translation where the rule for that is for the interface that has gone, and is not translated
- *   afterwards either.
- * - Datagrams of sockets that are not connected. An ICMP error tells these nothing
- *   (__udp4_lib_err() in net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
+ * - Forwarded packets. What came so far would be noted by connection tracking, by which a container's connection would
+ *   not outlive the fault: one that is masqueraded is forgotten, as it leaves by another interface than it did
+ *   (nf_nat_oif_changed() in include/net/netfilter/nf_nat.h, nf_nat_inet_fn()); one that is not known is noted without
+ *   a translation where the rule for that is for the interface that has gone, and is not translated afterwards either.
+ * - Datagrams of sockets that are not connected. An ICMP error tells these nothing (__udp4_lib_err() in
+ *   net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
  *
- * What passes: replies of connections that others began, what belongs to a flow, SYNs and
- * datagrams of connected sockets, which are answered on the device, and whatever is not certain.
+ * What passes: replies of connections that others began, what belongs to a flow, SYNs and datagrams of connected
+ * sockets, which are answered on the device, and whatever is not certain.
  */
 #pragma once
 
@@ -31,11 +29,8 @@ enum side {
 	SIDE_REPLY,
 };
 
-/*
- * Who sends the packet, for connection tracking. As a number the packet's address passes
- * through a map: see is_transparent().
- */
-static __always_inline enum side side_of(struct __sk_buff *skb)
+/* Who sends the packet, for connection tracking. Its address passes through a map: see is_transparent(). */
+static inline enum side side_of(struct __sk_buff *skb)
 {
 	struct scratch *through = get_scratch();
 	const struct sk_buff *kernel;
@@ -53,15 +48,14 @@ static __always_inline enum side side_of(struct __sk_buff *skb)
 	return (tracked & CONNTRACK_INFO) < CONNTRACK_REPLY ? SIDE_ORIGINAL : SIDE_REPLY;
 }
 
-static __always_inline bool has_flow(const struct packet *packet)
+static inline bool has_flow(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return find_live(packet, TABLE_CONNECTIONLESS);
 	return find_live(packet, TABLE_ESTABLISHED) || find_live(packet, TABLE_HALF_OPEN);
 }
 
-/* Whether a socket of the host's sends a datagram without being connected. */
-static __always_inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)
+static inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct bpf_sock *socket = skb->sk;
 
@@ -69,7 +63,7 @@ static __always_inline bool is_unconnected(const struct __sk_buff *skb, const st
 }
 
 /* Whether what belongs to no flow ends here. */
-static __always_inline bool is_stopped(struct __sk_buff *skb, const struct packet *packet)
+static inline bool is_stopped(struct __sk_buff *skb, const struct packet *packet)
 {
 	enum side side = side_of(skb);
 
@@ -80,7 +74,8 @@ static __always_inline bool is_stopped(struct __sk_buff *skb, const struct packe
 	       is_unconnected(skb, packet);
 }
 
-static __always_inline int pass_gate(struct __sk_buff *skb)
+SEC("lwt_out")
+int replypath_gate(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 

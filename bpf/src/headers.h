@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The headers once more, for the few packets that need it. What parse() found is
- * not used: the verifier would have to follow it on every way through the program.
- */
+/* The headers once more, for the few packets that need it: the verifier need not follow what parse() found. */
 #pragma once
 
 #include "parse.h"
@@ -10,8 +7,7 @@
 #define TCP_DATA_OFFSET 12 /* offset of the field, RFC 9293, 3.1 */
 
 /* Finds the transport header; the scratch memory says where. A later fragment has none. */
-static __always_inline bool find_transport(struct __sk_buff *skb, __u32 header,
-					   struct extension_headers *to)
+static inline bool find_transport(struct __sk_buff *skb, __u32 header, struct extension_headers *to)
 {
 	struct iphdr ip;
 	__u8 protocol;
@@ -31,7 +27,7 @@ static __always_inline bool find_transport(struct __sk_buff *skb, __u32 header,
 }
 
 /* What every segment has before its payload, from the IP header on; 0 where that is unknown. */
-static __always_inline __u32 segment_headers(struct __sk_buff *skb, __u32 header)
+static inline __u32 segment_headers(struct __sk_buff *skb, __u32 header)
 {
 	struct scratch *scratch = get_scratch();
 	const struct extension_headers *transport;

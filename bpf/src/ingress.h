@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What comes in: records by which way. Never drops a packet, and changes none but
- * a SYN that announces more than fits (mtu.h). The next frame of a known flow by
- * its own way is all that the fast path deals with; everything else is in change.h.
+ * What comes in: records by which way. Never drops a packet, and changes none but a SYN that announces more than fits
+ * (mtu.h). The next frame of a known flow by its own way is all that the fast path deals with; everything else is in
+ * change.h.
  */
 #pragma once
 
 #include "change.h"
 #include "trace.h"
 
-/*
- * Whether the segment may end the handshake of the next connection with the tuple of one
- * that is closing.
- */
-static __always_inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
+/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
+static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
 	__u64 *tags;
@@ -24,15 +21,8 @@ static __always_inline bool may_end_handshake(const struct packet *packet, const
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }
 
-static __always_inline void next_segment(const struct packet *packet, struct flow *flow)
-{
-	mark_active(flow);
-	note_received(packet, flow);
-}
-
 /* Whether the packet has no hop left; `header`: bytes before the IP header. */
-static __always_inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet,
-					__u32 header)
+static inline bool has_expired(const struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	__u32 at = packet->family == 4 ? offsetof(struct iphdr, ttl)
 				       : offsetof(struct ipv6hdr, hop_limit);
@@ -41,46 +31,23 @@ static __always_inline bool has_expired(const struct __sk_buff *skb, const struc
 	return hops && *hops <= 1;
 }
 
-static __always_inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void change(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
-	struct scratch *to = get_scratch();
-
-	if (!to)
+	if (!put_in_scratch(packet))
 		return;
-	to->packet = *packet;
-	if (is_traced())
-		trace_before();
 	inbound_change(skb);
 	if (unlikely(has_expired(skb, packet, header)))
 		inbound_expired(skb);
 }
 
-/* The packet is not for this host. */
-static __always_inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
+static inline void pass_on(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
-	struct scratch *to;
-
-	if (likely(!has_expired(skb, packet, header)))
-		return;
-	to = get_scratch();
-	if (!to)
-		return;
-	to->packet = *packet;
-	inbound_expired(skb);
+	if (unlikely(has_expired(skb, packet, header)) && put_in_scratch(packet))
+		inbound_expired(skb);
 }
 
-/* A SYN, which starts an entry, or a RST, which ends one. */
-static __always_inline bool begins_or_ends(const struct packet *packet)
-{
-	return packet->tcp_flags & TCP_RST || is_syn(packet);
-}
-
-/*
- * Deals with a segment without an entry that is known to change nothing: it is not for this host, the host
- * opened its connection, or it was asked about lately. Returns false for any other.
- */
-static __always_inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet,
-				       __u32 header)
+/* Whether a segment without an entry changes nothing: forwarded, an answer to the host, or asked about lately. */
+static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
@@ -91,25 +58,26 @@ static __always_inline bool pass_known_segment(struct __sk_buff *skb, const stru
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
-static __always_inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet,
-					__u32 header)
+static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	struct flow *flow = NULL;
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && is_next_frame(skb, packet, flow)) &&
-		    likely(!may_end_handshake(packet, flow)))
-			return next_segment(packet, flow);
+		    likely(!may_end_handshake(packet, flow))) {
+			mark_active(flow);
+			return note_received(packet, flow);
+		}
 	}
-	if (!flow && !begins_or_ends(packet) && pass_known_segment(skb, packet, header))
+	/* A SYN starts an entry, and a RST ends one. */
+	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet, header))
 		return;
 	change(skb, packet, header);
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
-static __always_inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet,
-					   __u32 header)
+static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	if (is_foreign_address(packet, skb->ifindex)) {
 		pass_on(skb, packet, header);
@@ -123,8 +91,7 @@ static __always_inline bool pass_known_datagram(struct __sk_buff *skb, const str
 }
 
 /* UDP, SCTP, echo and listed protocols. */
-static __always_inline void inbound_connectionless(struct __sk_buff *skb,
-						   const struct packet *packet, __u32 header)
+static inline void inbound_connectionless(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
 	struct flow *flow;
 
@@ -138,7 +105,7 @@ static __always_inline void inbound_connectionless(struct __sk_buff *skb,
 		change(skb, packet, header);
 }
 
-static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
+static inline int ingress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum parsed result;
@@ -152,6 +119,7 @@ static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
 		inbound_tcp(skb, &packet, header);
 	else
 		inbound_connectionless(skb, &packet, header);
-	trace_inbound(skb, header);
+	if (is_traced())
+		trace_in(skb, header);
 	return PASS;
 }

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What the programs take from the kernel: its headers, the verdicts that are
- * newer than those headers, and the socket fields that CO-RE finds at load time.
- */
+/* What the programs take from the kernel: its headers, and the fields that CO-RE finds at load time. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,18 +20,16 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#ifndef __always_inline
-#define __always_inline inline __attribute__((always_inline))
-#endif
+/* Functions are inlined where they are called; but for those that say otherwise, see struct scratch. */
+#define inline inline __attribute__((always_inline))
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /*
- * The verdict of everything that is not ours: the next program runs, and after
- * the last the kernel sends the packet as it meant to. TCX_NEXT and
- * TC_ACT_UNSPEC are the same number (include/uapi/linux/bpf.h, enum
- * tcx_action_base), so one program serves both hooks.
+ * The verdict of everything that is not ours: the next program runs, and after the last the kernel sends the packet as
+ * it meant to. TCX_NEXT and TC_ACT_UNSPEC are the same number (include/uapi/linux/bpf.h, enum tcx_action_base), so one
+ * program serves both hooks.
  */
 #define PASS TC_ACT_UNSPEC
 

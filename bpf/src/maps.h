@@ -2,13 +2,10 @@
 /*
  * The maps.
  *
- * The flow tables are set-associative: arrays of sets, in which a digest of the
- * tuple picks two sets of eight ways. BPF_MAP_TYPE_LRU_HASH would do the same
- * with less code, but every lookup of it is a chain of function calls, an update
- * of an entry that is there can evict another, and its own headers take 64 bytes
- * an entry. An array's lookup is a multiplication; docs/ARCHITECTURE.md has the
- * figures. There is a table for each kind of entry, so that a flood of one kind
- * cannot push out another. The loader sets their sizes.
+ * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight ways.
+ * There is one for each kind of entry, so that a flood of one kind cannot push out another. Lookups in
+ * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry: docs/ARCHITECTURE.md has
+ * the figures. The loader sets the sizes.
  */
 #pragma once
 
@@ -29,307 +26,123 @@
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct flow_set);
-} half_open SEC(".maps");
+#define MAP(name, kind, entries, flags, from, to)                                                  \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_##kind);                                                 \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, flags);                                                          \
+		__type(key, from);                                                                 \
+		__type(value, to);                                                                 \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct flow_set);
-} established SEC(".maps");
+#define RING(name, bytes)                                                                          \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                \
+		__uint(max_entries, bytes);                                                        \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct flow_set);
-} connectionless SEC(".maps");
+#define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
+#define CPU_ARRAY(name, entries, to) MAP(name, PERCPU_ARRAY, entries, 0, __u32, to)
+#define PROGRAMS(name, entries) MAP(name, PROG_ARRAY, entries, 0, __u32, __u32)
+
+MAP(half_open, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
+MAP(established, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
+MAP(connectionless, ARRAY, 1, BPF_F_MMAPABLE, __u32, struct flow_set);
 
 /* For each set of those tables: see tags.h. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} half_open_tags SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} established_tags SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} connectionless_tags SEC(".maps");
+ARRAY(half_open_tags, 1, __u64);
+ARRAY(established_tags, 1, __u64);
+ARRAY(connectionless_tags, 1, __u64);
 
 /* Tuples in which the host spoke first. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct outbound_set);
-} outbound SEC(".maps");
+ARRAY(outbound, 1, struct outbound_set);
 
 /* By whom, and by which flow, a question came last. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct asked_set);
-} asked SEC(".maps");
+ARRAY(asked, 1, struct asked_set);
 
 /* Something in it: a socket was asked that needs the source repair. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, REPAIR_WANTED_BYTES);
-} repair_wanted SEC(".maps");
+RING(repair_wanted, REPAIR_WANTED_BYTES);
 
 /* enum mode, set by the operator at once; wins over the interfaces'. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} mode_by_hand SEC(".maps");
+ARRAY(mode_by_hand, 1, __u32);
 
 /*
- * Tuples about which something is known for a minute (negative_cache.h). Whoever comes later
- * overwrites: what was known is then found out again, but for datagrams (see negative_cache.h).
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MARKS);
-	__type(key, __u32);
-	__type(value, __u64);
-} marks SEC(".maps");
-
-/*
- * What begins no flow for a minute (negative_cache.h): by the digest of an address that a
- * router forwards to or from, or of a tuple of the host's that starts nothing, or about
- * which the note that the host spoke first was pushed out. Apart from the marks, which it
- * would overwrite, and with room for tens of thousands. What was marked last comes first
- * in its set.
+ * The negative cache: see negative_cache.h. In one table the addresses that a router forwards would overwrite the
+ * marks, and a flood of segments for nobody all else. What was marked last comes first in its set.
  */
 struct foreign_set {
 	__u64 mark[FOREIGN_WAYS];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FOREIGN_SETS);
-	__type(key, __u32);
-	__type(value, struct foreign_set);
-} foreign SEC(".maps");
+ARRAY(marks, MARKS, __u64);
+ARRAY(foreign, FOREIGN_SETS, struct foreign_set);
 
 /*
- * Until this tick no datagram of the host's is noted in `outbound`: when the
- * programs have just been attached, or flows were forgotten, it may well answer
- * a question that nobody recorded. Written by user space.
+ * Until this tick no datagram of the host's is noted in `outbound`: when the programs have just been attached, or flows
+ * were forgotten, it may answer a question that nobody recorded. Written by user space.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} grace SEC(".maps");
+ARRAY(grace, 1, __u32);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SET_LOCKS);
-	__type(key, __u32);
-	__type(value, struct set_lock);
-} set_locks SEC(".maps");
+ARRAY(set_locks, SET_LOCKS, struct set_lock);
+
+/* By the low bits of an ifindex: an index into `interfaces`, whose ifindex tells whether it is the one. */
+ARRAY(managed, INTERFACE_INDICES, __u32);
+
+ARRAY(interfaces, MAX_INTERFACES, struct interface);
 
 /*
- * The low bits of an ifindex to an index into `interfaces`, whose ifindex tells
- * whether it is the one. An array, as its lookup costs no function call.
+ * The ifindex behind an index into `interfaces`, for as long as that very device is in this network namespace: the
+ * kernel takes an entry out when its device is deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c,
+ * NETDEV_UNREGISTER), whether or not the loader lives to see it.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, INTERFACE_INDICES);
-	__type(key, __u32);
-	__type(value, __u32);
-} managed SEC(".maps");
+MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_INTERFACES);
-	__type(key, __u32);
-	__type(value, struct interface);
-} interfaces SEC(".maps");
+ARRAY(gateways, MAX_GATEWAYS, struct gateway);
+
+/* To an index into `gateways`. */
+MAP(gateway_macs, HASH, MAX_GATEWAYS, 0, struct gateway_mac, __u32);
+
+/* Silent gateways whose neighbour entries are held, to the tick until which that is believed: see unreachable.h. */
+MAP(held_gateways, HASH, MAX_GATEWAYS, BPF_F_NO_PREALLOC, struct gateway_mac, __u32);
 
 /*
- * The ifindex behind an index into `interfaces`, for as long as that very device is
- * in this network namespace: the kernel takes an entry out when its device is
- * deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c, NETDEV_UNREGISTER),
- * whether or not the loader lives to see it.
+ * What is routed by the gateways of an interface, where these do not serve all peers (INTERFACE_ROUTES4,
+ * INTERFACE_ROUTES6): to an index into `gateways`, 0 where it is not known which one.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_DEVMAP);
-	__uint(max_entries, MAX_INTERFACES);
-	__type(key, __u32);
-	__type(value, __u32);
-} devices SEC(".maps");
+MAP(gateway_routes, LPM_TRIE, MAX_GATEWAY_ROUTES, BPF_F_NO_PREALLOC, struct route_key, __u32);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_GATEWAYS);
-	__type(key, __u32);
-	__type(value, struct gateway);
-} gateways SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_GATEWAYS);
-	__type(key, struct gateway_mac);
-	__type(value, __u32); /* index into `gateways` */
-} gateway_macs SEC(".maps");
-
-/*
- * Silent gateways whose neighbour entries are held, to the tick until which that
- * is believed: see unreachable.h.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_GATEWAYS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct gateway_mac);
-	__type(value, __u32);
-} held_gateways SEC(".maps");
-
-/*
- * What is routed by the gateways of an interface, where these do not serve all peers
- * (INTERFACE_ROUTES4, INTERFACE_ROUTES6).
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, MAX_GATEWAY_ROUTES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct route_key);
-	__type(value, __u32); /* index into `gateways`; 0: which one is not known */
-} gateway_routes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, MAX_OWN_ADDRESSES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct on_link_key);
-	__type(value, __u32);
-} on_link SEC(".maps");
+MAP(on_link, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct on_link_key, __u32);
 
 struct address {
 	__u8 bytes[16];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_OWN_ADDRESSES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct address);
-	__type(value, __u32); /* enum own_flags */
-} own_addresses SEC(".maps");
+/* To enum own_flags. */
+MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, EXCLUSION_SETS);
-	__type(key, __u32);
-	__type(value, struct exclusion_set);
-} exclusions SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct settings);
-} configuration SEC(".maps");
+ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
+ARRAY(configuration, 1, struct settings);
 
 /*
- * Counters of interface pairs. The slots are found without a function call; the
- * first pair that needs one owns it, and the few that come second are counted in
- * the hash. Readers add both up.
+ * Counters of interface pairs. The slots are found without a function call; the first pair that needs one owns it, and
+ * the few that come second are counted in the hash. Readers add both up.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, PAIR_SLOTS);
-	__type(key, __u32);
-	__type(value, struct pair_count);
-} pair_slots SEC(".maps");
+CPU_ARRAY(pair_slots, PAIR_SLOTS, struct pair_count);
+MAP(pairs, PERCPU_HASH, MAX_PAIRS, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, MAX_PAIRS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct pair);
-	__type(value, struct pair_count);
-} pairs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, EVENT_END);
-	__type(key, __u32);
-	__type(value, __u64);
-} events SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct handover);
-} handovers SEC(".maps");
+CPU_ARRAY(events, EVENT_END, __u64);
+CPU_ARRAY(handovers, 1, struct handover);
 
 /* Packets of which more fragments are to come. Of a full set the first that was noted makes room. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, FRAGMENT_SETS);
-	__type(key, __u32);
-	__type(value, struct fragment_set);
-} fragments SEC(".maps");
+ARRAY(fragments, FRAGMENT_SETS, struct fragment_set);
 
 /* The program that ends a move: see send.h. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} sender SEC(".maps");
+PROGRAMS(sender, 1);
 
 /* The program that ends what is for nobody: see nobody.h. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} nobody SEC(".maps");
+PROGRAMS(nobody, 1);
 
 /* For `replypath trace`: see trace.h. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, TRACE_BYTES);
-} trace_events SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct trace_request);
-} trace_filter SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct trace_slot);
-} trace_slots SEC(".maps");
+RING(trace_events, TRACE_BYTES);
+ARRAY(trace_filter, 1, struct trace_request);
+CPU_ARRAY(trace_slots, 1, struct trace_slot);

@@ -5,15 +5,14 @@
 #include "admission.h"
 #include "segment.h"
 
-static __always_inline bool is_pinned(void)
+static inline bool is_pinned(void)
 {
 	struct settings *settings = get_settings();
 
 	return settings && settings->follow == FOLLOW_PINNED;
 }
 
-static __always_inline bool may_move(struct __sk_buff *skb, const struct packet *packet,
-				     struct flow *flow)
+static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	struct settings *settings = get_settings();
 	struct interface *present;
@@ -39,7 +38,7 @@ static __always_inline bool may_move(struct __sk_buff *skb, const struct packet 
 }
 
 /* Frames of a device that stands on this one pass here first. */
-static __always_inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct flow *flow)
+static inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct flow *flow)
 {
 	struct interface *present = get_interface(flow->interface, flow->ifindex);
 
@@ -47,16 +46,15 @@ static __always_inline bool is_on_its_way_up(const struct __sk_buff *skb, const 
 }
 
 /* That a segment which never moves its flow came another way than that. */
-static __always_inline void count_contested(const struct __sk_buff *skb,
-					    const struct packet *packet, const struct flow *flow)
+static inline void count_contested(const struct __sk_buff *skb, const struct packet *packet,
+				   const struct flow *flow)
 {
 	if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
 		count_event(EVENT_REFUSED_CONTESTED);
 }
 
 /* The frame came another way than the flow's: the flow follows or the frame is only counted. */
-static __always_inline void follow_frame(struct __sk_buff *skb, struct scratch *from,
-					 struct flow *flow)
+static inline void follow_frame(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	const struct packet *packet = &from->packet;
 

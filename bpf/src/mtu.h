@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Size: the flow's interface takes smaller packets than the one that the kernel
- * builds its replies for. Nobody checks the size again after a redirect: what is
- * too large would be lost without a trace. So
+ * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for. Nobody checks
+ * the size again after a redirect: what is too large would be lost without a trace. So
  *
- * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by
- *   it, announce no more than fits (as routers do that clamp the MSS);
+ * - a SYN that comes in by such an interface, and the SYN-ACK that will leave by it, announce no more than fits (as
+ *   routers do that clamp the MSS);
  * - the segments of a TCP packet that are still to be cut are cut smaller;
- * - of everything else the sender, which is this host, learns the size by an ICMP
- *   error, as it would from a router.
+ * - of everything else the sender, which is this host, learns the size by an ICMP error, as it would from a router.
  *
- * None of it is paid for by a packet that fits. All of it is in global functions,
- * which take only numbers on old kernels (see struct scratch).
+ * None of it is paid for by a packet that fits. All of it is in global functions, which take only numbers on old
+ * kernels (see struct scratch).
  */
 #pragma once
 
@@ -21,7 +19,6 @@
 #include "next_hop.h"
 
 #define TCP_CHECKSUM 16 /* offset of the field, RFC 9293, 3.1 */
-#define TCP_HEADER 20   /* without options */
 
 #define OPTION_END 0
 #define OPTION_NOP 1
@@ -29,59 +26,38 @@
 #define OPTION_MSS_LENGTH 4
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
-/* Steps over one option; 0 at the end of them, -1 where they cannot be changed. */
-static __always_inline int next_option(volatile struct options *options)
-{
-	__u32 at = options->at, length;
-	__u8 kind;
-
-	if (at >= options->length)
-		return 0;
-	kind = options->bytes[at % sizeof(options->bytes)];
-	if (kind == OPTION_END)
-		return 0;
-	if (kind == OPTION_NOP) {
-		options->at = at + 1;
-		return 1;
-	}
-	length = options->bytes[(at + 1) % sizeof(options->bytes)];
-	if (kind == OPTION_AO || length < 2 || at + length > options->length)
-		return -1;
-	if (kind == OPTION_MSS) {
-		if (length != OPTION_MSS_LENGTH || options->mss)
-			return -1;
-		options->mss = at + 2;
-	}
-	options->at = at + length;
-	return 1;
-}
-
 /*
- * Finds the MSS among the options in the scratch memory; false where there is not
- * exactly one, or where changing it would make the segment another one. The
- * verifier does not follow what is kept there, so that every step looks alike to
- * it and the walk may be as long as options can be.
+ * Finds the MSS among the options in the scratch memory; false where there is not exactly one, or where changing it
+ * would make the segment another one. The verifier does not follow what is kept there: every step looks alike to it, so
+ * that there may be as many as options can have.
  */
-static __always_inline bool find_mss(struct options *options)
+static inline bool find_mss(volatile struct options *options)
 {
-	int more;
-
 	options->at = 0;
 	options->mss = 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_OPTIONS; i++) {
-		more = next_option(options);
-		if (more < 0)
-			return false;
-		if (!more)
+		__u32 at = options->at, length = 1;
+		__u8 kind = options->bytes[at % sizeof(options->bytes)];
+
+		if (at >= options->length || kind == OPTION_END)
 			break;
+		if (kind != OPTION_NOP)
+			length = options->bytes[(at + 1) % sizeof(options->bytes)];
+		if (kind != OPTION_NOP && (kind == OPTION_AO || length < 2 || at + length > options->length))
+			return false;
+		if (kind == OPTION_MSS) {
+			if (length != OPTION_MSS_LENGTH || options->mss)
+				return false;
+			options->mss = at + 2;
+		}
+		options->at = at + length;
 	}
 	return options->mss;
 }
 
 /* Reads the options of the TCP header at the offset; false where it has none. */
-static __always_inline bool read_options(const struct __sk_buff *skb, __u32 offset,
-					 struct options *options)
+static inline bool read_options(const struct __sk_buff *skb, __u32 offset, struct options *options)
 {
 	__u32 more; /* words of options after the first one: a copy of 0 bytes is none to old verifiers */
 	__u8 words;
@@ -97,12 +73,11 @@ static __always_inline bool read_options(const struct __sk_buff *skb, __u32 offs
 }
 
 /*
- * Corrects the checksum of the TCP header at the offset for a 16-bit field that
- * changed. The checksum adds 16-bit words up: a field that stands astride two of
- * them counts with its bytes swapped.
+ * Corrects the checksum of the TCP header at the offset for a 16-bit field that changed. The checksum adds 16-bit words
+ * up: a field that stands astride two of them counts with its bytes swapped.
  */
-static __always_inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride,
-						__be16 old, __be16 new)
+static inline long replace_in_checksum(struct __sk_buff *skb, __u32 offset, bool astride, __be16 old,
+				       __be16 new)
 {
 	if (astride) {
 		old = __builtin_bswap16(old);
@@ -111,10 +86,7 @@ static __always_inline long replace_in_checksum(struct __sk_buff *skb, __u32 off
 	return bpf_l4_csum_replace(skb, offset + TCP_CHECKSUM, old, new, sizeof(new));
 }
 
-/*
- * Lowers the MSS that the TCP header at the offset announces to `limit`; a lower
- * one stays. Whatever goes wrong leaves the packet as it was.
- */
+/* Lowers the MSS that the TCP header at the offset announces to `limit`, if it can be done at all. */
 __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 {
 	struct scratch *scratch = get_scratch();
@@ -136,13 +108,9 @@ __noinline int lower_mss(struct __sk_buff *skb, __u32 offset, __u32 limit)
 	return 0;
 }
 
-/*
- * Has a SYN or SYN-ACK announce no more than an interface takes, where another
- * one takes more. Segments are as large as the MSS with the fixed headers only
- * (RFC 6691, 2).
- */
-static __always_inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
-					  const struct interface *interface)
+/* Has a SYN or SYN-ACK announce no more than a narrow interface takes. The MSS is without options (RFC 6691, 2). */
+static inline void announce_size(struct __sk_buff *skb, const struct packet *packet,
+				 const struct interface *interface)
 {
 	__u32 headers = (packet->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + TCP_HEADER;
 
@@ -152,34 +120,25 @@ static __always_inline void announce_size(struct __sk_buff *skb, const struct pa
 		lower_mss(skb, packet->offset, interface->mtu - headers);
 }
 
-/* A SYN that came in: the segments that answer it go back by the same interface. */
-static __always_inline void announce_inbound(struct __sk_buff *skb, const struct packet *packet)
-{
-	announce_size(skb, packet, get_interface(interface_index(skb->ifindex), skb->ifindex));
-}
-
 #define SMALLEST_PAYLOAD 64 /* of a segment that is worth sending */
 #define CUT_STEP 1020       /* a multiple of 4, and room that is mostly there */
 #define CUT_STEPS 64        /* 65,280 bytes: from the largest MTU that there is down to the smallest */
 
 /*
- * Gives the packet memory of its own, as far as it is about to change: what is
- * done to it then cannot fail half-way for want of memory, nor reach the copy
- * that TCP keeps. bpf_skb_change_head() by nothing does just that.
+ * Gives the packet memory of its own, as far as it is about to change: what is done to it then cannot fail half-way for
+ * want of memory, nor reach the copy that TCP keeps. bpf_skb_change_head() by nothing does just that.
  */
-static __always_inline bool unshare(struct __sk_buff *skb)
+static inline bool unshare(struct __sk_buff *skb)
 {
 	return !bpf_skb_change_head(skb, 0, 0);
 }
 
 /*
- * Takes a little off the size of the segments. There is no helper for it, but
- * bpf_skb_adjust_room() takes from it what it adds to the packet, and may be told
- * not to give it back. What it has just added it can take away: the room is in
- * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of
- * another size is another datagram.
+ * Takes a little off the size of the segments. There is no helper for it, but bpf_skb_adjust_room() takes from it what
+ * it adds to the packet, and may be told not to give it back. What it has just added it can take away: the room is in
+ * the linear part, and nobody shares it. Fails for what is not TCP: a datagram of another size is another datagram.
  */
-static __always_inline bool cut(struct __sk_buff *skb, __u32 excess)
+static inline bool cut(struct __sk_buff *skb, __u32 excess)
 {
 	int step = excess < CUT_STEP ? (excess + 3) / 4 * 4 : CUT_STEP;
 
@@ -212,7 +171,7 @@ __noinline int cut_to_fit(struct __sk_buff *skb, __u32 header, __u32 mtu)
 }
 
 /* Whether bpf_check_mtu() says that every segment fits; false without it. */
-static __always_inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
+static inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
 {
 	__u32 mtu = 0; /* must be 0 where segments are checked */
 
@@ -220,8 +179,7 @@ static __always_inline bool segments_fit(struct __sk_buff *skb, __u32 ifindex)
 }
 
 /* Whether the packet fits its flow's interface, or was made to fit it. */
-static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct interface *interface,
-					   __u32 header)
+static inline bool is_made_to_fit(struct __sk_buff *skb, const struct interface *interface, __u32 header)
 {
 	if (likely(!skb->gso_size))
 		return skb->len - header <= interface->mtu;
@@ -231,10 +189,7 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 	       (!have_check_mtu || segments_fit(skb, interface->ifindex));
 }
 
-/*
- * The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu,
- * and RFC 8200, 5.
- */
+/* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
 
@@ -243,57 +198,24 @@ static __always_inline bool is_made_to_fit(struct __sk_buff *skb, const struct i
 #define HOP_LIMIT 64
 
 /*
- * Whose address the error comes from: the flow's gateway, which is the router that
- * would have sent it. NULL where it has none; then the peer, from where the
- * questions come in by this interface as well.
+ * Whose address the error comes from: the flow's gateway, which is the router that would have sent it. NULL where it
+ * has none; then the peer, from where the questions come in by this interface as well.
  */
-static __always_inline const struct gateway *error_source(__u32 index, __u32 ifindex, bool v4)
+static inline const void *error_source(__u32 index, __u32 ifindex, bool v4)
 {
 	struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
 
 	if (!index || !gateway || gateway->ifindex != ifindex || address_is_v4(gateway->address) != v4)
 		return NULL;
-	return gateway;
-}
-
-/* Writes the headers of the error about the packet that is quoted in it. */
-static __always_inline void write_v4(struct size_error *error, __u32 gateway,
-				     const struct interface *target)
-{
-	struct iphdr *ip = (struct iphdr *)(error->ip + sizeof(error->ip) - sizeof(*ip));
-	const struct gateway *source = error_source(gateway, target->ifindex, true);
-	const struct iphdr *quoted = (const struct iphdr *)error->quote;
-
-	__u32 length = sizeof(*error) - sizeof(error->ip);
-
-	compose_v4(ip, source ? ((const __be32 *)source->address)[3] : quoted->daddr, quoted->saddr,
-		   IPPROTO_ICMP, length, HOP_LIMIT);
-	error->type = UNREACHABLE;
-	error->code = ICMP_FRAGMENTATION_NEEDED;
-	error->checksum = fold(sum(&error->type, length, 0));
-}
-
-static __always_inline void write_v6(struct size_error *error, __u32 gateway,
-				     const struct interface *target)
-{
-	const struct gateway *source = error_source(gateway, target->ifindex, false);
-	const struct ipv6hdr *quoted = (const struct ipv6hdr *)error->quote;
-	struct ipv6hdr *ip = (struct ipv6hdr *)error->ip;
-	__u32 length = sizeof(*error) - sizeof(error->ip);
-
-	compose_v6(ip, source ? (const void *)source->address : &quoted->daddr, &quoted->saddr,
-		   IPPROTO_ICMPV6, length, HOP_LIMIT);
-	error->type = PACKET_TOO_BIG_V6;
-	error->code = 0;
-	error->checksum = fold(sum(&error->type, length, pseudo_header_v6(ip, IPPROTO_ICMPV6, length)));
+	return v4 ? gateway->address + sizeof(gateway->address) - sizeof(__be32) : gateway->address;
 }
 
 /*
- * Makes room for the headers of the error before the packet, of which its beginning is kept.
- * `spare` bytes more can be put before it afterwards without memory being asked for. False
- * where it could not be done: the packet is then what it was.
+ * Makes room for the headers of the error before the packet, of which its beginning is kept. `spare` bytes more can be
+ * put before it afterwards without memory being asked for. False where it could not be done: the packet is then what it
+ * was.
  */
-static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
+static inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 spare, __u32 length)
 {
 	if (!unshare(skb) ||
 	    bpf_skb_adjust_room(skb, room + spare, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
@@ -306,12 +228,8 @@ static __always_inline bool make_room(struct __sk_buff *skb, __u32 room, __u32 s
 	return false;
 }
 
-/*
- * Writes the Ethernet header of a packet from this interface to itself, which it may not
- * have yet. Cannot fail: make_room() has seen to it.
- */
-static __always_inline void write_own_header(struct __sk_buff *skb, bool has_header,
-					     const struct interface *interface)
+/* Writes an Ethernet header from the interface to itself. make_room() has seen to it that this cannot fail. */
+static inline void write_own_header(struct __sk_buff *skb, bool has_header, const struct interface *interface)
 {
 	__be16 protocol = skb->protocol;
 
@@ -324,56 +242,45 @@ static __always_inline void write_own_header(struct __sk_buff *skb, bool has_hea
 }
 
 /*
- * Turns the packet into the ICMP error about it that a router would send, as it
- * comes in by the flow's interface. False where that cannot be done: the packet
- * is then what it was.
+ * Turns the packet into the ICMP error about it that a router would send, as it comes in by the flow's interface. False
+ * where that cannot be done: the packet is then what it was.
  */
-__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface,
-				 __u32 ifindex, __u32 gateway)
+__noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 interface, __u32 ifindex,
+				 __u32 gateway)
 {
 	struct interface *target = get_interface(interface, ifindex);
 	struct scratch *scratch = get_scratch();
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP), adds_header;
-	struct size_error *error;
-	__u32 unused, length;
+	__u32 length = ip_size(v4) + ERROR_HEADER;
+	struct answer *error;
 
 	if (!scratch || !find_transport(skb, header, &scratch->headers) ||
 	    scratch->headers.offset > header + QUOTE - QUOTED_TRANSPORT || ignores_path_mtu(skb))
 		return false;
 	if (!target || target->mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6))
 		return false;
-	error = &scratch->error;
+	error = &scratch->answer;
 	if (bpf_skb_load_bytes(skb, header, error->quote, sizeof(error->quote)))
 		return false;
-	error->checksum = 0;
 	error->mtu = bpf_htonl(target->mtu);
-	if (v4)
-		write_v4(error, gateway, target);
-	else
-		write_v6(error, gateway, target);
-	unused = v4 ? sizeof(error->ip) - sizeof(struct iphdr) : 0;
-	length = offsetof(struct size_error, quote) - unused;
+	write_error(error, v4, error_source(gateway, ifindex, v4), v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
+		    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, QUOTE, HOP_LIMIT);
 	adds_header = !header && !(target->flags & INTERFACE_NO_HEADER);
 	if (!make_room(skb, length, adds_header ? ETH_HLEN : 0, header + length + sizeof(error->quote)))
 		return false;
 	/* The packet is linear and not shared now: what is written to it is written. */
-	if (v4)
-		bpf_skb_store_bytes(skb, header, error->ip + sizeof(error->ip) - sizeof(struct iphdr),
-				    sizeof(struct iphdr) + SIZE_ERROR_HEADER, 0);
-	else
-		bpf_skb_store_bytes(skb, header, error->ip, sizeof(error->ip) + SIZE_ERROR_HEADER, 0);
+	bpf_skb_store_bytes(skb, header, beginning(error, v4), length, 0);
 	if (header || adds_header)
 		write_own_header(skb, header, target);
 	return true;
 }
 
 /*
- * Tells the sender of a packet that is too large for the flow's interface how
- * large it may be. At most once a second for a flow: who does not listen is not
- * shouted at, and what it sends meanwhile goes as routed. The packet becomes the
+ * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
+ * for a flow: who does not listen is not shouted at, and what it sends meanwhile goes as routed. The packet becomes the
  * message; the caller redirects it to the flow's interface, inbound.
  */
-static __always_inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)
+static inline bool tell_sender(struct __sk_buff *skb, struct flow *flow, __u32 header)
 {
 	__u16 time = now();
 

@@ -4,42 +4,41 @@
  *
  * `marks` has tuples by themselves:
  * - of TCP, what proved to be no flow (forwarded, or without a socket);
- * - any other whose flow was pushed out of a full table, so that the answer to the last question does not
- *   pass for a beginning.
+ * - any other whose flow was pushed out of a full table, so that the answer to the last question does not pass for a
+ *   beginning.
  *
  * `foreign` has three kinds of facts, each under a number of its own:
  * - tuples by which the host sends what starts nothing: cache_no_beginning();
- * - notes about the originator that were pushed out: cache_evicted_note() in outbound.h;
- * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to
- *   say so.
+ * - notes about the originator that were pushed out: evicted_note() in outbound.h;
+ * - addresses that are not ours: mark_foreign_address(). They may come to this host, and nobody be there to say so.
  *
- * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at
- * 250 Hz), unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
+ * An entry lasts for the rest of its period and the next one, of 1024 ticks each (16 s at 1000 Hz, 65 s at 250 Hz),
+ * unless what admission asks changes. That of an address lasts for 8 to 16 ticks.
  */
 #pragma once
 
 #include "flow.h"
 #include "settings.h"
 
-static __always_inline __u64 *mark_slot(__u64 digest)
+static inline __u64 *mark_slot(__u64 digest)
 {
 	__u32 index = (digest >> 1) % MARKS; /* the lowest bit is always set */
 
 	return bpf_map_lookup_elem(&marks, &index);
 }
 
-static __always_inline __u32 period(void)
+static inline __u32 period(void)
 {
 	return now() >> 10;
 }
 
 /* The same for addresses. */
-static __always_inline __u32 moment(void)
+static inline __u32 moment(void)
 {
 	return now() >> 3;
 }
 
-static __always_inline __u32 generation(void)
+static inline __u32 generation(void)
 {
 	struct settings *settings = get_settings();
 
@@ -47,24 +46,20 @@ static __always_inline __u32 generation(void)
 }
 
 /* The digest as it is marked in this period, or at this moment. */
-static __always_inline __u64 mark_of(__u64 digest, __u32 generation, __u32 when)
+static inline __u64 mark_of(__u64 digest, __u32 generation, __u32 when)
 {
 	return digest ^ (__u64)when << 32 ^ generation;
 }
 
-/* Whether it is a mark of the digest, made in this period or the one before. */
-static __always_inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation, __u32 period)
+static inline bool is_mark_of(__u64 mark, __u64 digest, __u32 generation, __u32 period)
 {
 	__u64 when = mark ^ digest;
 
 	return (__u32)when == generation && period - (__u32)(when >> 32) <= 1;
 }
 
-/*
- * The generation is that of before what is marked was found out: what changed meanwhile
- * makes the mark void.
- */
-static __always_inline void mark(__u64 digest, __u32 generation)
+/* The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. */
+static inline void mark(__u64 digest, __u32 generation)
 {
 	__u64 *slot = mark_slot(digest);
 
@@ -72,7 +67,7 @@ static __always_inline void mark(__u64 digest, __u32 generation)
 		*slot = mark_of(digest, generation, period());
 }
 
-static __always_inline void unmark(__u64 digest)
+static inline void unmark(__u64 digest)
 {
 	__u64 *slot = mark_slot(digest);
 
@@ -80,14 +75,14 @@ static __always_inline void unmark(__u64 digest)
 		*slot = 0;
 }
 
-static __always_inline bool is_marked(__u64 digest)
+static inline bool is_marked(__u64 digest)
 {
 	const __u64 *slot = mark_slot(digest);
 
 	return slot && is_mark_of(*slot, digest, generation(), period());
 }
 
-static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
+static inline struct foreign_set *get_foreign_set(__u64 digest)
 {
 	__u32 index = (digest >> 1) % FOREIGN_SETS;
 
@@ -95,7 +90,7 @@ static __always_inline struct foreign_set *get_foreign_set(__u64 digest)
 }
 
 /* Whether there is a mark of this period, or the one before. */
-static __always_inline bool is_negative(__u64 digest, __u32 period)
+static inline bool is_negative(__u64 digest, __u32 period)
 {
 	const struct foreign_set *set = get_foreign_set(digest);
 	__u32 now_in_force = generation();
@@ -109,23 +104,21 @@ static __always_inline bool is_negative(__u64 digest, __u32 period)
 	return false;
 }
 
-/* Whether it is known to begin no flow. */
-static __always_inline bool begins_no_flow(__u64 digest)
+static inline bool begins_no_flow(__u64 digest)
 {
 	return is_negative(digest, period());
 }
 
 /*
- * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this
- * interface: see has_come().
+ * Whether nothing that is addressed to it, or comes from it, is ours, if it came in by this interface: see has_come().
  */
-static __always_inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
+static inline bool is_foreign_address(const struct packet *packet, __u32 ifindex)
 {
 	return is_negative(self_digest(&packet->tuple, ifindex), moment());
 }
 
 /* As mark(). What this period has marked is left alone: others read it at this moment. */
-static __always_inline void add_negative(__u64 digest, __u32 generation, __u32 period)
+static inline void add_negative(__u64 digest, __u32 generation, __u32 period)
 {
 	struct foreign_set *set = get_foreign_set(digest);
 	__u64 mark = mark_of(digest, generation, period);
@@ -142,19 +135,17 @@ static __always_inline void add_negative(__u64 digest, __u32 generation, __u32 p
 	set->mark[0] = mark;
 }
 
-static __always_inline void cache_no_beginning(__u64 digest, __u32 generation)
+static inline void cache_no_beginning(__u64 digest, __u32 generation)
 {
 	add_negative(digest, generation, period());
 }
 
-static __always_inline void mark_foreign_address(const struct packet *packet, __u32 ifindex,
-						 __u32 generation)
+static inline void mark_foreign_address(const struct packet *packet, __u32 ifindex, __u32 generation)
 {
 	add_negative(self_digest(&packet->tuple, ifindex), generation, moment());
 }
 
-/* It has come to this host. */
-static __always_inline void unmark_foreign_address(const struct packet *packet, __u32 ifindex)
+static inline void unmark_foreign_address(const struct packet *packet, __u32 ifindex)
 {
 	__u64 digest = self_digest(&packet->tuple, ifindex);
 	struct foreign_set *set = get_foreign_set(digest);

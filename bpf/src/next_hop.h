@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Next hops: chosen when a frame comes in, turned into a MAC when the reply
- * leaves. A flow refers to a gateway, not to a copy of its MAC, so that a
- * gateway with a new MAC takes all its flows along.
+ * Next hops: chosen when a frame comes in, turned into a MAC when the reply leaves. A flow refers to a gateway, not to
+ * a copy of its MAC, so that a gateway with a new MAC takes all its flows along.
  */
 #pragma once
 
 #include "table.h"
 
-/* As struct gateway has them. */
-struct usable_mac {
-	__u8 mac[6];
-	__u8 usable;
-	__u8 pad;
-};
-
 /* The managed interface at this array index, NULL once it is gone or another. */
-static __always_inline struct interface *get_interface(__u32 index, __u32 ifindex)
+static inline struct interface *get_interface(__u32 index, __u32 ifindex)
 {
 	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 
 	return interface && interface->ifindex == ifindex ? interface : NULL;
 }
 
-/* The device behind a value of a devmap. */
-static __always_inline const struct net_device *device_of(const __u32 *value)
+static inline const struct net_device *device_of(const __u32 *value)
 {
 	const struct bpf_dtab_netdev *entry;
 
@@ -33,12 +24,12 @@ static __always_inline const struct net_device *device_of(const __u32 *value)
 }
 
 /*
- * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that
- * the kernel has acted upon. That it does a moment after the carrier has come, and first thing when it does,
- * it writes down the state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and
- * what is sent by it is dropped.
+ * Whether the device behind a value of a devmap can send, says the kernel: it is up, and has a carrier that the kernel
+ * has acted upon. That it does a moment after the carrier has come, and first thing when it does, it writes down the
+ * state (net/core/link_watch.c, linkwatch_do_dev()): before, the device has no queue, and what is sent by it is
+ * dropped.
  */
-static __always_inline bool can_send(const __u32 *value)
+static inline bool can_send(const __u32 *value)
 {
 	const struct net_device *device = device_of(value);
 	__u64 state;
@@ -51,15 +42,15 @@ static __always_inline bool can_send(const __u32 *value)
 }
 
 /* Whether the kernel's memory shows it. */
-static __always_inline bool shows_link(void)
+static inline bool shows_link(void)
 {
 	return have_probe_read && bpf_core_field_exists(struct bpf_dtab_netdev, val);
 }
 
 /*
- * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have
- * been there to see it go, and its ifindex may be another's by now. Where its memory cannot be read,
- * the loader's word is taken for the link. A global function, which the verifier looks at once only.
+ * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have been
+ * there to see it go, and its ifindex may be another's by now. Where its memory cannot be read, the loader's word is
+ * taken for the link.
  */
 __noinline int is_usable(__u32 index, __u32 ifindex)
 {
@@ -75,7 +66,7 @@ __noinline int is_usable(__u32 index, __u32 ifindex)
 }
 
 /* Index into `interfaces` of a managed interface, 0 for one that is not. */
-static __always_inline __u32 interface_index(__u32 ifindex)
+static inline __u32 interface_index(__u32 ifindex)
 {
 	__u32 low = ifindex % INTERFACE_INDICES;
 	__u32 *index = bpf_map_lookup_elem(&managed, &low);
@@ -83,9 +74,7 @@ static __always_inline __u32 interface_index(__u32 ifindex)
 	return index && get_interface(*index, ifindex) ? *index : 0;
 }
 
-/* The known gateway that sent this frame, 0 for none. */
-static __always_inline __u32 gateway_by_mac(const struct __sk_buff *skb,
-					    const struct packet *packet)
+static inline __u32 gateway_by_mac(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct gateway_mac key = { .ifindex = skb->ifindex, .family = packet->family };
 	__u32 *index;
@@ -96,17 +85,14 @@ static __always_inline __u32 gateway_by_mac(const struct __sk_buff *skb,
 }
 
 /* Whether only some peers are served by the gateways of this family. */
-static __always_inline bool has_routes(const struct interface *interface, __u8 family)
+static inline bool has_routes(const struct interface *interface, __u8 family)
 {
 	return interface->flags & (family == 4 ? INTERFACE_ROUTES4 : INTERFACE_ROUTES6);
 }
 
-/*
- * Whether the gateways of an interface serve this peer. Where routes tell, they name the gateway too,
- * or 0 where several would do.
- */
-static __always_inline bool is_served(const struct packet *packet, const struct interface *interface,
-				      __u32 ifindex, __u32 *gateway)
+/* Whether the gateways serve this peer. A route may name the one that does; 0: several would do. */
+static inline bool is_served(const struct packet *packet, const struct interface *interface, __u32 ifindex,
+			     __u32 *gateway)
 {
 	struct route_key key = { .prefix_length = 64 + 128, .ifindex = ifindex, .family = packet->family };
 	const __u32 *routed;
@@ -120,19 +106,16 @@ static __always_inline bool is_served(const struct packet *packet, const struct 
 }
 
 /*
- * auto: a direct neighbour is answered directly; else the reply takes the
- * gateway that the frame came through, matched by its MAC, or the only one that
- * there is, if it serves the peer; else it goes back to the MAC that it came from.
- * Where an interface has several gateways and this one was matched, the kernel's choice
- * among them is corrected too; and where none serves the peer, for by a route of
- * replypath's own the kernel may have chosen one.
+ * auto: a direct neighbour is answered directly; else the reply takes the gateway that the frame came through, matched
+ * by its MAC, or the only one that there is, if it serves the peer; else it goes back to the MAC that it came from.
+ * Where an interface has several gateways and this one was matched, the kernel's choice among them is corrected too;
+ * and where none serves the peer, for by a route of replypath's own the kernel may have chosen one.
  *
- * gateway: the one that the frame came through, the only one, or the one that a route
- * names; one that does not serve the peer only where the frame came through it.
+ * gateway: the one that the frame came through, the only one, or the one that a route names; one that does not serve
+ * the peer only where the frame came through it.
  */
-static __always_inline void choose_next_hop(const struct __sk_buff *skb,
-					    const struct packet *packet,
-					    const struct interface *interface, struct way *way)
+static inline void choose_next_hop(const struct __sk_buff *skb, const struct packet *packet,
+				   const struct interface *interface, struct way *way)
 {
 	__u32 count = packet->family == 4 ? interface->gateways4 : interface->gateways6;
 	__u32 gateway = packet->family == 4 ? interface->gateway4 : interface->gateway6;
@@ -161,38 +144,32 @@ static __always_inline void choose_next_hop(const struct __sk_buff *skb,
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
 typedef __u64 mac_word;
 
-/*
- * Read at once: another CPU may be writing it. What is stored beside the MAC is of the same
- * moment.
- */
-static __always_inline mac_word read_mac(const __u8 *mac)
+/* Read at once: another CPU may be writing it. What is stored beside the MAC is of the same moment. */
+static inline mac_word read_mac(const __u8 *mac)
 {
 	_Static_assert(offsetof(struct gateway, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct flow, mac) % sizeof(mac_word) == 0, "read as one number");
 	_Static_assert(offsetof(struct interface, mac) % sizeof(mac_word) == 0, "read as one number");
-	_Static_assert(offsetof(struct gateway, usable) - offsetof(struct gateway, mac) ==
-			       offsetof(struct usable_mac, usable), "alike");
 	return *(const volatile mac_word *)mac;
 }
 
 /* The MAC of a gateway of this interface; false where it is not known, or cannot be used. */
-static __always_inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
+static inline bool gateway_mac(__u32 index, __u32 ifindex, mac_word *mac)
 {
 	const struct gateway *gateway = bpf_map_lookup_elem(&gateways, &index);
 
 	if (!gateway || !index || gateway->ifindex != ifindex)
 		return false;
 	*mac = read_mac(gateway->mac);
-	return ((const struct usable_mac *)mac)->usable;
+	return ((const __u8 *)mac)[offsetof(struct gateway, usable) - offsetof(struct gateway, mac)];
 }
 
 /*
- * Where the reply goes; false where only a gateway will do and none is usable. Where the
- * flow's was replaced by another, that one takes its place until the flow chooses anew, if it serves
- * all peers.
+ * Where the reply goes; false where only a gateway will do and none is usable. Where the flow's was replaced by
+ * another, that one takes its place until the flow chooses anew, if it serves all peers.
  */
-static __always_inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
-					 const struct interface *interface, mac_word *mac)
+static inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
+				const struct interface *interface, mac_word *mac)
 {
 	__u32 only = packet->family == 4 ? interface->gateway4 : interface->gateway6;
 

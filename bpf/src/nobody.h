@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * MACs that nobody has. The kernel hands no packet to a device without a MAC for its next hop. Where
- * nobody knows one the loader enters one of these, so that replies are built and come by here:
+ * MACs that nobody has. The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one
+ * the loader enters one of these, so that replies are built and come by here:
  *
  * - for a gateway that has never answered (loader/gateways/hold.go);
  * - for the next hop that stands for all peers of an interface of which no gateway is known
  *   (loader/fallback/boundroutes.go).
  *
- * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and
- * bridges would show it to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it
+ * to everybody. Only the kernel's own question for the gateway is shown to everybody.
  */
 #pragma once
 
@@ -20,7 +20,7 @@
 #define SILENT_GATEWAY bpf_htons(0x6c79)
 #define ANY_PEER bpf_htons(0x6c7a)
 
-static __always_inline bool is_nobody(const __u8 *mac)
+static inline bool is_nobody(const __u8 *mac)
 {
 	__be16 rest = *(const __be16 *)(mac + 4);
 
@@ -28,8 +28,8 @@ static __always_inline bool is_nobody(const __u8 *mac)
 }
 
 /*
- * What no flow covers is sent as by an interface without any route: the kernel takes the destination for
- * a neighbour and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
+ * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
+ * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
  */
 static __noinline int send_to_neighbour(struct __sk_buff *skb)
 {
@@ -53,7 +53,7 @@ struct solicitation {
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
-static __always_inline int solicit_group(struct __sk_buff *skb)
+static inline int solicit_group(struct __sk_buff *skb)
 {
 	struct in6_addr group = { .in6_u.u6_addr8 = { 0xff, 0x02, [11] = 1, 0xff } };
 	__u8 mac[ETH_ALEN] = { 0x33, 0x33, 0xff };
@@ -90,7 +90,7 @@ static __noinline int ask_everybody(struct __sk_buff *skb)
 }
 
 /* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
-static __always_inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
+static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	bool any_peer = *(const __be16 *)(packet->mac + 4) == ANY_PEER;
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Tuples whose originator is the host, as in conntrack's original direction: what comes in by them is an
- * answer, not a flow.
- */
+/* Tuples whose originator is the host (as in conntrack): what comes in by them is an answer, not a flow. */
 #pragma once
 
 #include "admission.h"
@@ -13,14 +10,14 @@ struct note {
 	__u32 way;
 };
 
-static __always_inline struct outbound_set *get_notes(__u64 digest)
+static inline struct outbound_set *get_notes(__u64 digest)
 {
 	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
 
 	return bpf_map_lookup_elem(&outbound, &index);
 }
 
-static __always_inline struct note find_note(__u64 digest)
+static inline struct note find_note(__u64 digest)
 {
 	struct outbound_set *set = get_notes(digest);
 	int way;
@@ -34,14 +31,14 @@ static __always_inline struct note find_note(__u64 digest)
 }
 
 /* Whether somebody answered what the host sent by this tuple lately. */
-static __always_inline bool was_answered(struct note note)
+static inline bool was_answered(struct note note)
 {
 	return note.set && note.set->answered[note.way] & NOTE_ANSWERED &&
 	       age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
 }
 
 /* Written at most once a second, so that the cache line stays shared. */
-static __always_inline void refresh_note(struct note note)
+static inline void refresh_note(struct note note)
 {
 	__u32 *sent = &note.set->sent[note.way], *answered = &note.set->answered[note.way];
 	__u32 before = age(*sent);
@@ -56,10 +53,10 @@ static __always_inline void refresh_note(struct note note)
 }
 
 /*
- * Takes what came in for an answer where the host sent by this tuple lately, before anything came in: such a
- * note is worth more than one that nobody answered. Returns whether it did.
+ * Takes what came in for an answer where the host sent by this tuple lately, before anything came in: such a note is
+ * worth more than one that nobody answered. Returns whether it did.
  */
-static __always_inline bool accept_answer(struct note note)
+static inline bool accept_answer(struct note note)
 {
 	if (!note.set || age(note.set->sent[note.way]) > seconds(IDLE_OUTBOUND))
 		return false;
@@ -68,17 +65,8 @@ static __always_inline bool accept_answer(struct note note)
 	return true;
 }
 
-/* accept_answer() of a SYN. */
-static __always_inline bool accept_syn_answer(const struct packet *packet)
-{
-	return accept_answer(find_note(packet->digest));
-}
-
-/*
- * Whether the note is older than the programs on this interface, and nothing came in by any other: it does not
- * tell who the originator is.
- */
-static __always_inline bool predates_attachment(const struct __sk_buff *skb, struct note note)
+/* Whether the note, which nobody answered, is older than the programs on this interface: it proves nothing. */
+static inline bool predates_attachment(const struct __sk_buff *skb, struct note note)
 {
 	const struct interface *interface;
 	__u32 time = now();
@@ -92,20 +80,16 @@ static __always_inline bool predates_attachment(const struct __sk_buff *skb, str
 }
 
 /* accept_answer() of a datagram, which no socket can be asked about. */
-static __always_inline bool accept_datagram_answer(const struct __sk_buff *skb,
-					     const struct packet *packet)
+static inline bool accept_datagram_answer(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
 	return !predates_attachment(skb, note) && accept_answer(note);
 }
 
-/*
- * Why a tuple is not noted, EVENT_END where it is: what no answer to could start a
- * flow anyway. Else who may ask an excluded port could fill the table with our answers.
- */
-static __always_inline enum event reason_against(const struct packet *packet,
-						 const struct settings *settings, __u32 ifindex)
+/* Why no answer to the tuple could start a flow, so that it is not noted; EVENT_END where one could. */
+static inline enum event reason_against(const struct packet *packet, const struct settings *settings,
+					__u32 ifindex)
 {
 	enum event reason = refusal(ifindex);
 
@@ -119,12 +103,10 @@ static __always_inline enum event reason_against(const struct packet *packet,
 #define OUTDATED (OVER - 1)
 
 /*
- * A free note of the set, else an outdated one, else one that nobody answered, as a
- * scan leaves behind, else the oldest. In memory that the verifier does not follow: see
- * find_mss().
+ * A free note of the set, else an outdated one, else one that nobody answered, as a scan leaves behind, else the
+ * oldest. In memory that the verifier does not follow: see find_mss().
  */
-static __always_inline void look_for_note(const struct outbound_set *set, __u32 time,
-					  volatile struct vacancy *oldest)
+static inline void look_for_note(const struct outbound_set *set, __u32 time, volatile struct vacancy *oldest)
 {
 	oldest->rank = 0;
 #pragma clang loop unroll(disable)
@@ -146,27 +128,16 @@ static __always_inline void look_for_note(const struct outbound_set *set, __u32 
 }
 
 /* By what the negative cache knows that the note about a tuple was pushed out. */
-static __always_inline __u64 evicted_note(__u64 digest)
+static inline __u64 evicted_note(__u64 digest)
 {
 	return digest ^ DIGEST_MULTIPLIER << 1; /* the lowest bit stays */
 }
 
-static __always_inline void cache_evicted_note(__u64 digest, __u32 generation)
-{
-	cache_no_beginning(evicted_note(digest), generation);
-}
-
-static __always_inline bool is_evicted_note(__u64 digest)
-{
-	return begins_no_flow(evicted_note(digest));
-}
-
 /*
- * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered.
- * `ifindex`: where the packet came in, 0 for what the host itself sends.
- * What makes room is chosen under the lock: of two CPUs with new tuples of one set, or with the
- * same tuple, each would else overwrite or double what the other has just written. Returns 0.
- * A global function, which the verifier looks at once only.
+ * Notes that the host is the originator of the scratch packet's tuple, and whether it has been answered. `ifindex`:
+ * where the packet came in, 0 for what the host itself sends. What makes room is chosen under the lock: of two CPUs
+ * with new tuples of one set, or with the same tuple, each would else overwrite or double what the other has just
+ * written. Returns 0.
  */
 __noinline int note_outbound(__u32 answered, __u32 ifindex)
 {
@@ -216,51 +187,37 @@ __noinline int note_outbound(__u32 answered, __u32 ifindex)
 	count_event(EVENT_ADMITTED_OUTBOUND);
 	if (vacancy->rank < OUTDATED)
 		count_event(EVENT_EVICTED_OUTBOUND);
-	/*
-	 * The next answer is no beginning, nor is the first to what was asked just now. TCP asks its
-	 * sockets, but a digest does not tell which it is.
-	 */
+	/* The next answer to what was pushed out is no beginning. A digest does not tell whether it is TCP's. */
 	if (vacancy->rank < (EVICT_EARLY | seconds(1)))
-		cache_evicted_note(vacancy->digest, generation);
+		cache_no_beginning(evicted_note(vacancy->digest), generation);
 	return 0;
 }
 
 /* The same of a packet that leaves, and is not the scratch packet yet. */
-static __always_inline void note_that_host_speaks(const struct packet *packet, __u32 ifindex)
+static inline void note_that_host_speaks(const struct packet *packet, __u32 ifindex)
 {
-	struct scratch *to = get_scratch();
-
-	if (!to)
-		return;
-	to->packet = *packet;
-	note_outbound(false, ifindex);
+	if (put_in_scratch(packet))
+		note_outbound(false, ifindex);
 }
 
-/*
- * Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether
- * it was.
- */
-static __always_inline bool restore_evicted_note(const struct __sk_buff *skb,
-						  const struct packet *packet)
+/* Makes the note about the tuple of the scratch packet anew where it was pushed out lately. Returns whether it was. */
+static inline bool restore_evicted_note(const struct __sk_buff *skb, const struct packet *packet)
 {
-	if (likely(!is_evicted_note(packet->digest)))
+	if (likely(!begins_no_flow(evicted_note(packet->digest))))
 		return false;
 	note_outbound(true, skb->ifindex);
 	return true;
 }
 
-static __always_inline bool is_grace(void)
+static inline bool is_grace(void)
 {
 	__u32 zero = 0, *until = bpf_map_lookup_elem(&grace, &zero);
 
 	return until && is_ahead(*until, now());
 }
 
-/*
- * A datagram leaves and no flow is known, so the host speaks first, unless the
- * flow was pushed out a moment ago.
- */
-static __always_inline void host_speaks(const struct __sk_buff *skb, const struct packet *packet)
+/* A datagram leaves and no flow is known, so the host speaks first, unless the flow was pushed out a moment ago. */
+static inline void host_speaks(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
@@ -272,7 +229,7 @@ static __always_inline void host_speaks(const struct __sk_buff *skb, const struc
 }
 
 /* accept_answer() of a segment without an entry, which keeps the note alive. */
-static __always_inline bool accept_segment_answer(const struct packet *packet)
+static inline bool accept_segment_answer(const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
@@ -283,10 +240,9 @@ static __always_inline bool accept_segment_answer(const struct packet *packet)
 }
 
 /*
- * The host opens a connection: its peer's segments are answers from the first on. `ifindex` is that
- * of note_outbound().
+ * The host opens a connection: its peer's segments are answers from the first on. `ifindex` is that of note_outbound().
  */
-static __always_inline void host_connects(const struct packet *packet, __u32 ifindex)
+static inline void host_connects(const struct packet *packet, __u32 ifindex)
 {
 	struct note note = find_note(packet->digest);
 
@@ -297,20 +253,15 @@ static __always_inline void host_connects(const struct packet *packet, __u32 ifi
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */
-static __always_inline void forget_outbound(__u64 digest)
+static inline void forget_outbound(__u64 digest)
 {
-	__u32 index = first_set(digest, sets[TABLE_OUTBOUND]);
-	struct outbound_set *set = bpf_map_lookup_elem(&outbound, &index);
-	struct bpf_spin_lock *lock = get_lock(index);
-	int way;
+	struct bpf_spin_lock *lock = get_lock(first_set(digest, sets[TABLE_OUTBOUND]));
+	struct note note = find_note(digest);
 
-	if (!set || !lock)
-		return;
-	way = find_way(set->digest, digest);
-	if (way < 0)
+	if (!note.set || !lock)
 		return;
 	bpf_spin_lock(lock);
-	if (set->digest[way] == digest)
-		set->digest[way] = 0;
+	if (note.set->digest[note.way] == digest)
+		note.set->digest[note.way] = 0;
 	bpf_spin_unlock(lock);
 }

@@ -4,11 +4,8 @@
 
 #include "parse.h"
 
-/*
- * Segments that the packet becomes on the wire. Packets of a virtual machine may
- * say how large they are to be, but not how many (kernel: SKB_GSO_DODGY).
- */
-static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
+/* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */
+static inline __u32 wire_packets(const struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 segments = skb->gso_segs;
 
@@ -17,65 +14,44 @@ static __always_inline __u32 wire_packets(const struct __sk_buff *skb, const str
 	return segments ? segments : (packet->payload + skb->gso_size - 1) / skb->gso_size;
 }
 
-/*
- * Bytes that the packet becomes on the wire, each segment with its headers:
- * qdisc_pkt_len_init() has set it by the time that egress programs run.
- */
-static __always_inline __u64 wire_bytes(const struct __sk_buff *skb)
-{
-	__u32 length = skb->wire_len;
-
-	return length ? length : skb->len;
-}
-
-/*
- * A struct pair as one number, made by arithmetic: stored byte by byte, it could
- * not be read as a whole until all of them have reached the cache.
- */
-static __always_inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
-{
-	__u8 class = protocol_class(packet->protocol);
-
+/* Where a field of struct pair stands in it as one number. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return from | (__u64)to << 16 | (__u64)packet->family << 32 | (__u64)class << 40;
+#define PAIR_SHIFT(field) (8 * offsetof(struct pair, field))
 #else
-	return (__u64)from << 48 | (__u64)to << 32 | (__u64)packet->family << 24 | (__u64)class << 16;
+#define PAIR_SHIFT(field) (8 * (sizeof(struct pair) - offsetofend(struct pair, field)))
+#define offsetofend(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 #endif
-}
 
-static __always_inline __u16 target_of(__u64 pair)
+/* A struct pair as one number: stored byte by byte, it could not be read before all of them are in the cache. */
+static inline __u64 pair_of(__u16 from, __u16 to, const struct packet *packet)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return pair >> 16;
-#else
-	return pair >> 32;
-#endif
+	return (__u64)from << PAIR_SHIFT(from) | (__u64)to << PAIR_SHIFT(to) |
+	       (__u64)packet->family << PAIR_SHIFT(family) |
+	       (__u64)protocol_class(packet->protocol) << PAIR_SHIFT(protocol);
 }
 
-static __always_inline __u64 with_outcome(__u64 pair, enum outcome outcome)
+static inline __u16 target_of(__u64 pair)
 {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return pair | (__u64)outcome << 48;
-#else
-	return pair | (__u64)outcome << 8;
-#endif
+	return pair >> PAIR_SHIFT(to);
 }
 
-static __always_inline void add(struct pair_count *count, const struct __sk_buff *skb,
-				__u32 packets, bool first_of_flow)
+static inline __u64 with_outcome(__u64 pair, enum outcome outcome)
+{
+	return pair | (__u64)outcome << PAIR_SHIFT(outcome);
+}
+
+static inline void add(struct pair_count *count, const struct __sk_buff *skb, __u32 packets,
+		       bool first_of_flow)
 {
 	count->packets += packets;
-	count->bytes += wire_bytes(skb);
+	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
+	count->bytes += skb->wire_len ? skb->wire_len : skb->len;
 	if (first_of_flow)
 		count->flows++;
 }
 
-/*
- * A pair whose slot belongs to another pair. Returns 0. A global function, which the verifier
- * looks at once only.
- */
-__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets,
-				  __u32 first_of_flow)
+/* A pair whose slot belongs to another pair. Returns 0. */
+__noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packets, __u32 first_of_flow)
 {
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
@@ -96,8 +72,7 @@ __noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packe
 }
 
 /* Counts the packet, so many on the wire, for this pair, which has an outcome. */
-static __always_inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets,
-				       bool first_of_flow)
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
 {
 	__u32 index = pair * DIGEST_MULTIPLIER >> 54;
 	struct pair_count *count;

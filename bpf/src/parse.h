@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * From a frame to the tuple of its flow. Reads only: a program that writes
- * packet data directly gets a prologue that unclones every packet and drops it
- * on failure.
- */
+/* From a frame to the tuple of its flow. Reads only: see send.h, write_macs(). */
 #pragma once
 
 #include "address.h"
@@ -21,7 +17,7 @@ enum parsed {
 	PARSED = 0,
 	PARSED_OTHER, /* nothing that replypath looks at */
 	PARSED_ERROR, /* an ICMP error of ours: it quotes the packet that it is about */
-	PARSED_TRUNCATED,
+	PARSED_TRUNCATED, /* from here on: in the order of their events */
 	PARSED_MALFORMED,
 	PARSED_EXTENSION_HEADERS, /* more than we follow */
 	PARSED_FRAGMENT,          /* a later one: no ports */
@@ -85,31 +81,31 @@ struct options {
 };
 
 /*
- * What an ICMP error quotes: IPv4 options or some extension headers fit in, and
- * of the transport header what the kernel leaves when it shortens a packet whose
- * checksum is still to be filled in.
+ * What an ICMP error quotes: IPv4 options or some extension headers fit in, and of the transport header what the kernel
+ * leaves when it shortens a packet whose checksum is still to be filled in.
  */
 #define QUOTE 128
 #define QUOTED_TRANSPORT 20
 
-/* An ICMP error about a packet that is too large (RFC 1191, 4; RFC 4443, 3.2). */
-struct size_error {
+#define TCP_HEADER 20 /* without options */
+
+/* An ICMP error, or with a TCP header from `type` on, a RST: what a program answers the sender of a packet. */
+struct answer {
 	__u8 ip[40]; /* the IPv6 header; IPv4's is the last 20 bytes */
 	__u8 type;
 	__u8 code;
 	__be16 checksum;
-	__be32 mtu; /* IPv4: 16 unused bits and 16 of it */
+	__be32 mtu; /* too large: RFC 1191, 4 (16 unused bits and 16 of it); RFC 4443, 3.2; else 0 */
 	__u8 quote[QUOTE];
 };
 
-#define SIZE_ERROR_HEADER (offsetof(struct size_error, quote) - offsetof(struct size_error, type))
+#define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
 /*
- * What global functions work on: they take only numbers and the context on old
- * kernels. In return the verifier looks at each of them once, not once for every
- * way to get there; nor does it follow what is kept here, and nothing of it takes
- * stack, of which old kernels have little to spare. One for each CPU, as softirqs
- * do not nest.
+ * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
+ * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
+ * here, and nothing of it takes stack, of which old kernels have little to spare. One for each CPU, as softirqs do not
+ * nest.
  */
 struct scratch {
 	struct packet packet;
@@ -120,23 +116,27 @@ struct scratch {
 	struct fragment fragment; /* the first one of the packet that a fragment is of */
 	__u64 header[5]; /* the longest is IPv6's */
 	struct options options;
-	struct size_error error;
+	struct answer answer;
 	__u64 socket; /* an address in the kernel */
-	__u64 raised; /* bits of enum event, for trace.h */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+CPU_ARRAY(scratch, 1, struct scratch);
 
-static __always_inline struct scratch *get_scratch(void)
+static inline struct scratch *get_scratch(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+/* The scratch memory, with this packet as the scratch packet. */
+static inline struct scratch *put_in_scratch(const struct packet *packet)
+{
+	struct scratch *to = get_scratch();
+
+	if (to)
+		to->packet = *packet;
+	return to;
 }
 
 /* ICMP and ICMPv6 echo alike (RFC 792; RFC 4443, 4.1). <linux/icmp.h> drags libc in. */
@@ -172,11 +172,10 @@ struct echo {
 enum direction { INBOUND, OUTBOUND };
 
 /*
- * The bytes of the frame at an offset, NULL where it ends before; valid until the
- * next call. Drivers may leave headers in fragments, and far offsets are rare: a
- * helper copies those into the scratch memory.
+ * The bytes of the frame at an offset, NULL where it ends before; valid until the next call. Drivers may leave headers
+ * in fragments, and far offsets are rare: a helper copies those into the scratch memory.
  */
-static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
+static inline const void *peek(const struct __sk_buff *skb, __u32 offset, __u32 size)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct scratch *to;
@@ -187,11 +186,8 @@ static __always_inline const void *peek(const struct __sk_buff *skb, __u32 offse
 	return to && !bpf_skb_load_bytes(skb, offset, to->header, size) ? to->header : NULL;
 }
 
-/*
- * Ports and protocol, the last 8 bytes of the tuple, by one store (see
- * address_from_v6). `ports`: as they stand in the header, source first.
- */
-static __always_inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
+/* Ports and protocol by one store (see address_from_v6). `ports`: as in the header, source first. */
+static inline void set_ports(struct packet *packet, enum direction direction, __u32 ports)
 {
 	__u32 protocol = bpf_htonl((__u32)packet->protocol << 24);
 
@@ -201,13 +197,13 @@ static __always_inline void set_ports(struct packet *packet, enum direction dire
 }
 
 /* Echo has an identifier, which stands in for the peer's port. */
-static __always_inline void set_echo(struct packet *packet, __be16 identifier)
+static inline void set_echo(struct packet *packet, __be16 identifier)
 {
 	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(identifier) << 16));
 }
 
-static __always_inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
-					     enum direction direction)
+static inline enum parsed parse_tcp(const struct __sk_buff *skb, struct packet *packet,
+				    enum direction direction)
 {
 	const struct tcphdr *tcp = peek(skb, packet->offset, sizeof(*tcp));
 	__u32 header;
@@ -226,8 +222,8 @@ static __always_inline enum parsed parse_tcp(const struct __sk_buff *skb, struct
 }
 
 /* UDP and SCTP (RFC 9260, 3.1) begin alike: source port, destination port, 4 bytes. */
-static __always_inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction)
+static inline enum parsed parse_ports(const struct __sk_buff *skb, struct packet *packet,
+				      enum direction direction)
 {
 	const struct udphdr *header;
 
@@ -241,26 +237,26 @@ static __always_inline enum parsed parse_ports(const struct __sk_buff *skb, stru
 	return PARSED;
 }
 
-static __always_inline bool is_error(__u8 type, __u8 family)
+static inline bool is_error(__u8 type, __u8 family)
 {
 	if (family == 4)
 		return type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM;
 	return type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
 }
 
-static __always_inline bool is_request(__u8 type, __u8 family)
+static inline bool is_request(__u8 type, __u8 family)
 {
 	return family == 4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
 }
 
-static __always_inline bool is_reply(__u8 type, __u8 family)
+static inline bool is_reply(__u8 type, __u8 family)
 {
 	return family == 4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
 }
 
 /* Of what comes in only echo and timestamps are ours, which have an identifier at the same place. */
-static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
-					      enum direction direction)
+static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet *packet,
+				     enum direction direction)
 {
 	const struct echo *echo;
 
@@ -279,8 +275,8 @@ static __always_inline enum parsed parse_icmp(const struct __sk_buff *skb, struc
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
-						   struct packet *packet, enum direction direction)
+static inline enum parsed parse_transport(const struct __sk_buff *skb, struct packet *packet,
+					  enum direction direction)
 {
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
@@ -289,11 +285,8 @@ static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
 	case IPPROTO_SCTP:
 		return parse_ports(skb, packet, direction);
 	case IPPROTO_ICMP:
-		if (packet->family != 4)
-			return PARSED_OTHER;
-		return parse_icmp(skb, packet, direction);
 	case IPPROTO_ICMPV6:
-		if (packet->family != 6)
+		if ((packet->protocol == IPPROTO_ICMP) != (packet->family == 4))
 			return PARSED_OTHER;
 		return parse_icmp(skb, packet, direction);
 	default:
@@ -303,14 +296,14 @@ static __always_inline enum parsed parse_transport(const struct __sk_buff *skb,
 }
 
 /* The first four bits; bit fields are laid out by the byte order of the compiling machine. */
-static __always_inline __u32 ip_version(const void *ip)
+static inline __u32 ip_version(const void *ip)
 {
 	return *(const __u8 *)ip >> 4;
 }
 
 /* `header`: bytes before the IP header. */
-static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
-					    enum direction direction, __u32 header)
+static inline enum parsed parse_v4(const struct __sk_buff *skb, struct packet *packet,
+				   enum direction direction, __u32 header)
 {
 	__u32 length = skb->len - header, options, total;
 	const struct iphdr *ip = peek(skb, header, sizeof(*ip));
@@ -345,17 +338,15 @@ static __always_inline enum parsed parse_v4(const struct __sk_buff *skb, struct 
 	(1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT |            \
 	 1ULL << IPPROTO_DSTOPTS)
 
-static __always_inline bool is_extension_header(__u32 type)
+static inline bool is_extension_header(__u32 type)
 {
 	return type < 64 && 1ULL << type & EXTENSION_HEADERS;
 }
 
 /*
- * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves
- * in the scratch what they lead to. A fragment's has to stand before the packet's `end`;
- * that of others shows where they lead to. Returns an enum parsed. Authentication headers
- * are left alone: what they carry is a protocol of its own to us. A global
- * function, which the verifier looks at once only.
+ * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch what they lead to. A
+ * fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
+ * Authentication headers are left alone: what they carry is a protocol of its own to us.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
@@ -390,8 +381,7 @@ __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32
 	return PARSED;
 }
 
-static __always_inline enum parsed follow_extension_headers(struct __sk_buff *skb,
-							    struct packet *packet, __u32 end)
+static inline enum parsed follow_extension_headers(struct __sk_buff *skb, struct packet *packet, __u32 end)
 {
 	enum parsed result = skip_extension_headers(skb, packet->offset, end, packet->protocol);
 	const struct scratch *from = get_scratch();
@@ -407,8 +397,8 @@ static __always_inline enum parsed follow_extension_headers(struct __sk_buff *sk
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
-					    enum direction direction, __u32 header)
+static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				   __u32 header)
 {
 	__u32 length = skb->len - header, end;
 	const struct ipv6hdr *ip = peek(skb, header, sizeof(*ip));
@@ -441,8 +431,8 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction, __u32 header)
+static inline enum parsed parse_frame(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				      __u32 header)
 {
 	__u32 mac = direction == INBOUND ? offsetof(struct ethhdr, h_source)
 					 : offsetof(struct ethhdr, h_dest);
@@ -466,34 +456,16 @@ static __always_inline enum parsed parse_frame(struct __sk_buff *skb, struct pac
 	return parse_transport(skb, packet, direction);
 }
 
-/* What is odd about a packet that could not be read. */
-static __always_inline void count_unparsed(enum parsed result)
+static inline void count_unparsed(enum parsed result)
 {
-	switch (result) {
-	case PARSED_TRUNCATED:
-		return count_event(EVENT_UNPARSED_TRUNCATED);
-	case PARSED_MALFORMED:
-		return count_event(EVENT_UNPARSED_MALFORMED);
-	case PARSED_EXTENSION_HEADERS:
-		return count_event(EVENT_UNPARSED_EXTENSION_HEADERS);
-	case PARSED_FRAGMENT:
-		return count_event(EVENT_UNPARSED_FRAGMENT);
-	case PARSED_SOURCE_ROUTE:
-		return count_event(EVENT_UNPARSED_SOURCE_ROUTE);
-	case PARSED:
-	case PARSED_OTHER:
-	case PARSED_ERROR:
-		return;
-	}
+	_Static_assert(PARSED_SOURCE_ROUTE - PARSED_TRUNCATED == EVENT_UNPARSED_SOURCE_ROUTE, "the same order");
+	if (result >= PARSED_TRUNCATED)
+		count_event(EVENT_UNPARSED_TRUNCATED + result - PARSED_TRUNCATED);
 }
 
-/*
- * Reads the packet into `packet`. A frame with a VLAN tag belongs to the VLAN
- * device, whose own programs see it without the tag; tag 0 is a priority only
- * (IEEE 802.1Q, 9.6).
- */
-static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet,
-					 enum direction direction, __u32 header)
+/* Reads the packet. A VLAN's own device sees its frames without the tag; tag 0 is a priority (IEEE 802.1Q, 9.6). */
+static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				__u32 header)
 {
 	enum parsed result;
 

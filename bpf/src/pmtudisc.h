@@ -10,12 +10,11 @@
 #define PMTUDISC_INTERFACE 4 /* IP_PMTUDISC_*, IPV6_PMTUDISC_*: 5 is OMIT */
 
 /*
- * Whether the socket that sent the packet goes by its route's interface alone
- * (ip_sk_accept_pmtu() in include/net/ip.h). Name servers ask for that, as they
- * fear forged errors: to tell them would lose the packet for nothing, each time
- * that another client asks.
+ * Whether the socket that sent the packet goes by its route's interface alone (ip_sk_accept_pmtu() in
+ * include/net/ip.h). Name servers ask for that, as they fear forged errors: to tell them would lose the packet for
+ * nothing, each time that another client asks.
  */
-static __always_inline bool ignores_path_mtu(struct __sk_buff *skb)
+static inline bool ignores_path_mtu(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct inet_sock *inet;

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * ICMP errors that we send: they quote the inbound packet that they are about
- * (RFC 792; RFC 4443, 3), and go back the way that it came.
- */
+/* ICMP errors that we send go back the way that the packet came which they quote (RFC 792; RFC 4443, 3). */
 #pragma once
 
 #include "table.h"
 
 /* Fills in the addresses of the quoted packet, and where its transport header is. */
-static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
+static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
 {
 	struct iphdr ip;
 
@@ -22,7 +19,7 @@ static __always_inline bool quoted_v4(const struct __sk_buff *skb, struct packet
 	return true;
 }
 
-static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
+static inline bool quoted_v6(struct __sk_buff *skb, struct packet *quote)
 {
 	enum parsed result = PARSED;
 	struct ipv6hdr ip;
@@ -38,12 +35,8 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct packet *quot
 	return result == PARSED;
 }
 
-/*
- * Ports or echo identifier, which stand in the eight bytes that every error quotes. What
- * comes after the end of the error is none of it: the padding of a short frame.
- */
-static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote,
-					 __u32 end)
+/* Ports or echo identifier, in the eight bytes that every error quotes. Padding may follow the error's end. */
+static inline bool quoted_ports(const struct __sk_buff *skb, struct packet *quote, __u32 end)
 {
 	__u32 word[2];
 
@@ -69,10 +62,7 @@ static __always_inline bool quoted_ports(const struct __sk_buff *skb, struct pac
 	}
 }
 
-/*
- * Reads what an ICMP error quotes, from this offset to the end of the error, into the
- * scratch packet. A global function, which the verifier looks at once only.
- */
+/* Reads what an ICMP error quotes, from this offset to the end of the error, into the scratch packet. */
 __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 family)
 {
 	struct scratch *to = get_scratch();
@@ -90,12 +80,8 @@ __noinline int read_quote(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 
 	return true;
 }
 
-/*
- * The flow that an error of ours is about, if it goes to the flow's peer. An
- * entry that is no flow will do: whatever we answer with an error came in.
- */
-static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet,
-					   enum table *table)
+/* The flow, or stray, that an error of ours is about, if the error goes to its peer. */
+static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet *packet, enum table *table)
 {
 	const struct scratch *from = get_scratch();
 	struct flow *flow;

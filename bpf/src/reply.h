@@ -8,9 +8,7 @@
 #include "send.h"
 #include "sender.h"
 
-/* Gives a frame on its flow's own interface the next hop that it is to have. */
-static __always_inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface,
-					    mac_word mac)
+static inline enum outcome rewrite(struct __sk_buff *skb, const struct interface *interface, mac_word mac)
 {
 	if (!is_enforced(interface))
 		return OUTCOME_OBSERVE;
@@ -49,33 +47,23 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	return PASS;
 }
 
-/*
- * A socket that is bound to a device stays on it; one that is bound to a VRF (as
- * those are that accept in one), on its ports.
- */
-static __always_inline bool is_bound_off(__u32 bound, const struct interface *target)
+/* A socket stays on the device that it is bound to, or on the ports of its VRF. */
+static inline bool is_bound_off(__u32 bound, const struct interface *target)
 {
 	return bound && bound != target->ifindex && bound != target->vrf;
 }
 
-/*
- * Whether the packet's socket is bound elsewhere. What a tunnel carries is of a socket too,
- * whose bond is to the tunnel, and says nothing of what carries it.
- */
-static __always_inline bool is_bound_elsewhere(const struct __sk_buff *skb,
-					       const struct packet *packet,
-					       const struct interface *target)
+/* Whether the packet's socket is bound elsewhere. That of what a tunnel carries says nothing of what carries it. */
+static inline bool is_bound_elsewhere(const struct __sk_buff *skb, const struct packet *packet,
+				      const struct interface *target)
 {
 	struct bpf_sock *sk = skb->sk;
 
 	return sk && unlikely(is_bound_off(sk->bound_dev_if, target)) && sent_it(sk, packet);
 }
 
-/*
- * Whether the flow's interface is still the device that it was, and its link is up. Where packets follow
- * each other to it the kernel is asked once in a jiffy.
- */
-static __always_inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
+/* Whether the flow's interface is still that device, and up. For packets in a row the kernel is asked once a jiffy. */
+static inline bool is_proven(const struct flow *flow, struct handover *handover, __u64 pair)
 {
 	__u32 jiffy = bpf_jiffies64();
 
@@ -88,14 +76,10 @@ static __always_inline bool is_proven(const struct flow *flow, struct handover *
 	return true;
 }
 
-/*
- * Everything that can go wrong is looked at before the redirect: after it there
- * is no way back, and its result is no proof that the packet left.
- */
-static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
-					    const struct flow *flow,
-					    const struct interface *target,
-					    struct handover *handover, __u64 pair, __u32 header)
+/* After the redirect there is no way back, nor proof that the packet left: all is looked at before. */
+static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *packet,
+				   const struct flow *flow, const struct interface *target,
+				   struct handover *handover, __u64 pair, __u32 header)
 {
 	mac_word mac;
 
@@ -123,9 +107,8 @@ static __always_inline enum outcome prepare(struct __sk_buff *skb, const struct 
 }
 
 /* The kernel chose another interface than the flow's. */
-static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
-				struct flow *flow, enum table table,
-				const struct interface *target, __u32 ifindex, __u32 header)
+static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
+		       const struct interface *target, __u32 ifindex, __u32 header)
 {
 	__u64 pair = pair_of(interface_index(skb->ifindex), flow->interface, packet);
 	struct handover *handover = get_handover();
@@ -150,18 +133,16 @@ static __always_inline int move(struct __sk_buff *skb, struct packet *packet,
 	}
 	count_reply(skb, flow, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
-		trace_returned(skb, packet, table);
+		if (is_traced())
+			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;
 }
 
-/*
- * A reply of a known flow, found in this table. One whose flow's device stands on
- * this one, as a macvlan does, passes here on its way down.
- */
-static __always_inline int reply(struct __sk_buff *skb, struct packet *packet,
-				 struct flow *flow, enum table table, __u32 header)
+/* A reply of a known flow in this table. If its device stands on this one (macvlan) the reply is on its way down. */
+static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
+			__u32 header)
 {
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
 	const struct interface *target;

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The reply-source cache: by which of its flows a UDP peer asked last. A socket that is bound to the
- * wildcard address does not say from which address it answers, only to which
- * address and port: source.h finds the flow by these. An entry names the flow by
- * its digest and counts for as long as the flow does, so that it has no age of
- * its own and the fast path has nothing to write.
+ * The reply-source cache: by which of its flows a UDP peer asked last. A socket that is bound to the wildcard address
+ * does not say from which address it answers, only to which address and port: source.h finds the flow by these. An
+ * entry names the flow by its digest and counts for as long as the flow does, so that it has no age of its own and the
+ * fast path has nothing to write.
  *
- * Entered by the slow path: when a flow begins, and once a second. Where one
- * socket of a peer asks several of our addresses at one port, all of these flows
- * are marked FLOW_ALTERNATES and go the slow path with every datagram, as an
+ * Entered by the slow path: when a flow begins, and once a second. Where one socket of a peer asks several of our
+ * addresses at one port, all of these flows are marked FLOW_ALTERNATES and go the slow path with every datagram, as an
  * unconnected server answers in order: the last question counts.
  *
- * Where the host began with a peer, from a socket that is bound to no address, and was
- * answered, an entry names the tuple by which it did. It counts for as long as the note of that
- * (outbound.h), and no question takes its place meanwhile: what the host sends there is its own
- * conversation, and goes as routed.
+ * Where the host began with a peer, from a socket that is bound to no address, and was answered, an entry names the
+ * tuple by which it did. It counts for as long as the note of that (outbound.h), and no question takes its place
+ * meanwhile: what the host sends there is its own conversation, and goes as routed.
  */
 #pragma once
 
@@ -22,7 +19,7 @@
 #include "socket.h"
 
 /* Of the peer's address and both ports: what is left of the tuple without our address. */
-static __always_inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
+static inline __u64 asker_digest(const struct tuple *tuple, __u8 family)
 {
 	const __u32 *word = (const __u32 *)tuple;
 	__u64 sum = word[3] * digest_seed[3] + word[8] * digest_seed[8];
@@ -34,24 +31,20 @@ static __always_inline __u64 asker_digest(const struct tuple *tuple, __u8 family
 	return finish_digest(sum);
 }
 
-static __always_inline struct asked_set *get_asked_set(__u64 asker, __u32 *index)
+static inline struct asked_set *get_asked_set(__u64 asker, __u32 *index)
 {
 	*index = first_set(asker, asked_sets);
 	return bpf_map_lookup_elem(&asked, index);
 }
 
-/* The flow with this digest unless it is idle. */
-static __always_inline struct flow *live_flow(__u64 digest)
+static inline struct flow *live_flow(__u64 digest)
 {
 	struct flow *flow = find_digest(digest, TABLE_CONNECTIONLESS);
 
 	return flow && !is_idle(flow, TABLE_CONNECTIONLESS) ? flow : NULL;
 }
 
-/*
- * eviction_priority() of the flow with this digest. What the host began and was answered stays longest: strangers
- * cannot have made it. A global function, which the verifier looks at once only.
- */
+/* eviction_priority() of the flow with this digest. What the host began and was answered stays: no stranger made it. */
 __noinline int rank_of_digest(__u64 digest)
 {
 	const struct flow *flow = live_flow(digest);
@@ -64,12 +57,10 @@ __noinline int rank_of_digest(__u64 digest)
 }
 
 /*
- * Where a new entry goes: a free way or one whose flow is over, else that of the
- * flow that would have to go first from the flow table. A flood of questions thus
- * pushes out its own kind before any conversation.
+ * Where a new entry goes: a free way or one whose flow is over, else that of the flow that would have to go first from
+ * the flow table. A flood of questions thus pushes out its own kind before any conversation.
  */
-static __always_inline void look_for_asker(const struct asked_set *set,
-					   volatile struct vacancy *vacancy)
+static inline void look_for_asker(const struct asked_set *set, volatile struct vacancy *vacancy)
 {
 	vacancy->rank = 0;
 #pragma clang loop unroll(disable)
@@ -83,11 +74,8 @@ static __always_inline void look_for_asker(const struct asked_set *set,
 	}
 }
 
-/*
- * The socket asked by another flow before: from now on each of the two has to
- * tell when it is asked by.
- */
-static __always_inline void mark_alternating(const struct packet *packet, __u64 before)
+/* The socket asked by another flow before: from now on each of the two has to tell when it is asked by. */
+static inline void mark_alternating(const struct packet *packet, __u64 before)
 {
 	struct flow *other = live_flow(before), *flow = live_flow(packet->digest);
 
@@ -100,7 +88,7 @@ static __always_inline void mark_alternating(const struct packet *packet, __u64 
 }
 
 /* The socket that takes the datagram. */
-static __always_inline enum udp_socket taker(struct __sk_buff *skb)
+static inline enum udp_socket taker(struct __sk_buff *skb)
 {
 	const struct interface *interface = get_interface(interface_index(skb->ifindex), skb->ifindex);
 
@@ -108,24 +96,24 @@ static __always_inline enum udp_socket taker(struct __sk_buff *skb)
 }
 
 /* Whether what such a socket takes may be for one that is bound to no address. */
-static __always_inline bool may_be_wildcard(enum udp_socket socket)
+static inline bool may_be_wildcard(enum udp_socket socket)
 {
 	return socket == UDP_SOCKET_WILDCARD || socket == UDP_SOCKET_OTHER;
 }
 
-/* Whether the scratch packet may. A global function, which the verifier looks at once only. */
+/* Whether the scratch packet may. */
 __noinline int is_for_wildcard(struct __sk_buff *skb)
 {
 	return may_be_wildcard(taker(skb));
 }
 
-/* was_answered() of the note with this digest. A global function as well. */
+/* was_answered() of the note with this digest. */
 __noinline int is_begun(__u64 digest)
 {
 	return was_answered(find_note(digest));
 }
 
-static __always_inline enum source_repair source_repair(const struct packet *packet)
+static inline enum source_repair source_repair(const struct packet *packet)
 {
 	struct settings *settings = get_settings();
 
@@ -141,14 +129,14 @@ enum said {
 	ANSWER, /* to what the host began */
 };
 
-static __always_inline void check_note(struct note note)
+static inline void check_note(struct note note)
 {
 	if (note.set)
 		note.set->answered[note.way] |= NOTE_CHECKED;
 }
 
 /* Whether an answer that is noted so has still to be looked at: where sources are repaired. */
-static __always_inline bool needs_check(struct note note, __u32 protocol)
+static inline bool needs_check(struct note note, __u32 protocol)
 {
 	struct settings *settings;
 
@@ -158,7 +146,7 @@ static __always_inline bool needs_check(struct note note, __u32 protocol)
 	return settings && settings->repair != REPAIR_OFF && protocol == IPPROTO_UDP;
 }
 
-/* accept_known_answer() of what has not been looked at. A global function as well. */
+/* accept_known_answer() of what has not been looked at. */
 __noinline int accept_unchecked_answer(struct __sk_buff *skb, __u64 digest, __u32 protocol)
 {
 	struct note note = find_note(digest);
@@ -170,11 +158,10 @@ __noinline int accept_unchecked_answer(struct __sk_buff *skb, __u64 digest, __u3
 }
 
 /*
- * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in
- * which the host sends: the first answer may have come before anything was repaired, or its entry been
- * pushed out.
+ * accept_answer() of a datagram about which there is nothing more to do. There may be, once for each second in which
+ * the host sends: the first answer may have come before anything was repaired, or its entry been pushed out.
  */
-static __always_inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
+static inline bool accept_known_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
@@ -187,11 +174,11 @@ static __always_inline bool accept_known_answer(struct __sk_buff *skb, const str
 
 /*
  * Writes the entry, at that place where the asker had none; unless another CPU has changed it since it was looked at,
- * `before` being the flow that it named then: one asker with two entries would have its answers take either. The
- * peer's next datagram that is looked at tries again.
+ * `before` being the flow that it named then: one asker with two entries would have its answers take either. The peer's
+ * next datagram that is looked at tries again.
  */
-static __always_inline bool write_reply_source(struct asked_set *set, struct bpf_spin_lock *lock,
-					__u64 asker, __u64 digest, __u64 before, __u32 place)
+static inline bool write_reply_source(struct asked_set *set, struct bpf_spin_lock *lock, __u64 asker,
+				      __u64 digest, __u64 before, __u32 place)
 {
 	__u64 found = 0;
 	int way;
@@ -212,10 +199,9 @@ static __always_inline bool write_reply_source(struct asked_set *set, struct bpf
 }
 
 /*
- * The peer of the scratch packet, which is in the connectionless table, asked by
- * this flow; or answered what the host began by this tuple. That concerns the sockets that are
- * bound to no address: who takes the datagram is looked at where an entry would change, else it
- * would be once a second for every flow. A global function, which the verifier looks at once.
+ * The peer of the scratch packet, which is in the connectionless table, asked by this flow; or answered what the host
+ * began by this tuple. That concerns the sockets that are bound to no address: who takes the datagram is looked at
+ * where an entry would change, else it would be once a second for every flow.
  */
 __noinline int cache_reply_source(struct __sk_buff *skb, __u32 said)
 {
@@ -255,7 +241,7 @@ __noinline int cache_reply_source(struct __sk_buff *skb, __u32 said)
 }
 
 /* Tells the loader that a socket is there whose answers need the address that was asked. */
-static __always_inline void want_repair(void)
+static inline void want_repair(void)
 {
 	__u64 once = 1;
 
@@ -263,15 +249,15 @@ static __always_inline void want_repair(void)
 }
 
 /* A datagram of the flow went the slow path. */
-static __always_inline void question_came(struct __sk_buff *skb, const struct packet *packet)
+static inline void question_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (source_repair(packet) == REPAIR_ON)
 		cache_reply_source(skb, QUESTION);
 }
 
 /* A flow began, to such a socket. */
-static __always_inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
-						enum udp_socket socket)
+static inline void first_question_came(struct __sk_buff *skb, const struct packet *packet,
+				       enum udp_socket socket)
 {
 	enum source_repair repair = source_repair(packet);
 	bool wildcard = socket == UDP_SOCKET_WILDCARD;
@@ -283,7 +269,7 @@ static __always_inline void first_question_came(struct __sk_buff *skb, const str
 }
 
 /* The peer answered what the host began, which accept_known_answer() lets by where it is to be looked at. */
-static __always_inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
+static inline void answer_came(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The programs, one for each direction and kind of device. All of them can be
- * attached by TCX and by cls_bpf in direct-action mode.
+ * The programs that see all packets, one for each direction and kind of device, and those for user space. Others stand
+ * with what they do, in gate.h, send.h, source.h and unreachable.h. All can be attached by TCX and by cls_bpf in
+ * direct-action mode, but for the gate (a route's) and those of source.h (a cgroup's).
  */
 #include "egress.h"
 #include "gate.h"
@@ -34,57 +35,7 @@ int replypath_egress_l3(struct __sk_buff *skb)
 	return egress(skb, 0);
 }
 
-/* Called by the egress programs, for packets that nobody shares. */
-SEC("tc")
-int replypath_send(struct __sk_buff *skb)
-{
-	return write_and_redirect(skb);
-}
-
-/*
- * After replypath_egress at the device of the fallback route, which leads
- * nowhere: what was not moved to its flow's interface ends here.
- */
-SEC("tc")
-int replypath_fallback(struct __sk_buff *skb)
-{
-	return end_of_fallback(skb);
-}
-
-/* Of the fallback routes, asked before their device is. */
-SEC("lwt_out")
-int replypath_gate(struct __sk_buff *skb)
-{
-	return pass_gate(skb);
-}
-
-/* After replypath_egress, where the neighbour entry of a silent gateway is held. */
-SEC("tc")
-int replypath_held(struct __sk_buff *skb)
-{
-	return refuse_behind_held(skb);
-}
-
-/*
- * Attached to a cgroup, once a socket needs them: what unconnected UDP sockets
- * send, in every network namespace.
- */
-SEC("cgroup/sendmsg4")
-int replypath_sendmsg4(struct bpf_sock_addr *ctx)
-{
-	return send_v4(ctx);
-}
-
-SEC("cgroup/sendmsg6")
-int replypath_sendmsg6(struct bpf_sock_addr *ctx)
-{
-	return send_v6(ctx);
-}
-
-/*
- * Tells the time of the entries, in ticks: user space cannot read jiffies. Run
- * by BPF_PROG_TEST_RUN only.
- */
+/* Tells the time of the entries, in ticks: user space cannot read jiffies. Run by BPF_PROG_TEST_RUN only. */
 SEC("tc")
 int replypath_clock(struct __sk_buff *skb)
 {
@@ -98,26 +49,14 @@ int replypath_forget(struct __sk_buff *skb)
 {
 	struct forget_request request = {};
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)))
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
-	switch (request.table) {
-	case TABLE_HALF_OPEN:
-		remove(request.digest, TABLE_HALF_OPEN);
-		return 0;
-	case TABLE_ESTABLISHED:
-		remove(request.digest, TABLE_ESTABLISHED);
-		return 0;
-	case TABLE_CONNECTIONLESS:
-		remove(request.digest, TABLE_CONNECTIONLESS);
-		return 0;
-	}
-	return 1;
+	return remove(request.digest, request.table);
 }
 
 /*
- * Enters a flow that programs with other tables have recorded, for user space. Whatever its
- * tuple has here stays. A crowded set takes none: the flow is entered with its next packet.
- * Run by BPF_PROG_TEST_RUN only.
+ * The same to enter a flow of programs with other tables. Whatever its tuple has here stays. A crowded set takes none:
+ * the flow is entered with its next packet.
  */
 SEC("tc")
 int replypath_add(struct __sk_buff *skb)
@@ -129,8 +68,7 @@ int replypath_add(struct __sk_buff *skb)
 	__u64 *tags;
 	__u32 index;
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) ||
-	    request.table > TABLE_CONNECTIONLESS)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
 		return 1;
 	if (place_of(request.table, request.digest) != NOWHERE)
 		return 0;

@@ -9,19 +9,15 @@
 #define MOST_AHEAD (256 << 10) /* what a RST may follow that was not acknowledged yet */
 
 /* The states in which sequence numbers mean something (include/net/tcp_states.h). */
-static __always_inline bool is_synchronized(__u32 state)
+static inline bool is_synchronized(__u32 state)
 {
 	return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_FIN_WAIT1 ||
 	       state == BPF_TCP_FIN_WAIT2 || state == BPF_TCP_CLOSE_WAIT ||
 	       state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING;
 }
 
-/*
- * Acknowledges what the socket sent and continues near what it expects. The
- * upper bound is write_seq: on another CPU the answer to a segment can come in
- * before its sender has raised snd_nxt.
- */
-static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
+/* Acknowledges what was sent, and is near what is expected. Another CPU may yet have to raise snd_nxt: write_seq. */
+static inline bool fits(const struct tcp_sock *tcp, const struct packet *packet)
 {
 	__u32 window = tcp->rcv_wnd > SEQUENCE_SLACK ? tcp->rcv_wnd : SEQUENCE_SLACK;
 
@@ -34,24 +30,19 @@ static __always_inline bool fits(const struct tcp_sock *tcp, const struct packet
 }
 
 /*
- * Whether the connection was accepted, not opened by the host: the kernel then
- * notes the interface of the handshake's last ACK in a field that is for
- * multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
+ * Whether the connection was accepted, not opened by the host: the kernel then notes the interface of the handshake's
+ * last ACK in a field that is for multicast otherwise (net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock; tcp_ipv6.c,
  * tcp_v6_syn_recv_sock), and that users cannot set on TCP sockets.
  */
-static __always_inline bool was_accepted(const struct tcp_sock *tcp)
+static inline bool was_accepted(const struct tcp_sock *tcp)
 {
 	const struct inet_sock *inet = (const struct inet_sock *)tcp;
 
 	return inet->mc_index || inet->pinet6->mcast_oif;
 }
 
-/*
- * Whether the segment continues a connection that is over, as a FIN does that is sent again:
- * everything that was sent is acknowledged.
- */
-static __always_inline bool fits_time_wait(const struct sock_common *ended,
-					   const struct packet *packet)
+/* Whether the segment continues a connection that is over, as a repeated FIN does: all is acknowledged. */
+static inline bool fits_time_wait(const struct sock_common *ended, const struct packet *packet)
 {
 	__u32 expected = ended->skc_tw_rcv_nxt;
 
@@ -66,11 +57,12 @@ static __always_inline bool fits_time_wait(const struct sock_common *ended,
 enum verdict {
 	VERDICT_NO_SOCKET, /* there is none, and nobody listens */
 	VERDICT_LISTENS,   /* it listens: a RST will answer, unless this ends a handshake */
-	VERDICT_NO_CONNECTION, /* it is at the beginning or the end of one */
+	VERDICT_OPENING,   /* it is at the beginning of a connection: see is_opening() */
+	VERDICT_NO_CONNECTION, /* it is a request, or closed */
 	VERDICT_REFUSED,   /* it has the connection and does not expect the segment */
-	VERDICT_ENDED,	   /* it is of the connection, which is over: who opened it is not known */
-	VERDICT_ACCEPTED,    /* it is, and the peer opened the connection */
-	VERDICT_OPENED,      /* it is, and the host opened the connection */
+	VERDICT_ENDED,     /* the segment is of its connection, which is over: who opened it is not known */
+	VERDICT_ACCEPTED,  /* the segment is of its connection, which the peer opened */
+	VERDICT_OPENED,    /* the same, and the host opened it */
 };
 
 /* Returns an enum verdict. */
@@ -96,6 +88,8 @@ __noinline int ask_socket(struct __sk_buff *skb)
 		ended = (const void *)bpf_skc_to_tcp_timewait_sock(sk);
 	if (sk->state == BPF_TCP_LISTEN)
 		verdict = VERDICT_LISTENS;
+	if (sk->state == BPF_TCP_SYN_SENT || sk->state == BPF_TCP_SYN_RECV)
+		verdict = VERDICT_OPENING;
 	if (ended)
 		verdict = fits_time_wait(ended, &from->packet) ? VERDICT_ENDED : VERDICT_REFUSED;
 	if (tcp)
@@ -106,54 +100,27 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	return verdict;
 }
 
-/* The state of the socket with this tuple, or that listens for it (BPF_TCP_*); 0 for none. */
-__noinline int tcp_state(struct __sk_buff *skb)
+/* Whether a local socket has this connection, or a request for it; with SYN cookies there is neither at first. */
+static inline bool has_socket(struct __sk_buff *skb)
 {
-	const struct scratch *from = get_scratch();
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
-	__u32 size, state;
-
-	if (!from)
-		return 0;
-	size = socket_tuple(&from->packet, &tuple);
-	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	if (!sk)
-		return 0;
-	state = sk->state;
-	bpf_sk_release(sk);
-	return state;
+	return ask_socket(skb) > VERDICT_LISTENS;
 }
 
 /*
- * Whether a local socket has this connection, or is about to: at the end of a
- * handshake there is only the request. With SYN cookies not even that.
+ * Whether a local socket is opening this very connection: both ends began at once. It has taken the peer's SYN then, or
+ * not yet. Of one that listens there is a request at this point (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a
+ * socket in the same state, by whose tuple the host did not begin.
  */
-static __always_inline bool has_socket(struct __sk_buff *skb)
+static inline bool is_opening(struct __sk_buff *skb)
 {
-	int state = tcp_state(skb);
-
-	return state && state != BPF_TCP_LISTEN;
+	return ask_socket(skb) == VERDICT_OPENING;
 }
 
 /*
- * Whether a local socket is opening this very connection: both ends began at once. It has taken the
- * peer's SYN then, or not yet. Of one that listens there is a request at this point
- * (BPF_TCP_NEW_SYN_RECV); only with Fast Open it is a socket in the same state, by whose tuple the
- * host did not begin.
+ * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for all else the segment may
+ * claim. What it brings counts when our side acknowledges it.
  */
-static __always_inline bool is_opening(struct __sk_buff *skb)
-{
-	int state = tcp_state(skb);
-
-	return state == BPF_TCP_SYN_SENT || state == BPF_TCP_SYN_RECV;
-}
-
-/*
- * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for
- * all else the segment may claim. What it brings counts when our side acknowledges it.
- */
-static __always_inline void note_received(const struct packet *packet, struct flow *flow)
+static inline void note_received(const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(flow->flags & FLOW_NO_SOCKET) &&
 	    in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
@@ -161,18 +128,17 @@ static __always_inline void note_received(const struct packet *packet, struct fl
 }
 
 /* The kernel begins the next connection with a tuple farther away (tcp_twsk_unique()). */
-static __always_inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
+static inline bool is_near_sent(const struct packet *packet, const struct flow *flow)
 {
 	return in_sequence(packet->seq, flow->snd_una - SEQUENCE_SLACK,
 			   flow->snd_nxt + SEQUENCE_SLACK);
 }
 
 /*
- * Whether our side ends the connection by this segment. A RST may be the host's own, which
- * answers a forged segment that conntrack did not take for the container's: its number is
- * what that segment acknowledged.
+ * Whether our side ends the connection by this segment. A RST may be the host's own, which answers a forged segment
+ * that conntrack did not take for the container's: its number is what that segment acknowledged.
  */
-static __always_inline bool ends(const struct packet *packet, const struct flow *flow)
+static inline bool ends(const struct packet *packet, const struct flow *flow)
 {
 	if (likely(!(packet->tcp_flags & (TCP_FIN | TCP_RST))))
 		return false;
@@ -181,7 +147,7 @@ static __always_inline bool ends(const struct packet *packet, const struct flow 
 }
 
 /* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
-static __always_inline void note_sent(const struct packet *packet, struct flow *flow)
+static inline void note_sent(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -198,12 +164,11 @@ static __always_inline void note_sent(const struct packet *packet, struct flow *
 }
 
 /*
- * Continues near what our side acknowledged last, and acknowledges near the last
- * acknowledgement, or what was sent since. A reset has to be exact; by the way of the flow
- * it may come before our side has acknowledged what it follows.
+ * Continues near what our side acknowledged last, and acknowledges near the last acknowledgement, or what was sent
+ * since. A reset has to be exact; by the way of the flow it may come before our side has acknowledged what it follows.
  */
-static __always_inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
-				      const struct packet *packet)
+static inline bool continues(const struct flow *flow, const struct __sk_buff *skb,
+			     const struct packet *packet)
 {
 	__u32 highest = flow->snd_una + SEQUENCE_SLACK, ahead = packet->seq - flow->rcv_nxt;
 
@@ -217,13 +182,12 @@ static __always_inline bool continues(const struct flow *flow, const struct __sk
 }
 
 /*
- * Whether the segment may steer its flow: the local socket decides. Where there is
- * none, because the connection is a container's or forwarded, what the entry saw
- * does. Somebody may listen on the port all the same, as container engines do.
+ * Whether the segment may steer its flow: the local socket decides. Where there is none, because the connection is a
+ * container's or forwarded, what the entry saw does. Somebody may listen on the port all the same, as container engines
+ * do.
  */
-static __always_inline bool segment_is_plausible(struct __sk_buff *skb,
-						 const struct packet *packet,
-						 const struct flow *flow)
+static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet,
+					const struct flow *flow)
 {
 	enum verdict verdict = ask_socket(skb);
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The last step of a move: both MACs, the redirect, and word of it for the
- * program at the target, which counts what leaves there.
- */
+/* The last step of a move: both MACs, the redirect, and word of it for the program at the target, which counts. */
 #pragma once
 
 #include "next_hop.h"
@@ -12,11 +9,10 @@
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
 /*
- * Both MACs, destination and source, as the three words that they are sent by: what was stored in other
- * pieces than it is loaded in has to reach the cache first, and with it everything
- * that the processor began before.
+ * Both MACs, destination and source, as the three words that they are sent by: what was stored in other pieces than it
+ * is loaded in has to reach the cache first, and with it everything that the processor began before.
  */
-static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
+static inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 {
 	__u32 *to = (__u32 *)frame;
 
@@ -32,7 +28,7 @@ static __always_inline void compose_macs(__u8 *frame, mac_word d, mac_word s)
 #endif
 }
 
-static __always_inline struct handover *get_handover(void)
+static inline struct handover *get_handover(void)
 {
 	__u32 zero = 0;
 
@@ -40,8 +36,8 @@ static __always_inline struct handover *get_handover(void)
 }
 
 /* Counts what happened to a reply of this flow, once more if it is the first. */
-static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow,
-					__u64 pair, __u32 packets, enum outcome outcome)
+static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
+			       enum outcome outcome)
 {
 	bool first = false;
 
@@ -60,13 +56,9 @@ static __always_inline void count_reply(struct __sk_buff *skb, struct flow *flow
 		trace_outcome(skb, outcome);
 }
 
-/*
- * Leaves word for the program at the target, which runs next on this CPU. The
- * mark alone would prove nothing: a container can send one in.
- */
-static __always_inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
-				      __u32 ifindex, __u64 pair, __u32 packets,
-				      enum table table, struct handover *handover)
+/* Leaves word for the program at the target, which runs next. A container can send a mark, which thus proves nothing. */
+static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
+			     __u32 packets, enum table table, struct handover *handover)
 {
 	handover->ifindex = ifindex;
 	handover->digest = packet->digest;
@@ -81,7 +73,7 @@ static __always_inline void hand_over(struct __sk_buff *skb, const struct packet
 }
 
 /* At the target: whether this is the packet that was just moved here; if so, counts it. */
-static __always_inline bool arrived(struct __sk_buff *skb)
+static inline bool arrived(struct __sk_buff *skb)
 {
 	struct handover *handover = get_handover();
 	struct flow *flow;
@@ -109,17 +101,14 @@ static __always_inline bool arrived(struct __sk_buff *skb)
 }
 
 /* The frame stays here after all: nothing is on its way to the target. */
-static __always_inline void take_back(struct __sk_buff *skb, struct handover *handover)
+static inline void take_back(struct __sk_buff *skb, struct handover *handover)
 {
 	handover->ifindex = 0;
 	skb->tc_index = handover->tc_index;
 }
 
-/*
- * Whether the first bytes may be written without a copy: nobody else has this
- * data, and they are in the linear part.
- */
-static __always_inline bool is_writable(struct __sk_buff *skb)
+/* Whether the first bytes may be written without a copy: nobody else has this data, and they are in the linear part. */
+static inline bool is_writable(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
@@ -128,25 +117,23 @@ static __always_inline bool is_writable(struct __sk_buff *skb)
 }
 
 /*
- * Writes both MACs; not 0 where that failed. Does not come back where it can
- * redirect as well.
+ * Writes both MACs; not 0 where that failed. Does not come back where it can redirect as well.
  *
- * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost
- * nothing, but in a program that has them the kernel first makes the data of
- * every packet private, and drops the packet where it has no memory for that
- * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their
- * own, which only packets that are private already get to; a tail call that fails
- * comes back here.
+ * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost nothing, but in a program that has them
+ * the kernel first makes the data of every packet private, and drops the packet where it has no memory for that
+ * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets that are private
+ * already get to; a tail call that fails comes back here.
  */
-static __always_inline int write_macs(struct __sk_buff *skb, struct handover *handover)
+static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
 	if (have_tail_calls && have_kernel_skb && likely(is_writable(skb)))
 		bpf_tail_call(skb, &sender, 0);
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }
 
-/* What the tail call leads to. */
-static __always_inline int write_and_redirect(struct __sk_buff *skb)
+/* What the tail call leads to, for packets that nobody shares. */
+SEC("tc")
+int replypath_send(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct handover *handover = get_handover();
@@ -163,7 +150,7 @@ static __always_inline int write_and_redirect(struct __sk_buff *skb)
 }
 
 /* Puts an Ethernet header before a packet that has none; not 0 where that failed. */
-static __always_inline int add_header(struct __sk_buff *skb, struct handover *handover)
+static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 {
 	*(__be16 *)(handover->frame + MACS) = skb->protocol;
 	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
@@ -174,12 +161,11 @@ static __always_inline int add_header(struct __sk_buff *skb, struct handover *ha
 }
 
 /*
- * Gives the frame the header of the target and redirects it; `header` is the size
- * of the one that it has. The kernel takes one off where the target has none
- * (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed and
- * the packet is as it was.
+ * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
+ * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns not 0 where that failed
+ * and the packet is as it was.
  */
-static __always_inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
+static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 header)
 {
 	int failed = 0;
 

@@ -8,12 +8,11 @@
 #define FAMILY_PACKET 17 /* AF_PACKET: whole frames, for which no tunnel is asked */
 
 /*
- * Whether the socket sent this packet itself, and not one that a tunnel has wrapped:
- * tunnels leave the socket where it was (skb_scrub_packet() in net/core/skbuff.c). Only
- * datagrams are carried in datagrams; those of a socket whose port was translated pass for
- * such. What is no full socket is the request for a connection, or what remains of one.
+ * Whether the socket sent this packet itself, and not one that a tunnel has wrapped: tunnels leave the socket where it
+ * was (skb_scrub_packet() in net/core/skbuff.c). Only datagrams are carried in datagrams; those of a socket whose port
+ * was translated pass for such. What is no full socket is the request for a connection, or what remains of one.
  */
-static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
+static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 {
 	bool same_port = sk->src_port == bpf_ntohs(packet->tuple.self_port);
 	__u8 protocol = packet->protocol;
@@ -28,8 +27,7 @@ static __always_inline bool sent_it(struct bpf_sock *sk, const struct packet *pa
 	return sk->protocol == protocol && (protocol != IPPROTO_UDP || same_port);
 }
 
-/* Whether the socket is bound to the packet's own address. */
-static __always_inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
+static inline bool has_address(const struct bpf_sock *sk, const struct packet *packet)
 {
 	const __u32 *self = (const __u32 *)packet->tuple.self;
 
@@ -42,13 +40,12 @@ static __always_inline bool has_address(const struct bpf_sock *sk, const struct 
 #define INET_FLAGS_TRANSPARENT 15 /* include/net/inet_sock.h, in an enum without a name */
 
 /*
- * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies
- * do. The verifier lets nobody count from a pointer to a socket to what it does not show;
- * as a number, it passes through a map. Where the kernel's memory cannot be read, any that is
- * bound to the address and not connected may be a proxy's.
+ * Whether the socket may answer for others (IP_TRANSPARENT), as those of transparent proxies do. The verifier lets
+ * nobody count from a pointer to a socket to what it does not show; as a number, it passes through a map. Where the
+ * kernel's memory cannot be read, any that is bound to the address and not connected may be a proxy's.
  */
-static __always_inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
-					   struct scratch *through)
+static inline bool is_transparent(const struct bpf_sock *sk, const struct packet *packet,
+				  struct scratch *through)
 {
 	const struct inet_sock *inet;
 
@@ -62,26 +59,25 @@ static __always_inline bool is_transparent(const struct bpf_sock *sk, const stru
 }
 
 /* Whether the socket is bound to the packet's address and port, or to the port alone. */
-static __always_inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
+static inline bool is_bound_to(const struct bpf_sock *sk, const struct packet *packet)
 {
 	return sk->protocol == IPPROTO_UDP && sk->src_port == bpf_ntohs(packet->tuple.self_port) &&
 	       (is_wildcard(sk, packet->family) || has_address(sk, packet));
 }
 
-/*
- * Whether a UDP socket of this host sends this, which nothing translates. The socket of a
- * container may look the same; but not to who looks for one here.
- */
-static __always_inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
+/* Whether a UDP socket of this host sends this, not one of a container's: looked for here, there is one. */
+static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct scratch *to = get_scratch();
 	struct bpf_sock *sk = skb->sk;
+	struct scratch *to;
 
-	if (packet->protocol != IPPROTO_UDP || !sk || !to)
+	if (packet->protocol != IPPROTO_UDP || !sk)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || !is_bound_to(sk, packet) || is_transparent(sk, packet, to))
+	if (!sk || !is_bound_to(sk, packet))
 		return false;
-	to->packet = *packet;
+	to = put_in_scratch(packet);
+	if (!to || is_transparent(sk, packet, to))
+		return false;
 	return udp_socket(skb, 0) != UDP_SOCKET_NONE;
 }

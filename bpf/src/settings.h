@@ -4,20 +4,19 @@
 
 #include "maps.h"
 
-static __always_inline struct settings *get_settings(void)
+static inline struct settings *get_settings(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&configuration, &zero);
 }
 
-/* Whether flows of this protocol are recorded at all. */
-static __always_inline bool is_listed(const struct settings *settings, __u8 protocol)
+static inline bool is_listed(const struct settings *settings, __u8 protocol)
 {
 	return settings->protocols[protocol >> 3] & (1 << (protocol & 7));
 }
 
-static __always_inline bool is_enforced(const struct interface *interface)
+static inline bool is_enforced(const struct interface *interface)
 {
 	__u32 zero = 0, *mode = bpf_map_lookup_elem(&mode_by_hand, &zero);
 

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The local socket that the scratch packet is for, or of. What asks is in global
- * functions, which the verifier looks at once only.
- */
+/* The local socket that the scratch packet is for, or of. */
 #pragma once
 
 #include "parse.h"
 
 /* Fills in the tuple as the socket lookup helpers want it; returns its size. */
-static __always_inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tuple *to)
+static inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tuple *to)
 {
 	const struct tuple *tuple = &packet->tuple;
 
@@ -34,7 +31,7 @@ enum udp_socket {
 	UDP_SOCKET_OTHER,     /* not of UDP, or not known */
 };
 
-static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
+static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 {
 	if (family == 4)
 		return !sk->src_ip4;
@@ -42,9 +39,8 @@ static __always_inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 }
 
 /*
- * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds
- * the sockets of none, and not those that are bound to it. Only those that are count there
- * for what they are, and to find none proves nothing.
+ * Returns an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it finds the sockets of none, and
+ * not those that are bound to it. Only those that are count there for what they are, and to find none proves nothing.
  */
 __noinline int udp_socket(struct __sk_buff *skb, __u32 vrf)
 {

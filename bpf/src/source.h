@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The source address of what an unconnected UDP socket sends. A socket that is
- * bound to the wildcard address leaves it to the route, which knows nothing of
- * the question; where a flow of the peer's is known, it becomes the address that
- * was asked. The kernel looks for the route afterwards (net/ipv4/udp.c,
- * udp_sendmsg(), and net/ipv6/udp.c), so that rules by source address act as they
- * should and the egress program finds the flow.
+ * The source address of what an unconnected UDP socket sends. A socket that is bound to the wildcard address leaves it
+ * to the route, which knows nothing of the question; where a flow of the peer's is known, it becomes the address that
+ * was asked. The kernel looks for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c), so that
+ * rules by source address act as they should and the egress program finds the flow.
  *
- * These run in the context of the sending process, which softirqs interrupt: they
- * only read, and leave the scratch memory alone.
+ * These run in the context of the sending process, which softirqs interrupt: they only read, and leave the scratch
+ * memory alone.
  */
 #pragma once
 
@@ -19,11 +17,10 @@
 #define ALLOW 1
 
 /*
- * Enters the address that this peer asked last into the tuple. An entry of a flow
- * may be overwritten while it is read: the digest of the whole shows whether it
- * is the flow that was looked for.
+ * Enters the address that this peer asked last into the tuple. An entry of a flow may be overwritten while it is read:
+ * the digest of the whole shows whether it is the flow that was looked for.
  */
-static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
+static inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 {
 	__u64 asker = asker_digest(tuple, family), wanted;
 	struct asked_set *set;
@@ -46,13 +43,11 @@ static __always_inline struct flow *asked_flow(struct tuple *tuple, __u8 family)
 }
 
 /*
- * Whether the tuple, which holds the peer and both ports, gets an address to
- * answer from. One that is no longer ours is left out: IPv6 would send from it,
- * and IPv4 fail. So is one that was asked by another interface than the socket is bound to,
- * or by none of its VRF's: the question was not for this socket, which the kernel
- * keeps on its interface.
+ * Whether the tuple, which holds the peer and both ports, gets an address to answer from. One that is no longer ours is
+ * left out: IPv6 would send from it, and IPv4 fail. So is one that was asked by another interface than the socket is
+ * bound to, or by none of its VRF's: the question was not for this socket, which the kernel keeps on its interface.
  */
-static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
+static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
 	struct flow *flow = asked_flow(tuple, family);
 	struct interface *interface;
@@ -63,17 +58,14 @@ static __always_inline bool find_source(struct bpf_sock_addr *ctx, struct tuple 
 	return interface && is_enforced(interface) && !is_bound_off(ctx->sk->bound_dev_if, interface);
 }
 
-/*
- * Whether the send is for us to look at: the source is open, and the socket lives
- * in the namespace that we work for. Those of all namespaces come by here.
- */
-static __always_inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
+/* Whether the source is open, and the socket in the namespace that we work for: those of all come by here. */
+static inline bool has_open_source(struct bpf_sock_addr *ctx, __u32 source)
 {
 	return !source && ctx->protocol == IPPROTO_UDP &&
 	       bpf_get_netns_cookie(ctx) == own_namespace;
 }
 
-static __always_inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
+static inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple)
 {
 	tuple->protocol = IPPROTO_UDP;
 	tuple->peer_port = ctx->user_port;
@@ -81,7 +73,7 @@ static __always_inline void set_end_points(struct bpf_sock_addr *ctx, struct tup
 }
 
 /* Sends of other processes on this CPU may come between. */
-static __always_inline void count_repair(enum event event)
+static inline void count_repair(enum event event)
 {
 	__u32 index = event;
 	__u64 *count = bpf_map_lookup_elem(&events, &index);
@@ -91,7 +83,8 @@ static __always_inline void count_repair(enum event event)
 }
 
 /* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
-static __always_inline int send_v4(struct bpf_sock_addr *ctx)
+SEC("cgroup/sendmsg4")
+int replypath_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 
@@ -106,7 +99,8 @@ static __always_inline int send_v4(struct bpf_sock_addr *ctx)
 	return ALLOW;
 }
 
-static __always_inline int send_v6(struct bpf_sock_addr *ctx)
+SEC("cgroup/sendmsg6")
+int replypath_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct tuple tuple = {};
 	__u32 *peer = (__u32 *)tuple.peer;

@@ -6,11 +6,10 @@
 #include "tags.h"
 
 /*
- * The same number, of which the verifier only knows that it is a way: otherwise
- * it would follow the rest of the program once for every way. What is added is
- * 0, which it cannot tell for an unknown number.
+ * The same number, of which the verifier only knows that it is a way: otherwise it would follow the rest of the program
+ * once for every way. What is added is 0, which it cannot tell for an unknown number.
  */
-static __always_inline __u32 any_way(__u32 way, __u64 unknown)
+static inline __u32 any_way(__u32 way, __u64 unknown)
 {
 	__u64 same = unknown;
 
@@ -19,7 +18,7 @@ static __always_inline __u32 any_way(__u32 way, __u64 unknown)
 }
 
 /* The way of a set that holds the digest, -1 for none. */
-static __always_inline int find_way(const __u64 *digests, __u64 digest)
+static inline int find_way(const __u64 *digests, __u64 digest)
 {
 #pragma clang loop unroll(full)
 	for (__u32 i = 0; i < WAYS; i++)
@@ -29,9 +28,9 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 }
 
 /*
- * A lookup that stays one of its own. Where several maps are asked the compiler makes one call of
- * them, which the kernel does not inline (kernel/bpf/verifier.c, do_misc_fixups(): of a map that it
- * knows only). What follows the call differs from one to the next by a number.
+ * A lookup that stays one of its own. Where several maps are asked the compiler makes one call of them, which the
+ * kernel does not inline (kernel/bpf/verifier.c, do_misc_fixups(): of a map that it knows only). What follows the call
+ * differs from one to the next by a number.
  */
 #define lookup_alone(map, index)                                                                   \
 	({                                                                                         \
@@ -40,7 +39,7 @@ static __always_inline int find_way(const __u64 *digests, __u64 digest)
 		found;                                                                             \
 	})
 
-static __always_inline struct flow_set *get_set(enum table table, __u32 index)
+static inline struct flow_set *get_set(enum table table, __u32 index)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -52,7 +51,7 @@ static __always_inline struct flow_set *get_set(enum table table, __u32 index)
 	}
 }
 
-static __always_inline __u64 *get_tags(enum table table, __u32 index)
+static inline __u64 *get_tags(enum table table, __u32 index)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -64,7 +63,7 @@ static __always_inline __u64 *get_tags(enum table table, __u32 index)
 	}
 }
 
-static __always_inline __u32 set_count(enum table table)
+static inline __u32 set_count(enum table table)
 {
 	switch (table) {
 	case TABLE_HALF_OPEN:
@@ -76,11 +75,8 @@ static __always_inline __u32 set_count(enum table table)
 	}
 }
 
-/*
- * The way of a set that holds the digest, -1 for none. Nearly always it is the first way that
- * has its tag, if there is one at all.
- */
-static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
+/* find_way(), which looks first at the first way that has the tag: nearly always it is that. */
+static inline int find_by_tags(const struct flow_set *set, __u64 tags, __u64 digest)
 {
 	__u32 likely_way = first_match(tag_matches(tags, digest));
 
@@ -89,11 +85,7 @@ static __always_inline int find_by_tags(const struct flow_set *set, __u64 tags, 
 
 #define NOWHERE (-1)
 
-/*
- * Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way.
- * A global function, which the verifier looks at once only: what is found where it is
- * expected need not call it.
- */
+/* Where a table holds the digest, or NOWHERE: the number of the set times WAYS, plus the way. */
 __noinline int place_of(__u32 table, __u64 digest)
 {
 	__u32 index = first_set(digest, set_count(table));
@@ -119,8 +111,7 @@ __noinline int place_of(__u32 table, __u64 digest)
 	return NOWHERE;
 }
 
-/* The flow at such a place. */
-static __always_inline struct flow *flow_at(enum table table, int place)
+static inline struct flow *flow_at(enum table table, int place)
 {
 	struct flow_set *set;
 
@@ -132,11 +123,8 @@ static __always_inline struct flow *flow_at(enum table table, int place)
 	return &set->flow[(__u32)place % WAYS];
 }
 
-/*
- * The packet's flow in this table, idle or not. Nearly always it is in its first set, in the
- * first way that has its tag, if it is there at all.
- */
-static __always_inline struct flow *find(const struct packet *packet, enum table table)
+/* The packet's flow in this table, idle or not: nearly always in its first set, in the first way that has its tag. */
+static inline struct flow *find(const struct packet *packet, enum table table)
 {
 	__u32 index = first_set(packet->digest, set_count(table));
 	__u64 *tags = get_tags(table, index), matches;
@@ -161,11 +149,10 @@ static __always_inline struct flow *find(const struct packet *packet, enum table
 }
 
 /*
- * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment
- * ago, so that it is in a cache: to look where it most likely is is faster then than to
- * work out from the tags where it is.
+ * The entry with this digest, whatever its tuple. Who asks has mostly found it a moment ago, so that it is in a cache:
+ * to look where it most likely is is faster then than to work out from the tags where it is.
  */
-static __always_inline struct flow *find_digest(__u64 digest, enum table table)
+static inline struct flow *find_digest(__u64 digest, enum table table)
 {
 	struct flow_set *set = get_set(table, first_set(digest, set_count(table)));
 	__u32 preferred = preferred_way(digest);
@@ -175,15 +162,14 @@ static __always_inline struct flow *find_digest(__u64 digest, enum table table)
 	return flow_at(table, place_of(table, digest));
 }
 
-/* The packet's flow in this table unless it is idle. */
-static __always_inline struct flow *find_live(const struct packet *packet, enum table table)
+static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
 
 	return flow && likely(!is_idle(flow, table)) ? flow : NULL;
 }
 
-static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
+static inline struct bpf_spin_lock *get_lock(__u32 set)
 {
 	__u32 index = set % SET_LOCKS;
 	struct set_lock *lock = bpf_map_lookup_elem(&set_locks, &index);
@@ -192,7 +178,7 @@ static __always_inline struct bpf_spin_lock *get_lock(__u32 set)
 }
 
 /* Whether more than one question came in and was answered: what a flood does not show. */
-static __always_inline bool is_conversation(const struct flow *flow)
+static inline bool is_conversation(const struct flow *flow)
 {
 	return flow->state & FLOW_ANSWERED &&
 	       (flow->flags & FLOW_ACTIVE || flow->seen != flow->created);
@@ -202,10 +188,10 @@ static __always_inline bool is_conversation(const struct flow *flow)
 #define OVER (~0U)
 
 /*
- * How readily a flow makes room: one that is over (OVER), then one that is closing, or none,
- * then what has not become a conversation, then what was quiet longest.
+ * How readily a flow makes room: one that is over (OVER), then one that is closing, or none, then what has not become a
+ * conversation, then what was quiet longest.
  */
-static __always_inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
+static inline __u32 eviction_priority(const struct flow *flow, enum table table, __u32 time)
 {
 	__u32 rank = age_at(flow->seen, time);
 
@@ -218,11 +204,8 @@ static __always_inline __u32 eviction_priority(const struct flow *flow, enum tab
 	return rank;
 }
 
-/*
- * A way that is free, if the set has enough of them: that the tags tell, so that no entry
- * is read, of which each may be a cache line that memory has to be asked for.
- */
-static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
+/* A free way, if the set has enough of them. The tags tell, so that no entry has to come from memory. */
+static inline bool has_room(__u64 tags, __u32 preferred, struct vacancy *vacancy)
 {
 	__u64 free = free_ways(tags);
 
@@ -237,10 +220,9 @@ static __always_inline bool has_room(__u64 tags, __u32 preferred, struct vacancy
 }
 
 /*
- * The way of a set that is given up most readily for the scratch packet's flow; of ways that
- * are as good as each other the one that its digest prefers, or is next to that. The answer
- * is in the scratch, as its first vacancy or as the other one. A global function, which the
- * verifier looks at once only.
+ * The way of a set that is given up most readily for the scratch packet's flow; of ways that are as good as each other
+ * the one that its digest prefers, or is next to that. The answer is in the scratch, as its first vacancy or as the
+ * other one.
  */
 __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 {
@@ -278,9 +260,8 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 }
 
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
-static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
-				 const struct vacancy *vacancy, const struct flow *flow,
-				 __u64 digest)
+static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
+			const struct vacancy *vacancy, const struct flow *flow, __u64 digest)
 {
 	__u32 way = vacancy->way % WAYS;
 	bool done = false;
@@ -298,23 +279,19 @@ static __always_inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_s
 	return done;
 }
 
-/*
- * Whether an entry makes way for a new one of its tuple: a stray, and what is idle. Any
- * other was made by another CPU just now.
- */
-static __always_inline bool is_replaceable(const struct flow *old, const struct flow *flow,
-					   enum table table)
+/* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
+static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
 	return old->flags & FLOW_STRAY ||
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
 }
 
 /*
- * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way
- * is stored before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply
- * may still take the way of before, once.
+ * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way is stored
+ * before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply may still take the
+ * way of before, once.
  */
-static __always_inline void overwrite(struct flow *old, const struct flow *flow)
+static inline void overwrite(struct flow *old, const struct flow *flow)
 {
 	store_way(old, (const struct way *)&flow->ifindex);
 	asm volatile("" ::: "memory"); /* the compiler may store what is not volatile first */
@@ -324,12 +301,11 @@ static __always_inline void overwrite(struct flow *old, const struct flow *flow)
 }
 
 /*
- * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while
- * ago: another flow may have its way by now, or have had the digest all along.
+ * Writes over the entry of the flow's own tuple, if need be a live one. It was found a while ago: another flow may have
+ * its way by now, or have had the digest all along.
  */
-static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock,
-				       const struct flow *flow, __u64 digest, enum table table,
-				       bool over_live)
+static inline bool write_over(struct flow_set *set, struct bpf_spin_lock *lock, const struct flow *flow,
+			      __u64 digest, enum table table, bool over_live)
 {
 	bool done = false;
 	int way;
@@ -346,7 +322,7 @@ static __always_inline bool write_over(struct flow_set *set, struct bpf_spin_loc
 }
 
 /* Lookups in this set go on to the second one from now on. */
-static __always_inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
+static inline void mark_overflowed(__u64 *tags, struct bpf_spin_lock *lock)
 {
 	if (*tags & OVERFLOWED)
 		return;
@@ -361,11 +337,8 @@ enum placed {
 	WAY_TAKEN, /* by another CPU */
 };
 
-/*
- * Strays are no flows, and are not counted as such. The answer to a datagram that starts a flow is
- * no beginning, whether or not that found room.
- */
-static __always_inline enum placed refuse(const struct scratch *from, enum table table)
+/* Strays are not counted. The answer to a datagram that starts a flow is no beginning, even if there is no room. */
+static inline enum placed refuse(const struct scratch *from, enum table table)
 {
 	if (!(from->flow.flags & FLOW_STRAY))
 		count_event(EVENT_INSERT_FAILED_HALF_OPEN + table);
@@ -375,8 +348,7 @@ static __always_inline enum placed refuse(const struct scratch *from, enum table
 }
 
 /* Without a vacancy the flow's own entry was written over. */
-static __always_inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy,
-					  enum table table)
+static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table)
 {
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
@@ -389,8 +361,7 @@ static __always_inline enum placed accept(const struct flow *flow, const struct 
 	return PLACED;
 }
 
-static __always_inline enum placed replace(const struct scratch *from, enum table table, int place,
-					   bool over_live)
+static inline enum placed replace(const struct scratch *from, enum table table, int place, bool over_live)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow_set *set = get_set(table, index);
@@ -402,12 +373,9 @@ static __always_inline enum placed replace(const struct scratch *from, enum tabl
 	return accept(&from->flow, NULL, table);
 }
 
-/*
- * Looks for a way for the scratch packet's flow, and leaves it in the first vacancy of the scratch.
- * Returns the set that it is in.
- */
-static __always_inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
-					    struct bpf_spin_lock *lock)
+/* Leaves a way for the scratch packet's flow in the first vacancy of the scratch; returns its set. */
+static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64 *tags,
+				   struct bpf_spin_lock *lock)
 {
 	__u64 digest = from->packet.digest;
 	__u32 index = first_set(digest, set_count(table));
@@ -427,10 +395,7 @@ static __always_inline __u32 choose_vacancy(struct scratch *from, enum table tab
 	return second;
 }
 
-/*
- * enter_flow(), once. A global function, which the verifier looks at once only. That the way was
- * taken meanwhile is counted the last time.
- */
+/* enter_flow(), once. That the way was taken meanwhile is counted the last time. */
 __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 {
 	struct scratch *from = get_scratch();
@@ -467,14 +432,13 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of an idle
- * entry that its tuple has, or of any: a connection takes the place of the one before.
- * Returns whether it did. Where another CPU takes the way first, as happens in a flood, it
- * looks for another one: the next packet may be a SYN-ACK that has to find the entry. That
- * this happens twice, or that another flow has the digest, is counted; a connection has another
- * chance with its next segment.
+ * Enters the scratch flow under the digest of the scratch packet, in the place of an idle entry that its tuple has, or
+ * of any: a connection takes the place of the one before. Returns whether it did. Where another CPU takes the way
+ * first, as happens in a flood, it looks for another one: the next packet may be a SYN-ACK that has to find the entry.
+ * That this happens twice, or that another flow has the digest, is counted; a connection has another chance with its
+ * next segment.
  */
-static __always_inline bool enter_flow(enum table table, bool over_live)
+static inline bool enter_flow(enum table table, bool over_live)
 {
 	int placed = insert(table, over_live, false);
 
@@ -484,7 +448,7 @@ static __always_inline bool enter_flow(enum table table, bool over_live)
 }
 
 /* Takes the entry at this place out, if it still has the digest. */
-static __always_inline void remove_at(enum table table, int place, __u64 digest)
+static inline void remove_at(enum table table, int place, __u64 digest)
 {
 	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
 	struct flow_set *set = get_set(table, index);
@@ -501,11 +465,7 @@ static __always_inline void remove_at(enum table table, int place, __u64 digest)
 	bpf_spin_unlock(lock);
 }
 
-/*
- * Takes what has this digest out of the table: of two CPUs that enter a flow at once, each may
- * have chosen another one of its sets. Returns 0. A global function, which the verifier looks at
- * once only.
- */
+/* Takes out what has this digest, which two CPUs may have entered at once, each in another set. Returns 0. */
 __noinline int remove(__u64 digest, __u32 table)
 {
 #pragma clang loop unroll(disable)

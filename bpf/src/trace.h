@@ -1,28 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tells `replypath trace` of packets as they pass. While nobody traces, all of it
- * is is_traced(): one load. What follows are global functions that work in the
- * scratch memory, so that it takes no stack where stack is scarce.
+ * Tells `replypath trace` of packets as they pass. While nobody traces, all of it is is_traced(): one load. What
+ * follows are global functions that work in the scratch memory, so that it takes no stack where stack is scarce.
  */
 #pragma once
 
 #include "pair.h"
 #include "table.h"
 
-/* Whether somebody looks on, perhaps at other packets. */
-static __always_inline bool is_traced(void)
-{
-	__u32 zero = 0;
-	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
-
-	return filter && unlikely(filter->until);
-}
-
 /*
- * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second
- * how long it wants to be told.
+ * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second how
+ * long it wants to be told.
  */
-static __always_inline bool match_request(const struct tuple *tuple)
+static inline bool match_request(const struct tuple *tuple)
 {
 	__u32 zero = 0;
 	struct trace_request *filter = bpf_map_lookup_elem(&trace_filter, &zero);
@@ -37,18 +27,11 @@ static __always_inline bool match_request(const struct tuple *tuple)
 	       masked_equal(tuple->self, filter->self, filter->self_mask);
 }
 
-static __always_inline enum parsed parse_again(struct __sk_buff *skb, struct packet *packet,
-					       enum direction direction, __u32 header)
+static inline enum parsed parse_again(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+				      __u32 header)
 {
 	__builtin_memset(packet, 0, sizeof(*packet));
 	return parse(skb, packet, direction, header);
-}
-
-static __always_inline struct trace_slot *get_trace_slot(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&trace_slots, &zero);
 }
 
 /* Remembers what becomes of a reply that is not moved, and where it was addressed. */
@@ -64,45 +47,9 @@ __noinline int trace_outcome(struct __sk_buff *skb, __u32 outcome)
 	return 0;
 }
 
-/* Remembers what was counted before a packet changes something. */
-__noinline int trace_before(void)
-{
-	struct trace_slot *slot = get_trace_slot();
-
-	if (!slot)
-		return 0;
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < EVENT_END; i++) {
-		__u32 index = i;
-		__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-		if (count)
-			slot->before[i] = *count;
-	}
-	slot->changed = true;
-	return 0;
-}
-
-/*
- * Sets a bit for every event that the present packet raised. In memory, which the verifier does
- * not follow: old ones would go on with each of 2^64 numbers.
- */
-static __always_inline void find_raised(const struct trace_slot *slot, volatile __u64 *raised)
-{
-	_Static_assert(EVENT_END <= 64, "a bit for each event");
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < EVENT_END; i++) {
-		__u32 index = i;
-		__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-		if (count && *count != slot->before[i])
-			*raised |= 1ULL << i;
-	}
-}
-
 /* Room for an event with what all of them have; counts it as lost where there is none. */
-static __always_inline struct trace_event *new_event(const struct __sk_buff *skb,
-						     struct trace_slot *slot, enum trace_kind kind)
+static inline struct trace_event *new_event(const struct __sk_buff *skb, struct trace_slot *slot,
+					    enum trace_kind kind)
 {
 	struct trace_event *event = bpf_ringbuf_reserve(&trace_events, sizeof(*event), 0);
 
@@ -122,14 +69,14 @@ static __always_inline struct trace_event *new_event(const struct __sk_buff *skb
 }
 
 /* The table that holds the flow of an inbound packet, once it was recorded. */
-static __always_inline __u32 table_of(const struct packet *packet)
+static inline __u32 table_of(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
 	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
 }
 
-static __always_inline enum trace_form form_of(const struct packet *packet, enum parsed result)
+static inline enum trace_form form_of(const struct packet *packet, enum parsed result)
 {
 	if (result == PARSED_ERROR)
 		return TRACE_ERROR;
@@ -140,8 +87,8 @@ static __always_inline enum trace_form form_of(const struct packet *packet, enum
 	return packet->echo_reply ? TRACE_ECHO_REPLY : TRACE_PACKET;
 }
 
-static __always_inline void describe(const struct __sk_buff *skb, struct trace_event *event,
-				     const struct packet *packet, enum parsed result)
+static inline void describe(const struct __sk_buff *skb, struct trace_event *event,
+			    const struct packet *packet, enum parsed result)
 {
 	event->tuple = packet->tuple;
 	event->tuple.protocol = packet->protocol;
@@ -152,7 +99,7 @@ static __always_inline void describe(const struct __sk_buff *skb, struct trace_e
 }
 
 /* Adds the flow with this digest, if it is alive. Of errors and fragments it tells the ports. */
-static __always_inline void add_flow(struct trace_event *event, __u64 digest, __u32 table)
+static inline void add_flow(struct trace_event *event, __u64 digest, __u32 table)
 {
 	struct flow *flow = table <= TABLE_CONNECTIONLESS ? find_digest(digest, table) : NULL;
 
@@ -164,29 +111,27 @@ static __always_inline void add_flow(struct trace_event *event, __u64 digest, __
 }
 
 /*
- * Tells of a packet that came in and was recorded, or not. It is parsed once more:
- * what its callers know of it they would have to copy, which takes stack, and for
- * which the verifier would look at them for many times as long.
+ * Tells of a packet that came in and was recorded, or not. It is parsed once more: what its callers know of it they
+ * would have to copy, which takes stack, and for which the verifier would look at them for many times as long.
  */
 __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 {
 	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
 	struct trace_event *event;
+	__u64 raised;
 
 	if (!slot || !from)
 		return 0;
-	from->raised = 0;
-	if (slot->changed)
-		find_raised(slot, &from->raised);
-	slot->changed = false;
+	raised = slot->raised;
+	slot->raised = 0;
 	if (parse_again(skb, &from->packet, INBOUND, header) != PARSED ||
 	    !match_request(&from->packet.tuple))
 		return 0;
 	event = new_event(skb, slot, TRACE_INBOUND);
 	if (!event)
 		return 0;
-	event->counted = from->raised;
+	event->counted = raised;
 	copy_mac(event->mac, from->packet.mac);
 	describe(skb, event, &from->packet, PARSED);
 	add_flow(event, from->packet.digest, table_of(&from->packet));
@@ -194,12 +139,8 @@ __noinline int trace_in(struct __sk_buff *skb, __u32 header)
 	return 0;
 }
 
-/*
- * Tells of a packet that goes out: of one that is moved just before it is, as
- * there may be no way back. Its flow has this digest in `table`.
- */
-__noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table,
-			 __u32 header)
+/* Tells of a packet that goes out, if moved, just before: there may be no way back. Its flow is in `table`. */
+__noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 table, __u32 header)
 {
 	struct trace_slot *slot = get_trace_slot();
 	struct scratch *from = get_scratch();
@@ -210,6 +151,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 
 	if (!slot || !from || !handover)
 		return 0;
+	slot->raised = 0;
 	outcome = slot->outcome;
 	slot->outcome = 0;
 	slot->moved = false;
@@ -241,10 +183,7 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	return 0;
 }
 
-/*
- * Tells of a packet of this flow that went back to its sender as an error about its
- * size: nothing of it is left that could be read.
- */
+/* Tells of a packet that went back to its sender as an error about its size: nothing else is left of it. */
 __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 {
 	struct trace_slot *slot = get_trace_slot();
@@ -271,7 +210,6 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 	return 0;
 }
 
-/* Tells of a packet that was moved here. */
 __noinline int trace_arrival(struct __sk_buff *skb)
 {
 	struct trace_slot *slot = get_trace_slot();
@@ -287,23 +225,9 @@ __noinline int trace_arrival(struct __sk_buff *skb)
 	return 0;
 }
 
-static __always_inline void trace_inbound(struct __sk_buff *skb, __u32 header)
-{
-	if (unlikely(is_traced()))
-		trace_in(skb, header);
-}
-
-static __always_inline void trace_outbound(struct __sk_buff *skb, enum trace_kind kind,
-					   const struct packet *packet, enum table table,
-					   __u32 header)
+static inline void trace_outbound(struct __sk_buff *skb, enum trace_kind kind, const struct packet *packet,
+				  enum table table, __u32 header)
 {
 	if (unlikely(is_traced()))
 		trace_out(skb, kind, packet->digest, table, header);
-}
-
-static __always_inline void trace_returned(struct __sk_buff *skb, const struct packet *packet,
-					   enum table table)
-{
-	if (unlikely(is_traced()))
-		trace_return(skb, packet->digest, table);
 }

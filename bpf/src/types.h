@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the maps hold. The Go side gets these types from bpf2go: change them
- * here only, and raise LAYOUT_VERSION when the meaning or size of one changes.
+ * What the maps hold. The Go side gets these types from bpf2go: change them here only, and raise LAYOUT_VERSION when
+ * the meaning or size of one changes.
  */
 #pragma once
 
@@ -9,13 +9,12 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 5,
+	LAYOUT_VERSION = 6,
 };
 
 /*
- * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so that one
- * map serves both families. Frames that carry such an address in an IPv6 header
- * are never recorded.
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d, so that one map serves both families. Frames that
+ * carry such an address in an IPv6 header are never recorded.
  */
 struct tuple {
 	__u8 peer[16];
@@ -33,9 +32,9 @@ enum flow_flags {
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
 	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
 	/*
-	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket
-	 * is bound to the own address and port. Until somebody answers, or such a socket takes a
-	 * datagram, a socket that sends by them begins.
+	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket is bound to the own
+	 * address and port. Until somebody answers, or such a socket takes a datagram, a socket that sends by them
+	 * begins.
 	 */
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
@@ -51,19 +50,15 @@ enum flow_state {
 	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
 };
 
-/*
- * Times of entries are ticks of 16 jiffies: 32 bits of them last two years at
- * 1000 Hz, where bare jiffies would turn over within 50 days.
- */
+/* 32 bits of ticks last two years at 1000 Hz, where jiffies would turn over within 50 days. */
 enum tick {
 	JIFFIES_PER_TICK = 16,
 	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
 };
 
 /*
- * After so many seconds without an inbound frame an entry counts as none. TCP's
- * limit is long because a replication link may be silent for hours; the others
- * are conntrack's (net/netfilter: udp_timeout_stream, tcp_timeout_time_wait,
+ * After so many seconds without an inbound frame an entry counts as none. TCP's limit is long because a replication
+ * link may be silent for hours; the others are conntrack's (net/netfilter: udp_timeout_stream, tcp_timeout_time_wait,
  * icmp_timeout). SYN-ACKs are sent again for 63 s (tcp_synack_retries = 5).
  */
 enum idle_seconds {
@@ -76,10 +71,7 @@ enum idle_seconds {
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
 };
 
-/*
- * Where a flow came in. The tables find it by the digest of its tuple. What every
- * packet needs stands in the first 64 bytes.
- */
+/* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
 struct flow {
 	struct tuple tuple;
 	__u32 seen;      /* ticks: the last inbound frame, written at most once a second */
@@ -93,29 +85,20 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	/*
-	 * Sequence numbers in host order, named as in RFC 9293, 3.3.1: of half-open
-	 * entries, and of those without a local socket.
-	 */
+	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
 	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
 			* at first where the last ACK of the handshake ended */
 };
 
-/*
- * Entries in a set: eight digests fill a cache line. From CROWDED entries on, a
- * new one goes to the emptier of its two sets.
- */
+/* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */
 enum ways {
 	WAYS = 8,
 	CROWDED = 6,
 };
 
-/*
- * A digest of 0 marks a free way. Twelve cache lines: the tables can be mapped into
- * memory, for that puts them at the start of a page.
- */
+/* A digest of 0 marks a free way. Twelve cache lines: tables that can be mapped start at a page's. */
 struct flow_set {
 	__u64 digest[WAYS];
 	struct flow flow[WAYS];
@@ -133,10 +116,7 @@ struct outbound_set {
 	__u32 answered[WAYS]; /* enum note_flags */
 };
 
-/*
- * Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see
- * reply_source.h.
- */
+/* Which flow each peer asked by last, or by which tuple the host began, all of them by digest; see reply_source.h. */
 struct asked_set {
 	__u64 asker[WAYS];
 	__u64 flow[WAYS];
@@ -168,9 +148,8 @@ enum interface_flags {
 };
 
 /*
- * One life of a managed interface. Its index in the array is never used for
- * another interface while flows or counters may refer to it, whatever the
- * kernel does with ifindex. Index 0 stands for "none".
+ * One life of a managed interface. Its index in the array is never used for another interface while flows or counters
+ * may refer to it, whatever the kernel does with ifindex. Index 0 stands for "none".
  */
 struct interface {
 	__u32 ifindex; /* 0: gone */
@@ -186,18 +165,12 @@ struct interface {
 	__u16 gateway6;
 	__u32 vrf;   /* ifindex of the VRF device that it is a port of; 0 for none */
 	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
-	/*
-	 * Ticks: before that, nobody saw all that came in by it; 0: that is long ago. What the
-	 * host sent until then may have answered a question.
-	 */
+	/* Ticks: before that nobody saw all that came in by it, and the host may have answered it; 0: long ago. */
 	__u32 since;
 	__u32 pad2;
 };
 
-/*
- * Index 0 is never used. The MAC stands within one word, so that a reply never
- * sees half of a new one.
- */
+/* Index 0 is never used. The MAC stands within one word, so that a reply never sees half of a new one. */
 struct gateway {
 	__u8 address[16];
 	__u8 mac[6];
@@ -247,10 +220,7 @@ struct exclusion {
 	__u8 pad[5];
 };
 
-/*
- * All exclusions. One of two sets is in force; a new one is written to the other, for a
- * rule that is half written may match everything.
- */
+/* One of two sets is in force; a new one is written to the other: half a rule may match everything. */
 struct exclusion_set {
 	__u32 count;
 	__u32 pad;
@@ -322,8 +292,7 @@ struct pair_count {
 };
 
 /*
- * Everything that is counted without an interface pair. A number never becomes another event's:
- * maps outlive versions.
+ * Everything that is counted without an interface pair. A number never becomes another event's: maps outlive versions.
  */
 enum event {
 	/* Packets that could not be read; they pass. */
@@ -417,9 +386,8 @@ struct fragment_set {
 };
 
 /*
- * What the program at the target interface needs to count a packet that was
- * just redirected to it: it runs on the same CPU, within the same call of
- * dev_queue_xmit. skb->tc_index says which packet is meant.
+ * What the program at the target interface needs to count a packet that was just redirected to it: it runs on the same
+ * CPU, within the same call of dev_queue_xmit. skb->tc_index says which packet is meant.
  */
 struct handover {
 	__u64 digest;
@@ -487,11 +455,10 @@ struct trace_request {
 /* What tracing has to remember on a CPU. */
 struct trace_slot {
 	__u64 lost;              /* events that found no room */
-	__u64 before[EVENT_END]; /* counters before an inbound packet changed something */
+	__u64 raised;            /* a bit for each enum event since the last packet */
 	__u32 sequence;
 	__u8 kernel_mac[6];      /* where a packet was addressed before it was re-addressed */
 	__u8 outcome;            /* enum outcome of a packet that is not moved; 0: nothing was to be done */
-	__u8 changed;            /* `before` is that of the present packet */
 	__u8 moved;              /* the last packet was redirected and traced */
-	__u8 pad[3];
+	__u8 pad[4];
 };

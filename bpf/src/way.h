@@ -6,15 +6,14 @@
 #include "sequence.h"
 
 /* An address that a reply can be sent to. */
-static __always_inline bool is_unicast(const __u8 *mac)
+static inline bool is_unicast(const __u8 *mac)
 {
 	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
 }
 
 /*
- * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false
- * where the interface is not managed or nothing can be sent back. A global function, which the
- * verifier looks at once only.
+ * Puts the way that the scratch packet came into the scratch, with the flags of its next hop; false where the interface
+ * is not managed or nothing can be sent back.
  */
 __noinline int find_way_back(struct __sk_buff *skb)
 {
@@ -40,7 +39,7 @@ __noinline int find_way_back(struct __sk_buff *skb)
 }
 
 /* That the packet has lost its place in a table. */
-static __always_inline enum event insert_failed(const struct packet *packet)
+static inline enum event insert_failed(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return EVENT_INSERT_FAILED_CONNECTIONLESS;
@@ -48,17 +47,14 @@ static __always_inline enum event insert_failed(const struct packet *packet)
 }
 
 /* Gives an entry the way that is in the scratch. It keeps the flags that are not of a next hop. */
-static __always_inline void take_way(struct scratch *from, struct flow *flow)
+static inline void take_way(struct scratch *from, struct flow *flow)
 {
 	from->way.flags |= flow->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC);
 	store_way(flow, &from->way);
 }
 
-/*
- * Writes the way that is in the scratch into the entry at this place, unless another CPU gave that
- * to another flow.
- */
-static __always_inline bool put_way(struct scratch *from, enum table table, int place)
+/* Writes the way that is in the scratch into the entry at this place, unless another CPU gave that to another flow. */
+static inline bool put_way(struct scratch *from, enum table table, int place)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow *flow = flow_at(table, place);
@@ -76,10 +72,7 @@ static __always_inline bool put_way(struct scratch *from, enum table table, int 
 	return done;
 }
 
-/*
- * Writes the way that the scratch packet came into its entry in this table; false where it cannot go
- * back by that. A global function, which the verifier looks at once only.
- */
+/* Writes the way that the scratch packet came into its entry in this table; false where it cannot go back by that. */
 __noinline int set_way(struct __sk_buff *skb, __u32 table)
 {
 	struct scratch *from = get_scratch();
@@ -92,43 +85,32 @@ __noinline int set_way(struct __sk_buff *skb, __u32 table)
 	return false;
 }
 
-/* The table of a flow that goes on. */
-static __always_inline enum table lasting_table(const struct packet *packet)
+static inline enum table lasting_table(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
 }
 
-/*
- * An inbound frame by the flow's own way. `seen` is written at most once a
- * second, so that the cache line stays shared; in between a flag remembers that
- * the way is in use.
- */
-static __always_inline bool is_due(const struct flow *flow)
+/* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
+static inline bool is_due(const struct flow *flow)
 {
 	return age(flow->seen) >= seconds(1);
 }
 
-static __always_inline void mark_active(struct flow *flow)
+static inline void mark_active(struct flow *flow)
 {
 	if (!(flow->flags & FLOW_ACTIVE))
 		flow->flags |= FLOW_ACTIVE;
 }
 
-/*
- * Whether the frame changes nothing of the flow's way: it came by that, as others did this
- * second.
- */
-static __always_inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
-					  const struct flow *flow)
+/* Whether the frame changes nothing of the flow's way: it came by that, as others did this second. */
+static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet,
+				 const struct flow *flow)
 {
 	return came_by(flow, skb, packet) && !is_due(flow);
 }
 
-/*
- * Once a second the next hop is chosen anew as well: gateways may have become
- * known, and an ifindex may belong to another interface by now.
- */
-static __always_inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
+/* Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. */
+static inline void refresh(struct __sk_buff *skb, struct scratch *from, struct flow *flow)
 {
 	if (!is_due(flow))
 		return mark_active(flow);

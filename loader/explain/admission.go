@@ -31,7 +31,7 @@ func (h *Host) WhyNoFlow(q *Question) (verdict, reason string, err error) {
 }
 
 // spokeFirst tells whether the host is known to have sent first: as
-// accept_syn_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
+// accept_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
 // which the next question comes is not known.
 func (h *Host) spokeFirst(q *Question) (bool, error) {
 	for _, t := range q.exact() {

@@ -36,7 +36,7 @@ func asksBySocket(q *Question) (bool, error) {
 }
 
 // endsFlow tells whether the flow is one whose datagrams nobody took, and what is sent by its
-// tuple a conversation of the host's own: begins_anew() in bpf/src/egress.h. Other sockets take
+// tuple a conversation of the host's own: track_connectionless() in bpf/src/egress.h. Other sockets take
 // the flow's next datagram.
 func endsFlow(flow *bpf.DatapathFlow, q *Question) (bool, error) {
 	untaken := flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET) != 0 &&
