@@ -135,6 +135,35 @@ func (a *Attacher) Attach(iface Interface, programs Programs) (Result, error) {
 	return result, a.detachTCX(iface)
 }
 
+// attachEach attaches each program to its place; fresh: one was not attached before. On error what it newly attached is
+// taken off again.
+func attachEach(iface Interface, programs Programs, attach func(Interface, Direction, *ebpf.Program) (fresh bool, err error),
+	remove func(Interface, Direction) error) (fresh bool, err error) {
+	var added []Direction
+	for _, direction := range programs.each() {
+		isNew, err := attach(iface, direction, programs.of(direction))
+		if err != nil {
+			for _, direction := range added {
+				err = errors.Join(err, remove(iface, direction))
+			}
+			return false, err
+		}
+		if isNew {
+			added = append(added, direction)
+		}
+	}
+	return len(added) > 0, nil
+}
+
+// removeEach takes our program off each place.
+func removeEach(iface Interface, remove func(Interface, Direction) error) error {
+	var errs []error
+	for _, direction := range Places {
+		errs = append(errs, remove(iface, direction))
+	}
+	return errors.Join(errs...)
+}
+
 // Attached returns the mechanism by which our program is attached to the hook,
 // and false where it is not, whatever is pinned.
 func (a *Attacher) Attached(iface Interface, direction Direction) (Mechanism, bool, error) {

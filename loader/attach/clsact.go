@@ -61,23 +61,13 @@ func (a *Attacher) attachClsact(iface Interface, programs Programs) (Result, err
 	if result.AddedQdisc, err = a.addQdisc(iface); err != nil {
 		return Result{}, err
 	}
-	var added []Direction
-	for _, direction := range programs.each() {
-		fresh, err := a.attachFilter(iface, direction, programs.of(direction))
-		if err != nil {
-			for _, direction := range added {
-				err = errors.Join(err, a.removeFilter(iface, direction))
-			}
-			if result.AddedQdisc {
-				err = errors.Join(err, a.RemoveQdisc(iface))
-			}
-			return Result{}, err
+	result.New, err = attachEach(iface, programs, a.attachFilter, a.removeFilter)
+	if err != nil {
+		if result.AddedQdisc {
+			err = errors.Join(err, a.RemoveQdisc(iface))
 		}
-		if fresh {
-			added = append(added, direction)
-		}
+		return Result{}, err
 	}
-	result.New = len(added) > 0
 	return result, nil
 }
 
@@ -225,13 +215,7 @@ func (a *Attacher) attachFilter(iface Interface, direction Direction, program *e
 	return present == nil, nil
 }
 
-func (a *Attacher) detachClsact(iface Interface) error {
-	var errs []error
-	for _, direction := range Places {
-		errs = append(errs, a.removeFilter(iface, direction))
-	}
-	return errors.Join(errs...)
-}
+func (a *Attacher) detachClsact(iface Interface) error { return removeEach(iface, a.removeFilter) }
 
 func (a *Attacher) removeFilter(iface Interface, direction Direction) error {
 	filter, err := a.findFilter(iface, direction)

@@ -38,22 +38,11 @@ func anchor(direction Direction) link.Anchor {
 }
 
 func (a *Attacher) attachTCX(iface Interface, programs Programs) (Result, error) {
-	result := Result{Mechanism: TCX}
-	var added []Direction
-	for _, direction := range programs.each() {
-		fresh, err := a.attachLink(iface, direction, programs.of(direction))
-		if err != nil {
-			for _, direction := range added {
-				err = errors.Join(err, a.removeLink(iface, direction))
-			}
-			return Result{}, err
-		}
-		if fresh {
-			added = append(added, direction)
-		}
+	fresh, err := attachEach(iface, programs, a.attachLink, a.removeLink)
+	if err != nil {
+		return Result{}, err
 	}
-	result.New = len(added) > 0
-	return result, nil
+	return Result{Mechanism: TCX, New: fresh}, nil
 }
 
 // attachLink updates the pinned link in place, or makes a new one. A link whose
@@ -134,13 +123,7 @@ func (a *Attacher) tcxAttached(iface Interface, direction Direction) (bool, erro
 	return index == iface.Index, nil
 }
 
-func (a *Attacher) detachTCX(iface Interface) error {
-	var errs []error
-	for _, direction := range Places {
-		errs = append(errs, a.removeLink(iface, direction))
-	}
-	return errors.Join(errs...)
-}
+func (a *Attacher) detachTCX(iface Interface) error { return removeEach(iface, a.removeLink) }
 
 // removeLink detaches and unpins. Detaching comes first: a reader may hold the
 // link open for a moment, and until then it would stay attached.

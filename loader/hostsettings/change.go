@@ -38,23 +38,13 @@ func (c Change) Make() error { return settingOf(c.Key).write(c.After) }
 // longer the one that was written, as somebody else has decided then, and not when
 // the interface has gone; neither is an error.
 func Restore(c Change) (bool, error) {
-	restored, err := c.restore()
+	s := settingOf(c.Key)
+	value, err := s.read()
+	if err == nil && value == c.After {
+		err = s.write(c.Before)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return restored, err
-}
-
-// restore returns an error that wraps fs.ErrNotExist when the interface has
-// gone.
-func (c Change) restore() (bool, error) {
-	s := settingOf(c.Key)
-	value, err := s.read()
-	if err != nil || value != c.After {
-		return false, err
-	}
-	if err := s.write(c.Before); err != nil {
-		return false, err
-	}
-	return true, nil
+	return err == nil && value == c.After, err
 }

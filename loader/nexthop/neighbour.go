@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -40,28 +41,20 @@ func Usable(state string) bool {
 	return false
 }
 
-// stateOf returns the word for the NUD_* bit of an entry.
-func stateOf(n *netlink.Neigh) string {
-	switch n.State {
-	case netlink.NUD_INCOMPLETE:
-		return StateIncomplete
-	case netlink.NUD_REACHABLE:
-		return StateReachable
-	case netlink.NUD_STALE:
-		return StateStale
-	case netlink.NUD_DELAY:
-		return StateDelay
-	case netlink.NUD_PROBE:
-		return StateProbe
-	case netlink.NUD_FAILED:
-		return StateFailed
-	case netlink.NUD_NOARP:
-		return StateNoARP
-	case netlink.NUD_PERMANENT:
-		return StatePermanent
-	}
-	return StateNone
+// states are the words for the NUD_* bits of an entry.
+var states = map[int]string{
+	netlink.NUD_INCOMPLETE: StateIncomplete,
+	netlink.NUD_REACHABLE:  StateReachable,
+	netlink.NUD_STALE:      StateStale,
+	netlink.NUD_DELAY:      StateDelay,
+	netlink.NUD_PROBE:      StateProbe,
+	netlink.NUD_FAILED:     StateFailed,
+	netlink.NUD_NOARP:      StateNoARP,
+	netlink.NUD_PERMANENT:  StatePermanent,
 }
+
+// stateOf returns the word for the state of an entry.
+func stateOf(n *netlink.Neigh) string { return cmp.Or(states[n.State], StateNone) }
 
 // macOf returns the Ethernet address of an entry, nil where it has none or one
 // that has stopped answering.

@@ -26,16 +26,7 @@ func Resolve(nl *netlink.Handle, g Gateway) error {
 		// permanence away (since 5.16).
 		return nil
 	}
-	err := nl.NeighSet(&netlink.Neigh{
-		LinkIndex: g.Interface,
-		IP:        g.Address.AsSlice(),
-		State:     netlink.NUD_NONE,
-		Flags:     netlink.NTF_USE,
-	})
-	if err != nil {
-		return fmt.Errorf("resolve gateway %s on interface %d: %w", g.Address, g.Interface, err)
-	}
-	return nil
+	return enter(nl.NeighSet, g, netlink.Neigh{State: netlink.NUD_NONE, Flags: netlink.NTF_USE}, "resolve gateway %s", g.Address)
 }
 
 // PutBack enters the MAC address that a gateway had last, as a stale one: usable,
@@ -45,16 +36,8 @@ func Resolve(nl *netlink.Handle, g Gateway) error {
 //
 // The error is unix.ENODEV when the interface has gone.
 func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
-	err := nl.NeighAppend(&netlink.Neigh{
-		LinkIndex:    g.Interface,
-		IP:           g.Address.AsSlice(),
-		HardwareAddr: mac,
-		State:        netlink.NUD_STALE,
-	})
-	if err != nil {
-		return fmt.Errorf("put back mac %s of gateway %s on interface %d: %w", mac, g.Address, g.Interface, err)
-	}
-	return nil
+	return enter(nl.NeighAppend, g, netlink.Neigh{HardwareAddr: mac, State: netlink.NUD_STALE},
+		"put back mac %s of gateway %s", mac, g.Address)
 }
 
 // Probe enters a MAC address as one that the kernel is about to check: it is usable
@@ -65,16 +48,8 @@ func PutBack(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 //
 // The error is unix.ENODEV when the interface has gone.
 func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
-	err := nl.NeighAppend(&netlink.Neigh{
-		LinkIndex:    g.Interface,
-		IP:           g.Address.AsSlice(),
-		HardwareAddr: mac,
-		State:        netlink.NUD_PROBE,
-	})
-	if err != nil {
-		return fmt.Errorf("probe gateway %s with mac %s on interface %d: %w", g.Address, mac, g.Interface, err)
-	}
-	return nil
+	return enter(nl.NeighAppend, g, netlink.Neigh{HardwareAddr: mac, State: netlink.NUD_PROBE},
+		"probe gateway %s with mac %s", g.Address, mac)
 }
 
 // Fail has the kernel take a gateway for one that does not answer, as it does itself once it has asked in vain: what
@@ -82,9 +57,14 @@ func Probe(nl *netlink.Handle, g Gateway, mac net.HardwareAddr) error {
 //
 // The error is unix.ENODEV when the interface has gone.
 func Fail(nl *netlink.Handle, g Gateway) error {
-	err := nl.NeighSet(&netlink.Neigh{LinkIndex: g.Interface, IP: g.Address.AsSlice(), State: netlink.NUD_FAILED})
-	if err != nil {
-		return fmt.Errorf("give up gateway %s on interface %d: %w", g.Address, g.Interface, err)
+	return enter(nl.NeighSet, g, netlink.Neigh{State: netlink.NUD_FAILED}, "give up gateway %s", g.Address)
+}
+
+// enter does something to a gateway's neighbour entry. The rest says what, for an error.
+func enter(do func(*netlink.Neigh) error, g Gateway, entry netlink.Neigh, format string, args ...any) error {
+	entry.LinkIndex, entry.IP = g.Interface, g.Address.AsSlice()
+	if err := do(&entry); err != nil {
+		return fmt.Errorf("%s on interface %d: %w", fmt.Sprintf(format, args...), g.Interface, err)
 	}
 	return nil
 }

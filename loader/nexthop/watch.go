@@ -3,7 +3,6 @@ package nexthop
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,24 +27,11 @@ const (
 	KindLost
 )
 
+// kinds are the words for logs.
+var kinds = [...]string{"link", "address", "route", "neighbour", "rp_filter", "lost"}
+
 // String returns a word for logs.
-func (k Kind) String() string {
-	switch k {
-	case KindLink:
-		return "link"
-	case KindAddress:
-		return "address"
-	case KindRoute:
-		return "route"
-	case KindNeighbour:
-		return "neighbour"
-	case KindRPFilter:
-		return "rp_filter"
-	case KindLost:
-		return "lost"
-	}
-	return fmt.Sprintf("kind %d", int(k))
-}
+func (k Kind) String() string { return kinds[k] }
 
 // Event is a change in the network namespace.
 type Event struct {

@@ -1,12 +1,12 @@
 package pins
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,9 +72,13 @@ func FindElsewhere(dir string) ([]Elsewhere, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := bpfMounts()
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("bpf"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("look for bpf file systems: %w", err)
+	}
+	var roots []string
+	for _, mount := range mounts {
+		roots = append(roots, mount.Mountpoint)
 	}
 	// Those that are hidden by others, as under `ip netns exec`, are in no list of mounts.
 	for _, path := range []string{dir, Visible(DefaultDir)} {
@@ -88,31 +92,6 @@ func FindElsewhere(dir string) ([]Elsewhere, error) {
 		s.look(root, 0)
 	}
 	return s.found, nil
-}
-
-// mountInfo lists the mounts (proc_pid_mountinfo(5)): the fifth field is where, the one behind
-// a single dash what.
-const mountInfo = "/proc/self/mountinfo"
-
-// bpfMounts returns where BPF file systems are mounted.
-func bpfMounts() (roots []string, err error) {
-	file, err := os.Open(mountInfo)
-	if err != nil {
-		return nil, fmt.Errorf("look for bpf file systems: %w", err)
-	}
-	defer file.Close()
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		mount, what, _ := strings.Cut(lines.Text(), " - ")
-		if fields := strings.Fields(mount); len(fields) > 4 && strings.HasPrefix(what, "bpf ") {
-			roots = append(roots, unescape.Replace(fields[4]))
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("look for bpf file systems: %w", err)
-	}
-	return roots, nil
 }
 
 // mountOf returns the uppermost directory above path, or path itself, that is on a BPF file

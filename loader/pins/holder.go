@@ -78,13 +78,20 @@ func OwnPID(pid int) int {
 //
 //	NSpid:	4711	1
 func ownPIDIn(status string, otherwise int) int {
-	for line := range strings.Lines(status) {
-		numbers, is := strings.CutPrefix(line, "NSpid:")
-		if fields := strings.Fields(numbers); is && len(fields) > 0 {
-			if own, err := strconv.Atoi(fields[len(fields)-1]); err == nil {
-				return own
-			}
+	if numbers := fieldsIn(status, "NSpid:"); len(numbers) > 0 {
+		if own, err := strconv.Atoi(numbers[len(numbers)-1]); err == nil {
+			return own
 		}
 	}
 	return otherwise
+}
+
+// fieldsIn returns what stands behind a key in /proc/PID/status, none where there is no such line.
+func fieldsIn(status, key string) []string {
+	for line := range strings.Lines(status) {
+		if values, is := strings.CutPrefix(line, key); is {
+			return strings.Fields(values)
+		}
+	}
+	return nil
 }

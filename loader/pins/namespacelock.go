@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,13 +79,10 @@ func isPrivileged(pid int) bool {
 //
 //	Uid:	1000	1000	1000	1000
 func realUserIn(status string) (uid int, found bool) {
-	for line := range strings.Lines(status) {
-		if users, is := strings.CutPrefix(line, "Uid:"); is {
-			if fields := strings.Fields(users); len(fields) > 0 {
-				uid, err := strconv.Atoi(fields[0])
-				return uid, err == nil
-			}
-		}
+	users := fieldsIn(status, "Uid:")
+	if len(users) == 0 {
+		return 0, false
 	}
-	return 0, false
+	uid, err := strconv.Atoi(users[0])
+	return uid, err == nil
 }

@@ -117,27 +117,10 @@ func (j *RepairsJournal) create() error {
 	return err
 }
 
-// lockRepairs returns errRemoved where there is no such directory.
 func lockRepairs(path string) (*os.File, error) {
-	handle, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errRemoved
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open the journal of repairs: %w", err)
-	}
-	if err := lockHandle(handle); err != nil {
-		handle.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", path)
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	if !IsAt(handle, path) {
-		handle.Close()
-		return nil, errRemoved
-	}
-	return handle, nil
+	return lockDirectory(path, "the journal of repairs", func() error {
+		return fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", path)
+	})
 }
 
 // Read returns what was written, empty at first.
