@@ -7,6 +7,8 @@ import (
 	"go/ast"
 	"go/token"
 	"go/types"
+	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,10 +21,11 @@ type Package struct {
 	Path    string // below the module
 	Files   int
 	Lines   int
-	Refs    float64 // other files of the package that a file refers to, on average
-	Cycle   int     // files in the largest cycle of references
-	Mutable Type    // the one with the most fields that change after construction
-	Methods Type    // the one with the most methods
+	Refs    float64  // other files of the package that a file refers to, on average
+	Cycle   int      // files in the largest cycle of references
+	Upward  []string // references that run back up where the files stand in the order that has the fewest of them
+	Mutable Type     // the one with the most fields that change after construction
+	Methods Type     // the one with the most methods
 	Imports []string
 }
 
@@ -86,7 +89,7 @@ func measure(p *packages.Package) *Package {
 	if m.Files > 0 {
 		m.Refs = float64(count) / float64(m.Files)
 	}
-	m.Cycle = largestCycle(refs)
+	m.Cycle, m.Upward = largestCycle(refs), upward(refs)
 	m.Mutable, m.Methods = largestTypes(p, files)
 	return m
 }
@@ -124,19 +127,25 @@ func nameOf(files *token.FileSet, at token.Pos) string {
 	return filepath.Base(files.Position(at).Filename)
 }
 
-// largestCycle returns the size of the largest strongly connected set of files, 0 where there is no cycle (Tarjan,
-// "Depth-first search and linear graph algorithms", 1972).
-func largestCycle(refs map[string]map[string]bool) int {
+// cycles returns the sets of several files that are strongly connected (Tarjan, "Depth-first search and linear graph
+// algorithms", 1972).
+func cycles(refs map[string]map[string]bool) [][]string {
 	t := tarjan{refs: refs, index: make(map[string]int), low: make(map[string]int), open: make(map[string]bool)}
-	for file := range refs {
+	for _, file := range slices.Sorted(maps.Keys(refs)) {
 		if t.index[file] == 0 {
 			t.visit(file)
 		}
 	}
-	if t.largest == 1 {
-		return 0
+	return t.cycles
+}
+
+// largestCycle returns the size of the largest of them, 0 where there is none.
+func largestCycle(refs map[string]map[string]bool) int {
+	largest := 0
+	for _, cycle := range cycles(refs) {
+		largest = max(largest, len(cycle))
 	}
-	return t.largest
+	return largest
 }
 
 type tarjan struct {
@@ -144,14 +153,14 @@ type tarjan struct {
 	index, low map[string]int // from 1
 	open       map[string]bool
 	stack      []string
-	largest    int
+	cycles     [][]string
 }
 
 func (t *tarjan) visit(file string) {
 	t.index[file] = len(t.index) + 1
 	t.low[file] = t.index[file]
 	t.stack, t.open[file] = append(t.stack, file), true
-	for to := range t.refs[file] {
+	for _, to := range slices.Sorted(maps.Keys(t.refs[file])) {
 		if t.index[to] == 0 {
 			t.visit(to)
 			t.low[file] = min(t.low[file], t.low[to])
@@ -166,8 +175,56 @@ func (t *tarjan) visit(file string) {
 	for _, done := range t.stack[begin:] {
 		t.open[done] = false
 	}
-	t.largest = max(t.largest, len(t.stack)-begin)
+	if cycle := slices.Clone(t.stack[begin:]); len(cycle) > 1 {
+		t.cycles = append(t.cycles, cycle)
+	}
 	t.stack = t.stack[:begin]
+}
+
+// upward orders the files of each cycle, the lowest first, so that the fewest references run back up, and returns those.
+func upward(refs map[string]map[string]bool) []string {
+	var all []string
+	for _, files := range cycles(refs) {
+		order := orderOf(files, refs)
+		for place, from := range order {
+			for _, to := range order[place+1:] {
+				if refs[from][to] {
+					all = append(all, from+" -> "+to)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// orderOf looks at every set of the files that may stand below the others: there are 2^n of them, of a cycle of n files.
+func orderOf(files []string, refs map[string]map[string]bool) []string {
+	sets := 1 << len(files)
+	fewest, top := make([]int, sets), make([]int, sets)
+	for set := 1; set < sets; set++ {
+		fewest[set] = math.MaxInt
+		for i, file := range files {
+			if set>>i&1 == 0 {
+				continue
+			}
+			below := set &^ (1 << i)
+			count := fewest[below]
+			for j, other := range files {
+				if below>>j&1 == 1 && refs[other][file] {
+					count++
+				}
+			}
+			if count < fewest[set] {
+				fewest[set], top[set] = count, i
+			}
+		}
+	}
+	order := make([]string, 0, len(files))
+	for set := sets - 1; set > 0; set &^= 1 << top[set] {
+		order = append(order, files[top[set]])
+	}
+	slices.Reverse(order)
+	return order
 }
 
 // largestTypes returns the types with the most fields that change after construction, and with the most methods.

@@ -71,6 +71,23 @@ func (b bounds) hold(t *testing.T, p *Package) {
 	}
 }
 
+// mostUpward is how many references may run back up from file to file, of all packages, wherever the files stand.
+const mostUpward = 70
+
+// TestUpward shows those.
+func TestUpward(t *testing.T) {
+	count := 0
+	for _, p := range product(t) {
+		for _, reference := range p.Upward {
+			t.Logf("%s: %s", p.Path, reference)
+			count++
+		}
+	}
+	if count > mostUpward {
+		t.Errorf("%d references run back up, more than %d: move what is referred to below who refers to it", count, mostUpward)
+	}
+}
+
 // layers are the product's, the lowest first. A package imports only of lower layers; metrics stands alone.
 var layers = []string{"bpf", "loader/", "loader", "cmd/"}
 
