@@ -400,3 +400,16 @@ func TestTraceBare(t *testing.T) {
 		tracer.want(of(n.outgoing(tracedMove, m, b.production, frame, b.production.router, make(net.HardwareAddr, 6), 1), m, b.replication))
 	})
 }
+
+// TestTraceOthersCount: what other programs count on this CPU is not the next packet's.
+func TestTraceOthersCount(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		tracer := b.traceAll()
+		b.exec(fallback(b.production, n.out(b.production, udp{})))
+		frame := n.in(b.replication, echo{reply: true})
+		b.exec(ingress(b.replication, frame))
+		want := n.event(tracedIn, echo{reply: true}, b.replication, frame)
+		want.Mac = rig.MAC(b.replication.router)
+		tracer.want(want)
+	})
+}

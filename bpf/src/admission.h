@@ -55,7 +55,7 @@ static inline bool came_by_ipsec(struct __sk_buff *skb)
 }
 
 /* Why the scratch packet's addresses are no flow's ends; EVENT_END where they may be. What is excluded is none. */
-__noinline int refusal_of_ends(void)
+static inline enum event refusal_of_ends(void)
 {
 	struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();

@@ -42,6 +42,16 @@ static inline void count_event(enum event event)
 		trace_raised(event);
 }
 
+/* Not for trace_in(), which would take it for the next packet's. Sends of other processes may come between. */
+static inline void count_untraced(enum event event)
+{
+	__u32 index = event;
+	__u64 *count = bpf_map_lookup_elem(&events, &index);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
 static inline __u8 protocol_class(__u8 protocol)
 {
 	switch (protocol) {

@@ -81,6 +81,6 @@ int replypath_gate(struct __sk_buff *skb)
 
 	if (parse(skb, &packet, OUTBOUND, 0) != PARSED || !is_stopped(skb, &packet) || has_flow(&packet))
 		return BPF_OK;
-	count_event(packet.family == 4 ? EVENT_FALLBACK_DROPPED_V4 : EVENT_FALLBACK_DROPPED_V6);
+	count_untraced(packet.family == 4 ? EVENT_FALLBACK_DROPPED_V4 : EVENT_FALLBACK_DROPPED_V6);
 	return BPF_DROP;
 }

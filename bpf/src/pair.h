@@ -63,7 +63,7 @@ __noinline int count_pair_in_hash(struct __sk_buff *skb, __u64 pair, __u32 packe
 		bpf_map_update_elem(&pairs, &pair, &zero, BPF_NOEXIST);
 		count = bpf_map_lookup_elem(&pairs, &pair);
 		if (!count) {
-			count_event(EVENT_INSERT_FAILED_COUNTER);
+			count_untraced(EVENT_INSERT_FAILED_COUNTER);
 			return 0;
 		}
 	}

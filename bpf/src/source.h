@@ -72,16 +72,6 @@ static inline void set_end_points(struct bpf_sock_addr *ctx, struct tuple *tuple
 	tuple->self_port = bpf_htons(ctx->sk->src_port);
 }
 
-/* Sends of other processes on this CPU may come between. */
-static inline void count_repair(enum event event)
-{
-	__u32 index = event;
-	__u64 *count = bpf_map_lookup_elem(&events, &index);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
-
 /* An IPv4 socket, or an IPv6 one that sends to an IPv4-mapped address. */
 SEC("cgroup/sendmsg4")
 int replypath_sendmsg4(struct bpf_sock_addr *ctx)
@@ -95,7 +85,7 @@ int replypath_sendmsg4(struct bpf_sock_addr *ctx)
 	if (!find_source(ctx, &tuple, 4))
 		return ALLOW;
 	ctx->msg_src_ip4 = ((const __u32 *)tuple.self)[3];
-	count_repair(EVENT_SOURCE_REPAIRED_V4);
+	count_untraced(EVENT_SOURCE_REPAIRED_V4);
 	return ALLOW;
 }
 
@@ -120,6 +110,6 @@ int replypath_sendmsg6(struct bpf_sock_addr *ctx)
 	ctx->msg_src_ip6[1] = self[1];
 	ctx->msg_src_ip6[2] = self[2];
 	ctx->msg_src_ip6[3] = self[3];
-	count_repair(EVENT_SOURCE_REPAIRED_V6);
+	count_untraced(EVENT_SOURCE_REPAIRED_V6);
 	return ALLOW;
 }

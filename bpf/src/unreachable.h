@@ -125,8 +125,8 @@ __noinline int become_unreachable(struct __sk_buff *skb)
 SEC("tc")
 int replypath_fallback(struct __sk_buff *skb)
 {
-	count_event(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
-							  : EVENT_FALLBACK_DROPPED_V6);
+	count_untraced(skb->protocol == bpf_htons(ETH_P_IP) ? EVENT_FALLBACK_DROPPED_V4
+							     : EVENT_FALLBACK_DROPPED_V6);
 	if (become_reset(skb) || become_unreachable(skb))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return TC_ACT_SHOT;
