@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
@@ -54,15 +53,6 @@ func Read(pinDir string) (*Status, error) {
 	defer handle.Close()
 	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
 	return r.read()
-}
-
-type reader struct {
-	pinDir  string
-	journal *pins.Journal
-	repairs *pins.Repairs
-	maps    *bpf.DatapathMaps
-	netlink *netlink.Handle
-	byHand  bpf.DatapathMode
 }
 
 func (r *reader) read() (*Status, error) {
