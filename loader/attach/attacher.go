@@ -144,3 +144,7 @@ func removeEach(iface Interface, remove func(Interface, Direction) error) error 
 func wrap(err error, iface Interface, direction Direction, format string, args ...any) error {
 	return fmt.Errorf("%s on %s %s: %w", fmt.Sprintf(format, args...), iface.Name, direction, err)
 }
+
+// ErrUnsupported says that the kernel lacks what it takes. The message names the
+// remedy.
+var ErrUnsupported = errors.New("not supported here")
