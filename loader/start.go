@@ -222,7 +222,7 @@ func (l start) begin() error {
 	isKnown := func(index int) bool {
 		return l.interfaces.IsRecorded(index) || l.state.Fallback != nil && l.state.Fallback.Index == index
 	}
-	if err := l.attachments.DetachStrays(isKnown); err != nil {
+	if err := attach.DetachStrays(l.attacher, isKnown); err != nil {
 		return err
 	}
 	if err := l.firstReconcile(); err != nil {

@@ -5,6 +5,7 @@ package attach
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/cilium/ebpf"
 )
@@ -69,4 +70,20 @@ func (a *Attacher) Detach(iface Interface) error {
 // DetachFrom takes our program off one place.
 func (a *Attacher) DetachFrom(iface Interface, direction Direction) error {
 	return errors.Join(a.removeLink(iface, direction), a.removeFilter(iface, direction))
+}
+
+// DetachStrays takes our programs off interfaces that nobody knows: those that are gone, and those of a process that was
+// killed in its start.
+func DetachStrays(a interface {
+	Pinned() ([]int, error)
+	Detach(Interface) error
+}, isKnown func(index int) bool) error {
+	pinned, err := a.Pinned()
+	errs := []error{err}
+	for _, index := range pinned {
+		if !isKnown(index) {
+			errs = append(errs, a.Detach(Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -2,7 +2,6 @@ package attachment
 
 import (
 	"errors"
-	"fmt"
 
 	"replypath/loader/attach"
 )
@@ -31,16 +30,4 @@ func (a *Attachments) HasAny(target attach.Interface) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// DetachStrays takes the programs off interfaces that nobody knows, as a process leaves them that is killed in its start.
-func (a *Attachments) DetachStrays(isKnown func(index int) bool) error {
-	pinned, err := a.host.Attacher().Pinned()
-	errs := []error{err}
-	for _, index := range pinned {
-		if !isKnown(index) {
-			errs = append(errs, a.host.Attacher().Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -217,15 +217,9 @@ func (d *detacher) leftovers() error {
 	if err != nil {
 		return err
 	}
-	pinned, err := d.attacher.Pinned()
-	errs := []error{err}
-	for _, index := range pinned {
-		isIt := func(link netlink.Link) bool { return link.Attrs().Index == index }
-		if !slices.ContainsFunc(links, isIt) {
-			errs = append(errs, d.attacher.Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
-		}
-	}
-	return errors.Join(errs...)
+	return attach.DetachStrays(d.attacher, func(index int) bool {
+		return slices.ContainsFunc(links, func(link netlink.Link) bool { return link.Attrs().Index == index })
+	})
 }
 
 func (d *detacher) program(target attach.Interface) error {
