@@ -92,11 +92,6 @@ func (r *reader) daemon(s *Status) error {
 	return err
 }
 
-func (r *reader) changes(s *Status) (err error) {
-	s.HostChanges, err = r.hostChanges()
-	return err
-}
-
 func configOf(j *pins.Journal) Config {
 	var c Config
 	if j.ConfigPath != "" {
