@@ -22,7 +22,6 @@ import (
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/loader/problems"
 	"replypath/loader/sourcerepair"
 	"replypath/loader/undo"
 )
@@ -106,20 +105,6 @@ type findings struct {
 	own         []discover.OwnAddress // of the host
 	would       []pins.ChangeRecord   // what enforcing would change
 	readingTook time.Duration         // how long it read the kernel's tables
-}
-
-func newCore(options Options) *core {
-	c := &core{
-		options: options,
-		config:  options.Config,
-		log:     options.Log,
-		wake:    make(chan struct{}, 1),
-		record:  record{problems: problems.New(options.Log)},
-
-		pinRepairs: newAllowance(),
-	}
-	c.appointOwners()
-	return c
 }
 
 func (l *core) datapathOptions(cfg *config.Config) datapath.Options {

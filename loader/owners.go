@@ -19,6 +19,7 @@ import (
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 	"replypath/loader/sourcerepair"
 	"replypath/loader/status"
 	"replypath/loader/undo"
@@ -39,6 +40,20 @@ func (o *opened) netlinkNow() *netlink.Handle     { return o.netlink }
 func (o *opened) datapathNow() *datapath.Datapath { return o.datapath }
 func (o *opened) mapsNow() *hostmaps.Maps         { return o.maps }
 func (o *opened) linksDir() string                { return o.dir.Path(datapath.LinksDir) }
+
+func newCore(options Options) *core {
+	c := &core{
+		options: options,
+		config:  options.Config,
+		log:     options.Log,
+		wake:    make(chan struct{}, 1),
+		record:  record{problems: problems.New(options.Log)},
+
+		pinRepairs: newAllowance(),
+	}
+	c.appointOwners()
+	return c
+}
 
 // appointOwners makes those who own a part of the state.
 func (l *core) appointOwners() {

@@ -12,6 +12,15 @@ import (
 	"replypath/loader/problems"
 )
 
+const (
+	// lossInterval is how often the hooks are looked at: nothing tells of a TCX
+	// link that somebody detaches.
+	lossInterval = 500 * time.Millisecond
+	// lossRest bounds the share of a processor that this takes where there are many
+	// interfaces.
+	lossRest = 20
+)
+
 // lookAtAll is what the slow timer does.
 func (r *runner) lookAtAll() {
 	r.mu.Lock()

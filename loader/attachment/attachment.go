@@ -3,6 +3,7 @@
 package attachment
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/hostmaps"
-	"replypath/loader/identity"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
 )
@@ -73,6 +73,16 @@ type attachment struct {
 	watched   watched
 }
 
+// watched tells since when all is seen that comes in by an interface. Until then the host
+// may have answered by UDP what nobody here saw the question of: it did not speak first, as
+// is noted of whoever sends without having been asked.
+type watched struct {
+	since uint32    // ticks; 0: longer than anything is remembered
+	noted time.Time // when that was found out
+}
+
+func watchedSince(since uint32) watched { return watched{since, time.Now()} }
+
 // New returns the attachments of a host where nothing is managed yet.
 func New(host Host) *Attachments { return &Attachments{host, make(map[int]*attachment)} }
 
@@ -98,80 +108,28 @@ func (a *Attachments) IsAttached(index int) bool {
 	return of != nil && of.mechanism != attach.Auto
 }
 
-// Attach attaches to those interfaces that have no programs of this process yet, or in the place of an earlier one's.
-func (a *Attachments) Attach(interfaces ...Interface) error {
-	return each(interfaces, func(i Interface) error {
-		if a.IsAttached(i.Index) {
-			return nil
-		}
-		return a.attach(i)
-	})
-}
-
-func (a *Attachments) attach(i Interface) error {
-	if a.host.Mechanism() == attach.Clsact {
-		if err := a.host.Qdiscs.Expect(i.Interface); err != nil {
-			return err
-		}
-	}
-	replaces, err := a.planReplacement(i)
-	if err != nil {
-		return err
-	}
-	result, err := a.putWatched(i)
-	if err != nil {
-		return a.explain(i, err)
-	}
-	if result.New && !replaces {
-		a.host.Tx.OnAbort(func() error { return a.host.Attacher().Detach(i.Interface) })
-	}
-	// The qdisc of an earlier process that attached by clsact stays until detach:
-	// to remove one from a device that is up loses packets (qdisc_graft() in
-	// net/sched/sch_api.c deactivates the whole device).
-	of := a.of[i.Index]
-	of.mechanism = result.Mechanism
-	if result.New {
-		a.host.Attached(i.Index)
-	}
-	if r := identity.Record(a.host.Journal.Interfaces, i.Index); r != nil {
-		r.Attached, r.Mechanism = true, string(result.Mechanism)
-	}
-	switch {
-	case of.lost:
-		of.lost = false
-		a.host.Repaired()
-		a.host.Log.Warn("programs had been taken off, attached again", "interface", i.Name, "mechanism", result.Mechanism)
-	case result.New:
-		a.host.Log.Info("attached", "interface", i.Name, "index", i.Index, "mechanism", result.Mechanism)
-	}
-	return nil
-}
-
-// Lost looks for programs that somebody has taken off, and tries again to put back those that could not be. It tells
-// whether that is worth a reconciliation. What cannot be looked at is left to the slow timer, which tells why.
-func (a *Attachments) Lost(now time.Time, interfaces []Interface) (due bool) {
+// each does something for each interface, and goes on after errors.
+func each(interfaces []Interface, do func(Interface) error) error {
+	var errs []error
 	for _, i := range interfaces {
-		switch of := a.of[i.Index]; {
-		case of.lost:
-			due = a.attach(i) == nil || due
-		case of.mechanism != attach.Auto:
-			complete, err := a.IsComplete(i.Interface)
-			due = err == nil && !complete && of.repairs.AllowN(now, 1) || due
-		}
+		errs = append(errs, do(i))
 	}
-	return due
+	return errors.Join(errs...)
 }
 
-// Verify looks whether the programs are still where they were put; Attach puts them back where they are not.
-func (a *Attachments) Verify(interfaces []Interface) error {
-	return each(interfaces, func(i Interface) error {
-		if !a.IsAttached(i.Index) {
-			return nil
+// IsComplete tells whether both programs are attached now.
+func (a *Attachments) IsComplete(target attach.Interface) (bool, error) {
+	mechanism, err := attach.MechanismOf(a.host.Attacher(), target, attach.Directions[:]...)
+	return mechanism != attach.Auto, err
+}
+
+// HasAny tells whether one of the programs is attached now.
+func (a *Attachments) HasAny(target attach.Interface) (bool, error) {
+	for _, direction := range attach.Directions {
+		mechanism, err := attach.MechanismOf(a.host.Attacher(), target, direction)
+		if mechanism != attach.Auto || err != nil {
+			return mechanism != attach.Auto, err
 		}
-		complete, err := a.IsComplete(i.Interface)
-		if err == nil && !complete {
-			a.of[i.Index].mechanism, a.of[i.Index].lost = attach.Auto, true
-		}
-		return err
-	})
+	}
+	return false, nil
 }

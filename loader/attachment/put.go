@@ -3,11 +3,107 @@ package attachment
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/identity"
 )
+
+// Attach attaches to those interfaces that have no programs of this process yet, or in the place of an earlier one's.
+func (a *Attachments) Attach(interfaces ...Interface) error {
+	return each(interfaces, func(i Interface) error {
+		if a.IsAttached(i.Index) {
+			return nil
+		}
+		return a.attach(i)
+	})
+}
+
+func (a *Attachments) attach(i Interface) error {
+	if a.host.Mechanism() == attach.Clsact {
+		if err := a.host.Qdiscs.Expect(i.Interface); err != nil {
+			return err
+		}
+	}
+	replaces, err := a.planReplacement(i)
+	if err != nil {
+		return err
+	}
+	result, err := a.putWatched(i)
+	if err != nil {
+		return a.explain(i, err)
+	}
+	if result.New && !replaces {
+		a.host.Tx.OnAbort(func() error { return a.host.Attacher().Detach(i.Interface) })
+	}
+	// The qdisc of an earlier process that attached by clsact stays until detach:
+	// to remove one from a device that is up loses packets (qdisc_graft() in
+	// net/sched/sch_api.c deactivates the whole device).
+	of := a.of[i.Index]
+	of.mechanism = result.Mechanism
+	if result.New {
+		a.host.Attached(i.Index)
+	}
+	if r := identity.Record(a.host.Journal.Interfaces, i.Index); r != nil {
+		r.Attached, r.Mechanism = true, string(result.Mechanism)
+	}
+	switch {
+	case of.lost:
+		of.lost = false
+		a.host.Repaired()
+		a.host.Log.Warn("programs had been taken off, attached again", "interface", i.Name, "mechanism", result.Mechanism)
+	case result.New:
+		a.host.Log.Info("attached", "interface", i.Name, "index", i.Index, "mechanism", result.Mechanism)
+	}
+	return nil
+}
+
+// Lost looks for programs that somebody has taken off, and tries again to put back those that could not be. It tells
+// whether that is worth a reconciliation. What cannot be looked at is left to the slow timer, which tells why.
+func (a *Attachments) Lost(now time.Time, interfaces []Interface) (due bool) {
+	for _, i := range interfaces {
+		switch of := a.of[i.Index]; {
+		case of.lost:
+			due = a.attach(i) == nil || due
+		case of.mechanism != attach.Auto:
+			complete, err := a.IsComplete(i.Interface)
+			due = err == nil && !complete && of.repairs.AllowN(now, 1) || due
+		}
+	}
+	return due
+}
+
+// Verify looks whether the programs are still where they were put; Attach puts them back where they are not.
+func (a *Attachments) Verify(interfaces []Interface) error {
+	return each(interfaces, func(i Interface) error {
+		if !a.IsAttached(i.Index) {
+			return nil
+		}
+		complete, err := a.IsComplete(i.Interface)
+		if err == nil && !complete {
+			a.of[i.Index].mechanism, a.of[i.Index].lost = attach.Auto, true
+		}
+		return err
+	})
+}
+
+// ReplaceRest tries once more where programs of an earlier datapath are left.
+func (a *Attachments) ReplaceRest(interfaces []Interface) error {
+	for _, i := range interfaces {
+		if a.IsAttached(i.Index) {
+			continue
+		}
+		left, err := a.HasAny(i.Interface)
+		if err == nil && left {
+			err = a.attach(i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // put attaches the programs of a datapath that fit the interface.
 func (a *Attachments) put(d *datapath.Datapath, i Interface) (attach.Result, error) {
@@ -47,23 +143,6 @@ func (a *Attachments) Replace(by *datapath.Datapath, interfaces []Interface) err
 		}
 		return nil
 	})
-}
-
-// ReplaceRest tries once more where programs of an earlier datapath are left.
-func (a *Attachments) ReplaceRest(interfaces []Interface) error {
-	for _, i := range interfaces {
-		if a.IsAttached(i.Index) {
-			continue
-		}
-		left, err := a.HasAny(i.Interface)
-		if err == nil && left {
-			err = a.attach(i)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // explain tells why there are no programs on an interface. One that has just gone is nobody's fault: its event is next.

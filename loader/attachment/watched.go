@@ -11,16 +11,6 @@ import (
 // header, and those of the source repair, are only loaded then.
 const Patience = 30 * time.Second
 
-// watched tells since when all is seen that comes in by an interface. Until then the host
-// may have answered by UDP what nobody here saw the question of: it did not speak first, as
-// is noted of whoever sends without having been asked.
-type watched struct {
-	since uint32    // ticks; 0: longer than anything is remembered
-	noted time.Time // when that was found out
-}
-
-func watchedSince(since uint32) watched { return watched{since, time.Now()} }
-
 // WhileWatched does something after which more is seen of what comes in by these interfaces, or
 // more of it recorded. Answers to what came in before are on their way for a while after
 // that. An interface that the programs do not know yet is told to them with all else of it.

@@ -3,7 +3,8 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
+	"os"
 
 	"github.com/cilium/ebpf"
 
@@ -12,44 +13,6 @@ import (
 	"replypath/loader/pins"
 	"replypath/loader/source"
 )
-
-// Options say how the datapath is loaded.
-type Options struct {
-	MaxEntries uint32       // of the largest flow table
-	Seeds      bpf.Seeds    // those that the pinned tables were filled with, or new ones
-	Features   bpf.Features // what the kernel has
-	// Apart: the maps of an earlier datapath stay as they are; only the counters are
-	// shared with it.
-	Apart bool
-	Log   *slog.Logger
-}
-
-// egressProgram and otherPrograms are loaded for every host. The verifier takes half of
-// the time from start to ready for each of the two: it looks at both at once.
-type egressProgram struct {
-	Egress *ebpf.Program `ebpf:"replypath_egress"`
-}
-
-type otherPrograms struct {
-	Ingress *ebpf.Program `ebpf:"replypath_ingress"`
-	Send    *ebpf.Program `ebpf:"replypath_send"`
-	Clock   *ebpf.Program `ebpf:"replypath_clock"`
-	Forget  *ebpf.Program `ebpf:"replypath_forget"`
-	Add     *ebpf.Program `ebpf:"replypath_add"`
-	// Behind Egress: at the device of the fallback route, and where a silent
-	// gateway is held. Egress calls Fallback for what is for nobody.
-	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
-	Held     *ebpf.Program `ebpf:"replypath_held"`
-	// Of the fallback routes.
-	Gate *ebpf.Program `ebpf:"replypath_gate"`
-}
-
-// noHeaderPrograms are loaded once there is a device without Ethernet header:
-// the verifier takes as long for them as for all others.
-type noHeaderPrograms struct {
-	Ingress *ebpf.Program `ebpf:"replypath_ingress_l3"`
-	Egress  *ebpf.Program `ebpf:"replypath_egress_l3"`
-}
 
 // Datapath is a loaded set of programs with their maps.
 type Datapath struct {
@@ -194,4 +157,16 @@ func (d *Datapath) Close() error {
 	}
 	d.maps.close()
 	return errors.Join(d.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close())
+}
+
+// keep pins a program that is loaded later than the others.
+func (d *Datapath) keep(name string, program *ebpf.Program) error {
+	if !d.pinned {
+		return nil // Pin does
+	}
+	path := d.dir.Path(MapsDir, programsDir, name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unpin program %s: %w", name, err)
+	}
+	return pin(program, "program "+name, path)
 }

@@ -3,11 +3,8 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/cilium/ebpf"
 )
 
 // Pin puts the maps and programs in the place of earlier ones. These stay pinned
@@ -83,15 +80,3 @@ func (d *Datapath) Unpin() error {
 
 // KeepsAside tells whether what Pin has taken the place of is still pinned.
 func (d *Datapath) KeepsAside() bool { return d.dir.Has(filepath.Join(oldMapsDir, programsDir)) }
-
-// keep pins a program that is loaded later than the others.
-func (d *Datapath) keep(name string, program *ebpf.Program) error {
-	if !d.pinned {
-		return nil // Pin does
-	}
-	path := d.dir.Path(MapsDir, programsDir, name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("unpin program %s: %w", name, err)
-	}
-	return pin(program, "program "+name, path)
-}

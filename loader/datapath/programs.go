@@ -36,6 +36,33 @@ const (
 	send6Name    = "sendmsg6"
 )
 
+// egressProgram and otherPrograms are loaded for every host. The verifier takes half of
+// the time from start to ready for each of the two: it looks at both at once.
+type egressProgram struct {
+	Egress *ebpf.Program `ebpf:"replypath_egress"`
+}
+
+type otherPrograms struct {
+	Ingress *ebpf.Program `ebpf:"replypath_ingress"`
+	Send    *ebpf.Program `ebpf:"replypath_send"`
+	Clock   *ebpf.Program `ebpf:"replypath_clock"`
+	Forget  *ebpf.Program `ebpf:"replypath_forget"`
+	Add     *ebpf.Program `ebpf:"replypath_add"`
+	// Behind Egress: at the device of the fallback route, and where a silent
+	// gateway is held. Egress calls Fallback for what is for nobody.
+	Fallback *ebpf.Program `ebpf:"replypath_fallback"`
+	Held     *ebpf.Program `ebpf:"replypath_held"`
+	// Of the fallback routes.
+	Gate *ebpf.Program `ebpf:"replypath_gate"`
+}
+
+// noHeaderPrograms are loaded once there is a device without Ethernet header:
+// the verifier takes as long for them as for all others.
+type noHeaderPrograms struct {
+	Ingress *ebpf.Program `ebpf:"replypath_ingress_l3"`
+	Egress  *ebpf.Program `ebpf:"replypath_egress_l3"`
+}
+
 // ProgramSet are the programs of one datapath: those that are loaded, or those that an
 // earlier process has pinned. One that is nil has none.
 type ProgramSet struct{ byName map[string]*ebpf.Program }

@@ -2,11 +2,23 @@ package datapath
 
 import (
 	"errors"
+	"log/slog"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 )
+
+// Options say how the datapath is loaded.
+type Options struct {
+	MaxEntries uint32       // of the largest flow table
+	Seeds      bpf.Seeds    // those that the pinned tables were filled with, or new ones
+	Features   bpf.Features // what the kernel has
+	// Apart: the maps of an earlier datapath stay as they are; only the counters are
+	// shared with it.
+	Apart bool
+	Log   *slog.Logger
+}
 
 // spec returns the datapath with its constants and sizes filled in.
 func (o *Options) spec() (*ebpf.CollectionSpec, error) {

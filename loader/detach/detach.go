@@ -13,11 +13,11 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
+	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/kernel"
 	"replypath/loader/namespace"
@@ -129,22 +129,6 @@ func ownToDetach(ctx context.Context, options Options) (*pins.Dir, error) {
 	return pins.OwnExisting(options.PinDir)
 }
 
-// detacher takes a datapath away.
-type detacher struct {
-	dir      *pins.Dir
-	journal  *pins.Journal
-	log      *slog.Logger
-	netlink  *netlink.Handle
-	attacher *attach.Attacher
-	devices  *datapath.Devices // nil where there is no datapath
-	removed  []string
-
-	namespace *pins.NamespaceLock
-	// beside tells that another datapath works in this network namespace: the fallback route and its
-	// device are that one's.
-	beside bool
-}
-
 func (d *detacher) run() error {
 	if err := d.open(d.dir.Path(datapath.LinksDir)); err != nil {
 		return errors.Join(err, d.dir.Close())
@@ -163,30 +147,6 @@ func (d *detacher) run() error {
 	}
 	d.done("pins in %s", d.dir.Path())
 	return nil
-}
-
-func (d *detacher) open(links string) (err error) {
-	d.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open a netlink socket: %w", err)
-	}
-	d.attacher = attach.New(links, d.netlink, attach.Auto)
-	if d.dir != nil {
-		d.devices = datapath.OpenDevices(d.dir.Path())
-		d.nameNobody()
-	}
-	return nil
-}
-
-// nameNobody has the journal name no daemon: one that was killed is still named in it. Who looks at
-// the pins meanwhile may be in a PID namespace where nothing else tells this process from it.
-func (d *detacher) nameNobody() {
-	if d.journal.PID == 0 {
-		return
-	}
-	if err := writeOwnerless(d.dir, d.journal); err != nil {
-		d.log.Warn("the daemon that is gone is still named in the journal", "error", err)
-	}
 }
 
 // ownNamespace keeps others from putting a datapath in place meanwhile. Where one has it already, it returns
@@ -225,25 +185,6 @@ func (d *detacher) lookBeside() error {
 	return d.attacher.LeaveFilters(ours.All()...)
 }
 
-func (d *detacher) close() {
-	d.namespace.Close()
-	d.netlink.Close()
-	if d.devices != nil {
-		d.devices.Close()
-	}
-}
-
-// identities tells the interfaces of a journal from others.
-func (d *detacher) identities(of *pins.Journal) *identity.Resolver {
-	return &identity.Resolver{Records: of.Interfaces, Devices: d.devices, Netlink: d.netlink, Log: d.log}
-}
-
-func (d *detacher) done(format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	d.removed = append(d.removed, what)
-	d.log.Info("removed " + what)
-}
-
 // neighbours removes the entries with a MAC that nobody has: without the programs frames would leave for it. Those of
 // another datapath stay, as its programs do.
 func (d *detacher) neighbours() error {
@@ -276,15 +217,9 @@ func (d *detacher) leftovers() error {
 	if err != nil {
 		return err
 	}
-	pinned, err := d.attacher.Pinned()
-	errs := []error{err}
-	for _, index := range pinned {
-		isIt := func(link netlink.Link) bool { return link.Attrs().Index == index }
-		if !slices.ContainsFunc(links, isIt) {
-			errs = append(errs, d.attacher.Detach(attach.Interface{Index: index, Name: fmt.Sprintf("interface %d", index)}))
-		}
-	}
-	return errors.Join(errs...)
+	return attach.DetachStrays(d.attacher, func(index int) bool {
+		return slices.ContainsFunc(links, func(link netlink.Link) bool { return link.Attrs().Index == index })
+	})
 }
 
 func (d *detacher) program(target attach.Interface) error {
@@ -360,4 +295,38 @@ func (d *detacher) sysctls() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// repairs takes back what `replypath doctor --fix` changed, and forgets it.
+func (d *detacher) repairs() error {
+	journal, err := pins.OwnExistingRepairs(d.dir.Path())
+	if journal == nil || err != nil {
+		return err
+	}
+	err = d.takeBack(journal)
+	return errors.Join(err, journal.Close())
+}
+
+func (d *detacher) takeBack(journal *pins.RepairsJournal) error {
+	repairs, err := journal.Read()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range repairs.Sysctls {
+		change, err := identity.Repaired(&repairs.Sysctls[i])
+		if change == nil || err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		restored, err := hostsettings.Restore(*change)
+		errs = append(errs, err)
+		if restored {
+			d.done("repair of sysctl %s, which is %s again", change.Key, change.Before)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // the journal is still needed for the next try
+	}
+	return journal.Remove()
 }

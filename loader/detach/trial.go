@@ -72,16 +72,6 @@ func beforeTrial(left *pins.Journal) *pins.Journal {
 	return before
 }
 
-// writeOwnerless writes a journal that names no daemon. That of before a trial ends the trial for good.
-func writeOwnerless(dir *pins.Dir, state *pins.Journal) error {
-	journal, _, err := pins.CreateJournal(dir)
-	if err != nil {
-		return err
-	}
-	state.PID = 0
-	return errors.Join(journal.Write(state), journal.Close())
-}
-
 // EndTrial takes back a trial that was not confirmed by a process that is gone, for who owns its pins now. It returns the
 // journal of before, nil where nothing was attached, and may be repeated until that one is written.
 func EndTrial(dir *pins.Dir, left *pins.Journal, log *slog.Logger) (before *pins.Journal, err error) {

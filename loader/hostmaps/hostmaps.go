@@ -50,26 +50,6 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 // apart from the settings.
 func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
 
-// Backup returns what puts the maps and the settings back as they are now, the settings first, as they name a set of
-// exclusions. What has been refused since is void at the end.
-func (m *Maps) Backup() (restore func() error, err error) {
-	before, err := m.readSettings()
-	if err != nil {
-		return nil, err
-	}
-	restores := []func() error{
-		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
-		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
-	}
-	return func() error {
-		errs := []error{m.putSettingsBack(before)}
-		for _, restore := range restores {
-			errs = append(errs, restore())
-		}
-		return errors.Join(append(errs, m.outdate(before.Generation))...)
-	}, nil
-}
-
 // Ways are the interfaces and the gateways by which replies may leave.
 type Ways struct {
 	Interfaces map[uint32]bpf.DatapathInterface
@@ -107,3 +87,7 @@ func (m *Maps) writeExclusions(inForce uint32, exclude []config.Exclusion) (set 
 	}
 	return set, nil
 }
+
+// unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
+// between a change and its generation.
+const unknownWrites = -1

@@ -1,16 +1,13 @@
 package hostmaps
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"replypath/bpf"
 	"replypath/loader/config"
 )
-
-// unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
-// between a change and its generation.
-const unknownWrites = -1
 
 // onlyKey is that of the only entry of an array that holds one.
 const onlyKey = uint32(0)
@@ -49,6 +46,26 @@ func (m *Maps) outdate(since uint32) error {
 	}
 	settings.Generation++
 	return m.putSettings(settings)
+}
+
+// Backup returns what puts the maps and the settings back as they are now, the settings first, as they name a set of
+// exclusions. What has been refused since is void at the end.
+func (m *Maps) Backup() (restore func() error, err error) {
+	before, err := m.readSettings()
+	if err != nil {
+		return nil, err
+	}
+	restores := []func() error{
+		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
+		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
+	}
+	return func() error {
+		errs := []error{m.putSettingsBack(before)}
+		for _, restore := range restores {
+			errs = append(errs, restore())
+		}
+		return errors.Join(append(errs, m.outdate(before.Generation))...)
+	}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it

@@ -18,18 +18,18 @@ import (
 	"replypath/loader/source"
 )
 
-// hostChanges lists what detach is going to take back, by the names that interfaces
+// changes lists what detach is going to take back, by the names that interfaces
 // have now. What went with its interface is not among it.
-func (r *reader) hostChanges() ([]HostChange, error) {
+func (r *reader) changes(s *Status) error {
 	lives := &identity.Resolver{
 		Records: r.journal.Interfaces, Devices: datapath.DevicesIn(r.maps.Devices), Netlink: r.netlink,
 		Log: slog.New(slog.DiscardHandler), // whoever leaves something as it is says so
 	}
 	changes := []HostChange{}
-	for _, s := range r.journal.Sysctls {
-		change, err := lives.Present(s)
+	for _, record := range r.journal.Sysctls {
+		change, err := lives.Present(record)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if change != nil {
 			changes = append(changes, SysctlChange(change))
@@ -37,16 +37,19 @@ func (r *reader) hostChanges() ([]HostChange, error) {
 	}
 	repairs, err := repairChanges(r.repairs)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	changes = append(changes, repairs...)
 	for _, q := range r.journal.Qdiscs {
 		name, err := lives.NameOf(q.Interface, q.Name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if name != "" {
-			changes = append(changes, qdiscChange(name))
+			changes = append(changes, HostChange{
+				Object: "qdisc clsact on " + name, Before: "none", After: "clsact",
+				Undo: "tc qdisc del dev " + name + " clsact",
+			})
 		}
 	}
 	if cgroup := r.journal.SourceCgroup; cgroup != "" {
@@ -55,7 +58,8 @@ func (r *reader) hostChanges() ([]HostChange, error) {
 		changes = append(changes, change)
 	}
 	routes, err := lives.PresentFallback(r.journal.Fallback)
-	return append(changes, fallbackChanges(routes)...), err
+	s.HostChanges = append(changes, fallbackChanges(routes)...)
+	return err
 }
 
 // repairChanges lists those that `replypath doctor --fix` made.
@@ -82,13 +86,6 @@ func SysctlChange(c *hostsettings.Change) HostChange {
 }
 
 func sysctlObject(key string) string { return "sysctl " + key }
-
-func qdiscChange(name string) HostChange {
-	return HostChange{
-		Object: "qdisc clsact on " + name, Before: "none", After: "clsact",
-		Undo: "tc qdisc del dev " + name + " clsact",
-	}
-}
 
 // SourceChange tells of programs on a cgroup: unlike those on interfaces, all UDP
 // sockets of the host pay for them.

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
@@ -56,15 +55,6 @@ func Read(pinDir string) (*Status, error) {
 	return r.read()
 }
 
-type reader struct {
-	pinDir  string
-	journal *pins.Journal
-	repairs *pins.Repairs
-	maps    *bpf.DatapathMaps
-	netlink *netlink.Handle
-	byHand  bpf.DatapathMode
-}
-
 func (r *reader) read() (*Status, error) {
 	s := &Status{
 		PinDir:     r.pinDir,
@@ -99,11 +89,6 @@ func (r *reader) daemon(s *Status) error {
 		// The journal's process is an earlier one until this one has written it.
 		s.Daemon = Daemon{Running: true, PID: new(pins.OwnerPID(r.pinDir)), Version: &r.journal.Version}
 	}
-	return err
-}
-
-func (r *reader) changes(s *Status) (err error) {
-	s.HostChanges, err = r.hostChanges()
 	return err
 }
 

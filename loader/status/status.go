@@ -4,6 +4,9 @@ package status
 import (
 	"time"
 
+	"github.com/vishvananda/netlink"
+
+	"replypath/bpf"
 	"replypath/loader/pins"
 )
 
@@ -85,3 +88,13 @@ type HostChange struct {
 
 // WouldChange is something that enforcing would change outside replypath's own objects, where the mode is observe.
 type WouldChange = pins.ChangeRecord
+
+// reader reads a Status.
+type reader struct {
+	pinDir  string
+	journal *pins.Journal
+	repairs *pins.Repairs
+	maps    *bpf.DatapathMaps
+	netlink *netlink.Handle
+	byHand  bpf.DatapathMode
+}

@@ -1,12 +1,10 @@
 package trace
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,6 +16,16 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/explain"
 	"replypath/loader/pins"
+)
+
+// How the programs are kept telling: for a few seconds, said again every second,
+// so that they do not go on long after a tracer was killed.
+const (
+	holdFor    = 3 * time.Second
+	renewEvery = time.Second
+	// patience is how long a moved packet is waited for at its target, which it
+	// reaches within microseconds.
+	patience = 100 * time.Millisecond
 )
 
 // session is one trace.
@@ -103,29 +111,6 @@ func (s *session) Close() error {
 	return errors.Join(errs...)
 }
 
-// begin forgets what an earlier trace left in the buffer, and has the programs
-// tell.
-func (s *session) begin(filter Filter) (err error) {
-	s.filter.Peer, s.filter.PeerMask = datapath.PrefixWords(filter.Peer)
-	if filter.Self.IsValid() {
-		s.filter.Self, s.filter.SelfMask = datapath.PrefixWords(netip.PrefixFrom(filter.Self, filter.Self.BitLen()))
-	}
-	for {
-		event, err := s.read(time.Unix(0, 1))
-		if err != nil {
-			return err
-		}
-		if event == nil {
-			break
-		}
-	}
-	if s.told, err = s.countLost(); err != nil {
-		return err
-	}
-	s.lost = s.told
-	return s.renew()
-}
-
 // isThere returns an error that matches pins.ErrNone where what is traced is not in place any more: all was
 // taken away since the trace began, or a version with another layout took over. What may be there now has
 // another buffer, of which this trace would hear nothing.
@@ -162,73 +147,6 @@ func (s *session) putFilter(until uint32) error {
 	return nil
 }
 
-// step waits for the next event, and reports what it completes.
-func (s *session) step(ctx context.Context, report func(Packet) error) error {
-	if time.Since(s.renewed) >= renewEvery {
-		if err := s.renew(); err != nil {
-			return err
-		}
-	}
-	event, err := s.read(time.Now().Add(patience))
-	if err != nil {
-		return err
-	}
-	if event == nil && ctx.Err() != nil {
-		return nil
-	}
-	return s.report(s.joiner.add(event), report)
-}
-
-// finish ends what the programs tell, and reports what they have told until then
-// and what was lost at last.
-func (s *session) finish(o Observer) error {
-	if err := s.putFilter(0); err != nil {
-		return err
-	}
-	for {
-		event, err := s.read(time.Unix(0, 1))
-		if err != nil {
-			return err
-		}
-		if event == nil {
-			break
-		}
-		if err := s.report(s.joiner.add(event), o.Packet); err != nil {
-			return err
-		}
-	}
-	if err := s.report(s.joiner.flush(), o.Packet); err != nil {
-		return err
-	}
-	lost, err := s.countLost()
-	if lost > s.told {
-		o.Lost(lost - s.told)
-	}
-	return err
-}
-
-func (s *session) report(list []passage, report func(Packet) error) error {
-	if len(list) == 0 {
-		return nil
-	}
-	lost, err := s.countLost()
-	if err != nil {
-		return err
-	}
-	for i := range list {
-		p, err := s.packet(&list[i], lost > s.lost)
-		if err != nil {
-			return err
-		}
-		p.Lost, s.told = lost-s.told, lost
-		if err := report(p); err != nil {
-			return err
-		}
-	}
-	s.lost = lost
-	return nil
-}
-
 // read returns the next event, nil if there is none until the deadline.
 func (s *session) read(deadline time.Time) (*bpf.DatapathTraceEvent, error) {
 	s.events.SetDeadline(deadline)
@@ -256,4 +174,13 @@ func (s *session) countLost() (sum uint64, err error) {
 		sum += slots[i].Lost
 	}
 	return sum, nil
+}
+
+// monotonicOffset is what is added to bpf_ktime_get_ns() to get the time of day.
+func monotonicOffset() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Duration(time.Now().UnixNano() - now.Nano()), nil
 }

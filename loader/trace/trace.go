@@ -3,13 +3,9 @@
 package trace
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Filter selects packets; the zero Filter selects all.
@@ -81,53 +77,3 @@ type Way struct {
 
 // ErrBusy says that somebody traces already: there is one buffer.
 var ErrBusy = errors.New("another trace is running")
-
-// How the programs are kept telling: for a few seconds, said again every second,
-// so that they do not go on long after a tracer was killed.
-const (
-	holdFor    = 3 * time.Second
-	renewEvery = time.Second
-	// patience is how long a moved packet is waited for at its target, which it
-	// reaches within microseconds.
-	patience = 100 * time.Millisecond
-)
-
-// Observer is told of what happens.
-type Observer struct {
-	Ready  func()             // the programs tell from now on
-	Packet func(Packet) error // a packet passed; an error ends the trace
-	Lost   func(count uint64) // so many events were lost, and no packet came after them
-}
-
-// Follow tells of every packet that matches, in the order in which they passed on
-// a CPU, until the context ends, which is no error, or the observer wants no more.
-// The error matches pins.ErrNone where nothing is pinned, also when it is taken
-// away meanwhile, and ErrBusy while another trace is running.
-func Follow(ctx context.Context, pinDir string, filter Filter, o Observer) (err error) {
-	s, err := openSession(pinDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.begin(filter); err != nil {
-		return err
-	}
-	o.Ready()
-	stop := context.AfterFunc(ctx, func() { s.events.SetDeadline(time.Unix(0, 1)) })
-	defer stop()
-	for ctx.Err() == nil {
-		if err := s.step(ctx, o.Packet); err != nil {
-			return err
-		}
-	}
-	return s.finish(o)
-}
-
-// monotonicOffset is what is added to bpf_ktime_get_ns() to get the time of day.
-func monotonicOffset() (time.Duration, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return time.Duration(time.Now().UnixNano() - now.Nano()), nil
-}

@@ -32,15 +32,6 @@ func Of(managed []*interfaces.Managed, since func(index int) uint32, known []*ga
 	return w
 }
 
-// byInterface sorts gateways by the index of their interface, and leaves them in their order.
-func byInterface(all []*gateways.View) map[int][]*gateways.View {
-	of := make(map[int][]*gateways.View)
-	for _, g := range all {
-		of[g.Interface] = append(of[g.Interface], g)
-	}
-	return of
-}
-
 // interfaceEntry is what the programs know of an interface with these gateways.
 func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View) bpf.DatapathInterface {
 	entry := bpf.DatapathInterface{

@@ -48,6 +48,15 @@ func takers(known []*gateways.View, family int) []*gateways.View {
 	return of
 }
 
+// byInterface sorts gateways by the index of their interface, and leaves them in their order.
+func byInterface(all []*gateways.View) map[int][]*gateways.View {
+	of := make(map[int][]*gateways.View)
+	for _, g := range all {
+		of[g.Interface] = append(of[g.Interface], g)
+	}
+	return of
+}
+
 // everything is a default route's network.
 func everything(family int) []netip.Prefix {
 	if family == unix.AF_INET {

@@ -1,0 +1,67 @@
+package loader
+
+import "time"
+
+const (
+	// Changes come in groups: a reconciliation waits until they have been quiet
+	// for a moment, but no longer than patience.
+	quiet    = 20 * time.Millisecond
+	patience = 200 * time.Millisecond
+	// restFactor bounds the share of time that goes into reading the tables of a
+	// host where they are large and change all the time: a reconciliation comes
+	// no sooner than so many times as long as it last took to read them.
+	restFactor = 4
+)
+
+// runner is what Run waits for.
+type runner struct {
+	*core
+	slow    *time.Ticker
+	resolve *time.Timer
+	losses  *time.Timer
+	mode    *time.Ticker
+	changes *coalescer
+}
+
+func (r *runner) reconcileNow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reconcileOrLog()
+	r.changes.done(time.Now(), r.last.readingTook)
+}
+
+// coalescer turns groups of changes into one reconciliation each.
+type coalescer struct {
+	timer *time.Timer
+	first time.Time // zero: nothing has changed
+	rest  time.Time // not before
+}
+
+func newCoalescer() *coalescer {
+	c := &coalescer{timer: time.NewTimer(time.Hour)}
+	c.timer.Stop()
+	return c
+}
+
+// note sets the timer for a change and returns when it is due.
+func (c *coalescer) note(now time.Time) time.Time {
+	if c.first.IsZero() {
+		c.first = now
+	}
+	at := now.Add(quiet)
+	if last := c.first.Add(patience); at.After(last) {
+		at = last
+	}
+	if at.Before(c.rest) {
+		at = c.rest
+	}
+	c.timer.Reset(at.Sub(now))
+	return at
+}
+
+// done tells that everything that was noted has been looked at.
+func (c *coalescer) done(now time.Time, took time.Duration) {
+	c.first = time.Time{}
+	c.rest = now.Add(restFactor * took)
+	c.timer.Stop()
+}
