@@ -7,8 +7,8 @@ import (
 
 	"github.com/gdamore/tcell/v2"
 
-	"replypath/cmd/replypath/fakehost"
 	"replypath/loader/flows"
+	"replypath/test/fakehost"
 )
 
 // shownTop is a display after its first look, on a terminal that is none.
