@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover/dump"
@@ -42,6 +43,15 @@ func collectRouted(r dump.Route, add func(routed)) {
 			add(routed{connected, hop.Interface, r.Dst})
 		}
 	}
+}
+
+// network is what the kernel says of a network namespace.
+type network struct {
+	links     []netlink.Link
+	addresses []netlink.Addr
+	routed    []routed
+	defaults  []defaultHop
+	served    func(index int) bool // nil: none
 }
 
 // onLink collects the networks of managed interfaces: those with a route that

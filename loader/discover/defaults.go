@@ -11,12 +11,6 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// defaultHop is a way out of a default route, whosever table it stands in, but for replypath's own.
-type defaultHop struct {
-	family, table, metric int
-	device                int // index, 0 where the route refuses
-}
-
 // collectDefaults adds the ways out of a default route.
 func collectDefaults(r dump.Route, add func(defaultHop)) {
 	if !r.Dst.IsValid() || r.Dst.Bits() != 0 || r.Protocol == OwnProtocol || r.Protocol == unix.RTPROT_KERNEL && r.Type != unix.RTN_UNICAST {

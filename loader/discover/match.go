@@ -73,36 +73,3 @@ func (ds *devices) missing(cfg *config.Config) []string {
 	}
 	return names
 }
-
-// unmatched warns of entries of the configuration that have no effect yet, and
-// of those that name what cannot be managed.
-func (ds *devices) unmatched(cfg *config.Config) []string {
-	var warnings []string
-	for _, entry := range cfg.Interfaces {
-		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
-			warnings = append(warnings, warning)
-		}
-	}
-	return warnings
-}
-
-func (ds *devices) unmatchedEntry(name string) string {
-	refused := ""
-	for _, d := range ds.list {
-		if !d.matches(name) {
-			continue
-		}
-		reason := ds.unfit(d)
-		if reason == "" {
-			return ""
-		}
-		refused = fmt.Sprintf("interface %s is not managed: %s", name, reason)
-	}
-	switch {
-	case config.IsGlob(name):
-		return fmt.Sprintf("no interface matches %q yet: what appears is managed then", name)
-	case refused != "":
-		return refused
-	}
-	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
-}

@@ -1,5 +1,7 @@
 package dump
 
+import "github.com/vishvananda/netlink"
+
 // Values is a Collector of the values that a function adds for a route, each kept
 // once. Only these are kept: a table may hold a million routes, and they share a
 // handful of gateways.
@@ -36,4 +38,14 @@ func (v *Values[T]) List() []T {
 		list = append(list, value)
 	}
 	return list
+}
+
+// Routes is ReadRoutes for Values: it returns each value that collect has added once,
+// in no particular order.
+func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
+	values := NewValues(collect)
+	if err := ReadRoutes(nl, values); err != nil {
+		return nil, err
+	}
+	return values.List(), nil
 }
