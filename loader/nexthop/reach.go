@@ -22,14 +22,6 @@ type Reach struct {
 	Networks []netip.Prefix // in order
 }
 
-// Reach returns what is routed by the gateway in a family, unix.AF_INET or unix.AF_INET6.
-func (g *Gateway) Reach(family int) Reach {
-	if family == unix.AF_INET {
-		return g.Reach4
-	}
-	return g.Reach6
-}
-
 // Has tells whether an address is routed by the gateway, as far as that is known.
 func (r *Reach) Has(a netip.Addr) bool {
 	return r.Everything || slices.ContainsFunc(r.Networks, func(n netip.Prefix) bool { return n.Contains(a) })
