@@ -11,10 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// repairsDir is the directory below the pin directory that holds the journal of
-// repairs. Its lock is another than the owner's.
-const repairsDir = "doctor"
-
 // Repairs are the changes of the host that `replypath doctor --fix` made. They
 // stand in a journal of their own, because the other one belongs to the process
 // that owns the pins, and this command works beside it, and before there is any.
