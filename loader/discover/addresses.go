@@ -107,12 +107,11 @@ func (n *network) ownAddresses(ds *devices) []OwnAddress {
 	}
 	maps.Copy(assigned, routed)
 	var own []OwnAddress
-	for address, loopbackOnly := range assigned {
+	for _, address := range slices.SortedFunc(maps.Keys(assigned), netip.Addr.Compare) {
 		if address.IsGlobalUnicast() {
-			own = append(own, OwnAddress{address, loopbackOnly})
+			own = append(own, OwnAddress{address, assigned[address]})
 		}
 	}
-	slices.SortFunc(own, func(a, b OwnAddress) int { return a.Address.Compare(b.Address) })
 	return own
 }
 
@@ -125,10 +124,9 @@ func (n *network) ownPrefixes(ds *devices) []OwnPrefix {
 		}
 	}
 	var own []OwnPrefix
-	for prefix, loopbackOnly := range found {
-		own = append(own, OwnPrefix{prefix, loopbackOnly})
+	for _, prefix := range slices.SortedFunc(maps.Keys(found), netip.Prefix.Compare) {
+		own = append(own, OwnPrefix{prefix, found[prefix]})
 	}
-	slices.SortFunc(own, func(a, b OwnPrefix) int { return a.Prefix.Compare(b.Prefix) })
 	return own
 }
 

@@ -19,7 +19,7 @@ func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, str
 	if cfg.Interfaces == nil {
 		return nil, ds.skipped(d, cfg.IgnoreInterfaces)
 	}
-	entry := d.entry(cfg.Interfaces)
+	entry := Entry(cfg.Interfaces, d.name(), d.link.Attrs().AltNames)
 	if entry == nil {
 		return nil, "not named by the configuration"
 	}
@@ -36,7 +36,7 @@ func (ds *devices) unfit(d *device) string {
 	case d.link.Type() == "vrf":
 		// Neither hook of TC sees a VRF's traffic on the VRF itself.
 		return "a VRF: its ports count"
-	case !d.hasEthernetHeader() && !d.hasNoHeader():
+	case !hasEthernetHeader(d.link) && !d.hasNoHeader():
 		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
 	}
 	if reason := openTunnel(d.link); reason != "" {
@@ -67,8 +67,8 @@ func (ds *devices) master(d *device) string {
 
 // skipped says why discovery leaves a device out.
 func (ds *devices) skipped(d *device, ignore []string) string {
-	if pattern := d.ignoredBy(ignore); pattern != "" {
-		return fmt.Sprintf("ignore_interfaces %q", pattern)
+	if reason := d.ignored(ignore); reason != "" {
+		return reason
 	}
 	switch {
 	case d.link.Type() == "dummy":

@@ -87,28 +87,21 @@ func (r *Result) bestDefaults(family int, rules []dump.Rule) []int {
 		if rules[n].Family != family || !rules[n].IsForAll() {
 			continue
 		}
-		var best []defaultHop
+		var best []int
+		metric := 0
 		for _, hop := range r.defaults {
 			switch {
 			case hop.family != family || hop.table != rules[n].Table:
-			case len(best) == 0 || hop.metric < best[0].metric:
-				best = []defaultHop{hop}
-			case hop.metric == best[0].metric:
-				best = append(best, hop)
+			case len(best) == 0 || hop.metric < metric:
+				metric, best = hop.metric, []int{hop.device}
+			case hop.metric == metric:
+				best = append(best, hop.device)
 			}
 		}
 		if len(best) > 0 {
-			return devicesOf(best)
+			slices.Sort(best)
+			return slices.Compact(best)
 		}
 	}
 	return nil
-}
-
-func devicesOf(hops []defaultHop) []int {
-	var devices []int
-	for _, hop := range hops {
-		devices = append(devices, hop.device)
-	}
-	slices.Sort(devices)
-	return slices.Compact(devices)
 }

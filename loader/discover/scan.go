@@ -12,7 +12,7 @@ import (
 // Scan looks at the network namespace of nl. What changes while it looks is
 // seen by the next scan: an interface that goes away meanwhile is no error.
 func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
-	return ScanServed(nl, cfg, func(int) bool { return false })
+	return ScanServed(nl, cfg, nil)
 }
 
 // ScanServed is Scan for a host on which some interfaces, by index, are served

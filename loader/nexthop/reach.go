@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -44,11 +45,7 @@ type found struct {
 
 // Begin forgets what routes of a family told.
 func (r reaches) Begin(family int) {
-	for to := range r {
-		if to.family == family {
-			delete(r, to)
-		}
-	}
+	maps.DeleteFunc(r, func(to road, _ *found) bool { return to.family == family })
 }
 
 // Collect adds where a route leads, to each of its gateways. Those of replypath's own lead nowhere.
@@ -89,10 +86,5 @@ func (r reaches) of(to road) Reach {
 	case f.everything:
 		return Reach{Everything: true}
 	}
-	networks := make([]netip.Prefix, 0, len(f.networks))
-	for network := range f.networks {
-		networks = append(networks, network)
-	}
-	slices.SortFunc(networks, netip.Prefix.Compare)
-	return Reach{Many: f.many, Networks: networks}
+	return Reach{Many: f.many, Networks: slices.SortedFunc(maps.Keys(f.networks), netip.Prefix.Compare)}
 }

@@ -1,6 +1,11 @@
 package dump
 
-import "github.com/vishvananda/netlink"
+import (
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
 
 // Values is a Collector of the values that a function adds for a route, each kept
 // once. Only these are kept: a table may hold a million routes, and they share a
@@ -29,15 +34,9 @@ func (v *Values[T]) Collect(r Route) {
 func (v *Values[T]) List() []T {
 	all := make(map[T]struct{})
 	for _, of := range v.found {
-		for value := range of {
-			all[value] = struct{}{}
-		}
+		maps.Copy(all, of)
 	}
-	list := make([]T, 0, len(all))
-	for value := range all {
-		list = append(list, value)
-	}
-	return list
+	return slices.AppendSeq(make([]T, 0, len(all)), maps.Keys(all))
 }
 
 // Routes is ReadRoutes for Values: it returns each value that collect has added once,
