@@ -43,8 +43,14 @@ func Own(path string) (*Dir, error) {
 // OwnExisting is Own for a directory that must hold a datapath; where it does
 // not the error matches ErrNone.
 func OwnExisting(path string) (*Dir, error) {
-	if err := exists(path); err != nil {
-		return nil, err
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, noneIn(path)
+	case err != nil:
+		return nil, fmt.Errorf("open pin directory: %w", err)
+	case !info.IsDir():
+		return nil, notDirectory(path)
 	}
 	handle, err := lock(path)
 	if errors.Is(err, errRemoved) {
@@ -57,19 +63,6 @@ func OwnExisting(path string) (*Dir, error) {
 		return nil, errors.Join(fmt.Errorf("%w in %s", ErrNone, path), handle.Close())
 	}
 	return &Dir{path: path, handle: handle}, nil
-}
-
-func exists(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return noneIn(path)
-	case err != nil:
-		return fmt.Errorf("open pin directory: %w", err)
-	case !info.IsDir():
-		return notDirectory(path)
-	}
-	return nil
 }
 
 // errRemoved says that the directory was removed while its lock was waited for.

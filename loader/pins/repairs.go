@@ -82,7 +82,10 @@ func OwnExistingRepairs(pinDir string) (*RepairsJournal, error) {
 // open locks the directory and opens the text in it. Where that fails, nothing is
 // left open, nor a directory without a text.
 func (j *RepairsJournal) open(text func() error) (err error) {
-	if j.handle, err = lockRepairs(j.path()); err != nil {
+	j.handle, err = lockDirectory(j.path(), "the journal of repairs", func() error {
+		return fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", j.path())
+	})
+	if err != nil {
 		return err
 	}
 	defer func() {
@@ -111,12 +114,6 @@ func (j *RepairsJournal) create() error {
 	}
 	_, err := create(j.path())
 	return err
-}
-
-func lockRepairs(path string) (*os.File, error) {
-	return lockDirectory(path, "the journal of repairs", func() error {
-		return fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", path)
-	})
 }
 
 // Read returns what was written, empty at first.
