@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/daemon"
-	"replypath/cmd/replypath/fakehost"
 	"replypath/cmd/replypath/show"
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
@@ -23,6 +22,7 @@ import (
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/fakehost"
 )
 
 // fakeHost is what the commands reach the fake host through.

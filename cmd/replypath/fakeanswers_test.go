@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"replypath/cmd/replypath/fakehost"
 	"replypath/loader/explain"
 	"replypath/loader/trace"
+	"replypath/test/fakehost"
 )
 
 // fakeExplain knows the flows of fakeFlows; of what is no flow the host has no

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover/dump"
@@ -42,6 +43,15 @@ func collectRouted(r dump.Route, add func(routed)) {
 			add(routed{connected, hop.Interface, r.Dst})
 		}
 	}
+}
+
+// network is what the kernel says of a network namespace.
+type network struct {
+	links     []netlink.Link
+	addresses []netlink.Addr
+	routed    []routed
+	defaults  []defaultHop
+	served    func(index int) bool // nil: none
 }
 
 // onLink collects the networks of managed interfaces: those with a route that
@@ -97,12 +107,11 @@ func (n *network) ownAddresses(ds *devices) []OwnAddress {
 	}
 	maps.Copy(assigned, routed)
 	var own []OwnAddress
-	for address, loopbackOnly := range assigned {
+	for _, address := range slices.SortedFunc(maps.Keys(assigned), netip.Addr.Compare) {
 		if address.IsGlobalUnicast() {
-			own = append(own, OwnAddress{address, loopbackOnly})
+			own = append(own, OwnAddress{address, assigned[address]})
 		}
 	}
-	slices.SortFunc(own, func(a, b OwnAddress) int { return a.Address.Compare(b.Address) })
 	return own
 }
 
@@ -115,10 +124,9 @@ func (n *network) ownPrefixes(ds *devices) []OwnPrefix {
 		}
 	}
 	var own []OwnPrefix
-	for prefix, loopbackOnly := range found {
-		own = append(own, OwnPrefix{prefix, loopbackOnly})
+	for _, prefix := range slices.SortedFunc(maps.Keys(found), netip.Prefix.Compare) {
+		own = append(own, OwnPrefix{prefix, found[prefix]})
 	}
-	slices.SortFunc(own, func(a, b OwnPrefix) int { return a.Prefix.Compare(b.Prefix) })
 	return own
 }
 

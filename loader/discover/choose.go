@@ -19,7 +19,7 @@ func (ds *devices) choose(d *device, cfg *config.Config) (*config.Interface, str
 	if cfg.Interfaces == nil {
 		return nil, ds.skipped(d, cfg.IgnoreInterfaces)
 	}
-	entry := d.entry(cfg.Interfaces)
+	entry := Entry(cfg.Interfaces, d.name(), d.link.Attrs().AltNames)
 	if entry == nil {
 		return nil, "not named by the configuration"
 	}
@@ -36,7 +36,7 @@ func (ds *devices) unfit(d *device) string {
 	case d.link.Type() == "vrf":
 		// Neither hook of TC sees a VRF's traffic on the VRF itself.
 		return "a VRF: its ports count"
-	case !d.hasEthernetHeader() && !d.hasNoHeader():
+	case !hasEthernetHeader(d.link) && !d.hasNoHeader():
 		return fmt.Sprintf("link type %s is not supported", d.link.Attrs().EncapType)
 	}
 	if reason := openTunnel(d.link); reason != "" {
@@ -67,8 +67,8 @@ func (ds *devices) master(d *device) string {
 
 // skipped says why discovery leaves a device out.
 func (ds *devices) skipped(d *device, ignore []string) string {
-	if pattern := d.ignoredBy(ignore); pattern != "" {
-		return fmt.Sprintf("ignore_interfaces %q", pattern)
+	if reason := d.ignored(ignore); reason != "" {
+		return reason
 	}
 	switch {
 	case d.link.Type() == "dummy":
@@ -93,4 +93,37 @@ func (ds *devices) isInternalBridge(d *device) bool {
 		kind := port.link.Type()
 		return port.link.Attrs().MasterIndex == d.link.Attrs().Index && kind != "veth" && kind != "tuntap"
 	})
+}
+
+// unmatched warns of entries of the configuration that have no effect yet, and
+// of those that name what cannot be managed.
+func (ds *devices) unmatched(cfg *config.Config) []string {
+	var warnings []string
+	for _, entry := range cfg.Interfaces {
+		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
+			warnings = append(warnings, warning)
+		}
+	}
+	return warnings
+}
+
+func (ds *devices) unmatchedEntry(name string) string {
+	refused := ""
+	for _, d := range ds.list {
+		if !d.matches(name) {
+			continue
+		}
+		reason := ds.unfit(d)
+		if reason == "" {
+			return ""
+		}
+		refused = fmt.Sprintf("interface %s is not managed: %s", name, reason)
+	}
+	switch {
+	case config.IsGlob(name):
+		return fmt.Sprintf("no interface matches %q yet: what appears is managed then", name)
+	case refused != "":
+		return refused
+	}
+	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
 }

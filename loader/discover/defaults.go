@@ -11,12 +11,6 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// defaultHop is a way out of a default route, whosever table it stands in, but for replypath's own.
-type defaultHop struct {
-	family, table, metric int
-	device                int // index, 0 where the route refuses
-}
-
 // collectDefaults adds the ways out of a default route.
 func collectDefaults(r dump.Route, add func(defaultHop)) {
 	if !r.Dst.IsValid() || r.Dst.Bits() != 0 || r.Protocol == OwnProtocol || r.Protocol == unix.RTPROT_KERNEL && r.Type != unix.RTN_UNICAST {
@@ -93,28 +87,21 @@ func (r *Result) bestDefaults(family int, rules []dump.Rule) []int {
 		if rules[n].Family != family || !rules[n].IsForAll() {
 			continue
 		}
-		var best []defaultHop
+		var best []int
+		metric := 0
 		for _, hop := range r.defaults {
 			switch {
 			case hop.family != family || hop.table != rules[n].Table:
-			case len(best) == 0 || hop.metric < best[0].metric:
-				best = []defaultHop{hop}
-			case hop.metric == best[0].metric:
-				best = append(best, hop)
+			case len(best) == 0 || hop.metric < metric:
+				metric, best = hop.metric, []int{hop.device}
+			case hop.metric == metric:
+				best = append(best, hop.device)
 			}
 		}
 		if len(best) > 0 {
-			return devicesOf(best)
+			slices.Sort(best)
+			return slices.Compact(best)
 		}
 	}
 	return nil
-}
-
-func devicesOf(hops []defaultHop) []int {
-	var devices []int
-	for _, hop := range hops {
-		devices = append(devices, hop.device)
-	}
-	slices.Sort(devices)
-	return slices.Compact(devices)
 }

@@ -54,7 +54,7 @@ func (d *device) managed(settings *config.Interface, cfg *config.Config) Interfa
 		Index:     attrs.Index,
 		Name:      attrs.Name,
 		AltNames:  attrs.AltNames,
-		NoARP:     attrs.RawFlags&unix.IFF_NOARP != 0 || !d.hasEthernetHeader(),
+		NoARP:     attrs.RawFlags&unix.IFF_NOARP != 0 || !hasEthernetHeader(d.link),
 		Addresses: d.addresses,
 		Settings:  config.Interface{Name: attrs.Name},
 		Named:     settings != nil,
@@ -97,9 +97,7 @@ func (ds *devices) leadsNowhere(index int) bool {
 	return d != nil && (d.isLoopback() || d.link.Type() == "dummy")
 }
 
-// hasEthernetHeader tells whether frames on the device begin with one.
-func (d *device) hasEthernetHeader() bool { return hasEthernetHeader(d.link) }
-
+// hasEthernetHeader tells whether frames on a link begin with one.
 func hasEthernetHeader(link netlink.Link) bool { return link.Attrs().EncapType == "ether" }
 
 // hasNoHeader tells the devices whose frames begin with the IP header. The

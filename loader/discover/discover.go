@@ -5,12 +5,8 @@ package discover
 import (
 	"net"
 	"net/netip"
-	"slices"
-
-	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/loader/discover/dump"
 )
 
 // OwnDevice is the name of the device that replypath makes for itself. It is
@@ -100,60 +96,8 @@ type Result struct {
 	left     map[int]Unmanaged // by index
 }
 
-// Scan looks at the network namespace of nl. What changes while it looks is
-// seen by the next scan: an interface that goes away meanwhile is no error.
-func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
-	return ScanServed(nl, cfg, func(int) bool { return false })
-}
-
-// ScanServed is Scan for a host on which some interfaces, by index, are served
-// already. Such an interface stays managed without an address: network managers
-// take the last one away for a moment when they configure it anew.
-func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool) (Result, error) {
-	n := network{served: served}
-	var err error
-	if n.links, err = dump.Links(nl); err != nil {
-		return Result{}, err
-	}
-	if n.addresses, err = dump.Addresses(nl); err != nil {
-		return Result{}, err
-	}
-	routed, defaults := dump.NewValues(collectRouted), dump.NewValues(collectDefaults)
-	if err := dump.ReadRoutes(nl, routed, defaults); err != nil {
-		return Result{}, err
-	}
-	n.routed, n.defaults = routed.List(), defaults.List()
-	return n.evaluate(cfg), nil
-}
-
-// network is what the kernel says of a network namespace.
-type network struct {
-	links     []netlink.Link
-	addresses []netlink.Addr
-	routed    []routed
-	defaults  []defaultHop
-	served    func(index int) bool // nil: none
-}
-
-func (n *network) evaluate(cfg *config.Config) Result {
-	devices := newDevices(n.links, n.addresses)
-	r := Result{defaults: n.defaults, left: make(map[int]Unmanaged)}
-	for _, d := range devices.list {
-		d.served = n.served != nil && n.served(d.link.Attrs().Index)
-		settings, reason := devices.choose(d, cfg)
-		if reason != "" {
-			left := Unmanaged{d.name(), reason}
-			r.Unmanaged, r.left[d.link.Attrs().Index] = append(r.Unmanaged, left), left
-			continue
-		}
-		r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
-	}
-	r.OnLink = n.onLink(r.Interfaces)
-	r.Own = n.ownAddresses(devices)
-	r.OwnPrefixes = n.ownPrefixes(devices)
-	r.Missing = devices.missing(cfg)
-	overruled := devices.overruled(cfg)
-	r.Warnings = slices.Concat(devices.unmatched(cfg), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
-	r.Contradiction = r.contradiction(cfg, overruled)
-	return r
+// defaultHop is a way out of a default route, whosever table it stands in, but for replypath's own.
+type defaultHop struct {
+	family, table, metric int
+	device                int // index, 0 where the route refuses
 }

@@ -29,18 +29,14 @@ func matches(pattern, name string, alternatives []string) bool {
 		slices.ContainsFunc(alternatives, func(name string) bool { return config.Match(pattern, name) })
 }
 
-func (d *device) entry(entries []config.Interface) *config.Interface {
-	return Entry(entries, d.name(), d.link.Attrs().AltNames)
-}
-
 func (d *device) matches(pattern string) bool {
 	return matches(pattern, d.name(), d.link.Attrs().AltNames)
 }
 
-// ignoredBy returns the first pattern of ignore_interfaces that matches.
-func (d *device) ignoredBy(patterns []string) string {
+// ignored names the first pattern of ignore_interfaces that matches.
+func (d *device) ignored(patterns []string) string {
 	if i := slices.IndexFunc(patterns, d.matches); i >= 0 {
-		return patterns[i]
+		return fmt.Sprintf("ignore_interfaces %q", patterns[i])
 	}
 	return ""
 }
@@ -53,13 +49,9 @@ func (d *device) cutOut(entry *config.Interface, ignore []string) string {
 	if !config.IsGlob(entry.Name) {
 		return ""
 	}
-	pattern := d.ignoredBy(slices.DeleteFunc(slices.Clone(ignore), func(pattern string) bool {
+	return d.ignored(slices.DeleteFunc(slices.Clone(ignore), func(pattern string) bool {
 		return config.Match(pattern, entry.Name)
 	}))
-	if pattern == "" {
-		return ""
-	}
-	return fmt.Sprintf("ignore_interfaces %q", pattern)
 }
 
 // missing returns the names in the configuration that no device has. A glob names none.
@@ -72,37 +64,4 @@ func (ds *devices) missing(cfg *config.Config) []string {
 		}
 	}
 	return names
-}
-
-// unmatched warns of entries of the configuration that have no effect yet, and
-// of those that name what cannot be managed.
-func (ds *devices) unmatched(cfg *config.Config) []string {
-	var warnings []string
-	for _, entry := range cfg.Interfaces {
-		if warning := ds.unmatchedEntry(entry.Name); warning != "" {
-			warnings = append(warnings, warning)
-		}
-	}
-	return warnings
-}
-
-func (ds *devices) unmatchedEntry(name string) string {
-	refused := ""
-	for _, d := range ds.list {
-		if !d.matches(name) {
-			continue
-		}
-		reason := ds.unfit(d)
-		if reason == "" {
-			return ""
-		}
-		refused = fmt.Sprintf("interface %s is not managed: %s", name, reason)
-	}
-	switch {
-	case config.IsGlob(name):
-		return fmt.Sprintf("no interface matches %q yet: what appears is managed then", name)
-	case refused != "":
-		return refused
-	}
-	return fmt.Sprintf("interface %s is not there yet: it is managed once it appears", name)
 }

@@ -4,6 +4,7 @@
 package nexthop
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"slices"
@@ -32,6 +33,14 @@ type Gateway struct {
 	Reach4, Reach6 Reach
 	// Main tells that a route of the main table leads by it.
 	Main bool
+}
+
+// Reach returns what is routed by the gateway in a family, unix.AF_INET or unix.AF_INET6.
+func (g *Gateway) Reach(family int) Reach {
+	if family == unix.AF_INET {
+		return g.Reach4
+	}
+	return g.Reach6
 }
 
 // Default is a next hop of a default route of the main table.
@@ -90,6 +99,24 @@ func resolveAll(nl *netlink.Handle, managed []discover.Interface, hops []hop, re
 		}
 	}
 	return gateways, nil
+}
+
+// resolve fills in what the kernel knows of a gateway.
+func (g *Gateway) resolve(i discover.Interface, entries map[location]*netlink.Neigh) {
+	entry := entries[location{g.Interface, g.Address}]
+	switch {
+	case entry != nil && i.MAC != nil:
+		g.State, g.MAC = wordOf(entry)
+	case i.NoARP:
+		g.State = StateNoARP
+	default:
+		g.State = StateNone
+	}
+	// The kernel's own entries on an interface without ARP hold the MAC address
+	// of the interface. Others are somebody's static entries.
+	if g.State == StateNoARP && bytes.Equal(g.MAC, i.MAC) {
+		g.MAC = nil
+	}
 }
 
 // hop is a gateway of a route, or any next hop of a default route.
@@ -200,12 +227,6 @@ func merge(hops []hop) []Gateway {
 // addressSet holds addresses of this host; link-local ones are an interface's
 // own and may be a router's elsewhere.
 type addressSet map[location]bool
-
-// location is an address on an interface, or on any where device is 0.
-type location struct {
-	device  int
-	address netip.Addr
-}
 
 func ownAddresses(nl *netlink.Handle) (addressSet, error) {
 	addresses, err := dump.Addresses(nl)

@@ -1,7 +1,6 @@
 package nexthop
 
 import (
-	"bytes"
 	"cmp"
 	"net"
 	"net/netip"
@@ -10,7 +9,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
-	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 )
 
@@ -73,6 +71,12 @@ func wordOf(n *netlink.Neigh) (state string, mac net.HardwareAddr) {
 	return stateOf(n), mac
 }
 
+// location is an address on an interface, or on any where device is 0.
+type location struct {
+	device  int
+	address netip.Addr
+}
+
 // neighbours returns the neighbour entries of all interfaces.
 func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
 	list, err := dump.Neighbours(nl)
@@ -94,35 +98,4 @@ func Asked(nl *netlink.Handle, device int, but netip.Addr) (bool, error) {
 		address := dump.Address(n.IP)
 		return n.LinkIndex == device && n.State == netlink.NUD_INCOMPLETE && address.Is4() == but.Is4() && address != but
 	}), err
-}
-
-// StateNow returns the state of a gateway's neighbour entry.
-func StateNow(nl *netlink.Handle, g Gateway) (string, error) {
-	entries, err := neighbours(nl)
-	if err != nil {
-		return "", err
-	}
-	if entry := entries[location{g.Interface, g.Address}]; entry != nil {
-		state, _ := wordOf(entry)
-		return state, nil
-	}
-	return StateNone, nil
-}
-
-// resolve fills in what the kernel knows of a gateway.
-func (g *Gateway) resolve(i discover.Interface, entries map[location]*netlink.Neigh) {
-	entry := entries[location{g.Interface, g.Address}]
-	switch {
-	case entry != nil && i.MAC != nil:
-		g.State, g.MAC = wordOf(entry)
-	case i.NoARP:
-		g.State = StateNoARP
-	default:
-		g.State = StateNone
-	}
-	// The kernel's own entries on an interface without ARP hold the MAC address
-	// of the interface. Others are somebody's static entries.
-	if g.State == StateNoARP && bytes.Equal(g.MAC, i.MAC) {
-		g.MAC = nil
-	}
 }

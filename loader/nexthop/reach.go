@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,14 +21,6 @@ type Reach struct {
 	// Many: there are more than MostNetworks, of which none is kept.
 	Many     bool
 	Networks []netip.Prefix // in order
-}
-
-// Reach returns what is routed by the gateway in a family, unix.AF_INET or unix.AF_INET6.
-func (g *Gateway) Reach(family int) Reach {
-	if family == unix.AF_INET {
-		return g.Reach4
-	}
-	return g.Reach6
 }
 
 // Has tells whether an address is routed by the gateway, as far as that is known.
@@ -52,11 +45,7 @@ type found struct {
 
 // Begin forgets what routes of a family told.
 func (r reaches) Begin(family int) {
-	for to := range r {
-		if to.family == family {
-			delete(r, to)
-		}
-	}
+	maps.DeleteFunc(r, func(to road, _ *found) bool { return to.family == family })
 }
 
 // Collect adds where a route leads, to each of its gateways. Those of replypath's own lead nowhere.
@@ -97,10 +86,5 @@ func (r reaches) of(to road) Reach {
 	case f.everything:
 		return Reach{Everything: true}
 	}
-	networks := make([]netip.Prefix, 0, len(f.networks))
-	for network := range f.networks {
-		networks = append(networks, network)
-	}
-	slices.SortFunc(networks, netip.Prefix.Compare)
-	return Reach{Many: f.many, Networks: networks}
+	return Reach{Many: f.many, Networks: slices.SortedFunc(maps.Keys(f.networks), netip.Prefix.Compare)}
 }

@@ -87,3 +87,16 @@ func ForgetNobody(nl *netlink.Handle) (deleted int, err error) {
 	}
 	return deleted, errors.Join(errs...)
 }
+
+// StateNow returns the state of a gateway's neighbour entry.
+func StateNow(nl *netlink.Handle, g Gateway) (string, error) {
+	entries, err := neighbours(nl)
+	if err != nil {
+		return "", err
+	}
+	if entry := entries[location{g.Interface, g.Address}]; entry != nil {
+		state, _ := wordOf(entry)
+		return state, nil
+	}
+	return StateNone, nil
+}

@@ -7,52 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind says what an event is about.
-type Kind int
-
-// Kinds of events.
-const (
-	// KindLink: an interface came, went or changed, its ports included.
-	KindLink Kind = iota
-	// KindAddress: an interface got, lost or changed an address.
-	KindAddress
-	// KindRoute: a route, rule or nexthop object came, went or changed.
-	KindRoute
-	// KindNeighbour: a neighbour entry got another state or MAC address.
-	KindNeighbour
-	// KindRPFilter: the sysctl rp_filter was written.
-	KindRPFilter
-	// KindLost: events were dropped; whatever they were about has to be read
-	// anew.
-	KindLost
-)
-
-// kinds are the words for logs.
-var kinds = [...]string{"link", "address", "route", "neighbour", "rp_filter", "lost"}
-
-// String returns a word for logs.
-func (k Kind) String() string { return kinds[k] }
-
-// Event is a change in the network namespace.
-type Event struct {
-	Kind Kind
-	// Interface is the index of what changed, managed or not; 0 where the event
-	// names none, or several.
-	Interface int
-	// Removed tells that the interface or address has gone (KindLink and
-	// KindAddress).
-	Removed bool
-	// NoCarrier tells that the link had none when the event was made (KindLink). It may be
-	// back already.
-	NoCarrier bool
-	// Neighbour is the entry of a KindNeighbour, of a gateway or any other
-	// neighbour. IPv4 and IPv6 are not set; the state of one that was deleted is
-	// StateNone.
-	Neighbour Gateway
-	// Err says why events were lost.
-	Err error
-}
-
 // events are the multicast groups that Watch joins.
 var events = []uint{
 	unix.RTNLGRP_LINK,

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -160,20 +159,4 @@ func (s *search) note(path string) {
 	if err == nil && len(journal.Seeds) > 0 && journal.Namespace.Is(s.namespace) {
 		s.found = append(s.found, Elsewhere{path, journal})
 	}
-}
-
-// shown is a path as its reader can use it: one that Visible has made leads by a
-// descriptor of this process.
-func shown(path string) string {
-	const descriptors = "/proc/self/fd/"
-	below, is := strings.CutPrefix(path, descriptors)
-	if !is {
-		return path
-	}
-	descriptor, below, _ := strings.Cut(below, "/")
-	target, err := os.Readlink(descriptors + descriptor)
-	if err != nil {
-		return path
-	}
-	return filepath.Join(target, below)
 }

@@ -6,6 +6,9 @@ package pins
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 )
 
 // Errors that callers tell apart.
@@ -57,3 +60,23 @@ func (e *OtherError) Error() string {
 	return fmt.Sprintf("this network namespace has a datapath already, pinned in %s without a daemon: %s, take that one over by "+
 		"--pin-dir %[1]s, or away by replypath detach --pin-dir %[1]s", e.Dir, rule)
 }
+
+// shown is a path as its reader can use it: one that Visible has made leads by a
+// descriptor of this process.
+func shown(path string) string {
+	const descriptors = "/proc/self/fd/"
+	below, is := strings.CutPrefix(path, descriptors)
+	if !is {
+		return path
+	}
+	descriptor, below, _ := strings.Cut(below, "/")
+	target, err := os.Readlink(descriptors + descriptor)
+	if err != nil {
+		return path
+	}
+	return filepath.Join(target, below)
+}
+
+func noneIn(path string) error { return fmt.Errorf("%w in %s: start replypath run", ErrNone, path) }
+
+func notDirectory(path string) error { return fmt.Errorf("%s is not a directory", shown(path)) }

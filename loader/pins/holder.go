@@ -42,18 +42,14 @@ func holderIn(line, inode string) int {
 	if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" || fields[5] != inode {
 		return 0
 	}
-	pid, err := strconv.Atoi(fields[4])
-	if err != nil || pid < 0 {
-		return 0
-	}
-	return pid
+	pid, _ := strconv.Atoi(fields[4])
+	return max(0, pid)
 }
 
 // OwnerPID returns the process ID of the owner as well as it can be told: what
 // it wrote down serves where its PID namespace is another.
 func OwnerPID(path string) int {
-	pid, err := Holder(path)
-	if err == nil && pid != 0 {
+	if pid, err := Holder(path); err == nil && pid != 0 {
 		return pid
 	}
 	journal, err := readAnyJournal(path)

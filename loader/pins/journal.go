@@ -20,7 +20,6 @@ import (
 // The journal is JSON in a map of one value, so that it lives and dies with the
 // pins: length and CRC-32 (both in native byte order), then the text.
 const (
-	journalName   = "journal"
 	journalSize   = 1 << 20
 	journalHeader = 8
 )

@@ -5,9 +5,25 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// DefaultDir is where the datapath is pinned unless told otherwise.
+const DefaultDir = "/sys/fs/bpf/replypath"
+
+// ErrNoBPFFS says that a directory is not on a BPF file system.
+var ErrNoBPFFS = errors.New("not on a bpf file system")
+
+// repairsDir is the directory below the pin directory that holds the journal of
+// repairs. Its lock is another than the owner's.
+const repairsDir = "doctor"
+
+// journalName is what the journal is pinned as, in either directory.
+const journalName = "journal"
 
 // CheckPlace returns an error where this process could not pin into a directory, which need not exist. It
 // matches ErrNoBPFFS, ErrForeignContents, fs.ErrPermission or unix.EROFS.
@@ -32,4 +48,84 @@ func CheckPlace(path string) error {
 		return fmt.Errorf("%s: %w", shown(path), ErrForeignContents)
 	}
 	return checkOwner(path, info)
+}
+
+// isOurs tells whether a directory may be used. A journal, or that of the
+// repairs, is what is pinned first and unpinned last: what is there without one
+// is somebody else's.
+func isOurs(path string) bool {
+	if is, empty, err := listed(path); is || empty || err != nil {
+		return err == nil
+	}
+	// A listing beside a start or an end may show any part of it.
+	for _, name := range []string{journalName, repairsDir} {
+		if _, err := os.Lstat(filepath.Join(path, name)); err == nil {
+			return true
+		}
+	}
+	is, empty, err := listed(path)
+	return is || empty || errors.Is(err, fs.ErrNotExist)
+}
+
+// listed tells whether a journal stands in the listing of a directory, or nothing at all.
+func listed(path string) (journal, empty bool, err error) {
+	entries, err := os.ReadDir(path)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == journalName || e.Name() == repairsDir
+	}), err == nil && len(entries) == 0, err
+}
+
+// create makes the directory, readable by root only, if its parent is on a BPF
+// file system.
+func create(path string) (created bool, err error) {
+	if err := checkFileSystem(existingParent(path)); err != nil {
+		return false, err
+	}
+	if info, err := os.Stat(path); err == nil {
+		if err := checkFileSystem(path); err != nil {
+			return false, err
+		}
+		return false, checkOwner(path, info)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return false, fmt.Errorf("create pin directory: %w", err)
+	}
+	return true, nil
+}
+
+// checkOwner refuses a directory that others may change: a bpf file system that was mounted without a mode
+// lets everybody make one.
+func checkOwner(path string, info os.FileInfo) error {
+	if !info.IsDir() {
+		return notDirectory(path)
+	}
+	owner, is := info.Sys().(*syscall.Stat_t)
+	switch {
+	case is && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, who could replace what is pinned there: look what it is (ls -la %[1]s), and name a directory of your own by --pin-dir",
+			shown(path), owner.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s may be written by others, who could replace what is pinned there: chmod 700 %[1]s", shown(path))
+	}
+	return nil
+}
+
+// existingParent returns the deepest directory above path that exists.
+func existingParent(path string) string {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+	}
+}
+
+func checkFileSystem(path string) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return fmt.Errorf("look at the file system of %s: %w", path, err)
+	}
+	if stat.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s is %w: mount -t bpf bpf /sys/fs/bpf", path, ErrNoBPFFS)
+	}
+	return nil
 }

@@ -11,10 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// repairsDir is the directory below the pin directory that holds the journal of
-// repairs. Its lock is another than the owner's.
-const repairsDir = "doctor"
-
 // Repairs are the changes of the host that `replypath doctor --fix` made. They
 // stand in a journal of their own, because the other one belongs to the process
 // that owns the pins, and this command works beside it, and before there is any.
@@ -86,7 +82,10 @@ func OwnExistingRepairs(pinDir string) (*RepairsJournal, error) {
 // open locks the directory and opens the text in it. Where that fails, nothing is
 // left open, nor a directory without a text.
 func (j *RepairsJournal) open(text func() error) (err error) {
-	if j.handle, err = lockRepairs(j.path()); err != nil {
+	j.handle, err = lockDirectory(j.path(), "the journal of repairs", func() error {
+		return fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", j.path())
+	})
+	if err != nil {
 		return err
 	}
 	defer func() {
@@ -115,12 +114,6 @@ func (j *RepairsJournal) create() error {
 	}
 	_, err := create(j.path())
 	return err
-}
-
-func lockRepairs(path string) (*os.File, error) {
-	return lockDirectory(path, "the journal of repairs", func() error {
-		return fmt.Errorf("%s is in use: another replypath doctor --fix is at work, try again", path)
-	})
 }
 
 // Read returns what was written, empty at first.

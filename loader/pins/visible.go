@@ -69,9 +69,6 @@ func parent(pid int) int {
 	if len(fields) < 2 {
 		return 0
 	}
-	number, err := strconv.Atoi(string(fields[1]))
-	if err != nil {
-		return 0
-	}
+	number, _ := strconv.Atoi(string(fields[1]))
 	return number
 }

@@ -118,7 +118,7 @@ func TestImports(t *testing.T) {
 
 // unlinked are packages that serve tests and generators, and have no business in a program that runs as root.
 var unlinked = []string{
-	"replypath/test", "replypath/cmd/replypath/fakehost", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
+	"replypath/test", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
 	"github.com/spf13/cobra/doc", "github.com/cpuguy83/go-md2man", "github.com/russross/blackfriday",
 }
 

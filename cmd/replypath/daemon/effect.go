@@ -29,31 +29,6 @@ func sentence(e *status.Effect, adverb string) string {
 	return fmt.Sprintf("replies are %scorrected on %s, and only observed on %s", adverb, corrected, observed)
 }
 
-// whatStays says what goes on without this process, as hooks and modes have it now, and what ends that.
-func (d *daemon) whatStays() (stays, ends string) {
-	effect, err := d.datapath.Effect()
-	switch {
-	case err != nil:
-		return fmt.Sprintf("what is attached stays, and cannot be told (%v)", err), "`replypath detach` ends that"
-	case effect.Detaching:
-		return "what is attached goes", "`replypath detach --stop` takes it away"
-	case !isAttached(effect):
-		return sentence(effect, "still "), "`replypath detach` removes the pins"
-	}
-	return sentence(effect, "still "), "`replypath detach` ends that"
-}
-
-// logReady tells what has begun.
-func (d *daemon) logReady() {
-	about := []any{"pin_dir", d.PinDir, "version", d.Version}
-	effect, err := d.datapath.Effect()
-	if err != nil {
-		d.log.Info("ready", append(about, "error", err)...)
-		return
-	}
-	d.log.Info("ready", append(about, described(effect)...)...)
-}
-
 // described is what the log tells of a datapath.
 func described(e *status.Effect) []any {
 	changes := make(words, len(e.HostChanges))

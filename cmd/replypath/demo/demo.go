@@ -59,12 +59,6 @@ func Run(ctx context.Context, out io.Writer) error {
 	return d.verdict()
 }
 
-// demo is what the steps share.
-type demo struct {
-	*page
-	net *network.Network
-}
-
 // show takes the steps.
 func (d *demo) show(ctx context.Context) error {
 	d.title("replypath demo: a server with two NICs whose replies leave by the wrong one")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"replypath/cmd/replypath/demo/network"
 	"replypath/cmd/replypath/output"
 )
 
@@ -99,4 +100,10 @@ func (p *page) table(header []string, rows [][]string) {
 	for row := range strings.Lines(table.String()) {
 		p.quote(strings.TrimSuffix(row, "\n"))
 	}
+}
+
+// demo is what the steps share.
+type demo struct {
+	*page
+	net *network.Network
 }

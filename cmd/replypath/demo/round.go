@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -84,6 +85,28 @@ func newRound(ctx context.Context, n *network.Network, s setting) (r *round, err
 	}
 	r.begun, err = n.Drops()
 	return r, err
+}
+
+// serve starts a TCP and a UDP server at each address of B's eth1, which send back
+// what they are sent. Not at the wildcard address: there a UDP socket also answers
+// from the wrong address.
+func (r *round) serve(ctx context.Context, b *network.Server) error {
+	for _, f := range network.Families {
+		address := netip.AddrPortFrom(b.Eth1.Address(f), serverPort).String()
+		listener, err := b.Listen(ctx, address)
+		if err != nil {
+			return err
+		}
+		r.open = append(r.open, listener)
+		go serveTCP(listener)
+		conn, err := b.ListenPacket(ctx, "udp", address)
+		if err != nil {
+			return err
+		}
+		r.open = append(r.open, conn)
+		go serveUDP(conn)
+	}
+	return nil
 }
 
 // close hangs up and ends captures and servers.

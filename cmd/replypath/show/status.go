@@ -3,7 +3,6 @@ package show
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -92,8 +91,4 @@ func fillLists(s *status.Status) {
 	for i := range s.Interfaces {
 		output.OrEmptyList(&s.Interfaces[i].Gateways)
 	}
-}
-
-func anyAttached(list []status.Interface) bool {
-	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })
 }

@@ -2,6 +2,7 @@ package show
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -76,3 +77,7 @@ func interfaceRow(i *status.Interface) []string {
 var changeHeader = []string{"CHANGED ON THE HOST", "BEFORE", "AFTER", "UNDO"}
 
 func changeRow(c *status.HostChange) []string { return []string{c.Object, c.Before, c.After, c.Undo} }
+
+func anyAttached(list []status.Interface) bool {
+	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })
+}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
 	"replypath/loader/trace"
 )
 
@@ -99,6 +100,14 @@ func (t *traceCommand) run(ctx context.Context) error {
 	}
 	p := t.newPrinter()
 	return errors.Join(t.follow(ctx, p.header, p.print, p.lost), p.err)
+}
+
+func (t *traceCommand) newPrinter() *tracePrinter {
+	p := &tracePrinter{to: t.Stdout, errors: t.Stderr, colour: output.WantsColour(t.Stdout)}
+	if t.output.JSON() {
+		p.encoder = output.NewEncoder(t.Stdout)
+	}
+	return p
 }
 
 // follow shows packets until ctx ends, or as many as were asked for have been

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/cmd/replypath/fakehost"
+	"replypath/test/fakehost"
 )
 
 // People get colours, pipes and files do not.

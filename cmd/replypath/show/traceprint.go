@@ -18,14 +18,6 @@ type tracePrinter struct {
 	err        error
 }
 
-func (t *traceCommand) newPrinter() *tracePrinter {
-	p := &tracePrinter{to: t.Stdout, errors: t.Stderr, colour: output.WantsColour(t.Stdout)}
-	if t.output.JSON() {
-		p.encoder = output.NewEncoder(t.Stdout)
-	}
-	return p
-}
-
 // The columns of traces. Their widths keep them in line, as far as can be told without knowing
 // the rows to come: an IPv4 address with a port fits.
 var (

@@ -8,7 +8,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/cmd/replypath/fakehost"
+	"replypath/test/fakehost"
 )
 
 func TestMain(m *testing.M) {

@@ -13,22 +13,9 @@ import (
 	"github.com/gdamore/tcell/v2/terminfo"
 	"golang.org/x/sys/unix"
 
-	"replypath/cmd/replypath/output"
 	"replypath/loader/flows"
+	"replypath/loader/top"
 )
-
-// terminal returns what is known of the terminal that is written to, nil where it
-// is none, or one that only takes lines.
-func (t *command) terminal() *terminfo.Terminfo {
-	if t.output.JSON() || !output.IsTerminal(t.Stdout) {
-		return nil
-	}
-	known, err := terminfo.LookupTerminfo(os.Getenv("TERM"))
-	if err != nil {
-		return nil
-	}
-	return known
-}
 
 // newScreen takes the terminal over. Fini gives it back.
 func newScreen(terminal *terminfo.Terminfo) (tcell.Screen, error) {
@@ -45,14 +32,14 @@ func newScreen(terminal *terminfo.Terminfo) (tcell.Screen, error) {
 
 // display shows looks on a terminal.
 type display struct {
-	*command
-	screen  tcell.Screen
-	events  chan tcell.Event
-	hungUp  bool // nothing is read from the terminal any more
-	monitor Monitor
-	table   table
-	looks   int // beside the first
-	paused  bool
+	interval     time.Duration
+	count, looks int // how many there are at most, 0: no bound; how many there were beside the first
+	read         func() (*top.Look, error)
+	screen       tcell.Screen
+	events       chan tcell.Event
+	hungUp       bool // nothing is read from the terminal any more
+	table        table
+	paused       bool
 }
 
 var (
@@ -62,12 +49,10 @@ var (
 
 // watch shows looks until ctx ends, the terminal goes away or a key is pressed.
 // It gives the terminal back, whatever happens.
-func (t *command) watch(ctx context.Context, screen tcell.Screen, monitor Monitor) error {
-	defer screen.Fini()
-	s := &display{
-		command: t, screen: screen, events: make(chan tcell.Event), monitor: monitor, table: table{order: t.order},
-	}
-	go screen.ChannelEvents(s.events, nil) // until Fini
+func (s *display) watch(ctx context.Context) error {
+	defer s.screen.Fini()
+	s.events = make(chan tcell.Event)
+	go s.screen.ChannelEvents(s.events, nil) // until Fini
 	defer s.release()
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
@@ -118,7 +103,7 @@ func (s *display) tick() error {
 }
 
 func (s *display) look() (err error) {
-	s.table.Look, err = s.monitor.Look()
+	s.table.Look, err = s.read()
 	return err
 }
 

@@ -7,8 +7,8 @@ import (
 
 	"github.com/gdamore/tcell/v2"
 
-	"replypath/cmd/replypath/fakehost"
 	"replypath/loader/flows"
+	"replypath/test/fakehost"
 )
 
 // shownTop is a display after its first look, on a terminal that is none.
@@ -30,10 +30,7 @@ func showTop(t *testing.T, width, height int) *shownTop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := &command{count: 3, order: flows.ByRate}
-	s := &display{
-		command: asked, screen: screen, monitor: monitor, table: table{order: flows.ByRate},
-	}
+	s := &display{count: 3, read: monitor.Look, screen: screen, table: table{order: flows.ByRate}}
 	if err := s.look(); err != nil {
 		t.Fatal(err)
 	}

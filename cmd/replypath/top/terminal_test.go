@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/cmd/replypath/fakehost"
+	"replypath/test/fakehost"
 )
 
 // patience is how long a test waits for what has to come.

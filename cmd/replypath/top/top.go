@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/signal"
 	"slices"
 	"time"
 
+	"github.com/gdamore/tcell/v2/terminfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -129,7 +131,21 @@ func (t *command) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return t.watch(ctx, screen, monitor)
+	s := &display{interval: t.interval, count: t.count, read: monitor.Look, screen: screen, table: table{order: t.order}}
+	return s.watch(ctx)
+}
+
+// terminal returns what is known of the terminal that is written to, nil where it
+// is none, or one that only takes lines.
+func (t *command) terminal() *terminfo.Terminfo {
+	if t.output.JSON() || !output.IsTerminal(t.Stdout) {
+		return nil
+	}
+	known, err := terminfo.LookupTerminfo(os.Getenv("TERM"))
+	if err != nil {
+		return nil
+	}
+	return known
 }
 
 // print writes a look every interval.

@@ -76,16 +76,6 @@ func eachRoute(nl *netlink.Handle, family int, each func(Route)) error {
 	})
 }
 
-// Routes is ReadRoutes for Values: it returns each value that collect has added once,
-// in no particular order.
-func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
-	values := NewValues(collect)
-	if err := ReadRoutes(nl, values); err != nil {
-		return nil, err
-	}
-	return values.List(), nil
-}
-
 func newRoute(r *netlink.Route) Route {
 	route := Route{Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Priority, TOS: r.Tos, Protocol: int(r.Protocol), Dst: Prefix(r.Dst)}
 	for _, hop := range r.MultiPath {

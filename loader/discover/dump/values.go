@@ -1,5 +1,12 @@
 package dump
 
+import (
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
 // Values is a Collector of the values that a function adds for a route, each kept
 // once. Only these are kept: a table may hold a million routes, and they share a
 // handful of gateways.
@@ -27,13 +34,17 @@ func (v *Values[T]) Collect(r Route) {
 func (v *Values[T]) List() []T {
 	all := make(map[T]struct{})
 	for _, of := range v.found {
-		for value := range of {
-			all[value] = struct{}{}
-		}
+		maps.Copy(all, of)
 	}
-	list := make([]T, 0, len(all))
-	for value := range all {
-		list = append(list, value)
+	return slices.AppendSeq(make([]T, 0, len(all)), maps.Keys(all))
+}
+
+// Routes is ReadRoutes for Values: it returns each value that collect has added once,
+// in no particular order.
+func Routes[T comparable](nl *netlink.Handle, collect func(r Route, add func(T))) ([]T, error) {
+	values := NewValues(collect)
+	if err := ReadRoutes(nl, values); err != nil {
+		return nil, err
 	}
-	return list
+	return values.List(), nil
 }

@@ -181,3 +181,8 @@ func (h *Host) Dial(ctx context.Context, protocol, address string, local net.Add
 	dialer := net.Dialer{LocalAddr: local, KeepAlive: noKeepAlives}
 	return in(h, func() (net.Conn, error) { return dialer.DialContext(ctx, protocol, address) })
 }
+
+// named is a link that netlink finds by its name.
+func named(name string) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name}}
+}

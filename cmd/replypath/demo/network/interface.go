@@ -63,11 +63,6 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// named is a link that netlink finds by its name.
-func named(name string) netlink.Link {
-	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name}}
-}
-
 // connect makes a cable, and returns when packets for the addresses of both ends are accepted.
 func connect(ctx context.Context, i, peer *Interface) error {
 	i.Peer, peer.Peer = peer, i
