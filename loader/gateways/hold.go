@@ -4,8 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/attach"
 	"replypath/loader/nexthop"
 )
@@ -104,7 +102,7 @@ func (t *Table) hold(g *gateway) {
 		}
 		errs = append(errs, t.programs.attach(g))
 	}
-	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+	if err := unlessGone(errors.Join(errs...)); err != nil {
 		t.host.Log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
 	}
 }
@@ -218,9 +216,7 @@ func (t *Table) endHold(g *gateway) (err error) {
 	g.on(onLetGo)
 	g.heldBy = nil
 	if g.isNobodys() { // so that the kernel asks for it, or goes over to another one
-		if failErr := nexthop.Fail(t.host.Netlink(), g.Gateway); !errors.Is(failErr, unix.ENODEV) && !errors.Is(failErr, unix.ENETDOWN) {
-			err = errors.Join(err, failErr)
-		}
+		err = errors.Join(err, unlessGone(nexthop.Fail(t.host.Netlink(), g.Gateway)))
 	}
 	return errors.Join(err, t.settings.restore())
 }
