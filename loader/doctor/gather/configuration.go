@@ -2,6 +2,7 @@ package gather
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,14 +32,7 @@ func (g *gatherer) configuration() error {
 	}
 	read := g.compare(f)
 	g.host.ConfigPath = f.LoadedFrom()
-	switch {
-	case f.Config != nil:
-		g.host.Config = f.Config
-	case read != nil:
-		g.host.Config = read
-	default:
-		g.host.Config = config.Default()
-	}
+	g.host.Config = cmp.Or(f.Config, read, config.Default())
 	return nil
 }
 
