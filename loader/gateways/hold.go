@@ -39,16 +39,8 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 	only := make(map[gatewayKey]bool)
 	for _, gateways := range byFamily {
 		for key := range gateways {
-			if len(gateways) == 1 && key.address.IsValid() {
-				only[key] = true
-			}
-		}
-	}
-	for _, gateways := range byFamily { // an IPv4 route may lead by one of several IPv6 routers
-		for key := range gateways {
-			if len(gateways) > 1 {
-				delete(only, key)
-			}
+			before, known := only[key] // of the other family: an IPv4 route may lead by one of several IPv6 routers
+			only[key] = len(gateways) == 1 && key.address.IsValid() && (before || !known)
 		}
 	}
 	return only
