@@ -37,12 +37,11 @@ func (g *gatherer) configuration() error {
 }
 
 // wouldBe loads what a start without flags reads. What is wrong with it is an error here as there.
-func (g *gatherer) wouldBe() error {
+func (g *gatherer) wouldBe() (err error) {
 	if g.Config != nil {
 		return nil
 	}
 	g.host.ConfigPath = config.DefaultPath
-	var err error
 	g.host.Config, err = config.Load(config.DefaultPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		g.host.Config, err = config.Default(), nil

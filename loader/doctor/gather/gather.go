@@ -129,8 +129,7 @@ func (g *gatherer) pinned() error {
 
 // interfaces finds the managed interfaces: those of the datapath where there is
 // one, else those that it would manage.
-func (g *gatherer) interfaces() error {
-	var err error
+func (g *gatherer) interfaces() (err error) {
 	if g.links, err = dump.Links(g.netlink); err != nil {
 		return err
 	}
