@@ -20,7 +20,7 @@ type check struct {
 	says string
 	// fine is what stands in the place of findings where there are none.
 	fine    string
-	examine func(*snapshot.Host) []Finding
+	examine func(*snapshot.Host) []finding.Finding
 }
 
 // checks are in the order in which findings of the same severity are shown.
@@ -116,11 +116,11 @@ var needs = map[string][]string{
 }
 
 // notLookedAt says in a check's place that it has nothing to go by.
-func (c *check) notLookedAt(h *snapshot.Host) (Finding, bool) {
+func (c *check) notLookedAt(h *snapshot.Host) (finding.Finding, bool) {
 	for _, part := range needs[c.name] {
 		if takes, unread := h.Unread[part]; unread {
-			return finding.Seen(Warning, "", fmt.Sprintf("not looked at: to read %s takes %s", part, takes), remedy.AsRoot(&h.State)), true
+			return finding.Seen(finding.Warning, "", fmt.Sprintf("not looked at: to read %s takes %s", part, takes), remedy.AsRoot(&h.State)), true
 		}
 	}
-	return Finding{}, false
+	return finding.Finding{}, false
 }

@@ -105,9 +105,7 @@ func (t *Table) Due(now time.Time) {
 		if g.resolveAt.IsZero() || g.resolveAt.After(now) {
 			continue
 		}
-		// What has just gone away is seen by the next reconciliation.
-		err := t.resolve(g, now)
-		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+		if err := unlessGone(t.resolve(g, now)); err != nil {
 			t.host.Log.Debug("gateway cannot be resolved", "interface", t.host.NameOf(g.Interface), "error", err)
 		}
 	}

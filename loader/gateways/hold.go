@@ -4,8 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/attach"
 	"replypath/loader/nexthop"
 )
@@ -41,16 +39,8 @@ func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
 	only := make(map[gatewayKey]bool)
 	for _, gateways := range byFamily {
 		for key := range gateways {
-			if len(gateways) == 1 && key.address.IsValid() {
-				only[key] = true
-			}
-		}
-	}
-	for _, gateways := range byFamily { // an IPv4 route may lead by one of several IPv6 routers
-		for key := range gateways {
-			if len(gateways) > 1 {
-				delete(only, key)
-			}
+			before, known := only[key] // of the other family: an IPv4 route may lead by one of several IPv6 routers
+			only[key] = len(gateways) == 1 && key.address.IsValid() && (before || !known)
 		}
 	}
 	return only
@@ -104,7 +94,7 @@ func (t *Table) hold(g *gateway) {
 		}
 		errs = append(errs, t.programs.attach(g))
 	}
-	if err := errors.Join(errs...); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+	if err := unlessGone(errors.Join(errs...)); err != nil {
 		t.host.Log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)
 	}
 }
@@ -218,9 +208,7 @@ func (t *Table) endHold(g *gateway) (err error) {
 	g.on(onLetGo)
 	g.heldBy = nil
 	if g.isNobodys() { // so that the kernel asks for it, or goes over to another one
-		if failErr := nexthop.Fail(t.host.Netlink(), g.Gateway); !errors.Is(failErr, unix.ENODEV) && !errors.Is(failErr, unix.ENETDOWN) {
-			err = errors.Join(err, failErr)
-		}
+		err = errors.Join(err, unlessGone(nexthop.Fail(t.host.Netlink(), g.Gateway)))
 	}
 	return errors.Join(err, t.settings.restore())
 }

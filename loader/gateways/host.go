@@ -2,6 +2,7 @@ package gateways
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -63,6 +64,14 @@ func (i Interface) isServed() bool { return i.Index != 0 }
 type Attacher interface {
 	Attach(attach.Interface, attach.Programs) (attach.Result, error)
 	DetachFrom(attach.Interface, attach.Direction) error
+}
+
+// unlessGone is nil for the error of an interface that has just gone, or down: the next reconciliation sees that.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENETDOWN) {
+		return nil
+	}
+	return err
 }
 
 // mayHold tells whether a gateway is one whose silence is bridged. Without a carrier the default

@@ -17,8 +17,6 @@ type programs struct {
 	connections connections
 }
 
-func newPrograms(h *Host) programs { return programs{h, connections{h}} }
-
 // attach attaches the program that answers what the host starts by a gateway
 // that is held: without the entry, it would get an error. Where the interface has no
 // programs yet, AttachHeld does.

@@ -47,7 +47,7 @@ func (w *waiting) haveSocketsPassOver(g *gateway) {
 	if err == nil && hasFallback && mayWrite && !isDone {
 		err = w.releaseFailed(g)
 	}
-	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
+	if err = unlessGone(err); err != nil {
 		w.Log.Error("open IPv6 connections go on to a silent gateway for a while", "gateway", g.Address, "error", err)
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/nexthop"
 )
 
@@ -32,7 +30,7 @@ func New(host Host) *Table {
 	}
 	return &Table{
 		host: h, gateways: known, records: records{h, known}, settings: askedSettings{h, known},
-		programs: newPrograms(h), waiting: waiting{h},
+		programs: programs{h, connections{h}}, waiting: waiting{h},
 	}
 }
 
@@ -137,9 +135,7 @@ func (t *Table) CarrierLost(device int) error {
 		case t.waiting.isOneOfSeveral(g):
 			err = t.waiting.releaseOneOfSeveral(g)
 		}
-		if !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, unlessGone(err))
 	}
 	return errors.Join(errs...)
 }

@@ -11,16 +11,7 @@ import (
 // Repaired returns what `replypath doctor --fix` changed by the name that the sysctl has now, nil where it
 // went with its interface.
 func Repaired(r *pins.RepairRecord) (*hostsettings.Change, error) {
-	change := ChangeOf(r.SysctlRecord)
-	if r.Interface == 0 {
-		return &change, nil
-	}
-	name, err := nameOfRepaired(r)
-	if name == "" || err != nil {
-		return nil, err
-	}
-	change = change.On(name)
-	return &change, nil
+	return present(r.SysctlRecord, func() (string, error) { return nameOfRepaired(r) })
 }
 
 // nameOfRepaired returns the present name of the interface of a record, "" where the index

@@ -81,15 +81,20 @@ func (l *Resolver) isSame(now *netlink.LinkAttrs, before string) (same, known bo
 // Present returns what was changed by the name that the sysctl has now, nil where it went
 // with its interface.
 func (l *Resolver) Present(r pins.SysctlRecord) (*hostsettings.Change, error) {
-	change := ChangeOf(r)
+	return present(r, func() (string, error) { return l.NameOf(r.Interface, hostsettings.InterfaceOf(r.Key)) })
+}
+
+// present asks for the name of an interface where the sysctl is that of one.
+func present(r pins.SysctlRecord, name func() (string, error)) (*hostsettings.Change, error) {
+	change := changeOf(r)
 	if r.Interface == 0 {
 		return &change, nil
 	}
-	name, err := l.NameOf(r.Interface, hostsettings.InterfaceOf(r.Key))
-	if name == "" || err != nil {
+	now, err := name()
+	if now == "" || err != nil {
 		return nil, err
 	}
-	change = change.On(name)
+	change = change.On(now)
 	return &change, nil
 }
 
@@ -126,8 +131,8 @@ func Names(records []pins.InterfaceRecord) map[uint16]string {
 	return names
 }
 
-// ChangeOf returns the change of a record, by the name that the interface had then.
-func ChangeOf(r pins.SysctlRecord) hostsettings.Change {
+// changeOf returns the change of a record, by the name that the interface had then.
+func changeOf(r pins.SysctlRecord) hostsettings.Change {
 	return hostsettings.Change{Interface: r.Interface, Key: r.Key, Before: r.Before, After: r.After}
 }
 
@@ -136,7 +141,7 @@ func ChangeOf(r pins.SysctlRecord) hostsettings.Change {
 func Rename(j *pins.Journal, device int, name string) {
 	for i := range j.Sysctls {
 		if r := &j.Sysctls[i]; r.Interface == device && device != 0 {
-			r.Key = ChangeOf(*r).On(name).Key
+			r.Key = changeOf(*r).On(name).Key
 		}
 	}
 	for i := range j.Qdiscs {

@@ -56,14 +56,14 @@ func Fine(device, found string) Finding {
 // how, and is never empty: a command of replypath or its unit, or the line of the
 // configuration to be set. What somebody else made is for Seen.
 func Problem(severity Severity, device, found, fix string) Finding {
-	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Fix: OrNil(fix)}
+	return Advised(severity, device, found, Remedy{Fix: fix})
 }
 
 // Seen makes a finding about what somebody else made, or has to. No command that
 // changes it is given, as that may take traffic away: inspect, which is never empty,
 // only reads.
 func Seen(severity Severity, device, found, inspect string) Finding {
-	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Inspect: OrNil(inspect)}
+	return Advised(severity, device, found, Remedy{Inspect: inspect})
 }
 
 // Remedy is what to do about a problem: either of a fix or a command that only reads.
@@ -71,9 +71,7 @@ type Remedy struct{ Fix, Inspect string }
 
 // Advised makes a finding of a problem whose remedy depends on the host.
 func Advised(severity Severity, device, found string, r Remedy) Finding {
-	f := Problem(severity, device, found, r.Fix)
-	f.Inspect = OrNil(r.Inspect)
-	return f
+	return Finding{Severity: severity, Interface: OrNil(device), Found: found, Fix: OrNil(r.Fix), Inspect: OrNil(r.Inspect)}
 }
 
 // Of notes whose it seems to be; empty where nothing tells.

@@ -2,6 +2,7 @@ package gather
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,24 +32,16 @@ func (g *gatherer) configuration() error {
 	}
 	read := g.compare(f)
 	g.host.ConfigPath = f.LoadedFrom()
-	switch {
-	case f.Config != nil:
-		g.host.Config = f.Config
-	case read != nil:
-		g.host.Config = read
-	default:
-		g.host.Config = config.Default()
-	}
+	g.host.Config = cmp.Or(f.Config, read, config.Default())
 	return nil
 }
 
 // wouldBe loads what a start without flags reads. What is wrong with it is an error here as there.
-func (g *gatherer) wouldBe() error {
+func (g *gatherer) wouldBe() (err error) {
 	if g.Config != nil {
 		return nil
 	}
 	g.host.ConfigPath = config.DefaultPath
-	var err error
 	g.host.Config, err = config.Load(config.DefaultPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		g.host.Config, err = config.Default(), nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
@@ -31,32 +30,6 @@ func daemonOf(pinDir string) (*snapshot.Daemon, error) {
 	}
 	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // one that cannot be read is not known to be the unit's
 	return &snapshot.Daemon{PID: pid, Unit: inUnit(string(groups))}, nil
-}
-
-const (
-	detachTime = 10 * time.Second // on a busy machine
-	detachPoll = 20 * time.Millisecond
-)
-
-// Snapshot is gather for a host from which a datapath may be taken away meanwhile: the
-// programs go first, and last what tells that they should be there. Where they are missing
-// it waits for the end of that.
-func Snapshot(options Options) (*snapshot.Host, error) {
-	var deadline time.Time
-	for {
-		before, _ := ownerOf(options.PinDir) // nobody where there are no pins
-		host, err := gather(options)
-		if err != nil || len(host.MissingPrograms()) == 0 || !isTakenAway(options.PinDir, before) {
-			return host, err
-		}
-		switch now := time.Now(); {
-		case deadline.IsZero():
-			deadline = now.Add(detachTime)
-		case now.After(deadline):
-			return host, nil
-		}
-		time.Sleep(detachPoll)
-	}
 }
 
 // owner is who holds a pin directory, as the kernel and the journal say.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,27 +23,30 @@ import (
 	"replypath/loader/pins"
 )
 
-// Options say what is examined.
-type Options struct {
-	PinDir string
-	// Config is what is examined; nil for the configuration in force, or what a start would read.
-	Config *config.Config
-	// ConfigPath is the file of Config, to be named where a change of it is proposed.
-	ConfigPath string
-	// Traffic reads what a datapath has counted; nil: that is not looked at.
-	Traffic func(pinDir string) ([]snapshot.Counted, error)
-	// Root is what the files of the host are looked up in; empty for "/".
-	Root string
-}
+const (
+	detachTime = 10 * time.Second // on a busy machine
+	detachPoll = 20 * time.Millisecond
+)
 
-// gatherer fills a snapshot.
-type gatherer struct {
-	Options
-	netlink *netlink.Handle
-	links   []netlink.Link
-	journal *pins.Journal // nil: none, or it may not be read
-	sampled *sample       // what had been counted when the snapshot began
-	host    *snapshot.Host
+// Snapshot is gather for a host from which a datapath may be taken away meanwhile: the
+// programs go first, and last what tells that they should be there. Where they are missing
+// it waits for the end of that.
+func Snapshot(options Options) (*snapshot.Host, error) {
+	var deadline time.Time
+	for {
+		before, _ := ownerOf(options.PinDir) // nobody where there are no pins
+		host, err := gather(options)
+		if err != nil || len(host.MissingPrograms()) == 0 || !isTakenAway(options.PinDir, before) {
+			return host, err
+		}
+		switch now := time.Now(); {
+		case deadline.IsZero():
+			deadline = now.Add(detachTime)
+		case now.After(deadline):
+			return host, nil
+		}
+		time.Sleep(detachPoll)
+	}
 }
 
 // gather takes a snapshot of the network namespace of the calling thread.
@@ -125,8 +129,7 @@ func (g *gatherer) pinned() error {
 
 // interfaces finds the managed interfaces: those of the datapath where there is
 // one, else those that it would manage.
-func (g *gatherer) interfaces() error {
-	var err error
+func (g *gatherer) interfaces() (err error) {
 	if g.links, err = dump.Links(g.netlink); err != nil {
 		return err
 	}

@@ -30,12 +30,6 @@ const (
 // way is what wrong ways are told apart by.
 type way struct{ from, to, reason string }
 
-// sample is what had been counted at a moment.
-type sample struct {
-	at    time.Time
-	pairs []snapshot.Counted
-}
-
 // firstSample reads the counters for the first time.
 func (g *gatherer) firstSample() (err error) {
 	if g.journal == nil || g.Traffic == nil {

@@ -3,7 +3,6 @@ package remedy
 
 import (
 	"fmt"
-	"slices"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
@@ -81,34 +80,4 @@ func Flags(flags config.Overrides) (text string) {
 		text += " " + finding.Quote(word)
 	}
 	return text
-}
-
-// Rename is what has another interface be managed in the place of one that is not there.
-func Rename(s *snapshot.State, from, to string) string {
-	if !slices.Contains(s.Config.Flags.Interfaces, from) {
-		return Configure(s, fmt.Sprintf("write %s in the place of %s under interfaces", yamlWord(to), yamlWord(from)))
-	}
-	flags := s.Config.Flags
-	flags.Interfaces = slices.Clone(flags.Interfaces)
-	for n, name := range flags.Interfaces {
-		if name == from {
-			flags.Interfaces[n] = to
-		}
-	}
-	return startWith(s, flags)
-}
-
-// Enforce is the command that ends observing, with what it takes to have it last.
-func Enforce(h *snapshot.Host, name string) string {
-	command := Command(&h.State, "replypath mode enforce")
-	entry := EntryOf(h, name)
-	switch {
-	case h.Config.Flags.Observe:
-		return finding.Explained(command, "until the next start: leave --observe out then")
-	case entry != nil && entry.Mode == config.ModeObserve:
-		return finding.Explained(command, "until the next start; for good: mode: enforce for name: "+yamlWord(entry.Name)+" in "+h.ConfigPath)
-	case h.Config.Mode == config.ModeObserve && (entry == nil || entry.Mode == ""):
-		return finding.Explained(command, "until the next start; for good: mode: enforce in "+h.ConfigPath)
-	}
-	return command // somebody has switched, against the configuration
 }

@@ -226,6 +226,3 @@ func listDefaults(family int) string { return ip[family] + "route show table all
 func listRoutes(r *snapshot.Route) string {
 	return ip[r.Family] + "route show table " + snapshot.TableName(r.Table)
 }
-
-// ip is the beginning of a command of ip(8) about a family.
-var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}

@@ -219,3 +219,6 @@ func bringingBack(f *snapshot.Firewall, r *snapshot.Rule) []string {
 	}
 	return names
 }
+
+// ip is the beginning of a command of ip(8) about a family.
+var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
@@ -122,12 +123,11 @@ func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
 		if !o.LoopbackOnly {
 			return finding.None
 		}
-		text := fmt.Sprintf("%s is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs"+
-			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)", o.Address)
-		if h.Config.LoopbackAddresses == "symmetric" {
-			text = fmt.Sprintf("%s is on lo or a dummy device only: its replies go back the way that they were asked"+
-				" (loopback_addresses: symmetric; lvs direct routing needs kernel)", o.Address)
+		way := "follow the routing table, as lvs direct routing needs" +
+			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)"
+		if h.Config.LoopbackAddresses == config.LoopbackSymmetric {
+			way = "go back the way that they were asked (loopback_addresses: symmetric; lvs direct routing needs kernel)"
 		}
-		return finding.Fine("", text)
+		return finding.Fine("", fmt.Sprintf("%s is on lo or a dummy device only: its replies %s", o.Address, way))
 	})
 }

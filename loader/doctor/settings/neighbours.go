@@ -30,16 +30,12 @@ func NeighbourTable(h *snapshot.Host) []finding.Finding {
 		case count <= t.Thresh2 && (t.Fulls == 0 || isEnlarged(t, count)):
 			return finding.Fine("", text)
 		}
-		key, size := "net."+protocol+".neigh.default.gc_thresh", largerTable(count, t)
+		key := "net." + protocol + ".neigh.default.gc_thresh"
+		size := max(2*t.Thresh3, 1<<bits.Len(uint(4*count))) // room for four times as many, and twice what it had
 		return finding.Seen(severity, "", fmt.Sprintf(
 			"%s: who has no entry gets no packet: gc_thresh3 %d and gc_thresh2 %d have room",
 			text, size, size/2), "sysctl "+key+"3 "+key+"2")
 	})
-}
-
-// largerTable is the size of one with room for four times as many neighbours, and twice what it had.
-func largerTable(count int, t snapshot.NeighTable) int {
-	return max(2*t.Thresh3, 1<<bits.Len(uint(4*count)))
 }
 
 // usualThresh3 is the kernel's default.

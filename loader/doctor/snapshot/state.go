@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"time"
 
 	"replypath/loader/config"
@@ -45,12 +46,7 @@ type InForce struct {
 }
 
 // LoadedFrom is the path of the file, or of the one that a reload would read if it were there.
-func (f *InForce) LoadedFrom() string {
-	if f.Path == "" {
-		return config.DefaultPath
-	}
-	return f.Path
-}
+func (f *InForce) LoadedFrom() string { return cmp.Or(f.Path, config.DefaultPath) }
 
 // Start is what a start takes; what is zero is there.
 type Start struct {

@@ -1,12 +1,9 @@
 package snapshot
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
-	"replypath/loader/discover"
 	"replypath/loader/flows"
 )
 
@@ -53,29 +50,6 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 	}
 }
 
-// LastHopPeers names the on-link peers of an interface's flows whose frames come
-// from a MAC that is not theirs.
-func (h *Host) LastHopPeers(i *discover.Interface) []string {
-	owners := h.OwnersOfMACs(i.Index)
-	var peers []string
-	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		if f.NextHopMAC == nil || !h.IsOnLink(i.Index, peer) || h.isGateway(i.Index, peer) {
-			return
-		}
-		owner := owners[*f.NextHopMAC]
-		if len(owner) == 0 || slices.Contains(owner, peer) {
-			return
-		}
-		// Several addresses of one host look alike, unless the peer is known by
-		// another MAC, or the owner for a router.
-		if h.isNeighbour(i.Index, peer) || h.isGateway(i.Index, owner[0]) {
-			peers = append(peers, fmt.Sprintf("%s from %s (%s)", peer, *f.NextHopMAC, owner[0]))
-		}
-	})
-	slices.Sort(peers)
-	return slices.Compact(peers)
-}
-
 // Connections are what this host has open.
 type Connections struct {
 	Sockets []Socket
@@ -106,51 +80,4 @@ func (c *Connections) OpenedFrom(p netip.Prefix) int {
 		}
 	}
 	return count
-}
-
-// Datagrams is what the flow table and the sockets tell of UDP.
-type Datagrams struct {
-	flows     map[datagram]*flows.Flow
-	wildcards map[uint16]bool // ports
-	several   bool            // the host has more than one interface to choose from
-}
-
-// datagram tells a conversation, but for the own address.
-type datagram struct {
-	peer               string
-	peerPort, selfPort uint16
-}
-
-// Datagrams gathers what is asked of connected sockets.
-func (h *Host) Datagrams() *Datagrams {
-	d := &Datagrams{flows: map[datagram]*flows.Flow{}, wildcards: map[uint16]bool{}, several: len(h.Interfaces) > 1}
-	for n := range h.Flows {
-		if f := &h.Flows[n]; f.Protocol == "udp" {
-			d.flows[datagram{f.Peer, f.PeerPort, f.SelfPort}] = f
-		}
-	}
-	for _, s := range h.Sockets {
-		if !s.Remote.IsValid() && s.Local.Addr().IsUnspecified() {
-			d.wildcards[s.Local.Port()] = true
-		}
-	}
-	return d
-}
-
-// Elsewhere returns the flow of a connected socket's peer and ports whose own
-// address is another than the socket's.
-func (d *Datagrams) Elsewhere(s *Socket) *flows.Flow {
-	if !s.Remote.IsValid() {
-		return nil
-	}
-	f := d.flows[datagram{s.Remote.Addr().String(), s.Remote.Port(), s.Local.Port()}]
-	if f == nil || f.Self == s.Local.Addr().String() {
-		return nil
-	}
-	return f
-}
-
-// IsSuspicious tells a connected socket beside a wildcard one on its port.
-func (d *Datagrams) IsSuspicious(s *Socket) bool {
-	return d.several && s.Remote.IsValid() && !s.Remote.Addr().IsLoopback() && d.wildcards[s.Local.Port()]
 }

@@ -1,0 +1,40 @@
+package gather
+
+import (
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/pins"
+)
+
+// Options say what is examined.
+type Options struct {
+	PinDir string
+	// Config is what is examined; nil for the configuration in force, or what a start would read.
+	Config *config.Config
+	// ConfigPath is the file of Config, to be named where a change of it is proposed.
+	ConfigPath string
+	// Traffic reads what a datapath has counted; nil: that is not looked at.
+	Traffic func(pinDir string) ([]snapshot.Counted, error)
+	// Root is what the files of the host are looked up in; empty for "/".
+	Root string
+}
+
+// gatherer fills a snapshot.
+type gatherer struct {
+	Options
+	netlink *netlink.Handle
+	links   []netlink.Link
+	journal *pins.Journal // nil: none, or it may not be read
+	sampled *sample       // what had been counted when the snapshot began
+	host    *snapshot.Host
+}
+
+// sample is what had been counted at a moment.
+type sample struct {
+	at    time.Time
+	pairs []snapshot.Counted
+}
