@@ -72,7 +72,7 @@ func (b bounds) hold(t *testing.T, p *Package) {
 }
 
 // mostUpward is how many references may run back up from file to file, of all packages, wherever the files stand.
-const mostUpward = 70
+const mostUpward = 5
 
 // TestUpward shows those.
 func TestUpward(t *testing.T) {
