@@ -49,7 +49,7 @@ type core struct {
 	fresh   bool          // nothing was pinned before this start, which goes on
 	wake    chan struct{} // tells Run that there may be something to do
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards all of the state, but options, log, wake and what is published
 	config     *config.Config
 	tx         undo.Tx          // of the start
 	last       findings         // of the last reconciliation

@@ -66,21 +66,22 @@ func (l *core) appointOwners() {
 		Links: l.linksDir, Journal: &l.state, Tx: &l.tx, Log: l.log,
 		Repaired: l.counting(repairProgram), WouldChange: l.wouldChange, Allowance: newAllowance(),
 	}, l.config)
+	qdiscs := &undo.Qdiscs{
+		Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: func() undo.QdiscHost { return l.attacher },
+	}
 	l.attachments = attachment.New(attachment.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow,
 		Attacher:   func() attachment.Attacher { return l.attacher },
 		AttacherBy: func(m attach.Mechanism) *attach.Attacher { return attach.New(l.linksDir(), l.netlink, m) },
 		Mechanism:  l.mechanism, Log: l.log, Tx: &l.tx, Journal: &l.state,
-		Qdiscs: &undo.Qdiscs{
-			Records: &l.state.Qdiscs, Save: l.save, Tx: &l.tx, Host: func() undo.QdiscHost { return l.attacher },
-		},
+		Qdiscs:   qdiscs,
 		Fresh:    func() bool { return l.fresh },
 		Attached: func(index int) { l.gateways.ProgramsLost(index) },
 		Repaired: l.counting(repairProgram), Allowance: newAllowance,
 	})
 	l.interfaces = interfaces.New(interfaces.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Maps: l.mapsNow, Attachments: l.attachments,
-		Sysctls: l.sysctls, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
+		Sysctls: l.sysctls, Qdiscs: qdiscs, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
 		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetCounters,
 		Released: func(index int) { l.routes.Forget(index) },
 	})
@@ -89,6 +90,7 @@ func (l *core) appointOwners() {
 		Attacher:   func() fallback.Attacher { return l.attacher },
 		Enabled:    func() bool { return l.config.FallbackRoute },
 		Interfaces: l.fallbackInterfaces, NameOf: l.interfaces.NameOf,
+		Enforces: func(device int) bool { return l.interfaces.Get(device).Enforces() },
 		Gateways: func(device int) []*gateways.View { return l.gateways.Of(device) },
 		Tx:       &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save, Log: l.log,
 		ChangeSysctl: l.keepSysctl, AttachAgain: l.attachments.AttachingAgain,

@@ -38,7 +38,7 @@ func (l *core) reconcile() error {
 	return l.save()
 }
 
-// reconciliation is one that goes on.
+// reconciliation is one in progress.
 type reconciliation struct {
 	*core
 	host    discover.Result
@@ -76,7 +76,7 @@ func (r *reconciliation) arrange() []error {
 	try := func(err error) { errs = append(errs, err) }
 	managed, err := r.interfaces.Release(r.managed)
 	try(err)
-	r.attachments.ForgetSince(time.Now())
+	r.attachments.ExpireWatched(time.Now())
 	try(r.interfaces.Adopt(managed, r.byHand))
 	try(r.restoreObserved())
 	r.noteSource(r.source.Reconcile(r.wantedSource()))
@@ -126,7 +126,7 @@ func (r *reconciliation) verifyIfDue() error {
 	if !due {
 		return nil
 	}
-	return r.attachments.Verify(r.interfaces.Places())
+	return r.attachments.Verify(r.interfaces.Targets())
 }
 
 // unservedPrefixes warns of local routes whose addresses are not taken for the
@@ -163,13 +163,15 @@ func (l *core) writeWays() error {
 // writeSettings writes the configuration to where the programs read it.
 func (l *core) writeSettings() error {
 	return l.maps.WriteSettings(l.config, l.source.State(), func(put func() error) error {
-		return l.attachments.WhileWatched(put, l.interfaces.Places()...)
+		return l.attachments.WhileWatched(put, l.interfaces.Targets()...)
 	})
 }
 
 // attachAll attaches to the managed interfaces that have no programs of this process yet.
 func (l *core) attachAll() error {
-	return errors.Join(l.attachments.Attach(l.interfaces.Places()...), l.datapath.AddMissed())
+	err := l.attachments.Attach(l.interfaces.Targets()...)
+	l.datapath.AddMissed()
+	return err
 }
 
 // scopeSource is of problems with the source repair.

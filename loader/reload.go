@@ -11,9 +11,10 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
+	"replypath/loader/undo"
 )
 
-// reload is one that goes on.
+// reload is a reload in progress.
 type reload struct{ *core }
 
 // to puts another configuration in force, see Loader.Reload.
@@ -24,17 +25,14 @@ func (l reload) to(cfg *config.Config) error {
 	if err := check(l.netlink, cfg); err != nil {
 		return err
 	}
-	before := l.config
-	if cfg.MaxEntries != before.MaxEntries {
+	if cfg.MaxEntries != l.config.MaxEntries {
 		if err := l.resize(cfg); err != nil {
 			return fmt.Errorf("change the size of the flow tables: %w", err)
 		}
 	}
-	l.config = cfg
-	l.source.LookAgain()
-	if err := l.reconcile(); err != nil {
-		l.config = before
-		return errors.Join(err, l.reconcile())
+	var tx undo.Tx
+	if err := l.follow(cfg, &tx); err != nil {
+		return errors.Join(err, tx.Abort())
 	}
 	l.describeConfig()
 	l.publish()
@@ -44,45 +42,64 @@ func (l reload) to(cfg *config.Config) error {
 	return nil
 }
 
+// follow has the host follow a configuration.
+func (l reload) follow(cfg *config.Config, tx *undo.Tx) error {
+	before := l.config
+	tx.OnAbort(func() error { l.config = before; return l.reconcile() })
+	l.config = cfg
+	l.source.LookAgain()
+	return l.reconcile()
+}
+
 // resize replaces the datapath by one with flow tables of another size.
 func (l reload) resize(cfg *config.Config) error {
-	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
+	var tx undo.Tx
+	resized, maps, err := l.replaceTables(cfg, &tx)
 	if err != nil {
-		return err
-	}
-	maps, err := hostmaps.Read(&resized.DatapathMaps)
-	if err == nil {
-		err = l.switchTo(resized)
-	}
-	if err == nil {
-		err = resized.Pin()
-	}
-	if err != nil {
-		return errors.Join(err, l.switchBack(), resized.Unpin(), resized.Close())
+		return errors.Join(err, tx.Abort())
 	}
 	if err := resized.Commit(); err != nil {
 		l.log.Error("pins of the tables of another size are left", "error", err)
 	}
 	old := l.datapath
-	return l.published.WithoutReaders(func() error {
+	err = l.published.WithoutReaders(func() error {
 		l.datapath, l.maps = resized, maps
 		l.publish()
-		return old.Close()
+		return nil
 	})
+	return errors.Join(err, old.Close())
+}
+
+// replaceTables puts tables of another size, and the programs that use them, in the place of those in force.
+func (l reload) replaceTables(cfg *config.Config, tx *undo.Tx) (resized *datapath.Datapath, maps *hostmaps.Maps, err error) {
+	if resized, err = datapath.Load(l.dir, l.datapathOptions(cfg)); err != nil {
+		return nil, nil, err
+	}
+	tx.OnAbort(resized.Close)
+	if maps, err = hostmaps.Read(&resized.DatapathMaps); err != nil {
+		return nil, nil, err
+	}
+	tx.OnAbort(resized.Unpin)
+	tx.OnAbort(l.switchBack)
+	if err = l.switchTo(resized); err != nil {
+		return nil, nil, err
+	}
+	return resized, maps, resized.Pin()
 }
 
 // replacePrograms attaches the programs of a datapath in the place of those that
 // are attached.
 func (l *core) replacePrograms(by *datapath.Datapath) error {
-	err := l.attachments.Replace(by, l.interfaces.Places())
+	err := l.attachments.Replace(by, l.interfaces.Targets())
 	// Whoever looks flows up for the fallback routes finds all of them.
-	return errors.Join(err, by.AddMissed(), l.routes.Replace(by), l.source.Replace(by))
+	by.AddMissed()
+	return errors.Join(err, l.routes.Replace(by), l.source.Replace(by))
 }
 
 // handOver attaches the programs of a datapath with other flow tables than the earlier one's.
 func (l *core) handOver(to *datapath.Datapath, attach func() error) error {
 	return inGrace(to, func() error {
-		if err := to.Fill(); err != nil {
+		if err := errors.Join(to.Fill(), l.routes.AskNobody()); err != nil {
 			return err
 		}
 		return attach()

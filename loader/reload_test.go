@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -318,6 +319,27 @@ type asked struct {
 func (a *asked) Attach(to attach.Interface, programs attach.Programs) (attach.Result, error) {
 	a.ask.Do(a.by)
 	return a.Attacher.Attach(to, programs)
+}
+
+// TestReloadAsksNoGateMeanwhile: while flows are recorded in the tables of two datapaths, no gate knows all of them, so
+// that the fallback routes ask none.
+func TestReloadAsksNoGateMeanwhile(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
+			r := b.start(options)
+			asking := func() int {
+				routes := harness.Shell(t, b.host, "ip -4 route show proto 114; ip -6 route show proto 114")
+				return strings.Count(routes, "encap bpf")
+			}
+			before, meanwhile := asking(), -1
+			r.attacher = &asked{Attacher: r.attacher, by: func() { meanwhile = asking() }}
+			harness.Must(t, r.reload(func(c *config.Config) { c.MaxEntries *= 2 }))
+			if after := asking(); before != 2 || meanwhile != 0 || after != 2 {
+				t.Errorf("of 2 fallback routes %d ask a gate before, %d while tables are replaced, %d afterwards", before, meanwhile, after)
+			}
+		})
+	}
 }
 
 // TestReloadKeepsFlowsThatBeginMeanwhile: what comes in after the flows were copied to tables of another size, and

@@ -23,7 +23,7 @@ import (
 	"replypath/loader/source"
 )
 
-// start is a start that goes on.
+// start is a start in progress.
 type start struct{ *core }
 
 // steps are what New does.
@@ -247,7 +247,7 @@ func (l start) replaceRest() error {
 	if !l.datapath.HasNewTables() {
 		return nil
 	}
-	return l.attachments.ReplaceRest(l.interfaces.Places())
+	return l.attachments.ReplaceRest(l.interfaces.Targets())
 }
 
 // firstReconcile has a grace around it where the flow tables miss what is on its

@@ -4,9 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
-	"replypath/bpf"
+	"replypath/loader/admission"
 	"replypath/loader/config"
 	"replypath/loader/flows"
 	"replypath/loader/hostmaps"
@@ -15,8 +14,7 @@ import (
 // flushUnserved forgets the flows that the configuration in force would not have
 // recorded. That it cannot is logged: the configuration is in force all the same.
 func (l *core) flushUnserved() {
-	a := admission{l.config, l.maps}
-	flushed, err := flush(l.options.PinDir, flows.Filter{Func: func(f *flows.Flow) bool { return !a.serves(f) }})
+	flushed, err := flushRefused(l.options.PinDir, l.maps)
 	if flushed > 0 {
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}
@@ -25,48 +23,28 @@ func (l *core) flushUnserved() {
 	}
 }
 
-func flush(pinDir string, which flows.Filter) (flushed int, err error) {
+func flushRefused(pinDir string, maps *hostmaps.Maps) (flushed int, err error) {
+	rules, err := maps.Admission()
+	if err != nil {
+		return 0, err
+	}
 	table, err := flows.Open(pinDir)
 	if err != nil {
 		return 0, err
 	}
-	flushed, err = table.Flush(which)
+	flushed, err = table.Flush(flows.Filter{Func: func(f *flows.Flow) bool { return !isServed(rules, f) }})
 	return flushed, errors.Join(err, table.Close())
 }
 
-// admission decides as bpf/src/admission.h does.
-type admission struct {
-	config *config.Config
-	maps   *hostmaps.Maps
-}
-
-// serves tells whether a flow would be recorded.
-func (a admission) serves(f *flows.Flow) bool {
+// isServed tells whether a flow would be recorded by an interface that is there. What cannot be told is left.
+func isServed(rules *admission.Rules, f *flows.Flow) bool {
 	protocol, protocolErr := config.Protocol(f.Protocol)
 	peer, peerErr := netip.ParseAddr(f.Peer)
 	self, selfErr := netip.ParseAddr(f.Self)
 	if errors.Join(protocolErr, peerErr, selfErr) != nil {
-		return true // what cannot be told is left
+		return true
 	}
-	return f.Interface != nil &&
-		slices.Contains(a.config.Protocols, protocol) &&
-		a.servesAddress(self) &&
-		!slices.ContainsFunc(a.config.Exclude, func(e config.Exclusion) bool {
-			return (e.Protocol == 0 || e.Protocol == protocol) &&
-				(e.SelfPort == 0 || e.SelfPort == f.SelfPort) &&
-				matches(e.Peer, peer) && matches(e.Self, self)
-		})
+	t := admission.Tuple{Protocol: &protocol, Peer: netip.AddrPortFrom(peer, f.PeerPort), Self: netip.AddrPortFrom(self, f.SelfPort)}
+	why, err := rules.Refusal(&t)
+	return err != nil || f.Interface != nil && why == "" && !rules.Excludes(&t)
 }
-
-// servesAddress mirrors what refusal() in bpf/src/admission.h asks of an own address.
-func (a admission) servesAddress(self netip.Addr) bool {
-	flags, own := a.maps.Own.Get(bpf.DatapathAddress{Bytes: self.As16()})
-	if !own {
-		return a.config.Scope == config.ScopeAll
-	}
-	onlyLoopback := flags&uint32(bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY) != 0
-	return !onlyLoopback || a.config.LoopbackAddresses == config.LoopbackSymmetric
-}
-
-// matches tells whether a prefix that may be left out matches.
-func matches(p netip.Prefix, a netip.Addr) bool { return !p.IsValid() || p.Contains(a) }

@@ -103,7 +103,7 @@ func (r *runner) resolveGateways() {
 
 // tendLosses looks for what somebody has taken off, and tells whether that is worth a reconciliation.
 func (r *runner) tendLosses(now time.Time) (due bool) {
-	due = r.attachments.Lost(now, r.interfaces.Places())
+	due = r.attachments.Lost(now, r.interfaces.Targets())
 	return r.routes.HasLost(now) || r.source.HasLost(now) || due
 }
 

@@ -55,7 +55,7 @@ int replypath_forget(struct __sk_buff *skb)
 }
 
 /*
- * The same to enter a flow of programs with other tables. Whatever its tuple has here stays. A crowded set takes none:
+ * Enters a flow that the programs of before recorded in their tables. Whatever its tuple has here stays. A crowded set takes none:
  * the flow is entered with its next packet.
  */
 SEC("tc")

@@ -92,14 +92,10 @@ func (a *Attachments) Adopt(i Interface) {
 	a.of[i.Index] = &attachment{repairs: a.host.Allowance(), watched: watchedSince(before.Since)}
 }
 
-// Release detaches from an interface that is not managed any more, and removes the qdisc that was added for it. Of one that
-// is gone only the pins are left.
-func (a *Attachments) Release(target attach.Interface, gone bool) error {
+// Release detaches from an interface that is not managed any more. Of one that is gone only the pins are left.
+func (a *Attachments) Release(target attach.Interface) error {
 	delete(a.of, target.Index)
-	if err := a.host.Attacher().Detach(target); err != nil {
-		return err
-	}
-	return a.host.Qdiscs.Drop(target, gone)
+	return a.host.Attacher().Detach(target)
 }
 
 // IsAttached tells whether an interface has our programs, as far as is known.

@@ -88,7 +88,8 @@ func (a *Attachments) Verify(interfaces []Interface) error {
 	})
 }
 
-// ReplaceRest tries once more where programs of an earlier datapath are left.
+// ReplaceRest tries once more where programs of an earlier datapath are left. What those record meanwhile is not copied any
+// more: such flows are entered with their next packet.
 func (a *Attachments) ReplaceRest(interfaces []Interface) error {
 	for _, i := range interfaces {
 		if a.IsAttached(i.Index) {

@@ -52,8 +52,8 @@ func (a *Attachments) noteWatched(later time.Duration, interfaces []Interface) {
 	}
 }
 
-// ForgetSince forgets since when, once no note can be from before: the clock of the programs comes round.
-func (a *Attachments) ForgetSince(now time.Time) {
+// ExpireWatched forgets since when, once no note can be from before: the clock of the programs comes round.
+func (a *Attachments) ExpireWatched(now time.Time) {
 	const longest = time.Second*time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) + Patience
 	for _, of := range a.of {
 		if now.Sub(of.watched.noted) > longest {

@@ -39,17 +39,24 @@ func (d *Datapath) Fill() error {
 }
 
 // AddMissed copies the flows that were recorded since Fill in the tables that are replaced, once the
-// programs that write to those are attached no more. What is known here stays. It works once.
-func (d *Datapath) AddMissed() error {
+// programs that write to those are attached no more. What is known here stays. It works once. That it cannot is logged:
+// such flows are entered with their next packet.
+func (d *Datapath) AddMissed() {
 	if d.filled == nil {
-		return nil
+		return
 	}
+	if err := d.addAllMissed(*d.filled); err != nil {
+		d.opts.Log.Warn("flows that began while the tables were replaced are known with their next packet", "error", err)
+	}
+	d.filled = nil
+}
+
+func (d *Datapath) addAllMissed(filled Clock) error {
 	clock, err := d.Clock()
 	if err != nil {
 		return err
 	}
-	since := age(clock.Now(), d.filled.Now())
-	d.filled = nil
+	since := age(clock.Now(), filled.Now())
 	for table, name := range tableNames[:bpf.DatapathTableTABLE_OUTBOUND] {
 		if from := d.maps.replaced[name]; from != nil {
 			isMissed := func(flow *bpf.DatapathFlow) bool { return age(clock.Now(), flow.Seen) <= since }

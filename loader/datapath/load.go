@@ -120,13 +120,8 @@ func (d *Datapath) FallbackPrograms() attach.Programs {
 	return programs
 }
 
-// Gate is asked by the fallback routes. A datapath that is nil has none.
-func (d *Datapath) Gate() *ebpf.Program {
-	if d == nil {
-		return nil
-	}
-	return d.programs.Gate()
-}
+// Gate is asked by the fallback routes.
+func (d *Datapath) Gate() *ebpf.Program { return d.programs.Gate() }
 
 // HeldPrograms are attached beside the others where a silent gateway is held.
 func (d *Datapath) HeldPrograms() attach.Programs {

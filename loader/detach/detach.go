@@ -284,7 +284,7 @@ func (d *detacher) qdisc(r pins.QdiscRecord) error {
 	return nil
 }
 
-// sysctls puts them back in the reverse order of their changes, see asking.
+// sysctls puts them back in the reverse order of their changes, on which some depend (loader/gateways/asking.go).
 func (d *detacher) sysctls() error {
 	var errs []error
 	for _, r := range slices.Backward(d.journal.Sysctls) {

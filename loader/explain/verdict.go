@@ -1,5 +1,7 @@
 package explain
 
+import "replypath/loader/admission"
+
 // Verdicts.
 const (
 	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
@@ -27,14 +29,6 @@ const (
 	reasonMTU         = "mtu"
 )
 
-// The reasons of the metrics for not recording a flow (loader/counters/names.go).
-const (
-	reasonNotOwn   = "not_own"
-	reasonLoopback = "loopback"
-	reasonSource   = "source"
-	reasonProtocol = "protocol"
-)
-
 // fallbackDetails put the reasons of Fallback into words.
 var fallbackDetails = map[string]string{
 	reasonNoRoute:     "the kernel has no route to the peer: it builds no reply",
@@ -51,8 +45,8 @@ var fallbackDetails = map[string]string{
 var noFlowDetails = map[string]string{
 	reasonUnmanaged: "replypath is not attached to the interface where it would come in: nothing is recorded, it goes as the " +
 		"kernel routes it",
-	reasonNotOwn:   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
-	reasonLoopback: "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
-	reasonSource:   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
-	reasonProtocol: "the protocol is not listed, or finds its own way as DHCP: nothing is recorded, it goes as the kernel routes it",
+	string(admission.NotOwn):   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
+	string(admission.Loopback): "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
+	string(admission.Source):   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
+	string(admission.Protocol): "the protocol is not listed, or finds its own way as DHCP: nothing is recorded, it goes as the kernel routes it",
 }

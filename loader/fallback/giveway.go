@@ -155,8 +155,7 @@ func (g *giveWay) isFor(what undo.Setting) bool {
 // whether it would have one.
 func (g *giveWay) hasFallback(what undo.Setting) bool {
 	families := g.seen.families
-	isIt := func(i Interface) bool { return i.Index == what.Device }
-	if !slices.ContainsFunc(g.host.enforcing(true), isIt) {
+	if !g.host.Enforces(what.Device) {
 		families = g.seen.planned
 	}
 	return slices.ContainsFunc(families, func(family int) bool { return Name(family) == what.Family })

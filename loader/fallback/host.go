@@ -24,8 +24,9 @@ type Host struct {
 	Netlink    func() *netlink.Handle
 	Datapath   func() *datapath.Datapath // whose programs are attached
 	Attacher   func() Attacher
-	Enabled    func() bool        // by the configuration
-	Interfaces func() []Interface // that are served, by index
+	Enabled    func() bool           // by the configuration
+	Interfaces func() []Interface    // that are managed, by index
+	Enforces   func(device int) bool // whether replies are moved to it
 	NameOf     func(device int) string
 	Gateways   func(device int) []*gateways.View
 
@@ -54,13 +55,13 @@ type Attacher interface {
 	RemoveQdisc(attach.Interface) error
 }
 
-// Interface is one that is served.
+// Interface is one that is managed.
 type Interface struct {
 	discover.Interface
 	Enforces bool
 }
 
-// enforcing are the served interfaces whose replies are moved, or those that only observe.
+// enforcing are the managed interfaces whose replies are moved, or those that only observe.
 func (h *Host) enforcing(enforces bool) []Interface {
 	return slices.DeleteFunc(h.Interfaces(), func(i Interface) bool { return i.Enforces != enforces })
 }

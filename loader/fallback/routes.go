@@ -76,6 +76,19 @@ func (r *Routes) Replace(by *datapath.Datapath) error {
 	return errors.Join(r.device.replace(by), r.device.ask(by))
 }
 
+// AskNobody has the routes ask no gate while flows are recorded in the tables of two datapaths, neither of which knows all.
+// Replace and Reconcile end that. A start that fails has them ask the earlier gate again.
+func (r *Routes) AskNobody() error {
+	record := r.host.Journal.Fallback
+	if record == nil || record.Index == 0 {
+		return nil
+	}
+	device := &Device{Index: record.Index}
+	r.host.Tx.OnAbort(func() error { return RenewAll(r.host.Netlink(), device, r.host.Datapath().Earlier().Gate()) })
+	r.device.asked = nil
+	return RenewAll(r.host.Netlink(), device, nil)
+}
+
 // HasLost tells whether somebody has taken programs off the device, or whether they are back that could not be put back
 // so far.
 func (r *Routes) HasLost(now time.Time) bool { return r.device.hasLost(now) }
@@ -213,8 +226,8 @@ func (r *Routes) LinkChanged(i *Interface) error {
 	return r.haveSocketsLookAgain(i)
 }
 
-// haveSocketsLookAgain: by IPv6 sockets keep the route that they have. The kernel marks routes without a carrier, but
-// tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
+// haveSocketsLookAgain has IPv6 sockets ask for a route anew. They keep the one that they have: the kernel marks routes
+// without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
 func (r *Routes) haveSocketsLookAgain(i *Interface) error {
 	if r.device.found == nil || !i.Enforces || !r.GivesWay(i.Index, unix.AF_INET6) {
 		return nil
@@ -226,7 +239,7 @@ func (r *Routes) haveSocketsLookAgain(i *Interface) error {
 	return nil
 }
 
-// Forget forgets an interface that is not served any more.
+// Forget forgets an interface that is not managed any more.
 func (r *Routes) Forget(device int) { delete(r.toldDown, device) }
 
 // drop takes everything away. A start that may still fail, and a trial of which the one before has it, leave that for

@@ -3,9 +3,11 @@ package hostmaps
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"replypath/bpf"
+	"replypath/loader/admission"
 	"replypath/loader/config"
 )
 
@@ -66,6 +68,20 @@ func (m *Maps) Backup() (restore func() error, err error) {
 		}
 		return errors.Join(append(errs, m.outdate(before.Generation))...)
 	}, nil
+}
+
+// Admission returns the rules in force by which flows are recorded.
+func (m *Maps) Admission() (*admission.Rules, error) {
+	settings, err := m.readSettings()
+	if err != nil {
+		return nil, err
+	}
+	set := m.exclusions.actual[settings.Exclusions]
+	own := func(a netip.Addr) (bpf.DatapathOwnFlags, error) {
+		flags, _ := m.Own.Get(bpf.DatapathAddress{Bytes: a.As16()})
+		return bpf.DatapathOwnFlags(flags), nil
+	}
+	return &admission.Rules{Settings: settings, Exclusions: set.Rule[:set.Count], Own: own}, nil
 }
 
 // WriteSettings writes the configuration, and the state of the source repair, to where the programs read it. When it

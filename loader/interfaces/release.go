@@ -100,9 +100,11 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	errs := []error{err, t.host.Sysctls.DropOf(r.Index)}
 	t.host.Released(r.Index)
 	delete(t.managed, r.Index) // whatever goes wrong: without entries the programs let everything pass
-	if err := errors.Join(t.forgetDevice(r.ID), t.host.Attachments.Release(target, name == "" && err == nil)); err != nil {
+	gone := name == "" && err == nil
+	if err := errors.Join(t.forgetDevice(r.ID), t.host.Attachments.Release(target)); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+	errs = append(errs, t.host.Qdiscs.Drop(target, gone))
 	if what != stays {
 		t.host.Log.Info("interface is gone", "interface", r.Name, "index", r.Index)
 	} else {

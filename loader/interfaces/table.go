@@ -29,6 +29,7 @@ type Host struct {
 	Maps        func() *hostmaps.Maps     // its
 	Attachments *attachment.Attachments
 	Sysctls     *undo.Sysctls
+	Qdiscs      *undo.Qdiscs
 	Tx          *undo.Tx
 	Journal     *pins.Journal // Interfaces is written
 	Log         *slog.Logger
@@ -86,7 +87,7 @@ func (t *Table) All() []*Managed {
 	return slices.SortedFunc(maps.Values(t.managed), func(a, b *Managed) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// Enforced are the interfaces whose replies are moved, Observed those that only count.
+// Enforced are the interfaces whose replies are moved.
 func (t *Table) Enforced() []*Managed { return t.byMode(true) }
 
 // Observed are those that only count.
@@ -96,9 +97,9 @@ func (t *Table) byMode(enforces bool) []*Managed {
 	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return m.Enforces() != enforces })
 }
 
-// Places are all of them as places for programs, those without an Ethernet header first: the verifier takes its time for
+// Targets are all of them as places for programs, those without an Ethernet header first: the verifier takes its time for
 // their programs, while no others have been replaced yet.
-func (t *Table) Places() []attachment.Interface {
+func (t *Table) Targets() []attachment.Interface {
 	var places []attachment.Interface
 	for _, m := range t.All() {
 		places = append(places, m.place())
