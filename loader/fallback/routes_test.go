@@ -38,6 +38,7 @@ func newTestRoutes(change func(interfaces []Interface)) *Routes {
 	r := New(Host{
 		Enabled:    func() bool { return true },
 		Interfaces: func() []Interface { return slices.Clone(interfaces) },
+		Enforces:   func(device int) bool { return interfaces[device-eth0].Enforces },
 		NameOf:     func(device int) string { return interfaces[device-eth0].Name },
 		Gateways:   func(int) []*gateways.View { return nil },
 		Allowance:  func() *rate.Limiter { return rate.NewLimiter(rate.Inf, 1) },
