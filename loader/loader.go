@@ -5,12 +5,12 @@ package loader
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/detach"
 	"replypath/loader/kernel"
+	"replypath/loader/problems"
 	"replypath/loader/status"
 	"replypath/loader/view"
 )
@@ -69,7 +69,7 @@ func (l *Loader) SetError(name string, err error) {
 	if err == nil {
 		l.problems.Keep(name, nil)
 	} else {
-		l.problems.Keep(name, []string{name + ": " + oneLine(err)})
+		l.problems.Keep(name, []string{name + ": " + problems.OneLine(err)})
 	}
 	l.saveOrLog(l.log)
 }
@@ -81,14 +81,11 @@ func (l *Loader) ReportConfigError(err error) {
 	defer l.mu.Unlock()
 	l.state.ConfigErr = ""
 	if err != nil {
-		l.state.ConfigErr = oneLine(err)
+		l.state.ConfigErr = problems.OneLine(err)
 	}
 	l.publish()
 	l.saveOrLog(l.log)
 }
-
-// oneLine puts joined errors behind each other.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // CountDown begins the time of a trial anew: however long the start took, that is for who
 // has to confirm it.

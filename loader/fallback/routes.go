@@ -14,6 +14,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 	"replypath/loader/undo"
 )
 
@@ -292,7 +293,7 @@ func (r *Routes) Feature() pins.FeatureRecord {
 	case !r.host.Enabled():
 		f.Effect = "off: replies end with the default route"
 	case r.err != nil:
-		f.Effect = "replies end with the default route: " + strings.ReplaceAll(r.err.Error(), "\n", "; ")
+		f.Effect = "replies end with the default route: " + problems.OneLine(r.err)
 	case device == nil:
 		f.Effect = "off: nothing is enforced"
 	default:

@@ -53,6 +53,9 @@ func (p *List) All() []string {
 	return all
 }
 
+// OneLine puts joined errors behind each other.
+func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
 // Messages turns errors into lines, one for each of those that were joined and
 // without repetitions.
 func Messages(errs ...error) []string {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +17,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 	"replypath/loader/source"
 	"replypath/loader/status"
 	"replypath/loader/undo"
@@ -313,7 +313,7 @@ func (r *Repair) Feature() pins.FeatureRecord {
 		f.Effect = "no cgroup2: wildcard udp sockets answer from the address that the route picks"
 	case r.err != nil:
 		f.Available = false
-		f.Effect = strings.ReplaceAll(r.err.Error(), "\n", "; ")
+		f.Effect = problems.OneLine(r.err)
 	case r.state == bpf.DatapathSourceRepairREPAIR_ON:
 		f.Effect = "on: wildcard udp sockets answer from the address that was asked"
 	case r.state == bpf.DatapathSourceRepairREPAIR_WATCH:

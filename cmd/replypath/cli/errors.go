@@ -10,6 +10,7 @@ import (
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
+	"replypath/loader/problems"
 )
 
 // Exit codes.
@@ -50,7 +51,7 @@ func exitCode(err error) int {
 // Report writes an error on one line: joined ones are told apart by semicolons. Each of a
 // configuration's has its own.
 func Report(w io.Writer, err error) {
-	texts := []string{output.OneLine(err)}
+	texts := []string{problems.OneLine(err)}
 	if errors.Is(err, config.ErrInvalid) {
 		texts = strings.Split(err.Error(), "\n")
 	}

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
-	"replypath/cmd/replypath/output"
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/problems"
 )
 
 // NewRun returns the command run.
@@ -182,7 +182,7 @@ func (d *daemon) reload(ctx context.Context) {
 		err = d.datapath.Reload(cfg)
 	}
 	if err != nil {
-		d.log.Error("configuration refused, the one in force stays", "error", output.OneLine(err))
+		d.log.Error("configuration refused, the one in force stays", "error", problems.OneLine(err))
 		d.datapath.ReportConfigError(err)
 		return
 	}

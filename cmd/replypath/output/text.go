@@ -73,9 +73,6 @@ func Daemon(d *status.Daemon, attached bool) string {
 	return text
 }
 
-// OneLine puts joined errors behind each other.
-func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
 // Printable escapes what a terminal would obey: the kernel takes it in the name of an interface, and anybody in
 // that of a file.
 func Printable(text string) string {

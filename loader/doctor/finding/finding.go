@@ -116,9 +116,6 @@ func Quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// OneLine is the text of an error without line breaks.
-func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
 // OrNil is nil for an empty text.
 func OrNil(text string) *string {
 	if text == "" {

@@ -15,12 +15,12 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/hostfiles"
 	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 )
 
 const (
@@ -199,7 +199,7 @@ func (g *gatherer) flows() error {
 		return err
 	}
 	if err != nil {
-		g.host.FlowError = finding.OneLine(err)
+		g.host.FlowError = problems.OneLine(err)
 	}
 	return nil
 }

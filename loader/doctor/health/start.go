@@ -15,6 +15,7 @@ import (
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 )
 
 // PinPlaces finds a pin directory in which nothing can be pinned.
@@ -28,11 +29,11 @@ func PinPlaces(h *snapshot.Host) []finding.Finding {
 	case errors.Is(err, pins.ErrNoBPFFS), errors.Is(err, pins.ErrForeignContents) && !h.IsByUnit():
 		return []finding.Finding{finding.Problem(finding.Error, "", withoutRemedy(err), runAtUsual())}
 	case errors.Is(err, unix.EROFS) && isBelowUsual(h.PinDir):
-		return []finding.Finding{finding.Problem(finding.Error, "", finding.OneLine(err), mount("-o remount,rw"))}
+		return []finding.Finding{finding.Problem(finding.Error, "", problems.OneLine(err), mount("-o remount,rw"))}
 	case errors.Is(err, fs.ErrPermission):
-		return []finding.Finding{finding.Seen(unlessPinned(&h.State), "", finding.OneLine(err)+": this process may not", remedy.AsRoot(&h.State))}
+		return []finding.Finding{finding.Seen(unlessPinned(&h.State), "", problems.OneLine(err)+": this process may not", remedy.AsRoot(&h.State))}
 	}
-	return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(err),
+	return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(err),
 		finding.Explained("ls -ld "+finding.Quote(cmp.Or(h.PinDir, pins.DefaultDir)), "what is there in its place"))}
 }
 
@@ -51,7 +52,7 @@ func runAtUsual() string {
 
 // withoutRemedy is an error without the command that stands beside it.
 func withoutRemedy(err error) string {
-	return strings.TrimSuffix(finding.OneLine(err), ": "+mountBPFFS)
+	return strings.TrimSuffix(problems.OneLine(err), ": "+mountBPFFS)
 }
 
 func isBelowUsual(pinDir string) bool {
@@ -72,14 +73,14 @@ func KernelTypes(h *snapshot.Host) []finding.Finding {
 	if h.Start.BTF == nil {
 		return nil
 	}
-	return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(h.Start.BTF), finding.Explained("uname -r",
+	return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(h.Start.BTF), finding.Explained("uname -r",
 		"start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y in the place of this one; in a container, mount the host's /sys"))}
 }
 
 // KernelPrograms finds a kernel that loads no programs, or that lacks what makes them do better.
 func KernelPrograms(h *snapshot.Host) []finding.Finding {
 	if err := h.Start.Programs; err != nil {
-		return []finding.Finding{finding.Seen(finding.Error, "", finding.OneLine(err), finding.Explained("uname -r",
+		return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(err), finding.Explained("uname -r",
 			"start kernel 5.10 or later in the place of this one, and have no filter of system calls keep bpf(2) from this process"))}
 	}
 	return finding.Each(h.Start.Features, func(f *pins.FeatureRecord) finding.Finding {
