@@ -58,7 +58,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt install deb rpm packages root help
+.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt licence install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -136,7 +136,7 @@ generate: packages ## compile the BPF programs; make the metrics reference and t
 verify-generated: packages ## check that the generated files are what their sources make
 	test/verify-generated.sh
 
-lint: vet staticcheck gofmt ## check the Go code
+lint: vet staticcheck gofmt licence ## check the Go code
 
 vet:
 	$(GO) vet ./...
@@ -147,6 +147,11 @@ staticcheck:
 gofmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	test -z "$$unformatted" || { echo "gofmt would change:" $$unformatted >&2; exit 1; }
+
+# Generated files count as licensed: bpf2go writes no such line.
+licence:
+	@$(GO) tool addlicense -check -s=only -l apache $$(git ls-files '*.go') || \
+		{ echo "these lack their SPDX line: go tool addlicense -s=only -l apache FILE" >&2; exit 1; }
 
 install: build ## install under DESTDIR and PREFIX, with man pages, completions, systemd unit and a sample configuration
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/replypath

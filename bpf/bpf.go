@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bpf holds the compiled datapath: the TC programs, their maps, and the
 // types that both sides share, all generated from the C in src.
 package bpf

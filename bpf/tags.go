@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bpf
 
 // Overflowed is the bit among the tags of a set that says that other flows of the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bpf_test
 
 // What BPF_PROG_TEST_RUN cannot reach, and who looks at it instead:

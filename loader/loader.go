@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package loader puts the datapath in place, keeps its maps current, and takes
 // it away again. What is attached and pinned outlives the process; the next one
 // goes on with it.

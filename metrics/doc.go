@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package metrics serves what the datapath counted to Prometheus, and whether
 // it is in place to whoever watches the host.
 //

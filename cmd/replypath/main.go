@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command replypath makes a host with several interfaces answer by the one
 // that the question came in on.
 package main

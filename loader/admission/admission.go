@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package admission decides, as bpf/src/admission.h does, whether a flow is recorded.
 package admission
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package attach puts the programs on an interface, by TCX where the kernel
 // has it and by clsact with cls_bpf where it has not, and takes them off again.
 // It never touches a filter, link or qdisc of somebody else.

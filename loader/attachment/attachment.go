@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package attachment owns what is attached to the interfaces that are managed: the programs, and since when they see all
 // that comes in.
 package attachment

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package config is the configuration of replypath: its types and defaults,
 // the YAML file that sets them, and the rules that a value must keep.
 package config

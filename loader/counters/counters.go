@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package counters reads what the programs, and the kernel, have counted: the figures of the metrics.
 package counters
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package datapath loads the programs and opens their maps, pinned ones first,
 // so that a new process goes on with what an earlier one left.
 package datapath

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package detach takes a datapath away, or back to what was there before a trial.
 package detach
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package discover finds the interfaces that replypath manages, the networks
 // that are directly connected to them, and the host's own addresses.
 package discover

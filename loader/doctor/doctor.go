@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package doctor looks at a host for settings that break or weaken the reply
 // path, and mends those that can be mended without asking anybody. It never tells
 // anybody to change what somebody else made: it says what there is, and whose it is.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package explain tells where a reply goes and why: the kernel's own choice, what
 // the programs do with it, and by which entry. It reads the pins and asks the
 // kernel over netlink, and needs no daemon.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fallback makes the default routes of last resort and the device that
 // they lead to. While no other default route is usable, the kernel goes on
 // building replies and hands them to this device, where a program moves each to

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package flows reads and clears the flow tables by way of their pins; it works
 // without the daemon.
 package flows

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package gateways
 
 // stage is what is done about a gateway that does not answer, or may not. What the kernel says of it is another thing

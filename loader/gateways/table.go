@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gateways keeps the gateways of the managed interfaces: it has the kernel look for their MACs, and holds the
 // neighbour entry of one that has stopped answering.
 package gateways

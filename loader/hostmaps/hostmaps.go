@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hostmaps owns the maps that tell the programs about the host: what they hold, and in which order that is written.
 package hostmaps
 

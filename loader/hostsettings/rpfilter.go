@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hostsettings changes sysctls of managed interfaces where they would
 // undo what replypath does, and puts them back.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package identity tells which interface something was changed for: an index, or a name, may be another's by now.
 package identity
 

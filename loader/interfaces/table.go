@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package interfaces owns which interfaces are managed, which of them each is, whatever its name or index is now, and the
 // mode that is in force there.
 package interfaces

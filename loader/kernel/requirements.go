@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kernel tells what loading and attaching take of the kernel and of the process, and what of it
 // is there.
 package kernel

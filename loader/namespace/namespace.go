@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package namespace keeps one datapath in a network namespace: two would record each flow twice, and fight for the
 // fallback route's device. Who puts one in place holds the lock of the namespace for as long as it lives. What stands
 // without a process is found by its journal.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nexthop finds the gateways of the managed interfaces, has the kernel
 // resolve their MAC addresses, and tells when anything changes that matters to
 // either.

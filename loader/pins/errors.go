@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pins keeps the pinned state of one datapath: its directory on bpffs,
 // the lock that makes one process its owner, the network namespace that it
 // works for, and the journal of what was changed on the host.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package problems keeps what cannot be done and is tried again.
 package problems
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package sockets asks the kernel for the TCP and UDP sockets of the calling thread's network namespace (sock_diag(7)).
 package sockets
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package sourcerepair decides when programs on the cgroup give wildcard UDP sockets the source address that they were
 // asked on, and keeps them attached.
 package sourcerepair

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package status tells what a datapath is and does, from its pins: no daemon is needed.
 package status
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package top tells what a datapath does at present: what it corrects a second,
 // for which interfaces and which flows. It reads the pins and needs no daemon.
 package top

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package trace tells of packets as they pass the programs. It reads what they
 // write into a ring buffer while somebody asks for it, and needs no daemon.
 package trace

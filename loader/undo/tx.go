@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package undo takes back what was done to a host.
 package undo
 

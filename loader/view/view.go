@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package view is what /metrics and /healthz are shown: they never wait for who changes the host.
 package view
 

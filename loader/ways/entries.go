@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ways says what the programs are told of the ways by which replies may leave: interfaces, gateways, and which
 // networks are routed by which gateway.
 package ways

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package devices runs replypath on network devices of several kinds, and beside
 // others who hook into them: tunnels, qdiscs, filters and programs. Each network is
 // first shown broken without it, then right with it.

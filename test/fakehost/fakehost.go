@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fakehost stands for a host on which some pin directories hold something: the tests of the commands share what is
 // there. It touches nothing.
 package fakehost

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package floods floods a server that has live connections: none of them may lose its
 // interface, move or be reset, and the counters have to show what came.
 package floods

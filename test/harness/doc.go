@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package harness runs the built product in networks of package topology, as an
 // operator would, and reads what it tells. It is for tests only.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command kernels runs tests on other kernels than the machine's own: each
 // kernel of a list boots in a virtual machine, with the tests in its initial
 // file system, and powers off when they are through.

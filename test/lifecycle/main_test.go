@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package lifecycle tests how the daemon comes and goes, what it tells, and what
 // it leaves alone.
 package lifecycle

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package managers runs what configures networks, and what starts services, on real
 // hosts beside replypath: systemd-networkd, NetworkManager, ifupdown and systemd
 // itself (scenario S8).

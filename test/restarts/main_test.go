@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package restarts tests that the daemon may die and the program may change, at
 // any moment and again and again, under traffic.
 package restarts

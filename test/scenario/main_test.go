@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package scenario runs the networks that people brought: each is first shown
 // broken without replypath, then right with it. A test stands in the file whose
 // name begins with the question:

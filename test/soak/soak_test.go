@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package soak runs the product for long under load while everything around it
 // changes: connections, interfaces, addresses, routes, gateways and the configuration. What
 // leaves by the wrong NIC without an event that explains it is a failure, and so is

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package structure measures the product's packages by their types: how much a file needs of the other files, how
 // much a type can change, and whether an import runs back up.
 package structure

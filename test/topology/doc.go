@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package topology builds networks of Linux hosts, routers and switches inside
 // one process, out of network namespaces and veth pairs, over netlink.
 //

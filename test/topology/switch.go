@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package topology
 
 // Switch is an Ethernet switch: a bridge in a namespace of its own, without an

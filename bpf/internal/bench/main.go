@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command bench measures what the datapath costs a packet: each case is run by
 // BPF_PROG_TEST_RUN next to an empty program in the same round, and the median
 // of the differences is held against a bound. It needs root.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package verify shows what the verifier has to say about every program.
 package verify
 

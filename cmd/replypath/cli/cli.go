@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cli is what the commands share: their command line, their exit codes and how they print.
 package cli
 

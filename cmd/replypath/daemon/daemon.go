@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package daemon is what attaches and detaches: run, which keeps watch, try and what watches over it, and detach.
 package daemon
 

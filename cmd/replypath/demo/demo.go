@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package demo shows on a network of its own what replypath is for: replies that
 // leave by the wrong interface, and the same replies with replypath.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package output writes what the commands tell: tables, JSON, and the values in them as people read them.
 package output
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package show is the commands that read the pins and the host, or the configuration for it, and show what that means.
 package show
 

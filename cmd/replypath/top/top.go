@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package top is the command top: rates and the busiest flows, on a terminal of its own or as text.
 package top
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package dump reads whole tables of the kernel over netlink.
 //
 // The kernel does not hold a table still while it hands it out in pieces. Where

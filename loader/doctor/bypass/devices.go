@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bypass has the checks of doctor for what packets pass replypath by at, or pass beside it: programs, firewalls,
 // and what interfaces do in hardware.
 package bypass

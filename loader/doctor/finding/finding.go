@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package finding is what a check of doctor has to say.
 package finding
 

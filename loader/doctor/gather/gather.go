@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gather takes the snapshot that doctor judges.
 package gather
 

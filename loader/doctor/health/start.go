@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package health has the checks of doctor for replypath itself: what a start takes, what is in force, what it manages.
 package health
 

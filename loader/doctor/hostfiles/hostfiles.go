@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hostfiles reads the files that a host's network is set up by.
 package hostfiles
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package netfilter reads what the kernel filters, tracks and balances.
 package netfilter
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package owners tells whose a rule, a route, a chain, an interface or a program seems to be.
 package owners
 

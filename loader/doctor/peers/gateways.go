@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package peers has the checks of doctor for who is at the other end: gateways, routers, and peers of sockets.
 package peers
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package remedy writes the commands of replypath, and the changes of its configuration, that mend a finding.
 package remedy
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package routing has the checks of doctor for routes and rules.
 package routing
 

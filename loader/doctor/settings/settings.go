@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package settings has the checks of doctor for sysctls.
 package settings
 

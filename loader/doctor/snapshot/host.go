@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package snapshot is what doctor knows of a network namespace: what was read, and what follows from it.
 package snapshot
 

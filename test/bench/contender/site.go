@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package contender has the network that the benchmark runs in, and the ways in
 // which its host can be made to answer by the interface that it was asked on.
 package contender

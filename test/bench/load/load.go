@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package load has the work that the benchmark's contenders are measured with.
 package load
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package report turns what the benchmark has measured into medians, ratios, tables,
 // plots and a page.
 package report

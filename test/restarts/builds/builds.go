@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package builds makes other builds of the program, for tests that change from one to
 // another.
 package builds

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package network builds the network of the demo: two servers and two routers, each with namespaces of its own.
 //
 // The namespaces have no name on the host. Descriptors, sockets and processes hold them, so that they vanish with this
