@@ -57,7 +57,7 @@ func TestPackageVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^## ([0-9][0-9.]*)`).FindStringSubmatch(string(text))
+	found := regexp.MustCompile(`(?m)^## \[([0-9][0-9.]*)\]`).FindStringSubmatch(string(text))
 	if found == nil {
 		t.Fatal("the changelog names no version")
 	}
