@@ -148,7 +148,7 @@ func TestQuick(t *testing.T) {
 	for _, w := range workloads {
 		names = append(names, w.Name)
 	}
-	if want := []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk"}; !slices.Equal(names, want) {
+	if want := []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk", "tcp-crr-beside"}; !slices.Equal(names, want) {
 		t.Errorf("a quick run has %q, want %q", names, want)
 	}
 	if o.rounds != 1 {

@@ -101,6 +101,7 @@ func All() []*Contender {
 	}
 	return append(all,
 		constants(),
+		floor(),
 		socket(),
 		emptyTCX(),
 		emptyXDP(),

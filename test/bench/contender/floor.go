@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/topology"
 )
 
 // What programs decide (linux/pkt_cls.h, linux/bpf.h).
@@ -42,6 +44,49 @@ func constants() *Contender {
 			})
 		},
 	}
+}
+
+// floor is constants with the programs at the other hooks that a corrector needs, which are empty: what no
+// corrector of that kind can be faster than.
+func floor() *Contender {
+	return &Contender{
+		Name: "floor", About: "constants, and empty programs at the three other hooks: no corrector by TC is faster",
+		everything: true,
+		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
+			all := new(severalAttached)
+			for _, hook := range []struct {
+				at     ebpf.AttachType
+				device *topology.Interface
+				does   asm.Instructions
+			}{
+				{ebpf.AttachTCXIngress, s.Eth0, always(tcxNext)},
+				{ebpf.AttachTCXIngress, s.Eth1, always(tcxNext)},
+				{ebpf.AttachTCXEgress, s.Eth1, always(tcxNext)},
+				{ebpf.AttachTCXEgress, s.Eth0, toConstants(s.Eth1.Index, s.Eth1.Peer().MAC, s.Eth1.MAC)},
+			} {
+				one, err := attachProgram(s, ebpf.SchedCLS, hook.does, func(p *ebpf.Program) (link.Link, error) {
+					return link.AttachTCX(link.TCXOptions{Interface: hook.device.Index, Program: p, Attach: hook.at})
+				})
+				if err != nil {
+					return nil, errors.Join(err, all.Stop())
+				}
+				all.running = append(all.running, one)
+			}
+			return all, nil
+		},
+	}
+}
+
+// severalAttached are programs at several hooks.
+type severalAttached struct{ running []Running }
+
+// Stop takes them off.
+func (s *severalAttached) Stop() error {
+	var errs []error
+	for _, one := range s.running {
+		errs = append(errs, one.Stop())
+	}
+	return errors.Join(errs...)
 }
 
 // socket takes the interface from the socket of an established connection, where the kernel keeps that of the segment whose route it

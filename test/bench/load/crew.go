@@ -32,6 +32,10 @@ type crew struct {
 	loops            sync.WaitGroup
 	failure          chan error // the first one
 	sockets          []int
+	// beside is what a client reads between two turns, nil where it does nothing else; asking is the time of the
+	// turns, in nanoseconds, where it does.
+	beside []uint64
+	asking atomic.Int64
 }
 
 func newCrew() *crew {
@@ -47,7 +51,7 @@ func (c *crew) keep(fd int) int {
 // ask has a client call turn again and again on a CPU until the crew is closed or turn fails.
 // turn blocks no longer than socketPatience.
 func (c *crew) ask(host *topology.Host, cpu int, turn func() error) {
-	c.loop(c.clients, host, cpu, turn)
+	c.loop(c.clients, host, cpu, c.timed(turn))
 }
 
 // serve is the same for a server.
@@ -101,9 +105,15 @@ func pin(cpu int) error {
 	return nil
 }
 
-// Run lets the clients work and returns how much a second they have done.
+// Run lets the clients work and returns how much a second they have done: of the time of their turns, where
+// they do other work between these.
 func (c *crew) Run(ctx context.Context, d time.Duration) (float64, error) {
-	return c.rate(ctx, d, func() (uint64, error) { return c.done.Load(), nil })
+	done, asking := c.done.Load(), c.asking.Load()
+	rate, err := c.rate(ctx, d, func() (uint64, error) { return c.done.Load(), nil })
+	if err != nil || c.beside == nil {
+		return rate, err
+	}
+	return float64(c.done.Load()-done) / time.Duration(c.asking.Load()-asking).Seconds(), nil
 }
 
 // rate lets the crew work and returns how fast a count rises meanwhile.

@@ -76,7 +76,10 @@ var manyFlows = []string{
 
 // All returns the workloads. Scripts know the first four by their names.
 func All() []*Workload {
-	const perSecond = "1/s"
+	const (
+		perSecond   = "1/s"
+		besideAbout = " on a host that reads 1 MiB of its own between two of them: that time is not counted"
+	)
 	all := []*Workload{
 		{Name: "udp-echo-64", Unit: perSecond, Quick: true, start: udpEcho(64, 1),
 			About: "datagrams of 64 bytes sent back by a socket that is not connected, one at a time, on one core"},
@@ -88,6 +91,9 @@ func All() []*Workload {
 			About: "the server sends (iperf3), in packets of up to 64 kB: GSO, which veth hands over uncut, so that there is nothing for GRO, on one core"},
 		{Name: "tcp-bulk-in", Unit: "Mbit/s", Program: true, Kept: true, start: bulk(false),
 			About: "the client sends (iperf3), in such packets, and the server acknowledges, on one core"},
+		{Name: "tcp-crr-beside", Unit: perSecond, Quick: true, start: beside(connectInTurns), About: "tcp-crr" + besideAbout},
+		{Name: "tcp-rr-beside", Unit: perSecond, Kept: true, start: beside(askInTurns), About: "tcp-rr" + besideAbout},
+		{Name: "udp-echo-64-beside", Unit: perSecond, start: beside(echoOne), About: "udp-echo-64" + besideAbout},
 		{Name: "udp-echo-1400", Unit: perSecond, start: udpEcho(1400, 1),
 			About: "as udp-echo-64, with 1400 bytes"},
 		{Name: "udp-echo-64-two-cores", Unit: perSecond, CPUs: 2, start: udpEcho(64, 2),

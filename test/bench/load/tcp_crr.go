@@ -20,9 +20,16 @@ const sources = 256
 // tcpConnections opens a connection for each request. The server closes first.
 func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
+	if err := connectInTurns(c, s); err != nil {
+		return nil, c.closeAfter(err)
+	}
+	return c, nil
+}
+
+func connectInTurns(c *crew, s *contender.Site) error {
 	listener, err := listenOn(s, 16)
 	if err != nil {
-		return nil, c.closeAfter(err)
+		return err
 	}
 	c.keep(listener)
 	request, buffer := make([]byte, requestSize), make([]byte, requestSize)
@@ -51,7 +58,7 @@ func tcpConnections(_ context.Context, s *contender.Site, _ *Shared) (Work, erro
 		}
 		return err
 	})
-	return c, nil
+	return nil
 }
 
 // askOnce connects, asks, reads the answer and the end of the connection.

@@ -41,6 +41,11 @@ func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	return c, nil
 }
 
+// echoOne sends a datagram of 64 bytes to and fro on one core.
+func echoOne(c *crew, s *contender.Site) error {
+	return c.echoUDP(udpRoute{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort}, CPU(), 64)
+}
+
 // udpRoute says who asks whom.
 type udpRoute struct {
 	client *topology.Host

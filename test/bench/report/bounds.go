@@ -33,6 +33,10 @@ var bounds = []bound{
 	{"tcp-crr", ours, base, 0.97},
 	{"tcp-crr", ours, rules, 1.00},
 	{"tcp-crr", ours, "connmark", 1.10},
+	{"tcp-crr-beside", ours, rules, 1.00},
+	{"tcp-crr-beside", ours, floor, 0.985},
+	{"tcp-rr-beside", ours, floor, 0.99},
+	{"udp-echo-64-beside", ours, floor, 0.995},
 	{"tcp-bulk", ours, base, 0.99},
 	{"tcp-bulk-in", ours, base, 0.99},
 	{"nginx", ours, rules, 1.00},
@@ -60,6 +64,7 @@ func Compared(workload string, measured []string) []string {
 const (
 	ours     = "replypath"
 	redirect = "constants"
+	floor    = "floor"
 	// gainBound is the least of what a second core gives the static route that it
 	// gives the contender.
 	gainBound = 0.95
