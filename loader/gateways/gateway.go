@@ -62,7 +62,7 @@ const (
 	// resolveAgain is how long a gateway that does not answer is left alone.
 	resolveAgain = 5 * time.Second
 	// resolveSeldom is that for a silent IPv6 gateway while there are others: as seldom as the kernel asks itself
-	// (router_probe_interval). While it is asked the kernel sends to it.
+	// (router_probe_interval). While it is asked the kernel sends to it: asked more often, one lost a connection.
 	resolveSeldom = time.Minute
 	// resolveAtMost bounds how often a gateway is asked after whatever its
 	// neighbour entry does.
