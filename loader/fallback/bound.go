@@ -72,7 +72,8 @@ func boundRoute(hop nexthop.Default) *netlink.Route {
 }
 
 // AddBound adds default routes for sockets that are bound to a device, behind the fallback route of their family,
-// which has to be there. It returns those that it has added: an interface that is down or gone gets none.
+// which has to be there. It returns those that it has added: an interface that is down or gone gets none. By
+// reading: the kernel refuses a route of somebody else's with this metric; `ip route replace` puts it in the place of ours.
 func AddBound(nl *netlink.Handle, hops []nexthop.Default) (added []nexthop.Default, err error) {
 	errs := []error{setAnyPeers(nl, hops)}
 	for _, hop := range hops {

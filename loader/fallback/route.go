@@ -162,6 +162,7 @@ const (
 
 // lowPreference is that of a router which is to be used where no other can be (RFC 4191, 2.1). Of the IPv6 routes behind the
 // first usable metric the kernel takes the one that is preferred, whatever their metrics (find_rr_leaf() in net/ipv6/route.c).
+// By reading: without CONFIG_IPV6_ROUTER_PREF a gateway that answers goes before one that nobody has asked.
 const lowPreference = 3
 
 // send writes a default route of the main table. The library leaves out its preference.

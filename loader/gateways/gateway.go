@@ -64,7 +64,7 @@ const (
 	// resolveAgain is how long a gateway that does not answer is left alone.
 	resolveAgain = 5 * time.Second
 	// resolveSeldom is that for a silent IPv6 gateway while there are others: as seldom as the kernel asks itself
-	// (router_probe_interval). While it is asked the kernel sends to it.
+	// (router_probe_interval). While it is asked the kernel sends to it: asked more often, one lost a connection.
 	resolveSeldom = time.Minute
 	// resolveAtMost bounds how often a gateway is asked after whatever its
 	// neighbour entry does.
@@ -234,7 +234,7 @@ func addressFamily(g *gateway) string {
 // one by somebody, the last one known is put back, to be checked when it is used: until
 // it is there, a reply would have the kernel ask with the reply's source, which is another
 // NIC's and which strict routers do not answer. One that the kernel believes in is asked
-// all the same.
+// all the same. By reading: where it answers only what goes to everybody, what the host starts is refused for a second in nine.
 func (g *gateway) resolve(nl *netlink.Handle) error {
 	switch {
 	case (g.State == nexthop.StateNone || g.State == nexthop.StateFailed) && g.mac != nil:

@@ -21,6 +21,10 @@ import (
 // replies to other interfaces are moved, and the programs end everything else. The kernel's question whether the gateway
 // has that MAC goes to everybody (bpf/src/nobody.h).
 //
+// By reading: where the kernel has no tail calls beside functions (arm64 before 6.0), what the host starts by it is dropped,
+// and not refused. Frames that leave with a tag by the parent of a VLAN device pass the programs of the VLAN alone. A
+// gateway that answers IPv6 without the Override flag is heeded after 35 s at most (withoutMACEvery).
+//
 // That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
 // there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
 // net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).

@@ -17,7 +17,7 @@ const (
 	stages // how many there are
 )
 
-// stageNames are those in docs/ARCHITECTURE.md.
+// stageNames are those in docs/design/gateways.md.
 var stageNames = [stages]string{"untouched", "fresh", "resolving", "bridged", "held", "retried"}
 
 // event is what may change the stage of a gateway.
@@ -35,7 +35,7 @@ const (
 	events // how many there are
 )
 
-// transition is what an event leads to, from each stage. Its words are those in docs/ARCHITECTURE.md.
+// transition is what an event leads to, from each stage. Its words are those in docs/design/gateways.md.
 type transition struct {
 	what, why string
 	to        map[stage]stage
@@ -45,34 +45,33 @@ type transition struct {
 var transitions = [events]transition{
 	onCarrier: {
 		"the carrier is back",
-		"who is at the other end may be another, or not be there yet; a question that is under way goes on",
+		"another router may be there",
 		map[stage]stage{untouched: fresh, fresh: fresh, resolving: resolving, bridged: bridged, held: held, retried: retried},
 	},
 	onOver: {
-		"its time has come, or the mode is another", "what follows decides anew",
+		"its time is over, or the mode has changed", "the next event decides",
 		map[stage]stage{untouched: untouched, fresh: untouched, resolving: untouched, bridged: bridged, held: held, retried: held},
 	},
 	onMAC: {
-		"the kernel has a MAC", "no packet waits for one any more",
+		"the kernel has a MAC", "no packet waits any more",
 		map[stage]stage{untouched: untouched, fresh: fresh, resolving: untouched, bridged: bridged, held: held, retried: held},
 	},
 	onAsk: {
-		"the kernel, without a MAC, is told to ask", "a router that is there answers at once",
+		"the kernel has no MAC, is told to ask", "a router that is there answers at once",
 		map[stage]stage{
 			untouched: resolving, fresh: resolving, resolving: resolving, bridged: bridged, held: retried, retried: retried,
 		},
 	},
 	onBridge: {
-		"no answer in time, or the entry is of before the carrier went", "replies go on, with the last MAC",
+		"no answer in time, or the entry outlived the carrier", "replies go on with the last MAC",
 		map[stage]stage{untouched: bridged, fresh: bridged, resolving: bridged, bridged: bridged, held: held, retried: retried},
 	},
 	onHold: {
-		"the kernel has asked in vain", "replies go on, and what the host starts is refused",
+		"the kernel has asked in vain", "replies go on; TCP of the host is refused",
 		map[stage]stage{untouched: held, fresh: held, resolving: held, bridged: held, held: held, retried: retried},
 	},
 	onLetGo: {
-		"it answers, or its silence is bridged no more",
-		"the kernel's own entry counts; a question that is under way goes on",
+		"it answers, or its silence is no longer bridged", "the kernel's entry counts; a running request goes on",
 		map[stage]stage{
 			untouched: untouched, fresh: fresh, resolving: resolving, bridged: untouched, held: untouched, retried: resolving,
 		},

@@ -35,7 +35,7 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
-// TestTransitionsAreDocumented: docs/ARCHITECTURE.md has the same table.
+// TestTransitionsAreDocumented: docs/design/gateways.md has the same table.
 func TestTransitionsAreDocumented(t *testing.T) {
 	var table strings.Builder
 	fmt.Fprintf(&table, "| what happens | %s | why |\n|%s\n",
@@ -51,12 +51,12 @@ func TestTransitionsAreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&table, " %s |\n", transition.why)
 	}
-	text, err := os.ReadFile("../../docs/ARCHITECTURE.md")
+	text, err := os.ReadFile("../../docs/design/gateways.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(text), "\n\n"+table.String()+"\n") {
-		t.Errorf("docs/ARCHITECTURE.md does not have this table:\n%s", table.String())
+		t.Errorf("docs/design/gateways.md does not have this table:\n%s", table.String())
 	}
 }
 

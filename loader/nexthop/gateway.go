@@ -73,7 +73,8 @@ type Routers struct {
 // name; they are listed even where no network of the interface holds them at
 // present.
 //
-// An address of this host is no gateway.
+// An address of this host is no gateway, nor is one that it has in another VRF.
+// A route by a nexthop object names its gateway only where net.ipv4.nexthop_compat_mode is 1.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
 	hops, reaches := dump.NewValues(collectHops), make(reaches)
 	if err := dump.ReadRoutes(nl, hops, reaches); err != nil {

@@ -36,7 +36,7 @@ var patience = harness.Patient(4 * time.Second)
 type start struct {
 	name string
 	try  func(*bed) error
-	// fails is how, as docs/RELIABILITY.md tells; noRoute and noCarrier are the errors without replypath,
+	// fails is how, as docs/guide/faults.md tells; noRoute and noCarrier are the errors without replypath,
 	// the latter where the carrier is lost. Of ping it tells none.
 	fails              map[topology.Family]string
 	noRoute, noCarrier string
