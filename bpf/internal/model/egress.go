@@ -116,7 +116,7 @@ func (m *Model) note(t Tuple) {
 	}
 }
 
-// segmentOut is the table "TCP, outbound" of ARCHITECTURE.md.
+// segmentOut is the table "TCP, outbound" of docs/design/packet.md.
 func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	t := p.outbound()
 	if p.has(FlagSYN) && !p.has(FlagACK) { // no host sends a RST with it

@@ -9,7 +9,7 @@ import (
 	"replypath/bpf"
 )
 
-// segmentIn is the table "TCP, inbound" of ARCHITECTURE.md. It says whether the
+// segmentIn is the table "TCP, inbound" of docs/design/packet.md. It says whether the
 // segment is a SYN whose answer goes by this interface, and whether it is settled by what
 // is known of the tuple, so that nothing else is looked at.
 func (m *Model) segmentIn(p *packet, w way) (opens, settled bool) {
