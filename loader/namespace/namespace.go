@@ -2,7 +2,8 @@
 
 // Package namespace keeps one datapath in a network namespace: two would record each flow twice, and fight for the
 // fallback route's device. Who puts one in place holds the lock of the namespace for as long as it lives. What stands
-// without a process is found by its journal.
+// without a process is found by its journal. Pins on a BPF file system that is not in sight are not found: by clsact the new
+// programs take the places of theirs, by TCX both work.
 package namespace
 
 import (

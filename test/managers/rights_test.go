@@ -303,8 +303,8 @@ func TestRestartsWithoutLimit(t *testing.T) {
 	wantManaged(t, p)
 }
 
-// reliability is where the figure is told.
-const reliability = "../../docs/RELIABILITY.md"
+// rights is where the figure stands.
+const rights = "../../docs/guide/rights.md"
 
 // TestSecurityFigure compares the figure in the documentation with what
 // systemd-analyze says of the unit. It depends on systemd's version.
@@ -323,7 +323,7 @@ func TestSecurityFigure(t *testing.T) {
 	}
 	want := fmt.Sprintf("systemd %s: exposure level %s", strings.Fields(analyze("--version"))[1], figure[1])
 	t.Log(want)
-	if text := string(harness.Must1[[]byte](t)(os.ReadFile(reliability))); !strings.Contains(text, want) {
-		t.Errorf("%s does not say %q", reliability, want)
+	if text := string(harness.Must1[[]byte](t)(os.ReadFile(rights))); !strings.Contains(text, want) {
+		t.Errorf("%s does not say %q", rights, want)
 	}
 }
