@@ -125,7 +125,7 @@ func TestDirector(t *testing.T) {
 	if err := h.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
 		t.Fatal(err)
 	}
-	of(t, look(t, h, config.Default()), "send-redirects", OK, "does not balance")
+	of(t, look(t, h, config.Default()), "send-redirects", OK, "is no load balancer")
 	if _, err := h.Sysctl("net/ipv4/vs/conntrack"); err != nil {
 		t.Skipf("kernel %s has no ipvs", testhost.KernelRelease())
 	}

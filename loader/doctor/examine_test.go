@@ -59,7 +59,7 @@ iface eth1 inet6 static
 	}
 	testhost.WantForm(t, found)
 	const needed = " is needed: replypath is not attached, and 0 connections were opened from "
-	const never = " never matches: dev means iif, and what this host sends comes in by lo; it stands in /etc/network/interfaces:"
+	const never = " never matches: dev means iif, and what this host sends arrives by lo; it stands in /etc/network/interfaces:"
 	want := map[string]bool{
 		"ok eth1: rule 10: from 10.4.0.100 lookup 100" + needed + "10.4.0.100; it stands in /etc/network/interfaces:2 ?? ip rule show @ ifupdown": true,
 		"ok eth1: rule 12: from 2001:db8:4::100 lookup 100" + needed + "2001:db8:4::100; it stands in /etc/systemd/network/eth1.network:1" +

@@ -12,7 +12,7 @@ import (
 // The table of checks in the documentation is the one in the source. After a
 // change that is meant: UPDATE_DOCS=1 go test -run Reference.
 func TestReference(t *testing.T) {
-	const file = "../../docs/TROUBLESHOOTING.md"
+	const file = "../../docs/guide/troubleshooting.md"
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

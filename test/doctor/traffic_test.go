@@ -173,7 +173,7 @@ func testConnectedSocket(t *testing.T, network string, f topology.Family) {
 	connect(t, conn.(*net.UDPConn), network, from)
 	found := onlyOne(t, p.Doctor(3), "udp-connect", "eth1", "error", "udp port 5201",
 		netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
-		"from "+n.Server.Eth0.Address(f).String(), "asked on "+self.Addr().String())
+		"from "+n.Server.Eth0.Address(f).String(), "the request went to "+self.Addr().String())
 	// Of a daemon that nobody knows, it can only be shown who it is.
 	show, what, _ := strings.Cut(harness.OrEmpty(found.Inspect), "  # ")
 	if what != "who has the socket: have it bind to "+self.Addr().String() {

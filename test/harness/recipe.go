@@ -12,9 +12,9 @@ import (
 )
 
 // recipes is where the pages are, seen from a test package.
-const recipes = "../../docs/recipes"
+const recipes = "../../docs/guide/recipes"
 
-// Recipe is a page of docs/recipes. What it tells the reader to type, in fenced
+// Recipe is a page of docs/guide/recipes. What it tells the reader to type, in fenced
 // blocks, is what tests run: "sh" blocks are commands, "nft" blocks are read by
 // nft, "yaml" blocks are configurations.
 type Recipe struct {

@@ -11,7 +11,7 @@ import (
 
 // TestTap captures on the server itself, as an operator does with tcpdump: a moved
 // answer is seen at the interface that it leaves by, with the MACs that it leaves
-// with, and nowhere else. docs/TROUBLESHOOTING.md says so.
+// with, and nowhere else. docs/guide/troubleshooting.md says so.
 func TestTap(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
 	server := n.Server

@@ -21,7 +21,7 @@ func XDPPrograms(h *snapshot.Host) []finding.Finding {
 		if !d.XDP {
 			return finding.None
 		}
-		return seen(d.Name, "an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen",
+		return seen(d.Name, "an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp",
 			"ip -details link show dev "+finding.Quote(d.Name))
 	})
 }
@@ -32,7 +32,7 @@ func VirtualFunctions(h *snapshot.Host) []finding.Finding {
 		if d.VFs == 0 {
 			return finding.None
 		}
-		return seen(d.Name, fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send passes this host's tc by: run replypath where they are used", d.VFs),
+		return seen(d.Name, fmt.Sprintf("%d virtual functions (sr-iov): what they receive and send bypasses this host's tc: run replypath where they are used", d.VFs),
 			"ip link show dev "+finding.Quote(d.Name))
 	})
 }
@@ -43,7 +43,7 @@ func HardwareTC(h *snapshot.Host) []finding.Finding {
 		if !d.Features["hw-tc-offload"] {
 			return finding.None
 		}
-		return seen(d.Name, "hw-tc-offload is on: packets that a filter in the hardware redirects are not seen", "ethtool -k "+finding.Quote(d.Name))
+		return seen(d.Name, "hw-tc-offload is on: replypath does not see packets that a filter in the hardware redirects", "ethtool -k "+finding.Quote(d.Name))
 	})
 }
 
@@ -53,7 +53,7 @@ func OffloadedIPsec(h *snapshot.Host) []finding.Finding {
 		if !slices.Contains(h.Offloaded, d.Name) {
 			return finding.None
 		}
-		return seen(d.Name, "ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is",
+		return seen(d.Name, "ipsec packet offload: replypath does not recognise what the hardware decrypts and encrypts",
 			finding.Explained("ip xfrm state", "strongswan asks for it by hw_offload, libreswan by nic-offload"))
 	})
 }
@@ -76,7 +76,7 @@ func MTUs(h *snapshot.Host) []finding.Finding {
 		if i.MTU == largest.MTU {
 			return finding.None
 		}
-		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender told",
+		return seen(i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s have to be cut, or their sender learns the size",
 			i.MTU, largest.Name, largest.MTU, largest.Name), "ip link show dev "+finding.Quote(i.Name))
 	})
 }

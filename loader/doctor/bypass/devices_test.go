@@ -15,10 +15,10 @@ func TestMTUs(t *testing.T) {
 	testhost.Check(t, MTUs, []testhost.Wants{
 		{"the same", nil, nil},
 		{"a jumbo production network", func(h *snapshot.Host) { h.Interfaces[0].MTU = 9000 }, []string{
-			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+			"warning eth1: mtu 1500, eth0 has 9000: replies that are built for eth0 have to be cut, or their sender learns the size" + nothing,
 		}},
 		{"a smaller one than usual", func(h *snapshot.Host) { h.Interfaces[1].MTU = 1400 }, []string{
-			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender told" + nothing,
+			"warning eth1: mtu 1400, eth0 has 1500: replies that are built for eth0 have to be cut, or their sender learns the size" + nothing,
 		}},
 	})
 }
@@ -51,11 +51,11 @@ func TestOtherPrograms(t *testing.T) {
 		in, out     = false, true
 		tcx, filter = true, false
 		behind      = " at egress runs behind replypath: it does not see replies that are moved away from here"
-		before      = " at ingress runs before replypath: what it takes away or redirects is not seen"
+		before      = " at ingress runs before replypath, which does not see what it takes away or redirects"
 		sees        = " at ingress sees what replypath has seen"
 		seesFirst   = " at egress sees what the kernel sends here, before replypath"
-		first       = "; replypath is first again once it is attached anew ?? bpftool net show dev eth1"
-		last        = "; replypath is last again once it is attached anew ?? bpftool net show dev eth1"
+		first       = "; replypath is first again once it is attached again ?? bpftool net show dev eth1"
+		last        = "; replypath is last again once it is attached again ?? bpftool net show dev eth1"
 		look        = " ?? tc filter show dev eth1 "
 	)
 	testhost.Check(t, OtherPrograms, []testhost.Wants{
@@ -89,17 +89,17 @@ func TestBypasses(t *testing.T) {
 		wants testhost.Wants
 	}{
 		{XDPPrograms, testhost.Wants{"xdp", eth1(func(d *snapshot.Device) { d.XDP = true }), []string{
-			"warning eth1: an xdp program sees frames first: what it answers, redirects or hands to af_xdp is not seen ?? ip -details link show dev eth1",
+			"warning eth1: an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp ?? ip -details link show dev eth1",
 		}}},
 		{VirtualFunctions, testhost.Wants{"sr-iov", eth1(func(d *snapshot.Device) { d.VFs = 4 }), []string{
-			"warning eth1: 4 virtual functions (sr-iov): what they receive and send passes this host's tc by: run replypath where they are used" +
+			"warning eth1: 4 virtual functions (sr-iov): what they receive and send bypasses this host's tc: run replypath where they are used" +
 				" ?? ip link show dev eth1",
 		}}},
 		{HardwareTC, testhost.Wants{"hw-tc-offload", eth1(func(d *snapshot.Device) { d.Features = map[string]bool{"hw-tc-offload": true} }), []string{
-			"warning eth1: hw-tc-offload is on: packets that a filter in the hardware redirects are not seen ?? ethtool -k eth1",
+			"warning eth1: hw-tc-offload is on: replypath does not see packets that a filter in the hardware redirects ?? ethtool -k eth1",
 		}}},
 		{OffloadedIPsec, testhost.Wants{"ipsec", func(h *snapshot.Host) { h.Offloaded = []string{"eth1"} }, []string{
-			"warning eth1: ipsec packet offload: what the hardware decrypts and encrypts is not seen as what it is" +
+			"warning eth1: ipsec packet offload: replypath does not recognise what the hardware decrypts and encrypts" +
 				" ?? ip xfrm state  # strongswan asks for it by hw_offload, libreswan by nic-offload",
 		}}},
 	} {

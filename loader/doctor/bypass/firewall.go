@@ -46,7 +46,7 @@ func ReversePathRules(h *snapshot.Host) []finding.Finding {
 	}
 	if firewalld != nil && firewalld.IsStrict() && !seenFirewalld {
 		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"%s: IPv6_rpfilter=%s: firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface",
+			"%s: IPv6_rpfilter=%s: firewalld has no such rule in force now, but will drop ipv6 packets whose route back leads by another interface",
 			firewalld.File, firewalld.IPv6RPFilter), showFirewalld(firewalld)).Of(owners.Firewalld))
 	}
 	return found
@@ -62,7 +62,7 @@ func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Findin
 		device = r.In[0]
 	}
 	return seenChain(c, severity, device, fmt.Sprintf(
-		", rule %d: %s packets whose way back leaves by another interface than they came in by", r.Handle, effect), "")
+		", rule %d: %s packets whose route back leads by another interface than they arrived by", r.Handle, effect), "")
 }
 
 // showFirewalld is the command that shows the setting.
@@ -94,7 +94,7 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 		}
 		slices.Sort(names)
 		return seenChain(c, finding.Warning, "", fmt.Sprintf(
-			", rule %s: by the outgoing interface (%s), they see the one that the kernel chose, not the one that the reply leaves by",
+			", rule %s: by the outgoing interface (%s): the one that the kernel chose, not the one that the reply leaves by",
 			strings.Join(handles, ", "), strings.Join(slices.Compact(names), ", ")), "rules by saddr bind replies wherever they leave")
 	})
 }
@@ -125,7 +125,7 @@ func Flowtables(h *snapshot.Host) []finding.Finding {
 		for _, device := range f.Devices {
 			if f.Hardware && h.Named(device) != nil {
 				found = append(found, finding.Seen(finding.Warning, device, fmt.Sprintf(
-					"flowtable %s %s %s has flags offload: forwarded packets that the hardware passes on are not seen",
+					"flowtable %s %s %s has flags offload: replypath does not see forwarded packets that the hardware passes on",
 					f.Family, f.Table, f.Name), "nft list flowtables "+f.Family).Of(owners.OfChain(f.Table, "")))
 			}
 		}
@@ -139,7 +139,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Warning, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
+		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save",
 		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
 }
 

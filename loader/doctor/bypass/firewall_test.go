@@ -20,9 +20,9 @@ func TestReversePathRules(t *testing.T) {
 		}
 	}
 	const (
-		text    = " packets whose way back leaves by another interface than they came in by ?? "
+		text    = " packets whose route back leads by another interface than they arrived by ?? "
 		setting = "grep IPv6_rpfilter /etc/firewalld/firewalld.conf @ firewalld"
-		pending = ": firewalld, which has no such rule in force now, will drop ipv6 packets whose way back leaves by another interface ?? "
+		pending = ": firewalld has no such rule in force now, but will drop ipv6 packets whose route back leads by another interface ?? "
 	)
 	testhost.Check(t, ReversePathRules, []testhost.Wants{
 		{"none", nil, nil},
@@ -56,7 +56,7 @@ func TestOutgoingRules(t *testing.T) {
 	}
 	output := []string{"output"}
 	const (
-		text  = ", they see the one that the kernel chose, not the one that the reply leaves by"
+		text  = ": the one that the kernel chose, not the one that the reply leaves by"
 		first = " ?? nft --handle list chain ip filter OUT  # rules by saddr bind replies wherever they leave"
 	)
 	testhost.Check(t, OutgoingRules, []testhost.Wants{
@@ -92,7 +92,7 @@ func TestEgressChainsAndFlowtables(t *testing.T) {
 	testhost.Check(t, Flowtables, []testhost.Wants{
 		{"software", table(false), nil},
 		{"hardware", table(true), []string{
-			"warning eth1: flowtable inet t ft has flags offload: forwarded packets that the hardware passes on are not seen" +
+			"warning eth1: flowtable inet t ft has flags offload: replypath does not see forwarded packets that the hardware passes on" +
 				" ?? nft list flowtables inet",
 		}},
 	})
@@ -102,7 +102,7 @@ func TestLegacyIsInUse(t *testing.T) {
 	testhost.Check(t, LegacyTables, []testhost.Wants{
 		{"none", nil, nil},
 		{"of both families", func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip filter", "ip nat", "ip6 raw"} }, []string{
-			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which cannot be read here: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save" +
+			"warning: tables of iptables-legacy are in use (ip filter, ip nat, ip6 raw), which doctor cannot read: look for rpfilter, CONNMARK and -o in iptables-legacy-save and ip6tables-legacy-save" +
 				" ?? iptables-legacy-save -t filter; iptables-legacy-save -t nat; ip6tables-legacy-save -t raw  # doctor can only look at rules of nftables",
 		}},
 	})

@@ -62,7 +62,7 @@ func programAt(h *snapshot.Hook, device string, isBehind bool) finding.Finding {
 		return finding.Fine(device, name+" at ingress sees what replypath has seen")
 	}
 	return finding.Seen(finding.Warning, device,
-		name+" at ingress runs before replypath: what it takes away or redirects is not seen"+order(h), showHook(h, device))
+		name+" at ingress runs before replypath, which does not see what it takes away or redirects"+order(h), showHook(h, device))
 }
 
 // order says when the order changes. Programs of TCX run in the order in which they
@@ -73,9 +73,9 @@ func order(h *snapshot.Hook) string {
 	case !h.TCX:
 		return ""
 	case h.Egress:
-		return "; replypath is last again once it is attached anew"
+		return "; replypath is last again once it is attached again"
 	}
-	return "; replypath is first again once it is attached anew"
+	return "; replypath is first again once it is attached again"
 }
 
 // showHook is the command that shows it among the others.

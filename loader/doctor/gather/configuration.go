@@ -70,7 +70,7 @@ func (g *gatherer) compare(f *snapshot.InForce) *config.Config {
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		f.File = "it may not be read, so that whether it says the same is not known"
+		f.File = "it may not be read, so it may say something else"
 		return nil
 	case err != nil:
 		f.File, f.Wrong = err.Error(), true

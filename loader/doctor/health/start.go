@@ -76,14 +76,14 @@ func KernelTypes(h *snapshot.Host) []finding.Finding {
 		return nil
 	}
 	return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(h.Start.BTF), finding.Explained("uname -r",
-		"start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y in the place of this one; in a container, mount the host's /sys"))}
+		"start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y instead of this one; in a container, mount the host's /sys"))}
 }
 
 // KernelPrograms finds a kernel that loads no programs, or that lacks what makes them do better.
 func KernelPrograms(h *snapshot.Host) []finding.Finding {
 	if err := h.Start.Programs; err != nil {
 		return []finding.Finding{finding.Seen(finding.Error, "", problems.OneLine(err), finding.Explained("uname -r",
-			"start kernel 5.10 or later in the place of this one, and have no filter of system calls keep bpf(2) from this process"))}
+			"start kernel 5.10 or later instead of this one, and let no filter of system calls keep bpf(2) from this process"))}
 	}
 	return finding.Each(h.Start.Features, func(f *pins.FeatureRecord) finding.Finding {
 		if f.Available {
@@ -114,6 +114,6 @@ var kernels = map[string]string{
 func Capabilities(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Start.Rights, func(r *snapshot.Right) finding.Finding {
 		return finding.Seen(unlessPinned(&h.State), "",
-			fmt.Sprintf("this process lacks %s, which a start takes %s", r.Name, r.Purpose), remedy.AsRoot(&h.State))
+			fmt.Sprintf("this process lacks %s, which a start needs %s", r.Name, r.Purpose), remedy.AsRoot(&h.State))
 	})
 }

@@ -57,7 +57,7 @@ func TestKernelAndRights(t *testing.T) {
 		{"there", nil, nil},
 		{"none", func(h *snapshot.Host) { h.Start.BTF = errors.New("the kernel has no BTF (/sys/kernel/btf/vmlinux)") }, []string{
 			"error: the kernel has no BTF (/sys/kernel/btf/vmlinux) ?? uname -r" +
-				"  # start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y in the place of this one; in a container, mount the host's /sys",
+				"  # start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y instead of this one; in a container, mount the host's /sys",
 		}},
 	})
 	testhost.Check(t, KernelPrograms, []testhost.Wants{
@@ -73,10 +73,10 @@ func TestKernelAndRights(t *testing.T) {
 	testhost.Check(t, Capabilities, []testhost.Wants{
 		{"all", nil, nil},
 		{"one is missing", lacking, []string{
-			"error: this process lacks CAP_BPF, which a start takes to load programs ?? replypath doctor  # as root",
+			"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
 		}},
 		{"one is missing beside a datapath", func(h *snapshot.Host) { lacking(h); h.Pinned = true }, []string{
-			"warning: this process lacks CAP_BPF, which a start takes to load programs ?? replypath doctor  # as root",
+			"warning: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
 		}},
 	})
 }

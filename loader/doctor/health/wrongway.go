@@ -49,7 +49,7 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 		return finding.Seen(finding.Error, w.To, text+": "+w.To+" is down", finding.Explained(link, "bring it up, or its cable"))
 	case "no_next_hop":
 		return finding.Seen(finding.Error, w.To, text+": no mac of a next hop is known there",
-			finding.Explained("ip neigh show dev "+finding.Quote(w.To), "name the one to answer through under gateways"))
+			finding.Explained("ip neigh show dev "+finding.Quote(w.To), "name the one that has to get the replies under gateways"))
 	case "mtu":
 		return finding.Seen(finding.Warning, w.To, text+": they are larger than its mtu",
 			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))

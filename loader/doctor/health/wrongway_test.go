@@ -36,7 +36,7 @@ func TestWrongWays(t *testing.T) {
 		}},
 		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
 			"error eth1: replies of eth1 leave by replypath0: 1 live flows, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
-				" ?? ip neigh show dev eth1  # name the one to answer through under gateways",
+				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways",
 		}},
 		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
 			"error eth1: replies of eth1 leave there to another next hop: 1 packets within 1.0 s, 5 packets in all, reason rewrite_failed" +

@@ -92,11 +92,11 @@ func UnnamedRouters(h *snapshot.Host) []finding.Finding {
 			switch i.Settings.NextHop {
 			case config.NextHopGateway:
 				found = append(found, finding.Problem(finding.Warning, i.Name,
-					"no gateway that a route names leads to "+who+": next_hop gateway leaves their answers to the kernel",
+					"no gateway that a route names leads to "+who+": with next_hop gateway the kernel routes their replies",
 					remedy.ConfigureInterface(h, i.Name, "next_hop: auto")))
 			case config.NextHopAuto:
 				found = append(found, finding.Fine(i.Name, fmt.Sprintf(
-					"no route names the router %s of %s: they are answered through it",
+					"no route names the router %s of %s: their replies go through it",
 					nameMAC(&h.Neighbourhood, i.Index, mac), who)))
 			}
 		}
@@ -177,7 +177,7 @@ func LastHop(h *snapshot.Host) []finding.Finding {
 			return finding.None
 		}
 		return finding.Problem(finding.Warning, i.Name,
-			"peers of this network arrive from another's mac: "+some(peers)+": next_hop last-hop answers them through it",
+			"peers of this network arrive from another station's mac: "+some(peers)+": next_hop last-hop answers them through it",
 			remedy.ConfigureInterface(h, i.Name, "next_hop: last-hop"))
 	})...)
 }

@@ -57,7 +57,7 @@ func TestSilentGateways(t *testing.T) {
 
 func TestLastHop(t *testing.T) {
 	want := []string{
-		"warning eth1: peers of this network arrive from another's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
+		"warning eth1: peers of this network arrive from another station's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
 			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 	}
 	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {

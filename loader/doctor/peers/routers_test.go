@@ -16,12 +16,12 @@ func TestUnnamedRouters(t *testing.T) {
 	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
 		return func(h *snapshot.Host) { testhost.ThroughUnnamed(h); change(h) }
 	}
-	want := []string{"ok eth1: no route names the router 02:00:00:00:07:01 (10.4.0.1) of 10.60.0.1, 10.60.0.2: they are answered through it"}
+	want := []string{"ok eth1: no route names the router 02:00:00:00:07:01 (10.4.0.1) of 10.60.0.1, 10.60.0.2: their replies go through it"}
 	testhost.Check(t, UnnamedRouters, []testhost.Wants{
 		{"no flows", nil, nil},
 		{"through a router that no route names", testhost.ThroughUnnamed, want},
 		{"its address is not known", and(func(h *snapshot.Host) { h.Neighbours = nil }),
-			[]string{"ok eth1: no route names the router 02:00:00:00:07:01 of 10.60.0.1, 10.60.0.2: they are answered through it"}},
+			[]string{"ok eth1: no route names the router 02:00:00:00:07:01 of 10.60.0.1, 10.60.0.2: their replies go through it"}},
 		{"a gateway that takes everything as well", and(func(h *snapshot.Host) {
 			g := h.Gateways[1]
 			g.Address, g.Reach4 = testhost.Address("10.4.0.253"), nexthop.Reach{Everything: true}
@@ -38,7 +38,7 @@ func TestUnnamedRouters(t *testing.T) {
 			for n := range h.Flows {
 				h.Flows[n].NextHopMAC = nil
 			}
-		}), []string{"warning eth1: no gateway that a route names leads to 10.4.0.55, 10.60.0.1, 10.60.0.2: next_hop gateway leaves their answers to the kernel" +
+		}), []string{"warning eth1: no gateway that a route names leads to 10.4.0.55, 10.60.0.1, 10.60.0.2: with next_hop gateway the kernel routes their replies" +
 			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: auto}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
 	})
 }

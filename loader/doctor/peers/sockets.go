@@ -18,15 +18,15 @@ func ConnectedSockets(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Sockets, func(s *snapshot.Socket) finding.Finding {
 		if f := asked.Elsewhere(s); f != nil {
 			return finding.Seen(finding.Error, finding.OrEmpty(f.Interface), fmt.Sprintf(
-				"%s answers %s from %s, but was asked on %s: it connects its wildcard socket, which cannot be mended from outside",
+				"%s answers %s from %s, but the request went to %s: it connects its wildcard socket, and only its own settings change that",
 				nameOf(s), s.Remote, s.Local.Addr(), f.Self), showSocket(s, "have it bind to "+f.Self)).Of(s.Process)
 		}
 		if !asked.IsSuspicious(s) {
 			return finding.None
 		}
 		return finding.Seen(finding.Warning, "", fmt.Sprintf(
-			"%s has a connected socket %s to %s beside a wildcard one: if it was asked on another address, its answers come from a wrong one",
-			nameOf(s), s.Local, s.Remote), showSocket(s, "have it bind to the address that it is asked on")).Of(s.Process)
+			"%s has a connected socket %s to %s beside a wildcard one: if a request went to another address, its answers have a wrong source",
+			nameOf(s), s.Local, s.Remote), showSocket(s, "bind it to the address of the requests")).Of(s.Process)
 	})
 }
 

@@ -21,15 +21,15 @@ func TestConnectedSockets(t *testing.T) {
 	}
 	other := connected
 	other.Process = ""
-	const show = " ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to the address that it is asked on"
-	const suspicious = " has a connected socket 10.3.0.100:5201 to 10.1.0.100:4000 beside a wildcard one: if it was asked on another address, its answers come from a wrong one"
+	const show = " ?? ss -uanp 'sport = :5201'  # who has the socket: bind it to the address of the requests"
+	const suspicious = " has a connected socket 10.3.0.100:5201 to 10.1.0.100:4000 beside a wildcard one: if a request went to another address, its answers have a wrong source"
 	testhost.Check(t, ConnectedSockets, []testhost.Wants{
 		{"asked on another address", with(flow, connected), []string{
-			"error eth1: iperf3 on udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but was asked on 10.4.0.100: it connects its wildcard socket, which cannot be mended from outside" +
+			"error eth1: iperf3 on udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
 				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100 @ iperf3",
 		}},
 		{"by an unknown process", with(flow, other), []string{
-			"error eth1: udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but was asked on 10.4.0.100: it connects its wildcard socket, which cannot be mended from outside" +
+			"error eth1: udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
 				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100",
 		}},
 		{"asked on this address", func(h *snapshot.Host) { f := flow; f.Self = "10.3.0.100"; with(f, connected)(h) }, nil},

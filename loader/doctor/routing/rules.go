@@ -177,7 +177,7 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-const devMeansIIF = "dev means iif, and what this host sends comes in by lo"
+const devMeansIIF = "dev means iif, and what this host sends arrives by lo"
 
 // neverMatches tells the condition of an own address with that of an incoming interface.
 func neverMatches(l *snapshot.Links, src netip.Prefix, iif string) bool {

@@ -156,7 +156,7 @@ func TestNeedlessMarks(t *testing.T) {
 }
 
 func TestRulesThatNeverMatch(t *testing.T) {
-	const text = "never matches: dev means iif, and what this host sends comes in by lo"
+	const text = "never matches: dev means iif, and what this host sends arrives by lo"
 	never := snapshot.Rule{Priority: 8, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}
 	never6 := snapshot.Rule{Family: unix.AF_INET6, Priority: 8, Src: testhost.Prefix("2001:db8:4::100/128"), IIF: "eth1", Table: 100}
 	testhost.Check(t, RulesThatNeverMatch, []testhost.Wants{

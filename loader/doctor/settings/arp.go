@@ -126,9 +126,9 @@ func LoopbackAddresses(h *snapshot.Host) []finding.Finding {
 			return finding.None
 		}
 		way := "follow the routing table, as lvs direct routing needs" +
-			" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)"
+			" (loopback_addresses: kernel; symmetric sends them by the interface of the request)"
 		if h.Config.LoopbackAddresses == config.LoopbackSymmetric {
-			way = "go back the way that they were asked (loopback_addresses: symmetric; lvs direct routing needs kernel)"
+			way = "go by the interface of the request (loopback_addresses: symmetric; lvs direct routing needs kernel)"
 		}
 		return finding.Fine("", fmt.Sprintf("%s is on lo or a dummy device only: its replies %s", o.Address, way))
 	})

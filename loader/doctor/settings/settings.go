@@ -104,7 +104,7 @@ func acceptRedirects(h *snapshot.Host, i *discover.Interface, family int) findin
 	if !on {
 		return finding.Fine(i.Name, text)
 	}
-	text += ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct"
+	text += ": a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies"
 	if family == unix.AF_INET6 || isRouter { // to switch off the device's is enough
 		return s.mended(text, "0")
 	}
@@ -155,7 +155,7 @@ func balances(h *snapshot.Host, i *discover.Interface) string {
 func AcceptLocal(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
 		s, known := settingOf(h, "ipv4", i.Name, "accept_local")
-		text := s.switched(s.isOn()) + ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		text := s.switched(s.isOn()) + ": the host accepts packets from its own addresses, and replypath records no flow for them"
 		switch {
 		case !known:
 			return finding.None
@@ -192,9 +192,9 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		if effective != hostsettings.RPFilterStrict {
 			return finding.Fine(i.Name, text)
 		}
-		text += ", strict: what comes in here is dropped where the route back leaves by another interface"
+		text += ", strict: what arrives here is dropped if the route back leads by another interface"
 		if h.Attached && !h.Enforcing[i.Index] {
-			text += "; replypath only observes here and leaves it so, and sees none or only a part of that"
+			text += "; replypath only observes here, leaves it, and sees none or only a part of that"
 		}
 		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
 		f.Severity = finding.Error

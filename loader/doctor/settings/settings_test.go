@@ -15,7 +15,7 @@ import (
 )
 
 func TestRPFilter(t *testing.T) {
-	const strict = ", strict: what comes in here is dropped where the route back leaves by another interface => sysctl -w net.ipv4.conf."
+	const strict = ", strict: what arrives here is dropped if the route back leads by another interface => sysctl -w net.ipv4.conf."
 	testhost.Check(t, RPFilter, []testhost.Wants{
 		{"device", testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1}), []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
@@ -132,13 +132,13 @@ func TestLoopbackAddresses(t *testing.T) {
 		{"none", nil, nil},
 		{"kernel", func(h *snapshot.Host) { testhost.AddVirtual(h, "192.0.2.5") }, []string{
 			"ok: 192.0.2.5 is on lo or a dummy device only: its replies follow the routing table, as lvs direct routing needs" +
-				" (loopback_addresses: kernel; symmetric sends them back the way that they were asked)",
+				" (loopback_addresses: kernel; symmetric sends them by the interface of the request)",
 		}},
 		{"symmetric", func(h *snapshot.Host) {
 			testhost.AddVirtual(h, "192.0.2.5")
 			h.Config.LoopbackAddresses = config.LoopbackSymmetric
 		}, []string{
-			"ok: 192.0.2.5 is on lo or a dummy device only: its replies go back the way that they were asked" +
+			"ok: 192.0.2.5 is on lo or a dummy device only: its replies go by the interface of the request" +
 				" (loopback_addresses: symmetric; lvs direct routing needs kernel)",
 		}},
 	})
@@ -146,7 +146,7 @@ func TestLoopbackAddresses(t *testing.T) {
 
 func TestAcceptLocal(t *testing.T) {
 	const (
-		text   = ": packets from this host's own addresses are taken in, which replypath records no flow for"
+		text   = ": the host accepts packets from its own addresses, and replypath records no flow for them"
 		fix    = text + " => sysctl -w "
 		theirs = text + " ?? sysctl net.ipv4.conf.all.accept_local net.ipv4.conf."
 	)
@@ -185,7 +185,7 @@ func TestAcceptLocal(t *testing.T) {
 }
 
 func TestAcceptRedirects(t *testing.T) {
-	const text = ": a balancer's redirect teaches the kernel a way past it, which replypath then has to correct => sysctl -w "
+	const text = ": a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies => sysctl -w "
 	on := map[string]int{"net.ipv4.conf.eth1.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 1}
 	with := func(more map[string]int) func(*snapshot.Host) {
 		return func(h *snapshot.Host) { testhost.LastHopOnEth1(h); testhost.Set(on)(h); testhost.Set(more)(h) }
@@ -197,7 +197,7 @@ func TestAcceptRedirects(t *testing.T) {
 			"warning eth1: ipv6 accept_redirects: all 0, device 1, effective 1" + text + "net.ipv6.conf.eth1.accept_redirects=0",
 		}},
 		{"a host: both", with(map[string]int{"net.ipv4.conf.all.accept_redirects": 1, "net.ipv6.conf.eth1.accept_redirects": 0, "net.ipv6.conf.all.accept_redirects": 1}), []string{
-			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1: a balancer's redirect teaches the kernel a way past it, which replypath then has to correct" +
+			"warning eth1: ipv4 accept_redirects: all 1, device 1, effective 1: a balancer's redirect teaches the kernel a route past it, and replypath then has to correct replies" +
 				": net.ipv4.conf.all.accept_redirects does it for every interface ?? sysctl net.ipv4.conf.all.accept_redirects net.ipv4.conf.eth1.accept_redirects",
 			"ok eth1: ipv6 accept_redirects: all 1, device 0, effective 0",
 		}},
