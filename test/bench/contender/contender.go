@@ -54,6 +54,8 @@ type Options struct {
 	Flows int
 	// CPUs are those that a daemon may run on, as taskset(1) takes them; "" is all.
 	CPUs string
+	// Binary is the program; "" is the one under test.
+	Binary string
 }
 
 // Running is a contender at work.
@@ -109,6 +111,7 @@ func All() []*Contender {
 		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
 		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
+		before(),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
 		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"),
 		replypath("replypath-observe-clsact", "observing, attached by clsact", ByEth0, "--mechanism", "clsact", "--observe"))

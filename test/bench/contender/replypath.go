@@ -4,6 +4,7 @@ package contender
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,23 @@ const (
 	commandTime = time.Minute
 )
 
+// beforeVariable names an earlier build, which the contender "replypath-before" is.
+const beforeVariable = "REPLYPATH_BEFORE"
+
+// before is the enforcing contender by an earlier build: what a change gains is seen side by side only.
+func before() *Contender {
+	return &Contender{
+		Name: "replypath-before", About: "enforcing, attached by TCX, the build that " + beforeVariable + " names", extra: true,
+		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
+			options.Binary = os.Getenv(beforeVariable)
+			if options.Binary == "" {
+				return nil, errors.New(beforeVariable + " names no build")
+			}
+			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
+		},
+	}
+}
+
 func replypath(name, about string, way Way, args ...string) *Contender {
 	return &Contender{
 		Name: name, About: about, Way: way,
@@ -48,6 +66,7 @@ type Daemon struct {
 	// ReadyAfter is the time from its start to READY=1.
 	ReadyAfter time.Duration
 
+	binary  string
 	host    *topology.Host
 	dir     string // of the configuration
 	pinDir  string
@@ -63,12 +82,12 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{host: host, dir: dir, pinDir: fmt.Sprintf(pinDirs, daemons.Add(1)), ended: make(chan struct{})}
+	d := &Daemon{binary: cmp.Or(options.Binary, harness.Binary()), host: host, dir: dir, pinDir: fmt.Sprintf(pinDirs, daemons.Add(1)), ended: make(chan struct{})}
 	file := filepath.Join(dir, "replypath.yaml")
 	if err := os.WriteFile(file, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	args = append([]string{harness.Binary(), "--pin-dir", d.pinDir, "run", "--config", file}, args...)
+	args = append([]string{d.binary, "--pin-dir", d.pinDir, "run", "--config", file}, args...)
 	if options.CPUs != "" {
 		args = append([]string{"taskset", "-c", options.CPUs}, args...)
 	}
@@ -145,7 +164,7 @@ func (d *Daemon) PID() int { return d.command.Process.Pid }
 
 // Command returns another command of replypath, for the same pins.
 func (d *Daemon) Command(ctx context.Context, args ...string) *topology.Cmd {
-	return d.host.Command(ctx, harness.Binary(), append([]string{"--pin-dir", d.pinDir}, args...)...)
+	return d.host.Command(ctx, d.binary, append([]string{"--pin-dir", d.pinDir}, args...)...)
 }
 
 // Stop ends the daemon and detaches.
