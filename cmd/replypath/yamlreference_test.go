@@ -36,7 +36,7 @@ func interfaceKeys() []yamlKey {
 		{"interfaces[].mode", oneOf("interfaces[].mode"), "*mode*", "Overrides *mode* on this interface."},
 		{"interfaces[].next_hop", oneOf("interfaces[].next_hop"), string(config.NextHopAuto),
 			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it. " +
-				"If no gateway has a route to the peer, and the flow did not arrive through one, the reply goes as routed. " +
+				"If no gateway has a route to the peer, and the flow did not arrive through one, the reply goes as routed.\n\n" +
 				"**last-hop**: the source MAC of the flow's inbound frames. **auto**: the inbound MAC for peers that are on-link. " +
 				"For others it is the gateway that the flow arrived through, or the only one if a route by it leads to the peer. " +
 				"If there is no such gateway, it is the inbound MAC.\n\nInterfaces without an Ethernet header (tun, WireGuard) need none. " +
