@@ -59,8 +59,8 @@ const (
 	maxReadMeLines = 100
 )
 
-// made are pages that a program writes, line by line.
-var made = []string{"docs/METRICS.md", "docs/BENCHMARKS.md", "docs/EVIDENCE.md"}
+// made are pages that a program fills with what it has measured.
+var made = []string{"docs/BENCHMARKS.md", "docs/EVIDENCE.md"}
 
 // destination is where a link leads: it cannot be wrapped.
 var destination = regexp.MustCompile(`\]\([^)]*\)|<?https?://\S+`)
