@@ -29,8 +29,10 @@ var placeholder = regexp.MustCompile(`^[A-Z][A-Z_]*$|^\.\.\.$|^\$`)
 // TestDocumentedCommands: the command lines in pages are such as the program takes. A page may leave out what is
 // required, as it then only names the command.
 func TestDocumentedCommands(t *testing.T) {
+	checked := 0
 	for _, page := range documentPages(t) {
 		commands, err := page.Commands("replypath")
+		checked += len(commands)
 		if err != nil {
 			t.Error(err)
 		}
@@ -40,18 +42,25 @@ func TestDocumentedCommands(t *testing.T) {
 			}
 		}
 	}
+	if checked == 0 {
+		t.Error("no page has a command")
+	}
 }
 
-// parseCommand says what the program finds wrong with a command line, but for what it lacks.
+// parseCommand says what the program finds wrong with a command line, except what it lacks.
 func parseCommand(args []string) error {
 	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "..." })
 	if len(args) == 0 || placeholder.MatchString(args[0]) {
 		return nil
 	}
 	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
+	root.InitDefaultHelpCmd()
 	command, rest, err := root.Find(args)
 	if err != nil {
 		return err
+	}
+	if command == root && !strings.HasPrefix(rest[0], "-") {
+		return fmt.Errorf("there is no command %s", rest[0])
 	}
 	command.InitDefaultHelpFlag()
 	command.InitDefaultVersionFlag()
@@ -59,31 +68,27 @@ func parseCommand(args []string) error {
 		return err
 	}
 	operands := command.Flags().Args()
-	if command == root && len(operands) > 0 {
-		return fmt.Errorf("there is no command %s", operands[0])
-	}
 	if len(operands) == 0 || slices.ContainsFunc(operands, placeholder.MatchString) {
 		return nil
 	}
 	return command.ValidateArgs(operands)
 }
 
-// withValues gives a flag that lacks its value, or has a placeholder for it, one that it takes: its default.
+// withValues leaves out flags that lack their value, or have a placeholder for it.
 func withValues(c *cobra.Command, args []string) []string {
 	var given []string
 	for i := 0; i < len(args); i++ {
 		given = append(given, args[i])
 		name, is := strings.CutPrefix(args[i], "--")
-		flag := c.Flags().Lookup(name)
+		flag := c.Flag(name)
 		if !is || flag == nil || flag.NoOptDefVal != "" {
 			continue
 		}
-		if last := i+1 == len(args); last || placeholder.MatchString(args[i+1]) {
+		i++
+		if i == len(args) || placeholder.MatchString(args[i]) {
 			given = given[:len(given)-1]
-			i++
 		} else {
-			given = append(given, args[i+1])
-			i++
+			given = append(given, args[i])
 		}
 	}
 	return given
@@ -98,6 +103,8 @@ func TestParseCommand(t *testing.T) {
 		"flows --limit":                 false,
 		"COMMAND --help":                false,
 		"--version":                     false,
+		"help flows":                    false,
+		"status --pin-dir":              false,
 		"flow --asymmetric":             true,
 		"flows --symmetric":             true,
 		"flows --limit many":            true,
