@@ -24,7 +24,7 @@ func documentPages(t *testing.T) []*documents.Page {
 }
 
 // placeholder stands in a page for a command or a value.
-var placeholder = regexp.MustCompile(`^[A-Z][A-Z_]*$|^\.\.\.$|^\$`)
+var placeholder = regexp.MustCompile(`^[A-Z][A-Z_-]*$|^\.\.\.$|^\$`)
 
 // TestDocumentedCommands: the command lines in pages are such as the program takes. A page may leave out what is
 // required, as it then only names the command.

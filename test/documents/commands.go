@@ -2,6 +2,7 @@ package documents
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +14,10 @@ type Command struct {
 	Line int
 	Args []string
 }
+
+// called is what follows a program's name in a command line: a word or a flag. Lines that a program prints begin with its
+// name too.
+var called = regexp.MustCompile(`^ (-{0,2}[a-z][a-z-]*|[A-Z]+)(\s|$)`)
 
 // Commands returns the command lines of a program that a page has in code blocks and code spans, also those that follow
 // another command (ip netns exec a replypath status). An error tells what is no shell text.
@@ -41,7 +46,7 @@ func (p *Page) Commands(program string) ([]Command, error) {
 		}
 	}
 	for _, span := range p.Spans() {
-		if strings.HasPrefix(span.Text, program+" ") {
+		if rest, is := strings.CutPrefix(span.Text, program); is && called.MatchString(rest) {
 			add(span.Line, span.Text)
 		}
 	}
