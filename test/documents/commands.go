@@ -63,7 +63,8 @@ func typed(line, program string) (string, bool) {
 			return command, true
 		}
 	}
-	return line, strings.HasPrefix(line, program+" ")
+	rest, is := strings.CutPrefix(line, program)
+	return line, is && called.MatchString(rest)
 }
 
 // commandsIn returns the command lines of a program in a shell's text. Assignments before a command are left out.

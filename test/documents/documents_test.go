@@ -241,7 +241,7 @@ func TestParts(t *testing.T) {
 	page := Parse("docs/x.md", []byte("# A `b` [c](d.md#e)\n\n"+
 		"| key | what |\n|---|---|\n| `mode` | two words |\n\n"+
 		"```sh\nip netns exec a replypath run --x \"y z\" | cat # why\n```\n\n"+
-		"```console\n# replypath status\nmode\n```\n\n    replypath flows\n\nSee `replypath top`, `replypath eth1, by` and `make a B=c`.\n"))
+		"```console\n# replypath status\nreplypath  eth1, here\n```\n\n    replypath flows\n\nSee `replypath top`, `replypath eth1, by` and `make a B=c`.\n"))
 	if got := page.Headings()[0].Text; got != "A b c" {
 		t.Errorf("heading %q", got)
 	}
