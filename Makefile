@@ -18,6 +18,10 @@ COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 PACKAGES ?= build/packages
 NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
 
+# What reads the documents, and those that it reads: each directory with all that is below it.
+VALE  ?= CGO_ENABLED=1 $(GO) tool -modfile=test/documents/vale.mod vale
+PROSE ?= README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md $(wildcard docs/guide docs/design docs/GLOSSARY.md docs/METRICS.md docs/ARCHITECTURE.md)
+
 # What is installed where there is no configuration.
 SAMPLE_CONFIG ?= packaging/replypath.yaml
 
@@ -58,7 +62,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint vet staticcheck gofmt licence install deb rpm packages root help
+.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs vet staticcheck gofmt licence install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -80,7 +84,7 @@ test: root packages ## run all tests, in network namespaces of their own
 UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon cmd/replypath/demo/network \
 	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
 	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels \
-	test/structure)
+	test/documents test/structure)
 
 test-unit: ## run the tests that need no root, in half a minute once they are built
 	$(GO) test -short $(UNIT)
@@ -137,6 +141,15 @@ verify-generated: packages ## check that the generated files are what their sour
 	test/verify-generated.sh
 
 lint: vet staticcheck gofmt licence ## check the Go code
+
+# Help and man pages are read as the Markdown that they are made from.
+lint-docs: packages ## check the documents: links, commands, keys, metrics, sizes and prose
+	@rm -rf build/prose && mkdir -p build/prose
+	failed=; \
+	$(GO) test -count=1 ./test/documents || failed=1; \
+	REPLYPATH_PROSE=$(CURDIR)/build/prose $(GO) test -count=1 -run '^Test(Documented|Manual)' ./cmd/replypath || failed=1; \
+	$(VALE) --config test/documents/vale.ini --glob '*.md' --output line $(PROSE) build/prose || failed=1; \
+	test -z "$$failed"
 
 vet:
 	$(GO) vet ./...

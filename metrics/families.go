@@ -32,9 +32,9 @@ type reason struct {
 
 var uncorrectedReasons = []reason{
 	{"link_down", "the interface of the flow is down, has no carrier or is gone"},
-	{"no_next_hop", "no MAC is known to send to; with next_hop: gateway also: no gateway has a route to the peer, and the question came through none"},
-	{"mtu", "the packet is larger than the interface of the flow takes and cannot be cut: the sender is told, once a second, and the rest goes as routed"},
-	{"no_header_room", "the Ethernet header that the flow's interface needs cannot be put before a packet of one without: no memory, or more than 16 KiB in one packet"},
+	{"no_next_hop", "no MAC is known to send to; with next_hop: gateway also if no gateway has a route to the peer, and none sent the request"},
+	{"mtu", "too large for the flow's interface and cannot be cut: once a second the sender gets an ICMP error; the rest goes as routed"},
+	{"no_header_room", "the flow's interface needs an Ethernet header, and the packet has no room for it: no memory, or more than 16 KiB"},
 	{"observe", "the interface of the flow is only observed"},
 	{"bound_device", "the socket is bound to a device, and is not moved off it"},
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
@@ -75,7 +75,7 @@ var (
 
 var (
 	asymmetricPackets = counter("asymmetric_packets_total",
-		"Packets that the kernel would have sent another way than their flow came in. Counted in both modes.", pairLabels...)
+		"Packets that the kernel would have sent by another interface or next hop than their flow's. Counted in both modes.", pairLabels...)
 	asymmetricFlows = counter("asymmetric_flows_total",
 		"Flows with at least one such packet. Counted in both modes.", pairLabels...)
 	correctedPackets = counter("corrected_packets_total",
@@ -96,7 +96,7 @@ var (
 	flows = gauge("flows",
 		"Flows in the table that are not idle.", "table")
 	flowTableCapacity = gauge("flow_table_capacity",
-		"Flows (in outbound: notes) that the table can hold. A full one forgets first what is over or never became a conversation, then what was quiet longest.", "table")
+		"Flows (in outbound: notes) that the table can hold. A full one first forgets what ended or is no conversation, then what was quiet longest.", "table")
 	flowAdmissions = counter("flow_admissions_total",
 		"Flows (in outbound: notes) that were entered into the table.", "table")
 	flowReadmissions = counter("flow_readmissions_total",
@@ -106,11 +106,11 @@ var (
 	flowEvictions = counter("flow_evictions_total",
 		"Flows (in outbound: notes) that a new one took the place of, as the table was full.", "table")
 	flowMoves = counter("flow_moves_total",
-		"Flows that went over to the interface or MAC by which they came in later.", "protocol")
+		"Flows that moved to the interface or MAC that they arrived by later.", "protocol")
 	flowMovesRefused = counter("flow_moves_refused_total",
-		"Packets that came in by another interface or MAC and did not move their flow, by the reason why.", "reason").because(refusedReasons)
+		"Packets that arrived by another interface or MAC and did not move their flow, by the reason why.", "reason").because(refusedReasons)
 	sourceRepairs = counter("source_repairs_total",
-		"Answers of wildcard UDP sockets that were given the address that had been asked.", "family")
+		"Answers of wildcard UDP sockets that were given the address that the request was sent to.", "family")
 
 	interfaceUp = gauge("interface_up",
 		"Whether the managed interface is up and has carrier. 0 under a configured name that no interface has.", "interface")
@@ -125,7 +125,7 @@ var (
 		"Packets that the reverse path filter dropped in this network namespace, on any interface.")
 
 	fallbackActive = gauge("fallback_active",
-		"Whether the fallback default route stands in for a missing one.", "family")
+		"Whether the fallback default route replaces a missing one.", "family")
 	fallbackDropped = counter("fallback_dropped_packets_total",
 		"Packets that ended at the fallback default route, or at a gateway that has never answered: the host's own and forwarded ones.", "family")
 	hostRepairs = counter("host_repairs_total",
@@ -138,7 +138,7 @@ var (
 	reloadSuccessTime = gauge("config_last_reload_success_timestamp_seconds",
 		"When the configuration in force was read.")
 	kernelFeature = gauge("kernel_feature",
-		"Whether the kernel has the feature. What its absence means stands in replypath status.", "feature")
+		"Whether the kernel has the feature. replypath status shows what its absence means.", "feature")
 	buildInfo = gauge("build_info",
 		"1, with the version of replypath and of Go as labels.", "version", "goversion")
 )

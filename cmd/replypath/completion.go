@@ -17,12 +17,12 @@ func newCompletion(a *cli.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
 		Short: "Write the completion script of a shell",
-		Long: `Write the script that completes replypath's commands, flags and their values in
-bash, fish, powershell or zsh. To load it at once:
+		Long: `Write the script that completes the commands, flags and values of replypath in bash,
+fish, powershell or zsh. To load it at once:
 
-  bash:  source <(replypath completion bash)
-  fish:  replypath completion fish | source
-  zsh:   source <(replypath completion zsh)`,
+  bash  source <(replypath completion bash)
+  fish  replypath completion fish | source
+  zsh   source <(replypath completion zsh)`,
 		ValidArgs: shells,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

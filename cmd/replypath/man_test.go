@@ -8,12 +8,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cpuguy83/go-md2man/v2/md2man"
+	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 
 	"replypath/cmd/replypath/cli"
 )
@@ -42,9 +46,14 @@ func TestManual(t *testing.T) {
 	}
 }
 
+// options are paragraphs as cobra makes them: an option, and its text behind a tab.
+var options = regexp.MustCompile(`(?m)^(?:\.PP\n)?(\\fB-.*)\n\t(.*)$`)
+
 func writeManual(t *testing.T, dir string) {
 	t.Helper()
-	err := doc.GenManTreeFromOpts(newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost()), doc.GenManTreeOptions{
+	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
+	eachCommand(root, func(c *cobra.Command) { c.Long = manualText(c.Long) })
+	err := doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
 		Path:             dir,
 		CommandSeparator: "-",
 		Header: &doc.GenManHeader{
@@ -54,8 +63,89 @@ func writeManual(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range pages(t, dir) {
+		page := options.ReplaceAll(read(t, filepath.Join(dir, name)), []byte(".TP\n$1\n$2"))
+		if err := os.WriteFile(filepath.Join(dir, name), page, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	title := fmt.Sprintf("%% \"REPLYPATH.YAML\" \"5\" \"%s\" \"replypath\" \"File Formats\"\n", manualDate.Format("Jan 2006"))
 	if err := os.WriteFile(filepath.Join(dir, "replypath.yaml.5"), md2man.Render([]byte(title+yamlManual())), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eachCommand calls f for a command and those below it that users see.
+func eachCommand(c *cobra.Command, f func(*cobra.Command)) {
+	f(c)
+	for _, sub := range c.Commands() {
+		if !sub.Hidden {
+			eachCommand(sub, f)
+		}
+	}
+}
+
+// columns are the two of a list in a help text.
+var columns = regexp.MustCompile(`^  (\S.*?) {2,}(\S.*)$`)
+
+// manualText returns a help text in Markdown. Lists of two columns become lists of definitions, with an item for each
+// line that is indented by two spaces; a line that is indented by more goes on with the item.
+func manualText(help string) string {
+	var b strings.Builder
+	inList := false
+	for line := range strings.Lines(help) {
+		line = strings.TrimRight(line, "\n")
+		item := columns.FindStringSubmatch(line)
+		switch {
+		case item != nil:
+			fmt.Fprintf(&b, "\n\n**%s**\n: %s", escapeMarkdown(item[1]), item[2])
+			inList = true
+		case inList && strings.HasPrefix(line, "   "):
+			b.WriteString(" " + strings.TrimSpace(line))
+		case inList:
+			b.WriteString("\n\n" + line + "\n")
+			inList = false
+		default:
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// TestManualText: every item of a list stands in a definition of its own.
+func TestManualText(t *testing.T) {
+	const help = "Two words:\n  a[]   one,\n        two\n  b, c  three\nThe end."
+	const want = "Two words:\n\n\n**a\\[\\]**\n: one, two\n\n**b, c**\n: three\n\nThe end.\n"
+	if got := manualText(help); got != want {
+		t.Errorf("got %q, not %q", got, want)
+	}
+}
+
+// TestManualProse writes what help and man pages say as Markdown, where REPLYPATH_PROSE names a directory for it: make
+// lint-docs has it read.
+func TestManualProse(t *testing.T) {
+	dir := os.Getenv("REPLYPATH_PROSE")
+	if dir == "" {
+		t.Skip("REPLYPATH_PROSE names no directory")
+	}
+	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
+	eachCommand(root, func(c *cobra.Command) {
+		prose := fmt.Sprintf("# %s\n\n%s.\n\n%s\n", c.CommandPath(), c.Short, manualText(c.Long))
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) { prose += fmt.Sprintf("\n- `--%s` %s\n", f.Name, f.Usage) })
+		writeProse(t, dir, strings.ReplaceAll(c.CommandPath(), " ", "-"), prose)
+	})
+	prose := yamlHead
+	for _, key := range yamlReference() {
+		prose += fmt.Sprintf("**%s**\n\n%s.\n\nDefault: %s.\n\n%s\n\n", key.Path, key.Values, escapeMarkdown(key.Default), key.Text)
+	}
+	writeProse(t, dir, "replypath.yaml", prose)
+}
+
+func writeProse(t *testing.T, dir, name, prose string) {
+	t.Helper()
+	// A list of definitions is no paragraph with what it defines.
+	prose = strings.ReplaceAll(prose, "\n: ", "\n\n")
+	if err := os.WriteFile(filepath.Join(dir, name+".md"), []byte(prose), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

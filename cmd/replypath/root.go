@@ -24,20 +24,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, h host) i
 // newRoot makes every command. A new one is one more line here.
 func newRoot(a *cli.App, h host) *cobra.Command {
 	root := cli.NewRoot(a)
-	root.Short = "Answer by the interface that was asked"
-	root.Long = `A host with several interfaces answers by its routing table, not by the
-interface that the question came in on. replypath sends every reply back the way
-its flow came, in the kernel, without rules, marks or addresses to set up.
+	root.Short = "Send replies by the interface that the request arrived by"
+	root.Long = `A host with several interfaces sends a reply by its routing table. That need not be
+the interface that the request arrived by. replypath sends each reply back by the
+interface and next hop of its flow. It works in the kernel, and needs no rules, marks
+or addresses.
 
-  replypath run      attach and keep watch; what is attached stays when it ends
-  replypath try      the same, taken back unless it is confirmed in time
-  replypath detach   take everything away again
+  replypath run      attach and keep watch; what is attached stays after its end
+  replypath try      the same for a while; taken back unless you confirm in time
+  replypath detach   remove everything
 
-It needs no configuration; replypath.yaml(5) describes the one that it may have.
-replypath --version shows the version.
+It needs no configuration. replypath.yaml(5) describes the file that it may have.
 
-Exit code 0: done. 1: failed. 2: wrong usage or configuration. 3: status found
-nothing attached, or doctor an error.`
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or configuration
+  3  status found nothing attached, or doctor found an error`
 	root.Version = versionText()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(

@@ -36,15 +36,15 @@ replypath.yaml - configuration of replypath
 
 The file is YAML. Every key is optional, and so is the file: without it the
 defaults hold, which do the right thing on a host with two interfaces. A key
-without a value counts as absent. An unknown key, a key that stands twice and a
-value that is not allowed are errors, which are told with their line.
+without a value counts as absent. An unknown key, a repeated key and a value that
+is not allowed are errors. The message names their line.
 
-**replypath check** tells whether a file is valid. A running **replypath run**
-reads it again on SIGHUP; what is wrong with it is logged, and the configuration
-in force stays. Flags of **replypath run** win over the file.
+**replypath check** shows whether a file is valid. A running **replypath run**
+reads it again on SIGHUP. An invalid file is logged, and the configuration in
+force stays. Flags of **replypath run** win over the file.
 
-Names of interfaces may be alternative names and globs, in which * stands for any
-characters, ? for one and [a-c] for one of several.
+Names of interfaces may be alternative names and globs. In a glob, * matches any
+characters, ? matches one, and [a-c] matches one of several.
 
 # KEYS
 
@@ -65,7 +65,7 @@ func markdown(k *yamlKey) string {
 	if k.Default != "" {
 		facts = append(facts, "default: "+escapeMarkdown(k.Default))
 	}
-	return fmt.Sprintf("**%s**\n: %s\n\n    %s\n\n", escapeMarkdown(k.Path), strings.Join(facts, "; "), k.Text)
+	return fmt.Sprintf("**%s**\n: %s\n\n    %s\n\n", escapeMarkdown(k.Path), strings.Join(facts, "; "), strings.ReplaceAll(k.Text, "\n\n", "\n\n    "))
 }
 
 // escapeMarkdown keeps globs and brackets from being taken for emphasis and

@@ -16,7 +16,7 @@ type yamlKey struct {
 	Path    string // "interfaces[].next_hop"
 	Values  string
 	Default string
-	Text    string // one or more sentences
+	Text    string // sentences, with an empty line between paragraphs
 }
 
 // yamlReference describes every key in the order of the file.
@@ -26,48 +26,49 @@ func yamlReference() []yamlKey {
 
 func interfaceKeys() []yamlKey {
 	return []yamlKey{
-		{"interfaces", "list of maps", "every interface with a global unicast address, except loopback, dummy, " +
-			"replypath's own, bridges whose ports are all veth or tap, enslaved ports (their master counts; " +
-			"the ports of a VRF do count), and *ignore_interfaces*",
+		{"interfaces", "list of maps", "every interface with a global unicast address, with the exceptions below",
 			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears. " +
-				"Until then a name without a glob has **replypath_interface_attached** 0, and **/healthz** answers 503."},
+				"Until then **replypath_interface_attached** is 0 for a name without a glob, and **/healthz** answers 503.\n\n" +
+				"By default these are left out: loopback, dummy, replypath's own, *ignore_interfaces*, and bridges whose ports are all veth or tap. " +
+				"A port that has a master is left out too, as the master counts. The ports of a VRF do count."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
-			"Which interface the map is for. Where several match one, its name goes before an alternative name, and that before a glob; " +
-				"globs that match the same interface have to say the same, or the file is refused; where such an interface appears later, the first holds. " +
+			"Which interface the map is for. If several maps match one interface, its name goes before an alternative name, and that before a glob. " +
+				"Globs that match the same interface have to set the same, or the file is refused. If such an interface appears later, the first glob holds. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
 		{"interfaces[].mode", oneOf("interfaces[].mode"), "*mode*", "Overrides *mode* on this interface."},
 		{"interfaces[].next_hop", oneOf("interfaces[].next_hop"), string(config.NextHopAuto),
-			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it; " +
-				"where no gateway has a route to the peer, and it did not come through one, the reply goes as routed. " +
-				"**last-hop**: the source MAC of the flow's inbound frames. **auto**: the inbound MAC for peers that are on-link, " +
-				"else the gateway that the flow came through, or the only one if a route by it leads to the peer, else the inbound MAC. Interfaces without an Ethernet header (tun, WireGuard) need none: " +
-				"last-hop is refused where the interface is there, and served as auto where it appears later."},
+			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it. " +
+				"If no gateway has a route to the peer, and the flow did not arrive through one, the reply goes as routed.\n\n" +
+				"**last-hop**: the source MAC of the flow's inbound frames. **auto**: the inbound MAC for peers that are on-link. " +
+				"For others it is the gateway that the flow arrived through, or the only one if a route by it leads to the peer. " +
+				"If there is no such gateway, it is the inbound MAC.\n\nInterfaces without an Ethernet header (tun, WireGuard) need none. " +
+				"There last-hop is refused if the interface exists, and served as auto if it appears later."},
 		{"interfaces[].gateways", "list of addresses", "found in the routing tables",
 			"The gateways of the interface. They replace those of their family that the routing tables name, and take packets to everywhere."},
 		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
-			"What is left alone when interfaces are found rather than listed, and what a glob under *interfaces* would take in by accident."},
+			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident."},
 	}
 }
 
 func policyKeys() []yamlKey {
 	return []yamlKey{
-		{"mode", oneOf("mode"), string(config.ModeEnforce), "**enforce** sends replies out of the interface that the question came in by; **observe** counts those that would be moved, and changes nothing of the host."},
+		{"mode", oneOf("mode"), string(config.ModeEnforce), "**enforce** sends replies by the interface that the request arrived by. **observe** counts those that would be moved, and changes nothing of the host."},
 		{"follow", oneOf("follow"), string(config.FollowValidated),
-			"When a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
-				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket; " +
-				"what has no connection moves when its present way is down or has been silent for a second."},
+			"What happens when a flow starts to arrive by another interface or from another MAC. **pinned**: it stays with its first packet. " +
+				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket. " +
+				"A flow without a connection moves when its present interface or next hop is down, or silent for a second."},
 		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
 		{"loopback_addresses", oneOf("loopback_addresses"), string(config.LoopbackKernel),
 			"Replies from an address that only lo or a dummy device has. **kernel**: they go as routed, as LVS direct routing needs. " +
-				"**symmetric**: they are treated as those of any own address, as anycast hosts want."},
+				"**symmetric**: they are treated like those of any own address, as anycast hosts need."},
 		{"exclude", fmt.Sprintf("list of networks, addresses and maps, at most %d", config.MaxExclusions), "none",
-			"What is never recorded and never moved. A network or an address is that of a peer; a map matches when all that it names matches."},
-		{"exclude[].peer", "network or address", "any", "The other end."},
-		{"exclude[].self", "network or address", "any", "The own end."},
+			"What is never recorded and never moved. A network or an address is that of a peer. A map matches when all that it names matches."},
+		{"exclude[].peer", "network or address", "any", "The address of the peer."},
+		{"exclude[].self", "network or address", "any", "The own address."},
 		{"exclude[].protocol", "name or number", "any", "As in *protocols*."},
 		{"exclude[].self_port", "1 to 65535", "any", "The own port of TCP, UDP and SCTP."},
 		{"protocols", "list of names and numbers", "[tcp, udp, icmp, icmpv6, sctp]",
-			"The IP protocols that are served. Others than these five (esp, gre, ipip, vrrp, a number) are told apart by their two addresses only."},
+			"The IP protocols that are served. Flows of protocols other than these five (esp, gre, ipip, vrrp, a number) differ by their two addresses only."},
 	}
 }
 
@@ -75,14 +76,14 @@ func hostKeys() []yamlKey {
 	return []yamlKey{
 		{"flow_table", "map", "", "The size of the tables in the kernel."},
 		{"flow_table.max_entries", fmt.Sprintf("%d to %d", config.MinEntries, config.MaxEntries), "262144",
-			"Entries of the largest table; the others are fixed fractions of it. A full table forgets first what is over or never became a conversation, then what was quiet longest. " +
-				"The memory, some 250 bytes an entry, is taken at the start."},
+			"Entries of the largest table; the others are fixed fractions of it. A full table first forgets what ended or never became a conversation. It then forgets what was quiet longest. " +
+				"The memory, some 250 bytes an entry, is allocated at the start."},
 		{"fallback_route", oneOf("fallback_route"), "true", "Replies are still built when the default route is gone. It needs an interface that enforces."},
 		{"manage_rp_filter", oneOf("manage_rp_filter"), "true",
-			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**; **replypath detach** restores it."},
+			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**. **replypath detach** restores it."},
 		{"repair_udp_source", oneOf("repair_udp_source"), string(config.RepairAuto),
-			"A UDP socket that is bound to no address answers from the address that it was asked on. " +
-				"**auto**: once a socket that needs it is there, as it costs every unconnected send a few percent."},
+			"A UDP socket that is bound to no address answers from the address that the request was sent to. " +
+				"**auto**: as soon as a socket needs it, since it costs every unconnected send a few percent."},
 	}
 }
 

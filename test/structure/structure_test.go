@@ -122,6 +122,7 @@ func TestImports(t *testing.T) {
 var unlinked = []string{
 	"replypath/test", "testing", "net/http/pprof", "github.com/gopacket/gopacket",
 	"github.com/spf13/cobra/doc", "github.com/cpuguy83/go-md2man", "github.com/russross/blackfriday",
+	"github.com/yuin/goldmark", "mvdan.cc/sh",
 }
 
 // TestLinked: nothing of unlinked is in the program, whoever would import it.

@@ -20,9 +20,12 @@ func newConfirm(a *cli.App, host Host) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm",
 		Short: "Confirm what is on trial",
-		Long: `Confirm the replypath try that is going on with this pin directory, from a script
-or from another terminal. Exit code 0: what is attached stays. 1: nothing is on
-trial, or it was being taken back.`,
+		Long: `Confirm the replypath try that runs with this pin directory, from a script or from
+another terminal.
+
+Exit codes:
+  0  what is attached stays
+  1  nothing was on trial, or it was being taken back`,
 		Args: cli.NoArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := host.Confirm(c.Context(), a.PinDir); err != nil {

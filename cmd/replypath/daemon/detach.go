@@ -24,12 +24,14 @@ func NewDetach(a *cli.App, run Detach) *cobra.Command {
 	var stop bool
 	c := &cobra.Command{
 		Use:   "detach",
-		Short: "Take everything away that replypath put on this host",
+		Short: "Remove everything that replypath put on this host",
 		Long: `Remove the programs, pins, routes, device and neighbour entries of replypath, and the
-qdiscs that it added. Restore the sysctls that it or doctor --fix changed, where its
-value still stands. It needs no daemon and may be repeated. Beside a running daemon it
-refuses, unless --stop ends that first. A directory without pins is refused where this
-network namespace's datapath is pinned elsewhere; the error names that directory.`,
+qdiscs that it added. Restore the sysctls that replypath or doctor --fix changed, where
+its value is still set.
+
+It needs no daemon and may be repeated. Beside a running daemon it is refused, unless
+--stop ends that first. A directory without pins is refused if the datapath of this
+network namespace is pinned elsewhere. The error names that directory.`,
 		Args: cli.NoArguments,
 	}
 	c.Flags().BoolVar(&stop, "stop", false, "end a running daemon first")

@@ -25,20 +25,22 @@ func NewRun(a *cli.App, host Host) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Attach, keep watch and serve metrics",
-		Long: `Attach to every managed interface, keep what the kernel needs to know current and
-serve metrics, until SIGTERM or SIGINT. What is attached stays in place when the
-process ends, for whatever reason, and goes on to correct replies or to observe
-them. The next run takes over without losing a flow; replypath detach takes it away.
+		Long: `Attach to every managed interface, keep the maps in the kernel current and serve
+metrics. SIGTERM or SIGINT ends the process.
 
-There is one datapath in a network namespace. With another --pin-dir it is refused, and
-the error names the other's pins and process.
+What is attached stays in place when the process ends, for whatever reason. It goes on
+to correct replies, or to observe them. The next run takes over without losing a flow.
+replypath detach removes it.
 
-Once everything is attached it logs ready, with mode, interfaces, mechanism and what was
-changed on the host, and tells systemd. At its end it logs what stays, and the command
-that ends that.
+A network namespace has one datapath. A run with another --pin-dir is refused. The
+error names the pins and the process of the other.
 
-SIGHUP reads the configuration again (see replypath.yaml(5)); a bad file is logged
-and the configuration in force stays. Flags win over the file.`,
+The log says ready once everything is attached. It names the mode, the interfaces, the
+mechanism and what was changed on the host. systemd is notified. At its end the process
+logs what stays, and the command that removes it.
+
+SIGHUP reads the configuration again (see replypath.yaml(5)). A bad file is logged, and
+the configuration in force stays. Flags win over the file.`,
 		Example: `  replypath run
   replypath run --interface eth0 --interface eth1 --observe
   replypath run --config ./replypath.yaml --listen ""`,
@@ -54,7 +56,7 @@ func (d *daemon) addFlags(c *cobra.Command) {
 	d.file = cli.AddConfigFile(c)
 	flags := c.Flags()
 	flags.StringArrayVar(&d.overrides.Interfaces, "interface", nil, "manage this interface `name` and no others; may be given again; name those of the default routes, too")
-	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved; attach programs, and change nothing else of the host")
+	flags.BoolVar(&d.overrides.Observe, "observe", false, "only count what would be moved; attach programs, change nothing else")
 	listen := flags.String("listen", config.Default().Metrics.Listen, "serve metrics at this `address`; empty: do not")
 	cli.AddChoice(c, &d.mechanism, "mechanism", "", "tcx|clsact",
 		"attach by this only; hundreds of interfaces are attached sooner by clsact", attach.TCX, attach.Clsact)

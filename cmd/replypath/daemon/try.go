@@ -25,20 +25,25 @@ func NewTry(a *cli.App, host Host) *cobra.Command {
 	t := &trial{daemon: &daemon{App: a, host: host, trial: defaultTrial}}
 	c := &cobra.Command{
 		Use:   "try",
-		Short: "Enforce, and take it all back unless it is confirmed in time",
-		Long: `Attach to every managed interface and send replies back the way their flow came,
-as run does, but only for a while: unless that is confirmed in time, everything is
-taken back, and what was attached before, such as a datapath in mode observe, is in
-place again. It is taken back as well when the terminal goes away, when the process
-is interrupted or killed, and when it hangs: a second process watches over it. So
-it can be tried over the very connection that it changes.
+		Short: "Enforce, and take everything back unless you confirm in time",
+		Long: `Attach to every managed interface and move replies as run does, but only for a while.
+Unless you confirm in time, replypath takes everything back. What was attached before,
+such as a datapath in mode observe, is then in place again.
 
-Enter at the terminal confirms, as do replypath try confirm and the signal SIGUSR1.
-The process then ends, and what is attached stays: replypath run takes it over and
-keeps watch. Beside a running daemon it refuses. Interfaces are enforced whatever
-mode the file has, but for those with a mode of their own.
+It is taken back as well when the terminal goes away, and when the process is
+interrupted or killed, or hangs. A second process watches over it. So you can use try
+over the very connection that it changes.
 
-Exit code 0: confirmed. 1: taken back, or failed.`,
+Enter at the terminal confirms. So do replypath try confirm and the signal SIGUSR1. The
+process then ends, and what is attached stays. replypath run takes it over and keeps
+watch.
+
+Beside a running daemon try is refused. It enforces whatever mode the file has. An
+interface with a mode of its own keeps that.
+
+Exit codes:
+  0  confirmed
+  1  taken back, or failed`,
 		Example: `  replypath try
   replypath try --timeout 30s --interface eth0 --interface eth1`,
 		Args: cli.NoArguments,

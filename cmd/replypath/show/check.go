@@ -31,23 +31,30 @@ type checkResult struct {
 func NewCheck(a *cli.App, survey Surveyor) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
-		Short: "Tell whether the configuration is valid, and what it would manage",
-		Long: `Tell whether the configuration is valid, exit code 0, or everything that is wrong
-with it, exit code 2. What the interfaces that are there can never do, such as
-next_hop: last-hop on a tunnel without an Ethernet header, is not valid either. Of a
-valid one it lists the interfaces that it would manage on this host, each with its
-mode, those that it leaves alone and why, and the names that no interface has. It
-warns of what has no effect here, and of a default route that leads by an interface
-that it would not manage. It needs no rights. See replypath.yaml(5).
+		Short: "Show whether the configuration is valid, and what it would manage",
+		Long: `Show whether the configuration is valid. Exit code 0 means that it is. Exit code 2
+means that it is not, and every error is shown. A configuration is also invalid if an
+interface of this host cannot do what it says. An example is next_hop: last-hop on a
+tunnel without an Ethernet header.
+
+Of a valid configuration it lists:
+  interfaces  those that it would manage on this host, each with its mode
+  unmanaged   those that it would leave alone, and why
+  missing     the names that no interface has
+
+It warns of what has no effect here. It also warns if a default route leads by an
+interface that would not be managed. It needs no rights. See replypath.yaml(5).
 
 With -o json it is one object:
-  file, present     present: the file is there, else the defaults are valid
-  valid             whether the exit code is 0
-  error, errors[]   the first, all
-  warnings[]
-  interfaces[]      name, mode, next_hop
-  unmanaged[]       name, reason
-  missing[]         configured names that no interface has`,
+  file          the path of the file
+  present       whether the file exists; if not, the defaults are valid
+  valid         whether the exit code is 0
+  error         the first error; null if there is none
+  errors[]      all errors
+  warnings[]    what has no effect here, and what may be wrong
+  interfaces[]  name, mode, next_hop
+  unmanaged[]   name, reason
+  missing[]     configured names that no interface has`,
 		Args: cli.NoArguments,
 	}
 	file := cli.AddConfigFile(c)

@@ -22,33 +22,38 @@ func NewDoctor(a *cli.App, examine, mend Examine) *cobra.Command {
 	var fix bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find what on this host breaks or weakens the reply path",
-		Long: `Look for settings of this host that break or weaken the reply path: sysctls, routes,
-rules, firewalls, other programs, gateways that do not answer. It works with and
-without a daemon, and before the first start: what that takes of the host is looked
-at first. It goes by the configuration in force, flags of run included.
+		Short: "Find what breaks or weakens replies on this host",
+		Long: `Look for settings of this host that break or weaken replies: sysctls, routes, rules,
+firewalls, other programs, silent gateways. It works with and without a daemon, and
+before the first start. Then it first looks at what a start needs of the host. It uses
+the configuration in force, with the flags of run.
 
-Without --config it examines what is in force, or what a start would read. Without root's
-rights it looks at what it may, and names what it left out.
+Without --config it examines what is in force, or what a start would read. Without the
+rights of root it looks at what it may, and names what it left out.
 
-Below a finding stands what mends it (fix): sysctls of managed interfaces, replypath's
-own commands, or the line of the configuration to be set. No fix takes traffic away.
-Rules, routes, marks, firewall rules, offloads, files and programs belong to who made
-them, and have no fix. For them there are a command that only reads (inspect) and whose
-they seem to be (owner). What stands behind # is for you to read.
+Below a finding is the command or line that repairs it (fix). A fix sets a sysctl of a
+managed interface or a line of the configuration, or is a command of replypath. No fix
+takes traffic away.
 
---fix sets the sysctls ("automatic" in the JSON). They stand in status from then on,
-and detach takes them back. --fix names the checks that it leaves to you.
+Rules, routes, marks, firewall rules, offloads, files and programs
+belong to their makers, and have no fix. They have a command that only reads (inspect),
+and a likely owner (owner). Text after # is for you to read.
 
-Exit code 3: an error remains.
+--fix sets the sysctls (automatic in the JSON). From then on status lists them, and
+detach restores them. --fix names the checks that it leaves to you.
 
-With -o json it is an array; each has
-  check, severity   what was looked at; error, warning or ok
-  interface         null: the host as a whole
-  found             one line
-  fix               what mends it and takes no traffic away; null where nothing does
-  inspect, owner    a command that only reads; whose it seems to be; null where unknown
-  automatic, fixed  whether --fix does it; whether this call has`,
+Exit code 3 means that an error remains.
+
+With -o json it is an array. Each object has:
+  check      what was examined
+  severity   error, warning or ok
+  interface  null: the host as a whole
+  found      the finding in one line
+  fix        what repairs it and takes no traffic away; null if nothing does
+  inspect    a command that only reads; null if there is none
+  owner      the likely owner; null if unknown
+  automatic  whether --fix does it
+  fixed      whether this call has done it`,
 		Example: `  replypath doctor
   replypath doctor --fix
   replypath doctor -o json | jq '.[] | select(.severity == "error")'`,
@@ -56,7 +61,7 @@ With -o json it is an array; each has
 	}
 	file := cli.AddConfigFile(c)
 	o := cli.AddOutput(c)
-	c.Flags().BoolVar(&fix, "fix", false, "set the sysctls that mend a finding; name what is left to you")
+	c.Flags().BoolVar(&fix, "fix", false, "set the sysctls that repair a finding; name what is left to you")
 	c.RunE = func(*cobra.Command, []string) error {
 		options, err := examined(a.PinDir, file)
 		if err != nil {

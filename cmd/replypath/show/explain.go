@@ -21,42 +21,52 @@ func NewExplain(a *cli.App, ask func(pinDir string, q explain.Question) (*explai
 	q := explain.Question{Limit: defaultExplained}
 	c := &cobra.Command{
 		Use:   "explain --peer address[:port] --self address[:port]",
-		Short: "Tell where a reply goes, and why",
-		Long: `Tell where the kernel alone would send what this host sends from self to peer,
-where replypath sends it, and by which entry, or why it leaves it alone. It reads
-the pins and asks the kernel; it sends nothing and needs no daemon. Where the tuple
-has a local socket, its device, user and mark are part of the question.
+		Short: "Show where a reply goes, and why",
+		Long: `Show where the kernel alone would send a packet of this host from self to peer. Show
+also where replypath sends it, and by which entry, or why it leaves it alone. It reads
+the pins and queries the kernel. It sends nothing and needs no daemon. If the tuple has a
+local socket, its device, user and mark are part of the query.
 
-Where no flow is recorded, --interface tells what would become of the reply if the
-question came in there. Of a recorded flow the answer stays the same, and says where
-it came in.
+If no flow is recorded, --interface shows what would become of the reply to a request
+that arrives there. The answer for a recorded flow stays the same, and names the
+interface that it arrived by.
 
-Without ports the flows between the addresses are shown, the one with the latest
-inbound frame first, and no more than --limit. The port of an echo is its identifier, given with the peer.
+Without ports the flows between the addresses are shown. The one with the latest inbound
+frame comes first. There are at most --limit of them. A ping has an identifier in
+place of a port, given with the peer.
 
 Verdicts:
-  corrected      leaves by the interface and next hop that its flow came by, which
-                 the kernel did not choose
+  corrected      leaves by the interface and next hop of its flow; the kernel chose
+                 others
   already-right  the kernel chose them itself
-  fallback       goes as routed although its flow came another way; the reason is
-                 one of the metric replypath_uncorrected_packets_total, or
-                 not_managed (replypath is not attached to the kernel's choice), or
-                 no_route (the kernel builds no packet at all)
-  no-flow        goes as routed: nothing is recorded; with a reason where nothing
-                 ever is: one of the metric replypath_ignored_packets_total, or
-                 unmanaged (replypath is not attached to --interface)
+  fallback       goes as routed although its flow has another interface or next hop
+  no-flow        goes as routed: nothing is recorded; with a reason if nothing ever is
   local-origin   goes as routed: the host spoke first
   excluded       goes as routed: the configuration excludes it
 
+Reasons of fallback are those of the metric replypath_uncorrected_packets_total, and:
+  not_managed  replypath is not attached to the interface that the kernel chose
+  no_route     the kernel builds no packet
+
+Reasons of no-flow are those of the metric replypath_ignored_packets_total, and:
+  unmanaged  replypath is not attached to --interface
+
 With -o json it is one object; what does not apply is null:
-  protocol, family, peer, peer_port, self, self_port
-  kernel     interface, gateway, next_hop_mac, table; error: it builds no packet
+  protocol   tcp, udp, icmp, icmpv6, sctp or a number
+  family     ipv4, ipv6
+  peer       the packet's destination
+  peer_port  its port; of a ping the identifier
+  self       the packet's source
+  self_port  its port
+  kernel     interface, gateway, next_hop_mac, table; error: why it builds no packet
   replypath  interface, next_hop_mac, gateway
-  leaves_by  the interface
-  verdict, reason, detail
-  flow       the entry that decides, as replypath flows has it
-  others[]   the other flows between the addresses, explained alike
-  matches    how many there are`,
+  leaves_by  the interface that the packet leaves by
+  verdict    one of the above
+  reason     why; one of the above
+  detail     verdict and reason in a sentence
+  flow       the entry that decides, as replypath flows shows it
+  others[]   the other flows between the addresses, each explained like this one
+  matches    how many flows there are`,
 		Example: `  replypath explain --peer 10.1.0.100 --self 10.4.0.100
   replypath explain --peer [2001:db8::7]:40000 --self [2001:db8:4::100]:443 --protocol tcp
   replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,
@@ -82,9 +92,9 @@ func addQuestionFlags(c *cobra.Command, q *explain.Question) {
 	flags.Var(cli.Value(&q.Peer, "address[:port]", "", cli.Endpoint), "peer", "the packet's destination")
 	flags.Var(cli.Value(&q.Self, "address[:port]", "", cli.Endpoint), "self", "the packet's source, an address of this host")
 	cli.AddProtocol(c, &q.Protocol)
-	cli.AddInterface(c, &q.Interface, "where no flow is recorded: as if one came in by this interface")
+	cli.AddInterface(c, &q.Interface, "where no flow is recorded: as if the request arrived by this interface")
 	flags.Var(cli.Value(&q.Size, "bytes", "", cli.Positive), "size", "size of the IP packet; without it one that fits everywhere")
-	flags.Var(cli.Value(&q.Limit, "number", fmt.Sprint(q.Limit), cli.Positive), "limit", "explain no more flows than so many")
+	flags.Var(cli.Value(&q.Limit, "number", fmt.Sprint(q.Limit), cli.Positive), "limit", "explain at most this many flows")
 	cli.Complete(c, "self", cli.OwnAddresses)
 }
 

@@ -31,24 +31,28 @@ func NewFlows(a *cli.App, open func(pinDir string) (FlowTable, error)) *cobra.Co
 	c := &cobra.Command{
 		Use:   "flows",
 		Short: "Show the flow table",
-		Long: `Show the flows that peers opened to this host, read from the pins: it needs no
-daemon. A peer is shown with its port, or for an echo with its identifier.
+		Long: `Show the flows that peers opened to this host. It reads the pins and needs no daemon.
+A peer is shown with its port. A ping has an identifier in place of the port.
 
---follow goes on to tell which flows begin, move and end, looking once a second;
---limit then ends it after so many lines.
+--follow goes on to show which flows begin, move and end. It looks once a second.
+--limit then ends it after that many lines.
 
-With -o json it is an array, or one object a line with --follow; each has
-  event               with --follow: new, moved, ended
-  protocol, family    tcp, udp, icmp, icmpv6, sctp or a number; ipv4, ipv6
-  peer, peer_port     of an echo the identifier
-  self, self_port
-  interface           by which the flow came; null once it is gone
-  next_hop_mac        to which replies go
-  gateway             whose it is; null where it is that of the inbound frames
-  state               half-open, established, connectionless
-  age_seconds, idle_seconds
-  corrected_packets
-  asymmetric          whether the kernel chose another way at least once`,
+With -o json it is an array. With --follow it is one object a line. Each object has:
+  event              with --follow: new, moved, ended
+  protocol           tcp, udp, icmp, icmpv6, sctp or a number
+  family             ipv4, ipv6
+  peer               the address of the peer
+  peer_port          its port; of a ping the identifier
+  self               the own address
+  self_port          the own port
+  interface          the interface that the flow arrives by; null once it is gone
+  next_hop_mac       the MAC that replies go to
+  gateway            the gateway that has it; null if it is the inbound MAC
+  state              half-open, established, connectionless
+  age_seconds        time since the flow began
+  idle_seconds       time since its last inbound frame
+  corrected_packets  packets that replypath corrected
+  asymmetric         whether the kernel chose another interface or next hop at least once`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
   replypath flows --follow --interface eth1`,
@@ -72,9 +76,9 @@ func newFlowsFlush(a *cli.App, open func(pinDir string) (FlowTable, error)) *cob
 	c := &cobra.Command{
 		Use:   "flush",
 		Short: "Forget flows",
-		Long: `Forget the flows that match, all of them without a filter. Their replies go as the
-kernel routes them until the peer sends again. For two seconds what the host
-sends first is not noted, so that answers to it may become flows.`,
+		Long: `Forget the flows that match. Without a filter all flows match. Their replies go as the
+kernel routes them until the peer sends again. For two seconds replypath does not note
+what the host sends first. Answers to it may then become flows.`,
 		Example: `  replypath flows flush --peer 10.1.0.100`,
 		Args:    cli.NoArguments,
 		RunE:    func(*cobra.Command, []string) error { return f.on(f.flush) },
@@ -98,8 +102,8 @@ func (f *flowCommand) addFilter(c *cobra.Command) {
 	flags.Var(cli.Value(&f.filter.Peer, "cidr", "", cli.Network), "peer", "only flows of peers in this network or with this address")
 	cli.AddInterface(c, &f.filter.Interface, "only flows of this interface")
 	cli.AddProtocol(c, &f.filter.Protocol)
-	flags.BoolVar(&f.filter.Asymmetric, "asymmetric", false, "only flows that the kernel would have sent another way")
-	flags.Var(cli.Value(&f.filter.Limit, "number", "", cli.Positive), "limit", "no more than so many")
+	flags.BoolVar(&f.filter.Asymmetric, "asymmetric", false, "only flows whose replies the kernel would send by another interface or next hop")
+	flags.Var(cli.Value(&f.filter.Limit, "number", "", cli.Positive), "limit", "at most this many flows")
 }
 
 // on opens the table for as long as something is done with it.

@@ -25,16 +25,19 @@ func NewMode(
 	c := &cobra.Command{
 		Use:   "mode [observe|enforce]",
 		Short: "Show or switch the mode",
-		Long: `Show the mode, or switch it on every interface at once, with or without a daemon.
-enforce sends replies back the way their flow came; observe only counts those
-that would be moved. What is switched to observe stays so, also over a restart,
-until it is switched back; enforce holds until the next start, which goes by the
-configuration again.
+		Long: `Show the mode, or switch it on every interface at once. A daemon is not needed.
 
-A daemon changes the host with the mode, within a second: it is then as after a
-start in that mode. Without one the programs alone are switched, and what stays
-undone on the host is named on standard error. An interface's own mode counts again
-once the mode that was set by hand ends.`,
+  enforce  sends replies back by the interface and next hop of their flow; it holds
+           until the next start, which uses the configuration again
+  observe  only counts the replies that would be moved; it stays, also over a
+           restart, until you switch it back
+
+A daemon also adapts the host to the mode within a second, as a start in that mode
+would. Without a daemon only the programs are switched. Standard error then names what
+stays undone on the host.
+
+A mode set by hand also holds for interfaces that have a mode of their own. Theirs is in
+force again when the mode set by hand ends.`,
 		ValidArgs: modes,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {

@@ -19,28 +19,39 @@ func NewStatus(a *cli.App, read func(pinDir string) (*status.Status, error)) *co
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is attached, how, and what was changed on the host",
-		Long: `Show the managed interfaces, how they are attached, their gateways, the number of
-flows, the mode, the kernel's features, what was changed on the host, and what
-enforcing would change where the mode is observe. It reads the pins and needs no
-daemon. Exit code 3: nothing is attached.
+		Long: `Show what is attached, and what was changed on the host. In mode observe it also shows
+what enforcing would change. It reads the pins and needs no daemon. Exit code 3 means
+that nothing is attached.
 
 With -o json it is one object; what is not known is null:
   mode            enforce or observe
   daemon          running, pid, version
-  trial_until     when replypath try takes it back
-  config          path, loaded_at, error: why a later one was refused
-  interfaces[]    name, index, up, attached, mechanism (tcx, clsact), mode (the one
-                  in force), next_hop, rp_filter; gateways[] with address, mac,
-                  state: reachable, stale or failed by their last answer; held while they
-                  are silent, with mac null where they never answered; none or incomplete
-                  where there was no answer yet
+  trial_until     when replypath try takes everything back
+  config          path, loaded_at; error: why a later file was refused
+  interfaces[]    the managed interfaces, see below
   unmanaged[]     name, reason
   flows           count, capacity
   features[]      name, available, effect
-  host_changes[]  object, before, after, undo
+  host_changes[]  object, before, after; undo: the command that restores it
   would_change[]  object, before, after: what enforcing would change
   errors[]        what the daemon tries again, and standing warnings
-  pin_dir`,
+  pin_dir         the directory of the pins
+
+Each of interfaces[] has:
+  name        the interface
+  index       its number
+  up          whether it is up
+  attached    whether programs are attached
+  mechanism   tcx or clsact
+  mode        the mode in force
+  next_hop    as configured
+  gateways[]  address, mac, state
+  rp_filter   the effective value of IPv4: 0, 1 or 2
+
+The state of a gateway is:
+  reachable, stale, failed  its last answer
+  held                      silent, but its entry is kept; mac is null if it never answered
+  none, incomplete          no answer yet`,
 		Args: cli.NoArguments,
 	}
 	o := cli.AddOutput(c)

@@ -38,32 +38,37 @@ func NewTrace(a *cli.App, follow Follow, probe MakeProbe) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trace",
 		Short: "Show packets as they pass",
-		Long: `Show each packet that matches as it passes the programs: by which interface it
-came in, or for one that goes out its flow did, the kernel's choice, the interface
-and the MAC that it leaves by, the verdict with its reason, and whether it was seen
-to leave. The MAC of a packet that came in is its source. It reads the pins and
-needs no daemon; one trace can run at a time. Interrupting it ends it with exit
-code 0. Packets that come faster than they are shown are counted, not hidden.
+		Long: `Show each packet that matches as it passes the programs. It reads the pins and needs no
+daemon. One trace can run at a time. Interrupting it ends it with exit code 0. Packets
+that arrive faster than they are shown are counted, not hidden.
 
-Beside the protocol stand the flags of TCP, or [req] and [rep] for an echo or a
-timestamp, [err] for
-an ICMP error about a packet of the flow, [frag] for a later fragment.
+Each line has the interface in: that of the packet, or of the flow of an outgoing packet.
+It also has the kernel's choice, the interface and MAC out, and the verdict with its
+reason. The last column says whether the packet was seen to leave. The MAC of an inbound
+packet is its source.
 
-Verdicts of packets that came in:
-  new       a flow begins, or a connection is established
-  known     of a known flow, by its own way
-  moved     the flow follows its peer to this interface or MAC
-  refused   of a known flow by another way, which it does not follow
-  ignored   of no flow: with reason answer the host asked; the other reasons are
-            those of the metric replypath_ignored_packets_total
-Of packets that go out, beside those of replypath explain:
-  returned  too large for the flow's interface: not sent, its sender is told
+A mark follows the protocol:
+  [S], [SA] and others  the flags of TCP
+  [req], [rep]          request and reply of a ping or timestamp
+  [err]                 an ICMP error about a packet of the flow
+  [frag]                a later fragment
+
+Verdicts of inbound packets:
+  new      a flow begins, or a connection is established
+  known    of a known flow, by its own interface and next hop
+  moved    the flow follows its peer to this interface or MAC
+  refused  of a known flow, by another interface or MAC, which it does not follow
+  ignored  of no flow; the reason answer: the host sent the request
+The other reasons of ignored are those of the metric replypath_ignored_packets_total.
+
+Verdicts of outgoing packets are those of replypath explain, and:
+  returned  too large for the flow's interface: not sent, its sender gets an ICMP error
   unseen    redirected to the flow's interface, and not seen to leave there
 
---send sends an echo request from --self to --peer and shows its way and that of
-its answer. The probe is traffic that this host starts: it goes by the routing
-table and is never moved, as any other connection from --self would. Where a reply
-would go is what replypath explain tells.`,
+--send sends an echo request from --self to --peer. It shows its path and that of the
+answer. This host starts that traffic. So it goes by the routing table and is never
+moved, like any other connection from --self. replypath explain shows where a reply would
+go.`,
 		Example: `  replypath trace --peer 10.1.0.0/24
   replypath trace --self 10.4.0.100 --count 10 -o json
   replypath trace --send --peer 10.1.0.100 --self 10.4.0.100`,
@@ -72,8 +77,8 @@ would go is what replypath explain tells.`,
 	flags := c.Flags()
 	flags.Var(cli.Value(&t.filter.Peer, "cidr", "", cli.Network), "peer", "only packets to and from this network or address")
 	flags.Var(cli.Value(&t.filter.Self, "address", "", cli.Address), "self", "only packets of this address of the host")
-	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after so many packets")
-	flags.BoolVar(&t.send, "send", false, "send an echo request from --self to --peer, and show its way")
+	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after this many packets")
+	flags.BoolVar(&t.send, "send", false, "send an echo request from --self to --peer, and show its path")
 	cli.Complete(c, "self", cli.OwnAddresses)
 	t.output = cli.AddOutput(c)
 	c.RunE = func(c *cobra.Command, _ []string) error { return t.run(c.Context()) }

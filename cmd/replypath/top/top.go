@@ -43,40 +43,48 @@ func New(a *cli.App, open Open) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show what is corrected at present, and the busiest flows",
-		Long: `Show for every managed interface what is corrected from and to it a second, what
-the kernel would have sent another way, and what was not corrected and why; how
-full the flow tables are; and the corrected flows that are busiest. It reads the
+		Long: `Show rates: what is corrected on each managed interface, what is not corrected and why.
+Show also how full the flow tables are, and the busiest corrected flows. It reads the
 pins and needs no daemon.
 
-TO counts what left by the interface although the kernel had chosen another way,
-FROM what the kernel wanted to send by it; both are counted when they leave, as on
-the wire. ASYM counts replies of the flows that came in by the interface which the
-kernel would send another way, UNCORRECTED those that go that way, and why. The
-total includes interfaces that have gone. A flow that begins and ends between two
-looks is counted there, and not shown.
+Columns of interfaces:
+  TO           corrected replies that left by this interface
+  FROM         corrected replies that the kernel wanted to send by this interface
+  ASYM         replies of flows of this interface that the kernel would send elsewhere
+  UNCORRECTED  those of ASYM that go as routed, and why
+TO and FROM are counted when a packet leaves, as on the wire. The total includes
+interfaces that have gone. A flow that begins and ends between two looks is counted
+there, but not shown.
 
 Keys on a terminal:
-  q, Ctrl-C   end
-  s           sort flows by another column: packets corrected a
-              second (rate), packets corrected in all (corrected),
-              or the youngest first (age)
-  p           pause, and go on
+  q, Ctrl-C  end
+  s          sort flows by the next column: rate (packets corrected a second), corrected
+             (packets corrected in all) or age (the youngest first)
+  p          pause, and go on
 
-Where the output is not a terminal it is printed as text, one block an interval;
-with -o json as one object a line:
-  time           of the look
-  seconds        since the one before, which rates are over
-  mode, daemon   as replypath status has them
-  interfaces[]   name, index, up, attached, mechanism, mode;
-                 corrected_to and corrected_from, each with
-                 packets_per_second and bytes_per_second;
-                 asymmetric_packets_per_second;
-                 uncorrected_packets_per_second by reason
+If the output is not a terminal, it is text, one block an interval. With -o json it is
+one object a line:
+  time           when it was read
+  seconds        time since the object before; rates are over this time
+  mode           as replypath status shows it
+  daemon         as replypath status shows it
+  interfaces[]   the managed interfaces, see below
   total          corrected, asymmetric_packets_per_second,
                  uncorrected_packets_per_second
   flow_tables[]  table, flows, capacity
-  flows[]        as replypath flows has them, with
-                 corrected_packets_per_second`,
+  flows[]        as replypath flows shows them, with corrected_packets_per_second
+
+Each of interfaces[] has:
+  name                            the interface
+  index                           its number
+  up                              whether it is up
+  attached                        whether programs are attached
+  mechanism                       tcx or clsact
+  mode                            its mode
+  corrected_to                    packets_per_second, bytes_per_second
+  corrected_from                  packets_per_second, bytes_per_second
+  asymmetric_packets_per_second   a number
+  uncorrected_packets_per_second  a number for each reason`,
 		Example: `  replypath top
   replypath top --interval 5s --sort corrected
   replypath top --count 1 -o json`,
@@ -101,8 +109,8 @@ func (t *command) addFlags(c *cobra.Command) {
 	flags := c.Flags()
 	flags.Var(cli.Value(&t.interval, "time", t.interval.String(), readInterval), "interval",
 		"time from one look to the next")
-	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after so many looks")
-	flags.Var(cli.Value(&t.limit, "number", fmt.Sprint(t.limit), cli.Positive), "limit", "no more flows than so many")
+	flags.Var(cli.Value(&t.count, "number", "", cli.Positive), "count", "end after this many looks")
+	flags.Var(cli.Value(&t.limit, "number", fmt.Sprint(t.limit), cli.Positive), "limit", "at most this many flows")
 	cli.AddChoice(c, &t.order, "sort", "", "column", "what flows are chosen and sorted by: rate, corrected or age", flows.Orders...)
 	t.output = cli.AddOutput(c)
 }

@@ -194,7 +194,7 @@ func TestPage(t *testing.T) {
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | met | 30 | 0.0 |",
 		"takes\n10 ns: here that is 1.230 times as much", "(plots/results.json.gz)",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
-		"```\nLinux of a virtual machine\n```\n",
+		"```text\nLinux of a virtual machine\n```\n",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())

@@ -1,0 +1,264 @@
+package documents
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/yuin/goldmark/ast"
+	east "github.com/yuin/goldmark/extension/ast"
+
+	"replypath/loader/config"
+)
+
+const root = "../.."
+
+func pages(t *testing.T) []*Page {
+	t.Helper()
+	pages, err := Pages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestLinks: a relative link leads to a file of the repository, and its anchor to a heading there.
+func TestLinks(t *testing.T) {
+	all := make(map[string]*Page)
+	for _, page := range pages(t) {
+		all[page.Path] = page
+	}
+	for _, page := range all {
+		for _, link := range page.Links() {
+			if wrong := page.broken(root, link.Text, all); wrong != "" {
+				t.Errorf("%s: link %s %s", page.At(link.Line), link.Text, wrong)
+			}
+		}
+	}
+}
+
+// What a page is to measure at most.
+const (
+	maxLine        = 110 // columns, tables and code left out, and where links lead
+	maxCell        = 25  // words
+	maxDesign      = 1500
+	maxReadMeLines = 100
+)
+
+// made are pages that a program fills with what it has measured.
+var made = []string{"docs/BENCHMARKS.md", "docs/EVIDENCE.md"}
+
+// destination is where a link leads: it cannot be wrapped.
+var destination = regexp.MustCompile(`\]\([^)]*\)|<?https?://\S+`)
+
+// TestLineLength: lines can be read in a terminal.
+func TestLineLength(t *testing.T) {
+	for _, page := range pages(t) {
+		if slices.Contains(made, page.Path) {
+			continue
+		}
+		free := page.freeLines()
+		for i, line := range page.Lines() {
+			if n := utf8.RuneCountInString(destination.ReplaceAllString(line, "]")); n > maxLine && !free[i+1] {
+				t.Errorf("%s: %d columns, more than %d: wrap it", page.At(i+1), n, maxLine)
+			}
+		}
+	}
+}
+
+// freeLines are those of tables, code and comments.
+func (p *Page) freeLines() map[int]bool {
+	free := make(map[int]bool)
+	for _, fence := range p.Fences() {
+		for i := range strings.Count(fence.Text, "\n") + 1 {
+			free[fence.Line+i] = true
+		}
+	}
+	each(p.root, func(n *east.TableHeader) { free[p.lineOf(n)] = true })
+	each(p.root, func(n *east.TableRow) { free[p.lineOf(n)] = true })
+	each(p.root, func(n *ast.HTMLBlock) {
+		for i := range n.Lines().Len() {
+			free[p.lineAt(n.Lines().At(i).Start)] = true
+		}
+	})
+	return free
+}
+
+// TestCells: a cell of a table is a remark and no paragraph.
+func TestCells(t *testing.T) {
+	for _, page := range pages(t) {
+		if slices.Contains(made, page.Path) {
+			continue
+		}
+		for _, table := range page.Tables() {
+			for _, cell := range slices.Concat(table.Rows...) {
+				if n := len(strings.Fields(cell.Text)); n > maxCell {
+					t.Errorf("%s: column %d has %d words, more than %d", page.At(cell.Line), cell.Column+1, n, maxCell)
+				}
+			}
+		}
+	}
+}
+
+// TestSizes: a page of the design is read in one sitting, and README in one look.
+func TestSizes(t *testing.T) {
+	for _, page := range pages(t) {
+		lines := page.Lines()
+		words := len(strings.Fields(string(page.source)))
+		switch {
+		case page.Path == "README.md" && len(lines) > maxReadMeLines:
+			t.Errorf("%s: %d lines, more than %d", page.Path, len(lines), maxReadMeLines)
+		case strings.HasPrefix(page.Path, "docs/design/") && words > maxDesign:
+			t.Errorf("%s: %d words, more than %d: split it by subject", page.Path, words, maxDesign)
+		}
+	}
+}
+
+// TestFencesHaveLanguages: without one nobody checks what is in the block.
+func TestFencesHaveLanguages(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, fence := range page.Fences() {
+			if fence.Language == "" {
+				t.Errorf("%s: a code block without a language: fence it as sh, console, text, yaml or another", page.At(fence.Line))
+			}
+		}
+	}
+}
+
+// othersFile is a comment that says that a YAML text is of another program.
+var othersFile = regexp.MustCompile(`#.*\b([\w.-]+\.ya?ml)`)
+
+// TestConfigurations: what pages offer as a configuration is one. Another program's file is named in a comment of its
+// first line: # prometheus.yml.
+func TestConfigurations(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, fence := range page.Fences() {
+			if fence.Language != "yaml" {
+				continue
+			}
+			first, _, _ := strings.Cut(fence.Text, "\n")
+			if name := othersFile.FindStringSubmatch(first); name != nil && name[1] != "replypath.yaml" {
+				continue
+			}
+			if _, err := config.Parse("yaml", []byte(fence.Text)); err != nil {
+				t.Errorf("%s: %v", page.At(fence.Line), err)
+			}
+		}
+	}
+}
+
+// named are words that pages use for what is elsewhere.
+var (
+	named = regexp.MustCompile(`\breplypath_[a-z0-9_]*[a-z0-9]\b`)
+	alert = regexp.MustCompile(`\bReplypath[A-Z]\w+`)
+)
+
+// TestMetrics: each metric that a page names is one of the reference, and each alert is a rule. What the kernel shows of
+// the programs has such names too.
+func TestMetrics(t *testing.T) {
+	known := make(map[string]bool)
+	for _, name := range named.FindAllString(read(t, "docs/METRICS.md"), -1) {
+		known[name] = true
+	}
+	sources, err := filepath.Glob(filepath.Join(root, "bpf/src/*.[ch]"))
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no sources of the programs: %v", err)
+	}
+	for _, source := range sources {
+		for _, name := range named.FindAllString(read(t, strings.TrimPrefix(source, root)), -1) {
+			known[name] = true
+		}
+	}
+	for _, name := range alert.FindAllString(read(t, "docs/prometheus-alerts.yaml"), -1) {
+		known[name] = true
+	}
+	for _, page := range pages(t) {
+		for i, line := range page.Lines() {
+			for _, name := range slices.Concat(named.FindAllString(line, -1), alert.FindAllString(line, -1)) {
+				if !known[name] {
+					t.Errorf("%s: there is no metric, program or alert %s", page.At(i+1), name)
+				}
+			}
+		}
+	}
+}
+
+// target is a rule of the Makefile.
+var target = regexp.MustCompile(`(?m)^([a-z][a-z -]*):`)
+
+// TestTargets: each target that a page tells to make is in the Makefile.
+func TestTargets(t *testing.T) {
+	known := make(map[string]bool)
+	for _, names := range target.FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		for name := range strings.FieldsSeq(names[1]) {
+			known[name] = true
+		}
+	}
+	for _, page := range pages(t) {
+		commands, err := page.Commands("make")
+		if err != nil {
+			t.Error(err)
+		}
+		for _, command := range commands {
+			for _, arg := range command.Args[1:] {
+				if !strings.HasPrefix(arg, "-") && !strings.Contains(arg, "=") && !known[arg] {
+					t.Errorf("%s: there is no target %s", page.At(command.Line), arg)
+				}
+			}
+		}
+	}
+}
+
+func TestSlug(t *testing.T) {
+	for heading, want := range map[string]string{
+		"Boot, reload, restart: packages":        "boot-reload-restart-packages",
+		"Reasons of replypath_flows":             "reasons-of-replypath_flows",
+		"What this host starts fails (in vain)?": "what-this-host-starts-fails-in-vain",
+		"4. Try over SSH":                        "4-try-over-ssh",
+	} {
+		if got := Slug(heading); got != want {
+			t.Errorf("%q has the anchor %q, not %q", heading, got, want)
+		}
+	}
+}
+
+// TestParts: a page is read as a reader reads it.
+func TestParts(t *testing.T) {
+	page := Parse("docs/x.md", []byte("# A `b` [c](d.md#e)\n\n"+
+		"| key | what |\n|---|---|\n| `mode` | two words |\n\n"+
+		"```sh\nip netns exec a replypath run --x \"y z\" | cat # why\n```\n\n"+
+		"```console\n# replypath status\nreplypath  eth1, here\n```\n\n    replypath flows\n\nSee `replypath top`, `replypath eth1, by` and `make a B=c`.\n"))
+	if got := page.Headings()[0].Text; got != "A b c" {
+		t.Errorf("heading %q", got)
+	}
+	if got := page.Links(); len(got) != 1 || got[0] != (Piece{1, "d.md#e"}) {
+		t.Errorf("links %v", got)
+	}
+	table := page.Tables()[0]
+	if cell := table.Rows[0][0]; !slices.Equal(table.Header, []string{"key", "what"}) || cell.Names[0] != "mode" || cell.Line != 5 {
+		t.Errorf("table %v", table)
+	}
+	commands, err := page.Commands("replypath")
+	want := [][]string{{"replypath", "run", "--x", "y z"}, {"replypath", "status"}, {"replypath", "flows"}, {"replypath", "top"}}
+	equal := func(c Command, args []string) bool { return slices.Equal(c.Args, args) }
+	if !slices.EqualFunc(commands, want, equal) || err != nil {
+		t.Errorf("commands %v, %v", commands, err)
+	}
+	if wrong, err := Parse("x.md", []byte("`replypath top (`")).Commands("replypath"); wrong != nil || err == nil || errors.Unwrap(err) != nil {
+		t.Errorf("no shell text: %v, %v", wrong, err)
+	}
+}
