@@ -28,6 +28,8 @@ type way struct {
 	// until another command of ends, or the end of the page.
 	until, enter string
 	stays        bool
+	// confirms has what stays end by itself.
+	confirms bool
 	// answer is typed ahead.
 	answer string
 	// step is the one of .ci/run that runs the command, which is not run here.
@@ -62,6 +64,18 @@ func (p *page) run(h *host, sections ...string) {
 	if count == 0 {
 		p.t.Errorf("%s has no commands in %q", p.name, sections)
 	}
+}
+
+// text returns what a section shows in a language.
+func (p *page) text(section, language string) string {
+	p.t.Helper()
+	for _, b := range p.blocks {
+		if b.Section == section && b.Language == language {
+			return b.Text
+		}
+	}
+	p.t.Fatalf("%s has no %s in section %q", p.name, language, section)
+	return ""
 }
 
 // wantAllRun wants every command of the page to have been run, and every way to be needed.
@@ -151,6 +165,9 @@ func (p *page) runWay(h *host, command string, w way) {
 	}
 	if w.until == "" {
 		h.typed(command, w.answer, w.code)
+		if w.confirms {
+			h.wantOthersEnd()
+		}
 		return
 	}
 	t := h.open(command, w.until)

@@ -61,6 +61,14 @@ func (h *host) closeOthers() {
 	h.t.Helper()
 	for _, t := range h.others {
 		t.interrupt()
+	}
+	h.wantOthersEnd()
+}
+
+// wantOthersEnd wants the programs in the other terminals to end with success.
+func (h *host) wantOthersEnd() {
+	h.t.Helper()
+	for _, t := range h.others {
 		t.wantEnd(0)
 	}
 	h.others = nil

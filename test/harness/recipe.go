@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,20 @@ func ReadRecipe(t testing.TB, name string) *Recipe {
 // Run runs the commands and nft rules of a section on a host, in their order.
 func (r *Recipe) Run(host *topology.Host, section string) {
 	r.t.Helper()
+	r.run(host, section, nil)
+}
+
+// RunWith is Run on the host of a product, which the commands find as replypath.
+func (r *Recipe) RunWith(p *Product, section string) {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\nexec %s --pin-dir %s \"$@\"\n", Binary(), p.PinDir)
+	Must(r.t, os.WriteFile(filepath.Join(dir, "replypath"), []byte(script), 0o755))
+	r.run(p.Host, section, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
+}
+
+func (r *Recipe) run(host *topology.Host, section string, environment []string) {
+	r.t.Helper()
 	interpreters := map[string][]string{"sh": {"sh", "-ex"}, "nft": {"nft", "-f", "-"}}
 	run := 0
 	for _, b := range r.blocks {
@@ -40,6 +55,7 @@ func (r *Recipe) Run(host *topology.Host, section string) {
 		}
 		run++
 		c := host.Command(Within(r.t, commandTime), interpreter[0], interpreter[1:]...)
+		c.Env = environment
 		c.Stdin = strings.NewReader(b.Text)
 		if output, err := c.CombinedOutput(); err != nil {
 			r.t.Fatalf("%s, section %q: %v\n%s\n%s", r.name, section, err, b.Text, output)
