@@ -1,16 +1,22 @@
 package guide
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"replypath/test/harness"
 )
 
 // runners run the commands of a page on the host that it speaks of, by the page's path.
 var runners = map[string]func(*testing.T, *page){
-	"README.md":              runReadme,
-	"docs/guide/install.md":  runInstall,
-	"docs/guide/roll-out.md": runRollOut,
-	"docs/guide/commands.md": runCommandsPage,
+	"README.md":                   runReadme,
+	"docs/guide/install.md":       runInstall,
+	"docs/guide/roll-out.md":      runRollOut,
+	"docs/guide/commands.md":      runCommandsPage,
+	"docs/guide/configuration.md": runConfiguration,
+	"docs/guide/metrics.md":       runMetrics,
 }
 
 // ready is what the daemon logs when it has attached.
@@ -54,6 +60,26 @@ func runRollOut(t *testing.T, p *page) {
 	h.wantMode("enforce")
 	p.run(h, "5. Enforce")
 	h.wantMode("observe")
+	h.typed("ip route add default via 10.4.0.1 dev eth1 table 104\nip rule add from 10.4.0.100 lookup 104", "", 0)
+	p.run(h, "With an existing ip rule")
+	h.wantSaid("replypath doctor", "needless-rules", "from 10.4.0.100")
+	h.typed("ip rule del from 10.4.0.100 lookup 104\nsysctl -w net.ipv4.conf.eth1.rp_filter=1", "", 0)
+	p.run(h, "Strict rp_filter")
+	h.wantSaid("nstat -az TcpExtIPReversePathFilter | grep -v ' 0 '", "TcpExtIPReversePathFilter")
+}
+
+// wantSaid wants a line of a command to contain some words, at last.
+func (h *host) wantSaid(command string, words ...string) {
+	h.t.Helper()
+	harness.Eventually(h.t, command, func() error {
+		said := h.typed(command, "", 0)
+		for line := range strings.Lines(said) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line with %q:\n%s", words, said)
+	})
 }
 
 // wantMode wants a mode to be in force.
