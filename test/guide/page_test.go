@@ -231,6 +231,7 @@ var varying = []struct {
 	by      string
 }{
 	{regexp.MustCompile(`\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`), "MAC"},
+	{regexp.MustCompile(`\b(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\d(\.\d+)?Z?\b`), "TIME"},
 	{regexp.MustCompile(`\b(\d+(\.\d+)?(d|h|m|s|ms|µs))+\b`), "TIME"},
 	{regexp.MustCompile(`(^|[\s,;(=])\d+(\.\d+)?($|[\s,;)%])`), "${1}NUMBER$3"},
 	{regexp.MustCompile(`[\s─-]+`), " "},
@@ -244,14 +245,17 @@ func shape(line string) string {
 }
 
 // missing returns the first of the shown lines that the output has not, in their order, but
-// for what varies. Other lines may stand between.
+// for what varies. Other lines may stand between, and a line that ends with ... may go on.
 func missing(shown, output string) string {
 	lines := strings.Split(output, "\n")
 	for want := range strings.Lines(shown) {
 		if shape(want) == "" || shape(want) == "..." {
 			continue
 		}
-		i := slices.IndexFunc(lines, func(line string) bool { return shape(line) == shape(want) })
+		begin, goesOn := strings.CutSuffix(shape(want), "...")
+		i := slices.IndexFunc(lines, func(line string) bool {
+			return shape(line) == begin || goesOn && strings.HasPrefix(shape(line), strings.TrimSpace(begin))
+		})
 		if i < 0 {
 			return strings.TrimSpace(want)
 		}
@@ -273,6 +277,8 @@ func TestMissing(t *testing.T) {
 		"a line too many":  {"verdict corrected\nreason none\n", "reason none"},
 		"the wrong order":  {"flow age 1s, 1 packets\nverdict corrected\n", "verdict corrected"},
 		"the same, twice":  {"verdict corrected\nverdict corrected\n", "verdict corrected"},
+		"goes on":          {"kernel eth0, gateway ...\n", ""},
+		"goes on wrongly":  {"kernel eth1, ...\n", "kernel eth1, ..."},
 		"left out between": {"verdict corrected\n...\nflow age 1s, 2 packets\n", ""},
 	} {
 		if got := missing(test.shown, output); got != test.missing {
