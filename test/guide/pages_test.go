@@ -71,6 +71,9 @@ func TestEachBlockHasARunner(t *testing.T) {
 		case isRecipe(name):
 			recipe := strings.TrimSuffix(filepath.Base(name), ".md")
 			for _, b := range blocks {
+				if b.Language == "console" {
+					t.Errorf("%s:%d: commands of recipes are in sh blocks: harness.Recipe runs no others", name, b.Line)
+				}
 				if _, known := others[strings.TrimSpace(b.Text)]; !known && !sources.run(recipe, b.Section) {
 					t.Errorf("%s:%d: no test runs the commands of section %q: run them by harness.ReadRecipe(t, %q).Run in the test of the recipe's network",
 						name, b.Line, b.Section, recipe)

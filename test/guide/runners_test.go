@@ -120,4 +120,8 @@ func runMetrics(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.typed("systemctl start replypath", "", 0)
 	p.run(h)
+	h.m.Write("/etc/replypath/web.yaml", "{}\n")
+	h.m.Write("/etc/replypath/replypath.yaml", p.text("Let a Prometheus elsewhere scrape", "yaml"))
+	h.typed("systemctl restart replypath", "", 0)
+	h.wantSaid("curl --silent --fail http://10.4.0.100:9945/metrics", "replypath_flows")
 }
