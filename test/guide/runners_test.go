@@ -60,6 +60,12 @@ func runRollOut(t *testing.T, p *page) {
 	h.wantMode("enforce")
 	p.run(h, "5. Enforce")
 	h.wantMode("observe")
+	h.typed("replypath mode enforce", "", 0)
+	for _, mode := range []string{"observe", "enforce", "observe"} { // which a reload applies, as step 5 has it
+		h.m.Write("/etc/replypath/replypath.yaml", "mode: "+mode+"\n")
+		h.typed("systemctl reload replypath", "", 0)
+		h.wantSaid("replypath mode", mode)
+	}
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 104\nip rule add from 10.4.0.100 lookup 104", "", 0)
 	p.run(h, "With an existing ip rule")
 	h.wantSaid("replypath doctor", "needless-rules", "from 10.4.0.100")
