@@ -83,8 +83,8 @@ test: root packages ## run all tests, in network namespaces of their own
 # Those that neither need root nor make a namespace.
 UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon cmd/replypath/demo/network \
 	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
-	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report test/kernels \
-	test/documents test/structure)
+	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report \
+	test/documents test/guide test/kernels test/structure)
 
 test-unit: ## run the tests that need no root, in half a minute once they are built
 	$(GO) test -short $(UNIT)

@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,55 +21,46 @@ const recipes = "../../docs/guide/recipes"
 type Recipe struct {
 	t      testing.TB
 	name   string
-	blocks []block
+	blocks []Block
 }
-
-// block is a fenced block of a page.
-type block struct{ section, language, text string }
 
 // ReadRecipe reads a page by its name without ".md".
 func ReadRecipe(t testing.TB, name string) *Recipe {
 	t.Helper()
 	text := Must1[[]byte](t)(os.ReadFile(filepath.Join(recipes, name+".md")))
-	return &Recipe{t: t, name: name, blocks: fencedBlocks(string(text))}
-}
-
-func fencedBlocks(page string) []block {
-	const fence = "```"
-	var blocks []block
-	var section string
-	var open *block
-	for line := range strings.Lines(page) {
-		switch {
-		case strings.HasPrefix(line, fence) && open != nil:
-			blocks = append(blocks, *open)
-			open = nil
-		case strings.HasPrefix(line, fence):
-			open = &block{section: section, language: strings.TrimSpace(strings.TrimPrefix(line, fence))}
-		case open != nil:
-			open.text += line
-		case strings.HasPrefix(line, "#"):
-			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
-		}
-	}
-	return blocks
+	return &Recipe{t: t, name: name, blocks: Blocks(string(text))}
 }
 
 // Run runs the commands and nft rules of a section on a host, in their order.
 func (r *Recipe) Run(host *topology.Host, section string) {
 	r.t.Helper()
+	r.run(host, section, nil)
+}
+
+// RunWith is Run on the host of a product, which the commands find as replypath.
+func (r *Recipe) RunWith(p *Product, section string) {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\nexec %s --pin-dir %s \"$@\"\n", Binary(), p.PinDir)
+	Must(r.t, os.WriteFile(filepath.Join(dir, "replypath"), []byte(script), 0o755))
+	r.run(p.Host, section, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
+}
+
+func (r *Recipe) run(host *topology.Host, section string, environment []string) {
+	r.t.Helper()
 	interpreters := map[string][]string{"sh": {"sh", "-ex"}, "nft": {"nft", "-f", "-"}}
 	run := 0
 	for _, b := range r.blocks {
-		interpreter := interpreters[b.language]
-		if b.section != section || interpreter == nil {
+		interpreter := interpreters[b.Language]
+		if b.Section != section || interpreter == nil {
 			continue
 		}
 		run++
 		c := host.Command(Within(r.t, commandTime), interpreter[0], interpreter[1:]...)
-		c.Stdin = strings.NewReader(b.text)
+		c.Env = environment
+		c.Stdin = strings.NewReader(b.Text)
 		if output, err := c.CombinedOutput(); err != nil {
-			r.t.Fatalf("%s, section %q: %v\n%s\n%s", r.name, section, err, b.text, output)
+			r.t.Fatalf("%s, section %q: %v\n%s\n%s", r.name, section, err, b.Text, output)
 		}
 	}
 	if run == 0 {
@@ -81,8 +73,8 @@ func (r *Recipe) Run(host *topology.Host, section string) {
 func (r *Recipe) Text(section, language string) string {
 	r.t.Helper()
 	for _, b := range r.blocks {
-		if b.section == section && b.language == language {
-			return b.text
+		if b.Section == section && b.Language == language {
+			return b.Text
 		}
 	}
 	r.t.Fatalf("%s has no %s in section %q", r.name, language, section)

@@ -40,6 +40,7 @@ func testS1(t *testing.T, policy topology.Policy) {
 	p := harness.On(t, s.B.Host)
 	p.Start()
 	each(t, s, "with replypath", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+	harness.ReadRecipe(t, "s1-two-server-replication").RunWith(p, "With replypath")
 	p.Expect(0, "detach", "--stop")
 	each(t, s, "after detach", func(t *testing.T, c *harness.Conversation) { wantEth0(t, s, c) })
 }

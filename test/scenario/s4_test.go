@@ -38,7 +38,7 @@ func turned(s *topology.S4) *topology.Server {
 
 // TestS4 manages the box by eth0 while its default route is by bond1.
 func TestS4(t *testing.T) {
-	s, _ := newS4(t)
+	s, recipe := newS4(t)
 	manage := func(f topology.Family, kind harness.Kind) *harness.Conversation {
 		return harness.NewConversation(t, kind, s.MonitorEth0, s.Eth0.Address(f))
 	}
@@ -53,6 +53,7 @@ func TestS4(t *testing.T) {
 		wantAnswers(t, managed(s), outside, false)
 	})
 	wantSyslog(t, s, managed(s))
+	recipe.Run(s.Box, "With replypath")
 }
 
 // TestS4Turned has the default route by eth0 and a rule by incoming interface for

@@ -45,7 +45,7 @@ func published(t *testing.T, s *topology.S7, kind harness.Kind, at *topology.Int
 func TestS7(t *testing.T) {
 	for _, policy := range []topology.Policy{topology.StrictSource, topology.Stateful} {
 		t.Run(policy.String(), func(t *testing.T) {
-			s, _ := newS7(t, policy)
+			s, recipe := newS7(t, policy)
 			lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
 				wantLost(t, s.Server, published(t, s, kind, s.Server.Eth1, f), s.ClientEth0)
 			}
@@ -56,6 +56,7 @@ func TestS7(t *testing.T) {
 				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth1, f), true)
 				wantAnswers(t, s.Server, published(t, s, kind, s.Server.Eth0, f), false)
 			})
+			recipe.RunWith(p, "With replypath")
 			p.Expect(0, "detach", "--stop")
 			harness.EachQuestionOf(t, s.Families(), "after detach", lost)
 		})

@@ -307,6 +307,7 @@ func TestConnectedWildcard(t *testing.T) {
 			return a.heard()
 		}
 		wildcard := l.listen(t, s.B.Host)
+		page.Run(s.B.Host, "What goes wrong")
 		if got := answer(wildcard); got != eth0 {
 			t.Errorf("a connected wildcard socket answers from %s: the page says that it cannot be mended", got)
 		}

@@ -1,0 +1,68 @@
+package guide
+
+import (
+	"testing"
+)
+
+func init() {
+	runners["docs/guide/alerts.md"] = runAlerts
+	runners["docs/guide/troubleshooting.md"] = runTroubleshooting
+}
+
+// configFile is the packaged service's.
+const configFile = "/etc/replypath/replypath.yaml"
+
+// restart has the service run by a configuration.
+func (h *host) restart(config string) {
+	h.t.Helper()
+	h.m.Write(configFile, config)
+	h.typed("systemctl restart replypath", "", 0)
+}
+
+// strict has the kernel check sources at eth1.
+func (h *host) strict() {
+	h.t.Helper()
+	h.typed("sysctl -w net.ipv4.conf.eth1.rp_filter=1", "", 0)
+}
+
+func runAlerts(t *testing.T, p *page) {
+	h := newInstalled(t)
+	h.restart("")
+	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathGatewayUnreachable", "ReplypathNoDefaultRoute",
+		"ReplypathFlowTableFull", "ReplypathFlowsNotEntered")
+	h.restart("mode: observe\n")
+	p.run(h, "ReplypathOnlyObserves")
+	h.strict()
+	p.ways = map[string]way{"replypath doctor": {code: 3}}
+	p.run(h, "ReplypathStrictReversePathFilter")
+	h.m.Write(configFile, "# Mine.\ninterfaces:\n  - name: eth1\n    next_hop: lasthop\n")
+	p.ways["replypath check"] = way{code: 2}
+	p.run(h, "ReplypathConfigurationRefused")
+	h.restart("interfaces:\n  - name: eth0\n  - {name: eth2, mode: observe, next_hop: last-hop}\n")
+	p.run(h, "ReplypathInterfaceNotAttached")
+}
+
+func runTroubleshooting(t *testing.T, p *page) {
+	p.ways = map[string]way{
+		"replypath trace --peer 10.1.0.100": {until: "corrected"},
+		"replypath top":                     {until: "eth1"},
+	}
+	h := newInstalled(t)
+	h.restart("")
+	p.run(h, "Where does this reply go?", "no-flow", "What happens to the packets?", "How much is corrected?")
+	route := "ip route del default"
+	h.typed(route, "", 0)
+	p.run(h, "What this host starts fails in unusual ways")
+	h.typed("ip route add default via 10.3.0.1", "", 0)
+	h.typed("systemctl stop replypath\nreplypath detach", "", 0)
+	h.restart("mode: observe\n")
+	h.strict()
+	p.ways["replypath doctor"] = way{code: 3}
+	p.run(h, "Observing shows too little")
+	h.typed("ip route add default via 10.4.0.1 dev eth1 table 100\nip rule add pref 100 from 10.4.0.100 lookup 100", "", 0)
+	h.restart("manage_rp_filter: false\n")
+	p.run(h, "doctor")
+	p.run(h, "doctor --fix")
+	p.ways["replypath run"] = way{until: ready}
+	p.run(h, "Programs of others in the TC hooks")
+}
