@@ -57,7 +57,7 @@ var transitions = [events]transition{
 		map[stage]stage{untouched: untouched, fresh: fresh, resolving: untouched, bridged: bridged, held: held, retried: held},
 	},
 	onAsk: {
-		"the kernel has no MAC, is told to ask", "a router that is there answers at once",
+		"the kernel has no MAC, is made to ask", "a router that is there answers at once",
 		map[stage]stage{
 			untouched: resolving, fresh: resolving, resolving: resolving, bridged: bridged, held: retried, retried: retried,
 		},
@@ -67,7 +67,7 @@ var transitions = [events]transition{
 		map[stage]stage{untouched: bridged, fresh: bridged, resolving: bridged, bridged: bridged, held: held, retried: retried},
 	},
 	onHold: {
-		"the kernel has asked in vain", "replies go on; TCP of the host is refused",
+		"the kernel has asked without an answer", "replies go on; TCP of the host is refused",
 		map[stage]stage{untouched: held, fresh: held, resolving: held, bridged: held, held: held, retried: retried},
 	},
 	onLetGo: {

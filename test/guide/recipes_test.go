@@ -11,9 +11,9 @@ import (
 	"replypath/test/harness"
 )
 
-// others are commands of recipes that need software which test/packages.txt has not, and what
-// is tested in their place.
+// others are commands of recipes that the tests of their networks do not run, and which test is there instead.
 var others = map[string]string{
+	"systemctl enable --now replypath":  "TestPages runs it, for the roll-out",
 	"iperf3 --server --bind 10.4.0.100": "TestConnectedWildcard asks a socket that is bound so",
 }
 

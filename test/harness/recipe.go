@@ -3,7 +3,9 @@
 package harness
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +46,33 @@ func (r *Recipe) RunWith(p *Product, section string) {
 	script := fmt.Sprintf("#!/bin/sh\nexec %s --pin-dir %s \"$@\"\n", Binary(), p.PinDir)
 	Must(r.t, os.WriteFile(filepath.Join(dir, "replypath"), []byte(script), 0o755))
 	r.run(p.Host, section, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
+}
+
+// Watch starts the commands of a section, which end with a tcpdump, and returns once that listens. What it
+// returns waits until tcpdump has seen its packet.
+func (r *Recipe) Watch(host *topology.Host, section string) (seen func()) {
+	r.t.Helper()
+	c := host.Command(Within(r.t, commandTime), "sh", "-ex")
+	c.Stdin = strings.NewReader(r.Text(section, "sh"))
+	errs := Must1[io.ReadCloser](r.t)(c.StderrPipe())
+	Must(r.t, c.Start())
+	lines := bufio.NewScanner(errs)
+	var said []string
+	for listens := false; !listens; listens = strings.HasPrefix(lines.Text(), "listening on ") {
+		if !lines.Scan() {
+			r.t.Fatalf("%s, section %q: no tcpdump listens: %v\n%s", r.name, section, c.Wait(), strings.Join(said, "\n"))
+		}
+		said = append(said, lines.Text())
+	}
+	return func() {
+		r.t.Helper()
+		for lines.Scan() {
+			said = append(said, lines.Text())
+		}
+		if err := c.Wait(); err != nil {
+			r.t.Fatalf("%s, section %q: %v\n%s", r.name, section, err, strings.Join(said, "\n"))
+		}
+	}
 }
 
 func (r *Recipe) run(host *topology.Host, section string, environment []string) {

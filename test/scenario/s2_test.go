@@ -58,10 +58,12 @@ func TestS2(t *testing.T) {
 		c := harness.NewConversation(t, kind, client, s.Virtual(f))
 		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
 	}
+	seen := harness.ReadRecipe(t, "s2-load-balancer-nat").Watch(s.Server, "What goes wrong")
 	harness.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		c, answers := through(t, f, kind, s.ClientEth0)
 		toClient.wantLost(t, c, answers)
 	})
+	seen()
 
 	p := harness.On(t, s.Server)
 	p.Start("--config", harness.ReadRecipe(t, "s2-load-balancer-nat").Config("With replypath"))

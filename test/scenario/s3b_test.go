@@ -71,7 +71,9 @@ func testS3b(t *testing.T, f topology.Family) {
 		}
 	}
 
+	seen := harness.ReadRecipe(t, s3bPage).Watch(s.Server, "What goes wrong")
 	teach(t, s, f)
+	seen()
 	each("without replypath", toClient.wantLost)
 	p := harness.On(t, s.Server)
 	p.Start("--config", harness.ReadRecipe(t, s3bPage).Config("With replypath"))

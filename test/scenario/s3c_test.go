@@ -50,7 +50,9 @@ func (s s3c) by(director int, want func(*testing.T, *harness.Conversation, topol
 func TestS3c(t *testing.T) {
 	s := newS3c(t)
 	harness.EachQuestion(t, "director 1 without replypath", s.by(0, s.to[0].wantAnswers))
+	seen := harness.ReadRecipe(t, s3cPage).Watch(s.Server, "What goes wrong")
 	harness.EachQuestion(t, "director 2 without replypath", s.by(1, s.to[0].wantLost))
+	seen()
 	p := harness.On(t, s.Server)
 	p.Start("--config", harness.ReadRecipe(t, s3cPage).Config("With replypath"))
 	harness.EachQuestion(t, "director 1", s.by(0, s.to[0].wantAnswers))
