@@ -13,8 +13,8 @@ import (
 // What a cell of the page shows of a test at most.
 const (
 	mostWordings = 3
-	mostChosen   = 8 // where the promise says what is worth showing
-	mostRunes    = 180
+	mostChosen   = 12 // where the promise says what is worth showing
+	mostRunes    = 300
 )
 
 var (
@@ -22,6 +22,7 @@ var (
 	number       = regexp.MustCompile(`(?:\d+(?:\.\d+)?(?:h|ms|m|µs|ns|s))+\b|\b\d+(?:\.\d+)?\b`)
 	numberInText = regexp.MustCompile(`[\w.:/-]*\d[\w.µ:/-]*`)
 	durations    = regexp.MustCompile(`\[((?:[\d.]+(?:ms|µs|s) ?)+)\]`)
+	endpoints    = regexp.MustCompile(`(?:\d+(?:\.\d+){3}|\[[0-9a-f:]+\]):\d+`)
 	macs         = regexp.MustCompile(`\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b`)
 )
 
@@ -137,7 +138,7 @@ func (w *wording) String() string {
 
 // wordingOf takes a line apart. A list of durations is one number, from the least to the largest.
 func wordingOf(text string) *wording {
-	text = macs.ReplaceAllString(text, "a MAC")
+	text = endpoints.ReplaceAllString(macs.ReplaceAllString(text, "a MAC"), "a port")
 	w, begin := &wording{times: 1}, 0
 	for _, at := range numbersIn(text) {
 		w.pieces = append(w.pieces, text[begin:at.begin])
