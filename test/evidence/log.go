@@ -58,6 +58,7 @@ type results struct {
 	tests    map[testName]*outcome
 	order    []*outcome
 	packages map[string]int // passed or failed
+	kernels  []kernel       // the same on other kernels
 }
 
 func newResults(filtered bool) *results {
@@ -192,6 +193,9 @@ func (r *results) missing(groups []group, partial bool) (names []string) {
 					names = append(names, fmt.Sprintf("%s (failed): %s", test, p.ID))
 				case result == notRun && !partial:
 					names = append(names, fmt.Sprintf("%s (did not run): %s", test, p.ID))
+				}
+				if on := r.elsewhere(test, failed); len(on) > 0 {
+					names = append(names, fmt.Sprintf("%s (failed on %s): %s", test, versions(on), p.ID))
 				}
 			}
 		}

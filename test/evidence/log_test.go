@@ -137,3 +137,32 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestKernels: what this machine's kernel has to skip counts where another one passed it, and fails where one did not.
+func TestKernels(t *testing.T) {
+	const onOther = "=== RUN   TestBond\n    bond_test.go:9: 3 answers\n--- PASS: TestBond (1.00s)\nPASS\n"
+	bond := testName{"test/devices", "TestBond"}
+	p := promise{ID: "bond", Promise: "B.", Tests: []testName{bond}, figures: regexp.MustCompile("")}
+	groups := []group{{Promises: []promise{p}}}
+	dir := t.TempDir()
+	for version, log := range map[string]string{"5.10": onOther, "6.1": onOther, "7.2": strings.Replace(onOther, "PASS:", "FAIL:", 1)} {
+		if err := os.MkdirAll(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, version, "kinds.log"), []byte(log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newResults(false)
+	r.read(someLog)
+	var err error
+	if r.kernels, err = readKernels(dir, groups); err != nil {
+		t.Fatal(err)
+	}
+	if result, printed := r.show(bond, &p); result != "passed on Linux 5.10, 6.1" || printed != "3 answers" {
+		t.Errorf("%q, %q", result, printed)
+	}
+	if got := r.missing(groups, false); len(got) != 1 || got[0] != "test/devices TestBond (failed on Linux 7.2): bond" {
+		t.Errorf("refused: %q", got)
+	}
+}

@@ -15,6 +15,7 @@ const remedy = "run make test and make evidence"
 // options are what the flags say.
 type options struct {
 	promises, page string
+	kernels        string
 	logs           []string
 	run            run
 	partial        bool
@@ -33,6 +34,7 @@ func parseFlags() *options {
 	log := flag.Bool("log", false, "read the logs named behind the flags, not those of build/tests")
 	flag.StringVar(&o.promises, "promises", "test/evidence/promises.yaml", "what is promised, and by which tests it is shown")
 	flag.StringVar(&o.page, "page", "docs/EVIDENCE.md", "the page to write")
+	flag.StringVar(&o.kernels, "kernels", "build/kernels", "logs of test-kernels, for what this machine's kernel has to skip")
 	flag.StringVar(&o.run.Commit, "commit", "", "commit of the run, where its logs do not say it")
 	flag.StringVar(&o.run.Kernel, "kernel", "", "kernel of the run, where its logs do not say it")
 	flag.StringVar(&o.run.Date, "date", "", "date of the run, where its logs do not say it")
@@ -62,6 +64,9 @@ func generate(o *options) error {
 			return fmt.Errorf("read log of tests: %w", err)
 		}
 		results.read(string(text))
+	}
+	if results.kernels, err = readKernels(o.kernels, p); err != nil {
+		return err
 	}
 	about := results.about.or(o.run)
 	if about.Commit == "" || about.Kernel == "" || about.Date == "" {

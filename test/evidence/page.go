@@ -48,7 +48,10 @@ func render(groups []group, r *results, about run) (string, error) {
 	if err := page.Execute(&text, data); err != nil {
 		return "", fmt.Errorf("make page: %w", err)
 	}
-	return text.String(), nil
+	if about.Kernel == "" {
+		return text.String(), nil
+	}
+	return strings.ReplaceAll(text.String(), about.Kernel, data.Kernel), nil
 }
 
 // below separates what stands below each other in a cell.
@@ -88,6 +91,9 @@ func (r *results) show(test testName, p *promise) (result, printed string) {
 	switch ended, skips, variants := r.of(test); {
 	case ended == notRun:
 		return "not run", ""
+	case ended == skipped && len(r.elsewhere(test, passed)) > 0:
+		on := r.elsewhere(test, passed)
+		return "passed on " + versions(on), escapes.Replace(on[len(on)-1].figuresOf(test, p.figures))
 	case ended == skipped:
 		return "skipped", escapes.Replace(r.skipReason(test))
 	case skips > 0:
