@@ -47,7 +47,10 @@ TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle faults)
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
              -e '/^    \w+\.go:[0-9]+: /{G;s/^ *(.*)\n(.*)/\2: \1/}'
-# Scripts of commands: what they log is all that the commands print, and not shown.
+# All that they print is kept for evidence.
+LOGS      := build/tests
+KEEP       = | tee $(LOGS)/$(1).log
+# Scripts of commands: what they log is all that the commands print, and shown only where one fails.
 SCRIPTS   := ^TestScript$$
 OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
@@ -62,7 +65,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs vet staticcheck gofmt licence install deb rpm packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs vet staticcheck gofmt licence install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -71,20 +74,26 @@ demo: build root ## show replies leaving by the wrong interface, and mended
 	$(BINARY) demo
 
 test: SHELL := /bin/bash -o pipefail
-test: root packages ## run all tests, in network namespaces of their own
+test: root packages ## run all tests, in network namespaces of their own (build/tests)
 	$(GO) list ./... >/dev/null # or OTHERS is empty
+	@rm -rf $(LOGS)
+	@mkdir -p $(LOGS)
+	@echo "tests of commit $(COMMIT) on Linux $$(uname -r), $$(date -u +%F)" $(call KEEP,about)
 	failed=; \
-	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -run '$(SCRIPTS)' ./cmd/replypath || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 -skip '$(TIMED)' $(ALONE) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(FIGURES) || failed=1; \
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(call KEEP,others) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) -v -run '$(SCRIPTS)' ./cmd/replypath >$(LOGS)/scripts.log && tail -n 1 $(LOGS)/scripts.log || { cat $(LOGS)/scripts.log; failed=1; }; \
+	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 -skip '$(TIMED)' $(ALONE) $(call KEEP,alone) $(FIGURES) || failed=1; \
+	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(call KEEP,timed) $(FIGURES) || failed=1; \
 	test -z "$$failed"
+
+evidence: ## make docs/EVIDENCE.md from what test has printed
+	$(GO) run ./test/evidence
 
 # Those that neither need root nor make a namespace.
 UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/replypath/daemon cmd/replypath/demo/network \
 	cmd/replypath/output cmd/replypath/show cmd/replypath/top loader/config loader/explain loader/fallback \
 	loader/flows loader/kernel loader/top loader/trace metrics/... test/bench/contender test/bench/load test/bench/report \
-	test/documents test/guide test/kernels test/structure)
+	test/documents test/evidence test/guide test/kernels test/structure)
 
 test-unit: ## run the tests that need no root, in half a minute once they are built
 	$(GO) test -short $(UNIT)

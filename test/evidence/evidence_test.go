@@ -1,0 +1,185 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// root of the source tree.
+const root = "../.."
+
+func promises(t *testing.T) []group {
+	t.Helper()
+	groups, err := readPromises("promises.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return groups
+}
+
+// TestPromises: each has an id of its own, a short sentence and a test.
+func TestPromises(t *testing.T) {
+	kebab := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	const mostWords = 20
+	seen := make(map[string]bool)
+	for _, g := range promises(t) {
+		for _, p := range g.Promises {
+			if !kebab.MatchString(p.ID) || seen[p.ID] {
+				t.Errorf("%q is no id in kebab-case, or there are two", p.ID)
+			}
+			seen[p.ID] = true
+			if words := len(strings.Fields(p.Promise)); words > mostWords || !strings.HasSuffix(p.Promise, ".") {
+				t.Errorf("%s has %d words, more than %d, or is no sentence: %s", p.ID, words, mostWords, p.Promise)
+			}
+			if len(p.Tests) == 0 {
+				t.Errorf("%s has no test", p.ID)
+			}
+		}
+	}
+}
+
+// tested is what the source says of the tests of a package.
+type tested struct{ tests, literals map[string]bool }
+
+// testsOf reads the test files of a package. Files of test data count as literals: tests are named by them.
+func testsOf(t *testing.T, pkg string) *tested {
+	t.Helper()
+	found := &tested{make(map[string]bool), make(map[string]bool)}
+	names, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				found.tests[n.Name.Name] = n.Recv == nil
+			case *ast.BasicLit:
+				if text, err := strconv.Unquote(n.Value); err == nil {
+					found.literals[strings.ReplaceAll(text, " ", "_")] = true
+				}
+			}
+			return true
+		})
+	}
+	data, err := filepath.Glob(filepath.Join(root, pkg, "testdata", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range data {
+		found.literals[strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))] = true
+	}
+	return found
+}
+
+// TestTestsExist: each test that is named is there, and each package of tests below bpf and test is named.
+func TestTestsExist(t *testing.T) {
+	packages := make(map[string]*tested)
+	for _, g := range promises(t) {
+		for _, p := range g.Promises {
+			for _, name := range p.Tests {
+				if packages[name.Package] == nil {
+					packages[name.Package] = testsOf(t, name.Package)
+				}
+				names := strings.Split(name.Name, "/")
+				if !packages[name.Package].tests[names[0]] {
+					t.Errorf("%s: there is no test %s", p.ID, name)
+				}
+				for _, sub := range names[1:] {
+					if !packages[name.Package].literals[sub] {
+						t.Errorf("%s: whether %s has a subtest %q is not known: name the test alone", p.ID, name, sub)
+					}
+				}
+			}
+		}
+	}
+	for _, parent := range []string{"bpf", "test"} {
+		for _, pkg := range packagesBelow(t, parent) {
+			if packages[pkg] == nil {
+				t.Errorf("no promise names a test of %s", pkg)
+			}
+		}
+	}
+}
+
+// packagesBelow are those with tests.
+func packagesBelow(t *testing.T, parent string) (all []string) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS(root), parent, func(path string, entry fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, "_test.go") {
+			all = append(all, filepath.Dir(path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// TestPageIsCurrent: the page that is committed has the promises of today, whatever run it shows.
+func TestPageIsCurrent(t *testing.T) {
+	committed, err := os.ReadFile(filepath.Join(root, "docs/EVIDENCE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	today, err := render(promises(t), newResults(false), run{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := skeleton(string(committed)), skeleton(today)
+	for i, line := range want {
+		if i >= len(got) || got[i] != line {
+			t.Fatalf("docs/EVIDENCE.md does not have the promises of test/evidence/promises.yaml: %s\nfirst missing: %s", remedy, line)
+		}
+	}
+	if len(got) > len(want) {
+		t.Errorf("docs/EVIDENCE.md has more than the promises of test/evidence/promises.yaml: %s", remedy)
+	}
+}
+
+// TestLinks: each link to a promise leads to one.
+func TestLinks(t *testing.T) {
+	ids := make(map[string]bool)
+	for _, g := range promises(t) {
+		ids[anchor(g.Title)] = true
+		for _, p := range g.Promises {
+			ids[p.ID] = true
+		}
+	}
+	link := regexp.MustCompile(`EVIDENCE\.md#([^)\s]+)`)
+	err := fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(root, path))
+		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
+			if !ids[match[1]] {
+				t.Errorf("%s: docs/EVIDENCE.md has no #%s", path, match[1])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// anchor is what GitHub makes of a title.
+func anchor(title string) string {
+	return strings.ReplaceAll(regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(title), ""), " ", "-")
+}

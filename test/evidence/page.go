@@ -1,0 +1,126 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+//go:embed page.md.tmpl
+var pageText string
+
+var page = template.Must(template.New("page").Parse(pageText))
+
+// row is one promise; its tests stand below each other.
+type row struct{ Promise, Tests, Printed, Results string }
+
+// section of the page.
+type pageSection struct {
+	Title, About string
+	Rows         []row
+}
+
+// render makes the page.
+func render(groups []group, r *results, about run) (string, error) {
+	data := struct {
+		run
+		Promises, Tests int
+		Sections        []pageSection
+	}{run: about}
+	data.Kernel = kernelVersion.FindString(about.Kernel)
+	tests := make(map[testName]bool)
+	for _, g := range groups {
+		s := pageSection{Title: g.Title, About: g.About}
+		for _, p := range g.Promises {
+			s.Rows = append(s.Rows, r.row(&p))
+			for _, test := range p.Tests {
+				tests[test] = true
+			}
+		}
+		data.Promises += len(s.Rows)
+		data.Sections = append(data.Sections, s)
+	}
+	data.Tests = len(tests)
+	var text strings.Builder
+	if err := page.Execute(&text, data); err != nil {
+		return "", fmt.Errorf("make page: %w", err)
+	}
+	if about.Kernel == "" {
+		return text.String(), nil
+	}
+	return strings.ReplaceAll(text.String(), about.Kernel, data.Kernel), nil
+}
+
+// below separates what stands below each other in a cell.
+const below = "<br>"
+
+func (r *results) row(p *promise) row {
+	var tests, printed, ended []string
+	for i, test := range p.Tests {
+		name := "`" + test.Name + "`"
+		if i == 0 || p.Tests[i-1].Package != test.Package {
+			name = test.Package + ": " + name
+		}
+		tests = append(tests, name)
+		result, figures := r.show(test, p)
+		ended = append(ended, result)
+		if figures != "" && len(p.Tests) > 1 {
+			figures = "`" + test.Name + "`: " + figures
+		}
+		if figures != "" {
+			printed = append(printed, figures)
+		}
+	}
+	if len(printed) == 0 {
+		printed = []string{"-"}
+	}
+	if all := slices.Compact(slices.Clone(ended)); len(all) == 1 {
+		ended = all
+	}
+	return row{
+		Promise: fmt.Sprintf(`<a id="%s"></a>%s`, p.ID, p.Promise), Tests: strings.Join(tests, below),
+		Printed: strings.Join(printed, below), Results: strings.Join(ended, below),
+	}
+}
+
+// show tells of a test what became of it, and what it printed, "" for nothing.
+func (r *results) show(test testName, p *promise) (result, printed string) {
+	switch ended, skips, variants := r.of(test); {
+	case ended == notRun:
+		return "not run", ""
+	case ended == skipped && len(r.elsewhere(test, passed)) > 0:
+		on := r.elsewhere(test, passed)
+		return "passed on " + versions(on), escapes.Replace(on[len(on)-1].figuresOf(test, p.figures))
+	case ended == skipped:
+		return "skipped", escapes.Replace(r.skipReason(test))
+	case skips > 0:
+		return fmt.Sprintf("passed, %d of %d variants skipped", skips, variants), escapes.Replace(r.figuresOf(test, p.figures))
+	default:
+		return "passed", escapes.Replace(r.figuresOf(test, p.figures))
+	}
+}
+
+// kernelVersion leaves out what a machine's vendor adds to it.
+var kernelVersion = regexp.MustCompile(`^[\d.]*\d`)
+
+// escapes are for a text in a table.
+var escapes = strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`, "\t", " ")
+
+// skeleton is what of a page comes from the promises, and not from a run.
+func skeleton(page string) (lines []string) {
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "Run of ") {
+			continue
+		}
+		if strings.HasPrefix(line, "| ") {
+			cells := strings.SplitN(line, " | ", 3)
+			line = strings.Join(cells[:min(len(cells), 2)], " | ")
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
