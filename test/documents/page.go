@@ -1,3 +1,6 @@
+// Copyright 2026 Google LLC
+// SPDX-License-Identifier: Apache-2.0
+
 // Package documents holds what the pages of the repository are held to: links that lead somewhere, commands, keys and
 // metrics that exist, and sizes that a reader can take in. Their prose is checked by vale (make lint-docs).
 package documents

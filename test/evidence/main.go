@@ -1,3 +1,6 @@
+// Copyright 2026 Google LLC
+// SPDX-License-Identifier: Apache-2.0
+
 // Evidence makes docs/EVIDENCE.md: which test shows what, with what the tests of one run have printed.
 package main
 
