@@ -173,7 +173,7 @@ gofmt:
 # Generated files count as licensed: bpf2go writes no such line.
 licence:
 	@$(GO) tool addlicense -check -s=only -l apache $$(git ls-files '*.go') || \
-		{ echo "these lack their SPDX line: go tool addlicense -s=only -l apache FILE" >&2; exit 1; }
+		{ echo "these lack their SPDX line: go tool addlicense -c '' -s=only -l apache FILE" >&2; exit 1; }
 
 install: build ## install under DESTDIR and PREFIX, with man pages, completions, systemd unit and a sample configuration
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/replypath

@@ -1,4 +1,3 @@
-// Copyright 2026 Google LLC
 // SPDX-License-Identifier: Apache-2.0
 
 // Package documents holds what the pages of the repository are held to: links that lead somewhere, commands, keys and

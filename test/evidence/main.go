@@ -1,4 +1,3 @@
-// Copyright 2026 Google LLC
 // SPDX-License-Identifier: Apache-2.0
 
 // Evidence makes docs/EVIDENCE.md: which test shows what, with what the tests of one run have printed.
