@@ -65,7 +65,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs vet staticcheck gofmt licence install deb rpm packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -150,6 +150,13 @@ verify-generated: packages ## check that the generated files are what their sour
 	test/verify-generated.sh
 
 lint: vet staticcheck gofmt licence ## check the Go code
+
+# python3-rich and python3-pyte, which nothing else needs, are in test/guide/packages.txt.
+docs-pictures: root packages ## draw the terminals of demo, status, top and doctor for the documents
+	@test/install-packages.sh test/guide/packages.txt
+	@rm -rf build/pictures && mkdir -p build/pictures
+	REPLYPATH_PICTURES=$(CURDIR)/build/pictures $(GO) test -count=1 -run '^TestPictures$$' ./test/guide
+	/usr/bin/python3 test/guide/pictures.py build/pictures docs/guide/pictures
 
 # Help and man pages are read as the Markdown that they are made from.
 lint-docs: packages ## check the documents: links, commands, keys, metrics, sizes and prose
