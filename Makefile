@@ -158,11 +158,11 @@ docs-pictures: root packages ## draw the terminals of demo, status, top and doct
 	REPLYPATH_PICTURES=$(CURDIR)/build/pictures $(GO) test -count=1 -run '^TestPictures$$' ./test/guide
 	/usr/bin/python3 test/guide/pictures.py build/pictures docs/guide/pictures
 
-# Help and man pages are read as the Markdown that they are made from.
+# Help, man pages and messages are read as Markdown.
 lint-docs: packages ## check the documents: links, commands, keys, metrics, sizes and prose
 	@rm -rf build/prose && mkdir -p build/prose
 	failed=; \
-	$(GO) test -count=1 ./test/documents || failed=1; \
+	REPLYPATH_PROSE=$(CURDIR)/build/prose $(GO) test -count=1 ./test/documents || failed=1; \
 	REPLYPATH_PROSE=$(CURDIR)/build/prose $(GO) test -count=1 -run '^Test(Documented|Manual)' ./cmd/replypath || failed=1; \
 	$(VALE) --config test/documents/vale.ini --glob '*.md' --output line $(PROSE) build/prose || failed=1; \
 	test -z "$$failed"

@@ -27,7 +27,7 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	case e.Kind == nexthop.KindLink:
 		mayAsk = r.link(e)
 	case e.Kind == nexthop.KindLost:
-		r.log.Warn("events were lost, everything is read anew", "error", e.Err)
+		r.log.Warn("events were lost, everything is read again", "error", e.Err)
 		r.verifying = true
 		r.interfaces.Suspect()
 	}

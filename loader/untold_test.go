@@ -12,7 +12,7 @@ import (
 	"replypath/test/topology"
 )
 
-const cannotBeTold = "an interface cannot be told to be one that had its index"
+const cannotBeTold = "an interface may not be the one that had its index"
 
 // TestUntoldInterface: an interface that has got another name and MAC while the kernel's
 // word of it is lost may be ours or not. It is left as it is, and the log says so; of one

@@ -37,7 +37,7 @@ func NewHandler(source Source, version string, log *slog.Logger) (http.Handler, 
 	}
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        "replypath",
-		Description: "Answers leave by the interface that was asked",
+		Description: "Replies leave by the interface of the request",
 		Version:     version,
 		Profiling:   "false",
 		Links: []web.LandingLinks{

@@ -60,7 +60,7 @@ func (s *mapSet) lookAtLayout() error {
 	err := checkLayout(s.dir.Path(MapsDir))
 	if errors.Is(err, errLayout) {
 		s.foreign = err
-		s.opts.Log.Warn("the maps of another version are replaced, but for the counters: flows are recorded anew", "reason", err)
+		s.opts.Log.Warn("the maps of another version are replaced, except the counters: flows are recorded again", "reason", err)
 		return nil
 	}
 	return err
@@ -198,7 +198,7 @@ func (s *mapSet) loadPrograms(to any, spec *ebpf.CollectionSpec, options *ebpf.C
 // tails are the programs that the egress programs call, each by a map of one entry.
 var tails = []struct{ table, program, does string }{
 	{bpf.DatapathMapSender, sendName, "sends"}, // to end a move
-	{bpf.DatapathMapNobody, fallbackName, "ends what is for nobody"},
+	{bpf.DatapathMapNobody, fallbackName, "ends what is for no host"},
 }
 
 // enterTails has the egress programs that use our maps call programs of a set, as far as it has them, by the maps

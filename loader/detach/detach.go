@@ -94,7 +94,7 @@ func detachStrays(options Options) (removed []string, err error) {
 	}
 	err = errors.Join(d.fallback(), d.neighbours(), d.programs())
 	if len(d.removed) > 0 {
-		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc cannot be told: look at them")
+		d.log.Warn("nothing was pinned, so that a changed rp_filter or an added clsact qdisc are not known: look at them")
 	}
 	return d.removed, err
 }
@@ -113,7 +113,7 @@ func readForDetach(options Options) (*pins.Journal, error) {
 	case errors.Is(err, pins.ErrNone) || err == nil && journal.Namespace == (pins.Namespace{}):
 		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, nil)
 	case err != nil:
-		options.Log.Warn("what was changed on the host cannot be told", "error", err)
+		options.Log.Warn("what was changed on the host is not known", "error", err)
 		return new(pins.Journal), pins.CheckElsewhere(options.PinDir, err)
 	}
 	return journal, nil

@@ -28,7 +28,7 @@ func stopOwner(ctx context.Context, path string) error {
 		return err
 	}
 	if pid == 0 {
-		return fmt.Errorf("the process that owns %s cannot be told from here: end it first", path)
+		return fmt.Errorf("the process that owns %s is not known from here: end it first", path)
 	}
 	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {

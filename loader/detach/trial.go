@@ -104,7 +104,7 @@ func takeBack(dir *pins.Dir, journal *pins.Journal, log *slog.Logger) error {
 	r := &restorer{detacher: d, before: before, earlier: earlier}
 	// What is asked now is recorded by the programs that go.
 	if err := datapath.GraceAt(maps, earlier); err != nil {
-		log.Warn("what is answered in these seconds may be taken for what the host begins", "error", err)
+		log.Warn("what is answered in these seconds may be treated as what the host begins", "error", err)
 	}
 	if err := r.run(); err != nil {
 		return err

@@ -32,7 +32,7 @@ func (r *Result) noLastHop(entry *config.Interface) error {
 	if first < 0 || slices.ContainsFunc(r.Interfaces, withHeader) {
 		return nil
 	}
-	return entry.Errorf("next_hop", "interface %s has no ethernet header, and thus no last hop with a mac address: leave next_hop out or set it to auto",
+	return entry.Errorf("next_hop", "interface %s has no ethernet header, so it has no last hop with a mac address: leave next_hop out or set it to auto",
 		r.Interfaces[first].Name)
 }
 

@@ -135,7 +135,7 @@ func checkLines(t *testing.T, text string, begin ...string) {
 
 func TestLastHopWithoutEthernetHeader(t *testing.T) {
 	const (
-		noHop = "has no ethernet header, and thus no last hop with a mac address: leave next_hop out or set it to auto"
+		noHop = "has no ethernet header, so it has no last hop with a mac address: leave next_hop out or set it to auto"
 		auto  = "has no ethernet header: next_hop last-hop is served as auto there"
 	)
 	for _, test := range []struct {

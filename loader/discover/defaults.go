@@ -44,7 +44,7 @@ func (a *Astray) String() string {
 		family = "ipv6"
 	}
 	return fmt.Sprintf("%s: the default route leads by %s, which is not managed (%s): no reply is moved away from there,"+
-		" and no flow that comes in by it is recorded", family, a.Name, a.Reason)
+		" and no flow that arrives by it is recorded", family, a.Name, a.Reason)
 }
 
 // Astray returns the interfaces without replypath that the default routes lead by, in the order of the

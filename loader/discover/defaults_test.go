@@ -27,7 +27,7 @@ addr add 10.4.0.100/24 dev eth1
 addr add 2001:db8:3::100/64 dev eth0 nodad
 addr add 2001:db8:4::100/64 dev eth1 nodad
 `
-		left  = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that comes in by it is recorded"
+		left  = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that arrives by it is recorded"
 		ipv4  = "ipv4: the default route leads by eth0" + left
 		ipv6  = "ipv6: the default route leads by eth0" + left
 		both  = "route add default via 10.3.0.1\nroute add default via 2001:db8:3::1 dev eth0\n"

@@ -16,7 +16,7 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 	e, err := h.explainEntry(&q, entry)
 	e.Flow = &entry.Flow
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
-		e.Detail += fmt.Sprintf("; the flow came in by %s, not by %s", orUnknown(in), q.Interface)
+		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
 	}
 	return e, err
 }
@@ -77,7 +77,7 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 		}
 		if entry != nil {
 			e, err := h.explainEntry(q, entry)
-			e.Detail = fmt.Sprintf("no flow is recorded; if it came in by %s: %s", q.Interface, e.Detail)
+			e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", q.Interface, e.Detail)
 			return e, err
 		}
 		reason = reasonUnmanaged

@@ -87,7 +87,7 @@ func (e *Explanation) detail(verdict, reason string) string {
 		if e.Kernel.Interface != nil && e.Replypath.Interface != nil && *e.Kernel.Interface == *e.Replypath.Interface {
 			return "the reply leaves by the kernel's interface, to the next hop that its flow came through"
 		}
-		return fmt.Sprintf("the reply leaves by %s, where its flow came in", orUnknown(e.Replypath.Interface))
+		return fmt.Sprintf("the reply leaves by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
 	case AlreadyRight:
 		return "the kernel sends the reply back the way that its flow came"
 	case LocalOrigin:

@@ -40,15 +40,15 @@ var fallbackDetails = map[string]string{
 	reasonBoundDevice: "the socket is bound to a device: it is not moved off it",
 	reasonNoNextHop:   "no gateway of the flow's interface is usable: the reply goes as routed",
 	reasonMTU: "the packet is larger than the mtu of the flow's interface: segments are cut to fit, of anything else the " +
-		"sender is told the size, and what it sends meanwhile goes as routed",
+		"sender learns the size, and what it sends meanwhile goes as routed",
 }
 
 // noFlowDetails put those of NoFlow into words.
 var noFlowDetails = map[string]string{
-	reasonUnmanaged: "replypath is not attached to the interface where it would come in: nothing is recorded, it goes as the " +
+	reasonUnmanaged: "replypath is not attached to the interface where it would arrive: nothing is recorded, it goes as the " +
 		"kernel routes it",
 	string(admission.NotOwn):   "self is no address of this host and scope is local: nothing is recorded, it goes as the kernel routes it",
 	string(admission.Loopback): "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
 	string(admission.Source):   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
-	string(admission.Protocol): "the protocol is not listed, or finds its own way as DHCP: nothing is recorded, it goes as the kernel routes it",
+	string(admission.Protocol): "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",
 }

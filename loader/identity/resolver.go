@@ -43,7 +43,7 @@ func (l *Resolver) NameOf(index int, before string) (string, error) {
 		return name, nil
 	}
 	if !known {
-		l.Log.Warn("an interface cannot be told to be one that had its index, and is left as it is",
+		l.Log.Warn("an interface may not be the one that had its index, and is left as it is",
 			"interface", name, "index", index, "before", before)
 	}
 	return "", nil

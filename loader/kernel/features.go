@@ -68,12 +68,12 @@ func (k Kernel) Records() []pins.FeatureRecord {
 		tcx.Effect = "programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"
 	}
 	checkMTU := pins.FeatureRecord{Name: "check_mtu", Available: k.CheckMTU,
-		Effect: "what is too large for a flow's interface is told segment by segment"}
+		Effect: "the size is checked segment by segment"}
 	if !k.CheckMTU {
 		checkMTU.Effect = "what is too large for a flow's interface is estimated, and rather left than lost"
 	}
 	probeRead := pins.FeatureRecord{Name: pins.FeatureProbeRead, Available: k.ProbeRead,
-		Effect: "transparent proxies are told from what the host itself sends, and whether a link is up is known without a daemon"}
+		Effect: "transparent proxies are recognised, and a link that goes down is seen without a daemon"}
 	if !k.ProbeRead {
 		probeRead.Effect = "the kernel is locked down: after a datagram that nobody took, a socket that is bound to the address " +
 			"and not connected passes for a transparent proxy's; while no daemon runs, a link passes for what it was before; " +
@@ -82,7 +82,7 @@ func (k Kernel) Records() []pins.FeatureRecord {
 	kernelSKB := pins.FeatureRecord{Name: "kernel_skb", Available: k.KernelSKB,
 		Effect: "replies whose data nobody shares are moved without a copying function, in two thirds of the time"}
 	if !k.KernelSKB || !k.TailCalls {
-		kernelSKB.Effect = "every reply is moved by way of a copying function, which takes half as long again"
+		kernelSKB.Effect = "every reply is moved by a function that copies, which takes half as long again"
 	}
 	tailCalls := pins.FeatureRecord{Name: "tail_calls", Available: k.TailCalls,
 		Effect: "what the host starts by a gateway that has never answered is refused at once"}

@@ -26,7 +26,7 @@ func (e *ElsewhereError) Error() string {
 			shown(e.Dir), e.PID)
 	}
 	if e.Err != nil {
-		return fmt.Sprintf("%[1]s: %[3]v: what was put on this host from there cannot be told from the datapath of this network "+
+		return fmt.Sprintf("%[1]s: %[3]v: what was put on this host from there cannot be distinguished from the datapath of this network "+
 			"namespace in %[2]s, which has to go first: replypath detach --pin-dir %[2]s, then replypath detach --pin-dir %[1]s",
 			shown(e.Dir), shown(e.At), e.Err)
 	}

@@ -61,7 +61,7 @@ func (n Namespace) check(path string) error {
 		return err
 	}
 	if !n.Is(current) {
-		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or name the pins of this one by --pin-dir; `lsns -t net` shows whether that namespace is there, if not: rm -r %[1]s",
+		return fmt.Errorf("%s: %w (inode %d, this one is %d): run it there, or name the pins of this one by --pin-dir. `lsns -t net` shows whether that namespace is there. If not: rm -r %[1]s",
 			shown(path), ErrForeignNamespace, n.Inode, current.Inode)
 	}
 	return nil

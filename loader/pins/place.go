@@ -104,7 +104,7 @@ func checkOwner(path string, info os.FileInfo) error {
 	owner, is := info.Sys().(*syscall.Stat_t)
 	switch {
 	case is && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
-		return fmt.Errorf("%s belongs to user %d, who could replace what is pinned there: look what it is (ls -la %[1]s), and name a directory of your own by --pin-dir",
+		return fmt.Errorf("%s belongs to user %d, who could replace what is pinned there. Look what it is (ls -la %[1]s), and name a directory of your own by --pin-dir",
 			shown(path), owner.Uid)
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%s may be written by others, who could replace what is pinned there: chmod 700 %[1]s", shown(path))

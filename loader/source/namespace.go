@@ -43,7 +43,7 @@ func AskNamespace(cgroup string) (cookie uint64, err error) {
 		return 0, fmt.Errorf("read the cookie of the network namespace: %w", err)
 	}
 	if cookie == 0 {
-		return 0, fmt.Errorf("cgroup %s does not hold this process: the network namespace cannot be told", cgroup)
+		return 0, fmt.Errorf("cgroup %s does not hold this process: the network namespace is not known", cgroup)
 	}
 	return cookie, nil
 }
@@ -55,7 +55,7 @@ func send(cgroup string, fd int, answer *ebpf.Map, socket uint64) (err error) {
 		Instructions: namespaceTeller(answer, socket), License: "Dual BSD/GPL",
 	})
 	if err != nil {
-		return fmt.Errorf("load the program that tells the network namespace: %w", err)
+		return fmt.Errorf("load the program that says the network namespace: %w", err)
 	}
 	defer bpf.Close(program)
 	l, err := link.AttachCgroup(link.CgroupOptions{

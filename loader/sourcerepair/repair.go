@@ -317,7 +317,7 @@ func (r *Repair) Feature() pins.FeatureRecord {
 		f.Available = false
 		f.Effect = problems.OneLine(r.err)
 	case r.state == bpf.DatapathSourceRepairREPAIR_ON:
-		f.Effect = "on: wildcard udp sockets answer from the address that was asked"
+		f.Effect = "on: wildcard udp sockets reply from the address of the request"
 	case r.state == bpf.DatapathSourceRepairREPAIR_WATCH:
 		f.Effect = "waits for the first question to a wildcard udp socket"
 	case r.want.Config.RepairUDPSource != config.RepairFalse && !r.want.Enforces:

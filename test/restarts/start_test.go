@@ -32,7 +32,7 @@ func TestLayout(t *testing.T) {
 		d.Kill()
 		l.goesOn()
 		d = startBuild(p, binaries[(i+1)%2])
-		d.WaitLog(1, "level=WARN", "flows are recorded anew", "it has another layout")
+		d.WaitLog(1, "level=WARN", "flows are recorded again", "it has another layout")
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
 		}

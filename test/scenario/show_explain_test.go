@@ -107,7 +107,7 @@ func TestExplainIfItCameIn(t *testing.T) {
 				wantVerdict(t, explained(t, p, c), "no-flow", "")
 				e := explained(t, p, c, "--interface", "eth0")
 				wantVerdict(t, e, "already-right", "")
-				wantDetail(t, e, "no flow is recorded; if it came in by eth0: ")
+				wantDetail(t, e, "no flow is recorded; if it arrived by eth0: ")
 				harness.Eventually(t, "the gateway of eth1 is known", func() error {
 					if e = explained(t, p, c, "--interface", "eth1"); e.Replypath.NextHopMAC == nil {
 						return fmt.Errorf("no next hop: %s", e)
@@ -115,7 +115,7 @@ func TestExplainIfItCameIn(t *testing.T) {
 					return nil
 				})
 				wantVerdict(t, e, "corrected", "")
-				wantDetail(t, e, "no flow is recorded; if it came in by eth1: ")
+				wantDetail(t, e, "no flow is recorded; if it arrived by eth1: ")
 				if harness.OrEmpty(e.Kernel.Interface) != "eth0" || harness.OrEmpty(e.Replypath.Interface) != "eth1" {
 					t.Errorf("interfaces: %s", e)
 				}
@@ -129,7 +129,7 @@ func TestExplainIfItCameIn(t *testing.T) {
 						t.Errorf("of a flow that came in by eth1, asked about %s: %s", name, e)
 					}
 					if name == "eth0" {
-						wantDetail(t, e, "; the flow came in by eth1, not by eth0")
+						wantDetail(t, e, "; the flow arrived by eth1, not by eth0")
 					}
 					wantTrue(t, e, server, c)
 				}

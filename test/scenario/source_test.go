@@ -155,7 +155,7 @@ func TestWildcardUDP(t *testing.T) {
 
 		p := harness.On(t, s.B.Host)
 		p.Start()
-		if _, effect := sourceFeature(t, p); effect != "on: wildcard udp sockets answer from the address that was asked" {
+		if _, effect := sourceFeature(t, p); effect != "on: wildcard udp sockets reply from the address of the request" {
 			t.Errorf("effect %q", effect)
 		}
 		a := newAsker(t, s.A.Eth1, l.asked)

@@ -121,7 +121,7 @@ func (d *daemon) whatStays() (stays, ends string) {
 	effect, err := d.datapath.Effect()
 	switch {
 	case err != nil:
-		return fmt.Sprintf("what is attached stays, and cannot be told (%v)", err), "`replypath detach` ends that"
+		return fmt.Sprintf("what is attached stays, and cannot be shown (%v)", err), "`replypath detach` ends that"
 	case effect.Detaching:
 		return "what is attached goes", "`replypath detach --stop` takes it away"
 	case !isAttached(effect):

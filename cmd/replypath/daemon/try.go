@@ -104,7 +104,7 @@ func (t *trial) run(ctx context.Context) error {
 func (t *trial) effect() string {
 	effect, err := t.datapath.Effect()
 	if err != nil {
-		return fmt.Sprintf("what is attached cannot be told (%v)", err)
+		return fmt.Sprintf("what is attached cannot be shown (%v)", err)
 	}
 	return sentence(effect, "")
 }

@@ -33,7 +33,7 @@ func (d *demo) describeNetwork() {
 		d.line("A %s %s ─── %s %-18s %s ─── %s %s B", nic.a.Name, nic.a.Address(f), nic.a.Peer.Address(f),
 			nic.router, nic.b.Peer.Address(f), nic.b.Address(f), nic.b.Name)
 	}
-	d.line("B's default route is by eth0. A router drops what comes in on the wrong side (strict uRPF).")
+	d.line("B's default route is by eth0. A router drops what arrives on the wrong side (strict uRPF).")
 }
 
 // showWrong asks B without replypath.

@@ -67,7 +67,7 @@ The state of a gateway is:
 		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s) }); err != nil || anyAttached(s.Interfaces) {
 			return err
 		}
-		err = errors.New("no interface is attached: replypath check tells what the configuration lacks")
+		err = errors.New("no interface is attached: replypath check says what the configuration lacks")
 		return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 	}
 	return c

@@ -24,7 +24,7 @@ func ofProtocol(r snapshot.Route, protocol int) snapshot.Route {
 
 func TestRoutedInterfaces(t *testing.T) {
 	const (
-		text = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that comes in by it is recorded"
+		text = ", which is not managed (not named by the configuration): no reply is moved away from there, and no flow that arrives by it is recorded"
 		fix  = " => add {name: eth0} under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"
 	)
 	leftOut := func(reason string, families ...int) func(*snapshot.Host) {

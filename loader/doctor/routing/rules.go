@@ -52,7 +52,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
 	switch {
 	case h.UsesError != "":
-		uses = fmt.Sprintf("what was opened from %s cannot be told: %s", from, h.UsesError)
+		uses = fmt.Sprintf("what was opened from %s is not known: %s", from, h.UsesError)
 	case opened == 1:
 		uses = "1 connection was opened from " + from
 	}

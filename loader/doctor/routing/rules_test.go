@@ -49,7 +49,7 @@ func TestNeedlessRules(t *testing.T) {
 			"ok " + from + "is needed: 3 connections were opened from 10.4.0.100" + nobody,
 		}},
 		{"it cannot be told", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.UsesError = "list tcp sockets: no memory" }), []string{
-			"ok " + from + "is needed: what was opened from 10.4.0.100 cannot be told: list tcp sockets: no memory" + nobody,
+			"ok " + from + "is needed: what was opened from 10.4.0.100 is not known: list tcp sockets: no memory" + nobody,
 		}},
 		{"nothing is attached", fromEth1, []string{
 			"ok " + from + "is needed: replypath is not attached, and 0 connections were opened from 10.4.0.100" + nobody,

@@ -126,7 +126,7 @@ func SendRedirects(h *snapshot.Host) []finding.Finding {
 		if !s.isOn() {
 			return finding.Fine(i.Name, text)
 		}
-		return s.switchedOff(text + ": this host balances (" + why + ") and tells real servers to answer clients past it")
+		return s.switchedOff(text + ": this host balances (" + why + ") and has real servers reply to clients past it")
 	})
 }
 

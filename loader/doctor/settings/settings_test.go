@@ -219,7 +219,7 @@ func TestSendRedirects(t *testing.T) {
 			h.Firewall.Chains = []snapshot.Chain{{Family: "ip", Table: "nat", Name: "pre", Type: "nat", Rules: []snapshot.FirewallRule{{DNAT: []netip.Addr{testhost.Address(to)}}}}}
 		}
 	}
-	const text = " and tells real servers to answer clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
+	const text = " and has real servers reply to clients past it: net.ipv4.conf.all.send_redirects does it for every interface" +
 		" ?? sysctl net.ipv4.conf.all.send_redirects net.ipv4.conf.eth1.send_redirects"
 	testhost.Check(t, SendRedirects, []testhost.Wants{
 		{"no balancer", testhost.Set(map[string]int{"net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1}), nil},
@@ -233,7 +233,7 @@ func TestSendRedirects(t *testing.T) {
 			testhost.Set(map[string]int{"net.ipv4.conf.eth0.forwarding": 1, "net.ipv4.conf.eth1.forwarding": 1, "net.ipv4.conf.eth1.send_redirects": 1})(h)
 		}, []string{
 			"ok eth0: send_redirects: all 0, device 0, effective 0",
-			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and tells real servers to answer clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
+			"warning eth1: send_redirects: all 0, device 1, effective 1: this host balances (2 services of ipvs) and has real servers reply to clients past it => sysctl -w net.ipv4.conf.eth1.send_redirects=0",
 		}},
 		{"ipvs without forwarding", func(h *snapshot.Host) { h.Firewall.IPVS = 2; h.Settings["net.ipv4.conf.eth1.send_redirects"] = 1 }, nil},
 	})

@@ -101,6 +101,9 @@ func All() []*Contender {
 	for _, count := range []int{2, 10, 100, 1000} {
 		all = append(all, rules(count))
 	}
+	if build := os.Getenv(beforeVariable); build != "" {
+		all = append(all, before(build))
+	}
 	return append(all,
 		constants(),
 		floor(),
@@ -111,7 +114,6 @@ func All() []*Contender {
 		connmark("connmark-vmap", "nftables connection marks by maps", mapTable),
 		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
-		before(),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
 		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"),
 		replypath("replypath-observe-clsact", "observing, attached by clsact", ByEth0, "--mechanism", "clsact", "--observe"))

@@ -36,14 +36,11 @@ const (
 const beforeVariable = "REPLYPATH_BEFORE"
 
 // before is the enforcing contender by an earlier build: what a change gains is seen side by side only.
-func before() *Contender {
+func before(build string) *Contender {
 	return &Contender{
 		Name: "replypath-before", About: "enforcing, attached by TCX, the build that " + beforeVariable + " names", extra: true,
 		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
-			options.Binary = os.Getenv(beforeVariable)
-			if options.Binary == "" {
-				return nil, errors.New(beforeVariable + " names no build")
-			}
+			options.Binary = build
 			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
 		},
 	}
