@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"unicode"
 )
@@ -24,6 +25,9 @@ func Slug(heading string) string {
 	}, heading)
 }
 
+// namedAnchor is one that a page makes by itself, as EVIDENCE.md does for each promise.
+var namedAnchor = regexp.MustCompile(`<a id="([^"]+)"></a>`)
+
 // anchors are those of a page. A heading that stands there again has a number.
 func (p *Page) anchors() map[string]bool {
 	seen := make(map[string]int)
@@ -36,6 +40,9 @@ func (p *Page) anchors() map[string]bool {
 			anchors[slug] = true
 		}
 		seen[slug]++
+	}
+	for _, named := range namedAnchor.FindAllSubmatch(p.source, -1) {
+		anchors[string(named[1])] = true
 	}
 	return anchors
 }
@@ -66,7 +73,7 @@ func (p *Page) broken(root, destination string, pages map[string]*Page) string {
 		return "has an anchor of a file that is no page"
 	}
 	if !page.anchors()[link.Fragment] {
-		return "leads to no heading"
+		return "leads to no heading or anchor"
 	}
 	return ""
 }
