@@ -101,7 +101,7 @@ func (b *boundRoutes) wanted(interfaces []Interface, families []int) []nexthop.D
 		for _, family := range families {
 			isDefault := func(d nexthop.Default) bool { return d.Interface == i.Index && d.Family == family }
 			hop, ok := b.nextHop(&i, family)
-			if !ok || slices.ContainsFunc(b.seen.Defaults, isDefault) || family == unix.AF_INET6 && routesIPv6(i.Name) {
+			if !ok || slices.ContainsFunc(b.seen.Defaults, isDefault) || family == unix.AF_INET6 && b.mayTurnBack(i.Name, hop) {
 				continue
 			}
 			wanted = append(wanted, hop)
@@ -110,12 +110,15 @@ func (b *boundRoutes) wanted(interfaces []Interface, families []int) []nexthop.D
 	return wanted
 }
 
-// routesIPv6 tells whether the host may forward what comes in by an interface. Where eth0's carrier is gone, the kernel
-// would prefer a route back out of that interface to the fallback route (ip6_pol_route_input() and find_rr_leaf() in
-// net/ipv6/route.c).
-func routesIPv6(name string) bool {
+// mayTurnBack says whether the kernel could send what the host forwards back out by an IPv6 route: where eth0's carrier is
+// gone, it would prefer that route to the fallback route (ip6_pol_route_input() and find_rr_leaf() in net/ipv6/route.c). What
+// cannot be read leaves the route as it is: under its old name an interface that is renamed has no settings.
+func (b *boundRoutes) mayTurnBack(name string, hop nexthop.Default) bool {
 	forwarding, err := hostsettings.ReadNumber(hostsettings.Key("ipv6", name, "forwarding"))
-	return err != nil || forwarding != 0 // what cannot be read is not certain
+	if err != nil {
+		return !slices.Contains(b.seen.Bound, hop)
+	}
+	return forwarding != 0
 }
 
 // nextHop returns the next hop of such a route: a known gateway, or one that stands for all peers, whose replies get

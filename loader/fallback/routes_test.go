@@ -165,6 +165,24 @@ func TestBoundWanted(t *testing.T) {
 	}
 }
 
+// TestBoundOfRenamed: under its old name an interface that is renamed has no settings. Its IPv6 route for bound sockets stays,
+// and none is made.
+func TestBoundOfRenamed(t *testing.T) {
+	r := newTestRoutes(func(interfaces []Interface) {
+		interfaces[1].Name, interfaces[1].MAC = "renamed0", []byte{2, 0, 0, 0, 0, 1}
+	})
+	wanted := func() []nexthop.Default {
+		return r.bound.wanted(r.host.Interfaces()[1:], []int{unix.AF_INET6})
+	}
+	if got := wanted(); len(got) > 0 {
+		t.Errorf("%v without a setting that can be read", got)
+	}
+	r.seen.Bound = []nexthop.Default{AnyPeer(eth1, unix.AF_INET6)}
+	if got := wanted(); !slices.Equal(got, r.seen.Bound) {
+		t.Errorf("%v of a route that is there, want %v", got, r.seen.Bound)
+	}
+}
+
 func TestFeature(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Routes)

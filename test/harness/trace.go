@@ -69,12 +69,12 @@ func (p *Trace) Packets() []TracedPacket {
 	return TracedPackets(p.t, p.Log.String())
 }
 
-// TracedPackets reads what a trace printed.
+// TracedPackets reads what a trace printed. Of one that goes on the last line may not be whole yet.
 func TracedPackets(t testing.TB, text string) []TracedPacket {
 	t.Helper()
 	var packets []TracedPacket
 	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "{") { // not of standard output
+		if !strings.HasPrefix(line, "{") || !strings.HasSuffix(line, "\n") { // not of standard output, or not whole
 			continue
 		}
 		var packet TracedPacket
