@@ -188,11 +188,11 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"on 2026-11-20 by `make bench`", "does about them: mds: Vulnerable\n",
+		"measured it on one machine on 2026-11-20", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n- `vrf` was not measured",
 		"![udp-echo-64](plots/udp-echo-64.svg)", "| replypath | 6 | 98.0 | 97.0 | 192 | 0.970 | 0.960-0.980 | 2.0 % | 1.021 | worse | - | - |",
 		"| udp-echo-64: replypath / static | 0.980 | 0.970 | 2.0 % | noise |", "| ingress pass | 12.3 | 0.0 | 0.0 | 10 | met | 30 | 0.0 |",
-		"takes\n10 ns: here that is 1.230 times as much", "(plots/results.json.gz)",
+		"takes 10 ns. Here it takes 1.230 times as\nmuch", "(plots/results.json.gz)",
 		"| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |", "- tcp-rr, connmark: broken",
 		"```text\nLinux of a virtual machine\n```\n",
 	} {
