@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -113,6 +114,12 @@ func (b *bed) watchEntry() *entryWatch {
 // await returns when the entry has, or had, a state.
 func (w *entryWatch) await(state int) {
 	w.Helper()
+	w.awaitUpdate(fmt.Sprintf("in state %#x", state), func(u netlink.NeighUpdate) bool { return u.State == state })
+}
+
+// awaitUpdate returns when the kernel tells, or has told, of the entry what is wanted.
+func (w *entryWatch) awaitUpdate(what string, wanted func(netlink.NeighUpdate) bool) {
+	w.Helper()
 	ctx := harness.Within(w, noticed)
 	var seen []int
 	for {
@@ -124,11 +131,11 @@ func (w *entryWatch) await(state int) {
 			if !u.IP.Equal(w.gateway) {
 				continue
 			}
-			if seen = append(seen, u.State); u.State == state {
+			if seen = append(seen, u.State); wanted(u) {
 				return
 			}
 		case <-ctx.Done():
-			w.Fatalf("the gateway's entry is not in state %#x within %s, but was in %#x", state, noticed, seen)
+			w.Fatalf("the gateway's entry is not %s within %s, but was in %#x", what, noticed, seen)
 		}
 	}
 }
