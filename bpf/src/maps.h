@@ -4,8 +4,8 @@
  *
  * The flow tables are set-associative: arrays of sets, in which a digest of the tuple picks two sets of eight ways.
  * There is one for each kind of entry, so that a flood of one kind cannot push out another. Lookups in
- * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry: docs/ARCHITECTURE.md has
- * the figures. The loader sets the sizes.
+ * BPF_MAP_TYPE_LRU_HASH are chains of function calls, and an update can evict another entry
+ * (docs/design/flow-tables.md). The loader sets the sizes.
  */
 #pragma once
 

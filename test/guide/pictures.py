@@ -12,6 +12,7 @@ import re
 import sys
 
 import pyte
+from pyte.screens import Char
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -24,7 +25,7 @@ ENDS = {"demo": "5. ", "status": "FEATURE"}
 
 # No window, and a font that the reader has.
 FORMAT = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 WIDTH HEIGHT">
+<svg xmlns="http://www.w3.org/2000/svg" width="WIDTH" height="HEIGHT" viewBox="0 0 WIDTH HEIGHT">
 <style>
 .{unique_id}-matrix {{ font: {char_height}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
  white-space: pre; }}
@@ -32,7 +33,7 @@ FORMAT = """\
 </style>
 <defs>{lines}</defs>
 <rect width="100%" height="100%" rx="6" fill="BACKGROUND"/>
-<g class="{unique_id}-matrix" transform="translate(8, 8)" xml:space="preserve">
+<g class="{unique_id}-matrix" transform="translate(MARGIN, MARGIN)" xml:space="preserve">
 {backgrounds}
 {matrix}
 </g>
@@ -68,10 +69,10 @@ def screen_of(record):
 
 
 def cut(rows, end):
-    """Returns the rows before the one that begins so, and before the empty one above it."""
+    """Returns the rows before the one that begins so, and "..." where the rest would be."""
     for i, row in enumerate(rows):
         if end and "".join(c.data for c in row).startswith(end):
-            return rows[:i - 1]
+            return rows[:i] + [[Char(c) for c in "..."]]
     return rows
 
 
@@ -116,9 +117,10 @@ def draw(name, rows, theme):
     for row in rows:
         console.print(text_of(row), no_wrap=True, overflow="crop")
     svg = console.export_svg(theme=THEMES[theme], code_format=FORMAT, unique_id=name)
-    size = {"WIDTH": width * 12.2 + 2 * MARGIN, "HEIGHT": len(rows) * 24.4 + 2 * MARGIN}  # of a character, as rich has it
+    # Of a character, as rich has it. All pictures are as wide as the terminal, so that pages show letters of one size.
+    size = {"WIDTH": COLUMNS * 12.2 + 2 * MARGIN, "HEIGHT": len(rows) * 24.4 + 2 * MARGIN, "MARGIN": MARGIN}
     for key, value in (size | {"BACKGROUND": THEMES[theme].background_color.hex}).items():
-        svg = svg.replace(key, value if isinstance(value, str) else f"{value:.0f}", 1)
+        svg = svg.replace(key, value if isinstance(value, str) else f"{value:.0f}")
     return svg
 
 
