@@ -244,7 +244,7 @@ func (r *reconciliation) blindByRPFilter() (warnings []string) {
 		_, _, effective, err := hostsettings.RPFilter(s.Name)
 		if err == nil && effective == hostsettings.RPFilterStrict {
 			warnings = append(warnings, fmt.Sprintf("interface %s only observes, and its rp_filter is strict: the kernel drops "+
-				"what arrives where the route back leads by another interface, so that none or only a part of it is seen", s.Name))
+				"what arrives if the route back leads by another interface, and replypath does not see it", s.Name))
 		}
 	}
 	return warnings

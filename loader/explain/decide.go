@@ -32,11 +32,14 @@ func (r *reply) decide() (verdict, reason string) {
 		return Fallback, reasonNotManaged
 	case int(r.flow.Ifindex) != r.kernel:
 		return r.move()
-	case !r.has(bpf.DatapathFlowFlagsFLOW_ENFORCE_MAC) || r.target == nil || !hasHeader(r.from):
+	case r.target == nil || !hasHeader(r.from) || !r.has(bpf.DatapathFlowFlagsFLOW_ENFORCE_MAC) && !r.isForNobody():
 		return AlreadyRight, ""
 	}
 	return r.readdress()
 }
+
+// isForNobody tells whether the kernel's next hop is a stand-in of the loader's: see bpf/src/nobody.h.
+func (r *reply) isForNobody() bool { return r.next != nil && bpf.IsNobody(r.next[:]) }
 
 func (r *reply) readdress() (verdict, reason string) {
 	mac := r.nextHopMAC()

@@ -68,6 +68,10 @@ func TestDecide(t *testing.T) {
 		}}, Fallback, "no_next_hop"},
 		{"own interface without header", []func(*reply){onOwn, func(r *reply) { r.flow.Flags, r.from.Flags = enforced, noHeader }}, AlreadyRight, ""},
 		{"own interface, not resolved, same gateway", []func(*reply){onOwn, func(r *reply) { r.flow.Flags, r.viaOurs = enforced, true }}, AlreadyRight, ""},
+		{"own interface, MAC of nobody", []func(*reply){onOwn, func(r *reply) { r.next = (*[6]uint8)(bpf.AnyPeer) }}, Corrected, ""},
+		{"own interface, MAC of nobody, no header", []func(*reply){onOwn, func(r *reply) {
+			r.next, r.from.Flags = (*[6]uint8)(bpf.SilentGateway), noHeader
+		}}, AlreadyRight, ""},
 		{"own interface, not resolved", []func(*reply){onOwn, func(r *reply) { r.flow.Flags = enforced }}, Corrected, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/discover/dump"
+	"replypath/loader/sockets"
 )
 
 // kernel is what the kernel answers over netlink.
@@ -36,7 +37,7 @@ func (k kernel) nameDevice(q *Question) (int, error) {
 func (k kernel) asker(q *Question, received int) (asker, error) {
 	a := asker{protocol: q.Protocol}
 	vrf := k.vrf(received)
-	s, err := askSocket(q, received, vrf, 0)
+	s, err := k.sender(q, received, vrf)
 	if err != nil {
 		return a, err
 	}
@@ -47,6 +48,29 @@ func (k kernel) asker(q *Question, received int) (asker, error) {
 		a.device = vrf // the kernel answers in the VRF of the question (icmp_reply)
 	}
 	return a, nil
+}
+
+// sender finds the socket that sends by a tuple: a connected one, whatever device it is bound to, else the one that
+// packets of the flow find, else one that is bound elsewhere. It is nil where there is none or the kernel cannot tell.
+func (k kernel) sender(q *Question, received, vrf int) (*sockets.Socket, error) {
+	found, err := askSocket(q, received, vrf, 0)
+	if err != nil || found != nil && found.Remote.Port() != 0 {
+		return found, err
+	}
+	links, err := dump.Links(k.Handle)
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		s, err := askSocket(q, link.Attrs().Index)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil && (found == nil || s.Remote.Port() != 0) {
+			found = s
+		}
+	}
+	return found, nil
 }
 
 // vrf returns the VRF that a device belongs to, 0 for none.

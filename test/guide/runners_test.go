@@ -68,10 +68,11 @@ func runRollOut(t *testing.T, p *page) {
 		h.typed("systemctl reload replypath", "", 0)
 		h.wantSaid("replypath mode", mode)
 	}
-	h.typed("ip route add default via 10.4.0.1 dev eth1 table 104\nip rule add from 10.4.0.100 lookup 104", "", 0)
-	p.run(h, "With an existing ip rule")
+	h.typed("ip route add default via 10.4.0.1 dev eth1 table 101\nip rule add from 10.4.0.100 lookup 101", "", 0)
 	h.wantSaid("replypath doctor", "needless-rules", "from 10.4.0.100")
-	h.typed("ip rule del from 10.4.0.100 lookup 104\nsysctl -w net.ipv4.conf.eth1.rp_filter=1", "", 0)
+	p.run(h, "With an existing ip rule")
+	// Packets of open connections are looked at again, too.
+	h.typed("sysctl -w net.ipv4.conf.eth1.rp_filter=1\nip route flush cache", "", 0)
 	p.run(h, "Strict rp_filter")
 	h.wantSaid("nstat -az TcpExtIPReversePathFilter | grep -v ' 0 '", "TcpExtIPReversePathFilter")
 }

@@ -74,6 +74,10 @@ func testBoundConnection(t *testing.T, f topology.Family) {
 	moveRoute(t, n, f, n.Server.Eth1.Address(f))
 	bindToEth0(t, c.Server)
 	wantLeftAlone(t, n, p, f, "tcp", c.Segments, c.Speak)
+	e := p.In(t).Explain("--peer", c.Server.RemoteAddr().String(), "--self", c.Server.LocalAddr().String(), "--protocol", "tcp")
+	if e.Verdict != "fallback" || harness.OrEmpty(e.Reason) != "bound_device" {
+		t.Errorf("the way of what the bound socket sends: %s", e)
+	}
 }
 
 // bindToEth0 binds a socket that is open already.

@@ -36,22 +36,22 @@ func TestSaysWhatStays(t *testing.T) {
 		says      string
 		corrected bool
 	}{
-		"enforce": {nil, "", "replies are still corrected on eth0, eth1; `replypath detach` ends that", true},
+		"enforce": {nil, "", "replies are still corrected on eth0, eth1; `replypath detach%s` ends that", true},
 		"observe": {
 			[]string{"--observe"}, "",
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that", false,
+			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that", false,
 		},
 		"observe by hand": {
 			nil, "observe",
-			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach` ends that", false,
+			"replies are still only observed on eth0, eth1, they leave as routed; `replypath detach%s` ends that", false,
 		},
 		"nothing attached": {
 			[]string{"--interface", "eht1"}, "",
-			"nothing is attached, replies leave as routed; `replypath detach` removes the pins", false,
+			"nothing is attached, replies leave as routed; `replypath detach%s` removes the pins", false,
 		},
 		"one observed": {
 			[]string{"--config", harness.WriteConfig(t, "interfaces: [{name: eth0, mode: observe}, {name: eth1}]\n")}, "",
-			"replies are still corrected on eth1, and only observed on eth0; `replypath detach` ends that", true,
+			"replies are still corrected on eth1, and only observed on eth0; `replypath detach%s` ends that", true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestSaysWhatStays(t *testing.T) {
 				p.Expect(0, "mode", test.mode)
 			}
 			d.Stop(unix.SIGTERM)
-			wantSaid(t, d, test.says, test.corrected)
+			wantSaid(t, d, fmt.Sprintf(test.says, " --pin-dir "+p.PinDir), test.corrected)
 			harness.WantBy(t, n.Server, c, test.corrected)
 		})
 	}
@@ -76,7 +76,7 @@ func TestSaysWhatGoes(t *testing.T) {
 	if code := d.WaitEnd(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	wantSaid(t, d, "what is attached goes; `replypath detach --stop` takes it away", false)
+	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
 	harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), false)
 }
 

@@ -231,7 +231,7 @@ func TestStopSignals(t *testing.T) {
 		d := p.Start()
 		harness.WantBy(t, n.Server, c, true)
 		d.Stop(signal)
-		if len(d.Log.Lines("replies are still corrected on eth0, eth1; `replypath detach` ends that")) != 1 {
+		if len(d.Log.Lines("replies are still corrected on eth0, eth1; `replypath detach --pin-dir "+p.PinDir+"` ends that")) != 1 {
 			t.Errorf("after %s the log does not say that replies are still corrected:\n%s", signal, d.Log)
 		}
 		harness.WantBy(t, n.Server, c, true)

@@ -101,7 +101,7 @@ func TestTryConfirmed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r.wantBy(false)
 			keyboard, keys := newKeyboard(t)
-			try := r.try(keyboard)
+			try := r.try(keyboard, "--config", harness.WriteConfig(t, "mode: observe\n"))
 			try.WaitLog(1, onTrial)
 			confirm(try, keys)
 			if code := try.WaitEnd(); code != 0 {
@@ -109,6 +109,11 @@ func TestTryConfirmed(t *testing.T) {
 			}
 			r.wantBy(true)
 			p.Expect(1, "try", "confirm") // nothing is on trial any more
+			for _, f := range p.Examine().Of("configuration", "") {
+				if strings.Contains(f.Found, "changed") {
+					t.Errorf("nobody has changed the configuration of the trial: %+v", f)
+				}
+			}
 			p.Start().Stop(unix.SIGTERM)
 			r.wantBy(true)
 			p.Detach()

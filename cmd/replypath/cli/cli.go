@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"replypath/loader/doctor/finding"
 	"replypath/loader/pins"
 )
 
@@ -31,6 +32,15 @@ func (a *App) Run(ctx context.Context, root *cobra.Command, args []string) int {
 		Report(a.Stderr, err)
 	}
 	return exitCode(err)
+}
+
+// CommandLine is a command as it is typed for the same pins: words are its name, and its arguments if it has some.
+func (a *App) CommandLine(words string) string {
+	line := "replypath " + words
+	if a.GivenPinDir != "" && a.GivenPinDir != pins.DefaultDir {
+		line += " --pin-dir " + finding.Quote(a.GivenPinDir)
+	}
+	return line
 }
 
 // NewRoot returns the command that all others belong to.

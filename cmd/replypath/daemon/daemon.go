@@ -41,10 +41,11 @@ func (d *daemon) attach() error {
 		return err
 	}
 	d.config, d.fromFile = cfg, found
-	if d.trial != 0 && cfg.Log.Level == slog.LevelInfo {
-		cfg.Log.Level = slog.LevelWarn // what goes well is in the way of who has to confirm
+	logging := cfg.Log
+	if d.trial != 0 && logging.Level == slog.LevelInfo {
+		logging.Level = slog.LevelWarn // what goes well is in the way of who has to confirm
 	}
-	d.log, d.logging = newLogger(d.Stderr, cfg.Log)
+	d.log, d.logging = newLogger(d.Stderr, logging)
 	d.warn()
 	options := loader.Options{
 		PinDir: d.PinDir, Config: cfg, Log: d.log, Version: d.Version,

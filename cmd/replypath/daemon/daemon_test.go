@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -115,6 +116,7 @@ type daemonRun struct {
 	states  chan string // sent to the service manager
 	stderr  lockedBuffer
 	code    chan int
+	pinDir  string // " --pin-dir" and a directory, where it is not the usual one
 }
 
 // lockedBuffer is a buffer that may be read, and waited for, while it is
@@ -173,6 +175,9 @@ func startDaemonOn(t *testing.T, effect status.Effect, args ...string) *daemonRu
 		states:  make(chan string, 100),
 		code:    make(chan int, 1),
 	}
+	if i := slices.Index(args, "--pin-dir"); i >= 0 {
+		r.pinDir = " --pin-dir " + args[i+1]
+	}
 	host := fakeHost()
 	host.Start = func(o loader.Options) (Datapath, error) {
 		r.path.options = o
@@ -226,7 +231,7 @@ func (r *daemonRun) end() {
 		r.t.Errorf("closed %d times", r.path.closed)
 	}
 	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
-		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach` ends that")
+		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach" + r.pinDir + "` ends that")
 	}
 }
 

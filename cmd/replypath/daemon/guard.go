@@ -116,7 +116,7 @@ func (h *Host) guardParent(a *cli.App, timeout time.Duration) error {
 		log.Warn("replypath try ended without a verdict, everything was taken back", "pid", pid)
 	}
 	if err != nil {
-		log.Error("a trial was not taken back, use replypath detach", "error", err)
+		log.Error("a trial was not taken back, use "+a.CommandLine("detach"), "error", err)
 	}
 	return err
 }

@@ -121,13 +121,13 @@ func (d *daemon) whatStays() (stays, ends string) {
 	effect, err := d.datapath.Effect()
 	switch {
 	case err != nil:
-		return fmt.Sprintf("what is attached stays, and cannot be shown (%v)", err), "`replypath detach` ends that"
+		return fmt.Sprintf("what is attached stays, and cannot be shown (%v)", err), "`" + d.CommandLine("detach") + "` ends that"
 	case effect.Detaching:
-		return "what is attached goes", "`replypath detach --stop` takes it away"
+		return "what is attached goes", "`" + d.CommandLine("detach --stop") + "` takes it away"
 	case !isAttached(effect):
-		return sentence(effect, "still "), "`replypath detach` removes the pins"
+		return sentence(effect, "still "), "`" + d.CommandLine("detach") + "` removes the pins"
 	}
-	return sentence(effect, "still "), "`replypath detach` ends that"
+	return sentence(effect, "still "), "`" + d.CommandLine("detach") + "` ends that"
 }
 
 // logReady tells what has begun.

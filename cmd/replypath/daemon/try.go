@@ -86,7 +86,7 @@ func (t *trial) run(ctx context.Context) error {
 		return t.giveUp(err)
 	}
 	running, unwatch := t.watch(ctx)
-	fmt.Fprintf(t.Stdout, "on trial: %s: press Enter within %s to keep it, or run replypath try confirm\n", t.effect(), t.trial)
+	fmt.Fprintf(t.Stdout, "on trial: %s: press Enter within %s to keep it, or run %s\n", t.effect(), t.trial, t.CommandLine("try confirm"))
 
 	reason := t.await(running, signals, guardian.Lost)
 	_ = unwatch() // what failed before is the reason
@@ -94,7 +94,7 @@ func (t *trial) run(ctx context.Context) error {
 		reason = t.datapath.Keep()
 	}
 	if reason == nil {
-		fmt.Fprintf(t.Stdout, "kept: %s, without a process; replypath run takes it over and keeps watch\n", t.effect())
+		fmt.Fprintf(t.Stdout, "kept: %s, without a process; %s takes it over and keeps watch\n", t.effect(), t.CommandLine("run"))
 		return t.datapath.Close()
 	}
 	return t.giveUp(reason)
@@ -150,7 +150,7 @@ func (t *trial) giveUp(reason error) error {
 	done, err := t.host.TakeBack(t.PinDir, os.Getpid(), t.log)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: taking it back failed, use replypath detach: %w", reason, errors.Join(err, closeErr))
+		return fmt.Errorf("%w: taking it back failed, use %s: %w", reason, t.CommandLine("detach"), errors.Join(err, closeErr))
 	case !done:
 		return fmt.Errorf("%w: somebody else has taken it back", reason)
 	}

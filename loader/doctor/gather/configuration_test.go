@@ -26,6 +26,7 @@ func TestConfigurationExamined(t *testing.T) {
 		harness.Must(t, o.Apply(cfg))
 		return cfg
 	}
+	trial := config.Overrides{Enforce: true}
 	observing := config.Overrides{Interfaces: []string{"eth1"}, Observe: true}
 	for _, test := range []struct {
 		name, file string // empty: there is none
@@ -36,6 +37,7 @@ func TestConfigurationExamined(t *testing.T) {
 		wrong      bool
 	}{
 		{name: "flags", file: "mode: enforce\n", record: loaded("", observing).Encode(), want: loaded("", observing)},
+		{name: "a trial's", file: "mode: observe\n", record: loaded("mode: observe", trial).Encode(), want: loaded("mode: observe", trial)},
 		{name: "another file", file: "follow: latest\n", record: loaded("", observing).Encode(), want: loaded("", observing),
 			said: "it has changed since it was loaded"},
 		{name: "a bad file", file: "mode: 1\n", record: loaded("", observing).Encode(), want: loaded("", observing),

@@ -55,7 +55,7 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 			finding.Explained(link, "its mtu and that of "+cmp.Or(w.From, "the others")))
 	case "bound_device":
 		return finding.Seen(finding.Warning, w.To, text+": their sockets are bound to "+cmp.Or(w.From, discover.OwnDevice),
-			finding.Explained("ss -tulpn", "who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"))
+			finding.Explained("ss -tuapn", "who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"))
 	case snapshot.ReasonLost:
 		return finding.Seen(finding.Error, w.To, fmt.Sprintf(
 			"replies of %s that the kernel would send by %s are handed to %s and not seen leaving there: %s",

@@ -110,7 +110,7 @@ func whereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
 		places = append(places, line.Where())
 	}
 	if len(places) == 0 {
-		return "no file that was looked at brings it back"
+		return "no known file makes it at boot"
 	}
 	return "it stands in " + strings.Join(places, ", ")
 }

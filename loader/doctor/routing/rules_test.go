@@ -25,7 +25,7 @@ func opened(from string, count int) func(*snapshot.Host) {
 
 func TestNeedlessRules(t *testing.T) {
 	const (
-		nobody  = "; no file that was looked at brings it back ?? ip rule show"
+		nobody  = "; no known file makes it at boot ?? ip rule show"
 		from    = "eth1: rule 32765: from 10.4.0.100 lookup 100 "
 		from6   = "eth1: rule 7: from 2001:db8:4::100 lookup 100 "
 		without = "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "
@@ -76,11 +76,11 @@ func TestNeedlessRules(t *testing.T) {
 			"ok " + from + "is needed: no other default route has replies be built, and 0 connections were opened from 10.4.0.100" + nobody,
 		}},
 		{"ipv6, the network", testhost.And(testhost.Enforces, testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::/64"), Table: 100})), []string{
-			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 " + without + "2001:db8:4::/64; no file that was looked at brings it back ?? ip -6 rule show",
+			"warning eth1: rule 7: from 2001:db8:4::/64 lookup 100 " + without + "2001:db8:4::/64; no known file makes it at boot ?? ip -6 rule show",
 		}},
 		{"ipv6, of networkd, in use", testhost.And(testhost.Enforces, opened("2001:db8:4::100", 1),
 			testhost.Rule(snapshot.Rule{Family: unix.AF_INET6, Priority: 7, Src: testhost.Prefix("2001:db8:4::100/128"), Table: 100, Protocol: unix.RTPROT_STATIC})), []string{
-			"ok " + from6 + "is needed: 1 connection was opened from 2001:db8:4::100; no file that was looked at brings it back ?? ip -6 rule show @ systemd-networkd",
+			"ok " + from6 + "is needed: 1 connection was opened from 2001:db8:4::100; no known file makes it at boot ?? ip -6 rule show @ systemd-networkd",
 		}},
 		{"in two files", testhost.And(testhost.Enforces, fromEth1, inFiles), []string{
 			"warning " + from + without + "10.4.0.100; it stands in /etc/network/interfaces:12, /etc/rc.local:3 ?? ip rule show @ ifupdown",
@@ -111,7 +111,7 @@ func TestNeedlessMarks(t *testing.T) {
 		return func(h *snapshot.Host) { testhost.Enforces(h); testhost.Rule(r)(h); h.Firewall.Chains = chains }
 	}
 	const (
-		nobody = "; no file that was looked at brings it back ?? ip "
+		nobody = "; no known file makes it at boot ?? ip "
 		back   = " lookup 100 leads back by eth1 what has the connection mark of "
 		work   = ": replypath does this work for replies, what else has the mark is not known here"
 	)
@@ -162,7 +162,7 @@ func TestRulesThatNeverMatch(t *testing.T) {
 	testhost.Check(t, RulesThatNeverMatch, []testhost.Wants{
 		{"none", nil, nil},
 		{"in force", testhost.Rule(never), []string{
-			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no file that was looked at brings it back ?? ip rule show",
+			"warning eth1: rule 8: from 10.4.0.100 iif eth1 lookup 100 " + text + "; no known file makes it at boot ?? ip rule show",
 		}},
 		{"ipv6, in force and in a file", func(h *snapshot.Host) {
 			testhost.Rule(never6)(h)

@@ -194,7 +194,7 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		}
 		text += ", strict: what arrives here is dropped if the route back leads by another interface"
 		if h.Attached && !h.Enforcing[i.Index] {
-			text += "; replypath only observes here, leaves it, and sees none or only a part of that"
+			text += "; replypath only observes here and leaves it: it does not see what is dropped"
 		}
 		f := s.mended(text, strconv.Itoa(hostsettings.RPFilterLoose))
 		f.Severity = finding.Error
