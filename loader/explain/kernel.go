@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover/dump"
 	"replypath/loader/sockets"
@@ -51,8 +52,12 @@ func (k kernel) asker(q *Question, received int) (asker, error) {
 }
 
 // sender finds the socket that sends by a tuple: a connected one, whatever device it is bound to, else the one that
-// packets of the flow find, else one that is bound elsewhere. It is nil where there is none or the kernel cannot tell.
+// packets of the flow find, else one of UDP that is bound elsewhere: a listener of TCP sends nothing. It is nil where there
+// is none or the kernel cannot tell.
 func (k kernel) sender(q *Question, received, vrf int) (*sockets.Socket, error) {
+	if !hasSocket(q) {
+		return nil, nil
+	}
 	found, err := askSocket(q, received, vrf, 0)
 	if err != nil || found != nil && found.Remote.Port() != 0 {
 		return found, err
@@ -66,7 +71,7 @@ func (k kernel) sender(q *Question, received, vrf int) (*sockets.Socket, error) 
 		if err != nil {
 			return nil, err
 		}
-		if s != nil && (found == nil || s.Remote.Port() != 0) {
+		if s != nil && (s.Remote.Port() != 0 || found == nil && *q.Protocol == unix.IPPROTO_UDP) {
 			found = s
 		}
 	}

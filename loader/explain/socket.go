@@ -12,8 +12,7 @@ import (
 // askSocket finds the socket of a tuple as a packet finds it that comes in by one
 // of the devices, nil where there is none or the kernel cannot tell.
 func askSocket(q *Question, devices ...int) (*sockets.Socket, error) {
-	if q.Protocol == nil || *q.Protocol != unix.IPPROTO_TCP && *q.Protocol != unix.IPPROTO_UDP ||
-		q.Peer.Port() == 0 || q.Self.Port() == 0 {
+	if !hasSocket(q) {
 		return nil, nil
 	}
 	for _, device := range devices {
@@ -23,6 +22,12 @@ func askSocket(q *Question, devices ...int) (*sockets.Socket, error) {
 		}
 	}
 	return nil, nil
+}
+
+// hasSocket tells whether a socket can be asked for: of TCP or UDP, with both ports.
+func hasSocket(q *Question) bool {
+	return q.Protocol != nil && (*q.Protocol == unix.IPPROTO_TCP || *q.Protocol == unix.IPPROTO_UDP) &&
+		q.Peer.Port() != 0 && q.Self.Port() != 0
 }
 
 // asksBySocket tells whether a connected UDP socket owns the tuple: the host asks

@@ -116,12 +116,12 @@ def draw(name, rows, theme):
                       legacy_windows=False)
     for row in rows:
         console.print(text_of(row), no_wrap=True, overflow="crop")
-    svg = console.export_svg(theme=THEMES[theme], code_format=FORMAT, unique_id=name)
     # Of a character, as rich has it. All pictures are as wide as the terminal, so that pages show letters of one size.
     size = {"WIDTH": COLUMNS * 12.2 + 2 * MARGIN, "HEIGHT": len(rows) * 24.4 + 2 * MARGIN, "MARGIN": MARGIN}
-    for key, value in (size | {"BACKGROUND": THEMES[theme].background_color.hex}).items():
-        svg = svg.replace(key, value if isinstance(value, str) else f"{value:.0f}")
-    return svg
+    frame = FORMAT.replace("BACKGROUND", THEMES[theme].background_color.hex)
+    for key, value in size.items():
+        frame = frame.replace(key, f"{value:.0f}")
+    return console.export_svg(theme=THEMES[theme], code_format=frame, unique_id=name)
 
 
 def main(records, pictures):

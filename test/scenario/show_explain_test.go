@@ -267,6 +267,31 @@ func TestExplainBound(t *testing.T) {
 	}
 }
 
+// TestExplainBoundListener: a listener that is bound to the other device sends nothing. The RST of the port that is closed
+// here goes by the flow's interface.
+func TestExplainBoundListener(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	server := n.Server
+	p := harness.On(t, server.Host)
+	p.Start()
+	for _, f := range n.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			ctx := harness.Within(t, harness.AnswerTime)
+			self := netip.AddrPortFrom(server.Eth1.Address(f), 6001)
+			l := harness.Must1[net.Listener](t)(server.Host.Listen(ctx, "tcp", self.String(), topology.BindToDevice("eth0")))
+			defer l.Close()
+			wires := harness.Tap(t, server)
+			if conn, err := n.Client.Dial(ctx, "tcp", self.String()); err == nil {
+				conn.Close()
+				t.Fatal("somebody has accepted a connection by eth1")
+			}
+			wires.WantEth1("the RST", topology.All(topology.From(self.Addr()), topology.Flags(topology.RST, topology.RST)))
+			e := p.In(t).Explain("--peer", n.ClientEth0.Address(f).String(), "--self", self.String(), "--protocol", "tcp")
+			wantVerdict(t, e, "corrected", "")
+		})
+	}
+}
+
 // TestExplainWhy asks about packets that belong to no flow.
 func TestExplainWhy(t *testing.T) {
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
