@@ -123,6 +123,9 @@ const (
 	DatapathFlowFlagsFLOW_NO_SOCKET        DatapathFlowFlags = 16
 	DatapathFlowFlagsFLOW_ALTERNATES       DatapathFlowFlags = 32
 	DatapathFlowFlagsFLOW_STRAY            DatapathFlowFlags = 64
+	DatapathFlowFlagsFLOW_HANDSHAKE        DatapathFlowFlags = 128
+	DatapathFlowFlagsFLOW_PEER_ENDED       DatapathFlowFlags = 256
+	DatapathFlowFlagsFLOW_FINISHED         DatapathFlowFlags = 512
 )
 
 type DatapathFlowSet struct {
@@ -139,6 +142,7 @@ const (
 	DatapathFlowStateFLOW_ASYMMETRIC DatapathFlowState = 4
 	DatapathFlowStateFLOW_CORRECTED  DatapathFlowState = 8
 	DatapathFlowStateFLOW_HOST_SPOKE DatapathFlowState = 16
+	DatapathFlowStateFLOW_REQUESTED  DatapathFlowState = 32
 )
 
 type DatapathFollow uint32
@@ -420,8 +424,15 @@ type DatapathScratch struct {
 		Mtu      uint32
 		Quote    [128]uint8
 	}
-	_      [4]byte
-	Socket uint64
+	_        [4]byte
+	Socket   uint64
+	Admitted struct {
+		_          structs.HostLayout
+		Self       [2]uint64
+		Ifindex    uint32
+		Generation uint32
+	}
+	Kept uint64
 }
 
 type DatapathSetLock struct {
@@ -457,8 +468,9 @@ const (
 	DatapathTableTABLE_HALF_OPEN      DatapathTable = 0
 	DatapathTableTABLE_ESTABLISHED    DatapathTable = 1
 	DatapathTableTABLE_CONNECTIONLESS DatapathTable = 2
-	DatapathTableTABLE_OUTBOUND       DatapathTable = 3
-	DatapathTableTABLE_END            DatapathTable = 4
+	DatapathTableTABLE_NURSERY        DatapathTable = 3
+	DatapathTableTABLE_OUTBOUND       DatapathTable = 4
+	DatapathTableTABLE_END            DatapathTable = 5
 )
 
 type DatapathTick uint32
@@ -560,6 +572,7 @@ const (
 	DatapathMapEstablishedTags      = "established_tags"
 	DatapathMapEvents               = "events"
 	DatapathMapExclusions           = "exclusions"
+	DatapathMapFinished             = "finished"
 	DatapathMapForeign              = "foreign"
 	DatapathMapFragments            = "fragments"
 	DatapathMapGatewayMacs          = "gateway_macs"
@@ -575,6 +588,8 @@ const (
 	DatapathMapMarks                = "marks"
 	DatapathMapModeByHand           = "mode_by_hand"
 	DatapathMapNobody               = "nobody"
+	DatapathMapNursery              = "nursery"
+	DatapathMapNurseryTags          = "nursery_tags"
 	DatapathMapOnLink               = "on_link"
 	DatapathMapOutbound             = "outbound"
 	DatapathMapOwnAddresses         = "own_addresses"
@@ -704,6 +719,7 @@ type DatapathMapSpecs struct {
 	EstablishedTags    *ebpf.MapSpec `ebpf:"established_tags"`
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Exclusions         *ebpf.MapSpec `ebpf:"exclusions"`
+	Finished           *ebpf.MapSpec `ebpf:"finished"`
 	Foreign            *ebpf.MapSpec `ebpf:"foreign"`
 	Fragments          *ebpf.MapSpec `ebpf:"fragments"`
 	GatewayMacs        *ebpf.MapSpec `ebpf:"gateway_macs"`
@@ -719,6 +735,8 @@ type DatapathMapSpecs struct {
 	Marks              *ebpf.MapSpec `ebpf:"marks"`
 	ModeByHand         *ebpf.MapSpec `ebpf:"mode_by_hand"`
 	Nobody             *ebpf.MapSpec `ebpf:"nobody"`
+	Nursery            *ebpf.MapSpec `ebpf:"nursery"`
+	NurseryTags        *ebpf.MapSpec `ebpf:"nursery_tags"`
 	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
 	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
@@ -800,6 +818,7 @@ type DatapathMaps struct {
 	EstablishedTags    *ebpf.Map `ebpf:"established_tags"`
 	Events             *ebpf.Map `ebpf:"events"`
 	Exclusions         *ebpf.Map `ebpf:"exclusions"`
+	Finished           *ebpf.Map `ebpf:"finished"`
 	Foreign            *ebpf.Map `ebpf:"foreign"`
 	Fragments          *ebpf.Map `ebpf:"fragments"`
 	GatewayMacs        *ebpf.Map `ebpf:"gateway_macs"`
@@ -815,6 +834,8 @@ type DatapathMaps struct {
 	Marks              *ebpf.Map `ebpf:"marks"`
 	ModeByHand         *ebpf.Map `ebpf:"mode_by_hand"`
 	Nobody             *ebpf.Map `ebpf:"nobody"`
+	Nursery            *ebpf.Map `ebpf:"nursery"`
+	NurseryTags        *ebpf.Map `ebpf:"nursery_tags"`
 	OnLink             *ebpf.Map `ebpf:"on_link"`
 	Outbound           *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
@@ -840,6 +861,7 @@ func (m *DatapathMaps) Close() error {
 		m.EstablishedTags,
 		m.Events,
 		m.Exclusions,
+		m.Finished,
 		m.Foreign,
 		m.Fragments,
 		m.GatewayMacs,
@@ -855,6 +877,8 @@ func (m *DatapathMaps) Close() error {
 		m.Marks,
 		m.ModeByHand,
 		m.Nobody,
+		m.Nursery,
+		m.NurseryTags,
 		m.OnLink,
 		m.Outbound,
 		m.OwnAddresses,

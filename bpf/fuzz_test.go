@@ -91,6 +91,15 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// TestModelWithRequests does it where a request sends each SYN-ACK: connections stay in the nursery.
+func TestModelWithRequests(t *testing.T) {
+	opts := fuzz.Options(true)
+	opts.Requests = true
+	r := newFuzzer(t, opts, fuzz.Sockets{})
+	r.Requests = true
+	compareRandomly(t, r, packetsToRun(t)/4)
+}
+
 // enough is how many packets it takes to see everything happen.
 const enough = 1_000_000
 

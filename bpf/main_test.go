@@ -40,6 +40,8 @@ const (
 	interrupted                // another CPU writes a table meanwhile
 	interruptedHandshake
 	slowWay    // two CPUs that write a flow's way meet
+	noNursery  // connections begin in the tables
+	counting   // lookups are counted, and a request sends each SYN-ACK
 	smallRings // as little room as there can be for what user space is told
 
 	// Of these maps only the first element is there, so that lookups of others fail.
@@ -52,8 +54,8 @@ const (
 
 // lacking are those maps.
 var lacking = map[variant][]string{
-	withoutTables: {bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound},
-	withoutTags:   {bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags, bpf.DatapathMapConnectionlessTags},
+	withoutTables: {bpf.DatapathMapNursery, bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapOutbound},
+	withoutTags:   {bpf.DatapathMapNurseryTags, bpf.DatapathMapHalfOpenTags, bpf.DatapathMapEstablishedTags, bpf.DatapathMapConnectionlessTags},
 	withoutLocks:  {bpf.DatapathMapSetLocks},
 	withoutPlaces: {bpf.DatapathMapMarks, bpf.DatapathMapForeign, bpf.DatapathMapFragments, bpf.DatapathMapPairSlots},
 	withoutEvents: {bpf.DatapathMapEvents},
@@ -108,8 +110,9 @@ var interruptions = map[variant]string{
 func load(v variant) (*rig.Datapath, error) {
 	l := loaded[v]
 	if l == nil {
-		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel, Namespace: host.Cookie,
-			Meanwhile: interruptions[v], SlowWay: v == slowWay}
+		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel || v == counting, Namespace: host.Cookie,
+			Meanwhile: interruptions[v], SlowWay: v == slowWay, NoNursery: v == noNursery,
+			Requests: v == counting, CountLookups: v == counting}
 		switch v {
 		case manySets:
 			opts.Sets = 100

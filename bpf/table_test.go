@@ -113,7 +113,9 @@ func eachTable(t *testing.T, f func(*testing.T, *bed, network, fullTable)) {
 	t.Helper()
 	for _, table := range fullTables {
 		t.Run(table.name, func(t *testing.T) {
-			eachFamily(t, func(t *testing.T, b *bed, n network) { f(t, b, n, table) })
+			for _, n := range networks {
+				t.Run(n.name, func(t *testing.T) { f(t, newBed(t, noNursery), n, table) })
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "come.h"
+#include "nursery.h"
 #include "sequence.h"
 #include "way.h"
 
@@ -93,6 +94,30 @@ __noinline int refusal(__u32 ifindex)
 	return refusal_of_ends();
 }
 
+static inline bool was_admitted(const struct scratch *from, __u32 ifindex, __u32 generation)
+{
+	const __u64 *self = (const __u64 *)from->packet.tuple.self;
+	const struct admitted *last = &from->admitted;
+
+	return last->self[0] == self[0] && last->self[1] == self[1] && last->ifindex == ifindex &&
+	       last->generation == generation;
+}
+
+/* refusal(), which also keeps in mind which addresses are ours, and which are not. */
+static inline enum event look_up_refusal(struct scratch *from, __u32 ifindex, __u32 generation)
+{
+	const __u64 *self = (const __u64 *)from->packet.tuple.self;
+	enum event reason = refusal(ifindex);
+
+	if (reason == EVENT_IGNORED_NOT_OWN)
+		mark_foreign_address(&from->packet, ifindex, generation);
+	else if (is_foreign_address(&from->packet, ifindex))
+		unmark_foreign_address(&from->packet, ifindex);
+	if (reason == EVENT_END)
+		from->admitted = (struct admitted){ { self[0], self[1] }, ifindex, generation };
+	return reason;
+}
+
 /* Returns whether the scratch packet may start a flow; counts why it may not, and notes addresses that are not ours. */
 __noinline int may_start(struct __sk_buff *skb)
 {
@@ -106,11 +131,10 @@ __noinline int may_start(struct __sk_buff *skb)
 		return false;
 	packet = &from->packet;
 	generation = *(volatile __u32 *)&settings->generation;
-	reason = refusal(skb->ifindex);
-	if (reason == EVENT_IGNORED_NOT_OWN)
-		mark_foreign_address(packet, skb->ifindex, generation);
-	else if (is_foreign_address(packet, skb->ifindex))
-		unmark_foreign_address(packet, skb->ifindex);
+	if (likely(was_admitted(from, skb->ifindex, generation)))
+		reason = refusal_of_ends();
+	else
+		reason = look_up_refusal(from, skb->ifindex, generation);
 	if (reason == EVENT_END && came_by_ipsec(skb))
 		reason = EVENT_IGNORED_IPSEC;
 	else if (reason == EVENT_END && (!is_listed(settings, packet->protocol) || is_dhcp(&packet->tuple)))
@@ -138,7 +162,10 @@ static inline bool enter(struct __sk_buff *skb, struct scratch *from, enum table
 	if (!find_way_back(skb))
 		return false;
 	take_way(from, flow);
-	return enter_flow(table, false);
+	if (table == TABLE_NURSERY && likely(enter_nursery(from)))
+		return true;
+	flow->flags &= ~NURSERY_FLAGS;
+	return enter_flow(table == TABLE_NURSERY ? TABLE_HALF_OPEN : table, false);
 }
 
 /*

@@ -20,14 +20,16 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 
 	if (!may_start(skb))
 		return;
-	fetch_vacancy(packet->digest, TABLE_HALF_OPEN);
 	fetch(get_notes(packet->digest));
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
 	flow = find(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
+	if (!flow && has_room_in_nursery(packet->digest)) {
+		if (!enter(skb, from, TABLE_NURSERY, FLOW_HANDSHAKE))
+			return;
+	} else if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {
 		if (!enter(skb, from, TABLE_HALF_OPEN, 0))
 			return;
 	} else if (!came_by(flow, skb, packet) && is_pinned()) {
@@ -55,7 +57,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 {
 	const struct packet *packet = &from->packet;
 	struct flow *flow = &from->flow;
-	bool is_next;
+	bool is_next, has_request;
 
 	if (!answers_handshake(packet, handshake)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
@@ -70,14 +72,15 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	is_next = is_next_frame(skb, packet, flow);
 	flow->seen = now();
 	flow->flags &= ~FLOW_ACTIVE;
-	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING);
+	has_request = flow->state & FLOW_REQUESTED;
+	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING | FLOW_REQUESTED);
 	if (!came_by(flow, skb, packet) && is_pinned())
 		count_event(EVENT_REFUSED_PINNED);
 	else if (!is_next && !find_way_back(skb))
 		return false;
 	else if (!is_next)
 		take_way(from, flow);
-	if (!has_socket(skb)) {
+	if (!has_request && !has_socket(skb)) {
 		flow->flags |= FLOW_NO_SOCKET;
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);
@@ -118,8 +121,13 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *from, bool hands
 	case VERDICT_OPENING:
 	case VERDICT_NO_CONNECTION:
 	case VERDICT_REFUSED:
-	case VERDICT_ENDED:
 		return count_event(EVENT_IGNORED_SEGMENT);
+	case VERDICT_ENDED:
+		if (!has_finished(packet->digest))
+			return count_event(EVENT_IGNORED_SEGMENT);
+		if (enter(skb, from, TABLE_ESTABLISHED, FLOW_RESET)) /* idle soon */
+			count_event(EVENT_READMITTED_ESTABLISHED);
+		return;
 	case VERDICT_OPENED:
 		return host_connects(packet, skb->ifindex);
 	case VERDICT_ACCEPTED:
@@ -281,6 +289,8 @@ __noinline int inbound_change(struct __sk_buff *skb)
 
 	if (!from)
 		return 0;
+	if (from->packet.protocol == IPPROTO_TCP)
+		move_from_nursery(from->packet.digest);
 	if (from->packet.protocol != IPPROTO_TCP)
 		inbound_datagram(skb, from);
 	else if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)

@@ -12,12 +12,19 @@
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
 {
+	remove(packet->digest, TABLE_NURSERY);
 	remove(packet->digest, TABLE_HALF_OPEN);
 	remove(packet->digest, TABLE_ESTABLISHED);
 }
 
+/* Whether a request for a connection sends this: a socket here listens for it. */
+__noinline int is_of_request(struct __sk_buff *skb)
+{
+	return skb->sk && skb->sk->state == BPF_TCP_NEW_SYN_RECV;
+}
+
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
-static inline void note_answer(const struct packet *packet, struct flow *flow)
+static inline void note_answer(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
@@ -27,6 +34,8 @@ static inline void note_answer(const struct packet *packet, struct flow *flow)
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_ANSWERED;
+		if (likely(is_of_request(skb)))
+			flow->state |= FLOW_REQUESTED;
 		forget_outbound(packet->digest);
 		unmark(packet->digest);
 	} else if (flow->state & FLOW_ANSWERED && !(packet->tcp_flags & TCP_RST) &&
@@ -36,12 +45,14 @@ static inline void note_answer(const struct packet *packet, struct flow *flow)
 }
 
 /* We end the connection: its entry stays for a while, from now on. */
-static inline void note_end(struct flow *flow)
+static inline void note_end(const struct packet *packet, struct flow *flow, enum table table)
 {
 	if (flow->state & FLOW_CLOSING)
 		return;
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
+	if (table == TABLE_NURSERY)
+		flow->snd_nxt = segment_end(packet); /* see note_peer_end() */
 }
 
 /* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
@@ -66,20 +77,21 @@ static inline bool is_of_handshake(const struct packet *packet, const struct flo
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static inline struct flow *track_handshake(const struct packet *packet)
+static inline struct flow *track_handshake(struct __sk_buff *skb, const struct packet *packet,
+					   enum table *table)
 {
-	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
+	struct flow *flow = find_handshake(packet, table);
 
 	if (likely(!flow) || !is_of_handshake(packet, flow))
 		return NULL;
-	note_answer(packet, flow);
+	note_answer(skb, packet, flow);
 	return flow;
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
-static inline struct flow *refused_flow(const struct packet *packet)
+static inline struct flow *refused_flow(const struct packet *packet, enum table *table)
 {
-	struct flow *flow = find_live(packet, TABLE_HALF_OPEN);
+	struct flow *flow = find_handshake(packet, table);
 
 	return flow && !(flow->flags & FLOW_STRAY) && refuses(packet, flow) ? flow : NULL;
 }
@@ -90,7 +102,7 @@ static inline struct flow *refused_flow(const struct packet *packet)
  * falls back on the other: the kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2),
  * backlog).
  */
-static inline struct flow *track_tcp(const struct __sk_buff *skb, const struct packet *packet,
+static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet *packet,
 				     enum table *table)
 {
 	struct flow *flow = NULL;
@@ -101,19 +113,16 @@ static inline struct flow *track_tcp(const struct __sk_buff *skb, const struct p
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
-		*table = TABLE_HALF_OPEN;
-		flow = packet->tcp_flags & TCP_SYN ? track_handshake(packet) : refused_flow(packet);
+		flow = packet->tcp_flags & TCP_SYN ? track_handshake(skb, packet, table)
+						   : refused_flow(packet, table);
 		if (flow)
 			return flow;
 	}
-	*table = TABLE_ESTABLISHED;
-	flow = find_live(packet, TABLE_ESTABLISHED);
-	if (!flow) {
-		*table = TABLE_HALF_OPEN;
-		return track_handshake(packet);
-	}
+	flow = find_connection(packet, table);
+	if (!flow)
+		return track_handshake(skb, packet, table);
 	if (ends(packet, flow))
-		note_end(flow);
+		note_end(packet, flow, *table);
 	note_sent(packet, flow);
 	return flow;
 }

@@ -70,9 +70,9 @@ __noinline int look_up_fragment(__u64 key)
 	return true;
 }
 
-static inline void note_fragment(struct packet *packet, enum table table, enum outcome outcome)
+static inline void note_fragment(struct packet *packet, const struct flow *flow, enum table table, enum outcome outcome)
 {
-	enter_fragment(fragment_key(packet), packet->digest, table, outcome);
+	enter_fragment(fragment_key(packet), packet->digest, kind_of(flow, table), outcome);
 }
 
 /* The flow of a later fragment, NULL where the first one was left as it was or is not known. */
@@ -85,11 +85,15 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	if (!from || !look_up_fragment(fragment_key(packet)))
 		return NULL;
 	first = &from->fragment;
-	flow = find_digest(first->digest, first->table);
+	*table = TABLE_NURSERY;
+	flow = first->table == TABLE_CONNECTIONLESS ? NULL : find_digest(first->digest, TABLE_NURSERY);
+	if (!flow || kind_of(flow, TABLE_NURSERY) != first->table) {
+		*table = first->table;
+		flow = find_digest(first->digest, first->table);
+	}
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer) ||
 	    !address_equal(flow->tuple.self, packet->tuple.self))
 		return NULL;
-	*table = first->table;
 	packet->digest = first->digest;
 	packet->protocol = flow->tuple.protocol; /* IPv6 tells it in the first one only */
 	if (first->outcome != OUTCOME_CORRECTED)

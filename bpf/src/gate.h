@@ -17,7 +17,7 @@
 #pragma once
 
 #include "parse.h"
-#include "table.h"
+#include "nursery.h"
 
 #define CONNTRACK_INFO 7UL /* NFCT_INFOMASK */
 #define CONNTRACK_REPLY 3  /* IP_CT_IS_REPLY: what is less was sent by who began; more is untracked */
@@ -50,9 +50,11 @@ static inline enum side side_of(struct __sk_buff *skb)
 
 static inline bool has_flow(const struct packet *packet)
 {
+	enum table table;
+
 	if (packet->protocol != IPPROTO_TCP)
 		return find_live(packet, TABLE_CONNECTIONLESS);
-	return find_live(packet, TABLE_ESTABLISHED) || find_live(packet, TABLE_HALF_OPEN);
+	return find_tcp(packet, &table);
 }
 
 static inline bool is_unconnected(const struct __sk_buff *skb, const struct packet *packet)

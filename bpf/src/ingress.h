@@ -10,13 +10,15 @@
 #include "trace.h"
 
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
-static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
+static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow, const struct flow *young)
 {
 	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
 	__u64 *tags;
 
 	if (!is_closing(flow))
 		return false;
+	if (young)
+		return true;
 	tags = get_tags(TABLE_HALF_OPEN, index);
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
 }
@@ -58,14 +60,54 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
 
+/* The ACK that answers a SYN-ACK of a socket here, by the way of the SYN: the connection stays where it is. */
+static inline void establish_in_place(struct flow *flow)
+{
+	flow->seen = now();
+	flow->state &= ~(FLOW_ANSWERED | FLOW_REQUESTED);
+	flow->flags &= ~(FLOW_HANDSHAKE | FLOW_ACTIVE);
+	count_event(EVENT_ADMITTED_ESTABLISHED);
+}
+
+/* Both ends have closed once the peer's FIN has come and it has acknowledged ours. */
+static inline void note_peer_end(const struct packet *packet, struct flow *flow)
+{
+	if (unlikely(packet->tcp_flags & TCP_FIN) && !(flow->flags & FLOW_PEER_ENDED))
+		flow->flags |= FLOW_PEER_ENDED;
+	if (unlikely(flow->state & FLOW_CLOSING) && flow->flags & FLOW_PEER_ENDED && packet->ack == flow->snd_nxt)
+		flow->flags |= FLOW_FINISHED;
+}
+
+/* Deals with a segment of a connection in the nursery, if it changes nothing but its age; returns false for any other. */
+static inline bool pass_young(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	if (unlikely(!is_next_frame(skb, packet, flow)))
+		return false;
+	if (likely(!(flow->flags & FLOW_HANDSHAKE))) {
+		mark_active(flow);
+		note_peer_end(packet, flow);
+	} else if (flow->state & FLOW_REQUESTED && answers_handshake(packet, flow) &&
+		   likely(!find(packet, TABLE_ESTABLISHED))) {
+		establish_in_place(flow);
+	} else {
+		return false;
+	}
+	return true;
+}
+
 static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet, __u32 header)
 {
-	struct flow *flow = NULL;
+	struct flow *flow = NULL, *young;
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
+		young = find(packet, TABLE_NURSERY);
+		if (young && likely(pass_young(skb, packet, young)))
+			return;
+		if (young && !(young->flags & FLOW_HANDSHAKE))
+			return change(skb, packet, header);
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && is_next_frame(skb, packet, flow)) &&
-		    likely(!may_end_handshake(packet, flow))) {
+		    likely(!may_end_handshake(packet, flow, young))) {
 			mark_active(flow);
 			return note_received(packet, flow);
 		}

@@ -101,6 +101,13 @@ struct answer {
 
 #define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
+/* The own address and the interface of what was admitted last: most of what begins a flow comes to the same. */
+struct admitted {
+	__u64 self[2];
+	__u32 ifindex;
+	__u32 generation;
+};
+
 /*
  * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
  * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
@@ -118,6 +125,8 @@ struct scratch {
 	struct options options;
 	struct answer answer;
 	__u64 socket; /* an address in the kernel */
+	struct admitted admitted;
+	__u64 kept; /* the packet's digest, while another takes its place */
 };
 
 CPU_ARRAY(scratch, 1, struct scratch);

@@ -2,7 +2,7 @@
 /* ICMP errors that we send go back the way that the packet came which they quote (RFC 792; RFC 4443, 3). */
 #pragma once
 
-#include "table.h"
+#include "nursery.h"
 
 /* Fills in the addresses of the quoted packet, and where its transport header is. */
 static inline bool quoted_v4(const struct __sk_buff *skb, struct packet *quote)
@@ -89,8 +89,12 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	if (!from || !read_quote(skb, packet->offset + sizeof(struct echo),
 				 packet->offset + packet->length, packet->family))
 		return NULL;
-	*table = from->packet.protocol == IPPROTO_TCP ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS;
-	flow = find_live(&from->packet, *table);
+	if (from->packet.protocol == IPPROTO_TCP) {
+		flow = find_tcp(&from->packet, table);
+	} else {
+		*table = TABLE_CONNECTIONLESS;
+		flow = find_live(&from->packet, TABLE_CONNECTIONLESS);
+	}
 	if (!flow) {
 		*table = TABLE_HALF_OPEN;
 		flow = find_live(&from->packet, TABLE_HALF_OPEN);

@@ -28,7 +28,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 	mac_word mac;
 
 	if (packet->fragment)
-		note_fragment(packet, table, OUTCOME_CORRECTED);
+		note_fragment(packet, flow, table, OUTCOME_CORRECTED);
 	if (!interface) {
 		outcome = OUTCOME_LINK_DOWN;
 	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
@@ -120,7 +120,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
-		note_fragment(packet, table, outcome);
+		note_fragment(packet, flow, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
@@ -129,7 +129,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 			return TC_ACT_REDIRECT;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 		if (unlikely(packet->fragment))
-			note_fragment(packet, table, outcome);
+			note_fragment(packet, flow, table, outcome);
 	}
 	count_reply(skb, flow, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {

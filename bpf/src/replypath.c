@@ -49,7 +49,7 @@ int replypath_forget(struct __sk_buff *skb)
 {
 	struct forget_request request = {};
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_NURSERY)
 		return 1;
 	return remove(request.digest, request.table);
 }
@@ -68,7 +68,7 @@ int replypath_add(struct __sk_buff *skb)
 	__u64 *tags;
 	__u32 index;
 
-	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_CONNECTIONLESS)
+	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_NURSERY)
 		return 1;
 	if (place_of(request.table, request.digest) != NOWHERE)
 		return 0;

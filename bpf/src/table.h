@@ -46,6 +46,8 @@ static inline struct flow_set *get_set(enum table table, __u32 index)
 		return lookup_alone(&half_open, &index);
 	case TABLE_ESTABLISHED:
 		return lookup_alone(&established, &index);
+	case TABLE_NURSERY:
+		return lookup_alone(&nursery, &index);
 	default:
 		return lookup_alone(&connectionless, &index);
 	}
@@ -58,6 +60,8 @@ static inline __u64 *get_tags(enum table table, __u32 index)
 		return lookup_alone(&half_open_tags, &index);
 	case TABLE_ESTABLISHED:
 		return lookup_alone(&established_tags, &index);
+	case TABLE_NURSERY:
+		return lookup_alone(&nursery_tags, &index);
 	default:
 		return lookup_alone(&connectionless_tags, &index);
 	}
@@ -70,6 +74,8 @@ static inline __u32 set_count(enum table table)
 		return sets[TABLE_HALF_OPEN];
 	case TABLE_ESTABLISHED:
 		return sets[TABLE_ESTABLISHED];
+	case TABLE_NURSERY:
+		return sets[TABLE_NURSERY];
 	default:
 		return sets[TABLE_CONNECTIONLESS];
 	}
@@ -93,7 +99,7 @@ __noinline int place_of(__u32 table, __u64 digest)
 	__u64 *tags;
 	int way;
 
-	if (table > TABLE_CONNECTIONLESS)
+	if (table > TABLE_NURSERY)
 		return NOWHERE;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 2; i++) {
@@ -231,7 +237,7 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	volatile struct vacancy *vacancy; /* not in registers: see find_mss() */
 	struct flow_set *set;
 
-	if (!from || table > TABLE_CONNECTIONLESS)
+	if (!from || table > TABLE_NURSERY)
 		return false;
 	set = get_set(table, index);
 	if (!set)
@@ -347,12 +353,20 @@ static inline enum placed refuse(const struct scratch *from, enum table table)
 	return REFUSED;
 }
 
+enum insert_flags {
+	INSERT_OVER_LIVE = 1 << 0, /* a live entry of the tuple makes way as well */
+	INSERT_MOVED = 1 << 1,     /* the flow was counted as admitted before */
+	INSERT_LAST = 1 << 2,      /* it is not tried again */
+};
+
 /* Without a vacancy the flow's own entry was written over. */
-static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table)
+static inline enum placed accept(const struct flow *flow, const struct vacancy *vacancy, enum table table,
+				 __u32 flags)
 {
 	if (flow->flags & FLOW_STRAY)
 		return PLACED;
-	count_event(EVENT_ADMITTED_HALF_OPEN + table);
+	if (!(flags & INSERT_MOVED))
+		count_event(EVENT_ADMITTED_HALF_OPEN + table);
 	if (!vacancy || vacancy->used < WAYS || vacancy->stray)
 		return PLACED;
 	count_event(EVENT_EVICTED_HALF_OPEN + table);
@@ -361,16 +375,16 @@ static inline enum placed accept(const struct flow *flow, const struct vacancy *
 	return PLACED;
 }
 
-static inline enum placed replace(const struct scratch *from, enum table table, int place, bool over_live)
+static inline enum placed replace(const struct scratch *from, enum table table, int place, __u32 flags)
 {
 	__u32 index = (__u32)place / WAYS;
 	struct flow_set *set = get_set(table, index);
 	struct bpf_spin_lock *lock = get_lock(index);
 
 	if (!set || !lock ||
-	    !write_over(set, lock, &from->flow, from->packet.digest, table, over_live))
+	    !write_over(set, lock, &from->flow, from->packet.digest, table, flags & INSERT_OVER_LIVE))
 		return refuse(from, table);
-	return accept(&from->flow, NULL, table);
+	return accept(&from->flow, NULL, table, flags);
 }
 
 /* Leaves a way for the scratch packet's flow in the first vacancy of the scratch; returns its set. */
@@ -395,8 +409,8 @@ static inline __u32 choose_vacancy(struct scratch *from, enum table table, __u64
 	return second;
 }
 
-/* enter_flow(), once. That the way was taken meanwhile is counted the last time. */
-__noinline int insert(__u32 table, __u32 over_live, __u32 last)
+/* enter_flow(), once, with enum insert_flags. That the way was taken meanwhile is counted the last time. */
+__noinline int insert(__u32 table, __u32 flags)
 {
 	struct scratch *from = get_scratch();
 	struct bpf_spin_lock *lock;
@@ -406,12 +420,12 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 	__u32 index;
 	int place;
 
-	if (!from || table > TABLE_CONNECTIONLESS)
+	if (!from || table > TABLE_NURSERY)
 		return REFUSED;
 	digest = from->packet.digest;
 	place = place_of(table, digest);
 	if (place != NOWHERE)
-		return replace(from, table, place, over_live);
+		return replace(from, table, place, flags);
 	index = first_set(digest, set_count(table));
 	tags = get_tags(table, index);
 	lock = get_lock(index);
@@ -427,8 +441,8 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
 	if (!set || !tags || !lock)
 		return refuse(from, table);
 	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
-		return last ? refuse(from, table) : WAY_TAKEN;
-	return accept(&from->flow, vacancy, table);
+		return flags & INSERT_LAST ? refuse(from, table) : WAY_TAKEN;
+	return accept(&from->flow, vacancy, table, flags);
 }
 
 /*
@@ -440,10 +454,11 @@ __noinline int insert(__u32 table, __u32 over_live, __u32 last)
  */
 static inline bool enter_flow(enum table table, bool over_live)
 {
-	int placed = insert(table, over_live, false);
+	__u32 flags = over_live ? INSERT_OVER_LIVE : 0;
+	int placed = insert(table, flags);
 
 	if (unlikely(placed == WAY_TAKEN))
-		placed = insert(table, over_live, true);
+		placed = insert(table, flags | INSERT_LAST);
 	return placed == PLACED;
 }
 
@@ -465,16 +480,21 @@ static inline void remove_at(enum table table, int place, __u64 digest)
 	bpf_spin_unlock(lock);
 }
 
+/* Takes out an entry with this digest; returns whether there was one. */
+__noinline int remove_one(__u64 digest, __u32 table)
+{
+	int place = place_of(table, digest);
+
+	if (place == NOWHERE)
+		return false;
+	remove_at(table, place, digest);
+	return true;
+}
+
 /* Takes out what has this digest, which two CPUs may have entered at once, each in another set. Returns 0. */
 __noinline int remove(__u64 digest, __u32 table)
 {
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < 2; i++) {
-		int place = place_of(table, digest);
-
-		if (place == NOWHERE)
-			return 0;
-		remove_at(table, place, digest);
-	}
+	if (remove_one(digest, table))
+		remove_one(digest, table);
 	return 0;
 }

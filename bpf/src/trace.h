@@ -73,6 +73,8 @@ static inline __u32 table_of(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
+	if (find_digest(packet->digest, TABLE_NURSERY))
+		return TABLE_NURSERY;
 	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
 }
 
@@ -101,11 +103,11 @@ static inline void describe(const struct __sk_buff *skb, struct trace_event *eve
 /* Adds the flow with this digest, if it is alive. Of errors and fragments it tells the ports. */
 static inline void add_flow(struct trace_event *event, __u64 digest, __u32 table)
 {
-	struct flow *flow = table <= TABLE_CONNECTIONLESS ? find_digest(digest, table) : NULL;
+	struct flow *flow = table <= TABLE_NURSERY ? find_digest(digest, table) : NULL;
 
 	if (!flow || is_idle(flow, table))
 		return;
-	event->table = table;
+	event->table = kind_of(flow, table);
 	event->flow_ifindex = flow->ifindex;
 	event->tuple = flow->tuple;
 }

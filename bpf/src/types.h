@@ -39,6 +39,9 @@ enum flow_flags {
 	FLOW_NO_SOCKET = 1 << 4,
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
+	FLOW_HANDSHAKE = 1 << 7,        /* in the nursery: half-open */
+	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came */
+	FLOW_FINISHED = 1 << 9,         /* in the nursery: both ends are closed, and the peer has all of it */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -48,6 +51,7 @@ enum flow_state {
 	FLOW_ASYMMETRIC = 1 << 2, /* counted as an asymmetric flow */
 	FLOW_CORRECTED = 1 << 3,  /* counted as a corrected flow */
 	FLOW_HOST_SPOKE = 1 << 4, /* connectionless: the host spoke by its tuple after it was over */
+	FLOW_REQUESTED = 1 << 5,  /* half-open: a request for a connection here has answered: it has a socket */
 };
 
 /* 32 bits of ticks last two years at 1000 Hz, where jiffies would turn over within 50 days. */
@@ -345,26 +349,27 @@ enum event {
 	EVENT_END,
 };
 
-/* The tables, in the order of their events above. */
+/* The tables. Those of flows come first; TCP's and that of datagrams stand in the order of their events above. */
 enum table {
 	TABLE_HALF_OPEN = 0,
 	TABLE_ESTABLISHED = 1,
 	TABLE_CONNECTIONLESS = 2,
-	TABLE_OUTBOUND = 3,
+	TABLE_NURSERY = 3, /* connections in their first second: see nursery.h */
+	TABLE_OUTBOUND = 4,
 	TABLE_END,
 };
 
 /* What replypath_forget is run with, as the data of a packet. */
 struct forget_request {
 	__u64 digest;
-	__u32 table; /* enum table; not TABLE_OUTBOUND */
+	__u32 table; /* enum table; before TABLE_OUTBOUND */
 	__u32 pad;
 };
 
 /* What replypath_add is run with. */
 struct add_request {
 	__u64 digest; /* of the flow's tuple */
-	__u32 table;  /* enum table; not TABLE_OUTBOUND */
+	__u32 table;  /* enum table; before TABLE_OUTBOUND */
 	__u32 pad;
 	struct flow flow;
 };

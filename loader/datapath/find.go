@@ -26,6 +26,21 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	return nil, nil
 }
 
+// IsHandshake tells of an entry of the nursery whether it is half-open.
+func IsHandshake(flow *bpf.DatapathFlow) bool {
+	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0
+}
+
+// FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in
+// bpf/src/nursery.h.
+func FindConnection(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, error) {
+	flow, err := FindFlow(maps.Nursery, digest)
+	if err != nil || flow != nil && !IsHandshake(flow) {
+		return flow, err
+	}
+	return FindFlow(maps.Established, digest)
+}
+
 // FindOutbound returns when the host last sent by a tuple in which it spoke
 // first, in ticks; found tells whether it is known to have: as find_note()
 // in bpf/src/outbound.h.

@@ -28,6 +28,9 @@ func capacity(sets uint32) int {
 	return int(ways * 2 / 3)
 }
 
+// nurserySets is the number of sets of the nursery, which stays in a cache: 48 KiB.
+const nurserySets = 64
+
 // tableSets returns the number of sets of every flow table for the configured
 // number of flows of the largest one. The others are fixed fractions of it.
 func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
@@ -35,6 +38,7 @@ func tableSets(largest uint32) [bpf.DatapathTableTABLE_END]uint32 {
 		bpf.DatapathTableTABLE_HALF_OPEN:      setsFor(largest / 4),
 		bpf.DatapathTableTABLE_ESTABLISHED:    setsFor(largest),
 		bpf.DatapathTableTABLE_CONNECTIONLESS: setsFor(largest / 2),
+		bpf.DatapathTableTABLE_NURSERY:        nurserySets,
 		bpf.DatapathTableTABLE_OUTBOUND:       setsFor(largest / 4),
 	}
 }
@@ -48,6 +52,7 @@ var tableNames = [bpf.DatapathTableTABLE_END]string{
 	bpf.DatapathTableTABLE_HALF_OPEN:      bpf.DatapathMapHalfOpen,
 	bpf.DatapathTableTABLE_ESTABLISHED:    bpf.DatapathMapEstablished,
 	bpf.DatapathTableTABLE_CONNECTIONLESS: bpf.DatapathMapConnectionless,
+	bpf.DatapathTableTABLE_NURSERY:        bpf.DatapathMapNursery,
 	bpf.DatapathTableTABLE_OUTBOUND:       bpf.DatapathMapOutbound,
 }
 

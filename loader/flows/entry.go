@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"replypath/bpf"
-	"replypath/loader/datapath"
 )
 
 // Entry is what a flow table holds, as the programs read it.
@@ -20,7 +19,7 @@ type Entry struct {
 // particular order.
 func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) {
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		return datapath.EachFlow(s.table, func(_ uint64, raw *bpf.DatapathFlow) bool {
+		return s.each(func(_ bpf.DatapathTable, _ uint64, raw *bpf.DatapathFlow) bool {
 			if matches(&raw.Tuple) {
 				offer(raw)
 			}
@@ -34,7 +33,7 @@ func (t *Table) Entries(matches func(*bpf.DatapathTuple) bool) ([]Entry, error) 
 func (t *Table) Lookup(tuple bpf.DatapathTuple, seeds bpf.Seeds) ([]Entry, error) {
 	digest := seeds.Digest(tuple)
 	return t.entries(func(s stateTable, offer func(*bpf.DatapathFlow)) error {
-		raw, err := datapath.FindFlow(s.table, digest)
+		raw, err := s.find(digest)
 		if raw != nil && raw.Tuple == tuple {
 			offer(raw)
 		}

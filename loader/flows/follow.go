@@ -48,8 +48,8 @@ func (t *Table) snapshot(filter Filter) (snapshot, error) {
 // handshake; where another one has begun with its tuple, the one that is established counts.
 type snapshot map[uint64]Flow
 
-func (s snapshot) add(table bpf.DatapathTable, digest uint64, flow Flow) {
-	if _, known := s[digest]; !known || table != bpf.DatapathTableTABLE_HALF_OPEN {
+func (s snapshot) add(_ bpf.DatapathTable, digest uint64, flow Flow) {
+	if _, known := s[digest]; !known || flow.State != StateHalfOpen {
 		s[digest] = flow
 	}
 }

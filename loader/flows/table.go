@@ -63,19 +63,57 @@ func (t *Table) Maps() *bpf.DatapathMaps { return t.maps }
 // Close closes the tables.
 func (t *Table) Close() error { return t.current.Close() }
 
-// stateTable is the table that holds the flows of one state.
+// stateTable is where the flows of one state are: in a table, or in the nursery before that.
 type stateTable struct {
-	state string
-	id    bpf.DatapathTable
-	table *ebpf.Map
+	state   string
+	id      bpf.DatapathTable
+	table   *ebpf.Map
+	nursery *ebpf.Map // nil for those that begin in the table
 }
 
 func states(maps *bpf.DatapathMaps) []stateTable {
 	return []stateTable{
-		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen},
-		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established},
-		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless},
+		{StateHalfOpen, bpf.DatapathTableTABLE_HALF_OPEN, maps.HalfOpen, maps.Nursery},
+		{StateEstablished, bpf.DatapathTableTABLE_ESTABLISHED, maps.Established, maps.Nursery},
+		{StateConnectionless, bpf.DatapathTableTABLE_CONNECTIONLESS, maps.Connectionless, nil},
 	}
+}
+
+// each visits every entry, idle ones included, until visit returns false. The nursery comes first: what moves from it
+// meanwhile is seen, and only once. What the table has by the tuple of an entry there is older, and left out.
+func (s *stateTable) each(visit func(table bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
+	young, goOn := make(map[uint64]bool), true
+	if s.nursery != nil {
+		err := datapath.EachFlow(s.nursery, func(digest uint64, flow *bpf.DatapathFlow) bool {
+			if s.isOfState(flow) {
+				young[digest] = true
+				goOn = visit(bpf.DatapathTableTABLE_NURSERY, digest, flow)
+			}
+			return goOn
+		})
+		if err != nil || !goOn {
+			return err
+		}
+	}
+	return datapath.EachFlow(s.table, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		return young[digest] || visit(s.id, digest, flow)
+	})
+}
+
+// find returns the entry with this digest, nil for none.
+func (s *stateTable) find(digest uint64) (*bpf.DatapathFlow, error) {
+	if s.nursery != nil {
+		flow, err := datapath.FindFlow(s.nursery, digest)
+		if err != nil || flow != nil && s.isOfState(flow) {
+			return flow, err
+		}
+	}
+	return datapath.FindFlow(s.table, digest)
+}
+
+// isOfState tells of an entry of the nursery whether its flow has this state.
+func (s *stateTable) isOfState(flow *bpf.DatapathFlow) bool {
+	return datapath.IsHandshake(flow) == (s.state == StateHalfOpen)
 }
 
 // view is what an entry's numbers refer to, read once for a whole listing.
@@ -168,7 +206,7 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 	}
 	count := 0
 	for _, s := range states(t.maps) {
-		err := datapath.EachFlow(s.table, func(digest uint64, entry *bpf.DatapathFlow) bool {
+		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
 			if filter.Limit > 0 && count >= filter.Limit {
 				return false
 			}
@@ -177,7 +215,7 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 			}
 			if flow := v.flow(entry, s.state); filter.matches(&flow) {
 				count++
-				visit(s.id, digest, flow)
+				visit(table, digest, flow)
 			}
 			return true
 		})
@@ -281,7 +319,7 @@ func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
 // visit calls each for every live flow of a table, and counts them.
 func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
 	usage := TableUsage{ID: s.id, Name: datapath.TableName(s.id), Capacity: uint64(datapath.Capacity(s.table))}
-	err := datapath.EachFlow(s.table, func(digest uint64, flow *bpf.DatapathFlow) bool {
+	err := s.each(func(_ bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++
 			each(digest, flow)

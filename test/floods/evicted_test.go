@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// tooMany are more connections than a table of smallConfig has room for, of which
-	// the connectionless one has half.
-	tooMany     = 2000
+	// tooMany are more connections than a table of smallConfig and the nursery have room for. The connectionless table
+	// has half.
+	tooMany     = 2600
 	smallConfig = "flow_table: {max_entries: 1024}\n"
 )
 

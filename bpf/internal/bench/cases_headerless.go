@@ -103,7 +103,7 @@ func (r *rare) bareSYN(e endpoints) (testCase, error) {
 		asSYN(r.in(e, layers.IPProtocolTCP, portBareSYN)))
 	flow, err := r.flowBy(e, layers.IPProtocolTCP, portBareSYN, headerless)
 	c.before = func() asm.Instructions {
-		return append(toHost(), undo(r.placeOf(r.datapath.HalfOpen, flow).without())...)
+		return append(toHost(), undo(r.placeOf(r.datapath.Nursery, flow).without())...)
 	}
 	c.prove = r.counts(admittedHalfOpen)
 	return c, err

@@ -22,6 +22,7 @@ const (
 	portSYN = 6000 + iota
 	portSYNACK
 	portACK
+	portInPlace
 	portFIN
 	portClosing
 	portGSO
@@ -82,7 +83,7 @@ func (c *connection) cases() (all []testCase, err error) {
 	for _, e := range []endpoints{v4, v6} {
 		e.peer = e.one(0) // to whom there is a route
 		for _, stage := range []func(endpoints) (testCase, error){
-			c.syn, c.synACK, c.lastACK, c.fin, c.closing, c.gso, c.observe,
+			c.syn, c.synACK, c.lastACK, c.inPlace, c.fin, c.closing, c.gso, c.observe,
 		} {
 			one, err := stage(e)
 			if err != nil {
@@ -139,7 +140,7 @@ func (c *connection) syn(e endpoints) (testCase, error) {
 		return one, err
 	}
 	one.prepare = func() error { return c.live.wantCounted(&one, admittedHalfOpen, 1000) }
-	return c.anew(&one, c.live.placeOf(c.live.datapath.HalfOpen, flow).without()...)
+	return c.anew(&one, c.live.placeOf(c.live.datapath.Nursery, flow).without()...)
 }
 
 // synACK is the first answer of a connection.
@@ -178,6 +179,24 @@ func (c *connection) lastACK(e endpoints) (testCase, error) {
 	return c.anew(&one, append(
 		c.live.placeOf(c.live.datapath.HalfOpen, flow).with(),
 		c.live.placeOf(c.live.datapath.Established, flow).without()...)...)
+}
+
+// inPlace ends a handshake in the nursery.
+func (c *connection) inPlace(e endpoints) (testCase, error) {
+	one := c.inbound("last ACK of a request's handshake", boundRefresh, aimRefresh, e, portInPlace, 0x10)
+	flow, err := c.live.flow(e, layers.IPProtocolTCP, portInPlace)
+	if err != nil {
+		return one, err
+	}
+	const answered = bpf.DatapathFlowStateFLOW_ANSWERED | bpf.DatapathFlowStateFLOW_REQUESTED
+	flow.State, flow.Flags = uint8(answered), flow.Flags|uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
+	flow.SndUna-- // frames have 0, the number after it
+	if err := c.live.datapath.AddFlow(c.live.datapath.Nursery, flow); err != nil {
+		return one, err
+	}
+	one.prepare = func() error { return c.live.wantCounted(&one, admittedEstablished, 1000) }
+	at := c.live.placeOf(c.live.datapath.Nursery, flow)
+	return c.anew(&one, append(at.wayOf(flow), at.state(answered))...)
 }
 
 // fin is the host's, which notes it. The peer's is to the programs as any other segment.

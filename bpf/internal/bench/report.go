@@ -81,18 +81,18 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by an eighth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 75_000},
-		{"replypath_egress", d.ReplypathEgress, 77_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 76_000},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 58_000},
+		{"replypath_ingress", d.ReplypathIngress, 98_000},
+		{"replypath_egress", d.ReplypathEgress, 112_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 95_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 76_000},
 		{"replypath_send", d.ReplypathSend, 40},
 		{"replypath_fallback", d.ReplypathFallback, 1_200},
 		{"replypath_held", d.ReplypathHeld, 640},
-		{"replypath_gate", d.ReplypathGate, 7_350},
+		{"replypath_gate", d.ReplypathGate, 8_150},
 		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_950},
 		{"replypath_sendmsg6", d.ReplypathSendmsg6, 2_050},
 		{"replypath_forget", d.ReplypathForget, 1_820},
-		{"replypath_add", d.ReplypathAdd, 3_100},
+		{"replypath_add", d.ReplypathAdd, 4_100},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()

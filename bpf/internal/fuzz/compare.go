@@ -65,8 +65,22 @@ func (x *run) compareAll() (string, error) {
 	return what.String(), err
 }
 
-// flows is what one table holds.
+// flows is what one table holds, and what the nursery holds of its kind, which is newer.
 func (x *run) flows(table int) (flows map[model.Tuple]model.Flow, problem string) {
+	flows, problem = x.flowsIn(table)
+	young, youngProblem := x.flowsIn(int(bpf.DatapathTableTABLE_NURSERY))
+	for t, f := range young {
+		const handshake = uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
+		isHandshake := f.Flags&handshake != 0
+		f.Flags &^= handshake | uint16(bpf.DatapathFlowFlagsFLOW_PEER_ENDED|bpf.DatapathFlowFlagsFLOW_FINISHED)
+		if isHandshake && table == int(bpf.DatapathTableTABLE_HALF_OPEN) || !isHandshake && table == int(bpf.DatapathTableTABLE_ESTABLISHED) {
+			flows[t] = f
+		}
+	}
+	return flows, problem + youngProblem
+}
+
+func (x *run) flowsIn(table int) (flows map[model.Tuple]model.Flow, problem string) {
 	flows = make(map[model.Tuple]model.Flow)
 	for i := range x.sets.Flows[table] {
 		set := &x.sets.Flows[table][i]

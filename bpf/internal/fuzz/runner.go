@@ -29,6 +29,8 @@ type Runner struct {
 	Outcomes map[bpf.DatapathOutcome]uint64
 	// Remembered is how much there was to compare at the ends of programs, by map.
 	Remembered map[string]int
+	// Requests says that the datapath was loaded with rig.Options.Requests.
+	Requests bool
 
 	h       *rig.Host
 	d       *rig.Datapath
@@ -170,6 +172,7 @@ func (x *run) begin(setup Setup) (err error) {
 		return err
 	}
 	host := setup.host(x.devices)
+	host.Requests = x.Requests
 	if setup.bare < devices {
 		x.bare = x.devices[setup.bare].Index
 	}
@@ -183,7 +186,7 @@ func (x *run) begin(setup Setup) (err error) {
 	clear(x.sets.Outbound)
 	clear(x.places.Fragments.Elements)
 	clear(x.places.Asked.Elements)
-	if err := errors.Join(x.d.ForgetForeign(), x.forgetLearned(), x.places.Fragments.Write(), x.places.Asked.Write(),
+	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.forgetLearned(), x.places.Fragments.Write(), x.places.Asked.Write(),
 		x.sets.Write(), x.install(host)); err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type Host struct {
 	LoopbackSymmetric bool
 	ModeByHand        bpf.DatapathMode
 	Repair            bpf.DatapathSourceRepair
+	Requests          bool   // each SYN-ACK is of a request for a connection, which has a socket by its last ACK
 	GraceUntil        uint32 // ticks
 }
 

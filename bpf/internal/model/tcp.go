@@ -196,8 +196,9 @@ func (m *Model) completes(p *packet, w way) bool {
 	default:
 		m.take(&f, w)
 	}
-	f.State &^= stateAnswered | stateClosing
-	if !m.hasSocket(t) {
+	requested := f.State&stateRequested != 0
+	f.State &^= stateAnswered | stateClosing | stateRequested
+	if !requested && !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
 		f.SndUna, f.RcvNxt = p.ack, p.end()
 	}

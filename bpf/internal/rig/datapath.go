@@ -27,6 +27,8 @@ type Datapath struct {
 
 	hertz     uint32
 	meanwhile *ebpf.Map // nil unless asked for
+	lookups   *ebpf.Map // the same
+	looked    []string  // names of the maps that it counts
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
@@ -49,6 +51,12 @@ type Options struct {
 	// Meanwhile names the flow table that another CPU writes while the ingress program runs: see
 	// the function of that name.
 	Meanwhile string
+	// NoNursery has connections begin in the tables.
+	NoNursery bool
+	// Requests has every SYN-ACK be of a request for a connection: see requests.go.
+	Requests bool
+	// CountLookups has the programs count how often they look into each map: see Lookups.
+	CountLookups bool
 	// SlowWay has the ingress program take its time over the way of a flow: see slow.go.
 	SlowWay bool
 	// Mapped makes the flow tables readable and writable without system calls, and what is
@@ -88,7 +96,7 @@ func Load(opts Options) (*Datapath, error) {
 	if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(opts.Namespace); err != nil {
 		return nil, fmt.Errorf("set own_namespace: %w", err)
 	}
-	if err := setSizes(spec, max(opts.Sets, 1)); err != nil {
+	if err := setSizes(spec, max(opts.Sets, 1), opts.NoNursery); err != nil {
 		return nil, err
 	}
 	if err := opts.mapTables(spec); err != nil {
@@ -96,6 +104,11 @@ func Load(opts Options) (*Datapath, error) {
 	}
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
+	}
+	if opts.Requests {
+		if err := addRequests(spec); err != nil {
+			return nil, err
+		}
 	}
 	if opts.SlowWay {
 		if err := addPause(spec); err != nil {
@@ -108,6 +121,11 @@ func Load(opts Options) (*Datapath, error) {
 		}
 	}
 	d := &Datapath{Seeds: seeds, Features: present, hertz: hertz}
+	if opts.CountLookups {
+		if d.looked, err = addLookupCounts(spec); err != nil {
+			return nil, err
+		}
+	}
 	return d, d.load(spec, opts.Probes)
 }
 
@@ -151,18 +169,23 @@ var flowTables = []string{
 	bpf.DatapathMapHalfOpen,
 	bpf.DatapathMapEstablished,
 	bpf.DatapathMapConnectionless,
+	bpf.DatapathMapNursery,
 	bpf.DatapathMapOutbound,
 }
 
 // setSizes gives every flow table that many sets.
-func setSizes(spec *ebpf.CollectionSpec, count uint32) error {
+func setSizes(spec *ebpf.CollectionSpec, count uint32, noNursery bool) error {
 	for _, name := range flowTables {
 		spec.Maps[name].MaxEntries = count
 		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil { // `outbound` has none
 			tags.MaxEntries = count
 		}
 	}
-	if err := spec.Variables[bpf.DatapathVarSets].Set([4]uint32{count, count, count, count}); err != nil {
+	counts := [bpf.DatapathTableTABLE_END]uint32{count, count, count, count, count}
+	if noNursery {
+		counts[bpf.DatapathTableTABLE_NURSERY] = 0
+	}
+	if err := spec.Variables[bpf.DatapathVarSets].Set(counts); err != nil {
 		return fmt.Errorf("set sizes of the flow tables: %w", err)
 	}
 	return nil
@@ -191,7 +214,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
-	d.meanwhile = collection.DetachMap(meanwhileMap)
+	d.meanwhile, d.lookups = collection.DetachMap(meanwhileMap), collection.DetachMap(lookupsMap)
 	if err := d.Sender.Put(uint32(0), d.ReplypathSend); err != nil {
 		return fmt.Errorf("enter the program that sends: %w", err)
 	}

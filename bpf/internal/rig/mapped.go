@@ -15,19 +15,19 @@ import (
 // Sets are flow tables that are mapped into memory (see Options): what they hold
 // is read and written without a system call for every set.
 type Sets struct {
-	Flows    [3][]bpf.DatapathFlowSet // in the order of enum table
-	Tags     [3][]uint64              // of each set of these
+	Flows    [4][]bpf.DatapathFlowSet // in the order of enum table
+	Tags     [4][]uint64              // of each set of these
 	Outbound []bpf.DatapathOutboundSet
 
-	memory [7]*ebpf.Memory // as bytes has them
+	memory [9]*ebpf.Memory // as bytes has them
 }
 
 // MapSets maps the flow tables of a datapath that was loaded for it.
 func (d *Datapath) MapSets() (*Sets, error) {
 	s := &Sets{}
 	for i, m := range []*ebpf.Map{
-		d.HalfOpen, d.Established, d.Connectionless,
-		d.HalfOpenTags, d.EstablishedTags, d.ConnectionlessTags,
+		d.HalfOpen, d.Established, d.Connectionless, d.Nursery,
+		d.HalfOpenTags, d.EstablishedTags, d.ConnectionlessTags, d.NurseryTags,
 		d.Outbound,
 	} {
 		memory, err := m.Memory()
@@ -64,12 +64,12 @@ func (s *Sets) Write() error {
 	return nil
 }
 
-func (s *Sets) bytes() (views [7][]byte) {
+func (s *Sets) bytes() (views [9][]byte) {
 	for i := range s.Flows {
 		views[i] = bytesOf(s.Flows[i])
 		views[len(s.Flows)+i] = bytesOf(s.Tags[i])
 	}
-	views[6] = bytesOf(s.Outbound)
+	views[len(views)-1] = bytesOf(s.Outbound)
 	return views
 }
 

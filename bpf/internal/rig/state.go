@@ -17,8 +17,9 @@ type Tables struct {
 	HalfOpen       map[bpf.DatapathTuple]bpf.DatapathFlow
 	Established    map[bpf.DatapathTuple]bpf.DatapathFlow
 	Connectionless map[bpf.DatapathTuple]bpf.DatapathFlow
-	Outbound       map[uint64]uint32 // by digest: ticks
-	Marks          map[uint64]bool   // by digest
+	Young          map[bpf.DatapathTuple]bpf.DatapathFlow // to be written to the nursery; nil where it was read: see addYoung
+	Outbound       map[uint64]uint32                      // by digest: ticks
+	Marks          map[uint64]bool                        // by digest
 }
 
 // Counts is what the datapath has counted, on all CPUs together.
@@ -36,7 +37,10 @@ func (d *Datapath) Tables() (*Tables, error) {
 		Outbound:       make(map[uint64]uint32),
 		Marks:          make(map[uint64]bool),
 	}
+	young, err := d.Young()
+	defer t.addYoung(young)
 	return t, errors.Join(
+		err,
 		readFlows(d.HalfOpen, t.HalfOpen),
 		readFlows(d.Established, t.Established),
 		readFlows(d.Connectionless, t.Connectionless),
@@ -49,6 +53,25 @@ func (d *Datapath) Tables() (*Tables, error) {
 		}),
 		d.readMarks(t.Marks),
 	)
+}
+
+// Young reads the nursery.
+func (d *Datapath) Young() (map[bpf.DatapathTuple]bpf.DatapathFlow, error) {
+	young := make(map[bpf.DatapathTuple]bpf.DatapathFlow)
+	return young, readFlows(d.Nursery, young)
+}
+
+// addYoung enters what is in the nursery where it moves to: only the programs' fast paths tell the difference.
+func (t *Tables) addYoung(young map[bpf.DatapathTuple]bpf.DatapathFlow) {
+	const handshake = uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
+	for tuple, flow := range young {
+		if flow.Flags&handshake == 0 {
+			t.Established[tuple] = flow
+			continue
+		}
+		flow.Flags &^= handshake
+		t.HalfOpen[tuple] = flow
+	}
 }
 
 // readMarks reads those that are valid now, through a mapping: there are too many
@@ -131,6 +154,7 @@ func (d *Datapath) SetTables(t *Tables) error {
 		d.writeFlows(d.HalfOpen, t.HalfOpen),
 		d.writeFlows(d.Established, t.Established),
 		d.writeFlows(d.Connectionless, t.Connectionless),
+		d.writeFlows(d.Nursery, t.Young),
 		d.Outbound.Put(uint32(0), outbound),
 		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
@@ -231,9 +255,11 @@ func (d *Datapath) Clear() error {
 		zeroSets[bpf.DatapathFlowSet](d.HalfOpen),
 		zeroSets[bpf.DatapathFlowSet](d.Established),
 		zeroSets[bpf.DatapathFlowSet](d.Connectionless),
+		zeroSets[bpf.DatapathFlowSet](d.Nursery),
 		zeroSets[uint64](d.HalfOpenTags),
 		zeroSets[uint64](d.EstablishedTags),
 		zeroSets[uint64](d.ConnectionlessTags),
+		zeroSets[uint64](d.NurseryTags),
 		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
 		clear[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
 		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
@@ -244,6 +270,7 @@ func (d *Datapath) Clear() error {
 		d.ModeByHand.Put(uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
+		d.ForgetAdmitted(),
 		zero(d.Handovers, func(bpf.DatapathHandover) bool { return true }),
 		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
 		d.TraceFilter.Put(uint32(0), bpf.DatapathTraceRequest{}),
@@ -275,6 +302,21 @@ func zeroSets[V any](m *ebpf.Map) error {
 		if err := m.Put(index, zero); err != nil {
 			return fmt.Errorf("empty %s: %w", m, err)
 		}
+	}
+	return nil
+}
+
+// ForgetAdmitted has the programs ask about the next packet's own address, whose settings may be others by now.
+func (d *Datapath) ForgetAdmitted() error { return zeroBytes(d.Scratch) }
+
+// zeroBytes writes zeros over the only element of a per-CPU array.
+func zeroBytes(m *ebpf.Map) error {
+	cpus := make([][]byte, ebpf.MustPossibleCPU())
+	for i := range cpus {
+		cpus[i] = make([]byte, m.ValueSize())
+	}
+	if err := m.Put(uint32(0), cpus); err != nil {
+		return fmt.Errorf("empty %s: %w", m, err)
 	}
 	return nil
 }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+)
+
+// lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large tables
+// there are the tags alone, once each. Two of the locks are taken: to enter the connection, and where the host is found not
+// to have begun.
+var lookupsOfConnection = map[string]uint64{
+	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 1, bpf.DatapathMapEstablishedTags: 1,
+	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapSetLocks: 2,
+	bpf.DatapathMapConfiguration: 3, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
+	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
+	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
+	bpf.DatapathMapScratch: 5, bpf.DatapathMapTraceFilter: 17,
+}
+
+// TestCostOfConnection bounds what the programs do for one short connection: connect, request, answer, close by the
+// host first. More lookups than these cost every connection of every host.
+func TestCostOfConnection(t *testing.T) {
+	eachLacking(t, counting, func(t *testing.T, b *bed, n network) {
+		in := func(m tcp) { b.exec(ingress(b.replication, n.in(b.replication, m))) }
+		// What is moved comes by the program at the target, too.
+		out := func(m tcp) {
+			verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, m)))
+			if verdict != redirect {
+				t.Fatalf("verdict %d of what leaves", verdict)
+			}
+			var words []bpf.DatapathHandover
+			b.must(b.Handovers.Lookup(uint32(0), &words))
+			b.exec(arrive(b.replication, frame, words[0].Mark))
+		}
+		in(syn) // whose address is remembered
+		b.put()
+		_, err := b.Lookups()
+		b.must(err)
+
+		in(syn)
+		out(synAck)
+		in(finalAck)
+		in(tcp{flags: "PA", seq: finalAck.seq, ack: finalAck.ack, payload: 64})
+		out(tcp{flags: "A", seq: ourISN + 1, ack: finalAck.seq + 64})
+		out(tcp{flags: "PA", seq: ourISN + 1, ack: finalAck.seq + 64, payload: 64})
+		out(tcp{flags: "FA", seq: ourISN + 65, ack: finalAck.seq + 64})
+		in(tcp{flags: "A", seq: finalAck.seq + 64, ack: ourISN + 66})
+		in(tcp{flags: "FA", seq: finalAck.seq + 64, ack: ourISN + 66})
+		out(tcp{flags: "A", seq: ourISN + 66, ack: finalAck.seq + 65})
+
+		lookups, err := b.Lookups()
+		b.must(err)
+		delete(lookups, bpf.DatapathMapDevices) // once a jiffy
+		if diff := cmp.Diff(lookupsOfConnection, lookups); diff != "" {
+			t.Errorf("lookups (-want +got):\n%s", diff)
+		}
+		b.wantYoung(n)
+	})
+}

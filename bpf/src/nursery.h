@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The nursery: TCP connections in their first second, from the SYN on. Most are over by then.
+ *
+ * It is a table of flows that stays in the cache, where a set of the others has to come from memory. A handshake ends
+ * in place, without a question to a socket. It has one entry of a tuple at most, and what other tables have by that
+ * tuple is older.
+ *
+ * The fast paths look here first. For everything else an entry first moves to the table of its kind: no other rule knows
+ * of the nursery. A new entry pushes out nothing either. One that is over, or is older than a second, moves for it; where
+ * there is none, the new one goes to the other tables at once. So a flood of SYNs fills the nursery, and then passes by.
+ */
+#pragma once
+
+#include "table.h"
+
+#define NURSERY_FLAGS (FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_FINISHED)
+
+static inline __u64 *finished_slot(__u64 digest)
+{
+	__u32 index = (digest >> 1) % FINISHED; /* the lowest bit is always set */
+
+	return bpf_map_lookup_elem(&finished, &index);
+}
+
+/*
+ * Whether the peer opened a connection of this tuple that is over. Its socket may be in TIME_WAIT still, and then
+ * answers a FIN that is sent again; who opened it that does not tell.
+ */
+static inline bool has_finished(__u64 digest)
+{
+	const __u64 *slot = finished_slot(digest);
+
+	return slot && is_mark_of(*slot, digest, 0, period());
+}
+
+/* Takes an entry out that is over: nothing is sent any more, but in answer to a segment. */
+static inline bool forget_finished(__u32 index, __u32 way, __u64 digest)
+{
+	__u64 *slot = finished_slot(digest);
+
+	if (!slot)
+		return false;
+	*slot = mark_of(digest, 0, period());
+	remove_at(TABLE_NURSERY, index * WAYS + way, digest);
+	return true;
+}
+
+/*
+ * Makes the entry at this place the scratch flow, and its digest that of the scratch packet, as insert() wants them.
+ * Returns the table of its kind, TABLE_END where there is no entry.
+ */
+__noinline int pick_up(__u32 index, __u32 way)
+{
+	const struct flow_set *set = get_set(TABLE_NURSERY, index);
+	struct scratch *from = get_scratch();
+	enum table table;
+
+	if (!set || !from || way >= WAYS || !set->digest[way])
+		return TABLE_END;
+	from->kept = from->packet.digest;
+	from->packet.digest = set->digest[way];
+	from->flow = set->flow[way];
+	table = kind_of(&from->flow, TABLE_NURSERY);
+	from->flow.flags &= ~NURSERY_FLAGS;
+	return table;
+}
+
+/* Takes the entry that was picked up out of the nursery, if it has another place. Returns 0. */
+__noinline int put_down(__u32 has_place)
+{
+	struct scratch *from = get_scratch();
+
+	if (!from)
+		return 0;
+	if (has_place)
+		remove(from->packet.digest, TABLE_NURSERY);
+	from->packet.digest = from->kept;
+	return 0;
+}
+
+/* Moves the entry at this place to the table of its kind; false where there is no room. Uses the scratch flow. */
+static inline bool leave_nursery(__u32 index, __u32 way)
+{
+	int table = pick_up(index, way);
+	bool moved;
+
+	if (table == TABLE_END)
+		return false;
+	moved = insert(table, INSERT_OVER_LIVE | INSERT_MOVED | INSERT_LAST) == PLACED;
+	put_down(moved);
+	return moved;
+}
+
+/* What is not for the fast paths: the tuple's entry moves. */
+static inline void move_from_nursery(__u64 digest)
+{
+	const __u64 *tags = get_tags(TABLE_NURSERY, first_set(digest, sets[TABLE_NURSERY]));
+	int place = NOWHERE;
+
+	if (tags && unlikely(tag_matches(*tags, digest)))
+		place = place_of(TABLE_NURSERY, digest);
+	if (place != NOWHERE)
+		leave_nursery((__u32)place / WAYS, (__u32)place % WAYS);
+}
+
+/* How readily an entry moves for another one: 0 for not at all. */
+static inline __u32 readiness(const struct flow *flow, __u32 time)
+{
+	__u32 ticks = age_at(flow->seen, time);
+
+	if (flow->flags & FLOW_FINISHED)
+		return OVER;
+	if (is_closing(flow))
+		return ticks | EVICT_EARLY;
+	return ticks >= seconds(1) ? ticks : 0;
+}
+
+/* The way of a full set whose entry moves for another one, WAYS for none. */
+__noinline int readiest(__u32 index)
+{
+	const struct flow_set *set = get_set(TABLE_NURSERY, index);
+	__u32 time = now(), most = 0, chosen = WAYS;
+
+	if (!set)
+		return WAYS;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < WAYS; i++) {
+		__u32 ready = readiness(&set->flow[i], time);
+
+		if (ready <= most)
+			continue;
+		most = ready;
+		chosen = i;
+	}
+	return chosen;
+}
+
+/* Has an entry make room in a full set; false where none does. */
+static inline bool make_way(__u32 index)
+{
+	const struct flow_set *set = get_set(TABLE_NURSERY, index);
+	__u32 way = readiest(index);
+
+	if (!set || way >= WAYS)
+		return false;
+	if (likely(set->flow[way].flags & FLOW_FINISHED))
+		return forget_finished(index, way, set->digest[way]);
+	return leave_nursery(index, way);
+}
+
+/* No sets: there is no nursery. */
+static inline bool has_room_in_nursery(__u64 digest)
+{
+	__u32 index = first_set(digest, sets[TABLE_NURSERY]);
+	const __u64 *tags = get_tags(TABLE_NURSERY, index);
+
+	return sets[TABLE_NURSERY] && tags &&
+	       (free_ways(*tags) || make_way(index));
+}
+
+/* Enters the handshake that is in the scratch; false where another CPU was first. */
+static inline bool enter_nursery(const struct scratch *from)
+{
+	__u64 digest = from->packet.digest;
+	__u32 index = first_set(digest, sets[TABLE_NURSERY]);
+	struct flow_set *set = get_set(TABLE_NURSERY, index);
+	__u64 *tags = get_tags(TABLE_NURSERY, index);
+	struct bpf_spin_lock *lock = get_lock(index);
+	__u32 preferred = preferred_way(digest);
+	struct vacancy vacancy = {};
+	__u64 free;
+
+	if (!set || !tags || !lock)
+		return false;
+	free = free_ways(*tags);
+	vacancy.way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
+	if (!free || !fill(set, tags, lock, &vacancy, &from->flow, digest))
+		return false;
+	count_event(EVENT_ADMITTED_HALF_OPEN);
+	return true;
+}
+
+static inline struct flow *find_young(const struct packet *packet)
+{
+	struct flow *flow = find(packet, TABLE_NURSERY);
+
+	return flow && likely(!is_idle(flow, TABLE_NURSERY)) ? flow : NULL;
+}
+
+/* The handshake of a tuple, wherever it is. */
+static inline struct flow *find_handshake(const struct packet *packet, enum table *table)
+{
+	struct flow *flow = find_young(packet);
+
+	*table = TABLE_NURSERY;
+	if (flow && flow->flags & FLOW_HANDSHAKE)
+		return flow;
+	*table = TABLE_HALF_OPEN;
+	return find_live(packet, TABLE_HALF_OPEN);
+}
+
+/* The connection of a tuple, wherever it is. */
+static inline struct flow *find_connection(const struct packet *packet, enum table *table)
+{
+	struct flow *flow = find_young(packet);
+
+	*table = TABLE_NURSERY;
+	if (flow && likely(!(flow->flags & FLOW_HANDSHAKE)))
+		return flow;
+	*table = TABLE_ESTABLISHED;
+	return find_live(packet, TABLE_ESTABLISHED);
+}
+
+/* Any entry of a TCP tuple. */
+static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
+{
+	struct flow *flow = find_connection(packet, table);
+
+	return flow ? flow : find_handshake(packet, table);
+}
