@@ -289,11 +289,12 @@ __noinline int inbound_change(struct __sk_buff *skb)
 
 	if (!from)
 		return 0;
-	if (from->packet.protocol == IPPROTO_TCP)
-		move_from_nursery(from->packet.digest);
-	if (from->packet.protocol != IPPROTO_TCP)
+	if (from->packet.protocol != IPPROTO_TCP) {
 		inbound_datagram(skb, from);
-	else if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)
+		return 0;
+	}
+	move_from_nursery(from->packet.digest);
+	if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)
 		inbound_segment(skb, from);
 	else if (from->packet.tcp_flags & TCP_ACK)
 		inbound_syn_ack(skb, from);

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -71,6 +72,7 @@ func TestSilentEvicted(t *testing.T) {
 	for _, f := range harness.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			v := newVictim(t, f, smallConfig, tooMany, conversations)
+			v.p.Age(2 * time.Second) // in the nursery those stay that are younger than a second
 			kind := kinds[0]
 			d := v.flood(t, kind, 0, tableSize)
 			t.Logf("%s: %d connections in a table of 1024, %d %s: %d complaints about the %d silent ones, %v pushed out",
