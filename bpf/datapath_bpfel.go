@@ -125,7 +125,9 @@ const (
 	DatapathFlowFlagsFLOW_STRAY            DatapathFlowFlags = 64
 	DatapathFlowFlagsFLOW_HANDSHAKE        DatapathFlowFlags = 128
 	DatapathFlowFlagsFLOW_PEER_ENDED       DatapathFlowFlags = 256
-	DatapathFlowFlagsFLOW_FINISHED         DatapathFlowFlags = 512
+	DatapathFlowFlagsFLOW_END_ANSWERED     DatapathFlowFlags = 512
+	DatapathFlowFlagsFLOW_END_HEARD        DatapathFlowFlags = 1024
+	DatapathFlowFlagsNURSERY_FLAGS         DatapathFlowFlags = 1920
 )
 
 type DatapathFlowSet struct {
@@ -258,7 +260,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 6
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 7
 )
 
 type DatapathMode uint32

@@ -14,7 +14,8 @@ import (
 const (
 	flagHandshake  = uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
 	flagPeerEnded  = uint16(bpf.DatapathFlowFlagsFLOW_PEER_ENDED)
-	flagFinished   = uint16(bpf.DatapathFlowFlagsFLOW_FINISHED)
+	flagAnswered   = uint16(bpf.DatapathFlowFlagsFLOW_END_ANSWERED)
+	flagHeard      = uint16(bpf.DatapathFlowFlagsFLOW_END_HEARD)
 	stateRequested = uint8(bpf.DatapathFlowStateFLOW_REQUESTED)
 )
 
@@ -207,84 +208,147 @@ func TestNurseryFull(t *testing.T) {
 	}
 }
 
-// TestNurseryFinished: a connection that both ends have closed makes way without a move. What its socket in TIME_WAIT
-// answers later goes by the way of the question.
+// TestNurseryCloses: it is noted when both ends have closed, and each has acknowledged that.
+func TestNurseryCloses(t *testing.T) {
+	const ours, theirs = 200, 300 // by which number each closes
+	last := tcp{flags: "FA", seq: theirs - 1, ack: ours}
+	for _, test := range []struct {
+		name    string
+		change  func(*bpf.DatapathFlow)
+		segment tcp
+		flags   uint16
+	}{
+		{"its FIN acknowledges ours", func(f *bpf.DatapathFlow) { f.State = stateClosing }, last, flagPeerEnded | flagHeard},
+		{"it does not acknowledge ours", func(f *bpf.DatapathFlow) { f.State, f.SndNxt = stateClosing, ours+1 }, last, flagPeerEnded},
+		{"we have not closed", func(*bpf.DatapathFlow) {}, last, flagPeerEnded},
+		{"it acknowledges ours, and has not closed", func(f *bpf.DatapathFlow) { f.State = stateClosing }, tcp{flags: "A", ack: ours}, flagHeard},
+		{"a second FIN", func(f *bpf.DatapathFlow) { f.Flags |= flagPeerEnded }, tcp{flags: "FA", seq: 7}, flagPeerEnded},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				b.inOneTick(ingress(b.replication, n.in(b.replication, test.segment)), func() effect {
+					flow := b.flow(n, tcp{}, b.replication, 0)
+					flow.SndNxt, flow.RcvNxt = ours, theirs
+					test.change(&flow)
+					b.put(young(flow))
+					flow.Flags |= flagActive | test.flags
+					return effect{tables: establishedFlow(flow)}
+				})
+			})
+		})
+	}
+	for name, test := range map[string]struct {
+		ended uint16
+		ack   uint32
+		flags uint16
+	}{
+		"we acknowledge its FIN":         {flagPeerEnded, theirs, flagAnswered},
+		"we acknowledge less":            {flagPeerEnded, theirs - 1, 0},
+		"we acknowledge what is not one": {0, theirs, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				segment := tcp{flags: "A", ack: test.ack}
+				frame := n.out(b.replication, segment)
+				flow := b.flow(n, tcp{}, b.replication, 0)
+				flow.RcvNxt, flow.Flags = theirs, flow.Flags|test.ended
+				b.put(young(flow))
+				flow.Flags |= test.flags
+				b.run(egress(b.replication, frame), effect{tables: establishedFlow(flow)})
+			})
+		})
+	}
+}
+
+// finished is a connection in the nursery that is over.
+func (b *bed) finished(n network, m tcp) func(tables) {
+	b.t.Helper()
+	f := b.flow(n, m, b.replication, 0)
+	f.State, f.Flags = stateClosing, f.Flags|flagPeerEnded|flagAnswered|flagHeard
+	return young(f)
+}
+
+// forgetsOne is what a SYN does in a nursery that is full of connections that are over: one of them is taken out.
+func (b *bed) forgetsOne(next network) effect {
+	b.t.Helper()
+	return effect{
+		events: once(bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN),
+		tables: func(t tables) {
+			halfOpen(b.born(next, syn, b.replication))(t)
+			left, err := b.Young()
+			b.must(err)
+			for tuple := range t.Established {
+				if _, there := left[tuple]; !there {
+					delete(t.Established, tuple)
+				}
+			}
+		},
+	}
+}
+
+// TestNurseryFinished: such a connection makes way without a move.
 func TestNurseryFinished(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		last := tcp{flags: "FA", seq: 100, ack: 200}
-		for _, test := range []struct {
-			name    string
-			change  func(*bpf.DatapathFlow)
-			segment tcp
-			flags   uint16
-		}{
-			{"its FIN is the last", func(f *bpf.DatapathFlow) { f.State = stateClosing }, last, flagPeerEnded | flagFinished},
-			{"ours is not acknowledged", func(f *bpf.DatapathFlow) { f.State, f.SndNxt = stateClosing, 201 }, last, flagPeerEnded},
-			{"we have not closed", func(*bpf.DatapathFlow) {}, last, flagPeerEnded},
-			{"it has not closed", func(f *bpf.DatapathFlow) { f.State = stateClosing }, tcp{flags: "A", ack: 200}, 0},
-			{"it has closed before", func(f *bpf.DatapathFlow) { f.State, f.Flags = stateClosing, f.Flags|flagPeerEnded },
-				tcp{flags: "A", ack: 200}, flagFinished},
-		} {
-			b.inOneTick(ingress(b.replication, n.in(b.replication, test.segment)), func() effect {
-				flow := b.flow(n, tcp{}, b.replication, 0)
-				flow.SndNxt = 200
-				test.change(&flow)
-				b.put(young(flow))
-				flow.Flags |= flagActive | test.flags
-				return effect{tables: establishedFlow(flow)}
-			})
-		}
-
-		crowd, next := crowd(n, ways), newcomer(n)
+		next := newcomer(n)
 		var changes []func(tables)
-		for _, n := range crowd {
-			f := b.flow(n, tcp{}, b.replication, 0)
-			f.State, f.Flags = stateClosing, f.Flags|flagPeerEnded|flagFinished
-			changes = append(changes, young(f))
+		for _, n := range crowd(n, ways) {
+			changes = append(changes, b.finished(n, tcp{}))
 		}
 		b.put(changes...)
-		b.run(ingress(b.replication, next.in(b.replication, syn)), effect{
-			events: once(bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN),
-			tables: func(t tables) {
-				halfOpen(b.born(next, syn, b.replication))(t)
-				left, err := b.Young()
-				b.must(err)
-				for tuple := range t.Established {
-					if _, there := left[tuple]; !there {
-						delete(t.Established, tuple)
-					}
-				}
-			},
-		})
+		b.run(ingress(b.replication, next.in(b.replication, syn)), b.forgetsOne(next))
+		found, err := b.Young()
+		b.must(err)
+		if len(found) != ways {
+			t.Errorf("the nursery has %d entries, want %d", len(found), ways)
+		}
 	})
 }
 
-// TestNurseryTimeWait: what is left of such a connection answers a FIN that is sent again by the way that it came.
+// TestNurseryTimeWait: what is left of such a connection answers a FIN that is sent again by the way that it came, for as long
+// as it is remembered who had begun.
 func TestNurseryTimeWait(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		n = newcomer(n)
 		timeWaitPort++ // which the last one still holds
 		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
 		c := acceptedTimeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
+		changes := []func(tables){b.finished(n, m)}
+		others := crowd(n, ways)
+		for _, other := range others[1:] {
+			changes = append(changes, young(b.flow(other, tcp{}, b.replication, 0)))
+		}
+		b.put(changes...)
+		b.run(ingress(b.replication, others[0].in(b.replication, syn)), b.forgetsOne(others[0]))
+
 		m.flags, m.seq, m.ack = "FA", c.received-1, c.acked
-		b.put()
-		b.markFinished(n.tuple(m))
+		mark := b.finishedMark(n.tuple(m))
 		flow := b.born(n, m, b.replication)
 		flow.Flags |= flagReset
 		b.run(ingress(b.replication, n.in(b.replication, m)), effect{
 			events: events{bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED: 1, bpf.DatapathEventEVENT_READMITTED_ESTABLISHED: 1},
 			tables: establishedFlow(flow),
 		})
+		b.put()
+		b.setFinishedMark(n.tuple(m), mark-2<<32) // of two periods before
+		b.run(ingress(b.replication, n.in(b.replication, m)), unread(bpf.DatapathEventEVENT_IGNORED_SEGMENT))
 	})
 }
 
-// markFinished notes that the peer had opened a connection of this tuple, which is over.
-func (b *bed) markFinished(tuple bpf.DatapathTuple) {
+// finishedMark is the mark of a tuple whose connection, which the peer opened, is over.
+func (b *bed) finishedMark(tuple bpf.DatapathTuple) uint64 {
 	b.t.Helper()
-	digest := b.Seeds.Digest(tuple)
-	mark := digest ^ uint64(b.ago(0)>>10)<<32
-	b.must(b.Finished.Put(uint32(digest>>1%uint64(b.Finished.MaxEntries())), mark))
-	b.t.Cleanup(func() { b.must(b.Finished.Put(uint32(digest>>1%uint64(b.Finished.MaxEntries())), uint64(0))) })
+	var mark uint64
+	b.must(b.Finished.Lookup(b.finishedPlace(tuple), &mark))
+	return mark ^ b.Seeds.Digest(tuple)
+}
+
+func (b *bed) setFinishedMark(tuple bpf.DatapathTuple, mark uint64) {
+	b.t.Helper()
+	b.must(b.Finished.Put(b.finishedPlace(tuple), mark^b.Seeds.Digest(tuple)))
+}
+
+func (b *bed) finishedPlace(tuple bpf.DatapathTuple) uint32 {
+	return uint32(b.Seeds.Digest(tuple) >> 1 % uint64(b.Finished.MaxEntries()))
 }
 
 // TestNurseryAnswers: what the host sends finds its flow there.
@@ -319,6 +383,11 @@ func TestNurseryAnswers(t *testing.T) {
 func TestNurseryForgets(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.put(young(b.flow(n, tcp{}, b.replication, 0)))
+		period := b.ago(0) >> 10
+		if b.ago(0)-b.ago(1) > 31 { // see finished_period()
+			period >>= 2
+		}
+		b.setFinishedMark(n.tuple(syn), uint64(period)<<32)
 		b.run(egress(b.production, n.out(b.production, syn)), effect{
 			events: once(bpf.DatapathEventEVENT_ADMITTED_OUTBOUND),
 			tables: func(t tables) {
@@ -327,5 +396,10 @@ func TestNurseryForgets(t *testing.T) {
 			},
 		})
 		b.wantYoung()
+		var left uint64
+		b.must(b.Finished.Lookup(b.finishedPlace(n.tuple(syn)), &left))
+		if left != 0 {
+			t.Errorf("that the peer had opened one is remembered: %#x", left)
+		}
 	})
 }

@@ -12,15 +12,26 @@
 /* The host opens a connection: whatever came in by this tuple is over. */
 static __noinline void forget(const struct packet *packet)
 {
+	unmark_finished(packet->digest);
 	remove(packet->digest, TABLE_NURSERY);
 	remove(packet->digest, TABLE_HALF_OPEN);
 	remove(packet->digest, TABLE_ESTABLISHED);
 }
 
-/* Whether a request for a connection sends this: a socket here listens for it. */
-__noinline int is_of_request(struct __sk_buff *skb)
+/*
+ * Whether a request for a connection sends this: a socket here listens for it, and ask_socket() finds what becomes of
+ * it. That finds none by a tuple that was translated, none of a VRF on some kernels, and none of a container's, whose
+ * addresses have flows by `scope: all` only.
+ */
+static __noinline bool is_of_request(struct __sk_buff *skb, const struct packet *packet)
 {
-	return skb->sk && skb->sk->state == BPF_TCP_NEW_SYN_RECV;
+	const struct settings *settings = get_settings();
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || !settings || settings->scope_all)
+		return false;
+	return sk->state == BPF_TCP_NEW_SYN_RECV && !sk->bound_dev_if &&
+	       sk->src_port == bpf_ntohs(packet->tuple.self_port) && has_address(sk, packet);
 }
 
 /* Remembers what we sent in a handshake: the ACK that answers it is genuine. */
@@ -34,7 +45,7 @@ static inline void note_answer(struct __sk_buff *skb, const struct packet *packe
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_ANSWERED;
-		if (likely(is_of_request(skb)))
+		if (likely(is_of_request(skb, packet)))
 			flow->state |= FLOW_REQUESTED;
 		forget_outbound(packet->digest);
 		unmark(packet->digest);
@@ -49,10 +60,17 @@ static inline void note_end(const struct packet *packet, struct flow *flow, enum
 {
 	if (flow->state & FLOW_CLOSING)
 		return;
+	if (table == TABLE_NURSERY)
+		flow->snd_nxt = segment_end(packet); /* see note_close() */
 	flow->seen = now();
 	flow->state |= FLOW_CLOSING;
-	if (table == TABLE_NURSERY)
-		flow->snd_nxt = segment_end(packet); /* see note_peer_end() */
+}
+
+/* In the nursery: what the peer sent is acknowledged to its end. */
+static inline void note_end_answered(const struct packet *packet, struct flow *flow)
+{
+	if (unlikely(flow->flags & FLOW_PEER_ENDED) && packet->ack == flow->rcv_nxt)
+		flow->flags |= FLOW_END_ANSWERED;
 }
 
 /* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */
@@ -123,6 +141,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return track_handshake(skb, packet, table);
 	if (ends(packet, flow))
 		note_end(packet, flow, *table);
+	note_end_answered(packet, flow);
 	note_sent(packet, flow);
 	return flow;
 }

@@ -50,6 +50,14 @@ static inline bool is_untaken(const struct flow *flow)
 	return flow->flags & FLOW_NO_SOCKET && !(flow->state & FLOW_ANSWERED);
 }
 
+/* Both ends have closed, and have acknowledged that: nothing is sent any more, but in answer to a segment. */
+static inline bool is_finished(const struct flow *flow)
+{
+	const __u32 both = FLOW_END_ANSWERED | FLOW_END_HEARD;
+
+	return (flow->flags & both) == both;
+}
+
 /* The table that an entry belongs to, where it may be in the nursery still. */
 static inline enum table kind_of(const struct flow *flow, enum table table)
 {

@@ -9,18 +9,18 @@
 #include "change.h"
 #include "trace.h"
 
-/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
-static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow, const struct flow *young)
+/* Whether a table may have an entry of the packet's tuple. */
+static inline bool may_hold(enum table table, const struct packet *packet)
 {
-	__u32 index = first_set(packet->digest, sets[TABLE_HALF_OPEN]);
-	__u64 *tags;
+	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
 
-	if (!is_closing(flow))
-		return false;
-	if (young)
-		return true;
-	tags = get_tags(TABLE_HALF_OPEN, index);
 	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
+}
+
+/* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
+static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
+{
+	return is_closing(flow) && (may_hold(TABLE_NURSERY, packet) || may_hold(TABLE_HALF_OPEN, packet));
 }
 
 /* Whether the packet has no hop left; `header`: bytes before the IP header. */
@@ -69,29 +69,43 @@ static inline void establish_in_place(struct flow *flow)
 	count_event(EVENT_ADMITTED_ESTABLISHED);
 }
 
-/* Both ends have closed once the peer's FIN has come and it has acknowledged ours. */
-static inline void note_peer_end(const struct packet *packet, struct flow *flow)
+/* Notes by which number the peer closes, and that it has acknowledged our FIN: see is_finished(). */
+static inline void note_close(const struct packet *packet, struct flow *flow)
 {
-	if (unlikely(packet->tcp_flags & TCP_FIN) && !(flow->flags & FLOW_PEER_ENDED))
+	if (unlikely(packet->tcp_flags & TCP_FIN) && !(flow->flags & FLOW_PEER_ENDED)) {
+		flow->rcv_nxt = segment_end(packet);
 		flow->flags |= FLOW_PEER_ENDED;
-	if (unlikely(flow->state & FLOW_CLOSING) && flow->flags & FLOW_PEER_ENDED && packet->ack == flow->snd_nxt)
-		flow->flags |= FLOW_FINISHED;
+	}
+	if (unlikely(flow->state & FLOW_CLOSING) && packet->ack == flow->snd_nxt)
+		flow->flags |= FLOW_END_HEARD;
 }
 
-/* Deals with a segment of a connection in the nursery, if it changes nothing but its age; returns false for any other. */
+/*
+ * Deals with a segment of a connection in the nursery, if it changes nothing but its age; returns false for any other. The
+ * established table has none of its tuple.
+ */
 static inline bool pass_young(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(!is_next_frame(skb, packet, flow)))
 		return false;
 	if (likely(!(flow->flags & FLOW_HANDSHAKE))) {
 		mark_active(flow);
-		note_peer_end(packet, flow);
-	} else if (flow->state & FLOW_REQUESTED && answers_handshake(packet, flow) &&
-		   likely(!find(packet, TABLE_ESTABLISHED))) {
+		note_close(packet, flow);
+	} else if (flow->state & FLOW_REQUESTED && answers_handshake(packet, flow)) {
 		establish_in_place(flow);
 	} else {
 		return false;
 	}
+	return true;
+}
+
+/* The same of one that has left it. */
+static inline bool pass_established(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	if (unlikely(!is_next_frame(skb, packet, flow)) || unlikely(may_end_handshake(packet, flow)))
+		return false;
+	mark_active(flow);
+	note_received(packet, flow);
 	return true;
 }
 
@@ -100,17 +114,14 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 	struct flow *flow = NULL, *young;
 
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
-		young = find(packet, TABLE_NURSERY);
+		flow = find(packet, TABLE_ESTABLISHED);
+		if (likely(flow && pass_established(skb, packet, flow)))
+			return;
+		young = flow ? NULL : find(packet, TABLE_NURSERY);
 		if (young && likely(pass_young(skb, packet, young)))
 			return;
 		if (young && !(young->flags & FLOW_HANDSHAKE))
-			return change(skb, packet, header);
-		flow = find(packet, TABLE_ESTABLISHED);
-		if (likely(flow && is_next_frame(skb, packet, flow)) &&
-		    likely(!may_end_handshake(packet, flow, young))) {
-			mark_active(flow);
-			return note_received(packet, flow);
-		}
+			flow = young;
 	}
 	/* A SYN starts an entry, and a RST ends one. */
 	if (!flow && !(packet->tcp_flags & TCP_RST) && !is_syn(packet) && pass_known_segment(skb, packet, header))

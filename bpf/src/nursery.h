@@ -6,21 +6,26 @@
  * in place, without a question to a socket. It has one entry of a tuple at most, and what other tables have by that
  * tuple is older.
  *
- * The fast paths look here first. For everything else an entry first moves to the table of its kind: no other rule knows
- * of the nursery. A new entry pushes out nothing either. One that is over, or is older than a second, moves for it; where
- * there is none, the new one goes to the other tables at once. So a flood of SYNs fills the nursery, and then passes by.
+ * The fast paths look here where the established table has nothing. For all else that comes in, an entry first moves to
+ * the table of its kind: the rules know of no nursery. A new entry pushes out nothing. One that is over makes way, else
+ * one that is older than a second moves. Where there is none, the new one goes to the other tables at once: a flood of SYNs fills the nursery, and then
+ * passes by.
  */
 #pragma once
 
 #include "table.h"
-
-#define NURSERY_FLAGS (FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_FINISHED)
 
 static inline __u64 *finished_slot(__u64 digest)
 {
 	__u32 index = (digest >> 1) % FINISHED; /* the lowest bit is always set */
 
 	return bpf_map_lookup_elem(&finished, &index);
+}
+
+/* A mark lasts for the rest of its period and the next one: as long as TIME_WAIT at least, whatever the kernel's HZ. */
+static inline __u32 finished_period(void)
+{
+	return now() >> (seconds(1) > 31 ? 12 : 10);
 }
 
 /*
@@ -31,17 +36,26 @@ static inline bool has_finished(__u64 digest)
 {
 	const __u64 *slot = finished_slot(digest);
 
-	return slot && is_mark_of(*slot, digest, 0, period());
+	return slot && is_mark_of(*slot, digest, 0, finished_period());
 }
 
-/* Takes an entry out that is over: nothing is sent any more, but in answer to a segment. */
+/* The host opens a connection of this tuple. */
+static inline void unmark_finished(__u64 digest)
+{
+	__u64 *slot = finished_slot(digest);
+
+	if (slot && unlikely(is_mark_of(*slot, digest, 0, finished_period())))
+		*slot = 0;
+}
+
+/* Takes an entry out that is over. */
 static inline bool forget_finished(__u32 index, __u32 way, __u64 digest)
 {
 	__u64 *slot = finished_slot(digest);
 
 	if (!slot)
 		return false;
-	*slot = mark_of(digest, 0, period());
+	*slot = mark_of(digest, 0, finished_period());
 	remove_at(TABLE_NURSERY, index * WAYS + way, digest);
 	return true;
 }
@@ -82,14 +96,16 @@ __noinline int put_down(__u32 has_place)
 /* Moves the entry at this place to the table of its kind; false where there is no room. Uses the scratch flow. */
 static inline bool leave_nursery(__u32 index, __u32 way)
 {
-	int table = pick_up(index, way);
-	bool moved;
+	const __u32 flags = INSERT_OVER_LIVE | INSERT_MOVED;
+	int table = pick_up(index, way), placed;
 
 	if (table == TABLE_END)
 		return false;
-	moved = insert(table, INSERT_OVER_LIVE | INSERT_MOVED | INSERT_LAST) == PLACED;
-	put_down(moved);
-	return moved;
+	placed = insert(table, flags);
+	if (unlikely(placed == WAY_TAKEN))
+		placed = insert(table, flags | INSERT_LAST);
+	put_down(placed == PLACED);
+	return placed == PLACED;
 }
 
 /* What is not for the fast paths: the tuple's entry moves. */
@@ -109,7 +125,7 @@ static inline __u32 readiness(const struct flow *flow, __u32 time)
 {
 	__u32 ticks = age_at(flow->seen, time);
 
-	if (flow->flags & FLOW_FINISHED)
+	if (is_finished(flow))
 		return OVER;
 	if (is_closing(flow))
 		return ticks | EVICT_EARLY;
@@ -141,11 +157,13 @@ static inline bool make_way(__u32 index)
 {
 	const struct flow_set *set = get_set(TABLE_NURSERY, index);
 	__u32 way = readiest(index);
+	__u64 digest;
 
 	if (!set || way >= WAYS)
 		return false;
-	if (likely(set->flow[way].flags & FLOW_FINISHED))
-		return forget_finished(index, way, set->digest[way]);
+	digest = *(volatile const __u64 *)&set->digest[way]; /* first: another CPU may give the way to another flow */
+	if (likely(is_finished(&set->flow[way])))
+		return forget_finished(index, way, digest);
 	return leave_nursery(index, way);
 }
 
@@ -203,13 +221,14 @@ static inline struct flow *find_handshake(const struct packet *packet, enum tabl
 /* The connection of a tuple, wherever it is. */
 static inline struct flow *find_connection(const struct packet *packet, enum table *table)
 {
-	struct flow *flow = find_young(packet);
+	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
 
-	*table = TABLE_NURSERY;
-	if (flow && likely(!(flow->flags & FLOW_HANDSHAKE)))
-		return flow;
 	*table = TABLE_ESTABLISHED;
-	return find_live(packet, TABLE_ESTABLISHED);
+	if (flow)
+		return flow;
+	*table = TABLE_NURSERY;
+	flow = find_young(packet);
+	return flow && likely(!(flow->flags & FLOW_HANDSHAKE)) ? flow : NULL;
 }
 
 /* Any entry of a TCP tuple. */

@@ -92,12 +92,10 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	if (from->packet.protocol == IPPROTO_TCP) {
 		flow = find_tcp(&from->packet, table);
 	} else {
-		*table = TABLE_CONNECTIONLESS;
 		flow = find_live(&from->packet, TABLE_CONNECTIONLESS);
-	}
-	if (!flow) {
-		*table = TABLE_HALF_OPEN;
-		flow = find_live(&from->packet, TABLE_HALF_OPEN);
+		*table = flow ? TABLE_CONNECTIONLESS : TABLE_HALF_OPEN; /* where strays are */
+		if (!flow)
+			flow = find_live(&from->packet, TABLE_HALF_OPEN);
 	}
 	if (!flow || !address_equal(flow->tuple.peer, packet->tuple.peer))
 		return NULL;

@@ -73,9 +73,9 @@ static inline __u32 table_of(const struct packet *packet)
 {
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
-	if (find_digest(packet->digest, TABLE_NURSERY))
-		return TABLE_NURSERY;
-	return find_digest(packet->digest, TABLE_ESTABLISHED) ? TABLE_ESTABLISHED : TABLE_HALF_OPEN;
+	if (find_digest(packet->digest, TABLE_ESTABLISHED))
+		return TABLE_ESTABLISHED;
+	return find_digest(packet->digest, TABLE_NURSERY) ? TABLE_NURSERY : TABLE_HALF_OPEN;
 }
 
 static inline enum trace_form form_of(const struct packet *packet, enum parsed result)

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 6,
+	LAYOUT_VERSION = 7,
 };
 
 /*
@@ -40,8 +40,10 @@ enum flow_flags {
 	FLOW_ALTERNATES = 1 << 5,       /* connectionless: its socket asks other addresses too; see reply_source.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; only RST and ICMP errors may use it */
 	FLOW_HANDSHAKE = 1 << 7,        /* in the nursery: half-open */
-	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came */
-	FLOW_FINISHED = 1 << 9,         /* in the nursery: both ends are closed, and the peer has all of it */
+	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came, and ends at rcv_nxt */
+	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
+	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
+	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */

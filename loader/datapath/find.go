@@ -26,19 +26,18 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	return nil, nil
 }
 
-// IsHandshake tells of an entry of the nursery whether it is half-open.
-func IsHandshake(flow *bpf.DatapathFlow) bool {
-	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0
-}
-
 // FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in
 // bpf/src/nursery.h.
 func FindConnection(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, error) {
-	flow, err := FindFlow(maps.Nursery, digest)
-	if err != nil || flow != nil && !IsHandshake(flow) {
+	flow, err := FindFlow(maps.Established, digest)
+	if err != nil || flow != nil {
 		return flow, err
 	}
-	return FindFlow(maps.Established, digest)
+	flow, err = FindFlow(maps.Nursery, digest)
+	if flow != nil && KindOf(flow) != bpf.DatapathTableTABLE_ESTABLISHED {
+		flow = nil
+	}
+	return flow, err
 }
 
 // FindOutbound returns when the host last sent by a tuple in which it spoke

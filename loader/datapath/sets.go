@@ -108,6 +108,36 @@ func readSet[Set any](table *ebpf.Map, index uint32) (set Set, err error) {
 	return set, nil
 }
 
+// EachOfKind calls visit for every entry of a table of TCP, idle ones included, and first for those of its kind that are in
+// the nursery, until it returns false. What moves from there meanwhile is seen, and only once. What the table has by the
+// tuple of an entry in the nursery is older, and left out. Without a nursery it is EachFlow.
+func EachOfKind(kind bpf.DatapathTable, table, nursery *ebpf.Map, visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
+	young, goOn := make(map[uint64]bool), true
+	if nursery != nil {
+		err := EachFlow(nursery, func(digest uint64, flow *bpf.DatapathFlow) bool {
+			if KindOf(flow) == kind {
+				young[digest] = true
+				goOn = visit(bpf.DatapathTableTABLE_NURSERY, digest, flow)
+			}
+			return goOn
+		})
+		if err != nil || !goOn {
+			return err
+		}
+	}
+	return EachFlow(table, func(digest uint64, flow *bpf.DatapathFlow) bool {
+		return young[digest] || visit(kind, digest, flow)
+	})
+}
+
+// KindOf returns the table that an entry of the nursery belongs to.
+func KindOf(flow *bpf.DatapathFlow) bpf.DatapathTable {
+	if flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0 {
+		return bpf.DatapathTableTABLE_HALF_OPEN
+	}
+	return bpf.DatapathTableTABLE_ESTABLISHED
+}
+
 // EachFlow calls visit for every entry of a flow table, idle ones included,
 // until it returns false. Entries that change meanwhile may be seen or not.
 func EachFlow(table *ebpf.Map, visit func(digest uint64, flow *bpf.DatapathFlow) bool) error {

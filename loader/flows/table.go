@@ -79,41 +79,32 @@ func states(maps *bpf.DatapathMaps) []stateTable {
 	}
 }
 
-// each visits every entry, idle ones included, until visit returns false. The nursery comes first: what moves from it
-// meanwhile is seen, and only once. What the table has by the tuple of an entry there is older, and left out.
-func (s *stateTable) each(visit func(table bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
-	young, goOn := make(map[uint64]bool), true
-	if s.nursery != nil {
-		err := datapath.EachFlow(s.nursery, func(digest uint64, flow *bpf.DatapathFlow) bool {
-			if s.isOfState(flow) {
-				young[digest] = true
-				goOn = visit(bpf.DatapathTableTABLE_NURSERY, digest, flow)
-			}
-			return goOn
-		})
-		if err != nil || !goOn {
-			return err
-		}
+// tableOf returns the table of a state.
+func tableOf(state string) bpf.DatapathTable {
+	switch state {
+	case StateHalfOpen:
+		return bpf.DatapathTableTABLE_HALF_OPEN
+	case StateEstablished:
+		return bpf.DatapathTableTABLE_ESTABLISHED
+	default:
+		return bpf.DatapathTableTABLE_CONNECTIONLESS
 	}
-	return datapath.EachFlow(s.table, func(digest uint64, flow *bpf.DatapathFlow) bool {
-		return young[digest] || visit(s.id, digest, flow)
-	})
+}
+
+// each visits every entry, idle ones included, until visit returns false: as datapath.EachOfKind.
+func (s *stateTable) each(visit func(in bpf.DatapathTable, digest uint64, flow *bpf.DatapathFlow) bool) error {
+	return datapath.EachOfKind(s.id, s.table, s.nursery, visit)
 }
 
 // find returns the entry with this digest, nil for none.
 func (s *stateTable) find(digest uint64) (*bpf.DatapathFlow, error) {
 	if s.nursery != nil {
 		flow, err := datapath.FindFlow(s.nursery, digest)
-		if err != nil || flow != nil && s.isOfState(flow) {
+		if err != nil || flow != nil && datapath.KindOf(flow) == s.id {
 			return flow, err
 		}
 	}
 	return datapath.FindFlow(s.table, digest)
-}
-
-// isOfState tells of an entry of the nursery whether its flow has this state.
-func (s *stateTable) isOfState(flow *bpf.DatapathFlow) bool {
-	return datapath.IsHandshake(flow) == (s.state == StateHalfOpen)
 }
 
 // view is what an entry's numbers refer to, read once for a whole listing.
@@ -262,10 +253,11 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	type place struct {
 		table  bpf.DatapathTable
 		digest uint64
+		state  string
 	}
 	var found []place
-	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
-		found = append(found, place{table, digest})
+	err = t.each(filter, func(table bpf.DatapathTable, digest uint64, flow Flow) {
+		found = append(found, place{table, digest, flow.State})
 	})
 	if len(found) == 0 {
 		return 0, err
@@ -278,7 +270,11 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	flushed := 0
 	errs := []error{err}
 	for _, f := range found {
-		if err := forgetter.Forget(f.table, f.digest); err != nil {
+		err := forgetter.Forget(f.table, f.digest)
+		if f.table == bpf.DatapathTableTABLE_NURSERY { // it may have moved meanwhile, or hide one that is older
+			err = errors.Join(err, forgetter.Forget(tableOf(f.state), f.digest))
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -42,10 +42,10 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	return m.putSettings(before)
 }
 
-// outdate makes void what has been refused since a generation, if there is a later one.
-func (m *Maps) outdate(since uint32) error {
+// outdate makes void what the programs remember of who was refused, and of who was admitted.
+func (m *Maps) outdate() error {
 	settings, err := m.readSettings()
-	if err != nil || settings.Generation == since {
+	if err != nil {
 		return err
 	}
 	settings.Generation++
@@ -53,7 +53,7 @@ func (m *Maps) outdate(since uint32) error {
 }
 
 // Backup returns what puts the maps and the settings back as they are now, the settings first, as they name a set of
-// exclusions. What has been refused since is void at the end.
+// exclusions. What the programs remember is void at the end.
 func (m *Maps) Backup() (restore func() error, err error) {
 	before, err := m.readSettings()
 	if err != nil {
@@ -68,7 +68,7 @@ func (m *Maps) Backup() (restore func() error, err error) {
 		for _, restore := range restores {
 			errs = append(errs, restore())
 		}
-		return errors.Join(append(errs, m.outdate(before.Generation))...)
+		return errors.Join(append(errs, m.outdate())...)
 	}, nil
 }
 

@@ -24,24 +24,8 @@ const proxyPort = 8081
 
 // TestRedirect has the host redirect a port to a server of its own.
 func TestRedirect(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	loadRules(t, n.Server.Host, `
-		table inet proxy {
-			chain prerouting {
-				type nat hook prerouting priority dstnat
-				meta l4proto { tcp, udp } th dport 80 redirect to :8081
-			}
-		}`)
-	ask := func(kind harness.Kind, f topology.Family) *harness.Conversation {
-		c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-		if kind != harness.Ping {
-			c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
-		}
-		return c
-	}
-	for _, f := range n.Families() {
-		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), proxyPort))
-	}
+	n := newRedirected(t, topology.StrictSource)
+	ask := func(kind harness.Kind, f topology.Family) *harness.Conversation { return askRedirected(t, n, kind, f) }
 	harness.EachQuestionOf(t, n.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantLost(t, n.Server, ask(kind, f), n.ClientEth0)
 	})
@@ -49,6 +33,56 @@ func TestRedirect(t *testing.T) {
 	harness.EachQuestionOf(t, n.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
 		wantAnswers(t, n.Server, ask(kind, f), true)
 	})
+}
+
+// newRedirected is a network whose server has a port redirected to another one, on which somebody listens.
+func newRedirected(t *testing.T, policy topology.Policy) *topology.TwoNIC {
+	t.Helper()
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy})
+	loadRules(t, n.Server.Host, `
+		table inet proxy {
+			chain prerouting {
+				type nat hook prerouting priority dstnat
+				meta l4proto { tcp, udp } th dport 80 redirect to :8081
+			}
+		}`)
+	for _, f := range n.Families() {
+		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), proxyPort))
+	}
+	return n
+}
+
+// askRedirected is a conversation with the port that is redirected.
+func askRedirected(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
+	t.Helper()
+	c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+	if kind != harness.Ping {
+		c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
+	}
+	return c
+}
+
+// TestRedirectMoves changes the way that a client's segments come in to such a port. Its flow follows at once: no socket is
+// found by the port that the wire has, so that what was seen of the connection decides.
+func TestRedirectMoves(t *testing.T) {
+	n := newRedirected(t, topology.AnySource)
+	harness.On(t, n.Server.Host).Start()
+	for _, f := range n.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			c := askRedirected(t, n, harness.TCP, f)
+			harness.WantBy(t, n.Server, c, true)
+			for _, on := range []bool{true, false} {
+				detour(t, n, f, on)
+				wires := harness.Tap(t, n.Server)
+				harness.Ask(t, c)
+				if on {
+					wires.WantEth0("after the detour", c.Answers())
+				} else {
+					wires.WantEth1("after the way back", c.Answers())
+				}
+			}
+		})
+	}
 }
 
 // TestTransparentProxy has a proxy on the host answer for others (nftables'

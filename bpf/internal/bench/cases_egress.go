@@ -91,6 +91,7 @@ func (b *bench) egressRedirect(e endpoints, protocol layers.IPProtocol) testCase
 	return testCase{
 		name:     fmt.Sprintf("egress redirect: %s, %s", name(protocol), e.family),
 		bound:    boundRedirect,
+		recorded: recordedRedirect,
 		aim:      aimRedirect,
 		program:  b.egress.program,
 		baseline: b.egressEmpty.program,

@@ -31,6 +31,7 @@ func (r *rare) fallbackCases(e endpoints) ([]testCase, error) {
 	self := r.device(unmanaged).MAC
 	reply := r.moved("egress redirect: tcp, from the fallback route, "+e.family, boundRedirect, aimRedirect, unmanaged,
 		outbound(e, layers.IPProtocolTCP, portFallbackReply, self))
+	reply.recorded = recordedRedirect
 	if _, _, err := r.enter(e, layers.IPProtocolTCP, portFallbackReply, replication); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ func (r *rare) echoCases(e endpoints) ([]testCase, error) {
 	request.prove = r.counts(admittedConnectionless)
 	reply := r.moved("egress redirect: echo reply, "+e.family, boundRedirect, aimRedirect, production,
 		asEcho(e, outbound(e, protocol, 0, first), echoKnown, true))
+	reply.recorded = recordedRedirect
 	asked := r.egress("egress pass: echo request of the host, "+e.family, boundPass, aimPass, production,
 		asEcho(e, outbound(e, protocol, 0, first), echoOwn, false))
 	asked.prove = r.countsNothing

@@ -70,12 +70,15 @@ func (x *run) flows(table int) (flows map[model.Tuple]model.Flow, problem string
 	flows, problem = x.flowsIn(table)
 	young, youngProblem := x.flowsIn(int(bpf.DatapathTableTABLE_NURSERY))
 	for t, f := range young {
-		const handshake = uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
-		isHandshake := f.Flags&handshake != 0
-		f.Flags &^= handshake | uint16(bpf.DatapathFlowFlagsFLOW_PEER_ENDED|bpf.DatapathFlowFlagsFLOW_FINISHED)
-		if isHandshake && table == int(bpf.DatapathTableTABLE_HALF_OPEN) || !isHandshake && table == int(bpf.DatapathTableTABLE_ESTABLISHED) {
-			flows[t] = f
+		isHandshake := f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0
+		f.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
+		if isHandshake && table != int(bpf.DatapathTableTABLE_HALF_OPEN) || !isHandshake && table != int(bpf.DatapathTableTABLE_ESTABLISHED) {
+			continue
 		}
+		if _, twice := flows[t]; twice {
+			youngProblem += fmt.Sprintf("table %d: in the nursery as well: %s\n", table, text(f))
+		}
+		flows[t] = f
 	}
 	return flows, problem + youngProblem
 }
