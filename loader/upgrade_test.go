@@ -151,7 +151,8 @@ func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 }
 
 // TestFailedStartOutdatesItsRefusals: by the generation of a start that failed, its programs
-// may remember what its configuration refused. No later configuration has the same.
+// may remember what its configuration refused. No later configuration has the same. A generation of before goes on only
+// where nothing had to be put back: programs may have admitted what is no own address any more.
 func TestFailedStartOutdatesItsRefusals(t *testing.T) {
 	b := newBed(t, newS1(t, topology.S1Options{}).B.Host)
 	b.start(nil).stop()
@@ -174,7 +175,7 @@ func TestFailedStartOutdatesItsRefusals(t *testing.T) {
 		})
 		last := used[len(used)-1]
 		after := b.settings().Generation
-		if tried != last && after <= tried || tried == last && after != last {
+		if after < tried || after == tried && tried != last {
 			t.Errorf("a failure after step %d: generation %d, in the start %d, before %d", taken, after, tried, last)
 		}
 		used = append(used, after)

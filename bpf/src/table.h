@@ -237,7 +237,7 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	volatile struct vacancy *vacancy; /* not in registers: see find_mss() */
 	struct flow_set *set;
 
-	if (!from || table > TABLE_NURSERY)
+	if (!from || table > TABLE_CONNECTIONLESS)
 		return false;
 	set = get_set(table, index);
 	if (!set)
@@ -420,7 +420,7 @@ __noinline int insert(__u32 table, __u32 flags)
 	__u32 index;
 	int place;
 
-	if (!from || table > TABLE_NURSERY)
+	if (!from || table > TABLE_CONNECTIONLESS)
 		return REFUSED;
 	digest = from->packet.digest;
 	place = place_of(table, digest);

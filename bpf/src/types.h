@@ -30,7 +30,7 @@ enum flow_flags {
 	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC, not to the inbound one */
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written */
-	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
+	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible, or its socket is in TIME_WAIT: idle soon */
 	/*
 	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket is bound to the own
 	 * address and port. Until somebody answers, or such a socket takes a datagram, a socket that sends by them

@@ -77,7 +77,7 @@ __noinline int set_way(struct __sk_buff *skb, __u32 table)
 {
 	struct scratch *from = get_scratch();
 
-	if (!from || table > TABLE_NURSERY || !find_way_back(skb))
+	if (!from || table > TABLE_CONNECTIONLESS || !find_way_back(skb))
 		return false;
 	if (put_way(from, table, place_of(table, from->packet.digest)))
 		return true;
