@@ -229,6 +229,13 @@ func (f *fakeFlows) Follow(ctx context.Context, filter flows.Filter, _ time.Dura
 	return ctx.Err()
 }
 
+func (*fakeFlows) CheckInterface(name string) error {
+	if name == "eth0" || name == "eth1" {
+		return nil
+	}
+	return fmt.Errorf("%w %s: replypath manages eth0, eth1", flows.ErrInterface, name)
+}
+
 func (*fakeFlows) Close() error { return nil }
 
 // fakeSetMode switches where a daemon runs, and where none does.

@@ -3,10 +3,14 @@
 package flows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -230,6 +234,22 @@ func (f *Filter) matches(flow *Flow) bool {
 		return false
 	}
 	return (!f.Asymmetric || flow.Asymmetric) && (f.Func == nil || f.Func(flow))
+}
+
+// ErrInterface is what it is to ask for the flows of an interface that has none, as replypath does not manage it.
+var ErrInterface = errors.New("unknown interface")
+
+// CheckInterface returns an error that matches ErrInterface for an interface that is not managed.
+func (t *Table) CheckInterface(name string) error {
+	v, err := t.newView()
+	if err != nil {
+		return err
+	}
+	managed := slices.Sorted(maps.Values(v.interfaces))
+	if slices.Contains(managed, name) {
+		return nil
+	}
+	return fmt.Errorf("%w %s: replypath manages %s", ErrInterface, name, cmp.Or(strings.Join(managed, ", "), "none"))
 }
 
 // List returns the flows that match, in no particular order.

@@ -9,12 +9,13 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestFlowFilters lists and forgets flows by each of the filters, without a
@@ -46,6 +47,11 @@ func TestFlowFilters(t *testing.T) {
 	for _, filter := range filters {
 		if flows := p.Flows(filter.args...); len(flows) != filter.flows {
 			t.Errorf("flows %v: %d, not %d: %v", filter.args, len(flows), filter.flows, flows)
+		}
+	}
+	for _, command := range [][]string{{"flows"}, {"flows", "--follow"}, {"flows", "flush"}} {
+		if r := p.Expect(1, append(command, "--interface", "eth9")...); !strings.Contains(r.Stderr, "unknown interface eth9: replypath manages eth0, eth1") {
+			t.Errorf("of an interface that is not managed: %s", r)
 		}
 	}
 	p.Expect(0, "flows", "flush", "--protocol", "icmpv6")

@@ -4,9 +4,9 @@ package show
 
 import (
 	"fmt"
-	"strconv"
 
 	"replypath/cmd/replypath/output"
+	"replypath/loader/discover/dump"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
 )
@@ -55,7 +55,7 @@ func kernelText(k *explain.Kernel) string {
 	}
 	text := *k.Interface + nextHopText(k.Gateway, k.NextHopMAC)
 	if k.Table != nil {
-		text += ", table " + strconv.Itoa(*k.Table)
+		text += ", table " + dump.TableName(*k.Table)
 	}
 	return text
 }

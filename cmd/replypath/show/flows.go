@@ -20,6 +20,7 @@ import (
 type FlowTable interface {
 	List(flows.Filter) ([]flows.Flow, error)
 	Flush(flows.Filter) (int, error)
+	CheckInterface(name string) error
 	Follow(ctx context.Context, filter flows.Filter, every time.Duration, each func(flows.Flow) error) error
 	Close() error
 }
@@ -113,6 +114,11 @@ func (f *flowCommand) on(do func(FlowTable) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, table.Close()) }()
+	if f.filter.Interface != "" {
+		if err := table.CheckInterface(f.filter.Interface); err != nil {
+			return err
+		}
+	}
 	return do(table)
 }
 

@@ -3,7 +3,9 @@
 package dump
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -27,6 +29,12 @@ func (r *Rule) IsForAll() bool {
 func (r *Rule) isNarrow() bool {
 	return r.Tos != 0 || r.Dport != nil || r.Sport != nil || r.IPProto != 0 || r.UIDRange != nil || r.TunID != 0 ||
 		r.SuppressPrefixlen >= 0 || r.SuppressIfgroup >= 0 || r.Goto >= 0
+}
+
+// TableName is what ip(8) calls a table that every host has, the number of another one.
+func TableName(table int) string {
+	names := map[int]string{unix.RT_TABLE_MAIN: "main", unix.RT_TABLE_DEFAULT: "default", unix.RT_TABLE_LOCAL: "local"}
+	return cmp.Or(names[table], strconv.Itoa(table))
 }
 
 // Rules returns the rules of both families in the order in which they are asked,

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
@@ -78,7 +79,7 @@ func noDefault(t *snapshot.Routing, name string, family int) string {
 	text := name + ": no default route: no reply to peers beyond the networks of this host is built"
 	for _, r := range t.Routes {
 		if r.Family == family && r.IsDefault() && r.IsUnicast() {
-			return fmt.Sprintf("%s, except by the rules that lead to table %s", text, snapshot.TableName(r.Table))
+			return fmt.Sprintf("%s, except by the rules that lead to table %s", text, dump.TableName(r.Table))
 		}
 	}
 	return text
@@ -199,7 +200,7 @@ func show(l *snapshot.Links, r *snapshot.Route) string {
 		words = append(words, hop(l, r)...)
 	}
 	if r.Table != unix.RT_TABLE_MAIN {
-		words = append(words, "table", snapshot.TableName(r.Table))
+		words = append(words, "table", dump.TableName(r.Table))
 	}
 	if r.Metric != 0 {
 		words = append(words, "metric", fmt.Sprint(r.Metric))
@@ -226,5 +227,5 @@ func listDefaults(family int) string { return ip[family] + "route show table all
 
 // listRoutes is the command that shows a route among those of its table.
 func listRoutes(r *snapshot.Route) string {
-	return ip[r.Family] + "route show table " + snapshot.TableName(r.Table)
+	return ip[r.Family] + "route show table " + dump.TableName(r.Table)
 }

@@ -3,12 +3,13 @@
 package snapshot
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"replypath/loader/discover/dump"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,12 +96,6 @@ func (t *Routing) LinesOf(r *Rule) []*RuleLine {
 	return lines
 }
 
-// TableName is what ip(8) calls a table.
-func TableName(table int) string {
-	names := map[int]string{unix.RT_TABLE_MAIN: "main", unix.RT_TABLE_DEFAULT: "default", unix.RT_TABLE_LOCAL: "local"}
-	return cmp.Or(names[table], fmt.Sprint(table))
-}
-
 // Rule is a rule of policy routing. What is not valid, 0 or empty is no condition.
 type Rule struct {
 	Family, Priority, Table int
@@ -147,7 +142,7 @@ func (r *Rule) String() string {
 	case r.Refuses != "":
 		words = append(words, r.Refuses)
 	case r.Table != 0:
-		words = append(words, "lookup", TableName(r.Table))
+		words = append(words, "lookup", dump.TableName(r.Table))
 	}
 	return strings.Join(words, " ")
 }
