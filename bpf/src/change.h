@@ -26,7 +26,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow && has_room_in_nursery(packet->digest)) {
+	if (!flow && make_room_in_nursery(packet->digest)) {
 		if (!enter(skb, from, TABLE_NURSERY, FLOW_HANDSHAKE))
 			return;
 	} else if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {

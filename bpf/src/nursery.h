@@ -167,8 +167,8 @@ static inline bool make_way(__u32 index)
 	return leave_nursery(index, way);
 }
 
-/* No sets: there is no nursery. */
-static inline bool has_room_in_nursery(__u64 digest)
+/* Whether there is room for an entry, if need be by what makes way for it. No sets: there is no nursery. */
+static inline bool make_room_in_nursery(__u64 digest)
 {
 	__u32 index = first_set(digest, sets[TABLE_NURSERY]);
 	const __u64 *tags = get_tags(TABLE_NURSERY, index);

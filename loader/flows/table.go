@@ -84,15 +84,9 @@ func states(maps *bpf.DatapathMaps) []stateTable {
 }
 
 // tableOf returns the table of a state.
-func tableOf(state string) bpf.DatapathTable {
-	switch state {
-	case StateHalfOpen:
-		return bpf.DatapathTableTABLE_HALF_OPEN
-	case StateEstablished:
-		return bpf.DatapathTableTABLE_ESTABLISHED
-	default:
-		return bpf.DatapathTableTABLE_CONNECTIONLESS
-	}
+func (t *Table) tableOf(state string) bpf.DatapathTable {
+	all := states(t.maps)
+	return all[slices.IndexFunc(all, func(s stateTable) bool { return s.state == state })].id
 }
 
 // each visits every entry, idle ones included, until visit returns false: as datapath.EachOfKind.
@@ -292,7 +286,7 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	for _, f := range found {
 		err := forgetter.Forget(f.table, f.digest)
 		if f.table == bpf.DatapathTableTABLE_NURSERY { // it may have moved meanwhile, or hide one that is older
-			err = errors.Join(err, forgetter.Forget(tableOf(f.state), f.digest))
+			err = errors.Join(err, forgetter.Forget(t.tableOf(f.state), f.digest))
 		}
 		if err != nil {
 			errs = append(errs, err)
