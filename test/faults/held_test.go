@@ -38,9 +38,7 @@ func TestFallbackFalseLetsGo(t *testing.T) {
 			config := harness.WriteConfig(t, "")
 			d := b.start("--config", config)
 			b.silenceGateway()
-			if !b.isHeld() {
-				t.Fatalf("the gateway is %s", b.gatewayState())
-			}
+			b.awaitHeld()
 			b.ask(b.conversation(harness.TCP))
 			harness.Must(t, os.WriteFile(config, []byte("fallback_route: false\n"), 0o600))
 			d.Reload()
@@ -170,9 +168,7 @@ func TestKilledWhileHeld(t *testing.T) {
 			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 			d := b.start()
 			b.silenceGateway()
-			if !b.isHeld() {
-				t.Fatalf("the gateway is %s", b.gatewayState())
-			}
+			b.awaitHeld()
 			d.Kill()
 			b.product.Detach()
 			b.wantSnapshot(before)
@@ -203,9 +199,10 @@ func TestHeldGatewayLeaves(t *testing.T) {
 			before := asksAgain()
 			d := b.start()
 			b.silenceGateway()
+			b.awaitHeld()
 			held := asksAgain()
-			if !b.isHeld() || held == before {
-				t.Fatalf("the gateway is %s, mcast_resolicit %s", b.gatewayState(), held)
+			if held == before {
+				t.Fatalf("the gateway is held, mcast_resolicit %s", held)
 			}
 			d.Kill()
 			b.removeDefault()
