@@ -41,8 +41,8 @@ CONTENDERS ?=
 TESTFLAGS ?= -count=1 -timeout 20m
 ALONE     := $(addprefix replypath/test/,bench faults floods soak)
 LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts test/devices)
-TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?|SwitchIsStart|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse|DeafGatewayBusyMachine)$$
-TIMED_IN  := $(addprefix replypath/test/,scenario devices lifecycle faults)
+TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?(AndKept)?|TakenFallbackAgainAndAgain|SourceTaken(AfterARestart)?|(Settings|Fallback|Bound)Taken|DHCP|Switch(IsStart|WithoutDaemon)|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse|DeafGatewayBusyMachine|ReadersDoNotWait)$$
+TIMED_IN  := replypath/loader $(addprefix replypath/test/,scenario devices lifecycle faults managers)
 # What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
 # answered in each.
 FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \

@@ -363,7 +363,7 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 
 // TestReadersDoNotWait: while a reload loads and verifies programs, figures and the state of the hooks are there at once.
 func TestReadersDoNotWait(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
+	s := newS1Alone(t, topology.S1Options{})
 	b := newBed(t, s.B.Host)
 	r := b.start(nil)
 	ended := make(chan error, 1)

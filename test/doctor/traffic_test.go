@@ -95,25 +95,25 @@ func TestARPFlux(t *testing.T) {
 	s := harness.Build(t, topology.NewS5)
 	p := harness.On(t, s.Server.Host)
 	asked := s.Server.Eth1.Address(topology.IPv4)
-	if got := macsOf(t, s, asked); got != 2 {
+	if got := macsOf(t, s, asked, 2); got != 2 {
 		t.Fatalf("%d interfaces answer for %s, not both", got, asked)
 	}
 	for _, check := range []string{"arp-ignore", "arp-announce"} {
 		onlyOne(t, p.Doctor(0), check, "eth0", "warning", asked.String()+" of eth1")
 	}
 	p.Doctor(0, "--fix")
-	if got := macsOf(t, s, asked); got != 1 {
+	if got := macsOf(t, s, asked, 1); got != 1 {
 		t.Errorf("%d interfaces answer for %s after --fix", got, asked)
 	}
 	p.Detach()
-	if got := macsOf(t, s, asked); got != 2 {
+	if got := macsOf(t, s, asked, 2); got != 2 {
 		t.Errorf("%d interfaces answer for %s after detach, not both as before", got, asked)
 	}
 }
 
 // macsOf counts who answers the neighbour's question for an address of eth1, who
-// always does.
-func macsOf(t *testing.T, s *topology.S5, asked netip.Addr) int {
+// always does. It waits for as many as are wanted.
+func macsOf(t *testing.T, s *topology.S5, asked netip.Addr, want int) int {
 	t.Helper()
 	at := s.NeighbourEth0
 	seen := harness.Must1[*topology.Capture](t)(at.Capture(topology.CaptureOptions{}))
@@ -130,8 +130,12 @@ func macsOf(t *testing.T, s *topology.S5, asked netip.Addr) int {
 			DstHwAddress: make([]byte, 6), DstProtAddress: asked.AsSlice(),
 		})
 	harness.Must1[*topology.Frame](t)(seen.Wait(harness.Within(t, harness.AnswerTime), topology.All(answers, topology.FromMAC(s.Server.Eth1.MAC))))
+	patience := harness.SilenceTime
+	if want == 2 {
+		patience = harness.AnswerTime
+	}
 	// A second answer is none but eth0's.
-	if _, err := seen.WaitCount(harness.Within(t, harness.SilenceTime), 2, answers); err != nil {
+	if _, err := seen.WaitCount(harness.Within(t, patience), 2, answers); err != nil {
 		return 1
 	}
 	return 2

@@ -183,6 +183,7 @@ func TestNeighbourIsPutBack(t *testing.T) {
 			b.ask(b.conversation(harness.TCP))
 			deleted("while it answers", 1)
 			b.silenceGateway()
+			b.awaitHeld()
 			deleted("while it is held", 2)
 			state := b.gatewayState()
 			if state != "held" {

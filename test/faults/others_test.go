@@ -376,7 +376,7 @@ func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
 	}
 	for _, moment := range moments {
 		d := b.product.Launch(args...)
-		d.WaitLog(1, moment)
+		harness.Must(t, d.Log.Wait(harness.Within(t, harness.StartTime), 1, moment))
 		d.Kill()
 		if mechanism == "clsact" {
 			b.wantQdiscs(moment)

@@ -154,7 +154,11 @@ func TestRecreatedInterface(t *testing.T) {
 			}
 			return nil
 		})
-		harness.Must1[string](t)(p.Get("/healthz"))
+		// What is published follows the journal.
+		harness.Eventually(t, "all is well without it", func() error {
+			_, err := p.Get("/healthz")
+			return err
+		})
 		l.appear()
 		if l.Index == gone {
 			t.Fatalf("the index %d is the same", gone)

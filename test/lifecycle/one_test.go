@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -76,12 +77,18 @@ func TestTwoStartsAtOnce(t *testing.T) {
 		products := [2]*harness.Product{p, second}
 		daemons := [2]*harness.Daemon{p.Launch("--listen", ""), second.Launch("--listen", "")}
 		isReady := func(i int) bool { return len(daemons[i].Log.Lines("msg=ready")) > 0 }
-		harness.Eventually(t, "one of two is ready", func() error {
-			if !isReady(0) && !isReady(1) {
-				return errors.New("none is")
-			}
-			return nil
-		})
+		waiting, stop := context.WithTimeout(t.Context(), harness.StartTime)
+		for _, d := range daemons {
+			go func() {
+				_ = d.Log.Wait(waiting, 1, "msg=ready")
+				stop()
+			}()
+		}
+		<-waiting.Done()
+		stop()
+		if !isReady(0) && !isReady(1) {
+			t.Fatal("none of two is ready")
+		}
 		winner := 0
 		if isReady(1) {
 			winner = 1

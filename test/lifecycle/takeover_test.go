@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -81,13 +82,17 @@ func endAll(all []*running) (right, wrong int) {
 	return right, wrong
 }
 
-// wantInterface wants the flows of conversations to be listed with an interface.
+// wantInterface wants the flows of conversations to be listed with an interface. The journal has its name later than
+// the kernel.
 func wantInterface(t *testing.T, p *harness.Product, name string, all []*running) {
 	t.Helper()
 	for _, r := range all {
-		if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
-			t.Errorf("the flow of %s has interface %v, not %s", r.c, deref(flow.Interface), name)
-		}
+		harness.Eventually(t, fmt.Sprintf("the flow of %s is listed with %s", r.c, name), func() error {
+			if flow := findFlow(t, p, r.c); flow.Interface == nil || *flow.Interface != name {
+				return fmt.Errorf("its interface is %v", deref(flow.Interface))
+			}
+			return nil
+		})
 	}
 }
 
@@ -203,7 +208,7 @@ func TestKillWhileStarting(t *testing.T) {
 	moments := []string{"gateway is resolved", "interface=eth0 index", "interface=eth1 index"}
 	for _, moment := range moments {
 		d := p.Launch()
-		d.WaitLog(1, moment)
+		harness.Must(t, d.Log.Wait(harness.Within(t, harness.StartTime), 1, moment))
 		d.Kill()
 		p.Start().Stop(unix.SIGTERM)
 		harness.WantBy(t, n.Server, conversation(t, n, harness.TCP, topology.IPv4), true)

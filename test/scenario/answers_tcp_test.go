@@ -97,7 +97,14 @@ func TestServerEnds(t *testing.T) {
 		wires := harness.Tap(t, s.B)
 		from := topology.FromAddress(netip.AddrPortFrom(s.A.Eth1.Address(f), 19999))
 		for range 3 {
-			conn := harness.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", l.Addr().String(), from))
+			var conn net.Conn
+			harness.Eventually(t, "the tuple can be opened", func() (err error) {
+				conn, err = s.A.Dial(ctx, "tcp", l.Addr().String(), from, topology.ReuseAddress())
+				if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE) {
+					t.Fatal(err)
+				}
+				return err
+			})
 			text, err := io.ReadAll(conn)
 			if err != nil || string(text) != greeting {
 				t.Errorf("read %q, %v", text, err)

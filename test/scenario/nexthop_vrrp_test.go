@@ -221,9 +221,11 @@ func (r routers) share(t *testing.T, virtual bool) (keepalived [2]*harness.Progr
 // place.
 func (r routers) powerOff(t *testing.T, keepalived [2]*harness.Program) {
 	t.Helper()
+	const isMaster = "Entering MASTER STATE"
+	before := len(keepalived[1].Log.Lines(isMaster))
 	harness.Must(t, r.Inside[0].Peer().SetDown())
 	keepalived[0].Signal(unix.SIGKILL)
-	keepalived[1].WaitLog(2, "Entering MASTER STATE")
+	keepalived[1].WaitLog(before+2, isMaster)
 }
 
 // wantPush has the server speak and wants that to go to a MAC. It returns how many frames
@@ -263,7 +265,7 @@ vrrp_instance gateway%d {
 	interface inside
 	virtual_router_id 51
 	priority %d
-	advert_int 0.1
+	advert_int 0.5
 	%s
 	virtual_ipaddress {
 		%s

@@ -3,11 +3,15 @@
 package scenario
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 
+	"replypath/bpf"
+	"replypath/loader/datapath"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -126,7 +130,8 @@ func (s *s3c) push(t *testing.T, director int, f topology.Family) *harness.Push 
 	return harness.NewPush(t, s.Client, s.Server, s.Virtual(director, f), s.Real(director, f))
 }
 
-// waitGatewayMAC returns when the status shows an interface's gateway with a MAC.
+// waitGatewayMAC returns when the status shows an interface's gateway with a MAC, and the programs know it. The status
+// asks the kernel, whom the programs follow a moment later.
 func waitGatewayMAC(t *testing.T, p *harness.Product, nic string, address netip.Addr, mac net.HardwareAddr) {
 	t.Helper()
 	harness.Eventually(t, "the gateway has its new mac", func() error {
@@ -137,5 +142,22 @@ func waitGatewayMAC(t *testing.T, p *harness.Product, nic string, address netip.
 			}
 		}
 		return fmt.Errorf("gateways %+v", gateways)
+	})
+	maps := harness.Must1[*bpf.DatapathMaps](t)(datapath.OpenMaps(p.PinDir))
+	defer maps.Close()
+	index := uint32(p.Status().Interface(nic).Index)
+	harness.Eventually(t, "the programs know its new mac", func() error {
+		var (
+			id    uint32
+			known bpf.DatapathGateway
+		)
+		entries := maps.Gateways.Iterate()
+		for entries.Next(&id, &known) {
+			isIt := known.Ifindex == index && datapath.Address(known.Address) == address
+			if isIt && known.Usable != 0 && bytes.Equal(known.Mac[:], mac) {
+				return nil
+			}
+		}
+		return errors.Join(errors.New("they do not"), entries.Err())
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -158,9 +159,15 @@ func (s s6) wantSpread(t *testing.T, asked netip.Addr) {
 	exits := harness.TapAll(t, s.nics...)
 	lost := 0
 	for _, from := range s.ClientAddresses(topology.FamilyOf(asked)) {
-		_, err := s.Client.Ping(harness.Within(t, 4*harness.SilenceTime), topology.Echo{To: asked, From: from})
 		answer := topology.All(topology.EchoReply, topology.From(asked), topology.To(from))
-		wrong := len(exits.Left(s.Server.Eth1, answer))
+		ask := func(patience time.Duration) (wrong int, err error) {
+			_, err = s.Client.Ping(harness.Within(t, patience), topology.Echo{To: asked, From: from})
+			return len(exits.Left(s.Server.Eth1, answer)), err
+		}
+		wrong, err := ask(4 * harness.SilenceTime)
+		if err != nil && wrong == 0 { // a busy machine is slower
+			wrong, err = ask(harness.AnswerTime)
+		}
 		if (err != nil) != (wrong > 0) {
 			t.Errorf("asked from %s: %d answers left by eth1, but: %v", from, wrong, err)
 		}

@@ -50,6 +50,12 @@ func TestAutoWaits(t *testing.T) {
 		a := newAsker(t, s.A.Eth1, l.asked)
 		a.wantFrom(eth1, eth0)
 		d.WaitLog(1, "attached to repair the source")
+		harness.Eventually(t, "the repair is on", func() error {
+			if _, effect := sourceFeature(t, p); !strings.HasPrefix(effect, "on:") {
+				return fmt.Errorf("effect %q", effect)
+			}
+			return nil
+		})
 		a.wantFrom(eth1, eth1)
 		newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth1)
 		if available, effect := sourceFeature(t, p); !available || !strings.HasPrefix(effect, "on:") || !pinned(t, p) {
