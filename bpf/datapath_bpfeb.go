@@ -127,6 +127,7 @@ const (
 	DatapathFlowFlagsFLOW_PEER_ENDED       DatapathFlowFlags = 256
 	DatapathFlowFlagsFLOW_END_ANSWERED     DatapathFlowFlags = 512
 	DatapathFlowFlagsFLOW_END_HEARD        DatapathFlowFlags = 1024
+	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 2048
 	DatapathFlowFlagsNURSERY_FLAGS         DatapathFlowFlags = 1920
 )
 
@@ -168,13 +169,14 @@ type DatapathForgetRequest struct {
 }
 
 type DatapathFragment struct {
-	_       structs.HostLayout
-	Key     uint64
-	Digest  uint64
-	Seen    uint32
-	Table   uint8
-	Outcome uint8
-	Pad     [2]uint8
+	_        structs.HostLayout
+	Key      uint64
+	Digest   uint64
+	Seen     uint32
+	Table    uint8
+	Outcome  uint8
+	Protocol uint8
+	Pad      uint8
 }
 
 type DatapathFragmentSet struct {
@@ -229,22 +231,23 @@ const (
 )
 
 type DatapathInterface struct {
-	_         structs.HostLayout
-	Ifindex   uint32
-	Mtu       uint32
-	Mac       [6]uint8
-	Flags     uint8
-	NextHop   uint8
-	Mode      uint8
-	Gateways4 uint8
-	Gateways6 uint8
-	Pad       uint8
-	Gateway4  uint16
-	Gateway6  uint16
-	Vrf       uint32
-	Lower     uint32
-	Since     uint32
-	Pad2      uint32
+	_             structs.HostLayout
+	Ifindex       uint32
+	Mtu           uint32
+	Mac           [6]uint8
+	Flags         uint8
+	NextHop       uint8
+	Mode          uint8
+	Gateways4     uint8
+	Gateways6     uint8
+	Pad           uint8
+	Gateway4      uint16
+	Gateway6      uint16
+	Vrf           uint32
+	Lower         uint32
+	Since         uint32
+	FirstGateway4 uint16
+	FirstGateway6 uint16
 }
 
 type DatapathInterfaceFlags uint32
@@ -255,12 +258,13 @@ const (
 	DatapathInterfaceFlagsINTERFACE_NARROW    DatapathInterfaceFlags = 4
 	DatapathInterfaceFlagsINTERFACE_ROUTES4   DatapathInterfaceFlags = 8
 	DatapathInterfaceFlagsINTERFACE_ROUTES6   DatapathInterfaceFlags = 16
+	DatapathInterfaceFlagsINTERFACE_STRONG    DatapathInterfaceFlags = 32
 )
 
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 7
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 8
 )
 
 type DatapathMode uint32
@@ -286,11 +290,38 @@ const (
 	DatapathNoteFlagsNOTE_CHECKED  DatapathNoteFlags = 2
 )
 
+type DatapathOnLinkFlags uint32
+
+const (
+	DatapathOnLinkFlagsON_LINK        DatapathOnLinkFlags = 1
+	DatapathOnLinkFlagsON_LINK_ROUTED DatapathOnLinkFlags = 2
+)
+
 type DatapathOnLinkKey struct {
 	_            structs.HostLayout
 	PrefixLength uint32
 	Ifindex      uint32
 	Address      [16]uint8
+}
+
+type DatapathOriginatedState uint32
+
+const (
+	DatapathOriginatedStateORIGINATED_MOVED  DatapathOriginatedState = 1
+	DatapathOriginatedStateORIGINATED_ROUTED DatapathOriginatedState = 2
+)
+
+type DatapathOriginatedTuple struct {
+	_       structs.HostLayout
+	Tuple   DatapathTuple
+	Created uint32
+	Seen    uint32
+	From    uint16
+	To      uint16
+	Told    uint16
+	State   uint8
+	Pad     uint8
+	Moved   uint64
 }
 
 type DatapathOutboundSet struct {
@@ -312,14 +343,17 @@ const (
 	DatapathOutcomeOUTCOME_OBSERVE        DatapathOutcome = 6
 	DatapathOutcomeOUTCOME_BOUND_DEVICE   DatapathOutcome = 7
 	DatapathOutcomeOUTCOME_REWRITE_FAILED DatapathOutcome = 8
-	DatapathOutcomeOUTCOME_END            DatapathOutcome = 9
+	DatapathOutcomeOUTCOME_WEAK_HOST      DatapathOutcome = 9
+	DatapathOutcomeOUTCOME_END            DatapathOutcome = 10
+	DatapathOutcomeOUTCOME_ORIGINATED     DatapathOutcome = 128
 )
 
 type DatapathOwnFlags uint32
 
 const (
-	DatapathOwnFlagsOWN_ADDRESS       DatapathOwnFlags = 1
-	DatapathOwnFlagsOWN_LOOPBACK_ONLY DatapathOwnFlags = 2
+	DatapathOwnFlagsOWN_ADDRESS         DatapathOwnFlags = 1
+	DatapathOwnFlagsOWN_LOOPBACK_ONLY   DatapathOwnFlags = 2
+	DatapathOwnFlagsOWN_INTERFACE_SHIFT DatapathOwnFlags = 16
 )
 
 type DatapathPair struct {
@@ -434,7 +468,13 @@ type DatapathScratch struct {
 		Ifindex    uint32
 		Generation uint32
 	}
-	Kept uint64
+	Kept    uint64
+	Settled [64]struct {
+		_          structs.HostLayout
+		Self       [2]uint64
+		Ifindex    uint32
+		Generation uint32
+	}
 }
 
 type DatapathSetLock struct {
@@ -473,6 +513,7 @@ const (
 	DatapathTableTABLE_NURSERY        DatapathTable = 3
 	DatapathTableTABLE_OUTBOUND       DatapathTable = 4
 	DatapathTableTABLE_END            DatapathTable = 5
+	DatapathTableTABLE_ORIGINATED     DatapathTable = 6
 )
 
 type DatapathTick uint32
@@ -565,90 +606,93 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAsked                = "asked"
-	DatapathMapConfiguration        = "configuration"
-	DatapathMapConnectionless       = "connectionless"
-	DatapathMapConnectionlessTags   = "connectionless_tags"
-	DatapathMapDevices              = "devices"
-	DatapathMapEstablished          = "established"
-	DatapathMapEstablishedTags      = "established_tags"
-	DatapathMapEvents               = "events"
-	DatapathMapExclusions           = "exclusions"
-	DatapathMapFinished             = "finished"
-	DatapathMapForeign              = "foreign"
-	DatapathMapFragments            = "fragments"
-	DatapathMapGatewayMacs          = "gateway_macs"
-	DatapathMapGatewayRoutes        = "gateway_routes"
-	DatapathMapGateways             = "gateways"
-	DatapathMapGrace                = "grace"
-	DatapathMapHalfOpen             = "half_open"
-	DatapathMapHalfOpenTags         = "half_open_tags"
-	DatapathMapHandovers            = "handovers"
-	DatapathMapHeldGateways         = "held_gateways"
-	DatapathMapInterfaces           = "interfaces"
-	DatapathMapManaged              = "managed"
-	DatapathMapMarks                = "marks"
-	DatapathMapModeByHand           = "mode_by_hand"
-	DatapathMapNobody               = "nobody"
-	DatapathMapNursery              = "nursery"
-	DatapathMapNurseryTags          = "nursery_tags"
-	DatapathMapOnLink               = "on_link"
-	DatapathMapOutbound             = "outbound"
-	DatapathMapOwnAddresses         = "own_addresses"
-	DatapathMapPairSlots            = "pair_slots"
-	DatapathMapPairs                = "pairs"
-	DatapathMapRepairWanted         = "repair_wanted"
-	DatapathMapScratch              = "scratch"
-	DatapathMapSender               = "sender"
-	DatapathMapSetLocks             = "set_locks"
-	DatapathMapTraceEvents          = "trace_events"
-	DatapathMapTraceFilter          = "trace_filter"
-	DatapathMapTraceSlots           = "trace_slots"
-	DatapathProgReplypathAdd        = "replypath_add"
-	DatapathProgReplypathClock      = "replypath_clock"
-	DatapathProgReplypathEgress     = "replypath_egress"
-	DatapathProgReplypathEgressL3   = "replypath_egress_l3"
-	DatapathProgReplypathFallback   = "replypath_fallback"
-	DatapathProgReplypathForget     = "replypath_forget"
-	DatapathProgReplypathGate       = "replypath_gate"
-	DatapathProgReplypathHeld       = "replypath_held"
-	DatapathProgReplypathIngress    = "replypath_ingress"
-	DatapathProgReplypathIngressL3  = "replypath_ingress_l3"
-	DatapathProgReplypathSend       = "replypath_send"
-	DatapathProgReplypathSendmsg4   = "replypath_sendmsg4"
-	DatapathProgReplypathSendmsg6   = "replypath_sendmsg6"
-	DatapathVarAskedSets            = "asked_sets"
-	DatapathVarDigestSeed           = "digest_seed"
-	DatapathVarHaveCheckMtu         = "have_check_mtu"
-	DatapathVarHaveDeliveryTime     = "have_delivery_time"
-	DatapathVarHaveKernelSkb        = "have_kernel_skb"
-	DatapathVarHaveProbeRead        = "have_probe_read"
-	DatapathVarHaveTailCalls        = "have_tail_calls"
-	DatapathVarHertz                = "hertz"
-	DatapathVarOwnNamespace         = "own_namespace"
-	DatapathVarSets                 = "sets"
-	DatapathVarUnusedAddRequest     = "unused_add_request"
-	DatapathVarUnusedEvent          = "unused_event"
-	DatapathVarUnusedFlowFlags      = "unused_flow_flags"
-	DatapathVarUnusedFlowState      = "unused_flow_state"
-	DatapathVarUnusedFollow         = "unused_follow"
-	DatapathVarUnusedForgetRequest  = "unused_forget_request"
-	DatapathVarUnusedIdleSeconds    = "unused_idle_seconds"
-	DatapathVarUnusedInterfaceFlags = "unused_interface_flags"
-	DatapathVarUnusedLayout         = "unused_layout"
-	DatapathVarUnusedMode           = "unused_mode"
-	DatapathVarUnusedNextHopMode    = "unused_next_hop_mode"
-	DatapathVarUnusedNoteFlags      = "unused_note_flags"
-	DatapathVarUnusedOutcome        = "unused_outcome"
-	DatapathVarUnusedOwnFlags       = "unused_own_flags"
-	DatapathVarUnusedProtocolClass  = "unused_protocol_class"
-	DatapathVarUnusedSourceRepair   = "unused_source_repair"
-	DatapathVarUnusedTable          = "unused_table"
-	DatapathVarUnusedTick           = "unused_tick"
-	DatapathVarUnusedTraceEvent     = "unused_trace_event"
-	DatapathVarUnusedTraceForm      = "unused_trace_form"
-	DatapathVarUnusedTraceKind      = "unused_trace_kind"
-	DatapathVarUnusedWays           = "unused_ways"
+	DatapathMapAsked                 = "asked"
+	DatapathMapConfiguration         = "configuration"
+	DatapathMapConnectionless        = "connectionless"
+	DatapathMapConnectionlessTags    = "connectionless_tags"
+	DatapathMapDevices               = "devices"
+	DatapathMapEstablished           = "established"
+	DatapathMapEstablishedTags       = "established_tags"
+	DatapathMapEvents                = "events"
+	DatapathMapExclusions            = "exclusions"
+	DatapathMapFinished              = "finished"
+	DatapathMapForeign               = "foreign"
+	DatapathMapFragments             = "fragments"
+	DatapathMapGatewayMacs           = "gateway_macs"
+	DatapathMapGatewayRoutes         = "gateway_routes"
+	DatapathMapGateways              = "gateways"
+	DatapathMapGrace                 = "grace"
+	DatapathMapHalfOpen              = "half_open"
+	DatapathMapHalfOpenTags          = "half_open_tags"
+	DatapathMapHandovers             = "handovers"
+	DatapathMapHeldGateways          = "held_gateways"
+	DatapathMapInterfaces            = "interfaces"
+	DatapathMapManaged               = "managed"
+	DatapathMapMarks                 = "marks"
+	DatapathMapModeByHand            = "mode_by_hand"
+	DatapathMapNobody                = "nobody"
+	DatapathMapNursery               = "nursery"
+	DatapathMapNurseryTags           = "nursery_tags"
+	DatapathMapOnLink                = "on_link"
+	DatapathMapOriginated            = "originated"
+	DatapathMapOutbound              = "outbound"
+	DatapathMapOwnAddresses          = "own_addresses"
+	DatapathMapPairSlots             = "pair_slots"
+	DatapathMapPairs                 = "pairs"
+	DatapathMapRepairWanted          = "repair_wanted"
+	DatapathMapScratch               = "scratch"
+	DatapathMapSender                = "sender"
+	DatapathMapSetLocks              = "set_locks"
+	DatapathMapTraceEvents           = "trace_events"
+	DatapathMapTraceFilter           = "trace_filter"
+	DatapathMapTraceSlots            = "trace_slots"
+	DatapathProgReplypathAdd         = "replypath_add"
+	DatapathProgReplypathClock       = "replypath_clock"
+	DatapathProgReplypathEgress      = "replypath_egress"
+	DatapathProgReplypathEgressL3    = "replypath_egress_l3"
+	DatapathProgReplypathFallback    = "replypath_fallback"
+	DatapathProgReplypathForget      = "replypath_forget"
+	DatapathProgReplypathGate        = "replypath_gate"
+	DatapathProgReplypathHeld        = "replypath_held"
+	DatapathProgReplypathIngress     = "replypath_ingress"
+	DatapathProgReplypathIngressL3   = "replypath_ingress_l3"
+	DatapathProgReplypathSend        = "replypath_send"
+	DatapathProgReplypathSendmsg4    = "replypath_sendmsg4"
+	DatapathProgReplypathSendmsg6    = "replypath_sendmsg6"
+	DatapathVarAskedSets             = "asked_sets"
+	DatapathVarDigestSeed            = "digest_seed"
+	DatapathVarHaveCheckMtu          = "have_check_mtu"
+	DatapathVarHaveDeliveryTime      = "have_delivery_time"
+	DatapathVarHaveKernelSkb         = "have_kernel_skb"
+	DatapathVarHaveProbeRead         = "have_probe_read"
+	DatapathVarHaveTailCalls         = "have_tail_calls"
+	DatapathVarHertz                 = "hertz"
+	DatapathVarOwnNamespace          = "own_namespace"
+	DatapathVarSets                  = "sets"
+	DatapathVarUnusedAddRequest      = "unused_add_request"
+	DatapathVarUnusedEvent           = "unused_event"
+	DatapathVarUnusedFlowFlags       = "unused_flow_flags"
+	DatapathVarUnusedFlowState       = "unused_flow_state"
+	DatapathVarUnusedFollow          = "unused_follow"
+	DatapathVarUnusedForgetRequest   = "unused_forget_request"
+	DatapathVarUnusedIdleSeconds     = "unused_idle_seconds"
+	DatapathVarUnusedInterfaceFlags  = "unused_interface_flags"
+	DatapathVarUnusedLayout          = "unused_layout"
+	DatapathVarUnusedMode            = "unused_mode"
+	DatapathVarUnusedNextHopMode     = "unused_next_hop_mode"
+	DatapathVarUnusedNoteFlags       = "unused_note_flags"
+	DatapathVarUnusedOnLinkFlags     = "unused_on_link_flags"
+	DatapathVarUnusedOriginatedState = "unused_originated_state"
+	DatapathVarUnusedOutcome         = "unused_outcome"
+	DatapathVarUnusedOwnFlags        = "unused_own_flags"
+	DatapathVarUnusedProtocolClass   = "unused_protocol_class"
+	DatapathVarUnusedSourceRepair    = "unused_source_repair"
+	DatapathVarUnusedTable           = "unused_table"
+	DatapathVarUnusedTick            = "unused_tick"
+	DatapathVarUnusedTraceEvent      = "unused_trace_event"
+	DatapathVarUnusedTraceForm       = "unused_trace_form"
+	DatapathVarUnusedTraceKind       = "unused_trace_kind"
+	DatapathVarUnusedWays            = "unused_ways"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -740,6 +784,7 @@ type DatapathMapSpecs struct {
 	Nursery            *ebpf.MapSpec `ebpf:"nursery"`
 	NurseryTags        *ebpf.MapSpec `ebpf:"nursery_tags"`
 	OnLink             *ebpf.MapSpec `ebpf:"on_link"`
+	Originated         *ebpf.MapSpec `ebpf:"originated"`
 	Outbound           *ebpf.MapSpec `ebpf:"outbound"`
 	OwnAddresses       *ebpf.MapSpec `ebpf:"own_addresses"`
 	PairSlots          *ebpf.MapSpec `ebpf:"pair_slots"`
@@ -757,38 +802,40 @@ type DatapathMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathVariableSpecs struct {
-	AskedSets            *ebpf.VariableSpec `ebpf:"asked_sets"`
-	DigestSeed           *ebpf.VariableSpec `ebpf:"digest_seed"`
-	HaveCheckMtu         *ebpf.VariableSpec `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.VariableSpec `ebpf:"have_delivery_time"`
-	HaveKernelSkb        *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
-	HaveProbeRead        *ebpf.VariableSpec `ebpf:"have_probe_read"`
-	HaveTailCalls        *ebpf.VariableSpec `ebpf:"have_tail_calls"`
-	Hertz                *ebpf.VariableSpec `ebpf:"hertz"`
-	OwnNamespace         *ebpf.VariableSpec `ebpf:"own_namespace"`
-	Sets                 *ebpf.VariableSpec `ebpf:"sets"`
-	UnusedAddRequest     *ebpf.VariableSpec `ebpf:"unused_add_request"`
-	UnusedEvent          *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedFlowFlags      *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
-	UnusedFlowState      *ebpf.VariableSpec `ebpf:"unused_flow_state"`
-	UnusedFollow         *ebpf.VariableSpec `ebpf:"unused_follow"`
-	UnusedForgetRequest  *ebpf.VariableSpec `ebpf:"unused_forget_request"`
-	UnusedIdleSeconds    *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
-	UnusedLayout         *ebpf.VariableSpec `ebpf:"unused_layout"`
-	UnusedMode           *ebpf.VariableSpec `ebpf:"unused_mode"`
-	UnusedNextHopMode    *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags      *ebpf.VariableSpec `ebpf:"unused_note_flags"`
-	UnusedOutcome        *ebpf.VariableSpec `ebpf:"unused_outcome"`
-	UnusedOwnFlags       *ebpf.VariableSpec `ebpf:"unused_own_flags"`
-	UnusedProtocolClass  *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair   *ebpf.VariableSpec `ebpf:"unused_source_repair"`
-	UnusedTable          *ebpf.VariableSpec `ebpf:"unused_table"`
-	UnusedTick           *ebpf.VariableSpec `ebpf:"unused_tick"`
-	UnusedTraceEvent     *ebpf.VariableSpec `ebpf:"unused_trace_event"`
-	UnusedTraceForm      *ebpf.VariableSpec `ebpf:"unused_trace_form"`
-	UnusedTraceKind      *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
-	UnusedWays           *ebpf.VariableSpec `ebpf:"unused_ways"`
+	AskedSets             *ebpf.VariableSpec `ebpf:"asked_sets"`
+	DigestSeed            *ebpf.VariableSpec `ebpf:"digest_seed"`
+	HaveCheckMtu          *ebpf.VariableSpec `ebpf:"have_check_mtu"`
+	HaveDeliveryTime      *ebpf.VariableSpec `ebpf:"have_delivery_time"`
+	HaveKernelSkb         *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
+	HaveProbeRead         *ebpf.VariableSpec `ebpf:"have_probe_read"`
+	HaveTailCalls         *ebpf.VariableSpec `ebpf:"have_tail_calls"`
+	Hertz                 *ebpf.VariableSpec `ebpf:"hertz"`
+	OwnNamespace          *ebpf.VariableSpec `ebpf:"own_namespace"`
+	Sets                  *ebpf.VariableSpec `ebpf:"sets"`
+	UnusedAddRequest      *ebpf.VariableSpec `ebpf:"unused_add_request"`
+	UnusedEvent           *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedFlowFlags       *ebpf.VariableSpec `ebpf:"unused_flow_flags"`
+	UnusedFlowState       *ebpf.VariableSpec `ebpf:"unused_flow_state"`
+	UnusedFollow          *ebpf.VariableSpec `ebpf:"unused_follow"`
+	UnusedForgetRequest   *ebpf.VariableSpec `ebpf:"unused_forget_request"`
+	UnusedIdleSeconds     *ebpf.VariableSpec `ebpf:"unused_idle_seconds"`
+	UnusedInterfaceFlags  *ebpf.VariableSpec `ebpf:"unused_interface_flags"`
+	UnusedLayout          *ebpf.VariableSpec `ebpf:"unused_layout"`
+	UnusedMode            *ebpf.VariableSpec `ebpf:"unused_mode"`
+	UnusedNextHopMode     *ebpf.VariableSpec `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags       *ebpf.VariableSpec `ebpf:"unused_note_flags"`
+	UnusedOnLinkFlags     *ebpf.VariableSpec `ebpf:"unused_on_link_flags"`
+	UnusedOriginatedState *ebpf.VariableSpec `ebpf:"unused_originated_state"`
+	UnusedOutcome         *ebpf.VariableSpec `ebpf:"unused_outcome"`
+	UnusedOwnFlags        *ebpf.VariableSpec `ebpf:"unused_own_flags"`
+	UnusedProtocolClass   *ebpf.VariableSpec `ebpf:"unused_protocol_class"`
+	UnusedSourceRepair    *ebpf.VariableSpec `ebpf:"unused_source_repair"`
+	UnusedTable           *ebpf.VariableSpec `ebpf:"unused_table"`
+	UnusedTick            *ebpf.VariableSpec `ebpf:"unused_tick"`
+	UnusedTraceEvent      *ebpf.VariableSpec `ebpf:"unused_trace_event"`
+	UnusedTraceForm       *ebpf.VariableSpec `ebpf:"unused_trace_form"`
+	UnusedTraceKind       *ebpf.VariableSpec `ebpf:"unused_trace_kind"`
+	UnusedWays            *ebpf.VariableSpec `ebpf:"unused_ways"`
 }
 
 // DatapathObjects contains all objects after they have been loaded into the kernel.
@@ -839,6 +886,7 @@ type DatapathMaps struct {
 	Nursery            *ebpf.Map `ebpf:"nursery"`
 	NurseryTags        *ebpf.Map `ebpf:"nursery_tags"`
 	OnLink             *ebpf.Map `ebpf:"on_link"`
+	Originated         *ebpf.Map `ebpf:"originated"`
 	Outbound           *ebpf.Map `ebpf:"outbound"`
 	OwnAddresses       *ebpf.Map `ebpf:"own_addresses"`
 	PairSlots          *ebpf.Map `ebpf:"pair_slots"`
@@ -882,6 +930,7 @@ func (m *DatapathMaps) Close() error {
 		m.Nursery,
 		m.NurseryTags,
 		m.OnLink,
+		m.Originated,
 		m.Outbound,
 		m.OwnAddresses,
 		m.PairSlots,
@@ -900,38 +949,40 @@ func (m *DatapathMaps) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathVariables struct {
-	AskedSets            *ebpf.Variable `ebpf:"asked_sets"`
-	DigestSeed           *ebpf.Variable `ebpf:"digest_seed"`
-	HaveCheckMtu         *ebpf.Variable `ebpf:"have_check_mtu"`
-	HaveDeliveryTime     *ebpf.Variable `ebpf:"have_delivery_time"`
-	HaveKernelSkb        *ebpf.Variable `ebpf:"have_kernel_skb"`
-	HaveProbeRead        *ebpf.Variable `ebpf:"have_probe_read"`
-	HaveTailCalls        *ebpf.Variable `ebpf:"have_tail_calls"`
-	Hertz                *ebpf.Variable `ebpf:"hertz"`
-	OwnNamespace         *ebpf.Variable `ebpf:"own_namespace"`
-	Sets                 *ebpf.Variable `ebpf:"sets"`
-	UnusedAddRequest     *ebpf.Variable `ebpf:"unused_add_request"`
-	UnusedEvent          *ebpf.Variable `ebpf:"unused_event"`
-	UnusedFlowFlags      *ebpf.Variable `ebpf:"unused_flow_flags"`
-	UnusedFlowState      *ebpf.Variable `ebpf:"unused_flow_state"`
-	UnusedFollow         *ebpf.Variable `ebpf:"unused_follow"`
-	UnusedForgetRequest  *ebpf.Variable `ebpf:"unused_forget_request"`
-	UnusedIdleSeconds    *ebpf.Variable `ebpf:"unused_idle_seconds"`
-	UnusedInterfaceFlags *ebpf.Variable `ebpf:"unused_interface_flags"`
-	UnusedLayout         *ebpf.Variable `ebpf:"unused_layout"`
-	UnusedMode           *ebpf.Variable `ebpf:"unused_mode"`
-	UnusedNextHopMode    *ebpf.Variable `ebpf:"unused_next_hop_mode"`
-	UnusedNoteFlags      *ebpf.Variable `ebpf:"unused_note_flags"`
-	UnusedOutcome        *ebpf.Variable `ebpf:"unused_outcome"`
-	UnusedOwnFlags       *ebpf.Variable `ebpf:"unused_own_flags"`
-	UnusedProtocolClass  *ebpf.Variable `ebpf:"unused_protocol_class"`
-	UnusedSourceRepair   *ebpf.Variable `ebpf:"unused_source_repair"`
-	UnusedTable          *ebpf.Variable `ebpf:"unused_table"`
-	UnusedTick           *ebpf.Variable `ebpf:"unused_tick"`
-	UnusedTraceEvent     *ebpf.Variable `ebpf:"unused_trace_event"`
-	UnusedTraceForm      *ebpf.Variable `ebpf:"unused_trace_form"`
-	UnusedTraceKind      *ebpf.Variable `ebpf:"unused_trace_kind"`
-	UnusedWays           *ebpf.Variable `ebpf:"unused_ways"`
+	AskedSets             *ebpf.Variable `ebpf:"asked_sets"`
+	DigestSeed            *ebpf.Variable `ebpf:"digest_seed"`
+	HaveCheckMtu          *ebpf.Variable `ebpf:"have_check_mtu"`
+	HaveDeliveryTime      *ebpf.Variable `ebpf:"have_delivery_time"`
+	HaveKernelSkb         *ebpf.Variable `ebpf:"have_kernel_skb"`
+	HaveProbeRead         *ebpf.Variable `ebpf:"have_probe_read"`
+	HaveTailCalls         *ebpf.Variable `ebpf:"have_tail_calls"`
+	Hertz                 *ebpf.Variable `ebpf:"hertz"`
+	OwnNamespace          *ebpf.Variable `ebpf:"own_namespace"`
+	Sets                  *ebpf.Variable `ebpf:"sets"`
+	UnusedAddRequest      *ebpf.Variable `ebpf:"unused_add_request"`
+	UnusedEvent           *ebpf.Variable `ebpf:"unused_event"`
+	UnusedFlowFlags       *ebpf.Variable `ebpf:"unused_flow_flags"`
+	UnusedFlowState       *ebpf.Variable `ebpf:"unused_flow_state"`
+	UnusedFollow          *ebpf.Variable `ebpf:"unused_follow"`
+	UnusedForgetRequest   *ebpf.Variable `ebpf:"unused_forget_request"`
+	UnusedIdleSeconds     *ebpf.Variable `ebpf:"unused_idle_seconds"`
+	UnusedInterfaceFlags  *ebpf.Variable `ebpf:"unused_interface_flags"`
+	UnusedLayout          *ebpf.Variable `ebpf:"unused_layout"`
+	UnusedMode            *ebpf.Variable `ebpf:"unused_mode"`
+	UnusedNextHopMode     *ebpf.Variable `ebpf:"unused_next_hop_mode"`
+	UnusedNoteFlags       *ebpf.Variable `ebpf:"unused_note_flags"`
+	UnusedOnLinkFlags     *ebpf.Variable `ebpf:"unused_on_link_flags"`
+	UnusedOriginatedState *ebpf.Variable `ebpf:"unused_originated_state"`
+	UnusedOutcome         *ebpf.Variable `ebpf:"unused_outcome"`
+	UnusedOwnFlags        *ebpf.Variable `ebpf:"unused_own_flags"`
+	UnusedProtocolClass   *ebpf.Variable `ebpf:"unused_protocol_class"`
+	UnusedSourceRepair    *ebpf.Variable `ebpf:"unused_source_repair"`
+	UnusedTable           *ebpf.Variable `ebpf:"unused_table"`
+	UnusedTick            *ebpf.Variable `ebpf:"unused_tick"`
+	UnusedTraceEvent      *ebpf.Variable `ebpf:"unused_trace_event"`
+	UnusedTraceForm       *ebpf.Variable `ebpf:"unused_trace_form"`
+	UnusedTraceKind       *ebpf.Variable `ebpf:"unused_trace_kind"`
+	UnusedWays            *ebpf.Variable `ebpf:"unused_ways"`
 }
 
 // DatapathPrograms contains all programs after they have been loaded into the kernel.

@@ -102,6 +102,24 @@ func TestTraceReason(t *testing.T) {
 	})
 }
 
+// TestTraceOriginated: what the strong host model moves names the interface, what goes as routed the reason.
+func TestTraceOriginated(t *testing.T) {
+	const table = uint8(bpf.DatapathTableTABLE_ORIGINATED)
+	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
+		tracer := b.traceAll()
+		frame, router := n.out(b.production, m), b.production.router
+		b.exec(egress(b.production, frame))
+		moved := n.outgoing(tracedMove, m, b.production, frame, router, b.replication.router, 1)
+		moved.Table, moved.FlowIfindex = table, b.replication.Index
+		tracer.want(moved)
+		b.manage(b.replication, nil)
+		b.exec(egress(b.production, frame))
+		routed := n.outgoing(tracedPass, m, b.production, frame, router, router, 2)
+		routed.Table, routed.Outcome = table, uint8(weakHost)
+		tracer.want(routed)
+	})
+}
+
 func TestTraceReaddressed(t *testing.T) {
 	eachEnforced(t, func(t *testing.T, b *bed, n network, m message) {
 		tracer := b.traceAll()

@@ -106,10 +106,13 @@ static inline __u32 own_address(const __u8 *address)
 	return flags ? *flags : 0;
 }
 
-static inline bool address_is_on_link(const __u8 *address, __u32 ifindex)
+/* enum on_link_flags, 0 for an address that is no neighbour by this device. */
+static inline __u32 on_link_flags_of(const __u8 *address, __u32 ifindex)
 {
 	struct on_link_key key = { .prefix_length = 32 + 128, .ifindex = ifindex };
+	__u32 *flags;
 
 	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(&on_link, &key) != NULL;
+	flags = bpf_map_lookup_elem(&on_link, &key);
+	return flags ? *flags : 0;
 }

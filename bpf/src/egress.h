@@ -4,6 +4,7 @@
 
 #include "fragment.h"
 #include "nobody.h"
+#include "originate.h"
 #include "outbound.h"
 #include "quote.h"
 #include "reply.h"
@@ -204,6 +205,8 @@ static inline int egress(struct __sk_buff *skb, __u32 header)
 		return PASS;
 	result = parse(skb, &packet, OUTBOUND, header);
 	flow = track(skb, &packet, result, &table);
+	if (!flow && has_source(result) && unlikely(!suits_source(skb, &packet)))
+		flow = originated_flow(skb, &packet, result, &table);
 	verdict = flow ? reply(skb, &packet, flow, table, header) : PASS;
 	if (unlikely(!flow && result != PARSED))
 		count_unparsed(result);

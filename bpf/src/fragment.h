@@ -33,7 +33,7 @@ static inline struct fragment *find_fragment(struct fragment_set *set, __u64 key
 }
 
 /* Remembers what was decided about the first fragment of the packet with this key. */
-__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome)
+__noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcome, __u32 protocol)
 {
 	struct fragment_set *set = get_fragments(key);
 	struct fragment *slot;
@@ -50,6 +50,7 @@ __noinline int enter_fragment(__u64 key, __u64 digest, __u32 table, __u32 outcom
 	slot->seen = now();
 	slot->table = table;
 	slot->outcome = outcome;
+	slot->protocol = protocol;
 	slot->key = key;
 	return 0;
 }
@@ -72,10 +73,10 @@ __noinline int look_up_fragment(__u64 key)
 
 static inline void note_fragment(struct packet *packet, const struct flow *flow, enum table table, enum outcome outcome)
 {
-	enter_fragment(fragment_key(packet), packet->digest, kind_of(flow, table), outcome);
+	enter_fragment(fragment_key(packet), packet->digest, kind_of(flow, table), outcome, packet->protocol);
 }
 
-/* The flow of a later fragment, NULL where the first one was left as it was or is not known. */
+/* The flow of a later fragment, NULL where the first one was of none, left as it was, or is not known. */
 static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
 	const struct scratch *from = get_scratch();
@@ -85,6 +86,8 @@ static __noinline struct flow *fragment_flow(struct packet *packet, enum table *
 	if (!from || !look_up_fragment(fragment_key(packet)))
 		return NULL;
 	first = &from->fragment;
+	if (first->table == TABLE_ORIGINATED)
+		return NULL;
 	*table = TABLE_NURSERY;
 	flow = first->table == TABLE_CONNECTIONLESS ? NULL : find_digest(first->digest, TABLE_NURSERY);
 	if (!flow || kind_of(flow, TABLE_NURSERY) != first->table) {

@@ -11,13 +11,14 @@
  * - Datagrams of sockets that are not connected. An ICMP error tells these nothing (__udp4_lib_err() in
  *   net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
  *
- * What passes: replies of connections that others began, what belongs to a flow, SYNs and datagrams of connected
+ * What passes: replies of connections that others began, what belongs to a flow, or is moved by its source, SYNs and datagrams of connected
  * sockets, which are answered on the device, and whatever is not certain.
  */
 #pragma once
 
 #include "parse.h"
 #include "nursery.h"
+#include "originate.h"
 
 #define CONNTRACK_INFO 7UL /* NFCT_INFOMASK */
 #define CONNTRACK_REPLY 3  /* IP_CT_IS_REPLY: what is less was sent by who began; more is untracked */
@@ -81,7 +82,8 @@ int replypath_gate(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (parse(skb, &packet, OUTBOUND, 0) != PARSED || !is_stopped(skb, &packet) || has_flow(&packet))
+	if (parse(skb, &packet, OUTBOUND, 0) != PARSED || !is_stopped(skb, &packet) || has_flow(&packet) ||
+	    is_moved_by_source(&packet))
 		return BPF_OK;
 	count_untraced(packet.family == 4 ? EVENT_FALLBACK_DROPPED_V4 : EVENT_FALLBACK_DROPPED_V6);
 	return BPF_DROP;

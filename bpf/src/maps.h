@@ -26,6 +26,8 @@
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
+#define MAX_ORIGINATED 16384
+#define SETTLED_SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
 	struct {                                                                                   \
@@ -117,13 +119,14 @@ MAP(held_gateways, HASH, MAX_GATEWAYS, BPF_F_NO_PREALLOC, struct gateway_mac, __
  */
 MAP(gateway_routes, LPM_TRIE, MAX_GATEWAY_ROUTES, BPF_F_NO_PREALLOC, struct route_key, __u32);
 
+/* To enum on_link_flags. */
 MAP(on_link, LPM_TRIE, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct on_link_key, __u32);
 
 struct address {
 	__u8 bytes[16];
 };
 
-/* To enum own_flags. */
+/* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
 ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
@@ -147,6 +150,9 @@ PROGRAMS(sender, 1);
 
 /* The program that ends what is for nobody: see nobody.h. */
 PROGRAMS(nobody, 1);
+
+/* What this host originates by another interface than that of its source: see originate.h. */
+MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, __u64, struct originated_tuple);
 
 /* For `replypath trace`: see trace.h. */
 RING(trace_events, TRACE_BYTES);

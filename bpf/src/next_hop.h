@@ -126,7 +126,7 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 	way->flags = interface->next_hop == NEXT_HOP_LAST ? FLOW_ENFORCE_MAC : 0;
 	if (interface->next_hop == NEXT_HOP_LAST)
 		return;
-	if (!only_gateways && (!count || address_is_on_link(packet->tuple.peer, skb->ifindex)))
+	if (!only_gateways && (!count || on_link_flags_of(packet->tuple.peer, skb->ifindex)))
 		return;
 	served = is_served(packet, interface, skb->ifindex, &gateway);
 	if (count > 1 || !gateway) {

@@ -101,7 +101,7 @@ struct answer {
 
 #define ERROR_HEADER (offsetof(struct answer, quote) - offsetof(struct answer, type))
 
-/* The own address and the interface of what was admitted last: most of what begins a flow comes to the same. */
+/* An own address and an interface for which something was settled, as long as the generation is this one. */
 struct admitted {
 	__u64 self[2];
 	__u32 ifindex;
@@ -127,6 +127,7 @@ struct scratch {
 	__u64 socket; /* an address in the kernel */
 	struct admitted admitted;
 	__u64 kept; /* the packet's digest, while another takes its place */
+	struct admitted settled[SETTLED_SOURCES]; /* by own address: see originate.h */
 };
 
 CPU_ARRAY(scratch, 1, struct scratch);

@@ -106,6 +106,15 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	return OUTCOME_CORRECTED;
 }
 
+/* Keeps in mind when the sender was told of the size: the flow is in no table. */
+static inline void note_told(__u64 digest, __u16 told)
+{
+	struct originated_tuple *record = bpf_map_lookup_elem(&originated, &digest);
+
+	if (record)
+		record->told = told;
+}
+
 /* The kernel chose another interface than the flow's. */
 static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 		       const struct interface *target, __u32 ifindex, __u32 header)
@@ -117,7 +126,8 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 
 	if (!handover)
 		return PASS;
-	count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+	if (likely(table != TABLE_ORIGINATED))
+		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		note_fragment(packet, flow, table, outcome);
@@ -125,14 +135,20 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
 		hand_over(skb, packet, ifindex, pair, packets, table, handover);
 		trace_outbound(skb, TRACE_MOVED, packet, table, header);
-		if (likely(!send(skb, handover, header)))
+		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
+							: send(skb, handover, header))))
 			return TC_ACT_REDIRECT;
 		outcome = header ? OUTCOME_REWRITE_FAILED : OUTCOME_NO_HEADER_ROOM;
 		if (unlikely(packet->fragment))
 			note_fragment(packet, flow, table, outcome);
 	}
-	count_reply(skb, flow, pair, packets, outcome);
+	if (likely(table != TABLE_ORIGINATED))
+		count_reply(skb, flow, pair, packets, outcome);
+	else
+		count_originated(skb, packet->digest, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
+		if (table == TABLE_ORIGINATED)
+			note_told(packet->digest, flow->told);
 		if (is_traced())
 			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);

@@ -4,6 +4,7 @@
 
 #include "next_hop.h"
 #include "pair.h"
+#include "pmtudisc.h"
 #include "trace.h"
 
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
@@ -56,6 +57,23 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		trace_outcome(skb, outcome);
 }
 
+/* Counts what happened to a packet that the host originates, and to its tuple, once for each way. */
+static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u64 pair, __u32 packets,
+					enum outcome outcome)
+{
+	__u8 way = outcome == OUTCOME_CORRECTED ? ORIGINATED_MOVED : ORIGINATED_ROUTED;
+	struct originated_tuple *record = bpf_map_lookup_elem(&originated, &digest);
+	bool first = record && !(record->state & way);
+
+	if (first)
+		record->state |= way;
+	if (record && outcome == OUTCOME_CORRECTED)
+		__sync_fetch_and_add(&record->moved, packets);
+	count_pair(skb, with_outcome(pair, outcome | OUTCOME_ORIGINATED), packets, first);
+	if (outcome > OUTCOME_CORRECTED && is_traced())
+		trace_outcome(skb, outcome);
+}
+
 /* Leaves word for the program at the target, which runs next. A container can send a mark, which thus proves nothing. */
 static inline void hand_over(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex, __u64 pair,
 			     __u32 packets, enum table table, struct handover *handover)
@@ -89,12 +107,13 @@ static inline bool arrived(struct __sk_buff *skb)
 		skb->tstamp = handover->delivery;
 	pair = handover->pair;
 	packets = handover->packets;
-	flow = find_digest(handover->digest, handover->table);
-	if (flow) {
+	flow = handover->table == TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
+	if (likely(flow))
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
-	} else { /* evicted this very moment */
+	else if (handover->table == TABLE_ORIGINATED)
+		count_originated(skb, handover->digest, pair, packets, OUTCOME_CORRECTED);
+	else /* evicted this very moment */
 		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, false);
-	}
 	if (is_traced())
 		trace_arrival(skb);
 	return true;
@@ -176,5 +195,29 @@ static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 h
 		return -1;
 	}
 	bpf_redirect(handover->ifindex, 0);
+	return 0;
+}
+
+/*
+ * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
+ * it does not know it. Then the packet waits, and is counted at the target only where nothing else was moved meanwhile.
+ * What waits is sent by the next hop of its route (net/core/neighbour.c, neigh_update()), which was another interface's.
+ * So by IPv4 the kernel looks for the route anew. By IPv6 it would heed other interfaces' routes: there the peer is named,
+ * and what waited is lost.
+ */
+static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *packet,
+				   struct handover *handover, __u32 header)
+{
+	struct bpf_redir_neigh to = { .nh_family = FAMILY_IPV6 };
+
+	if (!header && add_header(skb, handover)) {
+		take_back(skb, handover);
+		return -1;
+	}
+	__builtin_memcpy(to.ipv6_nh, packet->tuple.peer, sizeof(to.ipv6_nh));
+	if (packet->family == 4)
+		bpf_redirect_neigh(handover->ifindex, NULL, 0, 0);
+	else
+		bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
 	return 0;
 }

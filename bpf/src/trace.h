@@ -181,6 +181,10 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	}
 	describe(skb, event, &from->packet, result);
 	add_flow(event, digest, table);
+	if (table == TABLE_ORIGINATED) {
+		event->table = table;
+		event->flow_ifindex = kind == TRACE_MOVED ? handover->ifindex : 0;
+	}
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 7,
+	LAYOUT_VERSION = 8,
 };
 
 /*
@@ -43,6 +43,7 @@ enum flow_flags {
 	FLOW_PEER_ENDED = 1 << 8,       /* in the nursery: the peer's FIN came, and ends at rcv_nxt */
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
 	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
+	FLOW_ON_LINK = 1 << 11,         /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
 	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
 };
 
@@ -151,6 +152,7 @@ enum interface_flags {
 	INTERFACE_NARROW = 1 << 2,    /* another managed interface has a larger MTU */
 	INTERFACE_ROUTES4 = 1 << 3,   /* `gateway_routes` tells which IPv4 peers its gateways serve; else all */
 	INTERFACE_ROUTES6 = 1 << 4,
+	INTERFACE_STRONG = 1 << 5,    /* host_model: strong */
 };
 
 /*
@@ -173,7 +175,8 @@ struct interface {
 	__u32 lower; /* ifindex of the device that its frames pass as well (macvlan, ipvlan); 0 for none */
 	/* Ticks: before that nobody saw all that came in by it, and the host may have answered it; 0: long ago. */
 	__u32 since;
-	__u32 pad2;
+	__u16 first_gateway4; /* index of the one that is preferred, of one or several; 0 with none */
+	__u16 first_gateway6;
 };
 
 /* Index 0 is never used. The MAC stands within one word, so that a reply never sees half of a new one. */
@@ -190,6 +193,11 @@ struct gateway_mac {
 	__u8 mac[6];
 	__u8 family; /* 4 or 6 */
 	__u8 pad;
+};
+
+enum on_link_flags {
+	ON_LINK = 1 << 0,
+	ON_LINK_ROUTED = 1 << 1, /* the kernel has a route that says so */
 };
 
 /* An LPM key: the interface is the first 32 bits of the prefix. */
@@ -210,6 +218,7 @@ struct route_key {
 enum own_flags {
 	OWN_ADDRESS = 1 << 0,
 	OWN_LOOPBACK_ONLY = 1 << 1, /* only lo or a dummy device has it */
+	OWN_INTERFACE_SHIFT = 16,   /* above: index into `interfaces` of the only interface that has it; 0 for none */
 };
 
 #define MAX_EXCLUSIONS 64
@@ -267,7 +276,9 @@ enum outcome {
 	OUTCOME_OBSERVE = 6,
 	OUTCOME_BOUND_DEVICE = 7,
 	OUTCOME_REWRITE_FAILED = 8,
+	OUTCOME_WEAK_HOST = 9, /* of what the host originates only: host_model: weak */
 	OUTCOME_END,
+	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };
 
 /* Protocols as the metrics name them. */
@@ -359,6 +370,7 @@ enum table {
 	TABLE_NURSERY = 3, /* connections in their first second: see nursery.h */
 	TABLE_OUTBOUND = 4,
 	TABLE_END,
+	TABLE_ORIGINATED, /* no such table: what is of no flow, and counted in `originated` */
 };
 
 /* What replypath_forget is run with, as the data of a packet. */
@@ -383,13 +395,32 @@ struct fragment {
 	__u32 seen;   /* ticks */
 	__u8 table;   /* enum table */
 	__u8 outcome; /* enum outcome */
-	__u8 pad[2];
+	__u8 protocol;
+	__u8 pad;
 };
 
 struct fragment_set {
 	struct fragment fragment[WAYS];
 	__u32 next; /* the way that is taken next, modulo WAYS */
 	__u32 pad;
+};
+
+enum originated_state {
+	ORIGINATED_MOVED = 1 << 0,  /* counted as a flow that was moved */
+	ORIGINATED_ROUTED = 1 << 1, /* counted as one that went as routed */
+};
+
+/* What the host originates by another interface than that of its source, by the digest of its tuple. */
+struct originated_tuple {
+	struct tuple tuple;
+	__u32 created; /* ticks */
+	__u32 seen;    /* ticks: the last packet */
+	__u16 from;    /* index into `interfaces`: the kernel's choice */
+	__u16 to;      /* that of the interface with the source */
+	__u16 told;    /* as of a flow */
+	__u8 state;    /* enum originated_state */
+	__u8 pad;
+	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them */
 };
 
 /*
@@ -436,12 +467,12 @@ struct trace_event {
 	__u32 cpu;
 	__u32 sequence;      /* of the CPU; MOVED and its LEAVING have the same one */
 	__u32 ifindex;       /* where it was seen: INBOUND in, PASSED and MOVED the kernel's choice */
-	__u32 flow_ifindex;  /* the flow's; 0: no flow */
+	__u32 flow_ifindex;  /* the flow's, or where a packet of none was moved to; else 0 */
 	__u32 length;        /* bytes, with the Ethernet header; of all its segments; RETURNED: 0 */
 	__u8 kind;           /* enum trace_kind */
 	__u8 family;
 	__u8 tcp_flags;
-	__u8 table;          /* enum table of the flow; TABLE_END: no flow */
+	__u8 table;          /* enum table of the flow; TABLE_END: no flow; TABLE_ORIGINATED: the source decided */
 	__u8 outcome;        /* PASSED: enum outcome, 0 where nothing was to be done; MOVED: 0 */
 	__u8 form;           /* enum trace_form */
 	__u8 mac[6];         /* INBOUND: the source; PASSED and MOVED: the destination as it leaves */

@@ -58,6 +58,9 @@ func (x *run) compareAll() (string, error) {
 		}
 	}
 	x.compareNotes(&what, now-x.start)
+	if err := x.compareOriginated(&what, now-x.start); err != nil {
+		return "", err
+	}
 	if err := x.comparePlaces(&what, now-x.start); err != nil {
 		return "", err
 	}

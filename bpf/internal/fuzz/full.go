@@ -32,6 +32,7 @@ func (r *Runner) RunFull(data []byte) (what string, err error) {
 	if p.Setup.bare < devices {
 		return "", nil // moves between kinds of devices change more than addresses
 	}
+	p.Setup.source = devices // or what is no reply would be moved by its source
 	for i := range p.Setup.devices {
 		p.Setup.devices[i].mtu, p.Setup.devices[i].narrow = 1500, false
 	}

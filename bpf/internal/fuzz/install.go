@@ -137,7 +137,7 @@ func (r *Runner) installOnLink(h model.Host) error {
 			}
 			key := bpf.DatapathOnLinkKey{PrefixLength: length, Ifindex: device.Index, Address: n.onLink.Addr().As16()}
 			if len(h.OnLink[device.Index]) > 0 {
-				errs = append(errs, r.d.OnLink.Put(key, uint32(1)))
+				errs = append(errs, r.d.OnLink.Put(key, uint32(rig.OnLinkRouted)))
 			} else if err := r.d.OnLink.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
 				errs = append(errs, err)
 			}

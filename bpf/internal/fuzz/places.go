@@ -67,7 +67,10 @@ func (x *run) compareFragments(what *strings.Builder, late uint32) {
 		digest := x.fragmentDigest(key)
 		f, ok := got[digest]
 		want := bpf.DatapathFragment{Key: digest, Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
-			Table: uint8(first.Table), Outcome: uint8(first.Outcome)}
+			Table: uint8(first.Table), Outcome: uint8(first.Outcome), Protocol: f.Protocol}
+		if first.Table == bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
+			want.Protocol = first.Tuple.Protocol
+		}
 		switch {
 		case !ok && shared[x.fragmentSet(digest)] > 1: // the ways are taken in turn
 		case !ok || f != want || f.Seen-first.Seen > late:

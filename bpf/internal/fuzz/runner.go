@@ -42,12 +42,14 @@ type Runner struct {
 
 	down        [devices]bool // who has no carrier now
 	gatewayMACs map[bpf.DatapathGatewayMac]bool
-	routes      map[bpf.DatapathRouteKey]bool
-	events      map[bpf.DatapathEvent]uint64 // at the beginning of the program
-	pairs       map[model.Pair]model.Count
-	lastPairs   map[model.Pair]model.Count // after the last packet that was run; nil: not known
-	buffer      []byte
-	context     rig.Context
+	// originatedDigests are those of the tuples that the map of what the host originates may hold.
+	originatedDigests map[uint64]bool
+	routes            map[bpf.DatapathRouteKey]bool
+	events            map[bpf.DatapathEvent]uint64 // at the beginning of the program
+	pairs             map[model.Pair]model.Count
+	lastPairs         map[model.Pair]model.Count // after the last packet that was run; nil: not known
+	buffer            []byte
+	context           rig.Context
 }
 
 // Sockets are the real ones that the programs meet.
@@ -84,12 +86,13 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 	}
 	return &Runner{
 		h: h, d: d, sets: sets, places: places, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
-		Events:      make(map[bpf.DatapathEvent]uint64),
-		Outcomes:    make(map[bpf.DatapathOutcome]uint64),
-		Remembered:  make(map[string]int),
-		gatewayMACs: make(map[bpf.DatapathGatewayMac]bool),
-		routes:      make(map[bpf.DatapathRouteKey]bool),
-		buffer:      make([]byte, 1<<16),
+		Events:            make(map[bpf.DatapathEvent]uint64),
+		Outcomes:          make(map[bpf.DatapathOutcome]uint64),
+		Remembered:        make(map[string]int),
+		gatewayMACs:       make(map[bpf.DatapathGatewayMac]bool),
+		originatedDigests: make(map[uint64]bool),
+		routes:            make(map[bpf.DatapathRouteKey]bool),
+		buffer:            make([]byte, 1<<16),
 	}, nil
 }
 
@@ -186,7 +189,7 @@ func (x *run) begin(setup Setup) (err error) {
 	clear(x.sets.Outbound)
 	clear(x.places.Fragments.Elements)
 	clear(x.places.Asked.Elements)
-	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.forgetLearned(), x.places.Fragments.Write(), x.places.Asked.Write(),
+	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.forgetLearned(), x.forgetOriginated(), x.places.Fragments.Write(), x.places.Asked.Write(),
 		x.sets.Write(), x.install(host)); err != nil {
 		return err
 	}
@@ -272,6 +275,7 @@ func (x *run) end() {
 	x.Remembered[bpf.DatapathMapFragments] += len(x.m.Fragments)
 	x.Remembered[bpf.DatapathMapForeign] += len(x.m.Foreign) + len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapAsked] += len(x.m.Asked)
+	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
 }
 
 func (x *run) forgetMarks() {
@@ -351,7 +355,7 @@ func (x *run) age(ticks uint32) error {
 			return err
 		}
 	}
-	if err := errors.Join(x.d.ForgetForeign(), x.ageFragments(ticks), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
+	if err := errors.Join(x.d.ForgetForeign(), x.ageFragments(ticks), x.ageOriginated(ticks), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}
 	for _, table := range x.sets.Flows {
@@ -426,6 +430,7 @@ func (x *run) packet(s Step) (string, error) {
 		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
 	}
 	what, after, err := x.both(s.Kind, f, cut, 0)
+	x.noteOriginated()
 	if what != "" || err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
 		return what, err
 	}

@@ -26,6 +26,7 @@ type Setup struct {
 	onLink            int // the device that has the network of the on-link peer; devices: none
 	unmanaged         int // a device that is not managed; devices: none
 	bare              int // a device whose frames have no Ethernet header; devices: none
+	source            int // the device that has the own addresses alone; devices: several have them
 	devices           [devices]deviceSetup
 }
 
@@ -37,6 +38,7 @@ type deviceSetup struct {
 	down     bool
 	mtu      uint32
 	narrow   bool // another interface has a larger MTU
+	strong   bool // host_model
 }
 
 // routes is what is told of those by a device's gateways.
@@ -63,6 +65,7 @@ func decodeSetup(r record) Setup {
 		onLink:            []int{devices, 1, 0, 2}[r[5]&3],
 		unmanaged:         devices,
 		bare:              devices,
+		source:            int(r[2]) >> 1 & 3,
 	}
 	if r[13] >= 128 {
 		s.bare = int(r[13]) % devices
@@ -79,6 +82,7 @@ func decodeSetup(r record) Setup {
 			observe:  b>>4&7 == 7,
 			down:     c&15 == 15,
 			mtu:      []uint32{1500, 1500, 1500, 1280, 1500, 1400, 1279, 551}[c>>4&7],
+			strong:   r[2]>>(3+i)&1 == 1,
 		}
 	}
 	for i := range s.devices {
@@ -113,14 +117,15 @@ func (s Setup) String() string {
 		{fmt.Sprintf("on link at eth%d", s.onLink), s.onLink < devices},
 		{fmt.Sprintf("eth%d without header", s.bare), s.bare < devices},
 		{fmt.Sprintf("eth%d not managed", s.unmanaged), s.unmanaged < devices},
+		{fmt.Sprintf("own addresses at eth%d", s.source), s.source < devices},
 	} {
 		if flag.set {
 			parts = append(parts, flag.name)
 		}
 	}
 	for i, d := range s.devices {
-		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, routes %d, observe %v, down %v, mtu %d}",
-			i, d.nextHop, d.gateways, d.routes, d.observe, d.down, d.mtu))
+		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, routes %d, observe %v, down %v, mtu %d, strong %v}",
+			i, d.nextHop, d.gateways, d.routes, d.observe, d.down, d.mtu, d.strong))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -169,7 +174,7 @@ func (s Setup) host(real []rig.Device) model.Host {
 	}
 	for _, n := range networks {
 		for _, own := range n.selves[:ownSelves] {
-			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS
+			h.OwnAddresses[own] = bpf.DatapathOwnFlagsOWN_ADDRESS | s.sourceInterface()
 		}
 		h.HasCome[model.Place{Ifindex: real[comeTo].Index, Address: n.selves[justCome]}] = true
 		h.OwnAddresses[n.selves[loopbackOnly]] |= bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY
@@ -181,11 +186,25 @@ func (s Setup) host(real []rig.Device) model.Host {
 	return h
 }
 
+// sourceInterface is the interface that has the own addresses, where they tell of it.
+func (s Setup) sourceInterface() bpf.DatapathOwnFlags {
+	if s.source == devices {
+		return 0
+	}
+	return bpf.DatapathOwnFlags(interfaceID(s.source)) << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+}
+
 func (d deviceSetup) record(real rig.Device, device int) model.Interface {
 	r := rig.Record(real, 0)
 	r.NextHop, r.Gateways4, r.Gateways6, r.Mtu = uint8(d.nextHop), d.gateways, d.gateways, d.mtu
 	if d.gateways == 1 {
 		r.Gateway4, r.Gateway6 = gatewayID(device, 0), gatewayID(device, 2)
+	}
+	if d.gateways > 0 {
+		r.FirstGateway4, r.FirstGateway6 = gatewayID(device, 0), gatewayID(device, 2)
+	}
+	if d.strong {
+		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
 	}
 	if d.routes != allPeers {
 		r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)

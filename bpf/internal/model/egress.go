@@ -24,9 +24,23 @@ func (m *Model) Egress(f Frame) Verdict {
 	case len(failed) > 0:
 		m.oneOf(failed)
 		return Verdict{}
-	case p != nil && p.quote != nil:
+	case p == nil || p.otherICMP && p.quote == nil:
+		return Verdict{}
+	}
+	m.replied = false
+	v := m.flowOut(p, f)
+	if !m.replied {
+		v, _ = m.originate(p, p.outbound(), f, nil)
+	}
+	return v
+}
+
+// flowOut decides about a packet by its flow, if it has one.
+func (m *Model) flowOut(p *packet, f Frame) Verdict {
+	switch {
+	case p.quote != nil:
 		return m.errorOut(p, f)
-	case p == nil || p.otherICMP || p.echoRequest:
+	case p.echoRequest:
 		return Verdict{}
 	case p.protocol == protoTCP:
 		return m.segmentOut(p, f)
@@ -38,6 +52,10 @@ func (m *Model) Egress(f Frame) Verdict {
 // arrive counts a packet that was moved, where it leaves.
 func (m *Model) arrive(f Frame, h *handover) {
 	m.handover = nil
+	if h.table == tableOriginated {
+		m.countOriginated(h.tuple, h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f)
+		return
+	}
 	packets, bytes := onWire(f)
 	count := Count{Packets: packets, Bytes: bytes}
 	if flow, ok := m.table(h.table)[h.tuple]; ok {

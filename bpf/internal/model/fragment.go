@@ -37,6 +37,9 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	first, ok := m.Fragments[p.key()]
 	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
 	f, there := m.table(first.Table)[first.Tuple]
+	if first.Table == tableOriginated {
+		there = true
+	}
 	if ok && there && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
 		delete(m.Fragments, p.key())
 		ok = false
@@ -46,6 +49,13 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		return Verdict{}
 	}
 	p.protocol = first.Tuple.Protocol
+	if first.Table == tableOriginated {
+		v, decided := m.originate(p, first.Tuple, frame, &first.Outcome)
+		if !decided {
+			m.event(laterPart)
+		}
+		return v
+	}
 	if f.Ifindex == frame.Ifindex || first.Outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		return m.reply(first.Table, first.Tuple, p, frame)
 	}

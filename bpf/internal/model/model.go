@@ -119,6 +119,7 @@ type Model struct {
 	Outbound       map[Tuple]Note
 	Marks          map[Tuple]bool
 	Fragments      map[FragmentKey]Fragment
+	Originated     map[Tuple]Originated
 	// Asked has the flow by which each asker asked last.
 	Asked map[Asker]Tuple
 
@@ -133,6 +134,7 @@ type Model struct {
 	Pairs  map[Pair]Count
 
 	handover *handover
+	replied  bool // the packet that leaves is of a flow
 }
 
 // handover is a packet on its way from one interface's egress to another's.
@@ -154,6 +156,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Marks:          make(map[Tuple]bool),
 		Fragments:      make(map[FragmentKey]Fragment),
+		Originated:     make(map[Tuple]Originated),
 		Asked:          make(map[Asker]Tuple),
 		Foreign:        make(map[Place]bool),
 		Refused:        make(map[Tuple]bool),
@@ -208,6 +211,14 @@ func (m *Model) Age(ticks uint32) {
 	}
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
+	}
+	for t, kept := range m.Originated {
+		kept.Seen -= ticks
+		kept.Created -= ticks
+		if kept.Told != 0 {
+			kept.Told -= uint16(ticks)
+		}
+		m.Originated[t] = kept
 	}
 	for key, first := range m.Fragments {
 		first.Seen -= ticks

@@ -14,6 +14,7 @@ const interfaceBare = uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 // reply decides about a packet that belongs to a flow of a table.
 func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	f := m.table(table)[t]
+	m.replied = true
 	if f.Ifindex == frame.Ifindex {
 		if f.Flags&flagEnforceMAC != 0 && !frame.NoHeader { // else there is nothing to decide
 			m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
@@ -30,14 +31,16 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 	)
-	large := size(p, frame) > record.Mtu || frame.GSOSize != 0 && p.protocol == protoSCTP // whose segments have no one size
+	large := isLarge(p, frame, record)
 	if large {
 		reasons = append(reasons, bpf.DatapathOutcomeOUTCOME_MTU)
 	}
 	if m.stays(pair, frame, reasons) {
 		m.decided(table, t, p, reasons[0])
 		if len(reasons) == 1 && large {
-			return m.tell(table, t, p, frame, record)
+			told := m.tell(&f, p, frame, record)
+			m.tellOnce(table, t, f.Told)
+			return told
 		}
 		return Verdict{}
 	}
@@ -50,11 +53,28 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	if p.has(FlagSYN | FlagACK) {
 		m.announce(moved, p, record)
 	}
-	if frame.NoHeader && record.Flags&interfaceBare == 0 {
-		kind := map[uint8][]byte{4: {0x08, 0x00}, 6: {0x86, 0xdd}}[p.family]
-		moved = slices.Concat(mac[:], record.Mac[:], kind, moved)
+	return Verdict{Redirect: f.Ifindex, Bytes: withHeader(moved, p, frame, mac, record)}
+}
+
+// withHeader puts an Ethernet header before a packet that has none, if the interface's frames have one.
+func withHeader(moved []byte, p *packet, frame Frame, mac MAC, record Interface) []byte {
+	if !frame.NoHeader || record.Flags&interfaceBare != 0 {
+		return moved
 	}
-	return Verdict{Redirect: f.Ifindex, Bytes: moved}
+	kind := map[uint8][]byte{4: {0x08, 0x00}, 6: {0x86, 0xdd}}[p.family]
+	return slices.Concat(mac[:], record.Mac[:], kind, moved)
+}
+
+// isLarge says whether a packet is too large for an interface. The segments of SCTP have no one size.
+func isLarge(p *packet, frame Frame, record Interface) bool {
+	return size(p, frame) > record.Mtu || frame.GSOSize != 0 && p.protocol == protoSCTP
+}
+
+// tellOnce keeps in mind when a flow's sender was told of a size.
+func (m *Model) tellOnce(table Table, t Tuple, told uint16) {
+	f := m.table(table)[t]
+	f.Told = told
+	m.table(table)[t] = f
 }
 
 // isUsable says whether a flow's interface is still there, and its link up.

@@ -96,19 +96,17 @@ func mssOption(segment []byte) int {
 
 // tell turns a packet that is too large into a message to its sender, as a router
 // on the way would send it, at most once a second for each flow.
-func (m *Model) tell(table Table, t Tuple, p *packet, frame Frame, record Interface) Verdict {
+func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict {
 	smallest := uint32(smallestV4)
 	if p.family == 6 {
 		smallest = smallestV6
 	}
-	f := m.table(table)[t]
 	if frame.GSOSize != 0 || p.later || record.Mtu < smallest || p.offset+20 > quoted ||
 		f.Told != 0 && uint32(uint16(m.Now)-f.Told) < m.Ticks(1) { // 0: never
 		return Verdict{}
 	}
 	f.Told = max(uint16(m.Now), 1)
-	m.table(table)[t] = f
-	from := netip.AddrFrom16(t.Peer).Unmap()
+	from := netip.AddrFrom16(f.Tuple.Peer).Unmap()
 	if g, ok := m.Host.Gateways[f.Gateway]; ok && g.Ifindex == f.Ifindex {
 		if address := netip.AddrFrom16(g.Address).Unmap(); address.Is4() == from.Is4() {
 			from = address

@@ -372,8 +372,16 @@ func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags)
 	return nil
 }
 
-// SetOnLink enters a directly connected prefix of an interface.
+// SetOnLink enters a prefix that is on the link of an interface by a route.
 func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
+	return d.SetOnLinkBy(ifindex, prefix, OnLinkRouted)
+}
+
+// OnLinkRouted are the flags of a prefix that the kernel has a route to.
+const OnLinkRouted = bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
+
+// SetOnLinkBy enters a prefix that is on the link of an interface, with these flags.
+func (d *Datapath) SetOnLinkBy(ifindex uint32, prefix netip.Prefix, flags bpf.DatapathOnLinkFlags) error {
 	length := prefix.Bits()
 	if prefix.Addr().Is4() {
 		length += 96
@@ -383,7 +391,7 @@ func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
 		Ifindex:      ifindex,
 		Address:      prefix.Addr().As16(),
 	}
-	if err := d.OnLink.Put(key, uint32(1)); err != nil {
+	if err := d.OnLink.Put(key, uint32(flags)); err != nil {
 		return fmt.Errorf("write on-link prefix %s: %w", prefix, err)
 	}
 	return nil

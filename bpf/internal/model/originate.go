@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+
+	"replypath/bpf"
+)
+
+const (
+	tableOriginated  = bpf.DatapathTableTABLE_ORIGINATED
+	interfaceStrong  = uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
+	originated       = bpf.DatapathOutcomeOUTCOME_ORIGINATED
+	stateMoved       = uint8(bpf.DatapathOriginatedStateORIGINATED_MOVED)
+	stateRouted      = uint8(bpf.DatapathOriginatedStateORIGINATED_ROUTED)
+	ownInterfaceBits = bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+)
+
+// Originated is what is kept of a tuple that the host originates by another interface than that of its source.
+type Originated struct {
+	Seen, Created uint32 // ticks
+	From, To      uint16 // interfaces by id
+	Told          uint16
+	State         uint8
+	Moved         uint64 // packets
+}
+
+// sourceInterface is the managed interface that alone has an address.
+func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok bool) {
+	id = uint16(m.Host.OwnAddresses[a] >> ownInterfaceBits)
+	record, ok = m.Host.Interfaces[id]
+	return id, record, ok && id != 0 && record.Ifindex != 0
+}
+
+// originate decides about a packet of no flow, if the host originates it by another interface than that of its source.
+// A later fragment goes as the first one did.
+func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOutcome) (v Verdict, decided bool) {
+	id, record, ok := m.sourceInterface(p.from)
+	if !ok || record.Ifindex == frame.Ifindex || record.Lower == frame.Ifindex && frame.Ifindex != 0 || !m.isHeeded(p) {
+		return Verdict{}, false
+	}
+	kept, known := m.Originated[t]
+	if !known {
+		kept.Created = m.Now
+	}
+	from, _, _ := m.managed(frame.Ifindex)
+	kept.Seen, kept.From, kept.To = m.Now, from, id
+	m.Originated[t] = kept
+	mac, gateway, found := m.sourceNextHop(p.to, record)
+	reasons := reasons(
+		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
+	)
+	if first != nil && *first != bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		reasons = append(reasons, *first)
+	}
+	f := Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Gateway: gateway, Told: kept.Told}
+	reasons = append(reasons, m.hindrances(&f, record, found, p, frame)...)
+	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
+	if len(reasons) == 0 {
+		m.decided(tableOriginated, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
+		m.handover = &handover{table: tableOriginated, tuple: t, ifindex: record.Ifindex, pair: pair}
+		return Verdict{Redirect: record.Ifindex, Bytes: m.movedBySource(p, frame, mac, record)}, true
+	}
+	m.decided(tableOriginated, t, p, reasons[0])
+	m.countOriginated(t, pair, reasons[0], frame)
+	if slices.Equal(reasons, []bpf.DatapathOutcome{bpf.DatapathOutcomeOUTCOME_MTU}) {
+		told := m.tell(&f, p, frame, record)
+		kept = m.Originated[t]
+		kept.Told = f.Told
+		m.Originated[t] = kept
+		return told, true
+	}
+	return Verdict{}, true
+}
+
+// hindrances are why a packet that is to leave by this interface cannot.
+func (m *Model) hindrances(f *Flow, record Interface, found bool, p *packet, frame Frame) []bpf.DatapathOutcome {
+	return reasons(
+		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
+		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(f)},
+		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
+		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
+	)
+}
+
+// isHeeded says whether a packet is of those whose source is heeded.
+func (m *Model) isHeeded(p *packet) bool {
+	q := *p
+	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
+	_, ownPeer := m.Host.OwnAddresses[p.to]
+	return m.Host.Protocols[p.protocol] && !isDHCP(&q) && p.destination[0]&1 == 0 &&
+		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(&q)
+}
+
+// sourceNextHop is where a packet goes by the interface of its source: to the peer itself, whose MAC the kernel
+// finds, or to a gateway.
+func (m *Model) sourceNextHop(peer netip.Addr, record Interface) (mac MAC, gateway uint16, found bool) {
+	w := way{ifindex: record.Ifindex, record: record}
+	if record.Flags&interfaceBare != 0 || m.onLink(peer, w) {
+		return MAC{}, 0, true
+	}
+	first := record.FirstGateway4
+	if peer.Is6() {
+		first = record.FirstGateway6
+	}
+	gateway, isServed := m.routed(peer, w, first)
+	if !isServed {
+		return MAC{}, 0, false
+	}
+	if gateway == 0 {
+		gateway = first
+	}
+	mac, found = m.usable(gateway, record.Ifindex)
+	return mac, gateway, found
+}
+
+// movedBySource is the frame as it is redirected. Of one that goes to its peer the kernel writes the MACs afterwards.
+func (m *Model) movedBySource(p *packet, frame Frame, mac MAC, record Interface) []byte {
+	moved := bytes.Clone(frame.Bytes)
+	isBare := record.Flags&interfaceBare != 0
+	if !isBare && mac != (MAC{}) {
+		moved = readdressed(frame, mac, record.Mac)
+	}
+	if p.has(FlagSYN) {
+		m.announce(moved, p, record)
+	}
+	return withHeader(moved, p, frame, mac, record)
+}
+
+// countOriginated counts what happened to a packet, and to its tuple, once for each way.
+func (m *Model) countOriginated(t Tuple, pair Pair, outcome bpf.DatapathOutcome, frame Frame) {
+	packets, bytes := onWire(frame)
+	count := Count{Packets: packets, Bytes: bytes}
+	kept, state := m.Originated[t], stateRouted
+	if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		state = stateMoved
+		kept.Moved += packets
+	}
+	if kept.State&state == 0 {
+		count.Flows = 1
+	}
+	kept.State |= state
+	m.Originated[t] = kept
+	m.count(pair, outcome|originated, count)
+}
