@@ -66,11 +66,8 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 			if len(first) != 1 || b.entry(first[0]).Ifindex != uint32(index) {
 				t.Errorf("ids %v of eth2, index %d", first, index)
 			}
-			own := b.own()
 			for _, address := range []string{"10.77.0.1", "2001:db8:77::1"} {
-				if own[netip.MustParseAddr(address)] == 0 {
-					t.Errorf("%s is not known", address)
-				}
+				eventually(t, address+" is known", func() bool { return b.own()[netip.MustParseAddr(address)] != 0 })
 			}
 
 			b.ip("link del eth2\n")
@@ -267,9 +264,16 @@ route add local 172.16.0.0/12 dev eth0
 	b.start(nil)
 	own := b.own()
 	const loopback = uint32(bpf.DatapathOwnFlagsOWN_ADDRESS | bpf.DatapathOwnFlagsOWN_LOOPBACK_ONLY)
+	// Who originates by it wants to know whose it is: bpf/src/originate.h.
+	var eth1ID uint32
+	for _, r := range b.journal().Interfaces {
+		if r.Name == "eth1" {
+			eth1ID = uint32(r.ID) << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+		}
+	}
 	for address, want := range map[string]uint32{
-		"10.4.0.100":      uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
-		"2001:db8:4::100": uint32(bpf.DatapathOwnFlagsOWN_ADDRESS),
+		"10.4.0.100":      uint32(bpf.DatapathOwnFlagsOWN_ADDRESS) | eth1ID,
+		"2001:db8:4::100": uint32(bpf.DatapathOwnFlagsOWN_ADDRESS) | eth1ID,
 		"192.0.2.1":       loopback,
 		"198.51.100.4":    loopback,
 		"198.51.100.7":    loopback,

@@ -108,6 +108,14 @@ func (r *reconciliation) describe(errs []error) {
 	r.problems.Replace(scopeAstray, slog.LevelWarn, r.astray)
 }
 
+// idOf is the index into the map `interfaces` of a managed device, 0 for any other.
+func (r *reconciliation) idOf(device int) uint16 {
+	if m := r.interfaces.Get(device); m != nil {
+		return m.ID
+	}
+	return 0
+}
+
 // syncOwn writes the host's addresses. The programs enter those themselves that have just come
 // (bpf/src/come.h): now and then it is looked for one that has gone again before anybody else knew it.
 func (r *reconciliation) syncOwn() error {
@@ -116,7 +124,7 @@ func (r *reconciliation) syncOwn() error {
 			return err
 		}
 	}
-	own, _ := hostmaps.OwnAddresses(&r.host)
+	own, _ := hostmaps.OwnAddresses(&r.host, r.idOf)
 	return r.maps.Own.Sync(own)
 }
 
@@ -134,7 +142,7 @@ func (r *reconciliation) verifyIfDue() error {
 // unservedPrefixes warns of local routes whose addresses are not taken for the
 // host's own. With lo's left to the kernel, it makes no difference for those.
 func (r *reconciliation) unservedPrefixes() (warnings []string) {
-	_, left := hostmaps.OwnAddresses(&r.host)
+	_, left := hostmaps.OwnAddresses(&r.host, r.idOf)
 	for _, p := range left {
 		ignored := p.LoopbackOnly && r.config.LoopbackAddresses == config.LoopbackKernel
 		if r.config.Scope == config.ScopeLocal && !ignored {

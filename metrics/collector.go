@@ -127,9 +127,24 @@ func (out sink) packets(s *Snapshot) {
 	for key, packets := range addUncorrected(s.Uncorrected) {
 		out.send(uncorrectedPackets, float64(packets), append(key.Pair.labels(), key.Reason)...)
 	}
+	out.originated(s.Originated)
 	out.send(uncountedPackets, float64(s.Uncounted))
 	out.sendReasons(unparsedPackets, s.Unparsed)
 	out.sendReasons(ignoredPackets, s.Ignored)
+}
+
+// originated sends both outcomes of every pair, so that the first occurrence is seen as an increase.
+func (out sink) originated(counters []Originated) {
+	for pair, outcomes := range addOriginated(counters) {
+		for _, outcome := range []string{outcomeMoved, outcomeRouted} {
+			labels := append(pair.labels(), outcome)
+			out.send(originatedPackets, float64(outcomes[outcome].Packets), labels...)
+			out.send(originatedFlows, float64(outcomes[outcome].Flows), labels...)
+		}
+		for _, reason := range originatedReasons {
+			out.send(originatedRouted, float64(outcomes[reason.Name].Packets), append(pair.labels(), reason.Name)...)
+		}
+	}
 }
 
 func (out sink) flowTables(s *Snapshot) {
@@ -250,6 +265,34 @@ func addUncorrected(counters []Uncorrected) map[pairReason]uint64 {
 	sums := make(map[pairReason]uint64, len(counters))
 	for _, c := range counters {
 		sums[pairReason{c.Pair.bounded(), c.Reason}] += c.Packets
+	}
+	return sums
+}
+
+// Values of the label outcome.
+const (
+	outcomeMoved  = "moved"
+	outcomeRouted = "routed"
+)
+
+// addOriginated adds up what was counted for each pair, by outcome, and what went as routed by reason as well.
+func addOriginated(counters []Originated) map[Pair]map[string]Originated {
+	sums := make(map[Pair]map[string]Originated)
+	for _, c := range counters {
+		pair := c.Pair.bounded()
+		if sums[pair] == nil {
+			sums[pair] = make(map[string]Originated)
+		}
+		names := []string{outcomeMoved}
+		if c.Reason != "" {
+			names = []string{outcomeRouted, c.Reason}
+		}
+		for _, name := range names {
+			sum := sums[pair][name]
+			sum.Packets += c.Packets
+			sum.Flows += c.Flows
+			sums[pair][name] = sum
+		}
 	}
 	return sums
 }

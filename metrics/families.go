@@ -40,6 +40,10 @@ var uncorrectedReasons = []reason{
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
 }
 
+// originatedReasons are why what the host originates goes as routed: those of replies, and one more.
+var originatedReasons = append(slices.Clip(uncorrectedReasons),
+	reason{"weak_host", "host_model: weak is in force on the interface that has the source address"})
+
 var unparsedReasons = []reason{
 	{"truncated", "the packet ends within a header"},
 	{"malformed", "a header contradicts itself or the packet"},
@@ -71,6 +75,7 @@ var refusedReasons = []reason{
 var (
 	pairLabels       = []string{"from_interface", "to_interface", "family", "protocol"}
 	pairReasonLabels = append(slices.Clip(pairLabels), "reason")
+	pairOutcomeLabels = append(slices.Clip(pairLabels), "outcome")
 )
 
 var (
@@ -86,8 +91,14 @@ var (
 		"Flows with at least one corrected packet.", pairLabels...)
 	uncorrectedPackets = counter("uncorrected_packets_total",
 		"Asymmetric packets that went on as the kernel sent them, by the reason why.", pairReasonLabels...).because(uncorrectedReasons)
+	originatedPackets = counter("originated_packets_total",
+		"Packets that this host originates with the address of another interface than the kernel chose. Counted in both modes.", pairOutcomeLabels...)
+	originatedFlows = counter("originated_flows_total",
+		"Pairs of addresses and ports of such packets, counted once for each outcome.", pairOutcomeLabels...)
+	originatedRouted = counter("originated_routed_packets_total",
+		"Such packets that were left as routed, by the reason why.", pairReasonLabels...).because(originatedReasons)
 	uncountedPackets = counter("uncounted_packets_total",
-		"Asymmetric or corrected packets that are missing above because the table of interface pairs was full.")
+		"Asymmetric, corrected or originated packets that are missing above because the table of interface pairs was full.")
 	unparsedPackets = counter("unparsed_packets_total",
 		"Packets that passed untouched because they could not be read to the end.", "reason").because(unparsedReasons)
 	ignoredPackets = counter("ignored_packets_total",

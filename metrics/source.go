@@ -31,6 +31,8 @@ type Snapshot struct {
 	// name continues its series.
 	Pairs       []PairCounters
 	Uncorrected []Uncorrected
+	// Originated holds what the host originated by another interface than that of its source.
+	Originated []Originated
 	// Uncounted counts the packets that found no room for a counter of their
 	// interface pair.
 	Uncounted uint64
@@ -92,6 +94,15 @@ type Uncorrected struct {
 	Pair
 	Reason  string
 	Packets uint64
+}
+
+// Originated counts what the host sent or forwarded with the address of the interface To, which the kernel would
+// have sent by From, and what was no reply.
+type Originated struct {
+	Pair
+	Reason  string // why it went as routed; empty: it was moved
+	Packets uint64
+	Flows   uint64
 }
 
 // Table is a flow table.

@@ -73,6 +73,11 @@ func busy() *Snapshot {
 			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "mtu", 1},
 			{Pair{"", "eth1", "ipv6", "47"}, "no_next_hop", 3},
 		},
+		Originated: []Originated{
+			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Packets: 20, Flows: 4},
+			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Reason: "weak_host", Packets: 5, Flows: 1},
+			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Reason: "observe", Packets: 2, Flows: 1},
+		},
 		Uncounted:    4,
 		Unparsed:     map[string]uint64{"truncated": 5, "new_reason": 1},
 		Ignored:      map[string]uint64{"excluded": 6},

@@ -36,6 +36,7 @@ func interfaceKeys() []yamlKey {
 				"Globs that match the same interface have to set the same, or the file is refused. If such an interface appears later, the first glob holds. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
 		{"interfaces[].mode", oneOf("interfaces[].mode"), "*mode*", "Overrides *mode* on this interface."},
+		{"interfaces[].host_model", oneOf("interfaces[].host_model"), "*host_model*", "Overrides *host_model* for what has an address of this interface."},
 		{"interfaces[].next_hop", oneOf("interfaces[].next_hop"), string(config.NextHopAuto),
 			"Which MAC address a moved reply gets. **gateway**: that of the interface's gateway, as the kernel knows it. " +
 				"If no gateway has a route to the peer, and the flow did not arrive through one, the reply goes as routed.\n\n" +
@@ -58,6 +59,13 @@ func policyKeys() []yamlKey {
 				"**latest**: it goes with its last packet. **validated**: TCP moves when the segment is plausible to its socket. " +
 				"A flow without a connection moves when its present interface or next hop is down, or silent for a second."},
 		{"scope", oneOf("scope"), string(config.ScopeLocal), "**local**: flows to addresses of this host. **all**: forwarded flows too."},
+		{"host_model", oneOf("host_model"), string(config.HostModelWeak),
+			"By which interface leaves what this host originates. That is what it sends or forwards with an own address as source, and what is no reply of a recorded flow. " +
+				"**weak**: as the kernel routes it. **strong**: by the interface that has the address (RFC 1122, 3.3.4.2).\n\n" +
+				"It goes to the interface's gateway, or to the peer itself if that is on the interface's network. Without a usable gateway it goes as routed. " +
+				"Of several gateways a route names the one for the peer. Else it is the first that answers.\n\n" +
+				"An address that several interfaces have is left alone, and so is one that only lo or a dummy device has. " +
+				"The same holds for sockets that are bound to a device, and for what *exclude* matches."},
 		{"loopback_addresses", oneOf("loopback_addresses"), string(config.LoopbackKernel),
 			"Replies from an address that only lo or a dummy device has. **kernel**: they go as routed, as LVS direct routing needs. " +
 				"**symmetric**: they are treated like those of any own address, as anycast hosts need."},

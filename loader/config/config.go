@@ -69,6 +69,8 @@ type Policy struct {
 	Mode   Mode
 	Follow Follow
 	Scope  Scope
+	// HostModel is in force on every interface that sets none of its own.
+	HostModel HostModel
 	// LoopbackAddresses says what happens to replies from an address that only
 	// lo or a dummy device has.
 	LoopbackAddresses LoopbackAddresses
@@ -94,6 +96,8 @@ type Interface struct {
 	// Mode is empty where Config.Mode is in force.
 	Mode    Mode
 	NextHop NextHop
+	// HostModel is empty where Config.HostModel is in force.
+	HostModel HostModel
 	// Gateways replace those of their family that the routing tables name.
 	Gateways []netip.Addr
 	// Origin is where the file says so.
@@ -170,6 +174,16 @@ const (
 	LoopbackSymmetric LoopbackAddresses = "symmetric" // as any own address, as anycast hosts want
 )
 
+// HostModel says by which interface leaves what this host originates: sent or forwarded by it with an own address as
+// source, and no reply of a recorded flow (RFC 1122, 3.3.4.2).
+type HostModel string
+
+// Host models.
+const (
+	HostModelWeak   HostModel = "weak"   // as routed
+	HostModelStrong HostModel = "strong" // by the interface that has the source address
+)
+
 // RepairUDPSource says whether wildcard UDP sockets are made to answer from the
 // address that they were asked on.
 type RepairUDPSource string
@@ -197,6 +211,7 @@ var (
 	follows    = []Follow{FollowPinned, FollowLatest, FollowValidated}
 	scopes     = []Scope{ScopeLocal, ScopeAll}
 	loopbacks  = []LoopbackAddresses{LoopbackKernel, LoopbackSymmetric}
+	hostModels = []HostModel{HostModelWeak, HostModelStrong}
 	repairs    = []RepairUDPSource{RepairAuto, RepairTrue, RepairFalse}
 	nextHops   = []NextHop{NextHopAuto, NextHopGateway, NextHopLastHop}
 	logFormats = []string{FormatText, FormatJSON}
@@ -213,6 +228,7 @@ func Default() *Config {
 			Mode:              ModeEnforce,
 			Follow:            FollowValidated,
 			Scope:             ScopeLocal,
+			HostModel:         HostModelWeak,
 			LoopbackAddresses: LoopbackKernel,
 			Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
 		},

@@ -60,6 +60,7 @@ func (i *Interface) fields() []field {
 		{"name", checked(&i.Name, wantName, CheckInterfaceName)},
 		{"mode", oneOf(&i.Mode, modes)},
 		{"next_hop", oneOf(&i.NextHop, nextHops)},
+		{"host_model", oneOf(&i.HostModel, hostModels)},
 		{"gateways", i.setGateways},
 	}
 }

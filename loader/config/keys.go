@@ -12,6 +12,7 @@ func (c *Config) fields() []field {
 		{"mode", oneOf(&c.Mode, modes)},
 		{"follow", oneOf(&c.Follow, follows)},
 		{"scope", oneOf(&c.Scope, scopes)},
+		{"host_model", oneOf(&c.HostModel, hostModels)},
 		{"loopback_addresses", oneOf(&c.LoopbackAddresses, loopbacks)},
 		{"exclude", c.setExclude},
 		{"protocols", c.setProtocols},

@@ -22,10 +22,12 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 	}
 	setEvents(s, events)
 	s.Outbound.Capacity = uint64(datapath.Capacity(d.Outbound))
-	s.Pairs, s.Uncorrected, err = ReadByName(&d.DatapathMaps, names, forgotten)
+	pairs, err := ReadPairs(&d.DatapathMaps, forgotten)
 	if err != nil {
 		return err
 	}
+	s.Pairs, s.Uncorrected = pairs.named(names)
+	s.Originated = pairs.originated(names)
 	clock, err := d.Clock()
 	if err != nil {
 		return err
@@ -86,6 +88,9 @@ func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters, unco
 	sums := make(map[metrics.Pair]*metrics.PairCounters)
 	packets := make(map[metrics.Uncorrected]uint64)
 	for pair, count := range c {
+		if isOriginated(pair) {
+			continue
+		}
 		key := namedPair(pair, names)
 		if sums[key] == nil {
 			sums[key] = &metrics.PairCounters{Pair: key}
@@ -105,6 +110,25 @@ func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters, unco
 		}
 	}
 	return list, uncorrected
+}
+
+// originated is what the host originated, of interfaces of these names.
+func (c Pairs) originated(names map[uint16]string) []metrics.Originated {
+	var list []metrics.Originated
+	for pair, count := range c {
+		if !isOriginated(pair) {
+			continue
+		}
+		outcome := bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED
+		list = append(list, metrics.Originated{
+			Pair: namedPair(pair, names), Reason: originatedReason(outcome), Packets: count.Packets, Flows: count.Flows,
+		})
+	}
+	return list
+}
+
+func isOriginated(pair bpf.DatapathPair) bool {
+	return bpf.DatapathOutcome(pair.Outcome)&bpf.DatapathOutcomeOUTCOME_ORIGINATED != 0
 }
 
 func add(c *metrics.PairCounters, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {

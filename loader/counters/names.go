@@ -59,5 +59,13 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
 }
 
+// originatedReason is why a packet that the host originates goes as routed, empty for one that is moved.
+func originatedReason(outcome bpf.DatapathOutcome) string {
+	if outcome == bpf.DatapathOutcomeOUTCOME_WEAK_HOST {
+		return "weak_host"
+	}
+	return uncorrectedReasons[outcome]
+}
+
 // UncorrectedReasons are those for which a packet may go on as the kernel sent it.
 func UncorrectedReasons() []string { return slices.Sorted(maps.Values(uncorrectedReasons)) }

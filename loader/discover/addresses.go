@@ -73,48 +73,68 @@ func (n *network) onLink(managed []Interface) []OnLink {
 	for i := range n.addresses {
 		isOwn[single(dump.Address(n.addresses[i].IP))] = true
 	}
-	found := map[OnLink]bool{}
-	add := func(device int, prefix netip.Prefix) {
+	found := map[OnLink]bool{} // whether it is routed
+	add := func(device int, prefix netip.Prefix, routed bool) {
 		if isManaged[device] && prefix.Bits() > 0 && !prefix.Addr().IsLinkLocalUnicast() && !isOwn[prefix] {
-			found[OnLink{device, prefix.Masked()}] = true
+			key := OnLink{Interface: device, Prefix: prefix.Masked()}
+			found[key] = found[key] || routed
 		}
 	}
 	for _, r := range n.routed {
 		if r.kind == connected {
-			add(r.device, r.prefix)
+			add(r.device, r.prefix, true)
 		}
 	}
 	for i := range n.addresses {
-		add(n.addresses[i].LinkIndex, dump.Prefix(n.addresses[i].IPNet))
-		add(n.addresses[i].LinkIndex, dump.Prefix(n.addresses[i].Peer))
+		add(n.addresses[i].LinkIndex, dump.Prefix(n.addresses[i].IPNet), false)
+		add(n.addresses[i].LinkIndex, dump.Prefix(n.addresses[i].Peer), false)
 	}
-	return slices.SortedFunc(maps.Keys(found), func(a, b OnLink) int {
+	var list []OnLink
+	for network, routed := range found {
+		network.Routed = routed
+		list = append(list, network)
+	}
+	slices.SortFunc(list, func(a, b OnLink) int {
 		return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Prefix.Compare(b.Prefix))
 	})
+	return list
 }
 
 // ownAddresses collects the addresses of all interfaces, and the single ones
 // that only a local route makes this host's.
 func (n *network) ownAddresses(ds *devices) []OwnAddress {
-	assigned := map[netip.Addr]bool{}
+	assigned := make(map[netip.Addr]OwnAddress)
 	for i := range n.addresses {
-		note(assigned, dump.Address(n.addresses[i].IP), ds.leadsNowhere(n.addresses[i].LinkIndex))
+		carry(assigned, dump.Address(n.addresses[i].IP), n.addresses[i].LinkIndex, ds)
 	}
-	routed := map[netip.Addr]bool{}
+	routed := make(map[netip.Addr]OwnAddress)
 	for _, r := range n.routed {
 		address := r.prefix.Addr()
 		if _, known := assigned[address]; !known && r.kind == local && r.prefix.IsSingleIP() {
-			note(routed, address, ds.leadsNowhere(r.device))
+			carry(routed, address, r.device, ds)
 		}
 	}
 	maps.Copy(assigned, routed)
 	var own []OwnAddress
 	for _, address := range slices.SortedFunc(maps.Keys(assigned), netip.Addr.Compare) {
 		if address.IsGlobalUnicast() {
-			own = append(own, OwnAddress{address, assigned[address]})
+			own = append(own, assigned[address])
 		}
 	}
 	return own
+}
+
+// carry remembers that a device carries an address.
+func carry(seen map[netip.Addr]OwnAddress, address netip.Addr, device int, ds *devices) {
+	own, known := seen[address]
+	if !known {
+		own = OwnAddress{Address: address, LoopbackOnly: true, Interface: device}
+	}
+	if own.Interface != device {
+		own.Interface = 0
+	}
+	own.LoopbackOnly = own.LoopbackOnly && ds.leadsNowhere(device)
+	seen[address] = own
 }
 
 // ownPrefixes collects the local routes to more than one address.

@@ -66,6 +66,7 @@ func (d *device) managed(settings *config.Interface, cfg *config.Config) Interfa
 		i.Settings = *settings
 	}
 	i.Settings.Mode = cmp.Or(i.Settings.Mode, cfg.Mode)
+	i.Settings.HostModel = cmp.Or(i.Settings.HostModel, cfg.HostModel)
 	i.Settings.NextHop = cmp.Or(i.Settings.NextHop, config.NextHopAuto)
 	return i
 }

@@ -56,6 +56,7 @@ type Unmanaged struct {
 type OnLink struct {
 	Interface int          // index
 	Prefix    netip.Prefix // masked; neither a default route nor a link-local network
+	Routed    bool         // a route says so, by which the kernel finds a peer's MAC; else an address alone
 }
 
 // OwnAddress is a global unicast address of any interface of this network
@@ -64,6 +65,7 @@ type OnLink struct {
 type OwnAddress struct {
 	Address      netip.Addr
 	LoopbackOnly bool // only lo or dummy devices carry it
+	Interface    int  // index of the only one that carries it; 0: several do
 }
 
 // OwnPrefix is a network all of whose addresses are this host's although no

@@ -16,6 +16,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/test/harness"
+	"replypath/test/topology"
 )
 
 // equal compares by value, addresses included.
@@ -158,7 +159,8 @@ addr add 2001:db8::2/64 dev eth0 nodad
 	}
 	harness.IPBatch(t, h, "addr add 2001:db8::3/64 dev eth0") // tentative, as there is no carrier
 	r := scan(t, h, config.Default())
-	want := []OwnAddress{{address("2001:db8::1"), false}, {address("2001:db8::2"), false}, {address("2001:db8::3"), false}}
+	eth0 := find(t, r, "eth0").Index
+	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
 	if diff := gocmp.Diff(want, r.Own, equalAddr); diff != "" {
 		t.Errorf("own addresses (-want +got):\n%s", diff)
 	}
@@ -167,6 +169,16 @@ addr add 2001:db8::2/64 dev eth0 nodad
 	}
 }
 
+func indexOf(t *testing.T, h *topology.Host, name string) int {
+	t.Helper()
+	link, err := h.Netlink().LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Index
+}
+
+// TestOwnAddresses: of an address that several devices carry none is the only one, and of one that lo carries as well.
 func TestOwnAddresses(t *testing.T) {
 	h := harness.NewHost(t)
 	harness.IPBatch(t, h, `
@@ -182,6 +194,7 @@ addr add 192.0.2.2/32 dev lo
 addr add 192.0.2.2/32 dev eth0
 addr add 2001:db8::1/128 dev lo
 route add local 198.51.100.7/32 dev lo
+route add local 198.51.100.9/32 dev far0
 route add local 198.51.100.128/25 dev lo
 route add local 203.0.113.0/24 dev eth0
 route add local 2001:db8:9::/64 dev lo
@@ -191,15 +204,18 @@ route add local 10.8.0.1/32 dev lo table 100
 route add local 2001:db8:8::/64 dev lo table 100
 `)
 	r := scan(t, h, config.Default())
+	const lo, several = 1, 0
+	eth0, far0 := indexOf(t, h, "eth0"), indexOf(t, h, "far0")
 	own := []OwnAddress{
-		{address("0.1.0.100"), false},
-		{address("10.1.0.1"), false},
-		{address("10.1.0.100"), false},
-		{address("192.0.2.1"), true},
-		{address("192.0.2.2"), false},
-		{address("198.51.100.7"), true},
-		{address("240.1.0.100"), false},
-		{address("2001:db8::1"), true},
+		{address("0.1.0.100"), false, eth0},
+		{address("10.1.0.1"), false, far0},
+		{address("10.1.0.100"), false, eth0},
+		{address("192.0.2.1"), true, lo},
+		{address("192.0.2.2"), false, several},
+		{address("198.51.100.7"), true, lo},
+		{address("198.51.100.9"), false, far0},
+		{address("240.1.0.100"), false, eth0},
+		{address("2001:db8::1"), true, lo},
 	}
 	if diff := gocmp.Diff(own, r.Own, equalAddr); diff != "" {
 		t.Errorf("own addresses (-want +got):\n%s", diff)
@@ -247,18 +263,18 @@ route add 2001:db8:8::/64 dev eth1 table 100
 	r := scan(t, h, config.Default())
 	eth0, eth1 := find(t, r, "eth0").Index, find(t, r, "eth1").Index
 	want := []OnLink{
-		{eth0, prefix("10.1.0.0/24")},
-		{eth0, prefix("10.12.0.0/24")},
-		{eth0, prefix("2001:db8:1::/64")},
-		{eth0, prefix("2001:db8:6::/64")},
-		{eth1, prefix("10.2.0.2/32")},
-		{eth1, prefix("10.3.0.0/24")},
-		{eth1, prefix("10.10.0.0/24")},
-		{eth1, prefix("10.11.0.0/24")},
-		{eth1, prefix("10.12.0.0/24")},
-		{eth1, prefix("2001:db8:3::/64")},
-		{eth1, prefix("2001:db8:4::2/128")},
-		{eth1, prefix("2001:db8:8::/64")},
+		{eth0, prefix("10.1.0.0/24"), true},
+		{eth0, prefix("10.12.0.0/24"), true},
+		{eth0, prefix("2001:db8:1::/64"), true},
+		{eth0, prefix("2001:db8:6::/64"), true},
+		{eth1, prefix("10.2.0.2/32"), true},
+		{eth1, prefix("10.3.0.0/24"), false},
+		{eth1, prefix("10.10.0.0/24"), true},
+		{eth1, prefix("10.11.0.0/24"), true},
+		{eth1, prefix("10.12.0.0/24"), true},
+		{eth1, prefix("2001:db8:3::/64"), false},
+		{eth1, prefix("2001:db8:4::2/128"), true},
+		{eth1, prefix("2001:db8:8::/64"), true},
 	}
 	slices.SortStableFunc(want, func(a, b OnLink) int { return cmp.Compare(a.Interface, b.Interface) })
 	if diff := gocmp.Diff(want, r.OnLink, equal); diff != "" {

@@ -83,8 +83,14 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 		reason = reasonUnmanaged
 	}
 	e := newExplanation(q)
-	if _, err := h.kernelWay(q, 0, &e.Kernel); err != nil {
+	way, err := h.kernelWay(q, 0, &e.Kernel)
+	if err != nil {
 		return e, err
+	}
+	if verdict != Excluded && reason == "" {
+		if decides, err := h.concludeBySource(q, way, &e); decides || err != nil {
+			return e, err
+		}
 	}
 	e.conclude(verdict, reason)
 	return e, nil

@@ -71,7 +71,7 @@ func (e *Explanation) conclude(verdict, reason string) {
 	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
-	case verdict == Corrected:
+	case verdict == Corrected || verdict == StrongHost:
 		e.LeavesBy = e.Replypath.Interface
 	case e.Kernel.Interface != nil && *e.Kernel.Interface == discover.OwnDevice:
 		e.Detail += "; without a default route that is " + discover.OwnDevice + ", where it ends"
@@ -90,6 +90,8 @@ func (e *Explanation) detail(verdict, reason string) string {
 		return fmt.Sprintf("the reply leaves by %s, by which its flow arrived", orUnknown(e.Replypath.Interface))
 	case AlreadyRight:
 		return "the kernel sends the reply back the way that its flow came"
+	case StrongHost:
+		return fmt.Sprintf("host_model strong: what the host originates leaves by %s, which has its source address", orUnknown(e.Replypath.Interface))
 	case LocalOrigin:
 		return "the host spoke first: what it starts goes as the kernel routes it"
 	case Excluded:

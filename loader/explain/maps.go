@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -80,15 +81,34 @@ func (m programMaps) exclusions(id uint32) ([]bpf.DatapathExclusion, error) {
 	return set.Rule[:min(int(set.Count), len(set.Rule))], nil
 }
 
-// isOnLink is address_is_on_link() in bpf/src/address.h, of a flow's peer.
-func (m programMaps) isOnLink(f *bpf.DatapathFlow) (bool, error) {
+// onLinkFlags is on_link_flags_of() in bpf/src/address.h, of a flow's peer.
+func (m programMaps) onLinkFlags(f *bpf.DatapathFlow) (flags bpf.DatapathOnLinkFlags, err error) {
 	key := bpf.DatapathOnLinkKey{PrefixLength: 32 + 128, Ifindex: f.Ifindex, Address: f.Tuple.Peer}
-	var value []byte
-	err := m.OnLink.Lookup(&key, &value)
+	err = m.OnLink.Lookup(&key, &flags)
 	if err != nil && !isMissing(err) {
-		return false, fmt.Errorf("read the networks on the links: %w", err)
+		return 0, fmt.Errorf("read the networks on the links: %w", err)
 	}
-	return err == nil, nil
+	return flags, nil
+}
+
+// routedBy returns the gateway that a route names for a flow's peer, and whether any serves it: as is_served() in
+// bpf/src/next_hop.h. Where several would do, and where no routes are told, it is the first.
+func (m programMaps) routedBy(f *bpf.DatapathFlow, target *bpf.DatapathInterface, first uint16) (gateway uint16, served bool, err error) {
+	family, routes := uint32(6), bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6
+	if datapath.Address(f.Tuple.Peer).Is4() {
+		family, routes = 4, bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4
+	}
+	if target.Flags&uint8(routes) == 0 {
+		return first, true, nil
+	}
+	var id uint32
+	key := bpf.DatapathRouteKey{PrefixLength: 64 + 128, Ifindex: f.Ifindex, Family: family, Address: f.Tuple.Peer}
+	if err := m.GatewayRoutes.Lookup(&key, &id); isMissing(err) {
+		return 0, false, nil
+	} else if err != nil {
+		return 0, false, fmt.Errorf("read the routes by the gateways: %w", err)
+	}
+	return cmp.Or(uint16(id), first), true, nil
 }
 
 func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }

@@ -55,8 +55,8 @@ func (m programMaps) supposeGateway(f *bpf.DatapathFlow, target *bpf.DatapathInt
 		return nil
 	}
 	if !onlyGateways {
-		onLink, err := m.isOnLink(f)
-		if count == 0 || onLink || err != nil {
+		onLink, err := m.onLinkFlags(f)
+		if count == 0 || onLink != 0 || err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ const (
 	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
 	AlreadyRight = "already-right" // the kernel chose them itself
 	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
+	StrongHost   = "strong-host"   // of no flow: leaves by the interface that has its source address (host_model: strong)
 	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
 	Excluded     = "excluded"      // goes as routed: the configuration wants it so
 	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why

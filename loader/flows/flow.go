@@ -33,6 +33,9 @@ type Flow struct {
 	IdleSeconds      float64 `json:"idle_seconds"` // since its last inbound frame, to about a second
 	CorrectedPackets uint64  `json:"corrected_packets"`
 	Asymmetric       bool    `json:"asymmetric"` // the kernel chose another way at least once
+	// Of what the host originated: the kernel's choice, nil once it is gone, and what became of it.
+	KernelInterface *string `json:"kernel_interface,omitempty"`
+	Outcome         string  `json:"outcome,omitempty"`
 }
 
 // States of a flow.

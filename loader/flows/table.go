@@ -26,6 +26,7 @@ type Filter struct {
 	Interface  string           // "": any
 	Protocol   *uint8           // nil: any
 	Asymmetric bool             // only those that the kernel would have sent another way
+	Originated bool             // instead of flows: what the host originated by another interface than that of its source
 	Func       func(*Flow) bool // only those that it is true of; nil: all
 	Limit      int              // at most so many; 0: no limit
 }
@@ -194,6 +195,15 @@ func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest u
 		return err
 	}
 	count := 0
+	if filter.Originated {
+		return t.eachOriginated(v, func(digest uint64, flow Flow) bool {
+			if filter.matches(&flow) {
+				count++
+				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, flow)
+			}
+			return filter.Limit == 0 || count < filter.Limit
+		}, filter.matchesTuple)
+	}
 	for _, s := range states(t.maps) {
 		err := s.each(func(table bpf.DatapathTable, digest uint64, entry *bpf.DatapathFlow) bool {
 			if filter.Limit > 0 && count >= filter.Limit {

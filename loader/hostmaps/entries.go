@@ -20,9 +20,16 @@ func OnLinkNetworks(networks []discover.OnLink) map[bpf.DatapathOnLinkKey]uint32
 			PrefixLength: interfaceBits + uint32(datapath.MappedBits(n.Prefix)),
 			Ifindex:      uint32(n.Interface),
 			Address:      n.Prefix.Masked().Addr().As16(),
-		}] = 1
+		}] = uint32(onLinkFlags(n))
 	}
 	return entries
+}
+
+func onLinkFlags(n discover.OnLink) bpf.DatapathOnLinkFlags {
+	if n.Routed {
+		return bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
+	}
+	return bpf.DatapathOnLinkFlagsON_LINK
 }
 
 // mostHostBits bounds the local routes that are taken apart: the programs know
@@ -30,8 +37,8 @@ func OnLinkNetworks(networks []discover.OnLink) map[bpf.DatapathOnLinkKey]uint32
 const mostHostBits = 8
 
 // OwnAddresses returns the host's own addresses, and the local routes that are too
-// large to be taken apart.
-func OwnAddresses(found *discover.Result) (entries map[bpf.DatapathAddress]uint32, left []discover.OwnPrefix) {
+// large to be taken apart. idOf is the index into the map `interfaces` of a device, 0 where it is not managed.
+func OwnAddresses(found *discover.Result, idOf func(device int) uint16) (entries map[bpf.DatapathAddress]uint32, left []discover.OwnPrefix) {
 	entries = make(map[bpf.DatapathAddress]uint32)
 	for _, p := range found.OwnPrefixes {
 		if p.Prefix.Addr().BitLen()-p.Prefix.Bits() > mostHostBits {
@@ -43,7 +50,7 @@ func OwnAddresses(found *discover.Result) (entries map[bpf.DatapathAddress]uint3
 		}
 	}
 	for _, a := range found.Own {
-		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly)
+		entries[bpf.DatapathAddress{Bytes: a.Address.As16()}] = ownFlags(a.LoopbackOnly) | uint32(idOf(a.Interface))<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
 	}
 	return entries, left
 }

@@ -131,6 +131,9 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 	case p.Kind == kindMoved:
 		to.Out = Way{to.InterfaceIn, macOf(p.Mac)}
 		to.Verdict = explain.Corrected
+		if p.Table == originated {
+			to.InterfaceIn, to.Verdict = nil, explain.StrongHost
+		}
 		if !p.left && uncertain {
 			to.SeenLeaving = nil
 		} else if !p.left {
@@ -147,9 +150,9 @@ func (s *session) passed(p *passage, to *Packet) error {
 	switch outcome := bpf.DatapathOutcome(p.Outcome); {
 	case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
 		to.Verdict = explain.Corrected
-	case outcome != 0:
+	case outcome != 0 && outcome != bpf.DatapathOutcomeOUTCOME_WEAK_HOST:
 		to.Verdict, to.Reason = explain.Fallback, new(s.names.outcome(p.Outcome))
-	case p.Table != noTable:
+	case p.Table != noTable && p.Table != originated:
 		to.Verdict = explain.AlreadyRight
 	case isBeginning(p):
 		to.Verdict = explain.LocalOrigin
@@ -166,7 +169,11 @@ func (s *session) passed(p *passage, to *Packet) error {
 	return nil
 }
 
-const noTable = uint8(bpf.DatapathTableTABLE_END)
+// Tables of packets that belong to no flow.
+const (
+	noTable    = uint8(bpf.DatapathTableTABLE_END)
+	originated = uint8(bpf.DatapathTableTABLE_ORIGINATED)
+)
 
 // tcpFlags are the letters of the flags that are set, as tcpdump has them.
 func tcpFlags(bits uint8) string {

@@ -52,6 +52,9 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 	if !s.HasHeader() {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
 	}
+	if s.Settings.HostModel == config.HostModelStrong {
+		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
+	}
 	for _, g := range known {
 		if g.IPv4 {
 			countGateway(&entry.Gateways4, &entry.Gateway4, g.ID)
@@ -60,6 +63,8 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 			countGateway(&entry.Gateways6, &entry.Gateway6, g.ID)
 		}
 	}
+	entry.FirstGateway4 = firstGateway(known, func(g *gateways.View) bool { return g.IPv4 })
+	entry.FirstGateway6 = firstGateway(known, func(g *gateways.View) bool { return g.IPv6 })
 	if asksRoutes(s, known, unix.AF_INET) {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	}
@@ -67,6 +72,21 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	}
 	return entry
+}
+
+// firstGateway is the first of a family with a MAC, else the first; 0 for none.
+func firstGateway(known []*gateways.View, isOfFamily func(*gateways.View) bool) uint16 {
+	first := uint16(0)
+	for _, g := range known {
+		switch {
+		case !isOfFamily(g):
+		case len(g.ReplyMAC) > 0:
+			return g.ID
+		case first == 0:
+			first = g.ID
+		}
+	}
+	return first
 }
 
 // countGateway adds a gateway of one family. only is the index of the only one.

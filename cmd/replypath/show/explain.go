@@ -40,6 +40,8 @@ Verdicts:
                  others
   already-right  the kernel chose them itself
   fallback       goes as routed although its flow has another interface or next hop
+  strong-host    of no flow: leaves by the interface that has its source address, as
+                 host_model strong wants it
   no-flow        goes as routed: nothing is recorded; with a reason if nothing ever is
   local-origin   goes as routed: the host spoke first
   excluded       goes as routed: the configuration excludes it

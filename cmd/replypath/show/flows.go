@@ -53,14 +53,23 @@ With -o json it is an array. With --follow it is one object a line. Each object 
   age_seconds        time since the flow began
   idle_seconds       time since its last inbound frame
   corrected_packets  packets that replypath corrected
-  asymmetric         whether the kernel chose another interface or next hop at least once`,
+  asymmetric         whether the kernel chose another interface or next hop at least once
+
+--originated shows instead what this host originated: it has the address of another
+interface than the kernel chose, and is no reply. It shows the last hour. The state of
+each is originated. It has two keys more:
+  kernel_interface  the interface that the kernel chose; left out once it is gone
+  outcome           moved: it left by interface, as host_model strong wants it;
+                    routed: it left by kernel_interface`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
-  replypath flows --follow --interface eth1`,
+  replypath flows --follow --interface eth1
+  replypath flows --originated`,
 		Args: cli.NoArguments,
 	}
 	f.addFilter(c)
 	f.output = cli.AddOutput(c)
+	c.Flags().BoolVar(&f.filter.Originated, "originated", false, "show what this host originated by another interface than that of its source")
 	c.Flags().BoolVar(&follow, "follow", false, "show flows as they begin, move and end")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if follow {
@@ -129,7 +138,8 @@ func (f *flowCommand) list(table FlowTable) error {
 	}
 	output.OrEmptyList(&found)
 	sortFlows(found)
-	return f.output.Print(f.Stdout, found, func(p *output.Page) { p.Table(flowHeader, output.Rows(found, flowRow)) })
+	header, row := f.columns()
+	return f.output.Print(f.Stdout, found, func(p *output.Page) { p.Table(header, output.Rows(found, row)) })
 }
 
 func (f *flowCommand) flush(table FlowTable) error {
@@ -177,11 +187,12 @@ func (f *flowCommand) followOn(ctx context.Context, table FlowTable) error {
 	row := func(event string, cells []string) error {
 		return output.Row(f.Stdout, eventWidths, append([]string{event}, cells...))
 	}
-	show := func(flow flows.Flow) error { return row(flow.Event, flowRow(&flow)) }
+	header, cells := f.columns()
+	show := func(flow flows.Flow) error { return row(flow.Event, cells(&flow)) }
 	if f.output.JSON() {
 		encoder := output.NewEncoder(f.Stdout)
 		show = func(flow flows.Flow) error { return encoder.Encode(flow) }
-	} else if err := row("EVENT", flowHeader); err != nil {
+	} else if err := row("EVENT", header); err != nil {
 		return err
 	}
 	filter := f.filter

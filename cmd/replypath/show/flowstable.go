@@ -13,6 +13,24 @@ import (
 
 var flowHeader = []string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "AGE", "IDLE", "CORRECTED", "ASYMMETRIC"}
 
+var originatedHeader = []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "SOURCE", "OUTCOME", "AGE", "IDLE", "MOVED"}
+
+func originatedRow(f *flows.Flow) []string {
+	return []string{
+		f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
+		output.OrEmpty(f.KernelInterface), output.OrEmpty(f.Interface), f.Outcome,
+		output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), strconv.FormatUint(f.CorrectedPackets, 10),
+	}
+}
+
+// columns are those of what is asked for.
+func (f *flowCommand) columns() (header []string, row func(*flows.Flow) []string) {
+	if f.filter.Originated {
+		return originatedHeader, originatedRow
+	}
+	return flowHeader, flowRow
+}
+
 // flowOrder is what flows are sorted by. Of most that are compared the peer differs:
 // what comes after it is only looked at where it has to be.
 var flowOrder = []func(a, b *flows.Flow) int{

@@ -66,9 +66,9 @@ Verdicts of outgoing packets are those of replypath explain, and:
   unseen    redirected to the flow's interface, and not seen to leave there
 
 --send sends an echo request from --self to --peer. It shows its path and that of the
-answer. This host starts that traffic. So it goes by the routing table and is never
-moved, like any other connection from --self. replypath explain shows where a reply would
-go.`,
+answer. This host starts that traffic. So it goes by the routing table, like any other
+connection from --self, unless host_model is strong. replypath explain shows where a reply
+would go.`,
 		Example: `  replypath trace --peer 10.1.0.0/24
   replypath trace --self 10.4.0.100 --count 10 -o json
   replypath trace --send --peer 10.1.0.100 --self 10.4.0.100`,

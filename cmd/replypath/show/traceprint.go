@@ -75,11 +75,12 @@ var formLetters = map[string]string{
 
 // Colours of verdicts (ECMA-48, 8.3.117): what replypath did, what it could not do.
 var verdictColours = map[string]string{
-	explain.Corrected: "32",
-	explain.Fallback:  "33",
-	trace.Returned:    "33",
-	trace.Refused:     "33",
-	trace.Unseen:      "31",
+	explain.Corrected:  "32",
+	explain.StrongHost: "32",
+	explain.Fallback:   "33",
+	trace.Returned:     "33",
+	trace.Refused:      "33",
+	trace.Unseen:       "31",
 }
 
 // coloured is a verdict with its reason, in its colour where there is one.

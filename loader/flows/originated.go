@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"fmt"
+	"time"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/datapath"
+)
+
+// StateOriginated is that of what this host originated by another interface than that of its source.
+const StateOriginated = "originated"
+
+// Outcomes of what this host originates.
+const (
+	OutcomeMoved  = "moved"  // seen leaving by the interface of its source
+	OutcomeRouted = "routed" // left to the kernel's choice
+)
+
+// originatedShown is how long what the host originated is shown after its last packet.
+const originatedShown = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
+
+// eachOriginated visits what the host originated lately by another interface than that of its source.
+func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) bool, matches func(*bpf.DatapathTuple) bool) error {
+	var (
+		digest uint64
+		record bpf.DatapathOriginatedTuple
+	)
+	entries := t.maps.Originated.Iterate()
+	for entries.Next(&digest, &record) {
+		if v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
+			continue
+		}
+		if !visit(digest, v.originated(&record)) {
+			return nil
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read what the host originated: %w", err)
+	}
+	return nil
+}
+
+func (v *view) originated(record *bpf.DatapathOriginatedTuple) Flow {
+	key := &record.Tuple
+	peer, self := datapath.Address(key.Peer), datapath.Address(key.Self)
+	flow := Flow{
+		Protocol: config.ProtocolName(key.Protocol), Family: family(peer),
+		Peer: peer.String(), PeerPort: datapath.Port(key.PeerPort),
+		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
+		State:            StateOriginated,
+		AgeSeconds:       v.clock.Since(record.Created).Seconds(),
+		IdleSeconds:      v.clock.Since(record.Seen).Seconds(),
+		CorrectedPackets: record.Moved,
+		Asymmetric:       true,
+		Outcome:          OutcomeRouted,
+	}
+	if record.State&uint8(bpf.DatapathOriginatedStateORIGINATED_MOVED) != 0 {
+		flow.Outcome = OutcomeMoved
+	}
+	if name, ok := v.interfaces[record.To]; ok {
+		flow.Interface = &name
+	}
+	if name, ok := v.interfaces[record.From]; ok {
+		flow.KernelInterface = &name
+	}
+	return flow
+}
