@@ -159,3 +159,30 @@ func TestArrivalDeliveryTime(t *testing.T) {
 		}
 	}
 }
+
+// TestArrivalMissing: what was moved and never came is counted with the next one that is moved.
+func TestArrivalMissing(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		up   bool
+		want bpf.DatapathOutcome
+	}{{"unseen", true, bpf.DatapathOutcomeOUTCOME_LOST}, {"link down", false, bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN}} {
+		t.Run(test.name, func(t *testing.T) {
+			eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+				b.handOver(n, m)
+				frame := n.out(b.production, m)
+				want := b.moves(n, m, b.production, b.replication, frame)
+				if !test.up {
+					b.cutCable(b.replication)
+					b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
+					want = b.stays(n, m, b.production, b.replication, frame, bpf.DatapathOutcomeOUTCOME_LINK_DOWN)
+				}
+				want.pairs[pair(b.production, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)] =
+					count{Packets: 1, Bytes: uint64(len(frame))}
+				want.pairs[pair(b.production, b.replication, n, m, test.want)] = count{Packets: 1, Bytes: uint64(len(frame))}
+				want.tables = nil
+				b.run(egress(b.production, frame), want)
+			})
+		})
+	}
+}

@@ -118,6 +118,7 @@ func (b *bed) sharers(n network, m message, count int) []nic {
 // countTo runs a packet whose flow belongs to this record of the replication interface.
 func (b *bed) countTo(n network, m message, to nic, want func(effect) effect) {
 	b.t.Helper()
+	b.must(b.ForgetHandover()) // else what was moved before is counted as lost
 	b.setInterface(to, rig.Record(to.Device, 0))
 	flow := b.flow(n, m, to, 0)
 	flow.Gateway = b.replication.gateway(n.family)

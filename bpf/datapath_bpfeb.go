@@ -216,6 +216,8 @@ type DatapathHandover struct {
 	Bare     bool
 	Proved   uint32
 	Delivery uint64
+	Waits    bool
+	Pad      [7]uint8
 }
 
 type DatapathIdleSeconds uint32
@@ -320,7 +322,7 @@ type DatapathOriginatedTuple struct {
 	To      uint16
 	Told    uint16
 	State   uint8
-	Pad     uint8
+	Outcome uint8
 	Moved   uint64
 }
 
@@ -344,7 +346,9 @@ const (
 	DatapathOutcomeOUTCOME_BOUND_DEVICE   DatapathOutcome = 7
 	DatapathOutcomeOUTCOME_REWRITE_FAILED DatapathOutcome = 8
 	DatapathOutcomeOUTCOME_WEAK_HOST      DatapathOutcome = 9
-	DatapathOutcomeOUTCOME_END            DatapathOutcome = 10
+	DatapathOutcomeOUTCOME_LOST           DatapathOutcome = 10
+	DatapathOutcomeOUTCOME_LOST_LINK_DOWN DatapathOutcome = 11
+	DatapathOutcomeOUTCOME_END            DatapathOutcome = 12
 	DatapathOutcomeOUTCOME_ORIGINATED     DatapathOutcome = 128
 )
 

@@ -26,7 +26,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"grace":               {Name: "grace", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"half_open":           {Name: "half_open", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"half_open_tags":      {Name: "half_open_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
-		"handovers":           {Name: "handovers", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 56, MaxEntries: 1, Flags: 0x0},
+		"handovers":           {Name: "handovers", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 64, MaxEntries: 1, Flags: 0x0},
 		"held_gateways":       {Name: "held_gateways", Type: ebpf.Hash, KeySize: 12, ValueSize: 4, MaxEntries: 4096, Flags: 0x1},
 		"interfaces":          {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 4096, Flags: 0x0},
 		"managed":             {Name: "managed", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 65536, Flags: 0x0},

@@ -46,6 +46,8 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	interface = source_interface(packet, &index);
 	if (interface && interface->ifindex != skb->ifindex && interface->lower != skb->ifindex)
 		return false;
+	if (index && !interface) /* it is gone, or not told of yet */
+		return true;
 	*last = (struct admitted){ { self[0], self[1] }, skb->ifindex, generation };
 	return true;
 }
@@ -62,6 +64,21 @@ static inline bool is_heeded(const struct packet *packet)
 
 	return settings && is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) &&
 	       !(packet->mac[0] & 1) && refusal_of_ends() == EVENT_END;
+}
+
+/*
+ * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
+ * pass here as well, with MACs of their own, whatever address they have.
+ */
+static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
+{
+	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+	__u8 source[ETH_ALEN];
+
+	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
+		return true;
+	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), source, sizeof(source)) &&
+	       mac_equal(source, interface->mac);
 }
 
 /* Takes over what was decided about the first fragment; false where that was not originated. */
@@ -134,11 +151,11 @@ static inline struct originated_tuple *record_originated(const struct packet *pa
 __noinline int originate(struct __sk_buff *skb, __u32 result)
 {
 	struct scratch *from = get_scratch();
+	__u32 chosen = interface_index(skb->ifindex), index;
 	const struct interface *interface;
 	struct originated_tuple *record;
 	struct packet *packet;
 	struct flow *flow;
-	__u32 index;
 
 	if (!from)
 		return false;
@@ -150,9 +167,9 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 		packet->digest = digest(&packet->tuple, packet->family);
 	}
 	interface = source_interface(packet, &index);
-	if (!interface || !is_heeded(packet))
+	if (!interface || !is_hosts_frame(skb, chosen) || !is_heeded(packet))
 		return false;
-	record = record_originated(packet, interface_index(skb->ifindex), index);
+	record = record_originated(packet, chosen, index);
 	flow = &from->flow;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->tuple = packet->tuple;
@@ -184,12 +201,20 @@ static __noinline struct flow *originated_flow(struct __sk_buff *skb, struct pac
 	return &from->flow;
 }
 
-/* Whether the source would have a datagram moved that the kernel has no interface for: see gate.h. */
+/*
+ * Whether the source would have a datagram moved that the kernel has no interface for: see gate.h. A neighbour of an
+ * interface without a gateway is left out, as are exclusions.
+ */
 static inline bool is_moved_by_source(const struct packet *packet)
 {
 	const struct interface *interface;
-	__u32 index;
+	__u32 index, gateway;
+	mac_word mac;
 
 	interface = source_interface(packet, &index);
-	return interface && interface->flags & INTERFACE_STRONG && is_enforced(interface);
+	if (!interface || !(interface->flags & INTERFACE_STRONG) || !(interface->flags & INTERFACE_UP) ||
+	    !is_enforced(interface))
+		return false;
+	gateway = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
+	return interface->flags & INTERFACE_NO_HEADER || gateway_mac(gateway, interface->ifindex, &mac);
 }

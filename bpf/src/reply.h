@@ -92,6 +92,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
 	handover->bare = target->flags & INTERFACE_NO_HEADER;
+	handover->waits = flow->flags & FLOW_ON_LINK;
 	if (likely(!handover->bare)) {
 		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;
@@ -126,6 +127,8 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 
 	if (!handover)
 		return PASS;
+	if (unlikely(handover->ifindex))
+		count_lost(skb, handover);
 	if (likely(table != TABLE_ORIGINATED))
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);

@@ -67,6 +67,8 @@ static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u
 
 	if (first)
 		record->state |= way;
+	if (record && unlikely(record->outcome != outcome))
+		record->outcome = outcome;
 	if (record && outcome == OUTCOME_CORRECTED)
 		__sync_fetch_and_add(&record->moved, packets);
 	count_pair(skb, with_outcome(pair, outcome | OUTCOME_ORIGINATED), packets, first);
@@ -117,6 +119,17 @@ static inline bool arrived(struct __sk_buff *skb)
 	if (is_traced())
 		trace_arrival(skb);
 	return true;
+}
+
+/* The packet that was moved last on this CPU never came to its target: the kernel, or somebody's program, dropped it. */
+static __noinline void count_lost(struct __sk_buff *skb, struct handover *handover)
+{
+	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
+
+	handover->ifindex = 0;
+	if (!handover->waits)
+		count_pair(skb, with_outcome(handover->pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
+			   handover->packets, false);
 }
 
 /* The frame stays here after all: nothing is on its way to the target. */
@@ -200,24 +213,24 @@ static inline int send(struct __sk_buff *skb, struct handover *handover, __u32 h
 
 /*
  * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
- * it does not know it. Then the packet waits, and is counted at the target only where nothing else was moved meanwhile.
- * What waits is sent by the next hop of its route (net/core/neighbour.c, neigh_update()), which was another interface's.
- * So by IPv4 the kernel looks for the route anew. By IPv6 it would heed other interfaces' routes: there the peer is named,
- * and what waited is lost.
+ * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
+ * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
+ * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
 static __noinline int send_on_link(struct __sk_buff *skb, const struct packet *packet,
 				   struct handover *handover, __u32 header)
 {
-	struct bpf_redir_neigh to = { .nh_family = FAMILY_IPV6 };
+	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
+	const __u32 *peer = (const __u32 *)packet->tuple.peer;
 
 	if (!header && add_header(skb, handover)) {
 		take_back(skb, handover);
 		return -1;
 	}
-	__builtin_memcpy(to.ipv6_nh, packet->tuple.peer, sizeof(to.ipv6_nh));
 	if (packet->family == 4)
-		bpf_redirect_neigh(handover->ifindex, NULL, 0, 0);
+		to.ipv4_nh = peer[3];
 	else
-		bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
+		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
+	bpf_redirect_neigh(handover->ifindex, &to, sizeof(to), 0);
 	return 0;
 }

@@ -193,13 +193,18 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 {
 	struct trace_slot *slot = get_trace_slot();
-	struct flow *flow = find_digest(digest, table);
+	struct scratch *scratch = get_scratch();
 	struct trace_event *event;
+	struct flow *flow;
 
-	if (!slot || !flow)
+	if (!slot || !scratch)
 		return 0;
 	slot->outcome = 0;
 	slot->moved = false;
+	/* What the host originates is in no table: its flow is still in the scratch. */
+	flow = table == TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
+	if (!flow)
+		return 0;
 	if (!match_request(&flow->tuple))
 		return 0;
 	slot->sequence++;

@@ -277,6 +277,8 @@ enum outcome {
 	OUTCOME_BOUND_DEVICE = 7,
 	OUTCOME_REWRITE_FAILED = 8,
 	OUTCOME_WEAK_HOST = 9, /* of what the host originates only: host_model: weak */
+	OUTCOME_LOST = 10,     /* redirected, and never seen at the target */
+	OUTCOME_LOST_LINK_DOWN = 11, /* and that is down by now */
 	OUTCOME_END,
 	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };
@@ -419,7 +421,7 @@ struct originated_tuple {
 	__u16 to;      /* that of the interface with the source */
 	__u16 told;    /* as of a flow */
 	__u8 state;    /* enum originated_state */
-	__u8 pad;
+	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
 	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them */
 };
 
@@ -439,6 +441,8 @@ struct handover {
 	bool bare;      /* the target's frames have no Ethernet header */
 	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
+	bool waits;     /* it may wait for the MAC of its next hop before it comes to the target */
+	__u8 pad[7];
 };
 
 /* What a tracer is told of. */

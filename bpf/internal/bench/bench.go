@@ -94,7 +94,8 @@ func (b *bench) load() (err error) {
 	if b.empty, err = emptyProgram(); err != nil {
 		return fmt.Errorf("load empty program: %w", err)
 	}
-	arrive := arrive(b.datapath.Handovers, b.host.Devices[1].Index)
+	handovers = b.datapath.Handovers
+	arrive := arrive(b.host.Devices[1].Index)
 	for _, w := range []struct {
 		wrapper **wrapper
 		target  *ebpf.Program
@@ -156,6 +157,7 @@ func (b *bench) beside() (*bench, error) {
 // fill writes what the loader would write for a host with two interfaces.
 func (b *bench) fill() error {
 	d := b.datapath
+	handovers = d.Handovers
 	gateway := func(device rig.Device, address string, mac net.HardwareAddr) bpf.DatapathGateway {
 		return bpf.DatapathGateway{
 			Address: netip.MustParseAddr(address).As16(),

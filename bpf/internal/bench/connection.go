@@ -127,6 +127,7 @@ func (c *connection) outbound(of string, bound, aim float64, e endpoints, port u
 
 // anew has a case begin anew with every run.
 func (c *connection) anew(one *testCase, changes ...change) (testCase, error) {
+	handovers = c.live.datapath.Handovers
 	wrappers, err := one.undoEach(changes...)
 	c.wrappers = append(c.wrappers, wrappers...)
 	return *one, err

@@ -107,17 +107,30 @@ func (c *testCase) wrap(before func() asm.Instructions) (wrappers []*wrapper, er
 	return []*wrapper{program, baseline}, nil
 }
 
-// unmark makes every packet look as if it had just been sent.
+// handovers is the map of the datapath whose cases are being made: each group has one of its own.
+var handovers *ebpf.Map
+
+// unmark makes every packet look as if it had just been sent, and the one before as if it had come to its target: what
+// never came is counted as lost.
 func unmark() asm.Instructions {
+	ifindexOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
 	return asm.Instructions{
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
+		asm.StoreImm(asm.R10, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, handovers.FD()),
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "unmarked"),
+		asm.StoreImm(asm.R0, ifindexOffset, 0, asm.Word),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("unmarked"),
 	}
 }
 
 // arrive makes every packet look as if it had just been moved to this
 // interface: what the program there takes away is set anew.
-func arrive(handovers *ebpf.Map, ifindex uint32) asm.Instructions {
+func arrive(ifindex uint32) asm.Instructions {
 	ifindexOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
 	markOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Mark))
 

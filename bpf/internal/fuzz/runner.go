@@ -189,7 +189,7 @@ func (x *run) begin(setup Setup) (err error) {
 	clear(x.sets.Outbound)
 	clear(x.places.Fragments.Elements)
 	clear(x.places.Asked.Elements)
-	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.forgetLearned(), x.forgetOriginated(), x.places.Fragments.Write(), x.places.Asked.Write(),
+	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.forgetLearned(), x.forgetOriginated(), x.places.Fragments.Write(), x.places.Asked.Write(),
 		x.sets.Write(), x.install(host)); err != nil {
 		return err
 	}

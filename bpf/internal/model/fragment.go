@@ -60,6 +60,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		return m.reply(first.Table, first.Tuple, p, frame)
 	}
 	pair := m.pair(f, p, frame)
+	m.lose(frame)
 	m.asymmetric(first.Table, first.Tuple, pair, frame)
 	packets, bytes := onWire(frame)
 	m.count(pair, first.Outcome, Count{Packets: packets, Bytes: bytes})

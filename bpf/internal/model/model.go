@@ -143,6 +143,8 @@ type handover struct {
 	tuple   Tuple
 	ifindex uint32
 	pair    Pair
+	packets uint64
+	waits   bool // it may wait for a MAC
 }
 
 // New returns a model without flows.

@@ -25,6 +25,7 @@ type Originated struct {
 	From, To      uint16 // interfaces by id
 	Told          uint16
 	State         uint8
+	Outcome       uint8  // of the last packet
 	Moved         uint64 // packets
 }
 
@@ -39,7 +40,7 @@ func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok b
 // A later fragment goes as the first one did.
 func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOutcome) (v Verdict, decided bool) {
 	id, record, ok := m.sourceInterface(p.from)
-	if !ok || record.Ifindex == frame.Ifindex || record.Lower == frame.Ifindex && frame.Ifindex != 0 || !m.isHeeded(p) {
+	if !ok || record.Ifindex == frame.Ifindex || record.Lower == frame.Ifindex && frame.Ifindex != 0 || !m.isHostsFrame(p, frame) || !m.isHeeded(p) {
 		return Verdict{}, false
 	}
 	kept, known := m.Originated[t]
@@ -49,6 +50,7 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 	from, _, _ := m.managed(frame.Ifindex)
 	kept.Seen, kept.From, kept.To = m.Now, from, id
 	m.Originated[t] = kept
+	m.lose(frame)
 	mac, gateway, found := m.sourceNextHop(p.to, record)
 	reasons := reasons(
 		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
@@ -61,7 +63,9 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
 	if len(reasons) == 0 {
 		m.decided(tableOriginated, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
-		m.handover = &handover{table: tableOriginated, tuple: t, ifindex: record.Ifindex, pair: pair}
+		packets, _ := onWire(frame)
+		waits := record.Flags&interfaceBare == 0 && mac == MAC{}
+		m.handover = &handover{table: tableOriginated, tuple: t, ifindex: record.Ifindex, pair: pair, packets: packets, waits: waits}
 		return Verdict{Redirect: record.Ifindex, Bytes: m.movedBySource(p, frame, mac, record)}, true
 	}
 	m.decided(tableOriginated, t, p, reasons[0])
@@ -84,6 +88,12 @@ func (m *Model) hindrances(f *Flow, record Interface, found bool, p *packet, fra
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
 	)
+}
+
+// isHostsFrame says whether the host itself sends a frame, and no guest on a device above the interface.
+func (m *Model) isHostsFrame(p *packet, frame Frame) bool {
+	_, record, managed := m.managed(frame.Ifindex)
+	return !managed || frame.NoHeader || p.source == record.Mac
 }
 
 // isHeeded says whether a packet is of those whose source is heeded.
@@ -143,6 +153,7 @@ func (m *Model) countOriginated(t Tuple, pair Pair, outcome bpf.DatapathOutcome,
 		count.Flows = 1
 	}
 	kept.State |= state
+	kept.Outcome = uint8(outcome)
 	m.Originated[t] = kept
 	m.count(pair, outcome|originated, count)
 }

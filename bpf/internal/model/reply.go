@@ -22,6 +22,7 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		return m.readdress(table, t, p, frame)
 	}
 	pair := m.pair(f, p, frame)
+	m.lose(frame)
 	m.asymmetric(table, t, pair, frame)
 	record := m.Host.Interfaces[f.Interface]
 	mac, found := m.nextHop(f, record)
@@ -45,7 +46,8 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		return Verdict{}
 	}
 	m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
-	m.handover = &handover{table: table, tuple: t, ifindex: f.Ifindex, pair: pair}
+	packets, _ := onWire(frame)
+	m.handover = &handover{table: table, tuple: t, ifindex: f.Ifindex, pair: pair, packets: packets}
 	moved := bytes.Clone(frame.Bytes)
 	if record.Flags&interfaceBare == 0 {
 		moved = readdressed(frame, mac, record.Mac)
@@ -75,6 +77,21 @@ func (m *Model) tellOnce(table Table, t Tuple, told uint16) {
 	f := m.table(table)[t]
 	f.Told = told
 	m.table(table)[t] = f
+}
+
+// lose counts the packet that was moved before this one, if it never came to its target.
+func (m *Model) lose(frame Frame) {
+	h := m.handover
+	m.handover = nil
+	if h == nil || h.waits {
+		return
+	}
+	outcome := bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN
+	if m.isUsable(&Flow{Interface: h.pair.To, Ifindex: h.ifindex}) {
+		outcome = bpf.DatapathOutcomeOUTCOME_LOST
+	}
+	_, bytes := onWire(frame) // nobody asks for its own
+	m.count(h.pair, outcome, Count{Packets: h.packets, Bytes: bytes})
 }
 
 // isUsable says whether a flow's interface is still there, and its link up.

@@ -272,7 +272,7 @@ func (d *Datapath) Clear() error {
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
 		d.ForgetAdmitted(),
-		zero(d.Handovers, func(bpf.DatapathHandover) bool { return true }),
+		d.ForgetHandover(),
 		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
 		d.TraceFilter.Put(uint32(0), bpf.DatapathTraceRequest{}),
 		wipe(d.DatapathMaps.Marks, d.marks),
@@ -309,6 +309,9 @@ func zeroSets[V any](m *ebpf.Map) error {
 
 // ForgetAdmitted has the programs ask about the next packet's own address, whose settings may be others by now.
 func (d *Datapath) ForgetAdmitted() error { return zeroBytes(d.Scratch) }
+
+// ForgetHandover has nothing be on its way to a target.
+func (d *Datapath) ForgetHandover() error { return zeroBytes(d.Handovers) }
 
 // zeroBytes writes zeros over the only element of a per-CPU array.
 func zeroBytes(m *ebpf.Map) error {
