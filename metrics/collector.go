@@ -127,6 +127,9 @@ func (out sink) packets(s *Snapshot) {
 	for key, packets := range addUncorrected(s.Uncorrected) {
 		out.send(uncorrectedPackets, float64(packets), append(key.Pair.labels(), key.Reason)...)
 	}
+	for key, packets := range addUncorrected(s.Lost) {
+		out.send(lostPackets, float64(packets), append(key.Pair.labels(), key.Reason)...)
+	}
 	out.originated(s.Originated)
 	out.send(uncountedPackets, float64(s.Uncounted))
 	out.sendReasons(unparsedPackets, s.Unparsed)

@@ -105,6 +105,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_corrected_bytes_total":                        pair,
 		"replypath_corrected_flows_total":                        pair,
 		"replypath_uncorrected_packets_total":                    pair + ",reason",
+		"replypath_lost_packets_total":                           pair + ",reason",
 		"replypath_originated_packets_total":                     pair + ",outcome",
 		"replypath_originated_flows_total":                       pair + ",outcome",
 		"replypath_originated_routed_packets_total":              pair + ",reason",

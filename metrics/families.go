@@ -40,6 +40,11 @@ var uncorrectedReasons = []reason{
 	{"rewrite_failed", "the kernel refused to rewrite the MAC addresses"},
 }
 
+var lostReasons = []reason{
+	{"link_down", "the interface of the flow is down by now, or gone"},
+	{"unseen", "a program or filter there took the packet, or the kernel dropped it; counted with the next packet that is moved"},
+}
+
 // originatedReasons are why what the host originates goes as routed: those of replies, and one more.
 var originatedReasons = append(slices.Clip(uncorrectedReasons),
 	reason{"weak_host", "host_model: weak is in force on the interface that has the source address"})
@@ -73,8 +78,8 @@ var refusedReasons = []reason{
 }
 
 var (
-	pairLabels       = []string{"from_interface", "to_interface", "family", "protocol"}
-	pairReasonLabels = append(slices.Clip(pairLabels), "reason")
+	pairLabels        = []string{"from_interface", "to_interface", "family", "protocol"}
+	pairReasonLabels  = append(slices.Clip(pairLabels), "reason")
 	pairOutcomeLabels = append(slices.Clip(pairLabels), "outcome")
 )
 
@@ -91,6 +96,8 @@ var (
 		"Flows with at least one corrected packet.", pairLabels...)
 	uncorrectedPackets = counter("uncorrected_packets_total",
 		"Asymmetric packets that went on as the kernel sent them, by the reason why.", pairReasonLabels...).because(uncorrectedReasons)
+	lostPackets = counter("lost_packets_total",
+		"Packets that were moved and never seen leaving by the interface of their flow, by the reason why.", pairReasonLabels...).because(lostReasons)
 	originatedPackets = counter("originated_packets_total",
 		"Packets that this host originates with the address of another interface than the kernel chose. Counted in both modes.", pairOutcomeLabels...)
 	originatedFlows = counter("originated_flows_total",

@@ -31,6 +31,7 @@ type Snapshot struct {
 	// name continues its series.
 	Pairs       []PairCounters
 	Uncorrected []Uncorrected
+	Lost        []Uncorrected // redirected, and never seen leaving
 	// Originated holds what the host originated by another interface than that of its source.
 	Originated []Originated
 	// Uncounted counts the packets that found no room for a counter of their
@@ -89,7 +90,7 @@ type PairCounters struct {
 	CorrectedFlows    uint64
 }
 
-// Uncorrected counts packets that went on as the kernel sent them.
+// Uncorrected counts packets that went on as the kernel sent them, or were lost, by the reason why.
 type Uncorrected struct {
 	Pair
 	Reason  string

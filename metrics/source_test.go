@@ -73,6 +73,7 @@ func busy() *Snapshot {
 			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "mtu", 1},
 			{Pair{"", "eth1", "ipv6", "47"}, "no_next_hop", 3},
 		},
+		Lost: []Uncorrected{{Pair{"eth0", "eth1", "ipv4", "tcp"}, "unseen", 3}},
 		Originated: []Originated{
 			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Packets: 20, Flows: 4},
 			{Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Reason: "weak_host", Packets: 5, Flows: 1},

@@ -26,7 +26,8 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, fo
 	if err != nil {
 		return err
 	}
-	s.Pairs, s.Uncorrected = pairs.named(names)
+	s.Pairs = pairs.named(names)
+	s.Uncorrected, s.Lost = pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)
 	s.Originated = pairs.originated(names)
 	clock, err := d.Clock()
 	if err != nil {
@@ -79,14 +80,12 @@ func ReadByName(
 	maps *bpf.DatapathMaps, names map[uint16]string, forgotten []pins.PairRecord,
 ) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected, err error) {
 	pairs, err := ReadPairs(maps, forgotten)
-	list, uncorrected = pairs.named(names)
-	return list, uncorrected, err
+	return pairs.named(names), pairs.because(uncorrectedReasons, names), err
 }
 
-// named adds up what was counted for interfaces of the same names. Uncorrected has every reason for every pair.
-func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters, uncorrected []metrics.Uncorrected) {
+// named adds up what was counted for interfaces of the same names.
+func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters) {
 	sums := make(map[metrics.Pair]*metrics.PairCounters)
-	packets := make(map[metrics.Uncorrected]uint64)
 	for pair, count := range c {
 		if isOriginated(pair) {
 			continue
@@ -95,21 +94,36 @@ func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters, unco
 		if sums[key] == nil {
 			sums[key] = &metrics.PairCounters{Pair: key}
 		}
-		outcome := bpf.DatapathOutcome(pair.Outcome)
-		add(sums[key], outcome, count)
-		if reason, is := uncorrectedReasons[outcome]; is {
+		add(sums[key], bpf.DatapathOutcome(pair.Outcome), count)
+	}
+	for _, sum := range sums {
+		list = append(list, *sum)
+	}
+	return list
+}
+
+// because is how many packets had an outcome that is a reason, for every pair and every reason.
+func (c Pairs) because(reasons map[bpf.DatapathOutcome]string, names map[uint16]string) (list []metrics.Uncorrected) {
+	packets := make(map[metrics.Uncorrected]uint64)
+	pairs := make(map[metrics.Pair]bool)
+	for pair, count := range c {
+		if isOriginated(pair) {
+			continue
+		}
+		key := namedPair(pair, names)
+		pairs[key] = true
+		if reason, is := reasons[bpf.DatapathOutcome(pair.Outcome)]; is {
 			packets[metrics.Uncorrected{Pair: key, Reason: reason}] += count.Packets
 		}
 	}
-	for key, sum := range sums {
-		list = append(list, *sum)
-		for _, reason := range uncorrectedReasons {
-			counter := metrics.Uncorrected{Pair: key, Reason: reason}
+	for pair := range pairs {
+		for _, reason := range reasons {
+			counter := metrics.Uncorrected{Pair: pair, Reason: reason}
 			counter.Packets = packets[counter]
-			uncorrected = append(uncorrected, counter)
+			list = append(list, counter)
 		}
 	}
-	return list, uncorrected
+	return list
 }
 
 // originated is what the host originated, of interfaces of these names.

@@ -50,12 +50,18 @@ func TestNamed(t *testing.T) {
 		p.To, p.Outcome = to, uint8(outcome)
 		return p
 	}
-	list, uncorrected := Pairs{
-		of(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC): {Packets: 1, Flows: 2},
-		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):  {Packets: 3, Bytes: 4, Flows: 5},
-		of(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):  {Packets: 30, Bytes: 40, Flows: 50},
-		of(3, bpf.DatapathOutcomeOUTCOME_MTU):        {Packets: 6},
-	}.named(map[uint16]string{1: "eth0", 2: "eth1", 3: "eth1"})
+	const originated = bpf.DatapathOutcomeOUTCOME_ORIGINATED
+	pairs, names := Pairs{
+		of(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC):           {Packets: 1, Flows: 2},
+		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):            {Packets: 3, Bytes: 4, Flows: 5},
+		of(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):            {Packets: 30, Bytes: 40, Flows: 50},
+		of(3, bpf.DatapathOutcomeOUTCOME_MTU):                  {Packets: 6},
+		of(3, bpf.DatapathOutcomeOUTCOME_LOST):                 {Packets: 7},
+		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|originated): {Packets: 8, Flows: 9},
+		of(2, bpf.DatapathOutcomeOUTCOME_WEAK_HOST|originated): {Packets: 10, Flows: 11},
+		of(2, bpf.DatapathOutcomeOUTCOME_LINK_DOWN|originated): {Packets: 12, Flows: 13},
+	}, map[uint16]string{1: "eth0", 2: "eth1", 3: "eth1"}
+	list, uncorrected, lost := pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)
 	name := metrics.Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "udp"}
 	want := []metrics.PairCounters{{
 		Pair:              name,
@@ -68,5 +74,17 @@ func TestNamed(t *testing.T) {
 		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "mtu", Packets: 6}) ||
 		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "observe"}) {
 		t.Errorf("uncorrected: %+v", uncorrected)
+	}
+	if len(lost) != len(lostReasons) || !slices.Contains(lost, metrics.Uncorrected{Pair: name, Reason: "unseen", Packets: 7}) {
+		t.Errorf("lost: %+v", lost)
+	}
+	got := pairs.originated(names)
+	for _, want := range []metrics.Originated{
+		{Pair: name, Packets: 8, Flows: 9}, {Pair: name, Reason: "weak_host", Packets: 10, Flows: 11},
+		{Pair: name, Reason: "link_down", Packets: 12, Flows: 13},
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("originated: %+v, want %+v among them", got, want)
+		}
 	}
 }

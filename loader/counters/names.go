@@ -59,6 +59,12 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_REWRITE_FAILED: "rewrite_failed",
 }
 
+// lostReasons are the outcomes of packets that were redirected and never seen leaving.
+var lostReasons = map[bpf.DatapathOutcome]string{
+	bpf.DatapathOutcomeOUTCOME_LOST:           "unseen",
+	bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN: "link_down",
+}
+
 // originatedReason is why a packet that the host originates goes as routed, empty for one that is moved.
 func originatedReason(outcome bpf.DatapathOutcome) string {
 	if outcome == bpf.DatapathOutcomeOUTCOME_WEAK_HOST {

@@ -224,13 +224,13 @@ func TestEffectiveSettings(t *testing.T) {
 	l.device("eth2")
 	cfg := named(
 		config.Interface{Name: "eth0"},
-		config.Interface{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop},
+		config.Interface{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop, HostModel: config.HostModelStrong},
 	)
 	cfg.Mode = config.ModeObserve
 	r := l.evaluate(cfg)
 	want := []config.Interface{
-		{Name: "eth0", Mode: config.ModeObserve, NextHop: config.NextHopAuto},
-		{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop},
+		{Name: "eth0", Mode: config.ModeObserve, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
+		{Name: "eth1", Mode: config.ModeEnforce, NextHop: config.NextHopLastHop, HostModel: config.HostModelStrong},
 	}
 	var got []config.Interface
 	for _, i := range r.Interfaces {

@@ -93,6 +93,8 @@ func difference(cfg *config.Config, a, b *config.Interface) string {
 		return "mode"
 	case a.NextHop != b.NextHop:
 		return "next_hop"
+	case cmp.Or(a.HostModel, cfg.HostModel) != cmp.Or(b.HostModel, cfg.HostModel):
+		return "host_model"
 	case !sameGateways(a, b):
 		return "gateways"
 	}

@@ -102,7 +102,7 @@ addr add 10.10.0.1/24 dev replypath0
 		MTU:       1400,
 		Up:        true,
 		Addresses: []netip.Prefix{prefix("10.1.0.100/24"), prefix("10.1.0.101/24"), prefix("2001:db8:1::100/64")},
-		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto},
+		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
 	}
 	if diff := gocmp.Diff(eth0, find(t, r, "eth0"), equal, equalAddr); diff != "" {
 		t.Errorf("eth0 (-want +got):\n%s", diff)

@@ -34,6 +34,16 @@ func (h *Host) WhyNoFlow(q *Question) (verdict, reason string, err error) {
 	return NoFlow, string(why), err
 }
 
+// isHeeded tells whether the source of a packet of no flow may decide about it: as is_heeded() in bpf/src/originate.h.
+func (h *Host) isHeeded(q *Question, verdict string) (bool, error) {
+	if verdict == Excluded {
+		return false, nil
+	}
+	rules := admission.Rules{Settings: h.settings, Own: h.maps.ownFlags}
+	why, err := rules.Refusal(&admission.Tuple{Protocol: q.Protocol, Peer: q.Peer, Self: q.Self})
+	return why == "", err
+}
+
 // spokeFirst tells whether the host is known to have sent first: as
 // accept_answer() in bpf/src/outbound.h. Whether the note predates the attachment to the interface by
 // which the next question comes is not known.

@@ -87,7 +87,11 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 	if err != nil {
 		return e, err
 	}
-	if verdict != Excluded && reason == "" {
+	heeded, err := h.isHeeded(q, verdict)
+	if err != nil {
+		return e, err
+	}
+	if heeded {
 		if decides, err := h.concludeBySource(q, way, &e); decides || err != nil {
 			return e, err
 		}

@@ -3,8 +3,11 @@
 package explain
 
 import (
+	"errors"
 	"fmt"
 	"net"
+
+	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -15,7 +18,10 @@ import (
 func (h *Host) concludeBySource(q *Question, way kernelWay, e *Explanation) (bool, error) {
 	target, id, err := h.sourceInterface(q)
 	if err != nil || target == nil || target.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) == 0 ||
-		way.device == 0 || int(target.Ifindex) == way.device || target.Lower != 0 && int(target.Lower) == way.device {
+		int(target.Ifindex) == way.device || target.Lower != 0 && int(target.Lower) == way.device {
+		return false, err
+	}
+	if sees, err := h.seesDevice(way.device); !sees || err != nil {
 		return false, err
 	}
 	var protocol uint8
@@ -24,6 +30,10 @@ func (h *Host) concludeBySource(q *Question, way kernelWay, e *Explanation) (boo
 	}
 	raw := bpf.DatapathFlow{Tuple: q.tuple(protocol), Ifindex: target.Ifindex, Interface: id}
 	link, err := h.kernel.LinkByIndex(int(target.Ifindex))
+	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+		e.conclude(Fallback, reasonLinkDown)
+		return true, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("find the interface of %s: %w", q.Self.Addr(), err)
 	}
@@ -46,6 +56,15 @@ func (h *Host) concludeBySource(q *Question, way kernelWay, e *Explanation) (boo
 	}
 	e.conclude(verdict, reason)
 	return true, nil
+}
+
+// seesDevice tells whether a program of ours sees what the kernel sends by a device.
+func (h *Host) seesDevice(device int) (bool, error) {
+	if device == 0 || device == h.fallback {
+		return device != 0, nil
+	}
+	managed, _, err := h.maps.interfaceByIndex(device)
+	return managed != nil, err
 }
 
 // sourceInterface returns what the programs know of the interface that alone has the own address, and its id; nil

@@ -82,7 +82,8 @@ func changes(before, after snapshot, report func(Flow) error) error {
 }
 
 func sameWay(a, b *Flow) bool {
-	return equal(a.Interface, b.Interface) && equal(a.NextHopMAC, b.NextHopMAC)
+	return equal(a.Interface, b.Interface) && equal(a.NextHopMAC, b.NextHopMAC) &&
+		equal(a.KernelInterface, b.KernelInterface) && a.Outcome == b.Outcome
 }
 
 func equal(a, b *string) bool {

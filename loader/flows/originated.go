@@ -14,7 +14,7 @@ import (
 // StateOriginated is that of what this host originated by another interface than that of its source.
 const StateOriginated = "originated"
 
-// Outcomes of what this host originates.
+// Outcomes of the last packet of what this host originates.
 const (
 	OutcomeMoved  = "moved"  // seen leaving by the interface of its source
 	OutcomeRouted = "routed" // left to the kernel's choice
@@ -58,7 +58,7 @@ func (v *view) originated(record *bpf.DatapathOriginatedTuple) Flow {
 		Asymmetric:       true,
 		Outcome:          OutcomeRouted,
 	}
-	if record.State&uint8(bpf.DatapathOriginatedStateORIGINATED_MOVED) != 0 {
+	if bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		flow.Outcome = OutcomeMoved
 	}
 	if name, ok := v.interfaces[record.To]; ok {

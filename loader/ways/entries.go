@@ -5,7 +5,9 @@
 package ways
 
 import (
+	"cmp"
 	"net"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -63,8 +65,8 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 			countGateway(&entry.Gateways6, &entry.Gateway6, g.ID)
 		}
 	}
-	entry.FirstGateway4 = firstGateway(known, func(g *gateways.View) bool { return g.IPv4 })
-	entry.FirstGateway6 = firstGateway(known, func(g *gateways.View) bool { return g.IPv6 })
+	entry.FirstGateway4 = firstGateway(known, unix.AF_INET)
+	entry.FirstGateway6 = firstGateway(known, unix.AF_INET6)
 	if asksRoutes(s, known, unix.AF_INET) {
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
 	}
@@ -74,19 +76,23 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 	return entry
 }
 
-// firstGateway is the first of a family with a MAC, else the first; 0 for none.
-func firstGateway(known []*gateways.View, isOfFamily func(*gateways.View) bool) uint16 {
-	first := uint16(0)
-	for _, g := range known {
-		switch {
-		case !isOfFamily(g):
-		case len(g.ReplyMAC) > 0:
-			return g.ID
-		case first == 0:
-			first = g.ID
+// firstGateway is the index of the one that takes what no route names another for: one that takes everything goes before
+// one with a MAC, that before one that answers, and of equals the first; 0 for none.
+func firstGateway(known []*gateways.View, family int) uint16 {
+	merits := func(g *gateways.View) int {
+		sum := 0
+		for i, has := range []bool{g.Answers, len(g.ReplyMAC) > 0, g.Reach(family).Everything} {
+			if has {
+				sum += 1 << i
+			}
 		}
+		return sum
 	}
-	return first
+	of := takers(known, family)
+	if len(of) == 0 {
+		return 0
+	}
+	return slices.MaxFunc(of, func(a, b *gateways.View) int { return cmp.Compare(merits(a), merits(b)) }).ID
 }
 
 // countGateway adds a gateway of one family. only is the index of the only one.

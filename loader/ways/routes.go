@@ -26,17 +26,16 @@ import (
 const mostRoutes = 16384
 
 // asksRoutes tells whether the programs have to be told which peers the gateways of an interface serve. With several gateways,
-// `next_hop: gateway` wants to know which of them.
+// `next_hop: gateway` wants to know which of them, and so does the strong host model: no question tells it.
 func asksRoutes(s *interfaces.Managed, known []*gateways.View, family int) bool {
 	of := takers(known, family)
 	isAll := slices.ContainsFunc(of, func(g *gateways.View) bool { return g.Reach(family).Everything })
-	switch s.Settings.NextHop {
-	case config.NextHopLastHop:
+	isStrong := s.Settings.HostModel == config.HostModelStrong
+	if s.Settings.NextHop == config.NextHopLastHop && !isStrong {
 		return false
-	case config.NextHopGateway:
-		return len(of) > 1 || len(of) == 1 && !isAll
 	}
-	return len(of) > 0 && !isAll
+	wantsWhich := s.Settings.NextHop == config.NextHopGateway || isStrong
+	return len(of) > 1 && wantsWhich || len(of) > 0 && !isAll
 }
 
 // takers returns those of the gateways that take packets of a family.

@@ -77,6 +77,43 @@ func TestRouteEntries(t *testing.T) {
 	}
 }
 
+// TestStrongHostGateways: whom the strong host model sends to is told by routes, whatever next_hop says, and what they
+// do not tell takes a gateway of everything.
+func TestStrongHostGateways(t *testing.T) {
+	const v4 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES4)
+	mac := []byte{2, 0, 0, 0, 0, 1}
+	by := func(id uint16, mac []byte, answers bool, networks ...string) *gateways.View {
+		reach := nexthop.Reach{Everything: len(networks) == 0}
+		for _, network := range networks {
+			reach.Networks = append(reach.Networks, netip.MustParsePrefix(network))
+		}
+		return &gateways.View{ID: id, ReplyMAC: mac, Answers: answers, Gateway: nexthop.Gateway{IPv4: true, Reach4: reach}}
+	}
+	for _, test := range []struct {
+		name  string
+		mode  config.NextHop
+		known []*gateways.View
+		first uint16
+		asks  bool
+	}{
+		{"none", config.NextHopAuto, nil, 0, false},
+		{"a default route", config.NextHopAuto, []*gateways.View{by(1, mac, true)}, 1, false},
+		{"metadata beside a default route", config.NextHopAuto, []*gateways.View{by(1, mac, true, "169.254.169.254/32"), by(2, nil, false)}, 2, true},
+		{"one that answers", config.NextHopAuto, []*gateways.View{by(1, nil, false), by(2, mac, false), by(3, mac, true)}, 3, true},
+		{"alike", config.NextHopAuto, []*gateways.View{by(4, mac, true), by(5, mac, true)}, 4, true},
+		{"last hop", config.NextHopLastHop, []*gateways.View{by(1, mac, true, "10.50.0.0/16")}, 1, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &interfaces.Managed{Interface: discover.Interface{Index: 3,
+				Settings: config.Interface{NextHop: test.mode, HostModel: config.HostModelStrong}}}
+			entry := interfaceEntry(s, 0, test.known)
+			if entry.FirstGateway4 != test.first || entry.FirstGateway6 != 0 || entry.Flags&v4 != 0 != test.asks {
+				t.Errorf("first gateways %d and %d, flags %#x", entry.FirstGateway4, entry.FirstGateway6, entry.Flags)
+			}
+		})
+	}
+}
+
 // TestRouteEntriesAreBounded: what does not fit beside the routes of others counts as unknown.
 func TestRouteEntriesAreBounded(t *testing.T) {
 	var managed []*interfaces.Managed

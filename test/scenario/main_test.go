@@ -15,6 +15,8 @@
 //   - size: what becomes of what is too large, and of fragments?
 //   - forward: what happens to what the server forwards, or answers for others?
 //   - routed: is what is excluded or forbidden left alone?
+//   - origin: does what the host begins leave by the interface of its source, where that is wanted?
+//   - lost: is what was moved and never left counted?
 //   - show: do explain, top, trace and a capture show what leaves?
 //
 // The other files have what several of them use.

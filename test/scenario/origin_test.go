@@ -142,8 +142,7 @@ func wantExplained(t *testing.T, p *harness.Product, c *harness.Conversation) {
 	}
 }
 
-// TestStrongHostOnLink has B begin to a neighbour of eth1's, to whom a route leads by eth0. By IPv4 the kernel asks for
-// his MAC, and nothing is lost.
+// TestStrongHostOnLink has B begin to a neighbour of eth1's, to whom a route leads by eth0. The kernel asks for his MAC.
 func TestStrongHostOnLink(t *testing.T) {
 	s := newBeginner(t, topology.AnySource)
 	neighbour := s.B.Eth1.Peer()
@@ -163,12 +162,9 @@ func TestStrongHostOnLink(t *testing.T) {
 	})
 	harness.On(t, s.B.Host).Start("--config", harness.WriteConfig(t, "host_model: strong\n"))
 	harness.EachQuestionOf(t, s.Families(), "strong", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		if f == topology.IPv4 {
-			run(t, s.B.Host, "ip neighbour flush dev eth1")
-		} else { // what waits for the MAC is lost
-			first, _ := begin(t, f, harness.Ping)
-			harness.Eventually(t, "the neighbour is known", func() error { return first.Ask(harness.Within(t, 4*harness.SilenceTime)) })
-		}
+		run(t, s.B.Host, "ip neighbour flush dev eth1")
+		first, _ := begin(t, f, harness.Ping) // what waits for the MAC is lost
+		harness.Eventually(t, "the neighbour is known", func() error { return first.Ask(harness.Within(t, 4*harness.SilenceTime)) })
 		c, wires := begin(t, f, kind)
 		harness.AskSizes(t, c)
 		wires.WantEth1(c.String(), c.Questions())
