@@ -15,6 +15,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/nexthop"
 	"replypath/loader/status"
+	"replypath/metrics"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -237,6 +238,13 @@ func (b *bed) awaitKnown(i *topology.Interface, gateway netip.Addr) {
 	})
 }
 
+// isReachable tells whether the daemon says that a gateway answers: it hears of that later than the kernel knows.
+func isReachable(t *testing.T, r *running, gateway netip.Addr) bool {
+	t.Helper()
+	s := harness.Must1[*metrics.Snapshot](t)(r.Snapshot())
+	return slices.ContainsFunc(s.Gateways, func(g metrics.Gateway) bool { return g.Address == gateway && g.Reachable })
+}
+
 // TestFlapIsNoRepair: what goes with the carrier, or with the interface's MAC, was taken by
 // nobody. What somebody deletes is counted, before and after, be it the only gateway of
 // the default routes or not.
@@ -269,6 +277,7 @@ func TestFlapIsNoRepair(t *testing.T) {
 						b.awaitUp(i.Name, true)
 						route() // which the kernel takes away from a link that is set down
 						b.awaitKnown(i, gateway)
+						eventually(t, "the daemon knows that "+gateway.String()+" answers", func() bool { return isReachable(t, r, gateway) })
 						if got := b.repairs(repairNeighbour); got != want {
 							t.Fatalf("%d repairs after a flap of %s, want %d", got, i.Name, want)
 						}

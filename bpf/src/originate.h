@@ -106,6 +106,7 @@ static inline bool choose_gateway(struct scratch *from, const struct interface *
 	struct flow *flow = &from->flow;
 	__u32 first = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
 	__u32 gateway = first;
+	mac_word mac;
 
 	if (interface->flags & INTERFACE_NO_HEADER)
 		return true;
@@ -116,7 +117,10 @@ static inline bool choose_gateway(struct scratch *from, const struct interface *
 	if (!is_served(packet, interface, interface->ifindex, &gateway))
 		return false;
 	flow->gateway = gateway ? gateway : first;
-	return gateway_mac(flow->gateway, interface->ifindex, (mac_word *)flow->mac);
+	if (!gateway_mac(flow->gateway, interface->ifindex, &mac))
+		return false;
+	copy_mac(flow->mac, &mac);
+	return true;
 }
 
 /* The record of the tuple with the scratch packet's digest, made where there is none; NULL where there is no room. */

@@ -8,6 +8,7 @@ import (
 
 func init() {
 	runners["docs/guide/alerts.md"] = runAlerts
+	runners["docs/guide/host-model.md"] = runHostModel
 	runners["docs/guide/troubleshooting.md"] = runTroubleshooting
 }
 
@@ -30,7 +31,8 @@ func (h *host) strict() {
 func runAlerts(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
-	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathGatewayUnreachable", "ReplypathNoDefaultRoute",
+	p.ways = map[string]way{"replypath trace --peer 10.1.0.100": {until: "corrected"}}
+	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathLostPackets", "ReplypathGatewayUnreachable", "ReplypathNoDefaultRoute",
 		"ReplypathFlowTableFull", "ReplypathFlowsNotEntered")
 	h.restart("mode: observe\n")
 	p.run(h, "ReplypathOnlyObserves")
@@ -42,6 +44,15 @@ func runAlerts(t *testing.T, p *page) {
 	p.run(h, "ReplypathConfigurationRefused")
 	h.restart("interfaces:\n  - name: eth0\n  - {name: eth2, mode: observe, next_hop: last-hop}\n")
 	p.run(h, "ReplypathInterfaceNotAttached")
+}
+
+func runHostModel(t *testing.T, p *page) {
+	h := newInstalled(t)
+	h.restart("")
+	p.run(h, "Do you need it?")
+	h.restart(p.text("Turn it on", "yaml"))
+	h.wantSaid("replypath explain --peer 10.2.0.100:5432 --self 10.4.0.100", "strong-host")
+	p.run(h, "Turn it on")
 }
 
 func runTroubleshooting(t *testing.T, p *page) {
