@@ -69,7 +69,7 @@ func (b *bed) bootRouter(fault fault) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		talks[kind] = c.Keep(b)
+		talks[kind] = c.KeepThrough(b)
 	}
 	fault.begin(b)
 	b.askPromptly(fault.name, b.conversation(harness.TCP))

@@ -35,7 +35,7 @@ func TestDeafGateway(t *testing.T) {
 					b.start()
 					c := b.conversation(harness.TCP)
 					b.ask(c)
-					talk = c.Keep(t)
+					talk = c.KeepThrough(t)
 				}
 				slowest, refused := b.deafen(promptly)
 				if slowest >= oneRetransmission {

@@ -136,7 +136,7 @@ func TestSilenceUnderTraffic(t *testing.T) {
 			b.start()
 			c := b.conversation(harness.TCP)
 			b.ask(c)
-			talk := c.Keep(t)
+			talk := c.KeepThrough(t)
 			began := time.Now()
 			harness.Nft(t, b.net.Production.Host, silence)
 			b.Eventually("the gateway is held", func() error {
@@ -238,7 +238,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		talks = append(talks, c.Keep(b))
+		talks = append(talks, c.KeepThrough(b))
 	}
 	silent := b.conversation(harness.TCP) // until the fault has been noticed
 	b.ask(silent)

@@ -52,7 +52,7 @@ func TestRule(t *testing.T) {
 		open, silent := b.conversation(harness.TCP), b.conversation(harness.TCP)
 		b.ask(open)
 		b.ask(silent)
-		talk := open.Keep(t)
+		talk := open.KeepThrough(t)
 		fault.begin(b)
 		for _, kind := range harness.Kinds {
 			b.askPromptly(fmt.Sprintf("%s: new %s", fault.name, kind), b.conversation(kind))

@@ -4,6 +4,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 )
@@ -18,6 +19,7 @@ type Talk struct {
 	c       *Conversation
 	stop    context.CancelFunc
 	ended   chan struct{}
+	again   time.Duration // after which a question is asked again; 0: never
 	answers int
 	pause   time.Duration
 	err     error
@@ -28,14 +30,34 @@ type Talk struct {
 // conversation meanwhile.
 func (c *Conversation) Keep(t testing.TB) *Talk {
 	t.Helper()
+	return c.prepare(t).start()
+}
+
+func (c *Conversation) prepare(t testing.TB) *Talk { return &Talk{t: t, c: c, ended: make(chan struct{})} }
+
+func (k *Talk) start() *Talk {
 	ctx, stop := context.WithCancel(context.Background())
-	talk := &Talk{t: t, c: c, stop: stop, ended: make(chan struct{})}
-	go talk.run(ctx)
-	t.Cleanup(func() {
+	k.stop = stop
+	go k.run(ctx)
+	k.t.Cleanup(func() {
 		stop()
-		<-talk.ended
+		<-k.ended
 	})
-	return talk
+	return k
+}
+
+// repeatedAfter is TCP's least retransmission timeout.
+const repeatedAfter = 200 * time.Millisecond
+
+// KeepThrough is Keep through a fault. A ping without an answer is repeated, as TCP repeats a segment: where a link goes
+// down, the kernel discards what another processor is about to send by its routes (dst_dev_put() in net/core/dst.c).
+func (c *Conversation) KeepThrough(t testing.TB) *Talk {
+	t.Helper()
+	talk := c.prepare(t)
+	if c.Kind == Ping {
+		talk.again = repeatedAfter
+	}
+	return talk.start()
 }
 
 func (k *Talk) run(ctx context.Context) {
@@ -60,6 +82,13 @@ func (k *Talk) run(ctx context.Context) {
 func (k *Talk) askOnce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), AnswerTime)
 	defer cancel()
+	if k.again != 0 {
+		first, cancel := context.WithTimeout(ctx, k.again)
+		defer cancel()
+		if err := k.c.Ask(first); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
 	return k.c.Ask(ctx)
 }
 
