@@ -33,7 +33,9 @@ func (c *Conversation) Keep(t testing.TB) *Talk {
 	return c.prepare(t).start()
 }
 
-func (c *Conversation) prepare(t testing.TB) *Talk { return &Talk{t: t, c: c, ended: make(chan struct{})} }
+func (c *Conversation) prepare(t testing.TB) *Talk {
+	return &Talk{t: t, c: c, ended: make(chan struct{})}
+}
 
 func (k *Talk) start() *Talk {
 	ctx, stop := context.WithCancel(context.Background())
