@@ -11,7 +11,7 @@
  * - Datagrams of sockets that are not connected. An ICMP error tells these nothing (__udp4_lib_err() in
  *   net/ipv4/udp.c); so sendto(2) is to fail, with EPERM.
  *
- * What passes: replies of connections that others began, what belongs to a flow, or is moved by its source, SYNs and datagrams of connected
+ * What passes: replies of connections that others began, what a flow or a source moves, SYNs and datagrams of connected
  * sockets, which are answered on the device, and whatever is not certain.
  */
 #pragma once

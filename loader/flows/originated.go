@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"replypath/bpf"
-	"replypath/loader/config"
-	"replypath/loader/datapath"
 )
 
 // StateOriginated is that of what this host originated by another interface than that of its source.
@@ -45,24 +43,11 @@ func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) boo
 }
 
 func (v *view) originated(record *bpf.DatapathOriginatedTuple) Flow {
-	key := &record.Tuple
-	peer, self := datapath.Address(key.Peer), datapath.Address(key.Self)
-	flow := Flow{
-		Protocol: config.ProtocolName(key.Protocol), Family: family(peer),
-		Peer: peer.String(), PeerPort: datapath.Port(key.PeerPort),
-		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
-		State:            StateOriginated,
-		AgeSeconds:       v.clock.Since(record.Created).Seconds(),
-		IdleSeconds:      v.clock.Since(record.Seen).Seconds(),
-		CorrectedPackets: record.Moved,
-		Asymmetric:       true,
-		Outcome:          OutcomeRouted,
-	}
+	flow := v.of(&record.Tuple, record.Created, record.Seen, record.To)
+	flow.State, flow.CorrectedPackets = StateOriginated, record.Moved
+	flow.Asymmetric, flow.Outcome = true, OutcomeRouted
 	if bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED {
 		flow.Outcome = OutcomeMoved
-	}
-	if name, ok := v.interfaces[record.To]; ok {
-		flow.Interface = &name
 	}
 	if name, ok := v.interfaces[record.From]; ok {
 		flow.KernelInterface = &name

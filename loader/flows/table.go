@@ -154,22 +154,26 @@ func (t *Table) newView() (*view, error) {
 }
 
 func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
-	key := &entry.Tuple
+	flow := v.of(&entry.Tuple, entry.Created, entry.Seen, entry.Interface)
+	flow.State, flow.CorrectedPackets = state, entry.Corrected
+	flow.Asymmetric = entry.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
+	v.setNextHop(&flow, entry)
+	return flow
+}
+
+// of is what is shown of a tuple, with the ticks of its begin and of its last packet, and the id of its interface.
+func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow {
 	peer, self := datapath.Address(key.Peer), datapath.Address(key.Self)
 	flow := Flow{
 		Protocol: config.ProtocolName(key.Protocol), Family: family(peer),
 		Peer: peer.String(), PeerPort: datapath.Port(key.PeerPort),
 		Self: self.String(), SelfPort: datapath.Port(key.SelfPort),
-		State:            state,
-		AgeSeconds:       v.clock.Since(entry.Created).Seconds(),
-		IdleSeconds:      v.clock.Since(entry.Seen).Seconds(),
-		CorrectedPackets: entry.Corrected,
-		Asymmetric:       entry.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0,
+		AgeSeconds:  v.clock.Since(created).Seconds(),
+		IdleSeconds: v.clock.Since(seen).Seconds(),
 	}
-	if name, ok := v.interfaces[entry.Interface]; ok {
+	if name, ok := v.interfaces[id]; ok {
 		flow.Interface = &name
 	}
-	v.setNextHop(&flow, entry)
 	return flow
 }
 
