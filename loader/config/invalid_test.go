@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, loopback_addresses, exclude, protocols, " +
-		"flow_table, fallback_route, manage_rp_filter, repair_udp_source, metrics, log"
-	interfaceKeysText = "name, mode, next_hop, gateways"
+	topKeys = "interfaces, ignore_interfaces, mode, follow, scope, host_model, loopback_addresses, exclude, " +
+		"protocols, flow_table, fallback_route, manage_rp_filter, repair_udp_source, metrics, log"
+	interfaceKeysText = "name, mode, next_hop, host_model, gateways"
 )
 
 var invalid = []struct {
@@ -53,6 +53,9 @@ var invalid = []struct {
 	{"mode a number", "mode: 1", "1: mode: 1 is not one of enforce, observe"},
 	{"mode a list", "mode: [enforce]", "1: mode: a list is not one of enforce, observe"},
 	{"mode over lines", "mode: \"a\\nb\"", `1: mode: "a\nb" is not one of enforce, observe`},
+	{"host_model", "host_model: on", `1: host_model: "on" is not one of weak, strong`},
+	{"interface_host_model", "interfaces: [{name: eth1, host_model: on}]",
+		`1: interfaces[0].host_model: "on" is not one of weak, strong`},
 	{"follow", "follow: first", `1: follow: "first" is not one of pinned, latest, validated`},
 	{"scope", "scope: host", `1: scope: "host" is not one of local, all`},
 	{"loopback_addresses", "loopback_addresses: lvs", `1: loopback_addresses: "lvs" is not one of kernel, symmetric`},

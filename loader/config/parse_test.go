@@ -40,12 +40,13 @@ func TestParseEveryKey(t *testing.T) {
 	got := mustParse(t, `
 interfaces:
   - {name: eth1, mode: observe, next_hop: gateway, gateways: [10.4.0.1, "fe80::1"]}
-  - {name: "ens*", next_hop: last-hop}
+  - {name: "ens*", next_hop: last-hop, host_model: weak}
   - name: enp129s0f1np1v1
 ignore_interfaces: []
 mode: observe
 follow: pinned
 scope: all
+host_model: strong
 loopback_addresses: symmetric
 exclude:
   - 192.0.2.0/24
@@ -64,7 +65,7 @@ log: {level: debug, format: json}
 		Interfaces: []Interface{
 			{Name: "eth1", Mode: ModeObserve, NextHop: NextHopGateway,
 				Gateways: []netip.Addr{netip.MustParseAddr("10.4.0.1"), netip.MustParseAddr("fe80::1")}},
-			{Name: "ens*", NextHop: NextHopLastHop},
+			{Name: "ens*", NextHop: NextHopLastHop, HostModel: HostModelWeak},
 			{Name: "enp129s0f1np1v1", NextHop: NextHopAuto},
 		},
 		IgnoreInterfaces: []string{},
@@ -72,6 +73,7 @@ log: {level: debug, format: json}
 			Mode:              ModeObserve,
 			Follow:            FollowPinned,
 			Scope:             ScopeAll,
+			HostModel:         HostModelStrong,
 			LoopbackAddresses: LoopbackSymmetric,
 			Exclude: []Exclusion{
 				{Peer: netip.MustParsePrefix("192.0.2.0/24")},
