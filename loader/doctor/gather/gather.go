@@ -163,7 +163,7 @@ func (g *gatherer) managing(journal *pins.Journal) *config.Config {
 		entry := config.Interface{Name: r.Name, Mode: config.Mode(r.Mode), NextHop: config.NextHop(r.NextHop)}
 		for _, i := range g.host.Config.Interfaces {
 			if config.Match(i.Name, r.Name) {
-				entry.Gateways = i.Gateways
+				entry.Gateways, entry.HostModel = i.Gateways, i.HostModel
 			}
 		}
 		cfg.Interfaces = append(cfg.Interfaces, entry)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gather
+package opened
 
 import (
 	"net"
@@ -9,7 +9,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
 )
 
@@ -31,8 +30,11 @@ func TestTunnelsUseARule(t *testing.T) {
 		"from any address":  {&netlink.Vxlan{Group: peer}, 0},
 		"a plain interface": {&netlink.Dummy{}, 0},
 	} {
-		o := &openings{sources: []netip.Prefix{testhost.Prefix("10.4.0.100/32"), testhost.Prefix("2001:db8:4::100/128")}, found: map[snapshot.Use]bool{}}
-		o.tunnels([]netlink.Link{test.link})
+		isMeant := func(a netip.Addr) bool {
+			return a == testhost.Address("10.4.0.100") || a == testhost.Address("2001:db8:4::100")
+		}
+		o := &openings{Known: &Known{Links: []netlink.Link{test.link}}, isMeant: isMeant, found: usesSet{}}
+		o.tunnels()
 		if len(o.found) != test.want {
 			t.Errorf("%s: %d uses, not %d", name, len(o.found), test.want)
 		}
