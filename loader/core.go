@@ -35,6 +35,7 @@ type Options struct {
 	ConfigPath string // for the status; empty for the defaults
 	Log        *slog.Logger
 	Version    string // of the product, for the status
+	History    string // the file that somebody keeps the history in, for readers; empty: nobody does
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial time.Duration
@@ -127,7 +128,7 @@ func (l *core) poke() {
 // describeConfig notes which configuration is in force.
 func (l *core) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
-	l.state.ConfigPath = l.options.ConfigPath
+	l.state.ConfigPath, l.state.History = l.options.ConfigPath, l.options.History
 	l.state.Config = l.config.Encode()
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""

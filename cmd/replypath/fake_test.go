@@ -22,6 +22,7 @@ import (
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
 	"replypath/loader/flows"
+	"replypath/loader/history"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/fakehost"
@@ -37,6 +38,7 @@ func fakeHost() host {
 			},
 			TakeBack:     func(dir string, _ int, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
 			Confirm:      fakeConfirm,
+			KeepHistory:  func(context.Context, *history.Keeper) {},
 			Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 			TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
 			Stdin:        strings.NewReader(""),

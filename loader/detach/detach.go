@@ -19,6 +19,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
+	"replypath/loader/history"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
 	"replypath/loader/kernel"
@@ -139,7 +140,7 @@ func (d *detacher) run() error {
 	if err := d.lookBeside(); err != nil {
 		return errors.Join(err, d.dir.Close())
 	}
-	err := errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs())
+	err := errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs(), d.history())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())
@@ -250,6 +251,26 @@ func (d *detacher) sourceRepair() error {
 		d.done("programs on cgroup %s (source address of udp answers)", cmp.Or(d.journal.SourceCgroup, "of this host"))
 	}
 	return err
+}
+
+// history removes the file of what was seen, and the usual directory if nothing else is in it.
+func (d *detacher) history() error {
+	path := d.journal.History
+	if path == "" {
+		return nil
+	}
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove the history: %w", err)
+	}
+	d.done("history %s", path)
+	if dir := filepath.Dir(path); dir == history.DefaultDir {
+		_ = os.Remove(dir) // the unit's, or that of other histories, stays
+	}
+	return nil
 }
 
 func (d *detacher) qdiscs() error {

@@ -247,13 +247,21 @@ func (f *Filter) matches(flow *Flow) bool {
 // ErrInterface is what it is to ask for the flows of an interface that has none, as replypath does not manage it.
 var ErrInterface = errors.New("unknown interface")
 
+// Interfaces names those that are managed, sorted.
+func (t *Table) Interfaces() ([]string, error) {
+	v, err := t.newView()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Values(v.interfaces)), nil
+}
+
 // CheckInterface returns an error that matches ErrInterface for an interface that is not managed.
 func (t *Table) CheckInterface(name string) error {
-	v, err := t.newView()
+	managed, err := t.Interfaces()
 	if err != nil {
 		return err
 	}
-	managed := slices.Sorted(maps.Values(v.interfaces))
 	if slices.Contains(managed, name) {
 		return nil
 	}

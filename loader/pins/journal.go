@@ -38,8 +38,10 @@ type Journal struct {
 	LoadedAt   time.Time `json:"loaded_at"`
 	// Config is the configuration in force, flags included, as config.Encode writes it; nil in journals
 	// of earlier versions, and where it is too large.
-	Config     json.RawMessage   `json:"config,omitempty"`
-	ConfigErr  string            `json:"config_error"`
+	Config    json.RawMessage `json:"config,omitempty"`
+	ConfigErr string          `json:"config_error"`
+	// History is the file of the history, empty where none is kept.
+	History    string            `json:"history,omitempty"`
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
 	Gateways   []GatewayRecord   `json:"gateways"`

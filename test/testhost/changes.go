@@ -39,6 +39,9 @@ func SameSubnet(h *snapshot.Host) {
 // LastHopOnEth1 is what a configuration for S2 says.
 func LastHopOnEth1(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }
 
+// StrongEth1 has the source of what this host opens from eth1's addresses decide.
+func StrongEth1(h *snapshot.Host) { h.Interfaces[1].Settings.HostModel = config.HostModelStrong }
+
 // And makes several changes.
 func And(changes ...func(*snapshot.Host)) func(*snapshot.Host) {
 	return func(h *snapshot.Host) {

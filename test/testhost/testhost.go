@@ -53,7 +53,7 @@ func New() *snapshot.Host {
 		})
 		for _, p := range d.Addresses {
 			h.OnLink = append(h.OnLink, discover.OnLink{Interface: d.Index, Prefix: p.Masked()})
-			h.Own = append(h.Own, discover.OwnAddress{Address: p.Addr()})
+			h.Own = append(h.Own, discover.OwnAddress{Address: p.Addr(), Interface: d.Index})
 		}
 		for _, leaf := range snapshot.Leaves["ipv4"] {
 			h.Settings["net.ipv4.conf."+d.Name+"."+leaf] = 0

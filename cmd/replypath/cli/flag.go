@@ -64,6 +64,13 @@ func Complete(c *cobra.Command, flag string, words func() []string) {
 	}
 }
 
+// CompleteDirectory makes the argument of a flag complete by the names of directories.
+func CompleteDirectory(c *cobra.Command, flag string) {
+	if err := c.MarkFlagDirname(flag); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
 // AddChoice gives a command a flag that takes one of a few words; the present value of target is the default.
 func AddChoice[T ~string](c *cobra.Command, target *T, flag, shorthand, kind, usage string, words ...T) {
 	var texts []string

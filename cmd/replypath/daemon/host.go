@@ -12,6 +12,7 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
 )
@@ -25,6 +26,8 @@ type Host struct {
 	Guard    func(pinDir string, timeout time.Duration) (*Guardian, error)
 	TakeBack func(pinDir string, pid int, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
+	// KeepHistory gathers the history until ctx ends; see history.Keeper.
+	KeepHistory func(context.Context, *history.Keeper)
 	// Signals delivers what reloads and what ends a daemon.
 	Signals func() (reload, end <-chan os.Signal, stop func())
 	// TrialSignals delivers what ends a trial, until stop is called; Enter at Stdin confirms it.

@@ -16,6 +16,7 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
+	"replypath/loader/history"
 )
 
 func TestMain(m *testing.M) {
@@ -31,6 +32,7 @@ func fakeHost() Host {
 		},
 		TakeBack:     func(string, int, *slog.Logger) (bool, error) { return true, nil },
 		Confirm:      func(context.Context, string) error { return nil },
+		KeepHistory:  func(context.Context, *history.Keeper) {},
 		Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 		TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
 		Stdin:        strings.NewReader(""),

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"context"
 	"os"
 	"os/signal"
 
@@ -11,6 +12,7 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
+	"replypath/loader/history"
 )
 
 // ThisHost returns what makes the commands work on this host.
@@ -20,6 +22,7 @@ func ThisHost() Host {
 		Guard:        startGuardian,
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
+		KeepHistory:  func(ctx context.Context, k *history.Keeper) { k.Run(ctx) },
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,
 		Stdin:        os.Stdin,

@@ -78,7 +78,7 @@ func (d *demo) start(ctx context.Context) (*service, error) {
 	args := []string{"run", "--config", "/dev/null"}
 	d.heading("On B: replypath %s", strings.Join(args, " "))
 	begun := time.Now()
-	s, err := launch(ctx, d.net.B.Host, args)
+	s, err := launch(ctx, d.net.B.Host, append(args, "--state-dir", "")) // the host may have a history of its own
 	if err != nil {
 		return nil, err
 	}

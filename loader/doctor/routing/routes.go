@@ -43,13 +43,13 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 		return finding.Advised(severity, "", noDefault(&h.Routing, name, family), withoutDefault(&h.State, family))
 	case best.Refuses():
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
-			name, show(&h.Links, best)),
+			name, Show(&h.Links, best)),
 			listRoutes(best)).Of(owners.OfRoute(best))
 	case h.DeviceName(best.Device) == discover.OwnDevice:
 		return finding.Seen(finding.Warning, "", name+": no default route but that of "+discover.OwnDevice+": replies are built, what the host starts fails",
 			listDefaults(family))
 	}
-	return finding.Fine("", name+": "+show(&h.Links, best))
+	return finding.Fine("", name+": "+Show(&h.Links, best))
 }
 
 // withoutDefault is what there is to do about a missing default route: replypath has
@@ -103,7 +103,7 @@ func isPrivate(l *snapshot.Links, family int) bool {
 
 // seenRoute makes a finding about a route, which says what there is about it.
 func seenRoute(l *snapshot.Links, r *snapshot.Route, severity finding.Severity, device, what string) finding.Finding {
-	return finding.Seen(severity, device, show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
+	return finding.Seen(severity, device, Show(l, r)+what, listRoutes(r)).Of(owners.OfRoute(r))
 }
 
 // mostRoutes bounds how many findings of one kind are listed one by one.
@@ -185,8 +185,8 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// show names a route, and of several hops one, as ip(8) does.
-func show(l *snapshot.Links, r *snapshot.Route) string {
+// Show names a route, and of several hops one, as ip(8) does.
+func Show(l *snapshot.Links, r *snapshot.Route) string {
 	var words []string
 	if word := r.Kind(); word != "" {
 		words = append(words, word)

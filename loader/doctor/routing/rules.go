@@ -48,11 +48,11 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 // without it where replypath corrects them; what this host opens from the address never
 // does, as that goes as it is routed.
 func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) finding.Finding {
-	from, opened := snapshot.OrAll(r.Src), h.OpenedFrom(r.Src)
+	from, opened, unknown := snapshot.OrAll(r.Src), len(h.OpenedNeeding(r, i)), h.OpenedUnknown(r, i)
 	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
 	switch {
-	case h.UsesError != "":
-		uses = fmt.Sprintf("what was opened from %s is not known: %s", from, h.UsesError)
+	case unknown != "":
+		uses = fmt.Sprintf("what was opened from %s is not known: %s", from, unknown)
 	case opened == 1:
 		uses = "1 connection was opened from " + from
 	}
@@ -60,14 +60,22 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 	switch why := needsRules(h, i, r.Family); {
 	case why != "":
 		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
-	case opened > 0 || h.UsesError != "":
+	case opened > 0 || unknown != "":
 		f.Found = fmt.Sprintf("%s is needed: %s", r, uses)
 	default:
 		f.Severity = finding.Warning
-		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and nothing that this host opened uses %s", r, i.Name, from)
+		f.Found = fmt.Sprintf("%s is not needed: replypath sends replies by %s without it, and %s", r, i.Name, opensNothing(h, r, i))
 	}
-	f.Found += "; " + whereWritten(&h.Routing, r)
+	f.Found += "; " + WhereWritten(&h.Routing, r)
 	return f
+}
+
+// opensNothing says why nothing that this host opens needs a rule.
+func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) string {
+	if r.Src.IsSingleIP() && h.LeavesBySource(i, r.Src.Addr()) {
+		return "host_model: strong what this host opens"
+	}
+	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)
 }
 
 // needsRules says why replies of an interface need rules that lead them by it, empty
@@ -77,22 +85,36 @@ func needsRules(h *snapshot.Host, i *discover.Interface, family int) string {
 	if !h.Attached || len(h.MissingPrograms()) > 0 {
 		return "replypath is not attached"
 	}
+	best := h.BestDefault(family)
+	if best == nil {
+		return noOtherDefault
+	}
+	if why := NeedsRules(h, family); why != "" {
+		return why
+	}
+	for _, device := range []int{i.Index, best.Device} {
+		if name := h.DeviceName(device); name != discover.OwnDevice && !h.Enforcing[device] {
+			return "replypath does not enforce on " + name
+		}
+	}
+	return ""
+}
+
+const noOtherDefault = "no other default route has replies be built"
+
+// NeedsRules says why replies would need rules also if replypath enforced everywhere, empty where they would not.
+func NeedsRules(h *snapshot.Host, family int) string {
 	if leavesAlone(h.Config) {
 		return "replypath leaves alone what the configuration excludes or does not list as protocols"
 	}
 	best := h.BestDefault(family)
-	if best == nil || best.Refuses() {
-		return "no other default route has replies be built"
-	}
-	for _, device := range []int{i.Index, best.Device} {
-		name := h.DeviceName(device)
-		switch {
-		case name == discover.OwnDevice:
-		case h.Managed(device) == nil:
-			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
-		case !h.Enforcing[device]:
-			return "replypath does not enforce on " + name
-		}
+	switch {
+	case best == nil && h.Config.FallbackRoute: // replypath makes one
+		return ""
+	case best == nil || best.Refuses():
+		return noOtherDefault
+	case h.DeviceName(best.Device) != discover.OwnDevice && h.Managed(best.Device) == nil:
+		return fmt.Sprintf("the default route leads by %s, which is not managed", h.DeviceName(best.Device))
 	}
 	return ""
 }
@@ -103,8 +125,8 @@ func leavesAlone(c *config.Config) bool {
 	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
 }
 
-// whereWritten names the lines that a rule stands on.
-func whereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
+// WhereWritten names the lines that a rule stands on.
+func WhereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
 	var places []string
 	for _, line := range t.LinesOf(r) {
 		places = append(places, line.Where())
@@ -121,10 +143,7 @@ func whereWritten(t *snapshot.Routing, r *snapshot.Rule) string {
 func NeedlessMarks(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Rules {
-		if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(&r) != "" {
-			continue
-		}
-		restoring := bringingBack(&h.Firewall, &r)
+		restoring := RestoringChains(h, &r)
 		if len(restoring) == 0 {
 			continue
 		}
@@ -135,6 +154,15 @@ func NeedlessMarks(h *snapshot.Host) []finding.Finding {
 		}
 	}
 	return found
+}
+
+// RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
+// another purpose.
+func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfKnownRule(r) != "" {
+		return nil
+	}
+	return bringingBack(&h.Firewall, r)
 }
 
 // isEverybodys tells the tables that the kernel itself has rules for.
@@ -153,7 +181,7 @@ func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, resto
 		f.Severity = finding.Warning
 		text += ": replypath does this work for replies, what else has the mark is not known here"
 	}
-	f.Found = text + "; " + whereWritten(&h.Routing, r)
+	f.Found = text + "; " + WhereWritten(&h.Routing, r)
 	return f
 }
 
@@ -163,9 +191,9 @@ func ruleByMark(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface, resto
 func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
 	for _, r := range h.Rules {
-		if !r.Invert && neverMatches(&h.Links, r.Src, r.IIF) {
+		if NeverMatches(&h.Links, &r) {
 			found = append(found, seenRule(&h.Routing, &r, finding.Warning, r.IIF,
-				fmt.Sprintf("%s never matches: %s; %s", &r, devMeansIIF, whereWritten(&h.Routing, &r))))
+				fmt.Sprintf("%s never matches: %s; %s", &r, devMeansIIF, WhereWritten(&h.Routing, &r))))
 		}
 	}
 	for _, line := range h.RuleLines {
@@ -175,6 +203,11 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 		}
 	}
 	return found
+}
+
+// NeverMatches tells a rule with an own address and an incoming interface.
+func NeverMatches(l *snapshot.Links, r *snapshot.Rule) bool {
+	return !r.Invert && neverMatches(l, r.Src, r.IIF)
 }
 
 const devMeansIIF = "dev means iif, and what this host sends arrives by lo"

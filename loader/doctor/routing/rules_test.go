@@ -48,6 +48,15 @@ func TestNeedlessRules(t *testing.T) {
 		{"several do", testhost.And(testhost.Enforces, fromEth1, opened("10.4.0.100", 3)), []string{
 			"ok " + from + "is needed: 3 connections were opened from 10.4.0.100" + nobody,
 		}},
+		{"the source decides", testhost.And(testhost.Enforces, fromEth1, testhost.StrongEth1, opened("10.4.0.100", 3)), []string{
+			"warning " + from + "is not needed: replypath sends replies by eth1 without it, and host_model: strong what this host opens" + nobody,
+		}},
+		{"the source decides, but not what two interfaces have", testhost.And(testhost.Enforces, fromEth1, testhost.StrongEth1, opened("10.4.0.100", 1),
+			func(h *snapshot.Host) { h.Own[2].Interface = 0 }), []string{"ok " + from + "is needed: 1 connection was opened from 10.4.0.100" + nobody}},
+		{"the source decides, but not of what is forwarded", testhost.And(testhost.Enforces, testhost.StrongEth1, opened("10.4.0.55", 1), opened("10.4.0.100", 1),
+			testhost.Rule(snapshot.Rule{Priority: 32765, Src: testhost.Prefix("10.4.0.0/24"), Table: 100})), []string{
+			"ok eth1: rule 32765: from 10.4.0.0/24 lookup 100 is needed: 1 connection was opened from 10.4.0.0/24" + nobody,
+		}},
 		{"it cannot be told", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.UsesError = "list tcp sockets: no memory" }), []string{
 			"ok " + from + "is needed: what was opened from 10.4.0.100 is not known: list tcp sockets: no memory" + nobody,
 		}},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 )
@@ -75,6 +76,33 @@ func (h *Host) Observed(name string) bool {
 		enforces, known := h.Enforcing[i.Index]
 		return i.Name == name && known && !enforces
 	})
+}
+
+// LeavesBySource tells whether the strong host model sends what has an address as source by an interface, which is the
+// only one that has it.
+func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr) bool {
+	return i.Settings.HostModel == config.HostModelStrong &&
+		slices.Contains(h.Own, discover.OwnAddress{Address: a, Interface: i.Index})
+}
+
+// OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
+// without it.
+func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
+	var list []Use
+	for _, u := range h.Uses {
+		if r.Src.Contains(u.Local.Addr()) && !h.LeavesBySource(i, u.Local.Addr()) {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+// OpenedUnknown says why it is not known what needs a rule, "" where it is: a single address has no other use.
+func (h *Host) OpenedUnknown(r *Rule, i *discover.Interface) string {
+	if r.Src.IsSingleIP() && h.LeavesBySource(i, r.Src.Addr()) {
+		return ""
+	}
+	return h.UsesError
 }
 
 // AnswersBySource returns the managed interface that a rule is for, nil where it

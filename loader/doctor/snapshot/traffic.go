@@ -72,14 +72,3 @@ type Use struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
 }
-
-// OpenedFrom counts what this host opened from the addresses of a prefix.
-func (c *Connections) OpenedFrom(p netip.Prefix) int {
-	count := 0
-	for _, u := range c.Uses {
-		if p.Contains(u.Local.Addr()) {
-			count++
-		}
-	}
-	return count
-}

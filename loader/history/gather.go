@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/opened"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/sockets"
+)
+
+// seed is of the ids of this process.
+var seed = maphash.MakeSeed()
+
+// Gather adds what the flow tables of a pin directory and the sockets have now. It asks the kernel for routes, and
+// changes nothing. The error matches pins.ErrNone where nothing is pinned; what was gathered until an error stays.
+func (h *History) Gather(pinDir string) error {
+	table, err := flows.Open(pinDir)
+	if err != nil {
+		return err
+	}
+	managed, err := table.Interfaces()
+	if err == nil {
+		err = h.gather(managed, func(g *gatherer) error {
+			g.table = table
+			return errors.Join(g.flows(), g.originated(), g.opened(g.isAsked))
+		})
+	}
+	return errors.Join(err, table.Close())
+}
+
+// GatherSockets adds what the sockets alone tell, for a host on which nothing is pinned: that a connection came in by
+// the interface that has its own address is supposed.
+func (h *History) GatherSockets(managed []string) error {
+	return h.gather(managed, func(g *gatherer) error {
+		err := g.opened(func(snapshot.Use) bool { return false })
+		return errors.Join(err, g.accepted())
+	})
+}
+
+func (h *History) gather(managed []string, read func(*gatherer) error) error {
+	host, err := openHost(managed)
+	if err != nil {
+		return err
+	}
+	defer host.close()
+	g := &gatherer{gathering: h.begin(time.Now()), host: host, asked: map[uint64]bool{}}
+	err = read(g)
+	g.end()
+	return err
+}
+
+// gatherer reads what is there.
+type gatherer struct {
+	*gathering
+	host  *host
+	table *flows.Table
+	asked map[uint64]bool // the tuples of flows, by digest
+}
+
+func (g *gatherer) isAsked(u snapshot.Use) bool { return g.asked[maphash.Comparable(seed, u)] }
+
+// flows adds those whose replies would leave elsewhere if the kernel sent them by their destination alone.
+func (g *gatherer) flows() error {
+	return g.each(flows.Filter{}, func(f *flows.Flow, self, peer netip.Addr) {
+		if use, ok := opened.UseOf(f); ok {
+			g.asked[maphash.Comparable(seed, use)] = true
+		}
+		from, known := g.host.routeTo(peer, *f.Interface)
+		if !known || from == *f.Interface && !f.Asymmetric {
+			return
+		}
+		c := g.conversation(f, self, peer)
+		c.SelfPort, c.FromInterface = f.SelfPort, from
+		g.add(c)
+	})
+}
+
+// originated adds what the programs saw leave from another interface's address.
+func (g *gatherer) originated() error {
+	return g.each(flows.Filter{Originated: true}, func(f *flows.Flow, self, peer netip.Addr) {
+		c := g.conversation(f, self, peer)
+		c.Originated, c.PeerPort, c.FromInterface = true, f.PeerPort, None
+		if f.KernelInterface != nil {
+			c.FromInterface = *f.KernelInterface
+		}
+		g.add(c)
+	})
+}
+
+// each visits flows without keeping them: there may be very many. What came by an interface that is gone is left out.
+func (g *gatherer) each(filter flows.Filter, visit func(f *flows.Flow, self, peer netip.Addr)) error {
+	filter.Func = func(f *flows.Flow) bool {
+		self, err1 := netip.ParseAddr(f.Self)
+		peer, err2 := netip.ParseAddr(f.Peer)
+		if errors.Join(err1, err2) == nil && f.Interface != nil {
+			visit(f, self, peer)
+		}
+		return false
+	}
+	_, err := g.table.List(filter)
+	return err
+}
+
+// conversation is what all kinds have in common.
+func (g *gatherer) conversation(f *flows.Flow, self, peer netip.Addr) *conversation {
+	use := snapshot.Use{Local: netip.AddrPortFrom(self, f.SelfPort), Remote: netip.AddrPortFrom(peer, f.PeerPort)}
+	return &conversation{
+		Key:   Key{Self: self, Protocol: f.Protocol, Peer: NetworkOf(peer), ToInterface: *f.Interface},
+		id:    idOf(f.Protocol, use),
+		begun: g.at.Add(-time.Duration(f.AgeSeconds * float64(time.Second))),
+		sent:  count{packets: f.CorrectedPackets},
+	}
+}
+
+// idOf is the same for a tuple whoever finds it.
+func idOf(protocol string, use snapshot.Use) uint64 {
+	use.Protocol = 0 // it has its name beside it
+	return maphash.Comparable(seed, struct {
+		protocol string
+		use      snapshot.Use
+	}{protocol, use})
+}
+
+// opened adds what this host has open that would leave from another interface's address if the kernel sent it by its
+// destination alone: where a rule sends it rightly the programs do not see it.
+func (g *gatherer) opened(asked func(snapshot.Use) bool) error {
+	udp, err := opened.Sockets("udp", unix.IPPROTO_UDP)
+	if err != nil {
+		return err
+	}
+	known := &opened.Known{
+		IsOwn: g.host.isOwn, Links: g.host.links, Datagrams: opened.Datagrams(udp),
+		Asked: asked,
+	}
+	uses, err := opened.Find(known, func(a netip.Addr) bool { return g.host.managedWith(a) != "" })
+	for _, u := range uses {
+		g.addOpened(u)
+	}
+	if err != nil {
+		return fmt.Errorf("find what this host opened: %w", err)
+	}
+	return nil
+}
+
+func (g *gatherer) addOpened(u snapshot.Use) {
+	c := g.ofSocket(u)
+	if c == nil {
+		return
+	}
+	c.Originated, c.PeerPort = true, u.Remote.Port()
+	g.add(c)
+}
+
+// accepted adds the TCP connections that are not among what this host opened.
+func (g *gatherer) accepted() error {
+	list, err := opened.Sockets("tcp", unix.IPPROTO_TCP)
+	for _, s := range list {
+		u := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
+		if c := g.ofSocket(u); c != nil && s.State == sockets.Established {
+			c.SelfPort = u.Local.Port()
+			g.add(c)
+		}
+	}
+	return err
+}
+
+// ofSocket is a conversation that would leave elsewhere than by the interface of its own address; nil for another, and for one
+// that was added before.
+func (g *gatherer) ofSocket(u snapshot.Use) *conversation {
+	peer, to := u.Remote.Addr(), g.host.managedWith(u.Local.Addr())
+	if to == "" || !peer.IsValid() || peer.IsUnspecified() || peer.IsMulticast() {
+		return nil
+	}
+	from, known := g.host.routeTo(peer, to)
+	if !known || from == to {
+		return nil
+	}
+	protocol := config.ProtocolName(u.Protocol)
+	id := idOf(protocol, u)
+	if _, added := g.gathering.counted[id]; added {
+		return nil
+	}
+	return &conversation{id: id, Key: Key{
+		Self: u.Local.Addr(), Protocol: protocol, Peer: NetworkOf(peer), FromInterface: from, ToInterface: to,
+	}}
+}

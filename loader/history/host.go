@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+)
+
+// mostAsked bounds for how many peers a gathering asks for a route, some 10 µs each. Those of more than one
+// interface count for each.
+const mostAsked = 16384
+
+// host is what the kernel tells of interfaces and routes.
+type host struct {
+	netlink *netlink.Handle
+	links   []netlink.Link
+	names   map[int]string
+	own     map[netip.Addr]int // by index of the only interface that has it; 0: several do
+	managed map[string]int     // the VRF of managed interfaces, by name; 0 for none
+	routes  map[way]string
+}
+
+// way is what a route is asked for.
+type way struct {
+	peer netip.Addr
+	vrf  int
+}
+
+// openHost reads what there is, of which some interfaces are managed.
+func openHost(managed []string) (*host, error) {
+	handle, err := netlink.NewHandle(netlink.FAMILY_V4) // NETLINK_ROUTE has the same number
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	h := &host{
+		netlink: handle, names: map[int]string{}, own: map[netip.Addr]int{}, managed: map[string]int{}, routes: map[way]string{},
+	}
+	if err := h.read(managed); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *host) close() { h.netlink.Close() }
+
+func (h *host) read(managed []string) (err error) {
+	if h.links, err = dump.Links(h.netlink); err != nil {
+		return err
+	}
+	vrfs, masters := map[int]bool{}, map[string]int{}
+	for _, link := range h.links {
+		attrs := link.Attrs()
+		h.names[attrs.Index], masters[attrs.Name] = attrs.Name, attrs.MasterIndex
+		vrfs[attrs.Index] = link.Type() == "vrf"
+	}
+	for _, name := range managed {
+		if master, there := masters[name]; there {
+			h.managed[name] = 0
+			if vrfs[master] {
+				h.managed[name] = master
+			}
+		}
+	}
+	addresses, err := dump.Addresses(h.netlink)
+	for _, a := range addresses {
+		address := dump.Address(a.IP)
+		if _, several := h.own[address]; several {
+			h.own[address] = 0
+			continue
+		}
+		h.own[address] = a.LinkIndex
+	}
+	return err
+}
+
+func (h *host) isOwn(a netip.Addr) bool {
+	_, own := h.own[a]
+	return own
+}
+
+// managedWith names the managed interface that alone has an address, "" for none.
+func (h *host) managedWith(a netip.Addr) string {
+	name := h.names[h.own[a]]
+	if _, managed := h.managed[name]; !managed || a.IsLinkLocalUnicast() {
+		return ""
+	}
+	return name
+}
+
+// routeTo names the interface by which the kernel reaches a peer if it regards neither source nor mark, in the VRF of a
+// managed interface: None without a route. It is not known once too many were asked for.
+func (h *host) routeTo(peer netip.Addr, from string) (name string, known bool) {
+	w := way{peer, h.managed[from]}
+	if name, known = h.routes[w]; known {
+		return name, name != ""
+	}
+	if len(h.routes) >= mostAsked || h.isOwn(peer) {
+		return "", false
+	}
+	h.routes[w] = h.ask(w)
+	return h.routes[w], h.routes[w] != ""
+}
+
+// ask asks the kernel; "" where it does not tell.
+func (h *host) ask(w way) string {
+	routes, err := h.netlink.RouteGetWithOptions(net.IP(w.peer.AsSlice()), &netlink.RouteGetOptions{OifIndex: w.vrf})
+	switch errno := syscall.Errno(0); {
+	case errors.As(err, &errno) && (errno == syscall.ENETUNREACH || errno == syscall.EHOSTUNREACH):
+		return None
+	case err != nil || len(routes) == 0:
+		return ""
+	}
+	name := h.names[routes[0].LinkIndex]
+	if name == discover.OwnDevice {
+		return None
+	}
+	return name
+}
