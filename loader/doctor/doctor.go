@@ -44,11 +44,11 @@ func Examine(options Options) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return examine(host), nil
+	return Judge(host), nil
 }
 
-// examine runs all checks on a snapshot.
-func examine(h *snapshot.Host) []Finding {
+// Judge runs all checks on a snapshot, as Examine does.
+func Judge(h *snapshot.Host) []Finding {
 	var all []Finding
 	for _, c := range checks {
 		found := c.find(h)

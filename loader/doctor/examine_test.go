@@ -83,7 +83,7 @@ iface eth1 inet6 static
 
 // TestNothingWrong: on the fixture itself no check has anything to say.
 func TestNothingWrong(t *testing.T) {
-	all := examine(testhost.New())
+	all := Judge(testhost.New())
 	testhost.WantForm(t, all)
 	seen := map[string]bool{}
 	for _, f := range all {
@@ -105,7 +105,7 @@ func TestWorstFirst(t *testing.T) {
 	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
 	h.Routes[0].Gateway = testhost.Address("10.3.0.100")
 	var got []string
-	for _, f := range examine(h)[:4] {
+	for _, f := range Judge(h)[:4] {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
 	want := []string{"error rp-filter", "error own-gateway", "warning accept-local", "ok managed"}

@@ -187,7 +187,7 @@ func TestEveryProblemHasARemedy(t *testing.T) {
 		for n, change := range problems[c.name] {
 			h := testhost.New()
 			change(h)
-			all := examine(h)
+			all := Judge(h)
 			testhost.WantForm(t, all)
 			found := remainingOf(all, c.name)
 			if len(found) == 0 {
@@ -228,7 +228,7 @@ func wantShell(t *testing.T, f Finding) {
 // wantMended does what --fix does to a snapshot, and wants these findings gone.
 func wantMended(t *testing.T, h *snapshot.Host, check string) {
 	t.Helper()
-	for _, f := range remainingOf(examine(h), check) {
+	for _, f := range remainingOf(Judge(h), check) {
 		if !f.Automatic {
 			return
 		}
@@ -236,7 +236,7 @@ func wantMended(t *testing.T, h *snapshot.Host, check string) {
 		harness.Must(t, err)
 		h.Settings[f.Sysctl.Key] = value
 	}
-	if found := remainingOf(examine(h), check); len(found) > 0 {
+	if found := remainingOf(Judge(h), check); len(found) > 0 {
 		t.Errorf("still there after --fix: %q", testhost.Lines(found))
 	}
 }

@@ -134,7 +134,8 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	case !r.IsUnicast():
 		return false
 	}
-	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar()
+	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
+		r.IsStatic() && host.Managed(r.Device) != nil
 }
 
 // rules reads the rules of both families.

@@ -23,7 +23,7 @@ type Routing struct {
 
 // Route is a route that is of interest here: every default route, every one that
 // refuses, that has no gateway although it leads far, or whose gateway is this
-// host.
+// host, and every static one by a managed interface.
 type Route struct {
 	Family, Type, Table, Metric, Protocol int
 	Dst                                   netip.Prefix
@@ -36,6 +36,12 @@ func (r *Route) IsUnicast() bool { return r.Type == unix.RTN_UNICAST }
 
 // IsDefault tells a route that leads everywhere, or refuses everything.
 func (r *Route) IsDefault() bool { return r.Dst.IsValid() && r.Dst.Bits() == 0 }
+
+// IsStatic tells a route of the main table that somebody made by hand to networks behind a router.
+func (r *Route) IsStatic() bool {
+	return r.IsUnicast() && !r.IsDefault() && r.Gateway.IsValid() && r.Table == unix.RT_TABLE_MAIN &&
+		(r.Protocol == unix.RTPROT_BOOT || r.Protocol == unix.RTPROT_STATIC)
+}
 
 // LeadsFar tells a route to more than any single link holds: a default route or its halves.
 func (r *Route) LeadsFar() bool {
@@ -109,6 +115,15 @@ type Rule struct {
 	// SuppressesDefault: default routes of its table count for nothing.
 	SuppressesDefault bool
 }
+
+// IsKernels tells the rules that every host has.
+func (r *Rule) IsKernels() bool {
+	return !r.Src.IsValid() && r.isBySource() && !r.SuppressesDefault &&
+		slices.Contains([]int{unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN, unix.RT_TABLE_DEFAULT}, r.Table)
+}
+
+// IsVRFs tells the rule by which each VRF has its own table (l3mdev_fib_rule_match).
+func (r *Rule) IsVRFs() bool { return r.Table == 0 && r.Refuses == "" && !r.Other }
 
 // isBySource tells a rule to a table that has no condition beside a source.
 func (r *Rule) isBySource() bool {

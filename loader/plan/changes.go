@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"replypath/loader/discover"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
+	"replypath/loader/status"
+)
+
+// changes lists what enforcing would change on the host: as the daemon has planned it, and before a first start what
+// can be told without one.
+func (p *planner) changes() ([]status.WouldChange, error) {
+	if !p.Attached {
+		return p.firstChanges(), nil
+	}
+	if p.enforcesAll() {
+		return nil, nil
+	}
+	journal, err := pins.ReadJournal(p.PinDir)
+	if errors.Is(err, pins.ErrNone) { // it was taken away meanwhile
+		return p.firstChanges(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what enforcing would change: %w", err)
+	}
+	return journal.WouldChange, nil
+}
+
+// firstChanges leaves out the routes for sockets that are bound to a device: they depend on who answers.
+func (p *planner) firstChanges() []status.WouldChange {
+	var changes []status.WouldChange
+	for _, i := range p.Interfaces {
+		key, all := hostsettings.Key("ipv4", i.Name, "rp_filter"), hostsettings.Key("ipv4", "all", "rp_filter")
+		if p.Config.ManageRPFilter && max(p.Settings[key], p.Settings[all]) == hostsettings.RPFilterStrict {
+			c := status.SysctlChange(&hostsettings.Change{
+				Key: key, Before: strconv.Itoa(p.Settings[key]), After: strconv.Itoa(hostsettings.RPFilterLoose),
+			})
+			changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+		}
+	}
+	isOurs := func(d snapshot.Device) bool { return d.Name == discover.OwnDevice }
+	if p.Config.FallbackRoute && len(p.Interfaces) > 0 && !slices.ContainsFunc(p.Devices, isOurs) {
+		c := status.DeviceChange()
+		changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
+	}
+	return changes
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plan tells what would change on a host if replypath enforced, which rules, marks, tables and routes could go
+// then, and what is still in the way. It changes nothing.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
+	"replypath/loader/doctor/gather"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/history"
+	"replypath/loader/pins"
+	"replypath/loader/status"
+)
+
+// Plan is the answer. The JSON names are fixed.
+type Plan struct {
+	Verdict      string               `json:"verdict"`
+	Summary      string               `json:"summary"`       // the verdict in one line
+	WatchedSince *time.Time           `json:"watched_since"` // nil: nothing but this moment was looked at
+	WouldMove    []history.Row        `json:"would_move"`    // replies
+	Originated   []Originated         `json:"originated"`    // what this host opened
+	Rules        []Rule               `json:"rules"`
+	HostChanges  []status.WouldChange `json:"host_changes"`
+	Blockers     []finding.Finding    `json:"blockers"`
+}
+
+// Verdicts of a plan.
+const (
+	Ready       = "ready"
+	Blocked     = "blocked"
+	NothingToDo = "nothing-to-do"
+)
+
+// Originated is what this host opened from the address of another interface than its route leads by.
+type Originated struct {
+	history.Row
+	Remedy string `json:"remedy"` // what would have it leave by the interface of its address
+}
+
+// Options say what is planned for.
+type Options struct {
+	doctor.Options
+	Since time.Duration // back to when the history is regarded; 0: all of it
+}
+
+// Make looks at the network namespace of the calling thread, as doctor.Examine does, and at the history.
+func Make(options Options) (*Plan, error) {
+	host, err := gather.Snapshot(options.Options)
+	if err != nil {
+		return nil, err
+	}
+	past, err := read(options.PinDir, host)
+	if err != nil {
+		return nil, err
+	}
+	var since time.Time
+	if options.Since > 0 {
+		since = time.Now().Add(-options.Since)
+	}
+	p := &planner{Host: host, history: past, rows: past.List(since)}
+	if err := p.forwarding(); err != nil {
+		return nil, err
+	}
+	return p.plan()
+}
+
+// read returns the history with what is there now, of the sockets alone where nothing is pinned.
+func read(pinDir string, host *snapshot.Host) (*history.History, error) {
+	if !host.Attached {
+		past := history.New()
+		var names []string
+		for _, i := range host.Interfaces {
+			names = append(names, i.Name)
+		}
+		return past, past.GatherSockets(names)
+	}
+	journal, err := pins.ReadJournal(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	past := history.New()
+	if journal.History != "" {
+		if past, err = history.Load(journal.History); err != nil {
+			return nil, err
+		}
+	}
+	return past, past.Gather(pinDir)
+}
+
+// planner makes a plan from what was read.
+type planner struct {
+	*snapshot.Host
+	history   *history.History
+	rows      []history.Row // that are regarded
+	forwarded int           // connections that are tracked of which neither end is this host's
+}
+
+func (p *planner) plan() (*Plan, error) {
+	plan := &Plan{
+		WouldMove: []history.Row{}, Originated: []Originated{}, Rules: p.rules(),
+		HostChanges: []status.WouldChange{}, Blockers: []finding.Finding{},
+	}
+	if p.Attached {
+		plan.WatchedSince = &p.history.Since
+	}
+	for _, r := range p.rows {
+		if r.Originated {
+			plan.Originated = append(plan.Originated, Originated{r, p.remedy(&r)})
+		} else {
+			plan.WouldMove = append(plan.WouldMove, r)
+		}
+	}
+	for _, f := range doctor.Judge(p.Host) {
+		if f.Severity == finding.Error && !p.isMendedByEnforcing(&f) {
+			plan.Blockers = append(plan.Blockers, f)
+		}
+	}
+	changes, err := p.changes()
+	plan.HostChanges = append(plan.HostChanges, changes...)
+	p.conclude(plan)
+	return plan, err
+}
+
+// isMendedByEnforcing tells of an error that replypath itself mends once it enforces.
+func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
+	switch f.Check {
+	case "rp-filter":
+		return p.Config.ManageRPFilter && f.Automatic
+	case "default-route":
+		return p.Config.FallbackRoute && f.Fix != nil
+	case "wrong-way":
+		return f.Fix != nil // it only observes
+	}
+	return false
+}
+
+func (p *planner) conclude(plan *Plan) {
+	plan.Verdict = Ready
+	needless := 0
+	for _, r := range plan.Rules {
+		if r.Verdict == NotNeeded {
+			needless++
+		}
+	}
+	switch {
+	case len(plan.Blockers) > 0:
+		plan.Verdict = Blocked
+		first := plan.Blockers[0]
+		plan.Summary = fmt.Sprintf("blocked: %s: %s", first.Check, first.Found)
+		if more := len(plan.Blockers) - 1; more > 0 {
+			plan.Summary += fmt.Sprintf(" (and %d more)", more)
+		}
+	case len(plan.WouldMove) == 0 && len(plan.Originated) == 0 && needless == 0:
+		plan.Verdict, plan.Summary = NothingToDo, "nothing to do here"
+	case p.enforcesAll() && needless == 0:
+		plan.Summary = "ready: replypath enforces already"
+	case p.enforcesAll():
+		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %d that it replaces could go", needless)
+	case p.Attached:
+		plan.Summary = "ready: replypath mode enforce"
+	default:
+		plan.Summary = "ready: replypath try"
+	}
+}
+
+// enforcesAll tells whether every managed interface is enforced.
+func (p *planner) enforcesAll() bool {
+	for _, i := range p.Interfaces {
+		if !p.Enforcing[i.Index] {
+			return false
+		}
+	}
+	return p.Attached
+}
+
+// remedy says what would have what this host opens leave by the interface of its address.
+func (p *planner) remedy(r *history.Row) string {
+	i := p.Named(r.ToInterface)
+	if i != nil && p.LeavesBySource(i, r.Self) {
+		return "none: host_model: strong sends it by " + r.ToInterface
+	}
+	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)
+	if i == nil {
+		return text
+	}
+	for _, g := range p.Gateways {
+		if g.Interface == i.Index && g.Address.Is4() == r.Self.Is4() {
+			return fmt.Sprintf("%s; or a route to %s via %s dev %s", text, r.Peer, g.Address, i.Name)
+		}
+	}
+	return text
+}
+
+// mostPeers bounds how many networks are named.
+const mostPeers = 3
+
+// watched says for how long it was looked.
+func (p *planner) watched() string {
+	if !p.Attached {
+		return "now"
+	}
+	return "in the " + cmp.Or(shortly(p.history.Gathered.Sub(p.history.Since)), "second") + " watched"
+}
+
+// shortly is a duration in its largest unit, "" for less than a second.
+func shortly(d time.Duration) string {
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}} {
+		if n := d / unit.length; n > 0 {
+			return fmt.Sprintf("%d %s", n, unit.name)
+		}
+	}
+	return ""
+}
