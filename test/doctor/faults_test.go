@@ -253,7 +253,7 @@ func TestTable(t *testing.T) {
 	p := harness.On(t, n.Server.Host)
 	harness.Must(t, n.Server.SetSysctl(eth1RPFilter, "1"))
 	result := p.Expect(3, "doctor")
-	for _, words := range []string{"SEVERITY", "error ", "rp-filter", "sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
+	for _, words := range []string{"error    rp-filter  eth1\n  rp_filter: ", "\n  fix: sysctl -w net.ipv4.conf.eth1.rp_filter=2", "\nin order: "} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)
 		}

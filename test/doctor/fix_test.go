@@ -73,7 +73,7 @@ ip rule del priority 0
 	result := p.Expect(0, "doctor", "--fix")
 	for _, words := range []string{
 		"fixed ", "left to you, as --fix sets sysctls only: accept-local, mtu\n",
-		"    inspect: sysctl net.ipv4.conf.all.accept_local net.ipv4.conf.eth1.accept_local\n", "    inspect: ip link show dev eth1\n",
+		"\n  inspect: sysctl net.ipv4.conf.all.accept_local net.ipv4.conf.eth1.accept_local\n", "\n  inspect: ip link show dev eth1\n",
 	} {
 		if !strings.Contains(result.Stdout, words) {
 			t.Errorf("no %q: %s", words, result)

@@ -69,7 +69,8 @@ func runRollOut(t *testing.T, p *page) {
 		h.wantSaid("replypath mode", mode)
 	}
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 101\nip rule add from 10.4.0.100 lookup 101", "", 0)
-	h.wantSaid("replypath doctor", "needless-rules", "from 10.4.0.100")
+	h.wantSaid("replypath doctor", "needless-rules")
+	h.wantSaid("replypath doctor", "from 10.4.0.100")
 	p.run(h, "With an existing ip rule")
 	// Packets of open connections are looked at again, too.
 	h.typed("sysctl -w net.ipv4.conf.eth1.rp_filter=1\nip route flush cache", "", 0)

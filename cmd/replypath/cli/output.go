@@ -35,7 +35,7 @@ func (o *Output) Print(w io.Writer, document any, show func(*output.Page)) error
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(document)
 	}
-	var page output.Page
+	page := output.Page{Width: output.Width(w), Colour: output.WantsColour(w)}
 	show(&page)
 	_, err := page.WriteTo(w)
 	return err

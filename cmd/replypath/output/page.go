@@ -11,7 +11,12 @@ import (
 )
 
 // Page is a text for people. It is made in memory, where nothing fails, and then written at once.
-type Page struct{ text bytes.Buffer }
+type Page struct {
+	Width  int  // of a line of what is wrapped
+	Colour bool // is wanted
+
+	text bytes.Buffer
+}
 
 // String is the text, lines with their ends.
 func (p *Page) String() string { return p.text.String() }
@@ -21,6 +26,13 @@ func (p *Page) WriteTo(w io.Writer) (int64, error) { return p.text.WriteTo(w) }
 
 // Line adds a line.
 func (p *Page) Line(format string, args ...any) { fmt.Fprintf(&p.text, format+"\n", args...) }
+
+// Wrapped adds a text in lines of the width of the page, each with an indentation.
+func (p *Page) Wrapped(indent, text string) {
+	for _, line := range Wrap(Printable(text), p.Width-len(indent)) {
+		p.Line("%s%s", indent, line)
+	}
+}
 
 // Facts adds names with what there is one of, a line each.
 func (p *Page) Facts(facts ...[2]string) {
@@ -61,20 +73,6 @@ func Section[T any](p *Page, header []string, list []T, row func(*T) []string) {
 	}
 }
 
-func newColumns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
-
-// NotedTable is Table with lines of their own below each row.
-func (p *Page) NotedTable(header []string, rows, notes [][]string) {
-	var table Page
-	table.Table(header, rows)
-	row := -1 // the header
-	for line := range strings.Lines(table.String()) {
-		p.text.WriteString(line)
-		if row >= 0 {
-			for _, note := range notes[row] {
-				p.Line("    %s", note)
-			}
-		}
-		row++
-	}
+func newColumns(w io.Writer) *tabwriter.Writer {
+	return tabwriter.NewWriter(w, 0, 8, columnGap, ' ', 0)
 }

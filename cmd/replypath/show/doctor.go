@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -105,47 +106,67 @@ func remaining(findings []doctor.Finding) error {
 // showFindings shows what is to be done, or was done, and names the rest. What is in
 // order and somebody's is shown as well, as it must not be taken for needless.
 func showFindings(p *output.Page, findings []doctor.Finding, afterFix bool) {
-	var rows, notes [][]string
-	var fine, left []string
-	for _, f := range findings {
-		severity := string(f.Severity)
+	var shown, fine, left []string
+	for i := range findings {
+		f := &findings[i]
 		switch {
 		case f.Fixed:
-			severity = "fixed"
 		case f.Severity == doctor.OK && f.Inspect == nil:
-			if !slices.Contains(fine, f.Check) {
-				fine = append(fine, f.Check)
-			}
+			fine = append(fine, f.Check)
 			continue
 		case f.Severity != doctor.OK && !f.Automatic && !slices.Contains(left, f.Check):
 			left = append(left, f.Check)
 		}
-		rows = append(rows, []string{severity, f.Check, output.OrEmpty(f.Interface), f.Found})
-		notes = append(notes, advice(&f))
-	}
-	if len(rows) > 0 {
-		p.NotedTable([]string{"SEVERITY", "CHECK", "INTERFACE", "FOUND"}, rows, notes)
-		p.Line("")
+		shown = append(shown, f.Check)
+		showFinding(p, f)
 	}
 	if afterFix && len(left) > 0 {
-		p.Line("left to you, as --fix sets sysctls only: %s", strings.Join(left, ", "))
+		p.Wrapped("", "left to you, as --fix sets sysctls only: "+strings.Join(left, ", "))
 	}
-	shown := func(check string) bool {
-		return slices.ContainsFunc(rows, func(row []string) bool { return row[1] == check })
-	}
-	p.Line("in order: %s", output.OrDash(strings.Join(slices.DeleteFunc(fine, shown), ", ")))
+	fine = slices.DeleteFunc(slices.Compact(fine), func(check string) bool { return slices.Contains(shown, check) })
+	p.Wrapped("", "in order: "+output.OrDash(strings.Join(fine, ", ")))
 }
 
-// advice is what stands below a finding, a line each.
-func advice(f *doctor.Finding) []string {
-	var notes []string
-	for _, note := range []struct {
-		name string
-		text *string
-	}{{"fix", f.Fix}, {"inspect", f.Inspect}, {"owner", f.Owner}} {
-		if note.text != nil {
-			notes = append(notes, note.name+": "+*note.text)
-		}
+// severityColours are those of what has to be done, and of what was done.
+var severityColours = map[string]string{string(doctor.Error): "31", string(doctor.Warning): "33", fixed: "32"}
+
+// fixed stands in the place of the severity of what was mended.
+const fixed = "fixed"
+
+// showFinding shows a finding, what to do about it and whose it is, above an empty line.
+func showFinding(p *output.Page, f *doctor.Finding) {
+	severity := string(f.Severity)
+	if f.Fixed {
+		severity = fixed
 	}
-	return notes
+	head := fmt.Sprintf("%-7s  %s  %s", severity, f.Check, output.OrDash(output.Printable(output.OrEmpty(f.Interface))))
+	if p.Colour {
+		head = output.Coloured(head, severityColours[severity])
+	}
+	p.Line("%s", head)
+	p.Wrapped(findingIndent, f.Found)
+	showCommand(p, "fix", f.Fix)
+	showCommand(p, "inspect", f.Inspect)
+	if f.Owner != nil {
+		p.Wrapped(findingIndent, "owner: "+*f.Owner)
+	}
+	p.Line("")
+}
+
+const findingIndent = "  "
+
+// showCommand shows a command in one line, as it is to be pasted. A remark behind it that
+// has no room there stands below.
+func showCommand(p *output.Page, name string, command *string) {
+	if command == nil {
+		return
+	}
+	line := findingIndent + name + ": " + *command
+	typed, remark, isRemarked := strings.Cut(line, "  # ")
+	if !isRemarked || utf8.RuneCountInString(line) <= p.Width {
+		p.Line("%s", line)
+		return
+	}
+	p.Line("%s", typed)
+	p.Wrapped(findingIndent+"# ", remark)
 }
