@@ -12,6 +12,7 @@ import (
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
+	"replypath/loader/plan"
 	"replypath/loader/status"
 	"replypath/loader/top"
 	"replypath/loader/trace"
@@ -32,6 +33,7 @@ type host struct {
 	top     topcommand.Open
 	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
 	examine, fix show.Examine
+	plan         show.MakePlan
 }
 
 // thisHost returns what makes the commands work on this host. With an error, what is opened may be a nil pointer.
@@ -50,5 +52,6 @@ func thisHost() host {
 		top:     func(pinDir string, limit int) (topcommand.Monitor, error) { return top.Open(pinDir, limit) },
 		examine: doctor.Examine,
 		fix:     doctor.Fix,
+		plan:    plan.Make,
 	}
 }

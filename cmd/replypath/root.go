@@ -56,6 +56,7 @@ Exit codes:
 		show.NewTrace(a, h.trace, h.probe),
 		top.New(a, h.top),
 		show.NewDoctor(a, h.examine, h.fix),
+		show.NewPlan(a, h.plan),
 		newDemo(a),
 		newVersion(a),
 		newCompletion(a),

@@ -64,7 +64,7 @@ func Make(options Options) (*Plan, error) {
 		since = time.Now().Add(-options.Since)
 	}
 	p := &planner{Host: host, history: past, rows: past.List(since)}
-	if err := p.forwarding(); err != nil {
+	if err := p.others(); err != nil {
 		return nil, err
 	}
 	return p.plan()
@@ -99,6 +99,7 @@ type planner struct {
 	history   *history.History
 	rows      []history.Row // that are regarded
 	forwarded int           // connections that are tracked of which neither end is this host's
+	marks     []uint32      // of sockets
 }
 
 func (p *planner) plan() (*Plan, error) {

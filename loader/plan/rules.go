@@ -15,6 +15,7 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/netfilter"
+	"replypath/loader/doctor/opened"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
@@ -49,8 +50,19 @@ const (
 	Foreign   = "foreign"    // somebody's, for another purpose than replies
 )
 
-// forwarding counts what is forwarded, for which marks of connections may be.
-func (p *planner) forwarding() error {
+// others finds what else than replies marks may be for: what is forwarded, and sockets.
+func (p *planner) others() error {
+	for name, protocol := range map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP} {
+		list, err := opened.Sockets(name, protocol)
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if s.Mark != 0 {
+				p.marks = append(p.marks, s.Mark)
+			}
+		}
+	}
 	for _, family := range snapshot.Families {
 		err := netfilter.Tracked(uint8(family), func(u snapshot.Use) {
 			if !p.IsOwn(u.Local.Addr()) && !p.IsOwn(u.Remote.Addr()) && !u.Remote.Addr().IsMulticast() {
@@ -157,6 +169,8 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		judged.Reason = "iptables-legacy is in use: what else has the mark is not known"
 	case !p.marksOnly(r, i):
 		judged.Reason = fmt.Sprintf("what else than packets from %s has the mark is not known", i.Name)
+	case slices.ContainsFunc(p.marks, r.SelectsMark):
+		judged.Reason = "a socket gives its packets the mark (SO_MARK)"
 	case p.forwarded > 0:
 		judged.Reason = fmt.Sprintf("this host forwards %s, which may have the mark", counted(p.forwarded, "connection"))
 	default:
@@ -172,7 +186,7 @@ func (p *planner) marksOnly(r *snapshot.Rule, i *discover.Interface) bool {
 	gives := false
 	for _, c := range p.Firewall.Chains {
 		for _, rule := range c.Rules {
-			if !slices.ContainsFunc(rule.Marks, r.SelectsMark) {
+			if !rule.GivesUnknown && !slices.ContainsFunc(rule.Gives, r.SelectsMark) {
 				continue
 			}
 			if len(rule.In) != 1 || rule.In[0] != i.Name {

@@ -81,7 +81,7 @@ func readChain(conn *nftables.Conn, c *nftables.Chain, deviceName func(index int
 
 // matters tells a rule that one of the checks asks for.
 func matters(r *snapshot.FirewallRule) bool {
-	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Marks) > 0
+	return r.ReversePath || len(r.OutNames) > 0 || r.OutUnknown || r.Restores || len(r.DNAT) > 0 || len(r.Jumps) > 0 || len(r.Marks) > 0 || r.GivesUnknown
 }
 
 // families are nft's words for those of tables.

@@ -124,6 +124,9 @@ table inet marks {
 		iifname "eth1" ct mark set 0x63
 		meta mark set 0x64
 		meta mark set ct mark & 0xff0000
+		meta mark set iifname map { "eth1" : 0x68, "eth2" : 0x69 }
+		ct mark set iifname map { "eth1" : 0x68, "eth2" : 0x69 }
+		ct mark set meta mark
 	}
 }
 `, "nft", "-f", "-")
@@ -140,10 +143,11 @@ COMMIT
 	want := map[string][]snapshot.FirewallRule{
 		"inet marks nft": {
 			{Restores: true, Marks: []uint32{0x61}}, {Restores: true, Marks: []uint32{0x62}},
-			{In: []string{"eth1"}, Marks: []uint32{0x63}}, {Marks: []uint32{0x64}}, {Restores: true},
+			{In: []string{"eth1"}, Marks: []uint32{0x63}, Gives: []uint32{0x63}}, {Marks: []uint32{0x64}, Gives: []uint32{0x64}}, {Restores: true},
+			{GivesUnknown: true}, {GivesUnknown: true},
 		},
 		"ip mangle OUTPUT": {
-			{Restores: true}, {Marks: []uint32{0x65}}, {Marks: []uint32{0x66}}, {Marks: []uint32{0x67}}, {OutNames: []string{"eth1"}},
+			{Restores: true}, {Marks: []uint32{0x65}, Gives: []uint32{0x65}}, {Marks: []uint32{0x66}}, {Marks: []uint32{0x67}, Gives: []uint32{0x67}}, {OutNames: []string{"eth1"}},
 		},
 	}
 	for name, rules := range want {
@@ -202,8 +206,9 @@ func TestReadExtensions(t *testing.T) {
 		{"-m connmark --mark 1 -j MARK, in a dialect of its own", []expr.Any{
 			&expr.Match{Name: "connmark"}, &expr.Immediate{Register: 1, Data: []byte{1, 0, 0, 0}},
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
-		}, snapshot.FirewallRule{Restores: true, Marks: []uint32{1}}},
-		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}, snapshot.FirewallRule{}},
+		}, snapshot.FirewallRule{Restores: true, Marks: []uint32{1}, Gives: []uint32{1}}},
+		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}},
+			snapshot.FirewallRule{GivesUnknown: true}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, snapshot.FirewallRule{}},
 	} {
 		if diff := cmp.Diff(test.want, readRule(test.exprs, nil)); diff != "" {

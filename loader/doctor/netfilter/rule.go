@@ -21,6 +21,8 @@ type ruleReader struct {
 	registers map[uint32]string // what is in a register: "oif", "iif", "ct mark"
 	values    map[uint32][]byte // a constant in a register
 	readsMark bool              // the connection's
+	copies    bool              // it reads the packet's mark
+	computes  bool              // it looks a value up, or makes one
 	name      func(index int) string
 }
 
@@ -50,6 +52,12 @@ func (r *ruleReader) read(e expr.Any) {
 		if strings.HasPrefix(r.registers[e.SourceRegister], "oif") {
 			r.rule.OutUnknown = true
 		}
+		if e.IsDestRegSet {
+			r.computes = true
+			delete(r.values, e.DestRegister)
+		}
+	case *expr.Numgen, *expr.Hash:
+		r.computes = true
 	case *expr.Immediate:
 		r.values[e.Register] = e.Data
 	case *expr.NAT:
@@ -71,10 +79,12 @@ func (r *ruleReader) meta(e *expr.Meta) {
 	if e.SourceRegister {
 		if e.Key == expr.MetaKeyMARK {
 			r.rule.Restores = r.rule.Restores || r.readsMark
-			r.mark(r.values[e.Register])
+			r.give(r.values[e.Register])
+			r.rule.GivesUnknown = r.rule.GivesUnknown || r.values[e.Register] == nil && !r.readsMark
 		}
 		return
 	}
+	r.copies = r.copies || e.Key == expr.MetaKeyMARK
 	r.registers[e.Register] = interfaceKeys[e.Key]
 }
 
@@ -91,10 +101,19 @@ func (r *ruleReader) connection(e *expr.Ct) {
 		delete(r.registers, e.Register)
 	case e.Register == 0:
 		for _, value := range r.values {
-			r.mark(value)
+			r.give(value)
 		}
+		r.rule.GivesUnknown = r.rule.GivesUnknown || r.computes || len(r.values) == 0 && !r.copies
 	default:
 		r.registers[e.Register], r.readsMark = "ct mark", true
+	}
+}
+
+// give notes a constant mark that packets or connections get.
+func (r *ruleReader) give(data []byte) {
+	r.mark(data)
+	if len(data) >= 4 {
+		r.rule.Gives = append(r.rule.Gives, binary.NativeEndian.Uint32(data))
 	}
 }
 
@@ -166,7 +185,7 @@ func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
 	data := extension(info)
 	switch name {
 	case "MARK": // struct xt_mark_tginfo2 begins with it
-		r.mark(data)
+		r.give(data)
 	case "CONNMARK":
 		const set, restore = 0, 2
 		mode := byte(restore) // what it does is not told
@@ -175,7 +194,7 @@ func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
 		}
 		r.rule.Restores = r.rule.Restores || mode == restore
 		if mode == set {
-			r.mark(data)
+			r.give(data)
 		}
 	case "REJECT":
 		r.rule.Refuses = true

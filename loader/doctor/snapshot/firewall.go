@@ -63,10 +63,13 @@ type FirewallRule struct {
 	// it looks at them by way of a set or a map.
 	OutNames   []string
 	OutUnknown bool
-	Restores   bool         // it sets the packet's mark from that of the connection
-	Marks      []uint32     // what it gives packets or connections for a mark, or compares the connection's with
-	DNAT       []netip.Addr // constant destinations
-	Jumps      []string     // chains
+	Restores   bool     // it sets the packet's mark from that of the connection
+	Marks      []uint32 // what it gives packets or connections for a mark, or compares the connection's with
+	// Gives are those of Marks that it gives; GivesUnknown, that it may give any.
+	Gives        []uint32
+	GivesUnknown bool
+	DNAT         []netip.Addr // constant destinations
+	Jumps        []string     // chains
 }
 
 // Flowtable is a flow table of nf_tables.

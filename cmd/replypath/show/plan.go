@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
+	"replypath/loader/history"
+	"replypath/loader/plan"
+)
+
+// MakePlan makes a plan; see plan.Make.
+type MakePlan func(plan.Options) (*plan.Plan, error)
+
+// NewPlan returns the command plan.
+func NewPlan(a *cli.App, makePlan MakePlan) *cobra.Command {
+	var since time.Duration
+	c := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what enforcing would change here, and which rules could go",
+		Long: `Show what would change on this host if replypath enforced. Show which rules, marks,
+tables and routes it could do without then, and what is still in the way. It changes
+nothing. It works with and without a daemon, and before the first start.
+
+A daemon keeps a history for it, also while it only observes. Once a minute it looks
+at the flow tables and sockets. Of each it asks the kernel for the route without
+source and mark, as if no rule was there. Without pins, plan knows the connections of
+this moment only.
+
+The first line is the verdict:
+  ready          nothing is in the way
+  blocked        doctor has an error that enforcing does not repair; exit code 3
+  nothing to do  no packet would go another way, and nothing could go
+
+A rule, mark, table or route is one of:
+  needed      it has a use that replypath does not take over
+  not-needed  replypath does its work once it enforces
+  foreign     somebody made it for another purpose than replies
+
+It cannot see what this host opens between two looks. Watch for as long as the
+host's rarest job takes before you remove a rule. With host_model: strong a rule is
+not needed for what this host opens either.
+
+With -o json it is one object:
+  verdict        ready, blocked or nothing-to-do
+  summary        the verdict in one line
+  watched_since  when the history begins; null: only this moment was looked at
+  would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
+                 from_interface (none: no route), to_interface, flows, packets, bytes
+                 (null: not counted), first_seen, last_seen
+  originated[]   what this host opened: the same, peer_port, and remedy
+  rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
+                 connections, peers
+  host_changes[] object, before, after; the routes for bound sockets are
+                 known once a daemon observes
+  blockers[]     as doctor[]`,
+		Example: `  replypath plan
+  replypath plan --since 7d
+  replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,
+		Args: cli.NoArguments,
+	}
+	file := cli.AddConfigFile(c)
+	o := cli.AddOutput(c)
+	c.Flags().Var(cli.Value(&since, "time", "", ago), "since", "regard what was seen since then, such as 7d or 12h; absent: all that is kept")
+	c.RunE = func(*cobra.Command, []string) error {
+		options, err := examined(a.PinDir, file)
+		if err != nil {
+			return err
+		}
+		p, err := makePlan(plan.Options{Options: options, Since: since})
+		if err != nil {
+			return err
+		}
+		if err := o.Print(a.Stdout, p, func(page *output.Page) { showPlan(page, p) }); err != nil {
+			return err
+		}
+		if p.Verdict == plan.Blocked {
+			return &cli.ExitError{Code: cli.ExitNothing, Err: errors.New("enforcing is blocked: read what is in the way")}
+		}
+		return nil
+	}
+	return c
+}
+
+// ago reads a duration, which may be in days.
+func ago(text string) (time.Duration, error) {
+	if days, isDays := strings.CutSuffix(text, "d"); isDays {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is not a time such as 7d, 12h or 30m", text)
+	}
+	return d, nil
+}
+
+func showPlan(p *output.Page, made *plan.Plan) {
+	p.Wrapped("", made.Summary)
+	if made.WatchedSince != nil {
+		p.Line("watched since %s", made.WatchedSince.Local().Format(time.DateTime))
+	} else {
+		p.Line("nothing is attached: only the connections of this moment are known")
+	}
+	if len(made.WouldMove) > 0 {
+		p.Line("\nreplies that leave by another interface without replypath and rules:")
+		showRows(p, made.WouldMove)
+	}
+	if len(made.Originated) > 0 {
+		p.Line("\nwhat this host opened, from the address of another interface:")
+		var rows []history.Row
+		for _, o := range made.Originated {
+			rows = append(rows, o.Row)
+		}
+		showRows(p, rows)
+		showRemedies(p, made.Originated)
+	}
+	for _, r := range made.Rules {
+		showRule(p, &r)
+	}
+	if len(made.HostChanges) > 0 {
+		p.Line("\nenforcing changes on this host:")
+		for _, c := range made.HostChanges {
+			p.Wrapped("  ", fmt.Sprintf("%s: %s, was %s", c.Object, c.After, c.Before))
+		}
+	}
+	if len(made.Blockers) > 0 {
+		p.Line("\nin the way:")
+		for n := range made.Blockers {
+			showFinding(p, &made.Blockers[n])
+		}
+	}
+}
+
+// mostRows bounds how many rows a table shows: those of most flows.
+const mostRows = 20
+
+func showRows(p *output.Page, rows []history.Row) {
+	columns := []output.Column{
+		{Name: "SELF"}, {Name: "PEERS"}, {Name: "PROTOCOL", Rank: 1}, {Name: "FROM"}, {Name: "TO"}, {Name: "FLOWS"},
+		{Name: "PACKETS", Rank: 2}, {Name: "BYTES", Rank: 4}, {Name: "LAST SEEN", Rank: 3},
+	}
+	shown := rows[:min(len(rows), mostRows)]
+	p.FittedTable(columns, output.Rows(shown, func(r *history.Row) []string {
+		return []string{
+			output.Endpoint(r.Self.String(), r.SelfPort), peers(r), r.Protocol, r.FromInterface, r.ToInterface,
+			strconv.FormatUint(r.Flows, 10), counted(r.Packets), counted(r.Bytes), r.LastSeen.Local().Format("01-02 15:04"),
+		}
+	}), p.Width)
+	if more := len(rows) - len(shown); more > 0 {
+		p.Line("and %d more: -o json has all", more)
+	}
+}
+
+// peers is the network, and the port that this host asked there.
+func peers(r *history.Row) string {
+	if r.PeerPort == 0 {
+		return r.Peer.String()
+	}
+	return fmt.Sprintf("%s port %d", r.Peer, r.PeerPort)
+}
+
+func counted(c history.Count) string {
+	if c == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(c), 10)
+}
+
+// showRemedies adds each remedy once.
+func showRemedies(p *output.Page, list []plan.Originated) {
+	shown := map[string]bool{}
+	for _, o := range list[:min(len(list), mostRows)] {
+		if !shown[o.Remedy] {
+			p.Wrapped("  ", "remedy: "+o.Remedy)
+		}
+		shown[o.Remedy] = true
+	}
+}
+
+func showRule(p *output.Page, r *plan.Rule) {
+	p.Line("")
+	p.Wrapped("", fmt.Sprintf("%-10s  %s", r.Verdict, r.Rule))
+	p.Wrapped("  ", r.Reason)
+	if r.Connections > 0 {
+		p.Wrapped("  ", fmt.Sprintf("connections: %d, with %s", r.Connections, output.OrDash(strings.Join(r.Peers, ", "))))
+	}
+	if r.Owner != nil {
+		p.Wrapped("  ", "owner: "+*r.Owner)
+	}
+}
