@@ -55,6 +55,7 @@ func fakeHost() host {
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
 		top:     func(dir string, limit int) (top.Monitor, error) { return fakehost.OpenTop(dir, limit) },
 		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		plan:    fakePlan,
 		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
 	}
 }

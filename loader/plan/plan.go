@@ -22,6 +22,7 @@ import (
 type Plan struct {
 	Verdict      string               `json:"verdict"`
 	Summary      string               `json:"summary"`       // the verdict in one line
+	MadeAt       time.Time            `json:"made_at"`
 	WatchedSince *time.Time           `json:"watched_since"` // nil: nothing but this moment was looked at
 	WouldMove    []history.Row        `json:"would_move"`    // replies
 	Originated   []Originated         `json:"originated"`    // what this host opened
@@ -104,7 +105,7 @@ type planner struct {
 
 func (p *planner) plan() (*Plan, error) {
 	plan := &Plan{
-		WouldMove: []history.Row{}, Originated: []Originated{}, Rules: p.rules(),
+		MadeAt: p.history.Gathered, WouldMove: []history.Row{}, Originated: []Originated{}, Rules: append([]Rule{}, p.rules()...),
 		HostChanges: []status.WouldChange{}, Blockers: []finding.Finding{},
 	}
 	if p.Attached {

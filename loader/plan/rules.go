@@ -78,7 +78,7 @@ func (p *planner) others() error {
 
 // rules judges all that there is: the rules, then the chains, tables and routes that they belong to.
 func (p *planner) rules() []Rule {
-	list := []Rule{}
+	var list []Rule
 	marks := map[string]Rule{}
 	for n := range p.Rules {
 		r := &p.Rules[n]

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/plan"
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -28,7 +27,7 @@ func ruled(t *testing.T) *topology.S1 {
 }
 
 // wantRule wants a plan to say something of a rule, and returns it.
-func wantRule(t *testing.T, p *plan.Rule, verdict string, words ...string) {
+func wantRule(t *testing.T, p *harness.PlanRule, verdict string, words ...string) {
 	t.Helper()
 	if p.Verdict != verdict {
 		t.Errorf("%q is %q, not %s: %s", p.Rule, p.Verdict, verdict, p.Reason)
@@ -65,17 +64,17 @@ func TestPlanRules(t *testing.T) {
 	rules := func(made *harness.Plan) {
 		t.Helper()
 		for _, f := range s.Families() {
-			rule := made.Of(plan.KindRule, "from "+s.B.Eth1.Address(f).String())
-			wantRule(t, &rule, plan.NotNeeded, "replypath sends the replies", "no known file makes it at boot")
+			rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
+			wantRule(t, rule, "not-needed", "replypath sends the replies", "no known file makes it at boot")
 		}
 		for _, family := range []string{"ipv4", "ipv6"} {
-			table := made.Of(plan.KindTable, family+" table 101")
-			wantRule(t, &table, plan.Needed, "learns the gateway of eth1 from it")
+			table := made.Of("table", family+" table 101")
+			wantRule(t, table, "needed", "learns the gateway of eth1 from it")
 		}
 	}
 	first := p.Plan(0)
 	rules(first)
-	if first.Verdict != plan.Ready || first.Summary != "ready: replypath try" || first.WatchedSince != nil {
+	if first.Verdict != "ready" || first.Summary != "ready: replypath try" || first.WatchedSince != nil {
 		t.Errorf("before the first start: %q (%s)", first.Verdict, first.Summary)
 	}
 
@@ -91,7 +90,7 @@ func TestPlanRules(t *testing.T) {
 			t.Errorf("%s: rows %+v", c, rows)
 		}
 	}
-	if observed.Verdict != plan.Ready || observed.Summary != "ready: replypath mode enforce" || len(observed.Originated) != 0 {
+	if observed.Verdict != "ready" || observed.Summary != "ready: replypath mode enforce" || len(observed.Originated) != 0 {
 		t.Errorf("observed: %q (%s), opened %+v", observed.Verdict, observed.Summary, observed.Originated)
 	}
 	if len(observed.HostChanges) == 0 || len(observed.HostChanges) != len(p.Status().WouldChange) {
@@ -136,8 +135,8 @@ func TestPlanReplica(t *testing.T) {
 		p := harness.On(t, s.B.Host)
 		p.Start()
 		made := p.Plan(0)
-		rule := made.Of(plan.KindRule, "from "+s.B.Eth1.Address(f).String())
-		wantRule(t, &rule, plan.Needed, "1 connection open from", "host_model: strong")
+		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
+		wantRule(t, rule, "needed", "1 connection open from", "host_model: strong")
 		if rule.Connections != 1 || len(rule.Peers) != 1 || !netip.MustParsePrefix(rule.Peers[0]).Contains(s.A.Eth1.Address(f)) {
 			t.Errorf("%d connections with %v", rule.Connections, rule.Peers)
 		}
@@ -145,10 +144,10 @@ func TestPlanReplica(t *testing.T) {
 		p.Expect(0, "detach", "--stop")
 		p.Start("--config", harness.WriteConfig(t, strongHost(s)))
 		made = p.Plan(0)
-		rule = made.Of(plan.KindRule, "from "+s.B.Eth1.Address(f).String())
-		wantRule(t, &rule, plan.NotNeeded, "by host_model: strong what this host opens")
-		table := made.Of(plan.KindTable, f.String()+" table 101")
-		wantRule(t, &table, plan.NotNeeded) // the configuration names the gateway
+		rule = made.Of("rule", "from "+s.B.Eth1.Address(f).String())
+		wantRule(t, rule, "not-needed", "by host_model: strong what this host opens")
+		table := made.Of("table", f.String()+" table 101")
+		wantRule(t, table, "not-needed") // the configuration names the gateway
 		harness.Shell(t, s.B.Host, fmt.Sprintf("ip %s rule del priority 100; ip %s route flush table 101", ipFlag(f), ipFlag(f)))
 		wires := harness.Tap(t, s.B)
 		harness.Ask(t, c)
@@ -160,7 +159,7 @@ func TestPlanReplica(t *testing.T) {
 // wantOpened wants one row of what the host opened from an address, with both remedies.
 func wantOpened(t *testing.T, made *harness.Plan, self netip.Addr) {
 	t.Helper()
-	i := slices.IndexFunc(made.Originated, func(o plan.Originated) bool { return o.Self == self })
+	i := slices.IndexFunc(made.Originated, func(o harness.PlanRow) bool { return o.Self == self })
 	if i < 0 {
 		t.Fatalf("opened: %+v", made.Originated)
 	}
@@ -204,14 +203,14 @@ func TestPlanMarks(t *testing.T) {
 		harness.Ask(t, c)
 	}
 	made := p.Plan(0)
-	rule, chain := made.Of(plan.KindRule, "fwmark 0x1 lookup 101"), made.Of(plan.KindMark, "inet marks out")
-	wantRule(t, &rule, plan.NotNeeded, "only what comes in by eth1 gets the mark")
-	wantRule(t, &chain, plan.NotNeeded)
+	rule, chain := made.Of("rule", "fwmark 0x1 lookup 101"), made.Of("mark", "inet marks out")
+	wantRule(t, rule, "not-needed", "only what comes in by eth1 gets the mark")
+	wantRule(t, chain, "not-needed")
 
 	// Whoever else has the mark needs it.
 	harness.Shell(t, s.B.Host, "nft add rule inet marks out udp dport 4242 meta mark set 0x1")
-	rule = p.Plan(0).Of(plan.KindRule, "fwmark 0x1 lookup 101")
-	wantRule(t, &rule, plan.Needed, "has the mark is not known")
+	rule = p.Plan(0).Of("rule", "fwmark 0x1 lookup 101")
+	wantRule(t, rule, "needed", "has the mark is not known")
 
 	harness.Shell(t, s.B.Host, "ip rule del priority 100; ip -6 rule del priority 100; nft delete table inet marks")
 	wires := harness.Tap(t, s.B)
@@ -225,8 +224,8 @@ func TestPlanMarks(t *testing.T) {
 func TestPlanNothing(t *testing.T) {
 	s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource})
 	p := harness.On(t, s.B.Host)
-	if made := p.Plan(0); made.Verdict != plan.NothingToDo || made.Summary != "nothing to do here" {
-		t.Errorf("%s: %+v", made.Summary, made.Plan)
+	if made := p.Plan(0); made.Verdict != "nothing-to-do" || made.Summary != "nothing to do here" {
+		t.Errorf("%s: %+v", made.Summary, made)
 	}
 	harness.Shell(t, s.B.Host, `
 ip rule add pref 5210 fwmark 0x80000/0xff0000 table main
@@ -236,11 +235,11 @@ ip rule add pref 61 from `+s.B.Eth1.Address(topology.IPv4).String()+` iif eth1 l
 `)
 	made := p.Plan(0)
 	for words, want := range map[string][3]string{
-		"rule 5210:": {plan.Foreign, "Tailscale"}, "rule 5270:": {plan.Foreign, "Tailscale"},
-		"rule 60:": {plan.Needed, "", "replypath does not replace it"}, "rule 61:": {plan.NotNeeded, "", "it never matches"},
+		"rule 5210:": {"foreign", "Tailscale"}, "rule 5270:": {"foreign", "Tailscale"},
+		"rule 60:": {"needed", "", "replypath does not replace it"}, "rule 61:": {"not-needed", "", "it never matches"},
 	} {
-		rule := made.Of(plan.KindRule, words)
-		wantRule(t, &rule, want[0], want[2])
+		rule := made.Of("rule", words)
+		wantRule(t, rule, want[0], want[2])
 		if harness.OrEmpty(rule.Owner) != want[1] {
 			t.Errorf("%s: of %q", rule.Rule, harness.OrEmpty(rule.Owner))
 		}
@@ -252,7 +251,7 @@ nft add table inet t
 nft add chain inet t pre '{ type filter hook prerouting priority 0; }'
 nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 `)
-	if made := p.Plan(3); made.Verdict != plan.Blocked || len(made.Blockers) != 1 || !strings.HasPrefix(made.Summary, "blocked: reverse-path-rules: ") {
+	if made := p.Plan(3); made.Verdict != "blocked" || len(made.Blockers) != 1 || !strings.HasPrefix(made.Summary, "blocked: reverse-path-rules: ") {
 		t.Errorf("%s: %+v", made.Summary, made.Blockers)
 	}
 }

@@ -52,6 +52,7 @@ not needed for what this host opens either.
 With -o json it is one object:
   verdict        ready, blocked or nothing-to-do
   summary        the verdict in one line
+  made_at        when it was made
   watched_since  when the history begins; null: only this moment was looked at
   would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
                  from_interface (none: no route), to_interface, flows, packets, bytes
@@ -107,13 +108,13 @@ func ago(text string) (time.Duration, error) {
 func showPlan(p *output.Page, made *plan.Plan) {
 	p.Wrapped("", made.Summary)
 	if made.WatchedSince != nil {
-		p.Line("watched since %s", made.WatchedSince.Local().Format(time.DateTime))
+		p.Line("watched for %s", output.Duration(made.MadeAt.Sub(*made.WatchedSince).Seconds()))
 	} else {
 		p.Line("nothing is attached: only the connections of this moment are known")
 	}
 	if len(made.WouldMove) > 0 {
 		p.Line("\nreplies that leave by another interface without replypath and rules:")
-		showRows(p, made.WouldMove)
+		showRows(p, made.WouldMove, made.MadeAt)
 	}
 	if len(made.Originated) > 0 {
 		p.Line("\nwhat this host opened, from the address of another interface:")
@@ -121,7 +122,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 		for _, o := range made.Originated {
 			rows = append(rows, o.Row)
 		}
-		showRows(p, rows)
+		showRows(p, rows, made.MadeAt)
 		showRemedies(p, made.Originated)
 	}
 	for _, r := range made.Rules {
@@ -144,16 +145,16 @@ func showPlan(p *output.Page, made *plan.Plan) {
 // mostRows bounds how many rows a table shows: those of most flows.
 const mostRows = 20
 
-func showRows(p *output.Page, rows []history.Row) {
+func showRows(p *output.Page, rows []history.Row, now time.Time) {
 	columns := []output.Column{
 		{Name: "SELF"}, {Name: "PEERS"}, {Name: "PROTOCOL", Rank: 1}, {Name: "FROM"}, {Name: "TO"}, {Name: "FLOWS"},
-		{Name: "PACKETS", Rank: 2}, {Name: "BYTES", Rank: 4}, {Name: "LAST SEEN", Rank: 3},
+		{Name: "PACKETS", Rank: 2}, {Name: "BYTES", Rank: 4}, {Name: "LAST", Rank: 3},
 	}
 	shown := rows[:min(len(rows), mostRows)]
 	p.FittedTable(columns, output.Rows(shown, func(r *history.Row) []string {
 		return []string{
 			output.Endpoint(r.Self.String(), r.SelfPort), peers(r), r.Protocol, r.FromInterface, r.ToInterface,
-			strconv.FormatUint(r.Flows, 10), counted(r.Packets), counted(r.Bytes), r.LastSeen.Local().Format("01-02 15:04"),
+			strconv.FormatUint(r.Flows, 10), counted(r.Packets), counted(r.Bytes), output.Duration(now.Sub(r.LastSeen).Seconds()),
 		}
 	}), p.Width)
 	if more := len(rows) - len(shown); more > 0 {

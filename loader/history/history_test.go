@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var epoch = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+
+// replies is a flow of a peer, that was begun so long before the epoch.
+func replies(peer string, id uint64, begun time.Duration, packets uint64) conversation {
+	return conversation{
+		Key: Key{
+			Self: netip.MustParseAddr("10.4.0.100"), SelfPort: 5432, Protocol: "tcp", Peer: NetworkOf(netip.MustParseAddr(peer)),
+			FromInterface: "eth0", ToInterface: "eth1",
+		},
+		id: id, begun: epoch.Add(-begun), sent: count{packets: packets, bytes: 10 * packets},
+	}
+}
+
+// gather has a history see conversations at a time after the epoch.
+func gather(h *History, after time.Duration, seen ...conversation) {
+	g := h.begin(epoch.Add(after))
+	for _, c := range seen {
+		g.add(&c)
+	}
+	g.end()
+}
+
+// show is what tests compare.
+func show(h *History) string {
+	var lines []string
+	for _, r := range h.List(time.Time{}) {
+		lines = append(lines, fmt.Sprintf("%s %s flows %d packets %d bytes %d from %v to %v", r.Peer, r.Protocol, r.Flows, r.Packets, r.Bytes,
+			r.FirstSeen.Sub(epoch), r.LastSeen.Sub(epoch)))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func want(t *testing.T, h *History, lines ...string) {
+	t.Helper()
+	if got := show(h); got != strings.Join(lines, "\n") {
+		t.Errorf("got:\n%s\nwant:\n%s", got, strings.Join(lines, "\n"))
+	}
+}
+
+// TestHistory: a flow counts once however often it is seen, and what it sends counts as it goes on.
+func TestHistory(t *testing.T) {
+	h := New()
+	gather(h, 0, replies("10.9.0.1", 1, time.Hour, 100), replies("10.9.0.2", 2, time.Minute, 5), replies("10.8.0.1", 3, time.Second, 0))
+	want(t, h,
+		"10.9.0.0/24 tcp flows 2 packets 105 bytes 1050 from -1h0m0s to 0s",
+		"10.8.0.0/24 tcp flows 1 packets 0 bytes 0 from -1s to 0s")
+	gather(h, time.Minute, replies("10.9.0.1", 1, time.Hour, 130), replies("10.9.0.3", 4, -30*time.Second, 2))
+	want(t, h,
+		"10.9.0.0/24 tcp flows 3 packets 137 bytes 1370 from -1h0m0s to 1m0s",
+		"10.8.0.0/24 tcp flows 1 packets 0 bytes 0 from -1s to 0s")
+	// A counter that went back was begun anew: it adds nothing until it is beyond.
+	gather(h, 2*time.Minute, replies("10.9.0.1", 1, time.Hour, 10))
+	gather(h, 3*time.Minute, replies("10.9.0.1", 1, time.Hour, 15))
+	if rows := h.List(epoch.Add(3 * time.Minute)); len(rows) != 1 || rows[0].Packets != 142 {
+		t.Errorf("since then: %+v", rows)
+	}
+	if !h.Since.Equal(epoch) || !h.Gathered.Equal(epoch.Add(3*time.Minute)) {
+		t.Errorf("from %s to %s", h.Since, h.Gathered)
+	}
+}
+
+// TestHistoryFile: after a restart what was counted is not counted again, and what was begun since is.
+func TestHistoryFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "history.json")
+	h, err := Load(path)
+	if err != nil || len(h.rows) != 0 {
+		t.Fatalf("of no file: %v, %v", h, err)
+	}
+	opened := replies("2001:db8::1", 9, 0, 0)
+	opened.Originated, opened.begun, opened.PeerPort = true, time.Time{}, 443
+	gather(h, 0, replies("10.9.0.1", 1, time.Hour, 100), opened)
+	if err := h.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory: %v, %v", info, err)
+	}
+	again, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gather(again, time.Minute, replies("10.9.0.1", 1, time.Hour, 120), replies("10.9.0.2", 2, -time.Second, 7), opened)
+	want(t, again,
+		"10.9.0.0/24 tcp flows 2 packets 107 bytes 1070 from -1h0m0s to 1m0s",
+		"2001:db8::/64 tcp flows 1 packets 0 bytes 0 from 0s to 1m0s")
+	other := replies("2001:db8::2", 10, 0, 0)
+	other.Key, other.begun = opened.Key, time.Time{}
+	gather(again, 2*time.Minute, opened, other)
+	if rows := again.List(epoch.Add(2 * time.Minute)); len(rows) != 1 || rows[0].Flows != 2 {
+		t.Errorf("another that was opened: %+v", rows)
+	}
+	for name, text := range map[string]string{"a later version": `{"version": 2, "rows": []}`, "half of one": `{"version": 1, "ro`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Load(path); !errors.Is(err, ErrFile) || len(got.rows) != 0 {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if err := h.Save("/proc/nowhere/history.json"); err == nil {
+		t.Error("it was kept in /proc")
+	}
+}
+
+// TestHistoryIsBounded: of too many rows the rarest make room, and of these the oldest.
+func TestHistoryIsBounded(t *testing.T) {
+	h := New()
+	peer := func(n int) string { return netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 1}).String() }
+	gather(h, 0, replies(peer(1), 1, 0, 0), replies(peer(1), 2, 0, 0), replies(peer(2), 3, 0, 0))
+	var many []conversation
+	for n := range MostRows {
+		many = append(many, replies(peer(n+3), uint64(n+4), 0, 0))
+	}
+	gather(h, time.Minute, many...)
+	rows := h.List(time.Time{})
+	if len(rows) != MostRows-spare || rows[0].Peer != NetworkOf(netip.MustParseAddr(peer(1))) {
+		t.Errorf("%d rows, first %+v", len(rows), rows[0])
+	}
+	for _, r := range rows {
+		if r.Peer == NetworkOf(netip.MustParseAddr(peer(2))) {
+			t.Error("the oldest of the rarest is there")
+		}
+	}
+}
+
+func TestCountInJSON(t *testing.T) {
+	text, err := json.Marshal([]Count{0, 7})
+	if err != nil || string(text) != "[null,7]" {
+		t.Errorf("%s, %v", text, err)
+	}
+	var back []Count
+	if err := json.Unmarshal(text, &back); err != nil || back[0] != 0 || back[1] != 7 {
+		t.Errorf("%v, %v", back, err)
+	}
+}
+
+func TestPath(t *testing.T) {
+	for pinDir, want := range map[string]string{
+		"/sys/fs/bpf/replypath": "/var/lib/replypath/history.json", "/sys/fs/bpf/b/": "/var/lib/replypath/history-sys-fs-bpf-b.json",
+	} {
+		if got := Path(DefaultDir, pinDir); got != want {
+			t.Errorf("%s: %s, not %s", pinDir, got, want)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/config"
+	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/history"
+	"replypath/test/testhost"
+)
+
+// planned has the rules of a host judged.
+func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
+	p := &planner{Host: testhost.New(), history: history.New()}
+	if change != nil {
+		change(p.Host)
+	}
+	for _, m := range more {
+		m(p)
+	}
+	var lines []string
+	for _, r := range p.rules() {
+		line := fmt.Sprintf("%s %s %s: %s", r.Verdict, r.Kind, r.Rule, r.Reason)
+		if r.Owner != nil {
+			line += " @ " + *r.Owner
+		}
+		if r.Connections > 0 {
+			line += fmt.Sprintf(" (%d, %s)", r.Connections, strings.Join(r.Peers, " "))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// havingOpened has the host have opened a connection from an address.
+func havingOpened(from, to string) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		h.Uses = append(h.Uses, snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: netip.AddrPortFrom(testhost.Address(from), 40000), Remote: netip.MustParseAddrPort(to)})
+	}
+}
+
+func TestRules(t *testing.T) {
+	const (
+		rule  = " rule rule 100: from 10.4.0.100 lookup 100: "
+		table = " table ipv4 table 100: "
+		boot  = "; no known file makes it at boot"
+		told  = "needed" + table + "replypath learns the gateway of eth1 from it; with gateways: in the configuration it could go"
+		leads = "needed" + table + "rule 100: from 10.4.0.100 lookup 100 leads to it and is needed"
+	)
+	bySource := testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 100})
+	marked := testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, Table: 100})
+	marks := func(rules ...snapshot.FirewallRule) func(*snapshot.Host) {
+		return testhost.Chains(
+			snapshot.Chain{Family: "inet", Table: "marks", Name: "in", Rules: rules},
+			snapshot.Chain{Family: "inet", Table: "marks", Name: "out", Rules: []snapshot.FirewallRule{{Restores: true, Marks: []uint32{1}}}},
+		)
+	}
+	onEth1 := snapshot.FirewallRule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
+	byMark := func(verdict, reason string) []string {
+		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
+		if verdict == NotNeeded {
+			tables = told
+		}
+		return []string{
+			verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason + boot, verdict + " mark chain inet marks out: " + reason + boot, tables,
+		}
+	}
+	asked := func(h *snapshot.Host) {
+		for n := range 5 {
+			h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: fmt.Sprintf("10.%d.0.1", 5+n), Self: "10.4.0.100", Interface: new("eth1")})
+		}
+	}
+	strong := testhost.StrongEth1
+	for _, test := range []struct {
+		name   string
+		change func(*snapshot.Host)
+		more   []func(*planner)
+		want   []string
+	}{
+		{"none", nil, nil, nil},
+		{"nothing uses it", bySource, nil, []string{
+			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot, told,
+		}},
+		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
+			p.history.Since = p.history.Gathered.Add(-50 * 3600e9)
+		}}, []string{
+			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
+				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
+		}},
+		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, []string{
+			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send them by eth1" + boot + " (1, 192.0.2.0/24)",
+			leads + " (1, 192.0.2.0/24)",
+		}},
+		{"connections were open", bySource, []func(*planner){func(p *planner) {
+			p.rows = []history.Row{
+				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100")}, Flows: 9},
+				{Key: history.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
+			}
+		}}, []string{
+			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send them by eth1" + boot, leads,
+		}},
+		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, []string{
+			"not-needed" + rule + "replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
+		}},
+		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, []string{
+			"needed" + rule + "what this host opens from 10.4.0.100 is not known: no memory" + boot, leads,
+		}},
+		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, []string{
+			"needed" + rule + "replypath leaves alone what the configuration excludes or does not list as protocols" + boot, leads,
+		}},
+		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{
+			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot, told,
+		}},
+		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, []string{
+			"needed" + rule + "no other default route has replies be built" + boot, leads,
+		}},
+		{"the gateway is configured", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+		}), nil, []string{
+			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot,
+			"not-needed" + table + "only rules lead to it that are not needed",
+		}},
+		{"another source", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.99.0.1/32"), Table: 100}), nil, []string{
+			"needed rule rule 100: from 10.99.0.1 lookup 100: it does not send the answers of an interface back there: replypath does not replace it",
+			"needed table ipv4 table 100: rule 100: from 10.99.0.1 lookup 100 leads to it and is needed",
+		}},
+		{"it never matches", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), nil, []string{
+			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: what this host sends comes in by lo", told,
+		}},
+		{"it refuses", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Dst: testhost.Prefix("192.0.2.0/24"), Refuses: "prohibit"})
+		}, nil, []string{"needed rule rule 7: from all to 192.0.2.0/24 prohibit: it refuses what it matches, and replypath respects that"}},
+		{"of VRFs", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 1000})
+		}, nil, []string{"foreign rule rule 1000: from all: it gives each VRF its table @ the kernel's VRFs"}},
+		{"Tailscale's", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 5270, Table: 52})
+		}, nil, []string{
+			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
+			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
+		}},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "only what comes in by eth1 gets the mark, and replypath sends the replies")},
+		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
+			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks of a map", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{GivesUnknown: true})), nil,
+			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks of what is forwarded", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.forwarded = 2 }},
+			byMark(Needed, "this host forwards 2 connections, which may have the mark")},
+		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.marks = []uint32{1} }},
+			byMark(Needed, "a socket gives its packets the mark (SO_MARK)")},
+		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
+			byMark(Needed, "iptables-legacy is in use: what else has the mark is not known")},
+		{"a static route", func(h *snapshot.Host) {
+			r := testhost.Via("10.4.0.1", testhost.Eth1)
+			r.Dst, r.Protocol = testhost.Prefix("10.5.0.0/16"), unix.RTPROT_BOOT
+			h.Routes = append(h.Routes, r)
+			asked(h)
+		}, nil, []string{
+			"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)",
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, planned(test.change, test.more...)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
