@@ -116,7 +116,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 	case r.IsVRFs():
 		return Rule{Verdict: Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")}
 	case routing.NeverMatches(&p.Links, r):
-		return Rule{Verdict: NotNeeded, Reason: "it never matches: what this host sends comes in by lo"}
+		return Rule{Verdict: NotNeeded, Reason: "it never matches: what this host sends arrives by lo"}
 	case len(routing.RestoringChains(p.Host, r)) > 0:
 		return p.byMark(r)
 	case r.Refuses != "":
@@ -175,7 +175,7 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		judged.Reason = fmt.Sprintf("this host forwards %s, which may have the mark", counted(p.forwarded, "connection"))
 	default:
 		judged.Verdict = NotNeeded
-		judged.Reason = fmt.Sprintf("only what comes in by %s gets the mark, and replypath sends the replies", i.Name)
+		judged.Reason = fmt.Sprintf("only what arrives by %s gets the mark, and replypath sends the replies", i.Name)
 	}
 	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
 	return judged

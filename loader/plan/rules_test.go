@@ -134,7 +134,7 @@ func TestRules(t *testing.T) {
 			"needed table ipv4 table 100: rule 100: from 10.99.0.1 lookup 100 leads to it and is needed",
 		}},
 		{"it never matches", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), nil, []string{
-			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: what this host sends comes in by lo", told,
+			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: what this host sends arrives by lo", told,
 		}},
 		{"it refuses", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Dst: testhost.Prefix("192.0.2.0/24"), Refuses: "prohibit"})
@@ -148,7 +148,7 @@ func TestRules(t *testing.T) {
 			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "only what comes in by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{GivesUnknown: true})), nil,

@@ -9,6 +9,7 @@ import (
 func init() {
 	runners["docs/guide/alerts.md"] = runAlerts
 	runners["docs/guide/host-model.md"] = runHostModel
+	runners["docs/guide/plan.md"] = runPlan
 	runners["docs/guide/troubleshooting.md"] = runTroubleshooting
 }
 
@@ -26,6 +27,18 @@ func (h *host) restart(config string) {
 func (h *host) strict() {
 	h.t.Helper()
 	h.typed("sysctl -w net.ipv4.conf.eth1.rp_filter=1", "", 0)
+}
+
+// runPlan has the host live by a rule, and lose it.
+func runPlan(t *testing.T, p *page) {
+	p.ways = map[string]way{"replypath run --observe": {until: ready, stays: true}}
+	h := newInstalled(t)
+	h.typed("ip route add default via 10.4.0.1 dev eth1 table 101\nip rule add from 10.4.0.100 lookup 101", "", 0)
+	p.run(h, "Watch first", "Read the plan")
+	h.wantSaid("replypath plan", "ready: replypath mode enforce")
+	h.wantSaid("replypath plan", "not-needed  rule")
+	p.run(h, "Remove a rule")
+	h.wantSaid("replypath plan", "ready: replypath enforces already")
 }
 
 func runAlerts(t *testing.T, p *page) {

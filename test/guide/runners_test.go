@@ -113,7 +113,7 @@ func runCommandsPage(t *testing.T, p *page) {
 		"replypath top":                             {until: "eth1"},
 	}
 	h := newInstalled(t)
-	p.run(h, "doctor", "check", "run", "try", "detach")
+	p.run(h, "doctor", "plan", "check", "run", "try", "detach")
 	// The others need what is attached.
 	h.typed("systemctl start replypath", "", 0)
 	p.run(h, "status", "mode", "flows", "explain", "trace", "top", "demo", "version, completion")

@@ -187,7 +187,7 @@ nft add rule inet marks in iifname eth1 ct mark set 0x1
 nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 `
 
-// TestPlanMarks has a host live by marks of connections that only what comes in by eth1 gets.
+// TestPlanMarks has a host live by marks of connections that only what arrives by eth1 gets.
 func TestPlanMarks(t *testing.T) {
 	s := newBeginner(t, topology.StrictSource)
 	for _, f := range s.Families() {
@@ -204,7 +204,7 @@ func TestPlanMarks(t *testing.T) {
 	}
 	made := p.Plan(0)
 	rule, chain := made.Of("rule", "fwmark 0x1 lookup 101"), made.Of("mark", "inet marks out")
-	wantRule(t, rule, "not-needed", "only what comes in by eth1 gets the mark")
+	wantRule(t, rule, "not-needed", "only what arrives by eth1 gets the mark")
 	wantRule(t, chain, "not-needed")
 
 	// Whoever else has the mark needs it.

@@ -38,7 +38,7 @@ this moment only.
 The first line is the verdict:
   ready          nothing is in the way
   blocked        doctor has an error that enforcing does not repair; exit code 3
-  nothing to do  no packet would go another way, and nothing could go
+  nothing to do  no packet would leave by another interface, and no rule could go
 
 A rule, mark, table or route is one of:
   needed      it has a use that replypath does not take over
