@@ -32,7 +32,7 @@ type Busy struct {
 // Measure is what a Meter reads.
 type Measure struct {
 	Tables  []TableUsage
-	Busiest map[Order][]Busy // corrected flows, of each order so many as were asked for
+	Busiest map[Order][]Busy // corrected flows that have not ended, of each order so many as were asked for
 }
 
 // Meter tells which flows are busy by comparing one look at the tables with the
@@ -68,6 +68,9 @@ func (m *Meter) Read(dir string, maps *bpf.DatapathMaps, limit int) (*Measure, e
 			id := life{digest, flow.Created}
 			present[id] = flow.Corrected
 			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
+			if c.hasEnded() {
+				return
+			}
 			for _, r := range rankings {
 				r.offer(c)
 			}
@@ -104,6 +107,10 @@ type candidate struct {
 	age   time.Duration
 	since uint64
 }
+
+// hasEnded tells of a connection that one end has closed, and of which nothing was corrected since the last look. Its
+// entry stays for what may come late.
+func (c *candidate) hasEnded() bool { return isClosing(c.flow) && c.since == 0 }
 
 // ranking keeps the first of those that are offered to it.
 type ranking struct {

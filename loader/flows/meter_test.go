@@ -39,6 +39,21 @@ func TestRankings(t *testing.T) {
 	}
 }
 
+// TestEnded: a closed connection leaves the list once its last packets were shown.
+func TestEnded(t *testing.T) {
+	closing := bpf.DatapathFlow{State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+	reset := bpf.DatapathFlow{Flags: uint16(bpf.DatapathFlowFlagsFLOW_RESET)}
+	for _, test := range []struct {
+		flow  bpf.DatapathFlow
+		since uint64
+		want  bool
+	}{{closing, 0, true}, {closing, 1, false}, {reset, 0, true}, {bpf.DatapathFlow{}, 0, false}} {
+		if c := (candidate{flow: &test.flow, since: test.since}); c.hasEnded() != test.want {
+			t.Errorf("state %d, flags %d, %d packets: it has ended: %t", test.flow.State, test.flow.Flags, test.since, !test.want)
+		}
+	}
+}
+
 func TestMeterSince(t *testing.T) {
 	id := life{digest: 1, created: 10}
 	flow := &bpf.DatapathFlow{Corrected: 7}

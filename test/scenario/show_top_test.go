@@ -121,6 +121,7 @@ func TestTop(t *testing.T) {
 			wantFigures(t, top, ratesOf(eth0, eth1))
 			checkLooks(t, top.Looks(), mode)
 			b.wantBusiest(t, top, wires)
+			b.wantLeft(t, top)
 			top.Signal(unix.SIGINT)
 			if code := top.WaitEnd(); code != 0 {
 				t.Errorf("an interrupted top exits with %d:\n%s", code, top.Log)
@@ -196,6 +197,23 @@ func (b *busyServer) wantBusiest(t *testing.T, top *harness.Top, wires *harness.
 			}
 		}
 	}
+}
+
+// wantLeft closes the conversations, and wants the connections among them to leave the list.
+func (b *busyServer) wantLeft(t *testing.T, top *harness.Top) {
+	t.Helper()
+	for _, c := range b.conversations {
+		harness.Must(t, c.Close())
+	}
+	harness.Eventually(t, "connections that have ended are not shown", func() error {
+		looks := top.Looks()
+		for _, f := range looks[len(looks)-1].Flows {
+			if f.Protocol == "tcp" {
+				return fmt.Errorf("shown is %s", f)
+			}
+		}
+		return nil
+	})
 }
 
 // TestTopGoesOn looks on while the daemon starts, with tables of another size,
