@@ -40,7 +40,7 @@ func (m *Monitor) Look() (*top.Look, error) {
 	if m.looks > 1 && m.dir == DetachedDir {
 		return nil, DirError(m.dir)
 	}
-	look := firstLook()
+	look := FirstLook()
 	look.Time = look.Time.Add(time.Duration(m.looks) * time.Second)
 	if m.looks == 1 {
 		look.Seconds = 0
@@ -54,7 +54,8 @@ func (m *Monitor) Look() (*top.Look, error) {
 // Close has nothing to close.
 func (*Monitor) Close() error { return nil }
 
-func firstLook() *top.Look {
+// FirstLook is what there is to see, with rates.
+func FirstLook() *top.Look {
 	missed := func(packets float64, reasons map[string]float64) top.Asymmetry {
 		return top.Asymmetry{Packets: packets, Uncorrected: reasons}
 	}

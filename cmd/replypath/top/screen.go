@@ -194,7 +194,8 @@ func (s *display) suspend() error {
 // draw shows as much as there is room for, and in the last line the keys.
 func (s *display) draw() {
 	s.screen.Clear()
-	_, height := s.screen.Size()
+	var height int
+	s.table.width, height = s.screen.Size()
 	for y, line := range s.table.lines() {
 		if y >= height-1 {
 			break

@@ -4,12 +4,15 @@ package top
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/gdamore/tcell/v2"
+	"github.com/google/go-cmp/cmp"
 
 	"replypath/loader/flows"
+	"replypath/loader/top"
 	"replypath/test/fakehost"
 )
 
@@ -81,12 +84,12 @@ func TestTopFirstLook(t *testing.T) {
 	s.want("eth1       yes  tcx                -           -", "established              1      262144",
 		"q quit  s sort (rate)  p pause")
 	for _, line := range s.lines() {
-		if strings.Contains(line, "rates over") || strings.Contains(line, "1234.5") {
+		if strings.Contains(line, "rates over") || strings.Contains(line, "1.2 kpps") {
 			t.Errorf("a rate since never: %s", line)
 		}
 	}
 	s.do(s.tick())
-	s.want("rates over 1.0s", "    1234.5  tcp")
+	s.want("rates over 1.0s", "  1.2 kpps  tcp")
 }
 
 func TestTopKeys(t *testing.T) {
@@ -123,20 +126,18 @@ func TestTopKeys(t *testing.T) {
 	}
 }
 
-// What has no room is left out; nothing wraps, and the keys stay.
+// Where lines have no room at all, they are cut; nothing wraps, and the keys stay.
 func TestTopNarrow(t *testing.T) {
 	s := showTop(t, 140, 30)
-	whole := s.lines()
-	s.screen.SetSize(30, 8)
-	s.do(s.handle(tcell.NewEventResize(30, 8)))
-	for y, line := range s.lines() {
-		want := whole[y]
-		if y == 7 {
-			want = "q quit  s sort (rate)  p pause"
-		}
-		if want = strings.TrimRight(want[:min(len(want), 30)], " "); line != want {
-			t.Errorf("line %d: %q, not %q", y, line, want)
-		}
+	s.screen.SetSize(30, 9)
+	s.do(s.handle(tcell.NewEventResize(30, 9)))
+	want := []string{
+		"12:30:01  mode enforce  daemon", "running, pid 4711, version", "1.2.3", "",
+		"INTERFACE   CORRECTED  UNCORRE", "eth0                -", "eth1                -", "eth2                -",
+		"q quit  s sort (rate)  p pause",
+	}
+	if diff := cmp.Diff(want, s.lines()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, size := range [][2]int{{1, 1}, {0, 0}, {140, 2}} {
 		s.screen.SetSize(size[0], size[1])
@@ -144,6 +145,89 @@ func TestTopNarrow(t *testing.T) {
 	}
 	s.screen.SetSize(140, 30)
 	s.want("NEXT HOP")
+}
+
+// crowded is a look at long names and addresses, and at many reasons.
+func crowded() *top.Look {
+	const longest = "enp130s0f1np100" // as IFNAMSIZ allows
+	look := fakehost.FirstLook()
+	look.Daemon.Version = new("0.2.0-123-g0123456-dirty")
+	look.Interfaces = look.Interfaces[1:2]
+	look.Interfaces[0].Name = longest
+	look.Interfaces[0].Uncorrected = map[string]float64{"observe": 1e6, "no_header_room": 999.9e3, "mtu": 0.5, "link_down": 0}
+	busy := look.Busiest[flows.ByRate][0]
+	busy.Interface = new(longest)
+	far := busy
+	far.Peer, far.Self, far.CorrectedPackets = "2001:db8:1234:5678:9abc:def0:1234:5678", "2001:db8:4::100", 1e9
+	look.Busiest = map[flows.Order][]top.Flow{flows.ByRate: {busy}, flows.ByAge: {busy, far}}
+	return look
+}
+
+// TestTopFits: what matters least goes first, and what was corrected and was not never goes.
+func TestTopFits(t *testing.T) {
+	for _, test := range []struct {
+		width int
+		order flows.Order
+		want  string
+	}{
+		{80, flows.ByRate, `12:30:00  mode enforce  daemon running, pid 4711, version
+0.2.0-123-g0123456-dirty  rates over 1.0s
+
+INTERFACE        UP    CORRECTED       BYTES  UNCORRECTED  REASONS
+enp130s0f1np100  yes    1.2 kpps    1.0 MB/s     2.0 Mpps  observe 1.0 Mpps, ...
+total            -      1.2 kpps    1.0 MB/s     1.0 Mpps  observe 1.0 Mpps, ...
+
+TABLE                FLOWS    CAPACITY
+half_open                0       65536
+established              1      262144
+connectionless           1      131072
+
+      RATE  PEER              SELF             INTERFACE        CORRECTED
+  1.2 kpps  10.1.0.100:50000  10.4.0.100:5432  enp130s0f1np100  1234
+`},
+		{80, flows.ByAge, `12:30:00  mode enforce  daemon running, pid 4711, version
+0.2.0-123-g0123456-dirty  rates over 1.0s
+
+INTERFACE        UP    CORRECTED       BYTES  UNCORRECTED  REASONS
+enp130s0f1np100  yes    1.2 kpps    1.0 MB/s     2.0 Mpps  observe 1.0 Mpps, ...
+total            -      1.2 kpps    1.0 MB/s     1.0 Mpps  observe 1.0 Mpps, ...
+
+TABLE                FLOWS    CAPACITY
+half_open                0       65536
+established              1      262144
+connectionless           1      131072
+
+      RATE  PEER                                            CORRECTED
+  1.2 kpps  10.1.0.100:50000                                1234
+  1.2 kpps  [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  1000000000
+`},
+		{200, flows.ByAge, `12:30:00  mode enforce  daemon running, pid 4711, version 0.2.0-123-g0123456-dirty  rates over 1.0s
+
+INTERFACE        UP   ATTACHED   CORRECTED       BYTES        FROM       BYTES        ASYM  UNCORRECTED  REASONS
+enp130s0f1np100  yes  tcx         1.2 kpps    1.0 MB/s     0.0 pps     0.0 B/s    1.3 kpps     2.0 Mpps  observe 1.0 Mpps, no_header_room 999.9 kpps, mtu 0.5 pps
+total            -    -           1.2 kpps    1.0 MB/s           -           -    1.3 kpps     1.0 Mpps  observe 1.0 Mpps, mtu 0.5 pps
+
+TABLE                FLOWS    CAPACITY
+half_open                0       65536
+established              1      262144
+connectionless           1      131072
+
+      RATE  PROTOCOL  PEER                                            SELF                    INTERFACE        CORRECTED   AGE     STATE        NEXT HOP
+  1.2 kpps  tcp       10.1.0.100:50000                                10.4.0.100:5432         enp130s0f1np100  1234        1h2m3s  established  02:00:00:00:00:04
+  1.2 kpps  tcp       [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  1000000000  1h2m3s  established  02:00:00:00:00:04
+`},
+	} {
+		var got strings.Builder
+		for _, line := range (&table{Look: crowded(), order: test.order, width: test.width}).lines() {
+			if len(line.text) > test.width {
+				t.Errorf("of %d characters: %s", test.width, line.text)
+			}
+			fmt.Fprintln(&got, line.text)
+		}
+		if diff := cmp.Diff(test.want, got.String()); diff != "" {
+			t.Errorf("%d characters wide, by %s (-want +got):\n%s", test.width, test.order, diff)
+		}
+	}
 }
 
 // What is amiss has a colour, unless there is none or it is not wanted.
@@ -159,6 +243,7 @@ func TestTopColour(t *testing.T) {
 			t.Errorf("style %d is %v, not %v", style, got, want)
 		}
 	}
+	s.draw()
 	var styles []lineStyle
 	for _, line := range s.table.lines()[2:6] {
 		styles = append(styles, line.style)
@@ -168,12 +253,12 @@ func TestTopColour(t *testing.T) {
 	}
 }
 
-func TestShort(t *testing.T) {
+func TestSI(t *testing.T) {
 	for number, want := range map[float64]string{
-		0: "0.0", 0.04: "0.0", 99999.94: "99999.9", 99999.96: "100.0k", 99999960: "100.0M",
-		12e12: "12000.0G", 1e18: "1000000.0T",
+		0: "0.0 B/s", 0.04: "0.0 B/s", 999.94: "999.9 B/s", 999.96: "1.0 kB/s", 1400: "1.4 kB/s", 999960: "1.0 MB/s",
+		12e9: "12.0 GB/s", 1e18: "1000000.0 TB/s",
 	} {
-		if got := short(number); got != want {
+		if got := si(number, unitBytes); got != want {
 			t.Errorf("%v is shown as %s, not %s", number, got, want)
 		}
 	}

@@ -3,6 +3,7 @@
 package top
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ import (
 type table struct {
 	*top.Look
 	order flows.Order
+	width int // of a line
 }
 
 // styledLine is a line of it.
@@ -36,7 +38,10 @@ const (
 )
 
 func (t *table) lines() []styledLine {
-	lines := []styledLine{{text: t.summary()}}
+	var lines []styledLine
+	for _, line := range output.Wrap(t.summary(), t.width) {
+		lines = append(lines, styledLine{text: line})
+	}
 	for _, section := range []func() []styledLine{t.interfaces, t.tables, t.flows} {
 		lines = append(append(lines, styledLine{}), section()...)
 	}
@@ -53,9 +58,9 @@ func (t *table) summary() string {
 }
 
 // styledLines aligns rows below a header; styles has that of each row, or nothing.
-func styledLines(header []string, rows [][]string, styles []lineStyle) []styledLine {
+func (t *table) styledLines(columns []output.Column, rows [][]string, styles []lineStyle) []styledLine {
 	var page output.Page
-	page.Table(header, rows)
+	page.FittedTable(columns, rows, t.width)
 	var lines []styledLine
 	for line := range strings.Lines(page.String()) {
 		lines = append(lines, styledLine{text: strings.TrimRight(line, " \n")})
@@ -66,6 +71,8 @@ func styledLines(header []string, rows [][]string, styles []lineStyle) []styledL
 	}
 	return lines
 }
+
+const uncorrectedColumn = "UNCORRECTED"
 
 func (t *table) interfaces() []styledLine {
 	var (
@@ -84,8 +91,11 @@ func (t *table) interfaces() []styledLine {
 	}
 	rows = append(rows, slices.Concat([]string{"total", "", ""},
 		t.volume(&t.Total.Corrected), []string{wide(""), wide("")}, t.asymmetry(&t.Total.Asymmetry)))
-	return styledLines([]string{"INTERFACE", "UP", "ATTACHED", wide("TO PKT/S"), wide("BYTE/S"),
-		wide("FROM PKT/S"), wide("BYTE/S"), wide("ASYM PKT/S"), "UNCORRECTED PKT/S"}, rows, styles)
+	return t.styledLines([]output.Column{
+		{Name: "INTERFACE"}, {Name: "UP", Rank: 3}, {Name: "ATTACHED", Rank: 4},
+		{Name: wide("CORRECTED")}, {Name: wide("BYTES"), Rank: 2}, {Name: wide("FROM"), Rank: 6}, {Name: wide("BYTES"), Rank: 7},
+		{Name: wide("ASYM"), Rank: 5}, {Name: uncorrectedColumn}, {Name: "REASONS", Rank: 1},
+	}, rows, styles)
 }
 
 func styleOf(i *top.Interface) lineStyle {
@@ -101,64 +111,104 @@ func styleOf(i *top.Interface) lineStyle {
 }
 
 func (t *table) volume(v *top.Volume) []string {
-	return []string{t.rate(v.Packets), t.rate(v.Bytes)}
+	return []string{t.rate(v.Packets, unitPackets), t.rate(v.Bytes, unitBytes)}
 }
 
-// asymmetry shows of the reasons those that there are.
+// asymmetry shows how much was not corrected, and of the reasons those that there are.
 func (t *table) asymmetry(a *top.Asymmetry) []string {
-	var reasons []string
-	for _, reason := range slices.Sorted(maps.Keys(a.Uncorrected)) {
-		if rate := a.Uncorrected[reason]; rate > 0 {
-			reasons = append(reasons, reason+" "+short(rate))
+	uncorrected := 0.0
+	for _, rate := range a.Uncorrected {
+		uncorrected += rate
+	}
+	return []string{
+		t.rate(a.Packets, unitPackets),
+		fmt.Sprintf("%*s", len(uncorrectedColumn), t.rate(uncorrected, unitPackets)),
+		listed(a.Uncorrected, max(reasonsWidth, t.width-widthBesideReasons)),
+	}
+}
+
+const (
+	// reasonsWidth is about as much as there is room for on the narrowest screens.
+	reasonsWidth = 25
+	// widthBesideReasons is what the other columns take where none has gone.
+	widthBesideReasons = 105
+)
+
+// listed names reasons with their rates, the most frequent first: one, and the others
+// for which there is room.
+func listed(rates map[string]float64, room int) string {
+	reasons := slices.SortedFunc(maps.Keys(rates), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rates[b], rates[a]), cmp.Compare(a, b))
+	})
+	text := ""
+	for _, reason := range reasons {
+		if rates[reason] == 0 {
+			break
+		}
+		part := reason + " " + si(rates[reason], unitPackets)
+		switch {
+		case text == "":
+			text = part
+		case len(text)+len(", ")+len(part) > room:
+			return text + ", ..."
+		default:
+			text += ", " + part
 		}
 	}
-	return []string{t.rate(a.Packets), strings.Join(reasons, ", ")}
+	return text
 }
 
 func (t *table) tables() []styledLine {
 	var rows [][]string
 	for _, table := range t.FlowTables {
-		rows = append(rows, []string{table.Name, fmt.Sprintf("%*d", rateWidth, table.Flows),
-			fmt.Sprintf("%*d", rateWidth, table.Capacity)})
+		rows = append(rows, []string{table.Name, wide(fmt.Sprint(table.Flows)), wide(fmt.Sprint(table.Capacity))})
 	}
-	return styledLines([]string{"TABLE", wide("FLOWS"), wide("CAPACITY")}, rows, nil)
+	return t.styledLines([]output.Column{{Name: "TABLE"}, {Name: wide("FLOWS")}, {Name: wide("CAPACITY")}}, rows, nil)
 }
 
 func (t *table) flows() []styledLine {
 	var rows [][]string
 	for _, f := range t.Busiest[t.order] {
 		rows = append(rows, []string{
-			t.rate(f.Rate), f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
+			t.rate(f.Rate, unitPackets), f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
 			output.OrEmpty(f.Interface), fmt.Sprint(f.CorrectedPackets), output.Duration(f.AgeSeconds), f.State,
 			output.OrEmpty(f.NextHopMAC),
 		})
 	}
-	header := []string{wide("PKT/S"), "PROTOCOL", "PEER", "SELF", "INTERFACE", "CORRECTED", "AGE", "STATE", "NEXT HOP"}
-	return styledLines(header, rows, nil)
+	return t.styledLines([]output.Column{
+		{Name: wide("RATE"), Rank: 1}, {Name: "PROTOCOL", Rank: 4}, {Name: "PEER"}, {Name: "SELF", Rank: 2}, {Name: "INTERFACE", Rank: 3},
+		{Name: "CORRECTED"}, {Name: "AGE", Rank: 5}, {Name: "STATE", Rank: 6}, {Name: "NEXT HOP", Rank: 7},
+	}, rows, nil)
 }
 
+// Units of rates.
+const (
+	unitPackets = "pps"
+	unitBytes   = "B/s"
+)
+
 // rateWidth keeps the columns where they are from one look to the next.
-const rateWidth = 10
+const rateWidth = len("999.9 k" + unitPackets)
 
 func wide(text string) string { return fmt.Sprintf("%*s", rateWidth, output.OrDash(text)) }
 
 // rate is a dash while nothing is known of an earlier look.
-func (t *table) rate(perSecond float64) string {
+func (t *table) rate(perSecond float64, unit string) string {
 	if t.Seconds <= 0 {
 		return wide("")
 	}
-	return wide(short(perSecond))
+	return wide(si(perSecond, unit))
 }
 
-// short is a number with a letter for thousands, millions and so on where it
-// would be too long for its column.
-func short(number float64) string {
-	letter := ""
+// si is a number with its unit, and with the prefix that leaves at most three digits
+// before the point.
+func si(number float64, unit string) string {
+	prefix := ""
 	for _, larger := range []string{"k", "M", "G", "T"} {
-		if number < 99999.95 { // which would be shown as 100000.0
+		if number < 999.95 { // which would be shown as 1000.0
 			break
 		}
-		number, letter = number/1000, larger
+		number, prefix = number/1000, larger
 	}
-	return fmt.Sprintf("%.1f%s", number, letter)
+	return fmt.Sprintf("%.1f %s%s", number, prefix, unit)
 }

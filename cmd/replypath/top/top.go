@@ -48,13 +48,15 @@ Show also how full the flow tables are, and the busiest corrected flows. It read
 pins and needs no daemon.
 
 Columns of interfaces:
-  TO           corrected replies that left by this interface
+  CORRECTED    corrected replies that left by this interface
   FROM         corrected replies that the kernel wanted to send by this interface
   ASYM         replies of flows of this interface that the kernel would send elsewhere
-  UNCORRECTED  those of ASYM that go as routed, and why
-TO and FROM are counted when a packet leaves, as on the wire. The total includes
-interfaces that have gone. A flow that begins and ends between two looks is counted
-there, but not shown.
+  UNCORRECTED  those of ASYM that go as routed
+  REASONS      why they do, the most frequent reason first
+On a narrow terminal, the columns that matter least go first. CORRECTED and UNCORRECTED
+stay. Packets a second are pps. CORRECTED and FROM are counted when a packet leaves, as
+on the wire. The total includes interfaces that have gone. A flow that begins and ends
+between two looks is counted there, but not shown. A flow that has ended leaves the list.
 
 Keys on a terminal:
   q, Ctrl-C  end
@@ -189,7 +191,7 @@ func (t *command) printLook(look *top.Look, first bool) error {
 		look.Flows = look.Busiest[t.order]
 		return output.NewEncoder(t.Stdout).Encode(look)
 	}
-	lines := (&table{Look: look, order: t.order}).lines()
+	lines := (&table{Look: look, order: t.order, width: output.Width(t.Stdout)}).lines()
 	if !first {
 		lines = slices.Insert(lines, 0, styledLine{})
 	}
