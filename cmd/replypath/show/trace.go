@@ -44,8 +44,9 @@ that arrive faster than they are shown are counted, not hidden.
 
 Each line has the interface in: that of the packet, or of the flow of an outgoing packet.
 It also has the kernel's choice, the interface and MAC out, and the verdict with its
-reason. The last column says whether the packet was seen to leave. The MAC of an inbound
-packet is its source.
+reason. LEFT says whether the packet was seen to leave. The MAC of an inbound packet is
+its source. On a narrow terminal, the columns that matter least go first. The verdict
+stays. If a column becomes wider, the header is shown again.
 
 A mark follows the protocol:
   [S], [SA] and others  the flags of TCP
@@ -110,7 +111,7 @@ func (t *traceCommand) run(ctx context.Context) error {
 }
 
 func (t *traceCommand) newPrinter() *tracePrinter {
-	p := &tracePrinter{to: t.Stdout, errors: t.Stderr, colour: output.WantsColour(t.Stdout)}
+	p := newTracePrinter(t.Stdout, t.Stderr, output.WantsColour(t.Stdout))
 	if t.output.JSON() {
 		p.encoder = output.NewEncoder(t.Stdout)
 	}
@@ -190,9 +191,10 @@ func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
 	if t.output.JSON() {
 		return nil
 	}
-	_, err := fmt.Fprintf(t.Stdout, `An echo request from %s to %s. This host starts it, so that it goes by the routing
-table. Where a reply goes: replypath explain --peer %s --self %s
-
-`, self, peer, peer, self)
+	page := output.Page{Width: output.Width(t.Stdout)}
+	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it, so that it goes by the routing table. Where a reply goes:", self, peer))
+	page.Line("  %s", t.CommandLine(fmt.Sprintf("explain --peer %s --self %s", peer, self)))
+	page.Line("")
+	_, err := page.WriteTo(t.Stdout)
 	return err
 }

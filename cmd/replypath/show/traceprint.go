@@ -14,24 +14,33 @@ import (
 
 // tracePrinter shows packets one by one.
 type tracePrinter struct {
-	to, errors io.Writer
-	encoder    *json.Encoder // nil for people
-	colour     bool
-	err        error
+	errors  io.Writer
+	encoder *json.Encoder // nil for people
+	table   *output.Growing
+	colour  bool
+	err     error
 }
 
-// The columns of traces. Their widths keep them in line, as far as can be told without knowing
-// the rows to come: an IPv4 address with a port fits.
+// The columns of traces, with what goes first where the terminal is narrow, and how wide they
+// are at least: most IPv4 addresses with a port fit, and most reasons.
 var (
-	traceHeader = []string{"TIME", "DIR", "PROTOCOL", "PEER", "SELF", "IN", "KERNEL", "OUT", "MAC", "LEFT", "VERDICT"}
-	traceWidths = []int{15, 3, 11, 21, 21, 8, 8, 8, 17, 4, 0}
+	traceColumns = []output.Column{
+		{Name: "TIME", Rank: 7}, {Name: "DIR", Rank: 1}, {Name: "PROTOCOL", Rank: 5}, {Name: "PEER"}, {Name: "SELF", Rank: 6},
+		{Name: "IN", Rank: 4}, {Name: "KERNEL", Rank: 3}, {Name: "OUT", Rank: 2}, {Name: "MAC", Rank: 9}, {Name: "LEFT", Rank: 8},
+		{Name: "VERDICT"},
+	}
+	traceWidths = []int{15, 3, 9, 18, 18, 4, 6, 4, 17, 4, 23}
 )
+
+func newTracePrinter(to, errors io.Writer, colour bool) *tracePrinter {
+	return &tracePrinter{errors: errors, table: output.NewGrowing(to, traceColumns, traceWidths), colour: colour}
+}
 
 func (p *tracePrinter) header() error {
 	if p.encoder != nil {
 		return nil
 	}
-	return output.Row(p.to, traceWidths, traceHeader)
+	return p.table.Header()
 }
 
 func (p *tracePrinter) print(packet trace.Packet) error {
@@ -49,13 +58,17 @@ func (p *tracePrinter) print(packet trace.Packet) error {
 	if packet.SeenLeaving != nil {
 		left = output.YesNo(*packet.SeenLeaving)
 	}
-	return output.Row(p.to, traceWidths, []string{
+	colour := ""
+	if p.colour {
+		colour = verdictColours[packet.Verdict]
+	}
+	return p.table.Row([]string{
 		packet.Time.Local().Format("15:04:05.000000"), packet.Direction, withFlags(&packet),
 		output.Endpoint(packet.Peer, packet.PeerPort), output.Endpoint(packet.Self, packet.SelfPort),
 		output.OrEmpty(packet.InterfaceIn), output.OrEmpty(packet.Kernel.Interface), output.OrEmpty(packet.Out.Interface),
 		output.OrEmpty(mac), left,
-		p.coloured(&packet),
-	})
+		verdictText(packet.Verdict, packet.Reason),
+	}, colour)
 }
 
 // withFlags is the protocol, of TCP with its flags, or with what the packet is.
@@ -81,15 +94,6 @@ var verdictColours = map[string]string{
 	trace.Returned:     "33",
 	trace.Refused:      "33",
 	trace.Unseen:       "31",
-}
-
-// coloured is a verdict with its reason, in its colour where there is one.
-func (p *tracePrinter) coloured(packet *trace.Packet) string {
-	text, colour := verdictText(packet.Verdict, packet.Reason), verdictColours[packet.Verdict]
-	if !p.colour || colour == "" {
-		return text
-	}
-	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
 // lost tells of packets that were not shown.
