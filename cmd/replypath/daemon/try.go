@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
+	"replypath/cmd/replypath/output"
 )
 
 const (
@@ -86,7 +87,7 @@ func (t *trial) run(ctx context.Context) error {
 		return t.giveUp(err)
 	}
 	running, unwatch := t.watch(ctx)
-	fmt.Fprintf(t.Stdout, "on trial: %s: press Enter within %s to keep it, or run %s\n", t.effect(), t.trial, t.CommandLine("try confirm"))
+	t.say("on trial: "+t.effect(), fmt.Sprintf("press Enter within %s to keep it, or run:", t.trial), "try confirm")
 
 	reason := t.await(running, signals, guardian.Lost)
 	_ = unwatch() // what failed before is the reason
@@ -94,10 +95,19 @@ func (t *trial) run(ctx context.Context) error {
 		reason = t.datapath.Keep()
 	}
 	if reason == nil {
-		fmt.Fprintf(t.Stdout, "kept: %s, without a process; %s takes it over and keeps watch\n", t.effect(), t.CommandLine("run"))
+		t.say("kept: "+t.effect()+", without a process", "to take it over and keep watch, run:", "run")
 		return t.datapath.Close()
 	}
 	return t.giveUp(reason)
+}
+
+// say tells what is there and what can be done, with the command for that in a line of its own.
+func (t *trial) say(what, todo, command string) {
+	page := output.Page{Width: output.Width(t.Stdout)}
+	page.Wrapped("", what)
+	page.Wrapped("", todo)
+	page.Line("  %s", t.CommandLine(command))
+	_, _ = page.WriteTo(t.Stdout) // the terminal may have gone
 }
 
 // effect says what is on trial.
@@ -109,7 +119,7 @@ func (t *trial) effect() string {
 	return sentence(effect, "")
 }
 
-var errUnwatched = errors.New("the process that watched over it has ended")
+var errUnwatched = errors.New("what watched over it has ended")
 
 // countDown begins the time that was promised: however long the start took, it is the
 // operator's.

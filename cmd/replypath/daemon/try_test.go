@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
@@ -165,18 +166,47 @@ func TestTryModes(t *testing.T) {
 
 // TestTrySays: what is on trial follows from hooks and modes.
 func TestTrySays(t *testing.T) {
+	t.Setenv("COLUMNS", "200")
 	for says, effect := range map[string]status.Effect{
 		"replies are corrected on eth0, eth1":                      correcting(),
 		"replies are only observed on eth0, they leave as routed":  {Mode: "enforce", Observed: []string{"eth0"}},
 		"nothing is attached, replies leave as routed":             {Mode: "enforce"},
 		"replies are corrected on eth0, and only observed on eth1": {Mode: "enforce", Corrected: []string{"eth0"}, Observed: []string{"eth1"}},
 	} {
-		r := startTrialOn(t, effect, "--config", writeConfig(t, ""))
-		r.signals <- unix.SIGUSR1
-		r.end(cli.ExitDone, 1, 0, "kept: "+says+", without a process")
-		if text := r.stdout.String(); !strings.Contains(text, "on trial: "+says+": press Enter") {
-			t.Errorf("it does not say %q:\n%s", says, text)
-		}
+		wantSaid(t, effect, "on trial: "+says+`
+press Enter within 2m0s to keep it, or run:
+  replypath try confirm
+kept: `+says+`, without a process
+to take it over and keep watch, run:
+  replypath run
+`)
+	}
+}
+
+// TestTryFits: on a narrow terminal there are more lines, and the commands stay whole.
+func TestTryFits(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	long := []string{"enp130s0f0np100", "enp130s0f1np100", "enp130s0f2np100", "enp130s0f3np100"} // as IFNAMSIZ allows
+	wantSaid(t, status.Effect{Mode: "enforce", Corrected: long[:2], Observed: long[2:]},
+		`on trial: replies are corrected on enp130s0f0np100, enp130s0f1np100, and only
+observed on enp130s0f2np100, enp130s0f3np100
+press Enter within 2m0s to keep it, or run:
+  replypath try confirm
+kept: replies are corrected on enp130s0f0np100, enp130s0f1np100, and only
+observed on enp130s0f2np100, enp130s0f3np100, without a process
+to take it over and keep watch, run:
+  replypath run
+`)
+}
+
+// wantSaid confirms a trial, and compares all that it says.
+func wantSaid(t *testing.T, effect status.Effect, want string) {
+	t.Helper()
+	r := startTrialOn(t, effect, "--config", writeConfig(t, ""))
+	r.signals <- unix.SIGUSR1
+	r.end(cli.ExitDone, 1, 0, "kept")
+	if diff := cmp.Diff(want, r.stdout.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
