@@ -45,8 +45,10 @@ that arrive faster than they are shown are counted, not hidden.
 Each line has the interface in: that of the packet, or of the flow of an outgoing packet.
 It also has the kernel's choice, the interface and MAC out, and the verdict with its
 reason. LEFT says whether the packet was seen to leave. The MAC of an inbound packet is
-its source. On a narrow terminal, the columns that matter least go first. The verdict
-stays. If a column becomes wider, the header is shown again.
+its source.
+
+On a narrow terminal, the columns that matter least go first. The verdict stays. If a
+column becomes wider, the header is shown again.
 
 A mark follows the protocol:
   [S], [SA] and others  the flags of TCP

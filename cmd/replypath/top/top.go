@@ -53,10 +53,12 @@ Columns of interfaces:
   ASYM         replies of flows of this interface that the kernel would send elsewhere
   UNCORRECTED  those of ASYM that go as routed
   REASONS      why they do, the most frequent reason first
+Packets a second are pps. CORRECTED and FROM are counted when a packet leaves, as on the
+wire. The total includes interfaces that have gone. A flow that begins and ends between
+two looks is counted there, but not shown. A flow that has ended leaves the list.
+
 On a narrow terminal, the columns that matter least go first. CORRECTED and UNCORRECTED
-stay. Packets a second are pps. CORRECTED and FROM are counted when a packet leaves, as
-on the wire. The total includes interfaces that have gone. A flow that begins and ends
-between two looks is counted there, but not shown. A flow that has ended leaves the list.
+stay.
 
 Keys on a terminal:
   q, Ctrl-C  end
