@@ -20,11 +20,14 @@ import (
 const promptly = 5 * time.Second
 
 // examines has doctor examine a host by a command that the test prepares, and wants its answer
-// promptly, with an exit code.
+// promptly, with an exit code. Lines are long, so that words can be looked for.
 func examines(t *testing.T, p *harness.Product, code int, prepare func(*topology.Cmd), args ...string) *harness.Result {
 	t.Helper()
 	begun := time.Now()
-	result := p.RunAs(prepare, append([]string{"doctor"}, args...)...)
+	result := p.RunAs(func(c *topology.Cmd) {
+		prepare(c)
+		c.Env = append(c.Environ(), "COLUMNS=1000")
+	}, append([]string{"doctor"}, args...)...)
 	if took := time.Since(begun); took > harness.Patient(promptly) {
 		t.Errorf("it took %s: %s", took, result)
 	}
