@@ -40,7 +40,7 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage or configuration
-  3  status found nothing attached, or doctor found an error`
+  3  status found nothing attached, doctor an error, or plan is blocked`
 	root.Version = versionText()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(

@@ -52,8 +52,25 @@ func TestVRF(t *testing.T) {
 		t.Errorf("gateways of eth0 are %v, not those of the VRF's table", i.Gateways)
 	}
 	harness.EachQuestion(t, "with replypath", s.wantRight)
+	wantPlanOfVRF(t, p.Plan(0))
 	p.Expect(0, "detach", "--stop")
 	harness.EachQuestion(t, "after detach", s.wantLost)
+}
+
+// wantPlanOfVRF wants a plan to know the routes of the VRF, and the rule for others' own.
+func wantPlanOfVRF(t *testing.T, made *harness.Plan) {
+	t.Helper()
+	if rule := made.Of("rule", "rule 1000: "); rule.Verdict != "foreign" || harness.OrEmpty(rule.Owner) == "" {
+		t.Errorf("the rule of VRFs: %+v", rule)
+	}
+	if len(made.WouldMove) == 0 || len(made.Originated) != 0 {
+		t.Errorf("rows %+v, opened %+v", made.WouldMove, made.Originated)
+	}
+	for _, r := range made.WouldMove {
+		if r.FromInterface != "eth0" || r.ToInterface != "eth1" {
+			t.Errorf("not by the routes of the VRF: %+v", r)
+		}
+	}
 }
 
 // TestVRFWildcard has a UDP server in a VRF that is bound to no address, and so leaves it to the VRF's
