@@ -85,9 +85,18 @@ func (g *gatherer) flows() error {
 	})
 }
 
-// originated adds what the programs saw leave from another interface's address.
+// originated adds what the programs saw leave from another interface's address. What a server sends whose flow is not
+// recorded, as it began before the programs were there, is none of it.
 func (g *gatherer) originated() error {
+	tcp, err := opened.Sockets("tcp", unix.IPPROTO_TCP)
+	if err != nil {
+		return err
+	}
+	accepts := opened.Listening(tcp)
 	return g.each(flows.Filter{Originated: true}, func(f *flows.Flow, self, peer netip.Addr) {
+		if f.Protocol == "tcp" && accepts[f.SelfPort] {
+			return
+		}
 		c := g.conversation(f, self, peer)
 		c.Originated, c.PeerPort, c.FromInterface = true, f.PeerPort, None
 		if f.KernelInterface != nil {

@@ -21,7 +21,7 @@ import (
 // Plan is the answer. The JSON names are fixed.
 type Plan struct {
 	Verdict      string               `json:"verdict"`
-	Summary      string               `json:"summary"`       // the verdict in one line
+	Summary      string               `json:"summary"` // the verdict in one line
 	MadeAt       time.Time            `json:"made_at"`
 	WatchedSince *time.Time           `json:"watched_since"` // nil: nothing but this moment was looked at
 	WouldMove    []history.Row        `json:"would_move"`    // replies

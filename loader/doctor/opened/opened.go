@@ -123,15 +123,21 @@ func (o *openings) track(u snapshot.Use) {
 	}
 }
 
+// Listening are the ports on which TCP sockets of a list accept connections.
+func Listening(list []sockets.Socket) map[uint16]bool {
+	ports := map[uint16]bool{}
+	for _, s := range list {
+		if s.State == netlink.TCP_LISTEN {
+			ports[s.Local.Port()] = true
+		}
+	}
+	return ports
+}
+
 // connections finds TCP connections that were not accepted: nobody listens on their
 // port, or they are tracked as this host's.
 func (o *openings) connections(list []sockets.Socket) {
-	listening := map[uint16]bool{}
-	for _, s := range list {
-		if s.State == netlink.TCP_LISTEN {
-			listening[s.Local.Port()] = true
-		}
-	}
+	listening := Listening(list)
 	for _, s := range list {
 		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
 		isOver := slices.Contains([]uint8{netlink.TCP_LISTEN, netlink.TCP_CLOSE, netlink.TCP_TIME_WAIT}, s.State)
