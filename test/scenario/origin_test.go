@@ -254,10 +254,9 @@ func TestStrongHostMoves(t *testing.T) {
 	}
 }
 
-// TestStrongHostSNAT has B forward for a host behind it, under an address of eth1's: routing comes before the
-// translation, so that no `ip rule` for the source sends it by eth1.
-func TestStrongHostSNAT(t *testing.T) {
-	s := newBeginner(t, topology.StrictSource)
+// hostBehind connects a host to B, which forwards for it, and returns its interface with 10.9.9.2 and 2001:db8:99::2.
+func hostBehind(t *testing.T, s *topology.S1) *topology.Interface {
+	t.Helper()
 	inside := harness.Must1[*topology.Host](t)(s.Host("inside"))
 	near := topology.NIC{Host: s.B.Host, Name: "inside", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.9.1/24"), netip.MustParsePrefix("2001:db8:99::1/64")}}
 	far := topology.NIC{Host: inside, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.9.2/24"), netip.MustParsePrefix("2001:db8:99::2/64")}}
@@ -268,7 +267,14 @@ func TestStrongHostSNAT(t *testing.T) {
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		harness.Must(t, s.B.SetSysctl(key, "1"))
 	}
-	eth1 := s.B.Eth1
+	return eth0
+}
+
+// TestStrongHostSNAT has B forward for a host behind it, under an address of eth1's: routing comes before the
+// translation, so that no `ip rule` for the source sends it by eth1.
+func TestStrongHostSNAT(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	eth0, eth1 := hostBehind(t, s), s.B.Eth1
 	loadRules(t, s.B.Host, fmt.Sprintf(`table inet masks {
 	chain outward { type nat hook postrouting priority srcnat; ip saddr 10.9.9.2 snat to %s; ip6 saddr 2001:db8:99::2 snat to %s; }
 }`, eth1.Address(topology.IPv4), eth1.Address(topology.IPv6)))

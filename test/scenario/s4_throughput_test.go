@@ -159,7 +159,7 @@ func TestS4Throughput(t *testing.T) {
 		crowd, streams := pingCrowd(t, s, f), bulkStreams(t, s, f)
 		measure := func() time.Duration {
 			crowd.round(s)
-			return sendBulk(t, streams)
+			return sendBulk(t, streams, bulkSize)
 		}
 		times, slower := newAlternation(measure), true
 		for slower && len(times.with) < patientRounds {
@@ -181,11 +181,24 @@ const (
 	bulkTime    = 60 * time.Second
 )
 
-// bulkStreams connects some of the clients to a server in the internet that takes
-// what they send and confirms every bulkSize bytes by one.
+// bulkStreams connects some of the clients to a server in the internet.
 func bulkStreams(t *testing.T, s *topology.S4, f topology.Family) []net.Conn {
 	t.Helper()
-	l := harness.Must1[net.Listener](t)(s.Internet.Listen(t.Context(), "tcp", netip.AddrPortFrom(s.InternetEth0.Address(f), 0).String()))
+	at := takeBulk(t, s.Internet, s.InternetEth0.Address(f), bulkSize)
+	var streams []net.Conn
+	for number := range bulkClients {
+		from := topology.FromAddress(netip.AddrPortFrom(s.Client(f, number+1), 0))
+		conn := harness.Must1[net.Conn](t)(s.Inside.Dial(harness.Within(t, harness.AnswerTime), "tcp", at, from))
+		t.Cleanup(func() { conn.Close() })
+		streams = append(streams, conn)
+	}
+	return streams
+}
+
+// takeBulk has a host take what it is sent, and confirm every so many bytes by one. It returns the address.
+func takeBulk(t *testing.T, host *topology.Host, self netip.Addr, size int64) string {
+	t.Helper()
+	l := harness.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(self, 0).String()))
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -193,23 +206,16 @@ func bulkStreams(t *testing.T, s *topology.S4, f topology.Family) []net.Conn {
 			if err != nil {
 				return
 			}
-			go confirmBulk(conn)
+			go confirmBulk(conn, size)
 		}
 	}()
-	var streams []net.Conn
-	for number := range bulkClients {
-		from := topology.FromAddress(netip.AddrPortFrom(s.Client(f, number+1), 0))
-		conn := harness.Must1[net.Conn](t)(s.Inside.Dial(harness.Within(t, harness.AnswerTime), "tcp", l.Addr().String(), from))
-		t.Cleanup(func() { conn.Close() })
-		streams = append(streams, conn)
-	}
-	return streams
+	return l.Addr().String()
 }
 
-func confirmBulk(conn net.Conn) {
+func confirmBulk(conn net.Conn, size int64) {
 	defer conn.Close()
 	for {
-		if _, err := io.CopyN(io.Discard, conn, bulkSize); err != nil {
+		if _, err := io.CopyN(io.Discard, conn, size); err != nil {
 			return
 		}
 		if _, err := conn.Write([]byte{1}); err != nil {
@@ -218,10 +224,10 @@ func confirmBulk(conn net.Conn) {
 	}
 }
 
-// sendBulk returns how long it takes until everything of a round is confirmed.
-func sendBulk(t *testing.T, streams []net.Conn) time.Duration {
+// sendBulk sends so many bytes in each stream, and returns how long it takes until all is confirmed.
+func sendBulk(t *testing.T, streams []net.Conn, size int) time.Duration {
 	t.Helper()
-	data := make([]byte, bulkSize)
+	data := make([]byte, size)
 	begin := time.Now()
 	var all errgroup.Group
 	for _, conn := range streams {
