@@ -145,6 +145,9 @@ func (l start) openJournal() (err error) {
 		return err
 	}
 	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
+	if l.fresh {
+		l.state.Began = time.Now()
+	}
 	l.describeFeatures()
 	l.describeConfig()
 	l.beginTrial(before)

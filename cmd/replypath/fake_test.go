@@ -84,8 +84,10 @@ func fakeSurvey(cfg *config.Config) (s show.Survey, warnings []string, err error
 					later.Name, cfg.Interfaces[i].Place(), name))
 			}
 		}
-		mode := cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)
-		s.Interfaces = append(s.Interfaces, show.Checked{Name: name, Mode: string(mode), NextHop: string(cfg.Interfaces[i].NextHop)})
+		s.Interfaces = append(s.Interfaces, show.Checked{
+			Name: name, Mode: string(cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)),
+			HostModel: string(cmp.Or(cfg.Interfaces[i].HostModel, cfg.HostModel)), NextHop: string(cfg.Interfaces[i].NextHop),
+		})
 	}
 	return s, warnings, err
 }
@@ -125,21 +127,25 @@ func fakeStatus(dir string) (*status.Status, error) {
 		return nil, err
 	}
 	s := &status.Status{Mode: "enforce", PinDir: dir, Flows: status.Flows{Count: 12, Capacity: 262144}}
-	if dir == fakehost.IdleDir {
+	switch dir {
+	case fakehost.IdleDir:
 		return s, nil
+	case fakehost.HealthyDir, fakehost.StrongDir:
+		return healthyStatus(s, dir == fakehost.StrongDir), nil
 	}
+	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Lossy: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
 	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),
 	}
 	s.Interfaces = []status.Interface{
 		{
-			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", NextHop: "auto",
+			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak", NextHop: "auto",
 			Gateways: []status.Gateway{{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"}},
-			RPFilter: new(2),
+			RPFilter: new(2), Flows: 12,
 		},
 		{
-			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", NextHop: "last-hop",
+			Name: "eth1", Index: 3, Up: false, Attached: false, Mode: "observe", HostModel: "weak", NextHop: "last-hop",
 			Gateways: []status.Gateway{{Address: "fe80::1", State: "none"}},
 		},
 	}
@@ -155,6 +161,41 @@ func fakeStatus(dir string) (*status.Status, error) {
 		s.Errors = []string{"metrics: serve metrics at 127.0.0.1:9945: address already in use"}
 	}
 	return s, nil
+}
+
+// healthyStatus is that of a host with two interfaces, both of which enforce. A mixed one has eth1 observe, and the
+// strong host model there.
+func healthyStatus(s *status.Status, mixed bool) *status.Status {
+	s.Daemon = status.Daemon{Running: true, PID: new(4711), Version: new("1.2.3")}
+	s.Counted = status.Counted{Since: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)), Corrected: 550}
+	s.Interfaces = []status.Interface{
+		{
+			Name: "eth0", Index: 2, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			NextHop: "auto", RPFilter: new(2), Flows: 5,
+			Gateways: []status.Gateway{
+				{Address: "10.3.0.1", MAC: new("02:00:00:00:00:01"), State: "reachable"},
+				{Address: "fe80::5054:ff:fe12:3456", MAC: new("02:00:00:00:00:01"), State: "stale"},
+			},
+		},
+		{
+			Name: "eth1", Index: 3, Up: true, Attached: true, Mechanism: new("tcx"), Mode: "enforce", HostModel: "weak",
+			NextHop: "last-hop", RPFilter: new(0), Flows: 7,
+		},
+	}
+	s.Features = []status.Feature{
+		{Name: "tcx", Available: true, Effect: "programs are replaced without a gap"},
+		{Name: "tail_calls", Available: !mixed, Effect: "programs call others"},
+	}
+	s.Unmanaged = []status.Unmanaged{{Name: "lo", Reason: "loopback"}}
+	s.HostChanges = []status.HostChange{{
+		Object: "ipv6 default route by eth1 for sockets that are bound to it", Before: "none",
+		After: "via fe80::7265:706c:7900 with metric 4294967295", Undo: "ip -6 route del default via fe80::7265:706c:7900 dev eth1",
+	}}
+	if mixed {
+		s.Interfaces[1].Mode, s.Interfaces[1].HostModel = "observe", "strong"
+		s.Counted.WouldCorrect = 42
+	}
+	return s
 }
 
 // fakeFindings are those of a host that can be mended, of one that cannot
@@ -216,7 +257,21 @@ func (*fakeFlows) matching(filter flows.Filter) []flows.Flow {
 	return list
 }
 
-func (f *fakeFlows) List(filter flows.Filter) ([]flows.Flow, error) { return f.matching(filter), nil }
+func (f *fakeFlows) Show(l flows.Listing) ([]flows.Flow, error) {
+	filter := l.Filter
+	filter.Limit = 0
+	list := f.matching(filter)
+	flows.Sort(list, l.Order)
+	for n := range list {
+		if !l.Bytes && l.Order != flows.ByBytes {
+			list[n].Bytes = nil
+		}
+	}
+	if l.Limit > 0 {
+		list = list[:min(len(list), l.Limit)]
+	}
+	return list, nil
+}
 
 func (f *fakeFlows) Flush(filter flows.Filter) (int, error) { return len(f.matching(filter)), nil }
 

@@ -3,6 +3,7 @@
 package counters
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -85,6 +86,55 @@ func TestNamed(t *testing.T) {
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("originated: %+v, want %+v among them", got, want)
+		}
+	}
+}
+
+// TestTotals: each outcome of replies is added up over all pairs; what the host originates is none of them.
+func TestTotals(t *testing.T) {
+	pair := func(to uint16, outcome bpf.DatapathOutcome) bpf.DatapathPair {
+		return bpf.DatapathPair{From: 1, To: to, Family: 4, Outcome: uint8(outcome)}
+	}
+	packets := func(n uint64) bpf.DatapathPairCount { return bpf.DatapathPairCount{Packets: n} }
+	got := Pairs{
+		pair(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC):                                      packets(100),
+		pair(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):                                       packets(3),
+		pair(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):                                       packets(4),
+		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE):                                         packets(5),
+		pair(2, bpf.DatapathOutcomeOUTCOME_LOST):                                            packets(6),
+		pair(3, bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN):                                  packets(7),
+		pair(2, bpf.DatapathOutcomeOUTCOME_MTU):                                             packets(8),
+		pair(3, bpf.DatapathOutcomeOUTCOME_MTU):                                             packets(0),
+		pair(3, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP):                                     packets(0),
+		pair(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|bpf.DatapathOutcomeOUTCOME_ORIGINATED): packets(9),
+		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE|bpf.DatapathOutcomeOUTCOME_ORIGINATED):   packets(10),
+	}.Totals()
+	want := Totals{Corrected: 7, Observed: 5, Lost: 13, Lossy: 13, Uncorrected: map[string]uint64{"mtu": 8}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestFewAreLost: pairs that lose a few, or one in many, are no reason to worry, whatever others lose.
+func TestFewAreLost(t *testing.T) {
+	type packets struct{ corrected, lost, linkDown, want uint64 }
+	of := func(to uint16, p packets) Pairs {
+		pair := func(outcome bpf.DatapathOutcome) bpf.DatapathPair {
+			return bpf.DatapathPair{To: to, Outcome: uint8(outcome)}
+		}
+		return Pairs{
+			pair(bpf.DatapathOutcomeOUTCOME_CORRECTED):      {Packets: p.corrected},
+			pair(bpf.DatapathOutcomeOUTCOME_LOST):           {Packets: p.lost},
+			pair(bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN): {Packets: p.linkDown},
+		}
+	}
+	for _, p := range []packets{
+		{0, 0, 0, 0}, {253, 1, 0, 0}, {0, 3, 0, 0}, {0, 2, 2, 4}, {5000, 5, 0, 0}, {4999, 5, 0, 5}, {100, 0, 50, 50},
+	} {
+		pairs := of(2, p)
+		maps.Copy(pairs, of(3, packets{corrected: 1e9}))
+		if got := pairs.Totals().Lossy; got != p.want {
+			t.Errorf("%+v: %d", p, got)
 		}
 	}
 }

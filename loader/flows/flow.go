@@ -33,9 +33,12 @@ type Flow struct {
 	IdleSeconds      float64 `json:"idle_seconds"` // since its last inbound frame, to about a second
 	CorrectedPackets uint64  `json:"corrected_packets"`
 	Asymmetric       bool    `json:"asymmetric"` // the kernel chose another way at least once
-	// Of what the host originated: the kernel's choice, nil once it is gone, and what became of it.
+	Closing          bool    `json:"closing"`    // TCP, after FIN or RST
+	Bytes            *uint64 `json:"bytes"`      // of TCP payload that this host sent; nil: not known
+	// The kernel's choice as its routes are now, of asymmetric flows that are shown; NoInterface where it has none. Of what
+	// the host originated: that of the last packet. It is nil where it is not known.
 	KernelInterface *string `json:"kernel_interface,omitempty"`
-	Outcome         string  `json:"outcome,omitempty"`
+	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 }
 
 // States of a flow.

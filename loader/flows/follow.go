@@ -27,7 +27,7 @@ func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, 
 		if err != nil {
 			return err
 		}
-		if err := changes(known, present, report); err != nil {
+		if err := t.report(known, present, report); err != nil {
 			return err
 		}
 		known = present
@@ -37,6 +37,16 @@ func (t *Table) Follow(ctx context.Context, filter Filter, every time.Duration, 
 		case <-ticker.C:
 		}
 	}
+}
+
+// report reports what has changed, with the kernel's choice as it is now.
+func (t *Table) report(before, after snapshot, report func(Flow) error) error {
+	c := newChooser()
+	defer c.close()
+	return changes(before, after, func(flow Flow) error {
+		c.set(&flow)
+		return report(flow)
+	})
 }
 
 func (t *Table) snapshot(filter Filter) (snapshot, error) {

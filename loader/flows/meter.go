@@ -18,9 +18,10 @@ const (
 	ByRate      Order = "rate"      // most packets corrected since the last look
 	ByCorrected Order = "corrected" // most packets corrected in all
 	ByAge       Order = "age"       // the youngest
+	ByBytes     Order = "bytes"     // most bytes sent; of TCP alone
 )
 
-// Orders lists them all.
+// Orders lists those that a Meter knows.
 var Orders = []Order{ByRate, ByCorrected, ByAge}
 
 // Busy is a flow with how many of its packets were corrected since the last look.

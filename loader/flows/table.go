@@ -157,6 +157,7 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow := v.of(&entry.Tuple, entry.Created, entry.Seen, entry.Interface)
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
 	flow.Asymmetric = entry.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
+	flow.Closing = state == StateEstablished && isClosing(entry)
 	v.setNextHop(&flow, entry)
 	return flow
 }
@@ -337,15 +338,21 @@ type TableUsage struct {
 
 // Usage counts the live flows of every table.
 func Usage(maps *bpf.DatapathMaps, clock datapath.Clock) ([]TableUsage, error) {
-	var tables []TableUsage
+	tables, _, err := UsageByInterface(maps, clock)
+	return tables, err
+}
+
+// UsageByInterface is Usage, and counts the live flows of every interface by its ID.
+func UsageByInterface(maps *bpf.DatapathMaps, clock datapath.Clock) (tables []TableUsage, byID map[uint16]int, err error) {
+	byID = make(map[uint16]int)
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, func(uint64, *bpf.DatapathFlow) {})
+		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { byID[flow.Interface]++ })
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		tables = append(tables, usage)
 	}
-	return tables, nil
+	return tables, byID, nil
 }
 
 // visit calls each for every live flow of a table, and counts them.

@@ -36,6 +36,7 @@ type Journal struct {
 	Mode       string    `json:"mode"`  // as configured
 	ConfigPath string    `json:"config_path"`
 	LoadedAt   time.Time `json:"loaded_at"`
+	Began      time.Time `json:"began,omitzero"` // when counting began; zero in journals of earlier versions
 	// Config is the configuration in force, flags included, as config.Encode writes it; nil in journals
 	// of earlier versions, and where it is too large.
 	Config    json.RawMessage `json:"config,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -23,6 +24,7 @@ type Socket struct {
 	UID, Inode    uint32
 	Mark          uint32
 	Heard         time.Duration // since its last acknowledgement came in, if that was asked for
+	Sent          *uint64       // bytes of payload that it sent, each once; nil: not asked for, or not known
 }
 
 // Established is the state of a TCP connection, and of a connected UDP socket.
@@ -49,13 +51,26 @@ func All(protocol, family uint8) (list []Socket, err error) {
 // until visit says that it is enough, or the time has come and some of them have been visited: ErrUnfinished then. The
 // kernel goes through the rest of them for nobody then: a dump ends with its socket.
 func EachConnection(family uint8, some int, until time.Time, visit func(*Socket) (goOn bool)) error {
-	r := &request{family: family, protocol: unix.IPPROTO_TCP, states: 1 << Established, info: true}
+	return eachTCP(family, 1<<Established, some, until, visit)
+}
+
+func eachTCP(family uint8, states uint32, some int, until time.Time, visit func(*Socket) (goOn bool)) error {
+	r := &request{family: family, protocol: unix.IPPROTO_TCP, states: states, info: true}
 	visited := 0
 	hasTime := func() bool { return visited < some || time.Now().Before(until) }
 	return each(r, hasTime, func(s *Socket) bool {
 		visited++
 		return visit(s)
 	})
+}
+
+// open are the states of TCP connections of which the kernel tells all.
+const open = 1<<Established | 1<<unix.BPF_TCP_FIN_WAIT1 | 1<<unix.BPF_TCP_FIN_WAIT2 | 1<<unix.BPF_TCP_CLOSE_WAIT |
+	1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING
+
+// EachOpen visits the TCP connections of a family that are established or closing, as EachConnection does.
+func EachOpen(family uint8, some int, until time.Time, visit func(*Socket) (goOn bool)) error {
+	return eachTCP(family, open, some, until, visit)
 }
 
 // each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch.
@@ -161,11 +176,12 @@ func (r *request) Serialize() []byte {
 	return b
 }
 
-// The kernel's struct inet_diag_msg (linux/inet_diag.h), and where tcpi_last_ack_recv is in struct
-// tcp_info (linux/tcp.h), in milliseconds.
+// The kernel's struct inet_diag_msg (linux/inet_diag.h), and where fields are in struct tcp_info (linux/tcp.h).
 const (
-	messageSize   = 72
-	lastAckRecvAt = 56
+	messageSize    = 72
+	lastAckRecvAt  = unsafe.Offsetof(unix.TCPInfo{}.Last_ack_recv) // in milliseconds
+	bytesSentAt    = unsafe.Offsetof(unix.TCPInfo{}.Bytes_sent)    // each time that they were sent
+	bytesRetransAt = unsafe.Offsetof(unix.TCPInfo{}.Bytes_retrans)
 )
 
 func parse(message []byte) (*Socket, error) {
@@ -187,13 +203,24 @@ func parse(message []byte) (*Socket, error) {
 	}
 	for _, a := range attributes {
 		switch {
-		case a.Attr.Type == netlink.INET_DIAG_INFO && len(a.Value) >= lastAckRecvAt+4:
-			s.Heard = time.Duration(binary.NativeEndian.Uint32(a.Value[lastAckRecvAt:])) * time.Millisecond
+		case a.Attr.Type == netlink.INET_DIAG_INFO:
+			s.setInfo(a.Value)
 		case a.Attr.Type == netlink.INET_DIAG_MARK && len(a.Value) == 4:
 			s.Mark = binary.NativeEndian.Uint32(a.Value)
 		}
 	}
 	return s, nil
+}
+
+// setInfo reads a struct tcp_info, which is as long as the kernel knows it.
+func (s *Socket) setInfo(info []byte) {
+	if len(info) >= int(lastAckRecvAt)+4 {
+		s.Heard = time.Duration(binary.NativeEndian.Uint32(info[lastAckRecvAt:])) * time.Millisecond
+	}
+	if len(info) >= int(bytesRetransAt)+8 {
+		sent, again := binary.NativeEndian.Uint64(info[bytesSentAt:]), binary.NativeEndian.Uint64(info[bytesRetransAt:])
+		s.Sent = new(sent - min(again, sent))
+	}
 }
 
 // heardLongAgo is of a connection of which the kernel does not tell.

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
@@ -69,7 +70,7 @@ func (r *reader) read() (*Status, error) {
 	if trial := r.journal.Trial; trial != nil {
 		s.TrialUntil = &trial.Until
 	}
-	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows} {
+	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.flows, r.counted} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -125,6 +126,9 @@ func (r *reader) interfaces(s *Status) error {
 		}
 		i := newInterface(&record)
 		i.Mode = datapath.ModeInForce(r.byHand, record.Mode)
+		if err := r.setFlags(&i, record.ID); err != nil {
+			return err
+		}
 		present := slices.IndexFunc(found.Interfaces, func(f discover.Interface) bool { return f.Index == record.Index })
 		if present >= 0 {
 			err = i.fill(&found.Interfaces[present], attacher)
@@ -235,19 +239,56 @@ func (r *reader) gatewayStatus(g *nexthop.Gateway, running bool) Gateway {
 	return status
 }
 
-// flows counts what is in the flow tables.
+// setFlags sets what the programs are told of an interface by flags.
+func (r *reader) setFlags(i *Interface, id uint16) error {
+	var entry bpf.DatapathInterface
+	if err := r.maps.Interfaces.Lookup(uint32(id), &entry); err != nil {
+		return fmt.Errorf("read what the programs know of interface %s: %w", i.Name, err)
+	}
+	i.HostModel = string(config.HostModelWeak)
+	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
+		i.HostModel = string(config.HostModelStrong)
+	}
+	i.headerless = entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) != 0
+	return nil
+}
+
+// flows counts what is in the flow tables, in all and by interface.
 func (r *reader) flows(s *Status) error {
 	clock, err := datapath.ReadClock(r.pinDir)
 	if err != nil {
 		return err
 	}
-	tables, err := flows.Usage(r.maps, clock)
+	tables, byID, err := flows.UsageByInterface(r.maps, clock)
 	if err != nil {
 		return err
 	}
 	for _, table := range tables {
 		s.Flows.Count += int(table.Flows)
 		s.Flows.Capacity += int(table.Capacity)
+	}
+	for _, record := range r.journal.Interfaces {
+		for i := range s.Interfaces {
+			if s.Interfaces[i].Index == record.Index {
+				s.Interfaces[i].Flows += byID[record.ID]
+			}
+		}
+	}
+	return nil
+}
+
+// counted reads what became of the replies.
+func (r *reader) counted(s *Status) error {
+	pairs, err := counters.ReadPairs(r.maps, r.journal.Forgotten)
+	if err != nil {
+		return err
+	}
+	totals := pairs.Totals()
+	s.Counted = Counted{
+		Corrected: totals.Corrected, WouldCorrect: totals.Observed, Lost: totals.Lost, Lossy: totals.Lossy, Uncorrected: totals.Uncorrected,
+	}
+	if !r.journal.Began.IsZero() {
+		s.Counted.Since = &r.journal.Began
 	}
 	return nil
 }

@@ -15,7 +15,8 @@ import (
 // Status is what `replypath status` shows. The JSON names are fixed, those of the journal's
 // records too.
 type Status struct {
-	Mode        string        `json:"mode"` // "enforce" or "observe"
+	Summary     string        `json:"summary"` // the answer in a line; see Conclude
+	Mode        string        `json:"mode"`    // "enforce" or "observe"
 	Daemon      Daemon        `json:"daemon"`
 	TrialUntil  *time.Time    `json:"trial_until"` // nil: it is there for good
 	Config      Config        `json:"config"`
@@ -25,7 +26,9 @@ type Status struct {
 	Features    []Feature     `json:"features"`
 	HostChanges []HostChange  `json:"host_changes"`
 	WouldChange []WouldChange `json:"would_change"`
-	Errors      []string      `json:"errors"` // what the daemon could not do yet and tries again
+	Errors      []string      `json:"errors"`   // what the daemon could not do yet and tries again
+	Problems    []Problem     `json:"problems"` // see Conclude
+	Counted     Counted       `json:"counted"`
 	PinDir      string        `json:"pin_dir"`
 }
 
@@ -53,9 +56,29 @@ type Interface struct {
 	Attached  bool      `json:"attached"`
 	Mechanism *string   `json:"mechanism"` // "tcx" or "clsact"
 	Mode      string    `json:"mode"`      // the one in force
+	HostModel string    `json:"host_model"`
 	NextHop   string    `json:"next_hop"`
 	Gateways  []Gateway `json:"gateways"`
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
+	Flows     int       `json:"flows"`
+
+	headerless bool // there is no place for a gateway's MAC
+}
+
+// Counted is what became of the replies that the kernel would send by another way, in packets.
+type Counted struct {
+	Since        *time.Time        `json:"since"` // nil: not known
+	Corrected    uint64            `json:"corrected"`
+	WouldCorrect uint64            `json:"would_correct"` // counted by interfaces that observe
+	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
+	Lossy        uint64            `json:"-"`             // of those: where more than a few are lost
+	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are
+}
+
+// Problem is something that keeps replies from being corrected, or may do so.
+type Problem struct {
+	Problem string  `json:"problem"` // in a few words
+	Detail  *string `json:"detail"`  // nil: there is no more to say
 }
 
 // Gateway is a known gateway of a managed interface.

@@ -53,7 +53,7 @@ func TestFeatures(t *testing.T) {
 	p := harness.On(t, s.Server)
 	p.Start()
 	status, metrics, kernel := p.Status(), p.Metrics(), running(t)
-	table := p.Expect(0, "status").Stdout
+	table := p.Expect(0, "status", "--verbose").Stdout
 	told := make(map[string]bool)
 	for _, f := range status.Features {
 		from, depends := since[f.Name]

@@ -16,12 +16,14 @@ const (
 	LonelyDir  = "lonely"  // a datapath without one
 	IdleDir    = "idle"    // a datapath that is attached nowhere
 	ForeignDir = "foreign" // that of another network namespace
+	HealthyDir = "healthy" // a datapath with a daemon, of which nothing is wrong
+	StrongDir  = "strong"  // the same, which observes in part, and has an interface with the strong host model
 )
 
 // DirError is what the loader says of a pin directory.
 func DirError(dir string) error {
 	switch dir {
-	case WatchedDir, LonelyDir, IdleDir:
+	case WatchedDir, LonelyDir, IdleDir, HealthyDir, StrongDir:
 		return nil
 	case ForeignDir:
 		return fmt.Errorf("%s: %w", dir, pins.ErrForeignNamespace)

@@ -93,14 +93,14 @@ var (
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
 		"interfaces[].name", "interfaces[].index", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
-		"interfaces[].gateways[].state", "interfaces[].rp_filter", "unmanaged[].name", "unmanaged[].reason",
+		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason",
 		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
 		"would_change[].object", "would_change[].before", "would_change[].after",
 	}
 	flowKeys = []string{
 		"[].protocol", "[].family", "[].peer", "[].peer_port", "[].self", "[].self_port", "[].interface",
-		"[].next_hop_mac", "[].state", "[].age_seconds", "[].corrected_packets",
+		"[].next_hop_mac", "[].state", "[].age_seconds", "[].corrected_packets", "[].bytes", "[].closing",
 	}
 )
 

@@ -43,7 +43,7 @@ func TestNoSecretsInLogs(t *testing.T) {
 		d.Reload()
 		shown.WriteString(p.Expect(2, "check", "--config", file).String())
 		shown.WriteString(p.Expect(2, "check", "--config", file, "-o", "json").String())
-		shown.WriteString(p.Expect(0, "status").String() + p.Expect(0, "status", "-o", "json").String())
+		shown.WriteString(p.Expect(0, "status", "--verbose").String() + p.Expect(0, "status", "-o", "json").String())
 	}
 	shown.WriteString(d.Log.String())
 	found := 0

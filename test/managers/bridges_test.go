@@ -87,7 +87,7 @@ func TestContainerNetworks(t *testing.T) {
 		t.Errorf("complaints in the log: %q", lines)
 	}
 	harness.Eventually(t, "they are forgotten", func() error {
-		if left := p.Expect(0, "status").Stdout; strings.Contains(left, "br-") || strings.Contains(left, "veth") {
+		if left := p.Expect(0, "status", "--verbose").Stdout; strings.Contains(left, "br-") || strings.Contains(left, "veth") {
 			return fmt.Errorf("left: %s", left)
 		}
 		return nil

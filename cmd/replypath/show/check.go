@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,8 @@ interface of this host cannot do what it says. An example is next_hop: last-hop 
 tunnel without an Ethernet header.
 
 Of a valid configuration it lists:
-  interfaces  those that it would manage on this host, each with its mode
+  interfaces  those that it would manage on this host, each with its mode, and with its
+              host model if one is strong
   unmanaged   those that it would leave alone, and why
   missing     the names that no interface has
 
@@ -52,7 +54,7 @@ With -o json it is one object:
   error         the first error; null if there is none
   errors[]      all errors
   warnings[]    what has no effect here, and what may be wrong
-  interfaces[]  name, mode, next_hop
+  interfaces[]  name, mode, host_model, next_hop
   unmanaged[]   name, reason
   missing[]     configured names that no interface has`,
 		Args: cli.NoArguments,
@@ -134,22 +136,37 @@ func (r *checkResult) show(p *output.Page) {
 	for _, warning := range r.Warnings {
 		p.Line("%s: warning: %s", r.File, warning)
 	}
-	if rows := r.rows(); len(rows) > 0 {
-		p.Line("")
-		p.Table([]string{"INTERFACE", "MANAGED", "MODE", "REASON"}, rows)
-	}
+	output.FittedSection(p, r.fields(), r.rows())
 }
 
-func (r *checkResult) rows() [][]string {
-	var rows [][]string
+// checkedRow is an interface, or the name of one, and what becomes of it.
+type checkedRow struct{ name, managed, mode, hostModel, reason string }
+
+// fields are those of the interfaces: the host model where one has another than most hosts.
+func (r *checkResult) fields() []output.Field[checkedRow] {
+	fields := []output.Field[checkedRow]{
+		output.NewField("INTERFACE", 0, func(r *checkedRow) string { return r.name }),
+		output.NewField("MANAGED", 0, func(r *checkedRow) string { return r.managed }),
+		output.NewField("MODE", 0, func(r *checkedRow) string { return r.mode }),
+		output.NewField("HOST MODEL", 0, func(r *checkedRow) string { return r.hostModel }),
+		output.NewField("REASON", 0, func(r *checkedRow) string { return r.reason }),
+	}
+	if !slices.ContainsFunc(r.Interfaces, func(i Checked) bool { return !isWeak(i.HostModel) }) {
+		fields = slices.Delete(fields, 3, 4)
+	}
+	return fields
+}
+
+func (r *checkResult) rows() []checkedRow {
+	var rows []checkedRow
 	for _, i := range r.Interfaces {
-		rows = append(rows, []string{i.Name, "yes", i.Mode, ""})
+		rows = append(rows, checkedRow{name: i.Name, managed: "yes", mode: i.Mode, hostModel: i.HostModel})
 	}
 	for _, name := range r.Missing {
-		rows = append(rows, []string{name, "no", "", "no such interface: it is managed once it appears"})
+		rows = append(rows, checkedRow{name: name, managed: "no", reason: "no such interface: it is managed once it appears"})
 	}
 	for _, u := range r.Unmanaged {
-		rows = append(rows, []string{u.Name, "no", "", u.Reason})
+		rows = append(rows, checkedRow{name: u.Name, managed: "no", reason: u.Reason})
 	}
 	return rows
 }

@@ -18,7 +18,7 @@ import (
 
 // FlowTable is what the flow commands read and clear; see flows.Table.
 type FlowTable interface {
-	List(flows.Filter) ([]flows.Flow, error)
+	Show(flows.Listing) ([]flows.Flow, error)
 	Flush(flows.Filter) (int, error)
 	CheckInterface(name string) error
 	Follow(ctx context.Context, filter flows.Filter, every time.Duration, each func(flows.Flow) error) error
@@ -35,8 +35,22 @@ func NewFlows(a *cli.App, open func(pinDir string) (FlowTable, error)) *cobra.Co
 		Long: `Show the flows that peers opened to this host. It reads the pins and needs no daemon.
 A peer is shown with its port. A ping has an identifier in place of the port.
 
+--sort puts the flows in order before --limit counts:
+  corrected  most corrected packets first
+  bytes      most bytes first; flows without a known number come last
+  age        youngest first
+Bytes are what this host sent by a TCP connection, each counted once. They come from the
+sockets. These are asked only for --sort bytes, -o json, or a terminal of 160 columns.
+
+The table has these columns, as many as fit the terminal. CORRECTED always does:
+  IN      the interface that the flow arrives by
+  KERNEL  of an asymmetric flow: the interface that the kernel's routes choose now; none
+          if there is no route, ? if it is not known
+  STATE   as state below, or closing: a TCP connection after FIN or RST
+  BYTES   as bytes below
+
 --follow goes on to show which flows begin, move and end. It looks once a second.
---limit then ends it after that many lines.
+--limit then ends it after that many lines. --sort does not go with it.
 
 With -o json it is an array. With --follow it is one object a line. Each object has:
   event              with --follow: new, moved, ended
@@ -54,24 +68,34 @@ With -o json it is an array. With --follow it is one object a line. Each object 
   idle_seconds       time since its last inbound frame
   corrected_packets  packets that replypath corrected
   asymmetric         whether the kernel chose another interface or next hop at least once
+  closing            whether it is a TCP connection after FIN or RST
+  bytes              bytes of TCP payload that this host sent; null if not known, and with
+                     --follow
+  kernel_interface   of an asymmetric flow: the interface that the kernel chooses now, or
+                     none; left out if it is not known
 
 --originated shows instead what this host originated: it has the address of another
 interface than the kernel chose, and is no reply. It shows the last hour. The state of
-each is originated. It has two keys more:
+each is originated. It has these keys:
   kernel_interface  the interface that the kernel chose; left out once it is gone
   outcome           moved: it left by interface, as host_model strong wants it;
                     routed: it left by kernel_interface`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
+  replypath flows --sort corrected --limit 10
   replypath flows --follow --interface eth1
   replypath flows --originated`,
 		Args: cli.NoArguments,
 	}
 	f.addFilter(c)
 	f.output = cli.AddOutput(c)
-	c.Flags().BoolVar(&f.filter.Originated, "originated", false, "show what this host originated by another interface than that of its source")
+	c.Flags().BoolVar(&f.listing.Originated, "originated", false, "show what this host originated by another interface than that of its source")
 	c.Flags().BoolVar(&follow, "follow", false, "show flows as they begin, move and end")
+	cli.AddChoice(c, &f.listing.Order, "sort", "", "column", "what flows are sorted by before --limit counts: corrected, bytes or age", flows.SortOrders...)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if follow && f.listing.Order != "" {
+			return cli.UsageErrorf("--sort %s does not go with --follow: events are shown as they come", f.listing.Order)
+		}
 		if follow {
 			return f.follow(c.Context())
 		}
@@ -101,19 +125,19 @@ what the host sends first. Answers to it may then become flows.`,
 // flowCommand is what flows and flows flush share.
 type flowCommand struct {
 	*cli.App
-	open   func(pinDir string) (FlowTable, error)
-	filter flows.Filter
-	output *cli.Output
+	open    func(pinDir string) (FlowTable, error)
+	listing flows.Listing
+	output  *cli.Output
 }
 
 // addFilter gives a command the flags that choose flows.
 func (f *flowCommand) addFilter(c *cobra.Command) {
 	flags := c.Flags()
-	flags.Var(cli.Value(&f.filter.Peer, "cidr", "", cli.Network), "peer", "only flows of peers in this network or with this address")
-	cli.AddInterface(c, &f.filter.Interface, "only flows of this interface")
-	cli.AddProtocol(c, &f.filter.Protocol)
-	flags.BoolVar(&f.filter.Asymmetric, "asymmetric", false, "only flows whose replies the kernel would send by another interface or next hop")
-	flags.Var(cli.Value(&f.filter.Limit, "number", "", cli.Positive), "limit", "at most this many flows")
+	flags.Var(cli.Value(&f.listing.Peer, "cidr", "", cli.Network), "peer", "only flows of peers in this network or with this address")
+	cli.AddInterface(c, &f.listing.Interface, "only flows of this interface")
+	cli.AddProtocol(c, &f.listing.Protocol)
+	flags.BoolVar(&f.listing.Asymmetric, "asymmetric", false, "only flows whose replies the kernel would send by another interface or next hop")
+	flags.Var(cli.Value(&f.listing.Limit, "number", "", cli.Positive), "limit", "at most this many flows")
 }
 
 // on opens the table for as long as something is done with it.
@@ -123,8 +147,8 @@ func (f *flowCommand) on(do func(FlowTable) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, table.Close()) }()
-	if f.filter.Interface != "" {
-		if err := table.CheckInterface(f.filter.Interface); err != nil {
+	if f.listing.Interface != "" {
+		if err := table.CheckInterface(f.listing.Interface); err != nil {
 			return err
 		}
 	}
@@ -132,18 +156,20 @@ func (f *flowCommand) on(do func(FlowTable) error) (err error) {
 }
 
 func (f *flowCommand) list(table FlowTable) error {
-	found, err := table.List(f.filter)
+	f.listing.Bytes = f.output.JSON() || output.Width(f.Stdout) >= wideEnough
+	found, err := table.Show(f.listing)
 	if err != nil {
 		return err
 	}
 	output.OrEmptyList(&found)
-	sortFlows(found)
-	header, row := f.columns()
-	return f.output.Print(f.Stdout, found, func(p *output.Page) { p.Table(header, output.Rows(found, row)) })
+	return f.output.Print(f.Stdout, found, func(p *output.Page) { f.table(p, found) })
 }
 
+// wideEnough is a terminal that has room for every column.
+const wideEnough = 160
+
 func (f *flowCommand) flush(table FlowTable) error {
-	count, err := table.Flush(f.filter)
+	count, err := table.Flush(f.listing.Filter)
 	if err != nil {
 		return err
 	}
@@ -155,8 +181,13 @@ func (f *flowCommand) flush(table FlowTable) error {
 const followEvery = time.Second
 
 // eventWidths keep the columns in line, as far as can be told without knowing
-// the rows to come: an IPv4 address with a port fits.
-var eventWidths = []int{5, 8, 21, 21, 9, 17, 14, 6, 6, 9, 10}
+// the rows to come: an IPv4 address with a port fits. Others are as wide as their headers.
+var eventWidths = map[string]int{
+	"PROTO": 6, "PEER": 21, "SELF": 21, "IN": 5, "SOURCE": 6, "NEXT HOP": 17, "STATE": 14, "AGE": 6, "IDLE": 6,
+}
+
+// eventField is what happened.
+var eventField = output.NewField("EVENT", 0, func(f *flows.Flow) string { return f.Event })
 
 // errEnough ends following after as many lines as were asked for.
 var errEnough = errors.New("enough")
@@ -184,22 +215,31 @@ func (f *flowCommand) follow(ctx context.Context) error {
 }
 
 func (f *flowCommand) followOn(ctx context.Context, table FlowTable) error {
-	row := func(event string, cells []string) error {
-		return output.Row(f.Stdout, eventWidths, append([]string{event}, cells...))
-	}
-	header, cells := f.columns()
-	show := func(flow flows.Flow) error { return row(flow.Event, cells(&flow)) }
-	if f.output.JSON() {
-		encoder := output.NewEncoder(f.Stdout)
-		show = func(flow flows.Flow) error { return encoder.Encode(flow) }
-	} else if err := row("EVENT", header); err != nil {
+	show, err := f.events()
+	if err != nil {
 		return err
 	}
-	filter := f.filter
+	filter := f.listing.Filter
 	filter.Limit = 0 // counts lines here, not entries of the table
-	err := table.Follow(ctx, filter, followEvery, upTo(f.filter.Limit, show))
+	err = table.Follow(ctx, filter, followEvery, upTo(f.listing.Limit, show))
 	if ctx.Err() != nil || errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
+}
+
+// events returns what shows an event, below the header that it writes.
+func (f *flowCommand) events() (show func(flows.Flow) error, err error) {
+	if f.output.JSON() {
+		encoder := output.NewEncoder(f.Stdout)
+		return func(flow flows.Flow) error { return encoder.Encode(flow) }, nil
+	}
+	fields := append([]flowField{eventField}, f.fields(nil)...)
+	widths := make([]int, len(fields))
+	for i := range fields {
+		widths[i] = eventWidths[fields[i].Name]
+	}
+	table := output.NewGrowing(f.Stdout, output.Columns(fields), widths)
+	show = func(flow flows.Flow) error { return table.Row(output.Cells(fields, &flow), "") }
+	return show, table.Header()
 }

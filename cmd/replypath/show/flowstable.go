@@ -3,7 +3,6 @@
 package show
 
 import (
-	"cmp"
 	"slices"
 	"strconv"
 
@@ -11,56 +10,124 @@ import (
 	"replypath/loader/flows"
 )
 
-var flowHeader = []string{"PROTOCOL", "PEER", "SELF", "INTERFACE", "NEXT HOP", "STATE", "AGE", "IDLE", "CORRECTED", "ASYMMETRIC"}
+type flowField = output.Field[flows.Flow]
 
-var originatedHeader = []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "SOURCE", "OUTCOME", "AGE", "IDLE", "MOVED"}
+// How readily columns are left out; those above unneeded go before any word is shortened.
+const (
+	rankInterface = iota + 1
+	rankKernel
+	rankState
+	unneeded
+	rankAge
+	rankBytes
+	rankIdle
+	rankNextHop
+	rankAsymmetric
+)
 
-func originatedRow(f *flows.Flow) []string {
-	return []string{
-		f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
-		output.OrEmpty(f.KernelInterface), output.OrEmpty(f.Interface), f.Outcome,
-		output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), strconv.FormatUint(f.CorrectedPackets, 10),
+// Fields of flows.
+var (
+	protocolField   = output.NewField("PROTO", 0, func(f *flows.Flow) string { return f.Protocol })
+	peerField       = output.NewField("PEER", 0, func(f *flows.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
+	selfField       = output.NewField("SELF", 0, func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
+	interfaceField  = output.NewField("IN", rankInterface, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) })
+	kernelField     = output.NewField("KERNEL", rankKernel, kernelChoice)
+	nextHopField    = output.NewField("NEXT HOP", rankNextHop, func(f *flows.Flow) string { return output.OrEmpty(f.NextHopMAC) })
+	ageField        = output.NewField("AGE", rankAge, func(f *flows.Flow) string { return output.Duration(f.AgeSeconds) })
+	idleField       = output.NewField("IDLE", rankIdle, func(f *flows.Flow) string { return output.Duration(f.IdleSeconds) })
+	correctedField  = output.NewField("CORRECTED", 0, corrected)
+	asymmetricField = output.NewField("ASYMMETRIC", rankAsymmetric, func(f *flows.Flow) string { return output.YesNo(f.Asymmetric) })
+	bytesField      = output.NewField("BYTES", rankBytes, sentBytes)
+)
+
+// originatedFields are those of what this host originated.
+var originatedFields = []flowField{
+	protocolField, peerField, selfField, kernelField,
+	output.NewField("SOURCE", rankInterface, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) }),
+	output.NewField("OUTCOME", rankState, func(f *flows.Flow) string { return f.Outcome }),
+	ageField, idleField,
+	output.NewField("MOVED", 0, corrected),
+}
+
+func corrected(f *flows.Flow) string { return strconv.FormatUint(f.CorrectedPackets, 10) }
+
+// unknown is shown for what an asymmetric flow has and nobody can tell.
+const unknown = "?"
+
+// kernelChoice is the interface that the kernel chose, of asymmetric flows.
+func kernelChoice(f *flows.Flow) string {
+	if f.Asymmetric && f.KernelInterface == nil && f.State != flows.StateOriginated {
+		return unknown
 	}
+	return output.OrEmpty(f.KernelInterface)
 }
 
-// columns are those of what is asked for.
-func (f *flowCommand) columns() (header []string, row func(*flows.Flow) []string) {
-	if f.filter.Originated {
-		return originatedHeader, originatedRow
+func sentBytes(f *flows.Flow) string {
+	if f.Bytes == nil {
+		return ""
 	}
-	return flowHeader, flowRow
+	return strconv.FormatUint(*f.Bytes, 10)
 }
 
-// flowOrder is what flows are sorted by. Of most that are compared the peer differs:
-// what comes after it is only looked at where it has to be.
-var flowOrder = []func(a, b *flows.Flow) int{
-	func(a, b *flows.Flow) int { return cmp.Compare(a.Family, b.Family) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.Protocol, b.Protocol) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.Peer, b.Peer) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.PeerPort, b.PeerPort) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.Self, b.Self) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.SelfPort, b.SelfPort) },
-	func(a, b *flows.Flow) int { return cmp.Compare(a.State, b.State) },
+// stateWords say a state. Where there is too little room the next ones do.
+var stateWords = []map[string]string{
+	{},
+	{flows.StateConnectionless: ""},
+	{flows.StateConnectionless: "", flows.StateEstablished: "estab"},
 }
 
-// sortFlows brings flows into an order that stays the same from one look to the
-// next.
-func sortFlows(list []flows.Flow) {
-	slices.SortFunc(list, func(a, b flows.Flow) int {
-		for _, compare := range flowOrder {
-			if order := compare(&a, &b); order != 0 {
-				return order
-			}
+// closing is the state of a connection after FIN or RST.
+const closing = "closing"
+
+func stateField(words map[string]string) flowField {
+	return output.NewField("STATE", rankState, func(f *flows.Flow) string {
+		if f.Closing {
+			return closing
 		}
-		return 0
+		if word, shorter := words[f.State]; shorter {
+			return word
+		}
+		return f.State
 	})
 }
 
-func flowRow(f *flows.Flow) []string {
-	return []string{
-		f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
-		output.OrEmpty(f.Interface), output.OrEmpty(f.NextHopMAC), f.State,
-		output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds),
-		strconv.FormatUint(f.CorrectedPackets, 10), output.YesNo(f.Asymmetric),
+// flowFields are those of flows, with these words for their states.
+func flowFields(words map[string]string) []flowField {
+	return []flowField{
+		protocolField, peerField, selfField, interfaceField, kernelField, nextHopField, stateField(words),
+		ageField, idleField, correctedField, asymmetricField, bytesField,
 	}
+}
+
+// fields are those of what is asked for, with these words for the states of flows. The one that is sorted by is always
+// shown, that of the bytes only where they are known.
+func (f *flowCommand) fields(words map[string]string) []flowField {
+	fields := flowFields(words)
+	if f.listing.Originated {
+		fields = append(slices.Clone(originatedFields), bytesField)
+	}
+	if !f.listing.Bytes && f.listing.Order != flows.ByBytes {
+		fields = fields[:len(fields)-1]
+	}
+	for i := range fields {
+		if fields[i].Name == sortedName[f.listing.Order] {
+			fields[i].Rank = 0
+		}
+	}
+	return fields
+}
+
+var sortedName = map[flows.Order]string{flows.ByAge: ageField.Name, flows.ByBytes: bytesField.Name}
+
+// table shows flows. States are shortened before a column that is needed is left out.
+func (f *flowCommand) table(p *output.Page, list []flows.Flow) {
+	var fields []flowField
+	for _, words := range stateWords {
+		fields = f.fields(words)
+		needed := slices.DeleteFunc(slices.Clone(fields), func(f flowField) bool { return f.Rank > unneeded })
+		if output.Fits(needed, list, p.Width) {
+			break
+		}
+	}
+	p.FittedTable(output.Columns(fields), output.FieldRows(fields, list), p.Width)
 }

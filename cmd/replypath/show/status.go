@@ -5,6 +5,7 @@ package show
 
 import (
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,14 +17,26 @@ import (
 
 // NewStatus returns the command status; read reads the pins, see status.Read.
 func NewStatus(a *cli.App, read func(pinDir string) (*status.Status, error)) *cobra.Command {
+	var verbose bool
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is attached, how, and what was changed on the host",
-		Long: `Show what is attached, and what was changed on the host. In mode observe it also shows
-what enforcing would change. It reads the pins and needs no daemon. Exit code 3 means
-that nothing is attached.
+		Long: `Show what is attached, and what was changed on the host. It reads the pins and needs no
+daemon. Exit code 3 means that nothing is attached.
+
+The first line is the answer. It begins with ok or warning, and says:
+  what is wrong     the worst problem first
+  what is done      on which interfaces replypath enforces or only observes
+  what came of it   how many replies it corrected and lost; in mode observe how many it
+                    would correct
+  since             when the counters began
+
+Below it stand the interfaces and their gateways. Then comes only what is wrong or was
+changed. In mode observe that is also what enforcing would change. Lines fit the terminal:
+columns that do not fit are left out. --verbose shows all the rest, in longer lines.
 
 With -o json it is one object; what is not known is null:
+  summary         the first line
   mode            enforce or observe
   daemon          running, pid, version
   trial_until     when replypath try takes everything back
@@ -35,6 +48,8 @@ With -o json it is one object; what is not known is null:
   host_changes[]  object, before, after; undo: the command that restores it
   would_change[]  object, before, after: what enforcing would change
   errors[]        what the daemon tries again, and standing warnings
+  problems[]      problem: in a few words; detail: all that is known
+  counted         packets of replies that the kernel would send another way, see below
   pin_dir         the directory of the pins
 
 Each of interfaces[] has:
@@ -44,9 +59,18 @@ Each of interfaces[] has:
   attached    whether programs are attached
   mechanism   tcx or clsact
   mode        the mode in force
+  host_model  weak or strong
   next_hop    as configured
   gateways[]  address, mac, state
   rp_filter   the effective value of IPv4: 0, 1 or 2
+  flows       how many flows arrive by it
+
+counted has:
+  since          when counting began; null if that is not known
+  corrected      packets that left by the interface of their flow
+  would_correct  packets that mode observe left alone
+  lost           packets that were moved, and never seen leaving
+  uncorrected    the others by reason, as in the metrics
 
 The state of a gateway is:
   reachable, stale, failed  its last answer
@@ -55,6 +79,7 @@ The state of a gateway is:
 		Args: cli.NoArguments,
 	}
 	o := cli.AddOutput(c)
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show everything: kernel features, interfaces that are not managed, how to undo changes")
 	c.RunE = func(*cobra.Command, []string) error {
 		s, err := read(a.PinDir)
 		if errors.Is(err, loader.ErrNotAttached) {
@@ -63,8 +88,9 @@ The state of a gateway is:
 		if err != nil {
 			return err
 		}
+		s.Conclude(time.Now())
 		fillLists(s)
-		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s) }); err != nil || anyAttached(s.Interfaces) {
+		if err := o.Print(a.Stdout, s, func(p *output.Page) { showStatus(p, s, verbose) }); err != nil || anyAttached(s.Interfaces) {
 			return err
 		}
 		err = errors.New("no interface is attached: replypath check says what the configuration lacks")
@@ -83,9 +109,14 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	if left != nil {
 		nothing.HostChanges = left.HostChanges
 	}
+	nothing.Conclude(time.Now())
 	fillLists(nothing.Status)
 	if o.JSON() || len(nothing.HostChanges) > 0 {
-		changes := func(p *output.Page) { p.Table(changeHeader, output.Rows(nothing.HostChanges, changeRow)) }
+		changes := func(p *output.Page) {
+			p.Width = output.Unlimited
+			p.Line("%s", nothing.Summary)
+			showChanges(p, nothing.HostChanges)
+		}
 		if err := o.Print(a.Stdout, nothing, changes); err != nil {
 			return err
 		}
@@ -101,6 +132,10 @@ func fillLists(s *status.Status) {
 	output.OrEmptyList(&s.HostChanges)
 	output.OrEmptyList(&s.WouldChange)
 	output.OrEmptyList(&s.Errors)
+	output.OrEmptyList(&s.Problems)
+	if s.Counted.Uncorrected == nil {
+		s.Counted.Uncorrected = map[string]uint64{}
+	}
 	for i := range s.Interfaces {
 		output.OrEmptyList(&s.Interfaces[i].Gateways)
 	}

@@ -9,35 +9,151 @@ import (
 	"time"
 
 	"replypath/cmd/replypath/output"
+	"replypath/loader/config"
 	"replypath/loader/status"
 )
 
-// showStatus shows a status for people.
-func showStatus(p *output.Page, s *status.Status) {
-	showSummary(p, s)
-	output.Section(p, []string{"INTERFACE", "INDEX", "UP", "ATTACHED", "BY", "MODE", "NEXT HOP", "RP_FILTER"}, s.Interfaces, interfaceRow)
-	var gateways [][]string
-	for _, i := range s.Interfaces {
-		for _, g := range i.Gateways {
-			gateways = append(gateways, []string{i.Name, g.Address, output.OrEmpty(g.MAC), g.State})
-		}
+// showStatus shows a status for people: the answer, the interfaces, and what is wrong or was changed. All the rest is for
+// who wants everything, in lines as long as it takes.
+func showStatus(p *output.Page, s *status.Status, everything bool) {
+	if everything {
+		p.Width = output.Unlimited
 	}
-	output.Section(p, []string{"INTERFACE", "GATEWAY", "MAC", "STATE"}, gateways, func(row *[]string) []string { return *row })
-	output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
-		return []string{u.Name, u.Reason}
-	})
-	output.Section(p, []string{"FEATURE", "AVAILABLE", "EFFECT"}, s.Features, func(f *status.Feature) []string {
-		return []string{f.Name, output.YesNo(f.Available), f.Effect}
-	})
-	output.Section(p, changeHeader, s.HostChanges, changeRow)
-	output.Section(p, []string{"ENFORCING WOULD CHANGE", "BEFORE", "AFTER"}, s.WouldChange, func(c *status.WouldChange) []string {
-		return []string{c.Object, c.Before, c.After}
-	})
-	output.Section(p, []string{"ERRORS, TRIED AGAIN"}, s.Errors, func(e *string) []string { return []string{*e} })
+	p.Line("%s", output.Printable(s.Summary))
+	output.FittedSection(p, interfaceFields(s.Interfaces, everything), s.Interfaces)
+	output.FittedSection(p, gatewayFields, gatewayRows(s.Interfaces))
+	output.WrappedSection(p, "PROBLEMS", s.Problems, func(p *status.Problem) string { return p.Text() })
+	showUncorrected(p, s.Counted.Uncorrected)
+	showFeatures(p, s.Features, everything)
+	showChanges(p, s.HostChanges)
+	showWouldChange(p, s.WouldChange)
+	if everything {
+		output.Section(p, []string{"NOT MANAGED", "REASON"}, s.Unmanaged, func(u *status.Unmanaged) []string {
+			return []string{u.Name, u.Reason}
+		})
+		p.Line("")
+		showFacts(p, s)
+	}
 }
 
-// showSummary shows what there is one of.
-func showSummary(p *output.Page, s *status.Status) {
+// interfaceFields are those of the interfaces: the host model where one has another than most hosts.
+func interfaceFields(list []status.Interface, everything bool) []output.Field[status.Interface] {
+	fields := []output.Field[status.Interface]{
+		output.NewField("INTERFACE", 0, func(i *status.Interface) string { return i.Name }),
+		output.NewField("UP", 0, func(i *status.Interface) string { return output.YesNo(i.Up) }),
+		output.NewField("ATTACHED", 0, attachedBy),
+		output.NewField("MODE", 0, func(i *status.Interface) string { return i.Mode }),
+		output.NewField("NEXT HOP", 2, func(i *status.Interface) string { return i.NextHop }),
+		output.NewField("RP_FILTER", 3, rpFilter),
+		output.NewField("FLOWS", 1, func(i *status.Interface) string { return strconv.Itoa(i.Flows) }),
+	}
+	if slices.ContainsFunc(list, func(i status.Interface) bool { return !isWeak(i.HostModel) }) {
+		fields = slices.Insert(fields, 4, output.NewField("HOST MODEL", 0, func(i *status.Interface) string { return i.HostModel }))
+	}
+	if everything {
+		fields = append(fields, output.NewField("INDEX", 4, func(i *status.Interface) string { return strconv.Itoa(i.Index) }))
+	}
+	return fields
+}
+
+// isWeak tells of the host model that hosts have by default.
+func isWeak(hostModel string) bool {
+	return hostModel == "" || hostModel == string(config.HostModelWeak)
+}
+
+// attachedBy is how programs are attached to an interface, or that none are.
+func attachedBy(i *status.Interface) string {
+	if i.Attached {
+		return output.OrEmpty(i.Mechanism)
+	}
+	return output.YesNo(false)
+}
+
+func rpFilter(i *status.Interface) string {
+	if i.RPFilter == nil {
+		return ""
+	}
+	return strconv.Itoa(*i.RPFilter)
+}
+
+// gatewayRow is a gateway of an interface, or says that it has none.
+type gatewayRow struct{ device, address, mac, state string }
+
+func gatewayRows(list []status.Interface) (rows []gatewayRow) {
+	for _, i := range list {
+		if len(i.Gateways) == 0 {
+			rows = append(rows, gatewayRow{device: i.Name, address: "none"})
+		}
+		for _, g := range i.Gateways {
+			rows = append(rows, gatewayRow{i.Name, g.Address, output.OrEmpty(g.MAC), g.State})
+		}
+	}
+	return rows
+}
+
+var gatewayFields = []output.Field[gatewayRow]{
+	output.NewField("INTERFACE", 0, func(r *gatewayRow) string { return r.device }),
+	output.NewField("GATEWAY", 0, func(r *gatewayRow) string { return r.address }),
+	output.NewField("MAC", 1, func(r *gatewayRow) string { return r.mac }),
+	output.NewField("STATE", 0, func(r *gatewayRow) string { return r.state }),
+}
+
+// showUncorrected shows how many replies went as routed, by reason.
+func showUncorrected(p *output.Page, packets map[string]uint64) {
+	var rows [][]string
+	for reason, n := range packets {
+		rows = append(rows, []string{reason, strconv.FormatUint(n, 10)})
+	}
+	slices.SortFunc(rows, slices.Compare[[]string])
+	output.Section(p, []string{"NOT CORRECTED", "REPLIES"}, rows, func(row *[]string) []string { return *row })
+}
+
+// showFeatures shows the features of the kernel that are missing, or all.
+func showFeatures(p *output.Page, all []status.Feature, everything bool) {
+	if everything {
+		output.Section(p, []string{"FEATURE", "AVAILABLE", "EFFECT"}, all, func(f *status.Feature) []string {
+			return []string{f.Name, output.YesNo(f.Available), f.Effect}
+		})
+		return
+	}
+	missing := slices.DeleteFunc(slices.Clone(all), func(f status.Feature) bool { return f.Available })
+	output.WrappedSection(p, "MISSING FEATURES", missing, func(f *status.Feature) string { return f.Name + ": " + f.Effect })
+}
+
+// showChanges shows what was changed on the host, and where there is room how to undo it by hand.
+func showChanges(p *output.Page, changes []status.HostChange) {
+	undo := output.NewField("UNDO", 1, func(c *status.HostChange) string { return c.Undo })
+	showChangesAs(p, "CHANGED ON THE HOST", changes, undo)
+}
+
+// showWouldChange shows what enforcing would change.
+func showWouldChange(p *output.Page, list []status.WouldChange) {
+	var changes []status.HostChange
+	for _, c := range list {
+		changes = append(changes, status.HostChange{Object: c.Object, Before: c.Before, After: c.After})
+	}
+	showChangesAs(p, "ENFORCING WOULD CHANGE", changes)
+}
+
+// showChangesAs shows changes as a table, or in lines of text where that has no room. The further fields may be
+// left out.
+func showChangesAs(p *output.Page, title string, changes []status.HostChange, further ...output.Field[status.HostChange]) {
+	fields := []output.Field[status.HostChange]{
+		output.NewField(title, 0, func(c *status.HostChange) string { return c.Object }),
+		output.NewField("BEFORE", 0, func(c *status.HostChange) string { return c.Before }),
+		output.NewField("AFTER", 0, func(c *status.HostChange) string { return c.After }),
+	}
+	if output.Fits(fields, changes, p.Width) {
+		output.FittedSection(p, append(fields, further...), changes)
+		return
+	}
+	output.WrappedSection(p, title, changes, func(c *status.HostChange) string {
+		return fmt.Sprintf("%s: %s -> %s", c.Object, c.Before, c.After)
+	})
+}
+
+// showFacts shows what there is one of.
+func showFacts(p *output.Page, s *status.Status) {
 	facts := [][2]string{
 		{"mode", output.OrDash(s.Mode)},
 		{"daemon", output.Daemon(&s.Daemon, anyAttached(s.Interfaces))},
@@ -66,19 +182,6 @@ func configuration(c *status.Config) string {
 	}
 	return text
 }
-
-func interfaceRow(i *status.Interface) []string {
-	rpFilter := ""
-	if i.RPFilter != nil {
-		rpFilter = strconv.Itoa(*i.RPFilter)
-	}
-	return []string{i.Name, strconv.Itoa(i.Index), output.YesNo(i.Up), output.YesNo(i.Attached),
-		output.OrEmpty(i.Mechanism), i.Mode, i.NextHop, rpFilter}
-}
-
-var changeHeader = []string{"CHANGED ON THE HOST", "BEFORE", "AFTER", "UNDO"}
-
-func changeRow(c *status.HostChange) []string { return []string{c.Object, c.Before, c.After, c.Undo} }
 
 func anyAttached(list []status.Interface) bool {
 	return slices.ContainsFunc(list, func(i status.Interface) bool { return i.Attached })

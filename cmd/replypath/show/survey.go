@@ -23,9 +23,10 @@ type Survey struct {
 
 // Checked is one that would be managed.
 type Checked struct {
-	Name    string `json:"name"`
-	Mode    string `json:"mode"`
-	NextHop string `json:"next_hop"`
+	Name      string `json:"name"`
+	Mode      string `json:"mode"`
+	HostModel string `json:"host_model"`
+	NextHop   string `json:"next_hop"`
 }
 
 // Surveyor tells what a configuration means on this host, or why it is not valid there; warnings name what is odd.
@@ -45,7 +46,9 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 		return s, nil, err
 	}
 	for _, i := range found.Interfaces {
-		s.Interfaces = append(s.Interfaces, Checked{i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)})
+		s.Interfaces = append(s.Interfaces, Checked{
+			Name: i.Name, Mode: string(i.Settings.Mode), HostModel: string(i.Settings.HostModel), NextHop: string(i.Settings.NextHop),
+		})
 	}
 	for _, u := range found.Unmanaged {
 		s.Unmanaged = append(s.Unmanaged, status.Unmanaged(u))

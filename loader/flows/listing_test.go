@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestSort: the first of an order comes first, what is not known last, and equal ones stand by their tuples.
+func TestSort(t *testing.T) {
+	list := []Flow{
+		{Peer: "d", CorrectedPackets: 5, AgeSeconds: 1},
+		{Peer: "c", CorrectedPackets: 9, AgeSeconds: 3, Bytes: new(uint64(7))},
+		{Peer: "b", CorrectedPackets: 5, AgeSeconds: 2},
+		{Peer: "a", CorrectedPackets: 1, AgeSeconds: 3, Bytes: new(uint64(8))},
+	}
+	for order, want := range map[Order]string{"": "abcd", ByCorrected: "cbda", ByBytes: "acbd", ByAge: "dbac"} {
+		sorted, got := slices.Clone(list), ""
+		Sort(sorted, order)
+		for _, f := range sorted {
+			got += f.Peer
+		}
+		if got != want {
+			t.Errorf("by %q: %s rather than %s", order, got, want)
+		}
+	}
+}
+
+func newS1(t *testing.T) (context.Context, *topology.S1) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	s := harness.Must1[*topology.S1](t)(topology.NewS1(ctx, topology.S1Options{}))
+	t.Cleanup(func() { harness.Must(t, s.Close()) })
+	return ctx, s
+}
+
+// flowOf is that of a connection to B.
+func flowOf(peer, self netip.AddrPort) Flow {
+	return Flow{
+		Protocol: "tcp", Family: family(self.Addr()), State: StateEstablished, Asymmetric: true, Interface: new("eth1"),
+		Peer: peer.Addr().String(), PeerPort: peer.Port(), Self: self.Addr().String(), SelfPort: self.Port(),
+	}
+}
+
+// TestBytes: they are those that the own end sent, also when it is closing, and from an IPv6 socket that serves IPv4. What
+// has no socket has none.
+func TestBytes(t *testing.T) {
+	ctx, s := newS1(t)
+	listener := harness.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", "[::]:0"))
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
+	var list []Flow
+	for n, f := range s.Families() {
+		self := netip.AddrPortFrom(s.B.Eth0.Address(f), port)
+		client := harness.Must1[net.Conn](t)(s.A.Dial(ctx, "tcp", self.String()))
+		defer client.Close()
+		server := harness.Must1[net.Conn](t)(listener.Accept())
+		defer server.Close()
+		peer := client.LocalAddr().(*net.TCPAddr).AddrPort()
+		list = append(list, flowOf(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), self))
+		harness.Must1[int](t)(server.Write(make([]byte, 1000+n)))
+		_, err := io.ReadFull(client, make([]byte, 1000+n))
+		harness.Must(t, err)
+		harness.Must1[int](t)(client.Write(make([]byte, 10)))
+		if n == 0 {
+			harness.Must(t, server.(*net.TCPConn).CloseWrite())
+		}
+	}
+	list = append(list, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
+	harness.Must(t, s.B.Do(func() error { return setBytes(list) }))
+	for n, f := range list[:len(list)-1] {
+		if f.Bytes == nil || *f.Bytes != uint64(1000+n) {
+			t.Errorf("%s: %v bytes rather than %d", &f, f.Bytes, 1000+n)
+		}
+	}
+	if bytes := list[len(list)-1].Bytes; bytes != nil {
+		t.Errorf("%d bytes of no socket", *bytes)
+	}
+}
+
+// TestKernelChoice: it is what the routes say now for both addresses, none where there is no route, and not known where
+// the address is none of the host's.
+func TestKernelChoice(t *testing.T) {
+	_, s := newS1(t)
+	want := func(what string, f Flow, name string) {
+		t.Helper()
+		harness.Must(t, s.B.Do(func() error {
+			c := newChooser()
+			defer c.close()
+			c.set(&f)
+			return nil
+		}))
+		if got := f.KernelInterface; name == "" && got != nil || name != "" && (got == nil || *got != name) {
+			t.Errorf("%s: %v rather than %q", what, got, name)
+		}
+	}
+	var flows []Flow
+	for _, f := range s.Families() {
+		self := netip.AddrPortFrom(s.B.Eth1.Address(f), 5432)
+		flow := flowOf(netip.AddrPortFrom(s.A.Eth1.Address(f), 50000), self)
+		flows = append(flows, flow)
+		want("by the default route", flow, "eth0")
+		symmetric := flow
+		symmetric.Asymmetric = false
+		want("a flow that is not asymmetric", symmetric, "")
+		near := flowOf(netip.AddrPortFrom(s.B.Eth1.Gateway(f), 50000), self)
+		want("a neighbour", near, "eth1")
+	}
+	foreign := flows[0]
+	foreign.Self = "192.0.2.1"
+	want("of another host", foreign, "")
+	for _, f := range s.Families() {
+		harness.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
+	}
+	for _, flow := range flows {
+		want("without a default route", flow, NoInterface)
+	}
+}
+
+// TestKernelIsAskedOnce: flows with the same addresses take one question, and more than enough take none.
+func TestKernelIsAskedOnce(t *testing.T) {
+	_, s := newS1(t)
+	harness.Must(t, s.B.Do(func() error {
+		c := newChooser()
+		defer c.close()
+		for port := range uint16(10) {
+			f := flowOf(netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), port), netip.AddrPortFrom(s.B.Eth1.Address(topology.IPv4), 80))
+			c.set(&f)
+		}
+		if len(c.known) != 1 {
+			t.Errorf("%d questions", len(c.known))
+		}
+		for n := range mostAsked {
+			peer := netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})
+			f := flowOf(netip.AddrPortFrom(peer, 1), netip.AddrPortFrom(s.B.Eth1.Address(topology.IPv4), 80))
+			c.set(&f)
+			if known := f.KernelInterface != nil; known != (n < mostAsked-1) {
+				t.Errorf("question %d: known %v", n, known)
+			}
+		}
+		return nil
+	}))
+}
+
+// TestPortsOfVRFs: the routes of a port's replies are those of its VRF; a bridge has none.
+func TestPortsOfVRFs(t *testing.T) {
+	device := func(index, master int, name string) netlink.LinkAttrs {
+		return netlink.LinkAttrs{Index: index, MasterIndex: master, Name: name}
+	}
+	got := vrfsOf([]netlink.Link{
+		&netlink.Dummy{LinkAttrs: device(1, 4, "eth0")}, &netlink.Dummy{LinkAttrs: device(2, 5, "eth1")},
+		&netlink.Dummy{LinkAttrs: device(3, 0, "eth2")}, &netlink.Vrf{LinkAttrs: device(4, 0, "red")},
+		&netlink.Bridge{LinkAttrs: device(5, 0, "br0")},
+	})
+	if diff := cmp.Diff(map[string]int{"eth0": 4}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flows
+
+import (
+	"cmp"
+	"slices"
+)
+
+// SortOrders are those that a listing can be put in.
+var SortOrders = []Order{ByCorrected, ByBytes, ByAge}
+
+// tupleOrder is what flows are sorted by that are equal otherwise. Of most that are compared the peer differs:
+// what comes after it is only looked at where it has to be.
+var tupleOrder = []func(a, b *Flow) int{
+	func(a, b *Flow) int { return cmp.Compare(a.Family, b.Family) },
+	func(a, b *Flow) int { return cmp.Compare(a.Protocol, b.Protocol) },
+	func(a, b *Flow) int { return cmp.Compare(a.Peer, b.Peer) },
+	func(a, b *Flow) int { return cmp.Compare(a.PeerPort, b.PeerPort) },
+	func(a, b *Flow) int { return cmp.Compare(a.Self, b.Self) },
+	func(a, b *Flow) int { return cmp.Compare(a.SelfPort, b.SelfPort) },
+	func(a, b *Flow) int { return cmp.Compare(a.State, b.State) },
+}
+
+// Sort puts flows in order, and those that are equal by it in one that stays the same from one look to the next. Of no
+// order, it is by that alone.
+func Sort(list []Flow, order Order) {
+	first := map[Order]func(a, b *Flow) int{
+		ByCorrected: func(a, b *Flow) int { return cmp.Compare(b.CorrectedPackets, a.CorrectedPackets) },
+		ByBytes:     compareBytes,
+		ByAge:       func(a, b *Flow) int { return cmp.Compare(a.AgeSeconds, b.AgeSeconds) },
+	}[order]
+	orders := tupleOrder
+	if first != nil {
+		orders = slices.Concat([]func(a, b *Flow) int{first}, tupleOrder)
+	}
+	slices.SortFunc(list, func(a, b Flow) int {
+		for _, compare := range orders {
+			if order := compare(&a, &b); order != 0 {
+				return order
+			}
+		}
+		return 0
+	})
+}
+
+// compareBytes puts the largest first, and at the end what is not known.
+func compareBytes(a, b *Flow) int {
+	switch {
+	case a.Bytes != nil && b.Bytes != nil:
+		return cmp.Compare(*b.Bytes, *a.Bytes)
+	case a.Bytes != nil:
+		return -1
+	case b.Bytes != nil:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// wantAnswer wants the first line of status to be like this at last, and every line of its table to fit.
+func wantAnswer(t *testing.T, p *harness.Product, pattern string) {
+	t.Helper()
+	harness.Eventually(t, "the answer "+pattern, func() error {
+		table := p.Expect(0, "status").Stdout
+		first, _, _ := strings.Cut(table, "\n")
+		if utf8.RuneCountInString(first) > 80 || !regexp.MustCompile(`^`+pattern+`$`).MatchString(first) {
+			return fmt.Errorf("%s", table)
+		}
+		return nil
+	})
+}
+
+// TestAnswerOfStatus: the first line says what is done, what came of it, and what is wrong. Its counts are those of the
+// metrics.
+func TestAnswerOfStatus(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	d := p.Start("--observe")
+	wantAnswer(t, p, `ok: observing on eth0, eth1; no replies would be corrected, since \d\d:\d\d`)
+	harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+	wantAnswer(t, p, `ok: observing on eth0, eth1; 1 reply would be corrected, since \d\d:\d\d`)
+	p.Expect(0, "mode", "enforce")
+	for range 3 {
+		harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
+	}
+	wantAnswer(t, p, `ok: enforcing on eth0, eth1; 3 replies corrected, none lost, since \d\d:\d\d`)
+	if counted := p.Metrics().Sum("replypath_corrected_packets_total"); counted != 3 {
+		t.Errorf("the metrics have %v", counted)
+	}
+	harness.Must(t, n.Server.Eth1.SetDown())
+	wantAnswer(t, p, `warning: eth1 is down.*; enforcing on eth0, eth1; .*`)
+	harness.Must(t, n.Server.Eth1.SetUp())
+	d.Stop(unix.SIGTERM)
+	wantAnswer(t, p, `warning: no daemon.*; enforcing on eth0, eth1; 3 replies corrected, none lost.*`)
+}
+
+// TestFlowsOnOneScreen: the table fits 80 columns with the kernel's choice and the state, in the order that is asked for.
+func TestFlowsOnOneScreen(t *testing.T) {
+	n := newServer(t)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	small, large := conversation(t, n, harness.TCP, topology.IPv4), conversation(t, n, harness.TCP, topology.IPv4)
+	harness.Ask(t, small)
+	harness.Must(t, large.AskFor(harness.Within(t, harness.AnswerTime), 100_000))
+	p.Age(10 * time.Second)
+	fresh := conversation(t, n, harness.UDP, topology.IPv4)
+	harness.Ask(t, fresh)
+	wantRows := func(arguments string, rows ...string) {
+		t.Helper()
+		harness.Eventually(t, "flows "+arguments, func() error {
+			table := p.Expect(0, append([]string{"flows"}, strings.Fields(arguments)...)...).Stdout
+			lines := strings.Split(strings.TrimSpace(table), "\n")
+			if len(lines) != 1+len(rows) {
+				return fmt.Errorf("%d lines:\n%s", len(lines), table)
+			}
+			for i, line := range lines {
+				if len(line) > 80 || i > 0 && !regexp.MustCompile(rows[i-1]).MatchString(line) {
+					return fmt.Errorf("line %d, %d columns:\n%s", i, len(line), table)
+				}
+			}
+			return nil
+		})
+	}
+	row := func(c *harness.Conversation, more string) string {
+		return fmt.Sprintf(`^%s +%s +%s +eth1 +eth0 +%s`, c.Protocol(), c.Peer, c.Self, more)
+	}
+	wantRows("--sort bytes --protocol tcp", row(large, `.*100000$`), row(small, `.*\d+$`))
+	wantRows("--sort bytes --limit 1", row(large, `.*100000$`))
+	wantRows("--sort corrected --limit 1", row(large, `.*\d+$`))
+	wantRows("--sort age --limit 1", row(fresh, `.*1$`))
+	harness.Must(t, small.Close())
+	wantRows("--sort corrected --protocol tcp", row(large, `established .*\d+$`), row(small, `closing .*\d+$`))
+	if r := p.Expect(2, "flows", "--sort", "age", "--follow"); !strings.Contains(r.Stderr, "--follow") {
+		t.Errorf("sorted events: %s", r)
+	}
+	for _, flow := range p.Flows("--protocol", "udp") {
+		if flow.CorrectedPackets != 1 {
+			t.Errorf("%s has %d packets corrected", flow, flow.CorrectedPackets)
+		}
+	}
+}
