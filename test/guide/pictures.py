@@ -21,7 +21,7 @@ COLUMNS, LINES = 120, 100
 MARGIN = 8
 
 # Where a picture ends of what is longer.
-ENDS = {"demo": "5. ", "status": "FEATURE"}
+ENDS = {"demo": "5. ", "status": "CHANGED ON"}
 
 # No window, and a font that the reader has.
 FORMAT = """\
@@ -54,6 +54,7 @@ THEMES = {
 VOLATILE = [
     (re.compile(r"(?<![:\w])\d\d:\d\d:\d\d(?![:\w])"), "12:00:00"),
     (re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "2026-01-01T12:00:00Z"),
+    (re.compile(r"\bsince \d\d:\d\d\b"), "since 12:00"),
     (re.compile(r"\bpid \d+"), "pid 1234"),
 ]
 
