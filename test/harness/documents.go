@@ -44,6 +44,7 @@ type Interface struct {
 	Up, Attached bool
 	Mechanism    *string
 	Mode         string
+	HostModel    string `json:"host_model"`
 	Gateways     []Gateway
 	RPFilter     *int `json:"rp_filter"`
 }
