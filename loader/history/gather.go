@@ -53,8 +53,8 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 		return err
 	}
 	defer host.close()
-	g := &gatherer{gathering: h.begin(time.Now()), host: host, asked: map[uint64]bool{}}
-	err = read(g)
+	g := &gatherer{gathering: h.begin(time.Now()), host: host, asked: map[uint64]bool{}, sent: map[uint64]count{}}
+	err = errors.Join(g.askSockets(), read(g))
 	g.end()
 	return err
 }
@@ -64,10 +64,35 @@ type gatherer struct {
 	*gathering
 	host  *host
 	table *flows.Table
-	asked map[uint64]bool // the tuples of flows, by digest
+	asked map[uint64]bool  // the tuples of flows, by digest
+	sent  map[uint64]count // by TCP sockets, by the id of their conversation
 }
 
 func (g *gatherer) isAsked(u snapshot.Use) bool { return g.asked[maphash.Comparable(seed, u)] }
+
+const (
+	// enoughSockets are looked at however long it takes, and more within socketTime.
+	enoughSockets = 4096
+	socketTime    = 500 * time.Millisecond
+)
+
+// askSockets asks TCP sockets what they have sent.
+func (g *gatherer) askSockets() error {
+	until := g.at.Add(socketTime)
+	for _, family := range snapshot.Families {
+		err := sockets.EachOpen(uint8(family), enoughSockets, until, func(s *sockets.Socket) bool {
+			if g.host.managedWith(s.Local.Addr()) != "" && s.Sent != nil {
+				id := idOf("tcp", snapshot.Use{Local: s.Local, Remote: s.Remote})
+				g.sent[id] = count{packets: s.Segments, bytes: *s.Sent}
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, sockets.ErrUnfinished) && !errors.Is(err, unix.ENOENT) { // a kernel without tcp_diag
+			return fmt.Errorf("ask the tcp sockets: %w", err)
+		}
+	}
+	return nil
+}
 
 // flows adds those whose replies would leave elsewhere if the kernel sent them by their destination alone.
 func (g *gatherer) flows() error {
@@ -123,12 +148,16 @@ func (g *gatherer) each(filter flows.Filter, visit func(f *flows.Flow, self, pee
 // conversation is what all kinds have in common.
 func (g *gatherer) conversation(f *flows.Flow, self, peer netip.Addr) *conversation {
 	use := snapshot.Use{Local: netip.AddrPortFrom(self, f.SelfPort), Remote: netip.AddrPortFrom(peer, f.PeerPort)}
-	return &conversation{
+	c := &conversation{
 		Key:   Key{Self: self, Protocol: f.Protocol, Peer: NetworkOf(peer), ToInterface: *f.Interface},
 		id:    idOf(f.Protocol, use),
 		begun: g.at.Add(-time.Duration(f.AgeSeconds * float64(time.Second))),
 		sent:  count{packets: f.CorrectedPackets},
 	}
+	if sent, known := g.sent[c.id]; known {
+		c.sent = sent
+	}
+	return c
 }
 
 // idOf is the same for a tuple whoever finds it.
@@ -199,7 +228,7 @@ func (g *gatherer) ofSocket(u snapshot.Use) *conversation {
 	if _, added := g.gathering.counted[id]; added {
 		return nil
 	}
-	return &conversation{id: id, Key: Key{
+	return &conversation{id: id, sent: g.sent[id], Key: Key{
 		Self: u.Local.Addr(), Protocol: protocol, Peer: NetworkOf(peer), FromInterface: from, ToInterface: to,
 	}}
 }

@@ -25,6 +25,7 @@ type Socket struct {
 	Mark          uint32
 	Heard         time.Duration // since its last acknowledgement came in, if that was asked for
 	Sent          *uint64       // bytes of payload that it sent, each once; nil: not asked for, or not known
+	Segments      uint64        // that it sent; 0: not asked for, or not known
 }
 
 // Established is the state of a TCP connection, and of a connected UDP socket.
@@ -181,6 +182,7 @@ const (
 	messageSize    = 72
 	lastAckRecvAt  = unsafe.Offsetof(unix.TCPInfo{}.Last_ack_recv) // in milliseconds
 	bytesSentAt    = unsafe.Offsetof(unix.TCPInfo{}.Bytes_sent)    // each time that they were sent
+	segmentsAt     = unsafe.Offsetof(unix.TCPInfo{}.Segs_out)
 	bytesRetransAt = unsafe.Offsetof(unix.TCPInfo{}.Bytes_retrans)
 )
 
@@ -216,6 +218,9 @@ func parse(message []byte) (*Socket, error) {
 func (s *Socket) setInfo(info []byte) {
 	if len(info) >= int(lastAckRecvAt)+4 {
 		s.Heard = time.Duration(binary.NativeEndian.Uint32(info[lastAckRecvAt:])) * time.Millisecond
+	}
+	if len(info) >= int(segmentsAt)+4 {
+		s.Segments = uint64(binary.NativeEndian.Uint32(info[segmentsAt:]))
 	}
 	if len(info) >= int(bytesRetransAt)+8 {
 		sent, again := binary.NativeEndian.Uint64(info[bytesSentAt:]), binary.NativeEndian.Uint64(info[bytesRetransAt:])

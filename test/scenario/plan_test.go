@@ -88,6 +88,10 @@ func TestPlanRules(t *testing.T) {
 		rows := observed.Moves(c)
 		if len(rows) != 1 || rows[0].FromInterface != "eth0" || rows[0].ToInterface != "eth1" || rows[0].Flows < 1 {
 			t.Errorf("%s: rows %+v", c, rows)
+			continue
+		}
+		if isTCP := c.Kind == harness.TCP; isTCP != (rows[0].Packets != nil) || isTCP != (rows[0].Bytes != nil) {
+			t.Errorf("%s: %+v", c, rows[0])
 		}
 	}
 	if observed.Verdict != "ready" || observed.Summary != "ready: replypath mode enforce" || len(observed.Originated) != 0 {
