@@ -24,6 +24,7 @@ const (
 	boundMoved      = 190 // looks for a handshake, and writes a new way under the lock of its set
 	boundFragment   = 70  // looks for the first one, or notes it
 	boundExtension  = 110 // of IPv6: looks for the extension header as well
+	boundOriginated = 170 // decided by its source with each packet
 	boundUnanswered = 130 // copies headers, to find that nothing is due
 	boundQuote      = 130 // reads two packets
 	boundLinkDown   = 170 // asks the kernel for the link of every packet

@@ -28,7 +28,7 @@ func newRare(b *bench) (group, error) {
 	}
 	r := &rare{bench: own}
 	if r.emptyGate, err = emptyGate(); err == nil {
-		err = errors.Join(r.configure(), r.manage(), r.hold())
+		err = errors.Join(r.configure(), r.manage(), r.decideBySource(), r.hold())
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.close())
@@ -85,7 +85,7 @@ func (r *rare) cases() (all []testCase, err error) {
 	for _, e := range []endpoints{v4, v6} {
 		for _, concern := range []func(endpoints) ([]testCase, error){
 			r.headerlessCases, r.fallbackCases, r.heldCases, r.gateCases, r.fragmentCases,
-			r.echoCases, r.errorCases, r.movedCases, r.leftCases,
+			r.echoCases, r.errorCases, r.movedCases, r.leftCases, r.originCases,
 		} {
 			cases, err := concern(e)
 			if err != nil {

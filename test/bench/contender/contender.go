@@ -18,6 +18,7 @@ const (
 	Connmark  = "connmark"
 	VRF       = "vrf"
 	Replypath = "replypath"
+	Strong    = "replypath-strong"
 )
 
 // Way is the interface that a contender's answers leave by.
@@ -43,6 +44,8 @@ type Contender struct {
 	everything bool
 	// connections is true where it knows sockets of established TCP connections only.
 	connections bool
+	// origin is true where it differs from another in what the server opens only.
+	origin bool
 	// extra ones take part only where they are named.
 	extra bool
 	setUp func(context.Context, *Site, Options) (Running, error)
@@ -56,6 +59,8 @@ type Options struct {
 	CPUs string
 	// Binary is the program; "" is the one under test.
 	Binary string
+	// Configuration is added to that of a daemon.
+	Configuration string
 }
 
 // Running is a contender at work.
@@ -115,6 +120,7 @@ func All() []*Contender {
 		vrf(),
 		replypath(Replypath, "enforcing, attached by TCX", ByEth1, "--mechanism", "tcx"),
 		replypath("replypath-clsact", "enforcing, attached by clsact", ByEth1, "--mechanism", "clsact"),
+		strong(),
 		replypath("replypath-observe", "observing, attached by TCX", ByEth0, "--mechanism", "tcx", "--observe"),
 		replypath("replypath-observe-clsact", "observing, attached by clsact", ByEth0, "--mechanism", "clsact", "--observe"))
 }
@@ -129,12 +135,17 @@ type Work struct {
 	Kept bool
 	// Forward is true where the server forwards the packets of others.
 	Forward bool
+	// Origin is true where the server asks.
+	Origin bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
 func (c *Contender) Lacks(work Work) string {
 	if c.ownDevice && work.Unbound {
 		return "the server does not bind its socket to the device"
+	}
+	if c.origin && !work.Origin {
+		return "it differs in what the server opens only"
 	}
 	if c.everything && work.Forward {
 		return "it moves the packets of others as well"

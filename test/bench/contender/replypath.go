@@ -55,6 +55,17 @@ func replypath(name, about string, way Way, args ...string) *Contender {
 	}
 }
 
+// strong has the source of what the server opens decide by which interface that leaves.
+func strong() *Contender {
+	return &Contender{
+		Name: Strong, About: "enforcing, with host_model: strong", origin: true,
+		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
+			options.Configuration = fmt.Sprintf("host_model: strong\ninterfaces: [{name: eth0}, {name: eth1, gateways: [%q]}]\n", s.gateway)
+			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
+		},
+	}
+}
+
 // daemons is how many have been started.
 var daemons atomic.Uint32
 
@@ -100,9 +111,9 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 func configuration(options Options) string {
 	entries := 2 * options.Flows
 	if entries <= int(config.Default().MaxEntries) {
-		return ""
+		return options.Configuration
 	}
-	return fmt.Sprintf("flow_table: {max_entries: %d}\n", entries)
+	return options.Configuration + fmt.Sprintf("flow_table: {max_entries: %d}\n", entries)
 }
 
 func (d *Daemon) start(ctx context.Context) error {

@@ -37,6 +37,8 @@ type Workload struct {
 	// Forward has the server forward the packets of others, which no contender has
 	// a say in.
 	Forward bool
+	// Origin has the server ask, from the address of eth1.
+	Origin bool
 	// IPv6 has everything by IPv6.
 	IPv6 bool
 	// CPUs is how many the work needs.
@@ -119,7 +121,7 @@ func All() []*Workload {
 		{Name: "syn-flood", Unit: perSecond, start: synFlood,
 			About: "SYN-ACKs that leave the server under a flood of SYNs from random addresses, on one core"},
 	}
-	return append(all, latencies()...)
+	return append(append(all, origins()...), latencies()...)
 }
 
 // OneCore tells whether the work is done on CPU alone, and its figure is how often a

@@ -87,8 +87,11 @@ func boundSocket(host *topology.Host, device string, kind int, address netip.Add
 }
 
 // listenOn opens a TCP listener of the site's server.
-func listenOn(s *contender.Site, backlog int) (int, error) {
-	fd, err := boundSocket(s.Server, s.Device, unix.SOCK_STREAM, s.Self, firstPort)
+func listenOn(s *contender.Site, backlog int) (int, error) { return listenAt(questionsTo(s), backlog) }
+
+// listenAt opens the TCP listener of a conversation.
+func listenAt(r route, backlog int) (int, error) {
+	fd, err := boundSocket(r.server, r.device, unix.SOCK_STREAM, r.to, r.port)
 	if err != nil {
 		return -1, err
 	}

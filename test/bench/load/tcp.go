@@ -20,15 +20,15 @@ const requestSize = 64
 func tcpRequests(connections int) func(context.Context, *contender.Site, *Shared) (Work, error) {
 	return func(ctx context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
-		if err := c.askOnConnections(ctx, s, connections); err != nil {
+		if err := c.askOnConnections(ctx, questionsTo(s), connections); err != nil {
 			return nil, c.closeAfter(err)
 		}
 		return c, nil
 	}
 }
 
-func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connections int) error {
-	listener, err := listenOn(s, connections)
+func (c *crew) askOnConnections(ctx context.Context, r route, connections int) error {
+	listener, err := listenAt(r, connections)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		client, err := connect(s)
+		client, err := r.connect()
 		if err != nil {
 			return err
 		}
@@ -57,8 +57,8 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 	if err != nil {
 		return err
 	}
-	c.serve(s.Server, CPU(), serve)
-	c.ask(s.Client, CPU(), ask)
+	c.serve(r.server, CPU(), serve)
+	c.ask(r.client, CPU(), ask)
 	request := make([]byte, requestSize)
 	for _, fd := range clients {
 		if _, err := unix.Write(fd, request); err != nil {
@@ -69,9 +69,12 @@ func (c *crew) askOnConnections(ctx context.Context, s *contender.Site, connecti
 }
 
 // connect opens a connection from the peer's address.
-func connect(s *contender.Site) (fd int, err error) {
-	err = s.Client.Do(func() error {
-		fd, err = connectHere(s.Peer, s.Self)
+func connect(s *contender.Site) (fd int, err error) { return questionsTo(s).connect() }
+
+// connect opens a connection.
+func (r route) connect() (fd int, err error) {
+	err = r.client.Do(func() error {
+		fd, err = connectHere(r.from, r.to)
 		return err
 	})
 	return fd, err

@@ -22,8 +22,9 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 	return func(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		c := newCrew()
 		for i := range cores {
-			route := udpRoute{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort + i}
-			if err := c.echoUDP(route, CPU()-i, size); err != nil {
+			r := questionsTo(s)
+			r.port += i
+			if err := c.echoUDP(r, CPU()-i, size); err != nil {
 				return nil, c.closeAfter(err)
 			}
 		}
@@ -34,8 +35,8 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 // forward sends a datagram to and fro between two hosts on either side of the server.
 func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
-	route := udpRoute{s.Client, s.Neighbour, s.Inner, "", contender.InnerHost, firstPort}
-	if err := c.echoUDP(route, CPU(), 64); err != nil {
+	r := route{s.Client, s.Neighbour, s.Inner, "", contender.InnerHost, firstPort}
+	if err := c.echoUDP(r, CPU(), 64); err != nil {
 		return nil, c.closeAfter(err)
 	}
 	return c, nil
@@ -43,11 +44,16 @@ func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 
 // echoOne sends a datagram of 64 bytes to and fro on one core.
 func echoOne(c *crew, s *contender.Site) error {
-	return c.echoUDP(udpRoute{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort}, CPU(), 64)
+	return c.echoUDP(questionsTo(s), CPU(), 64)
 }
 
-// udpRoute says who asks whom.
-type udpRoute struct {
+// questionsTo is how the client asks the server.
+func questionsTo(s *contender.Site) route {
+	return route{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort}
+}
+
+// route says who asks whom.
+type route struct {
 	client *topology.Host
 	from   netip.Addr
 	server *topology.Host
@@ -57,7 +63,7 @@ type udpRoute struct {
 }
 
 // echoUDP starts a server and a client on a CPU.
-func (c *crew) echoUDP(r udpRoute, cpu, size int) error {
+func (c *crew) echoUDP(r route, cpu, size int) error {
 	if err := c.serveUDP(r.server, r.device, r.to, r.port, cpu); err != nil {
 		return err
 	}

@@ -43,6 +43,8 @@ var bounds = []bound{
 	{"nginx-connect", ours, rules, 1.00},
 	{"postgresql", ours, rules, 1.00},
 	{"forward", ours, base, 0.99},
+	{"origin-udp-64", strong, rules, 1.00},
+	{"origin-tcp-rr", strong, base, 0.98},
 }
 
 // Compared names those of the contenders that are measured with a workload which a
@@ -63,6 +65,7 @@ func Compared(workload string, measured []string) []string {
 
 const (
 	ours     = "replypath"
+	strong   = "replypath-strong"
 	redirect = "constants"
 	floor    = "floor"
 	// gainBound is the least of what a second core gives the static route that it
