@@ -266,7 +266,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 8
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 9
 )
 
 type DatapathMode uint32
@@ -314,16 +314,20 @@ const (
 )
 
 type DatapathOriginatedTuple struct {
-	_       structs.HostLayout
-	Tuple   DatapathTuple
-	Created uint32
-	Seen    uint32
-	From    uint16
-	To      uint16
-	Told    uint16
-	State   uint8
-	Outcome uint8
-	Moved   uint64
+	_        structs.HostLayout
+	Tuple    DatapathTuple
+	Created  uint32
+	Seen     uint32
+	From     uint16
+	To       uint16
+	Told     uint16
+	State    uint8
+	Outcome  uint8
+	Moved    uint64
+	Ways     uint32
+	Gateway  uint16
+	Flags    uint8
+	Reserved uint8
 }
 
 type DatapathOutboundSet struct {
@@ -498,6 +502,7 @@ type DatapathSettings struct {
 	Repair     uint8
 	Exclusions uint32
 	Protocols  [32]uint8
+	Ways       uint32
 }
 
 type DatapathSourceRepair uint32

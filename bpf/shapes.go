@@ -9,7 +9,7 @@ import "github.com/cilium/ebpf"
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
 		"asked":               {Name: "asked", Type: ebpf.Array, KeySize: 4, ValueSize: 128, MaxEntries: 1, Flags: 0x0},
-		"configuration":       {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 44, MaxEntries: 1, Flags: 0x0},
+		"configuration":       {Name: "configuration", Type: ebpf.Array, KeySize: 4, ValueSize: 48, MaxEntries: 1, Flags: 0x0},
 		"connectionless":      {Name: "connectionless", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"connectionless_tags": {Name: "connectionless_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
 		"devices":             {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
@@ -36,7 +36,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"nursery":             {Name: "nursery", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"nursery_tags":        {Name: "nursery_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
 		"on_link":             {Name: "on_link", Type: ebpf.LPMTrie, KeySize: 24, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
-		"originated":          {Name: "originated", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 64, MaxEntries: 16384, Flags: 0x0},
+		"originated":          {Name: "originated", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 72, MaxEntries: 16384, Flags: 0x0},
 		"outbound":            {Name: "outbound", Type: ebpf.Array, KeySize: 4, ValueSize: 128, MaxEntries: 1, Flags: 0x0},
 		"own_addresses":       {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pair_slots":          {Name: "pair_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32, MaxEntries: 1024, Flags: 0x0},

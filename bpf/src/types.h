@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 8,
+	LAYOUT_VERSION = 9,
 };
 
 /*
@@ -263,6 +263,7 @@ struct settings {
 	__u8 repair;         /* enum source_repair */
 	__u32 exclusions;    /* index of the set that is in force */
 	__u8 protocols[32];  /* one bit for each IP protocol that is recorded */
+	__u32 ways;          /* of what decides where the host's own go: raised when any of it changes; 0: never set */
 };
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */
@@ -423,6 +424,11 @@ struct originated_tuple {
 	__u8 state;    /* enum originated_state */
 	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
 	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them */
+	/* What was decided, which holds while the settings have the same `ways`. */
+	__u32 ways;     /* 0: nothing */
+	__u16 gateway;  /* as of a flow */
+	__u8 flags;     /* enum flow_flags: FLOW_ON_LINK or none */
+	__u8 _reserved;
 };
 
 /*

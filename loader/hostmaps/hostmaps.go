@@ -27,11 +27,12 @@ type Maps struct {
 
 	configuration    *ebpf.Map
 	generationWrites int // admissionWrites() at the last change of generation
+	decidedBy        int // decisiveWrites() when decisions became void the last time
 }
 
 // Read reads what an earlier process left in the maps. An error names the map.
 func Read(m *bpf.DatapathMaps) (*Maps, error) {
-	t := &Maps{configuration: m.Configuration, generationWrites: unknownWrites}
+	t := &Maps{configuration: m.Configuration, generationWrites: unknownWrites, decidedBy: unknownWrites}
 	err := errors.Join(
 		readMirror(&t.Interfaces, bpf.DatapathMapInterfaces, m.Interfaces),
 		readMirror(&t.Managed, bpf.DatapathMapManaged, m.Managed),
@@ -52,6 +53,11 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 // apart from the settings.
 func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
 
+// decisiveWrites counts the changes of what decides where that goes which the host originates.
+func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
+	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
+}
+
 // Ways are the interfaces and the gateways by which replies may leave.
 type Ways struct {
 	Interfaces map[uint32]bpf.DatapathInterface
@@ -61,7 +67,8 @@ type Ways struct {
 }
 
 // WriteWays writes the gateways, and the interfaces, which count them and name the only
-// one: there are as many as they say, and more, at any moment. It marks the interfaces that are narrow.
+// one: there are as many as they say, and more, at any moment. It marks the interfaces that are narrow. What the programs
+// decided for what the host originates is void at the end, if anything has changed that they decide by.
 func (m *Maps) WriteWays(w *Ways) error {
 	markNarrow(w.Interfaces)
 	return errors.Join(
@@ -72,6 +79,7 @@ func (m *Maps) WriteWays(w *Ways) error {
 		m.routes.drop(w.Routes),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
+		m.outdateDecisions(),
 	)
 }
 

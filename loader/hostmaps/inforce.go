@@ -38,17 +38,37 @@ func (m *Maps) putSettingsBack(before bpf.DatapathSettings) error {
 	if err != nil {
 		return err
 	}
-	before.Generation = actual.Generation
+	before.Generation, before.Ways = actual.Generation, actual.Ways
 	return m.putSettings(before)
 }
 
-// outdate makes void what the programs remember of who was refused, and of who was admitted.
+// outdateDecisions makes void what the programs decided for what the host originates, if anything has changed that they
+// decide by.
+func (m *Maps) outdateDecisions() error {
+	settings, err := m.readSettings()
+	if err != nil {
+		return err
+	}
+	writes := m.decisiveWrites(&settings)
+	if writes == m.decidedBy {
+		return nil
+	}
+	settings.Ways = max(1, settings.Ways+1) // 0 is for never
+	if err := m.putSettings(settings); err != nil {
+		return err
+	}
+	m.decidedBy = writes
+	return nil
+}
+
+// outdate makes void what the programs remember of who was refused, of who was admitted, and of what the host originates.
 func (m *Maps) outdate() error {
 	settings, err := m.readSettings()
 	if err != nil {
 		return err
 	}
 	settings.Generation++
+	settings.Ways = max(1, settings.Ways+1)
 	return m.putSettings(settings)
 }
 
@@ -97,7 +117,7 @@ func (m *Maps) WriteSettings(cfg *config.Config, repair bpf.DatapathSourceRepair
 	}
 	desired := settings(cfg)
 	desired.Repair = uint8(repair)
-	desired.Generation = actual.Generation
+	desired.Generation, desired.Ways = actual.Generation, actual.Ways
 	if desired.Exclusions, err = m.writeExclusions(actual.Exclusions, cfg.Exclude); err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ func (r *rare) configure() error {
 		r.datapath.SetSettings(bpf.DatapathSettings{
 			Protocols: rig.Listed(1, 6, 17, 58, 132),
 			Follow:    uint8(bpf.DatapathFollowFOLLOW_LATEST),
+			Ways:      1,
 		}),
 		r.datapath.SetOwnAddress(headerless4.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
 		r.datapath.SetOwnAddress(headerless6.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
