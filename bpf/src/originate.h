@@ -2,24 +2,31 @@
 /*
  * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
  * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2). Only the source decides, with each packet: there is no flow to keep. What leaves by another interface than
- * that of its source is kept in mind in `originated`, to be counted and listed.
+ * 3.3.4.2). Only the source decides: there is no flow to keep. What leaves by another interface than that of its source
+ * has a record in `originated`, to be counted and listed. What was decided stands there as well, until something changes
+ * that it depends on; who has no record is decided with each packet.
  */
 #pragma once
 
 #include "admission.h"
 #include "fragment.h"
 
-/* The managed interface that alone has the packet's source; NULL for none. */
-static inline const struct interface *source_interface(const struct packet *packet, __u32 *index)
+/* The managed interface with a number in `interfaces`, which it notes; NULL for none. */
+static inline const struct interface *interface_of(__u32 number, __u32 *index)
 {
 	const struct interface *interface;
 
-	*index = own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
-	if (!*index)
+	*index = number;
+	if (!number)
 		return NULL;
 	interface = bpf_map_lookup_elem(&interfaces, index);
 	return interface && interface->ifindex ? interface : NULL;
+}
+
+/* The managed interface that alone has the packet's source; NULL for none. */
+static inline const struct interface *source_interface(const struct packet *packet, __u32 *index)
+{
+	return interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, index);
 }
 
 /*
@@ -97,48 +104,40 @@ static inline bool take_over_first(struct scratch *from)
 
 /*
  * Chooses the next hop by this interface: the peer itself, where it is a neighbour; else the gateway that a route names
- * for it, the only one, or the first of several. Returns false where there is none, or no MAC of it is known. A tunnel
- * needs none.
+ * for it, the only one, or the first of several; else none. A tunnel needs none.
  */
-static inline bool choose_gateway(struct scratch *from, const struct interface *interface)
+static inline void choose_gateway(const struct packet *packet, const struct interface *interface, struct flow *flow)
 {
-	const struct packet *packet = &from->packet;
-	struct flow *flow = &from->flow;
 	__u32 first = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
 	__u32 gateway = first;
-	mac_word mac;
 
 	if (interface->flags & INTERFACE_NO_HEADER)
-		return true;
-	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED) {
+		return;
+	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
 		flow->flags = FLOW_ON_LINK;
+	else if (is_served(packet, interface, interface->ifindex, &gateway))
+		flow->gateway = gateway ? gateway : first;
+}
+
+/* Gives the flow the MAC of its next hop; false where there is none, or its MAC is not known. */
+static inline bool has_next_hop(const struct interface *interface, struct flow *flow)
+{
+	mac_word mac;
+
+	if (interface->flags & INTERFACE_NO_HEADER || flow->flags & FLOW_ON_LINK)
 		return true;
-	}
-	if (!is_served(packet, interface, interface->ifindex, &gateway))
-		return false;
-	flow->gateway = gateway ? gateway : first;
 	if (!gateway_mac(flow->gateway, interface->ifindex, &mac))
 		return false;
 	copy_mac(flow->mac, &mac);
 	return true;
 }
 
-/* The record of the tuple with the scratch packet's digest, made where there is none; NULL where there is no room. */
+/* Makes a record of the tuple with the scratch packet's digest; NULL where there is no room. */
 static inline struct originated_tuple *record_originated(const struct packet *packet, __u16 from, __u16 to)
 {
-	struct originated_tuple *record = bpf_map_lookup_elem(&originated, &packet->digest);
 	struct originated_tuple fresh = {};
 	__u32 time = now();
 
-	if (likely(record)) {
-		if (age_at(record->seen, time))
-			record->seen = time;
-		if (unlikely(record->from != from))
-			record->from = from;
-		if (unlikely(record->to != to))
-			record->to = to;
-		return record;
-	}
 	fresh.tuple = packet->tuple;
 	fresh.created = fresh.seen = time;
 	fresh.from = from;
@@ -149,19 +148,47 @@ static inline struct originated_tuple *record_originated(const struct packet *pa
 }
 
 /*
+ * Whether what was decided for the scratch packet's tuple holds, where the kernel chose this interface: nothing has
+ * changed since that it depends on.
+ */
+static inline bool still_holds(const struct originated_tuple *record, const struct packet *packet, __u32 from, __u32 ways)
+{
+	return ways && record->ways == ways && record->from == from && tuple_equal(&record->tuple, &packet->tuple);
+}
+
+/* Decides for the scratch packet's tuple, and notes it. `ways` is as it was before anything was read. */
+static inline void decide(struct originated_tuple *record, const struct packet *packet, const struct interface *interface,
+			  struct flow *flow, __u32 from, __u32 to, __u32 ways)
+{
+	choose_gateway(packet, interface, flow);
+	if (!record)
+		return;
+	record->ways = 0; /* another CPU that reads meanwhile decides for itself */
+	barrier();
+	record->from = from;
+	record->to = to;
+	record->gateway = flow->gateway;
+	record->flags = flow->flags;
+	barrier();
+	record->ways = ways;
+}
+
+/*
  * Makes the scratch flow of the scratch packet, which was parsed with this result: what its source wants is what a flow
  * would. Returns whether the source is heeded.
  */
 __noinline int originate(struct __sk_buff *skb, __u32 result)
 {
+	const struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();
-	__u32 chosen = interface_index(skb->ifindex), index;
+	__u32 chosen = interface_index(skb->ifindex), index, ways;
 	const struct interface *interface;
 	struct originated_tuple *record;
 	struct packet *packet;
 	struct flow *flow;
+	bool holds;
 
-	if (!from)
+	if (!from || !settings)
 		return false;
 	packet = &from->packet;
 	if (result == PARSED_FRAGMENT && !take_over_first(from))
@@ -170,19 +197,33 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 		packet->tuple.protocol = packet->protocol;
 		packet->digest = digest(&packet->tuple, packet->family);
 	}
-	interface = source_interface(packet, &index);
-	if (!interface || !is_hosts_frame(skb, chosen) || !is_heeded(packet))
+	ways = *(volatile __u32 *)&settings->ways;
+	record = bpf_map_lookup_elem(&originated, &packet->digest);
+	holds = record && still_holds(record, packet, chosen, ways);
+	interface = holds ? interface_of(record->to, &index) : source_interface(packet, &index);
+	if (!interface || !is_hosts_frame(skb, chosen) || (!holds && !is_heeded(packet)))
 		return false;
-	record = record_originated(packet, chosen, index);
+	if (!record)
+		record = record_originated(packet, chosen, index);
 	flow = &from->flow;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->tuple = packet->tuple;
 	flow->ifindex = interface->ifindex;
 	flow->interface = index;
-	flow->told = record ? record->told : 0;
+	if (record) {
+		if (age_at(record->seen, now()))
+			record->seen = now();
+		flow->told = record->told;
+	}
+	if (holds) {
+		flow->gateway = record->gateway;
+		flow->flags = record->flags;
+	} else {
+		decide(record, packet, interface, flow, chosen, index, ways);
+	}
 	if (!(interface->flags & INTERFACE_STRONG))
 		packet->settled = OUTCOME_WEAK_HOST;
-	else if (!packet->settled && !choose_gateway(from, interface))
+	else if (!packet->settled && !has_next_hop(interface, flow))
 		packet->settled = OUTCOME_NO_NEXT_HOP;
 	return true;
 }
