@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -128,7 +129,8 @@ func (l *core) poke() {
 // describeConfig notes which configuration is in force.
 func (l *core) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
-	l.state.ConfigPath, l.state.History = l.options.ConfigPath, l.options.History
+	l.state.ConfigPath = l.options.ConfigPath
+	l.state.History = cmp.Or(l.options.History, l.state.History) // what an earlier start kept is still there
 	l.state.Config = l.config.Encode()
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""

@@ -26,7 +26,7 @@ func fakePlan(o plan.Options) (*plan.Plan, error) {
 	if o.PinDir == fakehost.LonelyDir {
 		return p, nil
 	}
-	p.Verdict, p.Summary, p.WatchedSince = plan.Ready, "ready: replypath mode enforce", new(made.Add(-50*time.Hour))
+	p.Verdict, p.Summary, p.WatchedSince, p.Watched = plan.Ready, "ready: replypath mode enforce", new(made.Add(-72*time.Hour)), (50*time.Hour).Seconds()
 	p.WouldMove = []history.Row{
 		fakeRow("10.4.0.100", 5432, "10.9.0.0/24", 12, 90*time.Second), fakeRow("2001:db8:4::100", 5432, "2001:db8:9::/64", 1, 30*time.Hour),
 	}
@@ -35,10 +35,10 @@ func fakePlan(o plan.Options) (*plan.Plan, error) {
 	p.Originated = []plan.Originated{{Row: opened, Remedy: "host_model: strong of eth1; or a route to 10.9.0.0/24 via 10.4.0.1 dev eth1"}}
 	p.Rules = []plan.Rule{
 		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: plan.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
-			Reason: "this host opened 3 connections from 10.4.0.100 in the 2 d watched; host_model: strong would send them by eth1; no known file makes it at boot"},
+			Reason: "this host opened 3 connections from 10.4.0.100 in the 2 d watched; host_model: strong would send listed protocols by eth1; no known file makes it at boot"},
 		{Rule: "rule 5270: from all lookup 52", Kind: plan.KindRule, Verdict: plan.Foreign, Reason: "it is of Tailscale, for its own packets", Owner: new("Tailscale")},
 		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: plan.NotNeeded,
-			Reason: "replypath sends the replies; this host opened nothing from 2001:db8:4::100 in the 2 d watched"},
+			Reason: "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 2001:db8:4::100 in the 2 d watched"},
 	}
 	p.HostChanges = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
 	if o.Since > 0 {

@@ -259,18 +259,14 @@ func (d *detacher) history() error {
 	if path == "" {
 		return nil
 	}
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	removed, err := history.Remove(path)
+	if removed {
+		d.done("history %s", path)
 	}
-	if err != nil {
-		return fmt.Errorf("remove the history: %w", err)
-	}
-	d.done("history %s", path)
 	if dir := filepath.Dir(path); dir == history.DefaultDir {
 		_ = os.Remove(dir) // the unit's, or that of other histories, stays
 	}
-	return nil
+	return err
 }
 
 func (d *detacher) qdiscs() error {

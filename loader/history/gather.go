@@ -3,6 +3,7 @@
 package history
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -22,8 +23,9 @@ import (
 var seed = maphash.MakeSeed()
 
 // Gather adds what the flow tables of a pin directory and the sockets have now. It asks the kernel for routes, and
-// changes nothing. The error matches pins.ErrNone where nothing is pinned; what was gathered until an error stays.
-func (h *History) Gather(pinDir string) error {
+// changes nothing. The error matches pins.ErrNone where nothing is pinned; what was gathered until an error, or the end of
+// ctx, stays.
+func (h *History) Gather(ctx context.Context, pinDir string) error {
 	table, err := flows.Open(pinDir)
 	if err != nil {
 		return err
@@ -31,8 +33,8 @@ func (h *History) Gather(pinDir string) error {
 	managed, err := table.Interfaces()
 	if err == nil {
 		err = h.gather(managed, func(g *gatherer) error {
-			g.table = table
-			return errors.Join(g.flows(), g.originated(), g.opened(g.isAsked))
+			g.table, g.ctx = table, ctx
+			return errors.Join(g.flows(), g.originated(), g.opened())
 		})
 	}
 	return errors.Join(err, table.Close())
@@ -42,8 +44,9 @@ func (h *History) Gather(pinDir string) error {
 // the interface that has its own address is supposed.
 func (h *History) GatherSockets(managed []string) error {
 	return h.gather(managed, func(g *gatherer) error {
-		err := g.opened(func(snapshot.Use) bool { return false })
-		return errors.Join(err, g.accepted())
+		err := g.opened()
+		g.accepted()
+		return err
 	})
 }
 
@@ -53,8 +56,11 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 		return err
 	}
 	defer host.close()
-	g := &gatherer{gathering: h.begin(time.Now()), host: host, asked: map[uint64]bool{}, sent: map[uint64]count{}}
-	err = errors.Join(g.askSockets(), read(g))
+	g := &gatherer{
+		gathering: h.begin(time.Now()), ctx: context.Background(), host: host, asked: map[uint64]bool{}, sent: map[uint64]count{},
+	}
+	g.tcp, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
+	err = errors.Join(err, g.askSockets(), read(g))
 	g.end()
 	return err
 }
@@ -63,12 +69,16 @@ func (h *History) gather(managed []string, read func(*gatherer) error) error {
 type gatherer struct {
 	*gathering
 	host  *host
+	ctx   context.Context
 	table *flows.Table
-	asked map[uint64]bool  // the tuples of flows, by digest
+	tcp   []sockets.Socket
+	asked map[uint64]bool  // the tuples of flows and their own ends, by digest
 	sent  map[uint64]count // by TCP sockets, by the id of their conversation
 }
 
 func (g *gatherer) isAsked(u snapshot.Use) bool { return g.asked[maphash.Comparable(seed, u)] }
+
+func (g *gatherer) serves(end netip.AddrPort) bool { return g.asked[maphash.Comparable(seed, end)] }
 
 const (
 	// enoughSockets are looked at however long it takes, and more within socketTime.
@@ -97,8 +107,11 @@ func (g *gatherer) askSockets() error {
 // flows adds those whose replies would leave elsewhere if the kernel sent them by their destination alone.
 func (g *gatherer) flows() error {
 	return g.each(flows.Filter{}, func(f *flows.Flow, self, peer netip.Addr) {
+		if f.State == flows.StateHalfOpen { // anybody can make them
+			return
+		}
 		if use, ok := opened.UseOf(f); ok {
-			g.asked[maphash.Comparable(seed, use)] = true
+			g.asked[maphash.Comparable(seed, use)], g.asked[maphash.Comparable(seed, use.Local)] = true, true
 		}
 		from, known := g.host.routeTo(peer, *f.Interface)
 		if !known || from == *f.Interface && !f.Asymmetric {
@@ -113,13 +126,9 @@ func (g *gatherer) flows() error {
 // originated adds what the programs saw leave from another interface's address. What a server sends whose flow is not
 // recorded, as it began before the programs were there, is none of it.
 func (g *gatherer) originated() error {
-	tcp, err := opened.Sockets("tcp", unix.IPPROTO_TCP)
-	if err != nil {
-		return err
-	}
-	accepts := opened.Listening(tcp)
+	accepts := opened.Accepts(g.tcp)
 	return g.each(flows.Filter{Originated: true}, func(f *flows.Flow, self, peer netip.Addr) {
-		if f.Protocol == "tcp" && accepts[f.SelfPort] {
+		if f.Protocol == "tcp" && accepts(netip.AddrPortFrom(self, f.SelfPort)) {
 			return
 		}
 		c := g.conversation(f, self, peer)
@@ -136,7 +145,7 @@ func (g *gatherer) each(filter flows.Filter, visit func(f *flows.Flow, self, pee
 	filter.Func = func(f *flows.Flow) bool {
 		self, err1 := netip.ParseAddr(f.Self)
 		peer, err2 := netip.ParseAddr(f.Peer)
-		if errors.Join(err1, err2) == nil && f.Interface != nil {
+		if errors.Join(err1, err2) == nil && f.Interface != nil && g.ctx.Err() == nil {
 			visit(f, self, peer)
 		}
 		return false
@@ -171,19 +180,20 @@ func idOf(protocol string, use snapshot.Use) uint64 {
 
 // opened adds what this host has open that would leave from another interface's address if the kernel sent it by its
 // destination alone: where a rule sends it rightly the programs do not see it.
-func (g *gatherer) opened(asked func(snapshot.Use) bool) error {
+func (g *gatherer) opened() error {
 	udp, err := opened.Sockets("udp", unix.IPPROTO_UDP)
 	if err != nil {
 		return err
 	}
+	g.host.most = len(g.host.routes) + mostAsked // however many peers there are
 	known := &opened.Known{
-		IsOwn: g.host.isOwn, Links: g.host.links, Datagrams: opened.Datagrams(udp),
-		Asked: asked,
+		IsOwn: g.host.isOwn, Links: g.host.links, TCP: g.tcp, Datagrams: opened.Datagrams(udp), Asked: g.isAsked, Serves: g.serves,
 	}
 	uses, err := opened.Find(known, func(a netip.Addr) bool { return g.host.managedWith(a) != "" })
 	for _, u := range uses {
 		g.addOpened(u)
 	}
+	g.Incomplete = g.Incomplete || err != nil || len(g.host.routes) >= g.host.most
 	if err != nil {
 		return fmt.Errorf("find what this host opened: %w", err)
 	}
@@ -200,16 +210,14 @@ func (g *gatherer) addOpened(u snapshot.Use) {
 }
 
 // accepted adds the TCP connections that are not among what this host opened.
-func (g *gatherer) accepted() error {
-	list, err := opened.Sockets("tcp", unix.IPPROTO_TCP)
-	for _, s := range list {
+func (g *gatherer) accepted() {
+	for _, s := range g.tcp {
 		u := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
 		if c := g.ofSocket(u); c != nil && s.State == sockets.Established {
 			c.SelfPort = u.Local.Port()
 			g.add(c)
 		}
 	}
-	return err
 }
 
 // ofSocket is a conversation that would leave elsewhere than by the interface of its own address; nil for another, and for one
@@ -225,7 +233,7 @@ func (g *gatherer) ofSocket(u snapshot.Use) *conversation {
 	}
 	protocol := config.ProtocolName(u.Protocol)
 	id := idOf(protocol, u)
-	if _, added := g.gathering.counted[id]; added {
+	if _, added := g.found[id]; added {
 		return nil
 	}
 	return &conversation{id: id, sent: g.sent[id], Key: Key{

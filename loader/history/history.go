@@ -12,8 +12,12 @@ import (
 	"time"
 )
 
-// MostRows bounds a history. Of more the rarest make room, and of these the oldest.
+// MostRows bounds a history. Of more the rarest make room, and of these the oldest, those of replies first: what the host
+// opens itself is rarer, and others cannot push it out.
 const MostRows = 10000
+
+// slack is more than the begins of a flow differ by that are told at different times.
+const slack = time.Second
 
 // spare is how many rows make room at once, so that this is rare.
 const spare = MostRows / 16
@@ -53,8 +57,11 @@ type Key struct {
 	ToInterface   string `json:"to_interface"` // that the peer asked by, or that has the own address
 }
 
-// None is the interface of no route.
-const None = "none"
+// Interfaces of no route, and of one that refuses.
+const (
+	None    = "none"
+	Refused = "refused"
+)
 
 // NetworkOf is the network that a peer is counted with.
 func NetworkOf(peer netip.Addr) netip.Prefix {
@@ -70,9 +77,15 @@ func NetworkOf(peer netip.Addr) netip.Prefix {
 type History struct {
 	// Since is when it began, Gathered when it was gathered last; zero for never.
 	Since, Gathered time.Time
-	rows            map[Key]*row
-	counted         map[uint64]count // of the conversations that were there at Gathered, by their id
-	loaded          bool             // it is not known which those were
+	// Watched is for how long somebody gathered in turns.
+	Watched time.Duration
+	// Incomplete tells that something that this host opened had no room, or could not be looked at.
+	Incomplete bool
+
+	rows    map[Key]*row
+	counted map[uint64]count // of the conversations that were there at Gathered, by their id
+	loaded  bool             // it is not known which those were
+	changed bool             // more than when something was seen last, since it was saved
 }
 
 // row is a Row with what only gathering needs.
@@ -98,15 +111,15 @@ type conversation struct {
 // gathering adds what is there at a moment.
 type gathering struct {
 	*History
-	at      time.Time
-	counted map[uint64]count
+	at    time.Time
+	found map[uint64]count // what becomes counted
 }
 
 func (h *History) begin(at time.Time) *gathering {
 	if h.Since.IsZero() {
 		h.Since = at
 	}
-	return &gathering{History: h, at: at, counted: map[uint64]count{}}
+	return &gathering{History: h, at: at, found: map[uint64]count{}}
 }
 
 // add counts a conversation once, and what it sent since it was seen last.
@@ -116,26 +129,33 @@ func (g *gathering) add(c *conversation) {
 		r = &row{Row: Row{Key: c.Key, FirstSeen: g.at}, fresh: true}
 		g.rows[c.Key] = r
 	}
-	before, known := g.History.counted[c.id]
-	_, again := g.counted[c.id]
-	isNew := !known && (r.fresh || c.begun.After(g.Gathered) || c.begun.IsZero() && !g.loaded)
+	before, known := g.counted[c.id]
+	isLater := c.begun.After(g.Gathered.Add(slack))
+	if known && isLater { // another one by the same tuple
+		before, known = count{}, false
+	}
+	_, again := g.found[c.id]
+	isNew := !known && (r.fresh || !g.loaded || isLater)
 	if isNew && !again {
 		r.Flows++
+		g.changed = true
 		if !c.begun.IsZero() && c.begun.Before(r.FirstSeen) {
 			r.FirstSeen = c.begun
 		}
 	}
+	// A socket that could not be asked this time, or is gone, takes nothing back.
+	sent := count{max(before.packets, c.sent.packets), max(before.bytes, c.sent.bytes)}
 	if known || isNew { // of another it is not known how much was counted before a restart
-		r.Packets += Count(c.sent.packets - min(before.packets, c.sent.packets))
-		r.Bytes += Count(c.sent.bytes - min(before.bytes, c.sent.bytes))
+		r.Packets += Count(sent.packets - before.packets)
+		r.Bytes += Count(sent.bytes - before.bytes)
 	}
 	r.LastSeen = g.at
-	g.counted[c.id] = c.sent
+	g.found[c.id] = sent
 }
 
 // end takes what was gathered for what was there, and bounds the history.
 func (g *gathering) end() {
-	g.Gathered, g.History.counted, g.loaded = g.at, g.counted, false
+	g.Gathered, g.counted, g.loaded = g.at, g.found, false
 	for _, r := range g.rows {
 		r.fresh = false
 	}
@@ -143,10 +163,24 @@ func (g *gathering) end() {
 		return
 	}
 	all := g.List(time.Time{})
-	slices.SortFunc(all, func(a, b Row) int { return cmp.Or(cmp.Compare(a.Flows, b.Flows), a.LastSeen.Compare(b.LastSeen)) })
+	slices.SortFunc(all, func(a, b Row) int {
+		return cmp.Or(compareBools(a.Originated, b.Originated), cmp.Compare(a.Flows, b.Flows), a.LastSeen.Compare(b.LastSeen))
+	})
 	for _, r := range all[:len(all)-MostRows+spare] {
+		g.Incomplete = g.Incomplete || r.Originated
 		delete(g.rows, r.Key)
 	}
+}
+
+// compareBools puts false first.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // List returns the rows that were last seen at a time or later, those of most flows first.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,13 +65,18 @@ func TestHistory(t *testing.T) {
 	want(t, h,
 		"10.9.0.0/24 tcp flows 3 packets 137 bytes 1370 from -1h0m0s to 1m0s",
 		"10.8.0.0/24 tcp flows 1 packets 0 bytes 0 from -1s to 0s")
-	// A counter that went back was begun anew: it adds nothing until it is beyond.
-	gather(h, 2*time.Minute, replies("10.9.0.1", 1, time.Hour, 10))
-	gather(h, 3*time.Minute, replies("10.9.0.1", 1, time.Hour, 15))
+	// What cannot be counted this time is not counted again.
+	gather(h, 2*time.Minute, replies("10.9.0.1", 1, time.Hour, 0))
+	gather(h, 3*time.Minute, replies("10.9.0.1", 1, time.Hour, 135))
 	if rows := h.List(epoch.Add(3 * time.Minute)); len(rows) != 1 || rows[0].Packets != 142 {
 		t.Errorf("since then: %+v", rows)
 	}
-	if !h.Since.Equal(epoch) || !h.Gathered.Equal(epoch.Add(3*time.Minute)) {
+	// Another flow by the same tuple.
+	gather(h, 4*time.Minute, replies("10.9.0.1", 1, -3*time.Minute-2*time.Second, 3))
+	if rows := h.List(epoch.Add(4 * time.Minute)); len(rows) != 1 || rows[0].Packets != 145 || rows[0].Flows != 4 {
+		t.Errorf("by the same tuple: %+v", rows)
+	}
+	if !h.Since.Equal(epoch) || !h.Gathered.Equal(epoch.Add(4*time.Minute)) {
 		t.Errorf("from %s to %s", h.Since, h.Gathered)
 	}
 }
@@ -95,7 +101,7 @@ func TestHistoryFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gather(again, time.Minute, replies("10.9.0.1", 1, time.Hour, 120), replies("10.9.0.2", 2, -time.Second, 7), opened)
+	gather(again, time.Minute, replies("10.9.0.1", 1, time.Hour, 120), replies("10.9.0.2", 2, -2*time.Second, 7), opened)
 	want(t, again,
 		"10.9.0.0/24 tcp flows 2 packets 107 bytes 1070 from -1h0m0s to 1m0s",
 		"2001:db8::/64 tcp flows 1 packets 0 bytes 0 from 0s to 1m0s")
@@ -127,15 +133,27 @@ func TestHistoryIsBounded(t *testing.T) {
 	for n := range MostRows {
 		many = append(many, replies(peer(n+3), uint64(n+4), 0, 0))
 	}
+	opened := replies(peer(2), 4, 0, 0)
+	opened.Originated = true
+	gather(h, 0, opened)
 	gather(h, time.Minute, many...)
 	rows := h.List(time.Time{})
 	if len(rows) != MostRows-spare || rows[0].Peer != NetworkOf(netip.MustParseAddr(peer(1))) {
 		t.Errorf("%d rows, first %+v", len(rows), rows[0])
 	}
 	for _, r := range rows {
-		if r.Peer == NetworkOf(netip.MustParseAddr(peer(2))) {
+		if r.Peer == NetworkOf(netip.MustParseAddr(peer(2))) && !r.Originated {
 			t.Error("the oldest of the rarest is there")
 		}
+	}
+	if i := slices.IndexFunc(rows, func(r Row) bool { return r.Originated }); i < 0 || h.Incomplete {
+		t.Error("what the host opened made room for others")
+	}
+	for n := range many {
+		many[n].Originated = true
+	}
+	if gather(h, 2*time.Minute, many...); !h.Incomplete {
+		t.Error("it is not known that something is left out")
 	}
 }
 
@@ -153,9 +171,40 @@ func TestCountInJSON(t *testing.T) {
 func TestPath(t *testing.T) {
 	for pinDir, want := range map[string]string{
 		"/sys/fs/bpf/replypath": "/var/lib/replypath/history.json", "/sys/fs/bpf/b/": "/var/lib/replypath/history-sys-fs-bpf-b.json",
+		"/a-b/c": "/var/lib/replypath/history-a_-b-c.json", "/a/b-c": "/var/lib/replypath/history-a-b_-c.json", "/a_/b": "/var/lib/replypath/history-a__-b.json",
 	} {
 		if got := Path(DefaultDir, pinDir); got != want {
 			t.Errorf("%s: %s, not %s", pinDir, got, want)
 		}
+	}
+}
+
+// TestRemove takes away what stands beside a file as well, and nothing else. A file is replaced, not what it may be a link to.
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "history.json"), filepath.Join(dir, "history-b.json")
+	for _, file := range []string{path + ".old", path + ".new123", other} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(other, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := New().Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(other); err != nil || len(text) != 0 {
+		t.Errorf("the file behind a link has %q, %v", text, err)
+	}
+	if removed, err := Remove(path); !removed || err != nil {
+		t.Errorf("removed: %v, %v", removed, err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != filepath.Base(other) {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if removed, err := Remove(path); removed || err != nil {
+		t.Errorf("again: %v, %v", removed, err)
 	}
 }

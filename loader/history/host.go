@@ -7,16 +7,16 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 )
 
-// mostAsked bounds for how many peers a gathering asks for a route, some 10 µs each. Those of more than one
-// interface count for each.
+// mostAsked bounds for how many peers of replies a gathering asks for a route, some 10 µs each; of what the host opened it
+// asks for as many more.
 const mostAsked = 16384
 
 // host is what the kernel tells of interfaces and routes.
@@ -27,6 +27,7 @@ type host struct {
 	own     map[netip.Addr]int // by index of the only interface that has it; 0: several do
 	managed map[string]int     // the VRF of managed interfaces, by name; 0 for none
 	routes  map[way]string
+	most    int // how many may be asked for
 }
 
 // way is what a route is asked for.
@@ -43,6 +44,7 @@ func openHost(managed []string) (*host, error) {
 	}
 	h := &host{
 		netlink: handle, names: map[int]string{}, own: map[netip.Addr]int{}, managed: map[string]int{}, routes: map[way]string{},
+		most: mostAsked,
 	}
 	if err := h.read(managed); err != nil {
 		h.close()
@@ -98,13 +100,13 @@ func (h *host) managedWith(a netip.Addr) string {
 }
 
 // routeTo names the interface by which the kernel reaches a peer if it regards neither source nor mark, in the VRF of a
-// managed interface: None without a route. It is not known once too many were asked for.
+// managed interface: None without a route, Refused by one that refuses. It is not known once too many were asked for.
 func (h *host) routeTo(peer netip.Addr, from string) (name string, known bool) {
 	w := way{peer, h.managed[from]}
 	if name, known = h.routes[w]; known {
 		return name, name != ""
 	}
-	if len(h.routes) >= mostAsked || h.isOwn(peer) {
+	if len(h.routes) >= h.most || h.isOwn(peer) {
 		return "", false
 	}
 	h.routes[w] = h.ask(w)
@@ -114,9 +116,11 @@ func (h *host) routeTo(peer netip.Addr, from string) (name string, known bool) {
 // ask asks the kernel; "" where it does not tell.
 func (h *host) ask(w way) string {
 	routes, err := h.netlink.RouteGetWithOptions(net.IP(w.peer.AsSlice()), &netlink.RouteGetOptions{OifIndex: w.vrf})
-	switch errno := syscall.Errno(0); {
-	case errors.As(err, &errno) && (errno == syscall.ENETUNREACH || errno == syscall.EHOSTUNREACH):
+	switch {
+	case errors.Is(err, unix.ENETUNREACH):
 		return None
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL): // as explain has it
+		return Refused
 	case err != nil || len(routes) == 0:
 		return ""
 	}

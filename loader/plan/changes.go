@@ -3,35 +3,25 @@
 package plan
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
-	"replypath/loader/pins"
 	"replypath/loader/status"
 )
 
 // changes lists what enforcing would change on the host: as the daemon has planned it, and before a first start what
 // can be told without one.
-func (p *planner) changes() ([]status.WouldChange, error) {
-	if !p.Attached {
-		return p.firstChanges(), nil
+func (p *planner) changes() []status.WouldChange {
+	switch {
+	case p.journal == nil:
+		return p.firstChanges()
+	case p.enforcesAll():
+		return nil
 	}
-	if p.enforcesAll() {
-		return nil, nil
-	}
-	journal, err := pins.ReadJournal(p.PinDir)
-	if errors.Is(err, pins.ErrNone) { // it was taken away meanwhile
-		return p.firstChanges(), nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read what enforcing would change: %w", err)
-	}
-	return journal.WouldChange, nil
+	return p.journal.WouldChange
 }
 
 // firstChanges leaves out the routes for sockets that are bound to a device: they depend on who answers.

@@ -5,10 +5,13 @@
 package plan
 
 import (
-	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
@@ -23,9 +26,11 @@ type Plan struct {
 	Verdict      string               `json:"verdict"`
 	Summary      string               `json:"summary"` // the verdict in one line
 	MadeAt       time.Time            `json:"made_at"`
-	WatchedSince *time.Time           `json:"watched_since"` // nil: nothing but this moment was looked at
-	WouldMove    []history.Row        `json:"would_move"`    // replies
-	Originated   []Originated         `json:"originated"`    // what this host opened
+	WatchedSince *time.Time           `json:"watched_since"`   // nil: nothing but this moment was looked at
+	Watched      float64              `json:"watched_seconds"` // somebody looked in turns
+	HistoryError *string              `json:"history_error"`   // why earlier looks are not regarded
+	WouldMove    []history.Row        `json:"would_move"`      // replies
+	Originated   []Originated         `json:"originated"`      // what this host opened
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
@@ -56,77 +61,76 @@ func Make(options Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	past, err := read(options.PinDir, host)
-	if err != nil {
+	p := &planner{Host: host}
+	if err := errors.Join(p.read(options.PinDir), p.findOtherMarks()); err != nil {
 		return nil, err
 	}
+	p.rows = p.history.List(time.Time{})
 	var since time.Time
 	if options.Since > 0 {
 		since = time.Now().Add(-options.Since)
 	}
-	p := &planner{Host: host, history: past, rows: past.List(since)}
-	if err := p.others(); err != nil {
-		return nil, err
-	}
-	return p.plan()
+	return p.plan(since), nil
 }
 
-// read returns the history with what is there now, of the sockets alone where nothing is pinned.
-func read(pinDir string, host *snapshot.Host) (*history.History, error) {
-	if !host.Attached {
-		past := history.New()
+// read reads the history, and adds what is there now: of the sockets alone where nothing is pinned.
+func (p *planner) read(pinDir string) error {
+	p.history = history.New()
+	journal, err := pins.ReadJournal(pinDir)
+	if !p.Attached || errors.Is(err, pins.ErrNone) {
 		var names []string
-		for _, i := range host.Interfaces {
+		for _, i := range p.Interfaces {
 			names = append(names, i.Name)
 		}
-		return past, past.GatherSockets(names)
+		return p.history.GatherSockets(names)
 	}
-	journal, err := pins.ReadJournal(pinDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	past := history.New()
+	p.journal = journal
 	if journal.History != "" {
-		if past, err = history.Load(journal.History); err != nil {
-			return nil, err
-		}
+		p.history, p.historyErr = history.Load(journal.History)
 	}
-	return past, past.Gather(pinDir)
+	return p.history.Gather(context.Background(), pinDir)
 }
 
 // planner makes a plan from what was read.
 type planner struct {
 	*snapshot.Host
-	history   *history.History
-	rows      []history.Row // that are regarded
-	forwarded int           // connections that are tracked of which neither end is this host's
-	marks     []uint32      // of sockets
+	journal    *pins.Journal // nil: nothing is pinned
+	history    *history.History
+	historyErr error
+	rows       []history.Row     // all that there are
+	marks      []uint32          // of sockets
+	blocked    []finding.Finding // what keeps replypath from enforcing
 }
 
-func (p *planner) plan() (*Plan, error) {
-	plan := &Plan{
-		MadeAt: p.history.Gathered, WouldMove: []history.Row{}, Originated: []Originated{}, Rules: append([]Rule{}, p.rules()...),
-		HostChanges: []status.WouldChange{}, Blockers: []finding.Finding{},
+func (p *planner) plan(since time.Time) *Plan {
+	for _, f := range doctor.Judge(p.Host) {
+		if f.Severity == finding.Error && !p.isMendedByEnforcing(&f) {
+			p.blocked = append(p.blocked, f)
+		}
 	}
-	if p.Attached {
+	plan := &Plan{
+		MadeAt: p.history.Gathered, Watched: p.history.Watched.Seconds(), WouldMove: []history.Row{}, Originated: []Originated{},
+		Rules: append([]Rule{}, p.rules()...), HostChanges: append([]status.WouldChange{}, p.changes()...),
+		Blockers: append([]finding.Finding{}, p.blocked...),
+	}
+	if p.journal != nil {
 		plan.WatchedSince = &p.history.Since
 	}
-	for _, r := range p.rows {
+	if p.historyErr != nil {
+		plan.HistoryError = new(p.historyErr.Error())
+	}
+	for _, r := range p.history.List(since) {
 		if r.Originated {
 			plan.Originated = append(plan.Originated, Originated{r, p.remedy(&r)})
 		} else {
 			plan.WouldMove = append(plan.WouldMove, r)
 		}
 	}
-	for _, f := range doctor.Judge(p.Host) {
-		if f.Severity == finding.Error && !p.isMendedByEnforcing(&f) {
-			plan.Blockers = append(plan.Blockers, f)
-		}
-	}
-	changes, err := p.changes()
-	plan.HostChanges = append(plan.HostChanges, changes...)
 	p.conclude(plan)
-	return plan, err
+	return plan
 }
 
 // isMendedByEnforcing tells of an error that replypath itself mends once it enforces.
@@ -163,7 +167,7 @@ func (p *planner) conclude(plan *Plan) {
 	case p.enforcesAll() && needless == 0:
 		plan.Summary = "ready: replypath enforces already"
 	case p.enforcesAll():
-		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %d that it replaces could go", needless)
+		plan.Summary = fmt.Sprintf("ready: replypath enforces already; %s could go", counted(needless, "rule or the like", "rules and the like"))
 	case p.Attached:
 		plan.Summary = "ready: replypath mode enforce"
 	default:
@@ -184,7 +188,7 @@ func (p *planner) enforcesAll() bool {
 // remedy says what would have what this host opens leave by the interface of its address.
 func (p *planner) remedy(r *history.Row) string {
 	i := p.Named(r.ToInterface)
-	if i != nil && p.LeavesBySource(i, r.Self) {
+	if i != nil && p.leavesBySource(i, r) {
 		return "none: host_model: strong sends it by " + r.ToInterface
 	}
 	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)
@@ -202,16 +206,22 @@ func (p *planner) remedy(r *history.Row) string {
 // mostPeers bounds how many networks are named.
 const mostPeers = 3
 
-// watched says for how long it was looked.
-func (p *planner) watched() string {
-	if !p.Attached {
-		return "now"
-	}
-	return "in the " + cmp.Or(shortly(p.history.Gathered.Sub(p.history.Since)), "second") + " watched"
+// leavesBySource tells whether the strong host model sends what a row has.
+func (p *planner) leavesBySource(i *discover.Interface, r *history.Row) bool {
+	protocol, err := config.Protocol(r.Protocol)
+	return err == nil && p.LeavesBySource(i, r.Self, protocol)
 }
 
-// shortly is a duration in its largest unit, "" for less than a second.
-func shortly(d time.Duration) string {
+// watched says for how long it was looked.
+func (p *planner) watched() string {
+	if text := Shortly(p.history.Watched); text != "" {
+		return "in the " + text + " watched"
+	}
+	return "now"
+}
+
+// Shortly is a duration in its largest unit, "" for less than a second.
+func Shortly(d time.Duration) string {
 	for _, unit := range []struct {
 		length time.Duration
 		name   string

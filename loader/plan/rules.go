@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/netfilter"
 	"replypath/loader/doctor/opened"
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/routing"
@@ -50,8 +50,8 @@ const (
 	Foreign   = "foreign"    // somebody's, for another purpose than replies
 )
 
-// others finds what else than replies marks may be for: what is forwarded, and sockets.
-func (p *planner) others() error {
+// findOtherMarks finds the marks that sockets give their packets.
+func (p *planner) findOtherMarks() error {
 	for name, protocol := range map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP} {
 		list, err := opened.Sockets(name, protocol)
 		if err != nil {
@@ -61,16 +61,6 @@ func (p *planner) others() error {
 			if s.Mark != 0 {
 				p.marks = append(p.marks, s.Mark)
 			}
-		}
-	}
-	for _, family := range snapshot.Families {
-		err := netfilter.Tracked(uint8(family), func(u snapshot.Use) {
-			if !p.IsOwn(u.Local.Addr()) && !p.IsOwn(u.Remote.Addr()) && !u.Remote.Addr().IsMulticast() {
-				p.forwarded++
-			}
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil
@@ -85,7 +75,7 @@ func (p *planner) rules() []Rule {
 		if r.IsKernels() || !p.HasFamily(r.Family) {
 			continue
 		}
-		judged := p.judge(r)
+		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
 		judged.Owner = finding.OrNil(cmp.Or(finding.OrEmpty(judged.Owner), owners.OfRule(&p.Routing, r)))
 		list = append(list, judged)
@@ -98,10 +88,28 @@ func (p *planner) rules() []Rule {
 
 // worst is of two verdicts the one that keeps more.
 func worst(a, b Rule) Rule {
-	if a.Verdict == "" || a.Verdict != Needed && b.Verdict == Needed {
+	keeps := []string{"", NotNeeded, Foreign, Needed}
+	if slices.Index(keeps, b.Verdict) > slices.Index(keeps, a.Verdict) {
 		return b
 	}
 	return a
+}
+
+// unlessBlocked has what replypath would do be needed until it can do so.
+func (p *planner) unlessBlocked(judged Rule) Rule {
+	if judged.Verdict == NotNeeded && len(p.blocked) > 0 {
+		judged.Verdict = Needed
+		judged.Reason = fmt.Sprintf("enforcing is blocked (%s); without that: %s", p.blocked[0].Check, judged.Reason)
+	}
+	return judged
+}
+
+// onceEnforced is what a reason begins with where replypath does not enforce yet.
+func (p *planner) onceEnforced() string {
+	if p.enforcesAll() {
+		return ""
+	}
+	return "once replypath enforces on all interfaces: "
 }
 
 // judge tells what a rule is for.
@@ -127,29 +135,78 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 
 // bySource tells of a rule that sends what has an address of an interface as source by that interface.
 func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
-	answers := p.answers(func(self netip.Addr) bool { return r.Src.Contains(self) }, i)
+	answers := p.answers(r.Src.Contains, i)
 	opened := p.OpenedNeeding(r, i)
-	judged := Rule{Verdict: Needed, Connections: answers.count + len(opened), Peers: answers.with(opened)}
-	past := p.openedBefore(r, i)
-	from := snapshot.OrAll(r.Src)
-	switch why := routing.NeedsRules(p.Host, r.Family); {
-	case why != "":
-		judged.Reason = why
-	case p.OpenedUnknown(r, i) != "":
-		judged.Reason = fmt.Sprintf("what this host opens from %s is not known: %s", from, p.OpenedUnknown(r, i))
-	case len(opened) > 0:
-		judged.Reason = fmt.Sprintf("this host has %s open from %s; host_model: strong would send them by %s", counted(len(opened), "connection"), from, i.Name)
-	case past > 0:
-		judged.Reason = fmt.Sprintf("this host opened %s from %s %s; host_model: strong would send them by %s",
-			counted(past, "connection"), from, p.watched(), i.Name)
-	case r.Src.IsSingleIP() && p.LeavesBySource(i, r.Src.Addr()):
-		judged.Verdict, judged.Reason = NotNeeded, "replypath sends the replies, and by host_model: strong what this host opens"
-	default:
+	judged := Rule{Verdict: Needed, Connections: answers.count + len(connected(opened)), Peers: answers.with(opened)}
+	if judged.Reason = p.needs(r, r.Src.Contains); judged.Reason == "" {
+		judged.Reason = p.needsForOpened(r, i, opened)
+	}
+	if judged.Reason == "" {
 		judged.Verdict = NotNeeded
-		judged.Reason = fmt.Sprintf("replypath sends the replies; this host opened nothing from %s %s", from, p.watched())
+		judged.Reason = p.onceEnforced() + "replypath sends the replies, " + p.opensWithout(r, i)
 	}
 	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
 	return judged
+}
+
+// needs says why replies of own addresses need a rule also if replypath enforces, "" where they do not.
+func (p *planner) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string {
+	if why := cmp.Or(routing.NeedsRules(p.Host, r.Family), routing.ShieldedBy(p.Host, r)); why != "" {
+		return why
+	}
+	for n := range p.rows {
+		row := &p.rows[n]
+		if row.Originated || !isMeant(row.Self) || row.FromInterface == history.None && p.Config.FallbackRoute {
+			continue
+		}
+		if row.FromInterface == history.Refused {
+			return fmt.Sprintf("without it replies to %s would be refused by a route", row.Peer)
+		}
+		if p.Named(row.FromInterface) == nil {
+			return fmt.Sprintf("without it replies to %s would go by %s, where replypath sees nothing", row.Peer, row.FromInterface)
+		}
+	}
+	return ""
+}
+
+// connected are those with a peer.
+func connected(uses []snapshot.Use) []snapshot.Use {
+	return slices.DeleteFunc(slices.Clone(uses), func(u snapshot.Use) bool { return !u.Remote.IsValid() })
+}
+
+// needsForOpened says why what this host opens needs a rule, "" where it does not.
+func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened []snapshot.Use) string {
+	from, past := snapshot.OrAll(r.Src), p.openedBefore(r, i)
+	strong := fmt.Sprintf("; host_model: strong would send listed protocols by %s", i.Name)
+	connections := connected(opened)
+	switch {
+	case !r.Src.IsSingleIP() && p.Forwards(r.Family):
+		return fmt.Sprintf("this host forwards, and %s may be the source of what it forwards", from)
+	case p.UsesError != "":
+		return fmt.Sprintf("what this host opens from %s is not known: %s", from, p.UsesError)
+	case len(connections) > 0:
+		return fmt.Sprintf("this host has %s open from %s%s", counted(len(connections), "connection", "connections"), from, strong)
+	case len(opened) > 0:
+		return fmt.Sprintf("%s of this host may send first from %s, as nobody has asked there%s", counted(len(opened), "socket", "sockets"), from, strong)
+	case past > 0:
+		return fmt.Sprintf("this host opened %s from %s %s%s", counted(past, "connection", "connections"), from, p.watched(), strong)
+	case !p.leavesAllBySource(r, i) && (p.history.Incomplete || p.historyErr != nil):
+		return fmt.Sprintf("what this host opened from %s is not known completely%s", from, strong)
+	}
+	return ""
+}
+
+// opensWithout says why what this host opens does not need a rule.
+func (p *planner) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
+	if p.leavesAllBySource(r, i) {
+		return "and by host_model: strong what this host opens"
+	}
+	return fmt.Sprintf("and this host opened nothing from %s %s", snapshot.OrAll(r.Src), p.watched())
+}
+
+// leavesAllBySource tells whether the strong host model does all that a rule does for what this host opens.
+func (p *planner) leavesAllBySource(r *snapshot.Rule, i *discover.Interface) bool {
+	return r.Src.IsSingleIP() && p.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
 }
 
 // byMark tells of a rule by the mark of connections. Where the firewall gives the mark only to what comes in by the
@@ -160,25 +217,35 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 		return Rule{Verdict: Needed, Reason: fmt.Sprintf("table %s does not lead back by a managed interface", dump.TableName(r.Table))}
 	}
 	i := &p.Interfaces[index]
-	answers := p.answers(func(self netip.Addr) bool { return p.is(self, r.Family) }, i)
+	isMeant := func(self netip.Addr) bool { return self.Is4() == (r.Family == unix.AF_INET) }
+	answers := p.answers(isMeant, i)
 	judged := Rule{Verdict: Needed, Connections: answers.count, Peers: answers.with(nil)}
-	switch why := routing.NeedsRules(p.Host, r.Family); {
-	case why != "":
-		judged.Reason = why
-	case len(p.Firewall.Legacy) > 0:
-		judged.Reason = "iptables-legacy is in use: what else has the mark is not known"
-	case !p.marksOnly(r, i):
-		judged.Reason = fmt.Sprintf("what else than packets from %s has the mark is not known", i.Name)
-	case slices.ContainsFunc(p.marks, r.SelectsMark):
-		judged.Reason = "a socket gives its packets the mark (SO_MARK)"
-	case p.forwarded > 0:
-		judged.Reason = fmt.Sprintf("this host forwards %s, which may have the mark", counted(p.forwarded, "connection"))
-	default:
+	if judged.Reason = cmp.Or(p.needs(r, isMeant), p.otherMarks(r, i)); judged.Reason == "" {
 		judged.Verdict = NotNeeded
-		judged.Reason = fmt.Sprintf("only what arrives by %s gets the mark, and replypath sends the replies", i.Name)
+		judged.Reason = fmt.Sprintf("%sonly what arrives by %s gets the mark, and replypath sends the replies", p.onceEnforced(), i.Name)
 	}
 	judged.Reason += "; " + routing.WhereWritten(&p.Routing, r)
 	return judged
+}
+
+// otherMarks says what else than replies of an interface may have the mark of a rule, "" for nothing.
+func (p *planner) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
+	isOthers := func(h snapshot.Hook) bool { return h.Interface == i.Index && !h.Ours }
+	switch {
+	case r.IIF != "" || r.OIF != "" || r.Other:
+		return "it has conditions beside the mark, for something else than replies"
+	case len(p.Firewall.Legacy) > 0:
+		return "iptables-legacy is in use: what else has the mark is not known"
+	case p.Unread[snapshot.PartFirewall] != "" || p.Unread[snapshot.PartHooks] != "":
+		return "what else has the mark may not be read"
+	case !p.marksOnly(r, i) || slices.ContainsFunc(p.Hooks, isOthers):
+		return fmt.Sprintf("what else than packets from %s has the mark is not known", i.Name)
+	case slices.ContainsFunc(p.marks, r.SelectsMark):
+		return "a socket gives its packets the mark (SO_MARK)"
+	case p.Forwards(r.Family):
+		return "this host forwards, and what it forwards may have the mark"
+	}
+	return ""
 }
 
 // marksOnly tells whether the rules of the firewall give a mark only to what comes in by an interface.
@@ -198,13 +265,11 @@ func (p *planner) marksOnly(r *snapshot.Rule, i *discover.Interface) bool {
 	return gives
 }
 
-func (p *planner) is(a netip.Addr, family int) bool { return a.Is4() == (family == unix.AF_INET) }
-
 // openedBefore counts what the history has of connections that need a rule.
 func (p *planner) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
 	for _, row := range p.rows {
-		if row.Originated && r.Src.Contains(row.Self) && !p.LeavesBySource(i, row.Self) {
+		if row.Originated && r.Src.Contains(row.Self) && !p.leavesBySource(i, &row) {
 			sum += int(row.Flows)
 		}
 	}
@@ -259,6 +324,10 @@ func (p *planner) table(family, table int, of Rule) Rule {
 	case Foreign:
 		judged.Reason = of.Rule + " leads to it"
 	default:
+		if vrf := p.vrfOf(table); vrf != "" {
+			judged.Verdict, judged.Reason = Needed, "it is the table of "+vrf
+			return judged
+		}
 		judged.Reason = "only rules lead to it that are not needed"
 		if names := p.toldBy(family, table); len(names) > 0 {
 			judged.Verdict = Needed
@@ -269,17 +338,32 @@ func (p *planner) table(family, table int, of Rule) Rule {
 	return judged
 }
 
-// toldBy names the interfaces whose gateway no other table and no configuration names.
+// vrfOf names the VRF that has a table, "" for none.
+func (p *planner) vrfOf(table int) string {
+	for _, d := range p.Devices {
+		if d.VRFTable == table {
+			return d.Name
+		}
+	}
+	return ""
+}
+
+// toldBy names the interfaces whose gateway neither the main table nor the configuration names.
 func (p *planner) toldBy(family, table int) []string {
 	var names []string
 	for _, i := range p.Interfaces {
 		if len(i.Settings.Gateways) > 0 || !p.LeavesBy(family, table, i.Index) {
 			continue
 		}
-		isElsewhere := func(r snapshot.Route) bool {
-			return r.Family == family && r.Table != table && r.Device == i.Index && r.IsUnicast() && r.Gateway.IsValid()
+		isToldElsewhere := func(gateway netip.Addr) bool {
+			return slices.ContainsFunc(p.Routes, func(r snapshot.Route) bool {
+				return r.Family == family && r.Table == unix.RT_TABLE_MAIN && r.Device == i.Index && r.Gateway == gateway
+			})
 		}
-		if !slices.ContainsFunc(p.Routes, isElsewhere) {
+		isTold := func(r snapshot.Route) bool {
+			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && !isToldElsewhere(r.Gateway)
+		}
+		if slices.ContainsFunc(p.Routes, isTold) {
 			names = append(names, i.Name)
 		}
 	}
@@ -361,9 +445,9 @@ func (a *answers) addFlow(text string) {
 }
 
 // counted is a number with its noun.
-func counted(n int, noun string) string {
+func counted(n int, one, more string) string {
 	if n == 1 {
-		return "1 " + noun
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d %s", n, more)
 }

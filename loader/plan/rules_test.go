@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
@@ -79,6 +80,12 @@ func TestRules(t *testing.T) {
 			h.Flows = append(h.Flows, flows.Flow{Protocol: "tcp", Peer: fmt.Sprintf("10.%d.0.1", 5+n), Self: "10.4.0.100", Interface: new("eth1")})
 		}
 	}
+	const without = "not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot
+	row := func(from string) func(*planner) {
+		return func(p *planner) {
+			p.rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
+		}
+	}
 	strong := testhost.StrongEth1
 	for _, test := range []struct {
 		name   string
@@ -88,28 +95,28 @@ func TestRules(t *testing.T) {
 	}{
 		{"none", nil, nil, nil},
 		{"nothing uses it", bySource, nil, []string{
-			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot, told,
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, told,
 		}},
 		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
-			p.history.Since = p.history.Gathered.Add(-50 * 3600e9)
+			p.history.Watched = 50 * 3600e9
 		}}, []string{
-			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
+			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
 				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
 		}},
 		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, []string{
-			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send them by eth1" + boot + " (1, 192.0.2.0/24)",
+			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot + " (1, 192.0.2.0/24)",
 			leads + " (1, 192.0.2.0/24)",
 		}},
 		{"connections were open", bySource, []func(*planner){func(p *planner) {
 			p.rows = []history.Row{
-				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100")}, Flows: 9},
+				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
 				{Key: history.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
 			}
 		}}, []string{
-			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send them by eth1" + boot, leads,
+			"needed" + rule + "this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1" + boot, leads,
 		}},
 		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, []string{
-			"not-needed" + rule + "replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
 		}},
 		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, []string{
 			"needed" + rule + "what this host opens from 10.4.0.100 is not known: no memory" + boot, leads,
@@ -118,7 +125,7 @@ func TestRules(t *testing.T) {
 			"needed" + rule + "replypath leaves alone what the configuration excludes or does not list as protocols" + boot, leads,
 		}},
 		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{
-			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot, told,
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, told,
 		}},
 		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, []string{
 			"needed" + rule + "no other default route has replies be built" + boot, leads,
@@ -126,7 +133,7 @@ func TestRules(t *testing.T) {
 		{"the gateway is configured", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
 		}), nil, []string{
-			"not-needed" + rule + "replypath sends the replies; this host opened nothing from 10.4.0.100 now" + boot,
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot,
 			"not-needed" + table + "only rules lead to it that are not needed",
 		}},
 		{"another source", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.99.0.1/32"), Table: 100}), nil, []string{
@@ -148,18 +155,91 @@ func TestRules(t *testing.T) {
 			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
 			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "only what arrives by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, snapshot.FirewallRule{GivesUnknown: true})), nil,
 			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks of what is forwarded", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.forwarded = 2 }},
-			byMark(Needed, "this host forwards 2 connections, which may have the mark")},
+		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
+			byMark(Needed, "this host forwards, and what it forwards may have the mark")},
 		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.marks = []uint32{1} }},
 			byMark(Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
 			byMark(Needed, "iptables-legacy is in use: what else has the mark is not known")},
+		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, []string{
+			"needed" + rule + "without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing" + boot, leads,
+		}},
+		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, []string{
+			"needed" + rule + "without it replies to 10.1.0.0/24 would be refused by a route" + boot, leads,
+		}},
+		{"replies would have no route, but replypath's", bySource, []func(*planner){row(history.None)}, []string{without, told}},
+		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, []string{
+			"needed" + rule + "blackhole 10.0.0.0/8 refuses replies" + boot, leads,
+		}},
+		{"another rule refuses", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 200, Src: testhost.Prefix("10.0.0.0/8"), Refuses: "prohibit"})), nil, []string{
+			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies" + boot,
+			"needed rule rule 200: from 10.0.0.0/8 prohibit: it refuses what it matches, and replypath respects that", leads,
+		}},
+		{"a VPN takes everything else", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 200, Mark: 51820, Mask: snapshot.AllBits, Invert: true, Table: 51820})
+			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
+		}), nil, []string{
+			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, which is not managed" + boot,
+			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
+			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
+		}},
+		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
+			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
+		}), nil, []string{"needed" + rule + "the default route leads by wg0, which is not managed" + boot, leads}},
+		{"the source decides, but not about tunnels", testhost.And(bySource, strong, func(h *snapshot.Host) {
+			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_ESP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 0), Remote: netip.MustParseAddrPort("192.0.2.1:0")}}
+		}), nil, []string{
+			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot + " (1, 192.0.2.0/24)",
+			leads + " (1, 192.0.2.0/24)",
+		}},
+		{"a socket that nobody has asked", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
+		}), nil, []string{
+			"needed" + rule + "1 socket of this host may send first from 10.4.0.100, as nobody has asked there; host_model: strong would send listed protocols by eth1" + boot,
+			leads,
+		}},
+		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.history.Incomplete = true }}, []string{
+			"needed" + rule + "what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1" + boot, leads,
+		}},
+		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.historyErr = history.ErrFile }}, []string{
+			"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, and by host_model: strong what this host opens" + boot, told,
+		}},
+		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
+			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
+			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards" + boot,
+			"needed" + table + "rule 100: from 10.4.0.0/24 lookup 100 leads to it and is needed",
+		}},
+		{"enforcing is blocked", bySource, []func(*planner){func(p *planner) { p.blocked = []finding.Finding{{Check: "rp-filter"}} }}, []string{
+			"needed" + rule + "enforcing is blocked (rp-filter); without that: once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now" + boot, leads,
+		}},
+		{"somebody else's rule leads to the table", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 201, Mark: 0x40000, Mask: 0xff0000, Table: 100})
+		}), nil, []string{
+			without, "foreign rule rule 201: from all fwmark 0x40000/0xff0000 lookup 100: it is of Tailscale, for its own packets @ Tailscale",
+			"foreign" + table + "rule 201: from all fwmark 0x40000/0xff0000 lookup 100 leads to it @ Tailscale",
+		}},
+		{"two tables with the gateway", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 101, Src: testhost.Prefix("10.4.0.0/24"), Table: 102}), func(h *snapshot.Host) {
+			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("10.4.0.1", testhost.Eth1), 102))
+		}), nil, []string{
+			without, strings.Replace(strings.ReplaceAll(without, "10.4.0.100", "10.4.0.0/24"), "rule 100: from 10.4.0.0/24 lookup 100", "rule 101: from 10.4.0.0/24 lookup 102", 1),
+			told, strings.Replace(told, "table 100", "table 102", 1),
+		}},
+		{"the table of a VRF", testhost.And(bySource, func(h *snapshot.Host) {
+			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "blue", VRFTable: 100})
+		}), nil, []string{without, "needed" + table + "it is the table of blue"}},
+		{"a mark of what comes from a bridge", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Mark: 1, Mask: snapshot.AllBits, IIF: "br0", Table: 100}), marks(onEth1)), nil, []string{
+			"needed rule rule 100: from all fwmark 0x1 iif br0 lookup 100: it has conditions beside the mark, for something else than replies" + boot,
+			"needed mark chain inet marks out: it has conditions beside the mark, for something else than replies" + boot,
+			"needed" + table + "rule 100: from all fwmark 0x1 iif br0 lookup 100 leads to it and is needed",
+		}},
 		{"a static route", func(h *snapshot.Host) {
 			r := testhost.Via("10.4.0.1", testhost.Eth1)
 			r.Dst, r.Protocol = testhost.Prefix("10.5.0.0/16"), unix.RTPROT_BOOT

@@ -73,7 +73,9 @@ func TestPlanRules(t *testing.T) {
 		}
 	}
 	first := p.Plan(0)
-	rules(first)
+	for _, f := range s.Families() { // which nobody is known to have asked
+		wantRule(t, first.Of("rule", "from "+s.B.Eth1.Address(f).String()), "needed", "1 socket of this host may send first")
+	}
 	if first.Verdict != "ready" || first.Summary != "ready: replypath try" || first.WatchedSince != nil {
 		t.Errorf("before the first start: %q (%s)", first.Verdict, first.Summary)
 	}
@@ -125,6 +127,37 @@ func TestPlanRules(t *testing.T) {
 		if made := p.Plan(0); made.WatchedSince != nil {
 			t.Errorf("a history is left: %s", gone)
 		}
+	}
+}
+
+// TestPlanKeeps: a rule is needed that keeps replies from what else the routing tables have, whatever that is.
+func TestPlanKeeps(t *testing.T) {
+	s := ruled(t)
+	p := harness.On(t, s.B.Host)
+	p.Start()
+	all := openAll(t, s.Families(), func(kind harness.Kind, f topology.Family) *harness.Conversation {
+		return harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f))
+	})
+	from := "from " + s.B.Eth1.Address(topology.IPv4).String()
+	wantRule(t, p.Plan(0).Of("rule", from), "not-needed")
+	a := s.A.Eth1.Address(topology.IPv4)
+	harness.Shell(t, s.B.Host, "ip link add docker9 type veth peer name docker9p; ip link set docker9 up; ip link set docker9p up; ip addr add 172.31.9.1/24 dev docker9")
+	for _, test := range []struct{ add, del, reason string }{
+		{"ip route add unreachable 10.0.0.0/8", "ip route del unreachable 10.0.0.0/8", "unreachable 10.0.0.0/8 refuses replies"},
+		{"ip route add blackhole " + a.String() + "/32", "ip route del blackhole " + a.String() + "/32", "refuses replies"},
+		{"ip route add " + a.String() + "/32 via 172.31.9.2 dev docker9", "ip route del " + a.String() + "/32", "would go by docker9, where replypath sees nothing"},
+		{"ip route add default via 172.31.9.2 dev docker9 table 200; ip rule add pref 200 not fwmark 51820 lookup 200",
+			"ip rule del pref 200; ip route flush table 200", "leads replies by docker9, which is not managed"},
+	} {
+		harness.Shell(t, s.B.Host, test.add)
+		wantRule(t, p.Plan(0).Of("rule", from), "needed", test.reason)
+		harness.Shell(t, s.B.Host, test.del)
+	}
+	pinger := harness.Must1[*topology.Pinger](t)(s.B.NewPinger(t.Context(), topology.Echo{To: a, From: s.B.Eth1.Address(topology.IPv4)}))
+	wantRule(t, p.Plan(0).Of("rule", from), "needed", "may send first")
+	pinger.Close()
+	for _, c := range all {
+		harness.Ask(t, c)
 	}
 }
 

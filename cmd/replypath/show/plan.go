@@ -3,6 +3,7 @@
 package show
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -38,24 +39,26 @@ this moment only.
 The first line is the verdict:
   ready          nothing is in the way
   blocked        doctor has an error that enforcing does not repair; exit code 3
-  nothing to do  no packet would leave by another interface, and no rule could go
+  nothing to do here  no packet would leave by another interface, and no rule could go
 
 A rule, mark, table or route is one of:
   needed      it has a use that replypath does not take over
   not-needed  replypath does its work once it enforces
   foreign     somebody made it for another purpose than replies
 
-It cannot see what this host opens between two looks. Watch for as long as the
-host's rarest job takes before you remove a rule. With host_model: strong a rule is
-not needed for what this host opens either.
+It cannot see what this host opens and ends between two looks. Watch for as long as
+the host's rarest job takes before you remove a rule. With host_model: strong a rule
+is not needed for listed protocols that this host opens either.
 
 With -o json it is one object:
   verdict        ready, blocked or nothing-to-do
   summary        the verdict in one line
   made_at        when it was made
   watched_since  when the history begins; null: only this moment was looked at
+  watched_seconds  for how long a daemon looked
+  history_error  why earlier looks are not regarded; null: they are
   would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
-                 from_interface (none: no route), to_interface, flows, packets, bytes
+                 from_interface (none: no route; refused), to_interface, flows, packets, bytes
                  (null: not counted), first_seen, last_seen
   originated[]   what this host opened: the same, peer_port, and remedy
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
@@ -108,9 +111,13 @@ func ago(text string) (time.Duration, error) {
 func showPlan(p *output.Page, made *plan.Plan) {
 	p.Wrapped("", made.Summary)
 	if made.WatchedSince != nil {
-		p.Line("watched for %s", output.Duration(made.MadeAt.Sub(*made.WatchedSince).Seconds()))
+		watched := time.Duration(made.Watched * float64(time.Second))
+		p.Line("watched for %s since %s ago", cmp.Or(plan.Shortly(watched), "a moment"), cmp.Or(plan.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
 	} else {
 		p.Line("nothing is attached: only the connections of this moment are known")
+	}
+	if made.HistoryError != nil {
+		p.Wrapped("", "earlier looks are not regarded: "+*made.HistoryError)
 	}
 	if len(made.WouldMove) > 0 {
 		p.Line("\nreplies that leave by another interface without replypath and rules:")

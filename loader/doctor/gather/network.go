@@ -47,6 +47,9 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 				d.Addresses = append(d.Addresses, dump.Prefix(a.IPNet))
 			}
 		}
+		if vrf, is := link.(*netlink.Vrf); is {
+			d.VRFTable = int(vrf.Table)
+		}
 		// What a driver does not tell is not known.
 		d.Features, _ = tool.Features(attrs.Name)
 		h.Devices = append(h.Devices, d)

@@ -33,8 +33,13 @@ func (g *gatherer) uses() (err error) {
 	isMeant := func(a netip.Addr) bool {
 		return slices.ContainsFunc(sources, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	known := &opened.Known{IsOwn: h.IsOwn, Asked: opened.InFlows(h.Flows), Datagrams: h.Sockets, Links: g.links}
-	if h.Uses, err = opened.Find(known, isMeant); err != nil {
+	known := &opened.Known{IsOwn: h.IsOwn, Datagrams: h.Sockets, Links: g.links}
+	known.Asked, known.Serves = opened.InFlows(h.Flows)
+	known.TCP, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
+	if err == nil {
+		h.Uses, err = opened.Find(known, isMeant)
+	}
+	if err != nil {
 		h.UsesError = err.Error()
 	}
 	return nil

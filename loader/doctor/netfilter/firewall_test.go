@@ -127,6 +127,7 @@ table inet marks {
 		meta mark set iifname map { "eth1" : 0x68, "eth2" : 0x69 }
 		ct mark set iifname map { "eth1" : 0x68, "eth2" : 0x69 }
 		ct mark set meta mark
+		meta mark set ct mark | 0x2
 	}
 }
 `, "nft", "-f", "-")
@@ -144,7 +145,7 @@ COMMIT
 		"inet marks nft": {
 			{Restores: true, Marks: []uint32{0x61}}, {Restores: true, Marks: []uint32{0x62}},
 			{In: []string{"eth1"}, Marks: []uint32{0x63}, Gives: []uint32{0x63}}, {Marks: []uint32{0x64}, Gives: []uint32{0x64}}, {Restores: true},
-			{GivesUnknown: true}, {GivesUnknown: true},
+			{GivesUnknown: true}, {GivesUnknown: true}, {Restores: true, GivesUnknown: true},
 		},
 		"ip mangle OUTPUT": {
 			{Restores: true}, {Marks: []uint32{0x65}, Gives: []uint32{0x65}}, {Marks: []uint32{0x66}}, {Marks: []uint32{0x67}, Gives: []uint32{0x67}}, {OutNames: []string{"eth1"}},
@@ -209,6 +210,7 @@ func TestReadExtensions(t *testing.T) {
 		}, snapshot.FirewallRule{Restores: true, Marks: []uint32{1}, Gives: []uint32{1}}},
 		{"a mark that is none of a connection", []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}},
 			snapshot.FirewallRule{GivesUnknown: true}},
+		{"-j HMARK", []expr.Any{&expr.Target{Name: "HMARK"}}, snapshot.FirewallRule{GivesUnknown: true}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, snapshot.FirewallRule{}},
 	} {
 		if diff := cmp.Diff(test.want, readRule(test.exprs, nil)); diff != "" {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -42,6 +43,7 @@ func (r *ruleReader) read(e expr.Any) {
 		r.connection(e)
 	case *expr.Bitwise:
 		r.registers[e.DestRegister] = r.registers[e.SourceRegister]
+		r.computes = r.computes || slices.ContainsFunc(e.Xor, func(b byte) bool { return b != 0 })
 	case *expr.Fib:
 		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
 			r.rule.ReversePath = true
@@ -80,7 +82,7 @@ func (r *ruleReader) meta(e *expr.Meta) {
 		if e.Key == expr.MetaKeyMARK {
 			r.rule.Restores = r.rule.Restores || r.readsMark
 			r.give(r.values[e.Register])
-			r.rule.GivesUnknown = r.rule.GivesUnknown || r.values[e.Register] == nil && !r.readsMark
+			r.rule.GivesUnknown = r.rule.GivesUnknown || r.values[e.Register] == nil && (!r.readsMark || r.computes)
 		}
 		return
 	}
@@ -196,6 +198,8 @@ func (r *ruleReader) target(name string, revision uint32, info xt.InfoAny) {
 		if mode == set {
 			r.give(data)
 		}
+	case "HMARK", "SET", "TPROXY": // by a hash, of a set, or for a proxy
+		r.rule.GivesUnknown = true
 	case "REJECT":
 		r.rule.Refuses = true
 	}

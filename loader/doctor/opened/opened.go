@@ -4,11 +4,16 @@
 package opened
 
 import (
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,29 +31,30 @@ import (
 // Known is what has been read of a host.
 type Known struct {
 	IsOwn     func(netip.Addr) bool
-	Asked     func(snapshot.Use) bool // the flow table has the peer as the one that began
-	Datagrams []snapshot.Socket       // the UDP sockets
+	Asked     func(snapshot.Use) bool   // the flow table has the peer as the one that began
+	Serves    func(netip.AddrPort) bool // the flow table has a peer that asked this end
+	TCP       []sockets.Socket
+	Datagrams []snapshot.Socket // the UDP sockets
 	Links     []netlink.Link
 }
 
-// Find returns what this host opened from the addresses that isMeant is true of: sockets,
-// tunnels, and what the kernel tracks. With an error the list is what could be told.
+// Find returns what this host opened from the addresses that isMeant is true of, or may open: sockets, tunnels, IPsec
+// states, and what the kernel tracks. With an error the list is what could be told.
 func Find(k *Known, isMeant func(netip.Addr) bool) ([]snapshot.Use, error) {
 	o := &openings{Known: k, isMeant: isMeant, begun: usesSet{}, found: usesSet{}}
 	err := o.gather()
-	o.tunnels()
 	return slices.Collect(maps.Keys(o.found)), err
 }
 
-// InFlows returns the test of Known.Asked for a list of flows.
-func InFlows(list []flows.Flow) func(snapshot.Use) bool {
-	asked := usesSet{}
+// InFlows returns the tests of Known for a list of flows.
+func InFlows(list []flows.Flow) (asked func(snapshot.Use) bool, serves func(netip.AddrPort) bool) {
+	uses, ends := usesSet{}, map[netip.AddrPort]bool{}
 	for n := range list {
 		if use, ok := UseOf(&list[n]); ok {
-			asked[use] = true
+			uses[use], ends[use.Local] = true, true
 		}
 	}
-	return func(u snapshot.Use) bool { return asked[u] }
+	return func(u snapshot.Use) bool { return uses[u] }, func(end netip.AddrPort) bool { return ends[end] }
 }
 
 // UseOf is the tuple of a flow, seen from this host; false where it has no ports.
@@ -77,13 +83,10 @@ func (o *openings) gather() error {
 			return err
 		}
 	}
-	tcp, err := Sockets("tcp", unix.IPPROTO_TCP)
-	if err != nil {
-		return err
-	}
-	o.connections(tcp)
+	o.connections()
 	o.datagrams()
-	return nil
+	o.tunnels()
+	return errors.Join(o.associations(), o.raw(), o.ipsec())
 }
 
 // Sockets lists the sockets of a protocol, none where the kernel cannot show them.
@@ -123,36 +126,41 @@ func (o *openings) track(u snapshot.Use) {
 	}
 }
 
-// Listening are the ports on which TCP sockets of a list accept connections.
-func Listening(list []sockets.Socket) map[uint16]bool {
-	ports := map[uint16]bool{}
+// Accepts returns the test whether a TCP socket of a list accepts connections at an end of this host's.
+func Accepts(list []sockets.Socket) func(netip.AddrPort) bool {
+	ends := map[netip.AddrPort]bool{}
 	for _, s := range list {
 		if s.State == netlink.TCP_LISTEN {
-			ports[s.Local.Port()] = true
+			ends[s.Local] = true
 		}
 	}
-	return ports
+	return func(end netip.AddrPort) bool {
+		any4, any6 := netip.AddrPortFrom(netip.IPv4Unspecified(), end.Port()), netip.AddrPortFrom(netip.IPv6Unspecified(), end.Port())
+		return ends[end] || ends[any6] || end.Addr().Is4() && ends[any4]
+	}
 }
 
-// connections finds TCP connections that were not accepted: nobody listens on their
-// port, or they are tracked as this host's.
-func (o *openings) connections(list []sockets.Socket) {
-	listening := Listening(list)
-	for _, s := range list {
+// connections finds TCP connections that were not accepted: nobody listens at their
+// end, or they are tracked as this host's. One that is over is left for a while.
+func (o *openings) connections() {
+	accepts := Accepts(o.TCP)
+	for _, s := range o.TCP {
 		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
-		isOver := slices.Contains([]uint8{netlink.TCP_LISTEN, netlink.TCP_CLOSE, netlink.TCP_TIME_WAIT}, s.State)
-		if isOver || !o.isMeant(use.Local.Addr()) || o.IsOwn(use.Remote.Addr()) {
+		isNone := s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_CLOSE
+		if isNone || !o.isMeant(use.Local.Addr()) || o.IsOwn(use.Remote.Addr()) {
 			continue
 		}
-		if o.begun[use] || !listening[use.Local.Port()] && !o.Asked(use) {
+		if o.begun[use] || !accepts(use.Local) && !o.Asked(use) {
 			o.found[use] = true
 		}
 	}
 }
 
-// datagrams finds connected UDP sockets whose peer did not ask first, as far as that
-// is to be seen: another socket on their port is that of a server. One that is not
-// connected has a port that the kernel chose, unless it serves.
+// askingPorts are those of servers that ask others by the same port: NTP, IKE and IKE behind NAT.
+var askingPorts = []uint16{123, 500, 4500}
+
+// datagrams finds UDP sockets that may send first: connected ones whose peer did not ask and whose port no server has,
+// and bound ones that nobody has asked.
 func (o *openings) datagrams() {
 	serving, chosen := map[uint16]bool{}, firstChosenPort()
 	for _, s := range o.Datagrams {
@@ -162,8 +170,11 @@ func (o *openings) datagrams() {
 	}
 	for _, s := range o.Datagrams {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
-		isOwn := s.Remote.IsValid() && o.IsOwn(s.Remote.Addr())
-		if o.isMeant(s.Local.Addr()) && !isOwn && !serving[s.Local.Port()] && !o.Asked(use) {
+		isServer := o.Serves(s.Local) && !slices.Contains(askingPorts, s.Local.Port())
+		if s.Remote.IsValid() {
+			isServer = serving[s.Local.Port()] || o.Asked(use) || o.IsOwn(s.Remote.Addr())
+		}
+		if o.isMeant(s.Local.Addr()) && !isServer {
 			o.found[use] = true
 		}
 	}
@@ -172,6 +183,82 @@ func (o *openings) datagrams() {
 			delete(o.found, snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: u.Local})
 		}
 	}
+}
+
+// associations finds those of SCTP, where the kernel has it: asking loads the module. Who began them is not told.
+func (o *openings) associations() error {
+	if _, err := os.Stat("/proc/thread-self/net/sctp"); err != nil {
+		return nil
+	}
+	list, err := Sockets("sctp", unix.IPPROTO_SCTP)
+	for _, s := range list {
+		if use := (snapshot.Use{Protocol: unix.IPPROTO_SCTP, Local: s.Local, Remote: s.Remote}); o.isMeant(s.Local.Addr()) && !o.Asked(use) {
+			o.found[use] = true
+		}
+	}
+	return err
+}
+
+// raw finds sockets of no transport, such as those of ping(8), that are bound to an address.
+func (o *openings) raw() error {
+	for name, protocol := range map[string]uint8{"raw": 0, "raw6": 0, "icmp": unix.IPPROTO_ICMP, "icmp6": unix.IPPROTO_ICMPV6} {
+		text, err := os.ReadFile("/proc/thread-self/net/" + name)
+		if errors.Is(err, fs.ErrNotExist) { // a kernel without the family
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list %s sockets: %w", name, err)
+		}
+		for _, end := range endsIn(string(text)) {
+			if o.isMeant(end.Addr()) {
+				o.found[snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0)}] = true
+			}
+		}
+	}
+	return nil
+}
+
+// endsIn reads the own ends of a table such as /proc/net/raw: words of 32 bits of the address in hexadecimal, each in the
+// byte order of this machine, and the protocol, or the identifier of ping(8) (raw_sock_seq_show() in net/ipv4/raw.c).
+func endsIn(table string) (ends []netip.AddrPort) {
+	for line := range strings.Lines(table) {
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue
+		}
+		address, port, _ := strings.Cut(words[1], ":")
+		raw, err1 := hex.DecodeString(address)
+		number, err2 := strconv.ParseUint(port, 16, 16)
+		if errors.Join(err1, err2) != nil || len(raw)%4 != 0 {
+			continue // the header
+		}
+		for n := 0; n < len(raw); n += 4 {
+			binary.NativeEndian.PutUint32(raw[n:], binary.BigEndian.Uint32(raw[n:]))
+		}
+		if a, ok := netip.AddrFromSlice(raw); ok {
+			ends = append(ends, netip.AddrPortFrom(a.Unmap(), uint16(number)))
+		}
+	}
+	return ends
+}
+
+// ipsec finds the states by which packets leave from an address.
+func (o *openings) ipsec() error {
+	states, err := netlink.XfrmStateList(netlink.FAMILY_ALL)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EPERM) { // none, or doctor says what it may not read
+		return nil
+	}
+	for _, s := range states {
+		from, _ := netip.AddrFromSlice(s.Src)
+		to, _ := netip.AddrFromSlice(s.Dst)
+		if from = from.Unmap(); o.isMeant(from) {
+			o.found[snapshot.Use{Protocol: uint8(s.Proto), Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}] = true
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("list ipsec states: %w", err)
+	}
+	return nil
 }
 
 // tunnels finds those whose outer packets this host sends from such an address: they have no socket to be seen.

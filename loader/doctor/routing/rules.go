@@ -3,6 +3,7 @@
 package routing
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -48,7 +49,7 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 // without it where replypath corrects them; what this host opens from the address never
 // does, as that goes as it is routed.
 func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) finding.Finding {
-	from, opened, unknown := snapshot.OrAll(r.Src), len(h.OpenedNeeding(r, i)), h.OpenedUnknown(r, i)
+	from, opened, unknown := snapshot.OrAll(r.Src), len(h.OpenedNeeding(r, i)), h.UsesError
 	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
 	switch {
 	case unknown != "":
@@ -57,7 +58,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 		uses = "1 connection was opened from " + from
 	}
 	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
-	switch why := needsRules(h, i, r.Family); {
+	switch why := cmp.Or(needsRules(h, i, r.Family), ShieldedBy(h, r)); {
 	case why != "":
 		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
 	case opened > 0 || unknown != "":
@@ -72,7 +73,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 
 // opensNothing says why nothing that this host opens needs a rule.
 func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) string {
-	if r.Src.IsSingleIP() && h.LeavesBySource(i, r.Src.Addr()) {
+	if r.Src.IsSingleIP() && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP) {
 		return "host_model: strong what this host opens"
 	}
 	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)
@@ -113,8 +114,38 @@ func NeedsRules(h *snapshot.Host, family int) string {
 		return ""
 	case best == nil || best.Refuses():
 		return noOtherDefault
-	case h.DeviceName(best.Device) != discover.OwnDevice && h.Managed(best.Device) == nil:
-		return fmt.Sprintf("the default route leads by %s, which is not managed", h.DeviceName(best.Device))
+	}
+	for _, hop := range h.HopsLike(best) {
+		if name := h.DeviceName(hop.Device); name != discover.OwnDevice && h.Managed(hop.Device) == nil {
+			return fmt.Sprintf("the default route leads by %s, which is not managed", name)
+		}
+	}
+	return ""
+}
+
+// ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
+// routes and other rules tell: what refuses, or leads by an interface that is not managed. It is empty for nothing.
+func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+	for n := range h.Routes {
+		r := &h.Routes[n]
+		if r.Family == rule.Family && r.Refuses() && !r.IsDefault() && h.IsForAll(r.Family, r.Table) && !isDaemons(r.Protocol) {
+			return Show(&h.Links, r) + " refuses replies"
+		}
+	}
+	for n := range h.Rules {
+		other := &h.Rules[n]
+		if other.Family != rule.Family || other == rule || !other.MayMatch(rule.Src) || h.AnswersBySource(other) != nil {
+			continue
+		}
+		if other.Refuses != "" {
+			return other.String() + " refuses replies"
+		}
+		for m := range h.Routes {
+			r := &h.Routes[m]
+			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && h.Managed(r.Device) == nil {
+				return fmt.Sprintf("%s leads replies by %s, which is not managed", other, h.DeviceName(r.Device))
+			}
+		}
 	}
 	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/flows"
+	"replypath/loader/hostsettings"
 )
 
 // Host is a snapshot of a network namespace, as far as checks ask for it.
@@ -78,11 +79,19 @@ func (h *Host) Observed(name string) bool {
 	})
 }
 
-// LeavesBySource tells whether the strong host model sends what has an address as source by an interface, which is the
-// only one that has it.
-func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr) bool {
-	return i.Settings.HostModel == config.HostModelStrong &&
+// LeavesBySource tells whether the strong host model sends packets of a protocol that have an address as source by an
+// interface, which is the only one that has it. What the configuration does not list as protocols goes as routed.
+func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr, protocol uint8) bool {
+	return i.Settings.HostModel == config.HostModelStrong && slices.Contains(h.Config.Protocols, protocol) &&
 		slices.Contains(h.Own, discover.OwnAddress{Address: a, Interface: i.Index})
+}
+
+// Forwards tells whether packets of others pass by way of a managed interface.
+func (h *Host) Forwards(family int) bool {
+	name := FamilyName[family]
+	return slices.ContainsFunc(h.Interfaces, func(i discover.Interface) bool {
+		return h.Settings[hostsettings.Key(name, i.Name, "forwarding")] != 0 || h.Settings[hostsettings.Key(name, "all", "forwarding")] != 0
+	})
 }
 
 // OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
@@ -90,19 +99,11 @@ func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr) bool {
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && !h.LeavesBySource(i, u.Local.Addr()) {
+		if r.Src.Contains(u.Local.Addr()) && !h.LeavesBySource(i, u.Local.Addr(), u.Protocol) {
 			list = append(list, u)
 		}
 	}
 	return list
-}
-
-// OpenedUnknown says why it is not known what needs a rule, "" where it is: a single address has no other use.
-func (h *Host) OpenedUnknown(r *Rule, i *discover.Interface) string {
-	if r.Src.IsSingleIP() && h.LeavesBySource(i, r.Src.Addr()) {
-		return ""
-	}
-	return h.UsesError
 }
 
 // AnswersBySource returns the managed interface that a rule is for, nil where it

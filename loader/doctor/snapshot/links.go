@@ -32,6 +32,7 @@ type Device struct {
 	MAC       net.HardwareAddr
 	Addresses []netip.Prefix // host bits kept
 	VRF       bool           // a port of one
+	VRFTable  int            // of a VRF itself; 0 for others
 	Down      bool           // administratively
 	XDP       bool           // a program sees its frames first
 	VFs       int

@@ -84,6 +84,20 @@ func (t *Routing) BestDefault(family int) *Route {
 	return nil
 }
 
+// HopsLike returns all hops of a route, which is one of them.
+func (t *Routing) HopsLike(r *Route) []Route {
+	return slices.DeleteFunc(slices.Clone(t.Routes), func(o Route) bool {
+		return o.Family != r.Family || o.Table != r.Table || o.Metric != r.Metric || o.Dst != r.Dst
+	})
+}
+
+// IsForAll tells a table that a rule without conditions leads to.
+func (t *Routing) IsForAll(family, table int) bool {
+	return slices.ContainsFunc(t.Rules, func(r Rule) bool {
+		return r.Family == family && r.Table == table && !r.Src.IsValid() && (r.isBySource() || r.SuppressesDefault)
+	})
+}
+
 // LeavesBy tells whether the default route of a table leaves by an interface.
 func (t *Routing) LeavesBy(family, table, device int) bool {
 	return slices.ContainsFunc(t.Routes, func(r Route) bool {
@@ -120,6 +134,14 @@ type Rule struct {
 func (r *Rule) IsKernels() bool {
 	return !r.Src.IsValid() && r.isBySource() && !r.SuppressesDefault &&
 		slices.Contains([]int{unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN, unix.RT_TABLE_DEFAULT}, r.Table)
+}
+
+// MayMatch tells whether a rule may match what this host sends from a source, not counting those of every host. A mark is
+// not had by it, but others may be missing.
+func (r *Rule) MayMatch(src netip.Prefix) bool {
+	hasMark := r.HasMark() && !r.Invert
+	return !r.IsKernels() && !r.IsVRFs() && !hasMark && (r.IIF == "" || r.IIF == "lo") && r.OIF == "" &&
+		(!r.Src.IsValid() || r.Src.Overlaps(src)) && (r.Table != 0 || r.Refuses != "")
 }
 
 // IsVRFs tells the rule by which each VRF has its own table (l3mdev_fib_rule_match).
