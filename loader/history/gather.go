@@ -171,7 +171,7 @@ func (g *gatherer) conversation(f *flows.Flow, self, peer netip.Addr) *conversat
 
 // idOf is the same for a tuple whoever finds it.
 func idOf(protocol string, use snapshot.Use) uint64 {
-	use.Protocol = 0 // it has its name beside it
+	use.Protocol, use.Doubtful = 0, false // it has its name beside it, and may be over by now
 	return maphash.Comparable(seed, struct {
 		protocol string
 		use      snapshot.Use

@@ -229,7 +229,7 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	if f := onlyOne(t, all, "accept-local", "eth1", "ok", "device 0", "effective 0"); !f.Fixed {
 		t.Errorf("not mended: %+v", f)
 	}
-	onlyOne(t, all, "needless-rules", "eth1", "warning", "rule 5: from 10.2.0.100 lookup 100 is not needed")
+	onlyOne(t, all, "needless-rules", "eth1", "ok", "rule 5: from 10.2.0.100 lookup 100 is needed: blackhole 10.66.0.0/16 refuses replies")
 	onlyOne(t, all, "refusing-routes", "", "warning")
 	for key, want := range map[string]string{
 		"eth0/arp_ignore": "0", "eth1/arp_ignore": "0", "eth0/arp_announce": "2", "eth1/arp_announce": "2",

@@ -151,6 +151,7 @@ func (o *openings) connections() {
 			continue
 		}
 		if o.begun[use] || !accepts(use.Local) && !o.Asked(use) {
+			use.Doubtful = s.State == netlink.TCP_TIME_WAIT
 			o.found[use] = true
 		}
 	}
@@ -174,6 +175,7 @@ func (o *openings) datagrams() {
 		if s.Remote.IsValid() {
 			isServer = serving[s.Local.Port()] || o.Asked(use) || o.IsOwn(s.Remote.Addr())
 		}
+		use.Doubtful = !s.Remote.IsValid() && serving[s.Local.Port()]
 		if o.isMeant(s.Local.Addr()) && !isServer {
 			o.found[use] = true
 		}
@@ -211,7 +213,8 @@ func (o *openings) raw() error {
 		}
 		for _, end := range endsIn(string(text)) {
 			if o.isMeant(end.Addr()) {
-				o.found[snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0)}] = true
+				use := snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0), Doubtful: true}
+				o.found[use] = true
 			}
 		}
 	}

@@ -49,7 +49,12 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 // without it where replypath corrects them; what this host opens from the address never
 // does, as that goes as it is routed.
 func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) finding.Finding {
-	from, opened, unknown := snapshot.OrAll(r.Src), len(h.OpenedNeeding(r, i)), h.UsesError
+	from, unknown, opened := snapshot.OrAll(r.Src), h.UsesError, 0
+	for _, u := range h.OpenedNeeding(r, i) {
+		if !u.Doubtful {
+			opened++
+		}
+	}
 	uses := fmt.Sprintf("%d connections were opened from %s", opened, from)
 	switch {
 	case unknown != "":
