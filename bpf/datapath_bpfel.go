@@ -324,10 +324,7 @@ type DatapathOriginatedTuple struct {
 	State    uint8
 	Outcome  uint8
 	Moved    uint64
-	Ways     uint32
-	Gateway  uint16
-	Flags    uint8
-	Reserved uint8
+	Decision uint64
 }
 
 type DatapathOutboundSet struct {

@@ -64,13 +64,18 @@ static inline bool has_source(enum parsed result)
 	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
 }
 
-/* Whether the packet is of those whose source is heeded: what could be a flow, were it a reply. */
-static inline bool is_heeded(const struct packet *packet)
+/*
+ * Whether the packets of the scratch packet's tuple are of those whose source is heeded: what could be a flow, were it a
+ * reply.
+ */
+static inline bool is_heeded(const struct settings *settings, const struct packet *packet)
 {
-	const struct settings *settings = get_settings();
+	return is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) && refusal_of_ends() == EVENT_END;
+}
 
-	return settings && is_listed(settings, packet->protocol) && !is_dhcp(&packet->tuple) &&
-	       !(packet->mac[0] & 1) && refusal_of_ends() == EVENT_END;
+static inline bool is_for_group(const struct packet *packet)
+{
+	return packet->mac[0] & 1;
 }
 
 /*
@@ -132,61 +137,91 @@ static inline bool has_next_hop(const struct interface *interface, struct flow *
 	return true;
 }
 
-/* Makes a record of the tuple with the scratch packet's digest; NULL where there is no room. */
+/*
+ * What was decided for a tuple, as one word, which another CPU reads whole: `ways` of the settings, from before anything
+ * was read that decides; the interface; the gateway. In the record the digest lies over it: the map takes records from
+ * tuples for others at any moment, and what one CPU still writes for the old one means nothing for the new one.
+ */
+enum decision {
+	DECIDED_WAYS_SHIFT = 32,
+	DECIDED_INTERFACE_SHIFT = 16,
+	DECIDED_ON_LINK = 0xffff, /* in place of the gateway: the peer itself */
+};
+
+static inline __u64 read_decision(const struct originated_tuple *record, const struct packet *packet)
+{
+	return *(const volatile __u64 *)&record->decision ^ packet->digest;
+}
+
+static inline void note_decision(struct originated_tuple *record, const struct packet *packet, const struct flow *flow,
+				 __u32 ways)
+{
+	__u64 next_hop = flow->flags & FLOW_ON_LINK ? DECIDED_ON_LINK : flow->gateway;
+
+	_Static_assert(MAX_GATEWAYS <= DECIDED_ON_LINK, "no gateway has its number");
+	_Static_assert(MAX_INTERFACES <= 1 << (DECIDED_WAYS_SHIFT - DECIDED_INTERFACE_SHIFT), "there is room");
+	*(volatile __u64 *)&record->decision = ((__u64)ways << DECIDED_WAYS_SHIFT |
+						(__u64)flow->interface << DECIDED_INTERFACE_SHIFT | next_hop) ^
+					       packet->digest;
+}
+
+/* Gives the flow the next hop of a decision. */
+static inline void take_next_hop(__u64 decision, struct flow *flow)
+{
+	__u16 next_hop = decision;
+
+	if (next_hop == DECIDED_ON_LINK)
+		flow->flags = FLOW_ON_LINK;
+	else
+		flow->gateway = next_hop;
+}
+
+/* Makes a record of the scratch packet's tuple, in which nothing is decided; NULL where there is no room. */
 static inline struct originated_tuple *record_originated(const struct packet *packet, __u16 from, __u16 to)
 {
-	struct originated_tuple fresh = {};
+	struct originated_tuple fresh = { .decision = packet->digest };
 	__u32 time = now();
 
 	fresh.tuple = packet->tuple;
 	fresh.created = fresh.seen = time;
 	fresh.from = from;
 	fresh.to = to;
-	/* Another CPU may be first: only the lookup tells. */
-	bpf_map_update_elem(&originated, &packet->digest, &fresh, BPF_NOEXIST);
+	if (bpf_map_update_elem(&originated, &packet->digest, &fresh, BPF_NOEXIST))
+		return NULL;
 	return bpf_map_lookup_elem(&originated, &packet->digest);
 }
 
-/*
- * Whether what was decided for the scratch packet's tuple holds, where the kernel chose this interface: nothing has
- * changed since that it depends on.
- */
-static inline bool still_holds(const struct originated_tuple *record, const struct packet *packet, __u32 from, __u32 ways)
+/* Notes by which interface the kernel sent the packet, by which it goes, and when. */
+static inline void refresh_originated(struct originated_tuple *record, __u16 from, __u16 to)
 {
-	return ways && record->ways == ways && record->from == from && tuple_equal(&record->tuple, &packet->tuple);
-}
+	__u32 time = now();
 
-/* Decides for the scratch packet's tuple, and notes it. `ways` is as it was before anything was read. */
-static inline void decide(struct originated_tuple *record, const struct packet *packet, const struct interface *interface,
-			  struct flow *flow, __u32 from, __u32 to, __u32 ways)
-{
-	choose_gateway(packet, interface, flow);
-	if (!record)
-		return;
-	record->ways = 0; /* another CPU that reads meanwhile decides for itself */
-	barrier();
-	record->from = from;
-	record->to = to;
-	record->gateway = flow->gateway;
-	record->flags = flow->flags;
-	barrier();
-	record->ways = ways;
+	if (age_at(record->seen, time))
+		record->seen = time;
+	if (unlikely(record->from != from))
+		record->from = from;
+	if (unlikely(record->to != to))
+		record->to = to;
 }
 
 /*
  * Makes the scratch flow of the scratch packet, which was parsed with this result: what its source wants is what a flow
  * would. Returns whether the source is heeded.
+ *
+ * What was decided for the tuple holds, wherever the kernel sends its packets, until something changes that it depends
+ * on. A later fragment has no ports, and thus another tuple than the record: for those the exclusions may say otherwise.
  */
 __noinline int originate(struct __sk_buff *skb, __u32 result)
 {
+	__u32 chosen = interface_index(skb->ifindex), index, ways;
 	const struct settings *settings = get_settings();
 	struct scratch *from = get_scratch();
-	__u32 chosen = interface_index(skb->ifindex), index, ways;
 	const struct interface *interface;
 	struct originated_tuple *record;
+	bool is_own_record, holds;
 	struct packet *packet;
+	__u64 decision = 0;
 	struct flow *flow;
-	bool holds;
 
 	if (!from || !settings)
 		return false;
@@ -199,27 +234,33 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 	}
 	ways = *(volatile __u32 *)&settings->ways;
 	record = bpf_map_lookup_elem(&originated, &packet->digest);
-	holds = record && still_holds(record, packet, chosen, ways);
-	interface = holds ? interface_of(record->to, &index) : source_interface(packet, &index);
-	if (!interface || !is_hosts_frame(skb, chosen) || (!holds && !is_heeded(packet)))
+	is_own_record = record && tuple_equal(&record->tuple, &packet->tuple);
+	if (is_own_record)
+		decision = read_decision(record, packet);
+	holds = ways && decision >> DECIDED_WAYS_SHIFT == ways;
+	interface = holds ? interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index)
+			  : source_interface(packet, &index);
+	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen) ||
+	    (!holds && !is_heeded(settings, packet)))
 		return false;
-	if (!record)
+	if (record) {
+		refresh_originated(record, chosen, index);
+	} else if (result != PARSED_FRAGMENT) {
 		record = record_originated(packet, chosen, index);
+		is_own_record = record;
+	}
 	flow = &from->flow;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->tuple = packet->tuple;
 	flow->ifindex = interface->ifindex;
 	flow->interface = index;
-	if (record) {
-		if (age_at(record->seen, now()))
-			record->seen = now();
-		flow->told = record->told;
-	}
+	flow->told = record ? record->told : 0;
 	if (holds) {
-		flow->gateway = record->gateway;
-		flow->flags = record->flags;
+		take_next_hop(decision, flow);
 	} else {
-		decide(record, packet, interface, flow, chosen, index, ways);
+		choose_gateway(packet, interface, flow);
+		if (is_own_record)
+			note_decision(record, packet, flow, ways);
 	}
 	if (!(interface->flags & INTERFACE_STRONG))
 		packet->settled = OUTCOME_WEAK_HOST;

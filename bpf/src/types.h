@@ -424,11 +424,7 @@ struct originated_tuple {
 	__u8 state;    /* enum originated_state */
 	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
 	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them */
-	/* What was decided, which holds while the settings have the same `ways`. */
-	__u32 ways;     /* 0: nothing */
-	__u16 gateway;  /* as of a flow */
-	__u8 flags;     /* enum flow_flags: FLOW_ON_LINK or none */
-	__u8 _reserved;
+	__u64 decision; /* what was decided, which holds while the settings have the same `ways`: see originate.h */
 };
 
 /*
