@@ -31,10 +31,18 @@ var originators = []struct {
 	{"echo", echo{}},
 }
 
-// own gives the replication interface its address alone.
+// own gives the replication interface its address alone. What was decided before is void, as the loader has it after any
+// change.
 func (b *bed) own(n network) {
 	b.t.Helper()
 	b.must(b.SetOwnAddress(n.self, ownedBy(b.replication)))
+	b.outdate()
+}
+
+// outdate makes void what was decided for what the host originates.
+func (b *bed) outdate() {
+	b.t.Helper()
+	b.configure(func(s *bpf.DatapathSettings) { s.Ways++ })
 }
 
 func ownedBy(i nic) bpf.DatapathOwnFlags {
