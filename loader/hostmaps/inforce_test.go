@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostmaps
+
+import (
+	"errors"
+	"maps"
+	"math"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+)
+
+// desired is all that the maps are told of a host.
+type desired struct {
+	own    map[bpf.DatapathAddress]uint32
+	onLink map[bpf.DatapathOnLinkKey]uint32
+	config *config.Config
+	repair bpf.DatapathSourceRepair
+	ways   Ways
+}
+
+var (
+	ownKey    = bpf.DatapathAddress{Bytes: netip.MustParseAddr("192.0.2.1").As16()}
+	onLinkKey = bpf.DatapathOnLinkKey{PrefixLength: 32 + 96 + 24, Ifindex: 7, Address: netip.MustParseAddr("192.0.2.0").As16()}
+	routeKey  = bpf.DatapathRouteKey{PrefixLength: 64, Ifindex: 7, Family: 4}
+	macKey    = bpf.DatapathGatewayMac{Ifindex: 7, Family: 4, Mac: [6]uint8{2}}
+)
+
+func aHost() *desired {
+	return &desired{
+		own:    map[bpf.DatapathAddress]uint32{ownKey: uint32(bpf.DatapathOwnFlagsOWN_ADDRESS)},
+		onLink: map[bpf.DatapathOnLinkKey]uint32{onLinkKey: uint32(bpf.DatapathOnLinkFlagsON_LINK)},
+		config: config.Default(),
+		ways: Ways{
+			Interfaces: map[uint32]bpf.DatapathInterface{1: {Ifindex: 7, FirstGateway4: 1}},
+			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
+			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
+			Routes:     map[bpf.DatapathRouteKey]uint32{routeKey: 1},
+		},
+	}
+}
+
+// hostBed is the maps of a host, empty at first.
+type hostBed struct {
+	*testing.T
+	kernel bpf.DatapathMaps
+	maps   *Maps
+}
+
+func newHostBed(t *testing.T) *hostBed {
+	t.Helper()
+	b := &hostBed{T: t}
+	shapes := bpf.Shapes()
+	for name, to := range map[string]**ebpf.Map{
+		bpf.DatapathMapConfiguration: &b.kernel.Configuration,
+		bpf.DatapathMapInterfaces:    &b.kernel.Interfaces,
+		bpf.DatapathMapManaged:       &b.kernel.Managed,
+		bpf.DatapathMapGateways:      &b.kernel.Gateways,
+		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
+		bpf.DatapathMapGatewayRoutes: &b.kernel.GatewayRoutes,
+		bpf.DatapathMapOnLink:        &b.kernel.OnLink,
+		bpf.DatapathMapOwnAddresses:  &b.kernel.OwnAddresses,
+		bpf.DatapathMapExclusions:    &b.kernel.Exclusions,
+	} {
+		m, err := ebpf.NewMap(shapes[name])
+		b.must(err)
+		t.Cleanup(func() { m.Close() })
+		*to = m
+	}
+	b.read()
+	return b
+}
+
+func (b *hostBed) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// read is what a new process begins with.
+func (b *hostBed) read() {
+	b.Helper()
+	var err error
+	b.maps, err = Read(&b.kernel)
+	b.must(err)
+}
+
+// write has the maps say what is desired, in the order of a reconciliation.
+func (b *hostBed) write(d *desired) {
+	b.Helper()
+	w := d.ways
+	w.Interfaces = maps.Clone(w.Interfaces)
+	b.must(errors.Join(b.maps.OnLink.Sync(d.onLink), b.maps.Own.Sync(d.own), b.writeSettings(d), b.maps.WriteWays(&w)))
+}
+
+func (b *hostBed) writeSettings(d *desired) error {
+	return b.maps.WriteSettings(d.config, d.repair, func(put func() error) error { return put() })
+}
+
+func (b *hostBed) settings() bpf.DatapathSettings {
+	b.Helper()
+	settings, err := b.maps.readSettings()
+	b.must(err)
+	return settings
+}
+
+// TestDecisionsBecomeVoid: `ways` rises with whatever the programs decide by for what the host originates, and when it goes
+// again.
+func TestDecisionsBecomeVoid(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(d *desired)
+	}{
+		{"own address", func(d *desired) { d.own[bpf.DatapathAddress{}] = 1 }},
+		{"own address of another interface", func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT }},
+		{"no own address", func(d *desired) { clear(d.own) }},
+		{"network on the link", func(d *desired) { d.onLink[bpf.DatapathOnLinkKey{Ifindex: 7}] = 1 }},
+		{"network by a route", func(d *desired) { d.onLink[onLinkKey] |= uint32(bpf.DatapathOnLinkFlagsON_LINK_ROUTED) }},
+		{"no network on the link", func(d *desired) { clear(d.onLink) }},
+		{"route", func(d *desired) { d.ways.Routes[bpf.DatapathRouteKey{Ifindex: 7, Family: 6}] = 2 }},
+		{"route by another gateway", func(d *desired) { d.ways.Routes[routeKey] = 2 }},
+		{"no route", func(d *desired) { clear(d.ways.Routes) }},
+		{"interface", func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
+		{"first gateway", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
+		{"interface's number is another's", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},
+		{"no interface", func(d *desired) { clear(d.ways.Interfaces) }},
+		{"exclusion", func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} }},
+		{"protocols", func(d *desired) { d.config.Protocols = d.config.Protocols[1:] }},
+		{"scope", func(d *desired) { d.config.Scope = config.ScopeAll }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newHostBed(t)
+			b.write(aHost())
+			other := aHost()
+			test.change(other)
+			for _, d := range []*desired{other, aHost(), other} {
+				before := b.settings().Ways
+				b.write(d)
+				after := b.settings().Ways
+				if before == 0 || after <= before {
+					t.Errorf("from %d to %d", before, after)
+				}
+				b.write(d)
+				if again := b.settings().Ways; again != after {
+					t.Errorf("nothing has changed: from %d to %d", after, again)
+				}
+			}
+		})
+	}
+}
+
+// TestDecisionsStand: what the programs look at with each packet does not make decisions void.
+func TestDecisionsStand(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(d *desired)
+	}{
+		{"nothing", func(*desired) {}},
+		{"gateway cannot be used", func(d *desired) { d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7} }},
+		{"gateway has another MAC", func(d *desired) {
+			d.ways.Gateways[1] = bpf.DatapathGateway{Ifindex: 7, Usable: 1, Mac: [6]uint8{2, 1}}
+			d.ways.MACs = map[bpf.DatapathGatewayMac]uint32{{Ifindex: 7, Family: 4, Mac: [6]uint8{2, 1}}: 1}
+		}},
+		{"gateway is gone that nothing names", func(d *desired) { delete(d.ways.Gateways, 2) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newHostBed(t)
+			b.write(aHost())
+			before := b.settings()
+			d := aHost()
+			test.change(d)
+			b.write(d)
+			if after := b.settings(); after != before {
+				t.Errorf("from %+v to %+v", before, after)
+			}
+		})
+	}
+}
+
+// TestDecisionsOfAnEarlierProcess: it may have ended between a change and the settings.
+func TestDecisionsOfAnEarlierProcess(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	before := b.settings().Ways
+	b.read()
+	b.write(aHost())
+	if after := b.settings().Ways; after <= before {
+		t.Errorf("from %d to %d", before, after)
+	}
+}
+
+// TestDecisionsPutBack: with the maps of before, the decisions of meanwhile are void, and those of before stay so.
+func TestDecisionsPutBack(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	restore, err := b.maps.Backup()
+	b.must(err)
+	d := aHost()
+	d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT
+	d.config.Exclude = []config.Exclusion{{Protocol: 17}}
+	b.write(d)
+	meanwhile := b.settings().Ways
+	b.must(restore())
+	if after := b.settings().Ways; after <= meanwhile {
+		t.Errorf("from %d to %d", meanwhile, after)
+	}
+}
+
+// TestDecisionsAreNeverZero: 0 says that nobody has told of anything yet.
+func TestDecisionsAreNeverZero(t *testing.T) {
+	for name, outdate := range map[string]func(b *hostBed) error{
+		"change": func(b *hostBed) error {
+			d := aHost()
+			clear(d.own)
+			return errors.Join(b.maps.Own.Sync(d.own), b.maps.WriteWays(&d.ways))
+		},
+		"put back": func(b *hostBed) error {
+			restore, err := b.maps.Backup()
+			b.must(err)
+			return restore()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newHostBed(t)
+			b.write(aHost())
+			settings := b.settings()
+			settings.Ways = math.MaxUint32
+			b.must(b.maps.putSettings(settings))
+			b.must(outdate(b))
+			if ways := b.settings().Ways; ways == 0 || ways == math.MaxUint32 {
+				t.Errorf("it is %d", ways)
+			}
+		})
+	}
+}
+
+// TestSettingsKeepDecisions: who writes settings does not bring back a `ways` of before.
+func TestSettingsKeepDecisions(t *testing.T) {
+	b := newHostBed(t)
+	b.write(aHost())
+	before := b.settings().Ways
+	d := aHost()
+	d.repair = bpf.DatapathSourceRepairREPAIR_ON
+	b.must(b.writeSettings(d))
+	if after := b.settings().Ways; after < before {
+		t.Errorf("from %d to %d", before, after)
+	}
+}
