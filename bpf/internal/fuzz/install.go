@@ -18,6 +18,7 @@ import (
 // install writes into the maps what the loader would.
 func (r *Runner) install(h model.Host) error {
 	var errs []error
+	r.ways++
 	for i := range devices {
 		id := interfaceID(i)
 		record, ok := h.Interfaces[id]
@@ -91,7 +92,7 @@ func (r *Runner) Close() error {
 }
 
 func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
-	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair)}
+	s := bpf.DatapathSettings{Generation: 1, Follow: uint8(h.Follow), Repair: uint8(h.Repair), Ways: r.ways}
 	if h.ScopeAll {
 		s.ScopeAll = 1
 	}

@@ -48,6 +48,7 @@ func (x *run) compareOriginated(what *strings.Builder, late uint32) error {
 		want := bpf.DatapathOriginatedTuple{
 			Tuple: t, Created: got.Created, Seen: got.Seen, Told: got.Told,
 			From: kept.From, To: kept.To, State: kept.State, Outcome: kept.Outcome, Moved: kept.Moved,
+			Decision: got.Decision, // the model decides about each packet
 		}
 		if !known || got != want || got.Created-kept.Created > late || got.Seen-kept.Seen > late || uint32(got.Told-kept.Told) > late {
 			fmt.Fprintf(what, "originated: %s: %+v, found %v; in the model %+v\n", tupleText(t), got, known, kept)

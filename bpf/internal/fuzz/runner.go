@@ -40,6 +40,7 @@ type Runner struct {
 	sockets Sockets
 	cpu     int
 
+	ways        uint32        // of the settings
 	down        [devices]bool // who has no carrier now
 	gatewayMACs map[bpf.DatapathGatewayMac]bool
 	// originatedDigests are those of the tuples that the map of what the host originates may hold.
@@ -304,11 +305,13 @@ func (x *run) step(s Step) (string, error) {
 		if s.toldByKernel() {
 			x.m.Host.Down[id] = !x.m.Host.Down[id]
 		}
+		var err error
 		if s.toldByLoader() {
 			record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
 			x.m.Host.Interfaces[id] = record
+			err = errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
 		}
-		return "", errors.Join(x.d.Interfaces.Put(uint32(id), record), x.setLink(s.Device, !x.m.Host.Down[id]))
+		return "", errors.Join(err, x.setLink(s.Device, !x.m.Host.Down[id]))
 	case watch: // from now on all is seen that comes in
 		id := interfaceID(s.Device)
 		record, ok := x.m.Host.Interfaces[id]
@@ -317,7 +320,7 @@ func (x *run) step(s Step) (string, error) {
 		}
 		record.Since = x.start
 		x.m.Host.Interfaces[id] = record
-		return "", x.d.Interfaces.Put(uint32(id), record)
+		return "", errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
 	case toggleDevice:
 		id := interfaceID(s.Device)
 		if _, ok := x.m.Host.Interfaces[id]; !ok {
@@ -325,6 +328,8 @@ func (x *run) step(s Step) (string, error) {
 		}
 		x.m.Host.Gone[id] = !x.m.Host.Gone[id]
 		return "", x.setDevice(s.Device, !x.m.Host.Gone[id])
+	case decide:
+		return "", x.decide(s)
 	default:
 		return "", x.changeGateway(s)
 	}

@@ -49,6 +49,7 @@ const (
 	somePeers                    // the only one, or the second, serves some; of IPv6, one everybody too
 	unknownGateway               // some are served by one of the gateways
 	onlyIPv4                     // as somePeers, but by IPv6 they serve all
+	routesEnd      = iota
 )
 
 func decodeSetup(r record) Setup {

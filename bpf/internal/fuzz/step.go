@@ -48,10 +48,11 @@ const (
 	switchMode
 	toggleDevice
 	watch
+	decide
 )
 
 func (k kind) String() string {
-	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device", "watch"}[k]
+	return [...]string{"in", "out", "age", "toggle link", "toggle gateway", "replace gateway", "switch mode", "toggle device", "watch", "decide"}[k]
 }
 
 // Packet is a description of a packet by indexes into what world.go lists.
@@ -156,8 +157,10 @@ func decodeSteps(r record, bare bool) []Step {
 		}
 	case k < 224:
 		return handshake(s, int(r[atKind]>>1)%devices)
-	case k < 234:
+	case k < 230:
 		s.Kind = age
+	case k < 234:
+		s.Kind = decide
 	case k < 238:
 		s.Kind = toggleLink
 	case k < 240:
@@ -298,6 +301,8 @@ func (s Step) String() string {
 		return fmt.Sprintf("%s of eth%d, says the kernel: %t, the loader: %t", s.Kind, s.Device, s.toldByKernel(), s.toldByLoader())
 	case toggleDevice, watch:
 		return fmt.Sprintf("%s of eth%d", s.Kind, s.Device)
+	case decide:
+		return fmt.Sprintf("%s: %s", s.Kind, s.deciderText())
 	default:
 		return fmt.Sprintf("%s %d of eth%d", s.Kind, s.Amount%gatewaysPerDevice, s.Device)
 	}
