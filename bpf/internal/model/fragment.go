@@ -40,15 +40,21 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	if first.Table == tableOriginated {
 		there = true
 	}
-	if ok && there && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
-		delete(m.Fragments, p.key())
-		ok = false
-	}
 	if !ok || !there {
 		m.event(laterPart)
 		return Verdict{}
 	}
+	key := p.key()
 	p.protocol = first.Tuple.Protocol
+	follows := true
+	if first.Table == tableOriginated {
+		_, _, follows = m.originates(p, frame)
+	}
+	if follows && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
+		delete(m.Fragments, key)
+		m.event(laterPart)
+		return Verdict{}
+	}
 	if first.Table == tableOriginated {
 		v, decided := m.originate(p, first.Tuple, frame, &first.Outcome)
 		if !decided {

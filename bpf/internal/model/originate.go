@@ -36,11 +36,19 @@ func (m *Model) sourceInterface(a netip.Addr) (id uint16, record Interface, ok b
 	return id, record, ok && id != 0 && record.Ifindex != 0
 }
 
+// originates says whether the host originates a packet by another interface than that of its source, which it tells.
+func (m *Model) originates(p *packet, frame Frame) (id uint16, record Interface, ok bool) {
+	id, record, ok = m.sourceInterface(p.from)
+	ok = ok && record.Ifindex != frame.Ifindex && (record.Lower != frame.Ifindex || frame.Ifindex == 0) &&
+		m.isHostsFrame(p, frame) && m.isHeeded(p)
+	return id, record, ok
+}
+
 // originate decides about a packet of no flow, if the host originates it by another interface than that of its source.
 // A later fragment goes as the first one did.
 func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOutcome) (v Verdict, decided bool) {
-	id, record, ok := m.sourceInterface(p.from)
-	if !ok || record.Ifindex == frame.Ifindex || record.Lower == frame.Ifindex && frame.Ifindex != 0 || !m.isHostsFrame(p, frame) || !m.isHeeded(p) {
+	id, record, ok := m.originates(p, frame)
+	if !ok {
 		return Verdict{}, false
 	}
 	kept, known := m.Originated[t]
