@@ -158,12 +158,13 @@ func (m *Maps) recordsMore(before, after *bpf.DatapathSettings) bool {
 
 // putInOrder writes the settings, and then that they are others: the kernel copies a value
 // in no order that could be relied on, and nobody must remember under the new generation
-// what was refused by the old list.
+// what was refused by the old list. What is decided for what the host originates is void at once, before interfaces change.
 func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 	m.generationWrites = unknownWrites // until all is written
 	if err := m.putSettings(settings); err != nil {
 		return err
 	}
 	settings.Generation++
+	settings.Ways = max(1, settings.Ways+1)
 	return m.putSettings(settings)
 }

@@ -240,15 +240,28 @@ func TestDecisionsAreNeverZero(t *testing.T) {
 	}
 }
 
-// TestSettingsKeepDecisions: who writes settings does not bring back a `ways` of before.
-func TestSettingsKeepDecisions(t *testing.T) {
-	b := newHostBed(t)
-	b.write(aHost())
-	before := b.settings().Ways
-	d := aHost()
-	d.repair = bpf.DatapathSourceRepairREPAIR_ON
-	b.must(b.writeSettings(d))
-	if after := b.settings().Ways; after < before {
-		t.Errorf("from %d to %d", before, after)
+// TestSettingsOutdateDecisions: what settings say is in force as soon as they are written, whatever else is to be written.
+func TestSettingsOutdateDecisions(t *testing.T) {
+	for name, change := range map[string]func(d *desired){
+		"exclusion":   func(d *desired) { d.config.Exclude = []config.Exclusion{{Protocol: 17}} },
+		"protocols":   func(d *desired) { d.config.Protocols = d.config.Protocols[1:] },
+		"own address": func(d *desired) { d.own[ownKey] |= 2 << bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newHostBed(t)
+			b.write(aHost())
+			before := b.settings().Ways
+			d := aHost()
+			change(d)
+			b.must(errors.Join(b.maps.Own.Sync(d.own), b.writeSettings(d)))
+			if after := b.settings().Ways; after <= before {
+				t.Errorf("from %d to %d", before, after)
+			}
+			before = b.settings().Ways
+			b.must(b.writeSettings(d))
+			if after := b.settings().Ways; after != before {
+				t.Errorf("nothing has changed: from %d to %d", before, after)
+			}
+		})
 	}
 }
