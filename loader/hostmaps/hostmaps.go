@@ -49,15 +49,6 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 	return t, nil
 }
 
-// admissionWrites counts the changes of what decides whether a flow is recorded,
-// apart from the settings.
-func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
-
-// decisiveWrites counts the changes of what decides where that goes which the host originates.
-func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
-	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
-}
-
 // Ways are the interfaces and the gateways by which replies may leave.
 type Ways struct {
 	Interfaces map[uint32]bpf.DatapathInterface
@@ -97,7 +88,3 @@ func (m *Maps) writeExclusions(inForce uint32, exclude []config.Exclusion) (set 
 	}
 	return set, nil
 }
-
-// unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
-// between a change and its generation.
-const unknownWrites = -1

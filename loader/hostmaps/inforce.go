@@ -168,3 +168,16 @@ func (m *Maps) putInOrder(settings bpf.DatapathSettings) error {
 	settings.Ways = max(1, settings.Ways+1)
 	return m.putSettings(settings)
 }
+
+// admissionWrites counts the changes of what decides whether a flow is recorded,
+// apart from the settings.
+func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes }
+
+// decisiveWrites counts the changes of what decides where that goes which the host originates.
+func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
+	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
+}
+
+// unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended
+// between a change and its generation.
+const unknownWrites = -1

@@ -17,7 +17,7 @@ import (
 func (p *planner) changes() []status.WouldChange {
 	switch {
 	case p.journal == nil:
-		return p.firstChanges()
+		return firstChanges(p.Host)
 	case p.enforcesAll():
 		return nil
 	}
@@ -25,19 +25,19 @@ func (p *planner) changes() []status.WouldChange {
 }
 
 // firstChanges leaves out the routes for sockets that are bound to a device: they depend on who answers.
-func (p *planner) firstChanges() []status.WouldChange {
+func firstChanges(h *snapshot.Host) []status.WouldChange {
 	var changes []status.WouldChange
-	for _, i := range p.Interfaces {
+	for _, i := range h.Interfaces {
 		key, all := hostsettings.Key("ipv4", i.Name, "rp_filter"), hostsettings.Key("ipv4", "all", "rp_filter")
-		if p.Config.ManageRPFilter && max(p.Settings[key], p.Settings[all]) == hostsettings.RPFilterStrict {
+		if h.Config.ManageRPFilter && max(h.Settings[key], h.Settings[all]) == hostsettings.RPFilterStrict {
 			c := status.SysctlChange(&hostsettings.Change{
-				Key: key, Before: strconv.Itoa(p.Settings[key]), After: strconv.Itoa(hostsettings.RPFilterLoose),
+				Key: key, Before: strconv.Itoa(h.Settings[key]), After: strconv.Itoa(hostsettings.RPFilterLoose),
 			})
 			changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
 		}
 	}
 	isOurs := func(d snapshot.Device) bool { return d.Name == discover.OwnDevice }
-	if p.Config.FallbackRoute && len(p.Interfaces) > 0 && !slices.ContainsFunc(p.Devices, isOurs) {
+	if h.Config.FallbackRoute && len(h.Interfaces) > 0 && !slices.ContainsFunc(h.Devices, isOurs) {
 		c := status.DeviceChange()
 		changes = append(changes, status.WouldChange{Object: c.Object, Before: c.Before, After: c.After})
 	}

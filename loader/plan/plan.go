@@ -10,12 +10,9 @@ import (
 	"fmt"
 	"time"
 
-	"replypath/loader/config"
-	"replypath/loader/discover"
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
-	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -62,7 +59,10 @@ func Make(options Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &planner{Host: host}
-	if err := errors.Join(p.read(options.PinDir), p.findOtherMarks()); err != nil {
+	if err := p.read(options.PinDir); err != nil {
+		return nil, err
+	}
+	if p.marks, err = marksOfSockets(); err != nil {
 		return nil, err
 	}
 	p.rows = p.history.List(time.Time{})
@@ -92,17 +92,6 @@ func (p *planner) read(pinDir string) error {
 		p.history, p.historyErr = history.Load(journal.History)
 	}
 	return p.history.Gather(context.Background(), pinDir)
-}
-
-// planner makes a plan from what was read.
-type planner struct {
-	*snapshot.Host
-	journal    *pins.Journal // nil: nothing is pinned
-	history    *history.History
-	historyErr error
-	rows       []history.Row     // all that there are
-	marks      []uint32          // of sockets
-	blocked    []finding.Finding // what keeps replypath from enforcing
 }
 
 func (p *planner) plan(since time.Time) *Plan {
@@ -175,16 +164,6 @@ func (p *planner) conclude(plan *Plan) {
 	}
 }
 
-// enforcesAll tells whether every managed interface is enforced.
-func (p *planner) enforcesAll() bool {
-	for _, i := range p.Interfaces {
-		if !p.Enforcing[i.Index] {
-			return false
-		}
-	}
-	return p.Attached
-}
-
 // remedy says what would have what this host opens leave by the interface of its address.
 func (p *planner) remedy(r *history.Row) string {
 	i := p.Named(r.ToInterface)
@@ -201,34 +180,4 @@ func (p *planner) remedy(r *history.Row) string {
 		}
 	}
 	return text
-}
-
-// mostPeers bounds how many networks are named.
-const mostPeers = 3
-
-// leavesBySource tells whether the strong host model sends what a row has.
-func (p *planner) leavesBySource(i *discover.Interface, r *history.Row) bool {
-	protocol, err := config.Protocol(r.Protocol)
-	return err == nil && p.LeavesBySource(i, r.Self, protocol)
-}
-
-// watched says for how long it was looked.
-func (p *planner) watched() string {
-	if text := Shortly(p.history.Watched); text != "" {
-		return "in the " + text + " watched"
-	}
-	return "now"
-}
-
-// Shortly is a duration in its largest unit, "" for less than a second.
-func Shortly(d time.Duration) string {
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}} {
-		if n := d / unit.length; n > 0 {
-			return fmt.Sprintf("%d %s", n, unit.name)
-		}
-	}
-	return ""
 }

@@ -19,6 +19,7 @@ import (
 	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/routing"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 	"replypath/loader/history"
 )
 
@@ -50,20 +51,20 @@ const (
 	Foreign   = "foreign"    // somebody's, for another purpose than replies
 )
 
-// findOtherMarks finds the marks that sockets give their packets.
-func (p *planner) findOtherMarks() error {
+// marksOfSockets are those that sockets give their packets.
+func marksOfSockets() (marks []uint32, _ error) {
 	for name, protocol := range map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP} {
 		list, err := opened.Sockets(name, protocol)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, s := range list {
 			if s.Mark != 0 {
-				p.marks = append(p.marks, s.Mark)
+				marks = append(marks, s.Mark)
 			}
 		}
 	}
-	return nil
+	return marks, nil
 }
 
 // rules judges all that there is: the rules, then the chains, tables and routes that they belong to.
@@ -135,7 +136,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 
 // bySource tells of a rule that sends what has an address of an interface as source by that interface.
 func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
-	answers := p.answers(r.Src.Contains, i)
+	answers := answersOf(p.Flows, r.Src.Contains, i)
 	opened := p.OpenedNeeding(r, i)
 	judged := Rule{Verdict: Needed, Connections: answers.count + len(connected(opened)), Peers: answers.with(opened)}
 	if judged.Reason = p.needs(r, r.Src.Contains); judged.Reason == "" {
@@ -218,7 +219,7 @@ func (p *planner) byMark(r *snapshot.Rule) Rule {
 	}
 	i := &p.Interfaces[index]
 	isMeant := func(self netip.Addr) bool { return self.Is4() == (r.Family == unix.AF_INET) }
-	answers := p.answers(isMeant, i)
+	answers := answersOf(p.Flows, isMeant, i)
 	judged := Rule{Verdict: Needed, Connections: answers.count, Peers: answers.with(nil)}
 	if judged.Reason = cmp.Or(p.needs(r, isMeant), p.otherMarks(r, i)); judged.Reason == "" {
 		judged.Verdict = NotNeeded
@@ -238,7 +239,7 @@ func (p *planner) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 		return "iptables-legacy is in use: what else has the mark is not known"
 	case p.Unread[snapshot.PartFirewall] != "" || p.Unread[snapshot.PartHooks] != "":
 		return "what else has the mark may not be read"
-	case !p.marksOnly(r, i) || slices.ContainsFunc(p.Hooks, isOthers):
+	case !marksOnly(&p.Firewall, r, i) || slices.ContainsFunc(p.Hooks, isOthers):
 		return fmt.Sprintf("what else than packets from %s has the mark is not known", i.Name)
 	case slices.ContainsFunc(p.marks, r.SelectsMark):
 		return "a socket gives its packets the mark (SO_MARK)"
@@ -249,9 +250,9 @@ func (p *planner) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 }
 
 // marksOnly tells whether the rules of the firewall give a mark only to what comes in by an interface.
-func (p *planner) marksOnly(r *snapshot.Rule, i *discover.Interface) bool {
+func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bool {
 	gives := false
-	for _, c := range p.Firewall.Chains {
+	for _, c := range f.Chains {
 		for _, rule := range c.Rules {
 			if !rule.GivesUnknown && !slices.ContainsFunc(rule.Gives, r.SelectsMark) {
 				continue
@@ -324,12 +325,12 @@ func (p *planner) table(family, table int, of Rule) Rule {
 	case Foreign:
 		judged.Reason = of.Rule + " leads to it"
 	default:
-		if vrf := p.vrfOf(table); vrf != "" {
+		if vrf := vrfOf(&p.Links, table); vrf != "" {
 			judged.Verdict, judged.Reason = Needed, "it is the table of "+vrf
 			return judged
 		}
 		judged.Reason = "only rules lead to it that are not needed"
-		if names := p.toldBy(family, table); len(names) > 0 {
+		if names := toldBy(p.Host, family, table); len(names) > 0 {
 			judged.Verdict = Needed
 			judged.Reason = fmt.Sprintf("replypath learns the gateway of %s from it; with gateways: in the configuration it could go",
 				strings.Join(names, ", "))
@@ -339,8 +340,8 @@ func (p *planner) table(family, table int, of Rule) Rule {
 }
 
 // vrfOf names the VRF that has a table, "" for none.
-func (p *planner) vrfOf(table int) string {
-	for _, d := range p.Devices {
+func vrfOf(l *snapshot.Links, table int) string {
+	for _, d := range l.Devices {
 		if d.VRFTable == table {
 			return d.Name
 		}
@@ -349,21 +350,21 @@ func (p *planner) vrfOf(table int) string {
 }
 
 // toldBy names the interfaces whose gateway neither the main table nor the configuration names.
-func (p *planner) toldBy(family, table int) []string {
+func toldBy(h *snapshot.Host, family, table int) []string {
 	var names []string
-	for _, i := range p.Interfaces {
-		if len(i.Settings.Gateways) > 0 || !p.LeavesBy(family, table, i.Index) {
+	for _, i := range h.Interfaces {
+		if len(i.Settings.Gateways) > 0 || !h.LeavesBy(family, table, i.Index) {
 			continue
 		}
 		isToldElsewhere := func(gateway netip.Addr) bool {
-			return slices.ContainsFunc(p.Routes, func(r snapshot.Route) bool {
+			return slices.ContainsFunc(h.Routes, func(r snapshot.Route) bool {
 				return r.Family == family && r.Table == unix.RT_TABLE_MAIN && r.Device == i.Index && r.Gateway == gateway
 			})
 		}
 		isTold := func(r snapshot.Route) bool {
 			return r.Family == family && r.Table == table && r.Device == i.Index && r.IsDefault() && !isToldElsewhere(r.Gateway)
 		}
-		if slices.ContainsFunc(p.Routes, isTold) {
+		if slices.ContainsFunc(h.Routes, isTold) {
 			names = append(names, i.Name)
 		}
 	}
@@ -379,7 +380,7 @@ func (p *planner) routes() []Rule {
 		if !r.IsStatic() || best != nil && best.Device == r.Device || p.Managed(r.Device) == nil {
 			continue
 		}
-		answers := p.answersTo(r.Dst)
+		answers := answersTo(p.Flows, r.Dst)
 		list = append(list, Rule{
 			Rule: "route " + routing.Show(&p.Links, r), Kind: KindRoute, Verdict: Needed, Owner: finding.OrNil(owners.OfRoute(r)),
 			Reason: "what this host opens to there goes by it: replypath sends replies without it", Connections: answers.count,
@@ -394,6 +395,9 @@ type answers struct {
 	count int
 	peers []netip.Prefix
 }
+
+// mostPeers bounds how many networks are named.
+const mostPeers = 3
 
 func (a *answers) add(peer netip.Addr) {
 	a.count++
@@ -416,10 +420,10 @@ func (a answers) with(uses []snapshot.Use) []string {
 	return names
 }
 
-// answers finds the flows of an interface with some own addresses.
-func (p *planner) answers(isMeant func(self netip.Addr) bool, i *discover.Interface) (a answers) {
-	for n := range p.Flows {
-		f := &p.Flows[n]
+// answersOf finds the flows of an interface with some own addresses.
+func answersOf(list []flows.Flow, isMeant func(self netip.Addr) bool, i *discover.Interface) (a answers) {
+	for n := range list {
+		f := &list[n]
 		self, err := netip.ParseAddr(f.Self)
 		if err == nil && f.Interface != nil && *f.Interface == i.Name && isMeant(self) {
 			a.addFlow(f.Peer)
@@ -429,9 +433,9 @@ func (p *planner) answers(isMeant func(self netip.Addr) bool, i *discover.Interf
 }
 
 // answersTo finds the flows of peers in a network.
-func (p *planner) answersTo(network netip.Prefix) (a answers) {
-	for n := range p.Flows {
-		if peer, err := netip.ParseAddr(p.Flows[n].Peer); err == nil && network.Contains(peer) {
+func answersTo(list []flows.Flow, network netip.Prefix) (a answers) {
+	for n := range list {
+		if peer, err := netip.ParseAddr(list[n].Peer); err == nil && network.Contains(peer) {
 			a.add(peer)
 		}
 	}
@@ -442,12 +446,4 @@ func (a *answers) addFlow(text string) {
 	if peer, err := netip.ParseAddr(text); err == nil {
 		a.add(peer)
 	}
-}
-
-// counted is a number with its noun.
-func counted(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, more)
 }

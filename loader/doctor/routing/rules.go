@@ -128,33 +128,6 @@ func NeedsRules(h *snapshot.Host, family int) string {
 	return ""
 }
 
-// ShieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
-// routes and other rules tell: what refuses, or leads by an interface that is not managed. It is empty for nothing.
-func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
-	for n := range h.Routes {
-		r := &h.Routes[n]
-		if r.Family == rule.Family && r.Refuses() && !r.IsDefault() && h.IsForAll(r.Family, r.Table) && !isDaemons(r.Protocol) {
-			return Show(&h.Links, r) + " refuses replies"
-		}
-	}
-	for n := range h.Rules {
-		other := &h.Rules[n]
-		if other.Family != rule.Family || other == rule || !other.MayMatch(rule.Src) || h.AnswersBySource(other) != nil {
-			continue
-		}
-		if other.Refuses != "" {
-			return other.String() + " refuses replies"
-		}
-		for m := range h.Routes {
-			r := &h.Routes[m]
-			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && h.Managed(r.Device) == nil {
-				return fmt.Sprintf("%s leads replies by %s, which is not managed", other, h.DeviceName(r.Device))
-			}
-		}
-	}
-	return ""
-}
-
 // leavesAlone tells whether the configuration has replypath serve less than usual.
 func leavesAlone(c *config.Config) bool {
 	unlisted := func(protocol uint8) bool { return !slices.Contains(c.Protocols, protocol) }
