@@ -35,8 +35,8 @@ func (o *Output) Print(w io.Writer, document any, show func(*output.Page)) error
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(document)
 	}
-	page := output.Page{Width: output.Width(w), Colour: output.WantsColour(w)}
-	show(&page)
+	page := output.NewPage(w)
+	show(page)
 	_, err := page.WriteTo(w)
 	return err
 }

@@ -103,7 +103,7 @@ func (t *trial) run(ctx context.Context) error {
 
 // say tells what is there and what can be done, with the command for that in a line of its own.
 func (t *trial) say(what, todo, command string) {
-	page := output.Page{Width: output.Width(t.Stdout)}
+	page := output.NewPage(t.Stdout)
 	page.Wrapped("", what)
 	page.Wrapped("", todo)
 	page.Line("  %s", t.CommandLine(command))

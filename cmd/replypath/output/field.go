@@ -15,7 +15,7 @@ type Field[T any] struct {
 
 // NewField returns a field of a rank.
 func NewField[T any](name string, rank int, cell func(*T) string) Field[T] {
-	return Field[T]{Column{name, rank}, cell}
+	return Field[T]{Column{Name: name, Rank: rank}, cell}
 }
 
 // Columns are those of fields.
@@ -41,18 +41,20 @@ func FieldRows[T any](fields []Field[T], list []T) [][]string {
 	return Rows(list, func(item *T) []string { return Cells(fields, item) })
 }
 
+// namesOf are those of columns.
+func namesOf(columns []Column) []string {
+	names := make([]string, len(columns))
+	for i := range columns {
+		names[i] = columns[i].Name
+	}
+	return names
+}
+
 // Fits tells whether a line of so many characters has room for all fields of a list.
 func Fits[T any](fields []Field[T], list []T, width int) bool {
 	columns := Columns(fields)
-	widths := make([]int, len(columns))
 	total := -columnGap
-	for i := range columns {
-		widths[i] = length(columns[i].Name)
-	}
-	for _, row := range FieldRows(fields, list) {
-		widen(widths, row)
-	}
-	for _, each := range widths {
+	for _, each := range widthsOf(namesOf(columns), FieldRows(fields, list)) {
 		total += each + columnGap
 	}
 	return total <= width
@@ -67,9 +69,6 @@ func FittedSection[T any](p *Page, fields []Field[T], list []T) {
 	}
 }
 
-// hanging stands before a line that goes on with one that was too long.
-const hanging = "  "
-
 // WrappedSection adds texts below an empty line and a header, unless there are none. What goes on in the next line stands
 // a little to the right there.
 func WrappedSection[T any](p *Page, header string, list []T, text func(*T) string) {
@@ -79,16 +78,6 @@ func WrappedSection[T any](p *Page, header string, list []T, text func(*T) strin
 	p.Line("")
 	p.Line("%s", header)
 	for i := range list {
-		all := Printable(text(&list[i]))
-		if length(all) <= p.Width {
-			p.Line("%s", all)
-			continue
-		}
-		for n, line := range Wrap(all, p.Width-len(hanging)) {
-			if n > 0 {
-				line = hanging + line
-			}
-			p.Line("%s", line)
-		}
+		p.Hanging(Printable(text(&list[i])))
 	}
 }

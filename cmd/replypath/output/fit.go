@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultWidth is how wide a screen is of which nothing is known.
+// defaultWidth is how wide a screen is of which nothing is known, and a text for nobody's screen.
 const defaultWidth = 80
 
-// Width is how many characters a line has room for: as many as COLUMNS says (POSIX, 8.3), else the terminal, else 80.
+// Width is how many characters a line of a table has room for: as many as COLUMNS says (POSIX, 8.3), else the terminal. As
+// of ps(1), nothing is cut where neither tells: programs read it, or a file keeps it.
 func Width(w io.Writer) int {
 	if columns, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && columns > 0 {
 		return columns
@@ -27,8 +28,19 @@ func Width(w io.Writer) int {
 		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 			return int(size.Col)
 		}
+		if IsTerminal(w) {
+			return defaultWidth
+		}
 	}
-	return defaultWidth
+	return Unlimited
+}
+
+// ProseWidth is how long a line of text becomes where one of a table has room for so many characters.
+func ProseWidth(width int) int {
+	if width == Unlimited {
+		return defaultWidth
+	}
+	return width
 }
 
 // Wrap breaks a text between words into lines of at most so many characters. A longer word has a line of its own.
@@ -56,47 +68,131 @@ type Column struct {
 	Name string
 	// Rank is how early it goes where there is no room: the highest first, and those with 0 never.
 	Rank int
+	// Shorter are said in the place of words before the column goes, one after the other.
+	Shorter []Shorter
+	// Most is how much room long cells are given before another column goes for them; 0: as much as they take.
+	Most int
 }
 
-// columnGap is how many blanks there are between columns.
-const columnGap = 2
+// Shorter is a word, what stands in its place, and how wide the column then has to be for what may come.
+type Shorter struct {
+	Word, By string
+	Width    int
+}
 
-// fit returns the places of the columns that stay, by how wide each is.
-func fit(columns []Column, widths []int, width int) []int {
-	places := make([]int, len(columns))
+const (
+	// columnGap is how many blanks there are between columns.
+	columnGap = 2
+	// leastShown is what is left of a cell that is shortened.
+	leastShown = 15
+)
+
+// layout is which columns of a table there is room for, and how wide they are.
+type layout struct {
+	columns []Column
+	widths  []int
+	places  []int // of the columns that stay
+	// shorten says a word of a column otherwise, and returns how wide that is then.
+	shorten func(place int, s Shorter) int
+}
+
+// fit makes the columns fit so many characters, as far as may be: by less room for long cells, then by columns that go.
+func (l *layout) fit(width int) {
+	wanted := slices.Clone(l.widths)
+	l.places = make([]int, len(l.columns))
+	for i, column := range l.columns {
+		l.places[i] = i
+		if column.Most > 0 {
+			l.widths[i] = min(l.widths[i], column.Most)
+		}
+	}
+	slices.SortStableFunc(l.places, func(a, b int) int { return cmp.Compare(l.columns[b].Rank, l.columns[a].Rank) })
+	for l.total() > width && len(l.places) > 0 && l.columns[l.places[0]].Rank > 0 {
+		l.drop(width)
+	}
+	slices.Sort(l.places)
+	for _, place := range slices.Backward(l.places) {
+		if l.columns[place].Most > 0 {
+			l.widths[place] = min(l.widths[place], max(l.widths[place]-l.excess(width), leastShown))
+		}
+	}
+	for _, place := range l.places {
+		if room := -l.excess(width); l.columns[place].Most > 0 && room > 0 {
+			l.widths[place] += min(room, wanted[place]-l.widths[place])
+		}
+	}
+}
+
+// drop takes away what matters least: first words, then the column.
+func (l *layout) drop(width int) {
+	place := l.places[0]
+	for _, shorter := range l.columns[place].Shorter {
+		l.widths[place] = l.shorten(place, shorter)
+		if l.total() <= width {
+			return
+		}
+	}
+	l.places = l.places[1:]
+}
+
+// excess is by how much a line is too long. It is less than 0 where there is room.
+func (l *layout) excess(width int) int { return l.total() - width }
+
+// total is how long a line is.
+func (l *layout) total() int {
 	total := -columnGap
-	for i := range columns {
-		places[i] = i
-		total += widths[i] + columnGap
+	for _, place := range l.places {
+		total += l.widths[place] + columnGap
 	}
-	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(columns[b].Rank, columns[a].Rank) })
-	for total > width && len(places) > 0 && columns[places[0]].Rank > 0 {
-		total -= widths[places[0]] + columnGap
-		places = places[1:]
-	}
-	slices.Sort(places)
-	return places
+	return total
 }
 
-// FittedTable is Table without the columns for which a line of so many characters has no room.
+// FittedTable is Table in so many characters, as far as may be. The rows are those that are shown then.
 func (p *Page) FittedTable(columns []Column, rows [][]string, width int) {
-	names := make([]string, len(columns))
-	for i := range columns {
-		names[i] = columns[i].Name
+	names := namesOf(columns)
+	l := &layout{columns: columns, widths: widthsOf(names, rows)}
+	l.shorten = func(place int, s Shorter) int {
+		for _, row := range rows {
+			if row[place] == s.Word {
+				row[place] = s.By
+			}
+		}
+		return widthsOf(names, rows)[place]
 	}
-	widths := make([]int, len(columns))
-	for _, row := range append([][]string{names}, rows...) {
-		widen(widths, row)
-	}
-	stay := fit(columns, widths, width)
-	p.Table(pick(names, stay), Rows(rows, func(row *[]string) []string { return pick(*row, stay) }))
+	l.fit(width)
+	p.Table(pick(names, l.places), Rows(rows, func(row *[]string) []string {
+		cells := pick(*row, l.places)
+		for i, place := range l.places {
+			if columns[place].Most > 0 {
+				cells[i] = middled(Printable(cells[i]), l.widths[place])
+			}
+		}
+		return cells
+	}))
 }
 
-// widen makes each column wide enough for its cell.
-func widen(widths []int, cells []string) {
-	for i, cell := range cells {
-		widths[i] = max(widths[i], length(OrDash(Printable(cell))))
+// widthsOf are those of columns that have room for all cells.
+func widthsOf(names []string, rows [][]string) []int {
+	widths := make([]int, len(names))
+	for i, name := range names {
+		widths[i] = length(name)
 	}
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], length(OrDash(Printable(cell))))
+		}
+	}
+	return widths
+}
+
+// middled is a text without its middle, where it is longer than so many characters.
+func middled(text string, width int) string {
+	const gap = "..."
+	if length(text) <= width {
+		return text
+	}
+	runes, tail := []rune(text), (width-len(gap))/2
+	return string(runes[:width-len(gap)-tail]) + gap + string(runes[len(runes)-tail:])
 }
 
 func pick[T any](list []T, places []int) []T {
@@ -107,57 +203,71 @@ func pick[T any](list []T, places []int) []T {
 	return picked
 }
 
-// Growing is a table whose rows come one by one, on a screen of any width. A cell that is too long makes its column wider,
-// and others go where there is no room any more. The header then stands there once more.
+// Growing is a table whose rows come one by one, on a screen of any width. Which columns there is room for is told from how
+// wide they are at first: a cell that is longer moves what is behind it, in its own row. The header stands there once more
+// when the screen gets another width.
 type Growing struct {
 	to      io.Writer
 	columns []Column
-	names   []string
-	widths  []int
-	header  string // as it was written last
+	widths  []int // at first
+
+	width  int // of the screen
+	layout layout
+	words  []map[string]string // of columns, what is said in the place of them
 }
 
-// NewGrowing begins a table with columns of given widths.
+// NewGrowing begins a table with columns that are at least so wide.
 func NewGrowing(to io.Writer, columns []Column, widths []int) *Growing {
-	g := &Growing{to: to, columns: columns, widths: slices.Clone(widths)}
-	for _, column := range columns {
-		g.names = append(g.names, column.Name)
+	return &Growing{to: to, columns: columns, widths: widthsOf(namesOf(columns), [][]string{blanks(widths)})}
+}
+
+// blanks are cells that are so wide.
+func blanks(widths []int) []string {
+	cells := make([]string, len(widths))
+	for i, width := range widths {
+		cells[i] = strings.Repeat(" ", width)
 	}
-	widen(g.widths, g.names)
-	return g
+	return cells
 }
 
 // Header writes the header, unless it stands there already.
 func (g *Growing) Header() error {
-	header := g.line(g.names)
-	if header == g.header {
+	width := Width(g.to)
+	if width == g.width {
 		return nil
 	}
-	g.header = header
-	_, err := io.WriteString(g.to, header)
-	return err
+	g.width, g.words = width, make([]map[string]string, len(g.columns))
+	g.layout = layout{columns: g.columns, widths: slices.Clone(g.widths), shorten: g.shorten}
+	g.layout.fit(width)
+	return g.write(namesOf(g.columns))
+}
+
+func (g *Growing) shorten(place int, s Shorter) int {
+	if g.words[place] == nil {
+		g.words[place] = make(map[string]string)
+	}
+	g.words[place][s.Word] = s.By
+	return max(s.Width, length(g.columns[place].Name))
 }
 
 // Row writes a row, its last cell in a colour where one is named.
 func (g *Growing) Row(cells []string, colour string) error {
-	for i, cell := range cells {
-		cells[i] = Printable(cell)
-	}
-	widen(g.widths, cells)
 	if err := g.Header(); err != nil {
 		return err
 	}
+	for i, cell := range cells {
+		if shorter, is := g.words[i][cell]; is {
+			cell = shorter
+		}
+		cells[i] = Printable(cell)
+	}
 	last := len(cells) - 1
 	cells[last] = Coloured(cells[last], colour)
-	_, err := io.WriteString(g.to, g.line(cells))
-	return err
+	return g.write(cells)
 }
 
-func (g *Growing) line(cells []string) string {
-	var line strings.Builder
-	stay := fit(g.columns, g.widths, Width(g.to))
-	_ = Row(&line, pick(g.widths, stay), pick(cells, stay)) // a builder takes everything
-	return line.String()
+func (g *Growing) write(cells []string) error {
+	return Row(g.to, pick(g.layout.widths, g.layout.places), pick(cells, g.layout.places))
 }
 
 // Coloured is a text in a colour of ECMA-48, 8.3.117, or as it is where none is named.

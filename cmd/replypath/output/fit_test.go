@@ -21,7 +21,9 @@ func TestWidth(t *testing.T) {
 	if err := pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}); err != nil {
 		t.Fatal(err)
 	}
-	for columns, want := range map[string][2]int{"": {132, 80}, "wide": {132, 80}, "0": {132, 80}, "200": {200, 200}} {
+	for columns, want := range map[string][2]int{
+		"": {132, Unlimited}, "wide": {132, Unlimited}, "0": {132, Unlimited}, "200": {200, 200},
+	} {
 		t.Setenv("COLUMNS", columns)
 		if got := [2]int{Width(slave), Width(new(bytes.Buffer))}; got != want {
 			t.Errorf("COLUMNS=%s: a terminal and a buffer are %d wide, not %d", columns, got, want)
@@ -33,8 +35,14 @@ func TestWidth(t *testing.T) {
 	}
 	defer file.Close()
 	t.Setenv("COLUMNS", "")
-	if got := Width(file); got != 80 {
-		t.Errorf("a file is %d wide", got)
+	if got := Width(file); got != Unlimited || ProseWidth(got) != 80 {
+		t.Errorf("a file is %d wide, and for prose %d", got, ProseWidth(got))
+	}
+	if err := pty.Setsize(slave, &pty.Winsize{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := Width(slave); got != 80 {
+		t.Errorf("a terminal that does not tell is %d wide", got)
 	}
 }
 
@@ -54,39 +62,76 @@ func TestWrap(t *testing.T) {
 
 // TestFit: what matters least goes first, and what never goes stays where nothing fits.
 func TestFit(t *testing.T) {
-	columns := []Column{{"A", 0}, {"B", 2}, {"C", 1}, {"D", 0}, {"E", 2}}
-	widths := []int{10, 5, 3, 10, 1}
+	columns := []Column{{Name: "A"}, {Name: "B", Rank: 2}, {Name: "C", Rank: 1}, {Name: "D"}, {Name: "E", Rank: 2}}
 	for width, want := range map[int][]int{37: {0, 1, 2, 3, 4}, 36: {0, 2, 3, 4}, 29: {0, 2, 3}, 26: {0, 3}, 1: {0, 3}} {
-		if got := fit(columns, widths, width); !slices.Equal(got, want) {
-			t.Errorf("of %d characters: the columns %d stay, not %d", width, got, want)
+		l := layout{columns: columns, widths: []int{10, 5, 3, 10, 1}}
+		if l.fit(width); !slices.Equal(l.places, want) {
+			t.Errorf("of %d characters: the columns %d stay, not %d", width, l.places, want)
 		}
 	}
 }
 
-// TestGrowing: the header comes again when a column becomes wider or goes, and not else.
+// TestLongCells: no column goes for a cell of unusual length, which loses its middle. Words are said shorter before their
+// column goes.
+func TestLongCells(t *testing.T) {
+	columns := []Column{
+		{Name: "PEER", Most: 20}, {Name: "SELF", Most: 20}, {Name: "KERNEL"},
+		{Name: "STATE", Rank: 1, Shorter: []Shorter{{Word: "established", By: "estab"}}},
+	}
+	const peer, self = "[2001:db8:1234:5678:9abc:def0:1234:5678]:50000", "[2001:db8:4::100]:5432"
+	for width, want := range map[int][2][]string{
+		Unlimited: {{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}},
+		93:        {{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}},
+		80:        {{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {"[2001:db8:1234:56...:1234:5678]:50000", "[2001:db8...00]:5432", "eth0", "closing"}},
+		60:        {{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "estab"}, {"[2001:db8...78]:50000", "[2001:db8...00]:5432", "eth0", "closing"}},
+		50:        {{"10.1.0.100:50000", "10.4.0.100:5432", "eth1"}, {"[2001:db8...8]:50000", "[2001:db8...00]:5432", "eth0"}},
+		10:        {{"10.1.0...:50000", "10.4.0.100:5432", "eth1"}, {"[2001:...:50000", "[2001:...]:5432", "eth0"}},
+	} {
+		rows := [][]string{{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}}
+		var got, wanted Page
+		got.FittedTable(columns, rows, width)
+		wanted.Table(namesOf(columns)[:len(want[0])], want[:])
+		if got.String() != wanted.String() {
+			t.Errorf("in %d columns:\n%srather than\n%s", width, got.String(), wanted.String())
+		}
+	}
+}
+
+// TestGrowing: which columns there are is told from their first widths. A longer cell moves what is behind it in its own
+// row, and the header comes again for another screen only.
 func TestGrowing(t *testing.T) {
-	t.Setenv("COLUMNS", "20")
+	t.Setenv("COLUMNS", "22")
 	var out bytes.Buffer
-	g := NewGrowing(&out, []Column{{"PEER", 0}, {"MAC", 1}, {"VERDICT", 0}}, []int{6, 0, 0})
+	columns := []Column{
+		{Name: "PEER"}, {Name: "MAC", Rank: 2}, {Name: "STATE", Rank: 1, Shorter: []Shorter{{Word: "known", By: "k", Width: 1}}}, {Name: "VERDICT"},
+	}
+	g := NewGrowing(&out, columns, []int{6, 3, 8, 0})
 	if err := g.Header(); err != nil {
 		t.Fatal(err)
 	}
-	for _, cells := range [][]string{{"one", "m", "new"}, {"three", "", "known"}, {"a longer", "m", "moved"}, {"four", "m", "new\x1b"}} {
-		if err := g.Row(cells, ""); err != nil {
+	rows := [][]string{{"one", "m", "new", "x"}, {"three", "", "known", "y"}, {"a longer", "m", "", "z"}, {"four", "m", "known", "new\x1b"}}
+	for _, cells := range rows {
+		if err := g.Row(slices.Clone(cells), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := g.Row([]string{"five", "m", "new"}, "31"); err != nil {
+	if err := g.Row([]string{"five", "m", "new", "new"}, "31"); err != nil {
 		t.Fatal(err)
 	}
-	const want = `PEER    MAC  VERDICT
-one     m    new
-three   -    known
-PEER      VERDICT
-a longer  moved
-four      new\x1b
+	t.Setenv("COLUMNS", "")
+	if err := g.Row(slices.Clone(rows[1]), ""); err != nil {
+		t.Fatal(err)
+	}
+	const want = `PEER    STATE  VERDICT
+one     new    x
+three   k      y
+a longer  -      z
+four    k      new\x1b
 `
-	if got := out.String(); got != want+"five      \x1b[31mnew\x1b[0m\n" {
-		t.Errorf("%q, not %q", got, want)
+	const whole = `PEER    MAC  STATE     VERDICT
+three   -    known     y
+`
+	if got := out.String(); got != want+"five    new    \x1b[31mnew\x1b[0m\n"+whole {
+		t.Errorf("%s, not\n%s", got, want)
 	}
 }

@@ -4,6 +4,7 @@ package output
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -12,11 +13,21 @@ import (
 
 // Page is a text for people. It is made in memory, where nothing fails, and then written at once.
 type Page struct {
-	Width  int  // of a line of what is wrapped
+	Width  int  // of a line of a table
+	Prose  int  // of a line of what is wrapped; 0: as Width
 	Colour bool // is wanted
 
 	text bytes.Buffer
 }
+
+// NewPage begins a page that fits where it is written to.
+func NewPage(w io.Writer) *Page {
+	width := Width(w)
+	return &Page{Width: width, Prose: ProseWidth(width), Colour: WantsColour(w)}
+}
+
+// ProseWidth is how long a line of what is wrapped becomes.
+func (p *Page) ProseWidth() int { return cmp.Or(p.Prose, p.Width) }
 
 // String is the text, lines with their ends.
 func (p *Page) String() string { return p.text.String() }
@@ -29,8 +40,26 @@ func (p *Page) Line(format string, args ...any) { fmt.Fprintf(&p.text, format+"\
 
 // Wrapped adds a text in lines of the width of the page, each with an indentation.
 func (p *Page) Wrapped(indent, text string) {
-	for _, line := range Wrap(Printable(text), p.Width-len(indent)) {
+	for _, line := range Wrap(Printable(text), p.ProseWidth()-len(indent)) {
 		p.Line("%s%s", indent, line)
+	}
+}
+
+// hanging stands before a line that goes on with one that was too long.
+const hanging = "  "
+
+// Hanging adds a text, in one line where it fits. What goes on in the next stands a little to the right there.
+func (p *Page) Hanging(text string) {
+	width := p.ProseWidth()
+	if length(text) <= width {
+		p.Line("%s", text)
+		return
+	}
+	for n, line := range Wrap(text, width-len(hanging)) {
+		if n > 0 {
+			line = hanging + line
+		}
+		p.Line("%s", line)
 	}
 }
 

@@ -163,7 +163,7 @@ func showCommand(p *output.Page, name string, command *string) {
 	}
 	line := findingIndent + name + ": " + *command
 	typed, remark, isRemarked := strings.Cut(line, "  # ")
-	if !isRemarked || utf8.RuneCountInString(line) <= p.Width {
+	if !isRemarked || utf8.RuneCountInString(line) <= p.ProseWidth() {
 		p.Line("%s", line)
 		return
 	}

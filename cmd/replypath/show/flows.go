@@ -40,9 +40,11 @@ A peer is shown with its port. A ping has an identifier in place of the port.
   bytes      most bytes first; flows without a known number come last
   age        youngest first
 Bytes are what this host sent by a TCP connection, each counted once. They come from the
-sockets. These are asked only for --sort bytes, -o json, or a terminal of 160 columns.
+sockets. These are asked only for --sort bytes, for -o json, and for lines of 160
+characters.
 
-The table has these columns, as many as fit the terminal. CORRECTED always does:
+The table fits the terminal, or COLUMNS. If it is narrow, the columns that matter least go
+first, and a long address loses its middle. In a pipe or a file all columns are there:
   IN      the interface that the flow arrives by
   KERNEL  of an asymmetric flow: the interface that the kernel's routes choose now; none
           if there is no route, ? if it is not known
@@ -165,7 +167,7 @@ func (f *flowCommand) list(table FlowTable) error {
 	return f.output.Print(f.Stdout, found, func(p *output.Page) { f.table(p, found) })
 }
 
-// wideEnough is a terminal that has room for every column.
+// wideEnough is a line that has room for every column.
 const wideEnough = 160
 
 func (f *flowCommand) flush(table FlowTable) error {
@@ -180,10 +182,10 @@ func (f *flowCommand) flush(table FlowTable) error {
 // followEvery is how often a followed table is looked at.
 const followEvery = time.Second
 
-// eventWidths keep the columns in line, as far as can be told without knowing
-// the rows to come: an IPv4 address with a port fits. Others are as wide as their headers.
+// eventWidths keep the columns in line, as far as can be told without knowing the rows to come: most IPv4 addresses with a
+// port fit. Others are as wide as their headers.
 var eventWidths = map[string]int{
-	"PROTO": 6, "PEER": 21, "SELF": 21, "IN": 5, "SOURCE": 6, "NEXT HOP": 17, "STATE": 14, "AGE": 6, "IDLE": 6,
+	"PEER": 18, "SELF": 18, "IN": 5, "NEXT HOP": 17, "STATE": 14, "AGE": 6, "IDLE": 6,
 }
 
 // eventField is what happened.
@@ -234,7 +236,7 @@ func (f *flowCommand) events() (show func(flows.Flow) error, err error) {
 		encoder := output.NewEncoder(f.Stdout)
 		return func(flow flows.Flow) error { return encoder.Encode(flow) }, nil
 	}
-	fields := append([]flowField{eventField}, f.fields(nil)...)
+	fields := append([]flowField{eventField}, f.fields()...)
 	widths := make([]int, len(fields))
 	for i := range fields {
 		widths[i] = eventWidths[fields[i].Name]

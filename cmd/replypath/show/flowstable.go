@@ -12,12 +12,10 @@ import (
 
 type flowField = output.Field[flows.Flow]
 
-// How readily columns are left out; those above unneeded go before any word is shortened.
+// How readily columns are left out. The interfaces and the numbers of corrected packets always stay.
 const (
-	rankInterface = iota + 1
-	rankKernel
+	rankProtocol = iota + 1
 	rankState
-	unneeded
 	rankAge
 	rankBytes
 	rankIdle
@@ -27,11 +25,11 @@ const (
 
 // Fields of flows.
 var (
-	protocolField   = output.NewField("PROTO", 0, func(f *flows.Flow) string { return f.Protocol })
-	peerField       = output.NewField("PEER", 0, func(f *flows.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
-	selfField       = output.NewField("SELF", 0, func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
-	interfaceField  = output.NewField("IN", rankInterface, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) })
-	kernelField     = output.NewField("KERNEL", rankKernel, kernelChoice)
+	protocolField   = output.NewField("PROTO", rankProtocol, func(f *flows.Flow) string { return f.Protocol })
+	peerField       = endpointField("PEER", func(f *flows.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
+	selfField       = endpointField("SELF", func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
+	interfaceField  = output.NewField("IN", 0, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) })
+	kernelField     = output.NewField("KERNEL", 0, kernelChoice)
 	nextHopField    = output.NewField("NEXT HOP", rankNextHop, func(f *flows.Flow) string { return output.OrEmpty(f.NextHopMAC) })
 	ageField        = output.NewField("AGE", rankAge, func(f *flows.Flow) string { return output.Duration(f.AgeSeconds) })
 	idleField       = output.NewField("IDLE", rankIdle, func(f *flows.Flow) string { return output.Duration(f.IdleSeconds) })
@@ -40,10 +38,17 @@ var (
 	bytesField      = output.NewField("BYTES", rankBytes, sentBytes)
 )
 
+// endpointField is of an address with its port: no other column goes for a long one of IPv6.
+func endpointField(name string, cell func(*flows.Flow) string) flowField {
+	f := output.NewField(name, 0, cell)
+	f.Most = len("255.255.255.255:65535")
+	return f
+}
+
 // originatedFields are those of what this host originated.
 var originatedFields = []flowField{
 	protocolField, peerField, selfField, kernelField,
-	output.NewField("SOURCE", rankInterface, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) }),
+	output.NewField("SOURCE", 0, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) }),
 	output.NewField("OUTCOME", rankState, func(f *flows.Flow) string { return f.Outcome }),
 	ageField, idleField,
 	output.NewField("MOVED", 0, corrected),
@@ -69,45 +74,39 @@ func sentBytes(f *flows.Flow) string {
 	return strconv.FormatUint(*f.Bytes, 10)
 }
 
-// stateWords say a state. Where there is too little room the next ones do.
-var stateWords = []map[string]string{
-	{},
-	{flows.StateConnectionless: ""},
-	{flows.StateConnectionless: "", flows.StateEstablished: "estab"},
-}
-
 // closing is the state of a connection after FIN or RST.
 const closing = "closing"
 
-func stateField(words map[string]string) flowField {
-	return output.NewField("STATE", rankState, func(f *flows.Flow) string {
+// stateField is shortened before it goes: a flow without a connection is told by its protocol.
+var stateField = func() flowField {
+	f := output.NewField("STATE", rankState, func(f *flows.Flow) string {
 		if f.Closing {
 			return closing
 		}
-		if word, shorter := words[f.State]; shorter {
-			return word
-		}
 		return f.State
 	})
-}
-
-// flowFields are those of flows, with these words for their states.
-func flowFields(words map[string]string) []flowField {
-	return []flowField{
-		protocolField, peerField, selfField, interfaceField, kernelField, nextHopField, stateField(words),
-		ageField, idleField, correctedField, asymmetricField, bytesField,
+	f.Shorter = []output.Shorter{
+		{Word: flows.StateConnectionless, By: "", Width: len(flows.StateEstablished)},
+		{Word: flows.StateEstablished, By: "estab", Width: len(flows.StateHalfOpen)},
 	}
+	return f
+}()
+
+// flowFields are those of flows.
+var flowFields = []flowField{
+	protocolField, peerField, selfField, interfaceField, kernelField, nextHopField, stateField,
+	ageField, idleField, correctedField, asymmetricField,
 }
 
-// fields are those of what is asked for, with these words for the states of flows. The one that is sorted by is always
-// shown, that of the bytes only where they are known.
-func (f *flowCommand) fields(words map[string]string) []flowField {
-	fields := flowFields(words)
+// fields are those of what is asked for. The one that is sorted by is always shown, that of the bytes only where they are
+// known.
+func (f *flowCommand) fields() []flowField {
+	fields := slices.Clone(flowFields)
 	if f.listing.Originated {
-		fields = append(slices.Clone(originatedFields), bytesField)
+		fields = slices.Clone(originatedFields)
 	}
-	if !f.listing.Bytes && f.listing.Order != flows.ByBytes {
-		fields = fields[:len(fields)-1]
+	if f.listing.Bytes || f.listing.Order == flows.ByBytes {
+		fields = append(fields, bytesField)
 	}
 	for i := range fields {
 		if fields[i].Name == sortedName[f.listing.Order] {
@@ -119,15 +118,7 @@ func (f *flowCommand) fields(words map[string]string) []flowField {
 
 var sortedName = map[flows.Order]string{flows.ByAge: ageField.Name, flows.ByBytes: bytesField.Name}
 
-// table shows flows. States are shortened before a column that is needed is left out.
 func (f *flowCommand) table(p *output.Page, list []flows.Flow) {
-	var fields []flowField
-	for _, words := range stateWords {
-		fields = f.fields(words)
-		needed := slices.DeleteFunc(slices.Clone(fields), func(f flowField) bool { return f.Rank > unneeded })
-		if output.Fits(needed, list, p.Width) {
-			break
-		}
-	}
+	fields := f.fields()
 	p.FittedTable(output.Columns(fields), output.FieldRows(fields, list), p.Width)
 }

@@ -32,8 +32,9 @@ The first line is the answer. It begins with ok or warning, and says:
   since             when the counters began
 
 Below it stand the interfaces and their gateways. Then comes only what is wrong or was
-changed. In mode observe that is also what enforcing would change. Lines fit the terminal:
-columns that do not fit are left out. --verbose shows all the rest, in longer lines.
+changed. In mode observe that is also what enforcing would change. Tables fit the
+terminal: columns that do not fit are left out. In a pipe or a file all are there.
+--verbose shows all the rest, in longer lines.
 
 With -o json it is one object; what is not known is null:
   summary         the first line
@@ -113,7 +114,7 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	fillLists(nothing.Status)
 	if o.JSON() || len(nothing.HostChanges) > 0 {
 		changes := func(p *output.Page) {
-			p.Width = output.Unlimited
+			p.Width, p.Prose = output.Unlimited, output.Unlimited
 			p.Line("%s", nothing.Summary)
 			showChanges(p, nothing.HostChanges)
 		}

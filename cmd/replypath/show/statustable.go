@@ -13,11 +13,11 @@ import (
 	"replypath/loader/status"
 )
 
-// showStatus shows a status for people: the answer, the interfaces, and what is wrong or was changed. All the rest is for
-// who wants everything, in lines as long as it takes.
+// showStatus shows a status for people: the answer, the interfaces, and what is wrong or was changed. Whoever wants
+// everything gets the rest as well, in lines as long as it takes.
 func showStatus(p *output.Page, s *status.Status, everything bool) {
 	if everything {
-		p.Width = output.Unlimited
+		p.Width, p.Prose = output.Unlimited, output.Unlimited
 	}
 	p.Line("%s", output.Printable(s.Summary))
 	output.FittedSection(p, interfaceFields(s.Interfaces, everything), s.Interfaces)

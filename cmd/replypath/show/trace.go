@@ -47,8 +47,9 @@ It also has the kernel's choice, the interface and MAC out, and the verdict with
 reason. LEFT says whether the packet was seen to leave. The MAC of an inbound packet is
 its source.
 
-On a narrow terminal, the columns that matter least go first. The verdict stays. If a
-column becomes wider, the header is shown again.
+On a narrow terminal, the columns that matter least go first. The verdict stays. A row
+with a long address or name is longer than the others. In a pipe or a file all columns are
+there.
 
 A mark follows the protocol:
   [S], [SA] and others  the flags of TCP
@@ -193,7 +194,7 @@ func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
 	if t.output.JSON() {
 		return nil
 	}
-	page := output.Page{Width: output.Width(t.Stdout)}
+	page := output.NewPage(t.Stdout)
 	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it, so that it goes by the routing table. Where a reply goes:", self, peer))
 	page.Line("  %s", t.CommandLine(fmt.Sprintf("explain --peer %s --self %s", peer, self)))
 	page.Line("")

@@ -41,22 +41,20 @@ func farPackets() []trace.Packet {
 	return append(packets, far, packets[1])
 }
 
-// TestTraceFits: what matters least goes first, and the verdict never goes.
+// TestTraceFits: what matters least goes first, the verdict never goes, and a long row takes nothing from the others.
 func TestTraceFits(t *testing.T) {
 	for width, want := range map[int]string{
 		80: `DIR  PROTOCOL   PEER                IN    KERNEL  OUT   VERDICT
 in   tcp[S]     10.1.0.100:50000    eth1  -       -     new
 out  tcp[SA]    10.1.0.100:50000    eth1  eth0    eth1  corrected
-DIR  PEER                                            VERDICT
-out  [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  corrected
-out  10.1.0.100:50000                                corrected
+out  tcp[SA]    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  enp130s0f1np100  enp130s0f0np100  enp130s0f1np100  corrected
+out  tcp[SA]    10.1.0.100:50000    eth1  eth0    eth1  corrected
 `,
 		200: `TIME             DIR  PROTOCOL   PEER                SELF                IN    KERNEL  OUT   MAC                LEFT  VERDICT
 12:30:00.000000  in   tcp[S]     10.1.0.100:50000    10.4.0.100:5432     eth1  -       -     02:00:00:00:00:04  -     new
 12:30:00.000000  out  tcp[SA]    10.1.0.100:50000    10.4.0.100:5432     eth1  eth0    eth1  02:00:00:00:00:04  yes   corrected
-TIME             DIR  PROTOCOL   PEER                                            SELF                    IN               KERNEL           OUT              LEFT  VERDICT
-12:30:00.000000  out  tcp[SA]    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  enp130s0f0np100  enp130s0f1np100  yes   corrected
-12:30:00.000000  out  tcp[SA]    10.1.0.100:50000                                10.4.0.100:5432         eth1             eth0             eth1             yes   corrected
+12:30:00.000000  out  tcp[SA]    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  enp130s0f0np100  enp130s0f1np100  02:00:00:00:00:04  yes   corrected
+12:30:00.000000  out  tcp[SA]    10.1.0.100:50000    10.4.0.100:5432     eth1  eth0    eth1  02:00:00:00:00:04  yes   corrected
 `,
 	} {
 		t.Setenv("COLUMNS", fmt.Sprint(width))

@@ -39,7 +39,7 @@ const (
 
 func (t *table) lines() []styledLine {
 	var lines []styledLine
-	for _, line := range output.Wrap(t.summary(), t.width) {
+	for _, line := range output.Wrap(t.summary(), output.ProseWidth(t.width)) {
 		lines = append(lines, styledLine{text: line})
 	}
 	for _, section := range []func() []styledLine{t.interfaces, t.tables, t.flows} {
