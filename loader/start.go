@@ -147,6 +147,7 @@ func (l start) openJournal() (err error) {
 	l.state.PID, l.state.Version = os.Getpid(), l.options.Version
 	if l.fresh {
 		l.state.Began = time.Now()
+		l.state.Marks = []pins.MarkRecord{{At: l.state.Began}}
 	}
 	l.describeFeatures()
 	l.describeConfig()

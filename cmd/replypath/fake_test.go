@@ -19,6 +19,7 @@ import (
 	"replypath/cmd/replypath/top"
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
 	"replypath/loader/flows"
@@ -133,7 +134,7 @@ func fakeStatus(dir string) (*status.Status, error) {
 	case fakehost.HealthyDir, fakehost.StrongDir:
 		return healthyStatus(s, dir == fakehost.StrongDir), nil
 	}
-	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Lossy: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
+	s.Counted = status.Counted{Corrected: 1234, WouldCorrect: 7, Lost: 200, Failing: counters.Failing{Lost: 200}, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 1}}
 	s.Config = status.Config{
 		Path:     new("/etc/replypath/replypath.yaml"),
 		LoadedAt: new(time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)),

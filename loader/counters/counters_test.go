@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
+	"replypath/loader/pins"
 	"replypath/metrics"
 )
 
@@ -109,15 +111,19 @@ func TestTotals(t *testing.T) {
 		pair(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|bpf.DatapathOutcomeOUTCOME_ORIGINATED): packets(9),
 		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE|bpf.DatapathOutcomeOUTCOME_ORIGINATED):   packets(10),
 	}.Totals()
-	want := Totals{Corrected: 7, Observed: 5, Lost: 13, Lossy: 13, Uncorrected: map[string]uint64{"mtu": 8}}
+	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}, Failing: Failing{Lost: 13, Uncorrected: 8}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// TestFewAreLost: pairs that lose a few, or one in many, are no reason to worry, whatever others lose.
-func TestFewAreLost(t *testing.T) {
-	type packets struct{ corrected, lost, linkDown, want uint64 }
+// TestFewFail: pairs of which a few fail, or one in many, are no reason to worry, whatever others do. What goes as routed
+// as it was meant does not fail.
+func TestFewFail(t *testing.T) {
+	type packets struct {
+		corrected, lost, linkDown, mtu, bound uint64
+		want                                  Failing
+	}
 	of := func(to uint16, p packets) Pairs {
 		pair := func(outcome bpf.DatapathOutcome) bpf.DatapathPair {
 			return bpf.DatapathPair{To: to, Outcome: uint8(outcome)}
@@ -126,15 +132,42 @@ func TestFewAreLost(t *testing.T) {
 			pair(bpf.DatapathOutcomeOUTCOME_CORRECTED):      {Packets: p.corrected},
 			pair(bpf.DatapathOutcomeOUTCOME_LOST):           {Packets: p.lost},
 			pair(bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN): {Packets: p.linkDown},
+			pair(bpf.DatapathOutcomeOUTCOME_MTU):            {Packets: p.mtu},
+			pair(bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE):   {Packets: p.bound},
+			pair(bpf.DatapathOutcomeOUTCOME_OBSERVE):        {Packets: p.bound},
 		}
 	}
 	for _, p := range []packets{
-		{0, 0, 0, 0}, {253, 1, 0, 0}, {0, 3, 0, 0}, {0, 2, 2, 4}, {5000, 5, 0, 0}, {4999, 5, 0, 5}, {100, 0, 50, 50},
+		{}, {corrected: 253, lost: 1}, {lost: 3}, {lost: 2, linkDown: 2, want: Failing{Lost: 4}}, {corrected: 5000, lost: 5},
+		{corrected: 4999, lost: 5, want: Failing{Lost: 5}}, {corrected: 100, linkDown: 50, want: Failing{Lost: 50}},
+		{mtu: 3}, {bound: 1e6}, {mtu: 40, want: Failing{Uncorrected: 40}}, {corrected: 1e6, mtu: 40},
 	} {
 		pairs := of(2, p)
 		maps.Copy(pairs, of(3, packets{corrected: 1e9}))
-		if got := pairs.Totals().Lossy; got != p.want {
-			t.Errorf("%+v: %d", p, got)
+		if got := pairs.Totals().Failing; got != p.want {
+			t.Errorf("%+v: %+v", p, got)
 		}
+	}
+}
+
+// TestFailingSince: what failed before a mark is over, and so are a few since.
+func TestFailingSince(t *testing.T) {
+	then := Totals{Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 50}, Failing: Failing{Lost: 190, Uncorrected: 8}}
+	at := time.Now()
+	mark := then.Mark(at, 7)
+	if want := (pins.MarkRecord{At: at, Lost: 200, Uncorrected: 8, NotEntered: 7}); mark != want {
+		t.Errorf("the mark is %+v, not %+v", mark, want)
+	}
+	now := then
+	now.Uncorrected = map[string]uint64{"mtu": 8, "bound_device": 5000}
+	for lost, want := range map[uint64]Failing{200: {}, 203: {}, 204: {Lost: 4}, 1000: {Lost: 800}} {
+		now.Lost, now.Failing.Lost = lost, lost-10
+		want.Lost = min(want.Lost, now.Failing.Lost)
+		if got := now.FailingSince(mark); got != want {
+			t.Errorf("of %d lost: %+v, not %+v", lost, got, want)
+		}
+	}
+	if got := then.FailingSince(pins.MarkRecord{}); got != then.Failing {
+		t.Errorf("without a mark: %+v", got)
 	}
 }

@@ -60,11 +60,22 @@ type Journal struct {
 	// Trial is what the datapath is on until somebody confirms it; nil: for good.
 	Trial *TrialRecord `json:"trial,omitempty"`
 
+	// Marks are what had failed about an hour ago, and at the last full hour since then: the first is what is compared with.
+	Marks []MarkRecord `json:"marks,omitempty"`
+
 	// Forgotten is what was counted for interfaces whose ids are others' by now.
 	Forgotten []PairRecord `json:"forgotten,omitempty"`
 
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
+}
+
+// MarkRecord is what had failed up to a moment.
+type MarkRecord struct {
+	At          time.Time `json:"at"`
+	Lost        uint64    `json:"lost"`        // packets
+	Uncorrected uint64    `json:"uncorrected"` // packets, without those that nobody wants to be corrected
+	NotEntered  uint64    `json:"not_entered"` // flows
 }
 
 // TrialRecord is what takes a datapath on trial back.

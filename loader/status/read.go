@@ -263,6 +263,7 @@ func (r *reader) flows(s *Status) error {
 	if err != nil {
 		return err
 	}
+	s.Flows.Tables = tables
 	for _, table := range tables {
 		s.Flows.Count += int(table.Flows)
 		s.Flows.Capacity += int(table.Capacity)
@@ -283,9 +284,17 @@ func (r *reader) counted(s *Status) error {
 	if err != nil {
 		return err
 	}
-	totals := pairs.Totals()
+	notEntered, err := counters.NotEntered(r.maps)
+	if err != nil {
+		return err
+	}
+	totals, mark := pairs.Totals(), pins.MarkRecord{}
+	if len(r.journal.Marks) > 0 {
+		mark = r.journal.Marks[0]
+	}
 	s.Counted = Counted{
-		Corrected: totals.Corrected, WouldCorrect: totals.Observed, Lost: totals.Lost, Lossy: totals.Lossy, Uncorrected: totals.Uncorrected,
+		Corrected: totals.Corrected, WouldCorrect: totals.WouldCorrect, Lost: totals.Lost, Uncorrected: totals.Uncorrected,
+		Failing: totals.FailingSince(mark), NotEntered: notEntered - min(mark.NotEntered, notEntered),
 	}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began

@@ -9,6 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
+	"replypath/loader/counters"
+	"replypath/loader/flows"
 	"replypath/loader/pins"
 )
 
@@ -71,14 +73,18 @@ type Counted struct {
 	Corrected    uint64            `json:"corrected"`
 	WouldCorrect uint64            `json:"would_correct"` // counted by interfaces that observe
 	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
-	Lossy        uint64            `json:"-"`             // of those: where more than a few are lost
 	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are
+
+	Failing    counters.Failing `json:"-"` // of late
+	NotEntered uint64           `json:"-"` // of late: flows that found no place in a table
 }
 
 // Problem is something that keeps replies from being corrected, or may do so.
 type Problem struct {
 	Problem string  `json:"problem"` // in a few words
 	Detail  *string `json:"detail"`  // nil: there is no more to say
+
+	short string // says it in still fewer words; "": it does not take many
 }
 
 // Gateway is a known gateway of a managed interface.
@@ -98,6 +104,8 @@ type Unmanaged = pins.UnmanagedRecord
 type Flows struct {
 	Count    int `json:"count"`
 	Capacity int `json:"capacity"`
+
+	Tables []flows.TableUsage `json:"-"`
 }
 
 // Feature is something that depends on the kernel or on this version.

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"replypath/loader/config"
+	"replypath/loader/counters"
 )
 
 // summaryWidth is how long the answer in a line may become.
@@ -23,49 +24,73 @@ func (s *Status) Conclude(now time.Time) {
 	s.Summary = s.summary(now)
 }
 
-// summary says in a line whether all is well, what is done, and what came of it. What matters least is left out where it
-// does not fit.
+// summary says in a line whether all is well, what is done, and what came of it. What matters least is said in fewer words,
+// or left out, where it does not fit.
 func (s *Status) summary(now time.Time) string {
-	text, begin, rest := "ok: ", s.activity(), [][]string(nil)
-	switch {
-	case len(s.Problems) > 0:
-		text, begin, rest = "warning: ", s.worst(), [][]string{{begin}}
-	case !s.isAttached():
-		text = "warning: "
-	}
-	if s.TrialUntil != nil {
-		rest = append(rest, []string{"on trial until " + moment(*s.TrialUntil, now)})
-	}
-	if s.isAttached() {
-		rest = append(rest, s.outcomes(now))
-	}
-	return join(text+begin, rest, summaryWidth)
-}
-
-// join puts parts behind a text, each in the first of its forms that fits, or not at all.
-func join(text string, parts [][]string, width int) string {
-	for _, forms := range parts {
-		for _, form := range forms {
-			if longer := text + "; " + form; utf8.RuneCountInString(longer) <= width {
-				text = longer
-				break
-			}
+	parts := [][]string{s.activity()}
+	text := "ok"
+	if len(s.Problems) > 0 {
+		text, parts = "warning", [][]string{s.worst()}
+		if s.isAttached() {
+			parts = append(parts, s.activity())
 		}
 	}
-	return text
-}
-
-// worst names the first of the problems, and how many there are beside it.
-func (s *Status) worst() string {
-	text := s.Problems[0].Problem
-	if more := len(s.Problems) - 1; more > 0 {
-		text += ", " + counted(uint64(more), "more problem")
+	if s.TrialUntil != nil {
+		parts = append(parts, []string{"on trial until " + moment(*s.TrialUntil, now)})
 	}
-	return text
+	if s.isAttached() {
+		parts = append(parts, s.outcomes(now))
+	}
+	line, _ := join(text, ": ", parts)
+	if shortest := text + ": " + parts[0][len(parts[0])-1]; utf8.RuneCountInString(shortest) > summaryWidth {
+		return cut(shortest)
+	}
+	return line
 }
 
-// activity is what is done on which interfaces, by their modes in force.
-func (s *Status) activity() string {
+// join puts parts behind a text, each in one of its forms, or not at all where none fits, and tells how many there are. Of
+// forms that fit it takes the first that leaves room for most of what is behind.
+func join(text, separator string, parts [][]string) (line string, joined int) {
+	if len(parts) == 0 {
+		return text, 0
+	}
+	for _, form := range parts[0] {
+		longer := text + separator + form
+		if utf8.RuneCountInString(longer) > summaryWidth {
+			continue
+		}
+		if whole, behind := join(longer, "; ", parts[1:]); behind+1 > joined {
+			line, joined = whole, behind+1
+		}
+	}
+	if joined == 0 {
+		return join(text, separator, parts[1:])
+	}
+	return line, joined
+}
+
+// cut is the beginning of a line that has no form which fits.
+func cut(line string) string {
+	const gap = "..."
+	return string([]rune(line)[:summaryWidth-len(gap)]) + gap
+}
+
+// worst names the first of the problems, and how many there are beside it, in forms that become shorter.
+func (s *Status) worst() []string {
+	first, more := s.Problems[0], len(s.Problems)-1
+	forms := []string{first.Problem}
+	if more > 0 {
+		forms = []string{first.Problem + ", " + counted(uint64(more), "more problem"), fmt.Sprintf("%s, %d more", first.Problem, more)}
+	}
+	if first.short == "" {
+		return forms
+	}
+	short := Status{Problems: append([]Problem{{Problem: first.short}}, s.Problems[1:]...)}
+	return append(forms, short.worst()...)
+}
+
+// activity is what is done on which interfaces, by their modes in force, in forms that become shorter.
+func (s *Status) activity() []string {
 	var enforcing, observing []string
 	for n := range s.Interfaces {
 		i := &s.Interfaces[n]
@@ -77,18 +102,21 @@ func (s *Status) activity() string {
 			observing = append(observing, i.Name)
 		}
 	}
-	var parts []string
-	if len(enforcing) > 0 {
-		parts = append(parts, "enforcing on "+names(enforcing))
+	var forms []string
+	for _, say := range []func([]string) string{names, number} {
+		var parts []string
+		if len(enforcing) > 0 {
+			parts = append(parts, "enforcing on "+say(enforcing))
+		}
+		if len(observing) > 0 {
+			parts = append(parts, "observing on "+say(observing))
+		}
+		forms = append(forms, strings.Join(parts, ", "))
 	}
-	if len(observing) > 0 {
-		parts = append(parts, "observing on "+names(observing))
-	}
-	if len(parts) == 0 {
-		return "nothing is attached"
-	}
-	return strings.Join(parts, ", ")
+	return forms
 }
+
+func number(list []string) string { return fmt.Sprint(len(list)) }
 
 func names(list []string) string {
 	if len(list) > fewNames {
@@ -100,16 +128,20 @@ func names(list []string) string {
 // outcomes is what became of the replies, in forms that become shorter.
 func (s *Status) outcomes(now time.Time) []string {
 	replies := s.results("no replies", "1 reply", "%d replies")
-	short := s.results("none", "1", "%d")
+	short := s.results("0", "1", "%d")
 	forms := []string{replies, short}
 	if s.Counted.Since != nil {
 		since := ", since " + moment(*s.Counted.Since, now)
 		forms = []string{replies + since, replies, short + since, short}
 	}
-	return forms
+	return append(forms, strings.TrimSuffix(short, noneLost))
 }
 
-// results are the numbers of replies that were corrected, or would be, and lost. The first of them is said in these words.
+// noneLost is at the end of what became of the replies.
+const noneLost = ", none lost"
+
+// results are the numbers of replies, each a packet, that were corrected, or would be, and lost. The first of them is said
+// in these words.
 func (s *Status) results(none, one, many string) string {
 	first := func(n uint64) string {
 		switch n {
@@ -121,18 +153,35 @@ func (s *Status) results(none, one, many string) string {
 		return fmt.Sprintf(many, n)
 	}
 	c := &s.Counted
+	uncorrected := s.uncorrected()
 	enforces, observes := s.modes()
-	if !enforces && c.Corrected == 0 && c.Lost == 0 {
+	if !enforces && c.Corrected == 0 && c.Lost == 0 && uncorrected == 0 {
+		if c.WouldCorrect == 0 {
+			return "0 replies need correction"
+		}
 		return first(c.WouldCorrect) + " would be corrected"
 	}
 	text := first(c.Corrected) + " corrected"
+	if uncorrected > 0 {
+		text += fmt.Sprintf(", %d not corrected", uncorrected)
+	}
 	if observes {
 		text += fmt.Sprintf(", %d would be", c.WouldCorrect)
 	}
 	if c.Lost > 0 {
 		return text + fmt.Sprintf(", %d lost", c.Lost)
 	}
-	return text + ", none lost"
+	return text + noneLost
+}
+
+// uncorrected is how many packets went as routed although nobody wants it.
+func (s *Status) uncorrected() (sum uint64) {
+	for reason, packets := range s.Counted.Uncorrected {
+		if !counters.IsMeant(reason) {
+			sum += packets
+		}
+	}
+	return sum
 }
 
 // modes tells which ones are in force on interfaces that are attached.

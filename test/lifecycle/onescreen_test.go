@@ -35,7 +35,7 @@ func TestAnswerOfStatus(t *testing.T) {
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	d := p.Start("--observe")
-	wantAnswer(t, p, `ok: observing on eth0, eth1; no replies would be corrected, since \d\d:\d\d`)
+	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
 	harness.Ask(t, conversation(t, n, harness.UDP, topology.IPv4))
 	wantAnswer(t, p, `ok: observing on eth0, eth1; 1 reply would be corrected, since \d\d:\d\d`)
 	p.Expect(0, "mode", "enforce")
@@ -79,6 +79,7 @@ func TestHostModelIsShown(t *testing.T) {
 
 // TestFlowsOnOneScreen: the table fits 80 columns with the kernel's choice and the state, in the order that is asked for.
 func TestFlowsOnOneScreen(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)
 	p.Start()

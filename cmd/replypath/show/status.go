@@ -27,14 +27,20 @@ daemon. Exit code 3 means that nothing is attached.
 The first line is the answer. It begins with ok or warning, and says:
   what is wrong     the worst problem first
   what is done      on which interfaces replypath enforces or only observes
-  what came of it   how many replies it corrected and lost; in mode observe how many it
-                    would correct
+  what came of it   how many replies it corrected, could not correct and lost; in mode
+                    observe how many it would correct
   since             when the counters began
+A reply is a packet there. Where the line has no room, interfaces are only counted, and
+what matters least is left out. It has at most 80 characters.
 
-Below it stand the interfaces and their gateways. Then comes only what is wrong or was
-changed. In mode observe that is also what enforcing would change. Tables fit the
-terminal: columns that do not fit are left out. In a pipe or a file all are there.
---verbose shows all the rest, in longer lines.
+It warns of packets that were lost or not corrected in the last hour or two, if they are
+more than 3 between two interfaces, and more than one in a thousand. The reasons observe
+and bound_device are nobody's fault: the first line does not count them.
+
+Below it stand the interfaces and their gateways, the daemon, and how many flows there
+are. Then comes only what is wrong or was changed. In mode observe that is also what
+enforcing would change. Tables fit the terminal: columns that do not fit are left out. In
+a pipe or a file all are there. --verbose shows all the rest, in longer lines.
 
 With -o json it is one object; what is not known is null:
   summary         the first line
@@ -48,7 +54,8 @@ With -o json it is one object; what is not known is null:
   features[]      name, available, effect
   host_changes[]  object, before, after; undo: the command that restores it
   would_change[]  object, before, after: what enforcing would change
-  errors[]        what the daemon tries again, and standing warnings
+  errors[]        what the daemon tries again, and standing warnings; when it ended, if it
+                  does not run
   problems[]      problem: in a few words; detail: all that is known
   counted         packets of replies that the kernel would send another way, see below
   pin_dir         the directory of the pins
@@ -100,8 +107,8 @@ The state of a gateway is:
 	return c
 }
 
-// showNothing prints a status with hardly anything in it, for whoever parses
-// JSON: every key is there. What doctor changed is told to people as well.
+// showNothing prints a status with hardly anything in it: every key of the JSON is there, and people are told what doctor
+// changed.
 func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) error {
 	nothing := struct {
 		*status.Status
@@ -112,15 +119,13 @@ func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) e
 	}
 	nothing.Conclude(time.Now())
 	fillLists(nothing.Status)
-	if o.JSON() || len(nothing.HostChanges) > 0 {
-		changes := func(p *output.Page) {
-			p.Width, p.Prose = output.Unlimited, output.Unlimited
-			p.Line("%s", nothing.Summary)
-			showChanges(p, nothing.HostChanges)
-		}
-		if err := o.Print(a.Stdout, nothing, changes); err != nil {
-			return err
-		}
+	text := func(p *output.Page) {
+		p.Width, p.Prose = output.Unlimited, output.Unlimited
+		p.Line("%s", nothing.Summary)
+		showChanges(p, nothing.HostChanges)
+	}
+	if err := o.Print(a.Stdout, nothing, text); err != nil {
+		return err
 	}
 	return &cli.ExitError{Code: cli.ExitNothing, Err: reason}
 }

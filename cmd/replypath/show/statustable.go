@@ -22,6 +22,10 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 	p.Line("%s", output.Printable(s.Summary))
 	output.FittedSection(p, interfaceFields(s.Interfaces, everything), s.Interfaces)
 	output.FittedSection(p, gatewayFields, gatewayRows(s.Interfaces))
+	if !everything {
+		p.Line("")
+		p.Facts(daemonFact(s), flowsFact(s))
+	}
 	output.WrappedSection(p, "PROBLEMS", s.Problems, func(p *status.Problem) string { return p.Text() })
 	showUncorrected(p, s.Counted.Uncorrected)
 	showFeatures(p, s.Features, everything)
@@ -98,14 +102,14 @@ var gatewayFields = []output.Field[gatewayRow]{
 	output.NewField("STATE", 0, func(r *gatewayRow) string { return r.state }),
 }
 
-// showUncorrected shows how many replies went as routed, by reason.
+// showUncorrected shows how many packets of replies went as routed, by reason.
 func showUncorrected(p *output.Page, packets map[string]uint64) {
 	var rows [][]string
 	for reason, n := range packets {
 		rows = append(rows, []string{reason, strconv.FormatUint(n, 10)})
 	}
 	slices.SortFunc(rows, slices.Compare[[]string])
-	output.Section(p, []string{"NOT CORRECTED", "REPLIES"}, rows, func(row *[]string) []string { return *row })
+	output.Section(p, []string{"NOT CORRECTED", "PACKETS"}, rows, func(row *[]string) []string { return *row })
 }
 
 // showFeatures shows the features of the kernel that are missing, or all.
@@ -156,7 +160,7 @@ func showChangesAs(p *output.Page, title string, changes []status.HostChange, fu
 func showFacts(p *output.Page, s *status.Status) {
 	facts := [][2]string{
 		{"mode", output.OrDash(s.Mode)},
-		{"daemon", output.Daemon(&s.Daemon, anyAttached(s.Interfaces))},
+		daemonFact(s),
 	}
 	if s.TrialUntil != nil {
 		until := "unless it is confirmed, everything is taken back at " + s.TrialUntil.Local().Format(time.RFC3339)
@@ -164,9 +168,17 @@ func showFacts(p *output.Page, s *status.Status) {
 	}
 	p.Facts(append(facts,
 		[2]string{"configuration", configuration(&s.Config)},
-		[2]string{"flows", fmt.Sprintf("%d of %d", s.Flows.Count, s.Flows.Capacity)},
+		flowsFact(s),
 		[2]string{"pins", output.OrDash(s.PinDir)},
 	)...)
+}
+
+func daemonFact(s *status.Status) [2]string {
+	return [2]string{"daemon", output.Daemon(&s.Daemon, anyAttached(s.Interfaces))}
+}
+
+func flowsFact(s *status.Status) [2]string {
+	return [2]string{"flows", fmt.Sprintf("%d of %d", s.Flows.Count, s.Flows.Capacity)}
 }
 
 func configuration(c *status.Config) string {

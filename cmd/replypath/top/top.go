@@ -48,9 +48,9 @@ Show also how full the flow tables are, and the busiest corrected flows. It read
 pins and needs no daemon.
 
 Columns of interfaces:
-  CORRECTED    corrected replies that left by this interface
-  FROM         corrected replies that the kernel wanted to send by this interface
-  ASYM         replies of flows of this interface that the kernel would send elsewhere
+  CORRECTED    corrected packets that left by this interface
+  FROM         corrected packets that the kernel wanted to send by this interface
+  ASYM         packets of flows of this interface that the kernel would send elsewhere
   UNCORRECTED  those of ASYM that go as routed
   REASONS      why they do, the most frequent reason first
 Packets a second are pps. CORRECTED and FROM are counted when a packet leaves, as on the
