@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover/dump"
+	"replypath/loader/kernelroute"
 	"replypath/loader/sockets"
 )
 
@@ -32,23 +33,22 @@ func (k kernel) nameDevice(q *Question) (int, error) {
 	return link.Attrs().Index, nil
 }
 
-// asker finds what the kernel wants to know of the socket that sends, where one
-// can be told. received is the device by which the packets of the flow come in, 0
-// for none.
-func (k kernel) asker(q *Question, received int) (asker, error) {
-	a := asker{protocol: q.Protocol}
+// packet is what the kernel wants to know of what is asked about, with the socket that sends it where one can be told.
+// received is the device by which the packets of the flow come in, 0 for none.
+func (k kernel) packet(q *Question, received int) (kernelroute.Packet, error) {
+	p := kernelroute.Packet{Peer: q.Peer, Self: q.Self, Protocol: q.Protocol}
 	vrf := k.vrf(received)
 	s, err := k.sender(q, received, vrf)
 	if err != nil {
-		return a, err
+		return p, err
 	}
 	switch {
 	case s != nil:
-		a.device, a.uid, a.mark = s.Device, &s.UID, s.Mark
+		p.Device, p.UID, p.Mark = s.Device, &s.UID, s.Mark
 	case q.Protocol != nil && isEcho(*q.Protocol):
-		a.device = vrf // the kernel answers in the VRF of the question (icmp_reply)
+		p.Device = vrf // the kernel answers in the VRF of the question (icmp_reply)
 	}
-	return a, nil
+	return p, nil
 }
 
 // sender finds the socket that sends by a tuple: a connected one, whatever device it is bound to, else the one that
@@ -102,33 +102,33 @@ type kernelWay struct {
 // way asks the kernel for its choice and describes it. The packet is the host's own or
 // forwarded; received is the device by which those of its flow come in, 0 for none.
 func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay, error) {
-	a, err := k.asker(q, received)
+	p, err := k.packet(q, received)
 	if err != nil {
 		return kernelWay{}, err
 	}
-	way := kernelWay{bound: a.device}
-	r, err := k.route(q, a, own)
+	way := kernelWay{bound: p.Device}
+	r, err := k.route(p, own)
 	if err != nil {
 		return way, err
 	}
-	if r.table != 0 {
-		to.Table = &r.table
+	if r.Table != 0 {
+		to.Table = &r.Table
 	}
-	if r.err != nil {
-		to.Error = new(r.err.Error())
+	if r.Err != nil {
+		to.Error = new(r.Err.Error())
 		return way, nil
 	}
-	link, err := k.LinkByIndex(r.device)
+	link, err := k.LinkByIndex(r.Device)
 	if err != nil {
 		return way, fmt.Errorf("find the interface of the kernel's route: %w", err)
 	}
 	to.Interface = &link.Attrs().Name
-	way.device, way.nextHop = r.device, q.Peer.Addr()
-	if r.gateway.IsValid() {
-		way.nextHop = r.gateway
-		to.Gateway = new(r.gateway.String())
+	way.device, way.nextHop = r.Device, q.Peer.Addr()
+	if r.Gateway.IsValid() {
+		way.nextHop = r.Gateway
+		to.Gateway = new(r.Gateway.String())
 	}
-	if way.mac, err = k.neighbour(r.device, way.nextHop); err != nil {
+	if way.mac, err = k.neighbour(r.Device, way.nextHop); err != nil {
 		return way, err
 	}
 	if way.mac != nil {
@@ -140,15 +140,15 @@ func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay,
 // route asks for the route of what the host sends itself; of what it
 // forwards, where Self is not its own, for that of a packet which comes in from
 // there.
-func (k kernel) route(q *Question, a asker, own bool) (route, error) {
+func (k kernel) route(p kernelroute.Packet, own bool) (kernelroute.Route, error) {
 	if own {
-		return askOwnRoute(q, a)
+		return kernelroute.AskOwn(p)
 	}
-	from, err := k.RouteGet(q.Self.Addr().AsSlice())
-	if err != nil || len(from) == 0 || from[0].LinkIndex == 0 {
-		return askRoute(q, a, 0)
+	from, err := k.RouteGet(p.Self.Addr().AsSlice())
+	if err == nil && len(from) > 0 {
+		p.Input = from[0].LinkIndex
 	}
-	return askRoute(q, a, from[0].LinkIndex)
+	return kernelroute.Ask(p)
 }
 
 // neighbour returns the MAC that the kernel has for a next hop, nil where it is

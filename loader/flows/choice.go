@@ -4,14 +4,17 @@ package flows
 
 import (
 	"errors"
-	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/kernelroute"
+	"replypath/loader/sockets"
 )
 
 // NoInterface is the kernel's choice where it has no route but to replypath's own device.
@@ -28,16 +31,26 @@ type chooser struct {
 	names  map[int]string // of interfaces, by index
 	vrfs   map[string]int // indexes of VRFs, by the names of their ports
 	own    map[netip.Addr]bool
+	rules  map[string]*narrowRules // by family
 }
 
-// question is what the kernel is asked for a route by.
+// narrowRules are the rules that tell packets apart by more than their addresses.
+type narrowRules struct {
+	exist bool
+	marks []uint32 // that they ask for
+}
+
+// question is what the kernel is asked for a route by. What stands below the VRF is only told where rules ask for it.
 type question struct {
-	peer, self string
-	vrf        int // 0: none
+	peer, self         string
+	vrf                int // 0: none
+	protocol           string
+	peerPort, selfPort uint16
+	device             int // that the flow came in by
 }
 
 func newChooser() *chooser {
-	return &chooser{known: make(map[question]*string), own: make(map[netip.Addr]bool)}
+	return &chooser{known: make(map[question]*string), own: make(map[netip.Addr]bool), rules: make(map[string]*narrowRules)}
 }
 
 func (c *chooser) close() {
@@ -55,6 +68,12 @@ func (c *chooser) set(f *Flow) {
 	q := question{peer: f.Peer, self: f.Self}
 	if f.Interface != nil {
 		q.vrf = c.vrfs[*f.Interface]
+	}
+	if c.narrow(f.Family).exist {
+		q.protocol, q.peerPort, q.selfPort = f.Protocol, f.PeerPort, f.SelfPort
+		if f.Interface != nil {
+			q.device = c.indexOf(*f.Interface)
+		}
 	}
 	name, known := c.known[q]
 	if !known && len(c.known) < mostAsked {
@@ -86,7 +105,47 @@ func (c *chooser) open() (err error) {
 	for _, a := range addresses {
 		c.own[dump.Address(a.IP)] = true
 	}
+	if err != nil {
+		return err
+	}
+	rules, err := dump.Rules(c.handle)
+	for n := range rules {
+		c.note(&rules[n])
+	}
 	return err
+}
+
+// narrow returns the narrow rules of a family.
+func (c *chooser) narrow(family string) *narrowRules {
+	if c.rules[family] == nil {
+		c.rules[family] = new(narrowRules)
+	}
+	return c.rules[family]
+}
+
+// note notes what a rule tells packets apart by.
+func (c *chooser) note(r *dump.Rule) {
+	family := "ipv4"
+	if r.Family == unix.AF_INET6 {
+		family = "ipv6"
+	}
+	narrow := c.narrow(family)
+	isMarked := r.Mark != 0 || r.Mask != nil && *r.Mask != 0
+	if isMarked || r.IPProto != 0 || r.Sport != nil || r.Dport != nil || r.UIDRange != nil || r.OifName != "" {
+		narrow.exist = true
+	}
+	if isMarked && !slices.Contains(narrow.marks, r.Mark) {
+		narrow.marks = append(narrow.marks, r.Mark)
+	}
+}
+
+func (c *chooser) indexOf(device string) int {
+	for index, name := range c.names {
+		if name == device {
+			return index
+		}
+	}
+	return 0
 }
 
 func namesOf(links []netlink.Link) map[int]string {
@@ -119,15 +178,69 @@ func (c *chooser) ask(q question) *string {
 	if errors.Join(err1, err2) != nil || !c.own[self] {
 		return nil
 	}
-	options := &netlink.RouteGetOptions{SrcAddr: net.IP(self.AsSlice()), OifIndex: q.vrf}
-	routes, err := c.handle.RouteGetWithOptions(net.IP(peer.AsSlice()), options)
-	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
-		return new(NoInterface)
-	case err != nil || len(routes) == 0:
+	p := kernelroute.Packet{
+		Peer: netip.AddrPortFrom(peer, q.peerPort), Self: netip.AddrPortFrom(self, q.selfPort), Device: q.vrf,
+	}
+	if q.protocol == "" {
+		return c.chosen(p)
+	}
+	return c.askAsSent(p, &q)
+}
+
+// askAsSent asks as the socket sends. Without one, or where that does not tell its mark, it is not known which mark the
+// packets have: then all that rules ask for have to lead the same way.
+func (c *chooser) askAsSent(p kernelroute.Packet, q *question) *string {
+	protocol, err := config.Protocol(q.protocol)
+	if err != nil {
 		return nil
 	}
-	switch name := c.names[routes[0].LinkIndex]; name {
+	p.Protocol = &protocol
+	if s := socketOf(&p, q); s != nil {
+		p.UID, p.Mark = &s.UID, s.Mark
+		if s.Device != 0 {
+			p.Device = s.Device
+		}
+		return c.chosen(p)
+	}
+	name := c.chosen(p)
+	for _, mark := range c.narrow(family(p.Peer.Addr())).marks {
+		p.Mark = mark
+		if !equal(c.chosen(p), name) {
+			return nil
+		}
+	}
+	return name
+}
+
+// socketOf returns the socket that sends, nil where none can be told.
+func socketOf(p *kernelroute.Packet, q *question) *sockets.Socket {
+	if *p.Protocol != unix.IPPROTO_TCP && *p.Protocol != unix.IPPROTO_UDP {
+		return nil
+	}
+	for _, device := range []int{q.device, q.vrf, 0} {
+		if s, err := sockets.Find(*p.Protocol, p.Self, p.Peer, device); s != nil || err != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// chosen is the interface of the kernel's route, nil where it does not say.
+func (c *chooser) chosen(p kernelroute.Packet) *string {
+	ask := kernelroute.Ask
+	if c.names[p.Device] != "" && !c.isVRF(p.Device) {
+		ask = kernelroute.AskOwn
+	}
+	r, err := ask(p)
+	switch {
+	case err != nil:
+		return nil
+	case errors.Is(r.Err, unix.ENETUNREACH), errors.Is(r.Err, unix.EHOSTUNREACH):
+		return new(NoInterface)
+	case r.Err != nil:
+		return nil
+	}
+	switch name := c.names[r.Device]; name {
 	case "":
 		return nil
 	case discover.OwnDevice:
@@ -135,4 +248,14 @@ func (c *chooser) ask(q question) *string {
 	default:
 		return &name
 	}
+}
+
+// isVRF tells of a device that is one with ports.
+func (c *chooser) isVRF(device int) bool {
+	for _, vrf := range c.vrfs {
+		if vrf == device {
+			return true
+		}
+	}
+	return false
 }

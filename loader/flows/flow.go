@@ -37,7 +37,7 @@ type Flow struct {
 	Bytes            *uint64 `json:"bytes"`      // of TCP payload that this host sent; nil: not known
 	// The kernel's choice as its routes are now, of asymmetric flows that are shown; NoInterface where it has none. Of what
 	// the host originated: that of the last packet. It is nil where it is not known.
-	KernelInterface *string `json:"kernel_interface,omitempty"`
+	KernelInterface *string `json:"kernel_interface"`
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 }
 

@@ -4,6 +4,7 @@ package flows
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -128,6 +129,49 @@ func TestKernelChoice(t *testing.T) {
 	for _, flow := range flows {
 		want("without a default route", flow, NoInterface)
 	}
+}
+
+// TestKernelChoiceByRules: rules may tell packets apart by ports, protocols and marks. Where the mark is not known, and
+// matters, neither is the choice.
+func TestKernelChoiceByRules(t *testing.T) {
+	ctx, s := newS1(t)
+	self := s.B.Eth1.Address(topology.IPv4)
+	listener := harness.Must1[net.Listener](t)(s.B.Listen(ctx, "tcp", netip.AddrPortFrom(self, 5432).String()))
+	defer listener.Close()
+	add := func(rule string) {
+		t.Helper()
+		harness.Shell(t, s.B.Host, "ip rule add "+rule+" lookup 100\n")
+	}
+	harness.Shell(t, s.B.Host, fmt.Sprintf("ip route add default via %s table 100\n", s.B.Eth1.Gateway(topology.IPv4)))
+	add("from " + self.String() + " ipproto tcp sport 5432")
+	peer := netip.AddrPortFrom(s.A.Eth1.Address(topology.IPv4), 50000)
+	by := func(protocol string, port uint16) string {
+		t.Helper()
+		f := flowOf(peer, netip.AddrPortFrom(self, port))
+		f.Protocol = protocol
+		harness.Must(t, s.B.Do(func() error {
+			c := newChooser()
+			defer c.close()
+			c.set(&f)
+			return nil
+		}))
+		if f.KernelInterface == nil {
+			return ""
+		}
+		return *f.KernelInterface
+	}
+	want := func(what string, want ...string) {
+		t.Helper()
+		got := []string{by("tcp", 5432), by("tcp", 80), by("udp", 5432), by("icmp", 0)}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: of tcp 5432, tcp 80, udp 5432 and a ping: %q rather than %q", what, got, want)
+		}
+	}
+	want("a rule with a port", "eth1", "eth0", "eth0", "eth0")
+	add("fwmark 0x80000/0xff0000 to 192.0.2.0/24")
+	want("a mark that does not matter", "eth1", "eth0", "eth0", "eth0")
+	add("fwmark 7")
+	want("a mark that matters, of a socket without one", "eth1", "", "", "")
 }
 
 // TestKernelIsAskedOnce: flows with the same addresses take one question, and more than enough take none.

@@ -22,8 +22,8 @@ var tupleOrder = []func(a, b *Flow) int{
 	func(a, b *Flow) int { return cmp.Compare(a.State, b.State) },
 }
 
-// Sort puts flows in order, and those that are equal by it in one that stays the same from one look to the next. Of no
-// order, it is by that alone.
+// Sort puts flows in order. Flows that are equal by it stand in the order of their tuples, which is the same in every look.
+// Without an order that is the only one.
 func Sort(list []Flow, order Order) {
 	first := map[Order]func(a, b *Flow) int{
 		ByCorrected: func(a, b *Flow) int { return cmp.Compare(b.CorrectedPackets, a.CorrectedPackets) },

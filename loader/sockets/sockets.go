@@ -49,8 +49,8 @@ func All(protocol, family uint8) (list []Socket, err error) {
 }
 
 // EachConnection visits the established TCP connections of a family, of which AF_INET6 has IPv4 ones too,
-// until visit says that it is enough, or the time has come and some of them have been visited: ErrUnfinished then. The
-// kernel goes through the rest of them for nobody then: a dump ends with its socket.
+// until visit says that it is enough, or the time has come and some of them have been visited: ErrUnfinished then. A dump
+// ends with its socket, so that the kernel does not go through the rest of them.
 func EachConnection(family uint8, some int, until time.Time, visit func(*Socket) (goOn bool)) error {
 	return eachTCP(family, 1<<Established, some, until, visit)
 }

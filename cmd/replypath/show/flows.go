@@ -74,12 +74,14 @@ With -o json it is an array. With --follow it is one object a line. Each object 
   bytes              bytes of TCP payload that this host sent; null if not known, and with
                      --follow
   kernel_interface   of an asymmetric flow: the interface that the kernel chooses now, or
-                     none; left out if it is not known
+                     none; null if it is not known: of what is forwarded, if it depends on
+                     a mark that no socket tells, and of all but the first 4096 that the
+                     kernel has to be asked about
 
 --originated shows instead what this host originated: it has the address of another
 interface than the kernel chose, and is no reply. It shows the last hour. The state of
 each is originated. It has these keys:
-  kernel_interface  the interface that the kernel chose; left out once it is gone
+  kernel_interface  the interface that the kernel chose; null once it is gone
   outcome           moved: it left by interface, as host_model strong wants it;
                     routed: it left by kernel_interface`,
 		Example: `  replypath flows --asymmetric
@@ -175,7 +177,13 @@ func (f *flowCommand) flush(table FlowTable) error {
 	if err != nil {
 		return err
 	}
-	forgotten := func(p *output.Page) { p.Line("%d flows forgotten", count) }
+	forgotten := func(p *output.Page) {
+		if count == 1 {
+			p.Line("1 flow forgotten")
+			return
+		}
+		p.Line("%d flows forgotten", count)
+	}
 	return f.output.Print(f.Stdout, map[string]int{"flushed": count}, forgotten)
 }
 
