@@ -60,6 +60,10 @@ func isClosing(flow *bpf.DatapathFlow) bool {
 		flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_RESET) != 0
 }
 
+func isAsymmetric(flow *bpf.DatapathFlow) bool {
+	return flow.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
+}
+
 // idleSeconds is idle_limit() of bpf/src/flow.h.
 func idleSeconds(flow *bpf.DatapathFlow, state string) bpf.DatapathIdleSeconds {
 	protocol := flow.Tuple.Protocol

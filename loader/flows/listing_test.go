@@ -39,6 +39,26 @@ func TestSort(t *testing.T) {
 	}
 }
 
+// TestMove: each place has what stood at the one that is named for it.
+func TestMove(t *testing.T) {
+	for _, order := range []string{"", "a", "abcdef", "bacdfe", "fedcba", "bcdefa", "fabcde", "cabfde"} {
+		var places []int
+		list := make([]Flow, len(order))
+		for n, letter := range order {
+			places = append(places, int(letter-'a'))
+			list[n].Peer = string(rune('a' + n))
+		}
+		move(list, places)
+		got := ""
+		for _, f := range list {
+			got += f.Peer
+		}
+		if got != order {
+			t.Errorf("%s rather than %s", got, order)
+		}
+	}
+}
+
 func newS1(t *testing.T) (context.Context, *topology.S1) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -81,7 +101,22 @@ func TestBytes(t *testing.T) {
 		}
 	}
 	list = append(list, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("10.4.0.100:2")))
-	harness.Must(t, s.B.Do(func() error { return setBytes(list) }))
+	harness.Must(t, s.B.Do(func() error { return new(Listing).setBytes(list) }))
+	wantBytes(t, list)
+	for n := range list {
+		list[n].Bytes = nil
+	}
+	many := slices.Clone(list)
+	for port := range uint16(fewConnections + 1) { // a dump then
+		many = append(many, flowOf(netip.MustParseAddrPort("192.0.2.1:1"), netip.AddrPortFrom(netip.MustParseAddr("10.4.0.100"), 3+port)))
+	}
+	harness.Must(t, s.B.Do(func() error { return new(Listing).setBytes(many) }))
+	wantBytes(t, many[:len(list)])
+}
+
+// wantBytes wants those that each connection sent, and none of the last, which is none.
+func wantBytes(t *testing.T, list []Flow) {
+	t.Helper()
 	for n, f := range list[:len(list)-1] {
 		if f.Bytes == nil || *f.Bytes != uint64(1000+n) {
 			t.Errorf("%s: %v bytes rather than %d", &f, f.Bytes, 1000+n)

@@ -69,7 +69,7 @@ func (m *Meter) Read(dir string, maps *bpf.DatapathMaps, limit int) (*Measure, e
 			id := life{digest, flow.Created}
 			present[id] = flow.Corrected
 			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
-			if c.hasEnded() {
+			if c.isOver() {
 				return
 			}
 			for _, r := range rankings {
@@ -109,9 +109,9 @@ type candidate struct {
 	since uint64
 }
 
-// hasEnded tells of a connection that one end has closed, and of which nothing was corrected since the last look. Its
+// isOver tells of a connection that one end has closed, and of which nothing was corrected since the last look. Its
 // entry stays for what may come late.
-func (c *candidate) hasEnded() bool { return isClosing(c.flow) && c.since == 0 }
+func (c *candidate) isOver() bool { return isClosing(c.flow) && c.since == 0 }
 
 // ranking keeps the first of those that are offered to it.
 type ranking struct {

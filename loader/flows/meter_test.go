@@ -48,7 +48,7 @@ func TestEnded(t *testing.T) {
 		since uint64
 		want  bool
 	}{{closing, 0, true}, {closing, 1, false}, {reset, 0, true}, {bpf.DatapathFlow{}, 0, false}} {
-		if c := (candidate{flow: &test.flow, since: test.since}); c.hasEnded() != test.want {
+		if c := (candidate{flow: &test.flow, since: test.since}); c.isOver() != test.want {
 			t.Errorf("state %d, flags %d, %d packets: it has ended: %t", test.flow.State, test.flow.Flags, test.since, !test.want)
 		}
 	}

@@ -34,14 +34,32 @@ func Sort(list []Flow, order Order) {
 	if first != nil {
 		orders = slices.Concat([]func(a, b *Flow) int{first}, tupleOrder)
 	}
-	slices.SortFunc(list, func(a, b Flow) int {
+	places := make([]int, len(list))
+	for n := range places {
+		places[n] = n
+	}
+	slices.SortFunc(places, func(a, b int) int {
 		for _, compare := range orders {
-			if order := compare(&a, &b); order != 0 {
+			if order := compare(&list[a], &list[b]); order != 0 {
 				return order
 			}
 		}
 		return 0
 	})
+	move(list, places)
+}
+
+// move puts at each place what stood at the one that is named for it, without a second list: flows are large.
+func move(list []Flow, places []int) {
+	for begin := range places {
+		first, at := list[begin], begin
+		for places[at] != begin {
+			next := places[at]
+			list[at], places[at] = list[next], at
+			at = next
+		}
+		list[at], places[at] = first, at
+	}
 }
 
 // compareBytes puts the largest first, and at the end what is not known.

@@ -156,7 +156,7 @@ func (t *Table) newView() (*view, error) {
 func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow := v.of(&entry.Tuple, entry.Created, entry.Seen, entry.Interface)
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
-	flow.Asymmetric = entry.State&uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC) != 0
+	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && isClosing(entry)
 	v.setNextHop(&flow, entry)
 	return flow
@@ -243,6 +243,18 @@ func (f *Filter) matches(flow *Flow) bool {
 		return false
 	}
 	return (!f.Asymmetric || flow.Asymmetric) && (f.Func == nil || f.Func(flow))
+}
+
+// matchesEntry is matchesTuple and matches of an entry of which no Flow is made, unless somebody looks at that.
+func (f *Filter) matchesEntry(v *view, entry *bpf.DatapathFlow, state string) bool {
+	switch {
+	case !f.matchesTuple(&entry.Tuple), f.Interface != "" && v.interfaces[entry.Interface] != f.Interface, f.Asymmetric && !isAsymmetric(entry):
+		return false
+	case f.Func == nil:
+		return true
+	}
+	flow := v.flow(entry, state)
+	return f.Func(&flow)
 }
 
 // ErrInterface is what it is to ask for the flows of an interface that has none, as replypath does not manage it.

@@ -122,14 +122,22 @@ func errorIn(data []byte) error {
 // Find returns the socket that a packet finds which comes in by a device, nil where there is none or the kernel cannot
 // tell. Of no device, it is one that is bound to none.
 func Find(protocol uint8, local, remote netip.AddrPort, device int) (*Socket, error) {
-	r := &request{
-		family: unix.AF_INET, protocol: protocol, states: ^uint32(0), source: local, destination: remote, device: device,
-	}
+	return find(&request{protocol: protocol, source: local, destination: remote, device: device})
+}
+
+// Connection is Find for one of TCP, and tells how much it sent.
+func Connection(local, remote netip.AddrPort) (*Socket, error) {
+	return find(&request{protocol: unix.IPPROTO_TCP, source: local, destination: remote, info: true})
+}
+
+func find(r *request) (*Socket, error) {
+	local := r.source
+	r.family, r.states = unix.AF_INET, ^uint32(0)
 	if local.Addr().Is6() {
 		r.family = unix.AF_INET6
 	}
-	if protocol == unix.IPPROTO_UDP { // the other way round, "for historical reasons" (net/ipv4/udp_diag.c)
-		r.source, r.destination = remote, local
+	if r.protocol == unix.IPPROTO_UDP { // the other way round, "for historical reasons" (net/ipv4/udp_diag.c)
+		r.source, r.destination = r.destination, r.source
 	}
 	ask := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
 	ask.AddData(r)

@@ -134,9 +134,18 @@ func (r *checkResult) show(p *output.Page) {
 	}
 	p.Line("%s: %s", r.File, state)
 	for _, warning := range r.Warnings {
-		p.Line("%s: warning: %s", r.File, warning)
+		p.Hanging(output.Printable(fmt.Sprintf("%s: warning: %s", r.File, warning)))
 	}
-	output.FittedSection(p, r.fields(), r.rows())
+	rows := r.rows()
+	if fields := r.fields(); output.Fits(fields, rows, p.Width) {
+		output.FittedSection(p, fields, rows)
+		return
+	}
+	// The reasons have no room: they stand below their interfaces.
+	reason := len(r.fields()) - 1
+	output.FittedSection(p, r.fields()[:reason], rows)
+	rows = slices.DeleteFunc(rows, func(r checkedRow) bool { return r.reason == "" })
+	output.WrappedSection(p, "NOT MANAGED", rows, func(r *checkedRow) string { return r.name + ": " + r.reason })
 }
 
 // checkedRow is an interface, or the name of one, and what becomes of it.

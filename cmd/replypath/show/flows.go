@@ -5,6 +5,7 @@ package show
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/signal"
 	"time"
 
@@ -161,6 +162,7 @@ func (f *flowCommand) on(do func(FlowTable) error) (err error) {
 
 func (f *flowCommand) list(table FlowTable) error {
 	f.listing.Bytes = f.output.JSON() || output.Width(f.Stdout) >= wideEnough
+	f.listing.Warn = func(message string) { fmt.Fprintf(f.Stderr, "replypath: %s\n", message) }
 	found, err := table.Show(f.listing)
 	if err != nil {
 		return err

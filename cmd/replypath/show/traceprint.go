@@ -14,26 +14,62 @@ import (
 
 // tracePrinter shows packets one by one.
 type tracePrinter struct {
-	errors  io.Writer
+	notices io.Writer     // takes what is told beside the packets
 	encoder *json.Encoder // nil for people
 	table   *output.Growing
 	colour  bool
 	err     error
 }
 
-// The columns of traces, with what goes first where the terminal is narrow, and how wide they
-// are at least: most IPv4 addresses with a port fit, and most reasons.
-var (
-	traceColumns = []output.Column{
-		{Name: "TIME", Rank: 7}, {Name: "DIR", Rank: 1}, {Name: "PROTOCOL", Rank: 5}, {Name: "PEER"}, {Name: "SELF", Rank: 6},
-		{Name: "IN", Rank: 4}, {Name: "KERNEL", Rank: 3}, {Name: "OUT", Rank: 2}, {Name: "MAC", Rank: 9}, {Name: "LEFT", Rank: 8},
-		{Name: "VERDICT"},
-	}
-	traceWidths = []int{15, 3, 9, 18, 18, 4, 6, 4, 17, 4, 23}
-)
+// traceField is one of those of traces, with how wide it is at least: most IPv4 addresses with a port fit, and most reasons.
+type traceField struct {
+	output.Field[trace.Packet]
+	width int
+}
 
-func newTracePrinter(to, errors io.Writer, colour bool) *tracePrinter {
-	return &tracePrinter{errors: errors, table: output.NewGrowing(to, traceColumns, traceWidths), colour: colour}
+func newTraceField(name string, rank, width int, cell func(*trace.Packet) string) traceField {
+	return traceField{output.NewField(name, rank, cell), width}
+}
+
+var traceFields = []traceField{
+	newTraceField("TIME", 7, 15, func(p *trace.Packet) string { return p.Time.Local().Format("15:04:05.000000") }),
+	newTraceField("DIR", 1, 3, func(p *trace.Packet) string { return p.Direction }),
+	newTraceField("PROTOCOL", 5, 9, withFlags),
+	newTraceField("PEER", 0, 18, func(p *trace.Packet) string { return output.Endpoint(p.Peer, p.PeerPort) }),
+	newTraceField("SELF", 6, 18, func(p *trace.Packet) string { return output.Endpoint(p.Self, p.SelfPort) }),
+	newTraceField("IN", 4, 4, func(p *trace.Packet) string { return output.OrEmpty(p.InterfaceIn) }),
+	newTraceField("KERNEL", 3, 6, func(p *trace.Packet) string { return output.OrEmpty(p.Kernel.Interface) }),
+	newTraceField("OUT", 2, 4, func(p *trace.Packet) string { return output.OrEmpty(p.Out.Interface) }),
+	newTraceField("MAC", 9, 17, tracedMAC),
+	newTraceField("LEFT", 8, 4, seenLeaving),
+	newTraceField("VERDICT", 0, 23, func(p *trace.Packet) string { return verdictText(p.Verdict, p.Reason) }),
+}
+
+// tracedMAC is where a packet came from, or goes to.
+func tracedMAC(p *trace.Packet) string {
+	if p.Direction == trace.Inbound {
+		return output.OrEmpty(p.SourceMAC)
+	}
+	return output.OrEmpty(p.Out.NextHopMAC)
+}
+
+func seenLeaving(p *trace.Packet) string {
+	if p.SeenLeaving == nil {
+		return ""
+	}
+	return output.YesNo(*p.SeenLeaving)
+}
+
+// newTracePrinter shows packets to somebody, and tells beside them what is odd.
+func newTracePrinter(to, notices io.Writer, colour bool) *tracePrinter {
+	var (
+		columns []output.Column
+		widths  []int
+	)
+	for _, f := range traceFields {
+		columns, widths = append(columns, f.Column), append(widths, f.width)
+	}
+	return &tracePrinter{notices: notices, table: output.NewGrowing(to, columns, widths), colour: colour}
 }
 
 func (p *tracePrinter) header() error {
@@ -50,25 +86,15 @@ func (p *tracePrinter) print(packet trace.Packet) error {
 	if packet.Lost > 0 {
 		p.lost(packet.Lost)
 	}
-	mac := packet.Out.NextHopMAC
-	if packet.Direction == trace.Inbound {
-		mac = packet.SourceMAC
-	}
-	left := ""
-	if packet.SeenLeaving != nil {
-		left = output.YesNo(*packet.SeenLeaving)
-	}
 	colour := ""
 	if p.colour {
 		colour = verdictColours[packet.Verdict]
 	}
-	return p.table.Row([]string{
-		packet.Time.Local().Format("15:04:05.000000"), packet.Direction, withFlags(&packet),
-		output.Endpoint(packet.Peer, packet.PeerPort), output.Endpoint(packet.Self, packet.SelfPort),
-		output.OrEmpty(packet.InterfaceIn), output.OrEmpty(packet.Kernel.Interface), output.OrEmpty(packet.Out.Interface),
-		output.OrEmpty(mac), left,
-		verdictText(packet.Verdict, packet.Reason),
-	}, colour)
+	cells := make([]string, len(traceFields))
+	for i := range traceFields {
+		cells[i] = traceFields[i].Cell(&packet)
+	}
+	return p.table.Row(cells, colour)
 }
 
 // withFlags is the protocol, of TCP with its flags, or with what the packet is.
@@ -98,7 +124,7 @@ var verdictColours = map[string]string{
 
 // lost tells of packets that were not shown.
 func (p *tracePrinter) lost(count uint64) {
-	_, err := fmt.Fprintf(p.errors, "replypath: %d events were lost: packets came faster than they could be shown\n", count)
+	_, err := fmt.Fprintf(p.notices, "replypath: %d events were lost: packets came faster than they could be shown\n", count)
 	if err != nil && p.err == nil {
 		p.err = err
 	}
