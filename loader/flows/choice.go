@@ -259,3 +259,7 @@ func (c *chooser) isVRF(device int) bool {
 	}
 	return false
 }
+
+func equal(a, b *string) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}

@@ -95,7 +95,3 @@ func sameWay(a, b *Flow) bool {
 	return equal(a.Interface, b.Interface) && equal(a.NextHopMAC, b.NextHopMAC) &&
 		equal(a.KernelInterface, b.KernelInterface) && a.Outcome == b.Outcome
 }
-
-func equal(a, b *string) bool {
-	return a == b || a != nil && b != nil && *a == *b
-}

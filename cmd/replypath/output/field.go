@@ -2,11 +2,6 @@
 
 package output
 
-import "math"
-
-// Unlimited is the width of a page whose lines are as long as it takes.
-const Unlimited = math.MaxInt
-
 // Field is a column, and what stands there of an item.
 type Field[T any] struct {
 	Column
@@ -39,15 +34,6 @@ func Cells[T any](fields []Field[T], item *T) []string {
 // FieldRows are the rows of a list.
 func FieldRows[T any](fields []Field[T], list []T) [][]string {
 	return Rows(list, func(item *T) []string { return Cells(fields, item) })
-}
-
-// namesOf are those of columns.
-func namesOf(columns []Column) []string {
-	names := make([]string, len(columns))
-	for i := range columns {
-		names[i] = columns[i].Name
-	}
-	return names
 }
 
 // Fits tells whether a line of so many characters has room for all fields of a list.

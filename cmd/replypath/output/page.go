@@ -102,6 +102,9 @@ func Section[T any](p *Page, header []string, list []T, row func(*T) []string) {
 	}
 }
 
+// columnGap is how many blanks there are between columns.
+const columnGap = 2
+
 func newColumns(w io.Writer) *tabwriter.Writer {
 	return tabwriter.NewWriter(w, 0, 8, columnGap, ' ', 0)
 }

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unlimited is the width of a page whose lines are as long as it takes.
+const Unlimited = math.MaxInt
+
+// defaultWidth is how wide a screen is of which nothing is known, and a text where there is none.
+const defaultWidth = 80
+
+// Width is how many characters a line of a table has room for: as many as COLUMNS says (POSIX, 8.3), else the terminal. As
+// of ps(1), nothing is cut where neither tells: programs read it, or a file keeps it.
+func Width(w io.Writer) int {
+	if columns, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && columns > 0 {
+		return columns
+	}
+	if file, is := w.(*os.File); is {
+		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return int(size.Col)
+		}
+		if IsTerminal(w) {
+			return defaultWidth
+		}
+	}
+	return Unlimited
+}
+
+// ProseWidth is how long a line of text becomes where one of a table has room for so many characters.
+func ProseWidth(width int) int {
+	if width == Unlimited {
+		return defaultWidth
+	}
+	return width
+}
+
+// Wrap breaks a text between words into lines of at most so many characters. A longer word has a line of its own.
+func Wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.SplitSeq(text, " ") {
+		switch {
+		case line == "":
+			line = word
+		case length(line)+1+length(word) > width:
+			lines = append(lines, strings.TrimRight(line, " "))
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, strings.TrimRight(line, " "))
+}
+
+func length(text string) int { return utf8.RuneCountInString(text) }
