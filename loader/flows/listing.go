@@ -104,9 +104,9 @@ func (l *Listing) setBytes(list []Flow) error {
 		err := setBytesOf(connections(list, family.name), family.number, until)
 		switch {
 		case errors.Is(err, sockets.ErrUnfinished):
-			l.warn(fmt.Sprintf("the kernel did not tell the bytes of all connections within %s: choose fewer flows by --peer", bytesWithin))
+			l.warn(fmt.Sprintf("the bytes of all connections could not be read within %s: choose fewer flows by --peer", bytesWithin))
 		case errors.Is(err, unix.ENOENT) && l.Order == ByBytes:
-			return fmt.Errorf("the kernel tells nothing of TCP sockets (modprobe tcp_diag lets it): %w", err)
+			return fmt.Errorf("no bytes are known, as the kernel does not list TCP sockets (modprobe tcp_diag): %w", err)
 		case errors.Is(err, unix.ENOENT): // then no bytes are known
 		case err != nil:
 			return err

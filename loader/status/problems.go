@@ -94,7 +94,7 @@ func (s *Status) strictFilter(i *Interface) []Problem {
 	}
 	return []Problem{{
 		Problem: "rp_filter of " + i.Name + " is strict",
-		Detail:  new("the kernel drops what comes in there from peers behind another interface: replypath doctor says how to mend it"),
+		Detail:  new("the kernel drops what arrives there from peers behind another interface: replypath doctor says how to mend it"),
 	}}
 }
 

@@ -190,7 +190,7 @@ func TestDiagnose(t *testing.T) {
 		"nothing is attached": {healthy(), []string{
 			"nothing is attached", "nothing is attached: replypath run attaches, replypath check says to what"}},
 		"strict": {at(func(i *Interface) { i.RPFilter = new(1) }), []string{"rp_filter of eth0 is strict",
-			"rp_filter of eth0 is strict: the kernel drops what comes in there from peers behind another interface: replypath doctor says how to mend it"}},
+			"rp_filter of eth0 is strict: the kernel drops what arrives there from peers behind another interface: replypath doctor says how to mend it"}},
 		"loose": {at(func(i *Interface) { i.RPFilter = new(2) }), nil},
 		"strict, as the daemon tells": {change(func(s *Status) {
 			s.Interfaces[0].RPFilter, s.Errors = new(1), []string{"eth0 only observes, rp_filter is strict"}

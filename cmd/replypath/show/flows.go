@@ -75,9 +75,9 @@ With -o json it is an array. With --follow it is one object a line. Each object 
   bytes              bytes of TCP payload that this host sent; null if not known, and with
                      --follow
   kernel_interface   of an asymmetric flow: the interface that the kernel chooses now, or
-                     none; null if it is not known: of what is forwarded, if it depends on
-                     a mark that no socket tells, and of all but the first 4096 that the
-                     kernel has to be asked about
+                     none. It is null if it is not known: of forwarded flows, and if it
+                     depends on a mark that no socket has. It is also null after 4096
+                     questions to the kernel
 
 --originated shows instead what this host originated: it has the address of another
 interface than the kernel chose, and is no reply. It shows the last hour. The state of

@@ -33,14 +33,16 @@ The first line is the answer. It begins with ok or warning, and says:
 A reply is a packet there. Where the line has no room, interfaces are only counted, and
 what matters least is left out. It has at most 80 characters.
 
-It warns of packets that were lost or not corrected in the last hour or two, if they are
-more than 3 between two interfaces, and more than one in a thousand. The reasons observe
-and bound_device are nobody's fault: the first line does not count them.
+It warns of packets that were lost or not corrected in the last hour or two. A few are no
+problem: up to 3 between two interfaces, or one in a thousand. The first line does not
+count packets of the reasons observe and bound_device: they go as somebody wants it.
 
 Below it stand the interfaces and their gateways, the daemon, and how many flows there
 are. Then comes only what is wrong or was changed. In mode observe that is also what
-enforcing would change. Tables fit the terminal: columns that do not fit are left out. In
-a pipe or a file all are there. --verbose shows all the rest, in longer lines.
+enforcing would change. --verbose shows all the rest, in longer lines.
+
+Tables fit the terminal: columns that do not fit are left out. In a pipe or a file all are
+there.
 
 With -o json it is one object; what is not known is null:
   summary         the first line
