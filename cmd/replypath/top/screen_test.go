@@ -197,9 +197,9 @@ half_open                0       65536
 established              1      262144
 connectionless           1      131072
 
-      RATE  PEER                                            CORRECTED
-  1.2 kpps  10.1.0.100:50000                                1234
-  1.2 kpps  [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  1000000000
+      RATE  PEER                              SELF                    CORRECTED
+  1.2 kpps  10.1.0.100:50000                  10.4.0.100:5432         1234
+  1.2 kpps  [2001:db8:1234:...34:5678]:50000  [2001:db8:4::100]:5432  1000000000
 `},
 		{200, flows.ByAge, `12:30:00  mode enforce  daemon running, pid 4711, version 0.2.0-123-g0123456-dirty  rates over 1.0s
 

@@ -57,10 +57,10 @@ func (t *table) summary() string {
 	return text
 }
 
-// styledLines aligns rows below a header; styles has that of each row, or nothing.
-func (t *table) styledLines(columns []output.Column, rows [][]string, styles []lineStyle) []styledLine {
+// styledLines are a table of a list; styles has that of each row, or nothing.
+func styledLines[T any](width int, fields []output.Field[T], list []T, styles []lineStyle) []styledLine {
 	var page output.Page
-	page.FittedTable(columns, rows, t.width)
+	page.FittedTable(output.Columns(fields), output.FieldRows(fields, list), width)
 	var lines []styledLine
 	for line := range strings.Lines(page.String()) {
 		lines = append(lines, styledLine{text: strings.TrimRight(line, " \n")})
@@ -75,27 +75,49 @@ func (t *table) styledLines(columns []output.Column, rows [][]string, styles []l
 const uncorrectedColumn = "UNCORRECTED"
 
 func (t *table) interfaces() []styledLine {
-	var (
-		rows   [][]string
-		styles []lineStyle
-	)
-	for i := range t.Interfaces {
-		row := &t.Interfaces[i]
-		attached := output.YesNo(row.Attached)
-		if row.Mechanism != nil {
-			attached = *row.Mechanism
-		}
-		rows = append(rows, slices.Concat([]string{row.Name, output.YesNo(row.Up), attached},
-			t.volume(&row.To), t.volume(&row.From), t.asymmetry(&row.Asymmetry)))
-		styles = append(styles, styleOf(row))
+	var styles []lineStyle
+	for n := range t.Interfaces {
+		styles = append(styles, styleOf(&t.Interfaces[n]))
 	}
-	rows = append(rows, slices.Concat([]string{"total", "", ""},
-		t.volume(&t.Total.Corrected), []string{wide(""), wide("")}, t.asymmetry(&t.Total.Asymmetry)))
-	return t.styledLines([]output.Column{
-		{Name: "INTERFACE"}, {Name: "UP", Rank: 3}, {Name: "ATTACHED", Rank: 4},
-		{Name: wide("CORRECTED")}, {Name: wide("BYTES"), Rank: 2}, {Name: wide("FROM"), Rank: 6}, {Name: wide("BYTES"), Rank: 7},
-		{Name: wide("ASYM"), Rank: 5}, {Name: uncorrectedColumn}, {Name: "REASONS", Rank: 1},
-	}, rows, styles)
+	total := top.Interface{Name: "total", To: t.Total.Corrected, Asymmetry: t.Total.Asymmetry}
+	ofOne := func(none string, cell func(*top.Interface) string) func(*top.Interface) string {
+		return func(i *top.Interface) string {
+			if i.Index == 0 { // all together: what came from them is what went to them
+				return none
+			}
+			return cell(i)
+		}
+	}
+	return styledLines(t.width, []output.Field[top.Interface]{
+		output.NewField("INTERFACE", 0, func(i *top.Interface) string { return i.Name }),
+		output.NewField("UP", 3, ofOne("", func(i *top.Interface) string { return output.YesNo(i.Up) })),
+		output.NewField("ATTACHED", 4, ofOne("", attachedBy)),
+		output.NewField(wide("CORRECTED"), 0, func(i *top.Interface) string { return t.rate(i.To.Packets, unitPackets) }),
+		output.NewField(wide("BYTES"), 2, func(i *top.Interface) string { return t.rate(i.To.Bytes, unitBytes) }),
+		output.NewField(wide("FROM"), 6, ofOne(wide(""), func(i *top.Interface) string { return t.rate(i.From.Packets, unitPackets) })),
+		output.NewField(wide("BYTES"), 7, ofOne(wide(""), func(i *top.Interface) string { return t.rate(i.From.Bytes, unitBytes) })),
+		output.NewField(wide("ASYM"), 5, func(i *top.Interface) string { return t.rate(i.Packets, unitPackets) }),
+		output.NewField(uncorrectedColumn, 0, t.uncorrected),
+		output.NewField("REASONS", 1, func(i *top.Interface) string {
+			return listed(i.Uncorrected, max(reasonsWidth, t.width-widthBesideReasons))
+		}),
+	}, append(slices.Clone(t.Interfaces), total), styles)
+}
+
+func attachedBy(i *top.Interface) string {
+	if i.Mechanism != nil {
+		return *i.Mechanism
+	}
+	return output.YesNo(i.Attached)
+}
+
+// uncorrected is how much was not corrected.
+func (t *table) uncorrected(i *top.Interface) string {
+	sum := 0.0
+	for _, rate := range i.Uncorrected {
+		sum += rate
+	}
+	return fmt.Sprintf("%*s", len(uncorrectedColumn), t.rate(sum, unitPackets))
 }
 
 func styleOf(i *top.Interface) lineStyle {
@@ -108,23 +130,6 @@ func styleOf(i *top.Interface) lineStyle {
 		}
 	}
 	return plainLine
-}
-
-func (t *table) volume(v *top.Volume) []string {
-	return []string{t.rate(v.Packets, unitPackets), t.rate(v.Bytes, unitBytes)}
-}
-
-// asymmetry shows how much was not corrected, and of the reasons those that there are.
-func (t *table) asymmetry(a *top.Asymmetry) []string {
-	uncorrected := 0.0
-	for _, rate := range a.Uncorrected {
-		uncorrected += rate
-	}
-	return []string{
-		t.rate(a.Packets, unitPackets),
-		fmt.Sprintf("%*s", len(uncorrectedColumn), t.rate(uncorrected, unitPackets)),
-		listed(a.Uncorrected, max(reasonsWidth, t.width-widthBesideReasons)),
-	}
 }
 
 const (
@@ -159,26 +164,27 @@ func listed(rates map[string]float64, room int) string {
 }
 
 func (t *table) tables() []styledLine {
-	var rows [][]string
-	for _, table := range t.FlowTables {
-		rows = append(rows, []string{table.Name, wide(fmt.Sprint(table.Flows)), wide(fmt.Sprint(table.Capacity))})
-	}
-	return t.styledLines([]output.Column{{Name: "TABLE"}, {Name: wide("FLOWS")}, {Name: wide("CAPACITY")}}, rows, nil)
+	return styledLines(t.width, []output.Field[top.Table]{
+		output.NewField("TABLE", 0, func(t *top.Table) string { return t.Name }),
+		output.NewField(wide("FLOWS"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Flows)) }),
+		output.NewField(wide("CAPACITY"), 0, func(t *top.Table) string { return wide(fmt.Sprint(t.Capacity)) }),
+	}, t.FlowTables, nil)
 }
 
 func (t *table) flows() []styledLine {
-	var rows [][]string
-	for _, f := range t.Busiest[t.order] {
-		rows = append(rows, []string{
-			t.rate(f.Rate, unitPackets), f.Protocol, output.Endpoint(f.Peer, f.PeerPort), output.Endpoint(f.Self, f.SelfPort),
-			output.OrEmpty(f.Interface), fmt.Sprint(f.CorrectedPackets), output.Duration(f.AgeSeconds), f.State,
-			output.OrEmpty(f.NextHopMAC),
-		})
-	}
-	return t.styledLines([]output.Column{
-		{Name: wide("RATE"), Rank: 1}, {Name: "PROTOCOL", Rank: 4}, {Name: "PEER"}, {Name: "SELF", Rank: 2}, {Name: "INTERFACE", Rank: 3},
-		{Name: "CORRECTED"}, {Name: "AGE", Rank: 5}, {Name: "STATE", Rank: 6}, {Name: "NEXT HOP", Rank: 7},
-	}, rows, nil)
+	peer := output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
+	peer.Most = len("255.255.255.255:65535") // no other column goes for a long address of IPv6
+	return styledLines(t.width, []output.Field[top.Flow]{
+		output.NewField(wide("RATE"), 1, func(f *top.Flow) string { return t.rate(f.Rate, unitPackets) }),
+		output.NewField("PROTOCOL", 4, func(f *top.Flow) string { return f.Protocol }),
+		peer,
+		output.NewField("SELF", 2, func(f *top.Flow) string { return output.Endpoint(f.Self, f.SelfPort) }),
+		output.NewField("INTERFACE", 3, func(f *top.Flow) string { return output.OrEmpty(f.Interface) }),
+		output.NewField("CORRECTED", 0, func(f *top.Flow) string { return fmt.Sprint(f.CorrectedPackets) }),
+		output.NewField("AGE", 5, func(f *top.Flow) string { return output.Duration(f.AgeSeconds) }),
+		output.NewField("STATE", 6, func(f *top.Flow) string { return f.State }),
+		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return output.OrEmpty(f.NextHopMAC) }),
+	}, t.Busiest[t.order], nil)
 }
 
 // Units of rates.
