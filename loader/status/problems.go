@@ -29,16 +29,13 @@ func (s *Status) Diagnose() []Problem {
 	}
 	if s.Config.Error != nil {
 		const refused = "a later configuration was refused"
-		list = append(list, Problem{Problem: refused + ", the old one is in force", Detail: new(OneLine(*s.Config.Error)), short: refused})
+		list = append(list, Problem{Problem: refused + ", the old one is in force", Detail: s.Config.Error, short: refused})
 	}
 	for _, message := range s.Errors {
 		list = append(list, problemOf(message, s.Daemon.Running))
 	}
 	return list
 }
-
-// OneLine puts the errors of a configuration behind each other, which stand in a line each.
-func OneLine(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ") }
 
 // nothingAttached is the problem of a host on which nothing is done.
 const nothingAttached = "nothing is attached"

@@ -191,9 +191,6 @@ func TestDiagnose(t *testing.T) {
 			"nothing is attached", "nothing is attached: replypath run attaches, replypath check says to what"}},
 		"strict": {at(func(i *Interface) { i.RPFilter = new(1) }), []string{"rp_filter of eth0 is strict",
 			"rp_filter of eth0 is strict: the kernel drops what arrives there from peers behind another interface: replypath doctor says how to mend it"}},
-		"a refused configuration with two errors": {change(func(s *Status) { s.Config.Error = new("a.yaml:1: one\na.yaml:2: two") }), []string{
-			"a later configuration was refused, the old one is in force",
-			"a later configuration was refused, the old one is in force: a.yaml:1: one; a.yaml:2: two"}},
 		"loose": {at(func(i *Interface) { i.RPFilter = new(2) }), nil},
 		"strict, as the daemon tells": {change(func(s *Status) {
 			s.Interfaces[0].RPFilter, s.Errors = new(1), []string{"eth0 only observes, rp_filter is strict"}

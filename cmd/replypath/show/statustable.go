@@ -190,7 +190,7 @@ func configuration(c *status.Config) string {
 		text += ", loaded at " + c.LoadedAt.Local().Format(time.RFC3339)
 	}
 	if c.Error != nil {
-		text += "; a later one was refused: " + status.OneLine(*c.Error)
+		text += "; a later one was refused: " + *c.Error
 	}
 	return text
 }
