@@ -186,3 +186,18 @@ func TestArrivalMissing(t *testing.T) {
 		})
 	}
 }
+
+// TestArrivalUnseen: what was moved to an interface that has no program of ours yet is not taken for lost.
+func TestArrivalUnseen(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN) })
+		b.handOver(n, m)
+		b.manage(b.replication, func(*bpf.DatapathInterface) {})
+		done := b.perform(egress(b.production, n.out(b.production, m)))
+		for p := range pairDelta(done.counted, done.counts) {
+			if isLost(p) {
+				t.Errorf("%+v is taken for lost", p)
+			}
+		}
+	})
+}

@@ -216,7 +216,7 @@ type DatapathHandover struct {
 	Bare     bool
 	Proved   uint32
 	Delivery uint64
-	Waits    bool
+	Elusive  bool
 	Pad      [7]uint8
 }
 
@@ -261,6 +261,7 @@ const (
 	DatapathInterfaceFlagsINTERFACE_ROUTES4   DatapathInterfaceFlags = 8
 	DatapathInterfaceFlagsINTERFACE_ROUTES6   DatapathInterfaceFlags = 16
 	DatapathInterfaceFlagsINTERFACE_STRONG    DatapathInterfaceFlags = 32
+	DatapathInterfaceFlagsINTERFACE_UNSEEN    DatapathInterfaceFlags = 64
 )
 
 type DatapathLayout uint32

@@ -167,7 +167,7 @@ func unmanagedRecords(found []discover.Unmanaged) []pins.UnmanagedRecord {
 
 // writeWays writes the gateways and the interfaces.
 func (l *core) writeWays() error {
-	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments.Since, l.gateways.All()))
+	return l.maps.WriteWays(ways.Of(l.interfaces.All(), l.attachments, l.gateways.All()))
 }
 
 // writeSettings writes the configuration to where the programs read it.
@@ -177,11 +177,12 @@ func (l *core) writeSettings() error {
 	})
 }
 
-// attachAll attaches to the managed interfaces that have no programs of this process yet.
+// attachAll attaches to the managed interfaces that have no programs of this process yet, and tells the programs which
+// those are: what was moved to one of them before is not taken for lost.
 func (l *core) attachAll() error {
 	err := l.attachments.Attach(l.interfaces.Targets()...)
 	l.datapath.AddMissed()
-	return err
+	return errors.Join(err, l.writeWays())
 }
 
 // scopeSource is of problems with the source repair.

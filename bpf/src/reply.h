@@ -92,7 +92,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
 	handover->bare = target->flags & INTERFACE_NO_HEADER;
-	handover->waits = flow->flags & FLOW_ON_LINK;
+	handover->elusive = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
 	if (likely(!handover->bare)) {
 		if (!next_hop_mac(flow, packet, target, &mac))
 			return OUTCOME_NO_NEXT_HOP;

@@ -127,7 +127,7 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
 
 	handover->ifindex = 0;
-	if (!handover->waits)
+	if (!handover->elusive)
 		count_pair(skb, with_outcome(handover->pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
 			   handover->packets, false);
 }

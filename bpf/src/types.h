@@ -153,6 +153,7 @@ enum interface_flags {
 	INTERFACE_ROUTES4 = 1 << 3,   /* `gateway_routes` tells which IPv4 peers its gateways serve; else all */
 	INTERFACE_ROUTES6 = 1 << 4,
 	INTERFACE_STRONG = 1 << 5,    /* host_model: strong */
+	INTERFACE_UNSEEN = 1 << 6,    /* our program may not be there yet to see what leaves */
 };
 
 /*
@@ -443,7 +444,7 @@ struct handover {
 	bool bare;      /* the target's frames have no Ethernet header */
 	__u32 proved;   /* jiffy in which the kernel said that the target of `pair` is there */
 	__u64 delivery; /* when the sender wanted the packet to leave, ns; 0: at once */
-	bool waits;     /* it may wait for the MAC of its next hop before it comes to the target */
+	bool elusive;   /* it may leave unseen: our program is not there yet, or it waits for the MAC of its next hop */
 	__u8 pad[7];
 };
 

@@ -19,9 +19,14 @@ import (
 	"replypath/loader/interfaces"
 )
 
-// Of returns what the programs know of the managed interfaces, each of which is seen as a whole since some time, in ticks,
-// and of their gateways.
-func Of(managed []*interfaces.Managed, since func(index int) uint32, known []*gateways.View) *hostmaps.Ways {
+// Watch tells since when an interface is seen as a whole, in ticks, and whether our programs are on it.
+type Watch interface {
+	Since(index int) uint32
+	IsAttached(index int) bool
+}
+
+// Of returns what the programs know of the managed interfaces and of their gateways.
+func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hostmaps.Ways {
 	of := byInterface(known)
 	w := &hostmaps.Ways{
 		Interfaces: make(map[uint32]bpf.DatapathInterface), Gateways: make(map[uint32]bpf.DatapathGateway), MACs: gatewayMACs(known),
@@ -30,7 +35,11 @@ func Of(managed []*interfaces.Managed, since func(index int) uint32, known []*ga
 		w.Gateways[uint32(g.ID)] = gatewayEntry(g)
 	}
 	for _, i := range managed {
-		w.Interfaces[uint32(i.ID)] = interfaceEntry(i, since(i.Index), of[i.Index])
+		entry := interfaceEntry(i, watch.Since(i.Index), of[i.Index])
+		if !watch.IsAttached(i.Index) {
+			entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UNSEEN)
+		}
+		w.Interfaces[uint32(i.ID)] = entry
 	}
 	w.Routes, _ = routeEntries(managed, of)
 	return w

@@ -3,6 +3,8 @@
 package scenario
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -74,4 +77,40 @@ func TestLost(t *testing.T) {
 	}
 	harness.Must(t, thief.Close())
 	each(t, s, "after", func(t *testing.T, c *harness.Conversation) { wantAnswers(t, s.B, c, true) })
+}
+
+// TestStartLosesNothing has many clients ask all the time while replypath starts: what eth0's program moves before eth1 has
+// one is not taken for lost.
+func TestStartLosesNothing(t *testing.T) {
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
+	ctx, stop := context.WithCancel(t.Context())
+	var asking errgroup.Group
+	for n := range 8 {
+		c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(s.Families()[n%2]))
+		harness.Ask(t, c)
+		asking.Go(func() error {
+			for ctx.Err() == nil {
+				if err := c.Ask(harness.Within(t, harness.AnswerTime)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for range 5 {
+		p := harness.On(t, s.B.Host)
+		p.Start()
+		harness.Eventually(t, "replies are corrected", func() error {
+			if p.Metrics().Sum("replypath_corrected_packets_total") < 1000 {
+				return errors.New("few of them")
+			}
+			return nil
+		})
+		if n := p.Metrics().Sum("replypath_lost_packets_total"); n != 0 {
+			t.Errorf("%v packets are taken for lost", n)
+		}
+		p.Expect(0, "detach", "--stop")
+	}
+	stop()
+	harness.Must(t, asking.Wait())
 }
