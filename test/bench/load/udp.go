@@ -35,7 +35,7 @@ func udpEcho(size, cores int) func(context.Context, *contender.Site, *Shared) (W
 // forward sends a datagram to and fro between two hosts on either side of the server.
 func forward(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 	c := newCrew()
-	r := route{s.Client, s.Neighbour, s.Inner, "", contender.InnerHost, firstPort}
+	r := route{client: s.Client, from: s.Neighbour, server: s.Inner, to: contender.InnerHost, port: firstPort}
 	if err := c.echoUDP(r, CPU(), 64); err != nil {
 		return nil, c.closeAfter(err)
 	}
@@ -49,7 +49,7 @@ func echoOne(c *crew, s *contender.Site) error {
 
 // questionsTo is how the client asks the server.
 func questionsTo(s *contender.Site) route {
-	return route{s.Client, s.Peer, s.Server, s.Device, s.Self, firstPort}
+	return route{client: s.Client, from: s.Peer, server: s.Server, device: s.Device, to: s.Self, port: firstPort}
 }
 
 // route says who asks whom.
@@ -60,6 +60,8 @@ type route struct {
 	device string // of the server's socket, or ""
 	to     netip.Addr
 	port   int
+	// unconnected has the client's socket look for its route with each datagram.
+	unconnected bool
 }
 
 // echoUDP starts a server and a client on a CPU.
@@ -72,15 +74,23 @@ func (c *crew) echoUDP(r route, cpu, size int) error {
 		return err
 	}
 	c.keep(fd)
-	if err := unix.Connect(fd, socketAddress(r.to, r.port)); err != nil {
-		return fmt.Errorf("connect to %s: %w", r.to, err)
+	server := socketAddress(r.to, r.port)
+	send := func(question []byte) error { return unix.Sendto(fd, question, 0, server) }
+	if !r.unconnected {
+		if err := unix.Connect(fd, server); err != nil {
+			return fmt.Errorf("connect to %s: %w", r.to, err)
+		}
+		send = func(question []byte) error {
+			_, err := unix.Write(fd, question)
+			return err
+		}
 	}
 	question, answer := make([]byte, size), make([]byte, size)
 	number := uint64(0)
 	c.ask(r.client, cpu, func() error {
 		number++
 		binary.NativeEndian.PutUint64(question, number)
-		if _, err := unix.Write(fd, question); err != nil {
+		if err := send(question); err != nil {
 			return err
 		}
 		for binary.NativeEndian.Uint64(answer) != number { // else two would be on their way after one that was late
