@@ -5,7 +5,6 @@ package health
 import (
 	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	"replypath/loader/doctor/finding"
@@ -24,12 +23,11 @@ func Configurations(h *snapshot.Host) []finding.Finding {
 		found = append(found, finding.Problem(finding.Warning, "", "no daemon runs: what is attached goes on by "+describeInForce(f)+
 			", and follows neither new interfaces and addresses nor gateways", remedy.StartAgain(&h.State)))
 	}
-	// What is wrong with the file now is told below, and mostly the same.
-	if f.Refused != "" && !(f.Wrong && f.Refused == oneLine(f.File)) {
+	if f.Refused != "" {
 		found = append(found, finding.Seen(finding.Warning, "",
 			"a later configuration was refused, the one before stays: "+f.Refused, checkFile(f)))
 	}
-	changed := fmt.Sprintf("%s: %s: in force is what ", f.LoadedFrom(), oneLine(f.File))
+	changed := fmt.Sprintf("%s: %s: in force is what ", f.LoadedFrom(), f.File)
 	switch {
 	case f.File == "":
 	case f.Wrong:
@@ -54,9 +52,6 @@ func describeInForce(f *snapshot.InForce) string {
 	}
 	return text + ", loaded " + when(f)
 }
-
-// oneLine puts the errors of a configuration behind each other, which stand in a line each.
-func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 func when(f *snapshot.InForce) string { return "at " + f.LoadedAt.Format(time.DateTime) }
 

@@ -23,19 +23,6 @@ func TestConfigurations(t *testing.T) {
 		{"refused", testhost.InForce(func(f *snapshot.InForce) { f.Refused = "x:1: mode" }), []string{
 			"warning: a later configuration was refused, the one before stays: x:1: mode ?? replypath check --config /etc/replypath/replypath.yaml",
 		}},
-		{"refused, and wrong by now in the same ways", testhost.InForce(func(f *snapshot.InForce) {
-			f.Refused, f.File, f.Wrong = "x:1: mode; x:2: follow", "x:1: mode\nx:2: follow", true
-		}), []string{
-			"warning: /etc/replypath/replypath.yaml: x:1: mode; x:2: follow: in force is what it said " + at +
-				", and the next start fails ?? replypath check --config /etc/replypath/replypath.yaml",
-		}},
-		{"refused, and wrong by now in other ways", testhost.InForce(func(f *snapshot.InForce) {
-			f.Refused, f.File, f.Wrong = "x:1: mode; x:2: follow", "x:3: scope", true
-		}), []string{
-			"warning: a later configuration was refused, the one before stays: x:1: mode; x:2: follow ?? replypath check --config /etc/replypath/replypath.yaml",
-			"warning: /etc/replypath/replypath.yaml: x:3: scope: in force is what it said " + at +
-				", and the next start fails ?? replypath check --config /etc/replypath/replypath.yaml",
-		}},
 		{"changed", testhost.InForce(func(f *snapshot.InForce) { f.File = "it has changed since it was loaded" }), []string{
 			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",
 		}},
