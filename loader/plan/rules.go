@@ -188,7 +188,7 @@ func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened
 	case len(connections) > 0:
 		return fmt.Sprintf("this host has %s open from %s%s", counted(len(connections), "connection", "connections"), from, strong)
 	case len(opened) > 0:
-		return fmt.Sprintf("%s of this host may send first from %s, as nobody has asked there%s", counted(len(opened), "socket", "sockets"), from, strong)
+		return fmt.Sprintf("%s of this host may send first from %s%s", counted(len(opened), "socket", "sockets"), from, strong)
 	case past > 0:
 		return fmt.Sprintf("this host opened %s from %s %s%s", counted(past, "connection", "connections"), from, p.watched(), strong)
 	case !p.leavesAllBySource(r, i) && (p.history.Incomplete || p.historyErr != nil):

@@ -200,10 +200,10 @@ func TestRules(t *testing.T) {
 			"needed" + rule + "this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot + " (1, 192.0.2.0/24)",
 			leads + " (1, 192.0.2.0/24)",
 		}},
-		{"a socket that nobody has asked", testhost.And(bySource, func(h *snapshot.Host) {
+		{"a socket that may ask", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
 		}), nil, []string{
-			"needed" + rule + "1 socket of this host may send first from 10.4.0.100, as nobody has asked there; host_model: strong would send listed protocols by eth1" + boot,
+			"needed" + rule + "1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1" + boot,
 			leads,
 		}},
 		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.history.Incomplete = true }}, []string{

@@ -135,9 +135,9 @@ func (h *host) make(command string) {
 	}
 }
 
-// command returns what the reader types, to be run by a shell that ends at the first failure.
+// command returns what the reader types in a terminal of 80 columns, to be run by a shell that ends at the first failure.
 func (h *host) command(ctx context.Context, script string) *topology.Cmd {
-	return h.m.Command(ctx, "sh", "-euc", "cd "+work+"\n"+script)
+	return h.m.Command(ctx, "sh", "-euc", "export COLUMNS=80\ncd "+work+"\n"+script)
 }
 
 // limit bounds each block that ends by itself.

@@ -42,7 +42,7 @@ const tall, short = 100, 16
 // command ends by itself.
 func (h *host) record(dir, name string, rows int, command string, until func(sent []byte) error) {
 	h.t.Helper()
-	typed := fmt.Sprintf("script --quiet --return --command 'stty rows %d cols 120; TERM=xterm-256color %s' /dev/null", rows, command)
+	typed := fmt.Sprintf("env -u COLUMNS script --quiet --return --command 'stty rows %d cols 120; TERM=xterm-256color %s' /dev/null", rows, command)
 	c := h.command(harness.Within(h.t, limit), typed)
 	keyboard := harness.Must1[io.WriteCloser](h.t)(c.StdinPipe())
 	defer keyboard.Close()

@@ -160,8 +160,8 @@ func (o *openings) connections() {
 // askingPorts are those of servers that ask others by the same port: NTP, IKE and IKE behind NAT.
 var askingPorts = []uint16{123, 500, 4500}
 
-// datagrams finds UDP sockets that may send first: connected ones whose peer did not ask and whose port no server has,
-// and bound ones that nobody has asked.
+// datagrams finds UDP sockets that may send first: connected ones whose peer did not ask and whose port no server has, and
+// bound ones with a port that the kernel chose and nobody has asked, or of a server that asks as well.
 func (o *openings) datagrams() {
 	serving, chosen := map[uint16]bool{}, firstChosenPort()
 	for _, s := range o.Datagrams {
@@ -171,7 +171,7 @@ func (o *openings) datagrams() {
 	}
 	for _, s := range o.Datagrams {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
-		isServer := o.Serves(s.Local) && !slices.Contains(askingPorts, s.Local.Port())
+		isServer := (serving[s.Local.Port()] || o.Serves(s.Local)) && !slices.Contains(askingPorts, s.Local.Port())
 		if s.Remote.IsValid() {
 			isServer = serving[s.Local.Port()] || o.Asked(use) || o.IsOwn(s.Remote.Addr())
 		}

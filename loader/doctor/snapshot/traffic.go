@@ -71,7 +71,7 @@ type Socket struct {
 type Use struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
-	// Doubtful tells that it need not send any more: a connection that is over, or a socket of a server or a raw one that
-	// nobody is known to have asked, and that may send first.
+	// Doubtful tells that it need not send any more: a connection that is over, a raw socket, or that of a server of a kind
+	// that asks others as well.
 	Doubtful bool
 }
