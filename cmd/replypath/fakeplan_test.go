@@ -26,7 +26,7 @@ func fakePlan(o plan.Options) (*plan.Plan, error) {
 	if o.PinDir == fakehost.LonelyDir {
 		return p, nil
 	}
-	p.Verdict, p.Summary, p.WatchedSince, p.Watched = plan.Ready, "ready: replypath mode enforce", new(made.Add(-72*time.Hour)), (50*time.Hour).Seconds()
+	p.Verdict, p.Summary, p.WatchedSince, p.Watched = plan.Ready, "ready: replypath mode enforce", new(made.Add(-72*time.Hour)), (50 * time.Hour).Seconds()
 	p.WouldMove = []history.Row{
 		fakeRow("10.4.0.100", 5432, "10.9.0.0/24", 12, 90*time.Second), fakeRow("2001:db8:4::100", 5432, "2001:db8:9::/64", 1, 30*time.Hour),
 	}
