@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"replypath/loader/attachment"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
@@ -180,9 +181,14 @@ func (l *core) writeSettings() error {
 // attachAll attaches to the managed interfaces that have no programs of this process yet, and tells the programs which
 // those are: what was moved to one of them before is not taken for lost.
 func (l *core) attachAll() error {
-	err := l.attachments.Attach(l.interfaces.Targets()...)
+	targets := l.interfaces.Targets()
+	isNew := slices.ContainsFunc(targets, func(i attachment.Interface) bool { return !l.attachments.IsAttached(i.Index) })
+	err := l.attachments.Attach(targets...)
 	l.datapath.AddMissed()
-	return errors.Join(err, l.writeWays())
+	if isNew {
+		err = errors.Join(err, l.writeWays())
+	}
+	return err
 }
 
 // scopeSource is of problems with the source repair.

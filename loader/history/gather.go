@@ -34,7 +34,10 @@ func (h *History) Gather(ctx context.Context, pinDir string) error {
 	if err == nil {
 		err = h.gather(managed, func(g *gatherer) error {
 			g.table, g.ctx = table, ctx
-			return errors.Join(g.flows(), g.originated(), g.opened())
+			if err := g.flows(); err != nil || ctx.Err() != nil {
+				return err // who asked is not known, and thus not what this host opened
+			}
+			return errors.Join(g.originated(), g.opened())
 		})
 	}
 	return errors.Join(err, table.Close())
@@ -193,7 +196,7 @@ func (g *gatherer) opened() error {
 	for _, u := range uses {
 		g.addOpened(u)
 	}
-	g.Incomplete = g.Incomplete || err != nil || len(g.host.routes) >= g.host.most
+	g.Incomplete = g.Incomplete || len(g.host.routes) >= g.host.most
 	if err != nil {
 		return fmt.Errorf("find what this host opened: %w", err)
 	}

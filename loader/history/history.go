@@ -79,7 +79,7 @@ type History struct {
 	Since, Gathered time.Time
 	// Watched is for how long somebody gathered in turns.
 	Watched time.Duration
-	// Incomplete tells that something that this host opened had no room, or could not be looked at.
+	// Incomplete tells that something that this host opened had no room, or was too much to look at.
 	Incomplete bool
 
 	rows    map[Key]*row

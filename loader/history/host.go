@@ -38,7 +38,7 @@ type way struct {
 
 // openHost reads what there is, of which some interfaces are managed.
 func openHost(managed []string) (*host, error) {
-	handle, err := netlink.NewHandle(netlink.FAMILY_V4) // NETLINK_ROUTE has the same number
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}

@@ -252,11 +252,7 @@ func (o *openings) ipsec() error {
 		return nil
 	}
 	for _, s := range states {
-		from, _ := netip.AddrFromSlice(s.Src)
-		to, _ := netip.AddrFromSlice(s.Dst)
-		if from = from.Unmap(); o.isMeant(from) {
-			o.found[snapshot.Use{Protocol: uint8(s.Proto), Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}] = true
-		}
+		o.outer(uint8(s.Proto), s.Src, s.Dst)
 	}
 	if err != nil {
 		return fmt.Errorf("list ipsec states: %w", err)
@@ -268,11 +264,16 @@ func (o *openings) ipsec() error {
 func (o *openings) tunnels() {
 	for _, link := range o.Links {
 		local, remote := tunnelEnds(link)
-		from, _ := netip.AddrFromSlice(local)
-		to, _ := netip.AddrFromSlice(remote)
-		if from = from.Unmap(); o.isMeant(from) {
-			o.found[snapshot.Use{Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}] = true
-		}
+		o.outer(0, local, remote)
+	}
+}
+
+// outer notes packets around others, by their addresses. Of protocol 0 it is any.
+func (o *openings) outer(protocol uint8, local, remote net.IP) {
+	from, _ := netip.AddrFromSlice(local)
+	to, _ := netip.AddrFromSlice(remote)
+	if from = from.Unmap(); o.isMeant(from) {
+		o.found[snapshot.Use{Protocol: protocol, Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}] = true
 	}
 }
 
