@@ -110,6 +110,9 @@ func (c *Conversation) askFor(ctx context.Context, size int) error {
 	if err := c.Connect(ctx); err != nil {
 		return err
 	}
+	if err := c.conn.SetDeadline(time.Time{}); err != nil { // of an earlier question without an answer
+		return fmt.Errorf("%s: %w", c, err)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(0, 1)) })
 	defer stop()
 	if err := c.exchange(size); err != nil {

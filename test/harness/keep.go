@@ -5,6 +5,7 @@ package harness
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 )
@@ -51,14 +52,21 @@ func (k *Talk) start() *Talk {
 // repeatedAfter is TCP's least retransmission timeout.
 const repeatedAfter = 200 * time.Millisecond
 
-// KeepThrough is Keep through a fault. A ping without an answer is repeated, as TCP repeats a segment: where a link goes
-// down, the kernel discards what another processor is about to send by its routes (dst_dev_put() in net/core/dst.c).
+// KeepThrough is Keep through a fault. A ping without an answer is repeated: where a link goes down, the kernel discards
+// what another processor is about to send by its routes (dst_dev_put() in net/core/dst.c).
 func (c *Conversation) KeepThrough(t testing.TB) *Talk {
 	t.Helper()
-	talk := c.prepare(t)
 	if c.Kind == Ping {
-		talk.again = repeatedAfter
+		return c.KeepRepeating(t)
 	}
+	return c.Keep(t)
+}
+
+// KeepRepeating is Keep of a datagram or ping that is repeated while it has no answer, as TCP repeats a segment.
+func (c *Conversation) KeepRepeating(t testing.TB) *Talk {
+	t.Helper()
+	talk := c.prepare(t)
+	talk.again = repeatedAfter
 	return talk.start()
 }
 
@@ -84,10 +92,11 @@ func (k *Talk) run(ctx context.Context) {
 func (k *Talk) askOnce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), AnswerTime)
 	defer cancel()
-	if k.again != 0 {
+	for k.again != 0 && ctx.Err() == nil {
 		first, cancel := context.WithTimeout(ctx, k.again)
-		defer cancel()
-		if err := k.c.Ask(first); !errors.Is(err, context.DeadlineExceeded) {
+		err := k.c.Ask(first)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
