@@ -475,11 +475,12 @@ type DatapathScratch struct {
 		Generation uint32
 	}
 	Kept    uint64
-	Settled [64]struct {
+	Sources [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64
 		Ifindex    uint32
-		Generation uint32
+		Interface  uint32
+		Generation uint64
 	}
 }
 

@@ -204,10 +204,9 @@ func TestDecidedSeenAtOnce(t *testing.T) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
 		}, nil, asRouted(bpf.DatapathOutcomeOUTCOME_LINK_DOWN, 1)},
 		{"several interfaces have the address", func(b *bed, n network) {
-			b.must(b.SetOwnAddress(n.self, bpf.DatapathOwnFlagsOWN_ADDRESS))
+			b.ownOtherwise(n, bpf.DatapathOwnFlagsOWN_ADDRESS)
 		}, func(b *bed, n network) {
-			b.must(b.SetOwnAddress(n.self, ownedBy(b.replication)))
-			b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
+			b.ownOtherwise(n, ownedBy(b.replication))
 		}, uncounted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -226,6 +225,13 @@ func TestDecidedSeenAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// ownOtherwise says anew which interfaces have the address, as the loader does: each CPU has it in mind until the generation
+// is raised.
+func (b *bed) ownOtherwise(n network, flags bpf.DatapathOwnFlags) {
+	b.must(b.SetOwnAddress(n.self, flags))
+	b.configure(func(s *bpf.DatapathSettings) { s.Generation++ })
 }
 
 // TestDecidedOfOneTuple: each tuple has a decision of its own.

@@ -42,7 +42,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"pair_slots":          {Name: "pair_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32, MaxEntries: 1024, Flags: 0x0},
 		"pairs":               {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 32, MaxEntries: 16384, Flags: 0x1},
 		"repair_wanted":       {Name: "repair_wanted", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 65536, Flags: 0x0},
-		"scratch":             {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2152, MaxEntries: 1, Flags: 0x0},
+		"scratch":             {Name: "scratch", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 2664, MaxEntries: 1, Flags: 0x0},
 		"sender":              {Name: "sender", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1, Flags: 0x0},
 		"set_locks":           {Name: "set_locks", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1024, Flags: 0x0},
 		"trace_events":        {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},

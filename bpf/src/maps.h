@@ -27,7 +27,7 @@
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
 #define MAX_ORIGINATED 16384
-#define SETTLED_SOURCES 64 /* a power of two */
+#define SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
 	struct {                                                                                   \

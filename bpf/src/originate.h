@@ -31,7 +31,7 @@ static inline const struct interface *source_interface(const struct packet *pack
 
 /*
  * Whether the packet leaves as its source wants it, or that wants nothing. What stands on this device (macvlan) is the
- * same wire. The answer is kept in mind, on each CPU: it is the same for all but a few.
+ * same wire. Each CPU keeps in mind which interface has a source: that is the same for all but a few.
  */
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
@@ -39,24 +39,27 @@ static inline bool suits_source(const struct __sk_buff *skb, const struct packet
 	const struct settings *settings = get_settings();
 	struct scratch *scratch = get_scratch();
 	const struct interface *interface;
-	struct admitted *last;
-	__u32 index, generation;
+	__u32 generation, number, index;
+	struct source *source;
+	bool is_known, suits;
 
 	if (!settings || !scratch)
 		return true;
-	_Static_assert(SETTLED_SOURCES == 1 << (64 - 58), "the index has 6 bits");
-	last = &scratch->settled[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
+	_Static_assert(SOURCES == 1 << (64 - 58), "the index has 6 bits");
+	source = &scratch->sources[(self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58];
 	generation = *(volatile __u32 *)&settings->generation;
-	if (likely(last->self[0] == self[0] && last->self[1] == self[1] && last->ifindex == skb->ifindex &&
-		   last->generation == generation))
+	is_known = source->self[0] == self[0] && source->self[1] == self[1] && source->generation == generation;
+	if (likely(is_known && source->ifindex == skb->ifindex))
 		return true;
-	interface = source_interface(packet, &index);
-	if (interface && interface->ifindex != skb->ifindex && interface->lower != skb->ifindex)
-		return false;
-	if (index && !interface) /* it is gone, or not told of yet */
+	number = is_known ? source->interface : own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
+	interface = interface_of(number, &index);
+	if (number && !interface) /* it is gone, or not told of yet */
 		return true;
-	*last = (struct admitted){ { self[0], self[1] }, skb->ifindex, generation };
-	return true;
+	suits = !interface || interface->ifindex == skb->ifindex || interface->lower == skb->ifindex;
+	if (!is_known || suits)
+		*source = (struct source){ { self[0], self[1] }, suits ? skb->ifindex : interface->ifindex,
+					   number, generation };
+	return suits;
 }
 
 static inline bool has_source(enum parsed result)
@@ -85,12 +88,12 @@ static inline bool is_for_group(const struct packet *packet)
 static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 {
 	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-	__u8 source[ETH_ALEN];
+	const __u8 *source;
 
 	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
 		return true;
-	return !bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), source, sizeof(source)) &&
-	       mac_equal(source, interface->mac);
+	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
+	return source && mac_equal(source, interface->mac);
 }
 
 /* Takes over what was decided about the first fragment; false where that was not originated. */

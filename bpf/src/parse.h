@@ -108,6 +108,14 @@ struct admitted {
 	__u32 generation;
 };
 
+/* A source, and which interface has it alone, as long as the generation is this one. */
+struct source {
+	__u64 self[2];
+	__u32 ifindex;   /* of where it may leave: last seen, or of its interface */
+	__u32 interface; /* its number in `interfaces`; 0 for none */
+	__u64 generation;
+};
+
 /*
  * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
  * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
@@ -127,7 +135,7 @@ struct scratch {
 	__u64 socket; /* an address in the kernel */
 	struct admitted admitted;
 	__u64 kept; /* the packet's digest, while another takes its place */
-	struct admitted settled[SETTLED_SOURCES]; /* by own address: see originate.h */
+	struct source sources[SOURCES]; /* by own address: see originate.h */
 };
 
 CPU_ARRAY(scratch, 1, struct scratch);
