@@ -59,6 +59,16 @@ func (c *chooser) close() {
 	}
 }
 
+// AskKernel sets by which interface the kernel would send the replies of flows as its routes are now, where that was
+// another one than the flow's. It asks for so many pairs of addresses as mostAsked; of more flows it stays unknown.
+func AskKernel(list []Flow) {
+	c := newChooser()
+	defer c.close()
+	for n := range list {
+		c.set(&list[n])
+	}
+}
+
 // set sets the kernel's choice of a flow where it was another one than the flow's. It stays unknown of what is forwarded,
 // and of more flows than are asked for.
 func (c *chooser) set(f *Flow) {

@@ -39,11 +39,7 @@ func (t *Table) Show(l Listing) ([]Flow, error) {
 	if l.Limit > 0 {
 		list = list[:min(len(list), l.Limit)]
 	}
-	c := newChooser()
-	defer c.close()
-	for n := range list {
-		c.set(&list[n])
-	}
+	AskKernel(list)
 	return list, nil
 }
 

@@ -5,12 +5,8 @@ package gather
 import (
 	"cmp"
 	"errors"
-	"net"
-	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/vishvananda/netlink"
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
@@ -23,8 +19,6 @@ const (
 	sampleTime = time.Second
 	// fewLost is more than what may be on its way between two counters.
 	fewLost = 3
-	// mostAsked bounds for how many flows the kernel is asked for a route.
-	mostAsked = 256
 	// justSeen is the age in seconds of a frame that is answered now.
 	justSeen = 10
 )
@@ -134,15 +128,17 @@ func lost(before, after []snapshot.Counted) map[way]uint64 {
 // askForFlows calls each for flows whose answers leave by the wrong interface as the routes are now, the
 // liveliest first.
 func (g *gatherer) askForFlows(counted map[way]uint64, each func(way)) {
-	var asked []*flows.Flow
+	var asked []flows.Flow
 	for n := range g.host.Flows {
 		if f := &g.host.Flows[n]; f.Asymmetric && f.Interface != nil && g.mayGoWrong(f) {
-			asked = append(asked, f)
+			asked = append(asked, *f)
 		}
 	}
-	slices.SortFunc(asked, func(a, b *flows.Flow) int { return cmp.Compare(a.IdleSeconds, b.IdleSeconds) })
-	for _, f := range asked[:min(len(asked), mostAsked)] {
-		from, known := g.routeOf(f)
+	slices.SortFunc(asked, func(a, b flows.Flow) int { return cmp.Compare(a.IdleSeconds, b.IdleSeconds) })
+	flows.AskKernel(asked)
+	for n := range asked {
+		f := &asked[n]
+		from, known := g.chosen(f)
 		if !known || from == *f.Interface {
 			continue
 		}
@@ -179,20 +175,14 @@ func (g *gatherer) isUp(name string) bool {
 	return i != nil && i.Up
 }
 
-// routeOf returns by which interface the kernel sends an answer, empty for replypath's own device. It is
-// not known for what is forwarded.
-func (g *gatherer) routeOf(f *flows.Flow) (name string, known bool) {
-	peer, err1 := netip.ParseAddr(f.Peer)
-	self, err2 := netip.ParseAddr(f.Self)
-	if errors.Join(err1, err2) != nil || !g.host.IsOwn(self) {
+// chosen returns by which interface the kernel would send an answer, empty for replypath's own device. It is not known
+// for what is forwarded, nor where no answer is built.
+func (g *gatherer) chosen(f *flows.Flow) (name string, known bool) {
+	switch {
+	case f.KernelInterface == nil:
 		return "", false
+	case *f.KernelInterface == flows.NoInterface:
+		return "", g.host.Named(discover.OwnDevice) != nil
 	}
-	routes, err := g.netlink.RouteGetWithOptions(net.IP(peer.AsSlice()), &netlink.RouteGetOptions{SrcAddr: net.IP(self.AsSlice())})
-	if err != nil || len(routes) == 0 {
-		return "", false // no answer is built
-	}
-	if name = g.host.DeviceName(routes[0].LinkIndex); name == discover.OwnDevice {
-		name = ""
-	}
-	return name, true
+	return *f.KernelInterface, true
 }
