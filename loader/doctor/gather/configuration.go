@@ -13,6 +13,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
+	"replypath/loader/problems"
 )
 
 // configuration finds out by which configuration the host is examined: the one that is asked for, else
@@ -73,7 +74,7 @@ func (g *gatherer) compare(f *snapshot.InForce) *config.Config {
 		f.File = "it may not be read, so it may say something else"
 		return nil
 	case err != nil:
-		f.File, f.Wrong = err.Error(), true
+		f.File, f.Wrong = problems.OneLine(err), true
 		return nil
 	case f.Config != nil && !bytes.Equal(read.Encode(), f.Config.Encode()):
 		f.File = "it has changed since it was loaded"

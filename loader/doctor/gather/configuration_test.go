@@ -42,6 +42,8 @@ func TestConfigurationExamined(t *testing.T) {
 			said: "it has changed since it was loaded"},
 		{name: "a bad file", file: "mode: 1\n", record: loaded("", observing).Encode(), want: loaded("", observing),
 			said: path + ":1: mode: 1 is not one of enforce, observe", wrong: true},
+		{name: "bad in two ways", file: "mode: 1\nfollow: 2\n", record: loaded("", observing).Encode(), want: loaded("", observing),
+			said: path + ":1: mode: 1 is not one of enforce, observe; " + path + ":2: follow: ", wrong: true},
 		{name: "gone", record: loaded("follow: latest", observing).Encode(), want: loaded("follow: latest", observing),
 			said: "it is gone: put it back, an empty one will do", wrong: true},
 		{name: "by an earlier version", file: "follow: latest\n", want: loaded("follow: latest", config.Overrides{})},

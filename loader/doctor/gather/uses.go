@@ -14,6 +14,7 @@ import (
 
 	"replypath/loader/doctor/opened"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/problems"
 	"replypath/loader/sockets"
 )
 
@@ -40,7 +41,7 @@ func (g *gatherer) uses() (err error) {
 		h.Uses, err = opened.Find(known, isMeant)
 	}
 	if err != nil {
-		h.UsesError = err.Error()
+		h.UsesError = problems.OneLine(err)
 	}
 	return nil
 }
