@@ -112,6 +112,7 @@ func All() []*Contender {
 	return append(all,
 		constants(),
 		floor(),
+		recorder(),
 		socket(),
 		emptyTCX(),
 		emptyXDP(),
