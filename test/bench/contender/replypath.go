@@ -66,6 +66,17 @@ func strong() *Contender {
 	}
 }
 
+// small has tables that a cache can hold.
+func small() *Contender {
+	return &Contender{
+		Name: "replypath-4096", About: "enforcing, attached by TCX, tables of 4,096 flows", extra: true,
+		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
+			options.Configuration = "flow_table: {max_entries: 4096}\n"
+			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
+		},
+	}
+}
+
 // daemons is how many have been started.
 var daemons atomic.Uint32
 
