@@ -15,24 +15,26 @@ import (
 )
 
 // source is where in Debian a kernel comes from.
-type source struct{ version, suite string }
+type source struct {
+	version string // what it is asked for by
+	number  string // of its version, as Debian's packages have it
+	suite   string
+	machine *architecture
+}
 
 // sources are the kernels that can be asked for.
 var sources = []source{
-	{"5.10", "bullseye"},
-	{"6.1", "bookworm"},
-	{"6.12", "trixie"},
-	{"7.2", "sid"},
+	{"5.10", "5.10", "bullseye", amd64},
+	{"6.1", "6.1", "bookworm", amd64},
+	{"6.12", "6.12", "trixie", amd64},
+	{"7.2", "7.2", "sid", amd64},
+	{"6.1-arm64", "6.1", "bookworm", arm64},
+	{"6.12-arm64", "6.12", "trixie", arm64},
 }
 
 // The emulator is newer than bookworm's own, which now and then corrupts the
 // flags of a guest (cmpxchg16b under emulation).
-const (
-	emulatorSuite = "bookworm-backports"
-	metaPackage   = "linux-image-cloud-amd64"
-)
-
-var emulatorPackages = []string{"qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"}
+const emulatorSuite = "bookworm-backports"
 
 func versions() []string {
 	var names []string
@@ -42,10 +44,13 @@ func versions() []string {
 	return names
 }
 
-func archiveSuites() []string {
+// archiveSuites are the suites that packages of an architecture come from.
+func archiveSuites(architecture string) []string {
 	suites := []string{emulatorSuite}
 	for _, s := range sources {
-		suites = append(suites, s.suite)
+		if s.machine.name == architecture {
+			suites = append(suites, s.suite)
+		}
 	}
 	return suites
 }
@@ -54,8 +59,9 @@ func archiveSuites() []string {
 type cache struct {
 	dir     string
 	update  bool
-	archive archive
 	fetched map[string]bool // directories that this process has made
+
+	archives map[*architecture]*archive
 }
 
 // openCache opens the directory, the user's if it is empty.
@@ -71,8 +77,11 @@ func openCache(dir string, update bool) (*cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cache{dir: dir, update: update, archive: archive{dir: filepath.Join(dir, "apt")},
-		fetched: make(map[string]bool)}, os.MkdirAll(dir, 0o755)
+	c := &cache{dir: dir, update: update, fetched: make(map[string]bool), archives: make(map[*architecture]*archive)}
+	for _, a := range []*architecture{amd64, arm64} {
+		c.archives[a] = &archive{dir: filepath.Join(dir, "apt-"+a.name), architecture: a.name}
+	}
+	return c, os.MkdirAll(dir, 0o755)
 }
 
 // lock waits until no other process fetches anything, and returns what lets the
@@ -88,9 +97,9 @@ func (c *cache) lock() (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// directory returns a directory of the cache, made by fill where it is not there
+// directory returns a directory of the cache, made by fill from an archive where it is not there
 // yet. It appears under its name only when fill was successful.
-func (c *cache) directory(ctx context.Context, name string, fill func(dir string) error) (dir string, err error) {
+func (c *cache) directory(ctx context.Context, from *archive, name string, fill func(dir string) error) (dir string, err error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return "", err
@@ -100,7 +109,7 @@ func (c *cache) directory(ctx context.Context, name string, fill func(dir string
 	if _, err := os.Stat(dir); err == nil && (!c.update || c.fetched[name]) {
 		return dir, nil
 	}
-	if err := c.archive.open(ctx); err != nil {
+	if err := from.open(ctx); err != nil {
 		return "", err
 	}
 	partial := dir + ".partial"
@@ -117,11 +126,12 @@ func (c *cache) directory(ctx context.Context, name string, fill func(dir string
 	return dir, os.Rename(partial, dir)
 }
 
-// emulator returns the directory of QEMU.
-func (c *cache) emulator(ctx context.Context) (string, error) {
-	return c.directory(ctx, "qemu", func(dir string) error {
-		for _, name := range emulatorPackages {
-			if _, err := c.archive.unpack(ctx, emulatorSuite, name, dir); err != nil {
+// emulator returns the directory of QEMU for an architecture; it runs on this machine's own.
+func (c *cache) emulator(ctx context.Context, a *architecture) (string, error) {
+	from := c.archives[amd64]
+	return c.directory(ctx, from, a.emulator, func(dir string) error {
+		for _, name := range a.emulatorPackages {
+			if _, err := from.unpack(ctx, emulatorSuite, name, dir); err != nil {
 				return err
 			}
 		}
@@ -129,20 +139,30 @@ func (c *cache) emulator(ctx context.Context) (string, error) {
 	})
 }
 
-// kernel returns the kernel of a version.
-func (c *cache) kernel(ctx context.Context, version string) (*kernel, error) {
-	var from *source
-	for _, s := range sources {
-		if s.version == version {
-			from = &s
+// userland returns the directory of Debian's programs for an architecture that is not this machine's.
+func (c *cache) userland(ctx context.Context, a *architecture) (string, error) {
+	from := c.archives[a]
+	name := fmt.Sprintf("userland-%s-%.8x", a.name, sha256.Sum256([]byte(packageList)))
+	return c.directory(ctx, from, name, func(dir string) error { return from.unpackAll(ctx, userlandSuite, listed(packageList), dir) })
+}
+
+// find returns the source of a kernel.
+func find(version string) (*source, error) {
+	for n := range sources {
+		if sources[n].version == version {
+			return &sources[n], nil
 		}
 	}
-	if from == nil {
-		return nil, fmt.Errorf("there is none: choose of %s", strings.Join(versions(), ", "))
-	}
+	return nil, fmt.Errorf("there is none: choose of %s", strings.Join(versions(), ", "))
+}
+
+// kernel returns the kernel of a source, which begins with this busybox.
+func (c *cache) kernel(ctx context.Context, from *source, busybox string) (*kernel, error) {
 	// What is kept depends on the list of modules.
-	name := fmt.Sprintf("linux-%s-%.8x", version, sha256.Sum256([]byte(moduleList)))
-	dir, err := c.directory(ctx, name, func(dir string) error { return c.fetchKernel(ctx, *from, dir) })
+	name := fmt.Sprintf("linux-%s-%.8x", from.version, sha256.Sum256([]byte(moduleList)))
+	dir, err := c.directory(ctx, c.archives[from.machine], name, func(dir string) error {
+		return c.fetchKernel(ctx, from, busybox, dir)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,9 @@ const (
 // archive is Debian's archive as a private apt sees it: with sources, lists and
 // downloads in a directory of its own.
 type archive struct {
-	dir     string
-	updated bool
+	dir          string
+	architecture string
+	updated      bool
 }
 
 // open makes the directory and reads the package lists once for each process.
@@ -46,13 +47,16 @@ func (a *archive) open(ctx context.Context) error {
 		return err
 	}
 	var sources strings.Builder
-	for _, suite := range archiveSuites() {
-		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
+	for _, suite := range archiveSuites(a.architecture) {
+		fmt.Fprintf(&sources, "deb [arch=%s signed-by=%s] %s %s main\n", a.architecture, keyring, mirror, suite)
 	}
 	if err := os.WriteFile(a.path("sources.list"), []byte(sources.String()), 0o644); err != nil {
 		return err
 	}
 	if err := os.WriteFile(a.path("apt.conf"), []byte(a.config()), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(a.path("status"), nil, 0o644); err != nil { // nothing is installed
 		return err
 	}
 	fmt.Printf("reading Debian's package lists from %s\n", mirror)
@@ -70,14 +74,15 @@ func (a *archive) config() string {
 Dir::Etc::sourceparts "-";
 Dir::State::lists "%[1]s/lists";
 Dir::Cache "%[1]s/cache";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
+Dir::State::status "%[1]s/status";
+APT::Architecture "%[2]s";
+APT::Architectures { "%[2]s"; };
 APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "3";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-`, a.dir)
+`, a.dir, a.architecture)
 }
 
 // run runs a program of apt on the private archive.
@@ -189,6 +194,31 @@ func (a *archive) unpack(ctx context.Context, suite, name, dir string) (*deb, er
 	}
 	_, err = output(exec.CommandContext(ctx, "dpkg-deb", "--extract", files[0], dir))
 	return d, err
+}
+
+// unpackAll fetches packages of a suite, with all that they depend on, and unpacks them into a directory.
+func (a *archive) unpackAll(ctx context.Context, suite string, names []string, dir string) error {
+	fmt.Printf("fetching %d packages of Debian %s for %s, and what they depend on\n", len(names), suite, a.architecture)
+	args := []string{"-q", "-y", "--no-install-recommends", "--download-only", "-t", suite, "install"}
+	if _, err := a.run(ctx, "apt-get", append(args, names...)...); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(a.path("cache/archives/*.deb"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range files {
+		if _, err := output(exec.CommandContext(ctx, "dpkg-deb", "--extract", file, dir)); err != nil {
+			return err
+		}
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // output runs a program and returns what it wrote, or an error that says so.

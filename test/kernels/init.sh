@@ -30,8 +30,8 @@ hostname vm
 modprobe -a tun ip_vs ip_vs_rr veth bridge macvlan vrf 2>/dev/null
 
 # Everything goes out as it is written: what has been said until the machine dies, or is given up, is known.
-stty -F /dev/ttyS1 raw -echo
-exec 3>/dev/ttyS1
+stty -F "/dev/$results" raw -echo
+exec 3>"/dev/$results"
 
 # Tests hold both ends of thousands of connections; the kernel's own limit is 4,096 files.
 ulimit -n 65536

@@ -21,7 +21,8 @@ var moduleList string
 //go:embed init.sh
 var initScript string
 
-const busybox = "/bin/busybox"
+// ownBusybox is that of this machine.
+const ownBusybox = "/bin/busybox"
 
 // kernel is one that is ready to boot.
 type kernel struct{ dir, release string }
@@ -37,9 +38,9 @@ func openKernel(dir string) (*kernel, error) {
 }
 
 // fetchKernel fetches the kernel of a suite and keeps what is needed of it.
-func (c *cache) fetchKernel(ctx context.Context, from source, dir string) error {
+func (c *cache) fetchKernel(ctx context.Context, from *source, busybox, dir string) error {
 	all := filepath.Join(dir, "all")
-	if err := c.unpackKernel(ctx, from, all); err != nil {
+	if err := unpackKernel(ctx, c.archives[from.machine], from, all); err != nil {
 		return err
 	}
 	release, modules, err := findModules(all)
@@ -56,7 +57,7 @@ func (c *cache) fetchKernel(ctx context.Context, from source, dir string) error 
 	if err := keepModules(ctx, release, modules, kept); err != nil {
 		return err
 	}
-	if err := writeBase(filepath.Join(dir, "base.cpio"), kept); err != nil {
+	if err := writeBase(filepath.Join(dir, "base.cpio"), busybox, kept); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(all), os.RemoveAll(kept))
@@ -64,22 +65,22 @@ func (c *cache) fetchKernel(ctx context.Context, from source, dir string) error 
 
 // unpackKernel unpacks the packages that the suite's kernel consists of: one, or
 // since 7.0 several.
-func (c *cache) unpackKernel(ctx context.Context, from source, dir string) error {
-	meta, err := c.archive.find(ctx, from.suite, metaPackage)
+func unpackKernel(ctx context.Context, a *archive, from *source, dir string) error {
+	meta, err := a.find(ctx, from.suite, from.machine.metaPackage)
 	if err != nil {
 		return err
 	}
-	image := meta.dependency("linux-image-" + from.version + ".")
+	image := meta.dependency("linux-image-" + from.number + ".")
 	if image == "" {
 		return fmt.Errorf("%s has another version by now: %s", from.suite, meta.version)
 	}
-	d, err := c.archive.unpack(ctx, from.suite, image, dir)
+	d, err := a.unpack(ctx, from.suite, image, dir)
 	if err != nil {
 		return err
 	}
 	for _, prefix := range []string{"linux-base-", "linux-binary-", "linux-modules-"} {
 		if part := d.dependency(prefix); part != "" {
-			if _, err := c.archive.unpack(ctx, from.suite, part, dir); err != nil {
+			if _, err := a.unpack(ctx, from.suite, part, dir); err != nil {
 				return err
 			}
 		}
@@ -214,7 +215,7 @@ func listed(text string) []string {
 }
 
 // writeBase writes the beginning of an initial file system.
-func writeBase(file, modules string) error {
+func writeBase(file, busybox, modules string) error {
 	a, err := createArchive(file)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,7 @@ import (
 // machine is a virtual machine that boots, runs its tests and powers off.
 type machine struct {
 	version string // of its kernel
+	kind    *architecture
 	qemu    string // directory
 	kernel  *kernel
 	initrd  string
@@ -59,7 +61,7 @@ func (m *machine) run(ctx context.Context, timeout time.Duration) (end string, e
 		return "", err
 	}
 	defer from.Close()
-	c := exec.CommandContext(ctx, filepath.Join(m.qemu, "usr/bin/qemu-system-x86_64"), m.arguments()...)
+	c := exec.CommandContext(ctx, m.kind.program(m.qemu), m.arguments()...)
 	c.Stdout, c.Stderr, c.ExtraFiles = console, console, []*os.File{to}
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	// The kernel takes the end of the thread that forked for that of the parent.
@@ -96,14 +98,14 @@ func (m *machine) show(line string) {
 // arguments are those of QEMU. Nothing of this machine is seen in the virtual
 // one but what the initial file system brings.
 func (m *machine) arguments() []string {
-	return []string{
+	return slices.Concat(m.kind.hardware, []string{
 		"-L", filepath.Join(m.qemu, "usr/share/qemu"), "-L", filepath.Join(m.qemu, "usr/share/seabios"),
 		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
-		"-machine", "q35,hpet=off,usb=off,sata=off,smbus=off",
-		"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "3072",
+		"-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072",
 		"-no-reboot", "-kernel", m.kernel.image(), "-initrd", m.initrd,
 		"-serial", "file:/dev/fd/1", "-serial", "file:/dev/fd/3",
-		"-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on " +
-			"bonding.max_bonds=0 dummy.numdummies=0",
-	}
+		// The kernel hands what it does not know to its first process.
+		"-append", fmt.Sprintf("console=%s results=%s loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on "+
+			"bonding.max_bonds=0 dummy.numdummies=0", m.kind.consoles[0], m.kind.consoles[1]),
+	})
 }

@@ -87,11 +87,7 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 		return false, err
 	}
 	defer os.RemoveAll(work)
-	payload, err := buildPayload(ctx, work, suites)
-	if err != nil {
-		return false, err
-	}
-	machines, err := o.prepare(ctx, c, kernels, suites, payload, work)
+	machines, err := o.prepare(ctx, c, kernels, suites, work)
 	if err != nil {
 		return false, err
 	}
@@ -105,14 +101,22 @@ func (o *options) main(ctx context.Context, kernels []string) (bool, error) {
 
 // prepare fetches what is not there yet, and makes a virtual machine of every
 // kernel.
-func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suites []suite, payload, work string) ([]*machine, error) {
-	qemu, err := c.emulator(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suites []suite, work string) ([]*machine, error) {
+	bases := make(map[*architecture]*base)
 	var machines []*machine
 	for _, version := range kernels {
-		k, err := c.kernel(ctx, version)
+		from, err := find(version)
+		if err != nil {
+			return nil, fmt.Errorf("linux %s: %w", version, err)
+		}
+		on := bases[from.machine]
+		if on == nil {
+			if on, err = newBase(ctx, c, from.machine, suites, work); err != nil {
+				return nil, err
+			}
+			bases[from.machine] = on
+		}
+		k, err := c.kernel(ctx, from, on.busybox)
 		if err != nil {
 			return nil, fmt.Errorf("linux %s: %w", version, err)
 		}
@@ -121,13 +125,37 @@ func (o *options) prepare(ctx context.Context, c *cache, kernels []string, suite
 			return nil, err
 		}
 		initrd := filepath.Join(work, "initrd-"+version)
-		if err := concatenate(initrd, k.base(), payload, list); err != nil {
+		if err := concatenate(initrd, k.base(), on.payload, list); err != nil {
 			return nil, err
 		}
-		machines = append(machines, &machine{version: version, qemu: qemu, kernel: k, initrd: initrd,
+		machines = append(machines, &machine{version: version, kind: from.machine, qemu: on.qemu, kernel: k, initrd: initrd,
 			results: filepath.Join(o.results, version), verbose: o.verbose})
 	}
 	return machines, nil
+}
+
+// base is what the virtual machines of an architecture have in common.
+type base struct{ qemu, busybox, payload string }
+
+// newBase fetches what is not there yet, and builds the rest.
+func newBase(ctx context.Context, c *cache, kind *architecture, suites []suite, work string) (b *base, err error) {
+	b = &base{busybox: ownBusybox}
+	if b.qemu, err = c.emulator(ctx, kind); err != nil {
+		return nil, err
+	}
+	userland := ""
+	if kind.foreign {
+		if userland, err = c.userland(ctx, kind); err != nil {
+			return nil, err
+		}
+		b.busybox = filepath.Join(userland, "bin/busybox")
+	}
+	dir := filepath.Join(work, kind.name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	b.payload, err = buildPayload(ctx, dir, suites, kind, userland)
+	return b, err
 }
 
 // runAll runs the suites on every kernel, so many of them at once as is wanted.

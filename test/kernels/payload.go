@@ -19,10 +19,10 @@ var toolList string
 //go:embed data.txt
 var dataList string
 
-// buildPayload builds what is the same on every kernel and returns the archive's
-// path: the product, the tests with their source tree, the tools of this machine.
-func buildPayload(ctx context.Context, work string, suites []suite) (string, error) {
-	if err := compile(ctx, work, suites); err != nil {
+// buildPayload builds what is the same on every kernel of an architecture and returns the archive's path: the product, the
+// tests with their source tree, the tools: of this machine, or of a userland where that is not empty.
+func buildPayload(ctx context.Context, work string, suites []suite, kind *architecture, userland string) (string, error) {
+	if err := compile(ctx, work, suites, kind); err != nil {
 		return "", err
 	}
 	file := filepath.Join(work, "payload.cpio")
@@ -34,19 +34,42 @@ func buildPayload(ctx context.Context, work string, suites []suite) (string, err
 	a.tree("tests", filepath.Join(work, "tests"), nil)
 	a.tree("src", ".", isSource)
 	a.file("src/bin/replypath", filepath.Join(work, "replypath"), 0o755)
-	for _, name := range listed(dataList) {
-		a.tree(strings.TrimPrefix(name, "/"), name, nil)
-	}
 	a.text("etc/machine-id", machineID, 0o444)
-	tools := listed(toolList)
-	for _, s := range suites {
-		tools = append(tools, s.tools...)
+	if kind.foreign {
+		err = addUserland(a, userland)
+	} else {
+		err = addOwn(ctx, a, suites)
 	}
-	err = addTools(ctx, a, tools)
 	if closeErr := a.Close(); err == nil {
 		err = closeErr
 	}
 	return file, err
+}
+
+// addOwn adds what suites need of this machine.
+func addOwn(ctx context.Context, a *fileArchive, suites []suite) error {
+	for _, name := range listed(dataList) {
+		a.tree(strings.TrimPrefix(name, "/"), name, nil)
+	}
+	tools := listed(toolList)
+	for _, s := range suites {
+		tools = append(tools, s.tools...)
+	}
+	return addTools(ctx, a, tools)
+}
+
+// addUserland adds what was unpacked of another architecture's packages, but for what is only read by people.
+func addUserland(a *fileArchive, root string) error {
+	for _, name := range []string{"bin", "sbin", "lib"} { // links into /usr in the virtual machine
+		a.tree("usr/"+name, filepath.Join(root, name), nil)
+	}
+	for _, name := range []string{"usr/bin", "usr/sbin", "usr/lib", "etc"} {
+		a.tree(name, filepath.Join(root, name), nil)
+	}
+	for _, name := range []string{"etc/passwd", "etc/group"} { // which a package's script makes
+		a.file(name, "/"+name, 0o644)
+	}
+	return a.err
 }
 
 // buildRunList makes an archive of the list of what is run on a kernel, and returns its path.
@@ -65,7 +88,7 @@ func buildRunList(work, version string, suites []suite, short bool) (string, err
 }
 
 // compile builds the product and the test binaries, which need no library.
-func compile(ctx context.Context, work string, suites []suite) error {
+func compile(ctx context.Context, work string, suites []suite, kind *architecture) error {
 	if err := os.Mkdir(filepath.Join(work, "tests"), 0o755); err != nil { // which may stay empty
 		return err
 	}
@@ -85,7 +108,7 @@ func compile(ctx context.Context, work string, suites []suite) error {
 	}
 	for _, args := range commands {
 		c := exec.CommandContext(ctx, "go", append([]string{args[0], "-trimpath", "-buildvcs=false"}, args[1:]...)...)
-		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+kind.name)
 		if _, err := output(c); err != nil {
 			return err
 		}
