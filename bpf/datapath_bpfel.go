@@ -669,6 +669,7 @@ const (
 	DatapathProgReplypathSendmsg6    = "replypath_sendmsg6"
 	DatapathVarAskedSets             = "asked_sets"
 	DatapathVarDigestSeed            = "digest_seed"
+	DatapathVarHaveBarrier           = "have_barrier"
 	DatapathVarHaveCheckMtu          = "have_check_mtu"
 	DatapathVarHaveDeliveryTime      = "have_delivery_time"
 	DatapathVarHaveKernelSkb         = "have_kernel_skb"
@@ -812,6 +813,7 @@ type DatapathMapSpecs struct {
 type DatapathVariableSpecs struct {
 	AskedSets             *ebpf.VariableSpec `ebpf:"asked_sets"`
 	DigestSeed            *ebpf.VariableSpec `ebpf:"digest_seed"`
+	HaveBarrier           *ebpf.VariableSpec `ebpf:"have_barrier"`
 	HaveCheckMtu          *ebpf.VariableSpec `ebpf:"have_check_mtu"`
 	HaveDeliveryTime      *ebpf.VariableSpec `ebpf:"have_delivery_time"`
 	HaveKernelSkb         *ebpf.VariableSpec `ebpf:"have_kernel_skb"`
@@ -959,6 +961,7 @@ func (m *DatapathMaps) Close() error {
 type DatapathVariables struct {
 	AskedSets             *ebpf.Variable `ebpf:"asked_sets"`
 	DigestSeed            *ebpf.Variable `ebpf:"digest_seed"`
+	HaveBarrier           *ebpf.Variable `ebpf:"have_barrier"`
 	HaveCheckMtu          *ebpf.Variable `ebpf:"have_check_mtu"`
 	HaveDeliveryTime      *ebpf.Variable `ebpf:"have_delivery_time"`
 	HaveKernelSkb         *ebpf.Variable `ebpf:"have_kernel_skb"`

@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -21,19 +22,23 @@ type Features struct {
 	KernelSKB    bool // bpf_cast_to_kern_ctx, from 6.2
 	DeliveryTime bool // when TCP wants a packet to leave outlives a redirect, from 5.18
 	TailCalls    bool // in programs with functions: where the JIT can mix them, on arm64 from 6.0
+	Barrier      bool // an atomic exchange, where CPUs need it to see stores in order: on arm64 from 5.18
 }
 
 // ProbeFeatures asks the running kernel.
 func ProbeFeatures() (Features, error) {
 	var (
 		f    Features
-		errs [5]error
+		errs [6]error
 	)
 	f.CheckMTU, errs[0] = haveHelper(asm.FnCheckMtu)
 	f.ProbeRead, errs[1] = haveHelper(asm.FnProbeReadKernel)
 	f.KernelSKB, errs[2] = haveKernelSKB()
 	f.DeliveryTime, errs[3] = haveHelper(asm.FnSkbSetTstamp) // it came with the same change
 	f.TailCalls, errs[4] = haveTailCalls()
+	if !ordersStores {
+		f.Barrier, errs[5] = HaveBarrier()
+	}
 	return f, errors.Join(errs[:]...)
 }
 
@@ -98,13 +103,56 @@ func haveTailCalls() (bool, error) {
 	return true, Close(program)
 }
 
+// ordersStores is true where every CPU sees two stores of another one, and does its own loads, in the order of the program.
+const ordersStores = runtime.GOARCH == "amd64"
+
+// HaveBarrier loads a program that exchanges a word of its stack.
+func HaveBarrier() (bool, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, 0),
+			asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
+			asm.Xchg.Mem(asm.R10, asm.R0, asm.DWord, -8),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+		License: "GPL",
+	})
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.Errno(524)): // ENOTSUPP, which only the kernel knows
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("ask the kernel for an atomic exchange: %w", err)
+	}
+	return true, Close(program)
+}
+
+var exchange = asm.Xchg.OpCode(asm.DWord)
+
+// removeExchanges takes them out of the programs, which do not reach them: kernels before 5.12 refuse instructions that
+// they do not know wherever they stand (kernel/bpf/verifier.c, resolve_pseudo_ldimm64).
+func removeExchanges(spec *ebpf.CollectionSpec) {
+	for _, program := range spec.Programs {
+		for n := range program.Instructions {
+			if i := &program.Instructions[n]; i.OpCode == exchange {
+				*i = asm.Mov.Reg(i.Src, i.Src).WithMetadata(i.Metadata)
+			}
+		}
+	}
+}
+
 // SetFeatures writes them into the constants of the programs.
 func SetFeatures(spec *ebpf.CollectionSpec, f Features) error {
+	if !f.Barrier {
+		removeExchanges(spec)
+	}
 	return errors.Join(
 		spec.Variables[DatapathVarHaveCheckMtu].Set(f.CheckMTU),
 		spec.Variables[DatapathVarHaveProbeRead].Set(f.ProbeRead),
 		spec.Variables[DatapathVarHaveKernelSkb].Set(f.KernelSKB),
 		spec.Variables[DatapathVarHaveDeliveryTime].Set(f.DeliveryTime),
 		spec.Variables[DatapathVarHaveTailCalls].Set(f.TailCalls),
+		spec.Variables[DatapathVarHaveBarrier].Set(f.Barrier),
 	)
 }

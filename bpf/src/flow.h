@@ -112,6 +112,18 @@ static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
 }
 
 /*
+ * Lets other CPUs see what is read and written before it before what is read and written after it: an atomic exchange
+ * orders all (kernel: Documentation/atomic_t.txt). x86 does without, as it reorders neither two loads nor two stores.
+ */
+static inline void order(void)
+{
+	__u64 word = 0;
+
+	if (have_barrier)
+		__sync_lock_test_and_set(&word, 1);
+}
+
+/*
  * The interface fields and the MAC with the flags are written by two stores of 8 bytes, so that a reply on another CPU
  * never sees half a MAC or half an index. While the flow moves to another interface it has none, and such a reply goes
  * as routed. That is enough for those who read; of two who write, one has to wait for the other, or one's interface
@@ -126,8 +138,11 @@ static inline void store_way(struct flow *flow, const struct way *way)
 	_Static_assert(offsetof(struct flow, mac) == 56, "one word: mac and flags");
 	_Static_assert(offsetof(struct flow, flags) == 48 + offsetof(struct way, flags), "alike");
 
-	if (flow->ifindex != way->ifindex)
+	if (flow->ifindex != way->ifindex) {
 		to[0] = 0;
+		order();
+	}
 	to[1] = from[1];
+	order();
 	to[0] = from[0];
 }

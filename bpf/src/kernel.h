@@ -123,6 +123,7 @@ volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx and bpf_rdo
 volatile const bool have_probe_read = false; /* bpf_probe_read_kernel; not in a kernel locked down */
 volatile const bool have_delivery_time = false; /* outlives a redirect, from 5.18 */
 volatile const bool have_tail_calls = false; /* beside functions: arm64 from 6.0 */
+volatile const bool have_barrier = false;    /* see order() */
 volatile const __u64 digest_seed[10] = {};  /* secret; see digest.h */
 volatile const __u32 sets[5] = {1, 1, 1, 1, 1}; /* in each table, by enum table */
 volatile const __u32 asked_sets = 1;        /* in `asked` */

@@ -91,6 +91,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		return OUTCOME_OBSERVE;
 	if (is_bound_elsewhere(skb, packet, target))
 		return OUTCOME_BOUND_DEVICE;
+	order();
 	handover->bare = target->flags & INTERFACE_NO_HEADER;
 	handover->elusive = flow->flags & FLOW_ON_LINK || target->flags & INTERFACE_UNSEEN;
 	if (likely(!handover->bare)) {
@@ -98,6 +99,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 			return OUTCOME_NO_NEXT_HOP;
 		compose_macs(handover->frame, mac, read_mac(target->mac));
 	}
+	order();
 	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
 		return OUTCOME_LINK_DOWN; /* it moves at this very moment: the MAC may be of its new way */
 	if (!is_made_to_fit(skb, target, header))

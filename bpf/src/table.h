@@ -276,7 +276,9 @@ static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock 
 	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
+		order();
 		set->flow[way] = *flow;
+		order();
 		set->digest[way] = digest;
 		*tags = with_tag(*tags, way, tag_of(digest));
 		done = true;
@@ -294,13 +296,13 @@ static inline bool is_replaceable(const struct flow *old, const struct flow *flo
 
 /*
  * Puts a flow in the place of another one of its tuple, which replies on other CPUs may be reading: its way is stored
- * before anything says that it is live. Where CPUs may see stores in another order (arm64) a reply may still take the
- * way of before, once.
+ * before anything says that it is live.
  */
 static inline void overwrite(struct flow *old, const struct flow *flow)
 {
 	store_way(old, (const struct way *)&flow->ifindex);
 	asm volatile("" ::: "memory"); /* the compiler may store what is not volatile first */
+	order();
 	__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));
 	__builtin_memcpy(&old->corrected, &flow->corrected,
 			 sizeof(*flow) - offsetof(struct flow, corrected));

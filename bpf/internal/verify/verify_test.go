@@ -32,6 +32,15 @@ func TestVerifier(t *testing.T) {
 		t.Fatal(err)
 	}
 	variants := map[string]bpf.Features{"all that this kernel has": present, "what every kernel has": {}}
+	hasBarrier, err := bpf.HaveBarrier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hasBarrier { // which only some processors need
+		withBarrier := present
+		withBarrier.Barrier = true
+		variants["that and barriers"] = withBarrier
+	}
 	for _, name := range slices.Sorted(maps.Keys(variants)) {
 		t.Run(name, func(t *testing.T) { verifyAll(t, variants[name]) })
 	}
