@@ -66,12 +66,14 @@ func TestProfile(t *testing.T) {
 	stats := harness.Must1[io.Closer](t)(ebpf.EnableStats(unix.BPF_STATS_RUN_TIME))
 	defer stats.Close()
 	echo := harness.Must1[[]*load.Workload](t)(load.Named("udp-echo-64"))
-	p := harness.Must1[profile](t)(profileOf(t.Context(), echo[0]))
-	t.Logf("%+v", p)
-	if math.Abs(p.runs-3) > 0.1 {
-		t.Errorf("%.2f runs of programs for an echo, want 3", p.runs)
-	}
-	if p.nanoseconds <= 0 || p.share <= 0 || p.share >= 1 {
-		t.Errorf("the programs take %+v", p)
+	for _, c := range harness.Must1[[]*contender.Contender](t)(contender.Named(contender.Replypath, contender.Floor, contender.Recorder)) {
+		p := harness.Must1[profile](t)(profileOf(t.Context(), c, echo[0]))
+		t.Logf("%s: %+v", c.Name, p)
+		if math.Abs(p.runs-3) > 0.1 {
+			t.Errorf("%s: %.2f runs of programs for an echo, want 3", c.Name, p.runs)
+		}
+		if p.nanoseconds <= 0 || p.share <= 0 || p.share >= 1 {
+			t.Errorf("the programs of %s take %+v", c.Name, p)
+		}
 	}
 }

@@ -19,6 +19,9 @@ import (
 // profiled are the workloads of whose time the programs' part is measured.
 var profiled = []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk", "tcp-bulk-in", "nginx", "nginx-connect", "forward"}
 
+// compared are those of them that other contenders with programs are held against.
+var compared = profiled[:3]
+
 // profile is what the programs take of a unit of work.
 type profile struct {
 	runs, nanoseconds float64
@@ -34,39 +37,66 @@ func programFigures(ctx context.Context) (figures []report.Figure, err error) {
 		return nil, fmt.Errorf("have the kernel time the programs: %w", err)
 	}
 	defer func() { err = errors.Join(err, stats.Close()) }()
-	workloads, err := load.Named(profiled...)
+	for _, part := range []struct {
+		contender string
+		workloads []string
+	}{{contender.Replypath, profiled}, {contender.Floor, compared}, {contender.Recorder, compared}} {
+		more, err := profilesOf(ctx, part.contender, part.workloads)
+		figures = append(figures, more...)
+		if err != nil {
+			return figures, err
+		}
+	}
+	return figures, nil
+}
+
+// profilesOf measures the programs of a contender at several workloads.
+func profilesOf(ctx context.Context, name string, workloads []string) (figures []report.Figure, err error) {
+	contenders, err := contender.Named(name)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range workloads {
+	loads, err := load.Named(workloads...)
+	if err != nil {
+		return nil, err
+	}
+	whose := ""
+	if name != contender.Replypath {
+		whose = " of " + name
+	}
+	for _, w := range loads {
 		var runs, nanoseconds, shares []float64
 		for range repeats {
-			p, err := profileOf(ctx, w)
+			p, err := profileOf(ctx, contenders[0], w)
 			if err != nil {
 				return figures, fmt.Errorf("%s: %w", w.Name, err)
 			}
 			runs, nanoseconds, shares = append(runs, p.runs), append(nanoseconds, p.nanoseconds), append(shares, 100*p.share)
 		}
 		figures = append(figures,
-			report.NewFigure(w.Name+": runs of programs for one", "runs", runs...),
-			report.NewFigure(w.Name+": time in the programs for one", "ns", nanoseconds...),
-			report.NewFigure(w.Name+": the same of all the time that one takes", "%", shares...))
+			report.NewFigure(w.Name+": runs of programs"+whose+" for one", "runs", runs...),
+			report.NewFigure(w.Name+": time in the programs"+whose+" for one", "ns", nanoseconds...),
+			report.NewFigure(w.Name+": the same"+whose+" of all the time that one takes", "%", shares...))
 	}
 	return figures, nil
 }
 
 // profileOf has a workload done on a site of its own.
-func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
+func profileOf(ctx context.Context, c *contender.Contender, w *load.Workload) (p profile, err error) {
 	site, err := contender.NewSite(ctx, w.Site())
 	if err != nil {
 		return profile{}, err
 	}
 	defer func() { err = errors.Join(err, site.Close()) }()
-	daemon, err := contender.StartDaemon(ctx, site.Server, contender.Options{CPUs: load.OtherCPUs()})
+	running, err := c.SetUp(ctx, site, contender.Options{CPUs: load.OtherCPUs()})
 	if err != nil {
 		return profile{}, err
 	}
-	defer func() { err = errors.Join(err, daemon.Stop()) }()
+	defer func() { err = errors.Join(err, running.Stop()) }()
+	timed, ok := running.(contender.Timed)
+	if !ok {
+		return profile{}, fmt.Errorf("%s has no programs that can be timed", c.Name)
+	}
 	work, err := w.Start(ctx, site, nil)
 	if err != nil {
 		return profile{}, err
@@ -75,13 +105,13 @@ func profileOf(ctx context.Context, w *load.Workload) (p profile, err error) {
 	if _, err := work.Run(ctx, shortTime); err != nil {
 		return profile{}, fmt.Errorf("warm up: %w", err)
 	}
-	return timePrograms(ctx, daemon, work)
+	return timePrograms(ctx, timed, work)
 }
 
 // timePrograms compares the programs' clocks before and after work that is warm, and goes on
 // meanwhile.
-func timePrograms(ctx context.Context, daemon *contender.Daemon, work load.Work) (p profile, err error) {
-	programs, err := daemon.OpenPrograms()
+func timePrograms(ctx context.Context, timed contender.Timed, work load.Work) (p profile, err error) {
+	programs, err := timed.OpenPrograms()
 	if err != nil {
 		return profile{}, err
 	}

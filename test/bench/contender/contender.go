@@ -15,6 +15,8 @@ import (
 const (
 	Static    = "static"
 	Rules2    = "iprule-2"
+	Floor     = "floor"
+	Recorder  = "recorder"
 	Connmark  = "connmark"
 	VRF       = "vrf"
 	Replypath = "replypath"

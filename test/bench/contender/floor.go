@@ -50,7 +50,7 @@ func constants() *Contender {
 // corrector of that kind can be faster than.
 func floor() *Contender {
 	return &Contender{
-		Name: "floor", About: "constants, and empty programs at the three other hooks: no corrector by TC is faster",
+		Name: Floor, About: "constants, and empty programs at the three other hooks: no corrector by TC is faster",
 		everything: true,
 		setUp: func(_ context.Context, s *Site, _ Options) (Running, error) {
 			all := new(severalAttached)
@@ -78,7 +78,7 @@ func floor() *Contender {
 }
 
 // severalAttached are programs at several hooks.
-type severalAttached struct{ running []Running }
+type severalAttached struct{ running []*attached }
 
 // Stop takes them off.
 func (s *severalAttached) Stop() error {
@@ -158,7 +158,7 @@ type attached struct {
 // Stop takes it off.
 func (a *attached) Stop() error { return errors.Join(a.link.Close(), a.program.Close()) }
 
-func attachProgram(s *Site, kind ebpf.ProgramType, instructions asm.Instructions, attach func(*ebpf.Program) (link.Link, error)) (Running, error) {
+func attachProgram(s *Site, kind ebpf.ProgramType, instructions asm.Instructions, attach func(*ebpf.Program) (link.Link, error)) (*attached, error) {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, Instructions: instructions, License: "Dual BSD/GPL"})
 	if err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)

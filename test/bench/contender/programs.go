@@ -20,8 +20,27 @@ type ProgramTime struct {
 	Time time.Duration
 }
 
-// Programs are those of a daemon, opened, so that asking takes no time of its own.
+// Programs are those of a contender, opened, so that asking takes no time of its own.
 type Programs []*ebpf.Program
+
+// Timed is a contender at work whose programs can be asked what they have taken.
+type Timed interface {
+	Running
+	OpenPrograms() (Programs, error)
+}
+
+// OpenPrograms opens those that were attached for the contender.
+func (s *severalAttached) OpenPrograms() (Programs, error) {
+	var all Programs
+	for _, one := range s.running {
+		program, err := one.program.Clone()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", one.program, err), all.Close())
+		}
+		all = append(all, program)
+	}
+	return all, nil
+}
 
 // OpenPrograms opens them by their pins.
 func (d *Daemon) OpenPrograms() (Programs, error) {

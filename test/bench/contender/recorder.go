@@ -40,7 +40,7 @@ const (
 // line takes. It knows IPv4 alone, and neither counts nor checks anything.
 func recorder() *Contender {
 	return &Contender{
-		Name: "recorder", About: "a direct-mapped table of 64 KB, a line for each flow, IPv4 only: nothing is counted or checked",
+		Name: Recorder, About: "a direct-mapped table of 64 KB, a line for each flow, IPv4 only: nothing is counted or checked",
 		extra: true,
 		setUp: func(_ context.Context, s *Site, _ Options) (_ Running, err error) {
 			table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: lineSize, MaxEntries: lines})
