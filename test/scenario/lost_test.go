@@ -8,45 +8,11 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
-
-// takeUDP has a program drop what leaves by an interface by UDP, before the programs of replypath see it.
-func takeUDP(t *testing.T, i *topology.Interface) link.Link {
-	t.Helper()
-	const protocolAt, next, drop = 14 + 9, -1, 2
-	program := harness.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Reg(asm.R6, asm.R1),
-			asm.LoadAbs(protocolAt, asm.Byte),
-			asm.JEq.Imm(asm.R0, unix.IPPROTO_UDP, "udp"),
-			asm.Mov.Imm(asm.R0, next),
-			asm.Return(),
-			asm.Mov.Imm(asm.R0, drop).WithSymbol("udp"),
-			asm.Return(),
-		},
-	}))
-	t.Cleanup(func() { program.Close() })
-	device := harness.Must1[netlink.Link](t)(i.Link())
-	var thief link.Link
-	harness.Must(t, i.Host.Do(func() (err error) {
-		thief, err = link.AttachTCX(link.TCXOptions{
-			Interface: device.Attrs().Index, Program: program, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
-		})
-		return err
-	}))
-	t.Cleanup(func() { thief.Close() })
-	return thief
-}
 
 // TestLost has somebody's program at eth1 take what was moved there: it is counted as lost, and nothing else is.
 func TestLost(t *testing.T) {
@@ -58,7 +24,7 @@ func TestLost(t *testing.T) {
 	if n := lost(); n != 0 {
 		t.Errorf("%v packets are lost before anybody takes them", n)
 	}
-	thief := takeUDP(t, s.B.Eth1)
+	thief := harness.TakeUDP(t, s.B.Eth1)
 	corrected := p.Metrics().Sum("replypath_corrected_packets_total", "protocol=udp")
 	questions := runtime.NumCPU() + 1 // a processor counts what it lost with the next packet that it moves
 	for range questions {
