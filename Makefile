@@ -143,7 +143,7 @@ soak: root packages ## run under load while everything changes, with the race de
 	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
 		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
-generate: packages ## compile the BPF programs; make the metrics reference and the man pages
+generate: packages ## compile the BPF programs; make the metrics reference, the dashboard and the man pages
 	$(GO) generate ./...
 
 verify-generated: packages ## check that the generated files are what their sources make
@@ -167,11 +167,14 @@ lint-docs: packages ## check the documents: links, commands, keys, metrics, size
 	$(VALE) --config test/documents/vale.ini --glob '*.md' --output line $(PROSE) build/prose || failed=1; \
 	test -z "$$failed"
 
+# What makes the dashboard is a module of its own.
 vet:
 	$(GO) vet ./...
+	$(GO) -C packaging/grafana vet .
 
 staticcheck:
 	$(GO) tool staticcheck ./...
+	cd packaging/grafana && $$($(GO) tool -C ../.. -n staticcheck) .
 
 gofmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
