@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,12 +19,17 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatalf("promtool is missing; it comes with Debian's package prometheus: %v", err)
 	}
-	if out, err := exec.Command(promtool, "test", "rules", "testdata/alerts.yaml").CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, tests := range []string{"testdata/alerts.yaml", "testdata/alerts-days.yaml"} {
+		t.Run(tests, func(t *testing.T) {
+			t.Parallel()
+			if out, err := exec.Command(promtool, "test", "rules", tests).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 
-// Each alert has a section of the runbook, and each section an alert.
+// Each alert has a section of the runbook that its runbook_url leads to, and each section an alert.
 func TestAlertsHaveRunbooks(t *testing.T) {
 	alerts := matches(t, "../docs/prometheus-alerts.yaml", `(?m)^ +- alert: (\w+)$`)
 	sections := matches(t, "../docs/guide/alerts.md", `(?m)^## (\w+)$`)
@@ -31,6 +38,24 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 	}
 	if diff := cmp.Diff(alerts, sections); diff != "" {
 		t.Errorf("the sections of docs/guide/alerts.md are not the alerts, in their order (-alerts +sections):\n%s", diff)
+	}
+	runbooks := matches(t, "../docs/prometheus-alerts.yaml", `(?m)^ +runbook_url: file:///usr/share/doc/replypath/docs/guide/alerts\.md#(\S+)$`)
+	for i, alert := range alerts {
+		alerts[i] = strings.ToLower(alert) // as the heading's anchor is called
+	}
+	if diff := cmp.Diff(alerts, runbooks); diff != "" {
+		t.Errorf("the runbooks are not those of the alerts (-alerts +runbooks):\n%s", diff)
+	}
+}
+
+// The tests have each alert fire.
+func TestAlertsAreTested(t *testing.T) {
+	fires := append(matches(t, "testdata/alerts.yaml", `\{alertname="(\w+)"\}', value: 1\}`),
+		matches(t, "testdata/alerts-days.yaml", `\{alertname="(\w+)", alertstate="firing"`)...)
+	for _, alert := range matches(t, "../docs/prometheus-alerts.yaml", `(?m)^ +- alert: (\w+)$`) {
+		if !slices.Contains(fires, alert) {
+			t.Errorf("no test has %s fire", alert)
+		}
 	}
 }
 

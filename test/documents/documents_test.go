@@ -185,7 +185,8 @@ func TestMetrics(t *testing.T) {
 			known[name] = true
 		}
 	}
-	for _, name := range alert.FindAllString(read(t, "docs/prometheus-alerts.yaml"), -1) {
+	rules := read(t, "docs/prometheus-alerts.yaml")
+	for _, name := range slices.Concat(alert.FindAllString(rules, -1), named.FindAllString(rules, -1)) {
 		known[name] = true
 	}
 	for _, page := range pages(t) {

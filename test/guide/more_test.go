@@ -45,8 +45,9 @@ func runAlerts(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
 	p.ways = map[string]way{"replypath trace --peer 10.1.0.100": {until: "corrected"}}
-	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathLostPackets", "ReplypathGatewayUnreachable", "ReplypathNoDefaultRoute",
-		"ReplypathFlowTableFull", "ReplypathFlowsNotEntered")
+	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathLostPackets", "ReplypathMovesRefused", "ReplypathGatewayUnreachable",
+		"ReplypathNoDefaultRoute", "ReplypathRepairsFlap", "ReplypathFlowTableFull", "ReplypathFlowsEvicted", "ReplypathFlowsNotEntered",
+		"ReplypathUnparsedPackets", "ReplypathNewAsymmetry")
 	h.restart("mode: observe\n")
 	p.run(h, "ReplypathOnlyObserves")
 	h.strict()
@@ -57,6 +58,8 @@ func runAlerts(t *testing.T, p *page) {
 	p.run(h, "ReplypathConfigurationRefused")
 	h.restart("interfaces:\n  - name: eth0\n  - {name: eth2, mode: observe, next_hop: last-hop}\n")
 	p.run(h, "ReplypathInterfaceNotAttached")
+	h.restart("interfaces:\n  - name: eth0\n  - name: eth1\n  - name: eth2\n")
+	p.run(h, "ReplypathInterfaceMissing")
 }
 
 func runHostModel(t *testing.T, p *page) {
