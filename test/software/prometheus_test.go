@@ -35,18 +35,19 @@ type prometheus struct {
 	client http.Client
 }
 
-// startPrometheus has it scrape a target four times a second and evaluate the
+// startPrometheus has it scrape targets four times a second and evaluate the
 // product's alerts.
-func startPrometheus(t *testing.T, host *topology.Host, target netip.AddrPort) *prometheus {
+func startPrometheus(t *testing.T, host *topology.Host, targets ...netip.AddrPort) *prometheus {
 	t.Helper()
 	dir := t.TempDir()
+	list := harness.Must1[[]byte](t)(json.Marshal(targets))
 	config := fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
 - job_name: replypath
-  static_configs: [{targets: [%q]}]
-`, harness.Must1[string](t)(filepath.Abs(alertRules)), target)
+  static_configs: [{targets: %s}]
+`, harness.Must1[string](t)(filepath.Abs(alertRules)), list)
 	path := filepath.Join(dir, "prometheus.yml")
 	harness.Must(t, os.WriteFile(path, []byte(config), 0o644))
 	command := host.Command(context.Background(), need(t, "prometheus"), "--config.file="+path,
@@ -80,24 +81,33 @@ func (p *prometheus) get(path string) (body []byte, err error) {
 	return body, err
 }
 
+// series is what an expression has at an instant.
+type series struct {
+	Metric map[string]string
+	Value  [2]any // time and value
+}
+
+// series evaluates an expression.
+func (p *prometheus) series(expression string) ([]series, error) {
+	body, err := p.get("/api/v1/query?query=" + url.QueryEscape(expression))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct{ Data struct{ Result []series } }
+	err = json.Unmarshal(body, &answer)
+	return answer.Data.Result, err
+}
+
 // query evaluates an expression that has one value.
 func (p *prometheus) query(expression string) (float64, error) {
-	body, err := p.get("/api/v1/query?query=" + url.QueryEscape(expression))
+	all, err := p.series(expression)
 	if err != nil {
 		return 0, err
 	}
-	var answer struct {
-		Data struct {
-			Result []struct{ Value [2]any }
-		}
+	if len(all) != 1 {
+		return 0, fmt.Errorf("%s has %d values: %v", expression, len(all), all)
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0, err
-	}
-	if len(answer.Data.Result) != 1 {
-		return 0, fmt.Errorf("%s has %d values: %s", expression, len(answer.Data.Result), body)
-	}
-	text, _ := answer.Data.Result[0].Value[1].(string)
+	text, _ := all[0].Value[1].(string)
 	return strconv.ParseFloat(text, 64)
 }
 

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package software
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// dashboardFile is what packaging/grafana makes.
+const dashboardFile = "../../docs/grafana-dashboard.json"
+
+// dashboard is what the test reads of it.
+type dashboard struct {
+	Panels []struct {
+		Title   string
+		Targets []struct {
+			Expr         string
+			LegendFormat string
+		}
+	}
+	Templating struct {
+		List []struct{ Type, Name, Query string }
+	}
+}
+
+// chosen replaces what Grafana replaces: each variable by all of its values, and the windows by what a short test has.
+var chosen = strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$job", "replypath", "$instance", ".*", "$interface", ".*")
+
+// TestDashboard has Prometheus scrape two hosts while everything happens on one of them that is counted only once it has
+// happened: each query of the dashboard has series then, with the labels that its legend names.
+func TestDashboard(t *testing.T) {
+	var board dashboard
+	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(dashboardFile)), &board))
+	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
+	prom := watchAll(t, s)
+	for _, v := range board.Templating.List {
+		if v.Type == "query" {
+			harness.Eventually(t, "values of "+v.Name, func() error { return prom.lackedValues(v.Query) })
+		}
+	}
+	queries := 0
+	for _, p := range board.Panels {
+		for _, q := range p.Targets {
+			queries++
+			harness.Eventually(t, p.Title, func() error { return prom.lackedSeries(chosen.Replace(q.Expr), q.LegendFormat) })
+		}
+	}
+	if queries < 40 {
+		t.Errorf("the dashboard has only %d queries", queries)
+	}
+	prom.wantValue(`count(ALERTS{alertname="ReplypathInterfaceMissing", interface="backup0"})`, 1)
+	prom.wantValue(`count(ALERTS{alertname="ReplypathInterfaceNotAttached"}) or vector(0)`, 0)
+	prom.wantValue(`job:replypath_hosts:count`, 2)
+}
+
+// watchAll has Prometheus on A scrape A and B, and has each of these happen at B: replies are not corrected, corrected and
+// lost, and B originates packets from the address of another interface. B has no interface backup0.
+func watchAll(t *testing.T, s *topology.S1) *prometheus {
+	t.Helper()
+	listen := func(server *topology.Server) netip.AddrPort {
+		return netip.AddrPortFrom(server.Eth0.Address(topology.IPv4), 9945)
+	}
+	harness.On(t, s.A.Host).Start("--listen", listen(s.A).String())
+	b := harness.On(t, s.B.Host)
+	config := harness.WriteConfig(t, "mode: observe\ninterfaces: [{name: eth0}, {name: eth1}, {name: backup0}]\n")
+	b.Start("--config", config, "--listen", listen(s.B).String())
+	prom := startPrometheus(t, s.A.Host, listen(s.A), listen(s.B))
+	for _, kind := range harness.Kinds {
+		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	}
+	b.Expect(0, "mode", "enforce")
+	for _, kind := range harness.Kinds {
+		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	}
+	harness.Serve(t, s.A.Host, s.A.Eth0.Address(topology.IPv4))
+	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.B.Eth1, s.A.Eth0.Address(topology.IPv4)))
+	loseUDP(t, s, prom)
+	return prom
+}
+
+// loseUDP has somebody's program at B's eth1 drop replies that were moved there, until Prometheus knows of it.
+func loseUDP(t *testing.T, s *topology.S1, prom *prometheus) {
+	t.Helper()
+	thief := harness.TakeUDP(t, s.B.Eth1)
+	c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
+	harness.Eventually(t, "lost replies", func() error {
+		if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
+			t.Error("a question was answered, although the answer was taken")
+		}
+		return prom.lackedSeries("replypath_lost_packets_total > 0", "{{reason}}")
+	})
+	harness.Must(t, thief.Close())
+}
+
+// label is one that a legend names.
+var label = regexp.MustCompile(`{{(\w+)}}`)
+
+// lackedSeries says what an expression lacks: series, or a label of its legend.
+func (p *prometheus) lackedSeries(expression, legend string) error {
+	all, err := p.series(expression)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("%s has no series", expression)
+	}
+	for _, one := range all {
+		for _, name := range label.FindAllStringSubmatch(legend, -1) {
+			if one.Metric[name[1]] == "" {
+				return fmt.Errorf("%s has a series without %s: %v", expression, name[1], one.Metric)
+			}
+		}
+	}
+	return nil
+}
+
+// values is how Grafana asks for the values of a label.
+var values = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
+
+// lackedValues says that a variable has no values.
+func (p *prometheus) lackedValues(query string) error {
+	parts := values.FindStringSubmatch(query)
+	if parts == nil {
+		return fmt.Errorf("%s is no label_values(SERIES, LABEL)", query)
+	}
+	body, err := p.get("/api/v1/label/" + parts[2] + "/values?match[]=" + url.QueryEscape(chosen.Replace(parts[1])))
+	if err != nil {
+		return err
+	}
+	var answer struct{ Data []string }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return err
+	}
+	if len(answer.Data) == 0 {
+		return errors.New(query + " has no values")
+	}
+	return nil
+}
