@@ -152,11 +152,13 @@ verify-generated: packages ## check that the generated files are what their sour
 lint: vet staticcheck gofmt licence ## check the Go code
 
 # python3-rich and python3-pyte, which nothing else needs, are in test/guide/packages.txt.
-docs-pictures: root packages ## draw the terminals of demo, status, top and doctor for the documents
+docs-pictures: root packages ## draw the terminals of demo, status, top and doctor, and the dashboard, for the documents
 	@test/install-packages.sh test/guide/packages.txt
 	@rm -rf build/pictures && mkdir -p build/pictures
 	REPLYPATH_PICTURES=$(CURDIR)/build/pictures $(GO) test -count=1 -run '^TestPictures$$' ./test/guide
 	/usr/bin/python3 test/guide/pictures.py build/pictures docs/guide/pictures
+	REPLYPATH_PICTURES=$(CURDIR)/build/pictures $(GO) test -count=1 -run '^TestDashboardPicture$$' ./test/software
+	/usr/bin/python3 test/software/dashboard.py docs/grafana-dashboard.json build/pictures/dashboard.json docs/guide/pictures/dashboard.svg
 
 # Help, man pages and messages are read as Markdown.
 lint-docs: packages ## check the documents: links, commands, keys, metrics, sizes and prose

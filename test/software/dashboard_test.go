@@ -37,13 +37,18 @@ type dashboard struct {
 // chosen replaces what Grafana replaces: each variable by all of its values, and the windows by what a short test has.
 var chosen = strings.NewReplacer("$__rate_interval", "30s", "$__range", "1m", "$job", "replypath", "$instance", ".*", "$interface", ".*")
 
-// TestDashboard has Prometheus scrape two hosts while everything happens on one of them that is counted only once it has
-// happened: each query of the dashboard has series then, with the labels that its legend names.
+// TestDashboard has Prometheus scrape two hosts. On one of them everything happens that is counted only once it has
+// happened: replies are not corrected, corrected and lost, and the host originates packets from the address of another
+// interface. Each query of the dashboard has series then, with the labels that its legend names.
 func TestDashboard(t *testing.T) {
-	var board dashboard
-	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(dashboardFile)), &board))
+	board := readDashboard(t)
 	s := harness.NewS1(t, topology.S1Options{Policy: topology.AnySource})
-	prom := watchAll(t, s)
+	prom, b := scrapeBoth(t, s)
+	askAll(t, s)
+	b.Expect(0, "mode", "enforce")
+	askAll(t, s)
+	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.B.Eth1, s.A.Eth0.Address(topology.IPv4)))
+	loseUDP(t, s, prom)
 	for _, v := range board.Templating.List {
 		if v.Type == "query" {
 			harness.Eventually(t, "values of "+v.Name, func() error { return prom.lackedValues(v.Query) })
@@ -64,9 +69,14 @@ func TestDashboard(t *testing.T) {
 	prom.wantValue(`job:replypath_hosts:count`, 2)
 }
 
-// watchAll has Prometheus on A scrape A and B, and has each of these happen at B: replies are not corrected, corrected and
-// lost, and B originates packets from the address of another interface. B has no interface backup0.
-func watchAll(t *testing.T, s *topology.S1) *prometheus {
+func readDashboard(t *testing.T) (board dashboard) {
+	t.Helper()
+	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(dashboardFile)), &board))
+	return board
+}
+
+// scrapeBoth has Prometheus on A scrape A and B. B observes, and has no interface backup0.
+func scrapeBoth(t *testing.T, s *topology.S1) (*prometheus, *harness.Product) {
 	t.Helper()
 	listen := func(server *topology.Server) netip.AddrPort {
 		return netip.AddrPortFrom(server.Eth0.Address(topology.IPv4), 9945)
@@ -75,18 +85,16 @@ func watchAll(t *testing.T, s *topology.S1) *prometheus {
 	b := harness.On(t, s.B.Host)
 	config := harness.WriteConfig(t, "mode: observe\ninterfaces: [{name: eth0}, {name: eth1}, {name: backup0}]\n")
 	b.Start("--config", config, "--listen", listen(s.B).String())
-	prom := startPrometheus(t, s.A.Host, listen(s.A), listen(s.B))
-	for _, kind := range harness.Kinds {
-		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
-	}
-	b.Expect(0, "mode", "enforce")
-	for _, kind := range harness.Kinds {
-		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
-	}
 	harness.Serve(t, s.A.Host, s.A.Eth0.Address(topology.IPv4))
-	harness.Ask(t, harness.NewConversation(t, harness.UDP, s.B.Eth1, s.A.Eth0.Address(topology.IPv4)))
-	loseUDP(t, s, prom)
-	return prom
+	return startPrometheus(t, s.A.Host, listen(s.A), listen(s.B)), b
+}
+
+// askAll has A ask B by every protocol.
+func askAll(t *testing.T, s *topology.S1) {
+	t.Helper()
+	for _, kind := range harness.Kinds {
+		harness.Ask(t, harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4)))
+	}
 }
 
 // loseUDP has somebody's program at B's eth1 drop replies that were moved there, until Prometheus knows of it.
