@@ -13,8 +13,8 @@ import (
 	"replypath/cmd/replypath/output"
 )
 
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version string
+// version and commit are set by the linker: -ldflags "-X main.version=1.2.3 -X main.commit=0123456789ab".
+var version, commit string
 
 // productVersion is what the linker set, else what the Go command knows of the
 // source.
@@ -28,8 +28,29 @@ func productVersion() string {
 	return "(devel)"
 }
 
+// productCommit is what the linker set, else what the Go command noted of git, "" where neither did.
+func productCommit() string {
+	if commit != "" {
+		return commit
+	}
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return ""
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return ""
+}
+
 func versionText() string {
-	return fmt.Sprintf("replypath %s (%s %s/%s)", productVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	built := fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if commit := productCommit(); commit != "" {
+		built = "commit " + commit + ", " + built
+	}
+	return fmt.Sprintf("replypath %s (%s)", productVersion(), built)
 }
 
 func newVersion(a *cli.App) *cobra.Command {
@@ -40,8 +61,12 @@ func newVersion(a *cli.App) *cobra.Command {
 	}
 	o := cli.AddOutput(c)
 	c.RunE = func(*cobra.Command, []string) error {
-		document := map[string]string{
-			"version": productVersion(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
+		document := map[string]any{
+			"version": productVersion(), "commit": nil,
+			"go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH,
+		}
+		if commit := productCommit(); commit != "" {
+			document["commit"] = commit
 		}
 		return o.Print(a.Stdout, document, func(p *output.Page) { p.Line("%s", versionText()) })
 	}
