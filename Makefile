@@ -11,12 +11,21 @@ BINARY  ?= bin/replypath
 CHANGELOG_VERSION = $(shell sed -n 's/^## \[\{0,1\}\([0-9][^] ]*\).*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
 VERSION ?= $(or $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null | sed 's/^v//'),$(CHANGELOG_VERSION))
 
-# What bench and soak say that they were about.
-COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+# What `replypath version`, bench and soak say that they are about. As long in every clone.
+COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+
+# What is made twice from a commit is the same: it has the time of the commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 
 # Where packages are made, and by what.
 PACKAGES ?= build/packages
-NFPM     ?= $(GO) tool -modfile=packaging/nfpm.mod nfpm
+NFPM     ?= env -u GOARCH $(GO) tool -modfile=packaging/nfpm.mod nfpm
+
+# Who answers for the packages: whoever publishes them says so. Reports go the way that SECURITY.md says.
+MAINTAINER ?= The replypath authors <noreply@github.com>
+
+# What prints the completions: the binary, unless it is for another architecture.
+COMPLETER ?= $(BINARY)
 
 # What reads the documents, and those that it reads: each directory with all that is below it.
 VALE  ?= CGO_ENABLED=1 $(GO) tool -modfile=test/documents/vale.mod vale
@@ -68,7 +77,7 @@ export CGO_ENABLED = 0
 .PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm packages root help
 
 build: ## make bin/replypath, one static binary
-	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
+	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
 
 demo: build root ## show replies leaving by the wrong interface, and mended
 	$(BINARY) demo
@@ -193,25 +202,25 @@ install: build ## install under DESTDIR and PREFIX, with man pages, completions,
 	install -m 0644 packaging/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 0644 packaging/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
-	$(BINARY) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/replypath
-	$(BINARY) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_replypath
-	$(BINARY) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/replypath.fish
+	$(COMPLETER) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/replypath
+	$(COMPLETER) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_replypath
+	$(COMPLETER) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/replypath.fish
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' packaging/replypath.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/replypath.service
 	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
 		install -D -m 0644 $(SAMPLE_CONFIG) $(DESTDIR)/etc/replypath/replypath.yaml
 
 # A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
+# What is published has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 deb rpm: VERSION = $(CHANGELOG_VERSION)
+deb rpm: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
+deb rpm: export MAINTAINER := $(MAINTAINER)
 deb rpm: ## make a Debian or an RPM package in build/packages; PACKAGES=elsewhere, VERSION=another
 	rm -rf $(PACKAGES)/$@
 	$(MAKE) --no-print-directory install VERSION=$(VERSION) DESTDIR=$(PACKAGES)/$@ PREFIX=/usr BINARY=$(BINARY)
 	gzip -9n $(PACKAGES)/$@/usr/share/man/man*/*
-	install -d $(PACKAGES)/$@/usr/share/doc/replypath
-	GO="$(GO)" packaging/third-party-licenses ./cmd/replypath >$(PACKAGES)/$@/usr/share/doc/replypath/third-party-licenses
-	VERSION=$(VERSION) GOARCH=$$($(GO) env GOARCH) PACKAGE_ROOT=$(PACKAGES)/$@ \
-		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) \
-		$(NFPM) package --config packaging/nfpm.yaml --packager $@ --target $(PACKAGES)
+	GO="$(GO)" packaging/documents $(PACKAGES)/$@/usr/share/doc/replypath
+	VERSION=$(VERSION) ARCHITECTURE=$$($(GO) env GOARCH) PACKAGE_ROOT=$(PACKAGES)/$@ packaging/package $@ $(NFPM)
 
 packages:
 	@test/install-packages.sh

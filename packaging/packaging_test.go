@@ -69,7 +69,7 @@ func TestPackageVersion(t *testing.T) {
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", kind, err, output)
 		}
-		for _, part := range []string{"main.version=" + version + "'", "VERSION=" + version + " GOARCH="} {
+		for _, part := range []string{"main.version=" + version + "'", "VERSION=" + version + " ARCHITECTURE="} {
 			if !strings.Contains(string(output), part) {
 				t.Errorf("make %s does not say %q:\n%s", kind, part, output)
 			}
