@@ -20,12 +20,18 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 # Where packages are made, and by what.
 PACKAGES ?= build/packages
 NFPM     ?= env -u GOARCH $(GO) tool -modfile=packaging/nfpm.mod nfpm
+SBOM     ?= env -u GOARCH $(GO) tool -modfile=packaging/sbom.mod cyclonedx-gomod
 
 # Who answers for the packages: whoever publishes them says so. Reports go the way that SECURITY.md says.
 MAINTAINER ?= The replypath authors <noreply@github.com>
 
 # What prints the completions: the binary, unless it is for another architecture.
 COMPLETER ?= $(BINARY)
+
+# Where the container image and a release are made, and what for.
+IMAGE         ?= build/replypath-$(CHANGELOG_VERSION).oci.tar
+RELEASE       ?= build/release
+ARCHITECTURES ?= amd64 arm64
 
 # What reads the documents, and those that it reads: each directory with all that is below it.
 VALE  ?= CGO_ENABLED=1 $(GO) tool -modfile=test/documents/vale.mod vale
@@ -74,7 +80,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -212,15 +218,41 @@ install: build ## install under DESTDIR and PREFIX, with man pages, completions,
 
 # A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 # What is published has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
-deb rpm: VERSION = $(CHANGELOG_VERSION)
-deb rpm: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
-deb rpm: export MAINTAINER := $(MAINTAINER)
+deb rpm image release: VERSION = $(CHANGELOG_VERSION)
+deb rpm image release: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
+deb rpm image release: export MAINTAINER := $(MAINTAINER)
 deb rpm: ## make a Debian or an RPM package in build/packages; PACKAGES=elsewhere, VERSION=another
 	rm -rf $(PACKAGES)/$@
 	$(MAKE) --no-print-directory install VERSION=$(VERSION) DESTDIR=$(PACKAGES)/$@ PREFIX=/usr BINARY=$(BINARY)
 	gzip -9n $(PACKAGES)/$@/usr/share/man/man*/*
 	GO="$(GO)" packaging/documents $(PACKAGES)/$@/usr/share/doc/replypath
 	VERSION=$(VERSION) ARCHITECTURE=$$($(GO) env GOARCH) PACKAGE_ROOT=$(PACKAGES)/$@ packaging/package $@ $(NFPM)
+
+image: root ## make a container image as an OCI archive in build, for amd64 and arm64 (ARCHITECTURES, IMAGE)
+	@test/install-packages.sh packaging/packages.txt
+	rm -rf $(IMAGE).context
+	for architecture in $(ARCHITECTURES); do \
+		export GOARCH=$$architecture; to=$(IMAGE).context/$$architecture/usr; \
+		$(MAKE) --no-print-directory build VERSION=$(VERSION) BINARY=$$to/bin/replypath && \
+		install -D -m 0644 packaging/copyright $$to/share/doc/replypath/copyright && \
+		GO="$(GO)" packaging/third-party-licenses ./cmd/replypath >$$to/share/doc/replypath/third-party-licenses || exit 1; \
+	done
+	VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/image $(IMAGE).context $(IMAGE) $(ARCHITECTURES)
+	rm -r $(IMAGE).context
+
+# Signing is left to those who have the key: apt/dists/stable/Release, dnf/repodata/repomd.xml and SHA256SUMS.
+release: build root ## make all that is published, in build/release: binaries, packages, their repositories, image, SBOM, checksums
+	@test/install-packages.sh packaging/packages.txt
+	rm -rf $(RELEASE)
+	for architecture in $(ARCHITECTURES); do \
+		$(MAKE) --no-print-directory deb rpm GOARCH=$$architecture VERSION=$(VERSION) COMPLETER=$(BINARY) \
+			BINARY=$(RELEASE)/replypath-$(VERSION)-linux-$$architecture PACKAGES=$(RELEASE)/packages/$$architecture && \
+		$(SBOM) bin -json -noserial -notimestamp -std -version v$(VERSION) \
+			-output $(RELEASE)/replypath-$(VERSION)-linux-$$architecture.cdx.json $(RELEASE)/replypath-$(VERSION)-linux-$$architecture || exit 1; \
+	done
+	$(MAKE) --no-print-directory image VERSION=$(VERSION) IMAGE=$(RELEASE)/replypath-$(VERSION).oci.tar
+	packaging/repositories $(RELEASE) $(ARCHITECTURES)
+	cd $(RELEASE) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS
 
 packages:
 	@test/install-packages.sh

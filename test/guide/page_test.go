@@ -68,6 +68,17 @@ func (p *page) run(h *host, sections ...string) {
 	}
 }
 
+// elsewhere leaves the commands of a section to a test, whose file names the page.
+func (p *page) elsewhere(section, file string) {
+	p.t.Helper()
+	if !strings.Contains(read(p.t, file), p.name) {
+		p.t.Errorf("%s does not name %s, whose section %q it is to run", file, p.name, section)
+	}
+	for i, b := range p.blocks {
+		p.ran[i] = p.ran[i] || b.Section == section
+	}
+}
+
 // text returns what a section shows in a language.
 func (p *page) text(section, language string) string {
 	p.t.Helper()

@@ -44,6 +44,7 @@ func runInstall(t *testing.T, p *page) {
 	h := newHost(t)
 	p.run(h, "Packages", "Service", "Stop", "Undo", "Remove")
 	p.run(h, "Without a package manager")
+	p.elsewhere("Container image", "packaging/image_test.go")
 }
 
 func runRollOut(t *testing.T, p *page) {

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packaging
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"replypath/test/documents"
+	"replypath/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// checkout is where make is run.
+const checkout = ".."
+
+// released is what `make release` has made for this machine's architecture, once for all tests. It lasts as long as
+// the sandbox.
+var released string
+
+// release returns the directory of a release.
+func release(t *testing.T) string {
+	t.Helper()
+	if released == "" {
+		dir := harness.Must1[string](t)(os.MkdirTemp("", "release-"))
+		makeRelease(t, dir, "022")
+		released = dir
+	}
+	return released
+}
+
+// makeRelease makes one under a umask.
+func makeRelease(t *testing.T, dir, umask string) {
+	t.Helper()
+	run(t, "sh", "-euc", `umask $0 && exec make --silent -C "$@"`, umask, checkout, "release",
+		"ARCHITECTURES="+runtime.GOARCH, "RELEASE="+dir, "BINARY="+filepath.Join(t.TempDir(), "replypath"))
+}
+
+// run runs a command, wants success and returns what it wrote.
+func run(t *testing.T, args ...string) string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	c.Env = append(os.Environ(), "MAKEFLAGS=") // what the tests were called with is not for this one
+	output, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output)
+}
+
+// one returns the only file of a release that matches.
+func one(t *testing.T, pattern string) string {
+	t.Helper()
+	found := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(release(t), pattern)))
+	if len(found) != 1 {
+		t.Fatalf("%s: %q", pattern, found)
+	}
+	return found[0]
+}
+
+// TestReleaseAgain makes a release twice, the second time for a user who keeps files to himself: they are the same.
+func TestReleaseAgain(t *testing.T) {
+	first, second := release(t), t.TempDir()
+	makeRelease(t, second, "077")
+	for _, dir := range []string{first, second} {
+		run(t, "sh", "-euc", `cd "$0" && sha256sum --check --quiet --strict SHA256SUMS`, dir)
+	}
+	sums := run(t, "cat", filepath.Join(first, "SHA256SUMS"))
+	if again := run(t, "cat", filepath.Join(second, "SHA256SUMS")); again != sums {
+		t.Errorf("a release made twice differs:\n%s\n%s", sums, again)
+	}
+	files := strings.Split(strings.TrimSpace(run(t, "find", first, "-type", "f", "-printf", `%P\n`)), "\n")
+	for _, file := range files {
+		if file != "SHA256SUMS" && !strings.Contains(sums, "  "+file+"\n") {
+			t.Errorf("%s has no checksum", file)
+		}
+	}
+	t.Logf("%d files are the same", len(files)-1)
+}
+
+// TestLint wants lintian and rpmlint to find no error.
+func TestLint(t *testing.T) {
+	t.Log(run(t, "lintian", "--allow-root", "--fail-on", "error", one(t, "apt/pool/*.deb")))
+	t.Log(run(t, "rpmlint", "--config", "rpmlint.toml", one(t, "dnf/*.rpm")))
+}
+
+// TestReleaseNamesCommit wants the binary to say of which commit it is.
+func TestReleaseNamesCommit(t *testing.T) {
+	commit := strings.TrimSpace(run(t, "git", "-C", checkout, "rev-parse", "HEAD"))
+	said := run(t, one(t, "replypath-*-linux-"+runtime.GOARCH), "--version")
+	if !regexp.MustCompile(`\(commit ` + commit[:12] + `(-dirty)?, go`).MatchString(said) {
+		t.Errorf("commit %s is not in %q", commit, said)
+	}
+}
+
+// TestRepositories has apt and dnf fetch or list the packages where `make release` has put them.
+func TestRepositories(t *testing.T) {
+	state, conf := t.TempDir(), t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(conf, name)
+		harness.Must(t, os.WriteFile(path, []byte(text), 0o644))
+		return path
+	}
+	list := write("list", "deb [trusted=yes] file:"+release(t)+"/apt stable main\n")
+	apt := []string{
+		"apt-get", "-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/dev/null",
+		"-o", "Dir::State::Lists=" + state, "-o", "Dir::Cache=" + state, "-o", "APT::Sandbox::User=root",
+	}
+	run(t, append(slices.Clone(apt), "update")...)
+	run(t, append(apt, "install", "--download-only", "--reinstall", "--yes", "replypath")...)
+	settings := write("dnf.conf", "[main]\ncachedir="+state+"/cache\npersistdir="+state+"\nlogdir="+state+"\nreposdir="+conf+
+		"\n[replypath]\nname=replypath\nbaseurl=file://"+release(t)+"/dnf\ngpgcheck=0\n")
+	found := run(t, "dnf", "--quiet", "--config", settings, "--releasever=1", "repoquery", "--queryformat=%{location}", "replypath")
+	if want := filepath.Base(one(t, "dnf/*.rpm")); strings.TrimSpace(found) != want {
+		t.Errorf("dnf finds %q, not %s", found, want)
+	}
+}
+
+// TestBillOfMaterials wants the modules and Go itself to be in the bill of materials, with versions.
+func TestBillOfMaterials(t *testing.T) {
+	var bill struct {
+		BOMFormat  string
+		Components []struct{ Name, Version string }
+	}
+	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(one(t, "*.cdx.json"))), &bill))
+	if bill.BOMFormat != "CycloneDX" {
+		t.Errorf("its form is %q", bill.BOMFormat)
+	}
+	for _, name := range []string{"github.com/cilium/ebpf", "golang.org/x/sys", "std"} {
+		if !slices.ContainsFunc(bill.Components, func(c struct{ Name, Version string }) bool {
+			return c.Name == name && c.Version != ""
+		}) {
+			t.Errorf("%s is not in %+v", name, bill.Components)
+		}
+	}
+}
+
+// TestPackagedPages wants README and recipes to be in the package, the plots of the benchmarks not, and the links of its
+// pages to lead to files of the package.
+func TestPackagedPages(t *testing.T) {
+	dir := t.TempDir()
+	run(t, "dpkg-deb", "--extract", one(t, "apt/pool/*.deb"), dir)
+	root := filepath.Join(dir, "usr/share/doc/replypath")
+	if plots := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(root, "docs/benchmarks/*.svg"))); plots != nil {
+		t.Errorf("plots are in the package: %q", plots)
+	}
+	pages := harness.Must1[[]*documents.Page](t)(documents.Pages(root))
+	links := 0
+	for _, page := range pages {
+		for _, link := range page.Links() {
+			path, _, _ := strings.Cut(link.Text, "#")
+			if path == "" || strings.Contains(path, "://") {
+				continue
+			}
+			links++
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(page.Path), path)); err != nil {
+				t.Errorf("%s: link %s leads to no file of the package", page.At(link.Line), link.Text)
+			}
+		}
+	}
+	for _, wanted := range []string{"README.md", "docs/guide/recipes/README.md"} {
+		if !slices.ContainsFunc(pages, func(p *documents.Page) bool { return p.Path == wanted }) {
+			t.Errorf("%s is not in the package", wanted)
+		}
+	}
+	t.Logf("%d pages, %d links", len(pages), links)
+}
