@@ -67,6 +67,8 @@ LOGS      := build/tests
 KEEP       = | tee $(LOGS)/$(1).log
 # Scripts of commands: what they log is all that the commands print, and shown only where one fails.
 SCRIPTS   := ^TestScript$$
+# What renders and checks the Helm chart is a module of its own.
+CHART     := deploy/helm
 OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
@@ -97,6 +99,7 @@ test: root packages ## run all tests, in network namespaces of their own (build/
 	failed=; \
 	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(call KEEP,others) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -run '$(SCRIPTS)' ./cmd/replypath >$(LOGS)/scripts.log && tail -n 1 $(LOGS)/scripts.log || { cat $(LOGS)/scripts.log; failed=1; }; \
+	$(GO) -C $(CHART) test $(TESTFLAGS) -v ./... $(call KEEP,chart) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 -skip '$(TIMED)' $(ALONE) $(call KEEP,alone) $(FIGURES) || failed=1; \
 	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(call KEEP,timed) $(FIGURES) || failed=1; \
 	test -z "$$failed"
@@ -158,7 +161,7 @@ soak: root packages ## run under load while everything changes, with the race de
 	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
 		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
-generate: packages ## compile the BPF programs; make the metrics reference, the dashboard and the man pages
+generate: packages ## compile the BPF programs; make the metrics reference, dashboard, man pages and manifests of Kubernetes
 	$(GO) generate ./...
 
 verify-generated: packages ## check that the generated files are what their sources make
@@ -188,10 +191,12 @@ lint-docs: packages ## check the documents: links, commands, keys, metrics, size
 vet:
 	$(GO) vet ./...
 	$(GO) -C packaging/grafana vet .
+	$(GO) -C $(CHART) vet ./...
 
 staticcheck:
 	$(GO) tool staticcheck ./...
 	cd packaging/grafana && $$($(GO) tool -C ../.. -n staticcheck) .
+	$(GO) -C $(CHART) tool -modfile=$(CURDIR)/go.mod staticcheck ./...
 
 gofmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
