@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// manifests is where those for Kubernetes are.
+const manifests = "../../deploy/kubernetes/"
+
+// podSpec is as much of a pod as is run here. What the types of Kubernetes say of it is tested where it is made.
+type podSpec struct {
+	InitContainers []container `yaml:"initContainers"`
+	Containers     []container
+}
+
+type container struct {
+	Args            []string
+	SecurityContext struct {
+		Capabilities struct{ Add []string }
+	} `yaml:"securityContext"`
+	Ready probe `yaml:"readinessProbe"`
+	Live  probe `yaml:"livenessProbe"`
+}
+
+type probe struct {
+	HTTPGet struct {
+		Host, Port, Path string
+	} `yaml:"httpGet"`
+}
+
+// readPod reads the pod of a manifest's DaemonSet.
+func readPod(t *testing.T, name string) podSpec {
+	t.Helper()
+	text := string(harness.Must1[[]byte](t)(os.ReadFile(manifests + name)))
+	_, text, _ = strings.Cut(text, "kind: DaemonSet\n")
+	var set struct {
+		Spec struct{ Template struct{ Spec podSpec } }
+	}
+	harness.Must(t, yaml.Unmarshal([]byte(text), &set))
+	return set.Spec.Template.Spec
+}
+
+// node is one whose pods are run here.
+type node struct {
+	t *testing.T
+	n *topology.TwoNIC
+	p *harness.Product
+}
+
+// contain gives a container what a runtime does: its capabilities alone, which are $0, and sysctls that it can only read.
+const contain = `mount -t proc proc /proc
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set="$0" "$@"`
+
+// command returns a container's command, with more flags. It has process numbers of its own.
+func (n *node) command(c container, flags ...string) *topology.Cmd {
+	capabilities := "-all"
+	for _, name := range c.SecurityContext.Capabilities.Add {
+		capabilities += ",+" + strings.ToLower(name)
+	}
+	args := slices.Concat([]string{"--mount", "--propagation", "private", "sh", "-ec", contain, capabilities,
+		harness.Binary(), "--pin-dir", n.p.PinDir}, c.Args, flags)
+	command := n.n.Server.Command(context.Background(), "unshare", args...)
+	command.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
+	return command
+}
+
+// wantProbe asks what the kubelet asks, and wants success or a failure that names something.
+func (n *node) wantProbe(p probe, failure string) {
+	n.t.Helper()
+	if at := net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port); at != harness.MetricsAddress {
+		n.t.Errorf("asked is %s, not %s", at, harness.MetricsAddress)
+	}
+	_, err := n.p.Get(p.HTTPGet.Path)
+	if failed := err != nil; failed != (failure != "") || failed && !strings.Contains(err.Error(), failure) {
+		n.t.Errorf("%s: %v, not %q", p.HTTPGet.Path, err, failure)
+	}
+}
+
+// run runs a container with a configuration, and ends it as the kubelet does.
+func (n *node) run(c container, config, unready string) {
+	n.t.Helper()
+	pod := harness.StartProgram(n.t, n.command(c, "--config", harness.WriteConfig(n.t, config), "--state-dir", n.p.StateDir), unix.SIGTERM)
+	pod.WaitLog(1, "msg=ready")
+	n.wantProbe(c.Ready, unready)
+	n.wantProbe(c.Live, "")
+	n.ask(harness.WantByEth1)
+	pod.Signal(unix.SIGTERM)
+	if code := pod.WaitEnd(); code != 0 {
+		n.t.Errorf("exit code %d", code)
+	}
+}
+
+func (n *node) ask(want func(testing.TB, *topology.Server, *harness.Conversation)) {
+	n.t.Helper()
+	for _, f := range n.n.Families() {
+		want(n.t, n.n.Server, harness.NewConversation(n.t, harness.TCP, n.n.ClientEth0, n.n.Server.Eth1.Address(f)))
+	}
+}
+
+// TestKubernetes runs the containers of the manifests on a node, one after the other: replies are right beside each and
+// in between, a missing interface makes a pod not ready, and no more. The one of detach.yaml leaves nothing.
+func TestKubernetes(t *testing.T) {
+	network := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	n := &node{t: t, n: network, p: harness.On(t, network.Server.Host)}
+	before := harness.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")
+	n.ask(harness.WantLost)
+	c := readPod(t, "replypath.yaml").Containers[0]
+	n.run(c, "{}\n", "")
+	n.ask(harness.WantByEth1)
+	n.run(c, "interfaces: [{name: eth0}, {name: eth1}, {name: eth2}]\n", "503 Service Unavailable: not attached: eth2")
+	if output, err := n.command(readPod(t, "detach.yaml").InitContainers[0]).CombinedOutput(); err != nil {
+		t.Errorf("detach: %v\n%s", err, output)
+	}
+	n.ask(harness.WantLost)
+	if diff := before.Diff(harness.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")); diff != "" {
+		t.Errorf("the node has changed (-before +after):\n%s", diff)
+	}
+}

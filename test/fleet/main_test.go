@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fleet rolls replypath out to several hosts, by what operators have for that.
+package fleet
+
+import (
+	"testing"
+
+	"replypath/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
