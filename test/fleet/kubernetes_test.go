@@ -94,7 +94,8 @@ func (n *node) wantProbe(p probe, failure string) {
 // run runs a container with a configuration, and ends it as the kubelet does.
 func (n *node) run(c container, config, unready string) {
 	n.t.Helper()
-	pod := harness.StartProgram(n.t, n.command(c, "--config", harness.WriteConfig(n.t, config), "--state-dir", n.p.StateDir), unix.SIGTERM)
+	command := n.command(c, "--config", harness.WriteConfig(n.t, config), "--state-dir", n.p.StateDir)
+	pod := harness.StartProgram(n.t, command, unix.SIGTERM)
 	pod.WaitLog(1, "msg=ready")
 	n.wantProbe(c.Ready, unready)
 	n.wantProbe(c.Live, "")

@@ -30,8 +30,8 @@ func newPod(t *testing.T) (pod *topology.Server, client *topology.Interface) {
 	attrs.Name, attrs.ParentIndex, attrs.Namespace = "net1", node.Eth1.Index, netlink.NsFd(host.Namespace())
 	harness.Must(t, node.Netlink().LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}))
 	harness.Shell(t, node.Host, "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-	harness.IPBatch(t, host, "address add 10.2.0.101/24 dev net1\naddress add 2001:db8:2::101/64 dev net1 nodad\nlink set net1 up\n"+
-		"route add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
+	harness.IPBatch(t, host, "address add 10.2.0.101/24 dev net1\naddress add 2001:db8:2::101/64 dev net1 nodad\n"+
+		"link set net1 up\nroute add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
 	net1 := harness.Must1[*topology.Interface](t)(host.Interface("net1"))
 	net1.PeerWith(node.Eth1.Peer())
 	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
