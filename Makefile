@@ -67,8 +67,9 @@ LOGS      := build/tests
 KEEP       = | tee $(LOGS)/$(1).log
 # Scripts of commands: what they log is all that the commands print, and shown only where one fails.
 SCRIPTS   := ^TestScript$$
-# What renders and checks the Helm chart is a module of its own.
+# What renders and checks the Helm chart, and what makes the dashboard, are modules of their own.
 CHART     := deploy/helm
+MODULES   := $(CHART) packaging/grafana
 OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
 
 # Packets that the datapath and the model of it have to agree about.
@@ -187,16 +188,13 @@ lint-docs: packages ## check the documents: links, commands, keys, metrics, size
 	$(VALE) --config test/documents/vale.ini --glob '*.md' --output line $(PROSE) build/prose || failed=1; \
 	test -z "$$failed"
 
-# What makes the dashboard is a module of its own.
 vet:
 	$(GO) vet ./...
-	$(GO) -C packaging/grafana vet .
-	$(GO) -C $(CHART) vet ./...
+	for module in $(MODULES); do $(GO) -C $$module vet ./... || exit 1; done
 
 staticcheck:
 	$(GO) tool staticcheck ./...
-	cd packaging/grafana && $$($(GO) tool -C ../.. -n staticcheck) .
-	$(GO) -C $(CHART) tool -modfile=$(CURDIR)/go.mod staticcheck ./...
+	for module in $(MODULES); do $(GO) -C $$module tool -modfile=$(CURDIR)/go.mod staticcheck ./... || exit 1; done
 
 gofmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
