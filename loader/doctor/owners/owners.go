@@ -5,8 +5,10 @@ package owners
 
 import (
 	"cmp"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -157,13 +159,22 @@ func OfRule(t *snapshot.Routing, r *snapshot.Rule) string {
 		return owner
 	}
 	if lines := t.LinesOf(r); len(lines) > 0 {
-		return lines[0].Owner
+		return ofLine(lines[0])
 	}
 	// systemd, src/network/networkd-routing-policy-rule.c, routing_policy_rule_new_static.
 	if r.Protocol == unix.RTPROT_STATIC {
 		return Networkd
 	}
 	return ""
+}
+
+// ofLine is who wrote the file, where its name says so, or reads it. canonical/cloud-init, cloudinit/net/netplan.py and
+// networkd.py: 50-cloud-init.yaml, 10-cloud-init-eth1.network.
+func ofLine(l *snapshot.RuleLine) string {
+	if strings.Contains(filepath.Base(l.File), "cloud-init") {
+		return "cloud-init"
+	}
+	return l.Owner
 }
 
 // OfTable is who alone uses a table, for their own purpose.

@@ -55,9 +55,13 @@ func TestOwnerOfRule(t *testing.T) {
 		{"of protocol static", snapshot.Rule{Priority: 7, Src: own, Table: 7, Protocol: unix.RTPROT_STATIC}, Networkd},
 		{"by hand", snapshot.Rule{Priority: 1000, Src: own, Table: 101, Protocol: unix.RTPROT_BOOT}, ""},
 		{"by hand, in a file", snapshot.Rule{Priority: 1000, Src: own, Table: 77, Protocol: unix.RTPROT_BOOT}, "netplan"},
+		{"in a file of cloud-init's", snapshot.Rule{Priority: 32765, Src: own, Table: 102, Protocol: unix.RTPROT_STATIC}, "cloud-init"},
 	} {
 		h := testhost.New()
-		h.RuleLines = []snapshot.RuleLine{{File: "/etc/netplan/a.yaml", Src: own, Table: "77", Owner: "netplan"}}
+		h.RuleLines = []snapshot.RuleLine{
+			{File: "/etc/netplan/a.yaml", Src: own, Table: "77", Owner: "netplan"},
+			{File: "/etc/netplan/50-cloud-init.yaml", Src: own, Table: "102", Owner: "netplan"},
+		}
 		if got := OfRule(&h.Routing, &test.rule); got != test.want {
 			t.Errorf("%s: %q, not %q", test.name, got, test.want)
 		}
