@@ -102,3 +102,53 @@ func TestFirewallReloads(t *testing.T) {
 		})
 	}
 }
+
+// copied gives a machine copies of directories, which are changed in their place.
+const copied = `
+copied() {
+	for dir; do
+		mkdir -p /run/upper$dir /run/work$dir
+		mount -t overlay -o lowerdir=$dir,upperdir=/run/upper$dir,workdir=/run/work$dir overlay $dir
+	done
+}
+`
+
+// TestUFW runs Debian's ufw and has it load its rules anew: nothing changes.
+func TestUFW(t *testing.T) {
+	n, _ := newServer(t)
+	m := newMachine(t, n.Server.Host)
+	m.run("sh", "-ec", copied+`
+		copied /etc/ufw /var/lib/ufw
+		ufw allow 7
+		ufw --force enable`)
+	wantUnchanged(t, n, func() { m.run("ufw", "reload") })
+}
+
+// TestFirewalld runs firewalld. It drops IPv6 questions to eth1 itself, as the route back leads by eth0 (IPv6_rpfilter),
+// with replypath too: doctor says so. Without that setting firewalld loads its rules anew, and nothing changes.
+func TestFirewalld(t *testing.T) {
+	n, _ := newServer(t)
+	m := newMachine(t, n.Server.Host)
+	m.run("sh", "-ec", copied+"copied /etc/firewalld /var/log; mkdir -p /run/firewalld")
+	m.startBus()
+	m.start("firewalld", "--nofork", "--nopid")
+	harness.Eventually(t, "firewalld runs", func() error { return m.command("firewall-cmd", "--state").Run() })
+	m.run("firewall-cmd", "--permanent", "--add-port=7/tcp", "--add-port=7/udp")
+	reload := func() { m.run("firewall-cmd", "--reload") }
+	reload()
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	dropped := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv6))
+	wires := harness.Tap(t, n.Server)
+	if err := harness.AskUntilLost(t, dropped, wires.Eth1, dropped.Questions()); err == nil {
+		t.Errorf("%s was answered", dropped)
+	}
+	found := p.Examine().Of("reverse-path-rules", "")
+	if len(found) == 0 || found[0].Severity == "ok" || harness.OrEmpty(found[0].Owner) != "firewalld" {
+		t.Errorf("doctor, of IPv6_rpfilter: %+v", found)
+	}
+	p.Expect(0, "detach", "--stop")
+	m.run("sed", "-i", "s/^IPv6_rpfilter=.*/IPv6_rpfilter=no/", "/etc/firewalld/firewalld.conf")
+	reload()
+	wantUnchanged(t, n, reload)
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package managers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// secondary is eth1's second address, which its subnet assigns but no lease has.
+var secondary = netip.MustParsePrefix("10.2.0.101/32")
+
+// serveMetadata is the cloud's metadata service, at the address where agents ask for it. It
+// says of eth1 what amazon-ec2-net-utils asks for.
+func serveMetadata(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	at := netip.MustParsePrefix("169.254.169.254/32")
+	fabric := n.Server.Eth0.Peer()
+	harness.Must(t, fabric.AddAddress(at))
+	eth1 := n.Server.Eth1
+	of := "/latest/meta-data/network/interfaces/macs/" + eth1.MAC.String() + "/"
+	texts := map[string]string{
+		"/latest/api/token":     "token",
+		"/latest/meta-data/mac": n.Server.Eth0.MAC.String(),
+		of + "device-number":    "1",
+		of + "interface-id":     "eni-1",
+		of + "local-ipv4s":      eth1.Address(topology.IPv4).String() + "\n" + secondary.Addr().String(),
+		of + "ipv6s":            eth1.Address(topology.IPv6).String(),
+	}
+	service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, ok := texts[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r) // as the cloud's does for prefixes that are not assigned
+			return
+		}
+		_, _ = io.WriteString(w, text)
+	})
+	listener := harness.Must1[net.Listener](t)(fabric.Host.Listen(t.Context(), "tcp", at.Addr().String()+":80"))
+	server := &http.Server{Handler: service, ReadHeaderTimeout: harness.AnswerTime}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { harness.Must(t, server.Close()) })
+}
+
+// serveLeases gives eth1 its addresses and routes, as the cloud does: by DHCP, and by router advertisements.
+func serveLeases(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	eth1 := n.Server.Eth1
+	v6 := eth1.Address(topology.IPv6).String()
+	c := n.Replication.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
+		"--interface="+eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--enable-ra",
+		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
+		"--dhcp-range=10.2.0.0,static,255.255.255.0,2m", "--dhcp-host="+eth1.MAC.String()+","+eth1.Address(topology.IPv4).String(),
+		"--dhcp-range="+v6+","+v6+",64,2m")
+	harness.StartProgram(t, c, unix.SIGTERM).WaitLog(1, "DHCPv6, IP range")
+}
+
+// startEC2 runs networkd with the files of amazon-ec2-net-utils, and then its program for eth1, as udev has it run.
+func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
+	t.Helper()
+	d := &networkd{machine: newMachine(t, n.Server.Host), n: n}
+	// The agent's file is for the drivers of its cloud.
+	d.run("sh", "-ec", `
+		sed -e 's/^Driver=.*/Driver=veth/' -e '/^MTUBytes/d' /usr/lib/systemd/network/80-ec2.network >/run/80-ec2.network
+		mount --bind /run/80-ec2.network /usr/lib/systemd/network/80-ec2.network`)
+	d.write("/run/systemd/network/10-eth0.network", eth0File(n))
+	forgetAddresses(t, n)
+	d.startBus()
+	d.start()
+	d.refresh()
+	return d
+}
+
+// refresh is what the agent does every minute. It returns when its rules are there.
+func (d *networkd) refresh() {
+	d.t.Helper()
+	d.run("setup-policy-routes", "eth1", "start")
+	harness.Eventually(d.t, "the agent's rules are there", func() error {
+		rules := harness.Shell(d.t, d.n.Server.Host,
+			"for f in -4 -6; do ip $f rule show; ip $f route show table 10001 || true; done")
+		for _, want := range []string{"from 10.2.0.100 lookup 10001", "from 10.2.0.101 lookup 10001",
+			"from 2001:db8:2::100 lookup 10001", "default via 10.2.0.1", "default via fe80:"} {
+			if !strings.Contains(rules, want) {
+				return errors.New("no " + want + " in\n" + rules)
+			}
+		}
+		return nil
+	})
+	for _, a := range append(d.n.Server.Eth1.Addresses, secondary) {
+		harness.AwaitAddress(d.t, d.n.Server.Eth1, a.Addr(), true)
+	}
+	d.waitConfigured()
+}
+
+// withoutRules takes the agent's rules away, as if it had never run.
+const withoutRules = `
+for family in -4 -6; do
+	while ip $family rule del lookup 10001 2>/dev/null; do :; done
+done
+`
+
+// TestEC2NetUtils runs the agent of Debian for EC2 on networkd, with DHCP and a metadata service in the place of the
+// cloud's. Its rules do what they are for, without them replies are lost. With replypath they are right beside the
+// rules, when the agent makes them anew, and without them.
+func TestEC2NetUtils(t *testing.T) {
+	n, _ := newServer(t)
+	serveMetadata(t, n)
+	serveLeases(t, n)
+	d := startEC2(t, n)
+	harness.Serve(t, n.Server.Host, secondary.Addr())
+	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
+		t.Helper()
+		eachQuestion(t, n, name, want)
+		for _, kind := range harness.Kinds {
+			want(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, secondary.Addr()))
+		}
+	}
+	each("the agent alone", harness.WantByEth1)
+	harness.Shell(t, n.Server.Host, withoutRules)
+	each("without its rules", harness.WantLost)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	each("in its place", harness.WantByEth1)
+	d.reconfigure("eth1")
+	d.refresh()
+	awaitOwn(t, n, p)
+	p.AwaitOwn(secondary.Addr(), true, time.Now())
+	each("beside it", harness.WantByEth1)
+	wantOwner(t, p, "amazon-ec2-net-utils",
+		"from 10.2.0.100 lookup 10001", "from 10.2.0.101 lookup 10001", "from 2001:db8:2::100 lookup 10001")
+}
+
+// wantOwner wants plan and doctor to say whose the rules for eth1's addresses are, and that replies need none of them.
+func wantOwner(t *testing.T, p *harness.Product, owner string, rules ...string) {
+	t.Helper()
+	made, found := p.Plan(0), p.Examine().Of("needless-rules", "eth1")
+	for _, words := range rules {
+		if r := made.Of("rule", words); r.Verdict != "not-needed" || harness.OrEmpty(r.Owner) != owner {
+			t.Errorf("plan, of a rule of %s: %+v", owner, r)
+		}
+		if f := found.With("warning", words); len(f) == 0 || harness.OrEmpty(f[0].Owner) != owner || f[0].Fix != nil {
+			t.Errorf("doctor, %s of %s: %+v", words, owner, found)
+		}
+	}
+}
+
+// cloudSetup is what nm-cloud-setup has NetworkManager apply to eth1, in the words of nmcli that its manual has:
+// Debian's NetworkManager is made without the program.
+func cloudSetup(eth1 *topology.Interface) []string {
+	address := eth1.Address(topology.IPv4).String()
+	return []string{"nmcli", "device", "modify", "eth1",
+		"ipv4.routes", "10.2.0.0/24 0.0.0.0 10 table=30201, 0.0.0.0/0 10.2.0.1 10 table=30401",
+		"ipv4.routing-rules", fmt.Sprintf("priority 30201 from %[1]s/32 table 30201, "+
+			"priority 30350 from 0.0.0.0/0 table 254 suppress_prefixlength 0, priority 30401 from %[1]s/32 table 30401", address)}
+}
+
+// TestCloudSetup gives NetworkManager what nm-cloud-setup gives it. That serves IPv4 alone. replypath serves both families
+// beside it, and when NetworkManager forgets it.
+func TestCloudSetup(t *testing.T) {
+	n, _ := newServer(t)
+	d := startNetworkManager(t, n, keyfile(n, n.Server.Eth1))
+	apply := func() {
+		t.Helper()
+		d.run(cloudSetup(n.Server.Eth1)...)
+		d.waitConfigured()
+	}
+	apply()
+	for f, want := range map[topology.Family]func(testing.TB, *topology.Server, *harness.Conversation){
+		topology.IPv4: harness.WantByEth1, topology.IPv6: harness.WantLost,
+	} {
+		for _, kind := range harness.Kinds {
+			want(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
+		}
+	}
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachQuestion(t, n, "beside it", harness.WantByEth1)
+	wantOwner(t, p, "nm-cloud-setup", "from 10.2.0.100 lookup 30401")
+	d.reconfigure("eth1") // forgets it
+	awaitOwn(t, n, p)
+	eachQuestion(t, n, "in its place", harness.WantByEth1)
+	apply()
+	awaitOwn(t, n, p)
+	eachQuestion(t, n, "it is back", harness.WantByEth1)
+}

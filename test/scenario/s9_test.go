@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const s9Page = "s9-cloud"
+
+// s9 is the network with echo servers at all addresses of the instance.
+type s9 struct{ *topology.S9 }
+
+// s9Networks are both.
+var s9Networks = map[string]struct {
+	build func(*testing.T) s9
+	// fit makes what is typed for two subnets fit.
+	fit *strings.Replacer
+}{
+	"two subnets": {func(t *testing.T) s9 { return newS9(t, harness.Build(t, topology.NewS9)) }, strings.NewReplacer()},
+	"one subnet": {func(t *testing.T) s9 { return newS9(t, harness.Build(t, topology.NewS9OneSubnet)) },
+		strings.NewReplacer("10.0.2.", "10.0.1.", "2001:db8:2:", "2001:db8:1:")},
+}
+
+func newS9(t *testing.T, s *topology.S9) s9 {
+	t.Helper()
+	for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
+		for _, a := range nic.Addresses {
+			harness.Serve(t, s.Instance.Host, a.Addr())
+		}
+	}
+	return s9{s}
+}
+
+// want is what a conversation and its answers have to be like.
+type want = func(*testing.T, *harness.Conversation, topology.Filter)
+
+// by is the exit by an interface of an instance, to the fabric.
+func (s s9) by(server *topology.Server, nic *topology.Interface) exit {
+	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, nic, nic.Peer().MAC}
+}
+
+// asked asks for an address, by someone beyond the fabric.
+func (s s9) asked(t *testing.T, address netip.Addr, kind harness.Kind, want want) {
+	t.Helper()
+	c := harness.NewConversation(t, kind, s.ClientEth0, address)
+	want(t, c, c.Answers())
+}
+
+// wantEth1 asks for all of eth1's addresses.
+func (s s9) wantEth1(t *testing.T, families []topology.Family, name string, want want) {
+	t.Helper()
+	harness.EachQuestionOf(t, families, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		for _, a := range s.Instance.Eth1.Addresses {
+			if topology.FamilyOf(a.Addr()) == f {
+				s.asked(t, a.Addr(), kind, want)
+			}
+		}
+	})
+}
+
+// TestS9 asks for all addresses of an instance with two elastic interfaces, from beyond
+// the fabric and from another instance. Without replypath those of eth1 are mute: the
+// fabric drops what comes by eth0 with another interface's address.
+func TestS9(t *testing.T) {
+	for name, network := range s9Networks {
+		t.Run(name, func(t *testing.T) {
+			s := network.build(t)
+			eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
+			s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
+			harness.On(t, s.Instance.Host).Start()
+			s.wantEth1(t, harness.Families, "with replypath", eth1.wantAnswers)
+			harness.EachQuestion(t, "eth0", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				s.asked(t, s.Instance.Eth0.Address(f), kind, eth0.wantAnswers)
+			})
+			harness.ReadRecipe(t, s9Page).Run(s.Instance.Host, "ARP")
+			s.byEth0(t)
+			harness.EachQuestion(t, "another instance", func(t *testing.T, f topology.Family, kind harness.Kind) {
+				c := harness.NewConversation(t, kind, s.Other.Eth0, s.Instance.Eth1.Address(f))
+				eth1.wantAnswers(t, c, c.Answers())
+			})
+		})
+	}
+}
+
+// byEth0 has the other instance ask for eth1's first addresses by its eth0: its own eth1 may be in their subnet.
+func (s s9) byEth0(t *testing.T) {
+	t.Helper()
+	for _, f := range s.Families() {
+		asked := s.Instance.Eth1.Address(f)
+		harness.Must(t, s.Other.AddRoute(topology.Route{
+			Destination: netip.PrefixFrom(asked, asked.BitLen()), Via: s.Other.Eth0.Gateway(f), Interface: "eth0",
+		}))
+	}
+}
+
+// s9Agents are what the agents of clouds install, typed in for two subnets.
+var s9Agents = map[string]struct {
+	script string
+	// answered are the families whose questions to eth1 it has answered without replypath.
+	answered []topology.Family
+	table    string // that has its default route by eth1
+	owner    string // of its rules
+}{
+	// amazonlinux/amazon-ec2-net-utils, lib/lib.sh: the recipe's rules.
+	"ec2-net-utils": {"", harness.Families, "10001", "amazon-ec2-net-utils"},
+	// NetworkManager, src/nm-cloud-setup/main.c, _nmc_mangle_connection.
+	"nm-cloud-setup": {`
+for priority in 30200 30400; do
+	for address in 10.0.1.10 10.0.1.11; do ip rule add priority $priority from $address lookup $priority; done
+	for address in 10.0.2.20 10.0.2.21; do ip rule add priority $((priority + 1)) from $address lookup $((priority + 1)); done
+done
+ip rule add priority 30350 lookup main suppress_prefixlength 0
+ip route add 10.0.1.0/24 dev eth0 metric 10 table 30200
+ip route add 10.0.2.0/24 dev eth1 metric 10 table 30201
+ip route add default via 10.0.1.1 dev eth0 metric 10 table 30400
+ip route add default via 10.0.2.1 dev eth1 metric 10 table 30401
+`, ipv4, "30401", "nm-cloud-setup"},
+	// canonical/cloud-init, cloudinit/sources/DataSourceEc2.py, _configure_policy_routing: by IPv6 no default route.
+	"cloud-init": {`
+for address in 10.0.2.20 10.0.2.21; do ip rule add from $address lookup 101 protocol static; done
+ip route add 10.0.2.0/24 dev eth1 table 101
+ip route add default via 10.0.2.1 dev eth1 table 101
+ip route add default via 10.0.2.1 dev eth1 metric 200
+for address in 2001:db8:2::20 2001:db8:2::21; do ip -6 rule add from $address lookup 101 protocol static; done
+ip -6 route add 2001:db8:2::/64 dev eth1 table 101
+`, ipv4, "101", "systemd-networkd"},
+	// Azure has no agent for this: MicrosoftDocs/SupportArticles-docs, multiple virtual network interfaces.
+	"Azure's page": {`
+ip rule add from 10.0.1.10 lookup 200; ip rule add to 10.0.1.10 lookup 200
+ip route add 10.0.1.0/24 dev eth0 table 200; ip route add default via 10.0.1.1 dev eth0 table 200
+for address in 10.0.2.20 10.0.2.21; do ip rule add from $address lookup 201; ip rule add to $address lookup 201; done
+ip route add 10.0.2.0/24 dev eth1 table 201; ip route add default via 10.0.2.1 dev eth1 table 201
+`, ipv4, "201", ""},
+}
+
+// s9RulesGo takes an agent's rules away, whichever they are.
+const s9RulesGo = `
+for family in -4 -6; do
+	ip $family rule show | while read -r priority rule; do
+		case $priority in 0: | 32766: | 32767:) ;; *) ip $family rule del priority ${priority%:} ;; esac
+	done
+done
+`
+
+// TestS9Agents runs replypath beside what agents install, and in its place. Beside it,
+// both families are answered right, whatever the agent does, and plan and doctor say
+// whose the rules are.
+func TestS9Agents(t *testing.T) {
+	for agent := range s9Agents {
+		t.Run(agent, func(t *testing.T) { testS9Agent(t, "two subnets", agent) })
+	}
+	t.Run("ec2-net-utils in one subnet", func(t *testing.T) { testS9Agent(t, "one subnet", "ec2-net-utils") })
+}
+
+func testS9Agent(t *testing.T, network, name string) {
+	s, agent := s9Networks[network].build(t), s9Agents[name]
+	script := agent.script
+	if script == "" {
+		script = harness.ReadRecipe(t, s9Page).Text("With ip rule", "sh")
+	}
+	harness.Shell(t, s.Instance.Host, s9Networks[network].fit.Replace(script))
+	eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
+	s.wantEth1(t, agent.answered, "the agent alone", eth1.wantAnswers)
+	if len(agent.answered) == 1 {
+		s.wantEth1(t, harness.Families[1:], "the agent alone", eth0.wantLost)
+	}
+	p := harness.On(t, s.Instance.Host)
+	p.Start()
+	s.wantEth1(t, harness.Families, "beside it", eth1.wantAnswers)
+	for _, a := range s.Instance.Eth1.Addresses {
+		if a.Addr().Is4() {
+			s.wantOwned(t, p, a.Addr().String()+" lookup "+agent.table, agent.owner)
+		}
+	}
+	harness.Shell(t, s.Instance.Host, s9RulesGo)
+	s.wantEth1(t, harness.Families, "in its place", eth1.wantAnswers)
+}
+
+// wantOwned wants plan and doctor to say of a rule for an address whose it is, and that replies do not need it.
+func (s s9) wantOwned(t *testing.T, p *harness.Product, rest, owner string) {
+	t.Helper()
+	rule := p.Plan(0).Of("rule", "from "+rest)
+	wantRule(t, rule, "not-needed", "replypath sends the replies")
+	if harness.OrEmpty(rule.Owner) != owner {
+		t.Errorf("plan: %s is said to be of %q, not %q", rule.Rule, harness.OrEmpty(rule.Owner), owner)
+	}
+	found := p.Examine().Of("needless-rules", "eth1").With("warning", "from "+rest)
+	if len(found) == 0 {
+		t.Errorf("doctor does not say that the rule from %s is needless: %+v", rest, p.Examine().Of("needless-rules", ""))
+	}
+	for _, f := range found {
+		if harness.OrEmpty(f.Owner) != owner || f.Fix != nil {
+			t.Errorf("doctor, of a rule of %q: %+v", owner, f)
+		}
+	}
+}
+
+// TestS9Floating has an address go from one instance's eth1 to the other's, and back. Each answers by eth1 for as long as it
+// has the address. A connection that was open then is reset.
+func TestS9Floating(t *testing.T) {
+	s := s9Networks["two subnets"].build(t)
+	here, there := s.by(s.Instance, s.Instance.Eth1), s.by(s.Other, s.Other.Eth1)
+	s.float(t, nil, here.by)
+	for _, f := range s.Families() {
+		harness.Serve(t, s.Instance.Host, s.Floating(f))
+		s.asked(t, s.Floating(f), harness.UDP, s.by(s.Instance, s.Instance.Eth0).wantLost)
+	}
+	first, second := harness.On(t, s.Instance.Host), harness.On(t, s.Other.Host)
+	first.Start()
+	second.Start()
+	s.wantFloating(t, "at the first", here)
+	var open []*harness.Conversation
+	for _, f := range s.Families() {
+		c := harness.NewConversation(t, harness.TCP, s.ClientEth0, s.Floating(f))
+		harness.Ask(t, c)
+		open = append(open, c)
+	}
+	s.float(t, here.by, there.by)
+	for _, f := range s.Families() {
+		second.AwaitOwn(s.Floating(f), true, time.Now())
+		harness.Serve(t, s.Other.Host, s.Floating(f))
+	}
+	for _, c := range open {
+		exits := harness.TapAll(t, there.nics...)
+		if err := c.Ask(harness.Within(t, harness.AnswerTime)); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("%s, of a connection that stayed behind: %v", c, err)
+		}
+		there.want(exits, "the reset of "+c.String(), topology.All(c.Answers(), topology.Flags(topology.RST, topology.RST)))
+	}
+	s.wantFloating(t, "at the other", there)
+	s.float(t, there.by, here.by)
+	for _, f := range s.Families() {
+		first.AwaitOwn(s.Floating(f), true, time.Now())
+	}
+	s.wantFloating(t, "back at the first", here)
+}
+
+// float has the floating addresses go from one interface, or from none, to another.
+func (s s9) float(t *testing.T, from, to *topology.Interface) {
+	t.Helper()
+	for _, f := range s.Families() {
+		address := netip.PrefixFrom(s.Floating(f), s.Floating(f).BitLen())
+		if from != nil {
+			harness.Must(t, from.RemoveAddress(address))
+		}
+		harness.Must(t, to.AddAddress(address))
+		harness.Must(t, s.Assign(address.Addr(), to))
+		harness.AwaitAddress(t, to, address.Addr(), true)
+	}
+}
+
+func (s s9) wantFloating(t *testing.T, name string, by exit) {
+	t.Helper()
+	harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
+		s.asked(t, s.Floating(f), kind, by.wantAnswers)
+	})
+}
+
+// TestS9Forwarded has a load balancer hand on what is for its own address, which the GCE guest agent makes local on eth1 by
+// a route, and no address (GoogleCloudPlatform/guest-agent, addLocalRoute). By IPv6 no server could bind to it.
+func TestS9Forwarded(t *testing.T) {
+	s := s9Networks["two subnets"].build(t)
+	forwarded := netip.MustParseAddr("10.0.5.5")
+	harness.Shell(t, s.Instance.Host, "ip route add to local 10.0.5.5/32 scope host dev eth1 proto 66")
+	harness.Must(t, s.Assign(forwarded, s.Instance.Eth1))
+	harness.Serve(t, s.Instance.Host, forwarded)
+	each := func(name string, want want) {
+		harness.EachQuestionOf(t, ipv4, name, func(t *testing.T, _ topology.Family, kind harness.Kind) {
+			s.asked(t, forwarded, kind, want)
+		})
+	}
+	each("without replypath", s.by(s.Instance, s.Instance.Eth0).wantLost)
+	harness.On(t, s.Instance.Host).Start()
+	each("with replypath", s.by(s.Instance, s.Instance.Eth1).wantAnswers)
+}
