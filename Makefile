@@ -83,7 +83,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -161,6 +161,9 @@ soak: root packages ## run under load while everything changes, with the race de
 	CGO_ENABLED=1 $(GO) build -race -trimpath -buildvcs=false -o build/replypath-race ./cmd/replypath
 	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
 		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
+
+bench-tables: build root packages ## measure the daemon beside large routing tables that change, and interfaces that come and go
+	REPLYPATH_BINARY=$(CURDIR)/bin/replypath REPLYPATH_BIG_TABLES=1 $(GO) test -count=1 -v -timeout 20m ./test/bigtables
 
 generate: packages ## compile the BPF programs; make the metrics reference, dashboard, man pages and manifests of Kubernetes
 	$(GO) generate ./...

@@ -82,6 +82,7 @@ type opened struct {
 
 	events     <-chan nexthop.Event // nil while they cannot be received
 	stopEvents func()
+	table      nexthop.Table   // of the host's routes, which follows the events
 	asked      <-chan struct{} // a wildcard UDP socket was, by a peer
 	stopAsked  func()
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // event notes what an event is about. That of a gateway, or of a link, is applied at once; the
-// result tells whether a gateway may have to be asked since.
+// result tells whether a gateway may have to be asked since. Of a route most change nothing.
 func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -22,6 +22,8 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 		return false
 	case e.Kind == nexthop.KindNeighbour:
 		return r.neighbour(e.Neighbour)
+	case !r.noteRoutes(e):
+		return false
 	case e.Kind == nexthop.KindLink && e.Removed:
 		r.interfaces.Gone(e.Interface)
 	case e.Kind == nexthop.KindLink:
@@ -33,6 +35,29 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 	}
 	r.changes.note(time.Now())
 	return mayAsk
+}
+
+// noteRoutes has the table of routes follow an event, and tells whether the host has to be looked at.
+func (r *runner) noteRoutes(e nexthop.Event) (look bool) {
+	look = r.table.Note(&e, r.interfaces.Get(e.Interface) != nil)
+	if r.table.MayBeWrong() && !r.doubts.isNoted() {
+		r.doubts.note(time.Now())
+	}
+	return look
+}
+
+// readDoubtful reads the routes of which some may have gone, and looks at the host where that matters.
+func (r *runner) readDoubtful() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.table.MayBeWrong() {
+		changed, err := r.table.Read()
+		if changed || err != nil { // which the reconciliation meets as well
+			r.reconcileOrLog()
+			r.changes.done(time.Now(), restFactor*r.last.readingTook)
+		}
+	}
+	r.doubts.done(time.Now(), max(doubtEvery, doubtRest*r.table.Took()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

@@ -27,7 +27,7 @@ func TestFallbackDeviceThatCannotBeLookedFor(t *testing.T) {
 		defer r.mu.Unlock()
 		found, err := discover.Scan(r.netlink, r.config)
 		harness.Must(t, err)
-		routers, err := nexthop.Find(r.netlink, found.Interfaces)
+		routers, err := nexthop.Find(r.netlink, found.Interfaces, &r.table)
 		harness.Must(t, err)
 		before, eth0 := b.snapshot(), s.B.Eth0.Index
 		wantWhole := func(when string) {

@@ -54,11 +54,14 @@ type reconciliation struct {
 func (r *reconciliation) read() (err error) {
 	begun := time.Now()
 	isManaged := func(index int) bool { return r.interfaces.Get(index) != nil }
-	if r.host, err = discover.ScanServed(r.netlink, r.config, isManaged); err != nil {
+	if err = r.table.ReadIfDue(); err != nil {
+		return err
+	}
+	if r.host, err = discover.ScanServed(r.netlink, r.config, isManaged, r.table.Routes()); err != nil {
 		return err
 	}
 	r.managed = r.interfaces.WithoutClashes(&r.host)
-	if r.routers, err = nexthop.Find(r.netlink, r.managed); err != nil {
+	if r.routers, err = nexthop.Find(r.netlink, r.managed, &r.table); err != nil {
 		return err
 	}
 	astray, err := r.host.Astray(r.netlink)

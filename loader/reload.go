@@ -134,7 +134,7 @@ func check(nl *netlink.Handle, cfg *config.Config) error {
 		return &config.Error{Key: "exclude", Message: fmt.Sprintf(
 			"%d entries, at most %d are possible: use larger networks", len(cfg.Exclude), config.MaxExclusions)}
 	}
-	found, err := discover.Scan(nl, cfg)
+	found, err := discover.ScanServed(nl, cfg, nil, discover.NewRoutes()) // whose routes make no difference
 	if err != nil {
 		return err
 	}

@@ -20,12 +20,14 @@ func (l *Loader) Run(ctx context.Context) error {
 		losses:  time.NewTimer(lossInterval),
 		mode:    time.NewTicker(modeInterval),
 		changes: newCoalescer(),
+		doubts:  newCoalescer(),
 	}
 	defer r.slow.Stop()
 	defer r.resolve.Stop()
 	defer r.losses.Stop()
 	defer r.mode.Stop()
 	defer r.changes.timer.Stop()
+	defer r.doubts.timer.Stop()
 	for r.step(ctx) {
 	}
 	return nil
@@ -42,6 +44,8 @@ func (r *runner) step(ctx context.Context) bool {
 		}
 	case <-r.changes.timer.C:
 		r.reconcileNow()
+	case <-r.doubts.timer.C:
+		r.readDoubtful()
 	case <-r.slow.C:
 		r.lookAtAll()
 	case <-r.losses.C:

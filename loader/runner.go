@@ -13,6 +13,9 @@ const (
 	// host where they are large and change all the time: a reconciliation comes
 	// no sooner than so many times as long as it last took to read them.
 	restFactor = 4
+	// doubtEvery and doubtRest are the same for reading all routes because one may have been the last of its kind.
+	doubtEvery = time.Second
+	doubtRest  = 200
 )
 
 // runner is what Run waits for.
@@ -23,13 +26,14 @@ type runner struct {
 	losses  *time.Timer
 	mode    *time.Ticker
 	changes *coalescer
+	doubts  *coalescer // about the routes
 }
 
 func (r *runner) reconcileNow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reconcileOrLog()
-	r.changes.done(time.Now(), r.last.readingTook)
+	r.changes.done(time.Now(), restFactor*r.last.readingTook)
 }
 
 // coalescer turns groups of changes into one reconciliation each.
@@ -61,9 +65,11 @@ func (c *coalescer) note(now time.Time) time.Time {
 	return at
 }
 
-// done tells that everything that was noted has been looked at.
-func (c *coalescer) done(now time.Time, took time.Duration) {
+func (c *coalescer) isNoted() bool { return !c.first.IsZero() }
+
+// done tells that everything that was noted has been looked at, and for how long that is not to be done again.
+func (c *coalescer) done(now time.Time, rest time.Duration) {
 	c.first = time.Time{}
-	c.rest = now.Add(restFactor * took)
+	c.rest = now.Add(rest)
 	c.timer.Stop()
 }

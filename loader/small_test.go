@@ -28,8 +28,8 @@ func TestCoalescer(t *testing.T) {
 			t.Errorf("a change after %v: due after %v, want %v", test.at, got, test.due)
 		}
 	}
-	c.done(begin.Add(time.Second), 100*time.Millisecond)
-	if got := c.note(begin.Add(time.Second)).Sub(begin); got != time.Second+restFactor*100*time.Millisecond {
+	c.done(begin.Add(time.Second), time.Second)
+	if got := c.note(begin.Add(time.Second)).Sub(begin); got != 2*time.Second {
 		t.Errorf("after a long reconciliation: due after %v", got)
 	}
 	c.done(begin.Add(2*time.Second), time.Millisecond)

@@ -31,8 +31,8 @@ type start struct{ *core }
 // steps are what New does.
 func (l start) steps() []func() error {
 	return []func() error{
-		l.openNetlink, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
-		l.watchHost, l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
+		l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal, l.load,
+		l.watchSource, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
 
@@ -213,12 +213,16 @@ func (l start) load() (err error) {
 	return err
 }
 
-// watchHost subscribes to events, so that nothing is missed from here on.
+// watchHost subscribes to events, so that nothing is missed from here on. The routes are read beside the next steps.
 func (l start) watchHost() error {
 	if err := l.watch(); err != nil {
 		return err
 	}
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
+	if err := l.table.Begin(); err != nil {
+		return err
+	}
+	l.tx.OnAbort(func() error { l.table.End(); return nil })
 	return nil
 }
 

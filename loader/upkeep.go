@@ -13,6 +13,7 @@ import (
 
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
+	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -35,7 +36,9 @@ func (r *runner) lookAtAll() {
 			r.log.Error("changes are seen late", "error", err)
 		}
 		r.interfaces.Suspect()
+		r.table.Note(&nexthop.Event{Kind: nexthop.KindLost}, false)
 	}
+	r.table.Verify(time.Now())
 	r.verifying = true
 	r.source.LookAgain()
 	r.mark(time.Now())
@@ -76,7 +79,7 @@ func (r *runner) lookAtMode() bool {
 		return false
 	}
 	r.reconcileOrLog()
-	r.changes.done(time.Now(), r.last.readingTook)
+	r.changes.done(time.Now(), restFactor*r.last.readingTook)
 	return true
 }
 

@@ -40,7 +40,7 @@ func (d *detacher) fallbackDevice() error {
 
 // boundRoutes removes them, whoever made them.
 func (d *detacher) boundRoutes() error {
-	routers, err := nexthop.FindOwn(d.netlink)
+	routers, err := nexthop.FindOwn()
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (r *restorer) fallback() error {
 
 // boundRoutes makes them those of before, on interfaces that are still there.
 func (r *restorer) boundRoutes() error {
-	routers, err := nexthop.FindOwn(r.netlink)
+	routers, err := nexthop.FindOwn()
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,11 @@ import (
 // scan scans a host.
 func scan(t *testing.T, h *topology.Host, cfg *config.Config) Result {
 	t.Helper()
-	r, err := Scan(h.Netlink(), cfg)
+	var r Result
+	err := h.Do(func() (err error) {
+		r, err = Scan(h.Netlink(), cfg)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,16 +12,21 @@ import (
 )
 
 // Scan looks at the network namespace of nl. What changes while it looks is
-// seen by the next scan: an interface that goes away meanwhile is no error.
+// seen by the next scan: an interface that goes away meanwhile is no error. The routes are those of the calling
+// thread's namespace, which has to be the same.
 func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
-	return ScanServed(nl, cfg, nil)
+	routes := NewRoutes()
+	if err := dump.ReadRoutes(routes); err != nil {
+		return Result{}, err
+	}
+	return ScanServed(nl, cfg, nil, routes)
 }
 
-// ScanServed is Scan for a host on which some interfaces, by index, are served
+// ScanServed is Scan by routes that have been read, for a host on which some interfaces, by index, are served
 // already. Such an interface stays managed without an address: network managers
 // take the last one away for a moment when they configure it anew.
-func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool) (Result, error) {
-	n := network{served: served}
+func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool, routes *Routes) (Result, error) {
+	n := network{served: served, routed: routes.routed.List(), defaults: routes.defaults.List()}
 	var err error
 	if n.links, err = dump.Links(nl); err != nil {
 		return Result{}, err
@@ -29,11 +34,6 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) b
 	if n.addresses, err = dump.Addresses(nl); err != nil {
 		return Result{}, err
 	}
-	routed, defaults := dump.NewValues(collectRouted), dump.NewValues(collectDefaults)
-	if err := dump.ReadRoutes(nl, routed, defaults); err != nil {
-		return Result{}, err
-	}
-	n.routed, n.defaults = routed.List(), defaults.List()
 	return n.evaluate(cfg), nil
 }
 

@@ -194,10 +194,14 @@ func (o *ownDevice) replace(by *datapath.Datapath) error {
 	return nil
 }
 
-// ask has the routes ask the gate of a datapath, unless they do. A start that fails takes it back.
-func (o *ownDevice) ask(by *datapath.Datapath) error {
+// ask has the routes, if there are any, ask the gate of a datapath, unless they do. A start that fails takes it back.
+func (o *ownDevice) ask(by *datapath.Datapath, hasRoutes bool) error {
 	device, gate := o.found, by.Gate()
 	if o.asked == gate {
+		return nil
+	}
+	if !hasRoutes {
+		o.asked = gate
 		return nil
 	}
 	o.host.Tx.OnAbort(func() error { return RenewAll(o.host.Netlink(), device, by.Earlier().Gate()) })

@@ -132,7 +132,7 @@ func renew(d *Device, program *ebpf.Program, family int) error {
 
 // RenewAll has the fallback routes that there are ask a program, or none where it is nil.
 func RenewAll(nl *netlink.Handle, device *Device, program *ebpf.Program) error {
-	routers, err := nexthop.FindOwn(nl)
+	routers, err := nexthop.FindOwn()
 	if err != nil {
 		return err
 	}

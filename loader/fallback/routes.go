@@ -76,7 +76,7 @@ func (r *Routes) Replace(by *datapath.Datapath) error {
 	if r.device.found == nil {
 		return nil
 	}
-	return errors.Join(r.device.replace(by), r.device.ask(by))
+	return errors.Join(r.device.replace(by), r.device.ask(by, true))
 }
 
 // AskNobody has the routes ask no gate while flows are recorded in the tables of two datapaths, neither of which knows all.
@@ -140,7 +140,7 @@ func (r *Routes) arrange() (boundErr, err error) {
 	enforced := r.host.enforcing(true)
 	present, removeErr := r.bound.remove(r.seen.Bound, r.bound.wanted(enforced, r.familiesOf(enforced)))
 	if err = r.arrangeDevice(enforced); err == nil {
-		err = errors.Join(r.device.ask(r.host.Datapath()), r.sync(enforced))
+		err = errors.Join(r.device.ask(r.host.Datapath(), len(r.present()) > 0), r.sync(enforced))
 	} else {
 		r.seen.families = r.present()
 	}

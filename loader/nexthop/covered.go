@@ -3,6 +3,7 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -30,25 +31,129 @@ type network struct {
 
 // networks are those of all routes but the default ones, which are told apart elsewhere, and but what every
 // link has for itself. It is a dump.Collector that bounds what it keeps.
-type networks map[int]map[network]bool // by family
+type networks map[int]*ofFamily
+
+// ofFamily are the networks of one family.
+type ofFamily struct {
+	kept    map[network]bool      // nil where there are too many, as are
+	to      map[netip.Prefix]bool // where they lead
+	covered map[int]bool          // interfaces, managed or not; nil until somebody asks
+	more    overflow
+}
 
 // Begin forgets the networks of a family.
 func (n networks) Begin(family int) { delete(n, family) }
 
 // Collect adds the networks of a route.
 func (n networks) Collect(r dump.Route) {
-	isApart := r.Table != unix.RT_TABLE_MAIN || r.Protocol == discover.OwnProtocol || r.Dst.Bits() <= 0 || r.Dst.Addr().IsLinkLocalUnicast()
-	if r.Type != unix.RTN_UNICAST || isApart {
-		return
-	}
-	if n[r.Family] == nil {
-		n[r.Family] = make(map[network]bool)
-	}
 	for _, hop := range r.Hops {
-		if len(n[r.Family]) <= mostNetworks {
-			n[r.Family][network{r.Dst.Masked(), hop.Interface}] = true
+		if isCompared(r) {
+			n.family(r.Family).add(network{r.Dst.Masked(), hop.Interface})
 		}
 	}
+}
+
+func isCompared(r dump.Route) bool {
+	isApart := r.Table != unix.RT_TABLE_MAIN || r.Protocol == discover.OwnProtocol || r.Dst.Bits() <= 0 || r.Dst.Addr().IsLinkLocalUnicast()
+	return r.Type == unix.RTN_UNICAST && !isApart
+}
+
+func (n networks) family(family int) *ofFamily {
+	if n[family] == nil {
+		n[family] = &ofFamily{kept: make(map[network]bool), to: make(map[netip.Prefix]bool)}
+	}
+	return n[family]
+}
+
+func (f *ofFamily) add(to network) {
+	switch {
+	case f.more.many:
+		f.more.add(to.prefix)
+	case !f.kept[to]:
+		f.kept[to], f.to[to.prefix], f.covered = true, true, nil
+	}
+	if len(f.kept) > mostNetworks { // of two interfaces that have a route to one, both may go with it
+		*f = ofFamily{more: overflow{many: true, count: len(f.to) - mostNetworks, last: to.prefix}}
+	}
+}
+
+// tell is Collect for a route that has come. It tells whether an interface is covered that was not before.
+func (n networks) tell(r dump.Route) (news bool) {
+	if !isCompared(r) {
+		return false
+	}
+	f := n.family(r.Family)
+	for _, hop := range r.Hops {
+		to := network{r.Dst.Masked(), hop.Interface}
+		if !f.more.many && !f.kept[to] {
+			covered := f.whichAreCovered()
+			f.add(to)
+			news = f.more.many || f.cover(covered, to) || news
+			f.covered = covered
+		}
+	}
+	return news
+}
+
+// cover adds to the interfaces that are covered those that are because of one more network, and tells whether it has.
+func (f *ofFamily) cover(covered map[int]bool, by network) (news bool) {
+	add := func(device int) {
+		news = news || !covered[device]
+		covered[device] = true
+	}
+	for other := range f.kept {
+		switch {
+		case other.device == by.device:
+		case other.prefix.Bits() <= by.prefix.Bits() && other.prefix.Contains(by.prefix.Addr()):
+			add(by.device)
+			if other.prefix == by.prefix {
+				add(other.device)
+			}
+		case by.prefix.Bits() < other.prefix.Bits() && by.prefix.Contains(other.prefix.Addr()):
+			add(other.device)
+		}
+	}
+	return news
+}
+
+// mayLose tells whether an interface may not be covered any more when any route to a network has changed. Where none is, one
+// route less changes nothing; see Table.route for those that are kept longer than they are there.
+func (n networks) mayLose(family int, network netip.Prefix) bool {
+	f := n[family]
+	switch {
+	case f == nil:
+		return false
+	case f.more.many:
+		return f.more.mayEnd()
+	}
+	return f.to[network] && len(f.whichAreCovered()) > 0
+}
+
+// name tells whether a network is known by an interface.
+func (n networks) name(device int) bool {
+	for _, f := range n {
+		for to := range f.kept {
+			if to.device == device {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// equal tells whether the same interfaces are covered.
+func (n networks) equal(other networks) bool {
+	return maps.EqualFunc(n, other, func(a, b *ofFamily) bool {
+		return a.more.many == b.more.many && maps.Equal(a.whichAreCovered(), b.whichAreCovered())
+	})
+}
+
+// whichAreCovered returns the interfaces that are covered, unless there are too many networks.
+func (f *ofFamily) whichAreCovered() map[int]bool {
+	if f.covered == nil {
+		f.covered = coveredOf(f.kept)
+	}
+	return f.covered
 }
 
 // covered returns those of the interfaces that have a route to a network which lies within one that another interface
@@ -56,12 +161,9 @@ func (n networks) Collect(r dump.Route) {
 func (n networks) covered(managed []discover.Interface) []Covered {
 	var all []Covered
 	for family, of := range n {
-		found := make(map[int]bool)
-		if len(of) <= mostNetworks {
-			found = coveredOf(of)
-		}
+		found := of.whichAreCovered()
 		for i := range managed {
-			if found[managed[i].Index] || len(of) > mostNetworks {
+			if found[managed[i].Index] || of.more.many {
 				all = append(all, Covered{managed[i].Index, family})
 			}
 		}
@@ -78,12 +180,17 @@ func coveredOf(of map[network]bool) map[int]bool {
 	}
 	found := make(map[int]bool)
 	for n := range of {
+		if found[n.device] {
+			continue
+		}
 		for bits := range lengths {
-			if found[n.device] || bits > n.prefix.Bits() {
+			if bits > n.prefix.Bits() {
 				continue
 			}
 			for _, device := range devices[netip.PrefixFrom(n.prefix.Addr(), bits).Masked()] {
-				found[n.device] = found[n.device] || device != n.device
+				if device != n.device {
+					found[n.device] = true
+				}
 			}
 		}
 	}

@@ -23,8 +23,12 @@ const (
 	KindLink Kind = iota
 	// KindAddress: an interface got, lost or changed an address.
 	KindAddress
-	// KindRoute: a route, rule or nexthop object came, went or changed.
+	// KindRoute: a route came, went or changed.
 	KindRoute
+	// KindRule: a rule came or went.
+	KindRule
+	// KindNexthop: a nexthop object came, went or changed.
+	KindNexthop
 	// KindNeighbour: a neighbour entry got another state or MAC address.
 	KindNeighbour
 	// KindRPFilter: the sysctl rp_filter was written.
@@ -35,7 +39,7 @@ const (
 )
 
 // kinds are the words for logs.
-var kinds = [...]string{"link", "address", "route", "neighbour", "rp_filter", "lost"}
+var kinds = [...]string{"link", "address", "route", "rule", "nexthop", "neighbour", "rp_filter", "lost"}
 
 // String returns a word for logs.
 func (k Kind) String() string { return kinds[k] }
@@ -46,9 +50,11 @@ type Event struct {
 	// Interface is the index of what changed, managed or not; 0 where the event
 	// names none, or several.
 	Interface int
-	// Removed tells that the interface or address has gone (KindLink and
-	// KindAddress).
+	// Removed tells that the interface, address or route has gone (KindLink,
+	// KindAddress and KindRoute).
 	Removed bool
+	// Route is the one of a KindRoute.
+	Route *dump.Route
 	// NoCarrier tells that the link had none when the event was made (KindLink). It may be
 	// back already.
 	NoCarrier bool
@@ -90,8 +96,10 @@ func reader(messageType uint16) (int, func(syscall.NetlinkMessage) (Event, bool)
 		return unix.SizeofIfAddrmsg, addressEvent
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return unix.SizeofRtMsg, routeEvent
-	case unix.RTM_NEWRULE, unix.RTM_DELRULE, unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-		return 0, routingEvent
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		return 0, func(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindRule}, true }
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return 0, func(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindNexthop}, true }
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return unix.SizeofNdMsg, neighbourEvent
 	case unix.RTM_NEWNETCONF:
@@ -120,10 +128,16 @@ func addressEvent(m syscall.NetlinkMessage) (Event, bool) {
 
 // routeEvent leaves out the kernel's exceptions for single peers.
 func routeEvent(m syscall.NetlinkMessage) (Event, bool) {
-	return Event{Kind: KindRoute}, nl.DeserializeRtMsg(m.Data).Flags&unix.RTM_F_CLONED == 0
+	if dump.IsException(m.Data) {
+		return Event{}, false
+	}
+	r, err := dump.ParseRoute(m.Data)
+	if err != nil {
+		return lost(m, err.Error()), true
+	}
+	isOfIP := r.Family == unix.AF_INET || r.Family == unix.AF_INET6 // of multicast there are others
+	return Event{Kind: KindRoute, Removed: m.Header.Type == unix.RTM_DELROUTE, Route: &r}, isOfIP
 }
-
-func routingEvent(syscall.NetlinkMessage) (Event, bool) { return Event{Kind: KindRoute}, true }
 
 // neighbourEvent leaves out forwarding entries of bridges and VXLAN devices,
 // which come in the same group, and addresses that the host answers for as a

@@ -77,7 +77,7 @@ type Routers struct {
 // A route by a nexthop object names its gateway only where net.ipv4.nexthop_compat_mode is 1.
 func Gateways(nl *netlink.Handle, managed []discover.Interface) ([]Gateway, error) {
 	hops, reaches := dump.NewValues(collectHops), make(reaches)
-	if err := dump.ReadRoutes(nl, hops, reaches); err != nil {
+	if err := dump.ReadRoutes(hops, reaches); err != nil {
 		return nil, err
 	}
 	return resolveAll(nl, managed, hops.List(), reaches)
@@ -167,10 +167,11 @@ func collectHops(r dump.Route, add func(hop)) {
 	}
 }
 
+// isOwn tells what replypath has made.
+func (h *hop) isOwn() bool { return h.kind == byFallback || h.kind == byBound }
+
 // isGateway tells what makes a router a gateway of its interface.
-func (h *hop) isGateway() bool {
-	return h.gateway.IsValid() && h.kind != byFallback && h.kind != byBound
-}
+func (h *hop) isGateway() bool { return h.gateway.IsValid() && !h.isOwn() }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
 func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
@@ -191,7 +192,7 @@ func gatewaysOf(i discover.Interface, routed []hop, reaches reaches) []Gateway {
 			if !takes || replaced[family] {
 				return Reach{Everything: takes}
 			}
-			return reaches.of(road{g.Interface, g.Address, family})
+			return reaches.of(g.Interface, g.Address, family)
 		}
 		g.Reach4, g.Reach6 = reach(unix.AF_INET, g.IPv4), reach(unix.AF_INET6, g.IPv6)
 	}

@@ -80,7 +80,11 @@ func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.I
 	t.Helper()
 	cfg := config.Default()
 	cfg.Interfaces = interfaces
-	r, err := discover.Scan(p.server.Netlink(), cfg)
+	var r discover.Result
+	err := p.server.Do(func() (err error) {
+		r, err = discover.Scan(p.server.Netlink(), cfg)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +102,11 @@ func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 	t.Helper()
 	var found Routers
 	err := p.server.Do(func() (err error) {
-		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...))
+		var table Table
+		if err := table.ReadIfDue(); err != nil {
+			return err
+		}
+		found, err = Find(p.server.Netlink(), p.manage(t, interfaces...), &table)
 		return err
 	})
 	if err != nil {

@@ -35,14 +35,36 @@ type road struct {
 	device  int // index
 	gateway netip.Addr
 	family  int
+	main    bool // those of the main table, or of all others
 }
 
 // reaches are those of all gateways. It is a dump.Collector that bounds what it keeps.
 type reaches map[road]*found
 
 type found struct {
-	everything, many bool
-	networks         map[netip.Prefix]struct{}
+	everything bool
+	networks   map[netip.Prefix]struct{} // nil where everything is routed, or many
+	more       overflow
+}
+
+// overflow is how many networks there are at least that are not kept.
+type overflow struct {
+	many  bool
+	count int
+	last  netip.Prefix // the dump has routes to one network side by side
+}
+
+// add counts a network.
+func (o *overflow) add(network netip.Prefix) {
+	if o.last != network {
+		o.count, o.last = o.count+1, network
+	}
+}
+
+// mayEnd tells whether there may be few of them when a network is perhaps gone.
+func (o *overflow) mayEnd() bool {
+	o.count--
+	return o.count <= 0
 }
 
 // Begin forgets what routes of a family told.
@@ -59,7 +81,7 @@ func (r reaches) Collect(route dump.Route) {
 		if !hop.Gateway.IsValid() {
 			continue
 		}
-		to := road{hop.Interface, hop.Gateway, route.Family}
+		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}
 		if r[to] == nil {
 			r[to] = &found{networks: make(map[netip.Prefix]struct{})}
 		}
@@ -69,24 +91,70 @@ func (r reaches) Collect(route dump.Route) {
 
 func (f *found) add(network netip.Prefix) {
 	switch {
+	case f.everything:
 	case network.Bits() == 0:
-		f.everything = true
-	case !f.many:
+		*f = found{everything: true}
+	case f.more.many:
+		f.more.add(network)
+	default:
 		f.networks[network] = struct{}{}
 	}
 	if len(f.networks) > MostNetworks {
-		f.many, f.networks = true, nil
+		*f = found{more: overflow{many: true, count: 1, last: network}}
 	}
 }
 
-// of returns what is routed by a gateway. Only what is needed is told of one that takes everything.
-func (r reaches) of(to road) Reach {
-	f := r[to]
-	switch {
-	case f == nil:
-		return Reach{}
-	case f.everything:
-		return Reach{Everything: true}
+// tell is Collect for a route that has come. It tells whether a gateway serves more than before.
+func (r reaches) tell(route dump.Route) (news bool) {
+	before := make(map[road]int, len(route.Hops))
+	for _, hop := range route.Hops {
+		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}
+		if f := r[to]; f != nil {
+			before[to] = len(f.networks)
+		}
 	}
-	return Reach{Many: f.many, Networks: slices.SortedFunc(maps.Keys(f.networks), netip.Prefix.Compare)}
+	r.Collect(route)
+	for to, kept := range before {
+		news = news || len(r[to].networks) != kept
+	}
+	return news // of a gateway that is new its hop is news
+}
+
+// mayLose tells whether what is known may not be true any more when any route to a network has changed.
+func (r reaches) mayLose(family int, network netip.Prefix) (may bool) {
+	for to, f := range r {
+		if to.family != family || f.everything {
+			continue
+		}
+		_, isKept := f.networks[network]
+		may = isKept || f.more.many && f.more.mayEnd() || may
+	}
+	return may
+}
+
+// equal tells whether two know the same.
+func (r reaches) equal(other reaches) bool {
+	return maps.EqualFunc(r, other, func(a, b *found) bool {
+		return a.everything == b.everything && a.more.many == b.more.many && maps.Equal(a.networks, b.networks)
+	})
+}
+
+// of returns what is routed by a gateway in a family. Only what is needed is told of one that takes everything.
+func (r reaches) of(device int, gateway netip.Addr, family int) (reach Reach) {
+	networks := make(map[netip.Prefix]struct{})
+	for _, main := range []bool{true, false} {
+		f := r[road{device, gateway, family, main}]
+		if f == nil {
+			continue
+		}
+		if f.everything {
+			return Reach{Everything: true}
+		}
+		reach.Many = reach.Many || f.more.many
+		maps.Copy(networks, f.networks)
+	}
+	if reach.Many = reach.Many || len(networks) > MostNetworks; !reach.Many {
+		reach.Networks = slices.SortedFunc(maps.Keys(networks), netip.Prefix.Compare)
+	}
+	return reach
 }

@@ -102,15 +102,15 @@ func TestReachIsBounded(t *testing.T) {
 		many     bool
 	}{{MostNetworks, false}, {2 * MostNetworks, true}, {MostNetworks, false}} {
 		read(test.networks)
-		of := r.of(road{3, address("10.1.0.1"), unix.AF_INET})
-		if of.Many != test.many || of.Everything || test.many != (len(of.Networks) == 0) || len(r[road{3, address("10.1.0.1"), unix.AF_INET}].networks) > MostNetworks {
+		of := r.of(3, address("10.1.0.1"), unix.AF_INET)
+		if of.Many != test.many || of.Everything || test.many != (len(of.Networks) == 0) || len(r[road{3, address("10.1.0.1"), unix.AF_INET, false}].networks) > MostNetworks {
 			t.Errorf("%d networks: many %v, everything %v, %d kept", test.networks, of.Many, of.Everything, len(of.Networks))
 		}
-		if of := r.of(road{3, address("10.1.0.2"), unix.AF_INET}); !of.Everything || of.Many || of.Networks != nil {
+		if of := r.of(3, address("10.1.0.2"), unix.AF_INET); !of.Everything || of.Many || of.Networks != nil {
 			t.Errorf("%d networks and a default route: %+v", test.networks, of)
 		}
 	}
-	if of := r.of(road{3, address("fe80::1"), unix.AF_INET6}); len(of.Networks) != 1 {
+	if of := r.of(3, address("fe80::1"), unix.AF_INET6); len(of.Networks) != 1 {
 		t.Errorf("of IPv6: %s", strings.Join(strings.Fields(fmt.Sprint(of)), " "))
 	}
 }

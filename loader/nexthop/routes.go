@@ -4,6 +4,7 @@ package nexthop
 
 import (
 	"math"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,31 +13,40 @@ import (
 	"replypath/loader/discover/dump"
 )
 
-// Find is Gateways with the default routes, and with what the fallback routes have to heed.
-func Find(nl *netlink.Handle, managed []discover.Interface) (Routers, error) {
-	hops, late, networks, reaches := dump.NewValues(collectHops), dump.NewValues(collectLate), make(networks), make(reaches)
-	if err := dump.ReadRoutes(nl, hops, late, networks, reaches); err != nil {
+// Find is Gateways by a table of routes, with the default routes and with what the fallback routes have to heed. What we make
+// ourselves is looked for each time, in the namespace of the calling thread: its messages may be on their way yet.
+func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, error) {
+	found, err := t.own()
+	if err != nil {
 		return Routers{}, err
 	}
-	found := Routers{Covered: networks.covered(managed)}
-	found.addDefaults(hops.List())
-	var err error
-	if found.Shadowed, err = shadowed(nl, late.List()); err != nil {
+	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
+	found.addDefaults(hops)
+	found.Covered = t.known.networks.covered(managed)
+	if found.Shadowed, err = shadowed(nl, t.known.late.List()); err != nil {
 		return Routers{}, err
 	}
-	found.Gateways, err = resolveAll(nl, managed, hops.List(), reaches)
+	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches)
 	return found, err
 }
 
-// FindOwn finds replypath's own routes alone, those of last resort and those for bound sockets.
-func FindOwn(nl *netlink.Handle) (Routers, error) {
-	hops, err := dump.Routes(nl, func(r dump.Route, add func(hop)) {
-		if r.Protocol == discover.OwnProtocol {
-			collectHops(r, add)
-		}
-	})
+// own returns replypath's own routes as they are now.
+func (t *Table) own() (own Routers, err error) {
+	if !t.fresh {
+		return FindOwn()
+	}
+	t.fresh = false
+	own.addDefaults(slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return !h.isOwn() }))
+	return own, nil
+}
+
+// FindOwn finds replypath's own routes alone, those of last resort and those for bound sockets, in the network namespace of the
+// calling thread.
+func FindOwn() (Routers, error) {
+	hops := dump.NewValues(collectHops)
+	err := dump.ReadRoutesOf(discover.OwnProtocol, hops)
 	var found Routers
-	found.addDefaults(hops)
+	found.addDefaults(hops.List())
 	return found, err
 }
 

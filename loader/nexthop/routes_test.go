@@ -25,14 +25,13 @@ route add 10.0.0.0/8 dev eth1
 `)
 }
 
-// TestWithoutRules: whoever asks for replypath's own routes alone, or for gateways, needs no rules, and does not fail for
-// them. Here none can be read: the handle's are others than the thread's.
-func TestWithoutRules(t *testing.T) {
+// TestOwnRoutes: replypath's own routes are told from others, and make no gateways.
+func TestOwnRoutes(t *testing.T) {
 	p := newPair(t)
 	p.manyKinds(t)
 	managed := p.manage(t)
-	err := p.router.Do(func() error {
-		got, err := FindOwn(p.server.Netlink())
+	err := p.server.Do(func() error {
+		got, err := FindOwn()
 		if err != nil {
 			return err
 		}

@@ -26,6 +26,7 @@ type Shadowed struct {
 type lateDefault struct {
 	family, table int
 	metric        uint32
+	sourced       bool // for packets from some addresses only
 }
 
 // collectLate adds the default routes of all tables.
@@ -35,7 +36,7 @@ func collectLate(r dump.Route, add func(lateDefault)) {
 	}
 	late := lateDefault{family: r.Family, table: r.Table}
 	if late.isMain() {
-		late.metric = uint32(r.Metric)
+		late.metric, late.sourced = uint32(r.Metric), r.Sourced
 	}
 	add(late)
 }
@@ -57,22 +58,23 @@ func shadowed(h *netlink.Handle, all []lateDefault) ([]Shadowed, error) {
 		of := slices.DeleteFunc(slices.Clone(all), isOther)
 		slices.SortFunc(of, func(a, b lateDefault) int { return cmp.Compare(a.table, b.table) }) // the same one is named each time
 		which := shadowedOf(of, asked(rules, family))
-		if which == "" && family == unix.AF_INET6 && slices.ContainsFunc(of, lateDefault.isMain) {
-			onlySourced, err := dump.OnlySourcedDefaults(discover.OwnProtocol)
-			if err != nil {
-				return nil, err
-			}
-			// The kernel looks for a route before it has chosen a source, and once more only where it
-			// found none (ip6_dst_lookup_tail() in net/ipv6/ip6_output.c).
-			if onlySourced {
-				which = "for some sources only"
-			}
+		// The kernel looks for a route before it has chosen a source, and once more only where it
+		// found none (ip6_dst_lookup_tail() in net/ipv6/ip6_output.c).
+		if which == "" && family == unix.AF_INET6 && areSourced(of) {
+			which = "for some sources only"
 		}
 		if which != "" {
 			found = append(found, Shadowed{family, which})
 		}
 	}
 	return found, nil
+}
+
+// areSourced tells whether the default routes of the main table, of which there is one at least, are all for packets from some
+// addresses only.
+func areSourced(all []lateDefault) bool {
+	isPlain := func(d lateDefault) bool { return d.isMain() && !d.sourced }
+	return slices.ContainsFunc(all, lateDefault.isMain) && !slices.ContainsFunc(all, isPlain)
 }
 
 // shadowedOf names one of the default routes of a family that would be shadowed, "" where there is none. The tables are those

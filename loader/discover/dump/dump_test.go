@@ -105,10 +105,14 @@ route add local 2001:db8:6::/48 dev lo
 		dst                 netip.Prefix
 		hop                 Hop
 	}
-	got, err := Routes(h.Netlink(), func(r Route, add func(seen)) {
-		for _, hop := range r.Hops {
-			add(seen{r.Family, r.Type, r.Table, r.Dst, hop})
-		}
+	var got []seen
+	err := h.Do(func() (err error) {
+		got, err = Routes(func(r Route, add func(seen)) {
+			for _, hop := range r.Hops {
+				add(seen{r.Family, r.Type, r.Table, r.Dst, hop})
+			}
+		})
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

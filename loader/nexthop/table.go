@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nexthop
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
+)
+
+// Table is what of the host's routes matters: a few values, of perhaps a million routes. It follows the changes. What a
+// route tells that has come is added. Whether another route tells the same as one that has gone is not known without
+// reading all, as no route is kept. So it is kept which of them may be the last, and only after those all are read.
+//
+// The kernel does not tell of each route that goes: not of IPv4's that go with their interface, their source address or their
+// nexthop object, nor of one that another has replaced. So after a message that names an interface of the table all are read,
+// and any message about a network is taken for a change of all routes to it.
+type Table struct {
+	known *knowledge // nil until it is read
+	must  bool       // it is read before anybody looks
+	fresh bool       // nobody has looked since it was read
+	may   bool       // something may not be true any more
+	begun *reading   // nil: none
+	read  time.Time  // when it was last
+	took  time.Duration
+}
+
+// knowledge is what the routes tell.
+type knowledge struct {
+	scan     *discover.Routes
+	hops     *dump.Values[hop]
+	late     *dump.Values[lateDefault]
+	networks networks
+	reaches  reaches
+	last     way
+}
+
+// way is all that a route tells whose network does not matter.
+type way struct {
+	family, kind, table, protocol int
+	hop                           dump.Hop
+}
+
+// reading is one that goes on beside other work.
+type reading struct {
+	done  chan struct{}
+	known *knowledge
+	took  time.Duration
+	err   error
+}
+
+// verifyRest bounds the share of time that goes into reading a table of which nothing is known to have changed.
+const verifyRest = 200
+
+// Begin has the routes of the network namespace of the calling thread read beside other work, for the next Read. It has to be
+// called after Watch.
+func (t *Table) Begin() error {
+	routes, err := dump.OpenRoutes()
+	if err != nil {
+		return err
+	}
+	r := &reading{done: make(chan struct{})}
+	t.begun = r
+	go func() {
+		defer close(r.done)
+		defer routes.Close()
+		begun := time.Now()
+		r.known, r.err = readAll(routes)
+		r.took = time.Since(begun)
+	}()
+	return nil
+}
+
+func readAll(routes *dump.RouteReader) (*knowledge, error) {
+	k := &knowledge{
+		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops), late: dump.NewValues(collectLate),
+		networks: make(networks), reaches: make(reaches),
+	}
+	if err := routes.Read(k); err != nil {
+		return nil, err
+	}
+	k.news() // all of it is
+	return k, nil
+}
+
+// Begin is dump.Collector's.
+func (k *knowledge) Begin(family int) {
+	k.last = way{}
+	for _, c := range []dump.Collector{k.scan, k.hops, k.late, k.networks, k.reaches} {
+		c.Begin(family)
+	}
+}
+
+// Collect is dump.Collector's. Of a million routes most tell no more than the one before, but their network.
+func (k *knowledge) Collect(r dump.Route) {
+	if !k.isAsBefore(&r) {
+		k.collectWay(r)
+	}
+	k.networks.Collect(r)
+	k.reaches.Collect(r)
+}
+
+func (k *knowledge) collectWay(r dump.Route) {
+	k.scan.Collect(r)
+	k.hops.Collect(r)
+	k.late.Collect(r)
+}
+
+func (k *knowledge) isAsBefore(r *dump.Route) bool {
+	if len(r.Hops) != 1 || !r.Hops[0].Gateway.IsValid() || r.Dst.Bits() == 0 || r.Type != unix.RTN_UNICAST {
+		return false
+	}
+	this := way{r.Family, r.Type, r.Table, r.Protocol, r.Hops[0]}
+	isSame := this == k.last
+	k.last = this
+	return isSame
+}
+
+// End waits for what Begin has begun.
+func (t *Table) End() {
+	if t.begun != nil {
+		<-t.begun.done
+		t.begun = nil
+	}
+}
+
+// Read reads all routes, and tells whether what matters has changed. The namespace is that of the calling thread.
+func (t *Table) Read() (changed bool, err error) {
+	if t.begun == nil {
+		if err := t.Begin(); err != nil {
+			return false, err
+		}
+	}
+	r := t.begun
+	t.End()
+	if t.read, t.took = time.Now(), r.took; r.err != nil {
+		t.must = true
+		return false, r.err
+	}
+	changed = t.known == nil || !t.known.equal(r.known)
+	t.known, t.must, t.may, t.fresh = r.known, false, false, true
+	return changed, nil
+}
+
+// ReadIfDue is Read where something is known to have changed that was not told.
+func (t *Table) ReadIfDue() error {
+	if t.known != nil && !t.must {
+		return nil
+	}
+	_, err := t.Read()
+	return err
+}
+
+// Verify has the next ReadIfDue read, unless that is done too often. What nobody has told is found by that.
+func (t *Table) Verify(now time.Time) {
+	t.must = t.must || now.Sub(t.read) >= verifyRest*t.took
+}
+
+// Routes are for a scan.
+func (t *Table) Routes() *discover.Routes { return t.known.scan }
+
+// Took is how long it took to read them last.
+func (t *Table) Took() time.Duration { return t.took }
+
+// MayBeWrong tells whether something may not be true any more.
+func (t *Table) MayBeWrong() bool { return t.may }
+
+// Note notes what an event tells of routes, and returns whether the host has to be looked at again now. What has perhaps changed
+// MayBeWrong tells.
+func (t *Table) Note(e *Event, isManaged bool) (look bool) {
+	switch {
+	case t.known == nil:
+		return true
+	case e.Kind == KindLost, e.Kind == KindNexthop:
+		t.must = true
+	case e.Kind == KindRoute:
+		return t.route(e.Route, e.Removed)
+	case e.Kind == KindLink, e.Kind == KindAddress && e.Removed:
+		t.deviceChanged(e.Interface, isManaged)
+	}
+	return true
+}
+
+// deviceChanged is about an interface that may have taken routes along.
+func (t *Table) deviceChanged(device int, isManaged bool) {
+	any, byDefault := t.known.names(device)
+	t.must = t.must || byDefault || any && isManaged
+	t.may = t.may || any
+}
+
+// route is about one that has come or gone. A default route is so rare, and matters so much, that all are read.
+func (t *Table) route(r *dump.Route, removed bool) (look bool) {
+	switch {
+	case r.Protocol == discover.OwnProtocol: // see Find
+		return true
+	case r.Dst.Bits() == 0:
+		t.must = true
+		return true
+	}
+	t.may = t.known.mayLose(r.Family, r.Dst.Masked()) || t.may
+	if removed {
+		return false
+	}
+	news, covers := t.known.tell(*r)
+	t.must = t.must || covers // perhaps by a route that has gone
+	return news || covers
+}
+
+// tell adds what a route tells, and returns whether that is new, and whether it has an interface covered.
+func (k *knowledge) tell(r dump.Route) (news, covers bool) {
+	k.collectWay(r)
+	covers = k.networks.tell(r)
+	news = k.reaches.tell(r)
+	return k.news() || news, covers
+}
+
+func (k *knowledge) news() bool {
+	scan, hops, late := k.scan.News(), k.hops.News(), k.late.News()
+	return scan || hops || late
+}
+
+// mayLose tells whether something may not be true any more when any route to a network has changed.
+func (k *knowledge) mayLose(family int, network netip.Prefix) bool {
+	covers, leads := k.networks.mayLose(family, network), k.reaches.mayLose(family, network)
+	return covers || leads || k.scan.Keep(family, network)
+}
+
+// names tells whether a route leads by an interface, and whether a default route does.
+func (k *knowledge) names(device int) (any, byDefault bool) {
+	any, byDefault = k.scan.Name(device)
+	return any || k.networks.name(device), byDefault
+}
+
+func (k *knowledge) equal(other *knowledge) bool {
+	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) && k.late.Equal(other.late) &&
+		k.networks.equal(other.networks) && k.reaches.equal(other.reaches)
+}

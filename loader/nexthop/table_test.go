@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nexthop
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/test/harness"
+)
+
+// followed is a server whose routes are followed.
+type followed struct {
+	*pair
+	t      *testing.T
+	events <-chan Event
+	table  Table
+	reads  int
+	looks  int
+}
+
+func follow(t *testing.T, before string) *followed {
+	t.Helper()
+	f := &followed{pair: newPair(t), t: t}
+	ip(t, f.server, before)
+	f.events = f.watch(t)
+	f.inside(func() error { return f.table.ReadIfDue() })
+	return f
+}
+
+func (f *followed) inside(do func() error) {
+	f.t.Helper()
+	harness.Must(f.t, f.server.Do(do))
+}
+
+// change changes routes by ip(8), and has the table take note of all that the kernel tells of it.
+func (f *followed) change(batch string) {
+	f.t.Helper()
+	const end = "rule %s prio 12345 table 54321\n"
+	ip(f.t, f.server, strings.TrimSpace(batch)+"\n"+fmt.Sprintf(end, "add")+fmt.Sprintf(end, "del"))
+	for rules := 0; rules < 2; {
+		await(f.t, f.events, batch, func(e Event) bool {
+			if e.Kind == KindRule {
+				rules++
+			} else if f.table.Note(&e, e.Interface == f.eth0.Index) {
+				f.looks++
+			}
+			return e.Kind == KindRule
+		})
+	}
+}
+
+// settle reads the routes where they are in doubt, as the loader does.
+func (f *followed) settle() {
+	f.t.Helper()
+	if f.table.must || f.table.may {
+		f.reads++
+		f.inside(func() error { _, err := f.table.Read(); return err })
+	}
+}
+
+// find returns what a table says.
+func (f *followed) find(table *Table) (routers Routers, networks []discover.OnLink) {
+	f.t.Helper()
+	f.inside(func() error {
+		found, err := discover.ScanServed(f.server.Netlink(), config.Default(), nil, table.Routes())
+		if err != nil {
+			return err
+		}
+		networks = found.OnLink
+		routers, err = Find(f.server.Netlink(), found.Interfaces, table)
+		return err
+	})
+	return routers, networks
+}
+
+// compare wants the table to say what one says that has just been read.
+func (f *followed) compare(after string) {
+	f.t.Helper()
+	var fresh Table
+	f.inside(func() error { return fresh.ReadIfDue() })
+	want, wantNetworks := f.find(&fresh)
+	got, gotNetworks := f.find(&f.table)
+	options := cmp.Options{equalAddr, equalPrefix, cmpopts.SortSlices(func(a, b Default) bool { return fmt.Sprint(a) < fmt.Sprint(b) }),
+		cmpopts.SortSlices(func(a, b Covered) bool { return fmt.Sprint(a) < fmt.Sprint(b) }),
+		cmpopts.IgnoreFields(Gateway{}, "State", "MAC")} // which neighbour entries say
+	if diff := cmp.Diff(want, got, options) + cmp.Diff(wantNetworks, gotNetworks, options); diff != "" {
+		f.t.Fatalf("after %s (-read +followed):\n%s", after, diff)
+	}
+}
+
+// routesBy are so many routes to networks, as a BGP speaker has them.
+func routesBy(command, gateway string, from, to int) string {
+	var batch strings.Builder
+	for n := from; n < to; n++ {
+		fmt.Fprintf(&batch, "route %s 20.%d.%d.0/24 via %s\n", command, n>>8, n&255, gateway)
+	}
+	return batch.String()
+}
+
+// TestTableManyChanges: beside a large table of routes by the gateway that takes everything, or by one of more networks than are
+// kept, routes that come, go and are replaced have nobody read anything.
+func TestTableManyChanges(t *testing.T) {
+	many := 3 * mostNetworks
+	for name, before := range map[string]string{
+		"beside a default route": "route add default via 10.1.0.1\n",
+		"without":                "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, before+routesBy("add", "10.1.0.1", 0, many))
+			for range 5 {
+				f.change(routesBy("add", "10.1.0.1", many, many+200))
+				f.change(routesBy("replace", "10.1.0.1", many-100, many+100))
+				f.change(routesBy("del", "10.1.0.1", many, many+200))
+				f.settle()
+			}
+			if f.reads > 0 || f.looks > 0 {
+				t.Errorf("all were read %d times, and the host was looked at %d times", f.reads, f.looks)
+			}
+			f.compare("all")
+		})
+	}
+}
+
+// TestTableLastOfMany: when few are left of many routes, that is found.
+func TestTableLastOfMany(t *testing.T) {
+	many := mostNetworks + 100
+	f := follow(t, routesBy("add", "10.1.0.1", 0, many))
+	for n := 0; n < many; n += 600 {
+		f.change(routesBy("del", "10.1.0.1", n, min(n+600, many)))
+		f.settle()
+		f.compare(fmt.Sprintf("%d of %d have gone", n+600, many))
+	}
+}
+
+// TestTableFollows: whatever happens to routes, what is followed is what would be read, but where the table itself says that it
+// may not be.
+func TestTableFollows(t *testing.T) {
+	f := follow(t, `
+link add eth1 type veth peer name far1
+addr add 10.3.0.1/24 dev eth1
+link set far1 up
+link set eth1 up
+`)
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(of ...string) string { return of[random.IntN(len(of))] }
+	for n := range 300 {
+		network := pick("10.50.0.0/16", "10.50.1.0/24", "10.3.0.0/16", "192.0.2.1", "default")
+		ways := []string{"via 10.1.0.1", "via 10.1.0.2", "via 10.3.0.9", "dev eth1", "nexthop via 10.1.0.1 nexthop via 10.3.0.9"}
+		if random.IntN(3) == 0 {
+			network = pick("2001:db8:50::/48", "2001:db8::/32", "default")
+			ways = []string{"via 2001:db8:1::1", "via 2001:db8:1::2", "dev eth1"}
+		}
+		change := fmt.Sprintf("route %s %s %s metric %s table %s", pick("add", "append", "replace", "del", "del"), network,
+			ways[random.IntN(len(ways))], pick("10", "20"), pick("main", "main", "7"))
+		switch random.IntN(12) {
+		case 0:
+			change = "link set eth1 " + pick("up", "down")
+		case 1:
+			change = "addr " + pick("add", "del") + " 10.3.0.2/24 dev eth1"
+		case 2:
+			change = "route " + pick("add", "del") + " local 10.60.0.0/24 dev lo"
+		}
+		f.tryChange(change)
+		f.settle()
+		f.compare(fmt.Sprintf("step %d, %s", n, change))
+	}
+	if f.reads > 200 {
+		t.Errorf("all were read %d times in 300 steps", f.reads)
+	}
+	t.Logf("all were read %d times in 300 steps", f.reads)
+}
+
+// tryChange makes a change that may not be possible.
+func (f *followed) tryChange(command string) {
+	f.t.Helper()
+	family := "-4"
+	if strings.Contains(command, "2001:") {
+		family = "-6"
+	}
+	c := f.server.Command(f.t.Context(), "ip", append([]string{family}, strings.Fields(command)...)...)
+	_ = c.Run() // a route that is there already, or has gone
+	f.change("")
+}
+
+// TestTableImplied: routes that go with something else are told of by nobody.
+func TestTableImplied(t *testing.T) {
+	const before = `
+link add eth1 type veth peer name far1
+addr add 10.3.0.1/24 dev eth1
+addr add 10.3.0.2/24 dev eth1
+link set far1 up
+link set eth1 up
+`
+	for name, test := range map[string]struct{ before, change string }{
+		"with their interface":      {"route add 10.50.0.0/16 via 10.3.0.9", "link set eth1 down"},
+		"with one that is deleted":  {"route add 10.50.0.0/16 via 10.3.0.9", "link del eth1"},
+		"with their source address": {"route add 10.50.0.0/16 via 10.1.0.7 src 10.3.0.2", "addr del 10.3.0.2/24 dev eth1"},
+		"with their nexthop object": {"nexthop add id 7 via 10.1.0.7 dev eth0\nroute add 10.50.0.0/16 nhid 7", "nexthop del id 7"},
+		"by another nexthop object": {"nexthop add id 7 via 10.1.0.7 dev eth0\nroute add 10.50.0.0/16 nhid 7",
+			"nexthop replace id 7 via 10.1.0.8 dev eth0"},
+		"replaced": {"route add 10.50.0.0/16 via 10.1.0.7", "route replace 10.50.0.0/16 via 10.1.0.8"},
+		"beside one that has gone": {"route add default via 10.1.0.7\nroute add 10.50.0.0/16 via 10.1.0.7",
+			"route del 10.50.0.0/16 via 10.1.0.7\nroute add 10.50.1.0/24 via 10.3.0.9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, before+test.before+"\n")
+			f.change(test.change)
+			f.settle()
+			f.compare(test.change)
+		})
+	}
+}
+
+// TestTableOfNobody: what nobody tells is found by reading all from time to time, which is bounded.
+func TestTableOfNobody(t *testing.T) {
+	table := Table{known: new(knowledge)}
+	table.read, table.took = table.read.Add(0), 1
+	table.Verify(table.read)
+	if table.must {
+		t.Error("it is read again at once")
+	}
+	table.Verify(table.read.Add(verifyRest))
+	if !table.must {
+		t.Error("it is not read after a rest")
+	}
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bigtables
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+const (
+	// figuresVariable, if set, has the figures measured, which takes minutes.
+	figuresVariable = "REPLYPATH_BIG_TABLES"
+	changesEach     = 50 // a second
+	changesFor      = 20 * time.Second
+	startsFor       = 5 * time.Second // for so long the daemon is busy with its start, as with the first figures of its history
+
+	// What is wanted of all sizes.
+	mostBusy   = 0.02 // of one processor
+	mostMemory = 40 << 20
+	mostReady  = time.Second
+	mostBridge = time.Second
+)
+
+// TestFigures measures the daemon beside routing tables of three sizes.
+func TestFigures(t *testing.T) {
+	needFigures(t)
+	for _, size := range []struct{ v4, v6 int }{{2_000, 200}, {100_000, 10_000}, {1_000_000, 200_000}} {
+		t.Run(strconv.Itoa(size.v4+size.v6), func(t *testing.T) { measure(t, size.v4, size.v6) })
+	}
+}
+
+func needFigures(t *testing.T) {
+	t.Helper()
+	if os.Getenv(figuresVariable) == "" {
+		t.Skipf("this takes minutes: set %s, or run make bench-tables", figuresVariable)
+	}
+}
+
+// measure has a daemon start beside so many routes, watches it while they change, and takes the default routes away.
+func measure(t *testing.T, v4, v6 int) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{})
+	gateways := []netip.Addr{n.Server.Eth0.Peer().Address(topology.IPv4), n.Server.Eth0.Peer().Address(topology.IPv6)}
+	harness.Must(t, n.Server.SetSysctl("net/ipv6/route/max_size", "4000000"))
+	s := newSpeaker(t, n.Server.Host, n.Server.Eth0, gateways...)
+	s.send(unix.RTM_NEWROUTE, topology.IPv4, 0, v4)
+	s.send(unix.RTM_NEWROUTE, topology.IPv6, 0, v6)
+	d := harness.On(t, n.Server.Host).Start()
+	busy := busyWhileChanging(t, d, s)
+	conversation := harness.NewConversation(t, harness.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	harness.Must(t, conversation.Ask(harness.Within(t, harness.AnswerTime)))
+	for _, gateway := range gateways {
+		harness.Must(t, n.Server.RemoveRoute(topology.Route{Via: gateway}))
+	}
+	bridged := timeToAnswer(t, conversation)
+	memory := d.Memory("VmHWM")
+	t.Logf("%d routes: %.1f %% of a processor at %d changes a second, ready after %.2f s, RSS %d MiB, at most %d MiB, lost default routes bridged after %s",
+		v4+v6, 100*busy, changesEach, d.ReadyAfter.Seconds(), d.Memory("VmRSS")>>20, memory>>20, bridged.Round(time.Millisecond))
+	if busy > mostBusy || d.ReadyAfter > mostReady || memory > mostMemory || bridged > mostBridge {
+		t.Errorf("wanted: at most %.0f %%, %s, %d MiB, %s", 100*mostBusy, mostReady, mostMemory>>20, mostBridge)
+	}
+}
+
+// busyWhileChanging returns the share of a processor that the daemon takes, once the work of its start is done.
+func busyWhileChanging(t *testing.T, d *harness.Daemon, s *speaker) float64 {
+	t.Helper()
+	change := func(length time.Duration) {
+		ctx, cancel := context.WithTimeout(t.Context(), length)
+		defer cancel()
+		changes := s.change(ctx, changesEach)
+		if wanted := int(length.Seconds() * changesEach * 0.9); changes < wanted {
+			t.Fatalf("%d changes, %d were wanted", changes, wanted)
+		}
+	}
+	change(startsFor)
+	begun, before := time.Now(), processorTime(t, d)
+	change(changesFor)
+	return (processorTime(t, d) - before).Seconds() / time.Since(begun).Seconds()
+}
+
+// timeToAnswer is how long it takes until a question is answered. One that is lost is repeated soon.
+func timeToAnswer(t *testing.T, c *harness.Conversation) time.Duration {
+	t.Helper()
+	begun := time.Now()
+	harness.Eventually(t, "an answer", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		return c.Ask(ctx)
+	})
+	return time.Since(begun)
+}
+
+// processorTime is what the daemon has taken of the processors.
+func processorTime(t *testing.T, d *harness.Daemon) time.Duration {
+	t.Helper()
+	text := string(harness.Must1[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))))
+	fields := strings.Fields(text[strings.LastIndex(text, ")")+1:])
+	var ticks int
+	for _, field := range fields[11:13] { // utime and stime
+		ticks += harness.Must1[int](t)(strconv.Atoi(field))
+	}
+	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+}
