@@ -347,6 +347,7 @@ func (l start) endTrial(left *pins.Journal) (*pins.Journal, error) {
 	}
 	l.log.Warn("a trial was not confirmed, it is taken back")
 	before, err := detach.EndTrial(l.dir, left, l.log)
+	l.table.End() // which may have been read with routes of the trial
 	if err != nil {
 		return nil, fmt.Errorf("take back a trial: %w", err)
 	}

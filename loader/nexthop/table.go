@@ -120,7 +120,7 @@ func (k *knowledge) isAsBefore(r *dump.Route) bool {
 	return isSame
 }
 
-// End waits for what Begin has begun.
+// End waits for what Begin has begun, and forgets it.
 func (t *Table) End() {
 	if t.begun != nil {
 		<-t.begun.done
