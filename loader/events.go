@@ -57,7 +57,7 @@ func (r *runner) readDoubtful() {
 			r.changes.done(time.Now(), restFactor*r.last.readingTook)
 		}
 	}
-	r.doubts.done(time.Now(), max(doubtEvery, doubtRest*r.table.Took()))
+	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

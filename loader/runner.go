@@ -13,9 +13,8 @@ const (
 	// host where they are large and change all the time: a reconciliation comes
 	// no sooner than so many times as long as it last took to read them.
 	restFactor = 4
-	// doubtEvery and doubtRest are the same for reading all routes because one may have been the last of its kind.
+	// doubtEvery is the same for reading all routes because one may have been the last of its kind: see nexthop.Table.
 	doubtEvery = time.Second
-	doubtRest  = 200
 )
 
 // runner is what Run waits for.

@@ -53,6 +53,8 @@ type Event struct {
 	// Removed tells that the interface, address or route has gone (KindLink,
 	// KindAddress and KindRoute).
 	Removed bool
+	// Global tells that the address is not one of the link or of this host alone (KindAddress).
+	Global bool
 	// Route is the one of a KindRoute.
 	Route *dump.Route
 	// NoCarrier tells that the link had none when the event was made (KindLink). It may be
@@ -122,8 +124,11 @@ func linkEvent(m syscall.NetlinkMessage) (Event, bool) {
 }
 
 func addressEvent(m syscall.NetlinkMessage) (Event, bool) {
-	index := nl.DeserializeIfAddrmsg(m.Data).Index
-	return Event{Kind: KindAddress, Interface: int(index), Removed: m.Header.Type == unix.RTM_DELADDR}, true
+	info := nl.DeserializeIfAddrmsg(m.Data)
+	return Event{
+		Kind: KindAddress, Interface: int(info.Index), Removed: m.Header.Type == unix.RTM_DELADDR,
+		Global: info.Scope < unix.RT_SCOPE_LINK,
+	}, true
 }
 
 // routeEvent leaves out the kernel's exceptions for single peers.

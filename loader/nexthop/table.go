@@ -53,8 +53,12 @@ type reading struct {
 	err   error
 }
 
-// verifyRest bounds the share of time that goes into reading a table of which nothing is known to have changed.
-const verifyRest = 200
+// Reading bounds the share of time that goes into reading a table of which nothing matters at once: so many times as long as
+// it took are a rest. It may have waited for others, and long: more than longestRest tells nothing of the table.
+const (
+	restFactor  = 200
+	longestRest = 2 * time.Minute
+)
 
 // Begin has the routes of the network namespace of the calling thread read beside other work, for the next Read. It has to be
 // called after Watch.
@@ -146,9 +150,10 @@ func (t *Table) Read() (changed bool, err error) {
 	return changed, nil
 }
 
-// ReadIfDue is Read where something is known to have changed that was not told.
+// ReadIfDue is Read where something is known to have changed that was not told. It comes before Find.
 func (t *Table) ReadIfDue() error {
 	if t.known != nil && !t.must {
+		t.fresh = false // what was read long ago, without anybody looking, tells nothing of our own routes
 		return nil
 	}
 	_, err := t.Read()
@@ -157,14 +162,14 @@ func (t *Table) ReadIfDue() error {
 
 // Verify has the next ReadIfDue read, unless that is done too often. What nobody has told is found by that.
 func (t *Table) Verify(now time.Time) {
-	t.must = t.must || now.Sub(t.read) >= verifyRest*t.took
+	t.must = t.must || now.Sub(t.read) >= t.Rest()
 }
 
 // Routes are for a scan.
 func (t *Table) Routes() *discover.Routes { return t.known.scan }
 
-// Took is how long it took to read them last.
-func (t *Table) Took() time.Duration { return t.took }
+// Rest is for how long they are not read again unless that matters at once.
+func (t *Table) Rest() time.Duration { return min(restFactor*t.took, longestRest) }
 
 // MayBeWrong tells whether something may not be true any more.
 func (t *Table) MayBeWrong() bool { return t.may }
@@ -180,15 +185,16 @@ func (t *Table) Note(e *Event, isManaged bool) (look bool) {
 	case e.Kind == KindRoute:
 		return t.route(e.Route, e.Removed)
 	case e.Kind == KindLink, e.Kind == KindAddress && e.Removed:
-		t.deviceChanged(e.Interface, isManaged)
+		t.deviceChanged(e.Interface, isManaged || e.Global)
 	}
 	return true
 }
 
-// deviceChanged is about an interface that may have taken routes along.
-func (t *Table) deviceChanged(device int, isManaged bool) {
+// deviceChanged is about an interface that may have taken routes along. What managed ones had matters at once, and so does an
+// address that others may reach, wherever it was: it is no own address any more, and default routes may have had it as source.
+func (t *Table) deviceChanged(device int, atOnce bool) {
 	any, byDefault := t.known.names(device)
-	t.must = t.must || byDefault || any && isManaged
+	t.must = t.must || byDefault || any && atOnce
 	t.may = t.may || any
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -206,6 +207,8 @@ link set eth1 up
 		"with their nexthop object": {"nexthop add id 7 via 10.1.0.7 dev eth0\nroute add 10.50.0.0/16 nhid 7", "nexthop del id 7"},
 		"by another nexthop object": {"nexthop add id 7 via 10.1.0.7 dev eth0\nroute add 10.50.0.0/16 nhid 7",
 			"nexthop replace id 7 via 10.1.0.8 dev eth0"},
+		"with an address of lo": {"addr add 10.70.0.1/32 dev lo\nroute add default via 10.1.0.7 src 10.70.0.1",
+			"addr del 10.70.0.1/32 dev lo"},
 		"replaced": {"route add 10.50.0.0/16 via 10.1.0.7", "route replace 10.50.0.0/16 via 10.1.0.8"},
 		"beside one that has gone": {"route add default via 10.1.0.7\nroute add 10.50.0.0/16 via 10.1.0.7",
 			"route del 10.50.0.0/16 via 10.1.0.7\nroute add 10.50.1.0/24 via 10.3.0.9"},
@@ -219,6 +222,40 @@ link set eth1 up
 	}
 }
 
+// TestTableAddressOfOthers: a global address that leaves an interface which is not managed is no own one from then on.
+func TestTableAddressOfOthers(t *testing.T) {
+	f := follow(t, "addr add 10.70.0.1/32 dev lo\n")
+	f.change("addr del 10.70.0.1/32 dev lo")
+	if !f.table.must {
+		t.Error("the routes are not read before the host is looked at")
+	}
+}
+
+// TestOwnRoutesAreReadAnew: what was read while nobody looked says nothing of replypath's own routes.
+func TestOwnRoutesAreReadAnew(t *testing.T) {
+	f := follow(t, "route add default dev eth0 metric 4294967294 proto 114\n")
+	find := func() (found Routers) {
+		f.inside(func() (err error) {
+			if err = f.table.ReadIfDue(); err == nil {
+				found, err = Find(f.server.Netlink(), nil, &f.table)
+			}
+			return err
+		})
+		return found
+	}
+	if before := find(); len(before.Fallback) == 0 {
+		t.Fatalf("%+v", before)
+	}
+	f.inside(func() error {
+		_, err := f.table.Read() // as of a doubt
+		return err
+	})
+	f.change("route del default dev eth0 metric 4294967294 proto 114")
+	if after := find(); len(after.Fallback) != 0 {
+		t.Errorf("routes that were deleted are found: %+v", after.Fallback)
+	}
+}
+
 // TestTableOfNobody: what nobody tells is found by reading all from time to time, which is bounded.
 func TestTableOfNobody(t *testing.T) {
 	table := Table{known: new(knowledge)}
@@ -227,8 +264,13 @@ func TestTableOfNobody(t *testing.T) {
 	if table.must {
 		t.Error("it is read again at once")
 	}
-	table.Verify(table.read.Add(verifyRest))
+	table.Verify(table.read.Add(restFactor))
 	if !table.must {
 		t.Error("it is not read after a rest")
+	}
+	table.must, table.took = false, time.Hour // as it waited for somebody
+	table.Verify(table.read.Add(longestRest))
+	if !table.must {
+		t.Error("it rests as long as it waited")
 	}
 }
