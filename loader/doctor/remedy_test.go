@@ -47,7 +47,7 @@ var problems = map[string][]func(*snapshot.Host){
 	"reverse-path-rules": {
 		inChain("prerouting", snapshot.FirewallRule{ReversePath: true, Refuses: true}), inChain("prerouting", snapshot.FirewallRule{ReversePath: true}),
 		func(h *snapshot.Host) {
-			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes"}
+			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: "yes", Enabled: true}
 		},
 	},
 	"default-route": {

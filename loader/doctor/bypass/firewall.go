@@ -44,7 +44,7 @@ func ReversePathRules(h *snapshot.Host) []finding.Finding {
 			found = append(found, f)
 		}
 	}
-	if firewalld != nil && firewalld.IsStrict() && !seenFirewalld {
+	if firewalld != nil && firewalld.Enabled && firewalld.IsStrict() && !seenFirewalld {
 		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
 			"%s: IPv6_rpfilter=%s: firewalld has no such rule in force now, but will drop ipv6 packets whose route back leads by another interface",
 			firewalld.File, firewalld.IPv6RPFilter), showFirewalld(firewalld)).Of(owners.Firewalld))

@@ -16,7 +16,7 @@ func TestReversePathRules(t *testing.T) {
 	}
 	firewalld := func(value string) func(*snapshot.Host) {
 		return func(h *snapshot.Host) {
-			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: value}
+			h.Firewall.Firewalld = &snapshot.Firewalld{File: "/etc/firewalld/firewalld.conf", IPv6RPFilter: value, Enabled: true}
 		}
 	}
 	const (
@@ -45,6 +45,10 @@ func TestReversePathRules(t *testing.T) {
 		{"firewalld does not run", firewalld("yes"), []string{
 			"warning: /etc/firewalld/firewalld.conf: IPv6_rpfilter=yes" + pending + setting,
 		}},
+		{"firewalld is installed, and nobody starts it", func(h *snapshot.Host) {
+			firewalld("yes")(h)
+			h.Firewall.Firewalld.Enabled = false
+		}, nil},
 		{"firewalld is loose", firewalld("loose"), nil},
 		{"firewalld is told not to", firewalld("no"), nil},
 	})

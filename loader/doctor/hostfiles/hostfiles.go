@@ -93,8 +93,12 @@ func readText(name string) (string, error) {
 	return string(text), err
 }
 
-// firewalldFile is where firewalld keeps its settings.
-const firewalldFile = "/etc/firewalld/firewalld.conf"
+const (
+	// firewalldFile is where firewalld keeps its settings.
+	firewalldFile = "/etc/firewalld/firewalld.conf"
+	// firewalldEnabled is there where systemd starts it at boot.
+	firewalldEnabled = "/etc/systemd/system/multi-user.target.wants/firewalld.service"
+)
 
 // Firewalld reads what firewalld is set to.
 func Firewalld(root string) (*snapshot.Firewalld, error) {
@@ -106,7 +110,8 @@ func Firewalld(root string) (*snapshot.Firewalld, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &snapshot.Firewalld{File: firewalldFile, IPv6RPFilter: "yes"}
+	_, notEnabled := os.Lstat(filepath.Join("/", root, firewalldEnabled))
+	f := &snapshot.Firewalld{File: firewalldFile, IPv6RPFilter: "yes", Enabled: notEnabled == nil}
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "IPv6_rpfilter="); ok {
 			f.IPv6RPFilter = strings.TrimSpace(value)

@@ -86,7 +86,11 @@ func TestNoFiles(t *testing.T) {
 func TestFirewalldDefault(t *testing.T) {
 	root := t.TempDir()
 	testhost.WriteFiles(t, root, map[string]string{firewalldFile: "DefaultZone=public\n"})
-	if f, err := Firewalld(root); err != nil || f == nil || !f.IsStrict() {
+	if f, err := Firewalld(root); err != nil || f == nil || !f.IsStrict() || f.Enabled {
 		t.Errorf("%v, %+v", err, f)
+	}
+	testhost.WriteFiles(t, root, map[string]string{firewalldEnabled: ""})
+	if f, err := Firewalld(root); err != nil || f == nil || !f.Enabled {
+		t.Errorf("enabled: %v, %+v", err, f)
 	}
 }

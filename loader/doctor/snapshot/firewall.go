@@ -23,6 +23,7 @@ type Firewall struct {
 type Firewalld struct {
 	File         string
 	IPv6RPFilter string // as written, "yes" where the file does not say
+	Enabled      bool   // systemd starts it at boot
 }
 
 // IsStrict follows firewalld.conf(5): yes is the default and means strict.
