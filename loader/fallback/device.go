@@ -79,6 +79,9 @@ func describe(link netlink.Link) *Device {
 // create makes the device, which is down then. The error matches errNoKind where
 // the kernel has no kind that serves.
 func create(nl *netlink.Handle) (*Device, error) {
+	if err := hostsettings.CheckWritable(); err != nil { // before anybody is told of a device that has to go again
+		return nil, fmt.Errorf("make %s: %w", discover.OwnDevice, err)
+	}
 	for _, kind := range kinds {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = discover.OwnDevice
@@ -113,16 +116,15 @@ func finish(nl *netlink.Handle) (*Device, error) {
 // keepSettings sets the device's sysctls, which somebody may have changed: without IPv6 it can have no
 // route of that family.
 func keepSettings() error {
-	for leaf, value := range map[string]string{
-		"disable_ipv6":  "0", // the default may be off where eth1's is on
-		"addr_gen_mode": "1", // none
-		"accept_ra":     "0",
+	var errs []error
+	for _, s := range []struct{ leaf, value string }{
+		{"disable_ipv6", "0"},  // the default may be off where eth1's is on
+		{"addr_gen_mode", "1"}, // none
+		{"accept_ra", "0"},
 	} {
-		if err := set(hostsettings.Key("ipv6", discover.OwnDevice, leaf), value); err != nil {
-			return err
-		}
+		errs = append(errs, set(hostsettings.Key("ipv6", discover.OwnDevice, s.leaf), s.value))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // set sets a sysctl of the device; without IPv6 there is none.

@@ -8,6 +8,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // setting is the path of a sysctl below /proc/sys. An interface's name in it is
@@ -57,6 +59,20 @@ func (s setting) write(value string) error {
 	err := writeFile(s.file(), value)
 	if err != nil {
 		return fmt.Errorf("set sysctl %s to %s: %w", s.key(), value, err)
+	}
+	return nil
+}
+
+// CheckWritable returns an error that matches unix.EROFS where no sysctl of the network can be changed, as in a container
+// that only reads /proc/sys.
+func CheckWritable() error {
+	const dir = "/proc/sys/net"
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if fs.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("change sysctls: %s: %w: mount it so that it can be written", dir, unix.EROFS)
 	}
 	return nil
 }

@@ -57,7 +57,11 @@ func (s *Sysctls) Keep(change *hostsettings.Change) (made bool, err error) {
 		return false, err
 	}
 	s.Tx.OnAbort(func() error { return s.Drop(isIt) })
-	return true, change.Make()
+	if err := change.Make(); err != nil {
+		*s.Records = slices.DeleteFunc(*s.Records, isIt) // there is nothing to put back
+		return false, errors.Join(err, s.Save())
+	}
+	return true, nil
 }
 
 // repair makes a change again, as often as the allowance lets it. What we found first stays what detach restores.

@@ -91,6 +91,9 @@ func (n *node) wantProbe(p probe, failure string) {
 	}
 }
 
+// mostWarnings is how many a pod may have within a second or two: each thing that it cannot do is said once or twice.
+const mostWarnings = 20
+
 // run runs a container with a configuration, and ends it as the kubelet does.
 func (n *node) run(c container, config, unready string) {
 	n.t.Helper()
@@ -100,6 +103,14 @@ func (n *node) run(c container, config, unready string) {
 	n.wantProbe(c.Ready, unready)
 	n.wantProbe(c.Live, "")
 	n.ask(harness.WantByEth1)
+	for _, c := range n.p.Status().HostChanges {
+		if strings.HasPrefix(c.Object, "sysctl") {
+			n.t.Errorf("told to be changed, by a pod that only reads sysctls: %+v", c)
+		}
+	}
+	if said := pod.Log.Lines("level=WARN"); len(said) > mostWarnings {
+		n.t.Errorf("%d warnings", len(said))
+	}
 	pod.Signal(unix.SIGTERM)
 	if code := pod.WaitEnd(); code != 0 {
 		n.t.Errorf("exit code %d", code)
@@ -118,6 +129,7 @@ func (n *node) ask(want func(testing.TB, *topology.Server, *harness.Conversation
 func TestKubernetes(t *testing.T) {
 	network := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	n := &node{t: t, n: network, p: harness.On(t, network.Server.Host)}
+	harness.Must(t, network.Server.SetSysctl("net/ipv4/conf/eth0/rp_filter", "1")) // which a pod cannot make loose
 	before := harness.TakeSnapshot(t, network.Server.Host, "eth0", "eth1")
 	n.ask(harness.WantLost)
 	c := readPod(t, "replypath.yaml").Containers[0]
