@@ -87,6 +87,9 @@ func testsOf(t *testing.T, pkg string) *tested {
 	return found
 }
 
+// measures are figures that `make bench-tables` measures, of which nothing is promised yet.
+const measures = "test/bigtables"
+
 // TestTestsExist: each test that is named is there, and each package of tests below bpf and test is named.
 func TestTestsExist(t *testing.T) {
 	packages := make(map[string]*tested)
@@ -110,7 +113,7 @@ func TestTestsExist(t *testing.T) {
 	}
 	for _, parent := range []string{"bpf", "test"} {
 		for _, pkg := range packagesBelow(t, parent) {
-			if packages[pkg] == nil {
+			if packages[pkg] == nil && pkg != measures {
 				t.Errorf("no promise names a test of %s", pkg)
 			}
 		}

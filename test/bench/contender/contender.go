@@ -42,6 +42,8 @@ type Contender struct {
 	conntrack bool
 	// ownDevice is true where the server's sockets have to be bound to Site.Device.
 	ownDevice bool
+	// ipv4 is true where it knows nothing else.
+	ipv4 bool
 	// everything is true where it moves what the server forwards as well.
 	everything bool
 	// connections is true where it knows sockets of established TCP connections only.
@@ -141,6 +143,7 @@ type Work struct {
 	Forward bool
 	// Origin is true where the server asks.
 	Origin bool
+	IPv6   bool
 }
 
 // Lacks says what keeps the contender from such work, or "".
@@ -150,6 +153,9 @@ func (c *Contender) Lacks(work Work) string {
 	}
 	if c.origin && !work.Origin {
 		return "it differs in what the server opens only"
+	}
+	if c.ipv4 && work.IPv6 {
+		return "it knows IPv4 only"
 	}
 	if c.everything && work.Forward {
 		return "it moves the packets of others as well"

@@ -41,7 +41,7 @@ const (
 func recorder() *Contender {
 	return &Contender{
 		Name: Recorder, About: "a direct-mapped table of 64 KB, a line for each flow, IPv4 only: nothing is counted or checked",
-		extra: true,
+		extra: true, ipv4: true,
 		setUp: func(_ context.Context, s *Site, _ Options) (_ Running, err error) {
 			table, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: lineSize, MaxEntries: lines})
 			if err != nil {
