@@ -106,26 +106,13 @@ func haveTailCalls() (bool, error) {
 // ordersStores is true where every CPU sees two stores of another one, and does its own loads, in the order of the program.
 const ordersStores = runtime.GOARCH == "amd64"
 
-// HaveBarrier loads a program that exchanges a word of its stack.
+// HaveBarrier tells whether programs of every architecture may have an atomic exchange, as the version of the kernel says.
 func HaveBarrier() (bool, error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS,
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, 0),
-			asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
-			asm.Xchg.Mem(asm.R10, asm.R0, asm.DWord, -8),
-			asm.Mov.Imm(asm.R0, 0),
-			asm.Return(),
-		},
-		License: "GPL",
-	})
-	switch {
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.Errno(524)): // ENOTSUPP, which only the kernel knows
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("ask the kernel for an atomic exchange: %w", err)
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return false, fmt.Errorf("ask the kernel for its version: %w", err)
 	}
-	return true, Close(program)
+	return version >= 5<<16|18<<8, nil
 }
 
 var exchange = asm.Xchg.OpCode(asm.DWord)
