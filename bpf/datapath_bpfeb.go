@@ -307,6 +307,12 @@ type DatapathOnLinkKey struct {
 	Address      [16]uint8
 }
 
+type DatapathOriginatedSet struct {
+	_      structs.HostLayout
+	Digest [8]uint64
+	Tuple  [8]DatapathOriginatedTuple
+}
+
 type DatapathOriginatedState uint32
 
 const (

@@ -294,7 +294,7 @@ func TestDecidedNotForAll(t *testing.T) {
 	})
 }
 
-// TestDecidedForAnother: the map takes a record from one tuple for another while a CPU still writes to it for the first.
+// TestDecidedForAnother: the table takes a record from one tuple for another while a CPU still writes to it for the first.
 // What that decided is not what goes for the other.
 func TestDecidedForAnother(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -305,7 +305,7 @@ func TestDecidedForAnother(t *testing.T) {
 		b.leavesBy(n, another, byGateway)
 		record := b.record(n, another)
 		record.Decision = b.record(n, segment).Decision
-		b.must(b.Originated.Put(b.Seeds.Digest(n.tuple(another)), record))
+		b.must(b.SetRecord(n.tuple(another), *record))
 		b.manageStrong(b.backup, nil)
 		b.must(b.SetOwnAddress(n.self, ownedBy(b.backup)))
 		b.leavesBy(n, another, byBackup)
@@ -326,7 +326,7 @@ func TestDecidedFragments(t *testing.T) {
 		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
 		b.leavesBy(n, m, uncounted)
 
-		b.must(b.Originated.Delete(b.Seeds.Digest(n.tuple(m))))
+		b.must(b.DeleteRecord(n.tuple(m)))
 		b.run(egress(b.production, p.later), byGateway(b, n, m, p.later))
 		if record := b.record(n, m); record != nil {
 			t.Errorf("a later fragment made a record: %+v", record)

@@ -110,12 +110,9 @@ func (b *bed) originated(n network, m message, outcome bpf.DatapathOutcome) bpf.
 // record is what is kept of the tuple; nil for nothing.
 func (b *bed) record(n network, m message) *bpf.DatapathOriginatedTuple {
 	b.t.Helper()
-	var record bpf.DatapathOriginatedTuple
-	err := b.Originated.Lookup(b.Seeds.Digest(n.tuple(m)), &record)
-	if err != nil {
-		return nil
-	}
-	return &record
+	record, err := b.Record(n.tuple(m))
+	b.must(err)
+	return record
 }
 
 func TestOriginatedMoved(t *testing.T) {
@@ -482,10 +479,50 @@ func TestOriginatedNoRecord(t *testing.T) {
 		m := udp{payload: 100}
 		frame := n.out(b.production, m)
 		b.run(egress(b.production, frame), b.goesBySource(n, m, frame))
-		b.must(b.Originated.Delete(b.Seeds.Digest(n.tuple(m))))
+		b.must(b.DeleteRecord(n.tuple(m)))
 		moved := readdressed(frame, b.replication.router, b.replication.MAC)
 		b.run(arrive(b.replication, moved, 1), effect{pairs: pairs{
 			b.originated(n, m, corrected): {Packets: 1, Bytes: uint64(len(frame))},
 		}})
 	})
+}
+
+// TestOriginatedSetFull: of a full set the tuple that was quiet longest makes room; the others keep their records.
+func TestOriginatedSetFull(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.own(n)
+		b.manageStrong(b.replication, nil)
+		neighbours := b.inOneSet(n, ways+1)
+		const quietest = 3
+		for i, m := range neighbours[:ways] {
+			b.exec(egress(b.production, n.out(b.production, m)))
+			record := b.record(n, m)
+			record.Seen -= uint32(10 + i)
+			if i == quietest {
+				record.Seen -= 100
+			}
+			b.must(b.SetRecord(n.tuple(m), *record))
+		}
+		b.exec(egress(b.production, n.out(b.production, neighbours[ways])))
+		for i, m := range neighbours {
+			if known := b.record(n, m) != nil; known != (i != quietest) {
+				t.Errorf("tuple %d has a record: %v", i, known)
+			}
+		}
+	})
+}
+
+// inOneSet returns datagrams whose tuples have one set of what the host originates.
+func (b *bed) inOneSet(n network, count int) (found []message) {
+	b.t.Helper()
+	sets := make(map[uint32][]message)
+	for port := uint16(1024); port < 65535; port++ {
+		m := udp{payload: 100, ports: ports{peer: peerPort, self: port}}
+		set, _ := bpf.Sets(b.Seeds.Digest(n.tuple(m)), b.Originated.MaxEntries())
+		if sets[set] = append(sets[set], m); len(sets[set]) == count {
+			return sets[set]
+		}
+	}
+	b.t.Fatalf("no %d tuples have one set", count)
+	return nil
 }

@@ -96,15 +96,20 @@ static inline bool is_of_handshake(const struct packet *packet, const struct flo
 	return packet->tcp_flags & TCP_RST && !packet->seq;
 }
 
-static inline struct flow *track_handshake(struct __sk_buff *skb, const struct packet *packet,
-					   enum table *table)
+static inline struct flow *track_handshake(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	struct flow *flow = find_handshake(packet, table);
-
-	if (likely(!flow) || !is_of_handshake(packet, flow))
+	if (!is_of_handshake(packet, flow))
 		return NULL;
 	note_answer(skb, packet, flow);
 	return flow;
+}
+
+/* The handshake that a SYN-ACK answers. */
+static inline struct flow *answered_flow(struct __sk_buff *skb, const struct packet *packet, enum table *table)
+{
+	struct flow *flow = find_handshake(packet, table);
+
+	return likely(flow) ? track_handshake(skb, packet, flow) : NULL;
 }
 
 /* The handshake whose SYN nobody listens for (any more). */
@@ -132,14 +137,16 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
-		flow = packet->tcp_flags & TCP_SYN ? track_handshake(skb, packet, table)
+		flow = packet->tcp_flags & TCP_SYN ? answered_flow(skb, packet, table)
 						   : refused_flow(packet, table);
 		if (flow)
 			return flow;
 	}
-	flow = find_connection(packet, table);
+	flow = find_tcp(packet, table);
 	if (!flow)
-		return track_handshake(skb, packet, table);
+		return NULL;
+	if (unlikely(kind_of(flow, *table) == TABLE_HALF_OPEN))
+		return track_handshake(skb, packet, flow);
 	if (ends(packet, flow))
 		note_end(packet, flow, *table);
 	note_end_answered(packet, flow);

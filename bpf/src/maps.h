@@ -26,7 +26,7 @@
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
-#define MAX_ORIGINATED 16384
+#define ORIGINATED_SETS 2048 /* a power of two */
 #define SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
@@ -151,8 +151,8 @@ PROGRAMS(sender, 1);
 /* The program that ends what is for nobody: see nobody.h. */
 PROGRAMS(nobody, 1);
 
-/* What this host originates by another interface than that of its source: see originate.h. */
-MAP(originated, LRU_HASH, MAX_ORIGINATED, 0, __u64, struct originated_tuple);
+/* What this host originates by another interface than that of its source: see originated.h. */
+ARRAY(originated, ORIGINATED_SETS, struct originated_set);
 
 /* For `replypath trace`: see trace.h. */
 RING(trace_events, TRACE_BYTES);

@@ -218,8 +218,8 @@ static inline struct flow *find_handshake(const struct packet *packet, enum tabl
 	return find_live(packet, TABLE_HALF_OPEN);
 }
 
-/* The connection of a tuple, wherever it is. */
-static inline struct flow *find_connection(const struct packet *packet, enum table *table)
+/* Any entry of a TCP tuple: the connection, wherever it is, before the handshake. */
+static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
 {
 	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
 
@@ -228,13 +228,8 @@ static inline struct flow *find_connection(const struct packet *packet, enum tab
 		return flow;
 	*table = TABLE_NURSERY;
 	flow = find_young(packet);
-	return flow && likely(!(flow->flags & FLOW_HANDSHAKE)) ? flow : NULL;
-}
-
-/* Any entry of a TCP tuple. */
-static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
-{
-	struct flow *flow = find_connection(packet, table);
-
-	return flow ? flow : find_handshake(packet, table);
+	if (flow)
+		return flow;
+	*table = TABLE_HALF_OPEN;
+	return find_live(packet, TABLE_HALF_OPEN);
 }

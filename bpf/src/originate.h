@@ -10,6 +10,7 @@
 
 #include "admission.h"
 #include "fragment.h"
+#include "originated.h"
 
 /* The managed interface with a number in `interfaces`, which it notes; NULL for none. */
 static inline const struct interface *interface_of(__u32 number, __u32 *index)
@@ -179,21 +180,6 @@ static inline void take_next_hop(__u64 decision, struct flow *flow)
 		flow->gateway = next_hop;
 }
 
-/* Makes a record of the scratch packet's tuple, in which nothing is decided; NULL where there is no room. */
-static inline struct originated_tuple *record_originated(const struct packet *packet, __u16 from, __u16 to)
-{
-	struct originated_tuple fresh = { .decision = packet->digest };
-	__u32 time = now();
-
-	fresh.tuple = packet->tuple;
-	fresh.created = fresh.seen = time;
-	fresh.from = from;
-	fresh.to = to;
-	if (bpf_map_update_elem(&originated, &packet->digest, &fresh, BPF_NOEXIST))
-		return NULL;
-	return bpf_map_lookup_elem(&originated, &packet->digest);
-}
-
 /* Notes by which interface the kernel sent the packet, by which it goes, and when. */
 static inline void refresh_originated(struct originated_tuple *record, __u16 from, __u16 to)
 {
@@ -236,7 +222,7 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 		packet->digest = digest(&packet->tuple, packet->family);
 	}
 	ways = *(volatile __u32 *)&settings->ways;
-	record = bpf_map_lookup_elem(&originated, &packet->digest);
+	record = find_originated(packet->digest);
 	is_own_record = record && tuple_equal(&record->tuple, &packet->tuple);
 	if (is_own_record)
 		decision = read_decision(record, packet);
@@ -249,7 +235,7 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 	if (record) {
 		refresh_originated(record, chosen, index);
 	} else if (result != PARSED_FRAGMENT) {
-		record = record_originated(packet, chosen, index);
+		record = record_originated(from, chosen, index);
 		is_own_record = record;
 	}
 	flow = &from->flow;

@@ -112,7 +112,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 /* Keeps in mind when the sender was told of the size: the flow is in no table. */
 static inline void note_told(__u64 digest, __u16 told)
 {
-	struct originated_tuple *record = bpf_map_lookup_elem(&originated, &digest);
+	struct originated_tuple *record = find_originated(digest);
 
 	if (record)
 		record->told = told;

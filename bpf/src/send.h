@@ -3,6 +3,7 @@
 #pragma once
 
 #include "next_hop.h"
+#include "originated.h"
 #include "pair.h"
 #include "pmtudisc.h"
 #include "trace.h"
@@ -62,7 +63,7 @@ static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u
 					enum outcome outcome)
 {
 	__u8 way = outcome == OUTCOME_CORRECTED ? ORIGINATED_MOVED : ORIGINATED_ROUTED;
-	struct originated_tuple *record = bpf_map_lookup_elem(&originated, &digest);
+	struct originated_tuple *record = find_originated(digest);
 	bool first = record && !(record->state & way);
 
 	if (first)

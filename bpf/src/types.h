@@ -428,6 +428,11 @@ struct originated_tuple {
 	__u64 decision; /* what was decided, which holds while the settings have the same `ways`: see originate.h */
 };
 
+struct originated_set {
+	__u64 digest[WAYS];
+	struct originated_tuple tuple[WAYS];
+};
+
 /*
  * What the program at the target interface needs to count a packet that was just redirected to it: it runs on the same
  * CPU, within the same call of dev_queue_xmit. skb->tc_index says which packet is meant.

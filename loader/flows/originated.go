@@ -24,19 +24,22 @@ const originatedShown = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * ti
 // eachOriginated visits what the host originated lately by another interface than that of its source.
 func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) bool, matches func(*bpf.DatapathTuple) bool) error {
 	var (
-		digest uint64
-		record bpf.DatapathOriginatedTuple
+		index uint32
+		set   bpf.DatapathOriginatedSet
 	)
-	entries := t.maps.Originated.Iterate()
-	for entries.Next(&digest, &record) {
-		if v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
-			continue
-		}
-		if !visit(digest, v.originated(&record)) {
-			return nil
+	sets := t.maps.Originated.Iterate()
+	for sets.Next(&index, &set) {
+		for way, digest := range set.Digest {
+			record := &set.Tuple[way]
+			if digest == 0 || v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
+				continue
+			}
+			if !visit(digest, v.originated(record)) {
+				return nil
+			}
 		}
 	}
-	if err := entries.Err(); err != nil {
+	if err := sets.Err(); err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
 	}
 	return nil

@@ -43,14 +43,14 @@ type Runner struct {
 	ways        uint32        // of the settings
 	down        [devices]bool // who has no carrier now
 	gatewayMACs map[bpf.DatapathGatewayMac]bool
-	// originatedDigests are those of the tuples that the map of what the host originates may hold.
-	originatedDigests map[uint64]bool
-	routes            map[bpf.DatapathRouteKey]bool
-	events            map[bpf.DatapathEvent]uint64 // at the beginning of the program
-	pairs             map[model.Pair]model.Count
-	lastPairs         map[model.Pair]model.Count // after the last packet that was run; nil: not known
-	buffer            []byte
-	context           rig.Context
+	// originatedBefore are the tuples that the table of what the host originates may hold.
+	originatedBefore map[model.Tuple]bool
+	routes           map[bpf.DatapathRouteKey]bool
+	events           map[bpf.DatapathEvent]uint64 // at the beginning of the program
+	pairs            map[model.Pair]model.Count
+	lastPairs        map[model.Pair]model.Count // after the last packet that was run; nil: not known
+	buffer           []byte
+	context          rig.Context
 }
 
 // Sockets are the real ones that the programs meet.
@@ -87,13 +87,13 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 	}
 	return &Runner{
 		h: h, d: d, sets: sets, places: places, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
-		Events:            make(map[bpf.DatapathEvent]uint64),
-		Outcomes:          make(map[bpf.DatapathOutcome]uint64),
-		Remembered:        make(map[string]int),
-		gatewayMACs:       make(map[bpf.DatapathGatewayMac]bool),
-		originatedDigests: make(map[uint64]bool),
-		routes:            make(map[bpf.DatapathRouteKey]bool),
-		buffer:            make([]byte, 1<<16),
+		Events:           make(map[bpf.DatapathEvent]uint64),
+		Outcomes:         make(map[bpf.DatapathOutcome]uint64),
+		Remembered:       make(map[string]int),
+		gatewayMACs:      make(map[bpf.DatapathGatewayMac]bool),
+		originatedBefore: make(map[model.Tuple]bool),
+		routes:           make(map[bpf.DatapathRouteKey]bool),
+		buffer:           make([]byte, 1<<16),
 	}, nil
 }
 

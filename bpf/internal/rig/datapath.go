@@ -32,6 +32,7 @@ type Datapath struct {
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
+	records   *ebpf.Memory // of `originated`
 	undo      []func() error // what Clear takes out of arrays
 }
 
@@ -142,7 +143,7 @@ func (o Options) features() (bpf.Features, error) {
 
 // mapTables has tables readable and writable without system calls, those of the flows where that is wanted.
 func (o Options) mapTables(spec *ebpf.CollectionSpec) error {
-	for _, name := range []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign} {
+	for _, name := range []string{bpf.DatapathMapMarks, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated} {
 		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 	}
 	if !o.Mapped {
@@ -221,14 +222,13 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := d.Nobody.Put(uint32(0), d.ReplypathFallback); err != nil {
 		return fmt.Errorf("enter the program that ends what is for nobody: %w", err)
 	}
-	if d.marks, err = d.DatapathMaps.Marks.Memory(); err != nil {
-		return fmt.Errorf("map %s: %w", d.DatapathMaps.Marks, err)
-	}
-	if d.foreign, err = d.DatapathMaps.Foreign.Memory(); err != nil {
-		return fmt.Errorf("map %s: %w", d.DatapathMaps.Foreign, err)
-	}
-	if d.fragments, err = d.DatapathMaps.Fragments.Memory(); err != nil {
-		return fmt.Errorf("map %s: %w", d.DatapathMaps.Fragments, err)
+	for m, to := range map[*ebpf.Map]**ebpf.Memory{
+		d.DatapathMaps.Marks: &d.marks, d.DatapathMaps.Foreign: &d.foreign,
+		d.DatapathMaps.Fragments: &d.fragments, d.Originated: &d.records,
+	} {
+		if *to, err = m.Memory(); err != nil {
+			return fmt.Errorf("map %s: %w", m, err)
+		}
 	}
 	if !probes {
 		return nil

@@ -266,7 +266,7 @@ func (d *Datapath) Clear() error {
 		clear[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
 		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
 		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
-		clear[uint64, bpf.DatapathOriginatedTuple](d.Originated),
+		wipe(d.Originated, d.records),
 		d.SetExclusions(),
 		d.ModeByHand.Put(uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),

@@ -61,7 +61,14 @@ func strong() *Contender {
 		Name: Strong, About: "enforcing, with host_model: strong", origin: true,
 		setUp: func(ctx context.Context, s *Site, options Options) (Running, error) {
 			options.Configuration = fmt.Sprintf("host_model: strong\ninterfaces: [{name: eth0}, {name: eth1, gateways: [%q]}]\n", s.gateway)
-			return StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
+			d, err := StartDaemon(ctx, s.Server, options, "--mechanism", "tcx")
+			if err != nil {
+				return nil, err
+			}
+			if err := d.endGrace(); err != nil {
+				return nil, errors.Join(err, d.Stop())
+			}
+			return d, nil
 		},
 	}
 }
@@ -209,6 +216,20 @@ func (d *Daemon) detach() error {
 	defer cancel()
 	if output, err := d.Command(ctx, "detach").CombinedOutput(); err != nil {
 		return fmt.Errorf("replypath detach: %w: %s", err, output)
+	}
+	return nil
+}
+
+// endGrace ends the first seconds, in which what the host asks is no beginning: the answer makes it a reply.
+func (d *Daemon) endGrace() error {
+	path := filepath.Join(d.pinDir, datapath.MapsDir, bpf.DatapathMapGrace)
+	grace, err := ebpf.LoadPinnedMap(path, nil)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer grace.Close()
+	if err := grace.Put(uint32(0), uint32(0)); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }
