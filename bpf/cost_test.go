@@ -11,11 +11,11 @@ import (
 )
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large tables
-// there are the tags alone, eight times the same line. Two of the locks are taken: to enter the connection, and where the host
-// is found not to have begun.
+// there are the tags alone, ten times one of two lines, and the mark of what is over. Two of the locks are taken: to enter the
+// connection, and where the host is found not to have begun.
 var lookupsOfConnection = map[string]uint64{
-	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 1, bpf.DatapathMapEstablishedTags: 8,
-	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapSetLocks: 2,
+	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 8,
+	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
 	bpf.DatapathMapConfiguration: 3, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,

@@ -217,12 +217,16 @@ func TestNurseryCloses(t *testing.T) {
 		change  func(*bpf.DatapathFlow)
 		segment tcp
 		flags   uint16
+		over    bool
 	}{
-		{"its FIN acknowledges ours", func(f *bpf.DatapathFlow) { f.State = stateClosing }, last, flagPeerEnded | flagHeard},
-		{"it does not acknowledge ours", func(f *bpf.DatapathFlow) { f.State, f.SndNxt = stateClosing, ours+1 }, last, flagPeerEnded},
-		{"we have not closed", func(*bpf.DatapathFlow) {}, last, flagPeerEnded},
-		{"it acknowledges ours, and has not closed", func(f *bpf.DatapathFlow) { f.State = stateClosing }, tcp{flags: "A", ack: ours}, flagHeard},
-		{"a second FIN", func(f *bpf.DatapathFlow) { f.Flags |= flagPeerEnded }, tcp{flags: "FA", seq: 7}, flagPeerEnded},
+		{"its FIN acknowledges ours", func(f *bpf.DatapathFlow) { f.State = stateClosing }, last, flagPeerEnded | flagHeard, false},
+		{"it does not acknowledge ours", func(f *bpf.DatapathFlow) { f.State, f.SndNxt = stateClosing, ours+1 }, last, flagPeerEnded, false},
+		{"we have not closed", func(*bpf.DatapathFlow) {}, last, flagPeerEnded, false},
+		{"it acknowledges ours, and has not closed", func(f *bpf.DatapathFlow) { f.State = stateClosing }, tcp{flags: "A", ack: ours}, flagHeard, false},
+		{"it acknowledges ours, and we have its FIN", func(f *bpf.DatapathFlow) {
+			f.State, f.Flags = stateClosing, f.Flags|flagPeerEnded|flagAnswered
+		}, tcp{flags: "A", ack: ours}, flagHeard, true},
+		{"a second FIN", func(f *bpf.DatapathFlow) { f.Flags |= flagPeerEnded }, tcp{flags: "FA", seq: 7}, flagPeerEnded, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -234,6 +238,7 @@ func TestNurseryCloses(t *testing.T) {
 					flow.Flags |= flagActive | test.flags
 					return effect{tables: establishedFlow(flow)}
 				})
+				b.wantFinished(n, test.over)
 			})
 		})
 	}
@@ -241,10 +246,12 @@ func TestNurseryCloses(t *testing.T) {
 		ended uint16
 		ack   uint32
 		flags uint16
+		over  bool
 	}{
-		"we acknowledge its FIN":         {flagPeerEnded, theirs, flagAnswered},
-		"we acknowledge less":            {flagPeerEnded, theirs - 1, 0},
-		"we acknowledge what is not one": {0, theirs, 0},
+		"we acknowledge its FIN":                     {flagPeerEnded, theirs, flagAnswered, false},
+		"we acknowledge its FIN, and ours was heard": {flagPeerEnded | flagHeard, theirs, flagAnswered, true},
+		"we acknowledge less":                        {flagPeerEnded, theirs - 1, 0, false},
+		"we acknowledge what is not one":             {0, theirs, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, b *bed, n network) {
@@ -255,8 +262,21 @@ func TestNurseryCloses(t *testing.T) {
 				b.put(young(flow))
 				flow.Flags |= test.flags
 				b.run(egress(b.replication, frame), effect{tables: establishedFlow(flow)})
+				b.wantFinished(n, test.over)
 			})
 		})
+	}
+}
+
+// wantFinished forgets whether the connection is known to be over, and fails where that is not as wanted.
+func (b *bed) wantFinished(n network, want bool) {
+	b.t.Helper()
+	place := b.finishedPlace(n.tuple(tcp{}))
+	var mark uint64
+	b.must(b.Finished.Lookup(place, &mark))
+	b.must(b.Finished.Put(place, uint64(0)))
+	if known := mark != 0; known != want {
+		b.t.Errorf("the connection is known to be over: %v, want %v", known, want)
 	}
 }
 
@@ -312,16 +332,15 @@ func TestNurseryTimeWait(t *testing.T) {
 		timeWaitPort++ // which the last one still holds
 		m := tcp{ports: ports{peer: 4711, self: timeWaitPort}}
 		c := acceptedTimeWait(t, netip.AddrPortFrom(n.self, m.self), netip.AddrPortFrom(n.peer, m.peer))
-		changes := []func(tables){b.finished(n, m)}
-		others := crowd(n, ways)
-		for _, other := range others[1:] {
-			changes = append(changes, young(b.flow(other, tcp{}, b.replication, 0)))
-		}
-		b.put(changes...)
-		b.run(ingress(b.replication, others[0].in(b.replication, syn)), b.forgetsOne(others[0]))
+		closing := b.flow(n, m, b.replication, 0)
+		closing.State, closing.Flags, closing.SndNxt = stateClosing, closing.Flags|flagPeerEnded|flagAnswered, c.acked
+		b.put(young(closing))
+		m.flags, m.seq, m.ack = "A", c.received, c.acked
+		b.exec(ingress(b.replication, n.in(b.replication, m)))
 
-		m.flags, m.seq, m.ack = "FA", c.received-1, c.acked
+		m.flags, m.seq = "FA", c.received-1
 		mark := b.finishedMark(n.tuple(m))
+		b.put()
 		flow := b.born(n, m, b.replication)
 		flow.Flags |= flagReset
 		b.run(ingress(b.replication, n.in(b.replication, m)), effect{

@@ -18,15 +18,16 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
-	if (!may_start(skb))
-		return;
+	fetch(get_tags(TABLE_HALF_OPEN, first_set(packet->digest, sets[TABLE_HALF_OPEN])));
 	fetch(get_notes(packet->digest));
 	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
+	if (!may_start(skb))
+		return;
 	flow = find(packet, TABLE_HALF_OPEN);
 	/* The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). */
 	if (accept_answer(find_note(packet->digest)) && is_opening(skb))
 		return count_event(EVENT_IGNORED_ANSWER);
-	if (!flow && make_room_in_nursery(packet->digest)) {
+	if (!flow && make_room_in_nursery(from)) {
 		if (!enter(skb, from, TABLE_NURSERY, FLOW_HANDSHAKE))
 			return;
 	} else if (!flow || flow->flags & FLOW_STRAY || is_idle(flow, TABLE_HALF_OPEN)) {

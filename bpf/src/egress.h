@@ -70,8 +70,11 @@ static inline void note_end(const struct packet *packet, struct flow *flow, enum
 /* In the nursery: what the peer sent is acknowledged to its end. */
 static inline void note_end_answered(const struct packet *packet, struct flow *flow)
 {
-	if (unlikely(flow->flags & FLOW_PEER_ENDED) && packet->ack == flow->rcv_nxt)
+	if (unlikely(flow->flags & FLOW_PEER_ENDED) && packet->ack == flow->rcv_nxt) {
 		flow->flags |= FLOW_END_ANSWERED;
+		if (is_finished(flow))
+			mark_finished(packet->digest);
+	}
 }
 
 /* Whether the segment is the RST by which a closed port answers the entry's SYN (RFC 9293, 3.10.7.1). */

@@ -76,8 +76,11 @@ static inline void note_close(const struct packet *packet, struct flow *flow)
 		flow->rcv_nxt = segment_end(packet);
 		flow->flags |= FLOW_PEER_ENDED;
 	}
-	if (unlikely(flow->state & FLOW_CLOSING) && packet->ack == flow->snd_nxt)
+	if (unlikely(flow->state & FLOW_CLOSING) && packet->ack == flow->snd_nxt) {
 		flow->flags |= FLOW_END_HEARD;
+		if (is_finished(flow))
+			mark_finished(packet->digest);
+	}
 }
 
 /*

@@ -48,16 +48,13 @@ static inline void unmark_finished(__u64 digest)
 		*slot = 0;
 }
 
-/* Takes an entry out that is over. */
-static inline bool forget_finished(__u32 index, __u32 way, __u64 digest)
+/* The connection of this tuple is over. */
+static inline void mark_finished(__u64 digest)
 {
 	__u64 *slot = finished_slot(digest);
 
-	if (!slot)
-		return false;
-	*slot = mark_of(digest, 0, finished_period());
-	remove_at(TABLE_NURSERY, index * WAYS + way, digest);
-	return true;
+	if (slot)
+		*slot = mark_of(digest, 0, finished_period());
 }
 
 /*
@@ -152,32 +149,46 @@ __noinline int readiest(__u32 index)
 	return chosen;
 }
 
-/* Has an entry make room in a full set; false where none does. */
-static inline bool make_way(__u32 index)
+/*
+ * Has an entry of a full set make way: the vacancy is that of a connection that is over, which is written over, or of one
+ * that has moved. Returns false where none does.
+ */
+static inline bool make_way(__u32 index, struct vacancy *vacancy)
 {
 	const struct flow_set *set = get_set(TABLE_NURSERY, index);
 	__u32 way = readiest(index);
-	__u64 digest;
 
 	if (!set || way >= WAYS)
 		return false;
-	digest = *(volatile const __u64 *)&set->digest[way]; /* first: another CPU may give the way to another flow */
+	vacancy->way = way;
+	vacancy->digest = *(volatile const __u64 *)&set->digest[way]; /* first: another CPU may give it to another flow */
 	if (likely(is_finished(&set->flow[way])))
-		return forget_finished(index, way, digest);
-	return leave_nursery(index, way);
+		return true;
+	if (!leave_nursery(index, way))
+		return false;
+	vacancy->way = way;
+	vacancy->digest = 0;
+	return true;
 }
 
-/* Whether there is room for an entry, if need be by what makes way for it. No sets: there is no nursery. */
-static inline bool make_room_in_nursery(__u64 digest)
+/* Finds a place for the scratch packet's entry, the first vacancy; false where there is none. No sets: no nursery. */
+static inline bool make_room_in_nursery(struct scratch *from)
 {
-	__u32 index = first_set(digest, sets[TABLE_NURSERY]);
+	__u64 digest = from->packet.digest, free;
+	__u32 index = first_set(digest, sets[TABLE_NURSERY]), preferred = preferred_way(digest);
 	const __u64 *tags = get_tags(TABLE_NURSERY, index);
 
-	return sets[TABLE_NURSERY] && tags &&
-	       (free_ways(*tags) || make_way(index));
+	if (!sets[TABLE_NURSERY] || !tags)
+		return false;
+	free = free_ways(*tags);
+	if (!free)
+		return make_way(index, &from->vacancy[0]);
+	from->vacancy[0].way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
+	from->vacancy[0].digest = 0;
+	return true;
 }
 
-/* Enters the handshake that is in the scratch; false where another CPU was first. */
+/* Enters the handshake that is in the scratch into its vacancy; false where another CPU was first. */
 static inline bool enter_nursery(const struct scratch *from)
 {
 	__u64 digest = from->packet.digest;
@@ -185,15 +196,8 @@ static inline bool enter_nursery(const struct scratch *from)
 	struct flow_set *set = get_set(TABLE_NURSERY, index);
 	__u64 *tags = get_tags(TABLE_NURSERY, index);
 	struct bpf_spin_lock *lock = get_lock(index);
-	__u32 preferred = preferred_way(digest);
-	struct vacancy vacancy = {};
-	__u64 free;
 
-	if (!set || !tags || !lock)
-		return false;
-	free = free_ways(*tags);
-	vacancy.way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
-	if (!free || !fill(set, tags, lock, &vacancy, &from->flow, digest))
+	if (!set || !tags || !lock || !fill(set, tags, lock, &from->vacancy[0], &from->flow, digest))
 		return false;
 	count_event(EVENT_ADMITTED_HALF_OPEN);
 	return true;

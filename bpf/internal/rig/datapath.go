@@ -32,7 +32,7 @@ type Datapath struct {
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
-	records   *ebpf.Memory // of `originated`
+	records   *ebpf.Memory   // of `originated`
 	undo      []func() error // what Clear takes out of arrays
 }
 
