@@ -11,10 +11,10 @@ import (
 )
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large tables
-// there are the tags alone, ten times one of two lines, and the mark of what is over. Two of the locks are taken: to enter the
+// there are the tags alone, eleven times one of two lines, and the mark of what is over. Two of the locks are taken: to enter the
 // connection, and where the host is found not to have begun.
 var lookupsOfConnection = map[string]uint64{
-	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 8,
+	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
 	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
 	bpf.DatapathMapConfiguration: 3, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,

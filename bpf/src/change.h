@@ -8,6 +8,15 @@
 #include "mtu.h"
 #include "outbound.h"
 
+/* What the SYN, the SYN-ACK (note_answer()) and the ACK will look at. */
+static inline void fetch_for_handshake(__u64 digest)
+{
+	fetch(get_tags(TABLE_HALF_OPEN, first_set(digest, sets[TABLE_HALF_OPEN])));
+	fetch(get_tags(TABLE_ESTABLISHED, first_set(digest, sets[TABLE_ESTABLISHED])));
+	fetch(get_notes(digest));
+	fetch(mark_slot(digest));
+}
+
 /*
  * A SYN starts a half-open entry, in a table of its own: a flood of them can push out nothing else, and a forged one
  * changes nothing for a connection that is established. One that is sent again may take another way; what we answered
@@ -18,9 +27,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
-	fetch(get_tags(TABLE_HALF_OPEN, first_set(packet->digest, sets[TABLE_HALF_OPEN])));
-	fetch(get_notes(packet->digest));
-	fetch(mark_slot(packet->digest)); /* for the SYN-ACK, see note_answer() */
+	fetch_for_handshake(packet->digest);
 	if (!may_start(skb))
 		return;
 	flow = find(packet, TABLE_HALF_OPEN);
