@@ -1,6 +1,6 @@
 # `make help` lists the targets. Building and the demo need Go alone; tests, lint and generated code need the Debian
-# packages of test/packages.txt, test-kernels and bench also those of packages.txt in test/kernels and test/bench; they
-# are installed where they are missing.
+# packages of test/packages.txt, test-kernels and bench also those of packages.txt in test/kernels and test/bench,
+# test-kubernetes those of test/guide/cluster-packages.txt; they are installed where they are missing.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -83,7 +83,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels test-kubernetes bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -137,6 +137,13 @@ test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in vi
 	@$(if $(filter bench,$(SUITES)),test/install-packages.sh test/bench/packages.txt)
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
+
+# To compile a cluster takes a quarter of an hour the first time.
+test-kubernetes: root packages ## run the commands of docs/guide/kubernetes.md in a cluster of one node
+	@test/install-packages.sh test/guide/cluster-packages.txt
+	GO="$(GO)" test/guide/cluster build/cluster
+	$(MAKE) --no-print-directory image IMAGE=build/cluster/replypath.tar ARCHITECTURES=$$($(GO) env GOARCH)
+	REPLYPATH_TEST_PATIENCE=3 REPLYPATH_CLUSTER=$(CURDIR)/build/cluster $(GO) test -count=1 -v -run '^TestPages/docs/guide/kubernetes.md$$' ./test/guide
 
 # QUICK=1 takes three minutes on two cores, a full run about an hour. WORKLOADS and CONTENDERS name some of them.
 bench: build root packages ## measure replypath beside a static route, ip rule and connection marks (build/bench), QUICK=1 in short

@@ -13,6 +13,7 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	"helm.sh/helm/v4/pkg/strvals"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,6 +141,32 @@ func TestObjects(t *testing.T) {
 				t.Errorf("a ServiceMonitor: %t, not %t", monitored, wanted)
 			}
 		})
+	}
+}
+
+// TestPage: the chart takes the values that the page sets, and the nodes the configuration. In a cluster
+// `make test-kubernetes` runs all commands of the page.
+func TestPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/guide/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]any)
+	for _, set := range regexp.MustCompile(`--set (\S+)`).FindAllSubmatch(page, -1) {
+		if err := strvals.ParseInto(string(set[1]), values); err != nil {
+			t.Fatal(err)
+		}
+		encoded, err := yaml.Marshal(values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects(t, string(encoded)).configuration(t)
+	}
+	if len(values) == 0 {
+		t.Error("the page sets nothing")
+	}
+	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1) {
+		objects(t, string(block[1])).configuration(t)
 	}
 }
 

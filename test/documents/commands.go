@@ -85,7 +85,8 @@ func commandsIn(text, program string) ([]Command, error) {
 		for i, word := range call.Args {
 			words[i] = plain(word)
 		}
-		if i := slices.Index(words, program); i >= 0 {
+		// Helm has releases of that name.
+		if i := slices.Index(words, program); i >= 0 && words[0] != "helm" {
 			commands = append(commands, Command{int(call.Args[i].Pos().Line()), words[i:]})
 		}
 		return true
