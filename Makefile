@@ -35,7 +35,7 @@ ARCHITECTURES ?= amd64 arm64
 
 # What reads the documents, and those that it reads: each directory with all that is below it.
 VALE  ?= CGO_ENABLED=1 $(GO) tool -modfile=test/documents/vale.mod vale
-PROSE ?= README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md $(wildcard docs/guide docs/design docs/GLOSSARY.md docs/METRICS.md docs/ARCHITECTURE.md)
+PROSE ?= README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md $(wildcard docs/guide docs/design docs/FLEET.md docs/GLOSSARY.md docs/METRICS.md docs/ARCHITECTURE.md)
 
 # What is installed where there is no configuration.
 SAMPLE_CONFIG ?= packaging/replypath.yaml

@@ -165,7 +165,7 @@ func TestConfigurations(t *testing.T) {
 
 // named are words that pages use for what is elsewhere.
 var (
-	named = regexp.MustCompile(`\breplypath_[a-z0-9_]*[a-z0-9]\b`)
+	named = regexp.MustCompile(`\breplypath_[a-z][a-z0-9_]*[a-z0-9]\b`)
 	alert = regexp.MustCompile(`\bReplypath[A-Z]\w+`)
 )
 

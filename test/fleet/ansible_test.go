@@ -8,19 +8,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"replypath/test/harness"
-	"replypath/test/topology"
 )
 
 // roles is the directory of the playbook and its role.
 const roles = "../../deploy/ansible"
-
-// version is that of the package that is installed.
-const version = "1.0.0"
 
 // TestAnsibleLint has the role checked by ansible-lint.
 func TestAnsibleLint(t *testing.T) {
@@ -32,8 +29,24 @@ func TestAnsibleLint(t *testing.T) {
 	}
 }
 
+// layOut gives the controller what its commands take from a checkout: the package in two versions, too.
+func (f *fleet) layOut(version, next string) {
+	f.t.Helper()
+	harness.Must(f.t, os.CopyFS(f.path("deploy/ansible"), os.DirFS(roles)))
+	for _, dir := range []string{"bin", "build/packages", "deploy/ansible/inventory/host_vars"} {
+		harness.Must(f.t, os.MkdirAll(f.path(dir), 0o755))
+	}
+	harness.Must(f.t, os.Symlink(harness.Binary(), f.path("bin/replypath")))
+	harness.Must(f.t, os.Symlink(harness.Must1[string](f.t)(filepath.Abs("../../packaging")), f.path("packaging")))
+	named := func(version string) string { return f.path("build/packages/replypath_" + version + "-1_amd64.deb") }
+	harness.Must(f.t, os.Rename(makePackage(f.t, version), named(version)))
+	// Its files are the same: what an upgrade does with others is shown elsewhere.
+	f.typed(fmt.Sprintf(`dpkg-deb -R %[1]s next; sed -i "s/^Version: .*/Version: %[2]s-1/" next/DEBIAN/control
+dpkg-deb -Zgzip -z1 -b next %[3]s; rm -r next`, named(version), next, named(next)), 0)
+}
+
 // makePackage makes the Debian package and returns its path.
-func makePackage(t *testing.T) string {
+func makePackage(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
 	c := exec.CommandContext(t.Context(), "make", "--silent", "-C", "../..", "deb", "VERSION="+version, "PACKAGES="+dir,
@@ -49,19 +62,20 @@ func makePackage(t *testing.T) string {
 	return found[0]
 }
 
-// writeInventory names both servers: one gets the package, the other the binary.
-func (f *fleet) writeInventory() {
+// typed runs a command on the controller, wants an exit code, and returns what it wrote.
+func (f *fleet) typed(command string, code int) string {
 	f.t.Helper()
-	text := "all:\n  hosts:\n"
-	for i, install := range []string{
-		"replypath_package: " + makePackage(f.t),
-		"replypath_binary: " + harness.Binary(),
-	} {
-		host := f.servers[i]
-		text += fmt.Sprintf("    %s:\n      ansible_host: %s\n      %s\n      replypath_checks: [{host: %s, port: 22}]\n",
-			host.Name, host.Eth0.Address(topology.IPv4), install, host.Eth1.Address(topology.IPv4))
+	began := time.Now()
+	c := f.controller.Host.Command(harness.Within(f.t, 30*harness.AnswerTime), "sh", "-euc", command)
+	c.Dir = f.path("deploy/ansible")
+	c.Env = append(os.Environ(), "HOME="+f.dir, "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1", "ANSIBLE_HOST_KEY_CHECKING=False",
+		"ANSIBLE_SSH_CONTROL_PATH_DIR="+f.path("cp"), "ANSIBLE_PYTHON_INTERPRETER=/usr/bin/python3")
+	output, err := c.CombinedOutput()
+	f.t.Logf("%s: %s", command, time.Since(began).Round(100*time.Millisecond))
+	if c.ProcessState == nil || c.ProcessState.ExitCode() != code {
+		f.t.Fatalf("%v, not exit code %d:\n%s\n%s", err, code, command, output)
 	}
-	harness.Must(f.t, os.WriteFile(f.path("hosts.yml"), []byte(text), 0o644))
+	return string(output)
 }
 
 // What becomes of a host.
@@ -91,43 +105,21 @@ func outcomes(output string) map[string]string {
 	return found
 }
 
-// commands are those of the page: to observe, to enforce, and to take it away.
-func commands(t *testing.T) (found []string) {
-	t.Helper()
-	page := harness.Must1[[]byte](t)(os.ReadFile("../../docs/guide/ansible.md"))
-	for _, b := range harness.Blocks(string(page)) {
-		if strings.HasPrefix(b.Text, "ansible-playbook ") {
-			found = append(found, strings.TrimSpace(b.Text))
+// play runs a playbook, wants an outcome on each server, and returns what it wrote.
+func (f *fleet) play(command string, want ...string) string {
+	f.t.Helper()
+	code := 0
+	if slices.Contains(want, failed) {
+		code = 2
+	}
+	output := f.typed(command, code)
+	got := outcomes(output)
+	for i, host := range f.servers {
+		if got[host.name] != want[i] {
+			f.t.Fatalf("not %q on %s:\n%s", want[i], host.name, output)
 		}
 	}
-	if len(found) != 3 {
-		t.Fatalf("commands of the page: %q", found)
-	}
-	return found
-}
-
-// play runs a command of the page on the controller with more variables, wants an outcome on each server, and returns
-// what it wrote.
-func (f *fleet) play(onA, onB, command string, variables ...string) string {
-	f.t.Helper()
-	args := strings.Fields(strings.ReplaceAll(command, "hosts.yml", f.path("hosts.yml")))[1:]
-	for _, v := range variables {
-		args = append(args, "-e", v)
-	}
-	began := time.Now()
-	c := f.controller.Host.Command(harness.Within(f.t, 30*harness.AnswerTime), "/usr/bin/ansible-playbook", args...)
-	c.Dir = roles
-	c.Env = append(os.Environ(), "HOME="+f.dir, "LC_ALL=C.UTF-8", "ANSIBLE_HOST_KEY_CHECKING=False", "ANSIBLE_PIPELINING=True",
-		"ANSIBLE_NOCOLOR=1", "ANSIBLE_SSH_CONTROL_PATH_DIR="+f.path("cp"), "ANSIBLE_PRIVATE_KEY_FILE="+f.path("key"),
-		"ANSIBLE_REMOTE_USER=root", "ANSIBLE_PYTHON_INTERPRETER=/usr/bin/python3",
-		"ANSIBLE_SSH_ARGS=-F none -o ControlMaster=auto -o ControlPersist=5s -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR")
-	output, err := c.CombinedOutput()
-	got := outcomes(string(output))
-	f.t.Logf("%s %v: %v in %s", command, variables, got, time.Since(began).Round(100*time.Millisecond))
-	if got["a"] != onA || got["b"] != onB || (err != nil) != (onA == failed || onB == failed) {
-		f.t.Fatalf("not %q on a, %q on b: %v\n%s", onA, onB, err, output)
-	}
-	return string(output)
+	return output
 }
 
 // wantReason wants the playbook to have said why it failed.
@@ -136,46 +128,4 @@ func wantReason(t *testing.T, output, reason string) {
 	if !strings.Contains(output, reason) {
 		t.Errorf("it does not say %q:\n%s", reason, output)
 	}
-}
-
-// want wants a server to be in a mode, and its replies to be moved or lost.
-func (f *fleet) want(host server, mode string, moved bool) {
-	f.t.Helper()
-	f.wantMode(host, mode)
-	f.wantMoved(host, moved)
-}
-
-// TestAnsible rolls out to two servers: observe, a trial that the controller confirms and one that it cannot, and then
-// can; a configuration with which nothing is attached, and back. What is there already is not changed again.
-func TestAnsible(t *testing.T) {
-	f := newFleet(t)
-	f.writeInventory()
-	a, b := f.servers[0], f.servers[1]
-	page := commands(t)
-	observe, enforce, remove := page[0], page[1], page[2]
-	const together, soon = "replypath_serial=2", "replypath_check_seconds=1"
-	f.want(a, "", false)
-	f.want(b, "", false)
-
-	f.play(changed, changed, observe, together)
-	f.want(a, "observe", false)
-	f.want(b, "observe", false)
-
-	closed := `{"replypath_checks": [{"host": "{{ ansible_host }}", "port": "{{ {'a': 22, 'b': 9}[inventory_hostname] }}"}]}`
-	output := f.play(changed, failed, enforce, closed, soon, "replypath_try_seconds=3")
-	wantReason(t, output, "Reach what clients reach: One or more items failed; the trial is taken back: "+
-		"replypath: not confirmed within 3s")
-	f.want(a, "enforce", true)
-	f.want(b, "observe", false)
-
-	f.play(same, changed, enforce)
-	f.want(b, "enforce", true)
-
-	output = f.play(failed, untouched, enforce, soon, `{"replypath_config": {"interfaces": [{"name": "none*"}]}}`)
-	wantReason(t, output, "nothing is attached")
-	f.want(b, "enforce", true)
-
-	f.play(changed, changed, remove, together)
-	f.want(a, "", false)
-	f.want(b, "", false)
 }

@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,52 +17,63 @@ import (
 	"replypath/test/topology"
 )
 
-// fleet are two servers that systemd has booted, each with two interfaces and OpenSSH, and a controller behind the router
-// of their production network. Routers drop what has a source that does not belong where it comes from.
+// fleet are three servers that systemd has booted, each with two interfaces and OpenSSH, and a controller behind the
+// router of their production network. Routers drop what has a source that does not belong where it comes from.
 type fleet struct {
 	t          *testing.T
 	s          *topology.S1
 	controller *topology.Interface
 	servers    []server
-	dir        string // of the controller
+	dir        string // of the controller: a checkout, as far as commands need one
 }
 
-// server is one of the servers.
+// server is one of the servers, under the name that the controller knows it by.
 type server struct {
 	*topology.Server
-	m *harness.Machine
+	m    *harness.Machine
+	name string
 }
 
-// The controller's network, as the networks of the servers are numbered.
+// The controller's network, and those of the third server, as the networks of the others are numbered.
 var (
 	controllerAddress = netip.MustParsePrefix("10.9.0.100/24")
 	controllerGateway = netip.MustParsePrefix("10.9.0.1/24")
+
+	thirdProduction, thirdProductionGateway   = netip.MustParsePrefix("10.5.0.100/24"), netip.MustParsePrefix("10.5.0.1/24")
+	thirdReplication, thirdReplicationGateway = netip.MustParsePrefix("10.6.0.100/24"), netip.MustParsePrefix("10.6.0.1/24")
 )
+
+// served is what clients ask, beside the echo.
+const served = 5432
 
 // newFleet boots the servers.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	s := harness.NewS1(t, topology.S1Options{Policy: topology.StrictSource, NoStaticRoute: true, NoIPv6: true})
 	f := &fleet{t: t, s: s, dir: t.TempDir()}
-	f.connectController()
+	f.controller = f.connect("controller", s.Production, "eth0", controllerAddress, controllerGateway)
+	third := &topology.Server{Eth0: f.connect("c", s.Production, "eth0", thirdProduction, thirdProductionGateway)}
+	third.Host = third.Eth0.Host
+	third.Eth1 = f.plug(third.Host, s.Replication, "eth1", thirdReplication, thirdReplicationGateway)
+	harness.Must(t, f.s.WaitReady(harness.Within(t, harness.AnswerTime)))
+	harness.Must(t, third.Eth0.Resolve(harness.Within(t, harness.AnswerTime), thirdProductionGateway.Addr()))
 	harness.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
-	for _, name := range []string{"host", "key"} {
-		output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f.path(name)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("ssh-keygen: %v\n%s", err, output)
-		}
-	}
-	for _, host := range []*topology.Server{s.A, s.B} {
-		f.servers = append(f.servers, server{Server: host, m: harness.NewMachine(t, host.Host)})
+	harness.Serve(t, third.Host, third.Eth1.Address(topology.IPv4))
+	for i, host := range []*topology.Server{s.A, s.B, third} {
+		harness.ServeAt(t, host.Host, netip.AddrPortFrom(host.Eth1.Address(topology.IPv4), served))
+		f.servers = append(f.servers, server{Server: host, m: harness.NewMachine(t, host.Host), name: fmt.Sprintf("db%03d", i+1)})
 	}
 	for _, host := range f.servers {
 		host.m.Boot()
 	}
+	f.makeKeys()
 	for _, host := range f.servers {
 		host.m.WaitBooted()
 		// The others' is the same for all machines. This one lasts as long as the machine.
 		host.m.Run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
 		host.m.Run("rm", "-f", "/usr/bin/replypath") // where the real machine has one
+		// It knows no archive: apt would read all that the real one's has, each time.
+		host.m.Run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/apt/lists")
 		f.startSSH(host)
 	}
 	return f
@@ -69,20 +81,48 @@ func newFleet(t *testing.T) *fleet {
 
 func (f *fleet) path(name string) string { return filepath.Join(f.dir, name) }
 
-// connectController gives the controller a cable to the production router, and the replication router the way to it.
-func (f *fleet) connectController() {
+// connect makes a host that has its default route by a router, and tells the other router the way to it.
+func (f *fleet) connect(name string, router *topology.Router, nic string, address, gateway netip.Prefix) *topology.Interface {
 	f.t.Helper()
-	host := harness.Must1[*topology.Host](f.t)(f.s.Host("controller"))
-	var err error
-	f.controller, _, err = f.s.Connect(
-		topology.NIC{Host: host, Name: "eth0", Addresses: []netip.Prefix{controllerAddress}},
-		topology.NIC{Host: f.s.Production.Host, Name: "controller", Addresses: []netip.Prefix{controllerGateway}})
+	host := harness.Must1[*topology.Host](f.t)(f.s.Host(name))
+	connected := f.plug(host, router, nic, address, gateway)
+	harness.Must(f.t, host.AddRoute(topology.Route{Via: gateway.Addr()}))
+	return connected
+}
+
+// plug gives a host a cable to a router, and tells the other router the way to it.
+func (f *fleet) plug(host *topology.Host, router *topology.Router, nic string, address, gateway netip.Prefix) *topology.Interface {
+	f.t.Helper()
+	connected, _, err := f.s.Connect(
+		topology.NIC{Host: host, Name: nic, Addresses: []netip.Prefix{address}},
+		topology.NIC{Host: router.Host, Name: host.Name + "-" + nic, Addresses: []netip.Prefix{gateway}})
 	harness.Must(f.t, err)
-	harness.Must(f.t, host.AddRoute(topology.Route{Via: controllerGateway.Addr()}))
-	transit := harness.Must1[*topology.Interface](f.t)(f.s.Production.Interface("transit"))
-	route := topology.Route{Destination: controllerAddress.Masked(), Via: transit.Address(topology.IPv4)}
-	harness.Must(f.t, f.s.Replication.AddRoute(route))
-	harness.Must(f.t, f.s.WaitReady(harness.Within(f.t, harness.AnswerTime)))
+	other := f.s.Replication
+	if router == other {
+		other = f.s.Production
+	}
+	transit := harness.Must1[*topology.Interface](f.t)(router.Interface("transit"))
+	harness.Must(f.t, other.AddRoute(topology.Route{Destination: address.Masked(), Via: transit.Address(topology.IPv4)}))
+	return connected
+}
+
+// makeKeys makes the keys of the servers and of the controller, and has its ssh know the servers by their names.
+func (f *fleet) makeKeys() {
+	f.t.Helper()
+	for _, name := range []string{"host", "key"} {
+		output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f.path(name)).CombinedOutput()
+		if err != nil {
+			f.t.Fatalf("ssh-keygen: %v\n%s", err, output)
+		}
+	}
+	const dir = "/etc/ssh/ssh_config.d" // of the sandbox
+	harness.Must(f.t, unix.Mount("none", dir, "tmpfs", 0, "mode=755"))
+	f.t.Cleanup(func() { harness.Must(f.t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	config := "IdentityFile " + f.path("key") + "\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking no\nLogLevel ERROR\n"
+	for _, host := range f.servers {
+		config += fmt.Sprintf("Host %s\nHostName %s\n", host.name, host.Eth0.Address(topology.IPv4))
+	}
+	harness.Must(f.t, os.WriteFile(dir+"/fleet.conf", []byte(config), 0o644))
 }
 
 // startSSH starts sshd on a server, for root with the controller's key.
@@ -103,7 +143,7 @@ func (f *fleet) startSSH(host server) {
 // wantMoved has the controller ask a server's eth1, and wants the answers to leave by it; or else to be lost by eth0.
 func (f *fleet) wantMoved(host server, moved bool) {
 	f.t.Helper()
-	c := harness.NewConversation(f.t, harness.TCP, f.controller, host.Eth1.Address(topology.IPv4))
+	c := harness.NewConversation(f.t, harness.UDP, f.controller, host.Eth1.Address(topology.IPv4))
 	if moved {
 		harness.WantByEth1(f.t, host.Server, c)
 	} else {

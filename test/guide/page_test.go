@@ -50,14 +50,14 @@ func (p *page) run(h *host, sections ...string) {
 	p.t.Helper()
 	count := 0
 	for i, b := range p.blocks {
-		if !typed(b) || len(sections) > 0 && !slices.Contains(sections, b.Section) {
+		if !b.Typed() || len(sections) > 0 && !slices.Contains(sections, b.Section) {
 			continue
 		}
 		count++
 		p.ran[i] = true
 		switch p.t.Logf("%s:%d", p.name, b.Line); b.Language {
 		case "sh":
-			p.runCommands(h, commandsOf(b.Text))
+			p.runCommands(h, b.Commands())
 		case "console":
 			p.runShown(h, b)
 		}
@@ -95,7 +95,7 @@ func (p *page) text(section, language string) string {
 func (p *page) wantAllRun() {
 	p.t.Helper()
 	for i, b := range p.blocks {
-		if typed(b) && !p.ran[i] {
+		if b.Typed() && !p.ran[i] {
 			p.t.Errorf("%s:%d: the commands of section %q are not run: name it in the page's runner, in test/guide/runners_test.go",
 				p.name, b.Line, b.Section)
 		}
@@ -105,29 +105,6 @@ func (p *page) wantAllRun() {
 			p.t.Errorf("%s has no command %q: remove it from its runner in test/guide/runners_test.go", p.name, command)
 		}
 	}
-}
-
-// comment is the remark behind a command.
-var comment = regexp.MustCompile(`(^|\s+)#.*$`)
-
-// commandsOf returns the commands of a block, one a line or several lines that end with \.
-func commandsOf(text string) []string {
-	if strings.Contains(text, "<<") {
-		return []string{text}
-	}
-	var commands []string
-	joined := ""
-	for line := range strings.Lines(text) {
-		joined += line
-		if strings.HasSuffix(line, "\\\n") {
-			continue
-		}
-		if command := strings.TrimSpace(comment.ReplaceAllString(strings.TrimSuffix(joined, "\n"), "")); command != "" {
-			commands = append(commands, command)
-		}
-		joined = ""
-	}
-	return commands
 }
 
 // runCommands runs commands: those that end by themselves in one shell, as far as others do
@@ -229,7 +206,7 @@ func (p *page) runShown(h *host, b harness.Block) {
 	for line := range strings.Lines(b.Text) {
 		if prompt.MatchString(line) {
 			check()
-			command, shown = strings.TrimSpace(comment.ReplaceAllString(line[2:], "")), ""
+			command, shown = harness.WithoutComment(line[2:]), ""
 			continue
 		}
 		shown += line

@@ -41,9 +41,6 @@ func read(t *testing.T, name string) string {
 	return string(harness.Must1[[]byte](t)(os.ReadFile(filepath.Join(checkout, name))))
 }
 
-// typed tells whether a block is for a reader to type.
-func typed(b harness.Block) bool { return b.Language == "sh" || b.Language == "console" }
-
 func isRecipe(name string) bool { return filepath.Base(filepath.Dir(name)) == "recipes" }
 
 // TestPages runs the commands of every page on its host.
@@ -68,7 +65,7 @@ func TestEachBlockHasARunner(t *testing.T) {
 	sources := readTests(t)
 	all := pages(t)
 	for _, name := range all {
-		blocks := slices.DeleteFunc(harness.Blocks(read(t, name)), func(b harness.Block) bool { return !typed(b) })
+		blocks := slices.DeleteFunc(harness.Blocks(read(t, name)), func(b harness.Block) bool { return !b.Typed() })
 		switch {
 		case isRecipe(name):
 			recipe := strings.TrimSuffix(filepath.Base(name), ".md")

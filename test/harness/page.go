@@ -2,7 +2,10 @@
 
 package harness
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Block is a fenced block of a page, under the heading Section. Line is that of the
 // opening fence, from 1.
@@ -33,4 +36,35 @@ func Blocks(page string) []Block {
 		}
 	}
 	return blocks
+}
+
+// Typed tells whether a block is for a reader to type.
+func (b Block) Typed() bool { return b.Language == "sh" || b.Language == "console" }
+
+// Commands returns the commands of a block, one a line or several lines that end with \.
+func (b Block) Commands() []string {
+	if strings.Contains(b.Text, "<<") {
+		return []string{b.Text}
+	}
+	var commands []string
+	joined := ""
+	for line := range strings.Lines(b.Text) {
+		joined += line
+		if strings.HasSuffix(line, "\\\n") {
+			continue
+		}
+		if command := WithoutComment(joined); command != "" {
+			commands = append(commands, command)
+		}
+		joined = ""
+	}
+	return commands
+}
+
+// comment is the remark behind a command.
+var comment = regexp.MustCompile(`(^|\s+)#.*$`)
+
+// WithoutComment returns a command without the remark behind it.
+func WithoutComment(command string) string {
+	return strings.TrimSpace(comment.ReplaceAllString(strings.TrimSuffix(command, "\n"), ""))
 }

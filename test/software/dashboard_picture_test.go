@@ -47,7 +47,7 @@ func TestDashboardPicture(t *testing.T) {
 	chosen := strings.NewReplacer("$__rate_interval", window, "$__range", "1m", "$job", "replypath", "$instance", ".*", "$interface", ".*")
 	for _, p := range readDashboard(t).Panels {
 		for _, q := range p.Targets {
-			results[q.Expr] = harness.Must1[json.RawMessage](t)(prom.over(chosen.Replace(q.Expr), begin, time.Now()))
+			results[q.Expr] = harness.Must1[json.RawMessage](t)(over(prom, chosen.Replace(q.Expr), begin, time.Now()))
 		}
 	}
 	text := harness.Must1[[]byte](t)(json.Marshal(results))
@@ -55,8 +55,8 @@ func TestDashboardPicture(t *testing.T) {
 }
 
 // over evaluates an expression over time.
-func (p *prometheus) over(expression string, from, to time.Time) (json.RawMessage, error) {
-	body, err := p.get(fmt.Sprintf("/api/v1/query_range?query=%s&start=%d&end=%d&step=%s",
+func over(prom *harness.Prometheus, expression string, from, to time.Time) (json.RawMessage, error) {
+	body, err := prom.Get(fmt.Sprintf("/api/v1/query_range?query=%s&start=%d&end=%d&step=%s",
 		url.QueryEscape(expression), from.Unix(), to.Unix(), step))
 	if err != nil {
 		return nil, err

@@ -51,22 +51,22 @@ func TestDashboard(t *testing.T) {
 	loseUDP(t, s, prom)
 	for _, v := range board.Templating.List {
 		if v.Type == "query" {
-			harness.Eventually(t, "values of "+v.Name, func() error { return prom.lackedValues(v.Query) })
+			harness.Eventually(t, "values of "+v.Name, func() error { return lackedValues(prom, v.Query) })
 		}
 	}
 	queries := 0
 	for _, p := range board.Panels {
 		for _, q := range p.Targets {
 			queries++
-			harness.Eventually(t, p.Title, func() error { return prom.lackedSeries(chosen.Replace(q.Expr), q.LegendFormat) })
+			harness.Eventually(t, p.Title, func() error { return prom.LackedSeries(chosen.Replace(q.Expr), q.LegendFormat) })
 		}
 	}
 	if queries < 40 {
 		t.Errorf("the dashboard has only %d queries", queries)
 	}
-	prom.wantValue(`count(ALERTS{alertname="ReplypathInterfaceMissing", interface="backup0"})`, 1)
-	prom.wantValue(`count(ALERTS{alertname="ReplypathInterfaceNotAttached"}) or vector(0)`, 0)
-	prom.wantValue(`job:replypath_hosts:count`, 2)
+	prom.WantValue(`count(ALERTS{alertname="ReplypathInterfaceMissing", interface="backup0"})`, 1)
+	prom.WantValue(`count(ALERTS{alertname="ReplypathInterfaceNotAttached"}) or vector(0)`, 0)
+	prom.WantValue(`job:replypath_hosts:count`, 2)
 }
 
 func readDashboard(t *testing.T) (board dashboard) {
@@ -76,7 +76,7 @@ func readDashboard(t *testing.T) (board dashboard) {
 }
 
 // scrapeBoth has Prometheus on A scrape A and B. B observes, and has no interface backup0.
-func scrapeBoth(t *testing.T, s *topology.S1) (*prometheus, *harness.Product) {
+func scrapeBoth(t *testing.T, s *topology.S1) (*harness.Prometheus, *harness.Product) {
 	t.Helper()
 	listen := func(server *topology.Server) netip.AddrPort {
 		return netip.AddrPortFrom(server.Eth0.Address(topology.IPv4), 9945)
@@ -86,7 +86,7 @@ func scrapeBoth(t *testing.T, s *topology.S1) (*prometheus, *harness.Product) {
 	config := harness.WriteConfig(t, "mode: observe\ninterfaces: [{name: eth0}, {name: eth1}, {name: backup0}]\n")
 	b.Start("--config", config, "--listen", listen(s.B).String())
 	harness.Serve(t, s.A.Host, s.A.Eth0.Address(topology.IPv4))
-	return startPrometheus(t, s.A.Host, listen(s.A), listen(s.B)), b
+	return harness.StartPrometheus(t, s.A.Host, scrapeInterval, listen(s.A), listen(s.B)), b
 }
 
 // askAll has A ask B by every protocol.
@@ -98,7 +98,7 @@ func askAll(t *testing.T, s *topology.S1) {
 }
 
 // loseUDP has somebody's program at B's eth1 drop replies that were moved there, until Prometheus knows of it.
-func loseUDP(t *testing.T, s *topology.S1, prom *prometheus) {
+func loseUDP(t *testing.T, s *topology.S1, prom *harness.Prometheus) {
 	t.Helper()
 	thief := harness.TakeUDP(t, s.B.Eth1)
 	c := harness.NewConversation(t, harness.UDP, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
@@ -106,43 +106,21 @@ func loseUDP(t *testing.T, s *topology.S1, prom *prometheus) {
 		if err := c.Ask(harness.Within(t, harness.SilenceTime)); err == nil {
 			t.Error("a question was answered, although the answer was taken")
 		}
-		return prom.lackedSeries("replypath_lost_packets_total > 0", "{{reason}}")
+		return prom.LackedSeries("replypath_lost_packets_total > 0", "{{reason}}")
 	})
 	harness.Must(t, thief.Close())
-}
-
-// label is one that a legend names.
-var label = regexp.MustCompile(`{{(\w+)}}`)
-
-// lackedSeries says what an expression lacks: series, or a label of its legend.
-func (p *prometheus) lackedSeries(expression, legend string) error {
-	all, err := p.series(expression)
-	if err != nil {
-		return err
-	}
-	if len(all) == 0 {
-		return fmt.Errorf("%s has no series", expression)
-	}
-	for _, one := range all {
-		for _, name := range label.FindAllStringSubmatch(legend, -1) {
-			if one.Metric[name[1]] == "" {
-				return fmt.Errorf("%s has a series without %s: %v", expression, name[1], one.Metric)
-			}
-		}
-	}
-	return nil
 }
 
 // values is how Grafana asks for the values of a label.
 var values = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 // lackedValues says that a variable has no values.
-func (p *prometheus) lackedValues(query string) error {
+func lackedValues(prom *harness.Prometheus, query string) error {
 	parts := values.FindStringSubmatch(query)
 	if parts == nil {
 		return fmt.Errorf("%s is no label_values(SERIES, LABEL)", query)
 	}
-	body, err := p.get("/api/v1/label/" + parts[2] + "/values?match[]=" + url.QueryEscape(chosen.Replace(parts[1])))
+	body, err := prom.Get("/api/v1/label/" + parts[2] + "/values?match[]=" + url.QueryEscape(chosen.Replace(parts[1])))
 	if err != nil {
 		return err
 	}
