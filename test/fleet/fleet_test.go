@@ -22,7 +22,7 @@ type walk struct {
 	*fleet
 	name   string
 	blocks []harness.Block
-	ran    map[string]bool // of a block's lines, those that were run
+	ran    map[string]bool // commands and expressions
 	prom   *harness.Prometheus
 }
 
@@ -105,15 +105,14 @@ func (w *walk) wantInstances(expression string, hosts ...server) {
 	})
 }
 
-// wantAllRun wants each line that the page has the reader type to have been run.
+// wantAllRun wants each command and each expression of the page to have been run.
 func (w *walk) wantAllRun() {
 	w.t.Helper()
 	for _, b := range w.blocks {
-		lines := b.Commands()
-		if !b.Typed() && b.Language != "promql" && !strings.HasPrefix(b.Text, "ansible-playbook ") {
+		if !b.Typed() && b.Language != "promql" {
 			continue
 		}
-		for _, line := range lines {
+		for _, line := range b.Commands() {
 			if !w.ran[line] {
 				w.t.Errorf("%s:%d: nobody runs %q", w.name, b.Line, line)
 			}
