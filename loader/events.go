@@ -24,6 +24,9 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 		return r.neighbour(e.Neighbour)
 	case !r.noteRoutes(e):
 		return false
+	case r.isOfBystander(&e):
+		r.bystanders.note(time.Now())
+		return false
 	case e.Kind == nexthop.KindLink && e.Removed:
 		r.interfaces.Gone(e.Interface)
 	case e.Kind == nexthop.KindLink:
@@ -39,25 +42,44 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 
 // noteRoutes has the table of routes follow an event, and tells whether the host has to be looked at.
 func (r *runner) noteRoutes(e nexthop.Event) (look bool) {
-	look = r.table.Note(&e, r.interfaces.Get(e.Interface) != nil)
+	look = r.table.Note(&e, r.isManaged)
 	if r.table.MayBeWrong() && !r.doubts.isNoted() {
 		r.doubts.note(time.Now())
 	}
 	return look
 }
 
+func (r *runner) isManaged(index int) bool { return r.interfaces.Get(index) != nil }
+
+// isOfBystander tells an event by which nothing changes but perhaps the list of the interfaces that are not managed.
+func (r *runner) isOfBystander(e *nexthop.Event) bool {
+	if e.Interface == 0 || r.isManaged(e.Interface) || r.interfaces.IsRecorded(e.Interface) || r.table.IsDue() {
+		return false
+	}
+	switch e.Kind {
+	case nexthop.KindLink:
+		return r.last.bystanders.Note(e.Link, e.Removed)
+	case nexthop.KindAddress:
+		return e.OfLink
+	case nexthop.KindRPFilter:
+		return true
+	}
+	return false
+}
+
 // readDoubtful reads the routes of which some may have gone, and looks at the host where that matters.
 func (r *runner) readDoubtful() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	rest := doubtEvery
 	if r.table.MayBeWrong() {
 		changed, err := r.table.Read()
 		if changed || err != nil { // which the reconciliation meets as well
-			r.reconcileOrLog()
-			r.changes.done(time.Now(), restFactor*r.last.readingTook)
+			r.look()
+			rest = max(rest, r.longRest())
 		}
 	}
-	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest()))
+	r.doubts.done(time.Now(), max(rest, r.table.Rest()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

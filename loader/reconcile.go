@@ -71,7 +71,7 @@ func (r *reconciliation) read() (err error) {
 	for n := range astray {
 		r.astray = append(r.astray, astray[n].String())
 	}
-	r.last = findings{missing: r.last.missing, own: r.host.Own, readingTook: time.Since(begun)}
+	r.last = findings{missing: r.last.missing, own: r.host.Own, bystanders: r.host.Bystanders, readingTook: time.Since(begun)}
 	return nil
 }
 
@@ -227,8 +227,10 @@ func (r *reconciliation) tendFallback() {
 	r.problems.Replace(scopeFallback, slog.LevelWarn, problems.Messages(err))
 }
 
-func (l *core) reconcileOrLog() {
-	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(l.reconcile()))
+func (l *core) reconcileOrLog() (done bool) {
+	err := l.reconcile()
+	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(err))
+	return err == nil
 }
 
 // reconcilePostponed does what a reconciliation has put off.

@@ -50,6 +50,7 @@ func (l reload) follow(cfg *config.Config, tx *undo.Tx) error {
 	tx.OnAbort(func() error { l.config = before; return l.reconcile() })
 	l.config = cfg
 	l.source.LookAgain()
+	l.table.MustRead() // what nobody has told is found when somebody asks for it
 	return l.reconcile()
 }
 

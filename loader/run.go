@@ -21,6 +21,8 @@ func (l *Loader) Run(ctx context.Context) error {
 		mode:    time.NewTicker(modeInterval),
 		changes: newCoalescer(),
 		doubts:  newCoalescer(),
+
+		bystanders: newCoalescer(),
 	}
 	defer r.slow.Stop()
 	defer r.resolve.Stop()
@@ -28,6 +30,7 @@ func (l *Loader) Run(ctx context.Context) error {
 	defer r.mode.Stop()
 	defer r.changes.timer.Stop()
 	defer r.doubts.timer.Stop()
+	defer r.bystanders.timer.Stop()
 	for r.step(ctx) {
 	}
 	return nil
@@ -43,6 +46,8 @@ func (r *runner) step(ctx context.Context) bool {
 			return true // no gateway is to be asked sooner than before
 		}
 	case <-r.changes.timer.C:
+		r.reconcileNow()
+	case <-r.bystanders.timer.C:
 		r.reconcileNow()
 	case <-r.doubts.timer.C:
 		r.readDoubtful()

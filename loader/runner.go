@@ -13,6 +13,10 @@ const (
 	// host where they are large and change all the time: a reconciliation comes
 	// no sooner than so many times as long as it last took to read them.
 	restFactor = 4
+	// longRestFactor is the same for what may wait: the list of interfaces that are not managed.
+	longRestFactor = 200
+	// retryAfter is when a reconciliation that failed is tried again, at the earliest.
+	retryAfter = time.Second
 	// doubtEvery is the same for reading all routes because one may have been the last of its kind: see nexthop.Table.
 	doubtEvery = time.Second
 )
@@ -26,13 +30,35 @@ type runner struct {
 	mode    *time.Ticker
 	changes *coalescer
 	doubts  *coalescer // about the routes
+
+	bystanders *coalescer // changes of interfaces that cannot become managed
 }
 
 func (r *runner) reconcileNow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.reconcileOrLog()
-	r.changes.done(time.Now(), restFactor*r.last.readingTook)
+	r.look()
+}
+
+// look reconciles. What failed is tried again without an event, as none may come.
+func (r *runner) look() {
+	begun := time.Now()
+	done := r.reconcileOrLog()
+	now := time.Now()
+	rest := restFactor * r.last.readingTook
+	if !done {
+		rest = max(rest, restFactor*now.Sub(begun), retryAfter)
+	}
+	r.changes.done(now, rest)
+	r.bystanders.done(now, r.longRest())
+	if !done {
+		r.changes.note(now)
+	}
+}
+
+// longRest bounds the share of time that goes into looking for what may wait.
+func (r *runner) longRest() time.Duration {
+	return min(longRestFactor*r.last.readingTook, slowInterval)
 }
 
 // coalescer turns groups of changes into one reconciliation each.

@@ -13,7 +13,6 @@ import (
 
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
-	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -36,7 +35,7 @@ func (r *runner) lookAtAll() {
 			r.log.Error("changes are seen late", "error", err)
 		}
 		r.interfaces.Suspect()
-		r.table.Note(&nexthop.Event{Kind: nexthop.KindLost}, false)
+		r.table.MustRead()
 	}
 	r.table.Verify(time.Now())
 	r.verifying = true
@@ -78,8 +77,7 @@ func (r *runner) lookAtMode() bool {
 	if !r.noteMode() {
 		return false
 	}
-	r.reconcileOrLog()
-	r.changes.done(time.Now(), restFactor*r.last.readingTook)
+	r.look()
 	return true
 }
 

@@ -95,6 +95,8 @@ type Result struct {
 	// in force to refuse: an interface that comes later is served as far as it can
 	// be, and warned of. It matches config.ErrInvalid.
 	Contradiction error
+	// Bystanders are among the unmanaged interfaces.
+	Bystanders *Bystanders
 
 	defaults []defaultHop
 	left     map[int]Unmanaged // by index

@@ -41,6 +41,13 @@ func (r *Routes) Collect(route dump.Route) {
 	})
 }
 
+// Take replaces what the routes of a family tell by what others know.
+func (r *Routes) Take(family int, from *Routes) {
+	r.routed.Take(family, from.routed)
+	r.defaults.Take(family, from.defaults)
+	r.networks[family] = from.networks[family]
+}
+
 // News tells whether a route has told something new since it was asked last.
 func (r *Routes) News() bool {
 	news := r.routed.News()

@@ -39,15 +39,17 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) b
 
 func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
-	r := Result{defaults: n.defaults, left: make(map[int]Unmanaged)}
+	r := Result{defaults: n.defaults, left: make(map[int]Unmanaged), Bystanders: newBystanders(cfg)}
 	for _, d := range devices.list {
 		d.served = n.served != nil && n.served(d.link.Attrs().Index)
 		settings, reason := devices.choose(d, cfg)
 		if reason != "" {
+			r.Bystanders.leave(d)
 			left := Unmanaged{d.name(), reason}
 			r.Unmanaged, r.left[d.link.Attrs().Index] = append(r.Unmanaged, left), left
 			continue
 		}
+		r.Bystanders.chosen[d.link.Attrs().Index] = true
 		r.Interfaces = append(r.Interfaces, d.managed(settings, cfg))
 	}
 	r.OnLink = n.onLink(r.Interfaces)

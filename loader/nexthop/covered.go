@@ -77,43 +77,47 @@ func (f *ofFamily) add(to network) {
 	}
 }
 
-// tell is Collect for a route that has come. It tells whether an interface is covered that was not before.
-func (n networks) tell(r dump.Route) (news bool) {
+// tell is Collect for a route that has come. It tells whether an interface is covered that was not before, and whether a
+// managed one is.
+func (n networks) tell(r dump.Route, isManaged func(int) bool) (any, managed bool) {
 	if !isCompared(r) {
-		return false
+		return false, false
 	}
 	f := n.family(r.Family)
 	for _, hop := range r.Hops {
 		to := network{r.Dst.Masked(), hop.Interface}
-		if !f.more.many && !f.kept[to] {
-			covered := f.whichAreCovered()
-			f.add(to)
-			news = f.more.many || f.cover(covered, to) || news
-			f.covered = covered
+		if f.more.many || f.kept[to] {
+			continue
 		}
+		covered := f.whichAreCovered()
+		f.add(to)
+		for _, device := range f.coveredBy(to) {
+			if !covered[device] {
+				covered[device] = true
+				any, managed = true, managed || isManaged(device)
+			}
+		}
+		f.covered = covered
+		any, managed = any || f.more.many, managed || f.more.many
 	}
-	return news
+	return any, managed
 }
 
-// cover adds to the interfaces that are covered those that are because of one more network, and tells whether it has.
-func (f *ofFamily) cover(covered map[int]bool, by network) (news bool) {
-	add := func(device int) {
-		news = news || !covered[device]
-		covered[device] = true
-	}
+// coveredBy returns the interfaces that are covered because of one network.
+func (f *ofFamily) coveredBy(by network) (devices []int) {
 	for other := range f.kept {
 		switch {
 		case other.device == by.device:
 		case other.prefix.Bits() <= by.prefix.Bits() && other.prefix.Contains(by.prefix.Addr()):
-			add(by.device)
+			devices = append(devices, by.device)
 			if other.prefix == by.prefix {
-				add(other.device)
+				devices = append(devices, other.device)
 			}
 		case by.prefix.Bits() < other.prefix.Bits() && by.prefix.Contains(other.prefix.Addr()):
-			add(other.device)
+			devices = append(devices, other.device)
 		}
 	}
-	return news
+	return devices
 }
 
 // mayLose tells whether an interface may not be covered any more when any route to a network has changed. Where none is, one

@@ -53,6 +53,10 @@ type Event struct {
 	// Removed tells that the interface, address or route has gone (KindLink,
 	// KindAddress and KindRoute).
 	Removed bool
+	// Link is that of a KindLink.
+	Link dump.Link
+	// OfLink tells that the address is a link-local one (KindAddress).
+	OfLink bool
 	// Global tells that the address is not one of the link or of this host alone (KindAddress).
 	Global bool
 	// Route is the one of a KindRoute.
@@ -118,16 +122,20 @@ func lost(m syscall.NetlinkMessage, why string) Event {
 // family: RTM_DELLINK then is a port that left, not an interface that went.
 func linkEvent(m syscall.NetlinkMessage) (Event, bool) {
 	info := nl.DeserializeIfInfomsg(m.Data)
+	link, err := dump.ParseLink(m.Data)
+	if err != nil {
+		return lost(m, err.Error()), true
+	}
 	removed := m.Header.Type == unix.RTM_DELLINK && info.Family == unix.AF_UNSPEC
-	lost := info.Flags&unix.IFF_LOWER_UP == 0
-	return Event{Kind: KindLink, Interface: int(info.Index), Removed: removed, NoCarrier: lost && !removed}, true
+	noCarrier := info.Flags&unix.IFF_LOWER_UP == 0
+	return Event{Kind: KindLink, Interface: link.Index, Removed: removed, NoCarrier: noCarrier && !removed, Link: link}, true
 }
 
 func addressEvent(m syscall.NetlinkMessage) (Event, bool) {
 	info := nl.DeserializeIfAddrmsg(m.Data)
 	return Event{
 		Kind: KindAddress, Interface: int(info.Index), Removed: m.Header.Type == unix.RTM_DELADDR,
-		Global: info.Scope < unix.RT_SCOPE_LINK,
+		Global: info.Scope < unix.RT_SCOPE_LINK, OfLink: dump.IsAddressOfLink(m.Data),
 	}, true
 }
 

@@ -73,9 +73,12 @@ func (r reaches) Begin(family int) {
 }
 
 // Collect adds where a route leads, to each of its gateways. Those of replypath's own lead nowhere.
-func (r reaches) Collect(route dump.Route) {
+func (r reaches) Collect(route dump.Route) { r.collect(route) }
+
+// collect returns what is kept of the last of the gateways, nil where there is none.
+func (r reaches) collect(route dump.Route) (last *found) {
 	if route.Type != unix.RTN_UNICAST || route.Protocol == discover.OwnProtocol {
-		return
+		return nil
 	}
 	for _, hop := range route.Hops {
 		if !hop.Gateway.IsValid() {
@@ -85,8 +88,10 @@ func (r reaches) Collect(route dump.Route) {
 		if r[to] == nil {
 			r[to] = &found{networks: make(map[netip.Prefix]struct{})}
 		}
-		r[to].add(route.Dst.Masked())
+		last = r[to]
+		last.add(route.Dst.Masked())
 	}
+	return last
 }
 
 func (f *found) add(network netip.Prefix) {
@@ -104,8 +109,9 @@ func (f *found) add(network netip.Prefix) {
 	}
 }
 
-// tell is Collect for a route that has come. It tells whether a gateway serves more than before.
-func (r reaches) tell(route dump.Route) (news bool) {
+// tell is Collect for a route that has come. It tells whether a gateway serves more than before, and whether one has come to
+// serve many.
+func (r reaches) tell(route dump.Route) (news, many bool) {
 	before := make(map[road]int, len(route.Hops))
 	for _, hop := range route.Hops {
 		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}
@@ -116,8 +122,9 @@ func (r reaches) tell(route dump.Route) (news bool) {
 	r.Collect(route)
 	for to, kept := range before {
 		news = news || len(r[to].networks) != kept
+		many = many || kept > 0 && r[to].more.many
 	}
-	return news // of a gateway that is new its hop is news
+	return news, many // of a gateway that is new its hop is news
 }
 
 // mayLose tells whether what is known may not be true any more when any route to a network has changed.

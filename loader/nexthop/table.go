@@ -3,9 +3,12 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
@@ -36,7 +39,9 @@ type knowledge struct {
 	late     *dump.Values[lateDefault]
 	networks networks
 	reaches  reaches
-	last     way
+	last     way    // of the last plain route
+	isLast   bool   // which was the last of all
+	reached  *found // by the last route
 }
 
 // way is all that a route tells whose network does not matter.
@@ -63,37 +68,82 @@ const (
 // Begin has the routes of the network namespace of the calling thread read beside other work, for the next Read. It has to be
 // called after Watch.
 func (t *Table) Begin() error {
-	routes, err := dump.OpenRoutes()
-	if err != nil {
-		return err
+	var readers []*familyReader
+	for _, family := range dump.Families {
+		routes, err := dump.OpenRoutes()
+		if err != nil {
+			closeAll(readers)
+			return err
+		}
+		readers = append(readers, &familyReader{routes: routes, family: family})
 	}
 	r := &reading{done: make(chan struct{})}
 	t.begun = r
 	go func() {
 		defer close(r.done)
-		defer routes.Close()
-		begun := time.Now()
-		r.known, r.err = readAll(routes)
-		r.took = time.Since(begun)
+		defer closeAll(readers)
+		r.known, r.took, r.err = readAll(readers)
 	}()
 	return nil
 }
 
-func readAll(routes *dump.RouteReader) (*knowledge, error) {
-	k := &knowledge{
+// familyReader reads the routes of one family, each by a socket of its own, so that two processors share the work.
+type familyReader struct {
+	routes *dump.RouteReader
+	family int
+	known  *knowledge
+	took   time.Duration
+}
+
+func closeAll(readers []*familyReader) {
+	for _, r := range readers {
+		r.routes.Close()
+	}
+}
+
+func (r *familyReader) read() error {
+	begun := time.Now()
+	r.known = newKnowledge()
+	err := r.routes.ReadFamily(r.family, r.known)
+	r.took = time.Since(begun)
+	return err
+}
+
+// readAll reads all families. It took as long as they did one after the other.
+func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
+	var all errgroup.Group
+	for _, r := range readers {
+		all.Go(r.read)
+	}
+	err := all.Wait()
+	k, took := newKnowledge(), time.Duration(0)
+	for _, r := range readers {
+		k.take(r.family, r.known)
+		took += r.took
+	}
+	k.news() // all of it is
+	return k, took, err
+}
+
+func newKnowledge() *knowledge {
+	return &knowledge{
 		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops), late: dump.NewValues(collectLate),
 		networks: make(networks), reaches: make(reaches),
 	}
-	if err := routes.Read(k); err != nil {
-		return nil, err
-	}
-	k.news() // all of it is
-	return k, nil
+}
+
+// take adds what another knows of a family.
+func (k *knowledge) take(family int, from *knowledge) {
+	k.scan.Take(family, from.scan)
+	k.hops.Take(family, from.hops)
+	k.late.Take(family, from.late)
+	maps.Copy(k.networks, from.networks)
+	maps.Copy(k.reaches, from.reaches)
 }
 
 // Begin is dump.Collector's.
 func (k *knowledge) Begin(family int) {
-	k.last = way{}
+	k.last, k.isLast, k.reached = way{}, false, nil
 	for _, c := range []dump.Collector{k.scan, k.hops, k.late, k.networks, k.reaches} {
 		c.Begin(family)
 	}
@@ -101,11 +151,16 @@ func (k *knowledge) Begin(family int) {
 
 // Collect is dump.Collector's. Of a million routes most tell no more than the one before, but their network.
 func (k *knowledge) Collect(r dump.Route) {
-	if !k.isAsBefore(&r) {
+	isAsBefore := k.isAsBefore(&r)
+	if !isAsBefore {
 		k.collectWay(r)
 	}
 	k.networks.Collect(r)
-	k.reaches.Collect(r)
+	if isAsBefore && r.Another && k.reached != nil {
+		k.reached.add(r.Dst.Masked())
+	} else {
+		k.reached = k.reaches.collect(r)
+	}
 }
 
 func (k *knowledge) collectWay(r dump.Route) {
@@ -116,11 +171,15 @@ func (k *knowledge) collectWay(r dump.Route) {
 
 func (k *knowledge) isAsBefore(r *dump.Route) bool {
 	if len(r.Hops) != 1 || !r.Hops[0].Gateway.IsValid() || r.Dst.Bits() == 0 || r.Type != unix.RTN_UNICAST {
+		k.isLast = false
 		return false
+	}
+	if k.isLast && r.Another {
+		return true
 	}
 	this := way{r.Family, r.Type, r.Table, r.Protocol, r.Hops[0]}
 	isSame := this == k.last
-	k.last = this
+	k.last, k.isLast = this, true
 	return isSame
 }
 
@@ -174,18 +233,24 @@ func (t *Table) Rest() time.Duration { return min(restFactor*t.took, longestRest
 // MayBeWrong tells whether something may not be true any more.
 func (t *Table) MayBeWrong() bool { return t.may }
 
-// Note notes what an event tells of routes, and returns whether the host has to be looked at again now. What has perhaps changed
-// MayBeWrong tells.
-func (t *Table) Note(e *Event, isManaged bool) (look bool) {
+// MustRead has the next ReadIfDue read.
+func (t *Table) MustRead() { t.must = true }
+
+// IsDue tells whether the next ReadIfDue is going to read.
+func (t *Table) IsDue() bool { return t.must || t.known == nil }
+
+// Note notes what an event tells of routes, and returns whether the host has to be looked at again now. What has perhaps
+// changed MayBeWrong tells. It asks which interfaces are managed, by index.
+func (t *Table) Note(e *Event, isManaged func(int) bool) (look bool) {
 	switch {
 	case t.known == nil:
 		return true
 	case e.Kind == KindLost, e.Kind == KindNexthop:
 		t.must = true
 	case e.Kind == KindRoute:
-		return t.route(e.Route, e.Removed)
+		return t.route(e.Route, e.Removed, isManaged)
 	case e.Kind == KindLink, e.Kind == KindAddress && e.Removed:
-		t.deviceChanged(e.Interface, isManaged || e.Global)
+		t.deviceChanged(e.Interface, isManaged(e.Interface) || e.Global)
 	}
 	return true
 }
@@ -199,7 +264,7 @@ func (t *Table) deviceChanged(device int, atOnce bool) {
 }
 
 // route is about one that has come or gone. A default route is so rare, and matters so much, that all are read.
-func (t *Table) route(r *dump.Route, removed bool) (look bool) {
+func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (look bool) {
 	switch {
 	case r.Protocol == discover.OwnProtocol: // see Find
 		return true
@@ -211,17 +276,31 @@ func (t *Table) route(r *dump.Route, removed bool) (look bool) {
 	if removed {
 		return false
 	}
-	news, covers := t.known.tell(*r)
-	t.must = t.must || covers // perhaps by a route that has gone
-	return news || covers
+	told := t.known.tell(*r, isManaged)
+	t.must, t.may = t.must || told.mustRead, t.may || told.mayBeWrong
+	return told.mustRead || told.news && concerns(r, isManaged)
 }
 
-// tell adds what a route tells, and returns whether that is new, and whether it has an interface covered.
-func (k *knowledge) tell(r dump.Route) (news, covers bool) {
+// concerns tells whether what a route tells, that is no default route and has nothing covered, matters before one of its
+// interfaces becomes managed: an own address does, and what leads by one that is.
+func concerns(r *dump.Route, isManaged func(int) bool) bool {
+	return r.Type == unix.RTN_LOCAL || slices.ContainsFunc(r.Hops, func(h dump.Hop) bool { return isManaged(h.Interface) })
+}
+
+// told is what has become of what is known by a route that has come.
+type told struct {
+	news bool
+	// Routes that have gone may have a part in it: in an interface that is covered, or in a gateway that serves many
+	// networks. That a managed interface is covered matters at once.
+	mayBeWrong, mustRead bool
+}
+
+// tell adds what a route tells.
+func (k *knowledge) tell(r dump.Route, isManaged func(int) bool) told {
 	k.collectWay(r)
-	covers = k.networks.tell(r)
-	news = k.reaches.tell(r)
-	return k.news() || news, covers
+	covers, coversManaged := k.networks.tell(r, isManaged)
+	more, many := k.reaches.tell(r)
+	return told{news: k.news() || more, mayBeWrong: covers, mustRead: coversManaged || many}
 }
 
 func (k *knowledge) news() bool {

@@ -3,6 +3,7 @@
 package nexthop
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -11,10 +12,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/test/harness"
+	"replypath/test/topology"
 )
 
 // followed is a server whose routes are followed.
@@ -24,7 +27,9 @@ type followed struct {
 	events <-chan Event
 	table  Table
 	reads  int
-	looks  int
+	looks  int // because of routes
+
+	unmanaged int // index
 }
 
 func follow(t *testing.T, before string) *followed {
@@ -50,7 +55,7 @@ func (f *followed) change(batch string) {
 		await(f.t, f.events, batch, func(e Event) bool {
 			if e.Kind == KindRule {
 				rules++
-			} else if f.table.Note(&e, e.Interface == f.eth0.Index) {
+			} else if f.table.Note(&e, func(index int) bool { return index != f.unmanaged }) && e.Kind == KindRoute {
 				f.looks++
 			}
 			return e.Kind == KindRule
@@ -273,4 +278,82 @@ func TestTableOfNobody(t *testing.T) {
 	if !table.must {
 		t.Error("it rests as long as it waited")
 	}
+}
+
+// TestTableNearlyMany: routes that have gone, and are kept until all are read, do not make many of a gateway's networks.
+func TestTableNearlyMany(t *testing.T) {
+	inTable := func(routes string) string { return strings.ReplaceAll(routes, "\n", " table 7\n") }
+	f := follow(t, inTable(routesBy("add", "10.1.0.1", 0, MostNetworks-10)))
+	for n := MostNetworks; n < MostNetworks+100; n += 20 {
+		f.change(inTable(routesBy("add", "10.1.0.1", n, n+5) + routesBy("del", "10.1.0.1", n, n+5)))
+		if f.table.IsDue() { // as before each look
+			f.settle()
+		}
+		for _, g := range f.gatewaysNow() {
+			if g.Reach4.Many {
+				t.Fatalf("%d networks are taken for many", MostNetworks-10)
+			}
+		}
+	}
+}
+
+// gatewaysNow are those that the table tells of without reading anything.
+func (f *followed) gatewaysNow() []Gateway {
+	f.t.Helper()
+	found, _ := f.find(&f.table)
+	return found.Gateways
+}
+
+// TestTableOfUnmanaged: what leads by an interface that is not managed matters once it is, or has a managed one covered.
+func TestTableOfUnmanaged(t *testing.T) {
+	f := follow(t, `
+link add eth1 type veth peer name far1
+link set far1 up
+link set eth1 up
+addr add 10.3.0.1/24 dev eth1
+`)
+	f.unmanaged = harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	f.change("route add 10.50.0.0/16 dev eth1\nroute add 10.51.0.0/16 via 10.3.0.9\n")
+	if f.looks > 0 {
+		t.Errorf("the host is looked at %d times", f.looks)
+	}
+	f.compare("routes by an interface that the loader does not know to be managed")
+	f.change("route del 10.50.0.0/16 dev eth1\nroute add 10.50.1.0/24 via 10.1.0.7\nroute add 10.51.1.0/24 dev eth1\n")
+	f.settle()
+	f.compare("one that has gone, within which another leads by a managed interface")
+	f.looks = 0
+	f.change("route add 10.0.0.0/8 via 10.3.0.9\n")
+	if f.looks == 0 {
+		t.Error("the host is not looked at when the network of a managed interface is covered")
+	}
+}
+
+// TestReadWaitsForFlush: an event tells of an interface before the kernel has flushed its routes. What is read after it
+// names none of them.
+func TestReadWaitsForFlush(t *testing.T) {
+	const network = "route add %s.%d.0/24 via 10.3.0.9 dev eth1\n"
+	var batch strings.Builder
+	batch.WriteString("link add eth1 type veth peer name far1\nlink set far1 up\nlink set eth1 up\naddr add 10.3.0.1/24 dev eth1\n")
+	for n := range 200 << 8 {
+		fmt.Fprintf(&batch, network, fmt.Sprintf("20.%d", n>>8), n&255)
+	}
+	f := follow(t, batch.String())
+	eth1 := harness.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	down := make(chan error)
+	go func() { down <- exec(f.server, "ip link set eth1 down") }()
+	isOfEth1 := func(e Event) bool { return e.Kind == KindLink && e.Interface == eth1 && e.NoCarrier }
+	await(t, f.events, "eth1 goes down", isOfEth1)
+	f.inside(func() error { _, err := f.table.Read(); return err })
+	harness.Must(t, <-down)
+	for to := range f.table.known.reaches {
+		if to.device == eth1 {
+			t.Errorf("a gateway of eth1 is known after it has gone down: %+v", to)
+		}
+	}
+}
+
+// exec runs a command on a host.
+func exec(h *topology.Host, command string) error {
+	fields := strings.Fields(command)
+	return h.Command(context.Background(), fields[0], fields[1:]...).Run()
 }

@@ -56,6 +56,21 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchDetails: events tell by what it is decided whom they concern.
+func TestWatchDetails(t *testing.T) {
+	p := newPair(t)
+	events := p.watch(t)
+	ip(t, p.server, "link add c1 up type veth peer name far1\nlink property add dev c1 altname container1\n"+
+		"addr add fe80::7/64 dev c1 nodad\naddr add 169.254.7.1 peer 10.9.0.1 dev c1\n")
+	isC1 := func(e Event) bool {
+		return e.Kind == KindLink && e.Link.Name == "c1" && e.Link.Kind == "veth" && e.Link.Index == e.Interface
+	}
+	await(t, events, "c1 comes", func(e Event) bool { return isC1(e) && !e.Link.HasAltNames })
+	await(t, events, "c1 has another name", func(e Event) bool { return isC1(e) && e.Link.HasAltNames })
+	await(t, events, "a link-local address", func(e Event) bool { return e.Kind == KindAddress && e.OfLink })
+	await(t, events, "another one, with a peer", func(e Event) bool { return e.Kind == KindAddress && !e.OfLink })
+}
+
 func TestWatchLostCarrier(t *testing.T) {
 	p := newPair(t)
 	events := p.watch(t)
@@ -314,6 +329,7 @@ func TestParseBrokenMessages(t *testing.T) {
 	tail := []byte{0xff, 0xff, 1, 0}
 	for _, m := range []syscall.NetlinkMessage{
 		message(unix.RTM_NEWLINK, 1, 2, 3),
+		message(unix.RTM_NEWLINK, slices.Concat(make([]byte, unix.SizeofIfInfomsg), tail)...),
 		message(unix.RTM_NEWADDR),
 		message(unix.RTM_NEWROUTE, 1),
 		message(unix.RTM_NEWNEIGH, 2),

@@ -20,6 +20,7 @@ type Route struct {
 	Dst      netip.Prefix // all zero for a default route
 	Sourced  bool         // only for packets from some addresses (RTA_SRC)
 	Hops     []Hop        // more than one for a multipath route, none for an unreachable one
+	Another  bool         // all but Dst is as in the route that was collected before
 }
 
 // Hop is one way out of a route.

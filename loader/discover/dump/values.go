@@ -65,6 +65,9 @@ func (v *Values[T]) add(family int, value T) {
 	v.found[family][value], v.news = struct{}{}, true
 }
 
+// Take replaces the values of a family by those of another collector.
+func (v *Values[T]) Take(family int, from *Values[T]) { v.found[family] = from.found[family] }
+
 // List returns the values, in no particular order.
 func (v *Values[T]) List() []T {
 	all := make(map[T]struct{})
