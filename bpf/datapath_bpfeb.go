@@ -267,7 +267,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 9
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 10
 )
 
 type DatapathMode uint32

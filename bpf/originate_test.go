@@ -487,23 +487,35 @@ func TestOriginatedNoRecord(t *testing.T) {
 	})
 }
 
-// TestOriginatedSetFull: of a full set the tuple that was quiet longest makes room; the others keep their records.
+// TestOriginatedSetFull: of a full set the tuple that was quiet longest makes room; the others keep their records. One that
+// sent this second makes none: the new tuple is moved without a record.
 func TestOriginatedSetFull(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.own(n)
 		b.manageStrong(b.replication, nil)
 		neighbours := b.inOneSet(n, ways+1)
+		newcomer := neighbours[ways]
 		const quietest = 3
-		for i, m := range neighbours[:ways] {
+		for _, m := range neighbours[:ways] {
 			b.exec(egress(b.production, n.out(b.production, m)))
+		}
+		if verdict, _, _ := b.exec(egress(b.production, n.out(b.production, newcomer))); verdict != redirect {
+			t.Errorf("verdict %d of what has no record", verdict)
+		}
+		for i, m := range neighbours {
+			if known := b.record(n, m) != nil; known != (i < ways) {
+				t.Errorf("in a set that is in use tuple %d has a record: %v", i, known)
+			}
+		}
+		for i, m := range neighbours[:ways] {
 			record := b.record(n, m)
-			record.Seen -= uint32(10 + i)
+			record.Seen -= b.Seconds(1) + uint32(i)
 			if i == quietest {
 				record.Seen -= 100
 			}
 			b.must(b.SetRecord(n.tuple(m), *record))
 		}
-		b.exec(egress(b.production, n.out(b.production, neighbours[ways])))
+		b.exec(egress(b.production, n.out(b.production, newcomer)))
 		for i, m := range neighbours {
 			if known := b.record(n, m) != nil; known != (i != quietest) {
 				t.Errorf("tuple %d has a record: %v", i, known)

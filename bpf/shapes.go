@@ -36,7 +36,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"nursery":             {Name: "nursery", Type: ebpf.Array, KeySize: 4, ValueSize: 768, MaxEntries: 1, Flags: 0x400},
 		"nursery_tags":        {Name: "nursery_tags", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: 0x0},
 		"on_link":             {Name: "on_link", Type: ebpf.LPMTrie, KeySize: 24, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
-		"originated":          {Name: "originated", Type: ebpf.Array, KeySize: 4, ValueSize: 640, MaxEntries: 2048, Flags: 0x0},
+		"originated":          {Name: "originated", Type: ebpf.Array, KeySize: 4, ValueSize: 640, MaxEntries: 4096, Flags: 0x0},
 		"outbound":            {Name: "outbound", Type: ebpf.Array, KeySize: 4, ValueSize: 128, MaxEntries: 1, Flags: 0x0},
 		"own_addresses":       {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pair_slots":          {Name: "pair_slots", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 32, MaxEntries: 1024, Flags: 0x0},

@@ -71,15 +71,13 @@ func (r *runner) isOfBystander(e *nexthop.Event) bool {
 func (r *runner) readDoubtful() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rest := doubtEvery
 	if r.table.MayBeWrong() {
 		changed, err := r.table.Read()
 		if changed || err != nil { // which the reconciliation meets as well
 			r.look()
-			rest = max(rest, r.longRest())
 		}
 	}
-	r.doubts.done(time.Now(), max(rest, r.table.Rest()))
+	r.doubts.done(time.Now(), max(doubtEvery, r.table.Rest()))
 }
 
 // neighbour tells whether an entry is that of a gateway.

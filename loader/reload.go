@@ -47,7 +47,10 @@ func (l reload) to(cfg *config.Config) error {
 // follow has the host follow a configuration.
 func (l reload) follow(cfg *config.Config, tx *undo.Tx) error {
 	before := l.config
-	tx.OnAbort(func() error { l.config = before; return l.reconcile() })
+	tx.OnAbort(func() error {
+		l.config, l.last.bystanders = before, nil // which are those of the configuration that is taken back
+		return l.reconcile()
+	})
 	l.config = cfg
 	l.source.LookAgain()
 	l.table.MustRead() // what nobody has told is found when somebody asks for it

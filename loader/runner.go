@@ -15,7 +15,7 @@ const (
 	restFactor = 4
 	// longRestFactor is the same for what may wait: the list of interfaces that are not managed.
 	longRestFactor = 200
-	// retryAfter is when a reconciliation that failed is tried again, at the earliest.
+	// retryAfter is when a reconciliation that failed is tried again, at the earliest; each further time takes twice as long.
 	retryAfter = time.Second
 	// doubtEvery is the same for reading all routes because one may have been the last of its kind: see nexthop.Table.
 	doubtEvery = time.Second
@@ -32,6 +32,8 @@ type runner struct {
 	doubts  *coalescer // about the routes
 
 	bystanders *coalescer // changes of interfaces that cannot become managed
+
+	retry time.Duration // after which what failed last is tried again
 }
 
 func (r *runner) reconcileNow() {
@@ -46,8 +48,11 @@ func (r *runner) look() {
 	done := r.reconcileOrLog()
 	now := time.Now()
 	rest := restFactor * r.last.readingTook
-	if !done {
-		rest = max(rest, restFactor*now.Sub(begun), retryAfter)
+	if done {
+		r.retry = 0
+	} else {
+		r.retry = min(max(retryAfter, 2*r.retry), slowInterval)
+		rest = max(rest, restFactor*now.Sub(begun), r.retry)
 	}
 	r.changes.done(now, rest)
 	r.bystanders.done(now, r.longRest())

@@ -27,7 +27,8 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *from)
 	const struct packet *packet = &from->packet;
 	struct flow *flow;
 
-	fetch_for_handshake(packet->digest);
+	if (likely(was_admitted(from, skb->ifindex, generation()))) /* what is not for us pays nothing */
+		fetch_for_handshake(packet->digest);
 	if (!may_start(skb))
 		return;
 	flow = find(packet, TABLE_HALF_OPEN);

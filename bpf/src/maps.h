@@ -26,7 +26,7 @@
 #define SET_LOCKS 1024  /* a power of two */
 #define TRACE_BYTES 262144 /* whole pages on any machine, a power of two */
 #define PAIR_SLOTS 1024 /* a power of two */
-#define ORIGINATED_SETS 2048 /* a power of two */
+#define ORIGINATED_SETS 4096 /* a power of two */
 #define SOURCES 64 /* a power of two */
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \

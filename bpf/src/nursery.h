@@ -25,7 +25,7 @@ static inline __u64 *finished_slot(__u64 digest)
 /* A mark lasts for the rest of its period and the next one: as long as TIME_WAIT at least, whatever the kernel's HZ. */
 static inline __u32 finished_period(void)
 {
-	return now() >> (seconds(1) > 31 ? 12 : 10);
+	return now() >> (seconds(1) > 17 ? 12 : 10); /* by 300 Hz it would be 55 s */
 }
 
 /*
@@ -130,7 +130,7 @@ static inline __u32 readiness(const struct flow *flow, __u32 time)
 }
 
 /* The way of a full set whose entry moves for another one, WAYS for none. */
-__noinline int readiest(__u32 index)
+__noinline int readiest(__u32 index, __u32 preferred)
 {
 	const struct flow_set *set = get_set(TABLE_NURSERY, index);
 	__u32 time = now(), most = 0, chosen = WAYS;
@@ -139,12 +139,12 @@ __noinline int readiest(__u32 index)
 		return WAYS;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
-		__u32 ready = readiness(&set->flow[i], time);
+		__u32 way = (preferred + i) % WAYS, ready = readiness(&set->flow[way], time);
 
 		if (ready <= most)
 			continue;
 		most = ready;
-		chosen = i;
+		chosen = way;
 	}
 	return chosen;
 }
@@ -153,10 +153,10 @@ __noinline int readiest(__u32 index)
  * Has an entry of a full set make way: the vacancy is that of a connection that is over, which is written over, or of one
  * that has moved. Returns false where none does.
  */
-static inline bool make_way(__u32 index, struct vacancy *vacancy)
+static inline bool make_way(__u32 index, __u32 preferred, struct vacancy *vacancy)
 {
 	const struct flow_set *set = get_set(TABLE_NURSERY, index);
-	__u32 way = readiest(index);
+	__u32 way = readiest(index, preferred);
 
 	if (!set || way >= WAYS)
 		return false;
@@ -182,7 +182,7 @@ static inline bool make_room_in_nursery(struct scratch *from)
 		return false;
 	free = free_ways(*tags);
 	if (!free)
-		return make_way(index, &from->vacancy[0]);
+		return make_way(index, preferred, &from->vacancy[0]);
 	from->vacancy[0].way = (preferred + first_match(ways_from(free, preferred))) % WAYS;
 	from->vacancy[0].digest = 0;
 	return true;
@@ -197,7 +197,7 @@ static inline bool enter_nursery(const struct scratch *from)
 	__u64 *tags = get_tags(TABLE_NURSERY, index);
 	struct bpf_spin_lock *lock = get_lock(index);
 
-	if (!set || !tags || !lock || !fill(set, tags, lock, &from->vacancy[0], &from->flow, digest))
+	if (!set || !tags || !lock || !fill(set, tags, lock, &from->vacancy[0], &from->flow, digest, true))
 		return false;
 	count_event(EVENT_ADMITTED_HALF_OPEN);
 	return true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The table of what this host originates by another interface than that of its source. A digest picks one set; of a full
- * one the tuple that was quiet longest makes room, at any moment: another CPU may still write to its record then.
+ * The table of what this host originates by another interface than that of its source. A digest picks one set. Of a full
+ * one the tuple that was quiet longest makes room, if that was a second: another CPU may still write to its record then.
+ * What finds none has no record: it is moved all the same.
  */
 #pragma once
 
@@ -32,8 +33,9 @@ static inline struct originated_tuple *find_originated(__u64 digest)
 /*
  * The way of the set for a new tuple: a free one, else that of the quietest; of those that are as good as each other
  * the one that the digest prefers, or is next to that. In memory that the verifier does not follow: see find_mss().
+ * Returns false where all are in use.
  */
-static inline void look_for_quietest(const struct originated_set *set, __u64 digest, __u32 time,
+static inline bool look_for_quietest(const struct originated_set *set, __u64 digest, __u32 time,
 				     volatile struct vacancy *quietest)
 {
 	quietest->rank = 0;
@@ -47,9 +49,10 @@ static inline void look_for_quietest(const struct originated_set *set, __u64 dig
 		quietest->way = way;
 		quietest->rank = rank;
 	}
+	return quietest->rank >= seconds(1);
 }
 
-/* Makes a record of the scratch packet's tuple, in which nothing is decided, unless it has one. */
+/* Makes a record of the scratch packet's tuple, in which nothing is decided, unless it has one. NULL: no room. */
 static inline struct originated_tuple *record_originated(struct scratch *from, __u16 chosen, __u16 source)
 {
 	__u64 digest = from->packet.digest;
@@ -64,8 +67,7 @@ static inline struct originated_tuple *record_originated(struct scratch *from, _
 	fresh.created = fresh.seen = now();
 	bpf_spin_lock(lock);
 	way = find_way(set->digest, digest);
-	if (likely(way < 0)) {
-		look_for_quietest(set, digest, fresh.seen, &from->vacancy[0]);
+	if (likely(way < 0) && look_for_quietest(set, digest, fresh.seen, &from->vacancy[0])) {
 		way = from->vacancy[0].way % WAYS;
 		set->digest[way] = 0;
 		order();
@@ -74,5 +76,5 @@ static inline struct originated_tuple *record_originated(struct scratch *from, _
 		set->digest[way] = digest;
 	}
 	bpf_spin_unlock(lock);
-	return &set->tuple[way];
+	return way < 0 ? NULL : &set->tuple[(__u32)way % WAYS];
 }

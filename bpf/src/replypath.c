@@ -79,7 +79,7 @@ int replypath_add(struct __sk_buff *skb)
 	if (!set || !tags || !lock)
 		return 1;
 	if (has_room(*tags, preferred_way(request.digest), &vacancy))
-		fill(set, tags, lock, &vacancy, &request.flow, request.digest);
+		fill(set, tags, lock, &vacancy, &request.flow, request.digest, false);
 	return 0;
 }
 

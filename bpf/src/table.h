@@ -265,15 +265,22 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	return true;
 }
 
+/* Whether a way still holds what was found there. `finished`: what is given up may be that only as long as it is over. */
+static inline bool is_vacant(const struct flow_set *set, __u32 way, const struct vacancy *vacancy, bool finished)
+{
+	return set->digest[way] == vacancy->digest &&
+	       (!finished || !vacancy->digest || is_finished(&set->flow[way]));
+}
+
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
-static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock,
-			const struct vacancy *vacancy, const struct flow *flow, __u64 digest)
+static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock, const struct vacancy *vacancy,
+			const struct flow *flow, __u64 digest, bool finished)
 {
 	__u32 way = vacancy->way % WAYS;
 	bool done = false;
 
 	bpf_spin_lock(lock);
-	if (set->digest[way] == vacancy->digest && find_way(set->digest, digest) < 0) {
+	if (is_vacant(set, way, vacancy, finished) && find_way(set->digest, digest) < 0) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
 		order();
@@ -442,7 +449,7 @@ __noinline int insert(__u32 table, __u32 flags)
 	lock = get_lock(index);
 	if (!set || !tags || !lock)
 		return refuse(from, table);
-	if (!fill(set, tags, lock, vacancy, &from->flow, digest))
+	if (!fill(set, tags, lock, vacancy, &from->flow, digest, false))
 		return flags & INSERT_LAST ? refuse(from, table) : WAY_TAKEN;
 	return accept(&from->flow, vacancy, table, flags);
 }

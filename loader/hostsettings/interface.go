@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netlink"
 )
 
 // isInterfaceName tells the names that lead to an interface's own directory
@@ -25,21 +25,13 @@ func isInterfaceName(name string) bool {
 // indexOf returns the index of an interface, in the network namespace of the calling thread. The error wraps fs.ErrNotExist
 // when there is none of that name. The kernel is asked for this one alone: it may have thousands.
 func indexOf(name string) (int, error) {
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, fs.ErrNotExist // longer than a name can be
-	}
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("open a socket for the index of interface %s: %w", name, err)
-	}
-	defer unix.Close(socket)
-	err = unix.IoctlIfreq(socket, unix.SIOCGIFINDEX, request)
-	if errors.Is(err, unix.ENODEV) {
+	link, err := netlink.LinkByName(name)
+	var none netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &none), err == nil && link.Attrs().Name != name: // one that has it as an alternative name
 		return 0, fs.ErrNotExist
-	}
-	if err != nil {
+	case err != nil:
 		return 0, fmt.Errorf("ask for the index of interface %s: %w", name, err)
 	}
-	return int(request.Uint32()), nil
+	return link.Attrs().Index, nil
 }
