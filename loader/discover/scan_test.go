@@ -4,6 +4,7 @@ package discover
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -260,6 +261,14 @@ route add 2001:db8:6::/64 dev eth0
 route add 2001:db8:7::/64 via 2001:db8:1::1
 route add 2001:db8:8::/64 dev eth1 table 100
 `)
+	// The kernel adds the route to a peer of IPv6 a moment later (net/ipv6/addrconf.c, addrconf_dad_work()).
+	harness.Eventually(t, "the route to 2001:db8:4::2", func() error {
+		routes, err := h.Command(t.Context(), "ip", "-6", "route", "show", "2001:db8:4::2").Output()
+		if err == nil && len(routes) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	})
 	r := scan(t, h, config.Default())
 	eth0, eth1 := find(t, r, "eth0").Index, find(t, r, "eth1").Index
 	want := []OnLink{
