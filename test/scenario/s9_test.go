@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -101,6 +102,52 @@ func (s s9) byEth0(t *testing.T) {
 			Destination: netip.PrefixFrom(asked, asked.BitLen()), Via: s.Other.Eth0.Gateway(f), Interface: "eth0",
 		}))
 	}
+}
+
+// TestS9Reboot has the instance boot. A reboot leaves no process, nothing pinned, and interfaces without addresses: replypath
+// starts before the agent gives them any.
+func TestS9Reboot(t *testing.T) {
+	for name, network := range s9Networks {
+		t.Run(name, func(t *testing.T) {
+			s := network.build(t)
+			eth0, eth1 := s.by(s.Instance, s.Instance.Eth0), s.by(s.Instance, s.Instance.Eth1)
+			s.wantEth1(t, harness.Families, "without replypath", eth0.wantLost)
+			p := harness.On(t, s.Instance.Host)
+			p.Start().Kill()
+			s.wantEth1(t, harness.Families, "before the reboot", eth1.wantAnswers)
+			p.Detach()
+			for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
+				harness.Shell(t, s.Instance.Host, "ip link set "+nic.Name+" down; ip addr flush dev "+nic.Name)
+			}
+			p.Start()
+			for _, nic := range []*topology.Interface{s.Instance.Eth0, s.Instance.Eth1} {
+				harness.Must(t, nic.SetUp())
+				for _, a := range nic.Addresses {
+					harness.Must(t, nic.AddAddress(a))
+				}
+			}
+			harness.Must(t, s.AddDefaults(s.Instance))
+			harness.Must(t, s.WaitReady(t.Context()))
+			harness.Eventually(t, "eth1 is served", func() error {
+				if n := p.Metrics().Sum("replypath_interface_attached", "interface=eth1"); n != 2 {
+					return fmt.Errorf("%v programs are attached there", n)
+				}
+				return nil
+			})
+			for _, f := range s.Families() {
+				s.awaitEth0(t, f)
+			}
+			s.wantEth1(t, harness.Families, "after it", eth1.wantAnswers)
+		})
+	}
+}
+
+// awaitEth0 waits until eth0 answers: until then the kernel asks for the gateway's MAC, and for a second after each failure.
+func (s s9) awaitEth0(t *testing.T, f topology.Family) {
+	t.Helper()
+	harness.Eventually(t, "eth0 answers", func() error {
+		return harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Instance.Eth0.Address(f)).Ask(harness.Within(t, time.Second))
+	})
 }
 
 // s9Agents are what the agents of clouds install, typed in for two subnets.
