@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package managers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// upstreamConf has BIRD on a router announce a default route of each family to the server, and leave the router's own alone.
+const upstreamConf = `router id 10.N.0.1;
+protocol device {}
+protocol static default4 { ipv4; route 0.0.0.0/0 blackhole; }
+protocol static default6 { ipv6; route ::/0 blackhole; }
+template bgp server { local as 6500N; connect delay time 1; error wait time 1, 1; }
+protocol bgp by4 from server { neighbor 10.N.0.100 as 65000; ipv4 { next hop self; import none; export all; }; }
+protocol bgp by6 from server { neighbor 2001:db8:N::100 as 65000; ipv6 { next hop self; import none; export all; }; }
+`
+
+// bgpdConf prefers what the router on eth0 announces.
+const bgpdConf = `router bgp 65000
+ bgp router-id 10.1.0.100
+ no bgp ebgp-requires-policy
+ neighbor 10.1.0.1 remote-as 65001
+ neighbor 10.2.0.1 remote-as 65002
+ neighbor 2001:db8:1::1 remote-as 65001
+ neighbor 2001:db8:2::1 remote-as 65002
+ address-family ipv4 unicast
+  neighbor 10.1.0.1 weight 100
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor 2001:db8:1::1 activate
+  neighbor 2001:db8:1::1 weight 100
+  neighbor 2001:db8:2::1 activate
+ exit-address-family
+`
+
+const (
+	zebraSocket = "/run/frr/zserv.api"
+	ownProtocol = "114" // discover.OwnProtocol
+)
+
+// frr is FRR on a server, and BIRD on the router that it prefers.
+type frr struct {
+	*machine
+	upstream    *machine
+	zebra, bgpd *harness.Program
+}
+
+// startFRR has both routers announce default routes and starts FRR, whose routes are the only ones by then.
+func startFRR(t *testing.T, n *topology.TwoNIC) *frr {
+	t.Helper()
+	d := &frr{machine: newMachine(t, n.Server.Host), upstream: startUpstream(t, n.Production, "1")}
+	startUpstream(t, n.Replication, "2")
+	harness.Shell(t, n.Server.Host, "ip route del default; ip -6 route del default")
+	d.run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr")
+	d.write("/run/frr/zebra.conf", "")
+	d.write("/run/frr/bgpd.conf", bgpdConf)
+	d.startZebra()
+	d.startBGP()
+	return d
+}
+
+func startUpstream(t *testing.T, r *topology.Router, subnet string) *machine {
+	t.Helper()
+	m := newMachine(t, r.Host)
+	m.write("/run/bird.conf", strings.ReplaceAll(upstreamConf, "N", subnet))
+	m.start("bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl")
+	return m
+}
+
+func (d *frr) startZebra() {
+	d.t.Helper()
+	d.zebra = d.start("/usr/lib/frr/zebra", "-f", "/run/frr/zebra.conf", "--log", "stdout")
+	harness.Eventually(d.t, "zebra serves other daemons", func() error { return d.command("test", "-S", zebraSocket).Run() })
+}
+
+// startBGP starts bgpd and returns when its routes are there.
+func (d *frr) startBGP() {
+	d.t.Helper()
+	d.bgpd = d.start("/usr/lib/frr/bgpd", "-f", "/run/frr/bgpd.conf", "--log", "stdout")
+	d.waitRoutes("eth0")
+}
+
+// kill ends both without a chance to delete their routes.
+func (d *frr) kill() {
+	d.t.Helper()
+	for _, program := range []*harness.Program{d.bgpd, d.zebra} {
+		program.Signal(unix.SIGKILL)
+		program.WaitEnd()
+	}
+	d.run("rm", zebraSocket) // which tells when the next one is there
+}
+
+// withdraw has the preferred router withdraw its default routes.
+func (d *frr) withdraw() {
+	d.t.Helper()
+	d.upstream.run("birdc", "-s", "/run/bird.ctl", "disable", `"default*"`)
+	d.waitRoutes("eth1")
+}
+
+// announce has it announce them again.
+func (d *frr) announce() {
+	d.t.Helper()
+	d.upstream.run("birdc", "-s", "/run/bird.ctl", "enable", `"default*"`)
+	d.waitRoutes("eth0")
+}
+
+// waitRoutes returns when FRR's default routes lead by an interface.
+func (d *frr) waitRoutes(device string) {
+	d.t.Helper()
+	harness.Eventually(d.t, "FRR's routes lead by "+device, func() error {
+		routes := d.routes("bgp")
+		if strings.Count(routes, "default ") != 2 || strings.Count(routes, " dev "+device+" ") != 2 {
+			return errors.New(routes)
+		}
+		return nil
+	})
+}
+
+// routes are those of a protocol.
+func (d *frr) routes(protocol string) string {
+	d.t.Helper()
+	return harness.Shell(d.t, d.host, fmt.Sprintf("ip -4 route show proto %s; ip -6 route show proto %[1]s", protocol))
+}
+
+// TestFRR has FRR learn default routes from both routers by BGP. The preferred router withdraws its own and announces
+// them again: replies leave by the interface that was asked all the time.
+func TestFRR(t *testing.T) {
+	n, _ := newServer(t)
+	d := startFRR(t, n)
+	eachQuestion(t, n, "by FRR's routes alone", harness.WantLost)
+	wantUnchanged(t, n, d.withdraw, d.announce)
+}
+
+// TestFRRKilled kills FRR and starts it again. It deletes its earlier routes then and learns them anew. Replies leave by
+// eth1 meanwhile, and neither FRR nor replypath touches the other's routes.
+func TestFRRKilled(t *testing.T) {
+	n, _ := newServer(t)
+	d := startFRR(t, n)
+	learned := d.routes("bgp")
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachQuestion(t, n, "beside FRR", harness.WantByEth1)
+	wantRoutes(t, "FRR's routes under replypath", d.routes("bgp"), learned)
+	if found := p.Examine().Of("default-route", "").With("ok", "metric 20"); len(found) != len(n.Families()) {
+		t.Errorf("doctor takes for the default routes of FRR %+v", found)
+	}
+	own := d.routes(ownProtocol)
+	wires, talks := harness.Tap(t, n.Server), keepAll(t, n)
+	d.kill()
+	d.startZebra()
+	harness.Eventually(t, "zebra has deleted its earlier routes", func() error {
+		if routes := d.routes("bgp"); routes != "" {
+			return errors.New(routes)
+		}
+		return nil
+	})
+	eachQuestion(t, n, "without a route of FRR", harness.WantByEth1)
+	d.startBGP()
+	eachQuestion(t, n, "with its routes again", harness.WantByEth1)
+	for long, talk := range talks {
+		t.Logf("%s, open all the time: %d answers", long, talk.Stop())
+		wires.WantEth1("a connection that stays open", long.Answers())
+	}
+	// An interface without a default route of others has one of ours meanwhile.
+	harness.Eventually(t, "replypath has the routes that it had", func() error {
+		if now := d.routes(ownProtocol); now != own {
+			return fmt.Errorf("%snot\n%s", now, own)
+		}
+		return nil
+	})
+	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); repairs != 0 {
+		t.Errorf("%v routes of replypath were made again", repairs)
+	}
+	learned = d.routes("bgp")
+	p.Expect(0, "detach", "--stop")
+	wantRoutes(t, "FRR's routes after detach", d.routes("bgp"), learned)
+}
+
+func wantRoutes(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n%snot\n%s", what, got, want)
+	}
+}
