@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package managers
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+)
+
+// netplanDir is where netplan's files are, and doctor looks for them.
+const netplanDir = "/etc/netplan"
+
+const (
+	netplanInterfaces = `network:
+  version: 2
+  renderer: networkd
+  ethernets:
+    eth0:
+      accept-ra: false
+      addresses: [10.1.0.100/24, "2001:db8:1::100/64"]
+      routes: [{to: default, via: 10.1.0.1}, {to: default, via: "2001:db8:1::1"}]
+    eth1:
+      accept-ra: false
+      addresses: [10.2.0.100/24, "2001:db8:2::100/64"]
+`
+	netplanRules = `      routes: [{to: default, via: 10.2.0.1, table: 102}, {to: default, via: "2001:db8:2::1", table: 102}]
+      routing-policy: [{from: 10.2.0.100, table: 102}, {from: "2001:db8:2::100", table: 102}]
+`
+)
+
+// netplan writes networkd's files.
+type netplan struct{ *networkd }
+
+// generate has netplan write networkd's files by one of its own.
+func (d *netplan) generate(text string) {
+	d.t.Helper()
+	harness.Must(d.t, os.WriteFile(netplanDir+"/50-server.yaml", []byte(text), 0o600))
+	d.run("netplan", "generate")
+}
+
+// apply is `netplan apply`, which asks systemd as well.
+func (d *netplan) apply(text string) {
+	d.t.Helper()
+	d.generate(text)
+	d.run("networkctl", "reload")
+	d.reconfigure("eth1")
+}
+
+// TestNetplan has netplan configure networkd. Its rules do what they are for, without them replies are lost. With
+// replypath they are right without the rules and beside them, which doctor calls netplan's.
+func TestNetplan(t *testing.T) {
+	n, _ := newServer(t)
+	harness.Must(t, unix.Mount("netplan", netplanDir, "tmpfs", 0, "mode=755"))
+	t.Cleanup(func() { harness.Must(t, unix.Unmount(netplanDir, unix.MNT_DETACH)) })
+	d := &netplan{&networkd{machine: newMachine(t, n.Server.Host), n: n}}
+	d.generate(netplanInterfaces + netplanRules)
+	d.startBus()
+	d.start()
+	eachQuestion(t, n, "its rules alone", harness.WantByEth1)
+	d.apply(netplanInterfaces)
+	eachQuestion(t, n, "without its rules", harness.WantLost)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachQuestion(t, n, "in their place", harness.WantByEth1)
+	d.apply(netplanInterfaces + netplanRules)
+	awaitOwn(t, n, p)
+	eachQuestion(t, n, "beside them", harness.WantByEth1)
+	wantOwner(t, p, "netplan", "from 10.2.0.100 lookup 102", "from 2001:db8:2::100 lookup 102")
+}
