@@ -14,14 +14,13 @@ const modeInterval = 250 * time.Millisecond
 // stays in place.
 func (l *Loader) Run(ctx context.Context) error {
 	r := &runner{
-		core:    l.core,
-		slow:    time.NewTicker(slowInterval),
-		resolve: time.NewTimer(0),
-		losses:  time.NewTimer(lossInterval),
-		mode:    time.NewTicker(modeInterval),
-		changes: newCoalescer(),
-		doubts:  newCoalescer(),
-
+		core:       l.core,
+		slow:       time.NewTicker(slowInterval),
+		resolve:    time.NewTimer(0),
+		losses:     time.NewTimer(lossInterval),
+		mode:       time.NewTicker(modeInterval),
+		changes:    newCoalescer(),
+		doubts:     newCoalescer(),
 		bystanders: newCoalescer(),
 	}
 	defer r.slow.Stop()

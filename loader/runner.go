@@ -24,16 +24,14 @@ const (
 // runner is what Run waits for.
 type runner struct {
 	*core
-	slow    *time.Ticker
-	resolve *time.Timer
-	losses  *time.Timer
-	mode    *time.Ticker
-	changes *coalescer
-	doubts  *coalescer // about the routes
-
-	bystanders *coalescer // changes of interfaces that cannot become managed
-
-	retry time.Duration // after which what failed last is tried again
+	slow       *time.Ticker
+	resolve    *time.Timer
+	losses     *time.Timer
+	mode       *time.Ticker
+	changes    *coalescer
+	doubts     *coalescer    // about the routes
+	bystanders *coalescer    // changes of interfaces that cannot become managed
+	retry      time.Duration // after which what failed last is tried again
 }
 
 func (r *runner) reconcileNow() {
@@ -44,19 +42,15 @@ func (r *runner) reconcileNow() {
 
 // look reconciles. What failed is tried again without an event, as none may come.
 func (r *runner) look() {
-	begun := time.Now()
-	done := r.reconcileOrLog()
-	now := time.Now()
-	rest := restFactor * r.last.readingTook
-	if done {
+	if r.reconcileOrLog() {
 		r.retry = 0
 	} else {
 		r.retry = min(max(retryAfter, 2*r.retry), slowInterval)
-		rest = max(rest, restFactor*now.Sub(begun), r.retry)
 	}
-	r.changes.done(now, rest)
+	now := time.Now()
+	r.changes.done(now, max(restFactor*r.last.readingTook, r.retry))
 	r.bystanders.done(now, r.longRest())
-	if !done {
+	if r.retry > 0 {
 		r.changes.note(now)
 	}
 }

@@ -54,14 +54,22 @@ type frr struct {
 	zebra, bgpd *harness.Program
 }
 
+// newFRR furnishes the server's machine for FRR.
+func newFRR(t *testing.T, n *topology.TwoNIC) *frr {
+	t.Helper()
+	d := &frr{machine: newMachine(t, n.Server.Host)}
+	d.run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr")
+	d.write("/run/frr/zebra.conf", "")
+	return d
+}
+
 // startFRR has both routers announce default routes and starts FRR, whose routes are the only ones by then.
 func startFRR(t *testing.T, n *topology.TwoNIC) *frr {
 	t.Helper()
-	d := &frr{machine: newMachine(t, n.Server.Host), upstream: startUpstream(t, n.Production, "1")}
+	d := newFRR(t, n)
+	d.upstream = startUpstream(t, n.Production, "1")
 	startUpstream(t, n.Replication, "2")
 	harness.Shell(t, n.Server.Host, "ip route del default; ip -6 route del default")
-	d.run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr")
-	d.write("/run/frr/zebra.conf", "")
 	d.write("/run/frr/bgpd.conf", bgpdConf)
 	d.startZebra()
 	d.startBGP()
@@ -189,5 +197,24 @@ func wantRoutes(t *testing.T, what, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s:\n%snot\n%s", what, got, want)
+	}
+}
+
+// TestFRRStatic has doctor warn of a route without a gateway, and name FRR, which has it in its configuration.
+func TestFRRStatic(t *testing.T) {
+	n, _ := newServer(t)
+	d := newFRR(t, n)
+	d.write("/run/frr/staticd.conf", "ip route 128.0.0.0/2 eth1\n")
+	d.startZebra()
+	d.machine.start("/usr/lib/frr/staticd", "-f", "/run/frr/staticd.conf", "--log", "stdout")
+	harness.Eventually(t, "FRR has its route", func() error {
+		if routes := d.routes("196"); !strings.HasPrefix(routes, "128.0.0.0/2 ") {
+			return errors.New(routes)
+		}
+		return nil
+	})
+	found := harness.On(t, n.Server.Host).Examine().Of("route-without-gateway", "eth1").With("warning", "128.0.0.0/2")
+	if len(found) != 1 || harness.OrEmpty(found[0].Owner) != "FRR" {
+		t.Errorf("doctor, of FRR's route: %+v", found)
 	}
 }

@@ -2,7 +2,7 @@
 
 // Package managers runs what configures networks, and what starts services, on real
 // hosts beside replypath: systemd-networkd, NetworkManager, ifupdown and systemd
-// itself (scenario S8), agents of clouds (S9), firewalls and a routing daemon.
+// itself (scenario S8), agents of clouds (S9), firewalls and routing daemons.
 package managers
 
 import (

@@ -87,6 +87,8 @@ var protocolOwners = map[int]string{
 	unix.RTPROT_STATIC: Networkd + " or " + NetworkManager, unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements",
 	unix.RTPROT_KEEPALIVED: keepalived, unix.RTPROT_ZEBRA: "FRR", unix.RTPROT_BIRD: "BIRD",
 	unix.RTPROT_BGP: "FRR", unix.RTPROT_ISIS: "FRR", unix.RTPROT_OSPF: "FRR", unix.RTPROT_RIP: "FRR", unix.RTPROT_EIGRP: "FRR",
+	// FRRouting/frr, zebra/rt_netlink.h: RIPng, NHRP, LDP, sharp, PBR, static routes, OpenFabric.
+	190: "FRR", 191: "FRR", 193: "FRR", 194: "FRR", 195: "FRR", 196: "FRR", 197: "FRR",
 	// GoogleCloudPlatform/guest-agent, google_guest_agent/cfg: ethernet_proto_id, "GG".
 	66: "GCE guest agent",
 	// projectcalico/calico, felix/config: DeviceRouteProtocol of BPF and VXLAN routes.

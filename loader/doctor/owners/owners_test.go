@@ -81,6 +81,8 @@ func TestOwnerOfRoute(t *testing.T) {
 		{254, unix.RTPROT_RA, "router advertisements"},
 		{254, unix.RTPROT_KEEPALIVED, keepalived},
 		{254, unix.RTPROT_BIRD, "BIRD"},
+		{254, unix.RTPROT_BGP, "FRR"},
+		{254, 196, "FRR"},
 		{254, 66, "GCE guest agent"},
 		{254, 80, calico},
 		{254, unix.RTPROT_BOOT, ""},
