@@ -334,7 +334,7 @@ func TestDecidedFragments(t *testing.T) {
 	})
 }
 
-// TestDecidedErrors: errors of no flow are of a tuple of their own, for which is decided as for any other.
+// TestDecidedErrors: errors of no flow are of a tuple of their own. They are rare, and decided with each.
 func TestDecidedErrors(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.addGateway(b.replication, n, secondGateway, secondRouter)
@@ -343,9 +343,6 @@ func TestDecidedErrors(t *testing.T) {
 		e := b.about(n, udp{})
 		b.leavesBy(n, e, byGateway)
 		b.strongWith(secondGateway, secondGateway, 0)
-		b.leavesBy(n, e, byGateway)
-		b.leavesBy(n, segment, bySecond)
-		b.outdate()
 		b.leavesBy(n, e, bySecond)
 		want, mask := masked(prefix(n.peer))
 		b.exclude(bpf.DatapathExclusion{Peer: want, PeerMask: mask})

@@ -306,21 +306,54 @@ func (b *bed) forgetsOne(next network) effect {
 	}
 }
 
-// TestNurseryFinished: such a connection makes way without a move.
-func TestNurseryFinished(t *testing.T) {
+// TestNurseryOver: such a connection, and one that its peer has reset, makes way without a move.
+func TestNurseryOver(t *testing.T) {
+	for name, over := range map[string]func(*bed, network) func(tables){
+		"finished": func(b *bed, n network) func(tables) { return b.finished(n, tcp{}) },
+		"reset": func(b *bed, n network) func(tables) {
+			f := b.flow(n, tcp{}, b.replication, 0)
+			f.Flags |= flagReset
+			return young(f)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, b *bed, n network) {
+				next := newcomer(n)
+				var changes []func(tables)
+				for _, n := range crowd(n, ways) {
+					changes = append(changes, over(b, n))
+				}
+				b.put(changes...)
+				b.run(ingress(b.replication, next.in(b.replication, syn)), b.forgetsOne(next))
+				found, err := b.Young()
+				b.must(err)
+				if len(found) != ways {
+					t.Errorf("the nursery has %d entries, want %d", len(found), ways)
+				}
+			})
+		})
+	}
+}
+
+// TestNurseryReset: a RST that the peer's host sent ends a connection where it is, one that anybody can send does not. A
+// handshake it leaves alone.
+func TestNurseryReset(t *testing.T) {
+	state := connection{received: 1000, acked: 2000, window: 4096}
+	genuine, forged := tcp{flags: "R", seq: 1000}, tcp{flags: "R", seq: 1000 + 1<<20}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		next := newcomer(n)
-		var changes []func(tables)
-		for _, n := range crowd(n, ways) {
-			changes = append(changes, b.finished(n, tcp{}))
-		}
-		b.put(changes...)
-		b.run(ingress(b.replication, next.in(b.replication, syn)), b.forgetsOne(next))
-		found, err := b.Young()
-		b.must(err)
-		if len(found) != ways {
-			t.Errorf("the nursery has %d entries, want %d", len(found), ways)
-		}
+		socket := connectTCP(t, netip.AddrPortFrom(n.self, selfPort), netip.AddrPortFrom(n.peer, peerPort), state)
+		defer closeSocket(t, socket)
+		flow := b.flow(n, tcp{}, b.replication, 0)
+		b.put(young(flow))
+		b.run(ingress(b.replication, n.in(b.replication, forged)), nothing)
+		b.run(ingress(b.backup, n.in(b.backup, forged)), unread(bpf.DatapathEventEVENT_REFUSED_CONTESTED))
+		flow.Flags, flow.Seen = flow.Flags|flagReset, justNow
+		b.run(ingress(b.replication, n.in(b.replication, genuine)), effect{tables: establishedFlow(flow)})
+		b.wantYoung(n)
+
+		b.put(youngHandshake(b.flow(n, syn, b.replication, 0)))
+		b.run(ingress(b.replication, n.in(b.replication, genuine)), nothing)
+		b.wantYoung()
 	})
 }
 

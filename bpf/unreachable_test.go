@@ -11,8 +11,8 @@ package bpf_test
 //	                                                                nobody can bind
 //	reply.h          move, readdress: OUTCOME_REWRITE_FAILED        bpf_skb_store_bytes fails only without memory   nobody
 //	pmtudisc.h           ignores_path_mtu: a socket of IPv4 or IPv6              the same                                        topology: IP_PMTUDISC_OMIT
-//	send.h           is_writable: a packet that is shared           test packets are not                            topology: TCP data, of which the
-//	                                                                                                                socket keeps the original
+//	send.h           is_writable, has_own_headers: a packet that    test packets are not                            topology: TCP data, of which the
+//	                 is shared                                                                                      socket keeps the original
 //	send.h           replypath_send: a frame below 12 bytes         is_writable has looked                          nobody
 //	reply.h          move: OUTCOME_NO_HEADER_ROOM                   bpf_skb_change_head fails for packets of more   topology: TestNoHeaderRoom
 //	                                                                than 16 KiB, or without memory

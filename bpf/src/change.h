@@ -175,9 +175,11 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, stru
 	note_received(packet, flow);
 }
 
-/* The peer ended the connection: its entry stays for a while, from now on. */
-static inline void reset(struct flow *flow)
+/* A RST of the peer ends the flow, whose entry stays for a while from now on, or nothing. */
+static inline void end_by_reset(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
+	if (!segment_is_plausible(skb, packet, flow))
+		return count_contested(skb, packet, flow);
 	if (flow->flags & FLOW_RESET)
 		return;
 	flow->seen = now();
@@ -209,16 +211,23 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 			adopt(skb, from, handshake);
 		return;
 	}
-	if (packet->tcp_flags & TCP_RST) { /* ends the flow, or nothing */
-		if (segment_is_plausible(skb, packet, flow))
-			reset(flow);
-		else
-			count_contested(skb, packet, flow);
-	} else if (came_by(flow, skb, packet)) {
+	if (packet->tcp_flags & TCP_RST)
+		end_by_reset(skb, packet, flow);
+	else if (came_by(flow, skb, packet))
 		refresh_tcp(skb, from, flow);
-	} else {
+	else
 		follow_frame(skb, from, flow);
-	}
+}
+
+/* A RST of a connection in the nursery: that one need not move. Returns whether it was of one. */
+static inline bool reset_young(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow *flow = find_young(packet);
+
+	if (!flow || flow->flags & FLOW_HANDSHAKE)
+		return false;
+	end_by_reset(skb, packet, flow);
+	return true;
 }
 
 /* Nobody took the flow's datagrams; does a server now? A connected socket is the host's own or a proxy's. */
@@ -302,6 +311,8 @@ __noinline int inbound_change(struct __sk_buff *skb)
 		inbound_datagram(skb, from);
 		return 0;
 	}
+	if (from->packet.tcp_flags & TCP_RST && reset_young(skb, &from->packet))
+		return 0;
 	move_from_nursery(from->packet.digest);
 	if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)
 		inbound_segment(skb, from);

@@ -58,6 +58,12 @@ static inline bool is_finished(const struct flow *flow)
 	return (flow->flags & both) == both;
 }
 
+/* The same of a connection in the nursery, which has a socket: a RST of the peer ends that. */
+static inline bool is_over(const struct flow *flow)
+{
+	return is_finished(flow) || flow->flags & FLOW_RESET;
+}
+
 /* The table that an entry belongs to, where it may be in the nursery still. */
 static inline enum table kind_of(const struct flow *flow, enum table table)
 {

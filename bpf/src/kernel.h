@@ -61,9 +61,24 @@ struct inet_sock {
 	__u8 transparent : 1;     /* before */
 } __attribute__((preserve_access_index));
 
+typedef struct {
+	int counter;
+} __attribute__((preserve_access_index)) atomic_t;
+
+/* What stands behind the packet data, for all sk_buffs that share it. */
+struct skb_shared_info {
+	atomic_t dataref; /* how many do; in the upper half, how many of them without the headers */
+} __attribute__((preserve_access_index));
+
 /* What __sk_buff does not show, among that whether another sk_buff shares the packet data. */
 struct sk_buff {
 	__u8 cloned : 1;
+	__u16 hdr_len; /* of a clone: the bytes from `head` on that were not in use when it was made */
+	unsigned int end; /* of the data, from `head` on */
+	unsigned int len;
+	unsigned int data_len; /* of `len`, what is not in the linear part */
+	unsigned char *head;
+	unsigned char *data;
 	unsigned long _nfct; /* what connection tracking knows of it, and in the lowest bits how it belongs to that */
 } __attribute__((preserve_access_index));
 

@@ -122,7 +122,7 @@ static inline __u32 readiness(const struct flow *flow, __u32 time)
 {
 	__u32 ticks = age_at(flow->seen, time);
 
-	if (is_finished(flow))
+	if (is_over(flow))
 		return OVER;
 	if (is_closing(flow))
 		return ticks | EVICT_EARLY;
@@ -145,6 +145,8 @@ __noinline int readiest(__u32 index, __u32 preferred)
 			continue;
 		most = ready;
 		chosen = way;
+		if (likely(most == OVER))
+			break;
 	}
 	return chosen;
 }
@@ -162,7 +164,7 @@ static inline bool make_way(__u32 index, __u32 preferred, struct vacancy *vacanc
 		return false;
 	vacancy->way = way;
 	vacancy->digest = *(volatile const __u64 *)&set->digest[way]; /* first: another CPU may give it to another flow */
-	if (likely(is_finished(&set->flow[way])))
+	if (likely(is_over(&set->flow[way])))
 		return true;
 	if (!leave_nursery(index, way))
 		return false;

@@ -187,18 +187,66 @@ static inline void refresh_originated(struct originated_tuple *record, __u16 fro
 
 	if (age_at(record->seen, time))
 		record->seen = time;
-	if (unlikely(record->from != from))
-		record->from = from;
-	if (unlikely(record->to != to))
-		record->to = to;
+	record->from = from;
+	record->to = to;
+}
+
+/* Begins the scratch flow with what is read of one that is in no table. */
+static inline struct flow *begin_flow(struct scratch *to, const struct packet *packet, const struct interface *interface,
+				      __u16 index, const struct originated_tuple *record)
+{
+	const struct way way = { .ifindex = interface->ifindex, .interface = index };
+	struct flow *flow = &to->flow;
+
+	flow->tuple = packet->tuple;
+	store_way(flow, &way);
+	flow->told = record ? record->told : 0;
+	return flow;
+}
+
+/* What keeps the packet from leaving by the flow, as an enum outcome; 0 for nothing. */
+static inline __u8 obstacle(const struct interface *interface, struct flow *flow)
+{
+	if (!(interface->flags & INTERFACE_STRONG))
+		return OUTCOME_WEAK_HOST;
+	return has_next_hop(interface, flow) ? 0 : OUTCOME_NO_NEXT_HOP;
+}
+
+/*
+ * The flow of a packet about whose tuple was decided, wherever the kernel sends it, until something changes that it
+ * depends on; NULL where that has to be found out.
+ */
+static inline struct flow *decided_flow(struct __sk_buff *skb, struct packet *packet)
+{
+	__u32 chosen = interface_index(skb->ifindex), index, ways;
+	struct originated_tuple *record = find_preferred(packet->digest);
+	const struct settings *settings = get_settings();
+	struct scratch *to = get_scratch();
+	const struct interface *interface;
+	struct flow *flow;
+	__u64 decision;
+
+	if (!settings || !to || !record || !tuple_equal(&record->tuple, &packet->tuple))
+		return NULL;
+	ways = *(volatile __u32 *)&settings->ways;
+	decision = read_decision(record, packet);
+	if (!ways || decision >> DECIDED_WAYS_SHIFT != ways)
+		return NULL;
+	interface = interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
+	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen))
+		return NULL;
+	refresh_originated(record, chosen, index);
+	flow = begin_flow(to, packet, interface, index, record);
+	take_next_hop(decision, flow);
+	to->packet.settled = obstacle(interface, flow);
+	packet->settled = *(volatile __u8 *)&to->packet.settled; /* the verifier need not follow each value */
+	return flow;
 }
 
 /*
  * Makes the scratch flow of the scratch packet, which was parsed with this result: what its source wants is what a flow
- * would. Returns whether the source is heeded.
- *
- * What was decided for the tuple holds, wherever the kernel sends its packets, until something changes that it depends
- * on. A later fragment has no ports, and thus another tuple than the record: for those the exclusions may say otherwise.
+ * would. Returns whether the source is heeded. A later fragment has no ports, and thus another tuple than the record:
+ * for those the exclusions may say otherwise.
  */
 __noinline int originate(struct __sk_buff *skb, __u32 result)
 {
@@ -207,9 +255,8 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 	struct scratch *from = get_scratch();
 	const struct interface *interface;
 	struct originated_tuple *record;
-	bool is_own_record, holds;
 	struct packet *packet;
-	__u64 decision = 0;
+	bool is_own_record;
 	struct flow *flow;
 
 	if (!from || !settings)
@@ -222,39 +269,23 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 		packet->digest = digest(&packet->tuple, packet->family);
 	}
 	ways = *(volatile __u32 *)&settings->ways;
+	interface = source_interface(packet, &index);
+	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen) || !is_heeded(settings, packet))
+		return false;
 	record = find_originated(packet->digest);
 	is_own_record = record && tuple_equal(&record->tuple, &packet->tuple);
-	if (is_own_record)
-		decision = read_decision(record, packet);
-	holds = ways && decision >> DECIDED_WAYS_SHIFT == ways;
-	interface = holds ? interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index)
-			  : source_interface(packet, &index);
-	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen) ||
-	    (!holds && !is_heeded(settings, packet)))
-		return false;
 	if (record) {
 		refresh_originated(record, chosen, index);
 	} else if (result != PARSED_FRAGMENT) {
 		record = record_originated(from, chosen, index);
 		is_own_record = record;
 	}
-	flow = &from->flow;
-	__builtin_memset(flow, 0, sizeof(*flow));
-	flow->tuple = packet->tuple;
-	flow->ifindex = interface->ifindex;
-	flow->interface = index;
-	flow->told = record ? record->told : 0;
-	if (holds) {
-		take_next_hop(decision, flow);
-	} else {
-		choose_gateway(packet, interface, flow);
-		if (is_own_record)
-			note_decision(record, packet, flow, ways);
-	}
-	if (!(interface->flags & INTERFACE_STRONG))
-		packet->settled = OUTCOME_WEAK_HOST;
-	else if (!packet->settled && !has_next_hop(interface, flow))
-		packet->settled = OUTCOME_NO_NEXT_HOP;
+	flow = begin_flow(from, packet, interface, index, record);
+	choose_gateway(packet, interface, flow);
+	if (is_own_record)
+		note_decision(record, packet, flow, ways);
+	if (!packet->settled || !(interface->flags & INTERFACE_STRONG))
+		packet->settled = obstacle(interface, flow);
 	return true;
 }
 
@@ -265,14 +296,18 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 static __noinline struct flow *originated_flow(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 					       enum table *table)
 {
-	struct scratch *from = put_in_scratch(packet);
+	struct flow *flow = result == PARSED ? decided_flow(skb, packet) : NULL;
+	struct scratch *from;
 
+	*table = TABLE_ORIGINATED;
+	if (likely(flow))
+		return flow;
+	from = put_in_scratch(packet);
 	if (!from || !originate(skb, result))
 		return NULL;
 	packet->digest = from->packet.digest;
 	packet->protocol = from->packet.protocol;
 	packet->settled = from->packet.settled;
-	*table = TABLE_ORIGINATED;
 	return &from->flow;
 }
 

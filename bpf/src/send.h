@@ -140,13 +140,31 @@ static inline void take_back(struct __sk_buff *skb, struct handover *handover)
 	skb->tc_index = handover->tc_index;
 }
 
+/*
+ * Whether nobody but this packet has its headers, though another sk_buff shares the data: TCP keeps what it sends without
+ * them until it is acknowledged (include/linux/skbuff.h, skb_clone_writable(), skb_header_cloned()).
+ */
+static inline bool has_own_headers(const struct sk_buff *kernel)
+{
+	const struct skb_shared_info *shared;
+	__u32 references;
+
+	if (kernel->data - kernel->head + kernel->len - kernel->data_len > kernel->hdr_len)
+		return false;
+	shared = bpf_rdonly_cast(kernel->head + kernel->end, bpf_core_type_id_kernel(struct skb_shared_info));
+	references = shared->dataref.counter;
+	return (references & 0xffff) - (references >> 16) == 1;
+}
+
 /* Whether the first bytes may be written without a copy: nobody else has this data, and they are in the linear part. */
 static inline bool is_writable(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
 
-	return data + MACS <= end && !BPF_CORE_READ_BITFIELD(kernel, cloned);
+	if (data + MACS > end)
+		return false;
+	return !BPF_CORE_READ_BITFIELD(kernel, cloned) || has_own_headers(kernel);
 }
 
 /*

@@ -265,22 +265,22 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 	return true;
 }
 
-/* Whether a way still holds what was found there. `finished`: what is given up may be that only as long as it is over. */
-static inline bool is_vacant(const struct flow_set *set, __u32 way, const struct vacancy *vacancy, bool finished)
+/* Whether a way still holds what was found there. `over`: what is given up may be that only as long as it is over. */
+static inline bool is_vacant(const struct flow_set *set, __u32 way, const struct vacancy *vacancy, bool over)
 {
 	return set->digest[way] == vacancy->digest &&
-	       (!finished || !vacancy->digest || is_finished(&set->flow[way]));
+	       (!over || !vacancy->digest || is_over(&set->flow[way]));
 }
 
 /* Writes the entry unless another CPU took the way, or entered the flow, first. */
 static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock *lock, const struct vacancy *vacancy,
-			const struct flow *flow, __u64 digest, bool finished)
+			const struct flow *flow, __u64 digest, bool over)
 {
 	__u32 way = vacancy->way % WAYS;
 	bool done = false;
 
 	bpf_spin_lock(lock);
-	if (is_vacant(set, way, vacancy, finished) && find_way(set->digest, digest) < 0) {
+	if (is_vacant(set, way, vacancy, over) && find_way(set->digest, digest) < 0) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
 		order();
