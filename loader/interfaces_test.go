@@ -225,18 +225,6 @@ func TestClashingIndexIsNotServed(t *testing.T) {
 	}
 }
 
-func TestDeviceWithoutHeader(t *testing.T) {
-	s := newS1(t, topology.S1Options{})
-	b := newBed(t, s.B.Host)
-	b.start(nil)
-	b.ip("tuntap add dev tun1 mode tun\nlink set tun1 up\naddr add 10.88.0.1/30 dev tun1\n")
-	b.awaitAttached("tun1")
-	entry := b.entry(b.idsOf("tun1")[0])
-	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER) == 0 || entry.Mac != [6]uint8{} {
-		t.Errorf("entry %+v", entry)
-	}
-}
-
 // own returns the addresses that the programs take for the host's, with flags.
 func (b *bed) own() map[netip.Addr]uint32 {
 	b.Helper()
