@@ -27,10 +27,10 @@ const (
 // datagramKinds are what is fragmented where it is large; TCP never is.
 var datagramKinds = []harness.Kind{harness.UDP, harness.Ping}
 
-// answersOf matches all that a conversation's server sends to its client: later
-// fragments say no more of what they belong to.
+// answersOf matches all that a conversation's server sends to its client without a connection: later
+// fragments say no more of what they belong to. SYN-ACKs that got lost are sent again for a minute.
 func answersOf(c *harness.Conversation) topology.Filter {
-	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()))
+	return topology.All(topology.From(c.Self.Addr()), topology.To(c.Peer.Addr()), topology.Not(topology.TCP))
 }
 
 // loseLarge asks with a large datagram, and wants the answer to leave by eth0 and
