@@ -44,8 +44,10 @@ func (b *bed) boundConversation(kind harness.Kind) *harness.Conversation {
 // TestBoundWithout: no route leads the answers of a socket that is bound to eth1 out of it, and the fallback
 // route is no help.
 func TestBoundWithout(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBoundBed(t, f)
 			b.wantNoBoundAnswer("without replypath")
 			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))

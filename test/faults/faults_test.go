@@ -204,8 +204,10 @@ func TestNeighbourIsPutBack(t *testing.T) {
 // IPv6 passes over the dead router by itself. When it answers again, nothing of the
 // daemon's is in the way.
 func TestSilentGatewayWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			d := b.start()
 			b.silenceGateway()

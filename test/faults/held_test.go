@@ -17,8 +17,10 @@ import (
 // TestFallbackFalseHoldsNothing has the gateway fall silent while a daemon runs that is to leave it alone: it
 // is given up, as it is without replypath.
 func TestFallbackFalseHoldsNothing(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			b.start("--config", harness.WriteConfig(t, "fallback_route: false\n"))
 			b.ask(b.conversation(harness.TCP))
@@ -31,8 +33,10 @@ func TestFallbackFalseHoldsNothing(t *testing.T) {
 // TestFallbackFalseLetsGo switches the fallback route off while a gateway is held: it is let go of, and
 // given up.
 func TestFallbackFalseLetsGo(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 			config := harness.WriteConfig(t, "")
@@ -52,8 +56,10 @@ func TestFallbackFalseLetsGo(t *testing.T) {
 // TestObserveLetsGo switches to observe while a gateway is held: it is let go of, and given up, as without
 // replypath. Switched back, it is held again.
 func TestObserveLetsGo(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 			b.start()
@@ -87,8 +93,10 @@ func (b *bed) wantGivenUp() {
 
 // TestDetachWhileHeld takes everything away while a gateway is held.
 func TestDetachWhileHeld(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			before := harness.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
 			b.start()
@@ -115,12 +123,15 @@ var departures = map[string]struct {
 // the host is what the fault makes of one without replypath, and once it is over what it
 // was before.
 func TestDetachWhileBridged(t *testing.T) {
+	t.Parallel()
 	without := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
 		return f.holds || f.name == "eth0 deleted" // in which case there is another eth0 afterwards
 	})
 	for name, departure := range departures {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			each(t, without, func(t *testing.T, fault fault, f topology.Family) {
+				t.Parallel()
 				b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 				b.detachDuring(fault, departure.args, departure.leave)
 			})
@@ -158,8 +169,10 @@ func (b *bed) detachDuring(fault fault, args []string, leave func(*bed, *harness
 // away before the kernel has given the gateway up: the entry ends as it does on a host
 // without replypath, and the host is what it was.
 func TestKilledWhileHeld(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			b.silenceGateway()
 			failed := b.neighbour()
@@ -189,8 +202,10 @@ func TestKilledWhileHeld(t *testing.T) {
 // TestHeldGatewayLeaves has a held gateway leave the routes while no daemon runs: the next
 // one lets go of it.
 func TestHeldGatewayLeaves(t *testing.T) {
+	t.Parallel()
 	for _, f := range []topology.Family{topology.IPv4, topology.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t, f, topology.TwoNICOptions{Policy: topology.AnySource})
 			asksAgain := func() string {
 				key := fmt.Sprintf("net/%s/neigh/eth0/mcast_resolicit", f)

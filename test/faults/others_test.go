@@ -27,7 +27,9 @@ var secondDefault = topology.TwoNICOptions{Policy: topology.AnySource, Eth1Metri
 // during and after each fault, with and without replypath: a second default route
 // keeps its meaning, and nothing is done that gives it another.
 func TestSecondDefault(t *testing.T) {
+	t.Parallel()
 	each(t, faults, func(t *testing.T, fault fault, f topology.Family) {
+		t.Parallel()
 		alone := newBed(t, f, secondDefault)
 		beside := newBed(t, f, secondDefault)
 		beside.start()
@@ -360,12 +362,14 @@ var mechanisms = map[string][]string{"usual": nil, "clsact": {"--mechanism", "cl
 // TestKilledWhileStarting kills the daemon at every step that makes something of the
 // fallback route, and takes everything away: the host is what it was.
 func TestKilledWhileStarting(t *testing.T) {
+	t.Parallel()
 	for mechanism, args := range mechanisms {
 		t.Run(mechanism, func(t *testing.T) { testKilledWhileStarting(t, mechanism, args) })
 	}
 }
 
 func testKilledWhileStarting(t *testing.T, mechanism string, args []string) {
+	t.Parallel()
 	b := newBed(t, topology.IPv4, topology.TwoNICOptions{Policy: topology.AnySource})
 	b.product = harness.On(t, b.net.Server.Host)
 	b.ip("route add", far[b.family], "via", b.net.Server.Eth1.Gateway(b.family).String(), "dev eth1")
