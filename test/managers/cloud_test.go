@@ -3,71 +3,15 @@
 package managers
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
-
-// secondary is eth1's second address, which its subnet assigns but no lease has.
-var secondary = netip.MustParsePrefix("10.2.0.101/32")
-
-// serveMetadata is the cloud's metadata service, at the address where agents ask for it. It
-// says of eth1 what amazon-ec2-net-utils asks for.
-func serveMetadata(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	at := netip.MustParsePrefix("169.254.169.254/32")
-	fabric := n.Server.Eth0.Peer()
-	harness.Must(t, fabric.AddAddress(at))
-	eth1 := n.Server.Eth1
-	of := "/latest/meta-data/network/interfaces/macs/" + eth1.MAC.String() + "/"
-	texts := map[string]string{
-		"/latest/api/token":     "token",
-		"/latest/meta-data/mac": n.Server.Eth0.MAC.String(),
-		of + "device-number":    "1",
-		of + "interface-id":     "eni-1",
-		of + "local-ipv4s":      eth1.Address(topology.IPv4).String() + "\n" + secondary.Addr().String(),
-		of + "ipv6s":            eth1.Address(topology.IPv6).String(),
-	}
-	service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, ok := texts[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r) // as the cloud's does for prefixes that are not assigned
-			return
-		}
-		_, _ = io.WriteString(w, text)
-	})
-	listener := harness.Must1[net.Listener](t)(fabric.Host.Listen(t.Context(), "tcp", at.Addr().String()+":80"))
-	server := &http.Server{Handler: service, ReadHeaderTimeout: harness.AnswerTime}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { harness.Must(t, server.Close()) })
-}
-
-// serveLeases gives eth1 its addresses and routes, as the cloud does: by DHCP, and by router advertisements.
-func serveLeases(t *testing.T, n *topology.TwoNIC) {
-	t.Helper()
-	eth1 := n.Server.Eth1
-	v6 := eth1.Address(topology.IPv6).String()
-	c := n.Replication.Command(context.Background(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
-		"--port=0", "--user=root", "--pid-file=", "--log-facility=-", "--log-dhcp", "--no-ping",
-		"--interface="+eth1.Peer().Name, "--bind-interfaces", "--dhcp-authoritative", "--enable-ra",
-		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
-		"--dhcp-range=10.2.0.0,static,255.255.255.0,2m", "--dhcp-host="+eth1.MAC.String()+","+eth1.Address(topology.IPv4).String(),
-		"--dhcp-range="+v6+","+v6+",64,2m")
-	harness.StartProgram(t, c, unix.SIGTERM).WaitLog(1, "DHCPv6, IP range")
-}
 
 // startEC2 runs networkd with the files of amazon-ec2-net-utils, and then its program for eth1, as udev has it run.
 func startEC2(t *testing.T, n *topology.TwoNIC) *networkd {
@@ -118,8 +62,8 @@ done
 // rules, when the agent makes them anew, and without them.
 func TestEC2NetUtils(t *testing.T) {
 	n, _ := newServer(t)
-	serveMetadata(t, n)
-	serveLeases(t, n)
+	serveMetadata(t, n, newEC2Metadata(n))
+	serveLeases(t, n.Server.Eth1)
 	d := startEC2(t, n)
 	harness.Serve(t, n.Server.Host, secondary.Addr())
 	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
