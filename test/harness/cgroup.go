@@ -17,9 +17,9 @@ import (
 // cgroupPrefix begins the names of control groups that tests make.
 const cgroupPrefix = "replypath-test-"
 
-// newCgroup makes a control group, which is removed with those below it at the end
+// NewCgroup makes a control group, which is removed with those below it at the end
 // of the test.
-func newCgroup(t testing.TB) *os.File {
+func NewCgroup(t testing.TB) *os.File {
 	t.Helper()
 	mounts := string(Must1[[]byte](t)(os.ReadFile("/proc/self/mounts")))
 	for line := range strings.Lines(mounts) {

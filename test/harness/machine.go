@@ -205,7 +205,7 @@ func (m *Machine) Boot() {
 	c := m.host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup",
 		"sh", "-ec", boot, "boot", m.disk)
 	c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
-	group := newCgroup(m.t)
+	group := NewCgroup(m.t)
 	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(group.Fd())
 	m.first = StartProgram(m.t, c, unix.SIGKILL)
 	m.t.Cleanup(func() {

@@ -133,12 +133,6 @@ func (d *frr) waitRoutes(device string) {
 	})
 }
 
-// routes are those of a protocol.
-func (d *frr) routes(protocol string) string {
-	d.t.Helper()
-	return harness.Shell(d.t, d.host, fmt.Sprintf("ip -4 route show proto %s; ip -6 route show proto %[1]s", protocol))
-}
-
 // TestFRR has FRR learn default routes from both routers by BGP. The preferred router withdraws its own and announces
 // them again: replies leave by the interface that was asked all the time.
 func TestFRR(t *testing.T) {

@@ -4,6 +4,8 @@ package managers
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,7 +23,8 @@ import (
 type machine struct {
 	t    *testing.T
 	host *topology.Host
-	pid  string
+	// enter are the arguments of nsenter.
+	enter []string
 }
 
 // furnish prepares the mount namespace. Nobody runs udev, but its database says of
@@ -36,22 +39,20 @@ for dir in /etc/systemd/network /etc/systemd/networkd.conf.d /etc/network /etc/N
 	if [ -d $dir ]; then mount -t tmpfs -o mode=755 tmpfs $dir; fi
 done
 mkdir -p /etc/network/if-pre-up.d /etc/network/if-up.d /etc/network/if-down.d /etc/network/if-post-down.d
-echo furnished
-exec sleep infinity
 `
 
 // newMachine makes the mount namespace for the duration of the test.
 func newMachine(t *testing.T, host *topology.Host) *machine {
 	t.Helper()
-	c := host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "sh", "-ec", furnish)
+	c := host.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "sh", "-ec", furnish+"echo furnished; exec sleep infinity")
 	holder := harness.StartProgram(t, c, unix.SIGKILL)
 	holder.WaitLog(1, "furnished")
-	return &machine{t: t, host: host, pid: "/proc/" + strconv.Itoa(holder.PID()) + "/ns/mnt"}
+	return &machine{t: t, host: host, enter: []string{"--target=" + strconv.Itoa(holder.PID()), "--mount"}}
 }
 
 // command returns a program to be run on the machine.
 func (m *machine) command(args ...string) *topology.Cmd {
-	return m.host.Command(context.Background(), "nsenter", append([]string{"--mount=" + m.pid, "--"}, args...)...)
+	return m.host.Command(context.Background(), "nsenter", slices.Concat(m.enter, []string{"--"}, args)...)
 }
 
 // start starts a program that runs until it is told to end.
@@ -78,6 +79,12 @@ func (m *machine) write(path, text string) {
 	if output, err := c.CombinedOutput(); err != nil {
 		m.t.Fatalf("write %s: %v\n%s", path, err, output)
 	}
+}
+
+// routes are those of a protocol.
+func (m *machine) routes(protocol string) string {
+	m.t.Helper()
+	return harness.Shell(m.t, m.host, fmt.Sprintf("ip -4 route show proto %s; ip -6 route show proto %[1]s", protocol))
 }
 
 // startBus starts the system bus, by which programs are told what to do.

@@ -2,7 +2,8 @@
 
 // Package managers runs what configures networks, and what starts services, on real
 // hosts beside replypath: systemd-networkd, NetworkManager, ifupdown and systemd
-// itself (scenario S8), agents of clouds (S9), firewalls and routing daemons.
+// itself (scenario S8), agents of clouds (S9), firewalls, routing daemons and container
+// engines (S7).
 package managers
 
 import (

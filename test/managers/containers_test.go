@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package managers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// furnishContainers makes a machine's file systems a container engine's. What it writes is gone with its processes. It
+// finds none of the real machine's images, networks and settings. It can change the kernel's settings of the network
+// alone, and loads no module.
+const furnishContainers = `
+copied /etc /var
+for dir in /etc/cni/net.d /etc/containers/networks /etc/docker /var/lib/cni /var/lib/containers /var/lib/docker; do
+	mkdir -p $dir
+	mount -t tmpfs -o mode=755 tmpfs $dir
+done
+mount -t tmpfs tmpfs /dev/shm
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t proc proc /proc
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+mount --bind /proc/sys/net /proc/sys/net
+mount -o remount,bind,rw /proc/sys/net
+if [ -e /sbin/modprobe ]; then mount --bind /bin/true /sbin/modprobe; fi
+`
+
+// engine is a container engine on a server, with processes and control groups of its own.
+type engine struct {
+	*machine
+	n *topology.TwoNIC
+	// cli are the command and its first arguments; podman and Docker have the others in common.
+	cli []string
+	// ports are those that it publishes.
+	ports []int
+}
+
+// startEngine runs a command that an engine needs, and returns when it has logged that it is ready.
+func startEngine(t *testing.T, n *topology.TwoNIC, cli []string, first, ready string) *engine {
+	t.Helper()
+	c := n.Server.Command(context.Background(), "unshare", "--mount", "--propagation", "private", "--cgroup",
+		"sh", "-ec", furnish+copied+furnishContainers+"exec tini -- "+first)
+	c.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWIPC
+	c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(harness.NewCgroup(t).Fd())
+	holder := harness.StartProgram(t, c, unix.SIGKILL)
+	holder.WaitLog(1, ready)
+	enter := []string{"--target=" + strconv.Itoa(holder.PID()), "--mount", "--pid", "--ipc"}
+	return &engine{machine: &machine{t: t, host: n.Server.Host, enter: enter}, n: n, cli: cli}
+}
+
+// do runs a command of the engine.
+func (e *engine) do(command string) {
+	e.t.Helper()
+	e.run(slices.Concat(e.cli, strings.Fields(command))...)
+}
+
+// load makes the image, from nothing but its program.
+func (e *engine) load() {
+	e.t.Helper()
+	dir := e.t.TempDir()
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir, "./echo")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := c.CombinedOutput(); err != nil {
+		e.t.Fatalf("build the program of the image: %v\n%s", err, output)
+	}
+	e.run("sh", "-ec", "tar -C "+dir+" -c echo | "+strings.Join(e.cli, " ")+" import - echo")
+}
+
+// publish starts a container and publishes its port.
+func (e *engine) publish(port int, options string) {
+	e.t.Helper()
+	e.ports = append(e.ports, port)
+	e.do(fmt.Sprintf("run --detach --publish %[1]d:7/tcp --publish %[1]d:7/udp %[2]s echo /echo", port, options))
+}
+
+// asked prepares a conversation with a published port of an address of the server. Pings are answered by the host.
+func (e *engine) asked(t testing.TB, kind harness.Kind, at netip.Addr, port int) *harness.Conversation {
+	t.Helper()
+	c := harness.NewConversation(t, kind, e.n.ClientEth0, at)
+	if kind != harness.Ping {
+		c.Self = netip.AddrPortFrom(c.Self.Addr(), uint16(port))
+	}
+	return c
+}
+
+// each runs a subtest for each published port, family and kind of question.
+func (e *engine) each(name string, at *topology.Interface, want func(testing.TB, *topology.Server, *harness.Conversation)) {
+	e.t.Helper()
+	for _, port := range e.ports {
+		harness.EachQuestionOf(e.t, e.n.Families(), fmt.Sprintf("%s/port %d", name, port),
+			func(t *testing.T, f topology.Family, kind harness.Kind) {
+				want(t, e.n.Server, e.asked(t, kind, at.Address(f), port))
+			})
+	}
+}
+
+// wantServed asks published ports without replypath, and wants the answers lost as said. With it each leaves by the
+// interface that was asked, also while containers and networks come and go. Devices of such names are not managed.
+func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *harness.Conversation), devices ...string) {
+	e.t.Helper()
+	e.each("without replypath", e.n.Server.Eth1, lost)
+	p := harness.On(e.t, e.n.Server.Host)
+	d := p.Start()
+	e.each("with replypath", e.n.Server.Eth1, harness.WantByEth1)
+	e.each("eth0 is asked", e.n.Server.Eth0, func(t testing.TB, s *topology.Server, c *harness.Conversation) {
+		t.Helper()
+		harness.WantBy(t, s, c, false)
+	})
+	wantNotManaged(e.t, p, devices)
+	own := e.routes(ownProtocol)
+	e.comeAndGo()
+	wantRoutes(e.t, "replypath's routes", e.routes(ownProtocol), own)
+	if repairs := p.Metrics().Sum("replypath_host_repairs_total"); repairs != 0 {
+		e.t.Errorf("%v settings and routes of replypath were made again", repairs)
+	}
+	if lines := append(d.Log.Lines("level=WARN"), d.Log.Lines("level=ERROR")...); len(lines) > 0 {
+		e.t.Errorf("complaints in the log: %q", lines)
+	}
+	wantManaged(e.t, p)
+	for _, f := range p.Doctor(0) {
+		if f.Severity != "ok" {
+			e.t.Errorf("doctor, beside the engine: %+v", f)
+		}
+	}
+}
+
+// wantNotManaged wants devices whose names begin so, and neither them nor others to be managed beside both interfaces.
+func wantNotManaged(t *testing.T, p *harness.Product, devices []string) {
+	t.Helper()
+	status := p.Status()
+	for _, device := range devices {
+		is := func(u struct{ Name, Reason string }) bool { return strings.HasPrefix(u.Name, device) }
+		if !slices.ContainsFunc(status.Unmanaged, is) {
+			t.Errorf("no %s in %+v", device, status.Unmanaged)
+		}
+	}
+	if len(status.Interfaces) != 2 {
+		t.Errorf("managed: %+v", status.Interfaces)
+	}
+}
+
+// comeAndGo makes and removes containers and networks beside conversations with published ports. Each container opens a
+// connection, which leaves as routed.
+func (e *engine) comeAndGo() {
+	e.t.Helper()
+	client := netip.AddrPortFrom(e.n.ClientEth0.Address(topology.IPv4), harness.EchoPort)
+	harness.ServeAt(e.t, e.n.Client, client)
+	wires := harness.Tap(e.t, e.n.Server)
+	talks := make(map[*harness.Conversation]*harness.Talk)
+	for _, port := range e.ports {
+		for _, f := range e.n.Families() {
+			for _, kind := range harness.Kinds {
+				c := e.asked(e.t, kind, e.n.Server.Eth1.Address(f), port)
+				talks[c] = c.Keep(e.t)
+			}
+		}
+	}
+	const rounds = 2
+	for range rounds {
+		e.do("network create other")
+		e.do(fmt.Sprint("run --rm --network other echo /echo ", client))
+		e.do("network rm other")
+		e.do(fmt.Sprint("run --rm echo /echo ", client))
+	}
+	answers := 0
+	for c, talk := range talks {
+		answers += talk.Stop()
+		wires.WantEth1(c.String(), c.Answers())
+	}
+	opened := wires.WantEth0("connections that containers open", topology.All(topology.To(client.Addr()), topology.TCP,
+		topology.ToPort(client.Port()), topology.Flags(topology.SYN|topology.ACK, topology.SYN)))
+	e.t.Logf("%d containers and %d networks made and removed, %d questions answered meanwhile by eth1, %d connections opened by eth0",
+		2*rounds, rounds, answers, len(opened))
+}
