@@ -3,42 +3,80 @@
 package scenario
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
 
-const multusPage = "multi-nic-pods"
+const (
+	multusPage = "multi-nic-pods"
+	sbrSection = "With the sbr plugin"
+	cniPlugins = "/usr/lib/cni" // where Debian has them
+)
 
-// newPod builds a node with two interfaces and a pod as Multus makes one: its eth0 is a veth pair to the node, with the
-// default route, and its net1 is a macvlan of the node's eth1, with an address of that network and no route but its own.
-func newPod(t *testing.T) (pod *topology.Server, client *topology.Interface) {
+// pod is one on a node with two interfaces. Its eth0 is a veth pair to the node, with the default route.
+type pod struct {
+	*topology.Server
+	client *topology.Interface
+	t      *testing.T
+	node   *topology.Host
+	// network is what the page has Multus give to the pod, and result what the plugins have done of it so far.
+	network struct {
+		CNIVersion, Name string
+		Plugins          []map[string]any
+	}
+	result json.RawMessage
+}
+
+// newPod builds the node and a pod whose net1 is of the page's first plugin: a macvlan of the node's eth1, with an address
+// of that network and no route but its own.
+func newPod(t *testing.T, page *harness.Recipe) *pod {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	node := n.Server
+	p := &pod{t: t, node: n.Server.Host, client: n.ClientEth0}
+	harness.Must(t, json.Unmarshal([]byte(page.Text(sbrSection, "json")), &p.network))
 	host := harness.Must1[*topology.Host](t)(n.Host("pod"))
 	eth0, _, err := n.Connect(
 		topology.NIC{Host: host, Name: "eth0", Addresses: prefixes("10.244.1.100/24", "2001:db8:244:1::100/64")},
-		topology.NIC{Host: node.Host, Name: "cali1", Addresses: prefixes("10.244.1.1/24", "2001:db8:244:1::1/64")})
+		topology.NIC{Host: p.node, Name: "cali1", Addresses: prefixes("10.244.1.1/24", "2001:db8:244:1::1/64")})
 	harness.Must(t, err)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex, attrs.Namespace = "net1", node.Eth1.Index, netlink.NsFd(host.Namespace())
-	harness.Must(t, node.Netlink().LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}))
-	harness.Shell(t, node.Host, "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-	harness.IPBatch(t, host, "address add 10.2.0.101/24 dev net1\naddress add 2001:db8:2::101/64 dev net1 nodad\n"+
-		"link set net1 up\nroute add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
-	net1 := harness.Must1[*topology.Interface](t)(host.Interface("net1"))
-	net1.PeerWith(node.Eth1.Peer())
+	harness.Shell(t, p.node, "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	harness.IPBatch(t, host, "route add default via 10.244.1.1\nroute add default via 2001:db8:244:1::1")
+	p.Server = &topology.Server{Host: host, Eth0: eth0}
+	p.add("macvlan")
+	p.Eth1 = harness.Must1[*topology.Interface](t)(host.Interface("net1"))
+	p.Eth1.PeerWith(n.Server.Eth1.Peer())
 	harness.Must(t, n.WaitReady(harness.Within(t, harness.AnswerTime)))
 	for _, f := range harness.Families {
-		harness.Serve(t, host, net1.Address(f))
+		harness.Serve(t, host, p.Eth1.Address(f))
 	}
-	return &topology.Server{Host: host, Eth0: eth0, Eth1: net1}, n.ClientEth0
+	return p
+}
+
+// add has the network's next plugin do its part, as Multus does.
+func (p *pod) add(plugin string) {
+	p.t.Helper()
+	conf := p.network.Plugins[0]
+	p.network.Plugins = p.network.Plugins[1:]
+	conf["cniVersion"], conf["name"], conf["prevResult"] = p.network.CNIVersion, p.network.Name, p.result
+	c := p.node.Command(harness.Within(p.t, harness.AnswerTime), cniPlugins+"/"+plugin)
+	c.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=pod", "CNI_IFNAME=net1", "CNI_PATH="+cniPlugins,
+		fmt.Sprintf("CNI_NETNS=/proc/%d/fd/%d", os.Getpid(), p.Namespace()))
+	c.Stdin = bytes.NewReader(harness.Must1[[]byte](p.t)(json.Marshal(conf)))
+	output, err := c.Output()
+	if err != nil || conf["type"] != plugin {
+		p.t.Fatalf("%v of %v: %v\n%s", plugin, conf, err, output)
+	}
+	p.result = output
 }
 
 func prefixes(texts ...string) (all []netip.Prefix) {
@@ -51,13 +89,13 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 // TestMultus asks a pod at its second interface. Without replypath the answers leave by eth0 and are lost. With it, in the
 // pod, each leaves by net1, also while its container starts again. Beside the rules of the sbr plugin the same holds.
 func TestMultus(t *testing.T) {
-	pod, client := newPod(t)
+	page := harness.ReadRecipe(t, multusPage)
+	pod := newPod(t, page)
 	each := func(name string, want func(testing.TB, *topology.Server, *harness.Conversation)) {
 		harness.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind harness.Kind) {
-			want(t, pod, harness.NewConversation(t, kind, client, pod.Eth1.Address(f)))
+			want(t, pod.Server, harness.NewConversation(t, kind, pod.client, pod.Eth1.Address(f)))
 		})
 	}
-	page := harness.ReadRecipe(t, multusPage)
 	p := harness.On(t, pod.Host)
 	start := func() *harness.Daemon { return p.Start("--config", page.Config("With replypath")) }
 	each("without replypath", harness.WantLost)
@@ -67,7 +105,13 @@ func TestMultus(t *testing.T) {
 	each("in the pod", harness.WantByEth1)
 	p.Expect(0, "detach", "--stop")
 	each("after detach", harness.WantLost)
-	page.Run(pod.Host, "With the sbr plugin")
+	pod.add("sbr")
+	made := harness.Shell(t, pod.Host, "for f in -4 -6; do ip $f rule show; ip $f route show table all; done")
+	for line := range strings.Lines(page.Text(sbrSection, "text")) {
+		if !strings.Contains(made, strings.TrimSpace(line)) {
+			t.Errorf("sbr has not made %q, but\n%s", line, made)
+		}
+	}
 	each("sbr alone", harness.WantByEth1)
 	start()
 	each("beside sbr", harness.WantByEth1)
