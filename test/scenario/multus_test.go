@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -43,7 +44,9 @@ func newPod(t *testing.T, page *harness.Recipe) *pod {
 	t.Helper()
 	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
 	p := &pod{t: t, node: n.Server.Host, client: n.ClientEth0}
-	harness.Must(t, json.Unmarshal([]byte(page.Text(sbrSection, "json")), &p.network))
+	var definition struct{ Spec struct{ Config string } }
+	harness.Must(t, yaml.Unmarshal([]byte(page.Text(sbrSection, "yaml")), &definition))
+	harness.Must(t, json.Unmarshal([]byte(definition.Spec.Config), &p.network))
 	host := harness.Must1[*topology.Host](t)(n.Host("pod"))
 	eth0, _, err := n.Connect(
 		topology.NIC{Host: host, Name: "eth0", Addresses: prefixes("10.244.1.100/24", "2001:db8:244:1::100/64")},
