@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
+	"replypath/bpf/internal/rig"
 )
 
 // lookupsOfConnection are those of 15 runs of programs: 5 at ingress, 5 that move, 5 at the target. Of the large tables
@@ -16,31 +17,46 @@ import (
 var lookupsOfConnection = map[string]uint64{
 	bpf.DatapathMapNursery: 15, bpf.DatapathMapNurseryTags: 12, bpf.DatapathMapHalfOpenTags: 2, bpf.DatapathMapEstablishedTags: 9,
 	bpf.DatapathMapOutbound: 3, bpf.DatapathMapMarks: 2, bpf.DatapathMapFinished: 1, bpf.DatapathMapSetLocks: 2,
-	bpf.DatapathMapConfiguration: 4, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
+	bpf.DatapathMapDevices: 5, bpf.DatapathMapConfiguration: 4, bpf.DatapathMapExclusions: 1, bpf.DatapathMapOwnAddresses: 1, bpf.DatapathMapOnLink: 1,
 	bpf.DatapathMapManaged: 7, bpf.DatapathMapInterfaces: 14, bpf.DatapathMapGateways: 5,
 	bpf.DatapathMapModeByHand: 5, bpf.DatapathMapPairSlots: 10, bpf.DatapathMapEvents: 2, bpf.DatapathMapHandovers: 15,
 	bpf.DatapathMapScratch: 5, bpf.DatapathMapTraceFilter: 17,
 }
 
+// These bound, by family, what the runs do together: what was found, and 1 % more. One more copy of an entry exceeds it.
+var (
+	bytesOfConnection        = map[uint8]uint64{4: 5280, 6: 5983}
+	instructionsOfConnection = map[uint8]uint64{4: 6695, 6: 7108}
+)
+
 // TestCostOfConnection bounds what the programs do for one short connection: connect, request, answer, close by the
-// host first. More lookups than these cost every connection of every host.
+// host first. More than this costs every connection of every host.
 func TestCostOfConnection(t *testing.T) {
 	eachLacking(t, counting, func(t *testing.T, b *bed, n network) {
-		in := func(m tcp) { b.exec(ingress(b.replication, n.in(b.replication, m))) }
+		total := rig.NewCost()
+		exec := func(what string, r run) (int32, []byte) {
+			verdict, frame, _ := b.exec(r)
+			cost, err := b.Cost()
+			b.must(err)
+			t.Logf("%s: %d bytes, %d instructions", what, cost.Bytes, cost.Instructions)
+			total.Add(cost)
+			return verdict, frame
+		}
+		in := func(m tcp) { exec("in "+m.flags, ingress(b.replication, n.in(b.replication, m))) }
 		// What is moved comes by the program at the target, too.
 		out := func(m tcp) {
-			verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, m)))
+			b.must(b.ForgetProof()) // else the kernel is asked for the link once a jiffy
+			verdict, frame := exec("out "+m.flags, egress(b.production, n.out(b.production, m)))
 			if verdict != redirect {
 				t.Fatalf("verdict %d of what leaves", verdict)
 			}
 			var words []bpf.DatapathHandover
 			b.must(b.Handovers.Lookup(uint32(0), &words))
-			b.exec(arrive(b.replication, frame, words[0].Mark))
+			exec("at the target", arrive(b.replication, frame, words[0].Mark))
 		}
 		in(syn) // whose address is remembered
 		b.put()
-		_, err := b.Lookups()
-		b.must(err)
+		total = rig.NewCost()
 
 		in(syn)
 		out(synAck)
@@ -53,11 +69,21 @@ func TestCostOfConnection(t *testing.T) {
 		in(tcp{flags: "FA", seq: finalAck.seq + 64, ack: ourISN + 66})
 		out(tcp{flags: "A", seq: ourISN + 66, ack: finalAck.seq + 65})
 
-		lookups, err := b.Lookups()
-		b.must(err)
-		delete(lookups, bpf.DatapathMapDevices) // once a jiffy
-		if diff := cmp.Diff(lookupsOfConnection, lookups); diff != "" {
+		if diff := cmp.Diff(lookupsOfConnection, total.Lookups); diff != "" {
 			t.Errorf("lookups (-want +got):\n%s", diff)
+		}
+		if runs := total.Calls[bpf.DatapathProgReplypathIngress] + total.Calls[bpf.DatapathProgReplypathEgress]; runs != 15 {
+			t.Errorf("%d runs of programs, want 15", runs)
+		}
+		if most := bytesOfConnection[n.family]; total.Bytes > most {
+			t.Errorf("%d bytes are accessed, at most %d were to be", total.Bytes, most)
+		}
+		if most := instructionsOfConnection[n.family]; total.Instructions > most {
+			t.Errorf("%d instructions run, at most %d were to", total.Instructions, most)
+		}
+		// Of tables only the nursery is entered.
+		if entered := total.Calls["insert"]; entered != 0 {
+			t.Errorf("%d entries in other tables", entered)
 		}
 		b.wantYoung(n)
 	})

@@ -41,7 +41,7 @@ const (
 	interruptedHandshake
 	slowWay    // two CPUs that write a flow's way meet
 	noNursery  // connections begin in the tables
-	counting   // lookups are counted, and a request sends each SYN-ACK
+	counting   // what it costs is counted, and a request sends each SYN-ACK
 	smallRings // as little room as there can be for what user space is told
 
 	// Of these maps only the first element is there, so that lookups of others fail.
@@ -112,7 +112,7 @@ func load(v variant) (*rig.Datapath, error) {
 	if l == nil {
 		opts := rig.Options{OldKernel: v == oldKernel, Probes: v == normal || v == oldKernel || v == counting, Namespace: host.Cookie,
 			Meanwhile: interruptions[v], SlowWay: v == slowWay, NoNursery: v == noNursery,
-			Requests: v == counting, CountLookups: v == counting}
+			Requests: v == counting, CountCost: v == counting}
 		switch v {
 		case manySets:
 			opts.Sets = 100

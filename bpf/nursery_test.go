@@ -353,7 +353,7 @@ func TestNurseryReset(t *testing.T) {
 
 		b.put(youngHandshake(b.flow(n, syn, b.replication, 0)))
 		b.run(ingress(b.replication, n.in(b.replication, genuine)), nothing)
-		b.wantYoung()
+		b.wantYoung(n)
 	})
 }
 

@@ -80,7 +80,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *from, struct
 	}
 	is_next = is_next_frame(skb, packet, flow);
 	flow->seen = now();
-	flow->flags &= ~FLOW_ACTIVE;
+	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
 	has_request = flow->state & FLOW_REQUESTED;
 	flow->state &= ~(FLOW_ANSWERED | FLOW_CLOSING | FLOW_REQUESTED);
 	if (!came_by(flow, skb, packet) && is_pinned())
@@ -175,12 +175,15 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *from, stru
 	note_received(packet, flow);
 }
 
-/* A RST of the peer ends the flow, whose entry stays for a while from now on, or nothing. */
+/*
+ * A RST of the peer ends the flow, whose entry stays for a while from now on, or nothing. While the socket was asked,
+ * another CPU may have given the entry to another flow, or to a handshake.
+ */
 static inline void end_by_reset(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (!segment_is_plausible(skb, packet, flow))
 		return count_contested(skb, packet, flow);
-	if (flow->flags & FLOW_RESET)
+	if (flow->flags & (FLOW_RESET | FLOW_HANDSHAKE) || !tuple_equal(&flow->tuple, &packet->tuple))
 		return;
 	flow->seen = now();
 	flow->flags |= FLOW_RESET;
@@ -219,7 +222,7 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *from)
 		follow_frame(skb, from, flow);
 }
 
-/* A RST of a connection in the nursery: that one need not move. Returns whether it was of one. */
+/* A RST of a connection in the nursery. Returns whether it was of one. */
 static inline bool reset_young(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = find_young(packet);
@@ -311,10 +314,13 @@ __noinline int inbound_change(struct __sk_buff *skb)
 		inbound_datagram(skb, from);
 		return 0;
 	}
-	if (from->packet.tcp_flags & TCP_RST && reset_young(skb, &from->packet))
+	if (from->packet.tcp_flags & TCP_RST) { /* what is young need not move for it */
+		if (!reset_young(skb, &from->packet))
+			inbound_segment(skb, from);
 		return 0;
+	}
 	move_from_nursery(from->packet.digest);
-	if (!(from->packet.tcp_flags & TCP_SYN) || from->packet.tcp_flags & TCP_RST)
+	if (!(from->packet.tcp_flags & TCP_SYN))
 		inbound_segment(skb, from);
 	else if (from->packet.tcp_flags & TCP_ACK)
 		inbound_syn_ack(skb, from);

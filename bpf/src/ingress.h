@@ -65,7 +65,7 @@ static inline void establish_in_place(struct flow *flow)
 {
 	flow->seen = now();
 	flow->state &= ~(FLOW_ANSWERED | FLOW_REQUESTED);
-	flow->flags &= ~(FLOW_HANDSHAKE | FLOW_ACTIVE);
+	flow->flags &= ~(FLOW_HANDSHAKE | FLOW_ACTIVE | FLOW_RESET);
 	count_event(EVENT_ADMITTED_ESTABLISHED);
 }
 

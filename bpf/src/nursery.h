@@ -6,10 +6,10 @@
  * in place, without a question to a socket. It has one entry of a tuple at most, and what other tables have by that
  * tuple is older.
  *
- * The fast paths look here where the established table has nothing. For all else that arrives, an entry first moves to
- * the table of its kind: the rules know of no nursery. A new entry pushes out nothing. One that is over makes way, else
- * one that is older than a second moves. Where there is none, the new one goes to the other tables at once: a flood of
- * SYNs fills the nursery, and then passes by.
+ * The fast paths look here where the established table has nothing, and a RST does. For all else that arrives, an entry
+ * first moves to the table of its kind: the rules know of no nursery. A new entry pushes out nothing. One that is over
+ * makes way, else one that is older than a second moves. Where there is none, the new one goes to the other tables at
+ * once: a flood of SYNs fills the nursery, and then passes by.
  */
 #pragma once
 

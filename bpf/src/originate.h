@@ -187,8 +187,10 @@ static inline void refresh_originated(struct originated_tuple *record, __u16 fro
 
 	if (age_at(record->seen, time))
 		record->seen = time;
-	record->from = from;
-	record->to = to;
+	if (unlikely(record->from != from))
+		record->from = from;
+	if (unlikely(record->to != to))
+		record->to = to;
 }
 
 /* Begins the scratch flow with what is read of one that is in no table. */
@@ -199,6 +201,7 @@ static inline struct flow *begin_flow(struct scratch *to, const struct packet *p
 	struct flow *flow = &to->flow;
 
 	flow->tuple = packet->tuple;
+	flow->state = 0;
 	store_way(flow, &way);
 	flow->told = record ? record->told : 0;
 	return flow;
@@ -219,7 +222,7 @@ static inline __u8 obstacle(const struct interface *interface, struct flow *flow
 static inline struct flow *decided_flow(struct __sk_buff *skb, struct packet *packet)
 {
 	__u32 chosen = interface_index(skb->ifindex), index, ways;
-	struct originated_tuple *record = find_preferred(packet->digest);
+	struct originated_tuple *record = find_originated(packet->digest);
 	const struct settings *settings = get_settings();
 	struct scratch *to = get_scratch();
 	const struct interface *interface;

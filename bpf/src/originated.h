@@ -15,26 +15,18 @@ static inline struct originated_set *get_originated(__u64 digest)
 	return bpf_map_lookup_elem(&originated, &index);
 }
 
-/* The record of a tuple in the way that its digest prefers, where it nearly always is; NULL for none. */
-static inline struct originated_tuple *find_preferred(__u64 digest)
+/* The record of a tuple, nearly always in the way that its digest prefers; NULL for none. */
+static inline struct originated_tuple *find_originated(__u64 digest)
 {
 	struct originated_set *set = get_originated(digest);
 	__u32 preferred = preferred_way(digest);
-
-	return likely(set && set->digest[preferred] == digest) ? &set->tuple[preferred] : NULL;
-}
-
-/* The record of a tuple, NULL for none. */
-static inline struct originated_tuple *find_originated(__u64 digest)
-{
-	struct originated_tuple *record = find_preferred(digest);
-	struct originated_set *set;
 	int way;
 
-	if (likely(record))
-		return record;
-	set = get_originated(digest);
-	way = set ? find_way(set->digest, digest) : -1;
+	if (!set)
+		return NULL;
+	if (likely(set->digest[preferred] == digest))
+		return &set->tuple[preferred];
+	way = find_way(set->digest, digest);
 	return way < 0 ? NULL : &set->tuple[way];
 }
 

@@ -141,8 +141,8 @@ static inline void take_back(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Whether nobody but this packet has its headers, though another sk_buff shares the data: TCP keeps what it sends without
- * them until it is acknowledged (include/linux/skbuff.h, skb_clone_writable(), skb_header_cloned()).
+ * Whether the linear part is the packet's own, though another sk_buff shares the data: TCP keeps what it sends, without
+ * the headers, until it is acknowledged (include/linux/skbuff.h, skb_clone_writable(), skb_header_cloned()).
  */
 static inline bool has_own_headers(const struct sk_buff *kernel)
 {
@@ -156,7 +156,7 @@ static inline bool has_own_headers(const struct sk_buff *kernel)
 	return (references & 0xffff) - (references >> 16) == 1;
 }
 
-/* Whether the first bytes may be written without a copy: nobody else has this data, and they are in the linear part. */
+/* Whether the first bytes may be written without a copy: nobody else has them, and they are in the linear part. */
 static inline bool is_writable(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -164,7 +164,9 @@ static inline bool is_writable(struct __sk_buff *skb)
 
 	if (data + MACS > end)
 		return false;
-	return !BPF_CORE_READ_BITFIELD(kernel, cloned) || has_own_headers(kernel);
+	if (!BPF_CORE_READ_BITFIELD(kernel, cloned))
+		return true;
+	return bpf_core_field_exists(kernel->hdr_len) && has_own_headers(kernel);
 }
 
 /*
@@ -172,8 +174,8 @@ static inline bool is_writable(struct __sk_buff *skb)
  *
  * bpf_skb_store_bytes() costs as much as all else together. Direct writes cost nothing, but in a program that has them
  * the kernel first makes the data of every packet private, and drops the packet where it has no memory for that
- * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets that are private
- * already get to; a tail call that fails comes back here.
+ * (net/core/filter.c, bpf_unclone_prologue). So they are in a program of their own, which only packets get to of which
+ * nothing has to be copied; a tail call that fails comes back here.
  */
 static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 {
@@ -182,7 +184,7 @@ static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }
 
-/* What the tail call leads to, for packets that nobody shares. */
+/* What the tail call leads to, for packets of which nothing has to be copied. */
 SEC("tc")
 int replypath_send(struct __sk_buff *skb)
 {

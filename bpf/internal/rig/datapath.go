@@ -27,8 +27,8 @@ type Datapath struct {
 
 	hertz     uint32
 	meanwhile *ebpf.Map // nil unless asked for
-	lookups   *ebpf.Map // the same
-	looked    []string  // names of the maps that it counts
+	blockRuns *ebpf.Map // the same
+	blocks    []block   // whose runs it counts
 	marks     *ebpf.Memory
 	fragments *ebpf.Memory
 	foreign   *ebpf.Memory
@@ -56,8 +56,8 @@ type Options struct {
 	NoNursery bool
 	// Requests has every SYN-ACK be of a request for a connection: see requests.go.
 	Requests bool
-	// CountLookups has the programs count how often they look into each map: see Lookups.
-	CountLookups bool
+	// CountCost has the programs count what they do: see Cost.
+	CountCost bool
 	// SlowWay has the ingress program take its time over the way of a flow: see slow.go.
 	SlowWay bool
 	// Mapped makes the flow tables readable and writable without system calls, and what is
@@ -122,8 +122,8 @@ func Load(opts Options) (*Datapath, error) {
 		}
 	}
 	d := &Datapath{Seeds: seeds, Features: present, hertz: hertz}
-	if opts.CountLookups {
-		if d.looked, err = addLookupCounts(spec); err != nil {
+	if opts.CountCost {
+		if d.blocks, err = addCosts(spec); err != nil {
 			return nil, err
 		}
 	}
@@ -215,7 +215,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, probes bool) error {
 	if err := collection.Assign(&d.DatapathObjects); err != nil {
 		return fmt.Errorf("assign datapath: %w", err)
 	}
-	d.meanwhile, d.lookups = collection.DetachMap(meanwhileMap), collection.DetachMap(lookupsMap)
+	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
 	if err := d.Sender.Put(uint32(0), d.ReplypathSend); err != nil {
 		return fmt.Errorf("enter the program that sends: %w", err)
 	}
