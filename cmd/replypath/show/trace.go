@@ -195,7 +195,7 @@ func (t *traceCommand) explainProbe(peer, self netip.Addr) error {
 		return nil
 	}
 	page := output.NewPage(t.Stdout)
-	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it, so that it goes by the routing table. Where a reply goes:", self, peer))
+	page.Wrapped("", fmt.Sprintf("An echo request from %s to %s. This host starts it: it goes by the routing table, unless host_model is strong. Where a reply goes:", self, peer))
 	page.Line("  %s", t.CommandLine(fmt.Sprintf("explain --peer %s --self %s", peer, self)))
 	page.Line("")
 	_, err := page.WriteTo(t.Stdout)
