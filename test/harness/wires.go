@@ -46,6 +46,16 @@ func captureWith(t testing.TB, at *topology.Interface, options topology.CaptureO
 	return c
 }
 
+// Stop ends both captures. Their frames can still be read.
+func (w *Wires) Stop() {
+	w.t.Helper()
+	for _, c := range []*topology.Capture{w.Eth0, w.Eth1} {
+		if err := c.Stop(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
 // Left returns what left the server by eth0 and by eth1.
 func (w *Wires) Left(match topology.Filter) (eth0, eth1 []*topology.Frame) {
 	match = topology.All(match, topology.Going(topology.Received))
