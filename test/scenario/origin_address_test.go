@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// passing are addresses of eth1 that come and go, on its network and on another.
+var passing = map[topology.Family][]netip.Prefix{
+	topology.IPv4: {netip.MustParsePrefix("10.4.0.20/24"), netip.MustParsePrefix("10.44.0.1/24")},
+	topology.IPv6: {netip.MustParsePrefix("2001:db8:4::20/64"), netip.MustParsePrefix("2001:db8:44::1/64")},
+}
+
+// openFromEth1 are conversations that B has begun from eth1's address, one of each kind.
+func openFromEth1(t *testing.T, s *topology.S1, families ...topology.Family) (all []*harness.Conversation) {
+	t.Helper()
+	for _, f := range families {
+		for _, kind := range harness.Kinds {
+			c := fromEth1(t, s, kind, f)
+			harness.Ask(t, c)
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// TestStrongHostAddressBack has B talk from eth1's address while others of eth1's come and go, and then that one itself.
+// Without it B begins nothing from there: IPv4 sends nothing, by IPv6 what is open goes as routed, uncounted.
+func TestStrongHostAddressBack(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	eachBegun(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantBegunLost(t, s, c) })
+	p := harness.On(t, s.B.Host)
+	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
+	eachBegun(t, s, "strong", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	t.Run("others come and go", func(t *testing.T) { othersComeAndGo(t, s, p.In(t)) })
+	for _, f := range s.Families() {
+		t.Run("gone/"+f.String(), func(t *testing.T) { goneAndBack(t, s, p.In(t), f) })
+	}
+	eachBegun(t, s, "back", func(t *testing.T, c *harness.Conversation) {
+		wantBegun(t, s, c)
+		wantOriginated(t, p, c, "moved")
+	})
+}
+
+// othersComeAndGo wants what is open to keep its way meanwhile.
+func othersComeAndGo(t *testing.T, s *topology.S1, p *harness.Product) {
+	wires, open := harness.Tap(t, s.B), openFromEth1(t, s, s.Families()...)
+	var talks []*harness.Talk
+	for _, c := range open {
+		talks = append(talks, c.KeepThrough(t))
+	}
+	for _, f := range s.Families() {
+		for _, other := range passing[f] {
+			harness.Must(t, s.B.Eth1.AddAddress(other))
+			p.AwaitOwn(other.Addr(), true, time.Now())
+			harness.Must(t, s.B.Eth1.RemoveAddress(other))
+			p.AwaitOwn(other.Addr(), false, time.Now())
+		}
+	}
+	answers := 0
+	for n, talk := range talks {
+		answers += talk.Stop()
+		wires.WantEth1(open[n].String(), open[n].Questions())
+	}
+	t.Logf("%d answers to %d conversations while %d addresses came and went", answers, len(open), 2*len(passing[topology.IPv4]))
+}
+
+// goneAndBack removes eth1's own address, and puts it back.
+func goneAndBack(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family) {
+	own := prefixOfEth1(t, s, f)
+	open := openFromEth1(t, s, f)
+	harness.Must(t, s.B.Eth1.RemoveAddress(own))
+	gone := p.AwaitOwn(own.Addr(), false, time.Now())
+	wantGone(t, s, p, open)
+	if err := begins(t, s, f); !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Errorf("B begins from an address that it does not have: %v", err)
+	}
+	harness.Must(t, s.B.Eth1.AddAddress(own))
+	began := time.Now()
+	back := p.AwaitOwn(own.Addr(), true, began)
+	// The kernel has forgotten the gateway with the last address of eth1.
+	harness.Eventually(t, "what B begins is answered", func() error {
+		return fromEth1(t, s, harness.Ping, f).Ask(harness.Within(t, 4*harness.SilenceTime))
+	})
+	t.Logf("%s: known as gone after %s, as back after %s, answered after %s", own, gone, back, time.Since(began))
+	wires := harness.Tap(t, s.B)
+	for _, c := range open {
+		harness.Ask(t, c)
+		wires.WantEth1(c.String()+", which is older", c.Questions())
+	}
+}
+
+func prefixOfEth1(t *testing.T, s *topology.S1, f topology.Family) netip.Prefix {
+	t.Helper()
+	for _, p := range s.B.Eth1.Addresses {
+		if topology.FamilyOf(p.Addr()) == f {
+			return p
+		}
+	}
+	t.Fatal("eth1 has no address")
+	return netip.Prefix{}
+}
+
+// begins has B open a socket with eth1's address.
+func begins(t *testing.T, s *topology.S1, f topology.Family) error {
+	t.Helper()
+	return fromEth1(t, s, harness.UDP, f).Connect(harness.Within(t, harness.AnswerTime))
+}
+
+// wantGone wants what is open to be lost, as the kernel alone would have it, and not to count as originated.
+func wantGone(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.Conversation) {
+	t.Helper()
+	f := topology.FamilyOf(open[0].Self.Addr())
+	originated := func() float64 { return p.Metrics().Sum("replypath_originated_packets_total", "family="+f.String()) }
+	if f == topology.IPv6 {
+		harness.Eventually(t, open[0].String()+" is of no address of the host", func() error {
+			before := originated()
+			err := askByEth0(t, s, open[0])
+			if more := originated() - before; err == nil && more > 0 {
+				err = fmt.Errorf("%v packets count as originated", more)
+			}
+			return err
+		})
+	}
+	for _, c := range open {
+		before, wires := originated(), harness.Tap(t, s.B)
+		if f == topology.IPv6 {
+			if err := harness.AskUntilLost(t, c, wires.Eth0, c.Questions()); err == nil {
+				t.Errorf("%s was answered", c)
+			}
+			wires.WantEth0(fmt.Sprintf("%s without its address", c), c.Questions())
+		} else {
+			err := c.Ask(harness.Within(t, 4*harness.SilenceTime))
+			if eth0, eth1 := wires.Left(c.Questions()); err == nil || len(eth0)+len(eth1) > 0 {
+				t.Errorf("%s: %d and %d frames left without its address: %v", c, len(eth0), len(eth1), err)
+			}
+		}
+		if more := originated() - before; more > 0 {
+			t.Errorf("%s: %v packets count as originated without its address", c, more)
+		}
+	}
+}
+
+// askByEth0 asks, and returns an error if nothing leaves by eth0.
+func askByEth0(t *testing.T, s *topology.S1, c *harness.Conversation) error {
+	t.Helper()
+	wires := harness.Tap(t, s.B)
+	defer wires.Stop()
+	err := c.Ask(harness.Within(t, harness.SilenceTime))
+	if eth0, _ := wires.Left(c.Questions()); len(eth0) == 0 {
+		return fmt.Errorf("%s: no frame left by eth0, and the question ended with %w", c, err)
+	}
+	return nil
+}
