@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// eth1Fault is a way in which the interface of the source goes.
+type eth1Fault struct {
+	name, reason string
+	begin, end   func(*testing.T, *topology.S1)
+	takesAddress bool // for as long as it lasts: by IPv6 eth1 loses it, and nothing new can begin from it
+}
+
+var eth1Faults = []eth1Fault{
+	{name: "carrier lost", reason: "link_down", begin: func(t *testing.T, s *topology.S1) {
+		harness.Must(t, s.B.Eth1.Peer().SetDown())
+		harness.Eventually(t, "eth1 has lost its carrier", func() error {
+			link, err := s.B.Eth1.Link()
+			if err == nil && link.Attrs().OperState == netlink.OperUp {
+				err = errors.New("it is up")
+			}
+			return err
+		})
+	}, end: func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1.Peer()) }},
+	{name: "set down", reason: "link_down", takesAddress: true,
+		begin: func(t *testing.T, s *topology.S1) { harness.Must(t, s.B.Eth1.SetDown()) },
+		end:   func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1) }},
+	{name: "gateway silent", reason: "no_next_hop", begin: silenceEth1, end: func(t *testing.T, s *topology.S1) {
+		harness.Nft(t, s.Replication.Host, "delete table arp silence\ndelete table ip6 silence\n")
+		run(t, s.Replication.Host, "ip neighbour flush dev b-eth1")
+		for _, f := range s.Families() { // it asks for B before the daemon asks for it again, which is within 5 s
+			_, err := s.Replication.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: s.B.Eth1.Address(f)})
+			harness.Must(t, err)
+		}
+	}},
+}
+
+// silenceEth1 has eth1's gateway fall silent, and the kernel ask for it, which soon gives up.
+func silenceEth1(t *testing.T, s *topology.S1) {
+	t.Helper()
+	harness.Nft(t, s.Replication.Host, eth1Silence)
+	for _, f := range s.Families() {
+		harness.Must(t, s.B.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
+		gateway := s.B.Eth1.Peer()
+		run(t, s.B.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev eth1 nud probe", gateway.Address(f), gateway.MAC))
+	}
+}
+
+// eth1Silence has the gateway answer no question for its MAC address, and ask none, from which B would learn it.
+const eth1Silence = `
+table arp silence {
+	chain input { type filter hook input priority 0; iifname "b-eth1" drop; }
+	chain output { type filter hook output priority 0; oifname "b-eth1" drop; }
+}
+table ip6 silence {
+	chain input {
+		type filter hook input priority 0
+		iifname "b-eth1" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+	}
+	chain output {
+		type filter hook output priority 0
+		oifname "b-eth1" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+	}
+}
+`
+
+// setUpAgain gives back the addresses as well that IPv6 takes off what is down, as a network manager does.
+func setUpAgain(t *testing.T, i *topology.Interface) {
+	t.Helper()
+	harness.Must(t, i.SetUp())
+	present := harness.Must1[*topology.Interface](t)(i.Host.Interface(i.Name))
+	for _, address := range i.Addresses {
+		if !slices.Contains(present.Addresses, address) {
+			harness.Must(t, i.AddAddress(address))
+		}
+	}
+	harness.Must(t, i.WaitReady(harness.Within(t, harness.AnswerTime)))
+}
+
+// TestStrongHostFaultOfEth1 has eth1 fail while B talks from its address: what cannot be moved goes as routed, counted with
+// the reason, until eth1 is back. What eth0 carries goes on.
+func TestStrongHostFaultOfEth1(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	for _, f := range s.Families() {
+		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+	}
+	eachBegun(t, s, "without replypath", func(t *testing.T, c *harness.Conversation) { wantBegunLost(t, s, c) })
+	p := harness.On(t, s.B.Host)
+	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
+	eachBegun(t, s, "strong", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	for _, fault := range eth1Faults {
+		t.Run(fault.name, func(t *testing.T) { fault.test(t, s, p.In(t)) })
+	}
+}
+
+func (fault *eth1Fault) test(t *testing.T, s *topology.S1, p *harness.Product) {
+	open, undisturbed := openFromEth1(t, s, s.Families()...), keepEth0(t, s)
+	routed := func() float64 {
+		return p.Metrics().Sum("replypath_originated_routed_packets_total", "reason="+fault.reason)
+	}
+	before := routed()
+	fault.begin(t, s)
+	if !fault.takesAddress {
+		for n := range s.Families() {
+			fault.await(t, s, open[n*len(harness.Kinds)])
+		}
+		eachBegun(t, s, "begun meanwhile", func(t *testing.T, c *harness.Conversation) { fault.wantRouted(t, s, p.In(t), c) })
+	}
+	fault.wantOpenRouted(t, s, p, open)
+	fault.end(t, s)
+	for _, f := range s.Families() {
+		harness.Eventually(t, "what B begins is answered by "+f.String(), func() error {
+			return fromEth1(t, s, harness.Ping, f).Ask(harness.Within(t, 4*harness.SilenceTime))
+		})
+	}
+	wires := harness.Tap(t, s.B)
+	for _, c := range open {
+		harness.Ask(t, c)
+		wires.WantEth1(c.String()+", which is older", c.Questions())
+	}
+	eachBegun(t, s, "afterwards", func(t *testing.T, c *harness.Conversation) { wantBegun(t, s, c) })
+	t.Logf("%v packets went as routed, counted as %s", routed()-before, fault.reason)
+	undisturbed()
+}
+
+// await returns when a question goes as routed.
+func (fault *eth1Fault) await(t *testing.T, s *topology.S1, c *harness.Conversation) {
+	t.Helper()
+	harness.Eventually(t, c.String()+" goes as routed", func() error { return askByEth0(t, s, c) })
+}
+
+// wantOpenRouted wants what is open to go as routed: last of all, as TCP tries again the later, the
+// longer it has had no answer.
+func (fault *eth1Fault) wantOpenRouted(t *testing.T, s *topology.S1, p *harness.Product, open []*harness.Conversation) {
+	t.Helper()
+	for n, f := range s.Families() {
+		of := open[n*len(harness.Kinds):][:len(harness.Kinds)]
+		if fault.takesAddress && f == topology.IPv6 {
+			p.AwaitOwn(s.B.Eth1.Address(f), false, time.Now())
+			wantGone(t, s, p, of)
+			continue
+		}
+		fault.await(t, s, of[0])
+		for _, c := range of {
+			fault.wantRouted(t, s, p, c)
+		}
+	}
+}
+
+// wantRouted wants a question to leave by eth0, where a strict router drops it, and to be counted with the reason and no
+// other.
+func (fault *eth1Fault) wantRouted(t *testing.T, s *topology.S1, p *harness.Product, c *harness.Conversation) {
+	t.Helper()
+	family := topology.FamilyOf(c.Self.Addr()).String()
+	labels := []string{"from_interface=eth0", "to_interface=eth1", "family=" + family, "protocol=" + c.Protocol()}
+	count := func() (outcome, reason, all float64) {
+		m := p.Metrics()
+		return m.Sum("replypath_originated_packets_total", append(labels, "outcome=routed")...),
+			m.Sum("replypath_originated_routed_packets_total", append(labels, "reason="+fault.reason)...),
+			m.Sum("replypath_originated_routed_packets_total", labels...)
+	}
+	outcomeBefore, reasonBefore, allBefore := count()
+	wantBegunLost(t, s, c)
+	outcome, reason, all := count()
+	outcome, reason, all = outcome-outcomeBefore, reason-reasonBefore, all-allBefore
+	if reason == 0 || reason != all || outcome != all {
+		t.Errorf("%s: %v packets are routed, %v of them with a reason, %v with %s", c, outcome, all, reason, fault.reason)
+	}
+}
+
+// keepEth0 has B talk from eth0's address until the function is called, which wants every question answered, by eth0.
+func keepEth0(t *testing.T, s *topology.S1) func() {
+	t.Helper()
+	wires := harness.Tap(t, s.B)
+	var all []*harness.Conversation
+	var talks []*harness.Talk
+	for _, f := range s.Families() {
+		c := harness.NewConversation(t, harness.TCP, s.B.Eth0, s.A.Eth0.Address(f))
+		all, talks = append(all, c), append(talks, c.Keep(t))
+	}
+	return func() {
+		t.Helper()
+		answers := 0
+		for n, talk := range talks {
+			answers += talk.Stop()
+			wires.WantEth0(all[n].String()+", of eth0", all[n].Questions())
+		}
+		t.Logf("%d answers to what B asked from eth0 meanwhile, none missing", answers)
+	}
+}
