@@ -46,7 +46,7 @@ func interfaceKeys() []yamlKey {
 				"There last-hop is refused if the interface exists, and served as auto if it appears later."},
 		{"interfaces[].gateways", "list of addresses", "found in the routing tables",
 			"The gateways of the interface. They replace those of their family that the routing tables name, and take packets to everywhere."},
-		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
+		{"ignore_interfaces", "list of names and globs", `["docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "tailscale*", "podman*", "lxdbr*", "incusbr*"]`,
 			"What is left alone when interfaces are found rather than listed. It also excludes what a glob under *interfaces* would match by accident."},
 	}
 }

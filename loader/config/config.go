@@ -222,7 +222,9 @@ var (
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
-		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*", "cali*", "vxlan.calico",
+		IgnoreInterfaces: []string{"docker*", "br-*", "virbr*", "cni*", "flannel*", "cilium*", "kube*",
+			// projectcalico/calico: felix/dataplane/linux/dataplanedefs, felix/config.
+			"cali*", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali",
 			"tailscale*", "podman*", "lxdbr*", "incusbr*"},
 		Policy: Policy{
 			Mode:              ModeEnforce,

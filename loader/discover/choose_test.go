@@ -3,6 +3,7 @@
 package discover
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -33,6 +34,31 @@ func (l *lan) add(link netlink.Link, attrs netlink.LinkAttrs) {
 // device adds a physical NIC.
 func (l *lan) device(name string, altNames ...string) {
 	l.add(&netlink.Device{}, netlink.LinkAttrs{Name: name, AltNames: altNames})
+}
+
+// TestIgnoredByDefault: each default name or glob keeps discovery from a device that has an address and such a name.
+func TestIgnoredByDefault(t *testing.T) {
+	var l lan
+	l.device("eth0")
+	want := make(map[string]string)
+	for _, device := range []struct{ pattern, name string }{
+		{"docker*", "docker_gwbridge"}, {"br-*", "br-0123456789ab"}, {"virbr*", "virbr0"}, {"cni*", "cni0"},
+		{"flannel*", "flannel.1"}, {"cilium*", "cilium_vxlan"}, {"kube*", "kube-ipvs0"}, {"cali*", "cali0123456789a"},
+		{"vxlan.calico", "vxlan.calico"}, {"vxlan-v6.calico", "vxlan-v6.calico"},
+		{"wireguard.cali", "wireguard.cali"}, {"wg-v6.cali", "wg-v6.cali"},
+		{"tailscale*", "tailscale0"}, {"podman*", "podman0"}, {"lxdbr*", "lxdbr0"}, {"incusbr*", "incusbr0"},
+	} {
+		l.device(device.name)
+		want[device.name] = fmt.Sprintf("ignore_interfaces %q", device.pattern)
+	}
+	cfg := config.Default()
+	r := l.evaluate(cfg)
+	if got := names(r); !slices.Equal(got, []string{"eth0"}) {
+		t.Errorf("managed: %q", got)
+	}
+	if diff := gocmp.Diff(want, reasons(r)); diff != "" || len(want) != len(cfg.IgnoreInterfaces) {
+		t.Errorf("unmanaged, by %q (-want +got):\n%s", cfg.IgnoreInterfaces, diff)
+	}
 }
 
 func TestDiscoveryOfDeviceKinds(t *testing.T) {

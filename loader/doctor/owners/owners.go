@@ -121,11 +121,11 @@ var chainOwners = []namedBy{
 // deviceOwners tell by an interface's name.
 var deviceOwners = []namedBy{
 	{regexp.MustCompile(`^tailscale[0-9]+$`), tailscale},
-	{regexp.MustCompile(`^(cilium_|lxc[0-9a-f]{10,}$|lxc_health$)`), cilium},    // cilium, pkg/defaults, pkg/datapath/connector
-	{regexp.MustCompile(`^(cali|vxlan\.calico|wireguard\.cali)`), calico},       // calico, felix/config
-	{regexp.MustCompile(`^(flannel[.-]|cni0$)`), flannel},                       // flannel, pkg/backend/vxlan
-	{regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`), docker}, // moby, libnetwork/drivers/bridge
-	{regexp.MustCompile(`^kube-ipvs0$`), kubeProxy},                             // kubernetes, pkg/proxy/ipvs
+	{regexp.MustCompile(`^(cilium_|lxc[0-9a-f]{10,}$|lxc_health$)`), cilium},              // cilium, pkg/defaults, pkg/datapath/connector
+	{regexp.MustCompile(`^(cali|vxlan(-v6)?\.calico$|(wireguard|wg-v6)\.cali$)`), calico}, // calico, felix/config
+	{regexp.MustCompile(`^(flannel[.-]|cni0$)`), flannel},                                 // flannel, pkg/backend/vxlan
+	{regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`), docker},           // moby, libnetwork/drivers/bridge
+	{regexp.MustCompile(`^kube-ipvs0$`), kubeProxy},                                       // kubernetes, pkg/proxy/ipvs
 }
 
 // programOwners tell by the beginning of the name of a program in the TC hooks.

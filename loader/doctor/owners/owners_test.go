@@ -111,6 +111,7 @@ func TestOwnerByName(t *testing.T) {
 		{chain, "DOCKER-USER", docker}, {chain, "ts-postrouting", tailscale}, {chain, "@wg-quick-wg0", wgQuick},
 		{chain, "@firewalld", Firewalld}, {chain, "OUTPUT", ""}, {chain, "@mine", ""},
 		{OfDevice, "tailscale0", tailscale}, {OfDevice, "cilium_host", cilium}, {OfDevice, "cali1234", calico},
+		{OfDevice, "vxlan.calico", calico}, {OfDevice, "vxlan-v6.calico", calico}, {OfDevice, "wireguard.cali", calico}, {OfDevice, "wg-v6.cali", calico},
 		{OfDevice, "flannel.1", flannel}, {OfDevice, "docker0", docker}, {OfDevice, "eth1", ""},
 		{OfDevice, "br-0123456789ab", docker}, {OfDevice, "br-lan", ""}, {OfDevice, "lxc0123456789ab", cilium}, {OfDevice, "lxcbr0", ""},
 		{OfProgram, "cil_to_netdev", cilium}, {OfProgram, "bpf of priority 1 (cil_from_netdev)", cilium},
