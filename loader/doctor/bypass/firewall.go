@@ -61,8 +61,13 @@ func reversePathRule(c *snapshot.Chain, r *snapshot.FirewallRule) finding.Findin
 	if len(r.In) == 1 && !strings.Contains(r.In[0], "*") {
 		device = r.In[0]
 	}
+	packets := "packets"
+	// What a known program marks is its own: Calico marks what its pods send (felix/rules/static.go, RPFilter).
+	if owner := owners.OfChain(c.Table, c.Name); owner != "" && r.Marked {
+		severity, packets = finding.OK, "packets with a mark of "+owner+" only,"
+	}
 	return seenChain(c, severity, device, fmt.Sprintf(
-		", rule %d: %s packets whose route back leads by another interface than they arrived by", r.Handle, effect), "")
+		", rule %d: %s %s whose route back leads by another interface than they arrived by", r.Handle, effect, packets), "")
 }
 
 // showFirewalld is the command that shows the setting.

@@ -36,6 +36,15 @@ func TestReversePathRules(t *testing.T) {
 			"error: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
 		}},
 		{"of others", pre("filter", snapshot.FirewallRule{Refuses: true, In: []string{"wan0", "ppp*"}}), nil},
+		{"of marked packets", pre("filter", snapshot.FirewallRule{Refuses: true, Marked: true}), []string{
+			"error: inet filter pre, rule 4: drops" + text + "nft --handle list chain inet filter pre",
+		}},
+		{"of what Calico marks", pre("calico", snapshot.FirewallRule{Refuses: true, Marked: true}), []string{
+			"ok: inet calico pre, rule 4: drops packets with a mark of Calico only," + text[len(" packets"):] + "nft --handle list chain inet calico pre @ Calico",
+		}},
+		{"Calico's, without a mark", pre("calico", snapshot.FirewallRule{Refuses: true}), []string{
+			"error: inet calico pre, rule 4: drops" + text + "nft --handle list chain inet calico pre @ Calico",
+		}},
 		{"firewalld", func(h *snapshot.Host) {
 			pre("firewalld", snapshot.FirewallRule{Refuses: true})(h)
 			firewalld("strict")(h)

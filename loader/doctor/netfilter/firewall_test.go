@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
@@ -203,6 +204,12 @@ func TestReadExtensions(t *testing.T) {
 			&expr.Match{Name: "rpfilter"}, &expr.Verdict{Kind: expr.VerdictDrop},
 		}, snapshot.FirewallRule{ReversePath: true, Refuses: true, In: []string{"eth1"}}},
 		{"-m rpfilter -j REJECT", []expr.Any{&expr.Match{Name: "rpfilter"}, &expr.Target{Name: "REJECT"}}, snapshot.FirewallRule{ReversePath: true, Refuses: true}},
+		{"-m mark --mark 0x40000/0x40000 -m rpfilter --invert -j DROP", []expr.Any{
+			&expr.Match{Name: "mark", Info: &xt.Unknown{0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0, 0}}, &expr.Match{Name: "rpfilter"}, &expr.Verdict{Kind: expr.VerdictDrop},
+		}, snapshot.FirewallRule{ReversePath: true, Refuses: true, Marked: true}},
+		{"-m mark ! --mark 0x40000/0x40000 -m rpfilter --invert -j DROP", []expr.Any{
+			&expr.Match{Name: "mark", Info: &xt.Unknown{0, 0, 4, 0, 0, 0, 4, 0, 1, 0, 0, 0}}, &expr.Match{Name: "rpfilter"}, &expr.Verdict{Kind: expr.VerdictDrop},
+		}, snapshot.FirewallRule{ReversePath: true, Refuses: true}},
 		{"-j CONNMARK --restore-mark", []expr.Any{&expr.Target{Name: "CONNMARK"}}, snapshot.FirewallRule{Restores: true}},
 		{"-m connmark --mark 1 -j MARK, in a dialect of its own", []expr.Any{
 			&expr.Match{Name: "connmark"}, &expr.Immediate{Register: 1, Data: []byte{1, 0, 0, 0}},

@@ -19,7 +19,7 @@ import (
 // registers.
 type ruleReader struct {
 	rule      snapshot.FirewallRule
-	registers map[uint32]string // what is in a register: "oif", "iif", "ct mark"
+	registers map[uint32]string // what is in a register: "oif", "iif", "mark", "ct mark"
 	values    map[uint32][]byte // a constant in a register
 	readsMark bool              // the connection's
 	copies    bool              // it reads the packet's mark
@@ -48,6 +48,9 @@ func (r *ruleReader) read(e expr.Any) {
 		if e.FlagSADDR && e.FlagIIF && (e.ResultOIF || e.ResultOIFNAME) {
 			r.rule.ReversePath = true
 		}
+		delete(r.registers, e.Register)
+	case *expr.Payload:
+		delete(r.registers, e.DestRegister)
 	case *expr.Cmp:
 		r.compare(e)
 	case *expr.Lookup:
@@ -87,11 +90,12 @@ func (r *ruleReader) meta(e *expr.Meta) {
 		return
 	}
 	r.copies = r.copies || e.Key == expr.MetaKeyMARK
-	r.registers[e.Register] = interfaceKeys[e.Key]
+	r.registers[e.Register] = metaKeys[e.Key]
 }
 
-// interfaceKeys are nft's words for what tells of interfaces.
-var interfaceKeys = map[expr.MetaKey]string{
+// metaKeys are nft's words for what tells of interfaces, and of the packet's mark.
+var metaKeys = map[expr.MetaKey]string{
+	expr.MetaKeyMARK:    "mark",
 	expr.MetaKeyOIFNAME: "oifname", expr.MetaKeyOIF: "oif", expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyIIF: "iif",
 }
 
@@ -126,7 +130,7 @@ func (r *ruleReader) mark(data []byte) {
 	}
 }
 
-// compare reads a comparison with an interface or a connection's mark. One with "not equal" concerns
+// compare reads a comparison with an interface or a mark. One with "not equal" concerns
 // every other interface, so that it limits nothing.
 func (r *ruleReader) compare(e *expr.Cmp) {
 	kind := r.registers[e.Register]
@@ -140,6 +144,8 @@ func (r *ruleReader) compare(e *expr.Cmp) {
 		}
 	case "ct mark":
 		r.mark(e.Data)
+	case "mark":
+		r.rule.Marked = r.rule.Marked || e.Op == expr.CmpOpEq && !isZero(e.Data)
 	}
 	switch {
 	case name == "":
@@ -173,10 +179,19 @@ func (r *ruleReader) verdict(e *expr.Verdict) {
 // match and target read what iptables-nft leaves to its own extensions.
 func (r *ruleReader) match(name string, info xt.InfoAny) {
 	r.rule.ReversePath = r.rule.ReversePath || name == "rpfilter"
-	if name == "connmark" {
+	data := extension(info)
+	switch name {
+	case "connmark":
 		r.readsMark = true
-		r.mark(extension(info)) // struct xt_connmark_mtinfo1 begins with it
+		r.mark(data) // struct xt_connmark_mtinfo1 begins with it
+	case "mark": // struct xt_mark_mtinfo1: the mark, its mask, and whether it is inverted
+		const mark, invert = 4, 8
+		r.rule.Marked = r.rule.Marked || len(data) > invert && !isZero(data[:mark]) && data[invert] == 0
 	}
+}
+
+func isZero(data []byte) bool {
+	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
 }
 
 // connmarkMode is the place of the mode in struct xt_connmark_tginfo1 and 2 of

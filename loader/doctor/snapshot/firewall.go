@@ -59,6 +59,7 @@ type FirewallRule struct {
 	// and compares it with the one that the packet came in by.
 	ReversePath bool
 	Refuses     bool     // it drops or rejects
+	Marked      bool     // it is limited to packets with a mark
 	In          []string // "eth1", "eth*": the interfaces that it is limited to, none where it is not
 	// OutNames are the outgoing interfaces that it compares with; OutUnknown, that
 	// it looks at them by way of a set or a map.
