@@ -95,11 +95,11 @@ func TestFaults(t *testing.T) {
 				t.Fatalf("found without its cause: %+v", found)
 			}
 			harness.Shell(t, n.Server.Host, f.script)
-			before := made(t, n.Server.Host)
+			before := harness.Made(t, n.Server.Host)
 			found := f.wantFound(t, p)
 			if found.Fix == nil {
 				harness.Shell(t, n.Server.Host, *found.Inspect)
-				if diff := cmp.Diff(before, made(t, n.Server.Host)); diff != "" {
+				if diff := cmp.Diff(before, harness.Made(t, n.Server.Host)); diff != "" {
 					t.Errorf("%s (-before +after):\n%s", *found.Inspect, diff)
 				}
 				return
@@ -110,15 +110,6 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
-}
-
-// made is what somebody made on a host, which no advice of doctor changes.
-func made(t *testing.T, host *topology.Host) string {
-	t.Helper()
-	return harness.Shell(t, host, `
-ip rule show; ip -6 rule show; ip route show table all; ip -6 route show table all; ip -details link show
-nft --stateless list ruleset; for device in eth0 eth1; do tc filter show dev $device egress; ethtool -k $device; done
-`)
 }
 
 // TestMTU shows where MTUs differ: what a network carries is for a person to say.

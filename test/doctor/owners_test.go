@@ -23,95 +23,41 @@ nft add rule inet marks in iifname eth1 ct mark set 0x1
 nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 `
 
-// tailscaleRules is what tailscaled installs beside its device, in the words of ip(8)
-// (wgengine/router/osrouter/router_linux.go, util/linuxfw/iptables_runner.go).
-const tailscaleRules = `
-ip tuntap add dev tailscale0 mode tun
-ip link set tailscale0 mtu 1280 up
-ip address add 100.101.102.103/32 dev tailscale0
-ip address add fd7a:115c:a1e0::1/128 dev tailscale0
-for family in -4 -6; do
-	ip $family rule add pref 5210 fwmark 0x80000/0xff0000 table main
-	ip $family rule add pref 5230 fwmark 0x80000/0xff0000 table default
-	ip $family rule add pref 5250 fwmark 0x80000/0xff0000 type unreachable
-	ip $family rule add pref 5270 table 52
-done
-ip route add 100.100.100.100/32 dev tailscale0 table 52
-ip -6 route add fd7a:115c:a1e0::/48 dev tailscale0 table 52
-for tables in iptables ip6tables; do
-	$tables -N ts-forward
-	$tables -I FORWARD -j ts-forward
-	$tables -A ts-forward -i tailscale0 -j MARK --set-mark 0x40000/0xff0000
-	$tables -A ts-forward -m mark --mark 0x40000/0xff0000 -j ACCEPT
-	$tables -A ts-forward -o tailscale0 -j ACCEPT
-	$tables -t mangle -A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j CONNMARK --restore-mark --nfmask 0xff0000 --ctmask 0xff0000
-	$tables -t mangle -A OUTPUT -m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000 -j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000
-done
-`
-
-// ciliumRules is what cilium-agent installs with its own ENIs, its proxy and IPsec
-// (pkg/datapath/linux/linux_defaults, pkg/proxy/routes.go, pkg/datapath/iptables).
-const ciliumRules = `
-ip link add cilium_host type veth peer name cilium_net
-ip link set cilium_host up; ip link set cilium_net up
-ip address add 10.66.0.1/32 dev cilium_host
-ip link add lxc1 type veth peer name pod; ip link set lxc1 up
-for family in -4 -6; do
-	ip $family rule add pref 100 lookup local protocol kernel
-	ip $family rule del pref 0
-	ip $family rule add pref 1 fwmark 0xe00/0xf00 lookup 200 protocol kernel
-	ip $family rule add pref 9 fwmark 0x200/0xf00 lookup 2004 protocol kernel
-	ip $family rule add pref 10 fwmark 0xa00/0xf00 lookup 2005 protocol kernel
-	ip $family rule add pref 10 fwmark 0xb00/0xf00 lookup 2005 protocol kernel
-	ip $family rule add pref 109 iif eth0 fwmark 0x80/0x80 lookup main protocol kernel
-done
-ip rule add pref 20 to 10.66.0.7 lookup main protocol kernel
-ip rule add pref 111 from 10.66.0.7 lookup 11 protocol kernel
-ip route add local default dev lo table 2004
-ip route add 10.66.0.1 dev cilium_host table 2005 scope link
-ip route add default via 10.66.0.1 dev cilium_host table 2005
-ip route add 10.66.0.7 dev lxc1
-ip route add default via 10.2.0.1 dev eth1 table 11
-iptables -t mangle -N CILIUM_PRE_mangle
-iptables -t mangle -A PREROUTING -j CILIUM_PRE_mangle
-iptables -t mangle -A CILIUM_PRE_mangle -i eth0 -m addrtype --dst-type LOCAL --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80
-iptables -t mangle -A CILIUM_PRE_mangle -i lxc+ -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80
-`
-
 // TestRulesOfOthers has doctor look at a host with rules as a program installs them,
 // beside marks of somebody else's: none of its rules is said to be needless or in the
 // way, what is said names it, and nothing is told to be changed.
 func TestRulesOfOthers(t *testing.T) {
 	for _, program := range []struct {
-		owner, script string
-		about         []string // beginnings of what stands in its rules
-		says          map[string]string
+		*harness.Neighbour
+		about []string // beginnings of what stands in its rules
+		says  map[string]string
 	}{
-		{"Tailscale", tailscaleRules, []string{"0x80000", "lookup 52"}, map[string]string{
+		{harness.Tailscale, []string{"0x80000", "lookup 52"}, map[string]string{
 			"rule 5250: from all fwmark 0x80000/0xff0000 unreachable: it refuses packets with the mark of Tailscale only": "ip rule show",
 		}},
-		{"Cilium", ciliumRules, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
+		{harness.Cilium, []string{"0xe00", "0x200", "0xa00", "0xb00", "fwmark 0x80", "10.66.0.7"}, map[string]string{
 			"default via 10.66.0.1 dev cilium_host table 2005: the gateway is this host itself, as Cilium has it": "ip route show table 2005",
 		}},
 	} {
-		t.Run(program.owner, func(t *testing.T) {
+		t.Run(program.Name, func(t *testing.T) {
 			n := newServer(t)
 			p := harness.On(t, n.Server.Host)
-			harness.Shell(t, n.Server.Host, connmarks+program.script)
-			before := made(t, n.Server.Host)
+			harness.Shell(t, n.Server.Host, connmarks)
+			program.Install(t, n)
+			before := harness.Made(t, n.Server.Host)
 			look := func() harness.Findings {
 				all := p.Examine()
 				for _, f := range all {
 					for _, words := range program.about {
-						if strings.Contains(f.Found, words) && (f.Fix != nil || harness.OrEmpty(f.Owner) != program.owner || f.Severity != "ok") {
-							t.Errorf("about %s of %s: %+v", words, program.owner, f)
+						if strings.Contains(f.Found, words) && (f.Fix != nil || harness.OrEmpty(f.Owner) != program.Name || f.Severity != "ok") {
+							t.Errorf("about %s of %s: %+v", words, program.Name, f)
 						}
 					}
 				}
 				for words, inspect := range program.says {
 					found := ofText(all, words)
-					if len(found) == 0 || found[0].Fix != nil || harness.OrEmpty(found[0].Inspect) != inspect || harness.OrEmpty(found[0].Owner) != program.owner {
-						t.Errorf("not %q with %q of %s: %+v", words, inspect, program.owner, found)
+					if len(found) == 0 || found[0].Fix != nil || harness.OrEmpty(found[0].Inspect) != inspect || harness.OrEmpty(found[0].Owner) != program.Name {
+						t.Errorf("not %q with %q of %s: %+v", words, inspect, program.Name, found)
 					}
 				}
 				return all
@@ -124,7 +70,7 @@ func TestRulesOfOthers(t *testing.T) {
 				t.Errorf("not one finding for each family: %+v", all.Of("needless-marks", ""))
 			}
 			p.Expect(0, "detach", "--stop")
-			if after := made(t, n.Server.Host); after != before {
+			if after := harness.Made(t, n.Server.Host); after != before {
 				t.Errorf("the host was changed:\n%s\nbefore:\n%s", after, before)
 			}
 		})
@@ -225,7 +171,7 @@ nft add rule inet t out ct state established accept
 // TestOffloadsOfOthers: a device of somebody's that is managed keeps the offloads that it has.
 func TestOffloadsOfOthers(t *testing.T) {
 	n := newServer(t)
-	harness.Shell(t, n.Server.Host, tailscaleRules)
+	harness.Tailscale.Install(t, n)
 	config := harness.WriteConfig(t, "interfaces: [{name: eth0}, {name: eth1}, {name: tailscale0}]\n")
 	found := ofText(harness.On(t, n.Server.Host).Examine("--config", config), "other managed interfaces have it on: replies that are moved here are cut in software")
 	if len(found) == 0 || found[0].Fix != nil || harness.OrEmpty(found[0].Inspect) != "ethtool -k tailscale0" || harness.OrEmpty(found[0].Owner) != "Tailscale" {

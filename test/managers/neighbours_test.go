@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package managers
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestNeighbours types in what Tailscale, Cilium, Calico and flannel make on a host, which Debian 12 has not. Beside it
+// answers of eth1 are lost, and right with replypath. What the neighbour routes goes its way before and with replypath,
+// and what it made is not managed, called needless or changed.
+func TestNeighbours(t *testing.T) {
+	for _, b := range []*harness.Neighbour{harness.Tailscale, harness.Cilium, harness.Calico, harness.Flannel} {
+		t.Run(b.Name, func(t *testing.T) { testNeighbour(t, b) })
+	}
+}
+
+func testNeighbour(t *testing.T, b *harness.Neighbour) {
+	n, _ := newServer(t)
+	guest := b.Install(t, n)
+	for _, f := range n.Families() {
+		harness.Serve(t, n.Server.Host, n.Server.Eth0.Address(f))
+		harness.Serve(t, n.Client, n.ClientEth0.Address(f))
+		harness.AwaitAddress(t, guest, guest.Address(f), true)
+	}
+	eachQuestion(t, n, "without replypath", harness.WantLost)
+	wantWays(t, n, b, guest)
+	before := harness.Made(t, n.Server.Host)
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	eachQuestion(t, n, "with replypath", harness.WantByEth1)
+	harness.EachQuestionOf(t, n.Families(), "eth0 is asked", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		harness.WantBy(t, n.Server, harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f)), false)
+	})
+	wantWays(t, n, b, guest)
+	wantNotManaged(t, p, append(b.Devices, b.Device))
+	for _, f := range p.Doctor(0) {
+		if f.Severity != "ok" {
+			t.Errorf("doctor, beside %s: %+v", b.Name, f)
+		}
+	}
+	p.Expect(0, "detach", "--stop")
+	if diff := cmp.Diff(before, harness.Made(t, n.Server.Host)); diff != "" {
+		t.Errorf("host after detach (-before +after):\n%s", diff)
+	}
+}
+
+// wantWays wants what the host and the neighbour's guest send to go as the neighbour routes it.
+func wantWays(t *testing.T, n *topology.TwoNIC, b *harness.Neighbour, guest *topology.Interface) {
+	t.Helper()
+	for _, way := range b.Ways {
+		wantWay(t, n, way)
+	}
+	out := n.Server.Eth0
+	if b.SourceEth1 {
+		out = n.Server.Eth1
+	}
+	for _, f := range n.Families() {
+		for _, kind := range harness.Kinds {
+			// The host's own answer goes back to the guest, whichever address of the host was asked.
+			harness.Ask(t, harness.NewConversation(t, kind, guest, n.Server.Eth1.Address(f)))
+			wires := harness.Tap(t, n.Server)
+			opened := harness.NewConversation(t, kind, guest, n.ClientEth0.Address(f))
+			harness.Ask(t, opened)
+			wires.Want(b.SourceEth1, opened.String(), topology.All(topology.From(out.Address(f)), topology.To(opened.Self.Addr())))
+		}
+	}
+}
+
+// wantWay wants a ping of the host's to leave by a device, in a datagram by eth0 if it is carried so. It need not be
+// answered.
+func wantWay(t *testing.T, n *topology.TwoNIC, way harness.Way) {
+	t.Helper()
+	to := netip.MustParseAddr(way.To)
+	at := harness.Capture(t, harness.Must1[*topology.Interface](t)(n.Server.Interface(way.Device)))
+	wires := harness.Tap(t, n.Server)
+	mark := ""
+	if way.Mark != "" {
+		mark = "-m $((" + way.Mark + "))"
+	}
+	harness.Shell(t, n.Server.Host, fmt.Sprintf("ping -c 1 -W 0.1 %s %s >/dev/null || true", mark, to))
+	ctx := harness.Within(t, harness.AnswerTime)
+	if _, err := at.Wait(ctx, topology.All(topology.To(to), topology.EchoRequest, topology.Going(topology.Sent))); err != nil {
+		t.Errorf("what the host sends to %s with the mark %q does not leave by %s: %v", to, way.Mark, way.Device, err)
+	}
+	if way.Over == 0 {
+		return
+	}
+	carried := topology.All(topology.To(n.ClientEth0.Address(topology.FamilyOf(to))), topology.UDP, topology.ToPort(way.Over))
+	if _, err := wires.Eth0.Wait(ctx, carried); err != nil {
+		t.Errorf("the datagrams of %s: %v", way.Device, err)
+	}
+	wires.WantEth0("the datagrams of "+way.Device, carried)
+}
