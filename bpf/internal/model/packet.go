@@ -266,7 +266,9 @@ func (p *packet) readICMP(rest []byte) (*packet, unreadable) {
 	p.echoRequest = isRequest(p.family, rest[0]) && rest[1] == 0
 	p.echoReply = isReply(p.family, rest[0]) && rest[1] == 0
 	p.otherICMP = !p.echoRequest && !p.echoReply
-	p.fromPort = binary.BigEndian.Uint16(rest[4:])
+	if !p.otherICMP {
+		p.fromPort = binary.BigEndian.Uint16(rest[4:])
+	}
 	if p.family == 4 && (rest[0] == 3 || rest[0] == 11 || rest[0] == 12) || p.family == 6 && rest[0] >= 1 && rest[0] <= 4 {
 		p.quote = rest[8:]
 	}
