@@ -152,7 +152,7 @@ func (p *planner) bySource(r *snapshot.Rule, i *discover.Interface) Rule {
 
 // needs says why replies of own addresses need a rule also if replypath enforces, "" where they do not.
 func (p *planner) needs(r *snapshot.Rule, isMeant func(netip.Addr) bool) string {
-	if why := cmp.Or(routing.NeedsRules(p.Host, r.Family), routing.ShieldedBy(p.Host, r)); why != "" {
+	if why := cmp.Or(routing.NeedsRules(p.Host, r.Family), routing.ShieldedBy(p.Host, r), routing.LimitedBy(p.Host, r)); why != "" {
 		return why
 	}
 	for n := range p.rows {

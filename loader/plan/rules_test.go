@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -177,6 +178,16 @@ func TestRules(t *testing.T) {
 		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, []string{
 			"needed" + rule + "blackhole 10.0.0.0/8 refuses replies" + boot, leads,
 		}},
+		{"its route has a smaller MTU", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1400})), nil, []string{
+			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500" + boot, leads,
+		}},
+		{"its route announces a smaller MSS", testhost.And(bySource, testhost.Limited(100, dump.Limits{MSS: 1300})), nil, []string{
+			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 announces an MSS of 1300, which replypath does not" + boot, leads,
+		}},
+		{"its route encapsulates", testhost.And(bySource, testhost.Limited(100, dump.Limits{Encapsulates: true})), nil, []string{
+			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 encapsulates replies" + boot, leads,
+		}},
+		{"its route limits nothing", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1500, MSS: 1460})), nil, []string{without, told}},
 		{"another rule refuses", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 200, Src: testhost.Prefix("10.0.0.0/8"), Refuses: "prohibit"})), nil, []string{
 			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies" + boot,
 			"needed rule rule 200: from 10.0.0.0/8 prohibit: it refuses what it matches, and replypath respects that", leads,

@@ -137,6 +137,10 @@ func testRuleInUse(t *testing.T, f topology.Family) {
 		return nil
 	})
 	want("warning", "is not needed: replypath sends replies by eth1 without it, and nothing that this host opened uses "+server.String())
+	route := fmt.Sprintf("%s route replace default via %s dev eth1 table 101", ip, gateway)
+	harness.Shell(t, n.Server.Host, route+" mtu 1400")
+	want("ok", fmt.Sprintf("is needed: default via %s dev eth1 table 101", gateway))
+	harness.Shell(t, n.Server.Host, route)
 	// It is so: without the rule answers arrive. What the host opens itself would not.
 	harness.Shell(t, n.Server.Host, ip+" rule del "+rule)
 	harness.Ask(t, asked)

@@ -14,6 +14,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/nexthop"
@@ -84,6 +85,17 @@ func Via(gateway string, device int) snapshot.Route {
 		r.Dst = Prefix("::/0")
 	}
 	return r
+}
+
+// Limited has the routes of a table limit what goes by them.
+func Limited(table int, limits dump.Limits) func(*snapshot.Host) {
+	return func(h *snapshot.Host) {
+		for n := range h.Routes {
+			if h.Routes[n].Table == table {
+				h.Routes[n].Limits = limits
+			}
+		}
+	}
 }
 
 // Address parses an address.

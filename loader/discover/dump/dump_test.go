@@ -92,7 +92,7 @@ link set eth1 up
 addr add 10.1.0.100/24 dev eth0
 addr add 2001:db8:1::100/64 dev eth0
 route add default via 10.1.0.1
-route add 10.9.0.0/16 via inet6 2001:db8:1::1 dev eth0 table 1000
+route add 10.9.0.0/16 via inet6 2001:db8:1::1 dev eth0 table 1000 mtu 1400 advmss 1300
 route add 10.8.0.0/16 nexthop via 10.1.0.2 nexthop dev eth1
 route add 2001:db8:8::/48 table 7 nexthop via 2001:db8:1::2 dev eth0 nexthop via 2001:db8:1::3 dev eth0
 route add unreachable 10.7.0.0/16
@@ -104,12 +104,13 @@ route add local 2001:db8:6::/48 dev lo
 		family, kind, table int
 		dst                 netip.Prefix
 		hop                 Hop
+		limits              Limits
 	}
 	var got []seen
 	err := h.Do(func() (err error) {
 		got, err = Routes(func(r Route, add func(seen)) {
 			for _, hop := range r.Hops {
-				add(seen{r.Family, r.Type, r.Table, r.Dst, hop})
+				add(seen{r.Family, r.Type, r.Table, r.Dst, hop, r.Limits})
 			}
 		})
 		return err
@@ -127,16 +128,16 @@ route add local 2001:db8:6::/48 dev lo
 	lo, eth0, eth1 := index("lo"), index("eth0"), index("eth1")
 	v4, v6 := unix.AF_INET, unix.AF_INET6
 	for _, want := range []seen{
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.1.0.0/24"), Hop{Interface: eth0}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("10.1.0.1")}},
-		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("2001:db8:1::1")}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{eth0, netip.MustParseAddr("10.1.0.2"), 1}},
-		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{Interface: eth1, Weight: 1}},
-		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.6.0.0/16"), Hop{Interface: lo}},
-		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.1.0.100/32"), Hop{Interface: eth0}},
-		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::2"), 1}},
-		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::3"), 1}},
-		{v6, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("2001:db8:6::/48"), Hop{Interface: lo}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.1.0.0/24"), Hop{Interface: eth0}, Limits{}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("10.1.0.1")}, Limits{}},
+		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("2001:db8:1::1")}, Limits{MTU: 1400, MSS: 1300}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{eth0, netip.MustParseAddr("10.1.0.2"), 1}, Limits{}},
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.8.0.0/16"), Hop{Interface: eth1, Weight: 1}, Limits{}},
+		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.6.0.0/16"), Hop{Interface: lo}, Limits{}},
+		{v4, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("10.1.0.100/32"), Hop{Interface: eth0}, Limits{}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::2"), 1}, Limits{}},
+		{v6, unix.RTN_UNICAST, 7, netip.MustParsePrefix("2001:db8:8::/48"), Hop{eth0, netip.MustParseAddr("2001:db8:1::3"), 1}, Limits{}},
+		{v6, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netip.MustParsePrefix("2001:db8:6::/48"), Hop{Interface: lo}, Limits{}},
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("missing: %+v", want)

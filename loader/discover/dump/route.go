@@ -49,6 +49,10 @@ func parseRoute(message []byte, hops []Hop) (Route, error) {
 			only.Interface = int(number(value))
 		case unix.RTA_GATEWAY, unix.RTA_VIA:
 			only.Gateway = gatewayOf(kind, value)
+		case unix.RTA_METRICS:
+			return r.Limits.read(value)
+		case unix.RTA_ENCAP:
+			r.Limits.Encapsulates = true
 		case unix.RTA_MULTIPATH:
 			return r.addHops(value)
 		}
@@ -70,8 +74,11 @@ func (r *Route) addHops(value []byte) error {
 		}
 		hop := Hop{Interface: int(number(value[4:8])), Weight: int(value[3]) + 1}
 		err := eachAttribute(value[unix.SizeofRtNexthop:length], func(kind uint16, value []byte) error {
-			if kind == unix.RTA_GATEWAY || kind == unix.RTA_VIA {
+			switch kind {
+			case unix.RTA_GATEWAY, unix.RTA_VIA:
 				hop.Gateway = gatewayOf(kind, value)
+			case unix.RTA_ENCAP:
+				r.Limits.Encapsulates = true
 			}
 			return nil
 		})
@@ -82,6 +89,19 @@ func (r *Route) addHops(value []byte) error {
 		value = value[min(len(value), aligned(length)):]
 	}
 	return nil
+}
+
+// read reads the metrics of a route that limit packets.
+func (l *Limits) read(metrics []byte) error {
+	return eachAttribute(metrics, func(kind uint16, value []byte) error {
+		switch kind {
+		case unix.RTAX_MTU:
+			l.MTU = int(number(value))
+		case unix.RTAX_ADVMSS:
+			l.MSS = int(number(value))
+		}
+		return nil
+	})
 }
 
 // eachAttribute goes through the attributes of a message.

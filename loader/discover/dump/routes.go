@@ -19,8 +19,15 @@ type Route struct {
 	Protocol int          // who made it: unix.RTPROT_BOOT, ...
 	Dst      netip.Prefix // all zero for a default route
 	Sourced  bool         // only for packets from some addresses (RTA_SRC)
+	Limits   Limits       // of the packets that go by it
 	Hops     []Hop        // more than one for a multipath route, none for an unreachable one
 	Another  bool         // all but Dst is as in the route that was collected before
+}
+
+// Limits are what a route does to packets beside leading them somewhere: 0 and false for nothing.
+type Limits struct {
+	MTU, MSS     int  // bytes (RTAX_MTU, RTAX_ADVMSS)
+	Encapsulates bool // RTA_ENCAP, of any of its hops
 }
 
 // Hop is one way out of a route.

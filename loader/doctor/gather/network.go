@@ -114,7 +114,7 @@ func routes(handle *netlink.Handle, h *snapshot.Host) (err error) {
 		for _, hop := range r.Hops {
 			route := snapshot.Route{
 				Family: r.Family, Type: r.Type, Table: r.Table, Metric: r.Metric, Protocol: r.Protocol,
-				Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway,
+				Dst: r.Dst, Device: hop.Interface, Gateway: hop.Gateway, Limits: r.Limits,
 			}
 			if isOfInterest(&h.Links, &route) {
 				add(route)
@@ -138,7 +138,7 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 		return false
 	}
 	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
-		r.IsStatic() && host.Managed(r.Device) != nil
+		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN
 }
 
 // rules reads the rules of both families.

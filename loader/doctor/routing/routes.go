@@ -212,6 +212,30 @@ func ShieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 	return ""
 }
 
+// tcpHeaders are those before what a segment may have, without options, in bytes (RFC 9293, 3.7.1).
+var tcpHeaders = map[int]int{unix.AF_INET: 40, unix.AF_INET6: 60}
+
+// LimitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
+// nothing: replypath sends them as large as the interface takes them, whatever its routes say.
+func LimitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
+	for n := range h.Routes {
+		r := &h.Routes[n]
+		i := h.Managed(r.Device)
+		if r.Family != rule.Family || r.Table != rule.Table || i == nil {
+			continue
+		}
+		switch limits := r.Limits; {
+		case limits.Encapsulates:
+			return Show(&h.Links, r) + " encapsulates replies"
+		case limits.MTU != 0 && limits.MTU < i.MTU:
+			return fmt.Sprintf("%s has an MTU of %d, and replypath sends what %s takes, %d", Show(&h.Links, r), limits.MTU, i.Name, i.MTU)
+		case limits.MSS != 0 && limits.MSS < i.MTU-tcpHeaders[r.Family]:
+			return fmt.Sprintf("%s announces an MSS of %d, which replypath does not", Show(&h.Links, r), limits.MSS)
+		}
+	}
+	return ""
+}
+
 // Show names a route, and of several hops one, as ip(8) does.
 func Show(l *snapshot.Links, r *snapshot.Route) string {
 	var words []string

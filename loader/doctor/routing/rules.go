@@ -63,7 +63,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 		uses = "1 connection was opened from " + from
 	}
 	f := seenRule(&h.Routing, r, finding.OK, i.Name, "")
-	switch why := cmp.Or(needsRules(h, i, r.Family), ShieldedBy(h, r)); {
+	switch why := cmp.Or(needsRules(h, i, r.Family), ShieldedBy(h, r), LimitedBy(h, r)); {
 	case why != "":
 		f.Found = fmt.Sprintf("%s is needed: %s, and %s", r, why, uses)
 	case opened > 0 || unknown != "":

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/test/testhost"
@@ -41,6 +42,8 @@ func TestNeedlessRules(t *testing.T) {
 	testhost.Check(t, NeedlessRules, []testhost.Wants{
 		{"none", testhost.Enforces, nil},
 		{"nothing uses it", testhost.And(testhost.Enforces, fromEth1), []string{"warning " + from + without + "10.4.0.100" + nobody}},
+		{"its route has a smaller MTU", testhost.And(testhost.Enforces, fromEth1, testhost.Limited(100, dump.Limits{MTU: 1400})), []string{"ok " + from + "is needed: default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500, " +
+			"and 0 connections were opened from 10.4.0.100" + nobody}},
 		{"another address is used", testhost.And(testhost.Enforces, fromEth1, opened("10.3.0.100", 2)), []string{"warning " + from + without + "10.4.0.100" + nobody}},
 		{"one connection lives by it", testhost.And(testhost.Enforces, fromEth1, opened("10.4.0.100", 1)), []string{
 			"ok " + from + "is needed: 1 connection was opened from 10.4.0.100" + nobody,

@@ -29,6 +29,7 @@ type Route struct {
 	Dst                                   netip.Prefix
 	Device                                int // index, 0 where there is none
 	Gateway                               netip.Addr
+	Limits                                dump.Limits
 }
 
 // IsUnicast tells a route that leads somewhere.
