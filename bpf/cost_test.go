@@ -88,3 +88,43 @@ func TestCostOfConnection(t *testing.T) {
 		b.wantYoung(n)
 	})
 }
+
+// instructionsOfOwn bounds by family what a segment of the host's own costs that leaves as routed, by the interface of its
+// address: most of what a host sends.
+var instructionsOfOwn = map[uint8]uint64{4: 312, 6: 357}
+
+// TestCostOfHostModel: who does not configure the strong host model pays nothing for it, and who does pays nothing for what
+// leaves rightly, nor for replies.
+func TestCostOfHostModel(t *testing.T) {
+	eachLacking(t, counting, func(t *testing.T, b *bed, n network) {
+		cost := func(r run) rig.Cost {
+			b.exec(r) // so that what each CPU keeps in mind is there
+			b.must(b.ForgetProof())
+			_, err := b.Cost()
+			b.must(err)
+			b.exec(r)
+			cost, err := b.Cost()
+			b.must(err)
+			return cost
+		}
+		m := tcp{flags: "PA", seq: 3, payload: 100}
+		reply, own := egress(b.production, n.out(b.production, m)), egress(b.replication, n.out(b.replication, m))
+		of := func() [2]rig.Cost {
+			b.put(establishedFlow(b.remote(n, 0)))
+			costs := [2]rig.Cost{cost(reply)}
+			b.put()
+			b.own(n)
+			costs[1] = cost(own)
+			return costs
+		}
+		of() // so that counters are there
+		weak := of()
+		b.manageStrong(b.replication, nil)
+		if diff := cmp.Diff(weak, of()); diff != "" {
+			t.Errorf("weak and strong, a reply and what the host originates (-weak +strong):\n%s", diff)
+		}
+		if got, most := weak[1].Instructions, instructionsOfOwn[n.family]; got > most {
+			t.Errorf("%d instructions run for the host's own segment, at most %d were to", got, most)
+		}
+	})
+}
