@@ -22,8 +22,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // checkout is where make is run.
 const checkout = ".."
 
-// released is what `make release` has made for this machine's architecture, once for all tests. It lasts as long as
-// the sandbox.
+// released is what `make release` has made for all architectures, once for all tests. It lasts as long as the sandbox.
 var released string
 
 // release returns the directory of a release.
@@ -41,7 +40,7 @@ func release(t *testing.T) string {
 func makeRelease(t *testing.T, dir, umask string) {
 	t.Helper()
 	run(t, "sh", "-euc", `umask $0 && exec make --silent -C "$@"`, umask, checkout, "release",
-		"ARCHITECTURES="+runtime.GOARCH, "RELEASE="+dir, "BINARY="+filepath.Join(t.TempDir(), "replypath"))
+		"RELEASE="+dir, "BINARY="+filepath.Join(t.TempDir(), "replypath"))
 }
 
 // run runs a command, wants success and returns what it wrote.
@@ -88,8 +87,9 @@ func TestReleaseAgain(t *testing.T) {
 
 // TestLint wants lintian and rpmlint to find no error.
 func TestLint(t *testing.T) {
-	t.Log(run(t, "lintian", "--allow-root", "--fail-on", "error", one(t, "apt/pool/*.deb")))
-	t.Log(run(t, "env", "PATH="+relativeCpio(t)+":"+os.Getenv("PATH"), "rpmlint", "--config", "rpmlint.toml", one(t, "dnf/*.rpm")))
+	t.Log(run(t, "lintian", "--allow-root", "--fail-on", "error", one(t, "apt/pool/*_"+runtime.GOARCH+".deb")))
+	t.Log(run(t, "env", "PATH="+relativeCpio(t)+":"+os.Getenv("PATH"), "rpmlint", "--config", "rpmlint.toml",
+		one(t, "dnf/*.x86_64.rpm"), one(t, "dnf/*.aarch64.rpm")))
 	if _, err := os.Stat("/usr/bin/replypath"); err == nil {
 		t.Error("/usr/bin/replypath is there: rpmlint has unpacked the package over this machine, or it is installed")
 	}
@@ -114,7 +114,7 @@ func TestReleaseNamesCommit(t *testing.T) {
 	}
 }
 
-// TestRepositories has apt and dnf fetch or list the packages where `make release` has put them.
+// TestRepositories has apt and dnf find the packages of each architecture where `make release` has put them.
 func TestRepositories(t *testing.T) {
 	state, conf := t.TempDir(), t.TempDir()
 	write := func(name, text string) string {
@@ -123,17 +123,27 @@ func TestRepositories(t *testing.T) {
 		return path
 	}
 	list := write("list", "deb [trusted=yes] file:"+release(t)+"/apt stable main\n")
-	apt := []string{
-		"apt-get", "-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/dev/null",
-		"-o", "Dir::State::Lists=" + state, "-o", "Dir::Cache=" + state, "-o", "APT::Sandbox::User=root",
-	}
-	run(t, append(slices.Clone(apt), "update")...)
-	run(t, append(apt, "install", "--download-only", "--reinstall", "--yes", "replypath")...)
 	settings := write("dnf.conf", "[main]\ncachedir="+state+"/cache\npersistdir="+state+"\nlogdir="+state+"\nreposdir="+conf+
 		"\n[replypath]\nname=replypath\nbaseurl=file://"+release(t)+"/dnf\ngpgcheck=0\n")
-	found := run(t, "dnf", "--quiet", "--config", settings, "--releasever=1", "repoquery", "--queryformat=%{location}", "replypath")
-	if want := filepath.Base(one(t, "dnf/*.rpm")); strings.TrimSpace(found) != want {
-		t.Errorf("dnf finds %q, not %s", found, want)
+	for _, a := range architectures {
+		apt := []string{
+			"apt-get", "-qq", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/dev/null",
+			"-o", "Dir::State::Lists=" + state, "-o", "Dir::Cache=" + state, "-o", "APT::Sandbox::User=root",
+			// On a host of this architecture, with nothing installed.
+			"-o", "APT::Architecture=" + a.name, "-o", "APT::Architectures=" + a.name, "-o", "Dir::State::status=/dev/null",
+		}
+		run(t, append(slices.Clone(apt), "update")...)
+		install := append(apt, "install", "--yes", "replypath")
+		run(t, append(slices.Clone(install), "--download-only")...)
+		found := run(t, append(install, "--print-uris")...)
+		if want := one(t, "apt/pool/*_"+a.name+".deb"); !strings.Contains(found, want) {
+			t.Errorf("apt on %s finds %q, not %s", a.name, found, want)
+		}
+		found = run(t, "dnf", "--quiet", "--config", settings, "--releasever=1", "repoquery", "--arch="+a.rpm,
+			"--queryformat=%{location}", "replypath")
+		if want := filepath.Base(one(t, "dnf/*."+a.rpm+".rpm")); strings.TrimSpace(found) != want {
+			t.Errorf("dnf on %s finds %q, not %s", a.rpm, found, want)
+		}
 	}
 }
 
@@ -143,7 +153,7 @@ func TestBillOfMaterials(t *testing.T) {
 		BOMFormat  string
 		Components []struct{ Name, Version string }
 	}
-	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(one(t, "*.cdx.json"))), &bill))
+	harness.Must(t, json.Unmarshal(harness.Must1[[]byte](t)(os.ReadFile(one(t, "*-"+runtime.GOARCH+".cdx.json"))), &bill))
 	if bill.BOMFormat != "CycloneDX" {
 		t.Errorf("its form is %q", bill.BOMFormat)
 	}
@@ -160,7 +170,7 @@ func TestBillOfMaterials(t *testing.T) {
 // pages to lead to files of the package.
 func TestPackagedPages(t *testing.T) {
 	dir := t.TempDir()
-	run(t, "dpkg-deb", "--extract", one(t, "apt/pool/*.deb"), dir)
+	run(t, "dpkg-deb", "--extract", one(t, "apt/pool/*_"+runtime.GOARCH+".deb"), dir)
 	root := filepath.Join(dir, "usr/share/doc/replypath")
 	if plots := harness.Must1[[]string](t)(filepath.Glob(filepath.Join(root, "docs/benchmarks/*.svg"))); plots != nil {
 		t.Errorf("plots are in the package: %q", plots)
