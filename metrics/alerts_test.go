@@ -11,15 +11,16 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 )
 
-// The alerts of docs/prometheus-alerts.yaml fire when they should.
+// The alerts of docs/prometheus-alerts.yaml fire when they should, and only then.
 func TestAlerts(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Fatalf("promtool is missing; it comes with Debian's package prometheus: %v", err)
 	}
-	for _, tests := range []string{"testdata/alerts.yaml", "testdata/alerts-days.yaml"} {
+	for _, tests := range alertTests {
 		t.Run(tests, func(t *testing.T) {
 			t.Parallel()
 			if out, err := exec.Command(promtool, "test", "rules", tests).CombinedOutput(); err != nil {
@@ -48,14 +49,88 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 	}
 }
 
-// The tests have each alert fire.
+// alertTests are tests for promtool.
+var alertTests = []string{"testdata/alerts.yaml", "testdata/alerts-quiet.yaml", "testdata/alerts-days.yaml"}
+
+// The tests have each alert fire, and stay quiet where there are series of all that it looks at.
 func TestAlertsAreTested(t *testing.T) {
 	fires := append(matches(t, "testdata/alerts.yaml", `\{alertname="(\w+)"\}', value: 1\}`),
 		matches(t, "testdata/alerts-days.yaml", `\{alertname="(\w+)", alertstate="firing"`)...)
-	for _, alert := range matches(t, "../docs/prometheus-alerts.yaml", `(?m)^ +- alert: (\w+)$`) {
+	quiet := quietWith(t)
+	for alert, metrics := range alertMetrics(t) {
 		if !slices.Contains(fires, alert) {
 			t.Errorf("no test has %s fire", alert)
 		}
+		if !slices.ContainsFunc(quiet[alert], func(series []string) bool { return haveAll(series, metrics) }) {
+			t.Errorf("no test has %s stay quiet with series of all of %q", alert, metrics)
+		}
+	}
+}
+
+// alertMetrics returns what each alert looks at. Of what is recorded, the name is the one that it begins with.
+func alertMetrics(t *testing.T) map[string][]string {
+	t.Helper()
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	parse(t, "../docs/prometheus-alerts.yaml", &rules)
+	found := make(map[string][]string)
+	for _, group := range rules.Groups {
+		for _, rule := range group.Rules {
+			if rule.Alert != "" {
+				found[rule.Alert] = regexp.MustCompile(`\breplypath_\w+|\bup\b`).FindAllString(rule.Expr, -1)
+			}
+		}
+	}
+	return found
+}
+
+// quietWith returns, for each alert, the series of each test that wants it not to fire.
+func quietWith(t *testing.T) map[string][][]string {
+	t.Helper()
+	found := make(map[string][][]string)
+	for _, file := range alertTests {
+		var of struct {
+			Tests []struct {
+				Input  []struct{ Series string } `yaml:"input_series"`
+				Alerts []struct {
+					Name     string `yaml:"alertname"`
+					Expected []any  `yaml:"exp_alerts"`
+				} `yaml:"alert_rule_test"`
+			}
+		}
+		parse(t, file, &of)
+		for _, test := range of.Tests {
+			var series []string
+			for _, one := range test.Input {
+				series = append(series, one.Series)
+			}
+			for _, alert := range test.Alerts {
+				if len(alert.Expected) == 0 {
+					found[alert.Name] = append(found[alert.Name], series)
+				}
+			}
+		}
+	}
+	return found
+}
+
+func haveAll(series, metrics []string) bool {
+	return !slices.ContainsFunc(metrics, func(metric string) bool {
+		return !slices.ContainsFunc(series, func(one string) bool { return strings.HasPrefix(one, metric) })
+	})
+}
+
+func parse(t *testing.T, file string, to any) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, to); err != nil {
+		t.Fatalf("%s: %v", file, err)
 	}
 }
 
