@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
@@ -326,6 +328,26 @@ func (w *walk) update() {
 		w.wantMoved(host, true)
 	}
 	w.expressions("10. Update", 1)
+	w.again(commands[1])
+}
+
+// again runs a playbook once more, on all servers at once, and wants none to be touched.
+func (w *walk) again(command string) {
+	w.t.Helper()
+	before := w.installed()
+	w.fleet.play(command+" -e replypath_serial=100%", same, same, same)
+	if diff := cmp.Diff(before, w.installed()); diff != "" {
+		w.t.Errorf("a second run has changed servers (-before +after):\n%s", diff)
+	}
+}
+
+// installed is what each server's service runs since when, and when its files were last changed.
+func (f *fleet) installed() (found []string) {
+	for _, host := range f.servers {
+		found = append(found, host.m.Run("sh", "-ec", "systemctl show --property=InvocationID,UnitFileState replypath; "+
+			"stat --format='%n %i %z' $(command -v replypath) /etc/replypath /etc/replypath/*"))
+	}
+	return found
 }
 
 // back is step 11, and in it a configuration with which nothing is attached.
