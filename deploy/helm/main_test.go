@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -167,6 +168,33 @@ func TestPage(t *testing.T) {
 	}
 	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1) {
 		objects(t, string(block[1])).configuration(t)
+	}
+}
+
+// TestPodPage: what the page on pods with several interfaces adds to a pod is decoded as strictly, and has the rights of
+// the service. A test of test/scenario runs its container.
+func TestPodPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/guide/recipes/multi-nic-pods.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)```yaml\n(# pod.yaml:.*?)```").FindSubmatch(page)
+	if shown == nil {
+		t.Fatal("the page shows no pod.yaml")
+	}
+	var pod core.Pod
+	if err := yaml.UnmarshalStrict(shown[1], &pod); err != nil {
+		t.Fatal(err)
+	}
+	c := pod.Spec.InitContainers[0]
+	chart := objects(t, "").container().SecurityContext
+	if got := c.SecurityContext; !reflect.DeepEqual(got.Capabilities, chart.Capabilities) {
+		t.Errorf("its capabilities are %+v, the chart's %+v", got.Capabilities, chart.Capabilities)
+	}
+	for _, mount := range c.VolumeMounts {
+		if !slices.ContainsFunc(pod.Spec.Volumes, func(v core.Volume) bool { return v.Name == mount.Name }) {
+			t.Errorf("it mounts %s, which is no volume of it", mount.Name)
+		}
 	}
 }
 

@@ -60,22 +60,10 @@ type node struct {
 	p *harness.Product
 }
 
-// contain gives a container what a runtime does: its capabilities alone, which are $0, and sysctls that it can only read.
-const contain = `mount -t proc proc /proc
-mount --bind /proc/sys /proc/sys
-mount -o remount,bind,ro /proc/sys
-exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set="$0" "$@"`
-
-// command returns a container's command, with more flags. It has process numbers of its own.
+// command returns a container's command, with more flags.
 func (n *node) command(c container, flags ...string) *topology.Cmd {
-	capabilities := "-all"
-	for _, name := range c.SecurityContext.Capabilities.Add {
-		capabilities += ",+" + strings.ToLower(name)
-	}
-	args := slices.Concat([]string{"--mount", "--propagation", "private", "sh", "-ec", contain, capabilities,
-		harness.Binary(), "--pin-dir", n.p.PinDir}, c.Args, flags)
-	command := n.n.Server.Command(context.Background(), "unshare", args...)
-	command.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
+	command := n.p.Command(context.Background(), slices.Concat(c.Args, flags)...)
+	harness.Contain(command, c.SecurityContext.Capabilities.Add)
 	return command
 }
 

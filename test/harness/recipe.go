@@ -110,6 +110,18 @@ func (r *Recipe) Text(section, language string) string {
 	return ""
 }
 
+// File returns what a section shows of a file, whose name stands in the first line.
+func (r *Recipe) File(section, name string) string {
+	r.t.Helper()
+	for _, b := range r.blocks {
+		if b.Section == section && strings.HasPrefix(b.Text, "# "+name+":") {
+			return b.Text
+		}
+	}
+	r.t.Fatalf("%s has no %s in section %q", r.name, name, section)
+	return ""
+}
+
 // Config writes the configuration that a section shows to a file, and returns
 // its path.
 func (r *Recipe) Config(section string) string {

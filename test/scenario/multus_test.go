@@ -20,6 +20,7 @@ import (
 
 const (
 	multusPage = "multi-nic-pods"
+	podSection = "With replypath"
 	sbrSection = "With the sbr plugin"
 	cniPlugins = "/usr/lib/cni" // where Debian has them
 )
@@ -82,6 +83,30 @@ func (p *pod) add(plugin string) {
 	p.result = output
 }
 
+// podManifest is as much of what the page adds to a pod as is run here. deploy/helm decodes all of it.
+type podManifest struct {
+	Spec struct {
+		InitContainers []struct {
+			Args            []string
+			SecurityContext struct {
+				Capabilities struct{ Add []string }
+			} `yaml:"securityContext"`
+		} `yaml:"initContainers"`
+	}
+}
+
+// startContainer starts the page's container: its arguments and its capabilities, with the page's configuration.
+func startContainer(t *testing.T, p *harness.Product, page *harness.Recipe) *harness.Daemon {
+	t.Helper()
+	var manifest podManifest
+	harness.Must(t, yaml.Unmarshal([]byte(page.File(podSection, "pod.yaml")), &manifest))
+	c := manifest.Spec.InitContainers[0]
+	d := p.LaunchAs(func(command *topology.Cmd) { harness.Contain(command, c.SecurityContext.Capabilities.Add) },
+		append(c.Args[1:], "--config", page.Config(podSection))...)
+	d.WaitReady()
+	return d
+}
+
 func prefixes(texts ...string) (all []netip.Prefix) {
 	for _, text := range texts {
 		all = append(all, netip.MustParsePrefix(text))
@@ -100,7 +125,7 @@ func TestMultus(t *testing.T) {
 		})
 	}
 	p := harness.On(t, pod.Host)
-	start := func() *harness.Daemon { return p.Start("--config", page.Config("With replypath")) }
+	start := func() *harness.Daemon { return startContainer(t, p, page) }
 	each("without replypath", harness.WantLost)
 	start().Stop(unix.SIGTERM) // as the kubelet ends it
 	each("between two containers", harness.WantByEth1)
