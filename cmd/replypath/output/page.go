@@ -63,11 +63,22 @@ func (p *Page) Hanging(text string) {
 	}
 }
 
-// Facts adds names with what there is one of, a line each.
+// Facts adds names with what there is one of, a line each. What is too long for the page goes on in the next.
 func (p *Page) Facts(facts ...[2]string) {
+	indent := 0
+	for _, fact := range facts {
+		indent = max(indent, length(fact[0])+columnGap)
+	}
 	t := newColumns(&p.text)
 	for _, fact := range facts {
-		fmt.Fprintf(t, "%s\t%s\n", fact[0], fact[1])
+		name, lines := fact[0], []string{fact[1]}
+		if p.Width > 0 && length(fact[1]) > p.Width-indent {
+			lines = Wrap(fact[1], p.Width-indent)
+		}
+		for _, line := range lines {
+			fmt.Fprintf(t, "%s\t%s\n", name, line)
+			name = ""
+		}
 	}
 	_ = t.Flush() // a buffer takes everything
 }

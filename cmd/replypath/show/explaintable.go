@@ -22,8 +22,10 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 		[2]string{"verdict", verdictText(a.Verdict, a.Reason)},
 		[2]string{"", a.Detail},
 	)
-	header := []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}
-	output.Section(p, header, a.Others, otherRow)
+	if len(a.Others) > 0 {
+		p.Line("")
+		p.FittedTable(output.Columns(otherFields), output.FieldRows(otherFields, a.Others), p.Width)
+	}
 	if more := a.Matches - 1 - len(a.Others); more > 0 {
 		if len(a.Others) == 0 {
 			p.Line("")
@@ -32,13 +34,18 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 	}
 }
 
-// otherRow is a flow that matches as well.
-func otherRow(e *explain.Explanation) []string {
-	return []string{
-		output.OrEmpty(e.Protocol), output.Endpoint(e.Peer, e.PeerPort), output.Endpoint(e.Self, e.SelfPort),
-		output.OrEmpty(e.Kernel.Interface), output.OrEmpty(e.Replypath.Interface), output.OrEmpty(e.Replypath.NextHopMAC),
-		verdictText(e.Verdict, e.Reason), output.OrEmpty(e.LeavesBy),
-	}
+type otherField = output.Field[explain.Explanation]
+
+// otherFields are those of flows that match as well. What the packet leaves by is one of two other columns.
+var otherFields = []otherField{
+	output.NewField("PROTOCOL", 1, func(e *explain.Explanation) string { return output.OrEmpty(e.Protocol) }),
+	endpointField("PEER", func(e *explain.Explanation) string { return output.Endpoint(e.Peer, e.PeerPort) }),
+	endpointField("SELF", func(e *explain.Explanation) string { return output.Endpoint(e.Self, e.SelfPort) }),
+	output.NewField("KERNEL", 0, func(e *explain.Explanation) string { return output.OrEmpty(e.Kernel.Interface) }),
+	output.NewField("REPLYPATH", 0, func(e *explain.Explanation) string { return output.OrEmpty(e.Replypath.Interface) }),
+	output.NewField("NEXT HOP", 3, func(e *explain.Explanation) string { return output.OrEmpty(e.Replypath.NextHopMAC) }),
+	output.NewField("VERDICT", 0, func(e *explain.Explanation) string { return verdictText(e.Verdict, e.Reason) }),
+	output.NewField("LEAVES BY", 2, func(e *explain.Explanation) string { return output.OrEmpty(e.LeavesBy) }),
 }
 
 // verdictText is a verdict with its reason.

@@ -39,7 +39,7 @@ var (
 )
 
 // endpointField is of an address with its port: no other column goes for a long one of IPv6.
-func endpointField(name string, cell func(*flows.Flow) string) flowField {
+func endpointField[T any](name string, cell func(*T) string) output.Field[T] {
 	f := output.NewField(name, 0, cell)
 	f.Most = len("255.255.255.255:65535")
 	return f

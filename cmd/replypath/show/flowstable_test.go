@@ -54,6 +54,27 @@ tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  e
 	}
 }
 
+// TestOriginatedFits: where what this host originated leaves, and where it should, is shown on every screen.
+func TestOriginatedFits(t *testing.T) {
+	begun, far := fakehost.FlowList()[1], farFlow()
+	for _, f := range []*flows.Flow{&begun, &far} {
+		f.State, f.Outcome, f.CorrectedPackets = flows.StateOriginated, "routed", 0
+	}
+	for width, want := range map[int]string{80: `PEER                       SELF                   KERNEL  SOURCE           MOVED
+10.1.0.100:50000           10.4.0.100:5432        eth0    eth1             0
+[2001:db8:1...5678]:50000  [2001:db8...100]:5432  eth0    enp130s0f1np100  0
+`, 200: `PROTO  PEER                                            SELF                    KERNEL  SOURCE           OUTCOME  AGE     IDLE  MOVED
+tcp    10.1.0.100:50000                                10.4.0.100:5432         eth0    eth1             routed   1h2m3s  1s    0
+tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  eth0    enp130s0f1np100  routed   1h2m3s  1s    0
+`} {
+		page := output.Page{Width: width}
+		(&flowCommand{listing: flows.Listing{Filter: flows.Filter{Originated: true}}}).table(&page, []flows.Flow{begun, far})
+		if diff := cmp.Diff(want, page.String()); diff != "" {
+			t.Errorf("%d characters wide (-want +got):\n%s", width, diff)
+		}
+	}
+}
+
 // TestFollowFits: a long row takes nothing from those behind it.
 func TestFollowFits(t *testing.T) {
 	for width, want := range map[int]string{80: `EVENT  PROTO  PEER                SELF                IN     KERNEL  CORRECTED
