@@ -657,6 +657,7 @@ const (
 	DatapathMapScratch               = "scratch"
 	DatapathMapSender                = "sender"
 	DatapathMapSetLocks              = "set_locks"
+	DatapathMapSourceGateways        = "source_gateways"
 	DatapathMapTraceEvents           = "trace_events"
 	DatapathMapTraceFilter           = "trace_filter"
 	DatapathMapTraceSlots            = "trace_slots"
@@ -808,6 +809,7 @@ type DatapathMapSpecs struct {
 	Scratch            *ebpf.MapSpec `ebpf:"scratch"`
 	Sender             *ebpf.MapSpec `ebpf:"sender"`
 	SetLocks           *ebpf.MapSpec `ebpf:"set_locks"`
+	SourceGateways     *ebpf.MapSpec `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.MapSpec `ebpf:"trace_events"`
 	TraceFilter        *ebpf.MapSpec `ebpf:"trace_filter"`
 	TraceSlots         *ebpf.MapSpec `ebpf:"trace_slots"`
@@ -911,6 +913,7 @@ type DatapathMaps struct {
 	Scratch            *ebpf.Map `ebpf:"scratch"`
 	Sender             *ebpf.Map `ebpf:"sender"`
 	SetLocks           *ebpf.Map `ebpf:"set_locks"`
+	SourceGateways     *ebpf.Map `ebpf:"source_gateways"`
 	TraceEvents        *ebpf.Map `ebpf:"trace_events"`
 	TraceFilter        *ebpf.Map `ebpf:"trace_filter"`
 	TraceSlots         *ebpf.Map `ebpf:"trace_slots"`
@@ -955,6 +958,7 @@ func (m *DatapathMaps) Close() error {
 		m.Scratch,
 		m.Sender,
 		m.SetLocks,
+		m.SourceGateways,
 		m.TraceEvents,
 		m.TraceFilter,
 		m.TraceSlots,

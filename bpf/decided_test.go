@@ -130,6 +130,14 @@ func TestDecidedOnce(t *testing.T) {
 			},
 			change: func(b *bed, n network) { b.routeBy(n, secondGateway) },
 		},
+		{
+			name: "the source has another gateway", first: byGateway, then: bySecond,
+			set: func(b *bed, n network) {
+				b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
+				b.routeBy(n, 0)
+			},
+			change: func(b *bed, n network) { b.must(b.SetSource(n.self, secondGateway)) },
+		},
 		{name: "no gateway serves the peer", first: byGateway, then: asRouted(noNextHop, 1), change: func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
 		}},

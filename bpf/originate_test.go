@@ -269,31 +269,57 @@ const (
 	routes6 = uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 )
 
-// TestOriginatedByRoute: the gateway that a route names for the peer goes before the first; one that several would do
-// takes the first.
+// TestOriginatedByRoute: the gateway that a route names for the peer goes before that of the source. Where several would do, that
+// one goes before the first. One that has no MAC is not replaced by another.
 func TestOriginatedByRoute(t *testing.T) {
+	const second, third, silent = 20, 21, 22
 	for _, test := range []struct {
-		name  string
-		named bool
-	}{{"named", true}, {"any", false}} {
+		name          string
+		route, source uint32 // 0: any, none
+		want          int    // number of the router; 0: the first
+		noNextHop     bool
+	}{
+		{name: "named", route: second, want: 7},
+		{name: "any"},
+		{name: "named, and the source has another", route: second, source: third, want: 7},
+		{name: "any, and the source has one", source: third, want: 8},
+		{name: "any, and that of the source has no MAC", source: silent, noNextHop: true},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
-				const second = 20
-				other := routerOf(7)
-				b.addGateway(b.replication, n, second, other)
+				b.addGateway(b.replication, n, second, routerOf(7))
+				b.addGateway(b.replication, n, third, routerOf(8))
+				b.must(b.SetGateway(silent, bpf.DatapathGateway{Address: n.stranger.As16(), Ifindex: b.replication.Index}))
 				b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags |= routes4 | routes6 })
-				gateway, mac := uint32(0), b.replication.router
-				if test.named {
-					gateway, mac = second, other
+				b.must(b.SetRoute(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), test.route))
+				if test.source != 0 {
+					b.must(b.SetSource(n.self, test.source))
 				}
-				b.must(b.SetRoute(b.replication.Index, netip.PrefixFrom(n.peer, 16).Masked(), gateway))
 				frame := n.out(b.production, m)
+				if test.noNextHop {
+					b.run(egress(b.production, frame), b.goesAsRouted(n, m, frame, noNextHop, 1))
+					return
+				}
+				mac := b.replication.router
+				if test.want != 0 {
+					mac = routerOf(test.want)
+				}
 				want := b.begins(n, m)
 				want.redirect, want.frame = true, readdressed(frame, mac, b.replication.MAC)
 				b.run(egress(b.production, frame), want)
 			})
 		})
 	}
+}
+
+// TestOriginatedByOneGateway: what the source wants is not looked for where there is nothing to choose.
+func TestOriginatedByOneGateway(t *testing.T) {
+	eachOriginated(t, func(t *testing.T, b *bed, n network, m message) {
+		b.addGateway(b.replication, n, 20, routerOf(7))
+		b.must(b.SetSource(n.self, 20))
+		frame := n.out(b.production, m)
+		b.run(egress(b.production, frame), b.goesBySource(n, m, frame))
+	})
 }
 
 // TestOriginatedOnLink: the kernel finds the MAC of a peer that is on the interface's own network.

@@ -129,6 +129,12 @@ struct address {
 /* To enum own_flags, and the index of an interface. */
 MAP(own_addresses, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
 
+/*
+ * Of several gateways that take everything, the one that takes packets from an own address: to an index into `gateways`.
+ * An address that any of them takes is left out.
+ */
+MAP(source_gateways, HASH, MAX_OWN_ADDRESSES, BPF_F_NO_PREALLOC, struct address, __u32);
+
 ARRAY(exclusions, EXCLUSION_SETS, struct exclusion_set);
 ARRAY(configuration, 1, struct settings);
 

@@ -111,9 +111,17 @@ static inline bool take_over_first(struct scratch *from)
 	return true;
 }
 
+/* The gateway that takes packets from this source, where another one may drop them (RFC 8028); else the first. */
+static inline __u32 gateway_of_source(const struct packet *packet, __u32 first)
+{
+	const __u32 *gateway = bpf_map_lookup_elem(&source_gateways, packet->tuple.self);
+
+	return gateway ? *gateway : first;
+}
+
 /*
  * Chooses the next hop by this interface: the peer itself, where it is a neighbour; else the gateway that a route names
- * for it, the only one, or the first of several; else none. A tunnel needs none.
+ * for it, or the only one; of several, the one of the source, or the first; else none. A tunnel needs none.
  */
 static inline void choose_gateway(const struct packet *packet, const struct interface *interface, struct flow *flow)
 {
@@ -125,7 +133,7 @@ static inline void choose_gateway(const struct packet *packet, const struct inte
 	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
 		flow->flags = FLOW_ON_LINK;
 	else if (is_served(packet, interface, interface->ifindex, &gateway))
-		flow->gateway = gateway ? gateway : first;
+		flow->gateway = gateway ? gateway : gateway_of_source(packet, first);
 }
 
 /* Gives the flow the MAC of its next hop; false where there is none, or its MAC is not known. */

@@ -22,6 +22,7 @@ const (
 	hostModel
 	firstGateway
 	gatewayRoutes
+	sourceGateway
 	exclusion
 	deciders
 )
@@ -41,6 +42,7 @@ func (s Step) deciderText() string {
 		fmt.Sprintf("another host model at eth%d", s.Device),
 		fmt.Sprintf("first gateway %d of eth%d", choice%(gatewaysPerDevice/2+1), s.Device),
 		fmt.Sprintf("routes %d of eth%d", choice%routesEnd, s.Device),
+		fmt.Sprintf("gateway %d of eth%d for own addresses", choice%sourceChoices, s.Device),
 		fmt.Sprintf("exclusion %d", choice%len(exclusions)),
 	}[d]
 }
@@ -58,6 +60,8 @@ func (x *run) decide(s Step) error {
 		err = x.moveNetwork(s.Device)
 	case networkNowhere:
 		err = x.moveNetwork(devices)
+	case sourceGateway:
+		err = x.changeSources(s.Device, choice)
 	case exclusion:
 		x.m.Host.Exclusions = []model.Exclusion{exclusions[choice%len(exclusions)]}
 		err = errors.Join(x.installExclusions(x.m.Host), x.forgetRefused())
@@ -126,6 +130,22 @@ func (x *run) changeInterface(device int, d decider, choice int) error {
 	}
 	x.m.Host.Interfaces[id] = record
 	return errors.Join(x.installRoutes(x.m.Host), x.d.Interfaces.Put(uint32(id), record))
+}
+
+// sourceChoices are what numbered takes, and that an own address has no gateway in particular.
+const sourceChoices = gatewaysPerDevice/2 + 2
+
+// changeSources has a gateway of a device take what own addresses send.
+func (x *run) changeSources(device, choice int) error {
+	x.m.Host.Sources = make(map[netip.Addr]uint16)
+	if number := choice % sourceChoices; number < sourceChoices-1 {
+		for i, n := range networks {
+			for _, own := range n.selves[:ownSelves] {
+				x.m.Host.Sources[own] = x.numbered(device, number, i%2*gatewaysPerDevice/2)
+			}
+		}
+	}
+	return x.installSources(x.m.Host)
 }
 
 // numbered is one of a device's gateways of a family, which begin at an index; 0: none.

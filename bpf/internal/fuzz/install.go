@@ -40,6 +40,7 @@ func (r *Runner) install(h model.Host) error {
 		r.installGatewayMACs(h),
 		r.installOnLink(h),
 		r.installRoutes(h),
+		r.installSources(h),
 		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
 		r.d.Grace.Put(uint32(0), h.GraceUntil),
@@ -158,6 +159,22 @@ func (r *Runner) installRoutes(h model.Host) error {
 		for _, route := range routes {
 			errs = append(errs, r.d.SetRoute(ifindex, route.Prefix, uint32(route.Gateway)))
 			r.routes[rig.RouteKey(ifindex, route.Prefix)] = true
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// installSources replaces the gateways of own addresses.
+func (r *Runner) installSources(h model.Host) error {
+	var errs []error
+	for _, n := range networks {
+		for _, own := range n.selves[:ownSelves] {
+			key := bpf.DatapathAddress{Bytes: own.As16()}
+			if gateway, known := h.Sources[own]; known {
+				errs = append(errs, r.d.SetSource(own, uint32(gateway)))
+			} else if err := r.d.SourceGateways.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -32,6 +32,7 @@ type Host struct {
 	HasCome      map[Place]bool            // addresses of devices, of which the loader need not know
 	OnLink       map[uint32][]netip.Prefix // by ifindex
 	Routes       map[uint32][]Route        // by ifindex
+	Sources      map[netip.Addr]uint16     // own addresses, to the gateway that takes their packets
 	Exclusions   []Exclusion
 
 	Protocols         map[uint8]bool

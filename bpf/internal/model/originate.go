@@ -59,7 +59,7 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 	kept.Seen, kept.From, kept.To = m.Now, from, id
 	m.Originated[t] = kept
 	m.lose(frame)
-	mac, gateway, found := m.sourceNextHop(p.to, record)
+	mac, gateway, found := m.sourceNextHop(p.from, p.to, record)
 	reasons := reasons(
 		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
 	)
@@ -114,8 +114,8 @@ func (m *Model) isHeeded(p *packet) bool {
 }
 
 // sourceNextHop is where a packet goes by the interface of its source: to the peer itself, whose MAC the kernel
-// finds, or to a gateway.
-func (m *Model) sourceNextHop(peer netip.Addr, record Interface) (mac MAC, gateway uint16, found bool) {
+// finds, or to a gateway. Where routes do not tell which, the source does.
+func (m *Model) sourceNextHop(source, peer netip.Addr, record Interface) (mac MAC, gateway uint16, found bool) {
 	w := way{ifindex: record.Ifindex, record: record}
 	if record.Flags&interfaceBare != 0 || m.onLink(peer, w) {
 		return MAC{}, 0, true
@@ -130,6 +130,9 @@ func (m *Model) sourceNextHop(peer netip.Addr, record Interface) (mac MAC, gatew
 	}
 	if gateway == 0 {
 		gateway = first
+		if its, known := m.Host.Sources[source]; known {
+			gateway = its
+		}
 	}
 	mac, found = m.usable(gateway, record.Ifindex)
 	return mac, gateway, found

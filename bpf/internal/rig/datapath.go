@@ -419,6 +419,14 @@ func (d *Datapath) SetRoute(ifindex uint32, prefix netip.Prefix, gateway uint32)
 	return nil
 }
 
+// SetSource enters the gateway that takes packets from an own address.
+func (d *Datapath) SetSource(own netip.Addr, gateway uint32) error {
+	if err := d.SourceGateways.Put(bpf.DatapathAddress{Bytes: own.As16()}, gateway); err != nil {
+		return fmt.Errorf("write the gateway of %s: %w", own, err)
+	}
+	return nil
+}
+
 // Record is what the loader writes for a device that is up, at 1500 bytes, in
 // enforce mode, with one gateway of each family: the one under this index.
 func Record(device Device, gateway uint16) bpf.DatapathInterface {

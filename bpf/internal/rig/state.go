@@ -265,6 +265,7 @@ func (d *Datapath) Clear() error {
 		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
 		clear[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
 		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		clear[bpf.DatapathAddress, uint32](d.SourceGateways),
 		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		wipe(d.Originated, d.records),
 		d.SetExclusions(),
