@@ -219,6 +219,7 @@ func (l start) watchHost() error {
 		return err
 	}
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
+	l.table.Keep(&l.state.Announced)
 	if err := l.table.Begin(); err != nil {
 		return err
 	}

@@ -111,4 +111,15 @@ func (m programMaps) routedBy(f *bpf.DatapathFlow, target *bpf.DatapathInterface
 	return cmp.Or(uint16(id), first), true, nil
 }
 
+// gatewayOfSource is gateway_of_source() in bpf/src/originate.h. An own address has an entry only where routes are told.
+func (m programMaps) gatewayOfSource(own netip.Addr, first uint16) (uint16, error) {
+	var id uint32
+	if err := m.SourceGateways.Lookup(bpf.DatapathAddress{Bytes: own.As16()}, &id); isMissing(err) {
+		return first, nil
+	} else if err != nil {
+		return 0, fmt.Errorf("read the gateways of own addresses: %w", err)
+	}
+	return uint16(id), nil
+}
+
 func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }

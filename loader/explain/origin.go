@@ -106,6 +106,9 @@ func (h *Host) sourceNextHop(q *Question, target *bpf.DatapathInterface, raw *bp
 	if q.Peer.Addr().Is6() {
 		first = target.FirstGateway6
 	}
+	if first, err = h.maps.gatewayOfSource(q.Self.Addr(), first); err != nil {
+		return false, err
+	}
 	id, served, err := h.maps.routedBy(raw, target, first)
 	if err != nil || !served {
 		return false, err

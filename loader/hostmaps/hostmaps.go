@@ -23,6 +23,7 @@ type Maps struct {
 
 	gatewayMACs *Mirror[bpf.DatapathGatewayMac, uint32]
 	routes      *Mirror[bpf.DatapathRouteKey, uint32]
+	sources     *Mirror[bpf.DatapathAddress, uint32]
 	exclusions  *Mirror[uint32, bpf.DatapathExclusionSet]
 
 	configuration    *ebpf.Map
@@ -39,6 +40,7 @@ func Read(m *bpf.DatapathMaps) (*Maps, error) {
 		readMirror(&t.Gateways, bpf.DatapathMapGateways, m.Gateways),
 		readMirror(&t.gatewayMACs, bpf.DatapathMapGatewayMacs, m.GatewayMacs),
 		readMirror(&t.routes, bpf.DatapathMapGatewayRoutes, m.GatewayRoutes),
+		readMirror(&t.sources, bpf.DatapathMapSourceGateways, m.SourceGateways),
 		readMirror(&t.OnLink, bpf.DatapathMapOnLink, m.OnLink),
 		readMirror(&t.Own, bpf.DatapathMapOwnAddresses, m.OwnAddresses),
 		readMirror(&t.exclusions, bpf.DatapathMapExclusions, m.Exclusions),
@@ -55,6 +57,7 @@ type Ways struct {
 	Gateways   map[uint32]bpf.DatapathGateway
 	MACs       map[bpf.DatapathGatewayMac]uint32
 	Routes     map[bpf.DatapathRouteKey]uint32
+	Sources    map[bpf.DatapathAddress]uint32 // gateways of own addresses
 }
 
 // WriteWays writes the gateways, and the interfaces, which count them and name the only
@@ -66,8 +69,10 @@ func (m *Maps) WriteWays(w *Ways) error {
 		m.Gateways.enter(w.Gateways),
 		m.gatewayMACs.enter(w.MACs),
 		m.routes.enter(w.Routes),
+		m.sources.enter(w.Sources),
 		m.Interfaces.Sync(w.Interfaces),
 		m.routes.drop(w.Routes),
+		m.sources.drop(w.Sources),
 		m.gatewayMACs.drop(w.MACs),
 		m.Gateways.drop(w.Gateways),
 		m.outdateDecisions(),

@@ -81,7 +81,7 @@ func (m *Maps) Backup() (restore func() error, err error) {
 	}
 	restores := []func() error{
 		m.exclusions.backup(), m.Own.backup(), m.OnLink.backup(), m.Gateways.backup(),
-		m.gatewayMACs.backup(), m.routes.backup(), m.Interfaces.backup(), m.Managed.backup(),
+		m.gatewayMACs.backup(), m.routes.backup(), m.sources.backup(), m.Interfaces.backup(), m.Managed.backup(),
 	}
 	return func() error {
 		errs := []error{m.putSettingsBack(before)}
@@ -175,7 +175,7 @@ func (m *Maps) admissionWrites() int { return m.Own.writes + m.exclusions.writes
 
 // decisiveWrites counts the changes of what decides where that goes which the host originates.
 func (m *Maps) decisiveWrites(settings *bpf.DatapathSettings) int {
-	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.Interfaces.writes + int(settings.Generation)
+	return m.admissionWrites() + m.OnLink.writes + m.routes.writes + m.sources.writes + m.Interfaces.writes + int(settings.Generation)
 }
 
 // unknownWrites are those of tables whose settings this process has not written yet: an earlier one may have ended

@@ -41,6 +41,7 @@ func aHost() *desired {
 			Gateways:   map[uint32]bpf.DatapathGateway{1: {Ifindex: 7, Usable: 1}, 2: {Ifindex: 7, Usable: 1}},
 			MACs:       map[bpf.DatapathGatewayMac]uint32{macKey: 1},
 			Routes:     map[bpf.DatapathRouteKey]uint32{routeKey: 1},
+			Sources:    map[bpf.DatapathAddress]uint32{ownKey: 1},
 		},
 	}
 }
@@ -57,15 +58,16 @@ func newHostBed(t *testing.T) *hostBed {
 	b := &hostBed{T: t}
 	shapes := bpf.Shapes()
 	for name, to := range map[string]**ebpf.Map{
-		bpf.DatapathMapConfiguration: &b.kernel.Configuration,
-		bpf.DatapathMapInterfaces:    &b.kernel.Interfaces,
-		bpf.DatapathMapManaged:       &b.kernel.Managed,
-		bpf.DatapathMapGateways:      &b.kernel.Gateways,
-		bpf.DatapathMapGatewayMacs:   &b.kernel.GatewayMacs,
-		bpf.DatapathMapGatewayRoutes: &b.kernel.GatewayRoutes,
-		bpf.DatapathMapOnLink:        &b.kernel.OnLink,
-		bpf.DatapathMapOwnAddresses:  &b.kernel.OwnAddresses,
-		bpf.DatapathMapExclusions:    &b.kernel.Exclusions,
+		bpf.DatapathMapConfiguration:  &b.kernel.Configuration,
+		bpf.DatapathMapInterfaces:     &b.kernel.Interfaces,
+		bpf.DatapathMapManaged:        &b.kernel.Managed,
+		bpf.DatapathMapGateways:       &b.kernel.Gateways,
+		bpf.DatapathMapGatewayMacs:    &b.kernel.GatewayMacs,
+		bpf.DatapathMapGatewayRoutes:  &b.kernel.GatewayRoutes,
+		bpf.DatapathMapSourceGateways: &b.kernel.SourceGateways,
+		bpf.DatapathMapOnLink:         &b.kernel.OnLink,
+		bpf.DatapathMapOwnAddresses:   &b.kernel.OwnAddresses,
+		bpf.DatapathMapExclusions:     &b.kernel.Exclusions,
 	} {
 		m, err := ebpf.NewMap(shapes[name])
 		b.must(err)
@@ -126,6 +128,9 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 		{"route", func(d *desired) { d.ways.Routes[bpf.DatapathRouteKey{Ifindex: 7, Family: 6}] = 2 }},
 		{"route by another gateway", func(d *desired) { d.ways.Routes[routeKey] = 2 }},
 		{"no route", func(d *desired) { clear(d.ways.Routes) }},
+		{"gateway of an own address", func(d *desired) { d.ways.Sources[bpf.DatapathAddress{}] = 2 }},
+		{"another gateway of an own address", func(d *desired) { d.ways.Sources[ownKey] = 2 }},
+		{"no gateway of an own address", func(d *desired) { clear(d.ways.Sources) }},
 		{"interface", func(d *desired) { d.ways.Interfaces[2] = bpf.DatapathInterface{Ifindex: 8} }},
 		{"first gateway", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 7, FirstGateway4: 2} }},
 		{"interface's number is another's", func(d *desired) { d.ways.Interfaces[1] = bpf.DatapathInterface{Ifindex: 8, FirstGateway4: 1} }},

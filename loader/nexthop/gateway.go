@@ -33,6 +33,11 @@ type Gateway struct {
 	// Reach4 and Reach6 are what is routed by it: what serves a cloud's metadata (169.254.169.254), or leads to one
 	// other site, need not forward anything else.
 	Reach4, Reach6 Reach
+	// Sources are those whose packets the IPv6 default routes by it take (RTA_SRC), ::/0 for everybody's; nil where all take
+	// everybody's.
+	Sources []netip.Prefix
+	// Announced are the prefixes that it has announced as a router (RFC 4861), as far as they are valid.
+	Announced []netip.Prefix
 	// Main tells that a route of the main table leads by it.
 	Main bool
 }
@@ -131,6 +136,7 @@ type hop struct {
 	main    bool // of a route of the main table
 	metric  int  // of a default route, as is tos
 	tos     int
+	source  netip.Prefix // whose packets a default route of any table takes; not valid for other routes
 }
 
 type hopKind int
@@ -161,6 +167,9 @@ func collectHops(r dump.Route, add func(hop)) {
 			found := hop{device: h.Interface, gateway: h.Gateway, family: r.Family, kind: kind, main: r.Table == unix.RT_TABLE_MAIN}
 			if kind == byDefault {
 				found.metric, found.tos = r.Metric, r.TOS
+			}
+			if r.Dst.Bits() == 0 {
+				found.source = r.Src.Masked()
 			}
 			add(found)
 		}
@@ -224,8 +233,22 @@ func merge(hops []hop) []Gateway {
 		g.IPv4 = g.IPv4 || h.family == unix.AF_INET
 		g.IPv6 = g.IPv6 || h.family == unix.AF_INET6
 		g.Main = g.Main || h.main
+		if h.family == unix.AF_INET6 && h.source.IsValid() && !slices.Contains(g.Sources, h.source) {
+			g.Sources = append(g.Sources, h.source)
+		}
+	}
+	for n := range gateways {
+		gateways[n].tellSources()
 	}
 	return gateways
+}
+
+// tellSources leaves out sources that tell nothing, and puts the others in order.
+func (g *Gateway) tellSources() {
+	if !slices.ContainsFunc(g.Sources, func(p netip.Prefix) bool { return p.Bits() > 0 }) {
+		g.Sources = nil
+	}
+	slices.SortFunc(g.Sources, netip.Prefix.Compare)
 }
 
 // addressSet holds addresses of this host; link-local ones are an interface's

@@ -3,6 +3,7 @@
 package nexthop
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -182,8 +183,8 @@ func TestRouterAdvertisement(t *testing.T) {
 	check(t, got, want)
 }
 
-// advertise sends a router advertisement (RFC 4861, 4.2) without options.
-func advertise(t *testing.T, from *topology.Interface, source netip.Addr) {
+// advertise sends a router advertisement (RFC 4861, 4.2) with options.
+func advertise(t *testing.T, from *topology.Interface, source netip.Addr, options ...[]byte) {
 	t.Helper()
 	err := from.Host.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
@@ -193,6 +194,7 @@ func advertise(t *testing.T, from *topology.Interface, source netip.Addr) {
 		defer unix.Close(fd)
 		advertisement := []byte{134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 		binary.BigEndian.PutUint16(advertisement[6:], 1800) // lifetime in seconds
+		advertisement = append(advertisement, bytes.Join(options, nil)...)
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255),
 			unix.Bind(fd, &unix.SockaddrInet6{Addr: source.As16(), ZoneId: uint32(from.Index)}),

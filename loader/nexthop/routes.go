@@ -27,6 +27,7 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 		return Routers{}, err
 	}
 	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches)
+	t.tellAnnounced(found.Gateways)
 	return found, err
 }
 

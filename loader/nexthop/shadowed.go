@@ -36,7 +36,7 @@ func collectLate(r dump.Route, add func(lateDefault)) {
 	}
 	late := lateDefault{family: r.Family, table: r.Table}
 	if late.isMain() {
-		late.metric, late.sourced = uint32(r.Metric), r.Sourced
+		late.metric, late.sourced = uint32(r.Metric), r.Src.Bits() > 0
 	}
 	add(late)
 }

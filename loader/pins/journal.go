@@ -46,6 +46,7 @@ type Journal struct {
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
 	Gateways   []GatewayRecord   `json:"gateways"`
+	Announced  []AnnouncedRecord `json:"announced,omitempty"` // what was heard last comes last
 	Features   []FeatureRecord   `json:"features"`
 	Sysctls    []SysctlRecord    `json:"sysctls"`
 	Qdiscs     []QdiscRecord     `json:"qdiscs"`
@@ -119,6 +120,14 @@ type GatewayRecord struct {
 	MAC       string `json:"mac,omitempty"`     // that it had last
 	Held      bool   `json:"held,omitempty"`    // it is silent, and its neighbour entry kept usable
 	Bridged   bool   `json:"bridged,omitempty"` // the same, and it is not known to be silent yet
+}
+
+// AnnouncedRecord is a prefix that a router has announced by IPv6.
+type AnnouncedRecord struct {
+	Interface int          `json:"interface"`
+	Router    netip.Addr   `json:"router"`
+	Prefix    netip.Prefix `json:"prefix"`
+	Until     time.Time    `json:"until,omitzero"` // zero: for good
 }
 
 // FallbackRecord is the device of the fallback routes, or one that was about to be

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ways says what the programs are told of the ways by which replies may leave: interfaces, gateways, and which
-// networks are routed by which gateway.
+// Package ways says what the programs are told of the ways by which replies may leave: interfaces, gateways, which
+// networks are routed by which gateway, and which takes packets from which own address.
 package ways
 
 import (
-	"cmp"
 	"net"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +40,7 @@ func Of(managed []*interfaces.Managed, watch Watch, known []*gateways.View) *hos
 		w.Interfaces[uint32(i.ID)] = entry
 	}
 	w.Routes, _ = routeEntries(managed, of)
+	w.Sources = sourceEntries(managed, of)
 	return w
 }
 
@@ -83,25 +82,6 @@ func interfaceEntry(s *interfaces.Managed, since uint32, known []*gateways.View)
 		entry.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_ROUTES6)
 	}
 	return entry
-}
-
-// firstGateway is the index of the one that takes what no route names another for: one that takes everything goes before
-// one with a MAC, that before one that answers, and of equals the first; 0 for none.
-func firstGateway(known []*gateways.View, family int) uint16 {
-	merits := func(g *gateways.View) int {
-		sum := 0
-		for i, has := range []bool{g.Answers, len(g.ReplyMAC) > 0, g.Reach(family).Everything} {
-			if has {
-				sum += 1 << i
-			}
-		}
-		return sum
-	}
-	of := takers(known, family)
-	if len(of) == 0 {
-		return 0
-	}
-	return slices.MaxFunc(of, func(a, b *gateways.View) int { return cmp.Compare(merits(a), merits(b)) }).ID
 }
 
 // countGateway adds a gateway of one family. only is the index of the only one.

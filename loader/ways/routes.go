@@ -3,6 +3,7 @@
 package ways
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,6 +48,25 @@ func takers(known []*gateways.View, family int) []*gateways.View {
 		}
 	}
 	return of
+}
+
+// firstGateway is the index of the one that takes what no route names another for: one that takes everything goes before
+// one with a MAC, that before one that answers, and of equals the first; 0 for none.
+func firstGateway(known []*gateways.View, family int) uint16 {
+	merits := func(g *gateways.View) int {
+		sum := 0
+		for i, has := range []bool{g.Answers, len(g.ReplyMAC) > 0, g.Reach(family).Everything} {
+			if has {
+				sum += 1 << i
+			}
+		}
+		return sum
+	}
+	of := takers(known, family)
+	if len(of) == 0 {
+		return 0
+	}
+	return slices.MaxFunc(of, func(a, b *gateways.View) int { return cmp.Compare(merits(a), merits(b)) }).ID
 }
 
 // byInterface sorts gateways by the index of their interface, and leaves them in their order.

@@ -30,17 +30,20 @@ func parseRoute(message []byte, hops []Hop) (Route, error) {
 	header := nl.DeserializeRtMsg(message)
 	r := Route{
 		Family: int(header.Family), Type: int(header.Type), Table: int(header.Table), TOS: int(header.Tos),
-		Protocol: int(header.Protocol), Sourced: header.Src_len != 0, Hops: hops,
+		Protocol: int(header.Protocol), Hops: hops,
 	}
 	destination := netip.IPv4Unspecified()
 	if r.Family == unix.AF_INET6 {
 		destination = netip.IPv6Unspecified()
 	}
+	source := destination
 	var only Hop
 	err := eachAttribute(message[unix.SizeofRtMsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.RTA_DST:
 			destination, _ = netip.AddrFromSlice(value)
+		case unix.RTA_SRC:
+			source, _ = netip.AddrFromSlice(value)
 		case unix.RTA_TABLE:
 			r.Table = int(number(value))
 		case unix.RTA_PRIORITY:
@@ -59,6 +62,7 @@ func parseRoute(message []byte, hops []Hop) (Route, error) {
 		return nil
 	})
 	r.Dst = netip.PrefixFrom(destination, int(header.Dst_len))
+	r.Src = netip.PrefixFrom(source, int(header.Src_len))
 	if len(r.Hops) == 0 && only.Interface != 0 {
 		r.Hops = append(r.Hops, only)
 	}

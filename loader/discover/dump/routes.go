@@ -18,7 +18,7 @@ type Route struct {
 	TOS      int          // 0: of any packet
 	Protocol int          // who made it: unix.RTPROT_BOOT, ...
 	Dst      netip.Prefix // all zero for a default route
-	Sourced  bool         // only for packets from some addresses (RTA_SRC)
+	Src      netip.Prefix // whose packets it is for (RTA_SRC); all zero for everybody's
 	Limits   Limits       // of the packets that go by it
 	Hops     []Hop        // more than one for a multipath route, none for an unreachable one
 	Another  bool         // all but Dst is as in the route that was collected before
