@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ var eth1Faults = []eth1Fault{
 // silenceEth1 has eth1's gateway fall silent, and the kernel ask for it, which soon gives up.
 func silenceEth1(t *testing.T, s *topology.S1) {
 	t.Helper()
-	harness.Nft(t, s.Replication.Host, eth1Silence)
+	harness.Nft(t, s.Replication.Host, silenceOf("b-eth1"))
 	for _, f := range s.Families() {
 		harness.Must(t, s.B.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
 		gateway := s.B.Eth1.Peer()
@@ -57,23 +58,25 @@ func silenceEth1(t *testing.T, s *topology.S1) {
 	}
 }
 
-// eth1Silence has the gateway answer no question for its MAC address, and ask none, from which B would learn it.
-const eth1Silence = `
+// silenceOf has a router answer, by an interface, no question for its MAC address, and ask none, from which B would learn it.
+func silenceOf(device string) string {
+	return strings.ReplaceAll(`
 table arp silence {
-	chain input { type filter hook input priority 0; iifname "b-eth1" drop; }
-	chain output { type filter hook output priority 0; oifname "b-eth1" drop; }
+	chain input { type filter hook input priority 0; iifname "DEVICE" drop; }
+	chain output { type filter hook output priority 0; oifname "DEVICE" drop; }
 }
 table ip6 silence {
 	chain input {
 		type filter hook input priority 0
-		iifname "b-eth1" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+		iifname "DEVICE" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
 	}
 	chain output {
 		type filter hook output priority 0
-		oifname "b-eth1" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
+		oifname "DEVICE" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop
 	}
 }
-`
+`, "DEVICE", device)
+}
 
 // setUpAgain gives back the addresses as well that IPv6 takes off what is down, as a network manager does.
 func setUpAgain(t *testing.T, i *topology.Interface) {
