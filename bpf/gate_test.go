@@ -65,7 +65,8 @@ func TestGateKnowsFlows(t *testing.T) {
 	})
 }
 
-// TestGateForwards: what connection tracking knows nothing of passes.
+// TestGateForwards: what connection tracking knows nothing of passes. It never knows what a test run sends: TestMasqueraded
+// and TestStrongHostFaultOfEth0 show what becomes of the rest.
 func TestGateForwards(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for name, m := range map[string]message{

@@ -323,7 +323,7 @@ static __noinline struct flow *originated_flow(struct __sk_buff *skb, struct pac
 }
 
 /*
- * Whether the source would have a datagram moved that the kernel has no interface for: see gate.h. A neighbour of an
+ * Whether the source would have a packet moved that the kernel has no interface for: see gate.h. A neighbour of an
  * interface without a gateway is left out, as are exclusions.
  */
 static inline bool is_moved_by_source(const struct packet *packet)

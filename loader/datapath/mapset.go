@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sync/errgroup"
 
@@ -197,18 +198,37 @@ func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, to *ProgramSet) error {
 	return err
 }
 
-// loadServing loads programs that interfaces have, which read the kernel's memory. Its modules are not asked for
-// their types: a host has a hundred, and the programs read nothing of theirs.
+// loadServing loads programs that interfaces have, which read the kernel's memory.
 func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 	types := bpf.KernelTypes()
 	kernel, err := types.Kernel()
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
 	}
+	modules, err := moduleTypes(types)
+	if err != nil {
+		return err
+	}
 	return s.loadPrograms(to, spec, &ebpf.CollectionOptions{
-		Programs: ebpf.ProgramOptions{KernelTypes: kernel},
+		Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: modules},
 		Cache:    types,
 	})
+}
+
+// moduleTypes are those of the modules whose memory the gate reads, as far as they are there and tell their types, from
+// Linux 5.11 on. Others are not asked: a host has a hundred.
+func moduleTypes(types *btf.Cache) (all []*btf.Spec, err error) {
+	for _, name := range []string{"nf_conntrack", "nf_nat"} {
+		module, err := types.Module(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the types of module %s: %w", name, err)
+		}
+		all = append(all, module)
+	}
+	return all, nil
 }
 
 // loadPrograms fills in a struct of programs, which share the maps.

@@ -3,14 +3,11 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -26,20 +23,15 @@ type eth1Fault struct {
 var eth1Faults = []eth1Fault{
 	{name: "carrier lost", reason: "link_down", begin: func(t *testing.T, s *topology.S1) {
 		harness.Must(t, s.B.Eth1.Peer().SetDown())
-		harness.Eventually(t, "eth1 has lost its carrier", func() error {
-			link, err := s.B.Eth1.Link()
-			if err == nil && link.Attrs().OperState == netlink.OperUp {
-				err = errors.New("it is up")
-			}
-			return err
-		})
+		awaitNoCarrier(t, s.B.Eth1)
 	}, end: func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1.Peer()) }},
 	{name: "set down", reason: "link_down", takesAddress: true,
 		begin: func(t *testing.T, s *topology.S1) { harness.Must(t, s.B.Eth1.SetDown()) },
 		end:   func(t *testing.T, s *topology.S1) { setUpAgain(t, s.B.Eth1) }},
-	{name: "gateway silent", reason: "no_next_hop", begin: silenceEth1, end: func(t *testing.T, s *topology.S1) {
-		harness.Nft(t, s.Replication.Host, "delete table arp silence\ndelete table ip6 silence\n")
-		run(t, s.Replication.Host, "ip neighbour flush dev b-eth1")
+	{name: "gateway silent", reason: "no_next_hop", begin: func(t *testing.T, s *topology.S1) {
+		fallSilent(t, s.B.Eth1)
+	}, end: func(t *testing.T, s *topology.S1) {
+		speakAgain(t, s.B.Eth1)
 		for _, f := range s.Families() { // it asks for B before the daemon asks for it again, which is within 5 s
 			_, err := s.Replication.Ping(harness.Within(t, harness.AnswerTime), topology.Echo{To: s.B.Eth1.Address(f)})
 			harness.Must(t, err)
@@ -47,14 +39,15 @@ var eth1Faults = []eth1Fault{
 	}},
 }
 
-// silenceEth1 has eth1's gateway fall silent, and the kernel ask for it, which soon gives up.
-func silenceEth1(t *testing.T, s *topology.S1) {
+// fallSilent has the gateway of an uplink fall silent, and the kernel ask for it, which soon gives up.
+func fallSilent(t *testing.T, uplink *topology.Interface) {
 	t.Helper()
-	harness.Nft(t, s.Replication.Host, silenceOf("b-eth1"))
-	for _, f := range s.Families() {
-		harness.Must(t, s.B.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
-		gateway := s.B.Eth1.Peer()
-		run(t, s.B.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev eth1 nud probe", gateway.Address(f), gateway.MAC))
+	gateway := uplink.Peer()
+	harness.Nft(t, gateway.Host, silenceOf(gateway.Name))
+	for _, f := range harness.Families {
+		harness.Must(t, uplink.Host.SetSysctl("net/"+f.String()+"/neigh/"+uplink.Name+"/retrans_time_ms", "100"))
+		run(t, uplink.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev %s nud probe",
+			gateway.Address(f), gateway.MAC, uplink.Name))
 	}
 }
 
@@ -76,6 +69,14 @@ table ip6 silence {
 	}
 }
 `, "DEVICE", device)
+}
+
+// speakAgain has it answer again, and forget whom it knew.
+func speakAgain(t *testing.T, uplink *topology.Interface) {
+	t.Helper()
+	gateway := uplink.Peer()
+	harness.Nft(t, gateway.Host, "delete table arp silence\ndelete table ip6 silence\n")
+	run(t, gateway.Host, "ip neighbour flush dev "+gateway.Name)
 }
 
 // setUpAgain gives back the addresses as well that IPv6 takes off what is down, as a network manager does.

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/vishvananda/netlink"
+
+	"replypath/bpf"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// eth0Fault is a way in which the production NIC goes, or what is behind it.
+type eth0Fault struct {
+	name       string
+	begin, end func(*testing.T, *topology.S1, *harness.Product)
+	noRoute    bool // the kernel has no route but the fallback route
+	keepsMasks bool // the kernel forgets nothing that it masquerades: its port need not be the same to go on
+	named      bool // eth0 is up, and its gateway is named: for all that the gate knows without types, its address moves
+}
+
+var eth0Faults = []eth0Fault{
+	{name: "carrier lost", noRoute: true, keepsMasks: true, begin: func(t *testing.T, s *topology.S1, _ *harness.Product) {
+		harness.Must(t, s.B.Eth0.Peer().SetDown())
+		awaitNoCarrier(t, s.B.Eth0)
+	}, end: func(t *testing.T, s *topology.S1, _ *harness.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
+	{name: "set down", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *harness.Product) {
+		harness.Must(t, s.B.Eth0.SetDown())
+	}, end: func(t *testing.T, s *topology.S1, _ *harness.Product) {
+		setUpAgain(t, s.B.Eth0)
+		addDefaults(t, s)
+	}},
+	{name: "default route removed", noRoute: true, keepsMasks: true, named: true, begin: removeDefaults,
+		end: func(t *testing.T, s *topology.S1, _ *harness.Product) { addDefaults(t, s) }},
+	{name: "gateway silent", keepsMasks: true, begin: func(t *testing.T, s *topology.S1, p *harness.Product) {
+		fallSilent(t, s.B.Eth0)
+		awaitGateways(t, p, "eth0", "held", true)
+	}, end: func(t *testing.T, s *topology.S1, p *harness.Product) {
+		speakAgain(t, s.B.Eth0)
+		awaitGateways(t, p, "eth0", "held", false)
+	}},
+}
+
+// tellsMasks tells whether the kernel has the types by which masqueraded connections are known: not before 5.11 where
+// connection tracking is a module.
+func tellsMasks(t *testing.T) bool {
+	t.Helper()
+	types := bpf.KernelTypes()
+	kernel := harness.Must1[*btf.Spec](t)(types.Kernel())
+	var translation *btf.Struct
+	err := kernel.TypeByName("nf_conn_nat", &translation)
+	if errors.Is(err, btf.ErrNotFound) {
+		_, err = types.Module("nf_nat")
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func removeDefaults(t *testing.T, s *topology.S1, _ *harness.Product) {
+	t.Helper()
+	for _, f := range s.Families() {
+		harness.Must(t, s.B.RemoveRoute(topology.Route{Via: s.B.Eth0.Gateway(f)}))
+	}
+}
+
+func addDefaults(t *testing.T, s *topology.S1) {
+	t.Helper()
+	harness.Must(t, s.B.AddDefault(s.B.Eth0.Gateway(topology.IPv4), s.B.Eth0.Gateway(topology.IPv6)))
+}
+
+// awaitNoCarrier returns when the host knows that the cable is dead.
+func awaitNoCarrier(t *testing.T, i *topology.Interface) {
+	t.Helper()
+	harness.Eventually(t, i.Name+" has lost its carrier", func() error {
+		link, err := i.Link()
+		if err == nil && link.Attrs().OperState == netlink.OperUp {
+			err = errors.New("it is up")
+		}
+		return err
+	})
+}
+
+// awaitGateways returns when all gateways of an interface have a state, or none has.
+func awaitGateways(t *testing.T, p *harness.Product, of, state string, want bool) {
+	t.Helper()
+	harness.Eventually(t, fmt.Sprintf("the gateways of %s are %s: %t", of, state, want), func() error {
+		for _, i := range p.Status().Interfaces {
+			for _, g := range i.Gateways {
+				if i.Name == of && (g.State == state) != want {
+					return fmt.Errorf("%s is %s", g.Address, g.State)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// translated is S1 where B forwards for four addresses behind it: one is translated to eth1's address, one to others of
+// eth1's, and two to that of eth0 for as long as they leave there, one of them with a port at random.
+type translated struct {
+	*poolNetwork
+	single, pool, masked, random *topology.Interface
+}
+
+func newTranslated(t *testing.T) *translated {
+	t.Helper()
+	s := newBeginner(t, topology.StrictSource)
+	eth0 := hostBehind(t, s)
+	n := &translated{poolNetwork: &poolNetwork{S1: s, inside: eth0.Host}, single: eth0}
+	n.pool, n.masked, n.random = n.addInside(t, eth0, 1), n.addInside(t, eth0, 2), n.addInside(t, eth0, 3)
+	harness.Must(t, eth0.WaitReady(harness.Within(t, harness.AnswerTime)))
+	var rules strings.Builder
+	for _, f := range s.Families() {
+		harness.Serve(t, s.A.Host, s.A.Eth0.Address(f))
+		n.addPool(t, s.B.Eth1, f)
+		ip := map[topology.Family]string{topology.IPv4: "ip", topology.IPv6: "ip6"}[f]
+		own := s.B.Eth1.Address(f)
+		fmt.Fprintf(&rules, "%s saddr %s snat to %s\n", ip, n.single.Address(f), own)
+		fmt.Fprintf(&rules, "%s saddr %s snat to %s-%s\n", ip, n.pool.Address(f), nth(own, 1), nth(own, poolAddresses-1))
+		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade\n", ip, n.masked.Address(f))
+		fmt.Fprintf(&rules, "%s saddr %s oifname eth0 masquerade fully-random\n", ip, n.random.Address(f))
+	}
+	loadRules(t, s.B.Host, fmt.Sprintf(`table inet masks {
+	chain outward {
+		type nat hook postrouting priority srcnat
+		%s
+	}
+}`, &rules))
+	return n
+}
+
+// addInside gives the host behind B the address that comes so many after its first, and returns the interface with that one
+// alone.
+func (n *translated) addInside(t *testing.T, eth0 *topology.Interface, number int) *topology.Interface {
+	t.Helper()
+	another := *eth0
+	another.Addresses = nil
+	for _, first := range eth0.Addresses {
+		address := netip.PrefixFrom(nth(first.Addr(), number), first.Bits())
+		harness.Must(t, eth0.AddAddress(address))
+		another.Addresses = append(another.Addresses, address)
+	}
+	return &another
+}
+
+// begin prepares conversations with an address of A's, one by TCP and UDP each in both families.
+func (n *translated) begin(t *testing.T, from, to *topology.Interface) (all []*harness.Conversation) {
+	t.Helper()
+	for _, f := range n.Families() {
+		for _, kind := range []harness.Kind{harness.TCP, harness.UDP} {
+			all = append(all, harness.NewConversation(t, kind, from, to.Address(f)))
+		}
+	}
+	return all
+}
+
+// open is begin with the first question.
+func (n *translated) open(t *testing.T, from, to *topology.Interface) []*harness.Conversation {
+	t.Helper()
+	all := n.begin(t, from, to)
+	for _, c := range all {
+		harness.Ask(t, c)
+	}
+	return all
+}
+
+// outward matches the questions of a conversation, under whatever address they left.
+func outward(c *harness.Conversation) topology.Filter {
+	return topology.All(topology.To(c.Self.Addr()), topology.FromPort(c.Peer.Port()), topology.ToPort(c.Self.Port()))
+}
+
+// wantUnder wants the questions to have left by the uplink whose address they have.
+func (n *translated) wantUnder(t *testing.T, wires *harness.Wires, uplink *topology.Interface, of []*harness.Conversation) {
+	t.Helper()
+	for _, c := range of {
+		for _, frame := range wires.Want(uplink == n.B.Eth1, c.String(), outward(c)) {
+			if !isOf(uplink, frame.Source) {
+				t.Errorf("%s left as %s", c, frame)
+			}
+		}
+	}
+}
+
+// TestStrongHostFaultOfEth0 has eth0 fail while B forwards under addresses of eth1's, and has connections of its own from
+// there: they go on by eth1, although the kernel has no route to A but the fallback route. What is masqueraded by eth0
+// does not leave by another interface, and goes on afterwards.
+func TestStrongHostFaultOfEth0(t *testing.T) {
+	n := newTranslated(t)
+	p := harness.On(t, n.B.Host)
+	eth0 := n.B.Eth0 // that its gateway is named has what is up have a way without a default route
+	named := fmt.Sprintf("eth0, gateways: [%s, %q]}", eth0.Gateway(topology.IPv4), eth0.Gateway(topology.IPv6))
+	p.Start("--config", harness.WriteConfig(t, strings.Replace(strongHost(n.S1), "eth0}", named, 1)))
+	for _, fault := range eth0Faults {
+		t.Run(fault.name, func(t *testing.T) { fault.test(t, n, p.In(t)) })
+	}
+}
+
+func (fault *eth0Fault) test(t *testing.T, n *translated, p *harness.Product) {
+	wires := harness.Tap(t, n.B)
+	open := slices.Concat(n.open(t, n.single, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
+	silent := slices.Concat(n.open(t, n.pool, n.A.Eth1), n.open(t, n.B.Eth1, n.A.Eth1))
+	masked, random := n.open(t, n.masked, n.A.Eth0), n.open(t, n.random, n.A.Eth0)
+	var talks []*harness.Talk
+	for _, c := range open {
+		if c.Kind == harness.UDP { // as for pings: see KeepThrough
+			talks = append(talks, c.KeepRepeating(t))
+		} else {
+			talks = append(talks, c.Keep(t))
+		}
+	}
+	transfers := n.connect(t, n.single, n.A.Eth1)
+	fault.begin(t, n.S1, p)
+	for _, c := range silent {
+		harness.Ask(t, c)
+	}
+	for _, conn := range transfers {
+		harness.TransferBothWays(t, conn, poolSize)
+	}
+	begun := n.meanwhile(t, fault, wires, slices.Concat(masked, random))
+	fault.end(t, n.S1, p)
+	answers, pause := 0, time.Duration(0)
+	for _, talk := range talks {
+		answers += talk.Stop()
+		pause = max(pause, talk.Pause())
+	}
+	for _, c := range slices.Concat(silent, begun) {
+		harness.Ask(t, c)
+	}
+	goOn := masked
+	if fault.keepsMasks && (!fault.named || tellsMasks(t)) {
+		goOn = slices.Concat(masked, random)
+	}
+	for _, c := range goOn {
+		harness.Eventually(t, c.String()+" goes on", func() error { return c.Ask(harness.Within(t, harness.AnswerTime/2)) })
+	}
+	n.wantUnder(t, wires, n.B.Eth1, slices.Concat(open, silent, begun))
+	n.wantUnder(t, wires, n.B.Eth0, masked)
+	t.Logf("%d answers to %d conversations, the longest pause %s; %d that were silent and %d that are masqueraded go on",
+		answers, len(open), pause.Round(time.Microsecond), len(silent), len(goOn))
+}
+
+// connect opens connections for transfers, one in each family.
+func (n *translated) connect(t *testing.T, from, to *topology.Interface) (all []net.Conn) {
+	t.Helper()
+	for _, f := range n.Families() {
+		at := harness.ServeTransfers(t, to.Host, to.Address(f)).Addr().String()
+		self := topology.FromAddress(netip.AddrPortFrom(from.Address(f), 0))
+		conn := harness.Must1[net.Conn](t)(from.Host.Dial(harness.Within(t, harness.AnswerTime), "tcp", at, self))
+		t.Cleanup(func() { conn.Close() })
+		all = append(all, conn)
+	}
+	return all
+}
+
+// meanwhile has more begin while the fault lasts. By TCP it begins as ever. A datagram begins nothing
+// where the kernel has no route for it: it ends before it is translated.
+func (n *translated) meanwhile(
+	t *testing.T, fault *eth0Fault, wires *harness.Wires, masked []*harness.Conversation,
+) (begun []*harness.Conversation) {
+	t.Helper()
+	begun = n.begin(t, n.single, n.A.Eth1)
+	for _, c := range begun {
+		if !fault.noRoute || c.Kind == harness.TCP {
+			harness.Ask(t, c)
+			continue
+		}
+		n.wantNothing(t, wires, c)
+	}
+	if fault.noRoute {
+		for _, c := range masked {
+			before, _ := wires.Left(outward(c))
+			if err := c.Ask(harness.Within(t, 4*harness.SilenceTime)); err == nil {
+				t.Errorf("%s was answered", c)
+			}
+			if after, _ := wires.Left(outward(c)); len(after) > len(before) {
+				t.Errorf("%s left by what is gone", c)
+			}
+		}
+	}
+	return begun
+}
+
+// wantNothing wants a question to leave by neither interface.
+func (n *translated) wantNothing(t *testing.T, wires *harness.Wires, c *harness.Conversation) {
+	t.Helper()
+	if err := c.Ask(harness.Within(t, 4*harness.SilenceTime)); err == nil {
+		t.Errorf("%s was answered", c)
+	}
+	if eth0, eth1 := wires.Left(outward(c)); len(eth0)+len(eth1) > 0 {
+		t.Errorf("%s: %d and %d frames left", c, len(eth0), len(eth1))
+	}
+}
