@@ -205,30 +205,26 @@ func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
 	}
-	modules, err := moduleTypes(types)
-	if err != nil {
-		return err
-	}
 	return s.loadPrograms(to, spec, &ebpf.CollectionOptions{
-		Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: modules},
+		Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: s.moduleTypes(types)},
 		Cache:    types,
 	})
 }
 
 // moduleTypes are those of the modules whose memory the gate reads, as far as they are there and tell their types, from
-// Linux 5.11 on. Others are not asked: a host has a hundred.
-func moduleTypes(types *btf.Cache) (all []*btf.Spec, err error) {
+// Linux 5.11 on. Without them the programs are loaded all the same. Others are not asked: a host has a hundred.
+func (s *mapSet) moduleTypes(types *btf.Cache) (all []*btf.Spec) {
 	for _, name := range []string{"nf_conntrack", "nf_nat"} {
 		module, err := types.Module(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		switch {
+		case err == nil:
+			all = append(all, module)
+		case !errors.Is(err, fs.ErrNotExist):
+			s.opts.Log.Warn("types of a kernel module are not read: masqueraded connections may end while there is no default route",
+				"module", name, "error", err)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read the types of module %s: %w", name, err)
-		}
-		all = append(all, module)
 	}
-	return all, nil
+	return all
 }
 
 // loadPrograms fills in a struct of programs, which share the maps.
