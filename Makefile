@@ -17,6 +17,9 @@ COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev
 # What is made twice from a commit is the same: it has the time of the commit.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 
+# What checks the workflows of .github.
+ACTIONLINT ?= $(GO) tool -modfile=.github/actionlint.mod actionlint
+
 # Where packages are made, and by what.
 PACKAGES ?= build/packages
 NFPM     ?= env -u GOARCH $(GO) tool -modfile=packaging/nfpm.mod nfpm
@@ -83,7 +86,7 @@ SOAK_TIME ?= 30m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels test-kubernetes bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence install deb rpm image release packages root help
+.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels test-kubernetes bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence workflows install deb rpm image release packages root help
 
 build: ## make bin/replypath, one static binary
 	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
@@ -178,7 +181,7 @@ generate: packages ## compile the BPF programs; make the metrics reference, dash
 verify-generated: packages ## check that the generated files are what their sources make
 	test/verify-generated.sh
 
-lint: vet staticcheck gofmt licence ## check the Go code
+lint: vet staticcheck gofmt licence workflows ## check the Go code and the workflows
 
 # python3-rich and python3-pyte, which nothing else needs, are in test/guide/packages.txt.
 docs-pictures: root packages ## draw the terminals of demo, status, top and doctor, and the dashboard, for the documents
@@ -214,6 +217,10 @@ gofmt:
 licence:
 	@$(GO) tool addlicense -check -s=only -l apache $$(git ls-files '*.go') || \
 		{ echo "these lack their SPDX line: go tool addlicense -c '' -s=only -l apache FILE" >&2; exit 1; }
+
+# Without what it looks for on this machine, so that it says the same everywhere.
+workflows:
+	$(ACTIONLINT) -shellcheck= -pyflakes=
 
 install: build ## install under DESTDIR and PREFIX, with man pages, completions, systemd unit and a sample configuration
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/replypath
