@@ -3,6 +3,9 @@
 package bpf_test
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -36,4 +39,73 @@ func countExchanges(spec *ebpf.CollectionSpec) (n int) {
 		}
 	}
 	return n
+}
+
+// access is reading or writing memory, by a line of the source.
+type access struct {
+	class asm.Class
+	line  string
+}
+
+// ordered are accesses that other CPUs have to see in this order, or that have to see others' in it. There is an
+// exchange between them in each program.
+var ordered = []struct {
+	what          string
+	before, after access
+}{
+	{"an entry's old digest goes before its flow is written", access{asm.StXClass, "set->digest[way] = 0;"}, access{asm.StXClass, "set->flow[way] = *flow;"}},
+	{"a flow is written before its digest", access{asm.StXClass, "set->flow[way] = *flow;"}, access{asm.StXClass, "set->digest[way] = digest;"}},
+	{"the same of what is originated", access{asm.StXClass, "set->digest[way] = 0;"}, access{asm.StXClass, "set->tuple[way] = fresh;"}},
+	{"and of its digest", access{asm.StXClass, "set->tuple[way] = fresh;"}, access{asm.StXClass, "set->digest[way] = digest;"}},
+	{"a flow that moves has no interface before it has another MAC", access{asm.StXClass, "to[0] = 0;"}, access{asm.StXClass, "to[1] = from[1];"}},
+	{"it has the MAC before the interface", access{asm.StXClass, "to[1] = from[1];"}, access{asm.StXClass, "to[0] = from[0];"}},
+	{"who replies reads the interface before the MAC", access{asm.LdXClass, "__u32 ifindex = *(volatile __u32 *)&flow->ifindex;"},
+		access{asm.LdXClass, "return *(const volatile mac_word *)mac;"}},
+	{"and after it once more the interface that it was for", access{asm.LdXClass, "return *(const volatile mac_word *)mac;"},
+		access{asm.LdXClass, "if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))"}},
+	{"a flow has its way before it is live", access{asm.StXClass, "to[0] = from[0];"}, access{asm.StXClass, "__builtin_memcpy(old, flow, offsetof(struct flow, ifindex));"}},
+}
+
+// TestOrder: in the programs with barriers, one stands wherever other CPUs depend on the order.
+func TestOrder(t *testing.T) {
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range ordered {
+		t.Run(o.what, func(t *testing.T) {
+			pairs := 0
+			for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+				n, unordered := inOrder(spec.Programs[name].Instructions, o.before, o.after)
+				if pairs += n; unordered {
+					t.Errorf("%s: nothing orders %q and %q", name, o.before.line, o.after.line)
+				}
+			}
+			if t.Logf("%d times", pairs); pairs == 0 {
+				t.Errorf("no program does that")
+			}
+		})
+	}
+}
+
+// inOrder counts how often one access follows another one, and tells whether no exchange is between them once.
+func inOrder(program asm.Instructions, before, after access) (pairs int, unordered bool) {
+	var line string
+	first, exchanged := false, false
+	for _, i := range program {
+		if source := i.Source(); source != nil {
+			line = strings.TrimSpace(source.String())
+		}
+		switch {
+		case i.OpCode == asm.Xchg.OpCode(asm.DWord):
+			exchanged = true
+		case i.OpCode.Class() == before.class && line == before.line:
+			first, exchanged = true, false
+		case i.OpCode.Class() == after.class && line == after.line && first:
+			pairs++
+			unordered = unordered || !exchanged
+			first = false
+		}
+	}
+	return pairs, unordered
 }

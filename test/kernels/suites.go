@@ -41,6 +41,8 @@ var suites = []suite{
 	{name: "verifier", pkg: "bpf/internal/verify", timeout: 10 * time.Minute},
 	// The verifier is slow under emulation: this one, and loader, were never seen to end there.
 	{name: "bpf", pkg: "bpf", extra: true, timeout: 30 * time.Minute},
+	// Of these, what differs between processors.
+	{name: "order", pkg: "bpf", run: "^(TestTwoWriters|TestOrder|TestFallbackRefuses)$", extra: true, timeout: 10 * time.Minute},
 	{name: "demo", command: "bin/replypath demo", timeout: 5 * time.Minute},
 	{name: "scenario", pkg: "test/scenario", run: "^TestS1$", timeout: 15 * time.Minute},
 	// The gate reads what connection tracking, which is a module there, has in memory.
