@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// TestStrongHostSizes has B originate from the address of an eth1 that takes less than eth0. TCP goes on and tells A what
+// fits, segments are cut smaller, whoever sends what cannot be cut learns the size, and fragments stay together.
+func TestStrongHostSizes(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	harness.Must(t, s.B.Eth1.SetMTU(narrowMTU))
+	harness.Must(t, s.B.Eth1.Peer().SetMTU(narrowMTU))
+	// eth0 leaves segmentation to the device, eth1 does not: so segments are seen as they are cut.
+	harness.Must(t, s.B.Eth1.SetOffloads(topology.WireExact))
+	for _, f := range s.Families() {
+		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
+		for _, kind := range datagramKinds {
+			loseLargeBegun(t, s, fromEth1(t, s, kind, f))
+		}
+	}
+	p := harness.On(t, s.B.Host)
+	p.Start("--config", harness.WriteConfig(t, strongHost(s)))
+	for _, single := range []bool{false, true} {
+		name := "packets of segments"
+		if single {
+			name = "segment by segment"
+			run(t, s.B.Host, "ip link set eth0 gso_max_segs 1")
+		}
+		forgetSizes(t, s.B.Host)
+		for _, f := range s.Families() {
+			t.Run(name+"/"+f.String(), func(t *testing.T) { transferFromEth1(t, s, p.In(t), f, single) })
+		}
+	}
+	for _, f := range s.Families() {
+		forgetSizes(t, s.B.Host)
+		t.Run("datagrams/"+f.String(), func(t *testing.T) { datagramsFromEth1(t, s, p.In(t), f) })
+		forgetSizes(t, s.B.Host)
+		t.Run("fragments/"+f.String(), func(t *testing.T) { fragmentsFromEth1(t, s, f) })
+	}
+}
+
+// forgetSizes has a host know nothing of what fits on the way to others.
+func forgetSizes(t *testing.T, host *topology.Host) {
+	t.Helper()
+	harness.Shell(t, host, "ip -4 route flush cache; ip -6 route flush cache")
+}
+
+// routedForSize counts what was too large for eth1.
+func routedForSize(p *harness.Product) float64 {
+	return p.Metrics().Sum("replypath_originated_routed_packets_total", "reason=mtu", "from_interface=eth0", "to_interface=eth1")
+}
+
+// loseLargeBegun asks with a large datagram, all of whose fragments leave by eth0.
+func loseLargeBegun(t *testing.T, s *topology.S1, c *harness.Conversation) {
+	t.Helper()
+	wires := harness.Tap(t, s.B)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	asked := make(chan error, 1)
+	go func() { asked <- c.AskFor(ctx, largeDatagram) }()
+	if _, err := wires.Eth0.WaitCount(ctx, largeFragments, answersOf(reversed(c))); err != nil {
+		t.Errorf("%s: %v", c, err)
+	}
+	cancel()
+	if err := <-asked; err == nil {
+		t.Errorf("%s was answered", c)
+	}
+	wires.WantEth0(c.String(), answersOf(reversed(c)))
+}
+
+// reversed is a conversation whose answers are the questions of another.
+func reversed(c *harness.Conversation) *harness.Conversation {
+	if c.Kind == harness.Ping { // its identifier is the peer's
+		return &harness.Conversation{Kind: c.Kind, Peer: netip.AddrPortFrom(c.Self.Addr(), c.Peer.Port()), Self: netip.AddrPortFrom(c.Peer.Addr(), 0)}
+	}
+	return &harness.Conversation{Kind: c.Kind, Peer: c.Self, Self: c.Peer}
+}
+
+// transferFromEth1 has a megabyte cross in either direction by a connection that B opens. Of a packet of several segments
+// these are made smaller; of the first that is cut already and too large B learns the size.
+func transferFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family, single bool) {
+	l := harness.ServeTransfers(t, s.A.Host, s.A.Eth1.Address(f))
+	wires, atA, atB := harness.Tap(t, s.B), harness.Capture(t, s.A.Eth1), harness.Capture(t, s.B.Eth1)
+	before := routedForSize(p)
+	conn := harness.Must1[net.Conn](t)(s.B.Dial(harness.Within(t, harness.AnswerTime), "tcp", l.Addr().String(),
+		topology.FromAddress(netip.AddrPortFrom(s.B.Eth1.Address(f), 0))))
+	defer conn.Close()
+	harness.TransferBothWays(t, conn, transferSize/10)
+	eth0, eth1 := wires.Left(topology.All(topology.TCP, topology.ToPort(uint16(l.Addr().(*net.TCPAddr).Port))))
+	wantFitting(t, topology.TwoNICOptions{Offloads: topology.WireExact}, eth1)
+	routed, told, cut := int(routedForSize(p)-before), atB.Frames(tooBig), 0
+	for _, frame := range eth1 {
+		if frame.Length > 14+narrowMTU-20 && (len(told) == 0 || frame.Time.Before(told[0].Time)) {
+			cut++
+		}
+	}
+	t.Logf("%d segments left by eth1, %d of them cut smaller; %d packets were too large", len(eth1), cut, routed)
+	if len(eth0) > max(routed-len(told), 0) || single && len(told) == 0 || single == (cut > 0) {
+		t.Errorf("by eth0 left %s; B was told %d times", harness.Describe(eth0), len(told))
+	}
+	if n := atA.Count(tooBig); n > 0 {
+		t.Errorf("A had to be told %d times what fits: the handshake did not say it", n)
+	}
+}
+
+// datagramsFromEth1 has B send datagrams that nobody may cut: it learns that one was too large, once.
+func datagramsFromEth1(t *testing.T, s *topology.S1, p *harness.Product, f topology.Family) {
+	ctx := harness.Within(t, harness.AnswerTime)
+	listener := harness.Must1[net.PacketConn](t)(s.A.ListenPacket(ctx, "udp", netip.AddrPortFrom(s.A.Eth1.Address(f), 0).String()))
+	t.Cleanup(func() { listener.Close() })
+	conn := harness.Must1[net.Conn](t)(s.B.Dial(ctx, "udp", listener.LocalAddr().String(),
+		topology.FromAddress(netip.AddrPortFrom(s.B.Eth1.Address(f), 0))))
+	t.Cleanup(func() { conn.Close() })
+	deadline, _ := ctx.Deadline()
+	harness.Must(t, listener.SetDeadline(deadline))
+	harness.Must(t, conn.SetDeadline(deadline))
+	d := &datagrams{client: listener, server: conn, headers: map[topology.Family]int{topology.IPv4: 28, topology.IPv6: 48}[f]}
+	d.discover(t, f, unix.IP_PMTUDISC_DO)
+	before, wires, errors := routedForSize(p), harness.Tap(t, s.B), harness.Capture(t, s.B.Eth1)
+	d.send(t, 1500)
+	d.wantTooLarge(t)
+	d.send(t, narrowMTU)
+	d.wantArrival(t, narrowMTU)
+	wires.WantEth1("what fits", topology.All(topology.UDP, topology.From(s.B.Eth1.Address(f))))
+	if told, routed := errors.Count(tooBig), routedForSize(p)-before; told != 1 || routed != 1 {
+		t.Errorf("%d errors, %v datagrams are counted as too large", told, routed)
+	}
+}
+
+// fragmentsFromEth1 has B send large datagrams. Of the first a fragment is too large; the kernel cuts all others so that
+// they fit.
+func fragmentsFromEth1(t *testing.T, s *topology.S1, f topology.Family) {
+	learns := fromEth1(t, s, harness.Ping, f)
+	harness.Eventually(t, "the kernel has learned the size", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*harness.SilenceTime)
+		defer cancel()
+		return learns.AskFor(ctx, largeDatagram)
+	})
+	for _, kind := range datagramKinds {
+		c, wires := fromEth1(t, s, kind, f), harness.Tap(t, s.B)
+		for range 3 {
+			harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
+		}
+		frames := wires.WantEth1(c.String(), answersOf(reversed(c)))
+		if len(frames) < 3*largeFragments {
+			t.Errorf("%s: few fragments: %s", c, harness.Describe(frames))
+		}
+		wantFitting(t, topology.TwoNICOptions{Offloads: topology.WireExact}, frames)
+	}
+}
