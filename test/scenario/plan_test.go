@@ -4,11 +4,15 @@ package scenario
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
@@ -289,4 +293,67 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	if made := p.Plan(3); made.Verdict != "blocked" || len(made.Blockers) != 1 || !strings.HasPrefix(made.Summary, "blocked: reverse-path-rules: ") {
 		t.Errorf("%s: %+v", made.Summary, made.Blockers)
 	}
+}
+
+// TestPlanChangesNothing makes plans without a daemon and beside a dead one: each is of the same rules, and the host, the
+// pins and the kept history are afterwards what they were.
+func TestPlanChangesNothing(t *testing.T) {
+	s := ruled(t)
+	all := openAll(t, s.Families(), func(kind harness.Kind, f topology.Family) *harness.Conversation {
+		return harness.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(f))
+	})
+	p := harness.On(t, s.B.Host)
+	plan := func(when string) *harness.Plan {
+		t.Helper()
+		devices, pins, state := harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1"), harness.Pins(t), filesIn(t, p.StateDir)
+		made := p.Plan(0)
+		if diff := devices.Diff(harness.TakeSnapshot(t, s.B.Host, "eth0", "eth1")); diff != "" {
+			t.Errorf("%s: the host is another (-before +after):\n%s", when, diff)
+		}
+		if diff := cmp.Diff(pins, harness.Pins(t)); diff != "" {
+			t.Errorf("%s: the pins are others (-before +after):\n%s", when, diff)
+		}
+		if diff := cmp.Diff(state, filesIn(t, p.StateDir)); diff != "" {
+			t.Errorf("%s: what is kept is something else (-before +after):\n%s", when, diff)
+		}
+		for _, f := range s.Families() {
+			wantRule(t, made.Of("rule", "from "+s.B.Eth1.Address(f).String()), "not-needed", "replypath sends the replies")
+		}
+		return made
+	}
+	plan("before the first start")
+	d := p.Start()
+	for _, c := range all {
+		harness.Ask(t, c)
+	}
+	d.Stop(unix.SIGTERM)
+	p.Start().Kill()
+	if len(filesIn(t, p.StateDir)) == 0 {
+		t.Error("no history is kept")
+	}
+	dead := plan("beside a dead daemon")
+	for _, c := range all {
+		if rows := dead.Moves(c); len(rows) != 1 {
+			t.Errorf("beside a dead daemon: %s: rows %+v", c, rows)
+		}
+	}
+}
+
+// filesIn has the names below a directory, with when each was written and its content.
+func filesIn(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	harness.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		found[path] = info.ModTime().String() + "\n" + string(text)
+		return err
+	}))
+	return found
 }
