@@ -4,6 +4,7 @@ package devices
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -138,7 +139,8 @@ const leastPace = 0.97
 
 // TestPacing has a server limit the rate of its connection (SO_MAX_PACING_RATE),
 // which fq at the interfaces carries out: what is moved keeps the pace of what the
-// kernel sends by replication itself.
+// kernel sends by replication itself. So does, by the strong host model, a connection
+// that the server opens from replication's address.
 func TestPacing(t *testing.T) {
 	for name, devices := range map[string][]string{
 		"fq at both": {"eth0", "eth1"}, "fq at replication": {"eth1"}, "fq at production": {"eth0"},
@@ -156,10 +158,17 @@ func TestPacing(t *testing.T) {
 			for _, f := range harness.Families {
 				t.Run("without replypath/"+f.String(), func(t *testing.T) {
 					s.wantLost(t, f, harness.TCP)
+					opened := harness.NewConversation(t, harness.TCP, s.Replication, s.ClientEth0.Address(f))
+					s.wantAnswersLost(t, opened, opened.Questions())
 					uncorrected[f] = s.routedRate(t, f, byFQ)
 				})
 			}
-			harness.On(t, s.Server).Start()
+			harness.On(t, s.Server).Start("--config", harness.WriteConfig(t, s.strongHost()))
+			if len(devices) == 2 {
+				for _, f := range harness.Families {
+					t.Run("originated/"+f.String(), func(t *testing.T) { s.wantPaceOfOpened(t, f) })
+				}
+			}
 			for _, f := range harness.Families {
 				t.Run("with replypath/"+f.String(), func(t *testing.T) {
 					corrected := s.pacedRate(t, f, byFQ)
@@ -172,6 +181,61 @@ func TestPacing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// strongHost names the gateways of replication, to which no route leads.
+func (s *site) strongHost() string {
+	gateway := func(f topology.Family) netip.Addr { return address(f, replicationNet, routerNumber).Addr() }
+	return fmt.Sprintf("host_model: strong\ninterfaces: [{name: eth0}, {name: eth1, gateways: [%s, %q]}]\n",
+		gateway(topology.IPv4), gateway(topology.IPv6))
+}
+
+// wantPaceOfOpened wants a connection that the server opens to keep its limit.
+func (s *site) wantPaceOfOpened(t *testing.T, f topology.Family) {
+	rate := s.openedRate(t, f)
+	t.Logf("originated %.0f bytes a second of %d", rate, paced)
+	if rate < leastPace*paced || rate > 1.2*paced { // of frames with their headers
+		t.Errorf("%.0f bytes a second, not %d", rate, paced)
+	}
+}
+
+// openedRate has the server open a connection from replication's address and send three seconds' worth, and returns how
+// many bytes a second left by replication.
+func (s *site) openedRate(t *testing.T, f topology.Family) float64 {
+	t.Helper()
+	const size = 3 * paced
+	ctx := harness.Within(t, 3*harness.AnswerTime)
+	l := harness.Must1[net.Listener](t)(s.Client.Listen(ctx, "tcp", netip.AddrPortFrom(s.ClientEth0.Address(f), 0).String()))
+	defer l.Close()
+	received := make(chan int64, 1)
+	go func() { received <- receiveAll(l) }()
+	exits, before := harness.TapAll(t, s.nics()...), s.throttled(t)
+	from := topology.FromAddress(netip.AddrPortFrom(s.Replication.Address(f), 0))
+	conn := harness.Must1[net.Conn](t)(s.Server.Dial(ctx, "tcp", l.Addr().String(), from))
+	defer conn.Close()
+	raw := harness.Must1[syscall.RawConn](t)(conn.(*net.TCPConn).SyscallConn())
+	harness.Must(t, control(raw, limitPace))
+	harness.Must1[int](t)(conn.Write(make([]byte, size)))
+	harness.Must(t, conn.(*net.TCPConn).CloseWrite())
+	if n := <-received; n != size {
+		t.Errorf("%d bytes arrived of %d", n, size)
+	}
+	if s.throttled(t) == before {
+		t.Error("fq at replication has held nothing back")
+	}
+	port := topology.ToPort(netip.MustParseAddrPort(l.Addr().String()).Port())
+	return rateOf(exits.Want("what is paced", topology.All(topology.TCP, port), s.Replication, s.Replication.Peer().MAC))
+}
+
+// receiveAll accepts one connection, and returns how many bytes come by it.
+func receiveAll(l net.Listener) int64 {
+	conn, err := l.Accept()
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	n, _ := io.Copy(io.Discard, conn)
+	return n
 }
 
 // routedRate is pacedRate where a route leads the answers to replication.
@@ -255,9 +319,11 @@ func (s *site) listenPaced(ctx context.Context, at netip.Addr) (net.Listener, er
 	if err != nil {
 		return nil, err
 	}
-	return l, control(raw, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, paced)
-	})
+	return l, control(raw, limitPace)
+}
+
+func limitPace(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, paced)
 }
 
 func control(raw syscall.RawConn, set func(fd int) error) error {
