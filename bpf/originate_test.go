@@ -235,6 +235,11 @@ func TestOriginatedRouted(t *testing.T) {
 		{"observed by hand", bpf.DatapathOutcomeOUTCOME_OBSERVE, func(b *bed, _ network) {
 			b.switchMode(bpf.DatapathModeMODE_OBSERVE)
 		}},
+		{"observed, and no gateway", bpf.DatapathOutcomeOUTCOME_OBSERVE, func(b *bed, _ network) {
+			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) {
+				r.Mode, r.FirstGateway4, r.FirstGateway6 = uint8(bpf.DatapathModeMODE_OBSERVE), 0, 0
+			})
+		}},
 		{"link down", bpf.DatapathOutcomeOUTCOME_LINK_DOWN, func(b *bed, _ network) {
 			b.manageStrong(b.replication, func(r *bpf.DatapathInterface) { r.Flags &^= interfaceUp })
 		}},

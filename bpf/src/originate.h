@@ -220,7 +220,9 @@ static inline __u8 obstacle(const struct interface *interface, struct flow *flow
 {
 	if (!(interface->flags & INTERFACE_STRONG))
 		return OUTCOME_WEAK_HOST;
-	return has_next_hop(interface, flow) ? 0 : OUTCOME_NO_NEXT_HOP;
+	if (has_next_hop(interface, flow))
+		return 0;
+	return is_enforced(interface) ? OUTCOME_NO_NEXT_HOP : OUTCOME_OBSERVE; /* who observes has nobody asked */
 }
 
 /*

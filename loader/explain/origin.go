@@ -42,16 +42,17 @@ func (h *Host) concludeBySource(q *Question, way kernelWay, e *Explanation) (boo
 	if err != nil {
 		return false, err
 	}
-	if !found {
-		e.conclude(Fallback, reasonNoNextHop)
-		return true, nil
-	}
 	r := &reply{flow: &raw, byHand: h.byHand, size: q.Size, kernel: way.device, bound: way.bound}
 	if r.target, err = h.targetOf(&raw); err != nil {
 		return false, err
 	}
 	verdict, reason := r.move()
-	if verdict == Corrected {
+	switch {
+	case !found && r.target != nil && !r.isEnforced(): // who observes has nobody asked
+		verdict, reason = Fallback, reasonObserve
+	case !found:
+		verdict, reason = Fallback, reasonNoNextHop
+	case verdict == Corrected:
 		verdict = StrongHost
 	}
 	e.conclude(verdict, reason)

@@ -106,7 +106,6 @@ func TestStrongHostPackets(t *testing.T) {
 	promptErrors(t, s.B.Host)
 	var all []leaving
 	for _, f := range s.Families() {
-		harness.Must(t, s.B.Eth1.Resolve(harness.Within(t, harness.AnswerTime), s.B.Eth1.Gateway(f))) // observing asks for nobody
 		all = append(append(all, rawPackets(s, f)...), ownErrors(s, inside, f)...)
 	}
 	wantLeaving(t, s, all, false)
@@ -119,6 +118,9 @@ func TestStrongHostPackets(t *testing.T) {
 	reason := p.Metrics().Sum("replypath_originated_routed_packets_total", "reason=observe")
 	if routed, total := counted("outcome=routed"), counted(); int(routed) != observed || routed != total || routed != reason {
 		t.Errorf("observed: %d frames left, counted are %v, %v of them as routed and %v as observed", observed, total, routed, reason)
+	}
+	for _, f := range s.Families() { // whom observing asks for nobody has, nor has enforcing at once
+		harness.Must(t, s.B.Eth1.Resolve(harness.Within(t, harness.AnswerTime), s.B.Eth1.Gateway(f)))
 	}
 	p.Expect(0, "mode", "enforce")
 	enforced := wantLeaving(t, s, all, true)

@@ -91,6 +91,7 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 // hindrances are why a packet that is to leave by this interface cannot.
 func (m *Model) hindrances(f *Flow, record Interface, found bool, p *packet, frame Frame) []bpf.DatapathOutcome {
 	return reasons(
+		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
 		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
