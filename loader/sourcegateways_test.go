@@ -63,7 +63,13 @@ func TestSourceGateways(t *testing.T) {
 	}
 	b.ip("addr add 10.5.0.100/24 dev eth1\naddr add 2001:db8:5::100/64 dev eth1 nodad\nroute add default via 10.4.0.1 table 7\n" +
 		"route add default via 2001:db8:4::1 table 7\n")
-	await("one gateway of each family")
+	harness.Eventually(t, "one gateway of each family", func() error {
+		if gateways := b.status().of("eth1").Gateways; len(gateways) != 2 {
+			return fmt.Errorf("eth1 has %d gateways", len(gateways))
+		}
+		return nil
+	})
+	await("nothing that the source decides")
 	before := ways()
 	b.ip("route add default via 10.5.0.1 table 8\nroute add default from 2001:db8:5::/64 via fe80::5 dev eth1 table 8\n")
 	both := []string{"10.4.0.100", "10.4.0.1", "10.5.0.100", "10.5.0.1", "2001:db8:4::100", "2001:db8:4::1", "2001:db8:5::100", "fe80::5"}

@@ -170,6 +170,7 @@ func clone(j *pins.Journal) *pins.Journal {
 	c := *j
 	c.Interfaces = slices.Clone(j.Interfaces)
 	c.Gateways = slices.Clone(j.Gateways)
+	c.Announced = slices.Clone(j.Announced)
 	c.Sysctls = slices.Clone(j.Sysctls)
 	c.Qdiscs = slices.Clone(j.Qdiscs)
 	return &c

@@ -94,7 +94,10 @@ static inline bool read_ends(const void *connection, const struct packet *packet
 	return false;
 }
 
-/* Whether netfilter would forget the connection if it left by another interface than so far, as the types say. */
+/*
+ * Whether netfilter would forget the connection if it left by another interface than so far. Where the types are not
+ * known, which tell it, any may be one of those.
+ */
 static inline bool is_masqueraded(const struct nf_conn *connection)
 {
 	const struct nf_conn_nat *translation;
@@ -102,7 +105,7 @@ static inline bool is_masqueraded(const struct nf_conn *connection)
 	__u8 offset;
 
 	if (!bpf_core_field_exists(connection->ext) || !bpf_core_field_exists(struct nf_conn_nat, masq_index))
-		return false;
+		return true;
 	extensions = BPF_CORE_READ(connection, ext);
 	offset = extensions ? BPF_CORE_READ(extensions, offset[1]) : 0;
 	translation = (const void *)extensions + offset;

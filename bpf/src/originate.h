@@ -339,5 +339,6 @@ static inline bool is_moved_by_source(const struct packet *packet)
 	    !is_enforced(interface))
 		return false;
 	gateway = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
-	return interface->flags & INTERFACE_NO_HEADER || gateway_mac(gateway, interface->ifindex, &mac);
+	return interface->flags & INTERFACE_NO_HEADER ||
+	       gateway_mac(gateway_of_source(packet, gateway), interface->ifindex, &mac);
 }

@@ -205,11 +205,20 @@ func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", blameKernel(err))
 	}
-	return s.loadPrograms(to, spec, &ebpf.CollectionOptions{
-		Programs: ebpf.ProgramOptions{KernelTypes: kernel, ExtraRelocationTargets: s.moduleTypes(types)},
-		Cache:    types,
-	})
+	options := ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}, Cache: types}
+	if options.Programs.ExtraRelocationTargets = s.moduleTypes(types); options.Programs.ExtraRelocationTargets != nil {
+		err := s.loadPrograms(to, spec.Copy(), &options)
+		if err == nil {
+			return nil
+		}
+		s.opts.Log.Warn("programs are loaded without types of kernel modules, with which the kernel refused them: "+withoutTypes, "error", err)
+		options.Programs.ExtraRelocationTargets = nil
+	}
+	return s.loadPrograms(to, spec, &options)
 }
+
+// withoutTypes is what the types of modules are for.
+const withoutTypes = "forwarded connections wait while there is no default route"
 
 // moduleTypes are those of the modules whose memory the gate reads, as far as they are there and tell their types, from
 // Linux 5.11 on. Without them the programs are loaded all the same. Others are not asked: a host has a hundred.
@@ -220,8 +229,7 @@ func (s *mapSet) moduleTypes(types *btf.Cache) (all []*btf.Spec) {
 		case err == nil:
 			all = append(all, module)
 		case !errors.Is(err, fs.ErrNotExist):
-			s.opts.Log.Warn("types of a kernel module are not read: masqueraded connections may end while there is no default route",
-				"module", name, "error", err)
+			s.opts.Log.Warn("types of a kernel module are not read: "+withoutTypes, "module", name, "error", err)
 		}
 	}
 	return all

@@ -76,8 +76,8 @@ func parseAnnounced(message []byte) (device int, a Announced, err error) {
 // announcements are what routers have announced. What was heard last comes last.
 type announcements []pins.AnnouncedRecord
 
-// mostAnnounced bounds what is kept: anybody on a link may announce prefixes.
-const mostAnnounced = 512
+// mostAnnounced bounds what is kept of each interface: anybody on its link may announce prefixes.
+const mostAnnounced = 64
 
 // note notes what was heard by an interface, and returns whether it is new. What was heard longest ago makes room.
 func (kept *announcements) note(device int, a Announced, now time.Time) (isNew bool) {
@@ -94,9 +94,24 @@ func (kept *announcements) note(device int, a Announced, now time.Time) (isNew b
 	if a.Valid != Forever {
 		r.Until = now.Add(a.Valid)
 	}
+	kept.makeRoom(device)
 	*kept = append(*kept, r)
-	*kept = slices.Delete(*kept, 0, max(0, len(*kept)-mostAnnounced))
 	return !wasThere
+}
+
+// makeRoom forgets what was heard longest ago by an interface that has as much as it may have.
+func (kept *announcements) makeRoom(device int) {
+	ofDevice := func(k pins.AnnouncedRecord) bool { return k.Interface == device }
+	count := 0
+	for _, k := range *kept {
+		if ofDevice(k) {
+			count++
+		}
+	}
+	if count >= mostAnnounced {
+		oldest := slices.IndexFunc(*kept, ofDevice)
+		*kept = slices.Delete(*kept, oldest, oldest+1)
+	}
 }
 
 // forgetDevice forgets what was heard by an interface that has gone: its index may become another's.

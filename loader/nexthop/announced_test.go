@@ -107,18 +107,39 @@ func TestNote(t *testing.T) {
 	}
 }
 
-// TestNoteIsBounded: what was heard longest ago makes room.
+// TestNoteOfManaged: what is heard by interfaces that are not managed is not kept, nor what was heard by one that has gone.
+func TestNoteOfManaged(t *testing.T) {
+	var journal []pins.AnnouncedRecord
+	table := &Table{known: newKnowledge()}
+	table.Keep(&journal)
+	isManaged := func(index int) bool { return index == 3 }
+	for _, device := range []int{3, 4} {
+		e := Event{Kind: KindAnnounced, Interface: device, Announced: Announced{address("fe80::1"), netip.MustParsePrefix("2001:db8::/64"), Forever}}
+		if look := table.Note(&e, isManaged); look != isManaged(device) || len(journal) != 1 {
+			t.Errorf("by %d: look: %v, kept: %v", device, look, journal)
+		}
+	}
+	for _, device := range []int{4, 3} {
+		table.Note(&Event{Kind: KindLink, Interface: device, Removed: true}, isManaged)
+		if isKept := len(journal) == 1; isKept == isManaged(device) {
+			t.Errorf("without interface %d: %v", device, journal)
+		}
+	}
+}
+
+// TestNoteIsBounded: what was heard longest ago by the interface makes room.
 func TestNoteIsBounded(t *testing.T) {
 	var kept announcements
 	network := func(n int) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0, 0, byte(n >> 8), byte(n)}), 64)
 	}
+	kept.note(4, Announced{address("fe80::1"), network(0), time.Minute}, time.Now())
 	for n := range mostAnnounced + 1 {
 		for _, prefix := range []netip.Prefix{network(n), network(0)} {
 			kept.note(3, Announced{address("fe80::1"), prefix, time.Minute}, time.Now())
 		}
 	}
-	if len(kept) != mostAnnounced || kept[0].Prefix != network(2) || kept[mostAnnounced-1].Prefix != network(0) {
-		t.Errorf("%d are kept, of %v to %v", len(kept), kept[0], kept[len(kept)-1])
+	if of := kept[1:]; len(of) != mostAnnounced || kept[0].Interface != 4 || of[0].Prefix != network(2) || of[len(of)-1].Prefix != network(0) {
+		t.Errorf("%d are kept: %v", len(kept), kept)
 	}
 }

@@ -261,7 +261,7 @@ func (t *Table) IsDue() bool { return t.must || t.known == nil }
 func (t *Table) Note(e *Event, isManaged func(int) bool) (look bool) {
 	switch {
 	case e.Kind == KindAnnounced:
-		return t.announced != nil && t.announced.note(e.Interface, e.Announced, time.Now()) && isManaged(e.Interface)
+		return t.announced != nil && isManaged(e.Interface) && t.announced.note(e.Interface, e.Announced, time.Now())
 	case t.known == nil:
 		return true
 	case e.Kind == KindLost, e.Kind == KindNexthop:

@@ -179,6 +179,9 @@ func connected(uses []snapshot.Use) []snapshot.Use {
 func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened []snapshot.Use) string {
 	from, past := snapshot.OrAll(r.Src), p.openedBefore(r, i)
 	strong := fmt.Sprintf("; host_model: strong would send listed protocols by %s", i.Name)
+	if p.HasSeveralGateways(i, r.Family) {
+		strong = fmt.Sprintf("; of the gateways of %s host_model: strong may take another than its table", i.Name)
+	}
 	connections := connected(opened)
 	switch {
 	case !r.Src.IsSingleIP() && p.Forwards(r.Family):
@@ -207,7 +210,7 @@ func (p *planner) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
 
 // leavesAllBySource tells whether the strong host model does all that a rule does for what this host opens.
 func (p *planner) leavesAllBySource(r *snapshot.Rule, i *discover.Interface) bool {
-	return r.Src.IsSingleIP() && p.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
+	return r.Src.IsSingleIP() && !p.HasSeveralGateways(i, r.Family) && p.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
 }
 
 // byMark tells of a rule by the mark of connections. Where the firewall gives the mark only to what comes in by the
@@ -270,7 +273,7 @@ func marksOnly(f *snapshot.Firewall, r *snapshot.Rule, i *discover.Interface) bo
 func (p *planner) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
 	for _, row := range p.rows {
-		if row.Originated && r.Src.Contains(row.Self) && !p.leavesBySource(i, &row) {
+		if row.Originated && r.Src.Contains(row.Self) && (p.HasSeveralGateways(i, r.Family) || !p.leavesBySource(i, &row)) {
 			sum += int(row.Flows)
 		}
 	}

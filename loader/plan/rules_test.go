@@ -17,6 +17,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
+	"replypath/loader/nexthop"
 	"replypath/test/testhost"
 )
 
@@ -187,6 +188,9 @@ func TestRules(t *testing.T) {
 		{"its route encapsulates", testhost.And(bySource, testhost.Limited(100, dump.Limits{Encapsulates: true})), nil, []string{
 			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 encapsulates replies" + boot, leads,
 		}},
+		{"its route has another window", testhost.And(bySource, testhost.Limited(100, dump.Limits{Others: true})), nil, []string{
+			"needed" + rule + "default via 10.4.0.1 dev eth1 table 100 has metrics that replies would not have without it" + boot, leads,
+		}},
 		{"its route limits nothing", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1500, MSS: 1460})), nil, []string{without, told}},
 		{"another rule refuses", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 200, Src: testhost.Prefix("10.0.0.0/8"), Refuses: "prohibit"})), nil, []string{
 			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies" + boot,
@@ -205,6 +209,14 @@ func TestRules(t *testing.T) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
 		}), nil, []string{"needed" + rule + "the default route leads by wg0, which is not managed" + boot, leads}},
+		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
+			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
+				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})
+			}
+		}), nil, []string{
+			"needed" + rule + "this host has 1 connection open from 10.4.0.100; of the gateways of eth1 host_model: strong may take another than its table" + boot + " (1, 192.0.2.0/24)",
+			leads + " (1, 192.0.2.0/24)",
+		}},
 		{"the source decides, but not about tunnels", testhost.And(bySource, strong, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_ESP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 0), Remote: netip.MustParseAddrPort("192.0.2.1:0")}}
 		}), nil, []string{

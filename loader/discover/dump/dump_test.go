@@ -96,6 +96,7 @@ route add 10.9.0.0/16 via inet6 2001:db8:1::1 dev eth0 table 1000 mtu 1400 advms
 route add 10.8.0.0/16 nexthop via 10.1.0.2 nexthop dev eth1
 route add 2001:db8:8::/48 table 7 nexthop via 2001:db8:1::2 dev eth0 nexthop via 2001:db8:1::3 dev eth0
 route add unreachable 10.7.0.0/16
+route add 10.5.0.0/16 dev eth1 initcwnd 20
 route add local 10.6.0.0/16 dev lo
 route add local 2001:db8:6::/48 dev lo
 `)
@@ -128,6 +129,7 @@ route add local 2001:db8:6::/48 dev lo
 	lo, eth0, eth1 := index("lo"), index("eth0"), index("eth1")
 	v4, v6 := unix.AF_INET, unix.AF_INET6
 	for _, want := range []seen{
+		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.5.0.0/16"), Hop{Interface: eth1}, Limits{Others: true}},
 		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("10.1.0.0/24"), Hop{Interface: eth0}, Limits{}},
 		{v4, unix.RTN_UNICAST, unix.RT_TABLE_MAIN, netip.MustParsePrefix("0.0.0.0/0"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("10.1.0.1")}, Limits{}},
 		{v4, unix.RTN_UNICAST, 1000, netip.MustParsePrefix("10.9.0.0/16"), Hop{Interface: eth0, Gateway: netip.MustParseAddr("2001:db8:1::1")}, Limits{MTU: 1400, MSS: 1300}},

@@ -103,6 +103,9 @@ func (l *Limits) read(metrics []byte) error {
 			l.MTU = int(number(value))
 		case unix.RTAX_ADVMSS:
 			l.MSS = int(number(value))
+		case unix.RTAX_LOCK: // of the others
+		default:
+			l.Others = true
 		}
 		return nil
 	})

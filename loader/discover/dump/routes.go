@@ -27,6 +27,7 @@ type Route struct {
 // Limits are what a route does to packets beside leading them somewhere: 0 and false for nothing.
 type Limits struct {
 	MTU, MSS     int  // bytes (RTAX_MTU, RTAX_ADVMSS)
+	Others       bool // it has other metrics: a window, a hop limit, an algorithm, ...
 	Encapsulates bool // RTA_ENCAP, of any of its hops
 }
 

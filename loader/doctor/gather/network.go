@@ -138,7 +138,7 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 		return false
 	}
 	return r.IsDefault() || r.Gateway.IsValid() && host.IsOwn(r.Gateway) || !r.Gateway.IsValid() && r.LeadsFar() ||
-		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN
+		r.IsStatic() && host.Managed(r.Device) != nil || r.Limits != dump.Limits{} && r.Table != unix.RT_TABLE_MAIN && host.Managed(r.Device) != nil
 }
 
 // rules reads the rules of both families.

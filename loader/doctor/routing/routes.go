@@ -231,6 +231,8 @@ func LimitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
 			return fmt.Sprintf("%s has an MTU of %d, and replypath sends what %s takes, %d", Show(&h.Links, r), limits.MTU, i.Name, i.MTU)
 		case limits.MSS != 0 && limits.MSS < i.MTU-tcpHeaders[r.Family]:
 			return fmt.Sprintf("%s announces an MSS of %d, which replypath does not", Show(&h.Links, r), limits.MSS)
+		case limits.Others:
+			return Show(&h.Links, r) + " has metrics that replies would not have without it"
 		}
 	}
 	return ""

@@ -86,6 +86,18 @@ func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr, protocol uint
 		slices.Contains(h.Own, discover.OwnAddress{Address: a, Interface: i.Index})
 }
 
+// HasSeveralGateways tells whether an interface has several gateways of everything in a family. What is opened by it goes to
+// the one of its source, which need not be the one that a table names.
+func (h *Host) HasSeveralGateways(i *discover.Interface, family int) bool {
+	count := 0
+	for _, g := range h.Gateways {
+		if g.Interface == i.Index && g.Reach(family).Everything {
+			count++
+		}
+	}
+	return count > 1
+}
+
 // Forwards tells whether packets of others pass by way of a managed interface.
 func (h *Host) Forwards(family int) bool {
 	name := FamilyName[family]
@@ -99,7 +111,7 @@ func (h *Host) Forwards(family int) bool {
 func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
 	var list []Use
 	for _, u := range h.Uses {
-		if r.Src.Contains(u.Local.Addr()) && !h.LeavesBySource(i, u.Local.Addr(), u.Protocol) {
+		if r.Src.Contains(u.Local.Addr()) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
 			list = append(list, u)
 		}
 	}
