@@ -3,8 +3,11 @@
 package nexthop
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 
@@ -76,7 +79,7 @@ type reading struct {
 }
 
 // Reading bounds the share of time that goes into reading a table of which nothing matters at once: so many times as long as
-// it took are a rest. It may have waited for others, and long: more than longestRest tells nothing of the table.
+// it took are a rest.
 const (
 	restFactor  = 200
 	longestRest = 2 * time.Minute
@@ -118,12 +121,25 @@ func closeAll(readers []*familyReader) {
 	}
 }
 
+// read measures what the thread computes for it, in the kernel as well: on a busy machine it waits for others as long.
 func (r *familyReader) read() error {
-	begun := time.Now()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	begun, unknown := threadTime()
 	r.known = newKnowledge()
 	err := r.routes.ReadFamily(r.family, r.known)
-	r.took = time.Since(begun)
-	return err
+	ended, unknownToo := threadTime()
+	r.took = ended - begun
+	return errors.Join(err, unknown, unknownToo)
+}
+
+// threadTime is for how long the thread has computed (getrusage(2), RUSAGE_THREAD).
+func threadTime() (time.Duration, error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		return 0, fmt.Errorf("read how long a thread has computed: %w", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
 // readAll reads all families. It took as long as they did one after the other.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -261,6 +262,28 @@ func TestOwnRoutesAreReadAnew(t *testing.T) {
 	}
 }
 
+// TestReadingIsMeasured: what a thread waits for is not what it computes.
+func TestReadingIsMeasured(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const span = 50 * time.Millisecond
+	computed := func(do func(from time.Duration)) time.Duration {
+		from := harness.Must1[time.Duration](t)(threadTime())
+		do(from)
+		return harness.Must1[time.Duration](t)(threadTime()) - from
+	}
+	if got := computed(func(time.Duration) { <-time.After(span) }); got > span/5 {
+		t.Errorf("waiting for %s counts as %s", span, got)
+	}
+	got := computed(func(from time.Duration) {
+		for harness.Must1[time.Duration](t)(threadTime())-from < span {
+		}
+	})
+	if got < span || got > 2*span {
+		t.Errorf("%s of computing count as %s", span, got)
+	}
+}
+
 // TestTableOfNobody: what nobody tells is found by reading all from time to time, which is bounded.
 func TestTableOfNobody(t *testing.T) {
 	table := Table{known: new(knowledge)}
@@ -273,10 +296,10 @@ func TestTableOfNobody(t *testing.T) {
 	if !table.must {
 		t.Error("it is not read after a rest")
 	}
-	table.must, table.took = false, time.Hour // as it waited for somebody
+	table.must, table.took = false, time.Hour
 	table.Verify(table.read.Add(longestRest))
 	if !table.must {
-		t.Error("it rests as long as it waited")
+		t.Error("it rests for ever")
 	}
 }
 
