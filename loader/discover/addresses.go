@@ -33,7 +33,7 @@ const (
 // collectRouted sorts a route's hops by what they tell. A local route in another
 // table than the local one makes no address the host's: such are part of
 // transparent proxies, which take packets to anywhere for their own. What every link has for itself tells nothing.
-func collectRouted(r dump.Route, add func(routed)) {
+func collectRouted(r *dump.Route, add func(routed)) {
 	isOfLink := r.Dst.Addr().IsLinkLocalUnicast()
 	for _, hop := range r.Hops {
 		switch {

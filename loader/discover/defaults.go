@@ -14,7 +14,7 @@ import (
 )
 
 // collectDefaults adds the ways out of a default route.
-func collectDefaults(r dump.Route, add func(defaultHop)) {
+func collectDefaults(r *dump.Route, add func(defaultHop)) {
 	if !r.Dst.IsValid() || r.Dst.Bits() != 0 || r.Protocol == OwnProtocol || r.Protocol == unix.RTPROT_KERNEL && r.Type != unix.RTN_UNICAST {
 		return
 	}

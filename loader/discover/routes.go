@@ -31,7 +31,7 @@ func (r *Routes) Begin(family int) {
 }
 
 // Collect is dump.Collector's.
-func (r *Routes) Collect(route dump.Route) {
+func (r *Routes) Collect(route *dump.Route) {
 	r.routed.Collect(route)
 	r.defaults.Collect(route)
 	collectRouted(route, func(one routed) {

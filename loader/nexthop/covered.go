@@ -45,7 +45,7 @@ type ofFamily struct {
 func (n networks) Begin(family int) { delete(n, family) }
 
 // Collect adds the networks of a route.
-func (n networks) Collect(r dump.Route) {
+func (n networks) Collect(r *dump.Route) {
 	for _, hop := range r.Hops {
 		if isCompared(r) {
 			n.family(r.Family).add(network{r.Dst.Masked(), hop.Interface})
@@ -53,7 +53,7 @@ func (n networks) Collect(r dump.Route) {
 	}
 }
 
-func isCompared(r dump.Route) bool {
+func isCompared(r *dump.Route) bool {
 	isApart := r.Table != unix.RT_TABLE_MAIN || r.Protocol == discover.OwnProtocol || r.Dst.Bits() <= 0 || r.Dst.Addr().IsLinkLocalUnicast()
 	return r.Type == unix.RTN_UNICAST && !isApart
 }
@@ -79,7 +79,7 @@ func (f *ofFamily) add(to network) {
 
 // tell is Collect for a route that has come. It tells whether an interface is covered that was not before, and whether a
 // managed one is.
-func (n networks) tell(r dump.Route, isManaged func(int) bool) (any, managed bool) {
+func (n networks) tell(r *dump.Route, isManaged func(int) bool) (any, managed bool) {
 	if !isCompared(r) {
 		return false, false
 	}

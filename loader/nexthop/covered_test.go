@@ -99,9 +99,9 @@ func TestCoveredByTooMany(t *testing.T) {
 }
 
 // routeOf makes a route of the main table of a device and a destination.
-func routeOf(t *testing.T, text string) dump.Route {
+func routeOf(t *testing.T, text string) *dump.Route {
 	t.Helper()
-	r := dump.Route{Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Family: unix.AF_INET, Hops: make([]dump.Hop, 1)}
+	r := &dump.Route{Type: unix.RTN_UNICAST, Table: unix.RT_TABLE_MAIN, Family: unix.AF_INET, Hops: make([]dump.Hop, 1)}
 	var dst string
 	if _, err := fmt.Sscan(text, &r.Hops[0].Interface, &dst); err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ const (
 )
 
 // collectHops adds the next hops of a route, all of them where it has several.
-func collectHops(r dump.Route, add func(hop)) {
+func collectHops(r *dump.Route, add func(hop)) {
 	if r.Type != unix.RTN_UNICAST {
 		return
 	}

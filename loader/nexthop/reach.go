@@ -73,10 +73,10 @@ func (r reaches) Begin(family int) {
 }
 
 // Collect adds where a route leads, to each of its gateways. Those of replypath's own lead nowhere.
-func (r reaches) Collect(route dump.Route) { r.collect(route) }
+func (r reaches) Collect(route *dump.Route) { r.collect(route) }
 
 // collect returns what is kept of the last of the gateways, nil where there is none.
-func (r reaches) collect(route dump.Route) (last *found) {
+func (r reaches) collect(route *dump.Route) (last *found) {
 	if route.Type != unix.RTN_UNICAST || route.Protocol == discover.OwnProtocol {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (f *found) add(network netip.Prefix) {
 
 // tell is Collect for a route that has come. It tells whether a gateway serves more than before, and whether one has come to
 // serve many.
-func (r reaches) tell(route dump.Route) (news, many bool) {
+func (r reaches) tell(route *dump.Route) (news, many bool) {
 	before := make(map[road]int, len(route.Hops))
 	for _, hop := range route.Hops {
 		to := road{hop.Interface, hop.Gateway, route.Family, route.Table == unix.RT_TABLE_MAIN}

@@ -84,8 +84,8 @@ func leads(to ...string) (r Reach) {
 // what was read before is forgotten with its family.
 func TestReachIsBounded(t *testing.T) {
 	r := make(reaches)
-	route := func(family int, to netip.Prefix, gateway string) dump.Route {
-		return dump.Route{Family: family, Type: unix.RTN_UNICAST, Dst: to, Hops: []dump.Hop{{Interface: 3, Gateway: address(gateway)}}}
+	route := func(family int, to netip.Prefix, gateway string) *dump.Route {
+		return &dump.Route{Family: family, Type: unix.RTN_UNICAST, Dst: to, Hops: []dump.Hop{{Interface: 3, Gateway: address(gateway)}}}
 	}
 	read := func(networks int) {
 		r.Begin(unix.AF_INET)

@@ -30,7 +30,7 @@ type lateDefault struct {
 }
 
 // collectLate adds the default routes of all tables.
-func collectLate(r dump.Route, add func(lateDefault)) {
+func collectLate(r *dump.Route, add func(lateDefault)) {
 	if r.Type != unix.RTN_UNICAST || r.Dst.Bits() != 0 || r.Protocol == discover.OwnProtocol || r.Table == unix.RT_TABLE_LOCAL {
 		return
 	}

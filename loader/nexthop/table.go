@@ -183,8 +183,8 @@ func (k *knowledge) Begin(family int) {
 }
 
 // Collect is dump.Collector's. Of a million routes most tell no more than the one before, but their network.
-func (k *knowledge) Collect(r dump.Route) {
-	isAsBefore := k.isAsBefore(&r)
+func (k *knowledge) Collect(r *dump.Route) {
+	isAsBefore := k.isAsBefore(r)
 	if !isAsBefore {
 		k.collectWay(r)
 	}
@@ -196,7 +196,7 @@ func (k *knowledge) Collect(r dump.Route) {
 	}
 }
 
-func (k *knowledge) collectWay(r dump.Route) {
+func (k *knowledge) collectWay(r *dump.Route) {
 	k.scan.Collect(r)
 	k.hops.Collect(r)
 	k.late.Collect(r)
@@ -314,7 +314,7 @@ func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (lo
 	if removed {
 		return false
 	}
-	told := t.known.tell(*r, isManaged)
+	told := t.known.tell(r, isManaged)
 	t.must, t.may = t.must || told.mustRead, t.may || told.mayBeWrong
 	return told.mustRead || told.news && concerns(r, isManaged)
 }
@@ -334,7 +334,7 @@ type told struct {
 }
 
 // tell adds what a route tells.
-func (k *knowledge) tell(r dump.Route, isManaged func(int) bool) told {
+func (k *knowledge) tell(r *dump.Route, isManaged func(int) bool) told {
 	k.collectWay(r)
 	covers, coversManaged := k.networks.tell(r, isManaged)
 	more, many := k.reaches.tell(r)

@@ -55,9 +55,9 @@ func TestRetry(t *testing.T) {
 
 // TestInterruptedRoutes: of a dump that was interrupted nothing is left with a collector, of the other family's everything.
 func TestInterruptedRoutes(t *testing.T) {
-	routeTo := func(family, table int) Route { return Route{Family: family, Table: table} }
+	routeTo := func(family, table int) *Route { return &Route{Family: family, Table: table} }
 	tries := map[int]int{}
-	list := func(family int, each func(Route)) error {
+	list := func(family int, each func(*Route)) error {
 		each(routeTo(family, 1))
 		if tries[family]++; tries[family] == 1 {
 			each(routeTo(family, 2)) // which is gone when it is asked again
@@ -67,7 +67,7 @@ func TestInterruptedRoutes(t *testing.T) {
 		return nil
 	}
 	values := func() *Values[[2]int] {
-		return NewValues(func(r Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
+		return NewValues(func(r *Route, add func([2]int)) { add([2]int{r.Family, r.Table}) })
 	}
 	collectors := []Collector{values(), values()}
 	if err := readRoutes(list, collectors); err != nil {
@@ -109,7 +109,7 @@ route add local 2001:db8:6::/48 dev lo
 	}
 	var got []seen
 	err := h.Do(func() (err error) {
-		got, err = Routes(func(r Route, add func(seen)) {
+		got, err = Routes(func(r *Route, add func(seen)) {
 			for _, hop := range r.Hops {
 				add(seen{r.Family, r.Type, r.Table, r.Dst, hop, r.Limits})
 			}

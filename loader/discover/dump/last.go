@@ -26,22 +26,23 @@ const dstLen = 1
 // keep notes a route that was read, with its message, which may change later. One without a network is not kept.
 func (l *lastRoute) keep(route Route, message []byte) {
 	from, to := destination(message)
-	route.Another = true
 	*l = lastRoute{append(l.message[:0], message...), route, from, to}
 }
 
 func (l *lastRoute) forget() { l.to = 0 }
 
-// another reads a message that differs from the last in its network alone.
-func (l *lastRoute) another(message []byte) (Route, bool) {
+// first is the route that was kept, as it was read.
+func (l *lastRoute) first() *Route { return &l.route }
+
+// another reads a message that differs from the last in its network alone. What it returns is valid until the next.
+func (l *lastRoute) another(message []byte) (*Route, bool) {
 	if l.to == 0 || len(message) != len(l.message) || !bytes.Equal(message[:dstLen], l.message[:dstLen]) ||
 		!bytes.Equal(message[dstLen+1:l.from], l.message[dstLen+1:l.from]) || !bytes.Equal(message[l.to:], l.message[l.to:]) {
-		return Route{}, false
+		return nil, false
 	}
 	address, _ := netip.AddrFromSlice(message[l.from:l.to])
-	route := l.route
-	route.Dst = netip.PrefixFrom(address, int(message[dstLen]))
-	return route, true
+	l.route.Dst, l.route.Another = netip.PrefixFrom(address, int(message[dstLen])), true
+	return &l.route, true
 }
 
 // destination is where a message has the value of RTA_DST; to is 0 where it has none.

@@ -68,7 +68,7 @@ func TestAnotherRoute(t *testing.T) {
 			if wanted := slices.Contains(differInNetwork, first) && slices.Contains(differInNetwork, second); wanted && !is {
 				t.Errorf("%s after %s is parsed", second, first)
 			}
-			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+			if diff := cmp.Diff(&want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 				cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); is && diff != "" {
 				t.Errorf("%s after %s (-parsed +got):\n%s", second, first, diff)
 			}

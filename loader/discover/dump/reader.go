@@ -34,7 +34,7 @@ func ReadRoutesOf(protocol int, collectors ...Collector) error {
 }
 
 // readRoutes is ReadRoutes by what lists the routes of one family.
-func readRoutes(list func(family int, each func(Route)) error, collectors []Collector) error {
+func readRoutes(list func(family int, each func(*Route)) error, collectors []Collector) error {
 	for _, family := range Families {
 		if err := readFamily(list, family, collectors); err != nil {
 			return err
@@ -46,12 +46,12 @@ func readRoutes(list func(family int, each func(Route)) error, collectors []Coll
 // Families are those that routes are of.
 var Families = [...]int{unix.AF_INET, unix.AF_INET6}
 
-func readFamily(list func(family int, each func(Route)) error, family int, collectors []Collector) error {
+func readFamily(list func(family int, each func(*Route)) error, family int, collectors []Collector) error {
 	_, err := retry("routes", func() (none struct{}, err error) {
 		for _, c := range collectors {
 			c.Begin(family)
 		}
-		return none, list(family, func(r Route) {
+		return none, list(family, func(r *Route) {
 			for _, c := range collectors {
 				c.Collect(r)
 			}
@@ -109,12 +109,12 @@ func (r *RouteReader) read(protocol int, collectors []Collector) error {
 	return readRoutes(r.lister(protocol), collectors)
 }
 
-func (r *RouteReader) lister(protocol int) func(family int, each func(Route)) error {
-	return func(family int, each func(Route)) error { return r.list(family, protocol, each) }
+func (r *RouteReader) lister(protocol int) func(family int, each func(*Route)) error {
+	return func(family int, each func(*Route)) error { return r.list(family, protocol, each) }
 }
 
 // list reads the routes of a family, of one protocol or of all.
-func (r *RouteReader) list(family, protocol int, each func(Route)) error {
+func (r *RouteReader) list(family, protocol int, each func(*Route)) error {
 	if err := r.waitForFlush(); err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (r *RouteReader) receive() ([]byte, error) {
 }
 
 // take reads one message of a dump, and tells whether it is the last.
-func (r *RouteReader) take(m message, family int, each func(Route)) (isLast bool, _ error) {
+func (r *RouteReader) take(m message, family int, each func(*Route)) (isLast bool, _ error) {
 	switch m.kind {
 	case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 		if len(m.body) >= 4 {
@@ -195,8 +195,8 @@ func (r *RouteReader) take(m message, family int, each func(Route)) (isLast bool
 		r.hops = route.Hops
 		r.last.forget()
 		if route.Family == family && !IsException(m.body) {
-			each(route)
 			r.last.keep(route, m.body)
+			each(r.last.first())
 		}
 	}
 	return false, nil

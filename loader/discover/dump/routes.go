@@ -42,8 +42,8 @@ type Hop struct {
 type Collector interface {
 	// Begin forgets what the routes of a family told: what they tell follows, perhaps once more.
 	Begin(family int)
-	// Collect takes a route, in no particular order. Its hops are valid until it returns.
-	Collect(r Route)
+	// Collect takes a route, in no particular order. It is valid until Collect returns.
+	Collect(r *Route)
 }
 
 // Gateway returns the gateway of a route with one next hop; not valid where that is on-link.

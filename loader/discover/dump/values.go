@@ -11,14 +11,14 @@ import (
 // once. Only these are kept: a table may hold a million routes, and they share a
 // handful of gateways.
 type Values[T comparable] struct {
-	collect func(r Route, add func(T))
+	collect func(r *Route, add func(T))
 	found   map[int]map[T]struct{} // by family
 	news    bool
 }
 
 // NewValues returns a collector without any. What collect keeps beside what it adds
 // outlives a dump that is thrown away.
-func NewValues[T comparable](collect func(r Route, add func(T))) *Values[T] {
+func NewValues[T comparable](collect func(r *Route, add func(T))) *Values[T] {
 	return &Values[T]{collect: collect, found: make(map[int]map[T]struct{})}
 }
 
@@ -50,7 +50,7 @@ func (v *Values[T]) Equal(other *Values[T]) bool {
 }
 
 // Collect is Collector's.
-func (v *Values[T]) Collect(r Route) {
+func (v *Values[T]) Collect(r *Route) {
 	v.collect(r, func(value T) {
 		if _, isKnown := v.found[r.Family][value]; !isKnown {
 			v.add(r.Family, value)
@@ -79,7 +79,7 @@ func (v *Values[T]) List() []T {
 
 // Routes is ReadRoutes for Values: it returns each value that collect has added once,
 // in no particular order.
-func Routes[T comparable](collect func(r Route, add func(T))) ([]T, error) {
+func Routes[T comparable](collect func(r *Route, add func(T))) ([]T, error) {
 	values := NewValues(collect)
 	if err := ReadRoutes(values); err != nil {
 		return nil, err

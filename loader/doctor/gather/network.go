@@ -103,7 +103,7 @@ func packetOffload(attribute uint16, value []byte) (device int, ok bool) {
 
 // routes keeps the few that a check asks for, of perhaps a million.
 func routes(handle *netlink.Handle, h *snapshot.Host) (err error) {
-	h.Routes, err = dump.Routes(func(r dump.Route, add func(snapshot.Route)) {
+	h.Routes, err = dump.Routes(func(r *dump.Route, add func(snapshot.Route)) {
 		isForBound := r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric
 		if r.Table == unix.RT_TABLE_LOCAL || isForBound { // of replypath's own, which nobody takes whose socket is not bound
 			return
