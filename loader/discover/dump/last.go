@@ -31,9 +31,6 @@ func (l *lastRoute) keep(route Route, message []byte) {
 
 func (l *lastRoute) forget() { l.to = 0 }
 
-// first is the route that was kept, as it was read.
-func (l *lastRoute) first() *Route { return &l.route }
-
 // another reads a message that differs from the last in its network alone. What it returns is valid until the next.
 func (l *lastRoute) another(message []byte) (*Route, bool) {
 	if l.to == 0 || len(message) != len(l.message) || !bytes.Equal(message[:dstLen], l.message[:dstLen]) ||

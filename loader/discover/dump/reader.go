@@ -196,7 +196,7 @@ func (r *RouteReader) take(m message, family int, each func(*Route)) (isLast boo
 		r.last.forget()
 		if route.Family == family && !IsException(m.body) {
 			r.last.keep(route, m.body)
-			each(r.last.first())
+			each(&r.last.route)
 		}
 	}
 	return false, nil
