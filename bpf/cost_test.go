@@ -128,3 +128,39 @@ func TestCostOfHostModel(t *testing.T) {
 		}
 	})
 }
+
+// TestCostOfAnswered: a segment that the strong host model moves costs at most what a reply does, once it is known to be
+// answered, and so does what answers it.
+func TestCostOfAnswered(t *testing.T) {
+	eachLacking(t, counting, func(t *testing.T, b *bed, n network) {
+		exchange := func() rig.Cost {
+			b.must(b.ForgetProof())
+			_, err := b.Cost()
+			b.must(err)
+			b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+			b.moveBySource(n, segment)
+			cost, err := b.Cost()
+			b.must(err)
+			return cost
+		}
+		b.put(establishedFlow(b.flow(n, segment, b.replication, 0)))
+		exchange() // so that counters are there
+		reply := exchange()
+		b.put()
+		b.answeredHere(n)
+		exchange()
+		own := exchange()
+		b.wantAnswered(n, true)
+		lookups := func(c rig.Cost) (sum uint64) {
+			for _, count := range c.Lookups {
+				sum += count
+			}
+			return sum
+		}
+		t.Logf("a reply: %d instructions, %d bytes, %d lookups; the host's own: %d, %d, %d", reply.Instructions, reply.Bytes, lookups(reply),
+			own.Instructions, own.Bytes, lookups(own))
+		if own.Instructions > reply.Instructions || own.Bytes > reply.Bytes || lookups(own) > lookups(reply) {
+			t.Errorf("the host's own costs more than a reply (-reply +own):\n%s", cmp.Diff(reply, own))
+		}
+	})
+}

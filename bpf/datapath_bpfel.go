@@ -128,6 +128,8 @@ const (
 	DatapathFlowFlagsFLOW_END_ANSWERED     DatapathFlowFlags = 512
 	DatapathFlowFlagsFLOW_END_HEARD        DatapathFlowFlags = 1024
 	DatapathFlowFlagsFLOW_ON_LINK          DatapathFlowFlags = 2048
+	DatapathFlowFlagsFLOW_ORIGINATED       DatapathFlowFlags = 4096
+	DatapathFlowFlagsFLOW_IN_TABLE         DatapathFlowFlags = 8192
 	DatapathFlowFlagsNURSERY_FLAGS         DatapathFlowFlags = 1920
 )
 
@@ -230,6 +232,7 @@ const (
 	DatapathIdleSecondsIDLE_ECHO           DatapathIdleSeconds = 30
 	DatapathIdleSecondsIDLE_FRAGMENT       DatapathIdleSeconds = 2
 	DatapathIdleSecondsIDLE_OUTBOUND       DatapathIdleSeconds = 3600
+	DatapathIdleSecondsIDLE_ANSWERED       DatapathIdleSeconds = 2
 )
 
 type DatapathInterface struct {
@@ -267,7 +270,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 10
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 11
 )
 
 type DatapathMode uint32

@@ -81,7 +81,7 @@ func TestModel(t *testing.T) {
 		r := newFuzzer(t, fuzz.Options(true), fuzz.Sockets{})
 		compareRandomly(t, r, packetsToRun(t)/2)
 		checkSeen(t, r)
-		checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated)
+		checkRemembered(t, r, bpf.DatapathMapFragments, bpf.DatapathMapForeign, bpf.DatapathMapOriginated, fuzz.Answered)
 	})
 	t.Run("this kernel", func(t *testing.T) {
 		r := newFuzzer(t, fuzz.Options(false), fuzz.Sockets{})

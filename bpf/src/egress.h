@@ -135,8 +135,8 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
-		forget(packet);
 		host_connects(packet, skb->ingress_ifindex);
+		forget(packet);
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
@@ -145,7 +145,15 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 		if (flow)
 			return flow;
 	}
-	flow = find_tcp(packet, table);
+	flow = find(packet, TABLE_ESTABLISHED);
+	if (flow && unlikely(flow->flags & FLOW_ORIGINATED)) {
+		*table = TABLE_ESTABLISHED;
+		if (likely(still_decides(skb, packet, flow)))
+			return flow;
+		end_answered(packet->digest);
+		flow = NULL;
+	}
+	flow = tcp_flow(packet, flow, table);
 	if (!flow)
 		return NULL;
 	if (unlikely(kind_of(flow, *table) == TABLE_HALF_OPEN))

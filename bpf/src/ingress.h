@@ -9,14 +9,6 @@
 #include "change.h"
 #include "trace.h"
 
-/* Whether a table may have an entry of the packet's tuple. */
-static inline bool may_hold(enum table table, const struct packet *packet)
-{
-	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
-
-	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
-}
-
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
 static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {
@@ -55,7 +47,7 @@ static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet
 		pass_on(skb, packet, header);
 		return true;
 	}
-	if (likely(accept_segment_answer(packet)))
+	if (likely(accept_segment_answer(skb, packet)))
 		return true;
 	return is_marked(packet->digest) && !changes_stray(skb, packet);
 }
@@ -120,6 +112,10 @@ static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packe
 		flow = find(packet, TABLE_ESTABLISHED);
 		if (likely(flow && pass_established(skb, packet, flow)))
 			return;
+		if (flow && flow->flags & FLOW_ORIGINATED) {
+			end_answered(packet->digest);
+			flow = NULL;
+		}
 		young = flow ? NULL : find(packet, TABLE_NURSERY);
 		if (young && likely(pass_young(skb, packet, young)))
 			return;

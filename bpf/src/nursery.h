@@ -224,18 +224,26 @@ static inline struct flow *find_handshake(const struct packet *packet, enum tabl
 	return find_live(packet, TABLE_HALF_OPEN);
 }
 
-/* Any entry of a TCP tuple: the connection, wherever it is, before the handshake. */
-static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
+/*
+ * The flow of a TCP tuple, of which the established table has this entry, or none: the connection, wherever it is, before
+ * the handshake.
+ */
+static inline struct flow *tcp_flow(const struct packet *packet, struct flow *established, enum table *table)
 {
-	struct flow *flow = find_live(packet, TABLE_ESTABLISHED);
+	struct flow *flow;
 
 	*table = TABLE_ESTABLISHED;
-	if (flow)
-		return flow;
+	if (established && likely(!is_idle(established, TABLE_ESTABLISHED)))
+		return established;
 	*table = TABLE_NURSERY;
 	flow = find_young(packet);
 	if (flow)
 		return flow;
 	*table = TABLE_HALF_OPEN;
 	return find_live(packet, TABLE_HALF_OPEN);
+}
+
+static inline struct flow *find_tcp(const struct packet *packet, enum table *table)
+{
+	return tcp_flow(packet, find(packet, TABLE_ESTABLISHED), table);
 }

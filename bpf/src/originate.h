@@ -82,6 +82,16 @@ static inline bool is_for_group(const struct packet *packet)
 	return packet->mac[0] & 1;
 }
 
+static inline bool has_mac_of(struct __sk_buff *skb, const struct interface *interface)
+{
+	const __u8 *source;
+
+	if (interface->flags & INTERFACE_NO_HEADER)
+		return true;
+	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
+	return source && mac_equal(source, interface->mac);
+}
+
 /*
  * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
  * pass here as well, with MACs of their own, whatever address they have.
@@ -89,12 +99,8 @@ static inline bool is_for_group(const struct packet *packet)
 static inline bool is_hosts_frame(struct __sk_buff *skb, __u32 index)
 {
 	const struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-	const __u8 *source;
 
-	if (!index || !interface || interface->flags & INTERFACE_NO_HEADER)
-		return true;
-	source = peek(skb, offsetof(struct ethhdr, h_source), ETH_ALEN);
-	return source && mac_equal(source, interface->mac);
+	return !index || !interface || has_mac_of(skb, interface);
 }
 
 /* Takes over what was decided about the first fragment; false where that was not originated. */
@@ -131,7 +137,7 @@ static inline void choose_gateway(const struct packet *packet, const struct inte
 	if (interface->flags & INTERFACE_NO_HEADER)
 		return;
 	if (on_link_flags_of(packet->tuple.peer, interface->ifindex) & ON_LINK_ROUTED)
-		flow->flags = FLOW_ON_LINK;
+		flow->flags |= FLOW_ON_LINK;
 	else if (is_served(packet, interface, interface->ifindex, &gateway))
 		flow->gateway = gateway ? gateway : gateway_of_source(packet, first);
 }
@@ -183,7 +189,7 @@ static inline void take_next_hop(__u64 decision, struct flow *flow)
 	__u16 next_hop = decision;
 
 	if (next_hop == DECIDED_ON_LINK)
-		flow->flags = FLOW_ON_LINK;
+		flow->flags |= FLOW_ON_LINK;
 	else
 		flow->gateway = next_hop;
 }
@@ -205,7 +211,7 @@ static inline void refresh_originated(struct originated_tuple *record, __u16 fro
 static inline struct flow *begin_flow(struct scratch *to, const struct packet *packet, const struct interface *interface,
 				      __u16 index, const struct originated_tuple *record)
 {
-	const struct way way = { .ifindex = interface->ifindex, .interface = index };
+	const struct way way = { .ifindex = interface->ifindex, .interface = index, .flags = FLOW_ORIGINATED };
 	struct flow *flow = &to->flow;
 
 	flow->tuple = packet->tuple;

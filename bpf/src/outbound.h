@@ -2,7 +2,7 @@
 /* Tuples whose originator is the host (as in conntrack): what comes in by them is an answer, not a flow. */
 #pragma once
 
-#include "admission.h"
+#include "answered.h"
 
 /* The note about a tuple: in this way of this set; without a set there is none. */
 struct note {
@@ -37,19 +37,20 @@ static inline bool was_answered(struct note note)
 	       age(note.set->sent[note.way]) <= seconds(IDLE_OUTBOUND);
 }
 
-/* Written at most once a second, so that the cache line stays shared. */
-static inline void refresh_note(struct note note)
+/* Written at most once a second, so that the cache line stays shared. Returns whether it was. */
+static inline bool refresh_note(struct note note)
 {
 	__u32 *sent = &note.set->sent[note.way], *answered = &note.set->answered[note.way];
 	__u32 before = age(*sent);
 
 	if (before < seconds(1))
-		return;
+		return false;
 	*sent = now();
 	if (before > seconds(IDLE_OUTBOUND)) /* it begins anew */
 		*answered = 0;
 	else if (*answered & NOTE_CHECKED)
 		*answered = NOTE_ANSWERED;
+	return true;
 }
 
 /*
@@ -229,13 +230,14 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 }
 
 /* accept_answer() of a segment without an entry, which keeps the note alive. */
-static inline bool accept_segment_answer(const struct packet *packet)
+static inline bool accept_segment_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct note note = find_note(packet->digest);
 
 	if (unlikely(!accept_answer(note)))
 		return false;
-	refresh_note(note);
+	if (unlikely(refresh_note(note)) && put_in_scratch(packet))
+		enter_answered(skb);
 	return true;
 }
 
@@ -246,10 +248,10 @@ static inline void host_connects(const struct packet *packet, __u32 ifindex)
 {
 	struct note note = find_note(packet->digest);
 
-	if (note.set)
-		note.set->sent[note.way] = now();
-	else
-		note_that_host_speaks(packet, ifindex);
+	if (!note.set)
+		return note_that_host_speaks(packet, ifindex);
+	note.set->sent[note.way] = now();
+	end_answered(packet->digest);
 }
 
 /* The host accepts a connection with this tuple: what it did with it before is past. */
@@ -264,4 +266,5 @@ static inline void forget_outbound(__u64 digest)
 	if (note.set->digest[note.way] == digest)
 		note.set->digest[note.way] = 0;
 	bpf_spin_unlock(lock);
+	end_answered(digest);
 }

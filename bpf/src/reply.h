@@ -2,6 +2,7 @@
 /* A reply whose flow is known: moved, re-addressed or left, and counted. */
 #pragma once
 
+#include "answered.h"
 #include "fragment.h"
 #include "mtu.h"
 #include "nobody.h"
@@ -131,7 +132,9 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		return PASS;
 	if (unlikely(handover->ifindex))
 		count_lost(skb, handover);
-	if (likely(table != TABLE_ORIGINATED))
+	if (unlikely(flow->flags & FLOW_ORIGINATED))
+		pair = with_outcome(pair, OUTCOME_ORIGINATED);
+	else
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
 	outcome = prepare(skb, packet, flow, target, handover, pair, header);
 	if (unlikely(packet->fragment))
@@ -147,15 +150,17 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		if (unlikely(packet->fragment))
 			note_fragment(packet, flow, table, outcome);
 	}
-	if (likely(table != TABLE_ORIGINATED))
+	if (flow->flags & FLOW_IN_TABLE)
+		end_answered(packet->digest);
+	if (likely(!(flow->flags & FLOW_ORIGINATED)))
 		count_reply(skb, flow, pair, packets, outcome);
 	else
 		count_originated(skb, packet->digest, pair, packets, outcome);
 	if (outcome == OUTCOME_MTU && tell_sender(skb, flow, header)) {
-		if (table == TABLE_ORIGINATED)
+		if (flow->flags & FLOW_ORIGINATED)
 			note_told(packet->digest, flow->told);
 		if (is_traced())
-			trace_return(skb, packet->digest, table);
+			trace_return(skb, packet->digest, flow->flags & FLOW_ORIGINATED ? TABLE_ORIGINATED : table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;

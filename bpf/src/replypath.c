@@ -63,23 +63,10 @@ int replypath_add(struct __sk_buff *skb)
 {
 	struct add_request request = {};
 	struct vacancy vacancy = {};
-	struct bpf_spin_lock *lock;
-	struct flow_set *set;
-	__u64 *tags;
-	__u32 index;
 
 	if (bpf_skb_load_bytes(skb, 0, &request, sizeof(request)) || request.table > TABLE_NURSERY)
 		return 1;
-	if (place_of(request.table, request.digest) != NOWHERE)
-		return 0;
-	index = first_set(request.digest, set_count(request.table));
-	set = get_set(request.table, index);
-	tags = get_tags(request.table, index);
-	lock = get_lock(index);
-	if (!set || !tags || !lock)
-		return 1;
-	if (has_room(*tags, preferred_way(request.digest), &vacancy))
-		fill(set, tags, lock, &vacancy, &request.flow, request.digest, false);
+	enter_where_free(request.table, &request.flow, request.digest, &vacancy);
 	return 0;
 }
 

@@ -58,7 +58,7 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		trace_outcome(skb, outcome);
 }
 
-/* Counts what happened to a packet that the host originates, and to its tuple, once for each way. */
+/* Counts what happened to a packet that the host originates, as the pair says, and to its tuple, once for each way. */
 static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u64 pair, __u32 packets,
 					enum outcome outcome)
 {
@@ -72,7 +72,7 @@ static __noinline void count_originated(struct __sk_buff *skb, __u64 digest, __u
 		record->outcome = outcome;
 	if (record && outcome == OUTCOME_CORRECTED)
 		__sync_fetch_and_add(&record->moved, packets);
-	count_pair(skb, with_outcome(pair, outcome | OUTCOME_ORIGINATED), packets, first);
+	count_pair(skb, with_outcome(pair, outcome), packets, first);
 	if (outcome > OUTCOME_CORRECTED && is_traced())
 		trace_outcome(skb, outcome);
 }
@@ -126,10 +126,11 @@ static inline bool arrived(struct __sk_buff *skb)
 static __noinline void count_lost(struct __sk_buff *skb, struct handover *handover)
 {
 	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
+	__u64 pair = handover->pair & ~with_outcome(0, OUTCOME_ORIGINATED);
 
 	handover->ifindex = 0;
 	if (!handover->elusive)
-		count_pair(skb, with_outcome(handover->pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
+		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
 			   handover->packets, false);
 }
 

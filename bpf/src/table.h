@@ -168,6 +168,14 @@ static inline struct flow *find_digest(__u64 digest, enum table table)
 	return flow_at(table, place_of(table, digest));
 }
 
+/* Whether a table may have an entry of the packet's tuple. */
+static inline bool may_hold(enum table table, const struct packet *packet)
+{
+	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
+
+	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
+}
+
 static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
@@ -203,7 +211,7 @@ static inline __u32 eviction_priority(const struct flow *flow, enum table table,
 
 	if (rank > idle_limit(flow, table))
 		return OVER;
-	if (is_closing(flow) || flow->flags & FLOW_STRAY)
+	if (is_closing(flow) || is_no_flow(flow))
 		rank |= EVICT_EARLY;
 	if (table == TABLE_CONNECTIONLESS && !is_conversation(flow))
 		rank |= 1U << 30;
@@ -260,7 +268,7 @@ __noinline int look_for_vacancy(__u32 table, __u32 index, __u32 other)
 		vacancy->way = way;
 		vacancy->digest = set->digest[way];
 		vacancy->rank = rank;
-		vacancy->stray = flow->flags & FLOW_STRAY;
+		vacancy->stray = is_no_flow(flow);
 	}
 	return true;
 }
@@ -294,10 +302,23 @@ static inline bool fill(struct flow_set *set, __u64 *tags, struct bpf_spin_lock 
 	return done;
 }
 
+/* Enters a flow in its first set, where no place of a table has its digest, unless that set is crowded. */
+static inline void enter_where_free(enum table table, const struct flow *flow, __u64 digest, struct vacancy *vacancy)
+{
+	__u32 index = first_set(digest, set_count(table));
+	struct flow_set *set = get_set(table, index);
+	__u64 *tags = get_tags(table, index);
+	struct bpf_spin_lock *lock = get_lock(index);
+
+	if (set && tags && lock && place_of(table, digest) == NOWHERE &&
+	    has_room(*tags, preferred_way(digest), vacancy))
+		fill(set, tags, lock, vacancy, flow, digest, false);
+}
+
 /* Whether an entry makes way for a new one of its tuple. If not, another CPU has made it just now. */
 static inline bool is_replaceable(const struct flow *old, const struct flow *flow, enum table table)
 {
-	return old->flags & FLOW_STRAY ||
+	return is_no_flow(old) ||
 	       age_at(old->seen, flow->seen) > idle_limit(old, table);
 }
 
@@ -471,22 +492,25 @@ static inline bool enter_flow(enum table table, bool over_live)
 	return placed == PLACED;
 }
 
-/* Takes the entry at this place out, if it still has the digest. */
-static inline void remove_at(enum table table, int place, __u64 digest)
+/* Takes the entry at this place out, if it still has the digest; returns whether it had. */
+static inline bool remove_at(enum table table, int place, __u64 digest)
 {
 	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
 	struct flow_set *set = get_set(table, index);
 	struct bpf_spin_lock *lock = get_lock(index);
 	__u64 *tags = get_tags(table, index);
+	bool done = false;
 
 	if (!set || !lock || !tags)
-		return;
+		return false;
 	bpf_spin_lock(lock);
 	if (set->digest[way] == digest) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
+		done = true;
 	}
 	bpf_spin_unlock(lock);
+	return done;
 }
 
 /* Takes out an entry with this digest; returns whether there was one. */

@@ -112,6 +112,14 @@ static inline void add_flow(struct trace_event *event, __u64 digest, __u32 table
 	event->tuple = flow->tuple;
 }
 
+/* Whether the entry with this digest is of what the host originates: see answered.h. */
+static inline bool has_answered(__u64 digest, __u32 table)
+{
+	const struct flow *flow = table == TABLE_ESTABLISHED ? find_digest(digest, table) : NULL;
+
+	return flow && flow->flags & FLOW_ORIGINATED;
+}
+
 /*
  * Tells of a packet that came in and was recorded, or not. It is parsed once more: what its callers know of it they
  * would have to copy, which takes stack, and for which the verifier would look at them for many times as long.
@@ -181,8 +189,8 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	}
 	describe(skb, event, &from->packet, result);
 	add_flow(event, digest, table);
-	if (table == TABLE_ORIGINATED) {
-		event->table = table;
+	if (table == TABLE_ORIGINATED || has_answered(digest, table)) {
+		event->table = TABLE_ORIGINATED;
 		event->flow_ifindex = kind == TRACE_MOVED ? handover->ifindex : 0;
 	}
 	bpf_ringbuf_submit(event, 0);

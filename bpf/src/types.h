@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 10,
+	LAYOUT_VERSION = 11,
 };
 
 /*
@@ -44,6 +44,8 @@ enum flow_flags {
 	FLOW_END_ANSWERED = 1 << 9,     /* in the nursery: we have acknowledged it */
 	FLOW_END_HEARD = 1 << 10,       /* in the nursery: the peer has acknowledged ours */
 	FLOW_ON_LINK = 1 << 11,         /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
+	FLOW_ORIGINATED = 1 << 12,      /* no flow, but what the host originates */
+	FLOW_IN_TABLE = 1 << 13,        /* and it stands in the established table: see answered.h */
 	NURSERY_FLAGS = FLOW_HANDSHAKE | FLOW_PEER_ENDED | FLOW_END_ANSWERED | FLOW_END_HEARD,
 };
 
@@ -76,6 +78,7 @@ enum idle_seconds {
 	IDLE_ECHO = 30,
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
+	IDLE_ANSWERED = 2,    /* what is entered anew once a second: see answered.h */
 };
 
 /* Where a flow came in, by the digest of its tuple. What every packet needs stands in the first 64 bytes. */
@@ -92,7 +95,10 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
+	/*
+	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. With
+	 * FLOW_ORIGINATED: `ways` of the settings; the kernel's choice, an index into `interfaces`; the tick of the last packet.
+	 */
 	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 	__u32 snd_nxt; /* the highest that we sent, plus one */
 	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
@@ -439,7 +445,7 @@ struct originated_set {
  */
 struct handover {
 	__u64 digest;
-	__u64 pair;     /* a struct pair, its outcome not set yet */
+	__u64 pair;     /* a struct pair, its outcome not set yet, but for OUTCOME_ORIGINATED */
 	__u32 ifindex;  /* of the target; 0: nothing is on its way */
 	__u32 packets;  /* that it becomes on the wire */
 	__u16 mark;     /* what skb->tc_index must hold */

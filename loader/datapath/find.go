@@ -10,9 +10,28 @@ import (
 	"replypath/bpf"
 )
 
-// FindFlow returns the entry with this digest, idle or not, nil for none: as
-// find_digest() in bpf/src/table.h.
+// FindFlow returns the flow with this digest, idle or not, nil for none: as
+// find_digest() in bpf/src/table.h, but for what the host originates.
 func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
+	flow, err := findEntry(table, digest)
+	if err != nil || flow == nil || isOriginated(flow) {
+		return nil, err
+	}
+	return flow, nil
+}
+
+// FindAnswered returns what the established table has of a connection that the host originates, nil for nothing: how many
+// packets were moved since its record in `originated` was written, and as rcv_nxt the tick of the last one
+// (bpf/src/answered.h).
+func FindAnswered(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, error) {
+	flow, err := findEntry(maps.Established, digest)
+	if err != nil || flow == nil || !isOriginated(flow) {
+		return nil, err
+	}
+	return flow, nil
+}
+
+func findEntry(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	first, second := bpf.Sets(digest, table.MaxEntries())
 	for _, index := range []uint32{first, second} {
 		set, err := readSet[bpf.DatapathFlowSet](table, index)

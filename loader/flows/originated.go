@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
+	"replypath/loader/datapath"
 )
 
 // StateOriginated is that of what this host originated by another interface than that of its source.
@@ -31,7 +34,13 @@ func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) boo
 	for sets.Next(&index, &set) {
 		for way, digest := range set.Digest {
 			record := &set.Tuple[way]
-			if digest == 0 || v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
+			if digest == 0 || !matches(&record.Tuple) {
+				continue
+			}
+			if err := t.addAnswered(record, digest); err != nil {
+				return err
+			}
+			if v.clock.Since(record.Seen) > originatedShown {
 				continue
 			}
 			if !visit(digest, v.originated(record)) {
@@ -41,6 +50,22 @@ func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) boo
 	}
 	if err := sets.Err(); err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
+	}
+	return nil
+}
+
+// addAnswered adds to a record what the established table has counted of its connection since.
+func (t *Table) addAnswered(record *bpf.DatapathOriginatedTuple, digest uint64) error {
+	if record.Tuple.Protocol != unix.IPPROTO_TCP {
+		return nil
+	}
+	answered, err := datapath.FindAnswered(t.maps, digest)
+	if err != nil {
+		return fmt.Errorf("read what the host originated: %w", err)
+	}
+	if answered != nil {
+		record.Moved += answered.Corrected
+		record.Seen = answered.RcvNxt
 	}
 	return nil
 }

@@ -37,18 +37,44 @@ func (r *rare) decideBySource() error {
 	return errors.Join(errs...)
 }
 
-// originCases are packets that the host originates from another interface's address than the kernel chose.
+// originCases are packets that the host originates from another interface's address than the kernel chose: of the first two
+// nothing is kept but the record, the last is of an answered connection.
 func (r *rare) originCases(e endpoints) (all []testCase, err error) {
-	const port = 443
+	const port, answered = 443, 444
 	e.self = originFrom[e.family]
-	for _, protocol := range []layers.IPProtocol{layers.IPProtocolTCP, layers.IPProtocolUDP} {
-		c := r.egress(fmt.Sprintf("egress redirect: %s, originated, %s", name(protocol), e.family), boundOriginated, 0,
-			production, outbound(e, protocol, port, r.device(production).MAC))
+	for _, of := range []struct {
+		what     string
+		protocol layers.IPProtocol
+		port     uint16
+		bound    float64
+	}{
+		{"originated", layers.IPProtocolTCP, port, boundOriginated},
+		{"originated", layers.IPProtocolUDP, port, boundOriginated},
+		{"originated and answered", layers.IPProtocolTCP, answered, recordedRedirect},
+	} {
+		c := r.egress(fmt.Sprintf("egress redirect: %s, %s, %s", name(of.protocol), of.what, e.family), of.bound, 0,
+			production, outbound(e, of.protocol, of.port, r.device(production).MAC))
 		c.verdict = tcActRedirect // counted when it arrives
 		c.before = func() asm.Instructions { return append(unmark(), writeSourceMAC(r.device(production).MAC)...) }
 		all = append(all, c)
 	}
-	return all, nil
+	return all, r.answer(e, answered)
+}
+
+// answer enters the connection as bpf/src/answered.h does.
+func (r *rare) answer(e endpoints, port uint16) error {
+	flow, err := r.flowBy(e, layers.IPProtocolTCP, port, strong)
+	if err != nil {
+		return err
+	}
+	var settings bpf.DatapathSettings
+	if err := r.datapath.Configuration.Lookup(uint32(0), &settings); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	flow.Flags |= uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED | bpf.DatapathFlowFlagsFLOW_IN_TABLE)
+	flow.State = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
+	flow.SndUna, flow.SndNxt = settings.Ways, production
+	return r.datapath.AddFlow(r.datapath.Established, flow)
 }
 
 // writeSourceMAC makes the packet the host's own again: the last run gave it the MAC of another interface.

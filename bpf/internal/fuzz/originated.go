@@ -10,6 +10,9 @@ import (
 	"replypath/bpf"
 )
 
+// Answered is what Remembered calls the packets that left as bpf/src/answered.h says.
+const Answered = "answered"
+
 // noteOriginated has the next run forget what this one may leave.
 func (x *run) noteOriginated() {
 	for t := range x.m.Originated {
@@ -34,6 +37,15 @@ func (x *run) compareOriginated(what *strings.Builder, late uint32) error {
 			return err
 		}
 		got := cmp.Or(record, new(bpf.DatapathOriginatedTuple))
+		answered, err := x.d.Answered(t)
+		if err != nil {
+			return err
+		}
+		if answered != nil {
+			x.Remembered[Answered] += int(answered.Corrected)
+			got.Moved += answered.Corrected
+			got.Seen = answered.RcvNxt
+		}
 		want := bpf.DatapathOriginatedTuple{
 			Tuple: t, Created: got.Created, Seen: got.Seen, Told: got.Told,
 			From: kept.From, To: kept.To, State: kept.State, Outcome: kept.Outcome, Moved: kept.Moved,

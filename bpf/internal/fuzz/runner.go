@@ -372,6 +372,9 @@ func (x *run) age(ticks uint32) error {
 				f := &table[i].Flow[way]
 				f.Seen -= ticks
 				f.Created -= ticks
+				if rig.IsOriginated(f) {
+					f.RcvNxt -= ticks
+				}
 				if f.Told != 0 {
 					f.Told -= uint16(ticks)
 				}

@@ -171,8 +171,10 @@ func decodeSteps(r record, bare bool) []Step {
 		s.Kind = replaceGateway
 	case k < 253:
 		s.Kind = switchMode
-	default:
+	case k < 254:
 		return olderConversation(s, int(r[atKind])%devices)
+	default:
+		return answeredConnection(s, int(r[atWay]>>2)%devices)
 	}
 	return []Step{s}
 }
@@ -189,6 +191,19 @@ func olderConversation(s Step, other int) []Step {
 	s.Kind = watch
 	question.Kind = inbound
 	return []Step{sent, later, s, question}
+}
+
+// answeredConnection is what is seen of a connection of the host's, which the kernel sends by the other device, while
+// answers come: the later one shows that they do.
+func answeredConnection(s Step, other int) []Step {
+	s.Packet.protocol, s.Packet.fate = tcp, arrives
+	s.Packet.neighbour, s.Packet.address = router, toUs
+	syn, answer, sent := s, s, s
+	syn.Kind, answer.Kind, sent.Kind = outbound, inbound, outbound
+	syn.Device, sent.Device = other, other
+	syn.Packet.flags, answer.Packet.flags, sent.Packet.flags = model.FlagSYN, model.FlagACK, model.FlagACK
+	later := Step{Kind: age}
+	return []Step{syn, answer, later, answer, sent, sent}
 }
 
 // handshake is a whole one, whose SYN-ACK the kernel sends by the other device.

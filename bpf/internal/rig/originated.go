@@ -8,7 +8,27 @@ import (
 	"replypath/bpf"
 )
 
-// Record returns what is kept of a tuple that the host originates, nil for nothing.
+// IsOriginated tells of an entry of the established table that is of no flow: see bpf/src/answered.h.
+func IsOriginated(flow *bpf.DatapathFlow) bool {
+	return flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED) != 0
+}
+
+// Answered returns the entry of the established table of a connection that the host originates, nil for none.
+func (d *Datapath) Answered(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
+	digest := d.Seeds.Digest(tuple)
+	index, _ := bpf.Sets(digest, d.Established.MaxEntries())
+	var set bpf.DatapathFlowSet
+	if err := d.Established.Lookup(index, &set); err != nil {
+		return nil, err
+	}
+	way := slices.Index(set.Digest[:], digest)
+	if way < 0 || !IsOriginated(&set.Flow[way]) {
+		return nil, nil
+	}
+	return &set.Flow[way], nil
+}
+
+// Record returns what is kept of a tuple that the host originates, nil for nothing; see Answered.
 func (d *Datapath) Record(tuple bpf.DatapathTuple) (*bpf.DatapathOriginatedTuple, error) {
 	_, set, way, err := d.record(tuple)
 	if err != nil || way < 0 {

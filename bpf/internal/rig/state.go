@@ -134,7 +134,7 @@ func wipe(m *ebpf.Map, memory *ebpf.Memory) error {
 func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
 	return each(m, func(_ uint32, set bpf.DatapathFlowSet) {
 		for way, digest := range set.Digest {
-			if digest != 0 {
+			if digest != 0 && !IsOriginated(&set.Flow[way]) {
 				flows[set.Flow[way].Tuple] = set.Flow[way]
 			}
 		}
