@@ -145,14 +145,22 @@ func TestAnsweredNotEntered(t *testing.T) {
 			record.Tuple.PeerPort++
 			b.must(b.SetRecord(n.tuple(segment), *record))
 		}},
-		{name: "the peer may be opening the next one", change: func(b *bed, n network) {
+		{name: "the peer opens the next one", change: func(b *bed, n network) {
 			note := b.note(n)
 			b.put(halfOpen(b.flow(n, syn, b.replication, 0)), note)
 		}},
-		{name: "or has opened it", change: func(b *bed, n network) { // for all that the tags tell
+		{name: "in the nursery", change: func(b *bed, n network) {
 			note := b.note(n)
-			young := b.flow(n, tcp{ports: b.alike(n)}, b.replication, 0)
+			young := b.flow(n, syn, b.replication, 0)
+			young.Flags |= flagHandshake
 			b.put(note, func(t tables) { t.Young = map[bpf.DatapathTuple]bpf.DatapathFlow{young.Tuple: young} })
+		}},
+		{name: "closed by the host", change: func(b *bed, n network) { b.moveBySource(n, tcp{flags: "FA", seq: 3}) }},
+		{name: "reset by the host", change: func(b *bed, n network) { b.moveBySource(n, tcp{flags: "R", seq: 3}) }},
+		{name: "decided by no managed interface's choice", change: func(b *bed, n network) {
+			record := b.record(n, segment)
+			record.From = 0
+			b.must(b.SetRecord(n.tuple(segment), *record))
 		}},
 		{name: "a crowded set", change: func(b *bed, n network) {
 			note := b.note(n)
@@ -181,19 +189,6 @@ func TestAnsweredNotEntered(t *testing.T) {
 			})
 		})
 	}
-}
-
-// alike are the ports of another connection whose digest has the tag of segment's.
-func (b *bed) alike(n network) ports {
-	b.t.Helper()
-	tag := func(m tcp) uint64 { return bpf.Tags([ways]uint64{b.Seeds.Digest(n.tuple(m))}) }
-	for port := uint16(1024); port < peerPort; port++ {
-		if p := (ports{peer: port, self: selfPort}); tag(tcp{ports: p}) == tag(segment) {
-			return p
-		}
-	}
-	b.t.Fatal("no other tuple has the tag")
-	return ports{}
 }
 
 // note keeps what is noted of the connection, where the tables are written anew.
@@ -233,6 +228,10 @@ func TestAnsweredEnds(t *testing.T) {
 		}},
 		{name: "a guest's frame", by: uncounted, frame: func(b *bed, n network, m tcp) []byte {
 			return readdressed(n.out(b.production, m), b.production.router, neighbour)
+		}},
+		{name: "weak by now", by: asRouted(weakHost, 1), change: func(b *bed, _ network) { b.manage(b.replication, nil) }},
+		{name: "the interface is gone", by: asRouted(bpf.DatapathOutcomeOUTCOME_LINK_DOWN, 1), change: func(b *bed, _ network) {
+			b.setInterface(b.replication, bpf.DatapathInterface{})
 		}},
 		{name: "observing", by: asRouted(bpf.DatapathOutcomeOUTCOME_OBSERVE, 1), change: func(b *bed, _ network) {
 			b.switchMode(bpf.DatapathModeMODE_OBSERVE)
@@ -292,6 +291,61 @@ func TestAnsweredEndsByAnswer(t *testing.T) {
 		b.run(ingress(b.replication, n.in(b.replication, reaction)), nothing) // the note is not due
 		b.wantAnswered(n, false)
 		b.wantMoved(n, 1)
+	})
+}
+
+// TestAnsweredClosed: a connection that the host has closed is not entered again, until the next one of the tuple is answered.
+func TestAnsweredClosed(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		b.moveBySource(n, tcp{flags: "FA", seq: 3})
+		b.ageNotes(1)
+		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+		b.wantAnswered(n, false)
+		b.opens(n)
+		b.exec(ingress(b.replication, n.in(b.replication, reaction)))
+		b.wantAnswered(n, true)
+	})
+}
+
+// TestAnsweredKeepsRecord: what is sent keeps the record from being the quietest, though the entry takes it.
+func TestAnsweredKeepsRecord(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		for _, half := range []bool{false, true} {
+			b.changeEntry(n, func(f *bpf.DatapathFlow) {
+				f.RcvNxt -= b.Seconds(1)
+				f.Created = f.Seen
+				if half {
+					f.Created -= b.Seconds(1) / 2
+				}
+			})
+			record := b.record(n, segment)
+			record.Seen -= b.Seconds(1)
+			b.must(b.SetRecord(n.tuple(segment), *record))
+			b.moveBySource(n, segment)
+			if after := b.record(n, segment); (after.Seen != record.Seen) != half || b.answeredEntry(n).RcvNxt < record.Seen+b.Seconds(1) {
+				t.Errorf("half a second later %v: the record was written at %d, then at %d", half, record.Seen, after.Seen)
+			}
+		}
+		b.must(b.DeleteRecord(n.tuple(segment)))
+		b.changeEntry(n, func(f *bpf.DatapathFlow) { f.RcvNxt--; f.Created -= b.Seconds(1) })
+		b.leavesBy(n, segment, byGateway)
+	})
+}
+
+// TestAnsweredEndedUnderWay: what ends between the move and the target counts in the record.
+func TestAnsweredEndedUnderWay(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.answeredHere(n)
+		b.must(b.ForgetHandover())
+		_, moved, _ := b.exec(egress(b.production, n.out(b.production, segment)))
+		b.exec(ingress(b.backup, n.in(b.backup, reaction)))
+		b.wantAnswered(n, false)
+		b.run(arrive(b.replication, moved, 1), effect{
+			pairs: pairs{b.originated(n, segment, corrected): {Packets: 1, Bytes: uint64(len(moved))}},
+		})
+		b.wantMoved(n, 2)
 	})
 }
 

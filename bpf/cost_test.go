@@ -129,8 +129,9 @@ func TestCostOfHostModel(t *testing.T) {
 	})
 }
 
-// TestCostOfAnswered: a segment that the strong host model moves costs at most what a reply does, once it is known to be
-// answered, and so does what answers it.
+// TestCostOfAnswered: a segment of an answered connection that the strong host model moves, and its answer, cost what a reply
+// and its question do. They are counted once, not twice, but the settings are looked at, and whose frame it is: that is a
+// lookup more, and a fiftieth of the instructions.
 func TestCostOfAnswered(t *testing.T) {
 	eachLacking(t, counting, func(t *testing.T, b *bed, n network) {
 		exchange := func() rig.Cost {
@@ -143,7 +144,8 @@ func TestCostOfAnswered(t *testing.T) {
 			b.must(err)
 			return cost
 		}
-		b.put(establishedFlow(b.flow(n, segment, b.replication, 0)))
+		b.put()
+		b.must(b.AddFlow(b.Established, b.flow(n, segment, b.replication, 0))) // where programs enter it
 		exchange() // so that counters are there
 		reply := exchange()
 		b.put()
@@ -159,7 +161,7 @@ func TestCostOfAnswered(t *testing.T) {
 		}
 		t.Logf("a reply: %d instructions, %d bytes, %d lookups; the host's own: %d, %d, %d", reply.Instructions, reply.Bytes, lookups(reply),
 			own.Instructions, own.Bytes, lookups(own))
-		if own.Instructions > reply.Instructions || own.Bytes > reply.Bytes || lookups(own) > lookups(reply) {
+		if own.Instructions > reply.Instructions*51/50 || own.Bytes > reply.Bytes || lookups(own) > lookups(reply)+1 {
 			t.Errorf("the host's own costs more than a reply (-reply +own):\n%s", cmp.Diff(reply, own))
 		}
 	})

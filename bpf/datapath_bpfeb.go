@@ -321,6 +321,7 @@ type DatapathOriginatedState uint32
 const (
 	DatapathOriginatedStateORIGINATED_MOVED  DatapathOriginatedState = 1
 	DatapathOriginatedStateORIGINATED_ROUTED DatapathOriginatedState = 2
+	DatapathOriginatedStateORIGINATED_CLOSED DatapathOriginatedState = 4
 )
 
 type DatapathOriginatedTuple struct {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Connections that the host originates, and that are answered where they were moved to. The established table tells what
- * was decided for one, as if it were a flow: so its segments, both ways, cost what those of a flow do.
+ * Connections that the host originates, and that are answered where they were moved to. What was decided for one stands in
+ * the established table as a flow would: so its segments, both ways, cost what those of a flow do.
  *
- * Only the fast paths heed such an entry; it says no more than the record in `originated`. An answer enters it once a
- * second. Whatever it does not tell ends it: then all goes on as without.
+ * Only the fast paths heed such an entry; it says no more than the record in `originated`, which goes on with what it
+ * counted. An answer enters it once a second. Whatever it does not tell ends it: then all goes on as without.
  */
 #pragma once
 
@@ -20,7 +20,8 @@ static inline bool is_answer_to_moved(const struct __sk_buff *skb, struct scratc
 	struct flow *flow;
 	__u64 decision;
 
-	if (!record || record->outcome != OUTCOME_CORRECTED || !tuple_equal(&record->tuple, &packet->tuple))
+	if (!record || record->outcome != OUTCOME_CORRECTED || !record->from || record->state & ORIGINATED_CLOSED ||
+	    !tuple_equal(&record->tuple, &packet->tuple))
 		return false;
 	decision = read_decision(record, packet);
 	interface = interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
@@ -45,8 +46,9 @@ __noinline int enter_answered(struct __sk_buff *skb)
 
 	if (!from || !settings || !is_answer_to_moved(skb, from, settings))
 		return 0;
-	if (may_hold(TABLE_NURSERY, &from->packet) || may_hold(TABLE_HALF_OPEN, &from->packet))
-		return 0; /* perhaps the next connection of this tuple, which the peer opens */
+	if (place_of(TABLE_NURSERY, from->packet.digest) != NOWHERE ||
+	    place_of(TABLE_HALF_OPEN, from->packet.digest) != NOWHERE)
+		return 0; /* the peer opens the next connection of this tuple */
 	flow = &from->flow;
 	copy_mac(flow->mac, from->packet.mac);
 	flow->seen = flow->created = now();
@@ -56,22 +58,55 @@ __noinline int enter_answered(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Takes such an entry out, to the scratch flow: the record goes on with what it counted. Returns 0. */
+/* Takes such an entry out: the record goes on with what it counted. Returns 0. */
 __noinline int end_answered(__u64 digest)
 {
 	int place = place_of(TABLE_ESTABLISHED, digest);
-	const struct flow *flow = flow_at(TABLE_ESTABLISHED, place);
+	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS, sent = 0;
+	struct flow_set *set = get_set(TABLE_ESTABLISHED, index);
+	__u64 *tags = get_tags(TABLE_ESTABLISHED, index), moved = 0;
 	struct originated_tuple *record = find_originated(digest);
-	struct scratch *to = get_scratch();
+	struct bpf_spin_lock *lock = get_lock(index);
+	bool done = false;
 
-	if (!flow || !to || !(flow->flags & FLOW_IN_TABLE))
+	if (place == NOWHERE || !set || !tags || !lock)
 		return 0;
-	to->flow = *flow;
-	if (!remove_at(TABLE_ESTABLISHED, place, digest) || !record)
+	bpf_spin_lock(lock);
+	if (set->digest[way] == digest && set->flow[way].flags & FLOW_ORIGINATED) {
+		moved = set->flow[way].corrected;
+		sent = set->flow[way].rcv_nxt;
+		*tags = with_tag(*tags, way, 0);
+		set->digest[way] = 0;
+		done = true;
+	}
+	bpf_spin_unlock(lock);
+	if (!done || !record)
 		return 0;
-	__sync_fetch_and_add(&record->moved, to->flow.corrected);
-	record->seen = to->flow.rcv_nxt;
+	__sync_fetch_and_add(&record->moved, moved);
+	record->seen = sent;
 	return 0;
+}
+
+/* Keeps the record alive while the entry takes what is sent: one that is quiet for a second makes room. Returns 0. */
+__noinline int touch_record(__u64 digest)
+{
+	struct originated_tuple *record = find_originated(digest);
+
+	if (record)
+		record->seen = now();
+	return 0;
+}
+
+/* Notes that something is sent at this time. */
+static inline void note_moved(const struct packet *packet, struct flow *flow, __u32 time)
+{
+	if (likely(flow->rcv_nxt == time))
+		return;
+	flow->rcv_nxt = time;
+	if (age_at(flow->created, time) < seconds(1) / 2)
+		return;
+	flow->created = time;
+	touch_record(packet->digest);
 }
 
 /* Whether the entry tells where this segment goes, as the host itself sends it. If so, notes that it was sent. */
@@ -86,7 +121,6 @@ static inline bool still_decides(struct __sk_buff *skb, const struct packet *pac
 	    age_at(flow->seen, time) > seconds(IDLE_ANSWERED) || packet->fragment ||
 	    packet->tcp_flags & (TCP_FIN | TCP_RST))
 		return false;
-	if (flow->rcv_nxt != time)
-		flow->rcv_nxt = time;
+	note_moved(packet, flow, time);
 	return true;
 }

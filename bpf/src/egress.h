@@ -135,7 +135,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	struct flow *flow = NULL;
 
 	if (unlikely(is_syn(packet))) {
-		host_connects(packet, skb->ingress_ifindex);
+		host_connects(packet, skb->ingress_ifindex); /* keeps what answered.h has counted, before that goes */
 		forget(packet);
 		return NULL;
 	}
@@ -147,7 +147,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	}
 	flow = find(packet, TABLE_ESTABLISHED);
 	if (flow && unlikely(flow->flags & FLOW_ORIGINATED)) {
-		*table = TABLE_ESTABLISHED;
+		*table = TABLE_ORIGINATED;
 		if (likely(still_decides(skb, packet, flow)))
 			return flow;
 		end_answered(packet->digest);

@@ -9,6 +9,14 @@
 #include "change.h"
 #include "trace.h"
 
+/* Whether a table may have an entry of the packet's tuple. */
+static inline bool may_hold(enum table table, const struct packet *packet)
+{
+	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
+
+	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
+}
+
 /* Whether the segment may end the handshake of the next connection with the tuple of one that is closing. */
 static inline bool may_end_handshake(const struct packet *packet, const struct flow *flow)
 {

@@ -194,10 +194,15 @@ static inline void take_next_hop(__u64 decision, struct flow *flow)
 		flow->gateway = next_hop;
 }
 
-/* Notes by which interface the kernel sent the packet, by which it goes, and when. */
-static inline void refresh_originated(struct originated_tuple *record, __u16 from, __u16 to)
+/* Notes by which interface the kernel sent the packet, by which it goes, when, and whether that closes a connection. */
+static inline void refresh_originated(struct originated_tuple *record, const struct packet *packet, __u16 from, __u16 to)
 {
 	__u32 time = now();
+
+	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)))
+		record->state |= ORIGINATED_CLOSED;
+	else if (unlikely(packet->tcp_flags & TCP_SYN))
+		record->state &= ~ORIGINATED_CLOSED;
 
 	if (age_at(record->seen, time))
 		record->seen = time;
@@ -254,7 +259,7 @@ static inline struct flow *decided_flow(struct __sk_buff *skb, struct packet *pa
 	interface = interface_of(decision >> DECIDED_INTERFACE_SHIFT & 0xffff, &index);
 	if (!interface || is_for_group(packet) || !is_hosts_frame(skb, chosen))
 		return NULL;
-	refresh_originated(record, chosen, index);
+	refresh_originated(record, packet, chosen, index);
 	flow = begin_flow(to, packet, interface, index, record);
 	take_next_hop(decision, flow);
 	to->packet.settled = obstacle(interface, flow);
@@ -294,7 +299,7 @@ __noinline int originate(struct __sk_buff *skb, __u32 result)
 	record = find_originated(packet->digest);
 	is_own_record = record && tuple_equal(&record->tuple, &packet->tuple);
 	if (record) {
-		refresh_originated(record, chosen, index);
+		refresh_originated(record, packet, chosen, index);
 	} else if (result != PARSED_FRAGMENT) {
 		record = record_originated(from, chosen, index);
 		is_own_record = record;

@@ -236,7 +236,7 @@ static inline bool accept_segment_answer(struct __sk_buff *skb, const struct pac
 
 	if (unlikely(!accept_answer(note)))
 		return false;
-	if (unlikely(refresh_note(note)) && put_in_scratch(packet))
+	if (unlikely(refresh_note(note)) && find_originated(packet->digest) && put_in_scratch(packet))
 		enter_answered(skb);
 	return true;
 }

@@ -86,7 +86,11 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 
 	if (unlikely(packet->settled)) /* all fragments of a packet go the same way */
 		return packet->settled;
-	if (!target || !is_proven(flow, handover, pair))
+	if (!target)
+		return OUTCOME_LINK_DOWN;
+	if (unlikely(flow->flags & FLOW_ORIGINATED) && !(target->flags & INTERFACE_STRONG))
+		return OUTCOME_WEAK_HOST;
+	if (!is_proven(flow, handover, pair))
 		return OUTCOME_LINK_DOWN;
 	if (!is_enforced(target))
 		return OUTCOME_OBSERVE;
@@ -110,7 +114,20 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	return OUTCOME_CORRECTED;
 }
 
-/* Keeps in mind when the sender was told of the size: the flow is in no table. */
+/* What the established table tells of a connection of the host's comes to nothing: goes on with a copy, in no table. */
+static inline struct flow *leave_answered(const struct packet *packet, struct flow *flow)
+{
+	struct scratch *to = get_scratch();
+
+	if (!to)
+		return flow;
+	to->flow = *flow;
+	to->flow.flags |= FLOW_ORIGINATED; /* whoever has its way by now */
+	end_answered(packet->digest);
+	return &to->flow;
+}
+
+/* Keeps in mind when the sender was told of the size. */
 static inline void note_told(__u64 digest, __u16 told)
 {
 	struct originated_tuple *record = find_originated(digest);
@@ -141,7 +158,8 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		note_fragment(packet, flow, table, outcome);
 	if (likely(outcome == OUTCOME_CORRECTED)) {
 		packets = wire_packets(skb, packet); /* the segments may be smaller by now */
-		hand_over(skb, packet, ifindex, pair, packets, table, handover);
+		hand_over(skb, packet, ifindex, pair, packets, flow->flags & FLOW_IN_TABLE ? TABLE_ESTABLISHED : table,
+			  handover);
 		trace_outbound(skb, TRACE_MOVED, packet, table, header);
 		if (likely(!(flow->flags & FLOW_ON_LINK ? send_on_link(skb, packet, handover, header)
 							: send(skb, handover, header))))
@@ -151,7 +169,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 			note_fragment(packet, flow, table, outcome);
 	}
 	if (flow->flags & FLOW_IN_TABLE)
-		end_answered(packet->digest);
+		flow = leave_answered(packet, flow);
 	if (likely(!(flow->flags & FLOW_ORIGINATED)))
 		count_reply(skb, flow, pair, packets, outcome);
 	else
@@ -160,7 +178,7 @@ static inline int move(struct __sk_buff *skb, struct packet *packet, struct flow
 		if (flow->flags & FLOW_ORIGINATED)
 			note_told(packet->digest, flow->told);
 		if (is_traced())
-			trace_return(skb, packet->digest, flow->flags & FLOW_ORIGINATED ? TABLE_ORIGINATED : table);
+			trace_return(skb, packet->digest, table);
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
 	}
 	return PASS;

@@ -113,7 +113,7 @@ static inline bool arrived(struct __sk_buff *skb)
 	flow = handover->table == TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
 		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
-	else if (handover->table == TABLE_ORIGINATED)
+	else if (pair & with_outcome(0, OUTCOME_ORIGINATED))
 		count_originated(skb, handover->digest, pair, packets, OUTCOME_CORRECTED);
 	else /* evicted this very moment */
 		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, false);

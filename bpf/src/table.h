@@ -168,14 +168,6 @@ static inline struct flow *find_digest(__u64 digest, enum table table)
 	return flow_at(table, place_of(table, digest));
 }
 
-/* Whether a table may have an entry of the packet's tuple. */
-static inline bool may_hold(enum table table, const struct packet *packet)
-{
-	const __u64 *tags = get_tags(table, first_set(packet->digest, set_count(table)));
-
-	return !tags || *tags & OVERFLOWED || tag_matches(*tags, packet->digest);
-}
-
 static inline struct flow *find_live(const struct packet *packet, enum table table)
 {
 	struct flow *flow = find(packet, table);
@@ -209,7 +201,7 @@ static inline __u32 eviction_priority(const struct flow *flow, enum table table,
 {
 	__u32 rank = age_at(flow->seen, time);
 
-	if (rank > idle_limit(flow, table))
+	if (rank > (flow->flags & FLOW_ORIGINATED ? seconds(IDLE_ANSWERED) : idle_limit(flow, table)))
 		return OVER;
 	if (is_closing(flow) || is_no_flow(flow))
 		rank |= EVICT_EARLY;
@@ -492,25 +484,22 @@ static inline bool enter_flow(enum table table, bool over_live)
 	return placed == PLACED;
 }
 
-/* Takes the entry at this place out, if it still has the digest; returns whether it had. */
-static inline bool remove_at(enum table table, int place, __u64 digest)
+/* Takes the entry at this place out, if it still has the digest. */
+static inline void remove_at(enum table table, int place, __u64 digest)
 {
 	__u32 index = (__u32)place / WAYS, way = (__u32)place % WAYS;
 	struct flow_set *set = get_set(table, index);
 	struct bpf_spin_lock *lock = get_lock(index);
 	__u64 *tags = get_tags(table, index);
-	bool done = false;
 
 	if (!set || !lock || !tags)
-		return false;
+		return;
 	bpf_spin_lock(lock);
 	if (set->digest[way] == digest) {
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
-		done = true;
 	}
 	bpf_spin_unlock(lock);
-	return done;
 }
 
 /* Takes out an entry with this digest; returns whether there was one. */

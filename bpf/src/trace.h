@@ -71,9 +71,12 @@ static inline struct trace_event *new_event(const struct __sk_buff *skb, struct 
 /* The table that holds the flow of an inbound packet, once it was recorded. */
 static inline __u32 table_of(const struct packet *packet)
 {
+	const struct flow *flow;
+
 	if (packet->protocol != IPPROTO_TCP)
 		return TABLE_CONNECTIONLESS;
-	if (find_digest(packet->digest, TABLE_ESTABLISHED))
+	flow = find_digest(packet->digest, TABLE_ESTABLISHED);
+	if (flow && !(flow->flags & FLOW_ORIGINATED))
 		return TABLE_ESTABLISHED;
 	return find_digest(packet->digest, TABLE_NURSERY) ? TABLE_NURSERY : TABLE_HALF_OPEN;
 }
@@ -110,14 +113,6 @@ static inline void add_flow(struct trace_event *event, __u64 digest, __u32 table
 	event->table = kind_of(flow, table);
 	event->flow_ifindex = flow->ifindex;
 	event->tuple = flow->tuple;
-}
-
-/* Whether the entry with this digest is of what the host originates: see answered.h. */
-static inline bool has_answered(__u64 digest, __u32 table)
-{
-	const struct flow *flow = table == TABLE_ESTABLISHED ? find_digest(digest, table) : NULL;
-
-	return flow && flow->flags & FLOW_ORIGINATED;
 }
 
 /*
@@ -189,8 +184,8 @@ __noinline int trace_out(struct __sk_buff *skb, __u32 kind, __u64 digest, __u32 
 	}
 	describe(skb, event, &from->packet, result);
 	add_flow(event, digest, table);
-	if (table == TABLE_ORIGINATED || has_answered(digest, table)) {
-		event->table = TABLE_ORIGINATED;
+	if (table == TABLE_ORIGINATED) {
+		event->table = table;
 		event->flow_ifindex = kind == TRACE_MOVED ? handover->ifindex : 0;
 	}
 	bpf_ringbuf_submit(event, 0);
@@ -209,7 +204,7 @@ __noinline int trace_return(struct __sk_buff *skb, __u64 digest, __u32 table)
 		return 0;
 	slot->outcome = 0;
 	slot->moved = false;
-	/* What the host originates is in no table: its flow is still in the scratch. */
+	/* That of what the host originates is still in the scratch. */
 	flow = table == TABLE_ORIGINATED ? &scratch->flow : find_digest(digest, table);
 	if (!flow)
 		return 0;

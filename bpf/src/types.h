@@ -94,7 +94,7 @@ struct flow {
 	__u8 mac[6];     /* source of the inbound frames */
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
-	__u32 created;   /* ticks */
+	__u32 created;   /* ticks; with FLOW_ORIGINATED: when its record was written */
 	/*
 	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. With
 	 * FLOW_ORIGINATED: `ways` of the settings; the kernel's choice, an index into `interfaces`; the tick of the last packet.
@@ -418,19 +418,20 @@ struct fragment_set {
 enum originated_state {
 	ORIGINATED_MOVED = 1 << 0,  /* counted as a flow that was moved */
 	ORIGINATED_ROUTED = 1 << 1, /* counted as one that went as routed */
+	ORIGINATED_CLOSED = 1 << 2, /* of TCP: we sent FIN or RST */
 };
 
 /* What the host originates by another interface than that of its source, by the digest of its tuple. */
 struct originated_tuple {
 	struct tuple tuple;
 	__u32 created; /* ticks */
-	__u32 seen;    /* ticks: the last packet */
+	__u32 seen;    /* ticks: the last packet, to half a second; see answered.h */
 	__u16 from;    /* index into `interfaces`: the kernel's choice */
 	__u16 to;      /* that of the interface with the source */
 	__u16 told;    /* as of a flow */
 	__u8 state;    /* enum originated_state */
 	__u8 outcome;  /* enum outcome, of the last packet; moved: CORRECTED */
-	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them */
+	__u64 moved;   /* packets seen leaving by the interface of the source after we moved them; see answered.h */
 	__u64 decision; /* what was decided, which holds while the settings have the same `ways`: see originate.h */
 };
 

@@ -13,36 +13,33 @@ import (
 // FindFlow returns the flow with this digest, idle or not, nil for none: as
 // find_digest() in bpf/src/table.h, but for what the host originates.
 func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
-	flow, err := findEntry(table, digest)
-	if err != nil || flow == nil || isOriginated(flow) {
-		return nil, err
-	}
-	return flow, nil
-}
-
-// FindAnswered returns what the established table has of a connection that the host originates, nil for nothing: how many
-// packets were moved since its record in `originated` was written, and as rcv_nxt the tick of the last one
-// (bpf/src/answered.h).
-func FindAnswered(maps *bpf.DatapathMaps, digest uint64) (*bpf.DatapathFlow, error) {
-	flow, err := findEntry(maps.Established, digest)
-	if err != nil || flow == nil || !isOriginated(flow) {
-		return nil, err
-	}
-	return flow, nil
-}
-
-func findEntry(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	first, second := bpf.Sets(digest, table.MaxEntries())
 	for _, index := range []uint32{first, second} {
 		set, err := readSet[bpf.DatapathFlowSet](table, index)
 		if err != nil {
 			return nil, err
 		}
-		if way := slices.Index(set.Digest[:], digest); way >= 0 {
+		if way := slices.Index(set.Digest[:], digest); way >= 0 && !isOriginated(&set.Flow[way]) {
 			return &set.Flow[way], nil
 		}
 	}
 	return nil, nil
+}
+
+// FindAnswered returns what the established table tells of a connection that the host originates, if found: how many
+// packets were moved since then, and when the last one was sent, in ticks. It belongs to the record in `originated`
+// (bpf/src/answered.h).
+func FindAnswered(table *ebpf.Map, digest uint64) (moved uint64, sent uint32, found bool, err error) {
+	first, _ := bpf.Sets(digest, table.MaxEntries())
+	set, err := readSet[bpf.DatapathFlowSet](table, first)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	way := slices.Index(set.Digest[:], digest)
+	if way < 0 || !isOriginated(&set.Flow[way]) {
+		return 0, 0, false, nil
+	}
+	return set.Flow[way].Corrected, set.Flow[way].RcvNxt, true, nil
 }
 
 // FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in

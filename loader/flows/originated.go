@@ -34,14 +34,11 @@ func (t *Table) eachOriginated(v *view, visit func(digest uint64, flow Flow) boo
 	for sets.Next(&index, &set) {
 		for way, digest := range set.Digest {
 			record := &set.Tuple[way]
-			if digest == 0 || !matches(&record.Tuple) {
+			if digest == 0 || v.clock.Since(record.Seen) > originatedShown || !matches(&record.Tuple) {
 				continue
 			}
 			if err := t.addAnswered(record, digest); err != nil {
 				return err
-			}
-			if v.clock.Since(record.Seen) > originatedShown {
-				continue
 			}
 			if !visit(digest, v.originated(record)) {
 				return nil
@@ -59,13 +56,13 @@ func (t *Table) addAnswered(record *bpf.DatapathOriginatedTuple, digest uint64) 
 	if record.Tuple.Protocol != unix.IPPROTO_TCP {
 		return nil
 	}
-	answered, err := datapath.FindAnswered(t.maps, digest)
+	moved, sent, found, err := datapath.FindAnswered(t.maps.Established, digest)
 	if err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
 	}
-	if answered != nil {
-		record.Moved += answered.Corrected
-		record.Seen = answered.RcvNxt
+	if found {
+		record.Moved += moved
+		record.Seen = sent
 	}
 	return nil
 }

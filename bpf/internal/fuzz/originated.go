@@ -13,6 +13,9 @@ import (
 // Answered is what Remembered calls the packets that left as bpf/src/answered.h says.
 const Answered = "answered"
 
+// closed says what the datapath needs to know only: see bpf/src/answered.h.
+const closed = uint8(bpf.DatapathOriginatedStateORIGINATED_CLOSED)
+
 // noteOriginated has the next run forget what this one may leave.
 func (x *run) noteOriginated() {
 	for t := range x.m.Originated {
@@ -48,7 +51,7 @@ func (x *run) compareOriginated(what *strings.Builder, late uint32) error {
 		}
 		want := bpf.DatapathOriginatedTuple{
 			Tuple: t, Created: got.Created, Seen: got.Seen, Told: got.Told,
-			From: kept.From, To: kept.To, State: kept.State, Outcome: kept.Outcome, Moved: kept.Moved,
+			From: kept.From, To: kept.To, State: kept.State | got.State&closed, Outcome: kept.Outcome, Moved: kept.Moved,
 			Decision: got.Decision, // the model decides about each packet
 		}
 		if record == nil || *got != want || got.Created-kept.Created > late || got.Seen-kept.Seen > late || uint32(got.Told-kept.Told) > late {
