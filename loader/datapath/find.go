@@ -26,20 +26,20 @@ func FindFlow(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	return nil, nil
 }
 
-// FindAnswered returns what the established table tells of a connection that the host originates, if found: how many
-// packets were moved since then, and when the last one was sent, in ticks. It belongs to the record in `originated`
+// FindAnswered returns what the established table tells of a connection that the host originates, nil for nothing. Corrected
+// are the packets that were moved since then, RcvNxt is the tick of the last one: both belong to the record in `originated`
 // (bpf/src/answered.h).
-func FindAnswered(table *ebpf.Map, digest uint64) (moved uint64, sent uint32, found bool, err error) {
+func FindAnswered(table *ebpf.Map, digest uint64) (*bpf.DatapathFlow, error) {
 	first, _ := bpf.Sets(digest, table.MaxEntries())
 	set, err := readSet[bpf.DatapathFlowSet](table, first)
 	if err != nil {
-		return 0, 0, false, err
+		return nil, err
 	}
 	way := slices.Index(set.Digest[:], digest)
 	if way < 0 || !isOriginated(&set.Flow[way]) {
-		return 0, 0, false, nil
+		return nil, nil
 	}
-	return set.Flow[way].Corrected, set.Flow[way].RcvNxt, true, nil
+	return &set.Flow[way], nil
 }
 
 // FindConnection returns the entry of an established connection, idle or not, nil for none: as find_connection() in

@@ -56,13 +56,13 @@ func (t *Table) addAnswered(record *bpf.DatapathOriginatedTuple, digest uint64) 
 	if record.Tuple.Protocol != unix.IPPROTO_TCP {
 		return nil
 	}
-	moved, sent, found, err := datapath.FindAnswered(t.maps.Established, digest)
+	answered, err := datapath.FindAnswered(t.maps.Established, digest)
 	if err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
 	}
-	if found {
-		record.Moved += moved
-		record.Seen = sent
+	if answered != nil {
+		record.Moved += answered.Corrected
+		record.Seen = answered.RcvNxt
 	}
 	return nil
 }

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+	"replypath/loader/datapath"
+	"replypath/loader/pins"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// lasting is S1 with connections that B has opened from eth1's address, one of each family, and all that they send.
+type lasting struct {
+	*topology.S1
+	t       *testing.T
+	p       *harness.Product
+	config  string
+	open    []*harness.Conversation
+	wires   *harness.Wires
+	arrived *topology.Capture // at A
+	gateway net.HardwareAddr  // of eth1
+}
+
+// TestStrongHostAnswered has connections that B opened from eth1's address stand in the established table once they are
+// answered. They keep to eth1 as without that, whatever changes, and each of their frames is counted once.
+func TestStrongHostAnswered(t *testing.T) {
+	s := newBeginner(t, topology.StrictSource)
+	// A captured frame is one segment then, as it is counted.
+	for _, nic := range []*topology.Interface{s.B.Eth1, s.B.Eth1.Peer()} {
+		harness.Must(t, nic.SetOffloads(topology.WireExact))
+	}
+	for _, f := range s.Families() {
+		wantBegunLost(t, s, fromEth1(t, s, harness.TCP, f))
+	}
+	l := &lasting{S1: s, t: t, p: harness.On(t, s.B.Host), gateway: s.B.Eth1.Peer().MAC}
+	l.config = harness.WriteConfig(t, strongHost(s))
+	d := l.p.Start("--config", l.config)
+	l.begin()
+	l.enter()
+	d.Kill()
+	l.goOnAlone()
+	d = l.p.Start("--config", l.config)
+	l.changeGateway()
+	l.beWeak(d)
+	l.end()
+}
+
+// begin opens the connections. No answer is so late that it would enter them.
+func (l *lasting) begin() {
+	l.wires, l.arrived = harness.Tap(l.t, l.B), harness.Capture(l.t, l.A.Eth1)
+	for _, f := range l.Families() {
+		c := fromEth1(l.t, l.S1, harness.TCP, f)
+		harness.Ask(l.t, c)
+		l.open = append(l.open, c)
+		if entry := l.entry(c); entry != nil {
+			l.t.Errorf("%s stands in the established table at once: %+v", c, entry)
+		}
+	}
+	l.wantCounted()
+}
+
+// enter goes on until the connections are entered, and wants nobody to see a difference.
+func (l *lasting) enter() {
+	l.awaitEntries()
+	l.wantByEth1()
+	l.wantCounted()
+	l.awaitEntries()
+	for _, c := range l.open {
+		wantExplained(l.t, l.p, c)
+	}
+	l.wantEntered("when it was explained")
+}
+
+// goOnAlone goes on without the daemon, until the programs have entered the connections anew.
+func (l *lasting) goOnAlone() {
+	for _, c := range l.open {
+		before := l.entry(c)
+		if before == nil {
+			l.t.Fatalf("%s was not entered when the daemon died", c)
+		}
+		l.await(c, func(entry *bpf.DatapathFlow) bool { return entry.Seen != before.Seen })
+	}
+	l.wantByEth1()
+	l.wantCounted()
+}
+
+// changeGateway has another machine take over the address of eth1's gateway, which says so as routers do.
+func (l *lasting) changeGateway() {
+	l.awaitEntries()
+	router := l.B.Eth1.Peer()
+	harness.Must(l.t, router.Host.SetSysctl("net/ipv4/conf/"+router.Name+"/arp_notify", "1"))
+	harness.Must(l.t, router.Host.SetSysctl("net/ipv6/conf/"+router.Name+"/ndisc_notify", "1"))
+	l.gateway = net.HardwareAddr{2, 0, 0, 0, 0xfe, 1}
+	harness.Must(l.t, router.SetMAC(l.gateway))
+	for _, f := range l.Families() {
+		waitGatewayMAC(l.t, l.p, "eth1", router.Address(f), l.gateway)
+	}
+	l.wantEntered("when its gateway had another MAC")
+	l.wantByEth1()
+	l.wantCounted()
+}
+
+// beWeak changes the host model to weak, by which what is sent goes as routed, and back: it is sent again, by eth1.
+func (l *lasting) beWeak(d *harness.Daemon) {
+	l.awaitEntries()
+	harness.Must(l.t, os.WriteFile(l.config, []byte(strings.Replace(strongHost(l.S1), "strong", "weak", 1)), 0o600))
+	d.Reload()
+	l.wantEntered("when the model had changed")
+	exits, asked := harness.TapAll(l.t, l.B.Eth0, l.B.Eth1), make(chan error, len(l.open))
+	for _, c := range l.open {
+		go func() { asked <- c.Ask(harness.Within(l.t, harness.AnswerTime)) }()
+	}
+	for _, c := range l.open {
+		wait(l.t, exits.At(l.B.Eth0), c.Questions())
+		exits.Want(c.String()+", by the weak model", c.Questions(), l.B.Eth0, l.B.Eth0.Peer().MAC)
+	}
+	harness.Must(l.t, os.WriteFile(l.config, []byte(strongHost(l.S1)), 0o600))
+	d.Reload()
+	for range l.open {
+		if err := <-asked; err != nil {
+			l.t.Errorf("it does not go on: %v", err)
+		}
+	}
+	l.awaitEntries()
+	l.wantByEth1()
+	l.wantCounted()
+}
+
+// end closes the connections. The last segment of each acknowledges the peer's end.
+func (l *lasting) end() {
+	for _, c := range l.open {
+		harness.End(l.t, c, l.wires.Eth1, c.Questions())
+		peerEnded, ends := false, topology.All(c.Answers(), topology.Flags(topology.FIN, topology.FIN))
+		wait(l.t, l.wires.Eth1, func(f *topology.Frame) bool {
+			peerEnded = peerEnded || ends(f)
+			return peerEnded && c.Questions()(f)
+		})
+		if entry := l.entry(c); entry != nil {
+			l.t.Errorf("%s is closed, and entered: %+v", c, entry)
+		}
+	}
+	l.wantCounted()
+	for _, c := range l.open {
+		eth0, eth1 := l.wires.Left(c.Questions())
+		arrived, err := l.arrived.WaitCount(harness.Within(l.t, harness.AnswerTime), len(eth1), c.Questions())
+		if err != nil || len(arrived) != len(eth1) {
+			l.t.Errorf("%s: %d frames reached A, %d left by eth1: %v", c, len(arrived), len(eth1), err)
+		}
+		l.t.Logf("%s: %d frames left by eth1, each counted once, and %d by eth0 while the model was weak",
+			topology.FamilyOf(c.Peer.Addr()), len(eth1), len(eth0))
+	}
+}
+
+// entry is what the established table has of a connection, nil for nothing.
+func (l *lasting) entry(c *harness.Conversation) *bpf.DatapathFlow {
+	l.t.Helper()
+	maps := harness.Must1[*bpf.DatapathMaps](l.t)(datapath.OpenMaps(l.p.PinDir))
+	defer maps.Close()
+	var journal *pins.Journal
+	harness.Must(l.t, l.B.Do(func() (err error) {
+		journal, err = pins.ReadJournal(l.p.PinDir)
+		return err
+	}))
+	digest := bpf.Seeds(journal.Seeds).Digest(bpf.DatapathTuple{
+		Peer: c.Self.Addr().As16(), PeerPort: datapath.Port(c.Self.Port()),
+		Self: c.Peer.Addr().As16(), SelfPort: datapath.Port(c.Peer.Port()), Protocol: unix.IPPROTO_TCP,
+	})
+	return harness.Must1[*bpf.DatapathFlow](l.t)(datapath.FindAnswered(maps.Established, digest))
+}
+
+// wantEntered wants the entries that were awaited to be there still.
+func (l *lasting) wantEntered(when string) {
+	l.t.Helper()
+	clock := harness.Must1[datapath.Clock](l.t)(datapath.ReadClock(l.p.PinDir))
+	for _, c := range l.open {
+		entry := l.entry(c)
+		if entry == nil {
+			l.t.Errorf("%s: not entered %s", c, when)
+			continue
+		}
+		l.t.Logf("%s: entered %s, and %s old", c, when, clock.Since(entry.Seen))
+	}
+}
+
+// await asks until the connection is entered as wanted, the entry has had segments moved, and nothing is on its way.
+func (l *lasting) await(c *harness.Conversation, wanted func(*bpf.DatapathFlow) bool) {
+	l.t.Helper()
+	harness.Eventually(l.t, c.String()+" is entered", func() error {
+		harness.Ask(l.t, c)
+		l.awaitAcknowledged(c)
+		if entry := l.entry(c); entry == nil || entry.Corrected == 0 || !wanted(entry) {
+			return fmt.Errorf("entry %+v", entry)
+		}
+		return nil
+	})
+}
+
+// awaitAcknowledged returns when B has acknowledged the last answer: from then on nothing is sent, nor sent again.
+func (l *lasting) awaitAcknowledged(c *harness.Conversation) {
+	l.t.Helper()
+	harness.Eventually(l.t, c.String()+" is acknowledged", func() error {
+		frames := l.wires.Eth1.Frames(topology.OneOf(c.Questions(), c.Answers()))
+		if last := frames[len(frames)-1]; last.Direction != topology.Received {
+			return fmt.Errorf("the last frame is %s", last)
+		}
+		return nil
+	})
+}
+
+// awaitEntries awaits all of them.
+func (l *lasting) awaitEntries() {
+	l.t.Helper()
+	for _, c := range l.open {
+		l.await(c, func(*bpf.DatapathFlow) bool { return true })
+	}
+}
+
+// wantByEth1 asks questions of several sizes, and wants all that B sends to leave by eth1 to its gateway.
+func (l *lasting) wantByEth1() {
+	l.t.Helper()
+	for _, c := range l.open {
+		exit{[]*topology.Interface{l.B.Eth0, l.B.Eth1}, l.B.Eth1, l.gateway}.wantQuestions(l.t, c)
+	}
+}
+
+// wantCounted wants what has left by eth1 to be listed as moved, as soon as nothing is on its way, and not as a flow.
+func (l *lasting) wantCounted() {
+	l.t.Helper()
+	harness.Eventually(l.t, "each frame is counted once", func() (err error) {
+		moved := make(map[uint16]uint64)
+		for _, f := range l.p.Flows("--originated", "--protocol", "tcp") {
+			moved[f.SelfPort] = f.CorrectedPackets
+		}
+		for _, c := range l.open {
+			if _, eth1 := l.wires.Left(c.Questions()); moved[c.Peer.Port()] != uint64(len(eth1)) {
+				err = errors.Join(err, fmt.Errorf("%s: %d are listed, %d frames left", c, moved[c.Peer.Port()], len(eth1)))
+			}
+		}
+		return err
+	})
+	if list := l.p.Flows("--protocol", "tcp"); len(list) > 0 {
+		l.t.Errorf("flows: %v", list)
+	}
+}
