@@ -146,7 +146,7 @@ func TestCostOfAnswered(t *testing.T) {
 		}
 		b.put()
 		b.must(b.AddFlow(b.Established, b.flow(n, segment, b.replication, 0))) // where programs enter it
-		exchange() // so that counters are there
+		exchange()                                                             // so that counters are there
 		reply := exchange()
 		b.put()
 		b.answeredHere(n)
