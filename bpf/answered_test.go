@@ -442,6 +442,11 @@ func TestAnsweredTraced(t *testing.T) {
 		if leaving.Kind != tracedLeaving || in.Kind != tracedIn || in.Table != noTable || in.FlowIfindex != 0 {
 			t.Errorf("traced then: %+v, %+v", leaving, in)
 		}
+		b.exec(ingress(b.backup, n.in(b.backup, syn)))
+		events = tracer.read()
+		if len(events) != 1 || events[0].Table != uint8(bpf.DatapathTableTABLE_HALF_OPEN) || events[0].FlowIfindex != b.backup.Index {
+			t.Errorf("a handshake of the tuple is traced as %+v", events)
+		}
 	})
 }
 
