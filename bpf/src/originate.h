@@ -203,7 +203,6 @@ static inline void refresh_originated(struct originated_tuple *record, const str
 		record->state |= ORIGINATED_CLOSED;
 	else if (unlikely(packet->tcp_flags & TCP_SYN))
 		record->state &= ~ORIGINATED_CLOSED;
-
 	if (age_at(record->seen, time))
 		record->seen = time;
 	if (unlikely(record->from != from))
