@@ -31,9 +31,9 @@ static inline bool is_answer_to_moved(const struct __sk_buff *skb, struct scratc
 	flow = begin_flow(from, packet, interface, index, record);
 	take_next_hop(decision, flow);
 	flow->flags |= FLOW_IN_TABLE | (flow->flags & FLOW_ON_LINK ? 0 : FLOW_NEXT_HOP_GATEWAY);
-	flow->snd_una = ways;
-	flow->snd_nxt = record->from;
-	flow->rcv_nxt = record->seen;
+	flow->ways = ways;
+	flow->routed = record->from;
+	flow->sent = record->seen;
 	return true;
 }
 
@@ -51,7 +51,7 @@ __noinline int enter_answered(struct __sk_buff *skb)
 		return 0; /* the peer opens the next connection of this tuple */
 	flow = &from->flow;
 	copy_mac(flow->mac, from->packet.mac);
-	flow->seen = flow->created = now();
+	flow->seen = flow->touched = now();
 	flow->corrected = 0;
 	flow->state = FLOW_CORRECTED; /* counted as a flow already */
 	enter_where_free(TABLE_ESTABLISHED, flow, from->packet.digest, &from->vacancy[0]);
@@ -74,7 +74,7 @@ __noinline int end_answered(__u64 digest)
 	bpf_spin_lock(lock);
 	if (set->digest[way] == digest && set->flow[way].flags & FLOW_ORIGINATED) {
 		moved = set->flow[way].corrected;
-		sent = set->flow[way].rcv_nxt;
+		sent = set->flow[way].sent;
 		*tags = with_tag(*tags, way, 0);
 		set->digest[way] = 0;
 		done = true;
@@ -100,23 +100,23 @@ __noinline int touch_record(__u64 digest)
 /* Notes that something is sent at this time. */
 static inline void note_moved(const struct packet *packet, struct flow *flow, __u32 time)
 {
-	if (likely(flow->rcv_nxt == time))
+	if (likely(flow->sent == time))
 		return;
-	flow->rcv_nxt = time;
-	if (age_at(flow->created, time) < seconds(1) / 2)
+	flow->sent = time;
+	if (age_at(flow->touched, time) < seconds(1) / 2)
 		return;
-	flow->created = time;
+	flow->touched = time;
 	touch_record(packet->digest);
 }
 
 /* Whether the entry tells where this segment goes, as the host itself sends it. If so, notes that it was sent. */
 static inline bool still_decides(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	__u32 index = flow->snd_nxt, time = now();
+	__u32 index = flow->routed, time = now();
 	const struct interface *chosen = bpf_map_lookup_elem(&interfaces, &index);
 	const struct settings *settings = get_settings();
 
-	if (!settings || flow->snd_una != *(volatile __u32 *)&settings->ways || !chosen ||
+	if (!settings || flow->ways != *(volatile __u32 *)&settings->ways || !chosen ||
 	    chosen->ifindex != skb->ifindex || !has_mac_of(skb, chosen) || is_for_group(packet) ||
 	    age_at(flow->seen, time) > seconds(IDLE_ANSWERED) || packet->fragment ||
 	    packet->tcp_flags & (TCP_FIN | TCP_RST))

@@ -94,15 +94,24 @@ struct flow {
 	__u8 mac[6];     /* source of the inbound frames */
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
-	__u32 created;   /* ticks; with FLOW_ORIGINATED: when its record was written */
-	/*
-	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. With
-	 * FLOW_ORIGINATED: `ways` of the settings; the kernel's choice, an index into `interfaces`; the tick of the last packet.
-	 */
-	__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
-	__u32 snd_nxt; /* the highest that we sent, plus one */
-	__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
-			* at first where the last ACK of the handshake ended */
+	union {
+		__u32 created; /* ticks */
+		__u32 touched; /* FLOW_ORIGINATED: ticks, when the record was written */
+	};
+	/* Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket. */
+	union {
+		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
+		__u32 ways;    /* FLOW_ORIGINATED: those of the settings when it was decided */
+	};
+	union {
+		__u32 snd_nxt; /* the highest that we sent, plus one */
+		__u32 routed;  /* FLOW_ORIGINATED: index into `interfaces`: the kernel's choice */
+	};
+	union {
+		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
+				* at first where the last ACK of the handshake ended */
+		__u32 sent;    /* FLOW_ORIGINATED: ticks, the last packet of the host's */
+	};
 };
 
 /* Eight digests fill a cache line. From CROWDED entries on, a new one goes to the emptier of its two sets. */

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
@@ -194,7 +193,7 @@ func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened
 		return fmt.Sprintf("%s of this host may send first from %s%s", counted(len(opened), "socket", "sockets"), from, strong)
 	case past > 0:
 		return fmt.Sprintf("this host opened %s from %s %s%s", counted(past, "connection", "connections"), from, p.watched(), strong)
-	case !p.leavesAllBySource(r, i) && (p.history.Incomplete || p.historyErr != nil):
+	case !p.LeavesAllBySource(r, i) && (p.history.Incomplete || p.historyErr != nil):
 		return fmt.Sprintf("what this host opened from %s is not known completely%s", from, strong)
 	}
 	return ""
@@ -202,15 +201,10 @@ func (p *planner) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened
 
 // opensWithout says why what this host opens does not need a rule.
 func (p *planner) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
-	if p.leavesAllBySource(r, i) {
+	if p.LeavesAllBySource(r, i) {
 		return "and by host_model: strong what this host opens"
 	}
 	return fmt.Sprintf("and this host opened nothing from %s %s", snapshot.OrAll(r.Src), p.watched())
-}
-
-// leavesAllBySource tells whether the strong host model does all that a rule does for what this host opens.
-func (p *planner) leavesAllBySource(r *snapshot.Rule, i *discover.Interface) bool {
-	return r.Src.IsSingleIP() && !p.HasSeveralGateways(i, r.Family) && p.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
 }
 
 // byMark tells of a rule by the mark of connections. Where the firewall gives the mark only to what comes in by the

@@ -78,7 +78,7 @@ func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) fin
 
 // opensNothing says why nothing that this host opens needs a rule.
 func opensNothing(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) string {
-	if r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP) {
+	if h.LeavesAllBySource(r, i) {
 		return "host_model: strong what this host opens"
 	}
 	return "nothing that this host opened uses " + snapshot.OrAll(r.Src)

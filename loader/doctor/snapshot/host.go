@@ -98,6 +98,11 @@ func (h *Host) HasSeveralGateways(i *discover.Interface, family int) bool {
 	return count > 1
 }
 
+// LeavesAllBySource tells whether the strong host model does all that a rule does for what this host opens.
+func (h *Host) LeavesAllBySource(r *Rule, i *discover.Interface) bool {
+	return r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
+}
+
 // Forwards tells whether packets of others pass by way of a managed interface.
 func (h *Host) Forwards(family int) bool {
 	name := FamilyName[family]
