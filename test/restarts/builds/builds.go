@@ -38,7 +38,7 @@ var (
 	// OtherLayout has larger flows.
 	OtherLayout = Build{"other-layout", "REPLYPATH_TEST_OTHER_LAYOUT", []change{
 		{"types.h", "	LAYOUT_VERSION = ", "	LAYOUT_VERSION = 100 + "},
-		{"types.h", "	__u32 rcv_nxt;", "	__u64 of_another_build;\n	__u32 rcv_nxt;"},
+		{"types.h", "	__u64 corrected;", "	__u64 of_another_build;\n	__u64 corrected;"},
 	}}
 )
 
