@@ -45,9 +45,8 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 	return found
 }
 
-// ruleBySource tells of a rule whether it is needed. Replies of its interface do
-// without it where replypath corrects them; what this host opens from the address never
-// does, as that goes as it is routed.
+// ruleBySource tells of a rule whether it is needed. Replies of its interface do without it where replypath corrects
+// them. What this host opens from the address does by the strong host model only: else it goes as it is routed.
 func ruleBySource(h *snapshot.Host, r *snapshot.Rule, i *discover.Interface) finding.Finding {
 	from, unknown, opened := snapshot.OrAll(r.Src), h.UsesError, 0
 	for _, u := range h.OpenedNeeding(r, i) {

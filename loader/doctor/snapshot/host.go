@@ -98,7 +98,8 @@ func (h *Host) HasSeveralGateways(i *discover.Interface, family int) bool {
 	return count > 1
 }
 
-// LeavesAllBySource tells whether the strong host model does all that a rule does for what this host opens.
+// LeavesAllBySource tells whether the strong host model does all that a rule does for what this host opens. TCP stands for
+// all protocols: where one of the usual ones is not listed, rules are needed anyhow.
 func (h *Host) LeavesAllBySource(r *Rule, i *discover.Interface) bool {
 	return r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
 }
