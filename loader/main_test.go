@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,53 +19,39 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/kernel"
+	"replypath/test/harness"
 )
 
-// childVariable tells the test binary that it runs in a mount namespace of its
-// own, and where the bpf file system is.
-const childVariable = "REPLYPATH_TEST_BPFFS"
-
-// TestMain runs the tests in a mount namespace of their own, on a bpf file
-// system of their own: whatever they leave pinned goes with them.
+// TestMain runs the tests in the sandbox. In a child, which is in it already, it is the process that a test needs.
 func TestMain(m *testing.M) {
-	code, err := runTests(m)
+	err := errors.New("no test")
+	switch {
+	case os.Getenv(daemonVariable) != "":
+		err = runDaemon(os.Getenv(daemonVariable))
+	case os.Getenv(withoutVariable) != "":
+		err = startWithout(os.Getenv(withoutVariable), os.Getenv(lackingVariable))
+	default:
+		harness.WithoutProduct(func() int { return runTests(m) })
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(code)
 }
 
-func runTests(m *testing.M) (int, error) {
-	if os.Geteuid() != 0 {
-		return 0, errors.New("the tests of the loader need root")
-	}
-	if os.Getenv(childVariable) == "" {
-		return runInNamespace()
-	}
-	if dir := os.Getenv(daemonVariable); dir != "" {
-		return 0, runDaemon(dir)
-	}
-	if dir := os.Getenv(withoutVariable); dir != "" {
-		return 0, startWithout(dir, os.Getenv(lackingVariable))
-	}
-	if err := mountBPF(os.Getenv(childVariable)); err != nil {
-		return 0, err
-	}
+func runTests(m *testing.M) (code int) {
 	tcx, err := kernel.HaveTCX()
-	if err != nil {
-		return 0, err
+	// The limit of memory during a load is the process's, in which tests run side by side here: they
+	// would collect garbage without a pause.
+	if err = errors.Join(err, os.Setenv("GOMEMLIMIT", "off")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	if !tcx {
 		fmt.Println("the kernel has no tcx (Linux 6.6): tests attach by clsact only")
 		delete(mechanisms, attach.TCX)
 	}
-	// The limit of memory during a load is the process's, in which tests run side by side here: they
-	// would collect garbage without a pause.
-	if err := os.Setenv("GOMEMLIMIT", "off"); err != nil {
-		return 0, err
-	}
-	return m.Run(), nil
+	return m.Run()
 }
 
 // daemonVariable tells the test binary to serve as a daemon on this pin
@@ -137,37 +121,8 @@ func dieAttaching(options Options, in string) error {
 	return l.Close()
 }
 
-// runInNamespace runs this binary once more.
-func runInNamespace() (int, error) {
-	dir, err := os.MkdirTemp("", "replypath-bpffs")
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(dir)
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.Env = append(os.Environ(), childVariable+"="+dir)
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	err = c.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	return 0, err
-}
-
-func mountBPF(dir string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		return fmt.Errorf("mount a bpf file system: %w", err)
-	}
-	return nil
-}
-
 // pinDir returns a pin directory of the test's own, which does not exist yet.
 func pinDir(t *testing.T) string {
 	t.Helper()
-	return filepath.Join(os.Getenv(childVariable), strings.ReplaceAll(t.Name(), "/", "-"))
+	return filepath.Join("/sys/fs/bpf", strings.ReplaceAll(t.Name(), "/", "-"))
 }

@@ -38,10 +38,17 @@ func Main(m *testing.M) { Sandboxed(m.Run) }
 // Sandboxed runs what a program does in the sandbox, ends the program with the
 // exit code that it returns, and does not return itself. Whatever the program
 // does before, it does twice.
-func Sandboxed(run func() int) {
+func Sandboxed(run func() int) { sandboxed(run, build) }
+
+// WithoutProduct is Sandboxed for tests that do not run the product, which is not built.
+func WithoutProduct(run func() int) {
+	sandboxed(run, func(string) (binary string, err error) { return "", nil })
+}
+
+func sandboxed(run func() int, build func(dir string) (binary string, err error)) {
 	code, err := 0, error(nil)
 	if os.Getenv(insideVariable) == "" {
-		code, err = runInSandbox()
+		code, err = runInSandbox(build)
 	} else if err = furnish(); err == nil {
 		code = run()
 	}
@@ -53,7 +60,7 @@ func Sandboxed(run func() int) {
 }
 
 // runInSandbox runs this program once more, in a mount namespace of its own.
-func runInSandbox() (code int, err error) {
+func runInSandbox(build func(dir string) (binary string, err error)) (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("network namespaces and bpf programs need root: run the tests as root")
 	}
