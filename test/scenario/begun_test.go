@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// talker is an end of a conversation.
+type talker interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+// unconnected talks to one peer by a socket that is not connected to it, of which
+// the kernel does not tell who spoke first.
+type unconnected struct {
+	net.PacketConn
+	peer netip.AddrPort
+}
+
+// Write sends a datagram.
+func (u unconnected) Write(p []byte) (int, error) {
+	return u.WriteTo(p, net.UDPAddrFromAddrPort(u.peer))
+}
+
+// Read receives a datagram.
+func (u unconnected) Read(p []byte) (int, error) {
+	n, _, err := u.ReadFrom(p)
+	return n, err
+}
+
+// talk sends something and wants it to arrive. What somebody else has sent in between is passed over.
+func talk(t *testing.T, from, to talker) {
+	t.Helper()
+	deadline := time.Now().Add(harness.AnswerTime)
+	harness.Must(t, errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)))
+	const message = "something"
+	_, err := from.Write([]byte(message))
+	harness.Must(t, err)
+	buffer := make([]byte, 100)
+	for got := ""; got != message; {
+		n, err := to.Read(buffer)
+		harness.Must(t, err)
+		got = string(buffer[:n])
+	}
+}
+
+// equals are two peers that send each other datagrams. The client reaches the server by eth1; the server's routing table
+// leads to the client by eth0. Where their ports are the same, nothing in a datagram tells a question from an answer.
+type equals struct {
+	t                  *testing.T
+	n                  *topology.TwoNIC
+	client, server     talker
+	clientAt, serverAt netip.AddrPort
+}
+
+// serverSocket says whether the server's socket is connected to the client, and whether it is bound to a port alone.
+type serverSocket struct{ connected, wildcard bool }
+
+// newEquals has both speak from one port.
+func newEquals(t *testing.T, n *topology.TwoNIC, f topology.Family, port uint16) *equals {
+	t.Helper()
+	p := newClientOf(t, n, netip.AddrPortFrom(n.ClientEth0.Address(f), port), netip.AddrPortFrom(n.Server.Eth1.Address(f), port))
+	p.serve(serverSocket{})
+	return p
+}
+
+// newClientOf opens no socket of the server's yet.
+func newClientOf(t *testing.T, n *topology.TwoNIC, client, server netip.AddrPort) *equals {
+	t.Helper()
+	socket := harness.Must1[net.PacketConn](t)(n.Client.ListenPacket(t.Context(), "udp", client.String()))
+	t.Cleanup(func() { socket.Close() })
+	return &equals{t: t, n: n, client: unconnected{socket, server}, clientAt: client, serverAt: server}
+}
+
+// serve opens a socket of the server's, beside those that it has at the same address.
+func (p *equals) serve(s serverSocket) {
+	p.t.Helper()
+	at := p.serverAt
+	if s.wildcard && at.Addr().Is4() {
+		at = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+	} else if s.wildcard {
+		at = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+	}
+	if s.connected {
+		p.server = harness.Must1[net.Conn](p.t)(p.n.Server.Dial(p.t.Context(), "udp", p.clientAt.String(),
+			topology.FromAddress(at), topology.ReuseAddress()))
+	} else {
+		socket := harness.Must1[net.PacketConn](p.t)(p.n.Server.ListenPacket(p.t.Context(), "udp", at.String(), topology.ReuseAddress()))
+		p.server = unconnected{socket, p.clientAt}
+	}
+	p.t.Cleanup(func() { p.server.Close() })
+}
+
+func (p *equals) clientSpeaks() { p.t.Helper(); talk(p.t, p.client, p.server) }
+func (p *equals) serverSpeaks() { p.t.Helper(); talk(p.t, p.server, p.client) }
+
+// talk has both speak a few times, each also twice in a row.
+func (p *equals) talk() {
+	p.t.Helper()
+	for range 2 {
+		p.clientSpeaks()
+		p.serverSpeaks()
+		p.serverSpeaks()
+		p.clientSpeaks()
+	}
+}
+
+// want has both speak, and wants all that the server sends by eth1, or by eth0.
+func (p *equals) want(eth1 bool) {
+	p.t.Helper()
+	wires := harness.Tap(p.t, p.n.Server)
+	p.talk()
+	wires.Want(eth1, "what the server sends", p.datagrams())
+}
+
+// datagrams matches what the server sends.
+func (p *equals) datagrams() topology.Filter {
+	return topology.All(topology.UDP, topology.From(p.serverAt.Addr()),
+		topology.FromPort(p.serverAt.Port()), topology.ToPort(p.clientAt.Port()))
+}
+
+// speakTo has the server's socket speak to another port of the client's, which answers where it is to.
+func (p *equals) speakTo(port uint16, answered bool) {
+	p.t.Helper()
+	at := netip.AddrPortFrom(p.clientAt.Addr(), port)
+	there := unconnected{p.server.(unconnected).PacketConn, at}
+	if !answered {
+		harness.Must1[int](p.t)(there.Write([]byte("a question in vain")))
+		return
+	}
+	socket := harness.Must1[net.PacketConn](p.t)(p.n.Client.ListenPacket(p.t.Context(), "udp", at.String()))
+	defer socket.Close()
+	other := unconnected{socket, p.serverAt}
+	talk(p.t, there, other)
+	talk(p.t, other, there)
+}
+
+// forge has somebody send a datagram in the client's name, by eth1.
+func (p *equals) forge() {
+	p.t.Helper()
+	nic := p.n.Server.Eth1
+	harness.NewInjector(p.t, nic.Peer()).Send(harness.Datagram{
+		FromMAC: nic.Peer().MAC, ToMAC: nic.MAC, From: p.clientAt, To: p.serverAt,
+	}.Layers()...)
+}
+
+// flows are what is recorded of these two.
+func (p *equals) flows(product *harness.Product) (flows []harness.Flow) {
+	p.t.Helper()
+	for _, flow := range product.Flows("--protocol", "udp", "--peer", p.clientAt.Addr().String()) {
+		if flow.PeerPort == p.clientAt.Port() && flow.Self == p.serverAt.Addr().String() && flow.SelfPort == p.serverAt.Port() {
+			flows = append(flows, flow)
+		}
+	}
+	return flows
+}
+
+// waitRecorded waits until a flow by eth1 is recorded.
+func (p *equals) waitRecorded(product *harness.Product) {
+	p.t.Helper()
+	harness.Eventually(p.t, "the datagram is recorded", func() error {
+		if flows := p.flows(product); len(flows) != 1 || harness.OrEmpty(flows[0].Interface) != "eth1" {
+			return errors.New("no flow by eth1")
+		}
+		return nil
+	})
+}
+
+// begunServer is a server with replypath and small tables, for which it is known who begins.
+type begunServer struct {
+	*topology.TwoNIC
+	p    *harness.Product
+	port uint16 // the last that was used: nothing is recorded of those after it
+}
+
+// run runs a subtest before which the server has begun nothing.
+func (s *begunServer) run(t *testing.T, name string, test func(*testing.T, *begunServer)) {
+	t.Run(name, func(t *testing.T) {
+		here := &begunServer{s.TwoNIC, s.p.In(t), s.port}
+		here.p.ForgetBeginnings()
+		defer func() { s.port = here.port }()
+		test(t, here)
+	})
+}
+
+// equals are two that have spoken to each other never before.
+func (s *begunServer) equals(t *testing.T, f topology.Family) *equals {
+	t.Helper()
+	s.port++
+	return newEquals(t, s.TwoNIC, f, s.port)
+}
+
+// symmetricPorts are those of protocols that use one port on both sides.
+var symmetricPorts = map[string]uint16{"vxlan": 4789, "ike": 500, "corosync": 5405, "wireguard": 51820}
+
+// TestBegun has a server and a client send each other datagrams, one of them first. That decides which way the server
+// sends, whatever happens meanwhile.
+func TestBegun(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	s := &begunServer{n, harness.On(t, n.Server.Host), 12_000}
+	start := func() *harness.Daemon { return s.p.Start("--config", harness.WriteConfig(t, harness.SmallTables)) }
+	d := start()
+	s.p.WaitGrace()
+	s.run(t, "connected server", testConnectedServer)
+	s.run(t, "forged datagram", testForgedDatagram)
+	s.run(t, "question before the server", testServerAfterQuestion)
+	s.run(t, "long silence", testLongSilence)
+	s.run(t, "client's flow evicted", testClientEvicted)
+	s.run(t, "scan", testScan)
+	s.run(t, "server's note evicted", testNoteEvicted)
+	t.Run("equal ports", func(t *testing.T) {
+		pairs := make(map[*equals]bool)
+		for _, f := range harness.Families {
+			for _, port := range symmetricPorts {
+				first := newEquals(t, n, f, port)
+				first.clientSpeaks()
+				// Ports that no protocol has: the pairs may not share a tuple.
+				second := newEquals(t, n, f, port+10_000)
+				second.serverSpeaks()
+				pairs[first], pairs[second] = true, false
+			}
+		}
+		wires := harness.Tap(t, n.Server)
+		talk := func() {
+			for pair := range pairs {
+				pair.talk()
+			}
+		}
+		talk()
+		for range 2 {
+			d.Kill()
+			talk()
+			d = start()
+			talk()
+		}
+		for pair, eth1 := range pairs {
+			wires.Want(eth1, "what the server sends", pair.datagrams())
+		}
+	})
+}
+
+// testConnectedServer has a server with a socket for each client, as those of DTLS and QUIC have, be quiet for longer than
+// a flow lives, and the client go on.
+func testConnectedServer(t *testing.T, s *begunServer) {
+	for _, f := range harness.Families {
+		for _, clientBegan := range []bool{true, false} {
+			pair := s.equals(t, f)
+			if clientBegan {
+				pair.clientSpeaks()
+			}
+			pair.serve(serverSocket{connected: true})
+			if !clientBegan {
+				pair.serverSpeaks()
+			}
+			for range 2 {
+				pair.want(clientBegan)
+				s.p.Age(200 * time.Second)
+			}
+			pair.want(clientBegan)
+		}
+	}
+}
+
+// testForgedDatagram has somebody send datagrams by eth1 in the name of a resolver, to ports on which nothing listens
+// (yet). What the server then asks the resolver from these ports leaves as routed, and so does all that follows.
+func testForgedDatagram(t *testing.T, s *begunServer) {
+	for _, f := range harness.Families {
+		for _, socket := range []serverSocket{{}, {connected: true}, {wildcard: true}, {connected: true, wildcard: true}} {
+			s.port++
+			resolver, self := netip.AddrPortFrom(s.ClientEth0.Address(f), s.port), netip.AddrPortFrom(s.Server.Eth0.Address(f), s.port)
+			q := newClientOf(t, s.TwoNIC, resolver, self)
+			q.forge()
+			q.waitRecorded(s.p)
+			q.serve(socket)
+			if socket.connected {
+				e := s.p.Explain("--peer", q.clientAt.String(), "--self", q.serverAt.String(), "--protocol", "udp")
+				wantVerdict(t, e, "local-origin", "")
+			}
+			wires := harness.Tap(t, s.Server)
+			for range 2 {
+				q.serverSpeaks()
+				q.clientSpeaks()
+				q.forge() // changes nothing any more
+			}
+			wires.WantEth0("what the server asks", q.datagrams())
+			if flows := q.flows(s.p); len(flows) > 0 {
+				t.Errorf("%s, %+v: a flow is left: %v", f, socket, flows)
+			}
+		}
+	}
+}
+
+// testServerAfterQuestion has a server start between two questions of a client.
+func testServerAfterQuestion(t *testing.T, s *begunServer) {
+	for _, f := range harness.Families {
+		pair := s.equals(t, f)
+		harness.Must(t, pair.server.Close())
+		harness.Must1[int](t)(pair.client.Write([]byte("anybody there?")))
+		pair.waitRecorded(s.p)
+		pair.serve(serverSocket{})
+		pair.want(true)
+	}
+}
+
+// testLongSilence has both be silent for longer than anything is known of who spoke first: who speaks after that decides.
+func testLongSilence(t *testing.T, s *begunServer) {
+	var pairs []*equals
+	for _, f := range harness.Families {
+		pairs = append(pairs, s.equals(t, f))
+	}
+	for _, outward := range []bool{true, false, true, true, false, false, true} {
+		s.p.Age(2 * time.Hour)
+		for _, pair := range pairs {
+			wires := harness.Tap(t, s.Server)
+			if outward {
+				pair.serverSpeaks()
+			}
+			pair.talk()
+			wires.Want(!outward, "what the server sends", pair.datagrams())
+		}
+	}
+}
+
+const (
+	// evictions are more flows than the smallest tables have room for.
+	evictions = 3000
+	// others are as many peers as leave no note about another in the smallest table of
+	// them: 30 for each of its sets of eight.
+	others = 1500
+)
+
+// testClientEvicted has a client speak first, and then so many others that its flow is pushed out of the table: it is
+// still the client who spoke first.
+func testClientEvicted(t *testing.T, s *begunServer) {
+	var pairs []*equals
+	for _, f := range harness.Families {
+		pair := s.equals(t, f)
+		pair.clientSpeaks()
+		pair.want(true)
+		pairs = append(pairs, pair)
+	}
+	for i := range evictions {
+		c := harness.NewConversation(t, harness.UDP, s.ClientEth0, s.Server.Eth1.Address(harness.Families[i%2]))
+		for range 2 { // one question is soon forgotten anyway
+			harness.Ask(t, c)
+		}
+		harness.Must(t, c.Close())
+	}
+	for _, pair := range pairs {
+		if flows := pair.flows(s.p); len(flows) > 0 {
+			t.Fatalf("after %d others, the flow is still there: %v", evictions, flows)
+		}
+		pair.want(true)
+	}
+}
+
+// noted counts the notes of what the host began, pushedOut those that made room.
+func noted(m harness.Metrics) float64 {
+	return m.Sum("replypath_flow_admissions_total", "table=outbound")
+}
+
+func pushedOut(m harness.Metrics) float64 {
+	return m.Sum("replypath_flow_evictions_total", "table=outbound")
+}
+
+// begunPairs are two of each family in which the server spoke first and was answered. The client goes on with the one,
+// the server with the other.
+func (s *begunServer) begunPairs(t *testing.T) map[*equals]func() {
+	t.Helper()
+	pairs := make(map[*equals]func())
+	for _, f := range harness.Families {
+		byServer, byClient := s.equals(t, f), s.equals(t, f)
+		pairs[byServer], pairs[byClient] = byServer.serverSpeaks, byClient.clientSpeaks
+	}
+	for pair := range pairs {
+		pair.serverSpeaks()
+		pair.want(false)
+	}
+	return pairs
+}
+
+// speakToOthers has the server speak to many others, from the ports of all pairs.
+func speakToOthers(pairs map[*equals]func(), answered bool) {
+	for port := uint16(40_000); port < 40_000+others; {
+		for pair := range pairs {
+			pair.speakTo(port, answered)
+			port++
+		}
+	}
+}
+
+// testScan has the server speak first and be answered, and then speak to so many who do not answer that there is no room
+// for notes of all of them. That it began to speak with who answered stays known.
+func testScan(t *testing.T, s *begunServer) {
+	pairs := s.begunPairs(t)
+	before := s.p.Metrics()
+	if capacity := before.Sum("replypath_flow_table_capacity", "table=outbound"); capacity == 0 || capacity >= others {
+		t.Errorf("by the metrics there is room for %v notes, for %d others", capacity, others)
+	}
+	speakToOthers(pairs, false)
+	after := s.p.Metrics()
+	if more := noted(after) - noted(before); more != others {
+		t.Errorf("%v more notes, of %d others", more, others)
+	}
+	if more := pushedOut(after) - pushedOut(before); more == 0 || more > others {
+		t.Errorf("%v notes were pushed out, by %d others", more, others)
+	}
+	for pair, speak := range pairs {
+		speak()
+		pair.want(false)
+	}
+	if more := noted(s.p.Metrics()) - noted(after); more != 0 {
+		t.Errorf("%v more notes: it was not known any more that the server spoke first", more)
+	}
+}
+
+// testNoteEvicted has the server speak to so many who all answer that there is no room for the note about the first of
+// them. Whoever speaks next: that the server began is noted anew.
+func testNoteEvicted(t *testing.T, s *begunServer) {
+	pairs := s.begunPairs(t)
+	speakToOthers(pairs, true)
+	for pair, speak := range pairs {
+		before := noted(s.p.Metrics())
+		speak()
+		if more := noted(s.p.Metrics()) - before; more != 1 {
+			t.Errorf("%v more notes, not one", more)
+		}
+		pair.want(false)
+	}
+}
