@@ -14,14 +14,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"replypath/test/evidence/promise"
 )
 
 // root of the source tree.
 const root = "../.."
 
-func promises(t *testing.T) []group {
+func promises(t *testing.T) []promise.Group {
 	t.Helper()
-	groups, err := readPromises("promises.yaml")
+	groups, err := promise.Read("promises.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,7 @@ func TestPageIsCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	today, err := render(promises(t), newResults(false), run{})
+	today, err := render(promises(t), newResults(), run{})
 	if err != nil {
 		t.Fatal(err)
 	}

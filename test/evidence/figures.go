@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"replypath/test/evidence/promise"
 )
 
 // What a cell of the page shows of a test at most.
@@ -66,7 +68,7 @@ func (e extent) with(other extent) extent {
 // figuresOf is what a test has logged, shortened: lines that differ in their numbers alone become one, with the least
 // and the largest. Of a regular expression that is not empty what it matches is shown, also of lines below the first.
 // What is general is shown where there is nothing else, added up.
-func (r *results) figuresOf(test testName, only *regexp.Regexp) string {
+func (r *results) figuresOf(test promise.Test, only *regexp.Regexp) string {
 	chosen := only.String() != ""
 	var own, general []logged
 	for _, o := range r.below(test) {
@@ -93,7 +95,7 @@ func (r *results) figuresOf(test testName, only *regexp.Regexp) string {
 }
 
 // skipReason is what a skipped test, or a skipped subtest of it, has said last.
-func (r *results) skipReason(test testName) (reason string) {
+func (r *results) skipReason(test promise.Test) (reason string) {
 	for _, o := range r.below(test) {
 		if o.result == skipped && len(o.logged) > 0 {
 			reason = o.logged[len(o.logged)-1].text

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"replypath/test/evidence/promise"
 )
 
 // kernel is what the tests have printed on another kernel, in a virtual machine (make test-kernels).
@@ -17,7 +19,7 @@ type kernel struct {
 }
 
 // readKernels reads the logs of test-kernels, build/kernels/VERSION/SUITE.log; there need not be any.
-func readKernels(dir string, groups []group) ([]kernel, error) {
+func readKernels(dir string, groups []promise.Group) ([]kernel, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
 	if err != nil {
 		return nil, fmt.Errorf("find logs of other kernels: %w", err)
@@ -26,7 +28,7 @@ func readKernels(dir string, groups []group) ([]kernel, error) {
 	for _, name := range names {
 		version := filepath.Base(filepath.Dir(name))
 		if len(kernels) == 0 || kernels[len(kernels)-1].version != version {
-			kernels = append(kernels, kernel{version, newResults(false)})
+			kernels = append(kernels, kernel{version, newResults()})
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {
@@ -39,7 +41,7 @@ func readKernels(dir string, groups []group) ([]kernel, error) {
 
 // readSuite reads the log of one package's test binary, which does not say which package that is: the one that the
 // promises name most of its tests of.
-func (r *results) readSuite(log string, groups []group) {
+func (r *results) readSuite(log string, groups []promise.Group) {
 	s := newSection()
 	for line := range strings.Lines(log) {
 		s.line(strings.TrimRight(line, "\r\n"))
@@ -61,12 +63,12 @@ func (r *results) readSuite(log string, groups []group) {
 		}
 	}
 	if pkg != "" {
-		r.add(pkg, true, s)
+		r.add(pkg, s)
 	}
 }
 
 // elsewhere returns the kernels on which a test has ended so.
-func (r *results) elsewhere(test testName, result int) (on []kernel) {
+func (r *results) elsewhere(test promise.Test, result int) (on []kernel) {
 	for _, k := range r.kernels {
 		if got, _, _ := k.of(test); got == result {
 			on = append(on, k)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"replypath/test/evidence/promise"
 )
 
 // Results of a test, the one that counts first last: where a test ran twice, a failure is never hidden.
@@ -22,9 +24,8 @@ var (
 	begunLine   = regexp.MustCompile(`^=== RUN +(\S+)`)
 	ofTestLine  = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(\S*)`)
 	loggedLine  = regexp.MustCompile(`^    (\w+\.go):\d+: (.*)`)
-	shownLine   = regexp.MustCompile(`^(Test\S+): (\w+\.go):\d+: (.*)`) // as `make test` shows it
 	endLine     = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
-	packageLine = regexp.MustCompile(`^(ok|FAIL)\s+replypath/(\S+)`)
+	packageLine = regexp.MustCompile(`^(?:ok|FAIL)\s+replypath/(\S+)`)
 	endings     = map[string]int{"PASS": passed, "SKIP": skipped, "FAIL": failed}
 )
 
@@ -41,7 +42,7 @@ func (r run) or(other run) run {
 
 // outcome is what became of a test.
 type outcome struct {
-	test   testName
+	test   promise.Test
 	result int
 	logged []logged
 }
@@ -55,16 +56,14 @@ type logged struct {
 
 // results are what the logs say.
 type results struct {
-	about    run
-	filtered bool // they name no test that has passed
-	tests    map[testName]*outcome
-	order    []*outcome
-	packages map[string]int // passed or failed
-	kernels  []kernel       // the same on other kernels
+	about   run
+	tests   map[promise.Test]*outcome
+	order   []*outcome
+	kernels []kernel // the same on other kernels
 }
 
-func newResults(filtered bool) *results {
-	return &results{filtered: filtered, tests: make(map[testName]*outcome), packages: make(map[string]int)}
+func newResults() *results {
+	return &results{tests: make(map[promise.Test]*outcome)}
 }
 
 // section are the tests of one package: its name stands behind them.
@@ -80,7 +79,7 @@ func newSection() *section { return &section{tests: make(map[string]*outcome)} }
 func (s *section) of(name string) *outcome {
 	o, known := s.tests[name]
 	if !known {
-		o = &outcome{test: testName{Name: name}}
+		o = &outcome{test: promise.Test{Name: name}}
 		s.tests[name] = o
 		s.order = append(s.order, o)
 	}
@@ -95,7 +94,7 @@ func (r *results) read(log string) {
 		if match := runLine.FindStringSubmatch(line); match != nil {
 			r.about = r.about.or(run{match[1], match[2], match[3]})
 		} else if match := packageLine.FindStringSubmatch(line); match != nil {
-			r.add(match[2], match[1] == "ok", s)
+			r.add(match[1], s)
 			s = newSection()
 		} else {
 			s.line(line)
@@ -121,8 +120,6 @@ func (s *section) line(line string) {
 		s.of(match[2]).result = endings[match[1]]
 	} else if match := loggedLine.FindStringSubmatch(line); match != nil && s.current != "" {
 		s.log(s.current, match[1], match[2])
-	} else if match := shownLine.FindStringSubmatch(line); match != nil {
-		s.log(match[1], match[2], match[3])
 	}
 }
 
@@ -132,12 +129,7 @@ func (s *section) log(test, source, text string) {
 }
 
 // add enters the tests of a package, which is known by then.
-func (r *results) add(pkg string, ok bool, s *section) {
-	result := failed
-	if ok {
-		result = passed
-	}
-	r.packages[pkg] = max(r.packages[pkg], result)
+func (r *results) add(pkg string, s *section) {
 	for _, o := range s.order {
 		o.test.Package = pkg
 		before, known := r.tests[o.test]
@@ -152,7 +144,7 @@ func (r *results) add(pkg string, ok bool, s *section) {
 }
 
 // below returns what is known of a test and its subtests.
-func (r *results) below(name testName) (all []*outcome) {
+func (r *results) below(name promise.Test) (all []*outcome) {
 	for _, o := range r.order {
 		if o.test == name || o.test.Package == name.Package && strings.HasPrefix(o.test.Name, name.Name+"/") {
 			all = append(all, o)
@@ -162,12 +154,9 @@ func (r *results) below(name testName) (all []*outcome) {
 }
 
 // of returns what became of a test, and how many of its subtests that have none themselves were skipped.
-func (r *results) of(name testName) (result, skips, variants int) {
+func (r *results) of(name promise.Test) (result, skips, variants int) {
 	if o, known := r.tests[name]; known {
 		result = o.result
-	}
-	if result == notRun && r.filtered && r.packages[name.Package] == passed {
-		result = passed
 	}
 	all := r.below(name)
 	for _, o := range all {
@@ -186,7 +175,7 @@ func (r *results) of(name testName) (result, skips, variants int) {
 }
 
 // missing names the tests that show nothing, as they failed or, unless that is to be shown, did not run.
-func (r *results) missing(groups []group, partial bool) (names []string) {
+func (r *results) missing(groups []promise.Group, partial bool) (names []string) {
 	for _, g := range groups {
 		for _, p := range g.Promises {
 			for _, test := range p.Tests {

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"replypath/test/evidence/promise"
 )
 
 // someLog is of two packages.
@@ -59,21 +61,23 @@ FAIL
 FAIL	replypath/test/devices	0.1s
 `
 
+func test(pkg, name string) promise.Test { return promise.Test{Package: pkg, Name: name} }
+
 // TestResults reads a log of `go test -v`.
 func TestResults(t *testing.T) {
-	r := newResults(false)
+	r := newResults()
 	r.read(someLog)
 	if want := (run{"1234abc", "6.18.44", "2026-11-25"}); r.about != want {
 		t.Errorf("the log is of %v, not %v", r.about, want)
 	}
-	for name, want := range map[testName]int{
-		{"test/faults", "TestFault"}:         passed,
-		{"test/faults", "TestFault/carrier"}: passed,
-		{"test/faults", "TestHung"}:          failed,
-		{"test/faults", "TestBond"}:          notRun,
-		{"test/devices", "TestBond"}:         skipped,
-		{"test/devices", "TestKinds"}:        skipped,
-		{"test/devices", "TestBroken"}:       failed,
+	for name, want := range map[promise.Test]int{
+		test("test/faults", "TestFault"):         passed,
+		test("test/faults", "TestFault/carrier"): passed,
+		test("test/faults", "TestHung"):          failed,
+		test("test/faults", "TestBond"):          notRun,
+		test("test/devices", "TestBond"):         skipped,
+		test("test/devices", "TestKinds"):        skipped,
+		test("test/devices", "TestBroken"):       failed,
 	} {
 		if got, _, _ := r.of(name); got != want {
 			t.Errorf("%s: %d, not %d", name, got, want)
@@ -83,7 +87,7 @@ func TestResults(t *testing.T) {
 
 // TestFigures: lines that differ in their numbers alone are one; what is general is shown alone, added up.
 func TestFigures(t *testing.T) {
-	r := newResults(false)
+	r := newResults()
 	r.read(someLog)
 	for _, c := range []struct{ test, figures, want string }{
 		{"TestFault", "", "back after 270 to 510 ms | 2 of 10.1.0.1; 2 times: eth0: 3 to 12 answers, the longest pause 20 ms to 1.5 s, by a MAC"},
@@ -91,30 +95,12 @@ func TestFigures(t *testing.T) {
 		{"TestFault", "$^", ""},
 		{"TestSite", "", "without: 1 questions, 0 answered; with: 15 questions, 12 answered, 5 frames left by the right interface, 0 by another"},
 	} {
-		if got := r.figuresOf(testName{"test/faults", c.test}, regexp.MustCompile(c.figures)); got != c.want {
+		if got := r.figuresOf(test("test/faults", c.test), regexp.MustCompile(c.figures)); got != c.want {
 			t.Errorf("%s, %q:\n%s\nand not\n%s", c.test, c.figures, got, c.want)
 		}
 	}
-	if got, want := r.skipReason(testName{"test/devices", "TestKinds"}), "no bridges here"; got != want {
+	if got, want := r.skipReason(test("test/devices", "TestKinds")), "no bridges here"; got != want {
 		t.Errorf("skipped as %q, not %q", got, want)
-	}
-}
-
-// TestFiltered: what `make test` shows names no test that has passed; its packages say so.
-func TestFiltered(t *testing.T) {
-	const shown = "TestFault/carrier: faults_test.go:12: eth0: 3 answers\n--- SKIP: TestBond (0.00s)\nok  \treplypath/test/faults\t12.3s\n"
-	for filtered, want := range map[bool]int{false: notRun, true: passed} {
-		r := newResults(filtered)
-		r.read(shown)
-		if got, _, _ := r.of(testName{"test/faults", "TestSite"}); got != want {
-			t.Errorf("filtered %t: %d, not %d", filtered, got, want)
-		}
-		if got, _, _ := r.of(testName{"test/faults", "TestBond"}); got != skipped {
-			t.Errorf("filtered %t: a skipped test is %d", filtered, got)
-		}
-		if got, want := r.figuresOf(testName{"test/faults", "TestFault"}, regexp.MustCompile("")), "eth0: 3 answers"; got != want {
-			t.Errorf("%q, not %q", got, want)
-		}
 	}
 }
 
@@ -143,9 +129,9 @@ func TestRefused(t *testing.T) {
 // TestKernels: what this machine's kernel has to skip counts where another one passed it, and fails where one did not.
 func TestKernels(t *testing.T) {
 	const onOther = "=== RUN   TestBond\n    bond_test.go:9: 3 answers\n--- PASS: TestBond (1.00s)\nPASS\n"
-	bond := testName{"test/devices", "TestBond"}
-	p := promise{ID: "bond", Promise: "B.", Tests: []testName{bond}, figures: regexp.MustCompile("")}
-	groups := []group{{Promises: []promise{p}}}
+	bond := test("test/devices", "TestBond")
+	p := promise.Promise{ID: "bond", Promise: "B.", Tests: []promise.Test{bond}, Shown: regexp.MustCompile("")}
+	groups := []promise.Group{{Promises: []promise.Promise{p}}}
 	dir := t.TempDir()
 	for version, log := range map[string]string{"5.10": onOther, "6.1": onOther, "7.2": strings.Replace(onOther, "PASS:", "FAIL:", 1)} {
 		if err := os.MkdirAll(filepath.Join(dir, version), 0o700); err != nil {
@@ -155,7 +141,7 @@ func TestKernels(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := newResults(false)
+	r := newResults()
 	r.read(someLog)
 	var err error
 	if r.kernels, err = readKernels(dir, groups); err != nil {

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"replypath/test/evidence/promise"
 )
 
-const remedy = "run make test and make evidence"
+const remedy = "run make test-all and make evidence"
 
 // options are what the flags say.
 type options struct {
@@ -21,7 +23,6 @@ type options struct {
 	logs           []string
 	run            run
 	partial        bool
-	filtered       bool
 }
 
 func main() {
@@ -41,7 +42,6 @@ func parseFlags() *options {
 	flag.StringVar(&o.run.Kernel, "kernel", "", "kernel of the run, where its logs do not say it")
 	flag.StringVar(&o.run.Date, "date", "", "date of the run, where its logs do not say it")
 	flag.BoolVar(&o.partial, "partial", false, "show tests that the logs do not have as \"not run\"")
-	flag.BoolVar(&o.filtered, "filtered", false, "the logs name no test that has passed: take what a passed package does not complain about as passed")
 	flag.Parse()
 	o.logs = flag.Args()
 	if !*log {
@@ -52,14 +52,14 @@ func parseFlags() *options {
 
 // generate reads promises and logs, and writes the page. An error names each test that failed or did not run.
 func generate(o *options) error {
-	p, err := readPromises(o.promises)
+	p, err := promise.Read(o.promises)
 	if err != nil {
 		return err
 	}
 	if len(o.logs) == 0 {
 		return errors.New("there is no log of a run: " + remedy)
 	}
-	results := newResults(o.filtered)
+	results := newResults()
 	for _, name := range o.logs {
 		text, err := os.ReadFile(name)
 		if err != nil {

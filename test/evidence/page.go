@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+
+	"replypath/test/evidence/promise"
 )
 
 //go:embed page.md.tmpl
@@ -26,14 +28,14 @@ type pageSection struct {
 }
 
 // render makes the page.
-func render(groups []group, r *results, about run) (string, error) {
+func render(groups []promise.Group, r *results, about run) (string, error) {
 	data := struct {
 		run
 		Promises, Tests int
 		Sections        []pageSection
 	}{run: about}
 	data.Kernel = kernelVersion.FindString(about.Kernel)
-	tests := make(map[testName]bool)
+	tests := make(map[promise.Test]bool)
 	for _, g := range groups {
 		s := pageSection{Title: g.Title, About: g.About}
 		for _, p := range g.Promises {
@@ -59,7 +61,7 @@ func render(groups []group, r *results, about run) (string, error) {
 // below separates what stands below each other in a cell.
 const below = "<br>"
 
-func (r *results) row(p *promise) row {
+func (r *results) row(p *promise.Promise) row {
 	var tests, printed, ended []string
 	for i, test := range p.Tests {
 		name := "`" + test.Name + "`"
@@ -76,6 +78,9 @@ func (r *results) row(p *promise) row {
 			printed = append(printed, figures)
 		}
 	}
+	if p.Needs != "" {
+		tests = append(tests, "only `make test-all`: needs "+p.Needs)
+	}
 	if len(printed) == 0 {
 		printed = []string{"-"}
 	}
@@ -89,19 +94,19 @@ func (r *results) row(p *promise) row {
 }
 
 // show tells of a test what became of it, and what it printed, "" for nothing.
-func (r *results) show(test testName, p *promise) (result, printed string) {
+func (r *results) show(test promise.Test, p *promise.Promise) (result, printed string) {
 	switch ended, skips, variants := r.of(test); {
 	case ended == notRun:
 		return "not run", ""
 	case ended == skipped && len(r.elsewhere(test, passed)) > 0:
 		on := r.elsewhere(test, passed)
-		return "passed on " + versions(on), escapes.Replace(on[len(on)-1].figuresOf(test, p.figures))
+		return "passed on " + versions(on), escapes.Replace(on[len(on)-1].figuresOf(test, p.Shown))
 	case ended == skipped:
 		return "skipped", escapes.Replace(r.skipReason(test))
 	case skips > 0:
-		return fmt.Sprintf("passed, %d of %d variants skipped", skips, variants), escapes.Replace(r.figuresOf(test, p.figures))
+		return fmt.Sprintf("passed, %d of %d variants skipped", skips, variants), escapes.Replace(r.figuresOf(test, p.Shown))
 	default:
-		return "passed", escapes.Replace(r.figuresOf(test, p.figures))
+		return "passed", escapes.Replace(r.figuresOf(test, p.Shown))
 	}
 }
 

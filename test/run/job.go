@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"replypath/test/evidence/promise"
+)
+
+const (
+	module  = "replypath"
+	harness = module + "/test/harness"
+)
+
+// modules have tests of their own and are built with other libraries. Only a full run builds them.
+var modules = []string{"deploy/helm", "packaging/grafana"}
+
+// job is one run of `go test`.
+type job struct {
+	dir      string   // of a module of its own
+	packages []string // import paths
+	tests    []string // those that are run, all where it is empty
+	skip     []string // those that are not
+}
+
+// jobs are those with most to do first.
+func (o *options) jobs(ctx context.Context) ([]*job, error) {
+	beds, others, err := packages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := promise.Read(o.promises)
+	if err != nil {
+		return nil, err
+	}
+	quick := make(map[string][]string)
+	for _, t := range promise.Quick(groups) {
+		quick[module+"/"+t.Package] = append(quick[module+"/"+t.Package], t.Name)
+	}
+	var jobs []*job
+	for _, pkg := range beds {
+		j := &job{packages: []string{pkg}}
+		if o.quick {
+			if j.tests = whole(quick[pkg]); len(j.tests) == 0 {
+				continue
+			}
+		}
+		jobs = append(jobs, j)
+	}
+	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(len(quick[b.packages[0]]), len(quick[a.packages[0]])) })
+	jobs = slices.Insert(jobs, min(1, len(jobs)), &job{packages: others})
+	if o.quick {
+		return jobs, nil
+	}
+	for _, dir := range modules {
+		jobs = append(jobs, &job{dir: dir, packages: []string{"./..."}})
+	}
+	if !o.rest {
+		return jobs, nil
+	}
+	return o.leaveOut(jobs)
+}
+
+// whole returns the names of the tests without what is below another of them.
+func whole(names []string) []string {
+	slices.Sort(names)
+	var all []string
+	for _, name := range names {
+		if n := len(all); n == 0 || name != all[n-1] && !strings.HasPrefix(name, all[n-1]+"/") {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// packages returns those whose tests make networks of their own, and the others that have tests.
+func packages(ctx context.Context) (beds, others []string, err error) {
+	const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}{{end}}`
+	list := exec.CommandContext(ctx, "go", "list", "-f", format, "./...")
+	list.Stderr = os.Stderr
+	text, err := list.Output()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list packages: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if slices.Contains(fields[1:], harness) {
+			beds = append(beds, fields[0])
+		} else {
+			others = append(others, fields[0])
+		}
+	}
+	return beds, others, nil
+}
+
+// run runs the tests and tells the report of them. An error says that they could not be run.
+func (j *job) run(ctx context.Context, o *options, r *report) error {
+	test := exec.CommandContext(ctx, "go", j.arguments(o)...)
+	test.Dir = j.dir
+	test.WaitDelay = time.Minute
+	var stderr bytes.Buffer
+	test.Stderr = &stderr
+	test.Cancel = func() error { return test.Process.Signal(os.Interrupt) }
+	stdout, err := test.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("run go test: %w", err)
+	}
+	if err := test.Start(); err != nil {
+		return fmt.Errorf("run go test: %w", err)
+	}
+	for decoder := json.NewDecoder(stdout); ; {
+		var e event
+		if err := decoder.Decode(&e); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return errors.Join(fmt.Errorf("read what go test says: %w", err), test.Cancel(), test.Wait())
+		}
+		if err := r.take(&e); err != nil {
+			return errors.Join(err, test.Cancel(), test.Wait())
+		}
+	}
+	err = test.Wait()
+	if err == nil || r.hasFailed(j.packages) { // which the report shows
+		return nil
+	}
+	return fmt.Errorf("go test %s: %w\n%s", strings.Join(j.packages, " "), err, stderr.String())
+}
+
+func (j *job) arguments(o *options) []string {
+	args := []string{"test", "-json", "-trimpath", "-count=1", "-timeout=" + o.timeout.String()}
+	if o.quick {
+		args = append(args, "-short")
+	}
+	if len(j.tests) > 0 {
+		args = append(args, "-run="+pattern(j.tests))
+	}
+	if len(j.skip) > 0 {
+		args = append(args, "-skip=^("+strings.Join(j.skip, "|")+")$")
+	}
+	return append(args, j.packages...)
+}
+
+// pattern matches the tests of these names, and all below them.
+func pattern(names []string) string {
+	alternatives := make([]string, 0, len(names))
+	for _, name := range names {
+		alternatives = append(alternatives, "^"+strings.ReplaceAll(name, "/", "$/^")+"$")
+	}
+	return strings.Join(alternatives, "|")
+}
+
+// shownName is the file, below the logs, that says what a quick run has shown in full.
+const shownName = "shown"
+
+// leaveOut leaves out of a full run what a quick run has shown in full.
+func (o *options) leaveOut(jobs []*job) ([]*job, error) {
+	text, err := os.ReadFile(filepath.Join(o.logs, shownName))
+	if err != nil {
+		return nil, fmt.Errorf("read what the quick run has shown: %w", err)
+	}
+	shown := make(map[string][]string) // tests by package, none where all are
+	for line := range strings.Lines(string(text)) {
+		pkg, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		shown[pkg] = append(shown[pkg], name)
+	}
+	for _, j := range jobs {
+		j.packages = slices.DeleteFunc(j.packages, func(pkg string) bool { return slices.Contains(shown[pkg], "") })
+		if len(j.packages) == 1 {
+			j.skip = shown[j.packages[0]]
+		}
+	}
+	return slices.DeleteFunc(jobs, func(j *job) bool { return len(j.packages) == 0 }), nil
+}

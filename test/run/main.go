@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Run runs the tests, some packages side by side, and prints a line for each package as it ends: with -quick each promise
+// of test/evidence/promises.yaml once, beside whatever needs no network of its own, else everything. At the end it
+// tells what was skipped and why, how long it took, and how many passed, failed and were skipped.
+//
+// It keeps what the tests print, as `go test -v` prints it, in a file for each package below -logs: make evidence reads
+// them.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// options are what the flags say.
+type options struct {
+	quick    bool
+	rest     bool
+	promises string
+	logs     string
+	lanes    int
+	timeout  time.Duration
+}
+
+func main() {
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "run one test of each promise, and whatever needs no network of its own")
+	flag.BoolVar(&o.rest, "rest", false, "leave out what a -quick run that has passed has shown in full")
+	flag.StringVar(&o.promises, "promises", "test/evidence/promises.yaml", "what is promised, and by which tests it is shown")
+	flag.StringVar(&o.logs, "logs", "build/tests", "directory for what the tests print")
+	flag.IntVar(&o.lanes, "lanes", 4, "packages that run side by side")
+	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "how long a package may take")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	passed, err := o.run(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run tests:", err)
+	}
+	if err != nil || !passed {
+		os.Exit(1)
+	}
+}
+
+// run returns whether all tests have passed. An error says that they could not be run.
+func (o *options) run(ctx context.Context) (passed bool, err error) {
+	jobs, err := o.jobs(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := os.MkdirAll(o.logs, 0o755); err != nil {
+		return false, fmt.Errorf("make a directory for logs: %w", err)
+	}
+	r := newReport(os.Stdout, o.logs, o.quick)
+	lanes := make(chan struct{}, o.lanes)
+	done := make(chan error)
+	go func() {
+		for _, j := range jobs {
+			lanes <- struct{}{}
+			go func() {
+				err := j.run(ctx, o, r)
+				<-lanes
+				done <- err
+			}()
+		}
+	}()
+	for range jobs {
+		if failed := <-done; failed != nil && err == nil {
+			err = failed
+		}
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	passed = r.end(jobs)
+	if err == nil && passed && o.quick {
+		err = r.noteShown(jobs)
+	}
+	return passed, err
+}

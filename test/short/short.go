@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package short tells tests whether this is a quick run, which shows each promise once.
+package short
+
+import "testing"
+
+// Reason stands in the log of a test that has left something out: a full run runs that test again.
+const Reason = "a quick run leaves out some of it: make test-all"
+
+// Run tells whether this is a quick run, and has the test say so.
+func Run(t testing.TB) bool {
+	t.Helper()
+	if testing.Short() {
+		t.Log(Reason)
+	}
+	return testing.Short()
+}
