@@ -1,6 +1,6 @@
-# `make help` lists the targets. Building and the demo need Go alone; tests, lint and generated code need the Debian
-# packages of test/packages.txt, test-kernels and bench also those of packages.txt in test/kernels and test/bench,
-# test-kubernetes those of test/guide/cluster-packages.txt; they are installed where they are missing.
+# `make help` lists the targets. Building and the demo need Go alone. The Debian packages of others are installed where
+# they are missing: those of test/packages.txt for `make test`, tool-packages.txt for what is generated and linted, both
+# and all-packages.txt for `make test-all`, and the lists of kernels, bench, fresh, guide and packaging for theirs.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -54,26 +54,13 @@ PARALLEL ?= 1
 WORKLOADS  ?=
 CONTENDERS ?=
 
-# Most tests wait more than they work: two packages at a time, the longest first. Those that load or
-# time the processors have the machine to themselves; those of them that may run side by side wait two thirds of the time.
-TESTFLAGS ?= -count=1 -timeout 20m
-ALONE     := $(addprefix replypath/test/,bench faults floods soak)
-LONGEST   := $(addprefix replypath/,test/scenario loader test/lifecycle test/restarts test/devices)
-TIMED     := ^Test(S4(SmallPackets|Throughput)|Taken(Fallback)?(AndKept)?|TakenFallbackAgainAndAgain|SourceTaken(AfterARestart)?|(Settings|Fallback|Bound)Taken|DHCP|Switch(IsStart|WithoutDaemon)|FirstCorrection|EmptyConfiguration|StartWhileAddressInUse|DeafGatewayBusyMachine|ReadersDoNotWait)$$
-TIMED_IN  := replypath/loader $(addprefix replypath/test/,scenario devices lifecycle faults managers)
-# What tests have measured is shown: each line that one logs, with its name before it, but not how much was asked and
-# answered in each.
-FIGURES   := | sed -uE -e '/^=== (RUN|CONT|NAME)/{s/^=== [A-Z]+ *//;h;d}' -e '/^=== |^PASS$$|^ *--- PASS|^ *figures\.go:/d' \
-             -e '/^    \w+\.go:[0-9]+: /{G;s/^ *(.*)\n(.*)/\2: \1/}'
-# All that they print is kept for evidence.
-LOGS      := build/tests
-KEEP       = | tee $(LOGS)/$(1).log
-# Scripts of commands: what they log is all that the commands print, and shown only where one fails.
-SCRIPTS   := ^TestScript$$
+# One binary is built and tested. The go command shares what it has compiled between `make build` and the tests.
+TESTED := REPLYPATH_BINARY=$(CURDIR)/$(BINARY)
+LOGS   := build/tests
+RUN     = $(TESTED) $(GO) run ./test/run -logs $(LOGS)
+ABOUT   = rm -rf $(LOGS); mkdir -p $(LOGS); echo "tests of commit $(COMMIT) on Linux $$(uname -r), $$(date -u +%F)" >$(LOGS)/about.log
 # What renders and checks the Helm chart, and what makes the dashboard, are modules of their own.
-CHART     := deploy/helm
-MODULES   := $(CHART) packaging/grafana
-OTHERS     = $(filter-out $(LONGEST) $(ALONE),$(shell $(GO) list ./...))
+MODULES := deploy/helm packaging/grafana
 
 # Packets that the datapath and the model of it have to agree about.
 FUZZ_PACKETS ?= 1000000
@@ -84,31 +71,31 @@ FUZZ_TARGET  ?= FuzzDatapath
 SOAK_TIME ?= 30m
 
 export CGO_ENABLED = 0
+export GOFLAGS := -trimpath $(GOFLAGS)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test evidence test-unit test-bpf test-one fuzz test-race test-kernels test-kubernetes bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence workflows install deb rpm image release packages root help
+.PHONY: build demo test test-all test-long test-fresh evidence test-unit test-bpf test-one fuzz test-race test-kernels test-kubernetes bench bench-bpf bench-check bench-page bench-tables soak generate verify-generated lint lint-docs docs-pictures vet staticcheck gofmt licence workflows install deb rpm image release packages all-packages tool-packages root help
 
 build: ## make bin/replypath, one static binary
-	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
+	$(GO) build -buildvcs=false -ldflags '-s -w -X main.commit=$(COMMIT) -X main.version=$(or $(VERSION),devel)' -o $(BINARY) ./cmd/replypath
 
 demo: build root ## show replies leaving by the wrong interface, and mended
 	$(BINARY) demo
 
-test: SHELL := /bin/bash -o pipefail
-test: root packages ## run all tests, in network namespaces of their own (build/tests)
-	$(GO) list ./... >/dev/null # or OTHERS is empty
-	@rm -rf $(LOGS)
-	@mkdir -p $(LOGS)
-	@echo "tests of commit $(COMMIT) on Linux $$(uname -r), $$(date -u +%F)" $(call KEEP,about)
-	failed=; \
-	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test $(TESTFLAGS) -v -p 2 -skip '$(TIMED)|$(SCRIPTS)' $(LONGEST) $(OTHERS) $(call KEEP,others) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -run '$(SCRIPTS)' ./cmd/replypath >$(LOGS)/scripts.log && tail -n 1 $(LOGS)/scripts.log || { cat $(LOGS)/scripts.log; failed=1; }; \
-	$(GO) -C $(CHART) test $(TESTFLAGS) -v ./... $(call KEEP,chart) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -p 1 -parallel 4 -skip '$(TIMED)' $(ALONE) $(call KEEP,alone) $(FIGURES) || failed=1; \
-	$(GO) test $(TESTFLAGS) -v -p 1 -run '$(TIMED)' $(TIMED_IN) $(call KEEP,timed) $(FIGURES) || failed=1; \
-	test -z "$$failed"
+test: build root packages ## show each promise once, run unit tests and every branch of the programs, in five minutes (build/tests)
+	@$(ABOUT)
+	$(RUN) -quick
 
-evidence: ## make docs/EVIDENCE.md from what test has printed
+test-all: build root all-packages ## run all tests, in 25 minutes; REST=1 leaves out what `make test` has just shown
+	@$(if $(REST),test -e $(LOGS)/shown,$(ABOUT))
+	$(RUN) $(if $(REST),-rest)
+
+test-long: build root all-packages ## run what repeats for long: restarts by the hundred, cross-compiling, several nodes, a long soak
+	$(TESTED) REPLYPATH_TEST_LONG=1 REPLYPATH_TEST_RESTARTS=100 $(GO) test -count=1 -v -p 1 -timeout 2h \
+		./test/restarts ./test/fleet ./packaging
+	$(MAKE) --no-print-directory soak
+
+evidence: ## make docs/EVIDENCE.md from what test-all has printed
 	$(GO) run ./test/evidence
 
 # Those that neither need root nor make a namespace.
@@ -120,29 +107,34 @@ UNIT := $(addprefix ./,bpf/internal/model cmd/replypath cmd/replypath/cli cmd/re
 test-unit: ## run the tests that need no root, in half a minute once they are built
 	$(GO) test -short $(UNIT)
 
-test-bpf: root ## run the programs on packets, with a short fuzz, in two minutes (BPF_PROG_TEST_RUN)
-	REPLYPATH_FUZZ_PACKETS=20000 $(GO) test ./bpf/...
+test-bpf: root ## run the programs on packets, with a short fuzz, in a minute (BPF_PROG_TEST_RUN)
+	$(GO) test -short ./bpf/...
 
-test-one: root packages ## run one test wherever it is (T=TestName)
+test-one: build root all-packages ## run one test wherever it is (T=TestName)
 	@test -n "$(T)" && in=$$(git grep -l 'func $(T)(' -- '*_test.go' | xargs -r -n 1 dirname | sort -u | sed 's|^|./|') && test -n "$$in" || \
 		{ echo 'there is no test "$(T)": make test-one T=TestName' >&2; exit 1; }; \
-	$(GO) test -count=1 -timeout 20m -v -run '^$(T)$$' $$in
+	$(TESTED) $(GO) test -count=1 -timeout 20m -v -run '^$(T)$$' $$in
 
 # Inputs are minimized ten times only: what they cover differs from run to run.
-fuzz: root ## look for packets that the datapath and the model of it decide differently about (FUZZ_TIME, FUZZ_TARGET)
+fuzz: root ## hold a million packets against the model, then look for others that it decides differently about (FUZZ_PACKETS, FUZZ_TIME)
+	REPLYPATH_FUZZ_PACKETS=$(FUZZ_PACKETS) $(GO) test ./bpf -count=1 -run '^TestModel' -timeout 1h
 	$(GO) test ./bpf -run '^$$' -fuzz '^$(FUZZ_TARGET)$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x
 
-test-race: root packages ## the same with the race detector
-	CGO_ENABLED=1 $(GO) test -race -p 1 $(TESTFLAGS) ./...
+test-race: root all-packages ## run all tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race -p 1 -count=1 -timeout 1h ./...
 
-test-kernels: packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
+test-fresh: root ## follow README in a new root directory of Debian 12: make demo, make test
+	@test/install-packages.sh test/fresh/packages.txt
+	GO="$(GO)" test/fresh/run
+
+test-kernels: all-packages ## run tests on other kernels (KERNELS="5.10 6.1"), in virtual machines
 	@test/install-packages.sh test/kernels/packages.txt
 	@$(if $(filter bench,$(SUITES)),test/install-packages.sh test/bench/packages.txt)
 	$(GO) build -o build/test-kernels ./test/kernels
 	exec build/test-kernels -suites "$(SUITES)" $(if $(SHORT),-short) -parallel $(PARALLEL) $(KERNELS)
 
 # To compile a cluster takes eight minutes the first time, on two cores.
-test-kubernetes: root packages ## run the commands of docs/guide/kubernetes.md in a cluster of one node
+test-kubernetes: root all-packages ## run the commands of docs/guide/kubernetes.md in a cluster of one node
 	@test/install-packages.sh test/guide/cluster-packages.txt
 	GO="$(GO)" test/guide/cluster build/cluster
 	$(MAKE) --no-print-directory image IMAGE=build/cluster/replypath.tar ARCHITECTURES=$$($(GO) env GOARCH)
@@ -167,24 +159,24 @@ bench-bpf: root ## measure the programs next to an empty one (build/bench/bpf.js
 	@mkdir -p build/bench
 	$(GO) run ./bpf/internal/bench -json build/bench/bpf.json $(if $(CROWD),-crowd)
 
-soak: root packages ## run under load while everything changes, with the race detector, for SOAK_TIME (build/soak.json)
-	CGO_ENABLED=1 $(GO) build -race -trimpath -buildvcs=false -o build/replypath-race ./cmd/replypath
+soak: root all-packages ## run under load while everything changes, with the race detector, for SOAK_TIME (build/soak.json)
+	CGO_ENABLED=1 $(GO) build -race -buildvcs=false -o build/replypath-race ./cmd/replypath
 	REPLYPATH_BINARY=$(CURDIR)/build/replypath-race REPLYPATH_SOAK_TIME=$(SOAK_TIME) REPLYPATH_SOAK_REPORT=$(CURDIR)/build/soak.json \
 		REPLYPATH_SOAK_COMMIT="$(COMMIT)" $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test/soak
 
 bench-tables: build root packages ## measure the daemon beside large routing tables that change, and interfaces that come and go
 	REPLYPATH_BINARY=$(CURDIR)/bin/replypath REPLYPATH_BIG_TABLES=1 $(GO) test -count=1 -v -timeout 20m ./test/bigtables
 
-generate: packages ## compile the BPF programs; make the metrics reference, dashboard, man pages and manifests of Kubernetes
+generate: tool-packages ## compile the BPF programs; make the metrics reference, dashboard, man pages and manifests of Kubernetes
 	$(GO) generate ./...
 
-verify-generated: packages ## check that the generated files are what their sources make
+verify-generated: tool-packages ## check that the generated files are what their sources make
 	test/verify-generated.sh
 
 lint: vet staticcheck gofmt licence workflows ## check the Go code and the workflows
 
 # python3-rich and python3-pyte, which nothing else needs, are in test/guide/packages.txt.
-docs-pictures: root packages ## draw the terminals of demo, status, top and doctor, and the dashboard, for the documents
+docs-pictures: root all-packages ## draw the terminals of demo, status, top and doctor, and the dashboard, for the documents
 	@test/install-packages.sh test/guide/packages.txt
 	@rm -rf build/pictures && mkdir -p build/pictures
 	REPLYPATH_PICTURES=$(CURDIR)/build/pictures $(GO) test -count=1 -run '^TestPictures$$' ./test/guide
@@ -193,7 +185,7 @@ docs-pictures: root packages ## draw the terminals of demo, status, top and doct
 	/usr/bin/python3 test/software/dashboard.py docs/grafana-dashboard.json build/pictures/dashboard.json docs/guide/pictures/dashboard.svg
 
 # Help, man pages and messages are read as Markdown.
-lint-docs: packages ## check the documents: links, commands, keys, metrics, sizes and prose
+lint-docs: tool-packages ## check the documents: links, commands, keys, metrics, sizes and prose
 	@rm -rf build/prose && mkdir -p build/prose
 	failed=; \
 	REPLYPATH_PROSE=$(CURDIR)/build/prose $(GO) test -count=1 ./test/documents || failed=1; \
@@ -236,7 +228,6 @@ install: build ## install under DESTDIR and PREFIX, with man pages, completions,
 	test -e $(DESTDIR)/etc/replypath/replypath.yaml || \
 		install -D -m 0644 $(SAMPLE_CONFIG) $(DESTDIR)/etc/replypath/replypath.yaml
 
-# A package has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 # What is published has the version of CHANGELOG.md, whatever has been committed since, and the time of the last commit.
 deb rpm image release: VERSION = $(CHANGELOG_VERSION)
 deb rpm image release: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
@@ -276,6 +267,12 @@ release: build root ## make all that is published, in build/release: binaries, p
 
 packages:
 	@test/install-packages.sh
+
+all-packages: packages tool-packages
+	@test/install-packages.sh test/all-packages.txt
+
+tool-packages:
+	@test/install-packages.sh test/tool-packages.txt
 
 root:
 	@test "$$(id -u)" = 0 || { echo "make: this makes network namespaces: run it as root" >&2; exit 1; }
