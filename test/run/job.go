@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,10 +166,10 @@ func pattern(names []string) string {
 // shownName is the file, below the logs, that says what a quick run has shown in full.
 const shownName = "shown"
 
-// leaveOut leaves out of a full run what a quick run has shown in full.
+// leaveOut leaves out of a full run what a quick run has shown in full, which is nothing where it failed.
 func (o *options) leaveOut(jobs []*job) ([]*job, error) {
 	text, err := os.ReadFile(filepath.Join(o.logs, shownName))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read what the quick run has shown: %w", err)
 	}
 	shown := make(map[string][]string) // tests by package, none where all are

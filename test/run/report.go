@@ -69,7 +69,7 @@ func (r *report) take(e *event) error {
 	}
 	p := r.packages[e.Package]
 	if p == nil {
-		log, err := os.Create(filepath.Join(r.logs, strings.ReplaceAll(e.Package, "/", "_")+".log"))
+		log, err := os.Create(filepath.Join(r.logs, r.logName(e.Package)))
 		if err != nil {
 			return fmt.Errorf("keep what tests print: %w", err)
 		}
@@ -91,6 +91,15 @@ func (r *report) take(e *event) error {
 		}
 	}
 	return nil
+}
+
+// logName tells the log of a quick run from that of the rest.
+func (r *report) logName(pkg string) string {
+	name := strings.ReplaceAll(below(pkg), "/", "_") + ".log"
+	if r.quick {
+		return "quick_" + name
+	}
+	return name
 }
 
 func (p *tested) of(name string) *test {
