@@ -27,8 +27,10 @@ type history struct {
 // whatever they have forgotten is looked at: a packet passes untouched or goes
 // back to where its tuple came from, only an answered handshake makes an
 // established entry, and only another one pushes it out.
-func (r *Runner) RunFull(data []byte) (what string, err error) {
-	p := Decode(data)
+func (r *Runner) RunFull(data []byte) (what string, err error) { return r.RunFullProgram(Decode(data)) }
+
+// RunFullProgram is RunFull for a program that was read.
+func (r *Runner) RunFullProgram(p Program) (what string, err error) {
 	if p.Setup.bare < devices {
 		return "", nil // moves between kinds of devices change more than addresses
 	}

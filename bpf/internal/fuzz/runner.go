@@ -108,8 +108,12 @@ var errClock = errors.New("the machine is too slow to tell times")
 
 // Run runs a program from empty tables on. It returns nil if both sides agree.
 // Thorough compares everything after every packet, else most of it at the end.
-func (r *Runner) Run(data []byte, thorough bool) (difference *Difference, err error) {
-	p := Decode(data)
+func (r *Runner) Run(data []byte, thorough bool) (*Difference, error) {
+	return r.RunProgram(Decode(data), thorough)
+}
+
+// RunProgram is Run for a program that was read.
+func (r *Runner) RunProgram(p Program, thorough bool) (difference *Difference, err error) {
 	for range 50 { // times that a loaded machine gets
 		err := r.h.Do(func() error {
 			if err := rig.Pin(r.cpu); err != nil {

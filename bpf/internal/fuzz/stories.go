@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"slices"
+
+	"replypath/bpf"
+	"replypath/bpf/internal/model"
+)
+
+// Stories are programs that raise together whatever packets can raise without sockets and full tables.
+func Stories() (all []Program) {
+	for family := range networks[:2] {
+		p := Packet{family: family}
+		all = append(all, unreadable(p), ignored(p), answered(p), pinned(p), lost(p))
+		all = append(all, conversations(p)...)
+		all = append(all, hindered(p)...)
+	}
+	return all
+}
+
+// StoriesOfSockets are segments that a connection's socket expects, and some that it does not.
+func StoriesOfSockets() (all []Program) {
+	for family := range networks[:2] {
+		for _, peer := range []int{0, strangerPeer} {
+			p := Packet{family: family, peer: peer, flags: model.FlagACK, seq: next, ack: next}
+			all = append(all, program(nil, in(0, p.with(func(p *Packet) { p.seq = far })), in(0, p),
+				in(0, p.with(func(p *Packet) { p.protocol, p.selfPort = udp, wildcardPort }))))
+		}
+	}
+	return all
+}
+
+// StoriesOfFullTables enter more of each kind than a set has room for.
+func StoriesOfFullTables() []Program {
+	var steps []Step
+	for i := range 2 * int(bpf.DatapathWaysWAYS) {
+		p := Packet{peerPort: i % 2, damageBy: byte(i / 2 << 4)} // RunFull makes another port of the latter
+		asked, begun := p.with(func(p *Packet) { p.protocol = udp }), p.with(func(p *Packet) { p.protocol, p.self = udp, 3 })
+		steps = append(steps, handshake(Step{Packet: p}, 1)...)
+		steps = append(steps, in(0, asked), out(0, begun), in(0, p.with(func(p *Packet) { p.self, p.flags = 3, model.FlagSYN })))
+	}
+	return []Program{program(nil, steps...)}
+}
+
+const (
+	strangerPeer = 4
+	excludedPort = 4
+	wildcardPort = 5
+	dhcpPort     = 6
+	toExcluded   = 5 // of exclusions
+)
+
+var (
+	next = number{offset: 1}
+	far  = number{offset: 1 << 31}
+)
+
+// program has the plainest setup, and what change makes of it.
+func program(change func(*Setup), steps ...Step) Program {
+	s := decodeSetup(record{})
+	if change != nil {
+		change(&s)
+	}
+	return Program{s, steps}
+}
+
+func in(device int, p Packet) Step  { return Step{Kind: inbound, Device: device, Packet: p} }
+func out(device int, p Packet) Step { return Step{Kind: outbound, Device: device, Packet: p} }
+
+func (p Packet) with(change func(*Packet)) Packet {
+	change(&p)
+	return p
+}
+
+// unreadable packets are cut, of no version of IP, or have more before the transport header than is read.
+func unreadable(p Packet) Program {
+	return program(nil,
+		in(0, p.with(func(p *Packet) { p.damage, p.damageAt = cutFrame, ipv6Size-1 })),
+		in(0, p.with(func(p *Packet) { p.damage, p.damageAt, p.damageBy = wrongByte, 2, 0x11 })),
+		in(0, p.with(func(p *Packet) { p.shape, p.shapeBy = manyHeaders, 39 })),
+		in(0, p.with(func(p *Packet) { p.shape = laterFragment })),
+		in(0, p.with(func(p *Packet) { p.shape = sourceRoute })),
+	)
+}
+
+// ignored packets begin no flow.
+func ignored(p Packet) Program {
+	p.protocol = udp
+	return program(func(s *Setup) { s.unmanaged, s.exclusion = 2, toExcluded },
+		in(0, p.with(func(p *Packet) { p.self = notOwn })),
+		in(0, p.with(func(p *Packet) { p.peer = len(networks[0].peers) - 1 })),
+		in(0, p.with(func(p *Packet) { p.self = loopbackOnly })),
+		in(0, p.with(func(p *Packet) { p.selfPort = excludedPort })),
+		in(0, p.with(func(p *Packet) { p.selfPort = dhcpPort })),
+		in(2, p),
+		in(0, p.with(func(p *Packet) { p.neighbour = group })),
+		in(0, p.with(func(p *Packet) { p.protocol, p.flags = tcp, model.FlagACK })),
+	)
+}
+
+// answered is what the host began, and a handshake that is ended by another number than it was sent.
+func answered(p Packet) Program {
+	asked := p.with(func(p *Packet) { p.protocol = udp })
+	steps := handshake(Step{Packet: p}, 1)
+	steps[2].Packet.ack = far
+	return program(nil, append(steps, out(0, asked), in(0, asked))...)
+}
+
+// pinned flows are not moved.
+func pinned(p Packet) Program {
+	p.protocol = udp
+	return program(func(s *Setup) { s.follow = bpf.DatapathFollowFOLLOW_PINNED }, in(0, p), Step{Kind: age}, in(1, p))
+}
+
+// conversations of each protocol: replies leave by another device, and then the peer comes by a third. One that
+// cannot be its connection's is refused.
+func conversations(p Packet) (all []Program) {
+	setup := func(s *Setup) { s.withGRE = true }
+	segment := p.with(func(p *Packet) { p.flags, p.seq, p.ack = model.FlagACK, next, next })
+	all = append(all, program(setup, append(handshake(Step{Packet: p}, 1), out(1, segment), Step{Kind: age},
+		in(2, segment.with(func(p *Packet) { p.ack = far })), in(2, segment))...))
+	for _, protocol := range []protocol{udp, echo, sctp, gre} {
+		p.protocol = protocol
+		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), Step{Kind: age}, in(2, p)))
+	}
+	return all
+}
+
+// lost are packets that are moved and never come to their target, whose link is down by the second time.
+func lost(p Packet) Program {
+	p.protocol = udp
+	never := p.with(func(p *Packet) { p.fate = isLost })
+	return program(nil, in(0, p), out(1, never), out(1, never), Step{Kind: toggleLink, Amount: 2}, out(1, p))
+}
+
+// hindered are a flow's reply, and what the host originates from an address of eth0, that leave by eth1 while the
+// other cannot be used, and again without what hinders them.
+func hindered(p Packet) (all []Program) {
+	p.protocol = udp
+	own := p.with(func(p *Packet) { p.selfPort++; p.peerPort = 1 })
+	large := func(p *Packet) { p.payload = payloads[6] }
+	for _, hindrance := range []Program{
+		program(func(s *Setup) { s.devices[0].down = true }),
+		program(func(s *Setup) { s.devices[0].nextHop = bpf.DatapathNextHopModeNEXT_HOP_GATEWAY },
+			Step{Kind: toggleGateway, Amount: 2 * p.family}),
+		program(func(s *Setup) { s.devices[0].mtu = 1280 }),
+		program(func(s *Setup) { s.mode = bpf.DatapathModeMODE_OBSERVE }),
+	} {
+		hindrance.Setup.devices[0].strong = true
+		hindrance.Steps = slices.Concat([]Step{in(0, p)}, hindrance.Steps,
+			[]Step{out(1, p.with(large)), out(1, own.with(large)), out(1, own)})
+		all = append(all, hindrance)
+	}
+	strong := func(s *Setup) { s.devices[0].strong = true }
+	return append(all, program(nil, out(1, own)), program(strong, answeredConnection(Step{Packet: own}, 1)...))
+}
