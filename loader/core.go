@@ -42,6 +42,8 @@ type Options struct {
 	Trial time.Duration
 	// Mechanism is attach.Auto unless one is wanted.
 	Mechanism attach.Mechanism
+	// object is loaded in place of the product's own, where a test wants another.
+	object *datapath.Object
 }
 
 // core is what all parts of the loader work with.
@@ -116,7 +118,7 @@ type findings struct {
 func (l *core) datapathOptions(cfg *config.Config) datapath.Options {
 	return datapath.Options{
 		MaxEntries: cfg.MaxEntries, Seeds: bpf.Seeds(l.state.Seeds), Features: l.kernel.Features,
-		Apart: l.state.Trial != nil, Log: l.log,
+		Apart: l.state.Trial != nil, Object: l.options.object, Log: l.log,
 	}
 }
 

@@ -19,12 +19,28 @@ type Options struct {
 	// Apart: the maps of an earlier datapath stay as they are; only the counters are
 	// shared with it.
 	Apart bool
-	Log   *slog.Logger
+	// Object is loaded, the product's own where it is nil.
+	Object *Object
+	Log    *slog.Logger
+}
+
+// Object is a set of programs with the maps of the product's own, for tests. Two of the same name are the same.
+type Object struct {
+	Name string
+	Load func() (*ebpf.CollectionSpec, error)
+}
+
+// object returns what is loaded.
+func (o *Options) object() *Object {
+	if o.Object == nil {
+		return &Object{Load: bpf.LoadDatapath}
+	}
+	return o.Object
 }
 
 // spec returns the datapath with its constants and sizes filled in.
 func (o *Options) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := bpf.LoadDatapath()
+	spec, err := o.object().Load()
 	if err != nil {
 		return nil, err
 	}
