@@ -42,7 +42,8 @@ func (p *Product) Launch(args ...string) *Daemon {
 // LaunchAs is Launch with a command that the caller prepares.
 func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon {
 	p.t.Helper()
-	d := &Daemon{notices: listenForNotices(p.t)}
+	started := Starting(p.t)
+	d := &Daemon{notices: listenForNotices(p.t, started)}
 	// Not the test's context: the daemon is told to end, and may be needed until
 	// then.
 	c := p.Command(context.Background(), append([]string{"run", "--state-dir", p.StateDir}, args...)...)
@@ -51,6 +52,10 @@ func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon 
 	prepare(c)
 	d.Started = time.Now()
 	d.Program = StartProgram(p.t, c, unix.SIGKILL)
+	go func() {
+		<-d.ended
+		started()
+	}()
 	return d
 }
 

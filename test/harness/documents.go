@@ -3,12 +3,16 @@
 package harness
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 // Status is the JSON document of `replypath status`, as checks read it: keys
@@ -105,13 +109,21 @@ var (
 	}
 )
 
-// Status reads the status of something attached.
+// Status reads the status of something attached as the command does, but in this process: most ask again and again.
 func (p *Product) Status() *Status {
 	p.t.Helper()
-	return p.StatusOf(0)
+	var read *status.Status
+	Must(p.t, p.Host.Do(func() (err error) {
+		read, err = status.Read(cmp.Or(p.PinDir, pins.DefaultDir))
+		return err
+	}))
+	document := Must1[[]byte](p.t)(json.Marshal(read))
+	asked := new(Status)
+	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, asked, statusKeys)
+	return asked
 }
 
-// StatusOf reads a status and wants an exit code.
+// StatusOf asks the command for the status and wants an exit code.
 func (p *Product) StatusOf(code int) *Status {
 	p.t.Helper()
 	status := new(Status)

@@ -18,8 +18,9 @@ type notices struct {
 }
 
 // listenForNotices opens a socket for NOTIFY_SOCKET. It has a path, because an
-// abstract name is known in one network namespace only.
-func listenForNotices(t testing.TB) *notices {
+// abstract name is known in one network namespace only. The first READY=1 says that
+// the start is done.
+func listenForNotices(t testing.TB, started func()) *notices {
 	t.Helper()
 	// Short, because a socket's path is: the test's own directory may be deep.
 	dir := Must1[string](t)(os.MkdirTemp("", "notify-"))
@@ -27,11 +28,11 @@ func listenForNotices(t testing.TB) *notices {
 	n := &notices{path: filepath.Join(dir, "socket"), states: make(chan string, 64)}
 	conn := Must1[*net.UnixConn](t)(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.path, Net: "unixgram"}))
 	t.Cleanup(func() { conn.Close() })
-	go n.receive(conn)
+	go n.receive(conn, started)
 	return n
 }
 
-func (n *notices) receive(conn *net.UnixConn) {
+func (n *notices) receive(conn *net.UnixConn, started func()) {
 	buffer := make([]byte, 4096)
 	for {
 		length, err := conn.Read(buffer)
@@ -39,7 +40,11 @@ func (n *notices) receive(conn *net.UnixConn) {
 			return
 		}
 		for line := range strings.Lines(string(buffer[:length])) {
-			n.states <- strings.TrimSpace(line)
+			state := strings.TrimSpace(line)
+			if state == "READY=1" {
+				started()
+			}
+			n.states <- state
 		}
 	}
 }

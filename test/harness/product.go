@@ -5,6 +5,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -72,6 +73,15 @@ func (p *Product) cleanUp() {
 
 // Binary returns the path of the program under test.
 func Binary() string { return os.Getenv(BinaryVariable) }
+
+// Version returns what the program under test calls itself.
+func Version(t testing.TB) string {
+	t.Helper()
+	output := Must1[[]byte](t)(exec.CommandContext(t.Context(), Binary(), "version", "-o", "json").Output())
+	var said struct{ Version string }
+	Must(t, json.Unmarshal(output, &said))
+	return said.Version
+}
 
 // Command returns a command of the product, to be started by the caller.
 func (p *Product) Command(ctx context.Context, args ...string) *topology.Cmd {

@@ -27,8 +27,8 @@ const (
 	configDir      = "/etc/replypath"
 	namespaceDir   = "/run/netns"
 
-	// Version is what a binary that was built here calls itself.
-	Version = "0.0.0-test"
+	// version is what a binary that was built here calls itself.
+	version = "0.0.0-test"
 )
 
 // Main runs the tests of a package in the sandbox and does not return. It has
@@ -117,7 +117,7 @@ func build(dir string) (string, error) {
 	}
 	binary := filepath.Join(dir, "replypath")
 	compiler := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w -X main.version="+Version, "-o", binary, "replypath/cmd/replypath")
+		"-ldflags", "-s -w -X main.version="+version, "-o", binary, "replypath/cmd/replypath")
 	compiler.Env = append(os.Environ(), "CGO_ENABLED=0")
 	output, err := compiler.CombinedOutput()
 	if err != nil {

@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,9 +56,13 @@ func TakeSnapshot(t testing.TB, host *topology.Host, devices ...string) Snapshot
 	}
 	for _, command := range commands {
 		args := strings.Fields(command)
-		output, err := host.Command(Within(t, commandTime), args[0], args[1:]...).CombinedOutput()
+		c := host.Command(Within(t, commandTime), args[0], args[1:]...)
+		// What it says beside is about the machine: `ip` complains there of every named namespace that comes or goes.
+		var said bytes.Buffer
+		c.Stderr = &said
+		output, err := c.Output()
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", command, err, output)
+			t.Fatalf("%s: %v\n%s", command, err, &said)
 		}
 		s[command] = string(output)
 	}

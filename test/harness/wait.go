@@ -14,7 +14,11 @@ import (
 // that are slow by nature, such as an emulated one.
 const PatienceVariable = "REPLYPATH_TEST_PATIENCE"
 
-const poll = 2 * time.Millisecond
+// poll is the pause after a question that costs little, slowPoll after one that starts a process.
+const (
+	poll     = 2 * time.Millisecond
+	slowPoll = 50 * time.Millisecond
+)
 
 var (
 	// AnswerTime is enough for whatever comes at all, on a busy machine.
@@ -49,13 +53,14 @@ func Within(t testing.TB, d time.Duration) context.Context {
 }
 
 // Eventually asks until the answer is nil, and fails the test with the last one
-// if that takes longer than AnswerTime. It is for what sends no event.
+// if that takes longer than AnswerTime. It is for what sends no event. What costs
+// little is asked every two milliseconds, what costs more the less often: the
+// processors are there for what is tested.
 func Eventually(t testing.TB, what string, missing func() error) {
 	t.Helper()
 	deadline := time.Now().Add(AnswerTime)
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
 	for {
+		asked := time.Now()
 		err := missing()
 		if err == nil {
 			return
@@ -63,7 +68,7 @@ func Eventually(t testing.TB, what string, missing func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s: %v", what, AnswerTime, err)
 		}
-		<-ticker.C
+		time.Sleep(min(max(poll, 4*time.Since(asked)), slowPoll))
 	}
 }
 

@@ -44,11 +44,11 @@ var waysToEnd = []ending{
 // datagram may be lost, no reply may leave by eth0, no counter may go backwards.
 func testAgain(t *testing.T, count int, args ...string) {
 	t.Parallel()
-	usual, other := harness.Binary(), binaryOf(t, &builds.OtherPrograms)
+	usual, other, version := harness.Binary(), binaryOf(t, &builds.OtherPrograms), harness.Version(t)
 	starts := []struct{ binary, version string }{
-		{usual, harness.Version},
-		{other, harness.Version + "-" + builds.OtherPrograms.Name},
-		{usual, harness.Version},
+		{usual, version},
+		{other, version + "-" + builds.OtherPrograms.Name},
+		{usual, version},
 	}
 	n := newServer(t)
 	p := harness.On(t, n.Server.Host)

@@ -22,7 +22,7 @@ func binaryOf(t *testing.T, b *builds.Build) string {
 		return path
 	}
 	path := filepath.Join(t.TempDir(), b.Name)
-	harness.Must(t, b.Make(t.Context(), source, path, harness.Version))
+	harness.Must(t, b.Make(t.Context(), source, path, harness.Version(t)))
 	return path
 }
 
