@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	_ "replypath/test/harness/inprocess"
 	"replypath/test/topology"
 )
 

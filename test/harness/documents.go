@@ -3,16 +3,12 @@
 package harness
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"replypath/loader/pins"
-	"replypath/loader/status"
 )
 
 // Status is the JSON document of `replypath status`, as checks read it: keys
@@ -109,18 +105,24 @@ var (
 	}
 )
 
-// Status reads the status of something attached as the command does, but in this process: most ask again and again.
+// ReadStatus is what the command status does, in this process: see package inprocess. Nil has Status start the command.
+var ReadStatus func(pinDir string) (any, error)
+
+// Status reads the status of something attached. Most ask again and again: it does not start a process where it need not.
 func (p *Product) Status() *Status {
 	p.t.Helper()
-	var read *status.Status
+	if ReadStatus == nil {
+		return p.StatusOf(0)
+	}
+	var read any
 	Must(p.t, p.Host.Do(func() (err error) {
-		read, err = status.Read(cmp.Or(p.PinDir, pins.DefaultDir))
+		read, err = ReadStatus(p.PinDir)
 		return err
 	}))
 	document := Must1[[]byte](p.t)(json.Marshal(read))
-	asked := new(Status)
-	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, asked, statusKeys)
-	return asked
+	status := new(Status)
+	decode(p.t, &Result{Args: []string{"status"}, Stdout: string(document)}, status, statusKeys)
+	return status
 }
 
 // StatusOf asks the command for the status and wants an exit code.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	_ "replypath/test/harness/inprocess"
 	"replypath/test/topology"
 )
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	_ "replypath/test/harness/inprocess"
 	"replypath/test/topology"
 )
 

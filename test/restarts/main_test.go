@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	_ "replypath/test/harness/inprocess"
 	"replypath/test/topology"
 )
 

@@ -26,6 +26,7 @@ import (
 	"testing"
 
 	"replypath/test/harness"
+	_ "replypath/test/harness/inprocess"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
