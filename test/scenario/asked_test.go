@@ -3,11 +3,51 @@
 package scenario
 
 import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
 	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
 )
+
+// ipv4 is that family alone.
+var ipv4 = harness.Families[:1]
+
+// addresses are one of each family.
+func addresses(v4, v6 string) map[topology.Family]netip.Addr {
+	return map[topology.Family]netip.Addr{topology.IPv4: netip.MustParseAddr(v4), topology.IPv6: netip.MustParseAddr(v6)}
+}
+
+// addressesOf are those of an interface.
+func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
+	return map[topology.Family]netip.Addr{topology.IPv4: i.Address(topology.IPv4), topology.IPv6: i.Address(topology.IPv6)}
+}
+
+// linkLocalOf returns the link-local address of an interface.
+func linkLocalOf(t *testing.T, i *topology.Interface) netip.Addr {
+	t.Helper()
+	for _, address := range harness.Must1[*topology.Interface](t)(i.Host.Interface(i.Name)).Addresses {
+		if address.Addr().IsLinkLocalUnicast() {
+			return address.Addr()
+		}
+	}
+	t.Fatalf("%s has no link-local address", i.Name)
+	return netip.Addr{}
+}
+
+// reload gives a daemon another configuration.
+func reload(t *testing.T, d *harness.Daemon, config, text string) {
+	t.Helper()
+	harness.Must(t, os.WriteFile(config, []byte(text), 0o600))
+	d.Reload()
+}
 
 // wantAnswers asks for more and more, and wants every answer to leave the server
 // by eth1, or by eth0, with the MAC of its gateway there.
@@ -37,4 +77,118 @@ func wantLost(t *testing.T, server *topology.Server, c *harness.Conversation, cl
 	if n := arrived.Count(c.Answers()); n != 0 {
 		t.Errorf("%d answers reached the client", n)
 	}
+}
+
+// exit is how answers leave a server: by one of its NICs, to a MAC.
+type exit struct {
+	nics []*topology.Interface // all of the server's that answers could leave by
+	by   *topology.Interface
+	to   net.HardwareAddr
+}
+
+// exitBy is the exit by one of a server's NICs to what its cable leads to.
+func exitBy(server *topology.Server, by *topology.Interface) exit {
+	return exit{[]*topology.Interface{server.Eth0, server.Eth1}, by, by.Peer().MAC}
+}
+
+// wantAnswers asks a few questions and wants all of the answers, and every one of
+// them by this exit. Answers are seen as they leave the server, which may be behind
+// a translation.
+func (e exit) wantAnswers(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	harness.AskSizes(t, c)
+	harness.End(t, c, exits.At(e.by), answers)
+	e.want(exits, c.String(), answers)
+}
+
+// wantQuestions has the server ask somebody, and wants all of its questions by this exit.
+func (e exit) wantQuestions(t *testing.T, c *harness.Conversation) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	harness.AskSizes(t, c)
+	e.want(exits, "what the server opened: "+c.String(), c.Questions())
+}
+
+// askBy asks once and wants the answer by this exit.
+func (e exit) askBy(t *testing.T, c *harness.Conversation) []*topology.Frame {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	harness.Ask(t, c)
+	return e.want(exits, c.String(), c.Answers())
+}
+
+// want wants frames, and every one of them by this exit. It returns them.
+func (e exit) want(seen *harness.Exits, what string, frames topology.Filter) []*topology.Frame {
+	return seen.Want(what, frames, e.by, e.to)
+}
+
+// wantLost asks in vain: the answers leave by this exit, but never come to who
+// asked.
+func (e exit) wantLost(t *testing.T, c *harness.Conversation, answers topology.Filter) {
+	t.Helper()
+	exits := harness.TapAll(t, e.nics...)
+	if err := harness.AskUntilLost(t, c, exits.At(e.by), answers); err == nil {
+		t.Errorf("%s was answered, although its answer left the wrong way", c)
+	}
+	e.want(exits, c.String(), answers)
+}
+
+// wantNoAnswer asks in vain: the question comes in by one of the server's NICs, the
+// first, and is dropped there, so that no answer leaves by any.
+func wantNoAnswer(t *testing.T, c *harness.Conversation, nics ...*topology.Interface) {
+	t.Helper()
+	exits := harness.TapAll(t, nics...)
+	if err := harness.AskUntilLost(t, c, exits.At(nics[0]), c.Questions()); err == nil {
+		t.Errorf("%s was answered", c)
+	}
+	for _, nic := range nics {
+		if left := exits.Left(nic, c.Answers()); len(left) > 0 {
+			t.Errorf("%s: by %s left %s", c, nic.Name, harness.Describe(left))
+		}
+	}
+}
+
+// ipHeaders returns the Ethernet and IP headers of a packet.
+func ipHeaders(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, protocol layers.IPProtocol) (ethernet, ip gopacket.SerializableLayer) {
+	header := &layers.Ethernet{SrcMAC: fromMAC, DstMAC: toMAC, EthernetType: layers.EthernetTypeIPv4}
+	if from.Is4() {
+		return header, &layers.IPv4{
+			Version: 4, TTL: 64, Id: 4711, Protocol: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+		}
+	}
+	header.EthernetType = layers.EthernetTypeIPv6
+	return header, &layers.IPv6{
+		Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+	}
+}
+
+// segmentFrame puts a TCP segment into a frame.
+func segmentFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, tcp *layers.TCP) []gopacket.SerializableLayer {
+	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolTCP)
+	_ = tcp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
+	return []gopacket.SerializableLayer{ethernet, ip, tcp, gopacket.Payload("")}
+}
+
+// icmpFrame puts an ICMP message into a frame. What is behind its checksum begins with four bytes of its header.
+func icmpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, k kind, rest []byte) []gopacket.SerializableLayer {
+	if from.Is4() {
+		ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv4)
+		return []gopacket.SerializableLayer{ethernet, ip, &layers.ICMPv4{
+			TypeCode: layers.CreateICMPv4TypeCode(k.kind, k.code),
+			Id:       binary.BigEndian.Uint16(rest), Seq: binary.BigEndian.Uint16(rest[2:]),
+		}, gopacket.Payload(rest[4:])}
+	}
+	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, layers.IPProtocolICMPv6)
+	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(k.kind, k.code)}
+	_ = icmp.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer))
+	return []gopacket.SerializableLayer{ethernet, ip, icmp, gopacket.Payload(rest)}
+}
+
+// askDatagram asks an echo server by a connected UDP socket.
+func askDatagram(t *testing.T, conn net.Conn) {
+	t.Helper()
+	harness.Must(t, conn.SetDeadline(time.Now().Add(harness.AnswerTime)))
+	harness.Must1[int](t)(conn.Write([]byte("question")))
+	harness.Must1[int](t)(conn.Read(make([]byte, 100)))
 }

@@ -120,7 +120,38 @@ func TestBegunConnections(t *testing.T) {
 	s := &begunServer{TwoNIC: n, p: harness.On(t, n.Server.Host)}
 	s.p.Start("--config", harness.WriteConfig(t, harness.SmallTables))
 	s.run(t, "late segments", testLateSegments)
+	s.run(t, "closed doors", testClosedDoors)
 	s.run(t, "tuple used again", testTupleReused)
+}
+
+// testClosedDoors has the server knock at closed doors, from either of its addresses: it learns of them as ever, and all
+// that it sends goes where the routing table says.
+func testClosedDoors(t *testing.T, s *begunServer) {
+	promptErrors(t, s.Client)
+	before := countedBy(s.p)
+	for _, f := range harness.Families {
+		for _, from := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
+			for _, network := range []string{"tcp", "udp"} {
+				wires := harness.Tap(t, s.Server)
+				to := netip.AddrPortFrom(s.ClientEth0.Address(f), closedPort)
+				for range 3 {
+					source := topology.FromAddress(netip.AddrPortFrom(from.Address(f), 0))
+					conn, err := s.Server.Dial(harness.Within(t, harness.AnswerTime), network, to.String(), source)
+					if err == nil {
+						harness.Must1[int](t)(conn.Write([]byte("question")))
+						err = read(t, conn, harness.AnswerTime)
+						harness.Must(t, conn.Close())
+					}
+					if !errors.Is(err, unix.ECONNREFUSED) {
+						t.Errorf("%s from %s: %v", network, from.Address(f), err)
+					}
+				}
+				wires.WantEth0(network+" from "+from.Address(f).String(), topology.All(topology.From(from.Address(f)), topology.To(to.Addr())))
+			}
+		}
+	}
+	wantCounted(t, s.p, before, nil, true)
+	wantNoFlows(t, s.p)
 }
 
 // testTupleReused opens connections with one and the same tuple in turns: from the server, from the client, and so on.

@@ -26,26 +26,26 @@ var forwardedInVain = []struct {
 	provocation
 	to map[topology.Family]netip.Addr
 }{
-	{provocation{"time exceeded", kinds(kind{11, 0}, kind{3, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{provocation{"time exceeded", kinds(kind{11, 0}, kind{3, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		switch header := ip.(type) {
 		case *layers.IPv4:
 			header.TTL = 1
 		case *layers.IPv6:
 			header.HopLimit = 1
 		}
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, 53), mark}
+		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, 53), mark}
 	}}, beyond},
-	{provocation{"too large", kinds(kind{3, 4}, kind{2, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{provocation{"too large", kinds(kind{3, 4}, kind{2, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		if header, ok := ip.(*layers.IPv4); ok {
 			header.Flags = layers.IPv4DontFragment
 		}
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolTCP), tcpTo(ip, layers.TCP{ACK: true}), append(mark, make([]byte, 1400)...)}
+		return packet{withProtocol(ip, layers.IPProtocolTCP), tcpTo(ip, layers.TCP{ACK: true}), append(mark, make([]byte, 1400)...)}
 	}}, beyond},
-	{provocation{"no route", kinds(kind{3, 1}, kind{1, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolTCP), tcpTo(ip, layers.TCP{SYN: true}), mark}
+	{provocation{"no route", kinds(kind{3, 1}, kind{1, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, layers.IPProtocolTCP), tcpTo(ip, layers.TCP{SYN: true}), mark}
 	}}, nowhere},
-	{provocation{"prohibited", kinds(kind{3, 13}, kind{1, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, 53), mark}
+	{provocation{"prohibited", kinds(kind{3, 13}, kind{1, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, 53), mark}
 	}}, prohibited},
 }
 
@@ -75,8 +75,7 @@ func TestErrorsAboutForwarded(t *testing.T) {
 				if inbound == "1" && p.name != "time exceeded" {
 					continue // the kernel sends a peer few of these (ip_error() in net/ipv4/route.c)
 				}
-				one := []provocation{p.provocation}
-				frames := errorsBy(provoke(t, n.Server, addressesOf(n.ClientEth0), p.to, one), eth1(p.name), one)
+				frames := provoke(t, n.Server, addressesOf(n.ClientEth0), p.to, []provocation{p.provocation}, eth1(p.name))
 				if eth1(p.name) {
 					moved = append(moved, frames...)
 				}
@@ -87,15 +86,14 @@ func TestErrorsAboutForwarded(t *testing.T) {
 	ask(func(string) bool { return false })
 
 	p := harness.On(t, n.Server.Host)
-	p.Start()
+	config := harness.WriteConfig(t, "scope: local\n")
+	d := p.Start("--config", config)
 	before := countedBy(p)
 	wantCounted(t, p, before, ask(func(name string) bool { return name == "time exceeded" }), true)
 	if flows := p.Flows(); len(flows) > 0 {
 		t.Errorf("forwarded packets became the flows %v", flows)
 	}
-	p.Expect(0, "detach", "--stop")
-
-	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
+	reload(t, d, config, "scope: all\n")
 	before = countedBy(p)
 	wantCounted(t, p, before, ask(func(string) bool { return true }), true)
 }
@@ -109,53 +107,35 @@ func TestRedirectStays(t *testing.T) {
 	for _, f := range harness.Families {
 		via := s.RouterInside.Address(f)
 		if f == topology.IPv6 { // redirects name no other (RFC 4861, 8.2)
-			via = linkLocal(t, s.RouterInside)
+			via = linkLocalOf(t, s.RouterInside)
 		}
 		harness.Shell(t, s.Server.Host, fmt.Sprintf("ip route add %s via %s dev eth1", beyond[f], via))
 	}
 	injector := harness.NewInjector(t, s.NeighbourEth0)
 	// The kernel forgets to whom it has sent one: it sends few.
-	ask := func(f topology.Family, p provocation, answer kind) (*harness.Exits, topology.Filter) {
+	ask := func(f topology.Family, p provocation, by *topology.Interface) {
+		t.Helper()
 		exits := harness.TapAll(t, s.Server.Eth0, s.Server.Eth1)
-		match := topology.All(icmpOf(f, answer), quoting(p.mark(f)))
 		injector.Send(p.frame(s.NeighbourEth0.MAC, s.Server.Eth1.MAC, s.NeighbourEth0.Address(f), beyond[f])...)
 		harness.Eventually(t, p.name+" is answered", func() error {
-			for _, nic := range []*topology.Interface{s.Server.Eth0, s.Server.Eth1} {
-				if len(exits.Left(nic, match)) > 0 {
-					return nil
-				}
+			if len(exits.Left(s.Server.Eth0, p.answer(f)))+len(exits.Left(s.Server.Eth1, p.answer(f))) == 0 {
+				return fmt.Errorf("captured:\n%s", exits)
 			}
-			return fmt.Errorf("captured:\n%s", exits)
+			return nil
 		})
-		return exits, match
+		exits.Want(fmt.Sprintf("%s, %s", p.name, f), p.answer(f), by, s.NeighbourEth0.MAC)
 	}
 	shortCut := provocation{"short cut", kinds(kind{5, 1}, kind{137, 0}), answeredWithErrors[0].packet}
 	// IPv6 sends redirects by the interface that the packet came in by.
 	redirectedBy := map[topology.Family]*topology.Interface{topology.IPv4: s.Server.Eth0, topology.IPv6: s.Server.Eth1}
-	want := func(when string, errorBy *topology.Interface) {
+	want := func(errorBy *topology.Interface) {
+		t.Helper()
 		for _, f := range harness.Families {
-			for _, one := range []struct {
-				provocation
-				by *topology.Interface
-			}{{shortCut, redirectedBy[f]}, {forwardedInVain[0].provocation, errorBy}} {
-				exits, match := ask(f, one.provocation, one.error[f])
-				exits.Want(fmt.Sprintf("%s, %s, %s", when, one.name, f), match, one.by, s.NeighbourEth0.MAC)
-			}
+			ask(f, shortCut, redirectedBy[f])
+			ask(f, forwardedInVain[0].provocation, errorBy)
 		}
 	}
-	want("without replypath", s.Server.Eth0)
+	want(s.Server.Eth0)
 	harness.On(t, s.Server.Host).Start("--config", harness.WriteConfig(t, "scope: all\n"))
-	want("with replypath", s.Server.Eth1)
-}
-
-// linkLocal returns the link-local address of an interface.
-func linkLocal(t *testing.T, i *topology.Interface) netip.Addr {
-	t.Helper()
-	for _, address := range harness.Must1[*topology.Interface](t)(i.Host.Interface(i.Name)).Addresses {
-		if address.Addr().IsLinkLocalUnicast() {
-			return address.Addr()
-		}
-	}
-	t.Fatalf("%s has no link-local address", i.Name)
-	return netip.Addr{}
+	want(s.Server.Eth1)
 }

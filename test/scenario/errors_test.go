@@ -4,18 +4,14 @@ package scenario
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
-	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -24,6 +20,9 @@ import (
 // kind is type and code of an ICMP message.
 type kind struct{ kind, code uint8 }
 
+// packet is one in layers.
+type packet = []gopacket.SerializableLayer
+
 // provocation is a packet that its receiver answers with an ICMP error.
 type provocation struct {
 	name string
@@ -31,17 +30,12 @@ type provocation struct {
 	error map[topology.Family]kind
 	// packet is its IP header, with what has to be changed in it, and what follows.
 	// The mark stands in it where every error quotes it.
-	packet func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer
+	packet func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet
 }
 
 // kinds are those of both families.
 func kinds(v4, v6 kind) map[topology.Family]kind {
 	return map[topology.Family]kind{topology.IPv4: v4, topology.IPv6: v6}
-}
-
-// onlyIPv6 is that of what IPv4 is not asked.
-func onlyIPv6(v6 kind) map[topology.Family]kind {
-	return map[topology.Family]kind{topology.IPv6: v6}
 }
 
 // isOf tells whether the provocation is one in a family.
@@ -56,53 +50,53 @@ const (
 // answeredWithErrors are packets to a host that it answers with errors: port
 // unreachable, reassembly time exceeded, parameter problem.
 var answeredWithErrors = []provocation{
-	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
+	{"port", kinds(kind{3, 3}, kind{1, 4}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, layers.IPProtocolUDP), udpTo(ip, closedPort), mark}
 	}},
-	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"option before udp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return badOption(ip, layers.IPProtocolUDP, udpTo(ip, closedPort), mark)
 	}},
-	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"reassembly of udp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolUDP, udpTo(ip, harness.EchoPort), mark)
 	}},
-	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"reassembly of tcp", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{ACK: true}), toEight, mark)
 	}},
-	{"reassembly of a handshake", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"reassembly of a handshake", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return firstFragment(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), toEight, mark)
 	}},
-	{"reassembly of an echo", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"reassembly of an echo", reassembly, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		protocol, echo := echoOf(ip)
 		return firstFragment(ip, protocol, echo, mark)
 	}},
-	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"option before tcp", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		return badOption(ip, layers.IPProtocolTCP, tcpTo(ip, layers.TCP{SYN: true}), mark)
 	}},
-	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"option before an echo", parameter, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		protocol, echo := echoOf(ip)
 		return badOption(ip, protocol, echo, mark)
 	}},
 	// To IPv4 these are protocols that it does not know.
-	{"option for every hop", onlyIPv6(kind{4, 2}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"option for every hop", map[topology.Family]kind{topology.IPv6: {4, 2}}, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		option := gopacket.Payload{byte(layers.IPProtocolUDP), 0, unknownOption, 4, 0, 0, 0, 0}
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
+		return packet{withProtocol(ip, layers.IPProtocolIPv6HopByHop), option, udpTo(ip, closedPort), mark}
 	}},
-	{"fragment of a length that none has", onlyIPv6(kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
+	{"fragment of a length that none has", map[topology.Family]kind{topology.IPv6: {4, 0}}, func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
 		fragment := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 0, 0, 0, 1}
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
+		return packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment, udpTo(ip, closedPort), append(mark, 0)}
 	}},
 }
 
 // answeredAsRouted are those whose errors are about no protocol that is listed, or about a routing header.
 var answeredAsRouted = []provocation{
-	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, experimental), mark}
+	{"protocol", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, experimental), mark}
 	}},
-	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
+	{"routing header", kinds(kind{3, 2}, kind{4, 0}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, layers.IPProtocolIPv6Routing), unknownRoute, udpTo(ip, closedPort), mark}
 	}},
-	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) []gopacket.SerializableLayer {
-		return []gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
+	{"security payload", kinds(kind{3, 2}, kind{4, 1}), func(ip gopacket.NetworkLayer, mark gopacket.Payload) packet {
+		return packet{withProtocol(ip, layers.IPProtocolESP), gopacket.Payload(make([]byte, 8)), mark}
 	}},
 }
 
@@ -156,38 +150,38 @@ func echoOf(ip gopacket.NetworkLayer) (protocol layers.IPProtocol, echo gopacket
 
 // firstFragment is the beginning of a packet whose rest never comes. What ends it
 // tells it from the others.
-func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+func firstFragment(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
 	mark := rest[len(rest)-1].(gopacket.Payload)
 	return fragmentOf(ip, protocol, uint16(crc32.ChecksumIEEE(mark)), 0, true, rest...)
 }
 
 // fragmentOf is a fragment at an offset in bytes, whose rest has so many that the
 // next one's is divisible by 8.
-func fragmentOf(ip gopacket.NetworkLayer, protocol layers.IPProtocol, id uint16, offset int, more bool, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+func fragmentOf(ip gopacket.NetworkLayer, protocol layers.IPProtocol, id uint16, offset int, more bool, rest ...gopacket.SerializableLayer) packet {
 	if header, ok := ip.(*layers.IPv4); ok {
 		header.Protocol, header.Id, header.FragOffset = protocol, id, uint16(offset/8)
 		if more {
 			header.Flags = layers.IPv4MoreFragments
 		}
-		return append([]gopacket.SerializableLayer{header}, rest...)
+		return append(packet{header}, rest...)
 	}
 	fragment := gopacket.Payload{byte(protocol), 0, byte(offset >> 8), byte(offset), 0, 0, byte(id >> 8), byte(id)}
 	if more {
 		fragment[3] |= 1
 	}
-	return append([]gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
+	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Fragment), fragment}, rest...)
 }
 
 // badOption has an IPv4 option (record route) that is shorter than it can be, or an
 // IPv6 destination option that nobody knows.
-func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []gopacket.SerializableLayer {
+func badOption(ip gopacket.NetworkLayer, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) packet {
 	if header, ok := ip.(*layers.IPv4); ok {
 		header.Protocol = protocol
 		header.Options = []layers.IPv4Option{{OptionType: 7, OptionLength: 2}}
-		return append([]gopacket.SerializableLayer{header}, rest...)
+		return append(packet{header}, rest...)
 	}
 	option := gopacket.Payload{byte(protocol), 0, unknownOption, 4, 0, 0, 0, 0}
-	return append([]gopacket.SerializableLayer{withProtocol(ip, layers.IPProtocolIPv6Destination), option}, rest...)
+	return append(packet{withProtocol(ip, layers.IPProtocolIPv6Destination), option}, rest...)
 }
 
 // mark is what a provocation is known by, wherever it is quoted.
@@ -198,9 +192,9 @@ func (p provocation) mark(f topology.Family) gopacket.Payload {
 }
 
 // frame puts the provocation into a frame.
-func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) []gopacket.SerializableLayer {
+func (p provocation) frame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) packet {
 	ethernet, ip := ipHeaders(fromMAC, toMAC, from, to, 0)
-	return append([]gopacket.SerializableLayer{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
+	return append(packet{ethernet}, p.packet(ip.(gopacket.NetworkLayer), p.mark(topology.FamilyOf(to)))...)
 }
 
 // answer matches the error that it is answered with.
@@ -234,50 +228,39 @@ func promptErrors(t *testing.T, host *topology.Host) {
 	}
 }
 
-// provoke has what is behind a server's eth1 send packets there, and returns when
-// each of them has been answered with its error, wherever that left.
-func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family]netip.Addr, provocations []provocation) *harness.Wires {
+// provoke has what is behind a server's eth1 send packets there, and wants the error about each of them by one of the
+// server's NICs. It returns all of them.
+func provoke(t *testing.T, server *topology.Server, from, to map[topology.Family]netip.Addr, provocations []provocation,
+	eth1 bool) (frames []*topology.Frame) {
 	t.Helper()
 	wires := harness.Tap(t, server)
 	at := server.Eth1.Peer()
 	injector := harness.NewInjector(t, at)
+	answers := make(map[string]topology.Filter)
 	for _, f := range harness.Families {
 		for _, p := range provocations {
 			if p.isOf(f) {
 				injector.Send(p.frame(at.MAC, server.Eth1.MAC, from[f], to[f])...)
+				answers[fmt.Sprintf("the error about %s, %s", p.name, f)] = p.answer(f)
 			}
 		}
 	}
-	harness.Eventually(t, "every packet is answered with its error", func() error {
-		for _, f := range harness.Families {
-			for _, p := range provocations {
-				if eth0, eth1 := wires.Left(p.answer(f)); p.isOf(f) && len(eth0)+len(eth1) == 0 {
-					return fmt.Errorf("%s, %s: no answer; by eth0 %s", f, p.name, harness.Describe(wires.Eth0.Frames(topology.Any)))
-				}
-			}
+	for what, answer := range answers {
+		waitLeft(t, wires, what, answer)
+		frames = append(frames, wires.Want(eth1, what, answer)...)
+	}
+	return frames
+}
+
+// waitLeft waits until a frame has left a server, by whichever NIC.
+func waitLeft(t *testing.T, wires *harness.Wires, what string, frame topology.Filter) {
+	t.Helper()
+	harness.Eventually(t, what, func() error {
+		if eth0, eth1 := wires.Left(frame); len(eth0)+len(eth1) == 0 {
+			return fmt.Errorf("it has not left; by eth0 %s", harness.Describe(wires.Eth0.Frames(topology.Any)))
 		}
 		return nil
 	})
-	return wires
-}
-
-// addressesOf are those of an interface.
-func addressesOf(i *topology.Interface) map[topology.Family]netip.Addr {
-	return map[topology.Family]netip.Addr{topology.IPv4: i.Address(topology.IPv4), topology.IPv6: i.Address(topology.IPv6)}
-}
-
-// errorsBy wants the error about each of the packets by one of the server's NICs,
-// and returns all of them.
-func errorsBy(wires *harness.Wires, eth1 bool, provocations []provocation) (frames []*topology.Frame) {
-	for _, f := range harness.Families {
-		for _, p := range provocations {
-			if !p.isOf(f) {
-				continue
-			}
-			frames = append(frames, wires.Want(eth1, fmt.Sprintf("the error about %s, %s", p.name, f), p.answer(f))...)
-		}
-	}
-	return frames
 }
 
 // counted is what the metrics say about packets from eth0 to eth1.
@@ -305,115 +288,4 @@ func wantCounted(t *testing.T, p *harness.Product, before counted, frames []*top
 	if got := countedBy(p); got != want {
 		t.Errorf("counted %+v, not %+v", got, want)
 	}
-}
-
-// TestErrors has a server answer with ICMP errors of every kind: each leaves by the
-// NIC of the packet that it is about, and is counted; without replypath, and in mode
-// observe, by the routed one.
-func TestErrors(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	promptErrors(t, n.Server.Host)
-	ask := func() *harness.Wires {
-		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), answeredWithErrors)
-	}
-	errorsBy(ask(), false, answeredWithErrors)
-
-	p := harness.On(t, n.Server.Host)
-	p.Start("--observe")
-	before := countedBy(p)
-	wantCounted(t, p, before, errorsBy(ask(), false, answeredWithErrors), false)
-
-	p.Expect(0, "mode", "enforce")
-	before = countedBy(p)
-	wantCounted(t, p, before, errorsBy(ask(), true, answeredWithErrors), true)
-}
-
-// TestErrorsAsRouted: errors about what starts no flow go as routed, with replypath as without.
-func TestErrorsAsRouted(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	promptErrors(t, n.Server.Host)
-	ask := func() *harness.Wires {
-		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), answeredAsRouted)
-	}
-	errorsBy(ask(), false, answeredAsRouted)
-	p := harness.On(t, n.Server.Host)
-	p.Start()
-	before := countedBy(p)
-	errorsBy(ask(), false, answeredAsRouted)
-	wantCounted(t, p, before, nil, true)
-}
-
-// TestRefusedDatagram has a client ask a port that nobody listens at, with datagrams
-// that come in one piece and in fragments: its connected socket learns that.
-func TestRefusedDatagram(t *testing.T) {
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
-	promptErrors(t, n.Server.Host)
-	ask := func(t *testing.T, f topology.Family, size int, patience time.Duration) (*harness.Wires, topology.Filter, error) {
-		wires := harness.Tap(t, n.Server)
-		ctx := harness.Within(t, harness.AnswerTime)
-		conn := harness.Must1[net.Conn](t)(n.Client.Dial(ctx, "udp", netip.AddrPortFrom(n.Server.Eth1.Address(f), closedPort).String()))
-		defer conn.Close()
-		harness.Must1[int](t)(conn.Write(make([]byte, size)))
-		answer := topology.All(icmpOf(f, answeredWithErrors[0].error[f]), topology.To(n.ClientEth0.Address(f)))
-		harness.Eventually(t, "the error leaves", func() error {
-			if eth0, eth1 := wires.Left(answer); len(eth0)+len(eth1) == 0 {
-				return errors.New("not seen")
-			}
-			return nil
-		})
-		return wires, answer, read(t, conn, patience)
-	}
-	each := func(run func(f topology.Family, size int)) {
-		for _, f := range harness.Families {
-			for _, size := range []int{10, largeDatagram} {
-				run(f, size)
-			}
-		}
-	}
-	each(func(f topology.Family, size int) {
-		wires, answer, err := ask(t, f, size, harness.SilenceTime)
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s, %d bytes, without replypath: %v", f, size, err)
-		}
-		wires.WantEth0("without replypath", answer)
-	})
-	harness.On(t, n.Server.Host).Start()
-	each(func(f topology.Family, size int) {
-		wires, answer, err := ask(t, f, size, harness.AnswerTime)
-		if !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("%s, %d bytes: %v", f, size, err)
-		}
-		wires.WantEth1("the error", answer)
-	})
-}
-
-// TestErrorsOfSeveralRouters has several routers of one NIC bring packets that are
-// answered with errors: each error goes back through its own.
-func TestErrorsOfSeveralRouters(t *testing.T) {
-	eachNextHop(t, testErrorsOfSeveralRouters)
-}
-
-func testErrorsOfSeveralRouters(t *testing.T, nextHop, routed string) {
-	r, alone := newSeveralRouters(t, routed)
-	promptErrors(t, r.Server.Host)
-	provocations := answeredWithErrors[:2] // without a second for the others
-	ask := func(want func(router int) exit) {
-		for i, router := range r.Inside {
-			injector := harness.NewInjector(t, router)
-			for _, f := range harness.Families {
-				for _, p := range provocations {
-					exits := harness.TapAll(t, r.nics...)
-					// Every router brings somebody else's.
-					from := addresses(fmt.Sprintf("10.9.0.%d", 101+i), fmt.Sprintf("2001:db8:9::%d", 101+i))[f]
-					injector.Send(p.frame(router.MAC, r.Server.Eth1.MAC, from, r.Server.Eth1.Address(f))...)
-					answer := topology.All(p.answer(f), topology.To(from))
-					wait(t, exits.At(want(i).by), topology.All(answer, topology.Going(topology.Received)))
-					want(i).want(exits, p.name, answer)
-				}
-			}
-		}
-	}
-	ask(func(int) exit { return alone })
-	r.start(t, nextHop)
-	ask(func(router int) exit { return r.to(r.Inside[router].MAC) })
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,82 +21,54 @@ import (
 	"replypath/test/topology"
 )
 
-// proxyPort is where local proxies listen; nobody asks for it.
-const proxyPort = 8081
+// redirectedPort is redirected to a server of the host's own.
+const redirectedPort = 82
 
-// TestRedirect has the host redirect a port to a server of its own.
-func TestRedirect(t *testing.T) {
-	n := newRedirected(t, topology.StrictSource)
-	ask := func(kind harness.Kind, f topology.Family) *harness.Conversation { return askRedirected(t, n, kind, f) }
-	harness.EachQuestionOf(t, n.Families(), "without replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantLost(t, n.Server, ask(kind, f), n.ClientEth0)
-	})
-	harness.On(t, n.Server.Host).Start()
-	harness.EachQuestionOf(t, n.Families(), "with replypath", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantAnswers(t, n.Server, ask(kind, f), true)
-	})
-}
-
-// newRedirected is a network whose server has a port redirected to another one, on which somebody listens.
-func newRedirected(t *testing.T, policy topology.Policy) *topology.TwoNIC {
+// redirectPort has a server redirect a port to another one, on which somebody listens.
+func redirectPort(t *testing.T, n *topology.TwoNIC) {
 	t.Helper()
-	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: policy})
-	loadRules(t, n.Server.Host, `
-		table inet proxy {
+	const port = 8082
+	harness.Nft(t, n.Server.Host, fmt.Sprintf(`
+		table inet redirected {
 			chain prerouting {
 				type nat hook prerouting priority dstnat
-				meta l4proto { tcp, udp } th dport 80 redirect to :8081
+				meta l4proto { tcp, udp } th dport %d redirect to :%d
 			}
-		}`)
-	for _, f := range n.Families() {
-		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), proxyPort))
+		}`, redirectedPort, port))
+	for _, f := range harness.Families {
+		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(n.Server.Eth1.Address(f), port))
 	}
-	return n
 }
 
 // askRedirected is a conversation with the port that is redirected.
 func askRedirected(t *testing.T, n *topology.TwoNIC, kind harness.Kind, f topology.Family) *harness.Conversation {
 	t.Helper()
 	c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
-	if kind != harness.Ping {
-		c.Self = netip.AddrPortFrom(c.Self.Addr(), publishedPort)
-	}
+	c.Self = netip.AddrPortFrom(c.Self.Addr(), redirectedPort)
 	return c
 }
 
-// TestRedirectMoves changes the way that a client's segments come in to such a port. Its flow follows at once: no socket is
-// found by the port that the wire has, so that what was seen of the connection decides.
-func TestRedirectMoves(t *testing.T) {
-	n := newRedirected(t, topology.AnySource)
-	harness.On(t, n.Server.Host).Start()
-	for _, f := range n.Families() {
-		t.Run(f.String(), func(t *testing.T) {
-			c := askRedirected(t, n, harness.TCP, f)
-			harness.WantBy(t, n.Server, c, true)
-			for _, on := range []bool{true, false} {
-				detour(t, n, f, on)
-				wires := harness.Tap(t, n.Server)
-				harness.Ask(t, c)
-				if on {
-					wires.WantEth0("after the detour", c.Answers())
-				} else {
-					wires.WantEth1("after the way back", c.Answers())
-				}
-			}
-		})
-	}
-}
-
-// TestTransparentProxy has a proxy on the host answer for others (nftables'
-// tproxy): for the host's own address, and for one behind it, which is a
-// forwarded flow as far as addresses tell.
-func TestTransparentProxy(t *testing.T) {
+// TestProxies has the host redirect a port to a server of its own, and a proxy on it answer for others (nftables'
+// tproxy): for the host's own address, and for one behind it, which is a forwarded flow as far as addresses tell.
+func TestProxies(t *testing.T) {
 	n := newProxied(t)
+	redirectPort(t, n.TwoNIC)
+	eachRedirected := func(t *testing.T, want func(*harness.Conversation)) {
+		for _, f := range harness.Families {
+			for _, kind := range harness.Kinds[1:] { // a ping is redirected nowhere
+				want(askRedirected(t, n.TwoNIC, kind, f))
+			}
+		}
+	}
+	eachRedirected(t, func(c *harness.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) })
 	eachProxied(t, n, "without replypath", func(t *testing.T, c *harness.Conversation, _ bool) {
 		wantLost(t, n.Server, c, n.ClientEth0)
 	})
-	p := harness.On(t, n.Server.Host)
-	p.Start()
+	config := harness.WriteConfig(t, "scope: local\n")
+	d := harness.On(t, n.Server.Host).Start("--config", config)
+	t.Run("redirected", func(t *testing.T) {
+		eachRedirected(t, func(c *harness.Conversation) { wantAnswers(t, n.Server, c, true) })
+	})
 	eachProxied(t, n, "local", func(t *testing.T, c *harness.Conversation, own bool) {
 		if own {
 			wantAnswers(t, n.Server, c, true)
@@ -102,8 +76,7 @@ func TestTransparentProxy(t *testing.T) {
 			wantLost(t, n.Server, c, n.ClientEth0)
 		}
 	})
-	p.Expect(0, "detach", "--stop")
-	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
+	reload(t, d, config, "scope: all\n")
 	eachProxied(t, n, "all", func(t *testing.T, c *harness.Conversation, _ bool) {
 		wantAnswers(t, n.Server, c, true)
 	})
@@ -123,26 +96,22 @@ type proxied struct {
 func newProxied(t *testing.T) *proxied {
 	t.Helper()
 	n := &proxied{t: t, TwoNIC: harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})}
-	for _, f := range n.Families() {
-		core, err := n.Replication.Interface("core")
-		harness.Must(t, err)
+	core := harness.Must1[*topology.Interface](t)(n.Replication.Interface("core"))
+	for _, f := range harness.Families {
 		to := netip.PrefixFrom(behind[f], behind[f].BitLen())
 		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: to, Via: core.Address(f)}))
 		harness.Must(t, n.Replication.AddRoute(topology.Route{Destination: to, Via: n.Server.Eth1.Address(f)}))
 	}
-	harness.Must(t, n.Server.SetSysctl("net/ipv4/ip_forward", "1"))
-	harness.Must(t, n.Server.SetSysctl("net/ipv6/conf/all/forwarding", "1"))
-	loadRules(t, n.Server.Host, `
+	harness.Nft(t, n.Server.Host, `
 		table inet proxy {
 			chain prerouting {
 				type filter hook prerouting priority mangle
 				meta l4proto { tcp, udp } th dport 80 tproxy to :8081 meta mark set 1 accept
 			}
 		}`)
-	for _, ip := range []string{"ip -4", "ip -6"} {
-		run(t, n.Server.Host, ip+" rule add fwmark 1 lookup 100")
-		run(t, n.Server.Host, ip+" route add local default dev lo table 100")
-	}
+	harness.Shell(t, n.Server.Host, `
+		sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+		for f in -4 -6; do ip $f rule add fwmark 1 lookup 100; ip $f route add local default dev lo table 100; done`)
 	n.serveTransparently(t)
 	return n
 }
@@ -150,20 +119,17 @@ func newProxied(t *testing.T) *proxied {
 // eachProxied runs a subtest for TCP, UDP, and UDP that is answered by connected sockets, to the
 // server's own address and to one behind it.
 func eachProxied(t *testing.T, n *proxied, name string, run func(t *testing.T, c *harness.Conversation, own bool)) {
-	for _, f := range n.Families() {
+	for _, f := range harness.Families {
 		for what, to := range map[string]netip.Addr{"own address": n.Server.Eth1.Address(f), "address behind": behind[f]} {
-			conversation := func(how string, kind harness.Kind) {
+			for _, how := range []string{"tcp", "udp", "udp, connected"} {
 				t.Run(name+"/"+what+"/"+f.String()+"/"+how, func(t *testing.T) {
-					c := harness.NewConversation(t, kind, n.ClientEth0, to)
+					n.connects.Store(how == "udp, connected")
+					kind, _, _ := strings.Cut(how, ",")
+					c := harness.NewConversation(t, harness.Kind(kind), n.ClientEth0, to)
 					c.Self = netip.AddrPortFrom(to, publishedPort)
 					run(t, c, to != behind[f])
 				})
 			}
-			conversation("tcp", harness.TCP)
-			n.connects.Store(false)
-			conversation("udp", harness.UDP)
-			n.connects.Store(true)
-			conversation("udp, connected", harness.UDP)
 		}
 	}
 }

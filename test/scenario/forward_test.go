@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
@@ -38,165 +39,169 @@ func loadRules(t *testing.T, host *topology.Host, rules string) {
 	}
 }
 
-// askRouted prepares a conversation with the container's own address, which is
-// routed to it and not translated.
-func askRouted(t *testing.T, s *topology.S7, kind harness.Kind, f topology.Family) *harness.Conversation {
-	t.Helper()
-	return harness.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
-}
-
-// TestScopeAll has the server route to a container that answers from its own
-// address. Only with `scope: all` its answers leave by the interface that the
-// question came in by, those in fragments as well; what it begins itself goes as routed in any
-// case.
-func TestScopeAll(t *testing.T) {
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+// TestContainer has a server publish a port of a container, and route to the container's own address. Answers of the
+// published port leave by the interface that was asked, in fragments as well, as what the container says of a port where
+// nobody listens. Those from its own address do so only with `scope: all`.
+func TestContainer(t *testing.T) {
+	s, _ := newS7(t, topology.StrictSource)
+	promptErrors(t, s.Container)
+	harness.Nft(t, s.Server.Host, `table inet closed {
+		chain published { type nat hook prerouting priority -110
+			fib daddr type local udp dport 81 dnat ip to 10.17.0.100:81
+			fib daddr type local udp dport 81 dnat ip6 to [2001:db8:17::100]:81
+		}
+	}`)
+	refuse := func(t *testing.T, eth1 bool) {
+		for _, f := range harness.Families {
+			answer := topology.All(icmpOf(f, answeredWithErrors[0].error[f]), topology.To(s.ClientEth0.Address(f)))
+			refusal{"udp", 81, 10, "", connectionRefused}.want(t, s.TwoNIC, f, answer, eth1)
+		}
+	}
+	routed := func(t *testing.T, f topology.Family, kind harness.Kind) *harness.Conversation {
+		return harness.NewConversation(t, kind, s.ClientEth0, s.ContainerEth0.Address(f))
+	}
 	lost := func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wantLost(t, s.Server, askRouted(t, s, kind, f), s.ClientEth0)
+		wantLost(t, s.Server, routed(t, f, kind), s.ClientEth0)
 	}
-	harness.EachQuestionOf(t, s.Families(), "without replypath", lost)
+	for _, f := range harness.Families {
+		loseLarge(t, s.TwoNIC, published(t, s, harness.UDP, s.Server.Eth1, f))
+	}
+	refuse(t, false)
+	harness.EachQuestion(t, "without replypath", lost)
+
 	p := harness.On(t, s.Server.Host)
-	p.Start()
-	harness.EachQuestionOf(t, s.Families(), "local", lost)
-	p.Expect(0, "detach", "--stop")
-	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
-	harness.EachQuestionOf(t, s.Families(), "all", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		c := askRouted(t, s, kind, f)
+	config := harness.WriteConfig(t, "scope: local\n")
+	d := p.Start("--config", config)
+	t.Run("fragments", func(t *testing.T) {
+		for _, f := range harness.Families {
+			before := countedBy(p)
+			frames := wantLargeAnswers(t, s.Server, published(t, s, harness.UDP, s.Server.Eth1, f), 3)
+			wantCounted(t, p, before, frames, true)
+		}
+	})
+	t.Run("closed port", func(t *testing.T) { refuse(t, true) })
+	harness.EachQuestion(t, "scope local", lost)
+	reload(t, d, config, "scope: all\n")
+	harness.EachQuestion(t, "scope all", func(t *testing.T, f topology.Family, kind harness.Kind) {
+		c := routed(t, f, kind)
 		wantAnswers(t, s.Server, c, true)
-		if kind == harness.TCP {
-			return
+		if kind != harness.TCP {
+			wantLargeAnswers(t, s.Server, c, 1)
 		}
-		wires := harness.Tap(t, s.Server)
+	})
+}
+
+// wantLargeAnswers asks with large datagrams, and wants all fragments of the answers by eth1.
+func wantLargeAnswers(t *testing.T, server *topology.Server, c *harness.Conversation, questions int) []*topology.Frame {
+	t.Helper()
+	wires := harness.Tap(t, server)
+	for range questions {
 		harness.Must(t, c.AskFor(harness.Within(t, harness.AnswerTime), largeDatagram))
-		if frames := wires.WantEth1(c.String(), answersOf(c)); len(frames) != largeFragments {
-			t.Errorf("%d bytes: %s", largeDatagram, harness.Describe(frames))
-		}
-	})
+	}
+	frames := wires.WantEth1(c.String(), answersOf(c))
+	if len(frames) != questions*largeFragments {
+		t.Errorf("%s: %s", c, harness.Describe(frames))
+	}
+	return frames
 }
 
-// TestScopeAllBegun has the container ask, by eth0 as routed, and wants its
-// questions to stay there although their answers come in by eth1.
-func TestScopeAllBegun(t *testing.T) {
+// TestForwarded has a server forward for a container, where routers bring questions by either interface and take answers
+// by either.
+func TestForwarded(t *testing.T) {
 	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	pass := newTransit(t, s)
+	before := pass()
 	p := harness.On(t, s.Server.Host)
-	p.Start("--config", harness.WriteConfig(t, "scope: all\n"))
-	for _, f := range s.Families() {
+	config := harness.WriteConfig(t, harness.SmallTables)
+	d := p.Start("--config", config)
+	t.Run("untouched", func(t *testing.T) {
+		if diff := cmp.Diff(before, pass()); diff != "" {
+			t.Errorf("what came out of the server (-without +with replypath):\n%s", diff)
+		}
+		if flows := p.In(t).Flows(); len(flows) > 0 {
+			t.Errorf("forwarded packets became the flows %v", flows)
+		}
+		if n := p.In(t).Metrics().Sum("replypath_asymmetric_packets_total"); n != 0 {
+			t.Errorf("%v forwarded packets counted as asymmetric", n)
+		}
+	})
+	reload(t, d, config, harness.SmallTables+"scope: all\n")
+	p.WaitGrace()
+	t.Run("begun with scope all", func(t *testing.T) { testContainerBegins(t, s) })
+
+	reload(t, d, config, harness.SmallTables)
+	publish(t, s)
+	redirectPort(t, s.TwoNIC)
+	t.Run("moves", func(t *testing.T) { testContainerMoves(t, s, p.In(t)) })
+	t.Run("forged segments", func(t *testing.T) { testContainerForgedMove(t, s, p) })
+}
+
+// testContainerBegins has the container ask, by eth0 as routed, and wants its questions to stay there although their
+// answers come in by eth1.
+func testContainerBegins(t *testing.T, s *topology.S7) {
+	for _, f := range harness.Families {
 		harness.Serve(t, s.Client, s.ClientEth0.Address(f))
-	}
-	// For a moment after the first start nothing can be known of who spoke first.
-	harness.Eventually(t, "what is begun is known as such", func() error {
-		c := harness.NewConversation(t, harness.UDP, s.ContainerEth0, s.ClientEth0.Address(topology.IPv4))
-		wires := harness.Tap(t, s.Server)
-		for range 2 {
-			harness.Ask(t, c)
+		for _, kind := range harness.Kinds {
+			wires := harness.Tap(t, s.Server)
+			c := harness.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
+			for range 5 {
+				harness.Ask(t, c)
+			}
+			wires.WantEth0(c.String(), c.Questions())
+			if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
+				t.Errorf("%s: no answer came in by eth1", c)
+			}
 		}
-		if _, byEth1 := wires.Left(c.Questions()); len(byEth1) > 0 {
-			return fmt.Errorf("by eth1 left %s", harness.Describe(byEth1))
-		}
-		return nil
-	})
-	harness.EachQuestionOf(t, s.Families(), "begun", func(t *testing.T, f topology.Family, kind harness.Kind) {
-		wires := harness.Tap(t, s.Server)
-		c := harness.NewConversation(t, kind, s.ContainerEth0, s.ClientEth0.Address(f))
-		for range 5 {
-			harness.Ask(t, c)
-		}
-		wires.WantEth0(c.String(), c.Questions())
-		if wires.Eth1.Count(topology.All(c.Answers(), topology.Going(topology.Sent))) == 0 {
-			t.Error("no answer came in by eth1")
-		}
-	})
-}
-
-// TestForwardedUntouched sends frames of all kinds through the server and wants
-// them to come out byte by byte as without replypath, on the same interface.
-func TestForwardedUntouched(t *testing.T) {
-	s := harness.NewS7(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	transit := newTransit(t, s)
-	before := transit.pass()
-	p := harness.On(t, s.Server.Host)
-	p.Start()
-	if diff := cmp.Diff(before, transit.pass()); diff != "" {
-		t.Errorf("what came out of the server (-without +with replypath):\n%s", diff)
-	}
-	if flows := p.Flows(); len(flows) > 0 {
-		t.Errorf("forwarded packets became the flows %v", flows)
-	}
-	if n := p.Metrics().Sum("replypath_asymmetric_packets_total"); n != 0 {
-		t.Errorf("%v forwarded packets counted as asymmetric", n)
 	}
 }
 
-// transit sends frames between neighbours of the server that do not exist: what
-// is for them ends there, and nobody answers.
-type transit struct {
-	t *testing.T
-	s *topology.S7
-	// ways are from one side of the server to another.
-	ways []way
-}
-
-// way is one of a packet through the server.
-type way struct {
-	name     string
-	from     *topology.Interface // where the frame is injected
-	nic      *topology.Interface // that it comes in by
-	to       *topology.Interface // where it comes out
-	src, dst map[topology.Family]netip.Addr
-	injector *harness.Injector
-}
-
-func newTransit(t *testing.T, s *topology.S7) *transit {
+// newTransit returns what sends frames of all kinds through a server, between neighbours that do not exist, so that nobody
+// answers. It returns what came out, by way and family.
+func newTransit(t *testing.T, s *topology.S7) (pass func() map[string][]string) {
 	t.Helper()
 	far := addresses("10.9.0.200", "2001:db8:9::200")
 	behindEth1 := addresses("10.2.0.77", "2001:db8:2::77")
 	contained := addresses("10.17.0.200", "2001:db8:17::200")
-	for _, f := range s.Families() {
+	for _, f := range harness.Families {
 		harness.Must(t, s.Bridge.AddNeighbour(contained[f], s.ContainerEth0.MAC))
-		run(t, s.Production.Host, "ip route add blackhole "+far[f].String())
+		harness.Shell(t, s.Production.Host, "ip route add blackhole "+far[f].String())
 	}
-	tr := &transit{t: t, s: s, ways: []way{
-		{name: "eth1 to container", from: s.Server.Eth1.Peer(), nic: s.Server.Eth1, to: s.ContainerEth0, src: far, dst: contained},
-		{name: "container to eth0", from: s.ContainerEth0, nic: s.Bridge.Interface, to: s.Server.Eth0.Peer(), src: contained, dst: far},
-		{name: "eth1 to eth0", from: s.Server.Eth1.Peer(), nic: s.Server.Eth1, to: s.Server.Eth0.Peer(), src: behindEth1, dst: far},
-	}}
-	for i := range tr.ways {
-		tr.ways[i].injector = harness.NewInjector(t, tr.ways[i].from)
+	ways := map[string]struct {
+		from, nic, to *topology.Interface // where a frame is injected, comes in, and comes out
+		src, dst      map[topology.Family]netip.Addr
+	}{
+		"eth1 to container": {s.Server.Eth1.Peer(), s.Server.Eth1, s.ContainerEth0, far, contained},
+		"container to eth0": {s.ContainerEth0, s.Bridge.Interface, s.Server.Eth0.Peer(), contained, far},
+		"eth1 to eth0":      {s.Server.Eth1.Peer(), s.Server.Eth1, s.Server.Eth0.Peer(), behindEth1, far},
 	}
-	return tr
-}
-
-func addresses(v4, v6 string) map[topology.Family]netip.Addr {
-	return map[topology.Family]netip.Addr{topology.IPv4: netip.MustParseAddr(v4), topology.IPv6: netip.MustParseAddr(v6)}
-}
-
-// pass sends all frames and returns what came out, by way and family.
-func (tr *transit) pass() map[string][]string {
-	tr.t.Helper()
-	came := make(map[string][]string)
-	for _, w := range tr.ways {
-		for _, f := range tr.s.Families() {
-			c := harness.Capture(tr.t, w.to)
-			frames := transitFrames(w.from, w.nic, w.src[f], w.dst[f])
-			for _, frame := range frames {
-				w.injector.Send(frame...)
-			}
-			these := topology.All(topology.Going(topology.Received), topology.From(w.src[f]), topology.To(w.dst[f]))
-			got, err := c.WaitCount(harness.Within(tr.t, harness.AnswerTime), len(frames), these)
-			if err != nil {
-				tr.t.Fatalf("%s, %s: %v", w.name, f, err)
-			}
-			for _, frame := range got {
-				came[w.name+" "+f.String()] = append(came[w.name+" "+f.String()], fmt.Sprintf("%s: %x", frame, frame.Data))
+	return func() map[string][]string {
+		t.Helper()
+		came := make(map[string][]string)
+		for name, w := range ways {
+			injector := harness.NewInjector(t, w.from)
+			for _, f := range harness.Families {
+				out := harness.Capture(t, w.to)
+				frames := transitFrames(w.from, w.nic, w.src[f], w.dst[f])
+				for _, frame := range frames {
+					injector.Send(frame...)
+				}
+				these := topology.All(topology.Going(topology.Received), topology.From(w.src[f]), topology.To(w.dst[f]))
+				got, err := out.WaitCount(harness.Within(t, harness.AnswerTime), len(frames), these)
+				if err != nil {
+					t.Fatalf("%s, %s: %v", name, f, err)
+				}
+				for _, frame := range got {
+					came[name+" "+f.String()] = append(came[name+" "+f.String()], fmt.Sprintf("%s: %x", frame, frame.Data))
+				}
 			}
 		}
+		return came
 	}
-	return came
 }
 
 // transitFrames are packets of every kind that forwarding treats alike.
-func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) [][]gopacket.SerializableLayer {
-	frames := [][]gopacket.SerializableLayer{
+func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) []packet {
+	frames := []packet{
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 4000, DstPort: 80, Seq: 1, SYN: true, Window: 1000}),
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 4000, DstPort: 80, Seq: 2, Ack: 7, ACK: true, Window: 1000}),
 		segmentFrame(from.MAC, nic.MAC, src, dst, &layers.TCP{SrcPort: 80, DstPort: 4001, Seq: 5, Ack: 9, SYN: true, ACK: true, Window: 1000}),
@@ -204,9 +209,137 @@ func transitFrames(from, nic *topology.Interface, src, dst netip.Addr) [][]gopac
 		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 5000), To: netip.AddrPortFrom(dst, 53)}.Layers(),
 		harness.Datagram{FromMAC: from.MAC, ToMAC: nic.MAC, From: netip.AddrPortFrom(src, 53), To: netip.AddrPortFrom(dst, 5001)}.Layers(),
 	}
-	for _, request := range []bool{true, false} {
-		frames = append(frames, echoFrame(from.MAC, nic.MAC, src, dst, request))
+	for _, echo := range map[topology.Family][]kind{topology.IPv4: {{8, 0}, {0, 0}}, topology.IPv6: {{128, 0}, {129, 0}}}[topology.FamilyOf(src)] {
+		frames = append(frames, icmpFrame(from.MAC, nic.MAC, src, dst, echo, []byte{0, 77, 0, 1}))
 	}
 	ethernet, ip := ipHeaders(from.MAC, nic.MAC, src, dst, layers.IPProtocolESP)
-	return append(frames, []gopacket.SerializableLayer{ethernet, ip, gopacket.Payload(slices.Repeat([]byte{0xe5}, 40))})
+	return append(frames, packet{ethernet, ip, gopacket.Payload(slices.Repeat([]byte{0xe5}, 40))})
+}
+
+// detour takes the client's way to eth1's addresses through the production
+// router, so that it comes in by eth0, or takes it back.
+func detour(t *testing.T, n *topology.TwoNIC, f topology.Family, on bool) {
+	t.Helper()
+	server := netip.PrefixFrom(n.Server.Eth1.Address(f), n.Server.Eth1.Address(f).BitLen())
+	core := harness.Must1[*topology.Interface](t)(n.Production.Interface("core"))
+	routes := map[*topology.Host]topology.Route{
+		n.Core.Host:       {Destination: server, Via: core.Address(f)},
+		n.Production.Host: {Destination: server, Via: n.Server.Eth0.Address(f)},
+	}
+	for host, route := range routes {
+		if on {
+			harness.Must(t, host.AddRoute(route))
+		} else {
+			harness.Must(t, host.RemoveRoute(route))
+		}
+	}
+}
+
+// testContainerMoves changes the way that a client's segments come in: a TCP flow of a container, and one of a port that is
+// redirected, follows at once, as what was seen of the connection decides where no socket is found; one without
+// connections after the second in which nothing came by its old way.
+func testContainerMoves(t *testing.T, s *topology.S7, p *harness.Product) {
+	moves := func() float64 { return p.Metrics().Sum("replypath_flow_moves_total", "protocol=tcp") }
+	for _, f := range harness.Families {
+		conversations := []*harness.Conversation{askRedirected(t, s.TwoNIC, harness.TCP, f)}
+		for _, kind := range harness.Kinds {
+			conversations = append(conversations, published(t, s, kind, s.Server.Eth1, f))
+		}
+		for _, c := range conversations {
+			harness.WantBy(t, s.Server, c, true)
+			before := moves()
+			for _, eth1 := range []bool{false, true} {
+				detour(t, s.TwoNIC, f, !eth1)
+				if c.Kind != harness.TCP {
+					harness.WantBy(t, s.Server, c, !eth1) // the present way is up and was in use a moment ago
+					p.Age(2 * time.Second)
+				}
+				harness.WantBy(t, s.Server, c, eth1)
+			}
+			if more := moves() - before; c.Kind == harness.TCP && more != 2 {
+				t.Errorf("%s: %v moves were counted, not 2", c, more)
+			}
+			harness.Must(t, c.Close()) // or an acknowledgement that comes late moves it
+		}
+	}
+}
+
+// forgery is a segment that somebody else sends in a conversation, relative to
+// what the client sent last.
+type forgery struct {
+	name     string
+	seq, ack uint32
+	planted  bool // comes by the flow's own interface first, as if the connection were there
+	moves    bool
+}
+
+// forgeries are on both sides of the bounds: 64 KiB from what the container acknowledged
+// last, and from what was acknowledged of what it sent.
+var forgeries = []forgery{
+	{"both far", 1 << 30, 1 << 30, false, false},
+	{"sequence far", 70_000, 0, false, false},
+	{"sequence far behind", ^uint32(70_000), 0, false, false},
+	{"acknowledgement far", 0, 70_000, false, false},
+	{"acknowledgement far behind", 0, ^uint32(70_000), false, false},
+	{"both far, twice", 1 << 30, 1 << 30, true, false},
+	{"sequence far, twice", 70_000, 0, true, false},
+	{"acknowledgement far, twice", 0, 70_000, true, false},
+	{"both as expected", 0, 0, false, true},
+}
+
+// testContainerForgedMove sends segments of a container's TCP flow by the other interface. Without a socket of the host
+// they are held against what was seen last.
+func testContainerForgedMove(t *testing.T, s *topology.S7, p *harness.Product) {
+	injector := harness.NewInjector(t, s.Server.Eth0.Peer())
+	own := harness.NewInjector(t, s.Server.Eth1.Peer())
+	for _, f := range harness.Families {
+		for _, forged := range forgeries {
+			t.Run(f.String()+"/"+forged.name, func(t *testing.T) {
+				p, wires := p.In(t), harness.Tap(t, s.Server)
+				c := published(t, s, harness.TCP, s.Server.Eth1, f)
+				harness.WantBy(t, s.Server, c, true)
+				refused := contested(p)
+				segment := forged.segment(t, wires, c)
+				if forged.planted {
+					own.Send(segment(s.Server.Eth1)...)
+					harness.Settle(t, s.Replication, s.Server.Eth1)
+				}
+				injector.Send(segment(s.Server.Eth0)...)
+				harness.Settle(t, s.Production, s.Server.Eth0)
+				// The client's own questions come by eth1 and would move it back.
+				moved := slices.ContainsFunc(p.Flows("--protocol", "tcp", "--peer", c.Peer.Addr().String()), func(flow harness.Flow) bool {
+					return flow.PeerPort == c.Peer.Port() && harness.OrEmpty(flow.Interface) == "eth0"
+				})
+				if moved != forged.moves {
+					t.Errorf("moved: %t, not %t", moved, forged.moves)
+				}
+				if n := contested(p) - refused; !forged.moves && n != 1 {
+					t.Errorf("%v moves counted as contested, not 1", n)
+				}
+				harness.WantBy(t, s.Server, c, true)
+			})
+		}
+	}
+}
+
+func contested(p *harness.Product) float64 {
+	return p.Metrics().Sum("replypath_flow_moves_refused_total", "reason=contested")
+}
+
+// segment makes the forged ACK out of the client's last segment, as the
+// router of an interface would hand it over.
+func (f forgery) segment(t *testing.T, wires *harness.Wires, c *harness.Conversation) func(*topology.Interface) packet {
+	t.Helper()
+	frames := wires.Eth1.Frames(c.Questions())
+	last, ok := frames[len(frames)-1].Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+	if !ok {
+		t.Fatalf("no segment: %s", frames[len(frames)-1])
+	}
+	tcp := &layers.TCP{
+		SrcPort: last.SrcPort, DstPort: last.DstPort, Window: last.Window, ACK: true,
+		Seq: last.Seq + uint32(len(last.Payload)) + f.seq, Ack: last.Ack + f.ack,
+	}
+	return func(nic *topology.Interface) packet {
+		return segmentFrame(nic.Peer().MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), tcp)
+	}
 }

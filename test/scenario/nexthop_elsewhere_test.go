@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
-	"github.com/vishvananda/netlink"
 
 	"replypath/test/harness"
 	"replypath/test/topology"
@@ -181,21 +180,6 @@ func TestRouteElsewhereAdvertised(t *testing.T) {
 	r.waitKnown(t, p, gateway)
 	r.wantThroughForLong(t, "advertised", open...)
 	r.wantThrough(t, 0, "begun meanwhile", r.conversations(t, topology.IPv6)...)
-}
-
-func linkLocalOf(t *testing.T, i *topology.Interface) netip.Addr {
-	t.Helper()
-	link, err := i.Host.Netlink().LinkByIndex(i.Index)
-	harness.Must(t, err)
-	list, err := i.Host.Netlink().AddrList(link, netlink.FAMILY_V6)
-	harness.Must(t, err)
-	for _, a := range list {
-		if address, ok := netip.AddrFromSlice(a.IP); ok && address.IsLinkLocalUnicast() {
-			return address
-		}
-	}
-	t.Fatalf("%s has no link-local address", i.Name)
-	return netip.Addr{}
 }
 
 // advertise sends a router advertisement of one of the routers, with a route information option.

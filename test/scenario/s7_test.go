@@ -21,12 +21,18 @@ const (
 func newS7(t *testing.T, policy topology.Policy) (*topology.S7, *harness.Recipe) {
 	t.Helper()
 	s := harness.NewS7(t, topology.TwoNICOptions{Policy: policy})
+	return s, publish(t, s)
+}
+
+// publish publishes the container's echo server as the recipe shows.
+func publish(t *testing.T, s *topology.S7) *harness.Recipe {
+	t.Helper()
 	for _, f := range s.Families() {
 		harness.ServeAt(t, s.Container, netip.AddrPortFrom(s.ContainerEth0.Address(f), containerPort))
 	}
 	recipe := harness.ReadRecipe(t, "s7-published-port")
 	recipe.Run(s.Server.Host, "The published port")
-	return s, recipe
+	return recipe
 }
 
 // published prepares a conversation with the published port of an interface of

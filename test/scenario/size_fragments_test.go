@@ -162,8 +162,10 @@ func testFragmentsOfSeveralRouters(t *testing.T, nextHop, routed string) {
 					want(i).want(exits, c.String(), answersOf(c))
 				}
 			}
+			r.wantErrors(t, i, want(i))
 		}
 	}
+	promptErrors(t, r.Server.Host)
 	ask(func(int) exit { return alone })
 	r.start(t, nextHop)
 	ask(func(router int) exit { return r.to(r.Inside[router].MAC) })

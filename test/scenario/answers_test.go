@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// closedPort is one that nobody listens on.
+const closedPort = 9
+
+// reserved are networks that Linux routes like any other, in spite of what they are
+// reserved for (RFC 6890): the client has the first, the server's eth1 the second.
+var reserved = [][2]netip.Prefix{
+	{netip.MustParsePrefix("240.9.0.100/24"), netip.MustParsePrefix("240.1.0.100/24")},
+	{netip.MustParsePrefix("0.9.0.100/24"), netip.MustParsePrefix("0.1.0.100/24")},
+}
+
+// withReserved gives the client and the server's eth1 such addresses as well, and the
+// routers the ways there.
+func withReserved(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	gatewayOf := func(p netip.Prefix) netip.Prefix { return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits()) }
+	towardsReplication := harness.Must1[*topology.Interface](t)(n.Replication.Interface("core")).Address(topology.IPv4)
+	for _, pair := range reserved {
+		client, server := pair[0], pair[1]
+		harness.Must(t, n.ClientEth0.AddAddress(client))
+		harness.Must(t, n.Server.Eth1.AddAddress(server))
+		harness.Must(t, n.ClientEth0.Peer().AddAddress(gatewayOf(client)))
+		harness.Must(t, n.Server.Eth1.Peer().AddAddress(gatewayOf(server)))
+		harness.Must(t, n.Core.AddRoute(topology.Route{Destination: server.Masked(), Via: towardsReplication}))
+		harness.Must(t, n.ClientEth0.WaitReady(harness.Within(t, harness.AnswerTime)))
+		harness.Must(t, n.Server.Eth1.WaitReady(harness.Within(t, harness.AnswerTime)))
+		harness.Serve(t, n.Server.Host, server.Addr())
+	}
+}
+
+// eachReserved runs a subtest for each kind of question between two addresses one of which is reserved at least.
+func eachReserved(t *testing.T, n *topology.TwoNIC, name string, want func(*testing.T, *harness.Conversation)) {
+	peers := []netip.Prefix{reserved[0][0], reserved[1][0], n.ClientEth0.Addresses[0]}
+	selves := []netip.Prefix{reserved[0][1], reserved[1][1], n.Server.Eth1.Addresses[0]}
+	for k, kind := range harness.Kinds {
+		for i, peer := range peers {
+			for j, self := range selves {
+				if i == 2 && j == 2 || testing.Short() && (i+j)%3 != k { // every pair of the three is asked
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/%s/%s-%s", name, kind, peer.Addr(), self.Addr()), func(t *testing.T) {
+					client := *n.ClientEth0
+					client.Addresses = []netip.Prefix{peer}
+					want(t, harness.NewConversation(t, kind, &client, self.Addr()))
+				})
+			}
+		}
+	}
+}
+
+// askForTime has the client ask the server's eth1 for the time (ICMP timestamp, RFC 792), and returns what is answered.
+func askForTime(t *testing.T, n *topology.TwoNIC) topology.Filter {
+	t.Helper()
+	from, to := n.ClientEth0.Address(topology.IPv4), n.Server.Eth1.Address(topology.IPv4)
+	request := append([]byte{0, 77, 0, 1}, make([]byte, 12)...)
+	harness.NewInjector(t, n.ClientEth0).Send(icmpFrame(n.ClientEth0.MAC, n.ClientEth0.Peer().MAC, from, to, kind{13, 0}, request)...)
+	return topology.All(icmpOf(topology.IPv4, kind{14, 0}), topology.From(to), topology.To(from))
+}
+
+// TestAnswers has a client with addresses of 240.0.0.0/4 and 0.0.0.0/8, which clouds use, ask a server that has such
+// addresses as well; ask for the time; and connect to a server that keeps nothing of the handshake, or listens at no
+// address of its own. The answers leave by the interface that was asked.
+func TestAnswers(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	withReserved(t, n)
+	eachReserved(t, n, "without replypath", func(t *testing.T, c *harness.Conversation) { wantLost(t, n.Server, c, n.ClientEth0) })
+	wires := harness.Tap(t, n.Server)
+	wait(t, wires.Eth0, askForTime(t, n))
+
+	p := harness.On(t, n.Server.Host)
+	p.Start()
+	t.Run("time", func(t *testing.T) {
+		wires, arrived := harness.Tap(t, n.Server), harness.Capture(t, n.ClientEth0)
+		answer := askForTime(t, n)
+		wait(t, arrived, answer)
+		wires.WantEth1("the answer", answer)
+		flows := p.In(t).Flows("--peer", n.ClientEth0.Address(topology.IPv4).String())
+		if len(flows) != 1 || flows[0].Protocol != "icmp" {
+			t.Errorf("the flows are %v", flows)
+		}
+	})
+	eachReserved(t, n, "with replypath", func(t *testing.T, c *harness.Conversation) {
+		wantAnswers(t, n.Server, c, true)
+		wantVerdict(t, explained(t, p, c), "corrected", "")
+	})
+	t.Run("wildcard", func(t *testing.T) {
+		const port = 7007
+		harness.ServeAt(t, n.Server.Host, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+		for _, f := range harness.Families {
+			c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+			c.Self = netip.AddrPortFrom(c.Self.Addr(), port)
+			wantAnswers(t, n.Server, c, true)
+		}
+	})
+	t.Run("SYN cookies", func(t *testing.T) {
+		harness.Must(t, n.Server.SetSysctl("net/ipv4/tcp_syncookies", "2")) // as under a flood
+		for _, f := range harness.Families {
+			before := cookiesOf(t, n.Server.Host)
+			wantAnswers(t, n.Server, harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f)), true)
+			before.wantMore(t, n.Server.Host, 1)
+		}
+	})
+}
+
+// cookies count the SYN cookies of a host, whatever the family.
+type cookies struct{ sent, accepted int }
+
+func cookiesOf(t *testing.T, host *topology.Host) (c cookies) {
+	t.Helper()
+	for line := range strings.Lines(harness.Shell(t, host, "nstat -asz TcpExtSyncookiesSent TcpExtSyncookiesRecv")) {
+		// What does not fit the one fits the other, or is a heading.
+		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesSent %d", &c.sent)
+		_, _ = fmt.Sscanf(line, "TcpExtSyncookiesRecv %d", &c.accepted)
+	}
+	return c
+}
+
+// wantMore wants so many connections to have been opened since then, by a cookie each. One
+// may have been sent twice.
+func (c cookies) wantMore(t *testing.T, host *topology.Host, connections int) {
+	t.Helper()
+	now := cookiesOf(t, host)
+	if sent, accepted := now.sent-c.sent, now.accepted-c.accepted; sent < connections || accepted != connections {
+		t.Errorf("of %d connections, %d cookies were sent and %d came back", connections, sent, accepted)
+	}
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// refusal is what a client asks in vain, by which rule of the server's firewall, if any, and what it learns.
+type refusal struct {
+	network string
+	port    uint16
+	size    int // of the datagram
+	rule    string
+	error   map[topology.Family]error
+}
+
+var connectionRefused = map[topology.Family]error{topology.IPv4: unix.ECONNREFUSED, topology.IPv6: unix.ECONNREFUSED}
+
+var refusals = []refusal{
+	{"tcp", closedPort, 0, "", connectionRefused},
+	{"tcp", 81, 0, "tcp dport 81 reject with tcp reset", connectionRefused},
+	{"tcp", 82, 0, "tcp dport 82 reject with icmpx port-unreachable", connectionRefused},
+	{"tcp", 83, 0, "tcp dport 83 reject with icmpx admin-prohibited",
+		map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.EACCES}},
+	{"udp", closedPort, 10, "", connectionRefused},
+	{"udp", closedPort, largeDatagram, "", connectionRefused}, // which comes in fragments
+	{"udp", 84, 10, "udp dport 84 reject with icmpx port-unreachable", connectionRefused},
+}
+
+// knock connects, and for UDP asks, and returns what the client learns.
+func (r refusal) knock(ctx context.Context, client *topology.Host, to netip.Addr) error {
+	conn, err := client.Dial(ctx, r.network, netip.AddrPortFrom(to, r.port).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(0, 1)) })
+	defer stop()
+	if _, err := conn.Write(make([]byte, r.size)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 100))
+	return err
+}
+
+// want has the client knock at the server's eth1. What refuses it leaves by eth1, and the client learns at once; or it
+// leaves by eth0, and gets lost.
+func (r refusal) want(t *testing.T, n *topology.TwoNIC, f topology.Family, answer topology.Filter, eth1 bool) {
+	t.Helper()
+	what := fmt.Sprintf("what refuses %s to port %d, %d bytes, %s", r.network, r.port, r.size, f)
+	wires := harness.Tap(t, n.Server)
+	ctx, cancel := context.WithCancel(harness.Within(t, harness.AnswerTime))
+	defer cancel()
+	knocked := make(chan error, 1)
+	go func() { knocked <- r.knock(ctx, n.Client, n.Server.Eth1.Address(f)) }()
+	waitLeft(t, wires, what, answer)
+	if !eth1 {
+		defer time.AfterFunc(harness.SilenceTime, cancel).Stop()
+	}
+	if err := <-knocked; errors.Is(err, r.error[f]) != eth1 {
+		t.Errorf("%s: %v, by eth1: %t", what, err, eth1)
+	}
+	wires.Want(eth1, what, answer)
+}
+
+// TestErrors has a server answer with resets and ICMP errors of every kind: each leaves by the NIC of the packet that it
+// is about, and is counted; without replypath, and in mode observe, by the routed one. Errors about what starts no flow go
+// as routed. What arrives of errors reaches its socket, and changes no flow.
+func TestErrors(t *testing.T) {
+	n := harness.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	for _, h := range []*topology.Host{n.Server.Host, n.Client, n.Replication.Host} {
+		promptErrors(t, h)
+	}
+	rules := "table inet filter { chain input { type filter hook input priority filter\n"
+	for _, r := range refusals {
+		rules += r.rule + "\n"
+	}
+	harness.Nft(t, n.Server.Host, rules+"}; }")
+	provoked := func(t *testing.T, provocations []provocation, eth1 bool) []*topology.Frame {
+		return provoke(t, n.Server, addressesOf(n.ClientEth0), addressesOf(n.Server.Eth1), provocations, eth1)
+	}
+	refuse := func(t *testing.T, eth1 bool) {
+		for _, f := range harness.Families {
+			for _, r := range refusals {
+				r.want(t, n, f, topology.All(topology.From(n.Server.Eth1.Address(f)), topology.To(n.ClientEth0.Address(f))), eth1)
+			}
+		}
+	}
+	provoked(t, slices.Concat(answeredWithErrors, answeredAsRouted), false)
+	refuse(t, false)
+	loseAnswers(t, n)
+
+	p := harness.On(t, n.Server.Host)
+	p.Start("--observe")
+	before := countedBy(p)
+	wantCounted(t, p, before, provoked(t, answeredWithErrors, false), false)
+
+	p.Expect(0, "mode", "enforce")
+	t.Run("answered", func(t *testing.T) {
+		before := countedBy(p)
+		wantCounted(t, p, before, provoked(t, answeredWithErrors, true), true)
+	})
+	t.Run("as routed", func(t *testing.T) {
+		before := countedBy(p)
+		provoked(t, answeredAsRouted, false)
+		wantCounted(t, p, before, nil, true)
+	})
+	t.Run("refused", func(t *testing.T) { refuse(t, true) })
+	for _, f := range harness.Families {
+		t.Run("arriving/"+f.String(), func(t *testing.T) { testErrorsArrive(t, n, p.In(t), f) })
+		t.Run("nonsense/"+f.String(), func(t *testing.T) { testNonsenseErrors(t, n, p.In(t), f) })
+		t.Run("foreign/"+f.String(), func(t *testing.T) { testForeignErrorsLeave(t, n, f) })
+	}
+	wantNoMoves(t, p)
+}
+
+// loseAnswers has a server's answers leave by eth0, where they get lost.
+func loseAnswers(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	for _, f := range harness.Families {
+		wires, dropped := harness.Tap(t, n.Server), harness.Must1[uint64](t)(n.Production.Drops())
+		d := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+		harness.Must(t, d.client.Close())
+		d.send(t, 100)
+		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
+		wait(t, wires.Eth0, answers)
+		wires.WantEth0("without replypath", answers)
+		harness.Eventually(t, "the answer is dropped", func() error {
+			if harness.Must1[uint64](t)(n.Production.Drops()) == dropped {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+}
+
+// testErrorsArrive has a server's answers end up nowhere, by the corrected way: what the client says of it, and a router
+// on the way, reaches the socket that sent them, and moves nothing.
+func testErrorsArrive(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	wires := harness.Tap(t, n.Server)
+	wantRead := func(d *datagrams, what string, want error) {
+		t.Helper()
+		if _, err := d.server.Read(make([]byte, 100)); !errors.Is(err, want) {
+			t.Errorf("%s: read %v", what, err)
+		}
+	}
+	refused := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	lost := askDatagrams(t, n.ClientEth0, n.Server.Eth1, f)
+	wantErrors(t, lost.server, f)
+	before := ways(p)
+	harness.Must(t, refused.client.Close())
+	refused.send(t, 100)
+	wantRead(refused, "the client has closed its socket", unix.ECONNREFUSED)
+	route := "unreachable " + n.ClientEth0.Address(f).String()
+	harness.Shell(t, n.Replication.Host, "ip route add "+route)
+	lost.send(t, 100)
+	wantRead(lost, "the client cannot be reached", map[topology.Family]error{topology.IPv4: unix.EHOSTUNREACH, topology.IPv6: unix.ENETUNREACH}[f])
+	harness.Shell(t, n.Replication.Host, "ip route del "+route)
+	lost.send(t, 100)
+	lost.wantArrival(t, 100)
+	wires.WantEth1("the answers", topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f))))
+	if diff := cmp.Diff(before, ways(p)); diff != "" {
+		t.Errorf("flows (-before +after):\n%s", diff)
+	}
+}
+
+// wantErrors has a UDP socket learn of errors that end no connection as well.
+func wantErrors(t *testing.T, conn net.Conn, f topology.Family) {
+	t.Helper()
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+	if f == topology.IPv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	raw := harness.Must1[syscall.RawConn](t)(conn.(*net.UDPConn).SyscallConn())
+	var err error
+	harness.Must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }))
+	harness.Must(t, err)
+}
+
+// ways tells where replypath sends the replies of each flow.
+func ways(p *harness.Product) map[string]string {
+	all := make(map[string]string)
+	for _, flow := range p.Flows() {
+		all[flow.String()] = fmt.Sprintf("%s, by %s to %s", flow.State, harness.OrEmpty(flow.Interface), harness.OrEmpty(flow.NextHopMAC))
+	}
+	return all
+}
+
+// wantNoMoves wants that nothing has moved, nor tried to.
+func wantNoMoves(t *testing.T, p *harness.Product) {
+	t.Helper()
+	m := p.Metrics()
+	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
+		t.Errorf("%v moves", n)
+	}
+}
+
+// stranger has nothing to do with any of the flows.
+var stranger = addresses("10.99.0.1", "2001:db8:99::1")
+
+// nonsense are quotes that no packet of the server's fits, or that are none; by name.
+func nonsense(c *harness.Conversation, foreign netip.Addr) map[string][]byte {
+	self, peer, protocol := c.Self, c.Peer, layers.IPProtocolUDP
+	if c.Kind == harness.TCP {
+		protocol = layers.IPProtocolTCP
+	}
+	of := func(from, to netip.AddrPort) []byte { return quoted(from, to, protocol) }
+	whole := of(self, peer)
+	with := func(at int, value byte) []byte {
+		changed := slices.Clone(whole)
+		changed[at] = value
+		return changed
+	}
+	all := map[string][]byte{
+		"nothing":                nil,
+		"one byte":               whole[:1],
+		"half a header":          whole[:12],
+		"no ports":               whole[:len(whole)-8],
+		"half of the ports":      whole[:len(whole)-6],
+		"a wrong version":        with(0, whole[0]^0xf0),
+		"the peer's own packet":  of(peer, self),
+		"another port":           of(self, netip.AddrPortFrom(peer.Addr(), 1)),
+		"somebody else's packet": of(netip.AddrPortFrom(foreign, 80), peer),
+		"a wrong number":         whole,
+		"an unknown protocol":    quoted(self, peer, experimental),
+		"an error":               quoted(self, peer, layers.IPProtocolICMPv4),
+		"garbage":                []byte("0123456789012345678901234567890123456789"),
+	}
+	if self.Addr().Is4() {
+		all["a header that is too long"], all["a later fragment"] = with(0, 0x4f), with(7, 1)
+	} else {
+		all["extension headers"] = with(6, byte(layers.IPProtocolIPv6HopByHop))
+	}
+	return all
+}
+
+// quoted is the beginning of a packet: its IP header and eight bytes, as every error
+// quotes them. What should be a sequence number is not plausible.
+func quoted(from, to netip.AddrPort, protocol layers.IPProtocol) []byte {
+	_, ip := ipHeaders(nil, nil, from.Addr(), to.Addr(), protocol)
+	rest := binary.BigEndian.AppendUint16(nil, from.Port())
+	rest = binary.BigEndian.AppendUint16(rest, to.Port())
+	rest = binary.BigEndian.AppendUint32(rest, 12345)
+	buffer := gopacket.NewSerializeBuffer()
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(buffer, options, ip, gopacket.Payload(rest)); err != nil {
+		panic(err)
+	}
+	return buffer.Bytes()
+}
+
+// arrivingErrors are those of every kind.
+var arrivingErrors = map[topology.Family][]kind{
+	topology.IPv4: {{3, 0}, {3, 1}, {3, 2}, {3, 3}, {3, 4}, {4, 0}, {5, 1}, {11, 0}, {11, 1}, {12, 0}},
+	topology.IPv6: {{1, 0}, {1, 1}, {1, 3}, {1, 4}, {2, 0}, {3, 0}, {3, 1}, {4, 0}, {4, 1}, {4, 2}, {137, 0}},
+}
+
+// testNonsenseErrors has errors of every kind come in by both NICs that quote nothing
+// that fits: conversations go on as before, by the NIC that they came in by, and no
+// flow begins, ends or moves.
+func testNonsenseErrors(t *testing.T, n *topology.TwoNIC, p *harness.Product, f topology.Family) {
+	var begun []*harness.Conversation
+	for _, kind := range harness.Kinds {
+		c := harness.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f))
+		harness.Ask(t, c)
+		begun = append(begun, c)
+	}
+	before := ways(p)
+	wires := harness.Tap(t, n.Server)
+	sent := 0
+	for _, nic := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
+		injector, at := harness.NewInjector(t, nic.Peer()), nic.Peer()
+		for _, c := range begun[1:] { // a ping quotes no ports
+			for _, quote := range nonsense(c, stranger[f]) {
+				for _, k := range arrivingErrors[f] {
+					injector.Send(icmpFrame(at.MAC, nic.MAC, c.Peer.Addr(), c.Self.Addr(), k, append(make([]byte, 4), quote...))...)
+					sent++
+				}
+			}
+		}
+	}
+	for _, c := range begun {
+		for range 3 {
+			harness.Ask(t, c)
+		}
+		wires.WantEth1(c.String(), c.Answers())
+	}
+	if diff := cmp.Diff(before, ways(p)); diff != "" {
+		t.Errorf("flows after %d errors (-before +after):\n%s", sent, diff)
+	}
+}
+
+// testForeignErrorsLeave has a program on the server send errors to the client: those
+// that are about nothing which came in by eth1 go where the routing table says.
+func testForeignErrorsLeave(t *testing.T, n *topology.TwoNIC, f topology.Family) {
+	c := harness.NewConversation(t, harness.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	harness.Ask(t, c)
+	network := map[topology.Family]string{topology.IPv4: "ip4:icmp", topology.IPv6: "ip6:ipv6-icmp"}[f]
+	conn := harness.Must1[net.PacketConn](t)(n.Server.ListenPacket(t.Context(), network, c.Self.Addr().String()))
+	defer conn.Close()
+	wires := harness.Tap(t, n.Server)
+	unreachable := answeredWithErrors[0].error[f]
+	for name, quote := range nonsense(c, stranger[f]) {
+		mark := fmt.Appendf(nil, "|%s|", name)
+		// No error of this size quotes anything but what it begins with.
+		message := slices.Concat([]byte{unreachable.kind, unreachable.code, 0, 0, 0, 0, 0, 0}, quote, mark)
+		if f == topology.IPv4 {
+			binary.BigEndian.PutUint16(message[2:], internetChecksum(message))
+		}
+		harness.Must1[int](t)(conn.WriteTo(message, &net.IPAddr{IP: c.Peer.Addr().AsSlice()}))
+		sent := topology.All(icmpOf(f, unreachable), quoting(mark))
+		waitLeft(t, wires, name, sent)
+		wires.Want(name == "the peer's own packet", name, sent)
+	}
+	harness.Ask(t, c)
+	wires.WantEth1(c.String(), c.Answers())
+}
+
+// internetChecksum is that of RFC 1071.
+func internetChecksum(data []byte) uint16 {
+	var sum uint32
+	for i := 0; i+1 < len(data); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(data[i:]))
+	}
+	if len(data)%2 == 1 {
+		sum += uint32(data[len(data)-1]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// wantErrors has one of the routers bring packets that are answered with errors, and wants these by an exit.
+func (r routers) wantErrors(t *testing.T, router int, by exit) {
+	t.Helper()
+	injector := harness.NewInjector(t, r.Inside[router])
+	// Every router brings somebody else's.
+	from := addresses(fmt.Sprintf("10.9.0.%d", 101+router), fmt.Sprintf("2001:db8:9::%d", 101+router))
+	for _, f := range harness.Families {
+		for _, p := range answeredWithErrors[:2] { // without a second for the others
+			exits := harness.TapAll(t, r.nics...)
+			injector.Send(p.frame(r.Inside[router].MAC, r.Server.Eth1.MAC, from[f], r.Server.Eth1.Address(f))...)
+			answer := topology.All(p.answer(f), topology.To(from[f]))
+			wait(t, exits.At(by.by), topology.All(answer, topology.Going(topology.Received)))
+			by.want(exits, p.name, answer)
+		}
+	}
+}
