@@ -4,7 +4,6 @@ package metrics
 
 import (
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,22 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
-
-// The alerts of docs/prometheus-alerts.yaml fire when they should, and only then.
-func TestAlerts(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Fatalf("promtool is missing; it comes with Debian's package prometheus: %v", err)
-	}
-	for _, tests := range alertTests {
-		t.Run(tests, func(t *testing.T) {
-			t.Parallel()
-			if out, err := exec.Command(promtool, "test", "rules", tests).CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-	}
-}
 
 // Each alert has a section of the runbook that its runbook_url leads to, and each section an alert.
 func TestAlertsHaveRunbooks(t *testing.T) {
@@ -49,7 +32,7 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 	}
 }
 
-// alertTests are tests for promtool.
+// alertTests are tests for promtool, which runs them in test/software.
 var alertTests = []string{"testdata/alerts.yaml", "testdata/alerts-quiet.yaml", "testdata/alerts-days.yaml"}
 
 // The tests have each alert fire, and stay quiet where there are series of all that it looks at.

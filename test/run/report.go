@@ -105,9 +105,6 @@ func (r *report) logName(pkg string) string {
 func (p *tested) of(name string) *test {
 	if p.tests[name] == nil {
 		p.tests[name] = new(test)
-		if above := strings.LastIndexByte(name, '/'); above > 0 {
-			p.of(name[:above]).children = true
-		}
 	}
 	return p.tests[name]
 }
@@ -123,6 +120,7 @@ func (p *tested) print(e *event) {
 
 // endPackage prints a line for the package, and before it what of it failed.
 func (r *report) endPackage(e *event, p *tested) {
+	p.findParents()
 	counts := p.count()
 	for kind, n := range counts {
 		r.counts[kind] += n
@@ -141,6 +139,17 @@ func (r *report) endPackage(e *event, p *tested) {
 	}
 	word := map[string]string{"pass": "ok  ", "skip": "ok  ", "fail": "FAIL"}[e.Action]
 	fmt.Fprintf(r.out, "%s %s %-34s %4d passed %8.1f s\n", clock(time.Since(r.began)), word, below(e.Package), counts["pass"], e.Elapsed)
+}
+
+// findParents marks what has subtests. The name of one may have a "/" of its own.
+func (p *tested) findParents() {
+	for name := range p.tests {
+		for i, c := range name {
+			if parent := p.tests[name[:i]]; c == '/' && parent != nil {
+				parent.children = true
+			}
+		}
+	}
 }
 
 // count counts those that have none below them, and those that failed though none below them did.

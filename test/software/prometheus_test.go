@@ -5,6 +5,8 @@ package software
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +67,23 @@ func wantStored(t *testing.T, prom *harness.Prometheus, wires *harness.Wires, c 
 		topology.FamilyOf(c.Self.Addr()), c.Protocol())
 	prom.WantValue("replypath_corrected_packets_total"+labels, float64(len(answers)))
 	prom.WantValue("replypath_corrected_bytes_total"+labels, float64(harness.Bytes(answers)))
+}
+
+// TestAlerts: the alerts fire when they should, and only then.
+func TestAlerts(t *testing.T) {
+	promtool := need(t, "promtool")
+	all, err := filepath.Glob("../../metrics/testdata/alerts*.yaml")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("no tests of the alerts: %v", err)
+	}
+	for _, tests := range all {
+		t.Run(filepath.Base(tests), func(t *testing.T) {
+			t.Parallel()
+			if output, err := exec.Command(promtool, "test", "rules", tests).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, output)
+			}
+		})
+	}
 }
 
 // TestPromtool has Prometheus' own tool check the alerts and the exposition.
