@@ -26,8 +26,7 @@ func TapAll(t testing.TB, nics ...*topology.Interface) *Exits {
 	t.Helper()
 	e := &Exits{t: t, nics: nics, at: make(map[*topology.Interface]*topology.Capture)}
 	for _, nic := range nics {
-		// A small ring is made in no time, and there may be hundreds in a test.
-		e.at[nic] = captureWith(t, nic.Peer(), topology.CaptureOptions{Backlog: 1024})
+		e.at[nic] = Capture(t, nic.Peer())
 	}
 	return e
 }

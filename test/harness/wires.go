@@ -32,12 +32,7 @@ func Tap(t testing.TB, server *topology.Server) *Wires {
 // Capture captures at an interface until the test ends.
 func Capture(t testing.TB, at *topology.Interface) *topology.Capture {
 	t.Helper()
-	return captureWith(t, at, topology.CaptureOptions{})
-}
-
-func captureWith(t testing.TB, at *topology.Interface, options topology.CaptureOptions) *topology.Capture {
-	t.Helper()
-	c := Must1[*topology.Capture](t)(at.Capture(options))
+	c := Must1[*topology.Capture](t)(at.Capture(topology.CaptureOptions{}))
 	t.Cleanup(func() {
 		if err := c.Stop(); err != nil {
 			t.Error(err)

@@ -6,31 +6,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
-// CaptureOptions are the properties of a capture; the zero value serves most.
+// CaptureOptions are the properties of a capture; the zero value serves most. All captures
+// of an interface with that share one ring.
 type CaptureOptions struct {
-	// SnapLength is how many bytes of a frame are kept; 0 is 256. The length
-	// on the wire is known in any case.
-	SnapLength int
-	// Backlog is how many frames may wait for this process; 0 is 16384. Each
-	// takes the snap length rounded up to a power of two of kernel memory,
-	// 512 bytes at the default length.
+	// Backlog is how many frames may wait for this process; 0 is 16384. Each takes 512 bytes
+	// of kernel memory.
 	Backlog int
-	// Promiscuous asks the interface for frames to other MACs. A veth
-	// receives them anyway; a macvlan does not.
-	Promiscuous bool
 	// Only, where it is set, keeps what is no packet from or to this address out of
 	// the capture: a flood would fill it otherwise.
 	Only netip.Addr
@@ -39,8 +30,9 @@ type CaptureOptions struct {
 }
 
 const (
-	defaultSnapLength = 256
-	defaultBacklog    = 16384
+	// snapLength is how many bytes of a frame are kept. The length on the wire is known in any case.
+	snapLength     = 256
+	defaultBacklog = 16384
 )
 
 // Capture holds the frames that passed an interface since it was made. It
@@ -49,16 +41,29 @@ const (
 // A frame is there before whoever it is for can act on it: once an answer has
 // come back, the question has been captured on the whole way.
 type Capture struct {
-	nic         *Interface
-	snap        int
-	interrupted chan struct{} // closed when the reader has ended
+	nic  *Interface
+	from *recorder
+	stop func() error
 
-	mu      sync.Mutex
-	ring    *ring // nil once stopped
-	frames  []*Frame
-	arrived chan struct{} // closed at the next frame, or at the end
-	file    *os.File
-	stop    func() error
+	// The recorder's mutex guards these.
+	begin      int    // the number of its first frame
+	lostBefore uint64 // what the recorder had lost by then
+	stopped    bool
+	kept       []*Frame // what it has, once it is stopped
+}
+
+// recorder collects the frames of an interface for the captures that look at them. To open and to close a ring takes the
+// kernel tens of milliseconds: one serves all captures of an interface until the network is closed.
+type recorder struct {
+	index int
+
+	mu       sync.Mutex
+	ring     *ring // nil once closed
+	file     *os.File
+	captures map[*Capture]struct{}
+	first    int // the number of frames[0]
+	frames   []*Frame
+	arrived  chan struct{} // closed at the next frame, or when a capture stops
 }
 
 // Capture starts to capture in both directions. What is received here was
@@ -73,57 +78,179 @@ func (i *Interface) Capture(options CaptureOptions) (*Capture, error) {
 }
 
 func (i *Interface) capture(options CaptureOptions) (*Capture, error) {
-	if options.SnapLength == 0 {
-		options.SnapLength = defaultSnapLength
+	shared := options == CaptureOptions{}
+	r, err := i.recorder(shared, options)
+	if err != nil {
+		return nil, err
 	}
+	c := &Capture{nic: i, from: r}
+	c.stop = sync.OnceValue(func() error {
+		err := r.remove(c, shared)
+		if !shared {
+			err = errors.Join(err, r.close())
+		}
+		if err != nil {
+			return i.errorf("capture: %w", err)
+		}
+		return nil
+	})
+	if err := r.add(c, shared); err != nil {
+		return nil, err
+	}
+	return c, i.Host.network.onClose(c.Stop)
+}
+
+// recorder returns the one that captures share, or one of a capture's own.
+func (i *Interface) recorder(shared bool, options CaptureOptions) (*recorder, error) {
+	if !shared {
+		return i.newRecorder(options)
+	}
+	n, key := i.Host.network, recorderKey{i.Host, i.Index}
+	n.recording.Lock()
+	defer n.recording.Unlock()
+	if r := n.recorders[key]; r != nil && r.isBound() {
+		return r, nil
+	}
+	r, err := i.newRecorder(options)
+	if err != nil {
+		return nil, err
+	}
+	n.recorders[key] = r
+	return r, n.onClose(r.close)
+}
+
+func (i *Interface) newRecorder(options CaptureOptions) (*recorder, error) {
 	if options.Backlog == 0 {
 		options.Backlog = defaultBacklog
 	}
-	c := &Capture{
-		nic: i, snap: options.SnapLength,
-		interrupted: make(chan struct{}), arrived: make(chan struct{}),
-	}
+	r := &recorder{index: i.Index, captures: make(map[*Capture]struct{}), arrived: make(chan struct{})}
 	err := i.Host.Do(func() error {
 		var err error
-		c.ring, err = openRing(i.Index, options)
+		r.ring, err = openRing(i.Index, options)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	c.stop = sync.OnceValue(c.finish)
-	c.file = os.NewFile(uintptr(c.ring.fd), "capture of "+i.Name)
-	conn, err := c.file.SyscallConn()
+	r.file = os.NewFile(uintptr(r.ring.fd), "capture of "+i.Name)
+	conn, err := r.file.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(err, c.ring.unmap(), c.file.Close())
+		return nil, errors.Join(err, r.ring.unmap(), r.file.Close())
 	}
-	go c.read(conn)
-	return c, i.Host.network.onClose(c.Stop)
+	go r.read(conn)
+	return r, nil
 }
 
-// read collects frames until Stop sets the deadline.
-func (c *Capture) read(conn syscall.RawConn) {
-	defer close(c.interrupted)
-	// The error is the deadline's.
+// recorderKey names a device of a network.
+type recorderKey struct {
+	host  *Host
+	index int
+}
+
+// isBound is false once the device has left its namespace, though it may have come back.
+func (r *recorder) isBound() bool {
+	address, err := unix.Getsockname(r.ring.fd)
+	link, ok := address.(*unix.SockaddrLinklayer)
+	return err == nil && ok && link.Ifindex == r.index
+}
+
+// read collects frames until the file is closed.
+func (r *recorder) read(conn syscall.RawConn) {
 	_ = conn.Read(func(uintptr) bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.drain()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.drain()
 		return false
 	})
 }
 
-// drain takes what the kernel has finished. The caller holds c.mu.
-func (c *Capture) drain() {
-	if c.ring == nil {
+// drain takes what the kernel has finished. The caller holds r.mu.
+func (r *recorder) drain() {
+	if r.ring == nil {
 		return
 	}
-	before := len(c.frames)
-	c.ring.drain(func(s slot) { c.frames = append(c.frames, newFrame(s, c.snap)) })
-	if len(c.frames) > before {
-		close(c.arrived)
-		c.arrived = make(chan struct{})
+	before := len(r.frames)
+	r.ring.drain(func(s slot) {
+		if len(r.captures) > 0 {
+			r.frames = append(r.frames, newFrame(s))
+		}
+	})
+	if len(r.frames) > before {
+		r.tell()
 	}
+}
+
+// tell wakes who waits for frames.
+func (r *recorder) tell() {
+	close(r.arrived)
+	r.arrived = make(chan struct{})
+}
+
+// While no capture looks, the kernel keeps nothing of a shared recorder's.
+var (
+	everything = []bpf.Instruction{bpf.RetConstant{Val: 1 << 18}}
+	nothing    = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+)
+
+func (r *recorder) add(c *Capture, shared bool) (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ring == nil {
+		return ErrClosed
+	}
+	r.drain()
+	if shared && len(r.captures) == 0 {
+		if err := attachFilter(r.ring.fd, everything); err != nil {
+			return err
+		}
+	}
+	c.begin = r.first + len(r.frames)
+	c.lostBefore, err = r.ring.lost()
+	r.captures[c] = struct{}{}
+	return err
+}
+
+// remove ends a capture and tells whether it has lost a frame.
+func (r *recorder) remove(c *Capture, shared bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ring == nil {
+		return nil
+	}
+	r.drain()
+	c.kept, c.stopped = slices.Clip(r.frames[c.begin-r.first:]), true
+	delete(r.captures, c)
+	lost, err := r.ring.lost()
+	if lost -= c.lostBefore; err == nil && lost > 0 {
+		err = fmt.Errorf("%d frames were lost beside %d captured: the backlog is too small", lost, len(c.kept))
+	}
+	if shared && len(r.captures) == 0 {
+		err = errors.Join(err, attachFilter(r.ring.fd, nothing))
+	}
+	r.forget()
+	r.tell()
+	return err
+}
+
+// forget drops the frames that no capture looks at any more.
+func (r *recorder) forget() {
+	oldest := r.first + len(r.frames)
+	for c := range r.captures {
+		oldest = min(oldest, c.begin)
+	}
+	if oldest > r.first {
+		r.first, r.frames = oldest, slices.Clone(r.frames[oldest-r.first:])
+	}
+}
+
+// close does not wait for the kernel, which takes the socket's leave of all processors.
+func (r *recorder) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.ring.unmap()
+	r.ring = nil
+	go r.file.Close()
+	return err
 }
 
 // Stop ends the capture and returns an error if a frame was lost in it. The
@@ -133,34 +260,15 @@ func (c *Capture) Stop() error {
 	return c.stop()
 }
 
-func (c *Capture) finish() error {
-	deadlineErr := c.file.SetReadDeadline(time.Unix(0, 1))
-	if deadlineErr == nil {
-		<-c.interrupted
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain()
-	lost, err := c.ring.lost()
-	if err == nil && lost > 0 {
-		err = fmt.Errorf("%d frames were lost beside %d captured: the backlog is too small", lost, len(c.frames))
-	}
-	err = errors.Join(deadlineErr, err, c.ring.unmap(), c.file.Close())
-	c.ring = nil
-	close(c.arrived)
-	if err != nil {
-		return c.nic.errorf("capture: %w", err)
-	}
-	return nil
-}
-
 // Frames returns the frames that match, in the order in which they passed.
 func (c *Capture) Frames(match Filter) []*Frame {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain()
+	frames, _, _ := c.since(0)
+	return matching(frames, match)
+}
+
+func matching(frames []*Frame, match Filter) []*Frame {
 	var found []*Frame
-	for _, f := range c.frames {
+	for _, f := range frames {
 		if match(f) {
 			found = append(found, f)
 		}
@@ -171,11 +279,12 @@ func (c *Capture) Frames(match Filter) []*Frame {
 // Take is Frames that forgets all frames until now, also those that do not match,
 // for captures that go on for long. It is not for use beside Wait and WaitCount.
 func (c *Capture) Take(match Filter) []*Frame {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain()
-	found := slices.DeleteFunc(c.frames, func(f *Frame) bool { return !match(f) })
-	c.frames = nil
+	c.from.mu.Lock()
+	defer c.from.mu.Unlock()
+	found := matching(c.frames(), match)
+	c.kept = nil
+	c.begin = c.from.first + len(c.from.frames)
+	c.from.forget()
 	return found
 }
 
@@ -199,14 +308,9 @@ func (c *Capture) Wait(ctx context.Context, match Filter) (*Frame, error) {
 // WaitCount returns the matching frames as soon as there are at least n.
 func (c *Capture) WaitCount(ctx context.Context, n int, match Filter) ([]*Frame, error) {
 	var found []*Frame
-	seen := 0
-	for {
+	for seen := 0; ; {
 		fresh, arrived, stopped := c.since(seen)
-		for _, f := range fresh {
-			if match(f) {
-				found = append(found, f)
-			}
-		}
+		found = append(found, matching(fresh, match)...)
 		seen += len(fresh)
 		if len(found) >= n {
 			return found, nil
@@ -225,25 +329,16 @@ func (c *Capture) WaitCount(ctx context.Context, n int, match Filter) ([]*Frame,
 // since returns the frames after the first seen ones and what to wait on for
 // more.
 func (c *Capture) since(seen int) (fresh []*Frame, arrived <-chan struct{}, stopped bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain()
-	return c.frames[seen:], c.arrived, c.ring == nil
+	c.from.mu.Lock()
+	defer c.from.mu.Unlock()
+	return c.frames()[seen:], c.from.arrived, c.stopped
 }
 
-// WritePcap writes the frames that match as a pcap file.
-func (c *Capture) WritePcap(w io.Writer, match Filter) error {
-	writer := pcapgo.NewWriterNanos(w)
-	if err := writer.WriteFileHeader(uint32(c.snap), layers.LinkTypeEthernet); err != nil {
-		return err
+// frames returns all of the capture. The caller holds the recorder's mutex.
+func (c *Capture) frames() []*Frame {
+	if c.stopped {
+		return c.kept
 	}
-	for _, f := range c.Frames(match) {
-		err := writer.WritePacket(gopacket.CaptureInfo{
-			Timestamp: f.Time, CaptureLength: len(f.Data), Length: f.Length,
-		}, f.Data)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	c.from.drain()
+	return c.from.frames[c.begin-c.from.first:]
 }

@@ -3,7 +3,6 @@
 package topology
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,7 +13,7 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,9 +69,9 @@ func TestCaptureReportsLoss(t *testing.T) {
 	must(t, a.Resolve(within(t, answerTime), b.Address(IPv4)))
 	c, err := b.Capture(CaptureOptions{Backlog: 1})
 	must(t, err)
-	c.mu.Lock()
-	sendNumbered(t, a, b.Address(IPv4), 2*c.ring.slots)
-	c.mu.Unlock()
+	c.from.mu.Lock()
+	sendNumbered(t, a, b.Address(IPv4), 2*c.from.ring.slots)
+	c.from.mu.Unlock()
 	if err := c.Stop(); err == nil {
 		t.Error("lost frames were not reported")
 	}
@@ -138,6 +137,61 @@ func TestCaptureOutlivesLinkDown(t *testing.T) {
 	must(t, c.Stop())
 }
 
+// TestCapturesShare: captures of one interface see what passes from their own beginning to their own end, and nothing that
+// passes while none looks.
+func TestCapturesShare(t *testing.T) {
+	_, a, b := newPair(t)
+	ask := func() { must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv4))) }
+	want := func(c *Capture, requests int) {
+		t.Helper()
+		if n := c.Count(EchoRequest); n != requests {
+			t.Errorf("%d requests, not %d", n, requests)
+		}
+	}
+	first := capture(t, b)
+	ask()
+	second := capture(t, b)
+	ask()
+	want(first, 2)
+	want(second, 1)
+	must(t, first.Stop())
+	ask()
+	want(first, 2)
+	if n := len(second.Take(EchoRequest)); n != 2 {
+		t.Errorf("%d requests taken, not 2", n)
+	}
+	ask()
+	want(second, 1)
+	must(t, second.Stop())
+	ask()
+	third := capture(t, b)
+	want(third, 0)
+	if frames := third.from.frames; len(frames) > 0 {
+		t.Errorf("%d frames are kept that nobody looks at", len(frames))
+	}
+	ask()
+	want(third, 1)
+	want(second, 1)
+}
+
+// TestCaptureOfWhatCameBack: a device that was in another namespace meanwhile is captured anew.
+func TestCaptureOfWhatCameBack(t *testing.T) {
+	n, a, b := newPair(t)
+	must(t, capture(t, b).Stop())
+	away := must1[*Host](t)(n.Host("away"))
+	link := must1[netlink.Link](t)(b.Link())
+	must(t, b.Host.Netlink().LinkSetNsFd(link, int(away.Namespace())))
+	must(t, away.Netlink().LinkSetNsFd(link, int(b.Host.Namespace())))
+	must(t, b.SetUp())
+	must(t, b.AddAddress(b.Addresses[0]))
+	must(t, a.WaitReady(within(t, answerTime)))
+	c := capture(t, b)
+	must(t, askPing(within(t, answerTime), a.Host, b.Address(FamilyOf(b.Addresses[0].Addr()))))
+	if c.Count(EchoRequest) == 0 {
+		t.Error("nothing was captured")
+	}
+}
+
 // bulk sends bytes by TCP and returns when they have been read.
 func bulk(t *testing.T, from, to *Interface, size int) {
 	t.Helper()
@@ -176,7 +230,7 @@ func TestCaptureSegmentation(t *testing.T) {
 		must(t, c.Stop())
 		payload, longest := 0, 0
 		for _, f := range c.Frames(All(TCP, Going(Received))) {
-			if len(f.Data) > defaultSnapLength {
+			if len(f.Data) > snapLength {
 				t.Fatalf("%d bytes were kept", len(f.Data))
 			}
 			tcp := f.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
@@ -190,24 +244,6 @@ func TestCaptureSegmentation(t *testing.T) {
 		if (longest > largest) != offload {
 			t.Errorf("offload %t: the longest frame has %d bytes", offload, longest)
 		}
-	}
-}
-
-func TestWritePcap(t *testing.T) {
-	_, a, b := newPair(t)
-	c := capture(t, b)
-	must(t, askPing(within(t, answerTime), a.Host, b.Address(IPv6)))
-	var file bytes.Buffer
-	must(t, c.WritePcap(&file, EchoRequest))
-	reader := must1[*pcapgo.Reader](t)(pcapgo.NewReader(&file))
-	data, info, err := reader.ReadPacketData()
-	must(t, err)
-	want := c.Frames(EchoRequest)[0]
-	if !bytes.Equal(data, want.Data) || info.Length != want.Length || !info.Timestamp.Equal(want.Time) {
-		t.Errorf("read %d bytes of %d at %s", len(data), info.Length, info.Timestamp)
-	}
-	if _, _, err := reader.ReadPacketData(); !errors.Is(err, io.EOF) {
-		t.Errorf("after the only frame: %v", err)
 	}
 }
 
@@ -271,7 +307,7 @@ func TestFrame(t *testing.T) {
 				c.slot.hardware = unix.ARPHRD_ETHER
 			}
 			c.slot.length = len(c.slot.data)
-			f := newFrame(c.slot, defaultSnapLength)
+			f := newFrame(c.slot)
 			if got := f.String(); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}

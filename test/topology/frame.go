@@ -87,8 +87,8 @@ type Frame struct {
 }
 
 // newFrame copies a frame out of the ring and decodes its headers.
-func newFrame(s slot, snap int) *Frame {
-	f := &Frame{Time: s.time, Length: s.length, Data: s.bytes(snap), link: s.link()}
+func newFrame(s slot) *Frame {
+	f := &Frame{Time: s.time, Length: s.length, Data: s.bytes(), link: s.link()}
 	if s.tpid != 0 {
 		f.Length += vlanTagLength
 	}
@@ -109,7 +109,7 @@ const (
 
 // bytes copies the frame and puts the VLAN tag back, which the kernel keeps
 // beside it.
-func (s slot) bytes(snap int) []byte {
+func (s slot) bytes() []byte {
 	var data []byte
 	if s.tpid == 0 || len(s.data) < vlanTagOffset {
 		data = append(data, s.data...)
@@ -119,7 +119,7 @@ func (s slot) bytes(snap int) []byte {
 		data = binary.BigEndian.AppendUint16(data, s.vlan)
 		data = append(data, s.data[vlanTagOffset:]...)
 	}
-	return data[:min(len(data), snap)]
+	return data[:min(len(data), snapLength)]
 }
 
 // link tells what the frame begins with: devices such as tun have no Ethernet

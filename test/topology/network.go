@@ -28,11 +28,14 @@ type Network struct {
 	interfaces []*Interface
 	processes  map[*Cmd]struct{}
 	launcher   *launcher
+
+	recording sync.Mutex
+	recorders map[recorderKey]*recorder
 }
 
 // New returns a network without hosts.
 func New(options Options) *Network {
-	return &Network{options: options, processes: make(map[*Cmd]struct{})}
+	return &Network{options: options, processes: make(map[*Cmd]struct{}), recorders: make(map[recorderKey]*recorder)}
 }
 
 // Families returns the IP versions that the network has.

@@ -64,15 +64,8 @@ func openRing(index int, options CaptureOptions) (*ring, error) {
 }
 
 func (r *ring) open(index int, options CaptureOptions) error {
-	if err := r.allocate(options.SnapLength, options.Backlog); err != nil {
+	if err := r.allocate(options.Backlog); err != nil {
 		return err
-	}
-	if options.Promiscuous {
-		membership := &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC}
-		err := unix.SetsockoptPacketMreq(r.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, membership)
-		if err != nil {
-			return fmt.Errorf("make the interface promiscuous: %w", err)
-		}
 	}
 	if options.ReceivedOnly {
 		if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
@@ -90,8 +83,8 @@ func (r *ring) open(index int, options CaptureOptions) error {
 }
 
 // allocate has the kernel make the ring, and maps it.
-func (r *ring) allocate(snap, backlog int) error {
-	r.slotSize = 1 << bits.Len(uint(headroom+snap-1))
+func (r *ring) allocate(backlog int) error {
+	r.slotSize = 1 << bits.Len(uint(headroom+snapLength-1))
 	block := max(blockSize, r.slotSize)
 	perBlock := block / r.slotSize
 	blocks := (backlog + perBlock - 1) / perBlock
