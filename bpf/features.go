@@ -3,13 +3,15 @@
 package bpf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
@@ -53,22 +55,39 @@ func haveHelper(helper asm.BuiltinFunc) (bool, error) {
 	return true, nil
 }
 
-// haveKernelSKB looks for the function in the kernel's own types: only those
-// functions that programs may call are called bpf_*.
+// haveKernelSKB looks for the name of the function in the kernel's own types: only those
+// functions that programs may call are called bpf_*. To parse the types would take longer than all else
+// that a start does that loads no program.
 func haveKernelSKB() (bool, error) {
-	types, err := KernelTypes().Kernel()
+	types, err := os.Open("/sys/kernel/btf/vmlinux")
 	if err != nil {
 		return false, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	var function *btf.Func
-	err = types.TypeByName("bpf_cast_to_kern_ctx", &function)
-	switch {
-	case errors.Is(err, btf.ErrNotFound):
-		return false, nil
-	case err != nil:
+	defer types.Close()
+	has, err := contains(types, []byte("\x00bpf_cast_to_kern_ctx\x00"))
+	if err != nil {
 		return false, fmt.Errorf("look for bpf_cast_to_kern_ctx: %w", err)
 	}
-	return true, nil
+	return has, nil
+}
+
+// contains tells whether what is read has a part.
+func contains(r io.Reader, part []byte) (bool, error) {
+	buffer := make([]byte, 64<<10)
+	kept := 0 // what the part may have begun in
+	for {
+		n, err := r.Read(buffer[kept:])
+		read := buffer[:kept+n]
+		switch {
+		case bytes.Contains(read, part):
+			return true, nil
+		case errors.Is(err, io.EOF):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		kept = copy(buffer, read[max(0, len(read)-len(part)+1):])
+	}
 }
 
 // haveTailCalls loads a program that has a tail call and a function, which the kernel
