@@ -49,10 +49,8 @@ func TestHeaderlessPrograms(t *testing.T) {
 		t.Errorf("after a start that failed, programs (-want +got):\n%s", diff)
 	}
 	b.start(nil).stop()
-	for name, id := range b.wantPrograms("after a takeover beside one", both) {
-		if late[name] == id {
-			t.Errorf("after a takeover %s is the earlier process's", name)
-		}
+	if diff := cmp.Diff(late, b.wantPrograms("after a takeover beside one", both)); diff != "" {
+		t.Errorf("after a takeover beside one, programs (-want +got):\n%s", diff)
 	}
 	b.ip("link del tun1\n")
 	b.start(nil).stop()

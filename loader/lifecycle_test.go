@@ -92,7 +92,7 @@ func (b *bed) mapIDs() map[string]ebpf.MapID {
 	harness.Must(b.T, err)
 	for _, file := range files {
 		switch filepath.Base(file) {
-		case "programs", "layout": // pinned anew by every start
+		case "programs", "layout", "verified": // pinned anew by every start
 			continue
 		}
 		m, err := ebpf.LoadPinnedMap(file, nil)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 
 	"github.com/cilium/ebpf"
@@ -23,21 +24,22 @@ type Datapath struct {
 	dir      *pins.Dir
 	maps     *mapSet // those that are pinned
 	programs *ProgramSet
+	notes    *ebpf.Map // of what programs are made
 	earlier  *ProgramSet
+	noted    map[programName]digest // of earlier
 	pinned   bool
 	filled   *Clock // when Fill began, nil once AddMissed is done
 }
 
-// Load loads the programs with the pinned maps of the directory. A map of another
-// size or layout is going to be replaced, which is logged. Nothing that is pinned
-// changes before Pin.
+// Load opens the pinned maps of the directory, and takes the programs over that are pinned with them, or loads others.
+// A map of another size or layout is going to be replaced, which is logged. Nothing that is pinned changes before Pin.
 func Load(dir *pins.Dir, opts Options) (*Datapath, error) {
 	d := &Datapath{
 		dir: dir, opts: opts,
 		maps:     newMapSet(dir, opts),
 		programs: &ProgramSet{make(map[string]*ebpf.Program)},
 	}
-	if err := inLittleMemory(d.load); err != nil {
+	if err := d.load(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -47,19 +49,24 @@ func (d *Datapath) load() (err error) {
 	if d.earlier, err = openPrograms(d.dir.Path(MapsDir, programsDir)); err != nil {
 		return err
 	}
-	spec, err := d.opts.spec()
+	d.noted = readNotes(d.dir.Path(MapsDir))
+	if d.notes, err = ebpf.NewMap(&notesSpec); err != nil {
+		return fmt.Errorf("create the map of what programs are made of: %w", err)
+	}
+	shapes := d.opts.shapes()
+	if err := d.maps.open(shapes); err != nil {
+		return err
+	}
+	taken, err := d.takeOver(0, new(egressProgram), new(otherPrograms))
+	if err == nil && !taken {
+		err = inLittleMemory(d.make)
+	}
 	if err != nil {
 		return err
 	}
-	if err := whileGCPaused(func() error { return d.maps.open(spec.Maps) }); err != nil {
-		return err
-	}
-	options := &ebpf.CollectionOptions{MapReplacements: d.maps.all}
-	if err := spec.LoadAndAssign(&d.DatapathMaps, options); err != nil {
+	spec := &ebpf.CollectionSpec{Maps: shapes}
+	if err := spec.LoadAndAssign(&d.DatapathMaps, &ebpf.CollectionOptions{MapReplacements: d.maps.all}); err != nil {
 		return fmt.Errorf("open maps: %w", err)
-	}
-	if err := d.maps.loadBoth(spec, d.programs); err != nil {
-		return err
 	}
 	if err := d.maps.check(&d.DatapathMaps); err != nil {
 		return fmt.Errorf("after the programs were loaded: %w", err)
@@ -67,21 +74,34 @@ func (d *Datapath) load() (err error) {
 	return d.maps.enterTails(d.programs, func(table string) bool { return d.maps.fresh[table] })
 }
 
-// loadLater has load load programs into a struct that few hosts need.
-func (d *Datapath) loadLater(later any, load func(spec *ebpf.CollectionSpec) error) error {
+// make makes the maps that could not be opened, and loads the programs that every host has.
+func (d *Datapath) make() error {
+	spec, err := d.opts.spec()
+	if err != nil {
+		return err
+	}
+	if err := whileGCPaused(func() error { return d.maps.makeFresh(spec.Maps) }); err != nil {
+		return err
+	}
+	var (
+		egress egressProgram
+		others otherPrograms
+	)
+	return d.loadInto(0, func() error { return d.maps.loadBoth(spec, &egress, &others) }, &egress, &others)
+}
+
+// loadLater has load load programs into a struct that few hosts need, unless they can be taken over. Some work for the
+// network namespace with this cookie.
+func (d *Datapath) loadLater(later any, namespace uint64, load func(spec *ebpf.CollectionSpec) error) error {
+	if taken, err := d.takeOver(namespace, later); taken || err != nil {
+		return err
+	}
 	return inLittleMemory(func() error {
 		spec, err := d.opts.spec()
 		if err != nil {
 			return err
 		}
-		if err := load(spec); err != nil {
-			return err
-		}
-		var errs []error
-		for name, program := range d.programs.add(later) {
-			errs = append(errs, d.keep(name, program))
-		}
-		return errors.Join(errs...)
+		return d.loadInto(namespace, func() error { return load(spec) }, later)
 	})
 }
 
@@ -108,12 +128,14 @@ func (d *Datapath) Clock() (Clock, error) { return runClock(d.programs.program(c
 // Programs returns what is attached to an interface with or without an
 // Ethernet header.
 func (d *Datapath) Programs(hasHeader bool) (attach.Programs, error) {
-	if programs, loaded := d.programs.Programs(hasHeader); loaded {
+	programs, loaded := d.programs.Programs(hasHeader)
+	if loaded {
 		return programs, nil
 	}
 	later := new(noHeaderPrograms)
-	err := d.loadLater(later, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) })
-	return attach.Programs{Ingress: later.Ingress, Egress: later.Egress}, err
+	err := d.loadLater(later, 0, func(spec *ebpf.CollectionSpec) error { return d.maps.loadServing(later, spec) })
+	programs, _ = d.programs.Programs(hasHeader)
+	return programs, err
 }
 
 // FallbackPrograms are attached to the device of the fallback route.
@@ -131,20 +153,22 @@ func (d *Datapath) HeldPrograms() attach.Programs {
 }
 
 // Source returns the programs that repair the source address of what the sockets
-// of the network namespace with this cookie send. They are loaded when they are
+// of the network namespace with this cookie send. They are there from when they are
 // first asked for, and closed with the datapath.
 func (d *Datapath) Source(namespace uint64) (*source.Programs, error) {
-	if programs, loaded := d.programs.Source(); loaded {
+	programs, loaded := d.programs.Source()
+	if loaded {
 		return programs, nil
 	}
 	later := new(source.Programs)
-	err := d.loadLater(later, func(spec *ebpf.CollectionSpec) error {
+	err := d.loadLater(later, namespace, func(spec *ebpf.CollectionSpec) error {
 		if err := spec.Variables[bpf.DatapathVarOwnNamespace].Set(namespace); err != nil {
 			return err
 		}
 		return d.maps.loadPrograms(later, spec, new(ebpf.CollectionOptions))
 	})
-	return later, err
+	programs, _ = d.programs.Source()
+	return programs, err
 }
 
 // Close closes what is open; what is pinned and attached stays.
@@ -153,17 +177,23 @@ func (d *Datapath) Close() error {
 		return nil
 	}
 	d.maps.close()
-	return errors.Join(d.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close())
+	return errors.Join(d.earlier.Close(), d.programs.Close(), d.DatapathMaps.Close(), d.notes.Close())
 }
 
-// keep pins a program that is loaded later than the others.
-func (d *Datapath) keep(name string, program *ebpf.Program) error {
+// add adds programs, and pins them where the others are pinned already.
+func (d *Datapath) add(programs map[string]*ebpf.Program) error {
+	maps.Copy(d.programs.byName, programs)
 	if !d.pinned {
 		return nil // Pin does
 	}
-	path := d.dir.Path(MapsDir, programsDir, name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("unpin program %s: %w", name, err)
+	var errs []error
+	for name, program := range programs {
+		path := d.dir.Path(MapsDir, programsDir, name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("unpin program %s: %w", name, err))
+			continue
+		}
+		errs = append(errs, pin(program, "program "+name, path))
 	}
-	return pin(program, "program "+name, path)
+	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -28,6 +29,7 @@ type mapSet struct {
 	replaced map[string]*ebpf.Map // those of the earlier datapath that are copied
 	foreign  error                // why the earlier maps mean something else in this version
 	resized  bool                 // a flow table of the earlier datapath has another size
+	untyped  atomic.Bool          // programs were loaded without types of modules that are there
 }
 
 func newMapSet(dir *pins.Dir, opts Options) *mapSet {
@@ -38,23 +40,30 @@ func newMapSet(dir *pins.Dir, opts Options) *mapSet {
 	}
 }
 
-// open opens or makes the maps that are pinned.
-func (s *mapSet) open(specs map[string]*ebpf.MapSpec) error {
+// open opens the maps that are pinned, as far as they fit these shapes. The others are fresh: makeFresh makes them.
+func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 	if err := s.lookAtLayout(); err != nil {
 		return err
 	}
-	if err := s.lookAtSizes(specs); err != nil {
+	if err := s.lookAtSizes(shapes); err != nil {
 		return err
 	}
-	for name, spec := range specs {
-		if bpf.IsInternal(name) {
-			continue
-		}
-		if err := s.openMap(name, spec); err != nil {
+	for name, shape := range shapes {
+		if err := s.openMap(name, shape); err != nil {
 			return err
 		}
 	}
-	return s.separateSender(specs[bpf.DatapathMapSender])
+	return s.separateSender()
+}
+
+// makeFresh makes those that open could not open.
+func (s *mapSet) makeFresh(specs map[string]*ebpf.MapSpec) error {
+	for name := range s.fresh {
+		if err := s.newMap(name, specs[name]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookAtLayout looks at what is pinned already.
@@ -90,11 +99,12 @@ func (s *mapSet) lookAtSizes(specs map[string]*ebpf.MapSpec) error {
 	return nil
 }
 
-// openMap opens the pinned map of this name, or makes one that takes its place.
+// openMap opens the pinned map of this name, unless another is to take its place.
 func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 	pinned, err := openPinned(s.dir.Path(MapsDir), name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.newMap(name, spec)
+		s.fresh[name] = true
+		return nil
 	}
 	if err != nil {
 		return err
@@ -104,13 +114,14 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 		s.all[name] = pinned
 		return s.ids.note(name, pinned)
 	}
+	s.fresh[name] = true
 	s.logReplaced(name, pinned, reason)
 	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
 		s.replaced[name] = pinned
 	} else if err := bpf.Close(pinned); err != nil {
 		return fmt.Errorf("close map %s: %w", name, err)
 	}
-	return s.newMap(name, spec)
+	return nil
 }
 
 // isCopied tells of maps whose entries are copied to one that takes their place.
@@ -160,7 +171,7 @@ func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
 // replaced by which that program is told of the move: the egress programs of an
 // earlier process write to theirs until they are replaced, and must not call one
 // that reads from ours.
-func (s *mapSet) separateSender(spec *ebpf.MapSpec) error {
+func (s *mapSet) separateSender() error {
 	const name = bpf.DatapathMapSender
 	if !s.fresh[bpf.DatapathMapHandovers] || s.fresh[name] {
 		return nil
@@ -168,7 +179,9 @@ func (s *mapSet) separateSender(spec *ebpf.MapSpec) error {
 	if err := s.all[name].Close(); err != nil {
 		return fmt.Errorf("close map %s: %w", name, err)
 	}
-	return s.newMap(name, spec)
+	delete(s.all, name)
+	s.fresh[name] = true
+	return nil
 }
 
 func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
@@ -177,25 +190,17 @@ func (s *mapSet) newMap(name string, spec *ebpf.MapSpec) error {
 		return fmt.Errorf("create map %s of %d entries: %w", name, spec.MaxEntries, explainMap(err, features.HaveMapType(spec.Type)))
 	}
 	s.all[name] = m
-	s.fresh[name] = true
 	return s.ids.note(name, m)
 }
 
 // loadBoth has the verifier look at both halves of the programs at once. To read the
 // object a second time would take more memory than all that the daemon does later.
-func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, to *ProgramSet) error {
-	var (
-		both   errgroup.Group
-		egress egressProgram
-		others otherPrograms
-	)
+func (s *mapSet) loadBoth(spec *ebpf.CollectionSpec, egress *egressProgram, others *otherPrograms) error {
+	var both errgroup.Group
 	another := spec.Copy()
-	both.Go(func() error { return s.loadServing(&egress, another) })
-	both.Go(func() error { return s.loadServing(&others, spec) })
-	err := both.Wait()
-	to.add(&egress)
-	to.add(&others)
-	return err
+	both.Go(func() error { return s.loadServing(egress, another) })
+	both.Go(func() error { return s.loadServing(others, spec) })
+	return both.Wait()
 }
 
 // loadServing loads programs that interfaces have, which read the kernel's memory.
@@ -211,6 +216,7 @@ func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 		if err == nil {
 			return nil
 		}
+		s.untyped.Store(true)
 		s.opts.Log.Warn("programs are loaded without types of kernel modules, with which the kernel refused them: "+withoutTypes, "error", err)
 		options.Programs.ExtraRelocationTargets = nil
 	}
@@ -220,15 +226,19 @@ func (s *mapSet) loadServing(to any, spec *ebpf.CollectionSpec) error {
 // withoutTypes is what the types of modules are for.
 const withoutTypes = "forwarded connections wait while there is no default route"
 
-// moduleTypes are those of the modules whose memory the gate reads, as far as they are there and tell their types, from
-// Linux 5.11 on. Without them the programs are loaded all the same. Others are not asked: a host has a hundred.
+// typedModules are those whose memory the gate reads. Others are not asked: a host has a hundred.
+var typedModules = []string{"nf_conntrack", "nf_nat"}
+
+// moduleTypes are those of typedModules that are there and tell their types, from Linux 5.11 on. Without them the
+// programs are loaded all the same.
 func (s *mapSet) moduleTypes(types *btf.Cache) (all []*btf.Spec) {
-	for _, name := range []string{"nf_conntrack", "nf_nat"} {
+	for _, name := range typedModules {
 		module, err := types.Module(name)
 		switch {
 		case err == nil:
 			all = append(all, module)
 		case !errors.Is(err, fs.ErrNotExist):
+			s.untyped.Store(true)
 			s.opts.Log.Warn("types of a kernel module are not read: "+withoutTypes, "module", name, "error", err)
 		}
 	}

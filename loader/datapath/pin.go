@@ -49,6 +49,7 @@ func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
 		}
 	}
 	ifMissing(layoutName, pinLayout)
+	ifMissing(notesName, func(path string) error { return pin(d.notes, "what programs are made of", path) })
 	for name, m := range d.maps.all {
 		ifMissing(name, func(path string) error { return d.maps.ids.pin(name, m, path) })
 	}
@@ -62,7 +63,7 @@ func (d *Datapath) pinMissing(in string) (pinned bool, err error) {
 func (d *Datapath) Commit() error {
 	errs := []error{d.dir.RemoveAtOnce(oldMapsDir), d.earlier.Close()}
 	closeAll(d.maps.replaced)
-	d.earlier = nil
+	d.earlier, d.noted = nil, nil
 	clear(d.maps.replaced)
 	return errors.Join(errs...)
 }

@@ -90,16 +90,27 @@ func openPrograms(path string) (*ProgramSet, error) {
 	return s, nil
 }
 
-// add takes over what was loaded into a struct of programs, and returns it.
-func (s *ProgramSet) add(loaded any) map[string]*ebpf.Program {
-	added := make(map[string]*ebpf.Program)
-	for name, program := range byTag[*ebpf.Program](loaded) {
-		if program != nil {
-			added[strings.TrimPrefix(name, programPrefix)] = program
+// loadedInto returns the programs of structs that they were loaded into, as far as they were.
+func loadedInto(structs ...any) map[string]*ebpf.Program {
+	programs := make(map[string]*ebpf.Program)
+	for _, into := range structs {
+		for name, program := range byTag[*ebpf.Program](into) {
+			if program != nil {
+				programs[strings.TrimPrefix(name, programPrefix)] = program
+			}
 		}
 	}
-	maps.Copy(s.byName, added)
-	return added
+	return programs
+}
+
+// programNames returns the names of the programs that structs are for.
+func programNames(structs ...any) (names []string) {
+	for _, into := range structs {
+		for name := range byTag[*ebpf.Program](into) {
+			names = append(names, strings.TrimPrefix(name, programPrefix))
+		}
+	}
+	return names
 }
 
 // All returns all of them.

@@ -44,27 +44,53 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	hertz, err := Hertz()
+	c, err := o.constants()
 	if err != nil {
 		return nil, err
 	}
-	sets := tableSets(o.MaxEntries)
-	for table, name := range tableNames {
-		spec.Maps[name].MaxEntries = sets[table]
-		if tags := spec.Maps[bpf.TagsMap(name)]; tags != nil { // of those that hold flows
-			tags.MaxEntries = sets[table]
+	o.setSizes(spec.Maps)
+	forgetTypes(spec)
+	return spec, errors.Join(
+		spec.Variables[bpf.DatapathVarHertz].Set(c.Hertz),
+		bpf.SetFeatures(spec, c.Features),
+		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
+		spec.Variables[bpf.DatapathVarSets].Set(c.Sets),
+		spec.Variables[bpf.DatapathVarAskedSets].Set(c.AskedSets),
+	)
+}
+
+// constants are what the programs are loaded with. Each belongs to their origin.
+type constants struct {
+	Hertz     uint32
+	Features  bpf.Features
+	Seeds     bpf.Seeds
+	Sets      [bpf.DatapathTableTABLE_END]uint32
+	AskedSets uint32
+}
+
+func (o *Options) constants() (constants, error) {
+	hertz, err := Hertz()
+	return constants{
+		Hertz: hertz, Features: o.Features, Seeds: o.Seeds,
+		Sets: tableSets(o.MaxEntries), AskedSets: askedSets(o.MaxEntries),
+	}, err
+}
+
+// shapes returns the maps that are pinned, without the types of their entries.
+func (o *Options) shapes() map[string]*ebpf.MapSpec {
+	shapes := bpf.Shapes()
+	o.setSizes(shapes)
+	return shapes
+}
+
+func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
+	for table, sets := range tableSets(o.MaxEntries) {
+		maps[tableNames[table]].MaxEntries = sets
+		if tags := maps[bpf.TagsMap(tableNames[table])]; tags != nil { // of those that hold flows
+			tags.MaxEntries = sets
 		}
 	}
-	forgetTypes(spec)
-	asked := askedSets(o.MaxEntries)
-	spec.Maps[bpf.DatapathMapAsked].MaxEntries = asked
-	return spec, errors.Join(
-		spec.Variables[bpf.DatapathVarHertz].Set(hertz),
-		bpf.SetFeatures(spec, o.Features),
-		spec.Variables[bpf.DatapathVarDigestSeed].Set(o.Seeds),
-		spec.Variables[bpf.DatapathVarSets].Set(sets),
-		spec.Variables[bpf.DatapathVarAskedSets].Set(asked),
-	)
+	maps[bpf.DatapathMapAsked].MaxEntries = askedSets(o.MaxEntries)
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that

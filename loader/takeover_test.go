@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"replypath/bpf"
+	"replypath/loader/config"
+	"replypath/loader/detach"
+	"replypath/test/harness"
+	"replypath/test/topology"
+)
+
+// pinned opens all programs that are pinned, and returns what the kernel says of them.
+func (b *bed) pinned() map[string]*ebpf.ProgramInfo {
+	b.Helper()
+	entries, err := os.ReadDir(b.pin("programs"))
+	harness.Must(b.T, err)
+	infos := make(map[string]*ebpf.ProgramInfo)
+	for _, entry := range entries {
+		program, err := ebpf.LoadPinnedProgram(b.pin("programs", entry.Name()), nil)
+		harness.Must(b.T, err)
+		_, infos[entry.Name()] = b.look(program)
+	}
+	return infos
+}
+
+func (b *bed) pin(elem ...string) string {
+	return filepath.Join(append([]string{b.dir, "maps"}, elem...)...)
+}
+
+// pinnedIDs tells the pinned programs apart. They have to be of one datapath: the maps that they use are pinned, or those
+// of their constants.
+func (b *bed) pinnedIDs() map[string]ebpf.ProgramID {
+	b.Helper()
+	ids, ofMaps := make(map[string]ebpf.ProgramID), slices.Collect(maps.Values(b.mapIDs()))
+	for name, info := range b.pinned() {
+		ids[name], _ = info.ID()
+		used, _ := info.MapIDs()
+		for _, id := range used {
+			m, err := ebpf.NewMapFromID(id)
+			harness.Must(b.T, err)
+			info, err := m.Info()
+			harness.Must(b.T, err)
+			harness.Must(b.T, bpf.Close(m))
+			if !slices.Contains(ofMaps, id) && !strings.HasPrefix(info.Name, ".") {
+				b.Errorf("%s uses another map %s than that which is pinned", name, info.Name)
+			}
+		}
+	}
+	return ids
+}
+
+// wholePins tells whether so many programs are pinned, which are the last to be.
+func (b *bed) wholePins(programs int) bool {
+	entries, _ := os.ReadDir(b.pin("programs"))
+	return len(entries) == programs
+}
+
+// TestProgramsAreTakenOver: what the verifier has seen it need not see again.
+func TestProgramsAreTakenOver(t *testing.T) {
+	for mechanism, options := range mechanisms {
+		t.Run(string(mechanism), func(t *testing.T) {
+			s := newS1(t, topology.S1Options{})
+			b := newBed(t, s.B.Host)
+			repairing := func(o *Options) {
+				o.Config.RepairUDPSource = config.RepairTrue
+				if options != nil {
+					options(o)
+				}
+			}
+			b.addTun1() // so that all programs are loaded
+			r := b.start(repairing)
+			b.awaitAttached("tun1")
+			pingB(t, s)
+			pinned, attached, ofMaps := b.pinnedIDs(), b.programIDs(), b.mapIDs()
+			_, onCgroup := b.sourceLinks()
+			if len(pinned) != 13 {
+				t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
+			}
+			wantSame := func(after string) {
+				t.Helper()
+				_, onCgroupNow := b.sourceLinks()
+				for what, diff := range map[string]string{
+					"pinned":     cmp.Diff(pinned, b.pinnedIDs()),
+					"attached":   cmp.Diff(attached, b.programIDs()),
+					"on cgroup":  cmp.Diff(onCgroup, onCgroupNow),
+					"their maps": cmp.Diff(ofMaps, b.mapIDs()),
+				} {
+					if diff != "" {
+						t.Errorf("after %s, %s (-want +got):\n%s", after, what, diff)
+					}
+				}
+				pingB(t, s)
+			}
+			r.stop()
+			r = b.start(repairing)
+			wantSame("a restart")
+
+			// What is noted is pinned again with all else.
+			harness.Must(t, os.RemoveAll(b.pin()))
+			eventually(t, "the pins are back", func() bool { return b.wholePins(len(pinned)) })
+			r.stop()
+			b.start(repairing).stop()
+			wantSame("the pins were removed under a daemon")
+
+			b.start(alsoOnTrial(repairing)).stop()
+			if diff := cmp.Diff(pinned, b.pinnedIDs()); !strings.Contains(diff, "egress") {
+				t.Error("a trial has taken programs over")
+			}
+			b.inside(func() error {
+				_, err := detach.TakeBack(b.dir, os.Getpid(), slog.Default())
+				return err
+			})
+			wantSame("a trial was taken back")
+			b.start(repairing).stop()
+			wantSame("another start")
+
+			r = b.start(alsoOnTrial(repairing))
+			b.inside(r.Keep)
+			r.stop()
+			pinned, attached, ofMaps = b.pinnedIDs(), b.programIDs(), b.mapIDs()
+			_, onCgroup = b.sourceLinks()
+			b.start(repairing).stop()
+			wantSame("a trial was kept")
+
+			for taken, steps := 1, 1; taken <= steps; taken++ {
+				steps = b.failAfter(taken, repairing)
+			}
+			wantSame("starts that failed")
+			b.start(repairing).stop()
+			wantSame("a start after those")
+		})
+	}
+}
+
+// TestOtherProgramsAreLoaded: programs are taken over as a whole, and only if each is known to be what would be loaded.
+func TestOtherProgramsAreLoaded(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	remove := func(name ...string) { harness.Must(t, os.Remove(b.pin(name...))) }
+	notes := func(do func(*ebpf.Map) error) {
+		m, err := ebpf.LoadPinnedMap(b.pin("verified"), nil)
+		harness.Must(t, err)
+		defer m.Close()
+		harness.Must(t, do(m))
+	}
+	key := [16]byte([]byte("egress\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	for name, change := range map[string]func(*Options){
+		"nothing is noted":       func(*Options) { remove("verified") },
+		"one program is missing": func(*Options) { remove("programs", "clock") },
+		"another is in its place": func(*Options) {
+			program, err := ebpf.LoadPinnedProgram(b.pin("programs", "clock"), nil)
+			harness.Must(t, err)
+			defer program.Close()
+			remove("programs", "held")
+			other, err := program.Clone()
+			harness.Must(t, err)
+			defer other.Close()
+			harness.Must(t, other.Pin(b.pin("programs", "held")))
+		},
+		"one is not noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Delete(key) }) },
+		"another is noted":   func(*Options) { notes(func(m *ebpf.Map) error { return m.Put(key, [32]byte{1}) }) },
+		"a map is missing":   func(*Options) { remove("grace") },
+		"another layout":     func(*Options) { b.setForeignLayout() },
+		"another size":       func(o *Options) { o.Config.MaxEntries = 1 << 13 },
+		"notes of a version": func(*Options) { remove("verified"); pinOtherNotes(t, b.pin("verified")) },
+	} {
+		b.start(nil).stop()
+		before := b.pinnedIDs()
+		b.start(change).stop()
+		for program, id := range b.pinnedIDs() {
+			if before[program] == id {
+				t.Errorf("%s: %s is the earlier process's", name, program)
+			}
+		}
+		pingB(t, s)
+	}
+}
+
+// pinOtherNotes pins a map in the place of the notes that has another shape.
+func pinOtherNotes(t *testing.T, path string) {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	harness.Must(t, err)
+	defer m.Close()
+	harness.Must(t, m.Pin(path))
+}
+
+// TestTakeoverAfterAKilledStart: a process that is killed in the middle of its start leaves programs that go with their
+// maps, and notes of just these.
+func TestTakeoverAfterAKilledStart(t *testing.T) {
+	s := newS1(t, topology.S1Options{})
+	b := newBed(t, s.B.Host)
+	b.start(nil).stop()
+	kills := 0
+	for ; ; kills++ {
+		before := b.pinnedIDs()
+		if !b.killed("", dieVariable, kills) { // with tables of another size
+			break
+		}
+		isNew := b.mapIDs()[bpf.DatapathMapEstablished]
+		b.start(nil).stop()
+		after := b.pinnedIDs()
+		if was := b.mapIDs()[bpf.DatapathMapEstablished] == isNew; was != maps.Equal(before, after) {
+			t.Errorf("kill %d: the maps stayed: %t; programs (-before +after):\n%s", kills, was, cmp.Diff(before, after))
+		}
+		var attached []string
+		for _, line := range b.programIDs() {
+			attached = append(attached, line[strings.LastIndex(line, " ")+1:])
+		}
+		for _, name := range ethernet {
+			if id := fmt.Sprint(after[name]); !slices.Contains(attached, id) {
+				t.Errorf("kill %d: %s %s is pinned, attached are %v", kills, name, id, attached)
+			}
+		}
+		pingB(t, s)
+	}
+	t.Logf("%d kills", kills)
+}
