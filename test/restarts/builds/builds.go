@@ -121,19 +121,32 @@ func buildWith(ctx context.Context, source, dir, path, version string) error {
 	for _, file := range generated {
 		replace[filepath.Join(root, "bpf", filepath.Base(file))] = file
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return err
-	}
 	if path, err = filepath.Abs(path); err != nil {
 		return err
 	}
 	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o600); err != nil {
+	if err := writeOverlay(file, replace); err != nil {
+		return err
+	}
+	shapes := filepath.Join(dir, "shapes.go") // which are made of the others
+	err = goCommand(ctx, source, "run", "-trimpath", "-buildvcs=false", "-overlay", file, "./bpf/internal/shapes", shapes)
+	if err != nil {
+		return err
+	}
+	replace[filepath.Join(root, "bpf", "shapes.go")] = shapes
+	if err := writeOverlay(file, replace); err != nil {
 		return err
 	}
 	return goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-overlay", file,
 		"-ldflags", "-s -w -X main.version="+version, "-o", path, "./cmd/replypath")
+}
+
+func writeOverlay(path string, replace map[string]string) error {
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, overlay, 0o600)
 }
 
 func goCommand(ctx context.Context, dir string, args ...string) error {
