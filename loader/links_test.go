@@ -75,6 +75,7 @@ func TestUpgradeUpdatesTheLinks(t *testing.T) {
 				after := b.links()
 				changes += wantUpdated(t, before, after)
 				before = after
+				b.makeForeignPrograms()
 			}
 			pingB(t, s)
 			t.Logf("%d links on eth0, eth1 and the fallback route's device, an upgrade and back: %d programs replaced, 0 links",

@@ -30,12 +30,18 @@ type upgrade struct {
 }
 
 var upgrades = map[string]upgrade{
-	"the same maps":        {options: func(*Options) {}},
+	"the same maps":        {prepare: (*bed).makeForeignPrograms, options: func(*Options) {}},
 	"maps of another size": {options: func(o *Options) { o.Config.MaxEntries *= 4 }, says: "a flow table changes its size"},
 	"another layout": {
 		prepare: (*bed).setForeignLayout, options: func(*Options) {},
 		says: "it has another layout, 4294967295 rather than",
 	},
+}
+
+// makeForeignPrograms makes the pinned programs those of another build.
+func (b *bed) makeForeignPrograms() {
+	b.Helper()
+	harness.Must(b.T, os.Remove(filepath.Join(b.dir, "maps", "verified")))
 }
 
 // setForeignLayout makes the pinned maps those of a version that never was.
