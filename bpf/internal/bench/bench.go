@@ -5,15 +5,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"regexp"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket/layers"
-	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -40,179 +37,167 @@ var (
 	gatewayMAC = net.HardwareAddr{2, 0, 0, 0, 1, 1} // of the replication interface
 	routerMAC  = net.HardwareAddr{2, 0, 0, 0, 1, 0} // of the production interface
 
-	v4 = endpoints{
-		family:    "ipv4",
-		peer:      netip.MustParseAddr("10.1.0.100"),
-		self:      netip.MustParseAddr("10.4.0.100"),
-		forwarded: netip.MustParseAddr("10.9.0.100"),
-	}
-	v6 = endpoints{
-		family:    "ipv6",
-		peer:      netip.MustParseAddr("fd00:1::100"),
-		self:      netip.MustParseAddr("fd00:4::100"),
-		forwarded: netip.MustParseAddr("fd00:9::100"),
-	}
+	v4 = endpoints{"ipv4", netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("10.4.0.100")}
+	v6 = endpoints{"ipv6", netip.MustParseAddr("fd00:1::100"), netip.MustParseAddr("fd00:4::100")}
 )
 
 type endpoints struct {
 	family     string
 	peer, self netip.Addr
-	forwarded  netip.Addr // is not the host's
 }
 
-// bench holds what all cases share.
+// from are the same packets of another address of the host's side.
+func (e endpoints) from(v4, v6 string) endpoints {
+	e.self = netip.MustParseAddr(map[string]string{"ipv4": v4, "ipv6": v6}[e.family])
+	return e
+}
+
+// echo is the protocol of echo requests.
+func (e endpoints) echo() layers.IPProtocol {
+	if e.family == "ipv6" {
+		return layers.IPProtocolICMPv6
+	}
+	return layers.IPProtocolICMPv4
+}
+
+// bench is a datapath and the cases of it.
 type bench struct {
 	host     *rig.Host
 	datapath *rig.Datapath
 	empty    *ebpf.Program
-	// What the runs of one call must find anew for every packet; each has an
-	// empty program called the same way beside it.
-	egress, egressEmpty   *wrapper
-	arrival, arrivalEmpty *wrapper
+	cases    []*testCase
+	now      uint32         // ticks, when the maps were filled
+	entered  map[entry]bool // flows
 }
 
 // device is that of the interface with this array index.
 func (b *bench) device(index int) rig.Device { return b.host.Devices[index-1] }
 
-func newBench(host *rig.Host) (*bench, error) {
-	b := &bench{host: host}
-	if err := b.load(); err != nil {
-		b.close()
-		return nil, err
-	}
-	if err := errors.Join(b.fill(), b.route(v4), b.route(v6)); err != nil {
-		b.close()
-		return nil, err
-	}
-	return b, nil
-}
-
-func (b *bench) load() (err error) {
-	if b.datapath, err = rig.Load(rig.Options{Sets: sets}); err != nil {
-		return err
-	}
-	if b.empty, err = emptyProgram(); err != nil {
-		return fmt.Errorf("load empty program: %w", err)
-	}
-	handovers = b.datapath.Handovers
-	arrive := arrive(b.host.Devices[1].Index)
-	for _, w := range []struct {
-		wrapper **wrapper
-		target  *ebpf.Program
-		before  asm.Instructions
-	}{
-		{&b.egress, b.datapath.ReplypathEgress, unmark()},
-		{&b.egressEmpty, b.empty, unmark()},
-		{&b.arrival, b.datapath.ReplypathEgress, arrive},
-		{&b.arrivalEmpty, b.empty, arrive},
-	} {
-		if *w.wrapper, err = newWrapper(w.target, w.before); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *bench) close() {
-	for _, w := range []*wrapper{b.egress, b.egressEmpty, b.arrival, b.arrivalEmpty} {
-		if w != nil {
-			w.close()
-		}
-	}
-	for _, c := range []io.Closer{b.empty, b.datapath} {
-		c.Close()
-	}
-}
-
-// route gives the host its address and a route to peers, so that it can have sockets that are
-// connected to them.
-func (b *bench) route(e endpoints) error {
-	second, first := b.host.Devices[1], e.one(0)
-	peers := netlink.Route{
-		LinkIndex: int(second.Index), Scope: netlink.SCOPE_LINK,
-		Dst: &net.IPNet{IP: first.AsSlice(), Mask: net.CIDRMask(first.BitLen()-spoofBits, first.BitLen())},
-	}
-	if err := b.host.AddAddress(second, e.self); err != nil {
-		return err
-	}
-	if err := netlink.RouteAdd(&peers); err != nil {
-		return fmt.Errorf("route %s: %w", peers.Dst, err)
-	}
-	return nil
-}
-
-// beside is a bench with the same host and a datapath of its own.
-func (b *bench) beside() (*bench, error) {
-	datapath, err := rig.Load(rig.Options{Sets: sets})
-	if err != nil {
-		return nil, err
-	}
-	other := &bench{host: b.host, datapath: datapath, empty: b.empty}
-	if err := other.fill(); err != nil {
-		return nil, errors.Join(err, datapath.Close())
-	}
-	return other, nil
-}
-
 // fill writes what the loader would write for a host with two interfaces.
-func (b *bench) fill() error {
-	d := b.datapath
-	handovers = d.Handovers
-	gateway := func(device rig.Device, address string, mac net.HardwareAddr) bpf.DatapathGateway {
-		return bpf.DatapathGateway{
-			Address: netip.MustParseAddr(address).As16(),
-			Ifindex: device.Index,
-			Mac:     rig.MAC(mac),
-			Usable:  1,
-		}
+func (b *bench) fill() (err error) {
+	if b.now, err = b.datapath.Now(); err != nil {
+		return err
 	}
-	first, second := b.host.Devices[0], b.host.Devices[1]
+	d := b.datapath
+	gateway := func(index int, address string, mac net.HardwareAddr) error {
+		return d.SetGateway(uint32(index), bpf.DatapathGateway{
+			Address: netip.MustParseAddr(address).As16(), Ifindex: b.device(index).Index, Mac: rig.MAC(mac), Usable: 1,
+		})
+	}
 	return errors.Join(
 		d.SetSettings(bpf.DatapathSettings{Protocols: rig.Listed(1, 6, 17, 58, 132)}),
-		d.SetInterface(production, rig.Record(first, production)),
-		d.SetInterface(replication, rig.Record(second, replication)),
-		d.SetGateway(production, gateway(first, "10.3.0.1", routerMAC)),
-		d.SetGateway(replication, gateway(second, "10.4.0.1", gatewayMAC)),
+		d.SetInterface(production, rig.Record(b.device(production), production)),
+		d.SetInterface(replication, rig.Record(b.device(replication), replication)),
+		gateway(production, "10.3.0.1", routerMAC),
+		gateway(replication, "10.4.0.1", gatewayMAC),
 		d.SetOwnAddress(v4.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
 		d.SetOwnAddress(v6.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
 	)
 }
 
-// cases are those that a host with few flows has.
-func (b *bench) cases() []testCase {
-	all := []testCase{b.ingressARP(), b.egressARP()}
-	for _, e := range []endpoints{v4, v6} {
-		all = append(all,
-			b.ingressAnswer(e),
-			b.ingressStranger(e),
-			b.ingressRefresh(e, layers.IPProtocolTCP),
-			b.ingressRefresh(e, layers.IPProtocolUDP),
-			b.ingressUntaken(e),
-			b.egressHostOpened(e),
-			b.egressHostSpokeFirst(e),
-			b.egressRight(e, layers.IPProtocolTCP),
-			b.egressRight(e, layers.IPProtocolUDP),
-			b.egressRedirect(e, layers.IPProtocolTCP),
-			b.egressRedirect(e, layers.IPProtocolUDP),
-			b.egressArrived(e, layers.IPProtocolTCP),
-			b.ingressForwarded(e),
-			b.egressForwarded(e),
-		)
+// ingress adds a case of a frame that comes in by an interface, and passes.
+func (b *bench) ingress(e endpoints, name string, l limit, by int, frame []byte) *testCase {
+	c := &testCase{
+		bench: b, name: name + ", " + e.family, limit: l, program: b.datapath.ReplypathIngress, baseline: b.empty,
+		frame: frame, ifindex: b.device(by).Index, verdict: tcActUnspec,
 	}
-	return all
+	b.cases = append(b.cases, c)
+	return c
 }
 
-// matching are the cases whose name matches.
-func matching(all []testCase, pattern string) ([]testCase, error) {
-	match, err := regexp.Compile(pattern)
-	if err != nil {
-		return nil, fmt.Errorf("read -run: %w", err)
+// egress adds a case of a frame that leaves by an interface, and passes.
+func (b *bench) egress(e endpoints, name string, l limit, by int, frame []byte) *testCase {
+	c := b.ingress(e, name, l, by, frame)
+	c.program = b.datapath.ReplypathEgress
+	return c
+}
+
+// egressAnew is egress for a packet that the programs note as the last one that was sent.
+func (b *bench) egressAnew(e endpoints, name string, l limit, by int, frame []byte) *testCase {
+	c := b.egress(e, name, l, by, frame)
+	c.before = b.unmark
+	return c
+}
+
+// moved adds a case of a reply that another interface sends.
+func (b *bench) moved(e endpoints, name string, l limit, by int, frame []byte) *testCase {
+	c := b.egressAnew(e, name, l, by, frame)
+	c.verdict, c.prove = tcActRedirect, ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, 1)
+	return c
+}
+
+// in is a frame of the peer, out one of the host.
+func (b *bench) in(e endpoints, protocol layers.IPProtocol, port uint16, by int) []byte {
+	return frame(gatewayMAC, b.device(by).MAC, protocol, netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port), payloadSize)
+}
+
+func (b *bench) out(e endpoints, protocol layers.IPProtocol, port uint16, by int) []byte {
+	return b.sized(e, protocol, port, by, payloadSize)
+}
+
+func (b *bench) sized(e endpoints, protocol layers.IPProtocol, port uint16, by, payload int) []byte {
+	return frame(b.device(by).MAC, routerMAC, protocol, netip.AddrPortFrom(e.self, port), netip.AddrPortFrom(e.peer, peerPort), payload)
+}
+
+// lasting is how many ticks ahead a time can be at most: 17 minutes at 1000 Hz.
+const lasting = uint32(bpf.DatapathTickTICKS_AHEAD) - 1
+
+// flow came in by this interface, and its peer goes on asking while this is measured.
+func (b *bench) flow(e endpoints, protocol layers.IPProtocol, port uint16, by int) bpf.DatapathFlow {
+	flow := bpf.DatapathFlow{
+		Tuple:     rig.Tuple(uint8(protocol), netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port)),
+		Seen:      b.now + lasting,
+		Created:   b.now,
+		Ifindex:   b.device(by).Index,
+		Interface: uint16(by),
 	}
-	var chosen []testCase
-	for _, c := range all {
-		if match.MatchString(c.name) {
-			chosen = append(chosen, c)
+	if by != headerless && by != headerlessToo {
+		flow.Gateway, flow.Mac, flow.Flags = uint16(by), rig.MAC(gatewayMAC), uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
+	}
+	return flow
+}
+
+// entry is a flow in a table.
+type entry struct {
+	table *ebpf.Map
+	tuple bpf.DatapathTuple
+}
+
+// enter enters a flow once, and returns where it is.
+func (b *bench) enter(table *ebpf.Map, flow bpf.DatapathFlow) (place, error) {
+	at := entry{table, flow.Tuple}
+	if !b.entered[at] {
+		if err := b.datapath.AddFlow(table, flow); err != nil {
+			return place{}, fmt.Errorf("enter the flow of port %d: %w", rig.Port(flow.Tuple.SelfPort), err)
 		}
+		b.entered[at] = true
 	}
-	return chosen, nil
+	return b.find(table, flow)
+}
+
+// enterFlow enters a flow where flows of its protocol are.
+func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, by int) (place, error) {
+	if protocol == layers.IPProtocolTCP {
+		return b.enter(b.datapath.Established, b.flow(e, protocol, port, by))
+	}
+	return b.enter(b.datapath.Connectionless, b.flow(e, protocol, port, by))
+}
+
+// unmark makes every packet look as if it had just been sent, and the one before as if it had come to its target: what
+// never came is counted as lost.
+func (b *bench) unmark() asm.Instructions {
+	return append(asm.Instructions{
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
+	}, elementOf(b.datapath.Handovers, 0, asm.StoreImm(asm.R0, handoverIfindex, 0, asm.Word))...)
+}
+
+// arrive makes every packet look as if it had just been moved to this
+// interface: what the program there takes away is set anew.
+func (b *bench) arrive(by int) asm.Instructions {
+	return elementOf(b.datapath.Handovers, 0,
+		asm.StoreImm(asm.R0, handoverIfindex, int64(b.device(by).Index), asm.Word),
+		asm.StoreImm(asm.R0, handoverMark, arrivalMark, asm.Half),
+		asm.Mov.Imm(asm.R1, arrivalMark),
+		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word))
 }

@@ -3,10 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -27,45 +26,41 @@ const (
 
 // fallbackCases are those of the device that holds the fallback route: first the egress program sees the
 // packet, which moves a reply, and then the one that ends what the host has started.
-func (r *rare) fallbackCases(e endpoints) ([]testCase, error) {
-	self := r.device(unmanaged).MAC
-	reply := r.moved("egress redirect: tcp, from the fallback route, "+e.family, boundRedirect, aimRedirect, unmanaged,
-		outbound(e, layers.IPProtocolTCP, portFallbackReply, self))
-	reply.recorded = recordedRedirect
-	if _, _, err := r.enter(e, layers.IPProtocolTCP, portFallbackReply, replication); err != nil {
-		return nil, err
+func (b *bench) fallbackCases(e endpoints) error {
+	b.moved(e, "egress redirect: tcp, from the fallback route", reply, unmanaged, b.out(e, tcp, portFallbackReply, unmanaged))
+	_, err := b.enterFlow(e, tcp, portFallbackReply, replication)
+	fallback := func(name string, l limit, frame []byte) *testCase {
+		c := b.egress(e, "fallback "+name, l, unmanaged, frame)
+		c.program = b.datapath.ReplypathFallback
+		return c
 	}
-	unanswered := r.fallback("drop: tcp, a segment", e, boundUnanswered, outbound(e, layers.IPProtocolTCP, portRefused, self))
-	unanswered.before, unanswered.verdict = nil, tcActShot
-	unanswered.prove = r.counts(dropped(e))
-	refused := r.fallback("refuse: tcp, a SYN by a RST", e, boundAnswer, shortSYN(e, self))
-	refused.prove = r.answers(e, layers.IPProtocolTCP)
-	told := r.fallback("refuse: udp by an ICMP error", e, boundAnswer, shortDatagram(e, self))
-	told.prove = r.answers(e, echoProtocol(e))
-	return []testCase{reply, unanswered, refused, told}, nil
-}
-
-// fallback is a case of a packet that is answered, by one that is as long: the program makes the answer of it.
-func (r *rare) fallback(name string, e endpoints, bound float64, frame []byte) testCase {
-	c := r.egress(name, bound, 0, unmanaged, frame)
-	c.name, c.program, c.verdict = fmt.Sprintf("fallback %s, %s", name, e.family), r.datapath.ReplypathFallback, tcActRedirect
-	c.before = func() asm.Instructions { return rewrite(frame) }
-	return c
+	segment := fallback("drop: tcp, a segment", unanswered, b.out(e, tcp, portRefused, unmanaged))
+	segment.verdict, segment.prove = tcActShot, counts(dropped(e), 1000)
+	// Of a packet that is answered, by one that is as long, the program makes the answer.
+	for _, c := range []struct {
+		*testCase
+		by layers.IPProtocol
+	}{
+		{fallback("refuse: tcp, a SYN by a RST", answeredNow, b.shortSYN(e, unmanaged)), tcp},
+		{fallback("refuse: udp by an ICMP error", answeredNow, b.shortDatagram(e, unmanaged)), e.echo()},
+	} {
+		c.verdict, c.before = tcActRedirect, func() asm.Instructions { return rewrite(0, c.frame) }
+		c.prove = func(one *testCase) error { return errors.Join(one.wantAnswer(e, c.by), counts(dropped(e), 1000)(one)) }
+	}
+	return err
 }
 
 // shortSYN has no options, as the RST that answers it.
-func shortSYN(e endpoints, from net.HardwareAddr) []byte {
-	syn := sizedFrame(from, routerMAC, layers.IPProtocolTCP, netip.AddrPortFrom(e.self, portRefused),
-		netip.AddrPortFrom(e.peer, peerPort), 0)
-	syn[len(syn)-tcpSize+13] = 0x02
+func (b *bench) shortSYN(e endpoints, by int) []byte {
+	syn := b.sized(e, tcp, portRefused, by, 0)
+	syn[len(syn)-tcpSize+13] = flagSYN
 	return syn
 }
 
 // shortDatagram is as long as an error that quotes the beginning of it.
-func shortDatagram(e endpoints, from net.HardwareAddr) []byte {
+func (b *bench) shortDatagram(e endpoints, by int) []byte {
 	const errorHeader, udpSize = 8, 8
-	return sizedFrame(from, routerMAC, layers.IPProtocolUDP, netip.AddrPortFrom(e.self, portRefused),
-		netip.AddrPortFrom(e.peer, peerPort), errorHeader+e.ipSize()+quotedSize-udpSize)
+	return b.sized(e, udp, portRefused, by, errorHeader+e.ipSize()+quotedSize-udpSize)
 }
 
 // dropped is what the end of a packet at the fallback route counts as.
@@ -76,18 +71,8 @@ func dropped(e endpoints) bpf.DatapathEvent {
 	return bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4
 }
 
-// answers proves that every run ends the packet, and makes an answer of this protocol of it.
-func (r *rare) answers(e endpoints, protocol layers.IPProtocol) func(*testCase) error {
-	return func(c *testCase) error {
-		if err := c.wantProtocol(e, protocol); err != nil {
-			return err
-		}
-		return r.wantCounted(c, dropped(e), 1000)
-	}
-}
-
-// wantProtocol wants each of several runs to leave an answer of this protocol, from the peer.
-func (c *testCase) wantProtocol(e endpoints, protocol layers.IPProtocol) error {
+// wantAnswer wants each of several runs to leave an answer of this protocol, from the peer.
+func (c *testCase) wantAnswer(e endpoints, protocol layers.IPProtocol) error {
 	offset := ethernetSize + 9
 	if e.family == "ipv6" {
 		offset = ethernetSize + 6
@@ -106,82 +91,57 @@ func (c *testCase) wantProtocol(e endpoints, protocol layers.IPProtocol) error {
 }
 
 // hold says that the gateway of the production interface is silent, and its neighbour entry held.
-func (r *rare) hold() error {
-	now, err := r.datapath.Now()
-	if err != nil {
-		return err
-	}
+func (b *bench) hold() error {
 	for _, family := range []uint8{4, 6} {
-		key := bpf.DatapathGatewayMac{Ifindex: r.device(production).Index, Mac: rig.MAC(routerMAC), Family: family}
-		if err := r.datapath.HeldGateways.Put(key, now+lasting); err != nil {
+		key := bpf.DatapathGatewayMac{Ifindex: b.device(production).Index, Mac: rig.MAC(routerMAC), Family: family}
+		if err := b.datapath.HeldGateways.Put(key, b.now+lasting); err != nil {
 			return fmt.Errorf("hold the gateway %s: %w", routerMAC, err)
 		}
 	}
 	return nil
 }
 
-// heldCases are those behind a silent gateway whose entry is held, and one beside a gateway that answers.
-func (r *rare) heldCases(e endpoints) ([]testCase, error) {
-	first, second := r.device(production), r.device(replication)
-	refused := r.held("refuse: tcp, a SYN by a RST", e, boundAnswer, production, shortSYN(e, first.MAC))
-	refused.verdict, refused.before = tcActRedirect, func() asm.Instructions { return rewrite(refused.frame) }
-	refused.prove = func(c *testCase) error { return c.wantProtocol(e, layers.IPProtocolTCP) }
-	segment := r.held("pass: tcp, a segment", e, boundUnanswered, production,
-		outbound(e, layers.IPProtocolTCP, portRefused, first.MAC))
-	segment.prove = func(c *testCase) error { return c.wantOther(first.Index, withFlags(slices.Clone(c.frame), 0x02)) }
-	other := r.held("pass: tcp, a SYN to another gateway", e, boundHeld, replication, shortSYN(e, second.MAC))
-	other.prove = func(c *testCase) error { return c.wantOther(first.Index, c.frame) }
-	return []testCase{refused, segment, other}, nil
-}
-
-func (r *rare) held(name string, e endpoints, bound float64, by int, frame []byte) testCase {
-	c := r.ingress(name, bound, 0, by, frame)
-	c.name, c.program = fmt.Sprintf("held %s, %s", name, e.family), r.datapath.ReplypathHeld
-	return c
-}
-
-// wantOther wants another frame, or the same by another interface, to be refused: what is measured passes
-// for that difference alone.
-func (c *testCase) wantOther(ifindex uint32, frame []byte) error {
-	other := *c
-	other.ifindex, other.frame, other.verdict = ifindex, frame, tcActRedirect
-	return other.checkVerdict(1)
+// heldCases are those behind a silent gateway whose entry is held, and one beside a gateway that answers. What passes
+// does so for its flags or its interface alone: the same would be refused with others.
+func (b *bench) heldCases(e endpoints) error {
+	held := func(name string, l limit, by int, frame []byte) *testCase {
+		c := b.ingress(e, "held "+name, l, by, frame)
+		c.program = b.datapath.ReplypathHeld
+		return c
+	}
+	refused := held("refuse: tcp, a SYN by a RST", answeredNow, production, b.shortSYN(e, production))
+	refused.verdict, refused.before = tcActRedirect, func() asm.Instructions { return rewrite(0, refused.frame) }
+	refused.prove = func(c *testCase) error { return c.wantAnswer(e, tcp) }
+	wouldBeRefused := func(frame []byte) func(*testCase) error {
+		return func(c *testCase) error {
+			other := c.other(frame)
+			other.ifindex, other.verdict = b.device(production).Index, tcActRedirect
+			return other.checkVerdict(1)
+		}
+	}
+	segment := held("pass: tcp, a segment", unanswered, production, b.out(e, tcp, portRefused, production))
+	segment.prove = wouldBeRefused(withFlags(segment.frame, flagSYN))
+	other := held("pass: tcp, a SYN to another gateway", heldAway, replication, b.shortSYN(e, replication))
+	other.prove = wouldBeRefused(other.frame)
+	return nil
 }
 
 // gateCases are those of the program that the fallback routes ask (LWT, `encap bpf out`). Where the kernel's memory
 // cannot be read, it does not know whether a datagram is to be translated back, and lets it by.
-func (r *rare) gateCases(e endpoints) ([]testCase, error) {
-	datagram := r.gate("stop: udp of a socket that is not connected", e, boundGate,
-		outbound(e, layers.IPProtocolUDP, portRefused, routerMAC))
-	datagram.verdict, datagram.prove = bpfDrop, r.counts(dropped(e))
-	reply := r.gate("pass: udp of a flow", e, boundGate, outbound(e, layers.IPProtocolUDP, portGateReply, routerMAC))
-	reply.prove = r.countsNothing
-	if _, _, err := r.enter(e, layers.IPProtocolUDP, portGateReply, replication); err != nil {
-		return nil, err
-	}
-	segment := r.gate("pass: tcp", e, boundGate, outbound(e, layers.IPProtocolTCP, portRefused, routerMAC))
-	segment.prove = r.countsNothing
-	if !r.datapath.Features.ProbeRead {
-		return []testCase{segment}, nil
-	}
-	return []testCase{datagram, reply, segment}, nil
-}
-
-func (r *rare) gate(name string, e endpoints, bound float64, frame []byte) testCase {
-	c := r.ingress(name, bound, 0, production, frame)
-	c.name, c.verdict = fmt.Sprintf("gate %s, %s", name, e.family), bpfOK
-	c.program, c.baseline = r.datapath.ReplypathGate, r.emptyGate
-	return c
-}
-
-// emptyGate lets every packet by.
-func emptyGate() (*ebpf.Program, error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "empty_gate", Type: ebpf.LWTOut, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, bpfOK), asm.Return()},
-	})
+func (b *bench) gateCases(e endpoints) error {
+	empty, err := loadProgram("empty_gate", ebpf.LWTOut, asm.Mov.Imm(asm.R0, bpfOK), asm.Return())
 	if err != nil {
-		return nil, fmt.Errorf("load empty gate: %w", err)
+		return err
 	}
-	return program, nil
+	gate := func(name string, verdict int32, prove func(*testCase) error, protocol layers.IPProtocol, port uint16) {
+		c := b.ingress(e, "gate "+name, gated, production, b.out(e, protocol, port, production))
+		c.program, c.baseline, c.verdict, c.prove = b.datapath.ReplypathGate, empty, verdict, prove
+	}
+	if b.datapath.Features.ProbeRead {
+		gate("stop: udp of a socket that is not connected", bpfDrop, counts(dropped(e), 1000), udp, portRefused)
+		gate("pass: udp of a flow", bpfOK, countsNothing, udp, portGateReply)
+		_, err = b.enterFlow(e, udp, portGateReply, replication)
+	}
+	gate("pass: tcp", bpfOK, countsNothing, tcp, portRefused)
+	return err
 }

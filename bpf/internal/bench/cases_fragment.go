@@ -29,82 +29,57 @@ const (
 )
 
 // fragmentCases are those of a datagram in pieces, of which only the first one has ports.
-func (r *rare) fragmentCases(e endpoints) ([]testCase, error) {
-	if _, _, err := r.enter(e, layers.IPProtocolUDP, portFragments, replication); err != nil {
-		return nil, err
+func (b *bench) fragmentCases(e endpoints) error {
+	limited := func(l limit) limit {
+		if e.family == "ipv6" {
+			return extended
+		}
+		return l.boundOnly()
 	}
-	out := outbound(e, layers.IPProtocolUDP, portFragments, r.device(production).MAC)
-	first := r.moved("egress redirect: udp, first fragment, "+e.family, fragmentBound(e, boundFragment), 0, production,
-		fragment(e, out, idFirst, 0))
+	at, err := b.enterFlow(e, udp, portFragments, replication)
+	out, in := b.out(e, udp, portFragments, production), b.in(e, udp, portFragments, replication)
+	first := b.moved(e, "egress redirect: udp, first fragment", limited(fragmented), production, fragment(e, out, idFirst, 0))
+	isMoved := first.prove
 	first.prove = func(c *testCase) error {
-		return errors.Join(r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)(c), r.moves(c, fragment(e, out, idFirst, fragmentOffset)))
+		return errors.Join(isMoved(c), c.other(fragment(e, out, idFirst, fragmentOffset)).checkVerdict(1))
 	}
-	later := r.moved("egress redirect: udp, later fragment, "+e.family, fragmentBound(e, boundFragment), 0, production,
+	later := b.moved(e, "egress redirect: udp, later fragment", limited(fragmented), production,
 		fragment(e, out, idLater, fragmentOffset))
-	later.prepare = func() error { return r.noteFirst(&later, fragment(e, out, idLater, 0)) }
-	unknown := r.egress("egress pass: udp, later fragment of an unknown packet, "+e.family, fragmentBound(e, boundRedirect), 0, production,
-		fragment(e, out, idUnknown, fragmentOffset))
-	unknown.prove = r.counts(notFirst)
-
-	in := inbound(e, layers.IPProtocolUDP, portFragments, r.device(replication).MAC)
-	arriving := r.ingress("ingress refresh: udp, first fragment, "+e.family, fragmentBound(e, boundRefresh), 0, replication,
-		fragment(e, in, idFirst, 0))
-	arriving.prove = r.refreshes(e)
-	rest := r.ingress("ingress pass: udp, later fragment, "+e.family, fragmentBound(e, boundPass), 0, replication,
-		fragment(e, in, idLater, fragmentOffset))
-	rest.prove = r.counts(notFirst)
-	return []testCase{first, later, unknown, arriving, rest}, nil
-}
-
-// fragmentBound is that of a fragment which is bound so in IPv4.
-func fragmentBound(e endpoints, ipv4 float64) float64 {
-	if e.family == "ipv6" {
-		return boundExtension
+	later.prepare = func() error {
+		return errors.Join(later.other(fragment(e, out, idLater, 0)).checkVerdict(1), b.keepFragments())
 	}
-	return ipv4
+	b.egressAnew(e, "egress pass: udp, later fragment of an unknown packet", limited(redirect), production,
+		fragment(e, out, idUnknown, fragmentOffset)).prove = counts(notFirst, 1000)
+	b.ingress(e, "ingress refresh: udp, first fragment", limited(refresh), replication, fragment(e, in, idFirst, 0)).
+		prove = at.notes(isActive)
+	b.ingress(e, "ingress pass: udp, later fragment", limited(pass), replication, fragment(e, in, idLater, fragmentOffset)).
+		prove = counts(notFirst, 1000)
+	return err
 }
 
-// moves wants the case to move another frame as well.
-func (r *rare) moves(c *testCase, frame []byte) error {
+// other is the same case of another frame.
+func (c *testCase) other(frame []byte) *testCase {
 	other := *c
 	other.frame = frame
-	return other.checkVerdict(1)
+	return &other
 }
 
-// noteFirst has the first fragment pass, and what is known of it last while this is measured.
-func (r *rare) noteFirst(later *testCase, first []byte) error {
-	if err := r.moves(later, first); err != nil {
-		return err
-	}
-	now, err := r.datapath.Now()
-	if err != nil {
-		return err
-	}
-	noted := r.datapath.DatapathMaps.Fragments
+// keepFragments has what is known of fragments last while this is measured.
+func (b *bench) keepFragments() error {
+	noted := b.datapath.DatapathMaps.Fragments
 	for index := range noted.MaxEntries() {
 		var set bpf.DatapathFragmentSet
 		if err := noted.Lookup(index, &set); err != nil {
 			return fmt.Errorf("read fragments %d: %w", index, err)
 		}
 		for way := range set.Fragment {
-			set.Fragment[way].Seen = now + lasting
+			set.Fragment[way].Seen = b.now + lasting
 		}
 		if err := noted.Put(index, set); err != nil {
 			return fmt.Errorf("write fragments %d: %w", index, err)
 		}
 	}
 	return nil
-}
-
-// refreshes proves that a frame is one of the fragments' flow.
-func (r *rare) refreshes(e endpoints) func(*testCase) error {
-	return func(c *testCase) error {
-		flow, err := r.flow(e, layers.IPProtocolUDP, portFragments)
-		if err != nil {
-			return err
-		}
-		return r.notes(r.datapath.Connectionless, flow, isActive)(c)
-	}
 }
 
 // fragment makes a frame a piece of the packet with this identification, the first one where the offset

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/binary"
 	"net"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket"
@@ -20,37 +21,26 @@ const (
 )
 
 // echoCases are those of echo requests and their replies.
-func (r *rare) echoCases(e endpoints) ([]testCase, error) {
-	first, second := r.device(production).MAC, r.device(replication).MAC
-	protocol := echoProtocol(e)
-	flow, err := r.flow(e, protocol, 0)
-	if err != nil {
-		return nil, err
-	}
+func (b *bench) echoCases(e endpoints) error {
+	protocol, table := e.echo(), b.datapath.Connectionless
+	flow := b.flow(e, protocol, 0, replication)
 	fresh := flow
 	flow.Tuple.PeerPort, fresh.Tuple.PeerPort = rig.Port(echoKnown), rig.Port(echoNew)
-	table := r.datapath.Connectionless
-	if err := r.datapath.AddFlow(table, flow); err != nil {
-		return nil, err
-	}
-	next := r.ingress("ingress refresh: echo request, "+e.family, boundRefresh, aimRefresh, replication,
-		asEcho(e, inbound(e, protocol, 0, second), echoKnown, false))
-	next.prove = r.notes(table, flow, isActive)
-	request := r.ingress("ingress: first echo request, there is room, "+e.family, boundHandshake, 0, replication,
-		asEcho(e, inbound(e, protocol, 0, second), echoNew, false))
-	request.before = func() asm.Instructions { return undo(r.placeOf(table, fresh).without()) }
-	request.prove = r.counts(admittedConnectionless)
-	reply := r.moved("egress redirect: echo reply, "+e.family, boundRedirect, aimRedirect, production,
-		asEcho(e, outbound(e, protocol, 0, first), echoKnown, true))
-	reply.recorded = recordedRedirect
-	asked := r.egress("egress pass: echo request of the host, "+e.family, boundPass, aimPass, production,
-		asEcho(e, outbound(e, protocol, 0, first), echoOwn, false))
-	asked.prove = r.countsNothing
-	return []testCase{next, request, reply, asked}, nil
+	at, err := b.enter(table, flow)
+	in, out := b.in(e, protocol, 0, replication), b.out(e, protocol, 0, production)
+	b.ingress(e, "ingress refresh: echo request", refresh, replication, asEcho(e, in, echoKnown, false)).
+		prove = at.notes(isActive)
+	request := b.ingress(e, "ingress: first echo request, there is room", handshake, replication, asEcho(e, in, echoNew, false))
+	request.before = func() asm.Instructions { return undo(b.placeOf(table, fresh).without()) }
+	request.prove = counts(admittedConnectionless, 1000)
+	b.moved(e, "egress redirect: echo reply", reply, production, asEcho(e, out, echoKnown, true))
+	b.egressAnew(e, "egress pass: echo request of the host", pass, production, asEcho(e, out, echoOwn, false)).prove = countsNothing
+	return err
 }
 
 // asEcho gives an echo request this identifier, and makes it a reply.
 func asEcho(e endpoints, frame []byte, identifier uint16, reply bool) []byte {
+	frame = slices.Clone(frame)
 	header := frame[ethernetSize+e.ipSize():]
 	binary.BigEndian.PutUint16(header[4:], identifier)
 	if reply && e.family == "ipv4" {
@@ -62,29 +52,24 @@ func asEcho(e endpoints, frame []byte, identifier uint16, reply bool) []byte {
 }
 
 // errorCases are those of ICMP errors, which quote the packet that they are about.
-func (r *rare) errorCases(e endpoints) ([]testCase, error) {
-	first, second := r.device(production).MAC, r.device(replication).MAC
-	if _, _, err := r.enter(e, layers.IPProtocolUDP, portQuoted, replication); err != nil {
-		return nil, err
-	}
-	about := inbound(e, layers.IPProtocolUDP, portQuoted, second)
-	sent := r.moved("egress redirect: icmp error about a flow, "+e.family, boundQuote, 0, production,
-		portUnreachable(e, first, routerMAC, about))
-	other := r.egress("egress pass: icmp error about no flow, "+e.family, boundQuote, 0, production,
-		portUnreachable(e, first, routerMAC, inbound(e, layers.IPProtocolUDP, portQuoted+1, second)))
-	other.prove = r.countsNothing
+func (b *bench) errorCases(e endpoints) error {
+	mac := b.device(production).MAC
+	b.moved(e, "egress redirect: icmp error about a flow", quoting, production,
+		portUnreachable(e, mac, routerMAC, b.in(e, udp, portQuoted, replication)))
+	b.egressAnew(e, "egress pass: icmp error about no flow", quoting, production,
+		portUnreachable(e, mac, routerMAC, b.in(e, udp, portQuoted+1, replication))).prove = countsNothing
 	peer := e
 	peer.peer, peer.self = e.self, e.peer
-	received := r.ingress("ingress pass: icmp error about a flow, "+e.family, boundPass, aimPass, replication,
-		portUnreachable(peer, gatewayMAC, second, outbound(e, layers.IPProtocolUDP, portQuoted, second)))
-	received.prove = r.countsNothing
-	return []testCase{sent, other, received}, nil
+	b.ingress(e, "ingress pass: icmp error about a flow", pass, replication, portUnreachable(peer, gatewayMAC,
+		b.device(replication).MAC, b.out(e, udp, portQuoted, replication))).prove = countsNothing
+	_, err := b.enterFlow(e, udp, portQuoted, replication)
+	return err
 }
 
 // portUnreachable is the error of a host about a frame of its peer.
 func portUnreachable(e endpoints, from, to net.HardwareAddr, about []byte) []byte {
 	quote := gopacket.Payload(about[ethernetSize:][:e.ipSize()+quotedSize])
-	return frameOf(from, to, echoProtocol(e), e.self, e.peer, func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	return frameOf(from, to, e.echo(), e.self, e.peer, func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
 		if e.family == "ipv4" {
 			return []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(
 				layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodePort)}, quote}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"unsafe"
 
-	"github.com/gopacket/gopacket/layers"
+	"github.com/cilium/ebpf/asm"
 
+	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
 
@@ -21,122 +23,104 @@ const (
 	// crowdSets is what the loader makes for a million flows: half as many ways
 	// again, in sets of eight.
 	crowdSets = 2 * crowdSize * 3 / 2 / 8
-	// boundCrowd is how much more a random flow may cost than always the same one.
-	boundCrowd = 100
-	crowdPort  = 5432
+	// crowdBase is 10.128.0.0, and serves for the end of an IPv6 address as well.
+	crowdBase = 0x0a800000
 )
-
-// crowd has a datapath of its own.
-type crowd struct {
-	bench    *bench // for its frames and interfaces
-	datapath *rig.Datapath
-	wrappers []*wrapper
-}
-
-func newCrowd(b *bench) (group, error) {
-	datapath, err := rig.Load(rig.Options{Sets: crowdSets})
-	if err != nil {
-		return nil, err
-	}
-	c := &crowd{bench: &bench{host: b.host, datapath: datapath, empty: b.empty}, datapath: datapath}
-	if err := errors.Join(c.bench.fill(), c.enterFlows()); err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	return c, nil
-}
-
-func (c *crowd) close() error {
-	for _, w := range c.wrappers {
-		w.close()
-	}
-	return c.datapath.Close()
-}
 
 // one is the address of one of the crowd: the last 32 bits count.
 func (e endpoints) one(index uint32) netip.Addr {
 	bytes := e.peer.AsSlice()
-	last := bytes[len(bytes)-4:]
-	binary.BigEndian.PutUint32(last, crowdBase|index)
+	binary.BigEndian.PutUint32(bytes[len(bytes)-4:], crowdBase|index)
 	address, _ := netip.AddrFromSlice(bytes)
 	return address
 }
 
-// crowdBase is 10.128.0.0, and serves for the end of an IPv6 address as well.
-const crowdBase = 0x0a800000
-
-// enterFlows fills the table. For one flow in some ten thousand there is no room: those of
-// the floors go in while it is empty.
-func (c *crowd) enterFlows() error {
-	for _, e := range []endpoints{v4, v6} {
-		if err := c.bench.addFlow(e, layers.IPProtocolTCP, crowdPort); err != nil {
-			return fmt.Errorf("enter the flow of %s: %w", e.family, err)
-		}
+// crowd adds what most packets do, for a random one of the crowd, each with the least that it can cost.
+func (b *bench) crowd(e endpoints) error {
+	if err := b.enterCrowd(e); err != nil {
+		return err
 	}
-	full := 0
-	for _, e := range []endpoints{v4, v6} {
-		for i := range uint32(crowdSize) {
-			one := e
-			one.peer = e.one(i)
-			err := c.bench.addFlow(one, layers.IPProtocolTCP, crowdPort)
-			switch {
-			case errors.Is(err, rig.ErrFull):
-				full++
-			case err != nil:
-				return fmt.Errorf("enter flow %d of %s: %w", i, e.family, err)
-			}
-		}
-	}
-	if full > 2*crowdSize/1000 {
-		return fmt.Errorf("no room for %d of %d flows", full, 2*crowdSize)
+	source := sourceOffset(e)
+	destination := source + len(e.peer.AsSlice())
+	for _, known := range []struct {
+		*testCase
+		peerAt int
+	}{
+		{b.ingress(e, "ingress refresh: tcp", refresh, replication, b.in(e, tcp, servicePort, replication)), source},
+		{b.egress(e, "egress pass: tcp, already right", pass, replication, b.out(e, tcp, servicePort, replication)), destination},
+		{b.moved(e, "egress redirect: tcp", redirect, production, b.out(e, tcp, servicePort, production)), destination},
+	} {
+		known.prove = nil
+		floor := *known.testCase
+		b.cases = append(b.cases, &floor)
+		floor.floored()
+		known.name += ", one of 1,048,576"
+		known.bound, known.aim = known.bound+crowded.bound, known.aim+crowded.aim
+		known.writePeers(e, known.peerAt, crowdSize-1, crowdBase)
 	}
 	return nil
 }
 
-// cases are those of bench that have flows, for a random one of the crowd, each with the
-// least that it can cost.
-func (c *crowd) cases() ([]testCase, error) {
-	var all []testCase
-	for _, e := range []endpoints{v4, v6} {
-		for _, known := range []testCase{
-			c.bench.ingressRefresh(e, layers.IPProtocolTCP),
-			c.bench.egressRight(e, layers.IPProtocolTCP),
-			c.redirect(e),
-		} {
-			random, err := c.random(known, e)
-			if err != nil {
-				return nil, err
+// enterCrowd fills half of the table. For one flow in some ten thousand there is no room: those of
+// the floors go in while it is empty.
+func (b *bench) enterCrowd(e endpoints) error {
+	if e == v4 {
+		for _, e := range []endpoints{v4, v6} {
+			if _, err := b.enterFlow(e, tcp, servicePort, replication); err != nil {
+				return err
 			}
-			floor, err := c.floor(known)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, random, floor)
 		}
 	}
-	return all, nil
-}
-
-func (c *crowd) redirect(e endpoints) testCase {
-	known := c.bench.egressRight(e, layers.IPProtocolTCP)
-	first := c.bench.host.Devices[0]
-	known.name = "egress redirect: tcp, " + e.family
-	known.frame = outbound(e, layers.IPProtocolTCP, crowdPort, first.MAC)
-	known.ifindex, known.verdict = first.Index, tcActRedirect
-	known.bound, known.aim = boundRedirect, aimRedirect
-	return known
-}
-
-// random makes a case meet another flow in every run.
-func (c *crowd) random(known testCase, e endpoints) (testCase, error) {
-	offset := sourceOffset(e)
-	if known.program != c.datapath.ReplypathIngress {
-		offset += len(e.peer.AsSlice()) // the destination's
+	full := 0
+	for i := range uint32(crowdSize) {
+		one := e
+		one.peer = e.one(i)
+		err := b.datapath.AddFlow(b.datapath.Established, b.flow(one, tcp, servicePort, replication))
+		switch {
+		case errors.Is(err, rig.ErrFull):
+			full++
+		case err != nil:
+			return fmt.Errorf("enter flow %d of %s: %w", i, e.family, err)
+		}
 	}
-	known.name = known.name + ", one of 1,048,576"
-	known.bound += boundCrowd
-	known.aim += boundCrowd
-	known.prepare = nil
-	wrappers, err := known.writePeers(e, offset, crowdSize-1, crowdBase)
-	c.wrappers = append(c.wrappers, wrappers...)
-	return known, err
+	if full > crowdSize/1000 {
+		return fmt.Errorf("no room for %d of %d flows", full, crowdSize)
+	}
+	return nil
+}
+
+// floored makes a case the least that a random flow can cost: the same for one flow, which
+// is in a cache, after one read of a random entry of the table, on whose content nothing
+// depends but a jump that is never taken. Every table of that size has to be read once.
+func (c *testCase) floored() {
+	c.name, c.limit = "floor: one read of memory, then "+c.name, limit{}
+	c.before = func() asm.Instructions { return append(c.bench.unmark(), c.bench.readEntry()...) }
+	c.beforeEmpty = func() asm.Instructions { return append(c.bench.unmark(), asm.FnGetPrandomU32.Call()) }
+}
+
+// readEntry loads a word of a random flow.
+func (b *bench) readEntry() asm.Instructions {
+	const nobody = 0x7fffffff // an ifindex that no interface has
+	set, flow := bpf.DatapathFlowSet{}, bpf.DatapathFlow{}
+	return asm.Instructions{
+		asm.FnGetPrandomU32.Call(),
+		asm.Mov.Reg32(asm.R7, asm.R0),
+		asm.And.Imm(asm.R7, int32(len(set.Flow)-1)), // the way
+		asm.Mul.Imm(asm.R7, int32(unsafe.Sizeof(flow))),
+		asm.Mov.Reg32(asm.R0, asm.R0),
+		asm.Mul.Imm(asm.R0, crowdSets),
+		asm.RSh.Imm(asm.R0, 32),
+		asm.StoreMem(asm.R10, -4, asm.R0, asm.Word),
+		asm.LoadMapPtr(asm.R1, b.datapath.Established.FD()),
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "read"),
+		asm.Add.Reg(asm.R0, asm.R7),
+		asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(set.Flow)+unsafe.Offsetof(flow.Ifindex)), asm.Word),
+		asm.JNE.Imm(asm.R1, nobody, "read"),
+		asm.Mov.Imm(asm.R0, tcActUnspec),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("read"),
+	}
 }

@@ -3,12 +3,15 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/gopacket/gopacket/layers"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 )
@@ -24,7 +27,6 @@ const (
 
 // A flood: every packet comes from a peer that never was, and finds the table full.
 const (
-	floodPort = 5432
 	// floodPeers is how many addresses there are to choose from: so many that hardly
 	// one comes again before its entry was pushed out.
 	floodPeers = 1 << 28
@@ -32,110 +34,98 @@ const (
 	floodBase = 0x10000000
 	// floodFill is how many packets for each way of a table leave none of them free.
 	floodFill = 4
-	// boundFlood is mostly that of two sets and an entry that are in no cache.
-	boundFlood = 2000
 )
 
-// flood has datapaths of its own: handshakes push out strays, so that each needs its
-// own to find the table full of its kind.
-type flood struct {
-	handshakes, strays *bench
-	wrappers           []*wrapper
+// floods are packets that each enter something. Handshakes push out strays, which have a datapath of their own, so that
+// each finds the table full of its kind.
+func (b *bench) floods(e endpoints) error {
+	d := b.datapath
+	b.flood(e, "syn", d.HalfOpen, admittedHalfOpen, withFlags(b.in(e, tcp, servicePort, replication), flagSYN))
+	b.flood(e, "new udp", d.Connectionless, admittedConnectionless, b.in(e, udp, servicePort, replication))
+	b.flood(e, "new echo request", d.Connectionless, admittedConnectionless, b.in(e, e.echo(), servicePort, replication))
+	return nil
 }
 
-func newFlood(b *bench) (group, error) {
-	f := new(flood)
-	for _, to := range []**bench{&f.handshakes, &f.strays} {
-		var err error
-		if *to, err = b.beside(); err != nil {
-			return nil, errors.Join(err, f.close())
+func (b *bench) strays(e endpoints) error {
+	b.flood(e, "stray ack", b.datapath.HalfOpen, noSocket, b.in(e, tcp, servicePort, replication))
+	return nil
+}
+
+// flood adds the case of a frame whose source is another one in every run. It runs until its table is full.
+func (b *bench) flood(e endpoints, of string, table *ebpf.Map, event bpf.DatapathEvent, frame []byte) {
+	c := b.ingress(e, fmt.Sprintf("ingress flood: %s, full table", of), flooded, replication, frame)
+	c.writePeers(e, sourceOffset(e), floodPeers-1, floodBase)
+	c.prove = func(c *testCase) error {
+		if err := counts(event, floodFill*table.MaxEntries()*uint32(bpf.DatapathWaysWAYS))(c); err != nil {
+			return fmt.Errorf("fill the table: %w", err)
 		}
-	}
-	return f, nil
-}
-
-func (f *flood) close() error {
-	for _, w := range f.wrappers {
-		w.close()
-	}
-	var errs []error
-	for _, b := range []*bench{f.handshakes, f.strays} {
-		if b != nil {
-			errs = append(errs, b.datapath.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// cases are a packet of each flood that enters something.
-func (f *flood) cases() ([]testCase, error) {
-	var all []testCase
-	for _, e := range []endpoints{v4, v6} {
-		for _, c := range []struct {
-			of    string
-			bench *bench
-			table *ebpf.Map
-			event bpf.DatapathEvent
-			frame []byte
-		}{
-			{"syn", f.handshakes, f.handshakes.datapath.HalfOpen, admittedHalfOpen, f.syn(e)},
-			{"stray ack", f.strays, f.strays.datapath.HalfOpen, noSocket, f.frame(e, layers.IPProtocolTCP)},
-			{"new udp", f.handshakes, f.handshakes.datapath.Connectionless, admittedConnectionless, f.frame(e, layers.IPProtocolUDP)},
-			{"new echo request", f.handshakes, f.handshakes.datapath.Connectionless, admittedConnectionless, f.frame(e, echoProtocol(e))},
-		} {
-			strangers, err := f.fromStrangers(c.bench, e, c.frame)
-			if err != nil {
-				return nil, err
+		var index uint32
+		var set bpf.DatapathFlowSet
+		all := table.Iterate()
+		for all.Next(&index, &set) {
+			if slices.Contains(set.Digest[:], 0) {
+				return fmt.Errorf("set %d of %s is not full", index, table)
 			}
-			strangers.name = fmt.Sprintf("ingress flood: %s, full table, %s", c.of, e.family)
-			strangers.prepare = func() error { return c.bench.fillUp(&strangers, c.table, c.event) }
-			all = append(all, strangers)
+		}
+		return all.Err()
+	}
+}
+
+// writePeers makes a case write a random address into its packet before every run, and
+// the empty program beside it too.
+func (c *testCase) writePeers(e endpoints, offset int, mask, base int32) {
+	c.before = func() asm.Instructions { return append(c.bench.unmark(), randomPeer(e, offset, mask, base)...) }
+}
+
+const (
+	spoofBits = 10
+	spoofSize = 1 << spoofBits // live connections of each family
+)
+
+// spoofs are ends of connections that are live, by the other interface: of each the
+// flow is found, and the connection's socket, which does not expect the segment. Of the connections nothing was ever sent.
+func (b *bench) spoofs(e endpoints) error {
+	connect := sync.OnceValue(func() error { return b.connect(e) })
+	for _, of := range []struct {
+		kind  string
+		flags byte
+	}{{"FIN", flagsFIN}, {"RST", flagRST}} {
+		c := b.ingress(e, fmt.Sprintf("ingress flood: spoofed %s, one of 1,024 live connections", of.kind), spoofed, production,
+			withFlags(b.in(e, tcp, servicePort, production), of.flags))
+		c.writePeers(e, sourceOffset(e), spoofSize-1, crowdBase)
+		c.prepare, c.prove = connect, counts(contested, spoofSize)
+	}
+	return nil
+}
+
+// connect makes the connections, and enters their flows.
+func (b *bench) connect(e endpoints) error {
+	for i := range uint32(spoofSize) {
+		one := e
+		one.peer = e.one(i)
+		if err := restore(netip.AddrPortFrom(one.self, servicePort), netip.AddrPortFrom(one.peer, peerPort)); err != nil {
+			return err
+		}
+		if _, err := b.enterFlow(one, tcp, servicePort, replication); err != nil {
+			return err
 		}
 	}
-	return all, nil
+	return nil
 }
 
-func (f *flood) frame(e endpoints, protocol layers.IPProtocol) []byte {
-	return inbound(e, protocol, floodPort, f.handshakes.host.Devices[1].MAC)
-}
-
-func echoProtocol(e endpoints) layers.IPProtocol {
-	if e.family == "ipv6" {
-		return layers.IPProtocolICMPv6
+// route gives the host its address and a route to peers, so that it can have sockets that are
+// connected to them.
+func (b *bench) route(e endpoints) error {
+	device, to := b.device(replication), e.one(0)
+	peers := netlink.Route{
+		LinkIndex: int(device.Index), Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen()-spoofBits, to.BitLen())},
 	}
-	return layers.IPProtocolICMPv4
-}
-
-func (f *flood) syn(e endpoints) []byte { return asSYN(f.frame(e, layers.IPProtocolTCP)) }
-
-// fromStrangers is the case of a frame whose source is another one in every run.
-func (f *flood) fromStrangers(b *bench, e endpoints, frame []byte) (testCase, error) {
-	c := testCase{
-		bound:    boundFlood,
-		program:  b.datapath.ReplypathIngress,
-		baseline: b.empty,
-		frame:    frame,
-		ifindex:  b.host.Devices[1].Index,
-		verdict:  tcActUnspec,
+	if err := b.host.AddAddress(device, e.self); err != nil {
+		return err
 	}
-	wrappers, err := c.writePeers(e, sourceOffset(e), floodPeers-1, floodBase)
-	f.wrappers = append(f.wrappers, wrappers...)
-	return c, err
-}
-
-// fillUp runs the case until its table is full of such packets.
-func (b *bench) fillUp(c *testCase, table *ebpf.Map, event bpf.DatapathEvent) error {
-	ways := table.MaxEntries() * uint32(bpf.DatapathWaysWAYS)
-	if err := b.wantCounted(c, event, floodFill*ways); err != nil {
-		return fmt.Errorf("fill the table: %w", err)
+	if err := netlink.RouteAdd(&peers); err != nil {
+		return fmt.Errorf("route %s: %w", peers.Dst, err)
 	}
-	var index uint32
-	var set bpf.DatapathFlowSet
-	all := table.Iterate()
-	for all.Next(&index, &set) {
-		if slices.Contains(set.Digest[:], 0) {
-			return fmt.Errorf("set %d of %s is not full", index, table)
-		}
-	}
-	return all.Err()
+	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -36,20 +37,7 @@ func name(protocol layers.IPProtocol) string {
 	return "udp"
 }
 
-// inbound is a frame from the peer, outbound one to it.
-func inbound(e endpoints, protocol layers.IPProtocol, port uint16, to net.HardwareAddr) []byte {
-	return frame(gatewayMAC, to, protocol, netip.AddrPortFrom(e.peer, peerPort), netip.AddrPortFrom(e.self, port))
-}
-
-func outbound(e endpoints, protocol layers.IPProtocol, port uint16, from net.HardwareAddr) []byte {
-	return frame(from, routerMAC, protocol, netip.AddrPortFrom(e.self, port), netip.AddrPortFrom(e.peer, peerPort))
-}
-
-func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort) []byte {
-	return sizedFrame(from, to, protocol, source, destination, payloadSize)
-}
-
-func sizedFrame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort, payload int) []byte {
+func frame(from, to net.HardwareAddr, protocol layers.IPProtocol, source, destination netip.AddrPort, payload int) []byte {
 	return frameOf(from, to, protocol, source.Addr(), destination.Addr(), func(ip gopacket.NetworkLayer) []gopacket.SerializableLayer {
 		return []gopacket.SerializableLayer{
 			transport(protocol, ip, source.Port(), destination.Port()), gopacket.Payload(make([]byte, payload)),
@@ -74,15 +62,18 @@ func frameOf(from, to net.HardwareAddr, protocol layers.IPProtocol, source, dest
 	return must(rig.Serialize(ethernet, append([]gopacket.SerializableLayer{ip}, rest(network)...)...))
 }
 
-func outboundSYN(e endpoints, port uint16, from net.HardwareAddr) []byte {
-	return asSYN(outbound(e, layers.IPProtocolTCP, port, from))
-}
+// Control bits of a segment.
+const (
+	flagSYN     = 0x02
+	flagRST     = 0x04
+	flagACK     = 0x10
+	flagsSYNACK = flagSYN | flagACK
+	flagsFIN    = 0x01 | flagACK
+)
 
-// asSYN makes a segment the first one of a connection.
-func asSYN(frame []byte) []byte { return withFlags(frame, 0x02) }
-
-// withFlags gives a segment other control bits.
+// withFlags is a segment with other control bits.
 func withFlags(frame []byte, flags byte) []byte {
+	frame = slices.Clone(frame)
 	frame[len(frame)-payloadSize-tcpSize+13] = flags // in the TCP header, which is the last
 	return frame
 }

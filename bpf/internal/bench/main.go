@@ -4,25 +4,19 @@
 // BPF_PROG_TEST_RUN next to an empty program in the same round, and the median
 // of the differences is held against a bound. It needs root.
 //
-// The cases are in files by direction and concern (cases_ingress.go, cases_egress.go, ...), those with
-// datapaths of their own in files by what their packets are of: a connection, a flood, a crowd of flows,
-// or what is rare. What no program does, but could (-leads), is in leads.go and files beside it.
+// The cases are in files by concern: what most packets do (common.go), what a connection does once (connection.go),
+// what few packets or hosts do (cases_*.go), floods, and a crowd of flows. The end of the process closes what it opens.
 package main
 
 import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 
 	"replypath/bpf/internal/rig"
 )
-
-// group holds cases that need datapaths of their own.
-type group interface {
-	cases() ([]testCase, error)
-	close() error
-}
 
 func main() {
 	if err := run(); err != nil {
@@ -36,8 +30,7 @@ type options struct {
 	repeat, rounds uint
 	cpu            int
 	only           string
-	crowd, leads   bool
-	scaled         bool
+	crowd, scaled  bool
 	output         string
 }
 
@@ -48,23 +41,10 @@ func parseOptions() *options {
 	flag.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "the CPU to measure on")
 	flag.StringVar(&o.only, "run", "", "only cases whose name matches this regular expression")
 	flag.BoolVar(&o.crowd, "crowd", false, "random flows of a million as well, which takes a minute and 600 MiB")
-	flag.BoolVar(&o.leads, "leads", false, "lookups in the kernel's maps and counters that CPUs share as well, which takes 1.5 GiB; two CPUs")
 	flag.BoolVar(&o.scaled, "scaled", false, "raise the bounds by as much as this machine is slower than the one that they are from")
 	flag.StringVar(&o.output, "json", "", "write the results to this file as well")
 	flag.Parse()
 	return &o
-}
-
-// makers are those of the groups that take part.
-func (o *options) makers() []func(*bench) (group, error) {
-	makers := []func(*bench) (group, error){newConnection, newRare, newFlood, newSpoof}
-	if o.crowd {
-		makers = append(makers, newCrowd)
-	}
-	if o.leads {
-		makers = append(makers, newLeads)
-	}
-	return makers
 }
 
 func run() error {
@@ -73,37 +53,29 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer host.Close()
 	return host.Do(func() error {
 		if err := rig.Pin(o.cpu); err != nil {
 			return err
 		}
-		bench, err := newBench(host)
-		if err != nil {
-			return err
-		}
-		defer bench.close()
-		return bench.run(o)
+		return o.measure(host)
 	})
 }
 
-// run measures what was asked for, and reports it. It returns an error where a bound is exceeded.
-func (b *bench) run(o *options) error {
-	all, closeGroups, err := b.allCases(o.makers())
-	defer closeGroups()
+// measure measures what was asked for, and reports it. It returns an error where a bound is exceeded.
+func (o *options) measure(host *rig.Host) error {
+	benches, err := newBenches(host, o.crowd)
 	if err != nil {
 		return err
 	}
-	cases, err := matching(all, o.only)
+	reference, err := benches[0].reference()
 	if err != nil {
 		return err
 	}
-	reference, closeReference, err := b.reference()
+	cases, err := matching(benches, o.only)
 	if err != nil {
 		return err
 	}
-	defer closeReference()
-	measurements, err := begin(append([]testCase{reference}, cases...))
+	measurements, err := begin(append([]*testCase{reference}, cases...))
 	if err != nil {
 		return err
 	}
@@ -118,10 +90,12 @@ func (b *bench) run(o *options) error {
 			return err
 		}
 	}
-	if err := checkAgain(measurements); err != nil {
-		return err
+	for _, m := range measurements { // entries may have become idle
+		if err := m.checkVerdict(1); err != nil {
+			return fmt.Errorf("after all runs: %w", err)
+		}
 	}
-	if report.Programs, err = b.sizes(); err != nil {
+	if report.Programs, err = benches[0].sizes(); err != nil {
 		return err
 	}
 	if err := report.write(os.Stdout, o.output); err != nil {
@@ -130,26 +104,52 @@ func (b *bench) run(o *options) error {
 	return report.exceeded()
 }
 
-// allCases are those of the bench and of further groups, which close gives up.
-func (b *bench) allCases(makers []func(*bench) (group, error)) (all []testCase, close func(), err error) {
-	var groups []group
-	close = func() {
-		for _, g := range groups {
-			g.close()
+// newBenches have datapaths of their own each, where the packets of one must not change what others find.
+func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
+	empty, err := emptyProgram()
+	if err != nil {
+		return nil, err
+	}
+	groups := []struct {
+		sets uint32
+		add  func(*bench, endpoints) error
+	}{
+		{sets, (*bench).common}, {sets, (*bench).connection}, {sets, (*bench).observed}, {sets, (*bench).rare},
+		{sets, (*bench).floods}, {sets, (*bench).strays}, {sets, (*bench).spoofs}, {crowdSets, (*bench).crowd},
+	}
+	if !withCrowd {
+		groups = groups[:len(groups)-1]
+	}
+	for _, group := range groups {
+		b := &bench{host: host, empty: empty, entered: make(map[entry]bool)}
+		benches = append(benches, b)
+		if b.datapath, err = rig.Load(rig.Options{Sets: group.sets}); err != nil {
+			return nil, err
+		}
+		if err := b.fill(); err != nil {
+			return nil, err
+		}
+		for _, e := range []endpoints{v4, v6} {
+			if err := group.add(b, e); err != nil {
+				return nil, err
+			}
 		}
 	}
-	all = b.cases()
-	for _, maker := range makers {
-		g, err := maker(b)
-		if err != nil {
-			return nil, close, err
-		}
-		groups = append(groups, g)
-		more, err := g.cases()
-		if err != nil {
-			return nil, close, err
-		}
-		all = append(all, more...)
+	return benches, nil
+}
+
+// matching are the cases whose name matches.
+func matching(benches []*bench, pattern string) (chosen []*testCase, err error) {
+	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("read -run: %w", err)
 	}
-	return all, close, nil
+	for _, b := range benches {
+		for _, c := range b.cases {
+			if match.MatchString(c.name) {
+				chosen = append(chosen, c)
+			}
+		}
+	}
+	return chosen, nil
 }

@@ -15,11 +15,10 @@ import (
 
 // testCase is one way through a program.
 type testCase struct {
-	name     string
-	bound    float64 // nanoseconds over the baseline; 0: none
-	aim      float64 // what the project wants to reach; 0: none
-	recorded float64 // the least that -scaled holds it against; 0: the bound
-	program  *ebpf.Program
+	bench *bench
+	name  string
+	limit
+	program *ebpf.Program
 	// baseline is what is taken off: an empty program, called the same way.
 	baseline *ebpf.Program
 	frame    []byte
@@ -28,9 +27,10 @@ type testCase struct {
 	arrived  uint32 // the interface that a packet came in by which is forwarded; 0: it is the host's
 	verdict  int32
 	batch    uint32 // runs of one call, where a packet cannot bear more; 0: all
-	// before is what is done to the packet and the maps before every run, of the empty program too; see wrap.
-	before func() asm.Instructions
-	beside *neighbor // what another CPU runs meanwhile; nil: nothing
+	// before is what is done to the packet and the maps before every run, beforeEmpty before those of the empty program;
+	// nil: the same.
+	before, beforeEmpty func() asm.Instructions
+	arrays              []*ebpf.Map // of programs: the kernel empties them once nobody has them open
 	// prepare fills the maps; it is called once.
 	prepare func() error
 	// prove makes sure that a run does what the name says; it is called once, after prepare.
@@ -66,30 +66,20 @@ func (r *result) held(disturbed bool) float64 {
 
 // measurement is a case and what its rounds took, in nanoseconds a run.
 type measurement struct {
-	testCase
+	*testCase
 	costs, totals, baselines []float64 // a round each
 }
 
 // begin checks every case before any is measured.
-func begin(cases []testCase) ([]*measurement, error) {
+func begin(cases []*testCase) ([]*measurement, error) {
 	measurements := make([]*measurement, len(cases))
-	for i := range cases {
-		if err := cases[i].check(); err != nil {
-			return nil, err
+	for i, c := range cases {
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
-		measurements[i] = &measurement{testCase: cases[i]}
+		measurements[i] = &measurement{testCase: c}
 	}
 	return measurements, nil
-}
-
-// checkAgain makes sure that the cases are still what was measured: entries may have become idle.
-func checkAgain(measurements []*measurement) error {
-	for _, m := range measurements {
-		if err := m.checkVerdict(1); err != nil {
-			return fmt.Errorf("after all runs: %w", err)
-		}
-	}
-	return nil
 }
 
 // measure runs every case and its baseline once a round, so that whatever
@@ -137,14 +127,17 @@ func results(measurements []*measurement) []result {
 
 // check makes sure that the case measures what its name says.
 func (c *testCase) check() error {
+	if err := c.wrap(); err != nil {
+		return err
+	}
 	if c.prepare != nil {
 		if err := c.prepare(); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			return err
 		}
 	}
 	if c.prove != nil {
 		if err := c.prove(c); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			return err
 		}
 	}
 	if err := c.checkVerdict(1); err != nil || c.before == nil {
@@ -156,13 +149,10 @@ func (c *testCase) check() error {
 // checkVerdict wants the last of so many runs to end as it should.
 func (c *testCase) checkVerdict(runs uint32) error {
 	verdict, err := c.program.Run(c.options(runs))
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.name, err)
+	if err == nil && int32(verdict) != c.verdict {
+		err = fmt.Errorf("%s: verdict %d of run %d, want %d", c.name, int32(verdict), runs, c.verdict)
 	}
-	if int32(verdict) != c.verdict {
-		return fmt.Errorf("%s: verdict %d of run %d, want %d", c.name, int32(verdict), runs, c.verdict)
-	}
-	return nil
+	return err
 }
 
 func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
@@ -173,22 +163,10 @@ func (c *testCase) options(repeat uint32) *ebpf.RunOptions {
 	return &ebpf.RunOptions{Data: c.frame, Context: context, Repeat: repeat}
 }
 
-// time is that of one run, beside the neighbor if there is one.
-func (c *testCase) time(program *ebpf.Program, repeat uint32) (nanoseconds float64, err error) {
-	if c.beside == nil {
-		return c.timeAlone(program, repeat)
-	}
-	err = c.beside.during(func() (err error) {
-		nanoseconds, err = c.timeAlone(program, repeat)
-		return err
-	})
-	return nanoseconds, err
-}
-
-// timeAlone is the CPU time of one run in nanoseconds. It is the thread's own, so
+// time is the CPU time of one run in nanoseconds. It is the thread's own, so
 // that other processes on this CPU do not count; setting up the call is shared
 // by all the runs.
-func (c *testCase) timeAlone(program *ebpf.Program, repeat uint32) (float64, error) {
+func (c *testCase) time(program *ebpf.Program, repeat uint32) (float64, error) {
 	calls := uint32(1)
 	if c.batch != 0 {
 		calls, repeat = max(1, repeat/c.batch), c.batch
@@ -204,10 +182,7 @@ func (c *testCase) timeAlone(program *ebpf.Program, repeat uint32) (float64, err
 		}
 	}
 	end, err := threadTime()
-	if err != nil {
-		return 0, err
-	}
-	return float64(end-start) / float64(calls*repeat), nil
+	return float64(end-start) / float64(calls*repeat), err
 }
 
 func threadTime() (int64, error) {

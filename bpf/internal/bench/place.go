@@ -14,7 +14,7 @@ import (
 	"replypath/bpf"
 )
 
-// place is where a flow is entered of which nothing else is in the set.
+// place is where a flow is in a table, or would be.
 type place struct {
 	table, tags *ebpf.Map
 	index       uint32
@@ -22,90 +22,93 @@ type place struct {
 	digest      uint64
 }
 
+// placeOf is where a flow is entered of which nothing else is in the set.
 func (b *bench) placeOf(table *ebpf.Map, flow bpf.DatapathFlow) place {
 	digest := b.datapath.Seeds.Digest(flow.Tuple)
 	index, _ := bpf.Sets(digest, table.MaxEntries())
 	way, _ := bpf.FreeWay([bpf.DatapathWaysWAYS]uint64{}, digest)
-	return place{table: table, tags: b.datapath.TagsOf(table), index: index, way: way, digest: digest}
+	return place{table, b.datapath.TagsOf(table), index, way, digest}
 }
 
 // find returns where a flow is entered.
 func (b *bench) find(table *ebpf.Map, flow bpf.DatapathFlow) (place, error) {
-	digest := b.datapath.Seeds.Digest(flow.Tuple)
-	first, second := bpf.Sets(digest, table.MaxEntries())
-	for _, index := range []uint32{first, second} {
-		var set bpf.DatapathFlowSet
-		if err := table.Lookup(index, &set); err != nil {
-			return place{}, fmt.Errorf("read set %d: %w", index, err)
+	at := b.placeOf(table, flow)
+	first, second := bpf.Sets(at.digest, table.MaxEntries())
+	for _, at.index = range []uint32{first, second} {
+		set, err := at.set()
+		if err != nil {
+			return at, err
 		}
-		if way := slices.Index(set.Digest[:], digest); way >= 0 {
-			return place{table: table, tags: b.datapath.TagsOf(table), index: index, way: way, digest: digest}, nil
+		if at.way = slices.Index(set.Digest[:], at.digest); at.way >= 0 {
+			return at, nil
 		}
 	}
-	return place{}, errors.New("the flow is not in its table")
+	return at, errors.New("the flow is not in its table")
 }
 
-// flow reads what is entered.
-func (p place) flow() (bpf.DatapathFlow, error) {
-	var set bpf.DatapathFlowSet
+func (p place) set() (set bpf.DatapathFlowSet, err error) {
 	if err := p.table.Lookup(p.index, &set); err != nil {
-		return bpf.DatapathFlow{}, fmt.Errorf("read set %d: %w", p.index, err)
+		return set, fmt.Errorf("read set %d: %w", p.index, err)
 	}
-	return set.Flow[p.way], nil
+	return set, nil
 }
 
-// wayOf puts the flow back to where it came in by.
-func (p place) wayOf(flow bpf.DatapathFlow) []change {
-	var set bpf.DatapathFlowSet
-	at := unsafe.Offsetof(set.Flow) + uintptr(p.way)*unsafe.Sizeof(flow)
-	return []change{ // as store_way() of bpf/src/way.h writes it
-		{table: p.table, index: p.index, offset: at + unsafe.Offsetof(flow.Ifindex), size: asm.DWord,
-			before: *(*uint64)(unsafe.Pointer(&flow.Ifindex))},
-		{table: p.table, index: p.index, offset: at + unsafe.Offsetof(flow.Mac), size: asm.DWord,
-			before: *(*uint64)(unsafe.Pointer(&flow.Mac))},
+// change is a number in an array map that a packet changes, and what it was before.
+type change struct {
+	table  *ebpf.Map
+	index  uint32
+	offset uintptr
+	size   asm.Size
+	before uint64
+}
+
+// undo puts numbers back to what they were before the packet, so that every run is the first one.
+// Each is written as one, as the programs read it: see randomPeer().
+func undo(changes []change) (before asm.Instructions) {
+	for _, c := range changes {
+		before = append(before, elementOf(c.table, c.index,
+			asm.LoadImm(asm.R1, int64(c.before), asm.DWord),
+			asm.StoreMem(asm.R0, int16(c.offset), asm.R1, c.size))...)
 	}
+	return before
+}
+
+// undo makes every run of a case find what the first one found, and the empty program beside
+// it do the same work.
+func (c *testCase) undo(changes ...change) {
+	c.before = func() asm.Instructions { return append(c.bench.unmark(), undo(changes)...) }
+}
+
+// of is a change of the flow itself.
+func (p place) of(offset uintptr, size asm.Size, before uint64) change {
+	var set bpf.DatapathFlowSet
+	offset += unsafe.Offsetof(set.Flow) + uintptr(p.way)*unsafe.Sizeof(set.Flow[0])
+	return change{p.table, p.index, offset, size, before}
+}
+
+// wayOf puts the flow back to where it came in by, as store_way() of bpf/src/way.h writes it.
+func (p place) wayOf(flow bpf.DatapathFlow) []change {
+	return []change{
+		p.of(unsafe.Offsetof(flow.Ifindex), asm.DWord, *(*uint64)(unsafe.Pointer(&flow.Ifindex))),
+		p.of(unsafe.Offsetof(flow.Mac), asm.DWord, *(*uint64)(unsafe.Pointer(&flow.Mac))),
+	}
+}
+
+// state gives the flow this one.
+func (p place) state(before bpf.DatapathFlowState) change {
+	return p.of(unsafe.Offsetof(bpf.DatapathFlow{}.State), asm.Byte, uint64(before))
 }
 
 // with puts the flow back, whose entry is still there; without takes it out.
 func (p place) with() []change {
 	var digests [bpf.DatapathWaysWAYS]uint64
 	digests[p.way] = p.digest
-	return p.entered(p.digest, bpf.Tags(digests))
+	return p.holds(p.digest, bpf.Tags(digests))
 }
 
-func (p place) without() []change { return p.entered(0, 0) }
+func (p place) without() []change { return p.holds(0, 0) }
 
-func (p place) entered(digest, tags uint64) []change {
+func (p place) holds(digest, tags uint64) []change {
 	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Digest) + uintptr(p.way)*unsafe.Sizeof(digest)
-	return []change{
-		{table: p.table, index: p.index, offset: offset, size: asm.DWord, before: digest},
-		{table: p.tags, index: p.index, size: asm.DWord, before: tags},
-	}
-}
-
-// state gives the flow this one.
-func (p place) state(before bpf.DatapathFlowState) change {
-	var flow bpf.DatapathFlow
-	offset := unsafe.Offsetof(bpf.DatapathFlowSet{}.Flow) + uintptr(p.way)*unsafe.Sizeof(flow) + unsafe.Offsetof(flow.State)
-	return change{table: p.table, index: p.index, offset: offset, size: asm.Byte, before: uint64(before)}
-}
-
-// wantState wants every run of a case to set what is not set before it.
-func (p place) wantState(c *testCase, want bpf.DatapathFlowState) error {
-	for _, run := range []struct {
-		program *ebpf.Program
-		want    bpf.DatapathFlowState
-	}{{c.program, want}, {c.baseline, 0}, {c.program, want}} {
-		if _, err := run.program.Run(c.options(1)); err != nil {
-			return err
-		}
-		flow, err := p.flow()
-		if err != nil {
-			return err
-		}
-		if state := bpf.DatapathFlowState(flow.State); state&want != run.want {
-			return fmt.Errorf("the flow's state is %#x, want %#x of %#x", state, run.want, want)
-		}
-	}
-	return nil
+	return []change{{p.table, p.index, offset, asm.DWord, digest}, {p.tags, p.index, 0, asm.DWord, tags}}
 }

@@ -4,152 +4,148 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
-	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/gopacket/gopacket/layers"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
 
-// rare has a datapath of its own for the ways through the programs that few packets take, and that few
-// hosts have: interfaces that cannot be used, that have no Ethernet header or hold the fallback route,
-// and flows that follow their last packet.
-type rare struct {
-	*bench
-	emptyGate *ebpf.Program
-	wrappers  []*wrapper
+const (
+	// Each packet has a flow of its own.
+	portMoved = 6500 + iota
+	portLinkDown
+	portNoNextHop
+
+	// strong is the interface whose addresses decide what the host originates from them.
+	strong = replication
+)
+
+// rare adds the ways through the programs that few packets take, and that few hosts have: interfaces that cannot be
+// used, that have no Ethernet header or hold the fallback route, and flows that follow their last packet.
+func (b *bench) rare(e endpoints) error {
+	if e == v4 {
+		if err := errors.Join(b.manage(), b.hold()); err != nil {
+			return err
+		}
+	}
+	for _, concern := range []func(endpoints) error{
+		b.headerlessCases, b.fallbackCases, b.heldCases, b.gateCases, b.fragmentCases,
+		b.echoCases, b.errorCases, b.movedCases, b.leftCases, b.originCases,
+	} {
+		if err := concern(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func newRare(b *bench) (group, error) {
-	own, err := b.beside()
-	if err != nil {
-		return nil, err
-	}
-	r := &rare{bench: own}
-	if r.emptyGate, err = emptyGate(); err == nil {
-		err = errors.Join(r.configure(), r.manage(), r.decideBySource(), r.hold())
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.close())
-	}
-	return r, nil
-}
-
-func (r *rare) close() error {
-	for _, w := range r.wrappers {
-		w.close()
-	}
-	return errors.Join(bpf.Close(r.emptyGate), r.datapath.Close())
-}
-
-func (r *rare) configure() error {
-	return errors.Join(
-		r.datapath.SetSettings(bpf.DatapathSettings{
+// manage adds the interfaces and addresses that only these cases have.
+func (b *bench) manage() error {
+	errs := []error{
+		b.device(unplugged).SetCarrier(false),
+		b.datapath.SetSettings(bpf.DatapathSettings{
 			Protocols: rig.Listed(1, 6, 17, 58, 132),
 			Follow:    uint8(bpf.DatapathFollowFOLLOW_LATEST),
 			Ways:      1,
 		}),
-		r.datapath.SetOwnAddress(headerless4.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
-		r.datapath.SetOwnAddress(headerless6.self, bpf.DatapathOwnFlagsOWN_ADDRESS),
-	)
-}
-
-// manage adds the interfaces that only these cases have.
-func (r *rare) manage() error {
-	if err := r.device(unplugged).SetCarrier(false); err != nil {
-		return err
+		b.datapath.SetGateway(unresolved, bpf.DatapathGateway{Ifindex: b.device(unresolved).Index}),
+	}
+	withoutHeader := func(i *bpf.DatapathInterface) {
+		i.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
+		i.Mac = [6]uint8{}
+		i.Gateways4, i.Gateways6, i.Gateway4, i.Gateway6 = 0, 0, 0, 0
 	}
 	for index, change := range map[int]func(*bpf.DatapathInterface){
 		unplugged:     func(*bpf.DatapathInterface) {},
 		unresolved:    func(i *bpf.DatapathInterface) { i.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY) },
 		headerless:    withoutHeader,
 		headerlessToo: withoutHeader,
+		strong: func(i *bpf.DatapathInterface) { // of the peers, which are behind its gateway, as a route says
+			i.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG)
+			i.FirstGateway4, i.FirstGateway6 = strong, strong
+		},
 	} {
-		record := rig.Record(r.device(index), uint16(index))
+		record := rig.Record(b.device(index), uint16(index))
 		change(&record)
-		if err := r.datapath.SetInterface(uint32(index), record); err != nil {
+		errs = append(errs, b.datapath.SetInterface(uint32(index), record))
+	}
+	const own = bpf.DatapathOwnFlagsOWN_ADDRESS
+	for _, e := range []endpoints{v4, v6} {
+		errs = append(errs, b.datapath.SetOwnAddress(withoutMACs(e).self, own),
+			b.datapath.SetOwnAddress(fromStrong(e).self, own|strong<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT))
+	}
+	return errors.Join(errs...)
+}
+
+// movedCases are packets by another interface than their flow's, which follows each of them.
+func (b *bench) movedCases(e endpoints) error {
+	for i, protocol := range []layers.IPProtocol{tcp, udp} {
+		class := []bpf.DatapathProtocolClass{bpf.DatapathProtocolClassCLASS_TCP, bpf.DatapathProtocolClassCLASS_UDP}[i]
+		c := b.ingress(e, fmt.Sprintf("ingress: %s, its flow follows it to another interface", name(protocol)), followed,
+			production, b.in(e, protocol, portMoved, production))
+		at, err := b.enterFlow(e, protocol, portMoved, replication)
+		if err != nil {
+			return err
+		}
+		c.before = func() asm.Instructions { return undo(at.wayOf(b.flow(e, protocol, portMoved, replication))) }
+		c.prove = counts(bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class), 1000)
+	}
+	return nil
+}
+
+// leftCases are replies that cannot be moved, and go as the kernel has routed them.
+func (b *bench) leftCases(e endpoints) error {
+	for _, left := range []struct {
+		why     string
+		by      int
+		port    uint16
+		limit   limit
+		outcome bpf.DatapathOutcome
+	}{
+		{"link is down", unplugged, portLinkDown, linkDown, bpf.DatapathOutcomeOUTCOME_LINK_DOWN},
+		{"no next hop", unresolved, portNoNextHop, redirect.boundOnly(), bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP},
+	} {
+		c := b.egressAnew(e, "egress pass: tcp, "+left.why, left.limit, production, b.out(e, tcp, left.port, production))
+		c.prove = ends(left.outcome, 1)
+		if _, err := b.enterFlow(e, tcp, left.port, left.by); err != nil {
 			return err
 		}
 	}
-	return r.datapath.SetGateway(unresolved, bpf.DatapathGateway{Ifindex: r.device(unresolved).Index})
+	return nil
 }
 
-func withoutHeader(i *bpf.DatapathInterface) {
-	i.Flags |= uint8(bpf.DatapathInterfaceFlagsINTERFACE_NO_HEADER)
-	i.Mac = [6]uint8{}
-	i.Gateways4, i.Gateways6, i.Gateway4, i.Gateway6 = 0, 0, 0, 0
-}
+func fromStrong(e endpoints) endpoints { return e.from("10.4.0.101", "2001:db8:4::101") }
 
-// cases are those of one concern after the other.
-func (r *rare) cases() (all []testCase, err error) {
-	for _, e := range []endpoints{v4, v6} {
-		for _, concern := range []func(endpoints) ([]testCase, error){
-			r.headerlessCases, r.fallbackCases, r.heldCases, r.gateCases, r.fragmentCases,
-			r.echoCases, r.errorCases, r.movedCases, r.leftCases, r.originCases,
-		} {
-			cases, err := concern(e)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, cases...)
-		}
+// originCases are packets that the host originates from another interface's address than the kernel chose: of the first two
+// nothing is kept but the record, the last is of an answered connection.
+func (b *bench) originCases(e endpoints) error {
+	const port, portAnswered = 443, 444
+	e = fromStrong(e)
+	mac := b.device(production).MAC
+	for _, of := range []struct {
+		what     string
+		protocol layers.IPProtocol
+		port     uint16
+		limit    limit
+	}{
+		{"originated", tcp, port, originated},
+		{"originated", udp, port, originated},
+		{"originated and answered", tcp, portAnswered, answered},
+	} {
+		c := b.egress(e, fmt.Sprintf("egress redirect: %s, %s", name(of.protocol), of.what), of.limit, production,
+			b.out(e, of.protocol, of.port, production))
+		c.verdict = tcActRedirect // counted when it arrives
+		// The last run gave the packet the MAC of another interface.
+		c.before = func() asm.Instructions { return append(b.unmark(), rewrite(len(mac), mac)...) }
 	}
-	for i := range all {
-		if all[i].before == nil {
-			continue
-		}
-		wrappers, err := all[i].wrap(all[i].before)
-		if err != nil {
-			return nil, err
-		}
-		r.wrappers = append(r.wrappers, wrappers...)
-	}
-	return all, nil
-}
-
-// ingress is a case of a frame that comes in by an interface.
-func (r *rare) ingress(name string, bound, aim float64, by int, frame []byte) testCase {
-	return testCase{
-		name: name, bound: bound, aim: aim,
-		program: r.datapath.ReplypathIngress, baseline: r.empty,
-		frame: frame, ifindex: r.device(by).Index, verdict: tcActUnspec,
-	}
-}
-
-// egress is a case of a frame that leaves by an interface, as it is.
-func (r *rare) egress(name string, bound, aim float64, by int, frame []byte) testCase {
-	c := r.ingress(name, bound, aim, by, frame)
-	c.program, c.before = r.datapath.ReplypathEgress, unmark
-	return c
-}
-
-// moved is a case of a reply that another interface sends.
-func (r *rare) moved(name string, bound, aim float64, by int, frame []byte) testCase {
-	c := r.egress(name, bound, aim, by, frame)
-	c.verdict, c.prove = tcActRedirect, r.ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC)
-	return c
-}
-
-// enter enters a flow that came in by this interface, and returns it and its table.
-func (r *rare) enter(e endpoints, protocol layers.IPProtocol, port uint16, by int) (*ebpf.Map, bpf.DatapathFlow, error) {
-	table := r.datapath.Connectionless
-	if protocol == layers.IPProtocolTCP {
-		table = r.datapath.Established
-	}
-	flow, err := r.flowBy(e, protocol, port, by)
-	if err != nil {
-		return nil, flow, err
-	}
-	return table, flow, r.datapath.AddFlow(table, flow)
-}
-
-// flowBy came in by this interface.
-func (r *rare) flowBy(e endpoints, protocol layers.IPProtocol, port uint16, by int) (bpf.DatapathFlow, error) {
-	flow, err := r.flow(e, protocol, port)
-	flow.Ifindex, flow.Interface, flow.Gateway = r.device(by).Index, uint16(by), uint16(by)
-	if by == headerless || by == headerlessToo {
-		flow.Gateway, flow.Mac, flow.Flags = 0, [6]uint8{}, 0
-	}
-	return flow, err
+	// The connection as bpf/src/answered.h enters it.
+	flow := b.flow(e, tcp, portAnswered, strong)
+	flow.Flags |= uint16(bpf.DatapathFlowFlagsFLOW_ORIGINATED | bpf.DatapathFlowFlagsFLOW_IN_TABLE)
+	flow.State = uint8(bpf.DatapathFlowStateFLOW_CORRECTED)
+	flow.SndUna, flow.SndNxt = 1, production // the settings' ways
+	_, err := b.enter(b.datapath.Established, flow)
+	return err
 }

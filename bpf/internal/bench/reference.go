@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -23,10 +24,10 @@ const (
 )
 
 // reference has nothing of ours: what it costs says how fast this machine is at present.
-func (b *bench) reference() (c testCase, close func(), err error) {
+func (b *bench) reference() (*testCase, error) {
 	entries, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1024})
 	if err != nil {
-		return c, nil, fmt.Errorf("make the reference's map: %w", err)
+		return nil, fmt.Errorf("make the reference's map: %w", err)
 	}
 	var instructions asm.Instructions
 	for range referenceLookups {
@@ -39,17 +40,11 @@ func (b *bench) reference() (c testCase, close func(), err error) {
 			asm.FnMapLookupElem.Call(),
 		)
 	}
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "reference", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
-		Instructions: append(instructions, asm.Mov.Imm(asm.R0, tcActUnspec), asm.Return()),
-	})
-	if err != nil {
-		entries.Close()
-		return c, nil, fmt.Errorf("load the reference: %w", err)
-	}
-	c = b.ingressARP()
-	c.name, c.bound, c.aim, c.program = referenceName, 0, 0, program
-	return c, func() { program.Close(); entries.Close() }, entries.Put(uint64(0), uint64(0))
+	program, err := loadProgram("reference", ebpf.SchedCLS,
+		append(instructions, asm.Mov.Imm(asm.R0, tcActUnspec), asm.Return())...)
+	c := *b.cases[0]
+	c.name, c.limit, c.program = referenceName, limit{}, program
+	return &c, errors.Join(err, entries.Put(uint64(0), uint64(0)))
 }
 
 // scale raises the bounds by as much as the machine is slower than the one that they

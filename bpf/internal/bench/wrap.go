@@ -22,131 +22,94 @@ const (
 	arrivalMark   = 0x1234
 )
 
-// Where struct __sk_buff holds tc_index, and where the packet begins and ends.
+// Where struct __sk_buff holds tc_index, and where the packet begins and ends; and what a hand-over holds.
 const (
 	offsetTCIndex = int16(unsafe.Offsetof(rig.Context{}.TCIndex))
 	offsetData    = int16(unsafe.Offsetof(rig.Context{}.Data))
 	offsetDataEnd = int16(unsafe.Offsetof(rig.Context{}.DataEnd))
+
+	handoverIfindex = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
+	handoverMark    = int16(unsafe.Offsetof(bpf.DatapathHandover{}.Mark))
 )
+
+func loadProgram(name string, kind ebpf.ProgramType, instructions ...asm.Instruction) (*ebpf.Program, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: kind, Instructions: instructions, License: "Dual BSD/GPL"})
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
+	}
+	return program, nil
+}
 
 // emptyProgram passes every packet.
 func emptyProgram() (*ebpf.Program, error) {
-	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "empty",
-		Type: ebpf.SchedCLS,
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, tcActUnspec),
-			asm.Return(),
-		},
-		License: "Dual BSD/GPL",
-	})
+	return loadProgram("empty", ebpf.SchedCLS, asm.Mov.Imm(asm.R0, tcActUnspec), asm.Return())
 }
 
-// wrapper makes a program that does something to the packet and then tail calls
-// another. BPF_PROG_TEST_RUN cannot set every field of a packet, and within one
-// call all its runs share one packet: what one leaves there the next one finds.
-type wrapper struct {
-	program *ebpf.Program
-	target  *ebpf.Map
+// wrap has the same done before every run of a case and of the empty program beside it. BPF_PROG_TEST_RUN cannot set
+// every field of a packet, and within one call all its runs share one packet: what one leaves there the next one finds.
+func (c *testCase) wrap() (err error) {
+	if c.before == nil {
+		return nil
+	}
+	if c.program, err = c.wrapped(c.program, c.before()); err != nil {
+		return err
+	}
+	if c.beforeEmpty == nil {
+		c.beforeEmpty = c.before
+	}
+	c.baseline, err = c.wrapped(c.baseline, c.beforeEmpty())
+	return err
 }
 
-func newWrapper(target *ebpf.Program, before asm.Instructions) (*wrapper, error) {
-	programs, err := ebpf.NewMap(&ebpf.MapSpec{
-		Type:       ebpf.ProgramArray,
-		KeySize:    4,
-		ValueSize:  4,
-		MaxEntries: 1,
-	})
+// wrapped does something to the packet and then tail calls a program.
+func (c *testCase) wrapped(target *ebpf.Program, before asm.Instructions) (*ebpf.Program, error) {
+	programs, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
 		return nil, fmt.Errorf("make program array: %w", err)
 	}
+	c.arrays = append(c.arrays, programs)
 	if err := programs.Put(uint32(0), target); err != nil {
-		programs.Close()
 		return nil, fmt.Errorf("enter program: %w", err)
 	}
-	instructions := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}
-	instructions = append(instructions, before...)
-	instructions = append(instructions,
+	instructions := append(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, before...)
+	return loadProgram("wrapper", ebpf.SchedCLS, append(instructions,
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.LoadMapPtr(asm.R2, programs.FD()),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnTailCall.Call(),
 		asm.Mov.Imm(asm.R0, tcActUnspec),
-		asm.Return(),
-	)
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:         "wrapper",
-		Type:         ebpf.SchedCLS,
-		Instructions: instructions,
-		License:      "Dual BSD/GPL",
-	})
-	if err != nil {
-		programs.Close()
-		return nil, fmt.Errorf("load wrapper: %w", err)
-	}
-	return &wrapper{program: program, target: programs}, nil
+		asm.Return())...)
 }
 
-func (w *wrapper) close() {
-	w.program.Close()
-	w.target.Close()
-}
-
-// wrap has the same done before every run of a case and of the empty program beside it.
-func (c *testCase) wrap(before func() asm.Instructions) (wrappers []*wrapper, err error) {
-	program, err := newWrapper(c.program, before())
-	if err != nil {
-		return nil, err
-	}
-	baseline, err := newWrapper(c.baseline, before())
-	if err != nil {
-		program.close()
-		return nil, err
-	}
-	c.program, c.baseline = program.program, baseline.program
-	return []*wrapper{program, baseline}, nil
-}
-
-// handovers is the map of the datapath whose cases are being made: each group has one of its own.
-var handovers *ebpf.Map
-
-// unmark makes every packet look as if it had just been sent, and the one before as if it had come to its target: what
-// never came is counted as lost.
-func unmark() asm.Instructions {
-	ifindexOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
-	return asm.Instructions{
-		asm.Mov.Imm(asm.R1, 0),
-		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
-		asm.StoreImm(asm.R10, -4, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, handovers.FD()),
+// elementOf has R0 point to an element of an array, and does something with that.
+func elementOf(array *ebpf.Map, index uint32, with ...asm.Instruction) asm.Instructions {
+	return append(asm.Instructions{
+		asm.StoreImm(asm.R10, -4, int64(index), asm.Word),
+		asm.LoadMapPtr(asm.R1, array.FD()),
 		asm.Mov.Reg(asm.R2, asm.R10),
 		asm.Add.Imm(asm.R2, -4),
 		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "unmarked"),
-		asm.StoreImm(asm.R0, ifindexOffset, 0, asm.Word),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("unmarked"),
-	}
+	}, unless(asm.Instruction{OpCode: jump.SetJumpOp(asm.JEq).SetSource(asm.ImmSource), Dst: asm.R0}, with)...)
 }
 
-// arrive makes every packet look as if it had just been moved to this
-// interface: what the program there takes away is set anew.
-func arrive(ifindex uint32) asm.Instructions {
-	ifindexOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Ifindex))
-	markOffset := int16(unsafe.Offsetof(bpf.DatapathHandover{}.Mark))
+// withPacket has R1 point to the packet, if it has so many bytes, and does something with that.
+func withPacket(size int, with ...asm.Instruction) asm.Instructions {
+	return append(asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, offsetData, asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, offsetDataEnd, asm.Word),
+		asm.Mov.Reg(asm.R3, asm.R1),
+		asm.Add.Imm(asm.R3, int32(size)),
+	}, unless(asm.Instruction{OpCode: jump.SetJumpOp(asm.JGT).SetSource(asm.RegSource), Dst: asm.R3, Src: asm.R2}, with)...)
+}
 
-	return asm.Instructions{
-		asm.StoreImm(asm.R10, -4, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, handovers.FD()),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "unknown"),
-		asm.StoreImm(asm.R0, ifindexOffset, int64(ifindex), asm.Word),
-		asm.StoreImm(asm.R0, markOffset, arrivalMark, asm.Half),
-		asm.Mov.Imm(asm.R1, arrivalMark),
-		asm.StoreMem(asm.R6, offsetTCIndex, asm.R1, asm.Word),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("unknown"),
+const jump = asm.OpCode(asm.JumpClass)
+
+// unless jumps over what is to be done, by its length: labels would have to differ.
+func unless(condition asm.Instruction, done asm.Instructions) asm.Instructions {
+	for _, ins := range done {
+		condition.Offset += int16(ins.Width())
 	}
+	return append(asm.Instructions{condition}, done...)
 }
 
 // toHost makes every packet one for this host, which the kernel tells by the MAC address that it
@@ -159,23 +122,17 @@ func toHost() asm.Instructions {
 	}
 }
 
-// rewrite makes the packet begin with these bytes again.
-func rewrite(bytes []byte) asm.Instructions {
-	before := asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R6, offsetData, asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, offsetDataEnd, asm.Word),
-		asm.Mov.Reg(asm.R3, asm.R1),
-		asm.Add.Imm(asm.R3, int32(len(bytes))),
-		asm.JGT.Reg(asm.R3, asm.R2, "rewritten"),
-	}
+// rewrite makes the packet have these bytes again, from an offset on.
+func rewrite(offset int, bytes []byte) asm.Instructions {
+	var stores asm.Instructions
 	for at := 0; at < len(bytes); {
 		size, value := nextWord(bytes[at:])
-		before = append(before,
+		stores = append(stores,
 			asm.LoadImm(asm.R4, int64(value), asm.DWord),
-			asm.StoreMem(asm.R1, int16(at), asm.R4, size))
+			asm.StoreMem(asm.R1, int16(offset+at), asm.R4, size))
 		at += size.Sizeof()
 	}
-	return append(before, asm.Mov.Imm(asm.R0, 0).WithSymbol("rewritten"))
+	return withPacket(offset+len(bytes), stores...)
 }
 
 // nextWord is the largest number that bytes begin with.
@@ -189,4 +146,30 @@ func nextWord(bytes []byte) (asm.Size, uint64) {
 		return asm.Half, uint64(binary.NativeEndian.Uint16(bytes))
 	}
 	return asm.Byte, uint64(bytes[0])
+}
+
+// randomPeer writes an address into the packet at this offset whose last 32 bits are the base and,
+// where the mask is set, random. It does so in as large pieces as the programs read: a
+// number that was written in parts, or by bpf_skb_store_bytes, cannot be read before all
+// that the processor had begun until then is done, the last run's wait for memory
+// included.
+func randomPeer(e endpoints, offset int, mask, base int32) asm.Instructions {
+	size, end := asm.Word, offset+4
+	if e.family == "ipv6" { // its last 8 bytes, of which the first 4 are 0
+		size, end = asm.DWord, offset+16
+	}
+	return append(asm.Instructions{
+		asm.FnGetPrandomU32.Call(),
+		asm.And.Imm(asm.R0, mask),
+		asm.Or.Imm(asm.R0, base),
+		asm.HostTo(asm.BE, asm.R0, size),
+	}, withPacket(end, asm.StoreMem(asm.R1, int16(end-size.Sizeof()), asm.R0, size))...)
+}
+
+// sourceOffset is where a frame's source address is.
+func sourceOffset(e endpoints) int {
+	if e.family == "ipv6" {
+		return ethernetSize + 8
+	}
+	return ethernetSize + 12
 }
