@@ -3,8 +3,10 @@
 package fuzz
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
-	"strings"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,111 +15,112 @@ import (
 	"replypath/bpf/internal/rig"
 )
 
+// Answered is what Remembered calls the packets that left as bpf/src/answered.h says.
+const Answered = "answered"
+
+// differ notes a difference.
+func (x *run) differ(format string, values ...any) { fmt.Fprintf(&x.what, format+"\n", values...) }
+
 // compareEvents holds the events since the beginning against the model's.
-func (x *run) compareEvents(events map[bpf.DatapathEvent]uint64) string {
-	var what strings.Builder
+func (x *run) compareEvents(events map[bpf.DatapathEvent]uint64) {
 	for e := range bpf.DatapathEventEVENT_END {
 		if got, want := events[e]-x.events[e], x.m.Events[e]; got != want {
-			fmt.Fprintf(&what, "event %d counted %d times, in the model %d\n", e, got, want)
+			x.differ("event %d counted %d times, in the model %d", e, got, want)
 		}
 	}
-	return what.String()
 }
 
-// compareAll compares tables and counters.
-func (x *run) compareAll() (string, error) {
-	if err := x.sets.Read(); err != nil {
-		return "", err
+// compareAll compares what is remembered, and counters. The times of the datapath's may be later, by as much as
+// the run has taken.
+func (x *run) compareAll() error {
+	if err := x.views.ReadTables(); err != nil {
+		return err
 	}
 	now, err := x.d.Now()
 	if err != nil {
-		return "", err
+		return err
 	}
-	var what strings.Builder
-	for i, table := range []struct {
-		name string
-		want map[model.Tuple]model.Flow
+	x.late = now - x.start
+	x.compareFlows("half-open", int(bpf.DatapathTableTABLE_HALF_OPEN), x.m.HalfOpen, x.m.IsHalfOpen)
+	x.compareFlows("established", int(bpf.DatapathTableTABLE_ESTABLISHED), x.m.Established, x.m.IsEstablished)
+	x.compareFlows("connectionless", int(bpf.DatapathTableTABLE_CONNECTIONLESS), x.m.Connectionless, x.m.IsConnectionless)
+	x.compareNotes()
+	if err := x.compareOriginated(); err != nil {
+		return err
+	}
+	for _, compared := range []struct {
+		read    func() error
+		compare func()
 	}{
-		{"half-open", x.m.HalfOpen},
-		{"established", x.m.Established},
-		{"connectionless", x.m.Connectionless},
+		{x.views.Fragments.Read, x.compareFragments},
+		{x.views.Foreign.Read, x.compareForeign},
+		{x.views.Asked.Read, x.compareAsked},
 	} {
-		live := func(f model.Flow) bool { return x.live(i, f) }
-		got, problem := x.flows(i)
-		what.WriteString(problem)
-		for t, f := range got {
-			if want, ok := table.want[t]; !ok && live(f) {
-				fmt.Fprintf(&what, "%s: not in the model: %s\n", table.name, text(f))
-			} else if ok && (live(f) || live(want)) && !same(f, want, table.name == "half-open", now-x.start) {
-				fmt.Fprintf(&what, "%s: %s, in the model\n\t%s\n", table.name, text(f), text(want))
-			}
+		if err := compared.read(); err != nil {
+			return err
 		}
-		for t, want := range table.want {
-			if _, ok := got[t]; !ok && live(want) {
-				fmt.Fprintf(&what, "%s: not in the datapath: %s\n", table.name, text(want))
-			}
+		compared.compare()
+	}
+	return x.compareCounters()
+}
+
+func (x *run) compareFlows(name string, table int, wanted map[model.Tuple]model.Flow, live func(model.Flow) bool) {
+	flows := x.flows(table)
+	for t, f := range flows {
+		if want, ok := wanted[t]; !ok && live(f) {
+			x.differ("%s: not in the model: %s", name, text(f))
+		} else if ok && (live(f) || live(want)) && !x.same(f, want, table == int(bpf.DatapathTableTABLE_HALF_OPEN)) {
+			x.differ("%s: %s, in the model\n\t%s", name, text(f), text(want))
 		}
 	}
-	x.compareNotes(&what, now-x.start)
-	if err := x.compareOriginated(&what, now-x.start); err != nil {
-		return "", err
+	for t, want := range wanted {
+		if _, ok := flows[t]; !ok && live(want) {
+			x.differ("%s: not in the datapath: %s", name, text(want))
+		}
 	}
-	if err := x.comparePlaces(&what, now-x.start); err != nil {
-		return "", err
-	}
-	err = x.compareCounters(&what) // before what was found is read
-	return what.String(), err
 }
 
 // flows is what one table holds, and what the nursery holds of its kind, which is newer.
-func (x *run) flows(table int) (flows map[model.Tuple]model.Flow, problem string) {
-	flows, problem = x.flowsIn(table)
-	young, youngProblem := x.flowsIn(int(bpf.DatapathTableTABLE_NURSERY))
-	for t, f := range young {
+func (x *run) flows(table int) map[model.Tuple]model.Flow {
+	const handshakes, connections = int(bpf.DatapathTableTABLE_HALF_OPEN), int(bpf.DatapathTableTABLE_ESTABLISHED)
+	flows := x.flowsIn(table)
+	for t, f := range x.flowsIn(int(bpf.DatapathTableTABLE_NURSERY)) {
 		isHandshake := f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE) != 0
 		f.Flags &^= uint16(bpf.DatapathFlowFlagsNURSERY_FLAGS)
-		if isHandshake && table != int(bpf.DatapathTableTABLE_HALF_OPEN) || !isHandshake && table != int(bpf.DatapathTableTABLE_ESTABLISHED) {
+		if isHandshake && table != handshakes || !isHandshake && table != connections {
 			continue
 		}
 		if _, twice := flows[t]; twice {
-			youngProblem += fmt.Sprintf("table %d: in the nursery as well: %s\n", table, text(f))
+			x.differ("table %d: in the nursery as well: %s", table, text(f))
 		}
 		flows[t] = f
 	}
-	return flows, problem + youngProblem
+	return flows
 }
 
-func (x *run) flowsIn(table int) (flows map[model.Tuple]model.Flow, problem string) {
-	flows = make(map[model.Tuple]model.Flow)
-	for i := range x.sets.Flows[table] {
-		set := &x.sets.Flows[table][i]
-		if tags := x.sets.Tags[table][i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
-			problem += fmt.Sprintf("table %d: set %d has the tags %#x: %#x\n", table, i, tags, set.Digest)
+func (x *run) flowsIn(table int) map[model.Tuple]model.Flow {
+	flows := make(map[model.Tuple]model.Flow)
+	for i := range x.views.Flows[table].Elements {
+		set := &x.views.Flows[table].Elements[i]
+		if tags := x.views.Tags[table].Elements[i]; tags&^bpf.Overflowed != bpf.Tags(set.Digest) {
+			x.differ("table %d: set %d has the tags %#x: %#x", table, i, tags, set.Digest)
 		}
 		for way, digest := range set.Digest {
-			if digest == 0 {
-				continue
-			}
 			f := set.Flow[way]
-			if rig.IsOriginated(&f) { // the model decides about each packet
+			if digest == 0 || rig.IsOriginated(&f) { // the model decides about each packet
 				continue
 			}
 			if _, twice := flows[f.Tuple]; twice || digest != x.d.Seeds.Digest(f.Tuple) {
-				problem += fmt.Sprintf("table %d: twice, or under a wrong digest: %s\n", table, text(f))
+				x.differ("table %d: twice, or under a wrong digest: %s", table, text(f))
 			}
 			flows[f.Tuple] = f
 		}
 	}
-	return flows, problem
+	return flows
 }
 
-// same compares entries: the times of the datapath's may be later, by as much as
-// the run has taken.
-func same(got, want model.Flow, halfOpen bool, late uint32) bool {
-	if got.Seen-want.Seen > late || got.Created-want.Created > late {
-		return false
-	}
-	if uint32(got.Told-want.Told) > late {
+func (x *run) same(got, want model.Flow, halfOpen bool) bool {
+	if got.Seen-want.Seen > x.late || got.Created-want.Created > x.late || uint32(got.Told-want.Told) > x.late {
 		return false
 	}
 	got.Seen, got.Created, got.Told = want.Seen, want.Created, want.Told
@@ -129,7 +132,7 @@ func same(got, want model.Flow, halfOpen bool, late uint32) bool {
 }
 
 // compareNotes compares what is known of who spoke first, and what is marked.
-func (x *run) compareNotes(what *strings.Builder, late uint32) {
+func (x *run) compareNotes() {
 	notes := make(map[uint64]model.Tuple)
 	for t, want := range x.m.Outbound {
 		notes[x.d.Seeds.Digest(t)] = t
@@ -137,63 +140,247 @@ func (x *run) compareNotes(what *strings.Builder, late uint32) {
 		if t.Protocol == unix.IPPROTO_TCP {
 			got.Answered, got.Checked = want.Answered, want.Checked
 		}
-		if x.m.IsNoted(want.Sent) && (!ok || got.Sent-want.Sent > late || got.Answered != want.Answered || got.Checked != want.Checked) {
-			fmt.Fprintf(what, "outbound: %s %+v, found %v; in the model %+v\n", tupleText(t), got, ok, want)
+		same := ok && got.Sent-want.Sent <= x.late && got.Answered == want.Answered && got.Checked == want.Checked
+		if x.m.IsNoted(want.Sent) && !same {
+			x.differ("outbound: %s %+v, found %v; in the model %+v", tupleText(t), got, ok, want)
 		}
 	}
-	for i := range x.sets.Outbound {
-		for way, digest := range x.sets.Outbound[i].Digest {
-			if _, ok := notes[digest]; digest != 0 && !ok && x.m.IsNoted(x.sets.Outbound[i].Sent[way]) {
-				fmt.Fprintf(what, "outbound: digest %#x at %d is not in the model\n", digest, x.sets.Outbound[i].Sent[way])
+	for _, set := range x.views.Outbound.Elements {
+		for way, digest := range set.Digest {
+			if _, ok := notes[digest]; digest != 0 && !ok && x.m.IsNoted(set.Sent[way]) {
+				x.differ("outbound: digest %#x at %d is not in the model", digest, set.Sent[way])
 			}
 		}
 	}
 	for t := range x.tuples {
 		if got, err := x.marked(t); err != nil || got != x.m.Marks[t] {
-			fmt.Fprintf(what, "marks: %s %v, in the model %v\n", tupleText(t), got, x.m.Marks[t])
+			x.differ("marks: %s %v, in the model %v", tupleText(t), got, x.m.Marks[t])
 		}
 	}
 }
 
 func (x *run) noted(t model.Tuple) (model.Note, bool) {
 	digest := x.d.Seeds.Digest(t)
-	first, second := bpf.Sets(digest, uint32(len(x.sets.Outbound)))
+	first, second := bpf.Sets(digest, uint32(len(x.views.Outbound.Elements)))
 	for _, index := range []uint32{first, second} {
-		for way, found := range x.sets.Outbound[index].Digest {
-			if found == digest {
-				set := &x.sets.Outbound[index]
-				flags := set.Answered[way]
-				return model.Note{
-					Sent: set.Sent[way], Answered: flags&uint32(bpf.DatapathNoteFlagsNOTE_ANSWERED) != 0,
-					Checked: flags&uint32(bpf.DatapathNoteFlagsNOTE_CHECKED) != 0,
-				}, true
-			}
+		set := &x.views.Outbound.Elements[index]
+		if way := slices.Index(set.Digest[:], digest); way >= 0 {
+			has := func(flag bpf.DatapathNoteFlags) bool { return set.Answered[way]&uint32(flag) != 0 }
+			return model.Note{Sent: set.Sent[way], Answered: has(bpf.DatapathNoteFlagsNOTE_ANSWERED),
+				Checked: has(bpf.DatapathNoteFlagsNOTE_CHECKED)}, true
 		}
 	}
 	return model.Note{}, false
 }
 
-func (x *run) compareCounters(what *strings.Builder) error {
+// compareOriginated compares what is kept of the tuples that the host originates.
+func (x *run) compareOriginated() error {
+	// What the datapath needs to know only: see bpf/src/answered.h.
+	const closed = uint8(bpf.DatapathOriginatedStateORIGINATED_CLOSED)
+	for t := range x.tuples {
+		record, err := x.d.Record(t)
+		if err != nil {
+			return err
+		}
+		if _, ok := x.m.Originated[t]; record != nil && !ok {
+			x.differ("originated: not in the model: %s", tupleText(t))
+		}
+	}
+	for t, kept := range x.m.Originated {
+		record, err := x.d.Record(t)
+		if err != nil {
+			return err
+		}
+		got := cmp.Or(record, new(bpf.DatapathOriginatedTuple))
+		answered, err := x.d.Answered(t)
+		if err != nil {
+			return err
+		}
+		if answered != nil {
+			x.Remembered[Answered] += int(answered.Corrected)
+			got.Moved += answered.Corrected
+			got.Seen = answered.RcvNxt
+		}
+		want := bpf.DatapathOriginatedTuple{
+			Tuple: t, Created: got.Created, Seen: got.Seen, Told: got.Told,
+			From: kept.From, To: kept.To, State: kept.State | got.State&closed, Outcome: kept.Outcome, Moved: kept.Moved,
+			Decision: got.Decision, // the model decides about each packet
+		}
+		if record == nil || *got != want || got.Created-kept.Created > x.late || got.Seen-kept.Seen > x.late ||
+			uint32(got.Told-kept.Told) > x.late {
+			x.differ("originated: %s: %+v, found %v; in the model %+v", tupleText(t), *got, record != nil, kept)
+		}
+	}
+	return nil
+}
+
+// What is remembered beside the flow tables, of fragments, of what is none of the host's, and of who asked, had to make
+// room for others where its set is full. That is none of the model's.
+
+func (x *run) compareFragments() {
+	got := make(map[uint64]bpf.DatapathFragment)
+	for _, set := range x.views.Fragments.Elements {
+		for _, f := range set.Fragment {
+			if _, twice := got[f.Key]; twice && f.Key != 0 {
+				x.differ("fragments: %#x is known twice", f.Key)
+			}
+			got[f.Key] = f
+		}
+	}
+	delete(got, 0) // free
+	setOf := func(key model.FragmentKey) uint32 {
+		first, _ := bpf.Sets(x.fragmentDigest(key), uint32(len(x.views.Fragments.Elements)))
+		return first
+	}
+	shared := make(map[uint32]int)
+	for key := range x.m.Fragments {
+		shared[setOf(key)]++
+	}
+	for key, first := range x.m.Fragments {
+		digest := x.fragmentDigest(key)
+		f, ok := got[digest]
+		want := bpf.DatapathFragment{Key: digest, Digest: x.d.Seeds.Digest(first.Tuple), Seen: f.Seen,
+			Table: uint8(first.Table), Outcome: uint8(first.Outcome), Protocol: f.Protocol}
+		if first.Table == bpf.DatapathTableTABLE_ORIGINATED { // of a flow, its entry tells
+			want.Protocol = first.Tuple.Protocol
+		}
+		isPushedOut := !ok && shared[setOf(key)] > 1 // the ways are taken in turn
+		if !isPushedOut && (!ok || f != want || f.Seen-first.Seen > x.late) {
+			x.differ("fragments: %+v: %+v, found %v; in the model %+v", key, f, ok, first)
+		}
+		delete(got, digest)
+	}
+	for digest, f := range got {
+		x.differ("fragments: %#x is not in the model: %+v", digest, f)
+	}
+}
+
+// fragmentDigest is what the datapath knows a packet of several fragments by.
+func (x *run) fragmentDigest(key model.FragmentKey) uint64 {
+	t := model.Tuple{Peer: key.To.As16(), Self: key.From.As16(), Protocol: key.Protocol}
+	id := binary.BigEndian.AppendUint32(nil, key.ID)
+	if key.From.Is4() { // whose identification has two bytes
+		id = binary.NativeEndian.AppendUint32(nil, uint32(rig.Port(uint16(key.ID))))
+	} else {
+		t.Protocol = unix.IPPROTO_FRAGMENT
+	}
+	t.PeerPort, t.SelfPort = binary.NativeEndian.Uint16(id), binary.NativeEndian.Uint16(id[2:])
+	return x.d.Seeds.Digest(t)
+}
+
+// compareForeign compares the addresses and tuples by which nothing begins.
+func (x *run) compareForeign() {
+	want, addresses := make(map[uint64]string), make(map[uint64]bool)
+	for place := range x.m.Foreign {
+		digest := x.placeDigest(place)
+		want[digest], addresses[digest] = place.Address.String(), true
+	}
+	for t := range x.m.Refused {
+		want[x.d.Seeds.Digest(t)] = tupleText(t)
+	}
+	got := make(map[uint64]bool)
+	sets := x.views.Foreign.Elements
+	for _, set := range sets {
+		for _, mark := range set.Mark {
+			if mark == 0 {
+				continue
+			}
+			digest := x.addressOf(mark, addresses)
+			if want[digest] == "" {
+				x.differ("foreign: %#x is not in the model", digest)
+			}
+			got[digest] = true
+		}
+	}
+	for digest, name := range want {
+		if !got[digest] && slices.Contains(sets[digest>>1%uint64(len(sets))].Mark[:], 0) {
+			x.differ("foreign: not in the datapath: %s", name)
+		}
+	}
+}
+
+// placeDigest is self_digest() in bpf/src/digest.h.
+func (x *run) placeDigest(p model.Place) uint64 {
+	var ports [4]byte // which the interface takes the place of
+	binary.NativeEndian.PutUint32(ports[:], p.Ifindex)
+	return x.d.Seeds.Digest(model.Tuple{Self: p.Address.As16(),
+		PeerPort: binary.NativeEndian.Uint16(ports[:]), SelfPort: binary.NativeEndian.Uint16(ports[2:])})
+}
+
+const ticksOfMoment = 8 // moment() in bpf/src/negative_cache.h
+
+// addressOf is what a mark is of: one of these addresses, which are marked by the moment, or else
+// a tuple, which is marked by the period.
+func (x *run) addressOf(mark uint64, addresses map[uint64]bool) uint64 {
+	for digest := range addresses {
+		since := uint32((mark^digest)>>32) - x.start/ticksOfMoment
+		if since <= x.d.Seconds(1)/ticksOfMoment+1 && uint32(mark^digest) == uint32(x.period) {
+			return digest
+		}
+	}
+	return mark ^ x.period
+}
+
+// compareAsked compares by which flow each asker asked last, or the host began with it. Where that
+// is over it makes room for any other.
+func (x *run) compareAsked() {
+	got := make(map[uint64]uint64)
+	sets := x.views.Asked.Elements
+	for _, set := range sets {
+		for way, asker := range set.Asker {
+			if _, twice := got[asker]; twice && asker != 0 {
+				x.differ("asked: %#x is known twice", asker)
+			}
+			got[asker] = set.Flow[way]
+		}
+	}
+	delete(got, 0) // free
+	for asker, t := range x.m.Asked {
+		digest := x.d.Seeds.Digest(model.Tuple{Peer: asker.Peer, PeerPort: asker.PeerPort, SelfPort: asker.SelfPort})
+		index, _ := bpf.Sets(digest, uint32(len(sets)))
+		flow, ok := got[digest]
+		f := x.m.Connectionless[t]
+		over := (f.Tuple != t || !x.m.IsConnectionless(f)) && !x.m.IsBegun(t)
+		isFull := !slices.Contains(sets[index].Asker[:], 0)
+		if (ok || !over && !isFull) && flow != x.d.Seeds.Digest(t) {
+			x.differ("asked: %s: by %#x, found %v", tupleText(t), flow, ok)
+		}
+		delete(got, digest)
+	}
+	for digest := range got {
+		x.differ("asked: %#x is not in the model", digest)
+	}
+}
+
+func (x *run) compareCounters() error {
 	pairs, err := x.readPairs()
 	if err != nil {
 		return err
 	}
 	x.lastPairs = pairs
-	all := make(map[model.Pair]bool)
-	for p := range pairs {
-		all[p] = true
-	}
+	since := make(map[model.Pair]model.Count)
 	for p := range x.m.Pairs {
-		all[p] = true
+		since[p] = model.Count{}
 	}
-	for p := range all {
-		now, before, want := pairs[p], x.pairs[p], x.m.Pairs[p]
-		got := model.Count{Packets: now.Packets - before.Packets, Bytes: now.Bytes - before.Bytes, Flows: now.Flows - before.Flows}
-		if got != want {
-			fmt.Fprintf(what, "pair %+v: %+v, in the model %+v\n", p, got, want)
+	for p, now := range pairs {
+		before := x.pairs[p]
+		since[p] = model.Count{Packets: now.Packets - before.Packets, Bytes: now.Bytes - before.Bytes, Flows: now.Flows - before.Flows}
+	}
+	for p, got := range since {
+		if want := x.m.Pairs[p]; got != want {
+			x.differ("pair %+v: %+v, in the model %+v", p, got, want)
 		}
 	}
 	return nil
+}
+
+func (x *run) readPairs() (map[model.Pair]model.Count, error) {
+	counts, err := x.d.Counts()
+	pairs := make(map[model.Pair]model.Count)
+	for p, c := range counts.Pairs {
+		pairs[p] = model.Count{Packets: c.Packets, Bytes: c.Bytes, Flows: c.Flows}
+	}
+	return pairs, err
 }
 
 func text(f model.Flow) string {

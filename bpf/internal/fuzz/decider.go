@@ -66,7 +66,7 @@ func (x *run) decide(s Step) error {
 		x.m.Host.Exclusions = []model.Exclusion{exclusions[choice%len(exclusions)]}
 		err = errors.Join(x.installExclusions(x.m.Host), x.forgetRefused())
 	default:
-		err = x.changeInterface(s.Device, d, choice)
+		return x.changeInterface(s.Device, d, choice)
 	}
 	return errors.Join(err, x.outdate())
 }
@@ -107,7 +107,7 @@ func (x *run) moveNetwork(device int) error {
 			x.m.Host.OnLink[ifindex] = append(x.m.Host.OnLink[ifindex], n.onLink)
 		}
 	}
-	return x.installOnLink(x.m.Host)
+	return x.installHashes(x.m.Host)
 }
 
 // changeInterface changes what an interface's record says of how to get to peers.
@@ -128,8 +128,7 @@ func (x *run) changeInterface(device int, d decider, choice int) error {
 		record.Flags = record.Flags&^both | setup.record(x.devices[device], device).Flags&both
 		x.m.Host.Routes[x.devices[device].Index] = setup.routed(device)
 	}
-	x.m.Host.Interfaces[id] = record
-	return errors.Join(x.installRoutes(x.m.Host), x.d.Interfaces.Put(uint32(id), record))
+	return errors.Join(x.installHashes(x.m.Host), x.setInterface(id, record))
 }
 
 // sourceChoices are what numbered takes, and that an own address has no gateway in particular.
@@ -145,7 +144,7 @@ func (x *run) changeSources(device, choice int) error {
 			}
 		}
 	}
-	return x.installSources(x.m.Host)
+	return x.installHashes(x.m.Host)
 }
 
 // numbered is one of a device's gateways of a family, which begin at an index; 0: none.

@@ -5,7 +5,6 @@ package fuzz
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -22,31 +21,27 @@ const foreignTCIndex = 0x4321
 
 // both runs one packet on both sides and compares what became of it. Where it is
 // redirected, after is how it arrives; else its interface is 0.
-func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, after model.Frame, err error) {
+func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (after model.Frame, err error) {
 	verdict, length, probed, err := x.exec(k, f, cut, mark)
 	if errors.Is(err, unix.EINVAL) {
-		return "", after, nil // the kernel does not run programs on everything
+		return after, nil // the kernel does not run programs on everything
 	}
 	if err != nil {
-		return "", after, err
+		return after, err
 	}
 	x.Packets++
 	x.lastPairs = nil
 	events, err := x.d.EventCounts()
 	if err != nil {
-		return "", after, err
+		return after, err
 	}
 	x.m.Witness = x.witness(events)
 	if cut != 0 {
 		f.WireLen = uint32(len(f.Bytes)) // the test run's: the wrapper shortens the packet later
 		f.Bytes = f.Bytes[:cut]
 	}
-	var want model.Verdict
-	if k == inbound {
-		want = x.m.Ingress(f)
-	} else {
-		want = x.m.Egress(f)
-	}
+	decide := [...]func(model.Frame) model.Verdict{inbound: x.m.Ingress, outbound: x.m.Egress}[k]
+	want := decide(f)
 	wantBytes := f.Bytes
 	if want.Bytes != nil {
 		wantBytes = want.Bytes
@@ -54,44 +49,39 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (what string, af
 	if want.Inward && f.NoHeader {
 		wantBytes = misplaced(wantBytes)
 	}
-	what = x.differs(verdict, length, probed, want, wantBytes)
-	after = f
-	after.Bytes = bytes.Clone(wantBytes)
-	switch {
-	case want.Redirect == 0:
-		after.Ifindex = 0
-	case want.Inward:
-		after = model.Frame{Ifindex: want.Redirect, Bytes: after.Bytes}
-	default:
-		after.Ifindex, after.Arriving = want.Redirect, true
-		x.tcIndex = probed.TCIndex
-	}
-	if after.Ifindex != 0 {
+	x.compareVerdict(verdict, x.buffer[:length], probed, want, wantBytes)
+	if want.Redirect != 0 {
+		after = f
+		after.Ifindex, after.Bytes, after.Arriving = want.Redirect, bytes.Clone(wantBytes), true
+		if want.Inward {
+			after = model.Frame{Ifindex: want.Redirect, Bytes: after.Bytes}
+		} else {
+			x.tcIndex = probed.TCIndex
+		}
 		x.land(&after, f.NoHeader)
 	}
 	x.settleMarks()
-	if what == "" {
-		what = x.compareEvents(events)
+	x.compareEvents(events)
+	if x.what.Len() > 0 {
+		after.Ifindex = 0
 	}
-	return what, after, nil
+	return after, nil
 }
 
 // redirected is the verdict of a packet that is moved (linux/pkt_cls.h, TC_ACT_REDIRECT).
 const redirected = 7
 
-// differs tells what of a run's outcome is not as the model has it, "" for nothing.
-func (x *run) differs(verdict int32, length int, probed rig.Probed, want model.Verdict, wantBytes []byte) string {
+// compareVerdict tells what of a run's outcome is not as the model has it.
+func (x *run) compareVerdict(verdict int32, got []byte, probed rig.Probed, want model.Verdict, wantBytes []byte) {
 	isRedirected := verdict == redirected
-	switch got := x.buffer[:length]; {
+	switch {
 	case isRedirected != (want.Redirect != 0) || !isRedirected && verdict != -1:
-		return fmt.Sprintf("verdict %d, the model redirects to %d", verdict, want.Redirect)
+		x.differ("verdict %d, the model redirects to %d", verdict, want.Redirect)
 	case !bytes.Equal(got, wantBytes):
-		return fmt.Sprintf("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
-	case isRedirected && want.Inward:
-	case isRedirected && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
-		return fmt.Sprintf("mark %#x after %#x", probed.TCIndex, x.tcIndex)
+		x.differ("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
+	case isRedirected && !want.Inward && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):
+		x.differ("mark %#x after %#x", probed.TCIndex, x.tcIndex)
 	}
-	return ""
 }
 
 // exec runs the datapath's program.
@@ -136,4 +126,44 @@ func misplaced(message []byte) []byte {
 	changed := bytes.Clone(message)
 	clear(changed[len(changed)-quote:][:ethernet])
 	return changed
+}
+
+// witness lets the model look at what the datapath did.
+func (x *run) witness(events map[bpf.DatapathEvent]uint64) model.Witness {
+	return model.Witness{
+		Rose: func(e model.Event) bool { return events[e]-x.events[e] > x.m.Events[e] },
+		Noted: func(t model.Tuple) bool {
+			if err := x.views.Outbound.Read(); err != nil {
+				return false
+			}
+			_, ok := x.noted(t)
+			return ok
+		},
+	}
+}
+
+func (x *run) marked(t model.Tuple) (bool, error) {
+	digest := x.d.Seeds.Digest(t)
+	return x.d.Marked(digest, x.period^digest)
+}
+
+// settleMarks: of two tuples with one place, the last is remembered.
+func (x *run) settleMarks() {
+	place := func(t model.Tuple) uint64 {
+		return x.d.Seeds.Digest(t) >> 1 % uint64(x.d.DatapathMaps.Marks.MaxEntries())
+	}
+	isTaken := func(t model.Tuple) bool {
+		for other := range x.m.Marks {
+			if other != t && place(other) == place(t) {
+				return true
+			}
+		}
+		return false
+	}
+	for t := range x.m.Marks {
+		x.tuples[t] = true
+		if marked, err := x.marked(t); err == nil && !marked && isTaken(t) {
+			delete(x.m.Marks, t)
+		}
+	}
 }

@@ -5,8 +5,7 @@ package fuzz
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +48,13 @@ func (r *Runner) RunFullProgram(p Program) (what string, err error) {
 		defer x.end()
 		h := history{came: make(map[model.Tuple]map[uint32]bool), answered: make(map[model.Tuple]bool)}
 		for i, s := range p.Steps {
-			if what, err = x.stepFull(s, h); what != "" || err != nil {
-				what = fmt.Sprintf("%s\nat step %d: %s", what, i, s)
+			if err := x.stepFull(s, h); err != nil {
 				return err
+			}
+			if x.what.Len() > 0 {
+				x.differ("at step %d: %s", i, s)
+				what = x.what.String()
+				return nil
 			}
 		}
 		return nil
@@ -59,50 +62,52 @@ func (r *Runner) RunFullProgram(p Program) (what string, err error) {
 	return what, err
 }
 
-func (x *run) stepFull(s Step, h history) (string, error) {
-	if s.Kind == decide {
-		return "", nil
-	}
-	if s.Kind != inbound && s.Kind != outbound {
+func (x *run) stepFull(s Step, h history) error {
+	switch s.Kind {
+	case inbound, outbound:
+	case decide:
+		return nil
+	default:
 		return x.step(s)
 	}
 	p := &s.Packet
 	p.crowd, p.shape, p.damage, p.segment, p.payload = uint16(p.damageBy>>4), plain, none, 0, min(p.payload, 1400)
 	before, err := x.establishedTuples()
 	if err != nil {
-		return "", err
+		return err
 	}
 	frame, _, err := p.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
 	if err != nil {
-		return "", err
+		return err
 	}
 	f := model.Frame{Ifindex: x.devices[s.Device].Index, Bytes: frame, Tag: p.tag}
 	verdict, length, _, err := x.exec(s.Kind, f, 0, 0)
 	if errors.Is(err, unix.EINVAL) {
-		return "", nil
+		return nil
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
 	x.Packets++
 	after, err := x.establishedTuples()
 	if err != nil {
-		return "", err
+		return err
 	}
 	h.note(s, f)
-	if what := h.checkPacket(s, f, verdict, x.buffer[:length], x.devices); what != "" {
-		return what, nil
+	if !h.allows(s, f, verdict, x.buffer[:length], x.devices) {
+		x.differ("verdict %d, packet\n%x, was\n%x", verdict, x.buffer[:length], f.Bytes)
 	}
-	return h.checkEstablished(s, before, after), nil
+	x.compareEstablished(s, h, before, after)
+	return nil
 }
 
 func (x *run) establishedTuples() (map[model.Tuple]bool, error) {
-	if err := x.sets.Read(); err != nil {
+	established := x.views.Flows[bpf.DatapathTableTABLE_ESTABLISHED]
+	tuples := make(map[model.Tuple]bool)
+	if err := established.Read(); err != nil {
 		return nil, err
 	}
-	tuples := make(map[model.Tuple]bool)
-	for i := range x.sets.Flows[bpf.DatapathTableTABLE_ESTABLISHED] {
-		set := &x.sets.Flows[bpf.DatapathTableTABLE_ESTABLISHED][i]
+	for _, set := range established.Elements {
 		for way, digest := range set.Digest {
 			if digest != 0 {
 				tuples[set.Flow[way].Tuple] = true
@@ -125,41 +130,34 @@ func (h history) note(s Step, f model.Frame) {
 	}
 }
 
-// checkPacket: untouched, but for both MAC addresses of a reply.
-func (h history) checkPacket(s Step, f model.Frame, verdict int32, got []byte, all []rig.Device) string {
-	t := s.Packet.tuple()
+// allows: untouched, but for both MAC addresses of a reply, which goes where its tuple came from.
+func (h history) allows(s Step, f model.Frame, verdict int32, got []byte, all []rig.Device) bool {
 	switch {
 	case verdict == -1 && bytes.Equal(got, f.Bytes):
-		return ""
-	case s.Kind == inbound || verdict != -1 && verdict != 7 || !bytes.Equal(got[12:], f.Bytes[12:]):
-		return fmt.Sprintf("verdict %d, packet\n%x, was\n%x", verdict, got, f.Bytes)
+		return true
+	case s.Kind == inbound || verdict != -1 && verdict != redirected || !bytes.Equal(got[12:], f.Bytes[12:]):
+		return false
 	case s.Packet.protocol == icmpError: // belongs to the tuple that it quotes
-		return ""
+		return true
 	}
-	for _, device := range all {
-		if bytes.Equal(got[6:12], device.MAC) && h.came[t][device.Index] {
-			return ""
-		}
-	}
-	return fmt.Sprintf("sent to %x from %x, where nothing of the tuple came in", got[:6], got[6:12])
+	came := h.came[s.Packet.tuple()]
+	return slices.ContainsFunc(all, func(d rig.Device) bool { return bytes.Equal(got[6:12], d.MAC) && came[d.Index] })
 }
 
-// checkEstablished compares the established tuples before and after a packet.
-func (h history) checkEstablished(s Step, before, after map[model.Tuple]bool) string {
-	t := s.Packet.tuple()
-	for other := range after {
-		if !h.answered[other] {
-			return "established without an answered handshake: " + tupleText(other)
+// compareEstablished compares the established tuples before and after a packet.
+func (x *run) compareEstablished(s Step, h history, before, after map[model.Tuple]bool) {
+	for t := range after {
+		if !h.answered[t] {
+			x.differ("established without an answered handshake: %s", tupleText(t))
 		}
 	}
 	if s.Packet.protocol == tcp && s.Kind == inbound && s.Packet.flags&model.FlagACK != 0 {
-		return "" // may end a handshake, for which another entry has to go
+		return // may end a handshake, for which another entry has to go
 	}
 	opens := s.Kind == outbound && s.Packet.protocol == tcp && s.Packet.flags&model.FlagSYN != 0
-	for other := range maps.Keys(before) {
-		if !after[other] && !(opens && other == t) {
-			return "pushed out or forgotten: " + tupleText(other)
+	for t := range before {
+		if !after[t] && !(opens && t == s.Packet.tuple()) {
+			x.differ("pushed out or forgotten: %s", tupleText(t))
 		}
 	}
-	return ""
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -36,19 +37,16 @@ func (r *Runner) install(h model.Host) error {
 			errs = append(errs, r.d.Gateways.Put(uint32(gid), h.Gateways[gid]))
 		}
 	}
+	for address, flags := range h.OwnAddresses {
+		errs = append(errs, r.d.SetOwnAddress(address, flags))
+	}
 	errs = append(errs,
-		r.installGatewayMACs(h),
-		r.installOnLink(h),
-		r.installRoutes(h),
-		r.installSources(h),
+		r.installHashes(h),
 		r.installExclusions(h),
 		r.d.ModeByHand.Put(uint32(0), uint32(h.ModeByHand)),
 		r.d.Grace.Put(uint32(0), h.GraceUntil),
 		r.d.SetSettings(r.settings(h)),
 	)
-	for address, flags := range h.OwnAddresses {
-		errs = append(errs, r.d.SetOwnAddress(address, flags))
-	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
@@ -110,71 +108,59 @@ func (r *Runner) settings(h model.Host) bpf.DatapathSettings {
 	return s
 }
 
-// installGatewayMACs replaces the map that finds gateways by their MAC.
-func (r *Runner) installGatewayMACs(h model.Host) error {
-	var errs []error
-	for key := range r.gatewayMACs {
-		errs = append(errs, r.d.GatewayMacs.Delete(key))
-	}
-	clear(r.gatewayMACs)
+// hashes are what the hash maps of the settings hold.
+type hashes struct {
+	gatewayMACs map[bpf.DatapathGatewayMac]uint32
+	onLink      map[bpf.DatapathOnLinkKey]uint32
+	routes      map[bpf.DatapathRouteKey]uint32
+	sources     map[bpf.DatapathAddress]uint32
+}
+
+func newHashes() hashes {
+	return hashes{make(map[bpf.DatapathGatewayMac]uint32), make(map[bpf.DatapathOnLinkKey]uint32),
+		make(map[bpf.DatapathRouteKey]uint32), make(map[bpf.DatapathAddress]uint32)}
+}
+
+// installHashes has the hash maps hold what the settings say now.
+func (r *Runner) installHashes(h model.Host) error {
+	want := newHashes()
 	for id, g := range h.Gateways {
-		family := uint8(6)
-		if netip.AddrFrom16(g.Address).Is4In6() {
-			family = 4
-		}
-		key := bpf.DatapathGatewayMac{Ifindex: g.Ifindex, Mac: g.Mac, Family: family}
-		errs = append(errs, r.d.GatewayMacs.Put(key, uint32(id)))
-		r.gatewayMACs[key] = true
+		want.gatewayMACs[rig.GatewayKey(g)] = uint32(id)
 	}
-	return errors.Join(errs...)
-}
-
-func (r *Runner) installOnLink(h model.Host) error {
-	var errs []error
-	for _, device := range r.devices {
-		for _, n := range networks {
-			length := uint32(n.onLink.Bits() + 32)
-			if n.family == 4 {
-				length += 96
-			}
-			key := bpf.DatapathOnLinkKey{PrefixLength: length, Ifindex: device.Index, Address: n.onLink.Addr().As16()}
-			if len(h.OnLink[device.Index]) > 0 {
-				errs = append(errs, r.d.OnLink.Put(key, uint32(rig.OnLinkRouted)))
-			} else if err := r.d.OnLink.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
-				errs = append(errs, err)
-			}
+	for ifindex, prefixes := range h.OnLink {
+		for _, prefix := range prefixes {
+			want.onLink[rig.OnLinkKey(ifindex, prefix)] = uint32(rig.OnLinkRouted)
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// installRoutes replaces what the gateways' routes lead to.
-func (r *Runner) installRoutes(h model.Host) error {
-	var errs []error
-	for key := range r.routes {
-		errs = append(errs, r.d.GatewayRoutes.Delete(key))
-	}
-	clear(r.routes)
 	for ifindex, routes := range h.Routes {
 		for _, route := range routes {
-			errs = append(errs, r.d.SetRoute(ifindex, route.Prefix, uint32(route.Gateway)))
-			r.routes[rig.RouteKey(ifindex, route.Prefix)] = true
+			want.routes[rig.RouteKey(ifindex, route.Prefix)] = uint32(route.Gateway)
 		}
 	}
-	return errors.Join(errs...)
+	for own, gateway := range h.Sources {
+		want.sources[bpf.DatapathAddress{Bytes: own.As16()}] = uint32(gateway)
+	}
+	return errors.Join(
+		replace(r.d.GatewayMacs, r.gatewayMACs, want.gatewayMACs),
+		replace(r.d.OnLink, r.onLink, want.onLink),
+		replace(r.d.GatewayRoutes, r.routes, want.routes),
+		replace(r.d.SourceGateways, r.sources, want.sources),
+	)
 }
 
-// installSources replaces the gateways of own addresses.
-func (r *Runner) installSources(h model.Host) error {
+// replace makes a map hold what is wanted, and notes it.
+func replace[K comparable](m *ebpf.Map, held, want map[K]uint32) error {
 	var errs []error
-	for _, n := range networks {
-		for _, own := range n.selves[:ownSelves] {
-			key := bpf.DatapathAddress{Bytes: own.As16()}
-			if gateway, known := h.Sources[own]; known {
-				errs = append(errs, r.d.SetSource(own, uint32(gateway)))
-			} else if err := r.d.SourceGateways.Delete(key); !errors.Is(err, ebpf.ErrKeyNotExist) {
-				errs = append(errs, err)
-			}
+	for key := range held {
+		if _, stays := want[key]; !stays {
+			errs = append(errs, m.Delete(key))
+			delete(held, key)
+		}
+	}
+	for key, value := range want {
+		if before, known := held[key]; !known || before != value {
+			errs = append(errs, m.Put(key, value))
+			held[key] = value
 		}
 	}
 	return errors.Join(errs...)
@@ -183,10 +169,7 @@ func (r *Runner) installSources(h model.Host) error {
 func (r *Runner) installExclusions(h model.Host) error {
 	var rules []bpf.DatapathExclusion
 	for _, rule := range h.Exclusions {
-		e := bpf.DatapathExclusion{Protocol: rule.Protocol}
-		if rule.SelfPort != 0 {
-			e.SelfPort = rig.Port(rule.SelfPort)
-		}
+		e := bpf.DatapathExclusion{Protocol: rule.Protocol, SelfPort: rig.Port(rule.SelfPort)} // 0 stays 0
 		e.Peer, e.PeerMask = masked(rule.Peer)
 		e.Self, e.SelfMask = masked(rule.Self)
 		rules = append(rules, e)
@@ -199,21 +182,10 @@ func masked(prefix netip.Prefix) (want, mask [2]uint64) {
 	if !prefix.IsValid() {
 		return want, mask
 	}
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() {
-		bits += 96
-	}
-	address := prefix.Addr().As16()
-	var ones [16]byte
-	for i := range bits {
-		ones[i/8] |= 0x80 >> (i % 8)
-	}
-	for i := range ones {
-		address[i] &= ones[i]
-	}
+	address := prefix.Masked().Addr().As16()
+	ones := net.CIDRMask(prefix.Bits()+128-prefix.Addr().BitLen(), 128)
 	for i := range want {
-		want[i] = binary.NativeEndian.Uint64(address[i*8:])
-		mask[i] = binary.NativeEndian.Uint64(ones[i*8:])
+		want[i], mask[i] = binary.NativeEndian.Uint64(address[i*8:]), binary.NativeEndian.Uint64(ones[i*8:])
 	}
 	return want, mask
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
@@ -34,18 +35,16 @@ type Runner struct {
 
 	h       *rig.Host
 	d       *rig.Datapath
-	sets    *rig.Sets
-	places  *rig.Places
+	views   *rig.Views
 	devices []rig.Device
 	sockets Sockets
 	cpu     int
 
-	ways        uint32        // of the settings
-	down        [devices]bool // who has no carrier now
-	gatewayMACs map[bpf.DatapathGatewayMac]bool
+	ways uint32        // of the settings
+	down [devices]bool // who has no carrier now
+	hashes
 	// originatedBefore are the tuples that the table of what the host originates may hold.
 	originatedBefore map[model.Tuple]bool
-	routes           map[bpf.DatapathRouteKey]bool
 	events           map[bpf.DatapathEvent]uint64 // at the beginning of the program
 	pairs            map[model.Pair]model.Count
 	lastPairs        map[model.Pair]model.Count // after the last packet that was run; nil: not known
@@ -72,11 +71,7 @@ func Options(oldKernel bool) rig.Options {
 // NewRunner runs programs on a host that has three devices and a datapath that
 // was loaded with Options. It uses one CPU. Until it is closed, a device has addresses for it.
 func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner, error) {
-	sets, err := d.MapSets()
-	if err != nil {
-		return nil, err
-	}
-	places, err := d.MapPlaces()
+	views, err := d.Views()
 	if err != nil {
 		return nil, err
 	}
@@ -86,13 +81,12 @@ func NewRunner(h *rig.Host, d *rig.Datapath, sockets Sockets, cpu int) (*Runner,
 		}
 	}
 	return &Runner{
-		h: h, d: d, sets: sets, places: places, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
+		h: h, d: d, views: views, devices: h.Devices[:devices], sockets: sockets, cpu: cpu,
 		Events:           make(map[bpf.DatapathEvent]uint64),
 		Outcomes:         make(map[bpf.DatapathOutcome]uint64),
 		Remembered:       make(map[string]int),
-		gatewayMACs:      make(map[bpf.DatapathGatewayMac]bool),
+		hashes:           newHashes(),
 		originatedBefore: make(map[model.Tuple]bool),
-		routes:           make(map[bpf.DatapathRouteKey]bool),
 		buffer:           make([]byte, 1<<16),
 	}, nil
 }
@@ -137,8 +131,10 @@ func (r *Runner) Counted() (map[bpf.DatapathEvent]uint64, error) { return r.d.Ev
 type run struct {
 	*Runner
 	m        *model.Model
-	start    uint32 // ticks
-	period   uint64 // of marks
+	what     strings.Builder // where the two sides differ
+	start    uint32          // ticks
+	late     uint32          // ticks since then
+	period   uint64          // of marks
 	thorough bool
 	tuples   map[model.Tuple]bool // that were seen
 	bare     uint32               // ifindex of the device without header
@@ -152,23 +148,23 @@ func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
 	}
 	defer x.end()
 	for i, s := range p.Steps {
-		what, err := x.step(s)
-		if err != nil {
+		if err := x.step(s); err != nil {
 			return nil, fmt.Errorf("step %d, %s: %w", i, s, err)
 		}
-		if what == "" && (thorough || i == len(p.Steps)-1) {
-			what, err = x.compareAll()
-		}
-		if err != nil {
-			return nil, err
-		}
-		if what != "" || i == len(p.Steps)-1 {
-			if err := x.checkClock(what != ""); err != nil {
+		isLast := i == len(p.Steps)-1
+		if x.what.Len() == 0 && (thorough || isLast) {
+			if err := x.compareAll(); err != nil {
 				return nil, err
 			}
 		}
-		if what != "" {
-			return &Difference{Step: i, What: what}, nil
+		differs := x.what.Len() > 0
+		if differs || isLast {
+			if err := x.checkClock(differs); err != nil {
+				return nil, err
+			}
+		}
+		if differs {
+			return &Difference{Step: i, What: x.what.String()}, nil
 		}
 	}
 	return nil, nil
@@ -187,15 +183,8 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	for i := range x.sets.Flows {
-		clear(x.sets.Flows[i])
-		clear(x.sets.Tags[i])
-	}
-	clear(x.sets.Outbound)
-	clear(x.places.Fragments.Elements)
-	clear(x.places.Asked.Elements)
-	if err := errors.Join(x.d.ForgetForeign(), x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.forgetLearned(), x.forgetOriginated(), x.places.Fragments.Write(), x.places.Asked.Write(),
-		x.sets.Write(), x.install(host)); err != nil {
+	if err := errors.Join(x.views.ClearTables(), x.views.Fragments.Clear(), x.views.Foreign.Clear(), x.views.Asked.Clear(),
+		x.d.ForgetAdmitted(), x.d.ForgetHandover(), x.forgetBefore(), x.install(host)); err != nil {
 		return err
 	}
 	if x.period, err = x.d.Mark(0); err != nil {
@@ -217,14 +206,21 @@ func (x *run) begin(setup Setup) (err error) {
 	return x.installBegun()
 }
 
-// forgetLearned takes out the addresses that only a device told of.
-func (x *run) forgetLearned() error {
+// forgetBefore takes out what the run before has left: what the host originated, and the addresses that only a device
+// told of.
+func (x *run) forgetBefore() error {
+	var errs []error
+	for t := range x.originatedBefore {
+		errs = append(errs, x.d.DeleteRecord(t))
+	}
+	clear(x.originatedBefore)
 	for _, n := range networks {
-		if err := x.d.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.selves[justCome].As16()}); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
+		err := x.d.OwnAddresses.Delete(bpf.DatapathAddress{Bytes: n.selves[justCome].As16()})
+		if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // installBegun enters flows that are over, of peers to whom a socket is connected: they began while one
@@ -290,53 +286,47 @@ func (x *run) forgetMarks() {
 }
 
 // step does one step on both sides.
-func (x *run) step(s Step) (string, error) {
+func (x *run) step(s Step) error {
+	id := interfaceID(s.Device)
+	record, managed := x.m.Host.Interfaces[id]
 	switch s.Kind {
 	case inbound, outbound:
 		return x.packet(s)
 	case age:
-		return "", x.age(x.d.Seconds(ages[s.Amount%len(ages)]))
+		return x.age(x.d.Seconds(ages[s.Amount%len(ages)]))
 	case switchMode:
-		mode := bpf.DatapathMode(s.Amount % 3)
-		x.m.Host.ModeByHand = mode
-		return "", x.d.ModeByHand.Put(uint32(0), uint32(mode))
-	case toggleLink:
-		id := interfaceID(s.Device)
-		record, ok := x.m.Host.Interfaces[id]
-		if !ok {
-			return "", nil
-		}
-		if s.toldByKernel() {
-			x.m.Host.Down[id] = !x.m.Host.Down[id]
-		}
-		var err error
-		if s.toldByLoader() {
-			record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
-			x.m.Host.Interfaces[id] = record
-			err = errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
-		}
-		return "", errors.Join(err, x.setLink(s.Device, !x.m.Host.Down[id]))
-	case watch: // from now on all is seen that comes in
-		id := interfaceID(s.Device)
-		record, ok := x.m.Host.Interfaces[id]
-		if !ok {
-			return "", nil
-		}
-		record.Since = x.start
-		x.m.Host.Interfaces[id] = record
-		return "", errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
-	case toggleDevice:
-		id := interfaceID(s.Device)
-		if _, ok := x.m.Host.Interfaces[id]; !ok {
-			return "", nil
-		}
-		x.m.Host.Gone[id] = !x.m.Host.Gone[id]
-		return "", x.setDevice(s.Device, !x.m.Host.Gone[id])
+		x.m.Host.ModeByHand = bpf.DatapathMode(s.Amount % 3)
+		return x.d.ModeByHand.Put(uint32(0), uint32(x.m.Host.ModeByHand))
 	case decide:
-		return "", x.decide(s)
-	default:
-		return "", x.changeGateway(s)
+		return x.decide(s)
+	case toggleGateway, replaceGateway:
+		return x.changeGateway(s)
 	}
+	switch {
+	case !managed:
+		return nil
+	case s.Kind == watch: // from now on all is seen that comes in
+		record.Since = x.start
+		return x.setInterface(id, record)
+	case s.Kind == toggleDevice:
+		x.m.Host.Gone[id] = !x.m.Host.Gone[id]
+		return x.setDevice(s.Device, !x.m.Host.Gone[id])
+	}
+	var err error
+	if s.toldByKernel() {
+		x.m.Host.Down[id] = !x.m.Host.Down[id]
+	}
+	if s.toldByLoader() {
+		record.Flags ^= uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP)
+		err = x.setInterface(id, record)
+	}
+	return errors.Join(err, x.setLink(s.Device, !x.m.Host.Down[id]))
+}
+
+// setInterface changes an interface on both sides, and has what was decided before be void.
+func (x *run) setInterface(id uint16, record model.Interface) error {
+	x.m.Host.Interfaces[id] = record
+	return errors.Join(x.d.Interfaces.Put(uint32(id), record), x.outdate())
 }
 
 // changeGateway makes a gateway usable or not, or gives it another MAC.
@@ -352,7 +342,7 @@ func (x *run) changeGateway(s Step) error {
 		g.Mac[3] ^= 0x40
 	}
 	x.m.Host.Gateways[id] = g
-	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installGatewayMACs(x.m.Host))
+	return errors.Join(x.d.Gateways.Put(uint32(id), g), x.installHashes(x.m.Host))
 }
 
 // age makes all entries older, on both sides.
@@ -364,66 +354,80 @@ func (x *run) age(ticks uint32) error {
 			return err
 		}
 	}
-	if err := errors.Join(x.d.ForgetForeign(), x.ageFragments(ticks), x.ageOriginated(ticks), x.sets.Read(), x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
+	if err := errors.Join(x.d.ForgetForeign(), x.ageOriginated(ticks), x.views.Fragments.Read(), x.views.ReadTables(),
+		x.d.Grace.Put(uint32(0), x.m.Host.GraceUntil)); err != nil {
 		return err
 	}
-	for _, table := range x.sets.Flows {
-		for i := range table {
-			for way, digest := range table[i].Digest {
-				if digest == 0 {
-					continue
-				}
-				f := &table[i].Flow[way]
-				f.Seen -= ticks
-				f.Created -= ticks
-				if rig.IsOriginated(f) {
-					f.RcvNxt -= ticks
-				}
-				if f.Told != 0 {
-					f.Told -= uint16(ticks)
+	for _, table := range x.views.Flows {
+		for i := range table.Elements {
+			set := &table.Elements[i]
+			for way := range set.Flow {
+				if set.Digest[way] != 0 {
+					ageFlow(&set.Flow[way], ticks)
 				}
 			}
 		}
 	}
-	for i := range x.sets.Outbound {
-		for way, digest := range x.sets.Outbound[i].Digest {
+	for i := range x.views.Outbound.Elements {
+		set := &x.views.Outbound.Elements[i]
+		for way, digest := range set.Digest {
 			if digest != 0 {
-				x.sets.Outbound[i].Sent[way] -= ticks
+				set.Sent[way] -= ticks
 			}
 		}
 	}
-	return x.sets.Write()
-}
-
-// ageFragments makes what is known of first fragments older.
-func (x *run) ageFragments(ticks uint32) error {
-	fragments := &x.places.Fragments
-	if err := fragments.Read(); err != nil {
-		return err
-	}
-	for i := range fragments.Elements {
-		for way := range fragments.Elements[i].Fragment {
-			if f := &fragments.Elements[i].Fragment[way]; f.Key != 0 {
-				f.Seen -= ticks
+	for i := range x.views.Fragments.Elements {
+		set := &x.views.Fragments.Elements[i]
+		for way := range set.Fragment {
+			if set.Fragment[way].Key != 0 {
+				set.Fragment[way].Seen -= ticks
 			}
 		}
 	}
-	return fragments.Write()
+	return errors.Join(x.views.Fragments.Write(), x.views.WriteTables())
 }
 
-// live says whether an entry of a table is not idle.
-func (x *run) live(table int, f model.Flow) bool {
-	return [...]func(model.Flow) bool{x.m.IsHalfOpen, x.m.IsEstablished, x.m.IsConnectionless}[table](f)
+func ageFlow(f *bpf.DatapathFlow, ticks uint32) {
+	f.Seen -= ticks
+	f.Created -= ticks
+	if rig.IsOriginated(f) {
+		f.RcvNxt -= ticks
+	}
+	if f.Told != 0 {
+		f.Told -= uint16(ticks)
+	}
+}
+
+// ageOriginated makes what is kept of the tuples older that the host originates.
+func (x *run) ageOriginated(ticks uint32) error {
+	for t := range x.m.Originated {
+		record, err := x.d.Record(t)
+		if err != nil {
+			return err
+		}
+		if record == nil {
+			continue
+		}
+		record.Created -= ticks
+		record.Seen -= ticks
+		if record.Told != 0 {
+			record.Told -= uint16(ticks)
+		}
+		if err := x.d.SetRecord(t, *record); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // packet runs a packet, and where it is moved, what follows at its target.
-func (x *run) packet(s Step) (string, error) {
+func (x *run) packet(s Step) error {
 	if x.Whole {
 		s.Packet.segment, s.Packet.segments = 0, 0
 	}
 	frame, cut, err := s.Packet.frame(s.Kind, x.devices[s.Device], s.Device, x.isns)
 	if err != nil {
-		return "", err
+		return err
 	}
 	x.tuples[s.Packet.tuple()] = true
 	f := model.Frame{Ifindex: x.devices[s.Device].Index, Bytes: frame, Tag: s.Packet.tag,
@@ -435,28 +439,28 @@ func (x *run) packet(s Step) (string, error) {
 	}
 	if f.Ifindex == x.bare {
 		if cut != 0 {
-			return "", nil
+			return nil
 		}
 		f.Bytes = append(frame[ethernetSize:], make([]byte, ethernetSize)...) // the test run wants so many more
 		f.NoHeader, f.Foreign = true, false
 		f.Protocol = binary.BigEndian.Uint16(f.Bytes[12:])
 	}
-	what, after, err := x.both(s.Kind, f, cut, 0)
-	x.noteOriginated()
-	if what != "" || err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
-		return what, err
+	after, err := x.both(s.Kind, f, cut, 0)
+	for t := range x.m.Originated { // the next run forgets what this one may leave
+		x.originatedBefore[t] = true
+	}
+	if err != nil || after.Ifindex == 0 || s.Packet.fate == isLost {
+		return err
 	}
 	if !after.Arriving {
-		what, _, err = x.both(inbound, after, 0, 0)
-		return what, err
+		_, err = x.both(inbound, after, 0, 0)
+		return err
 	}
 	mark := x.tcIndex
-	what, _, err = x.both(outbound, after, 0, mark)
-	if what != "" || err != nil || s.Packet.fate != arrivesTwice {
-		return what, err
+	if _, err = x.both(outbound, after, 0, mark); err == nil && s.Packet.fate == arrivesTwice {
+		_, err = x.both(outbound, after, 0, mark)
 	}
-	what, _, err = x.both(outbound, after, 0, mark)
-	return what, err
+	return err
 }
 
 // land makes of a packet that is redirected what the device's program sees: the

@@ -5,8 +5,6 @@ package rig
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -71,20 +69,4 @@ func removeClsact(devices []Device) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// AddNeighbour says which MAC an address has behind a device, so that nobody is asked.
-func (h *Host) AddNeighbour(device Device, address netip.Addr, mac net.HardwareAddr) error {
-	return h.Do(func() error {
-		entry := &netlink.Neigh{
-			LinkIndex:    int(device.Index),
-			State:        netlink.NUD_PERMANENT,
-			IP:           address.AsSlice(),
-			HardwareAddr: mac,
-		}
-		if err := netlink.NeighAdd(entry); err != nil {
-			return fmt.Errorf("add neighbour %s of %s: %w", address, device.Name, err)
-		}
-		return nil
-	})
 }

@@ -185,35 +185,49 @@ func (h *Host) RemoveAddress(device Device, address netip.Addr) error {
 }
 
 func (h *Host) changeAddress(device Device, address netip.Addr, change func(netlink.Link, *netlink.Addr) error) error {
+	return h.change(device, address, func(link netlink.Link) error {
+		return change(link, &netlink.Addr{IPNet: alone(address), Flags: unix.IFA_F_NODAD})
+	})
+}
+
+// alone is the network of one address.
+func alone(address netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
+}
+
+// change changes something of a device.
+func (h *Host) change(device Device, what any, how func(netlink.Link) error) error {
 	return h.Do(func() error {
-		link, err := netlink.LinkByIndex(int(device.Index))
-		if err != nil {
-			return fmt.Errorf("find %s: %w", device.Name, err)
-		}
-		entry := &netlink.Addr{
-			IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())},
-			Flags: unix.IFA_F_NODAD,
-		}
-		if err := change(link, entry); err != nil {
-			return fmt.Errorf("change %s of %s: %w", address, device.Name, err)
+		if err := how(device.link()); err != nil {
+			return fmt.Errorf("change %v of %s: %w", what, device.Name, err)
 		}
 		return nil
 	})
 }
 
+func (d Device) link() netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: int(d.Index), Name: d.Name}}
+}
+
 // AddRoute routes an address to a device.
 func (h *Host) AddRoute(device Device, to netip.Addr) error {
-	return h.Do(func() error {
-		route := &netlink.Route{
-			LinkIndex: int(device.Index),
-			Dst:       &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())},
-			Scope:     netlink.SCOPE_LINK,
-		}
-		if err := netlink.RouteAdd(route); err != nil {
-			return fmt.Errorf("route %s to %s: %w", to, device.Name, err)
-		}
-		return nil
+	return h.change(device, to, func(netlink.Link) error {
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: int(device.Index), Dst: alone(to), Scope: netlink.SCOPE_LINK})
 	})
+}
+
+// AddNeighbour says which MAC an address has behind a device, so that nobody is asked.
+func (h *Host) AddNeighbour(device Device, address netip.Addr, mac net.HardwareAddr) error {
+	return h.change(device, address, func(netlink.Link) error {
+		return netlink.NeighAdd(&netlink.Neigh{
+			LinkIndex: int(device.Index), State: netlink.NUD_PERMANENT, IP: address.AsSlice(), HardwareAddr: mac,
+		})
+	})
+}
+
+// SetMTU gives a device this MTU, which helpers look at that know no interface's record.
+func (h *Host) SetMTU(device Device, mtu int) error {
+	return h.change(device, "the MTU", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
 }
 
 // Close removes the namespace and its devices once nothing else holds it.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -118,17 +119,9 @@ func (d *Datapath) AgeFragments(ticks uint32) error {
 		}
 	})
 	for index, set := range aged {
-		err = errors.Join(err, d.DatapathMaps.Fragments.Put(index, set))
+		err = errors.Join(err, put(d.DatapathMaps.Fragments, index, set))
 	}
 	return err
-}
-
-// wipe writes zeros over a map that is mapped into memory.
-func wipe(m *ebpf.Map, memory *ebpf.Memory) error {
-	if _, err := memory.WriteAt(make([]byte, memory.Size()), 0); err != nil {
-		return fmt.Errorf("empty %s: %w", m, err)
-	}
-	return nil
 }
 
 func readFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.DatapathFlow) error {
@@ -160,7 +153,8 @@ func (d *Datapath) SetTables(t *Tables) error {
 		wipe(d.DatapathMaps.Fragments, d.fragments),
 	)
 	for digest := range t.Marks {
-		err = errors.Join(err, d.SetMark(digest))
+		mark, markErr := d.Mark(digest)
+		err = errors.Join(err, markErr, d.writeMark(digest, mark))
 	}
 	return err
 }
@@ -172,42 +166,41 @@ func (d *Datapath) writeFlows(m *ebpf.Map, flows map[bpf.DatapathTuple]bpf.Datap
 		set.Digest[way], set.Flow[way] = d.Seeds.Digest(tuple), flow
 		way++
 	}
-	return errors.Join(
-		m.Put(uint32(0), set),
-		d.putTags(m, 0, bpf.Tags(set.Digest)),
-	)
+	return errors.Join(put(m, uint32(0), set), put(d.TagsOf(m), uint32(0), bpf.Tags(set.Digest)))
 }
 
 // Counts reads the counters that are not 0.
 func (d *Datapath) Counts() (Counts, error) {
-	counts := Counts{
-		Events: make(map[bpf.DatapathEvent]uint64),
-		Pairs:  make(map[bpf.DatapathPair]bpf.DatapathPairCount),
-	}
+	pairs := make(map[bpf.DatapathPair]bpf.DatapathPairCount)
 	addPair := func(cpus []bpf.DatapathPairCount) {
 		for _, c := range cpus {
 			if c.Packets == 0 {
 				continue
 			}
-			sum := counts.Pairs[c.Pair]
-			sum.Pair = c.Pair
-			sum.Packets += c.Packets
-			sum.Bytes += c.Bytes
-			sum.Flows += c.Flows
-			counts.Pairs[c.Pair] = sum
+			sum := pairs[c.Pair]
+			pairs[c.Pair] = bpf.DatapathPairCount{
+				Pair: c.Pair, Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes, Flows: sum.Flows + c.Flows,
+			}
 		}
 	}
-	return counts, errors.Join(
-		eachElement(d.Events, func(event uint32, cpus []uint64) {
-			for _, count := range cpus {
-				if count != 0 {
-					counts.Events[bpf.DatapathEvent(event)] += count
-				}
-			}
-		}),
+	events, err := d.EventCounts()
+	return Counts{events, pairs}, errors.Join(
+		err,
 		eachElement(d.PairSlots, func(_ uint32, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
 		each(d.Pairs, func(_ bpf.DatapathPair, cpus []bpf.DatapathPairCount) { addPair(cpus) }),
 	)
+}
+
+// EventCounts reads all events, on all CPUs together.
+func (d *Datapath) EventCounts() (map[bpf.DatapathEvent]uint64, error) {
+	events := make(map[bpf.DatapathEvent]uint64)
+	return events, eachElement(d.Events, func(event uint32, cpus []uint64) {
+		for _, count := range cpus {
+			if count != 0 {
+				events[bpf.DatapathEvent(event)] += count
+			}
+		}
+	})
 }
 
 // each calls f for every entry of a map.
@@ -251,59 +244,70 @@ func (d *Datapath) Clear() error {
 		errs = append(errs, undo())
 	}
 	d.undo = nil
+	for _, table := range []*ebpf.Map{d.HalfOpen, d.Established, d.Connectionless, d.Nursery} {
+		errs = append(errs, zeroSets[bpf.DatapathFlowSet](table), zeroSets[uint64](d.TagsOf(table)))
+	}
 	return errors.Join(append(errs,
-		zeroSets[bpf.DatapathFlowSet](d.HalfOpen),
-		zeroSets[bpf.DatapathFlowSet](d.Established),
-		zeroSets[bpf.DatapathFlowSet](d.Connectionless),
-		zeroSets[bpf.DatapathFlowSet](d.Nursery),
-		zeroSets[uint64](d.HalfOpenTags),
-		zeroSets[uint64](d.EstablishedTags),
-		zeroSets[uint64](d.ConnectionlessTags),
-		zeroSets[uint64](d.NurseryTags),
 		zeroSets[bpf.DatapathOutboundSet](d.Outbound),
-		clear[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
-		clear[bpf.DatapathOnLinkKey, uint32](d.OnLink),
-		clear[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
-		clear[bpf.DatapathAddress, uint32](d.OwnAddresses),
-		clear[bpf.DatapathAddress, uint32](d.SourceGateways),
-		clear[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
+		deleteAll[bpf.DatapathGatewayMac, uint32](d.GatewayMacs),
+		deleteAll[bpf.DatapathOnLinkKey, uint32](d.OnLink),
+		deleteAll[bpf.DatapathRouteKey, uint32](d.GatewayRoutes),
+		deleteAll[bpf.DatapathAddress, uint32](d.OwnAddresses),
+		deleteAll[bpf.DatapathAddress, uint32](d.SourceGateways),
+		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		wipe(d.Originated, d.records),
 		d.SetExclusions(),
-		d.ModeByHand.Put(uint32(0), uint32(0)),
+		put(d.ModeByHand, uint32(0), uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		zero(d.PairSlots, func(c bpf.DatapathPairCount) bool { return c.Pair != bpf.DatapathPair{} }),
 		d.ForgetAdmitted(),
 		d.ForgetHandover(),
 		zero(d.TraceSlots, func(bpf.DatapathTraceSlot) bool { return true }),
-		d.TraceFilter.Put(uint32(0), bpf.DatapathTraceRequest{}),
+		put(d.TraceFilter, uint32(0), bpf.DatapathTraceRequest{}),
 		wipe(d.DatapathMaps.Marks, d.marks),
 		wipe(d.DatapathMaps.Fragments, d.fragments),
-		wipe(d.DatapathMaps.Foreign, d.foreign),
-		d.Grace.Put(uint32(0), uint32(0)),
+		d.ForgetForeign(),
+		put(d.Grace, uint32(0), uint32(0)),
 	)...)
 }
 
-// clear deletes all entries.
-func clear[K, V any](m *ebpf.Map) error {
+// deleteAll empties a hash map.
+func deleteAll[K, V any](m *ebpf.Map) error {
 	var keys []K
-	if err := each(m, func(key K, _ V) { keys = append(keys, key) }); err != nil {
-		return err
-	}
+	err := each(m, func(key K, _ V) { keys = append(keys, key) })
 	for _, key := range keys {
-		if err := m.Delete(key); err != nil {
-			return fmt.Errorf("empty %s: %w", m, err)
-		}
+		err = errors.Join(err, m.Delete(key))
 	}
-	return nil
+	return err
 }
 
 // zeroSets writes zeros over every element of an array of sets.
-func zeroSets[V any](m *ebpf.Map) error {
+func zeroSets[V any](m *ebpf.Map) (err error) {
 	var zero V
 	for index := range m.MaxEntries() {
-		if err := m.Put(index, zero); err != nil {
-			return fmt.Errorf("empty %s: %w", m, err)
+		err = errors.Join(err, put(m, index, zero))
+	}
+	return err
+}
+
+// zero writes zeros over the used elements of a per-CPU array.
+func zero[V any](m *ebpf.Map, used func(V) bool) error {
+	var dirty []uint32
+	err := eachElement(m, func(index uint32, cpus []V) {
+		if slices.ContainsFunc(cpus, used) {
+			dirty = append(dirty, index)
 		}
+	})
+	for _, index := range dirty {
+		err = errors.Join(err, put(m, index, make([]V, ebpf.MustPossibleCPU())))
+	}
+	return err
+}
+
+// wipe writes zeros over a map that is mapped into memory.
+func wipe(m *ebpf.Map, memory *ebpf.Memory) error {
+	if _, err := memory.WriteAt(make([]byte, memory.Size()), 0); err != nil {
+		return fmt.Errorf("empty %s: %w", m, err)
 	}
 	return nil
 }
@@ -320,42 +324,5 @@ func zeroBytes(m *ebpf.Map) error {
 	for i := range cpus {
 		cpus[i] = make([]byte, m.ValueSize())
 	}
-	if err := m.Put(uint32(0), cpus); err != nil {
-		return fmt.Errorf("empty %s: %w", m, err)
-	}
-	return nil
-}
-
-// zero writes zeros over the used elements of a per-CPU array.
-func zero[V any](m *ebpf.Map, used func(V) bool) error {
-	var dirty []uint32
-	err := eachElement(m, func(index uint32, cpus []V) {
-		for _, value := range cpus {
-			if used(value) {
-				dirty = append(dirty, index)
-				return
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for _, index := range dirty {
-		if err := m.Put(index, make([]V, ebpf.MustPossibleCPU())); err != nil {
-			return fmt.Errorf("empty %s: %w", m, err)
-		}
-	}
-	return nil
-}
-
-// EventCounts reads all events, on all CPUs together.
-func (d *Datapath) EventCounts() (map[bpf.DatapathEvent]uint64, error) {
-	events := make(map[bpf.DatapathEvent]uint64)
-	return events, eachElement(d.Events, func(event uint32, cpus []uint64) {
-		for _, count := range cpus {
-			if count != 0 {
-				events[bpf.DatapathEvent(event)] += count
-			}
-		}
-	})
+	return put(m, uint32(0), cpus)
 }

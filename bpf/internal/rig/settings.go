@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rig
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
+)
+
+// What the loader writes into the maps.
+
+func put(m *ebpf.Map, key, value any) error {
+	if err := m.Put(key, value); err != nil {
+		return fmt.Errorf("write %v of %s: %w", key, m, err)
+	}
+	return nil
+}
+
+// SetSettings replaces the settings.
+func (d *Datapath) SetSettings(settings bpf.DatapathSettings) error {
+	return put(d.Configuration, uint32(0), settings)
+}
+
+// SetInterface manages an interface under this index of the array, on a thread
+// inside the namespace of its device.
+func (d *Datapath) SetInterface(index uint32, record bpf.DatapathInterface) error {
+	low := record.Ifindex % d.Managed.MaxEntries()
+	d.undo = append(d.undo, func() error {
+		return errors.Join(
+			put(d.Interfaces, index, bpf.DatapathInterface{}),
+			put(d.Managed, low, uint32(0)),
+			d.Devices.Delete(index),
+		)
+	})
+	err := put(d.Devices, index, record.Ifindex)
+	if errors.Is(err, unix.EINVAL) { // there is none
+		err = nil
+	}
+	return errors.Join(err, put(d.Interfaces, index, record), put(d.Managed, low, index), d.ForgetProof())
+}
+
+// SetDevice says which device is behind an interface, 0 for none. The programs see it
+// as late as in the next jiffy; here they see it at once.
+func (d *Datapath) SetDevice(index, ifindex uint32) error {
+	if ifindex != 0 {
+		return errors.Join(put(d.Devices, index, ifindex), d.ForgetProof())
+	}
+	return errors.Join(d.Devices.Delete(index), d.ForgetProof())
+}
+
+// ForgetProof has the programs ask the kernel at once whether an interface can be used.
+func (d *Datapath) ForgetProof() error {
+	var handovers []bpf.DatapathHandover // of each CPU
+	if err := d.Handovers.Lookup(uint32(0), &handovers); err != nil {
+		return fmt.Errorf("read the last hand-overs: %w", err)
+	}
+	for cpu := range handovers {
+		handovers[cpu].Proved = 0
+	}
+	return put(d.Handovers, uint32(0), handovers)
+}
+
+// SetExclusions writes all exclusions, to the set that settings name unless told otherwise.
+func (d *Datapath) SetExclusions(rules ...bpf.DatapathExclusion) error {
+	set := bpf.DatapathExclusionSet{Count: uint32(len(rules))}
+	copy(set.Rule[:], rules)
+	return put(d.Exclusions, uint32(0), set)
+}
+
+// SetGateway enters a gateway under this index of the array, found by its MAC
+// for frames of its family.
+func (d *Datapath) SetGateway(index uint32, gateway bpf.DatapathGateway) error {
+	d.undo = append(d.undo, func() error { return put(d.Gateways, index, bpf.DatapathGateway{}) })
+	return errors.Join(put(d.Gateways, index, gateway), put(d.GatewayMacs, GatewayKey(gateway), index))
+}
+
+// GatewayKey is what finds a gateway by its MAC.
+func GatewayKey(gateway bpf.DatapathGateway) bpf.DatapathGatewayMac {
+	family := uint8(6)
+	if netip.AddrFrom16(gateway.Address).Is4In6() {
+		family = 4
+	}
+	return bpf.DatapathGatewayMac{Ifindex: gateway.Ifindex, Mac: gateway.Mac, Family: family}
+}
+
+// SetOwnAddress enters an address of this host with these flags.
+func (d *Datapath) SetOwnAddress(address netip.Addr, flags bpf.DatapathOwnFlags) error {
+	return put(d.OwnAddresses, bpf.DatapathAddress{Bytes: address.As16()}, uint32(flags))
+}
+
+// OnLinkRouted are the flags of a prefix that the kernel has a route to.
+const OnLinkRouted = bpf.DatapathOnLinkFlagsON_LINK | bpf.DatapathOnLinkFlagsON_LINK_ROUTED
+
+// SetOnLink enters a prefix that is on the link of an interface by a route.
+func (d *Datapath) SetOnLink(ifindex uint32, prefix netip.Prefix) error {
+	return d.SetOnLinkBy(ifindex, prefix, OnLinkRouted)
+}
+
+// SetOnLinkBy enters a prefix that is on the link of an interface, with these flags.
+func (d *Datapath) SetOnLinkBy(ifindex uint32, prefix netip.Prefix, flags bpf.DatapathOnLinkFlags) error {
+	return put(d.OnLink, OnLinkKey(ifindex, prefix), uint32(flags))
+}
+
+// OnLinkKey is where the map of on-link prefixes has one of an interface.
+func OnLinkKey(ifindex uint32, prefix netip.Prefix) bpf.DatapathOnLinkKey {
+	return bpf.DatapathOnLinkKey{PrefixLength: 32 + mappedBits(prefix), Ifindex: ifindex, Address: prefix.Addr().As16()}
+}
+
+// RouteKey is where the map of the gateways' routes has a prefix of an interface.
+func RouteKey(ifindex uint32, prefix netip.Prefix) bpf.DatapathRouteKey {
+	family := uint32(6)
+	if prefix.Addr().Is4() {
+		family = 4
+	}
+	return bpf.DatapathRouteKey{
+		PrefixLength: 64 + mappedBits(prefix), Ifindex: ifindex, Family: family, Address: prefix.Addr().As16(),
+	}
+}
+
+// mappedBits is the length of a prefix of IPv4-mapped addresses, where it is of IPv4.
+func mappedBits(prefix netip.Prefix) uint32 {
+	return uint32(prefix.Bits() + 128 - prefix.Addr().BitLen())
+}
+
+// SetRoute enters that a prefix is routed by a gateway of an interface, 0 for any.
+func (d *Datapath) SetRoute(ifindex uint32, prefix netip.Prefix, gateway uint32) error {
+	return put(d.GatewayRoutes, RouteKey(ifindex, prefix), gateway)
+}
+
+// SetSource enters the gateway that takes packets from an own address.
+func (d *Datapath) SetSource(own netip.Addr, gateway uint32) error {
+	return put(d.SourceGateways, bpf.DatapathAddress{Bytes: own.As16()}, gateway)
+}
+
+// Record is what the loader writes for a device that is up, at 1500 bytes, in
+// enforce mode, with one gateway of each family: the one under this index.
+func Record(device Device, gateway uint16) bpf.DatapathInterface {
+	return bpf.DatapathInterface{
+		Ifindex:   device.Index,
+		Mtu:       1500,
+		Mac:       MAC(device.MAC),
+		Flags:     uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP),
+		Mode:      uint8(bpf.DatapathModeMODE_ENFORCE),
+		Gateways4: 1,
+		Gateways6: 1,
+		Gateway4:  gateway,
+		Gateway6:  gateway,
+	}
+}
+
+// MAC is a hardware address as the maps hold it.
+func MAC(address net.HardwareAddr) [6]byte { return [6]byte(address) }
+
+// Listed is the set of recorded protocols as the settings hold it.
+func Listed(protocols ...uint8) (set [32]uint8) {
+	for _, p := range protocols {
+		set[p/8] |= 1 << (p % 8)
+	}
+	return set
+}
+
+// Tuple is the tuple of a peer and an own address with their ports.
+func Tuple(protocol uint8, peer, self netip.AddrPort) bpf.DatapathTuple {
+	return bpf.DatapathTuple{
+		Peer: peer.Addr().As16(), PeerPort: Port(peer.Port()),
+		Self: self.Addr().As16(), SelfPort: Port(self.Port()),
+		Protocol: protocol,
+	}
+}
+
+// Port is a port in network byte order, as the maps hold it.
+func Port(port uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+}
