@@ -30,7 +30,7 @@ func (m *Model) Egress(f Frame) Verdict {
 	m.replied = false
 	v := m.flowOut(p, f)
 	if !m.replied {
-		v, _ = m.originate(p, p.outbound(), f, nil)
+		v, _ = m.originate(p, p.outbound(), f, bpf.DatapathOutcomeOUTCOME_CORRECTED)
 	}
 	return v
 }
@@ -56,17 +56,7 @@ func (m *Model) arrive(f Frame, h *handover) {
 		m.countOriginated(h.tuple, h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, f)
 		return
 	}
-	packets, bytes := onWire(f)
-	count := Count{Packets: packets, Bytes: bytes}
-	if flow, ok := m.table(h.table)[h.tuple]; ok {
-		if flow.State&stateCorrected == 0 {
-			count.Flows = 1
-		}
-		flow.State |= stateCorrected
-		flow.Corrected += packets
-		m.table(h.table)[h.tuple] = flow
-	}
-	m.count(h.pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
+	m.corrected(h.table, h.tuple, h.pair, f)
 }
 
 func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
@@ -93,10 +83,8 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 // noteworthy packets may be the host's beginning of something that would be
 // recorded if the peer had begun.
 func (m *Model) noteworthy(p *packet, f Frame) bool {
-	q := *p
-	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
 	w := way{ifindex: f.CameBy, managed: true, record: bpf.DatapathInterface{Flags: interfaceBare}}
-	reasons := m.refusals(&q, w)
+	reasons := m.refusals(p.turned(), w)
 	if f.CameBy != 0 && slices.Contains(reasons, bpf.DatapathEventEVENT_IGNORED_NOT_OWN) {
 		m.Foreign[Place{f.CameBy, p.from}] = true
 	} else if len(reasons) > 0 {
@@ -152,11 +140,8 @@ func (m *Model) segmentOut(p *packet, frame Frame) Verdict {
 	if f, ok := m.handshake(t); ok && refuses(f, p) {
 		return m.reply(tableHalfOpen, t, p, frame)
 	}
-	if f, ok := m.established(t); ok {
-		sent(&f, p)
-		m.closes(&f, p)
-		m.Established[t] = f
-		return m.reply(tableEstablished, t, p, frame)
+	if _, ok := m.established(t); ok {
+		return m.continueOut(t, p, frame)
 	}
 	f, ok := m.halfOpen(t)
 	switch {
@@ -188,13 +173,19 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 		}
 		return m.reply(tableHalfOpen, t, p, frame)
 	}
-	if f, ok := m.established(t); ok {
-		sent(&f, p)
-		m.closes(&f, p)
-		m.Established[t] = f
-		return m.reply(tableEstablished, t, p, frame)
+	if _, ok := m.established(t); ok {
+		return m.continueOut(t, p, frame)
 	}
 	return Verdict{}
+}
+
+// continueOut is about the next segment of a connection.
+func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
+	f := m.Established[t]
+	sent(&f, p)
+	m.closes(&f, p)
+	m.Established[t] = f
+	return m.reply(tableEstablished, t, p, frame)
 }
 
 // sent notes how far the host's side of a connection without a socket is. What is not near

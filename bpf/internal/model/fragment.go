@@ -56,7 +56,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 		return Verdict{}
 	}
 	if first.Table == tableOriginated {
-		v, decided := m.originate(p, first.Tuple, frame, &first.Outcome)
+		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
 		if !decided {
 			m.event(laterPart)
 		}
@@ -68,7 +68,6 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	pair := m.pair(f, p, frame)
 	m.lose(frame)
 	m.asymmetric(first.Table, first.Tuple, pair, frame)
-	packets, bytes := onWire(frame)
-	m.count(pair, first.Outcome, Count{Packets: packets, Bytes: bytes})
+	m.countPacket(pair, first.Outcome, frame)
 	return Verdict{}
 }

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package model decides what becomes of a packet, as the datapath should: in
+// plain Go, written from what the project says that it does and not from the C,
+// so that the two can be held against each other. It keeps flows by tuple in Go
+// maps that are never full.
+//
+// Where several rules apply and nothing says which of them is named in the
+// counters, every one of them is right: see Witness.
 package model
 
 import (
@@ -99,10 +106,8 @@ type Note struct {
 // about, for cases in which several things are right. Functions that are nil
 // leave the choice to the model.
 type Witness struct {
-	Rose    func(Event) bool // this event was counted
-	Counted func(Pair) bool  // a packet was counted for this pair
-	Marked  func(Tuple) bool // the tuple is marked now
-	Noted   func(Tuple) bool // it is noted now that the host spoke first
+	Rose  func(Event) bool // this event was counted
+	Noted func(Tuple) bool // it is noted now that the host spoke first
 }
 
 // Model is the state of the datapath.
@@ -192,19 +197,30 @@ type Verdict struct {
 
 // Age lets everything that has a time become older, by several seconds at least.
 func (m *Model) Age(ticks uint32) {
-	for _, table := range []map[Tuple]Flow{m.HalfOpen, m.Established, m.Connectionless} {
-		for tuple, f := range table {
-			f.Seen -= ticks
-			f.Created -= ticks
-			if f.Told != 0 {
-				f.Told -= uint16(ticks)
-			}
-			table[tuple] = f
+	told := func(told *uint16) {
+		if *told != 0 { // 0: never
+			*told -= uint16(ticks)
 		}
 	}
-	for tuple, note := range m.Outbound {
+	for _, table := range []map[Tuple]Flow{m.HalfOpen, m.Established, m.Connectionless} {
+		for t, f := range table {
+			f.Seen, f.Created = f.Seen-ticks, f.Created-ticks
+			told(&f.Told)
+			table[t] = f
+		}
+	}
+	for t, kept := range m.Originated {
+		kept.Seen, kept.Created = kept.Seen-ticks, kept.Created-ticks
+		told(&kept.Told)
+		m.Originated[t] = kept
+	}
+	for t, note := range m.Outbound {
 		note.Sent -= ticks
-		m.Outbound[tuple] = note
+		m.Outbound[t] = note
+	}
+	for key, first := range m.Fragments {
+		first.Seen -= ticks
+		m.Fragments[key] = first
 	}
 	for id, record := range m.Host.Interfaces {
 		if record.Since != 0 {
@@ -214,18 +230,6 @@ func (m *Model) Age(ticks uint32) {
 	}
 	if m.Host.GraceUntil != 0 {
 		m.Host.GraceUntil -= ticks
-	}
-	for t, kept := range m.Originated {
-		kept.Seen -= ticks
-		kept.Created -= ticks
-		if kept.Told != 0 {
-			kept.Told -= uint16(ticks)
-		}
-		m.Originated[t] = kept
-	}
-	for key, first := range m.Fragments {
-		first.Seen -= ticks
-		m.Fragments[key] = first
 	}
 	clear(m.Marks) // they last for a minute
 	clear(m.Foreign)

@@ -9,8 +9,6 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-
-	"replypath/bpf"
 )
 
 func TestInSequence(t *testing.T) {
@@ -131,43 +129,5 @@ func TestIdle(t *testing.T) {
 		if !live(test.seconds*10) || live(test.seconds*10+1) {
 			t.Errorf("%s is not idle after %d seconds", test.name, test.seconds)
 		}
-	}
-}
-
-// TestHandshake is one from the first segment to the last, as an example of what
-// the model decides.
-func TestHandshake(t *testing.T) {
-	eth0 := Interface{Ifindex: 7, Mtu: 1500, Mac: MAC{2, 0, 0, 0, 0, 7},
-		Flags: uint8(bpf.DatapathInterfaceFlagsINTERFACE_UP), Mode: uint8(bpf.DatapathModeMODE_ENFORCE)}
-	peer, self := netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("198.51.100.1")
-	m := New(Host{
-		Interfaces:   map[uint16]Interface{1: eth0},
-		OwnAddresses: map[netip.Addr]bpf.DatapathOwnFlags{self: bpf.DatapathOwnFlagsOWN_ADDRESS},
-		Protocols:    map[uint8]bool{protoTCP: true},
-	}, func(seconds uint32) uint32 { return seconds })
-	router := MAC{2, 0, 0, 0, 1, 1}
-	segment := func(from, to netip.Addr, fromPort, toPort layers.TCPPort, set func(*layers.TCP)) []byte {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.AsSlice(), DstIP: to.AsSlice()}
-		header := &layers.TCP{SrcPort: fromPort, DstPort: toPort}
-		set(header)
-		if err := header.SetNetworkLayerForChecksum(ip); err != nil {
-			t.Fatal(err)
-		}
-		buffer := gopacket.NewSerializeBuffer()
-		opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-		ethernet := &layers.Ethernet{SrcMAC: router[:], DstMAC: eth0.Mac[:], EthernetType: layers.EthernetTypeIPv4}
-		if err := gopacket.SerializeLayers(buffer, opts, ethernet, ip, header); err != nil {
-			t.Fatal(err)
-		}
-		return buffer.Bytes()
-	}
-	m.Ingress(Frame{Ifindex: 7, Bytes: segment(peer, self, 999, 80, func(s *layers.TCP) { s.SYN, s.Seq = true, 10 })})
-	out := m.Egress(Frame{Ifindex: 8, Bytes: segment(self, peer, 80, 999, func(s *layers.TCP) { s.SYN, s.ACK, s.Seq, s.Ack = true, true, 50, 11 })})
-	if out.Redirect != 7 || MAC(out.Bytes[:6]) != router || MAC(out.Bytes[6:12]) != eth0.Mac {
-		t.Errorf("the SYN-ACK: %+v", out)
-	}
-	m.Ingress(Frame{Ifindex: 7, Bytes: segment(peer, self, 999, 80, func(s *layers.TCP) { s.ACK, s.Seq, s.Ack = true, 11, 51 })})
-	if len(m.HalfOpen) != 0 || len(m.Established) != 1 {
-		t.Errorf("half-open %v, established %v", m.HalfOpen, m.Established)
 	}
 }

@@ -45,8 +45,8 @@ func (m *Model) originates(p *packet, frame Frame) (id uint16, record Interface,
 }
 
 // originate decides about a packet of no flow, if the host originates it by another interface than that of its source.
-// A later fragment goes as the first one did.
-func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOutcome) (v Verdict, decided bool) {
+// A later fragment goes as the first one did, of which this was the outcome.
+func (m *Model) originate(p *packet, t Tuple, frame Frame, first bpf.DatapathOutcome) (v Verdict, decided bool) {
 	id, record, ok := m.originates(p, frame)
 	if !ok {
 		return Verdict{}, false
@@ -60,14 +60,16 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 	m.Originated[t] = kept
 	m.lose(frame)
 	mac, gateway, found := m.sourceNextHop(p.from, p.to, record)
+	f := Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Gateway: gateway, Told: kept.Told}
 	reasons := reasons(
 		reason{bpf.DatapathOutcomeOUTCOME_WEAK_HOST, record.Flags&interfaceStrong == 0},
+		reason{first, first != bpf.DatapathOutcomeOUTCOME_CORRECTED},
+		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
+		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
+		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
+		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
+		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
 	)
-	if first != nil && *first != bpf.DatapathOutcomeOUTCOME_CORRECTED {
-		reasons = append(reasons, *first)
-	}
-	f := Flow{Tuple: t, Ifindex: record.Ifindex, Interface: id, Gateway: gateway, Told: kept.Told}
-	reasons = append(reasons, m.hindrances(&f, record, found, p, frame)...)
 	pair := Pair{From: from, To: id, Family: p.family, Protocol: uint8(class(p.protocol))}
 	if len(reasons) == 0 {
 		m.decided(tableOriginated, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
@@ -88,17 +90,6 @@ func (m *Model) originate(p *packet, t Tuple, frame Frame, first *bpf.DatapathOu
 	return Verdict{}, true
 }
 
-// hindrances are why a packet that is to leave by this interface cannot.
-func (m *Model) hindrances(f *Flow, record Interface, found bool, p *packet, frame Frame) []bpf.DatapathOutcome {
-	return reasons(
-		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, !found && m.observes(record)},
-		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
-		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(f)},
-		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
-		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
-	)
-}
-
 // isHostsFrame says whether the host itself sends a frame, and no guest on a device above the interface.
 func (m *Model) isHostsFrame(p *packet, frame Frame) bool {
 	_, record, managed := m.managed(frame.Ifindex)
@@ -107,11 +98,10 @@ func (m *Model) isHostsFrame(p *packet, frame Frame) bool {
 
 // isHeeded says whether a packet is of those whose source is heeded.
 func (m *Model) isHeeded(p *packet) bool {
-	q := *p
-	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
+	q := p.turned()
 	_, ownPeer := m.Host.OwnAddresses[p.to]
-	return m.Host.Protocols[p.protocol] && !isDHCP(&q) && p.destination[0]&1 == 0 &&
-		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(&q)
+	return m.Host.Protocols[p.protocol] && !isDHCP(q) && p.destination[0]&1 == 0 &&
+		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(q)
 }
 
 // sourceNextHop is where a packet goes by the interface of its source: to the peer itself, whose MAC the kernel
@@ -154,18 +144,13 @@ func (m *Model) movedBySource(p *packet, frame Frame, mac MAC, record Interface)
 
 // countOriginated counts what happened to a packet, and to its tuple, once for each way.
 func (m *Model) countOriginated(t Tuple, pair Pair, outcome bpf.DatapathOutcome, frame Frame) {
-	packets, bytes := onWire(frame)
-	count := Count{Packets: packets, Bytes: bytes}
 	kept, state := m.Originated[t], stateRouted
 	if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		packets, _ := onWire(frame)
 		state = stateMoved
 		kept.Moved += packets
 	}
-	if kept.State&state == 0 {
-		count.Flows = 1
-	}
-	kept.State |= state
+	m.countFlow(pair, outcome|originated, frame, &kept.State, state)
 	kept.Outcome = uint8(outcome)
 	m.Originated[t] = kept
-	m.count(pair, outcome|originated, count)
 }

@@ -284,6 +284,13 @@ func isReply(family, kind uint8) bool {
 	return family == 4 && (kind == 0 || kind == 14) || family == 6 && kind == 129
 }
 
+// turned is the packet as its peer's answer would be.
+func (p *packet) turned() *packet {
+	q := *p
+	q.from, q.to, q.fromPort, q.toPort = p.to, p.from, p.toPort, p.fromPort
+	return &q
+}
+
 // inbound is the tuple of a packet from a peer.
 func (p *packet) inbound() Tuple {
 	return tuple(p.protocol, p.from, p.to, p.fromPort, p.toPort)

@@ -31,19 +31,18 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 		reason{bpf.DatapathOutcomeOUTCOME_LINK_DOWN, !m.isUsable(&f)},
 		reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)},
 		reason{bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, !found},
+		reason{bpf.DatapathOutcomeOUTCOME_MTU, isLarge(p, frame, record)},
 	)
-	large := isLarge(p, frame, record)
-	if large {
-		reasons = append(reasons, bpf.DatapathOutcomeOUTCOME_MTU)
-	}
-	if m.stays(pair, frame, reasons) {
+	if len(reasons) > 0 { // of which the first counts
+		m.countPacket(pair, reasons[0], frame)
 		m.decided(table, t, p, reasons[0])
-		if len(reasons) == 1 && large {
-			told := m.tell(&f, p, frame, record)
-			m.tellOnce(table, t, f.Told)
-			return told
+		if reasons[0] != bpf.DatapathOutcomeOUTCOME_MTU {
+			return Verdict{}
 		}
-		return Verdict{}
+		f = m.table(table)[t]
+		told := m.tell(&f, p, frame, record)
+		m.table(table)[t] = f
+		return told
 	}
 	m.decided(table, t, p, bpf.DatapathOutcomeOUTCOME_CORRECTED)
 	packets, _ := onWire(frame)
@@ -70,13 +69,6 @@ func withHeader(moved []byte, p *packet, frame Frame, mac MAC, record Interface)
 // isLarge says whether a packet is too large for an interface. The segments of SCTP have no one size.
 func isLarge(p *packet, frame Frame, record Interface) bool {
 	return size(p, frame) > record.Mtu || frame.GSOSize != 0 && p.protocol == protoSCTP
-}
-
-// tellOnce keeps in mind when a flow's sender was told of a size.
-func (m *Model) tellOnce(table Table, t Tuple, told uint16) {
-	f := m.table(table)[t]
-	f.Told = told
-	m.table(table)[t] = f
 }
 
 // lose counts the packet that was moved before this one, if it never came to its target.
@@ -120,37 +112,28 @@ func readdressed(frame Frame, to, from MAC) []byte {
 // readdress decides about a packet that leaves by its flow's interface anyway.
 func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	f := m.table(table)[t]
-	record, ok := m.Host.Interfaces[f.Interface]
 	if f.Flags&flagEnforceMAC == 0 || frame.NoHeader {
 		return Verdict{}
 	}
+	record := m.Host.Interfaces[f.Interface]
 	pair := m.pair(f, p, frame)
-	packets, bytes := onWire(frame)
-	if !ok || record.Ifindex != f.Ifindex {
-		m.count(pair, bpf.DatapathOutcomeOUTCOME_LINK_DOWN, Count{Packets: packets, Bytes: bytes})
-		return Verdict{}
-	}
 	mac, found := m.nextHop(f, record)
-	if !found {
-		m.count(pair, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, Count{Packets: packets, Bytes: bytes})
+	switch {
+	case record.Ifindex != f.Ifindex:
+		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_LINK_DOWN, frame)
 		return Verdict{}
-	}
-	if mac == p.destination {
+	case !found:
+		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, frame)
+		return Verdict{}
+	case mac == p.destination:
 		return Verdict{}
 	}
 	m.asymmetric(table, t, pair, frame)
-	if m.stays(pair, frame, reasons(reason{bpf.DatapathOutcomeOUTCOME_OBSERVE, m.observes(record)})) {
+	if m.observes(record) {
+		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_OBSERVE, frame)
 		return Verdict{}
 	}
-	f = m.table(table)[t]
-	count := Count{Packets: packets, Bytes: bytes}
-	if f.State&stateCorrected == 0 {
-		count.Flows = 1
-	}
-	f.State |= stateCorrected
-	f.Corrected += packets
-	m.table(table)[t] = f
-	m.count(pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, count)
+	m.corrected(table, t, pair, frame)
 	return Verdict{Bytes: readdressed(frame, mac, record.Mac)}
 }
 
@@ -171,16 +154,6 @@ func reasons(all ...reason) []bpf.DatapathOutcome {
 	return applying
 }
 
-// stays counts why a packet is left alone, if it is: the first of the reasons.
-func (m *Model) stays(pair Pair, frame Frame, reasons []bpf.DatapathOutcome) bool {
-	if len(reasons) == 0 {
-		return false
-	}
-	packets, bytes := onWire(frame)
-	m.count(pair, reasons[0], Count{Packets: packets, Bytes: bytes})
-	return true
-}
-
 func (m *Model) observes(record Interface) bool {
 	mode := bpf.DatapathMode(record.Mode)
 	if m.Host.ModeByHand != bpf.DatapathModeMODE_CONFIGURED {
@@ -198,23 +171,41 @@ func (m *Model) pair(f Flow, p *packet, frame Frame) Pair {
 // asymmetric counts that the kernel chose another way than the flow's.
 func (m *Model) asymmetric(table Table, t Tuple, pair Pair, frame Frame) {
 	f := m.table(table)[t]
-	packets, bytes := onWire(frame)
-	count := Count{Packets: packets, Bytes: bytes}
-	if f.State&stateAsymmetric == 0 {
-		count.Flows = 1
-	}
-	f.State |= stateAsymmetric
+	m.countFlow(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, frame, &f.State, stateAsymmetric)
 	m.table(table)[t] = f
-	m.count(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, count)
+}
+
+// corrected counts that a packet left by the flow's way.
+func (m *Model) corrected(table Table, t Tuple, pair Pair, frame Frame) {
+	f, ok := m.table(table)[t]
+	if !ok {
+		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, frame)
+		return
+	}
+	packets, _ := onWire(frame)
+	f.Corrected += packets
+	m.countFlow(pair, bpf.DatapathOutcomeOUTCOME_CORRECTED, frame, &f.State, stateCorrected)
+	m.table(table)[t] = f
+}
+
+// countFlow counts a packet, and its flow where its state does not say yet that such a one was counted.
+func (m *Model) countFlow(pair Pair, outcome bpf.DatapathOutcome, frame Frame, state *uint8, counted uint8) {
+	m.countPacket(pair, outcome, frame)
+	if *state&counted == 0 {
+		m.count(pair, outcome, Count{Flows: 1})
+	}
+	*state |= counted
+}
+
+func (m *Model) countPacket(pair Pair, outcome bpf.DatapathOutcome, frame Frame) {
+	packets, bytes := onWire(frame)
+	m.count(pair, outcome, Count{Packets: packets, Bytes: bytes})
 }
 
 func (m *Model) count(pair Pair, outcome bpf.DatapathOutcome, c Count) {
 	pair.Outcome = uint8(outcome)
 	sum := m.Pairs[pair]
-	sum.Packets += c.Packets
-	sum.Bytes += c.Bytes
-	sum.Flows += c.Flows
-	m.Pairs[pair] = sum
+	m.Pairs[pair] = Count{sum.Packets + c.Packets, sum.Bytes + c.Bytes, sum.Flows + c.Flows}
 }
 
 // onWire is what a packet becomes on the wire: a GSO packet its segments.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"replypath/bpf"
 )
@@ -112,13 +113,11 @@ func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict 
 			from = address
 		}
 	}
-	message := append(bytes.Clone(record.Mac[:]), record.Mac[:]...)
-	quote := frame.Bytes[p.link : p.link+quoted]
-	if p.family == 4 {
-		message = append(message, tooBigV4(from, p.from, record.Mtu, quote)...)
-	} else {
-		message = append(message, tooBigV6(from, p.from, record.Mtu, quote)...)
+	tooBig := tooBigV4
+	if p.family == 6 {
+		tooBig = tooBigV6
 	}
+	message := slices.Concat(record.Mac[:], record.Mac[:], tooBig(from, p.from, record.Mtu, frame.Bytes[p.link:p.link+quoted]))
 	if frame.NoHeader && record.Flags&interfaceBare != 0 {
 		message = message[ethernetSize:]
 	}
@@ -127,27 +126,24 @@ func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict 
 
 // tooBigV4 is "fragmentation needed" (RFC 1191), with the EtherType before it.
 func tooBigV4(from, to netip.Addr, mtu uint32, quote []byte) []byte {
-	icmp := binary.BigEndian.AppendUint32([]byte{3, 4, 0, 0}, mtu)
-	icmp = append(icmp, quote...)
+	icmp := append(binary.BigEndian.AppendUint32([]byte{3, 4, 0, 0}, mtu), quote...)
 	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(icmp))
-	ip := []byte{0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 64, protoICMP, 0, 0}
+	ip := slices.Concat([]byte{0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 64, protoICMP, 0, 0}, from.AsSlice(), to.AsSlice())
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(icmp)))
-	ip = append(append(ip, from.AsSlice()...), to.AsSlice()...)
 	binary.BigEndian.PutUint16(ip[10:], ^onesComplementSum(ip))
-	return append(append([]byte{0x08, 0x00}, ip...), icmp...)
+	return slices.Concat([]byte{0x08, 0x00}, ip, icmp)
 }
 
 // tooBigV6 is "packet too big" (RFC 4443, 3.2), with the EtherType before it.
 func tooBigV6(from, to netip.Addr, mtu uint32, quote []byte) []byte {
-	icmp := binary.BigEndian.AppendUint32([]byte{2, 0, 0, 0}, mtu)
-	icmp = append(icmp, quote...)
-	addresses := append(from.AsSlice(), to.AsSlice()...)
-	pseudo := binary.BigEndian.AppendUint32(bytes.Clone(addresses), uint32(len(icmp)))
-	pseudo = append(pseudo, 0, 0, 0, protoICMPv6)
-	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(append(pseudo, icmp...)))
+	icmp := append(binary.BigEndian.AppendUint32([]byte{2, 0, 0, 0}, mtu), quote...)
+	addresses := slices.Concat(from.AsSlice(), to.AsSlice())
+	pseudo := binary.BigEndian.AppendUint32(nil, uint32(len(icmp)))
+	pseudo = slices.Concat(addresses, pseudo, []byte{0, 0, 0, protoICMPv6}, icmp)
+	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(pseudo))
 	ip := []byte{0x6c, 0, 0, 0, 0, 0, protoICMPv6, 64}
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(icmp)))
-	return append(append(append([]byte{0x86, 0xdd}, ip...), addresses...), icmp...)
+	return slices.Concat([]byte{0x86, 0xdd}, ip, addresses, icmp)
 }
 
 // onesComplementSum is RFC 1071's, of an even number of bytes.
