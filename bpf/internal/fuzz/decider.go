@@ -34,17 +34,10 @@ func (s Step) decider() (d decider, choice int) {
 
 func (s Step) deciderText() string {
 	d, choice := s.decider()
-	return [deciders]string{
-		fmt.Sprintf("own addresses at eth%d", s.Device),
-		"own addresses at several devices",
-		fmt.Sprintf("on link at eth%d", s.Device),
-		"on link nowhere",
-		fmt.Sprintf("another host model at eth%d", s.Device),
-		fmt.Sprintf("first gateway %d of eth%d", choice%(gatewaysPerDevice/2+1), s.Device),
-		fmt.Sprintf("routes %d of eth%d", choice%routesEnd, s.Device),
-		fmt.Sprintf("gateway %d of eth%d for own addresses", choice%sourceChoices, s.Device),
-		fmt.Sprintf("exclusion %d", choice%len(exclusions)),
-	}[d]
+	return fmt.Sprintf("%s, choice %d, eth%d", [deciders]string{
+		"own addresses at the device", "own addresses at several devices", "on link at the device", "on link nowhere",
+		"another host model", "first gateway", "routes", "gateway for own addresses", "exclusion",
+	}[d], choice, s.Device)
 }
 
 // decide changes what decides, on both sides. As the loader does, it has what was decided before be void afterwards.

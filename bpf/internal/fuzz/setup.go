@@ -5,7 +5,6 @@ package fuzz
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
@@ -107,28 +106,8 @@ var exclusions = [...]model.Exclusion{
 }
 
 func (s Setup) String() string {
-	parts := []string{fmt.Sprintf("follow %d, mode by hand %d, source repair %d", s.follow, s.mode, s.repair)}
-	for _, flag := range []struct {
-		name string
-		set  bool
-	}{
-		{"scope all", s.scopeAll}, {"loopback symmetric", s.loopbackSymmetric}, {"grace", s.grace},
-		{"without udp", s.withoutUDP}, {"with gre", s.withGRE},
-		{fmt.Sprintf("exclusion %d", s.exclusion), s.exclusion > 1},
-		{fmt.Sprintf("on link at eth%d", s.onLink), s.onLink < devices},
-		{fmt.Sprintf("eth%d without header", s.bare), s.bare < devices},
-		{fmt.Sprintf("eth%d not managed", s.unmanaged), s.unmanaged < devices},
-		{fmt.Sprintf("own addresses at eth%d", s.source), s.source < devices},
-	} {
-		if flag.set {
-			parts = append(parts, flag.name)
-		}
-	}
-	for i, d := range s.devices {
-		parts = append(parts, fmt.Sprintf("eth%d {next hop %d, %d gateways, routes %d, observe %v, down %v, mtu %d, strong %v}",
-			i, d.nextHop, d.gateways, d.routes, d.observe, d.down, d.mtu, d.strong))
-	}
-	return strings.Join(parts, ", ")
+	type fields Setup
+	return fmt.Sprintf("%+v", fields(s))
 }
 
 func interfaceID(device int) uint16 { return uint16(device + 1) }

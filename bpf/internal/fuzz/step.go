@@ -185,40 +185,32 @@ func olderConversation(s Step, other int) []Step {
 	if s.Packet.protocol == tcp {
 		s.Packet.protocol = udp
 	}
-	sent, later, question := s, s, s
-	sent.Kind, sent.Device = outbound, other
-	later.Kind, later.Amount = age, 0
-	s.Kind = watch
-	question.Kind = inbound
-	return []Step{sent, later, s, question}
+	return []Step{out(other, s.Packet), {Kind: age}, {Kind: watch, Device: s.Device}, in(s.Device, s.Packet)}
 }
 
 // answeredConnection is what is seen of a connection of the host's, which the kernel sends by the other device, while
 // answers come: the later one shows that they do.
 func answeredConnection(s Step, other int) []Step {
-	s.Packet.protocol, s.Packet.fate = tcp, arrives
-	s.Packet.neighbour, s.Packet.address = router, toUs
-	syn, answer, sent := s, s, s
-	syn.Kind, answer.Kind, sent.Kind = outbound, inbound, outbound
-	syn.Device, sent.Device = other, other
-	syn.Packet.flags, answer.Packet.flags, sent.Packet.flags = model.FlagSYN, model.FlagACK, model.FlagACK
-	later := Step{Kind: age}
-	return []Step{syn, answer, later, answer, sent, sent}
+	p := s.Packet
+	p.protocol, p.fate, p.neighbour, p.address, p.flags = tcp, arrives, router, toUs, model.FlagACK
+	syn := p
+	syn.flags = model.FlagSYN
+	return []Step{out(other, syn), in(s.Device, p), {Kind: age}, in(s.Device, p), out(other, p), out(other, p)}
 }
 
 // handshake is a whole one, whose SYN-ACK the kernel sends by the other device.
 func handshake(s Step, other int) []Step {
 	p := s.Packet
 	p.protocol, p.payload, p.segment, p.segments = tcp, 0, 0, 0
-	syn, synAck, ack := s, s, s
-	syn.Packet, synAck.Packet, ack.Packet = p, p, p
-	syn.Kind, synAck.Kind, ack.Kind = inbound, outbound, inbound
-	synAck.Device = other
-	syn.Packet.flags, syn.Packet.seq = model.FlagSYN, number{}
-	synAck.Packet.flags, synAck.Packet.seq, synAck.Packet.ack = model.FlagSYN|model.FlagACK, number{}, number{offset: 1}
-	ack.Packet.flags, ack.Packet.seq, ack.Packet.ack = model.FlagACK, number{offset: 1}, number{offset: 1}
-	return []Step{syn, synAck, ack}
+	syn, synAck, ack := p, p, p
+	syn.flags, syn.seq = model.FlagSYN, number{}
+	synAck.flags, synAck.seq, synAck.ack = model.FlagSYN|model.FlagACK, number{}, number{offset: 1}
+	ack.flags, ack.seq, ack.ack = model.FlagACK, number{offset: 1}, number{offset: 1}
+	return []Step{in(s.Device, syn), out(other, synAck), in(s.Device, ack)}
 }
+
+func in(device int, p Packet) Step  { return Step{Kind: inbound, Device: device, Packet: p} }
+func out(device int, p Packet) Step { return Step{Kind: outbound, Device: device, Packet: p} }
 
 func decodePacket(r record) Packet {
 	p := Packet{

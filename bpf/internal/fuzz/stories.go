@@ -66,9 +66,6 @@ func program(change func(*Setup), steps ...Step) Program {
 	return Program{s, steps}
 }
 
-func in(device int, p Packet) Step  { return Step{Kind: inbound, Device: device, Packet: p} }
-func out(device int, p Packet) Step { return Step{Kind: outbound, Device: device, Packet: p} }
-
 func (p Packet) with(change func(*Packet)) Packet {
 	change(&p)
 	return p

@@ -49,6 +49,67 @@ func (m *Model) flowOut(p *packet, f Frame) Verdict {
 	}
 }
 
+// errorOut is about an ICMP error that the host sends: it goes back by the way of
+// the packet that it quotes.
+func (m *Model) errorOut(p *packet, frame Frame) Verdict {
+	quoted := readQuote(p.quote, p.family)
+	if quoted == nil || quoted.from != p.to {
+		return Verdict{}
+	}
+	t := quoted.inbound()
+	if t.Protocol == protoTCP {
+		if _, ok := m.established(t); ok {
+			return m.reply(tableEstablished, t, p, frame)
+		}
+	} else if _, ok := m.connectionless(t); ok {
+		return m.reply(tableConnectionless, t, p, frame)
+	}
+	if _, ok := m.halfOpen(t); ok { // also what nobody here knows
+		return m.reply(tableHalfOpen, t, p, frame)
+	}
+	return Verdict{}
+}
+
+// fragmentOut is about a later fragment that leaves: it follows the first.
+func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
+	first, ok := m.Fragments[p.key()]
+	ok = ok && m.within(first.Seen, bpf.DatapathIdleSecondsIDLE_FRAGMENT)
+	f, there := m.table(first.Table)[first.Tuple]
+	if first.Table == tableOriginated {
+		there = true
+	}
+	if !ok || !there {
+		m.event(laterPart)
+		return Verdict{}
+	}
+	key := p.key()
+	p.protocol = first.Tuple.Protocol
+	follows := true
+	if first.Table == tableOriginated {
+		_, _, follows = m.originates(p, frame)
+	}
+	if follows && len(m.Fragments) > 1 && m.rose(laterPart) { // another packet has its place
+		delete(m.Fragments, key)
+		m.event(laterPart)
+		return Verdict{}
+	}
+	if first.Table == tableOriginated {
+		v, decided := m.originate(p, first.Tuple, frame, first.Outcome)
+		if !decided {
+			m.event(laterPart)
+		}
+		return v
+	}
+	if f.Ifindex == frame.Ifindex || first.Outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+		return m.reply(first.Table, first.Tuple, p, frame)
+	}
+	pair := m.pair(f, p, frame)
+	m.lose(frame)
+	m.asymmetric(first.Table, first.Tuple, pair, frame)
+	m.countPacket(pair, first.Outcome, frame)
+	return Verdict{}
+}
+
 // arrive counts a packet that was moved, where it leaves.
 func (m *Model) arrive(f Frame, h *handover) {
 	m.handover = nil

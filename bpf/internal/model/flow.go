@@ -2,7 +2,11 @@
 
 package model
 
-import "replypath/bpf"
+import (
+	"net/netip"
+
+	"replypath/bpf"
+)
 
 const (
 	flagGateway    = uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY)
@@ -138,4 +142,28 @@ func (m *Model) IsConnectionless(f Flow) bool {
 // IsNoted says whether a note of this time says that the host spoke first.
 func (m *Model) IsNoted(sent uint32) bool {
 	return m.within(sent, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
+}
+
+// FragmentKey is what the fragments of a packet have in common.
+type FragmentKey struct {
+	From, To netip.Addr
+	Protocol uint8 // of IPv4; in IPv6 the first one alone tells
+	ID       uint32
+}
+
+// Fragment is what was decided about the first one.
+type Fragment struct {
+	Table   Table
+	Tuple   Tuple
+	Outcome bpf.DatapathOutcome // a reason to stay; else OUTCOME_CORRECTED
+	Seen    uint32              // ticks
+}
+
+func (p *packet) key() FragmentKey { return FragmentKey{p.from, p.to, p.inside, p.id} }
+
+// decided remembers what became of a first fragment.
+func (m *Model) decided(table Table, t Tuple, p *packet, outcome bpf.DatapathOutcome) {
+	if p.first {
+		m.Fragments[p.key()] = Fragment{table, t, outcome, m.Now}
+	}
 }

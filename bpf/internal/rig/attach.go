@@ -5,10 +5,17 @@ package rig
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"replypath/bpf"
 )
 
 // AttachEgress has a program see what leaves by these devices, until detach is called:
@@ -69,4 +76,53 @@ func removeClsact(devices []Device) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// AttachSource has the programs that give datagrams their source see what the sockets of this
+// process send, until detach is called: BPF_PROG_TEST_RUN does not know such programs.
+func (d *Datapath) AttachSource() (detach func() error, err error) {
+	cgroup, err := ownCgroup()
+	if err != nil {
+		return nil, err
+	}
+	var links []link.Link
+	detach = func() error {
+		var errs []error
+		for _, l := range links {
+			errs = append(errs, bpf.Close(l))
+		}
+		return errors.Join(errs...)
+	}
+	for kind, program := range map[ebpf.AttachType]*ebpf.Program{
+		ebpf.AttachCGroupUDP4Sendmsg: d.ReplypathSendmsg4,
+		ebpf.AttachCGroupUDP6Sendmsg: d.ReplypathSendmsg6,
+	} {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: kind, Program: program})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("attach to cgroup %s: %w", cgroup, err), detach())
+		}
+		links = append(links, l)
+	}
+	return detach, nil
+}
+
+// ownCgroup is the path of the cgroup of version 2 that this process is in.
+func ownCgroup() (string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil {
+		return "", fmt.Errorf("look for cgroup2: %w", err)
+	}
+	if len(mounts) == 0 {
+		return "", errors.New("no cgroup2 file system is mounted")
+	}
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("read the cgroups of this process: %w", err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return filepath.Join(mounts[0].Mountpoint, strings.TrimSpace(path)), nil
+		}
+	}
+	return "", errors.New("this process is in no cgroup of version 2")
 }
