@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -68,6 +67,7 @@ type bench struct {
 	cases    []*testCase
 	now      uint32         // ticks, when the maps were filled
 	entered  map[entry]bool // flows
+	err      error          // of what was entered and loaded for the cases
 }
 
 // device is that of the interface with this array index.
@@ -163,20 +163,22 @@ type entry struct {
 	tuple bpf.DatapathTuple
 }
 
+// try keeps the errors of what the cases need.
+func (b *bench) try(errs ...error) { b.err = errors.Join(append(errs, b.err)...) }
+
 // enter enters a flow once, and returns where it is.
-func (b *bench) enter(table *ebpf.Map, flow bpf.DatapathFlow) (place, error) {
-	at := entry{table, flow.Tuple}
-	if !b.entered[at] {
-		if err := b.datapath.AddFlow(table, flow); err != nil {
-			return place{}, fmt.Errorf("enter the flow of port %d: %w", rig.Port(flow.Tuple.SelfPort), err)
-		}
+func (b *bench) enter(table *ebpf.Map, flow bpf.DatapathFlow) place {
+	if at := (entry{table, flow.Tuple}); !b.entered[at] {
 		b.entered[at] = true
+		b.try(b.datapath.AddFlow(table, flow))
 	}
-	return b.find(table, flow)
+	at, err := b.find(table, flow)
+	b.try(err)
+	return at
 }
 
 // enterFlow enters a flow where flows of its protocol are.
-func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, by int) (place, error) {
+func (b *bench) enterFlow(e endpoints, protocol layers.IPProtocol, port uint16, by int) place {
 	if protocol == layers.IPProtocolTCP {
 		return b.enter(b.datapath.Established, b.flow(e, protocol, port, by))
 	}

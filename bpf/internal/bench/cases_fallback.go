@@ -26,9 +26,9 @@ const (
 
 // fallbackCases are those of the device that holds the fallback route: first the egress program sees the
 // packet, which moves a reply, and then the one that ends what the host has started.
-func (b *bench) fallbackCases(e endpoints) error {
+func (b *bench) fallbackCases(e endpoints) {
 	b.moved(e, "egress redirect: tcp, from the fallback route", reply, unmanaged, b.out(e, tcp, portFallbackReply, unmanaged))
-	_, err := b.enterFlow(e, tcp, portFallbackReply, replication)
+	b.enterFlow(e, tcp, portFallbackReply, replication)
 	fallback := func(name string, l limit, frame []byte) *testCase {
 		c := b.egress(e, "fallback "+name, l, unmanaged, frame)
 		c.program = b.datapath.ReplypathFallback
@@ -47,7 +47,6 @@ func (b *bench) fallbackCases(e endpoints) error {
 		c.verdict, c.before = tcActRedirect, func() asm.Instructions { return rewrite(0, c.frame) }
 		c.prove = func(one *testCase) error { return errors.Join(one.wantAnswer(e, c.by), counts(dropped(e), 1000)(one)) }
 	}
-	return err
 }
 
 // shortSYN has no options, as the RST that answers it.
@@ -103,7 +102,7 @@ func (b *bench) hold() error {
 
 // heldCases are those behind a silent gateway whose entry is held, and one beside a gateway that answers. What passes
 // does so for its flags or its interface alone: the same would be refused with others.
-func (b *bench) heldCases(e endpoints) error {
+func (b *bench) heldCases(e endpoints) {
 	held := func(name string, l limit, by int, frame []byte) *testCase {
 		c := b.ingress(e, "held "+name, l, by, frame)
 		c.program = b.datapath.ReplypathHeld
@@ -123,16 +122,13 @@ func (b *bench) heldCases(e endpoints) error {
 	segment.prove = wouldBeRefused(withFlags(segment.frame, flagSYN))
 	other := held("pass: tcp, a SYN to another gateway", heldAway, replication, b.shortSYN(e, replication))
 	other.prove = wouldBeRefused(other.frame)
-	return nil
 }
 
 // gateCases are those of the program that the fallback routes ask (LWT, `encap bpf out`). Where the kernel's memory
 // cannot be read, it does not know whether a datagram is to be translated back, and lets it by.
-func (b *bench) gateCases(e endpoints) error {
+func (b *bench) gateCases(e endpoints) {
 	empty, err := loadProgram("empty_gate", ebpf.LWTOut, asm.Mov.Imm(asm.R0, bpfOK), asm.Return())
-	if err != nil {
-		return err
-	}
+	b.try(err)
 	gate := func(name string, verdict int32, prove func(*testCase) error, protocol layers.IPProtocol, port uint16) {
 		c := b.ingress(e, "gate "+name, gated, production, b.out(e, protocol, port, production))
 		c.program, c.baseline, c.verdict, c.prove = b.datapath.ReplypathGate, empty, verdict, prove
@@ -140,8 +136,7 @@ func (b *bench) gateCases(e endpoints) error {
 	if b.datapath.Features.ProbeRead {
 		gate("stop: udp of a socket that is not connected", bpfDrop, counts(dropped(e), 1000), udp, portRefused)
 		gate("pass: udp of a flow", bpfOK, countsNothing, udp, portGateReply)
-		_, err = b.enterFlow(e, udp, portGateReply, replication)
+		b.enterFlow(e, udp, portGateReply, replication)
 	}
 	gate("pass: tcp", bpfOK, countsNothing, tcp, portRefused)
-	return err
 }

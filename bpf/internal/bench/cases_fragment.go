@@ -29,14 +29,14 @@ const (
 )
 
 // fragmentCases are those of a datagram in pieces, of which only the first one has ports.
-func (b *bench) fragmentCases(e endpoints) error {
+func (b *bench) fragmentCases(e endpoints) {
 	limited := func(l limit) limit {
 		if e.family == "ipv6" {
 			return extended
 		}
 		return l.boundOnly()
 	}
-	at, err := b.enterFlow(e, udp, portFragments, replication)
+	at := b.enterFlow(e, udp, portFragments, replication)
 	out, in := b.out(e, udp, portFragments, production), b.in(e, udp, portFragments, replication)
 	first := b.moved(e, "egress redirect: udp, first fragment", limited(fragmented), production, fragment(e, out, idFirst, 0))
 	isMoved := first.prove
@@ -54,7 +54,6 @@ func (b *bench) fragmentCases(e endpoints) error {
 		prove = at.notes(isActive)
 	b.ingress(e, "ingress pass: udp, later fragment", limited(pass), replication, fragment(e, in, idLater, fragmentOffset)).
 		prove = counts(notFirst, 1000)
-	return err
 }
 
 // other is the same case of another frame.

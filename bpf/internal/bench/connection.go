@@ -34,10 +34,8 @@ const (
 )
 
 // connection follows one from its first packet to those after its end.
-func (b *bench) connection(e endpoints) error {
-	if err := b.route(e); err != nil {
-		return err
-	}
+func (b *bench) connection(e endpoints) {
+	b.try(b.route(e))
 	e.peer = e.one(0) // to whom there is a route
 	d := b.datapath
 	flow := func(port uint16) bpf.DatapathFlow { return b.flow(e, tcp, port, replication) }
@@ -55,7 +53,7 @@ func (b *bench) connection(e endpoints) error {
 	syn.prove = counts(admittedHalfOpen, 1000)
 
 	const isAnswered = bpf.DatapathFlowStateFLOW_ANSWERED
-	at, err := b.enter(d.HalfOpen, flow(portSYNACK))
+	at := b.enter(d.HalfOpen, flow(portSYNACK))
 	synACK := egress("first SYN-ACK", portSYNACK, flagsSYNACK)
 	synACK.undo(at.state(0))
 	synACK.prove = at.sets(isAnswered)
@@ -64,57 +62,52 @@ func (b *bench) connection(e endpoints) error {
 	half := flow(portACK)
 	half.State = uint8(isAnswered)
 	half.SndUna-- // frames have 0, the number after it
-	at, more := b.enter(d.HalfOpen, half)
+	at = b.enter(d.HalfOpen, half)
 	lastACK := ingress("last ACK of a handshake", handshake, portACK, flagACK)
 	lastACK.undo(append(at.with(), b.placeOf(d.Established, half).without()...)...)
 	lastACK.prepare = func() error {
 		return restore(netip.AddrPortFrom(e.self, portACK), netip.AddrPortFrom(e.peer, peerPort))
 	}
 	lastACK.prove = counts(admittedEstablished, 1000)
-	err = errors.Join(err, more)
 
 	// It does so in the nursery.
 	const requested = isAnswered | bpf.DatapathFlowStateFLOW_REQUESTED
 	young := flow(portInPlace)
 	young.State, young.Flags = uint8(requested), young.Flags|uint16(bpf.DatapathFlowFlagsFLOW_HANDSHAKE)
 	young.SndUna--
-	at, more = b.enter(d.Nursery, young)
+	at = b.enter(d.Nursery, young)
 	inPlace := ingress("last ACK of a request's handshake", refresh, portInPlace, flagACK)
 	inPlace.undo(append(at.wayOf(young), at.state(requested))...)
 	inPlace.prove = counts(admittedEstablished, 1000)
-	err = errors.Join(err, more)
 
 	// The host's FIN is noted. The peer's is to the programs as any other segment.
-	at, more = b.enter(d.Established, flow(portFIN))
+	at = b.enter(d.Established, flow(portFIN))
 	fin := egress("first FIN", portFIN, flagsFIN)
 	fin.undo(at.state(bpf.DatapathFlowStateFLOW_ASYMMETRIC | bpf.DatapathFlowStateFLOW_CORRECTED))
 	fin.prove = at.sets(bpf.DatapathFlowStateFLOW_CLOSING)
-	err = errors.Join(err, more)
 
 	// A segment after it might end the next handshake: that is looked for.
 	closing := flow(portClosing)
 	closing.State = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
-	_, more = b.enter(d.Established, closing)
+	b.enter(d.Established, closing)
 	ingress("its connection is closing", refresh, portClosing, flagACK)
-	err = errors.Join(err, more)
 
 	// A packet that is still to be cut into segments.
-	_, more = b.enter(d.Established, flow(portGSO))
+	b.enter(d.Established, flow(portGSO))
 	gso := egress("two segments in one packet (GSO)", portGSO, flagACK)
 	gso.frame, gso.segment = b.sized(e, tcp, portGSO, production, segments*segmentSize), segmentSize
 	gso.before, gso.prove = b.unmark, ends(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, segments)
-	return errors.Join(err, more)
 }
 
 // observed adds a reply that would be redirected, but is counted.
-func (b *bench) observed(e endpoints) error {
+func (b *bench) observed(e endpoints) {
 	record := rig.Record(b.device(replication), replication)
 	record.Mode = uint8(bpf.DatapathModeMODE_OBSERVE)
 	e.peer = e.one(0)
 	c := b.egressAnew(e, "egress observe: tcp", redirect, production, b.out(e, tcp, portObserved, production))
 	c.prove = ends(bpf.DatapathOutcomeOUTCOME_OBSERVE, 1)
-	_, err := b.enterFlow(e, tcp, portObserved, replication)
-	return errors.Join(err, b.datapath.SetInterface(replication, record))
+	b.enterFlow(e, tcp, portObserved, replication)
+	b.try(b.datapath.SetInterface(replication, record))
 }
 
 // Constants of <linux/tcp.h> that x/sys lacks.

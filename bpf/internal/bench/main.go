@@ -112,7 +112,7 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 	}
 	groups := []struct {
 		sets uint32
-		add  func(*bench, endpoints) error
+		add  func(*bench, endpoints)
 	}{
 		{sets, (*bench).common}, {sets, (*bench).connection}, {sets, (*bench).observed}, {sets, (*bench).rare},
 		{sets, (*bench).floods}, {sets, (*bench).strays}, {sets, (*bench).spoofs}, {crowdSets, (*bench).crowd},
@@ -130,9 +130,10 @@ func newBenches(host *rig.Host, withCrowd bool) (benches []*bench, err error) {
 			return nil, err
 		}
 		for _, e := range []endpoints{v4, v6} {
-			if err := group.add(b, e); err != nil {
-				return nil, err
-			}
+			group.add(b, e)
+		}
+		if b.err != nil {
+			return nil, b.err
 		}
 	}
 	return benches, nil
