@@ -130,19 +130,18 @@ func (r *Runner) Counted() (map[bpf.DatapathEvent]uint64, error) { return r.d.Ev
 // run is one attempt to run a program.
 type run struct {
 	*Runner
-	m        *model.Model
-	what     strings.Builder // where the two sides differ
-	start    uint32          // ticks
-	late     uint32          // ticks since then
-	period   uint64          // of marks
-	thorough bool
-	tuples   map[model.Tuple]bool // that were seen
-	bare     uint32               // ifindex of the device without header
-	tcIndex  uint16               // what the last packet that was moved carries
+	m       *model.Model
+	what    strings.Builder      // where the two sides differ
+	start   uint32               // ticks
+	late    uint32               // ticks since then
+	period  uint64               // of marks
+	tuples  map[model.Tuple]bool // that were seen
+	bare    uint32               // ifindex of the device without header
+	tcIndex uint16               // what the last packet that was moved carries
 }
 
 func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
-	x := &run{Runner: r, thorough: thorough, tuples: make(map[model.Tuple]bool)}
+	x := &run{Runner: r, tuples: make(map[model.Tuple]bool)}
 	if err := x.begin(p.Setup); err != nil {
 		return nil, err
 	}
