@@ -63,9 +63,7 @@ type Sockets struct {
 // Options are how the datapath has to be loaded for a runner: with what the kernel
 // has, or with what 5.10 has.
 func Options(oldKernel bool) rig.Options {
-	seeds := bpf.Seeds{3, 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93,
-		0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3, 0x1d8e4e27c47d124f}
-	return rig.Options{OldKernel: oldKernel, Probes: true, Mapped: true, Sets: 32, Seeds: &seeds}
+	return rig.Options{OldKernel: oldKernel, Probes: true, Mapped: true, Sets: 32, Seeds: &rig.KnownSeeds}
 }
 
 // NewRunner runs programs on a host that has three devices and a datapath that
